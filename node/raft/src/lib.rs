@@ -1,0 +1,36 @@
+//! Raft as pure rules.
+//!
+//! This crate decides; it never acts. It has no clock (`now` is an argument), no randomness, no I/O, no threads and
+//! no hash maps, and the compiler proves most of that: `no_std`, no unsafe code, and no dependency beyond `serde` and
+//! `bytes`. So the same rules that run a node can be explored exhaustively, simulated by the million, and read beside
+//! the paper (Ongaro and Ousterhout, *In Search of an Understandable Consensus Algorithm*, extended version).
+//!
+//! Read it in this order:
+//!
+//! 1. [`ids`], [`record`] and [`message`]: the words.
+//! 2. [`membership`] and [`quorum`]: who decides, and how many are enough.
+//! 3. [`replica`]: one node's term, vote, log and role, and every rule that changes them.
+//! 4. [`ballot`], [`progress`] and [`reads`]: the small machines beside it: one campaign, one peer, the waiting reads.
+//! 5. [`invariants`]: what must hold whatever happens; tests check it after every step.
+//!
+//! Every rule has one shape: it takes facts, changes its own state, and pushes [`Effect`]s for its caller to perform
+//! in order.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod ids;
+pub mod membership;
+pub mod message;
+pub mod quorum;
+pub mod record;
+pub mod replica;
+
+pub use ids::{EntryId, Group, Index, Moment, NodeId, Term};
+pub use membership::Membership;
+pub use message::{
+    Append, AppendOutcome, AppendReply, Body, Heartbeat, HeartbeatReply, Message, Outgoing, Phase, RequestVote, Vote,
+};
+pub use record::{Batch, BatchBuilder, Checksum, Kind, Malformed};
+pub use replica::{HardState, Persist};

@@ -1,0 +1,279 @@
+//! What nodes say to each other. The paper's names are kept where the paper has one.
+//!
+//! | message | from | to | why | paper |
+//! | --- | --- | --- | --- | --- |
+//! | [`RequestVote`] | a (pre-)candidate's `VoteCollector` | every other voter | to be elected, or to learn that it would be | §5.2, thesis §9.6 |
+//! | [`Vote`] | a voter | the (pre-)candidate | grants or denies, once durable | §5.2 |
+//! | [`Append`] | a leader's `Replicator` | its peer | to replicate entries, or to probe where logs agree | §5.3 |
+//! | [`AppendReply`] | a follower | the leader | entries are durable, or logs do not agree there | §5.3 |
+//! | [`Heartbeat`] | a leader's `Replicator` | its peer | leadership, the commit index, a read round | §5.2, §6.4 of the thesis |
+//! | [`HeartbeatReply`] | a follower | the leader | it still follows: check-quorum and read index count it | thesis §6.4 |
+//! | [`Body::Propose`] | a node with clients | the leader | forwards their commands | §8 |
+//! | [`Body::ProposeReply`] | the leader | that node | their outcomes | §8 |
+//! | [`Body::ReadIndex`] | a node with readers | the leader | asks for an index to read at | thesis §6.4 |
+//! | [`Body::ReadIndexReply`] | the leader | that node | the index, once leadership was confirmed | thesis §6.4 |
+//!
+//! Every message carries its sender's current term and passes one door, `Replica::receive`,
+//! before anybody acts on it. Who sent it is not in the message: the network knows it from the peer's certificate.
+
+use crate::{
+    ids::{EntryId, Index, NodeId, Term},
+    record::Batch,
+};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A message and whom it is for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Outgoing {
+    /// The receiver.
+    pub to: NodeId,
+    /// What it is told.
+    pub message: Message,
+}
+
+/// What one node tells another.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Message {
+    /// The sender's current term when it was sent.
+    pub term: Term,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a message says. Bulk bytes (a batch, forwarded payloads) are skipped by serde: a codec sends them raw, beside
+/// the serialised rest, through [`Message::bulk`] and [`Message::set_bulk`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Body {
+    /// Asks for a vote.
+    RequestVote(RequestVote),
+    /// Answers a [`RequestVote`].
+    Vote(Vote),
+    /// Replicates entries, or probes.
+    Append(Append),
+    /// Answers an [`Append`].
+    AppendReply(AppendReply),
+    /// Says that the leader leads.
+    Heartbeat(Heartbeat),
+    /// Answers a [`Heartbeat`].
+    HeartbeatReply(HeartbeatReply),
+    /// Forwards clients' commands to the leader.
+    Propose(Propose),
+    /// Answers some commands of earlier [`Propose`]s.
+    ProposeReply(ProposeReply),
+    /// Asks the leader for an index at which a linearizable read may be served.
+    ReadIndex(ReadIndex),
+    /// Answers a [`ReadIndex`].
+    ReadIndexReply(ReadIndexReply),
+}
+
+/// Which of an election's two rounds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Phase {
+    /// "Would you vote for me in the next term?" Changes nobody's term or vote (thesis §9.6).
+    PreVote,
+    /// "Vote for me in this term."
+    Vote,
+}
+
+/// Asks for a vote, or in the pre-vote phase whether one would be given. Resets nothing at the receiver but, in the
+/// vote phase and if it grants, its vote.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct RequestVote {
+    /// Pre-vote or vote. In the pre-vote phase the message's term is the sender's own, and the vote asked about is one
+    /// in the term after it.
+    pub phase: Phase,
+    /// Which of the sender's campaigns, so that a late answer counts for no other.
+    pub campaign: u64,
+    /// The last entry of the candidate's log (paper §5.4.1).
+    pub last: EntryId,
+}
+
+/// Answers a [`RequestVote`]; a granted vote left only after it was durable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Vote {
+    /// The phase that was asked about.
+    pub phase: Phase,
+    /// The campaign that was asked about.
+    pub campaign: u64,
+    /// Whether it is granted.
+    pub granted: bool,
+}
+
+/// Replicates entries: "AppendEntries" of the paper (§5.3). Without entries it probes where the logs agree.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Append {
+    /// Which run of this peer's replication it belongs to, echoed by the reply: see
+    /// `Progress`.
+    pub epoch: u64,
+    /// The entry before the first of the batch.
+    pub previous: EntryId,
+    /// How far the leader has committed.
+    pub commit: Index,
+    /// The entries.
+    #[serde(skip)]
+    pub batch: Option<Batch>,
+}
+
+/// Answers an [`Append`]; left only after what it says was durable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct AppendReply {
+    /// The epoch of the append.
+    pub epoch: u64,
+    /// What became of it.
+    pub outcome: AppendOutcome,
+}
+
+/// What became of an [`Append`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum AppendOutcome {
+    /// The follower's durable log equals the leader's up to `matched`.
+    Matched {
+        /// The last entry covered by the append.
+        matched: Index,
+    },
+    /// The follower does not have `previous`.
+    Rejected {
+        /// The index of the `previous` that it does not have.
+        previous: Index,
+        /// The term of the follower's last entry at or before `previous`, and the first index that it holds of that
+        /// term: repair skips a term a round trip, not an entry (paper §5.3, last paragraph).
+        conflict: EntryId,
+        /// The follower's last index.
+        last: Index,
+    },
+}
+
+/// Says that the leader leads: an AppendEntries without entries, on a lane that bulk never delays.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The read round it opens or belongs to (thesis §6.4).
+    pub round: u64,
+    /// How far the follower may commit: never above what it was seen to match.
+    pub commit: Index,
+}
+
+/// Answers a [`Heartbeat`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    /// The round of the heartbeat.
+    pub round: u64,
+}
+
+/// Forwards clients' commands to the leader. At most once: it is never sent again after it may have arrived.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Propose {
+    /// For each command, the forwarder's name for it and its length in `payloads`.
+    pub commands: Vec<(u64, u32)>,
+    /// The commands, one behind the other.
+    #[serde(skip)]
+    pub payloads: Bytes,
+}
+
+/// Answers some forwarded commands.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct ProposeReply {
+    /// For each command, the forwarder's name for it and its outcome.
+    pub outcomes: Vec<(u64, ProposeOutcome)>,
+    /// The state machine's replies, one behind the other.
+    #[serde(skip)]
+    pub replies: Bytes,
+}
+
+/// What became of one forwarded command.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum ProposeOutcome {
+    /// Committed and applied; the state machine's reply has this many bytes.
+    Applied {
+        /// Where it stands in the log.
+        index: Index,
+        /// Length of the reply in [`ProposeReply::replies`].
+        reply_bytes: u32,
+    },
+    /// It did not and will not take effect: the receiver does not lead.
+    NotLeader,
+    /// It did not and will not take effect: the leader has too much to do.
+    Overloaded,
+    /// It may or may not take effect.
+    Unknown,
+}
+
+/// Asks for a read index.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct ReadIndex {
+    /// The asker's name for the request.
+    pub request: u64,
+}
+
+/// Answers a [`ReadIndex`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct ReadIndexReply {
+    /// The asker's name for the request.
+    pub request: u64,
+    /// What was committed when the request arrived and leadership was confirmed; `None` if it could not be.
+    pub index: Option<Index>,
+}
+
+impl Message {
+    /// The bytes that travel raw behind the serialised rest.
+    #[must_use]
+    pub fn bulk(&self) -> Bytes {
+        match &self.body {
+            Body::Append(append) => append.batch.as_ref().map_or_else(Bytes::new, |batch| batch.bytes().clone()),
+            Body::Propose(propose) => propose.payloads.clone(),
+            Body::ProposeReply(reply) => reply.replies.clone(),
+            _ => Bytes::new(),
+        }
+    }
+
+    /// Puts bulk bytes back after the rest was deserialised.
+    ///
+    /// # Errors
+    /// If they are damaged, or this message carries none.
+    pub fn set_bulk(&mut self, bulk: Bytes, checksum: crate::record::Checksum) -> Result<(), crate::record::Malformed> {
+        let misplaced = |what| Err(crate::record::Malformed { offset: 0, what });
+        match &mut self.body {
+            Body::Append(_) if bulk.is_empty() => {}
+            Body::Append(append) => append.batch = Some(Batch::parse(bulk, checksum)?),
+            Body::Propose(propose) => {
+                if propose.commands.iter().map(|(_, length)| u64::from(*length)).sum::<u64>() != bulk.len() as u64 {
+                    return misplaced("command lengths");
+                }
+                propose.payloads = bulk;
+            }
+            Body::ProposeReply(reply) => {
+                let lengths = reply.outcomes.iter().map(|(_, outcome)| match outcome {
+                    ProposeOutcome::Applied { reply_bytes, .. } => u64::from(*reply_bytes),
+                    _ => 0,
+                });
+                if lengths.sum::<u64>() != bulk.len() as u64 {
+                    return misplaced("reply lengths");
+                }
+                reply.replies = bulk;
+            }
+            _ if bulk.is_empty() => {}
+            _ => return misplaced("bulk of a message that has none"),
+        }
+        Ok(())
+    }
+
+    /// Whether this answers a message of the receiver's: replies travel back on the connection that asked.
+    #[must_use]
+    pub fn is_reply(&self) -> bool {
+        matches!(
+            self.body,
+            Body::Vote(_)
+                | Body::AppendReply(_)
+                | Body::HeartbeatReply(_)
+                | Body::ProposeReply(_)
+                | Body::ReadIndexReply(_)
+        )
+    }
+
+    /// Whether it belongs on the control lane, which bulk must never delay.
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        !matches!(self.body, Body::Append(_) | Body::AppendReply(_) | Body::Propose(_) | Body::ProposeReply(_))
+    }
+}

@@ -1,0 +1,383 @@
+//! How entries are laid out, once, for the leader's disk, the wire and the followers' disks alike.
+//!
+//! A [`Batch`] is a run of consecutive entries of **one term** in one contiguous buffer. It is built once, by the
+//! leader that accepted the proposals, and after that only sliced. A record, little-endian:
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 4 | payload length in bytes |
+//! | 4 | 4 | group (0) |
+//! | 8 | 8 | term |
+//! | 16 | 8 | index |
+//! | 24 | 1 | kind: 0 no-op, 1 command, 2 membership |
+//! | 25 | 3 | zero |
+//! | 28 | 4 | checksum of the previous record (0 before the first) |
+//! | 32 | 4 | checksum of bytes 0..32 |
+//! | 36 | length | payload |
+//! | 36 + length | 4 | checksum of the payload, continued from the header's: the *record's checksum* |
+//!
+//! The header's own checksum keeps the framing when a payload is damaged. The record's checksum covers the previous
+//! record's, so it is a function of the whole log up to here: two nodes with an equal checksum at an equal entry id
+//! hold equal logs, and two with different ones have diverged.
+//!
+//! The checksum function is an argument (nodes use CRC-32C), because computing it fast is not a rule of Raft.
+
+use crate::ids::{EntryId, Group, Index, Term};
+use bytes::{BufMut, Bytes, BytesMut};
+use core::fmt;
+use serde::{Deserialize, Serialize};
+
+/// Bytes before a record's payload.
+pub const HEADER_BYTES: usize = 36;
+/// Bytes after a record's payload.
+pub const TRAILER_BYTES: usize = 4;
+/// Bytes that a record adds to its payload.
+pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TRAILER_BYTES;
+
+/// Continues a checksum over more bytes: `checksum(checksum(0, a), b) == checksum(0, a ++ b)`.
+pub type Checksum = fn(u32, &[u8]) -> u32;
+
+/// What an entry is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Kind {
+    /// Appended by a new leader so that it can commit what came before (paper §8). No payload.
+    Noop = 0,
+    /// A client's command; the payload is the state machine's business.
+    Command = 1,
+    /// A change of membership.
+    Membership = 2,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Noop),
+            1 => Some(Self::Command),
+            2 => Some(Self::Membership),
+            _ => None,
+        }
+    }
+}
+
+/// One entry, seen inside a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record<'a> {
+    /// Its id.
+    pub id: EntryId,
+    /// What it is for.
+    pub kind: Kind,
+    /// The checksum of the record before it.
+    pub previous_checksum: u32,
+    /// Its own checksum.
+    pub checksum: u32,
+    /// The payload.
+    pub payload: &'a [u8],
+}
+
+/// A run of consecutive entries of one term, laid out as on disk. Never empty. Cloning shares the bytes.
+///
+/// **Invariant:** `bytes` holds exactly `count` well-framed records of `term`, with consecutive indexes from `first`.
+/// [`Batch::parse`] is the only way in from outside.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Batch {
+    term: Term,
+    first: Index,
+    count: u32,
+    bytes: Bytes,
+}
+
+impl Batch {
+    /// Checks the framing, every identity and every checksum of records that came from outside.
+    ///
+    /// # Errors
+    /// Names what is wrong and at which byte, if `bytes` is anything but whole, undamaged records of one term with
+    /// consecutive indexes, chained to each other.
+    pub fn parse(bytes: Bytes, checksum: Checksum) -> Result<Self, Malformed> {
+        let head = Head::read(&bytes, 0, checksum)?;
+        let (mut at, mut count, mut chained) = (0, 0u32, head.previous_checksum);
+        while at < bytes.len() {
+            let this = Head::read(&bytes, at, checksum)?;
+            let expected = EntryId::new(head.id.term, head.id.index.plus(u64::from(count)));
+            if this.id != expected || this.id.index == Index(0) || this.group != Group(0) {
+                return Err(Malformed { offset: at, what: "identity" });
+            }
+            if this.previous_checksum != chained {
+                return Err(Malformed { offset: at, what: "chain" });
+            }
+            let end = at + HEADER_BYTES + this.payload_bytes;
+            let found = read_u32(&bytes, end);
+            if checksum(this.header_checksum, &bytes[at + HEADER_BYTES..end]) != found {
+                return Err(Malformed { offset: at + HEADER_BYTES, what: "payload checksum" });
+            }
+            chained = found;
+            at = end + TRAILER_BYTES;
+            count += 1;
+        }
+        Ok(Self { term: head.id.term, first: head.id.index, count, bytes })
+    }
+
+    /// The term of every entry in it.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The index of its first entry.
+    #[must_use]
+    pub fn first(&self) -> Index {
+        self.first
+    }
+
+    /// The index of its last entry.
+    #[must_use]
+    pub fn last(&self) -> Index {
+        self.first.plus(u64::from(self.count) - 1)
+    }
+
+    /// The id of its last entry.
+    #[must_use]
+    pub fn last_id(&self) -> EntryId {
+        EntryId::new(self.term, self.last())
+    }
+
+    /// How many entries it has; at least 1.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The records, as they lie on disk and on the wire.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The checksum of the record before the first of these.
+    #[must_use]
+    pub fn previous_checksum(&self) -> u32 {
+        read_u32(&self.bytes, 28)
+    }
+
+    /// The checksum of the last of these records: what the next one chains to.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        read_u32(&self.bytes, self.bytes.len() - TRAILER_BYTES)
+    }
+
+    /// The records, in order.
+    pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        let mut at = 0;
+        core::iter::from_fn(move || {
+            (at < self.bytes.len()).then(|| {
+                let end = record_end(&self.bytes, at);
+                let record = &self.bytes[at..end];
+                at = end;
+                Record {
+                    id: EntryId::new(self.term, Index(read_u64(record, 16))),
+                    kind: Kind::from_byte(record[24]).unwrap_or(Kind::Noop),
+                    previous_checksum: read_u32(record, 28),
+                    checksum: read_u32(record, record.len() - TRAILER_BYTES),
+                    payload: &record[HEADER_BYTES..record.len() - TRAILER_BYTES],
+                }
+            })
+        })
+    }
+
+    /// The entries from `index` on, sharing the bytes; `None` if there is none.
+    #[must_use]
+    pub fn from(&self, index: Index) -> Option<Self> {
+        if index <= self.first {
+            return Some(self.clone());
+        }
+        let skip = u32::try_from(index.since(self.first)).ok().filter(|skip| *skip < self.count)?;
+        let at = self.offset_of(skip);
+        Some(Self { term: self.term, first: index, count: self.count - skip, bytes: self.bytes.slice(at..) })
+    }
+
+    /// The entries up to and including `index`, sharing the bytes; `None` if there is none.
+    #[must_use]
+    pub fn up_to(&self, index: Index) -> Option<Self> {
+        if index >= self.last() {
+            return Some(self.clone());
+        }
+        if index < self.first {
+            return None;
+        }
+        let count = u32::try_from(index.since(self.first)).ok()? + 1;
+        let at = self.offset_of(count);
+        Some(Self { term: self.term, first: self.first, count, bytes: self.bytes.slice(..at) })
+    }
+
+    /// As many of the first entries as fit into `bytes_max`, and always one.
+    #[must_use]
+    pub fn within(&self, bytes_max: usize) -> Self {
+        if self.bytes.len() <= bytes_max {
+            return self.clone();
+        }
+        let (mut at, mut count) = (record_end(&self.bytes, 0), 1);
+        while count < self.count {
+            let end = record_end(&self.bytes, at);
+            if end > bytes_max {
+                break;
+            }
+            (at, count) = (end, count + 1);
+        }
+        Self { term: self.term, first: self.first, count, bytes: self.bytes.slice(..at) }
+    }
+
+    fn offset_of(&self, record: u32) -> usize {
+        (0..record).fold(0, |at, _| record_end(&self.bytes, at))
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({}..={}@{}, {} B)", self.first, self.last(), self.term, self.bytes.len())
+    }
+}
+
+/// Lays out a batch, entry by entry, in one buffer.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    term: Term,
+    first: Index,
+    count: u32,
+    chained: u32,
+    bytes: BytesMut,
+    checksum: Checksum,
+}
+
+impl BatchBuilder {
+    /// A batch of `term` that begins at `first` and chains to a record with checksum `previous`.
+    #[must_use]
+    pub fn new(checksum: Checksum, term: Term, first: Index, previous: u32, capacity_bytes: usize) -> Self {
+        let bytes = BytesMut::with_capacity(capacity_bytes);
+        Self { term, first, count: 0, chained: previous, bytes, checksum }
+    }
+
+    /// Adds an entry behind the others.
+    ///
+    /// # Panics
+    /// If the payload has 4 GiB or more; callers bound payloads far below.
+    pub fn push(&mut self, kind: Kind, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).expect("a payload is bounded far below 4 GiB");
+        let mut header = [0u8; HEADER_BYTES];
+        header[0..4].copy_from_slice(&length.to_le_bytes());
+        header[8..16].copy_from_slice(&self.term.0.to_le_bytes());
+        header[16..24].copy_from_slice(&self.first.plus(u64::from(self.count)).0.to_le_bytes());
+        header[24] = kind as u8;
+        header[28..32].copy_from_slice(&self.chained.to_le_bytes());
+        let header_checksum = (self.checksum)(0, &header[..32]);
+        header[32..36].copy_from_slice(&header_checksum.to_le_bytes());
+        self.chained = (self.checksum)(header_checksum, payload);
+        self.bytes.reserve(OVERHEAD_BYTES + payload.len());
+        self.bytes.put_slice(&header);
+        self.bytes.put_slice(payload);
+        self.bytes.put_u32_le(self.chained);
+        self.count += 1;
+    }
+
+    /// How many bytes it has so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing was pushed yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The batch; `None` if nothing was pushed.
+    #[must_use]
+    pub fn finish(self) -> Option<Batch> {
+        (self.count > 0).then(|| Batch {
+            term: self.term,
+            first: self.first,
+            count: self.count,
+            bytes: self.bytes.freeze(),
+        })
+    }
+}
+
+/// A record's header, checked by itself: what recovery has when the payload is damaged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// The entry's id.
+    pub id: EntryId,
+    /// The group it belongs to.
+    pub group: Group,
+    /// What it is for.
+    pub kind: Kind,
+    /// The payload's length.
+    pub payload_bytes: usize,
+    /// The checksum of the record before.
+    pub previous_checksum: u32,
+    /// The header's own checksum, from which the payload's continues.
+    pub header_checksum: u32,
+}
+
+impl Head {
+    /// Reads the header at `offset` of `bytes` and checks that it is undamaged and that the whole record lies inside.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn read(bytes: &[u8], offset: usize, checksum: Checksum) -> Result<Self, Malformed> {
+        let fail = |what| Malformed { offset, what };
+        let header = bytes.get(offset..offset + HEADER_BYTES).ok_or(fail("cut off"))?;
+        let header_checksum = read_u32(header, 32);
+        if checksum(0, &header[..32]) != header_checksum {
+            return Err(fail("header checksum"));
+        }
+        let kind = Kind::from_byte(header[24]).filter(|_| header[25..28] == [0; 3]).ok_or(fail("kind"))?;
+        let payload_bytes = read_u32(header, 0) as usize;
+        if bytes.len() - offset - HEADER_BYTES < payload_bytes.saturating_add(TRAILER_BYTES) {
+            return Err(fail("cut off"));
+        }
+        Ok(Self {
+            id: EntryId::new(Term(read_u64(header, 8)), Index(read_u64(header, 16))),
+            group: Group(read_u32(header, 4)),
+            kind,
+            payload_bytes,
+            previous_checksum: read_u32(header, 28),
+            header_checksum,
+        })
+    }
+
+    /// Bytes of the whole record.
+    #[must_use]
+    pub fn record_bytes(&self) -> usize {
+        OVERHEAD_BYTES + self.payload_bytes
+    }
+}
+
+/// Bytes that are not a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Malformed {
+    /// Where, from the start of the bytes.
+    pub offset: usize,
+    /// What was wrong there.
+    pub what: &'static str,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "malformed record at byte {}: {}", self.offset, self.what)
+    }
+}
+
+impl core::error::Error for Malformed {}
+
+fn record_end(bytes: &[u8], at: usize) -> usize {
+    at + OVERHEAD_BYTES + read_u32(bytes, at) as usize
+}
+
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn read_u64(bytes: &[u8], at: usize) -> u64 {
+    u64::from(read_u32(bytes, at)) | u64::from(read_u32(bytes, at + 4)) << 32
+}

@@ -1,0 +1,240 @@
+//! What a storage actor hears and says: the seam at which a log store can be swapped.
+//!
+//! A storage actor owns the durable log, term and vote of one node. It hears [`Recover`] once, then any number of
+//! [`Persist`] and [`ReadEntries`], and tells their outcomes to the [`Completions`] that came with [`Recover`].
+//!
+//! # Duties
+//!
+//! - **Order.** Persists take effect in the order in which they arrive, each one: truncate, then append, then hard
+//!   state, then its `then` is due.
+//! - **Durability.** [`Persisted`] with a sequence is told only after everything of that sequence and of every earlier
+//!   one would survive a power cut. It may cover several persists: take what arrived during the last sync into one
+//!   write and one sync. An empty persist costs no sync of its own, but is told in order behind the ones before it.
+//! - **Finality.** After the first error nothing more is persisted or told but [`StorageFailed`]: a failed sync is never
+//!   retried, for the kernel may have dropped the pages and call the retry a success.
+//! - **Honesty.** Entries are returned only if every checksum holds.
+
+use actix::prelude::*;
+use quorate_raft::{Batch, EntryId, HardState, Index, NodeId, Outgoing, Term};
+use std::{fmt, sync::Arc, time::Duration};
+
+/// Edge → storage, once, before anything else: take possession of the log and say what is in it.
+#[derive(Message)]
+#[rtype(result = "Result<Recovered, StorageError>")]
+pub struct Recover {
+    /// The cluster that the data must belong to.
+    pub cluster: String,
+    /// The member that the data must belong to.
+    pub member: NodeId,
+    /// Where outcomes are told.
+    pub completions: Completions,
+    /// Who watches: metrics.
+    pub observer: Arc<dyn StorageObserver>,
+}
+
+/// What the store holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Term and vote; the default for a store that never held any.
+    pub hard_state: HardState,
+    /// The entry before the first one held; the default for a log that was never cut.
+    pub base: EntryId,
+    /// For every term in the log, the first index of its entries, in order.
+    pub terms: Vec<(Index, Term)>,
+    /// The last entry; `base` for an empty log.
+    pub last: EntryId,
+    /// The checksum of the last record, to which the next one chains; 0 for a log that never held one.
+    pub last_checksum: u32,
+    /// One line on what recovery had to do, if it had to do anything (for example "discarded a torn tail of 312 bytes in …").
+    pub repairs: Vec<String>,
+}
+
+/// `Consensus` → storage: make this durable, then tell [`Persisted`].
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Persist(pub quorate_raft::Persist);
+
+/// Storage → `Consensus`: everything up to `sequence` is durable, so `then` may leave, in order.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Persisted {
+    /// The highest sequence that is durable.
+    pub sequence: u64,
+    /// The replies that waited for it, concatenated in order.
+    pub then: Vec<Outgoing>,
+}
+
+/// `Consensus` → storage: read durable or accepted entries that are no longer cached.
+#[derive(Message, Clone, Copy, Debug, PartialEq, Eq)]
+#[rtype(result = "()")]
+pub struct ReadEntries {
+    /// Echoed in the answer.
+    pub request: u64,
+    /// The first entry wanted.
+    pub from: Index,
+    /// The last entry wanted.
+    pub to: Index,
+    /// Stop before the batches have more bytes than this; at least one entry is returned.
+    pub bytes_max: usize,
+}
+
+/// Storage → `Consensus`: the entries from `from` on, as far as asked for or as fits.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct EntriesRead {
+    /// The request answered.
+    pub request: u64,
+    /// Consecutive batches from the first entry asked for; empty if the log no longer has it, for a truncation
+    /// overtook the request.
+    pub batches: Vec<Batch>,
+}
+
+/// Storage → the node: the store failed, for good. The node stops.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct StorageFailed {
+    /// What failed.
+    pub error: StorageError,
+}
+
+/// Where a storage actor tells outcomes. Cheap to clone; every call is a message, none waits.
+#[derive(Clone)]
+pub struct Completions {
+    persisted: Recipient<Persisted>,
+    entries_read: Recipient<EntriesRead>,
+    failed: Recipient<StorageFailed>,
+}
+
+impl Completions {
+    /// Completions that go to one actor.
+    pub fn to<A>(actor: &Addr<A>) -> Self
+    where
+        A: Handler<Persisted> + Handler<EntriesRead> + Handler<StorageFailed>,
+        A::Context: actix::dev::ToEnvelope<A, Persisted>
+            + actix::dev::ToEnvelope<A, EntriesRead>
+            + actix::dev::ToEnvelope<A, StorageFailed>,
+    {
+        Self {
+            persisted: actor.clone().recipient(),
+            entries_read: actor.clone().recipient(),
+            failed: actor.clone().recipient(),
+        }
+    }
+
+    /// Everything up to a sequence is durable.
+    pub fn persisted(&self, persisted: Persisted) {
+        self.persisted.do_send(persisted);
+    }
+
+    /// Entries were read.
+    pub fn entries_read(&self, read: EntriesRead) {
+        self.entries_read.do_send(read);
+    }
+
+    /// The store failed, for good.
+    pub fn failed(&self, error: StorageError) {
+        self.failed.do_send(StorageFailed { error });
+    }
+}
+
+/// Why a store can't be used, in one line that says what, where and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StorageError(pub String);
+
+/// Who watches a store: called from the storage actor's thread, once a batch. Every method defaults to nothing.
+pub trait StorageObserver: Send + Sync + 'static {
+    /// One `fdatasync` ended well.
+    fn synced(&self, _took: Duration) {}
+    /// Bytes went to the log.
+    fn wrote(&self, _bytes: u64) {}
+    /// An operation failed: `open`, `read`, `write`, `sync`.
+    fn failed(&self, _op: &'static str) {}
+    /// The log takes this much space now.
+    fn log_bytes(&self, _bytes: u64) {}
+}
+
+/// Watches nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unobserved;
+
+impl StorageObserver for Unobserved {}
+
+/// Where an actor of a node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On a thread of its own: it may block.
+    OwnThread,
+    /// On the caller's thread, among the node's other actors: for stores that never block, and for simulation.
+    Here,
+}
+
+/// A storage actor, not yet started: what [a node's builder](https://docs.rs/quorate) takes.
+pub struct StorageHandle {
+    start: Box<dyn FnOnce(Place) -> Storage + Send>,
+    place: Place,
+}
+
+impl StorageHandle {
+    /// Storage by this actor, made on the thread on which it will live. It gets a thread of its own.
+    pub fn actor<A>(make: impl FnOnce() -> A + Send + 'static) -> Self
+    where
+        A: Actor<Context = Context<A>> + Handler<Recover> + Handler<Persist> + Handler<ReadEntries>,
+    {
+        let start = move |place| {
+            let addr = match place {
+                Place::Here => make().start(),
+                Place::OwnThread => A::start_in_arbiter(&Arbiter::new().handle(), move |_| make()),
+            };
+            Storage {
+                recover: addr.clone().recipient(),
+                persist: addr.clone().recipient(),
+                read_entries: addr.recipient(),
+            }
+        };
+        Self { start: Box::new(start), place: Place::OwnThread }
+    }
+
+    /// The same, on the node's own thread: for stores that never block.
+    #[must_use]
+    pub fn unblocking(self) -> Self {
+        Self { place: Place::Here, ..self }
+    }
+
+    /// Starts the actor. Within an actix `System`, or for [`Place::Here`] at least within a `LocalSet`.
+    #[must_use]
+    pub fn start(self) -> Storage {
+        (self.start)(self.place)
+    }
+
+    /// Starts the actor on this thread, wherever it would rather be: for simulation.
+    #[must_use]
+    pub fn start_here(self) -> Storage {
+        (self.start)(Place::Here)
+    }
+}
+
+impl fmt::Debug for StorageHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StorageHandle").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+/// A running storage actor.
+#[derive(Clone)]
+pub struct Storage {
+    /// Hears [`Recover`], once.
+    pub recover: Recipient<Recover>,
+    /// Hears [`Persist`].
+    pub persist: Recipient<Persist>,
+    /// Hears [`ReadEntries`].
+    pub read_entries: Recipient<ReadEntries>,
+}
+
+impl Storage {
+    /// Whether the actor still lives. One that does not has panicked or stopped, and its node must stop too.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.persist.connected()
+    }
+}

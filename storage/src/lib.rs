@@ -1,0 +1,2 @@
+//! The durable log.
+pub mod contract;

@@ -1,0 +1,2 @@
+//! How nodes talk.
+pub mod network;

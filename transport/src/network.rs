@@ -1,0 +1,172 @@
+//! The seam at which the network can be swapped.
+//!
+//! A [`Network`] is what a node is built with. Starting it, on the node's own thread, gives [`Links`]; `Links` gives a
+//! [`Link`] a peer; a `Link` takes messages and never waits; what arrives goes to the [`Inbox`].
+//!
+//! # Duties
+//!
+//! - **Best effort.** A link may drop, delay, duplicate or reorder messages, and says nothing when it does, but counts it
+//!   with the [`NetworkObserver`]. Raft repairs it. What it never does is alter a message or its sender.
+//! - **Identity.** The sender of a delivered message is who the network proved it to be, never what a message claims.
+//! - **Bounds.** What waits in a link is bounded; beyond that it drops. What was delivered and not yet handled is
+//!   bounded by the inbox's credit: [`Inbox::deliver`] waits for it.
+//! - **Never blocks.** Everything here runs on the node's thread, beside consensus.
+
+use quorate_raft::{Message, NodeId};
+use std::{fmt, future::Future, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// A future on the node's thread.
+pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// A network, not yet started: what a node's builder takes. Made anywhere, started on the node's thread.
+pub trait Network: Send + 'static {
+    /// Opens sockets and begins to receive. Called once, within the node's tokio runtime and `LocalSet`.
+    ///
+    /// # Errors
+    /// If it can't: the address is taken, a certificate does not fit.
+    fn start(self: Box<Self>, local: Local) -> LocalFuture<Result<Box<dyn Links>, NetworkError>>;
+}
+
+/// Who starts a network.
+pub struct Local {
+    /// The cluster's name. Nobody of another cluster gets through.
+    pub cluster: String,
+    /// This node.
+    pub node: NodeId,
+    /// Where received messages go.
+    pub inbox: Inbox,
+    /// Who watches: metrics.
+    pub observer: Arc<dyn NetworkObserver>,
+}
+
+/// A running network.
+pub trait Links {
+    /// A link to `peer`, dialled at `address` (`HOST:PORT`; what it means is the network's business). It connects by
+    /// itself, and again after it was lost; dropping it ends that.
+    fn link(&self, peer: NodeId, address: &str) -> Rc<dyn Link>;
+
+    /// Where this node can be dialled, if the network has such addresses; useful when the port was chosen by the system.
+    fn local_address(&self) -> Option<SocketAddr>;
+
+    /// Says goodbye to the peers and ends everything, within a second.
+    fn close(&self) -> LocalFuture<()>;
+}
+
+/// A way to one peer.
+pub trait Link {
+    /// Sends a message, or drops it: unconnected, or too much waits already. Never waits.
+    fn send(&self, message: Message);
+}
+
+/// A message that arrived, and the credit that it holds while it is unhandled.
+#[derive(Debug)]
+pub struct Delivered {
+    /// Who sent it: proved, not claimed.
+    pub from: NodeId,
+    /// What it says.
+    pub message: Message,
+    /// Given back when this is dropped.
+    pub credit: Option<OwnedSemaphorePermit>,
+}
+
+/// What a network tells its node.
+#[derive(Debug)]
+pub enum Event {
+    /// A message arrived.
+    Delivered(Delivered),
+    /// A link to `peer` is usable from now on.
+    LinkUp {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// The link to `peer` was lost: what was under way may have been lost with it.
+    LinkDown {
+        /// The peer.
+        peer: NodeId,
+    },
+}
+
+/// Where a network puts what arrives. Cheap to clone; lives on the node's thread.
+#[derive(Clone)]
+pub struct Inbox {
+    sink: Rc<dyn Fn(Event)>,
+    credit: Arc<Semaphore>,
+}
+
+impl Inbox {
+    /// The most bytes of unhandled messages that [`Inbox::deliver`] lets in before it waits.
+    pub const CREDIT_BYTES: usize = 64 << 20;
+
+    /// An inbox that hands events to `sink`.
+    pub fn new(sink: impl Fn(Event) + 'static) -> Self {
+        Self { sink: Rc::new(sink), credit: Arc::new(Semaphore::new(Self::CREDIT_BYTES)) }
+    }
+
+    /// Delivers a message of about `bytes`, after waiting until there is credit for it.
+    pub async fn deliver(&self, from: NodeId, message: Message, bytes: usize) {
+        let weight = u32::try_from(bytes.clamp(1, Self::CREDIT_BYTES)).unwrap_or(u32::MAX);
+        let credit = Arc::clone(&self.credit).acquire_many_owned(weight).await.ok();
+        (self.sink)(Event::Delivered(Delivered { from, message, credit }));
+    }
+
+    /// A link became usable.
+    pub fn link_up(&self, peer: NodeId) {
+        (self.sink)(Event::LinkUp { peer });
+    }
+
+    /// A link was lost.
+    pub fn link_down(&self, peer: NodeId) {
+        (self.sink)(Event::LinkDown { peer });
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("credit", &self.credit.available_permits()).finish_non_exhaustive()
+    }
+}
+
+/// Why a network can't be used, in one line that says what, where and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NetworkError(pub String);
+
+/// Which lane of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Votes, heartbeats, read index: small, first.
+    Control,
+    /// Appends, forwarded proposals and their replies.
+    Append,
+}
+
+/// Which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the peer to us.
+    Received,
+    /// From us to the peer.
+    Sent,
+}
+
+/// Who watches a network. Every method defaults to nothing.
+pub trait NetworkObserver: Send + Sync + 'static {
+    /// Bytes of frames went over a lane.
+    fn bytes(&self, _peer: NodeId, _direction: Direction, _lane: Lane, _bytes: u64) {}
+    /// A connection attempt ended: `connected`, `accepted`, `refused_certificate`, `refused_identity`,
+    /// `refused_protocol`, `unreachable`, … `peer` is `None` where no identity was proved.
+    fn connection(&self, _peer: Option<NodeId>, _result: &'static str) {}
+    /// A message was dropped: `unconnected`, `queue_full`, `malformed`, …
+    fn dropped(&self, _peer: Option<NodeId>, _reason: &'static str) {}
+    /// The round-trip time as the network measured it.
+    fn round_trip(&self, _peer: NodeId, _took: Duration) {}
+    /// This node's own certificate ends then: seconds since 1970.
+    fn certificate_expires(&self, _at_unix_seconds: u64) {}
+}
+
+/// Watches nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unobserved;
+
+impl NetworkObserver for Unobserved {}
