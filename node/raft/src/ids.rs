@@ -36,18 +36,18 @@ number!(
 );
 
 impl Term {
-    /// The term after this one.
+    /// The term after this one, saturating.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 
 impl Index {
-    /// The index after this one.
+    /// The index after this one, saturating.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 
     /// The index before this one; 0 stays 0.

@@ -20,17 +20,26 @@
 
 extern crate alloc;
 
+pub mod ballot;
 pub mod ids;
+pub mod invariants;
+pub mod log;
 pub mod membership;
 pub mod message;
+pub mod progress;
 pub mod quorum;
+pub mod reads;
 pub mod record;
 pub mod replica;
 
+pub use ballot::{Ballot, Outcome};
 pub use ids::{EntryId, Group, Index, Moment, NodeId, Term};
+pub use log::{Log, Lookup};
 pub use membership::Membership;
 pub use message::{
     Append, AppendOutcome, AppendReply, Body, Heartbeat, HeartbeatReply, Message, Outgoing, Phase, RequestVote, Vote,
 };
+pub use progress::{Credit, Progress, ProgressState, Want};
+pub use reads::ReadToken;
 pub use record::{Batch, BatchBuilder, Checksum, Kind, Malformed};
-pub use replica::{HardState, Persist};
+pub use replica::{Effect, Entries, HardState, Leadership, Persist, Recovered, Replica, Role, Settings, Violation};

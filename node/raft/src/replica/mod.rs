@@ -1,12 +1,69 @@
-//! One node's Raft.
+//! One node's Raft: its term and vote, its log's outline, its role, and every rule that changes them.
+//!
+//! The rules are in three files, one a role, as in Figure 2 of the paper: [`follower`], [`candidate`] and [`leader`]. This
+//! file has what all of them share: the state, the door through which every message comes, and the order of durability.
+//!
+//! # Durability
+//!
+//! A rule never waits. What must be durable leaves as [`Effect::Persist`], and what may be said only afterwards travels
+//! inside it. Sequences count the requests; [`Replica::persisted`] moves `durable` forward, and a truncation moves it back at
+//! once, so that no completion from before it can count an entry that is no longer there.
+//!
+//! **Invariant:** nothing that promises a term or a vote leaves before that term and vote are durable ([`Replica::say`]), and
+//! nothing that promises an entry leaves before the entry is durable ([`Replica::say_when_durable`]).
+//!
+//! **Invariant:** `applied <= released <= commit <= log.last()`; a follower releases nothing that is not durable here.
+
+mod candidate;
+mod follower;
+mod leader;
 
 use crate::{
-    ids::{Index, NodeId, Term},
-    message::Outgoing,
-    record::Batch,
+    ballot::Ballot,
+    ids::{EntryId, Index, Moment, NodeId, Term},
+    log::{Log, Lookup},
+    membership::Membership,
+    message::{AppendOutcome, AppendReply, Body, HeartbeatReply, Message, Outgoing},
+    reads::ReadToken,
+    record::{Batch, Checksum},
 };
-use alloc::vec::Vec;
+use alloc::{collections::VecDeque, vec::Vec};
+use core::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
+
+pub use leader::{Entries, Leadership};
+
+/// One member of one Raft group: the pure piece of a `Consensus` actor.
+#[derive(Clone, Hash, Debug)]
+pub struct Replica {
+    id: NodeId,
+    settings: Settings,
+    membership: Membership,
+    hard_state: HardState,
+    log: Log,
+    role: Role,
+    leader: Option<NodeId>,
+    leader_contact: Option<Moment>,
+    campaign: u64,
+    commit: Index,
+    released: Index,
+    applied: Index,
+    loading: bool,
+    writes: Writes,
+}
+
+/// What a node is doing (paper §5.1, and pre-vote of the thesis §9.6).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether it would be elected.
+    PreCandidate,
+    /// Asks to be elected.
+    Candidate,
+    /// Leads.
+    Leader(Leadership),
+}
 
 /// What must survive a crash besides the log (paper, Figure 2: persistent state).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
@@ -15,6 +72,15 @@ pub struct HardState {
     pub term: Term,
     /// Whom it voted for in that term.
     pub vote: Option<NodeId>,
+}
+
+/// What a storage recovered: where a replica starts from.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Recovered {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// The log's outline.
+    pub log: Log,
 }
 
 /// What the storage makes durable, in this order: truncate, append, hard state; then `then` may leave.
@@ -34,4 +100,536 @@ pub struct Persist {
     pub hard_state: Option<HardState>,
     /// What may be said once all of it is durable.
     pub then: Vec<Outgoing>,
+}
+
+/// What a rule wants done. Effects are performed in order.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Effect {
+    /// Send this now.
+    Send(Outgoing),
+    /// Make this durable, then let its `then` leave, then call [`Replica::persisted`].
+    Persist(Persist),
+    /// Set the election timer anew, with fresh randomness.
+    ArmTimer,
+    /// A legitimate leader was heard: push the deadline out.
+    LeaderHeard,
+    /// Start counting the votes of a campaign, forgetting any other.
+    OpenBallot(Ballot),
+    /// A vote of the current campaign came in.
+    CountVote {
+        /// Which campaign.
+        campaign: u64,
+        /// Who answered.
+        voter: NodeId,
+        /// What.
+        granted: bool,
+    },
+    /// The campaign is over: forget the ballot.
+    CloseBallot,
+    /// Start a replicator a peer.
+    StartReplicators {
+        /// The leadership.
+        term: Term,
+        /// The last entry of the log, behind which they begin to probe.
+        log_last: Index,
+    },
+    /// Stop all replicators: leadership is over.
+    StopReplicators,
+    /// Entries were appended to the leader's log: replicate them.
+    Replicate {
+        /// The entry before them.
+        previous: EntryId,
+        /// The entries.
+        batch: Batch,
+    },
+    /// The leader's commit index moved: replicators send it along from now on.
+    Committed(Index),
+    /// Tell every peer of this read round now.
+    HeartbeatNow {
+        /// The round.
+        round: u64,
+    },
+    /// A peer acknowledged an append: for its replicator.
+    Acknowledged {
+        /// The peer.
+        peer: NodeId,
+        /// The append's epoch.
+        epoch: u64,
+        /// How far it matches, durably.
+        matched: Index,
+    },
+    /// A peer rejected an append: for its replicator.
+    Rejected {
+        /// The peer.
+        peer: NodeId,
+        /// The append's epoch.
+        epoch: u64,
+        /// The entry that it lacks.
+        previous: Index,
+        /// Where the logs may next agree, just before this.
+        next: Index,
+        /// The peer's last entry.
+        last: Index,
+    },
+    /// These entries are committed: apply them, in order.
+    Apply(Batch),
+    /// These committed entries are no longer cached: read them from the storage and call [`Replica::loaded`].
+    Load {
+        /// The first one.
+        from: Index,
+        /// The last one.
+        to: Index,
+    },
+    /// These reads may be served as soon as `index` is applied.
+    ReadsReady {
+        /// What must be applied first.
+        index: Index,
+        /// The reads.
+        tokens: Vec<ReadToken>,
+    },
+    /// These reads can't be served here: this node does not lead (any more).
+    ReadsFailed {
+        /// The reads.
+        tokens: Vec<ReadToken>,
+    },
+    /// A message was not acted on.
+    Refused {
+        /// Who sent it.
+        from: NodeId,
+        /// Why: a short word for counting.
+        reason: &'static str,
+    },
+    /// Something happened that no Raft cluster can do. Nothing this node says can be trusted: stop it.
+    Halt(Violation),
+}
+
+/// What no correct cluster can do; seeing it stops the node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Violation {
+    /// Two nodes lead in one term (Election Safety, Figure 3).
+    TwoLeaders {
+        /// The term.
+        term: Term,
+        /// One of them.
+        one: NodeId,
+        /// The other.
+        other: NodeId,
+    },
+    /// A leader's log contradicts an entry that is committed here (Leader Completeness, Figure 3).
+    CommittedConflict {
+        /// The entry.
+        index: Index,
+        /// Whose leader says otherwise.
+        leader: NodeId,
+    },
+    /// The same entry id, but other content before it (Log Matching, Figure 3).
+    Diverged {
+        /// The entry.
+        at: EntryId,
+        /// Who has the other content.
+        leader: NodeId,
+    },
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TwoLeaders { term, one, other } => {
+                write!(
+                    f,
+                    "nodes {one} and {other} both lead in term {term}: a vote was lost or a node id is used twice"
+                )
+            }
+            Self::CommittedConflict { index, leader } => {
+                write!(
+                    f,
+                    "leader {leader} contradicts entry {index}, which is committed here: some node lost durable data"
+                )
+            }
+            Self::Diverged { at, leader } => {
+                write!(f, "the log before entry {at} differs from that of leader {leader}: one of the two is damaged")
+            }
+        }
+    }
+}
+
+/// What a replica is told once.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The shortest election timeout: how long a heard leader is protected against elections. Default 150 ms.
+    pub election_timeout_min: Duration,
+    /// The longest election timeout: how long a leader may be without a quorum. Default 300 ms.
+    pub election_timeout_max: Duration,
+    /// A follower with this many bytes accepted and not yet durable drops further appends; default 64 MiB.
+    pub unpersisted_bytes_max: usize,
+    /// At most this many bytes of recent entries are cached; default 64 MiB.
+    pub cache_bytes_max: usize,
+    /// At most this many committed entries are handed to the state machine before it has applied some; default 65,536.
+    pub unapplied_entries_max: u64,
+    /// How records are checksummed.
+    pub checksum: Checksum,
+}
+
+impl Settings {
+    /// The defaults, with this checksum function.
+    #[must_use]
+    pub fn new(checksum: Checksum) -> Self {
+        Self {
+            election_timeout_min: Duration::from_millis(150),
+            election_timeout_max: Duration::from_millis(300),
+            unpersisted_bytes_max: 64 << 20,
+            cache_bytes_max: 64 << 20,
+            unapplied_entries_max: 65_536,
+            checksum,
+        }
+    }
+}
+
+impl core::hash::Hash for Settings {
+    /// Settings never change, so they tell no two states of one replica apart.
+    fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
+}
+
+/// Terms at or above this are refused: no cluster gets there, and sums with it can't overflow.
+const TERM_LIMIT: Term = Term(u64::MAX / 2);
+
+impl Replica {
+    /// A replica that resumes what was recovered, as a follower. Perform [`Effect::ArmTimer`] first.
+    #[must_use]
+    pub fn new(id: NodeId, membership: Membership, recovered: Recovered, settings: Settings) -> Self {
+        let Recovered { hard_state, log } = recovered;
+        let base = log.base().index;
+        Self {
+            id,
+            settings,
+            membership,
+            hard_state,
+            leader: None,
+            leader_contact: None,
+            role: Role::Follower,
+            campaign: 0,
+            commit: base,
+            released: base,
+            applied: base,
+            loading: false,
+            writes: Writes::new(log.last().index),
+            log,
+        }
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The current term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// The vote cast in the current term.
+    #[must_use]
+    pub fn vote(&self) -> Option<NodeId> {
+        self.hard_state.vote
+    }
+
+    /// What this node is doing.
+    #[must_use]
+    pub fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// Whether it leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// The leader of the current term, if known.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// The members.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The log's outline.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The last entry known to be committed.
+    #[must_use]
+    pub fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The last entry handed out to be applied.
+    #[must_use]
+    pub fn released(&self) -> Index {
+        self.released
+    }
+
+    /// The last entry that the state machine has applied.
+    #[must_use]
+    pub fn applied_index(&self) -> Index {
+        self.applied
+    }
+
+    /// The last entry that is durable here.
+    #[must_use]
+    pub fn durable(&self) -> Index {
+        self.writes.durable
+    }
+
+    /// Since when a write has been waiting to become durable; `None` if none is.
+    #[must_use]
+    pub fn writing_since(&self) -> Option<Moment> {
+        self.writes.pending.front().map(|write| write.since)
+    }
+
+    /// Hears a message from `from`, whom the network proved to be the sender. The one door: the term is compared here,
+    /// before anybody acts on anything (paper §5.1).
+    pub fn receive(&mut self, now: Moment, from: NodeId, message: Message, out: &mut Vec<Effect>) {
+        let Message { term, body } = message;
+        if term >= TERM_LIMIT || from == self.id {
+            return out.push(Effect::Refused { from, reason: "malformed" });
+        }
+        if let Body::RequestVote(request) = body {
+            return self.vote_requested(now, from, term, request, out);
+        }
+        if term < self.term() {
+            return self.answer_stale(now, from, body, out);
+        }
+        if term > self.term() {
+            self.adopt(now, term, out);
+        }
+        match body {
+            Body::Append(append) => self.append_received(now, from, append, out),
+            Body::Heartbeat(heartbeat) => self.heartbeat_received(now, from, heartbeat, out),
+            Body::Vote(vote) => self.vote_received(from, vote, out),
+            Body::AppendReply(reply) => self.append_answered(now, from, reply, out),
+            Body::HeartbeatReply(HeartbeatReply { round }) => self.heartbeat_answered(now, from, round, out),
+            // The remaining messages are no rule's business but the term's; the runtime answers them.
+            Body::RequestVote(_) | Body::Propose(_) | Body::ProposeReply(_) => {}
+            Body::ReadIndex(_) | Body::ReadIndexReply(_) => {}
+        }
+    }
+
+    /// The election timer went off. `term` is the one in which it was armed; a later one has armed it anew.
+    pub fn election_timeout(&mut self, now: Moment, term: Term, out: &mut Vec<Effect>) {
+        if term != self.term() {
+            return;
+        }
+        // Whatever happens, the timer never stays disarmed.
+        out.push(Effect::ArmTimer);
+        match self.role {
+            Role::Leader(_) => self.check_quorum(now, out),
+            _ if self.hears_leader(now) => {}
+            _ => self.campaign(out),
+        }
+    }
+
+    /// Everything up to `sequence` is durable. Completions may come in any order; a lower one says nothing new.
+    pub fn persisted(&mut self, sequence: u64, out: &mut Vec<Effect>) {
+        if let Some(campaign) = self.writes.completed(sequence) {
+            out.push(Effect::CountVote { campaign, voter: self.id, granted: true });
+        }
+        self.advance_commit(out);
+        self.release(out);
+    }
+
+    /// The state machine has applied everything up to `index`.
+    pub fn applied(&mut self, index: Index, out: &mut Vec<Effect>) {
+        debug_assert!(index <= self.released);
+        self.applied = self.applied.max(index);
+        self.release(out);
+    }
+
+    /// Answers [`Effect::Load`]: consecutive batches from its first entry on, or none if the storage no longer has it.
+    pub fn loaded(&mut self, batches: Vec<Batch>, out: &mut Vec<Effect>) {
+        self.loading = false;
+        for batch in batches {
+            let wanted = batch.from(self.released.next()).and_then(|batch| batch.up_to(self.releasable()));
+            if let Some(batch) = wanted.filter(|batch| batch.first() == self.released.next()) {
+                self.released = batch.last();
+                out.push(Effect::Apply(batch));
+            }
+        }
+        self.release(out);
+    }
+
+    /// Hands committed entries to the state machine, as far as they may go.
+    fn release(&mut self, out: &mut Vec<Effect>) {
+        while !self.loading && self.released < self.releasable() {
+            match self.log.lookup(self.released.next(), self.releasable(), usize::MAX) {
+                Lookup::Cached(batch) => {
+                    self.released = batch.last();
+                    out.push(Effect::Apply(batch));
+                }
+                Lookup::OnDisk(to) => {
+                    self.loading = true;
+                    out.push(Effect::Load { from: self.released.next(), to: to.min(self.releasable()) });
+                }
+                Lookup::Compacted | Lookup::Beyond => break,
+            }
+        }
+        self.log.evict(self.released.min(self.writes.durable), self.settings.cache_bytes_max);
+    }
+
+    fn releasable(&self) -> Index {
+        let room = self.applied.plus(self.settings.unapplied_entries_max);
+        let here = if self.is_leader() { self.commit } else { self.commit.min(self.writes.durable) };
+        here.min(room)
+    }
+
+    /// Follows in a later term: whatever was under way in the old one is over (paper §5.1).
+    fn adopt(&mut self, now: Moment, term: Term, out: &mut Vec<Effect>) {
+        debug_assert!(term > self.term());
+        self.step_down(out);
+        self.hard_state = HardState { term, vote: None };
+        self.leader_contact = None;
+        self.persist(now, Persist { hard_state: Some(self.hard_state), ..Persist::default() }, out);
+        out.push(Effect::ArmTimer);
+    }
+
+    /// Becomes a follower. The term stays, and with it the vote: forgetting it would allow a second one.
+    fn step_down(&mut self, out: &mut Vec<Effect>) {
+        self.leader = None;
+        match core::mem::replace(&mut self.role, Role::Follower) {
+            Role::Follower => {}
+            Role::PreCandidate | Role::Candidate => out.push(Effect::CloseBallot),
+            Role::Leader(mut leadership) => {
+                out.push(Effect::StopReplicators);
+                let tokens = leadership.reads.abandon();
+                if !tokens.is_empty() {
+                    out.push(Effect::ReadsFailed { tokens });
+                }
+            }
+        }
+    }
+
+    /// Whether a leader is being heard: then elections are refused (thesis §4.2.3, §6.4.1). A leader hears itself.
+    fn hears_leader(&self, now: Moment) -> bool {
+        let recently = |contact: Moment| now.since(contact) < self.settings.election_timeout_min;
+        match &self.role {
+            Role::Leader(leadership) => leadership.hears_quorum(now, self),
+            _ => self.leader.is_some() && self.leader_contact.is_some_and(recently),
+        }
+    }
+
+    /// Tells a sender of an old term about the new one, if it waits for an answer.
+    fn answer_stale(&mut self, now: Moment, to: NodeId, body: Body, out: &mut Vec<Effect>) {
+        match body {
+            Body::Append(append) => {
+                let previous = append.previous.index;
+                let (conflict, last) = (self.log.conflict_at(previous), self.log.last().index);
+                let outcome = AppendOutcome::Rejected { previous, conflict, last };
+                self.say(now, to, Body::AppendReply(AppendReply { epoch: append.epoch, outcome }), out);
+            }
+            Body::Heartbeat(heartbeat) => {
+                self.say(now, to, Body::HeartbeatReply(HeartbeatReply { round: heartbeat.round }), out);
+            }
+            _ => {}
+        }
+    }
+
+    /// Says something that promises at most the current term and vote: it leaves as soon as they are durable.
+    fn say(&mut self, now: Moment, to: NodeId, body: Body, out: &mut Vec<Effect>) {
+        if self.writes.hard_state_is_durable() {
+            out.push(Effect::Send(self.outgoing(to, body)));
+        } else {
+            self.say_when_durable(now, to, body, out);
+        }
+    }
+
+    /// Says something that promises entries: it leaves when every write so far is durable.
+    fn say_when_durable(&mut self, now: Moment, to: NodeId, body: Body, out: &mut Vec<Effect>) {
+        let message = self.outgoing(to, body);
+        if self.writes.pending.is_empty() {
+            out.push(Effect::Send(message));
+        } else {
+            self.persist(now, Persist { then: alloc::vec![message], ..Persist::default() }, out);
+        }
+    }
+
+    fn outgoing(&self, to: NodeId, body: Body) -> Outgoing {
+        Outgoing { to, message: Message { term: self.term(), body } }
+    }
+
+    fn persist(&mut self, now: Moment, persist: Persist, out: &mut Vec<Effect>) {
+        let persist = self.writes.start(now, persist, self.log.last().index, None);
+        out.push(Effect::Persist(persist));
+    }
+}
+
+/// The writes that are under way, and what is durable.
+#[derive(Clone, Hash, Debug)]
+struct Writes {
+    sequence: u64,
+    pending: VecDeque<Write>,
+    pending_bytes: usize,
+    hard_state_sequence: u64,
+    completed: u64,
+    durable: Index,
+}
+
+#[derive(Clone, Hash, Debug)]
+struct Write {
+    sequence: u64,
+    since: Moment,
+    /// Where the log ends once this is durable; lowered when a later truncation cuts below.
+    log_last: Index,
+    bytes: usize,
+    /// The campaign whose own vote this write makes durable.
+    vote_for_self: Option<u64>,
+}
+
+impl Writes {
+    fn new(durable: Index) -> Self {
+        Self { sequence: 0, pending: VecDeque::new(), pending_bytes: 0, hard_state_sequence: 0, completed: 0, durable }
+    }
+
+    fn start(&mut self, since: Moment, mut persist: Persist, log_last: Index, vote: Option<u64>) -> Persist {
+        self.sequence += 1;
+        persist.sequence = self.sequence;
+        if persist.hard_state.is_some() {
+            self.hard_state_sequence = self.sequence;
+        }
+        if let Some(from) = persist.truncate_from {
+            let keep = from.previous();
+            self.durable = self.durable.min(keep);
+            for write in &mut self.pending {
+                write.log_last = write.log_last.min(keep);
+            }
+        }
+        let bytes = persist.batch.as_ref().map_or(0, |batch| batch.bytes().len());
+        self.pending_bytes += bytes;
+        self.pending.push_back(Write { sequence: self.sequence, since, log_last, bytes, vote_for_self: vote });
+        persist
+    }
+
+    /// Takes note of a completion; gives the campaign whose own vote became durable with it, if one did.
+    fn completed(&mut self, sequence: u64) -> Option<u64> {
+        let mut vote = None;
+        self.completed = self.completed.max(sequence.min(self.sequence));
+        while let Some(write) = self.pending.front().filter(|write| write.sequence <= self.completed) {
+            self.durable = write.log_last;
+            self.pending_bytes -= write.bytes;
+            vote = write.vote_for_self.or(vote);
+            self.pending.pop_front();
+        }
+        vote
+    }
+
+    fn hard_state_is_durable(&self) -> bool {
+        self.completed >= self.hard_state_sequence
+    }
 }

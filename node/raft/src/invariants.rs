@@ -1,0 +1,118 @@
+//! What must hold whatever happens: the safety properties of the paper's Figure 3, checked on all replicas at once.
+//!
+//! Tests and simulations call [`Cluster::check`] after every step. It remembers what it has seen, because some properties
+//! speak about history: who ever led a term, and what was ever committed.
+
+use crate::{
+    ids::{EntryId, Index, NodeId, Term},
+    replica::{Replica, Role},
+};
+use alloc::{collections::BTreeMap, format, string::String};
+
+/// Watches the replicas of one cluster from outside.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Cluster {
+    leaders: BTreeMap<Term, NodeId>,
+    committed: BTreeMap<Index, Term>,
+}
+
+impl Cluster {
+    /// Checks every property on the replicas as they are now.
+    ///
+    /// # Errors
+    /// Says which property is violated, and by whom.
+    pub fn check<'a>(&mut self, replicas: impl Iterator<Item = &'a Replica> + Clone) -> Result<(), String> {
+        for replica in replicas.clone() {
+            self.election_safety(replica)?;
+            self.state_machine_safety(replica)?;
+            order_of_indexes(replica)?;
+        }
+        for replica in replicas.clone() {
+            self.leader_completeness(replica)?;
+            for other in replicas.clone().filter(|other| other.id() > replica.id()) {
+                log_matching(replica, other)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// At most one leader can be elected in a given term (§5.2).
+    fn election_safety(&mut self, replica: &Replica) -> Result<(), String> {
+        if !replica.is_leader() {
+            return Ok(());
+        }
+        match *self.leaders.entry(replica.term()).or_insert(replica.id()) {
+            leader if leader == replica.id() => Ok(()),
+            leader => Err(format!("election safety: {leader} and {} both led term {}", replica.id(), replica.term())),
+        }
+    }
+
+    /// If a server has applied an entry at an index, no other ever applies a different one there (§5.4.3).
+    fn state_machine_safety(&mut self, replica: &Replica) -> Result<(), String> {
+        let (mut index, commit) = (replica.log().first(), replica.commit());
+        while index <= commit {
+            let Some(term) = replica.log().term_of(index) else {
+                return Err(format!("state machine safety: {} committed {index} without having it", replica.id()));
+            };
+            let committed = *self.committed.entry(index).or_insert(term);
+            if committed != term {
+                let id = replica.id();
+                return Err(format!("state machine safety: {id} committed {index} of {term}, others of {committed}"));
+            }
+            index = index.next();
+        }
+        Ok(())
+    }
+
+    /// An entry that is committed is in the logs of the leaders of all later terms (§5.4).
+    fn leader_completeness(&self, replica: &Replica) -> Result<(), String> {
+        let Role::Leader(leadership) = replica.role() else { return Ok(()) };
+        for (index, term) in &self.committed {
+            let inside = *index >= replica.log().first() && *index < leadership.first;
+            if *term < replica.term() && inside && replica.log().term_of(*index) != Some(*term) {
+                let id = replica.id();
+                return Err(format!("leader completeness: {id} leads {} without {index}@{term}", replica.term()));
+            }
+            if *term < replica.term() && *index >= leadership.first {
+                return Err(format!("leader completeness: {} began to lead below {index}@{term}", replica.id()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// If two logs contain an entry with the same index and term, they are identical up to there (§5.3).
+fn log_matching(one: &Replica, other: &Replica) -> Result<(), String> {
+    let mut index = one.log().last().index.min(other.log().last().index);
+    let floor = one.log().base().index.max(other.log().base().index);
+    let mut must_match = false;
+    while index > floor {
+        let (a, b) = (one.log().term_of(index), other.log().term_of(index));
+        must_match |= a == b;
+        if must_match && a != b {
+            let (a_id, b_id) = (one.id(), other.id());
+            return Err(format!("log matching: {a_id} and {b_id} differ at {index} and agree later"));
+        }
+        if a == b
+            && let (Some(term), Some(x), Some(y)) = (a, one.log().checksum_of(index), other.log().checksum_of(index))
+            && x != y
+        {
+            let at = EntryId::new(term, index);
+            return Err(format!("log matching: {} and {} hold different content at {at}", one.id(), other.id()));
+        }
+        index = index.previous();
+    }
+    Ok(())
+}
+
+fn order_of_indexes(replica: &Replica) -> Result<(), String> {
+    let (applied, released, commit) = (replica.applied_index(), replica.released(), replica.commit());
+    let (durable, last) = (replica.durable(), replica.log().last().index);
+    if applied <= released && released <= commit && commit <= last && durable <= last {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: applied {applied} released {released} commit {commit} durable {durable} last {last}",
+        replica.id()
+    ))
+}

@@ -1,0 +1,298 @@
+//! What a leader knows of one follower's log, and what it may send next.
+//!
+//! ```text
+//!            appends matched
+//!   Probe ───────────────────▶ Replicate      (pipelined, as far as credit reaches)
+//!     ▲ │◀────────────────────────┘
+//!     │ │   rejected, timed out, link lost
+//!     │ └──────────▶ Snapshot                 (what it needs next was compacted away)
+//!     └─────────────────┘ installed
+//! ```
+//!
+//! While it probes, one append is under way at a time, and its answer moves `next` to where the logs agree. Once one
+//! matched, appends are pipelined: `next` moves when they are *sent*, and credit (entries, bytes and messages that are not
+//! acknowledged yet) bounds how far. All of it starts over, with a new epoch, when something may have been lost; answers
+//! of an earlier epoch count for nothing, so that neither an acknowledgement from before a follower's log went back nor a
+//! stale rejection can move anything.
+
+use crate::{
+    ids::{EntryId, Index, Moment},
+    record::Batch,
+};
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
+/// The pure piece of a `Replicator`: one peer, one leadership.
+///
+/// **Invariant:** `matched < next`; what is in flight lies in `[.., next)`; in `Probe` at most one append is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Progress {
+    state: ProgressState,
+    epoch: u64,
+    next: Index,
+    matched: Index,
+    log_last: Index,
+    in_flight: VecDeque<InFlight>,
+    in_flight_bytes: usize,
+    waiting_since: Moment,
+    retry_after: Duration,
+    credit: Credit,
+}
+
+/// How a follower is being brought up to date.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ProgressState {
+    /// Looking for the entry up to which the logs agree, one append at a time.
+    Probe,
+    /// Pipelining appends.
+    Replicate,
+    /// What it needs next was compacted away: it needs a snapshot first.
+    Snapshot,
+}
+
+/// How much may be under way to one peer, unacknowledged, and when it counts as lost.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Credit {
+    /// Most appends.
+    pub messages: usize,
+    /// Most entries.
+    pub entries: u64,
+    /// Most bytes; a single larger batch may still go alone.
+    pub bytes: usize,
+    /// Most bytes in one append.
+    pub append_bytes: usize,
+    /// Most bytes in an append that probes.
+    pub probe_bytes: usize,
+    /// After this long without an answer, what is under way counts as lost. Doubles each time, up to `retry_max`.
+    pub retry_after: Duration,
+    /// The longest that `retry_after` grows to.
+    pub retry_max: Duration,
+}
+
+impl Default for Credit {
+    /// Enough for 10 Gbit/s over 10 ms; 4 heartbeats of 50 ms before the first retry.
+    fn default() -> Self {
+        Self {
+            messages: 512,
+            entries: 65_536,
+            bytes: 16 << 20,
+            append_bytes: 1 << 20,
+            probe_bytes: 64 << 10,
+            retry_after: Duration::from_millis(200),
+            retry_max: Duration::from_secs(3),
+        }
+    }
+}
+
+/// An append to send, but for the commit index, which is added when it leaves.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Send {
+    /// The epoch to be echoed.
+    pub epoch: u64,
+    /// The entry before the batch.
+    pub previous: EntryId,
+    /// The entries; `None` for a bare probe.
+    pub batch: Option<Batch>,
+}
+
+/// Entries to be looked up, for [`Progress::send`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Want {
+    /// The first entry wanted; one behind the last means a bare probe of what precedes it.
+    pub from: Index,
+    /// About how many bytes at most.
+    pub bytes_max: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct InFlight {
+    last: Index,
+    bytes: usize,
+}
+
+impl Progress {
+    /// A follower of which nothing is known yet: the first append probes behind `log_last`, the leader's last entry.
+    #[must_use]
+    pub fn new(now: Moment, log_last: Index, credit: Credit) -> Self {
+        Self {
+            state: ProgressState::Probe,
+            epoch: 1,
+            next: log_last.next(),
+            matched: Index(0),
+            log_last,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            waiting_since: now,
+            retry_after: credit.retry_after,
+            credit,
+        }
+    }
+
+    /// How the follower is being brought up to date.
+    #[must_use]
+    pub fn state(&self) -> ProgressState {
+        self.state
+    }
+
+    /// The last entry known to be durable on the follower; it counts towards the quorum.
+    #[must_use]
+    pub fn matched(&self) -> Index {
+        self.matched
+    }
+
+    /// The next entry to send.
+    #[must_use]
+    pub fn next(&self) -> Index {
+        self.next
+    }
+
+    /// The current epoch.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// How many entries of the leader's log the follower is not known to have.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.log_last.since(self.matched)
+    }
+
+    /// How many bytes are under way.
+    #[must_use]
+    pub fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
+    }
+
+    /// The leader's log ends here now.
+    pub fn log_grew(&mut self, last: Index) {
+        self.log_last = self.log_last.max(last);
+    }
+
+    /// What should be looked up and sent next; `None` if nothing is missing, or credit is used up.
+    #[must_use]
+    pub fn want(&self) -> Option<Want> {
+        match self.state {
+            ProgressState::Snapshot => None,
+            ProgressState::Probe => {
+                self.in_flight.is_empty().then_some(Want { from: self.next, bytes_max: self.credit.probe_bytes })
+            }
+            ProgressState::Replicate => (self.next <= self.log_last && self.has_credit())
+                .then_some(Want { from: self.next, bytes_max: self.credit.append_bytes }),
+        }
+    }
+
+    /// Takes entries that follow `previous` to send them now, if they are what comes next and credit allows it.
+    pub fn send(&mut self, now: Moment, previous: EntryId, batch: Option<Batch>) -> Option<Send> {
+        let wanted = self.want()?;
+        let fits = previous.index.next() == wanted.from
+            && batch.as_ref().map_or(self.state == ProgressState::Probe, |batch| batch.first() == wanted.from);
+        if !fits {
+            return None;
+        }
+        let last = batch.as_ref().map_or(previous.index, Batch::last);
+        let bytes = batch.as_ref().map_or(0, |batch| batch.bytes().len());
+        if self.in_flight.is_empty() {
+            self.waiting_since = now;
+        }
+        self.in_flight.push_back(InFlight { last, bytes });
+        self.in_flight_bytes += bytes;
+        if self.state == ProgressState::Replicate {
+            self.next = last.next();
+        }
+        Some(Send { epoch: self.epoch, previous, batch })
+    }
+
+    /// The follower's log equals the leader's up to `matched`, durably. Gives the new match index if it moved.
+    pub fn acknowledged(&mut self, now: Moment, epoch: u64, matched: Index) -> Option<Index> {
+        // Nobody has more than was sent: an index beyond is a lie or a bug, and must not move `next`.
+        if epoch != self.epoch || self.state == ProgressState::Snapshot || matched > self.log_last {
+            return None;
+        }
+        while let Some(first) = self.in_flight.front().filter(|first| first.last <= matched) {
+            self.in_flight_bytes -= first.bytes;
+            self.in_flight.pop_front();
+        }
+        self.waiting_since = now;
+        self.retry_after = self.credit.retry_after;
+        if self.state == ProgressState::Probe {
+            self.in_flight.clear();
+            self.in_flight_bytes = 0;
+            self.state = ProgressState::Replicate;
+            self.next = matched.next().max(self.matched.next());
+        }
+        self.next = self.next.max(matched.next());
+        (matched > self.matched).then(|| {
+            self.matched = matched;
+            matched
+        })
+    }
+
+    /// The follower lacks `previous`; the leader's log says that they may agree just before `next`, and the follower's
+    /// log ends at `last`. Gives the new match index if the follower's log went back behind it.
+    pub fn rejected(&mut self, now: Moment, epoch: u64, previous: Index, next: Index, last: Index) -> Option<Index> {
+        let expected = self.state == ProgressState::Replicate || previous.next() == self.next;
+        if epoch != self.epoch || self.state == ProgressState::Snapshot || !expected {
+            return None;
+        }
+        let went_back = last < self.matched;
+        if went_back {
+            self.matched = last;
+        }
+        self.probe_from(now, next.min(previous).max(self.matched.next()));
+        went_back.then_some(self.matched)
+    }
+
+    /// Something may have been lost on the way: the link was, or is new.
+    pub fn link_changed(&mut self, now: Moment) {
+        if self.state != ProgressState::Snapshot {
+            self.retry_after = self.credit.retry_after;
+            self.probe_from(now, self.matched.next().max(self.next.min(self.probe_floor())));
+        }
+    }
+
+    /// Time passed. What is under way for too long counts as lost: probe again.
+    pub fn tick(&mut self, now: Moment) {
+        if !self.in_flight.is_empty() && now.since(self.waiting_since) >= self.retry_after {
+            let longer = self.retry_after.saturating_mul(2).min(self.credit.retry_max);
+            self.probe_from(now, self.matched.next().max(self.next.min(self.probe_floor())));
+            self.retry_after = longer;
+        }
+    }
+
+    /// What comes next was compacted away.
+    pub fn compacted(&mut self) {
+        self.state = ProgressState::Snapshot;
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+    }
+
+    /// The follower has installed a snapshot that ends at `index` (not before: sent is not installed).
+    pub fn installed(&mut self, now: Moment, index: Index) {
+        if self.state == ProgressState::Snapshot {
+            self.probe_from(now, index.next());
+        }
+    }
+
+    /// Where to probe after a loss: nothing matched yet means that the last probe's place is still the best guess.
+    fn probe_floor(&self) -> Index {
+        if self.matched == Index(0) && self.state == ProgressState::Probe { self.next } else { self.matched.next() }
+    }
+
+    fn probe_from(&mut self, now: Moment, next: Index) {
+        self.state = ProgressState::Probe;
+        self.epoch += 1;
+        self.next = next.max(Index(1));
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        self.waiting_since = now;
+    }
+
+    fn has_credit(&self) -> bool {
+        let in_flight_entries = self.next.since(self.matched.next());
+        self.in_flight.is_empty()
+            || (self.in_flight.len() < self.credit.messages
+                && in_flight_entries < self.credit.entries
+                && self.in_flight_bytes < self.credit.bytes)
+    }
+}

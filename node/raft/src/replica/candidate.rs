@@ -1,0 +1,84 @@
+//! How a node comes to lead: first it asks whether it would be elected (pre-vote, thesis §9.6), and only then raises its
+//! term and asks for votes (paper §5.2).
+//!
+//! **Invariant:** a term rises here only behind a won pre-vote, so a node that reaches no quorum never inflates it.
+
+use super::{Effect, HardState, Persist, Replica, Role};
+use crate::{
+    ballot::Ballot,
+    ids::{Moment, NodeId, Term},
+    message::{Body, Message, Outgoing, Phase, RequestVote, Vote},
+};
+use alloc::vec::Vec;
+
+impl Replica {
+    /// No leader was heard for an election timeout: asks who would vote for this node.
+    pub(super) fn campaign(&mut self, out: &mut Vec<Effect>) {
+        // The leader is forgotten: it must not keep this node from voting for another (both survivors may be here).
+        self.step_down(out);
+        if !self.membership.is_voter(self.id) {
+            return;
+        }
+        self.role = Role::PreCandidate;
+        self.campaign += 1;
+        out.push(Effect::OpenBallot(self.ballot(Phase::PreVote)));
+        out.push(Effect::CountVote { campaign: self.campaign, voter: self.id, granted: true });
+        out.extend(self.vote_requests(Phase::PreVote).map(Effect::Send));
+    }
+
+    /// The ballot of `campaign` in `term` was won. A late one counts for nothing.
+    pub fn election_won(&mut self, now: Moment, term: Term, campaign: u64, out: &mut Vec<Effect>) {
+        if term != self.term() || campaign != self.campaign {
+            return;
+        }
+        match self.role {
+            Role::PreCandidate => self.stand_for_election(now, out),
+            Role::Candidate => self.lead(now, out),
+            Role::Follower | Role::Leader(_) => {}
+        }
+    }
+
+    /// The ballot of `campaign` in `term` was lost: waits for the next timeout. A late one counts for nothing.
+    pub fn election_lost(&mut self, term: Term, campaign: u64, out: &mut Vec<Effect>) {
+        let campaigning = matches!(self.role, Role::PreCandidate | Role::Candidate);
+        if term == self.term() && campaign == self.campaign && campaigning {
+            self.step_down(out);
+        }
+    }
+
+    /// Raises the term, votes for itself, and asks for votes as soon as both are durable. Its own vote counts then too.
+    fn stand_for_election(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        self.role = Role::Candidate;
+        self.campaign += 1;
+        self.hard_state = HardState { term: self.term().next(), vote: Some(self.id) };
+        out.push(Effect::OpenBallot(self.ballot(Phase::Vote)));
+        let then = self.vote_requests(Phase::Vote).collect();
+        let persist = Persist { hard_state: Some(self.hard_state), then, ..Persist::default() };
+        let persist = self.writes.start(now, persist, self.log.last().index, Some(self.campaign));
+        out.push(Effect::Persist(persist));
+        out.push(Effect::ArmTimer);
+    }
+
+    /// A voter answered.
+    pub(super) fn vote_received(&mut self, from: NodeId, vote: Vote, out: &mut Vec<Effect>) {
+        let asked = match vote.phase {
+            Phase::PreVote => matches!(self.role, Role::PreCandidate),
+            Phase::Vote => matches!(self.role, Role::Candidate),
+        };
+        if asked && vote.campaign == self.campaign {
+            out.push(Effect::CountVote { campaign: self.campaign, voter: from, granted: vote.granted });
+        }
+    }
+
+    fn ballot(&self, phase: Phase) -> Ballot {
+        Ballot::new(phase, self.campaign, self.term(), self.membership.clone())
+    }
+
+    fn vote_requests(&self, phase: Phase) -> impl Iterator<Item = Outgoing> + use<> {
+        let request = RequestVote { phase, campaign: self.campaign, last: self.log.last() };
+        let message = Message { term: self.term(), body: Body::RequestVote(request) };
+        let mut voters = self.membership.voters();
+        voters.retain(|voter| *voter != self.id);
+        voters.into_iter().map(move |to| Outgoing { to, message: message.clone() })
+    }
+}

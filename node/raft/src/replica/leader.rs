@@ -1,0 +1,219 @@
+//! What a leader does: appends, replicates, commits (paper §5.3, §5.4.2; Figure 2, "Leaders"), confirms reads (thesis
+//! §6.4), and steps down when it hears no quorum (thesis §6.2).
+
+use super::{Effect, Persist, Replica, Role};
+use crate::{
+    ids::{EntryId, Index, Moment, NodeId},
+    log::Lookup,
+    message::{AppendOutcome, AppendReply},
+    quorum,
+    reads::{ReadToken, Reads},
+    record::{Batch, BatchBuilder, Kind},
+};
+use alloc::{collections::BTreeMap, vec::Vec};
+
+/// What only a leader knows, of this one leadership.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Leadership {
+    /// The no-op with which it began: until that is committed nothing is known to be (paper §8).
+    pub first: Index,
+    pub(super) reads: Reads,
+    matched: BTreeMap<NodeId, Index>,
+    heard: BTreeMap<NodeId, Moment>,
+    since: Moment,
+}
+
+impl Leadership {
+    /// How far `peer`'s durable log is known to match.
+    #[must_use]
+    pub fn matched(&self, peer: NodeId) -> Index {
+        self.matched.get(&peer).copied().unwrap_or_default()
+    }
+
+    /// The latest read round; every heartbeat carries it.
+    #[must_use]
+    pub fn round(&self) -> u64 {
+        self.reads.round()
+    }
+
+    /// Whether a quorum was heard within the longest election timeout; a new leader has that long to hear one.
+    pub(super) fn hears_quorum(&self, now: Moment, replica: &Replica) -> bool {
+        let recently = |contact: Moment| now.since(contact) < replica.settings.election_timeout_max;
+        let heard = |id| id == replica.id || self.heard.get(&id).is_some_and(|contact| recently(*contact));
+        recently(self.since) || quorum::reached(&replica.membership, heard)
+    }
+}
+
+impl Replica {
+    /// Begins to lead, with a no-op of the new term so that everything before it can be committed.
+    pub(super) fn lead(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        let previous = self.log.last();
+        let first = previous.index.next();
+        self.role = Role::Leader(Leadership {
+            first,
+            reads: Reads::default(),
+            matched: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            since: now,
+        });
+        self.leader = Some(self.id);
+        out.push(Effect::CloseBallot);
+        out.push(Effect::StartReplicators { term: self.term(), log_last: previous.index });
+        let mut noop = BatchBuilder::new(self.settings.checksum, self.term(), first, self.log.last_checksum(), 64);
+        noop.push(Kind::Noop, &[]);
+        if let Some(batch) = noop.finish() {
+            self.append(now, batch, out);
+        }
+        out.push(Effect::ArmTimer);
+        self.release(out);
+    }
+
+    /// Where the next batch of proposals begins; `None` if this node does not lead.
+    #[must_use]
+    pub fn next_batch(&self, capacity_bytes: usize) -> Option<BatchBuilder> {
+        self.is_leader().then(|| {
+            let first = self.log.last().index.next();
+            BatchBuilder::new(self.settings.checksum, self.term(), first, self.log.last_checksum(), capacity_bytes)
+        })
+    }
+
+    /// Appends a batch that was begun with [`Replica::next_batch`], with nothing between.
+    ///
+    /// # Panics
+    /// If this node does not lead, or the batch does not fit behind its log: both are the caller's mistake.
+    pub fn propose(&mut self, now: Moment, batch: Batch, out: &mut Vec<Effect>) {
+        let fits = batch.term() == self.term() && batch.first() == self.log.last().index.next();
+        assert!(self.is_leader() && fits, "a batch is proposed to the leader it was begun with");
+        self.append(now, batch, out);
+    }
+
+    fn append(&mut self, now: Moment, batch: Batch, out: &mut Vec<Effect>) {
+        let previous = self.log.last();
+        self.log.replace_from(batch.clone());
+        // To the peers first: their disks and this node's then work at the same time.
+        out.push(Effect::Replicate { previous, batch: batch.clone() });
+        self.persist(now, Persist { batch: Some(batch), ..Persist::default() }, out);
+    }
+
+    /// A peer answered an append: its replicator judges what that means for its progress.
+    pub(super) fn append_answered(&mut self, now: Moment, from: NodeId, reply: AppendReply, out: &mut Vec<Effect>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        leadership.heard.insert(from, now);
+        let epoch = reply.epoch;
+        out.push(match reply.outcome {
+            AppendOutcome::Matched { matched } => Effect::Acknowledged { peer: from, epoch, matched },
+            AppendOutcome::Rejected { previous, conflict, last } => {
+                let next = self.log.next_after_conflict(conflict);
+                Effect::Rejected { peer: from, epoch, previous, next, last }
+            }
+        });
+    }
+
+    /// A peer's replicator found that the peer's durable log matches up to `index`. Lower than before means that the
+    /// peer's log went back, and what it once had no longer counts.
+    pub fn matched(&mut self, peer: NodeId, index: Index, out: &mut Vec<Effect>) {
+        let last = self.log.last().index;
+        let Role::Leader(leadership) = &mut self.role else { return };
+        leadership.matched.insert(peer, index.min(last));
+        self.advance_commit(out);
+    }
+
+    /// Commits what a quorum has, if it is of the current term: earlier entries are committed only along with it, never
+    /// by counting (paper §5.4.2, Figure 8).
+    pub(super) fn advance_commit(&mut self, out: &mut Vec<Effect>) {
+        let Role::Leader(leadership) = &self.role else { return };
+        let reached = |id| if id == self.id { self.writes.durable } else { leadership.matched(id) };
+        let agreed = quorum::agreed(&self.membership, reached);
+        if agreed > self.commit && self.log.term_of(agreed) == Some(self.term()) {
+            self.commit = agreed;
+            out.push(Effect::Committed(agreed));
+            self.release(out);
+            self.open_read_round(out);
+        }
+    }
+
+    /// Somebody wants to read: names the read by `token` and answers with [`Effect::ReadsReady`] or
+    /// [`Effect::ReadsFailed`].
+    pub fn read(&mut self, token: ReadToken, out: &mut Vec<Effect>) {
+        match &mut self.role {
+            Role::Leader(leadership) => {
+                leadership.reads.ask(token);
+                self.open_read_round(out);
+            }
+            _ => out.push(Effect::ReadsFailed { tokens: alloc::vec![token] }),
+        }
+    }
+
+    /// A peer answered a heartbeat.
+    pub(super) fn heartbeat_answered(&mut self, now: Moment, from: NodeId, round: u64, out: &mut Vec<Effect>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        leadership.heard.insert(from, now);
+        leadership.reads.answered(from, round);
+        self.confirm_reads(out);
+    }
+
+    /// Opens a read round if reads wait and one may be: not before this term's first commit, for until then the leader
+    /// does not know how far its predecessors committed (thesis §6.4, step 1).
+    fn open_read_round(&mut self, out: &mut Vec<Effect>) {
+        let commit = self.commit;
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if commit < leadership.first {
+            return;
+        }
+        if let Some(round) = leadership.reads.open_round(commit) {
+            out.push(Effect::HeartbeatNow { round });
+            self.confirm_reads(out);
+        }
+    }
+
+    fn confirm_reads(&mut self, out: &mut Vec<Effect>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if let Some((index, tokens)) = leadership.reads.confirmed(self.id, &self.membership) {
+            out.push(Effect::ReadsReady { index, tokens });
+            self.open_read_round(out);
+        }
+    }
+
+    /// Steps down if no quorum was heard for an election timeout: the others may long have elected another leader, and
+    /// clients should look for it (thesis §6.2).
+    pub(super) fn check_quorum(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        let Role::Leader(leadership) = &self.role else { return };
+        if !leadership.hears_quorum(now, self) {
+            self.step_down(out);
+        }
+    }
+
+    /// Entries for a peer's replicator: those from `from` on, and the entry before them. Without entries it is a bare
+    /// probe: `from` is just behind the log.
+    #[must_use]
+    pub fn entries(&self, from: Index, bytes_max: usize) -> Entries {
+        match (self.log.lookup(from, self.log.last().index, bytes_max), self.log.id_of(from.previous())) {
+            (Lookup::Cached(batch), Some(previous)) => Entries::Here { previous, batch: Some(batch) },
+            (Lookup::Beyond, Some(previous)) => Entries::Here { previous, batch: None },
+            (Lookup::OnDisk(to), Some(previous)) => Entries::OnDisk { previous, to },
+            (Lookup::Beyond, None) => Entries::Here { previous: self.log.last(), batch: None },
+            _ => Entries::Compacted,
+        }
+    }
+}
+
+/// Where a replicator's entries are.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Entries {
+    /// Here.
+    Here {
+        /// The entry before them.
+        previous: EntryId,
+        /// They, or none if the log ends before.
+        batch: Option<Batch>,
+    },
+    /// With the storage.
+    OnDisk {
+        /// The entry before them.
+        previous: EntryId,
+        /// The last one that the storage surely has.
+        to: Index,
+    },
+    /// Gone; a snapshot has what they did.
+    Compacted,
+}
