@@ -1,1 +1,85 @@
-//! metrics
+//! What Prometheus sees of a Quorate node.
+//!
+//! One [`Metrics`] a process holds the series of every node in it; [`Metrics::render`] writes them as Prometheus text.
+//! A node records through [`NodeMetrics`], in Raft's own words, and through a [`PeerMetrics`] for each peer:
+//!
+//! ```
+//! use quorate_metrics::{Metrics, Phase, Role};
+//!
+//! let metrics = Metrics::new();
+//! let node = metrics.node(1);
+//! node.role_is(Role::PreCandidate);
+//! node.election_started(Phase::PreVote);
+//!
+//! let page = metrics.render();
+//! assert!(page.contains(r#"quorate_role{node="1",role="pre_candidate"} 1"#));
+//! assert!(page.contains(r#"quorate_elections_started_total{node="1",phase="pre_vote"} 1"#));
+//! ```
+//!
+//! - [`catalogue`] is the single table of every metric; handles, README, dashboard and alerts are checked against it.
+//! - [`labels`](self#enums) are closed sets, so that the number of series is bounded: by the number of nodes in the
+//!   process times the number of their peers, and by nothing that a client or a stranger sends.
+//! - Recording is a few atomic operations on a series that was looked up before: no lock, no allocation, no clock, and
+//!   no memory that grows with what is recorded.
+//!
+//! It never serves HTTP (whoever has a server answers with [`Metrics::render`] and [`CONTENT_TYPE`]), never measures
+//! time by itself, and has no global state: two `Metrics` know nothing of each other.
+
+pub mod catalogue;
+#[cfg(feature = "expressions")]
+pub mod expressions;
+mod handles;
+mod labels;
+mod registry;
+
+pub use handles::{NodeMetrics, PeerMetrics};
+pub use labels::{
+    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, PeerState, Phase, ProposalResult,
+    ProposalStage, ReadMode, ReadResult, Role, SnapshotPhase, StorageOp, TermChange, VoteDirection,
+};
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The `Content-Type` of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Every series of every node in this process. Cheap to clone; clones share the series.
+#[derive(Clone, Default)]
+pub struct Metrics {
+    registry: Arc<registry::Registry>,
+    nodes: Arc<Mutex<BTreeMap<u64, NodeMetrics>>>,
+}
+
+impl Metrics {
+    /// No series yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The handles of node `id`, labelled `node="id"` on every series. The same handles each time: a node that is
+    /// started again in this process goes on counting.
+    #[must_use]
+    pub fn node(&self, id: u64) -> NodeMetrics {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.entry(id).or_insert_with(|| NodeMetrics::register(&self.registry, id)).clone()
+    }
+
+    /// All series as Prometheus text (format 0.0.4), sorted, so that equal values give equal pages. It may be called
+    /// from any thread at any time, and stops nobody from recording.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.registry.render()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        f.debug_struct("Metrics").field("nodes", &nodes.keys()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,66 @@
+//! Every PromQL expression of the dashboard and the alert rules, for tests that run them against a Prometheus.
+//!
+//! Behind the feature `expressions`: no server needs it.
+
+use serde_json::Value;
+
+/// The Grafana dashboard, `grafana/quorate.json`.
+pub const DASHBOARD: &str = include_str!("../grafana/quorate.json");
+/// The Prometheus alert rules, `prometheus/alerts.yml`.
+pub const ALERTS: &str = include_str!("../prometheus/alerts.yml");
+
+/// A PromQL expression and where it stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Expression {
+    /// The panel's title, or the annotation's or alert's name.
+    pub title: String,
+    /// The expression, ready to run.
+    pub promql: String,
+    /// What each series is called; empty for an alert.
+    pub legend: String,
+}
+
+/// The expressions of the dashboard's panels and annotations. In them, `$node` became `nodes` (a regular expression:
+/// `.+` for all), and Grafana's intervals became `interval` (such as `1m`; at least four scrapes long).
+#[must_use]
+pub fn dashboard_expressions(nodes: &str, interval: &str) -> Vec<Expression> {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).expect("the dashboard is JSON");
+    let ready = |title: &Value, expression: &Value, legend: &Value| {
+        let intervals = ["$__rate_interval", "$__interval", "$__range"];
+        let promql = text(expression).replace("$node", nodes);
+        let promql = intervals.iter().fold(promql, |promql, variable| promql.replace(variable, interval));
+        Expression { title: text(title), promql, legend: text(legend) }
+    };
+    let mut found = Vec::new();
+    for panel in items(&dashboard["panels"]) {
+        for target in items(&panel["targets"]) {
+            found.push(ready(&panel["title"], &target["expr"], &target["legendFormat"]));
+        }
+    }
+    for annotation in items(&dashboard["annotations"]["list"]) {
+        found.push(ready(&annotation["name"], &annotation["expr"], &annotation["textFormat"]));
+    }
+    found
+}
+
+/// The expressions of the alert rules. Each stands in one line of the file.
+#[must_use]
+pub fn alert_expressions() -> Vec<Expression> {
+    let (mut found, mut title) = (Vec::new(), String::new());
+    for line in ALERTS.lines() {
+        if let Some(name) = line.trim().strip_prefix("- alert: ") {
+            name.clone_into(&mut title);
+        } else if let Some(promql) = line.trim().strip_prefix("expr: ") {
+            found.push(Expression { title: title.clone(), promql: promql.to_owned(), legend: String::new() });
+        }
+    }
+    found
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,54 @@
+//! How far the log is written, committed, applied and compacted.
+
+use super::{NodeMetrics, Scope};
+use crate::{catalogue, registry::Gauge};
+
+pub(super) struct Log {
+    first: Gauge,
+    last: Gauge,
+    durable: Gauge,
+    commit: Gauge,
+    applied: Gauge,
+    snapshot: Gauge,
+}
+
+impl Log {
+    pub(super) fn register(scope: &Scope) -> Self {
+        Self {
+            first: scope.gauge(&catalogue::FIRST_INDEX),
+            last: scope.gauge(&catalogue::LAST_INDEX),
+            durable: scope.gauge(&catalogue::DURABLE_INDEX),
+            commit: scope.gauge(&catalogue::COMMIT_INDEX),
+            applied: scope.gauge(&catalogue::APPLIED_INDEX),
+            snapshot: scope.gauge(&catalogue::SNAPSHOT_INDEX),
+        }
+    }
+}
+
+impl NodeMetrics {
+    /// The first entry that the log still has, and the last.
+    pub fn log_spans(&self, first_index: u64, last_index: u64) {
+        self.inner.log.first.set(first_index);
+        self.inner.log.last.set(last_index);
+    }
+
+    /// The last entry that is durable on this node.
+    pub fn durable_index_is(&self, index: u64) {
+        self.inner.log.durable.set(index);
+    }
+
+    /// The last entry that this node knows to be committed.
+    pub fn commit_index_is(&self, index: u64) {
+        self.inner.log.commit.set(index);
+    }
+
+    /// The last entry that the state machine has applied.
+    pub fn applied_index_is(&self, index: u64) {
+        self.inner.log.applied.set(index);
+    }
+
+    /// The last entry that the latest snapshot covers.
+    pub fn snapshot_index_is(&self, index: u64) {
+        self.inner.log.snapshot.set(index);
+    }
+}

@@ -1,0 +1,49 @@
+//! The durable log's disk.
+
+use super::{Each, NodeMetrics, Scope};
+use crate::{
+    catalogue,
+    labels::StorageOp,
+    registry::{Counter, Gauge, Histogram},
+};
+use std::time::Duration;
+
+pub(super) struct Storage {
+    fsync: Histogram,
+    written: Counter,
+    errors: Each<StorageOp, Counter>,
+    log_bytes: Gauge,
+}
+
+impl Storage {
+    pub(super) fn register(scope: &Scope) -> Self {
+        Self {
+            fsync: scope.histogram(&catalogue::FSYNC_DURATION),
+            written: scope.counter(&catalogue::WRITTEN),
+            errors: scope.each("op", |scope| scope.counter(&catalogue::STORAGE_ERRORS)),
+            log_bytes: scope.gauge(&catalogue::LOG_BYTES),
+        }
+    }
+}
+
+impl NodeMetrics {
+    /// One `fdatasync` of the log took this long.
+    pub fn fsync_took(&self, took: Duration) {
+        self.inner.storage.fsync.record_time(took, 1);
+    }
+
+    /// So many bytes went to the log.
+    pub fn written(&self, bytes: u64) {
+        self.inner.storage.written.add(bytes);
+    }
+
+    /// An operation failed: a [`StorageOp`], or its text; any other text counts as `other`.
+    pub fn storage_error(&self, op: impl Into<StorageOp>) {
+        self.inner.storage.errors.of(op.into()).add(1);
+    }
+
+    /// The log takes this much space now.
+    pub fn log_bytes(&self, bytes: u64) {
+        self.inner.storage.log_bytes.set(bytes);
+    }
+}

@@ -1,0 +1,238 @@
+//! The rendered page against the catalogue.
+
+mod support;
+
+use quorate_metrics::{
+    Label as _, Metrics, NodeMetrics, Phase,
+    catalogue::{CATALOGUE, Kind, Metric, Unit, Values},
+};
+use std::collections::{BTreeMap, BTreeSet};
+use support::{Series, full_page, promtool, record_everything, samples};
+
+#[test]
+fn promtool_finds_nothing_to_say_of_the_page() {
+    promtool(&["check", "metrics"], &full_page());
+    let fresh = Metrics::new();
+    let _registered = fresh.node(1);
+    promtool(&["check", "metrics"], &fresh.render());
+}
+
+#[test]
+fn every_metric_of_the_catalogue_is_on_the_page_and_no_other() {
+    let page = full_page();
+    let rendered: BTreeSet<_> = samples(&page).keys().map(|series| series.metric().to_owned()).collect();
+    let listed: BTreeSet<_> = CATALOGUE.iter().map(|metric| metric.name.to_owned()).collect();
+    assert_eq!(rendered, listed);
+    assert_eq!(CATALOGUE.len(), listed.len(), "a name stands twice in the catalogue");
+}
+
+#[test]
+fn every_series_has_the_labels_of_the_catalogue_in_its_order_and_every_value_of_a_closed_set_shows() {
+    let samples = samples(&full_page());
+    for metric in CATALOGUE {
+        let of_metric: Vec<_> = samples.keys().filter(|series| series.metric() == metric.name).collect();
+        for series in &of_metric {
+            let names: Vec<_> =
+                series.labels.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "le").collect();
+            let expected: Vec<_> =
+                std::iter::once("node").chain(metric.labels.iter().map(|label| label.name)).collect();
+            assert_eq!(names, expected, "{series:?}");
+        }
+        for label in metric.labels {
+            let shown: BTreeSet<_> = of_metric.iter().filter_map(|series| series.label(label.name)).collect();
+            match label.values {
+                Values::OneOf(values) => assert_eq!(shown, values.iter().copied().collect(), "{}", metric.name),
+                Values::Peer => assert_eq!(shown, BTreeSet::from(["2", "3"]), "{}", metric.name),
+                Values::PeerOrUnknown => assert_eq!(shown, BTreeSet::from(["2", "3", "unknown"]), "{}", metric.name),
+                Values::Version => assert_eq!(shown, BTreeSet::from([env!("CARGO_PKG_VERSION")]), "{}", metric.name),
+            }
+        }
+    }
+}
+
+#[test]
+fn every_family_has_its_header_once_and_directly_above_its_samples() {
+    let page = full_page();
+    let lines: Vec<_> = page.lines().collect();
+    for metric in CATALOGUE {
+        let help = format!("# HELP {} {}", metric.name, metric.help);
+        let at = lines.iter().position(|line| *line == help).unwrap_or_else(|| panic!("no help of {}", metric.name));
+        assert_eq!(lines[at + 1], format!("# TYPE {} {}", metric.name, metric.kind.as_str()));
+        let own = |line: &&&str| {
+            !line.starts_with('#') && support::metric_of(&line[..line.find('{').unwrap_or(0)]) == metric.name
+        };
+        let below = lines[at + 2..].iter().take_while(own).count();
+        assert_eq!(below, lines.iter().filter(own).count(), "{} is scattered", metric.name);
+    }
+    assert_eq!(lines.iter().filter(|line| line.starts_with('#')).count(), 2 * CATALOGUE.len());
+    assert!(page.ends_with('\n'));
+}
+
+#[test]
+fn names_follow_the_conventions_of_prometheus() {
+    for Metric { name, kind, unit, labels, help } in CATALOGUE.iter().copied().copied() {
+        assert!(name.starts_with("quorate_"), "{name}");
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+        assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
+        let base = name.trim_end_matches("_total");
+        assert_eq!(base.ends_with("_seconds"), matches!(unit, Unit::Seconds | Unit::UnixSeconds), "{name}");
+        assert_eq!(base.ends_with("_timestamp_seconds"), unit == Unit::UnixSeconds, "{name}");
+        assert_eq!(base.ends_with("_bytes"), unit == Unit::Bytes, "{name}");
+        assert_eq!(base.ends_with("_entries"), unit == Unit::Entries, "{name}");
+        assert_eq!(base.ends_with("_index"), unit == Unit::Index, "{name}");
+        assert!(help.ends_with('.') && !help.contains('\n'), "{name}: {help}");
+        for label in labels {
+            assert!(!["node", "le", "quantile", "job", "instance"].contains(&label.name), "{name}: {}", label.name);
+            let Values::OneOf(values) = label.values else { continue };
+            assert!(
+                values.iter().all(|value| value.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')),
+                "{name}"
+            );
+        }
+        if let Kind::Histogram(bounds) = kind {
+            assert!(bounds.windows(2).all(|pair| pair[0] < pair[1]) && bounds[0] > 0.0, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_fresh_node_shows_zero_for_every_counter_and_histogram_that_needs_no_peer() {
+    let metrics = Metrics::new();
+    let _node = metrics.node(1);
+    let fresh = samples(&metrics.render());
+    for metric in CATALOGUE {
+        let of_metric: Vec<_> = fresh.iter().filter(|(series, _)| series.metric() == metric.name).collect();
+        let absent_until_known = metric.labels.iter().any(|label| label.values == Values::Peer)
+            || ["quorate_role", "quorate_certificate_expiry_timestamp_seconds"].contains(&metric.name);
+        assert_eq!(of_metric.is_empty(), absent_until_known, "{}", metric.name);
+        let expected = if metric.name == "quorate_build_info" { 1.0 } else { 0.0 };
+        for (series, value) in of_metric {
+            assert!((value - expected).abs() < f64::EPSILON, "{series:?} {value}");
+        }
+    }
+}
+
+#[test]
+fn the_buckets_of_a_histogram_add_up() {
+    let samples = samples(&full_page());
+    for metric in CATALOGUE {
+        let Kind::Histogram(bounds) = metric.kind else { continue };
+        for (count_series, count) in samples.iter().filter(|(s, _)| s.name == format!("{}_count", metric.name)) {
+            let mut buckets: Vec<(f64, f64)> = samples
+                .iter()
+                .filter(|(s, _)| {
+                    s.name == format!("{}_bucket", metric.name) && s.labels.starts_with(&count_series.labels)
+                })
+                .map(|(s, value)| (s.label("le").expect("le").replace("+Inf", "inf").parse().expect("a bound"), *value))
+                .collect();
+            buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let expected: Vec<_> = bounds.iter().copied().chain([f64::INFINITY]).collect();
+            assert_eq!(buckets.iter().map(|(bound, _)| *bound).collect::<Vec<_>>(), expected, "{}", metric.name);
+            assert!(buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{}", metric.name);
+            assert_eq!(buckets.last().map(|(_, value)| *value), Some(*count), "{}", metric.name);
+            assert!(*count > 0.0, "{count_series:?}: full_page records it");
+        }
+    }
+}
+
+#[test]
+fn several_nodes_share_a_page_and_do_not_mix() {
+    let metrics = Metrics::new();
+    let (one, two) = (metrics.node(1), metrics.node(2));
+    one.term_is(5);
+    two.term_is(6);
+    metrics.node(1).election_started(Phase::Vote);
+    let page = metrics.render();
+    assert!(page.contains("quorate_term{node=\"1\"} 5\nquorate_term{node=\"2\"} 6\n"), "{page}");
+    assert!(page.contains("quorate_elections_started_total{node=\"1\",phase=\"vote\"} 1\n"), "{page}");
+    assert!(page.contains("quorate_elections_started_total{node=\"2\",phase=\"vote\"} 0\n"), "{page}");
+    assert!(Metrics::new().render().is_empty(), "there is no global state");
+}
+
+#[test]
+fn a_forgotten_peer_leaves_the_page_and_its_neighbours_stay() {
+    let metrics = Metrics::new();
+    let (one, two) = (metrics.node(1), metrics.node(2));
+    for node in [&one, &two] {
+        record_everything(node);
+    }
+    let held = one.peer(3);
+    one.forget_peer(3);
+    held.append_rejected();
+    one.forget_peer(77);
+    let left = samples(&metrics.render());
+    let with = |node: &str, peer: &str| {
+        left.keys().filter(|series| series.label("node") == Some(node) && series.label("peer") == Some(peer)).count()
+    };
+    assert_eq!(with("1", "3"), 0);
+    assert!(with("1", "2") > 0 && with("2", "3") > 0 && with("1", "unknown") > 0);
+    one.peer(3).append_rejected();
+    assert!(metrics.render().contains("quorate_append_rejections_total{node=\"1\",peer=\"3\"} 1\n"));
+}
+
+#[test]
+fn text_that_names_no_value_of_a_closed_set_counts_as_other() {
+    let metrics = Metrics::new();
+    let node = metrics.node(1);
+    node.connection(None, "refused_certificate");
+    node.connection(None, "x\"} 1\nforged 2");
+    node.dropped(Some(2), "queue_full");
+    node.dropped(Some(2), "whatever");
+    node.storage_error("sync");
+    node.storage_error("");
+    let page = metrics.render();
+    for series in [
+        r#"quorate_net_connections_total{node="1",peer="unknown",result="refused_certificate"} 1"#,
+        r#"quorate_net_connections_total{node="1",peer="unknown",result="other"} 1"#,
+        r#"quorate_net_dropped_total{node="1",peer="2",reason="queue_full"} 1"#,
+        r#"quorate_net_dropped_total{node="1",peer="2",reason="other"} 1"#,
+        r#"quorate_storage_errors_total{node="1",op="sync"} 1"#,
+        r#"quorate_storage_errors_total{node="1",op="other"} 1"#,
+    ] {
+        assert!(page.lines().any(|line| line == series), "no {series}");
+    }
+    assert!(!page.contains("forged"));
+}
+
+#[test]
+fn recording_from_several_threads_while_the_page_is_rendered_loses_nothing() {
+    let metrics = Metrics::new();
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            let node = metrics.node(1);
+            threads.spawn(move || (0..10_000).for_each(|_| record_once(&node)));
+        }
+        for _ in 0..20 {
+            let page = samples(&metrics.render());
+            assert!(value(&page, "quorate_batch_entries_count", &[]) <= 40_000.0);
+        }
+    });
+    let page = samples(&metrics.render());
+    for (name, labels, expected) in [
+        ("quorate_elections_started_total", &[("phase", "vote")][..], 40_000.0),
+        ("quorate_batch_entries_count", &[], 40_000.0),
+        ("quorate_batch_entries_sum", &[], 120_000.0),
+        ("quorate_append_rejections_total", &[("peer", "2")], 40_000.0),
+    ] {
+        assert!((value(&page, name, labels) - expected).abs() < f64::EPSILON, "{name}");
+    }
+}
+
+#[test]
+fn a_closed_set_reads_back_as_it_is_written() {
+    for (position, phase) in Phase::ALL.iter().enumerate() {
+        assert_eq!((phase.position(), phase.as_str()), (position, Phase::VALUES[position]));
+    }
+}
+
+fn record_once(node: &NodeMetrics) {
+    node.election_started(Phase::Vote);
+    node.batch(3);
+    node.peer(2).append_rejected();
+}
+
+fn value(samples: &BTreeMap<Series, f64>, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let wanted =
+        |series: &Series| series.name == name && labels.iter().all(|(of, value)| series.label(of) == Some(value));
+    samples.iter().filter(|(series, _)| wanted(series)).map(|(_, value)| value).sum()
+}

@@ -1,0 +1,152 @@
+//! What several tests share: a page read back, every method called once, promtool.
+#![allow(dead_code, reason = "no test uses all of it")]
+
+use quorate_metrics::{
+    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, Metrics, NodeMetrics, PeerState,
+    Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Role, SnapshotPhase, StorageOp, TermChange,
+    VoteDirection,
+};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+/// A sample's name and labels.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) labels: Vec<(String, String)>,
+}
+
+impl Series {
+    pub(crate) fn label(&self, name: &str) -> Option<&str> {
+        self.labels.iter().find(|(of, _)| of == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The metric that it belongs to: its name without what a histogram adds.
+    pub(crate) fn metric(&self) -> &str {
+        metric_of(&self.name)
+    }
+}
+
+/// The metric that a sample's name belongs to, for the names that we have.
+pub(crate) fn metric_of(name: &str) -> &str {
+    let suffixes = ["_bucket", "_sum", "_count"];
+    suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
+}
+
+/// Every sample of a page.
+///
+/// # Panics
+/// If a line is neither a comment nor a sample, or a sample stands twice.
+pub(crate) fn samples(page: &str) -> BTreeMap<Series, f64> {
+    let mut samples = BTreeMap::new();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (name, rest) = line.split_once('{').unwrap_or_else(|| panic!("no labels: {line}"));
+        let (labels, value) = rest.rsplit_once("} ").unwrap_or_else(|| panic!("no value: {line}"));
+        let labels = labels.split("\",").map(|label| {
+            let (name, value) = label.split_once("=\"").unwrap_or_else(|| panic!("not a label: {label} in {line}"));
+            (name.to_owned(), value.trim_end_matches('"').to_owned())
+        });
+        let series = Series { name: name.to_owned(), labels: labels.collect() };
+        let value = value.parse().unwrap_or_else(|_| panic!("not a number: {line}"));
+        assert_eq!(samples.insert(series, value), None, "twice: {line}");
+    }
+    samples
+}
+
+/// A page on which every metric shows, every label with every value: two nodes, with two peers each.
+pub(crate) fn full_page() -> String {
+    let metrics = Metrics::new();
+    for id in [1, 2] {
+        record_everything(&metrics.node(id));
+    }
+    metrics.render()
+}
+
+/// Calls every method of a node's handles, with every label.
+pub(crate) fn record_everything(node: &NodeMetrics) {
+    let took = Duration::from_micros(300);
+    Role::ALL.iter().for_each(|role| node.role_is(*role));
+    node.term_is(3);
+    TermChange::ALL.iter().for_each(|cause| node.term_changed(*cause));
+    for phase in Phase::ALL {
+        node.election_started(*phase);
+        ElectionResult::ALL.iter().for_each(|result| node.election_finished(*phase, *result, took));
+        for direction in VoteDirection::ALL {
+            [true, false].iter().for_each(|granted| node.vote(*phase, *direction, *granted));
+        }
+    }
+    node.leader_changed();
+    node.has_leader(true);
+    node.leaderless_for(took);
+    node.log_spans(1, 9);
+    node.durable_index_is(8);
+    node.commit_index_is(7);
+    node.applied_index_is(6);
+    node.snapshot_index_is(5);
+    ProposalResult::ALL.iter().for_each(|result| node.proposals(*result, 2));
+    node.proposals_in_flight(4);
+    ProposalStage::ALL.iter().for_each(|stage| node.proposal_stage(*stage, took));
+    node.batch(64);
+    for mode in ReadMode::ALL {
+        ReadResult::ALL.iter().for_each(|result| node.reads(*mode, *result, 1));
+        node.read_took(*mode, took);
+    }
+    node.fsync_took(took);
+    node.written(4096);
+    StorageOp::ALL.iter().for_each(|op| node.storage_error(*op));
+    node.log_bytes(1 << 26);
+    for peer in [2, 3] {
+        let peer = node.peer(peer);
+        peer.matched(5, 4);
+        PeerState::ALL.iter().for_each(|state| peer.state_is(*state));
+        peer.append_rejected();
+        peer.round_trip(took);
+        for direction in Direction::ALL {
+            Lane::ALL.iter().for_each(|lane| peer.net_bytes(*direction, *lane, 100));
+        }
+    }
+    for peer in [None, Some(2)] {
+        ConnectionResult::ALL.iter().for_each(|result| node.connection(peer, *result));
+        DropReason::ALL.iter().for_each(|reason| node.dropped(peer, *reason));
+    }
+    Direction::ALL.iter().for_each(|direction| node.snapshot_bytes(*direction, 1));
+    SnapshotPhase::ALL.iter().for_each(|phase| node.snapshot_took(*phase, took));
+    for actor in ActorName::ALL {
+        node.mailbox_depth(*actor, 2);
+        node.actor_busy(*actor, took);
+    }
+    node.certificate_expires(2_000_000_000);
+}
+
+/// Runs promtool, which must be content and silent about problems. Without promtool on this machine it says so and passes:
+/// what it would find is also looked for natively.
+pub(crate) fn promtool(arguments: &[&str], input: &str) {
+    let Some(promtool) = in_path("promtool") else {
+        eprintln!("promtool is not installed: not run with {arguments:?}");
+        return;
+    };
+    let mut child = Command::new(promtool)
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(input.as_bytes()).expect("promtool reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("promtool ends");
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(output.status.success(), "promtool {arguments:?}: {said}");
+    assert!(!arguments.contains(&"metrics") || said.is_empty(), "promtool {arguments:?}: {said}");
+}
+
+fn in_path(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
