@@ -1,0 +1,238 @@
+//! A private certificate authority, and what it issues: one certificate and key a node, and for clients.
+//!
+//! The authority's key signs; whoever has it can be any node, so it belongs on none of them. Certificates are ECDSA
+//! P-256, which every TLS client speaks. The authority's own lasts 10 years, the others 1 year, each from an hour before
+//! it was made, because clocks differ.
+//!
+//! Files: `ca.pem`, `ca.key`, and `NAME.pem`, `NAME.key` for whatever is issued. Nothing is ever overwritten, and keys can
+//! be read by their owner alone.
+
+use crate::identity::{check_cluster, is_reserved, node_name};
+use quorate_raft::NodeId;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+use x509_parser::prelude::FromDer;
+
+/// How long an authority's certificate lasts: 10 years.
+pub const AUTHORITY_LASTS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How long a node's or client's certificate lasts: 1 year.
+pub const ISSUED_LASTS: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The mode of a key's file.
+pub const KEY_MODE: u32 = 0o600;
+/// The mode of a certificate's file.
+pub const CERTIFICATE_MODE: u32 = 0o644;
+
+/// Signs certificates for one cluster.
+#[derive(Debug)]
+pub struct Authority {
+    cluster: String,
+    certificate_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate and its key.
+#[derive(Clone)]
+pub struct Issued {
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// Its private key, PEM (PKCS #8). A secret.
+    pub key_pem: String,
+}
+
+impl Authority {
+    /// A new authority for `cluster`, with a new key.
+    ///
+    /// # Errors
+    /// [`CertificateError::Name`] if the cluster's name does not fit a DNS label.
+    pub fn create(cluster: &str) -> Result<Self, CertificateError> {
+        check_cluster(cluster).map_err(CertificateError::Name)?;
+        let mut params = lasting(CertificateParams::default(), AUTHORITY_LASTS);
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, format!("{COMMON_NAME}{cluster}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate()?;
+        let certificate_pem = params.self_signed(&key)?.pem();
+        Ok(Self { cluster: cluster.to_owned(), certificate_pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// The authority whose `ca.pem` and `ca.key` lie in `dir`.
+    ///
+    /// # Errors
+    /// If they can't be read, or are not an authority's.
+    pub fn load(dir: &Path) -> Result<Self, CertificateError> {
+        let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
+        let read = |path: &Path| {
+            fs::read_to_string(path)
+                .map_err(|error| CertificateError::Io { path: path.to_owned(), error: error.to_string() })
+        };
+        let (certificate_pem, key_pem) = (read(&certificate)?, read(&key)?);
+        let cluster =
+            cluster_of(&certificate_pem).ok_or(CertificateError::NotAnAuthority { path: certificate.clone() })?;
+        let key = KeyPair::from_pem(&key_pem).map_err(|_| CertificateError::NotAnAuthority { path: key })?;
+        let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key)
+            .map_err(|_| CertificateError::NotAnAuthority { path: certificate })?;
+        Ok(Self { cluster, certificate_pem, issuer })
+    }
+
+    /// The cluster that it signs for.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// Its own certificate, PEM: what every node and client must have.
+    #[must_use]
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// Writes `ca.pem` and `ca.key` to `dir`.
+    ///
+    /// # Errors
+    /// If either exists, or can't be written.
+    pub fn write(&self, dir: &Path) -> Result<(), CertificateError> {
+        write_new(&dir.join("ca.key"), &self.issuer.key().serialize_pem(), KEY_MODE)?;
+        write_new(&dir.join("ca.pem"), &self.certificate_pem, CERTIFICATE_MODE)
+    }
+
+    /// A certificate for a node, as server and as client. `hosts` are names or addresses at which other TLS clients may
+    /// reach it, such as over HTTPS; nodes among themselves need none.
+    ///
+    /// # Errors
+    /// [`CertificateError::Name`] if a host can't stand in a certificate, or would name a node.
+    pub fn issue_node(&self, node: NodeId, hosts: &[String]) -> Result<Issued, CertificateError> {
+        if let Some(host) = hosts.iter().find(|host| is_reserved(host)) {
+            return Err(CertificateError::Name(format!("host {host:?} would name a node: give a host's own name")));
+        }
+        let name = node_name(node, &self.cluster);
+        let names: Vec<String> = std::iter::once(name.clone()).chain(hosts.iter().cloned()).collect();
+        let params = CertificateParams::new(names)
+            .map_err(|_| CertificateError::Name(format!("hosts {hosts:?} can't stand in a certificate")))?;
+        self.issue(params, &name, vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])
+    }
+
+    /// A certificate for a client of the nodes' HTTPS endpoints. It names no node, so no node takes it for one.
+    ///
+    /// # Errors
+    /// If no certificate can be made.
+    pub fn issue_client(&self, name: &str) -> Result<Issued, CertificateError> {
+        self.issue(CertificateParams::default(), name, vec![ExtendedKeyUsagePurpose::ClientAuth])
+    }
+
+    fn issue(
+        &self,
+        params: CertificateParams,
+        common_name: &str,
+        usages: Vec<ExtendedKeyUsagePurpose>,
+    ) -> Result<Issued, CertificateError> {
+        let mut params = lasting(params, ISSUED_LASTS);
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = usages;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    }
+}
+
+impl Issued {
+    /// Writes `NAME.pem` and `NAME.key` to `dir`: for a node, name it `node-<id>`.
+    ///
+    /// # Errors
+    /// If either exists, or can't be written.
+    pub fn write(&self, dir: &Path, name: &str) -> Result<(), CertificateError> {
+        write_new(&dir.join(format!("{name}.key")), &self.key_pem, KEY_MODE)?;
+        write_new(&dir.join(format!("{name}.pem")), &self.certificate_pem, CERTIFICATE_MODE)
+    }
+}
+
+/// Shows no key.
+impl std::fmt::Debug for Issued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Issued").field("certificate_pem", &self.certificate_pem).finish_non_exhaustive()
+    }
+}
+
+/// Writes a file that must not exist yet, with `mode` from the first moment on.
+///
+/// # Errors
+/// [`CertificateError::Exists`], or why it can't be written.
+pub fn write_new(path: &Path, contents: &str, mode: u32) -> Result<(), CertificateError> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    #[cfg(not(unix))]
+    let _ = mode;
+    let write = |mut file: fs::File| file.write_all(contents.as_bytes()).and_then(|()| file.sync_all());
+    options.open(path).and_then(write).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => CertificateError::Exists { path: path.to_owned() },
+        _ => CertificateError::Io { path: path.to_owned(), error: error.to_string() },
+    })
+}
+
+/// Why there is no certificate, in one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateError {
+    /// A name that can't stand in a certificate.
+    #[error("{0}")]
+    Name(String),
+    /// A file of that name exists.
+    #[error("{} exists and is not overwritten: choose another directory, or move it away", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file can't be read or written.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: String,
+    },
+    /// A file that does not hold what an authority's does.
+    #[error("{} is not of a Quorate certificate authority: give the directory in which one was created", path.display())]
+    NotAnAuthority {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The library failed.
+    #[error("making a certificate failed: {0}")]
+    Made(String),
+}
+
+impl From<rcgen::Error> for CertificateError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Made(error.to_string())
+    }
+}
+
+/// What the authority's common name begins with; the cluster follows.
+const COMMON_NAME: &str = "Quorate CA of ";
+const CLOCKS_DIFFER: Duration = Duration::from_secs(3600);
+
+fn lasting(mut params: CertificateParams, lasts: Duration) -> CertificateParams {
+    let now = SystemTime::now();
+    params.not_before = (now - CLOCKS_DIFFER).into();
+    params.not_after = (now + lasts).into();
+    params
+}
+
+fn cluster_of(certificate_pem: &str) -> Option<String> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).ok()?;
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&pem.contents).ok()?;
+    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
+    let cluster = name.strip_prefix(COMMON_NAME)?;
+    check_cluster(cluster).is_ok().then(|| cluster.to_owned())
+}

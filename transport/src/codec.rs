@@ -1,0 +1,310 @@
+//! How messages lie on the wire: frames.
+//!
+//! Owns the layout below and the limits on it. Never opens a socket, never believes a length before it was held against
+//! its limit. The networks talk to it: QUIC over streams, memory over single buffers.
+//!
+//! A frame, little-endian:
+//!
+//! | offset | size | field |
+//! | --- | --- | --- |
+//! | 0 | 4 | magic: the bytes `QRTE` |
+//! | 4 | 1 | version of this layout: 1 |
+//! | 5 | 1 | kind: 1 [`Hello`], 2 message |
+//! | 6 | 2 | flags: bit 0, the checksum covers the body too; others are refused |
+//! | 8 | 4 | group (0) |
+//! | 12 | 4 | metadata length in bytes, `M` |
+//! | 16 | 4 | body length in bytes, `B` |
+//! | 20 | 4 | CRC-32C of bytes 0..20, the metadata and, with flag bit 0, the body |
+//! | 24 | `M` | metadata: postcard of the hello or the message, without its bulk |
+//! | 24 + `M` | `B` | body: the message's bulk, raw |
+//!
+//! A body of log records has a checksum in every record, which is verified when the records are parsed; it is neither
+//! copied nor read when it is sent. Any other body is covered by the frame's own checksum: flag bit 0.
+//!
+//! **Invariant:** between [`Encoder`] and [`Decoder`] no damaged bit gets through, whatever carries the bytes.
+
+mod decoder;
+
+pub use decoder::{Decoded, Decoder};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate_raft::{Body, Malformed, Message, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// The first bytes of every frame.
+pub const MAGIC: [u8; 4] = *b"QRTE";
+/// The version of the layout that this crate writes, and the only one that it reads.
+pub const VERSION: u8 = 1;
+/// Bytes before a frame's metadata.
+pub const HEADER_BYTES: usize = 24;
+/// Flag bit 0: the checksum covers the body too.
+pub const FLAG_BODY_CHECKED: u16 = 1;
+
+/// What a frame holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Opens each direction of a stream.
+    Hello(Hello),
+    /// What one node tells another.
+    Message(Message),
+}
+
+/// The first frame in each direction: who speaks, and what they speak. It proves nothing; the network holds it against
+/// the identity that it has proved itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The cluster the sender belongs to.
+    pub cluster: String,
+    /// Who the sender says it is.
+    pub node: NodeId,
+    /// Drawn at random when the sender started: another value means that it was restarted.
+    pub incarnation: u64,
+    /// The oldest frame version that the sender reads.
+    pub protocol_min: u8,
+    /// The newest frame version that the sender reads.
+    pub protocol_max: u8,
+    /// The version of the sender's state machine. Carried for operators; nobody is refused for it.
+    pub machine_version: u32,
+}
+
+/// The longest frames that are read or written, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Metadata. Default: 1 MiB, room for some 100,000 forwarded commands in a message.
+    pub metadata_bytes_max: usize,
+    /// Body. Default: 32 MiB, several times what a batch of entries is cut to.
+    pub body_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { metadata_bytes_max: 1 << 20, body_bytes_max: 32 << 20 }
+    }
+}
+
+/// A frame, ready to be written: one part after the other.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// Header and metadata.
+    pub head: Bytes,
+    /// The body, shared with the message that it came from. Often empty.
+    pub body: Bytes,
+}
+
+impl Encoded {
+    /// Bytes of the whole frame.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
+    /// Never: a frame has a header.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// Writes frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Encoder {
+    limits: Limits,
+}
+
+impl Encoder {
+    /// An encoder that refuses what a peer with the same limits would refuse.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits }
+    }
+
+    /// A message as a frame. Its bulk is shared, not copied.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLong`] if it exceeds the limits.
+    pub fn message(&self, message: &Message) -> Result<Encoded, FrameError> {
+        let body = message.bulk();
+        let records = matches!(message.body, Body::Append(_));
+        let flags = if records || body.is_empty() { 0 } else { FLAG_BODY_CHECKED };
+        self.frame(Kind::Message, flags, message, body)
+    }
+
+    /// A hello as a frame.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLong`] if it exceeds the limits.
+    pub fn hello(&self, hello: &Hello) -> Result<Encoded, FrameError> {
+        self.frame(Kind::Hello, 0, hello, Bytes::new())
+    }
+
+    fn frame(&self, kind: Kind, flags: u16, metadata: &impl Serialize, body: Bytes) -> Result<Encoded, FrameError> {
+        // Most metadata takes 10 to 30 bytes.
+        let mut head = BytesMut::with_capacity(HEADER_BYTES + 64);
+        head.put_bytes(0, HEADER_BYTES);
+        let mut head = postcard::serialize_with_flavor(metadata, Growing(head)).map_err(|_| FrameError::Metadata)?;
+        let header = Header {
+            kind,
+            flags,
+            metadata_bytes: head.len() - HEADER_BYTES,
+            body_bytes: body.len(),
+            checksum: 0, // known once the rest is laid out
+        };
+        header.check(self.limits)?;
+        header.write(&mut head);
+        let mut checksum = crc32c::crc32c(&head[..CHECKED_BYTES]);
+        checksum = crc32c::crc32c_append(checksum, &head[HEADER_BYTES..]);
+        if flags & FLAG_BODY_CHECKED != 0 {
+            checksum = crc32c::crc32c_append(checksum, &body);
+        }
+        head[CHECKED_BYTES..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        Ok(Encoded { head: head.freeze(), body })
+    }
+}
+
+/// Why bytes are not a frame. Whoever sent them gets no further: a stream has no place to go on from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// It does not begin like a frame.
+    #[error("not a frame: it begins with {0:02x?} instead of the magic bytes")]
+    Magic([u8; 4]),
+    /// A frame of another version.
+    #[error("frame version {0} is not spoken here, only {VERSION}: run releases on both nodes that share one")]
+    Version(u8),
+    /// A kind that this version does not have.
+    #[error("frame kind {0} is unknown")]
+    Kind(u8),
+    /// A flag that this version does not have.
+    #[error("frame flags {0:#06x} are unknown")]
+    Flags(u16),
+    /// Groups do not exist yet.
+    #[error("frame of group {0}, but only group 0 exists")]
+    Group(u32),
+    /// A length above its limit.
+    #[error("frame {part} of {bytes} bytes exceeds the limit of {bytes_max}")]
+    TooLong {
+        /// Which part of the frame.
+        part: &'static str,
+        /// What its length field says.
+        bytes: usize,
+        /// What is allowed.
+        bytes_max: usize,
+    },
+    /// It was damaged.
+    #[error("frame checksum does not match")]
+    Checksum,
+    /// The metadata is not what the kind says.
+    #[error("frame metadata can't be read")]
+    Metadata,
+    /// The metadata or the frame goes on where it should end.
+    #[error("{0} bytes trail behind the frame's {1}")]
+    Trailing(usize, &'static str),
+    /// The body does not fit the message.
+    #[error("frame body: {0}")]
+    Body(Malformed),
+    /// The bytes ended within a frame.
+    #[error("the stream ended within a frame")]
+    Truncated,
+    /// Something else was due: a hello first, and only once.
+    #[error("unexpected {0}")]
+    Unexpected(&'static str),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Hello = 1,
+    Message = 2,
+}
+
+/// Bytes of the header that its checksum covers.
+const CHECKED_BYTES: usize = 20;
+
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    kind: Kind,
+    flags: u16,
+    metadata_bytes: usize,
+    body_bytes: usize,
+    checksum: u32,
+}
+
+impl Header {
+    /// Reads a header and holds its lengths against the limits.
+    fn read(bytes: &[u8; HEADER_BYTES], limits: Limits) -> Result<Self, FrameError> {
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let magic = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        if magic != MAGIC {
+            return Err(FrameError::Magic(magic));
+        }
+        if bytes[4] != VERSION {
+            return Err(FrameError::Version(bytes[4]));
+        }
+        let kind = match bytes[5] {
+            1 => Kind::Hello,
+            2 => Kind::Message,
+            unknown => return Err(FrameError::Kind(unknown)),
+        };
+        let flags = u16::from_le_bytes([bytes[6], bytes[7]]);
+        if flags & !FLAG_BODY_CHECKED != 0 {
+            return Err(FrameError::Flags(flags));
+        }
+        if u32_at(8) != 0 {
+            return Err(FrameError::Group(u32_at(8)));
+        }
+        let header = Self {
+            kind,
+            flags,
+            metadata_bytes: u32_at(12) as usize,
+            body_bytes: u32_at(16) as usize,
+            checksum: u32_at(20),
+        };
+        header.check(limits)?;
+        Ok(header)
+    }
+
+    fn check(&self, limits: Limits) -> Result<(), FrameError> {
+        let parts = [
+            ("metadata", self.metadata_bytes, limits.metadata_bytes_max),
+            ("body", self.body_bytes, limits.body_bytes_max.min(u32::MAX as usize)),
+        ];
+        for (part, bytes, bytes_max) in parts {
+            if bytes > bytes_max {
+                return Err(FrameError::TooLong { part, bytes, bytes_max });
+            }
+        }
+        if self.kind == Kind::Hello && self.body_bytes > 0 {
+            return Err(FrameError::Trailing(self.body_bytes, "hello"));
+        }
+        Ok(())
+    }
+
+    /// Writes all but the checksum. The lengths were checked, so they fit.
+    fn write(&self, head: &mut [u8]) {
+        head[0..4].copy_from_slice(&MAGIC);
+        head[4] = VERSION;
+        head[5] = self.kind as u8;
+        head[6..8].copy_from_slice(&self.flags.to_le_bytes());
+        head[12..16].copy_from_slice(&(self.metadata_bytes as u32).to_le_bytes());
+        head[16..20].copy_from_slice(&(self.body_bytes as u32).to_le_bytes());
+    }
+}
+
+/// Lets postcard write behind the header, into the same buffer.
+struct Growing(BytesMut);
+
+impl postcard::ser_flavors::Flavor for Growing {
+    type Output = BytesMut;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.put_u8(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.put_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<BytesMut> {
+        Ok(self.0)
+    }
+}

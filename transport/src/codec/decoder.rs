@@ -1,0 +1,188 @@
+//! Reads frames out of whatever pieces a stream arrives in.
+
+use super::{CHECKED_BYTES, FLAG_BODY_CHECKED, Frame, FrameError, HEADER_BYTES, Header, Kind, Limits};
+use bytes::{Bytes, BytesMut};
+use quorate_raft::Message;
+
+/// Reads one direction of one stream, piece by piece.
+///
+/// **Bound:** it never holds more than one frame, each part within its limit; nothing is allocated for a part whose
+/// length was not checked.
+///
+/// A body that lies whole in a piece is sliced out of it, unless it is so small a part of the piece that keeping it
+/// would keep mostly other bytes in memory; one that lies in several is put together in a buffer of its exact size.
+#[derive(Debug)]
+pub struct Decoder {
+    limits: Limits,
+    state: State,
+}
+
+/// A frame that was read.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The frame, whole and checked.
+    pub frame: Frame,
+    /// How many bytes it took on the wire.
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Header and metadata are being collected; `header` is there once its bytes are.
+    Head { bytes: BytesMut, header: Option<Header> },
+    /// The body is being collected.
+    Body { opened: Opened, bytes: BytesMut },
+    /// An error was found: there is no way on.
+    Failed,
+}
+
+/// A frame whose head was read.
+#[derive(Debug)]
+struct Opened {
+    header: Header,
+    frame: Frame,
+    checksum: u32,
+}
+
+impl Decoder {
+    /// A decoder at the start of a stream.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, state: State::start() }
+    }
+
+    /// Takes bytes from the front of `piece` until a frame is whole or `piece` is empty. Call it again with the rest
+    /// until it returns `None`.
+    ///
+    /// # Errors
+    /// If the bytes are no frame. The stream is of no use from then on.
+    pub fn feed(&mut self, piece: &mut Bytes) -> Result<Option<Decoded>, FrameError> {
+        // Left as failed unless the step gets through.
+        let state = std::mem::replace(&mut self.state, State::Failed);
+        let (state, decoded) = self.step(state, piece)?;
+        self.state = state;
+        Ok(decoded)
+    }
+
+    /// Whether the stream stands within a frame.
+    #[must_use]
+    pub fn is_within_frame(&self) -> bool {
+        !matches!(&self.state, State::Head { bytes, .. } if bytes.is_empty())
+    }
+
+    /// Says that the stream ended.
+    ///
+    /// # Errors
+    /// [`FrameError::Truncated`] if it ended within a frame.
+    pub fn finish(&self) -> Result<(), FrameError> {
+        if self.is_within_frame() { Err(FrameError::Truncated) } else { Ok(()) }
+    }
+
+    fn step(&self, state: State, piece: &mut Bytes) -> Result<(State, Option<Decoded>), FrameError> {
+        let (opened, collected) = match state {
+            State::Failed => return Err(FrameError::Unexpected("bytes behind a malformed frame")),
+            State::Body { opened, bytes } => (opened, bytes),
+            State::Head { bytes, header } => match self.head(bytes, header, piece)? {
+                Ok(opened) => (opened, BytesMut::new()),
+                Err(unfinished) => return Ok((unfinished, None)),
+            },
+        };
+        body(opened, collected, piece)
+    }
+
+    /// Collects header and metadata; the inner error is the state to go on from with the next piece.
+    fn head(
+        &self,
+        mut bytes: BytesMut,
+        mut header: Option<Header>,
+        piece: &mut Bytes,
+    ) -> Result<Result<Opened, State>, FrameError> {
+        if bytes.is_empty() {
+            // The usual case: all of it lies in one piece.
+            if let Some(first) = piece.first_chunk::<HEADER_BYTES>() {
+                let read = Header::read(first, self.limits)?;
+                let length = HEADER_BYTES + read.metadata_bytes;
+                if piece.len() >= length {
+                    return open(read, &piece.split_to(length)).map(Ok);
+                }
+            }
+        }
+        loop {
+            let length = header.map_or(HEADER_BYTES, |header| HEADER_BYTES + header.metadata_bytes);
+            let missing = length - bytes.len();
+            bytes.extend_from_slice(&piece.split_to(missing.min(piece.len())));
+            if bytes.len() < length {
+                return Ok(Err(State::Head { bytes, header }));
+            }
+            match (header, bytes.first_chunk::<HEADER_BYTES>()) {
+                (None, Some(first)) => header = Some(Header::read(first, self.limits)?),
+                (Some(header), _) => return open(header, &bytes).map(Ok),
+                (None, None) => return Ok(Err(State::Head { bytes, header })),
+            }
+        }
+    }
+}
+
+impl State {
+    fn start() -> Self {
+        Self::Head { bytes: BytesMut::new(), header: None }
+    }
+}
+
+/// Checks and reads the metadata. With a checksum that covers the body too, the check comes with the body.
+fn open(header: Header, head: &[u8]) -> Result<Opened, FrameError> {
+    let metadata = &head[HEADER_BYTES..];
+    let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[..CHECKED_BYTES]), metadata);
+    if header.flags & FLAG_BODY_CHECKED == 0 && checksum != header.checksum {
+        return Err(FrameError::Checksum);
+    }
+    let frame = match header.kind {
+        Kind::Hello => postcard::take_from_bytes(metadata).map(|(hello, rest)| (Frame::Hello(hello), rest)),
+        Kind::Message => postcard::take_from_bytes(metadata).map(|(message, rest)| (Frame::Message(message), rest)),
+    };
+    let (frame, rest) = frame.map_err(|_| FrameError::Metadata)?;
+    if !rest.is_empty() {
+        return Err(FrameError::Trailing(rest.len(), "metadata"));
+    }
+    Ok(Opened { header, frame, checksum })
+}
+
+fn body(opened: Opened, mut collected: BytesMut, piece: &mut Bytes) -> Result<(State, Option<Decoded>), FrameError> {
+    let length = opened.header.body_bytes;
+    if collected.is_empty() && piece.len() >= length {
+        let mostly_body = length >= piece.len() / 2;
+        let slice = piece.split_to(length);
+        let body = if mostly_body { slice } else { Bytes::copy_from_slice(&slice) };
+        return close(opened, body);
+    }
+    if collected.capacity() < length {
+        // Once a frame: the first piece finds it empty.
+        collected = BytesMut::with_capacity(length);
+    }
+    collected.extend_from_slice(&piece.split_to((length - collected.len()).min(piece.len())));
+    if collected.len() < length {
+        return Ok((State::Body { opened, bytes: collected }, None));
+    }
+    close(opened, collected.freeze())
+}
+
+fn close(opened: Opened, body: Bytes) -> Result<(State, Option<Decoded>), FrameError> {
+    let Opened { header, mut frame, checksum } = opened;
+    if header.flags & FLAG_BODY_CHECKED != 0 && crc32c::crc32c_append(checksum, &body) != header.checksum {
+        return Err(FrameError::Checksum);
+    }
+    let bytes = HEADER_BYTES + header.metadata_bytes + body.len();
+    if let Frame::Message(message) = &mut frame {
+        let bare = header.flags & FLAG_BODY_CHECKED == 0;
+        set_bulk(message, body, bare)?;
+    }
+    Ok((State::start(), Some(Decoded { frame, bytes })))
+}
+
+fn set_bulk(message: &mut Message, body: Bytes, bare: bool) -> Result<(), FrameError> {
+    // Only log records may travel without the frame's checksum: they have their own.
+    if bare && !body.is_empty() && !matches!(message.body, quorate_raft::Body::Append(_)) {
+        return Err(FrameError::Checksum);
+    }
+    message.set_bulk(body, crc32c::crc32c_append).map_err(FrameError::Body)
+}

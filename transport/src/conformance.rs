@@ -1,0 +1,379 @@
+//! What any network must pass, as a suite to run in its tests.
+//!
+//! [`run`] starts nodes on the networks that a [`Harness`] makes, talks between them, and panics with a sentence where a
+//! duty of [`crate::network`] is not met. It needs a tokio runtime with time, and a `LocalSet`. It never sleeps: it waits
+//! for events, and gives up after [`PATIENCE`].
+//!
+//! What it does not check: who is let in, and what damaged bytes do. That is each network's own.
+
+use crate::network::{Delivered, Event, Inbox, Link, Links, Local, Network, NetworkObserver};
+use bytes::Bytes;
+use quorate_raft::{
+    Append, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Message, NodeId, Term,
+    message::Propose,
+};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{Notify, mpsc};
+
+/// How long the suite waits for anything before it fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Makes the networks to be checked.
+pub trait Harness {
+    /// A network for `node`. `address` is where it listened before, when it is started again: its peers expect it there.
+    fn network(&mut self, node: NodeId, address: Option<SocketAddr>) -> Box<dyn Network>;
+
+    /// The cluster that they belong to.
+    fn cluster(&self) -> String;
+}
+
+/// Runs everything.
+///
+/// # Panics
+/// If the networks do not do what they must.
+pub async fn run(harness: &mut dyn Harness) {
+    messages_arrive_both_ways_from_who_sent_them(harness).await;
+    each_lane_keeps_its_order(harness).await;
+    a_large_batch_arrives_unharmed(harness).await;
+    a_full_queue_drops_and_never_waits(harness).await;
+    links_go_down_and_up_with_their_peer(harness).await;
+    nothing_is_sent_to_nobody(harness).await;
+}
+
+async fn messages_arrive_both_ways_from_who_sent_them(harness: &mut dyn Harness) {
+    let mut nodes = [TestNode::start(harness, NodeId(1)).await, TestNode::start(harness, NodeId(2)).await];
+    let mut third = TestNode::start(harness, NodeId(3)).await;
+    let [one, two] = &mut nodes;
+    let (to_two, to_one) = (one.link(two).await, two.link(one).await);
+    let three_to_one = third.link(one).await;
+    for round in 0..100 {
+        to_two.send(heartbeat(round));
+        assert_eq!(two.received().await, (NodeId(1), heartbeat(round)), "a request arrives, from who sent it");
+        to_one.send(heartbeat_reply(round));
+        assert_eq!(one.received().await, (NodeId(2), heartbeat_reply(round)), "a reply arrives, from who sent it");
+    }
+    three_to_one.send(heartbeat(7));
+    assert_eq!(one.received().await, (NodeId(3), heartbeat(7)), "a third node is told apart");
+    close(nodes.into_iter().chain([third])).await;
+}
+
+async fn each_lane_keeps_its_order(harness: &mut dyn Harness) {
+    const MESSAGES: u64 = 3000;
+    let (mut one, mut two) = (TestNode::start(harness, NodeId(1)).await, TestNode::start(harness, NodeId(2)).await);
+    let link = one.link(&mut two).await;
+    let (mut control, mut append) = (0, 0);
+    // Few enough at a time that no queue's bound is met.
+    for chunk in 0..MESSAGES / 100 {
+        for round in chunk * 100..(chunk + 1) * 100 {
+            link.send(heartbeat(round));
+            link.send(proposal(round, 300));
+        }
+        while control < (chunk + 1) * 100 || append < (chunk + 1) * 100 {
+            match two.received().await.1.body {
+                Body::Heartbeat(heartbeat) => {
+                    assert_eq!(heartbeat.round, control, "the control lane keeps its order and loses nothing");
+                    control += 1;
+                }
+                Body::Propose(propose) => {
+                    assert_eq!(propose.commands[0].0, append, "the append lane keeps its order and loses nothing");
+                    append += 1;
+                }
+                other => panic!("{other:?} was never sent"),
+            }
+        }
+    }
+    close([one, two]).await;
+}
+
+async fn a_large_batch_arrives_unharmed(harness: &mut dyn Harness) {
+    let (mut one, mut two) = (TestNode::start(harness, NodeId(1)).await, TestNode::start(harness, NodeId(2)).await);
+    let link = one.link(&mut two).await;
+    for (first, entries, bytes) in [(1, 64, 64 << 10), (65, 1, 4 << 20), (66, 4096, 10)] {
+        let message = append(first, entries, bytes);
+        link.send(message.clone());
+        let (_, received) = two.received().await;
+        assert!(received == message, "a batch of {entries} entries of {bytes} bytes arrives as it was sent");
+    }
+    close([one, two]).await;
+}
+
+async fn a_full_queue_drops_and_never_waits(harness: &mut dyn Harness) {
+    let (mut one, mut two) = (TestNode::start(harness, NodeId(1)).await, TestNode::start(harness, NodeId(2)).await);
+    let link = one.link(&mut two).await;
+    let message = append(1, 1, 1 << 20);
+    // Nothing else runs meanwhile, so nothing can drain: what is not dropped is kept.
+    for _ in 0..500 {
+        link.send(message.clone());
+    }
+    let dropped = one.counts.dropped("queue_full");
+    assert!((100..500).contains(&dropped), "of 500 MiB at once, some is kept and most is dropped: {dropped} of 500");
+    for _ in dropped..500 {
+        two.received().await;
+    }
+    link.send(heartbeat(1));
+    assert_eq!(two.received().await.1, heartbeat(1), "the link works on after its queue was full");
+    close([one, two]).await;
+}
+
+async fn links_go_down_and_up_with_their_peer(harness: &mut dyn Harness) {
+    let mut one = TestNode::start(harness, NodeId(1)).await;
+    let mut two = TestNode::start(harness, NodeId(2)).await;
+    let link = one.link(&mut two).await;
+    for restart in 0..3 {
+        let address = two.links.local_address();
+        two.close().await;
+        one.until_down(NodeId(2)).await;
+        link.send(heartbeat(restart));
+        assert_eq!(one.counts.dropped("unconnected"), restart + 1, "without a peer, messages are dropped");
+        two = TestNode::start_at(harness, NodeId(2), address).await;
+        one.until_up(NodeId(2)).await;
+        link.send(heartbeat(restart));
+        assert_eq!(two.received().await, (NodeId(1), heartbeat(restart)), "a restarted peer is found again");
+        let back = two.link(&mut one).await;
+        back.send(heartbeat_reply(restart));
+        assert_eq!(one.received().await, (NodeId(2), heartbeat_reply(restart)), "and answers");
+    }
+    close([one, two]).await;
+}
+
+async fn nothing_is_sent_to_nobody(harness: &mut dyn Harness) {
+    let one = TestNode::start(harness, NodeId(1)).await;
+    // Port 9 is "discard"; nobody of this cluster listens there.
+    let link = one.links.link(NodeId(2), "127.0.0.1:9");
+    link.send(heartbeat(1));
+    assert_eq!(one.counts.dropped("unconnected"), 1, "a message to nobody is dropped and counted");
+    drop(link);
+    one.close().await;
+}
+
+/// A node that is nothing but its end of a network.
+pub struct TestNode {
+    /// Who it is.
+    pub id: NodeId,
+    /// Its running network.
+    pub links: Box<dyn Links>,
+    /// What its network counted.
+    pub counts: Arc<Counts>,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl TestNode {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// If its network can't be started.
+    pub async fn start(harness: &mut dyn Harness, id: NodeId) -> Self {
+        Self::start_at(harness, id, None).await
+    }
+
+    /// Starts one where it was before.
+    ///
+    /// # Panics
+    /// If its network can't be started.
+    pub async fn start_at(harness: &mut dyn Harness, id: NodeId, address: Option<SocketAddr>) -> Self {
+        let (network, cluster) = (harness.network(id, address), harness.cluster());
+        Self::on(network, &cluster, id).await
+    }
+
+    /// Starts one on a network of your own.
+    ///
+    /// # Panics
+    /// If the network can't be started.
+    pub async fn on(network: Box<dyn Network>, cluster: &str, id: NodeId) -> Self {
+        let counts = Arc::new(Counts::default());
+        let (sender, events) = mpsc::unbounded_channel();
+        let inbox = Inbox::new(move |event| {
+            let _ = sender.send(event);
+        });
+        let local = Local { cluster: cluster.to_owned(), node: id, inbox, observer: counts.clone() };
+        let links = network.start(local).await.unwrap_or_else(|error| panic!("node {id} can't start: {error}"));
+        Self { id, links, counts, events }
+    }
+
+    /// A link to a peer, once it is up.
+    pub async fn link(&mut self, peer: &mut Self) -> Rc<dyn Link> {
+        let address = peer.links.local_address().map(|address| address.to_string()).unwrap_or_default();
+        let link = self.links.link(peer.id, &address);
+        self.until_up(peer.id).await;
+        link
+    }
+
+    /// The next message and its sender. Events of links that come first are skipped.
+    pub async fn received(&mut self) -> (NodeId, Message) {
+        loop {
+            if let Event::Delivered(Delivered { from, message, .. }) = self.event().await {
+                return (from, message);
+            }
+        }
+    }
+
+    /// Waits until the link to `peer` comes up. Messages that come first are lost.
+    pub async fn until_up(&mut self, peer: NodeId) {
+        while !matches!(self.event().await, Event::LinkUp { peer: up } if up == peer) {}
+    }
+
+    /// Waits until the link to `peer` goes down. Messages that come first are lost.
+    pub async fn until_down(&mut self, peer: NodeId) {
+        while !matches!(self.event().await, Event::LinkDown { peer: down } if down == peer) {}
+    }
+
+    /// The next event.
+    ///
+    /// # Panics
+    /// If none comes in time.
+    pub async fn event(&mut self) -> Event {
+        let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
+        event.ok().flatten().unwrap_or_else(|| panic!("node {} waited for an event, and none came", self.id))
+    }
+
+    /// What has happened and was not looked at yet.
+    pub fn pending(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
+    }
+
+    /// Ends it in good order.
+    ///
+    /// # Panics
+    /// If that takes longer than it may.
+    pub async fn close(self) {
+        let closing = tokio::time::timeout(Duration::from_secs(2), self.links.close());
+        assert!(closing.await.is_ok(), "node {} closes within a second", self.id);
+    }
+}
+
+async fn close(nodes: impl IntoIterator<Item = TestNode>) {
+    for node in nodes {
+        node.close().await;
+    }
+}
+
+/// Counts what a network reports, and wakes who waits for a count.
+#[derive(Debug, Default)]
+pub struct Counts {
+    counts: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    peers: Mutex<BTreeMap<(&'static str, Option<NodeId>), u64>>,
+    changed: Notify,
+}
+
+impl Counts {
+    /// How many messages were dropped for `reason`.
+    pub fn dropped(&self, reason: &'static str) -> u64 {
+        self.get("dropped", reason)
+    }
+
+    /// How many connection attempts ended with `result`.
+    pub fn connections(&self, result: &'static str) -> u64 {
+        self.get("connection", result)
+    }
+
+    /// How many connection attempts with that peer ended with `result`.
+    pub fn connections_of(&self, result: &'static str, peer: Option<NodeId>) -> u64 {
+        *self.peers.lock().unwrap_or_else(PoisonError::into_inner).get(&(result, peer)).unwrap_or(&0)
+    }
+
+    /// How many bytes of frames were received.
+    pub fn bytes_received(&self) -> u64 {
+        self.get("bytes", "received")
+    }
+
+    /// How many round-trip times were reported.
+    pub fn round_trips(&self) -> u64 {
+        self.get("round_trip", "")
+    }
+
+    /// When the certificate ends, in seconds since 1970; 0 if that was not reported.
+    pub fn certificate_expires(&self) -> u64 {
+        self.get("certificate_expires", "")
+    }
+
+    /// Waits until `what` holds.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub async fn until(&self, what: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            loop {
+                let changed = self.changed.notified();
+                if what(self) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        assert!(
+            tokio::time::timeout(PATIENCE, waiting).await.is_ok(),
+            "waited for a count, but there is only {self:?}"
+        );
+    }
+
+    fn get(&self, family: &'static str, label: &'static str) -> u64 {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).get(&(family, label)).unwrap_or(&0)
+    }
+
+    fn add(&self, family: &'static str, label: &'static str, by: u64) {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry((family, label)).or_default() += by;
+        self.changed.notify_waiters();
+    }
+}
+
+impl NetworkObserver for Counts {
+    fn bytes(&self, _: NodeId, direction: crate::network::Direction, _: crate::network::Lane, bytes: u64) {
+        let label = if direction == crate::network::Direction::Received { "received" } else { "sent" };
+        self.add("bytes", label, bytes);
+    }
+
+    fn connection(&self, peer: Option<NodeId>, result: &'static str) {
+        *self.peers.lock().unwrap_or_else(PoisonError::into_inner).entry((result, peer)).or_default() += 1;
+        self.add("connection", result, 1);
+    }
+
+    fn dropped(&self, _: Option<NodeId>, reason: &'static str) {
+        self.add("dropped", reason, 1);
+    }
+
+    fn round_trip(&self, _: NodeId, _: Duration) {
+        self.add("round_trip", "", 1);
+    }
+
+    fn certificate_expires(&self, at_unix_seconds: u64) {
+        self.add("certificate_expires", "", at_unix_seconds);
+    }
+}
+
+/// A message of the control lane.
+#[must_use]
+pub fn heartbeat(round: u64) -> Message {
+    Message { term: Term(1), body: Body::Heartbeat(Heartbeat { round, commit: Index(0) }) }
+}
+
+/// A reply on the control lane.
+#[must_use]
+pub fn heartbeat_reply(round: u64) -> Message {
+    Message { term: Term(1), body: Body::HeartbeatReply(HeartbeatReply { round }) }
+}
+
+/// A message of the append lane whose bulk is not log records.
+#[must_use]
+pub fn proposal(name: u64, bytes: u32) -> Message {
+    let payloads = Bytes::from(vec![name as u8; bytes as usize]);
+    Message { term: Term(1), body: Body::Propose(Propose { commands: vec![(name, bytes)], payloads }) }
+}
+
+/// A message of the append lane with a batch of entries of so many bytes each.
+#[must_use]
+pub fn append(first: u64, entries: u64, bytes: usize) -> Message {
+    let mut builder = BatchBuilder::new(crc32c::crc32c_append, Term(1), Index(first), 0, 0);
+    for entry in 0..entries {
+        let payload: Vec<u8> = (0..bytes).map(|at| (at as u64 * 31 + entry) as u8).collect();
+        builder.push(Kind::Command, &payload);
+    }
+    let previous = EntryId::new(Term(u64::from(first > 1)), Index(first - 1));
+    let batch = builder.finish();
+    Message { term: Term(1), body: Body::Append(Append { epoch: 1, previous, commit: Index(0), batch }) }
+}

@@ -1,0 +1,135 @@
+//! Lets peers in, once it is proved who they are.
+//!
+//! In order: TLS demands a certificate of the cluster's authority; the certificate must name a node of this cluster,
+//! other than this one; the hellos must claim that same node and a protocol spoken here. Whoever fails is told an error
+//! code, counted, and logged, though not once an attempt.
+
+use super::{
+    endpoint::{Close, Shared},
+    hello::{Opened, Refusal, hear, judge, say},
+    lanes::Carrier,
+    peer_link::PeerSeen,
+};
+use crate::{identity::identity_of, network::Lane};
+use quinn::{Connection, Endpoint, Incoming};
+use quorate_raft::NodeId;
+use rustls::pki_types::CertificateDer;
+use std::{rc::Rc, time::Duration};
+use tokio::{task::spawn_local, time::Instant};
+
+/// Handshakes that may be under way at a time; attempts beyond it are turned away unread.
+const HANDSHAKES_MAX: usize = 64;
+/// Above this many, a stranger must first show that it receives at the address that it sends from.
+const HANDSHAKES_TRUSTING: usize = 16;
+/// From the first packet to the last hello.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Accepts until the endpoint closes.
+pub(super) async fn accept(shared: Rc<Shared>, endpoint: Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        let remote = incoming.remote_address();
+        if shared.handshakes.get() >= HANDSHAKES_MAX {
+            incoming.refuse();
+            shared.refused(None, "refused_busy", remote, "too many handshakes are under way");
+        } else if shared.handshakes.get() >= HANDSHAKES_TRUSTING && incoming.may_retry() {
+            // It comes back with a token, or was never there.
+            let _ = incoming.retry();
+        } else {
+            shared.handshakes.set(shared.handshakes.get() + 1);
+            spawn_local(admit(Rc::clone(&shared), incoming));
+        }
+    }
+}
+
+async fn admit(shared: Rc<Shared>, incoming: Incoming) {
+    let remote = incoming.remote_address();
+    let handshake = async {
+        let connection = incoming.accept().map_err(Refusal::from)?.await.map_err(Refusal::from)?;
+        let mut proved = None;
+        match introduce(&shared, &connection, &mut proved).await {
+            Ok((peer, incarnation, lanes)) => Ok((peer, incarnation, lanes, connection)),
+            Err(refusal) => {
+                connection.close(refusal.close.code(), refusal.why.as_bytes());
+                Err((proved, refusal))
+            }
+        }
+    };
+    let late = || (None, Refusal::protocol("the handshake took too long"));
+    let admitted = tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await.unwrap_or_else(|_| Err(late()));
+    shared.handshakes.set(shared.handshakes.get() - 1);
+    match admitted {
+        Ok((peer, incarnation, lanes, connection)) => welcome(&shared, peer, incarnation, lanes, connection),
+        Err((proved, refusal)) => shared.refused(proved, refusal.result, remote, &refusal.why),
+    }
+}
+
+impl From<Refusal> for (Option<NodeId>, Refusal) {
+    fn from(refusal: Refusal) -> Self {
+        (None, refusal)
+    }
+}
+
+/// Proves who it is and hears and says the hellos. `proved` is who it is, as soon as that is known.
+async fn introduce(
+    shared: &Shared,
+    connection: &Connection,
+    proved: &mut Option<NodeId>,
+) -> Result<(NodeId, u64, [Opened; 2]), Refusal> {
+    let peer = identify(shared, connection)?;
+    *proved = Some(peer);
+    if shared.offences.borrow().blocks(peer, Instant::now()) {
+        let why = "it sent malformed bytes a moment ago".to_owned();
+        return Err(Refusal { result: "refused_back_off", close: Close::BackOff, why });
+    }
+    // Streams are accepted in the order of their numbers: 0 is the control lane, 1 the append lane.
+    let (control, incarnation) = lane(shared, connection, Lane::Control, peer).await?;
+    let (append, _) = lane(shared, connection, Lane::Append, peer).await?;
+    Ok((peer, incarnation, [control, append]))
+}
+
+fn identify(shared: &Shared, connection: &Connection) -> Result<NodeId, Refusal> {
+    let certificates = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let certificate = certificates.as_ref().and_then(|chain| chain.first());
+    let identity = identity_of(certificate.ok_or_else(|| Refusal::identity("it shows no certificate"))?)
+        .map_err(Refusal::identity)?;
+    if identity.cluster != shared.hello.cluster {
+        let (theirs, ours) = (identity.cluster, &shared.hello.cluster);
+        return Err(Refusal::identity(format!("its certificate is of cluster {theirs:?}, this is {ours:?}")));
+    }
+    if identity.node == shared.hello.node {
+        return Err(Refusal::identity(format!("its certificate is of node {}, which is this node", identity.node)));
+    }
+    Ok(identity.node)
+}
+
+async fn lane(shared: &Shared, connection: &Connection, lane: Lane, peer: NodeId) -> Result<(Opened, u64), Refusal> {
+    let (send, recv) = connection.accept_bi().await?;
+    let (hello, mut opened) = hear(lane, send, recv, shared.limits).await?;
+    judge(&hello, &shared.hello.cluster, peer)?;
+    if lane == Lane::Control {
+        let _ = opened.send.set_priority(super::CONTROL_PRIORITY);
+    }
+    say(&mut opened.send, shared).await?;
+    Ok((opened, hello.incarnation))
+}
+
+/// From now on replies to `peer` go out here, and what it sends is delivered. Takes the place of an older connection.
+fn welcome(shared: &Rc<Shared>, peer: NodeId, incarnation: u64, lanes: [Opened; 2], connection: Connection) {
+    shared.observer.connection(Some(peer), "accepted");
+    let carrier = Carrier::start(shared, peer, connection, lanes);
+    let older = shared.accepted.borrow_mut().insert(peer, Rc::clone(&carrier));
+    if let Some(older) = older {
+        older.close(Close::Replaced);
+    }
+    if let Some(link) = shared.links.borrow().get(&peer) {
+        link.do_send(PeerSeen { incarnation });
+    }
+    let shared = Rc::clone(shared);
+    spawn_local(async move {
+        carrier.connection.closed().await;
+        let mut accepted = shared.accepted.borrow_mut();
+        if accepted.get(&peer).is_some_and(|current| Rc::ptr_eq(current, &carrier)) {
+            accepted.remove(&peer);
+        }
+    });
+}

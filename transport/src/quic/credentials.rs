@@ -1,0 +1,156 @@
+//! The files that make a node itself: authority, certificate, key. Read once, checked before anything is bound to them.
+
+use crate::{
+    identity::{Identity, check_cluster, identity_of, node_name},
+    network::NetworkError,
+};
+use quorate_raft::NodeId;
+use rustls::{
+    RootCertStore,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    sign::CertifiedKey,
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use x509_parser::prelude::FromDer;
+
+/// What a node proves itself with.
+pub(super) struct Credentials {
+    pub(super) roots: Arc<RootCertStore>,
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+    /// Who the certificate says that this node is.
+    pub(super) identity: Identity,
+    /// When it ends: seconds since 1970.
+    pub(super) expires_unix_seconds: u64,
+    provider: Arc<CryptoProvider>,
+    certificate_path: PathBuf,
+    authority_path: PathBuf,
+}
+
+impl Credentials {
+    /// Reads and checks the files, down to whether certificate and key belong together.
+    pub(super) fn load(
+        authority: &Path,
+        certificate: &Path,
+        key: &Path,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, NetworkError> {
+        let mut roots = RootCertStore::empty();
+        for root in certificates(authority)? {
+            roots.add(root).map_err(|error| {
+                failed(authority, format_args!("not a usable authority ({error}): give the cluster's ca.pem"))
+            })?;
+        }
+        let chain = certificates(certificate)?;
+        check_private(key)?;
+        let key_der = PrivateKeyDer::from_pem_slice(&read(key)?)
+            .map_err(|_| failed(key, "holds no private key in PEM: give the key made with the certificate"))?;
+        CertifiedKey::from_der(chain.clone(), key_der.clone_key(), &provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                failed(key, format_args!("is not the key of {}: give the one made with it", certificate.display()))
+            }
+            other => failed(key, format_args!("can't be used ({other}): make a new certificate and key")),
+        })?;
+        let identity = identity_of(&chain[0]).map_err(|what| {
+            failed(certificate, format_args!("{what}: give a node's certificate, made by `quorate-kv certs`"))
+        })?;
+        let expires_unix_seconds = check_validity(certificate, &chain[0])?;
+        let (certificate_path, authority_path) = (certificate.to_owned(), authority.to_owned());
+        let roots = Arc::new(roots);
+        Ok(Self {
+            roots,
+            chain,
+            key: key_der,
+            identity,
+            expires_unix_seconds,
+            provider,
+            certificate_path,
+            authority_path,
+        })
+    }
+
+    /// Checks that they are those of `node` in `cluster`, and that its peers, who trust the same authority, will agree.
+    pub(super) fn check(&self, cluster: &str, node: NodeId) -> Result<(), NetworkError> {
+        check_cluster(cluster).map_err(NetworkError)?;
+        let Identity { node: certified, cluster: of } = &self.identity;
+        if (*certified, of.as_str()) != (node, cluster) {
+            return Err(failed(
+                &self.certificate_path,
+                format_args!(
+                    "is of node {certified} in cluster {of:?}, but this is node {node} in {cluster:?}: give its own"
+                ),
+            ));
+        }
+        // Looked at as a peer will look at it: one that this very node would refuse is of no use.
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| failed(&self.authority_path, format_args!("not a usable authority: {error}")))?;
+        let name = ServerName::try_from(node_name(node, cluster)).map_err(|error| NetworkError(error.to_string()))?;
+        verifier.verify_server_cert(&self.chain[0], &self.chain[1..], &name, &[], UnixTime::now()).map_err(
+            |error| {
+                let authority = self.authority_path.display();
+                failed(
+                    &self.certificate_path,
+                    format_args!("peers that trust {authority} will refuse it ({error}): give one that it issued"),
+                )
+            },
+        )?;
+        Ok(())
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetworkError> {
+    let pem = read(path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(failed(path, "holds no certificate in PEM: give one made by `quorate-kv certs`")),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, NetworkError> {
+    fs::read(path)
+        .map_err(|error| failed(path, format_args!("can't be read ({error}): check the path and its permissions")))
+}
+
+/// A key that others can read is no secret.
+fn check_private(path: &Path) -> Result<(), NetworkError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let metadata = fs::metadata(path).map_err(|error| {
+            failed(path, format_args!("can't be read ({error}): check the path and its permissions"))
+        })?;
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(failed(path, format_args!("the key is readable by others (mode {mode:04o}): chmod 600 it")));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
+fn check_validity(path: &Path, certificate: &[u8]) -> Result<u64, NetworkError> {
+    let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(certificate)
+        .map_err(|_| failed(path, "can't be parsed: make a new one"))?;
+    let validity = parsed.validity();
+    let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+    if now > validity.not_after.timestamp() {
+        return Err(failed(path, format_args!("expired at {}: issue a new one", validity.not_after)));
+    }
+    if now < validity.not_before.timestamp() {
+        return Err(failed(path, format_args!("begins only at {}: check this machine's clock", validity.not_before)));
+    }
+    Ok(u64::try_from(validity.not_after.timestamp()).unwrap_or(0))
+}
+
+fn failed(path: &Path, what: impl std::fmt::Display) -> NetworkError {
+    NetworkError(format!("{}: {what}", path.display()))
+}

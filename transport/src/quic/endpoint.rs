@@ -1,0 +1,194 @@
+//! The running network: what its tasks share, and how it starts and ends.
+
+use super::{
+    Quic, acceptor,
+    lanes::Carrier,
+    peer_link::{PeerLink, QuicLink, Stop},
+    restraint::{Offences, Quiet},
+    settings,
+};
+use crate::{
+    codec::{Hello, Limits, VERSION},
+    network::{Inbox, Link, Links, Local, LocalFuture, NetworkError, NetworkObserver},
+};
+use actix::Addr;
+use quinn::{Endpoint, Runtime, TokioRuntime, VarInt};
+use quorate_raft::NodeId;
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Binds the socket and begins to accept.
+pub(super) fn start(quic: Quic, local: Local) -> Result<QuicLinks, NetworkError> {
+    quic.check(&local.cluster, local.node)?;
+    let socket = TokioRuntime
+        .wrap_udp_socket(settings::socket(quic.options.listen)?)
+        .map_err(|error| NetworkError(format!("UDP {}: {error}", quic.options.listen)))?;
+    let held = Arc::downgrade(&socket);
+    let endpoint = Endpoint::new_with_abstract_socket(quic.endpoint, Some(quic.server), socket, Arc::new(TokioRuntime))
+        .map_err(|error| NetworkError(format!("UDP {}: {error}", quic.options.listen)))?;
+    let local_address = endpoint.local_addr().ok();
+    local.observer.certificate_expires(quic.credentials.expires_unix_seconds);
+    let hello = Hello {
+        cluster: local.cluster,
+        node: local.node,
+        incarnation: rand::random(),
+        protocol_min: VERSION,
+        protocol_max: VERSION,
+        machine_version: quic.options.machine_version,
+    };
+    let shared = Rc::new(Shared {
+        endpoint: RefCell::new(Some(endpoint.clone())),
+        client: quic.client,
+        hello,
+        limits: quic.options.limits,
+        frame_timeout: quic.options.frame_timeout,
+        inbox: local.inbox,
+        observer: local.observer,
+        accepted: RefCell::default(),
+        links: RefCell::default(),
+        offences: RefCell::default(),
+        quiet: RefCell::default(),
+        handshakes: Cell::new(0),
+    });
+    tokio::task::spawn_local(acceptor::accept(Rc::clone(&shared), endpoint));
+    Ok(QuicLinks { shared, local_address, socket: held })
+}
+
+/// Why this side closes a connection: the application error code that the peer sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Close {
+    /// The node stops, or the link is no longer wanted.
+    Goodbye = 0,
+    /// A newer connection of the same peer took its place.
+    Replaced = 1,
+    /// The certificate or the hello names somebody who may not speak here.
+    Identity = 2,
+    /// No hello in time, or one of another protocol.
+    Protocol = 3,
+    /// Bytes that are not frames.
+    Malformed = 4,
+    /// A frame was begun and not ended in time.
+    Stalled = 5,
+    /// It sent malformed bytes a moment ago.
+    BackOff = 6,
+}
+
+impl Close {
+    pub(super) fn code(self) -> VarInt {
+        VarInt::from_u32(self as u32)
+    }
+}
+
+/// What the acceptor, the links and the lanes' tasks share on the node's thread.
+pub(super) struct Shared {
+    /// Gone once the network is closed.
+    endpoint: RefCell<Option<Endpoint>>,
+    pub(super) client: quinn::ClientConfig,
+    /// What this node says of itself.
+    pub(super) hello: Hello,
+    pub(super) limits: Limits,
+    pub(super) frame_timeout: Duration,
+    pub(super) inbox: Inbox,
+    pub(super) observer: Arc<dyn NetworkObserver>,
+    /// The connection that each peer dialled: at most one a peer, so bounded by the certificates that were issued.
+    pub(super) accepted: RefCell<BTreeMap<NodeId, Rc<Carrier>>>,
+    pub(super) links: RefCell<BTreeMap<NodeId, Addr<PeerLink>>>,
+    pub(super) offences: RefCell<Offences>,
+    quiet: RefCell<Quiet>,
+    /// Handshakes under way on accepted connections.
+    pub(super) handshakes: Cell<usize>,
+}
+
+impl Shared {
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
+        self.endpoint.borrow().clone()
+    }
+
+    /// Counts a connection that was not made or not let in, and says why in one line, now and then.
+    pub(super) fn refused(&self, peer: Option<NodeId>, result: &'static str, remote: SocketAddr, why: &str) {
+        self.observer.connection(peer, result);
+        if let Some(kept_out) = self.quiet.borrow_mut().may_log(result, peer, Instant::now()) {
+            tracing::warn!(%remote, peer = peer.map(|peer| peer.0), kept_out, "{result}: {}", one_line(why));
+        }
+    }
+
+    /// `peer` sent what is not a frame: counts it, says so now and then, and turns a deaf ear to the peer for a while.
+    pub(super) fn offended(&self, peer: NodeId, why: &str) {
+        self.observer.dropped(Some(peer), "malformed");
+        let now = Instant::now();
+        self.offences.borrow_mut().punish(peer, now);
+        if let Some(kept_out) = self.quiet.borrow_mut().may_log("malformed", Some(peer), now) {
+            tracing::warn!(peer = peer.0, kept_out, "disconnected for malformed bytes: {}", one_line(why));
+        }
+    }
+
+    fn shut(&self) {
+        for (_, link) in std::mem::take(&mut *self.links.borrow_mut()) {
+            link.do_send(Stop);
+        }
+        if let Some(endpoint) = &*self.endpoint.borrow() {
+            endpoint.close(Close::Goodbye.code(), b"goodbye");
+        }
+    }
+}
+
+/// The running network, as its node holds it. Dropping it ends it, without waiting for the goodbyes to leave.
+pub(super) struct QuicLinks {
+    shared: Rc<Shared>,
+    local_address: Option<SocketAddr>,
+    socket: Weak<dyn quinn::AsyncUdpSocket>,
+}
+
+impl QuicLinks {
+    /// For goodbyes to leave, and for the socket to be let go.
+    const CLOSE_WITHIN: Duration = Duration::from_millis(900);
+}
+
+impl Links for QuicLinks {
+    fn link(&self, peer: NodeId, address: &str) -> Rc<dyn Link> {
+        Rc::new(QuicLink::start(Rc::clone(&self.shared), peer, address))
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.local_address
+    }
+
+    fn close(&self) -> LocalFuture<()> {
+        self.shared.shut();
+        let (shared, socket) = (Rc::clone(&self.shared), Weak::clone(&self.socket));
+        Box::pin(async move {
+            let ended = async {
+                let endpoint = shared.endpoint.borrow_mut().take();
+                if let Some(endpoint) = endpoint {
+                    endpoint.wait_idle().await;
+                }
+                // Nothing tells when the endpoint's driver has let go of the socket, but it takes only a few turns; who
+                // starts on the same port next should find it free.
+                while socket.strong_count() > 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let _ = tokio::time::timeout(Self::CLOSE_WITHIN, ended).await;
+        })
+    }
+}
+
+impl Drop for QuicLinks {
+    fn drop(&mut self) {
+        self.shared.shut();
+        self.shared.endpoint.borrow_mut().take();
+    }
+}
+
+/// What a peer said, fit for a log: one line, of bounded length, with nothing that a terminal would obey.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

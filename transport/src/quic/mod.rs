@@ -1,0 +1,125 @@
+//! QUIC with mutual TLS: how nodes talk across machines.
+//!
+//! Owns one UDP socket, the connections on it and the peers' identities. Knows nothing of Raft beyond the shape of a
+//! message. The node talks to it through [`Network`], [`Links`] and [`Link`]; it talks back through the inbox.
+//!
+//! # Who dials whom
+//!
+//! Every node dials every peer ([`peer_link`]) and accepts every peer ([`acceptor`]), so two nodes have two connections.
+//! Requests go out on the connection that the sender dialled. Replies go back on the connection that the asker dialled,
+//! where they share packets with the acknowledgements; on the sender's own if that one is missing.
+//!
+//! # Lanes
+//!
+//! A connection has two long-lived bidirectional streams, opened by the dialler: stream 0 is the control lane, which
+//! goes first whenever both have something to send; stream 1 is the append lane. Each direction of each begins with a
+//! [`Hello`](crate::codec::Hello). What is sent waits in a bounded queue a lane ([`lanes`]), next to the connection that
+//! it belongs to: the mailbox of an actor has no bound, so messages do not pass through one.
+//!
+//! # Identity
+//!
+//! A certificate of the cluster's authority is the condition, its name `n<id>.<cluster>.quorate.internal` is the
+//! identity. The dialler's TLS checks that name as any client does; the acceptor reads it from the verified certificate.
+//! A hello that claims something else is refused.
+
+mod acceptor;
+mod credentials;
+mod endpoint;
+mod hello;
+mod lanes;
+mod peer_link;
+mod restraint;
+mod settings;
+
+use crate::{
+    codec::Limits,
+    network::{Links, Local, LocalFuture, Network, NetworkError},
+};
+use credentials::Credentials;
+use quorate_raft::NodeId;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// The control lane's streams go before the append lane's, whose priority is 0.
+const CONTROL_PRIORITY: i32 = 1;
+
+/// Where to listen and what to prove oneself with.
+#[derive(Clone, Debug)]
+pub struct QuicOptions {
+    /// The UDP address on which this node accepts, and from which it dials. Port 0: the system chooses.
+    pub listen: SocketAddr,
+    /// The certificate of the cluster's authority, PEM.
+    pub ca: PathBuf,
+    /// This node's certificate, PEM, the node's own first if it is a chain.
+    pub cert: PathBuf,
+    /// Its key, PEM; must be readable by its owner alone.
+    pub key: PathBuf,
+    /// The version of this node's state machine, as told to peers. Default: 0.
+    pub machine_version: u32,
+    /// The longest frames. Default: see [`Limits`].
+    pub limits: Limits,
+    /// How long a frame may take from its first byte to its last. Default: 10 s, which a frame of the greatest length
+    /// makes at 3.4 MB/s; a peer that begins frames and does not end them is disconnected.
+    pub frame_timeout: Duration,
+}
+
+impl QuicOptions {
+    /// These files and this address, and defaults for the rest.
+    pub fn new(listen: SocketAddr, ca: impl Into<PathBuf>, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        let (ca, cert, key) = (ca.into(), cert.into(), key.into());
+        Self {
+            listen,
+            ca,
+            cert,
+            key,
+            machine_version: 0,
+            limits: Limits::default(),
+            frame_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The network of QUIC.
+pub struct Quic {
+    options: QuicOptions,
+    credentials: Credentials,
+    client: quinn::ClientConfig,
+    server: quinn::ServerConfig,
+    endpoint: quinn::EndpointConfig,
+}
+
+impl Quic {
+    /// Loads and checks the files. Opens no socket.
+    ///
+    /// # Errors
+    /// In one line, naming the file and the remedy: it is missing or unreadable, is not what it should be, the key is
+    /// readable by others or belongs to another certificate, the certificate names no node or has expired.
+    pub fn new(options: QuicOptions) -> Result<Self, NetworkError> {
+        let provider = settings::provider();
+        let credentials = Credentials::load(&options.ca, &options.cert, &options.key, provider.clone())?;
+        let client = settings::client(&credentials, provider.clone())?;
+        let server = settings::server(&credentials, provider)?;
+        let endpoint = settings::endpoint(&credentials)?;
+        Ok(Self { options, credentials, client, server, endpoint })
+    }
+
+    /// Whether the certificate is the one of `node` in `cluster`, and one that peers will accept. Starting checks it too.
+    ///
+    /// # Errors
+    /// In one line that names the file: it is of another node or cluster, or of another authority.
+    pub fn check(&self, cluster: &str, node: NodeId) -> Result<(), NetworkError> {
+        self.credentials.check(cluster, node)
+    }
+}
+
+impl Network for Quic {
+    fn start(self: Box<Self>, local: Local) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
+        Box::pin(async move { endpoint::start(*self, local).map(|links| Box::new(links) as Box<dyn Links>) })
+    }
+}
+
+/// Shows no key.
+impl std::fmt::Debug for Quic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Quic").field("options", &self.options).finish_non_exhaustive()
+    }
+}

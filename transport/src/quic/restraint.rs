@@ -1,0 +1,134 @@
+//! Patience, measured: how long to wait before dialling again, whom not to listen to for a while, and what not to log
+//! again. All of it is bounded by the number of nodes that hold a certificate of the cluster.
+
+use quorate_raft::NodeId;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::Instant;
+
+/// How long to wait before the next attempt: exponential, with jitter, bounded.
+#[derive(Debug, Default)]
+pub(super) struct BackOff {
+    failures: u32,
+}
+
+impl BackOff {
+    /// After the first failure, on average.
+    pub(super) const FIRST: Duration = Duration::from_millis(20);
+    /// After many.
+    pub(super) const LONGEST: Duration = Duration::from_secs(1);
+
+    /// The next pause. `random` lies in `0.0..1.0`, and spreads it from half the full pause to all of it.
+    pub(super) fn next(&mut self, random: f64) -> Duration {
+        let full = Self::FIRST.saturating_mul(1 << self.failures.min(16)).min(Self::LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        full.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+    }
+
+    /// It worked, and went on working.
+    pub(super) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// Peers that sent malformed bytes, and until when they are not listened to.
+#[derive(Debug, Default)]
+pub(super) struct Offences {
+    of: BTreeMap<NodeId, Offence>,
+}
+
+#[derive(Debug)]
+struct Offence {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Offences {
+    const FIRST: Duration = Duration::from_millis(200);
+    const LONGEST: Duration = Duration::from_secs(10);
+
+    /// `peer` did it (again).
+    pub(super) fn punish(&mut self, peer: NodeId, now: Instant) {
+        let before = self.of.get(&peer).filter(|offence| now < offence.until + Self::LONGEST);
+        let pause = before.map_or(Self::FIRST, |offence| (offence.pause * 2).min(Self::LONGEST));
+        self.of.insert(peer, Offence { until: now + pause, pause });
+    }
+
+    /// Whether `peer` is not listened to now.
+    pub(super) fn blocks(&self, peer: NodeId, now: Instant) -> bool {
+        self.of.get(&peer).is_some_and(|offence| now < offence.until)
+    }
+}
+
+/// Lets a line of a kind into the log once in a while, however often there is cause.
+#[derive(Debug, Default)]
+pub(super) struct Quiet {
+    kinds: BTreeMap<(&'static str, Option<NodeId>), (Instant, u64)>,
+}
+
+impl Quiet {
+    /// One line of a kind about a peer in this time.
+    const EVERY: Duration = Duration::from_secs(10);
+
+    /// Whether to log now; if so, how many lines were kept out since the last.
+    pub(super) fn may_log(&mut self, kind: &'static str, peer: Option<NodeId>, now: Instant) -> Option<u64> {
+        match self.kinds.get_mut(&(kind, peer)) {
+            Some((last, kept_out)) if now < *last + Self::EVERY => {
+                *kept_out += 1;
+                None
+            }
+            logged => {
+                let kept_out = logged.map_or(0, |(_, kept_out)| *kept_out);
+                self.kinds.insert((kind, peer), (now, 0));
+                Some(kept_out)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: NodeId = NodeId(2);
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_a_success_ends_them() {
+        let mut back_off = BackOff::default();
+        let pauses: Vec<_> = (0..40).map(|_| back_off.next(1.0)).collect();
+        assert_eq!(pauses[0], BackOff::FIRST);
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses[39], BackOff::LONGEST);
+        back_off.reset();
+        assert_eq!(back_off.next(1.0), BackOff::FIRST);
+    }
+
+    #[test]
+    fn jitter_never_makes_a_pause_shorter_than_half() {
+        for random in [0.0, 0.3, 0.999] {
+            let pause = BackOff::default().next(random);
+            assert!(pause >= BackOff::FIRST / 2 && pause <= BackOff::FIRST);
+        }
+    }
+
+    #[test]
+    fn an_offender_is_blocked_for_longer_each_time() {
+        let (mut offences, start) = (Offences::default(), Instant::now());
+        offences.punish(PEER, start);
+        assert!(offences.blocks(PEER, start));
+        assert!(!offences.blocks(PEER, start + Offences::FIRST));
+        offences.punish(PEER, start + Offences::FIRST);
+        assert!(offences.blocks(PEER, start + Offences::FIRST * 2));
+        assert!(!offences.blocks(NodeId(3), start));
+    }
+
+    #[test]
+    fn a_hammering_peer_gets_one_line_and_the_next_tells_how_many_it_stands_for() {
+        let (mut quiet, start) = (Quiet::default(), Instant::now());
+        assert_eq!(quiet.may_log("refused", None, start), Some(0));
+        for _ in 0..1000 {
+            assert_eq!(quiet.may_log("refused", None, start), None);
+        }
+        assert_eq!(quiet.may_log("refused", Some(PEER), start), Some(0));
+        assert_eq!(quiet.may_log("refused", None, start + Quiet::EVERY), Some(1000));
+    }
+}

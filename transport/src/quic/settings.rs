@@ -1,0 +1,196 @@
+//! How QUIC and TLS are set up. Every parameter that matters is set here with its reason, none left to a default made for
+//! the open internet.
+
+use super::credentials::Credentials;
+use crate::network::NetworkError;
+use quinn::{
+    AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
+    MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt, congestion::CubicConfig,
+    crypto::rustls::QuicClientConfig, crypto::rustls::QuicServerConfig,
+};
+use rand::RngCore;
+use ring::{hkdf, hmac};
+use rustls::{
+    CipherSuite, client::Resumption, crypto::CryptoProvider, server::NoServerSessionStorage,
+    server::WebPkiClientVerifier, version::TLS13,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+/// What both sides must ask for in the TLS handshake.
+pub(super) const ALPN: &[u8] = b"quorate/1";
+
+/// How long a peer may be silent before its connection is given up. Raft finds a dead leader long before; this only
+/// says when a link is called down where not even a reset comes back.
+const IDLE_TIMEOUT_MS: u32 = 3_000;
+/// Several keep-alives fit into the idle timeout.
+const KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// Before the first measurement. 333 ms is the default, and the first loss would cost a second.
+const INITIAL_RTT: Duration = Duration::from_millis(5);
+/// How long a peer may hold an acknowledgement back. 25 ms is the default, and every probe for a lost packet would wait
+/// for it. Replies usually carry the acknowledgement anyway, so this rarely costs a packet.
+const MAX_ACK_DELAY: Duration = Duration::from_millis(2);
+/// Acknowledge after so many packets, at the latest: under load, fewer packets go back for nothing.
+const ACK_EVERY_PACKETS: u32 = 8;
+/// The congestion window to begin with: nodes stand in one network, and the first append should not crawl.
+const INITIAL_WINDOW_BYTES: u64 = 256 << 10;
+/// Unread bytes that a peer may have under way on one lane. Must exceed bandwidth x delay: 8 MiB carries 8 GB/s at 1 ms.
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+/// The same on all lanes together: both lanes' windows fit, so a full append lane never holds the control lane back.
+const CONNECTION_WINDOW_BYTES: u32 = 2 * STREAM_WINDOW_BYTES;
+/// Bytes written and not yet acknowledged, on all lanes of a connection; beyond that the lane's own bounded queue fills.
+const SEND_WINDOW_BYTES: u64 = 16 << 20;
+/// A control and an append lane. Nobody opens more.
+const LANES: u32 = 2;
+/// The longest datagram tried for. Path discovery finds what fits: jumbo frames where there are some.
+const DATAGRAM_BYTES_MAX: u16 = 8952;
+/// What the kernel is asked to hold for the socket each way; it grants up to its own limit (`net.core.rmem_max`).
+const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+/// Connection attempts that wait to be looked at. A cluster has a handful of nodes; the rest is refused unseen.
+const INCOMING_MAX: usize = 64;
+/// Bytes that may arrive on an attempt before it is looked at: there is no early data, so next to none.
+const INCOMING_BYTES: u64 = 64 << 10;
+/// At most one answer "I don't know this connection" in this time. It is what tells peers of a restart at once.
+const RESET_INTERVAL: Duration = Duration::from_millis(2);
+
+/// The provider of all cryptography here: ring, with the cheapest suite first.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    let mut provider = rustls::crypto::ring::default_provider();
+    // AES-128 is as good as any here and a fifth cheaper a byte than AES-256.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
+}
+
+/// How this node dials. The standard verifier holds the peer's certificate against the name that is dialled.
+pub(super) fn client(credentials: &Credentials, provider: Arc<CryptoProvider>) -> Result<ClientConfig, NetworkError> {
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(unusable)?
+        .with_root_certificates(Arc::clone(&credentials.roots))
+        .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())
+        .map_err(unusable)?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    // No early data, which could be replayed; no resumption, so that every connection shows a certificate.
+    tls.enable_early_data = false;
+    tls.resumption = Resumption::disabled();
+    let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(unusable)?));
+    client.transport_config(transport());
+    Ok(client)
+}
+
+/// How this node accepts: nobody without a certificate of the cluster's authority.
+pub(super) fn server(credentials: &Credentials, provider: Arc<CryptoProvider>) -> Result<ServerConfig, NetworkError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&credentials.roots), Arc::clone(&provider))
+        .build()
+        .map_err(unusable)?;
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(unusable)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(credentials.chain.clone(), credentials.key.clone_key())
+        .map_err(unusable)?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.max_early_data_size = 0;
+    tls.send_tls13_tickets = 0;
+    tls.session_storage = Arc::new(NoServerSessionStorage {});
+    let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).map_err(unusable)?));
+    server
+        .transport_config(transport())
+        .migration(false) // nodes do not wander
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BYTES)
+        .incoming_buffer_size_total(INCOMING_BYTES * INCOMING_MAX as u64);
+    Ok(server)
+}
+
+/// The endpoint's own settings. The reset key is derived from the node's private key, so that the node that comes up
+/// again after a crash can still tell its peers that their connections are gone.
+pub(super) fn endpoint(credentials: &Credentials) -> Result<EndpointConfig, NetworkError> {
+    let mut reset_key = [0u8; 32];
+    hkdf::Salt::new(hkdf::HKDF_SHA256, b"quorate")
+        .extract(credentials.key.secret_der())
+        .expand(&[b"stateless reset"], hkdf::HKDF_SHA256)
+        .and_then(|key| key.fill(&mut reset_key))
+        .map_err(|_| NetworkError("deriving the stateless reset key failed: make a new key".into()))?;
+    let mut endpoint = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset_key)));
+    endpoint
+        .cid_generator(|| Box::new(RandomIds))
+        .min_reset_interval(RESET_INTERVAL)
+        .max_udp_payload_size(DATAGRAM_BYTES_MAX)
+        .map_err(unusable)?;
+    Ok(endpoint)
+}
+
+/// The one UDP socket.
+pub(super) fn socket(listen: SocketAddr) -> Result<UdpSocket, NetworkError> {
+    let bind = || {
+        let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
+        if listen.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        // More is better and less works: the kernel's limit is the operator's business.
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+        socket.set_nonblocking(true)?;
+        socket.bind(&listen.into())?;
+        Ok(UdpSocket::from(socket))
+    };
+    bind().map_err(|error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            NetworkError(format!("UDP {listen}: the port is taken: stop what uses it or listen on another"))
+        }
+        _ => NetworkError(format!("UDP {listen}: can't listen ({error}): listen on an address of this machine")),
+    })
+}
+
+fn transport() -> Arc<TransportConfig> {
+    let mut acks = AckFrequencyConfig::default();
+    acks.max_ack_delay(Some(MAX_ACK_DELAY)).ack_eliciting_threshold(ACK_EVERY_PACKETS.into());
+    let mut cubic = CubicConfig::default();
+    cubic.initial_window(INITIAL_WINDOW_BYTES);
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(DATAGRAM_BYTES_MAX);
+    let mut transport = TransportConfig::default();
+    transport
+        .ack_frequency_config(Some(acks))
+        .congestion_controller_factory(Arc::new(cubic))
+        .mtu_discovery_config(Some(discovery))
+        .initial_rtt(INITIAL_RTT)
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .max_concurrent_bidi_streams(LANES.into())
+        .max_concurrent_uni_streams(0u32.into())
+        .stream_receive_window(STREAM_WINDOW_BYTES.into())
+        .receive_window(CONNECTION_WINDOW_BYTES.into())
+        .send_window(SEND_WINDOW_BYTES)
+        .datagram_receive_buffer_size(None) // nobody sends datagrams
+        .allow_spin(false); // nobody watches
+    Arc::new(transport)
+}
+
+/// Connection ids of 8 random bytes. quinn's own kind refuses ids from before a restart, so no reset would answer them.
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut id = [0u8; 8];
+        rand::rng().fill_bytes(&mut id);
+        ConnectionId::new(&id)
+    }
+
+    fn cid_len(&self) -> usize {
+        8
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+fn unusable(error: impl std::fmt::Display) -> NetworkError {
+    NetworkError(format!("TLS can't be set up from these certificates: {error}: make new ones"))
+}

@@ -1,0 +1,81 @@
+//! Certificates and networks for tests.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+
+use quorate_raft::NodeId;
+use quorate_transport::{
+    Network, Quic, QuicOptions,
+    certificates::{Authority, Issued},
+    conformance::Harness,
+};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tempfile::TempDir;
+
+pub const CLUSTER: &str = "testing";
+
+/// Runs a test where actors can be started.
+pub fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, test)
+}
+
+/// The same, where time stands still until everybody waits for it.
+pub fn run_paused<T>(test: impl Future<Output = T>) -> T {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, test)
+}
+
+/// An authority and what it issued, in a directory of its own.
+pub struct Pki {
+    pub authority: Authority,
+    pub dir: TempDir,
+}
+
+impl Pki {
+    pub fn new() -> Self {
+        let authority = Authority::create(CLUSTER).expect("an authority");
+        let dir = tempfile::tempdir().expect("a directory");
+        authority.write(dir.path()).expect("files");
+        Self { authority, dir }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn issue(&self, node: NodeId) -> Issued {
+        self.authority.issue_node(node, &[]).expect("a certificate")
+    }
+
+    /// A node's options, its files issued at the first call.
+    pub fn options(&self, node: NodeId, listen: Option<SocketAddr>) -> QuicOptions {
+        let name = format!("node-{node}");
+        if !self.path(&format!("{name}.pem")).exists() {
+            self.issue(node).write(self.dir.path(), &name).expect("files");
+        }
+        let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let (cert, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
+        let mut options = QuicOptions::new(listen, self.path("ca.pem"), cert, key);
+        options.frame_timeout = Duration::from_millis(500);
+        options
+    }
+}
+
+impl Harness for Pki {
+    fn network(&mut self, node: NodeId, address: Option<SocketAddr>) -> Box<dyn Network> {
+        Box::new(Quic::new(self.options(node, address)).expect("a network"))
+    }
+
+    fn cluster(&self) -> String {
+        CLUSTER.into()
+    }
+}
+
+/// Writes an issued pair under another directory.
+pub fn write(issued: &Issued, dir: &Path, name: &str) {
+    issued.write(dir, name).expect("files");
+}
