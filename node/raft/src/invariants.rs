@@ -13,17 +13,37 @@ use alloc::{collections::BTreeMap, format, string::String};
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Cluster {
     leaders: BTreeMap<Term, NodeId>,
-    committed: BTreeMap<Index, Term>,
+    /// Where the log of each present leader ended when it was last looked at.
+    leading: BTreeMap<Term, EntryId>,
+    committed: BTreeMap<Index, Committed>,
+}
+
+/// An entry that some replica knew to be committed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Committed {
+    /// The entry's own term.
+    term: Term,
+    /// The term in which it was seen committed. That may be later: entries of earlier terms are committed along with one
+    /// of the current term, and a leader of a term in between, deposed and not yet aware of it, may lack them.
+    during: Term,
 }
 
 impl Cluster {
+    /// The entries that were ever seen committed, in order.
+    pub fn committed(&self) -> impl DoubleEndedIterator<Item = EntryId> {
+        self.committed.iter().map(|(index, committed)| EntryId::new(committed.term, *index))
+    }
+
     /// Checks every property on the replicas as they are now.
     ///
     /// # Errors
     /// Says which property is violated, and by whom.
     pub fn check<'a>(&mut self, replicas: impl Iterator<Item = &'a Replica> + Clone) -> Result<(), String> {
+        let leads = |term| replicas.clone().any(|replica| replica.is_leader() && replica.term() == term);
+        self.leading.retain(|term, _| leads(*term));
         for replica in replicas.clone() {
             self.election_safety(replica)?;
+            self.leader_append_only(replica)?;
             self.state_machine_safety(replica)?;
             order_of_indexes(replica)?;
         }
@@ -47,6 +67,19 @@ impl Cluster {
         }
     }
 
+    /// A leader never overwrites or deletes entries in its log; it only appends (§5.3).
+    fn leader_append_only(&mut self, replica: &Replica) -> Result<(), String> {
+        if !replica.is_leader() {
+            return Ok(());
+        }
+        let last = replica.log().last();
+        let before = self.leading.insert(replica.term(), last).unwrap_or(last);
+        if before.index < replica.log().base().index || replica.log().contains(before) {
+            return Ok(());
+        }
+        Err(format!("leader append-only: {} leads {} and no longer has {before}", replica.id(), replica.term()))
+    }
+
     /// If a server has applied an entry at an index, no other ever applies a different one there (§5.4.3).
     fn state_machine_safety(&mut self, replica: &Replica) -> Result<(), String> {
         let (mut index, commit) = (replica.log().first(), replica.commit());
@@ -54,7 +87,8 @@ impl Cluster {
             let Some(term) = replica.log().term_of(index) else {
                 return Err(format!("state machine safety: {} committed {index} without having it", replica.id()));
             };
-            let committed = *self.committed.entry(index).or_insert(term);
+            let seen = Committed { term, during: replica.term() };
+            let committed = self.committed.entry(index).or_insert(seen).term;
             if committed != term {
                 let id = replica.id();
                 return Err(format!("state machine safety: {id} committed {index} of {term}, others of {committed}"));
@@ -64,17 +98,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// An entry that is committed is in the logs of the leaders of all later terms (§5.4).
+    /// An entry that is committed in a term is in the logs of the leaders of all later terms (§5.4).
     fn leader_completeness(&self, replica: &Replica) -> Result<(), String> {
         let Role::Leader(leadership) = replica.role() else { return Ok(()) };
-        for (index, term) in &self.committed {
-            let inside = *index >= replica.log().first() && *index < leadership.first;
-            if *term < replica.term() && inside && replica.log().term_of(*index) != Some(*term) {
+        for (index, Committed { term, during }) in &self.committed {
+            if *during >= replica.term() || *index < replica.log().first() {
+                continue;
+            }
+            if *index >= leadership.first || replica.log().term_of(*index) != Some(*term) {
                 let id = replica.id();
                 return Err(format!("leader completeness: {id} leads {} without {index}@{term}", replica.term()));
-            }
-            if *term < replica.term() && *index >= leadership.first {
-                return Err(format!("leader completeness: {} began to lead below {index}@{term}", replica.id()));
             }
         }
         Ok(())

@@ -113,6 +113,8 @@ impl Log {
             Some((_, term)) if term == conflict.term => {
                 self.runs.get(run).map_or(self.last.index.next(), |(first, _)| *first)
             }
+            // Of the others of that term only `base` is left, and a follower that has it needs no snapshot.
+            _ if conflict.term == self.base.term && conflict.index <= self.base.index => self.first(),
             _ => conflict.index.max(Index(1)),
         }
     }

@@ -111,12 +111,15 @@ struct InFlight {
 }
 
 impl Progress {
+    /// An epoch that no append ever has: what an append of an earlier term is answered with.
+    pub const NO_EPOCH: u64 = 0;
+
     /// A follower of which nothing is known yet: the first append probes behind `log_last`, the leader's last entry.
     #[must_use]
     pub fn new(now: Moment, log_last: Index, credit: Credit) -> Self {
         Self {
             state: ProgressState::Probe,
-            epoch: 1,
+            epoch: Self::NO_EPOCH + 1,
             next: log_last.next(),
             matched: Index(0),
             log_last,
@@ -229,7 +232,7 @@ impl Progress {
     }
 
     /// The follower lacks `previous`; the leader's log says that they may agree just before `next`, and the follower's
-    /// log ends at `last`. Gives the new match index if the follower's log went back behind it.
+    /// log ends at `last`: they can't agree beyond any of the three. Gives the new match index if the follower's log went back behind it.
     pub fn rejected(&mut self, now: Moment, epoch: u64, previous: Index, next: Index, last: Index) -> Option<Index> {
         let expected = self.state == ProgressState::Replicate || previous.next() == self.next;
         if epoch != self.epoch || self.state == ProgressState::Snapshot || !expected {
@@ -239,7 +242,8 @@ impl Progress {
         if went_back {
             self.matched = last;
         }
-        self.probe_from(now, next.min(previous).max(self.matched.next()));
+        self.retry_after = self.credit.retry_after;
+        self.probe_from(now, next.min(previous).min(last.next()).max(self.matched.next()));
         went_back.then_some(self.matched)
     }
 

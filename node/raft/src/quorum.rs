@@ -17,6 +17,9 @@ pub fn reached(membership: &Membership, agrees: impl Fn(NodeId) -> bool) -> bool
 /// last confirmed round. A configuration without voters has reached nothing: the default.
 #[must_use]
 pub fn agreed<T: Ord + Copy + Default>(membership: &Membership, reached_by: impl Fn(NodeId) -> T) -> T {
+    if membership.incoming().is_empty() {
+        return T::default();
+    }
     halves(membership)
         .map(|voters| {
             let mut values: Vec<T> = voters.iter().map(|id| reached_by(*id)).collect();

@@ -27,6 +27,9 @@ pub struct Reads {
 }
 
 impl Reads {
+    /// A round that no leader ever opens: what a heartbeat of an earlier term is answered with.
+    pub const NO_ROUND: u64 = 0;
+
     /// A read waits for the next round.
     pub fn ask(&mut self, token: ReadToken) {
         self.asked.push(token);
@@ -51,9 +54,11 @@ impl Reads {
 
     /// `peer` answered a heartbeat of `round`.
     pub fn answered(&mut self, peer: NodeId, round: u64) {
-        let latest = self.answered.entry(peer).or_default();
-        // A round that was never opened was never answered, whatever a peer says.
-        *latest = (*latest).max(round.min(self.round));
+        // A round that was not opened yet can't have been answered, whatever a peer says.
+        if round <= self.round {
+            let latest = self.answered.entry(peer).or_default();
+            *latest = (*latest).max(round);
+        }
     }
 
     /// The reads of the open round and the index to serve them at, once a quorum (the leader included) answered it.

@@ -62,6 +62,10 @@ impl Replica {
         if self.vote() == Some(to) {
             return self.say(now, to, granted, out);
         }
+        if matches!(self.role, Role::PreCandidate) {
+            // Its own campaign would depose whom it helps to elect (Figure 2: no timeout counts behind a granted vote).
+            self.step_down(out);
+        }
         self.hard_state.vote = Some(to);
         let then = alloc::vec![self.outgoing(to, granted)];
         self.persist(now, Persist { hard_state: Some(self.hard_state), then, ..Persist::default() }, out);
@@ -75,8 +79,10 @@ impl Replica {
         }
         let Append { epoch, previous, commit, batch } = append;
         let bytes = batch.as_ref().map_or(0, |batch| batch.bytes().len());
+        let nowhere = previous.index == Index(0) && previous.term != Term(0);
         let term_fits = |batch: &Batch| batch.term() >= previous.term && batch.term() <= self.term();
-        if batch.as_ref().is_some_and(|batch| batch.first() != previous.index.next() || !term_fits(batch)) {
+        let fits = |batch: &Batch| batch.first() == previous.index.next() && term_fits(batch);
+        if nowhere || !batch.as_ref().is_none_or(fits) {
             return out.push(Effect::Refused { from, reason: "malformed" });
         }
         if self.writes.pending_bytes > 0 && self.writes.pending_bytes + bytes > self.settings.unpersisted_bytes_max {

@@ -24,7 +24,8 @@ use crate::{
     log::{Log, Lookup},
     membership::Membership,
     message::{AppendOutcome, AppendReply, Body, HeartbeatReply, Message, Outgoing},
-    reads::ReadToken,
+    progress::Progress,
+    reads::{ReadToken, Reads},
     record::{Batch, Checksum},
 };
 use alloc::{collections::VecDeque, vec::Vec};
@@ -439,7 +440,8 @@ impl Replica {
 
     /// Everything up to `sequence` is durable. Completions may come in any order; a lower one says nothing new.
     pub fn persisted(&mut self, sequence: u64, out: &mut Vec<Effect>) {
-        if let Some(campaign) = self.writes.completed(sequence) {
+        let vote_for_self = self.writes.completed(sequence).filter(|campaign| *campaign == self.campaign);
+        if let (Some(campaign), Role::Candidate) = (vote_for_self, &self.role) {
             out.push(Effect::CountVote { campaign, voter: self.id, granted: true });
         }
         self.advance_commit(out);
@@ -526,16 +528,19 @@ impl Replica {
     }
 
     /// Tells a sender of an old term about the new one, if it waits for an answer.
+    ///
+    /// The answer carries the new term, and the sender may by now lead in that: so it names no epoch and no round of the
+    /// old leadership, which a new one could take for its own.
     fn answer_stale(&mut self, now: Moment, to: NodeId, body: Body, out: &mut Vec<Effect>) {
         match body {
             Body::Append(append) => {
                 let previous = append.previous.index;
                 let (conflict, last) = (self.log.conflict_at(previous), self.log.last().index);
                 let outcome = AppendOutcome::Rejected { previous, conflict, last };
-                self.say(now, to, Body::AppendReply(AppendReply { epoch: append.epoch, outcome }), out);
+                self.say(now, to, Body::AppendReply(AppendReply { epoch: Progress::NO_EPOCH, outcome }), out);
             }
-            Body::Heartbeat(heartbeat) => {
-                self.say(now, to, Body::HeartbeatReply(HeartbeatReply { round: heartbeat.round }), out);
+            Body::Heartbeat(_) => {
+                self.say(now, to, Body::HeartbeatReply(HeartbeatReply { round: Reads::NO_ROUND }), out);
             }
             _ => {}
         }
