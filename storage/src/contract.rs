@@ -182,14 +182,18 @@ impl StorageHandle {
         A: Actor<Context = Context<A>> + Handler<Recover> + Handler<Persist> + Handler<ReadEntries>,
     {
         let start = move |place| {
-            let addr = match place {
-                Place::Here => make().start(),
-                Place::OwnThread => A::start_in_arbiter(&Arbiter::new().handle(), move |_| make()),
+            let (addr, thread) = match place {
+                Place::Here => (make().start(), None),
+                Place::OwnThread => {
+                    let thread = Arbiter::new();
+                    (A::start_in_arbiter(&thread.handle(), move |_| make()), Some(thread))
+                }
             };
             Storage {
                 recover: addr.clone().recipient(),
                 persist: addr.clone().recipient(),
                 read_entries: addr.recipient(),
+                thread,
             }
         };
         Self { start: Box::new(start), place: Place::OwnThread }
@@ -221,7 +225,6 @@ impl fmt::Debug for StorageHandle {
 }
 
 /// A running storage actor.
-#[derive(Clone)]
 pub struct Storage {
     /// Hears [`Recover`], once.
     pub recover: Recipient<Recover>,
@@ -229,6 +232,7 @@ pub struct Storage {
     pub persist: Recipient<Persist>,
     /// Hears [`ReadEntries`].
     pub read_entries: Recipient<ReadEntries>,
+    thread: Option<Arbiter>,
 }
 
 impl Storage {
@@ -236,5 +240,25 @@ impl Storage {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.persist.connected()
+    }
+
+    /// What ends the actor's thread, taken out so that whoever runs the node can wait for the end. `None` if the actor
+    /// has no thread of its own, or it was taken before.
+    pub fn take_thread(&mut self) -> Option<StorageThread> {
+        self.thread.take().map(StorageThread)
+    }
+}
+
+/// The thread of a storage actor.
+#[derive(Debug)]
+pub struct StorageThread(Arbiter);
+
+impl StorageThread {
+    /// Lets the actor finish the message that it is handling, drops it, and with it what it holds (files, locks), and
+    /// waits until that is done. Blocks for as long as one write and sync may take.
+    pub fn end(self) {
+        self.0.stop();
+        // The thread panicking is reported by whoever noticed the actor's death; there is nothing to add.
+        let _ = self.0.join();
     }
 }

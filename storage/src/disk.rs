@@ -1,0 +1,112 @@
+//! The seam beneath the log: what it needs of a file system, and no more.
+//!
+//! Everything that the log reads or writes goes through [`Disk`] and [`File`], so that a test can put any fault beneath
+//! it. They own no policy: when to sync, what to write where and what an error means is the log's business.
+
+mod real;
+mod simulated;
+
+pub use real::RealDisk;
+pub use simulated::{Crash, Operation, SimulatedDisk};
+
+use std::{
+    any::Any,
+    fmt,
+    io::{self, IoSlice},
+    path::Path,
+};
+
+/// A file system.
+pub trait Disk: fmt::Debug + Send + Sync + 'static {
+    /// Makes a directory and those above it, durably; fine if it is there.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// The names of the files in a directory, sorted.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Makes an empty file, for reading and writing. It is durable once the directory is synced.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, and the file system's.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
+
+    /// Opens a file, for reading and writing.
+    ///
+    /// # Errors
+    /// `NotFound`, and the file system's.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn File>>;
+
+    /// Gives a file another name in the same directory, in place of the file that had it. Durable once the directory is
+    /// synced.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Durable once the directory is synced.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes every create, rename and remove in a directory durable.
+    ///
+    /// # Errors
+    /// The file system's. As for [`File::sync_data`], final.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Locks a file, which is made if need be, for as long as the result lives.
+    ///
+    /// # Errors
+    /// `WouldBlock` if somebody else has locked it, and the file system's.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
+
+    /// Does slow work beside the caller's; a simulated disk does it at once, so that runs repeat.
+    fn in_background(&self, work: Box<dyn FnOnce() + Send>);
+}
+
+/// An open file.
+pub trait File: fmt::Debug + Send + Sync {
+    /// Fills `buffer` from the bytes at `offset` as far as there are any; says how many.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of the slices, one behind the other, from `offset` on.
+    ///
+    /// # Errors
+    /// The file system's. Any part may have been written.
+    fn write_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
+
+    /// Makes the file `bytes` long and writes zeros all over it, so that writing into it later changes data alone: a
+    /// sync then needs no commit of the file system's journal. Durable once synced.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+
+    /// Cuts the file off behind `bytes`.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn truncate(&self, bytes: u64) -> io::Result<()>;
+
+    /// Its length in bytes.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// The file system's. **Final**: the kernel may have dropped the pages and call a retry a success.
+    fn sync_data(&self) -> io::Result<()>;
+}

@@ -1,0 +1,153 @@
+//! Term and vote on disk: two pairs of copies, written in turn.
+//!
+//! A write goes to both copies of the pair that is not the newest. A crash in the middle of it leaves the other pair, which
+//! is what was acknowledged last; damage to one copy leaves its twin. A pair of which both are damaged is more than a crash
+//! does (it tears at one place), so it is refused rather than answered with an older vote.
+
+use super::{BLOCK_BYTES, Block, Failure, Identity, Outcome, failed};
+use crate::disk::{Disk, File};
+use quorate_raft::{HardState, NodeId, Term};
+use std::{
+    io::{self, IoSlice},
+    path::{Path, PathBuf},
+};
+
+/// The file's name.
+pub(crate) const NAME: &str = "hard-state";
+/// What it is called until it is whole.
+const UNFINISHED: &str = "hard-state.new";
+
+const MAGIC: [u8; 8] = *b"QUORHARD";
+const VERSION: u32 = 1;
+/// Copies lie so far apart that no sector or page holds two of them.
+const APART: usize = 4096;
+const COPIES: usize = 4;
+
+/// The open file, and what is newest in it.
+#[derive(Debug)]
+pub(crate) struct HardStateFile {
+    file: Box<dyn File>,
+    path: PathBuf,
+    newest: Copy,
+}
+
+/// One copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Copy {
+    sequence: u64,
+    state: HardState,
+    /// The newest segment when it was written: recovery misses no segment from there on unnoticed.
+    segment: u64,
+    identity: Identity,
+}
+
+impl HardStateFile {
+    /// Makes the file of a new store, durably.
+    pub(crate) fn create(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<Self> {
+        let (unfinished, path) = (dir.join(UNFINISHED), dir.join(NAME));
+        match disk.remove(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("write", &unfinished)(error)),
+            _ => {}
+        }
+        let file = disk.create(&unfinished).map_err(failed("open", &unfinished))?;
+        let newest = Copy { sequence: 1, state: HardState::default(), segment: 0, identity: identity.clone() };
+        let first = Copy { sequence: 0, ..newest.clone() };
+        file.allocate((COPIES * APART) as u64).map_err(failed("write", &unfinished))?;
+        first.write(&*file).and_then(|()| newest.write(&*file)).map_err(failed("write", &unfinished))?;
+        file.sync_data().map_err(failed("sync", &unfinished))?;
+        disk.rename(&unfinished, &path).map_err(failed("write", &path))?;
+        disk.sync_dir(dir).map_err(failed("sync", dir))?;
+        Ok(Self { file, path, newest })
+    }
+
+    /// Opens the file of a store that was made before, and writes what it says once more, so that nothing rests on what
+    /// a failed sync left in memory.
+    pub(crate) fn open(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<Self> {
+        let path = dir.join(NAME);
+        let file = disk.open(&path).map_err(failed("open", &path))?;
+        let mut bytes = vec![0; COPIES * APART];
+        let count = file.read_at(&mut bytes, 0).map_err(failed("read", &path))?;
+        let newest = newest(&bytes[..count]).map_err(|what| {
+            Failure::open(format_args!(
+                "{}: {what}; the term and vote are lost, and a guess could vote twice: remove this member and add it again under a new id",
+                path.display()
+            ))
+        })?;
+        if newest.identity != *identity {
+            return Err(mismatch(dir, &newest.identity, identity));
+        }
+        let mut this = Self { file, path, newest };
+        this.write(this.newest.state, this.newest.segment)?;
+        Ok(this)
+    }
+
+    /// The newest term and vote.
+    pub(crate) fn state(&self) -> HardState {
+        self.newest.state
+    }
+
+    /// The newest segment when they were written.
+    pub(crate) fn segment(&self) -> u64 {
+        self.newest.segment
+    }
+
+    /// Makes this the newest, durably.
+    pub(crate) fn write(&mut self, state: HardState, segment: u64) -> Outcome<()> {
+        let next = Copy { sequence: self.newest.sequence + 1, state, segment, identity: self.newest.identity.clone() };
+        next.write(&*self.file).map_err(failed("write", &self.path))?;
+        self.file.sync_data().map_err(failed("sync", &self.path))?;
+        self.newest = next;
+        Ok(())
+    }
+}
+
+/// Why data of `found` is not opened as `wanted`.
+pub(crate) fn mismatch(dir: &Path, found: &Identity, wanted: &Identity) -> Failure {
+    Failure::open(format_args!(
+        "{} belongs to {found}, not to {wanted}; correct the data directory, the node's id or the cluster's name",
+        dir.display()
+    ))
+}
+
+/// The newest copy, or what is wrong with them.
+fn newest(bytes: &[u8]) -> Result<Copy, String> {
+    let copies: Vec<_> = (0..COPIES).map(|copy| bytes.get(copy * APART..).and_then(Copy::read)).collect();
+    let pair = |pair: usize| copies[2 * pair..2 * pair + 2].iter().flatten().max_by_key(|copy| copy.sequence);
+    match (pair(0), pair(1)) {
+        (Some(one), Some(other)) => Ok(if one.sequence > other.sequence { one } else { other }.clone()),
+        (None, None) => Err("all four copies are damaged".into()),
+        (one, _) => Err(format!("both copies at byte {} are damaged", if one.is_none() { 0 } else { 2 * APART })),
+    }
+}
+
+impl Copy {
+    /// Writes both copies of the pair whose turn it is. Not synced.
+    fn write(&self, file: &dyn File) -> io::Result<()> {
+        let block = Block::new(MAGIC)
+            .put_u32(8, VERSION)
+            .put_u32(12, u32::from(self.state.vote.is_some()))
+            .put_u64(16, self.sequence)
+            .put_u64(24, self.state.term.0)
+            .put_u64(32, self.state.vote.map_or(0, |vote| vote.0))
+            .put_u64(40, self.identity.member.0)
+            .put_u64(48, self.segment)
+            .put_name(56, &self.identity.cluster)
+            .close();
+        let gap = [0; APART - BLOCK_BYTES];
+        let pair = if self.sequence.is_multiple_of(2) { 0 } else { 2 * APART };
+        file.write_at(&mut [IoSlice::new(&block), IoSlice::new(&gap), IoSlice::new(&block)], pair as u64)
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let block = Block::read(bytes, MAGIC).filter(|block| block.u32(8) == VERSION)?;
+        Some(Self {
+            sequence: block.u64(16),
+            state: HardState {
+                term: Term(block.u64(24)),
+                vote: (block.u32(12) & 1 == 1).then_some(NodeId(block.u64(32))),
+            },
+            segment: block.u64(48),
+            identity: Identity { member: NodeId(block.u64(40)), cluster: block.name(56)? },
+        })
+    }
+}

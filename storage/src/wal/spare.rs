@@ -1,0 +1,80 @@
+//! The next segment's file, made ahead of need.
+
+use super::{Failure, Outcome, failed};
+use crate::disk::{Disk, File};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, sync_channel},
+    },
+};
+
+/// What a prepared file is called, and one that is made on the spot because it must be larger.
+pub(crate) const NAMES: [&str; 2] = ["spare", "spare-large"];
+
+/// Prepares files of zeros, one ahead. Dropping it waits for the one in the making, so that nobody who opens the
+/// directory next finds it being written.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    bytes: u64,
+    making: Option<Receiver<Outcome<Box<dyn File>>>>,
+}
+
+impl Spare {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, bytes: u64) -> Self {
+        Self { disk, dir: dir.to_owned(), bytes, making: None }
+    }
+
+    /// Starts making one, unless one is there or in the making.
+    pub(crate) fn prepare(&mut self) {
+        if self.making.is_none() {
+            let (made, making) = sync_channel(1);
+            let (disk, path, bytes) = (self.disk.clone(), self.dir.join(NAMES[0]), self.bytes);
+            // Nobody may be left to take it; then recovery removes it.
+            self.disk.in_background(Box::new(move || drop(made.send(make(&*disk, &path, bytes)))));
+            self.making = Some(making);
+        }
+    }
+
+    /// A file of zeros of so many bytes at least, its length and its path. Waits for the one in the making.
+    pub(crate) fn take(&mut self, bytes_min: u64) -> Outcome<(Box<dyn File>, u64, PathBuf)> {
+        if bytes_min > self.bytes {
+            let path = self.dir.join(NAMES[1]);
+            return Ok((make(&*self.disk, &path, bytes_min)?, bytes_min, path));
+        }
+        self.prepare();
+        let gone = || Failure::open("the thread that prepares segments is gone; start the node again");
+        let file = self.making.take().and_then(|making| making.recv().ok()).ok_or_else(gone)??;
+        Ok((file, self.bytes, self.dir.join(NAMES[0])))
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        if let Some(making) = self.making.take() {
+            drop(making.recv());
+        }
+    }
+}
+
+/// Removes what is left of files in the making.
+pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
+    for path in NAMES.map(|name| dir.join(name)) {
+        match disk.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("write", &path)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn make(disk: &dyn Disk, path: &Path, bytes: u64) -> Outcome<Box<dyn File>> {
+    let file = disk.create(path).map_err(failed("open", path))?;
+    file.allocate(bytes).map_err(failed("write", path))?;
+    file.sync_data().map_err(failed("sync", path))?;
+    Ok(file)
+}

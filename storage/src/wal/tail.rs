@@ -1,0 +1,89 @@
+//! Tells a write that a crash tore from damage.
+//!
+//! A segment is made of zeros, and each byte is written once. So what a crash kept from reaching the disk reads as zeros:
+//! from somewhere to the end, or sector by sector. Anything else that does not hold was damaged after it was written, and
+//! may have been acknowledged.
+
+use super::segment::Mark;
+use quorate_raft::record;
+
+/// The smallest piece that a disk writes as one.
+const SECTOR: usize = 512;
+
+/// What should stand behind the last good record, and how many zeros in it are too many to be meant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    bytes: usize,
+    /// Zeros from here on to the end of the file can't be meant: a checksum that is not zero lies among them.
+    cut_max: usize,
+    /// In its first sector: so many zeros at the least.
+    first_min: usize,
+    /// In its last sector: so many zeros at the least, and none but zeros to that sector's end.
+    last_min: usize,
+}
+
+impl Expected {
+    /// A mark begins with eight bytes that are not zero.
+    pub(crate) const MARK: Self = Self { bytes: Mark::BYTES, cut_max: Mark::BYTES, first_min: 2, last_min: 1 };
+    /// A record may begin with eight bytes that are: no length, and the group.
+    pub(crate) const RECORD_HEADER: Self =
+        Self { bytes: record::HEADER_BYTES, cut_max: record::HEADER_BYTES, first_min: 9, last_min: 1 };
+
+    /// A record of so many bytes, whose header is good.
+    pub(crate) fn record(bytes: usize) -> Self {
+        let cut_max = bytes - record::TRAILER_BYTES;
+        Self { bytes, cut_max, first_min: 9, last_min: record::TRAILER_BYTES }
+    }
+
+    /// Whether some of it never reached the disk. `rest` is all that follows the last good record, from `offset` on.
+    pub(crate) fn is_missing(self, rest: &[u8], offset: usize) -> bool {
+        if used(rest) <= self.cut_max {
+            return true;
+        }
+        // What precedes `rest` in its first sector had reached the disk with an earlier sync.
+        let mut at = 0;
+        while at < self.bytes.min(rest.len()) {
+            let sector_end = at + SECTOR - (offset + at) % SECTOR;
+            let inside = self.bytes.min(sector_end) - at;
+            let enough = match at {
+                0 => self.first_min,
+                _ if self.bytes <= sector_end => self.last_min,
+                _ => 1,
+            };
+            if inside >= enough && used(&rest[at..rest.len().min(sector_end)]) == 0 {
+                return true;
+            }
+            at = sector_end;
+        }
+        false
+    }
+}
+
+/// Whether `found` is the checksum `wanted` but for some last bytes that are zeros. Then what it covers is whole, and
+/// only the last bytes of the write are missing.
+pub(crate) fn is_cut(found: &[u8], wanted: [u8; 4]) -> bool {
+    (1..wanted.len()).any(|there| found.get(..there) == Some(&wanted[..there]) && used(&found[there..]) == 0)
+}
+
+/// How many bytes there are up to the last that is not zero.
+pub(crate) fn used(bytes: &[u8]) -> usize {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut end = bytes.len();
+    while end > 0 {
+        let start = end.saturating_sub(ZEROS.len());
+        let chunk = &bytes[start..end];
+        if chunk != &ZEROS[..chunk.len()] {
+            return start + chunk.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        }
+        end = start;
+    }
+    0
+}
+
+/// The good marks of a segment from byte `from` on, wherever they are.
+pub(crate) fn marks(bytes: &[u8], from: usize, segment: u64) -> impl Iterator<Item = Mark> + '_ {
+    let rest = bytes.get(from..).unwrap_or_default();
+    let rest = &rest[..used(rest)];
+    let candidates = rest.windows(Mark::MAGIC.len()).enumerate().filter(|(_, window)| *window == Mark::MAGIC);
+    candidates.filter_map(move |(at, _)| Mark::decode(bytes, from + at, segment))
+}
