@@ -1,1 +1,58 @@
-//! node
+//! Quorate: a Raft node runtime. You bring a [`StateMachine`], it gives you a replicated service.
+//!
+//! ```no_run
+//! use quorate::{Consistency, Index, Node, NodeId, StateMachine, storage::Wal, transport::{Quic, QuicOptions}};
+//!
+//! struct Counter(u64);
+//!
+//! impl StateMachine for Counter {
+//!     fn apply(&mut self, _: Index, _: &[u8]) -> bytes::Bytes {
+//!         self.0 += 1;
+//!         self.0.to_string().into()
+//!     }
+//! }
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = Node::builder(NodeId(1), "demo")
+//!     .voters([(NodeId(1), "10.0.0.1:7001"), (NodeId(2), "10.0.0.2:7001"), (NodeId(3), "10.0.0.3:7001")])
+//!     .network(Quic::new(QuicOptions::new("0.0.0.0:7001".parse()?, "ca.pem", "node-1.pem", "node-1.key"))?)
+//!     .storage(Wal::at("data"))
+//!     .start(Counter(0))
+//!     .await?;
+//!
+//! let applied = node.propose("increment").await?;
+//! let read = node.read(Consistency::Linearizable, |counter| counter.0).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # The tour
+//!
+//! - [`Node`] is the handle: propose, read, status, shutdown. [`Builder`] makes one.
+//! - Every role of Raft is an actor (in `actors`), and every actor is a thin shell around one pure piece of
+//!   [`quorate_raft`]. `ARCHITECTURE.md` beside this crate has the map: every actor, every message, every flow.
+//! - [`transport`] and [`storage`] are the seams: any [`transport::network::Network`], any storage actor.
+//! - [`metrics`] is what Prometheus sees.
+//!
+//! A node runs on a thread of its own, with an actix `System` inside; its handle works from any tokio runtime.
+
+mod actors;
+mod builder;
+mod config;
+mod error;
+mod fate;
+mod gate;
+mod machine;
+mod node;
+mod observe;
+mod status;
+
+pub use builder::Builder;
+pub use config::{Limits, Timing};
+pub use error::{Failure, ProposeError, ReadError, StartError};
+pub use machine::StateMachine;
+pub use node::{Applied, Consistency, Node, Read};
+pub use quorate_metrics as metrics;
+pub use quorate_raft::{Index, Membership, NodeId, Term};
+pub use quorate_storage as storage;
+pub use quorate_transport as transport;
+pub use status::{Role, Status};

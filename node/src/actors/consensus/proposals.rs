@@ -1,0 +1,236 @@
+//! Who waits for the outcome of a command, and where it is.
+//!
+//! A command is in one of three places: *parked* until somebody leads, *forwarded* to the leader, or *in the log* here.
+//! Parked ones have not happened, so giving up on them is a definite failure. What was forwarded or appended may happen
+//! any time later, whoever leads, so giving up on it is an unknown outcome; only if another entry is committed in its place
+//! is it sure that it never will.
+
+use crate::{
+    actors::messages::{Caller, Callers, Proposal},
+    error::ProposeError,
+    node::Applied,
+};
+use bytes::Bytes;
+use quorate_metrics::{NodeMetrics, ProposalResult};
+use quorate_raft::{
+    Batch, Index, NodeId, Term,
+    message::{ProposeOutcome, ProposeReply},
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// The callers that wait.
+pub(super) struct Proposals {
+    parked: VecDeque<Parked>,
+    forwarded: BTreeMap<u64, Forwarded>,
+    next_request: u64,
+    in_log: VecDeque<InLog>,
+    of_other_nodes: usize,
+    metrics: NodeMetrics,
+}
+
+struct Parked {
+    proposal: Proposal,
+    deadline: Instant,
+}
+
+struct Forwarded {
+    leader: NodeId,
+    payload: Bytes,
+    caller: Caller,
+    deadline: Instant,
+}
+
+/// The callers of consecutive entries of one batch.
+struct InLog {
+    first: Index,
+    term: Term,
+    callers: Vec<Caller>,
+    deadline: Instant,
+}
+
+type ForOtherNodes = Vec<(NodeId, u64, ProposeOutcome)>;
+
+impl Proposals {
+    pub(super) fn new(metrics: NodeMetrics) -> Self {
+        Self {
+            parked: VecDeque::new(),
+            forwarded: BTreeMap::new(),
+            next_request: 0,
+            in_log: VecDeque::new(),
+            of_other_nodes: 0,
+            metrics,
+        }
+    }
+
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parked.is_empty() && self.forwarded.is_empty() && self.in_log.is_empty()
+    }
+
+    /// How many commands that other nodes forwarded wait here.
+    pub(super) fn of_other_nodes(&self) -> usize {
+        self.of_other_nodes
+    }
+
+    /// So many of them were answered by the state machine.
+    pub(super) fn answered_other_nodes(&mut self, count: usize) {
+        self.of_other_nodes = self.of_other_nodes.saturating_sub(count);
+    }
+
+    /// Nobody leads that could be reached: these wait for somebody who does.
+    pub(super) fn park(&mut self, proposals: Vec<Proposal>, deadline: Instant) {
+        self.parked.extend(proposals.into_iter().map(|proposal| Parked { proposal, deadline }));
+    }
+
+    /// Everything that is parked, taken out.
+    pub(super) fn unpark(&mut self) -> Vec<Proposal> {
+        self.parked.drain(..).map(|parked| parked.proposal).collect()
+    }
+
+    /// One is being forwarded: gives the name under which the leader will answer it.
+    pub(super) fn forwarded(&mut self, leader: NodeId, payload: &Bytes, caller: Caller, deadline: Instant) -> u64 {
+        self.next_request += 1;
+        let forwarded = Forwarded { leader, payload: payload.clone(), caller, deadline };
+        self.forwarded.insert(self.next_request, forwarded);
+        self.next_request
+    }
+
+    /// These were appended to the log, from `first` on.
+    pub(super) fn appended(&mut self, first: Index, term: Term, callers: Vec<Caller>, deadline: Instant) {
+        self.of_other_nodes += callers.iter().filter(|caller| matches!(caller, Caller::There { .. })).count();
+        self.in_log.push_back(InLog { first, term, callers, deadline });
+    }
+
+    /// These entries are committed: gives the callers who wait for them. Whoever waited for another entry in the same
+    /// place learns that it will never be.
+    pub(super) fn committed(&mut self, batch: &Batch) -> Vec<Callers> {
+        let mut taken = Vec::new();
+        while let Some(mut front) = self.in_log.pop_front_if(|front| front.first <= batch.last()) {
+            let within = usize::try_from(batch.last().since(front.first) + 1).unwrap_or(usize::MAX);
+            if within < front.callers.len() {
+                let callers = front.callers.split_off(within);
+                self.in_log.push_front(InLog { first: batch.last().next(), callers, ..front });
+            }
+            if front.term == batch.term() {
+                taken.push(Callers { first: front.first, callers: front.callers });
+            } else {
+                // Of those that other nodes forwarded, the nodes look at their own deadlines.
+                for caller in front.callers {
+                    let told_elsewhere = self.tell(caller, ProposeError::NoLeader).is_some();
+                    self.of_other_nodes -= usize::from(told_elsewhere);
+                }
+            }
+        }
+        taken
+    }
+
+    /// The leader that these were forwarded to has answered. Gives those that it did not take, to be asked of another.
+    pub(super) fn outcomes_arrived(
+        &mut self,
+        from: NodeId,
+        reply: ProposeReply,
+        retry_after: Duration,
+    ) -> Vec<Proposal> {
+        let ProposeReply { outcomes, mut replies } = reply;
+        let mut again = Vec::new();
+        for (request, outcome) in outcomes {
+            let value = match outcome {
+                ProposeOutcome::Applied { reply_bytes, .. } => {
+                    replies.split_to((reply_bytes as usize).min(replies.len()))
+                }
+                _ => Bytes::new(),
+            };
+            if self.forwarded.get(&request).is_none_or(|forwarded| forwarded.leader != from) {
+                continue; // answered, or given up on, before
+            }
+            let Some(Forwarded { payload, caller, .. }) = self.forwarded.remove(&request) else { continue };
+            match outcome {
+                ProposeOutcome::Applied { index, .. } => {
+                    self.metrics.proposals(ProposalResult::Applied, 1);
+                    if let Caller::Here { answer, .. } = caller {
+                        // Whoever asked may have lost patience.
+                        let _ = answer.send(Ok(Applied { index, reply: value }));
+                    }
+                }
+                ProposeOutcome::NotLeader => again.push(Proposal { payload, caller }),
+                ProposeOutcome::Overloaded => drop(self.tell(caller, ProposeError::Overloaded { retry_after })),
+                ProposeOutcome::Unknown => drop(self.tell(caller, ProposeError::OutcomeUnknown)),
+            }
+        }
+        again
+    }
+
+    /// Another leads, or nobody is known to: what waits on the one before has until `soon`.
+    pub(super) fn leader_changed(&mut self, leader: Option<NodeId>, soon: Instant) {
+        for forwarded in self.forwarded.values_mut().filter(|forwarded| Some(forwarded.leader) != leader) {
+            forwarded.deadline = forwarded.deadline.min(soon);
+        }
+        for in_log in &mut self.in_log {
+            in_log.deadline = in_log.deadline.min(soon);
+        }
+    }
+
+    /// The link to `peer` was lost, and with it the answers that were on their way.
+    pub(super) fn peer_lost(&mut self, peer: NodeId) {
+        let lost: Vec<_> =
+            self.forwarded.iter().filter(|(_, f)| f.leader == peer).map(|(request, _)| *request).collect();
+        for request in lost {
+            if let Some(forwarded) = self.forwarded.remove(&request) {
+                self.tell(forwarded.caller, ProposeError::OutcomeUnknown);
+            }
+        }
+    }
+
+    /// Gives up on whatever is past its deadline. Gives what other nodes must be told.
+    pub(super) fn expire(&mut self, now: Instant) -> ForOtherNodes {
+        let mut outcomes = Vec::new();
+        while let Some(parked) = self.parked.pop_front_if(|parked| parked.deadline <= now) {
+            outcomes.extend(self.tell(parked.proposal.caller, ProposeError::NoLeader));
+        }
+        let late: Vec<_> =
+            self.forwarded.iter().filter(|(_, f)| f.deadline <= now).map(|(request, _)| *request).collect();
+        for request in late {
+            if let Some(forwarded) = self.forwarded.remove(&request) {
+                outcomes.extend(self.tell(forwarded.caller, ProposeError::OutcomeUnknown));
+            }
+        }
+        // Callers leave, their places stay: what is committed after all finds nobody waiting.
+        while let Some(in_log) = self.in_log.pop_front_if(|in_log| in_log.deadline <= now) {
+            for caller in in_log.callers {
+                let outcome = self.tell(caller, ProposeError::OutcomeUnknown);
+                self.of_other_nodes -= usize::from(outcome.is_some());
+                outcomes.extend(outcome);
+            }
+        }
+        outcomes
+    }
+
+    /// Tells the callers of commands that were never appended why not.
+    pub(super) fn refuse(&mut self, proposals: Vec<Proposal>, error: ProposeError) -> ForOtherNodes {
+        proposals.into_iter().filter_map(|proposal| self.tell(proposal.caller, error)).collect()
+    }
+
+    /// Tells a caller of this node at once; gives what a caller of another node is to be told.
+    fn tell(&self, caller: Caller, error: ProposeError) -> Option<(NodeId, u64, ProposeOutcome)> {
+        match caller {
+            Caller::Here { answer, .. } => {
+                // Whoever asked may have lost patience.
+                let _ = answer.send(Err(error));
+                None
+            }
+            Caller::There { node, request } => Some((
+                node,
+                request,
+                match error {
+                    ProposeError::Overloaded { .. } | ProposeError::TooLarge { .. } => ProposeOutcome::Overloaded,
+                    ProposeError::NoLeader | ProposeError::Stopped => ProposeOutcome::NotLeader,
+                    ProposeError::OutcomeUnknown => ProposeOutcome::Unknown,
+                },
+            )),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What the world sees of the replica: the status that handles watch, and the metrics of elections, terms and indexes.
+
+use crate::status::{Role, Status};
+use quorate_metrics::{self as metrics, ElectionResult, NodeMetrics, TermChange, VoteDirection};
+use quorate_raft::{self as raft, Body, NodeId, Outgoing, Phase, Replica};
+use tokio::{sync::watch, time::Instant};
+
+/// What was last shown.
+pub(super) struct Seen {
+    status: watch::Sender<Status>,
+    /// The leader that was last known, through times without one.
+    last_leader: Option<NodeId>,
+    leaderless_since: Option<Instant>,
+    ballot: Option<OpenBallot>,
+    campaign_began: Instant,
+    metrics: NodeMetrics,
+}
+
+struct OpenBallot {
+    phase: Phase,
+    decided: bool,
+}
+
+/// What changed since the last look.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Change {
+    /// The leader, or the term that it leads.
+    pub(super) leader: bool,
+}
+
+impl Seen {
+    pub(super) fn new(replica: &Replica, status: watch::Sender<Status>, metrics: NodeMetrics) -> Self {
+        let now = Instant::now();
+        let seen =
+            Self { status, last_leader: None, leaderless_since: Some(now), ballot: None, campaign_began: now, metrics };
+        seen.show_indexes(&status_of(replica));
+        seen.metrics.term_is(replica.term().0);
+        seen.metrics.role_is(role_in_metrics(status_of(replica).role));
+        seen.metrics.has_leader(false);
+        seen
+    }
+
+    /// Looks at the replica after a rule was called.
+    pub(super) fn look(&mut self, replica: &Replica) -> Change {
+        let mut change = Change::default();
+        let (mut old, mut new) = (None, None);
+        self.status.send_if_modified(|status| {
+            let same = status.commit == replica.commit()
+                && status.term == replica.term()
+                && status.vote == replica.vote()
+                && status.role == role_of(replica)
+                && status.leader == replica.leader()
+                && status.applied == replica.applied_index()
+                && status.last_log == replica.log().last().index
+                && status.durable == replica.durable();
+            if !same {
+                // Role, term and leader change rarely: the rest is only numbers.
+                if (status.term, status.role, status.leader) != (replica.term(), role_of(replica), replica.leader()) {
+                    old = Some(status.clone());
+                }
+                refresh(status, replica);
+                if old.is_some() {
+                    new = Some(status.clone());
+                }
+            }
+            !same
+        });
+        if let (Some(old), Some(new)) = (old, new) {
+            change.leader = (old.leader, old.term) != (new.leader, new.term);
+            self.changed(&old, &new);
+        }
+        change
+    }
+
+    fn changed(&mut self, old: &Status, new: &Status) {
+        if new.term != old.term {
+            let campaigning = new.role == Role::Candidate;
+            self.metrics.term_changed(if campaigning { TermChange::Campaign } else { TermChange::HigherTerm });
+            self.metrics.term_is(new.term.0);
+        }
+        if new.role != old.role {
+            self.metrics.role_is(role_in_metrics(new.role));
+            tracing::info!(node = %new.node, term = %new.term, "{} is {} now", new.node, new.role.as_str());
+        }
+        if new.leader == old.leader {
+            return;
+        }
+        self.metrics.has_leader(new.leader.is_some());
+        match new.leader {
+            Some(leader) => {
+                if let Some(since) = self.leaderless_since.take() {
+                    self.metrics.leaderless_for(since.elapsed());
+                }
+                if self.last_leader.replace(leader) != Some(leader) {
+                    self.metrics.leader_changed();
+                }
+                tracing::info!(node = %new.node, term = %new.term, "{leader} leads");
+            }
+            None => self.leaderless_since = Some(Instant::now()),
+        }
+    }
+
+    /// A while has passed: numbers that need not be exact to the message are shown.
+    pub(super) fn time_passed(&mut self, replica: &Replica, in_flight: u64) {
+        self.metrics.proposals_in_flight(in_flight);
+        self.show_indexes(&status_of(replica));
+        if let Some(since) = &mut self.leaderless_since {
+            self.metrics.leaderless_for(since.elapsed());
+            *since = Instant::now();
+        }
+    }
+
+    pub(super) fn ballot_opened(&mut self, phase: Phase) {
+        match self.ballot.take() {
+            // A campaign's second round; its first was won.
+            Some(before) if before.decided => {}
+            Some(before) => self.finished(before.phase, ElectionResult::TimedOut),
+            None => {}
+        }
+        if phase == Phase::PreVote {
+            self.campaign_began = Instant::now();
+        }
+        self.metrics.election_started(in_metrics(phase));
+        self.ballot = Some(OpenBallot { phase, decided: false });
+    }
+
+    pub(super) fn ballot_decided(&mut self, won: bool) {
+        let result = if won { ElectionResult::Won } else { ElectionResult::Lost };
+        if let Some(ballot) = self.ballot.as_mut().filter(|ballot| !ballot.decided) {
+            ballot.decided = true;
+            let phase = ballot.phase;
+            self.finished(phase, result);
+        }
+    }
+
+    pub(super) fn ballot_closed(&mut self) {
+        if let Some(ballot) = self.ballot.take().filter(|ballot| !ballot.decided) {
+            self.finished(ballot.phase, ElectionResult::Superseded);
+        }
+    }
+
+    fn finished(&self, phase: Phase, result: ElectionResult) {
+        self.metrics.election_finished(in_metrics(phase), result, self.campaign_began.elapsed());
+    }
+
+    /// Counts the votes among messages that leave, or will when they are durable.
+    pub(super) fn votes_cast(&self, messages: &[Outgoing]) {
+        for outgoing in messages {
+            if let Body::Vote(vote) = &outgoing.message.body {
+                self.metrics.vote(in_metrics(vote.phase), VoteDirection::Cast, vote.granted);
+            }
+        }
+    }
+
+    pub(super) fn vote_received(&self, granted: bool) {
+        if let Some(ballot) = &self.ballot {
+            self.metrics.vote(in_metrics(ballot.phase), VoteDirection::Received, granted);
+        }
+    }
+
+    fn show_indexes(&self, status: &Status) {
+        self.metrics.log_spans(status.first_log.0, status.last_log.0);
+        self.metrics.durable_index_is(status.durable.0);
+        self.metrics.commit_index_is(status.commit.0);
+        self.metrics.applied_index_is(status.applied.0);
+        self.metrics.snapshot_index_is(status.snapshot.0);
+    }
+}
+
+/// The status of a replica.
+pub(crate) fn status_of(replica: &Replica) -> Status {
+    let mut status = Status {
+        node: replica.id(),
+        role: role_of(replica),
+        term: replica.term(),
+        vote: replica.vote(),
+        leader: replica.leader(),
+        commit: replica.commit(),
+        applied: replica.applied_index(),
+        durable: replica.durable(),
+        last_log: replica.log().last().index,
+        first_log: replica.log().first(),
+        snapshot: replica.log().base().index,
+        voters: replica.membership().voters(),
+        learners: replica.membership().learners().to_vec(),
+    };
+    refresh(&mut status, replica);
+    status
+}
+
+/// Brings the parts of a status that change from message to message up to date, without allocating.
+fn refresh(status: &mut Status, replica: &Replica) {
+    status.role = role_of(replica);
+    status.term = replica.term();
+    status.vote = replica.vote();
+    status.leader = replica.leader();
+    status.commit = replica.commit();
+    status.applied = replica.applied_index();
+    status.durable = replica.durable();
+    status.last_log = replica.log().last().index;
+    status.first_log = replica.log().first();
+}
+
+fn role_of(replica: &Replica) -> Role {
+    match replica.role() {
+        raft::Role::Leader(_) => Role::Leader,
+        raft::Role::Candidate => Role::Candidate,
+        raft::Role::PreCandidate => Role::PreCandidate,
+        raft::Role::Follower if replica.membership().is_voter(replica.id()) => Role::Follower,
+        raft::Role::Follower => Role::Learner,
+    }
+}
+
+fn role_in_metrics(role: Role) -> metrics::Role {
+    match role {
+        Role::Leader => metrics::Role::Leader,
+        Role::Follower => metrics::Role::Follower,
+        Role::Candidate => metrics::Role::Candidate,
+        Role::PreCandidate => metrics::Role::PreCandidate,
+        Role::Learner => metrics::Role::Learner,
+    }
+}
+
+fn in_metrics(phase: Phase) -> metrics::Phase {
+    match phase {
+        Phase::PreVote => metrics::Phase::PreVote,
+        Phase::Vote => metrics::Phase::Vote,
+    }
+}

@@ -1,0 +1,216 @@
+//! What the actors say to each other. Every message that belongs to a term, a campaign or a leadership carries it, and is
+//! dropped when it comes too late. `ARCHITECTURE.md` has them all in one table.
+
+use crate::{
+    error::{ProposeError, ReadError},
+    gate::Credit,
+    node::Applied as Outcome,
+};
+use actix::Message;
+use bytes::Bytes;
+use quorate_raft::{Batch, EntryId, Index, NodeId, Term};
+use quorate_transport::network::Event;
+use tokio::{sync::oneshot, time::Instant};
+
+/// A handle → `Consensus`, through the bounded stream of requests.
+pub(crate) enum Request {
+    /// Replicate this.
+    Propose(Proposal),
+    /// From which index on may a linearizable read be served here?
+    ReadIndex(ReadCaller),
+    /// Drain and end.
+    Shutdown,
+}
+
+/// A command and who wants to know what becomes of it.
+pub(crate) struct Proposal {
+    pub(crate) payload: Bytes,
+    pub(crate) caller: Caller,
+}
+
+/// Who wants to know what becomes of a command.
+pub(crate) enum Caller {
+    /// A caller of this node's handle.
+    Here { answer: oneshot::Sender<Result<Outcome, ProposeError>>, asked: Instant, _credit: Credit },
+    /// Another node, that forwarded it.
+    There { node: NodeId, request: u64 },
+}
+
+/// Who wants to know a read index.
+pub(crate) enum ReadCaller {
+    /// A caller of this node's handle.
+    Here { answer: oneshot::Sender<Result<Index, ReadError>> },
+    /// Another node.
+    There { node: NodeId, request: u64 },
+}
+
+/// The network → `Consensus`: a message arrived, or a link changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Heard(pub(crate) Event);
+
+/// `Consensus` → `ElectionTimer`: a new random deadline, for this term.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Arm {
+    pub(crate) term: Term,
+}
+
+/// `Consensus` → `ElectionTimer`: a leader was heard; push the deadline out.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct LeaderHeard {
+    pub(crate) term: Term,
+}
+
+/// `ElectionTimer` → `Consensus`: the deadline that was armed in `term` has passed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ElectionTimeout {
+    pub(crate) term: Term,
+}
+
+/// `Consensus` → `VoteCollector`: a voter granted.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct VoteGranted {
+    pub(crate) campaign: u64,
+    pub(crate) voter: NodeId,
+}
+
+/// `Consensus` → `VoteCollector`: a voter denied.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct VoteDenied {
+    pub(crate) campaign: u64,
+    pub(crate) voter: NodeId,
+}
+
+/// `VoteCollector` → `Consensus`: a quorum granted.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ElectionWon {
+    pub(crate) term: Term,
+    pub(crate) campaign: u64,
+}
+
+/// `VoteCollector` → `Consensus`: no quorum can grant any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ElectionLost {
+    pub(crate) term: Term,
+    pub(crate) campaign: u64,
+}
+
+/// `Consensus` → every `Replicator`: entries were appended to the leader's log.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub(crate) struct Replicate {
+    pub(crate) previous: EntryId,
+    pub(crate) batch: Batch,
+}
+
+/// `Consensus` → every `Replicator`: the commit index, to be sent along from now on.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct CommitAdvanced {
+    pub(crate) commit: Index,
+}
+
+/// `Consensus` → every `Replicator`: send a heartbeat of this read round now.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct HeartbeatNow {
+    pub(crate) round: u64,
+}
+
+/// `Consensus` → the peer's `Replicator`: it acknowledged an append.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Acknowledged {
+    pub(crate) epoch: u64,
+    pub(crate) matched: Index,
+}
+
+/// `Consensus` → the peer's `Replicator`: it rejected an append.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Rejected {
+    pub(crate) epoch: u64,
+    pub(crate) previous: Index,
+    pub(crate) next: Index,
+    pub(crate) last: Index,
+}
+
+/// `Consensus` → the peer's `Replicator`: its link is up, or was lost.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct LinkChanged;
+
+/// `Replicator` → `Consensus`: these entries are needed and not at hand.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct Fetch {
+    pub(crate) term: Term,
+    pub(crate) peer: NodeId,
+    pub(crate) from: Index,
+    pub(crate) bytes_max: usize,
+}
+
+/// `Consensus` → `Replicator`: what it fetched.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) enum Fetched {
+    /// Entries (or none, for a bare probe) and the one before them.
+    Entries { previous: EntryId, batch: Option<Batch> },
+    /// The log no longer has them as they were asked for; ask again.
+    Overtaken,
+    /// They were compacted away.
+    Compacted,
+}
+
+/// `Replicator` → `Consensus`: the peer's durable log is known to match up to `index`.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Matched {
+    pub(crate) term: Term,
+    pub(crate) peer: NodeId,
+    pub(crate) index: Index,
+}
+
+/// `Consensus` → `Applier`: these entries are committed, and these callers wait for them.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Committed {
+    pub(crate) batch: Batch,
+    /// Runs of callers, in order of index; entries that nobody waits for have none.
+    pub(crate) callers: Vec<Callers>,
+    /// When it was committed.
+    pub(crate) at: Instant,
+}
+
+/// The callers of consecutive entries, from `first` on.
+pub(crate) struct Callers {
+    pub(crate) first: Index,
+    pub(crate) callers: Vec<Caller>,
+}
+
+/// `Applier` → `Consensus`: everything up to `index` is applied; these answers are for other nodes' callers.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Applied {
+    pub(crate) index: Index,
+    pub(crate) answers: Vec<Answer>,
+}
+
+/// The outcome of a command that another node forwarded.
+pub(crate) struct Answer {
+    pub(crate) node: NodeId,
+    pub(crate) request: u64,
+    pub(crate) outcome: Outcome,
+}
+
+/// The node → `Consensus`, `Applier`: the node has ended; so do you.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Stop;

@@ -1,0 +1,220 @@
+//! `Replicator`: brings one peer up to date during one leadership.
+//!
+//! It owns the [`Progress`], which decides what may be sent; it sends appends and heartbeats on the peer's link. It holds no
+//! log: entries come with `Replicate` while the peer keeps up, and are fetched from `Consensus` when it does not.
+
+use super::{
+    consensus::{Clock, Consensus},
+    messages::{Acknowledged, CommitAdvanced, Fetch, Fetched, HeartbeatNow, LinkChanged, Matched, Rejected, Replicate},
+};
+use crate::fate::{Fate, Sentinel};
+use actix::prelude::*;
+use quorate_metrics::{PeerMetrics, PeerState};
+use quorate_raft::{
+    Append, Batch, Body, Credit, EntryId, Heartbeat, Index, Message, NodeId, Progress, ProgressState, Term,
+};
+use quorate_transport::network::Link;
+use std::{rc::Rc, time::Duration};
+use tokio::time::Instant;
+
+/// The actor.
+pub(crate) struct Replicator {
+    peer: NodeId,
+    term: Term,
+    progress: Progress,
+    commit: Index,
+    round: u64,
+    fetching: bool,
+    link: Rc<dyn Link>,
+    consensus: Addr<Consensus>,
+    clock: Clock,
+    heartbeat_interval: Duration,
+    next_heartbeat: Instant,
+    metrics: PeerMetrics,
+    fate: Fate,
+    _sentinel: Sentinel,
+}
+
+/// What a replicator is started with.
+pub(crate) struct Assignment {
+    pub(crate) peer: NodeId,
+    pub(crate) term: Term,
+    pub(crate) log_last: Index,
+    pub(crate) commit: Index,
+    pub(crate) link: Rc<dyn Link>,
+    pub(crate) consensus: Addr<Consensus>,
+    pub(crate) clock: Clock,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) credit: Credit,
+    pub(crate) metrics: PeerMetrics,
+    pub(crate) fate: Fate,
+}
+
+impl Replicator {
+    pub(crate) fn new(assignment: Assignment) -> Self {
+        let Assignment { peer, term, log_last, commit, link, consensus, clock, heartbeat_interval, credit, .. } =
+            assignment;
+        Self {
+            peer,
+            term,
+            progress: Progress::new(clock.now(), log_last, credit),
+            commit,
+            round: 0,
+            fetching: false,
+            link,
+            consensus,
+            clock,
+            heartbeat_interval,
+            next_heartbeat: Instant::now(),
+            metrics: assignment.metrics,
+            _sentinel: assignment.fate.sentinel("Replicator"),
+            fate: assignment.fate,
+        }
+    }
+
+    /// Sends what comes next, if it is at hand; otherwise asks for it.
+    fn pump(&mut self) {
+        if self.fetching {
+            return;
+        }
+        if let Some(want) = self.progress.want() {
+            self.fetching = true;
+            let (term, peer) = (self.term, self.peer);
+            self.consensus.do_send(Fetch { term, peer, from: want.from, bytes_max: want.bytes_max });
+        }
+    }
+
+    fn offer(&mut self, previous: EntryId, batch: Option<Batch>) {
+        if let Some(send) = self.progress.send(self.clock.now(), previous, batch) {
+            let commit = self.commit;
+            let append = Append { epoch: send.epoch, previous: send.previous, commit, batch: send.batch };
+            self.say(Body::Append(append));
+        }
+    }
+
+    fn heartbeat(&mut self) {
+        let commit = self.commit.min(self.progress.matched());
+        self.say(Body::Heartbeat(Heartbeat { round: self.round, commit }));
+        self.next_heartbeat = Instant::now() + self.heartbeat_interval;
+        self.metrics.matched(self.progress.matched().0, self.progress.lag());
+        self.metrics.state_is(match self.progress.state() {
+            ProgressState::Probe => PeerState::Probe,
+            ProgressState::Replicate => PeerState::Replicate,
+            ProgressState::Snapshot => PeerState::Snapshot,
+        });
+    }
+
+    /// A flood of messages must not silence the leader: the deadline is looked at whenever one is handled.
+    fn heartbeat_if_due(&mut self) {
+        if self.next_heartbeat <= Instant::now() {
+            self.heartbeat();
+            self.progress.tick(self.clock.now());
+        }
+    }
+
+    fn say(&self, body: Body) {
+        if self.fate.is_sound() {
+            self.link.send(Message { term: self.term, body });
+        }
+    }
+
+    fn tell_matched(&self, matched: Option<Index>) {
+        if let Some(index) = matched {
+            self.consensus.do_send(Matched { term: self.term, peer: self.peer, index });
+        }
+    }
+}
+
+impl Actor for Replicator {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.heartbeat();
+        ctx.run_interval(self.heartbeat_interval, |this, _| {
+            this.heartbeat_if_due();
+            this.pump();
+        });
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.metrics.replication_ended();
+    }
+}
+
+impl Handler<Replicate> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, Replicate { previous, batch }: Replicate, _: &mut Self::Context) {
+        self.progress.log_grew(batch.last());
+        if !self.fetching {
+            self.offer(previous, Some(batch));
+        }
+        self.pump();
+        self.heartbeat_if_due();
+    }
+}
+
+impl Handler<Fetched> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, fetched: Fetched, _: &mut Self::Context) {
+        self.fetching = false;
+        match fetched {
+            Fetched::Entries { previous, batch } => {
+                self.offer(previous, batch);
+                self.pump();
+            }
+            // The interval asks again: at once could be for ever.
+            Fetched::Overtaken => {}
+            Fetched::Compacted => self.progress.compacted(),
+        }
+    }
+}
+
+impl Handler<Acknowledged> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, Acknowledged { epoch, matched }: Acknowledged, _: &mut Self::Context) {
+        let matched = self.progress.acknowledged(self.clock.now(), epoch, matched);
+        self.tell_matched(matched);
+        self.pump();
+        self.heartbeat_if_due();
+    }
+}
+
+impl Handler<Rejected> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, Rejected { epoch, previous, next, last }: Rejected, _: &mut Self::Context) {
+        self.metrics.append_rejected();
+        let matched = self.progress.rejected(self.clock.now(), epoch, previous, next, last);
+        self.tell_matched(matched);
+        self.pump();
+    }
+}
+
+impl Handler<CommitAdvanced> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, CommitAdvanced { commit }: CommitAdvanced, _: &mut Self::Context) {
+        self.commit = commit;
+    }
+}
+
+impl Handler<HeartbeatNow> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, HeartbeatNow { round }: HeartbeatNow, _: &mut Self::Context) {
+        self.round = round;
+        self.heartbeat();
+    }
+}
+
+impl Handler<LinkChanged> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, _: LinkChanged, _: &mut Self::Context) {
+        self.progress.link_changed(self.clock.now());
+        self.pump();
+    }
+}

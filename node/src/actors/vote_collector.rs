@@ -1,0 +1,58 @@
+//! `VoteCollector`: counts the votes of one round of one campaign, and lives no longer.
+//!
+//! It holds no term or vote of its own, only the [`Ballot`]. The requests themselves do not come from here: a vote may be
+//! asked for only once the candidate's own term and vote are durable, so they travel inside that `Persist`.
+
+use super::{
+    consensus::Consensus,
+    messages::{ElectionLost, ElectionWon, VoteDenied, VoteGranted},
+};
+use crate::fate::Sentinel;
+use actix::prelude::*;
+use quorate_raft::{Ballot, Outcome};
+
+/// The actor.
+pub(crate) struct VoteCollector {
+    ballot: Ballot,
+    consensus: Addr<Consensus>,
+    _sentinel: Sentinel,
+}
+
+impl VoteCollector {
+    pub(crate) fn new(ballot: Ballot, consensus: Addr<Consensus>, sentinel: Sentinel) -> Self {
+        Self { ballot, consensus, _sentinel: sentinel }
+    }
+
+    fn count(&mut self, campaign: u64, voter: quorate_raft::NodeId, granted: bool, ctx: &mut Context<Self>) {
+        if campaign != self.ballot.campaign {
+            return;
+        }
+        let term = self.ballot.term;
+        match self.ballot.count(voter, granted) {
+            Outcome::Open => return,
+            Outcome::Won => self.consensus.do_send(ElectionWon { term, campaign }),
+            Outcome::Lost => self.consensus.do_send(ElectionLost { term, campaign }),
+        }
+        ctx.stop();
+    }
+}
+
+impl Actor for VoteCollector {
+    type Context = Context<Self>;
+}
+
+impl Handler<VoteGranted> for VoteCollector {
+    type Result = ();
+
+    fn handle(&mut self, VoteGranted { campaign, voter }: VoteGranted, ctx: &mut Self::Context) {
+        self.count(campaign, voter, true, ctx);
+    }
+}
+
+impl Handler<VoteDenied> for VoteCollector {
+    type Result = ();
+
+    fn handle(&mut self, VoteDenied { campaign, voter }: VoteDenied, ctx: &mut Self::Context) {
+        self.count(campaign, voter, false, ctx);
+    }
+}

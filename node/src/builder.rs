@@ -1,0 +1,175 @@
+//! How a node comes to be.
+
+use crate::{
+    actors::{self, Plan},
+    config::{Limits, Timing},
+    error::StartError,
+    fate::Fate,
+    machine::StateMachine,
+    node::Node,
+};
+use quorate_metrics::Metrics;
+use quorate_raft::{Membership, NodeId};
+use quorate_storage::contract::StorageHandle;
+use quorate_transport::network::Network;
+use std::{collections::BTreeMap, fmt};
+use tokio::sync::oneshot;
+
+/// A node, described but not started. [`Builder::voters`], [`Builder::network`] and [`Builder::storage`] are needed; the
+/// rest has defaults.
+pub struct Builder {
+    id: NodeId,
+    cluster: String,
+    voters: Vec<(NodeId, String)>,
+    network: Option<Box<dyn Network>>,
+    storage: Option<StorageHandle>,
+    timing: Timing,
+    limits: Limits,
+    metrics: Metrics,
+    seed: Option<u64>,
+}
+
+impl Builder {
+    pub(crate) fn new(id: NodeId, cluster: String) -> Self {
+        Self {
+            id,
+            cluster,
+            voters: Vec::new(),
+            network: None,
+            storage: None,
+            timing: Timing::default(),
+            limits: Limits::default(),
+            metrics: Metrics::new(),
+            seed: None,
+        }
+    }
+
+    /// The initial members, this node among them, each with the address at which *this* node dials it.
+    #[must_use]
+    pub fn voters<A: Into<String>>(mut self, voters: impl IntoIterator<Item = (NodeId, A)>) -> Self {
+        self.voters = voters.into_iter().map(|(id, address)| (id, address.into())).collect();
+        self
+    }
+
+    /// How it talks to the others: for example [`transport::Quic`](quorate_transport::Quic).
+    #[must_use]
+    pub fn network(mut self, network: impl Network) -> Self {
+        self.network = Some(Box::new(network));
+        self
+    }
+
+    /// Where it keeps its log: for example [`storage::Wal`](quorate_storage::Wal), or an actor of your own in a
+    /// [`StorageHandle`].
+    #[must_use]
+    pub fn storage(mut self, storage: impl Into<StorageHandle>) -> Self {
+        self.storage = Some(storage.into());
+        self
+    }
+
+    /// When things happen.
+    #[must_use]
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// How much it takes on.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Where it is measured. Several nodes of a process may share one.
+    #[must_use]
+    pub fn metrics(mut self, metrics: &Metrics) -> Self {
+        self.metrics = metrics.clone();
+        self
+    }
+
+    /// Fixes the randomness of election timeouts, for tests that must run the same way each time. By default it comes
+    /// from the operating system.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Starts the node on threads of its own: one for consensus and network, one for the storage, one for the state
+    /// machine. Returns as soon as its log is recovered and its network is up; it need not have a leader yet.
+    ///
+    /// # Errors
+    /// If the configuration makes no sense, the storage can't be recovered, or the network can't be opened. Then
+    /// nothing is left running.
+    pub async fn start<M: StateMachine>(self, machine: M) -> Result<Node<M>, StartError> {
+        let name = format!("quorate-{}", self.id);
+        let plan = self.plan()?;
+        let (started, starting) = oneshot::channel();
+        let run = move || {
+            actix::System::new().block_on(async move {
+                let running = actors::launch(plan, machine, true).await;
+                let (node, running) = match running {
+                    Ok((node, running)) => (Ok(node), Some(running)),
+                    Err(error) => (Err(error), None),
+                };
+                // If nobody waits for the node any more, its handle is dropped here, and it shuts down.
+                let _ = started.send(node);
+                if let Some(running) = running {
+                    running.until_ended().await;
+                }
+            });
+        };
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(run)
+            .map_err(|error| StartError::Config(format!("can't start the node's thread: {error}")))?;
+        starting.await.unwrap_or_else(|_| Err(StartError::Config("the node's thread panicked while starting".into())))
+    }
+
+    /// Starts the node on the current thread, all actors of it, within a [`tokio::task::LocalSet`]. So several nodes can
+    /// share a thread, and with paused time, a seed, and a network and storage in memory, a whole cluster is
+    /// deterministic.
+    ///
+    /// # Errors
+    /// As [`Builder::start`].
+    pub async fn start_local<M: StateMachine>(self, machine: M) -> Result<Node<M>, StartError> {
+        let (node, running) = actors::launch(self.plan()?, machine, false).await?;
+        tokio::task::spawn_local(running.until_ended());
+        Ok(node)
+    }
+
+    fn plan(self) -> Result<Plan, StartError> {
+        let Self { id, cluster, voters, network, storage, timing, limits, metrics, seed } = self;
+        let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
+        timing.check()?;
+        let mut addresses = BTreeMap::new();
+        for (voter, address) in voters {
+            if addresses.insert(voter, address).is_some() {
+                return Err(StartError::Config(format!(
+                    "node {voter} is listed twice among the voters: give each its own id"
+                )));
+            }
+        }
+        if !addresses.contains_key(&id) {
+            return Err(StartError::Config(format!("node {id} is not among the voters: list it too")));
+        }
+        Ok(Plan {
+            id,
+            cluster,
+            membership: Membership::of_addresses(addresses),
+            network: network.ok_or(missing("network"))?,
+            storage: storage.ok_or(missing("storage"))?,
+            timing,
+            limits,
+            metrics: metrics.node(id.0),
+            seed,
+            fate: Fate::new(),
+        })
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("id", &self.id).field("voters", &self.voters).finish_non_exhaustive()
+    }
+}

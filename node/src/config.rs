@@ -1,0 +1,70 @@
+//! The numbers that a node runs by. Every default works on a local network.
+
+use crate::error::StartError;
+use std::time::Duration;
+
+/// When things happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// How often a leader says that it leads. Default 50 ms: several fit into an election timeout, so that a lost one
+    /// does not cost an election.
+    pub heartbeat_interval: Duration,
+    /// A node that hears no leader for a random time between these two starts an election. Default 150 to 300 ms, as in
+    /// the paper (§9.3). The shorter one must be at least twice the heartbeat interval, and the longer one longer.
+    pub election_timeout: (Duration, Duration),
+    /// How long a proposal may wait for its outcome before the caller is told that it is unknown. Default 5 s.
+    pub proposal_timeout: Duration,
+    /// How long a proposal or read may wait for somebody to lead before the caller is told that nobody does. Default
+    /// 1.2 s: a few elections.
+    pub leader_wait: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_millis(50),
+            election_timeout: (Duration::from_millis(150), Duration::from_millis(300)),
+            proposal_timeout: Duration::from_secs(5),
+            leader_wait: Duration::from_millis(1200),
+        }
+    }
+}
+
+impl Timing {
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        let (min, max) = self.election_timeout;
+        if self.heartbeat_interval.is_zero() {
+            return Err(StartError::Config("heartbeat_interval is zero: set it to 50 ms, say".into()));
+        }
+        if min < self.heartbeat_interval * 2 {
+            return Err(StartError::Config(format!(
+                "election_timeout begins at {min:?}, less than twice heartbeat_interval ({:?}): raise it, or lower the interval",
+                self.heartbeat_interval
+            )));
+        }
+        if max <= min {
+            return Err(StartError::Config(format!(
+                "election_timeout ends at {max:?}, not after its beginning ({min:?}): without spread, elections split for ever"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// How much a node takes on. Beyond it the answer is an error, never a growing queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// The largest command, in bytes. Default 1 MiB.
+    pub max_command_bytes: usize,
+    /// The most proposals and reads of this node's own callers that wait for an answer. Default 4,096.
+    pub max_in_flight_proposals: usize,
+    /// The most bytes of proposals that go to the disk and the peers as one batch, unless a single one is larger.
+    /// Default 1 MiB.
+    pub max_batch_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_command_bytes: 1 << 20, max_in_flight_proposals: 4096, max_batch_bytes: 1 << 20 }
+    }
+}

@@ -1,0 +1,80 @@
+//! What can go wrong, one enum a verb. Definite failure and unknown outcome never share a variant.
+
+use std::time::Duration;
+
+/// Why a node did not start. One line that says what, where and what to do.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting makes no sense.
+    #[error("{0}")]
+    Config(String),
+    /// The storage can't be used.
+    #[error("{0}")]
+    Storage(String),
+    /// The network can't be used.
+    #[error("{0}")]
+    Network(String),
+}
+
+/// Why a proposal was not answered with its result. Only [`ProposeError::OutcomeUnknown`] may take effect after all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// It did not and will not take effect: for a few election timeouts nobody led who would take it. Try again.
+    #[error("no leader: the command did not and will not take effect; try again")]
+    NoLeader,
+    /// It did not and will not take effect: too much is in flight. Try again later.
+    #[error("overloaded: the command did not and will not take effect; try again after {retry_after:?}")]
+    Overloaded {
+        /// When it may be worth it.
+        retry_after: Duration,
+    },
+    /// It did not and will not take effect: it is larger than allowed.
+    #[error("the command has {bytes} bytes; at most {max} are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// [`Limits::max_command_bytes`](crate::Limits::max_command_bytes).
+        max: usize,
+    },
+    /// It did not and will not take effect: the node stops or has stopped. Ask another node.
+    #[error("the node is stopping: the command did not and will not take effect; ask another node")]
+    Stopped,
+    /// It may or may not take effect: the leader was lost, or the node stopped, before the outcome was known. Read before
+    /// trying again, or make the command idempotent.
+    #[error("outcome unknown: the command may or may not take effect")]
+    OutcomeUnknown,
+}
+
+/// Why a read was not served. Reading again is always safe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// For a few election timeouts nobody led, or the leader could not confirm that it still does. Try again.
+    #[error("no leader could confirm the read; try again")]
+    NoLeader,
+    /// Too much is in flight. Try again later.
+    #[error("overloaded; try again after {retry_after:?}")]
+    Overloaded {
+        /// When it may be worth it.
+        retry_after: Duration,
+    },
+    /// The node stops or has stopped. Ask another node.
+    #[error("the node is stopping; ask another node")]
+    Stopped,
+}
+
+/// What ended a node. Nothing that it holds in memory is to be trusted any more; what it acknowledged is on disk.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Failure {
+    /// An actor panicked: a bug, in Quorate, in the state machine, or in a user's storage or network.
+    #[error("the {actor} actor died: see the panic above it in the log; restart the node")]
+    ActorDied {
+        /// Which.
+        actor: &'static str,
+    },
+    /// The storage failed. Nothing was acknowledged since.
+    #[error("storage failed: {0}")]
+    Storage(String),
+    /// Something happened that no correct cluster can do.
+    #[error("safety violated, stopping rather than making it worse: {0}")]
+    Violation(String),
+}

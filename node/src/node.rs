@@ -1,0 +1,231 @@
+//! The handle of a running node.
+
+use crate::{
+    actors::{
+        applier::{Applier, Query},
+        messages::{Caller, Proposal, ReadCaller, Request},
+    },
+    builder::Builder,
+    config::Limits,
+    error::{Failure, ProposeError, ReadError},
+    fate::{End, Fate},
+    gate::Gate,
+    machine::StateMachine,
+    status::Status,
+};
+use actix::Addr;
+use bytes::Bytes;
+use quorate_metrics::{NodeMetrics, ProposalResult, ReadMode, ReadResult};
+use quorate_raft::{Index, NodeId};
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+/// A running node. Cheap to clone, usable from any thread and any tokio runtime. When the last clone is dropped, the node
+/// shuts down.
+pub struct Node<M: StateMachine> {
+    shared: Arc<Shared<M>>,
+}
+
+pub(crate) struct Shared<M: StateMachine> {
+    pub(crate) id: NodeId,
+    pub(crate) limits: Limits,
+    pub(crate) retry_after: Duration,
+    pub(crate) requests: mpsc::UnboundedSender<Request>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) applier: Addr<Applier<M>>,
+    pub(crate) status: watch::Receiver<Status>,
+    pub(crate) fate: Fate,
+    pub(crate) closed: watch::Receiver<bool>,
+    pub(crate) metrics: NodeMetrics,
+}
+
+/// A command that was committed and applied.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Applied {
+    /// Where it stands in the log.
+    pub index: Index,
+    /// What [`StateMachine::apply`] returned on the leader.
+    pub reply: Bytes,
+}
+
+/// The result of a read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Read<T> {
+    /// The last entry that had been applied when it was taken.
+    pub index: Index,
+    /// What was read.
+    pub value: T,
+}
+
+/// What a read promises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Consistency {
+    /// It sees every write that was acknowledged, to anybody, before it began. Costs a round of heartbeats, shared by all
+    /// reads that wait (read index, Ongaro's thesis §6.4); served by any node.
+    Linearizable,
+    /// It sees what this node happens to have applied, which may be behind by any amount. Costs nothing.
+    Local,
+}
+
+impl Node<()> {
+    /// Begins to describe node `id` of the cluster named `cluster`.
+    #[must_use]
+    pub fn builder(id: NodeId, cluster: impl Into<String>) -> Builder {
+        Builder::new(id, cluster.into())
+    }
+}
+
+/// Only a name for [`Node::builder`] to hang on: it applies nothing.
+impl StateMachine for () {
+    fn apply(&mut self, _: Index, _: &[u8]) -> Bytes {
+        Bytes::new()
+    }
+}
+
+impl<M: StateMachine> Node<M> {
+    pub(crate) fn new(shared: Shared<M>) -> Self {
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.shared.id
+    }
+
+    /// Replicates a command and applies it on every node; any node takes it and forwards it to the leader.
+    ///
+    /// Resolves once it is committed (durable on a majority) and applied on the leader. Dropping the future cancels
+    /// nothing.
+    ///
+    /// # Errors
+    /// Only [`ProposeError::OutcomeUnknown`] may take effect after all; every other error means that it did not and will
+    /// not.
+    pub async fn propose(&self, command: impl Into<Bytes>) -> Result<Applied, ProposeError> {
+        let outcome = self.offer(command.into()).await;
+        if let Err(error) = &outcome {
+            self.shared.metrics.proposals(result_of(*error), 1);
+        }
+        outcome
+    }
+
+    async fn offer(&self, payload: Bytes) -> Result<Applied, ProposeError> {
+        let shared = &*self.shared;
+        let max = shared.limits.max_command_bytes;
+        if payload.len() > max {
+            return Err(ProposeError::TooLarge { bytes: payload.len(), max });
+        }
+        let overloaded = ProposeError::Overloaded { retry_after: shared.retry_after };
+        let credit = shared.gate.enter().ok_or(overloaded)?;
+        let (answer, answered) = oneshot::channel();
+        let caller = Caller::Here { answer, asked: Instant::now(), _credit: credit };
+        shared.requests.send(Request::Propose(Proposal { payload, caller })).map_err(|_| ProposeError::Stopped)?;
+        // An answer that never comes was lost with the node.
+        answered.await.unwrap_or(Err(ProposeError::OutcomeUnknown))
+    }
+
+    /// Reads this node's copy of the state machine with `query`, under a promise of freshness. It runs on the state
+    /// machine's thread, between two applies: keep it short.
+    ///
+    /// # Errors
+    /// If nobody leads, too much is in flight, or the node stops.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        consistency: Consistency,
+        query: impl FnOnce(&M) -> T + Send + 'static,
+    ) -> Result<Read<T>, ReadError> {
+        let (asked, shared) = (Instant::now(), &*self.shared);
+        let outcome = self.read_at(consistency, query).await;
+        let mode = match consistency {
+            Consistency::Linearizable => ReadMode::Linearizable,
+            Consistency::Local => ReadMode::Local,
+        };
+        let result = match &outcome {
+            Ok(_) => ReadResult::Served,
+            Err(ReadError::NoLeader) => ReadResult::NoLeader,
+            Err(ReadError::Overloaded { .. }) => ReadResult::Overloaded,
+            Err(ReadError::Stopped) => ReadResult::Stopping,
+        };
+        shared.metrics.reads(mode, result, 1);
+        if outcome.is_ok() {
+            shared.metrics.read_took(mode, asked.elapsed());
+        }
+        outcome
+    }
+
+    async fn read_at<T: Send + 'static>(
+        &self,
+        consistency: Consistency,
+        query: impl FnOnce(&M) -> T + Send + 'static,
+    ) -> Result<Read<T>, ReadError> {
+        let shared = &*self.shared;
+        let overloaded = ReadError::Overloaded { retry_after: shared.retry_after };
+        let credit = shared.gate.enter().ok_or(overloaded)?;
+        let index = match consistency {
+            Consistency::Local => Index(0),
+            Consistency::Linearizable => {
+                let (answer, answered) = oneshot::channel();
+                let request = Request::ReadIndex(ReadCaller::Here { answer });
+                shared.requests.send(request).map_err(|_| ReadError::Stopped)?;
+                answered.await.unwrap_or(Err(ReadError::Stopped))?
+            }
+        };
+        let (answer, answered) = oneshot::channel();
+        let run = Box::new(move |machine: &M, index| {
+            // Whoever asked may have lost patience; nobody else wants the value.
+            let _ = answer.send(Read { index, value: query(machine) });
+            drop(credit);
+        });
+        shared.applier.do_send(Query { index, run });
+        answered.await.map_err(|_| ReadError::Stopped)
+    }
+
+    /// What the node shows of itself: the latest, and through [`watch::Receiver::changed`] every change.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared.status.clone()
+    }
+
+    /// Takes no more requests, waits for the ones under way (at most
+    /// [`Timing::leader_wait`](crate::Timing::leader_wait)), then ends the node. When it returns, everything that the node
+    /// held (ports, files, locks) is free. Also returns if the node had failed.
+    pub async fn shutdown(&self) {
+        // A node that is gone already needs no asking.
+        let _ = self.shared.requests.send(Request::Shutdown);
+        let mut closed = self.shared.closed.clone();
+        let _ = closed.wait_for(|closed| *closed).await;
+    }
+
+    /// Resolves when the node has failed, with the cause; never, if it ends because it was asked to.
+    pub async fn failed(&self) -> Failure {
+        match self.shared.fate.ended().await {
+            End::Failed(failure) => failure,
+            End::Shutdown => std::future::pending().await,
+        }
+    }
+}
+
+fn result_of(error: ProposeError) -> ProposalResult {
+    match error {
+        ProposeError::NoLeader => ProposalResult::NoLeader,
+        ProposeError::Overloaded { .. } => ProposalResult::Overloaded,
+        ProposeError::TooLarge { .. } => ProposalResult::TooLarge,
+        ProposeError::Stopped => ProposalResult::Stopping,
+        ProposeError::OutcomeUnknown => ProposalResult::OutcomeUnknown,
+    }
+}
+
+impl<M: StateMachine> Clone for Node<M> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<M: StateMachine> fmt::Debug for Node<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("id", &self.shared.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,83 @@
+//! Lets storage and network be seen: what they report goes into the node's metrics.
+
+use quorate_metrics::{self as metrics, NodeMetrics, PeerMetrics};
+use quorate_raft::NodeId;
+use quorate_storage::contract::StorageObserver;
+use quorate_transport::network::{Direction, Lane, NetworkObserver};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Records what a storage reports.
+pub(crate) struct ObservedStorage(pub(crate) NodeMetrics);
+
+impl StorageObserver for ObservedStorage {
+    fn synced(&self, took: Duration) {
+        self.0.fsync_took(took);
+    }
+
+    fn wrote(&self, bytes: u64) {
+        self.0.written(bytes);
+    }
+
+    fn failed(&self, op: &'static str) {
+        self.0.storage_error(op);
+    }
+
+    fn log_bytes(&self, bytes: u64) {
+        self.0.log_bytes(bytes);
+    }
+}
+
+/// Records what a network reports.
+pub(crate) struct ObservedNetwork {
+    node: NodeMetrics,
+    /// Handles of the members, so that nothing is looked up for every write.
+    peers: BTreeMap<NodeId, PeerMetrics>,
+}
+
+impl ObservedNetwork {
+    pub(crate) fn new(node: NodeMetrics, peers: impl IntoIterator<Item = NodeId>) -> Self {
+        let peers = peers.into_iter().map(|peer| (peer, node.peer(peer.0))).collect();
+        Self { node, peers }
+    }
+}
+
+impl NetworkObserver for ObservedNetwork {
+    fn bytes(&self, peer: NodeId, direction: Direction, lane: Lane, bytes: u64) {
+        let direction = match direction {
+            Direction::Received => metrics::Direction::Received,
+            Direction::Sent => metrics::Direction::Sent,
+        };
+        let lane = match lane {
+            Lane::Control => metrics::Lane::Control,
+            Lane::Append => metrics::Lane::Append,
+        };
+        if let Some(peer) = self.peers.get(&peer) {
+            peer.net_bytes(direction, lane, bytes);
+        }
+    }
+
+    fn connection(&self, peer: Option<NodeId>, result: &'static str) {
+        self.node.connection(self.member(peer), result);
+    }
+
+    fn dropped(&self, peer: Option<NodeId>, reason: &'static str) {
+        self.node.dropped(self.member(peer), reason);
+    }
+
+    fn round_trip(&self, peer: NodeId, took: Duration) {
+        if let Some(peer) = self.peers.get(&peer) {
+            peer.round_trip(took);
+        }
+    }
+
+    fn certificate_expires(&self, at_unix_seconds: u64) {
+        self.node.certificate_expires(at_unix_seconds);
+    }
+}
+
+impl ObservedNetwork {
+    /// A peer that does not belong, whatever it proved, must not become a series.
+    fn member(&self, peer: Option<NodeId>) -> Option<u64> {
+        peer.filter(|peer| self.peers.contains_key(peer)).map(|peer| peer.0)
+    }
+}

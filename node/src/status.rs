@@ -1,0 +1,63 @@
+//! What a node shows of itself.
+
+use quorate_raft::{Index, NodeId, Term};
+
+/// A node at one moment. Watch it through [`Node::status`](crate::Node::status).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// This node.
+    pub node: NodeId,
+    /// What it is doing.
+    pub role: Role,
+    /// Its current term.
+    pub term: Term,
+    /// Whom it voted for in that term.
+    pub vote: Option<NodeId>,
+    /// The leader that it knows of.
+    pub leader: Option<NodeId>,
+    /// The last entry that it knows to be committed.
+    pub commit: Index,
+    /// The last entry that its state machine has applied.
+    pub applied: Index,
+    /// The last entry that is durable on it.
+    pub durable: Index,
+    /// The last entry of its log.
+    pub last_log: Index,
+    /// The first entry that its log still has.
+    pub first_log: Index,
+    /// The last entry that a snapshot covers; 0 without one.
+    pub snapshot: Index,
+    /// Who votes.
+    pub voters: Vec<NodeId>,
+    /// Who receives the log and does not vote.
+    pub learners: Vec<NodeId>,
+}
+
+/// What a node is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// It leads.
+    Leader,
+    /// It follows a leader, or waits for one.
+    Follower,
+    /// It asks to be elected.
+    Candidate,
+    /// It asks whether it would be elected.
+    PreCandidate,
+    /// It receives the log and does not vote.
+    Learner,
+}
+
+impl Role {
+    /// The word for it in interfaces: `leader`, `follower`, `candidate`, `pre_candidate` or `learner`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::PreCandidate => "pre_candidate",
+            Self::Learner => "learner",
+        }
+    }
+}
