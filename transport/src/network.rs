@@ -57,6 +57,11 @@ pub trait Links {
 pub trait Link {
     /// Sends a message, or drops it: unconnected, or too much waits already. Never waits.
     fn send(&self, message: Message);
+
+    /// Whether whatever drives the link still lives. One that does not has panicked, and its node must stop too.
+    fn is_alive(&self) -> bool {
+        true
+    }
 }
 
 /// A message that arrived, and the credit that it holds while it is unhandled.
