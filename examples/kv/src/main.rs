@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The `quorate-kv` binary: a server, its client and the demo. Everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    quorate_kv::cli::run()
+}

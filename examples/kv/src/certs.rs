@@ -1,0 +1,108 @@
+//! `certs`: a private authority for one cluster, and a certificate for each node and client of it.
+//!
+//! Run again on the same directory with further nodes, it signs them with the authority that is there. It checks that
+//! nothing would be overwritten before it writes anything.
+
+use quorate::{
+    NodeId,
+    transport::certificates::{Authority, CertificateError},
+};
+use std::path::{Path, PathBuf};
+
+/// The command's arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Where the files go; made if it is missing
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// The cluster's name: 1 to 63 of a-z, 0-9 and -
+    #[arg(long)]
+    pub cluster: String,
+    /// A node and where HTTPS clients reach it; repeatable, several hosts are separated by commas
+    #[arg(long = "node", value_name = "ID=HOST_OR_IP", value_parser = node)]
+    pub nodes: Vec<(NodeId, Vec<String>)>,
+    /// A client that needs a certificate; repeatable
+    #[arg(long = "client", value_name = "NAME", value_parser = file_name)]
+    pub clients: Vec<String>,
+}
+
+/// Makes what `args` ask for and returns the names of the files written.
+///
+/// # Errors
+/// If a file exists or can't be written, or the directory has another cluster's authority.
+pub fn make(args: &Args) -> Result<Vec<PathBuf>, CertsError> {
+    let nodes = args.nodes.iter().map(|(id, _)| format!("node-{id}"));
+    let names: Vec<_> = nodes.chain(args.clients.iter().cloned()).collect();
+    if let Some(twice) = names.iter().enumerate().find_map(|(at, name)| names[..at].contains(name).then_some(name)) {
+        return Err(CertsError::Twice(twice.clone()));
+    }
+    let files = |name: &str| [args.dir.join(format!("{name}.pem")), args.dir.join(format!("{name}.key"))];
+    let mut written: Vec<_> = names.iter().flat_map(|name| files(name)).collect();
+    if let Some(path) = written.iter().find(|path| path.symlink_metadata().is_ok()) {
+        return Err(CertificateError::Exists { path: path.clone() }.into());
+    }
+    std::fs::create_dir_all(&args.dir)
+        .map_err(|error| CertificateError::Io { path: args.dir.clone(), error: error.to_string() })?;
+    let (authority, is_new) = authority(&args.dir, &args.cluster)?;
+    if is_new {
+        written.splice(0..0, files("ca"));
+    }
+    for (id, hosts) in &args.nodes {
+        authority.issue_node(*id, hosts)?.write(&args.dir, &format!("node-{id}"))?;
+    }
+    for client in &args.clients {
+        authority.issue_client(client)?.write(&args.dir, client)?;
+    }
+    Ok(written)
+}
+
+fn authority(dir: &Path, cluster: &str) -> Result<(Authority, bool), CertsError> {
+    if dir.join("ca.pem").exists() || dir.join("ca.key").exists() {
+        let authority = Authority::load(dir)?;
+        if authority.cluster() != cluster {
+            let (dir, is) = (dir.to_owned(), authority.cluster().to_owned());
+            return Err(CertsError::OtherCluster { dir, is, asked: cluster.to_owned() });
+        }
+        return Ok((authority, false));
+    }
+    let authority = Authority::create(cluster)?;
+    authority.write(dir)?;
+    Ok((authority, true))
+}
+
+/// Why certificates were not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CertsError {
+    /// Making or writing one failed.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// A name was given twice.
+    #[error("{0} is asked for twice: name every node and client once")]
+    Twice(String),
+    /// The directory is of another cluster.
+    #[error("{} has the authority of cluster {is:?}, not {asked:?}: choose another directory", dir.display())]
+    OtherCluster {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        is: String,
+        /// What was asked for.
+        asked: String,
+    },
+}
+
+fn node(text: &str) -> Result<(NodeId, Vec<String>), String> {
+    let shape = || "write ID=HOST_OR_IP, for example 1=10.0.0.1".to_owned();
+    let (id, hosts) = text.split_once('=').ok_or_else(shape)?;
+    let id = id.parse().ok().filter(|id| *id > 0).ok_or_else(shape)?;
+    let hosts: Vec<_> = hosts.split(',').map(|host| host.trim().to_owned()).collect();
+    if hosts.iter().any(String::is_empty) { Err(shape()) } else { Ok((NodeId(id), hosts)) }
+}
+
+fn file_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.is_empty() || text == "ca" || text.starts_with('.') || !text.chars().all(fits) {
+        return Err("it becomes a file's name: use letters, digits, -, _ and .; \"ca\" is taken".to_owned());
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,265 @@
+//! The command line: parses it, runs the command, prints what it found, and turns any failure into one line and an exit
+//! code.
+
+use crate::{
+    certs,
+    client::{Client, ClientError, ReadMode, trust},
+    demo,
+    http::messages::StatusAnswer,
+    output, serve,
+};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use serde_json::{Value, json};
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+use tracing_subscriber::EnvFilter;
+
+/// A replicated key-value server on Quorate, its client, and the demo.
+#[derive(Debug, Parser)]
+#[command(name = "quorate-kv", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print JSON, for machines
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a cluster on this machine, kill its leader, and check that nothing acknowledged is lost
+    Demo(demo::Args),
+    /// Make a private certificate authority, and certificates for nodes and clients
+    Certs(certs::Args),
+    /// Run one node in the foreground
+    Serve(Box<serve::Args>),
+    /// Set a key
+    Put {
+        /// The key
+        key: String,
+        /// Its value
+        value: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Print a key's value
+    Get {
+        /// The key
+        key: String,
+        /// How fresh the value must be
+        #[arg(long, default_value_t, value_enum)]
+        read: ReadMode,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Remove a key
+    Delete {
+        /// The key
+        key: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Set a key if its value is the expected one; otherwise fail
+    #[command(group = clap::ArgGroup::new("expectation").required(true))]
+    Cas {
+        /// The key
+        key: String,
+        /// Its value from then on
+        value: String,
+        /// The value that it must have
+        #[arg(long, value_name = "V", group = "expectation")]
+        expect: Option<String>,
+        /// It must not exist
+        #[arg(long, group = "expectation")]
+        absent: bool,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Show what each endpoint says of itself
+    Status {
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+/// How to reach the cluster.
+#[derive(Clone, Debug, clap::Args)]
+struct Connection {
+    /// A node's URL; repeatable: the next one is tried where the one before could do nothing
+    #[arg(long = "endpoint", value_name = "URL", default_value = "http://127.0.0.1:8001")]
+    endpoints: Vec<String>,
+    /// The authority to trust for https endpoints, PEM
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// How long an endpoint has to answer
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn run() -> ExitCode {
+    let parsed = Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    log_to_stderr();
+    let ended =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from).and_then(|runtime| {
+            let ended = runtime.block_on(cli.run());
+            // What a second signal or a failure left behind must not hold up the end.
+            runtime.shutdown_background();
+            ended
+        });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(line)) => {
+            output::complain(line);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Cli {
+    async fn run(self) -> Result<(), Failure> {
+        let show = |human: String, machine: Value| output::line(if self.json { machine.to_string() } else { human });
+        match self.command {
+            Command::Demo(args) => demo::run(args, self.json).await?,
+            Command::Certs(args) => {
+                let files: Vec<_> = certs::make(&args)?.iter().map(|path| path.display().to_string()).collect();
+                show(files.join("\n"), json!({ "files": files }))?;
+            }
+            Command::Serve(args) => serve::run(*args, self.json).await?,
+            Command::Put { key, value, connection } => {
+                let answer = connection.client()?.put(&key, value).await?;
+                show(format!("written, index {}", answer.index), json!(answer))?;
+            }
+            Command::Get { key, read, connection } => get(&connection, &key, read, self.json).await?,
+            Command::Delete { key, connection } => {
+                let answer = connection.client()?.delete(&key).await?;
+                let what = if answer.existed { "deleted" } else { "was not there" };
+                show(format!("{what}, index {}", answer.index), json!(answer))?;
+            }
+            Command::Cas { key, value, expect, absent: _, connection } => {
+                let answer = connection.client()?.cas(&key, expect.as_deref(), &value).await?;
+                if answer.swapped || self.json {
+                    show(format!("swapped, index {}", answer.index), json!(answer))?;
+                }
+                if !answer.swapped {
+                    let expected = if expect.is_some() { "has another value" } else { "exists" };
+                    return Err(Failure(format!("not swapped: {key:?} {expected}; read it and decide anew")));
+                }
+            }
+            Command::Status { connection } => status(&connection, self.json).await?,
+        }
+        Ok(())
+    }
+}
+
+async fn get(connection: &Connection, key: &str, read: ReadMode, json: bool) -> Result<(), Failure> {
+    let got = connection.client()?.get(key, read).await?;
+    let Some(value) = got.value else {
+        return Err(Failure(format!("not_found: no key {key:?}")));
+    };
+    if json {
+        let index = got.index;
+        // JSON has no bytes: what is no text is written as hexadecimal digits, under another name.
+        let object = match std::str::from_utf8(&value) {
+            Ok(text) => json!({ "key": key, "value": text, "index": index }),
+            Err(_) => {
+                let digits: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+                json!({ "key": key, "value_hex": digits, "index": index })
+            }
+        };
+        return Ok(output::line(object)?);
+    }
+    output::bytes(&value)?;
+    Ok(output::bytes(b"\n")?)
+}
+
+/// One line an endpoint; fails only if none answered.
+async fn status(connection: &Connection, json: bool) -> Result<(), Failure> {
+    let mut failures = Vec::new();
+    let mut lines = Vec::new();
+    for url in &connection.endpoints {
+        let one = Connection { endpoints: vec![url.clone()], ..connection.clone() };
+        match one.client()?.status().await {
+            Ok(answer) if json => lines.push(json!(answer).to_string()),
+            Ok(answer) => lines.push(status_line(&answer)),
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    if lines.is_empty() {
+        return Err(Failure(failures.join("; ")));
+    }
+    if !json {
+        output::line(STATUS_HEAD)?;
+    }
+    lines.into_iter().try_for_each(output::line)?;
+    failures.into_iter().for_each(output::complain);
+    Ok(())
+}
+
+const STATUS_HEAD: &str =
+    "node  role           term  leader    commit   applied       log            voters  state hash";
+
+fn status_line(status: &StatusAnswer) -> String {
+    let leader = status.leader_id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+    let voters = status.voters.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let log = format!("{}..{}", status.first_log_index, status.last_log_index);
+    format!(
+        "{:<4}  {:<13} {:>5}  {leader:>6}  {:>8}  {:>8}  {log:<14} {voters:<7} {}",
+        status.node_id, status.role, status.term, status.commit_index, status.applied_index, status.state_hash,
+    )
+}
+
+impl Connection {
+    fn client(&self) -> Result<Client, ClientError> {
+        Ok(Client::new(&self.endpoints, &trust(self.ca.as_deref())?)?.with_limit(self.timeout))
+    }
+}
+
+/// A failed command, in one line.
+struct Failure(String);
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(one_line(&error.to_string()))
+    }
+}
+
+/// Help and version as they are; a mistake as one line.
+fn explain(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        return if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        output::complain("no command is given; see `quorate-kv --help`");
+        return ExitCode::from(2);
+    }
+    let text = error.render().to_string();
+    let mistake = text.split("\n\nUsage:").next().unwrap_or_default();
+    let mistake = mistake.split("\n\nFor more information").next().unwrap_or_default();
+    let mistake = one_line(mistake.trim_start_matches("error: "));
+    output::complain(format_args!("{mistake}; see `quorate-kv --help`"));
+    ExitCode::from(2)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

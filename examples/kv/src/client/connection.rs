@@ -1,0 +1,206 @@
+//! One endpoint and its connection: opened when needed, kept while it lasts.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{HeaderMap, Request, StatusCode, Uri, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use std::{error::Error, fmt, path::Path, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
+
+/// The longest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// How long a connection may take to open; the next endpoint may be quicker.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// Whom a client believes over HTTPS.
+#[derive(Clone, Default)]
+pub struct Trust(Option<TlsConnector>);
+
+impl Trust {
+    /// No authority: for plain HTTP.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self(None)
+    }
+
+    /// Servers with a certificate of the authority whose PEM certificate is in `file`.
+    ///
+    /// # Errors
+    /// In one line, if it has none.
+    pub fn authority(file: &Path) -> Result<Self, String> {
+        let refuse = |error: &dyn fmt::Display| format!("--ca {}: {error}; name a PEM certificate", file.display());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| refuse(&error))? {
+            roots.add(certificate.map_err(|error| refuse(&error))?).map_err(|error| refuse(&error))?;
+        }
+        if roots.is_empty() {
+            return Err(refuse(&"no certificate in it"));
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| refuse(&error))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self(Some(TlsConnector::from(Arc::new(config)))))
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Trust").field(&self.0.is_some()).finish()
+    }
+}
+
+/// Where a server answers.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    url: String,
+    authority: String,
+    address: String,
+    tls: Option<(Trust, ServerName<'static>)>,
+    sender: Option<http1::SendRequest<Full<Bytes>>>,
+}
+
+/// A server's answer.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) endpoint: String,
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+/// There is no answer.
+#[derive(Debug)]
+pub(super) struct Lost {
+    /// Whether the server may have got the request.
+    pub(super) sent: bool,
+    /// Why.
+    pub(super) cause: String,
+}
+
+impl Endpoint {
+    pub(super) fn parse(url: &str, trust: &Trust) -> Result<Self, String> {
+        let refuse = |why: &str| format!("endpoint {}: {why}; use http://HOST:PORT", url.escape_debug());
+        let uri: Uri = url.parse().map_err(|_| refuse("is no URL"))?;
+        let authority = uri.authority().ok_or_else(|| refuse("has no host"))?;
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(refuse("has a path"));
+        }
+        let (port, tls) = match uri.scheme_str() {
+            Some("http") => (80, None),
+            Some("https") if trust.0.is_none() => return Err(refuse("needs --ca FILE, the authority to trust")),
+            Some("https") => {
+                let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+                (443, Some((trust.clone(), ServerName::try_from(host).map_err(|_| refuse("has no host name"))?)))
+            }
+            _ => return Err(refuse("is neither http nor https")),
+        };
+        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(port));
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Self { url, authority: authority.to_string(), address, tls, sender: None })
+    }
+
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Sends `request` and reads the whole answer, within `limit`.
+    pub(super) async fn exchange(&mut self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Exchange, Lost> {
+        let deadline = Instant::now() + limit;
+        let mut request = request;
+        if let Some(sender) = self.sender.take() {
+            match self.send(sender, request, deadline).await? {
+                Sent::Answered(exchange) => return Ok(exchange),
+                // The server closed the kept connection before anything was sent on it.
+                Sent::NotAtAll(unsent, _) => request = unsent,
+            }
+        }
+        let sender = self.connect(deadline).await.map_err(|cause| Lost { sent: false, cause })?;
+        match self.send(sender, request, deadline).await? {
+            Sent::Answered(exchange) => Ok(exchange),
+            Sent::NotAtAll(_, cause) => Err(Lost { sent: false, cause }),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        mut sender: http1::SendRequest<Full<Bytes>>,
+        request: Request<Full<Bytes>>,
+        deadline: Instant,
+    ) -> Result<Sent, Lost> {
+        let lost = |cause: String| Lost { sent: true, cause };
+        let late = |_| lost("it did not answer in time".to_owned());
+        match timeout_at(deadline, sender.ready()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Ok(Sent::NotAtAll(request, whole(&error))),
+            Err(_) => return Err(Lost { sent: false, cause: "the connection was busy for too long".to_owned() }),
+        }
+        let response = match timeout_at(deadline, sender.try_send_request(request)).await.map_err(late)? {
+            Ok(response) => response,
+            Err(mut error) => match error.take_message() {
+                Some(request) => return Ok(Sent::NotAtAll(request, whole(error.error()))),
+                None => return Err(lost(format!("the connection broke: {}", whole(error.error())))),
+            },
+        };
+        let (head, body) = response.into_parts();
+        let body = timeout_at(deadline, Limited::new(body, ANSWER_BYTES_MAX).collect()).await.map_err(late)?;
+        let body = body.map_err(|error| lost(format!("the answer broke off: {error}")))?.to_bytes();
+        self.sender = Some(sender);
+        Ok(Sent::Answered(Exchange { endpoint: self.url.clone(), status: head.status, headers: head.headers, body }))
+    }
+
+    async fn connect(&self, deadline: Instant) -> Result<http1::SendRequest<Full<Bytes>>, String> {
+        let deadline = deadline.min(Instant::now() + CONNECT_LIMIT);
+        let late = |_| format!("no connection within {CONNECT_LIMIT:?}");
+        let opened = async {
+            let stream = TcpStream::connect(&self.address).await.map_err(|error| error.to_string())?;
+            let _ = stream.set_nodelay(true);
+            match &self.tls {
+                Some((Trust(Some(tls)), name)) => {
+                    begin(tls.connect(name.clone(), stream).await.map_err(|error| error.to_string())?).await
+                }
+                _ => begin(stream).await,
+            }
+        };
+        timeout_at(deadline, opened).await.map_err(late)?
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+enum Sent {
+    Answered(Exchange),
+    NotAtAll(Request<Full<Bytes>>, String),
+}
+
+async fn begin(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<http1::SendRequest<Full<Bytes>>, String> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| whole(&error))?;
+    // It ends when its sender is dropped; its error reaches whoever waits for an answer.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// An error with its causes, in one line.
+fn whole(error: &dyn Error) -> String {
+    std::iter::successors(error.source(), |cause| (*cause).source())
+        .fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}

@@ -1,0 +1,286 @@
+//! A client of the HTTP interface, over one connection at a time.
+//!
+//! It tries the next endpoint after a definite failure that another node may not have: nothing was sent, nobody led, the
+//! node stops. It never repeats a write that may have taken effect; that is reported as [`ClientError::OutcomeUnknown`].
+
+mod connection;
+
+use crate::http::messages::{CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, PutAnswer, StatusAnswer};
+use bytes::Bytes;
+use connection::{Endpoint, Exchange};
+use http_body_util::Full;
+use hyper::{
+    Method, Request, StatusCode,
+    header::{CONTENT_TYPE, HOST},
+};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use quorate::Index;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{fmt, path::Path, time::Duration};
+
+pub use connection::Trust;
+
+/// How long an endpoint has to answer, unless said otherwise: longer than a server takes to say that it can't know.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
+/// A client of one or several nodes of a cluster.
+#[derive(Debug)]
+pub struct Client {
+    endpoints: Vec<Endpoint>,
+    /// Where the last request succeeded, and the next one begins.
+    current: usize,
+    limit: Duration,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum ReadMode {
+    /// Everything acknowledged before the read began is seen.
+    #[default]
+    Linearizable,
+    /// The same, resting on the leader's lease. Served as linearizable for now, which is stronger.
+    Lease,
+    /// Whatever this node has applied, which may be old.
+    Local,
+}
+
+impl fmt::Display for ReadMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Linearizable => "linearizable",
+            Self::Lease => "lease",
+            Self::Local => "local",
+        })
+    }
+}
+
+/// What a read found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Got {
+    /// The state that was read had applied the log this far.
+    pub index: Option<Index>,
+    /// The value; `None` if there is no such key.
+    pub value: Option<Bytes>,
+}
+
+impl Client {
+    /// A client of `endpoints`, in this order: `http://HOST:PORT`, or `https://…` with somebody to trust.
+    ///
+    /// # Errors
+    /// [`ClientError::Setup`] if there is none, or one is no such URL.
+    pub fn new(endpoints: &[String], trust: &Trust) -> Result<Self, ClientError> {
+        let endpoints: Vec<_> = endpoints
+            .iter()
+            .map(|url| Endpoint::parse(url, trust).map_err(ClientError::Setup))
+            .collect::<Result<_, _>>()?;
+        if endpoints.is_empty() {
+            return Err(ClientError::Setup("no endpoint is given: use --endpoint URL".to_owned()));
+        }
+        Ok(Self { endpoints, current: 0, limit: ANSWER_LIMIT })
+    }
+
+    /// The same, with this long for an endpoint to answer.
+    #[must_use]
+    pub fn with_limit(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put(&mut self, key: &str, value: impl Into<Bytes>) -> Result<PutAnswer, ClientError> {
+        json(self.ask(&Ask { body: value.into(), ..Ask::new(Method::PUT, key_path(key)) }).await?)
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get(&mut self, key: &str, mode: ReadMode) -> Result<Got, ClientError> {
+        let exchange = self.ask(&Ask::new(Method::GET, format!("{}?read={mode}", key_path(key)))).await?;
+        let index = exchange.headers.get("quorate-index").and_then(|index| index.to_str().ok()?.parse().ok());
+        let value = (exchange.status == StatusCode::OK).then_some(exchange.body);
+        Ok(Got { index: index.map(Index), value })
+    }
+
+    /// Removes a key.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete(&mut self, key: &str) -> Result<DeleteAnswer, ClientError> {
+        json(self.ask(&Ask::new(Method::DELETE, key_path(key))).await?)
+    }
+
+    /// Sets a key if its value is `expect`, or, without it, if there is no such key.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn cas(&mut self, key: &str, expect: Option<&str>, value: &str) -> Result<CasAnswer, ClientError> {
+        let request = CasRequest { expect: expect.map(str::to_owned), value: value.to_owned() };
+        json(self.ask(&Ask::json(Method::POST, format!("{}/cas", key_path(key)), &request)?).await?)
+    }
+
+    /// What a node says of itself.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn status(&mut self) -> Result<StatusAnswer, ClientError> {
+        json(self.ask(&Ask::new(Method::GET, "/v1/status".to_owned())).await?)
+    }
+
+    /// The text at `path`, for example `/metrics`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn text(&mut self, path: &str) -> Result<String, ClientError> {
+        let exchange = self.ask(&Ask::new(Method::GET, path.to_owned())).await?;
+        Ok(String::from_utf8_lossy(&exchange.body).into_owned())
+    }
+
+    async fn ask(&mut self, ask: &Ask) -> Result<Exchange, ClientError> {
+        let mut last = None;
+        for offset in 0..self.endpoints.len() {
+            let at = (self.current + offset) % self.endpoints.len();
+            match self.ask_one(at, ask).await {
+                Ok(exchange) => {
+                    self.current = at;
+                    return Ok(exchange);
+                }
+                Err(error) if error.may_do_better_elsewhere() => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| ClientError::Setup("no endpoint is given".to_owned())))
+    }
+
+    async fn ask_one(&mut self, at: usize, ask: &Ask) -> Result<Exchange, ClientError> {
+        let endpoint = &mut self.endpoints[at];
+        let request = ask.request(endpoint)?;
+        let exchange = endpoint.exchange(request, self.limit).await.map_err(|lost| match lost {
+            connection::Lost { sent: true, cause } if ask.changes() => {
+                ClientError::OutcomeUnknown { endpoint: endpoint.to_string(), cause }
+            }
+            connection::Lost { cause, .. } => ClientError::Unreachable { endpoint: endpoint.to_string(), cause },
+        })?;
+        if exchange.status.is_success() || (ask.method == Method::GET && exchange.status == StatusCode::NOT_FOUND) {
+            return Ok(exchange);
+        }
+        let endpoint = endpoint.to_string();
+        let ErrorAnswer { error: code, message } =
+            serde_json::from_slice(&exchange.body).unwrap_or_else(|_| ErrorAnswer {
+                error: "unexpected".to_owned(),
+                message: format!("HTTP status {}: is this a quorate-kv server?", exchange.status),
+            });
+        if code == "outcome_unknown" {
+            return Err(ClientError::OutcomeUnknown { endpoint, cause: message });
+        }
+        Err(ClientError::Refused { endpoint, code, message })
+    }
+}
+
+/// Why there is no answer. Of a write, all but [`ClientError::OutcomeUnknown`] and [`ClientError::Unreadable`] mean: it
+/// did not and will not take effect.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The client can't be made as asked for.
+    #[error("{0}")]
+    Setup(String),
+    /// The endpoint could not be reached, or a read was not answered.
+    #[error("{endpoint} can't be reached: {cause}; check the endpoint, or name another one with --endpoint")]
+    Unreachable {
+        /// Which endpoint.
+        endpoint: String,
+        /// Why.
+        cause: String,
+    },
+    /// The server said no.
+    #[error("{endpoint}: {code}: {message}")]
+    Refused {
+        /// Which endpoint.
+        endpoint: String,
+        /// The server's code, such as `no_leader`.
+        code: String,
+        /// The server's words.
+        message: String,
+    },
+    /// The write may or may not take effect.
+    #[error("{endpoint}: outcome_unknown: {cause}")]
+    OutcomeUnknown {
+        /// Which endpoint.
+        endpoint: String,
+        /// Why it is not known.
+        cause: String,
+    },
+    /// The request was carried out and its answer not understood.
+    #[error("{endpoint}: the answer is not a quorate-kv server's: {cause}; check the endpoint")]
+    Unreadable {
+        /// Which endpoint.
+        endpoint: String,
+        /// What was wrong with it.
+        cause: String,
+    },
+}
+
+impl ClientError {
+    /// Whether the request did nothing here, and may well succeed elsewhere.
+    fn may_do_better_elsewhere(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { code, .. } => code == "no_leader" || code == "stopping",
+            Self::Setup(_) | Self::OutcomeUnknown { .. } | Self::Unreadable { .. } => false,
+        }
+    }
+}
+
+struct Ask {
+    method: Method,
+    path: String,
+    body: Bytes,
+    content_type: &'static str,
+}
+
+impl Ask {
+    fn new(method: Method, path: String) -> Self {
+        Self { method, path, body: Bytes::new(), content_type: "application/octet-stream" }
+    }
+
+    fn json(method: Method, path: String, body: &impl Serialize) -> Result<Self, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Setup(error.to_string()))?;
+        Ok(Self { body: body.into(), content_type: "application/json", ..Self::new(method, path) })
+    }
+
+    fn changes(&self) -> bool {
+        self.method != Method::GET
+    }
+
+    fn request(&self, endpoint: &Endpoint) -> Result<Request<Full<Bytes>>, ClientError> {
+        Request::builder()
+            .method(self.method.clone())
+            .uri(&self.path)
+            .header(HOST, endpoint.authority())
+            .header(CONTENT_TYPE, self.content_type)
+            .body(Full::new(self.body.clone()))
+            .map_err(|error| ClientError::Setup(format!("{endpoint}: {error}")))
+    }
+}
+
+fn json<T: DeserializeOwned>(exchange: Exchange) -> Result<T, ClientError> {
+    serde_json::from_slice(&exchange.body)
+        .map_err(|error| ClientError::Unreadable { endpoint: exchange.endpoint, cause: error.to_string() })
+}
+
+/// Everything but what RFC 3986 calls unreserved.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+fn key_path(key: &str) -> String {
+    format!("/v1/kv/{}", utf8_percent_encode(key, SEGMENT))
+}
+
+/// Trust for `https` endpoints, by the option `--ca`.
+///
+/// # Errors
+/// [`ClientError::Setup`] if the file can't be read or has no certificate.
+pub fn trust(ca: Option<&Path>) -> Result<Trust, ClientError> {
+    ca.map_or(Ok(Trust::nobody()), |ca| Trust::authority(ca).map_err(ClientError::Setup))
+}

@@ -1,0 +1,91 @@
+//! One node as a child process.
+
+use crate::serve::Ready;
+use rustix::process::{Pid, Signal, kill_process};
+use std::{fs, io, path::Path, process::ExitStatus, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, Command},
+};
+
+/// How long a node may take until it serves: recovery of a large log included.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A node that serves. Dropping it kills it, unless it was released.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    /// The child stops when this closes, so that it also ends with a parent that could drop nothing.
+    leash: ChildStdin,
+    released: bool,
+}
+
+impl Process {
+    /// Starts `binary` with `config`, and waits until it serves. What it says goes behind what `log` has.
+    pub(super) async fn start(binary: &Path, config: &Path, log: &Path) -> Result<Self, String> {
+        let said = fs::OpenOptions::new().append(true).create(true).open(log).map_err(|error| error.to_string())?;
+        let before = said.metadata().map_or(0, |metadata| metadata.len());
+        let mut command = Command::new(binary);
+        command.args(["serve", "--attached", "--json", "--config"]).arg(config);
+        // The configuration alone counts, and the terminal's Ctrl-C is its parent's business.
+        for (variable, _) in std::env::vars_os().filter(|(variable, _)| is_override(variable)) {
+            command.env_remove(variable);
+        }
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said);
+        let mut child = command.spawn().map_err(|error| format!("{}: {error}", binary.display()))?;
+        let (Some(leash), Some(out)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err("it has no standard input or output".to_owned());
+        };
+        let mut line = String::new();
+        let read = tokio::time::timeout(START_LIMIT, BufReader::new(out).read_line(&mut line)).await;
+        if read.is_ok() && serde_json::from_str::<Ready>(&line).is_ok() {
+            return Ok(Self { child, leash, released: false });
+        }
+        // Kills it if it still runs.
+        let _ = child.kill().await;
+        let text = fs::read(log).unwrap_or_default();
+        let new = text.get(usize::try_from(before).unwrap_or(0)..).unwrap_or_default();
+        let last = String::from_utf8_lossy(new).lines().last().unwrap_or("it said nothing").to_owned();
+        Err(if read.is_ok() { last } else { format!("it did not serve within {START_LIMIT:?}; it last said: {last}") })
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let id = id.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the process has ended"))?;
+        Ok(kill_process(id, signal)?)
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub(super) async fn kill(&mut self) -> io::Result<()> {
+        self.child.kill().await
+    }
+
+    /// Waits for its end.
+    pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Lets it outlive this process, and returns its id.
+    pub(super) async fn release(mut self) -> io::Result<Option<u32>> {
+        self.leash.write_all(b"stay\n").await?;
+        self.released = true;
+        Ok(self.child.id())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.released {
+            // One that has ended can't be killed, and need not be.
+            let _ = self.child.start_kill();
+        }
+    }
+}
+
+fn is_override(variable: &std::ffi::OsStr) -> bool {
+    variable.to_str().is_some_and(|variable| variable.starts_with("QUORATE_"))
+}

@@ -1,0 +1,345 @@
+//! What `serve` is told: a TOML file, environment variables over it, flags over both.
+//!
+//! It owns the keys, their defaults and every check that needs no socket, no certificate and no data directory. Whoever asks for a
+//! [`Config`] gets one that is consistent, or a [`ConfigError`] of one line that names the key or the file and the
+//! remedy. Unknown keys are refused, for a misspelt limit is worse than none.
+
+mod overrides;
+
+pub use overrides::{KEYS, Key, Overrides};
+
+use quorate::NodeId;
+use serde::{Deserialize, Deserializer};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Everything that one node needs to know. Paths are relative to the working directory.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This node: 1 or more, and among `peers`.
+    #[serde(deserialize_with = "node_id")]
+    pub node_id: NodeId,
+    /// The cluster's name; part of every certificate's identity, hence a DNS label: 1 to 63 of a-z, 0-9 and `-`.
+    pub cluster: String,
+    /// Where the log lives. Made if it is missing; belongs to one node for ever.
+    pub data_dir: PathBuf,
+    /// UDP address for the other nodes (QUIC).
+    pub raft: SocketAddr,
+    /// TCP address for clients, operators and metrics. Port 0 lets the system choose.
+    pub http: SocketAddr,
+    /// Whether `http` may be plain text although others can reach it. Default: no.
+    #[serde(default)]
+    pub allow_plaintext_http: bool,
+    /// Who this node is to its peers, and whom it believes.
+    pub tls: Tls,
+    /// With it, `http` speaks HTTPS. Default: plain text.
+    #[serde(default)]
+    pub http_tls: Option<HttpTls>,
+    /// The initial voters, this node among them. Once the cluster has data, membership comes from there.
+    pub peers: Vec<Peer>,
+    /// Heartbeats and elections.
+    #[serde(default)]
+    pub timing: Timing,
+    /// When the log is to be compacted. Checked, and without effect until compaction exists.
+    #[serde(default)]
+    pub snapshot: Snapshot,
+    /// What is refused rather than queued.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Certificates for the connections between nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The authority that signed every node's certificate, PEM.
+    pub ca: PathBuf,
+    /// This node's certificate, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM, readable by its owner alone.
+    pub key: PathBuf,
+}
+
+/// The certificate of the HTTP server.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpTls {
+    /// The certificate, with intermediate ones after it, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM, readable by its owner alone.
+    pub key: PathBuf,
+}
+
+/// An initial voter.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Who it is.
+    #[serde(deserialize_with = "node_id")]
+    pub id: NodeId,
+    /// `HOST:PORT` at which this node dials it; another node may be told another one.
+    pub addr: String,
+}
+
+/// Heartbeats and elections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timing {
+    /// How often a leader says that it leads. Default 50 ms: several a timeout, so that one lost packet elects nobody.
+    #[serde(deserialize_with = "duration")]
+    pub heartbeat_interval: Duration,
+    /// From how long to how long a follower waits for its leader; drawn anew each time. Default 150 ms to 300 ms: the
+    /// shorter, the sooner a dead leader is replaced, and the sooner a slow one, too.
+    #[serde(deserialize_with = "durations")]
+    pub election_timeout: [Duration; 2],
+}
+
+/// When the log is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Snapshot {
+    /// After this many entries. Default 10000.
+    pub every_entries: u64,
+    /// How many entries stay in the log for slow followers. Default 1000.
+    pub keep_entries: u64,
+}
+
+/// What is refused rather than queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The longest value, in bytes. Default 1 MiB.
+    pub max_value_bytes: usize,
+    /// How many writes may wait on this node at once; further ones are answered `overloaded`. Default 4096.
+    pub max_in_flight_proposals: usize,
+}
+
+/// The most that `limits.max_value_bytes` may be: a compare-and-swap carries two values in one log
+/// entry, which must fit a frame of the network.
+pub const VALUE_BYTES_MAX: usize = 8 << 20;
+
+impl Config {
+    /// Reads `file`, lets `environment` override it and `flags` override both, and checks that it makes sense by
+    /// itself. What it points to is checked by those who open it.
+    ///
+    /// # Errors
+    /// If the file can't be read, is no TOML, has an unknown key, lacks one, or says something that can't work.
+    pub fn load(
+        file: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            let problem = format!("can't be read: {error}");
+            ConfigError::new(file.display(), problem, "name a readable configuration file with --config")
+        })?;
+        let mut table = parse(file, &text)?;
+        Overrides::from_environment(environment).apply(&mut table)?;
+        flags.apply(&mut table)?;
+        let config: Self =
+            serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| unfit(file, &error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let name = &self.cluster;
+        if name.is_empty()
+            || name.len() > 63
+            || !name.chars().all(label)
+            || name.starts_with('-')
+            || name.ends_with('-')
+        {
+            let problem = format!("`{}` can't be part of a host name", name.escape_debug());
+            return Err(ConfigError::new("cluster", problem, "use 1 to 63 of a-z, 0-9 and, inside, `-`"));
+        }
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(ConfigError::new("data_dir", "is empty", "name a directory of this node's own"));
+        }
+        if !self.http.ip().is_loopback() && self.http_tls.is_none() && !self.allow_plaintext_http {
+            let problem = format!("{} can be reached by others and would speak plain text", self.http);
+            return Err(ConfigError::new("http", problem, "add [http_tls], or set allow_plaintext_http = true"));
+        }
+        self.check_peers()?;
+        self.check_numbers()
+    }
+
+    fn check_peers(&self) -> Result<(), ConfigError> {
+        let mut seen = BTreeSet::new();
+        for Peer { id, addr } in &self.peers {
+            if !seen.insert(*id) {
+                return Err(ConfigError::new("peers", format!("two have id {id}"), "give every peer an id of its own"));
+            }
+            if !is_host_and_port(addr) {
+                let problem = format!("`{}` of peer {id} is no address", addr.escape_debug());
+                return Err(ConfigError::new("peers.addr", problem, "write HOST:PORT, for example 10.0.0.1:7001"));
+            }
+        }
+        if !seen.contains(&self.node_id) {
+            let problem = format!("node_id {} is not among them", self.node_id);
+            return Err(ConfigError::new("peers", problem, "add this node to [[peers]], or correct node_id"));
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self) -> Result<(), ConfigError> {
+        let Timing { heartbeat_interval: heartbeat, election_timeout: [shortest, longest] } = self.timing;
+        let show = humantime::format_duration;
+        if heartbeat < Duration::from_millis(1) {
+            let problem = format!("{} is too short", show(heartbeat));
+            return Err(ConfigError::new("timing.heartbeat_interval", problem, "use 1ms or more"));
+        }
+        if heartbeat * 2 > shortest {
+            let problem =
+                format!("{} is more than half of timing.election_timeout, {}", show(heartbeat), show(shortest));
+            return Err(ConfigError::new("timing.heartbeat_interval", problem, "use a third of it or less"));
+        }
+        if shortest >= longest {
+            let problem = format!("{} is not below {}", show(shortest), show(longest));
+            let remedy = "write two, the shorter one first: without spread, elections split for ever";
+            return Err(ConfigError::new("timing.election_timeout", problem, remedy));
+        }
+        if longest > Duration::from_secs(60) {
+            let problem = format!("{} is too long", show(longest));
+            return Err(ConfigError::new("timing.election_timeout", problem, "use 1m or less"));
+        }
+        let positive = [
+            ("limits.max_in_flight_proposals", self.limits.max_in_flight_proposals as u64),
+            ("limits.max_value_bytes", self.limits.max_value_bytes as u64),
+            ("snapshot.every_entries", self.snapshot.every_entries),
+        ];
+        if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError::new(key, "is 0", "use 1 or more"));
+        }
+        if self.limits.max_value_bytes > VALUE_BYTES_MAX {
+            let problem = format!("{} is more than {VALUE_BYTES_MAX}", self.limits.max_value_bytes);
+            return Err(ConfigError::new(
+                "limits.max_value_bytes",
+                problem,
+                "use less, and store large objects elsewhere",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_millis(50),
+            election_timeout: [Duration::from_millis(150), Duration::from_millis(300)],
+        }
+    }
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self { every_entries: 10_000, keep_entries: 1_000 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_value_bytes: 1 << 20, max_in_flight_proposals: 4096 }
+    }
+}
+
+/// What is wrong with a configuration, in one line: the key or file, the problem, the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    place: String,
+    problem: String,
+    remedy: String,
+}
+
+impl ConfigError {
+    /// `place` is a key such as `timing.heartbeat_interval`, or a file.
+    pub fn new(place: impl fmt::Display, problem: impl fmt::Display, remedy: impl fmt::Display) -> Self {
+        let line = |text: &dyn fmt::Display| text.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        Self { place: line(&place), problem: line(&problem), remedy: line(&remedy) }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.place, self.problem, self.remedy)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+fn parse(file: &Path, text: &str) -> Result<toml::Table, ConfigError> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        ConfigError::new(format_args!("{}:{line}", file.display()), error.message(), "correct the TOML")
+    })
+}
+
+/// Serde's complaint, with the key's whole path and without its hint on internals.
+fn unfit(file: &Path, error: &serde_path_to_error::Error<toml::de::Error>) -> ConfigError {
+    let problem = error.inner().message();
+    let path = error.path().to_string();
+    let path = if path == "." { String::new() } else { path };
+    let place = |key: &str| {
+        let inner = path.strip_suffix(key).map_or(&*path, |outer| outer.trim_end_matches('.'));
+        if inner.is_empty() { key.to_owned() } else { format!("{inner}.{key}") }
+    };
+    let file = file.display();
+    if let Some((key, known)) = backticked(problem, "unknown field ") {
+        let known = known.trim_start_matches(", ").replace("expected one of ", "").replace("expected ", "");
+        return ConfigError::new(
+            format_args!("{file}: {}", place(key)),
+            "unknown key",
+            format_args!("known there: {known}"),
+        );
+    }
+    if let Some((key, _)) = backticked(problem, "missing field ") {
+        return ConfigError::new(format_args!("{file}: {}", place(key)), "missing", "add it");
+    }
+    ConfigError::new(format_args!("{file}: {path}"), problem, "correct the value")
+}
+
+fn backticked<'a>(message: &'a str, lead: &str) -> Option<(&'a str, &'a str)> {
+    message.strip_prefix(lead)?.strip_prefix('`')?.split_once('`')
+}
+
+fn is_host_and_port(addr: &str) -> bool {
+    let Some((host, port)) = addr.rsplit_once(':') else { return false };
+    let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
+    };
+    host_fits && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+fn node_id<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
+    match u64::deserialize(from)? {
+        0 => Err(serde::de::Error::custom("0 is no node id, the lowest is 1")),
+        id => Ok(NodeId(id)),
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    parse_duration(&String::deserialize(from)?).map_err(serde::de::Error::custom)
+}
+
+fn durations<'de, D: Deserializer<'de>>(from: D) -> Result<[Duration; 2], D::Error> {
+    let [shortest, longest] = <[String; 2]>::deserialize(from)?;
+    let parse = |text: &str| parse_duration(text).map_err(serde::de::Error::custom);
+    Ok([parse(&shortest)?, parse(&longest)?])
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("`{}` is no duration such as \"50ms\"", text.escape_debug()))
+}
+
+#[cfg(test)]
+mod tests;

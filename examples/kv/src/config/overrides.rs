@@ -1,0 +1,161 @@
+//! Which keys can be overridden, by `QUORATE_<KEY>` and by flag: one table for both.
+
+use super::ConfigError;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use toml::{Table, Value};
+
+/// A key of the configuration that can be overridden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Where it stands, for example `timing.heartbeat_interval`.
+    pub path: &'static str,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Number,
+    Flag,
+    /// `A,B`
+    List,
+    /// `ID=ADDR,ID=ADDR`
+    Peers,
+}
+
+/// Every key, in the order of the file.
+pub const KEYS: &[Key] = &[
+    Key { path: "node_id", kind: Kind::Number },
+    Key { path: "cluster", kind: Kind::Text },
+    Key { path: "data_dir", kind: Kind::Text },
+    Key { path: "raft", kind: Kind::Text },
+    Key { path: "http", kind: Kind::Text },
+    Key { path: "allow_plaintext_http", kind: Kind::Flag },
+    Key { path: "tls.ca", kind: Kind::Text },
+    Key { path: "tls.cert", kind: Kind::Text },
+    Key { path: "tls.key", kind: Kind::Text },
+    Key { path: "http_tls.cert", kind: Kind::Text },
+    Key { path: "http_tls.key", kind: Kind::Text },
+    Key { path: "peers", kind: Kind::Peers },
+    Key { path: "timing.heartbeat_interval", kind: Kind::Text },
+    Key { path: "timing.election_timeout", kind: Kind::List },
+    Key { path: "snapshot.every_entries", kind: Kind::Number },
+    Key { path: "snapshot.keep_entries", kind: Kind::Number },
+    Key { path: "limits.max_value_bytes", kind: Kind::Number },
+    Key { path: "limits.max_in_flight_proposals", kind: Kind::Number },
+];
+
+const PREFIX: &str = "QUORATE_";
+
+impl Key {
+    /// The environment variable, for example `QUORATE_TIMING_HEARTBEAT_INTERVAL`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.path.replace('.', "_").to_uppercase())
+    }
+
+    /// The flag, for example `--timing-heartbeat-interval`.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        format!("--{}", self.path.replace(['.', '_'], "-"))
+    }
+
+    fn value(&self, text: &str) -> Result<Value, &'static str> {
+        match self.kind {
+            Kind::Text => Ok(Value::String(text.to_owned())),
+            Kind::Number => text.parse().map(Value::Integer).map_err(|_| "give a whole number"),
+            Kind::Flag => text.parse().map(Value::Boolean).map_err(|_| "give true or false"),
+            Kind::List => {
+                Ok(text.split(',').map(|part| Value::String(part.trim().to_owned())).collect::<Vec<_>>().into())
+            }
+            Kind::Peers => {
+                text.split(',').map(peer).collect::<Option<Vec<_>>>().map(Value::from).ok_or("give ID=ADDR,ID=ADDR")
+            }
+        }
+    }
+}
+
+fn peer(text: &str) -> Option<Value> {
+    let (id, addr) = text.trim().split_once('=')?;
+    let id = id.parse().ok()?;
+    Some(Value::Table(Table::from_iter([
+        ("id".to_owned(), Value::Integer(id)),
+        ("addr".to_owned(), Value::String(addr.to_owned())),
+    ])))
+}
+
+/// Values that take precedence over the file's.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides(Vec<Override>);
+
+#[derive(Clone, Debug)]
+struct Override {
+    key: Key,
+    /// The variable or flag, to name it in an error.
+    source: String,
+    text: String,
+}
+
+impl Overrides {
+    /// Those among `environment` that name a key. Other variables with the prefix are logged and ignored: a platform
+    /// may well set some, for example for a service called "quorate".
+    pub fn from_environment(environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        let named = environment.into_iter().filter(|(variable, _)| variable.starts_with(PREFIX));
+        Self(
+            named
+                .filter_map(|(variable, text)| match KEYS.iter().find(|key| key.variable() == variable) {
+                    Some(key) => Some(Override { key: *key, source: variable, text }),
+                    None => {
+                        tracing::warn!("{variable} names no configuration key and is ignored");
+                        None
+                    }
+                })
+                .collect(),
+        )
+    }
+
+    pub(super) fn apply(&self, table: &mut Table) -> Result<(), ConfigError> {
+        for Override { key, source, text } in &self.0 {
+            let problem = || format!("`{}` does not fit {}", text.escape_debug(), key.path);
+            let value = key.value(text).map_err(|remedy| ConfigError::new(source, problem(), remedy))?;
+            let (section, name) = key.path.split_once('.').unwrap_or(("", key.path));
+            let target = if section.is_empty() {
+                &mut *table
+            } else {
+                let inner = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+                inner.as_table_mut().ok_or_else(|| ConfigError::new(section, "is no table", "write it as [section]"))?
+            };
+            target.insert(name.to_owned(), value);
+        }
+        Ok(())
+    }
+}
+
+impl Args for Overrides {
+    fn augment_args(command: Command) -> Command {
+        let args = KEYS.iter().map(|key| {
+            let help = format!("Overrides `{}` and {}", key.path, key.variable());
+            Arg::new(key.path).long(key.flag()[2..].to_owned()).value_name("VALUE").help(help)
+        });
+        command.next_help_heading("Configuration overrides").args(args)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Overrides {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = KEYS.iter().filter_map(|key| {
+            let text = matches.get_one::<String>(key.path)?;
+            Some(Override { key: *key, source: key.flag(), text: text.clone() })
+        });
+        Ok(Self(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

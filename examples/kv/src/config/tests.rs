@@ -1,0 +1,157 @@
+use super::*;
+use std::io::Write;
+
+#[test]
+fn the_documented_example_is_accepted_and_read_as_written() {
+    let config = load(EXAMPLE).expect("valid");
+    assert_eq!(config.node_id, NodeId(1));
+    assert_eq!(config.peers[1], Peer { id: NodeId(2), addr: "n2.example:7001".to_owned() });
+    assert_eq!(config.timing, Timing::default());
+    assert_eq!(config.snapshot, Snapshot::default());
+    assert_eq!(config.limits, Limits::default());
+}
+
+#[test]
+fn sections_with_defaults_may_be_left_out() {
+    let short = EXAMPLE.split_once("[timing]").expect("there").0;
+    assert_eq!(load(short).expect("valid"), load(EXAMPLE).expect("valid"));
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_a_flag_overrides_both() {
+    let config = load_with(
+        EXAMPLE,
+        &[
+            ("QUORATE_TIMING_HEARTBEAT_INTERVAL", "20ms"),
+            ("QUORATE_TIMING_ELECTION_TIMEOUT", "100ms, 200ms"),
+            ("QUORATE_NODE_ID", "2"),
+            ("QUORATE_PEERS", "2=a:1,3=[::1]:2"),
+            ("QUORATE_HTTP_TLS_CERT", "c.pem"),
+            ("QUORATE_HTTP_TLS_KEY", "k.pem"),
+            ("QUORATE_UNRELATED", "x"),
+            ("PATH", "x"),
+        ],
+        &["--node-id", "3", "--allow-plaintext-http", "true"],
+    )
+    .expect("valid");
+    assert_eq!(config.node_id, NodeId(3));
+    assert_eq!(config.timing.heartbeat_interval, Duration::from_millis(20));
+    assert_eq!(config.timing.election_timeout, [Duration::from_millis(100), Duration::from_millis(200)]);
+    assert_eq!(config.peers.len(), 2);
+    assert_eq!(config.http_tls, Some(HttpTls { cert: "c.pem".into(), key: "k.pem".into() }));
+    assert!(config.allow_plaintext_http);
+}
+
+#[test]
+fn a_bad_override_is_named_by_the_variable_or_flag_that_gave_it() {
+    let error = load_with(EXAMPLE, &[("QUORATE_NODE_ID", "one")], &[]).expect_err("bad").to_string();
+    assert!(error.starts_with("QUORATE_NODE_ID: `one`"), "{error}");
+    let error = load_with(EXAMPLE, &[], &["--peers", "1:a"]).expect_err("bad").to_string();
+    assert!(error.starts_with("--peers: `1:a`"), "{error}");
+}
+
+#[test]
+fn every_key_of_the_file_can_be_overridden() {
+    let mut missing: Vec<String> = Vec::new();
+    let full = format!("allow_plaintext_http = true\n{EXAMPLE}[http_tls]\ncert = \"c\"\nkey = \"k\"\n");
+    for (name, value) in toml::from_str::<toml::Table>(&full).expect("TOML") {
+        let paths = match value {
+            toml::Value::Table(section) => section.keys().map(|key| format!("{name}.{key}")).collect(),
+            _ => vec![name],
+        };
+        missing.extend(paths.into_iter().filter(|path| !KEYS.iter().any(|key| key.path == path)));
+    }
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+#[test]
+fn each_mistake_is_one_line_that_names_the_key_and_the_remedy() {
+    let cases = [
+        ("node_id = 1", "node_id = 1\nnodeid = 2", "nodeid: unknown key; known there: `node_id`"),
+        ("heartbeat_interval", "heartbeet_interval", "timing.heartbeet_interval: unknown key"),
+        ("addr = \"n2", "port = 1\naddr = \"n2", "peers[1].port: unknown key"),
+        ("cluster = \"demo\"", "", "cluster: missing; add it"),
+        ("ca = \"certs/ca.pem\"", "", "tls.ca: missing"),
+        ("node_id = 1", "node_id = \"1\"", "node_id: invalid type"),
+        ("node_id = 1", "node_id = 0", "node_id: 0 is no node id"),
+        ("node_id = 1", "node_id = 1 2", "kv.toml:2: "),
+        ("node_id = 1", "node_id = 4", "peers: node_id 4 is not among them"),
+        ("id = 2", "id = 3", "peers: two have id 3"),
+        ("n2.example:7001", "n2.example", "peers.addr: `n2.example` of peer 2"),
+        ("n2.example:7001", ":7001", "peers.addr: `:7001` of peer 2"),
+        ("n2.example:7001", "n2.example:0", "peers.addr: `n2.example:0` of peer 2"),
+        ("raft = \"127.0.0.1:7001\"", "raft = \"localhost\"", "raft: "),
+        ("http = \"127.0.0.1:8001\"", "http = \"0.0.0.0:8001\"", "http: 0.0.0.0:8001 can be reached by others"),
+        ("\"demo\"", "\"De mo\"", "cluster: `De mo`"),
+        ("\"50ms\"", "\"150ms\"", "timing.heartbeat_interval: 150ms is more than half of"),
+        ("\"50ms\"", "\"0s\"", "timing.heartbeat_interval: 0s is too short"),
+        ("\"50ms\"", "\"50\"", "timing.heartbeat_interval: `50` is no duration"),
+        ("\"150ms\"", "\"400ms\"", "timing.election_timeout: 400ms is not below 300ms"),
+        ("\"300ms\"", "\"2h\"", "timing.election_timeout: 2h is too long"),
+        ("max_value_bytes = 1048576", "max_value_bytes = 0", "limits.max_value_bytes: is 0"),
+        ("max_value_bytes = 1048576", "max_value_bytes = 99999999", "limits.max_value_bytes: 99999999 is more"),
+    ];
+    for (from, to, expected) in cases {
+        assert!(EXAMPLE.contains(from), "the example has no {from}");
+        let error = load(&EXAMPLE.replacen(from, to, 1)).expect_err(to).to_string();
+        assert!(error.contains(expected), "{to}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_plaintext_address_that_others_reach_is_accepted_when_asked_for() {
+    let text = EXAMPLE.replace("127.0.0.1:8001\"", "0.0.0.0:8001\"\nallow_plaintext_http = true");
+    assert!(load(&text).is_ok());
+}
+
+const EXAMPLE: &str = r#"
+node_id = 1
+cluster = "demo"
+data_dir = "data/1"
+raft = "127.0.0.1:7001"
+http = "127.0.0.1:8001"
+
+[tls]
+ca = "certs/ca.pem"
+cert = "certs/node-1.pem"
+key = "certs/node-1.key"
+
+[[peers]]
+id = 1
+addr = "127.0.0.1:7001"
+
+[[peers]]
+id = 2
+addr = "n2.example:7001"
+
+[[peers]]
+id = 3
+addr = "n3.example:7001"
+
+[timing]
+heartbeat_interval = "50ms"
+election_timeout = ["150ms", "300ms"]
+
+[snapshot]
+every_entries = 10000
+keep_entries = 1000
+
+[limits]
+max_value_bytes = 1048576
+max_in_flight_proposals = 4096
+"#;
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    load_with(text, &[], &[])
+}
+
+fn load_with(text: &str, environment: &[(&str, &str)], flags: &[&str]) -> Result<Config, ConfigError> {
+    use clap::{Args, FromArgMatches};
+    let mut file = tempfile::Builder::new().suffix("kv.toml").tempfile().expect("temporary file");
+    file.write_all(text.as_bytes()).expect("written");
+    let command = Overrides::augment_args(clap::Command::new("serve").no_binary_name(true));
+    let flags = Overrides::from_arg_matches(&command.get_matches_from(flags)).expect("known flags");
+    let environment = environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    Config::load(file.path(), environment, &flags)
+}

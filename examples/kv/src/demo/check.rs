@@ -1,0 +1,136 @@
+//! The check: what each node has of what was written.
+
+use super::ledger::{Told, Write};
+use crate::{
+    client::ReadMode,
+    cluster::{Cluster, ClusterError},
+};
+use bytes::Bytes;
+use quorate::NodeId;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use tokio::task::JoinSet;
+
+/// Connections a node to read with.
+const READERS: usize = 4;
+
+/// What the check found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Verdict {
+    /// Writes that were acknowledged.
+    pub(super) acknowledged: usize,
+    /// Writes of unknown outcome that took effect.
+    pub(super) unknown_present: usize,
+    /// Writes of unknown outcome that did not.
+    pub(super) unknown_absent: usize,
+    /// Writes that were refused.
+    pub(super) refused: usize,
+    /// What must not be, a line each: acknowledged and missing, refused and there, different on two nodes.
+    pub(super) broken: Vec<String>,
+}
+
+/// Reads every key locally on every node, and judges.
+pub(super) async fn check(cluster: &Cluster, writes: Vec<Write>) -> Result<Verdict, ClusterError> {
+    let writes: Arc<[Write]> = writes.into();
+    let mut nodes = Vec::new();
+    for id in cluster.ids() {
+        nodes.push((id, read_all(cluster, id, &writes).await?));
+    }
+    let mut verdict = Verdict::default();
+    for (at, write) in writes.iter().enumerate() {
+        verdict.add(write, &nodes.iter().map(|(id, values)| (*id, values[at].as_deref())).collect::<Vec<_>>());
+    }
+    Ok(verdict)
+}
+
+impl Verdict {
+    fn add(&mut self, write: &Write, found: &[(NodeId, Option<&[u8]>)]) {
+        let Write { key, value, told } = write;
+        let present = found.iter().filter(|(_, found)| found.is_some()).count();
+        for (id, found) in found {
+            if found.is_some_and(|found| found != value.as_bytes()) {
+                self.broken.push(format!("{key} has a value on node {id} that nobody wrote"));
+            }
+        }
+        let everywhere = present == found.len();
+        match told {
+            Told::Acknowledged => {
+                self.acknowledged += 1;
+                if !everywhere {
+                    self.broken.push(format!("{key} was acknowledged and is on {present} of {} nodes", found.len()));
+                }
+            }
+            Told::Refused => {
+                self.refused += 1;
+                if present > 0 {
+                    self.broken.push(format!("{key} was refused and is on {present} of {} nodes", found.len()));
+                }
+            }
+            Told::Unknown if everywhere => self.unknown_present += 1,
+            Told::Unknown if present == 0 => self.unknown_absent += 1,
+            Told::Unknown => self.broken.push(format!("{key} is on {present} of {} nodes", found.len())),
+        }
+    }
+}
+
+async fn read_all(cluster: &Cluster, id: NodeId, writes: &Arc<[Write]>) -> Result<Vec<Option<Bytes>>, ClusterError> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut readers = JoinSet::new();
+    for _ in 0..READERS {
+        let (mut client, writes, next) = (cluster.client(&[id])?, Arc::clone(writes), Arc::clone(&next));
+        readers.spawn(async move {
+            let mut found = Vec::new();
+            while let Some((at, write)) =
+                Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, writes.get(at)?)))
+            {
+                found.push((at, client.get(&write.key, ReadMode::Local).await?.value));
+            }
+            Ok::<_, ClusterError>(found)
+        });
+    }
+    let mut values = vec![None; writes.len()];
+    for found in readers.join_all().await {
+        found?.into_iter().for_each(|(at, value)| values[at] = value);
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledged_write_missing_on_one_node_is_broken() {
+        assert_eq!(judge(Told::Acknowledged, [Some("v"), Some("v"), Some("v")]), 0);
+        assert_eq!(judge(Told::Acknowledged, [Some("v"), Some("v"), None]), 1);
+        assert_eq!(judge(Told::Acknowledged, [None, None, None]), 1);
+    }
+
+    #[test]
+    fn a_write_of_unknown_outcome_is_on_all_nodes_or_on_none() {
+        assert_eq!(judge(Told::Unknown, [Some("v"), Some("v"), Some("v")]), 0);
+        assert_eq!(judge(Told::Unknown, [None, None, None]), 0);
+        assert_eq!(judge(Told::Unknown, [Some("v"), None, None]), 1);
+    }
+
+    #[test]
+    fn a_refused_write_that_is_anywhere_is_broken() {
+        assert_eq!(judge(Told::Refused, [None, None, None]), 0);
+        assert_eq!(judge(Told::Refused, [Some("v"), Some("v"), Some("v")]), 1);
+    }
+
+    #[test]
+    fn a_value_that_nobody_wrote_is_broken() {
+        assert_eq!(judge(Told::Acknowledged, [Some("v"), Some("x"), Some("v")]), 1);
+    }
+
+    fn judge(told: Told, found: [Option<&str>; 3]) -> usize {
+        let mut verdict = Verdict::default();
+        let write = Write { key: "k".to_owned(), value: "v".to_owned(), told };
+        let ids = [1, 2, 3].map(NodeId);
+        verdict.add(&write, &ids.into_iter().zip(found.map(|value| value.map(str::as_bytes))).collect::<Vec<_>>());
+        verdict.broken.len()
+    }
+}

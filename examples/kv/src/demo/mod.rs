@@ -1,0 +1,261 @@
+//! `demo`: a cluster of processes on this machine, a killed leader, and the proof that nothing acknowledged was lost.
+//!
+//! It is a client like any other: what it checks, it checks from outside, over HTTP, against a [`Ledger`] of what it was
+//! told. It succeeds only if everything held.
+
+mod check;
+mod ledger;
+mod writers;
+
+use crate::{
+    cluster::{Cluster, ClusterError, Options},
+    output,
+};
+use check::{Verdict, check};
+use ledger::Ledger;
+use quorate::NodeId;
+use serde_json::json;
+use std::{fmt, io, path::PathBuf, time::Duration};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::Instant,
+};
+use writers::{Writers, first_write};
+
+/// How soon after the leader's death a write must succeed.
+const UNAVAILABLE_MAX: Duration = Duration::from_secs(1);
+/// How long anything else may take before the demo gives up: an overloaded machine is no failure.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How many writes are acknowledged before the next thing happens.
+const WRITES: usize = 1000;
+
+/// The command's arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Where certificates, data and logs go; a temporary directory if left out
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=9))]
+    pub nodes: u64,
+    /// Leave the cluster running and print its endpoints
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Runs the demo, telling its story.
+///
+/// # Errors
+/// If anything did not hold, or it was interrupted. No node outlives it then.
+pub async fn run(args: Args, json: bool) -> Result<(), DemoError> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        biased;
+        _ = interrupt.recv() => Err(DemoError::Interrupted),
+        _ = terminate.recv() => Err(DemoError::Interrupted),
+        result = perform(args, Story { began: Instant::now(), json }) => result,
+    }
+}
+
+async fn perform(args: Args, story: Story) -> Result<(), DemoError> {
+    let temporary =
+        if args.dir.is_none() { Some(tempfile::Builder::new().prefix("quorate-").tempdir()?) } else { None };
+    let given = args.dir.or_else(|| temporary.as_ref().map(|dir| dir.path().to_owned())).unwrap_or_default();
+    let dir = std::path::absolute(given)?;
+    let result = perform_in(dir.clone(), args.nodes, args.keep, &story).await;
+    if let Some(temporary) = temporary {
+        if args.keep || result.is_err() {
+            let _ = temporary.keep();
+        }
+    }
+    result.map_err(|error| error.with_logs(dir))
+}
+
+async fn perform_in(dir: PathBuf, nodes: u64, keep: bool, story: &Story) -> Result<(), DemoError> {
+    story.tell("directory", dir.display())?;
+    let options = Options { nodes, ..Options::new(std::env::current_exe()?, dir) };
+    let mut cluster = Cluster::start(options).await?;
+    story.tell(
+        "started",
+        format_args!("{nodes} nodes, each a process: certificates, QUIC with mutual TLS, a log on disk"),
+    )?;
+    for id in cluster.ids() {
+        story.tell("", format_args!("node {id}, process {}, {}", cluster.pid(id)?, cluster.endpoint(id)))?;
+    }
+    let leader = cluster.leader(PATIENCE).await?;
+    story.tell("elected", format_args!("node {} leads term {}", leader.node_id, leader.term))?;
+
+    let ledger = Ledger::new();
+    let writers = Writers::start(&cluster, &ledger)?;
+    more_writes(&ledger).await?;
+    story.tell(
+        "writing",
+        format_args!("{} writers to all nodes, {} writes acknowledged", writers.len(), ledger.acknowledged()),
+    )?;
+
+    let unavailable = kill_leader(&mut cluster, &ledger, story).await?;
+    let killed = *cluster.ids().iter().find(|id| !cluster.running().contains(id)).unwrap_or(&leader.node_id);
+    more_writes(&ledger).await?;
+    story.tell("writing", format_args!("on {} nodes, {} writes acknowledged", nodes - 1, ledger.acknowledged()))?;
+
+    cluster.start_node(killed).await?;
+    let leader = cluster.leader(PATIENCE).await?;
+    story.tell(
+        "restarted",
+        format_args!("node {killed}, which follows node {} in term {}", leader.node_id, leader.term),
+    )?;
+    more_writes(&ledger).await?;
+    writers.stop().await;
+    story.tell("stopped", format_args!("the writers, {} writes acknowledged", ledger.acknowledged()))?;
+
+    let verdict = compare(&cluster, &ledger, story).await?;
+    if keep {
+        release(cluster, &verdict, unavailable, story).await
+    } else {
+        stop_all(cluster, story).await?;
+        story.end(&verdict, unavailable, &json!(null))
+    }
+}
+
+async fn more_writes(ledger: &Ledger) -> Result<(), DemoError> {
+    let count = ledger.acknowledged() + WRITES;
+    tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.map_err(|_| DemoError::Starved)
+}
+
+/// Kills the leader and measures how long no write succeeds.
+async fn kill_leader(cluster: &mut Cluster, ledger: &Ledger, story: &Story) -> Result<Duration, DemoError> {
+    let leader = cluster.leader(PATIENCE).await?;
+    let since = Instant::now();
+    cluster.kill(leader.node_id).await?;
+    let first = first_write(cluster, &cluster.running(), ledger, since, PATIENCE).await?;
+    story.tell("killed", format_args!("node {}, the leader, with SIGKILL", leader.node_id))?;
+    let unavailable = first.ok_or(DemoError::NeverAgain)?;
+    let next = cluster.leader(PATIENCE).await?;
+    let ms = unavailable.as_millis();
+    story.tell(
+        "elected",
+        format_args!("node {} leads term {}; a write succeeded {ms} ms after the kill", next.node_id, next.term),
+    )?;
+    if unavailable >= UNAVAILABLE_MAX {
+        return Err(DemoError::Slow(unavailable));
+    }
+    Ok(unavailable)
+}
+
+/// Waits until all nodes have applied the same log, and compares what they have with what the writers were told.
+async fn compare(cluster: &Cluster, ledger: &Ledger, story: &Story) -> Result<Verdict, DemoError> {
+    let statuses = cluster.level(PATIENCE).await?;
+    let hashes: Vec<_> = statuses.iter().map(|status| (status.node_id, status.state_hash.clone())).collect();
+    let Some((_, hash)) = hashes.first().filter(|(_, first)| hashes.iter().all(|(_, hash)| hash == first)) else {
+        return Err(DemoError::Diverged(hashes));
+    };
+    story
+        .tell("level", format_args!("index {} applied on every node, state hash {hash}", statuses[0].applied_index))?;
+    let verdict = check(cluster, ledger.writes()).await?;
+    story.tell(
+        "checked",
+        format_args!("{} acknowledged writes, each read back from every node", verdict.acknowledged),
+    )?;
+    let Verdict { unknown_present, unknown_absent, refused, .. } = &verdict;
+    let unknown = unknown_present + unknown_absent;
+    story.tell(
+        "",
+        format_args!("{unknown} of unknown outcome: {unknown_present} took effect, {unknown_absent} did not"),
+    )?;
+    story.tell("", format_args!("{refused} refused: none took effect"))?;
+    if !verdict.broken.is_empty() {
+        return Err(DemoError::Broken(verdict.broken));
+    }
+    Ok(verdict)
+}
+
+async fn stop_all(mut cluster: Cluster, story: &Story) -> Result<(), DemoError> {
+    for id in cluster.ids() {
+        let status = cluster.stop(id).await?;
+        if !status.success() {
+            return Err(DemoError::BadEnd(id, status.to_string()));
+        }
+    }
+    story.tell("stopped", "every node by SIGTERM; each drained and ended well")
+}
+
+async fn release(cluster: Cluster, verdict: &Verdict, unavailable: Duration, story: &Story) -> Result<(), DemoError> {
+    let endpoints: Vec<_> = cluster.ids().into_iter().map(|id| cluster.endpoint(id)).collect();
+    let pids = cluster.release().await?;
+    let listed: Vec<_> = pids.iter().map(ToString::to_string).collect();
+    story.tell("kept", format_args!("the cluster runs on: {}", endpoints.join(" ")))?;
+    story.tell("", format_args!("end it with: kill {}", listed.join(" ")))?;
+    story.end(verdict, unavailable, &json!({ "endpoints": endpoints, "pids": pids }))
+}
+
+/// What is printed: a line a step, or, for machines, one object at the end.
+struct Story {
+    began: Instant,
+    json: bool,
+}
+
+impl Story {
+    fn tell(&self, step: &str, what: impl fmt::Display) -> Result<(), DemoError> {
+        if self.json {
+            return Ok(());
+        }
+        let time = if step.is_empty() { String::new() } else { format!("{:.2} s", self.began.elapsed().as_secs_f64()) };
+        Ok(output::line(format_args!("{time:>8}  {step:<9}  {what}"))?)
+    }
+
+    fn end(&self, verdict: &Verdict, unavailable: Duration, kept: &serde_json::Value) -> Result<(), DemoError> {
+        if !self.json {
+            return self.tell("ok", "nothing that was acknowledged is missing anywhere");
+        }
+        Ok(output::line(json!({
+            "acknowledged": verdict.acknowledged,
+            "unknown_present": verdict.unknown_present,
+            "unknown_absent": verdict.unknown_absent,
+            "refused": verdict.refused,
+            "missing": verdict.broken.len(),
+            "unavailable_ms": u64::try_from(unavailable.as_millis()).unwrap_or(u64::MAX),
+            "kept": kept,
+        }))?)
+    }
+}
+
+/// What did not hold.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// The cluster could not be run.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// A file, a signal or standard output could not be used.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// SIGINT or SIGTERM.
+    #[error("interrupted; every node was killed")]
+    Interrupted,
+    /// Too few writes were acknowledged.
+    #[error("fewer than {WRITES} writes were acknowledged within {PATIENCE:?}")]
+    Starved,
+    /// No write succeeded after the kill.
+    #[error("no write succeeded within {PATIENCE:?} of the leader's death")]
+    NeverAgain,
+    /// It took too long until a write succeeded after the kill.
+    #[error("a write succeeded only {0:?} after the leader's death; it must be less than {UNAVAILABLE_MAX:?}")]
+    Slow(Duration),
+    /// Nodes that applied the same log have different state.
+    #[error("nodes that applied the same log have different state: {0:?}")]
+    Diverged(Vec<(NodeId, String)>),
+    /// A write is not where it must be, or where it must not.
+    #[error("{} writes are not as promised, the first: {}", .0.len(), .0.first().map_or("", String::as_str))]
+    Broken(Vec<String>),
+    /// A node did not end well.
+    #[error("node {0} did not end well when told to stop: {1}")]
+    BadEnd(NodeId, String),
+    /// Any of these, and where to look.
+    #[error("{0}; logs and data are in {path}", path = .1.display())]
+    InDirectory(Box<DemoError>, PathBuf),
+}
+
+impl DemoError {
+    fn with_logs(self, dir: PathBuf) -> Self {
+        Self::InDirectory(Box::new(self), dir)
+    }
+}

@@ -1,0 +1,83 @@
+//! The JSON that clients and server exchange.
+
+use quorate::{Index, NodeId, Term};
+use serde::{Deserialize, Serialize};
+
+/// The answer to a put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PutAnswer {
+    /// Where the write stands in the log.
+    pub index: Index,
+}
+
+/// The answer to a delete.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeleteAnswer {
+    /// Where the write stands in the log.
+    pub index: Index,
+    /// Whether the key was there before.
+    pub existed: bool,
+}
+
+/// What a compare-and-swap asks. Its values are text; binary ones are put and got, not compared.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CasRequest {
+    /// The value that the key must have; `null`: it must not exist. Never left out: forgetting it is not asking for
+    /// "must not exist".
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub expect: Option<String>,
+    /// Its value from then on.
+    pub value: String,
+}
+
+/// The answer to a compare-and-swap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CasAnswer {
+    /// Whether the key had the expected value, and has the new one.
+    pub swapped: bool,
+    /// Where the comparison stands in the log.
+    pub index: Index,
+}
+
+/// The answer to `GET /v1/status`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    /// The node that answers.
+    pub node_id: NodeId,
+    /// `leader`, `follower`, `candidate`, `pre_candidate` or `learner`.
+    pub role: String,
+    /// Its term.
+    pub term: Term,
+    /// Whom it voted for in that term.
+    pub voted_for: Option<NodeId>,
+    /// The leader that it follows or is, if any.
+    pub leader_id: Option<NodeId>,
+    /// How far it knows the log to be committed.
+    pub commit_index: Index,
+    /// How far it has applied; `state_hash` is of exactly this index.
+    pub applied_index: Index,
+    /// How far its log is durable.
+    pub durable_index: Index,
+    /// The last entry of its log.
+    pub last_log_index: Index,
+    /// The first entry that its log still has.
+    pub first_log_index: Index,
+    /// The last entry covered by its newest snapshot; 0 without one.
+    pub snapshot_index: Index,
+    /// Who votes.
+    pub voters: Vec<NodeId>,
+    /// Who receives the log and does not vote.
+    pub learners: Vec<NodeId>,
+    /// 16 hexadecimal digits, equal on nodes with equal applied state.
+    pub state_hash: String,
+}
+
+/// What every refusal says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ErrorAnswer {
+    /// For machines: `bad_request`, `not_found`, `no_leader`, `overloaded`, `stopping`, `too_large`, `outcome_unknown`, …
+    pub error: String,
+    /// For people: one line, what and what to do.
+    pub message: String,
+}

@@ -1,0 +1,227 @@
+//! The HTTP interface: what clients, operators and Prometheus ask, translated to one call on the node.
+//!
+//! It owns routes, bounds on input and the shape of answers; it decides nothing about consistency: any node answers any
+//! request, for the node itself forwards to the leader. The listener underneath is in [`listen`].
+
+mod body;
+pub mod listen;
+pub mod messages;
+mod refusal;
+
+pub use refusal::Refusal;
+
+use crate::{
+    config::Limits,
+    machine::{COMMAND_OVERHEAD_BYTES, Command, KEY_BYTES_MAX, Kv, Reply},
+};
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{FromRequestParts, Path, Query, State},
+    http::{Request, header::CONTENT_TYPE, request::Parts},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use body::Credit;
+use messages::{CasAnswer, CasRequest, DeleteAnswer, PutAnswer, StatusAnswer};
+use quorate::{
+    Applied, Consistency, Index, Node,
+    metrics::{CONTENT_TYPE as METRICS_TYPE, Metrics},
+};
+use serde::Deserialize;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// What all request bodies may take in memory together, in bytes, but room for one of the longest.
+const BODIES_BYTES_MAX: usize = 256 << 20;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Api {
+    node: Node<Kv>,
+    metrics: Metrics,
+    value_bytes_max: usize,
+    credit: Credit,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Api {
+    /// An interface to `node`, which records to `metrics`.
+    #[must_use]
+    pub fn new(node: Node<Kv>, metrics: Metrics, limits: &Limits) -> Self {
+        let value_bytes_max = limits.max_value_bytes;
+        let credit = Credit::of_bytes(BODIES_BYTES_MAX.max(cas_bytes_max(value_bytes_max)));
+        Self { node, metrics, value_bytes_max, credit, stopping: Arc::default() }
+    }
+
+    /// From now on `/readyz` fails and everything under `/v1` answers `stopping`; what is under way is carried out.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// The routes.
+    pub fn router(self) -> Router {
+        let key = get(read).put(put).delete(delete).fallback(method_not_allowed);
+        Router::new()
+            .route("/v1/kv/{key}", key)
+            .route("/v1/kv/{key}/cas", post(cas).fallback(method_not_allowed))
+            .route("/v1/status", get(status).fallback(method_not_allowed))
+            .route("/livez", get(livez).fallback(method_not_allowed))
+            .route("/readyz", get(readyz).fallback(method_not_allowed))
+            .route("/metrics", get(metrics).fallback(method_not_allowed))
+            .fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
+            .with_state(self)
+    }
+
+    /// Proposes and waits for the outcome, within the node's own bounds. A client that goes away ends the waiting and
+    /// cancels nothing: the node has the command by then.
+    async fn propose(&self, command: &Command<'_>) -> Result<(Index, Reply), Refusal> {
+        self.open()?;
+        let too_long = || Refusal::TooLarge("the command is too long to be encoded".to_owned());
+        let command = command.encode().ok_or_else(too_long)?;
+        let Applied { index, reply } = self.node.propose(command).await?;
+        match Reply::decode(&reply) {
+            Some(Reply::Refused) => Err(Refusal::BadRequest("the state machine does not know the command".to_owned())),
+            Some(reply) => Ok((index, reply)),
+            // It was applied, by a version whose replies this one does not know.
+            None => Err(Refusal::OutcomeUnknown),
+        }
+    }
+
+    fn open(&self) -> Result<(), Refusal> {
+        if self.stopping.load(Ordering::Relaxed) { Err(Refusal::Stopping) } else { Ok(()) }
+    }
+}
+
+async fn put(State(api): State<Api>, Key(key): Key, request: Request<Body>) -> Result<Json<PutAnswer>, Refusal> {
+    let value = api.credit.read(request, api.value_bytes_max).await?;
+    let (index, _) = api.propose(&Command::Put { key: key.as_bytes(), value: &value.bytes }).await?;
+    Ok(Json(PutAnswer { index }))
+}
+
+async fn delete(State(api): State<Api>, Key(key): Key) -> Result<Json<DeleteAnswer>, Refusal> {
+    let (index, reply) = api.propose(&Command::Delete { key: key.as_bytes() }).await?;
+    Ok(Json(DeleteAnswer { index, existed: reply == Reply::Delete { existed: true } }))
+}
+
+async fn cas(State(api): State<Api>, Key(key): Key, request: Request<Body>) -> Result<Json<CasAnswer>, Refusal> {
+    let max = api.value_bytes_max;
+    let whole = api.credit.read(request, cas_bytes_max(max)).await?;
+    let CasRequest { expect, value } = serde_json::from_slice(&whole.bytes).map_err(|error| {
+        Refusal::BadRequest(format!("the body is not {{\"expect\":TEXT or null,\"value\":TEXT}}: {error}"))
+    })?;
+    if value.len().max(expect.as_ref().map_or(0, String::len)) > max {
+        return Err(Refusal::TooLarge(format!("a value has more than {max} bytes; send less")));
+    }
+    let command = Command::Cas {
+        key: key.as_bytes(),
+        expect: expect.as_ref().map(|expect| expect.as_bytes()),
+        value: value.as_bytes(),
+    };
+    let (index, reply) = api.propose(&command).await?;
+    Ok(Json(CasAnswer { index, swapped: reply == Reply::Cas { swapped: true } }))
+}
+
+async fn read(
+    State(api): State<Api>,
+    Key(key): Key,
+    query: Result<Query<ReadQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Refusal> {
+    api.open()?;
+    let Query(ReadQuery { read }) = query.map_err(|error| Refusal::BadRequest(error.body_text()))?;
+    let consistency = match read.as_deref() {
+        // Leases come later; until then such a read is served stronger than asked for.
+        None | Some("linearizable" | "lease") => Consistency::Linearizable,
+        Some("local") => Consistency::Local,
+        Some(other) => {
+            let other = other.escape_debug();
+            return Err(Refusal::BadRequest(format!("read={other} is not linearizable, lease or local")));
+        }
+    };
+    let read = api.node.read(consistency, move |kv: &Kv| kv.get(key.as_bytes())).await?;
+    let index = [("quorate-index", read.index.to_string())];
+    Ok(match read.value {
+        Some(value) => (index, [(CONTENT_TYPE, "application/octet-stream")], value).into_response(),
+        None => (index, Refusal::NotFound("no such key".to_owned())).into_response(),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadQuery {
+    read: Option<String>,
+}
+
+async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Refusal> {
+    // The hash belongs to the index at which it was read, so that index is the one reported.
+    let hash = api.node.read(Consistency::Local, Kv::state_hash).await?;
+    let status = api.node.status().borrow().clone();
+    Ok(Json(StatusAnswer {
+        role: status.role.as_str().to_owned(),
+        node_id: status.node,
+        term: status.term,
+        voted_for: status.vote,
+        leader_id: status.leader,
+        commit_index: status.commit.max(hash.index),
+        applied_index: hash.index,
+        durable_index: status.durable,
+        last_log_index: status.last_log.max(hash.index),
+        first_log_index: status.first_log,
+        snapshot_index: status.snapshot,
+        voters: status.voters,
+        learners: status.learners,
+        state_hash: format!("{:016x}", hash.value),
+    }))
+}
+
+/// The process answers. That the node failed is not asked here: the process ends then.
+async fn livez() -> &'static str {
+    "alive\n"
+}
+
+/// The node takes requests: it is not stopping, and somebody leads.
+async fn readyz(State(api): State<Api>) -> Result<&'static str, Refusal> {
+    api.open()?;
+    if api.node.status().borrow().leader.is_none() {
+        return Err(Refusal::NoLeader);
+    }
+    Ok("ready\n")
+}
+
+async fn metrics(State(api): State<Api>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, METRICS_TYPE)], api.metrics.render())
+}
+
+async fn method_not_allowed() -> Refusal {
+    Refusal::MethodNotAllowed
+}
+
+/// A key from the path: percent-decoded text of 1 to [`KEY_BYTES_MAX`] bytes.
+struct Key(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Key {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path(key) = Path::<String>::from_request_parts(parts, state).await.map_err(|error| {
+            Refusal::BadRequest(format!("the key is not percent-encoded UTF-8: {}", error.body_text()))
+        })?;
+        if key.len() > KEY_BYTES_MAX {
+            return Err(Refusal::TooLarge(format!("the key has more than {KEY_BYTES_MAX} bytes; use a shorter one")));
+        }
+        Ok(Self(key))
+    }
+}
+
+/// The longest body of a compare-and-swap: JSON may write a byte as `\u00XX`, six bytes, and there are two values.
+fn cas_bytes_max(value_bytes_max: usize) -> usize {
+    value_bytes_max * 12 + 1024
+}
+
+/// The longest command: a compare-and-swap of two of the longest values.
+#[must_use]
+pub fn command_bytes_max(limits: &Limits) -> usize {
+    limits.max_value_bytes * 2 + COMMAND_OVERHEAD_BYTES
+}

@@ -1,0 +1,139 @@
+//! Why a request was not carried out, as a status, a code and a line.
+
+use super::messages::ErrorAnswer;
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use quorate::{ProposeError, ReadError};
+use std::time::Duration;
+
+/// A refusal. Every one but [`Refusal::OutcomeUnknown`] means of a mutation: it did not and will not take effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The request can't be understood.
+    BadRequest(String),
+    /// No such key or path.
+    NotFound(String),
+    /// The path exists, for other methods.
+    MethodNotAllowed,
+    /// Nobody leads: try again soon, or another node.
+    NoLeader,
+    /// Too much waits already: try again after this time.
+    Overloaded(Duration),
+    /// This node is going away: try another one.
+    Stopping,
+    /// The key or value is longer than allowed.
+    TooLarge(String),
+    /// The write may or may not take effect.
+    OutcomeUnknown,
+}
+
+impl Refusal {
+    fn parts(&self) -> (StatusCode, &'static str, String) {
+        let say = str::to_owned;
+        match self {
+            Self::BadRequest(why) => (StatusCode::BAD_REQUEST, "bad_request", why.clone()),
+            Self::NotFound(what) => (StatusCode::NOT_FOUND, "not_found", what.clone()),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", say("this path takes other methods"))
+            }
+            Self::NoLeader => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no_leader",
+                say("no leader is known; retry soon, or on another node"),
+            ),
+            Self::Overloaded(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "overloaded",
+                say("too many requests wait; retry after `retry-after`"),
+            ),
+            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", say("this node stops; use another one")),
+            Self::TooLarge(what) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", what.clone()),
+            Self::OutcomeUnknown => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "outcome_unknown",
+                say("the write may or may not take effect; read before you retry"),
+            ),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, code, message) = self.parts();
+        let mut response = (status, Json(ErrorAnswer { error: code.to_owned(), message })).into_response();
+        if let Self::Overloaded(after) = self {
+            // Whole seconds are all that the header knows.
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        response
+    }
+}
+
+impl From<ProposeError> for Refusal {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NoLeader => Self::NoLeader,
+            ProposeError::Overloaded { retry_after } => Self::Overloaded(retry_after),
+            ProposeError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            ProposeError::Stopped => Self::Stopping,
+            ProposeError::OutcomeUnknown => Self::OutcomeUnknown,
+        }
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NoLeader => Self::NoLeader,
+            ReadError::Overloaded { retry_after } => Self::Overloaded(retry_after),
+            ReadError::Stopped => Self::Stopping,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_refusal_has_the_documented_status_code_and_shape() {
+        let text = String::new;
+        let cases = [
+            (Refusal::BadRequest(text()), 400, "bad_request"),
+            (Refusal::NotFound(text()), 404, "not_found"),
+            (Refusal::MethodNotAllowed, 405, "method_not_allowed"),
+            (Refusal::NoLeader, 503, "no_leader"),
+            (Refusal::Overloaded(Duration::ZERO), 503, "overloaded"),
+            (Refusal::Stopping, 503, "stopping"),
+            (Refusal::TooLarge(text()), 413, "too_large"),
+            (Refusal::OutcomeUnknown, 504, "outcome_unknown"),
+        ];
+        for (refusal, status, code) in cases {
+            let response = refusal.into_response();
+            assert_eq!(response.status(), status);
+            let body = axum::body::to_bytes(response.into_body(), 4096).await.expect("short");
+            let answer: ErrorAnswer = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!(answer.error, code);
+        }
+    }
+
+    #[test]
+    fn overloaded_says_when_to_retry_in_whole_seconds_and_never_at_once() {
+        for (after, header) in [(0, "1"), (20, "1"), (1000, "1"), (1001, "2")] {
+            let response = Refusal::Overloaded(Duration::from_millis(after)).into_response();
+            assert_eq!(response.headers()[RETRY_AFTER], header);
+        }
+    }
+
+    #[test]
+    fn only_an_unknown_outcome_is_reported_as_one() {
+        assert_eq!(Refusal::from(ProposeError::OutcomeUnknown), Refusal::OutcomeUnknown);
+        assert_eq!(Refusal::from(ProposeError::NoLeader), Refusal::NoLeader);
+        assert_eq!(Refusal::from(ProposeError::Stopped), Refusal::Stopping);
+        assert_eq!(Refusal::from(ReadError::Stopped), Refusal::Stopping);
+    }
+}

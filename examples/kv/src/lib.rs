@@ -1,0 +1,20 @@
+//! A replicated key-value server on [Quorate](quorate): a complete service to read, to run and to test with.
+//!
+//! - [`machine`] is the replicated state; [`serve`] makes it a node, and [`http`] is how clients reach it;
+//! - [`config`] is what a node is told, [`certs`] how it proves who it is;
+//! - [`client`] and [`cli`] are the other side;
+//! - [`cluster`] runs nodes as processes of this machine, for [`demo`] and for tests.
+//!
+//! Absent, because they come with what they rest on: membership changes, transfer of leadership, snapshots on demand,
+//! client sessions.
+
+pub mod certs;
+pub mod cli;
+pub mod client;
+pub mod cluster;
+pub mod config;
+pub mod demo;
+pub mod http;
+pub mod machine;
+mod output;
+pub mod serve;

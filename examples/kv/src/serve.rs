@@ -1,0 +1,224 @@
+//! `serve`: one node in the foreground, from its configuration to its orderly end.
+//!
+//! It owns the process: logging, signals, the order of starting and stopping, the exit code. What a node does is in the
+//! `quorate` crate, what clients see in [`crate::http`].
+
+use crate::{
+    config::{Config, ConfigError, Overrides, Tls},
+    http::{
+        Api, command_bytes_max,
+        listen::{HttpListener, tls_acceptor, unbindable},
+    },
+    machine::Kv,
+    output,
+};
+use quorate::{
+    Failure, Limits, Node, StartError, Timing,
+    metrics::Metrics,
+    storage::Wal,
+    transport::{NetworkError, Quic, QuicOptions},
+};
+use serde::{Deserialize, Serialize};
+use std::{io, net::UdpSocket, path::PathBuf, time::Duration};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+
+/// How long HTTP requests under way may take to finish once the process was told to stop.
+const HTTP_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the node may take to hand over and to drain after that.
+const NODE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The command's arguments.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The configuration file, TOML
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Check the configuration and the files it names, and exit
+    #[arg(long)]
+    pub check: bool,
+    /// Stop when standard input closes without having said anything: how a cluster of child processes ends with its parent
+    #[arg(long, hide = true)]
+    pub attached: bool,
+    /// Values that take precedence over file and environment
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+/// What is printed, in JSON if asked for, once the node serves.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// The node.
+    pub node_id: quorate::NodeId,
+    /// The URL for clients.
+    pub http: String,
+    /// The address for other nodes.
+    pub raft: String,
+}
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// If the configuration is bad, the node can't start, or it failed.
+pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
+    let config = Config::load(&args.config, std::env::vars(), &args.overrides)?;
+    let tls = config.http_tls.as_ref().map(tls_acceptor).transpose()?;
+    let network = network(&config)?;
+    if args.check {
+        let Config { node_id, cluster, peers, .. } = &config;
+        let file = args.config.display();
+        return Ok(output::line(format_args!(
+            "{file} is valid: node {node_id} of {} in cluster {cluster}",
+            peers.len()
+        ))?);
+    }
+    let mut told = Told::listen(args.attached)?;
+
+    // The cheap reasons not to start come before the data directory is touched.
+    let http = HttpListener::bind(config.http, tls).await?;
+    UdpSocket::bind(config.raft).map_err(|error| unbindable("raft", config.raft, &error))?;
+    let metrics = Metrics::new();
+    let node = start(&config, network, &metrics).await?;
+
+    let ready = Ready { node_id: config.node_id, http: http.url()?, raft: config.raft.to_string() };
+    announce(&ready, &config.cluster, json)?;
+    let api = Api::new(node.clone(), metrics, &config.limits);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stopped = async { stopped.await.unwrap_or_default() };
+    let serving = tokio::spawn(http.serve(api.clone().router(), stopped, HTTP_PATIENCE));
+
+    let why = tokio::select! {
+        biased;
+        failure = node.failed() => return Err(ServeError::Failed(failure)),
+        why = told.to_stop() => why,
+    };
+    tracing::info!("stopping: {why}");
+    api.stop();
+    drop(stop);
+    let end = async {
+        let _ = serving.await;
+        if tokio::time::timeout(NODE_PATIENCE, node.shutdown()).await.is_err() {
+            tracing::warn!("the node did not drain within {NODE_PATIENCE:?}; leaving all the same");
+        }
+    };
+    tokio::select! {
+        () = end => Ok(()),
+        failure = node.failed() => Err(ServeError::Failed(failure)),
+        again = told.to_stop() => Err(ServeError::Impatient(again)),
+    }
+}
+
+fn network(config: &Config) -> Result<Quic, NetworkError> {
+    let Tls { ca, cert, key } = &config.tls;
+    let network = Quic::new(QuicOptions::new(config.raft, ca, cert, key))?;
+    network.check(&config.cluster, config.node_id)?;
+    Ok(network)
+}
+
+async fn start(config: &Config, network: Quic, metrics: &Metrics) -> Result<Node<Kv>, StartError> {
+    let [shortest, longest] = config.timing.election_timeout;
+    Node::builder(config.node_id, &config.cluster)
+        .voters(config.peers.iter().map(|peer| (peer.id, peer.addr.clone())))
+        .network(network)
+        .storage(Wal::at(&config.data_dir))
+        .timing(Timing {
+            heartbeat_interval: config.timing.heartbeat_interval,
+            election_timeout: (shortest, longest),
+            ..Timing::default()
+        })
+        .limits(Limits {
+            max_command_bytes: command_bytes_max(&config.limits),
+            max_in_flight_proposals: config.limits.max_in_flight_proposals,
+            ..Limits::default()
+        })
+        .metrics(metrics)
+        .start(Kv::default())
+        .await
+}
+
+fn announce(ready: &Ready, cluster: &str, json: bool) -> Result<(), ServeError> {
+    let Ready { node_id, http, raft } = ready;
+    if json {
+        let line = serde_json::to_string(ready).map_err(io::Error::from)?;
+        return Ok(output::line(line)?);
+    }
+    Ok(output::line(format_args!(
+        "node {node_id} of cluster {cluster} serves {http} (clients) and {raft} (nodes, QUIC)"
+    ))?)
+}
+
+/// Who may tell the process to stop.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+    parent_left: Option<oneshot::Receiver<()>>,
+}
+
+impl Told {
+    fn listen(attached: bool) -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            parent_left: attached.then(parent_left),
+        })
+    }
+
+    /// Resolves with who told it.
+    async fn to_stop(&mut self) -> &'static str {
+        let parent_left = async {
+            let left = match &mut self.parent_left {
+                Some(left) => left.await.is_ok(),
+                None => false,
+            };
+            // The sender is dropped unused when the parent wants the node to outlive it.
+            if !left {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            () = parent_left => {
+                self.parent_left = None;
+                "standard input closed"
+            }
+        }
+    }
+}
+
+/// Reads standard input on a thread of its own, which ends with the process: reading can't be cancelled.
+fn parent_left() -> oneshot::Receiver<()> {
+    let (left, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        if matches!(io::Read::read(&mut io::stdin(), &mut [0]), Ok(0)) {
+            let _ = left.send(());
+        }
+    });
+    receiver
+}
+
+/// Why a node does not run, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration, or what it points to, can't be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The certificates for other nodes can't be used.
+    #[error("{0}")]
+    Network(#[from] NetworkError),
+    /// The node could not start.
+    #[error("{0}")]
+    Start(#[from] StartError),
+    /// The node failed while it ran.
+    #[error("the node failed: {0}")]
+    Failed(Failure),
+    /// It was told to stop while it was stopping.
+    #[error("{0} again: leaving without draining")]
+    Impatient(&'static str),
+    /// Signals or standard output can't be used.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
