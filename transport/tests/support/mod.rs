@@ -1,6 +1,8 @@
 //! Certificates and networks for tests.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod stranger;
+
 use quorate_raft::NodeId;
 use quorate_transport::{
     Network, Quic, QuicOptions,

@@ -1,0 +1,242 @@
+//! Frames: what goes in comes out, in whatever pieces it travels, and nothing else does.
+
+use bytes::Bytes;
+use proptest::{collection::vec, prelude::*};
+use quorate_raft::{
+    Append, AppendOutcome, AppendReply, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Message,
+    NodeId, Phase, RequestVote, Term, Vote,
+    message::{Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply},
+};
+use quorate_transport::codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits};
+
+proptest! {
+    #[test]
+    fn what_is_encoded_is_decoded_whatever_pieces_it_comes_in(
+        messages in vec(message(), 1..6),
+        cuts in vec(1usize..300, 1..40),
+    ) {
+        let mut wire = Vec::new();
+        for message in &messages {
+            let Encoded { head, body } = Encoder::default().message(message).unwrap();
+            wire.extend_from_slice(&head);
+            wire.extend_from_slice(&body);
+        }
+        let (decoded, decoder) = decode(&wire, &cuts);
+        let expected: Vec<_> = messages.into_iter().map(Frame::Message).collect();
+        prop_assert_eq!(decoded.unwrap(), expected);
+        prop_assert_eq!(decoder.finish(), Ok(()));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(wire in vec(any::<u8>(), 0..600), cuts in vec(1usize..100, 1..10)) {
+        let _ = decode(&wire, &cuts);
+    }
+
+    #[test]
+    fn arbitrary_metadata_and_bodies_behind_a_valid_header_never_panic(
+        kind in 1u8..3,
+        flags in 0u8..2,
+        metadata in vec(any::<u8>(), 0..200),
+        body in vec(any::<u8>(), 0..300),
+        cuts in vec(1usize..100, 1..10),
+    ) {
+        let wire = sealed(kind, flags, &metadata, &body);
+        let _ = decode(&wire, &cuts);
+    }
+
+    #[test]
+    fn no_single_damaged_bit_gets_through(message in message(), bit in any::<prop::sample::Index>()) {
+        let Encoded { head, body } = Encoder::default().message(&message).unwrap();
+        let mut wire = [head, body].concat();
+        let bit = bit.index(wire.len() * 8);
+        wire[bit / 8] ^= 1 << (bit % 8);
+        let (decoded, decoder) = decode(&wire, &[usize::MAX]);
+        // A longer length leaves the frame unfinished; anything else is an error.
+        prop_assert!(decoded.is_err() || decoder.finish() == Err(FrameError::Truncated));
+    }
+
+    #[test]
+    fn a_hello_survives(cluster in "[a-z0-9-]{1,63}", node: u64, incarnation: u64, machine_version: u32) {
+        let hello = Hello { cluster, node: NodeId(node), incarnation, protocol_min: 1, protocol_max: 3, machine_version };
+        let frame = Encoder::default().hello(&hello).unwrap();
+        prop_assert_eq!(decode(&frame.head, &[7]).0.unwrap(), vec![Frame::Hello(hello)]);
+    }
+}
+
+#[test]
+fn a_bulk_is_sent_without_a_copy() {
+    let message = batch(1, vec![vec![7; 5000]]);
+    let bulk = message.bulk();
+    assert_eq!(Encoder::default().message(&message).unwrap().body.as_ptr(), bulk.as_ptr());
+}
+
+#[test]
+fn a_body_that_lies_whole_in_a_piece_is_sliced_out_of_it() {
+    let frame = Encoder::default().message(&batch(1, vec![vec![7; 5000]])).unwrap();
+    let wire = Bytes::from([frame.head.clone(), frame.body.clone()].concat());
+    let body_at = wire[frame.head.len()..].as_ptr();
+    let decoded = Decoder::new(Limits::default()).feed(&mut wire.clone()).unwrap().unwrap();
+    let Frame::Message(message) = decoded.frame else { panic!("it was a message") };
+    assert_eq!(message.bulk().as_ptr(), body_at);
+    assert_eq!(decoded.bytes, wire.len());
+}
+
+#[test]
+fn a_small_body_does_not_keep_a_large_piece_alive() {
+    let frame = Encoder::default().message(&batch(1, vec![vec![7; 10]])).unwrap();
+    let wire = Bytes::from([&frame.head[..], &frame.body[..], &[0; 10_000]].concat());
+    let body_at = wire[frame.head.len()..].as_ptr();
+    let decoded = Decoder::new(Limits::default()).feed(&mut wire.clone()).unwrap().unwrap();
+    let Frame::Message(message) = decoded.frame else { panic!("it was a message") };
+    assert_ne!(message.bulk().as_ptr(), body_at);
+}
+
+#[test]
+fn refusals_name_what_is_refused() {
+    let header = |at: usize, value: u8| {
+        let mut wire = sealed(2, 0, &[1, 2, 3], &[]);
+        wire[at] = value;
+        decode(&wire, &[usize::MAX]).0.unwrap_err()
+    };
+    assert!(matches!(header(0, 0), FrameError::Magic(_)));
+    assert_eq!(header(4, 9), FrameError::Version(9));
+    assert_eq!(header(5, 77), FrameError::Kind(77));
+    assert_eq!(header(6, 2), FrameError::Flags(2));
+    assert_eq!(header(8, 5), FrameError::Group(5));
+    assert_eq!(header(15, 255), FrameError::TooLong { part: "metadata", bytes: 0xff00_0003, bytes_max: 1 << 20 });
+    assert_eq!(header(19, 255), FrameError::TooLong { part: "body", bytes: 0xff00_0000, bytes_max: 32 << 20 });
+    assert_eq!(header(20, header_checksum_other()), FrameError::Checksum);
+    assert!(header(4, 9).to_string().contains("version 9") && header(5, 77).to_string().contains("kind 77"));
+}
+
+#[test]
+fn bytes_that_trail_are_refused() {
+    let head = Encoder::default().message(&batch(1, vec![])).unwrap().head;
+    let metadata = [&head[HEADER_BYTES..], &[0]].concat();
+    assert_eq!(decode(&sealed(2, 0, &metadata, &[]), &[usize::MAX]).0, Err(FrameError::Trailing(1, "metadata")));
+    let hello = hello_metadata();
+    assert_eq!(decode(&sealed(1, 0, &hello, &[1, 2]), &[usize::MAX]).0, Err(FrameError::Trailing(2, "hello")));
+}
+
+#[test]
+fn a_decoder_that_failed_stays_failed() {
+    let mut decoder = Decoder::new(Limits::default());
+    assert!(decoder.feed(&mut Bytes::from_static(&[7; 24])).is_err());
+    let good = Encoder::default().message(&batch(1, vec![])).unwrap().head;
+    assert!(decoder.feed(&mut good.clone()).is_err());
+}
+
+#[test]
+fn what_exceeds_the_limits_is_not_even_sent() {
+    let limits = Limits { metadata_bytes_max: 100, body_bytes_max: 100 };
+    let error = Encoder::new(limits).message(&batch(1, vec![vec![0; 100]])).unwrap_err();
+    assert_eq!(error, FrameError::TooLong { part: "body", bytes: 140, bytes_max: 100 });
+}
+
+/// Decodes `wire` in pieces as long as `cuts` say, over and over.
+fn decode(wire: &[u8], cuts: &[usize]) -> (Result<Vec<Frame>, FrameError>, Decoder) {
+    let (mut decoder, mut frames, mut wire) =
+        (Decoder::new(Limits::default()), Vec::new(), Bytes::copy_from_slice(wire));
+    for cut in cuts.iter().cycle() {
+        if wire.is_empty() {
+            break;
+        }
+        let mut piece = wire.split_to((*cut).min(wire.len()));
+        loop {
+            match decoder.feed(&mut piece) {
+                Ok(Some(decoded)) => frames.push(decoded.frame),
+                Ok(None) => break,
+                Err(error) => return (Err(error), decoder),
+            }
+        }
+        assert!(piece.is_empty(), "a piece is used up");
+    }
+    (Ok(frames), decoder)
+}
+
+/// A frame whose header and checksum are in order, whatever it holds.
+fn sealed(kind: u8, flags: u8, metadata: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut wire = Vec::from(*b"QRTE");
+    wire.extend([1, kind, flags, 0, 0, 0, 0, 0]);
+    wire.extend(u32::to_le_bytes(metadata.len() as u32));
+    wire.extend(u32::to_le_bytes(body.len() as u32));
+    let mut checksum = crc32c::crc32c_append(crc32c::crc32c(&wire), metadata);
+    if flags & 1 != 0 {
+        checksum = crc32c::crc32c_append(checksum, body);
+    }
+    wire.extend(checksum.to_le_bytes());
+    wire.extend_from_slice(metadata);
+    wire.extend_from_slice(body);
+    wire
+}
+
+/// Some value of the checksum's first byte that is not the right one.
+fn header_checksum_other() -> u8 {
+    !sealed(2, 0, &[1, 2, 3], &[])[20]
+}
+
+fn hello_metadata() -> Vec<u8> {
+    let (protocol_min, protocol_max) = (1, 1);
+    let hello =
+        Hello { cluster: "c".into(), node: NodeId(1), incarnation: 1, protocol_min, protocol_max, machine_version: 0 };
+    Encoder::default().hello(&hello).unwrap().head[HEADER_BYTES..].to_vec()
+}
+
+fn batch(first: u64, payloads: Vec<Vec<u8>>) -> Message {
+    let mut builder = BatchBuilder::new(crc32c::crc32c_append, Term(3), Index(first), 9, 0);
+    for payload in &payloads {
+        builder.push(Kind::Command, payload);
+    }
+    let previous = EntryId::new(Term(2), Index(first - 1));
+    let append = Append { epoch: 5, previous, commit: Index(1), batch: builder.finish() };
+    Message { term: Term(3), body: Body::Append(append) }
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let id = || (any::<u64>(), any::<u64>()).prop_map(|(term, index)| EntryId::new(Term(term), Index(index)));
+    let phase = || prop_oneof![Just(Phase::PreVote), Just(Phase::Vote)];
+    let bytes = |longest| vec(any::<u8>(), 0..longest);
+    let outcome = prop_oneof![
+        any::<u64>().prop_map(|matched| AppendOutcome::Matched { matched: Index(matched) }),
+        (any::<u64>(), id(), any::<u64>()).prop_map(|(previous, conflict, last)| AppendOutcome::Rejected {
+            previous: Index(previous),
+            conflict,
+            last: Index(last)
+        }),
+    ];
+    let body = prop_oneof![
+        (phase(), any::<u64>(), id()).prop_map(|(phase, campaign, last)| Body::RequestVote(RequestVote {
+            phase,
+            campaign,
+            last
+        })),
+        (phase(), any::<u64>(), any::<bool>()).prop_map(|(phase, campaign, granted)| Body::Vote(Vote {
+            phase,
+            campaign,
+            granted
+        })),
+        (1..u64::MAX / 2, vec(bytes(400), 0..5)).prop_map(|(first, payloads)| batch(first, payloads).body),
+        (any::<u64>(), outcome).prop_map(|(epoch, outcome)| Body::AppendReply(AppendReply { epoch, outcome })),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(round, commit)| Body::Heartbeat(Heartbeat { round, commit: Index(commit) })),
+        any::<u64>().prop_map(|round| Body::HeartbeatReply(HeartbeatReply { round })),
+        vec((any::<u64>(), bytes(300)), 0..5).prop_map(|commands| Body::Propose(Propose {
+            commands: commands.iter().map(|(name, command)| (*name, command.len() as u32)).collect(),
+            payloads: commands.into_iter().flat_map(|(_, command)| command).collect(),
+        })),
+        vec((any::<u64>(), any::<u64>(), bytes(300)), 0..5).prop_map(|outcomes| {
+            let applied = |index: u64, reply: &[u8]| ProposeOutcome::Applied {
+                index: Index(index),
+                reply_bytes: reply.len() as u32,
+            };
+            Body::ProposeReply(ProposeReply {
+                outcomes: outcomes.iter().map(|(name, index, reply)| (*name, applied(*index, reply))).collect(),
+                replies: outcomes.into_iter().flat_map(|(_, _, reply)| reply).collect(),
+            })
+        }),
+        any::<u64>().prop_map(|request| Body::ReadIndex(ReadIndex { request })),
+        (any::<u64>(), any::<Option<u64>>())
+            .prop_map(|(request, index)| { Body::ReadIndexReply(ReadIndexReply { request, index: index.map(Index) }) }),
+    ];
+    (any::<u64>(), body).prop_map(|(term, body)| Message { term: Term(term), body })
+}

@@ -1,0 +1,300 @@
+//! Who is not let in, how that is counted, and that it is logged once.
+
+mod support;
+
+use quorate_raft::NodeId;
+use quorate_transport::{
+    Quic,
+    certificates::{Authority, Issued},
+    conformance::TestNode,
+    identity::node_name,
+};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+use support::stranger::{ALPN, connect, hello, hello_bytes};
+use support::{CLUSTER, Pki, run};
+
+#[test]
+fn whoever_proves_no_node_of_this_cluster_is_refused_and_counted() {
+    run(async {
+        let mut pki = Pki::new();
+        let victim = TestNode::start(&mut pki, NodeId(1)).await;
+        let address = victim.links.local_address().expect("it is bound");
+        let other_authority = Authority::create(CLUSTER).expect("an authority");
+        let signed = |names: &[String]| issue_names(&pki, names);
+        let cases = [
+            ("no certificate", None, "refused_certificate", None),
+            (
+                "another authority",
+                Some(other_authority.issue_node(NodeId(2), &[]).unwrap()),
+                "refused_certificate",
+                None,
+            ),
+            ("a client's certificate", Some(pki.authority.issue_client("app").unwrap()), "refused_identity", None),
+            ("another cluster", Some(signed(&[node_name(NodeId(2), "other")])), "refused_identity", None),
+            ("this node itself", Some(pki.issue(NodeId(1))), "refused_identity", None),
+            (
+                "two nodes at once",
+                Some(signed(&[node_name(NodeId(2), CLUSTER), node_name(NodeId(3), CLUSTER)])),
+                "refused_identity",
+                None,
+            ),
+            (
+                "a name that is nearly a node's",
+                Some(signed(&["n02.testing.quorate.internal".into()])),
+                "refused_identity",
+                None,
+            ),
+            ("another node's certificate", Some(pki.issue(NodeId(3))), "refused_identity", Some(NodeId(3))),
+        ];
+        let (mut certificate, mut identity) = (0, 0);
+        for (case, issued, result, proved) in cases {
+            let endpoint = support::stranger::client(&pki, issued.as_ref(), ALPN);
+            // With TLS 1.3 a client may think itself connected until it hears that it is not.
+            if let Ok(connection) = connect(&endpoint, address).await {
+                if let Ok((mut send, _recv)) = connection.open_bi().await {
+                    let _ = send.write_chunk(hello_bytes(&hello(NodeId(2)))).await;
+                }
+                connection.closed().await;
+            }
+            *if result == "refused_certificate" { &mut certificate } else { &mut identity } += 1;
+            victim
+                .counts
+                .until(|counts| {
+                    counts.connections("refused_certificate") == certificate
+                        && counts.connections("refused_identity") == identity
+                })
+                .await;
+            assert!(victim.counts.connections_of(result, proved) > 0, "{case}: {:?}", victim.counts);
+        }
+        assert_eq!(victim.counts.connections("accepted"), 0);
+    });
+}
+
+#[test]
+fn another_protocol_is_refused_and_counted() {
+    run(async {
+        let mut pki = Pki::new();
+        let victim = TestNode::start(&mut pki, NodeId(1)).await;
+        let address = victim.links.local_address().expect("it is bound");
+        let endpoint = support::stranger::client(&pki, Some(&pki.issue(NodeId(2))), b"h3");
+        assert!(connect(&endpoint, address).await.is_err());
+        victim.counts.until(|counts| counts.connections("refused_protocol") == 1).await;
+    });
+}
+
+#[test]
+fn a_dialler_refuses_whoever_is_not_the_node_that_it_dialled() {
+    run(async {
+        let mut pki = Pki::new();
+        let one = TestNode::start(&mut pki, NodeId(1)).await;
+        let three = TestNode::start(&mut pki, NodeId(3)).await;
+        let address = three.links.local_address().expect("it is bound").to_string();
+        let _link = one.links.link(NodeId(2), &address);
+        one.counts.until(|counts| counts.connections_of("refused_certificate", Some(NodeId(2))) > 0).await;
+        assert_eq!(one.counts.connections("connected"), 0);
+
+        let mut stranger = Pki::new();
+        let strange = TestNode::start(&mut stranger, NodeId(2)).await;
+        let address = strange.links.local_address().expect("it is bound").to_string();
+        let before = one.counts.connections("refused_certificate");
+        let _link = one.links.link(NodeId(2), &address);
+        one.counts.until(|counts| counts.connections("refused_certificate") > before).await;
+        assert_eq!(one.counts.connections("connected"), 0);
+        assert_eq!(strange.counts.connections("accepted"), 0);
+    });
+}
+
+#[test]
+fn a_peer_that_keeps_coming_back_fills_no_log() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    run(async {
+        let mut pki = Pki::new();
+        let victim = TestNode::start(&mut pki, NodeId(1)).await;
+        let address = victim.links.local_address().expect("it is bound");
+        let endpoint = support::stranger::client(&pki, Some(&pki.authority.issue_client("app").unwrap()), ALPN);
+        for attempt in 1..=20 {
+            if let Ok(connection) = connect(&endpoint, address).await {
+                connection.closed().await;
+            }
+            victim.counts.until(|counts| counts.connections("refused_identity") == attempt).await;
+        }
+    });
+    let lines: Vec<_> =
+        log.text().lines().filter(|line| line.contains("refused_identity")).map(str::to_owned).collect();
+    assert_eq!(lines.len(), 1, "20 refusals, one line: {lines:?}");
+    assert!(lines[0].contains("the certificate names no node"), "it says why: {}", lines[0]);
+}
+
+#[test]
+fn a_peer_that_is_not_there_fills_no_log() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    run(async {
+        let mut pki = Pki::new();
+        let one = TestNode::start(&mut pki, NodeId(1)).await;
+        let _link = one.links.link(NodeId(2), "no host of this name");
+        one.counts.until(|counts| counts.connections("unreachable") == 4).await;
+    });
+    let text = log.text();
+    assert_eq!(text.lines().filter(|line| line.contains("unreachable")).count(), 1, "4 attempts, one line: {text}");
+}
+
+#[test]
+fn files_that_make_no_node_are_refused_with_their_name_and_a_remedy() {
+    let pki = Pki::new();
+    let good = pki.options(NodeId(1), None);
+    pki.options(NodeId(2), None);
+    pki.authority.issue_client("app").unwrap().write(pki.dir.path(), "app").unwrap();
+    Authority::create(CLUSTER).unwrap().write(&make_dir(&pki, "other")).unwrap();
+    issue_expired(&pki).write(pki.dir.path(), "expired").unwrap();
+    fs::write(pki.path("garbage"), "no PEM").unwrap();
+    private(&pki.path("garbage"));
+    fs::copy(&good.key, pki.path("shown.key")).unwrap();
+    fs::set_permissions(pki.path("shown.key"), fs::Permissions::from_mode(0o640)).unwrap();
+
+    let with = |ca: &str, cert: &str, key: &str| {
+        let mut options = good.clone();
+        (options.ca, options.cert, options.key) = (pki.path(ca), pki.path(cert), pki.path(key));
+        let checked = Quic::new(options).and_then(|quic| quic.check(CLUSTER, NodeId(1)));
+        checked.expect_err("it is refused").to_string()
+    };
+    let cases = [
+        (with("missing", "node-1.pem", "node-1.key"), "missing", "can't be read"),
+        (with("ca.pem", "missing", "node-1.key"), "missing", "can't be read"),
+        (with("ca.pem", "node-1.pem", "missing"), "missing", "can't be read"),
+        (with("garbage", "node-1.pem", "node-1.key"), "garbage", "no certificate in PEM"),
+        (with("ca.pem", "garbage", "node-1.key"), "garbage", "no certificate in PEM"),
+        (with("ca.pem", "node-1.pem", "garbage"), "garbage", "no private key in PEM"),
+        (with("ca.pem", "node-1.pem", "shown.key"), "shown.key", "chmod 600"),
+        (with("ca.pem", "node-1.pem", "node-2.key"), "node-2.key", "is not the key of"),
+        (with("ca.pem", "app.pem", "app.key"), "app.pem", "names no node"),
+        (with("ca.pem", "expired.pem", "expired.key"), "expired.pem", "issue a new one"),
+        (with("ca.pem", "node-2.pem", "node-2.key"), "node-2.pem", "give its own"),
+        (with("other/ca.pem", "node-1.pem", "node-1.key"), "node-1.pem", "give one that it issued"),
+    ];
+    for (error, file, remedy) in cases {
+        assert!(error.contains(file) && error.contains(remedy), "{error:?} names {file:?} and {remedy:?}");
+        assert_eq!(error.lines().count(), 1, "{error:?} is one line");
+    }
+    let quic = Quic::new(good).expect("these are in order");
+    assert_eq!(quic.check(CLUSTER, NodeId(1)), Ok(()));
+    assert!(quic.check("elsewhere", NodeId(1)).is_err());
+    assert!(quic.check("Not A Label", NodeId(1)).is_err());
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    run(async {
+        let mut pki = Pki::new();
+        let one = TestNode::start(&mut pki, NodeId(1)).await;
+        let taken = one.links.local_address();
+        let network = Box::new(Quic::new(pki.options(NodeId(2), taken)).expect("a network"));
+        let local = quorate_transport::Local {
+            cluster: CLUSTER.into(),
+            node: NodeId(2),
+            inbox: quorate_transport::network::Inbox::new(|_| {}),
+            observer: Arc::new(quorate_transport::network::Unobserved),
+        };
+        let error = quorate_transport::Network::start(network, local).await.err().expect("it can't start").to_string();
+        assert!(error.contains(&taken.unwrap().to_string()) && error.contains("the port is taken"), "{error:?}");
+    });
+}
+
+#[test]
+fn certificates_are_never_overwritten_and_their_keys_are_private() {
+    let pki = Pki::new();
+    let before = fs::read(pki.path("ca.key")).unwrap();
+    let error = Authority::create(CLUSTER).unwrap().write(pki.dir.path()).expect_err("it exists").to_string();
+    assert!(error.contains("ca.key exists and is not overwritten"), "{error:?}");
+    assert_eq!(fs::read(pki.path("ca.key")).unwrap(), before);
+    assert_eq!(fs::metadata(pki.path("ca.key")).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let loaded = Authority::load(pki.dir.path()).expect("it was written");
+    assert_eq!((loaded.cluster(), loaded.certificate_pem()), (CLUSTER, pki.authority.certificate_pem()));
+    loaded
+        .issue_node(NodeId(7), &["localhost".into(), "127.0.0.1".into()])
+        .unwrap()
+        .write(pki.dir.path(), "node-7")
+        .unwrap();
+    let quic = Quic::new(pki.options(NodeId(7), None)).expect("a loaded authority issues as the created one does");
+    assert_eq!(quic.check(CLUSTER, NodeId(7)), Ok(()));
+    assert!(loaded.issue_node(NodeId(7), &[node_name(NodeId(8), CLUSTER)]).is_err(), "no host is a node");
+    assert!(Authority::create("No Label").is_err());
+    assert!(Authority::load(&make_dir(&pki, "empty")).is_err());
+}
+
+#[test]
+fn the_end_of_the_own_certificate_is_reported() {
+    run(async {
+        let one = TestNode::start(&mut Pki::new(), NodeId(1)).await;
+        let expected = std::time::SystemTime::now() + quorate_transport::certificates::ISSUED_LASTS;
+        let expected = expected.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        assert!(one.counts.certificate_expires().abs_diff(expected) < 60);
+    });
+}
+
+/// A certificate of the cluster's authority with any names, by way of its files.
+fn issue_names(pki: &Pki, names: &[String]) -> Issued {
+    sign(pki, CertificateParams::new(names).unwrap())
+}
+
+fn issue_expired(pki: &Pki) -> Issued {
+    let mut params = CertificateParams::new(vec![node_name(NodeId(1), CLUSTER)]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    sign(pki, params)
+}
+
+fn sign(pki: &Pki, mut params: CertificateParams) -> Issued {
+    let authority_key = KeyPair::from_pem(&fs::read_to_string(pki.path("ca.key")).unwrap()).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(pki.authority.certificate_pem(), authority_key).unwrap();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate().unwrap();
+    Issued { certificate_pem: params.signed_by(&key, &issuer).unwrap().pem(), key_pem: key.serialize_pem() }
+}
+
+fn make_dir(pki: &Pki, name: &str) -> std::path::PathBuf {
+    fs::create_dir(pki.path(name)).unwrap();
+    pki.path(name)
+}
+
+fn private(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Catches what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
