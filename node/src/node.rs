@@ -3,7 +3,7 @@
 use crate::{
     actors::{
         applier::{Applier, Query},
-        messages::{Caller, Proposal, ReadCaller, Request},
+        messages::{Caller, Proposal, ReadCaller, Request, Waiter},
     },
     builder::Builder,
     config::Limits,
@@ -121,7 +121,7 @@ impl<M: StateMachine> Node<M> {
         let overloaded = ProposeError::Overloaded { retry_after: shared.retry_after };
         let credit = shared.gate.enter().ok_or(overloaded)?;
         let (answer, answered) = oneshot::channel();
-        let caller = Caller::Here { answer, asked: Instant::now(), _credit: credit };
+        let caller = Caller::Here(Waiter { answer, asked: Instant::now(), credit });
         shared.requests.send(Request::Propose(Proposal { payload, caller })).map_err(|_| ProposeError::Stopped)?;
         // An answer that never comes was lost with the node.
         answered.await.unwrap_or(Err(ProposeError::OutcomeUnknown))
@@ -175,9 +175,10 @@ impl<M: StateMachine> Node<M> {
         };
         let (answer, answered) = oneshot::channel();
         let run = Box::new(move |machine: &M, index| {
-            // Whoever asked may have lost patience; nobody else wants the value.
-            let _ = answer.send(Read { index, value: query(machine) });
+            let value = query(machine);
             drop(credit);
+            // Whoever asked may have lost patience; nobody else wants the value.
+            let _ = answer.send(Read { index, value });
         });
         shared.applier.do_send(Query { index, run });
         answered.await.map_err(|_| ReadError::Stopped)

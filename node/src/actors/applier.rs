@@ -85,11 +85,10 @@ impl<M: StateMachine> Applier<M> {
         match caller {
             // The node may have failed since this was committed; then nobody may be told anything.
             _ if !self.fate.is_sound() => {}
-            Caller::Here { answer, asked, .. } => {
+            Caller::Here(waiter) => {
                 tally.answered += 1;
-                tally.waited += tally.now.saturating_duration_since(asked);
-                // Whoever asked may have lost patience; the command took effect all the same.
-                let _ = answer.send(Ok(outcome));
+                tally.waited += tally.now.saturating_duration_since(waiter.asked);
+                waiter.tell(Ok(outcome));
             }
             Caller::There { node, request } => self.answers.push(Answer { node, request, outcome }),
         }

@@ -31,9 +31,25 @@ pub(crate) struct Proposal {
 /// Who wants to know what becomes of a command.
 pub(crate) enum Caller {
     /// A caller of this node's handle.
-    Here { answer: oneshot::Sender<Result<Outcome, ProposeError>>, asked: Instant, _credit: Credit },
+    Here(Waiter),
     /// Another node, that forwarded it.
     There { node: NodeId, request: u64 },
+}
+
+/// A caller of this node's handle, waiting for the outcome of its command.
+pub(crate) struct Waiter {
+    pub(crate) answer: oneshot::Sender<Result<Outcome, ProposeError>>,
+    pub(crate) asked: Instant,
+    pub(crate) credit: Credit,
+}
+
+impl Waiter {
+    /// Tells the outcome. The place inside is given back first: a caller that has its answer may come again at once.
+    pub(crate) fn tell(self, outcome: Result<Outcome, ProposeError>) {
+        drop(self.credit);
+        // Whoever asked may have lost patience; what happened has happened all the same.
+        let _ = self.answer.send(outcome);
+    }
 }
 
 /// Who wants to know a read index.

@@ -337,7 +337,7 @@ impl Consensus {
             return self.append(proposals, ctx);
         }
         let (here, there): (Vec<_>, Vec<_>) =
-            proposals.into_iter().partition(|proposal| matches!(proposal.caller, Caller::Here { .. }));
+            proposals.into_iter().partition(|proposal| matches!(proposal.caller, Caller::Here(_)));
         let outcomes = self.proposals.refuse(there, ProposeError::NoLeader);
         self.answer_forwarded(outcomes);
         match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
@@ -576,7 +576,7 @@ fn empty(term: Term) -> Message {
 
 fn mean_wait(callers: &[Caller], now: Instant) -> std::time::Duration {
     let waits = callers.iter().map(|caller| match caller {
-        Caller::Here { asked, .. } => now.saturating_duration_since(*asked),
+        Caller::Here(waiter) => now.saturating_duration_since(waiter.asked),
         Caller::There { .. } => std::time::Duration::ZERO,
     });
     waits.sum::<std::time::Duration>() / u32::try_from(callers.len().max(1)).unwrap_or(u32::MAX)

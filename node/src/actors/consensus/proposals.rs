@@ -151,9 +151,8 @@ impl Proposals {
             match outcome {
                 ProposeOutcome::Applied { index, .. } => {
                     self.metrics.proposals(ProposalResult::Applied, 1);
-                    if let Caller::Here { answer, .. } = caller {
-                        // Whoever asked may have lost patience.
-                        let _ = answer.send(Ok(Applied { index, reply: value }));
+                    if let Caller::Here(waiter) = caller {
+                        waiter.tell(Ok(Applied { index, reply: value }));
                     }
                 }
                 ProposeOutcome::NotLeader => again.push(Proposal { payload, caller }),
@@ -217,9 +216,8 @@ impl Proposals {
     /// Tells a caller of this node at once; gives what a caller of another node is to be told.
     fn tell(&self, caller: Caller, error: ProposeError) -> Option<(NodeId, u64, ProposeOutcome)> {
         match caller {
-            Caller::Here { answer, .. } => {
-                // Whoever asked may have lost patience.
-                let _ = answer.send(Err(error));
+            Caller::Here(waiter) => {
+                waiter.tell(Err(error));
                 None
             }
             Caller::There { node, request } => Some((

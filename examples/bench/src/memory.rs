@@ -1,0 +1,66 @@
+//! Three nodes in one process, with their logs and the network between them in memory: everything but disk and wire.
+//!
+//! All actors of all nodes share one thread; the clients have another.
+
+use crate::workload::{Failed, Settings, Sink, measure, until_leading};
+use quorate::{Limits, Node, NodeId, storage::Memory, transport::MemoryNetwork};
+use std::{sync::mpsc, time::Duration};
+use tokio::{runtime, sync::oneshot, task::LocalSet};
+
+const NODES: u64 = 3;
+
+/// Measures and prints.
+pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
+    let in_flight_max = settings.in_flight_max();
+    let (started, starting) = mpsc::channel();
+    let (finish, finished) = oneshot::channel::<()>();
+    let servers = std::thread::spawn(move || -> Result<(), Failed> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        LocalSet::new().block_on(&runtime, async move {
+            let mut nodes = Vec::new();
+            let network = MemoryNetwork::by_value(0);
+            for id in 1..=NODES {
+                nodes.push(start(id, &network, in_flight_max).await?);
+            }
+            started.send(leader_of(&nodes).await?)?;
+            // Ends when the measurement does, however that ended.
+            let _ = finished.await;
+            for node in &nodes {
+                node.shutdown().await;
+            }
+            Ok(())
+        })
+    });
+    let outcome = match starting.recv() {
+        Ok(leader) => {
+            let clients = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+            clients.block_on(measure(&leader, settings))
+        }
+        Err(_) => Ok(()), // the servers say why
+    };
+    drop(finish);
+    servers.join().map_err(|_| "the servers' thread panicked")??;
+    outcome
+}
+
+async fn start(id: u64, network: &MemoryNetwork, in_flight_max: usize) -> Result<Node<Sink>, Failed> {
+    let node = Node::builder(NodeId(id), "bench")
+        .voters((1..=NODES).map(|id| (NodeId(id), String::new())))
+        .network(network.endpoint(NodeId(id)))
+        .storage(Memory::new())
+        .limits(Limits { max_in_flight_proposals: in_flight_max, ..Limits::default() })
+        .start_local(Sink::default())
+        .await?;
+    Ok(node)
+}
+
+/// Waits until one leads; gives that one.
+async fn leader_of(nodes: &[Node<Sink>]) -> Result<Node<Sink>, Failed> {
+    let patience = Duration::from_secs(10);
+    let known = |status: &quorate::Status| status.leader.is_some();
+    let mut status = nodes[0].status();
+    let leader = tokio::time::timeout(patience, status.wait_for(known)).await??.leader;
+    let leader = nodes.iter().find(|node| Some(node.id()) == leader).ok_or("no node leads")?;
+    until_leading(leader, patience).await?;
+    Ok(leader.clone())
+}

@@ -1,0 +1,118 @@
+//! The clients, and what they measure.
+
+use bytes::Bytes;
+use quorate::{Index, Node, StateMachine, Status};
+use serde_json::json;
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
+
+/// Anything that ends a measurement early, in one line.
+pub(crate) type Failed = Box<dyn Error + Send + Sync>;
+
+/// What is measured: for each number of proposals in flight, so many seconds with values of so many bytes.
+pub(crate) struct Settings {
+    pub(crate) in_flight: Vec<usize>,
+    pub(crate) seconds: u64,
+    pub(crate) value_bytes: usize,
+}
+
+impl Settings {
+    pub(crate) fn parse(arguments: &[&str]) -> Result<Self, Failed> {
+        let (in_flight, seconds, value_bytes) = match *arguments {
+            [] => ("1,64,1024", "5", "256"),
+            [in_flight] => (in_flight, "5", "256"),
+            [in_flight, seconds] => (in_flight, seconds, "256"),
+            [in_flight, seconds, value_bytes] => (in_flight, seconds, value_bytes),
+            _ => return Err(crate::USAGE.into()),
+        };
+        let number = |what: &str, text: &str| text.parse().map_err(|_| format!("{what} is not a number: {text}"));
+        let in_flight: Result<Vec<usize>, _> = in_flight.split(',').map(|n| number("IN_FLIGHT", n)).collect();
+        let settings = Self {
+            in_flight: in_flight?,
+            seconds: number("SECONDS", seconds)? as u64,
+            value_bytes: number("VALUE_BYTES", value_bytes)?,
+        };
+        if settings.seconds == 0 || settings.in_flight.contains(&0) {
+            return Err("IN_FLIGHT and SECONDS must be at least 1".into());
+        }
+        Ok(settings)
+    }
+
+    /// The most proposals that will be in flight.
+    pub(crate) fn in_flight_max(&self) -> usize {
+        self.in_flight.iter().copied().max().unwrap_or(1)
+    }
+}
+
+/// A state machine that costs next to nothing: what is measured is the replication.
+#[derive(Default)]
+pub(crate) struct Sink {
+    applied_bytes: u64,
+}
+
+impl StateMachine for Sink {
+    fn apply(&mut self, _: Index, command: &[u8]) -> Bytes {
+        self.applied_bytes += command.len() as u64;
+        Bytes::new()
+    }
+}
+
+/// Waits until `node` leads and has committed in its own term.
+pub(crate) async fn until_leading(node: &Node<Sink>, patience: Duration) -> Result<(), Failed> {
+    let leading = |status: &Status| status.leader == Some(status.node) && status.commit.0 > 0;
+    let mut status = node.status();
+    match tokio::time::timeout(patience, status.wait_for(leading)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err("the node ended before it led".into()),
+        Err(_) => Err(format!("the node does not lead after {patience:?}").into()),
+    }
+}
+
+/// Runs every setting and prints its line. Within a tokio runtime.
+pub(crate) async fn measure(node: &Node<Sink>, settings: &Settings) -> Result<(), Failed> {
+    // The first answer comes when every node has its log in place.
+    propose_until(node, Bytes::from(vec![7; settings.value_bytes]), Instant::now() + Duration::from_millis(200))
+        .await?;
+    for &in_flight in &settings.in_flight {
+        let start = Instant::now();
+        let end = start + Duration::from_secs(settings.seconds);
+        let clients: Vec<_> = (0..in_flight)
+            .map(|_| {
+                let (node, value) = (node.clone(), Bytes::from(vec![7; settings.value_bytes]));
+                tokio::spawn(async move { propose_until(&node, value, end).await })
+            })
+            .collect();
+        let mut latencies_us = Vec::new();
+        for client in clients {
+            latencies_us.append(&mut client.await??);
+        }
+        let elapsed = start.elapsed();
+        latencies_us.sort_unstable();
+        let at = |per_mille: usize| latencies_us[(latencies_us.len() - 1) * per_mille / 1000];
+        let line = json!({
+            "system": "quorate",
+            "in_flight": in_flight,
+            "ops_per_s": (latencies_us.len() as f64 / elapsed.as_secs_f64()).round(),
+            "p50_us": at(500),
+            "p99_us": at(990),
+            "p999_us": at(999),
+        });
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// One client: proposes until `end`, one after the other. Gives each one's latency in microseconds.
+async fn propose_until(node: &Node<Sink>, value: Bytes, end: Instant) -> Result<Vec<u32>, Failed> {
+    let mut latencies_us = Vec::new();
+    loop {
+        let sent = Instant::now();
+        if sent > end && !latencies_us.is_empty() {
+            return Ok(latencies_us);
+        }
+        node.propose(value.clone()).await?;
+        latencies_us.push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
+    }
+}
