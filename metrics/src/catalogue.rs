@@ -28,7 +28,7 @@ pub struct Metric {
 /// What kind of metric.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Kind {
-    /// Only goes up, from 0 at the node's start.
+    /// Only goes up, from 0 at the node's start, by whole numbers.
     Counter,
     /// Goes up and down.
     Gauge,
@@ -168,7 +168,7 @@ catalogue! {
     LEADER_CHANGES: COUNTER, Count, "quorate_leader_changes_total",
         "How often the node came to follow another leader than before, or became one.";
     HAS_LEADER: GAUGE, Yes, "quorate_has_leader", "1 while the node leads or knows whom it follows.";
-    LEADERLESS: COUNTER, Seconds, "quorate_leaderless_seconds_total", "Time without a known leader.";
+    LEADERLESS: COUNTER, Seconds, "quorate_leaderless_seconds_total", "Time without a known leader, in whole seconds.";
 
     // The log.
     FIRST_INDEX: GAUGE, Index, "quorate_first_index", "The first entry that the log still has.";
@@ -183,7 +183,7 @@ catalogue! {
         "Proposals made on this node, by what their caller was told.";
     PROPOSALS_IN_FLIGHT: GAUGE, Count, "quorate_proposals_in_flight", "Proposals made on this node and not yet answered.";
     PROPOSAL_DURATION: LATENCY, Seconds, "quorate_proposal_duration_seconds" {STAGE},
-        "Time that proposals spent in a stage; queue and total where the proposal was made, the rest on the leader.";
+        "Time that a batch of proposals spent in a stage, one observation a batch; queue and total where the proposals were made, the rest on the leader.";
     BATCH_ENTRIES: BATCH, Entries, "quorate_batch_entries", "Proposals that the leader took into the log at once.";
     READS: COUNTER, Count, "quorate_reads_total" {MODE, READ_RESULT}, "Reads made on this node, by what their caller was told.";
     READ_DURATION: LATENCY, Seconds, "quorate_read_duration_seconds" {MODE}, "Time from the call of a read to its answer.";
@@ -196,12 +196,12 @@ catalogue! {
 
     // Peers.
     PEER_MATCH_INDEX: GAUGE, Index, "quorate_peer_match_index" {PEER},
-        "The last entry that the peer is known to have durably; only on a leader.";
+        "The last entry that the peer is known to have durably; 0 unless the node leads.";
     PEER_LAG: GAUGE, Entries, "quorate_peer_lag_entries" {PEER},
-        "How many entries of the leader's log the peer is not known to have; only on a leader.";
+        "How many entries of the leader's log the peer is not known to have; 0 unless the node leads.";
     PEER_STATE: GAUGE, Yes, "quorate_peer_state" {PEER, STATE},
-        "1 for how the leader replicates to the peer, 0 for the other ways; only on a leader.";
-    PEER_RTT: GAUGE, Seconds, "quorate_peer_rtt_seconds" {PEER}, "Round-trip time as the network measured it last; absent until then.";
+        "1 for how the leader replicates to the peer, 0 for the other ways; all 0 unless the node leads.";
+    PEER_RTT: GAUGE, Seconds, "quorate_peer_rtt_seconds" {PEER}, "Round-trip time as the network measured it last; absent until then, 0 once the peer left.";
     APPEND_REJECTIONS: COUNTER, Count, "quorate_append_rejections_total" {PEER},
         "Appends that the peer rejected because its log did not match.";
     NET_BYTES: COUNTER, Bytes, "quorate_net_bytes_total" {PEER, DIRECTION, LANE}, "Bytes of frames, by peer, direction and lane.";
@@ -215,7 +215,7 @@ catalogue! {
 
     // The process.
     MAILBOX_DEPTH: GAUGE, Count, "quorate_actor_mailbox_depth" {ACTOR}, "Messages that waited for the actor when it last looked.";
-    ACTOR_BUSY: COUNTER, Seconds, "quorate_actor_busy_seconds_total" {ACTOR}, "Time that the actor spent handling messages.";
+    ACTOR_BUSY: COUNTER, Seconds, "quorate_actor_busy_seconds_total" {ACTOR}, "Time that the actor spent handling messages, in whole seconds.";
     CERTIFICATE_EXPIRY: GAUGE, UnixSeconds, "quorate_certificate_expiry_timestamp_seconds",
         "When the node's own certificate ends; absent without one.";
 }

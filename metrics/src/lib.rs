@@ -19,18 +19,22 @@
 //! - [`catalogue`] is the single table of every metric; handles, README, dashboard and alerts are checked against it.
 //! - [`labels`](self#enums) are closed sets, so that the number of series is bounded: by the number of nodes in the
 //!   process times the number of their peers, and by nothing that a client or a stranger sends.
-//! - Recording is a few atomic operations on a series that was looked up before: no lock, no allocation, no clock, and
-//!   no memory that grows with what is recorded.
+//! - Recording goes through handles of the `metrics` crate that were registered before, into a recorder of
+//!   `metrics-exporter-prometheus`, which also renders the page: no lock and no lookup. A counter or a gauge is a few
+//!   atomic operations. A histogram keeps each observation until the next upkeep, so hot paths record one a batch.
+//! - **[`NodeMetrics::upkeep`] runs every few seconds** in every process that has a node: without it, and without
+//!   anybody who scrapes, the observations of histograms pile up.
 //!
 //! It never serves HTTP (whoever has a server answers with [`Metrics::render`] and [`CONTENT_TYPE`]), never measures
-//! time by itself, and has no global state: two `Metrics` know nothing of each other.
+//! durations by itself, starts no thread, and installs no global recorder: two `Metrics` know nothing of each other,
+//! nor of what the process records through the macros of `metrics`.
 
 pub mod catalogue;
+mod exporter;
 #[cfg(feature = "expressions")]
 pub mod expressions;
 mod handles;
 mod labels;
-mod registry;
 
 pub use handles::{NodeMetrics, PeerMetrics};
 pub use labels::{
@@ -38,6 +42,7 @@ pub use labels::{
     ProposalStage, ReadMode, ReadResult, Role, SnapshotPhase, StorageOp, TermChange, VoteDirection,
 };
 
+use exporter::Exporter;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -48,17 +53,18 @@ use std::{
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Every series of every node in this process. Cheap to clone; clones share the series.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Metrics {
-    registry: Arc<registry::Registry>,
+    exporter: Arc<Exporter>,
     nodes: Arc<Mutex<BTreeMap<u64, NodeMetrics>>>,
 }
 
 impl Metrics {
-    /// No series yet.
+    /// No series yet. The first call in a process may take up to 200 ms: the clock that the exporter reads calibrates
+    /// itself.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { exporter: Arc::new(Exporter::new()), nodes: Arc::default() }
     }
 
     /// The handles of node `id`, labelled `node="id"` on every series. The same handles each time: a node that is
@@ -66,14 +72,28 @@ impl Metrics {
     #[must_use]
     pub fn node(&self, id: u64) -> NodeMetrics {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.entry(id).or_insert_with(|| NodeMetrics::register(&self.registry, id)).clone()
+        nodes.entry(id).or_insert_with(|| NodeMetrics::register(&self.exporter, id)).clone()
     }
 
-    /// All series as Prometheus text (format 0.0.4), sorted, so that equal values give equal pages. It may be called
-    /// from any thread at any time, and stops nobody from recording.
+    /// All series as Prometheus text (format 0.0.4), in no particular order; it does the upkeep as well. It may be
+    /// called from any thread at any time, and stops nobody from recording.
     #[must_use]
     pub fn render(&self) -> String {
-        self.registry.render()
+        self.exporter.render()
+    }
+
+    /// Counts what histograms observed since the last upkeep into their buckets, and frees it. An observation takes
+    /// about 16 bytes until then, so **a node calls this every few seconds** ([`NodeMetrics::upkeep`]): memory stays
+    /// bounded by what is recorded in between, whether or not anybody scrapes. It may be called from any thread at any
+    /// time; an observation that another thread makes at that very moment may be lost, counters and gauges never are.
+    pub fn upkeep(&self) {
+        self.exporter.upkeep();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

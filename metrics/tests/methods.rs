@@ -20,7 +20,7 @@ fn every_method_changes_exactly_its_series() {
         let metrics = Metrics::new();
         let node = metrics.node(1);
         let peer = node.peer(2);
-        // So that what a step clears or overwrites was there.
+        // So that what a step clears or overwrites was not 0.
         node.role_is(Role::Follower);
         peer.matched(1, 1);
         peer.state_is(PeerState::Probe);
@@ -33,7 +33,7 @@ fn every_method_changes_exactly_its_series() {
                 changed.insert(series.clone(), after.get(series).copied());
             }
         }
-        let expected = changes.iter().map(|(series, value)| ((*series).to_owned(), *value)).collect();
+        let expected = changes.iter().map(|(series, value)| ((*series).to_owned(), Some(*value))).collect();
         assert_eq!(changed, expected, "{what}");
         for metric in CATALOGUE {
             if changes
@@ -51,11 +51,30 @@ fn every_method_changes_exactly_its_series() {
     );
 }
 
+#[test]
+fn an_empty_batch_is_no_observation() {
+    let metrics = Metrics::new();
+    metrics.node(1).proposal_stage_n(ProposalStage::Commit, MS(2), 0);
+    assert_eq!(without_buckets(&metrics)["quorate_proposal_duration_seconds_count{stage=commit}"].to_bits(), 0);
+}
+
+#[test]
+fn parts_of_a_second_add_up_to_seconds_and_nothing_is_lost() {
+    let metrics = Metrics::new();
+    let busy_after = |took: Duration| {
+        metrics.node(1).actor_busy(ActorName::Consensus, took);
+        without_buckets(&metrics)["quorate_actor_busy_seconds_total{actor=consensus}"]
+    };
+    let told =
+        [MS(999), Duration::from_micros(999), Duration::from_nanos(999), Duration::from_nanos(1), MS(3700), MS(300)];
+    assert_eq!(told.map(busy_after), [0.0, 0.0, 0.0, 1.0, 4.0, 5.0]);
+}
+
 struct Step {
     what: &'static str,
     act: fn(&NodeMetrics),
-    /// What each changed series reads afterwards; `None` if it left the page. The label `node="1"` is left out.
-    changes: &'static [(&'static str, Option<f64>)],
+    /// What each changed series reads afterwards. The label `node="1"` is left out.
+    changes: &'static [(&'static str, f64)],
 }
 
 macro_rules! steps {
@@ -68,111 +87,114 @@ const MS: fn(u64) -> Duration = Duration::from_millis;
 
 steps! {
     |node| node.role_is(Role::Leader) => {
-        "quorate_role{role=follower}" = Some(0.0),
-        "quorate_role{role=leader}" = Some(1.0),
+        "quorate_role{role=follower}" = 0.0,
+        "quorate_role{role=leader}" = 1.0,
     }
-    |node| node.term_is(7) => { "quorate_term{}" = Some(7.0) }
-    |node| node.term_changed(TermChange::HigherTerm) => { "quorate_term_changes_total{cause=higher_term}" = Some(1.0) }
-    |node| node.election_started(Phase::PreVote) => { "quorate_elections_started_total{phase=pre_vote}" = Some(1.0) }
+    |node| node.term_is(7) => { "quorate_term{}" = 7.0 }
+    |node| node.term_changed(TermChange::HigherTerm) => { "quorate_term_changes_total{cause=higher_term}" = 1.0 }
+    |node| node.election_started(Phase::PreVote) => { "quorate_elections_started_total{phase=pre_vote}" = 1.0 }
     |node| node.election_finished(Phase::Vote, ElectionResult::Won, MS(40)) => {
-        "quorate_elections_finished_total{phase=vote,result=won}" = Some(1.0),
-        "quorate_election_duration_seconds_count{}" = Some(1.0),
-        "quorate_election_duration_seconds_sum{}" = Some(0.04),
+        "quorate_elections_finished_total{phase=vote,result=won}" = 1.0,
+        "quorate_election_duration_seconds_count{}" = 1.0,
+        "quorate_election_duration_seconds_sum{}" = 0.04,
     }
     |node| node.election_finished(Phase::PreVote, ElectionResult::Won, MS(20)) => {
-        "quorate_elections_finished_total{phase=pre_vote,result=won}" = Some(1.0),
+        "quorate_elections_finished_total{phase=pre_vote,result=won}" = 1.0,
     }
     |node| node.election_finished(Phase::PreVote, ElectionResult::TimedOut, MS(250)) => {
-        "quorate_elections_finished_total{phase=pre_vote,result=timed_out}" = Some(1.0),
-        "quorate_election_duration_seconds_count{}" = Some(1.0),
-        "quorate_election_duration_seconds_sum{}" = Some(0.25),
+        "quorate_elections_finished_total{phase=pre_vote,result=timed_out}" = 1.0,
+        "quorate_election_duration_seconds_count{}" = 1.0,
+        "quorate_election_duration_seconds_sum{}" = 0.25,
     }
     |node| node.vote(Phase::Vote, VoteDirection::Cast, true) => {
-        "quorate_votes_total{phase=vote,direction=cast,result=granted}" = Some(1.0),
+        "quorate_votes_total{phase=vote,direction=cast,result=granted}" = 1.0,
     }
     |node| node.vote(Phase::PreVote, VoteDirection::Received, false) => {
-        "quorate_votes_total{phase=pre_vote,direction=received,result=denied}" = Some(1.0),
+        "quorate_votes_total{phase=pre_vote,direction=received,result=denied}" = 1.0,
     }
-    NodeMetrics::leader_changed => { "quorate_leader_changes_total{}" = Some(1.0) }
-    |node| node.has_leader(true) => { "quorate_has_leader{}" = Some(1.0) }
-    |node| node.leaderless_for(MS(1500)) => { "quorate_leaderless_seconds_total{}" = Some(1.5) }
-    |node| node.log_spans(11, 99) => { "quorate_first_index{}" = Some(11.0), "quorate_last_index{}" = Some(99.0) }
-    |node| node.durable_index_is(98) => { "quorate_durable_index{}" = Some(98.0) }
-    |node| node.commit_index_is(97) => { "quorate_commit_index{}" = Some(97.0) }
-    |node| node.applied_index_is(96) => { "quorate_applied_index{}" = Some(96.0) }
-    |node| node.snapshot_index_is(10) => { "quorate_snapshot_index{}" = Some(10.0) }
+    NodeMetrics::leader_changed => { "quorate_leader_changes_total{}" = 1.0 }
+    |node| node.has_leader(true) => { "quorate_has_leader{}" = 1.0 }
+    |node| node.leaderless_for(MS(1500)) => { "quorate_leaderless_seconds_total{}" = 1.0 }
+    |node| node.log_spans(11, 99) => { "quorate_first_index{}" = 11.0, "quorate_last_index{}" = 99.0 }
+    |node| node.durable_index_is(98) => { "quorate_durable_index{}" = 98.0 }
+    |node| node.commit_index_is(97) => { "quorate_commit_index{}" = 97.0 }
+    |node| node.applied_index_is(96) => { "quorate_applied_index{}" = 96.0 }
+    |node| node.snapshot_index_is(10) => { "quorate_snapshot_index{}" = 10.0 }
     |node| node.proposals(ProposalResult::OutcomeUnknown, 64) => {
-        "quorate_proposals_total{result=outcome_unknown}" = Some(64.0),
+        "quorate_proposals_total{result=outcome_unknown}" = 64.0,
     }
-    |node| node.proposals_in_flight(12) => { "quorate_proposals_in_flight{}" = Some(12.0) }
+    |node| node.proposals_in_flight(12) => { "quorate_proposals_in_flight{}" = 12.0 }
     |node| node.proposal_stage(ProposalStage::Total, MS(2)) => {
-        "quorate_proposal_duration_seconds_count{stage=total}" = Some(1.0),
-        "quorate_proposal_duration_seconds_sum{stage=total}" = Some(0.002),
+        "quorate_proposal_duration_seconds_count{stage=total}" = 1.0,
+        "quorate_proposal_duration_seconds_sum{stage=total}" = 0.002,
     }
     |node| node.proposal_stage_n(ProposalStage::Persist, MS(2), 64) => {
-        "quorate_proposal_duration_seconds_count{stage=persist}" = Some(64.0),
-        "quorate_proposal_duration_seconds_sum{stage=persist}" = Some(0.128),
+        "quorate_proposal_duration_seconds_count{stage=persist}" = 1.0,
+        "quorate_proposal_duration_seconds_sum{stage=persist}" = 0.002,
     }
-    |node| node.batch(64) => { "quorate_batch_entries_count{}" = Some(1.0), "quorate_batch_entries_sum{}" = Some(64.0) }
+    |node| node.batch(64) => { "quorate_batch_entries_count{}" = 1.0, "quorate_batch_entries_sum{}" = 64.0 }
     |node| node.reads(ReadMode::Lease, ReadResult::Served, 3) => {
-        "quorate_reads_total{mode=lease,result=served}" = Some(3.0),
+        "quorate_reads_total{mode=lease,result=served}" = 3.0,
     }
     |node| node.read_took(ReadMode::Linearizable, MS(4)) => {
-        "quorate_read_duration_seconds_count{mode=linearizable}" = Some(1.0),
-        "quorate_read_duration_seconds_sum{mode=linearizable}" = Some(0.004),
+        "quorate_read_duration_seconds_count{mode=linearizable}" = 1.0,
+        "quorate_read_duration_seconds_sum{mode=linearizable}" = 0.004,
     }
     |node| node.fsync_took(MS(1)) => {
-        "quorate_storage_fsync_duration_seconds_count{}" = Some(1.0),
-        "quorate_storage_fsync_duration_seconds_sum{}" = Some(0.001),
+        "quorate_storage_fsync_duration_seconds_count{}" = 1.0,
+        "quorate_storage_fsync_duration_seconds_sum{}" = 0.001,
     }
-    |node| node.written(4096) => { "quorate_storage_written_bytes_total{}" = Some(4096.0) }
-    |node| node.storage_error(StorageOp::Sync) => { "quorate_storage_errors_total{op=sync}" = Some(1.0) }
-    |node| node.log_bytes(1 << 20) => { "quorate_log_bytes{}" = Some(1_048_576.0) }
+    |node| node.written(4096) => { "quorate_storage_written_bytes_total{}" = 4096.0 }
+    |node| node.storage_error(StorageOp::Sync) => { "quorate_storage_errors_total{op=sync}" = 1.0 }
+    |node| node.log_bytes(1 << 20) => { "quorate_log_bytes{}" = 1_048_576.0 }
     |node| node.peer(2).matched(90, 9) => {
-        "quorate_peer_match_index{peer=2}" = Some(90.0),
-        "quorate_peer_lag_entries{peer=2}" = Some(9.0),
+        "quorate_peer_match_index{peer=2}" = 90.0,
+        "quorate_peer_lag_entries{peer=2}" = 9.0,
     }
     |node| node.peer(2).state_is(PeerState::Replicate) => {
-        "quorate_peer_state{peer=2,state=probe}" = Some(0.0),
-        "quorate_peer_state{peer=2,state=replicate}" = Some(1.0),
+        "quorate_peer_state{peer=2,state=probe}" = 0.0,
+        "quorate_peer_state{peer=2,state=replicate}" = 1.0,
     }
     |node| node.peer(2).replication_ended() => {
-        "quorate_peer_match_index{peer=2}" = None,
-        "quorate_peer_lag_entries{peer=2}" = None,
-        "quorate_peer_state{peer=2,state=probe}" = None,
-        "quorate_peer_state{peer=2,state=replicate}" = None,
-        "quorate_peer_state{peer=2,state=snapshot}" = None,
+        "quorate_peer_match_index{peer=2}" = 0.0,
+        "quorate_peer_lag_entries{peer=2}" = 0.0,
+        "quorate_peer_state{peer=2,state=probe}" = 0.0,
     }
-    |node| node.peer(2).round_trip(Duration::from_micros(500)) => { "quorate_peer_rtt_seconds{peer=2}" = Some(0.0005) }
-    |node| node.peer(2).append_rejected() => { "quorate_append_rejections_total{peer=2}" = Some(1.0) }
+    |node| node.forget_peer(2) => {
+        "quorate_peer_match_index{peer=2}" = 0.0,
+        "quorate_peer_lag_entries{peer=2}" = 0.0,
+        "quorate_peer_state{peer=2,state=probe}" = 0.0,
+    }
+    |node| node.peer(2).round_trip(Duration::from_micros(500)) => { "quorate_peer_rtt_seconds{peer=2}" = 0.0005 }
+    |node| node.peer(2).append_rejected() => { "quorate_append_rejections_total{peer=2}" = 1.0 }
     |node| node.peer(2).net_bytes(Direction::Sent, Lane::Append, 512) => {
-        "quorate_net_bytes_total{peer=2,direction=sent,lane=append}" = Some(512.0),
+        "quorate_net_bytes_total{peer=2,direction=sent,lane=append}" = 512.0,
     }
     |node| node.connection(Some(2), ConnectionResult::Connected) => {
-        "quorate_net_connections_total{peer=2,result=connected}" = Some(1.0),
+        "quorate_net_connections_total{peer=2,result=connected}" = 1.0,
     }
     |node| node.connection(None, ConnectionResult::RefusedCertificate) => {
-        "quorate_net_connections_total{peer=unknown,result=refused_certificate}" = Some(1.0),
+        "quorate_net_connections_total{peer=unknown,result=refused_certificate}" = 1.0,
     }
     |node| node.dropped(Some(2), DropReason::QueueFull) => {
-        "quorate_net_dropped_total{peer=2,reason=queue_full}" = Some(1.0),
+        "quorate_net_dropped_total{peer=2,reason=queue_full}" = 1.0,
     }
     |node| node.dropped(None, DropReason::Malformed) => {
-        "quorate_net_dropped_total{peer=unknown,reason=malformed}" = Some(1.0),
+        "quorate_net_dropped_total{peer=unknown,reason=malformed}" = 1.0,
     }
     |node| node.snapshot_bytes(Direction::Received, 1000) => {
-        "quorate_snapshot_bytes_total{direction=received}" = Some(1000.0),
+        "quorate_snapshot_bytes_total{direction=received}" = 1000.0,
     }
     |node| node.snapshot_took(SnapshotPhase::Build, MS(3000)) => {
-        "quorate_snapshot_duration_seconds_count{phase=build}" = Some(1.0),
-        "quorate_snapshot_duration_seconds_sum{phase=build}" = Some(3.0),
+        "quorate_snapshot_duration_seconds_count{phase=build}" = 1.0,
+        "quorate_snapshot_duration_seconds_sum{phase=build}" = 3.0,
     }
-    |node| node.mailbox_depth(ActorName::Consensus, 5) => { "quorate_actor_mailbox_depth{actor=consensus}" = Some(5.0) }
-    |node| node.actor_busy(ActorName::Applier, MS(250)) => {
-        "quorate_actor_busy_seconds_total{actor=applier}" = Some(0.25),
+    |node| node.mailbox_depth(ActorName::Consensus, 5) => { "quorate_actor_mailbox_depth{actor=consensus}" = 5.0 }
+    |node| node.actor_busy(ActorName::Applier, MS(2250)) => {
+        "quorate_actor_busy_seconds_total{actor=applier}" = 2.0,
     }
     |node| node.certificate_expires(1_900_000_000) => {
-        "quorate_certificate_expiry_timestamp_seconds{}" = Some(1_900_000_000.0),
+        "quorate_certificate_expiry_timestamp_seconds{}" = 1_900_000_000.0,
     }
 }
 

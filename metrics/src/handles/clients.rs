@@ -1,11 +1,11 @@
 //! Proposals and reads, from their callers' side and through the stages.
 
-use super::{Each, NodeMetrics, Scope};
+use super::{Each, NodeMetrics, Scope, float};
 use crate::{
     catalogue,
     labels::{ProposalResult, ProposalStage, ReadMode, ReadResult},
-    registry::{Counter, Gauge, Histogram},
 };
+use metrics::{Counter, Gauge, Histogram};
 use std::time::Duration;
 
 pub(super) struct Clients {
@@ -33,12 +33,12 @@ impl Clients {
 impl NodeMetrics {
     /// So many callers on this node were told this.
     pub fn proposals(&self, result: ProposalResult, count: u64) {
-        self.inner.clients.proposals.of(result).add(count);
+        self.inner.clients.proposals.of(result).increment(count);
     }
 
     /// So many proposals of this node's callers wait for their answer.
     pub fn proposals_in_flight(&self, count: u64) {
-        self.inner.clients.in_flight.set(count);
+        self.inner.clients.in_flight.set(float(count));
     }
 
     /// One proposal spent this long in a stage.
@@ -46,23 +46,27 @@ impl NodeMetrics {
         self.proposal_stage_n(stage, took, 1);
     }
 
-    /// A batch of `count` proposals spent this long in a stage, each; it costs what one does.
+    /// A batch of `count` proposals spent this long in a stage, or this long on average. It is one observation whatever
+    /// `count` is, and none if that is 0: a histogram keeps each until the next upkeep. How many proposals there were
+    /// tell [`NodeMetrics::proposals`] and [`NodeMetrics::batch`].
     pub fn proposal_stage_n(&self, stage: ProposalStage, took: Duration, count: u64) {
-        self.inner.clients.stages.of(stage).record_time(took, count);
+        if count > 0 {
+            self.inner.clients.stages.of(stage).record(took);
+        }
     }
 
     /// The leader took so many proposals into the log at once.
     pub fn batch(&self, entries: u64) {
-        self.inner.clients.batch.record(entries, 1);
+        self.inner.clients.batch.record(float(entries));
     }
 
     /// So many readers on this node were told this.
     pub fn reads(&self, mode: ReadMode, result: ReadResult, count: u64) {
-        self.inner.clients.reads.of(mode).of(result).add(count);
+        self.inner.clients.reads.of(mode).of(result).increment(count);
     }
 
     /// One read took this long from call to answer.
     pub fn read_took(&self, mode: ReadMode, took: Duration) {
-        self.inner.clients.read_duration.of(mode).record_time(took, 1);
+        self.inner.clients.read_duration.of(mode).record(took);
     }
 }

@@ -1,11 +1,11 @@
 //! Role, term, campaigns, votes, and whether there is a leader.
 
-use super::{Chosen, Each, NodeMetrics, Scope};
+use super::{Chosen, Each, NodeMetrics, Scope, TimeCounter, float};
 use crate::{
     catalogue,
     labels::{ElectionResult, Phase, Role, TermChange, VoteDirection, VoteResult},
-    registry::{Counter, Gauge, Histogram},
 };
+use metrics::{Counter, Gauge, Histogram};
 use std::time::Duration;
 
 pub(super) struct Elections {
@@ -18,7 +18,7 @@ pub(super) struct Elections {
     votes: Each<Phase, Each<VoteDirection, Each<VoteResult, Counter>>>,
     leader_changes: Counter,
     has_leader: Gauge,
-    leaderless: Counter,
+    leaderless: TimeCounter,
 }
 
 impl Elections {
@@ -36,62 +36,62 @@ impl Elections {
             }),
             leader_changes: scope.counter(&catalogue::LEADER_CHANGES),
             has_leader: scope.gauge(&catalogue::HAS_LEADER),
-            leaderless: scope.counter(&catalogue::LEADERLESS),
+            leaderless: scope.time_counter(&catalogue::LEADERLESS),
         }
     }
 }
 
 impl NodeMetrics {
-    /// The node has this role from now on. Until the first call no role is on the page.
+    /// The node has this role from now on. Until the first call every role reads 0.
     pub fn role_is(&self, role: Role) {
         self.inner.elections.role.is(role);
     }
 
     /// The node's current term, also the one that it resumed after a restart.
     pub fn term_is(&self, term: u64) {
-        self.inner.elections.term.set(term);
+        self.inner.elections.term.set(float(term));
     }
 
     /// The term went up for this reason; [`NodeMetrics::term_is`] tells to what.
     pub fn term_changed(&self, cause: TermChange) {
-        self.inner.elections.term_changes.of(cause).add(1);
+        self.inner.elections.term_changes.of(cause).increment(1);
     }
 
     /// The node began to ask for votes.
     pub fn election_started(&self, phase: Phase) {
-        self.inner.elections.started.of(phase).add(1);
+        self.inner.elections.started.of(phase).increment(1);
     }
 
     /// A round ended. `since_campaign_began` is the time since the campaign's first round began: it enters the
     /// histogram when the round was the campaign's last, which is every round but a pre-vote that was won.
     pub fn election_finished(&self, phase: Phase, result: ElectionResult, since_campaign_began: Duration) {
         let elections = &self.inner.elections;
-        elections.finished.of(phase).of(result).add(1);
+        elections.finished.of(phase).of(result).increment(1);
         if (phase, result) != (Phase::PreVote, ElectionResult::Won) {
-            elections.duration.record_time(since_campaign_began, 1);
+            elections.duration.record(since_campaign_began);
         }
     }
 
     /// A vote was cast by this node, or received by it; its own vote for itself is none.
     pub fn vote(&self, phase: Phase, direction: VoteDirection, granted: bool) {
         let result = if granted { VoteResult::Granted } else { VoteResult::Denied };
-        self.inner.elections.votes.of(phase).of(direction).of(result).add(1);
+        self.inner.elections.votes.of(phase).of(direction).of(result).increment(1);
     }
 
     /// The node came to follow another leader than it last did, or became one itself. Losing a leader is no change,
     /// nor is finding the same one again in the same term.
     pub fn leader_changed(&self) {
-        self.inner.elections.leader_changes.add(1);
+        self.inner.elections.leader_changes.increment(1);
     }
 
     /// Whether the node leads or knows whom it follows.
     pub fn has_leader(&self, has: bool) {
-        self.inner.elections.has_leader.set(u64::from(has));
+        self.inner.elections.has_leader.set(u8::from(has));
     }
 
     /// The node had no leader for this long since it last said so. Called when a leader is found, and every second or
     /// so meanwhile, so that the counter grows while it matters.
     pub fn leaderless_for(&self, elapsed: Duration) {
-        self.inner.elections.leaderless.add_time(elapsed);
+        self.inner.elections.leaderless.add(elapsed);
     }
 }

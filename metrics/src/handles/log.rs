@@ -1,7 +1,8 @@
 //! How far the log is written, committed, applied and compacted.
 
-use super::{NodeMetrics, Scope};
-use crate::{catalogue, registry::Gauge};
+use super::{NodeMetrics, Scope, float};
+use crate::catalogue;
+use metrics::Gauge;
 
 pub(super) struct Log {
     first: Gauge,
@@ -28,27 +29,27 @@ impl Log {
 impl NodeMetrics {
     /// The first entry that the log still has, and the last.
     pub fn log_spans(&self, first_index: u64, last_index: u64) {
-        self.inner.log.first.set(first_index);
-        self.inner.log.last.set(last_index);
+        self.inner.log.first.set(float(first_index));
+        self.inner.log.last.set(float(last_index));
     }
 
     /// The last entry that is durable on this node.
     pub fn durable_index_is(&self, index: u64) {
-        self.inner.log.durable.set(index);
+        self.inner.log.durable.set(float(index));
     }
 
     /// The last entry that this node knows to be committed.
     pub fn commit_index_is(&self, index: u64) {
-        self.inner.log.commit.set(index);
+        self.inner.log.commit.set(float(index));
     }
 
     /// The last entry that the state machine has applied.
     pub fn applied_index_is(&self, index: u64) {
-        self.inner.log.applied.set(index);
+        self.inner.log.applied.set(float(index));
     }
 
     /// The last entry that the latest snapshot covers.
     pub fn snapshot_index_is(&self, index: u64) {
-        self.inner.log.snapshot.set(index);
+        self.inner.log.snapshot.set(float(index));
     }
 }

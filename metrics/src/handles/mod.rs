@@ -5,21 +5,20 @@ mod clients;
 mod elections;
 mod log;
 mod peers;
+mod scope;
 mod snapshots;
 mod storage;
 
 pub use peers::PeerMetrics;
 
-use crate::{
-    catalogue::{self, Metric},
-    labels::Label,
-    registry::{Choice, Counter, Gauge, Histogram, Labels, Registry},
-};
-use std::{fmt, marker::PhantomData, sync::Arc};
+use crate::{catalogue, exporter::Exporter};
+use scope::{Chosen, Each, LateGauge, Scope, TimeCounter, float};
+use std::{fmt, sync::Arc};
 
 /// Where one node records what happens to it. Cheap to clone; clones record to the same series, from any thread.
 ///
-/// Counters of closed label sets and gauges of the node itself are on the page from the start and read 0.
+/// Whatever has a known set of labels is on the page from the start and reads 0: all but the gauges that no value is
+/// known of yet (a round-trip time, a certificate's end) and the series of peers not met yet.
 #[derive(Clone)]
 pub struct NodeMetrics {
     inner: Arc<Inner>,
@@ -27,6 +26,7 @@ pub struct NodeMetrics {
 
 struct Inner {
     id: u64,
+    exporter: Arc<Exporter>,
     elections: elections::Elections,
     log: log::Log,
     clients: clients::Clients,
@@ -38,11 +38,12 @@ struct Inner {
 
 impl NodeMetrics {
     /// Registers every series of node `id`.
-    pub(crate) fn register(registry: &Arc<Registry>, id: u64) -> Self {
-        let scope = Scope { registry: Arc::clone(registry), labels: vec![("node", id.to_string())] };
+    pub(crate) fn register(exporter: &Arc<Exporter>, id: u64) -> Self {
+        let scope = Scope::of_node(exporter, id);
         scope.with("version", env!("CARGO_PKG_VERSION")).gauge(&catalogue::BUILD_INFO).set(1);
         let inner = Inner {
             id,
+            exporter: Arc::clone(exporter),
             elections: elections::Elections::register(&scope),
             log: log::Log::register(&scope),
             clients: clients::Clients::register(&scope),
@@ -53,84 +54,16 @@ impl NodeMetrics {
         };
         Self { inner: Arc::new(inner) }
     }
+
+    /// As [`Metrics::upkeep`](crate::Metrics::upkeep), for all nodes of the process: a node calls it every few seconds,
+    /// so that memory stays bounded while nobody scrapes.
+    pub fn upkeep(&self) {
+        self.inner.exporter.upkeep();
+    }
 }
 
 impl fmt::Debug for NodeMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NodeMetrics").field("node", &self.inner.id).finish_non_exhaustive()
-    }
-}
-
-/// The labels that what is registered next will carry.
-#[derive(Clone)]
-struct Scope {
-    registry: Arc<Registry>,
-    labels: Labels,
-}
-
-impl Scope {
-    fn with(&self, name: &'static str, value: impl Into<String>) -> Self {
-        let mut scope = self.clone();
-        scope.labels.push((name, value.into()));
-        scope
-    }
-
-    /// What `register` makes for each value of the label `name`.
-    fn each<L: Label, H>(&self, name: &'static str, register: impl Fn(Scope) -> H) -> Each<L, H> {
-        let handles = L::ALL.iter().map(|value| register(self.with(name, value.as_str()))).collect();
-        Each { handles, label: PhantomData }
-    }
-
-    fn counter(&self, metric: &'static Metric) -> Counter {
-        self.registry.counter(metric, self.labels.clone())
-    }
-
-    /// A gauge that reads 0 from the start.
-    fn gauge(&self, metric: &'static Metric) -> Gauge {
-        let gauge = self.gauge_unset(metric);
-        gauge.set(0);
-        gauge
-    }
-
-    /// A gauge that is absent until it is set.
-    fn gauge_unset(&self, metric: &'static Metric) -> Gauge {
-        self.registry.gauge(metric, self.labels.clone())
-    }
-
-    /// One of a label's values, absent until it is chosen.
-    fn choice<L: Label>(&self, metric: &'static Metric, name: &'static str) -> Chosen<L> {
-        Chosen { choice: self.registry.choice(metric, &self.labels, name, L::VALUES), label: PhantomData }
-    }
-
-    fn histogram(&self, metric: &'static Metric) -> Histogram {
-        self.registry.histogram(metric, self.labels.clone())
-    }
-}
-
-/// A handle for each value of a label.
-struct Each<L, H> {
-    handles: Box<[H]>,
-    label: PhantomData<fn(L)>,
-}
-
-impl<L: Label, H> Each<L, H> {
-    fn of(&self, value: L) -> &H {
-        &self.handles[value.position()]
-    }
-}
-
-/// Which value of a label is the current one.
-struct Chosen<L> {
-    choice: Choice,
-    label: PhantomData<fn(L)>,
-}
-
-impl<L: Label> Chosen<L> {
-    fn is(&self, value: L) {
-        self.choice.set(value.position());
-    }
-
-    fn none(&self) {
-        self.choice.unset();
     }
 }

@@ -1,11 +1,11 @@
 //! A node's peers: replication to them and connections with them.
 
-use super::{Chosen, Each, NodeMetrics, Scope};
+use super::{Chosen, Each, LateGauge, NodeMetrics, Scope, float};
 use crate::{
     catalogue::{self, UNKNOWN_PEER},
     labels::{ConnectionResult, Direction, DropReason, Lane, PeerState},
-    registry::{Counter, Gauge},
 };
+use metrics::{Counter, Gauge};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -17,7 +17,7 @@ pub(super) struct Peers {
     scope: Scope,
     known: Mutex<BTreeMap<u64, PeerMetrics>>,
     unknown: Contacts,
-    certificate_expiry: Gauge,
+    certificate_expiry: LateGauge,
 }
 
 impl Peers {
@@ -26,7 +26,7 @@ impl Peers {
             scope: scope.clone(),
             known: Mutex::default(),
             unknown: Contacts::register(&scope.with("peer", UNKNOWN_PEER)),
-            certificate_expiry: scope.gauge_unset(&catalogue::CERTIFICATE_EXPIRY),
+            certificate_expiry: scope.late_gauge(&catalogue::CERTIFICATE_EXPIRY),
         }
     }
 }
@@ -41,12 +41,13 @@ impl NodeMetrics {
         known.entry(id).or_insert_with(|| PeerMetrics::register(&peers.scope, id)).clone()
     }
 
-    /// Takes the series of a peer off the page: it left the cluster. Handles that are still held record nowhere.
+    /// A peer left the cluster: its gauges read 0 from now on, its counters stay as they are. Series stay on the page
+    /// until the process ends; there are as many as peers that the node ever had. One that comes back goes on counting.
     pub fn forget_peer(&self, id: u64) {
-        let peers = &self.inner.peers;
-        let mut known = peers.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.remove(&id).is_some() {
-            peers.scope.registry.remove(&peers.scope.with("peer", id.to_string()).labels);
+        let known = self.inner.peers.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(peer) = known.get(&id) {
+            peer.replication_ended();
+            peer.inner.rtt.clear();
         }
     }
 
@@ -55,7 +56,7 @@ impl NodeMetrics {
     pub fn connection(&self, peer: Option<u64>, result: impl Into<ConnectionResult>) {
         match peer {
             Some(id) => self.peer(id).connection(result),
-            None => self.inner.peers.unknown.connections.of(result.into()).add(1),
+            None => self.inner.peers.unknown.connections.of(result.into()).increment(1),
         }
     }
 
@@ -64,13 +65,13 @@ impl NodeMetrics {
     pub fn dropped(&self, peer: Option<u64>, reason: impl Into<DropReason>) {
         match peer {
             Some(id) => self.peer(id).dropped(reason),
-            None => self.inner.peers.unknown.dropped.of(reason.into()).add(1),
+            None => self.inner.peers.unknown.dropped.of(reason.into()).increment(1),
         }
     }
 
     /// The node's own certificate ends then, in seconds since 1970.
     pub fn certificate_expires(&self, at_unix_seconds: u64) {
-        self.inner.peers.certificate_expiry.set(at_unix_seconds);
+        self.inner.peers.certificate_expiry.set(float(at_unix_seconds));
     }
 }
 
@@ -85,7 +86,7 @@ struct Peer {
     match_index: Gauge,
     lag: Gauge,
     state: Chosen<PeerState>,
-    rtt: Gauge,
+    rtt: LateGauge,
     rejections: Counter,
     bytes: Each<Direction, Each<Lane, Counter>>,
     contacts: Contacts,
@@ -111,10 +112,10 @@ impl PeerMetrics {
         let scope = scope.with("peer", id.to_string());
         let inner = Peer {
             id,
-            match_index: scope.gauge_unset(&catalogue::PEER_MATCH_INDEX),
-            lag: scope.gauge_unset(&catalogue::PEER_LAG),
+            match_index: scope.gauge(&catalogue::PEER_MATCH_INDEX),
+            lag: scope.gauge(&catalogue::PEER_LAG),
             state: scope.choice(&catalogue::PEER_STATE, "state"),
-            rtt: scope.gauge_unset(&catalogue::PEER_RTT),
+            rtt: scope.late_gauge(&catalogue::PEER_RTT),
             rejections: scope.counter(&catalogue::APPEND_REJECTIONS),
             bytes: scope.each("direction", |scope| scope.each("lane", |scope| scope.counter(&catalogue::NET_BYTES))),
             contacts: Contacts::register(&scope),
@@ -124,8 +125,8 @@ impl PeerMetrics {
 
     /// While this node leads: the peer durably has the log up to `match_index`, and lacks `lag_entries` behind it.
     pub fn matched(&self, match_index: u64, lag_entries: u64) {
-        self.inner.match_index.set(match_index);
-        self.inner.lag.set(lag_entries);
+        self.inner.match_index.set(float(match_index));
+        self.inner.lag.set(float(lag_entries));
     }
 
     /// While this node leads: how it replicates to the peer.
@@ -133,37 +134,37 @@ impl PeerMetrics {
         self.inner.state.is(state);
     }
 
-    /// This node leads no more: match index, lag and state leave the page, for what an old leader last knew would
-    /// read like a follower that lags.
+    /// This node leads no more: match index, lag and every state read 0, for what an old leader last knew would read
+    /// like a follower that lags.
     pub fn replication_ended(&self) {
-        self.inner.match_index.unset();
-        self.inner.lag.unset();
+        self.inner.match_index.set(0);
+        self.inner.lag.set(0);
         self.inner.state.none();
     }
 
     /// The peer rejected an append.
     pub fn append_rejected(&self) {
-        self.inner.rejections.add(1);
+        self.inner.rejections.increment(1);
     }
 
     /// The round-trip time as the network measured it.
     pub fn round_trip(&self, took: Duration) {
-        self.inner.rtt.set_time(took);
+        self.inner.rtt.set(took);
     }
 
     /// Bytes of frames went over a lane.
     pub fn net_bytes(&self, direction: Direction, lane: Lane, bytes: u64) {
-        self.inner.bytes.of(direction).of(lane).add(bytes);
+        self.inner.bytes.of(direction).of(lane).increment(bytes);
     }
 
     /// As [`NodeMetrics::connection`].
     pub fn connection(&self, result: impl Into<ConnectionResult>) {
-        self.inner.contacts.connections.of(result.into()).add(1);
+        self.inner.contacts.connections.of(result.into()).increment(1);
     }
 
     /// As [`NodeMetrics::dropped`].
     pub fn dropped(&self, reason: impl Into<DropReason>) {
-        self.inner.contacts.dropped.of(reason.into()).add(1);
+        self.inner.contacts.dropped.of(reason.into()).increment(1);
     }
 }
 

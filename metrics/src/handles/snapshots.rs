@@ -4,8 +4,8 @@ use super::{Each, NodeMetrics, Scope};
 use crate::{
     catalogue,
     labels::{Direction, SnapshotPhase},
-    registry::{Counter, Histogram},
 };
+use metrics::{Counter, Histogram};
 use std::time::Duration;
 
 pub(super) struct Snapshots {
@@ -25,11 +25,11 @@ impl Snapshots {
 impl NodeMetrics {
     /// So many bytes of a snapshot were sent or received.
     pub fn snapshot_bytes(&self, direction: Direction, bytes: u64) {
-        self.inner.snapshots.bytes.of(direction).add(bytes);
+        self.inner.snapshots.bytes.of(direction).increment(bytes);
     }
 
     /// A snapshot spent this long in a phase.
     pub fn snapshot_took(&self, phase: SnapshotPhase, took: Duration) {
-        self.inner.snapshots.duration.of(phase).record_time(took, 1);
+        self.inner.snapshots.duration.of(phase).record(took);
     }
 }

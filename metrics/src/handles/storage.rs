@@ -1,11 +1,8 @@
 //! The durable log's disk.
 
-use super::{Each, NodeMetrics, Scope};
-use crate::{
-    catalogue,
-    labels::StorageOp,
-    registry::{Counter, Gauge, Histogram},
-};
+use super::{Each, NodeMetrics, Scope, float};
+use crate::{catalogue, labels::StorageOp};
+use metrics::{Counter, Gauge, Histogram};
 use std::time::Duration;
 
 pub(super) struct Storage {
@@ -29,21 +26,21 @@ impl Storage {
 impl NodeMetrics {
     /// One `fdatasync` of the log took this long.
     pub fn fsync_took(&self, took: Duration) {
-        self.inner.storage.fsync.record_time(took, 1);
+        self.inner.storage.fsync.record(took);
     }
 
     /// So many bytes went to the log.
     pub fn written(&self, bytes: u64) {
-        self.inner.storage.written.add(bytes);
+        self.inner.storage.written.increment(bytes);
     }
 
     /// An operation failed: a [`StorageOp`], or its text; any other text counts as `other`.
     pub fn storage_error(&self, op: impl Into<StorageOp>) {
-        self.inner.storage.errors.of(op.into()).add(1);
+        self.inner.storage.errors.of(op.into()).increment(1);
     }
 
     /// The log takes this much space now.
     pub fn log_bytes(&self, bytes: u64) {
-        self.inner.storage.log_bytes.set(bytes);
+        self.inner.storage.log_bytes.set(float(bytes));
     }
 }

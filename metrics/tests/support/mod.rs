@@ -44,7 +44,7 @@ pub(crate) fn metric_of(name: &str) -> &str {
 /// If a line is neither a comment nor a sample, or a sample stands twice.
 pub(crate) fn samples(page: &str) -> BTreeMap<Series, f64> {
     let mut samples = BTreeMap::new();
-    for line in page.lines().filter(|line| !line.starts_with('#')) {
+    for line in page.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (name, rest) = line.split_once('{').unwrap_or_else(|| panic!("no labels: {line}"));
         let (labels, value) = rest.rsplit_once("} ").unwrap_or_else(|| panic!("no value: {line}"));
         let labels = labels.split("\",").map(|label| {

@@ -1,0 +1,140 @@
+//! Makes handles with the right labels, and the few kinds of handle that the `metrics` crate has not.
+
+use crate::{catalogue::Metric, exporter::Exporter, labels::Label};
+use metrics::{Counter, Gauge, Histogram, IntoF64};
+use std::{
+    marker::PhantomData,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// The labels that what is registered next will carry.
+#[derive(Clone)]
+pub(super) struct Scope {
+    exporter: Arc<Exporter>,
+    labels: Vec<metrics::Label>,
+}
+
+impl Scope {
+    pub(super) fn of_node(exporter: &Arc<Exporter>, id: u64) -> Self {
+        Self { exporter: Arc::clone(exporter), labels: Vec::new() }.with("node", id.to_string())
+    }
+
+    pub(super) fn with(&self, name: &'static str, value: impl Into<metrics::SharedString>) -> Self {
+        let mut scope = self.clone();
+        scope.labels.push(metrics::Label::new(name, value));
+        scope
+    }
+
+    /// What `register` makes for each value of the label `name`.
+    pub(super) fn each<L: Label, H>(&self, name: &'static str, register: impl Fn(Scope) -> H) -> Each<L, H> {
+        let handles = L::ALL.iter().map(|value| register(self.with(name, value.as_str()))).collect();
+        Each { handles, label: PhantomData }
+    }
+
+    pub(super) fn counter(&self, metric: &'static Metric) -> Counter {
+        self.exporter.counter(metric, self.labels.clone())
+    }
+
+    pub(super) fn time_counter(&self, metric: &'static Metric) -> TimeCounter {
+        TimeCounter { seconds: self.counter(metric), nanoseconds: AtomicU64::new(0) }
+    }
+
+    pub(super) fn gauge(&self, metric: &'static Metric) -> Gauge {
+        self.exporter.gauge(metric, self.labels.clone())
+    }
+
+    pub(super) fn late_gauge(&self, metric: &'static Metric) -> LateGauge {
+        LateGauge { scope: self.clone(), metric, gauge: OnceLock::new() }
+    }
+
+    /// One of the values of the label `name`, none until one is chosen.
+    pub(super) fn choice<L: Label>(&self, metric: &'static Metric, name: &'static str) -> Chosen<L> {
+        Chosen { gauges: self.each(name, |scope| scope.gauge(metric)) }
+    }
+
+    pub(super) fn histogram(&self, metric: &'static Metric) -> Histogram {
+        self.exporter.histogram(metric, self.labels.clone())
+    }
+}
+
+/// A handle for each value of a label.
+pub(super) struct Each<L, H> {
+    handles: Box<[H]>,
+    label: PhantomData<fn(L)>,
+}
+
+impl<L: Label, H> Each<L, H> {
+    pub(super) fn of(&self, value: L) -> &H {
+        &self.handles[value.position()]
+    }
+}
+
+/// A gauge for each value of a label: 1 on the current value, 0 on the others. Between two values a scrape may for an
+/// instant see both at 1.
+pub(super) struct Chosen<L> {
+    gauges: Each<L, Gauge>,
+}
+
+impl<L: Label> Chosen<L> {
+    pub(super) fn is(&self, value: L) {
+        self.gauges.of(value).set(1);
+        let others = L::ALL.iter().filter(|other| other.position() != value.position());
+        others.for_each(|other| self.gauges.of(*other).set(0));
+    }
+
+    pub(super) fn none(&self) {
+        L::ALL.iter().for_each(|value| self.gauges.of(*value).set(0));
+    }
+}
+
+/// A gauge that is absent from the page until it is first set, where a 0 would be a claim.
+pub(super) struct LateGauge {
+    scope: Scope,
+    metric: &'static Metric,
+    gauge: OnceLock<Gauge>,
+}
+
+impl LateGauge {
+    pub(super) fn set(&self, value: impl IntoF64) {
+        self.gauge.get_or_init(|| self.scope.gauge(self.metric)).set(value);
+    }
+
+    /// Reads 0 from now on, if it was ever set.
+    pub(super) fn clear(&self) {
+        if let Some(gauge) = self.gauge.get() {
+            gauge.set(0);
+        }
+    }
+}
+
+/// Adds up time. Counters of the `metrics` crate are whole numbers, so the page tells whole seconds; what is less waits
+/// here for the rest of its second, and nothing is lost to rounding.
+pub(super) struct TimeCounter {
+    seconds: Counter,
+    /// Everything that was added so far; lasts for 584 years.
+    nanoseconds: AtomicU64,
+}
+
+impl TimeCounter {
+    pub(super) fn add(&self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.nanoseconds.fetch_add(time, Relaxed);
+        let seconds_before = before / NANOSECONDS_A_SECOND;
+        let seconds = before.wrapping_add(time) / NANOSECONDS_A_SECOND;
+        if seconds > seconds_before {
+            self.seconds.increment(seconds - seconds_before);
+        }
+    }
+}
+
+const NANOSECONDS_A_SECOND: u64 = 1_000_000_000;
+
+/// Exact below 2^53: for counts, indexes and terms that are reached one by one.
+#[expect(clippy::cast_precision_loss, reason = "Prometheus' values are floats")]
+pub(super) fn float(value: u64) -> f64 {
+    value as f64
+}

@@ -1,0 +1,28 @@
+//! Upkeep frees what histograms observed. Alone in its file, hence in its process: it looks at the process' memory.
+#![cfg(target_os = "linux")]
+
+use quorate_metrics::{Metrics, ProposalStage};
+use std::time::Duration;
+
+#[test]
+fn a_node_that_nobody_scrapes_stays_small_through_upkeep() {
+    let metrics = Metrics::new();
+    let node = metrics.node(1);
+    let before = resident_kib();
+    for _ in 0..400 {
+        for _ in 0..10_000 {
+            node.proposal_stage_n(ProposalStage::Commit, Duration::from_millis(1), 64);
+        }
+        node.upkeep();
+    }
+    let grown = resident_kib().saturating_sub(before);
+    let piled_up = 400 * 10_000 * 16 / 1024;
+    assert!(grown < piled_up / 4, "grew by {grown} KiB; without upkeep it would be {piled_up} KiB");
+    assert!(metrics.render().contains(r#"_count{node="1",stage="commit"} 4000000"#));
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("the process' status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("resident memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
