@@ -3,6 +3,7 @@
 use crate::status::{Role, Status};
 use quorate_metrics::{self as metrics, ElectionResult, NodeMetrics, TermChange, VoteDirection};
 use quorate_raft::{self as raft, Body, NodeId, Outgoing, Phase, Replica};
+use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
 
 /// What was last shown.
@@ -13,8 +14,12 @@ pub(super) struct Seen {
     leaderless_since: Option<Instant>,
     ballot: Option<OpenBallot>,
     campaign_began: Instant,
+    upkeep_done: Instant,
     metrics: NodeMetrics,
 }
+
+/// How often what was measured is sorted into the histograms, so that it takes bounded memory also if nobody scrapes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 struct OpenBallot {
     phase: Phase,
@@ -31,8 +36,15 @@ pub(super) struct Change {
 impl Seen {
     pub(super) fn new(replica: &Replica, status: watch::Sender<Status>, metrics: NodeMetrics) -> Self {
         let now = Instant::now();
-        let seen =
-            Self { status, last_leader: None, leaderless_since: Some(now), ballot: None, campaign_began: now, metrics };
+        let seen = Self {
+            status,
+            last_leader: None,
+            leaderless_since: Some(now),
+            ballot: None,
+            campaign_began: now,
+            upkeep_done: now,
+            metrics,
+        };
         seen.show_indexes(&status_of(replica));
         seen.metrics.term_is(replica.term().0);
         seen.metrics.role_is(role_in_metrics(status_of(replica).role));
@@ -107,6 +119,10 @@ impl Seen {
         if let Some(since) = &mut self.leaderless_since {
             self.metrics.leaderless_for(since.elapsed());
             *since = Instant::now();
+        }
+        if self.upkeep_done.elapsed() >= UPKEEP_INTERVAL {
+            self.upkeep_done = Instant::now();
+            self.metrics.upkeep();
         }
     }
 
