@@ -424,8 +424,12 @@ impl Probe {
     }
 
     async fn last_words(mut self) -> Vec<Told> {
+        let thread = self.storage.take_thread();
         drop(self.storage);
         let _ = self.gone.await;
+        if let Some(thread) = thread {
+            thread.end();
+        }
         let mut told = Vec::new();
         while let Some(word) = self.told.recv().await {
             told.push(word);

@@ -16,8 +16,9 @@ pub struct RealDisk;
 
 /// How many slices one call of `pwritev` takes (`IOV_MAX` of Linux).
 const SLICES_MAX: usize = 1024;
-/// What `allocate` writes and syncs at a time: small, so that the log's own sync never waits behind a whole segment.
-const ZEROS: &[u8] = &[0; 1 << 20];
+/// What `allocate` writes and syncs at a time: so little that a sync of the log never waits long behind it. With 8 MiB the
+/// slowest of a hundred waited for 40 ms, with this for 16 ms (on a virtual disk under load).
+const ZEROS: &[u8] = &[0; 256 << 10];
 
 impl Disk for RealDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {

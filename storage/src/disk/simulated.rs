@@ -408,7 +408,7 @@ impl File for SimulatedFile {
 
     fn write_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut state = self.state()?;
-        let bytes = slices.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>();
+        let bytes = slices.iter().map(|slice| &slice[..]).collect::<Vec<_>>().concat();
         if let Err(error) = state.step(Operation::Write) {
             let half = bytes[..bytes.len() / 2].to_vec();
             state.change(self.inode, Change::Write { offset, bytes: half })?;

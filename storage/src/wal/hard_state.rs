@@ -67,6 +67,13 @@ impl HardStateFile {
         let file = disk.open(&path).map_err(failed("open", &path))?;
         let mut bytes = vec![0; COPIES * APART];
         let count = file.read_at(&mut bytes, 0).map_err(failed("read", &path))?;
+        let versions = (0..COPIES).filter_map(|copy| Block::read(bytes.get(copy * APART..)?, MAGIC));
+        if let Some(other) = versions.map(|block| block.u32(8)).find(|version| *version != VERSION) {
+            let path = path.display();
+            return Err(Failure::open(format_args!(
+                "{path} has version {other}, this program knows {VERSION}; start it with the program that wrote it"
+            )));
+        }
         let newest = newest(&bytes[..count]).map_err(|what| {
             Failure::open(format_args!(
                 "{}: {what}; the term and vote are lost, and a guess could vote twice: remove this member and add it again under a new id",

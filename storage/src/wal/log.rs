@@ -12,7 +12,7 @@ use super::{
 use crate::{contract::StorageObserver, disk::Disk};
 use bytes::Bytes;
 use quorate_raft::{Batch, EntryId, HardState, Index, Persist};
-use std::{any::Any, io::IoSlice, path::PathBuf, sync::Arc, time::Instant};
+use std::{any::Any, fmt, io::IoSlice, path::PathBuf, sync::Arc, time::Instant};
 
 /// An open log.
 pub(crate) struct Log {
@@ -270,5 +270,11 @@ impl Log {
         let later = self.sealed.iter().chain([&self.active]);
         let next = later.map(|later| later.header.first()).find(|first| *first > segment.header.first());
         next.map_or(self.last.index, Index::previous)
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("dir", &self.dir).field("last", &self.last).finish_non_exhaustive()
     }
 }

@@ -16,6 +16,8 @@ pub(crate) mod scan;
 pub(crate) mod segment;
 mod spare;
 mod tail;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     contract::{StorageError, StorageHandle},

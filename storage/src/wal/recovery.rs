@@ -177,7 +177,8 @@ fn scan_newest(newest: &Segment, bytes: &mut [u8], recovered: &mut Recovered) ->
     follows(newest, recovered)?;
     let scanned = scan(bytes, &newest.header, None);
     match scanned.tail {
-        Tail::Clean => {}
+        // Cut off between two records: nothing is left of the rest.
+        Tail::Clean | Tail::Torn { bytes: 0, .. } => {}
         Tail::Torn { at, bytes } => recovered
             .repairs
             .push(format!("discarded a torn write of {bytes} bytes at byte {at} of {path}: it was never acknowledged")),

@@ -59,10 +59,11 @@ impl Expected {
     }
 }
 
-/// Whether `found` is the checksum `wanted` but for some last bytes that are zeros. Then what it covers is whole, and
-/// only the last bytes of the write are missing.
+/// Whether `found` is the checksum `wanted` but for some last bytes, which are zeros. Then what it covers is whole, and
+/// only the end of the write is missing.
 pub(crate) fn is_cut(found: &[u8], wanted: [u8; 4]) -> bool {
-    (1..wanted.len()).any(|there| found.get(..there) == Some(&wanted[..there]) && used(&found[there..]) == 0)
+    let there = used(found);
+    (1..wanted.len()).contains(&there) && found[..there] == wanted[..there]
 }
 
 /// How many bytes there are up to the last that is not zero.

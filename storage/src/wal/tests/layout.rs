@@ -1,0 +1,98 @@
+//! Syncs are counted, and the files are what `FORMAT.md` says.
+
+use super::{super::segment::Mark, *};
+use crate::disk::Operation;
+
+#[test]
+fn a_group_of_persists_costs_one_sync() {
+    let disk = SimulatedDisk::new();
+    let mut log = roomy(&disk);
+    let mut model = Model::default();
+    for _ in 0..5 {
+        let (syncs, dirs) = (disk.count(Operation::Sync), disk.count(Operation::SyncDir));
+        let writes = disk.count(Operation::Write);
+        let group: Vec<Persist> = (0..10).map(|_| model.append(1, 2, 10)).collect();
+        persist(&mut log, &group).expect("it is persisted");
+        assert_eq!(disk.count(Operation::Sync) - syncs, 1);
+        assert_eq!(disk.count(Operation::SyncDir) - dirs, 0);
+        assert_eq!(disk.count(Operation::Write) - writes, 1);
+    }
+}
+
+#[test]
+fn nothing_to_persist_costs_no_sync_and_a_vote_costs_one() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _) = opened(&disk);
+    let syncs = disk.count(Operation::Sync);
+    persist(&mut log, &[Persist::default(), Persist::default()]).expect("nothing is persisted");
+    assert_eq!(disk.count(Operation::Sync), syncs);
+    persist(&mut log, &[Model::default().vote(1, 1)]).expect("it is persisted");
+    assert_eq!(disk.count(Operation::Sync), syncs + 1);
+}
+
+#[test]
+fn a_rollover_syncs_the_segment_it_leaves_and_names_the_new_one_durably() {
+    let disk = SimulatedDisk::new();
+    let mut log = roomy(&disk);
+    let mut model = Model::default();
+    // So much that the next segment is made ahead.
+    persist(&mut log, &[model.append(1, 3, 15_000)]).expect("it is persisted");
+    let (syncs, dirs) = (disk.count(Operation::Sync), disk.count(Operation::SyncDir));
+    // The first fits beside what is there, the second does not.
+    persist(&mut log, &[model.append(1, 1, 10_000), model.append(1, 1, 8000)]).expect("it is persisted");
+    assert_eq!((disk.count(Operation::Sync) - syncs, disk.count(Operation::SyncDir) - dirs), (2, 1));
+    assert_eq!(log.sealed.len(), 1);
+    disk.crash(crate::disk::Crash::Lose);
+    assert_eq!(Model::on(&disk), model);
+}
+
+#[test]
+fn a_batch_goes_to_disk_as_it_came() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _) = opened(&disk);
+    let mut model = Model::default();
+    let group = [model.append(1, 3, 100), model.append(1, 1, 7)];
+    persist(&mut log, &group).expect("it is persisted");
+    let file = disk.contents(&newest(&disk)).expect("it is there");
+    let bytes: Vec<u8> =
+        group.iter().flat_map(|persist| &persist.batch).flat_map(|batch| batch.bytes().to_vec()).collect();
+    let mark = Mark { segment: 1, number: 0, bytes: bytes.len() as u32 }.encode();
+    assert_eq!(file[4096..4096 + 32], mark);
+    assert_eq!(file[4096 + 32..4096 + 32 + bytes.len()], bytes);
+    assert_eq!(file.len() as u64, SEGMENT_BYTES);
+}
+
+#[test]
+fn sealed_segments_give_back_what_they_did_not_use() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _) = opened(&disk);
+    let mut model = Model::default();
+    persist(&mut log, &[model.append(1, 2, 1000)]).expect("it is persisted");
+    persist(&mut log, &[model.truncate(2), model.append(2, 1, 10)]).expect("it is persisted");
+    let sealed = disk.contents(&log.sealed[0].path).expect("it is there");
+    assert_eq!(sealed.len(), 4096 + 32 + 1040);
+    assert_eq!(log.bytes(), sealed.len() as u64 + SEGMENT_BYTES);
+}
+
+#[test]
+fn a_second_opener_is_told_to_stay_away_until_the_first_is_gone() {
+    let disk = SimulatedDisk::new();
+    let (log, _) = opened(&disk);
+    let line = open(&disk).expect_err("it is in use").error.to_string();
+    assert!(line.contains("log is in use by another process"), "{line}");
+    drop(log);
+    opened(&disk);
+
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let wal = Wal::at(dir.path()).segment_bytes(SEGMENT_BYTES);
+    let first = Log::open(&wal, "test", NodeId(1), Arc::new(Unobserved)).expect("it opens");
+    assert!(Log::open(&wal, "test", NodeId(1), Arc::new(Unobserved)).is_err());
+    drop(first);
+    assert!(Log::open(&wal, "test", NodeId(1), Arc::new(Unobserved)).is_ok());
+}
+
+/// A log whose segments are so large that none has to be made ahead for a while.
+fn roomy(disk: &SimulatedDisk) -> Log {
+    let wal = Wal::at("log").on(disk.clone()).segment_bytes(4 * SEGMENT_BYTES);
+    Log::open(&wal, "test", NodeId(1), Arc::new(Unobserved)).expect("it opens").0
+}
