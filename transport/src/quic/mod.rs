@@ -1,11 +1,11 @@
 //! QUIC with mutual TLS: how nodes talk across machines.
 //!
 //! Owns one UDP socket, the connections on it and the peers' identities. Knows nothing of Raft beyond the shape of a
-//! message. The node talks to it through [`Network`], [`Links`] and [`Link`]; it talks back through the inbox.
+//! message. The node talks to it through [`Network`], [`Links`] and [`Link`](crate::Link); it talks back through the inbox.
 //!
 //! # Who dials whom
 //!
-//! Every node dials every peer ([`peer_link`]) and accepts every peer ([`acceptor`]), so two nodes have two connections.
+//! Every node dials every peer (`peer_link`) and accepts every peer (`acceptor`), so two nodes have two connections.
 //! Requests go out on the connection that the sender dialled. Replies go back on the connection that the asker dialled,
 //! where they share packets with the acknowledgements; on the sender's own if that one is missing.
 //!
@@ -13,7 +13,7 @@
 //!
 //! A connection has two long-lived bidirectional streams, opened by the dialler: stream 0 is the control lane, which
 //! goes first whenever both have something to send; stream 1 is the append lane. Each direction of each begins with a
-//! [`Hello`](crate::codec::Hello). What is sent waits in a bounded queue a lane ([`lanes`]), next to the connection that
+//! [`Hello`](crate::codec::Hello). What is sent waits in a bounded queue a lane (`lanes`), next to the connection that
 //! it belongs to: the mailbox of an actor has no bound, so messages do not pass through one.
 //!
 //! # Identity

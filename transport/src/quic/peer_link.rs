@@ -215,6 +215,10 @@ impl Link for QuicLink {
             dropped("queue_full");
         }
     }
+
+    fn is_alive(&self) -> bool {
+        self.keeper.connected()
+    }
 }
 
 impl Drop for QuicLink {
