@@ -1,0 +1,330 @@
+//! Every interleaving of a small world: from a first state, everything that can happen within the stated bounds happens,
+//! in every order, and what must hold (`support::witness`) is checked in every state.
+//!
+//! A state is the whole cluster (replicas, ballots, progress, disks, messages under way, and the witness's memory) and what
+//! is left of the bounds. Visited states are remembered by a 128-bit digest. The search is depth first, so the path to a
+//! violation is at hand, and ends only when nothing is left: each test prints how many states there were.
+//!
+//! What is left out of the interleavings, and why that hides nothing:
+//!
+//! - **Within a node everything but the disk is prompt.** The actors of a node share no state; a message between two of
+//!   them that is delayed looks, from outside, like the message from a peer (or from the disk) that caused it being delayed,
+//!   and those are delayed at will. The random walks interleave the inner messages too.
+//! - **The wire is a bag.** Any message may arrive at any time after it was sent, or never: a message that is lost is one
+//!   that this exploration never delivers, so losses, delays and reordering need no events of their own. Duplicates do.
+//!   For the same reason an arrival that changes nothing but the bag leads to nothing new, and is not followed.
+//! - **Time is not modelled.** Election timeouts are zero: nobody is protected by having heard a leader, any timer may go
+//!   off at any time, and any append may count as lost at any time. Every behaviour of a timed cluster is among these.
+//! - Where a bound says `pre_vote: false`, every pre-vote is won at once. A pre-vote changes nothing at its voters and
+//!   promises nothing, so all it decides is whether the campaign goes on, and here it always may.
+//!
+//! `cargo test --release --test explore -- --ignored --nocapture` explores larger bounds; it takes some minutes.
+
+mod support;
+
+use quorate_raft::{Body, Credit, Index, Message, NodeId, Term};
+use std::{
+    collections::HashSet,
+    hash::{BuildHasherDefault, Hash, Hasher},
+    time::{Duration, Instant},
+};
+use support::{
+    digest::digest,
+    disk::{Disk, Torn},
+    make,
+    node::{Actor, is_pre_vote},
+    world::{Event, Rules, World},
+};
+
+#[test]
+fn no_interleaving_of_elections_with_pre_vote_breaks_a_promise() {
+    let bounds = Bounds { pre_vote: true, terms: 1, timeouts: [1, 1, 0], ..Bounds::default() };
+    explore("elections with pre-vote", cluster(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_elections_and_a_crash_breaks_a_promise() {
+    let bounds = Bounds { terms: 2, timeouts: [1, 1, 0], crashes: 1, ..Bounds::default() };
+    explore("elections with a crash", cluster(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_replication_and_a_crash_breaks_a_promise() {
+    let bounds = Bounds { replicates: true, log: 3, crashes: 1, proposals: 2, ..Bounds::default() };
+    explore("replication of two entries with a crash", led_by_1(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_replication_and_a_change_of_leader_breaks_a_promise() {
+    let bounds = Bounds { replicates: true, terms: 2, log: 3, timeouts: [0, 1, 0], proposals: 1, ..Bounds::default() };
+    explore("replication and a change of leader", led_by_1(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_reads_and_a_change_of_leader_serves_a_stale_read() {
+    let bounds = Bounds { replicates: true, terms: 2, log: 3, timeouts: [0, 1, 0], reads: 2, ..Bounds::default() };
+    explore("reads and a change of leader", led_by_1(), bounds);
+}
+
+#[test]
+fn x1() {
+    let bounds = Bounds { terms: 2, timeouts: [1, 1, 1], crashes: 1, ..Bounds::default() };
+    explore("x1 elections 3 with a crash", cluster(), bounds);
+}
+#[test]
+fn x2() {
+    let bounds = Bounds { pre_vote: true, terms: 1, timeouts: [1, 1, 0], crashes: 1, ..Bounds::default() };
+    explore("x2 elections with pre-vote and crash", cluster(), bounds);
+}
+#[test]
+fn x3() {
+    let bounds = Bounds {
+        replicates: true,
+        terms: 2,
+        log: 3,
+        timeouts: [0, 1, 0],
+        crashes: 1,
+        proposals: 1,
+        ..Bounds::default()
+    };
+    explore("x3 replication and a change of leader and crash", led_by_1(), bounds);
+}
+#[test]
+fn x4() {
+    let bounds = Bounds {
+        replicates: true,
+        terms: 3,
+        log: 2,
+        timeouts: [1, 1, 0],
+        reads: 1,
+        heartbeats: 1,
+        ..Bounds::default()
+    };
+    explore("x4 reads and two change of leader", led_by_1(), bounds);
+}
+#[test]
+fn x5() {
+    let bounds = Bounds { terms: 2, timeouts: [1, 1, 0], crashes: 1, repeats: 1, ..Bounds::default() };
+    explore("x5 elections crash repeat", led_by_1(), bounds);
+}
+
+/// How much may happen.
+#[derive(Clone, Copy, Hash, Debug)]
+struct Bounds {
+    /// Whether pre-votes are asked for, or won at once.
+    pre_vote: bool,
+    /// Whether what leaders say is ever delivered. Without it an exploration is about elections alone.
+    replicates: bool,
+    /// Nobody campaigns in this term or later.
+    terms: u64,
+    /// Nobody proposes at this index or behind.
+    log: u64,
+    /// How often each node's election timer may go off.
+    timeouts: [u8; 3],
+    /// Crashes, of all nodes together; each may tear the write under way, and be followed by a restart at any time.
+    crashes: u8,
+    /// Messages that arrive a second time.
+    repeats: u8,
+    /// Heartbeats of all leaders together; with each, appends under way count as lost.
+    heartbeats: u8,
+    proposals: u8,
+    reads: u8,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            pre_vote: false,
+            replicates: false,
+            terms: 1,
+            log: 1,
+            timeouts: [0; 3],
+            crashes: 0,
+            repeats: 0,
+            heartbeats: 0,
+            proposals: 0,
+            reads: 0,
+        }
+    }
+}
+
+/// Three nodes that have just started.
+fn cluster() -> World {
+    let mut settings = make::settings();
+    (settings.election_timeout_min, settings.election_timeout_max) = (Duration::ZERO, Duration::ZERO);
+    let credit = Credit { retry_after: Duration::ZERO, retry_max: Duration::ZERO, ..Credit::default() };
+    World::ruled(vec![Disk::default(); 3], Rules { settings, credit, prompt: true })
+}
+
+/// Three nodes of which the first leads term 1 and has committed its no-op.
+fn led_by_1() -> World {
+    let mut world = cluster();
+    world.elect(1);
+    world
+}
+
+/// Visits every state within `bounds`.
+fn explore(name: &str, first: World, bounds: Bounds) {
+    let started = Instant::now();
+    let mut visited: HashSet<u128, BuildHasherDefault<Already>> = HashSet::default();
+    let mut path: Vec<Visit> = Vec::new();
+    let (mut steps, mut deepest) = (0u64, 0);
+    let first = State::new(first, bounds);
+    visited.insert(first.digest());
+    path.push(Visit::new(first));
+    while let Some(visit) = path.last_mut() {
+        let Some(event) = visit.events.pop() else {
+            path.pop();
+            continue;
+        };
+        let before = &visit.state;
+        let mut state = before.clone();
+        steps += 1;
+        let stepped = state.step(&event);
+        if stepped.is_ok() && state.only_lost_a_message_since(before) {
+            continue;
+        }
+        if let Err(violated) = stepped {
+            let story = path.iter().filter_map(|visit| visit.cause.clone()).chain([event]);
+            let story: Vec<_> = story.map(|event| format!("  {event:?}")).collect();
+            panic!("{name}: {violated}\nafter\n{}", story.join("\n"));
+        }
+        if visited.insert(state.digest()) {
+            path.push(Visit { cause: Some(event), ..Visit::new(state) });
+            deepest = deepest.max(path.len() - 1);
+        }
+    }
+    let took = started.elapsed().as_secs_f32();
+    println!("{name}: {} states, {steps} steps, {deepest} deep, exhausted in {took:.1} s: {bounds:?}", visited.len());
+}
+
+/// A state on the path, and what else can happen in it.
+struct Visit {
+    state: State,
+    cause: Option<Event>,
+    events: Vec<Event>,
+}
+
+impl Visit {
+    fn new(state: State) -> Self {
+        let events = state.events();
+        Self { state, cause: None, events }
+    }
+}
+
+#[derive(Clone)]
+struct State {
+    world: World,
+    left: Bounds,
+    digests: [u128; 3],
+}
+
+impl State {
+    fn new(world: World, left: Bounds) -> Self {
+        let digests = [0, 1, 2].map(|at| digest(&*world.nodes[at]));
+        Self { world, left, digests }
+    }
+
+    /// Whether all that happened is that a message arrived and was ignored. Whatever can happen from here can happen from
+    /// `before` too, where that message is never delivered: this state needs no visit.
+    fn only_lost_a_message_since(&self, before: &State) -> bool {
+        self.digests == before.digests
+            && self.world.wire.len() < before.world.wire.len()
+            && self.world.witness == before.world.witness
+    }
+
+    /// What tells this state from others. The wire is a bag, so the order of sending does not.
+    fn digest(&self) -> u128 {
+        let wire = self.world.wire.iter().fold(0u128, |sum, letter| sum.wrapping_add(letter.digest));
+        digest(&(self.digests, wire, &*self.world.witness, self.left))
+    }
+
+    /// Everything that can happen now.
+    fn events(&self) -> Vec<Event> {
+        let (world, left) = (&self.world, &self.left);
+        let mut events = Vec::new();
+        let mut seen: Vec<u128> = Vec::new();
+        for (at, letter) in world.wire.iter().enumerate() {
+            if world.running(letter.to).is_some() && !seen.contains(&letter.digest) {
+                seen.push(letter.digest);
+                events.push(Event::Deliver(at));
+                events.extend((left.repeats > 0).then_some(Event::Repeat(at)));
+            }
+        }
+        for id in world.ids() {
+            let Some(running) = world.running(id) else {
+                events.push(Event::Restart(id));
+                continue;
+            };
+            let replica = &running.replica;
+            let mut may = |may: bool, event: Event| events.extend(may.then_some(event));
+            may(running.unpersisted() > 0, Event::Act(id, Actor::Disk));
+            may(left.timeouts[slot(id)] > 0 && replica.term() < Term(left.terms), Event::Timeout(id));
+            may(left.heartbeats > 0 && running.leads(), Event::Heartbeat(id));
+            let room = replica.log().last().index < Index(left.log);
+            may(left.proposals > 0 && running.leads() && room, Event::Propose(id, 1));
+            may(left.reads > 0 && running.leads(), Event::Read(id, left.reads.into()));
+            may(left.crashes > 0, Event::Crash(id, None));
+            let tears = left.crashes > 0 && running.unpersisted() > 0;
+            may(tears, Event::Crash(id, Some(Torn::Truncated)));
+            may(tears, Event::Crash(id, Some(Torn::Appended)));
+        }
+        events
+    }
+
+    fn step(&mut self, event: &Event) -> Result<(), String> {
+        let id = match *event {
+            Event::Deliver(at) | Event::Repeat(at) | Event::Drop(at) => self.world.wire[at].to,
+            Event::Act(id, _) | Event::Listen(id, _) | Event::Crash(id, _) => id,
+            Event::Timeout(id) | Event::WinPreVote(id) | Event::Heartbeat(id) | Event::Restart(id) => id,
+            Event::Propose(id, _) | Event::Read(id, _) => id,
+        };
+        let left = &mut self.left;
+        match event {
+            Event::Timeout(_) => left.timeouts[slot(id)] -= 1,
+            Event::Repeat(_) => left.repeats -= 1,
+            Event::Heartbeat(_) => left.heartbeats -= 1,
+            Event::Propose(..) => left.proposals -= 1,
+            Event::Read(..) => left.reads -= 1,
+            Event::Crash(..) => left.crashes -= 1,
+            _ => {}
+        }
+        self.world.step(event.clone())?;
+        if matches!(event, Event::Timeout(_)) && !self.left.pre_vote {
+            self.world.wire.retain(|letter| !is_pre_vote(&letter.message));
+            self.world.step(Event::WinPreVote(id))?;
+        }
+        if !self.left.replicates {
+            self.world.wire.retain(|letter| is_of_an_election(&letter.message));
+        }
+        self.world.notes.clear();
+        self.digests[slot(id)] = digest(self.world.node(id));
+        Ok(())
+    }
+}
+
+fn is_of_an_election(message: &Message) -> bool {
+    matches!(message.body, Body::RequestVote(_) | Body::Vote(_))
+}
+
+fn slot(id: NodeId) -> usize {
+    id.0 as usize - 1
+}
+
+/// A digest needs no further hashing.
+#[derive(Default)]
+struct Already(u64);
+
+impl Hasher for Already {
+    fn write(&mut self, bytes: &[u8]) {
+        unreachable!("digests are written whole, not as {bytes:?}");
+    }
+
+    fn write_u128(&mut self, digest: u128) {
+        self.0 = digest as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

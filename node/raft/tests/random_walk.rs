@@ -1,0 +1,214 @@
+//! Long random walks: everything that can happen to a cluster happens, in any order, and what must hold holds after every
+//! step. Then the faults stop, and the cluster must recover: elect, commit, and agree.
+//!
+//! A walk is a function of its seed; a failure names it. `QUORATE_WALK_SEED=7 cargo test --test random_walk` walks that one
+//! alone, `QUORATE_WALKS=5000` that many.
+
+mod support;
+
+use quorate_raft::{Credit, NodeId};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use std::{env, time::Duration};
+use support::{
+    disk::{Disk, Torn},
+    make,
+    node::Actor,
+    world::{Event, Rules, World},
+};
+
+/// Steps of one walk before its faults stop.
+const STEPS: usize = 10_000;
+/// Milliseconds of a healthy cluster within which it must have recovered.
+const RECOVERY_MS: u64 = 20_000;
+
+#[test]
+fn three_nodes_keep_every_promise_on_every_walk_and_recover() {
+    walks(3, 60);
+}
+
+#[test]
+fn five_nodes_keep_every_promise_on_every_walk_and_recover() {
+    walks(5, 60);
+}
+
+fn walks(nodes: u64, default: u64) {
+    let number = |name: &str| env::var(name).ok().map(|value| value.parse::<u64>().expect("a number"));
+    let seeds = match number("QUORATE_WALK_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("QUORATE_WALKS").unwrap_or(default),
+    };
+    let (mut committed, mut terms) = (0, 0);
+    for seed in seeds.clone() {
+        let mut walk = Walk::new(nodes, seed);
+        if let Err(violated) = walk.walk() {
+            panic!("{nodes} nodes, seed {seed}, at {:?}: {violated}", walk.world.now.0);
+        }
+        let last = walk.world.witness.last_committed();
+        (committed, terms) = (committed + last.index.0, terms + last.term.0);
+    }
+    println!("{nodes} nodes: {} walks, {committed} entries committed, {terms} terms", seeds.count());
+    assert!(committed > 0);
+}
+
+struct Walk {
+    world: World,
+    random: SmallRng,
+    reads: u64,
+    /// Chances in 1,000 a step, drawn anew for each walk: some are calm, some are not.
+    faults: Faults,
+}
+
+struct Faults {
+    drop: u32,
+    repeat: u32,
+    reorder: u32,
+    crash: u32,
+    cut: u32,
+}
+
+impl Walk {
+    fn new(nodes: u64, seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut settings = make::settings();
+        settings.cache_bytes_max = random.random_range(0..2_000);
+        settings.unapplied_entries_max = random.random_range(1..20);
+        let credit = Credit {
+            messages: random.random_range(1..8),
+            entries: random.random_range(1..16),
+            bytes: random.random_range(100..2_000),
+            append_bytes: random.random_range(60..1_000),
+            probe_bytes: random.random_range(0..200),
+            retry_after: Duration::from_millis(100),
+            retry_max: Duration::from_millis(500),
+        };
+        let mut world = World::ruled(vec![Disk::default(); nodes as usize], Rules { settings, credit, prompt: false });
+        world.timeouts = Some(SmallRng::seed_from_u64(seed ^ 0x5eed));
+        let faults = Faults {
+            drop: random.random_range(0..200),
+            repeat: random.random_range(0..100),
+            reorder: random.random_range(0..500),
+            crash: random.random_range(0..6),
+            cut: random.random_range(0..10),
+        };
+        Self { world, random, reads: 0, faults }
+    }
+
+    fn walk(&mut self) -> Result<(), String> {
+        for _ in 0..STEPS {
+            let event = self.next_event();
+            self.step(event)?;
+            self.world.notes.clear();
+        }
+        self.recover()
+    }
+
+    /// One event, and at times a partition or the end of one; time passes as it likes.
+    fn next_event(&mut self) -> Option<Event> {
+        let ids: Vec<_> = self.world.ids().collect();
+        let id = ids[self.random.random_range(0..ids.len())];
+        let chance = self.random.random_range(0..1_000);
+        if chance < self.faults.cut {
+            let other = ids[self.random.random_range(0..ids.len())];
+            match self.random.random_range(0..4) {
+                0 => self.world.isolate(id.0),
+                1 => self.world.cut_way(id.0, other.0),
+                _ => self.world.heal(),
+            }
+        }
+        if self.random.random_range(0..1_000) < self.faults.crash {
+            let torn = [None, Some(Torn::Truncated), Some(Torn::Appended)][self.random.random_range(0..3)];
+            return Some(match self.world.running(id) {
+                Some(_) => Event::Crash(id, torn),
+                None => Event::Restart(id),
+            });
+        }
+        match self.random.random_range(0..100) {
+            0..6 => {
+                self.world.pass(self.random.random_range(1..40));
+                self.due()
+            }
+            6..9 => Some(Event::Heartbeat(id)),
+            9..15 => Some(Event::Propose(id, self.random.random_range(1..4))),
+            15..18 => {
+                self.reads += 1;
+                Some(Event::Read(id, self.reads))
+            }
+            18..60 => self.within(id),
+            _ => self.on_the_wire(),
+        }
+    }
+
+    /// A node whose election timer is due.
+    fn due(&self) -> Option<Event> {
+        let due = |id: &NodeId| self.world.running(*id).is_some_and(|running| running.deadline <= self.world.now);
+        self.world.ids().find(due).map(Event::Timeout)
+    }
+
+    fn within(&mut self, id: NodeId) -> Option<Event> {
+        let (acting, listening) = self.world.running(id)?.busy();
+        let events = acting.into_iter().map(|actor: Actor| Event::Act(id, actor));
+        let events: Vec<_> = events.chain(listening.into_iter().map(|actor| Event::Listen(id, actor))).collect();
+        (!events.is_empty()).then(|| events[self.random.random_range(0..events.len())].clone())
+    }
+
+    fn on_the_wire(&mut self) -> Option<Event> {
+        let waiting = self.world.wire.len();
+        if waiting == 0 {
+            return None;
+        }
+        let chance = self.random.random_range(0..1_000);
+        let reorder = chance < self.faults.reorder || waiting > 300;
+        let at = if reorder { self.random.random_range(0..waiting) } else { 0 };
+        let fate = self.random.random_range(0..1_000);
+        Some(match fate {
+            _ if fate < self.faults.drop || waiting > 300 => Event::Drop(at),
+            _ if fate < self.faults.drop + self.faults.repeat => Event::Repeat(at),
+            _ => Event::Deliver(at),
+        })
+    }
+
+    fn step(&mut self, event: Option<Event>) -> Result<(), String> {
+        event
+            .map_or(Ok(()), |event| self.world.step(event.clone()).map_err(|violated| format!("{event:?}: {violated}")))
+    }
+
+    /// The faults are over: within a bounded time somebody leads, commits a new entry, and all have it.
+    fn recover(&mut self) -> Result<(), String> {
+        self.world.heal();
+        for id in self.world.ids().collect::<Vec<_>>() {
+            self.step(Some(Event::Restart(id)))?;
+        }
+        let before = self.world.witness.last_committed();
+        let mut proposed_in = None;
+        for millisecond in 0..RECOVERY_MS {
+            self.world.settle();
+            self.world.notes.clear();
+            self.world.pass(1);
+            while let Some(event) = self.due() {
+                self.step(Some(event))?;
+            }
+            let Some((term, leader)) = self.world.leaders().first().copied() else { continue };
+            if millisecond % 50 == 0 {
+                self.step(Some(Event::Heartbeat(leader)))?;
+            }
+            if millisecond % 50 == 10 && proposed_in != Some(term) {
+                proposed_in = Some(term);
+                self.step(Some(Event::Propose(leader, 1)))?;
+            }
+            if self.agreed() && self.world.witness.last_committed() > before && proposed_in == Some(term) {
+                return Ok(());
+            }
+        }
+        let state: Vec<_> =
+            self.world.replicas().map(|replica| (replica.id(), replica.term(), replica.log().last())).collect();
+        Err(format!("it does not recover within {RECOVERY_MS} ms: {state:?}"))
+    }
+
+    /// Whether every node has applied everything that is in any log.
+    fn agreed(&self) -> bool {
+        let last = self.world.replicas().map(|replica| replica.log().last()).max();
+        self.world
+            .replicas()
+            .all(|replica| Some(replica.log().last()) == last && replica.applied_index() == replica.log().last().index)
+    }
+}

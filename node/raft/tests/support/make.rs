@@ -1,0 +1,133 @@
+//! Small builders: ids, messages, batches and logs.
+
+use super::disk::Disk;
+use quorate_raft::{
+    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, Effect, EntryId, HardState, Heartbeat,
+    HeartbeatReply, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, Replica, RequestVote, Settings,
+    Term, Vote,
+};
+use std::time::Duration;
+
+/// CRC-32C, continued: what nodes use.
+pub fn crc(seed: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(seed, bytes)
+}
+
+pub fn node(id: u64) -> NodeId {
+    NodeId(id)
+}
+
+pub fn id(index: u64, term: u64) -> EntryId {
+    EntryId::new(Term(term), Index(index))
+}
+
+pub fn at(milliseconds: u64) -> Moment {
+    Moment(Duration::from_millis(milliseconds))
+}
+
+pub fn settings() -> Settings {
+    Settings::new(crc)
+}
+
+/// A cluster of nodes 1 to `nodes`.
+pub fn voters(nodes: u64) -> Membership {
+    Membership::of_voters((1..=nodes).map(NodeId))
+}
+
+/// A batch of `count` commands of `term` from `first` on, behind a record with checksum `previous`.
+pub fn batch(term: u64, first: u64, count: u64, previous: u32) -> Batch {
+    let mut builder = BatchBuilder::new(crc, Term(term), Index(first), previous, 0);
+    for index in first..first + count {
+        builder.push(Kind::Command, format!("{term}:{index}").as_bytes());
+    }
+    builder.finish().expect("at least one entry")
+}
+
+/// A log with an entry of each of these terms, as one batch a run of equal terms. Logs that begin with the same terms
+/// begin with the same bytes.
+pub fn log_of(terms: &[u64]) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    let (mut first, mut rest) = (1, terms);
+    while let Some(term) = rest.first() {
+        let count = rest.iter().take_while(|other| *other == term).count();
+        let previous = batches.last().map_or(0, Batch::checksum);
+        batches.push(batch(*term, first, count as u64, previous));
+        (first, rest) = (first + count as u64, &rest[count..]);
+    }
+    batches
+}
+
+/// A disk with such a log.
+pub fn disk_of(term: u64, vote: Option<u64>, terms: &[u64]) -> Disk {
+    let hard_state = HardState { term: Term(term), vote: vote.map(NodeId) };
+    let mut disk = Disk::with(hard_state);
+    log_of(terms).iter().for_each(|batch| disk.append(batch));
+    disk
+}
+
+/// A replica that recovered such a log, of a cluster of `nodes`.
+pub fn replica(id: u64, nodes: u64, term: u64, vote: Option<u64>, terms: &[u64]) -> Replica {
+    Replica::new(NodeId(id), voters(nodes), disk_of(term, vote, terms).recover(), settings())
+}
+
+/// What `replica` does when it hears `body` from `from` in `term`.
+pub fn hear(replica: &mut Replica, now: Moment, from: u64, term: u64, body: Body) -> Vec<Effect> {
+    let mut out = Vec::new();
+    replica.receive(now, NodeId(from), Message { term: Term(term), body }, &mut out);
+    out
+}
+
+pub fn request_vote(phase: Phase, campaign: u64, last: EntryId) -> Body {
+    Body::RequestVote(RequestVote { phase, campaign, last })
+}
+
+pub fn vote(phase: Phase, campaign: u64, granted: bool) -> Body {
+    Body::Vote(Vote { phase, campaign, granted })
+}
+
+pub fn append(epoch: u64, previous: EntryId, commit: u64, batch: Option<Batch>) -> Body {
+    Body::Append(Append { epoch, previous, commit: Index(commit), batch })
+}
+
+pub fn matched(epoch: u64, matched: u64) -> Body {
+    Body::AppendReply(AppendReply { epoch, outcome: AppendOutcome::Matched { matched: Index(matched) } })
+}
+
+pub fn heartbeat(round: u64, commit: u64) -> Body {
+    Body::Heartbeat(Heartbeat { round, commit: Index(commit) })
+}
+
+pub fn heartbeat_reply(round: u64) -> Body {
+    Body::HeartbeatReply(HeartbeatReply { round })
+}
+
+/// What leaves at once.
+pub fn sent(effects: &[Effect]) -> Vec<&Outgoing> {
+    effects
+        .iter()
+        .filter_map(|effect| if let Effect::Send(outgoing) = effect { Some(outgoing) } else { None })
+        .collect()
+}
+
+/// What leaves once it is durable.
+pub fn promised(effects: &[Effect]) -> Vec<&Outgoing> {
+    persists(effects).into_iter().flat_map(|persist| &persist.then).collect()
+}
+
+/// What is to be made durable.
+pub fn persists(effects: &[Effect]) -> Vec<&quorate_raft::Persist> {
+    let mut persists = Vec::new();
+    for effect in effects {
+        if let Effect::Persist(persist) = effect {
+            persists.push(persist);
+        }
+    }
+    persists
+}
+
+/// The terms of a replica's log from its first entry on.
+pub fn terms(replica: &Replica) -> Vec<u64> {
+    let log = replica.log();
+    let indexes = log.first().0..=log.last().index.0;
+    indexes.map(|index| log.term_of(Index(index)).expect("inside the log").0).collect()
+}

@@ -1,0 +1,386 @@
+//! One node: a replica and the pieces beside it, wired up as a runtime wires them.
+//!
+//! Each piece is an actor with a queue of its own; what it is told and what it tells arrive in order per actor, and in
+//! any order between actors. Nothing is decided here.
+
+use super::disk::Disk;
+use quorate_raft::{
+    Append, Ballot, Batch, Body, Credit, Effect, Entries, EntryId, Heartbeat, Index, Message, Moment, NodeId, Outcome,
+    Outgoing, Persist, Phase, Progress, Replica, Role, Term, Violation, Want,
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// The actors beside `Consensus`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Actor {
+    Collector,
+    Disk,
+    Applier,
+    Replicator(NodeId),
+}
+
+/// What an actor is told.
+#[derive(Clone, Hash, Debug)]
+pub enum Ask {
+    Open(Ballot),
+    Count {
+        campaign: u64,
+        voter: NodeId,
+        granted: bool,
+    },
+    Close,
+    Start {
+        term: Term,
+        log_last: Index,
+    },
+    Stop,
+    Replicate {
+        previous: EntryId,
+        batch: Batch,
+    },
+    Committed(Index),
+    /// Send a heartbeat now, of a new round or of the one before; without a round, also look for what was lost.
+    Beat {
+        round: Option<u64>,
+    },
+    LinkChanged,
+    Acknowledged {
+        epoch: u64,
+        matched: Index,
+    },
+    Rejected {
+        epoch: u64,
+        previous: Index,
+        next: Index,
+        last: Index,
+    },
+    Found {
+        previous: EntryId,
+        batch: Option<Batch>,
+    },
+    Gone,
+    Persist(Persist),
+    Read {
+        peer: NodeId,
+        term: Term,
+        previous: EntryId,
+        to: Index,
+    },
+    Load {
+        from: Index,
+        to: Index,
+    },
+    Apply(Batch),
+}
+
+/// What an actor tells `Consensus`.
+#[derive(Clone, Hash, Debug)]
+pub enum Tell {
+    Decided { term: Term, campaign: u64, won: bool },
+    Matched { term: Term, index: Index },
+    Fetch { term: Term, want: Want },
+    Persisted { sequence: u64, then: Vec<Outgoing> },
+    Read { peer: NodeId, term: Term, previous: EntryId, batches: Vec<Batch> },
+    Loaded(Vec<Batch>),
+    Applied(Index),
+}
+
+/// What a node shows to the outside beside messages.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Note {
+    Applied(Batch),
+    ReadsReady { index: Index, tokens: Vec<u64> },
+    ReadsFailed { tokens: Vec<u64> },
+    Refused(&'static str),
+    Halt(Violation),
+}
+
+/// What a node is given at each step, and where it puts what it says.
+pub struct Context<'a> {
+    pub now: Moment,
+    /// An election timeout, drawn anew.
+    pub timeout: std::time::Duration,
+    pub disk: &'a mut Disk,
+    pub sent: Vec<Outgoing>,
+    pub notes: Vec<Note>,
+}
+
+/// A running node. All of it is lost in a crash.
+#[derive(Clone, Hash, Debug)]
+pub struct Running {
+    pub replica: Replica,
+    pub ballot: Option<Ballot>,
+    pub replicators: BTreeMap<NodeId, Replicator>,
+    /// The last entry that the state machine applied.
+    pub applied: Index,
+    /// When the election timer goes off, and the term in which it was armed.
+    pub deadline: Moment,
+    pub armed_in: Term,
+    pub asked: BTreeMap<Actor, VecDeque<Ask>>,
+    pub told: BTreeMap<Actor, VecDeque<Tell>>,
+    credit: Credit,
+}
+
+/// One peer's replicator.
+#[derive(Clone, Hash, Debug)]
+pub struct Replicator {
+    pub progress: Progress,
+    term: Term,
+    commit: Index,
+    round: u64,
+    fetching: bool,
+}
+
+impl Running {
+    pub fn new(replica: Replica, credit: Credit, context: &mut Context<'_>) -> Self {
+        let (applied, armed_in) = (replica.applied_index(), replica.term());
+        let deadline = context.now.plus(context.timeout);
+        let (asked, told) = (BTreeMap::new(), BTreeMap::new());
+        let (ballot, replicators) = (None, BTreeMap::new());
+        Self { replica, ballot, replicators, applied, deadline, armed_in, asked, told, credit }
+    }
+
+    /// Calls one rule and performs its effects.
+    pub fn rule(&mut self, context: &mut Context<'_>, rule: impl FnOnce(&mut Replica, &mut Vec<Effect>)) {
+        let mut effects = Vec::new();
+        rule(&mut self.replica, &mut effects);
+        for effect in effects {
+            self.perform(context, effect);
+        }
+    }
+
+    fn perform(&mut self, context: &mut Context<'_>, effect: Effect) {
+        match effect {
+            Effect::Send(outgoing) => context.sent.push(outgoing),
+            Effect::ArmTimer => {
+                self.armed_in = self.replica.term();
+                self.deadline = context.now.plus(context.timeout);
+            }
+            Effect::LeaderHeard => self.deadline = context.now.plus(context.timeout),
+            Effect::Persist(persist) => self.ask(Actor::Disk, Ask::Persist(persist)),
+            Effect::Load { from, to } => self.ask(Actor::Disk, Ask::Load { from, to }),
+            Effect::OpenBallot(ballot) => self.ask(Actor::Collector, Ask::Open(ballot)),
+            Effect::CountVote { campaign, voter, granted } => {
+                self.ask(Actor::Collector, Ask::Count { campaign, voter, granted });
+            }
+            Effect::CloseBallot => self.ask(Actor::Collector, Ask::Close),
+            Effect::StartReplicators { term, log_last } => self.ask_replicators(&Ask::Start { term, log_last }),
+            Effect::StopReplicators => self.ask_replicators(&Ask::Stop),
+            Effect::Replicate { previous, batch } => self.ask_replicators(&Ask::Replicate { previous, batch }),
+            Effect::Committed(index) => self.ask_replicators(&Ask::Committed(index)),
+            Effect::HeartbeatNow { round } => self.ask_replicators(&Ask::Beat { round: Some(round) }),
+            Effect::Acknowledged { peer, epoch, matched } => {
+                self.ask(Actor::Replicator(peer), Ask::Acknowledged { epoch, matched });
+            }
+            Effect::Rejected { peer, epoch, previous, next, last } => {
+                self.ask(Actor::Replicator(peer), Ask::Rejected { epoch, previous, next, last });
+            }
+            Effect::Apply(batch) => self.ask(Actor::Applier, Ask::Apply(batch)),
+            Effect::ReadsReady { index, tokens } => context.notes.push(Note::ReadsReady { index, tokens }),
+            Effect::ReadsFailed { tokens } => context.notes.push(Note::ReadsFailed { tokens }),
+            Effect::Refused { reason, .. } => context.notes.push(Note::Refused(reason)),
+            Effect::Halt(violation) => context.notes.push(Note::Halt(violation)),
+        }
+    }
+
+    /// `actor` handles the next thing that it was asked; false if there is none.
+    pub fn act(&mut self, context: &mut Context<'_>, actor: Actor) -> bool {
+        let Some(ask) = pop(&mut self.asked, actor) else { return false };
+        match actor {
+            Actor::Collector => self.collect(ask),
+            Actor::Disk => self.store(context, ask),
+            Actor::Applier => {
+                let Ask::Apply(batch) = ask else { unreachable!("{ask:?} for the applier") };
+                assert_eq!(batch.first(), self.applied.next(), "entries are applied in order, each once");
+                self.applied = batch.last();
+                self.tell(actor, Tell::Applied(batch.last()));
+                context.notes.push(Note::Applied(batch));
+            }
+            Actor::Replicator(peer) => self.replicate(context, peer, ask),
+        }
+        true
+    }
+
+    /// `Consensus` hears the next thing that `actor` told it; false if there is none.
+    pub fn listen(&mut self, context: &mut Context<'_>, actor: Actor) -> bool {
+        let Some(tell) = pop(&mut self.told, actor) else { return false };
+        let (now, leads) = (context.now, self.replica.is_leader().then(|| self.replica.term()));
+        match tell {
+            Tell::Decided { term, campaign, won: true } => {
+                self.rule(context, |replica, out| replica.election_won(now, term, campaign, out));
+            }
+            Tell::Decided { term, campaign, won: false } => {
+                self.rule(context, |replica, out| replica.election_lost(term, campaign, out));
+            }
+            Tell::Persisted { sequence, then } => {
+                context.sent.extend(then);
+                self.rule(context, |replica, out| replica.persisted(sequence, out));
+            }
+            Tell::Loaded(batches) => self.rule(context, |replica, out| replica.loaded(batches, out)),
+            Tell::Applied(index) => self.rule(context, |replica, out| replica.applied(index, out)),
+            // What a replicator of an earlier leadership still says counts for nothing now.
+            Tell::Matched { term, index } if leads == Some(term) => {
+                let Actor::Replicator(peer) = actor else { unreachable!("only replicators match") };
+                self.rule(context, |replica, out| replica.matched(peer, index, out));
+            }
+            Tell::Fetch { term, want } if leads == Some(term) => {
+                let Actor::Replicator(peer) = actor else { unreachable!("only replicators fetch") };
+                match self.replica.entries(want.from, want.bytes_max) {
+                    Entries::Here { previous, batch } => self.ask(actor, Ask::Found { previous, batch }),
+                    Entries::OnDisk { previous, to } => self.ask(Actor::Disk, Ask::Read { peer, term, previous, to }),
+                    Entries::Compacted => self.ask(actor, Ask::Gone),
+                }
+            }
+            Tell::Read { peer, term, previous, batches } if leads == Some(term) => {
+                let batch = batches.into_iter().next();
+                self.ask(Actor::Replicator(peer), Ask::Found { previous, batch });
+            }
+            Tell::Matched { .. } | Tell::Fetch { .. } | Tell::Read { .. } => {}
+        }
+        true
+    }
+
+    pub fn ask(&mut self, actor: Actor, ask: Ask) {
+        self.asked.entry(actor).or_default().push_back(ask);
+    }
+
+    pub fn ask_replicators(&mut self, ask: &Ask) {
+        for peer in self.replica.membership().peers_of(self.replica.id()) {
+            self.ask(Actor::Replicator(peer), ask.clone());
+        }
+    }
+
+    pub fn tell(&mut self, actor: Actor, tell: Tell) {
+        self.told.entry(actor).or_default().push_back(tell);
+    }
+
+    /// Who has something to handle, and whose news `Consensus` has yet to hear.
+    pub fn busy(&self) -> (Vec<Actor>, Vec<Actor>) {
+        (self.asked.keys().copied().collect(), self.told.keys().copied().collect())
+    }
+
+    /// How many writes are not durable yet.
+    pub fn unpersisted(&self) -> usize {
+        self.asked.get(&Actor::Disk).map_or(0, VecDeque::len)
+    }
+
+    pub fn leads(&self) -> bool {
+        matches!(self.replica.role(), Role::Leader(_))
+    }
+
+    fn collect(&mut self, ask: Ask) {
+        match ask {
+            Ask::Open(ballot) => self.ballot = Some(ballot),
+            Ask::Close => self.ballot = None,
+            Ask::Count { campaign, voter, granted } => {
+                let Some(ballot) = self.ballot.as_mut().filter(|ballot| ballot.campaign == campaign) else { return };
+                let (outcome, term) = (ballot.count(voter, granted), ballot.term);
+                if outcome != Outcome::Open {
+                    self.ballot = None;
+                    self.tell(Actor::Collector, Tell::Decided { term, campaign, won: outcome == Outcome::Won });
+                }
+            }
+            other => unreachable!("{other:?} for the collector"),
+        }
+    }
+
+    fn store(&mut self, context: &mut Context<'_>, ask: Ask) {
+        let tell = match ask {
+            Ask::Persist(persist) => {
+                context.disk.persist(&persist);
+                Tell::Persisted { sequence: persist.sequence, then: persist.then }
+            }
+            Ask::Read { peer, term, previous, to } => {
+                Tell::Read { peer, term, previous, batches: context.disk.read(previous.index.next(), to) }
+            }
+            Ask::Load { from, to } => Tell::Loaded(context.disk.read(from, to)),
+            other => unreachable!("{other:?} for the disk"),
+        };
+        self.tell(Actor::Disk, tell);
+    }
+
+    fn replicate(&mut self, context: &mut Context<'_>, peer: NodeId, ask: Ask) {
+        let (now, actor) = (context.now, Actor::Replicator(peer));
+        if let Ask::Start { term, log_last } = ask {
+            let progress = Progress::new(now, log_last, self.credit);
+            let replicator = Replicator { progress, term, commit: Index(0), round: 0, fetching: false };
+            self.replicators.insert(peer, replicator);
+        }
+        if let Ask::Stop = ask {
+            self.replicators.remove(&peer);
+        }
+        let Some(this) = self.replicators.get_mut(&peer) else { return };
+        let term = this.term;
+        let mut moved = None;
+        match ask {
+            Ask::Replicate { previous, batch } => {
+                this.progress.log_grew(batch.last());
+                this.send(context, peer, previous, Some(batch));
+            }
+            Ask::Committed(index) => this.commit = index,
+            Ask::Beat { round } => {
+                this.round = round.unwrap_or(this.round);
+                this.beat(context, peer);
+                if round.is_none() {
+                    this.progress.tick(now);
+                }
+            }
+            Ask::LinkChanged => this.progress.link_changed(now),
+            Ask::Acknowledged { epoch, matched } => moved = this.progress.acknowledged(now, epoch, matched),
+            Ask::Rejected { epoch, previous, next, last } => {
+                moved = this.progress.rejected(now, epoch, previous, next, last);
+            }
+            Ask::Found { previous, batch } => {
+                this.fetching = false;
+                this.send(context, peer, previous, batch);
+            }
+            Ask::Gone => {
+                this.fetching = false;
+                this.progress.compacted();
+            }
+            _ => {}
+        }
+        let want = if this.fetching { None } else { this.progress.want() };
+        this.fetching |= want.is_some();
+        if let Some(index) = moved {
+            self.tell(actor, Tell::Matched { term, index });
+        }
+        if let Some(want) = want {
+            self.tell(actor, Tell::Fetch { term, want });
+        }
+    }
+}
+
+impl Replicator {
+    fn send(&mut self, context: &mut Context<'_>, to: NodeId, previous: EntryId, batch: Option<Batch>) {
+        if let Some(send) = self.progress.send(context.now, previous, batch) {
+            let append = Append { epoch: send.epoch, previous: send.previous, commit: self.commit, batch: send.batch };
+            let message = Message { term: self.term, body: Body::Append(append) };
+            context.sent.push(Outgoing { to, message });
+        }
+    }
+
+    fn beat(&self, context: &mut Context<'_>, to: NodeId) {
+        let commit = self.commit.min(self.progress.matched());
+        let body = Body::Heartbeat(Heartbeat { round: self.round, commit });
+        context.sent.push(Outgoing { to, message: Message { term: self.term, body } });
+    }
+}
+
+/// Whether a message is part of a pre-vote.
+pub fn is_pre_vote(message: &Message) -> bool {
+    match &message.body {
+        Body::RequestVote(request) => request.phase == Phase::PreVote,
+        Body::Vote(vote) => vote.phase == Phase::PreVote,
+        _ => false,
+    }
+}
+
+fn pop<T>(queues: &mut BTreeMap<Actor, VecDeque<T>>, actor: Actor) -> Option<T> {
+    let queue = queues.get_mut(&actor)?;
+    let first = queue.pop_front();
+    if queue.is_empty() {
+        queues.remove(&actor);
+    }
+    first
+}

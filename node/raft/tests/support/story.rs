@@ -1,0 +1,218 @@
+//! What a scenario says: elect this node, cut that link, let everything settle. Each panics with what no longer holds.
+
+use super::{
+    node::{Actor, Note, Replicator, Running},
+    world::{Event, World},
+};
+use quorate_raft::{Index, Message, NodeId, ReadToken, Replica, Term};
+use std::time::Duration;
+
+/// More than a cluster can ever need to come to rest.
+const SETTLE_STEPS_MAX: usize = 200_000;
+
+impl World {
+    /// Makes `event` happen.
+    ///
+    /// # Panics
+    /// With what must hold and no longer does.
+    #[track_caller]
+    pub fn must(&mut self, event: Event) {
+        if let Err(violated) = self.step(event.clone()) {
+            panic!("{event:?}: {violated}");
+        }
+    }
+
+    /// Everything under way arrives, in order, and every disk that is not stuck finishes. Nobody times out. Gives every
+    /// message that arrived.
+    #[track_caller]
+    pub fn settle(&mut self) -> Vec<(NodeId, NodeId, Message)> {
+        self.settle_but(|_, _, _| false)
+    }
+
+    /// The same, but for messages that `lost` says are lost.
+    #[track_caller]
+    pub fn settle_but(&mut self, lost: impl Fn(NodeId, NodeId, &Message) -> bool) -> Vec<(NodeId, NodeId, Message)> {
+        let mut arrived = Vec::new();
+        for _ in 0..SETTLE_STEPS_MAX {
+            if self.within_nodes() {
+                continue;
+            }
+            let Some(letter) = self.wire.first().cloned() else { return arrived };
+            let (from, to) = (letter.from, letter.to);
+            if lost(from, to, &letter.message) {
+                self.must(Event::Drop(0));
+                continue;
+            }
+            if !self.cut.contains(&(from, to)) && self.running(to).is_some() {
+                arrived.push((from, to, letter.message.clone()));
+            }
+            self.must(Event::Deliver(0));
+        }
+        panic!("the cluster never comes to rest");
+    }
+
+    /// Everything within the nodes happens, and nothing on the wire; stuck disks stay stuck.
+    #[track_caller]
+    pub fn settle_within(&mut self) {
+        while self.within_nodes() {}
+    }
+
+    /// One thing within some node; false if nothing is left to do.
+    #[track_caller]
+    fn within_nodes(&mut self) -> bool {
+        for id in self.ids() {
+            let Some(running) = self.running(id) else { continue };
+            let (acting, listening) = running.busy();
+            if let Some(actor) = listening.first() {
+                self.must(Event::Listen(id, *actor));
+                return true;
+            }
+            let stuck = self.stuck.contains(&id);
+            if let Some(actor) = acting.into_iter().find(|actor| !(stuck && *actor == Actor::Disk)) {
+                self.must(Event::Act(id, actor));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Time passes, and nothing else happens.
+    pub fn pass(&mut self, milliseconds: u64) {
+        self.now = self.now.plus(Duration::from_millis(milliseconds));
+    }
+
+    /// `id` hears nobody for longer than any election timeout, and nor does anyone else; it campaigns, and everything
+    /// settles.
+    #[track_caller]
+    pub fn elect(&mut self, id: u64) {
+        self.pass(400);
+        self.must(Event::Timeout(NodeId(id)));
+        self.settle();
+        assert!(self.replica(id).is_leader(), "{id} was not elected");
+        self.beat(id);
+    }
+
+    /// `id` times out and campaigns, if it hears no leader; everything settles.
+    #[track_caller]
+    pub fn timeout_of(&mut self, id: u64) {
+        self.must(Event::Timeout(NodeId(id)));
+        self.settle();
+    }
+
+    /// `id`, if it leads, sends heartbeats, and everything settles.
+    #[track_caller]
+    pub fn beat(&mut self, id: u64) {
+        self.must(Event::Heartbeat(NodeId(id)));
+        self.settle();
+    }
+
+    /// `id` is given `commands`, and everything settles.
+    #[track_caller]
+    pub fn propose(&mut self, id: u64, commands: u64) {
+        self.must(Event::Propose(NodeId(id), commands));
+        self.settle();
+    }
+
+    #[track_caller]
+    pub fn read(&mut self, id: u64, token: ReadToken) {
+        self.must(Event::Read(NodeId(id), token));
+    }
+
+    #[track_caller]
+    pub fn crash(&mut self, id: u64) {
+        self.must(Event::Crash(NodeId(id), None));
+    }
+
+    #[track_caller]
+    pub fn restart(&mut self, id: u64) {
+        self.must(Event::Restart(NodeId(id)));
+    }
+
+    /// Nothing gets through from `from` to `to`.
+    pub fn cut_way(&mut self, from: u64, to: u64) {
+        self.cut.insert((NodeId(from), NodeId(to)));
+    }
+
+    /// Nothing gets through between the two.
+    pub fn cut_link(&mut self, one: u64, other: u64) {
+        self.cut_way(one, other);
+        self.cut_way(other, one);
+    }
+
+    /// Nothing gets through between `id` and anyone.
+    pub fn isolate(&mut self, id: u64) {
+        self.ids().filter(|other| other.0 != id).for_each(|other| self.cut_link(id, other.0));
+    }
+
+    /// Everything gets through again, and replicators know it.
+    #[track_caller]
+    pub fn heal(&mut self) {
+        for (from, to) in std::mem::take(&mut self.cut) {
+            if let Some(running) = &mut self.node_mut(from).running
+                && running.leads()
+            {
+                running.ask(Actor::Replicator(to), super::node::Ask::LinkChanged);
+            }
+        }
+    }
+
+    /// The first message on the wire for which `is` holds arrives now, before any other.
+    #[track_caller]
+    pub fn deliver_first(&mut self, is: impl Fn(NodeId, NodeId, &Message) -> bool) {
+        let at = self.wire.iter().position(|letter| is(letter.from, letter.to, &letter.message));
+        self.must(Event::Deliver(at.expect("such a message is on the wire")));
+        self.settle_within();
+    }
+
+    #[track_caller]
+    pub fn replica(&self, id: u64) -> &Replica {
+        &self.up(id).replica
+    }
+
+    #[track_caller]
+    pub fn up(&self, id: u64) -> &Running {
+        self.running(NodeId(id)).expect("the node runs")
+    }
+
+    #[track_caller]
+    pub fn replicator(&self, of: u64, peer: u64) -> &Replicator {
+        self.up(of).replicators.get(&NodeId(peer)).expect("it leads")
+    }
+
+    /// Who leads, the latest term first.
+    pub fn leaders(&self) -> Vec<(Term, NodeId)> {
+        let mut leaders: Vec<_> =
+            self.replicas().filter(|replica| replica.is_leader()).map(|leader| (leader.term(), leader.id())).collect();
+        leaders.sort_unstable_by(|a, b| b.cmp(a));
+        leaders
+    }
+
+    #[track_caller]
+    pub fn commit(&self, id: u64) -> u64 {
+        self.replica(id).commit().0
+    }
+
+    #[track_caller]
+    pub fn term(&self, id: u64) -> u64 {
+        self.replica(id).term().0
+    }
+
+    /// The terms of a running node's log.
+    #[track_caller]
+    pub fn log(&self, id: u64) -> Vec<u64> {
+        super::make::terms(self.replica(id))
+    }
+
+    /// The reads that were answered, each with its index, and those that failed, since the last call.
+    pub fn answered_reads(&mut self) -> (Vec<(ReadToken, Index)>, Vec<ReadToken>) {
+        let (mut ready, mut failed) = (Vec::new(), Vec::new());
+        for (_, note) in std::mem::take(&mut self.notes) {
+            match note {
+                Note::ReadsReady { index, tokens } => ready.extend(tokens.into_iter().map(|token| (token, index))),
+                Note::ReadsFailed { tokens } => failed.extend(tokens),
+                Note::Applied(_) | Note::Refused(_) | Note::Halt(_) => {}
+            }
+        }
+        (ready, failed)
+    }
+}

@@ -1,0 +1,130 @@
+//! What must hold, checked after every step from outside, with a memory that no crash erases.
+//!
+//! Beside the paper's properties (`invariants::Cluster`):
+//! - **Durable promises.** What a message promises is on its sender's disk when it leaves: its term, its vote, the entries
+//!   that it says match.
+//! - **One vote.** The votes that ever left a node name one candidate a term.
+//! - **Durable commits.** Whatever was ever seen committed is on the disks of a majority.
+//! - **Linearizable reads.** A read is served at or above everything that was committed when it was asked for.
+
+use super::{disk::Disk, node::is_pre_vote};
+use quorate_raft::{
+    AppendOutcome, Body, EntryId, Index, Message, NodeId, Outgoing, Phase, ReadToken, Replica, Term,
+    invariants::Cluster, quorum,
+};
+use std::collections::BTreeMap;
+
+/// Watches one cluster.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Witness {
+    cluster: Cluster,
+    votes: BTreeMap<(NodeId, Term), NodeId>,
+    /// For every read asked for, what was committed then.
+    reads: BTreeMap<ReadToken, Index>,
+}
+
+impl Witness {
+    /// Checks what must hold of all nodes as they are now.
+    pub fn check<'a>(
+        &mut self,
+        replicas: impl Iterator<Item = &'a Replica> + Clone,
+        disks: &[&Disk],
+    ) -> Result<(), String> {
+        self.cluster.check(replicas)?;
+        for entry in self.cluster.committed() {
+            let holders = disks.iter().filter(|disk| disk.holds(entry)).count();
+            if holders < quorum::majority(disks.len()) {
+                return Err(format!("durable commits: {entry} was committed and is on {holders} disks"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a message as it leaves `from`, whose disk this is. `leader` leads in the message's term, if anyone does.
+    pub fn leaves(
+        &mut self,
+        from: NodeId,
+        disk: &Disk,
+        leader: Option<&Replica>,
+        outgoing: &Outgoing,
+    ) -> Result<(), String> {
+        let Outgoing { to, message } = outgoing;
+        let fail = |what: &str| Err(format!("durable promises: {from} says {message:?} to {to}, but {what}"));
+        if is_pre_vote(message) {
+            return Ok(());
+        }
+        if disk.hard_state.term < message.term {
+            return fail("its term is not durable");
+        }
+        let superseded = disk.hard_state.term > message.term;
+        if let Some(candidate) = vote_in(from, outgoing) {
+            if !superseded && disk.hard_state.vote != Some(candidate) {
+                return fail("its vote is not durable");
+            }
+            let voted = *self.votes.entry((from, message.term)).or_insert(candidate);
+            if voted != candidate {
+                return Err(format!("one vote: {from} voted for {voted} and {candidate} in term {}", message.term));
+            }
+        }
+        if let (Some(matched), Some(leader), false) = (matched_in(message), leader, superseded) {
+            let log = leader.log();
+            let mut index = matched.min(log.last().index);
+            while index >= log.first() {
+                if !disk.holds(log.id_of(index).unwrap_or_default()) {
+                    return fail(&format!("{index} is not durable as its leader has it"));
+                }
+                index = index.previous();
+            }
+            if matched > log.last().index {
+                return fail("its leader's log ends before");
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody asks for a read.
+    pub fn read_asked(&mut self, token: ReadToken) {
+        let committed = self.last_committed().index;
+        self.reads.insert(token, committed);
+    }
+
+    /// A read may be served at `index`.
+    pub fn read_ready(&mut self, token: ReadToken, index: Index) -> Result<(), String> {
+        match self.reads.remove(&token) {
+            Some(committed) if committed <= index => Ok(()),
+            Some(committed) => Err(format!(
+                "linearizable reads: {committed} was committed when read {token} was asked, served at {index}"
+            )),
+            None => Err(format!("linearizable reads: read {token} was never asked for, or is answered twice")),
+        }
+    }
+
+    /// A read can't be served.
+    pub fn read_failed(&mut self, token: ReadToken) {
+        self.reads.remove(&token);
+    }
+
+    /// The last entry that was ever seen committed.
+    pub fn last_committed(&self) -> EntryId {
+        self.cluster.committed().next_back().unwrap_or_default()
+    }
+}
+
+/// Whom a message is a vote for: a granted vote, or a candidate's request, which says that it voted for itself.
+fn vote_in(from: NodeId, outgoing: &Outgoing) -> Option<NodeId> {
+    match &outgoing.message.body {
+        Body::Vote(vote) if vote.phase == Phase::Vote && vote.granted => Some(outgoing.to),
+        Body::RequestVote(_) => Some(from),
+        _ => None,
+    }
+}
+
+fn matched_in(message: &Message) -> Option<Index> {
+    match &message.body {
+        Body::AppendReply(reply) => match reply.outcome {
+            AppendOutcome::Matched { matched } => Some(matched),
+            AppendOutcome::Rejected { .. } => None,
+        },
+        _ => None,
+    }
+}
