@@ -71,6 +71,15 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn in_background(&self, work: Box<dyn FnOnce() + Send>);
 }
 
+/// Whether somebody waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as it goes.
+    AtOnce,
+    /// In small steps, each of them synced, so that no sync of other files waits long behind it.
+    Gently,
+}
+
 /// An open file.
 pub trait File: fmt::Debug + Send + Sync {
     /// Fills `buffer` from the bytes at `offset` as far as there are any; says how many.
@@ -90,7 +99,7 @@ pub trait File: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The file system's.
-    fn allocate(&self, bytes: u64) -> io::Result<()>;
+    fn allocate(&self, bytes: u64, pace: Pace) -> io::Result<()>;
 
     /// Cuts the file off behind `bytes`.
     ///

@@ -121,7 +121,7 @@ impl Node {
     }
 
     async fn try_start(disk: &SimulatedDisk) -> Result<Self, String> {
-        let storage = Wal::at("log").on(disk.clone()).segment_bytes(1 << 20).storage().start_here();
+        let storage = Wal::at("log").on(disk.clone()).segment_bytes(4 << 20).storage().start_here();
         let (tell, told) = mpsc::unbounded_channel();
         let watch = Arc::new(Watch::default());
         let recover = Recover {

@@ -1,6 +1,6 @@
 //! A disk in memory that fails on demand.
 
-use super::{Disk, File};
+use super::{Disk, File, Pace};
 use std::{
     any::Any,
     collections::{BTreeMap, BTreeSet},
@@ -417,7 +417,7 @@ impl File for SimulatedFile {
         state.change(self.inode, Change::Write { offset, bytes })
     }
 
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
+    fn allocate(&self, bytes: u64, _: Pace) -> io::Result<()> {
         let mut state = self.state()?;
         state.step(Operation::Write)?;
         state.change(self.inode, Change::Zeros { bytes })

@@ -5,7 +5,7 @@
 //! does (it tears at one place), so it is refused rather than answered with an older vote.
 
 use super::{BLOCK_BYTES, Block, Failure, Identity, Outcome, failed};
-use crate::disk::{Disk, File};
+use crate::disk::{Disk, File, Pace};
 use quorate_raft::{HardState, NodeId, Term};
 use std::{
     io::{self, IoSlice},
@@ -52,7 +52,7 @@ impl HardStateFile {
         let file = disk.create(&unfinished).map_err(failed("open", &unfinished))?;
         let newest = Copy { sequence: 1, state: HardState::default(), segment: 0, identity: identity.clone() };
         let first = Copy { sequence: 0, ..newest.clone() };
-        file.allocate((COPIES * APART) as u64).map_err(failed("write", &unfinished))?;
+        file.allocate((COPIES * APART) as u64, Pace::AtOnce).map_err(failed("write", &unfinished))?;
         first.write(&*file).and_then(|()| newest.write(&*file)).map_err(failed("write", &unfinished))?;
         file.sync_data().map_err(failed("sync", &unfinished))?;
         disk.rename(&unfinished, &path).map_err(failed("write", &path))?;

@@ -78,8 +78,8 @@ impl Log {
         if !self.is_published {
             self.publish()?;
         }
-        // A quarter full is early enough even at full speed, and spares a node that does little the space.
-        if self.active.end > self.active.header.capacity / 4 {
+        // Early enough for the next one even at full speed, and a node that does little is spared the space.
+        if self.active.end - RECORDS_AT > self.active.header.capacity / 16 {
             self.spare.prepare();
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The next segment's file, made ahead of need.
 
 use super::{Failure, Outcome, failed};
-use crate::disk::{Disk, File};
+use crate::disk::{Disk, File, Pace};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -35,21 +35,22 @@ impl Spare {
             let (made, making) = sync_channel(1);
             let (disk, path, bytes) = (self.disk.clone(), self.dir.join(NAMES[0]), self.bytes);
             // Nobody may be left to take it; then recovery removes it.
-            self.disk.in_background(Box::new(move || drop(made.send(make(&*disk, &path, bytes)))));
+            self.disk.in_background(Box::new(move || drop(made.send(make(&*disk, &path, bytes, Pace::Gently)))));
             self.making = Some(making);
         }
     }
 
     /// A file of zeros of so many bytes at least, its length and its path. Waits for the one in the making.
     pub(crate) fn take(&mut self, bytes_min: u64) -> Outcome<(Box<dyn File>, u64, PathBuf)> {
-        if bytes_min > self.bytes {
-            let path = self.dir.join(NAMES[1]);
-            return Ok((make(&*self.disk, &path, bytes_min)?, bytes_min, path));
-        }
-        self.prepare();
-        let gone = || Failure::open("the thread that prepares segments is gone; start the node again");
-        let file = self.making.take().and_then(|making| making.recv().ok()).ok_or_else(gone)??;
-        Ok((file, self.bytes, self.dir.join(NAMES[0])))
+        let bytes = bytes_min.max(self.bytes);
+        let path = self.dir.join(NAMES[usize::from(bytes > self.bytes)]);
+        let file = match self.making.take_if(|_| bytes == self.bytes) {
+            Some(making) => making.recv().map_err(|_| {
+                Failure::open(format_args!("the thread that made {} is gone; start the node again", path.display()))
+            })?,
+            None => make(&*self.disk, &path, bytes, Pace::AtOnce),
+        };
+        Ok((file?, bytes, path))
     }
 }
 
@@ -72,9 +73,9 @@ pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     Ok(())
 }
 
-fn make(disk: &dyn Disk, path: &Path, bytes: u64) -> Outcome<Box<dyn File>> {
+fn make(disk: &dyn Disk, path: &Path, bytes: u64, pace: Pace) -> Outcome<Box<dyn File>> {
     let file = disk.create(path).map_err(failed("open", path))?;
-    file.allocate(bytes).map_err(failed("write", path))?;
+    file.allocate(bytes, pace).map_err(failed("write", path))?;
     file.sync_data().map_err(failed("sync", path))?;
     Ok(file)
 }

@@ -36,10 +36,10 @@ fn a_rollover_syncs_the_segment_it_leaves_and_names_the_new_one_durably() {
     let mut log = roomy(&disk);
     let mut model = Model::default();
     // So much that the next segment is made ahead.
-    persist(&mut log, &[model.append(1, 3, 15_000)]).expect("it is persisted");
+    persist(&mut log, &[model.append(1, 3, 75_000)]).expect("it is persisted");
     let (syncs, dirs) = (disk.count(Operation::Sync), disk.count(Operation::SyncDir));
     // The first fits beside what is there, the second does not.
-    persist(&mut log, &[model.append(1, 1, 10_000), model.append(1, 1, 8000)]).expect("it is persisted");
+    persist(&mut log, &[model.append(1, 1, 20_000), model.append(1, 1, 14_000)]).expect("it is persisted");
     assert_eq!((disk.count(Operation::Sync) - syncs, disk.count(Operation::SyncDir) - dirs), (2, 1));
     assert_eq!(log.sealed.len(), 1);
     disk.crash(crate::disk::Crash::Lose);
@@ -93,6 +93,6 @@ fn a_second_opener_is_told_to_stay_away_until_the_first_is_gone() {
 
 /// A log whose segments are so large that none has to be made ahead for a while.
 fn roomy(disk: &SimulatedDisk) -> Log {
-    let wal = Wal::at("log").on(disk.clone()).segment_bytes(4 * SEGMENT_BYTES);
+    let wal = Wal::at("log").on(disk.clone()).segment_bytes(16 * SEGMENT_BYTES);
     Log::open(&wal, "test", NodeId(1), Arc::new(Unobserved)).expect("it opens").0
 }
