@@ -27,6 +27,8 @@ use tokio::{
 
 /// How long HTTP requests under way may take to finish once the process was told to stop.
 const HTTP_PATIENCE: Duration = Duration::from_secs(3);
+/// How long answers may take to leave when the node has failed.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// How long the node may take to hand over and to drain after that.
 const NODE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -63,7 +65,10 @@ pub struct Ready {
 /// # Errors
 /// If the configuration is bad, the node can't start, or it failed.
 pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
-    let config = Config::load(&args.config, std::env::vars(), &args.overrides)?;
+    // A variable that is no text can't be one of the configuration's, whose names and values are.
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let config = Config::load(&args.config, environment, &args.overrides)?;
     let tls = config.http_tls.as_ref().map(tls_acceptor).transpose()?;
     let network = network(&config)?;
     if args.check {
@@ -74,7 +79,7 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
             peers.len()
         ))?);
     }
-    let mut told = Told::listen(args.attached)?;
+    let mut signals = StopSignals::listen(args.attached)?;
 
     // The cheap reasons not to start come before the data directory is touched.
     let http = HttpListener::bind(config.http, tls).await?;
@@ -91,12 +96,20 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
 
     let why = tokio::select! {
         biased;
-        failure = node.failed() => return Err(ServeError::Failed(failure)),
-        why = told.to_stop() => why,
+        failure = node.failed() => Err(failure),
+        why = signals.next() => Ok(why),
     };
-    tracing::info!("stopping: {why}");
     api.stop();
     drop(stop);
+    let why = match why {
+        Ok(why) => why,
+        Err(failure) => {
+            // Whoever waited has an answer by now; let it reach them.
+            let _ = tokio::time::timeout(FAREWELL, serving).await;
+            return Err(ServeError::Failed(failure));
+        }
+    };
+    tracing::info!("stopping: {why}");
     let end = async {
         let _ = serving.await;
         if tokio::time::timeout(NODE_PATIENCE, node.shutdown()).await.is_err() {
@@ -106,7 +119,7 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     tokio::select! {
         () = end => Ok(()),
         failure = node.failed() => Err(ServeError::Failed(failure)),
-        again = told.to_stop() => Err(ServeError::Impatient(again)),
+        again = signals.next() => Err(ServeError::Impatient(again)),
     }
 }
 
@@ -149,14 +162,14 @@ fn announce(ready: &Ready, cluster: &str, json: bool) -> Result<(), ServeError> 
     ))?)
 }
 
-/// Who may tell the process to stop.
-struct Told {
+/// Everything that tells the process to stop.
+struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
     parent_left: Option<oneshot::Receiver<()>>,
 }
 
-impl Told {
+impl StopSignals {
     fn listen(attached: bool) -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -165,8 +178,8 @@ impl Told {
         })
     }
 
-    /// Resolves with who told it.
-    async fn to_stop(&mut self) -> &'static str {
+    /// Waits for one, and names it.
+    async fn next(&mut self) -> &'static str {
         let parent_left = async {
             let left = match &mut self.parent_left {
                 Some(left) => left.await.is_ok(),

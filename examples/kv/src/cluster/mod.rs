@@ -23,7 +23,7 @@ use std::{
     process::ExitStatus,
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 pub use rustix::process::Signal;
 
@@ -112,15 +112,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts every node that does not run.
+    /// Starts every node that does not run, all at once, and returns when they serve.
     ///
     /// # Errors
-    /// The first that does not start.
+    /// The first that does not start, with what it said.
     pub async fn start_all(&mut self) -> Result<(), ClusterError> {
-        for id in self.ids() {
-            self.start_node(id).await?;
-        }
-        Ok(())
+        let ids: Vec<_> = self.ids().into_iter().filter(|id| !self.running().contains(id)).collect();
+        self.start_these(&ids).await
     }
 
     /// Starts a node, unless it runs, and returns when it serves.
@@ -128,12 +126,20 @@ impl Cluster {
     /// # Errors
     /// If it does not start, with what it said.
     pub async fn start_node(&mut self, id: NodeId) -> Result<(), ClusterError> {
-        let (config, log) = (self.config_file(id), self.log_file(id));
-        let binary = self.options.binary.clone();
-        let member = self.member(id)?;
-        if member.process.is_none() {
-            let started = Process::start(&binary, &config, &log).await;
-            member.process = Some(started.map_err(|cause| ClusterError::DidNotStart { id, cause })?);
+        if self.member(id)?.process.is_some() {
+            return Ok(());
+        }
+        self.start_these(&[id]).await
+    }
+
+    async fn start_these(&mut self, ids: &[NodeId]) -> Result<(), ClusterError> {
+        let mut starting = JoinSet::new();
+        for id in ids.iter().copied() {
+            let (binary, config, log) = (self.options.binary.clone(), self.config_file(id), self.log_file(id));
+            starting.spawn(async move { (id, Process::start(&binary, &config, &log).await) });
+        }
+        for (id, started) in starting.join_all().await {
+            self.member(id)?.process = Some(started.map_err(|cause| ClusterError::DidNotStart { id, cause })?);
         }
         Ok(())
     }
@@ -287,10 +293,9 @@ impl Cluster {
             for id in self.running() {
                 statuses.extend(self.status(id).await);
             }
-            if statuses.len() == self.running().len() {
-                if let Some(found) = probe(&statuses) {
-                    return Ok(found);
-                }
+            let all_answered = statuses.len() == self.running().len();
+            if let Some(found) = all_answered.then(|| probe(&statuses)).flatten() {
+                return Ok(found);
             }
             if Instant::now() > deadline {
                 return Err(ClusterError::Late { within, what: what.to_owned() });

@@ -1,6 +1,6 @@
 //! `demo`: a cluster of processes on this machine, a killed leader, and the proof that nothing acknowledged was lost.
 //!
-//! It is a client like any other: what it checks, it checks from outside, over HTTP, against a [`Ledger`] of what it was
+//! It is a client like any other: what it checks, it checks from outside, over HTTP, against a ledger of what it was
 //! told. It succeeds only if everything held.
 
 mod check;
@@ -58,15 +58,17 @@ pub async fn run(args: Args, json: bool) -> Result<(), DemoError> {
 }
 
 async fn perform(args: Args, story: Story) -> Result<(), DemoError> {
-    let temporary =
-        if args.dir.is_none() { Some(tempfile::Builder::new().prefix("quorate-").tempdir()?) } else { None };
-    let given = args.dir.or_else(|| temporary.as_ref().map(|dir| dir.path().to_owned())).unwrap_or_default();
-    let dir = std::path::absolute(given)?;
-    let result = perform_in(dir.clone(), args.nodes, args.keep, &story).await;
-    if let Some(temporary) = temporary {
-        if args.keep || result.is_err() {
-            let _ = temporary.keep();
+    let (dir, temporary) = match args.dir {
+        Some(dir) => (std::path::absolute(dir)?, None),
+        None => {
+            let temporary = tempfile::Builder::new().prefix("quorate-").tempdir()?;
+            (temporary.path().to_owned(), Some(temporary))
         }
+    };
+    let result = perform_in(dir.clone(), args.nodes, args.keep, &story).await;
+    // Whoever keeps the cluster needs its directory, and so does whoever asks what went wrong.
+    if let Some(temporary) = temporary.filter(|_| args.keep || result.is_err()) {
+        let _ = temporary.keep();
     }
     result.map_err(|error| error.with_logs(dir))
 }

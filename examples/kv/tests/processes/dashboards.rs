@@ -1,0 +1,124 @@
+//! What operators look at: every expression of the Grafana dashboard and of the alert rules, run in a real Prometheus that
+//! scrapes a live cluster. Skipped, with a word on standard error, where no `prometheus` is installed; CI installs it.
+
+use crate::support::{PATIENCE, Running, cluster, raw};
+use quorate_kv::client::ReadMode;
+use quorate_metrics::expressions::{alert_expressions, dashboard_expressions};
+use serde_json::Value;
+use std::{collections::BTreeSet, fmt::Write, process::Stdio};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+
+/// A sensible lag for an engine of its own process, that can't tell when it has scraped.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_expression_of_dashboard_and_alerts_answers_on_a_live_cluster() {
+    let mut cluster = cluster(3).await;
+    let Some(prometheus) = Prometheus::scrape(&cluster).await else {
+        eprintln!("skipped: no prometheus in PATH (Debian package prometheus)");
+        return;
+    };
+    // Something of everything: writes before and after a leader was lost, and a restart.
+    write(&cluster, "before").await;
+    let (leader, _) = cluster.roles().await;
+    cluster.kill(leader).await.expect("it ran");
+    cluster.leader(PATIENCE).await.expect("another leader");
+    cluster.start_node(leader).await.expect("it starts again");
+    write(&cluster, "after").await;
+
+    // Rates need two scrapes on either side of what they measure.
+    for expression in dashboard_expressions(".+", "20s") {
+        let series = prometheus.until_answered(&expression.promql).await;
+        assert!(!series.is_empty(), "{}: no data for {}", expression.title, expression.promql);
+    }
+    for expression in alert_expressions() {
+        prometheus.query(&expression.promql).await; // panics if it is an error; firing is what it should not do
+    }
+    let leads = prometheus.until_answered(r#"quorate_role{role="leader"} == 1"#).await;
+    assert_eq!(leads.len(), 1, "one node leads: {leads:?}");
+    let terms: BTreeSet<_> = prometheus.query("quorate_term").await.iter().map(|series| value(series) as u64).collect();
+    assert_eq!(terms.len(), 1, "all are in one term: {terms:?}");
+    let elections = r#"sum(quorate_elections_finished_total{phase="vote",result="won"})"#;
+    assert!(value(&prometheus.query(elections).await[0]) >= 1.0, "the survivors elected one of themselves");
+}
+
+/// A Prometheus of its own, that scrapes four times a second.
+struct Prometheus {
+    address: String,
+    _process: Child,
+    _dir: TempDir,
+}
+
+impl Prometheus {
+    async fn scrape(cluster: &Running) -> Option<Self> {
+        let dir = TempDir::new().expect("temporary directory");
+        let mut config = "global: {scrape_interval: 250ms, evaluation_interval: 250ms}\n\
+                          scrape_configs:\n- job_name: quorate\n  static_configs:\n"
+            .to_owned();
+        for id in cluster.ids() {
+            let endpoint = cluster.endpoint(id);
+            let _ = writeln!(config, "  - targets: ['{}']", endpoint.trim_start_matches("http://"));
+        }
+        let file = dir.path().join("prometheus.yml");
+        std::fs::write(&file, config).expect("written");
+        let mut command = Command::new("prometheus");
+        command.arg(format!("--config.file={}", file.display()));
+        command.arg(format!("--storage.tsdb.path={}", dir.path().join("tsdb").display()));
+        command.arg("--web.listen-address=127.0.0.1:0").arg("--log.format=json");
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut process = match command.spawn() {
+            Ok(process) => process,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => panic!("prometheus does not run: {error}"),
+        };
+        // The system chose the port; the log tells which.
+        let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
+        let address = loop {
+            let line = lines.next_line().await.expect("text").expect("prometheus ended");
+            let line: Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(address) = line["address"].as_str().filter(|address| address.starts_with("127.0.0.1:")) {
+                break address.to_owned();
+            }
+        };
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Some(Self { address, _process: process, _dir: dir })
+    }
+
+    /// The series that an expression has now.
+    async fn query(&self, promql: &str) -> Vec<Value> {
+        let encoded: String = promql.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = raw(&self.address, &format!("GET /api/v1/query?query={encoded}"), "", b"").await;
+        let json: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        assert_eq!(json["status"], "success", "{promql}: {json}");
+        json["data"]["result"].as_array().expect("series").clone()
+    }
+
+    /// The same, once there are any; Prometheus can't tell when it has scraped what.
+    async fn until_answered(&self, promql: &str) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let series = self.query(promql).await;
+            if !series.is_empty() || Instant::now() > deadline {
+                return series;
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
+}
+
+fn value(series: &Value) -> f64 {
+    series["value"][1].as_str().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+async fn write(cluster: &Running, prefix: &str) {
+    let mut client = cluster.client(&cluster.running()).expect("a client");
+    for n in 0..20 {
+        client.put(&format!("{prefix}-{n}"), "value").await.expect("written");
+        client.get(&format!("{prefix}-{n}"), ReadMode::Linearizable).await.expect("read");
+    }
+}

@@ -1,0 +1,71 @@
+//! The demo itself.
+
+use crate::support::{PATIENCE, run};
+use quorate_kv::client::{Client, Trust};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+use tokio::{io::AsyncBufReadExt, process::Command, time::Instant};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_loses_nothing_and_can_leave_its_cluster_running() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let at = dir.path().join("demo").display().to_string();
+    let ran = run(&["demo", "--keep", "--json", "--dir", &at]).await;
+    let report: Value = serde_json::from_str(&ran.well()).expect("JSON");
+    let pids = report["kept"]["pids"].as_array().expect("pids").iter().map(pid).collect::<Vec<_>>();
+    let endpoints: Vec<String> = serde_json::from_value(report["kept"]["endpoints"].clone()).expect("endpoints");
+
+    let mut client = Client::new(&endpoints, &Trust::nobody()).expect("client");
+    let outcome = client.put("after", "the demo").await;
+    pids.iter().for_each(|pid| kill_process(*pid, Signal::KILL).expect("it ran"));
+    outcome.expect("the cluster serves on");
+
+    assert!(report["acknowledged"].as_u64().expect("a count") >= 3000, "{report}");
+    assert_eq!(report["missing"], 0);
+    assert!(report["unavailable_ms"].as_u64().expect("a time") < 1000, "{report}");
+    // It never overwrites what an earlier one left.
+    assert!(run(&["demo", "--dir", &at]).await.complaint().contains("exists"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_node_outlives_a_demo_that_ends_early() {
+    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut command = Command::new(crate::support::BINARY);
+        command.arg("demo").arg("--dir").arg(dir.path().join("demo")).kill_on_drop(true);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+        let mut demo = command.spawn().expect("runs");
+        let mut lines = tokio::io::BufReader::new(demo.stdout.take().expect("piped")).lines();
+        let mut nodes = Vec::new();
+        while let Some(line) = lines.next_line().await.expect("readable") {
+            if let Some((_, rest)) = line.split_once(", process ") {
+                let number = rest.split(',').next().expect("a number");
+                nodes.push(Pid::from_raw(number.parse().expect("a number")).expect("a process"));
+            }
+            if line.contains("elected") {
+                break;
+            }
+        }
+        assert_eq!(nodes.len(), 3);
+        let id = Pid::from_raw(i32::try_from(demo.id().expect("it runs")).expect("a process")).expect("a process");
+        kill_process(id, signal).expect("it runs");
+        assert!(!demo.wait().await.expect("it ends").success());
+
+        let deadline = Instant::now() + PATIENCE;
+        while nodes.iter().any(|node| test_kill_process(*node).is_ok() && !is_zombie(*node)) {
+            assert!(Instant::now() < deadline, "after {signal:?} a node lives on");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Whether it has ended and only waits for whoever adopted it.
+fn is_zombie(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+}
+
+fn pid(value: &Value) -> Pid {
+    let number = value.as_i64().and_then(|number| i32::try_from(number).ok()).expect("a number");
+    Pid::from_raw(number).expect("a process")
+}

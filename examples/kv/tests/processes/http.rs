@@ -1,0 +1,146 @@
+//! The HTTP interface, request by request, against one node.
+
+use crate::support::{PATIENCE, cluster, raw};
+use quorate_kv::{client::ReadMode, cluster::Signal};
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_answered_with_the_documented_status_and_body() {
+    let cluster = cluster(1).await;
+    let url = cluster.endpoint(cluster.ids()[0]);
+    let ask = async |request: &str, body: &str| {
+        let answer = raw(&url, request, &format!("content-length: {}\r\n", body.len()), body.as_bytes()).await;
+        (answer.status, answer)
+    };
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+
+    let (status, answer) = ask("PUT /v1/kv/a%2Fb%20%C3%BC", "one").await;
+    assert_eq!(status, 200);
+    let index = parsed(answer.text())["index"].as_u64().expect("an index");
+    assert!(index > 0);
+
+    let (status, answer) = ask("GET /v1/kv/a%2Fb%20%C3%BC", "").await;
+    assert_eq!((status, answer.text()), (200, "one"));
+    assert!(answer.head.contains(&format!("quorate-index: {index}")), "{}", answer.head);
+    for mode in ["linearizable", "lease", "local"] {
+        assert_eq!(ask(&format!("GET /v1/kv/a%2Fb%20%C3%BC?read={mode}"), "").await.1.text(), "one");
+    }
+
+    let (status, answer) = ask("POST /v1/kv/k/cas", r#"{"expect":null,"value":"1"}"#).await;
+    assert_eq!((status, parsed(answer.text())), (200, json!({ "swapped": true, "index": index + 1 })));
+    let (status, answer) = ask("POST /v1/kv/k/cas", r#"{"expect":"0","value":"2"}"#).await;
+    assert_eq!((status, parsed(answer.text())), (200, json!({ "swapped": false, "index": index + 2 })));
+    let (_, answer) = ask("POST /v1/kv/k/cas", r#"{"expect":"1","value":"2"}"#).await;
+    assert_eq!(parsed(answer.text())["swapped"], true);
+
+    let (_, answer) = ask("DELETE /v1/kv/k", "").await;
+    assert_eq!(parsed(answer.text()), json!({ "index": index + 4, "existed": true }));
+    let (_, answer) = ask("DELETE /v1/kv/k", "").await;
+    assert_eq!(parsed(answer.text())["existed"], false);
+    let (status, answer) = ask("GET /v1/kv/k", "").await;
+    assert_eq!((status, &*answer.code()), (404, "not_found"));
+    assert!(answer.head.contains("quorate-index: "), "{}", answer.head);
+
+    let (status, answer) = ask("GET /v1/status", "").await;
+    let fields = parsed(answer.text());
+    assert_eq!(
+        (status, &fields["role"], &fields["node_id"], &fields["leader_id"]),
+        (200, &json!("leader"), &json!(1), &json!(1))
+    );
+    for number in ["term", "commit_index", "applied_index", "last_log_index", "first_log_index", "snapshot_index"] {
+        assert!(fields[number].is_u64(), "{number}: {fields}");
+    }
+    assert_eq!((&fields["voters"], &fields["learners"]), (&json!([1]), &json!([])));
+    assert_eq!(fields["state_hash"].as_str().map(str::len), Some(16));
+
+    assert_eq!(ask("GET /livez", "").await.0, 200);
+    assert_eq!(ask("GET /readyz", "").await.0, 200);
+    let (status, answer) = ask("GET /metrics", "").await;
+    assert_eq!(status, 200);
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
+    assert!(answer.text().contains("quorate_term{"), "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_are_refused_with_a_code_and_a_message() {
+    let cluster = cluster(1).await;
+    let url = cluster.endpoint(cluster.ids()[0]);
+    let long_key = format!("PUT /v1/kv/{}", "k".repeat(1025));
+    let cases = [
+        ("GET /v1/kv/k?read=stale", "", 400, "bad_request"),
+        ("GET /v1/kv/k?raed=local", "", 400, "bad_request"),
+        ("GET /v1/kv/%FF", "", 400, "bad_request"),
+        ("POST /v1/kv/k/cas", "expect", 400, "bad_request"),
+        ("POST /v1/kv/k/cas", r#"{"value":"v"}"#, 400, "bad_request"),
+        ("POST /v1/kv/k/cas", r#"{"expect":null,"value":"v","more":1}"#, 400, "bad_request"),
+        (&long_key, "v", 413, "too_large"),
+        ("GET /v1/kv/", "", 404, "not_found"),
+        ("GET /v1/members", "", 404, "not_found"),
+        ("POST /v1/snapshot", "", 404, "not_found"),
+        ("GET /", "", 404, "not_found"),
+        ("PATCH /v1/kv/k", "", 405, "method_not_allowed"),
+        ("POST /v1/status", "", 405, "method_not_allowed"),
+    ];
+    for (request, body, status, code) in cases {
+        let answer = raw(&url, request, &format!("content-length: {}\r\n", body.len()), body.as_bytes()).await;
+        assert_eq!((answer.status, &*answer.code()), (status, code), "{request}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_of_the_limit_is_taken_and_a_longer_one_is_too_large_however_it_is_sent() {
+    let cluster = cluster(1).await;
+    let url = cluster.endpoint(cluster.ids()[0]);
+    let limit = 1 << 20;
+    let value = vec![b'v'; limit + 1];
+    let length = |bytes| format!("content-length: {bytes}\r\n");
+
+    let answer = raw(&url, "PUT /v1/kv/k", &length(limit), &value[..limit]).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(raw(&url, "GET /v1/kv/k", "", b"").await.body, value[..limit]);
+
+    let answer = raw(&url, "PUT /v1/kv/k", &length(limit + 1), &value).await;
+    assert_eq!((answer.status, &*answer.code()), (413, "too_large"));
+
+    let mut chunked = format!("{:x}\r\n", value.len()).into_bytes();
+    chunked.extend(&value);
+    chunked.extend(b"\r\n0\r\n\r\n");
+    let answer = raw(&url, "PUT /v1/kv/k", "transfer-encoding: chunked\r\n", &chunked).await;
+    assert_eq!((answer.status, &*answer.code()), (413, "too_large"));
+
+    let cas = json!({ "expect": null, "value": "v".repeat(limit + 1) }).to_string();
+    let answer = raw(&url, "POST /v1/kv/x/cas", &length(cas.len()), cas.as_bytes()).await;
+    assert_eq!((answer.status, &*answer.code()), (413, "too_large"));
+    // Every byte of both values may be escaped.
+    let escaped = "\u{1}".repeat(limit);
+    let cas = json!({ "expect": null, "value": escaped }).to_string();
+    assert!(cas.len() > 6 * limit);
+    let answer = raw(&url, "POST /v1/kv/x/cas", &length(cas.len()), cas.as_bytes()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_before_the_answer_cancels_nothing() {
+    let cluster = cluster(3).await;
+    let (leader, followers) = cluster.roles().await;
+    let before = cluster.level(PATIENCE).await.expect("level")[0].last_log_index;
+
+    // Without followers awake the leader can take the write but not answer it.
+    followers.iter().for_each(|id| cluster.signal(*id, Signal::STOP).expect("paused"));
+    let url = cluster.endpoint(leader);
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("connected");
+    let request = b"PUT /v1/kv/left HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\nv";
+    stream.write_all(request).await.expect("sent");
+    let deadline = Instant::now() + PATIENCE;
+    while cluster.status(leader).await.expect("status").last_log_index == before {
+        assert!(Instant::now() < deadline, "the leader never took the write");
+    }
+    drop(stream);
+    followers.iter().for_each(|id| cluster.signal(*id, Signal::CONT).expect("awake"));
+
+    let mut client = cluster.client(&followers).expect("client");
+    while client.get("left", ReadMode::Local).await.expect("read").value.is_none() {
+        assert!(Instant::now() < deadline, "the write was cancelled");
+    }
+}

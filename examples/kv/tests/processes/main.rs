@@ -1,0 +1,10 @@
+//! The real binary, as its users meet it: processes, files, ports, signals. One test binary, for linking takes longer
+//! than most of these tests.
+
+mod commands;
+mod config;
+mod dashboards;
+mod demo;
+mod failures;
+mod http;
+mod support;

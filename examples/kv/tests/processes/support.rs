@@ -1,0 +1,145 @@
+//! Clusters and commands of the binary under test. What tests do with a cluster is [`Cluster`]'s; this only knows which
+//! binary, and where.
+
+use quorate::NodeId;
+use quorate_kv::cluster::{Cluster, Options};
+use std::{
+    ops::{Deref, DerefMut},
+    process::Stdio,
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_quorate-kv");
+
+/// How long anything may take that should take milliseconds: machines that test are busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cluster in a directory that goes when this does, with its processes.
+pub(crate) struct Running {
+    cluster: Cluster,
+    dir: TempDir,
+}
+
+/// A cluster of so many nodes, all serving, one leading.
+pub(crate) async fn cluster(nodes: u64) -> Running {
+    let dir = TempDir::new().expect("temporary directory");
+    let options = Options { nodes, ..Options::new(BINARY, dir.path()) };
+    let cluster = Cluster::start(options).await.expect("a cluster");
+    cluster.leader(PATIENCE).await.expect("a leader");
+    Running { cluster, dir }
+}
+
+/// The same, with nothing started.
+pub(crate) fn laid_out(name: &str, nodes: u64) -> Running {
+    let dir = TempDir::new().expect("temporary directory");
+    let options = Options { nodes, name: name.to_owned(), ..Options::new(BINARY, dir.path()) };
+    Running { cluster: Cluster::lay_out(options).expect("certificates"), dir }
+}
+
+impl Running {
+    /// The ids of the leader and of the others.
+    pub(crate) async fn roles(&self) -> (NodeId, Vec<NodeId>) {
+        let leader = self.leader(PATIENCE).await.expect("a leader").node_id;
+        (leader, self.ids().into_iter().filter(|id| *id != leader).collect())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+}
+
+impl Deref for Running {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Cluster {
+        &mut self.cluster
+    }
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// Runs the binary to its end.
+pub(crate) async fn run(args: &[&str]) -> Ran {
+    run_with(args, &[]).await
+}
+
+/// Runs the binary to its end, with these environment variables.
+pub(crate) async fn run_with(args: &[&str], environment: &[(&str, &str)]) -> Ran {
+    let mut command = Command::new(BINARY);
+    command.args(args).envs(environment.iter().copied()).env_remove("RUST_LOG");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE * 2, command.output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{args:?} did not end")).expect("the binary runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+impl Ran {
+    /// Its standard output, if it ended well and complained of nothing.
+    pub(crate) fn well(self) -> String {
+        assert_eq!((self.code, &*self.err), (Some(0), ""), "{}", self.out);
+        self.out
+    }
+
+    /// Its one line on standard error, if it failed as it should.
+    pub(crate) fn complaint(self) -> String {
+        assert!(self.code.is_some_and(|code| code != 0), "{self:?}");
+        assert_eq!(self.err.lines().count(), 1, "{self:?}");
+        self.err
+    }
+}
+
+/// An HTTP answer as it came.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Sends a request byte for byte, with `connection: close`, and reads to the end.
+pub(crate) async fn raw(endpoint: &str, request: &str, headers: &str, body: &[u8]) -> Answer {
+    let address = endpoint.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    let head = format!("{request} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    // A server that refuses a body need not read it.
+    let _ = stream.write_all(body).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("an HTTP answer");
+    let head = String::from_utf8(answer[..end].to_vec()).expect("text").to_lowercase();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Answer { status, head, body: answer[end + 4..].to_vec() }
+}
+
+impl Answer {
+    /// Its body as text; none of what is tested is chunked.
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    /// The code of an error.
+    pub(crate) fn code(&self) -> String {
+        let json: serde_json::Value = serde_json::from_slice(&self.body).expect("JSON");
+        assert!(json["message"].as_str().is_some_and(|message| !message.is_empty()), "{json}");
+        json["error"].as_str().expect("a code").to_owned()
+    }
+}
