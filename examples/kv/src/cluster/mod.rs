@@ -4,25 +4,20 @@
 //! QUIC on loopback, as they would across machines. Every child ends with its [`Cluster`], however that ends, also with
 //! the whole process: a child stops when its standard input closes.
 
+mod layout;
 mod ports;
 mod process;
 
+pub use layout::{Layout, Options};
+
 use crate::{
-    certs::{self, CertsError},
+    certs::CertsError,
     client::{Client, ClientError, Trust},
     http::messages::StatusAnswer,
 };
-use ports::free_ports;
 use process::Process;
 use quorate::NodeId;
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    fs, io,
-    path::{Path, PathBuf},
-    process::ExitStatus,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, process::ExitStatus, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 
 pub use rustix::process::Signal;
@@ -34,41 +29,11 @@ const ASK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a status request may take: a stopped process accepts connections and never answers.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
 
-/// What cluster to run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The `quorate-kv` binary.
-    pub binary: PathBuf,
-    /// Where everything goes; made if it is missing.
-    pub dir: PathBuf,
-    /// Its name.
-    pub name: String,
-    /// How many nodes, with ids from 1.
-    pub nodes: u64,
-    /// Further configuration for every node, TOML that begins with a section: `[timing]`, `[snapshot]` or `[limits]`.
-    pub sections: String,
-}
-
 /// Nodes, running or not.
 #[derive(Debug)]
 pub struct Cluster {
-    options: Options,
-    nodes: BTreeMap<NodeId, Member>,
-}
-
-#[derive(Debug)]
-struct Member {
-    raft: String,
-    http: String,
-    process: Option<Process>,
-}
-
-impl Options {
-    /// A cluster called "demo" of three nodes with the default configuration.
-    pub fn new(binary: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
-        let (binary, dir) = (binary.into(), dir.into());
-        Self { binary, dir, name: "demo".to_owned(), nodes: 3, sections: String::new() }
-    }
+    layout: Layout,
+    processes: BTreeMap<NodeId, Process>,
 }
 
 impl Cluster {
@@ -83,8 +48,7 @@ impl Cluster {
             match cluster.start_all().await {
                 Err(ClusterError::DidNotStart { cause, .. }) if attempt < START_TRIES && is_taken_port(&cause) => {
                     cluster.kill_all().await;
-                    cluster.forget()?;
-                    cluster.write_configurations()?;
+                    cluster.layout.choose_ports()?;
                 }
                 result => {
                     result?;
@@ -100,16 +64,7 @@ impl Cluster {
     /// # Errors
     /// If files are in the way.
     pub fn lay_out(options: Options) -> Result<Self, ClusterError> {
-        let mut cluster = Self { options, nodes: BTreeMap::new() };
-        let hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        certs::make(&certs::Args {
-            dir: cluster.options.dir.join("certs"),
-            cluster: cluster.options.name.clone(),
-            nodes: (1..=cluster.options.nodes).map(|id| (NodeId(id), hosts.clone())).collect(),
-            clients: Vec::new(),
-        })?;
-        cluster.write_configurations()?;
-        Ok(cluster)
+        Ok(Self { layout: Layout::make(options)?, processes: BTreeMap::new() })
     }
 
     /// Starts every node that does not run, all at once, and returns when they serve.
@@ -126,20 +81,21 @@ impl Cluster {
     /// # Errors
     /// If it does not start, with what it said.
     pub async fn start_node(&mut self, id: NodeId) -> Result<(), ClusterError> {
-        if self.member(id)?.process.is_some() {
-            return Ok(());
-        }
-        self.start_these(&[id]).await
+        let ids: &[NodeId] = if self.processes.contains_key(&id) { &[] } else { &[id] };
+        self.start_these(ids).await
     }
 
     async fn start_these(&mut self, ids: &[NodeId]) -> Result<(), ClusterError> {
         let mut starting = JoinSet::new();
         for id in ids.iter().copied() {
-            let (binary, config, log) = (self.options.binary.clone(), self.config_file(id), self.log_file(id));
-            starting.spawn(async move { (id, Process::start(&binary, &config, &log).await) });
+            let layout = self.layout.clone();
+            starting.spawn(async move {
+                let started = Process::start(layout.binary(), &layout.config_file(id), &layout.log_file(id)).await;
+                (id, started.map_err(|cause| ClusterError::DidNotStart { id, cause }))
+            });
         }
         for (id, started) in starting.join_all().await {
-            self.member(id)?.process = Some(started.map_err(|cause| ClusterError::DidNotStart { id, cause })?);
+            self.processes.insert(id, started?);
         }
         Ok(())
     }
@@ -149,17 +105,15 @@ impl Cluster {
     /// # Errors
     /// If it does not run.
     pub async fn kill(&mut self, id: NodeId) -> Result<(), ClusterError> {
-        let mut process = self.member(id)?.process.take().ok_or(ClusterError::NotRunning { id })?;
+        let mut process = self.processes.remove(&id).ok_or(ClusterError::NotRunning { id })?;
         Ok(process.kill().await?)
     }
 
     /// Ends every node that runs, with SIGKILL.
     pub async fn kill_all(&mut self) {
-        for member in self.nodes.values_mut() {
-            if let Some(mut process) = member.process.take() {
-                // One that is gone already is what was asked for.
-                let _ = process.kill().await;
-            }
+        for mut process in std::mem::take(&mut self.processes).into_values() {
+            // One that is gone already is what was asked for.
+            let _ = process.kill().await;
         }
     }
 
@@ -185,11 +139,10 @@ impl Cluster {
     /// # Errors
     /// If it does not run, or does not end `within` this time.
     pub async fn ended(&mut self, id: NodeId, within: Duration) -> Result<ExitStatus, ClusterError> {
-        let member = self.member(id)?;
-        let process = member.process.as_mut().ok_or(ClusterError::NotRunning { id })?;
+        let process = self.processes.get_mut(&id).ok_or(ClusterError::NotRunning { id })?;
         let late = |_| ClusterError::Late { within, what: format!("the end of node {id}") };
         let status = tokio::time::timeout(within, process.ended()).await.map_err(late)??;
-        member.process = None;
+        self.processes.remove(&id);
         Ok(status)
     }
 
@@ -199,7 +152,7 @@ impl Cluster {
     /// If one has ended already.
     pub async fn release(self) -> Result<Vec<u32>, ClusterError> {
         let mut pids = Vec::new();
-        for process in self.nodes.into_values().filter_map(|member| member.process) {
+        for process in self.processes.into_values() {
             pids.extend(process.release().await?);
         }
         Ok(pids)
@@ -208,13 +161,13 @@ impl Cluster {
     /// Every node.
     #[must_use]
     pub fn ids(&self) -> Vec<NodeId> {
-        self.nodes.keys().copied().collect()
+        self.layout.ids()
     }
 
     /// Every node that was started and not ended by this.
     #[must_use]
     pub fn running(&self) -> Vec<NodeId> {
-        self.nodes.iter().filter(|(_, member)| member.process.is_some()).map(|(id, _)| *id).collect()
+        self.processes.keys().copied().collect()
     }
 
     /// A node's process id.
@@ -228,7 +181,7 @@ impl Cluster {
     /// Where a node serves clients; the same after a restart. Empty for a node that is not of this cluster.
     #[must_use]
     pub fn endpoint(&self, id: NodeId) -> String {
-        self.nodes.get(&id).map(|member| format!("http://{}", member.http)).unwrap_or_default()
+        self.layout.endpoint(id)
     }
 
     /// A client of these nodes, in this order.
@@ -304,79 +257,14 @@ impl Cluster {
         }
     }
 
-    /// A node's configuration.
+    /// Where each node's files are.
     #[must_use]
-    pub fn config_file(&self, id: NodeId) -> PathBuf {
-        self.options.dir.join(format!("node-{id}.toml"))
-    }
-
-    /// A node's data directory.
-    #[must_use]
-    pub fn data_dir(&self, id: NodeId) -> PathBuf {
-        self.options.dir.join("data").join(id.to_string())
-    }
-
-    /// What a node says on standard error, of all its runs.
-    #[must_use]
-    pub fn log_file(&self, id: NodeId) -> PathBuf {
-        self.options.dir.join(format!("node-{id}.log"))
-    }
-
-    /// Where everything is.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.options.dir
-    }
-
-    fn write_configurations(&mut self) -> Result<(), ClusterError> {
-        let count = usize::try_from(self.options.nodes).unwrap_or(usize::MAX);
-        let ports = free_ports(count.saturating_mul(2))?;
-        self.nodes = (1..=self.options.nodes)
-            .zip(ports.chunks_exact(2))
-            .map(|(id, ports)| {
-                let [raft, http] = [ports[0], ports[1]].map(|port| format!("127.0.0.1:{port}"));
-                (NodeId(id), Member { raft, http, process: None })
-            })
-            .collect();
-        for id in self.ids() {
-            fs::write(self.config_file(id), self.configuration(id))?;
-        }
-        Ok(())
-    }
-
-    fn configuration(&self, id: NodeId) -> String {
-        let certs = self.options.dir.join("certs");
-        let Member { raft, http, .. } = &self.nodes[&id];
-        let quoted = |path: PathBuf| toml::Value::String(path.display().to_string()).to_string();
-        let mut text = format!(
-            "node_id = {id}\ncluster = {:?}\ndata_dir = {}\nraft = {raft:?}\nhttp = {http:?}\n\n\
-             [tls]\nca = {}\ncert = {}\nkey = {}\n",
-            self.options.name,
-            quoted(self.data_dir(id)),
-            quoted(certs.join("ca.pem")),
-            quoted(certs.join(format!("node-{id}.pem"))),
-            quoted(certs.join(format!("node-{id}.key"))),
-        );
-        for (id, peer) in &self.nodes {
-            let _ = write!(text, "\n[[peers]]\nid = {id}\naddr = {:?}\n", peer.raft);
-        }
-        text + "\n" + &self.options.sections
-    }
-
-    /// Removes what a start that failed left: addresses may be in it.
-    fn forget(&self) -> Result<(), ClusterError> {
-        match fs::remove_dir_all(self.options.dir.join("data")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-
-    fn member(&mut self, id: NodeId) -> Result<&mut Member, ClusterError> {
-        self.nodes.get_mut(&id).ok_or(ClusterError::NotRunning { id })
+    pub fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     fn process(&self, id: NodeId) -> Result<&Process, ClusterError> {
-        self.nodes.get(&id).and_then(|member| member.process.as_ref()).ok_or(ClusterError::NotRunning { id })
+        self.processes.get(&id).ok_or(ClusterError::NotRunning { id })
     }
 }
 

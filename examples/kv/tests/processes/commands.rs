@@ -103,9 +103,9 @@ async fn https_serves_those_who_trust_the_authority_and_no_others() {
     let id = cluster.ids()[0];
     let (cert, key, ca) =
         (cluster.path("certs/node-1.pem"), cluster.path("certs/node-1.key"), cluster.path("certs/ca.pem"));
-    let mut text = fs::read_to_string(cluster.config_file(id)).expect("readable");
+    let mut text = fs::read_to_string(cluster.layout().config_file(id)).expect("readable");
     text.push_str(&format!("[http_tls]\ncert = {cert:?}\nkey = {key:?}\n"));
-    fs::write(cluster.config_file(id), text).expect("written");
+    fs::write(cluster.layout().config_file(id), text).expect("written");
     let mut cluster = cluster;
     cluster.start_all().await.expect("started");
     let https = cluster.endpoint(id).replace("http://", "https://");

@@ -13,7 +13,7 @@ const ONE: NodeId = NodeId(1);
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bad_configuration_is_refused_in_one_line_with_its_remedy() {
     let cluster = laid_out("demo", 3);
-    let good = fs::read_to_string(cluster.config_file(ONE)).expect("readable");
+    let good = fs::read_to_string(cluster.layout().config_file(ONE)).expect("readable");
     let [key, other_key] = ["certs/node-1.key", "certs/node-2.key"].map(|name| cluster.path(name));
     let [cert, other_cert] = ["certs/node-1.pem", "certs/node-2.pem"].map(|name| cluster.path(name));
     let [garbage, open, directory] = ["garbage", "open.key", "directory"].map(|name| cluster.path(name));
@@ -59,26 +59,26 @@ async fn every_bad_configuration_is_refused_in_one_line_with_its_remedy() {
     ];
     for (from, to, names, remedy) in cases {
         assert!(good.contains(from), "the configuration has no {from}");
-        fs::write(cluster.config_file(ONE), good.replacen(from, to, 1)).expect("written");
+        fs::write(cluster.layout().config_file(ONE), good.replacen(from, to, 1)).expect("written");
         let line = serve(&cluster, ONE, &[]).await;
         assert!(line.contains(names) && line.contains(remedy), "{names} / {remedy}: {line}");
     }
     // Certificate and key of another node: a pair, but not this node's.
     let text = good.replacen(&cert, &other_cert, 1).replacen(&key, &other_key, 1);
-    fs::write(cluster.config_file(ONE), text).expect("written");
+    fs::write(cluster.layout().config_file(ONE), text).expect("written");
     let line = serve(&cluster, ONE, &[]).await;
     assert!(line.contains("node-2.pem") && line.contains("give its own"), "{line}");
 
     let line = run(&["serve", "--config", "/nowhere/node.toml"]).await.complaint();
     assert!(line.contains("/nowhere/node.toml: can't be read") && line.contains("--config"), "{line}");
-    assert!(!cluster.data_dir(ONE).exists(), "no bad configuration may touch the data directory");
+    assert!(!cluster.layout().data_dir(ONE).exists(), "no bad configuration may touch the data directory");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_of_somebody_else_is_refused() {
     let mut cluster = laid_out("demo", 1);
     cluster.start_all().await.expect("started");
-    let data = cluster.data_dir(ONE).display().to_string();
+    let data = cluster.layout().data_dir(ONE).display().to_string();
 
     // In use: by the running node, under its own configuration but for the ports.
     let line = serve(&cluster, ONE, &["--raft", "127.0.0.1:0", "--http", "127.0.0.1:0"]).await;
@@ -97,11 +97,11 @@ async fn a_data_directory_of_somebody_else_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_says_that_a_good_configuration_is_valid_and_starts_nothing() {
     let cluster = laid_out("demo", 3);
-    let config = cluster.config_file(ONE).display().to_string();
+    let config = cluster.layout().config_file(ONE).display().to_string();
     let said = run(&["serve", "--config", &config, "--check"]).await.well();
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.contains("valid"), "{said}");
-    assert!(!cluster.data_dir(ONE).exists());
+    assert!(!cluster.layout().data_dir(ONE).exists());
 
     let args = ["serve", "--config", &config, "--check"];
     let line = run_with(&args, &[("QUORATE_NODE_ID", "7")]).await.complaint();
@@ -112,7 +112,7 @@ async fn check_says_that_a_good_configuration_is_valid_and_starts_nothing() {
 
 /// Starts a node that must refuse to, and returns its complaint.
 async fn serve(cluster: &Running, id: NodeId, more: &[&str]) -> String {
-    let config = cluster.config_file(id).display().to_string();
+    let config = cluster.layout().config_file(id).display().to_string();
     run(&[&["serve", "--config", &config], more].concat()).await.complaint()
 }
 

@@ -1,0 +1,145 @@
+//! A cluster's directory: certificates, configurations, and where data and logs go.
+
+use super::{ClusterError, ports::free_ports};
+use crate::certs;
+use quorate::NodeId;
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// What cluster to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The `quorate-kv` binary.
+    pub binary: PathBuf,
+    /// Where everything goes; made if it is missing.
+    pub dir: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// How many nodes, with ids from 1.
+    pub nodes: u64,
+    /// Further configuration for every node, TOML that begins with a section: `[timing]`, `[snapshot]` or `[limits]`.
+    pub sections: String,
+}
+
+impl Options {
+    /// A cluster called "demo" of three nodes with the default configuration.
+    pub fn new(binary: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
+        let (binary, dir) = (binary.into(), dir.into());
+        Self { binary, dir, name: "demo".to_owned(), nodes: 3, sections: String::new() }
+    }
+}
+
+/// Where everything of a cluster is.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    options: Options,
+    nodes: BTreeMap<NodeId, Addresses>,
+}
+
+#[derive(Clone, Debug)]
+struct Addresses {
+    raft: String,
+    http: String,
+}
+
+impl Layout {
+    /// Makes certificates and configurations.
+    pub(super) fn make(options: Options) -> Result<Self, ClusterError> {
+        let hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        certs::make(&certs::Args {
+            dir: options.dir.join("certs"),
+            cluster: options.name.clone(),
+            nodes: (1..=options.nodes).map(|id| (NodeId(id), hosts.clone())).collect(),
+            clients: Vec::new(),
+        })?;
+        let mut layout = Self { options, nodes: BTreeMap::new() };
+        layout.choose_ports()?;
+        Ok(layout)
+    }
+
+    /// Writes configurations with new ports, and forgets all data: addresses may be in it.
+    pub(super) fn choose_ports(&mut self) -> Result<(), ClusterError> {
+        match fs::remove_dir_all(self.options.dir.join("data")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let count = usize::try_from(self.options.nodes).unwrap_or(usize::MAX);
+        let ports = free_ports(count.saturating_mul(2))?;
+        let addresses = ports.chunks_exact(2).map(|ports| {
+            let [raft, http] = [ports[0], ports[1]].map(|port| format!("127.0.0.1:{port}"));
+            Addresses { raft, http }
+        });
+        self.nodes = (1..=self.options.nodes).map(NodeId).zip(addresses).collect();
+        for (id, addresses) in &self.nodes {
+            fs::write(self.config_file(*id), self.configuration(*id, addresses))?;
+        }
+        Ok(())
+    }
+
+    /// The binary that runs the nodes.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.options.binary
+    }
+
+    /// The directory that everything is in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.options.dir
+    }
+
+    /// Every node.
+    #[must_use]
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// Where a node serves clients. Empty for a node that is not of this cluster.
+    #[must_use]
+    pub fn endpoint(&self, id: NodeId) -> String {
+        self.nodes.get(&id).map(|node| format!("http://{}", node.http)).unwrap_or_default()
+    }
+
+    /// A node's configuration.
+    #[must_use]
+    pub fn config_file(&self, id: NodeId) -> PathBuf {
+        self.options.dir.join(format!("node-{id}.toml"))
+    }
+
+    /// A node's data directory.
+    #[must_use]
+    pub fn data_dir(&self, id: NodeId) -> PathBuf {
+        self.options.dir.join("data").join(id.to_string())
+    }
+
+    /// What a node says on standard error, of all its runs.
+    #[must_use]
+    pub fn log_file(&self, id: NodeId) -> PathBuf {
+        self.options.dir.join(format!("node-{id}.log"))
+    }
+
+    fn configuration(&self, id: NodeId, own: &Addresses) -> String {
+        let certs = self.options.dir.join("certs");
+        let quoted = |path: PathBuf| toml::Value::String(path.display().to_string()).to_string();
+        let mut text = format!(
+            "node_id = {id}\ncluster = {:?}\ndata_dir = {}\nraft = {:?}\nhttp = {:?}\n\n\
+             [tls]\nca = {}\ncert = {}\nkey = {}\n",
+            self.options.name,
+            quoted(self.data_dir(id)),
+            own.raft,
+            own.http,
+            quoted(certs.join("ca.pem")),
+            quoted(certs.join(format!("node-{id}.pem"))),
+            quoted(certs.join(format!("node-{id}.key"))),
+        );
+        for (id, peer) in &self.nodes {
+            // Writing to a string can't fail.
+            let _ = write!(text, "\n[[peers]]\nid = {id}\naddr = {:?}\n", peer.raft);
+        }
+        text + "\n" + &self.options.sections
+    }
+}
