@@ -95,8 +95,7 @@ async fn perform_in(dir: PathBuf, nodes: u64, keep: bool, story: &Story) -> Resu
         format_args!("{} writers to all nodes, {} writes acknowledged", writers.len(), ledger.acknowledged()),
     )?;
 
-    let unavailable = kill_leader(&mut cluster, &ledger, story).await?;
-    let killed = *cluster.ids().iter().find(|id| !cluster.running().contains(id)).unwrap_or(&leader.node_id);
+    let (killed, unavailable) = kill_leader(&mut cluster, &ledger, story).await?;
     more_writes(&ledger).await?;
     story.tell("writing", format_args!("on {} nodes, {} writes acknowledged", nodes - 1, ledger.acknowledged()))?;
 
@@ -124,13 +123,13 @@ async fn more_writes(ledger: &Ledger) -> Result<(), DemoError> {
     tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.map_err(|_| DemoError::Starved)
 }
 
-/// Kills the leader and measures how long no write succeeds.
-async fn kill_leader(cluster: &mut Cluster, ledger: &Ledger, story: &Story) -> Result<Duration, DemoError> {
+/// Kills the leader, and measures how long no write succeeds.
+async fn kill_leader(cluster: &mut Cluster, ledger: &Ledger, story: &Story) -> Result<(NodeId, Duration), DemoError> {
     let leader = cluster.leader(PATIENCE).await?;
     let since = Instant::now();
     cluster.kill(leader.node_id).await?;
-    let first = first_write(cluster, &cluster.running(), ledger, since, PATIENCE).await?;
     story.tell("killed", format_args!("node {}, the leader, with SIGKILL", leader.node_id))?;
+    let first = first_write(cluster, &cluster.running(), ledger, since, PATIENCE).await?;
     let unavailable = first.ok_or(DemoError::NeverAgain)?;
     let next = cluster.leader(PATIENCE).await?;
     let ms = unavailable.as_millis();
@@ -141,7 +140,7 @@ async fn kill_leader(cluster: &mut Cluster, ledger: &Ledger, story: &Story) -> R
     if unavailable >= UNAVAILABLE_MAX {
         return Err(DemoError::Slow(unavailable));
     }
-    Ok(unavailable)
+    Ok((leader.node_id, unavailable))
 }
 
 /// Waits until all nodes have applied the same log, and compares what they have with what the writers were told.
