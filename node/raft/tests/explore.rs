@@ -18,7 +18,7 @@
 //! - Where a bound says `pre_vote: false`, every pre-vote is won at once. A pre-vote changes nothing at its voters and
 //!   promises nothing, so all it decides is whether the campaign goes on, and here it always may.
 //!
-//! `cargo test --release --test explore -- --ignored --nocapture` explores larger bounds; it takes some minutes.
+//! `cargo test -p quorate-raft --test explore -- --ignored --nocapture` explores larger bounds; it takes some minutes.
 
 mod support;
 
@@ -43,9 +43,9 @@ fn no_interleaving_of_elections_with_pre_vote_breaks_a_promise() {
 }
 
 #[test]
-fn no_interleaving_of_elections_and_a_crash_breaks_a_promise() {
-    let bounds = Bounds { terms: 2, timeouts: [1, 1, 0], crashes: 1, ..Bounds::default() };
-    explore("elections with a crash", cluster(), bounds);
+fn no_interleaving_of_elections_a_crash_and_a_duplicate_breaks_a_promise() {
+    let bounds = Bounds { terms: 2, timeouts: [1, 1, 0], crashes: 1, repeats: 1, ..Bounds::default() };
+    explore("elections with a crash and a duplicate", cluster(), bounds);
 }
 
 #[test]
@@ -55,57 +55,44 @@ fn no_interleaving_of_replication_and_a_crash_breaks_a_promise() {
 }
 
 #[test]
-fn no_interleaving_of_replication_and_a_change_of_leader_breaks_a_promise() {
-    let bounds = Bounds { replicates: true, terms: 2, log: 3, timeouts: [0, 1, 0], proposals: 1, ..Bounds::default() };
-    explore("replication and a change of leader", led_by_1(), bounds);
+fn no_interleaving_of_replication_a_change_of_leader_and_a_crash_breaks_a_promise() {
+    explore("replication, a change of leader and a crash", led_by_1(), Bounds { crashes: 1, ..change_of_leader() });
 }
 
 #[test]
 fn no_interleaving_of_reads_and_a_change_of_leader_serves_a_stale_read() {
-    let bounds = Bounds { replicates: true, terms: 2, log: 3, timeouts: [0, 1, 0], reads: 2, ..Bounds::default() };
+    let bounds = Bounds { proposals: 0, reads: 2, ..change_of_leader() };
     explore("reads and a change of leader", led_by_1(), bounds);
 }
 
 #[test]
-fn x1() {
+#[ignore = "larger bounds: minutes"]
+fn larger_elections() {
     let bounds = Bounds { terms: 2, timeouts: [1, 1, 1], crashes: 1, ..Bounds::default() };
-    explore("x1 elections 3 with a crash", cluster(), bounds);
+    explore("elections of three candidates with a crash", cluster(), bounds);
+    let bounds = Bounds { pre_vote: true, timeouts: [1, 1, 0], crashes: 1, ..Bounds::default() };
+    explore("elections with pre-vote and a crash", cluster(), bounds);
 }
+
 #[test]
-fn x2() {
-    let bounds = Bounds { pre_vote: true, terms: 1, timeouts: [1, 1, 0], crashes: 1, ..Bounds::default() };
-    explore("x2 elections with pre-vote and crash", cluster(), bounds);
+#[ignore = "larger bounds: minutes"]
+fn larger_replication() {
+    explore("two entries and a change of leader", led_by_1(), Bounds { proposals: 2, log: 4, ..change_of_leader() });
+    explore("a duplicate and a change of leader", led_by_1(), Bounds { repeats: 1, ..change_of_leader() });
+    explore("a retry and a change of leader", led_by_1(), Bounds { heartbeats: 1, ..change_of_leader() });
 }
+
 #[test]
-fn x3() {
-    let bounds = Bounds {
-        replicates: true,
-        terms: 2,
-        log: 3,
-        timeouts: [0, 1, 0],
-        crashes: 1,
-        proposals: 1,
-        ..Bounds::default()
-    };
-    explore("x3 replication and a change of leader and crash", led_by_1(), bounds);
+#[ignore = "larger bounds: minutes"]
+fn larger_reads() {
+    let bounds = Bounds { proposals: 0, reads: 1, heartbeats: 1, ..change_of_leader() };
+    explore("a read, a heartbeat and a change of leader", led_by_1(), bounds);
+    explore("a read, an entry and a change of leader", led_by_1(), Bounds { reads: 1, ..change_of_leader() });
 }
-#[test]
-fn x4() {
-    let bounds = Bounds {
-        replicates: true,
-        terms: 3,
-        log: 2,
-        timeouts: [1, 1, 0],
-        reads: 1,
-        heartbeats: 1,
-        ..Bounds::default()
-    };
-    explore("x4 reads and two change of leader", led_by_1(), bounds);
-}
-#[test]
-fn x5() {
-    let bounds = Bounds { terms: 2, timeouts: [1, 1, 0], crashes: 1, repeats: 1, ..Bounds::default() };
-    explore("x5 elections crash repeat", led_by_1(), bounds);
+
+/// Node 2 may depose node 1.
+fn change_of_leader() -> Bounds {
+    Bounds { replicates: true, terms: 2, log: 3, timeouts: [0, 1, 0], proposals: 1, ..Bounds::default() }
 }
 
 /// How much may happen.

@@ -2,9 +2,9 @@
 
 use super::disk::Disk;
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, Effect, EntryId, HardState, Heartbeat,
+    Append, AppendOutcome, AppendReply, Ballot, Batch, BatchBuilder, Body, Effect, EntryId, HardState, Heartbeat,
     HeartbeatReply, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, Replica, RequestVote, Settings,
-    Term, Vote,
+    Term, Violation, Vote,
 };
 use std::time::Duration;
 
@@ -130,4 +130,65 @@ pub fn terms(replica: &Replica) -> Vec<u64> {
     let log = replica.log();
     let indexes = log.first().0..=log.last().index.0;
     indexes.map(|index| log.term_of(Index(index)).expect("inside the log").0).collect()
+}
+
+/// `replica` times out and wins its pre-vote; its vote for itself is durable. Gives the ballot of its campaign.
+pub fn stand(replica: &mut Replica, now: Moment) -> Ballot {
+    let mut out = Vec::new();
+    replica.election_timeout(now, replica.term(), &mut out);
+    let pre_vote = opened(&out).expect("a pre-vote");
+    replica.election_won(now, pre_vote.term, pre_vote.campaign, &mut out);
+    let campaign = opened(&out).expect("a campaign");
+    let written = persists(&out).last().expect("a vote for itself").sequence;
+    replica.persisted(written, &mut Vec::new());
+    campaign
+}
+
+/// `replica` campaigns and wins. Gives what it does then.
+pub fn lead(replica: &mut Replica, now: Moment) -> Vec<Effect> {
+    let campaign = stand(replica, now);
+    let mut out = Vec::new();
+    replica.election_won(now, campaign.term, campaign.campaign, &mut out);
+    out
+}
+
+/// The ballot that was opened last.
+pub fn opened(effects: &[Effect]) -> Option<Ballot> {
+    let mut opened = None;
+    for effect in effects {
+        if let Effect::OpenBallot(ballot) = effect {
+            opened = Some(ballot.clone());
+        }
+    }
+    opened
+}
+
+/// Everything that `effects` asks to be made durable is.
+pub fn persist_all(replica: &mut Replica, effects: &[Effect]) -> Vec<Effect> {
+    let mut out = Vec::new();
+    if let Some(last) = persists(effects).last() {
+        replica.persisted(last.sequence, &mut out);
+    }
+    out
+}
+
+/// The answer to an append, and whether it waits for the disk.
+pub fn append_reply(effects: &[Effect]) -> Option<AppendOutcome> {
+    sent(effects).into_iter().chain(promised(effects)).find_map(|outgoing| match &outgoing.message.body {
+        Body::AppendReply(reply) => Some(reply.outcome),
+        _ => None,
+    })
+}
+
+/// The answer to a request for a vote, and the term that it carries.
+pub fn vote_reply(effects: &[Effect]) -> Option<(Term, bool)> {
+    sent(effects).into_iter().chain(promised(effects)).find_map(|outgoing| match &outgoing.message.body {
+        Body::Vote(vote) => Some((outgoing.message.term, vote.granted)),
+        _ => None,
+    })
+}
+
+/// Why the node stops, if it does.
+pub fn halted(effects: &[Effect]) -> Option<Violation> {
+    effects.iter().find_map(|effect| if let Effect::Halt(violation) = effect { Some(*violation) } else { None })
 }
