@@ -5,7 +5,7 @@
 
 use super::{
     consensus::Consensus,
-    messages::{Arm, ElectionTimeout, LeaderHeard},
+    messages::{Arm, ElectionTimeout, LeaderHeard, Stop},
 };
 use crate::fate::Sentinel;
 use actix::prelude::*;
@@ -79,5 +79,14 @@ impl Handler<LeaderHeard> for ElectionTimer {
 
     fn handle(&mut self, LeaderHeard { term }: LeaderHeard, ctx: &mut Self::Context) {
         self.arm(term, ctx);
+    }
+}
+
+/// The node has ended. Losing every address would not end this actor before its timer went off.
+impl Handler<Stop> for ElectionTimer {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }

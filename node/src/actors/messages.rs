@@ -226,7 +226,8 @@ pub(crate) struct Answer {
     pub(crate) outcome: Outcome,
 }
 
-/// The node → `Consensus`, `Applier`: the node has ended; so do you.
+/// The node → `Consensus`, `Applier`, and `Consensus` → `ElectionTimer`: the node has ended; so do you. `Consensus` →
+/// `Replicator`: the leadership has.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Stop;

@@ -5,7 +5,9 @@
 
 use super::{
     consensus::{Clock, Consensus},
-    messages::{Acknowledged, CommitAdvanced, Fetch, Fetched, HeartbeatNow, LinkChanged, Matched, Rejected, Replicate},
+    messages::{
+        Acknowledged, CommitAdvanced, Fetch, Fetched, HeartbeatNow, LinkChanged, Matched, Rejected, Replicate, Stop,
+    },
 };
 use crate::fate::{Fate, Sentinel};
 use actix::prelude::*;
@@ -130,7 +132,10 @@ impl Actor for Replicator {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.heartbeat();
-        ctx.run_interval(self.heartbeat_interval, |this, _| {
+        ctx.run_interval(self.heartbeat_interval, |this, ctx| {
+            if !this.consensus.connected() {
+                return ctx.stop(); // it died without a word
+            }
             this.heartbeat_if_due();
             this.pump();
         });
@@ -216,5 +221,15 @@ impl Handler<LinkChanged> for Replicator {
     fn handle(&mut self, _: LinkChanged, _: &mut Self::Context) {
         self.progress.link_changed(self.clock.now());
         self.pump();
+    }
+}
+
+/// Leadership is over. Losing every address would not end this actor: actix lets one live for as long as it has a timer,
+/// and a replicator that outlived its leadership would go on sending heartbeats of it.
+impl Handler<Stop> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }

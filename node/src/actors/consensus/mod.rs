@@ -195,7 +195,7 @@ impl Consensus {
             }
             Effect::StartReplicators { term, log_last } => self.start_replicators(term, log_last, ctx),
             Effect::StopReplicators => {
-                self.replicators.clear();
+                self.stop_replicators();
                 self.stages = Stages::default();
             }
             Effect::Replicate { previous, batch } => {
@@ -294,6 +294,12 @@ impl Consensus {
                 fate: self.fate.clone(),
             });
             self.replicators.insert(peer, replicator.start());
+        }
+    }
+
+    fn stop_replicators(&mut self) {
+        for replicator in std::mem::take(&mut self.replicators).into_values() {
+            replicator.do_send(Stop);
         }
     }
 
@@ -612,6 +618,11 @@ impl Actor for Consensus {
         if let Some(requests) = self.requests.take() {
             Self::add_stream(requests, ctx);
         }
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.stop_replicators();
+        self.timer.do_send(Stop);
     }
 }
 

@@ -1,0 +1,156 @@
+//! Overload is an answer, never a growing queue, and never an election.
+
+mod support;
+
+use futures_util::future::join_all;
+use quorate::{Consistency, Limits, NodeId, ProposeError, ReadError, Role};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use support::{Cluster, Ledger, Plan, run, simulate, soon};
+
+#[test]
+fn more_proposals_than_allowed_are_refused_at_once() {
+    simulate(async {
+        let limits = Limits { max_in_flight_proposals: 3, ..Limits::default() };
+        let mut cluster = Cluster::vacant(Plan { limits, ..Plan::default() });
+        // Alone, it has no leader: whoever is let in waits.
+        cluster.start(NodeId(1)).await;
+        let node = cluster.node(NodeId(1)).clone();
+        let mut waiting: Vec<_> = (0..3).map(|nth| Box::pin(node.propose(format!("{nth}")))).collect();
+        for proposal in &mut waiting {
+            assert!(support::poll_once(proposal).await.is_pending());
+        }
+        let began = tokio::time::Instant::now();
+        for _ in 0..1000 {
+            assert!(matches!(node.propose("one more").await, Err(ProposeError::Overloaded { .. })));
+            let read = node.read(Consistency::Local, |_| ()).await;
+            assert!(matches!(read, Err(ReadError::Overloaded { .. })));
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO, "it was an answer, not a wait");
+        for outcome in join_all(waiting).await {
+            assert_eq!(outcome, Err(ProposeError::NoLeader));
+        }
+        assert!(node.read(Consistency::Local, |_| ()).await.is_ok(), "places are given back");
+    });
+}
+
+#[test]
+fn a_caller_that_leaves_keeps_its_place_until_its_command_has_an_outcome() {
+    simulate(async {
+        let limits = Limits { max_in_flight_proposals: 1, ..Limits::default() };
+        let mut cluster = Cluster::vacant(Plan { limits, ..Plan::default() });
+        cluster.start(NodeId(1)).await;
+        let node = cluster.node(NodeId(1)).clone();
+        let mut left = Box::pin(node.propose("left"));
+        assert!(support::poll_once(&mut left).await.is_pending());
+        drop(left);
+        assert!(matches!(node.propose("next").await, Err(ProposeError::Overloaded { .. })));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(node.propose("next").await, Err(ProposeError::NoLeader), "the place was given back");
+    });
+}
+
+#[test]
+fn a_leader_bounds_what_others_forward() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan::default());
+        for id in cluster.members() {
+            // Callers find room at every node, and more of it than forwarded commands do at any.
+            let max_in_flight_proposals = if id == NodeId(3) { 64 } else { 4 };
+            let limits = Limits { max_in_flight_proposals, ..Limits::default() };
+            cluster.start_as(id, support::Journal::default(), |builder| builder.limits(limits)).await;
+        }
+        // The roomy one must not lead.
+        while cluster.leader().await == NodeId(3) {
+            cluster.faults.isolate(NodeId(3));
+            cluster.leader_among(&[NodeId(1), NodeId(2)]).await;
+            cluster.faults.heal();
+        }
+        let (node, ledger) = (cluster.node(NodeId(3)).clone(), Ledger::default());
+        let outcomes = join_all((0..64).map(|nth| ledger.propose(&node, format!("{nth}")))).await;
+        let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(ProposeError::Overloaded { .. })));
+        assert_eq!(refused.count(), 60);
+        assert_eq!(ledger.acknowledged(), 4);
+        for nth in 0..200 {
+            ledger.propose(&node, format!("again {nth}")).await.expect("places are given back");
+        }
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn a_command_that_is_too_large_is_refused() {
+    simulate(async {
+        let limits = Limits { max_command_bytes: 1000, ..Limits::default() };
+        let (cluster, ledger) = (Cluster::start_all(Plan { limits, ..Plan::default() }).await, Ledger::default());
+        for id in cluster.ids() {
+            let large = format!("{id}").repeat(1001);
+            let refused = Err(ProposeError::TooLarge { bytes: 1001, max: 1000 });
+            assert_eq!(ledger.propose(cluster.node(id), large).await, refused);
+            let allowed = format!("{id}").repeat(1000);
+            ledger.propose(cluster.node(id), allowed).await.expect("an acknowledgement");
+        }
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn commands_of_any_size_up_to_the_limit_get_through() {
+    simulate(async {
+        let (cluster, ledger) = (Cluster::of_three(2).await, Ledger::default());
+        let largest = Limits::default().max_command_bytes;
+        let sizes = [1, largest - 1, largest, 2, largest / 2, 3, largest];
+        for id in cluster.ids() {
+            let node = cluster.node(id);
+            let commands = sizes.iter().enumerate().map(|(nth, size)| format!("{id}{nth:02}").repeat(size.div_ceil(3)));
+            let proposals = commands.zip(sizes).map(|(command, size)| ledger.propose(node, command[..size].to_owned()));
+            // The shortest ones are the same from every node; that they were taken is enough.
+            for outcome in join_all(proposals).await {
+                outcome.expect("an acknowledgement");
+            }
+        }
+        cluster.settled().await;
+    });
+}
+
+#[test]
+fn a_flood_of_proposals_starves_no_heartbeat() {
+    run(async {
+        let timing = support::relaxed();
+        let plan = Plan { threads: true, by_value: true, timing, ..Plan::default() };
+        let mut cluster = Cluster::start_all(plan).await;
+        let leader = cluster.leader().await;
+        let term = cluster.status(leader).term;
+        let (over, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let clients = cluster.ids().into_iter().flat_map(|id| {
+            let (cluster, over, acknowledged) = (&cluster, &over, &acknowledged);
+            (0..1500).map(move |_| {
+                let (node, over, acknowledged) = (cluster.node(id).clone(), Arc::clone(over), Arc::clone(acknowledged));
+                tokio::spawn(async move {
+                    while !over.load(Ordering::Relaxed) {
+                        match node.propose("x".repeat(100)).await {
+                            Ok(_) => drop(acknowledged.fetch_add(1, Ordering::Relaxed)),
+                            Err(_) => tokio::task::yield_now().await,
+                        }
+                    }
+                })
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let status = cluster.status(leader);
+        over.store(true, Ordering::Relaxed);
+        soon("every caller's answer", join_all(clients)).await;
+        assert_eq!((status.role, status.term), (Role::Leader, term), "heartbeats went through the flood");
+        let acknowledged = acknowledged.load(Ordering::Relaxed);
+        assert!(acknowledged > 10_000, "{acknowledged} in 3 s is no flood");
+        cluster.stop_all().await;
+    });
+}

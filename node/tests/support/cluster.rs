@@ -1,0 +1,201 @@
+use super::{CLUSTER, Journal, PATIENCE};
+use futures_util::future::{pending, select_all};
+use quorate::{
+    Builder, Index, Limits, Node, NodeId, Role, Status, Timing,
+    metrics::Metrics,
+    storage::{Memory, MemoryLog},
+    transport::{Faults, MemoryNetwork},
+};
+use std::collections::BTreeMap;
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub members: u64,
+    pub seed: u64,
+    /// Nodes have threads of their own; time is real.
+    pub threads: bool,
+    /// Messages are not encoded.
+    pub by_value: bool,
+    pub timing: Timing,
+    pub limits: Limits,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            members: 3,
+            seed: 1,
+            threads: false,
+            by_value: false,
+            timing: Timing::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Nodes over one in-memory network, each with a log that survives it.
+pub struct Cluster {
+    pub network: MemoryNetwork,
+    pub faults: Faults,
+    pub metrics: Metrics,
+    plan: Plan,
+    logs: BTreeMap<NodeId, MemoryLog>,
+    running: BTreeMap<NodeId, Running>,
+    starts: u64,
+}
+
+struct Running {
+    node: Node<Journal>,
+    journal: Journal,
+}
+
+/// The statuses of all running nodes at one moment.
+pub type View = BTreeMap<NodeId, Status>;
+
+impl Cluster {
+    /// Three nodes, all running.
+    pub async fn of_three(seed: u64) -> Self {
+        Self::start_all(Plan { seed, ..Plan::default() }).await
+    }
+
+    /// Starts every node.
+    pub async fn start_all(plan: Plan) -> Self {
+        let mut cluster = Self::vacant(plan);
+        for id in cluster.members() {
+            cluster.start(id).await;
+        }
+        cluster
+    }
+
+    /// Starts none.
+    pub fn vacant(plan: Plan) -> Self {
+        let network = if plan.by_value { MemoryNetwork::by_value(plan.seed) } else { MemoryNetwork::new(plan.seed) };
+        let logs = (1..=plan.members).map(|id| (NodeId(id), MemoryLog::new())).collect();
+        let (faults, metrics) = (network.faults(), Metrics::new());
+        Self { network, faults, metrics, plan, logs, running: BTreeMap::new(), starts: 0 }
+    }
+
+    /// Starts a node on the log that it left.
+    pub async fn start(&mut self, id: NodeId) {
+        self.start_as(id, Journal::default(), |builder| builder).await;
+    }
+
+    /// The same, with another state machine, storage or network.
+    pub async fn start_as(&mut self, id: NodeId, journal: Journal, change: impl FnOnce(Builder) -> Builder) {
+        self.starts += 1;
+        let builder = change(
+            Node::builder(id, CLUSTER)
+                .voters(self.members().map(|id| (id, "")))
+                .network(self.network.endpoint(id))
+                .storage(Memory::shared(&self.logs[&id]))
+                .timing(self.plan.timing)
+                .limits(self.plan.limits)
+                .metrics(&self.metrics)
+                .seed(self.plan.seed << 16 | self.starts),
+        );
+        let machine = journal.clone();
+        let started = if self.plan.threads { builder.start(machine).await } else { builder.start_local(machine).await };
+        let node = started.expect("a node");
+        assert!(self.running.insert(id, Running { node, journal }).is_none(), "node {id} runs already");
+    }
+
+    /// Ends a node.
+    pub async fn stop(&mut self, id: NodeId) {
+        self.running.remove(&id).expect("a running node").node.shutdown().await;
+    }
+
+    /// Ends all.
+    pub async fn stop_all(&mut self) {
+        for id in self.ids() {
+            self.stop(id).await;
+        }
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (1..=self.plan.members).map(NodeId)
+    }
+
+    /// The running ones.
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.running.keys().copied().collect()
+    }
+
+    /// The running ones but this.
+    pub fn others(&self, id: NodeId) -> Vec<NodeId> {
+        self.ids().into_iter().filter(|other| *other != id).collect()
+    }
+
+    pub fn node(&self, id: NodeId) -> &Node<Journal> {
+        &self.running[&id].node
+    }
+
+    pub fn journal(&self, id: NodeId) -> &Journal {
+        &self.running[&id].journal
+    }
+
+    pub fn status(&self, id: NodeId) -> Status {
+        self.node(id).status().borrow().clone()
+    }
+
+    /// What every running node has applied.
+    pub fn journals(&self) -> Vec<(NodeId, Vec<(Index, String)>)> {
+        self.running.iter().map(|(id, running)| (*id, running.journal.entries())).collect()
+    }
+
+    /// Waits until all running nodes follow one leader.
+    pub async fn leader(&self) -> NodeId {
+        self.leader_among(&self.ids()).await
+    }
+
+    /// Waits until these follow one among them.
+    pub async fn leader_among(&self, ids: &[NodeId]) -> NodeId {
+        self.until("a leader that all follow", |view| leader_of(view, ids)).await
+    }
+
+    /// Waits until all running nodes follow one leader and have applied everything in its log.
+    pub async fn settled(&self) -> NodeId {
+        self.until("a settled cluster", |view| {
+            let leader = leader_of(view, &self.ids())?;
+            let last = view[&leader].last_log;
+            view.values().all(|status| status.applied == last && status.last_log == last).then_some(leader)
+        })
+        .await
+    }
+
+    /// Waits for a moment at which `found` finds something.
+    pub async fn until<T>(&self, what: &str, found: impl Fn(&View) -> Option<T>) -> T {
+        let mut watched: Vec<_> = self.running.values().map(|running| running.node.status()).collect();
+        let waiting = async {
+            loop {
+                let look = watched.iter_mut().map(|status| status.borrow_and_update().clone());
+                let view: View = look.map(|status| (status.node, status)).collect();
+                if let Some(found) = found(&view) {
+                    return found;
+                }
+                let changes = watched.iter_mut().map(|status| {
+                    Box::pin(async {
+                        // One that has ended changes no more.
+                        if status.changed().await.is_err() {
+                            pending().await
+                        }
+                    })
+                });
+                select_all(changes).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(found) => found,
+            Err(_) => {
+                let view: Vec<_> = self.ids().into_iter().map(|id| self.status(id)).collect();
+                panic!("{what}: not within {PATIENCE:?}: {view:#?}")
+            }
+        }
+    }
+}
+
+fn leader_of(view: &View, ids: &[NodeId]) -> Option<NodeId> {
+    let leader = *ids.iter().find(|id| view[id].role == Role::Leader)?;
+    let follows = |id: &NodeId| view[id].leader == Some(leader) && view[id].term == view[&leader].term;
+    ids.iter().all(follows).then_some(leader)
+}

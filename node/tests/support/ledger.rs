@@ -1,0 +1,56 @@
+use super::{Journal, soon};
+use quorate::{Applied, Index, Node, NodeId, ProposeError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What callers were told of their commands, each of which is proposed once and differs from all others.
+#[derive(Clone, Default, Debug)]
+pub struct Ledger(Arc<Mutex<Vec<(String, Result<Applied, ProposeError>)>>>);
+
+impl Ledger {
+    /// Proposes, and writes down the outcome. Fails the test if there is none.
+    pub async fn propose(&self, node: &Node<Journal>, command: impl Into<String>) -> Result<Applied, ProposeError> {
+        let command = command.into();
+        let outcome = soon("the outcome of a proposal", node.propose(command.clone())).await;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((command, outcome.clone()));
+        outcome
+    }
+
+    /// How many callers were told anything.
+    pub fn told(&self) -> usize {
+        self.outcomes().len()
+    }
+
+    /// How many commands were acknowledged.
+    pub fn acknowledged(&self) -> usize {
+        self.outcomes().iter().filter(|(_, outcome)| outcome.is_ok()).count()
+    }
+
+    /// Checks that all journals are equal and that every caller was told the truth: what was acknowledged was applied
+    /// exactly once, where and with the reply that was told; what failed definitely never was; what is unknown was at
+    /// most once.
+    pub fn check(&self, journals: &[(NodeId, Vec<(Index, String)>)]) {
+        let [(_, first), others @ ..] = journals else { panic!("no journals") };
+        for (node, journal) in others {
+            assert_eq!(journal, first, "the state of node {node} differs");
+        }
+        assert!(first.is_sorted_by(|one, other| one.0 < other.0), "applied out of order: {first:?}");
+        for (command, outcome) in self.outcomes() {
+            let mut places = first.iter().enumerate().filter(|(_, (_, applied))| *applied == command);
+            let (place, again) = (places.next(), places.next());
+            assert_eq!(again, None, "{command} ({outcome:?}) was applied more than once");
+            match (&outcome, place) {
+                (Ok(told), Some((nth, (index, _)))) => {
+                    assert_eq!(told.index, *index, "{command} was applied elsewhere than was told");
+                    assert_eq!(told.reply, (nth + 1).to_string(), "{command} got another's reply");
+                }
+                (Ok(told), None) => panic!("{command} was acknowledged at {} and is lost", told.index),
+                (Err(ProposeError::OutcomeUnknown), _) | (Err(_), None) => {}
+                (Err(error), Some(_)) => panic!("{command} was applied, though its caller was told: {error}"),
+            }
+        }
+    }
+
+    fn outcomes(&self) -> Vec<(String, Result<Applied, ProposeError>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

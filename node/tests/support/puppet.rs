@@ -1,0 +1,56 @@
+use super::{CLUSTER, soon};
+use quorate::{
+    NodeId, Term,
+    transport::{
+        Link, Links, Local, MemoryNetwork, Network,
+        network::{Event, Inbox, Unobserved},
+    },
+};
+use quorate_raft::{Body, Message};
+use std::{rc::Rc, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
+
+/// A peer of one node under test that says exactly what it is told to say, and hears everything that is said to it.
+pub struct Puppet {
+    link: Rc<dyn Link>,
+    links: Box<dyn Links>,
+    heard: mpsc::UnboundedReceiver<Message>,
+}
+
+impl Puppet {
+    /// Takes the place of member `id` towards `subject`.
+    pub async fn start(network: &MemoryNetwork, id: NodeId, subject: NodeId) -> Self {
+        let (sender, heard) = mpsc::unbounded_channel();
+        let inbox = Inbox::new(move |event| {
+            if let Event::Delivered(delivered) = event {
+                let _ = sender.send(delivered.message);
+            }
+        });
+        let local = Local { cluster: CLUSTER.into(), node: id, inbox, observer: Arc::new(Unobserved) };
+        let links = Box::new(network.endpoint(id)).start(local).await.expect("a network");
+        Self { link: links.link(subject, ""), links, heard }
+    }
+
+    pub fn say(&self, term: Term, body: Body) {
+        self.link.send(Message { term, body });
+    }
+
+    /// The next message that `pick` wants; the ones before it are forgotten.
+    pub async fn hear<T>(&mut self, what: &str, mut pick: impl FnMut(&Message) -> Option<T>) -> T {
+        soon(what, async {
+            loop {
+                let message = self.heard.recv().await.expect("an open network");
+                if let Some(picked) = pick(&message) {
+                    return picked;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Everything that is said to it from now on, in a second of simulated time.
+    pub async fn hear_for_a_second(&mut self) -> Vec<Message> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
+    }
+}

@@ -1,0 +1,95 @@
+use quorate::{
+    NodeId,
+    transport::{Link, Links, Local, Network, NetworkError, network::LocalFuture},
+};
+use quorate_raft::{Body, Message, Outgoing};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// A network that writes down whatever its node sends, and panics when told to.
+pub struct Recorder {
+    inner: Box<dyn Network>,
+    record: Record,
+}
+
+/// What a [`Recorder`] wrote down. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Record(Arc<Mutex<Contents>>);
+
+#[derive(Default)]
+struct Contents {
+    sent: Vec<Outgoing>,
+    panic_at: Option<fn(&Body) -> bool>,
+}
+
+impl Record {
+    /// Everything sent so far.
+    pub fn sent(&self) -> Vec<Outgoing> {
+        self.lock().sent.clone()
+    }
+
+    /// From now on the link panics when it is to send such a message.
+    pub fn panic_at(&self, such: fn(&Body) -> bool) {
+        self.lock().panic_at = Some(such);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recorder {
+    pub fn around(network: impl Network, record: &Record) -> Self {
+        Self { inner: Box::new(network), record: record.clone() }
+    }
+}
+
+impl Network for Recorder {
+    fn start(self: Box<Self>, local: Local) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
+        Box::pin(async move {
+            let inner = self.inner.start(local).await?;
+            Ok(Box::new(RecordedLinks { inner, record: self.record }) as Box<dyn Links>)
+        })
+    }
+}
+
+struct RecordedLinks {
+    inner: Box<dyn Links>,
+    record: Record,
+}
+
+impl Links for RecordedLinks {
+    fn link(&self, peer: NodeId, address: &str) -> Rc<dyn Link> {
+        Rc::new(RecordedLink { peer, inner: self.inner.link(peer, address), record: self.record.clone() })
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.inner.local_address()
+    }
+
+    fn close(&self) -> LocalFuture<()> {
+        self.inner.close()
+    }
+}
+
+struct RecordedLink {
+    peer: NodeId,
+    inner: Rc<dyn Link>,
+    record: Record,
+}
+
+impl Link for RecordedLink {
+    fn send(&self, message: Message) {
+        let fatal = self.record.lock().panic_at.is_some_and(|such| such(&message.body));
+        assert!(!fatal, "told to panic at {message:?}");
+        self.record.lock().sent.push(Outgoing { to: self.peer, message: message.clone() });
+        self.inner.send(message);
+    }
+
+    fn is_alive(&self) -> bool {
+        self.inner.is_alive()
+    }
+}
