@@ -26,7 +26,7 @@ fn a_vote_is_denied_to_a_candidate_of_an_earlier_term() {
 }
 
 /// 2. "If votedFor is null or candidateId, and candidate's log is at least as up-to-date as receiver's log, grant vote
-/// (§5.2, §5.4)."
+///    (§5.2, §5.4)."
 #[test]
 fn a_vote_is_granted_to_the_first_candidate_whose_log_is_up_to_date() {
     let mut voter = replica(1, 3, 5, None, &[1, 2]);
@@ -89,7 +89,7 @@ fn an_append_of_an_earlier_term_is_rejected() {
 }
 
 /// 2. "Reply false if log doesn't contain an entry at prevLogIndex whose term matches prevLogTerm (§5.3)", with the hint
-/// of §5.3: "the follower can include the term of the conflicting entry and the first index it stores for that term".
+///    of §5.3: "the follower can include the term of the conflicting entry and the first index it stores for that term".
 #[test]
 fn an_append_is_rejected_where_the_log_lacks_the_entry_before_it() {
     let mut follower = replica(1, 3, 5, None, &[1, 1, 2, 2, 2]);
@@ -105,7 +105,7 @@ fn an_append_is_rejected_where_the_log_lacks_the_entry_before_it() {
 }
 
 /// 3. "If an existing entry conflicts with a new one (same index but different terms), delete the existing entry and all
-/// that follow it (§5.3)."
+///    that follow it (§5.3)."
 #[test]
 fn a_conflicting_entry_is_deleted_with_all_that_follow_it() {
     let mut follower = replica(1, 3, 5, None, &[1, 2, 2, 2]);

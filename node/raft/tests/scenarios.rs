@@ -308,6 +308,9 @@ fn an_entry_of_an_earlier_term_is_not_committed_by_counting() {
     assert_eq!(world.commit(1), 0, "and not committed");
     world.crash(1);
     world.heal();
+    world.pass(400);
+    world.timeout_of(5);
+    assert_eq!(world.term(5), 4, "it learns of the later term first");
     world.elect(5);
     assert_eq!(world.log(3), [1, 3, 5], "it is replaced");
 }

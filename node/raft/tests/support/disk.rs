@@ -74,8 +74,12 @@ impl Disk {
 
     /// The id of the entry at `index`.
     pub fn id_of(&self, index: Index) -> Option<EntryId> {
-        let entry = self.entries.iter().find(|entry| entry.first() == index).map(Batch::last_id);
-        entry.or((index == self.base.index).then_some(self.base))
+        let behind_base = index.0.checked_sub(self.base.index.0);
+        match behind_base {
+            Some(0) => Some(self.base),
+            Some(at) => self.entries.get(at as usize - 1).map(Batch::last_id),
+            None => None,
+        }
     }
 
     /// Whether this very entry is durable, or covered by what was compacted.

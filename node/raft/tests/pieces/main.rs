@@ -1,0 +1,11 @@
+//! The small pieces alone: each against a dumb twin that is obviously right, or against everything that can be done to it.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod ballot;
+mod log;
+mod progress;
+mod quorum;
+mod reads;
+mod record;
