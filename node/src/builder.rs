@@ -88,7 +88,8 @@ impl Builder {
     }
 
     /// Fixes the randomness of election timeouts, for tests that must run the same way each time. By default it comes
-    /// from the operating system.
+    /// from the operating system. A node that is started again needs another seed: from it also come the names by which
+    /// nodes tell what they ask of each other from what they asked before a restart.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -138,7 +139,7 @@ impl Builder {
         Ok(node)
     }
 
-    fn plan(self) -> Result<Plan, StartError> {
+    pub(crate) fn plan(self) -> Result<Plan, StartError> {
         let Self { id, cluster, voters, network, storage, timing, limits, metrics, seed } = self;
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
         timing.check()?;

@@ -37,7 +37,7 @@ use quorate_metrics::NodeMetrics;
 use quorate_raft::{Log, Membership, NodeId, Replica, Settings};
 use quorate_storage::contract::{Completions, Recover, Recovered, Storage, StorageHandle, StorageThread};
 use quorate_transport::network::{Inbox, Links, Local, Network};
-use rand::{SeedableRng, rngs::SmallRng};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
     collections::BTreeMap,
     pin::Pin,
@@ -105,7 +105,8 @@ pub(crate) async fn launch<M: StateMachine>(
     let link_of = |peer| (peer, links.link(peer, membership.address(peer).unwrap_or_default()));
     let link_by_peer: BTreeMap<_, _> = membership.peers_of(id).into_iter().map(link_of).collect();
 
-    let random = seed.map_or_else(SmallRng::from_os_rng, SmallRng::seed_from_u64);
+    let mut random = seed.map_or_else(SmallRng::from_os_rng, SmallRng::seed_from_u64);
+    let life = random.random();
     let sentinel = fate.sentinel("ElectionTimer");
     let timer = ElectionTimer::new(consensus.clone(), timing.election_timeout, random, sentinel).start();
     let applier_thread = threads.then(Arbiter::new);
@@ -125,6 +126,7 @@ pub(crate) async fn launch<M: StateMachine>(
         timer,
         applier: applier.clone().recipient(),
         status,
+        life,
         clock: Clock::start(),
         timing,
         limits,

@@ -82,9 +82,7 @@ impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Handler<Persisted> 
 
     fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
         if self.told.is_some() && self.ask(Seen::Durable(&persisted)) {
-            if let Some(told) = &self.told {
-                told.persisted(persisted);
-            }
+            self.told.iter().for_each(|told| told.persisted(Persisted { then: persisted.then.clone(), ..persisted }));
         }
     }
 }

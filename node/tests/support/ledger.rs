@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// What callers were told of their commands, each of which is proposed once and differs from all others.
 #[derive(Clone, Default, Debug)]
-pub struct Ledger(Arc<Mutex<Vec<(String, Result<Applied, ProposeError>)>>>);
+pub struct Ledger(Arc<Mutex<Vec<Told>>>);
+
+/// A command, and what its caller was told.
+type Told = (String, Result<Applied, ProposeError>);
 
 impl Ledger {
     /// Proposes, and writes down the outcome. Fails the test if there is none.
@@ -50,7 +53,7 @@ impl Ledger {
         }
     }
 
-    fn outcomes(&self) -> Vec<(String, Result<Applied, ProposeError>)> {
+    fn outcomes(&self) -> Vec<Told> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

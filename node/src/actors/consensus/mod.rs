@@ -5,9 +5,12 @@
 //! waits for what ([`Proposals`], [`Reads`]) and what the world sees ([`Seen`]).
 
 mod clock;
+mod names;
 mod proposals;
 mod reads;
 mod seen;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use clock::Clock;
 pub(crate) use seen::status_of;
@@ -32,6 +35,7 @@ use crate::{
 };
 use actix::prelude::*;
 use bytes::BytesMut;
+use names::{Arrived, Names};
 use proposals::Proposals;
 use quorate_metrics::{NodeMetrics, ProposalStage};
 use quorate_raft::{
@@ -60,6 +64,7 @@ pub(crate) struct Consensus {
     effects: Vec<Effect>,
     proposals: Proposals,
     reads: Reads,
+    arrived: Arrived,
     seen: Seen,
     links: BTreeMap<NodeId, Rc<dyn Link>>,
     reachable: BTreeSet<NodeId>,
@@ -91,6 +96,8 @@ pub(crate) struct Parts {
     pub(crate) timer: Addr<ElectionTimer>,
     pub(crate) applier: Recipient<Committed>,
     pub(crate) status: watch::Sender<Status>,
+    /// Random: no other life of this node has had it.
+    pub(crate) life: u32,
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
@@ -122,6 +129,7 @@ impl Consensus {
             timer,
             applier,
             status,
+            life,
             clock,
             timing,
             limits,
@@ -134,8 +142,9 @@ impl Consensus {
             replica,
             requests: Some(requests),
             effects: Vec::new(),
-            proposals: Proposals::new(metrics.clone()),
-            reads: Reads::default(),
+            proposals: Proposals::new(Names::new(life), metrics.clone()),
+            reads: Reads::new(Names::new(life)),
+            arrived: Arrived::default(),
             links,
             reachable: BTreeSet::new(),
             storage,
@@ -248,7 +257,9 @@ impl Consensus {
                 self.take_reads(parked, ctx);
             }
         }
-        if self.stopping.is_some_and(|deadline| self.proposals.is_empty() || deadline <= Instant::now()) {
+        // Callers whose command is committed and not yet applied wait at the state machine.
+        let drained = || self.proposals.is_empty() && self.replica.applied_index() == self.replica.released();
+        if self.stopping.is_some_and(|deadline| drained() || deadline <= Instant::now()) {
             self.fate.shut_down();
         }
     }
@@ -401,6 +412,10 @@ impl Consensus {
     /// Another node's clients' commands. They are bounded like this node's own.
     fn proposals_forwarded(&mut self, from: NodeId, propose: Propose, ctx: &mut Context<Self>) {
         let Propose { commands, mut payloads } = propose;
+        let Some(&(name, _)) = commands.first().filter(|_| self.links.contains_key(&from)) else { return };
+        if !self.arrived.is_new(from, name) {
+            return self.metrics.dropped(Some(from.0), "duplicate");
+        }
         let room = self.limits.max_in_flight_proposals.saturating_sub(self.proposals.of_other_nodes());
         let (mut taken, mut refused) = (Vec::new(), Vec::new());
         for (request, length) in commands {
@@ -476,7 +491,7 @@ impl Consensus {
     }
 
     fn delivered(&mut self, Delivered { from, message, credit }: Delivered, ctx: &mut Context<Self>) {
-        let now = self.clock.now();
+        let (now, term) = (self.clock.now(), message.term);
         // What the rules have no business with is kept aside: they see its term, then it is acted on here.
         let (message, rest) = match message.body {
             Body::Propose(propose) => (empty(message.term), Some(Body::Propose(propose))),
@@ -489,8 +504,11 @@ impl Consensus {
             Some(Body::Propose(propose)) => self.proposals_forwarded(from, propose, ctx),
             Some(Body::ProposeReply(reply)) => {
                 let again = self.proposals.outcomes_arrived(from, reply, self.retry_after());
-                // The node that was asked did not lead, so nothing happened; ask whoever leads once that is known.
-                self.proposals.park(again, Instant::now() + self.timing.leader_wait);
+                if self.would_refuse_again(from, term) {
+                    self.proposals.park(again, Instant::now() + self.timing.leader_wait);
+                } else {
+                    self.take_proposals(again, ctx);
+                }
             }
             Some(Body::ReadIndex(ReadIndex { request })) => {
                 self.take_reads(vec![ReadCaller::There { node: from, request }], ctx);
@@ -501,12 +519,21 @@ impl Consensus {
                     Some(index) => {
                         self.answer_reads(callers.into_iter().map(|caller| (caller, Ok(index))).collect());
                     }
-                    None => self.reads.park(callers, Instant::now() + self.timing.leader_wait),
+                    None if self.would_refuse_again(from, term) => {
+                        self.reads.park(callers, Instant::now() + self.timing.leader_wait);
+                    }
+                    None => self.take_reads(callers, ctx),
                 }
             }
             _ => {}
         }
         drop(credit);
+    }
+
+    /// Whether it would be no use to ask a node again that refused in `term`: it is still taken for the leader. That it
+    /// is not, or another is, will be known soon.
+    fn would_refuse_again(&self, node: NodeId, term: Term) -> bool {
+        self.replica.leader() == Some(node) && self.replica.term() == term
     }
 
     fn link_changed(&mut self, peer: NodeId, up: bool, ctx: &mut Context<Self>) {

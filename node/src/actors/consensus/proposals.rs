@@ -5,6 +5,7 @@
 //! any time later, whoever leads, so giving up on it is an unknown outcome; only if another entry is committed in its place
 //! is it sure that it never will.
 
+use super::names::Names;
 use crate::{
     actors::messages::{Caller, Callers, Proposal},
     error::ProposeError,
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 pub(super) struct Proposals {
     parked: VecDeque<Parked>,
     forwarded: BTreeMap<u64, Forwarded>,
-    next_request: u64,
+    names: Names,
     in_log: VecDeque<InLog>,
     of_other_nodes: usize,
     metrics: NodeMetrics,
@@ -55,11 +56,11 @@ struct InLog {
 type ForOtherNodes = Vec<(NodeId, u64, ProposeOutcome)>;
 
 impl Proposals {
-    pub(super) fn new(metrics: NodeMetrics) -> Self {
+    pub(super) fn new(names: Names, metrics: NodeMetrics) -> Self {
         Self {
             parked: VecDeque::new(),
             forwarded: BTreeMap::new(),
-            next_request: 0,
+            names,
             in_log: VecDeque::new(),
             of_other_nodes: 0,
             metrics,
@@ -93,10 +94,10 @@ impl Proposals {
 
     /// One is being forwarded: gives the name under which the leader will answer it.
     pub(super) fn forwarded(&mut self, leader: NodeId, payload: &Bytes, caller: Caller, deadline: Instant) -> u64 {
-        self.next_request += 1;
+        let name = self.names.next();
         let forwarded = Forwarded { leader, payload: payload.clone(), caller, deadline };
-        self.forwarded.insert(self.next_request, forwarded);
-        self.next_request
+        self.forwarded.insert(name, forwarded);
+        name
     }
 
     /// These were appended to the log, from `first` on.
@@ -107,13 +108,23 @@ impl Proposals {
 
     /// These entries are committed: gives the callers who wait for them. Whoever waited for another entry in the same
     /// place learns that it will never be.
+    ///
+    /// Callers of earlier leaderships may stand in front of the ones looked for, and wait for later places: they stay.
     pub(super) fn committed(&mut self, batch: &Batch) -> Vec<Callers> {
-        let mut taken = Vec::new();
-        while let Some(mut front) = self.in_log.pop_front_if(|front| front.first <= batch.last()) {
+        let (mut taken, mut at) = (Vec::new(), 0);
+        while let Some(next) = self.in_log.get(at) {
+            if next.first > batch.last() {
+                if next.term >= batch.term() {
+                    break;
+                }
+                at += 1;
+                continue;
+            }
+            let Some(mut front) = self.in_log.remove(at) else { break };
             let within = usize::try_from(batch.last().since(front.first) + 1).unwrap_or(usize::MAX);
             if within < front.callers.len() {
                 let callers = front.callers.split_off(within);
-                self.in_log.push_front(InLog { first: batch.last().next(), callers, ..front });
+                self.in_log.insert(at, InLog { first: batch.last().next(), callers, ..front });
             }
             if front.term == batch.term() {
                 taken.push(Callers { first: front.first, callers: front.callers });
@@ -232,3 +243,6 @@ impl Proposals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

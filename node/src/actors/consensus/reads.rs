@@ -1,18 +1,18 @@
 //! Who waits for a read index. Reading twice is harmless, so whatever is lost on the way is simply asked again, until its
 //! deadline.
 
+use super::names::Names;
 use crate::{actors::messages::ReadCaller, error::ReadError};
 use quorate_raft::{Index, NodeId, ReadToken};
 use std::collections::{BTreeMap, VecDeque};
 use tokio::time::Instant;
 
 /// The readers that wait. Those who ask together wait together, under one token or one request.
-#[derive(Default)]
 pub(super) struct Reads {
     parked: VecDeque<Group>,
     here: BTreeMap<ReadToken, Group>,
     at_leader: BTreeMap<u64, (NodeId, Group)>,
-    next: u64,
+    names: Names,
 }
 
 struct Group {
@@ -23,6 +23,10 @@ struct Group {
 type Answers = Vec<(ReadCaller, Result<Index, ReadError>)>;
 
 impl Reads {
+    pub(super) fn new(names: Names) -> Self {
+        Self { parked: VecDeque::new(), here: BTreeMap::new(), at_leader: BTreeMap::new(), names }
+    }
+
     /// Nobody leads that could be reached: these wait for somebody who does.
     pub(super) fn park(&mut self, callers: Vec<ReadCaller>, deadline: Instant) {
         if !callers.is_empty() {
@@ -37,16 +41,16 @@ impl Reads {
 
     /// These are asked of this node's own leadership, under this token.
     pub(super) fn asked_here(&mut self, callers: Vec<ReadCaller>, deadline: Instant) -> ReadToken {
-        self.next += 1;
-        self.here.insert(self.next, Group { callers, deadline });
-        self.next
+        let token = self.names.next();
+        self.here.insert(token, Group { callers, deadline });
+        token
     }
 
     /// These are asked of the leader, under this request.
     pub(super) fn asked_leader(&mut self, leader: NodeId, callers: Vec<ReadCaller>, deadline: Instant) -> u64 {
-        self.next += 1;
-        self.at_leader.insert(self.next, (leader, Group { callers, deadline }));
-        self.next
+        let request = self.names.next();
+        self.at_leader.insert(request, (leader, Group { callers, deadline }));
+        request
     }
 
     /// The rules confirmed these.

@@ -1,0 +1,121 @@
+//! Names for what one node asks of another.
+//!
+//! A network may repeat a message, and hold it back for as long as it likes; a node may restart meanwhile. So no answer
+//! to one life of a node may pass for an answer to its next, and no forwarded command may be taken twice.
+
+use quorate_raft::NodeId;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Makes names that no earlier life of this node has used: the upper half tells the life, by chance, and the lower
+/// half counts.
+#[derive(Debug)]
+pub(super) struct Names {
+    last: u64,
+}
+
+impl Names {
+    /// `life` is random: it must differ from the one before a restart.
+    pub(super) fn new(life: u32) -> Self {
+        Self { last: u64::from(life) << 32 }
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.last = self.last.wrapping_add(1);
+        self.last
+    }
+}
+
+/// Which messages with forwarded commands have arrived, so that a second copy of one is told from a new one. A message
+/// is named by its first command.
+#[derive(Default, Debug)]
+pub(super) struct Arrived {
+    by_node: BTreeMap<NodeId, VecDeque<Life>>,
+}
+
+/// The names that arrived from one life of a node: some above the floor, and whatever there was below it.
+#[derive(Debug)]
+struct Life {
+    number: u64,
+    floor: u64,
+    above: BTreeSet<u64>,
+}
+
+/// A message that as many later ones have overtaken counts as lost.
+const OVERTAKEN_MAX: usize = 1024;
+/// A copy that is delivered after so many restarts of its sender is not recognised any more.
+const LIVES_MAX: usize = 4;
+
+impl Arrived {
+    /// Takes note of a message from a member; false if it has arrived before, or is too late to tell.
+    pub(super) fn is_new(&mut self, from: NodeId, name: u64) -> bool {
+        let lives = self.by_node.entry(from).or_default();
+        let number = name >> 32;
+        let at = lives.iter().position(|life| life.number == number).unwrap_or_else(|| {
+            if lives.len() == LIVES_MAX {
+                lives.pop_front();
+            }
+            lives.push_back(Life { number, floor: 0, above: BTreeSet::new() });
+            lives.len() - 1
+        });
+        let life = &mut lives[at];
+        let is_new = name > life.floor && life.above.insert(name);
+        if life.above.len() > OVERTAKEN_MAX {
+            life.floor = life.above.pop_first().unwrap_or(life.floor);
+        }
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_new_once() {
+        let mut arrived = Arrived::default();
+        let mut names = Names::new(7);
+        let name = names.next();
+        assert!(arrived.is_new(NodeId(1), name));
+        assert!(!arrived.is_new(NodeId(1), name));
+        assert!(arrived.is_new(NodeId(2), name), "another node's names are its own");
+        assert!(arrived.is_new(NodeId(1), names.next()));
+        assert!(!arrived.is_new(NodeId(1), name));
+    }
+
+    #[test]
+    fn messages_that_overtook_each_other_are_all_new() {
+        let mut arrived = Arrived::default();
+        let mut names = Names::new(u32::MAX);
+        let mut batch: Vec<u64> = (0..OVERTAKEN_MAX).map(|_| names.next()).collect();
+        batch.reverse();
+        assert!(batch.iter().all(|name| arrived.is_new(NodeId(1), *name)));
+        assert!(batch.iter().all(|name| !arrived.is_new(NodeId(1), *name)));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_what_was_forgotten_is_not_new() {
+        let mut arrived = Arrived::default();
+        for life in 0..10 {
+            let mut names = Names::new(life);
+            let first = names.next();
+            assert!(arrived.is_new(NodeId(1), first));
+            for _ in 0..10 * OVERTAKEN_MAX {
+                assert!(arrived.is_new(NodeId(1), names.next()));
+            }
+            assert!(!arrived.is_new(NodeId(1), first));
+        }
+        let lives = &arrived.by_node[&NodeId(1)];
+        assert_eq!(lives.len(), LIVES_MAX);
+        assert!(lives.iter().all(|life| life.above.len() <= OVERTAKEN_MAX));
+    }
+
+    #[test]
+    fn a_copy_from_a_senders_life_before_is_not_new() {
+        let mut arrived = Arrived::default();
+        let (before, after) = (Names::new(9).next(), Names::new(3).next());
+        assert!(arrived.is_new(NodeId(1), before));
+        assert!(arrived.is_new(NodeId(1), after));
+        assert!(!arrived.is_new(NodeId(1), before));
+        assert!(!arrived.is_new(NodeId(1), after));
+    }
+}

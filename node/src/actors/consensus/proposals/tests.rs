@@ -1,0 +1,98 @@
+use super::*;
+use crate::gate::Gate;
+use quorate_metrics::Metrics;
+use quorate_raft::{BatchBuilder, Kind};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+type Told = oneshot::Receiver<Result<Applied, ProposeError>>;
+
+#[test]
+fn who_waits_for_a_committed_entry_is_found() {
+    let mut world = World::new();
+    let mut told = world.append(1, 1, 3);
+    told.extend(world.append(4, 1, 2));
+    assert_eq!(world.commit(1, 1, 2), [(Index(1), 2)]);
+    assert_eq!(world.commit(3, 1, 3), [(Index(3), 1), (Index(4), 2)]);
+    assert!(world.proposals.is_empty());
+    assert!(told.iter_mut().all(|told| told.try_recv().is_err()), "the state machine answers these");
+}
+
+#[test]
+fn whose_place_another_entry_took_learns_that_it_will_never_be() {
+    let mut world = World::new();
+    let mut told = world.append(1, 1, 2);
+    assert_eq!(world.commit(1, 2, 2), []);
+    assert!(told.iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::NoLeader))));
+}
+
+#[test]
+fn who_waits_from_an_earlier_leadership_hides_nobody_of_a_later_one() {
+    let mut world = World::new();
+    // It led in term 2, was cut back to entry 5 by another leader, and leads again in term 4.
+    let mut early = world.append(5, 2, 6);
+    let mut late = world.append(6, 4, 3);
+    assert_eq!(world.commit(5, 3, 1), []);
+    assert_eq!(world.commit(6, 4, 3), [(Index(6), 3)], "these are of this leadership");
+    assert!(early[..4].iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::NoLeader))));
+    assert!(early[4..].iter_mut().all(|told| told.try_recv().is_err()), "nothing is known of entries 9 and 10");
+    assert!(late.iter_mut().all(|told| told.try_recv().is_err()), "the state machine answers these");
+    late = world.append(9, 4, 1);
+    assert_eq!(world.commit(9, 4, 1), [(Index(9), 1)]);
+    assert_eq!(early[4].try_recv(), Ok(Err(ProposeError::NoLeader)));
+    drop((early, late));
+}
+
+#[test]
+fn whoever_waits_too_long_learns_how_much_is_known() {
+    let mut world = World::new();
+    let (mut parked, mut in_log) = (Vec::new(), world.append(1, 1, 2));
+    for _ in 0..2 {
+        let (caller, told) = world.caller();
+        let proposal = Proposal { payload: Bytes::new(), caller };
+        world.proposals.park(vec![proposal], world.now);
+        parked.push(told);
+    }
+    world.proposals.leader_changed(None, world.now);
+    assert!(world.proposals.expire(world.now).is_empty());
+    assert!(parked.iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::NoLeader))));
+    assert!(in_log.iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::OutcomeUnknown))));
+    assert!(world.proposals.is_empty());
+}
+
+struct World {
+    proposals: Proposals,
+    gate: Arc<Gate>,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let proposals = Proposals::new(Names::new(1), Metrics::new().node(1));
+        Self { proposals, gate: Gate::new(100), now: Instant::now() }
+    }
+
+    fn caller(&self) -> (Caller, Told) {
+        let (answer, told) = oneshot::channel();
+        let credit = self.gate.enter().expect("room");
+        (Caller::Here(crate::actors::messages::Waiter { answer, asked: self.now, credit }), told)
+    }
+
+    fn append(&mut self, first: u64, term: u64, count: u64) -> Vec<Told> {
+        let (callers, told) = (0..count).map(|_| self.caller()).unzip();
+        self.proposals.appended(Index(first), Term(term), callers, self.now + Duration::from_secs(5));
+        told
+    }
+
+    /// Commits so many entries of one term; gives where callers wait, and how many.
+    fn commit(&mut self, first: u64, term: u64, count: u64) -> Vec<(Index, usize)> {
+        let mut batch = BatchBuilder::new(quorate_storage::checksum, Term(term), Index(first), 0, 64);
+        (0..count).for_each(|_| batch.push(Kind::Command, b""));
+        let batch = batch.finish().expect("a batch");
+        let taken = self.proposals.committed(&batch);
+        let places = taken.iter().map(|callers| (callers.first, callers.callers.len())).collect();
+        // The state machine would answer them; here nobody does.
+        taken.into_iter().for_each(std::mem::forget);
+        places
+    }
+}

@@ -1,0 +1,269 @@
+//! Nodes elect, replicate, and survive the loss of some.
+
+mod support;
+
+use quorate::{Consistency, NodeId, ProposeError, ReadError, Role, Timing};
+use std::{collections::BTreeSet, time::Duration};
+use support::{Cluster, Ledger, Plan, run, simulate, soon};
+
+#[test]
+fn three_nodes_elect_one_leader() {
+    for seed in 0..10 {
+        simulate(async {
+            let cluster = Cluster::of_three(seed).await;
+            let leader = cluster.leader().await;
+            let leads = |id: &NodeId| cluster.status(*id).role == Role::Leader;
+            assert_eq!(cluster.ids().into_iter().filter(leads).collect::<Vec<_>>(), [leader], "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn any_node_takes_a_proposal_and_all_apply_it() {
+    simulate(async {
+        let (cluster, ledger) = (Cluster::of_three(1).await, Ledger::default());
+        for (nth, id) in cluster.ids().into_iter().cycle().take(9).enumerate() {
+            ledger.propose(cluster.node(id), format!("command {nth}")).await.expect("an acknowledgement");
+        }
+        cluster.settled().await;
+        assert_eq!(ledger.acknowledged(), 9);
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn the_same_holds_for_nodes_on_threads_of_their_own() {
+    run(async {
+        let mut cluster = Cluster::start_all(Plan { threads: true, ..Plan::default() }).await;
+        let ledger = Ledger::default();
+        let clients = cluster.ids().into_iter().map(|id| {
+            let (node, ledger) = (cluster.node(id).clone(), ledger.clone());
+            tokio::spawn(async move {
+                for nth in 0..20 {
+                    let _ = ledger.propose(&node, format!("{id}: {nth}")).await;
+                }
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await.expect("a client");
+        }
+        cluster.settled().await;
+        assert!(ledger.acknowledged() > 0);
+        ledger.check(&cluster.journals());
+        cluster.stop_all().await;
+    });
+}
+
+#[test]
+fn a_leader_that_is_cut_off_steps_down_and_another_serves() {
+    simulate(async {
+        let (cluster, ledger) = (Cluster::of_three(2).await, Ledger::default());
+        let old = cluster.leader().await;
+        ledger.propose(cluster.node(old), "before").await.expect("an acknowledgement");
+        cluster.faults.isolate(old);
+        cluster
+            .until("the old leader to step down", |view| {
+                (view[&old].role != Role::Leader && view[&old].leader.is_none()).then_some(())
+            })
+            .await;
+        let others = cluster.others(old);
+        let new = cluster.leader_among(&others).await;
+        for id in &others {
+            ledger.propose(cluster.node(*id), format!("meanwhile at {id}")).await.expect("an acknowledgement");
+        }
+        let term = cluster.status(new).term;
+        assert!(cluster.status(old).term < term, "it reaches nobody, so it raises no term");
+        cluster.faults.heal();
+        assert_eq!(cluster.settled().await, new, "who returns does not depose the leader");
+        assert_eq!(cluster.status(old).term, term);
+        ledger.propose(cluster.node(old), "after").await.expect("an acknowledgement");
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn a_follower_that_returns_raises_no_term_and_deposes_nobody() {
+    simulate(async {
+        let cluster = Cluster::of_three(3).await;
+        let leader = cluster.leader().await;
+        let (term, away) = (cluster.status(leader).term, cluster.others(leader)[0]);
+        cluster.faults.isolate(away);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(cluster.status(away).term, term);
+        cluster.faults.heal();
+        assert_eq!(cluster.leader().await, leader);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!((cluster.status(leader).role, cluster.status(leader).term), (Role::Leader, term));
+    });
+}
+
+#[test]
+fn a_write_with_one_of_three_nodes_down_succeeds() {
+    simulate(async {
+        let (mut cluster, ledger) = (Cluster::of_three(4).await, Ledger::default());
+        let leader = cluster.leader().await;
+        cluster.stop(cluster.others(leader)[0]).await;
+        for id in cluster.ids() {
+            ledger.propose(cluster.node(id), format!("at {id}")).await.expect("an acknowledgement");
+        }
+        cluster.stop(leader).await;
+        cluster.start(leader).await;
+        for id in cluster.ids() {
+            ledger.propose(cluster.node(id), format!("again at {id}")).await.expect("an acknowledgement");
+        }
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn with_two_of_three_nodes_down_nothing_is_acknowledged_and_nobody_hangs() {
+    for survivor_leads in [true, false] {
+        simulate(async {
+            let (mut cluster, ledger) = (Cluster::of_three(5).await, Ledger::default());
+            let leader = cluster.leader().await;
+            let survivor = if survivor_leads { leader } else { cluster.others(leader)[0] };
+            for id in cluster.others(survivor) {
+                // Cut off rather than stopped: a machine that died says no goodbye.
+                cluster.faults.isolate(id);
+            }
+            let node = cluster.node(survivor).clone();
+            let began = tokio::time::Instant::now();
+            let outcome = ledger.propose(&node, "too few").await;
+            assert!(matches!(outcome, Err(ProposeError::NoLeader | ProposeError::OutcomeUnknown)), "{outcome:?}");
+            assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
+
+            let began = tokio::time::Instant::now();
+            assert_eq!(ledger.propose(&node, "still too few").await, Err(ProposeError::NoLeader));
+            let read = soon("a read", node.read(Consistency::Linearizable, |_| ())).await;
+            assert_eq!(read, Err(ReadError::NoLeader));
+            assert!(began.elapsed() < Duration::from_secs(3), "took {:?}", began.elapsed());
+            assert!(node.read(Consistency::Local, |_| ()).await.is_ok(), "a local read needs nobody");
+
+            cluster.faults.heal();
+            let leader = cluster.leader().await;
+            ledger.propose(cluster.node(leader), "enough").await.expect("an acknowledgement");
+            cluster.settled().await;
+            ledger.check(&cluster.journals());
+            cluster.stop_all().await;
+        });
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_while_leaders_come_and_go() {
+    for seed in 0..5 {
+        simulate(async {
+            let cluster = Cluster::start_all(Plan { members: 5, seed, ..Plan::default() }).await;
+            let ledger = Ledger::default();
+            let clients = cluster.ids().into_iter().map(|id| {
+                let (node, ledger) = (cluster.node(id).clone(), ledger.clone());
+                tokio::task::spawn_local(async move {
+                    for nth in 0..100 {
+                        let _ = ledger.propose(&node, format!("{id}: {nth}")).await;
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                })
+            });
+            let clients: Vec<_> = clients.collect();
+            let mut leaders = BTreeSet::new();
+            for _ in 0..5 {
+                let leader = cluster.leader().await;
+                leaders.insert(cluster.status(leader).term);
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                cluster.faults.isolate(leader);
+                cluster.leader_among(&cluster.others(leader)).await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                cluster.faults.heal();
+            }
+            for client in clients {
+                client.await.expect("a client");
+            }
+            cluster.settled().await;
+            assert_eq!(leaders.len(), 5, "each round had a leader of its own");
+            assert!(ledger.acknowledged() > 200, "only {} were acknowledged", ledger.acknowledged());
+            ledger.check(&cluster.journals());
+        });
+    }
+}
+
+#[test]
+fn an_entry_that_the_next_leader_commits_is_never_reported_as_failed() {
+    for seed in 0..5 {
+        simulate(async {
+            let (cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
+            let old = cluster.settled().await;
+            // The leader is heard, and hears nobody: its entry reaches all logs, and its callers no answer.
+            for id in cluster.others(old) {
+                cluster.faults.cut(id, old);
+            }
+            let outcome = ledger.propose(cluster.node(old), "orphan").await;
+            assert!(matches!(outcome, Ok(_) | Err(ProposeError::OutcomeUnknown)), "{outcome:?}");
+            cluster.leader_among(&cluster.others(old)).await;
+            cluster.faults.heal();
+            cluster.settled().await;
+            assert_eq!(cluster.journal(old).count("orphan"), 1, "the next leader had it and committed it");
+            ledger.check(&cluster.journals());
+        });
+    }
+}
+
+#[test]
+fn an_entry_that_another_takes_the_place_of_is_applied_nowhere() {
+    simulate(async {
+        let (cluster, ledger) = (Cluster::of_three(6).await, Ledger::default());
+        let old = cluster.settled().await;
+        cluster.faults.isolate(old);
+        let node = cluster.node(old).clone();
+        let (lost, ()) = tokio::join!(ledger.propose(&node, "lost"), async {
+            let others = cluster.others(old);
+            let new = cluster.leader_among(&others).await;
+            ledger.propose(cluster.node(new), "instead").await.expect("an acknowledgement");
+            cluster.faults.heal();
+        });
+        assert!(lost.is_err(), "{lost:?}");
+        cluster.settled().await;
+        assert_eq!(cluster.journal(old).count("lost"), 0);
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn a_command_forwarded_to_who_leads_no_more_goes_to_who_does() {
+    simulate(async {
+        let (cluster, ledger) = (Cluster::of_three(7).await, Ledger::default());
+        let old = cluster.settled().await;
+        let [asker, other] = cluster.others(old)[..] else { panic!("three nodes") };
+        // What the asker forwards is on its way while the leader is replaced.
+        let slow = Duration::from_millis(800);
+        let late = quorate::transport::LinkFaults { delay: slow..=slow, ..Default::default() };
+        cluster.faults.between(asker, old, late);
+        let node = cluster.node(asker).clone();
+        let (outcome, ()) = tokio::join!(ledger.propose(&node, "forwarded"), async {
+            tokio::task::yield_now().await;
+            cluster.faults.cut(old, asker);
+            cluster.faults.cut(old, other);
+            cluster.leader_among(&[asker, other]).await;
+            cluster.faults.heal();
+        });
+        outcome.expect("an acknowledgement");
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn a_timing_that_can_not_work_is_refused() {
+    simulate(async {
+        let refused = |timing| async move {
+            let node = quorate::Node::builder(NodeId(1), "testing").voters([(NodeId(1), "")]).timing(timing);
+            node.start_local(support::Journal::default()).await.expect_err("an error").to_string()
+        };
+        let ms = Duration::from_millis;
+        let phase = Timing { election_timeout: (ms(150), ms(150)), ..Timing::default() };
+        assert!(refused(phase).await.contains("election_timeout"));
+        let hasty = Timing { heartbeat_interval: ms(100), ..Timing::default() };
+        assert!(refused(hasty).await.contains("heartbeat_interval"));
+    });
+}

@@ -1,0 +1,159 @@
+//! What a node knew, it knows again after a restart.
+
+mod support;
+
+use quorate::{Index, NodeId, Role, Term};
+use quorate_raft::{
+    Body, EntryId, Heartbeat,
+    message::{ProposeOutcome, ProposeReply, ReadIndexReply},
+};
+use support::{Cluster, Ledger, Plan, Puppet, simulate, soon};
+
+#[test]
+fn a_restarted_node_resumes_its_term_vote_and_log() {
+    simulate(async {
+        let (mut cluster, ledger) = (Cluster::of_three(1).await, Ledger::default());
+        let leader = cluster.leader().await;
+        for nth in 0..5 {
+            ledger.propose(cluster.node(leader), format!("command {nth}")).await.expect("an acknowledgement");
+        }
+        cluster.settled().await;
+        let before: Vec<_> = cluster.ids().into_iter().map(|id| cluster.status(id)).collect();
+        cluster.stop_all().await;
+        for status in before {
+            cluster.start(status.node).await;
+            let now = cluster.status(status.node);
+            assert_eq!((now.term, now.vote, now.last_log), (status.term, status.vote, status.last_log));
+            assert_eq!(now.durable, status.last_log, "what is in the log is on the disk");
+            assert_eq!((now.role, now.commit), (Role::Follower, Index(0)), "what is committed it must learn again");
+            cluster.stop(status.node).await;
+        }
+    });
+}
+
+#[test]
+fn a_restarted_node_applies_the_same_state() {
+    simulate(async {
+        let (mut cluster, ledger) = (Cluster::of_three(2).await, Ledger::default());
+        for round in 0..3 {
+            let leader = cluster.leader().await;
+            ledger.propose(cluster.node(leader), format!("{round}: all up")).await.expect("an acknowledgement");
+            // First a follower, then the leader.
+            for id in [cluster.others(leader)[0], leader] {
+                cluster.stop(id).await;
+                for up in cluster.ids() {
+                    let command = format!("{round}: without {id} at {up}");
+                    ledger.propose(cluster.node(up), command).await.expect("an acknowledgement");
+                }
+                cluster.start(id).await;
+                cluster.settled().await;
+                ledger.check(&cluster.journals());
+            }
+        }
+        assert_eq!(ledger.acknowledged(), 15);
+    });
+}
+
+#[test]
+fn all_three_may_restart_at_once() {
+    simulate(async {
+        let (mut cluster, ledger) = (Cluster::of_three(3).await, Ledger::default());
+        for round in 0..5 {
+            let leader = cluster.leader().await;
+            for nth in 0..10 {
+                let command = format!("{round}: {nth}");
+                ledger.propose(cluster.node(leader), command).await.expect("an acknowledgement");
+            }
+            cluster.stop_all().await;
+            for id in cluster.members() {
+                cluster.start(id).await;
+            }
+        }
+        cluster.settled().await;
+        assert_eq!(ledger.acknowledged(), 50);
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn an_answer_to_a_command_from_before_a_restart_answers_no_command_after_it() {
+    simulate(async {
+        let (mut cluster, ledger, term) = (Cluster::vacant(Plan::default()), Ledger::default(), Term(1));
+        let (subject, leader) = (NodeId(1), NodeId(2));
+        let mut puppet = Puppet::start(&cluster.network, leader, subject).await;
+        let mut requests = Vec::new();
+        for command in ["before", "after"] {
+            cluster.start(subject).await;
+            let node = cluster.node(subject).clone();
+            follow(&cluster, &puppet, term).await;
+            let asked = ledger.clone();
+            let proposing = tokio::task::spawn_local(async move { asked.propose(&node, command).await });
+            let request = puppet
+                .hear("a forwarded command", |message| match &message.body {
+                    Body::Propose(propose) => Some(propose.commands[0].0),
+                    _ => None,
+                })
+                .await;
+            requests.push(request);
+            if command == "before" {
+                cluster.stop(subject).await;
+                drop(proposing);
+                continue;
+            }
+            // The leader applied the old command, and answers it now.
+            puppet.say(term, applied(requests[0], Index(7)));
+            follow(&cluster, &puppet, term).await;
+            assert!(!proposing.is_finished(), "the new command was answered with the old one's outcome");
+            puppet.say(term, applied(requests[1], Index(8)));
+            let outcome = soon("the answer", proposing).await.expect("a caller").expect("an acknowledgement");
+            assert_eq!(outcome.index, Index(8));
+        }
+    });
+}
+
+#[test]
+fn a_read_index_from_before_a_restart_serves_no_read_after_it() {
+    simulate(async {
+        let (mut cluster, term) = (Cluster::vacant(Plan::default()), Term(1));
+        let (subject, leader) = (NodeId(1), NodeId(2));
+        let mut puppet = Puppet::start(&cluster.network, leader, subject).await;
+        let mut requests = Vec::new();
+        for round in ["before", "after"] {
+            cluster.start(subject).await;
+            let node = cluster.node(subject).clone();
+            follow(&cluster, &puppet, term).await;
+            let reading =
+                tokio::task::spawn_local(async move { node.read(quorate::Consistency::Linearizable, |_| ()).await });
+            let request = puppet
+                .hear("a read index", |message| match &message.body {
+                    Body::ReadIndex(read) => Some(read.request),
+                    _ => None,
+                })
+                .await;
+            requests.push(request);
+            if round == "before" {
+                cluster.stop(subject).await;
+                drop(reading);
+                continue;
+            }
+            let answer = |request| Body::ReadIndexReply(ReadIndexReply { request, index: Some(Index(0)) });
+            puppet.say(term, answer(requests[0]));
+            follow(&cluster, &puppet, term).await;
+            assert!(!reading.is_finished(), "the new read was served at the old one's index");
+            puppet.say(term, answer(requests[1]));
+            soon("the read", reading).await.expect("a caller").expect("a value");
+        }
+    });
+}
+
+/// Lets the node hear its leader, and waits until it has handled that and whatever was said before.
+async fn follow(cluster: &Cluster, puppet: &Puppet, term: Term) {
+    puppet.say(term, Body::Heartbeat(Heartbeat { round: 0, commit: EntryId::default().index }));
+    cluster.until("the node to follow", |view| view[&NodeId(1)].leader).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+}
+
+fn applied(request: u64, index: Index) -> Body {
+    let outcomes = vec![(request, ProposeOutcome::Applied { index, reply_bytes: 0 })];
+    Body::ProposeReply(ProposeReply { outcomes, replies: bytes::Bytes::new() })
+}

@@ -1,0 +1,278 @@
+//! A node that ends leaves nothing behind: no port, no lock, no thread, no caller.
+
+mod support;
+
+use bytes::Bytes;
+use quorate::{
+    Index, Node, NodeId, ProposeError, StateMachine,
+    storage::Wal,
+    transport::{MemoryNetwork, Quic, QuicOptions, certificates::Authority},
+};
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError, mpsc},
+    time::{Duration, Instant},
+};
+use support::{CLUSTER, Cluster, Journal, Ledger, Plan, run, simulate, soon};
+use tempfile::TempDir;
+
+#[test]
+fn what_a_node_held_is_free_when_shutdown_returns() {
+    let _alone = alone();
+    run(async {
+        let (dir, address) = (certificates(), free_address());
+        let mut before = Index(0);
+        for round in 0..3 {
+            let node = durable(dir.path(), address, &[(NodeId(1), address)]).await;
+            let applied = soon("a command", node.propose(format!("{round}"))).await.expect("an acknowledgement");
+            assert!(applied.index > before, "the log of the round before is there");
+            assert_eq!(applied.reply, (round + 1).to_string(), "and its state");
+            before = applied.index;
+            soon("the end", node.shutdown()).await;
+            UdpSocket::bind(address).expect("a free port");
+        }
+    });
+}
+
+#[test]
+fn a_node_whose_last_handle_is_dropped_ends() {
+    let _alone = alone();
+    run(async {
+        let (dir, address) = (certificates(), free_address());
+        let node = durable(dir.path(), address, &[(NodeId(1), address)]).await;
+        let mut status = node.status();
+        drop(node);
+        soon("the end", async { while status.changed().await.is_ok() {} }).await;
+        soon("a free port", async {
+            while UdpSocket::bind(address).is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    });
+}
+
+#[test]
+fn shutdown_does_not_wait_for_peers_that_are_dead() {
+    let _alone = alone();
+    run(async {
+        let (dir, address) = (certificates(), free_address());
+        // Nobody is there; and one is whose machine swallows every packet.
+        let (nobody, silent) = (free_address(), UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket"));
+        let peers = [(NodeId(1), address), (NodeId(2), nobody), (NodeId(3), silent.local_addr().expect("an address"))];
+        let node = durable(dir.path(), address, &peers).await;
+        let waiting = tokio::spawn({
+            let node = node.clone();
+            async move { node.propose("nobody will see this").await }
+        });
+        node.status().changed().await.expect("a node that tries");
+        let began = Instant::now();
+        soon("the end", node.shutdown()).await;
+        assert!(began.elapsed() < Duration::from_secs(4), "took {:?}", began.elapsed());
+        let outcome = soon("an answer", waiting).await.expect("a caller");
+        assert!(matches!(outcome, Err(ProposeError::NoLeader | ProposeError::Stopped)), "{outcome:?}");
+    });
+}
+
+#[test]
+fn a_node_leaves_no_thread_behind() {
+    let _alone = alone();
+    run(async {
+        let before = threads();
+        for _ in 0..5 {
+            let mut cluster = Cluster::start_all(Plan { threads: true, ..Plan::default() }).await;
+            cluster.leader().await;
+            assert!(threads().iter().any(|name| name == "quorate-1"), "{:?}", threads());
+            cluster.stop_all().await;
+        }
+        ends_with(before).await;
+    });
+}
+
+#[test]
+fn a_node_that_could_not_start_leaves_nothing_behind() {
+    let _alone = alone();
+    run(async {
+        let (dir, before) = (certificates(), threads());
+        let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        let address = taken.local_addr().expect("an address");
+        let error = builder(dir.path(), address, &[(NodeId(1), address)]).start(Journal::default()).await;
+        let error = error.expect_err("a port that is taken").to_string();
+        assert!(error.contains(&address.to_string()), "it names the port: {error}");
+        ends_with(before).await;
+        drop(taken);
+        // Neither the directory nor the port is held.
+        durable(dir.path(), address, &[(NodeId(1), address)]).await.shutdown().await;
+    });
+}
+
+#[test]
+fn a_task_of_a_node_outlives_nothing() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let mut cluster = Cluster::of_three(1).await;
+        cluster.leader().await;
+        cluster.stop_all().await;
+    });
+    // Every task of the nodes has ended: a set is awaited until all of its tasks have.
+    runtime.block_on(async { soon("the end of every task", local).await });
+}
+
+#[test]
+fn what_is_under_way_is_finished_first() {
+    let _alone = alone();
+    run(async {
+        for forwarded in [false, true] {
+            let network = MemoryNetwork::new(1);
+            let mut nodes = Vec::new();
+            let mut gates = Vec::new();
+            for id in [1, 2, 3].map(NodeId) {
+                let (machine, gate) = Slow::new();
+                let voters = [1, 2, 3].map(|id| (NodeId(id), ""));
+                let node = Node::builder(id, CLUSTER).voters(voters).network(network.endpoint(id));
+                let node = node.storage(quorate::storage::Memory::new()).start(machine).await.expect("a node");
+                nodes.push(node);
+                gates.push(gate);
+            }
+            let leads = |node: &Node<Slow>| node.status().borrow().leader == Some(node.id());
+            let mut status = nodes[0].status();
+            soon("a leader", status.wait_for(|status| status.leader.is_some())).await.expect("a live node");
+            let leader = nodes.iter().position(leads).expect("a leader");
+            let asked = if forwarded { (leader + 1) % 3 } else { leader };
+            let caller = tokio::spawn({
+                let node = nodes[asked].clone();
+                async move { node.propose("slow").await }
+            });
+            // The leader's machine is at it, and is not done.
+            gates[leader].entered().await;
+            let mut ending = tokio::spawn({
+                let node = nodes[leader].clone();
+                async move { node.shutdown().await }
+            });
+            let node = nodes[leader].clone();
+            soon("the node to take no more", async {
+                while node.propose("more").await != Err(ProposeError::Stopped) {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+            assert!(support::poll_once(&mut ending).await.is_pending(), "it ended with a command under way");
+            gates[leader].open();
+            let outcome = soon("an answer", caller).await.expect("a caller");
+            assert_eq!(outcome.expect("an acknowledgement").reply, "done", "forwarded: {forwarded}");
+            soon("the end", ending).await.expect("an end");
+            gates.iter().for_each(Gate::open);
+            for node in nodes {
+                soon("the end", node.shutdown()).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn shutdown_twice_or_after_the_end_returns() {
+    simulate(async {
+        let mut cluster = Cluster::of_three(1).await;
+        let ledger = Ledger::default();
+        let leader = cluster.leader().await;
+        let node = cluster.node(leader).clone();
+        tokio::join!(node.shutdown(), node.shutdown());
+        node.shutdown().await;
+        assert_eq!(ledger.propose(&node, "too late").await, Err(ProposeError::Stopped));
+        cluster.stop(leader).await;
+        cluster.leader().await;
+    });
+}
+
+/// Threads and ports are the process's: these tests take turns.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The names of the threads that nodes have, sorted: as far as the system keeps them, 15 bytes.
+fn threads() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("a list of threads");
+    let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    let ours = |name: &String| name.starts_with("quorate-") || name.starts_with("actix-rt");
+    let mut names: Vec<_> = names.map(|name| name.trim_end().to_owned()).filter(ours).collect();
+    names.sort();
+    names
+}
+
+/// What a node held is free when it says so; its thread has a few instructions to go then.
+async fn ends_with(expected: Vec<String>) {
+    soon("no thread but those before", async {
+        while threads() != expected {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+fn free_address() -> SocketAddr {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr()).expect("a free port")
+}
+
+fn certificates() -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    let authority = Authority::create(CLUSTER).expect("an authority");
+    authority.write(dir.path()).expect("files");
+    authority.issue_node(NodeId(1), &[]).expect("a certificate").write(dir.path(), "node").expect("files");
+    dir
+}
+
+fn builder(dir: &Path, address: SocketAddr, members: &[(NodeId, SocketAddr)]) -> quorate::Builder {
+    let options = QuicOptions::new(address, dir.join("ca.pem"), dir.join("node.pem"), dir.join("node.key"));
+    Node::builder(NodeId(1), CLUSTER)
+        .voters(members.iter().map(|(id, address)| (*id, address.to_string())))
+        .network(Quic::new(options).expect("a network"))
+        .storage(Wal::at(dir.join("data")).segment_bytes(1 << 20))
+}
+
+async fn durable(dir: &Path, address: SocketAddr, members: &[(NodeId, SocketAddr)]) -> Node<Journal> {
+    builder(dir, address, members).start(Journal::default()).await.expect("a node")
+}
+
+/// A state machine that takes as long as its gate is shut.
+struct Slow {
+    entered: tokio::sync::mpsc::UnboundedSender<()>,
+    opened: mpsc::Receiver<()>,
+}
+
+struct Gate {
+    entered: tokio::sync::Mutex<tokio::sync::mpsc::UnboundedReceiver<()>>,
+    open: mpsc::Sender<()>,
+}
+
+impl Slow {
+    fn new() -> (Self, Gate) {
+        let (entered, entering) = tokio::sync::mpsc::unbounded_channel();
+        let (open, opened) = mpsc::channel();
+        (Self { entered, opened }, Gate { entered: entering.into(), open })
+    }
+}
+
+impl StateMachine for Slow {
+    fn apply(&mut self, _: Index, _: &[u8]) -> Bytes {
+        let _ = self.entered.send(());
+        let _ = self.opened.recv();
+        Bytes::from_static(b"done")
+    }
+}
+
+impl Gate {
+    async fn entered(&self) {
+        soon("a command in the machine", async { self.entered.lock().await.recv().await }).await;
+    }
+
+    fn open(&self) {
+        // Twice, for a follower's machine may see the command later.
+        for _ in 0..2 {
+            let _ = self.open.send(());
+        }
+    }
+}
