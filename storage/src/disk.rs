@@ -11,9 +11,11 @@ pub use simulated::{Crash, Operation, SimulatedDisk};
 
 use std::{
     any::Any,
+    convert::Infallible,
     fmt,
     io::{self, IoSlice},
     path::Path,
+    sync::mpsc::Receiver,
 };
 
 /// A file system.
@@ -72,12 +74,15 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Whether somebody waits for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+#[derive(Clone, Copy, Debug)]
+pub enum Pace<'a> {
     /// As fast as it goes.
     AtOnce,
-    /// In small steps, each of them synced, so that no sync of other files waits long behind it.
-    Gently,
+    /// In small steps, each of them synced, with pauses between, so that no sync of other files waits long behind it and
+    /// a log that grows fast is not slowed down by zeros. When the sender of this is gone, somebody waits: what is left
+    /// is only reserved then. It reads as zeros all the same, and costs the syncs that fill it a commit of the file
+    /// system's journal.
+    Gently(&'a Receiver<Infallible>),
 }
 
 /// An open file.
@@ -99,7 +104,7 @@ pub trait File: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The file system's.
-    fn allocate(&self, bytes: u64, pace: Pace) -> io::Result<()>;
+    fn allocate(&self, bytes: u64, pace: Pace<'_>) -> io::Result<()>;
 
     /// Cuts the file off behind `bytes`.
     ///

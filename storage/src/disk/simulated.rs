@@ -417,7 +417,7 @@ impl File for SimulatedFile {
         state.change(self.inode, Change::Write { offset, bytes })
     }
 
-    fn allocate(&self, bytes: u64, _: Pace) -> io::Result<()> {
+    fn allocate(&self, bytes: u64, _: Pace<'_>) -> io::Result<()> {
         let mut state = self.state()?;
         state.step(Operation::Write)?;
         state.change(self.inode, Change::Zeros { bytes })

@@ -3,11 +3,12 @@
 use super::{Failure, Outcome, failed};
 use crate::disk::{Disk, File, Pace};
 use std::{
+    convert::Infallible,
     io,
     path::{Path, PathBuf},
     sync::{
         Arc,
-        mpsc::{Receiver, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
 };
 
@@ -21,7 +22,23 @@ pub(crate) struct Spare {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     bytes: u64,
-    making: Option<Receiver<Outcome<Box<dyn File>>>>,
+    making: Option<Making>,
+}
+
+/// A file in the making, on a thread beside.
+#[derive(Debug)]
+struct Making {
+    made: Receiver<Outcome<Box<dyn File>>>,
+    /// Dropped to say that somebody waits.
+    hurry: SyncSender<Infallible>,
+}
+
+impl Making {
+    /// Waits for it. `None` if its thread is gone.
+    fn take(self) -> Option<Outcome<Box<dyn File>>> {
+        drop(self.hurry);
+        self.made.recv().ok()
+    }
 }
 
 impl Spare {
@@ -32,11 +49,13 @@ impl Spare {
     /// Starts making one, unless one is there or in the making.
     pub(crate) fn prepare(&mut self) {
         if self.making.is_none() {
-            let (made, making) = sync_channel(1);
+            let ((tell, made), (hurry, hurried)) = (sync_channel(1), sync_channel(0));
             let (disk, path, bytes) = (self.disk.clone(), self.dir.join(NAMES[0]), self.bytes);
             // Nobody may be left to take it; then recovery removes it.
-            self.disk.in_background(Box::new(move || drop(made.send(make(&*disk, &path, bytes, Pace::Gently)))));
-            self.making = Some(making);
+            self.disk.in_background(Box::new(move || {
+                drop(tell.send(make(&*disk, &path, bytes, Pace::Gently(&hurried))));
+            }));
+            self.making = Some(Making { made, hurry });
         }
     }
 
@@ -45,7 +64,7 @@ impl Spare {
         let bytes = bytes_min.max(self.bytes);
         let path = self.dir.join(NAMES[usize::from(bytes > self.bytes)]);
         let file = match self.making.take_if(|_| bytes == self.bytes) {
-            Some(making) => making.recv().map_err(|_| {
+            Some(making) => making.take().ok_or_else(|| {
                 Failure::open(format_args!("the thread that made {} is gone; start the node again", path.display()))
             })?,
             None => make(&*self.disk, &path, bytes, Pace::AtOnce),
@@ -57,7 +76,7 @@ impl Spare {
 impl Drop for Spare {
     fn drop(&mut self) {
         if let Some(making) = self.making.take() {
-            drop(making.recv());
+            drop(making.take());
         }
     }
 }
@@ -73,7 +92,7 @@ pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     Ok(())
 }
 
-fn make(disk: &dyn Disk, path: &Path, bytes: u64, pace: Pace) -> Outcome<Box<dyn File>> {
+fn make(disk: &dyn Disk, path: &Path, bytes: u64, pace: Pace<'_>) -> Outcome<Box<dyn File>> {
     let file = disk.create(path).map_err(failed("open", path))?;
     file.allocate(bytes, pace).map_err(failed("write", path))?;
     file.sync_data().map_err(failed("sync", path))?;
