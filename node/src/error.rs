@@ -48,7 +48,8 @@ pub enum ProposeError {
 /// Why a read was not served. Reading again is always safe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ReadError {
-    /// For a few election timeouts nobody led, or the leader could not confirm that it still does. Try again.
+    /// For a few election timeouts nobody led, or the leader could not confirm that it still does, or what it had
+    /// committed did not reach this node. Try again.
     #[error("no leader could confirm the read; try again")]
     NoLeader,
     /// Too much is in flight. Try again later.

@@ -174,14 +174,14 @@ impl<M: StateMachine> Node<M> {
             }
         };
         let (answer, answered) = oneshot::channel();
-        let run = Box::new(move |machine: &M, index| {
-            let value = query(machine);
+        let run = Box::new(move |machine: Option<&M>, index| {
+            let read = machine.map(|machine| Read { index, value: query(machine) });
             drop(credit);
             // Whoever asked may have lost patience; nobody else wants the value.
-            let _ = answer.send(Read { index, value });
+            let _ = answer.send(read.ok_or(ReadError::NoLeader));
         });
         shared.applier.do_send(Query { index, run });
-        answered.await.map_err(|_| ReadError::Stopped)
+        answered.await.unwrap_or(Err(ReadError::Stopped))
     }
 
     /// What the node shows of itself: the latest, and through [`watch::Receiver::changed`] every change.

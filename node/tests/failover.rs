@@ -4,11 +4,11 @@ mod support;
 
 use quorate::{Consistency, NodeId, ProposeError, ReadError, Role, Timing};
 use std::{collections::BTreeSet, time::Duration};
-use support::{Cluster, Ledger, Plan, run, simulate, soon};
+use support::{Cluster, Ledger, Plan, run, seeds, simulate, soon};
 
 #[test]
 fn three_nodes_elect_one_leader() {
-    for seed in 0..10 {
+    for seed in seeds(10) {
         simulate(async {
             let cluster = Cluster::of_three(seed).await;
             let leader = cluster.leader().await;
@@ -153,7 +153,7 @@ fn with_two_of_three_nodes_down_nothing_is_acknowledged_and_nobody_hangs() {
 
 #[test]
 fn nothing_acknowledged_is_lost_while_leaders_come_and_go() {
-    for seed in 0..5 {
+    for seed in seeds(5) {
         simulate(async {
             let cluster = Cluster::start_all(Plan { members: 5, seed, ..Plan::default() }).await;
             let ledger = Ledger::default();
@@ -190,7 +190,7 @@ fn nothing_acknowledged_is_lost_while_leaders_come_and_go() {
 
 #[test]
 fn an_entry_that_the_next_leader_commits_is_never_reported_as_failed() {
-    for seed in 0..5 {
+    for seed in seeds(5) {
         simulate(async {
             let (cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
             let old = cluster.settled().await;

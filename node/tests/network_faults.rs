@@ -8,11 +8,11 @@ use quorate::{
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::time::Duration;
-use support::{Cluster, Journal, Ledger, simulate, soon};
+use support::{Cluster, Journal, Ledger, seeds, simulate, soon};
 
 #[test]
 fn every_caller_is_told_the_truth_over_a_bad_network() {
-    for seed in 0..8 {
+    for seed in seeds(8) {
         simulate(async {
             let (cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
             cluster.faults.everywhere(bad());
@@ -27,7 +27,7 @@ fn every_caller_is_told_the_truth_over_a_bad_network() {
 
 #[test]
 fn a_command_that_the_network_repeats_is_applied_once() {
-    for seed in 0..4 {
+    for seed in seeds(4) {
         simulate(async {
             let (cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
             let ms = Duration::from_millis;
@@ -48,7 +48,7 @@ fn a_command_that_the_network_repeats_is_applied_once() {
 
 #[test]
 fn every_caller_is_told_the_truth_while_links_fail_one_way() {
-    for seed in 0..8 {
+    for seed in seeds(8) {
         simulate(async {
             let (cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
             cluster.faults.everywhere(bad());
@@ -71,7 +71,7 @@ fn every_caller_is_told_the_truth_while_links_fail_one_way() {
 
 #[test]
 fn a_linearizable_read_sees_every_acknowledged_write_from_any_node() {
-    for seed in 0..4 {
+    for seed in seeds(4) {
         simulate(async {
             let (cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
             cluster.leader().await;

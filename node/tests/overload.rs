@@ -121,6 +121,36 @@ fn commands_of_any_size_up_to_the_limit_get_through() {
 }
 
 #[test]
+fn large_replies_to_forwarded_commands_get_through_together() {
+    simulate(async {
+        let (network, ids) = (quorate::transport::MemoryNetwork::new(1), [1, 2, 3].map(NodeId));
+        let mut nodes = Vec::new();
+        for id in ids {
+            let builder = quorate::Node::builder(id, support::CLUSTER).voters(ids.map(|id| (id, "")));
+            let builder = builder.network(network.endpoint(id)).storage(quorate::storage::Memory::new()).seed(id.0);
+            nodes.push(builder.start_local(Verbose).await.expect("a node"));
+        }
+        for node in &nodes {
+            // Together they are more than a frame may carry.
+            let outcomes = join_all((0..40).map(|_| node.propose("1000000"))).await;
+            for outcome in outcomes {
+                assert_eq!(outcome.expect("an acknowledgement").reply.len(), 1_000_000);
+            }
+        }
+    });
+}
+
+/// Replies with as many bytes as the command says.
+struct Verbose;
+
+impl quorate::StateMachine for Verbose {
+    fn apply(&mut self, _: quorate::Index, command: &[u8]) -> bytes::Bytes {
+        let bytes = String::from_utf8_lossy(command).parse().expect("a number of bytes");
+        vec![b'x'; bytes].into()
+    }
+}
+
+#[test]
 fn a_flood_of_proposals_starves_no_heartbeat() {
     run(async {
         let timing = support::relaxed();

@@ -146,6 +146,32 @@ fn a_read_index_from_before_a_restart_serves_no_read_after_it() {
     });
 }
 
+#[test]
+fn a_read_that_waits_for_entries_which_never_come_is_given_up() {
+    simulate(async {
+        let (mut cluster, term, subject) = (Cluster::vacant(Plan::default()), Term(1), NodeId(1));
+        let mut leader = Puppet::start(&cluster.network, NodeId(2), subject).await;
+        cluster.start(subject).await;
+        follow(&cluster, &leader, term).await;
+        let node = cluster.node(subject).clone();
+        let reading =
+            tokio::task::spawn_local(async move { node.read(quorate::Consistency::Linearizable, |_| ()).await });
+        let request = leader
+            .hear("a read index", |message| match &message.body {
+                Body::ReadIndex(read) => Some(read.request),
+                _ => None,
+            })
+            .await;
+        // The leader answers, and dies before its entries arrive.
+        leader.say(term, Body::ReadIndexReply(ReadIndexReply { request, index: Some(Index(5)) }));
+        let began = tokio::time::Instant::now();
+        let outcome = soon("an answer", reading).await.expect("a caller");
+        assert_eq!(outcome, Err(quorate::ReadError::NoLeader));
+        assert!(began.elapsed() < std::time::Duration::from_secs(4), "took {:?}", began.elapsed());
+        assert!(cluster.node(subject).read(quorate::Consistency::Local, |_| ()).await.is_ok());
+    });
+}
+
 /// Lets the node hear its leader, and waits until it has handled that and whatever was said before.
 async fn follow(cluster: &Cluster, puppet: &Puppet, term: Term) {
     puppet.say(term, Body::Heartbeat(Heartbeat { round: 0, commit: EntryId::default().index }));

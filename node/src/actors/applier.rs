@@ -25,15 +25,23 @@ pub(crate) struct Applier<M> {
     applied: Index,
     answers: Vec<Answer>,
     telling: bool,
-    waiting: BTreeMap<Index, Vec<Run<M>>>,
+    waiting: BTreeMap<Index, Vec<Waiting<M>>>,
+    giving_up: bool,
+    patience: Duration,
     consensus: Addr<Consensus>,
     metrics: NodeMetrics,
     fate: Fate,
     _sentinel: Sentinel,
 }
 
-/// A read of the machine, and of how far it has applied.
-pub(crate) type Run<M> = Box<dyn FnOnce(&M, Index) + Send>;
+/// A read of the machine, and of how far it has applied; without a machine, if that was not far enough for too long.
+pub(crate) type Run<M> = Box<dyn FnOnce(Option<&M>, Index) + Send>;
+
+/// A read, and since when it waits for entries.
+struct Waiting<M> {
+    since: Instant,
+    run: Run<M>,
+}
 
 /// A handle → `Applier`: run this as soon as `index` is applied.
 #[derive(Message)]
@@ -44,13 +52,22 @@ pub(crate) struct Query<M> {
 }
 
 impl<M: StateMachine> Applier<M> {
-    pub(crate) fn new(machine: M, consensus: Addr<Consensus>, metrics: NodeMetrics, fate: Fate) -> Self {
+    /// Reads wait about as long as `patience` for what they must see.
+    pub(crate) fn new(
+        machine: M,
+        consensus: Addr<Consensus>,
+        patience: Duration,
+        metrics: NodeMetrics,
+        fate: Fate,
+    ) -> Self {
         Self {
             machine: Box::new(machine),
             applied: Index(0),
             answers: Vec::new(),
             telling: false,
             waiting: BTreeMap::new(),
+            giving_up: false,
+            patience,
             consensus,
             metrics,
             _sentinel: fate.sentinel("Applier"),
@@ -96,9 +113,26 @@ impl<M: StateMachine> Applier<M> {
 
     fn serve_waiting(&mut self) {
         while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= self.applied) {
-            for run in first.remove() {
-                run(&self.machine, self.applied);
+            for waiting in first.remove() {
+                (waiting.run)(Some(&self.machine), self.applied);
             }
+        }
+    }
+
+    /// Looks, as long as reads wait, which of them have waited too long: the node may have lost its leader for good.
+    fn give_up_later(&mut self, ctx: &mut Context<Self>) {
+        if !self.giving_up && !self.waiting.is_empty() {
+            self.giving_up = true;
+            ctx.run_later(self.patience, |this, ctx| {
+                this.giving_up = false;
+                for waiting in this.waiting.values_mut() {
+                    for late in waiting.extract_if(.., |waiting| waiting.since.elapsed() >= this.patience) {
+                        (late.run)(None, this.applied);
+                    }
+                }
+                this.waiting.retain(|_, waiting| !waiting.is_empty());
+                this.give_up_later(ctx);
+            });
         }
     }
 }
@@ -161,11 +195,12 @@ impl<M: StateMachine> Handler<Tell> for Applier<M> {
 impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
     type Result = ();
 
-    fn handle(&mut self, Query { index, run }: Query<M>, _: &mut Self::Context) {
+    fn handle(&mut self, Query { index, run }: Query<M>, ctx: &mut Self::Context) {
         if index <= self.applied {
-            run(&self.machine, self.applied);
+            run(Some(&self.machine), self.applied);
         } else {
-            self.waiting.entry(index).or_default().push(run);
+            self.waiting.entry(index).or_default().push(Waiting { since: Instant::now(), run });
+            self.give_up_later(ctx);
         }
     }
 }

@@ -110,7 +110,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let sentinel = fate.sentinel("ElectionTimer");
     let timer = ElectionTimer::new(consensus.clone(), timing.election_timeout, random, sentinel).start();
     let applier_thread = threads.then(Arbiter::new);
-    let applier = Applier::new(machine, consensus.clone(), metrics.clone(), fate.clone());
+    let applier = Applier::new(machine, consensus.clone(), timing.leader_wait, metrics.clone(), fate.clone());
     let applier = match &applier_thread {
         Some(thread) => Applier::start_in_arbiter(&thread.handle(), move |_| applier),
         None => applier.start(),

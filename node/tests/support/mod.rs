@@ -63,3 +63,9 @@ pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     let mut future = Pin::new(future);
     std::future::poll_fn(|wake| Poll::Ready(future.as_mut().poll(wake))).await
 }
+
+/// Seeds to try: so many, or as many as the environment variable `SEEDS` says, to look for what is rare.
+pub fn seeds(count: u64) -> std::ops::Range<u64> {
+    let wanted = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    0..wanted.unwrap_or(count)
+}

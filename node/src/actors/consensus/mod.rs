@@ -443,11 +443,16 @@ impl Consensus {
         }
     }
 
+    /// Tells other nodes what the commands that they forwarded came to: each in few messages, none of them large.
     fn answer_applied(&mut self, answers: Vec<Answer>) {
         let mut by_node: BTreeMap<NodeId, (Vec<(u64, ProposeOutcome)>, BytesMut)> = BTreeMap::new();
         self.proposals.answered_other_nodes(answers.len());
         for Answer { node, request, outcome } in answers {
             let (outcomes, replies) = by_node.entry(node).or_default();
+            if !outcomes.is_empty() && replies.len() + outcome.reply.len() > self.limits.max_batch_bytes {
+                let (outcomes, replies) = (std::mem::take(outcomes), replies.split().freeze());
+                self.say(node, Body::ProposeReply(ProposeReply { outcomes, replies }));
+            }
             let reply_bytes = u32::try_from(outcome.reply.len()).unwrap_or(u32::MAX);
             outcomes.push((request, ProposeOutcome::Applied { index: outcome.index, reply_bytes }));
             replies.extend_from_slice(&outcome.reply);
@@ -699,6 +704,9 @@ hear! {
     };
     ElectionTimeout: |this, ElectionTimeout { term }, ctx| {
         let now = this.clock.now();
+        if term == this.replica.term() {
+            this.seen.ballot_timed_out();
+        }
         this.rule(ctx, |replica, out| replica.election_timeout(now, term, out));
     };
     ElectionWon: |this, ElectionWon { term, campaign }, ctx| {

@@ -127,12 +127,6 @@ impl Seen {
     }
 
     pub(super) fn ballot_opened(&mut self, phase: Phase) {
-        match self.ballot.take() {
-            // A campaign's second round; its first was won.
-            Some(before) if before.decided => {}
-            Some(before) => self.finished(before.phase, ElectionResult::TimedOut),
-            None => {}
-        }
         if phase == Phase::PreVote {
             self.campaign_began = Instant::now();
         }
@@ -141,7 +135,15 @@ impl Seen {
     }
 
     pub(super) fn ballot_decided(&mut self, won: bool) {
-        let result = if won { ElectionResult::Won } else { ElectionResult::Lost };
+        self.decided(if won { ElectionResult::Won } else { ElectionResult::Lost });
+    }
+
+    /// The election timeout has passed: a ballot that is still open gets no more time.
+    pub(super) fn ballot_timed_out(&mut self) {
+        self.decided(ElectionResult::TimedOut);
+    }
+
+    fn decided(&mut self, result: ElectionResult) {
         if let Some(ballot) = self.ballot.as_mut().filter(|ballot| !ballot.decided) {
             ballot.decided = true;
             let phase = ballot.phase;

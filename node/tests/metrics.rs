@@ -1,0 +1,295 @@
+//! Whatever happens to a node shows on its page, with the right value.
+
+mod support;
+
+use futures_util::future::join_all;
+use quorate::{
+    Consistency, Index, Limits, NodeId, ProposeError, Role, Term,
+    metrics::Metrics,
+    storage::{
+        Wal,
+        disk::{Operation, SimulatedDisk},
+    },
+};
+use quorate_raft::{Body, EntryId, Heartbeat, Message, Phase, RequestVote, Vote};
+use std::{collections::BTreeMap, time::Duration};
+use support::{Cluster, Journal, Plan, Puppet, simulate, soon};
+
+#[test]
+fn every_fate_of_a_campaign_is_counted() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan::default());
+        let mut first = Puppet::start(&cluster.network, NodeId(2), NodeId(1)).await;
+        let second = Puppet::start(&cluster.network, NodeId(3), NodeId(1)).await;
+        cluster.start(NodeId(1)).await;
+        let page = Page::of(&cluster.metrics, NodeId(1));
+        let started = |phase| page.read("quorate_elections_started_total", &[("phase", phase)]);
+        let finished =
+            |phase, result| page.read("quorate_elections_finished_total", &[("phase", phase), ("result", result)]);
+        let votes = |phase, direction, result| {
+            page.read("quorate_votes_total", &[("phase", phase), ("direction", direction), ("result", result)])
+        };
+        let term_changes = |cause| page.read("quorate_term_changes_total", &[("cause", cause)]);
+
+        // Nobody answers the first campaign.
+        first.hear("a pre-vote", asks(Phase::PreVote)).await;
+        assert_eq!((started("pre_vote"), page.read("quorate_role", &[("role", "pre_candidate")])), (1.0, 1.0));
+        let campaign = first.hear("another", asks(Phase::PreVote)).await;
+        assert_eq!((started("pre_vote"), finished("pre_vote", "timed_out")), (2.0, 1.0));
+
+        // Both deny the second.
+        for puppet in [&first, &second] {
+            puppet.say(Term(0), vote(Phase::PreVote, campaign, false));
+        }
+        let campaign = first.hear("a third", asks(Phase::PreVote)).await;
+        assert_eq!((finished("pre_vote", "lost"), votes("pre_vote", "received", "denied")), (1.0, 2.0));
+        assert_eq!(page.read("quorate_election_duration_seconds_count", &[]), 2.0);
+
+        // The third is won; the election behind it is overtaken by a leader of that term.
+        first.say(Term(0), vote(Phase::PreVote, campaign, true));
+        first.hear("a request for its vote", asks(Phase::Vote)).await;
+        assert_eq!((finished("pre_vote", "won"), votes("pre_vote", "received", "granted")), (1.0, 1.0));
+        assert_eq!((started("vote"), term_changes("campaign")), (1.0, 1.0));
+        assert_eq!((page.read("quorate_term", &[]), page.read("quorate_has_leader", &[])), (1.0, 0.0));
+        second.say(Term(1), Body::Heartbeat(Heartbeat { round: 0, commit: Index(0) }));
+        cluster.until("a leader", |view| view[&NodeId(1)].leader).await;
+        assert_eq!((finished("vote", "superseded"), term_changes("higher_term")), (1.0, 0.0));
+        assert_eq!((page.read("quorate_has_leader", &[]), page.read("quorate_leader_changes_total", &[])), (1.0, 1.0));
+
+        // It hears a leader, so it denies; when that is silent, it grants.
+        for (granted, denials) in [(0.0, 1.0), (1.0, 1.0)] {
+            first.say(Term(7), request(Phase::PreVote));
+            first.say(Term(7), request(Phase::Vote));
+            first.hear("an answer", answer).await;
+            assert_eq!((votes("vote", "cast", "granted"), votes("vote", "cast", "denied")), (granted, denials));
+            assert_eq!(votes("pre_vote", "cast", "granted"), granted);
+            assert_eq!(votes("pre_vote", "cast", "denied"), denials);
+            cluster.until("a forgotten leader", |view| view[&NodeId(1)].leader.is_none().then_some(())).await;
+        }
+        assert_eq!((page.read("quorate_term", &[]), term_changes("higher_term")), (7.0, 1.0));
+
+        // At last it is elected.
+        loop {
+            let (term, phase, campaign) = first
+                .hear("a request", |message| match message.body {
+                    Body::RequestVote(request) => Some((message.term, request.phase, request.campaign)),
+                    _ => None,
+                })
+                .await;
+            first.say(term, vote(phase, campaign, true));
+            if phase == Phase::Vote {
+                break;
+            }
+        }
+        cluster.until("a leader", |view| (view[&NodeId(1)].role == Role::Leader).then_some(())).await;
+        assert_eq!((finished("vote", "won"), votes("vote", "received", "granted")), (1.0, 1.0));
+        assert_eq!((page.read("quorate_role", &[("role", "leader")]), term_changes("campaign")), (1.0, 2.0));
+        assert_eq!(page.read("quorate_leader_changes_total", &[]), 2.0);
+    });
+}
+
+#[test]
+fn the_way_of_a_write_is_measured() {
+    simulate(async {
+        let (cluster, _disks) = durable(Plan::default()).await;
+        let leader = cluster.leader().await;
+        let [asker, other] = cluster.others(leader)[..] else { panic!("three nodes") };
+        for (id, count) in [(leader, 5), (asker, 3)] {
+            for nth in 0..count {
+                cluster.node(id).propose(format!("{id}: {nth}")).await.expect("an acknowledgement");
+            }
+        }
+        cluster.settled().await;
+        // Numbers that need not be exact to the message are shown every heartbeat.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for id in cluster.ids() {
+            let page = Page::of(&cluster.metrics, id);
+            for index in ["last", "durable", "commit", "applied"] {
+                assert_eq!(page.read(&format!("quorate_{index}_index"), &[]), 9.0, "{index} at {id}");
+            }
+            assert_eq!(page.read("quorate_first_index", &[]), 1.0);
+            assert_eq!(page.read("quorate_snapshot_index", &[]), 0.0);
+            assert!(page.read("quorate_storage_fsync_duration_seconds_count", &[]) >= 8.0);
+            assert!(page.read("quorate_storage_written_bytes_total", &[]) > 8.0 * 40.0);
+            assert!(page.read("quorate_log_bytes", &[]) > 8.0 * 40.0);
+            assert_eq!(page.read("quorate_has_leader", &[]), 1.0);
+            assert_eq!(page.read("quorate_role", &[("role", "leader")]), f64::from(id == leader));
+            assert_eq!(page.read("quorate_role", &[("role", "follower")]), f64::from(id != leader));
+            assert_eq!(page.read("quorate_proposals_in_flight", &[]), 0.0);
+        }
+        let applied = |id| Page::of(&cluster.metrics, id).read("quorate_proposals_total", &[("result", "applied")]);
+        assert_eq!((applied(leader), applied(asker), applied(other)), (5.0, 3.0, 0.0));
+        let page = Page::of(&cluster.metrics, leader);
+        for stage in ["queue", "persist", "commit"] {
+            let count = page.read("quorate_proposal_duration_seconds_count", &[("stage", stage)]);
+            assert_eq!(count, 8.0, "one by one, each was a batch: {stage}");
+        }
+        for stage in ["apply", "total"] {
+            let count = page.read("quorate_proposal_duration_seconds_count", &[("stage", stage)]);
+            assert!(count >= 5.0, "{count} at {stage}");
+        }
+        assert_eq!(page.read("quorate_batch_entries_sum", &[]), 8.0);
+        for peer in [asker, other] {
+            let peer = peer.to_string();
+            assert_eq!(page.read("quorate_peer_match_index", &[("peer", &peer)]), 9.0);
+            assert_eq!(page.read("quorate_peer_lag_entries", &[("peer", &peer)]), 0.0);
+            assert_eq!(page.read("quorate_peer_state", &[("peer", &peer), ("state", "replicate")]), 1.0);
+            for (direction, lane) in [("sent", "append"), ("sent", "control"), ("received", "append")] {
+                let labels = [("peer", peer.as_str()), ("direction", direction), ("lane", lane)];
+                assert!(page.read("quorate_net_bytes_total", &labels) > 0.0, "{labels:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn how_every_proposal_and_read_ended_is_counted() {
+    simulate(async {
+        let limits = Limits { max_in_flight_proposals: 2, max_command_bytes: 100, ..Limits::default() };
+        let cluster = Cluster::start_all(Plan { limits, ..Plan::default() }).await;
+        let leader = cluster.leader().await;
+        let node = cluster.node(leader).clone();
+        let page = Page::of(&cluster.metrics, leader);
+        let proposals = |result| page.read("quorate_proposals_total", &[("result", result)]);
+        let reads = |mode, result| page.read("quorate_reads_total", &[("mode", mode), ("result", result)]);
+
+        node.read(Consistency::Linearizable, |_| ()).await.expect("a read");
+        node.read(Consistency::Local, |_| ()).await.expect("a read");
+        assert_eq!((reads("linearizable", "served"), reads("local", "served")), (1.0, 1.0));
+        assert_eq!(page.read("quorate_read_duration_seconds_count", &[("mode", "linearizable")]), 1.0);
+
+        assert!(matches!(node.propose("x".repeat(101)).await, Err(ProposeError::TooLarge { .. })));
+        let crowd = join_all((0..3).map(|nth| node.propose(format!("{nth}")))).await;
+        assert_eq!(crowd.iter().filter(|outcome| outcome.is_ok()).count(), 2);
+        assert_eq!((proposals("too_large"), proposals("applied"), proposals("overloaded")), (1.0, 2.0, 1.0));
+
+        cluster.faults.isolate(leader);
+        let waiting = tokio::task::spawn_local({
+            let node = node.clone();
+            async move { node.propose("alone").await }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(page.read("quorate_proposals_in_flight", &[]), 1.0);
+        let outcome = soon("an outcome", waiting).await.expect("a caller");
+        assert_eq!((outcome, proposals("outcome_unknown")), (Err(ProposeError::OutcomeUnknown), 1.0));
+        assert_eq!(node.propose("still alone").await, Err(ProposeError::NoLeader));
+        assert!(node.read(Consistency::Linearizable, |_| ()).await.is_err());
+        assert_eq!((proposals("no_leader"), reads("linearizable", "no_leader")), (1.0, 1.0));
+
+        // What belongs to a leader is gone with its leadership.
+        for peer in cluster.others(leader).iter().map(NodeId::to_string) {
+            assert_eq!(page.read("quorate_peer_match_index", &[("peer", &peer)]), 0.0);
+            for state in ["probe", "replicate", "snapshot"] {
+                assert_eq!(page.read("quorate_peer_state", &[("peer", &peer), ("state", state)]), 0.0);
+            }
+        }
+        let before = page.read("quorate_leaderless_seconds_total", &[]);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let leaderless = page.read("quorate_leaderless_seconds_total", &[]) - before;
+        assert!((9.0..=11.0).contains(&leaderless), "{leaderless}");
+
+        node.shutdown().await;
+        assert_eq!(node.propose("too late").await, Err(ProposeError::Stopped));
+        assert!(node.read(Consistency::Local, |_| ()).await.is_err());
+        assert_eq!((proposals("stopping"), reads("local", "stopping")), (1.0, 1.0));
+    });
+}
+
+#[test]
+fn a_peer_that_lags_and_one_that_rejects_are_seen() {
+    simulate(async {
+        let mut cluster = Cluster::of_three(4).await;
+        let old = cluster.leader().await;
+        let [behind, next] = cluster.others(old)[..] else { panic!("three nodes") };
+        cluster.settled().await;
+        cluster.faults.isolate(behind);
+        for nth in 0..7 {
+            cluster.node(old).propose(format!("{nth}")).await.expect("an acknowledgement");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let peer = behind.to_string();
+        let lag = Page::of(&cluster.metrics, old).read("quorate_peer_lag_entries", &[("peer", &peer)]);
+        assert_eq!(lag, 7.0);
+        cluster.stop(old).await;
+        cluster.faults.heal();
+        assert_eq!(cluster.settled().await, next, "the other one lacks entries");
+        let rejections = Page::of(&cluster.metrics, next).read("quorate_append_rejections_total", &[("peer", &peer)]);
+        assert!(rejections >= 1.0);
+    });
+}
+
+#[test]
+fn a_storage_that_fails_is_counted() {
+    simulate(async {
+        let (cluster, disks) = durable(Plan::default()).await;
+        let leader = cluster.leader().await;
+        let broken = cluster.others(leader)[0];
+        disks[&broken].fail(Operation::Sync, 1);
+        cluster.node(leader).propose("one more").await.expect("an acknowledgement");
+        soon("the failure", cluster.node(broken).failed()).await;
+        let page = Page::of(&cluster.metrics, broken);
+        assert_eq!(page.read("quorate_storage_errors_total", &[("op", "sync")]), 1.0);
+        assert_eq!(page.read("quorate_storage_errors_total", &[("op", "write")]), 0.0);
+    });
+}
+
+/// A cluster on disks.
+async fn durable(plan: Plan) -> (Cluster, BTreeMap<NodeId, SimulatedDisk>) {
+    let (mut cluster, mut disks) = (Cluster::vacant(plan), BTreeMap::new());
+    for id in cluster.members() {
+        let disk = SimulatedDisk::new();
+        let wal = Wal::at("data").segment_bytes(32 << 10).on(disk.clone());
+        cluster.start_as(id, Journal::default(), |builder| builder.storage(wal)).await;
+        disks.insert(id, disk);
+    }
+    (cluster, disks)
+}
+
+/// What Prometheus would read of one node.
+struct Page {
+    metrics: Metrics,
+    node: String,
+}
+
+impl Page {
+    fn of(metrics: &Metrics, node: NodeId) -> Self {
+        Self { metrics: metrics.clone(), node: node.to_string() }
+    }
+
+    /// The one sample of this name with these labels, beside the node's.
+    fn read(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let page = self.metrics.render();
+        let mut found = page.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, rest) = series.split_once('{')?;
+            let mut given: Vec<&str> = rest.strip_suffix('}')?.split(',').collect();
+            given.sort_unstable();
+            let all = labels.iter().copied().chain([("node", self.node.as_str())]);
+            let mut wanted: Vec<String> = all.map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+            wanted.sort_unstable();
+            (found == name && given == wanted).then(|| value.parse::<f64>().expect("a number"))
+        });
+        let value = found.next().unwrap_or_else(|| panic!("no {name} {labels:?} of node {} on the page", self.node));
+        assert_eq!(found.next(), None, "{name} {labels:?} is there twice");
+        value
+    }
+}
+
+fn asks(phase: Phase) -> impl FnMut(&Message) -> Option<u64> {
+    move |message| match message.body {
+        Body::RequestVote(request) if request.phase == phase => Some(request.campaign),
+        _ => None,
+    }
+}
+
+fn answer(message: &Message) -> Option<()> {
+    matches!(message.body, Body::Vote(vote) if vote.phase == Phase::Vote).then_some(())
+}
+
+fn vote(phase: Phase, campaign: u64, granted: bool) -> Body {
+    Body::Vote(Vote { phase, campaign, granted })
+}
+
+fn request(phase: Phase) -> Body {
+    Body::RequestVote(RequestVote { phase, campaign: 1, last: EntryId::default() })
+}
