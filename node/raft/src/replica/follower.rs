@@ -85,7 +85,8 @@ impl Replica {
         if nowhere || !batch.as_ref().is_none_or(fits) {
             return out.push(Effect::Refused { from, reason: "malformed" });
         }
-        if self.writes.pending_bytes > 0 && self.writes.pending_bytes + bytes > self.settings.unpersisted_bytes_max {
+        if self.writes.pending_bytes() > 0 && self.writes.pending_bytes() + bytes > self.settings.unpersisted_bytes_max
+        {
             // An honest leader's credit is far below this; it sends again what is dropped here.
             return out.push(Effect::Refused { from, reason: "unpersisted" });
         }

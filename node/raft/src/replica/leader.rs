@@ -122,7 +122,7 @@ impl Replica {
     /// by counting (paper §5.4.2, Figure 8).
     pub(super) fn advance_commit(&mut self, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &self.role else { return };
-        let reached = |id| if id == self.id { self.writes.durable } else { leadership.matched(id) };
+        let reached = |id| if id == self.id { self.writes.durable() } else { leadership.matched(id) };
         let agreed = quorum::agreed(&self.membership, reached);
         if agreed > self.commit && self.log.term_of(agreed) == Some(self.term()) {
             self.commit = agreed;

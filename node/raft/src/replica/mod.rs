@@ -2,6 +2,7 @@
 //!
 //! The rules are in three files, one a role, as in Figure 2 of the paper: [`follower`], [`candidate`] and [`leader`]. This
 //! file has what all of them share: the state, the door through which every message comes, and the order of durability.
+//! What a rule wants done is an [`Effect`].
 //!
 //! # Durability
 //!
@@ -15,24 +16,27 @@
 //! **Invariant:** `applied <= released <= commit <= log.last()`; a follower releases nothing that is not durable here.
 
 mod candidate;
+mod effect;
 mod follower;
 mod leader;
+mod writes;
 
 use crate::{
-    ballot::Ballot,
-    ids::{EntryId, Index, Moment, NodeId, Term},
+    ids::{Index, Moment, NodeId, Term},
     log::{Log, Lookup},
     membership::Membership,
     message::{AppendOutcome, AppendReply, Body, HeartbeatReply, Message, Outgoing},
     progress::Progress,
-    reads::{ReadToken, Reads},
+    reads::Reads,
     record::{Batch, Checksum},
 };
-use alloc::{collections::VecDeque, vec::Vec};
-use core::{fmt, time::Duration};
+use alloc::vec::Vec;
+use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
+pub use effect::{Effect, Persist, Violation};
 pub use leader::{Entries, Leadership};
+use writes::Writes;
 
 /// One member of one Raft group: the pure piece of a `Consensus` actor.
 #[derive(Clone, Hash, Debug)]
@@ -82,176 +86,6 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// The log's outline.
     pub log: Log,
-}
-
-/// What the storage makes durable, in this order: truncate, append, hard state; then `then` may leave.
-///
-/// "Persist, then speak": a reply that needs durability travels inside the request to persist, so that nobody keeps a
-/// table of pending replies and nobody can get the order wrong. An empty one (nothing but `then`) is a reply that must
-/// not overtake the writes before it.
-#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
-pub struct Persist {
-    /// Counts up by one a request; a completion names the highest one that is durable.
-    pub sequence: u64,
-    /// Remove the entries from here on first.
-    pub truncate_from: Option<Index>,
-    /// Then append these.
-    pub batch: Option<Batch>,
-    /// Then store this term and vote.
-    pub hard_state: Option<HardState>,
-    /// What may be said once all of it is durable.
-    pub then: Vec<Outgoing>,
-}
-
-/// What a rule wants done. Effects are performed in order.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Effect {
-    /// Send this now.
-    Send(Outgoing),
-    /// Make this durable, then let its `then` leave, then call [`Replica::persisted`].
-    Persist(Persist),
-    /// Set the election timer anew, with fresh randomness.
-    ArmTimer,
-    /// A legitimate leader was heard: push the deadline out.
-    LeaderHeard,
-    /// Start counting the votes of a campaign, forgetting any other.
-    OpenBallot(Ballot),
-    /// A vote of the current campaign came in.
-    CountVote {
-        /// Which campaign.
-        campaign: u64,
-        /// Who answered.
-        voter: NodeId,
-        /// What.
-        granted: bool,
-    },
-    /// The campaign is over: forget the ballot.
-    CloseBallot,
-    /// Start a replicator a peer.
-    StartReplicators {
-        /// The leadership.
-        term: Term,
-        /// The last entry of the log, behind which they begin to probe.
-        log_last: Index,
-    },
-    /// Stop all replicators: leadership is over.
-    StopReplicators,
-    /// Entries were appended to the leader's log: replicate them.
-    Replicate {
-        /// The entry before them.
-        previous: EntryId,
-        /// The entries.
-        batch: Batch,
-    },
-    /// The leader's commit index moved: replicators send it along from now on.
-    Committed(Index),
-    /// Tell every peer of this read round now.
-    HeartbeatNow {
-        /// The round.
-        round: u64,
-    },
-    /// A peer acknowledged an append: for its replicator.
-    Acknowledged {
-        /// The peer.
-        peer: NodeId,
-        /// The append's epoch.
-        epoch: u64,
-        /// How far it matches, durably.
-        matched: Index,
-    },
-    /// A peer rejected an append: for its replicator.
-    Rejected {
-        /// The peer.
-        peer: NodeId,
-        /// The append's epoch.
-        epoch: u64,
-        /// The entry that it lacks.
-        previous: Index,
-        /// Where the logs may next agree, just before this.
-        next: Index,
-        /// The peer's last entry.
-        last: Index,
-    },
-    /// These entries are committed: apply them, in order.
-    Apply(Batch),
-    /// These committed entries are no longer cached: read them from the storage and call [`Replica::loaded`].
-    Load {
-        /// The first one.
-        from: Index,
-        /// The last one.
-        to: Index,
-    },
-    /// These reads may be served as soon as `index` is applied.
-    ReadsReady {
-        /// What must be applied first.
-        index: Index,
-        /// The reads.
-        tokens: Vec<ReadToken>,
-    },
-    /// These reads can't be served here: this node does not lead (any more).
-    ReadsFailed {
-        /// The reads.
-        tokens: Vec<ReadToken>,
-    },
-    /// A message was not acted on.
-    Refused {
-        /// Who sent it.
-        from: NodeId,
-        /// Why: a short word for counting.
-        reason: &'static str,
-    },
-    /// Something happened that no Raft cluster can do. Nothing this node says can be trusted: stop it.
-    Halt(Violation),
-}
-
-/// What no correct cluster can do; seeing it stops the node.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Violation {
-    /// Two nodes lead in one term (Election Safety, Figure 3).
-    TwoLeaders {
-        /// The term.
-        term: Term,
-        /// One of them.
-        one: NodeId,
-        /// The other.
-        other: NodeId,
-    },
-    /// A leader's log contradicts an entry that is committed here (Leader Completeness, Figure 3).
-    CommittedConflict {
-        /// The entry.
-        index: Index,
-        /// Whose leader says otherwise.
-        leader: NodeId,
-    },
-    /// The same entry id, but other content before it (Log Matching, Figure 3).
-    Diverged {
-        /// The entry.
-        at: EntryId,
-        /// Who has the other content.
-        leader: NodeId,
-    },
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TwoLeaders { term, one, other } => {
-                write!(
-                    f,
-                    "nodes {one} and {other} both lead in term {term}: a vote was lost or a node id is used twice"
-                )
-            }
-            Self::CommittedConflict { index, leader } => {
-                write!(
-                    f,
-                    "leader {leader} contradicts entry {index}, which is committed here: some node lost durable data"
-                )
-            }
-            Self::Diverged { at, leader } => {
-                write!(f, "the log before entry {at} differs from that of leader {leader}: one of the two is damaged")
-            }
-        }
-    }
 }
 
 /// What a replica is told once.
@@ -387,13 +221,13 @@ impl Replica {
     /// The last entry that is durable here.
     #[must_use]
     pub fn durable(&self) -> Index {
-        self.writes.durable
+        self.writes.durable()
     }
 
     /// Since when a write has been waiting to become durable; `None` if none is.
     #[must_use]
     pub fn writing_since(&self) -> Option<Moment> {
-        self.writes.pending.front().map(|write| write.since)
+        self.writes.waiting_since()
     }
 
     /// Hears a message from `from`, whom the network proved to be the sender. The one door: the term is compared here,
@@ -483,12 +317,12 @@ impl Replica {
                 Lookup::Compacted | Lookup::Beyond => break,
             }
         }
-        self.log.evict(self.released.min(self.writes.durable), self.settings.cache_bytes_max);
+        self.log.evict(self.released.min(self.writes.durable()), self.settings.cache_bytes_max);
     }
 
     fn releasable(&self) -> Index {
         let room = self.applied.plus(self.settings.unapplied_entries_max);
-        let here = if self.is_leader() { self.commit } else { self.commit.min(self.writes.durable) };
+        let here = if self.is_leader() { self.commit } else { self.commit.min(self.writes.durable()) };
         here.min(room)
     }
 
@@ -558,7 +392,7 @@ impl Replica {
     /// Says something that promises entries: it leaves when every write so far is durable.
     fn say_when_durable(&mut self, now: Moment, to: NodeId, body: Body, out: &mut Vec<Effect>) {
         let message = self.outgoing(to, body);
-        if self.writes.pending.is_empty() {
+        if self.writes.is_idle() {
             out.push(Effect::Send(message));
         } else {
             self.persist(now, Persist { then: alloc::vec![message], ..Persist::default() }, out);
@@ -572,69 +406,5 @@ impl Replica {
     fn persist(&mut self, now: Moment, persist: Persist, out: &mut Vec<Effect>) {
         let persist = self.writes.start(now, persist, self.log.last().index, None);
         out.push(Effect::Persist(persist));
-    }
-}
-
-/// The writes that are under way, and what is durable.
-#[derive(Clone, Hash, Debug)]
-struct Writes {
-    sequence: u64,
-    pending: VecDeque<Write>,
-    pending_bytes: usize,
-    hard_state_sequence: u64,
-    completed: u64,
-    durable: Index,
-}
-
-#[derive(Clone, Hash, Debug)]
-struct Write {
-    sequence: u64,
-    since: Moment,
-    /// Where the log ends once this is durable; lowered when a later truncation cuts below.
-    log_last: Index,
-    bytes: usize,
-    /// The campaign whose own vote this write makes durable.
-    vote_for_self: Option<u64>,
-}
-
-impl Writes {
-    fn new(durable: Index) -> Self {
-        Self { sequence: 0, pending: VecDeque::new(), pending_bytes: 0, hard_state_sequence: 0, completed: 0, durable }
-    }
-
-    fn start(&mut self, since: Moment, mut persist: Persist, log_last: Index, vote: Option<u64>) -> Persist {
-        self.sequence += 1;
-        persist.sequence = self.sequence;
-        if persist.hard_state.is_some() {
-            self.hard_state_sequence = self.sequence;
-        }
-        if let Some(from) = persist.truncate_from {
-            let keep = from.previous();
-            self.durable = self.durable.min(keep);
-            for write in &mut self.pending {
-                write.log_last = write.log_last.min(keep);
-            }
-        }
-        let bytes = persist.batch.as_ref().map_or(0, |batch| batch.bytes().len());
-        self.pending_bytes += bytes;
-        self.pending.push_back(Write { sequence: self.sequence, since, log_last, bytes, vote_for_self: vote });
-        persist
-    }
-
-    /// Takes note of a completion; gives the campaign whose own vote became durable with it, if one did.
-    fn completed(&mut self, sequence: u64) -> Option<u64> {
-        let mut vote = None;
-        self.completed = self.completed.max(sequence.min(self.sequence));
-        while let Some(write) = self.pending.front().filter(|write| write.sequence <= self.completed) {
-            self.durable = write.log_last;
-            self.pending_bytes -= write.bytes;
-            vote = write.vote_for_self.or(vote);
-            self.pending.pop_front();
-        }
-        vote
-    }
-
-    fn hard_state_is_durable(&self) -> bool {
-        self.completed >= self.hard_state_sequence
     }
 }

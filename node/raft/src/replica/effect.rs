@@ -1,0 +1,182 @@
+//! What a rule wants done, and what must never be seen.
+
+use super::HardState;
+use crate::{
+    ballot::Ballot,
+    ids::{EntryId, Index, NodeId, Term},
+    message::Outgoing,
+    reads::ReadToken,
+    record::Batch,
+};
+use alloc::vec::Vec;
+use core::fmt;
+
+/// What the storage makes durable, in this order: truncate, append, hard state; then `then` may leave.
+///
+/// "Persist, then speak": a reply that needs durability travels inside the request to persist, so that nobody keeps a
+/// table of pending replies and nobody can get the order wrong. An empty one (nothing but `then`) is a reply that must
+/// not overtake the writes before it.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Persist {
+    /// Counts up by one a request; a completion names the highest one that is durable.
+    pub sequence: u64,
+    /// Remove the entries from here on first.
+    pub truncate_from: Option<Index>,
+    /// Then append these.
+    pub batch: Option<Batch>,
+    /// Then store this term and vote.
+    pub hard_state: Option<HardState>,
+    /// What may be said once all of it is durable.
+    pub then: Vec<Outgoing>,
+}
+
+/// What a rule wants done. Effects are performed in order.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Effect {
+    /// Send this now.
+    Send(Outgoing),
+    /// Make this durable, then let its `then` leave, then call [`Replica::persisted`].
+    Persist(Persist),
+    /// Set the election timer anew, with fresh randomness.
+    ArmTimer,
+    /// A legitimate leader was heard: push the deadline out.
+    LeaderHeard,
+    /// Start counting the votes of a campaign, forgetting any other.
+    OpenBallot(Ballot),
+    /// A vote of the current campaign came in.
+    CountVote {
+        /// Which campaign.
+        campaign: u64,
+        /// Who answered.
+        voter: NodeId,
+        /// What.
+        granted: bool,
+    },
+    /// The campaign is over: forget the ballot.
+    CloseBallot,
+    /// Start a replicator a peer.
+    StartReplicators {
+        /// The leadership.
+        term: Term,
+        /// The last entry of the log, behind which they begin to probe.
+        log_last: Index,
+    },
+    /// Stop all replicators: leadership is over.
+    StopReplicators,
+    /// Entries were appended to the leader's log: replicate them.
+    Replicate {
+        /// The entry before them.
+        previous: EntryId,
+        /// The entries.
+        batch: Batch,
+    },
+    /// The leader's commit index moved: replicators send it along from now on.
+    Committed(Index),
+    /// Tell every peer of this read round now.
+    HeartbeatNow {
+        /// The round.
+        round: u64,
+    },
+    /// A peer acknowledged an append: for its replicator.
+    Acknowledged {
+        /// The peer.
+        peer: NodeId,
+        /// The append's epoch.
+        epoch: u64,
+        /// How far it matches, durably.
+        matched: Index,
+    },
+    /// A peer rejected an append: for its replicator.
+    Rejected {
+        /// The peer.
+        peer: NodeId,
+        /// The append's epoch.
+        epoch: u64,
+        /// The entry that it lacks.
+        previous: Index,
+        /// Where the logs may next agree, just before this.
+        next: Index,
+        /// The peer's last entry.
+        last: Index,
+    },
+    /// These entries are committed: apply them, in order.
+    Apply(Batch),
+    /// These committed entries are no longer cached: read them from the storage and call [`Replica::loaded`].
+    Load {
+        /// The first one.
+        from: Index,
+        /// The last one.
+        to: Index,
+    },
+    /// These reads may be served as soon as `index` is applied.
+    ReadsReady {
+        /// What must be applied first.
+        index: Index,
+        /// The reads.
+        tokens: Vec<ReadToken>,
+    },
+    /// These reads can't be served here: this node does not lead (any more).
+    ReadsFailed {
+        /// The reads.
+        tokens: Vec<ReadToken>,
+    },
+    /// A message was not acted on.
+    Refused {
+        /// Who sent it.
+        from: NodeId,
+        /// Why: a short word for counting.
+        reason: &'static str,
+    },
+    /// Something happened that no Raft cluster can do. Nothing this node says can be trusted: stop it.
+    Halt(Violation),
+}
+
+/// What no correct cluster can do; seeing it stops the node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Violation {
+    /// Two nodes lead in one term (Election Safety, Figure 3).
+    TwoLeaders {
+        /// The term.
+        term: Term,
+        /// One of them.
+        one: NodeId,
+        /// The other.
+        other: NodeId,
+    },
+    /// A leader's log contradicts an entry that is committed here (Leader Completeness, Figure 3).
+    CommittedConflict {
+        /// The entry.
+        index: Index,
+        /// Whose leader says otherwise.
+        leader: NodeId,
+    },
+    /// The same entry id, but other content before it (Log Matching, Figure 3).
+    Diverged {
+        /// The entry.
+        at: EntryId,
+        /// Who has the other content.
+        leader: NodeId,
+    },
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TwoLeaders { term, one, other } => {
+                write!(
+                    f,
+                    "nodes {one} and {other} both lead in term {term}: a vote was lost or a node id is used twice"
+                )
+            }
+            Self::CommittedConflict { index, leader } => {
+                write!(
+                    f,
+                    "leader {leader} contradicts entry {index}, which is committed here: some node lost durable data"
+                )
+            }
+            Self::Diverged { at, leader } => {
+                write!(f, "the log before entry {at} differs from that of leader {leader}: one of the two is damaged")
+            }
+        }
+    }
+}
