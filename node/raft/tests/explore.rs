@@ -66,6 +66,12 @@ fn no_interleaving_of_reads_and_a_change_of_leader_serves_a_stale_read() {
 }
 
 #[test]
+fn no_interleaving_of_figure_8_loses_a_committed_entry() {
+    let bounds = Bounds { replicates: true, terms: 5, timeouts: [0, 0, 1], ..Bounds::default() };
+    explore("Figure 8 with three nodes", figure_8(), bounds);
+}
+
+#[test]
 #[ignore = "larger bounds: minutes"]
 fn larger_elections() {
     let bounds = Bounds { terms: 2, timeouts: [1, 1, 1], crashes: 1, ..Bounds::default() };
@@ -137,10 +143,27 @@ impl Default for Bounds {
 
 /// Three nodes that have just started.
 fn cluster() -> World {
+    started(vec![Disk::default(); 3])
+}
+
+/// Node 1 has led term 2, and node 3 term 3; each left an entry on its own disk alone. Now node 1 leads term 4, by the
+/// vote of node 2.
+fn figure_8() -> World {
+    let disk = |term, terms: &[u64]| make::disk_of(term, None, terms);
+    let mut world = started(vec![disk(3, &[1, 2]), disk(3, &[1]), disk(4, &[1, 3])]);
+    world.isolate(3);
+    world.must(Event::Timeout(NodeId(1)));
+    world.settle_until_led();
+    world.cut.clear();
+    world.wire.retain(|letter| letter.to != NodeId(3) && !is_of_an_election(&letter.message));
+    world
+}
+
+fn started(disks: Vec<Disk>) -> World {
     let mut settings = make::settings();
     (settings.election_timeout_min, settings.election_timeout_max) = (Duration::ZERO, Duration::ZERO);
     let credit = Credit { retry_after: Duration::ZERO, retry_max: Duration::ZERO, ..Credit::default() };
-    World::ruled(vec![Disk::default(); 3], Rules { settings, credit, prompt: true })
+    World::ruled(disks, Rules { settings, credit, prompt: true })
 }
 
 /// Three nodes of which the first leads term 1 and has committed its no-op.

@@ -51,6 +51,17 @@ impl World {
         panic!("the cluster never comes to rest");
     }
 
+    /// The same, and no further than until somebody leads.
+    #[track_caller]
+    pub fn settle_until_led(&mut self) {
+        while self.leaders().is_empty() {
+            if !self.within_nodes() {
+                assert!(!self.wire.is_empty(), "the cluster is at rest, and nobody leads");
+                self.must(Event::Deliver(0));
+            }
+        }
+    }
+
     /// Everything within the nodes happens, and nothing on the wire; stuck disks stay stuck.
     #[track_caller]
     pub fn settle_within(&mut self) {
