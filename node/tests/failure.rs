@@ -199,8 +199,8 @@ fn a_storage_thread_that_dies_ends_its_node() {
     run(async {
         let mut cluster = Cluster::vacant(threaded());
         let mut persists = 0;
-        let storage = Interposed::around(Memory::new(), move |_| {
-            persists += 1;
+        let storage = Interposed::around(Memory::new(), move |seen| {
+            persists += u64::from(matches!(seen, Seen::Asked(_)));
             if persists == 4 { Verdict::Panic } else { Verdict::GoOn }
         });
         cluster.start_as(NodeId(1), Journal::default(), |builder| builder.storage(storage)).await;

@@ -36,6 +36,21 @@ fn what_a_node_held_is_free_when_shutdown_returns() {
 }
 
 #[test]
+fn what_a_node_without_threads_held_is_free_too() {
+    simulate(async {
+        let disk = quorate::storage::disk::SimulatedDisk::new();
+        let mut cluster = Cluster::vacant(Plan { members: 1, ..Plan::default() });
+        for round in 0..3 {
+            let wal = Wal::at("data").segment_bytes(32 << 10).on(disk.clone());
+            cluster.start_as(NodeId(1), Journal::default(), |builder| builder.storage(wal)).await;
+            let applied = cluster.node(NodeId(1)).propose(format!("{round}")).await.expect("an acknowledgement");
+            assert_eq!(applied.reply, (round + 1).to_string());
+            cluster.stop(NodeId(1)).await;
+        }
+    });
+}
+
+#[test]
 fn a_node_whose_last_handle_is_dropped_ends() {
     let _alone = alone();
     run(async {

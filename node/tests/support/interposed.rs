@@ -3,13 +3,13 @@ use quorate::storage::{
     Completions, EntriesRead, Persist, Persisted, ReadEntries, Recover, Recovered, Storage, StorageError,
     StorageFailed, StorageHandle,
 };
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A storage actor of a user's own: it passes everything on to another, and lets a hook decide at two moments.
 pub struct Interposed<H> {
     inner: Option<StorageHandle>,
     storage: Option<Storage>,
-    told: Option<Completions>,
-    hook: H,
+    judge: Judge<H>,
 }
 
 /// A moment at which the hook decides.
@@ -26,40 +26,54 @@ pub enum Verdict {
     GoOn,
     /// As after SIGKILL: this storage neither does nor says anything any more.
     Kill,
-    /// The actor panics.
+    /// The actor panics. Only when asked: a storage that panics on the way back would live on.
     Panic,
 }
 
-impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Interposed<H> {
+/// What a hook is.
+pub trait Hook: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static {}
+
+impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Hook for H {}
+
+impl<H: Hook> Interposed<H> {
     /// The storage to start a node with.
     pub fn around(inner: impl Into<StorageHandle>, hook: H) -> StorageHandle {
-        let inner = Some(inner.into());
-        StorageHandle::actor(move || Self { inner, storage: None, told: None, hook })
-    }
-
-    /// Whether to go on.
-    fn ask(&mut self, seen: Seen<'_>) -> bool {
-        match (self.hook)(seen) {
-            Verdict::GoOn => true,
-            Verdict::Panic => panic!("told to panic"),
-            Verdict::Kill => {
-                (self.storage, self.told) = (None, None);
-                false
-            }
-        }
+        let (inner, judge) = (Some(inner.into()), Judge(Arc::new(Mutex::new(Some(hook)))));
+        StorageHandle::actor(move || Self { inner, storage: None, judge })
     }
 }
 
-impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Actor for Interposed<H> {
+/// The hook, until it has decided to kill.
+struct Judge<H>(Arc<Mutex<Option<H>>>);
+
+impl<H: Hook> Judge<H> {
+    /// Whether to go on.
+    fn allows(&self, seen: Seen<'_>) -> bool {
+        let mut alive = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(hook) = &mut *alive else { return false };
+        let verdict = hook(seen);
+        assert!(verdict != Verdict::Panic, "told to panic");
+        if verdict == Verdict::Kill {
+            *alive = None;
+        }
+        verdict == Verdict::GoOn
+    }
+
+    fn is_alive(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+impl<H: Hook> Actor for Interposed<H> {
     type Context = Context<Self>;
 }
 
-impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Handler<Recover> for Interposed<H> {
+impl<H: Hook> Handler<Recover> for Interposed<H> {
     type Result = ResponseFuture<Result<Recovered, StorageError>>;
 
-    fn handle(&mut self, mut recover: Recover, ctx: &mut Self::Context) -> Self::Result {
-        let told = std::mem::replace(&mut recover.completions, Completions::to(&ctx.address()));
-        self.told = Some(told);
+    fn handle(&mut self, mut recover: Recover, _: &mut Self::Context) -> Self::Result {
+        let returning = Returning { told: recover.completions, judge: Judge(Arc::clone(&self.judge.0)) };
+        recover.completions = Completions::to(&returning.start());
         let storage = self.inner.take().expect("one recovery").start_here();
         let answer = storage.recover.send(recover);
         self.storage = Some(storage);
@@ -67,52 +81,62 @@ impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Handler<Recover> fo
     }
 }
 
-impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Handler<Persist> for Interposed<H> {
+impl<H: Hook> Handler<Persist> for Interposed<H> {
     type Result = ();
 
     fn handle(&mut self, persist: Persist, _: &mut Self::Context) {
-        if self.storage.is_some() && self.ask(Seen::Asked(&persist.0)) {
-            self.storage.iter().for_each(|storage| storage.persist.do_send(Persist(persist.0.clone())));
+        if self.judge.allows(Seen::Asked(&persist.0)) {
+            self.storage.as_ref().expect("a recovered storage").persist.do_send(persist);
         }
     }
 }
 
-impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Handler<Persisted> for Interposed<H> {
-    type Result = ();
-
-    fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
-        if self.told.is_some() && self.ask(Seen::Durable(&persisted)) {
-            self.told.iter().for_each(|told| told.persisted(Persisted { then: persisted.then.clone(), ..persisted }));
-        }
-    }
-}
-
-impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Handler<ReadEntries> for Interposed<H> {
+impl<H: Hook> Handler<ReadEntries> for Interposed<H> {
     type Result = ();
 
     fn handle(&mut self, read: ReadEntries, _: &mut Self::Context) {
-        if let Some(storage) = &self.storage {
-            storage.read_entries.do_send(read);
+        if self.judge.is_alive() {
+            self.storage.as_ref().expect("a recovered storage").read_entries.do_send(read);
         }
     }
 }
 
-impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Handler<EntriesRead> for Interposed<H> {
+/// The way back. An actor of its own, so that no two hold each other's address and neither ever ends.
+struct Returning<H> {
+    told: Completions,
+    judge: Judge<H>,
+}
+
+impl<H: Hook> Actor for Returning<H> {
+    type Context = Context<Self>;
+}
+
+impl<H: Hook> Handler<Persisted> for Returning<H> {
+    type Result = ();
+
+    fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
+        if self.judge.allows(Seen::Durable(&persisted)) {
+            self.told.persisted(persisted);
+        }
+    }
+}
+
+impl<H: Hook> Handler<EntriesRead> for Returning<H> {
     type Result = ();
 
     fn handle(&mut self, read: EntriesRead, _: &mut Self::Context) {
-        if let Some(told) = &self.told {
-            told.entries_read(read);
+        if self.judge.is_alive() {
+            self.told.entries_read(read);
         }
     }
 }
 
-impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Handler<StorageFailed> for Interposed<H> {
+impl<H: Hook> Handler<StorageFailed> for Returning<H> {
     type Result = ();
 
     fn handle(&mut self, StorageFailed { error }: StorageFailed, _: &mut Self::Context) {
-        if let Some(told) = &self.told {
-            told.failed(error);
+        if self.judge.is_alive() {
+            self.told.failed(error);
         }
     }
 }
