@@ -96,22 +96,31 @@ pub enum Event {
 #[derive(Clone)]
 pub struct Inbox {
     sink: Rc<dyn Fn(Event)>,
-    credit: Arc<Semaphore>,
+    /// Of its own, so that a heartbeat never waits behind appends that are not handled yet.
+    control: Arc<Semaphore>,
+    bulk: Arc<Semaphore>,
 }
 
 impl Inbox {
     /// The most bytes of unhandled messages that [`Inbox::deliver`] lets in before it waits.
     pub const CREDIT_BYTES: usize = 64 << 20;
+    /// The same for messages of the control lane, each of which is small.
+    pub const CONTROL_CREDIT_BYTES: usize = 1 << 20;
 
     /// An inbox that hands events to `sink`.
     pub fn new(sink: impl Fn(Event) + 'static) -> Self {
-        Self { sink: Rc::new(sink), credit: Arc::new(Semaphore::new(Self::CREDIT_BYTES)) }
+        let credit = |bytes| Arc::new(Semaphore::new(bytes));
+        Self { sink: Rc::new(sink), control: credit(Self::CONTROL_CREDIT_BYTES), bulk: credit(Self::CREDIT_BYTES) }
     }
 
     /// Delivers a message of about `bytes`, after waiting until there is credit for it.
     pub async fn deliver(&self, from: NodeId, message: Message, bytes: usize) {
-        let weight = u32::try_from(bytes.clamp(1, Self::CREDIT_BYTES)).unwrap_or(u32::MAX);
-        let credit = Arc::clone(&self.credit).acquire_many_owned(weight).await.ok();
+        let (credit, most) = match message.is_control() {
+            true => (&self.control, Self::CONTROL_CREDIT_BYTES),
+            false => (&self.bulk, Self::CREDIT_BYTES),
+        };
+        let weight = u32::try_from(bytes.clamp(1, most)).unwrap_or(u32::MAX);
+        let credit = Arc::clone(credit).acquire_many_owned(weight).await.ok();
         (self.sink)(Event::Delivered(Delivered { from, message, credit }));
     }
 
@@ -128,7 +137,7 @@ impl Inbox {
 
 impl fmt::Debug for Inbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox").field("credit", &self.credit.available_permits()).finish_non_exhaustive()
+        f.debug_struct("Inbox").field("credit", &self.bulk.available_permits()).finish_non_exhaustive()
     }
 }
 
@@ -175,3 +184,26 @@ pub trait NetworkObserver: Send + Sync + 'static {
 pub struct Unobserved;
 
 impl NetworkObserver for Unobserved {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_raft::{Body, Heartbeat, Index, Term, message::Propose};
+    use std::cell::RefCell;
+
+    #[tokio::test]
+    async fn a_heartbeat_never_waits_for_the_credit_of_bulk() {
+        let unhandled = Rc::new(RefCell::new(Vec::new()));
+        let kept = Rc::clone(&unhandled);
+        let inbox = Inbox::new(move |event| kept.borrow_mut().push(event));
+        let bulk = Body::Propose(Propose { commands: Vec::new(), payloads: bytes::Bytes::new() });
+        inbox.deliver(NodeId(2), Message { term: Term(1), body: bulk.clone() }, Inbox::CREDIT_BYTES).await;
+
+        let heartbeat = Body::Heartbeat(Heartbeat { round: 1, commit: Index(0) });
+        inbox.deliver(NodeId(2), Message { term: Term(1), body: heartbeat }, 64).await;
+        assert_eq!(unhandled.borrow().len(), 2);
+
+        let more = inbox.deliver(NodeId(2), Message { term: Term(1), body: bulk }, 1);
+        assert!(futures_util::FutureExt::now_or_never(more).is_none(), "bulk waits until some of it was handled");
+    }
+}
