@@ -12,7 +12,8 @@ pub struct Timing {
     /// A node that hears no leader for a random time between these two starts an election. Default 150 to 300 ms, as in
     /// the paper (§9.3). The shorter one must be at least twice the heartbeat interval, and the longer one longer.
     pub election_timeout: (Duration, Duration),
-    /// How long a proposal may wait for its outcome before the caller is told that it is unknown. Default 5 s.
+    /// How long a proposal may wait for its outcome before the caller is told that it is unknown; and after how long a
+    /// proposal or read that found no leader to take it is not tried again, though another may lead. Default 5 s.
     pub proposal_timeout: Duration,
     /// How long a proposal or read may wait for somebody to lead before the caller is told that nobody does. Default
     /// 1.2 s: a few elections.

@@ -168,7 +168,7 @@ impl<M: StateMachine> Node<M> {
             Consistency::Local => Index(0),
             Consistency::Linearizable => {
                 let (answer, answered) = oneshot::channel();
-                let request = Request::ReadIndex(ReadCaller::Here { answer });
+                let request = Request::ReadIndex(ReadCaller::Here { answer, asked: Instant::now() });
                 shared.requests.send(request).map_err(|_| ReadError::Stopped)?;
                 answered.await.unwrap_or(Err(ReadError::Stopped))?
             }

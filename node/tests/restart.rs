@@ -172,6 +172,52 @@ fn a_read_that_waits_for_entries_which_never_come_is_given_up() {
     });
 }
 
+#[test]
+fn nobody_waits_for_ever_for_leaders_that_come_and_go() {
+    simulate(async {
+        let (mut cluster, ledger, subject) = (Cluster::vacant(Plan::default()), Ledger::default(), NodeId(1));
+        let mut leaders = [
+            Puppet::start(&cluster.network, NodeId(2), subject).await,
+            Puppet::start(&cluster.network, NodeId(3), subject).await,
+        ];
+        cluster.start(subject).await;
+        follow(&cluster, &leaders[0], Term(1)).await;
+        let (writing, reading) = (cluster.node(subject).clone(), cluster.node(subject).clone());
+        let asked = ledger.clone();
+        let mut writing = tokio::task::spawn_local(async move { asked.propose(&writing, "command").await });
+        let mut reading =
+            tokio::task::spawn_local(async move { reading.read(quorate::Consistency::Linearizable, |_| ()).await });
+        let began = tokio::time::Instant::now();
+        let mut term = Term(1);
+        while !(writing.is_finished() && reading.is_finished()) {
+            assert!(began.elapsed() < std::time::Duration::from_secs(15), "they still wait");
+            // Whoever leads leads no more when it is asked, and the other leads then.
+            let asked = leaders[0].hear_for_a_second().await;
+            for message in asked {
+                match message.body {
+                    Body::Propose(propose) => {
+                        let outcomes =
+                            propose.commands.iter().map(|(name, _)| (*name, ProposeOutcome::NotLeader)).collect();
+                        let replies = bytes::Bytes::new();
+                        leaders[0].say(term, Body::ProposeReply(ProposeReply { outcomes, replies }));
+                    }
+                    Body::ReadIndex(read) => {
+                        let refusal = ReadIndexReply { request: read.request, index: None };
+                        leaders[0].say(term, Body::ReadIndexReply(refusal));
+                    }
+                    _ => {}
+                }
+            }
+            leaders.swap(0, 1);
+            term = term.next();
+            leaders[0].say(term, Body::Heartbeat(Heartbeat { round: 0, commit: Index(0) }));
+        }
+        let written = soon("an outcome", &mut writing).await.expect("a caller");
+        assert!(matches!(written, Err(quorate::ProposeError::NoLeader | quorate::ProposeError::OutcomeUnknown)));
+        assert_eq!(soon("an outcome", &mut reading).await.expect("a caller"), Err(quorate::ReadError::NoLeader));
+    });
+}
+
 /// Lets the node hear its leader, and waits until it has handled that and whatever was said before.
 async fn follow(cluster: &Cluster, puppet: &Puppet, term: Term) {
     puppet.say(term, Body::Heartbeat(Heartbeat { round: 0, commit: EntryId::default().index }));

@@ -55,7 +55,7 @@ impl Waiter {
 /// Who wants to know a read index.
 pub(crate) enum ReadCaller {
     /// A caller of this node's handle.
-    Here { answer: oneshot::Sender<Result<Index, ReadError>> },
+    Here { answer: oneshot::Sender<Result<Index, ReadError>>, asked: Instant },
     /// Another node.
     There { node: NodeId, request: u64 },
 }

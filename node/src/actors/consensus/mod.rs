@@ -249,12 +249,9 @@ impl Consensus {
             let soon = Instant::now() + self.timing.election_timeout.1 * 2;
             self.proposals.leader_changed(self.replica.leader(), soon);
             let stranded = self.reads.leader_changed();
-            self.take_reads(stranded, ctx);
+            self.take_reads_again(stranded, ctx);
             if self.replica.leader().is_some() {
-                let parked = self.proposals.unpark();
-                self.take_proposals(parked, ctx);
-                let parked = self.reads.unpark();
-                self.take_reads(parked, ctx);
+                self.take_parked(ctx);
             }
         }
         // Callers whose command is committed and not yet applied wait at the state machine.
@@ -361,6 +358,34 @@ impl Consensus {
             Some(leader) => self.forward(leader, here),
             None => self.proposals.park(here, Instant::now() + self.timing.leader_wait),
         }
+    }
+
+    /// Somebody may take now what waited for that.
+    fn take_parked(&mut self, ctx: &mut Context<Self>) {
+        let parked = self.proposals.unpark();
+        self.take_proposals_again(parked, ctx);
+        let parked = self.reads.unpark();
+        self.take_reads_again(parked, ctx);
+    }
+
+    /// Nothing has happened to these yet. Leaders may come and go for ever, but nobody waits for as long.
+    fn take_proposals_again(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
+        let patience = self.timing.proposal_timeout;
+        let is_late = |caller: &Caller| matches!(caller, Caller::Here(waiter) if waiter.asked.elapsed() >= patience);
+        let (late, rest): (Vec<_>, Vec<_>) = proposals.into_iter().partition(|proposal| is_late(&proposal.caller));
+        let outcomes = self.proposals.refuse(late, ProposeError::NoLeader);
+        self.answer_forwarded(outcomes);
+        self.take_proposals(rest, ctx);
+    }
+
+    /// The same for reads.
+    fn take_reads_again(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
+        let patience = self.timing.proposal_timeout;
+        let is_late =
+            |caller: &ReadCaller| matches!(caller, ReadCaller::Here { asked, .. } if asked.elapsed() >= patience);
+        let (late, rest): (Vec<_>, Vec<_>) = callers.into_iter().partition(is_late);
+        self.answer_reads(late.into_iter().map(|caller| (caller, Err(ReadError::NoLeader))).collect());
+        self.take_reads(rest, ctx);
     }
 
     /// Lays proposals out as batches and hands each to the rules.
@@ -487,7 +512,7 @@ impl Consensus {
         for (caller, outcome) in answers {
             match caller {
                 // Whoever asked may have lost patience.
-                ReadCaller::Here { answer } => drop(answer.send(outcome)),
+                ReadCaller::Here { answer, .. } => drop(answer.send(outcome)),
                 ReadCaller::There { node, request } => {
                     self.say(node, Body::ReadIndexReply(ReadIndexReply { request, index: outcome.ok() }));
                 }
@@ -512,7 +537,7 @@ impl Consensus {
                 if self.would_refuse_again(from, term) {
                     self.proposals.park(again, Instant::now() + self.timing.leader_wait);
                 } else {
-                    self.take_proposals(again, ctx);
+                    self.take_proposals_again(again, ctx);
                 }
             }
             Some(Body::ReadIndex(ReadIndex { request })) => {
@@ -527,7 +552,7 @@ impl Consensus {
                     None if self.would_refuse_again(from, term) => {
                         self.reads.park(callers, Instant::now() + self.timing.leader_wait);
                     }
-                    None => self.take_reads(callers, ctx),
+                    None => self.take_reads_again(callers, ctx),
                 }
             }
             _ => {}
@@ -548,14 +573,11 @@ impl Consensus {
             self.reachable.remove(&peer);
             self.proposals.peer_lost(peer);
             let stranded = self.reads.peer_lost(peer);
-            self.take_reads(stranded, ctx);
+            self.take_reads_again(stranded, ctx);
         }
         self.tell_replicator(peer, LinkChanged);
         if up && self.replica.leader() == Some(peer) {
-            let parked = self.proposals.unpark();
-            self.take_proposals(parked, ctx);
-            let parked = self.reads.unpark();
-            self.take_reads(parked, ctx);
+            self.take_parked(ctx);
         }
     }
 
