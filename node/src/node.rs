@@ -118,6 +118,9 @@ impl<M: StateMachine> Node<M> {
         if payload.len() > max {
             return Err(ProposeError::TooLarge { bytes: payload.len(), max });
         }
+        if !shared.fate.is_sound() {
+            return Err(ProposeError::Stopped);
+        }
         let overloaded = ProposeError::Overloaded { retry_after: shared.retry_after };
         let credit = shared.gate.enter().ok_or(overloaded)?;
         let (answer, answered) = oneshot::channel();
@@ -162,6 +165,9 @@ impl<M: StateMachine> Node<M> {
         query: impl FnOnce(&M) -> T + Send + 'static,
     ) -> Result<Read<T>, ReadError> {
         let shared = &*self.shared;
+        if !shared.fate.is_sound() {
+            return Err(ReadError::Stopped);
+        }
         let overloaded = ReadError::Overloaded { retry_after: shared.retry_after };
         let credit = shared.gate.enter().ok_or(overloaded)?;
         let index = match consistency {

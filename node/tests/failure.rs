@@ -142,6 +142,45 @@ fn after_a_failed_sync_no_vote_leaves() {
 }
 
 #[test]
+fn what_becomes_durable_after_the_failure_is_not_said() {
+    simulate(async {
+        let (mut cluster, record) = (Cluster::vacant(Plan::default()), Record::default());
+        let mut candidate = Puppet::start(&cluster.network, NodeId(2), NodeId(1)).await;
+        let storage = Interposed::around(Memory::new(), |seen| match seen {
+            Seen::Durable(_) => Verdict::Fail,
+            Seen::Asked(_) => Verdict::GoOn,
+        });
+        let network = Recorder::around(cluster.network.endpoint(NodeId(1)), &record);
+        cluster.start_as(NodeId(1), Journal::default(), |builder| builder.storage(storage).network(network)).await;
+        let request = RequestVote { phase: Phase::Vote, campaign: 1, last: EntryId::default() };
+        candidate.say(Term(5), Body::RequestVote(request));
+        assert_eq!(candidate.hear_for_a_second().await, []);
+        let failure = soon("the failure", cluster.node(NodeId(1)).failed()).await;
+        assert_eq!(failure, Failure::Storage("told to fail".into()));
+        assert_eq!(record.sent(), []);
+    });
+}
+
+#[test]
+fn a_leader_that_failed_sends_no_heartbeat_while_it_ends() {
+    simulate(async {
+        let (mut cluster, ledger) = (Cluster::vacant(patient()), Ledger::default());
+        let (broken, record) = (NodeId(1), Record::default());
+        let network = Recorder::around(cluster.network.endpoint(broken), &record);
+        let (journal, hasty) = (Journal::panicking_at("poison"), Timing::default());
+        cluster.start_as(broken, journal, |builder| builder.network(network).timing(hasty)).await;
+        cluster.start(NodeId(2)).await;
+        cluster.start(NodeId(3)).await;
+        assert_eq!(cluster.leader().await, broken, "it loses patience long before the others do");
+        let node = cluster.node(broken).clone();
+        let (failure, told) = tokio::join!(soon("the failure", node.failed()), ledger.propose(&node, "poison"));
+        assert_eq!((failure, told), (Failure::ActorDied { actor: "Applier" }, Err(ProposeError::OutcomeUnknown)));
+        ends_silently(&node, &record).await;
+        the_others_go_on(&mut cluster, &ledger, broken).await;
+    });
+}
+
+#[test]
 fn after_a_failed_sync_no_append_is_acknowledged() {
     simulate(async {
         let (mut cluster, disk) = (Cluster::vacant(Plan::default()), SimulatedDisk::new());

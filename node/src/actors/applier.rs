@@ -196,6 +196,9 @@ impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, Query { index, run }: Query<M>, ctx: &mut Self::Context) {
+        if !self.fate.is_sound() {
+            return; // whoever asks learns from its silence that the node has ended
+        }
         if index <= self.applied {
             run(Some(&self.machine), self.applied);
         } else {

@@ -28,6 +28,8 @@ pub enum Verdict {
     Kill,
     /// The actor panics. Only when asked: a storage that panics on the way back would live on.
     Panic,
+    /// On the way back: says that the storage has failed, and goes on all the same, which none should.
+    Fail,
 }
 
 /// What a hook is.
@@ -47,16 +49,15 @@ impl<H: Hook> Interposed<H> {
 struct Judge<H>(Arc<Mutex<Option<H>>>);
 
 impl<H: Hook> Judge<H> {
-    /// Whether to go on.
-    fn allows(&self, seen: Seen<'_>) -> bool {
+    fn judge(&self, seen: Seen<'_>) -> Verdict {
         let mut alive = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(hook) = &mut *alive else { return false };
+        let Some(hook) = &mut *alive else { return Verdict::Kill };
         let verdict = hook(seen);
         assert!(verdict != Verdict::Panic, "told to panic");
         if verdict == Verdict::Kill {
             *alive = None;
         }
-        verdict == Verdict::GoOn
+        verdict
     }
 
     fn is_alive(&self) -> bool {
@@ -85,7 +86,7 @@ impl<H: Hook> Handler<Persist> for Interposed<H> {
     type Result = ();
 
     fn handle(&mut self, persist: Persist, _: &mut Self::Context) {
-        if self.judge.allows(Seen::Asked(&persist.0)) {
+        if self.judge.judge(Seen::Asked(&persist.0)) == Verdict::GoOn {
             self.storage.as_ref().expect("a recovered storage").persist.do_send(persist);
         }
     }
@@ -115,7 +116,11 @@ impl<H: Hook> Handler<Persisted> for Returning<H> {
     type Result = ();
 
     fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
-        if self.judge.allows(Seen::Durable(&persisted)) {
+        let verdict = self.judge.judge(Seen::Durable(&persisted));
+        if verdict == Verdict::Fail {
+            self.told.failed(StorageError("told to fail".into()));
+        }
+        if verdict != Verdict::Kill {
             self.told.persisted(persisted);
         }
     }

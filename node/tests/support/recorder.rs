@@ -7,6 +7,7 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 /// A network that writes down whatever its node sends, and panics when told to.
@@ -71,7 +72,12 @@ impl Links for RecordedLinks {
     }
 
     fn close(&self) -> LocalFuture<()> {
-        self.inner.close()
+        // Saying goodbye may take its time: a node that failed must be silent meanwhile.
+        let closing = self.inner.close();
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            closing.await;
+        })
     }
 }
 
