@@ -259,6 +259,7 @@ fn a_candidate_raises_its_term_votes_for_itself_and_asks_all_others() {
     assert_eq!((node.term(), node.vote(), node.role()), (Term(6), Some(NodeId(1)), &Role::Candidate));
     assert!(out.contains(&Effect::ArmTimer));
     assert!(sent(&out).is_empty(), "requests wait until its own vote is durable");
+    assert!(!out.iter().any(|effect| matches!(effect, Effect::CountVote { .. })), "and so does its own vote");
     let asked: Vec<_> = promised(&out).into_iter().map(|asked| (asked.to, asked.message.term)).collect();
     assert_eq!(asked, [(NodeId(2), Term(6)), (NodeId(3), Term(6))]);
     let durable = persist_all(&mut node, &out);

@@ -166,11 +166,20 @@ fn an_overtaken_campaign_ends_and_the_timer_stays_armed() {
     assert_eq!((out.as_slice(), node.term()), (&[][..], Term(5)), "it helped to elect another in between");
 
     let mut node = replica(1, 3, 5, None, &[]);
+    let mut campaigns = Vec::new();
     for _ in 0..3 {
         out.clear();
         node.election_timeout(at(0), Term(5), &mut out);
         assert!(out.contains(&Effect::ArmTimer));
+        campaigns.extend(opened(&out).map(|ballot| ballot.campaign));
     }
+    out.clear();
+    for campaign in &campaigns[..2] {
+        node.election_won(at(0), Term(5), *campaign, &mut out);
+        node.election_lost(Term(5), *campaign, &mut out);
+    }
+    node.election_won(at(0), Term(4), campaigns[2], &mut out);
+    assert_eq!((out.as_slice(), node.role()), (&[][..], &Role::PreCandidate), "news of earlier campaigns say nothing");
     assert!(lead(&mut node, at(0)).contains(&Effect::ArmTimer));
     out.clear();
     node.election_timeout(at(0), node.term(), &mut out);
@@ -227,6 +236,21 @@ fn a_node_that_comes_back_deposes_nobody() {
     assert_eq!((world.term(3), world.leaders()), (1, vec![(Term(1), NodeId(1))]));
     world.beat(1);
     assert_eq!(world.replica(3).leader(), Some(NodeId(1)));
+}
+
+/// 10., too: even a node that did raise its term deposes nobody while the others hear their leader (thesis §4.2.3).
+#[test]
+fn whoever_hears_a_leader_takes_no_note_of_a_campaign() {
+    let mut follower = replica(1, 3, 5, None, &[]);
+    hear(&mut follower, at(1_000), 2, 5, heartbeat(0, 0));
+    let effects = hear(&mut follower, at(1_149), 3, 9, request_vote(Phase::Vote, 1, id(9, 9)));
+    assert_eq!((vote_reply(&effects), follower.term()), (Some((Term(5), false)), Term(5)));
+    let mut leader = replica(2, 3, 4, None, &[]);
+    lead(&mut leader, at(1_000));
+    let effects = hear(&mut leader, at(1_149), 3, 9, request_vote(Phase::Vote, 1, id(9, 9)));
+    assert_eq!((vote_reply(&effects), leader.is_leader()), (Some((Term(5), false)), true));
+    let effects = hear(&mut follower, at(1_150), 3, 9, request_vote(Phase::Vote, 2, id(9, 9)));
+    assert_eq!(vote_reply(&effects), Some((Term(9), true)), "after the shortest election timeout it does");
 }
 
 /// 11. Two nodes that can't reach each other but both reach the third: the leader stays, and terms do not rise.
@@ -465,8 +489,12 @@ fn completions_out_of_order_lose_nothing() {
 #[test]
 fn a_single_voter_commits_when_its_disk_has_and_not_before() {
     let mut world = World::new(1);
-    world.elect(1);
-    assert_eq!(world.commit(1), 1);
+    world.stuck.insert(NodeId(1));
+    world.timeout_of(1);
+    assert_eq!(*world.replica(1).role(), Role::Candidate, "its own vote counts once it is durable");
+    world.stuck.clear();
+    world.settle();
+    assert_eq!((world.leaders().len(), world.commit(1)), (1, 1));
     world.stuck.insert(NodeId(1));
     world.propose(1, 2);
     assert_eq!((world.commit(1), world.replica(1).applied_index()), (1, Index(1)));

@@ -35,7 +35,7 @@ pub struct Persist {
 pub enum Effect {
     /// Send this now.
     Send(Outgoing),
-    /// Make this durable, then let its `then` leave, then call [`Replica::persisted`].
+    /// Make this durable, then let its `then` leave, then call [`Replica::persisted`](super::Replica::persisted).
     Persist(Persist),
     /// Set the election timer anew, with fresh randomness.
     ArmTimer,
@@ -101,7 +101,7 @@ pub enum Effect {
     },
     /// These entries are committed: apply them, in order.
     Apply(Batch),
-    /// These committed entries are no longer cached: read them from the storage and call [`Replica::loaded`].
+    /// These committed entries are no longer cached: read them from the storage and call [`Replica::loaded`](super::Replica::loaded).
     Load {
         /// The first one.
         from: Index,

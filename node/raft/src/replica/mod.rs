@@ -1,6 +1,6 @@
 //! One node's Raft: its term and vote, its log's outline, its role, and every rule that changes them.
 //!
-//! The rules are in three files, one a role, as in Figure 2 of the paper: [`follower`], [`candidate`] and [`leader`]. This
+//! The rules are in three files, one a role, as in Figure 2 of the paper: `follower`, `candidate` and `leader`. This
 //! file has what all of them share: the state, the door through which every message comes, and the order of durability.
 //! What a rule wants done is an [`Effect`].
 //!
@@ -10,8 +10,8 @@
 //! inside it. Sequences count the requests; [`Replica::persisted`] moves `durable` forward, and a truncation moves it back at
 //! once, so that no completion from before it can count an entry that is no longer there.
 //!
-//! **Invariant:** nothing that promises a term or a vote leaves before that term and vote are durable ([`Replica::say`]), and
-//! nothing that promises an entry leaves before the entry is durable ([`Replica::say_when_durable`]).
+//! **Invariant:** nothing that promises a term or a vote leaves before that term and vote are durable (`Replica::say`), and
+//! nothing that promises an entry leaves before the entry is durable (`Replica::say_when_durable`).
 //!
 //! **Invariant:** `applied <= released <= commit <= log.last()`; a follower releases nothing that is not durable here.
 
