@@ -24,7 +24,7 @@ async fn in_a_plain_main() -> Vec<u64> {
     let mut nodes = Vec::new();
     for id in ids {
         let builder = Node::builder(id, CLUSTER).voters(ids.map(|id| (id, "")));
-        let builder = builder.network(network.endpoint(id)).storage(Memory::new());
+        let builder = builder.network(network.endpoint(id)).storage(Memory::new()).timing(support::relaxed());
         nodes.push(builder.start(Journal::default()).await.expect("a node"));
     }
     let callers = nodes.iter().cloned().map(|node| {

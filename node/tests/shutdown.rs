@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use quorate::{
-    Index, Node, NodeId, ProposeError, StateMachine,
+    Index, Node, NodeId, ProposeError, StateMachine, Timing,
     storage::Wal,
     transport::{MemoryNetwork, Quic, QuicOptions, certificates::Authority},
 };
@@ -148,6 +148,8 @@ fn what_is_under_way_is_finished_first() {
                 let (machine, gate) = Slow::new();
                 let voters = [1, 2, 3].map(|id| (NodeId(id), ""));
                 let node = Node::builder(id, CLUSTER).voters(voters).network(network.endpoint(id));
+                // However slow the machine is that this runs on, the test opens the gate in time.
+                let node = node.timing(Timing { leader_wait: Duration::from_secs(25), ..support::relaxed() });
                 let node = node.storage(quorate::storage::Memory::new()).start(machine).await.expect("a node");
                 nodes.push(node);
                 gates.push(gate);
@@ -163,22 +165,16 @@ fn what_is_under_way_is_finished_first() {
             });
             // The leader's machine is at it, and is not done.
             gates[leader].entered().await;
-            let mut ending = tokio::spawn({
-                let node = nodes[leader].clone();
-                async move { node.shutdown().await }
-            });
             let node = nodes[leader].clone();
-            soon("the node to take no more", async {
-                while node.propose("more").await != Err(ProposeError::Stopped) {
-                    tokio::task::yield_now().await;
-                }
-            })
-            .await;
+            let mut ending = Box::pin(node.shutdown());
+            assert!(support::poll_once(&mut ending).await.is_pending());
+            let more = soon("an answer", node.propose("more")).await;
+            assert_eq!(more, Err(ProposeError::Stopped), "who stops takes no more");
             assert!(support::poll_once(&mut ending).await.is_pending(), "it ended with a command under way");
             gates[leader].open();
             let outcome = soon("an answer", caller).await.expect("a caller");
             assert_eq!(outcome.expect("an acknowledgement").reply, "done", "forwarded: {forwarded}");
-            soon("the end", ending).await.expect("an end");
+            soon("the end", ending).await;
             gates.iter().for_each(Gate::open);
             for node in nodes {
                 soon("the end", node.shutdown()).await;
@@ -255,26 +251,27 @@ async fn durable(dir: &Path, address: SocketAddr, members: &[(NodeId, SocketAddr
 /// A state machine that takes as long as its gate is shut.
 struct Slow {
     entered: tokio::sync::mpsc::UnboundedSender<()>,
-    opened: mpsc::Receiver<()>,
+    shut: mpsc::Receiver<()>,
 }
 
 struct Gate {
     entered: tokio::sync::Mutex<tokio::sync::mpsc::UnboundedReceiver<()>>,
-    open: mpsc::Sender<()>,
+    /// The gate is shut for as long as this is there.
+    shut: Mutex<Option<mpsc::Sender<()>>>,
 }
 
 impl Slow {
     fn new() -> (Self, Gate) {
         let (entered, entering) = tokio::sync::mpsc::unbounded_channel();
-        let (open, opened) = mpsc::channel();
-        (Self { entered, opened }, Gate { entered: entering.into(), open })
+        let (shuts, shut) = mpsc::channel();
+        (Self { entered, shut }, Gate { entered: entering.into(), shut: Some(shuts).into() })
     }
 }
 
 impl StateMachine for Slow {
     fn apply(&mut self, _: Index, _: &[u8]) -> Bytes {
         let _ = self.entered.send(());
-        let _ = self.opened.recv();
+        let _ = self.shut.recv();
         Bytes::from_static(b"done")
     }
 }
@@ -285,9 +282,6 @@ impl Gate {
     }
 
     fn open(&self) {
-        // Twice, for a follower's machine may see the command later.
-        for _ in 0..2 {
-            let _ = self.open.send(());
-        }
+        self.shut.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
