@@ -271,6 +271,14 @@ label! {
         Malformed = "malformed",
         /// It is larger than allowed.
         TooLong = "too_long",
+        /// The connection was lost while it waited to be written.
+        ConnectionLost = "connection_lost",
+        /// Whoever sent it is no member of the cluster.
+        Stranger = "stranger",
+        /// It carried commands that had arrived before.
+        Duplicate = "duplicate",
+        /// Too much that was accepted is not durable yet; the leader sends it again.
+        Unpersisted = "unpersisted",
         /// An in-memory network was told to cut the link.
         FaultCut = "fault_cut",
         /// An in-memory network was told to lose some messages.

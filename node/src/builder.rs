@@ -143,6 +143,7 @@ impl Builder {
         let Self { id, cluster, voters, network, storage, timing, limits, metrics, seed } = self;
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
         timing.check()?;
+        limits.check()?;
         let mut addresses = BTreeMap::new();
         for (voter, address) in voters {
             if addresses.insert(voter, address).is_some() {

@@ -55,7 +55,7 @@ impl Timing {
 /// How much a node takes on. Beyond it the answer is an error, never a growing queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// The largest command, in bytes. Default 1 MiB.
+    /// The largest command, in bytes. Default 1 MiB, at most [`Limits::COMMAND_BYTES_MAX`].
     pub max_command_bytes: usize,
     /// The most proposals and reads of this node's own callers that wait for an answer. Default 4,096.
     pub max_in_flight_proposals: usize,
@@ -67,5 +67,24 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { max_command_bytes: 1 << 20, max_in_flight_proposals: 4096, max_batch_bytes: 1 << 20 }
+    }
+}
+
+impl Limits {
+    /// The largest that [`Limits::max_command_bytes`] may be: a command must fit into a frame, with room to spare.
+    pub const COMMAND_BYTES_MAX: usize = 16 << 20;
+
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        if self.max_command_bytes > Self::COMMAND_BYTES_MAX {
+            return Err(StartError::Config(format!(
+                "max_command_bytes is {}: lower it to {} at most, and keep larger values elsewhere",
+                self.max_command_bytes,
+                Self::COMMAND_BYTES_MAX
+            )));
+        }
+        if self.max_in_flight_proposals == 0 {
+            return Err(StartError::Config("max_in_flight_proposals is 0: nothing could ever be proposed".into()));
+        }
+        Ok(())
     }
 }

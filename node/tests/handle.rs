@@ -2,8 +2,11 @@
 
 mod support;
 
-use quorate::{Consistency, Node, NodeId, storage::Memory, transport::MemoryNetwork};
-use support::{CLUSTER, Journal, soon};
+use quorate::{
+    Consistency, Index, Limits, Node, NodeId, Term, metrics::Metrics, storage::Memory, transport::MemoryNetwork,
+};
+use quorate_raft::{Body, Heartbeat};
+use support::{CLUSTER, Journal, Puppet, simulate, soon};
 
 #[test]
 fn a_handle_is_send_sync_and_clone() {
@@ -75,4 +78,47 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
             std::task::Poll::Pending => std::thread::yield_now(),
         }
     }
+}
+
+/// A heartbeat of a high term from a node that holds a certificate of the cluster and is no member of it.
+#[test]
+fn what_a_stranger_says_counts_for_nothing() {
+    simulate(async {
+        let network = MemoryNetwork::new(0);
+        let metrics = Metrics::new();
+        let builder = Node::builder(NodeId(1), CLUSTER).voters([(NodeId(1), "")]).metrics(&metrics);
+        let node = builder.network(network.endpoint(NodeId(1))).storage(Memory::new());
+        let node = node.start_local(Journal::default()).await.expect("a node");
+        let mut status = node.status();
+        let led =
+            soon("a leader", status.wait_for(|status| status.leader.is_some())).await.expect("a live node").clone();
+
+        let stranger = Puppet::start(&network, NodeId(9), NodeId(1)).await;
+        let heartbeat = Heartbeat { round: 1, commit: Index(0) };
+        stranger.say(Term(led.term.0 + 100), Body::Heartbeat(heartbeat));
+        soon("a count", async {
+            while !metrics.render().contains(r#"reason="stranger"} 1"#) {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        assert_eq!(node.status().borrow().term, led.term);
+        assert_eq!(node.status().borrow().leader, Some(NodeId(1)));
+    });
+}
+
+#[test]
+fn limits_that_can_not_work_are_refused_by_name() {
+    simulate(async {
+        let refused = |limits| async move {
+            let network = MemoryNetwork::new(0);
+            let builder = Node::builder(NodeId(1), CLUSTER).voters([(NodeId(1), "")]).limits(limits);
+            let builder = builder.network(network.endpoint(NodeId(1))).storage(Memory::new());
+            builder.start_local(Journal::default()).await.expect_err("a refusal").to_string()
+        };
+        let larger_than_a_frame = Limits { max_command_bytes: 1 << 30, ..Limits::default() };
+        assert!(refused(larger_than_a_frame).await.contains("max_command_bytes"));
+        let nothing_at_all = Limits { max_in_flight_proposals: 0, ..Limits::default() };
+        assert!(refused(nothing_at_all).await.contains("max_in_flight_proposals"));
+    });
 }

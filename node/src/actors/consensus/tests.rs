@@ -1,7 +1,7 @@
 //! What a panic in each of the actors does to its node.
 
 use super::*;
-use crate::{Node, actors, builder::Builder};
+use crate::{Node, ProposeError, ReadError, actors, builder::Builder};
 use quorate_storage::Memory;
 use quorate_transport::MemoryNetwork;
 use std::{future::Future, time::Duration};

@@ -1,0 +1,197 @@
+//! How effects are performed: who is told what.
+
+use super::{Consensus, stages::Stages};
+use crate::{
+    actors::{
+        messages::{
+            Acknowledged, Arm, CommitAdvanced, Committed, Fetch, Fetched, HeartbeatNow, LeaderHeard, Rejected,
+            Replicate, Stop, VoteDenied, VoteGranted,
+        },
+        replicator::{Assignment, Replicator},
+        vote_collector::VoteCollector,
+    },
+    error::Failure,
+};
+use actix::prelude::*;
+use quorate_raft::{Body, Credit, Effect, Entries, EntryId, Index, Message, NodeId, Outgoing, Term};
+use quorate_storage::contract::{EntriesRead, Persist, ReadEntries};
+use std::rc::Rc;
+use tokio::time::Instant;
+
+/// For whom entries are being read from the storage.
+pub(super) enum LoadFor {
+    Applier,
+    Peer { peer: NodeId, term: Term, previous: EntryId },
+}
+
+impl Consensus {
+    pub(super) fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        if !self.fate.is_sound() {
+            return;
+        }
+        match effect {
+            Effect::Send(outgoing) => self.send(outgoing),
+            Effect::Persist(persist) => {
+                self.seen.votes_cast(&persist.then);
+                self.storage.persist.do_send(Persist(persist));
+            }
+            Effect::ArmTimer => self.timer.do_send(Arm { term: self.replica.term() }),
+            Effect::LeaderHeard => self.timer.do_send(LeaderHeard { term: self.replica.term() }),
+            Effect::OpenBallot(ballot) => {
+                self.seen.ballot_opened(ballot.phase);
+                let sentinel = self.fate.sentinel("VoteCollector");
+                self.collector = Some(VoteCollector::new(ballot, ctx.address(), sentinel).start());
+            }
+            Effect::CountVote { campaign, voter, granted } => self.count_vote(campaign, voter, granted),
+            Effect::CloseBallot => {
+                self.seen.ballot_closed();
+                self.collector = None;
+            }
+            Effect::StartReplicators { term, log_last } => self.start_replicators(term, log_last, ctx),
+            Effect::StopReplicators => {
+                self.stop_replicators();
+                self.stages = Stages::default();
+            }
+            Effect::Replicate { previous, batch } => {
+                for replicator in self.replicators.values() {
+                    replicator.do_send(Replicate { previous, batch: batch.clone() });
+                }
+            }
+            Effect::Committed(commit) => {
+                self.stages.committed(commit, &self.metrics);
+                self.tell_replicators(CommitAdvanced { commit });
+            }
+            Effect::HeartbeatNow { round } => self.tell_replicators(HeartbeatNow { round }),
+            Effect::Acknowledged { peer, epoch, matched } => {
+                self.tell_replicator(peer, Acknowledged { epoch, matched });
+            }
+            Effect::Rejected { peer, epoch, previous, next, last } => {
+                self.tell_replicator(peer, Rejected { epoch, previous, next, last });
+            }
+            Effect::Apply(batch) => {
+                let callers = self.proposals.committed(&batch);
+                self.applier.do_send(Committed { batch, callers, at: Instant::now() });
+            }
+            Effect::Load { from, to } => self.load(LoadFor::Applier, from, to, self.limits.max_batch_bytes * 4),
+            Effect::ReadsReady { index, tokens } => {
+                let answers = self.reads.ready(index, tokens);
+                self.answer_reads(answers);
+            }
+            Effect::ReadsFailed { tokens } => {
+                let answers = self.reads.failed(tokens);
+                self.answer_reads(answers);
+            }
+            Effect::Refused { from, reason } => self.metrics.dropped(Some(from.0), reason),
+            Effect::Halt(violation) => self.fate.fail(Failure::Violation(violation.to_string())),
+        }
+    }
+
+    pub(super) fn send(&mut self, outgoing: Outgoing) {
+        self.seen.votes_cast(std::slice::from_ref(&outgoing));
+        if let Some(link) = self.links.get(&outgoing.to).filter(|_| self.fate.is_sound()) {
+            link.send(outgoing.message);
+        }
+    }
+
+    /// What waited for durability leaves. Votes in it were counted when they were handed to the storage.
+    pub(super) fn send_persisted(&mut self, Outgoing { to, message }: Outgoing) {
+        if let Some(link) = self.links.get(&to).filter(|_| self.fate.is_sound()) {
+            link.send(message);
+        }
+    }
+
+    pub(super) fn say(&mut self, to: NodeId, body: Body) {
+        self.send(Outgoing { to, message: Message { term: self.replica.term(), body } });
+    }
+
+    pub(super) fn count_vote(&mut self, campaign: u64, voter: NodeId, granted: bool) {
+        if voter != self.replica.id() {
+            self.seen.vote_received(granted);
+        }
+        if let Some(collector) = &self.collector {
+            if granted {
+                collector.do_send(VoteGranted { campaign, voter });
+            } else {
+                collector.do_send(VoteDenied { campaign, voter });
+            }
+        }
+    }
+
+    pub(super) fn start_replicators(&mut self, term: Term, log_last: Index, ctx: &mut Context<Self>) {
+        for peer in self.replica.membership().peers_of(self.replica.id()) {
+            let Some(link) = self.links.get(&peer) else { continue };
+            let replicator = Replicator::new(Assignment {
+                peer,
+                term,
+                log_last,
+                commit: self.replica.commit(),
+                link: Rc::clone(link),
+                consensus: ctx.address(),
+                clock: self.clock,
+                heartbeat_interval: self.timing.heartbeat_interval,
+                credit: Credit { retry_after: self.timing.heartbeat_interval * 4, ..Credit::default() },
+                metrics: self.metrics.peer(peer.0),
+                fate: self.fate.clone(),
+            });
+            self.replicators.insert(peer, replicator.start());
+        }
+    }
+
+    pub(super) fn stop_replicators(&mut self) {
+        for replicator in std::mem::take(&mut self.replicators).into_values() {
+            replicator.do_send(Stop);
+        }
+    }
+
+    pub(super) fn tell_replicator<T>(&self, peer: NodeId, message: T)
+    where
+        T: actix::Message<Result = ()> + Send + 'static,
+        Replicator: Handler<T>,
+    {
+        if let Some(replicator) = self.replicators.get(&peer) {
+            replicator.do_send(message);
+        }
+    }
+
+    pub(super) fn tell_replicators<T>(&self, message: T)
+    where
+        T: actix::Message<Result = ()> + Send + Copy + 'static,
+        Replicator: Handler<T>,
+    {
+        for replicator in self.replicators.values() {
+            replicator.do_send(message);
+        }
+    }
+
+    pub(super) fn load(&mut self, whom: LoadFor, from: Index, to: Index, bytes_max: usize) {
+        self.next_load += 1;
+        self.loads.insert(self.next_load, whom);
+        self.storage.read_entries.do_send(ReadEntries { request: self.next_load, from, to, bytes_max });
+    }
+
+    pub(super) fn fetch(&mut self, Fetch { term, peer, from, bytes_max }: Fetch) {
+        if term != self.replica.term() || !self.replica.is_leader() {
+            return;
+        }
+        match self.replica.entries(from, bytes_max) {
+            Entries::Here { previous, batch } => self.tell_replicator(peer, Fetched::Entries { previous, batch }),
+            Entries::OnDisk { previous, to } => self.load(LoadFor::Peer { peer, term, previous }, from, to, bytes_max),
+            Entries::Compacted => self.tell_replicator(peer, Fetched::Compacted),
+        }
+    }
+
+    pub(super) fn entries_read(&mut self, EntriesRead { request, batches }: EntriesRead, ctx: &mut Context<Self>) {
+        match self.loads.remove(&request) {
+            Some(LoadFor::Applier) => self.rule(ctx, |replica, out| replica.loaded(batches, out)),
+            Some(LoadFor::Peer { peer, term, previous }) if term == self.replica.term() => {
+                // One append carries one batch; the replicator asks for what follows it.
+                let fetched = match batches.into_iter().next() {
+                    Some(batch) => Fetched::Entries { previous, batch: Some(batch) },
+                    None => Fetched::Overtaken,
+                };
+                self.tell_replicator(peer, fetched);
+            }
+            Some(LoadFor::Peer { .. }) | None => {}
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Where proposals and reads go: into the log here, to the leader, or to wait for one; and how their callers, here and on
+//! other nodes, are answered.
+
+use super::{BATCH_ENTRIES_MAX, Consensus};
+use crate::{
+    actors::messages::{Answer, Caller, Proposal, ReadCaller},
+    error::{ProposeError, ReadError},
+};
+use actix::Context;
+use bytes::BytesMut;
+use quorate_metrics::ProposalStage;
+use quorate_raft::{
+    Body, Index, Kind, NodeId, Term,
+    message::{Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply},
+    record::OVERHEAD_BYTES,
+};
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::Instant;
+
+impl Consensus {
+    /// Appends proposals if this node leads, forwards them to the leader if it knows one that it reaches, and lets them
+    /// wait for one otherwise. What was forwarded to this node is never forwarded on: it goes back.
+    pub(super) fn take_proposals(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
+        if proposals.is_empty() {
+            return;
+        }
+        if self.stopping.is_some() {
+            let outcomes = self.proposals.refuse(proposals, ProposeError::Stopped);
+            return self.answer_forwarded(outcomes);
+        }
+        if self.replica.is_leader() {
+            return self.append(proposals, ctx);
+        }
+        let (here, there): (Vec<_>, Vec<_>) =
+            proposals.into_iter().partition(|proposal| matches!(proposal.caller, Caller::Here(_)));
+        let outcomes = self.proposals.refuse(there, ProposeError::NoLeader);
+        self.answer_forwarded(outcomes);
+        match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
+            Some(leader) => self.forward(leader, here),
+            None => self.proposals.park(here, Instant::now() + self.timing.leader_wait),
+        }
+    }
+
+    /// Lays proposals out as batches and hands each to the rules.
+    pub(super) fn append(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        let mut proposals = proposals.into_iter().peekable();
+        while proposals.peek().is_some() {
+            let capacity = (proposals.len() * (OVERHEAD_BYTES + 256)).min(self.limits.max_batch_bytes);
+            let Some(mut builder) = self.replica.next_batch(capacity) else { return };
+            let mut callers = Vec::with_capacity(proposals.len().min(BATCH_ENTRIES_MAX));
+            while let Some(Proposal { payload, caller }) = proposals.next_if(|next| {
+                builder.is_empty()
+                    || (callers.len() < BATCH_ENTRIES_MAX
+                        && builder.len() + OVERHEAD_BYTES + next.payload.len() <= self.limits.max_batch_bytes)
+            }) {
+                builder.push(Kind::Command, &payload);
+                callers.push(caller);
+            }
+            let Some(batch) = builder.finish() else { return };
+            let count = callers.len() as u64;
+            self.metrics.batch(count);
+            self.metrics.proposal_stage_n(ProposalStage::Queue, mean_wait(&callers, now), count);
+            self.stages.appended(batch.last(), count, now);
+            let deadline = now + self.timing.proposal_timeout;
+            self.proposals.appended(batch.first(), batch.term(), callers, deadline);
+            let now = self.clock.now();
+            self.rule(ctx, |replica, out| replica.propose(now, batch, out));
+        }
+    }
+
+    pub(super) fn forward(&mut self, leader: NodeId, proposals: Vec<Proposal>) {
+        let deadline = Instant::now() + self.timing.proposal_timeout;
+        let mut proposals = proposals.into_iter().peekable();
+        while proposals.peek().is_some() {
+            let (mut commands, mut payloads) = (Vec::new(), BytesMut::new());
+            while let Some(Proposal { payload, caller }) = proposals.next_if(|next| {
+                commands.is_empty()
+                    || (commands.len() < BATCH_ENTRIES_MAX
+                        && payloads.len() + next.payload.len() <= self.limits.max_batch_bytes)
+            }) {
+                let request = self.proposals.forwarded(leader, &payload, caller, deadline);
+                commands.push((request, u32::try_from(payload.len()).unwrap_or(u32::MAX)));
+                payloads.extend_from_slice(&payload);
+            }
+            self.say(leader, Body::Propose(Propose { commands, payloads: payloads.freeze() }));
+        }
+    }
+
+    /// Another node's clients' commands. They are bounded like this node's own.
+    pub(super) fn proposals_forwarded(&mut self, from: NodeId, propose: Propose, ctx: &mut Context<Self>) {
+        let Propose { commands, mut payloads } = propose;
+        let Some(&(name, _)) = commands.first() else { return };
+        if !self.arrived.is_new(from, name) {
+            return self.metrics.dropped(Some(from.0), "duplicate");
+        }
+        let room = self.limits.max_in_flight_proposals.saturating_sub(self.proposals.of_other_nodes());
+        let (mut taken, mut refused) = (Vec::new(), Vec::new());
+        for (request, length) in commands {
+            let payload = payloads.split_to((length as usize).min(payloads.len()));
+            if taken.len() < room && payload.len() <= self.limits.max_command_bytes {
+                taken.push(Proposal { payload, caller: Caller::There { node: from, request } });
+            } else {
+                refused.push((request, ProposeOutcome::Overloaded));
+            }
+        }
+        if !refused.is_empty() {
+            self.say(from, Body::ProposeReply(ProposeReply { outcomes: refused, replies: bytes::Bytes::new() }));
+        }
+        self.take_proposals(taken, ctx);
+    }
+
+    /// Tells other nodes the outcomes of what they forwarded: of a node's, all in one message.
+    pub(super) fn answer_forwarded(&mut self, outcomes: Vec<(NodeId, u64, ProposeOutcome)>) {
+        let mut by_node: BTreeMap<NodeId, Vec<(u64, ProposeOutcome)>> = BTreeMap::new();
+        for (node, request, outcome) in outcomes {
+            by_node.entry(node).or_default().push((request, outcome));
+        }
+        for (node, outcomes) in by_node {
+            self.say(node, Body::ProposeReply(ProposeReply { outcomes, replies: bytes::Bytes::new() }));
+        }
+    }
+
+    /// Tells other nodes what the commands that they forwarded came to: each in few messages, none of them large.
+    pub(super) fn answer_applied(&mut self, answers: Vec<Answer>) {
+        let mut by_node: BTreeMap<NodeId, (Vec<(u64, ProposeOutcome)>, BytesMut)> = BTreeMap::new();
+        self.proposals.answered_other_nodes(answers.len());
+        for Answer { node, request, outcome } in answers {
+            let (outcomes, replies) = by_node.entry(node).or_default();
+            if !outcomes.is_empty() && replies.len() + outcome.reply.len() > self.limits.max_batch_bytes {
+                let (outcomes, replies) = (std::mem::take(outcomes), replies.split().freeze());
+                self.say(node, Body::ProposeReply(ProposeReply { outcomes, replies }));
+            }
+            let reply_bytes = u32::try_from(outcome.reply.len()).unwrap_or(u32::MAX);
+            outcomes.push((request, ProposeOutcome::Applied { index: outcome.index, reply_bytes }));
+            replies.extend_from_slice(&outcome.reply);
+        }
+        for (node, (outcomes, replies)) in by_node {
+            self.say(node, Body::ProposeReply(ProposeReply { outcomes, replies: replies.freeze() }));
+        }
+    }
+
+    pub(super) fn take_reads(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
+        if callers.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + self.timing.leader_wait;
+        if self.replica.is_leader() {
+            let token = self.reads.asked_here(callers, deadline);
+            return self.rule(ctx, |replica, out| replica.read(token, out));
+        }
+        let (here, there): (Vec<_>, Vec<_>) =
+            callers.into_iter().partition(|caller| matches!(caller, ReadCaller::Here { .. }));
+        self.answer_reads(there.into_iter().map(|caller| (caller, Err(ReadError::NoLeader))).collect());
+        match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
+            Some(leader) if !here.is_empty() => {
+                let request = self.reads.asked_leader(leader, here, deadline);
+                self.say(leader, Body::ReadIndex(ReadIndex { request }));
+            }
+            _ => self.reads.park(here, deadline),
+        }
+    }
+
+    pub(super) fn answer_reads(&mut self, answers: Vec<(ReadCaller, Result<Index, ReadError>)>) {
+        for (caller, outcome) in answers {
+            match caller {
+                // Whoever asked may have lost patience.
+                ReadCaller::Here { answer, .. } => drop(answer.send(outcome)),
+                ReadCaller::There { node, request } => {
+                    self.say(node, Body::ReadIndexReply(ReadIndexReply { request, index: outcome.ok() }));
+                }
+            }
+        }
+    }
+
+    /// Somebody may take now what waited for that.
+    pub(super) fn take_parked(&mut self, ctx: &mut Context<Self>) {
+        let parked = self.proposals.unpark();
+        self.take_proposals_again(parked, ctx);
+        let parked = self.reads.unpark();
+        self.take_reads_again(parked, ctx);
+    }
+
+    /// Nothing has happened to these yet. Leaders may come and go for ever, but nobody waits for as long.
+    pub(super) fn take_proposals_again(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
+        let patience = self.timing.proposal_timeout;
+        let is_late = |caller: &Caller| matches!(caller, Caller::Here(waiter) if waiter.asked.elapsed() >= patience);
+        let (late, rest): (Vec<_>, Vec<_>) = proposals.into_iter().partition(|proposal| is_late(&proposal.caller));
+        let outcomes = self.proposals.refuse(late, ProposeError::NoLeader);
+        self.answer_forwarded(outcomes);
+        self.take_proposals(rest, ctx);
+    }
+
+    /// The same for reads.
+    pub(super) fn take_reads_again(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
+        let patience = self.timing.proposal_timeout;
+        let is_late =
+            |caller: &ReadCaller| matches!(caller, ReadCaller::Here { asked, .. } if asked.elapsed() >= patience);
+        let (late, rest): (Vec<_>, Vec<_>) = callers.into_iter().partition(is_late);
+        self.answer_reads(late.into_iter().map(|caller| (caller, Err(ReadError::NoLeader))).collect());
+        self.take_reads(rest, ctx);
+    }
+
+    /// Whether it would be no use to ask a node again that refused in `term`: it is still taken for the leader. That it
+    /// is not, or another is, will be known soon.
+    pub(super) fn would_refuse_again(&self, node: NodeId, term: Term) -> bool {
+        self.replica.leader() == Some(node) && self.replica.term() == term
+    }
+
+    pub(super) fn retry_after(&self) -> Duration {
+        self.timing.election_timeout.0
+    }
+}
+
+fn mean_wait(callers: &[Caller], now: Instant) -> Duration {
+    let waits = callers.iter().map(|caller| match caller {
+        Caller::Here(waiter) => now.saturating_duration_since(waiter.asked),
+        Caller::There { .. } => Duration::ZERO,
+    });
+    waits.sum::<Duration>() / u32::try_from(callers.len().max(1)).unwrap_or(u32::MAX)
+}
