@@ -12,6 +12,9 @@ pub struct Timing {
     /// A node that hears no leader for a random time between these two starts an election. Default 150 to 300 ms, as in
     /// the paper (§9.3). The shorter one must be at least twice the heartbeat interval, and the longer one longer.
     pub election_timeout: (Duration, Duration),
+    /// A node whose disk has been at one write for this long neither leads nor asks to: heartbeats, which need no disk,
+    /// must not hide that it is stuck. Default 3 s, and never less than twice the longest election timeout.
+    pub stall_limit: Duration,
     /// How long a proposal may wait for its outcome before the caller is told that it is unknown; and after how long a
     /// proposal or read that found no leader to take it is not tried again, though another may lead. Default 5 s.
     pub proposal_timeout: Duration,
@@ -25,6 +28,7 @@ impl Default for Timing {
         Self {
             heartbeat_interval: Duration::from_millis(50),
             election_timeout: (Duration::from_millis(150), Duration::from_millis(300)),
+            stall_limit: Duration::from_secs(3),
             proposal_timeout: Duration::from_secs(5),
             leader_wait: Duration::from_millis(1200),
         }

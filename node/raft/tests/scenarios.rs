@@ -693,6 +693,36 @@ fn an_answer_to_an_earlier_leadership_confirms_no_read_of_this_one() {
     assert_eq!(world.answered_reads().0, [], "node 1 no longer leads, and must not answer as if it did");
 }
 
+/// 52. A leader whose disk is stuck steps down, however well its heartbeats are heard, and does not campaign until its
+/// disk goes on; another leads meanwhile.
+#[test]
+fn a_leader_whose_disk_is_stuck_is_replaced() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.stuck.insert(NodeId(1));
+    world.propose(1, 1);
+    world.settle();
+    // The others commit it: their disks work. But the leader's own does not, for three seconds.
+    for _ in 0..29 {
+        world.pass(100);
+        world.beat(1);
+        world.timeout_of(1);
+    }
+    assert_eq!(world.leaders(), vec![(Term(1), NodeId(1))]);
+    world.pass(100);
+    world.beat(1);
+    world.timeout_of(1);
+    assert_eq!(world.leaders(), vec![]);
+    world.pass(1_000);
+    world.timeout_of(1);
+    assert_eq!(*world.replica(1).role(), Role::Follower, "it can't persist a vote for itself, so it does not ask");
+    world.timeout_of(2);
+    assert_eq!(world.leaders(), vec![(Term(2), NodeId(2))]);
+    world.stuck.clear();
+    world.settle();
+    assert_eq!(world.replica(1).leader(), Some(NodeId(2)));
+}
+
 /// Hostile or broken peers are refused and stop nobody.
 #[test]
 fn malformed_messages_are_refused() {

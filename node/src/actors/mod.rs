@@ -83,6 +83,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let settings = Settings {
         election_timeout_min: timing.election_timeout.0,
         election_timeout_max: timing.election_timeout.1,
+        stall_limit: timing.stall_limit.max(timing.election_timeout.1 * 2),
         ..Settings::new(quorate_storage::checksum)
     };
     let replica = Replica::new(id, membership.clone(), recovered, settings);

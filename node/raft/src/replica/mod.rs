@@ -95,6 +95,8 @@ pub struct Settings {
     pub election_timeout_min: Duration,
     /// The longest election timeout: how long a leader may be without a quorum. Default 300 ms.
     pub election_timeout_max: Duration,
+    /// A node whose disk has been at one write for this long neither leads nor campaigns; default 3 s.
+    pub stall_limit: Duration,
     /// A follower with this many bytes accepted and not yet durable drops further appends; default 64 MiB.
     pub unpersisted_bytes_max: usize,
     /// At most this many bytes of recent entries are cached; default 64 MiB.
@@ -112,6 +114,7 @@ impl Settings {
         Self {
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),
+            stall_limit: Duration::from_secs(3),
             unpersisted_bytes_max: 64 << 20,
             cache_bytes_max: 64 << 20,
             unapplied_entries_max: 65_536,
@@ -266,8 +269,10 @@ impl Replica {
         // Whatever happens, the timer never stays disarmed.
         out.push(Effect::ArmTimer);
         match self.role {
+            // Heartbeats need no disk: they would hide for ever that nothing is written here any more.
+            Role::Leader(_) if self.is_stalled(now) => self.step_down(out),
             Role::Leader(_) => self.check_quorum(now, out),
-            _ if self.hears_leader(now) => {}
+            _ if self.hears_leader(now) || self.is_stalled(now) => {}
             _ => self.campaign(out),
         }
     }
@@ -359,6 +364,11 @@ impl Replica {
             Role::Leader(leadership) => leadership.hears_quorum(now, self),
             _ => self.leader.is_some() && self.leader_contact.is_some_and(recently),
         }
+    }
+
+    /// Whether the disk has been at one write for so long that this node had better not lead.
+    fn is_stalled(&self, now: Moment) -> bool {
+        self.writes.waiting_since().is_some_and(|since| now.since(since) >= self.settings.stall_limit)
     }
 
     /// Tells a sender of an old term about the new one, if it waits for an answer.
