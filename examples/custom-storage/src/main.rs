@@ -1,0 +1,94 @@
+//! The key-value server of `examples/kv`, three nodes in one process, with [`RedbLog`] in place of the write-ahead log:
+//! writes through HTTP, ends every node, starts them again on the same files, and reads everything back.
+
+use quorate::{Limits, Node, NodeId, metrics::Metrics, transport::MemoryNetwork};
+use quorate_custom_storage::RedbLog;
+use quorate_kv::{
+    client::{Client, ReadMode, Trust},
+    config,
+    http::{Api, command_bytes_max, listen::HttpListener},
+    machine::Kv,
+};
+use std::{error::Error, path::Path, time::Duration};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+const WRITES: usize = 100;
+const MEMBERS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let dir = tempfile::tempdir()?;
+
+    let servers = start_all(dir.path()).await?;
+    let mut client = client(&servers)?;
+    for number in 0..WRITES {
+        client.put(&format!("key-{number}"), format!("value {number}")).await?;
+    }
+    println!("{WRITES} writes are in {} files of redb", servers.len());
+    stop_all(servers).await;
+
+    let servers = start_all(dir.path()).await?;
+    let mut client = self::client(&servers)?;
+    for number in 0..WRITES {
+        let read = client.get(&format!("key-{number}"), ReadMode::Linearizable).await?;
+        if read.value.as_deref() != Some(format!("value {number}").as_bytes()) {
+            return Err(format!("key-{number} was acknowledged and is {:?} after the restart", read.value).into());
+        }
+    }
+    println!("after a restart of every node all {WRITES} are there");
+    stop_all(servers).await;
+    Ok(())
+}
+
+/// A node and its HTTP interface.
+struct Server {
+    node: Node<Kv>,
+    url: String,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+impl Server {
+    async fn start(id: NodeId, network: &MemoryNetwork, dir: &Path) -> Outcome<Self> {
+        let (limits, metrics) = (config::Limits::default(), Metrics::new());
+        let node = Node::builder(id, "custom-storage")
+            .voters(MEMBERS.map(|member| (member, "")))
+            .network(network.endpoint(id))
+            .storage(RedbLog::at(dir.join(format!("{id}.redb"))))
+            .limits(Limits { max_command_bytes: command_bytes_max(&limits), ..Limits::default() })
+            .metrics(&metrics)
+            .start(Kv::default())
+            .await?;
+        let http = HttpListener::bind(([127, 0, 0, 1], 0).into(), None).await?;
+        let (url, router) = (http.url()?, Api::new(node.clone(), metrics, &limits).router());
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async { stopped.await.unwrap_or_default() };
+        let serving = tokio::spawn(http.serve(router, stopped, Duration::from_secs(3)));
+        Ok(Self { node, url, stop, serving })
+    }
+}
+
+async fn start_all(dir: &Path) -> Outcome<Vec<Server>> {
+    let (network, mut servers) = (MemoryNetwork::new(0), Vec::new());
+    for id in MEMBERS {
+        servers.push(Server::start(id, &network, dir).await?);
+    }
+    Ok(servers)
+}
+
+/// Ends the nodes: when it returns, their files are free.
+async fn stop_all(servers: Vec<Server>) {
+    for Server { node, stop, serving, .. } in servers {
+        drop(stop);
+        // A server that panicked has said so; its node is ended all the same.
+        let _ = serving.await;
+        node.shutdown().await;
+    }
+}
+
+fn client(servers: &[Server]) -> Outcome<Client> {
+    let urls: Vec<String> = servers.iter().map(|server| server.url.clone()).collect();
+    Ok(Client::new(&urls, &Trust::nobody())?)
+}
