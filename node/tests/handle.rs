@@ -3,7 +3,7 @@
 mod support;
 
 use quorate::{
-    Consistency, Index, Limits, Node, NodeId, Term, metrics::Metrics, storage::Memory, transport::MemoryNetwork,
+    Consistency, Index, Limits, Node, NodeId, Term, Timing, metrics::Metrics, storage::Memory, transport::MemoryNetwork,
 };
 use quorate_raft::{Body, Heartbeat};
 use support::{CLUSTER, Journal, Puppet, simulate, soon};
@@ -120,5 +120,21 @@ fn limits_that_can_not_work_are_refused_by_name() {
         assert!(refused(larger_than_a_frame).await.contains("max_command_bytes"));
         let nothing_at_all = Limits { max_in_flight_proposals: 0, ..Limits::default() };
         assert!(refused(nothing_at_all).await.contains("max_in_flight_proposals"));
+    });
+}
+
+#[test]
+fn a_node_that_polls_busily_serves_and_comes_to_rest() {
+    simulate(async {
+        let network = MemoryNetwork::new(0);
+        let timing = Timing { busy_poll: std::time::Duration::from_millis(1), ..Timing::default() };
+        let builder = Node::builder(NodeId(1), CLUSTER).voters([(NodeId(1), "")]).timing(timing);
+        let builder = builder.network(network.endpoint(NodeId(1))).storage(Memory::new());
+        let node = builder.start_local(Journal::default()).await.expect("a node");
+        for _ in 0..3 {
+            soon("an answer", node.propose("command")).await.expect("an acknowledgement");
+            // Simulated time passes only while nobody has anything to do.
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        }
     });
 }

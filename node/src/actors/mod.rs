@@ -42,7 +42,8 @@ use std::{
     collections::BTreeMap,
     pin::Pin,
     sync::Arc,
-    task::{Context as Wake, Poll, ready},
+    task::{Context as Wake, Poll},
+    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -121,7 +122,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let (status, watched) = watch::channel(status_of(&replica));
     context.run(Consensus::new(Parts {
         replica,
-        requests: Requests { received },
+        requests: Requests::new(received, timing.busy_poll),
         links: link_by_peer,
         storage,
         timer,
@@ -222,6 +223,16 @@ fn end_thread(thread: Option<StorageThread>) {
 /// The handles' requests, as they come: whatever has arrived since the last look is one batch.
 pub(crate) struct Requests {
     received: mpsc::UnboundedReceiver<Request>,
+    busy_poll: Duration,
+    /// Until when to look again at once rather than to sleep. Of the real clock, also where tokio's is paused: a task that
+    /// never sleeps would hold that back for ever.
+    looking_until: Option<Instant>,
+}
+
+impl Requests {
+    fn new(received: mpsc::UnboundedReceiver<Request>, busy_poll: Duration) -> Self {
+        Self { received, busy_poll, looking_until: None }
+    }
 }
 
 impl futures_util::Stream for Requests {
@@ -229,7 +240,17 @@ impl futures_util::Stream for Requests {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Wake<'_>) -> Poll<Option<Self::Item>> {
         let mut batch = Vec::new();
-        let count = ready!(self.received.poll_recv_many(cx, &mut batch, BATCH_ENTRIES_MAX));
-        Poll::Ready((count > 0).then_some(batch))
+        match self.received.poll_recv_many(cx, &mut batch, BATCH_ENTRIES_MAX) {
+            Poll::Ready(count) => {
+                self.looking_until = (!self.busy_poll.is_zero()).then(|| Instant::now() + self.busy_poll);
+                Poll::Ready((count > 0).then_some(batch))
+            }
+            Poll::Pending => {
+                if self.looking_until.is_some_and(|until| Instant::now() < until) {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+        }
     }
 }
