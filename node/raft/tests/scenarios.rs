@@ -693,8 +693,7 @@ fn an_answer_to_an_earlier_leadership_confirms_no_read_of_this_one() {
     assert_eq!(world.answered_reads().0, [], "node 1 no longer leads, and must not answer as if it did");
 }
 
-/// 52. A leader whose disk is stuck steps down, however well its heartbeats are heard, and does not campaign until its
-/// disk goes on; another leads meanwhile.
+/// 52. A leader whose disk is stuck steps down and does not campaign, however well it is heard; another leads meanwhile.
 #[test]
 fn a_leader_whose_disk_is_stuck_is_replaced() {
     let mut world = World::new(3);
