@@ -49,7 +49,7 @@ mod status;
 pub use builder::Builder;
 pub use config::{Limits, Timing};
 pub use error::{Failure, ProposeError, ReadError, StartError};
-pub use machine::StateMachine;
+pub use machine::{StateMachine, WriteState};
 pub use node::{Applied, Consistency, Node, Read};
 pub use quorate_metrics as metrics;
 pub use quorate_raft::{Index, Membership, NodeId, Term};

@@ -2,6 +2,10 @@
 
 use bytes::Bytes;
 use quorate_raft::Index;
+use std::io;
+
+/// Writes a state as it was when this was made. Runs on a thread of its own, while commands go on being applied.
+pub type WriteState = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
 
 /// The service that is replicated: the one trait that a user implements.
 ///
@@ -12,9 +16,26 @@ use quorate_raft::Index;
 pub trait StateMachine: Send + 'static {
     /// Applies the committed command at `index` and returns the reply for whoever proposed it.
     ///
-    /// Indexes rise, with gaps: the log has entries of Raft's own. After a restart commands are applied again, from the
-    /// beginning of the log, to the machine that the node was started with.
+    /// Indexes rise, with gaps: the log has entries of Raft's own. After a restart commands are applied again, from behind
+    /// the newest snapshot or from the beginning of the log, to the machine that the node was started with.
     ///
     /// Copy what is kept: `command` is a part of a much larger buffer. A panic here stops the node.
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes;
+
+    /// A consistent view of the state as of now, to be written later. Nothing is applied until this returns, so it should
+    /// be quick: clone a persistent map, or state behind an `Arc` that is copied on write.
+    ///
+    /// `None`, the default, is a machine without snapshots: its log is kept, and applied again on every start, in full.
+    fn snapshot(&self) -> Option<WriteState> {
+        None
+    }
+
+    /// Becomes what a snapshot holds: exactly the bytes that a [`WriteState`] wrote, on this node or another. What the machine
+    /// was before is gone.
+    ///
+    /// # Errors
+    /// If they are not such bytes. Then the node stops.
+    fn restore(&mut self, _state: &mut dyn io::Read) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this state machine makes no snapshots and restores none"))
+    }
 }

@@ -50,6 +50,7 @@ impl NetworkObserver for ObservedNetwork {
         let lane = match lane {
             Lane::Control => metrics::Lane::Control,
             Lane::Append => metrics::Lane::Append,
+            Lane::Snapshot => metrics::Lane::Snapshot,
         };
         if let Some(peer) = self.peers.get(&peer) {
             peer.net_bytes(direction, lane, bytes);

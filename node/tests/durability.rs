@@ -237,7 +237,7 @@ fn asks_for_vote(outgoing: &Outgoing) -> bool {
 }
 
 fn append(epoch: u64, previous: EntryId, batch: Option<Batch>) -> Body {
-    Body::Append(Append { epoch, previous, commit: Index(0), batch })
+    Body::Append(Append { epoch, previous, previous_checksum: None, commit: Index(0), batch })
 }
 
 fn batch(count: u64) -> Batch {

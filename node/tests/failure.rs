@@ -193,7 +193,13 @@ fn after_a_failed_sync_no_append_is_acknowledged() {
         for epoch in 1..=2 {
             let mut batch = BatchBuilder::new(quorate::storage::checksum, Term(5), Index(1), 0, 64);
             batch.push(Kind::Command, b"command");
-            let append = Append { epoch, previous: EntryId::default(), commit: Index(1), batch: batch.finish() };
+            let append = Append {
+                epoch,
+                previous: EntryId::default(),
+                previous_checksum: None,
+                commit: Index(1),
+                batch: batch.finish(),
+            };
             leader.say(Term(5), Body::Append(append));
             let said = leader.hear_for_a_second().await;
             assert_eq!(said.iter().find(|message| matches!(message.body, Body::AppendReply(_))), None);

@@ -20,7 +20,7 @@
 
 use crate::contract::{
     Completions, EntriesRead, Persist, Persisted, ReadEntries, Recover, Recovered, Storage, StorageError,
-    StorageFailed, StorageHandle, StorageObserver,
+    StorageFailed, StorageFull, StorageHandle, StorageObserver,
 };
 use actix::prelude::*;
 use quorate_raft::{
@@ -466,6 +466,12 @@ impl Handler<EntriesRead> for Ear {
     fn handle(&mut self, read: EntriesRead, _: &mut Self::Context) {
         drop(self.0.send(Told::Read(read)));
     }
+}
+
+impl Handler<StorageFull> for Ear {
+    type Result = ();
+
+    fn handle(&mut self, _: StorageFull, _: &mut Self::Context) {}
 }
 
 impl Handler<StorageFailed> for Ear {

@@ -1,22 +1,43 @@
 //! What a storage actor hears and says: the seam at which a log store can be swapped.
 //!
-//! A storage actor owns the durable log, term and vote of one node. It hears [`Recover`] once, then any number of
-//! [`Persist`] and [`ReadEntries`], and tells their outcomes to the [`Completions`] that came with [`Recover`].
+//! A storage actor owns the durable log, term, vote and snapshots of one node. It hears [`Recover`] once, then any number of
+//! the others:
+//!
+//! | message | asks to | answered by |
+//! | --- | --- | --- |
+//! | [`Recover`] | take possession, and say what is there | its result |
+//! | [`Persist`] | cut (compact), truncate, append, repair, store term and vote | [`Persisted`] |
+//! | [`ReadEntries`] | read back | [`EntriesRead`] |
+//! | [`SaveSnapshot`] | begin to write a snapshot: of this node, or of one that is being received | its result: a [`SnapshotSink`] |
+//! | [`OpenSnapshot`] | read a snapshot: to restore from it, or to send it | its result: a [`SnapshotSource`] |
+//! | [`Remember`] | keep which members had a log | nothing |
+//!
+//! Completions go to the [`Completions`] that came with [`Recover`].
 //!
 //! # Duties
 //!
-//! - **Order.** Persists take effect in the order in which they arrive, each one: truncate, then append, then hard
-//!   state, then its `then` is due.
+//! - **Order.** Persists take effect in the order in which they arrive, each one: cut, then truncate, then append, then
+//!   repair, then hard state, then its `then` is due.
 //! - **Durability.** [`Persisted`] with a sequence is told only after everything of that sequence and of every earlier
 //!   one would survive a power cut. It may cover several persists: take what arrived during the last sync into one
 //!   write and one sync. An empty persist costs no sync of its own, but is told in order behind the ones before it.
 //! - **Finality.** After the first error nothing more is persisted or told but [`StorageFailed`]: a failed sync is never
 //!   retried, for the kernel may have dropped the pages and call the retry a success.
-//! - **Honesty.** Entries are returned only if every checksum holds.
+//! - **Honesty.** Entries are returned only if every checksum holds. A store that knows the identity of an entry whose
+//!   payload it lost says so ([`Recovered::faulty`]), and never forgets that there was one.
+//! - **Snapshots.** What [`SnapshotSink::finish`] returned well would survive a power cut, and is what [`Recovered::snapshot`]
+//!   names if it covers more than any other. A [`Cut`](quorate_raft::Cut) names a last entry that such a snapshot covers: only
+//!   behind it may entries, and the snapshots before it, be dropped. A crash between the two leaves a snapshot that is ahead of
+//!   the log; then the log begins behind the snapshot, unless it holds the snapshot's last entry. Snapshots never delay
+//!   persists: their bytes are written and read on their callers' threads.
+//! - **Space.** When there is soon no room for entries, a store says [`StorageFull`] while there still is, and again when
+//!   there is room: the node then takes no more commands, and can still vote.
 
 use actix::prelude::*;
-use quorate_raft::{Batch, EntryId, HardState, Index, NodeId, Outgoing, Term};
-use std::{fmt, sync::Arc, time::Duration};
+use quorate_raft::{
+    Batch, EntryId, Faulty, HardState, Index, Membership, NodeId, Outgoing, Snapshot, SnapshotBase, Term,
+};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 /// Edge → storage, once, before anything else: take possession of the log and say what is in it.
 #[derive(Message)]
@@ -33,7 +54,7 @@ pub struct Recover {
 }
 
 /// What the store holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Term and vote; the default for a store that never held any.
     pub hard_state: HardState,
@@ -45,6 +66,17 @@ pub struct Recovered {
     pub last: EntryId,
     /// The checksum of the last record, to which the next one chains; 0 for a log that never held one.
     pub last_checksum: u32,
+    /// The entries whose identity is known and whose payload is lost, in order.
+    pub faulty: Vec<Faulty>,
+    /// The snapshot that covers most, if there is one. If `base` is not 0@0 and this does not reach it, the state is lost, and
+    /// the node must get it from another.
+    pub snapshot: Option<Snapshot>,
+    /// The configurations that are in the log, in order: the entries of kind 2, decoded.
+    pub memberships: Vec<(Index, Membership)>,
+    /// Whether a term with a vote was ever persisted here: a store without one, and without entries, is new or was emptied.
+    pub has_voted: bool,
+    /// What [`Remember`] was told, in order of members.
+    pub known: Vec<(NodeId, Index)>,
     /// One line on what recovery had to do, if it had to do anything (for example "discarded a torn tail of 312 bytes in …").
     pub repairs: Vec<String>,
 }
@@ -89,6 +121,64 @@ pub struct EntriesRead {
     pub batches: Vec<Batch>,
 }
 
+/// `Consensus` → storage: begin to write a snapshot. Nothing counts before [`SnapshotSink::finish`]; dropping the sink removes
+/// what was written.
+#[derive(Message, Clone, Debug, PartialEq, Eq)]
+#[rtype(result = "Result<Box<dyn SnapshotSink>, StorageError>")]
+pub struct SaveSnapshot {
+    /// What it stands for.
+    pub base: SnapshotBase,
+    /// How many bytes it must have, and their checksum, if another node sends it: `finish` refuses anything else.
+    pub expected: Option<(u64, u32)>,
+}
+
+/// A snapshot that is being written, from whatever thread.
+pub trait SnapshotSink: io::Write + Send {
+    /// Makes it durable, in one step: before, the store has it not at all, afterwards for good.
+    ///
+    /// # Errors
+    /// If it could not be written, or is not what was expected. Then nothing of it is left, and the log is as it was.
+    fn finish(self: Box<Self>) -> Result<Snapshot, StorageError>;
+}
+
+/// `Consensus` → storage: read the snapshot that covers most.
+#[derive(Message, Clone, Copy, Debug, PartialEq, Eq)]
+#[rtype(result = "Result<Box<dyn SnapshotSource>, StorageError>")]
+pub struct OpenSnapshot;
+
+/// A snapshot that is being read, from whatever thread. It stays readable until it is dropped, also when a newer one takes its
+/// place.
+pub trait SnapshotSource: Send {
+    /// Which one.
+    fn snapshot(&self) -> &Snapshot;
+
+    /// Fills `buffer` with the state's bytes from `offset` on, as far as there are any; says how many. Only bytes whose
+    /// checksum holds are given.
+    ///
+    /// # Errors
+    /// If they can't be read, or are damaged.
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError>;
+}
+
+/// `Consensus` → storage: keep for good that a member's log was known to reach this far. It is no matter if this is lost in a
+/// crash.
+#[derive(Message, Clone, Copy, Debug, PartialEq, Eq)]
+#[rtype(result = "()")]
+pub struct Remember {
+    /// The member.
+    pub member: NodeId,
+    /// How far.
+    pub index: Index,
+}
+
+/// Storage → `Consensus`: there is soon no room for further entries, or there is again.
+#[derive(Message, Clone, Copy, Debug, PartialEq, Eq)]
+#[rtype(result = "()")]
+pub struct StorageFull {
+    /// Whether there is none.
+    pub is_full: bool,
+}
+
 /// Storage → the node: the store failed, for good. The node stops.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
@@ -102,6 +192,7 @@ pub struct StorageFailed {
 pub struct Completions {
     persisted: Recipient<Persisted>,
     entries_read: Recipient<EntriesRead>,
+    full: Recipient<StorageFull>,
     failed: Recipient<StorageFailed>,
 }
 
@@ -109,14 +200,16 @@ impl Completions {
     /// Completions that go to one actor.
     pub fn to<A>(actor: &Addr<A>) -> Self
     where
-        A: Handler<Persisted> + Handler<EntriesRead> + Handler<StorageFailed>,
+        A: Handler<Persisted> + Handler<EntriesRead> + Handler<StorageFull> + Handler<StorageFailed>,
         A::Context: actix::dev::ToEnvelope<A, Persisted>
             + actix::dev::ToEnvelope<A, EntriesRead>
+            + actix::dev::ToEnvelope<A, StorageFull>
             + actix::dev::ToEnvelope<A, StorageFailed>,
     {
         Self {
             persisted: actor.clone().recipient(),
             entries_read: actor.clone().recipient(),
+            full: actor.clone().recipient(),
             failed: actor.clone().recipient(),
         }
     }
@@ -129,6 +222,11 @@ impl Completions {
     /// Entries were read.
     pub fn entries_read(&self, read: EntriesRead) {
         self.entries_read.do_send(read);
+    }
+
+    /// There is soon no room for further entries, or there is again.
+    pub fn full(&self, is_full: bool) {
+        self.full.do_send(StorageFull { is_full });
     }
 
     /// The store failed, for good.
@@ -148,6 +246,8 @@ pub trait StorageObserver: Send + Sync + 'static {
     fn synced(&self, _took: Duration) {}
     /// Bytes went to the log.
     fn wrote(&self, _bytes: u64) {}
+    /// Bytes went to a snapshot.
+    fn wrote_snapshot(&self, _bytes: u64) {}
     /// An operation failed: `open`, `read`, `write`, `sync`.
     fn failed(&self, _op: &'static str) {}
     /// The log takes this much space now.
@@ -179,7 +279,13 @@ impl StorageHandle {
     /// Storage by this actor, made on the thread on which it will live. It gets a thread of its own.
     pub fn actor<A>(make: impl FnOnce() -> A + Send + 'static) -> Self
     where
-        A: Actor<Context = Context<A>> + Handler<Recover> + Handler<Persist> + Handler<ReadEntries>,
+        A: Actor<Context = Context<A>>
+            + Handler<Recover>
+            + Handler<Persist>
+            + Handler<ReadEntries>
+            + Handler<SaveSnapshot>
+            + Handler<OpenSnapshot>
+            + Handler<Remember>,
     {
         let start = move |place| {
             let (addr, thread) = match place {
@@ -192,7 +298,10 @@ impl StorageHandle {
             Storage {
                 recover: addr.clone().recipient(),
                 persist: addr.clone().recipient(),
-                read_entries: addr.recipient(),
+                read_entries: addr.clone().recipient(),
+                save_snapshot: addr.clone().recipient(),
+                open_snapshot: addr.clone().recipient(),
+                remember: addr.recipient(),
                 thread,
             }
         };
@@ -232,6 +341,12 @@ pub struct Storage {
     pub persist: Recipient<Persist>,
     /// Hears [`ReadEntries`].
     pub read_entries: Recipient<ReadEntries>,
+    /// Hears [`SaveSnapshot`].
+    pub save_snapshot: Recipient<SaveSnapshot>,
+    /// Hears [`OpenSnapshot`].
+    pub open_snapshot: Recipient<OpenSnapshot>,
+    /// Hears [`Remember`].
+    pub remember: Recipient<Remember>,
     thread: Option<Arbiter>,
 }
 

@@ -1,4 +1,4 @@
-//! The durable log of one node: term, vote and entries, and nothing else.
+//! What one node must not forget: term, vote, entries and snapshots, and nothing else.
 //!
 //! 1. [`contract`]: the messages that a storage actor hears and says, and the duties that come with them. A store of
 //!    your own implements these, and proves it with [`conformance`].
@@ -18,8 +18,9 @@ mod memory;
 mod wal;
 
 pub use contract::{
-    Completions, EntriesRead, Persist, Persisted, ReadEntries, Recover, Recovered, Storage, StorageError,
-    StorageFailed, StorageHandle, StorageObserver, Unobserved,
+    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
+    SaveSnapshot, SnapshotSink, SnapshotSource, Storage, StorageError, StorageFailed, StorageFull, StorageHandle,
+    StorageObserver, Unobserved,
 };
 pub use memory::{Memory, MemoryLog};
 pub use wal::Wal;

@@ -5,7 +5,10 @@
 //! message of a group schedules comes behind every message that was there by then.
 
 use crate::{
-    contract::{Completions, EntriesRead, Persist, Persisted, ReadEntries, Recover, Recovered, StorageError},
+    contract::{
+        Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
+        SaveSnapshot, SnapshotSink, SnapshotSource, StorageError,
+    },
     wal::{Failure, Wal, log::Log},
 };
 use actix::prelude::*;
@@ -151,4 +154,26 @@ fn join(all: &mut Vec<Outgoing>, more: Vec<Outgoing>) {
     } else {
         all.extend(more);
     }
+}
+
+impl Handler<SaveSnapshot> for LogWriter {
+    type Result = Result<Box<dyn SnapshotSink>, StorageError>;
+
+    fn handle(&mut self, _: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
+        Err(StorageError("this store keeps no snapshots".into()))
+    }
+}
+
+impl Handler<OpenSnapshot> for LogWriter {
+    type Result = Result<Box<dyn SnapshotSource>, StorageError>;
+
+    fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
+        Err(StorageError("this store keeps no snapshots".into()))
+    }
+}
+
+impl Handler<Remember> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, _: Remember, _: &mut Self::Context) {}
 }

@@ -1,7 +1,8 @@
 //! A store without a disk: for simulation, and to measure everything but a disk.
 
 use crate::contract::{
-    Completions, EntriesRead, Persist, Persisted, ReadEntries, Recover, Recovered, StorageError, StorageHandle,
+    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
+    SaveSnapshot, SnapshotSink, SnapshotSource, StorageError, StorageHandle,
 };
 use actix::prelude::*;
 use quorate_raft::{Batch, EntryId, HardState, Index, NodeId, Term};
@@ -147,11 +148,10 @@ impl Handler<Recover> for MemoryWriter {
         let (last, last_checksum) = contents.last();
         Ok(Recovered {
             hard_state: contents.hard_state,
-            base: EntryId::default(),
             terms: contents.terms(),
             last,
             last_checksum,
-            repairs: Vec::new(),
+            ..Recovered::default()
         })
     }
 }
@@ -181,4 +181,26 @@ impl Handler<ReadEntries> for MemoryWriter {
             completions.entries_read(EntriesRead { request: read.request, batches });
         }
     }
+}
+
+impl Handler<SaveSnapshot> for MemoryWriter {
+    type Result = Result<Box<dyn SnapshotSink>, StorageError>;
+
+    fn handle(&mut self, _: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
+        Err(StorageError("this store keeps no snapshots".into()))
+    }
+}
+
+impl Handler<OpenSnapshot> for MemoryWriter {
+    type Result = Result<Box<dyn SnapshotSource>, StorageError>;
+
+    fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
+        Err(StorageError("this store keeps no snapshots".into()))
+    }
+}
+
+impl Handler<Remember> for MemoryWriter {
+    type Result = ();
+
+    fn handle(&mut self, _: Remember, _: &mut Self::Context) {}
 }

@@ -375,5 +375,8 @@ pub fn append(first: u64, entries: u64, bytes: usize) -> Message {
     }
     let previous = EntryId::new(Term(u64::from(first > 1)), Index(first - 1));
     let batch = builder.finish();
-    Message { term: Term(1), body: Body::Append(Append { epoch: 1, previous, commit: Index(0), batch }) }
+    Message {
+        term: Term(1),
+        body: Body::Append(Append { epoch: 1, previous, previous_checksum: None, commit: Index(0), batch }),
+    }
 }

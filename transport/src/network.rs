@@ -153,6 +153,20 @@ pub enum Lane {
     Control,
     /// Appends, forwarded proposals and their replies.
     Append,
+    /// Pieces of snapshots: whenever nothing else is to be sent.
+    Snapshot,
+}
+
+impl Lane {
+    /// The lane on which a message belongs.
+    #[must_use]
+    pub fn of(message: &Message) -> Self {
+        match message {
+            message if message.is_control() => Self::Control,
+            message if message.is_bulk() => Self::Snapshot,
+            _ => Self::Append,
+        }
+    }
 }
 
 /// Which way.

@@ -188,7 +188,7 @@ fn batch(first: u64, payloads: Vec<Vec<u8>>) -> Message {
         builder.push(Kind::Command, payload);
     }
     let previous = EntryId::new(Term(2), Index(first - 1));
-    let append = Append { epoch: 5, previous, commit: Index(1), batch: builder.finish() };
+    let append = Append { epoch: 5, previous, previous_checksum: None, commit: Index(1), batch: builder.finish() };
     Message { term: Term(3), body: Body::Append(append) }
 }
 

@@ -55,11 +55,10 @@ impl Log {
         drop(transaction);
         let recovered = Recovered {
             hard_state: hard_state.unwrap_or_default(),
-            base: EntryId::default(),
             terms,
             last: end.0,
             last_checksum: end.1,
-            repairs: Vec::new(),
+            ..Recovered::default()
         };
         Ok((Self { database, end, observer }, recovered))
     }

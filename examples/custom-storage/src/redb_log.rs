@@ -24,7 +24,8 @@
 use crate::log::{Log, Trouble};
 use actix::prelude::*;
 use quorate_storage::contract::{
-    Completions, EntriesRead, Persist, Persisted, ReadEntries, Recover, Recovered, StorageError, StorageHandle,
+    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
+    SaveSnapshot, SnapshotSink, SnapshotSource, StorageError, StorageHandle,
 };
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
@@ -161,4 +162,26 @@ fn perform(log: &mut Log, completions: &Completions, group: Group) -> Result<(),
         completions.entries_read(EntriesRead { request, batches });
     }
     Ok(())
+}
+
+impl Handler<SaveSnapshot> for RedbLog {
+    type Result = Result<Box<dyn SnapshotSink>, StorageError>;
+
+    fn handle(&mut self, _: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
+        Err(StorageError("this store keeps no snapshots".into()))
+    }
+}
+
+impl Handler<OpenSnapshot> for RedbLog {
+    type Result = Result<Box<dyn SnapshotSource>, StorageError>;
+
+    fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
+        Err(StorageError("this store keeps no snapshots".into()))
+    }
+}
+
+impl Handler<Remember> for RedbLog {
+    type Result = ();
+
+    fn handle(&mut self, _: Remember, _: &mut Self::Context) {}
 }

@@ -10,8 +10,9 @@
 //! 1. [`ids`], [`record`] and [`message`]: the words.
 //! 2. [`membership`] and [`quorum`]: who decides, and how many are enough.
 //! 3. [`replica`]: one node's term, vote, log and role, and every rule that changes them.
-//! 4. [`ballot`], [`progress`] and [`reads`]: the small machines beside it: one campaign, one peer, the waiting reads.
-//! 5. [`invariants`]: what must hold whatever happens; tests check it after every step.
+//! 4. [`snapshot`]: what takes the place of a log's beginning.
+//! 5. [`ballot`], [`progress`] and [`reads`]: the small machines beside it: one campaign, one peer, the waiting reads.
+//! 6. [`invariants`]: what must hold whatever happens; tests check it after every step.
 //!
 //! Every rule has one shape: it takes facts, changes its own state, and pushes [`Effect`]s for its caller to perform
 //! in order.
@@ -31,6 +32,7 @@ pub mod quorum;
 pub mod reads;
 pub mod record;
 pub mod replica;
+pub mod snapshot;
 
 pub use ballot::{Ballot, Outcome};
 pub use ids::{EntryId, Group, Index, Moment, NodeId, Term};
@@ -42,4 +44,7 @@ pub use message::{
 pub use progress::{Credit, Progress, ProgressState, Want};
 pub use reads::ReadToken;
 pub use record::{Batch, BatchBuilder, Checksum, Kind, Malformed};
-pub use replica::{Effect, Entries, HardState, Leadership, Persist, Recovered, Replica, Role, Settings, Violation};
+pub use replica::{
+    Cut, Effect, Entries, Faulty, HardState, Leadership, Persist, Recovered, Replica, Role, Settings, Violation,
+};
+pub use snapshot::{Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply};

@@ -14,9 +14,10 @@ use alloc::{collections::VecDeque, vec::Vec};
 ///
 /// **Invariant:** `runs` is strictly increasing in index and in term, begins at `first()` unless the log is empty, and
 /// ends at or below `last`. The cache is consecutive and ends at `last`, unless it is empty.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Log {
     base: EntryId,
+    base_checksum: Option<u32>,
     runs: Vec<(Index, Term)>,
     last: EntryId,
     last_checksum: u32,
@@ -41,7 +42,8 @@ impl Log {
     /// The log that a storage recovered: `terms` names the first index of every term after `base`.
     #[must_use]
     pub fn new(base: EntryId, terms: Vec<(Index, Term)>, last: EntryId, last_checksum: u32) -> Self {
-        Self { base, runs: terms, last, last_checksum, cache: VecDeque::new(), cached_bytes: 0 }
+        let base_checksum = (base == last).then_some(last_checksum);
+        Self { base, base_checksum, runs: terms, last, last_checksum, cache: VecDeque::new(), cached_bytes: 0 }
     }
 
     /// The entry before the first one held: 0@0, or the last one that a snapshot replaced.
@@ -125,6 +127,9 @@ impl Log {
         if index == self.last.index {
             return Some(self.last_checksum);
         }
+        if index == self.base.index {
+            return self.base_checksum;
+        }
         match self.lookup(index, index, usize::MAX) {
             Lookup::Cached(batch) => Some(batch.checksum()),
             _ => None,
@@ -175,13 +180,14 @@ impl Log {
         }
     }
 
-    /// Cuts everything up to and including `to`: a snapshot has it. An entry beyond the log replaces the whole log.
-    pub fn compact(&mut self, to: EntryId, checksum: u32) {
+    /// Cuts everything up to and including `to`, whose record has this checksum if it is known: a snapshot has it. An entry
+    /// that the log does not hold replaces the whole log; then the checksum must be known.
+    pub fn compact(&mut self, to: EntryId, checksum: Option<u32>) {
         if to.index <= self.base.index {
             return;
         }
         if !self.contains(to) {
-            *self = Self::new(to, Vec::new(), to, checksum);
+            *self = Self::new(to, Vec::new(), to, checksum.unwrap_or_default());
             return;
         }
         // The run that holds the entry after `to` becomes the first one.
@@ -192,7 +198,7 @@ impl Log {
         } else if let Some((first, _)) = self.runs.first_mut() {
             *first = to.index.next();
         }
-        self.base = to;
+        (self.base, self.base_checksum) = (to, checksum);
         while self.cache.front().is_some_and(|batch| batch.last() <= to.index) {
             if let Some(batch) = self.cache.pop_front() {
                 self.cached_bytes -= batch.bytes().len();

@@ -1,7 +1,11 @@
 //! Who belongs to the cluster, and in what capacity.
 
-use crate::ids::NodeId;
+use crate::{
+    ids::{Index, NodeId},
+    record::Malformed,
+};
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 /// The members of the cluster (paper §6).
@@ -94,6 +98,111 @@ impl Membership {
     pub fn peers_of(&self, this: NodeId) -> Vec<NodeId> {
         let all = self.incoming.iter().chain(&self.outgoing).chain(&self.learners);
         sorted(all.copied().filter(|id| *id != this))
+    }
+}
+
+impl Membership {
+    /// As the payload of an entry: for each of the three lists a count (4 bytes) and ids (8 bytes each), then a count of
+    /// addresses, each an id, a length (4 bytes) and text. Little-endian.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let count = |length| u32::try_from(length).unwrap_or(u32::MAX);
+        let mut bytes = BytesMut::new();
+        for list in [&self.incoming, &self.outgoing, &self.learners] {
+            bytes.put_u32_le(count(list.len()));
+            list.iter().for_each(|id| bytes.put_u64_le(id.0));
+        }
+        bytes.put_u32_le(count(self.addresses.len()));
+        for (id, address) in &self.addresses {
+            bytes.put_u64_le(id.0);
+            bytes.put_u32_le(count(address.len()));
+            bytes.put_slice(address.as_bytes());
+        }
+        bytes.freeze()
+    }
+
+    /// Reads what [`Membership::encode`] wrote.
+    ///
+    /// # Errors
+    /// If it is anything else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut rest = bytes;
+        let at = |rest: &[u8], what| Malformed { offset: bytes.len() - rest.len(), what };
+        let mut lists: [Vec<NodeId>; 3] = Default::default();
+        for list in &mut lists {
+            let count = rest.try_get_u32_le().map_err(|_| at(rest, "count of members"))?;
+            for _ in 0..count {
+                list.push(NodeId(rest.try_get_u64_le().map_err(|_| at(rest, "member"))?));
+            }
+        }
+        let mut addresses = BTreeMap::new();
+        for _ in 0..rest.try_get_u32_le().map_err(|_| at(rest, "count of addresses"))? {
+            let id = NodeId(rest.try_get_u64_le().map_err(|_| at(rest, "member"))?);
+            let length = rest.try_get_u32_le().map_err(|_| at(rest, "length of an address"))? as usize;
+            let text = rest.split_at_checked(length).ok_or(at(rest, "address"))?;
+            let address = core::str::from_utf8(text.0).map_err(|_| at(rest, "address"))?;
+            addresses.insert(id, address.into());
+            rest = text.1;
+        }
+        if !rest.is_empty() {
+            return Err(at(rest, "trailing bytes"));
+        }
+        let [incoming, outgoing, learners] = lists;
+        Ok(Self { incoming: sorted(incoming), outgoing: sorted(outgoing), addresses, ..Self::default() }
+            .with_learners(learners))
+    }
+}
+
+/// The configurations of a log, each in force from its entry on, committed or not (paper §6).
+///
+/// **Invariant:** never empty; strictly increasing in index. The first is the one as of the log's base.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct History(Vec<(Index, Membership)>);
+
+impl History {
+    /// The configuration as of `base`, and those of the entries behind it.
+    #[must_use]
+    pub fn new(base: Index, membership: Membership, later: Vec<(Index, Membership)>) -> Self {
+        let later = later.into_iter().filter(|(index, _)| *index > base);
+        Self(core::iter::once((base, membership)).chain(later).collect())
+    }
+
+    /// The one in force: the newest, whether or not it is committed.
+    #[must_use]
+    pub fn current(&self) -> &Membership {
+        &self.0[self.0.len() - 1].1
+    }
+
+    /// The one as of the entry at `index`; of the base, for what is before.
+    #[must_use]
+    pub fn at(&self, index: Index) -> &Membership {
+        let behind = self.0.partition_point(|(from, _)| *from <= index);
+        &self.0[behind.saturating_sub(1)].1
+    }
+
+    /// The entry at `index` is this configuration: it is in force at once.
+    pub fn appended(&mut self, index: Index, membership: Membership) {
+        self.truncate_from(index);
+        self.0.push((index, membership));
+    }
+
+    /// The entries from `index` on are gone, and their configurations with them.
+    pub fn truncate_from(&mut self, index: Index) {
+        let keep = self.0.partition_point(|(from, _)| *from < index).max(1);
+        self.0.truncate(keep);
+    }
+
+    /// The log begins behind `to`: the configuration as of that is the first.
+    pub fn compact(&mut self, to: Index) {
+        let behind = self.0.partition_point(|(from, _)| *from <= to).max(1);
+        self.0.drain(..behind - 1);
+    }
+
+    /// A snapshot that ends at `last` brought its configuration; those of entries behind it stay if the log `keeps` them.
+    pub fn install(&mut self, last: Index, membership: Membership, keeps: bool) {
+        let later = core::mem::take(&mut self.0);
+        let later = if keeps { later } else { Vec::new() };
+        *self = Self::new(last, membership, later);
     }
 }
 

@@ -12,6 +12,11 @@
 //! | [`Body::ProposeReply`] | the leader | that node | their outcomes | §8 |
 //! | [`Body::ReadIndex`] | a node with readers | the leader | asks for an index to read at | thesis §6.4 |
 //! | [`Body::ReadIndexReply`] | the leader | that node | the index, once leadership was confirmed | thesis §6.4 |
+//! | [`SnapshotChunk`] | a leader's `Replicator` | its peer | a piece of the state, where entries were compacted away | §7 |
+//! | [`SnapshotReply`] | a follower | the leader | how much arrived, or that it is installed | §7 |
+//! | [`Repair`] | a node with faulty entries | every other member | asks for entries whose payload its disk lost | – |
+//! | [`RepairReply`] | a member | that node | the entries, or that it does not have them | – |
+//! | [`Body::Emptied`] | a member | one whose log is gone | it had a log once: it must not take part as if it were new | – |
 //!
 //! Every message carries its sender's current term and passes one door, `Replica::receive`,
 //! before anybody acts on it. Who sent it is not in the message: the network knows it from the peer's certificate.
@@ -19,6 +24,7 @@
 use crate::{
     ids::{EntryId, Index, NodeId, Term},
     record::Batch,
+    snapshot::{SnapshotChunk, SnapshotReply},
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -66,6 +72,16 @@ pub enum Body {
     ReadIndex(ReadIndex),
     /// Answers a [`ReadIndex`].
     ReadIndexReply(ReadIndexReply),
+    /// Sends a piece of a snapshot.
+    SnapshotChunk(SnapshotChunk),
+    /// Answers a [`SnapshotChunk`].
+    SnapshotReply(SnapshotReply),
+    /// Asks for entries whose payload was lost.
+    Repair(Repair),
+    /// Answers a [`Repair`].
+    RepairReply(RepairReply),
+    /// Says to a member without a log that it had one.
+    Emptied(Emptied),
 }
 
 /// Which of an election's two rounds.
@@ -109,6 +125,9 @@ pub struct Append {
     pub epoch: u64,
     /// The entry before the first of the batch.
     pub previous: EntryId,
+    /// The checksum of that entry's record, which stands for the whole log before it; `None` if the leader would have to
+    /// read its disk for it.
+    pub previous_checksum: Option<u32>,
     /// How far the leader has committed.
     pub commit: Index,
     /// The entries.
@@ -142,6 +161,18 @@ pub enum AppendOutcome {
         conflict: EntryId,
         /// The follower's last index.
         last: Index,
+    },
+    /// The follower has the same entry id with another content: one of the two logs is damaged, and nothing was
+    /// overwritten.
+    Diverged {
+        /// The entry.
+        at: EntryId,
+    },
+    /// The follower lost its state and can't go back to the log's beginning: it needs a snapshot that reaches this far at
+    /// least.
+    NeedsSnapshot {
+        /// How far.
+        from: Index,
     },
 }
 
@@ -215,6 +246,47 @@ pub struct ReadIndexReply {
     pub index: Option<Index>,
 }
 
+/// Asks for entries whose identity this node knows and whose payload its disk lost. Anybody's copy will do: it must have the
+/// checksum that the asker knows, and with it the same log before it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Repair {
+    /// The first one.
+    pub from: EntryId,
+    /// The last one wanted; of the same term.
+    pub to: Index,
+}
+
+/// Answers a [`Repair`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct RepairReply {
+    /// The first entry that was asked for.
+    pub from: EntryId,
+    /// What became of it.
+    pub outcome: RepairOutcome,
+    /// The entries from there on, as far as they fit, with [`RepairOutcome::Here`].
+    #[serde(skip)]
+    pub batch: Option<Batch>,
+}
+
+/// Whether a member has an entry that another one lost.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum RepairOutcome {
+    /// It has it, and sends it.
+    Here,
+    /// It never had it, or holds it only as something that was never known to be synced: it does not speak for the entry.
+    Absent,
+    /// It had it, and lost it too, or compacted it: no help, and no reason to forget it.
+    Lost,
+}
+
+/// Says to a member with an empty log that it had one before: its data directory was emptied, and it must not vote or
+/// acknowledge as if it were new.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Emptied {
+    /// How far its log was known to reach, durably.
+    pub known_at: Index,
+}
+
 impl Message {
     /// The bytes that travel raw behind the serialised rest.
     #[must_use]
@@ -223,6 +295,8 @@ impl Message {
             Body::Append(append) => append.batch.as_ref().map_or_else(Bytes::new, |batch| batch.bytes().clone()),
             Body::Propose(propose) => propose.payloads.clone(),
             Body::ProposeReply(reply) => reply.replies.clone(),
+            Body::SnapshotChunk(chunk) => chunk.bytes.clone(),
+            Body::RepairReply(reply) => reply.batch.as_ref().map_or_else(Bytes::new, |batch| batch.bytes().clone()),
             _ => Bytes::new(),
         }
     }
@@ -236,6 +310,9 @@ impl Message {
         match &mut self.body {
             Body::Append(_) if bulk.is_empty() => {}
             Body::Append(append) => append.batch = Some(Batch::parse(bulk, checksum)?),
+            Body::RepairReply(_) if bulk.is_empty() => {}
+            Body::RepairReply(reply) => reply.batch = Some(Batch::parse(bulk, checksum)?),
+            Body::SnapshotChunk(chunk) => chunk.bytes = bulk,
             Body::Propose(propose) => {
                 if propose.commands.iter().map(|(_, length)| u64::from(*length)).sum::<u64>() != bulk.len() as u64 {
                     return misplaced("command lengths");
@@ -268,12 +345,28 @@ impl Message {
                 | Body::HeartbeatReply(_)
                 | Body::ProposeReply(_)
                 | Body::ReadIndexReply(_)
+                | Body::SnapshotReply(_)
+                | Body::RepairReply(_)
         )
     }
 
     /// Whether it belongs on the control lane, which bulk must never delay.
     #[must_use]
     pub fn is_control(&self) -> bool {
-        !matches!(self.body, Body::Append(_) | Body::AppendReply(_) | Body::Propose(_) | Body::ProposeReply(_))
+        !self.is_bulk()
+            && !matches!(
+                self.body,
+                Body::Append(_)
+                    | Body::AppendReply(_)
+                    | Body::Propose(_)
+                    | Body::ProposeReply(_)
+                    | Body::RepairReply(_)
+            )
+    }
+
+    /// Whether it belongs on the snapshot lane, on which nothing is urgent.
+    #[must_use]
+    pub fn is_bulk(&self) -> bool {
+        matches!(self.body, Body::SnapshotChunk(_))
     }
 }

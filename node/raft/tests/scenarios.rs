@@ -457,7 +457,7 @@ fn entries_never_leave_without_the_one_before_them() {
     lead(&mut leader, at(0));
     for from in 0..=8 {
         match leader.entries(Index(from), 1_000) {
-            Entries::Here { previous, batch } => {
+            Entries::Here { previous, batch, .. } => {
                 assert!(leader.log().contains(previous));
                 assert!(batch.is_none_or(|batch| batch.first() == previous.index.next()));
             }

@@ -173,6 +173,10 @@ fn say(message: &Message) -> Option<(&'static str, String)> {
                 let hint = format!("there I have term {} from {} on, and end at {last}", conflict.term, conflict.index);
                 ("appends", format!("no {previous}: {hint} (term {term})"))
             }
+            AppendOutcome::Diverged { at } => ("appends", format!("my {at} is another (term {term})")),
+            AppendOutcome::NeedsSnapshot { from } => {
+                ("appends", format!("I need a snapshot up to {from} (term {term})"))
+            }
         },
         Body::Heartbeat(heartbeat) => {
             ("heartbeats", format!("I lead term {term}; round {}, commit {}", heartbeat.round, heartbeat.commit))

@@ -177,8 +177,8 @@ pub(crate) struct Fetch {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) enum Fetched {
-    /// Entries (or none, for a bare probe) and the one before them.
-    Entries { previous: EntryId, batch: Option<Batch> },
+    /// Entries (or none, for a bare probe), the one before them, and its checksum if that is at hand.
+    Entries { previous: EntryId, checksum: Option<u32>, batch: Option<Batch> },
     /// The log no longer has them as they were asked for; ask again.
     Overtaken,
     /// They were compacted away.

@@ -166,7 +166,7 @@ async fn recover(
         completions: Completions::to(consensus),
         observer: Arc::new(ObservedStorage(metrics)),
     };
-    let Recovered { hard_state, base, terms, last, last_checksum, repairs } = storage
+    let Recovered { hard_state, base, terms, last, last_checksum, repairs, .. } = storage
         .recover
         .send(request)
         .await
@@ -176,7 +176,7 @@ async fn recover(
         tracing::warn!(node = %member, "recovery: {repair}");
     }
     tracing::info!(node = %member, term = %hard_state.term, "recovered a log that ends at entry {last}");
-    Ok(quorate_raft::Recovered { hard_state, log: Log::new(base, terms, last, last_checksum) })
+    Ok(quorate_raft::Recovered { hard_state, log: Log::new(base, terms, last, last_checksum), ..Default::default() })
 }
 
 /// A node's actors, while they run.

@@ -14,6 +14,7 @@ use actix::prelude::*;
 use quorate_metrics::{PeerMetrics, PeerState};
 use quorate_raft::{
     Append, Batch, Body, Credit, EntryId, Heartbeat, Index, Message, NodeId, Progress, ProgressState, Term,
+    progress::Send,
 };
 use quorate_transport::network::Link;
 use std::{rc::Rc, time::Duration};
@@ -86,11 +87,11 @@ impl Replicator {
         }
     }
 
-    fn offer(&mut self, previous: EntryId, batch: Option<Batch>) {
+    fn offer(&mut self, previous: EntryId, previous_checksum: Option<u32>, batch: Option<Batch>) {
         if let Some(send) = self.progress.send(self.clock.now(), previous, batch) {
             let commit = self.commit;
-            let append = Append { epoch: send.epoch, previous: send.previous, commit, batch: send.batch };
-            self.say(Body::Append(append));
+            let Send { epoch, previous, batch } = send;
+            self.say(Body::Append(Append { epoch, previous, previous_checksum, commit, batch }));
         }
     }
 
@@ -152,7 +153,8 @@ impl Handler<Replicate> for Replicator {
     fn handle(&mut self, Replicate { previous, batch }: Replicate, _: &mut Self::Context) {
         self.progress.log_grew(batch.last());
         if !self.fetching {
-            self.offer(previous, Some(batch));
+            let checksum = Some(batch.previous_checksum());
+            self.offer(previous, checksum, Some(batch));
         }
         self.pump();
         self.heartbeat_if_due();
@@ -165,8 +167,8 @@ impl Handler<Fetched> for Replicator {
     fn handle(&mut self, fetched: Fetched, _: &mut Self::Context) {
         self.fetching = false;
         match fetched {
-            Fetched::Entries { previous, batch } => {
-                self.offer(previous, batch);
+            Fetched::Entries { previous, checksum, batch } => {
+                self.offer(previous, checksum, batch);
                 self.pump();
             }
             // The interval asks again: at once could be for ever.

@@ -112,7 +112,7 @@ impl Found {
             terms: Vec::new(),
             last: base,
             last_checksum: checksum,
-            repairs: Vec::new(),
+            ..Recovered::default()
         };
         let newest = live.pop();
         let ends: Vec<Index> = live.iter().chain(&newest).skip(1).map(|next| next.header.first()).collect();

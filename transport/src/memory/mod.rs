@@ -279,7 +279,7 @@ impl Link for MemoryLink {
         let Some(to) = self.route() else {
             return self.dropped("unconnected");
         };
-        let lane = if message.is_control() { Lane::Control } else { Lane::Append };
+        let lane = Lane::of(&message);
         let (content, bytes) = if hub.encoded {
             let Ok(frame) = Encoder::default().message(&message) else {
                 return self.dropped("too_long");
@@ -393,7 +393,7 @@ impl Receiving {
         };
         match message {
             Some(message) => {
-                let lane = if message.is_control() { Lane::Control } else { Lane::Append };
+                let lane = Lane::of(&message);
                 self.observer.bytes(from, Direction::Received, lane, bytes as u64);
                 self.inbox.deliver(from, message, bytes).await;
             }

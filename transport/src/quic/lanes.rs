@@ -52,7 +52,7 @@ impl Carrier {
     pub(super) fn send(&self, lane: Lane, frame: Encoded) -> Result<(), Full> {
         match lane {
             Lane::Control => self.control.push(frame),
-            Lane::Append => self.append.push(frame),
+            Lane::Append | Lane::Snapshot => self.append.push(frame),
         }
     }
 

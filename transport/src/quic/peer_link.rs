@@ -202,7 +202,7 @@ impl QuicLink {
 
 impl Link for QuicLink {
     fn send(&self, message: Message) {
-        let lane = if message.is_control() { Lane::Control } else { Lane::Append };
+        let lane = Lane::of(&message);
         let accepted = if message.is_reply() { self.shared.accepted.borrow().get(&self.peer).cloned() } else { None };
         let dropped = |reason| self.shared.observer.dropped(Some(self.peer), reason);
         let Some(carrier) = accepted.or_else(|| self.dialled.borrow().clone()) else {

@@ -16,7 +16,7 @@ impl Replica {
     pub(super) fn campaign(&mut self, out: &mut Vec<Effect>) {
         // The leader is forgotten: it must not keep this node from voting for another (both survivors may be here).
         self.step_down(out);
-        if !self.membership.is_voter(self.id) {
+        if !self.membership().is_voter(self.id) {
             return;
         }
         self.role = Role::PreCandidate;
@@ -71,13 +71,13 @@ impl Replica {
     }
 
     fn ballot(&self, phase: Phase) -> Ballot {
-        Ballot::new(phase, self.campaign, self.term(), self.membership.clone())
+        Ballot::new(phase, self.campaign, self.term(), self.membership().clone())
     }
 
     fn vote_requests(&self, phase: Phase) -> impl Iterator<Item = Outgoing> + use<> {
         let request = RequestVote { phase, campaign: self.campaign, last: self.log.last() };
         let message = Message { term: self.term(), body: Body::RequestVote(request) };
-        let mut voters = self.membership.voters();
+        let mut voters = self.membership().voters();
         voters.retain(|voter| *voter != self.id);
         voters.into_iter().map(move |to| Outgoing { to, message: message.clone() })
     }

@@ -4,14 +4,15 @@ use super::HardState;
 use crate::{
     ballot::Ballot,
     ids::{EntryId, Index, NodeId, Term},
-    message::Outgoing,
+    message::{Outgoing, Repair},
     reads::ReadToken,
     record::Batch,
+    snapshot::{SnapshotBase, SnapshotChunk, SnapshotReply},
 };
 use alloc::vec::Vec;
 use core::fmt;
 
-/// What the storage makes durable, in this order: truncate, append, hard state; then `then` may leave.
+/// What the storage makes durable, in this order: cut, truncate, append, repair, hard state; then `then` may leave.
 ///
 /// "Persist, then speak": a reply that needs durability travels inside the request to persist, so that nobody keeps a
 /// table of pending replies and nobody can get the order wrong. An empty one (nothing but `then`) is a reply that must
@@ -20,14 +21,29 @@ use core::fmt;
 pub struct Persist {
     /// Counts up by one a request; a completion names the highest one that is durable.
     pub sequence: u64,
-    /// Remove the entries from here on first.
+    /// Let a snapshot, which is durable, take the place of the log's beginning first.
+    pub cut: Option<Cut>,
+    /// Remove the entries from here on then.
     pub truncate_from: Option<Index>,
     /// Then append these.
     pub batch: Option<Batch>,
+    /// Give these entries, which are held, the payloads that they lost. Those among them that are not faulty stay as they
+    /// are.
+    pub repair: Option<Batch>,
     /// Then store this term and vote.
     pub hard_state: Option<HardState>,
     /// What may be said once all of it is durable.
     pub then: Vec<Outgoing>,
+}
+
+/// The end of a log's beginning that a snapshot covers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Cut {
+    /// The last entry to go. What stands behind it stays if the log holds this very entry; otherwise the log starts over,
+    /// empty, behind it.
+    pub to: EntryId,
+    /// The checksum of its record; `None` if the log holds the entry and the storage knows it better.
+    pub checksum: Option<u32>,
 }
 
 /// What a rule wants done. Effects are performed in order.
@@ -108,6 +124,47 @@ pub enum Effect {
         /// The last one.
         to: Index,
     },
+    /// The state machine must become what the newest snapshot holds, which covers entries up to here; then call
+    /// [`Replica::applied`](super::Replica::applied).
+    Restore(SnapshotBase),
+    /// The leader sends a piece of a snapshot that this node needs.
+    SnapshotChunk {
+        /// The leader.
+        from: NodeId,
+        /// The piece.
+        chunk: SnapshotChunk,
+    },
+    /// A peer answered a piece of a snapshot: for its replicator.
+    SnapshotAnswered {
+        /// The peer.
+        peer: NodeId,
+        /// What it said.
+        reply: SnapshotReply,
+    },
+    /// A peer can't be brought up to date from the log, though the log is there: for its replicator.
+    NeedsSnapshot {
+        /// The peer.
+        peer: NodeId,
+        /// The append's epoch.
+        epoch: u64,
+        /// How far the snapshot must reach at least.
+        from: Index,
+    },
+    /// A member asks for entries that it lost: look them up, from the cache or the storage, and answer it with
+    /// [`Replica::repair_reply`](super::Replica::repair_reply).
+    ServeRepair {
+        /// Who asks.
+        to: NodeId,
+        /// For what. This node holds all of it.
+        repair: Repair,
+    },
+    /// Remember for good that this member's log was known to reach this far. No completion is awaited.
+    Remember {
+        /// The member.
+        member: NodeId,
+        /// How far.
+        index: Index,
+    },
     /// These reads may be served as soon as `index` is applied.
     ReadsReady {
         /// What must be applied first.
@@ -157,6 +214,13 @@ pub enum Violation {
         /// Who has the other content.
         leader: NodeId,
     },
+    /// This member had a log, and its data directory is empty.
+    Emptied {
+        /// How far its log was known to reach.
+        known_at: Index,
+        /// Who remembers.
+        by: NodeId,
+    },
 }
 
 impl fmt::Display for Violation {
@@ -175,7 +239,14 @@ impl fmt::Display for Violation {
                 )
             }
             Self::Diverged { at, leader } => {
-                write!(f, "the log before entry {at} differs from that of leader {leader}: one of the two is damaged")
+                write!(f, "the log before entry {at} differs from that of node {leader}: one of the two is damaged")
+            }
+            Self::Emptied { known_at, by } => {
+                write!(
+                    f,
+                    "the data directory is empty, but node {by} knows that this member's log reached entry {known_at}: what it \
+                     acknowledged and voted is lost; remove this member and add a new one under a new id"
+                )
             }
         }
     }

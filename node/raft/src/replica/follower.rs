@@ -77,7 +77,7 @@ impl Replica {
         if !self.follow(now, from, out) {
             return;
         }
-        let Append { epoch, previous, commit, batch } = append;
+        let Append { epoch, previous, commit, batch, .. } = append;
         let bytes = batch.as_ref().map_or(0, |batch| batch.bytes().len());
         let nowhere = previous.index == Index(0) && previous.term != Term(0);
         let term_fits = |batch: &Batch| batch.term() >= previous.term && batch.term() <= self.term();
@@ -143,7 +143,7 @@ impl Replica {
     }
 
     /// Recognises `from` as the leader of the current term; false if that can't be.
-    fn follow(&mut self, now: Moment, from: NodeId, out: &mut Vec<Effect>) -> bool {
+    pub(super) fn follow(&mut self, now: Moment, from: NodeId, out: &mut Vec<Effect>) -> bool {
         if let Some(known) = self.leader.filter(|known| *known != from) {
             out.push(Effect::Halt(Violation::TwoLeaders { term: self.term(), one: known, other: from }));
             return false;

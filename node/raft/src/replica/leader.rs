@@ -18,8 +18,10 @@ pub struct Leadership {
     /// The no-op with which it began: until that is committed nothing is known to be (paper §8).
     pub first: Index,
     pub(super) reads: Reads,
+    /// Peers that are being sent a snapshot, and up to where the log may be cut for each.
+    pub(super) pins: BTreeMap<NodeId, Index>,
     matched: BTreeMap<NodeId, Index>,
-    heard: BTreeMap<NodeId, Moment>,
+    pub(super) heard: BTreeMap<NodeId, Moment>,
     since: Moment,
 }
 
@@ -40,7 +42,7 @@ impl Leadership {
     pub(super) fn hears_quorum(&self, now: Moment, replica: &Replica) -> bool {
         let recently = |contact: Moment| now.since(contact) < replica.settings.election_timeout_max;
         let heard = |id| id == replica.id || self.heard.get(&id).is_some_and(|contact| recently(*contact));
-        recently(self.since) || quorum::reached(&replica.membership, heard)
+        recently(self.since) || quorum::reached(replica.membership(), heard)
     }
 }
 
@@ -52,6 +54,7 @@ impl Replica {
         self.role = Role::Leader(Leadership {
             first,
             reads: Reads::default(),
+            pins: BTreeMap::new(),
             matched: BTreeMap::new(),
             heard: BTreeMap::new(),
             since: now,
@@ -106,6 +109,10 @@ impl Replica {
                 let next = self.log.next_after_conflict(conflict);
                 Effect::Rejected { peer: from, epoch, previous, next, last }
             }
+            AppendOutcome::Diverged { .. } => return,
+            AppendOutcome::NeedsSnapshot { from: at_least } => {
+                Effect::NeedsSnapshot { peer: from, epoch, from: at_least }
+            }
         });
     }
 
@@ -115,6 +122,12 @@ impl Replica {
         let last = self.log.last().index;
         let Role::Leader(leadership) = &mut self.role else { return };
         leadership.matched.insert(peer, index.min(last));
+        if let Some(pin) = leadership.pins.get_mut(&peer) {
+            *pin = index.max(*pin);
+            if *pin >= last {
+                leadership.pins.remove(&peer);
+            }
+        }
         self.advance_commit(out);
     }
 
@@ -123,7 +136,7 @@ impl Replica {
     pub(super) fn advance_commit(&mut self, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &self.role else { return };
         let reached = |id| if id == self.id { self.writes.durable() } else { leadership.matched(id) };
-        let agreed = quorum::agreed(&self.membership, reached);
+        let agreed = quorum::agreed(self.membership(), reached);
         if agreed > self.commit && self.log.term_of(agreed) == Some(self.term()) {
             self.commit = agreed;
             out.push(Effect::Committed(agreed));
@@ -168,7 +181,7 @@ impl Replica {
 
     fn confirm_reads(&mut self, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        if let Some((index, tokens)) = leadership.reads.confirmed(self.id, &self.membership) {
+        if let Some((index, tokens)) = leadership.reads.confirmed(self.id, self.memberships.current()) {
             out.push(Effect::ReadsReady { index, tokens });
             self.open_read_round(out);
         }
@@ -188,10 +201,16 @@ impl Replica {
     #[must_use]
     pub fn entries(&self, from: Index, bytes_max: usize) -> Entries {
         match (self.log.lookup(from, self.log.last().index, bytes_max), self.log.id_of(from.previous())) {
-            (Lookup::Cached(batch), Some(previous)) => Entries::Here { previous, batch: Some(batch) },
-            (Lookup::Beyond, Some(previous)) => Entries::Here { previous, batch: None },
+            (Lookup::Cached(batch), Some(previous)) => {
+                Entries::Here { previous, checksum: Some(batch.previous_checksum()), batch: Some(batch) }
+            }
+            (Lookup::Beyond, Some(previous)) => {
+                Entries::Here { previous, checksum: self.log.checksum_of(previous.index), batch: None }
+            }
             (Lookup::OnDisk(to), Some(previous)) => Entries::OnDisk { previous, to },
-            (Lookup::Beyond, None) => Entries::Here { previous: self.log.last(), batch: None },
+            (Lookup::Beyond, None) => {
+                Entries::Here { previous: self.log.last(), checksum: Some(self.log.last_checksum()), batch: None }
+            }
             _ => Entries::Compacted,
         }
     }
@@ -204,6 +223,8 @@ pub enum Entries {
     Here {
         /// The entry before them.
         previous: EntryId,
+        /// Its record's checksum, if that is known without reading the disk.
+        checksum: Option<u32>,
         /// They, or none if the log ends before.
         batch: Option<Batch>,
     },

@@ -19,22 +19,24 @@ mod candidate;
 mod effect;
 mod follower;
 mod leader;
+mod snapshots;
 mod writes;
 
 use crate::{
-    ids::{Index, Moment, NodeId, Term},
+    ids::{EntryId, Index, Moment, NodeId, Term},
     log::{Log, Lookup},
-    membership::Membership,
+    membership::{self, Membership},
     message::{AppendOutcome, AppendReply, Body, HeartbeatReply, Message, Outgoing},
     progress::Progress,
     reads::Reads,
     record::{Batch, Checksum},
+    snapshot::SnapshotBase,
 };
 use alloc::vec::Vec;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
-pub use effect::{Effect, Persist, Violation};
+pub use effect::{Cut, Effect, Persist, Violation};
 pub use leader::{Entries, Leadership};
 use writes::Writes;
 
@@ -43,7 +45,7 @@ use writes::Writes;
 pub struct Replica {
     id: NodeId,
     settings: Settings,
-    membership: Membership,
+    memberships: membership::History,
     hard_state: HardState,
     log: Log,
     role: Role,
@@ -54,6 +56,8 @@ pub struct Replica {
     released: Index,
     applied: Index,
     loading: bool,
+    /// The last entry that the newest snapshot covers.
+    snapshot: Index,
     writes: Writes,
 }
 
@@ -80,12 +84,34 @@ pub struct HardState {
 }
 
 /// What a storage recovered: where a replica starts from.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Recovered {
     /// Term and vote.
     pub hard_state: HardState,
     /// The log's outline.
     pub log: Log,
+    /// The entries whose payload is lost, in order.
+    pub faulty: Vec<Faulty>,
+    /// The newest snapshot, from which the state machine was restored.
+    pub snapshot: Option<SnapshotBase>,
+    /// The configurations that are in the log, in order.
+    pub memberships: Vec<(Index, Membership)>,
+    /// Whether this member ever voted or held anything: one that did not is new, or its directory was emptied.
+    pub has_voted: bool,
+    /// The members that are known to have had a log, and how far it reached.
+    pub known: Vec<(NodeId, Index)>,
+}
+
+/// An entry of which the storage knows the identity, and has lost the payload.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Faulty {
+    /// The entry.
+    pub id: EntryId,
+    /// The checksum that its record must have.
+    pub checksum: u32,
+    /// Whether it is proven to have been durable once. If not, it may as well be the remains of a write that a crash tore
+    /// and that nobody was ever told of.
+    pub was_durable: bool,
 }
 
 /// What a replica is told once.
@@ -135,12 +161,15 @@ impl Replica {
     /// A replica that resumes what was recovered, as a follower. Perform [`Effect::ArmTimer`] first.
     #[must_use]
     pub fn new(id: NodeId, membership: Membership, recovered: Recovered, settings: Settings) -> Self {
-        let Recovered { hard_state, log } = recovered;
-        let base = log.base().index;
+        let Recovered { hard_state, log, snapshot, memberships, .. } = recovered;
+        let (base, membership) = match snapshot {
+            Some(base) => (base.last.index, base.membership),
+            None => (log.base().index, membership),
+        };
         Self {
             id,
             settings,
-            membership,
+            memberships: membership::History::new(base, membership, memberships),
             hard_state,
             leader: None,
             leader_contact: None,
@@ -150,6 +179,7 @@ impl Replica {
             released: base,
             applied: base,
             loading: false,
+            snapshot: base,
             writes: Writes::new(log.last().index),
             log,
         }
@@ -194,7 +224,20 @@ impl Replica {
     /// The members.
     #[must_use]
     pub fn membership(&self) -> &Membership {
-        &self.membership
+        self.memberships.current()
+    }
+
+    /// The configuration as of the entry at `index`, which is not behind the newest snapshot: what belongs in a snapshot
+    /// that ends there.
+    #[must_use]
+    pub fn membership_at(&self, index: Index) -> &Membership {
+        self.memberships.at(index)
+    }
+
+    /// The last entry that the newest snapshot covers; 0 if there is none.
+    #[must_use]
+    pub fn snapshot_index(&self) -> Index {
+        self.snapshot
     }
 
     /// The log's outline.
@@ -255,6 +298,9 @@ impl Replica {
             Body::Vote(vote) => self.vote_received(from, vote, out),
             Body::AppendReply(reply) => self.append_answered(now, from, reply, out),
             Body::HeartbeatReply(HeartbeatReply { round }) => self.heartbeat_answered(now, from, round, out),
+            Body::SnapshotChunk(chunk) => self.snapshot_chunk_received(now, from, chunk, out),
+            Body::SnapshotReply(reply) => self.snapshot_answered(now, from, reply, out),
+            Body::Repair(_) | Body::RepairReply(_) | Body::Emptied(_) => {}
             // The remaining messages are no rule's business but the term's; the runtime answers them.
             Body::RequestVote(_) | Body::Propose(_) | Body::ProposeReply(_) => {}
             Body::ReadIndex(_) | Body::ReadIndexReply(_) => {}

@@ -65,6 +65,15 @@ impl Writes {
         vote
     }
 
+    /// A durable snapshot covers the log up to `index`. What was being written behind that stays if the log `keeps` it.
+    pub(super) fn covered(&mut self, index: Index, keeps: bool) {
+        let moved = |last: Index| if keeps { last.max(index) } else { index };
+        self.durable = moved(self.durable);
+        for write in &mut self.pending {
+            write.log_last = moved(write.log_last);
+        }
+    }
+
     /// The last entry that is durable.
     pub(super) fn durable(&self) -> Index {
         self.durable

@@ -59,7 +59,7 @@ proptest! {
 #[test]
 fn a_snapshot_that_contradicts_the_log_replaces_it() {
     let mut log = outline(&[1, 1, 2]);
-    log.compact(id(2, 9), 77);
+    log.compact(id(2, 9), Some(77));
     assert_eq!((log.base(), log.last(), log.last_checksum()), (id(2, 9), id(2, 9), 77));
     assert_eq!(log.term_of(Index(3)), None);
 }
@@ -114,13 +114,13 @@ fn apply(change: &Change, log: &mut Log, twin: &mut Twin) {
             if cut > 0 {
                 let (term, checksum) = twin.entries[cut - 1];
                 let to = EntryId::new(term, twin.base.index.plus(cut as u64));
-                log.compact(to, checksum);
+                log.compact(to, Some(checksum));
                 (twin.base, _) = (to, twin.entries.drain(..cut));
             }
         }
         Change::Leap { by } => {
             let to = EntryId::new(log.last().term.next(), log.last().index.plus(by));
-            log.compact(to, 0);
+            log.compact(to, Some(0));
             *twin = Twin { base: to, entries: Vec::new() };
         }
         Change::Evict { bytes_max } => log.evict(log.last().index, bytes_max),

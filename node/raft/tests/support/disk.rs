@@ -101,7 +101,7 @@ impl Disk {
             }
         }
         let log = Log::new(self.base, terms, self.last(), self.last_checksum());
-        Recovered { hard_state: self.hard_state, log }
+        Recovered { hard_state: self.hard_state, log, ..Recovered::default() }
     }
 
     fn last_checksum(&self) -> u32 {

@@ -86,7 +86,8 @@ pub fn vote(phase: Phase, campaign: u64, granted: bool) -> Body {
 }
 
 pub fn append(epoch: u64, previous: EntryId, commit: u64, batch: Option<Batch>) -> Body {
-    Body::Append(Append { epoch, previous, commit: Index(commit), batch })
+    let previous_checksum = batch.as_ref().map(Batch::previous_checksum);
+    Body::Append(Append { epoch, previous, previous_checksum, commit: Index(commit), batch })
 }
 
 pub fn matched(epoch: u64, matched: u64) -> Body {

@@ -6,7 +6,7 @@
 use super::disk::Disk;
 use quorate_raft::{
     Append, Ballot, Batch, Body, Credit, Effect, Entries, EntryId, Heartbeat, Index, Message, Moment, NodeId, Outcome,
-    Outgoing, Persist, Phase, Progress, Replica, Role, Term, Violation, Want,
+    Outgoing, Persist, Phase, Progress, Replica, Role, Term, Violation, Want, progress::Send,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -179,6 +179,13 @@ impl Running {
             Effect::ReadsReady { index, tokens } => context.notes.push(Note::ReadsReady { index, tokens }),
             Effect::ReadsFailed { tokens } => context.notes.push(Note::ReadsFailed { tokens }),
             Effect::Refused { reason, .. } => context.notes.push(Note::Refused(reason)),
+            // Snapshots and repair have worlds of their own.
+            Effect::Restore(_)
+            | Effect::SnapshotChunk { .. }
+            | Effect::SnapshotAnswered { .. }
+            | Effect::NeedsSnapshot { .. }
+            | Effect::ServeRepair { .. }
+            | Effect::Remember { .. } => {}
             Effect::Halt(violation) => context.notes.push(Note::Halt(violation)),
         }
     }
@@ -226,7 +233,7 @@ impl Running {
             Tell::Fetch { term, want } if leads == Some(term) => {
                 let Actor::Replicator(peer) = actor else { unreachable!("only replicators fetch") };
                 match self.replica.entries(want.from, want.bytes_max) {
-                    Entries::Here { previous, batch } => self.ask(actor, Ask::Found { previous, batch }),
+                    Entries::Here { previous, batch, .. } => self.ask(actor, Ask::Found { previous, batch }),
                     Entries::OnDisk { previous, to } => self.ask(Actor::Disk, Ask::Read { peer, term, previous, to }),
                     Entries::Compacted => self.ask(actor, Ask::Gone),
                 }
@@ -354,7 +361,9 @@ impl Running {
 impl Replicator {
     fn send(&mut self, context: &mut Context<'_>, to: NodeId, previous: EntryId, batch: Option<Batch>) {
         if let Some(send) = self.progress.send(context.now, previous, batch) {
-            let append = Append { epoch: send.epoch, previous: send.previous, commit: self.commit, batch: send.batch };
+            let Send { epoch, previous, batch } = send;
+            let previous_checksum = batch.as_ref().map(Batch::previous_checksum);
+            let append = Append { epoch, previous, previous_checksum, commit: self.commit, batch };
             let message = Message { term: self.term, body: Body::Append(append) };
             context.sent.push(Outgoing { to, message });
         }

@@ -123,7 +123,7 @@ fn matched_in(message: &Message) -> Option<Index> {
     match &message.body {
         Body::AppendReply(reply) => match reply.outcome {
             AppendOutcome::Matched { matched } => Some(matched),
-            AppendOutcome::Rejected { .. } => None,
+            _ => None,
         },
         _ => None,
     }

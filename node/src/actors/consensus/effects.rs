@@ -82,6 +82,12 @@ impl Consensus {
                 self.answer_reads(answers);
             }
             Effect::Refused { from, reason } => self.metrics.dropped(Some(from.0), reason),
+            Effect::Restore(_)
+            | Effect::SnapshotChunk { .. }
+            | Effect::SnapshotAnswered { .. }
+            | Effect::NeedsSnapshot { .. }
+            | Effect::ServeRepair { .. }
+            | Effect::Remember { .. } => {}
             Effect::Halt(violation) => self.fate.fail(Failure::Violation(violation.to_string())),
         }
     }
@@ -174,7 +180,9 @@ impl Consensus {
             return;
         }
         match self.replica.entries(from, bytes_max) {
-            Entries::Here { previous, batch } => self.tell_replicator(peer, Fetched::Entries { previous, batch }),
+            Entries::Here { previous, checksum, batch } => {
+                self.tell_replicator(peer, Fetched::Entries { previous, checksum, batch });
+            }
             Entries::OnDisk { previous, to } => self.load(LoadFor::Peer { peer, term, previous }, from, to, bytes_max),
             Entries::Compacted => self.tell_replicator(peer, Fetched::Compacted),
         }
@@ -186,7 +194,9 @@ impl Consensus {
             Some(LoadFor::Peer { peer, term, previous }) if term == self.replica.term() => {
                 // One append carries one batch; the replicator asks for what follows it.
                 let fetched = match batches.into_iter().next() {
-                    Some(batch) => Fetched::Entries { previous, batch: Some(batch) },
+                    Some(batch) => {
+                        Fetched::Entries { previous, checksum: Some(batch.previous_checksum()), batch: Some(batch) }
+                    }
                     None => Fetched::Overtaken,
                 };
                 self.tell_replicator(peer, fetched);

@@ -46,7 +46,7 @@ use quorate_raft::{
     Body, Effect, Message, NodeId, Replica, Term,
     message::{ReadIndex, ReadIndexReply},
 };
-use quorate_storage::contract::{EntriesRead, Persisted, Storage, StorageFailed};
+use quorate_storage::contract::{EntriesRead, Persisted, Storage, StorageFailed, StorageFull};
 use quorate_transport::network::{Delivered, Event, Link};
 use reads::Reads;
 use seen::Seen;
@@ -358,6 +358,7 @@ hear! {
         this.stages.durable(this.replica.durable(), &this.metrics);
     };
     EntriesRead: |this, read, ctx| this.entries_read(read, ctx);
+    StorageFull: |_this, StorageFull { .. }, _ctx| {};
     StorageFailed: |this, StorageFailed { error }, _ctx| this.fate.fail(Failure::Storage(error.to_string()));
     Matched: |this, Matched { term, peer, index }, ctx| if term == this.replica.term() {
         this.rule(ctx, |replica, out| replica.matched(peer, index, out));
