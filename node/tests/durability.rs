@@ -250,7 +250,7 @@ fn matched(message: &Message) -> Option<Index> {
     match message.body {
         Body::AppendReply(reply) => match reply.outcome {
             AppendOutcome::Matched { matched } => Some(matched),
-            AppendOutcome::Rejected { .. } => None,
+            _ => None,
         },
         _ => None,
     }

@@ -1,7 +1,7 @@
 use actix::prelude::*;
 use quorate::storage::{
-    Completions, EntriesRead, Persist, Persisted, ReadEntries, Recover, Recovered, Storage, StorageError,
-    StorageFailed, StorageHandle,
+    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
+    SaveSnapshot, SnapshotSink, SnapshotSource, Storage, StorageError, StorageFailed, StorageFull, StorageHandle,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -102,6 +102,38 @@ impl<H: Hook> Handler<ReadEntries> for Interposed<H> {
     }
 }
 
+impl<H: Hook> Handler<SaveSnapshot> for Interposed<H> {
+    type Result = ResponseFuture<Result<Box<dyn SnapshotSink>, StorageError>>;
+
+    fn handle(&mut self, save: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
+        let answer = self.storage.as_ref().expect("a recovered storage").save_snapshot.send(save);
+        let judge = Judge(Arc::clone(&self.judge.0));
+        Box::pin(async move {
+            let sink = answer.await.expect("a live storage")?;
+            if judge.is_alive() { Ok(sink) } else { Err(StorageError("killed".into())) }
+        })
+    }
+}
+
+impl<H: Hook> Handler<OpenSnapshot> for Interposed<H> {
+    type Result = ResponseFuture<Result<Box<dyn SnapshotSource>, StorageError>>;
+
+    fn handle(&mut self, open: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
+        let answer = self.storage.as_ref().expect("a recovered storage").open_snapshot.send(open);
+        Box::pin(async move { answer.await.expect("a live storage") })
+    }
+}
+
+impl<H: Hook> Handler<Remember> for Interposed<H> {
+    type Result = ();
+
+    fn handle(&mut self, remember: Remember, _: &mut Self::Context) {
+        if self.judge.is_alive() {
+            self.storage.as_ref().expect("a recovered storage").remember.do_send(remember);
+        }
+    }
+}
+
 /// The way back. An actor of its own, so that no two hold each other's address and neither ever ends.
 struct Returning<H> {
     told: Completions,
@@ -132,6 +164,16 @@ impl<H: Hook> Handler<EntriesRead> for Returning<H> {
     fn handle(&mut self, read: EntriesRead, _: &mut Self::Context) {
         if self.judge.is_alive() {
             self.told.entries_read(read);
+        }
+    }
+}
+
+impl<H: Hook> Handler<StorageFull> for Returning<H> {
+    type Result = ();
+
+    fn handle(&mut self, StorageFull { is_full }: StorageFull, _: &mut Self::Context) {
+        if self.judge.is_alive() {
+            self.told.full(is_full);
         }
     }
 }
