@@ -5,8 +5,8 @@
 
 use crate::labels::{
     ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label as _, Lane, PeerState, Phase,
-    ProposalResult, ProposalStage, ReadMode, ReadResult, Role, SnapshotPhase, StorageOp, TermChange, VoteDirection,
-    VoteResult,
+    ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, SnapshotPhase, StorageOp, TermChange,
+    VoteDirection, VoteResult,
 };
 use Unit::{Bytes, Count, Entries, Index, Seconds, Term, UnixSeconds, Yes};
 
@@ -131,6 +131,7 @@ const LANE: Label = closed("lane", Lane::VALUES);
 const CONNECTION_RESULT: Label = closed("result", ConnectionResult::VALUES);
 const REASON: Label = closed("reason", DropReason::VALUES);
 const SNAPSHOT_PHASE: Label = closed("phase", SnapshotPhase::VALUES);
+const REPAIR: Label = closed("result", Repair::VALUES);
 const ACTOR: Label = closed("actor", ActorName::VALUES);
 
 const COUNTER: Kind = Kind::Counter;
@@ -194,6 +195,14 @@ catalogue! {
     STORAGE_ERRORS: COUNTER, Count, "quorate_storage_errors_total" {OP}, "Operations of the store that failed; the first one ends the node.";
     LOG_BYTES: GAUGE, Bytes, "quorate_log_bytes", "Space that the log takes.";
 
+    STORAGE_FULL: GAUGE, Yes, "quorate_storage_full",
+        "1 while the disk has no room for entries: the node takes no commands, and neither leads nor asks to.";
+    FAULTY: GAUGE, Entries, "quorate_faulty_entries",
+        "Entries whose identity the node knows and whose payload its disk lost; until others send them, nothing from the first of them on is applied.";
+    REPAIRS: COUNTER, Count, "quorate_repairs_total" {REPAIR}, "Faulty entries of the node, by what became of them.";
+    DIVERGENCES: COUNTER, Count, "quorate_divergences_total" {PEER},
+        "Entries at which this node's log and the peer's were found to differ though their ids are equal: one of the two is damaged.";
+
     // Peers.
     PEER_MATCH_INDEX: GAUGE, Index, "quorate_peer_match_index" {PEER},
         "The last entry that the peer is known to have durably; 0 unless the node leads.";
@@ -212,6 +221,9 @@ catalogue! {
     // Snapshots.
     SNAPSHOT_BYTES: COUNTER, Bytes, "quorate_snapshot_bytes_total" {DIRECTION}, "Bytes of snapshots that went over the network.";
     SNAPSHOT_DURATION: TRANSFER, Seconds, "quorate_snapshot_duration_seconds" {SNAPSHOT_PHASE}, "Time that a snapshot spent in a phase.";
+
+    SNAPSHOT_FAILURES: COUNTER, Count, "quorate_snapshot_failures_total" {SNAPSHOT_PHASE},
+        "Snapshots that a phase failed on; the node tries again, but for a failed restore, which ends it.";
 
     // The process.
     MAILBOX_DEPTH: GAUGE, Count, "quorate_actor_mailbox_depth" {ACTOR}, "Messages that waited for the actor when it last looked.";

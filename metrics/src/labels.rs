@@ -128,6 +128,8 @@ label! {
         Overloaded = "overloaded",
         /// It will not take effect: it is larger than allowed.
         TooLarge = "too_large",
+        /// It will not take effect: the disk is full.
+        StorageFull = "storage_full",
         /// It will not take effect: the node stops.
         Stopping = "stopping",
         /// It may or may not take effect.
@@ -279,12 +281,26 @@ label! {
         Duplicate = "duplicate",
         /// Too much that was accepted is not durable yet; the leader sends it again.
         Unpersisted = "unpersisted",
+        /// The disk is full; the leader sends it again.
+        StorageFull = "storage_full",
+        /// A piece of a snapshot that nobody waits for: an earlier one is being restored, or too much waits to be written.
+        SnapshotBusy = "snapshot_busy",
         /// An in-memory network was told to cut the link.
         FaultCut = "fault_cut",
         /// An in-memory network was told to lose some messages.
         FaultDrop = "fault_drop",
         /// Anything else.
         Other = "other",
+    }
+}
+
+label! {
+    /// What became of an entry that a node's disk had lost the payload of.
+    pub Repair {
+        /// Another member sent it.
+        Healed = "healed",
+        /// It was the remains of a write that a crash tore, and nobody was ever told of it: it was cut off.
+        Discarded = "discarded",
     }
 }
 

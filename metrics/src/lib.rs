@@ -39,7 +39,7 @@ mod labels;
 pub use handles::{NodeMetrics, PeerMetrics};
 pub use labels::{
     ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, PeerState, Phase, ProposalResult,
-    ProposalStage, ReadMode, ReadResult, Role, SnapshotPhase, StorageOp, TermChange, VoteDirection,
+    ProposalStage, ReadMode, ReadResult, Repair, Role, SnapshotPhase, StorageOp, TermChange, VoteDirection,
 };
 
 use exporter::Exporter;

@@ -4,8 +4,8 @@ mod support;
 
 use quorate_metrics::{
     ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Lane, Metrics, NodeMetrics, PeerState, Phase,
-    ProposalResult, ProposalStage, ReadMode, ReadResult, Role, SnapshotPhase, StorageOp, TermChange, VoteDirection,
-    catalogue::CATALOGUE,
+    ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, SnapshotPhase, StorageOp, TermChange,
+    VoteDirection, catalogue::CATALOGUE,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -147,6 +147,10 @@ steps! {
     |node| node.written(4096) => { "quorate_storage_written_bytes_total{}" = 4096.0 }
     |node| node.storage_error(StorageOp::Sync) => { "quorate_storage_errors_total{op=sync}" = 1.0 }
     |node| node.log_bytes(1 << 20) => { "quorate_log_bytes{}" = 1_048_576.0 }
+    |node| node.storage_full(true) => { "quorate_storage_full{}" = 1.0 }
+    |node| node.faulty_entries(3) => { "quorate_faulty_entries{}" = 3.0 }
+    |node| node.repaired(Repair::Healed, 2) => { "quorate_repairs_total{result=healed}" = 2.0 }
+    |node| node.peer(2).diverged() => { "quorate_divergences_total{peer=2}" = 1.0 }
     |node| node.peer(2).matched(90, 9) => {
         "quorate_peer_match_index{peer=2}" = 90.0,
         "quorate_peer_lag_entries{peer=2}" = 9.0,
@@ -188,6 +192,9 @@ steps! {
     |node| node.snapshot_took(SnapshotPhase::Build, MS(3000)) => {
         "quorate_snapshot_duration_seconds_count{phase=build}" = 1.0,
         "quorate_snapshot_duration_seconds_sum{phase=build}" = 3.0,
+    }
+    |node| node.snapshot_failed(SnapshotPhase::Restore) => {
+        "quorate_snapshot_failures_total{phase=restore}" = 1.0,
     }
     |node| node.mailbox_depth(ActorName::Consensus, 5) => { "quorate_actor_mailbox_depth{actor=consensus}" = 5.0 }
     |node| node.actor_busy(ActorName::Applier, MS(2250)) => {

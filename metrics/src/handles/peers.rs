@@ -88,6 +88,7 @@ struct Peer {
     state: Chosen<PeerState>,
     rtt: LateGauge,
     rejections: Counter,
+    divergences: Counter,
     bytes: Each<Direction, Each<Lane, Counter>>,
     contacts: Contacts,
 }
@@ -117,6 +118,7 @@ impl PeerMetrics {
             state: scope.choice(&catalogue::PEER_STATE, "state"),
             rtt: scope.late_gauge(&catalogue::PEER_RTT),
             rejections: scope.counter(&catalogue::APPEND_REJECTIONS),
+            divergences: scope.counter(&catalogue::DIVERGENCES),
             bytes: scope.each("direction", |scope| scope.each("lane", |scope| scope.counter(&catalogue::NET_BYTES))),
             contacts: Contacts::register(&scope),
         };
@@ -140,6 +142,11 @@ impl PeerMetrics {
         self.inner.match_index.set(0);
         self.inner.lag.set(0);
         self.inner.state.none();
+    }
+
+    /// The peer's log and this node's were found to differ at an entry.
+    pub fn diverged(&self) {
+        self.inner.divergences.increment(1);
     }
 
     /// The peer rejected an append.

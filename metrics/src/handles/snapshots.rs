@@ -11,6 +11,7 @@ use std::time::Duration;
 pub(super) struct Snapshots {
     bytes: Each<Direction, Counter>,
     duration: Each<SnapshotPhase, Histogram>,
+    failures: Each<SnapshotPhase, Counter>,
 }
 
 impl Snapshots {
@@ -18,6 +19,7 @@ impl Snapshots {
         Self {
             bytes: scope.each("direction", |scope| scope.counter(&catalogue::SNAPSHOT_BYTES)),
             duration: scope.each("phase", |scope| scope.histogram(&catalogue::SNAPSHOT_DURATION)),
+            failures: scope.each("phase", |scope| scope.counter(&catalogue::SNAPSHOT_FAILURES)),
         }
     }
 }
@@ -31,5 +33,10 @@ impl NodeMetrics {
     /// A snapshot spent this long in a phase.
     pub fn snapshot_took(&self, phase: SnapshotPhase, took: Duration) {
         self.inner.snapshots.duration.of(phase).record(took);
+    }
+
+    /// A phase failed on a snapshot.
+    pub fn snapshot_failed(&self, phase: SnapshotPhase) {
+        self.inner.snapshots.failures.of(phase).increment(1);
     }
 }

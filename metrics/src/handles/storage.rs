@@ -1,7 +1,10 @@
 //! The durable log's disk.
 
 use super::{Each, NodeMetrics, Scope, float};
-use crate::{catalogue, labels::StorageOp};
+use crate::{
+    catalogue,
+    labels::{Repair, StorageOp},
+};
 use metrics::{Counter, Gauge, Histogram};
 use std::time::Duration;
 
@@ -10,6 +13,9 @@ pub(super) struct Storage {
     written: Counter,
     errors: Each<StorageOp, Counter>,
     log_bytes: Gauge,
+    full: Gauge,
+    faulty: Gauge,
+    repairs: Each<Repair, Counter>,
 }
 
 impl Storage {
@@ -19,6 +25,9 @@ impl Storage {
             written: scope.counter(&catalogue::WRITTEN),
             errors: scope.each("op", |scope| scope.counter(&catalogue::STORAGE_ERRORS)),
             log_bytes: scope.gauge(&catalogue::LOG_BYTES),
+            full: scope.gauge(&catalogue::STORAGE_FULL),
+            faulty: scope.gauge(&catalogue::FAULTY),
+            repairs: scope.each("result", |scope| scope.counter(&catalogue::REPAIRS)),
         }
     }
 }
@@ -42,5 +51,20 @@ impl NodeMetrics {
     /// The log takes this much space now.
     pub fn log_bytes(&self, bytes: u64) {
         self.inner.storage.log_bytes.set(float(bytes));
+    }
+
+    /// Whether the disk has no room for entries.
+    pub fn storage_full(&self, is_full: bool) {
+        self.inner.storage.full.set(f64::from(u8::from(is_full)));
+    }
+
+    /// So many entries have lost their payload.
+    pub fn faulty_entries(&self, count: u64) {
+        self.inner.storage.faulty.set(float(count));
+    }
+
+    /// So many faulty entries are faulty no more.
+    pub fn repaired(&self, how: Repair, entries: u64) {
+        self.inner.storage.repairs.of(how).increment(entries);
     }
 }

@@ -3,7 +3,7 @@
 
 use quorate_metrics::{
     ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, Metrics, NodeMetrics, PeerState,
-    Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Role, SnapshotPhase, StorageOp, TermChange,
+    Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, SnapshotPhase, StorageOp, TermChange,
     VoteDirection,
 };
 use std::{
@@ -100,11 +100,15 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
     node.written(4096);
     StorageOp::ALL.iter().for_each(|op| node.storage_error(*op));
     node.log_bytes(1 << 26);
+    node.storage_full(true);
+    node.faulty_entries(3);
+    Repair::ALL.iter().for_each(|how| node.repaired(*how, 1));
     for peer in [2, 3] {
         let peer = node.peer(peer);
         peer.matched(5, 4);
         PeerState::ALL.iter().for_each(|state| peer.state_is(*state));
         peer.append_rejected();
+        peer.diverged();
         peer.round_trip(took);
         for direction in Direction::ALL {
             Lane::ALL.iter().for_each(|lane| peer.net_bytes(*direction, *lane, 100));
@@ -115,7 +119,10 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
         DropReason::ALL.iter().for_each(|reason| node.dropped(peer, *reason));
     }
     Direction::ALL.iter().for_each(|direction| node.snapshot_bytes(*direction, 1));
-    SnapshotPhase::ALL.iter().for_each(|phase| node.snapshot_took(*phase, took));
+    for phase in SnapshotPhase::ALL {
+        node.snapshot_took(*phase, took);
+        node.snapshot_failed(*phase);
+    }
     for actor in ActorName::ALL {
         node.mailbox_depth(*actor, 2);
         node.actor_busy(*actor, took);
