@@ -5,7 +5,8 @@
 //! 2. [`Wal`]: the store that nodes use: a segmented write-ahead log, one `fdatasync` for all that arrived during the
 //!    last one. Its format is documented byte by byte in `FORMAT.md`.
 //! 3. [`Memory`]: a store that forgets: for simulation, and to measure everything but a disk.
-//! 4. [`disk`]: the seam beneath the log. [`disk::RealDisk`] is the operating system's; [`disk::SimulatedDisk`] loses,
+//! 4. [`snapshots`]: snapshots in files, beside a log of any kind.
+//! 5. [`disk`]: the seam beneath the log. [`disk::RealDisk`] is the operating system's; [`disk::SimulatedDisk`] loses,
 //!    tears, flips and fails on demand.
 //!
 //! This crate never decides what to store: it does what `Consensus` tells it, in order, and says when it is durable.
@@ -15,6 +16,7 @@ pub mod contract;
 pub mod disk;
 mod log_writer;
 mod memory;
+pub mod snapshots;
 mod wal;
 
 pub use contract::{
@@ -23,6 +25,7 @@ pub use contract::{
     StorageObserver, Unobserved,
 };
 pub use memory::{Memory, MemoryLog};
+pub use snapshots::SnapshotStore;
 pub use wal::Wal;
 
 /// CRC-32C, continued: `checksum(checksum(0, a), b) == checksum(0, a ++ b)`. The checksum of every record, on disk and

@@ -1,0 +1,359 @@
+//! Snapshots as files of a directory: written and read beside the log, each of them whole or not there at all.
+//!
+//! [`SnapshotStore`] owns the files called `*.snapshot` and `*.snapshot.new` of one directory, laid out by [`format`] as
+//! `FORMAT.md` says. It never decides when to save one, or whether the log may forget what one covers; and nothing that goes
+//! wrong here is the end of a log: it fails the one save or read. The `LogWriter` asks it, and so may any other store that keeps
+//! its snapshots in files. The [sinks](SnapshotSink) and [sources](SnapshotSource) that it gives live on their users' threads.
+
+mod format;
+mod sink;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    contract::{SnapshotSink, SnapshotSource, StorageError, StorageObserver},
+    disk::Disk,
+    wal::{CLUSTER_BYTES_MAX, Identity},
+};
+use quorate_raft::{EntryId, Index, NodeId, Snapshot, SnapshotBase, Term};
+use sink::FileSink;
+use source::FileSource;
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// The snapshots in a directory.
+///
+/// A snapshot gets its name when it is whole: it is written under a temporary one, synced, renamed, and the directory is synced.
+/// The newest two are kept, until [`remove_older_than`](Self::remove_older_than): if the newest is found damaged, the log may
+/// still reach back to the other.
+///
+/// One store at a time may have a directory: **its owner holds a lock for longer than the store lives**. When the store is
+/// dropped, sinks that are left can't finish any more, and sources stay readable.
+pub struct SnapshotStore {
+    shared: Arc<Shared>,
+}
+
+/// What [`SnapshotStore::open`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The snapshots, newest first. The first one was read to its last byte and is undamaged, even if it is not the newest file;
+    /// of the others the beginning and the end were read.
+    pub snapshots: Vec<Snapshot>,
+    /// A line for each file that was removed, for it was never finished, or passed over, for it is damaged.
+    pub repairs: Vec<String>,
+}
+
+impl SnapshotStore {
+    /// Takes possession of the snapshots in `dir`, which is made if need be; removes what was never finished; and reads the newest
+    /// to its end, as fast as the disk allows, for nothing less says whether it can be relied on.
+    ///
+    /// # Errors
+    /// If the disk fails, or a snapshot belongs to another member, or to a newer program. Damage is no error: a damaged file is
+    /// passed over, and removed when a newer snapshot takes its place.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: impl AsRef<Path>,
+        cluster: &str,
+        member: NodeId,
+        observer: Arc<dyn StorageObserver>,
+    ) -> Result<(Self, Found), StorageError> {
+        if cluster.len() > CLUSTER_BYTES_MAX {
+            let what = format!("the cluster's name has more than {CLUSTER_BYTES_MAX} bytes; choose a shorter one");
+            return Err(StorageError(what));
+        }
+        let (dir, identity) = (dir.as_ref().to_owned(), Identity { cluster: cluster.to_owned(), member });
+        disk.create_dir(&dir).map_err(trouble("open", &dir))?;
+        let names = disk.list(&dir).map_err(trouble("read", &dir))?;
+        let mut found = Found { snapshots: Vec::new(), repairs: remove_unfinished(&*disk, &dir, &names)? };
+
+        let mut lasts: Vec<EntryId> = names.iter().filter_map(|name| last_of(name)).collect();
+        lasts.sort_unstable_by_key(|last| coverage(*last));
+        let mut held = Vec::new();
+        for last in lasts.into_iter().rev() {
+            let path = dir.join(name_of(last));
+            match check(&*disk, &path, last, &identity, found.snapshots.is_empty()) {
+                Ok(source) => {
+                    held.push(Held { last, bytes: source.file_bytes(), is_whole: true });
+                    found.snapshots.push(source.snapshot().clone());
+                }
+                Err(Flaw::Damaged(what)) => {
+                    // Only to say what is taken; a file that can't be asked counts as nothing.
+                    let bytes = disk.open(&path).and_then(|file| file.length()).unwrap_or(0);
+                    held.push(Held { last, bytes, is_whole: false });
+                    found.repairs.push(format!("passed over a snapshot: {what}"));
+                }
+                Err(Flaw::Refused(error)) => return Err(error),
+            }
+        }
+        let shared = Shared {
+            chunk_bytes: format::CHUNK_BYTES,
+            publishing: Mutex::new(Publishing { is_closed: false, begun: 0 }),
+            held: Mutex::new(held),
+            disk,
+            dir,
+            identity,
+            observer,
+        };
+        Ok((Self { shared: Arc::new(shared) }, found))
+    }
+
+    /// Begins to write a snapshot. It counts once it is [finished](SnapshotSink::finish); dropping the sink removes it. Several may
+    /// be written at once. The bytes go to the disk on the thread that writes them, through a buffer of 256 KiB, and are synced
+    /// as they come, so that no sync of another file waits long behind them. After an error nothing more can be written.
+    ///
+    /// With `expected`, it must turn out to have so many bytes and this checksum.
+    ///
+    /// # Errors
+    /// If the file can't be made.
+    pub fn begin(
+        &self,
+        base: SnapshotBase,
+        expected: Option<(u64, u32)>,
+    ) -> Result<Box<dyn SnapshotSink>, StorageError> {
+        Ok(Box::new(FileSink::begin(&self.shared, base, expected)?))
+    }
+
+    /// Opens the snapshot that covers most. It can be read until the source is dropped, even if it is removed meanwhile.
+    ///
+    /// # Errors
+    /// If there is none, it can't be read, or is damaged at its beginning or end.
+    pub fn open_newest(&self) -> Result<Box<dyn SnapshotSource>, StorageError> {
+        // The lock keeps the file in its place: it is taken off the list before it is removed.
+        let held = self.shared.held();
+        let newest = newest(&held).ok_or_else(|| {
+            StorageError(format!("{} holds no snapshot; there is one once it was saved", self.shared.dir.display()))
+        })?;
+        let path = self.shared.dir.join(name_of(newest));
+        let source = check(&*self.shared.disk, &path, newest, &self.shared.identity, false).map_err(|flaw| {
+            self.shared.observer.failed("read");
+            flaw.into_error()
+        })?;
+        Ok(Box::new(source))
+    }
+
+    /// To be called when the log begins behind `to`, durably: the snapshots that end before that are removed, beside the caller, for
+    /// no log continues them. The newest one stays in any case.
+    pub fn remove_older_than(&self, to: Index) {
+        let newest = newest(&self.shared.held());
+        self.shared.remove(|held| held.last.index < to && Some(held.last) != newest);
+    }
+
+    /// How many bytes the files take, without those in the making.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.shared.held().iter().map(|held| held.bytes).sum()
+    }
+}
+
+impl fmt::Debug for SnapshotStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotStore").field("dir", &self.shared.dir).finish_non_exhaustive()
+    }
+}
+
+impl Drop for SnapshotStore {
+    /// Waits for a snapshot that is just getting its name: whoever opens the directory next finds it at rest.
+    fn drop(&mut self) {
+        self.shared.publishing().is_closed = true;
+    }
+}
+
+/// What a store has in common with its sinks.
+struct Shared {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    identity: Identity,
+    chunk_bytes: usize,
+    observer: Arc<dyn StorageObserver>,
+    /// Held while files get their names or lose them. Taken before `held`.
+    publishing: Mutex<Publishing>,
+    /// The files that have their names, newest first. Held for moments only: the `LogWriter` waits for it.
+    held: Mutex<Vec<Held>>,
+}
+
+struct Publishing {
+    /// The directory may belong to another store by now.
+    is_closed: bool,
+    /// How many temporary names were given.
+    begun: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Held {
+    last: EntryId,
+    bytes: u64,
+    /// Not known to be damaged.
+    is_whole: bool,
+}
+
+/// How many snapshots are kept if none of them is known to be of no use.
+const KEPT_MAX: usize = 2;
+
+impl Shared {
+    fn publishing(&self) -> MutexGuard<'_, Publishing> {
+        self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Vec<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a file that was written and synced the name under which it counts, durably.
+    fn publish(self: &Arc<Self>, unfinished: &Path, last: EntryId, bytes: u64) -> Result<(), StorageError> {
+        let path = self.dir.join(name_of(last));
+        let publishing = self.publishing();
+        if publishing.is_closed {
+            let dir = self.dir.display();
+            return Err(StorageError(format!("{dir} was closed before its snapshot was finished; save it again")));
+        }
+        self.disk.rename(unfinished, &path).map_err(trouble("rename", unfinished))?;
+        let is_new = !self.held().iter().any(|held| held.last == last && held.is_whole);
+        if let Err(error) = self.disk.sync_dir(&self.dir) {
+            // Whether it has its name is not known. If it took the place of one that the log may rely on, it stays: either is whole.
+            if is_new {
+                drop(self.disk.remove(&path));
+            }
+            return Err(trouble("sync", &self.dir)(error));
+        }
+        {
+            let mut held = self.held();
+            held.retain(|other| other.last != last);
+            held.push(Held { last, bytes, is_whole: true });
+            held.sort_unstable_by_key(|held| std::cmp::Reverse(coverage(held.last)));
+        }
+        drop(publishing);
+        let kept: Vec<EntryId> =
+            self.held().iter().filter(|held| held.is_whole).take(KEPT_MAX).map(|held| held.last).collect();
+        let newest = kept.first().copied();
+        self.remove(|held| {
+            !kept.contains(&held.last) && newest.is_some_and(|newest| coverage(held.last) < coverage(newest))
+        });
+        Ok(())
+    }
+
+    /// Takes files off the list, then removes them beside the caller: that takes long for a large one.
+    fn remove(self: &Arc<Self>, is_superfluous: impl Fn(&Held) -> bool) {
+        let mut gone = Vec::new();
+        self.held().retain(|held| {
+            let goes = is_superfluous(held);
+            gone.extend(goes.then_some(held.last));
+            !goes
+        });
+        if gone.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        self.disk.in_background(Box::new(move || {
+            let publishing = shared.publishing();
+            let (disk, dir) = (&shared.disk, &shared.dir);
+            // One that was saved anew meanwhile has taken its place again.
+            gone.retain(|last| !publishing.is_closed && !shared.held().iter().any(|held| held.last == *last));
+            let removed = gone.iter().try_for_each(|last| disk.remove(&dir.join(name_of(*last))));
+            if let Err(error) = removed.and_then(|()| disk.sync_dir(dir)) {
+                let dir = dir.display();
+                tracing::warn!(%error, %dir, "can't remove a snapshot that a newer one replaces; the next start tries again");
+            }
+        }));
+    }
+}
+
+/// Opens a snapshot and checks that it is what its name says: its beginning and end, or all of it.
+fn check(
+    disk: &dyn Disk,
+    path: &Path,
+    last: EntryId,
+    identity: &Identity,
+    to_the_end: bool,
+) -> Result<FileSource, Flaw> {
+    let mut source = FileSource::open(disk, path, identity)?;
+    let covered = source.snapshot().base.last;
+    if covered != last {
+        return Err(Flaw::damaged(path, 16, format_args!("it covers the log up to {covered}, not {last}")));
+    }
+    if to_the_end {
+        source.verify()?;
+    }
+    Ok(source)
+}
+
+/// The snapshot that covers most: `held` is in that order.
+fn newest(held: &[Held]) -> Option<EntryId> {
+    held.iter().find(|held| held.is_whole).map(|held| held.last)
+}
+
+/// What orders snapshots: how much they cover.
+fn coverage(last: EntryId) -> (Index, Term) {
+    (last.index, last.term)
+}
+
+const SUFFIX: &str = ".snapshot";
+const SUFFIX_UNFINISHED: &str = ".snapshot.new";
+const INDEX_DIGITS: usize = 20;
+
+fn name_of(last: EntryId) -> String {
+    format!("{:0INDEX_DIGITS$}-{}{SUFFIX}", last.index.0, last.term.0)
+}
+
+fn last_of(name: &str) -> Option<EntryId> {
+    let (index, term) = name.strip_suffix(SUFFIX)?.split_once('-')?;
+    let last = EntryId::new(Term(term.parse().ok()?), Index(index.parse().ok()?));
+    (name_of(last) == name).then_some(last)
+}
+
+fn remove_unfinished(disk: &dyn Disk, dir: &Path, names: &[String]) -> Result<Vec<String>, StorageError> {
+    let mut removed = Vec::new();
+    for name in names.iter().filter(|name| name.ends_with(SUFFIX_UNFINISHED)) {
+        let path = dir.join(name);
+        disk.remove(&path).map_err(trouble("remove", &path))?;
+        removed.push(format!("removed {}, a snapshot that was never finished", path.display()));
+    }
+    if !removed.is_empty() {
+        disk.sync_dir(dir).map_err(trouble("sync", dir))?;
+    }
+    Ok(removed)
+}
+
+/// Why a snapshot can't be used.
+enum Flaw {
+    /// It is damaged or can't be read: an older one may do, or another node's. The line names file and offset.
+    Damaged(String),
+    /// It must not be passed over.
+    Refused(StorageError),
+}
+
+impl Flaw {
+    fn damaged(path: &Path, offset: u64, what: impl fmt::Display) -> Self {
+        let path = path.display();
+        Self::Damaged(format!(
+            "{path} is damaged at byte {offset}: {what}; check the disk, a newer snapshot will replace it"
+        ))
+    }
+
+    fn refused(what: impl fmt::Display) -> Self {
+        Self::Refused(StorageError(what.to_string()))
+    }
+
+    fn into_error(self) -> StorageError {
+        match self {
+            Self::Damaged(what) => StorageError(what),
+            Self::Refused(error) => error,
+        }
+    }
+}
+
+/// Turns an I/O error into a line that says what was being done to which file, and what to do.
+fn trouble(op: &'static str, path: &Path) -> impl Fn(io::Error) -> StorageError {
+    move |error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on it; the log is as it was",
+            io::ErrorKind::PermissionDenied => "give the node's user read and write access to it",
+            io::ErrorKind::ReadOnlyFilesystem => "mount the file system for writing",
+            _ => "check the disk and the kernel log",
+        };
+        StorageError(format!("can't {op} {}: {error}; {remedy}", path.display()))
+    }
+}

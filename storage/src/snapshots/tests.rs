@@ -1,0 +1,1 @@
+//! Snapshots survive, or are refused; never half.
