@@ -6,11 +6,11 @@
 //!
 //! What it does not check: who is let in, and what damaged bytes do. That is each network's own.
 
-use crate::network::{Delivered, Event, Inbox, Link, Links, Local, Network, NetworkObserver};
+use crate::network::{Delivered, Event, Inbox, Lane, Link, Links, Local, Network, NetworkObserver};
 use bytes::Bytes;
 use quorate_raft::{
-    Append, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Message, NodeId, Term,
-    message::Propose,
+    Append, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Membership, Message, NodeId, Snapshot,
+    SnapshotBase, SnapshotChunk, Term, message::Propose,
 };
 use std::{
     collections::BTreeMap,
@@ -42,6 +42,7 @@ pub async fn run(harness: &mut dyn Harness) {
     each_lane_keeps_its_order(harness).await;
     a_large_batch_arrives_unharmed(harness).await;
     a_full_queue_drops_and_never_waits(harness).await;
+    a_lane_that_is_not_read_holds_no_other_back(harness).await;
     links_go_down_and_up_with_their_peer(harness).await;
     nothing_is_sent_to_nobody(harness).await;
 }
@@ -67,14 +68,16 @@ async fn each_lane_keeps_its_order(harness: &mut dyn Harness) {
     const MESSAGES: u64 = 3000;
     let (mut one, mut two) = (TestNode::start(harness, NodeId(1)).await, TestNode::start(harness, NodeId(2)).await);
     let link = one.link(&mut two).await;
-    let (mut control, mut append) = (0, 0);
+    let (mut control, mut append, mut snapshot) = (0, 0, 0);
     // Few enough at a time that no queue's bound is met.
     for chunk in 0..MESSAGES / 100 {
-        for round in chunk * 100..(chunk + 1) * 100 {
+        let end = (chunk + 1) * 100;
+        for round in chunk * 100..end {
             link.send(heartbeat(round));
             link.send(proposal(round, 300));
+            link.send(piece(round, 300));
         }
-        while control < (chunk + 1) * 100 || append < (chunk + 1) * 100 {
+        while control < end || append < end || snapshot < end {
             match two.received().await.1.body {
                 Body::Heartbeat(heartbeat) => {
                     assert_eq!(heartbeat.round, control, "the control lane keeps its order and loses nothing");
@@ -83,6 +86,10 @@ async fn each_lane_keeps_its_order(harness: &mut dyn Harness) {
                 Body::Propose(propose) => {
                     assert_eq!(propose.commands[0].0, append, "the append lane keeps its order and loses nothing");
                     append += 1;
+                }
+                Body::SnapshotChunk(chunk) => {
+                    assert_eq!(chunk.offset, snapshot, "the snapshot lane keeps its order and loses nothing");
+                    snapshot += 1;
                 }
                 other => panic!("{other:?} was never sent"),
             }
@@ -118,6 +125,41 @@ async fn a_full_queue_drops_and_never_waits(harness: &mut dyn Harness) {
     }
     link.send(heartbeat(1));
     assert_eq!(two.received().await.1, heartbeat(1), "the link works on after its queue was full");
+    close([one, two]).await;
+}
+
+async fn a_lane_that_is_not_read_holds_no_other_back(harness: &mut dyn Harness) {
+    let (mut one, mut two) = (TestNode::start(harness, NodeId(1)).await, TestNode::start(harness, NodeId(2)).await);
+    let link = one.link(&mut two).await;
+    // What arrives is kept unhandled, with its credit, until a lane takes no more at either end.
+    let mut unhandled = Vec::new();
+    let floods = [(piece(0, 1 << 20), Inbox::SNAPSHOT_CREDIT_BYTES), (append(1, 1, 1 << 20), Inbox::CREDIT_BYTES)];
+    for (message, credit_bytes) in floods {
+        let before = one.counts.dropped("queue_full");
+        // As many as the inbox has credit for, and then more than there are queues for.
+        for _ in 0..credit_bytes / (message.bulk().len() + 100) {
+            link.send(message.clone());
+            unhandled.push(two.delivered().await);
+        }
+        for _ in 0..200 {
+            link.send(message.clone());
+        }
+        assert!(one.counts.dropped("queue_full") > before, "a lane that is not read is full in the end");
+        for round in 0..100 {
+            link.send(heartbeat(round));
+            let delivered = two.delivered().await;
+            assert_eq!(delivered.message, heartbeat(round), "a heartbeat passes what waits on another lane");
+        }
+        if Lane::of(&message) == Lane::Snapshot {
+            link.send(proposal(1, 300));
+            assert_eq!(two.delivered().await.message, proposal(1, 300), "an append passes pieces that wait");
+        }
+    }
+    let waiting = unhandled.len();
+    drop(unhandled);
+    for _ in 0..waiting / 2 {
+        two.received().await;
+    }
     close([one, two]).await;
 }
 
@@ -206,9 +248,15 @@ impl TestNode {
 
     /// The next message and its sender. Events of links that come first are skipped.
     pub async fn received(&mut self) -> (NodeId, Message) {
+        let Delivered { from, message, .. } = self.delivered().await;
+        (from, message)
+    }
+
+    /// The same with the credit that it holds.
+    pub async fn delivered(&mut self) -> Delivered {
         loop {
-            if let Event::Delivered(Delivered { from, message, .. }) = self.event().await {
-                return (from, message);
+            if let Event::Delivered(delivered) = self.event().await {
+                return delivered;
             }
         }
     }
@@ -379,4 +427,17 @@ pub fn append(first: u64, entries: u64, bytes: usize) -> Message {
         term: Term(1),
         body: Body::Append(Append { epoch: 1, previous, previous_checksum: None, commit: Index(0), batch }),
     }
+}
+
+/// A message of the snapshot lane with so many bytes of state.
+#[must_use]
+pub fn piece(offset: u64, bytes: usize) -> Message {
+    let base = SnapshotBase {
+        last: EntryId::new(Term(1), Index(7)),
+        last_checksum: 3,
+        membership: Membership::of_voters([NodeId(1), NodeId(2)]),
+    };
+    let snapshot = Snapshot { base, bytes: u64::MAX, checksum: 5 };
+    let bytes = Bytes::from(vec![offset as u8; bytes]);
+    Message { term: Term(1), body: Body::SnapshotChunk(SnapshotChunk { epoch: 1, snapshot, offset, bytes }) }
 }

@@ -10,6 +10,9 @@
 //! - **Identity.** The sender of a delivered message is who the network proved it to be, never what a message claims.
 //! - **Bounds.** What waits in a link is bounded; beyond that it drops. What was delivered and not yet handled is
 //!   bounded by the inbox's credit: [`Inbox::deliver`] waits for it.
+//! - **Lanes.** Each [`Lane`] has its own queues, bounds and credit: what waits on one, at either end, never holds back, and
+//!   never crowds out, what is sent on another. Within a lane the order is kept as long as nothing is lost; between lanes there
+//!   is none.
 //! - **Never blocks.** Everything here runs on the node's thread, beside consensus.
 
 use quorate_raft::{Message, NodeId};
@@ -77,6 +80,7 @@ pub struct Delivered {
 
 /// What a network tells its node.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
 pub enum Event {
     /// A message arrived.
     Delivered(Delivered),
@@ -98,30 +102,45 @@ pub struct Inbox {
     sink: Rc<dyn Fn(Event)>,
     /// Of its own, so that a heartbeat never waits behind appends that are not handled yet.
     control: Arc<Semaphore>,
-    bulk: Arc<Semaphore>,
+    append: Arc<Semaphore>,
+    /// Of its own, so that appends never wait behind a disk that is writing a snapshot.
+    snapshot: Arc<Semaphore>,
 }
 
 impl Inbox {
-    /// The most bytes of unhandled messages that [`Inbox::deliver`] lets in before it waits.
+    /// The most bytes of unhandled messages of the append lane that [`Inbox::deliver`] lets in before it waits.
     pub const CREDIT_BYTES: usize = 64 << 20;
     /// The same for messages of the control lane, each of which is small.
     pub const CONTROL_CREDIT_BYTES: usize = 1 << 20;
+    /// The same for pieces of snapshots.
+    pub const SNAPSHOT_CREDIT_BYTES: usize = 8 << 20;
 
     /// An inbox that hands events to `sink`.
     pub fn new(sink: impl Fn(Event) + 'static) -> Self {
-        let credit = |bytes| Arc::new(Semaphore::new(bytes));
-        Self { sink: Rc::new(sink), control: credit(Self::CONTROL_CREDIT_BYTES), bulk: credit(Self::CREDIT_BYTES) }
+        let [control, append, snapshot] = [Lane::Control, Lane::Append, Lane::Snapshot]
+            .map(|lane| Arc::new(Semaphore::new(Self::credit_bytes(lane))));
+        Self { sink: Rc::new(sink), control, append, snapshot }
     }
 
-    /// Delivers a message of about `bytes`, after waiting until there is credit for it.
+    /// Delivers a message of about `bytes`, after waiting until there is credit for it on its lane.
     pub async fn deliver(&self, from: NodeId, message: Message, bytes: usize) {
-        let (credit, most) = match message.is_control() {
-            true => (&self.control, Self::CONTROL_CREDIT_BYTES),
-            false => (&self.bulk, Self::CREDIT_BYTES),
+        let lane = Lane::of(&message);
+        let credit = match lane {
+            Lane::Control => &self.control,
+            Lane::Append => &self.append,
+            Lane::Snapshot => &self.snapshot,
         };
-        let weight = u32::try_from(bytes.clamp(1, most)).unwrap_or(u32::MAX);
+        let weight = u32::try_from(bytes.clamp(1, Self::credit_bytes(lane))).unwrap_or(u32::MAX);
         let credit = Arc::clone(credit).acquire_many_owned(weight).await.ok();
         (self.sink)(Event::Delivered(Delivered { from, message, credit }));
+    }
+
+    fn credit_bytes(lane: Lane) -> usize {
+        match lane {
+            Lane::Control => Self::CONTROL_CREDIT_BYTES,
+            Lane::Append => Self::CREDIT_BYTES,
+            Lane::Snapshot => Self::SNAPSHOT_CREDIT_BYTES,
+        }
     }
 
     /// A link became usable.
@@ -137,7 +156,7 @@ impl Inbox {
 
 impl fmt::Debug for Inbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox").field("credit", &self.bulk.available_permits()).finish_non_exhaustive()
+        f.debug_struct("Inbox").field("credit", &self.append.available_permits()).finish_non_exhaustive()
     }
 }
 
@@ -219,5 +238,21 @@ mod tests {
 
         let more = inbox.deliver(NodeId(2), Message { term: Term(1), body: bulk }, 1);
         assert!(futures_util::FutureExt::now_or_never(more).is_none(), "bulk waits until some of it was handled");
+    }
+
+    #[tokio::test]
+    async fn an_append_never_waits_for_the_credit_of_snapshots() {
+        let unhandled = Rc::new(RefCell::new(Vec::new()));
+        let kept = Rc::clone(&unhandled);
+        let inbox = Inbox::new(move |event| kept.borrow_mut().push(event));
+        let piece = crate::conformance::piece(0, 100);
+        inbox.deliver(NodeId(2), piece.clone(), Inbox::SNAPSHOT_CREDIT_BYTES).await;
+
+        inbox.deliver(NodeId(2), crate::conformance::append(1, 1, 10), Inbox::CREDIT_BYTES).await;
+        assert_eq!(unhandled.borrow().len(), 2);
+        let more = inbox.deliver(NodeId(2), piece.clone(), 1);
+        assert!(futures_util::FutureExt::now_or_never(more).is_none(), "pieces wait until some were handled");
+        unhandled.borrow_mut().remove(0);
+        inbox.deliver(NodeId(2), piece, 1).await;
     }
 }

@@ -3,9 +3,12 @@
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Message,
-    NodeId, Phase, RequestVote, Term, Vote,
-    message::{Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply},
+    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind,
+    Membership, Message, NodeId, Phase, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
+    SnapshotReply, Term, Vote,
+    message::{
+        Emptied, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome, RepairReply,
+    },
 };
 use quorate_transport::codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits};
 
@@ -68,6 +71,29 @@ fn a_bulk_is_sent_without_a_copy() {
     let message = batch(1, vec![vec![7; 5000]]);
     let bulk = message.bulk();
     assert_eq!(Encoder::default().message(&message).unwrap().body.as_ptr(), bulk.as_ptr());
+}
+
+#[test]
+fn what_a_snapshot_and_a_repair_carry_is_sent_without_a_copy() {
+    let chunk = SnapshotChunk { epoch: 1, snapshot: Snapshot::default(), offset: 9, bytes: vec![7; 5000].into() };
+    let (from, outcome) = (EntryId::new(Term(3), Index(1)), RepairOutcome::Here);
+    let repaired = RepairReply { from, outcome, batch: records(1, &[vec![7; 5000]]) };
+    for body in [Body::SnapshotChunk(chunk), Body::RepairReply(repaired)] {
+        let message = Message { term: Term(3), body };
+        let bulk = message.bulk();
+        assert!(bulk.len() >= 5000);
+        assert_eq!(Encoder::default().message(&message).unwrap().body.as_ptr(), bulk.as_ptr());
+    }
+}
+
+#[test]
+fn a_repair_with_a_body_that_is_no_batch_is_refused() {
+    let (from, outcome) = (EntryId::new(Term(3), Index(1)), RepairOutcome::Here);
+    let reply = RepairReply { from, outcome, batch: None };
+    let message = Message { term: Term(3), body: Body::RepairReply(reply) };
+    let metadata = Encoder::default().message(&message).unwrap().head[HEADER_BYTES..].to_vec();
+    let (decoded, _) = decode(&sealed(2, 1, &metadata, &[7; 100]), &[usize::MAX]);
+    assert!(matches!(decoded, Err(FrameError::Body(_))), "{decoded:?}");
 }
 
 #[test]
@@ -183,13 +209,18 @@ fn hello_metadata() -> Vec<u8> {
 }
 
 fn batch(first: u64, payloads: Vec<Vec<u8>>) -> Message {
+    let previous = EntryId::new(Term(2), Index(first - 1));
+    let batch = records(first, &payloads);
+    let append = Append { epoch: 5, previous, previous_checksum: None, commit: Index(1), batch };
+    Message { term: Term(3), body: Body::Append(append) }
+}
+
+fn records(first: u64, payloads: &[Vec<u8>]) -> Option<Batch> {
     let mut builder = BatchBuilder::new(crc32c::crc32c_append, Term(3), Index(first), 9, 0);
-    for payload in &payloads {
+    for payload in payloads {
         builder.push(Kind::Command, payload);
     }
-    let previous = EntryId::new(Term(2), Index(first - 1));
-    let append = Append { epoch: 5, previous, previous_checksum: None, commit: Index(1), batch: builder.finish() };
-    Message { term: Term(3), body: Body::Append(append) }
+    builder.finish()
 }
 
 fn message() -> impl Strategy<Value = Message> {
@@ -203,7 +234,27 @@ fn message() -> impl Strategy<Value = Message> {
             conflict,
             last: Index(last)
         }),
+        id().prop_map(|at| AppendOutcome::Diverged { at }),
+        any::<u64>().prop_map(|from| AppendOutcome::NeedsSnapshot { from: Index(from) }),
     ];
+    let received = prop_oneof![
+        any::<u64>().prop_map(|bytes| SnapshotOutcome::Received { bytes }),
+        any::<u64>().prop_map(|index| SnapshotOutcome::Installed { index: Index(index) }),
+        Just(SnapshotOutcome::Refused),
+    ];
+    let ids = || vec(any::<u64>().prop_map(NodeId), 0..6);
+    let membership = prop_oneof![
+        (ids(), ids(), ids())
+            .prop_map(|(incoming, outgoing, learners)| Membership::joint(incoming, outgoing).with_learners(learners)),
+        vec((any::<u64>().prop_map(NodeId), "[a-z0-9.:-]{0,40}"), 0..6).prop_map(Membership::of_addresses),
+    ];
+    let snapshot = (id(), any::<u32>(), membership, any::<u64>(), any::<u32>()).prop_map(
+        |(last, last_checksum, membership, bytes, checksum)| Snapshot {
+            base: SnapshotBase { last, last_checksum, membership },
+            bytes,
+            checksum,
+        },
+    );
     let body = prop_oneof![
         (phase(), any::<u64>(), id()).prop_map(|(phase, campaign, last)| Body::RequestVote(RequestVote {
             phase,
@@ -237,6 +288,22 @@ fn message() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(|request| Body::ReadIndex(ReadIndex { request })),
         (any::<u64>(), any::<Option<u64>>())
             .prop_map(|(request, index)| { Body::ReadIndexReply(ReadIndexReply { request, index: index.map(Index) }) }),
+        (any::<u64>(), snapshot, any::<u64>(), bytes(2000)).prop_map(|(epoch, snapshot, offset, bytes)| {
+            Body::SnapshotChunk(SnapshotChunk { epoch, snapshot, offset, bytes: bytes.into() })
+        }),
+        (any::<u64>(), id(), received).prop_map(|(epoch, last, outcome)| Body::SnapshotReply(SnapshotReply {
+            epoch,
+            last,
+            outcome
+        })),
+        (id(), any::<u64>()).prop_map(|(from, to)| Body::Repair(Repair { from, to: Index(to) })),
+        (id(), prop_oneof![Just(RepairOutcome::Absent), Just(RepairOutcome::Lost)])
+            .prop_map(|(from, outcome)| Body::RepairReply(RepairReply { from, outcome, batch: None })),
+        (1..u64::MAX / 2, vec(bytes(400), 1..5)).prop_map(|(first, payloads)| {
+            let (from, outcome) = (EntryId::new(Term(3), Index(first)), RepairOutcome::Here);
+            Body::RepairReply(RepairReply { from, outcome, batch: records(first, &payloads) })
+        }),
+        any::<u64>().prop_map(|known_at| Body::Emptied(Emptied { known_at: Index(known_at) })),
     ];
     (any::<u64>(), body).prop_map(|(term, body)| Message { term: Term(term), body })
 }

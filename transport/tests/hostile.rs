@@ -9,7 +9,7 @@ use quinn::Connection;
 use quorate_raft::NodeId;
 use quorate_transport::{
     codec::{Encoder, HEADER_BYTES, Limits, VERSION},
-    conformance::{TestNode, append, heartbeat, proposal},
+    conformance::{TestNode, append, heartbeat, piece, proposal},
     network::{Event, Inbox},
 };
 use std::{
@@ -162,12 +162,55 @@ fn nobody_opens_more_streams_than_there_are_lanes() {
     run(async {
         let mut world = World::new().await;
         let (_endpoint, connection, mut lanes) = world.next_peer().await;
+        let snapshots = connection.open_uni().await.expect("there is a snapshot lane");
         let mut third = Box::pin(connection.open_bi());
-        let mut one_way = Box::pin(connection.open_uni());
+        let mut another = Box::pin(connection.open_uni());
         for round in 0..100 {
-            assert!((&mut third).now_or_never().is_none() && (&mut one_way).now_or_never().is_none());
+            assert!((&mut third).now_or_never().is_none() && (&mut another).now_or_never().is_none());
             lanes.control.0.write_all(&joined(&heartbeat(round))).await.expect("it is open");
             assert_eq!(world.victim.received().await, (world.peer, heartbeat(round)));
+        }
+        drop(snapshots);
+    });
+}
+
+#[test]
+fn the_snapshot_lane_is_held_to_the_same_rules() {
+    run(async {
+        let mut world = World::new().await;
+        let hello = |node| hello_bytes(&hello(node));
+        let (chunk, huge) = (joined(&piece(u64::MAX, 5000)), header(|bytes| bytes[19] = 255));
+        type MakeBytes<'a> = &'a dyn Fn(NodeId) -> Vec<u8>;
+        let cases: [(&str, MakeBytes, u64); 7] = [
+            ("garbage", &|_| vec![7; 100], MALFORMED),
+            ("a piece before the hello", &|_| chunk.to_vec(), MALFORMED),
+            ("a hello of another node", &|_| hello(NodeId(99)).to_vec(), MALFORMED),
+            ("two hellos", &|node| [hello(node), hello(node)].concat(), MALFORMED),
+            ("a message of another lane", &|node| [hello(node), joined(&heartbeat(1))].concat(), MALFORMED),
+            ("a length above its limit", &|node| [&hello(node), &huge[..]].concat(), MALFORMED),
+            ("a piece that does not end", &|node| [&hello(node), &chunk[..4000]].concat(), STALLED),
+        ];
+        for (case, bytes, code) in cases {
+            let (_endpoint, connection, _lanes) = world.next_peer().await;
+            let mut lane = connection.open_uni().await.expect("there is a snapshot lane");
+            lane.write_all(&bytes(world.peer)).await.expect("it is open");
+            assert_eq!(closed_with(&connection).await, Some(code), "{case}");
+            world.expect_malformed(case).await;
+        }
+        world.still_works().await;
+    });
+}
+
+#[test]
+fn an_offset_and_a_length_from_the_peer_are_carried_and_not_believed() {
+    run(async {
+        let mut world = World::new().await;
+        let (_endpoint, connection, _lanes) = world.next_peer().await;
+        let mut lane = connection.open_uni().await.expect("there is a snapshot lane");
+        lane.write_chunk(hello_bytes(&hello(world.peer))).await.expect("it is open");
+        for message in [piece(u64::MAX, 0), piece(u64::MAX - 1, 1), piece(0, 1 << 20)] {
+            lane.write_chunk(joined(&message)).await.expect("it is open");
+            assert_eq!(world.victim.received().await, (world.peer, message));
         }
     });
 }
@@ -282,6 +325,8 @@ fn malformed() -> Vec<(&'static str, Bytes)> {
         ("a body that is no batch", bad_body(&append(1, 1, 10))),
         ("a body where none belongs", bad_body(&heartbeat(1))),
         ("commands without a checksum", bad_body(&proposal(1, 100))),
+        ("a piece of a snapshot without a checksum", bad_body(&piece(0, 100))),
+        ("a message of another lane", joined(&heartbeat(1))),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! What goes wrong on the in-memory network: decided message by message, under a seed.
 
+use super::{LANES, hub::place};
+use crate::network::Lane;
 use quorate_raft::NodeId;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use std::{
@@ -33,7 +35,7 @@ pub struct LinkFaults {
     /// The probability that one bit of it flips. The receiver's decoder finds that and drops it. Without effect where
     /// messages travel by value.
     pub corrupt: f64,
-    /// How long it takes: drawn evenly from here. Without `reorder` the order stays.
+    /// How long it takes: drawn evenly from here. Without `reorder` the order within a lane stays.
     pub delay: RangeInclusive<Duration>,
 }
 
@@ -130,8 +132,8 @@ impl Faults {
     }
 
     /// The fate of the next message on a link.
-    pub(super) fn decide(&self, from: NodeId, to: NodeId, now: Instant) -> Fate {
-        self.lock().decide(from, to, now)
+    pub(super) fn decide(&self, from: NodeId, to: NodeId, lane: Lane, now: Instant) -> Fate {
+        self.lock().decide(from, to, lane, now)
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -178,12 +180,12 @@ struct State {
 #[derive(Debug)]
 struct LinkState {
     random: StdRng,
-    /// When the last message that keeps its place arrives.
-    last_due: Option<Instant>,
+    /// When the last message that keeps its place arrives, lane by lane.
+    last_due: [Option<Instant>; LANES.len()],
 }
 
 impl State {
-    fn decide(&mut self, from: NodeId, to: NodeId, now: Instant) -> Fate {
+    fn decide(&mut self, from: NodeId, to: NodeId, lane: Lane, now: Instant) -> Fate {
         let faults = self.between.get(&(from, to)).unwrap_or(&self.everywhere);
         let seed = self.seed;
         let link = self.links.entry((from, to)).or_insert_with(|| LinkState::new(seed, from, to));
@@ -198,9 +200,9 @@ impl State {
             return Fate::Lost("fault_drop");
         }
         let held_back = (reorder < faults.reorder).then(|| faults.reorder_within.mul_f64(delays[2]));
-        let mut copies = vec![link.due(now, faults, delays[0], held_back)];
+        let mut copies = vec![link.due(lane, now, faults, delays[0], held_back)];
         if duplicate < faults.duplicate {
-            copies.push(link.due(now, faults, delays[1], held_back));
+            copies.push(link.due(lane, now, faults, delays[1], held_back));
         }
         Fate::Arrives { copies, corrupt_at: (corrupt < faults.corrupt).then_some(bit) }
     }
@@ -212,17 +214,25 @@ impl LinkState {
         bytes[0..8].copy_from_slice(&seed.to_le_bytes());
         bytes[8..16].copy_from_slice(&from.0.to_le_bytes());
         bytes[16..24].copy_from_slice(&to.0.to_le_bytes());
-        Self { random: StdRng::from_seed(bytes), last_due: None }
+        Self { random: StdRng::from_seed(bytes), last_due: [None; LANES.len()] }
     }
 
-    fn due(&mut self, now: Instant, faults: &LinkFaults, at: f64, held_back: Option<Duration>) -> Option<Instant> {
+    fn due(
+        &mut self,
+        lane: Lane,
+        now: Instant,
+        faults: &LinkFaults,
+        at: f64,
+        held_back: Option<Duration>,
+    ) -> Option<Instant> {
         let (shortest, longest) = (*faults.delay.start(), *faults.delay.end());
         let due = now + shortest + longest.saturating_sub(shortest).mul_f64(at);
+        let last_due = &mut self.last_due[place(lane)];
         let due = match held_back {
             Some(more) => due + more,
             None => {
-                let due = self.last_due.map_or(due, |last| last.max(due));
-                self.last_due = Some(due);
+                let due = last_due.map_or(due, |last| last.max(due));
+                *last_due = Some(due);
                 due
             }
         };

@@ -7,7 +7,7 @@
 use super::{
     endpoint::{Close, Shared},
     hello::{Opened, Refusal, hear, judge, say},
-    lanes::Carrier,
+    lanes::{Carrier, Side},
     peer_link::PeerSeen,
 };
 use crate::{identity::identity_of, network::Lane};
@@ -116,7 +116,7 @@ async fn lane(shared: &Shared, connection: &Connection, lane: Lane, peer: NodeId
 /// From now on replies to `peer` go out here, and what it sends is delivered. Takes the place of an older connection.
 fn welcome(shared: &Rc<Shared>, peer: NodeId, incarnation: u64, lanes: [Opened; 2], connection: Connection) {
     shared.observer.connection(Some(peer), "accepted");
-    let carrier = Carrier::start(shared, peer, connection, lanes);
+    let carrier = Carrier::start(shared, peer, connection, lanes, Side::Acceptor);
     let older = shared.accepted.borrow_mut().insert(peer, Rc::clone(&carrier));
     if let Some(older) = older {
         older.close(Close::Replaced);

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use quinn::{ConnectionError, RecvStream, SendStream};
 use quorate_raft::NodeId;
 
-/// One lane of a connection, opened and introduced.
-pub(super) struct Opened {
+/// One lane of a connection, opened and introduced. A lane that goes one way has `()` to send on.
+pub(super) struct Opened<S = SendStream> {
     pub(super) lane: Lane,
-    pub(super) send: SendStream,
+    pub(super) send: S,
     pub(super) recv: RecvStream,
     pub(super) decoder: Decoder,
     /// What came in one piece with the hello and was not read yet.
@@ -75,12 +75,12 @@ pub(super) async fn say(send: &mut SendStream, shared: &Shared) -> Result<(), Re
 }
 
 /// Hears the peer's hello on a lane.
-pub(super) async fn hear(
+pub(super) async fn hear<S>(
     lane: Lane,
-    send: SendStream,
+    send: S,
     mut recv: RecvStream,
     limits: Limits,
-) -> Result<(Hello, Opened), Refusal> {
+) -> Result<(Hello, Opened<S>), Refusal> {
     let mut decoder = Decoder::new(limits);
     loop {
         let read = recv.read_chunk(usize::MAX, true).await.map_err(|error| match error {

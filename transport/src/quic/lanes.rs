@@ -4,140 +4,99 @@
 //! task a lane: it reads frames and delivers them, waiting for the inbox's credit; while it waits, QUIC's flow control
 //! holds the peer back. One keeper task a connection: once a second it reports the round trip and looks for frames that
 //! do not end.
+//!
+//! **Invariant:** no lane waits for another. Each has its outbox, its stream's window, and credit of its own in the inbox;
+//! what all lanes share, the connection's windows, has room for every stream's window at once (`settings`).
 
 use super::{
     endpoint::{Close, Shared, one_line},
-    hello::Opened,
+    hello::{Opened, Refusal, hear, judge, say},
+    outbox::{Full, Outbox},
 };
 use crate::{
-    codec::{Encoded, Frame, FrameError},
+    codec::{Decoder, Encoded, Frame, FrameError},
     network::{Direction, Lane},
 };
 use bytes::Bytes;
 use quinn::{Connection, ReadError, RecvStream, SendStream};
 use quorate_raft::NodeId;
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    time::Duration,
-};
-use tokio::{sync::Notify, task::spawn_local, time::Instant};
+use std::{cell::Cell, rc::Rc, time::Duration};
+use tokio::{task::spawn_local, time::Instant};
+
+/// What waits on the control and append lanes, in bytes each.
+const OUTBOX_BYTES: usize = 32 << 20;
+/// What waits on the snapshot lane, whose sender has its own credit of a few MiB: more would only be older.
+const SNAPSHOT_OUTBOX_BYTES: usize = 8 << 20;
+/// How many times as long a frame may take on the snapshot lane: whatever else is to be sent goes before it.
+const SNAPSHOT_PATIENCE: u32 = 6;
 
 /// A connection that carries frames both ways. It ends when the connection ends, and never before.
 pub(super) struct Carrier {
     pub(super) connection: Connection,
     control: Rc<Outbox>,
     append: Rc<Outbox>,
+    snapshot: Rc<Outbox>,
+}
+
+/// Which end of a connection this node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    Dialler,
+    Acceptor,
 }
 
 impl Carrier {
     /// Starts the lanes' tasks. All of them end with the connection.
-    pub(super) fn start(shared: &Rc<Shared>, peer: NodeId, connection: Connection, lanes: [Opened; 2]) -> Rc<Self> {
-        let (control, append) = (Rc::new(Outbox::default()), Rc::new(Outbox::default()));
-        let mut progress = Vec::new();
-        for Opened { lane, send, recv, decoder, rest } in lanes {
-            let outbox = Rc::clone(if lane == Lane::Control { &control } else { &append });
-            spawn_local(write(Rc::clone(shared), peer, lane, send, outbox));
-            let unfinished = Rc::new(Cell::new(None));
-            progress.push(Rc::clone(&unfinished));
-            let reader = Reader { shared: Rc::clone(shared), peer, lane, recv, decoder, unfinished };
-            spawn_local(reader.run(connection.clone(), rest));
+    pub(super) fn start(
+        shared: &Rc<Shared>,
+        peer: NodeId,
+        connection: Connection,
+        lanes: [Opened; 2],
+        side: Side,
+    ) -> Rc<Self> {
+        let [control, append, snapshot] =
+            [OUTBOX_BYTES, OUTBOX_BYTES, SNAPSHOT_OUTBOX_BYTES].map(|bytes| Rc::new(Outbox::of_bytes(bytes)));
+        let mut readers = Vec::new();
+        for opened in lanes {
+            let outbox = Rc::clone(if opened.lane == Lane::Control { &control } else { &append });
+            let progress = Progress::within(shared.frame_timeout);
+            readers.push(Rc::clone(&progress));
+            let reader = Reader::new(shared, peer, opened.lane, opened.recv, opened.decoder, progress);
+            spawn_local(reader.run(connection.clone(), opened.rest));
+            spawn_local(write(Rc::clone(shared), peer, opened.lane, opened.send, outbox));
         }
-        let carrier = Rc::new(Self { connection, control, append });
-        spawn_local(keep(Rc::clone(shared), peer, Rc::clone(&carrier), progress));
+        match side {
+            Side::Dialler => {
+                spawn_local(write_snapshots(Rc::clone(shared), peer, connection.clone(), Rc::clone(&snapshot)));
+            }
+            Side::Acceptor => {
+                snapshot.close();
+                let progress = Progress::within(shared.frame_timeout * SNAPSHOT_PATIENCE);
+                readers.push(Rc::clone(&progress));
+                spawn_local(read_snapshots(Rc::clone(shared), peer, connection.clone(), progress));
+            }
+        }
+        let carrier = Rc::new(Self { connection, control, append, snapshot });
+        spawn_local(keep(Rc::clone(shared), peer, Rc::clone(&carrier), readers));
         carrier
     }
 
     /// Queues a frame, unless too much waits already.
     pub(super) fn send(&self, lane: Lane, frame: Encoded) -> Result<(), Full> {
+        self.outbox(lane).push(frame)
+    }
+
+    fn outbox(&self, lane: Lane) -> &Outbox {
         match lane {
-            Lane::Control => self.control.push(frame),
-            Lane::Append | Lane::Snapshot => self.append.push(frame),
+            Lane::Control => &self.control,
+            Lane::Append => &self.append,
+            Lane::Snapshot => &self.snapshot,
         }
     }
 
     /// Closes the connection; its tasks end.
     pub(super) fn close(&self, why: Close) {
         self.connection.close(why.code(), b"");
-    }
-}
-
-/// A lane's queue has no room.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full;
-
-/// What waits to be written on one lane of one connection.
-///
-/// **Bound:** [`Outbox::BYTES_MAX`] and [`Outbox::FRAMES_MAX`], what is being written included; but a frame that finds it
-/// empty always fits.
-#[derive(Default)]
-struct Outbox {
-    waiting: RefCell<Waiting>,
-    filled: Notify,
-}
-
-#[derive(Default)]
-struct Waiting {
-    chunks: Vec<Bytes>,
-    /// Frames and bytes in `chunks`, and in the batch that is being written.
-    frames: usize,
-    bytes: usize,
-    closed: bool,
-}
-
-impl Outbox {
-    const BYTES_MAX: usize = 32 << 20;
-    const FRAMES_MAX: usize = 8192;
-
-    fn push(&self, frame: Encoded) -> Result<(), Full> {
-        let mut waiting = self.waiting.borrow_mut();
-        let fits = waiting.frames < Self::FRAMES_MAX && waiting.bytes + frame.len() <= Self::BYTES_MAX;
-        if waiting.closed || !(fits || waiting.frames == 0) {
-            return Err(Full);
-        }
-        waiting.frames += 1;
-        waiting.bytes += frame.len();
-        waiting.chunks.push(frame.head);
-        if !frame.body.is_empty() {
-            waiting.chunks.push(frame.body);
-        }
-        drop(waiting);
-        self.filled.notify_one();
-        Ok(())
-    }
-
-    /// Waits for frames and takes all there are into `batch`, which is empty. Says how many frames and bytes that was;
-    /// `None` once closed.
-    async fn take(&self, batch: &mut Vec<Bytes>) -> Option<(usize, usize)> {
-        loop {
-            {
-                let mut waiting = self.waiting.borrow_mut();
-                if waiting.closed {
-                    return None;
-                }
-                if !waiting.chunks.is_empty() {
-                    std::mem::swap(&mut waiting.chunks, batch);
-                    return Some((waiting.frames, waiting.bytes));
-                }
-            }
-            self.filled.notified().await;
-        }
-    }
-
-    /// What was taken has been written.
-    fn written(&self, frames: usize, bytes: usize) {
-        let mut waiting = self.waiting.borrow_mut();
-        waiting.frames = waiting.frames.saturating_sub(frames); // 0 once closed
-        waiting.bytes = waiting.bytes.saturating_sub(bytes);
-    }
-
-    /// Says how many frames were still waiting.
-    fn close(&self) -> usize {
-        let mut waiting = self.waiting.borrow_mut();
-        waiting.closed = true;
-        waiting.chunks = Vec::new();
-        self.filled.notify_one();
-        std::mem::take(&mut waiting.frames)
     }
 }
 
@@ -154,19 +113,90 @@ async fn write(shared: Rc<Shared>, peer: NodeId, lane: Lane, mut stream: SendStr
     }
 }
 
+/// The dialler's snapshot lane. It is opened when there is something to send on it, which is rare.
+async fn write_snapshots(shared: Rc<Shared>, peer: NodeId, connection: Connection, outbox: Rc<Outbox>) {
+    if !outbox.filled().await {
+        return;
+    }
+    // A peer without such a lane lets nobody open it: the outbox stays full, and what is sent is dropped.
+    let Ok(mut stream) = connection.open_uni().await else { return };
+    let _ = stream.set_priority(super::SNAPSHOT_PRIORITY);
+    if say(&mut stream, &shared).await.is_ok() {
+        write(shared, peer, Lane::Snapshot, stream, outbox).await;
+    }
+}
+
+/// The acceptor's end of it.
+async fn read_snapshots(shared: Rc<Shared>, peer: NodeId, connection: Connection, progress: Rc<Progress>) {
+    let Ok(stream) = connection.accept_uni().await else { return };
+    progress.begun();
+    let heard = async {
+        let (hello, opened) = hear(Lane::Snapshot, (), stream, shared.limits).await?;
+        judge(&hello, &shared.hello.cluster, peer).map(|()| opened)
+    };
+    match heard.await {
+        Ok(Opened { lane, recv, decoder, rest, .. }) => {
+            progress.ended();
+            Reader::new(&shared, peer, lane, recv, decoder, progress).run(connection, rest).await;
+        }
+        // Nothing is wrong with a connection that has ended.
+        Err(Refusal { why, .. }) if connection.close_reason().is_none() => {
+            shared.offended(peer, &why);
+            connection.close(Close::Malformed.code(), why.as_bytes());
+        }
+        Err(_) => {}
+    }
+}
+
+/// Since when a frame is begun and not ended; the keeper looks at it.
+struct Progress {
+    since: Cell<Option<Instant>>,
+    within: Duration,
+}
+
+impl Progress {
+    fn within(within: Duration) -> Rc<Self> {
+        Rc::new(Self { since: Cell::new(None), within })
+    }
+
+    fn begun(&self) {
+        if self.since.get().is_none() {
+            self.since.set(Some(Instant::now()));
+        }
+    }
+
+    fn ended(&self) {
+        self.since.set(None);
+    }
+
+    fn is_late(&self) -> bool {
+        self.since.get().is_some_and(|since| since.elapsed() > self.within)
+    }
+}
+
 struct Reader {
     shared: Rc<Shared>,
     peer: NodeId,
     lane: Lane,
     recv: RecvStream,
-    decoder: crate::codec::Decoder,
-    /// Since when a frame is begun and not ended; the keeper looks at it.
-    unfinished: Rc<Cell<Option<Instant>>>,
+    decoder: Decoder,
+    progress: Rc<Progress>,
 }
 
 impl Reader {
     /// How many pieces of a stream are taken at a time; each is at most a datagram long.
     const PIECES: usize = 32;
+
+    fn new(
+        shared: &Rc<Shared>,
+        peer: NodeId,
+        lane: Lane,
+        recv: RecvStream,
+        decoder: Decoder,
+        progress: Rc<Progress>,
+    ) -> Self {
+        Self { shared: Rc::clone(shared), peer, lane, recv, decoder, progress }
+    }
 
     async fn run(mut self, connection: Connection, rest: Bytes) {
         if let Err(error) = self.read(rest).await {
@@ -201,19 +231,22 @@ impl Reader {
             let Frame::Message(message) = decoded.frame else {
                 return Err(FrameError::Unexpected("second hello"));
             };
-            self.unfinished.set(None);
+            if Lane::of(&message) != self.lane {
+                return Err(FrameError::Unexpected("message of another lane"));
+            }
+            self.progress.ended();
             self.shared.observer.bytes(self.peer, Direction::Received, self.lane, decoded.bytes as u64);
             self.shared.inbox.deliver(self.peer, message, decoded.bytes).await;
         }
-        if self.decoder.is_within_frame() && self.unfinished.get().is_none() {
-            self.unfinished.set(Some(Instant::now()));
+        if self.decoder.is_within_frame() {
+            self.progress.begun();
         }
         Ok(())
     }
 }
 
 /// Looks after a connection until it ends, then empties its queues.
-async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, progress: Vec<Rc<Cell<Option<Instant>>>>) {
+async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, readers: Vec<Rc<Progress>>) {
     let every = Duration::from_secs(1).min(shared.frame_timeout / 2).max(Duration::from_millis(1));
     let mut ticks = tokio::time::interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -226,49 +259,16 @@ async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, progress: 
             }
             _ = ticks.tick() => {
                 shared.observer.round_trip(peer, carrier.connection.rtt());
-                let stalled = |since: Instant| since.elapsed() > shared.frame_timeout;
-                if progress.iter().filter_map(|unfinished| unfinished.get()).any(stalled) {
+                if readers.iter().any(|progress| progress.is_late()) {
                     shared.offended(peer, "a frame was begun and not ended in time");
                     carrier.close(Close::Stalled);
                 }
             }
         }
     }
-    for _ in 0..carrier.control.close() + carrier.append.close() {
-        shared.observer.dropped(Some(peer), "connection_lost");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_outbox_drops_what_exceeds_its_frames() {
-        let outbox = Outbox::default();
-        let accepted = (0..Outbox::FRAMES_MAX * 2).filter(|_| outbox.push(frame(1)).is_ok()).count();
-        assert_eq!(accepted, Outbox::FRAMES_MAX);
-    }
-
-    #[test]
-    fn an_outbox_drops_what_exceeds_its_bytes_but_an_empty_one_takes_any_frame() {
-        let outbox = Outbox::default();
-        assert_eq!(outbox.push(frame(Outbox::BYTES_MAX + 1)), Ok(()));
-        assert_eq!(outbox.push(frame(1)), Err(Full));
-    }
-
-    #[tokio::test]
-    async fn what_is_being_written_counts_until_it_is_written() {
-        let outbox = Outbox::default();
-        outbox.push(frame(Outbox::BYTES_MAX)).expect("it is empty");
-        let mut batch = Vec::new();
-        let (frames, bytes) = outbox.take(&mut batch).await.expect("it is open");
-        assert_eq!(outbox.push(frame(1)), Err(Full));
-        outbox.written(frames, bytes);
-        assert_eq!(outbox.push(frame(1)), Ok(()));
-    }
-
-    fn frame(bytes: usize) -> Encoded {
-        Encoded { head: Bytes::from(vec![0; bytes]), body: Bytes::new() }
+    for outbox in [&carrier.control, &carrier.append, &carrier.snapshot] {
+        for _ in 0..outbox.close() {
+            shared.observer.dropped(Some(peer), "connection_lost");
+        }
     }
 }

@@ -12,9 +12,11 @@
 //! # Lanes
 //!
 //! A connection has two long-lived bidirectional streams, opened by the dialler: stream 0 is the control lane, which
-//! goes first whenever both have something to send; stream 1 is the append lane. Each direction of each begins with a
-//! [`Hello`](crate::codec::Hello). What is sent waits in a bounded queue a lane (`lanes`), next to the connection that
-//! it belongs to: the mailbox of an actor has no bound, so messages do not pass through one.
+//! goes first whenever several have something to send; stream 1 is the append lane. The snapshot lane is a one-way stream
+//! that the dialler opens when it has the first piece to send, and goes last; its answers are small and go back on the control
+//! lane. Each direction of each begins with a [`Hello`](crate::codec::Hello). What is sent waits in a bounded queue a lane
+//! (`lanes`, `outbox`), next to the connection that it belongs to: the mailbox of an actor has no bound, so messages do not
+//! pass through one.
 //!
 //! # Identity
 //!
@@ -27,6 +29,7 @@ mod credentials;
 mod endpoint;
 mod hello;
 mod lanes;
+mod outbox;
 mod peer_link;
 mod restraint;
 mod settings;
@@ -41,6 +44,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// The control lane's streams go before the append lane's, whose priority is 0.
 const CONTROL_PRIORITY: i32 = 1;
+/// The snapshot lane's go behind both.
+const SNAPSHOT_PRIORITY: i32 = -1;
 
 /// Where to listen and what to prove oneself with.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use super::{
     endpoint::{Close, Shared, one_line},
     hello::{Opened, Refusal, hear, judge, say},
-    lanes::Carrier,
+    lanes::{Carrier, Side},
     restraint::BackOff,
 };
 use crate::{
@@ -88,7 +88,7 @@ impl PeerLink {
         if self.told.replace("connected") != Some("connected") {
             tracing::info!(peer = self.peer.0, address = %self.address, "link up");
         }
-        let carrier = Carrier::start(&self.shared, self.peer, connection.clone(), lanes);
+        let carrier = Carrier::start(&self.shared, self.peer, connection.clone(), lanes, Side::Dialler);
         self.dialled.replace(Some(carrier));
         self.state = State::Up { incarnation, since: Instant::now() };
         let closed = async move { connection.closed().await };
@@ -254,7 +254,7 @@ async fn dial(shared: Rc<Shared>, peer: NodeId, address: String, attempt: usize)
     Ok(Dialled { connection, lanes, incarnation })
 }
 
-/// Opens both lanes and says hello on them, then hears what comes back: with TLS 1.3 a dialler believes itself connected
+/// Opens the two-way lanes and says hello on them, then hears what comes back: with TLS 1.3 a dialler believes itself connected
 /// before the acceptor has looked at its certificate, so only a hello says that it was let in.
 async fn introduce(shared: &Shared, peer: NodeId, connection: &Connection) -> Result<([Opened; 2], u64), Refusal> {
     let (mut control, from_control) = connection.open_bi().await?;

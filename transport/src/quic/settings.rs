@@ -40,12 +40,15 @@ const ACK_EVERY_PACKETS: u32 = 8;
 const INITIAL_WINDOW_BYTES: u64 = 256 << 10;
 /// Unread bytes that a peer may have under way on one lane. Must exceed bandwidth x delay: 8 MiB carries 8 GB/s at 1 ms.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-/// The same on all lanes together: both lanes' windows fit, so a full append lane never holds the control lane back.
-const CONNECTION_WINDOW_BYTES: u32 = 2 * STREAM_WINDOW_BYTES;
-/// Bytes written and not yet acknowledged, on all lanes of a connection; beyond that the lane's own bounded queue fills.
-const SEND_WINDOW_BYTES: u64 = 16 << 20;
+/// The same on all lanes together: every lane's window fits, so one that nobody reads never holds another back.
+const CONNECTION_WINDOW_BYTES: u32 = (TWO_WAY_LANES + ONE_WAY_LANES) * STREAM_WINDOW_BYTES;
+/// Bytes written and not yet acknowledged, on all lanes of a connection. A lane has at most its window of them, so here too
+/// none takes another's share; beyond that the lane's own bounded queue fills.
+const SEND_WINDOW_BYTES: u64 = CONNECTION_WINDOW_BYTES as u64;
 /// A control and an append lane. Nobody opens more.
-const LANES: u32 = 2;
+const TWO_WAY_LANES: u32 = 2;
+/// A snapshot lane.
+const ONE_WAY_LANES: u32 = 1;
 /// The longest datagram tried for. Path discovery finds what fits: jumbo frames where there are some.
 const DATAGRAM_BYTES_MAX: u16 = 8952;
 /// What the kernel is asked to hold for the socket each way; it grants up to its own limit (`net.core.rmem_max`).
@@ -162,8 +165,8 @@ fn transport() -> Arc<TransportConfig> {
         .initial_rtt(INITIAL_RTT)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
-        .max_concurrent_bidi_streams(LANES.into())
-        .max_concurrent_uni_streams(0u32.into())
+        .max_concurrent_bidi_streams(TWO_WAY_LANES.into())
+        .max_concurrent_uni_streams(ONE_WAY_LANES.into())
         .stream_receive_window(STREAM_WINDOW_BYTES.into())
         .receive_window(CONNECTION_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)

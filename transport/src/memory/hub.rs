@@ -1,0 +1,166 @@
+//! What the nodes of a process share: who is where, and what waits there.
+
+use super::{Faults, LANES, MemoryNetwork};
+use crate::network::{Lane, NetworkError};
+use bytes::Bytes;
+use quorate_raft::{Message, NodeId};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
+    time::Instant,
+};
+
+#[derive(Debug)]
+pub(super) struct Hub {
+    /// Whether messages travel as frames.
+    pub(super) encoded: bool,
+    pub(super) faults: Faults,
+    seats: Mutex<BTreeMap<NodeId, Seat>>,
+}
+
+impl Hub {
+    pub(super) fn new(encoded: bool, seed: u64) -> Self {
+        Self { encoded, faults: Faults::new(seed), seats: Mutex::default() }
+    }
+
+    /// Takes a seat and tells the others.
+    pub(super) fn seat(&self, node: NodeId, seat: Seat) -> Result<(), NetworkError> {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if seats.contains_key(&node) {
+            return Err(NetworkError(format!("node {node} runs already on this in-memory network: stop it first")));
+        }
+        for other in seats.values() {
+            other.tell(Parcel::Up(node));
+        }
+        seats.insert(node, seat);
+        Ok(())
+    }
+
+    pub(super) fn leave(&self, node: NodeId) {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if seats.remove(&node).is_some() {
+            for other in seats.values() {
+                other.tell(Parcel::Down(node));
+            }
+        }
+    }
+
+    /// Where `node` can be reached, if it runs and belongs to `cluster`.
+    pub(super) fn find(&self, node: NodeId, cluster: &str) -> Option<Seat> {
+        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        seats.get(&node).filter(|seat| seat.cluster() == cluster).cloned()
+    }
+}
+
+/// A node's place at the hub: a queue a lane.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    pipes: [Pipe; LANES.len()],
+    cluster: Arc<str>,
+}
+
+impl Seat {
+    pub(super) fn new(cluster: String) -> (Self, [UnboundedReceiver<Parcel>; LANES.len()]) {
+        let opened = LANES.map(Pipe::new);
+        let pipes = opened.each_ref().map(|(pipe, _)| pipe.clone());
+        (Self { pipes, cluster: cluster.into() }, opened.map(|(_, receiver)| receiver))
+    }
+
+    pub(super) fn pipe(&self, lane: Lane) -> &Pipe {
+        &self.pipes[place(lane)]
+    }
+
+    /// Says that a node came or went.
+    pub(super) fn tell(&self, parcel: Parcel) {
+        let _ = self.pipe(Lane::Control).sender.send(parcel);
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.pipe(Lane::Control).sender.is_closed()
+    }
+
+    pub(super) fn cluster(&self) -> &str {
+        &self.cluster
+    }
+}
+
+/// Where a lane stands in [`LANES`].
+pub(super) fn place(lane: Lane) -> usize {
+    match lane {
+        Lane::Control => 0,
+        Lane::Append => 1,
+        Lane::Snapshot => 2,
+    }
+}
+
+/// The queue of a node's lane.
+///
+/// **Bound:** its channel has none of its own; [`Load::add`] comes before whatever is put into it.
+#[derive(Clone, Debug)]
+pub(super) struct Pipe {
+    pub(super) sender: UnboundedSender<Parcel>,
+    pub(super) load: Arc<Load>,
+}
+
+impl Pipe {
+    fn new(lane: Lane) -> (Self, UnboundedReceiver<Parcel>) {
+        let bytes_max = match lane {
+            Lane::Control | Lane::Append => MemoryNetwork::BYTES_MAX,
+            Lane::Snapshot => MemoryNetwork::SNAPSHOT_BYTES_MAX,
+        };
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (
+            Self {
+                sender,
+                load: Arc::new(Load { bytes_max, messages: AtomicUsize::new(0), bytes: AtomicUsize::new(0) }),
+            },
+            receiver,
+        )
+    }
+}
+
+/// What waits in a pipe.
+#[derive(Debug)]
+pub(super) struct Load {
+    bytes_max: usize,
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Load {
+    /// Whether so many bytes more fit. If they do, they count from now on.
+    pub(super) fn add(&self, bytes: usize) -> bool {
+        let messages = self.messages.fetch_add(1, Ordering::Relaxed);
+        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = messages < MemoryNetwork::MESSAGES_MAX && waiting + bytes <= self.bytes_max;
+        if !fits {
+            self.remove(bytes);
+        }
+        fits
+    }
+
+    pub(super) fn remove(&self, bytes: usize) {
+        self.messages.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
+pub(super) enum Parcel {
+    Message { from: NodeId, due: Option<Instant>, bytes: usize, content: Content },
+    Up(NodeId),
+    Down(NodeId),
+}
+
+#[derive(Debug)]
+pub(super) enum Content {
+    Value(Message),
+    Frame(Bytes),
+}

@@ -1,0 +1,160 @@
+//! What a node sends through.
+
+use super::{
+    faults::Fate,
+    hub::{Content, Hub, Parcel, Seat},
+};
+use crate::{
+    codec::Encoder,
+    network::{Direction, Lane, Link, Links, LocalFuture, NetworkObserver},
+};
+use bytes::BytesMut;
+use quorate_raft::{Message, NodeId};
+use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc};
+use tokio::{task::AbortHandle, time::Instant};
+
+/// What a node's links share.
+pub(super) struct Here {
+    pub(super) hub: Arc<Hub>,
+    pub(super) node: NodeId,
+    pub(super) seat: Seat,
+    pub(super) observer: Arc<dyn NetworkObserver>,
+    pub(super) linked: Rc<RefCell<BTreeMap<NodeId, Linked>>>,
+}
+
+/// Links to one peer, usually one.
+#[derive(Default)]
+pub(super) struct Linked {
+    count: usize,
+    pub(super) up: bool,
+}
+
+pub(super) struct MemoryLinks {
+    pub(super) here: Rc<Here>,
+    pub(super) tasks: Vec<AbortHandle>,
+}
+
+impl MemoryLinks {
+    fn end(&self) {
+        self.here.hub.leave(self.here.node);
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Links for MemoryLinks {
+    fn link(&self, peer: NodeId, _address: &str) -> Rc<dyn Link> {
+        self.here.linked.borrow_mut().entry(peer).or_default().count += 1;
+        if self.here.hub.find(peer, self.here.seat.cluster()).is_some() {
+            self.here.seat.tell(Parcel::Up(peer));
+        }
+        Rc::new(MemoryLink { here: Rc::clone(&self.here), peer, route: RefCell::new(None) })
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    fn close(&self) -> LocalFuture<()> {
+        self.end();
+        Box::pin(std::future::ready(()))
+    }
+}
+
+impl Drop for MemoryLinks {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct MemoryLink {
+    here: Rc<Here>,
+    peer: NodeId,
+    /// Where the peer was found last; looked up again once it is gone.
+    route: RefCell<Option<Seat>>,
+}
+
+impl MemoryLink {
+    fn route(&self) -> Option<Seat> {
+        let mut route = self.route.borrow_mut();
+        if route.as_ref().is_none_or(Seat::is_gone) {
+            *route = self.here.hub.find(self.peer, self.here.seat.cluster());
+        }
+        route.clone()
+    }
+
+    fn put(&self, to: &Seat, lane: Lane, due: Option<Instant>, bytes: usize, content: Content) {
+        let pipe = to.pipe(lane);
+        if !pipe.load.add(bytes) {
+            return self.dropped("queue_full");
+        }
+        let parcel = Parcel::Message { from: self.here.node, due, bytes, content };
+        if pipe.sender.send(parcel).is_err() {
+            pipe.load.remove(bytes);
+            self.dropped("unconnected");
+        }
+    }
+
+    fn dropped(&self, reason: &'static str) {
+        self.here.observer.dropped(Some(self.peer), reason);
+    }
+}
+
+impl Link for MemoryLink {
+    fn send(&self, message: Message) {
+        let Here { hub, node, observer, .. } = &*self.here;
+        let Some(to) = self.route() else {
+            return self.dropped("unconnected");
+        };
+        let lane = Lane::of(&message);
+        let (content, bytes) = if hub.encoded {
+            let Ok(frame) = Encoder::default().message(&message) else {
+                return self.dropped("too_long");
+            };
+            let mut joined = BytesMut::with_capacity(frame.len());
+            joined.extend_from_slice(&frame.head);
+            joined.extend_from_slice(&frame.body);
+            (Content::Frame(joined.freeze()), frame.len())
+        } else {
+            let bytes = message.bulk().len() + size_of::<Message>();
+            (Content::Value(message), bytes)
+        };
+        observer.bytes(self.peer, Direction::Sent, lane, bytes as u64);
+        if !hub.faults.are_on() {
+            return self.put(&to, lane, None, bytes, content);
+        }
+        match hub.faults.decide(*node, self.peer, lane, Instant::now()) {
+            Fate::Lost(reason) => self.dropped(reason),
+            Fate::Arrives { copies, corrupt_at } => {
+                for due in copies {
+                    self.put(&to, lane, due, bytes, copy(&content, corrupt_at));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for MemoryLink {
+    fn drop(&mut self) {
+        let mut linked = self.here.linked.borrow_mut();
+        if let Some(links) = linked.get_mut(&self.peer) {
+            links.count -= 1;
+            if links.count == 0 {
+                linked.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// A copy, with one bit flipped at a place that `corrupt_at` chooses. A value has no bits to flip.
+fn copy(content: &Content, corrupt_at: Option<u64>) -> Content {
+    match (content, corrupt_at) {
+        (Content::Value(message), _) => Content::Value(message.clone()),
+        (Content::Frame(frame), None) => Content::Frame(frame.clone()),
+        (Content::Frame(frame), Some(at)) => {
+            let mut damaged = frame.to_vec();
+            let bit = at % (damaged.len() as u64 * 8);
+            damaged[(bit / 8) as usize] ^= 1 << (bit % 8);
+            Content::Frame(damaged.into())
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What waits to be written on a lane.
+
+use crate::codec::Encoded;
+use bytes::Bytes;
+use std::cell::RefCell;
+use tokio::sync::Notify;
+
+/// A lane's queue has no room.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// What waits to be written on one lane of one connection.
+///
+/// **Bound:** the bytes that it was made for, and [`Outbox::FRAMES_MAX`], what is being written included; but a frame that
+/// finds it empty always fits.
+pub(super) struct Outbox {
+    bytes_max: usize,
+    waiting: RefCell<Waiting>,
+    filled: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    chunks: Vec<Bytes>,
+    /// Frames and bytes in `chunks`, and in the batch that is being written.
+    frames: usize,
+    bytes: usize,
+    closed: bool,
+}
+
+impl Outbox {
+    const FRAMES_MAX: usize = 8192;
+
+    pub(super) fn of_bytes(bytes_max: usize) -> Self {
+        Self { bytes_max, waiting: RefCell::default(), filled: Notify::new() }
+    }
+
+    pub(super) fn push(&self, frame: Encoded) -> Result<(), Full> {
+        let mut waiting = self.waiting.borrow_mut();
+        let fits = waiting.frames < Self::FRAMES_MAX && waiting.bytes + frame.len() <= self.bytes_max;
+        if waiting.closed || !(fits || waiting.frames == 0) {
+            return Err(Full);
+        }
+        waiting.frames += 1;
+        waiting.bytes += frame.len();
+        waiting.chunks.push(frame.head);
+        if !frame.body.is_empty() {
+            waiting.chunks.push(frame.body);
+        }
+        drop(waiting);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Waits until there is something to take; `false` once closed.
+    pub(super) async fn filled(&self) -> bool {
+        loop {
+            {
+                let waiting = self.waiting.borrow();
+                if waiting.closed || !waiting.chunks.is_empty() {
+                    return !waiting.closed;
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    /// Waits for frames and takes all there are into `batch`, which is empty. Says how many frames and bytes that was;
+    /// `None` once closed.
+    pub(super) async fn take(&self, batch: &mut Vec<Bytes>) -> Option<(usize, usize)> {
+        loop {
+            {
+                let mut waiting = self.waiting.borrow_mut();
+                if waiting.closed {
+                    return None;
+                }
+                if !waiting.chunks.is_empty() {
+                    std::mem::swap(&mut waiting.chunks, batch);
+                    return Some((waiting.frames, waiting.bytes));
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    /// What was taken has been written.
+    pub(super) fn written(&self, frames: usize, bytes: usize) {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.frames = waiting.frames.saturating_sub(frames); // 0 once closed
+        waiting.bytes = waiting.bytes.saturating_sub(bytes);
+    }
+
+    /// Says how many frames were still waiting.
+    pub(super) fn close(&self) -> usize {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.closed = true;
+        waiting.chunks = Vec::new();
+        self.filled.notify_one();
+        std::mem::take(&mut waiting.frames)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES_MAX: usize = 1 << 20;
+
+    #[test]
+    fn an_outbox_drops_what_exceeds_its_frames() {
+        let outbox = Outbox::of_bytes(BYTES_MAX);
+        let accepted = (0..Outbox::FRAMES_MAX * 2).filter(|_| outbox.push(frame(1)).is_ok()).count();
+        assert_eq!(accepted, Outbox::FRAMES_MAX);
+    }
+
+    #[test]
+    fn an_outbox_drops_what_exceeds_its_bytes_but_an_empty_one_takes_any_frame() {
+        let outbox = Outbox::of_bytes(BYTES_MAX);
+        assert_eq!(outbox.push(frame(BYTES_MAX + 1)), Ok(()));
+        assert_eq!(outbox.push(frame(1)), Err(Full));
+    }
+
+    #[tokio::test]
+    async fn what_is_being_written_counts_until_it_is_written() {
+        let outbox = Outbox::of_bytes(BYTES_MAX);
+        outbox.push(frame(BYTES_MAX)).expect("it is empty");
+        let mut batch = Vec::new();
+        let (frames, bytes) = outbox.take(&mut batch).await.expect("it is open");
+        assert_eq!(outbox.push(frame(1)), Err(Full));
+        outbox.written(frames, bytes);
+        assert_eq!(outbox.push(frame(1)), Ok(()));
+    }
+
+    fn frame(bytes: usize) -> Encoded {
+        Encoded { head: Bytes::from(vec![0; bytes]), body: Bytes::new() }
+    }
+}
