@@ -64,6 +64,7 @@ impl SimulatedDisk {
         let state = &mut *self.state();
         state.power_cycle += 1;
         state.locks.clear();
+        state.opened.clear();
         state.faults.clear();
         let mut random = Random(match crash {
             Crash::Scatter { seed } => seed,
@@ -159,6 +160,7 @@ impl SimulatedDisk {
     pub fn fork(&self) -> Self {
         let mut state = self.state().clone();
         state.locks.clear();
+        state.opened.clear();
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -166,7 +168,8 @@ impl SimulatedDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn file(&self, state: &State, inode: u64) -> Box<dyn File> {
+    fn file(&self, state: &mut State, inode: u64) -> Box<dyn File> {
+        *state.opened.entry(inode).or_default() += 1;
         Box::new(SimulatedFile { disk: self.clone(), inode, power_cycle: state.power_cycle })
     }
 }
@@ -222,7 +225,7 @@ impl Disk for SimulatedDisk {
         let inside = state.names.iter().filter(|(path, _)| path.parent() == Some(dir));
         state.durable_names.extend(inside.map(|(path, inode)| (path.clone(), *inode)));
         let (names, durable) = (&state.names, &state.durable_names);
-        let used: BTreeSet<u64> = names.values().chain(durable.values()).copied().collect();
+        let used: BTreeSet<u64> = names.values().chain(durable.values()).chain(state.opened.keys()).copied().collect();
         state.inodes.retain(|inode, _| used.contains(inode));
         Ok(())
     }
@@ -253,6 +256,8 @@ struct State {
     faults: BTreeSet<(Operation, u64)>,
     free_bytes: Option<u64>,
     locks: BTreeSet<PathBuf>,
+    /// How often each file is open: one that has lost its name stays until it is not.
+    opened: BTreeMap<u64, usize>,
     /// Counts power cuts: a file opened before the last one can't be used.
     power_cycle: u64,
 }
@@ -453,6 +458,16 @@ impl File for SimulatedFile {
         let overlaps = |other: &Range<u64>| settled.iter().any(|one| one.start < other.end && other.start < one.end);
         state.unsynced.retain(|_, change| change.inode != self.inode || !overlaps(&change.what.range()));
         outcome
+    }
+}
+
+impl Drop for SimulatedFile {
+    fn drop(&mut self) {
+        let mut state = self.disk.state();
+        if state.power_cycle == self.power_cycle {
+            state.opened.entry(self.inode).and_modify(|count| *count -= 1);
+            state.opened.retain(|_, count| *count > 0);
+        }
     }
 }
 
