@@ -1,0 +1,217 @@
+//! What a store in memory holds, and how requests change it.
+
+use crate::contract::{Recovered, StorageError};
+use bytes::Bytes;
+use quorate_raft::{
+    Batch, Cut, EntryId, Faulty, HardState, Index, Kind, Membership, NodeId, Persist, Snapshot, Term, record::Record,
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// A log, term and vote, and a snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) owner: Option<(String, NodeId)>,
+    pub(super) known: BTreeMap<NodeId, Index>,
+    hard_state: HardState,
+    has_voted: bool,
+    /// The entry before the first, and its checksum.
+    base: (EntryId, u32),
+    /// In order, without a gap, from behind `base` on.
+    batches: VecDeque<Batch>,
+    /// Whether they were durable, of the entries that count as lost. They are in `batches` all the same: it is a pretence.
+    lost: BTreeMap<Index, bool>,
+    snapshot: Option<(Snapshot, Bytes)>,
+}
+
+impl Contents {
+    /// What is there. The log begins behind a snapshot that is ahead of it from now on.
+    pub(super) fn recover(&mut self) -> Recovered {
+        let mut repairs = Vec::new();
+        if let Some((Snapshot { base, .. }, _)) = &self.snapshot
+            && base.last.index > self.base.0.index
+            && self.find(base.last.index).is_none_or(|record| record.id != base.last)
+        {
+            repairs.push(format!(
+                "the log ends at entry {}, and begins behind the snapshot up to {}",
+                self.last().0,
+                base.last
+            ));
+            self.start_over(base.last, base.last_checksum);
+        }
+        let (last, last_checksum) = self.last();
+        let faulty = self.lost.iter().filter_map(|(index, was_durable)| {
+            let record = self.find(*index)?;
+            Some(Faulty { id: record.id, checksum: record.checksum, was_durable: *was_durable })
+        });
+        Recovered {
+            hard_state: self.hard_state,
+            base: self.base.0,
+            terms: self.terms(),
+            last,
+            last_checksum,
+            faulty: faulty.collect(),
+            snapshot: self.snapshot.as_ref().map(|(snapshot, _)| snapshot.clone()),
+            memberships: self.memberships(),
+            has_voted: self.has_voted,
+            known: self.known.iter().map(|(member, index)| (*member, *index)).collect(),
+            repairs,
+        }
+    }
+
+    /// Does what is asked, in the contract's order: cut, truncate, append, repair, hard state.
+    pub(super) fn persist(&mut self, persist: &Persist) -> Result<(), StorageError> {
+        if let Some(cut) = persist.cut {
+            self.cut(cut)?;
+        }
+        if let Some(from) = persist.truncate_from {
+            self.truncate(from);
+        }
+        if let Some(batch) = &persist.batch {
+            self.append(batch)?;
+        }
+        if let Some(batch) = &persist.repair {
+            self.repair(batch)?;
+        }
+        if let Some(state) = persist.hard_state {
+            self.hard_state = state;
+            self.has_voted |= state.vote.is_some();
+        }
+        Ok(())
+    }
+
+    /// The entries of an inclusive range, as far as they fit and none is lost; at least one, if the first is held.
+    pub(super) fn read(&self, from: Index, to: Index, bytes_max: usize) -> Vec<Batch> {
+        let (mut read, mut left) = (Vec::new(), bytes_max);
+        let to = self.lost.range(from..).next().map_or(to, |(lost, _)| to.min(lost.previous()));
+        let first = self.batches.partition_point(|batch| batch.last() < from);
+        let is_held = from > self.base.0.index;
+        for batch in self.batches.range(first..).take_while(|batch| is_held && batch.first() <= to && from <= to) {
+            let Some(wanted) = batch.from(from).and_then(|batch| batch.up_to(to)) else { break };
+            let fitting = wanted.within(left);
+            if !read.is_empty() && fitting.bytes().len() > left {
+                break;
+            }
+            left = left.saturating_sub(fitting.bytes().len());
+            let is_cut = fitting.count() < wanted.count();
+            read.push(fitting);
+            if is_cut || left == 0 {
+                break;
+            }
+        }
+        read
+    }
+
+    /// Keeps a snapshot, unless it covers less than the one that is there.
+    pub(super) fn save(&mut self, snapshot: Snapshot, bytes: Bytes) {
+        let last = snapshot.base.last.index;
+        if self.snapshot.as_ref().is_none_or(|(held, _)| held.base.last.index <= last) {
+            self.snapshot = Some((snapshot, bytes));
+        }
+    }
+
+    /// The snapshot and its bytes.
+    pub(super) fn snapshot(&self) -> Option<(Snapshot, Bytes)> {
+        self.snapshot.clone()
+    }
+
+    pub(super) fn lose(&mut self, index: Index, was_durable: bool) -> bool {
+        let is_held = self.find(index).is_some();
+        if is_held {
+            self.lost.insert(index, was_durable);
+        }
+        is_held
+    }
+
+    pub(super) fn lose_snapshot(&mut self) -> bool {
+        self.snapshot.take().is_some()
+    }
+
+    fn cut(&mut self, Cut { to, checksum }: Cut) -> Result<(), StorageError> {
+        if to.index <= self.base.0.index {
+            return Ok(());
+        }
+        let found = self.find(to.index).filter(|record| record.id == to).map(|record| record.checksum);
+        let Some(checksum) = found.or(checksum) else {
+            return Err(bug(format_args!("asked to cut the log behind entry {to}, which it doesn't hold")));
+        };
+        if found.is_none() {
+            self.start_over(to, checksum);
+            return Ok(());
+        }
+        while let Some(batch) = self.batches.pop_front() {
+            if let Some(kept) = batch.from(to.index.next()) {
+                self.batches.push_front(kept);
+                break;
+            }
+        }
+        self.base = (to, checksum);
+        self.lost = self.lost.split_off(&to.index.next());
+        Ok(())
+    }
+
+    fn start_over(&mut self, to: EntryId, checksum: u32) {
+        self.base = (to, checksum);
+        self.batches.clear();
+        self.lost.clear();
+    }
+
+    fn truncate(&mut self, from: Index) {
+        while self.batches.back().is_some_and(|batch| batch.last() >= from) {
+            let cut = self.batches.pop_back();
+            self.batches.extend(cut.and_then(|batch| batch.up_to(from.previous())));
+        }
+        self.lost.split_off(&from);
+    }
+
+    fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        let (last, checksum) = self.last();
+        if batch.first() != last.index.next() || batch.term() < last.term || batch.previous_checksum() != checksum {
+            return Err(bug(format_args!("asked to append {batch:?} behind entry {last}, which it does not follow")));
+        }
+        self.batches.push_back(batch.clone());
+        Ok(())
+    }
+
+    fn repair(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        let differs = |record: &Record<'_>| {
+            self.find(record.id.index).is_none_or(|held| (held.id, held.checksum) != (record.id, record.checksum))
+        };
+        if let Some(record) = batch.records().find(differs) {
+            return Err(StorageError(format!(
+                "entry {} was sent to repair the log, which diverged from it; find out which of the nodes is right",
+                record.id
+            )));
+        }
+        for record in batch.records() {
+            self.lost.remove(&record.id.index);
+        }
+        Ok(())
+    }
+
+    fn last(&self) -> (EntryId, u32) {
+        self.batches.back().map_or(self.base, |batch| (batch.last_id(), batch.checksum()))
+    }
+
+    fn find(&self, index: Index) -> Option<Record<'_>> {
+        let batch = self.batches.get(self.batches.partition_point(|batch| batch.last() < index))?;
+        batch.records().find(|record| record.id.index == index)
+    }
+
+    fn terms(&self) -> Vec<(Index, Term)> {
+        let mut terms: Vec<(Index, Term)> = self.batches.iter().map(|batch| (batch.first(), batch.term())).collect();
+        terms.dedup_by_key(|(_, term)| *term);
+        terms
+    }
+
+    fn memberships(&self) -> Vec<(Index, Membership)> {
+        let records = self.batches.iter().flat_map(Batch::records);
+        let whole =
+            records.filter(|record| record.kind == Kind::Membership && !self.lost.contains_key(&record.id.index));
+        // An entry that was made by a node holds what `Membership::encode` wrote.
+        whole.filter_map(|record| Some((record.id.index, Membership::decode(record.payload).ok()?))).collect()
+    }
+}
+
+fn bug(what: std::fmt::Arguments<'_>) -> StorageError {
+    StorageError(format!("{what}; this is a bug of Quorate's: report it"))
+}

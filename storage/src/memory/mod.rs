@@ -1,0 +1,233 @@
+//! A store without a disk: for simulation, and to measure everything but a disk.
+
+mod contents;
+#[cfg(test)]
+mod tests;
+
+use crate::contract::{
+    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
+    SaveSnapshot, SnapshotSink, SnapshotSource, StorageError, StorageHandle, StorageObserver,
+};
+use actix::prelude::*;
+use bytes::Bytes;
+use contents::Contents;
+use quorate_raft::{Index, Snapshot};
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// A storage actor whose log is in memory: it answers at once, and lives on its node's own thread.
+///
+/// What it holds is in a [`MemoryLog`]. Keep a clone of that, and a node can be restarted on it: [`Memory::shared`].
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    log: MemoryLog,
+}
+
+/// What a [`Memory`] store holds: entries, term and vote, the newest snapshot. Clones are the same; it outlives the actor.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryLog(Arc<Mutex<Contents>>);
+
+impl Memory {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The store over this log: what an earlier one persisted is there.
+    #[must_use]
+    pub fn shared(log: &MemoryLog) -> Self {
+        Self { log: log.clone() }
+    }
+
+    /// The storage actor, not yet started.
+    #[must_use]
+    pub fn storage(self) -> StorageHandle {
+        StorageHandle::actor(move || MemoryWriter { log: self.log, open: None }).unblocking()
+    }
+}
+
+impl From<Memory> for StorageHandle {
+    fn from(memory: Memory) -> Self {
+        memory.storage()
+    }
+}
+
+impl MemoryLog {
+    /// An empty log.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets an entry count as one whose payload a disk lost, until it is repaired: the next store over this log reports it as
+    /// [faulty](Recovered::faulty), and reads end before it. `was_durable` says whether it is proven to have been durable once. For
+    /// tests, while no store is running. Says whether there is such an entry.
+    pub fn lose(&self, entry: Index, was_durable: bool) -> bool {
+        self.contents().lose(entry, was_durable)
+    }
+
+    /// Removes the snapshot, as if a disk had damaged it. Says whether there was one.
+    pub fn lose_snapshot(&self) -> bool {
+        self.contents().lose_snapshot()
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The actor. There is nothing to wait for, so every request is answered from its own handler.
+struct MemoryWriter {
+    log: MemoryLog,
+    /// `None` before recovery, and after a failure.
+    open: Option<(Completions, Arc<dyn StorageObserver>)>,
+}
+
+impl Actor for MemoryWriter {
+    type Context = Context<Self>;
+}
+
+impl Handler<Recover> for MemoryWriter {
+    type Result = Result<Recovered, StorageError>;
+
+    fn handle(&mut self, recover: Recover, _: &mut Self::Context) -> Self::Result {
+        let mut contents = self.log.contents();
+        let wanted = (recover.cluster, recover.member);
+        let (cluster, member) = contents.owner.get_or_insert_with(|| wanted.clone());
+        if (&*cluster, &*member) != (&wanted.0, &wanted.1) {
+            return Err(StorageError(format!(
+                "the log in memory belongs to member {member} of cluster {cluster:?}, not to member {} of cluster {:?}; \
+                 give each member a log of its own",
+                wanted.1, wanted.0
+            )));
+        }
+        self.open = Some((recover.completions, recover.observer));
+        Ok(contents.recover())
+    }
+}
+
+impl Handler<Persist> for MemoryWriter {
+    type Result = ();
+
+    fn handle(&mut self, Persist(persist): Persist, _: &mut Self::Context) {
+        let Some((completions, _)) = &self.open else { return };
+        let outcome = self.log.contents().persist(&persist);
+        match outcome {
+            Ok(()) => completions.persisted(Persisted { sequence: persist.sequence, then: persist.then }),
+            Err(error) => {
+                completions.failed(error);
+                self.open = None;
+            }
+        }
+    }
+}
+
+impl Handler<ReadEntries> for MemoryWriter {
+    type Result = ();
+
+    fn handle(&mut self, read: ReadEntries, _: &mut Self::Context) {
+        if let Some((completions, _)) = &self.open {
+            let batches = self.log.contents().read(read.from, read.to, read.bytes_max);
+            completions.entries_read(EntriesRead { request: read.request, batches });
+        }
+    }
+}
+
+impl Handler<SaveSnapshot> for MemoryWriter {
+    type Result = Result<Box<dyn SnapshotSink>, StorageError>;
+
+    fn handle(&mut self, save: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
+        let Some((_, observer)) = &self.open else { return Err(not_open()) };
+        let observer = Arc::clone(observer);
+        Ok(Box::new(MemorySink { log: self.log.clone(), save, bytes: Vec::new(), observer }))
+    }
+}
+
+impl Handler<OpenSnapshot> for MemoryWriter {
+    type Result = Result<Box<dyn SnapshotSource>, StorageError>;
+
+    fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
+        if self.open.is_none() {
+            return Err(not_open());
+        }
+        let found = self.log.contents().snapshot();
+        let (snapshot, bytes) =
+            found.ok_or_else(|| StorageError("the store holds no snapshot; there is one once it was saved".into()))?;
+        Ok(Box::new(MemorySource { snapshot, bytes }))
+    }
+}
+
+impl Handler<Remember> for MemoryWriter {
+    type Result = ();
+
+    fn handle(&mut self, Remember { member, index }: Remember, _: &mut Self::Context) {
+        if self.open.is_some() {
+            let known = &mut self.log.contents().known;
+            let furthest = known.entry(member).or_default();
+            *furthest = index.max(*furthest);
+        }
+    }
+}
+
+fn not_open() -> StorageError {
+    StorageError("the log in memory is not open, or has failed; recover it first".into())
+}
+
+/// A snapshot in the making.
+struct MemorySink {
+    log: MemoryLog,
+    save: SaveSnapshot,
+    bytes: Vec<u8>,
+    observer: Arc<dyn StorageObserver>,
+}
+
+impl Write for MemorySink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        self.observer.wrote_snapshot(bytes.len() as u64);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl SnapshotSink for MemorySink {
+    fn finish(self: Box<Self>) -> Result<Snapshot, StorageError> {
+        let SaveSnapshot { base, expected } = self.save;
+        let (bytes, checksum) = (self.bytes.len() as u64, crate::checksum(0, &self.bytes));
+        if let Some(expected) = expected.filter(|expected| *expected != (bytes, checksum)) {
+            return Err(StorageError(format!(
+                "the snapshot up to entry {} has {bytes} bytes with checksum {checksum:08x}, not {} with {:08x}, as was announced; \
+                 send it again",
+                base.last, expected.0, expected.1
+            )));
+        }
+        let snapshot = Snapshot { base, bytes, checksum };
+        self.log.contents().save(snapshot.clone(), self.bytes.into());
+        Ok(snapshot)
+    }
+}
+
+/// A snapshot that is being read.
+struct MemorySource {
+    snapshot: Snapshot,
+    bytes: Bytes,
+}
+
+impl SnapshotSource for MemorySource {
+    fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError> {
+        let from = usize::try_from(offset).ok().and_then(|offset| self.bytes.get(offset..)).unwrap_or_default();
+        let count = from.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&from[..count]);
+        Ok(count)
+    }
+}
