@@ -1,0 +1,210 @@
+//! The state that is replicated: a map of keys to values, and the commands that change it.
+//!
+//! It owns the pairs and a hash of them; it does no I/O and knows no clock, so that the same commands in the same order
+//! give the same state, replies and hash on every node and in every version. The node's `Applier` feeds it; the HTTP
+//! handlers encode the [`Command`]s, decode the [`Reply`]s and read it through `Node::read`.
+//!
+//! - [`pairs`]: the map, of which a copy is made in no time.
+//! - [`snapshot`]: how a copy is written down and read back.
+
+mod command;
+mod pairs;
+mod snapshot;
+
+pub use command::{Command, Reply};
+
+use bytes::Bytes;
+use pairs::Pairs;
+use quorate::{Index, StateMachine, WriteState};
+use std::io;
+
+/// The longest key, in bytes. Keys travel in a URL and stay in memory on every node.
+pub const KEY_BYTES_MAX: usize = 1024;
+
+/// How much longer than its values a command can be, in bytes: operation, lengths and the key.
+pub const COMMAND_OVERHEAD_BYTES: usize = 16 + KEY_BYTES_MAX;
+
+/// The replicated map.
+#[derive(Debug, Default)]
+pub struct Kv {
+    pairs: Pairs,
+}
+
+impl Kv {
+    /// The value of `key`. Cheap: the bytes are shared.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<Bytes> {
+        self.pairs.get(key).cloned().map(Bytes::from_owner)
+    }
+
+    /// A hash of all pairs: equal states have equal hashes, on every platform and in every version. It tells states
+    /// apart that drifted by accident; it does not resist somebody who looks for collisions.
+    #[must_use]
+    pub fn state_hash(&self) -> u64 {
+        self.pairs.hash()
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Whether there is no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Carries out one command.
+    pub fn execute(&mut self, command: &Command<'_>) -> Reply {
+        match *command {
+            Command::Put { key, value } => {
+                self.pairs.insert(key.into(), value.into());
+                Reply::Put
+            }
+            Command::Delete { key } => Reply::Delete { existed: self.pairs.remove(key) },
+            Command::Cas { key, expect, value } => {
+                let swapped = self.pairs.get(key).map(|value| &**value) == expect;
+                if swapped {
+                    self.pairs.insert(key.into(), value.into());
+                }
+                Reply::Cas { swapped }
+            }
+        }
+    }
+}
+
+impl StateMachine for Kv {
+    fn apply(&mut self, _index: Index, command: &[u8]) -> Bytes {
+        Command::decode(command).map_or(Reply::Refused, |command| self.execute(&command)).encode()
+    }
+
+    fn snapshot(&self) -> Option<WriteState> {
+        let pairs = self.pairs.clone();
+        Some(Box::new(move |to| snapshot::write(pairs, to)))
+    }
+
+    fn restore(&mut self, state: &mut dyn io::Read) -> io::Result<()> {
+        // Before the new pairs are read: there is not always room for both.
+        self.pairs = Pairs::default();
+        self.pairs = snapshot::read(state)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_is_none_is_refused_and_changes_nothing() {
+        let mut kv = Kv::default();
+        assert_eq!(kv.apply(Index(1), b"\xff\xff\xff"), Reply::Refused.encode());
+        assert!(kv.is_empty());
+    }
+
+    #[test]
+    fn a_swap_takes_place_only_if_the_value_is_the_expected_one() {
+        let mut kv = Kv::default();
+        let cas = |expect, value| Command::Cas { key: b"k", expect, value };
+        assert_eq!(kv.execute(&cas(Some(b"a"), b"b")), Reply::Cas { swapped: false });
+        assert_eq!(kv.execute(&cas(None, b"a")), Reply::Cas { swapped: true });
+        assert_eq!(kv.execute(&cas(None, b"c")), Reply::Cas { swapped: false });
+        assert_eq!(kv.execute(&cas(Some(b"a"), b"b")), Reply::Cas { swapped: true });
+        assert_eq!(kv.get(b"k").as_deref(), Some(&b"b"[..]));
+    }
+
+    #[test]
+    fn a_delete_says_whether_the_key_existed() {
+        let mut kv = Kv::default();
+        kv.execute(&Command::Put { key: b"k", value: b"" });
+        assert_eq!(kv.execute(&Command::Delete { key: b"k" }), Reply::Delete { existed: true });
+        assert_eq!(kv.execute(&Command::Delete { key: b"k" }), Reply::Delete { existed: false });
+        assert_eq!(kv.len(), 0);
+    }
+
+    #[test]
+    fn the_hash_depends_on_the_pairs_and_not_on_the_way_there() {
+        let (mut one, mut other) = (Kv::default(), Kv::default());
+        for key in 0..100_u32 {
+            one.execute(&Command::Put { key: &key.to_le_bytes(), value: b"v" });
+            other.execute(&Command::Put { key: &(99 - key).to_le_bytes(), value: b"old" });
+        }
+        assert_ne!(one.state_hash(), other.state_hash());
+        for key in 0..100_u32 {
+            other.execute(&Command::Cas { key: &key.to_le_bytes(), expect: Some(b"old"), value: b"v" });
+        }
+        other.execute(&Command::Put { key: b"gone", value: b"v" });
+        other.execute(&Command::Delete { key: b"gone" });
+        assert_eq!(one.state_hash(), other.state_hash());
+    }
+
+    #[test]
+    fn a_snapshot_restores_to_an_equal_state() {
+        let kv = filled(5000);
+        let mut restored = Kv::default();
+        restored.execute(&Command::Put { key: b"from before", value: b"gone" });
+        restored.restore(&mut &written(kv.snapshot())[..]).expect("restored");
+        assert_eq!((restored.len(), restored.state_hash()), (kv.len(), kv.state_hash()));
+        for number in 0..5000_u32 {
+            let key = number.to_le_bytes();
+            assert_eq!(restored.get(&key), kv.get(&key));
+        }
+        assert_eq!(restored.get(b"from before"), None);
+    }
+
+    #[test]
+    fn equal_states_write_equal_snapshots() {
+        let one = filled(5000);
+        let mut other = Kv::default();
+        for number in (0..5000_u32).rev() {
+            other.execute(&Command::Put { key: &number.to_le_bytes(), value: &vec![1; number as usize % 300] });
+        }
+        assert_eq!(written(one.snapshot()), written(other.snapshot()));
+    }
+
+    #[test]
+    fn a_snapshot_is_not_changed_by_what_is_applied_after_it_was_taken() {
+        let mut kv = filled(1000);
+        let (hash, at_once, later) = (kv.state_hash(), written(kv.snapshot()), kv.snapshot());
+        for number in 0..500_u32 {
+            kv.execute(&Command::Put { key: &number.to_le_bytes(), value: b"other" });
+            kv.execute(&Command::Delete { key: &(number + 500).to_le_bytes() });
+        }
+        kv.execute(&Command::Put { key: b"new", value: b"" });
+        let later = written(later);
+        assert!(later == at_once, "the snapshot is of when it was taken");
+        let mut restored = Kv::default();
+        restored.restore(&mut &later[..]).expect("restored");
+        assert_eq!(restored.state_hash(), hash);
+        assert_ne!(kv.state_hash(), hash);
+    }
+
+    #[test]
+    fn a_snapshot_is_written_while_commands_are_applied_on_another_thread() {
+        let mut kv = filled(20_000);
+        let (hash, snapshot) = (kv.state_hash(), kv.snapshot());
+        let writer = std::thread::spawn(move || written(snapshot));
+        for number in 0..20_000_u32 {
+            kv.execute(&Command::Put { key: &number.to_le_bytes(), value: b"other" });
+        }
+        let mut restored = Kv::default();
+        restored.restore(&mut &writer.join().expect("written")[..]).expect("restored");
+        assert_eq!(restored.state_hash(), hash);
+    }
+
+    fn filled(keys: u32) -> Kv {
+        let mut kv = Kv::default();
+        for number in 0..keys {
+            kv.execute(&Command::Put { key: &number.to_le_bytes(), value: &vec![1; number as usize % 300] });
+        }
+        kv
+    }
+
+    fn written(snapshot: Option<WriteState>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        snapshot.expect("it makes snapshots")(&mut bytes).expect("memory takes everything");
+        bytes
+    }
+}
