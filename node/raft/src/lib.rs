@@ -11,7 +11,8 @@
 //! 2. [`membership`] and [`quorum`]: who decides, and how many are enough.
 //! 3. [`replica`]: one node's term, vote, log and role, and every rule that changes them.
 //! 4. [`snapshot`]: what takes the place of a log's beginning.
-//! 5. [`ballot`], [`progress`] and [`reads`]: the small machines beside it: one campaign, one peer, the waiting reads.
+//! 5. [`ballot`], [`progress`], [`transfer`] and [`reads`]: the small machines beside it: one campaign, one peer, one snapshot
+//!    on its way, the waiting reads.
 //! 6. [`invariants`]: what must hold whatever happens; tests check it after every step.
 //!
 //! Every rule has one shape: it takes facts, changes its own state, and pushes [`Effect`]s for its caller to perform
@@ -33,6 +34,7 @@ pub mod reads;
 pub mod record;
 pub mod replica;
 pub mod snapshot;
+pub mod transfer;
 
 pub use ballot::{Ballot, Outcome};
 pub use ids::{EntryId, Group, Index, Moment, NodeId, Term};
@@ -48,3 +50,4 @@ pub use replica::{
     Cut, Effect, Entries, Faulty, HardState, Leadership, Persist, Recovered, Replica, Role, Settings, Violation,
 };
 pub use snapshot::{Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply};
+pub use transfer::{Transfer, TransferSettings};

@@ -42,7 +42,10 @@ impl Log {
     /// The log that a storage recovered: `terms` names the first index of every term after `base`.
     #[must_use]
     pub fn new(base: EntryId, terms: Vec<(Index, Term)>, last: EntryId, last_checksum: u32) -> Self {
-        let base_checksum = (base == last).then_some(last_checksum);
+        let base_checksum = match base.index {
+            Index(0) => Some(0),
+            _ => (base == last).then_some(last_checksum),
+        };
         Self { base, base_checksum, runs: terms, last, last_checksum, cache: VecDeque::new(), cached_bytes: 0 }
     }
 
@@ -87,6 +90,13 @@ impl Log {
     #[must_use]
     pub fn contains(&self, id: EntryId) -> bool {
         self.term_of(id.index) == Some(id.term)
+    }
+
+    /// The last entry of those behind `index` that have the same term as it.
+    #[must_use]
+    pub fn run_end(&self, index: Index) -> Index {
+        let next = self.runs.partition_point(|(first, _)| *first <= index);
+        self.runs.get(next).map_or(self.last.index, |(first, _)| first.previous())
     }
 
     /// The id of the entry at `index`, if it is held.
@@ -204,6 +214,19 @@ impl Log {
                 self.cached_bytes -= batch.bytes().len();
             }
         }
+    }
+
+    /// Removes the entries from `index` on; the one before has this checksum.
+    pub(crate) fn truncate_from(&mut self, index: Index, checksum: u32) {
+        if let Some(last) = self.id_of(index.previous()).filter(|_| index <= self.last.index) {
+            self.forget_from(index);
+            (self.last, self.last_checksum) = (last, checksum);
+        }
+    }
+
+    /// The record of the entry that is `base` has this checksum.
+    pub(crate) fn know_base(&mut self, checksum: u32) {
+        self.base_checksum = Some(checksum);
     }
 
     fn forget_from(&mut self, index: Index) {

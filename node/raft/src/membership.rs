@@ -186,6 +186,13 @@ impl History {
         self.0.push((index, membership));
     }
 
+    /// The entry at `index`, whose payload had been lost, is this configuration.
+    pub fn repaired(&mut self, index: Index, membership: Membership) {
+        if let Err(at) = self.0.binary_search_by_key(&index, |(from, _)| *from) {
+            self.0.insert(at.max(1), (index, membership));
+        }
+    }
+
     /// The entries from `index` on are gone, and their configurations with them.
     pub fn truncate_from(&mut self, index: Index) {
         let keep = self.0.partition_point(|(from, _)| *from < index).max(1);

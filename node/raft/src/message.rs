@@ -157,7 +157,8 @@ pub enum AppendOutcome {
         /// The index of the `previous` that it does not have.
         previous: Index,
         /// The term of the follower's last entry at or before `previous`, and the first index that it holds of that
-        /// term: repair skips a term a round trip, not an entry (paper §5.3, last paragraph).
+        /// term: repair skips a term a round trip, not an entry (paper §5.3, last paragraph). 0@0 from a follower that never
+        /// held an entry and never voted, as far as it knows; 0@1 from one whose log is merely empty.
         conflict: EntryId,
         /// The follower's last index.
         last: Index,

@@ -271,10 +271,21 @@ impl Progress {
         self.in_flight_bytes = 0;
     }
 
+    /// The follower said that it needs a snapshot, though the log is there. False if it said so to an earlier epoch, or gets
+    /// one already.
+    pub fn needs_snapshot(&mut self, epoch: u64) -> bool {
+        let news = epoch == self.epoch && self.state != ProgressState::Snapshot;
+        if news {
+            self.compacted();
+        }
+        news
+    }
+
     /// The follower has installed a snapshot that ends at `index` (not before: sent is not installed).
     pub fn installed(&mut self, now: Moment, index: Index) {
         if self.state == ProgressState::Snapshot {
-            self.probe_from(now, index.next());
+            self.retry_after = self.credit.retry_after;
+            self.probe_from(now, index.min(self.log_last).next().max(self.matched.next()));
         }
     }
 

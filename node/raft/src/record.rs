@@ -22,7 +22,11 @@
 //!
 //! The checksum function is an argument (nodes use CRC-32C), because computing it fast is not a rule of Raft.
 
-use crate::ids::{EntryId, Group, Index, Term};
+use crate::{
+    ids::{EntryId, Group, Index, Term},
+    membership::Membership,
+};
+use alloc::vec::Vec;
 use bytes::{BufMut, Bytes, BytesMut};
 use core::fmt;
 use serde::{Deserialize, Serialize};
@@ -84,6 +88,8 @@ pub struct Batch {
     term: Term,
     first: Index,
     count: u32,
+    /// Whether an entry among them changes the membership: rules look at every batch, and into few.
+    changes: bool,
     bytes: Bytes,
 }
 
@@ -95,7 +101,7 @@ impl Batch {
     /// consecutive indexes, chained to each other.
     pub fn parse(bytes: Bytes, checksum: Checksum) -> Result<Self, Malformed> {
         let head = Head::read(&bytes, 0, checksum)?;
-        let (mut at, mut count, mut chained) = (0, 0u32, head.previous_checksum);
+        let (mut at, mut count, mut chained, mut changes) = (0, 0u32, head.previous_checksum, false);
         while at < bytes.len() {
             let this = Head::read(&bytes, at, checksum)?;
             let expected = EntryId::new(head.id.term, head.id.index.plus(u64::from(count)));
@@ -111,10 +117,11 @@ impl Batch {
                 return Err(Malformed { offset: at + HEADER_BYTES, what: "payload checksum" });
             }
             chained = found;
+            changes |= this.kind == Kind::Membership;
             at = end + TRAILER_BYTES;
             count += 1;
         }
-        Ok(Self { term: head.id.term, first: head.id.index, count, bytes })
+        Ok(Self { term: head.id.term, first: head.id.index, count, changes, bytes })
     }
 
     /// The term of every entry in it.
@@ -184,6 +191,23 @@ impl Batch {
         })
     }
 
+    /// The configurations among the entries, in order, each with its index.
+    ///
+    /// # Errors
+    /// If one of them is none: cut off, or without voters.
+    pub fn memberships(&self) -> Result<Vec<(Index, Membership)>, Malformed> {
+        if !self.changes {
+            return Ok(Vec::new());
+        }
+        let changes = self.records().filter(|record| record.kind == Kind::Membership);
+        changes
+            .map(|record| match Membership::decode(record.payload)? {
+                membership if membership.incoming().is_empty() => Err(Malformed { offset: 0, what: "no voters" }),
+                membership => Ok((record.id.index, membership)),
+            })
+            .collect()
+    }
+
     /// The entries from `index` on, sharing the bytes; `None` if there is none.
     #[must_use]
     pub fn from(&self, index: Index) -> Option<Self> {
@@ -192,7 +216,7 @@ impl Batch {
         }
         let skip = u32::try_from(index.since(self.first)).ok().filter(|skip| *skip < self.count)?;
         let at = self.offset_of(skip);
-        Some(Self { term: self.term, first: index, count: self.count - skip, bytes: self.bytes.slice(at..) })
+        Some(self.slice(index, self.count - skip, self.bytes.slice(at..)))
     }
 
     /// The entries up to and including `index`, sharing the bytes; `None` if there is none.
@@ -206,7 +230,7 @@ impl Batch {
         }
         let count = u32::try_from(index.since(self.first)).ok()? + 1;
         let at = self.offset_of(count);
-        Some(Self { term: self.term, first: self.first, count, bytes: self.bytes.slice(..at) })
+        Some(self.slice(self.first, count, self.bytes.slice(..at)))
     }
 
     /// As many of the first entries as fit into `bytes_max`, and always one.
@@ -223,7 +247,13 @@ impl Batch {
             }
             (at, count) = (end, count + 1);
         }
-        Self { term: self.term, first: self.first, count, bytes: self.bytes.slice(..at) }
+        self.slice(self.first, count, self.bytes.slice(..at))
+    }
+
+    fn slice(&self, first: Index, count: u32, bytes: Bytes) -> Self {
+        let mut slice = Self { term: self.term, first, count, changes: false, bytes };
+        slice.changes = self.changes && slice.records().any(|record| record.kind == Kind::Membership);
+        slice
     }
 
     fn offset_of(&self, record: u32) -> usize {
@@ -243,6 +273,7 @@ pub struct BatchBuilder {
     term: Term,
     first: Index,
     count: u32,
+    changes: bool,
     chained: u32,
     bytes: BytesMut,
     checksum: Checksum,
@@ -253,7 +284,7 @@ impl BatchBuilder {
     #[must_use]
     pub fn new(checksum: Checksum, term: Term, first: Index, previous: u32, capacity_bytes: usize) -> Self {
         let bytes = BytesMut::with_capacity(capacity_bytes);
-        Self { term, first, count: 0, chained: previous, bytes, checksum }
+        Self { term, first, count: 0, changes: false, chained: previous, bytes, checksum }
     }
 
     /// Adds an entry behind the others.
@@ -275,6 +306,7 @@ impl BatchBuilder {
         self.bytes.put_slice(&header);
         self.bytes.put_slice(payload);
         self.bytes.put_u32_le(self.chained);
+        self.changes |= kind == Kind::Membership;
         self.count += 1;
     }
 
@@ -297,6 +329,7 @@ impl BatchBuilder {
             term: self.term,
             first: self.first,
             count: self.count,
+            changes: self.changes,
             bytes: self.bytes.freeze(),
         })
     }

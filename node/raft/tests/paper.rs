@@ -417,9 +417,17 @@ fn a_leader_never_takes_entries_from_another() {
 fn equal_ids_with_different_content_before_them_are_noticed() {
     let mut follower = replica(1, 3, 5, None, &[5, 5]);
     let stranger = batch(5, 3, 1, 0xbad);
-    let effects = hear(&mut follower, at(0), 2, 5, append(1, id(2, 5), 0, Some(stranger)));
-    assert_eq!(halted(&effects), Some(Violation::Diverged { at: id(2, 5), leader: NodeId(2) }));
-    assert_eq!(terms(&follower), [5, 5]);
+    let effects = hear(&mut follower, at(0), 2, 5, append(1, id(2, 5), 0, Some(stranger.clone())));
+    assert_eq!(append_reply(&effects), Some(AppendOutcome::Diverged { at: id(2, 5) }));
+    assert!(effects.contains(&Effect::Diverged { at: id(2, 5), with: NodeId(2) }));
+    assert_eq!(
+        (terms(&follower), halted(&effects)),
+        (vec![5, 5], None),
+        "one of the two is damaged; nobody knows which"
+    );
+    let effects = hear(&mut follower, at(0), 2, 5, append(1, id(2, 5), 3, Some(stranger)));
+    let violation = Violation::Diverged { at: id(2, 5), leader: NodeId(2) };
+    assert_eq!(halted(&effects), Some(violation), "the leader has committed in its own term: a quorum has its log");
     let mut witness = Cluster::default();
     let logs = [replica(1, 3, 5, None, &[1, 2, 4]), replica(2, 3, 5, None, &[1, 3, 4])];
     assert!(witness.check(logs.iter()).is_err_and(|violated| violated.contains("log matching")));

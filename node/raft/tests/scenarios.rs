@@ -14,7 +14,7 @@ use support::{
     disk::Disk,
     make::{
         append, append_reply, at, batch, disk_of, halted, hear, heartbeat, heartbeat_reply, id, lead, log_of, opened,
-        persist_all, persists, replica, request_vote, sent, settings, stand, terms, vote, vote_reply,
+        persist_all, persists, replica, request_vote, sent, settings, stand, terms, vote, vote_reply, voters,
     },
     world::{Event, World},
 };
@@ -452,7 +452,7 @@ fn an_unchecked_suffix_is_not_committed() {
 #[test]
 fn entries_never_leave_without_the_one_before_them() {
     let mut disk = disk_of(2, None, &[1, 1, 1, 2, 2]);
-    disk.compact(Index(2));
+    disk.compact(Index(2), voters(3));
     let mut leader = quorate_raft::Replica::new(NodeId(1), support::make::voters(3), disk.recover(), settings());
     lead(&mut leader, at(0));
     for from in 0..=8 {
@@ -507,7 +507,7 @@ fn a_single_voter_commits_when_its_disk_has_and_not_before() {
 #[test]
 fn a_probe_below_a_compacted_log_needs_a_snapshot_and_nothing_else_does() {
     let mut compacted = disk_of(4, None, &[1, 2, 2, 2, 4, 4]);
-    compacted.compact(Index(4));
+    compacted.compact(Index(4), voters(3));
     let disks = vec![compacted, disk_of(4, None, &[1, 2, 2, 2]), disk_of(4, None, &[1, 3, 3])];
     let mut world = World::with(disks, settings());
     world.elect(1);
@@ -592,7 +592,7 @@ fn a_follower_that_is_far_behind_is_found_in_one_round_trip() {
 #[test]
 fn a_follower_with_nothing_and_a_leader_with_a_snapshot_alone_converge() {
     let mut compacted = disk_of(4, None, &[1, 2, 4]);
-    compacted.compact(Index(3));
+    compacted.compact(Index(3), voters(3));
     let mut world = World::with(vec![compacted.clone(), compacted.clone(), Disk::default()], settings());
     world.elect(1);
     assert_eq!(world.replicator(1, 3).progress.state(), ProgressState::Snapshot);

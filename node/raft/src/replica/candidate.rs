@@ -12,11 +12,15 @@ use crate::{
 use alloc::vec::Vec;
 
 impl Replica {
-    /// No leader was heard for an election timeout: asks who would vote for this node.
-    pub(super) fn campaign(&mut self, out: &mut Vec<Effect>) {
+    /// No leader was heard for an election timeout: asks who would vote for this node; or, if it must not lead because
+    /// entries are lost here, asks for those.
+    pub(super) fn campaign(&mut self, now: Moment, out: &mut Vec<Effect>) {
         // The leader is forgotten: it must not keep this node from voting for another (both survivors may be here).
         self.step_down(out);
-        if !self.membership().is_voter(self.id) {
+        if !self.faults.is_empty() {
+            return self.ask_for_repair(now, out);
+        }
+        if self.is_full || !self.membership().is_voter(self.id) {
             return;
         }
         self.role = Role::PreCandidate;
@@ -54,8 +58,7 @@ impl Replica {
         out.push(Effect::OpenBallot(self.ballot(Phase::Vote)));
         let then = self.vote_requests(Phase::Vote).collect();
         let persist = Persist { hard_state: Some(self.hard_state), then, ..Persist::default() };
-        let persist = self.writes.start(now, persist, self.log.last().index, Some(self.campaign));
-        out.push(Effect::Persist(persist));
+        self.write(now, persist, Some(self.campaign), out);
         out.push(Effect::ArmTimer);
     }
 

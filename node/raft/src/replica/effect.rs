@@ -177,6 +177,14 @@ pub enum Effect {
         /// The reads.
         tokens: Vec<ReadToken>,
     },
+    /// This node and another hold different content under the same id: one of the two logs is damaged. Say so loudly; nothing
+    /// was overwritten.
+    Diverged {
+        /// The entry.
+        at: EntryId,
+        /// The other node.
+        with: NodeId,
+    },
     /// A message was not acted on.
     Refused {
         /// Who sent it.
@@ -207,11 +215,11 @@ pub enum Violation {
         /// Whose leader says otherwise.
         leader: NodeId,
     },
-    /// The same entry id, but other content before it (Log Matching, Figure 3).
+    /// The same entry id, but other content, and this node stands alone with its own (Log Matching, Figure 3).
     Diverged {
         /// The entry.
         at: EntryId,
-        /// Who has the other content.
+        /// Who has the other content: the leader, or, if this node leads, the last of a quorum that refuses.
         leader: NodeId,
     },
     /// This member had a log, and its data directory is empty.
@@ -239,7 +247,11 @@ impl fmt::Display for Violation {
                 )
             }
             Self::Diverged { at, leader } => {
-                write!(f, "the log before entry {at} differs from that of node {leader}: one of the two is damaged")
+                write!(
+                    f,
+                    "entry {at} differs from that of node {leader}, and a quorum does not hold it as this node does: the log \
+                     here is damaged; remove this member and add a new one under a new id"
+                )
             }
             Self::Emptied { known_at, by } => {
                 write!(

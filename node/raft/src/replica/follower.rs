@@ -4,10 +4,12 @@
 use super::{Effect, Persist, Replica, Role, Violation};
 use crate::{
     ids::{EntryId, Index, Moment, NodeId, Term},
+    membership::Membership,
     message::{
         Append, AppendOutcome, AppendReply, Body, Heartbeat, HeartbeatReply, Message, Outgoing, Phase, RequestVote,
         Vote,
     },
+    reads::Reads,
     record::Batch,
 };
 use alloc::vec::Vec;
@@ -25,8 +27,14 @@ impl Replica {
         request: RequestVote,
         out: &mut Vec<Effect>,
     ) {
+        if self.is_emptied(now, from, request.last, out) {
+            return self.say(now, from, Body::Vote(answer_to(request)), out);
+        }
+        self.learn_log_of(from, request.last.index, out);
         let hears_leader = self.hears_leader(now);
-        let up_to_date = request.last >= self.log.last();
+        // One that may have been emptied must not take part in a decision about entries that it may once have acknowledged.
+        let may_judge = !self.known.is_new || request.last.index == Index(0);
+        let up_to_date = may_judge && request.last >= self.log.last();
         match request.phase {
             Phase::PreVote => {
                 let granted = !hears_leader && up_to_date && term.next() > self.term();
@@ -77,53 +85,146 @@ impl Replica {
         if !self.follow(now, from, out) {
             return;
         }
-        let Append { epoch, previous, commit, batch, .. } = append;
-        let bytes = batch.as_ref().map_or(0, |batch| batch.bytes().len());
-        let nowhere = previous.index == Index(0) && previous.term != Term(0);
-        let term_fits = |batch: &Batch| batch.term() >= previous.term && batch.term() <= self.term();
-        let fits = |batch: &Batch| batch.first() == previous.index.next() && term_fits(batch);
-        if nowhere || !batch.as_ref().is_none_or(fits) {
-            return out.push(Effect::Refused { from, reason: "malformed" });
-        }
-        if self.writes.pending_bytes() > 0 && self.writes.pending_bytes() + bytes > self.settings.unpersisted_bytes_max
-        {
-            // An honest leader's credit is far below this; it sends again what is dropped here.
-            return out.push(Effect::Refused { from, reason: "unpersisted" });
-        }
-        // Entries up to `base` are committed and compacted: they match, whatever their terms were.
-        let (previous, batch) = if previous.index < self.log.base().index {
-            (self.log.base(), batch.and_then(|batch| batch.from(self.log.first())))
-        } else {
-            (previous, batch)
+        let (epoch, commit) = (append.epoch, append.commit);
+        let changes = match self.checked(&append) {
+            Ok(changes) => changes,
+            Err(reason) => return out.push(Effect::Refused { from, reason }),
         };
-        if !self.log.contains(previous) {
-            if previous.index <= self.commit {
-                return out.push(Effect::Halt(Violation::CommittedConflict { index: previous.index, leader: from }));
-            }
-            let outcome = AppendOutcome::Rejected {
-                previous: previous.index,
-                conflict: self.log.conflict_at(previous.index),
-                last: self.log.last().index,
-            };
-            return self.say(now, from, Body::AppendReply(AppendReply { epoch, outcome }), out);
+        if let Some(at) = self.stands_alone(&append) {
+            return out.push(Effect::Halt(Violation::Diverged { at, leader: from }));
         }
-        let matched = batch.as_ref().map_or(previous.index, Batch::last);
-        let reply = Body::AppendReply(AppendReply { epoch, outcome: AppendOutcome::Matched { matched } });
-        match batch.and_then(|batch| self.missing_of(&batch)) {
-            None => self.say_when_durable(now, from, reply, out),
-            Some(batch) => {
-                if let Err(violation) = self.may_append(&batch, from) {
-                    return out.push(Effect::Halt(violation));
-                }
-                let conflicts = batch.first() <= self.log.last().index;
-                let truncate_from = conflicts.then_some(batch.first());
-                self.log.replace_from(batch.clone());
-                let then = alloc::vec![self.outgoing(from, reply)];
-                self.persist(now, Persist { truncate_from, batch: Some(batch), then, ..Persist::default() }, out);
+        if let Some(lost) = self.faults.lost() {
+            return self.answer(now, from, epoch, AppendOutcome::NeedsSnapshot { from: lost }, out);
+        }
+        let append = self.behind_base(append);
+        let previous = append.previous;
+        if let Some(rejected) = self.rejects(previous) {
+            return match rejected {
+                Ok(outcome) => self.answer(now, from, epoch, outcome, out),
+                Err(index) => out.push(Effect::Halt(Violation::CommittedConflict { index, leader: from })),
+            };
+        }
+        let held = append.batch.as_ref().map_or(previous.index, |batch| self.held_of(batch));
+        if let Some(at) = self.difference_to(&append, held) {
+            return self.diverge(now, from, at, &append, out);
+        }
+        let matched = append.batch.as_ref().map_or(previous.index, Batch::last);
+        let missing = append.batch.as_ref().filter(|_| matched > held).and_then(|batch| batch.from(held.next()));
+        let repair = append.batch.as_ref().and_then(|batch| self.repair_in(batch, held));
+        if let Some(missing) = &missing {
+            if missing.first() <= self.commit {
+                let violation = Violation::CommittedConflict { index: missing.first(), leader: from };
+                return out.push(Effect::Halt(violation));
             }
+            if self.is_full {
+                // What it can't keep it must not acknowledge; the leader sends it again.
+                return out.push(Effect::Refused { from, reason: "storage_full" });
+            }
+        }
+        let reply = Body::AppendReply(AppendReply { epoch, outcome: AppendOutcome::Matched { matched } });
+        if missing.is_none() && repair.is_none() {
+            self.say_when_durable(now, from, reply, out);
+        } else {
+            let truncate_from = missing.as_ref().and_then(|missing| self.take(missing));
+            for (index, membership) in changes {
+                if index > held {
+                    self.memberships.appended(index, membership);
+                } else if repair.is_some() {
+                    self.memberships.repaired(index, membership);
+                }
+            }
+            let then = alloc::vec![self.outgoing(from, reply)];
+            self.persist(now, Persist { truncate_from, batch: missing, repair, then, ..Persist::default() }, out);
         }
         // Only what this append covered is known to be the leader's (Figure 2: "index of last new entry").
         self.learn_commit(commit.min(matched), out);
+    }
+
+    /// Whether an append can come from a leader at all, and whether there is room for it; gives the configurations in it.
+    fn checked(&self, append: &Append) -> Result<Vec<(Index, Membership)>, &'static str> {
+        let Append { previous, previous_checksum, batch, .. } = append;
+        if previous.index == Index(0) && previous.term != Term(0) {
+            return Err("malformed");
+        }
+        let Some(batch) = batch else { return Ok(Vec::new()) };
+        let fits = batch.first() == previous.index.next()
+            && batch.term() >= previous.term
+            && batch.term() <= self.term()
+            && previous_checksum.is_none_or(|checksum| checksum == batch.previous_checksum());
+        if !fits {
+            return Err("malformed");
+        }
+        let pending = self.writes.pending_bytes();
+        if pending > 0 && pending + batch.bytes().len() > self.settings.unpersisted_bytes_max {
+            // An honest leader's credit is far below this; it sends again what is dropped here.
+            return Err("unpersisted");
+        }
+        batch.memberships().map_err(|_| "malformed")
+    }
+
+    /// The part of an append that lies behind the log's base. Entries up to there are committed and compacted: they match,
+    /// whatever their terms were.
+    fn behind_base(&self, append: Append) -> Append {
+        let base = self.log.base();
+        if append.previous.index >= base.index {
+            return append;
+        }
+        let batch = append.batch.and_then(|batch| batch.from(base.index.next()));
+        Append { previous: base, previous_checksum: None, batch, ..append }
+    }
+
+    /// Why an append behind `previous` can't be taken, if so: the answer to it, or the committed entry that it contradicts.
+    fn rejects(&self, previous: EntryId) -> Option<Result<AppendOutcome, Index>> {
+        if let Some(faulty) = self.faults.first_open().map(|first| first.id.index).filter(|at| *at <= previous.index) {
+            // The leader must go back and send again what is lost here: until then it does not count as held.
+            let (conflict, last) = (self.log.conflict_at(faulty), faulty.previous());
+            return Some(Ok(AppendOutcome::Rejected { previous: previous.index, conflict, last }));
+        }
+        if self.log.contains(previous) {
+            return None;
+        }
+        if previous.index <= self.commit {
+            return Some(Err(previous.index));
+        }
+        let last = self.log.last().index;
+        let conflict = match last {
+            Index(0) if !self.known.is_new => EntryId::new(Term(0), Index(1)),
+            _ => self.log.conflict_at(previous.index),
+        };
+        Some(Ok(AppendOutcome::Rejected { previous: previous.index, conflict, last }))
+    }
+
+    /// The last entry of a leader's batch that this log holds, or the one before the batch. Entries that match stay, also
+    /// those behind the batch: it may be an old one, delivered late (Figure 2: "if an existing entry conflicts").
+    fn held_of(&self, batch: &Batch) -> Index {
+        let last_common = batch.last().min(self.log.last().index);
+        let mut index = batch.first();
+        while index <= last_common && self.log.term_of(index) == Some(batch.term()) {
+            index = index.next();
+        }
+        index.previous()
+    }
+
+    /// Takes entries into the log that it lacks, in the place of those that conflict; gives where these began.
+    fn take(&mut self, missing: &Batch) -> Option<Index> {
+        let truncate_from = (missing.first() <= self.log.last().index).then_some(missing.first());
+        if let Some(from) = truncate_from {
+            self.memberships.truncate_from(from);
+            self.faults.truncated_from(from);
+        }
+        self.log.replace_from(missing.clone());
+        truncate_from
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        now: Moment,
+        to: NodeId,
+        epoch: u64,
+        outcome: AppendOutcome,
+        out: &mut Vec<Effect>,
+    ) {
+        self.say(now, to, Body::AppendReply(AppendReply { epoch, outcome }), out);
     }
 
     /// The leader of the current term says that it leads.
@@ -139,7 +240,9 @@ impl Replica {
         }
         // The leader never names more than it has seen this log match.
         self.learn_commit(heartbeat.commit.min(self.log.last().index), out);
-        self.say(now, from, Body::HeartbeatReply(HeartbeatReply { round: heartbeat.round }), out);
+        // One that may have been emptied could have promised a later term to another, and confirms no leadership.
+        let round = if self.known.is_new { Reads::NO_ROUND } else { heartbeat.round };
+        self.say(now, from, Body::HeartbeatReply(HeartbeatReply { round }), out);
     }
 
     /// Recognises `from` as the leader of the current term; false if that can't be.
@@ -155,31 +258,6 @@ impl Replica {
         self.leader_contact = Some(now);
         out.push(Effect::LeaderHeard);
         true
-    }
-
-    /// The part of a leader's batch that this log does not hold yet. Entries that match stay, also behind the batch: it
-    /// may be an old one, delivered late (Figure 2: "if an existing entry conflicts").
-    fn missing_of(&self, batch: &Batch) -> Option<Batch> {
-        let last_common = batch.last().min(self.log.last().index);
-        let mut index = batch.first();
-        while index <= last_common && self.log.term_of(index) == Some(batch.term()) {
-            index = index.next();
-        }
-        batch.from(index)
-    }
-
-    fn may_append(&self, batch: &Batch, leader: NodeId) -> Result<(), Violation> {
-        let before = batch.first().previous();
-        if batch.first() <= self.commit {
-            return Err(Violation::CommittedConflict { index: batch.first(), leader });
-        }
-        match self.log.checksum_of(before) {
-            Some(checksum) if checksum != batch.previous_checksum() => {
-                let term = self.log.term_of(before).unwrap_or_default();
-                Err(Violation::Diverged { at: EntryId::new(term, before), leader })
-            }
-            _ => Ok(()),
-        }
     }
 
     fn learn_commit(&mut self, commit: Index, out: &mut Vec<Effect>) {

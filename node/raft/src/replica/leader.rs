@@ -10,7 +10,10 @@ use crate::{
     reads::{ReadToken, Reads},
     record::{Batch, BatchBuilder, Kind},
 };
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 
 /// What only a leader knows, of this one leadership.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -20,6 +23,8 @@ pub struct Leadership {
     pub(super) reads: Reads,
     /// Peers that are being sent a snapshot, and up to where the log may be cut for each.
     pub(super) pins: BTreeMap<NodeId, Index>,
+    /// Peers whose log differs from this one's under the same ids.
+    pub(super) refused_by: BTreeSet<NodeId>,
     matched: BTreeMap<NodeId, Index>,
     pub(super) heard: BTreeMap<NodeId, Moment>,
     since: Moment,
@@ -55,6 +60,7 @@ impl Replica {
             first,
             reads: Reads::default(),
             pins: BTreeMap::new(),
+            refused_by: BTreeSet::new(),
             matched: BTreeMap::new(),
             heard: BTreeMap::new(),
             since: now,
@@ -83,7 +89,8 @@ impl Replica {
     /// Appends a batch that was begun with [`Replica::next_batch`], with nothing between.
     ///
     /// # Panics
-    /// If this node does not lead, or the batch does not fit behind its log: both are the caller's mistake.
+    /// If this node does not lead, the batch does not fit behind its log, or a configuration in it is none: all are the
+    /// caller's mistake.
     pub fn propose(&mut self, now: Moment, batch: Batch, out: &mut Vec<Effect>) {
         let fits = batch.term() == self.term() && batch.first() == self.log.last().index.next();
         assert!(self.is_leader() && fits, "a batch is proposed to the leader it was begun with");
@@ -92,6 +99,9 @@ impl Replica {
 
     fn append(&mut self, now: Moment, batch: Batch, out: &mut Vec<Effect>) {
         let previous = self.log.last();
+        for (index, membership) in batch.memberships().expect("what is proposed was encoded here") {
+            self.memberships.appended(index, membership);
+        }
         self.log.replace_from(batch.clone());
         // To the peers first: their disks and this node's then work at the same time.
         out.push(Effect::Replicate { previous, batch: batch.clone() });
@@ -103,17 +113,22 @@ impl Replica {
         let Role::Leader(leadership) = &mut self.role else { return };
         leadership.heard.insert(from, now);
         let epoch = reply.epoch;
-        out.push(match reply.outcome {
+        let effect = match reply.outcome {
             AppendOutcome::Matched { matched } => Effect::Acknowledged { peer: from, epoch, matched },
             AppendOutcome::Rejected { previous, conflict, last } => {
+                // It must not be brought up as if it were new.
+                if last == Index(0) && self.is_emptied(now, from, conflict, out) {
+                    return;
+                }
                 let next = self.log.next_after_conflict(conflict);
                 Effect::Rejected { peer: from, epoch, previous, next, last }
             }
-            AppendOutcome::Diverged { .. } => return,
+            AppendOutcome::Diverged { at } => return self.diverged_from(now, from, at, out),
             AppendOutcome::NeedsSnapshot { from: at_least } => {
                 Effect::NeedsSnapshot { peer: from, epoch, from: at_least }
             }
-        });
+        };
+        out.push(effect);
     }
 
     /// A peer's replicator found that the peer's durable log matches up to `index`. Lower than before means that the
@@ -124,10 +139,8 @@ impl Replica {
         leadership.matched.insert(peer, index.min(last));
         if let Some(pin) = leadership.pins.get_mut(&peer) {
             *pin = index.max(*pin);
-            if *pin >= last {
-                leadership.pins.remove(&peer);
-            }
         }
+        self.learn_log_of(peer, index, out);
         self.advance_commit(out);
     }
 

@@ -16,8 +16,11 @@
 //! **Invariant:** `applied <= released <= commit <= log.last()`; a follower releases nothing that is not durable here.
 
 mod candidate;
+mod divergence;
 mod effect;
+mod faults;
 mod follower;
+mod known;
 mod leader;
 mod snapshots;
 mod writes;
@@ -37,6 +40,8 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use effect::{Cut, Effect, Persist, Violation};
+use faults::Faults;
+use known::Known;
 pub use leader::{Entries, Leadership};
 use writes::Writes;
 
@@ -59,10 +64,17 @@ pub struct Replica {
     /// The last entry that the newest snapshot covers.
     snapshot: Index,
     writes: Writes,
+    faults: Faults,
+    known: Known,
+    /// Where the log differs from that of the present term's leader.
+    diverged: Option<EntryId>,
+    /// Whether the storage soon has no room for further entries.
+    is_full: bool,
 }
 
 /// What a node is doing (paper §5.1, and pre-vote of the thesis §9.6).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one a replica")]
 pub enum Role {
     /// Follows a leader, or waits for one.
     Follower,
@@ -161,15 +173,28 @@ impl Replica {
     /// A replica that resumes what was recovered, as a follower. Perform [`Effect::ArmTimer`] first.
     #[must_use]
     pub fn new(id: NodeId, membership: Membership, recovered: Recovered, settings: Settings) -> Self {
-        let Recovered { hard_state, log, snapshot, memberships, .. } = recovered;
-        let (base, membership) = match snapshot {
-            Some(base) => (base.last.index, base.membership),
-            None => (log.base().index, membership),
-        };
+        let Recovered { hard_state, mut log, faulty, snapshot, memberships, has_voted, known } = recovered;
+        let SnapshotBase { last, last_checksum, membership } =
+            snapshot.unwrap_or_else(|| SnapshotBase { membership, ..SnapshotBase::default() });
+        let base = last.index;
+        let lost = Some(log.base().index).filter(|begins| *begins > base);
+        // Entries that the snapshot covers are kept for peers alone: faulty ones among them are no loss.
+        let (covered, faulty): (Vec<_>, Vec<_>) = faulty.into_iter().partition(|faulty| faulty.id.index <= base);
+        if let Some(Faulty { id, checksum, .. }) = covered.last() {
+            log.compact(*id, Some(*checksum));
+        }
+        if log.base() == last {
+            log.know_base(last_checksum);
+        }
+        let is_new = !has_voted && log.last().index == Index(0);
         Self {
             id,
             settings,
             memberships: membership::History::new(base, membership, memberships),
+            faults: Faults::new(faulty, lost, hard_state.term),
+            known: Known::new(is_new, known),
+            diverged: None,
+            is_full: false,
             hard_state,
             leader: None,
             leader_contact: None,
@@ -283,8 +308,11 @@ impl Replica {
         if term >= TERM_LIMIT || from == self.id {
             return out.push(Effect::Refused { from, reason: "malformed" });
         }
-        if let Body::RequestVote(request) = body {
-            return self.vote_requested(now, from, term, request, out);
+        match body {
+            Body::RequestVote(request) => return self.vote_requested(now, from, term, request, out),
+            Body::Repair(repair) => return self.repair_asked(now, from, term, repair, out),
+            Body::Emptied(emptied) => return self.told_emptied(from, emptied, out),
+            _ => {}
         }
         if term < self.term() {
             return self.answer_stale(now, from, body, out);
@@ -300,9 +328,11 @@ impl Replica {
             Body::HeartbeatReply(HeartbeatReply { round }) => self.heartbeat_answered(now, from, round, out),
             Body::SnapshotChunk(chunk) => self.snapshot_chunk_received(now, from, chunk, out),
             Body::SnapshotReply(reply) => self.snapshot_answered(now, from, reply, out),
-            Body::Repair(_) | Body::RepairReply(_) | Body::Emptied(_) => {}
+            Body::RepairReply(reply) => self.repair_answered(now, from, reply, out),
+            // Of any term, and heard above.
+            Body::RequestVote(_) | Body::Repair(_) | Body::Emptied(_) => {}
             // The remaining messages are no rule's business but the term's; the runtime answers them.
-            Body::RequestVote(_) | Body::Propose(_) | Body::ProposeReply(_) => {}
+            Body::Propose(_) | Body::ProposeReply(_) => {}
             Body::ReadIndex(_) | Body::ReadIndexReply(_) => {}
         }
     }
@@ -319,13 +349,14 @@ impl Replica {
             Role::Leader(_) if self.is_stalled(now) => self.step_down(out),
             Role::Leader(_) => self.check_quorum(now, out),
             _ if self.hears_leader(now) || self.is_stalled(now) => {}
-            _ => self.campaign(out),
+            _ => self.campaign(now, out),
         }
     }
 
     /// Everything up to `sequence` is durable. Completions may come in any order; a lower one says nothing new.
     pub fn persisted(&mut self, sequence: u64, out: &mut Vec<Effect>) {
         let vote_for_self = self.writes.completed(sequence).filter(|campaign| *campaign == self.campaign);
+        self.faults.persisted(sequence);
         if let (Some(campaign), Role::Candidate) = (vote_for_self, &self.role) {
             out.push(Effect::CountVote { campaign, voter: self.id, granted: true });
         }
@@ -333,16 +364,32 @@ impl Replica {
         self.release(out);
     }
 
+    /// The storage soon has no room for further entries, or has again. A node without room can vote and follow, and does not
+    /// lead: whoever has room does.
+    pub fn storage_full(&mut self, full: bool, out: &mut Vec<Effect>) {
+        self.is_full = full;
+        if full && !matches!(self.role, Role::Follower) {
+            self.step_down(out);
+        }
+    }
+
+    /// Whether the storage soon has no room for further entries.
+    #[must_use]
+    pub fn is_storage_full(&self) -> bool {
+        self.is_full
+    }
+
     /// The state machine has applied everything up to `index`.
     pub fn applied(&mut self, index: Index, out: &mut Vec<Effect>) {
-        debug_assert!(index <= self.released);
-        self.applied = self.applied.max(index);
+        // A snapshot that was restored may be newer than the one that it was restored for.
+        self.applied = self.applied.max(index.min(self.released));
         self.release(out);
     }
 
     /// Answers [`Effect::Load`]: consecutive batches from its first entry on, or none if the storage no longer has it.
     pub fn loaded(&mut self, batches: Vec<Batch>, out: &mut Vec<Effect>) {
         self.loading = false;
+        self.note_what_precedes_a_fault(&batches);
         for batch in batches {
             let wanted = batch.from(self.released.next()).and_then(|batch| batch.up_to(self.releasable()));
             if let Some(batch) = wanted.filter(|batch| batch.first() == self.released.next()) {
@@ -374,7 +421,8 @@ impl Replica {
     fn releasable(&self) -> Index {
         let room = self.applied.plus(self.settings.unapplied_entries_max);
         let here = if self.is_leader() { self.commit } else { self.commit.min(self.writes.durable()) };
-        here.min(room)
+        let whole = self.faults.first().map_or(Index(u64::MAX), Index::previous);
+        here.min(room).min(whole)
     }
 
     /// Follows in a later term: whatever was under way in the old one is over (paper §5.1).
@@ -383,6 +431,8 @@ impl Replica {
         self.step_down(out);
         self.hard_state = HardState { term, vote: None };
         self.leader_contact = None;
+        self.diverged = None;
+        self.faults.term_changed();
         self.persist(now, Persist { hard_state: Some(self.hard_state), ..Persist::default() }, out);
         out.push(Effect::ArmTimer);
     }
@@ -460,7 +510,18 @@ impl Replica {
     }
 
     fn persist(&mut self, now: Moment, persist: Persist, out: &mut Vec<Effect>) {
-        let persist = self.writes.start(now, persist, self.log.last().index, None);
+        self.write(now, persist, None, out);
+    }
+
+    /// The same, for a write that may hold the vote of a campaign for itself.
+    fn write(&mut self, now: Moment, persist: Persist, campaign: Option<u64>, out: &mut Vec<Effect>) {
+        let promises = persist.batch.is_some() || persist.cut.is_some();
+        self.known.is_new &= !promises && persist.hard_state.is_none_or(|state| state.vote.is_none());
+        let repairs_to = persist.repair.as_ref().map(Batch::last);
+        let persist = self.writes.start(now, persist, self.log.last().index, campaign);
+        if let Some(to) = repairs_to {
+            self.faults.repair_started(persist.sequence, to);
+        }
         out.push(Effect::Persist(persist));
     }
 }

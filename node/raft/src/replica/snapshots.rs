@@ -4,9 +4,9 @@
 
 use super::{Cut, Effect, Persist, Replica, Role, Violation};
 use crate::{
-    ids::{Index, Moment, NodeId},
+    ids::{EntryId, Index, Moment, NodeId},
     message::Body,
-    snapshot::{SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply},
+    snapshot::{Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply},
 };
 use alloc::vec::Vec;
 
@@ -14,14 +14,14 @@ impl Replica {
     /// A snapshot of this node's own state is durable: cuts the log behind it, but for `keep_entries` that slow peers may
     /// still need, and for what a peer that is receiving a snapshot will need next.
     pub fn snapshot_saved(&mut self, now: Moment, base: &SnapshotBase, keep_entries: u64, out: &mut Vec<Effect>) {
-        if !self.log.contains(base.last) || base.last.index > self.applied {
+        if !self.log.contains(base.last) || base.last.index > self.released {
             return; // overtaken by one of the leader's
         }
         self.snapshot = self.snapshot.max(base.last.index);
-        let kept = Index(base.last.index.0.saturating_sub(keep_entries));
-        let to = kept.min(self.pinned()).min(self.writes.durable());
+        let kept = Index(self.snapshot.0.saturating_sub(keep_entries));
+        let to = kept.min(self.pinned_below(kept)).min(self.writes.durable());
         if let Some(to) = self.log.id_of(to).filter(|to| to.index > self.log.base().index) {
-            let cut = Cut { to, checksum: self.log.checksum_of(to.index) };
+            let cut = Cut { to, checksum: self.checksum_of(to.index) };
             self.log.compact(to, cut.checksum);
             self.memberships.compact(to.index);
             self.persist(now, Persist { cut: Some(cut), ..Persist::default() }, out);
@@ -49,16 +49,26 @@ impl Replica {
         if !self.follow(now, from, out) {
             return;
         }
-        let base = &chunk.snapshot.base;
-        match self.is_past(base) {
-            Err(violation) => out.push(Effect::Halt(violation(from))),
-            Ok(true) => self.say_installed(now, from, chunk.epoch, base, out),
-            Ok(false) => out.push(Effect::SnapshotChunk { from, chunk }),
+        let Snapshot { base, bytes, .. } = &chunk.snapshot;
+        let ends = chunk.offset.checked_add(chunk.bytes.len() as u64);
+        let fits = base.last.index > Index(0)
+            && base.last.term <= self.term()
+            && !base.membership.incoming().is_empty()
+            && ends.is_some_and(|ends| ends <= *bytes);
+        if !fits {
+            return out.push(Effect::Refused { from, reason: "malformed" });
+        }
+        match self.judge(base) {
+            Judgement::Past => self.say_installed(now, from, chunk.epoch, base.last, out),
+            Judgement::Wanted => out.push(Effect::SnapshotChunk { from, chunk }),
+            judgement => self.decline(now, from, chunk.epoch, base.last, judgement, out),
         }
     }
 
     /// A snapshot that `from` sent is whole, checked and durable: the log and the state machine follow it, unless they
     /// are past it by now.
+    ///
+    /// `from` may no longer lead, and this node may campaign or even lead: what a snapshot covers is committed all the same.
     pub fn snapshot_received(
         &mut self,
         now: Moment,
@@ -67,17 +77,35 @@ impl Replica {
         base: &SnapshotBase,
         out: &mut Vec<Effect>,
     ) {
-        match self.is_past(base) {
-            Err(violation) => return out.push(Effect::Halt(violation(from))),
-            Ok(true) => return self.say_installed(now, from, epoch, base, out),
-            Ok(false) => {}
-        }
         let last = base.last;
         let keeps = self.log.contains(last);
+        match self.judge(base) {
+            Judgement::Past => {
+                if keeps {
+                    self.snapshot = self.snapshot.max(last.index);
+                }
+                return self.say_installed(now, from, epoch, last, out);
+            }
+            Judgement::Wanted => {}
+            judgement => return self.decline(now, from, epoch, last, judgement, out),
+        }
+        match self.role {
+            Role::Follower => {}
+            // A campaign claims the log that it began with.
+            Role::PreCandidate | Role::Candidate => self.step_down(out),
+            Role::Leader(_) if keeps => {}
+            Role::Leader(_) => {
+                return out.push(Effect::Halt(Violation::CommittedConflict { index: last.index, leader: from }));
+            }
+        }
         self.log.compact(last, Some(base.last_checksum));
+        if self.log.base() == last {
+            self.log.know_base(base.last_checksum);
+        }
         self.memberships.install(last.index, base.membership.clone(), keeps);
+        self.faults.covered(if keeps { last.index } else { Index(u64::MAX) });
+        self.diverged = self.diverged.filter(|at| keeps && at.index > last.index);
         self.snapshot = last.index;
-        self.commit = self.commit.max(last.index);
         self.released = self.released.max(last.index);
         self.writes.covered(last.index, keeps);
         let reply = SnapshotReply { epoch, last, outcome: SnapshotOutcome::Installed { index: last.index } };
@@ -85,6 +113,12 @@ impl Replica {
         let cut = Cut { to: last, checksum: Some(base.last_checksum) };
         self.persist(now, Persist { cut: Some(cut), then, ..Persist::default() }, out);
         out.push(Effect::Restore(base.clone()));
+        if last.index > self.commit {
+            self.commit = last.index;
+            if self.is_leader() {
+                out.push(Effect::Committed(last.index));
+            }
+        }
         self.release(out);
     }
 
@@ -95,27 +129,68 @@ impl Replica {
         out.push(Effect::SnapshotAnswered { peer: from, reply });
     }
 
-    /// Whether everything that a snapshot covers is committed here; an error if it contradicts that.
-    fn is_past(&self, base: &SnapshotBase) -> Result<bool, impl FnOnce(NodeId) -> Violation + use<>> {
-        let index = base.last.index;
-        if index > self.commit {
-            return Ok(false);
-        }
-        match self.log.term_of(index) {
-            Some(term) if term != base.last.term => Err(move |leader| Violation::CommittedConflict { index, leader }),
-            _ => Ok(true),
+    /// What a snapshot is to this node.
+    fn judge(&self, base: &SnapshotBase) -> Judgement {
+        let last = base.last;
+        let differs = |ours: u32| self.log.contains(last) && ours != base.last_checksum;
+        match self.log.term_of(last.index) {
+            Some(term) if term != last.term && last.index <= self.commit.max(self.log.base().index) => {
+                Judgement::Contradicts
+            }
+            _ if self.checksum_of(last.index).is_some_and(differs) => Judgement::Differs,
+            _ if self.faults.lost().is_some_and(|lost| last.index < lost) => Judgement::TooOld,
+            _ if self.faults.lost().is_some() || last.index > self.commit => Judgement::Wanted,
+            // Committed here, and on the way to be applied, unless a faulty entry bars the way.
+            _ if self.faults.first().is_some_and(|faulty| faulty <= last.index) => Judgement::Wanted,
+            _ => Judgement::Past,
         }
     }
 
-    fn say_installed(&mut self, now: Moment, to: NodeId, epoch: u64, base: &SnapshotBase, out: &mut Vec<Effect>) {
-        let last = base.last;
+    fn decline(
+        &mut self,
+        now: Moment,
+        to: NodeId,
+        epoch: u64,
+        last: EntryId,
+        judgement: Judgement,
+        out: &mut Vec<Effect>,
+    ) {
+        match judgement {
+            Judgement::Contradicts => {
+                return out.push(Effect::Halt(Violation::CommittedConflict { index: last.index, leader: to }));
+            }
+            Judgement::Differs => out.push(Effect::Diverged { at: last, with: to }),
+            _ => {}
+        }
+        let reply = SnapshotReply { epoch, last, outcome: SnapshotOutcome::Refused };
+        self.say(now, to, Body::SnapshotReply(reply), out);
+    }
+
+    fn say_installed(&mut self, now: Moment, to: NodeId, epoch: u64, last: EntryId, out: &mut Vec<Effect>) {
         let outcome = SnapshotOutcome::Installed { index: last.index };
         self.say_when_durable(now, to, Body::SnapshotReply(SnapshotReply { epoch, last, outcome }), out);
     }
 
-    /// The last entry that may be cut for the sake of peers that are receiving a snapshot.
-    fn pinned(&self) -> Index {
-        let Role::Leader(leadership) = &self.role else { return Index(u64::MAX) };
-        leadership.pins.values().copied().min().unwrap_or(Index(u64::MAX))
+    /// The last entry that may be cut for the sake of peers that are receiving a snapshot. Those that have come as far as
+    /// `kept` need no pin any more: the entries that are kept for everybody are enough.
+    fn pinned_below(&mut self, kept: Index) -> Index {
+        let Role::Leader(leadership) = &mut self.role else { return kept };
+        leadership.pins.retain(|_, pin| *pin < kept);
+        leadership.pins.values().copied().min().unwrap_or(kept)
     }
+}
+
+/// What a snapshot is to a node.
+#[derive(Clone, Copy)]
+enum Judgement {
+    /// It takes the node further than it can get by its own log.
+    Wanted,
+    /// The node is there already, or gets there without it.
+    Past,
+    /// It does not reach as far as the state that the node lost.
+    TooOld,
+    /// The node holds its last entry with other content.
+    Differs,
+    /// The node knows another entry to be committed in its last one's place.
+    Contradicts,
 }

@@ -46,7 +46,7 @@ impl Writes {
                 write.log_last = write.log_last.min(keep);
             }
         }
-        let bytes = persist.batch.as_ref().map_or(0, |batch| batch.bytes().len());
+        let bytes = persist.batch.iter().chain(&persist.repair).map(|batch| batch.bytes().len()).sum();
         self.pending_bytes += bytes;
         self.pending.push_back(Write { sequence: self.sequence, since, log_last, bytes, vote_for_self: vote });
         persist

@@ -1,6 +1,6 @@
 //! What survives a crash: the durable log, term and vote of one node.
 
-use quorate_raft::{Batch, EntryId, HardState, Index, Log, Persist, Recovered, Term};
+use quorate_raft::{Batch, EntryId, HardState, Index, Log, Membership, Persist, Recovered, SnapshotBase, Term};
 
 /// A disk that is durable as far as it was written.
 ///
@@ -8,8 +8,11 @@ use quorate_raft::{Batch, EntryId, HardState, Index, Log, Persist, Recovered, Te
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Disk {
     pub hard_state: HardState,
+    pub has_voted: bool,
     pub base: EntryId,
     pub base_checksum: u32,
+    /// The newest snapshot. Its state is a checksum: what a state machine is in these worlds.
+    pub snapshot: Option<SnapshotBase>,
     entries: Vec<Batch>,
 }
 
@@ -25,7 +28,7 @@ pub enum Torn {
 impl Disk {
     /// A disk with a term and vote, and no entries.
     pub fn with(hard_state: HardState) -> Self {
-        Self { hard_state, ..Self::default() }
+        Self { hard_state, has_voted: hard_state.term > Term(0), ..Self::default() }
     }
 
     /// Writes all of it: truncate, append, hard state.
@@ -33,6 +36,7 @@ impl Disk {
         self.persist_torn(persist, Torn::Appended);
         if let Some(hard_state) = persist.hard_state {
             self.hard_state = hard_state;
+            self.has_voted |= hard_state.vote.is_some();
         }
     }
 
@@ -57,13 +61,14 @@ impl Disk {
         }
     }
 
-    /// Forgets everything up to `to`, as behind a snapshot.
-    pub fn compact(&mut self, to: Index) {
-        let Some(id) = self.id_of(to) else { return };
+    /// Forgets everything up to `to`, and has a snapshot of it instead.
+    pub fn compact(&mut self, to: Index, membership: Membership) {
+        let Some(last) = self.id_of(to) else { return };
         if let Some(entry) = self.entries.iter().find(|entry| entry.first() == to) {
             self.base_checksum = entry.checksum();
         }
-        self.base = id;
+        self.base = last;
+        self.snapshot = Some(SnapshotBase { last, last_checksum: self.base_checksum, membership });
         self.entries.retain(|entry| entry.first() > to);
     }
 
@@ -101,7 +106,13 @@ impl Disk {
             }
         }
         let log = Log::new(self.base, terms, self.last(), self.last_checksum());
-        Recovered { hard_state: self.hard_state, log, ..Recovered::default() }
+        Recovered {
+            hard_state: self.hard_state,
+            has_voted: self.has_voted,
+            log,
+            snapshot: self.snapshot.clone(),
+            ..Recovered::default()
+        }
     }
 
     fn last_checksum(&self) -> u32 {

@@ -185,7 +185,8 @@ impl Running {
             | Effect::SnapshotAnswered { .. }
             | Effect::NeedsSnapshot { .. }
             | Effect::ServeRepair { .. }
-            | Effect::Remember { .. } => {}
+            | Effect::Remember { .. }
+            | Effect::Diverged { .. } => {}
             Effect::Halt(violation) => context.notes.push(Note::Halt(violation)),
         }
     }

@@ -1,0 +1,351 @@
+//! Entries whose payload the disk lost, and how they come back: protocol-aware recovery (Alagappan et al., FAST 2018).
+//!
+//! The storage still knows such an entry's identity and checksum, so this node's votes and log checks stay truthful. But it
+//! can't apply the entry, serve it, or say that it holds it; and it must not lead. Until it is whole again it
+//! - **does not campaign**, and applies nothing at or above the first faulty entry;
+//! - **rejects** every append that begins behind that entry, so that its leader goes back and sends it again;
+//! - **asks** every member for it while it hears no leader, as no leader may be possible without it;
+//! - **forgets** it, if it is the remains of a write that nobody was ever told of (see [`Replica::discard`]).
+//!
+//! A node that lost its state (its log begins behind entries of which it has no snapshot) is like one whose entries up to there
+//! are all faulty, but only a snapshot heals it.
+//!
+//! **Invariant:** nothing at or above the first faulty entry is released, or promised before its repair is durable.
+//!
+//! **Invariant:** only a prefix of the faulty entries is ever under repair.
+
+use super::{Effect, Faulty, HardState, Persist, Replica};
+use crate::{
+    ids::{EntryId, Index, Moment, NodeId, Term},
+    message::{Body, Outgoing, Repair, RepairOutcome, RepairReply},
+    quorum,
+    record::Batch,
+};
+use alloc::{
+    collections::{BTreeSet, VecDeque},
+    vec::Vec,
+};
+
+/// What is lost, and what is known about that.
+#[derive(Clone, Hash, Default, Debug)]
+pub(super) struct Faults {
+    faulty: VecDeque<Faulty>,
+    /// Repairs under way: the write, and the last entry that it makes whole.
+    repairing: VecDeque<(u64, Index)>,
+    /// The log begins behind this entry, and no snapshot reaches it.
+    lost: Option<Index>,
+    /// The term that was recovered: everything that was promised before the crash was promised in it or earlier. Only kept while
+    /// entries are faulty.
+    recovered_in: Term,
+    /// An entry, and the voters that do not have it.
+    absent: (EntryId, BTreeSet<NodeId>),
+    /// The checksum of an entry that was read for the sake of the one behind it.
+    read: Option<(Index, u32)>,
+}
+
+impl Faults {
+    pub(super) fn new(faulty: impl IntoIterator<Item = Faulty>, lost: Option<Index>, term: Term) -> Self {
+        let faulty: VecDeque<_> = faulty.into_iter().collect();
+        let recovered_in = if faulty.is_empty() { Term(0) } else { term };
+        Self { faulty, lost, recovered_in, ..Self::default() }
+    }
+
+    /// The first entry that is not known to be whole on disk.
+    pub(super) fn first(&self) -> Option<Index> {
+        self.faulty.front().map(|faulty| faulty.id.index)
+    }
+
+    /// The first entry that is faulty and not under repair.
+    pub(super) fn first_open(&self) -> Option<Faulty> {
+        let repaired_to = self.repairing.back().map_or(Index(0), |(_, to)| *to);
+        let open = self.faulty.partition_point(|faulty| faulty.id.index <= repaired_to);
+        self.faulty.get(open).copied()
+    }
+
+    /// Up to where the state is lost.
+    pub(super) fn lost(&self) -> Option<Index> {
+        self.lost
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.faulty.is_empty() && self.lost.is_none()
+    }
+
+    fn get(&self, index: Index) -> Option<Faulty> {
+        self.faulty.binary_search_by_key(&index, |faulty| faulty.id.index).ok().map(|at| self.faulty[at])
+    }
+
+    /// The last of the entries that are faulty, not under repair, and at or below `to`.
+    fn last_open_up_to(&self, to: Index) -> Option<Index> {
+        let first = self.first_open()?.id.index;
+        let behind = self.faulty.partition_point(|faulty| faulty.id.index <= to);
+        behind.checked_sub(1).map(|at| self.faulty[at].id.index).filter(|last| *last >= first)
+    }
+
+    /// The first run of consecutive faulty entries of one term, from `index` on.
+    fn run_from(&self, index: Index) -> Option<Repair> {
+        let at = self.faulty.partition_point(|faulty| faulty.id.index < index);
+        let from = self.faulty.get(at)?.id;
+        let run = self.faulty.range(at..).zip(0..);
+        let together = run.take_while(|(faulty, n)| faulty.id == EntryId::new(from.term, from.index.plus(*n)));
+        Some(Repair { from, to: from.index.plus(together.count() as u64 - 1) })
+    }
+
+    pub(super) fn repair_started(&mut self, sequence: u64, to: Index) {
+        self.repairing.push_back((sequence, to));
+    }
+
+    /// Everything up to `sequence` is durable.
+    pub(super) fn persisted(&mut self, sequence: u64) {
+        while let Some((_, to)) = self.repairing.pop_front_if(|(repair, _)| *repair <= sequence) {
+            self.whole_up_to(to);
+        }
+    }
+
+    /// The entries from `index` on are gone.
+    pub(super) fn truncated_from(&mut self, index: Index) {
+        while self.faulty.pop_back_if(|faulty| faulty.id.index >= index).is_some() {}
+        self.settle();
+    }
+
+    /// A snapshot has what the entries up to `index` did.
+    pub(super) fn covered(&mut self, index: Index) {
+        self.lost = self.lost.filter(|lost| *lost > index);
+        self.whole_up_to(index);
+    }
+
+    fn whole_up_to(&mut self, index: Index) {
+        while self.faulty.pop_front_if(|faulty| faulty.id.index <= index).is_some() {}
+        self.settle();
+    }
+
+    /// What members said counts for this term alone.
+    pub(super) fn term_changed(&mut self) {
+        self.absent = <_>::default();
+    }
+
+    /// Keeps nothing that is about no faulty entry.
+    fn settle(&mut self) {
+        if self.faulty.is_empty() {
+            *self = Self { lost: self.lost, ..Self::default() };
+        }
+    }
+}
+
+impl Replica {
+    /// The first entry whose payload is lost; `None` if this node's log is whole.
+    #[must_use]
+    pub fn first_faulty(&self) -> Option<Index> {
+        self.faults.first()
+    }
+
+    /// How many entries' payloads are lost.
+    #[must_use]
+    pub fn faulty_count(&self) -> usize {
+        self.faults.faulty.len()
+    }
+
+    /// If the state is lost: how far a snapshot must reach at least to bring it back. The log begins behind this entry.
+    #[must_use]
+    pub fn lost_up_to(&self) -> Option<Index> {
+        self.faults.lost()
+    }
+
+    /// The checksum of the entry at `index`, if that is known without reading the disk: a faulty entry's is.
+    pub(super) fn checksum_of(&self, index: Index) -> Option<u32> {
+        let faulty = || self.faults.get(index).map(|faulty| faulty.checksum);
+        self.log.checksum_of(index).or_else(faulty)
+    }
+
+    /// Of a batch of which this log holds everything up to `held`: what its faulty entries need, if there are any.
+    pub(super) fn repair_in(&self, batch: &Batch, held: Index) -> Option<Batch> {
+        let last = self.faults.last_open_up_to(held)?;
+        let first = self.faults.first_open()?.id.index;
+        batch.from(first).and_then(|batch| batch.up_to(last))
+    }
+
+    /// No leader is heard. Asks every member for the first entries that are faulty.
+    pub(super) fn ask_for_repair(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        let Some(first) = self.faults.first_open() else { return };
+        let before = first.id.index.previous();
+        if self.is_doubtful(first) && self.checksum_before(first).is_none() && !self.loading {
+            // It may have to be forgotten, and then the log ends with the one before.
+            self.loading = true;
+            out.push(Effect::Load { from: before, to: before });
+        }
+        for Outgoing { to, message } in self.repair_requests() {
+            self.say(now, to, message.body, out);
+        }
+    }
+
+    fn repair_requests(&self) -> Vec<Outgoing> {
+        let Some(repair) = self.faults.first_open().and_then(|first| self.faults.run_from(first.id.index)) else {
+            return Vec::new();
+        };
+        let peers = self.membership().peers_of(self.id);
+        peers.into_iter().map(|to| self.outgoing(to, Body::Repair(repair))).collect()
+    }
+
+    /// A member lost entries. Whatever the terms are, an entry is the same; but the answer that it is not here is a promise to a
+    /// term (see [`Replica::discard`]), so a later one is adopted, unless a leader is heard.
+    pub(super) fn repair_asked(
+        &mut self,
+        now: Moment,
+        from: NodeId,
+        term: Term,
+        repair: Repair,
+        out: &mut Vec<Effect>,
+    ) {
+        let id = repair.from;
+        if id.index == Index(0) || repair.to < id.index {
+            return out.push(Effect::Refused { from, reason: "malformed" });
+        }
+        let hears_leader = self.hears_leader(now);
+        if term > self.term() && !hears_leader {
+            self.adopt(now, term, out);
+        }
+        let base = self.log.base();
+        let outcome = match self.faults.get(id.index).filter(|faulty| faulty.id == id) {
+            Some(_) if self.faults.first_open().is_none_or(|open| open.id.index > id.index) => return, // soon it is whole
+            Some(faulty) if faulty.was_durable => RepairOutcome::Lost,
+            Some(_) => RepairOutcome::Absent,
+            None if id.index > base.index && self.log.contains(id) => {
+                let repair = Repair { to: self.whole_run(id, repair.to), ..repair };
+                return out.push(Effect::ServeRepair { to: from, repair });
+            }
+            None if id.index < base.index || id == base => RepairOutcome::Lost,
+            None => RepairOutcome::Absent,
+        };
+        // One that may have been emptied does not know what it had. And where a leader is heard, the asker will hear it too.
+        let speaks = !self.known.is_new && !hears_leader;
+        match outcome {
+            RepairOutcome::Absent if !speaks => {}
+            outcome => {
+                let reply = RepairReply { from: id, outcome, batch: None };
+                self.say(now, from, Body::RepairReply(reply), out);
+            }
+        }
+    }
+
+    /// The last of the entries from `from` up to `to` that this log holds whole and of one term.
+    fn whole_run(&self, from: EntryId, to: Index) -> Index {
+        let faulty = self.faults.faulty.partition_point(|faulty| faulty.id.index <= from.index);
+        let whole = self.faults.faulty.get(faulty).map_or(Index(u64::MAX), |faulty| faulty.id.index.previous());
+        let run = self.log.run_end(from.index);
+        to.min(whole).min(run)
+    }
+
+    /// Answers [`Effect::ServeRepair`] with the batches that were found, which may be fewer than asked for, or none.
+    #[must_use]
+    pub fn repair_reply(&self, repair: Repair, batches: Vec<Batch>) -> Body {
+        let fits = |batch: &Batch| EntryId::new(batch.term(), batch.first()) == repair.from;
+        let found = batches.into_iter().next().and_then(|batch| batch.from(repair.from.index)).filter(fits);
+        let batch = found.and_then(|batch| batch.up_to(repair.to));
+        // Nothing found: a truncation or a cut overtook the question. That says nothing about the entry.
+        let outcome = if batch.is_some() { RepairOutcome::Here } else { RepairOutcome::Lost };
+        Body::RepairReply(RepairReply { from: repair.from, outcome, batch })
+    }
+
+    /// A member answered.
+    pub(super) fn repair_answered(&mut self, now: Moment, from: NodeId, reply: RepairReply, out: &mut Vec<Effect>) {
+        let Some(first) = self.faults.first_open().filter(|first| first.id == reply.from) else { return };
+        match (reply.outcome, reply.batch) {
+            (RepairOutcome::Here, Some(batch)) => self.repair_with(now, from, batch, out),
+            (RepairOutcome::Here, None) => out.push(Effect::Refused { from, reason: "malformed" }),
+            (RepairOutcome::Absent, _) => self.absent_at(now, from, first, out),
+            (RepairOutcome::Lost, _) => {}
+        }
+    }
+
+    fn repair_with(&mut self, now: Moment, from: NodeId, batch: Batch, out: &mut Vec<Effect>) {
+        let Some(wanted) = self.faults.first_open().and_then(|first| self.faults.run_from(first.id.index)) else {
+            return;
+        };
+        let fits = EntryId::new(batch.term(), batch.first()) == wanted.from;
+        let Some(batch) = batch.up_to(wanted.to).filter(|_| fits) else {
+            return out.push(Effect::Refused { from, reason: "malformed" });
+        };
+        let Ok(changes) = batch.memberships() else {
+            return out.push(Effect::Refused { from, reason: "malformed" });
+        };
+        if let Some(at) = self.difference_in(&batch, batch.last()) {
+            return out.push(Effect::Diverged { at, with: from });
+        }
+        // Whoever had these is asked for the next, as soon as these are safe.
+        let next = self.faults.run_from(batch.last().next());
+        let then = next.map(|repair| self.outgoing(from, Body::Repair(repair))).into_iter().collect();
+        for (index, membership) in changes {
+            self.memberships.repaired(index, membership);
+        }
+        self.persist(now, Persist { repair: Some(batch), then, ..Persist::default() }, out);
+    }
+
+    /// A member does not have the `first` faulty entry.
+    fn absent_at(&mut self, now: Moment, from: NodeId, first: Faulty, out: &mut Vec<Effect>) {
+        // A leader has it, or has another in its place: either is soon here.
+        if !self.is_doubtful(first) || self.leader.is_some() || !self.membership().is_voter(from) {
+            return;
+        }
+        if self.faults.absent.0 != first.id {
+            self.faults.absent = (first.id, BTreeSet::new());
+        }
+        self.faults.absent.1.insert(from);
+        let absent = |id| id != self.id && self.faults.absent.1.contains(&id);
+        if !quorum::reached(self.membership(), absent) {
+            return;
+        }
+        if self.term() == self.faults.recovered_in {
+            self.ask_in_a_later_term(now, out);
+        } else {
+            self.discard(now, first, out);
+        }
+    }
+
+    /// Everybody would confirm that the entry never was committed; but what they say now, in a term in which this node may have
+    /// acknowledged it, leaves them free to accept it a moment later. So they are asked again, in a term of which that is not so.
+    fn ask_in_a_later_term(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        self.hard_state = HardState { term: self.term().next(), vote: None };
+        self.faults.term_changed();
+        let then = self.repair_requests();
+        self.persist(now, Persist { hard_state: Some(self.hard_state), then, ..Persist::default() }, out);
+        out.push(Effect::ArmTimer);
+    }
+
+    /// Forgets the `first` faulty entry and all behind it: it is the remains of a write that a crash tore.
+    ///
+    /// It is not proven that the entry was ever durable here, and of the others a quorum said that it is not there. Had it been
+    /// committed, a quorum would have held it, durably, and so would one of those who said that: on *its* disk it would have
+    /// been lost without a trace too. And it can't become committed by this node's acknowledgement, which may still be on its
+    /// way: they all said it in a later term than any in which this node was up before its crash; from then on they take the
+    /// entry from no leader that could have had that acknowledgement.
+    ///
+    /// This node itself does not count among them: one damaged disk alone must never be enough.
+    fn discard(&mut self, now: Moment, first: Faulty, out: &mut Vec<Effect>) {
+        let Some(checksum) = self.checksum_before(first) else { return }; // being read; the next answer finds it
+        let from = first.id.index;
+        self.log.truncate_from(from, checksum);
+        self.memberships.truncate_from(from);
+        self.faults.truncated_from(from);
+        self.persist(now, Persist { truncate_from: Some(from), ..Persist::default() }, out);
+    }
+
+    /// Whether it may be that nobody was ever told of this entry.
+    fn is_doubtful(&self, faulty: Faulty) -> bool {
+        !faulty.was_durable && faulty.id.index > self.commit
+    }
+
+    fn checksum_before(&self, faulty: Faulty) -> Option<u32> {
+        let before = faulty.id.index.previous();
+        let read = || self.faults.read.filter(|(index, _)| *index == before).map(|(_, checksum)| checksum);
+        self.checksum_of(before).or_else(read)
+    }
+
+    /// Entries were read: perhaps the one before a doubtful entry is among them.
+    pub(super) fn note_what_precedes_a_fault(&mut self, batches: &[Batch]) {
+        let Some(before) = self.faults.first_open().map(|first| first.id.index.previous()) else { return };
+        let last = batches.last().filter(|batch| batch.last() == before && self.log.contains(batch.last_id()));
+        if let Some(batch) = last {
+            self.faults.read = Some((before, batch.checksum()));
+        }
+    }
+}
