@@ -2,7 +2,7 @@
 
 use crate::{
     actors::{self, Plan},
-    config::{Limits, Timing},
+    config::{Limits, Snapshots, Timing},
     error::StartError,
     fate::Fate,
     machine::StateMachine,
@@ -25,6 +25,7 @@ pub struct Builder {
     storage: Option<StorageHandle>,
     timing: Timing,
     limits: Limits,
+    snapshots: Snapshots,
     metrics: Metrics,
     seed: Option<u64>,
 }
@@ -39,6 +40,7 @@ impl Builder {
             storage: None,
             timing: Timing::default(),
             limits: Limits::default(),
+            snapshots: Snapshots::default(),
             metrics: Metrics::new(),
             seed: None,
         }
@@ -80,6 +82,13 @@ impl Builder {
         self
     }
 
+    /// When it takes snapshots, and how it sends them.
+    #[must_use]
+    pub fn snapshots(mut self, snapshots: Snapshots) -> Self {
+        self.snapshots = snapshots;
+        self
+    }
+
     /// Where it is measured. Several nodes of a process may share one.
     #[must_use]
     pub fn metrics(mut self, metrics: &Metrics) -> Self {
@@ -97,11 +106,12 @@ impl Builder {
     }
 
     /// Starts the node on threads of its own: one for consensus and network, one for the storage, one for the state
-    /// machine. Returns as soon as its log is recovered and its network is up; it need not have a leader yet.
+    /// machine; while a snapshot is written, sent or received, one or two more. Returns as soon as its log is recovered, its
+    /// state machine restored from the newest snapshot, and its network up; it need not have a leader yet.
     ///
     /// # Errors
-    /// If the configuration makes no sense, the storage can't be recovered, or the network can't be opened. Then
-    /// nothing is left running.
+    /// If the configuration makes no sense, the storage can't be recovered, the state machine refuses the snapshot, or the
+    /// network can't be opened. Then nothing is left running.
     pub async fn start<M: StateMachine>(self, machine: M) -> Result<Node<M>, StartError> {
         let name = format!("quorate-{}", self.id);
         let plan = self.plan()?;
@@ -140,10 +150,11 @@ impl Builder {
     }
 
     pub(crate) fn plan(self) -> Result<Plan, StartError> {
-        let Self { id, cluster, voters, network, storage, timing, limits, metrics, seed } = self;
+        let Self { id, cluster, voters, network, storage, timing, limits, snapshots, metrics, seed } = self;
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
         timing.check()?;
         limits.check()?;
+        snapshots.check()?;
         let mut addresses = BTreeMap::new();
         for (voter, address) in voters {
             if addresses.insert(voter, address).is_some() {
@@ -163,6 +174,7 @@ impl Builder {
             storage: storage.ok_or(missing("storage"))?,
             timing,
             limits,
+            snapshots,
             metrics: metrics.node(id.0),
             seed,
             fate: Fate::new(),

@@ -97,3 +97,45 @@ impl Limits {
         Ok(())
     }
 }
+
+/// When snapshots are taken, what they leave of the log, and how fast they are sent.
+///
+/// They need a state machine that makes them ([`StateMachine::snapshot`](crate::StateMachine::snapshot)); without, the log
+/// is kept in full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Snapshots {
+    /// A snapshot is taken when so many entries were applied since the last one. Default 10,000; 0 never does. It bounds how
+    /// much is applied again after a restart.
+    pub every_entries: u64,
+    /// A snapshot is taken when so many bytes of entries were applied since the last one. Default 64 MiB; 0 never does. It
+    /// bounds what the log takes of the disk.
+    pub every_bytes: u64,
+    /// So many entries before a snapshot's end stay in the log, for followers that are only a little behind: sending them
+    /// is cheaper than sending the state. Default 1,000.
+    pub keep_entries: u64,
+    /// The most bytes a second that a snapshot is sent with, to each peer. Default 0: no limit, as fast as the peer takes it.
+    pub bytes_per_second: u64,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self { every_entries: 10_000, every_bytes: 64 << 20, keep_entries: 1_000, bytes_per_second: 0 }
+    }
+}
+
+impl Snapshots {
+    /// The least that [`Snapshots::bytes_per_second`] may be, but for 0. Slower than that, the log grows without end while a
+    /// snapshot is on its way.
+    pub const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
+
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        if self.bytes_per_second != 0 && self.bytes_per_second < Self::BYTES_PER_SECOND_MIN {
+            return Err(StartError::Config(format!(
+                "snapshots.bytes_per_second is {}: set at least {}, or 0 for no limit",
+                self.bytes_per_second,
+                Self::BYTES_PER_SECOND_MIN
+            )));
+        }
+        Ok(())
+    }
+}

@@ -14,6 +14,9 @@ pub enum StartError {
     /// The network can't be used.
     #[error("{0}")]
     Network(String),
+    /// The state machine could not be restored from the newest snapshot.
+    #[error("{0}")]
+    Restore(String),
 }
 
 /// Why a proposal was not answered with its result. Only [`ProposeError::OutcomeUnknown`] may take effect after all.
@@ -36,6 +39,9 @@ pub enum ProposeError {
         /// [`Limits::max_command_bytes`](crate::Limits::max_command_bytes).
         max: usize,
     },
+    /// It did not and will not take effect: the disk is full, and no other node leads. Free space; the node goes on by itself.
+    #[error("the disk is full: the command did not and will not take effect; free space on it")]
+    StorageFull,
     /// It did not and will not take effect: the node stops or has stopped. Ask another node.
     #[error("the node is stopping: the command did not and will not take effect; ask another node")]
     Stopped,
@@ -63,6 +69,26 @@ pub enum ReadError {
     Stopped,
 }
 
+/// Why no snapshot was taken. The log and the snapshots before are as they were.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The state machine makes none: [`StateMachine::snapshot`](crate::StateMachine::snapshot) gave nothing.
+    #[error("this state machine makes no snapshots")]
+    Unsupported,
+    /// It could not be written. Said in one line.
+    #[error("no snapshot was taken: {0}")]
+    Failed(String),
+    /// Too much is in flight. Try again later.
+    #[error("overloaded; try again after {retry_after:?}")]
+    Overloaded {
+        /// When it may be worth it.
+        retry_after: Duration,
+    },
+    /// The node stops or has stopped.
+    #[error("the node is stopping")]
+    Stopped,
+}
+
 /// What ended a node. Nothing that it holds in memory is to be trusted any more; what it acknowledged is on disk.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Failure {
@@ -75,6 +101,9 @@ pub enum Failure {
     /// The storage failed. Nothing was acknowledged since.
     #[error("storage failed: {0}")]
     Storage(String),
+    /// The state machine could not become what a snapshot holds.
+    #[error("restore failed: {0}")]
+    Restore(String),
     /// Something happened that no correct cluster can do.
     #[error("safety violated, stopping rather than making it worse: {0}")]
     Violation(String),

@@ -37,6 +37,11 @@ impl Fate {
         self.sound.load(Ordering::Acquire)
     }
 
+    /// Whether the node has ended, well or not.
+    pub(crate) fn has_ended(&self) -> bool {
+        !self.is_sound() || self.end.borrow().is_some()
+    }
+
     /// The node failed. The first cause stands.
     pub(crate) fn fail(&self, cause: Failure) {
         self.sound.store(false, Ordering::Release);

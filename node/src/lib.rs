@@ -47,10 +47,10 @@ mod observe;
 mod status;
 
 pub use builder::Builder;
-pub use config::{Limits, Timing};
-pub use error::{Failure, ProposeError, ReadError, StartError};
+pub use config::{Limits, Snapshots, Timing};
+pub use error::{Failure, ProposeError, ReadError, SnapshotError, StartError};
 pub use machine::{StateMachine, WriteState};
-pub use node::{Applied, Consistency, Node, Read};
+pub use node::{Applied, Consistency, Node, Read, SnapshotTaken};
 pub use quorate_metrics as metrics;
 pub use quorate_raft::{Index, Membership, NodeId, Term};
 pub use quorate_storage as storage;

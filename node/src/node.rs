@@ -3,11 +3,11 @@
 use crate::{
     actors::{
         applier::{Applier, Query},
-        messages::{Caller, Proposal, ReadCaller, Request, Waiter},
+        messages::{Caller, Proposal, ReadCaller, Request, SnapshotCaller, Waiter},
     },
     builder::Builder,
     config::Limits,
-    error::{Failure, ProposeError, ReadError},
+    error::{Failure, ProposeError, ReadError, SnapshotError},
     fate::{End, Fate},
     gate::Gate,
     machine::StateMachine,
@@ -49,6 +49,13 @@ pub struct Applied {
     pub index: Index,
     /// What [`StateMachine::apply`] returned on the leader.
     pub reply: Bytes,
+}
+
+/// A snapshot that is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotTaken {
+    /// The last entry that it covers; 0 if nothing was ever applied, and there is nothing to cover.
+    pub index: Index,
 }
 
 /// The result of a read.
@@ -190,6 +197,26 @@ impl<M: StateMachine> Node<M> {
         answered.await.unwrap_or(Err(ReadError::Stopped))
     }
 
+    /// Takes a snapshot of what this node has applied by now, and cuts the log behind it, but for
+    /// [`Snapshots::keep_entries`](crate::Snapshots::keep_entries). Resolves when both are durable. If a snapshot is being
+    /// written already, another one follows.
+    ///
+    /// # Errors
+    /// If the state machine makes none, it could not be written, or the node stops.
+    pub async fn snapshot(&self) -> Result<SnapshotTaken, SnapshotError> {
+        let shared = &*self.shared;
+        if !shared.fate.is_sound() {
+            return Err(SnapshotError::Stopped);
+        }
+        let overloaded = SnapshotError::Overloaded { retry_after: shared.retry_after };
+        let credit = shared.gate.enter().ok_or(overloaded)?;
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Snapshot(SnapshotCaller { answer, credit });
+        shared.requests.send(request).map_err(|_| SnapshotError::Stopped)?;
+        let index = answered.await.unwrap_or(Err(SnapshotError::Stopped))?;
+        Ok(SnapshotTaken { index })
+    }
+
     /// What the node shows of itself: the latest, and through [`watch::Receiver::changed`] every change.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
@@ -220,6 +247,7 @@ fn result_of(error: ProposeError) -> ProposalResult {
         ProposeError::NoLeader => ProposalResult::NoLeader,
         ProposeError::Overloaded { .. } => ProposalResult::Overloaded,
         ProposeError::TooLarge { .. } => ProposalResult::TooLarge,
+        ProposeError::StorageFull => ProposalResult::StorageFull,
         ProposeError::Stopped => ProposalResult::Stopping,
         ProposeError::OutcomeUnknown => ProposalResult::OutcomeUnknown,
     }

@@ -25,8 +25,13 @@ pub struct Status {
     pub last_log: Index,
     /// The first entry that its log still has.
     pub first_log: Index,
-    /// The last entry that a snapshot covers; 0 without one.
+    /// The last entry that the newest snapshot covers; 0 without one.
     pub snapshot: Index,
+    /// How many entries are faulty: their identity is known, their payload was lost to the disk. They heal as soon as another
+    /// member sends them.
+    pub faulty: u64,
+    /// Whether the disk is full: then the node takes no commands, and neither leads nor asks to.
+    pub storage_full: bool,
     /// Who votes.
     pub voters: Vec<NodeId>,
     /// Who receives the log and does not vote.

@@ -1,20 +1,24 @@
 //! `Applier`: owns the state machine and how far it has applied, for the life of the node.
 //!
 //! It hears which entries are committed, applies them in order, and answers the callers itself, from its own thread: an
-//! answer is one hop from the client. It never decides what is committed.
+//! answer is one hop from the client. It takes the state for snapshots and restores it from them, and never writes one
+//! itself: nothing is applied meanwhile. It never decides what is committed.
 
 use super::{
     consensus::Consensus,
-    messages::{Answer, Applied, Caller, Callers, Committed, Stop},
+    messages::{Answer, Applied, Caller, Callers, Committed, Restore, StateTaken, Stop, TakeState},
+    state,
 };
 use crate::{
+    error::Failure,
     fate::{Fate, Sentinel},
     machine::StateMachine,
     node::Applied as Outcome,
 };
 use actix::prelude::*;
-use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage};
-use quorate_raft::{Index, Kind};
+use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage, SnapshotPhase};
+use quorate_raft::{EntryId, Index, Kind};
+use quorate_storage::SnapshotSource;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
@@ -22,7 +26,9 @@ use tokio::time::Instant;
 pub(crate) struct Applier<M> {
     /// Boxed, so that actix may move the actor whatever the machine is made of.
     machine: Box<M>,
-    applied: Index,
+    /// The last entry that was applied, and its record's checksum.
+    last: EntryId,
+    last_checksum: u32,
     answers: Vec<Answer>,
     telling: bool,
     waiting: BTreeMap<Index, Vec<Waiting<M>>>,
@@ -62,7 +68,8 @@ impl<M: StateMachine> Applier<M> {
     ) -> Self {
         Self {
             machine: Box::new(machine),
-            applied: Index(0),
+            last: EntryId::default(),
+            last_checksum: 0,
             answers: Vec::new(),
             telling: false,
             waiting: BTreeMap::new(),
@@ -80,12 +87,12 @@ impl<M: StateMachine> Applier<M> {
         let mut tally = Tally::default();
         for record in batch.records() {
             let index = record.id.index;
-            debug_assert_eq!(index, self.applied.next(), "committed entries arrive in order");
+            debug_assert_eq!(index, self.last.index.next(), "committed entries arrive in order");
             let reply = match record.kind {
                 Kind::Command => self.machine.apply(index, record.payload),
                 Kind::Noop | Kind::Membership => bytes::Bytes::new(),
             };
-            self.applied = index;
+            (self.last, self.last_checksum) = (record.id, record.checksum);
             if let Some((_, caller)) = callers.next_if(|(of, _)| *of == index) {
                 self.answer(caller, Outcome { index, reply }, &mut tally);
             }
@@ -112,10 +119,38 @@ impl<M: StateMachine> Applier<M> {
     }
 
     fn serve_waiting(&mut self) {
-        while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= self.applied) {
+        let applied = self.last.index;
+        while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= applied) {
             for waiting in first.remove() {
-                (waiting.run)(Some(&self.machine), self.applied);
+                (waiting.run)(Some(&self.machine), applied);
             }
+        }
+    }
+
+    fn restore(&mut self, source: Box<dyn SnapshotSource>) -> Result<(), String> {
+        let (began, ends) = (Instant::now(), source.snapshot().base.last);
+        match state::restore(&mut *self.machine, source) {
+            Ok(base) => {
+                (self.last, self.last_checksum) = (base.last, base.last_checksum);
+                self.metrics.snapshot_took(SnapshotPhase::Restore, began.elapsed());
+                tracing::info!("restored the state machine from the snapshot that ends at {ends}");
+                Ok(())
+            }
+            Err(error) => {
+                self.metrics.snapshot_failed(SnapshotPhase::Restore);
+                Err(format!(
+                    "can't restore the state machine from the snapshot that ends at entry {ends}: {error}; start the \
+                     version of the service that wrote it, or one that reads what that wrote"
+                ))
+            }
+        }
+    }
+
+    /// Tells `Consensus` how far it came, once the mailbox is empty.
+    fn tell_later(&mut self, ctx: &mut Context<Self>) {
+        if !self.telling {
+            self.telling = true;
+            ctx.notify(Tell);
         }
     }
 
@@ -127,7 +162,7 @@ impl<M: StateMachine> Applier<M> {
                 this.giving_up = false;
                 for waiting in this.waiting.values_mut() {
                     for late in waiting.extract_if(.., |waiting| waiting.since.elapsed() >= this.patience) {
-                        (late.run)(None, this.applied);
+                        (late.run)(None, this.last.index);
                     }
                 }
                 this.waiting.retain(|_, waiting| !waiting.is_empty());
@@ -175,9 +210,37 @@ impl<M: StateMachine> Handler<Committed> for Applier<M> {
         }
         self.apply(committed);
         self.serve_waiting();
-        if !self.telling {
-            self.telling = true;
-            ctx.notify(Tell);
+        self.tell_later(ctx);
+    }
+}
+
+impl<M: StateMachine> Handler<TakeState> for Applier<M> {
+    type Result = ();
+
+    fn handle(&mut self, _: TakeState, _: &mut Self::Context) {
+        if self.fate.is_sound() {
+            let (last, last_checksum) = (self.last, self.last_checksum);
+            self.consensus.do_send(StateTaken { last, last_checksum, write: self.machine.snapshot() });
+        }
+    }
+}
+
+impl<M: StateMachine> Handler<Restore> for Applier<M> {
+    type Result = ();
+
+    fn handle(&mut self, Restore { source, done }: Restore, ctx: &mut Self::Context) {
+        if !self.fate.is_sound() {
+            return;
+        }
+        let restored = self.restore(source);
+        match (done, restored) {
+            // Whoever waits for it also decides what it means.
+            (Some(done), restored) => drop(done.send(restored)),
+            (None, Ok(())) => {
+                self.serve_waiting();
+                self.tell_later(ctx);
+            }
+            (None, Err(error)) => self.fate.fail(Failure::Restore(error)),
         }
     }
 }
@@ -188,7 +251,7 @@ impl<M: StateMachine> Handler<Tell> for Applier<M> {
     fn handle(&mut self, _: Tell, _: &mut Self::Context) {
         self.telling = false;
         let answers = std::mem::take(&mut self.answers);
-        self.consensus.do_send(Applied { index: self.applied, answers });
+        self.consensus.do_send(Applied { index: self.last.index, answers });
     }
 }
 
@@ -199,8 +262,8 @@ impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
         if !self.fate.is_sound() {
             return; // whoever asks learns from its silence that the node has ended
         }
-        if index <= self.applied {
-            run(Some(&self.machine), self.applied);
+        if index <= self.last.index {
+            run(Some(&self.machine), self.last.index);
         } else {
             self.waiting.entry(index).or_default().push(Waiting { since: Instant::now(), run });
             self.give_up_later(ctx);

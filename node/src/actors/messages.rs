@@ -2,13 +2,15 @@
 //! dropped when it comes too late. `ARCHITECTURE.md` has them all in one table.
 
 use crate::{
-    error::{ProposeError, ReadError},
+    error::{ProposeError, ReadError, SnapshotError},
     gate::Credit,
+    machine::WriteState,
     node::Applied as Outcome,
 };
 use actix::Message;
 use bytes::Bytes;
-use quorate_raft::{Batch, EntryId, Index, NodeId, Term};
+use quorate_raft::{Batch, EntryId, Index, NodeId, SnapshotBase, SnapshotChunk, SnapshotReply, Term};
+use quorate_storage::SnapshotSource;
 use quorate_transport::network::Event;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -18,6 +20,8 @@ pub(crate) enum Request {
     Propose(Proposal),
     /// From which index on may a linearizable read be served here?
     ReadIndex(ReadCaller),
+    /// Take a snapshot of what is applied by now.
+    Snapshot(SnapshotCaller),
     /// Drain and end.
     Shutdown,
 }
@@ -58,6 +62,21 @@ pub(crate) enum ReadCaller {
     Here { answer: oneshot::Sender<Result<Index, ReadError>>, asked: Instant },
     /// Another node.
     There { node: NodeId, request: u64 },
+}
+
+/// A caller of this node's handle, waiting for a snapshot.
+pub(crate) struct SnapshotCaller {
+    pub(crate) answer: oneshot::Sender<Result<Index, SnapshotError>>,
+    pub(crate) credit: Credit,
+}
+
+impl SnapshotCaller {
+    /// Tells the outcome.
+    pub(crate) fn tell(self, outcome: Result<Index, SnapshotError>) {
+        drop(self.credit);
+        // Whoever asked may have lost patience.
+        let _ = self.answer.send(outcome);
+    }
 }
 
 /// The network → `Consensus`: a message arrived, or a link changed.
@@ -224,6 +243,98 @@ pub(crate) struct Answer {
     pub(crate) node: NodeId,
     pub(crate) request: u64,
     pub(crate) outcome: Outcome,
+}
+
+/// `Consensus` → `Applier`: give me a consistent view of the state as of now.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct TakeState;
+
+/// `Applier` → `Consensus`: the state as of `last`, to be written.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct StateTaken {
+    pub(crate) last: EntryId,
+    /// The checksum of that entry's record.
+    pub(crate) last_checksum: u32,
+    /// `None` if the machine makes no snapshots.
+    pub(crate) write: Option<WriteState>,
+}
+
+/// `Consensus`, or the edge before it runs → `Applier`: become what this snapshot holds.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Restore {
+    pub(crate) source: Box<dyn SnapshotSource>,
+    /// Who waits for the outcome. If nobody does, the node lives on what was restored, or fails.
+    pub(crate) done: Option<oneshot::Sender<Result<(), String>>>,
+}
+
+/// `Replicator` → `Consensus`: the peer needs a snapshot that reaches `at_least`.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct SnapshotWanted {
+    pub(crate) term: Term,
+    pub(crate) peer: NodeId,
+    pub(crate) at_least: Index,
+    /// The newest one can't be read: take another.
+    pub(crate) anew: bool,
+}
+
+/// `Consensus` → the `Replicator` that wanted it: here it is. The entries behind it stay in the log meanwhile.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct SnapshotOpened {
+    pub(crate) source: Box<dyn SnapshotSource>,
+}
+
+/// `Replicator` → `Consensus`: the peer took nothing for so long that the log need not be kept for it any more.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct GivenUp {
+    pub(crate) term: Term,
+    pub(crate) peer: NodeId,
+}
+
+/// `Consensus` → the peer's `Replicator`: the log can't help it, though the log is there.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct NeedsSnapshot {
+    pub(crate) epoch: u64,
+    pub(crate) at_least: Index,
+}
+
+/// `Consensus` → the peer's `Replicator`: it answered a piece of a snapshot.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct PieceAnswered {
+    pub(crate) reply: SnapshotReply,
+}
+
+/// `Consensus` → `SnapshotReceiver`: the leader of `term` sends a piece of a snapshot that this node needs.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct PieceArrived {
+    pub(crate) term: Term,
+    pub(crate) from: NodeId,
+    pub(crate) chunk: SnapshotChunk,
+}
+
+/// `SnapshotReceiver` → `Consensus`: tell the leader this.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct SnapshotProgress {
+    pub(crate) to: NodeId,
+    pub(crate) reply: SnapshotReply,
+}
+
+/// `SnapshotReceiver` → `Consensus`: a snapshot is here: whole, right and durable.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct SnapshotArrived {
+    pub(crate) from: NodeId,
+    pub(crate) epoch: u64,
+    pub(crate) base: SnapshotBase,
 }
 
 /// The node → `Consensus`, `Applier`, and `Consensus` → `ElectionTimer`: the node has ended; so do you. `Consensus` →

@@ -4,40 +4,48 @@
 //!   handles ──requests──▶ ┌───────────┐ ──Arm, LeaderHeard──▶ ElectionTimer ──ElectionTimeout──▶ ┐
 //!                         │           │ ──VoteGranted/Denied─▶ VoteCollector ──ElectionWon/Lost─▶ │ (to
 //!   peers ◀──▶ PeerLink ─▶│ Consensus │ ──Replicate, …──────▶ Replicator ×n ──Fetch, Matched────▶ │ Consensus)
+//!                         │           │ ──PieceArrived──────▶ SnapshotReceiver ─SnapshotArrived─▶ │
 //!             (transport) │           │ ──Persist───────────▶ LogWriter     ──Persisted─────────▶ │
 //!                         └───────────┘ ──Committed─────────▶ Applier       ──Applied───────────▶ ┘
 //!                                                                └─────────answers─────────▶ callers
 //! ```
 //!
 //! Everything on the left half and the replicators share the node's thread, where a message costs a tenth of a
-//! microsecond; `LogWriter` and `Applier`, which may block, have a thread each.
+//! microsecond; `LogWriter` and `Applier`, which may block, have a thread each. The bytes of snapshots are written and read
+//! on threads of a pool (`blocking`).
 
 pub(crate) mod applier;
+pub(crate) mod blocking;
 pub(crate) mod consensus;
 pub(crate) mod election_timer;
 pub(crate) mod messages;
+mod recovery;
 pub(crate) mod replicator;
+pub(crate) mod snapshot_receiver;
+mod state;
 pub(crate) mod vote_collector;
 
 use crate::{
-    config::{Limits, Timing},
+    config::{Limits, Snapshots, Timing},
     error::StartError,
     fate::{End, Fate},
     gate::Gate,
     machine::StateMachine,
     node::{Node, Shared},
-    observe::{ObservedNetwork, ObservedStorage},
+    observe::ObservedNetwork,
 };
 use actix::prelude::*;
 use applier::Applier;
-use consensus::{BATCH_ENTRIES_MAX, Clock, Consensus, Parts, status_of};
+use blocking::Blocking;
+use consensus::{BATCH_ENTRIES_MAX, Clock, Consensus, Parts, Snapshotting, status_of};
 use election_timer::ElectionTimer;
 use messages::{Heard, Request, Stop};
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{Log, Membership, NodeId, Replica, Settings};
-use quorate_storage::contract::{Completions, Recover, Recovered, Storage, StorageHandle, StorageThread};
+use quorate_raft::{Membership, NodeId, Replica, Settings};
+use quorate_storage::{StorageHandle, contract::StorageThread};
 use quorate_transport::network::{Inbox, Links, Local, Network};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
+use snapshot_receiver::SnapshotReceiver;
 use std::{
     collections::BTreeMap,
     pin::Pin,
@@ -56,6 +64,7 @@ pub(crate) struct Plan {
     pub(crate) storage: StorageHandle,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
+    pub(crate) snapshots: Snapshots,
     pub(crate) metrics: NodeMetrics,
     pub(crate) seed: Option<u64>,
     pub(crate) fate: Fate,
@@ -67,19 +76,16 @@ pub(crate) async fn launch<M: StateMachine>(
     machine: M,
     threads: bool,
 ) -> Result<(Node<M>, Running), StartError> {
-    let Plan { id, cluster, membership, network, storage, timing, limits, metrics, seed, fate } = plan;
+    let Plan { id, cluster, membership, network, storage, timing, limits, snapshots, metrics, seed, fate } = plan;
     // The address exists before the actor does: storage and network need it to be started.
     let context = Context::<Consensus>::new();
     let consensus = context.address();
 
     let mut storage = if threads { storage.start() } else { storage.start_here() };
-    let storage_thread = storage.take_thread();
-    let recovered = match recover(&storage, &cluster, id, &consensus, metrics.clone()).await {
+    let mut held = Threads { storage: storage.take_thread(), applier: None };
+    let recovered = match recovery::recover(&storage, &cluster, id, &consensus, metrics.clone()).await {
         Ok(recovered) => recovered,
-        Err(error) => {
-            end_thread(storage_thread);
-            return Err(error);
-        }
+        Err(error) => return Err(held.end_for(error)),
     };
     let settings = Settings {
         election_timeout_min: timing.election_timeout.0,
@@ -87,7 +93,23 @@ pub(crate) async fn launch<M: StateMachine>(
         stall_limit: timing.stall_limit.max(timing.election_timeout.1 * 2),
         ..Settings::new(quorate_storage::checksum)
     };
+    let (faulty, has_snapshot) = (recovered.faulty.clone(), recovered.snapshot.is_some());
     let replica = Replica::new(id, membership.clone(), recovered, settings);
+    if let Err(error) = recovery::refuse_if_alone(&replica, &faulty) {
+        return Err(held.end_for(error));
+    }
+
+    let applier = Applier::new(machine, consensus.clone(), timing.leader_wait, metrics.clone(), fate.clone());
+    let applier = match threads {
+        true => {
+            let thread = held.applier.insert(Arbiter::new());
+            Applier::start_in_arbiter(&thread.handle(), move |_| applier)
+        }
+        false => applier.start(),
+    };
+    if has_snapshot && let Err(error) = recovery::restore(&storage, applier.clone().recipient()).await {
+        return Err(held.end_for(error));
+    }
 
     let to_consensus = consensus.clone();
     let local = Local {
@@ -100,8 +122,7 @@ pub(crate) async fn launch<M: StateMachine>(
         Ok(links) => links,
         Err(error) => {
             drop(storage);
-            end_thread(storage_thread);
-            return Err(StartError::Network(error.to_string()));
+            return Err(held.end_for(StartError::Network(error.to_string())));
         }
     };
     let link_of = |peer| (peer, links.link(peer, membership.address(peer).unwrap_or_default()));
@@ -111,12 +132,10 @@ pub(crate) async fn launch<M: StateMachine>(
     let life = random.random();
     let sentinel = fate.sentinel("ElectionTimer");
     let timer = ElectionTimer::new(consensus.clone(), timing.election_timeout, random, sentinel).start();
-    let applier_thread = threads.then(Arbiter::new);
-    let applier = Applier::new(machine, consensus.clone(), timing.leader_wait, metrics.clone(), fate.clone());
-    let applier = match &applier_thread {
-        Some(thread) => Applier::start_in_arbiter(&thread.handle(), move |_| applier),
-        None => applier.start(),
-    };
+    let blocking = Blocking::new(threads);
+    let (to_consensus, save) = (consensus.clone(), storage.save_snapshot.clone());
+    let receiver = SnapshotReceiver::new(save, to_consensus, blocking.clone(), metrics.clone(), fate.clone()).start();
+    let (take_state, restore) = (applier.clone().recipient(), applier.clone().recipient());
     let gate = Gate::new(limits.max_in_flight_proposals);
     let (requests, received) = mpsc::unbounded_channel();
     let (status, watched) = watch::channel(status_of(&replica));
@@ -127,6 +146,7 @@ pub(crate) async fn launch<M: StateMachine>(
         storage,
         timer,
         applier: applier.clone().recipient(),
+        snapshots: Snapshotting::new(snapshots, take_state, restore, receiver, blocking.clone()),
         status,
         life,
         clock: Clock::start(),
@@ -150,33 +170,7 @@ pub(crate) async fn launch<M: StateMachine>(
         metrics,
     });
     let stop_applier = applier.recipient();
-    Ok((node, Running { fate, links, consensus, stop_applier, storage_thread, applier_thread, closing }))
-}
-
-async fn recover(
-    storage: &Storage,
-    cluster: &str,
-    member: NodeId,
-    consensus: &Addr<Consensus>,
-    metrics: NodeMetrics,
-) -> Result<quorate_raft::Recovered, StartError> {
-    let request = Recover {
-        cluster: cluster.to_owned(),
-        member,
-        completions: Completions::to(consensus),
-        observer: Arc::new(ObservedStorage(metrics)),
-    };
-    let Recovered { hard_state, base, terms, last, last_checksum, repairs, .. } = storage
-        .recover
-        .send(request)
-        .await
-        .map_err(|_| StartError::Storage("the storage actor died while it recovered the log".into()))?
-        .map_err(|error| StartError::Storage(error.to_string()))?;
-    for repair in repairs {
-        tracing::warn!(node = %member, "recovery: {repair}");
-    }
-    tracing::info!(node = %member, term = %hard_state.term, "recovered a log that ends at entry {last}");
-    Ok(quorate_raft::Recovered { hard_state, log: Log::new(base, terms, last, last_checksum), ..Default::default() })
+    Ok((node, Running { fate, links, consensus, stop_applier, blocking, threads: held, closing }))
 }
 
 /// A node's actors, while they run.
@@ -185,8 +179,8 @@ pub(crate) struct Running {
     links: Box<dyn Links>,
     consensus: Addr<Consensus>,
     stop_applier: Recipient<Stop>,
-    storage_thread: Option<StorageThread>,
-    applier_thread: Option<Arbiter>,
+    blocking: Blocking,
+    threads: Threads,
     closing: watch::Sender<bool>,
 }
 
@@ -198,25 +192,42 @@ impl Running {
             tracing::info!("shutting down");
         }
         self.links.close().await;
-        // Gone with it: timer, collector, replicators, and the last addresses of the storage.
+        // Gone with it: timer, collector, replicators, receiver, and the last addresses of the storage.
         self.consensus.do_send(Stop);
         self.stop_applier.do_send(Stop);
         while self.consensus.connected() {
             tokio::task::yield_now().await;
         }
-        if let Some(thread) = self.applier_thread {
-            thread.stop();
-            // A panic of its was reported by the actor that noticed.
-            let _ = thread.join();
-        }
-        end_thread(self.storage_thread);
+        // Before the storage: a snapshot that was being written must not outlive the lock on its directory.
+        self.blocking.close().await;
+        self.threads.end();
         self.closing.send_replace(true);
     }
 }
 
-fn end_thread(thread: Option<StorageThread>) {
-    if let Some(thread) = thread {
-        thread.end();
+/// The threads of a node's actors that may block.
+struct Threads {
+    storage: Option<StorageThread>,
+    applier: Option<Arbiter>,
+}
+
+impl Threads {
+    /// Waits for them to end.
+    fn end(self) {
+        if let Some(thread) = self.applier {
+            thread.stop();
+            // A panic of its was reported by the actor that noticed.
+            let _ = thread.join();
+        }
+        if let Some(thread) = self.storage {
+            thread.end();
+        }
+    }
+
+    /// The same, for a node that does not start.
+    fn end_for(self, error: StartError) -> StartError {
+        self.end();
+        error
     }
 }
 

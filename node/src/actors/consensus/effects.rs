@@ -4,8 +4,8 @@ use super::{Consensus, stages::Stages};
 use crate::{
     actors::{
         messages::{
-            Acknowledged, Arm, CommitAdvanced, Committed, Fetch, Fetched, HeartbeatNow, LeaderHeard, Rejected,
-            Replicate, Stop, VoteDenied, VoteGranted,
+            Acknowledged, Arm, CommitAdvanced, Committed, Fetch, Fetched, HeartbeatNow, LeaderHeard, NeedsSnapshot,
+            PieceAnswered, Rejected, Replicate, Stop, VoteDenied, VoteGranted,
         },
         replicator::{Assignment, Replicator},
         vote_collector::VoteCollector,
@@ -13,8 +13,8 @@ use crate::{
     error::Failure,
 };
 use actix::prelude::*;
-use quorate_raft::{Body, Credit, Effect, Entries, EntryId, Index, Message, NodeId, Outgoing, Term};
-use quorate_storage::contract::{EntriesRead, Persist, ReadEntries};
+use quorate_raft::{Body, Credit, Effect, Entries, EntryId, Index, Message, NodeId, Outgoing, Term, message::Repair};
+use quorate_storage::contract::{EntriesRead, Persist, ReadEntries, Remember};
 use std::rc::Rc;
 use tokio::time::Instant;
 
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 pub(super) enum LoadFor {
     Applier,
     Peer { peer: NodeId, term: Term, previous: EntryId },
+    Repair { to: NodeId, repair: Repair },
 }
 
 impl Consensus {
@@ -33,6 +34,9 @@ impl Consensus {
             Effect::Send(outgoing) => self.send(outgoing),
             Effect::Persist(persist) => {
                 self.seen.votes_cast(&persist.then);
+                if persist.cut.is_some() {
+                    self.snapshots.cuts(persist.sequence);
+                }
                 self.storage.persist.do_send(Persist(persist));
             }
             Effect::ArmTimer => self.timer.do_send(Arm { term: self.replica.term() }),
@@ -70,7 +74,7 @@ impl Consensus {
             }
             Effect::Apply(batch) => {
                 let callers = self.proposals.committed(&batch);
-                self.applier.do_send(Committed { batch, callers, at: Instant::now() });
+                self.hand_over(Committed { batch, callers, at: Instant::now() });
             }
             Effect::Load { from, to } => self.load(LoadFor::Applier, from, to, self.limits.max_batch_bytes * 4),
             Effect::ReadsReady { index, tokens } => {
@@ -82,12 +86,15 @@ impl Consensus {
                 self.answer_reads(answers);
             }
             Effect::Refused { from, reason } => self.metrics.dropped(Some(from.0), reason),
-            Effect::Restore(_)
-            | Effect::SnapshotChunk { .. }
-            | Effect::SnapshotAnswered { .. }
-            | Effect::NeedsSnapshot { .. }
-            | Effect::ServeRepair { .. }
-            | Effect::Remember { .. } => {}
+            Effect::Restore(base) => self.restore(&base, ctx),
+            Effect::SnapshotChunk { from, chunk } => self.piece_arrived(from, chunk),
+            Effect::SnapshotAnswered { peer, reply } => self.tell_replicator(peer, PieceAnswered { reply }),
+            Effect::NeedsSnapshot { peer, epoch, from } => {
+                self.tell_replicator(peer, NeedsSnapshot { epoch, at_least: from });
+            }
+            Effect::ServeRepair { to, repair } => self.serve_repair(to, repair),
+            Effect::Remember { member, index } => self.storage.remember.do_send(Remember { member, index }),
+            Effect::Diverged { at, with } => self.diverged(at, with),
             Effect::Halt(violation) => self.fate.fail(Failure::Violation(violation.to_string())),
         }
     }
@@ -136,7 +143,9 @@ impl Consensus {
                 clock: self.clock,
                 heartbeat_interval: self.timing.heartbeat_interval,
                 credit: Credit { retry_after: self.timing.heartbeat_interval * 4, ..Credit::default() },
-                metrics: self.metrics.peer(peer.0),
+                bytes_per_second: self.snapshots.bytes_per_second(),
+                blocking: self.snapshots.blocking.clone(),
+                metrics: self.metrics.clone(),
                 fate: self.fate.clone(),
             });
             self.replicators.insert(peer, replicator.start());
@@ -201,6 +210,7 @@ impl Consensus {
                 };
                 self.tell_replicator(peer, fetched);
             }
+            Some(LoadFor::Repair { to, repair }) => self.answer_repair(to, repair, batches),
             Some(LoadFor::Peer { .. }) | None => {}
         }
     }

@@ -4,28 +4,33 @@
 //! changed that somebody waits for ([`Consensus::settle`]). It decides nothing by itself; what it adds to the rules is who
 //! waits for what ([`Proposals`], [`Reads`]) and what the world sees ([`Seen`]).
 //!
-//! Here is what it owns and hears; `effects` has what it tells whom, `requests` where proposals and reads go.
+//! Here is what it owns and hears; `heard` has what the network says, `effects` what it tells whom, `requests` where
+//! proposals and reads go, `snapshots` and `repairs` what those names say.
 
 mod clock;
 mod effects;
+mod heard;
 mod names;
 mod proposals;
 mod reads;
+mod repairs;
 mod requests;
 mod seen;
+mod snapshots;
 mod stages;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use clock::Clock;
 pub(crate) use seen::status_of;
+pub(crate) use snapshots::Snapshotting;
 
 use super::{
     Requests,
     election_timer::ElectionTimer,
     messages::{
-        Applied, Arm, Committed, ElectionLost, ElectionTimeout, ElectionWon, Fetch, Heard, LinkChanged, Matched,
-        ReadCaller, Request, Stop,
+        Applied, Arm, Committed, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Heard, Matched, Request,
+        SnapshotArrived, SnapshotProgress, SnapshotWanted, StateTaken, Stop,
     },
     replicator::Replicator,
     vote_collector::VoteCollector,
@@ -42,12 +47,9 @@ use effects::LoadFor;
 use names::{Arrived, Names};
 use proposals::Proposals;
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{
-    Body, Effect, Message, NodeId, Replica, Term,
-    message::{ReadIndex, ReadIndexReply},
-};
+use quorate_raft::{Effect, EntryId, NodeId, Replica};
 use quorate_storage::contract::{EntriesRead, Persisted, Storage, StorageFailed, StorageFull};
-use quorate_transport::network::{Delivered, Event, Link};
+use quorate_transport::network::{Event, Link};
 use reads::Reads;
 use seen::Seen;
 use stages::Stages;
@@ -79,6 +81,11 @@ pub(crate) struct Consensus {
     collector: Option<Addr<VoteCollector>>,
     replicators: BTreeMap<NodeId, Addr<Replicator>>,
     applier: Recipient<Committed>,
+    snapshots: Snapshotting,
+    /// Where the logs of others were last found to differ from this one.
+    divergences: BTreeMap<NodeId, EntryId>,
+    /// The highest write that is durable.
+    durable_sequence: u64,
     /// Batches that the leader is persisting or committing, for the metrics of those stages.
     stages: Stages,
     stopping: Option<Instant>,
@@ -99,6 +106,7 @@ pub(crate) struct Parts {
     pub(crate) storage: Storage,
     pub(crate) timer: Addr<ElectionTimer>,
     pub(crate) applier: Recipient<Committed>,
+    pub(crate) snapshots: Snapshotting,
     pub(crate) status: watch::Sender<Status>,
     /// Random: no other life of this node has had it.
     pub(crate) life: u32,
@@ -119,6 +127,7 @@ impl Consensus {
             storage,
             timer,
             applier,
+            snapshots,
             status,
             life,
             clock,
@@ -145,6 +154,9 @@ impl Consensus {
             collector: None,
             replicators: BTreeMap::new(),
             applier,
+            snapshots,
+            divergences: BTreeMap::new(),
+            durable_sequence: 0,
             stages: Stages::default(),
             stopping: None,
             clock,
@@ -184,69 +196,12 @@ impl Consensus {
                 self.take_parked(ctx);
             }
         }
+        self.take_snapshot_if_due();
+        self.serve_needs(ctx);
         // Callers whose command is committed and not yet applied wait at the state machine.
         let drained = || self.proposals.is_empty() && self.replica.applied_index() == self.replica.released();
         if self.stopping.is_some_and(|deadline| drained() || deadline <= Instant::now()) {
             self.fate.shut_down();
-        }
-    }
-
-    fn delivered(&mut self, Delivered { from, message, credit }: Delivered, ctx: &mut Context<Self>) {
-        if !self.links.contains_key(&from) {
-            // It holds a certificate of the cluster and is no member: nothing that it says counts here.
-            return self.metrics.dropped(Some(from.0), "stranger");
-        }
-        let (now, term) = (self.clock.now(), message.term);
-        // What the rules have no business with is kept aside: they see its term, then it is acted on here.
-        let (message, rest) = match message.body {
-            Body::Propose(propose) => (empty(message.term), Some(Body::Propose(propose))),
-            Body::ProposeReply(reply) => (empty(message.term), Some(Body::ProposeReply(reply))),
-            Body::ReadIndex(_) | Body::ReadIndexReply(_) => (empty(message.term), Some(message.body)),
-            _ => (message, None),
-        };
-        self.rule(ctx, |replica, out| replica.receive(now, from, message, out));
-        match rest.filter(|_| self.fate.is_sound()) {
-            Some(Body::Propose(propose)) => self.proposals_forwarded(from, propose, ctx),
-            Some(Body::ProposeReply(reply)) => {
-                let again = self.proposals.outcomes_arrived(from, reply, self.retry_after());
-                if self.would_refuse_again(from, term) {
-                    self.proposals.park(again, Instant::now() + self.timing.leader_wait);
-                } else {
-                    self.take_proposals_again(again, ctx);
-                }
-            }
-            Some(Body::ReadIndex(ReadIndex { request })) => {
-                self.take_reads(vec![ReadCaller::There { node: from, request }], ctx);
-            }
-            Some(Body::ReadIndexReply(ReadIndexReply { request, index })) => {
-                let callers = self.reads.leader_answered(from, request);
-                match index {
-                    Some(index) => {
-                        self.answer_reads(callers.into_iter().map(|caller| (caller, Ok(index))).collect());
-                    }
-                    None if self.would_refuse_again(from, term) => {
-                        self.reads.park(callers, Instant::now() + self.timing.leader_wait);
-                    }
-                    None => self.take_reads_again(callers, ctx),
-                }
-            }
-            _ => {}
-        }
-        drop(credit);
-    }
-
-    fn link_changed(&mut self, peer: NodeId, up: bool, ctx: &mut Context<Self>) {
-        if up {
-            self.reachable.insert(peer);
-        } else {
-            self.reachable.remove(&peer);
-            self.proposals.peer_lost(peer);
-            let stranded = self.reads.peer_lost(peer);
-            self.take_reads_again(stranded, ctx);
-        }
-        self.tell_replicator(peer, LinkChanged);
-        if up && self.replica.leader() == Some(peer) {
-            self.take_parked(ctx);
         }
     }
 
@@ -259,18 +214,13 @@ impl Consensus {
             self.fate.fail(Failure::ActorDied { actor: "PeerLink" });
         }
         let now = Instant::now();
-        let outcomes = self.proposals.expire(now);
+        let outcomes = self.proposals.expire(now, self.why_nobody_leads());
         self.answer_forwarded(outcomes);
         let answers = self.reads.expire(now);
         self.answer_reads(answers);
         self.seen.time_passed(&self.replica, self.gate.inside() as u64);
         self.settle(ctx);
     }
-}
-
-/// A message that tells the rules nothing but its sender's term.
-fn empty(term: Term) -> Message {
-    Message { term, body: Body::ReadIndex(ReadIndex { request: 0 }) }
 }
 
 impl Actor for Consensus {
@@ -286,6 +236,7 @@ impl Actor for Consensus {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.stop_replicators();
+        self.snapshots.stop();
         self.timer.do_send(Stop);
     }
 }
@@ -297,6 +248,7 @@ impl StreamHandler<Vec<Request>> for Consensus {
             match request {
                 Request::Propose(proposal) => proposals.push(proposal),
                 Request::ReadIndex(caller) => reads.push(caller),
+                Request::Snapshot(caller) => self.take_snapshot(caller),
                 Request::Shutdown => {
                     self.stopping.get_or_insert(Instant::now() + self.timing.leader_wait);
                 }
@@ -354,11 +306,13 @@ hear! {
         for outgoing in then {
             this.send_persisted(outgoing);
         }
+        this.durable_sequence = sequence;
         this.rule(ctx, |replica, out| replica.persisted(sequence, out));
+        this.snapshots.persisted(sequence);
         this.stages.durable(this.replica.durable(), &this.metrics);
     };
     EntriesRead: |this, read, ctx| this.entries_read(read, ctx);
-    StorageFull: |_this, StorageFull { .. }, _ctx| {};
+    StorageFull: |this, StorageFull { is_full }, ctx| this.storage_full(is_full, ctx);
     StorageFailed: |this, StorageFailed { error }, _ctx| this.fate.fail(Failure::Storage(error.to_string()));
     Matched: |this, Matched { term, peer, index }, ctx| if term == this.replica.term() {
         this.rule(ctx, |replica, out| replica.matched(peer, index, out));
@@ -369,6 +323,12 @@ hear! {
         if this.fate.is_sound() {
             this.answer_applied(answers);
         }
+        this.restored_up_to(index);
         this.rule(ctx, |replica, out| replica.applied(index, out));
     };
+    StateTaken: |this, taken, ctx| this.state_taken(taken, ctx);
+    SnapshotWanted: |this, wanted, ctx| this.snapshot_wanted(wanted, ctx);
+    GivenUp: |this, given_up, _ctx| this.given_up(given_up);
+    SnapshotProgress: |this, progress, _ctx| this.snapshot_progressed(progress);
+    SnapshotArrived: |this, arrived, ctx| this.snapshot_arrived(arrived, ctx);
 }

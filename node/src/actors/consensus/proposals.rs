@@ -174,6 +174,26 @@ impl Proposals {
         again
     }
 
+    /// A snapshot took the place of the entries up to `index`: what they came to, nobody here will ever know. Gives what
+    /// other nodes must be told.
+    pub(super) fn covered(&mut self, index: Index) -> ForOtherNodes {
+        let (mut outcomes, mut kept) = (Vec::new(), VecDeque::new());
+        for mut in_log in std::mem::take(&mut self.in_log) {
+            let within = (index.next().since(in_log.first) as usize).min(in_log.callers.len());
+            let later = in_log.callers.split_off(within);
+            for caller in in_log.callers {
+                let outcome = self.tell(caller, ProposeError::OutcomeUnknown);
+                self.of_other_nodes -= usize::from(outcome.is_some());
+                outcomes.extend(outcome);
+            }
+            if !later.is_empty() {
+                kept.push_back(InLog { first: in_log.first.max(index.next()), callers: later, ..in_log });
+            }
+        }
+        self.in_log = kept;
+        outcomes
+    }
+
     /// Another leads, or nobody is known to: what waits on the one before has until `soon`.
     pub(super) fn leader_changed(&mut self, leader: Option<NodeId>, soon: Instant) {
         for forwarded in self.forwarded.values_mut().filter(|forwarded| Some(forwarded.leader) != leader) {
@@ -196,10 +216,12 @@ impl Proposals {
     }
 
     /// Gives up on whatever is past its deadline. Gives what other nodes must be told.
-    pub(super) fn expire(&mut self, now: Instant) -> ForOtherNodes {
+    ///
+    /// What nobody took was taken by nobody `because`.
+    pub(super) fn expire(&mut self, now: Instant, because: ProposeError) -> ForOtherNodes {
         let mut outcomes = Vec::new();
         while let Some(parked) = self.parked.pop_front_if(|parked| parked.deadline <= now) {
-            outcomes.extend(self.tell(parked.proposal.caller, ProposeError::NoLeader));
+            outcomes.extend(self.tell(parked.proposal.caller, because));
         }
         let late: Vec<_> =
             self.forwarded.iter().filter(|(_, f)| f.deadline <= now).map(|(request, _)| *request).collect();
@@ -236,7 +258,9 @@ impl Proposals {
                 request,
                 match error {
                     ProposeError::Overloaded { .. } | ProposeError::TooLarge { .. } => ProposeOutcome::Overloaded,
-                    ProposeError::NoLeader | ProposeError::Stopped => ProposeOutcome::NotLeader,
+                    ProposeError::NoLeader | ProposeError::StorageFull | ProposeError::Stopped => {
+                        ProposeOutcome::NotLeader
+                    }
                     ProposeError::OutcomeUnknown => ProposeOutcome::Unknown,
                 },
             )),

@@ -37,6 +37,11 @@ impl Consensus {
         self.answer_forwarded(outcomes);
         match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
             Some(leader) => self.forward(leader, here),
+            // Nobody else will come to lead.
+            None if self.replica.is_storage_full() && self.links.is_empty() => {
+                let outcomes = self.proposals.refuse(here, ProposeError::StorageFull);
+                self.answer_forwarded(outcomes);
+            }
             None => self.proposals.park(here, Instant::now() + self.timing.leader_wait),
         }
     }
@@ -186,7 +191,7 @@ impl Consensus {
         let patience = self.timing.proposal_timeout;
         let is_late = |caller: &Caller| matches!(caller, Caller::Here(waiter) if waiter.asked.elapsed() >= patience);
         let (late, rest): (Vec<_>, Vec<_>) = proposals.into_iter().partition(|proposal| is_late(&proposal.caller));
-        let outcomes = self.proposals.refuse(late, ProposeError::NoLeader);
+        let outcomes = self.proposals.refuse(late, self.why_nobody_leads());
         self.answer_forwarded(outcomes);
         self.take_proposals(rest, ctx);
     }

@@ -1,7 +1,7 @@
 //! What the world sees of the replica: the status that handles watch, and the metrics of elections, terms and indexes.
 
 use crate::status::{Role, Status};
-use quorate_metrics::{self as metrics, ElectionResult, NodeMetrics, TermChange, VoteDirection};
+use quorate_metrics::{self as metrics, ElectionResult, NodeMetrics, Repair, TermChange, VoteDirection};
 use quorate_raft::{self as raft, Body, NodeId, Outgoing, Phase, Replica};
 use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
@@ -49,6 +49,7 @@ impl Seen {
         seen.metrics.term_is(replica.term().0);
         seen.metrics.role_is(role_in_metrics(status_of(replica).role));
         seen.metrics.has_leader(false);
+        seen.metrics.faulty_entries(replica.faulty_count() as u64);
         seen
     }
 
@@ -64,12 +65,17 @@ impl Seen {
                 && status.leader == replica.leader()
                 && status.applied == replica.applied_index()
                 && status.last_log == replica.log().last().index
-                && status.durable == replica.durable();
+                && status.durable == replica.durable()
+                && status.snapshot == replica.snapshot_index()
+                && status.first_log == replica.log().first()
+                && status.faulty == replica.faulty_count() as u64
+                && status.storage_full == replica.is_storage_full();
             if !same {
                 // Role, term and leader change rarely: the rest is only numbers.
                 if (status.term, status.role, status.leader) != (replica.term(), role_of(replica), replica.leader()) {
                     old = Some(status.clone());
                 }
+                self.storage_changed(status, replica);
                 refresh(status, replica);
                 if old.is_some() {
                     new = Some(status.clone());
@@ -82,6 +88,23 @@ impl Seen {
             self.changed(&old, &new);
         }
         change
+    }
+
+    /// Entries were healed or discarded, or the disk is full, or has room again.
+    fn storage_changed(&self, old: &Status, replica: &Replica) {
+        let faulty = replica.faulty_count() as u64;
+        if faulty != old.faulty {
+            let gone = old.faulty.saturating_sub(faulty);
+            // What was discarded is not in the log any more.
+            let discarded = gone.min(old.last_log.since(replica.log().last().index));
+            self.metrics.repaired(Repair::Discarded, discarded);
+            self.metrics.repaired(Repair::Healed, gone - discarded);
+            self.metrics.faulty_entries(faulty);
+            if faulty == 0 {
+                tracing::info!(node = %replica.id(), "the log is whole again");
+            }
+        }
+        self.metrics.storage_full(replica.is_storage_full());
     }
 
     fn changed(&mut self, old: &Status, new: &Status) {
@@ -198,7 +221,9 @@ pub(crate) fn status_of(replica: &Replica) -> Status {
         durable: replica.durable(),
         last_log: replica.log().last().index,
         first_log: replica.log().first(),
-        snapshot: replica.log().base().index,
+        snapshot: replica.snapshot_index(),
+        faulty: replica.faulty_count() as u64,
+        storage_full: replica.is_storage_full(),
         voters: replica.membership().voters(),
         learners: replica.membership().learners().to_vec(),
     };
@@ -217,6 +242,9 @@ fn refresh(status: &mut Status, replica: &Replica) {
     status.durable = replica.durable();
     status.last_log = replica.log().last().index;
     status.first_log = replica.log().first();
+    status.snapshot = replica.snapshot_index();
+    status.faulty = replica.faulty_count() as u64;
+    status.storage_full = replica.is_storage_full();
 }
 
 fn role_of(replica: &Replica) -> Role {

@@ -54,7 +54,7 @@ fn whoever_waits_too_long_learns_how_much_is_known() {
         parked.push(told);
     }
     world.proposals.leader_changed(None, world.now);
-    assert!(world.proposals.expire(world.now).is_empty());
+    assert!(world.proposals.expire(world.now, ProposeError::NoLeader).is_empty());
     assert!(parked.iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::NoLeader))));
     assert!(in_log.iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::OutcomeUnknown))));
     assert!(world.proposals.is_empty());

@@ -1,22 +1,28 @@
 //! `Replicator`: brings one peer up to date during one leadership.
 //!
 //! It owns the [`Progress`], which decides what may be sent; it sends appends and heartbeats on the peer's link. It holds no
-//! log: entries come with `Replicate` while the peer keeps up, and are fetched from `Consensus` when it does not.
+//! log: entries come with `Replicate` while the peer keeps up, and are fetched from `Consensus` when it does not. Where the
+//! log can't help, it sends a snapshot (`sending`).
+
+mod sending;
 
 use super::{
+    blocking::Blocking,
     consensus::{Clock, Consensus},
     messages::{
-        Acknowledged, CommitAdvanced, Fetch, Fetched, HeartbeatNow, LinkChanged, Matched, Rejected, Replicate, Stop,
+        Acknowledged, CommitAdvanced, Fetch, Fetched, HeartbeatNow, LinkChanged, Matched, NeedsSnapshot, Rejected,
+        Replicate, Stop,
     },
 };
 use crate::fate::{Fate, Sentinel};
 use actix::prelude::*;
-use quorate_metrics::{PeerMetrics, PeerState};
+use quorate_metrics::{NodeMetrics, PeerMetrics, PeerState};
 use quorate_raft::{
     Append, Batch, Body, Credit, EntryId, Heartbeat, Index, Message, NodeId, Progress, ProgressState, Term,
     progress::Send,
 };
 use quorate_transport::network::Link;
+use sending::Sending;
 use std::{rc::Rc, time::Duration};
 use tokio::time::Instant;
 
@@ -28,12 +34,24 @@ pub(crate) struct Replicator {
     commit: Index,
     round: u64,
     fetching: bool,
+    sending: Option<Sending>,
+    /// A snapshot was asked for and has not come yet.
+    is_wanting: bool,
+    /// How far it must reach, as the peer says; and whether the newest one can't be read.
+    snapshot_at_least: Index,
+    is_unreadable: bool,
+    /// The log is kept for this peer, and when it last made progress.
+    is_pinned: bool,
+    progressed_at: Instant,
+    bytes_per_second: u64,
+    blocking: Blocking,
     link: Rc<dyn Link>,
     consensus: Addr<Consensus>,
     clock: Clock,
     heartbeat_interval: Duration,
     next_heartbeat: Instant,
     metrics: PeerMetrics,
+    node_metrics: NodeMetrics,
     fate: Fate,
     _sentinel: Sentinel,
 }
@@ -49,7 +67,10 @@ pub(crate) struct Assignment {
     pub(crate) clock: Clock,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) credit: Credit,
-    pub(crate) metrics: PeerMetrics,
+    /// How fast it may send snapshots; 0 for no limit.
+    pub(crate) bytes_per_second: u64,
+    pub(crate) blocking: Blocking,
+    pub(crate) metrics: NodeMetrics,
     pub(crate) fate: Fate,
 }
 
@@ -64,19 +85,31 @@ impl Replicator {
             commit,
             round: 0,
             fetching: false,
+            sending: None,
+            is_wanting: false,
+            snapshot_at_least: Index(0),
+            is_unreadable: false,
+            is_pinned: false,
+            progressed_at: Instant::now(),
+            bytes_per_second: assignment.bytes_per_second,
+            blocking: assignment.blocking,
             link,
             consensus,
             clock,
             heartbeat_interval,
             next_heartbeat: Instant::now(),
-            metrics: assignment.metrics,
+            metrics: assignment.metrics.peer(peer.0),
+            node_metrics: assignment.metrics,
             _sentinel: assignment.fate.sentinel("Replicator"),
             fate: assignment.fate,
         }
     }
 
     /// Sends what comes next, if it is at hand; otherwise asks for it.
-    fn pump(&mut self) {
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        if self.progress.state() == ProgressState::Snapshot {
+            return self.pump_snapshot(ctx);
+        }
         if self.fetching {
             return;
         }
@@ -121,8 +154,9 @@ impl Replicator {
         }
     }
 
-    fn tell_matched(&self, matched: Option<Index>) {
+    fn tell_matched(&mut self, matched: Option<Index>) {
         if let Some(index) = matched {
+            self.progressed_at = Instant::now();
             self.consensus.do_send(Matched { term: self.term, peer: self.peer, index });
         }
     }
@@ -138,7 +172,8 @@ impl Actor for Replicator {
                 return ctx.stop(); // it died without a word
             }
             this.heartbeat_if_due();
-            this.pump();
+            this.give_up_if_idle();
+            this.pump(ctx);
         });
     }
 
@@ -150,13 +185,13 @@ impl Actor for Replicator {
 impl Handler<Replicate> for Replicator {
     type Result = ();
 
-    fn handle(&mut self, Replicate { previous, batch }: Replicate, _: &mut Self::Context) {
+    fn handle(&mut self, Replicate { previous, batch }: Replicate, ctx: &mut Self::Context) {
         self.progress.log_grew(batch.last());
         if !self.fetching {
             let checksum = Some(batch.previous_checksum());
             self.offer(previous, checksum, Some(batch));
         }
-        self.pump();
+        self.pump(ctx);
         self.heartbeat_if_due();
     }
 }
@@ -164,16 +199,19 @@ impl Handler<Replicate> for Replicator {
 impl Handler<Fetched> for Replicator {
     type Result = ();
 
-    fn handle(&mut self, fetched: Fetched, _: &mut Self::Context) {
+    fn handle(&mut self, fetched: Fetched, ctx: &mut Self::Context) {
         self.fetching = false;
         match fetched {
             Fetched::Entries { previous, checksum, batch } => {
                 self.offer(previous, checksum, batch);
-                self.pump();
+                self.pump(ctx);
             }
             // The interval asks again: at once could be for ever.
             Fetched::Overtaken => {}
-            Fetched::Compacted => self.progress.compacted(),
+            Fetched::Compacted => {
+                self.progress.compacted();
+                self.pump(ctx);
+            }
         }
     }
 }
@@ -181,10 +219,10 @@ impl Handler<Fetched> for Replicator {
 impl Handler<Acknowledged> for Replicator {
     type Result = ();
 
-    fn handle(&mut self, Acknowledged { epoch, matched }: Acknowledged, _: &mut Self::Context) {
+    fn handle(&mut self, Acknowledged { epoch, matched }: Acknowledged, ctx: &mut Self::Context) {
         let matched = self.progress.acknowledged(self.clock.now(), epoch, matched);
         self.tell_matched(matched);
-        self.pump();
+        self.pump(ctx);
         self.heartbeat_if_due();
     }
 }
@@ -192,11 +230,11 @@ impl Handler<Acknowledged> for Replicator {
 impl Handler<Rejected> for Replicator {
     type Result = ();
 
-    fn handle(&mut self, Rejected { epoch, previous, next, last }: Rejected, _: &mut Self::Context) {
+    fn handle(&mut self, Rejected { epoch, previous, next, last }: Rejected, ctx: &mut Self::Context) {
         self.metrics.append_rejected();
         let matched = self.progress.rejected(self.clock.now(), epoch, previous, next, last);
         self.tell_matched(matched);
-        self.pump();
+        self.pump(ctx);
     }
 }
 
@@ -220,9 +258,21 @@ impl Handler<HeartbeatNow> for Replicator {
 impl Handler<LinkChanged> for Replicator {
     type Result = ();
 
-    fn handle(&mut self, _: LinkChanged, _: &mut Self::Context) {
+    fn handle(&mut self, _: LinkChanged, ctx: &mut Self::Context) {
         self.progress.link_changed(self.clock.now());
-        self.pump();
+        self.snapshot_link_changed();
+        self.pump(ctx);
+    }
+}
+
+impl Handler<NeedsSnapshot> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, NeedsSnapshot { epoch, at_least }: NeedsSnapshot, ctx: &mut Self::Context) {
+        if self.progress.needs_snapshot(epoch) {
+            self.snapshot_at_least = self.snapshot_at_least.max(at_least);
+            self.pump(ctx);
+        }
     }
 }
 

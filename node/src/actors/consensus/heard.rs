@@ -1,0 +1,77 @@
+//! What the network says: messages that arrived, and links that changed.
+
+use super::Consensus;
+use crate::actors::messages::{LinkChanged, ReadCaller};
+use actix::Context;
+use quorate_raft::{
+    Body, Message, NodeId, Term,
+    message::{ReadIndex, ReadIndexReply},
+};
+use quorate_transport::network::Delivered;
+use tokio::time::Instant;
+
+impl Consensus {
+    pub(super) fn delivered(&mut self, Delivered { from, message, credit }: Delivered, ctx: &mut Context<Self>) {
+        if !self.links.contains_key(&from) {
+            // It holds a certificate of the cluster and is no member: nothing that it says counts here.
+            return self.metrics.dropped(Some(from.0), "stranger");
+        }
+        let (now, term) = (self.clock.now(), message.term);
+        // What the rules have no business with is kept aside: they see its term, then it is acted on here.
+        let (message, rest) = match message.body {
+            Body::Propose(propose) => (empty(message.term), Some(Body::Propose(propose))),
+            Body::ProposeReply(reply) => (empty(message.term), Some(Body::ProposeReply(reply))),
+            Body::ReadIndex(_) | Body::ReadIndexReply(_) => (empty(message.term), Some(message.body)),
+            _ => (message, None),
+        };
+        self.rule(ctx, |replica, out| replica.receive(now, from, message, out));
+        match rest.filter(|_| self.fate.is_sound()) {
+            Some(Body::Propose(propose)) => self.proposals_forwarded(from, propose, ctx),
+            Some(Body::ProposeReply(reply)) => {
+                let again = self.proposals.outcomes_arrived(from, reply, self.retry_after());
+                if self.would_refuse_again(from, term) {
+                    self.proposals.park(again, Instant::now() + self.timing.leader_wait);
+                } else {
+                    self.take_proposals_again(again, ctx);
+                }
+            }
+            Some(Body::ReadIndex(ReadIndex { request })) => {
+                self.take_reads(vec![ReadCaller::There { node: from, request }], ctx);
+            }
+            Some(Body::ReadIndexReply(ReadIndexReply { request, index })) => {
+                let callers = self.reads.leader_answered(from, request);
+                match index {
+                    Some(index) => {
+                        self.answer_reads(callers.into_iter().map(|caller| (caller, Ok(index))).collect());
+                    }
+                    None if self.would_refuse_again(from, term) => {
+                        self.reads.park(callers, Instant::now() + self.timing.leader_wait);
+                    }
+                    None => self.take_reads_again(callers, ctx),
+                }
+            }
+            _ => {}
+        }
+        drop(credit);
+    }
+
+    pub(super) fn link_changed(&mut self, peer: NodeId, up: bool, ctx: &mut Context<Self>) {
+        if up {
+            self.reachable.insert(peer);
+        } else {
+            self.reachable.remove(&peer);
+            self.proposals.peer_lost(peer);
+            let stranded = self.reads.peer_lost(peer);
+            self.take_reads_again(stranded, ctx);
+        }
+        self.tell_replicator(peer, LinkChanged);
+        if up && self.replica.leader() == Some(peer) {
+            self.take_parked(ctx);
+        }
+    }
+}
+
+/// A message that tells the rules nothing but its sender's term.
+fn empty(term: Term) -> Message {
+    Message { term, body: Body::ReadIndex(ReadIndex { request: 0 }) }
+}

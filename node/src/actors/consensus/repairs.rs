@@ -1,0 +1,58 @@
+//! Consensus' part in healing what a disk lost, and in what to do when it is full.
+//!
+//! What is asked of whom, and what an answer means, the rules decide: here entries are looked up for other members, and
+//! damage is made known.
+
+use super::{Consensus, effects::LoadFor};
+use crate::error::ProposeError;
+use actix::Context;
+use quorate_raft::{Batch, Entries, EntryId, NodeId, message::Repair};
+
+/// At most so many bytes of entries are sent to a member that lost them, at once.
+const REPAIR_BYTES_MAX: usize = 1 << 20;
+
+impl Consensus {
+    /// A member asks for entries that it lost, and the rules found that this node has them.
+    pub(super) fn serve_repair(&mut self, to: NodeId, repair: Repair) {
+        match self.replica.entries(repair.from.index, REPAIR_BYTES_MAX) {
+            Entries::Here { batch, .. } => self.answer_repair(to, repair, batch.into_iter().collect()),
+            Entries::OnDisk { to: last, .. } => {
+                let last = last.min(repair.to);
+                self.load(LoadFor::Repair { to, repair }, repair.from.index, last, REPAIR_BYTES_MAX);
+            }
+            Entries::Compacted => self.answer_repair(to, repair, Vec::new()),
+        }
+    }
+
+    pub(super) fn answer_repair(&mut self, to: NodeId, repair: Repair, found: Vec<Batch>) {
+        let reply = self.replica.repair_reply(repair, found);
+        self.say(to, reply);
+    }
+
+    /// Says once of an entry and a member that the two logs differ there; messages that find it again are many.
+    pub(super) fn diverged(&mut self, at: EntryId, with: NodeId) {
+        if self.divergences.insert(with, at) != Some(at) {
+            self.metrics.peer(with.0).diverged();
+            tracing::error!(
+                node = %self.replica.id(),
+                "entry {at} differs from that of {with}: one of the two logs is damaged; nothing was overwritten, and whoever \
+                 stands alone with its own will stop"
+            );
+        }
+    }
+
+    /// The storage has no room for entries, or has again.
+    pub(super) fn storage_full(&mut self, is_full: bool, ctx: &mut Context<Self>) {
+        if is_full {
+            tracing::error!(node = %self.replica.id(), "the disk is full: no commands are taken here until there is space");
+        } else {
+            tracing::info!(node = %self.replica.id(), "there is space on the disk again");
+        }
+        self.rule(ctx, |replica, out| replica.storage_full(is_full, out));
+    }
+
+    /// What a caller is told for whose command no leader was found.
+    pub(super) fn why_nobody_leads(&self) -> ProposeError {
+        if self.replica.is_storage_full() { ProposeError::StorageFull } else { ProposeError::NoLeader }
+    }
+}

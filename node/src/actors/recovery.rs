@@ -1,0 +1,98 @@
+//! What a node does before anything of it runs: takes possession of its storage, and lets the state machine become what the
+//! newest snapshot holds.
+
+use super::{consensus::Consensus, messages::Restore};
+use crate::{error::StartError, observe::ObservedStorage};
+use actix::prelude::*;
+use quorate_metrics::NodeMetrics;
+use quorate_raft::{Faulty, Log, NodeId, Replica};
+use quorate_storage::{Completions, OpenSnapshot, Recover, Recovered, Storage};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// What the storage holds, as the rules want it.
+pub(super) async fn recover(
+    storage: &Storage,
+    cluster: &str,
+    member: NodeId,
+    consensus: &Addr<Consensus>,
+    metrics: NodeMetrics,
+) -> Result<quorate_raft::Recovered, StartError> {
+    let request = Recover {
+        cluster: cluster.to_owned(),
+        member,
+        completions: Completions::to(consensus),
+        observer: Arc::new(ObservedStorage(metrics)),
+    };
+    let recovered = storage
+        .recover
+        .send(request)
+        .await
+        .map_err(|_| StartError::Storage("the storage actor died while it recovered the log".into()))?
+        .map_err(|error| StartError::Storage(error.to_string()))?;
+    let Recovered { hard_state, base, terms, last, last_checksum, faulty, snapshot, memberships, .. } = recovered;
+    for repair in recovered.repairs {
+        tracing::warn!(node = %member, "recovery: {repair}");
+    }
+    if let Some(first) = faulty.first() {
+        tracing::error!(
+            node = %member,
+            "the disk lost the payload of {} entries, from {} on: the other members are asked for them",
+            faulty.len(),
+            first.id
+        );
+    }
+    tracing::info!(node = %member, term = %hard_state.term, "recovered a log that ends at entry {last}");
+    Ok(quorate_raft::Recovered {
+        hard_state,
+        log: Log::new(base, terms, last, last_checksum),
+        faulty,
+        snapshot: snapshot.map(|snapshot| snapshot.base),
+        memberships,
+        has_voted: recovered.has_voted,
+        known: recovered.known,
+    })
+}
+
+/// Refuses to start the only voter on a log of which it lost a part: nobody else has a copy to heal it with, and waiting for
+/// one would look like a hang.
+pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<(), StartError> {
+    if replica.membership().voters() != [replica.id()] {
+        return Ok(());
+    }
+    if let Some(index) = replica.lost_up_to() {
+        return Err(StartError::Storage(format!(
+            "the snapshot that covers the entries up to {index} is missing or damaged, and this is the only voter: nobody else \
+             has a copy; put the data directory back from a backup"
+        )));
+    }
+    let Some(first) = faulty.first() else { return Ok(()) };
+    let others = match faulty.len() - 1 {
+        0 => String::new(),
+        more => format!(" and of {more} more"),
+    };
+    let way_out = if faulty.iter().any(|entry| entry.was_durable) {
+        "put the data directory back from a backup"
+    } else {
+        "put the data directory back from a backup; or, if the power failed while it was written, nobody was told that it \
+         was, and the storage may discard it (Wal::discard_unproven)"
+    };
+    Err(StartError::Storage(format!(
+        "the disk lost the payload of entry {}{others}, and this is the only voter: nobody else has a copy; {way_out}",
+        first.id
+    )))
+}
+
+/// Lets the state machine become what the newest snapshot holds, on the machine's own thread, and waits for it.
+pub(super) async fn restore(storage: &Storage, applier: Recipient<Restore>) -> Result<(), StartError> {
+    let source = storage
+        .open_snapshot
+        .send(OpenSnapshot)
+        .await
+        .map_err(|_| StartError::Storage("the storage actor died while it opened the newest snapshot".into()))?
+        .map_err(|error| StartError::Storage(error.to_string()))?;
+    let (done, restored) = oneshot::channel();
+    applier.do_send(Restore { source, done: Some(done) });
+    let died = "the state machine panicked while it was restored from a snapshot: see the panic in the log";
+    restored.await.unwrap_or_else(|_| Err(died.to_owned())).map_err(StartError::Restore)
+}

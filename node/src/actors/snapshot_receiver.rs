@@ -1,0 +1,297 @@
+//! `SnapshotReceiver`: takes in the snapshot that the leader sends, for the life of the node.
+//!
+//! One at a time: pieces in order go to a [`SnapshotSink`], on a thread that may block; every other piece is answered with
+//! how far the snapshot has got, so that the leader goes on from there. What has arrived stays when the connection is
+//! lost. Nothing counts before the last byte is there, its checksum is right, and the storage has made it durable; then
+//! `Consensus` hears of it. It never decides whether a snapshot is wanted: the rules do, before a piece comes here.
+
+use super::{
+    blocking::Blocking,
+    consensus::Consensus,
+    messages::{PieceArrived, SnapshotArrived, SnapshotProgress, Stop},
+};
+use crate::fate::{Fate, Sentinel};
+use actix::prelude::*;
+use bytes::Bytes;
+use quorate_metrics::{Direction, NodeMetrics, SnapshotPhase};
+use quorate_raft::{Index, NodeId, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term};
+use quorate_storage::{SaveSnapshot, SnapshotSink};
+use std::{collections::VecDeque, time::Duration};
+use tokio::time::Instant;
+
+/// The actor.
+pub(crate) struct SnapshotReceiver {
+    arriving: Option<Arriving>,
+    /// The last entry of the latest one that arrived whole: pieces of it that come late begin nothing.
+    whole: Index,
+    /// Counts transfers, so that what the disk says of an earlier one is told from what it says of this.
+    number: u64,
+    save: Recipient<SaveSnapshot>,
+    consensus: Addr<Consensus>,
+    blocking: Blocking,
+    metrics: NodeMetrics,
+    fate: Fate,
+    _sentinel: Sentinel,
+}
+
+/// A snapshot that is on its way here.
+struct Arriving {
+    number: u64,
+    leader: Leader,
+    snapshot: Snapshot,
+    /// Pieces in order, not yet written.
+    waiting: VecDeque<Bytes>,
+    waiting_bytes: u64,
+    /// How many bytes have arrived, how many of them are written, and how many the leader was told.
+    arrived: u64,
+    written: u64,
+    told: u64,
+    began: Instant,
+    heard: Instant,
+    disk: Disk,
+}
+
+/// Who sends it, in which term and in which run of replication: answers go there. A later one counts more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Leader {
+    term: Term,
+    epoch: u64,
+    node: NodeId,
+}
+
+/// Where the sink is.
+enum Disk {
+    /// At hand.
+    Idle(Box<dyn SnapshotSink>),
+    /// Being opened, written to, or finished.
+    Busy,
+}
+
+/// An honest leader's window is far smaller; what is beyond is dropped, and asked for again.
+const WAITING_BYTES_MAX: u64 = 32 << 20;
+/// What has arrived of a snapshot that nobody goes on sending is removed after so long.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+impl SnapshotReceiver {
+    pub(crate) fn new(
+        save: Recipient<SaveSnapshot>,
+        consensus: Addr<Consensus>,
+        blocking: Blocking,
+        metrics: NodeMetrics,
+        fate: Fate,
+    ) -> Self {
+        let _sentinel = fate.sentinel("SnapshotReceiver");
+        Self { arriving: None, whole: Index(0), number: 0, save, consensus, blocking, metrics, fate, _sentinel }
+    }
+
+    fn piece(&mut self, leader: Leader, chunk: SnapshotChunk, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        match &mut self.arriving {
+            Some(arriving) if leader < arriving.leader => return, // overtaken
+            Some(arriving) if arriving.snapshot == chunk.snapshot => arriving.leader = leader,
+            _ if chunk.snapshot.base.last.index <= self.whole => return, // `Consensus` is about to hear of it
+            _ => return self.begin(leader, chunk, ctx),
+        }
+        let Some(arriving) = &mut self.arriving else { return };
+        arriving.heard = now;
+        if chunk.bytes.is_empty() {
+            // The leader goes on from what it is told: not from what has arrived and still waits for the disk.
+            arriving.told = arriving.arrived;
+            return self.tell_progress();
+        }
+        let room = arriving.waiting_bytes + chunk.bytes.len() as u64 <= WAITING_BYTES_MAX;
+        match arriving.news_of(chunk.offset, chunk.bytes) {
+            Some(bytes) if room => {
+                self.take(bytes);
+                self.write(ctx);
+            }
+            _ => self.tell_progress(),
+        }
+    }
+
+    /// Another snapshot than the one that was arriving, if one was: it takes its place.
+    fn begin(&mut self, leader: Leader, chunk: SnapshotChunk, ctx: &mut Context<Self>) {
+        let SnapshotChunk { snapshot, offset, bytes, .. } = chunk;
+        let now = Instant::now();
+        self.number += 1;
+        let number = self.number;
+        tracing::info!(
+            bytes = snapshot.bytes,
+            "receiving a snapshot that ends at {} from {}",
+            snapshot.base.last,
+            leader.node
+        );
+        let save = SaveSnapshot { base: snapshot.base.clone(), expected: Some((snapshot.bytes, snapshot.checksum)) };
+        self.arriving = Some(Arriving {
+            number,
+            leader,
+            snapshot,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            arrived: 0,
+            written: 0,
+            told: 0,
+            began: now,
+            heard: now,
+            disk: Disk::Busy,
+        });
+        if offset == 0 {
+            self.take(bytes);
+        }
+        let opened = self.save.send(save).into_actor(self).map(move |sink, this, ctx| {
+            let sink = match sink {
+                Ok(Ok(sink)) => Ok(sink),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => return, // the storage has died, and the node with it
+            };
+            this.disk_did(number, 0, sink, ctx);
+        });
+        ctx.spawn(opened);
+    }
+
+    fn take(&mut self, bytes: Bytes) {
+        let Some(arriving) = self.arriving.as_mut().filter(|_| !bytes.is_empty()) else { return };
+        self.metrics.snapshot_bytes(Direction::Received, bytes.len() as u64);
+        arriving.arrived += bytes.len() as u64;
+        arriving.waiting_bytes += bytes.len() as u64;
+        arriving.waiting.push_back(bytes);
+    }
+
+    /// The disk has opened, or written so many bytes more, or failed.
+    fn disk_did(
+        &mut self,
+        number: u64,
+        bytes: u64,
+        sink: Result<Box<dyn SnapshotSink>, String>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(arriving) = self.arriving.as_mut().filter(|arriving| arriving.number == number) else { return };
+        match sink {
+            Ok(sink) => {
+                arriving.disk = Disk::Idle(sink);
+                arriving.written += bytes;
+                arriving.waiting_bytes -= bytes;
+                self.tell_progress();
+                self.write(ctx);
+            }
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    /// Writes what waits; when all is written, makes it count.
+    fn write(&mut self, ctx: &mut Context<Self>) {
+        let Some(arriving) = &mut self.arriving else { return };
+        let is_whole = arriving.written >= arriving.snapshot.bytes;
+        let Disk::Idle(sink) = std::mem::replace(&mut arriving.disk, Disk::Busy) else { return };
+        if is_whole {
+            return self.finish(sink, ctx);
+        }
+        if arriving.waiting.is_empty() {
+            arriving.disk = Disk::Idle(sink);
+            return;
+        }
+        let (number, pieces) = (arriving.number, std::mem::take(&mut arriving.waiting));
+        let job = move || {
+            let mut sink = sink;
+            let mut written = 0;
+            for piece in pieces {
+                sink.write_all(&piece).map_err(|error| error.to_string())?;
+                written += piece.len() as u64;
+            }
+            Ok((written, sink))
+        };
+        let written = self.blocking.run(job).into_actor(self).map(move |result, this, ctx| {
+            let (bytes, sink) = match result.and_then(|written| written) {
+                Ok((bytes, sink)) => (bytes, Ok(sink)),
+                Err(error) => (0, Err(error)),
+            };
+            this.disk_did(number, bytes, sink, ctx);
+        });
+        ctx.spawn(written);
+    }
+
+    fn finish(&mut self, sink: Box<dyn SnapshotSink>, ctx: &mut Context<Self>) {
+        let number = self.number;
+        let job = move || sink.finish().map_err(|error| error.to_string());
+        let finished = self.blocking.run(job).into_actor(self).map(move |result, this, _| {
+            let Some(arriving) = this.arriving.take_if(|arriving| arriving.number == number) else { return };
+            match result.and_then(|finished| finished) {
+                Ok(_) if !this.fate.is_sound() => {}
+                Ok(snapshot) => {
+                    this.metrics.snapshot_took(SnapshotPhase::Receive, arriving.began.elapsed());
+                    this.whole = snapshot.base.last.index;
+                    let Leader { node: from, epoch, .. } = arriving.leader;
+                    this.consensus.do_send(SnapshotArrived { from, epoch, base: snapshot.base });
+                }
+                Err(error) => {
+                    this.arriving = Some(arriving);
+                    this.refuse(&error);
+                }
+            }
+        });
+        ctx.spawn(finished);
+    }
+
+    fn refuse(&mut self, error: &str) {
+        self.metrics.snapshot_failed(SnapshotPhase::Receive);
+        if let Some(arriving) = self.arriving.take() {
+            tracing::warn!("can't receive the snapshot that ends at {}: {error}", arriving.snapshot.base.last);
+            self.tell(&arriving, SnapshotOutcome::Refused);
+        }
+    }
+
+    fn tell_progress(&mut self) {
+        if let Some(arriving) = &mut self.arriving {
+            // What is not written yet is told when it is: so the leader's window bounds what waits here. Never less than
+            // before, which would mean that it was lost.
+            arriving.told = arriving.told.max(arriving.written);
+        }
+        if let Some(arriving) = &self.arriving {
+            self.tell(arriving, SnapshotOutcome::Received { bytes: arriving.told });
+        }
+    }
+
+    fn tell(&self, arriving: &Arriving, outcome: SnapshotOutcome) {
+        let reply = SnapshotReply { epoch: arriving.leader.epoch, last: arriving.snapshot.base.last, outcome };
+        self.consensus.do_send(SnapshotProgress { to: arriving.leader.node, reply });
+    }
+}
+
+impl Arriving {
+    /// The part of a piece that comes next; `None` if all of it has arrived before, or something before it has not.
+    fn news_of(&self, offset: u64, bytes: Bytes) -> Option<Bytes> {
+        let known = usize::try_from(self.arrived.checked_sub(offset)?).ok()?;
+        (known < bytes.len()).then(|| bytes.slice(known..))
+    }
+}
+
+impl Actor for SnapshotReceiver {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(PATIENCE / 10, |this, _| {
+            let forgotten = this.arriving.take_if(|arriving| arriving.heard.elapsed() >= PATIENCE);
+            if let Some(arriving) = forgotten {
+                tracing::warn!("nobody sends the rest of the snapshot that ends at {}", arriving.snapshot.base.last);
+            }
+        });
+    }
+}
+
+impl Handler<PieceArrived> for SnapshotReceiver {
+    type Result = ();
+
+    fn handle(&mut self, PieceArrived { term, from, chunk }: PieceArrived, ctx: &mut Self::Context) {
+        if self.fate.is_sound() {
+            self.piece(Leader { term, epoch: chunk.epoch, node: from }, chunk, ctx);
+        }
+    }
+}
+
+impl Handler<Stop> for SnapshotReceiver {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
