@@ -104,7 +104,7 @@ mod tests {
         let (open, gate) = std::sync::mpsc::channel::<()>();
         let running = blocking.run(move || gate.recv().is_ok());
         let mut closing = Box::pin(blocking.close());
-        assert!(futures_util::poll!(&mut closing).is_pending());
+        assert!(futures_util::FutureExt::now_or_never(&mut closing).is_none());
         assert_eq!(blocking.run(|| ()).await, Err("the node has ended".to_owned()));
         open.send(()).expect("a running job");
         closing.await;

@@ -1,7 +1,7 @@
 use super::{CLUSTER, Journal, PATIENCE};
 use futures_util::future::{pending, select_all};
 use quorate::{
-    Builder, Index, Limits, Node, NodeId, Role, Status, Timing,
+    Builder, Index, Limits, Node, NodeId, Role, Snapshots, StartError, Status, Timing,
     metrics::Metrics,
     storage::{Memory, MemoryLog},
     transport::{Faults, MemoryNetwork},
@@ -19,6 +19,7 @@ pub struct Plan {
     pub by_value: bool,
     pub timing: Timing,
     pub limits: Limits,
+    pub snapshots: Snapshots,
 }
 
 impl Default for Plan {
@@ -30,6 +31,7 @@ impl Default for Plan {
             by_value: false,
             timing: Timing::default(),
             limits: Limits::default(),
+            snapshots: Snapshots::default(),
         }
     }
 }
@@ -83,6 +85,16 @@ impl Cluster {
 
     /// The same, with another state machine, storage or network.
     pub async fn start_as(&mut self, id: NodeId, journal: Journal, change: impl FnOnce(Builder) -> Builder) {
+        self.try_start_as(id, journal, change).await.expect("a node");
+    }
+
+    /// The same, for one that may refuse.
+    pub async fn try_start_as(
+        &mut self,
+        id: NodeId,
+        journal: Journal,
+        change: impl FnOnce(Builder) -> Builder,
+    ) -> Result<(), StartError> {
         self.starts += 1;
         let builder = change(
             Node::builder(id, CLUSTER)
@@ -91,13 +103,29 @@ impl Cluster {
                 .storage(Memory::shared(&self.logs[&id]))
                 .timing(self.plan.timing)
                 .limits(self.plan.limits)
+                .snapshots(self.plan.snapshots)
                 .metrics(&self.metrics)
                 .seed(self.plan.seed << 16 | self.starts),
         );
         let machine = journal.clone();
         let started = if self.plan.threads { builder.start(machine).await } else { builder.start_local(machine).await };
-        let node = started.expect("a node");
-        assert!(self.running.insert(id, Running { node, journal }).is_none(), "node {id} runs already");
+        assert!(self.running.insert(id, Running { node: started?, journal }).is_none(), "node {id} runs already");
+        Ok(())
+    }
+
+    /// What a node keeps, for tests that damage it; not while it runs.
+    pub fn log(&self, id: NodeId) -> &MemoryLog {
+        &self.logs[&id]
+    }
+
+    /// Empties a node's storage.
+    pub fn empty(&mut self, id: NodeId) {
+        self.logs.insert(id, MemoryLog::new());
+    }
+
+    /// Changes what nodes are started with from now on.
+    pub fn plan(&mut self) -> &mut Plan {
+        &mut self.plan
     }
 
     /// Ends a node.
@@ -151,6 +179,14 @@ impl Cluster {
     /// Waits until these follow one among them.
     pub async fn leader_among(&self, ids: &[NodeId]) -> NodeId {
         self.until("a leader that all follow", |view| leader_of(view, ids)).await
+    }
+
+    /// What a metric says, added up over all its series that have these labels, as in `node="1"`.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let page = self.metrics.render();
+        let series = page.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        let wanted = series.filter(|line| labels.iter().all(|label| line.contains(label)));
+        wanted.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// Waits until all running nodes follow one leader and have applied everything in its log.

@@ -10,6 +10,18 @@ pub struct Interposed<H> {
     inner: Option<StorageHandle>,
     storage: Option<Storage>,
     judge: Judge<H>,
+    tap: Tap,
+}
+
+/// Says of a running storage what only a real disk would: that it is full, or has room again.
+#[derive(Clone, Default)]
+pub struct Tap(Arc<Mutex<Option<Completions>>>);
+
+impl Tap {
+    pub fn full(&self, is_full: bool) {
+        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.as_ref().expect("a recovered storage").full(is_full);
+    }
 }
 
 /// A moment at which the hook decides.
@@ -40,8 +52,13 @@ impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Hook for H {}
 impl<H: Hook> Interposed<H> {
     /// The storage to start a node with.
     pub fn around(inner: impl Into<StorageHandle>, hook: H) -> StorageHandle {
-        let (inner, judge) = (Some(inner.into()), Judge(Arc::new(Mutex::new(Some(hook)))));
-        StorageHandle::actor(move || Self { inner, storage: None, judge })
+        Self::tapped(inner, hook, &Tap::default())
+    }
+
+    /// The same, with a tap.
+    pub fn tapped(inner: impl Into<StorageHandle>, hook: H, tap: &Tap) -> StorageHandle {
+        let (inner, judge, tap) = (Some(inner.into()), Judge(Arc::new(Mutex::new(Some(hook)))), tap.clone());
+        StorageHandle::actor(move || Self { inner, storage: None, judge, tap })
     }
 }
 
@@ -73,6 +90,7 @@ impl<H: Hook> Handler<Recover> for Interposed<H> {
     type Result = ResponseFuture<Result<Recovered, StorageError>>;
 
     fn handle(&mut self, mut recover: Recover, _: &mut Self::Context) -> Self::Result {
+        *self.tap.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(recover.completions.clone());
         let returning = Returning { told: recover.completions, judge: Judge(Arc::clone(&self.judge.0)) };
         recover.completions = Completions::to(&returning.start());
         let storage = self.inner.take().expect("one recovery").start_here();

@@ -1,20 +1,50 @@
 use bytes::Bytes;
-use quorate::{Index, StateMachine};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use quorate::{Index, StateMachine, WriteState};
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// A state machine that remembers every command, where its test can see it. The reply to the nth command is `n`.
 ///
-/// Clones see the same; a node that is started again gets a new one, for it applies everything again.
-#[derive(Clone, Default, Debug)]
+/// Clones see the same; a node that is started again gets a new one, which is restored or applies everything again.
+#[derive(Clone, Default)]
 pub struct Journal {
     entries: Arc<Mutex<Vec<(Index, String)>>>,
+    /// How often it applied a command, and was restored.
+    applied: Arc<AtomicUsize>,
+    restored: Arc<AtomicUsize>,
     fatal: Option<&'static str>,
+    before_writing: Option<BeforeWriting>,
+    makes_none: bool,
+    refuses: bool,
 }
+
+type BeforeWriting = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 impl Journal {
     /// One that panics when it is to apply this command.
     pub fn panicking_at(command: &'static str) -> Self {
         Self { fatal: Some(command), ..Self::default() }
+    }
+
+    /// One that calls this before a snapshot of it is written, on the thread that writes it.
+    pub fn calling(before_writing: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self { before_writing: Some(Arc::new(before_writing)), ..Self::default() }
+    }
+
+    /// One that makes no snapshots.
+    pub fn without_snapshots() -> Self {
+        Self { makes_none: true, ..Self::default() }
+    }
+
+    /// One that can't be restored from anything.
+    pub fn refusing() -> Self {
+        Self { refuses: true, ..Self::default() }
     }
 
     /// What was applied, in order.
@@ -27,6 +57,16 @@ impl Journal {
         self.lock().iter().filter(|(_, applied)| applied == command).count()
     }
 
+    /// How many commands this machine applied itself, rather than finding them in a snapshot.
+    pub fn applied(&self) -> usize {
+        self.applied.load(Ordering::Relaxed)
+    }
+
+    /// How often it was restored from a snapshot.
+    pub fn restored(&self) -> usize {
+        self.restored.load(Ordering::Relaxed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<(Index, String)>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -36,8 +76,47 @@ impl StateMachine for Journal {
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
         let command = String::from_utf8_lossy(command).into_owned();
         assert!(self.fatal != Some(command.as_str()), "told to panic at {command:?}");
+        self.applied.fetch_add(1, Ordering::Relaxed);
         let mut entries = self.lock();
         entries.push((index, command));
         entries.len().to_string().into()
+    }
+
+    fn snapshot(&self) -> Option<WriteState> {
+        let (entries, before_writing) = (self.entries(), self.before_writing.clone());
+        let write = move |writer: &mut dyn Write| {
+            before_writing.map_or(Ok(()), |before| before())?;
+            for (index, command) in entries {
+                writer.write_all(&index.0.to_le_bytes())?;
+                writer.write_all(&(command.len() as u64).to_le_bytes())?;
+                writer.write_all(command.as_bytes())?;
+            }
+            Ok(())
+        };
+        (!self.makes_none).then(|| Box::new(write) as WriteState)
+    }
+
+    fn restore(&mut self, state: &mut dyn Read) -> io::Result<()> {
+        if self.refuses {
+            return Err(io::Error::other("told to refuse"));
+        }
+        let (mut entries, mut number) = (Vec::new(), [0; 8]);
+        while state.read(&mut number[..1])? > 0 {
+            state.read_exact(&mut number[1..])?;
+            let index = Index(u64::from_le_bytes(number));
+            state.read_exact(&mut number)?;
+            let mut command = vec![0; usize::try_from(u64::from_le_bytes(number)).map_err(io::Error::other)?];
+            state.read_exact(&mut command)?;
+            entries.push((index, String::from_utf8(command).map_err(io::Error::other)?));
+        }
+        *self.lock() = entries;
+        self.restored.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("entries", &self.entries).finish_non_exhaustive()
     }
 }

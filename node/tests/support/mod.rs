@@ -14,7 +14,7 @@ mod puppet;
 mod recorder;
 
 pub use cluster::{Cluster, Plan, View};
-pub use interposed::{Interposed, Seen, Verdict};
+pub use interposed::{Interposed, Seen, Tap, Verdict};
 pub use journal::Journal;
 pub use ledger::Ledger;
 pub use puppet::Puppet;
