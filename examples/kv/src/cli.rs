@@ -84,6 +84,11 @@ enum Command {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Let the node at each endpoint take a snapshot now, and cut its log behind it
+    Snapshot {
+        #[command(flatten)]
+        connection: Connection,
+    },
 }
 
 /// How to reach the cluster.
@@ -156,6 +161,7 @@ impl Cli {
                 }
             }
             Command::Status { connection } => status(&connection, self.json).await?,
+            Command::Snapshot { connection } => snapshot(&connection, self.json).await?,
         }
         Ok(())
     }
@@ -186,8 +192,7 @@ async fn get(connection: &Connection, key: &str, read: ReadMode, json: bool) -> 
 async fn status(connection: &Connection, json: bool) -> Result<(), Failure> {
     let mut failures = Vec::new();
     let mut lines = Vec::new();
-    for url in &connection.endpoints {
-        let one = Connection { endpoints: vec![url.clone()], ..connection.clone() };
+    for (_, one) in connection.each() {
         match one.client()?.status().await {
             Ok(answer) if json => lines.push(json!(answer).to_string()),
             Ok(answer) => lines.push(status_line(&answer)),
@@ -205,6 +210,19 @@ async fn status(connection: &Connection, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+/// One line an endpoint; fails if one of them took none, after all were asked.
+async fn snapshot(connection: &Connection, json: bool) -> Result<(), Failure> {
+    let mut failures = Vec::new();
+    for (url, one) in connection.each() {
+        match one.client()?.snapshot().await {
+            Ok(answer) if json => output::line(json!({ "endpoint": url, "index": answer.index }))?,
+            Ok(answer) => output::line(format_args!("{url}: snapshot taken, index {}", answer.index))?,
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    if failures.is_empty() { Ok(()) } else { Err(Failure(failures.join("; "))) }
+}
+
 const STATUS_HEAD: &str =
     "node  role           term  leader    commit   applied       log            voters  state hash";
 
@@ -219,6 +237,11 @@ fn status_line(status: &StatusAnswer) -> String {
 }
 
 impl Connection {
+    /// Each endpoint, and a connection to it alone.
+    fn each(&self) -> impl Iterator<Item = (&str, Self)> {
+        self.endpoints.iter().map(|url| (&**url, Self { endpoints: vec![url.clone()], ..self.clone() }))
+    }
+
     fn client(&self) -> Result<Client, ClientError> {
         Ok(Client::new(&self.endpoints, &trust(self.ca.as_deref())?)?.with_limit(self.timeout))
     }

@@ -3,10 +3,9 @@
 //! - [`machine`] is the replicated state; [`serve`] makes it a node, and [`http`] is how clients reach it;
 //! - [`config`] is what a node is told, [`certs`] how it proves who it is;
 //! - [`client`] and [`cli`] are the other side;
-//! - [`cluster`] runs nodes as processes of this machine, for [`demo`] and for tests.
+//! - [`cluster`] runs nodes as processes of this machine, and [`load`] writes to them, for [`demo`] and for tests.
 //!
-//! Absent, because they come with what they rest on: membership changes, transfer of leadership, snapshots on demand,
-//! client sessions.
+//! Absent, because they come with what they rest on: membership changes, transfer of leadership, client sessions.
 
 pub mod certs;
 pub mod cli;
@@ -15,6 +14,7 @@ pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod http;
+pub mod load;
 pub mod machine;
 mod output;
 pub mod serve;

@@ -13,7 +13,7 @@ use crate::{
     output,
 };
 use quorate::{
-    Failure, Limits, Node, StartError, Timing,
+    Failure, Limits, Node, Snapshots, StartError, Timing,
     metrics::Metrics,
     storage::Wal,
     transport::{NetworkError, Quic, QuicOptions},
@@ -135,11 +135,17 @@ async fn start(config: &Config, network: Quic, metrics: &Metrics) -> Result<Node
     Node::builder(config.node_id, &config.cluster)
         .voters(config.peers.iter().map(|peer| (peer.id, peer.addr.clone())))
         .network(network)
-        .storage(Wal::at(&config.data_dir))
+        .storage(Wal::at(&config.data_dir).segment_bytes(config.storage.segment_bytes))
         .timing(Timing {
             heartbeat_interval: config.timing.heartbeat_interval,
             election_timeout: (shortest, longest),
             ..Timing::default()
+        })
+        .snapshots(Snapshots {
+            every_entries: config.snapshot.every_entries,
+            every_bytes: config.snapshot.every_bytes,
+            keep_entries: config.snapshot.keep_entries,
+            bytes_per_second: config.snapshot.max_bytes_per_second,
         })
         .limits(Limits {
             max_command_bytes: command_bytes_max(&config.limits),

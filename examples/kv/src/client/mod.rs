@@ -5,7 +5,9 @@
 
 mod connection;
 
-use crate::http::messages::{CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, PutAnswer, StatusAnswer};
+use crate::http::messages::{
+    CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, PutAnswer, SnapshotAnswer, StatusAnswer,
+};
 use bytes::Bytes;
 use connection::{Endpoint, Exchange};
 use http_body_util::Full;
@@ -129,6 +131,14 @@ impl Client {
         json(self.ask(&Ask::new(Method::GET, "/v1/status".to_owned())).await?)
     }
 
+    /// Lets a node take a snapshot, and cut its log behind it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn snapshot(&mut self) -> Result<SnapshotAnswer, ClientError> {
+        json(self.ask(&Ask::new(Method::POST, "/v1/snapshot".to_owned())).await?)
+    }
+
     /// The text at `path`, for example `/metrics`.
     ///
     /// # Errors
@@ -227,7 +237,7 @@ impl ClientError {
     fn may_do_better_elsewhere(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Refused { code, .. } => code == "no_leader" || code == "stopping",
+            Self::Refused { code, .. } => ["no_leader", "stopping", "storage_full"].contains(&&**code),
             Self::Setup(_) | Self::OutcomeUnknown { .. } | Self::Unreadable { .. } => false,
         }
     }

@@ -21,7 +21,7 @@ pub struct Options {
     pub name: String,
     /// How many nodes, with ids from 1.
     pub nodes: u64,
-    /// Further configuration for every node, TOML that begins with a section: `[timing]`, `[snapshot]` or `[limits]`.
+    /// Further configuration for every node, TOML that begins with a section: `[timing]`, `[snapshot]`, `[storage]` or `[limits]`.
     pub sections: String,
 }
 

@@ -8,12 +8,13 @@ mod overrides;
 
 pub use overrides::{KEYS, Key, Overrides};
 
-use quorate::NodeId;
+use quorate::{NodeId, Snapshots};
 use serde::{Deserialize, Deserializer};
 use std::{
     collections::BTreeSet,
     fmt,
     net::SocketAddr,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -46,9 +47,12 @@ pub struct Config {
     /// Heartbeats and elections.
     #[serde(default)]
     pub timing: Timing,
-    /// When the log is to be compacted. Checked, and without effect until compaction exists.
+    /// When snapshots are taken, and what stays of the log.
     #[serde(default)]
     pub snapshot: Snapshot,
+    /// How the log lies on disk.
+    #[serde(default)]
+    pub storage: Storage,
     /// What is refused rather than queued.
     #[serde(default)]
     pub limits: Limits,
@@ -100,14 +104,28 @@ pub struct Timing {
     pub election_timeout: [Duration; 2],
 }
 
-/// When the log is compacted.
+/// When snapshots are taken, and what stays of the log. Whichever of `every_entries` and `every_bytes` comes first counts;
+/// `POST /v1/snapshot` takes one at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Snapshot {
-    /// After this many entries. Default 10000.
+    /// After this many entries. Default 10000: what is applied again after a restart takes a fraction of a second.
     pub every_entries: u64,
-    /// How many entries stay in the log for slow followers. Default 1000.
+    /// After this many bytes of entries. Default 64 MiB: the log takes a few times as much of the disk, not more.
+    pub every_bytes: u64,
+    /// How many entries before a snapshot stay in the log for slow followers, which are sent the whole state otherwise. Default
+    /// 1000.
     pub keep_entries: u64,
+    /// The most bytes a second at which a snapshot is sent to a peer; 0, the default: as fast as it takes them.
+    pub max_bytes_per_second: u64,
+}
+
+/// How the log lies on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// The size of a segment file, in bytes, 16 KiB to 1 GiB. Default 64 MiB. Two or three of them are on disk at any time.
+    pub segment_bytes: u64,
 }
 
 /// What is refused rather than queued.
@@ -123,6 +141,9 @@ pub struct Limits {
 /// The most that `limits.max_value_bytes` may be: a compare-and-swap carries two values in one log
 /// entry, which must fit a frame of the network.
 pub const VALUE_BYTES_MAX: usize = 8 << 20;
+
+/// What `storage.segment_bytes` may be.
+const SEGMENT_BYTES: RangeInclusive<u64> = 16 << 10..=1 << 30;
 
 impl Config {
     /// Reads `file`, lets `environment` override it and `flags` override both, and checks that it makes sense by
@@ -214,9 +235,28 @@ impl Config {
             ("limits.max_in_flight_proposals", self.limits.max_in_flight_proposals as u64),
             ("limits.max_value_bytes", self.limits.max_value_bytes as u64),
             ("snapshot.every_entries", self.snapshot.every_entries),
+            ("snapshot.every_bytes", self.snapshot.every_bytes),
         ];
         if let Some((key, _)) = positive.into_iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::new(key, "is 0", "use 1 or more"));
+        }
+        let speed = self.snapshot.max_bytes_per_second;
+        if speed > 0 && speed < Snapshots::BYTES_PER_SECOND_MIN {
+            let remedy = format!("use {} or more, or 0 for no limit", Snapshots::BYTES_PER_SECOND_MIN);
+            return Err(ConfigError::new(
+                "snapshot.max_bytes_per_second",
+                format!("{speed} would take for ever"),
+                remedy,
+            ));
+        }
+        if !SEGMENT_BYTES.contains(&self.storage.segment_bytes) {
+            let problem = format!(
+                "{} is not between {} and {}",
+                self.storage.segment_bytes,
+                SEGMENT_BYTES.start(),
+                SEGMENT_BYTES.end()
+            );
+            return Err(ConfigError::new("storage.segment_bytes", problem, "use a number between them"));
         }
         if self.limits.max_value_bytes > VALUE_BYTES_MAX {
             let problem = format!("{} is more than {VALUE_BYTES_MAX}", self.limits.max_value_bytes);
@@ -241,7 +281,14 @@ impl Default for Timing {
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self { every_entries: 10_000, keep_entries: 1_000 }
+        let Snapshots { every_entries, every_bytes, keep_entries, bytes_per_second } = Snapshots::default();
+        Self { every_entries, every_bytes, keep_entries, max_bytes_per_second: bytes_per_second }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20 }
     }
 }
 

@@ -40,7 +40,10 @@ pub const KEYS: &[Key] = &[
     Key { path: "timing.heartbeat_interval", kind: Kind::Text },
     Key { path: "timing.election_timeout", kind: Kind::List },
     Key { path: "snapshot.every_entries", kind: Kind::Number },
+    Key { path: "snapshot.every_bytes", kind: Kind::Number },
     Key { path: "snapshot.keep_entries", kind: Kind::Number },
+    Key { path: "snapshot.max_bytes_per_second", kind: Kind::Number },
+    Key { path: "storage.segment_bytes", kind: Kind::Number },
     Key { path: "limits.max_value_bytes", kind: Kind::Number },
     Key { path: "limits.max_in_flight_proposals", kind: Kind::Number },
 ];

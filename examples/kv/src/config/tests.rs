@@ -8,6 +8,7 @@ fn the_documented_example_is_accepted_and_read_as_written() {
     assert_eq!(config.peers[1], Peer { id: NodeId(2), addr: "n2.example:7001".to_owned() });
     assert_eq!(config.timing, Timing::default());
     assert_eq!(config.snapshot, Snapshot::default());
+    assert_eq!(config.storage, Storage::default());
     assert_eq!(config.limits, Limits::default());
 }
 
@@ -88,6 +89,10 @@ fn each_mistake_is_one_line_that_names_the_key_and_the_remedy() {
         ("\"50ms\"", "\"50\"", "timing.heartbeat_interval: `50` is no duration"),
         ("\"150ms\"", "\"400ms\"", "timing.election_timeout: 400ms is not below 300ms"),
         ("\"300ms\"", "\"2h\"", "timing.election_timeout: 2h is too long"),
+        ("every_entries = 10000", "every_entries = 0", "snapshot.every_entries: is 0"),
+        ("every_bytes = 67108864", "every_bytes = 0", "snapshot.every_bytes: is 0"),
+        ("max_bytes_per_second = 0", "max_bytes_per_second = 9", "snapshot.max_bytes_per_second: 9 would take"),
+        ("segment_bytes = 67108864", "segment_bytes = 4096", "storage.segment_bytes: 4096 is not between"),
         ("max_value_bytes = 1048576", "max_value_bytes = 0", "limits.max_value_bytes: is 0"),
         ("max_value_bytes = 1048576", "max_value_bytes = 99999999", "limits.max_value_bytes: 99999999 is more"),
     ];
@@ -135,7 +140,12 @@ election_timeout = ["150ms", "300ms"]
 
 [snapshot]
 every_entries = 10000
+every_bytes = 67108864
 keep_entries = 1000
+max_bytes_per_second = 0
+
+[storage]
+segment_bytes = 67108864
 
 [limits]
 max_value_bytes = 1048576

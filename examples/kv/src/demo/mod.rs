@@ -3,16 +3,11 @@
 //! It is a client like any other: what it checks, it checks from outside, over HTTP, against a ledger of what it was
 //! told. It succeeds only if everything held.
 
-mod check;
-mod ledger;
-mod writers;
-
 use crate::{
     cluster::{Cluster, ClusterError, Options},
+    load::{Ledger, Pace, Verdict, Writers, check, first_write},
     output,
 };
-use check::{Verdict, check};
-use ledger::Ledger;
 use quorate::NodeId;
 use serde_json::json;
 use std::{fmt, io, path::PathBuf, time::Duration};
@@ -20,7 +15,6 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::Instant,
 };
-use writers::{Writers, first_write};
 
 /// How soon after the leader's death a write must succeed.
 const UNAVAILABLE_MAX: Duration = Duration::from_secs(1);
@@ -88,11 +82,11 @@ async fn perform_in(dir: PathBuf, nodes: u64, keep: bool, story: &Story) -> Resu
     story.tell("elected", format_args!("node {} leads term {}", leader.node_id, leader.term))?;
 
     let ledger = Ledger::new();
-    let writers = Writers::start(&cluster, &ledger)?;
+    let writers = Writers::start(&cluster, &ledger, Pace::default())?;
     more_writes(&ledger).await?;
     story.tell(
         "writing",
-        format_args!("{} writers to all nodes, {} writes acknowledged", writers.len(), ledger.acknowledged()),
+        format_args!("{} writers to all nodes, {} writes acknowledged", writers.count(), ledger.acknowledged()),
     )?;
 
     let (killed, unavailable) = kill_leader(&mut cluster, &ledger, story).await?;
@@ -152,7 +146,7 @@ async fn compare(cluster: &Cluster, ledger: &Ledger, story: &Story) -> Result<Ve
     };
     story
         .tell("level", format_args!("index {} applied on every node, state hash {hash}", statuses[0].applied_index))?;
-    let verdict = check(cluster, ledger.writes()).await?;
+    let verdict = check(cluster, &cluster.ids(), ledger.writes()).await?;
     story.tell(
         "checked",
         format_args!("{} acknowledged writes, each read back from every node", verdict.acknowledged),

@@ -40,6 +40,13 @@ pub struct CasAnswer {
     pub index: Index,
 }
 
+/// The answer to `POST /v1/snapshot`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SnapshotAnswer {
+    /// The last entry that the snapshot covers.
+    pub index: Index,
+}
+
 /// The answer to `GET /v1/status`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StatusAnswer {
@@ -65,6 +72,12 @@ pub struct StatusAnswer {
     pub first_log_index: Index,
     /// The last entry covered by its newest snapshot; 0 without one.
     pub snapshot_index: Index,
+    /// How many of its entries the disk lost; they heal as soon as another node sends them.
+    #[serde(default)]
+    pub faulty_entries: u64,
+    /// Whether its disk is full: it takes no commands then, and does not lead.
+    #[serde(default)]
+    pub storage_full: bool,
     /// Who votes.
     pub voters: Vec<NodeId>,
     /// Who receives the log and does not vote.
@@ -76,7 +89,7 @@ pub struct StatusAnswer {
 /// What every refusal says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorAnswer {
-    /// For machines: `bad_request`, `not_found`, `no_leader`, `overloaded`, `stopping`, `too_large`, `outcome_unknown`, …
+    /// For machines: `bad_request`, `not_found`, `no_leader`, `overloaded`, `storage_full`, `stopping`, `too_large`, `outcome_unknown`, …
     pub error: String,
     /// For people: one line, what and what to do.
     pub message: String,

@@ -23,7 +23,7 @@ use axum::{
     routing::{get, post},
 };
 use body::Credit;
-use messages::{CasAnswer, CasRequest, DeleteAnswer, PutAnswer, StatusAnswer};
+use messages::{CasAnswer, CasRequest, DeleteAnswer, PutAnswer, SnapshotAnswer, StatusAnswer};
 use quorate::{
     Applied, Consistency, Index, Node,
     metrics::{CONTENT_TYPE as METRICS_TYPE, Metrics},
@@ -68,6 +68,7 @@ impl Api {
             .route("/v1/kv/{key}", key)
             .route("/v1/kv/{key}/cas", post(cas).fallback(method_not_allowed))
             .route("/v1/status", get(status).fallback(method_not_allowed))
+            .route("/v1/snapshot", post(snapshot).fallback(method_not_allowed))
             .route("/livez", get(livez).fallback(method_not_allowed))
             .route("/readyz", get(readyz).fallback(method_not_allowed))
             .route("/metrics", get(metrics).fallback(method_not_allowed))
@@ -170,10 +171,18 @@ async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Refusal> {
         last_log_index: status.last_log.max(hash.index),
         first_log_index: status.first_log,
         snapshot_index: status.snapshot,
+        faulty_entries: status.faulty,
+        storage_full: status.storage_full,
         voters: status.voters,
         learners: status.learners,
         state_hash: format!("{:016x}", hash.value),
     }))
+}
+
+/// Takes a snapshot of this node, and cuts its log behind it. Answers when both are durable.
+async fn snapshot(State(api): State<Api>) -> Result<Json<SnapshotAnswer>, Refusal> {
+    api.open()?;
+    Ok(Json(SnapshotAnswer { index: api.node.snapshot().await?.index }))
 }
 
 /// The process answers. That the node failed is not asked here: the process ends then.

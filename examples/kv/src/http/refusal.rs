@@ -6,8 +6,11 @@ use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
-use quorate::{ProposeError, ReadError};
+use quorate::{ProposeError, ReadError, SnapshotError};
 use std::time::Duration;
+
+/// How soon a node whose disk is full may have found space again.
+const LOOKS_FOR_SPACE: Duration = Duration::from_secs(1);
 
 /// A refusal. Every one but [`Refusal::OutcomeUnknown`] means of a mutation: it did not and will not take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,10 @@ pub enum Refusal {
     NoLeader,
     /// Too much waits already: try again after this time.
     Overloaded(Duration),
+    /// This node's disk is full: try another one, or again once there is space.
+    StorageFull,
+    /// No snapshot was taken.
+    SnapshotFailed(String),
     /// This node is going away: try another one.
     Stopping,
     /// The key or value is longer than allowed.
@@ -49,6 +56,12 @@ impl Refusal {
                 "overloaded",
                 say("too many requests wait; retry after `retry-after`"),
             ),
+            Self::StorageFull => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "storage_full",
+                say("the disk of this node is full; use another node, or free space: it goes on by itself"),
+            ),
+            Self::SnapshotFailed(why) => (StatusCode::INTERNAL_SERVER_ERROR, "snapshot_failed", why.clone()),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", say("this node stops; use another one")),
             Self::TooLarge(what) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", what.clone()),
             Self::OutcomeUnknown => (
@@ -64,7 +77,12 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, code, message) = self.parts();
         let mut response = (status, Json(ErrorAnswer { error: code.to_owned(), message })).into_response();
-        if let Self::Overloaded(after) = self {
+        let retry_after = match self {
+            Self::Overloaded(after) => Some(after),
+            Self::StorageFull => Some(LOOKS_FOR_SPACE),
+            _ => None,
+        };
+        if let Some(after) = retry_after {
             // Whole seconds are all that the header knows.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
@@ -79,6 +97,7 @@ impl From<ProposeError> for Refusal {
             ProposeError::NoLeader => Self::NoLeader,
             ProposeError::Overloaded { retry_after } => Self::Overloaded(retry_after),
             ProposeError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            ProposeError::StorageFull => Self::StorageFull,
             ProposeError::Stopped => Self::Stopping,
             ProposeError::OutcomeUnknown => Self::OutcomeUnknown,
         }
@@ -91,6 +110,16 @@ impl From<ReadError> for Refusal {
             ReadError::NoLeader => Self::NoLeader,
             ReadError::Overloaded { retry_after } => Self::Overloaded(retry_after),
             ReadError::Stopped => Self::Stopping,
+        }
+    }
+}
+
+impl From<SnapshotError> for Refusal {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Unsupported | SnapshotError::Failed(_) => Self::SnapshotFailed(error.to_string()),
+            SnapshotError::Overloaded { retry_after } => Self::Overloaded(retry_after),
+            SnapshotError::Stopped => Self::Stopping,
         }
     }
 }
@@ -108,6 +137,8 @@ mod tests {
             (Refusal::MethodNotAllowed, 405, "method_not_allowed"),
             (Refusal::NoLeader, 503, "no_leader"),
             (Refusal::Overloaded(Duration::ZERO), 503, "overloaded"),
+            (Refusal::StorageFull, 503, "storage_full"),
+            (Refusal::SnapshotFailed(text()), 500, "snapshot_failed"),
             (Refusal::Stopping, 503, "stopping"),
             (Refusal::TooLarge(text()), 413, "too_large"),
             (Refusal::OutcomeUnknown, 504, "outcome_unknown"),
@@ -130,9 +161,15 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_says_when_to_retry() {
+        assert_eq!(Refusal::StorageFull.into_response().headers()[RETRY_AFTER], "1");
+    }
+
+    #[test]
     fn only_an_unknown_outcome_is_reported_as_one() {
         assert_eq!(Refusal::from(ProposeError::OutcomeUnknown), Refusal::OutcomeUnknown);
         assert_eq!(Refusal::from(ProposeError::NoLeader), Refusal::NoLeader);
+        assert_eq!(Refusal::from(ProposeError::StorageFull), Refusal::StorageFull);
         assert_eq!(Refusal::from(ProposeError::Stopped), Refusal::Stopping);
         assert_eq!(Refusal::from(ReadError::Stopped), Refusal::Stopping);
     }

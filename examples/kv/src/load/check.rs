@@ -18,24 +18,27 @@ const READERS: usize = 4;
 
 /// What the check found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Verdict {
+pub struct Verdict {
     /// Writes that were acknowledged.
-    pub(super) acknowledged: usize,
+    pub acknowledged: usize,
     /// Writes of unknown outcome that took effect.
-    pub(super) unknown_present: usize,
+    pub unknown_present: usize,
     /// Writes of unknown outcome that did not.
-    pub(super) unknown_absent: usize,
+    pub unknown_absent: usize,
     /// Writes that were refused.
-    pub(super) refused: usize,
+    pub refused: usize,
     /// What must not be, a line each: acknowledged and missing, refused and there, different on two nodes.
-    pub(super) broken: Vec<String>,
+    pub broken: Vec<String>,
 }
 
-/// Reads every key locally on every node, and judges.
-pub(super) async fn check(cluster: &Cluster, writes: Vec<Write>) -> Result<Verdict, ClusterError> {
+/// Reads every key locally on these nodes, and judges.
+///
+/// # Errors
+/// If a node does not answer.
+pub async fn check(cluster: &Cluster, on: &[NodeId], writes: Vec<Write>) -> Result<Verdict, ClusterError> {
     let writes: Arc<[Write]> = writes.into();
     let mut nodes = Vec::new();
-    for id in cluster.ids() {
+    for &id in on {
         nodes.push((id, read_all(cluster, id, &writes).await?));
     }
     let mut verdict = Verdict::default();

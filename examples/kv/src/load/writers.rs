@@ -13,56 +13,79 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-/// Writers a node.
-const WRITERS: usize = 4;
 /// How long a writer rests after a refusal: long enough not to drown the election in retries.
 const REST: Duration = Duration::from_millis(10);
 /// How often a new probe is sent while there is no leader: the precision of the measurement.
 const PROBE_EVERY: Duration = Duration::from_millis(10);
 
+/// How many writers, and how fast.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pace {
+    /// Writers a node. Default 4.
+    pub writers: usize,
+    /// How long a writer rests after an answer. Default: not at all.
+    pub rest: Duration,
+    /// Bytes of a value, or more where its name takes more. Default 0.
+    pub value_bytes: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { writers: 4, rest: Duration::ZERO, value_bytes: 0 }
+    }
+}
+
 /// Running writers.
-pub(super) struct Writers {
+#[derive(Debug)]
+pub struct Writers {
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
 }
 
 impl Writers {
     /// Starts some for every node; each prefers its node and turns to the others when that can't serve.
-    pub(super) fn start(cluster: &Cluster, ledger: &Ledger) -> Result<Self, ClusterError> {
+    ///
+    /// # Errors
+    /// If no client can be made.
+    pub fn start(cluster: &Cluster, ledger: &Ledger, pace: Pace) -> Result<Self, ClusterError> {
         let (mut tasks, stop) = (JoinSet::new(), watch::Sender::new(false));
         let mut ids = cluster.ids();
-        for name in 0..ids.len() * WRITERS {
+        for name in 0..ids.len() * pace.writers {
             ids.rotate_left(1);
-            tasks.spawn(write(name, cluster.client(&ids)?, ledger.clone(), stop.subscribe()));
+            tasks.spawn(write(name, cluster.client(&ids)?, ledger.clone(), pace, stop.subscribe()));
         }
         Ok(Self { tasks, stop })
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
         self.tasks.len()
     }
 
     /// Lets each finish the write it is at.
-    pub(super) async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.send_replace(true);
         self.tasks.join_all().await;
     }
 }
 
-async fn write(name: usize, mut client: Client, ledger: Ledger, stop: watch::Receiver<bool>) {
+async fn write(name: usize, mut client: Client, ledger: Ledger, pace: Pace, stop: watch::Receiver<bool>) {
     for number in 0_u64.. {
         if *stop.borrow() {
             return;
         }
-        let told = put(&mut client, &ledger, format!("writer-{name}/{number}")).await;
-        if Told::of(&told) != Told::Acknowledged {
-            tokio::time::sleep(REST).await;
+        let told = put(&mut client, &ledger, format!("writer-{name}/{number}"), pace.value_bytes).await;
+        let rest = if Told::of(&told) == Told::Acknowledged { pace.rest } else { pace.rest.max(REST) };
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
         }
     }
 }
 
-async fn put(client: &mut Client, ledger: &Ledger, key: String) -> Result<(), ClientError> {
+async fn put(client: &mut Client, ledger: &Ledger, key: String, bytes: usize) -> Result<(), ClientError> {
     let value = format!("the value of {key}");
+    let value = format!("{value:bytes$}");
     let place = ledger.begin(key.clone(), value.clone());
     let outcome = client.put(&key, value).await;
     ledger.end(place, Told::of(&outcome));
@@ -71,7 +94,7 @@ async fn put(client: &mut Client, ledger: &Ledger, key: String) -> Result<(), Cl
 
 /// Sends a write to one of `survivors` after the other, a new one every few milliseconds whatever became of those
 /// before, until one is acknowledged; returns how long after `since` that was, or `None` if it took longer than `limit`.
-pub(super) async fn first_write(
+pub async fn first_write(
     cluster: &Cluster,
     survivors: &[NodeId],
     ledger: &Ledger,
@@ -93,7 +116,7 @@ pub(super) async fn first_write(
         }
         if let Some(target) = targets.next() {
             let (mut client, ledger) = (cluster.client(&[*target])?, ledger.clone());
-            probes.spawn(async move { put(&mut client, &ledger, format!("probe/{number}")).await });
+            probes.spawn(async move { put(&mut client, &ledger, format!("probe/{number}"), 0).await });
         }
     }
     Ok(None)
