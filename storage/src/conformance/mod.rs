@@ -1,0 +1,132 @@
+//! What every storage actor must hold, as a suite that any implementation runs against itself.
+//!
+//! ```no_run
+//! # async fn example() {
+//! use quorate_storage::{Memory, MemoryLog, conformance};
+//!
+//! // Each call makes a new, empty place; what it returns opens that place, as often as it is called.
+//! conformance::run(|| {
+//!     let log = MemoryLog::new();
+//!     move || Memory::shared(&log).storage()
+//! })
+//! .await;
+//! # }
+//! ```
+//!
+//! Run it within an actix `System` (for example under `#[actix::test]`). It panics with what did not hold.
+//!
+//! A function that opens a place is the least that there must be. A [`Harness`] that can also cut the power, let a write fail or
+//! damage what is stored gets the checks that need it; the [`Report`] says which were left out. Here is a whole one, for a store in
+//! memory that can lose entries:
+//!
+//! ```
+//! use quorate_storage::{Memory, MemoryLog, StorageHandle, conformance::{self, Harness}};
+//! use quorate_raft::Index;
+//!
+//! #[derive(Default)]
+//! struct Place(MemoryLog);
+//!
+//! impl Harness for Place {
+//!     fn open(&self) -> StorageHandle {
+//!         Memory::shared(&self.0).storage()
+//!     }
+//!
+//!     fn lose(&self, entry: Index) -> bool {
+//!         self.0.lose(entry, true)
+//!     }
+//! }
+//!
+//! # actix::System::new().block_on(async {
+//! let report = conformance::run(Place::default).await;
+//! assert_eq!(report.skipped, ["power cuts", "failing writes and syncs", "damage"]);
+//! # });
+//! ```
+//!
+//! A store must keep the observer that came with [`Recover`](crate::Recover) for as long as it holds anything that a second opener
+//! would find locked: the suite opens a place again when the observer of the first opener is dropped.
+
+mod crashes;
+mod cut;
+mod damage;
+mod entries;
+mod identity;
+mod model;
+mod probe;
+mod repair;
+mod snapshots;
+
+use crate::contract::StorageHandle;
+use quorate_raft::Index;
+
+/// A place where a store keeps what it holds, and what can be done to it. Every method but the first says whether it can do
+/// that, and does nothing if not; that is the default.
+pub trait Harness {
+    /// A storage actor over this place, not yet started. It finds what earlier ones left.
+    fn open(&self) -> StorageHandle;
+
+    /// Cuts the power, while a store may be open and busy: what it did not make durable is lost, in part or whole, as `seed` chooses,
+    /// and it can do nothing more to this place. The next one opens what is left.
+    fn crash(&self, seed: u64) -> bool {
+        let _ = seed;
+        false
+    }
+
+    /// Lets the next operation of this kind fail, once, of the store that is open.
+    fn fail_next(&self, fault: Fault) -> bool {
+        let _ = fault;
+        false
+    }
+
+    /// Damages the payload of an entry, while no store is open, and leaves alone whatever else tells its identity. For stores that
+    /// can tell ([`Recovered::faulty`](crate::Recovered::faulty)).
+    fn lose(&self, entry: Index) -> bool {
+        let _ = entry;
+        false
+    }
+
+    /// Flips one bit of whatever is stored, while no store is open; `seed` chooses which.
+    fn damage(&self, seed: u64) -> bool {
+        let _ = seed;
+        false
+    }
+}
+
+impl<Open: Fn() -> StorageHandle> Harness for Open {
+    fn open(&self) -> StorageHandle {
+        self()
+    }
+}
+
+/// What can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Writing.
+    Write,
+    /// Making durable what was written.
+    Sync,
+}
+
+/// What was checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The checks that were left out, because the [`Harness`] can't do what they need.
+    pub skipped: Vec<&'static str>,
+}
+
+/// Runs every check, each in a new place.
+///
+/// # Panics
+/// If one does not hold.
+pub async fn run<H: Harness>(fresh: impl Fn() -> H) -> Report {
+    entries::run(&fresh).await;
+    identity::run(&fresh).await;
+    snapshots::run(&fresh).await;
+    cut::run(&fresh).await;
+    let optional = [
+        ("lost entries", repair::run(&fresh).await),
+        ("power cuts", crashes::run(&fresh).await),
+        ("failing writes and syncs", crashes::run_failing(&fresh).await),
+        ("damage", damage::run(&fresh).await),
+    ];
+    Report { skipped: optional.into_iter().filter(|(_, was_run)| !was_run).map(|(name, _)| name).collect() }
+}
