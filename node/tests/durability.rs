@@ -214,7 +214,7 @@ impl World {
 }
 
 fn request_vote() -> Body {
-    Body::RequestVote(RequestVote { phase: Phase::Vote, campaign: 1, last: EntryId::new(Term(4), Index(9)) })
+    Body::RequestVote(RequestVote { phase: Phase::Vote, campaign: 1, last: EntryId::default() })
 }
 
 fn vote_of(message: &Message) -> Option<(Term, bool)> {

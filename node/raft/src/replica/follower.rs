@@ -136,6 +136,8 @@ impl Replica {
             let then = alloc::vec![self.outgoing(from, reply)];
             self.persist(now, Persist { truncate_from, batch: missing, repair, then, ..Persist::default() }, out);
         }
+        // Whoever leads has voted for itself, durably: if it comes without a log, that was taken from it.
+        self.learn_log_of(from, matched, out);
         // Only what this append covered is known to be the leader's (Figure 2: "index of last new entry").
         self.learn_commit(commit.min(matched), out);
     }

@@ -44,6 +44,8 @@ impl Sending {
             // Several a second, so that the pace is even.
             let chunk_bytes = (bytes_per_second / 4).clamp(CHUNK_BYTES_MIN, settings.chunk_bytes as u64);
             settings.chunk_bytes = usize::try_from(chunk_bytes).unwrap_or(settings.chunk_bytes);
+            // Half a second's worth: what is under way when a connection breaks silently is sent twice.
+            settings.window_bytes = (bytes_per_second / 2).clamp(chunk_bytes * 2, settings.window_bytes);
         }
         Self {
             transfer: Transfer::new(now, source.snapshot().clone(), settings),

@@ -1,0 +1,355 @@
+//! A follower whose log can't be brought up to date any more gets the leader's snapshot, and nobody else notices.
+
+mod support;
+
+use quorate::{Index, NodeId, ProposeError, Role, Snapshots, Timing, transport::LinkFaults};
+use std::time::Duration;
+use support::{Cluster, Ledger, Plan, View, simulate, soon};
+use tokio::time::Instant;
+
+#[test]
+fn a_follower_that_was_away_until_the_log_was_cut_gets_a_snapshot() {
+    for seed in support::seeds(3) {
+        simulate(async {
+            let (mut cluster, ledger) = (Cluster::start_all(Plan { seed, ..small() }).await, Ledger::default());
+            let (leader, away) = away(&mut cluster, &ledger, 30).await;
+            cluster.start(away).await;
+            cluster.settled().await;
+            let journal = cluster.journal(away);
+            assert_eq!(journal.restored(), 1);
+            assert!(journal.applied() <= 12, "{} were applied anew", journal.applied());
+            ledger.check(&cluster.journals());
+            assert!(cluster.status(away).snapshot >= Index(20));
+            // It is as good as any other from now on.
+            ledger.propose(cluster.node(away), "afterwards").await.expect("an acknowledgement");
+            cluster.stop(leader).await;
+            cluster.leader().await;
+            ledger.propose(cluster.node(away), "without the leader").await.expect("an acknowledgement");
+            cluster.settled().await;
+            ledger.check(&cluster.journals());
+        });
+    }
+}
+
+#[test]
+fn one_that_was_restarted_afterwards_needs_no_second_snapshot() {
+    simulate(async {
+        let (mut cluster, ledger) = (Cluster::start_all(small()).await, Ledger::default());
+        let (leader, away) = away(&mut cluster, &ledger, 30).await;
+        cluster.start(away).await;
+        cluster.settled().await;
+        let sent = cluster.metric("quorate_snapshot_bytes_total", &["direction=\"sent\""]);
+        assert!(sent > 0.0);
+        cluster.stop(away).await;
+        ledger.propose(cluster.node(leader), "one more").await.expect("an acknowledgement");
+        cluster.start(away).await;
+        assert_eq!(cluster.journal(away).restored(), 1);
+        cluster.settled().await;
+        assert!((cluster.metric("quorate_snapshot_bytes_total", &["direction=\"sent\""]) - sent).abs() < 0.5);
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn a_transfer_goes_on_where_it_was_when_the_connection_was_cut_and_nobody_else_notices() {
+    simulate(async {
+        let (mut cluster, ledger) = (Cluster::start_all(slow()).await, Ledger::default());
+        let (leader, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+        let term = cluster.status(leader).term;
+        cluster.start(away).await;
+        for _ in 0..3 {
+            pieces_arrive(&cluster, 100_000.0).await;
+            cluster.faults.partition(&[leader], &[away]);
+            // Writes and heartbeats go on meanwhile, with the others.
+            let began = Instant::now();
+            for nth in 0..20 {
+                let command = format!("{began:?}: {nth}");
+                ledger.propose(cluster.node(leader), command).await.expect("an acknowledgement");
+            }
+            assert!(began.elapsed() < Duration::from_millis(200), "took {:?}", began.elapsed());
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            cluster.faults.heal();
+        }
+        cluster.settled().await;
+        let status = cluster.status(leader);
+        assert_eq!((status.role, status.term), (Role::Leader, term), "nobody had to be elected");
+        let state: usize = cluster.journal(leader).entries().iter().map(|(_, command)| command.len() + 16).sum();
+        let sent = cluster.metric("quorate_snapshot_bytes_total", &["direction=\"sent\""]);
+        assert!(sent < state as f64 * 1.5, "{sent} bytes were sent of a state of {state}");
+        assert_eq!(cluster.journal(away).restored(), 1);
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn a_transfer_keeps_to_its_pace() {
+    simulate(async {
+        let (mut cluster, ledger) = (Cluster::start_all(slow()).await, Ledger::default());
+        let (_, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+        let began = Instant::now();
+        cluster.start(away).await;
+        cluster.settled().await;
+        let took = began.elapsed().as_secs_f64();
+        let sent = cluster.metric("quorate_snapshot_bytes_total", &["direction=\"sent\""]);
+        let rate = sent / took;
+        assert!(rate < slow().snapshots.bytes_per_second as f64 * 1.1, "{rate} bytes a second");
+        assert!(rate > slow().snapshots.bytes_per_second as f64 * 0.5, "{rate} bytes a second");
+    });
+}
+
+#[test]
+fn a_transfer_survives_loss_reordering_and_copies() {
+    for seed in support::seeds(3) {
+        simulate(async {
+            let (mut cluster, ledger) = (Cluster::start_all(Plan { seed, ..slow() }).await, Ledger::default());
+            let (_, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+            let bad = LinkFaults {
+                drop: 0.05,
+                duplicate: 0.05,
+                reorder: 0.2,
+                delay: Duration::ZERO..=Duration::from_millis(5),
+                ..LinkFaults::default()
+            };
+            cluster.faults.everywhere(bad);
+            cluster.start(away).await;
+            cluster.until("the snapshot", |view| (view[&away].snapshot > Index(0)).then_some(())).await;
+            cluster.faults.clear();
+            cluster.settled().await;
+            ledger.check(&cluster.journals());
+        });
+    }
+}
+
+#[test]
+fn two_followers_are_sent_one_at_once() {
+    simulate(async {
+        let (mut cluster, ledger) = (Cluster::start_all(Plan { members: 5, ..small() }).await, Ledger::default());
+        let leader = cluster.leader().await;
+        let away: Vec<_> = cluster.others(leader)[..2].to_vec();
+        for id in &away {
+            cluster.stop(*id).await;
+        }
+        write(&cluster, &ledger, leader, 40, 2000).await;
+        cut(&cluster, leader).await;
+        for id in &away {
+            cluster.start(*id).await;
+        }
+        cluster.settled().await;
+        for id in &away {
+            assert_eq!(cluster.journal(*id).restored(), 1);
+        }
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn another_leader_completes_what_one_began() {
+    for seed in support::seeds(3) {
+        simulate(async {
+            let (mut cluster, ledger) = (Cluster::start_all(Plan { seed, ..slow() }).await, Ledger::default());
+            let (leader, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+            for other in cluster.others(leader) {
+                soon("a snapshot", cluster.node(other).snapshot()).await.expect("a snapshot");
+            }
+            cluster.start(away).await;
+            pieces_arrive(&cluster, 150_000.0).await;
+            // The majority needs the one that is away: until it has the snapshot it can't acknowledge anything.
+            cluster.stop(leader).await;
+            let next = cluster.leader().await;
+            assert_ne!(next, away, "it lacks what is committed");
+            ledger.propose(cluster.node(next), "by the next").await.expect("an acknowledgement");
+            cluster.start(leader).await;
+            cluster.settled().await;
+            ledger.check(&cluster.journals());
+        });
+    }
+}
+
+#[test]
+fn a_receiver_that_is_restarted_in_the_middle_begins_anew_and_is_never_half_restored() {
+    for seed in support::seeds(3) {
+        simulate(async {
+            let (mut cluster, ledger) = (Cluster::start_all(Plan { seed, ..slow() }).await, Ledger::default());
+            let (_, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+            for arrived in [50_000.0, 250_000.0] {
+                cluster.start(away).await;
+                pieces_arrive(&cluster, arrived).await;
+                cluster.stop(away).await;
+            }
+            cluster.start(away).await;
+            assert_eq!(cluster.journal(away).restored(), 0);
+            cluster.settled().await;
+            assert_eq!(cluster.journal(away).restored(), 1);
+            ledger.check(&cluster.journals());
+        });
+    }
+}
+
+#[test]
+fn a_follower_that_falls_behind_again_during_its_transfer_need_not_begin_again() {
+    simulate(async {
+        let plan = slow();
+        let plan = Plan { snapshots: Snapshots { every_entries: 20, keep_entries: 0, ..plan.snapshots }, ..plan };
+        let (mut cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
+        let (leader, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+        cluster.start(away).await;
+        pieces_arrive(&cluster, 50_000.0).await;
+        // Many snapshots are taken while one is on its way; the log behind that one stays.
+        let before = cluster.status(leader).first_log;
+        write(&cluster, &ledger, leader, 200, 10).await;
+        let status = cluster.status(leader);
+        assert!(status.snapshot >= Index(before.0 + 150), "{status:?}");
+        assert_eq!(status.first_log, before, "kept for whom the snapshot is being sent");
+        cluster.settled().await;
+        assert_eq!(cluster.journal(away).restored(), 1);
+        // And is let go of when it is not needed any more.
+        write(&cluster, &ledger, leader, 50, 10).await;
+        cluster.until("the log to be cut", |view| (view[&leader].first_log > status.snapshot).then_some(())).await;
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn a_peer_that_vanishes_during_its_transfer_holds_the_log_back_for_a_minute_at_most() {
+    simulate(async {
+        let plan = slow();
+        let plan = Plan { snapshots: Snapshots { every_entries: 20, keep_entries: 0, ..plan.snapshots }, ..plan };
+        let (mut cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
+        let (leader, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+        cluster.start(away).await;
+        pieces_arrive(&cluster, 100_000.0).await;
+        cluster.faults.isolate(away);
+        let before = cluster.status(leader).first_log;
+        write(&cluster, &ledger, leader, 100, 10).await;
+        assert_eq!(cluster.status(leader).first_log, before);
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        write(&cluster, &ledger, leader, 100, 10).await;
+        let others: Vec<_> = cluster.others(away);
+        let cut = |view: &View| (view[&leader].first_log > Index(before.0 + 100)).then_some(());
+        cluster.until("the log to be cut", cut).await;
+        // Once it is back it gets another.
+        cluster.faults.heal();
+        cluster.leader_among(&others).await;
+        cluster.settled().await;
+        assert_eq!(cluster.journal(away).restored(), 1);
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn whoever_waits_for_an_entry_that_a_snapshot_covers_learns_that_the_outcome_is_unknown() {
+    simulate(async {
+        // Nobody's patience ends before: what they are told they are told because of the snapshot.
+        let hour = Duration::from_secs(3600);
+        let timing = Timing { proposal_timeout: hour, leader_wait: hour, ..Timing::default() };
+        let (cluster, ledger) = (Cluster::start_all(Plan { timing, ..small() }).await, Ledger::default());
+        let old = cluster.leader().await;
+        let others = cluster.others(old);
+        cluster.settled().await;
+        cluster.faults.partition(&[old], &others);
+        let (node, asked) = (cluster.node(old).clone(), ledger.clone());
+        let waiting = tokio::task::spawn_local(async move { asked.propose(&node, "cut off").await });
+        let next = cluster.leader_among(&others).await;
+        write(&cluster, &ledger, next, 30, 10).await;
+        cut(&cluster, next).await;
+        cluster.faults.heal();
+        assert_eq!(soon("an answer", waiting).await.expect("a task"), Err(ProposeError::OutcomeUnknown));
+        cluster.settled().await;
+        assert_eq!(cluster.journal(old).restored(), 1);
+        assert_eq!(cluster.journal(old).count("cut off"), 0);
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn transfers_run_the_same_way_each_time() {
+    let story = || {
+        simulate(async {
+            let (mut cluster, ledger) = (Cluster::start_all(Plan { seed: 7, ..slow() }).await, Ledger::default());
+            let (_, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+            let began = Instant::now();
+            cluster.start(away).await;
+            cluster.settled().await;
+            (began.elapsed(), cluster.metric("quorate_net_bytes_total", &[]).to_bits(), cluster.journals())
+        })
+    };
+    assert_eq!(story(), story());
+}
+
+#[test]
+fn nodes_on_threads_send_snapshots_too() {
+    support::run(async {
+        let plan = Plan { threads: true, timing: support::relaxed(), ..small() };
+        let (mut cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
+        let (_, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+        cluster.start(away).await;
+        cluster.settled().await;
+        assert_eq!(cluster.journal(away).restored(), 1);
+        ledger.check(&cluster.journals());
+        cluster.stop_all().await;
+    });
+}
+
+/// Snapshots every ten entries, of which two stay.
+fn small() -> Plan {
+    let snapshots = Snapshots { every_entries: 10, every_bytes: 0, keep_entries: 2, ..Snapshots::default() };
+    Plan { snapshots, ..Plan::default() }
+}
+
+/// Snapshots on demand, sent with an eighth of a megabyte a second.
+fn slow() -> Plan {
+    let snapshots = Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 0, bytes_per_second: 128 << 10 };
+    Plan { snapshots, ..Plan::default() }
+}
+
+/// Stops a follower and writes until the log that it would need is cut. Gives the leader and the follower.
+async fn away(cluster: &mut Cluster, ledger: &Ledger, commands: usize) -> (NodeId, NodeId) {
+    let leader = cluster.leader().await;
+    let away = cluster.others(leader)[0];
+    write(cluster, ledger, leader, 3, 10).await;
+    cluster.settled().await;
+    cluster.stop(away).await;
+    write(cluster, ledger, leader, commands, 10).await;
+    cut(cluster, leader).await;
+    (leader, away)
+}
+
+/// The same, with a state of half a megabyte.
+async fn away_from_a_large_state(cluster: &mut Cluster, ledger: &Ledger) -> (NodeId, NodeId) {
+    let leader = cluster.leader().await;
+    let away = cluster.others(leader)[0];
+    cluster.settled().await;
+    cluster.stop(away).await;
+    write(cluster, ledger, leader, 16, 32 << 10).await;
+    cut(cluster, leader).await;
+    (leader, away)
+}
+
+async fn write(cluster: &Cluster, ledger: &Ledger, at: NodeId, commands: usize, bytes: usize) {
+    for nth in 0..commands {
+        let told = ledger.told();
+        let command = format!("{told}/{nth} {}", "x".repeat(bytes));
+        ledger.propose(cluster.node(at), command).await.expect("an acknowledgement");
+    }
+}
+
+/// Cuts the leader's log behind everything but the last few entries.
+async fn cut(cluster: &Cluster, leader: NodeId) {
+    let taken = soon("a snapshot", cluster.node(leader).snapshot()).await.expect("a snapshot");
+    let is_cut = |view: &View| (view[&leader].first_log.0 + 2 >= taken.index.0).then_some(());
+    cluster.until("the log to be cut", is_cut).await;
+}
+
+/// Waits until so many bytes of snapshots have arrived anywhere since now.
+async fn pieces_arrive(cluster: &Cluster, bytes: f64) {
+    let arrived = || cluster.metric("quorate_snapshot_bytes_total", &["direction=\"received\""]);
+    let wanted = arrived() + bytes;
+    soon("pieces of a snapshot", async {
+        while arrived() < wanted {
+            // Simulated time: it passes as soon as everybody waits.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
