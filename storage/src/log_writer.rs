@@ -1,15 +1,16 @@
 //! The actor over the write-ahead log.
 //!
 //! It gathers what arrives while it is busy with the last sync, hands all of it to [`Log`], syncs once, and tells once.
-//! There is no timer: actix drains the mailbox before it runs what an actor told itself, so the flush that the first
-//! message of a group schedules comes behind every message that was there by then.
+//! No timer gathers: actix drains the mailbox before it runs what an actor told itself, so the flush that the first
+//! message of a group schedules comes behind every message that was there by then. The one timer there is asks once a second
+//! whether a full disk has space again.
 
 use crate::{
     contract::{
         Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
         SaveSnapshot, SnapshotSink, SnapshotSource, StorageError,
     },
-    wal::{Failure, Wal, log::Log},
+    wal::{Failure, Outcome, RETRY_AFTER, Wal, log::Log},
 };
 use actix::prelude::*;
 use quorate_raft::Outgoing;
@@ -38,7 +39,7 @@ impl Actor for LogWriter {
 impl Handler<Recover> for LogWriter {
     type Result = Result<Recovered, StorageError>;
 
-    fn handle(&mut self, recover: Recover, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, recover: Recover, context: &mut Self::Context) -> Self::Result {
         if self.open.is_some() {
             return Err(StorageError(format!("{} was recovered already; do it once", self.wal.dir.display())));
         }
@@ -47,7 +48,12 @@ impl Handler<Recover> for LogWriter {
             observer.failed(failure.op);
             failure.error
         })?;
-        self.open = Some(Open { log, completions, group: Group::default(), is_failed: false });
+        if log.is_full() {
+            completions.full(true);
+        }
+        let group = Group::default();
+        let open = Open { log, completions, group, is_failed: false, awaits_idleness: false, awaits_space: false };
+        self.open.insert(open).watch_space(context);
         Ok(recovered)
     }
 }
@@ -83,9 +89,67 @@ struct Flush;
 impl Handler<Flush> for LogWriter {
     type Result = ();
 
-    fn handle(&mut self, _: Flush, _: &mut Self::Context) {
+    fn handle(&mut self, _: Flush, context: &mut Self::Context) {
         if let Some(open) = &mut self.open {
-            open.flush();
+            open.flush(context);
+        }
+    }
+}
+
+/// `LogWriter` → itself, behind everything that was told it during the last sync: if that was nothing, there is time to write
+/// that all is synced.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Idle;
+
+impl Handler<Idle> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, _: Idle, _: &mut Self::Context) {
+        let Some(open) = &mut self.open else { return };
+        open.awaits_idleness = false;
+        if open.group.persists.is_empty() {
+            open.attempt(|log, _| log.prove());
+        }
+    }
+}
+
+impl Handler<SaveSnapshot> for LogWriter {
+    type Result = Result<Box<dyn SnapshotSink>, StorageError>;
+
+    fn handle(&mut self, save: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
+        self.working()?.log.snapshots().begin(save.base, save.expected)
+    }
+}
+
+impl Handler<OpenSnapshot> for LogWriter {
+    type Result = Result<Box<dyn SnapshotSource>, StorageError>;
+
+    fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
+        self.working()?.log.snapshots().open_newest()
+    }
+}
+
+impl Handler<Remember> for LogWriter {
+    type Result = ();
+
+    fn handle(&mut self, Remember { member, index }: Remember, _: &mut Self::Context) {
+        if let Some(open) = &mut self.open {
+            open.attempt(|log, _| log.remember(member, index));
+        }
+    }
+}
+
+impl LogWriter {
+    /// The log, if there is one and it has not failed.
+    fn working(&self) -> Result<&Open, StorageError> {
+        let dir = self.wal.dir.display();
+        match &self.open {
+            Some(open) if open.is_failed => {
+                Err(StorageError(format!("the log in {dir} has failed; start the node again")))
+            }
+            Some(open) => Ok(open),
+            None => Err(StorageError(format!("the log in {dir} was not recovered yet; do that first"))),
         }
     }
 }
@@ -96,6 +160,10 @@ struct Open {
     completions: Completions,
     group: Group,
     is_failed: bool,
+    /// Whether [`Idle`] is on its way.
+    awaits_idleness: bool,
+    /// Whether the timer runs.
+    awaits_space: bool,
 }
 
 #[derive(Default)]
@@ -109,17 +177,27 @@ impl Open {
     fn schedule(&mut self, context: &mut Context<LogWriter>) {
         match self.group.persists.len() + self.group.reads.len() {
             1 => context.notify(Flush),
-            requests if requests >= GROUP_REQUESTS_MAX || self.group.bytes >= GROUP_BYTES_MAX => self.flush(),
+            requests if requests >= GROUP_REQUESTS_MAX || self.group.bytes >= GROUP_BYTES_MAX => self.flush(context),
             _ => {}
         }
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, context: &mut Context<LogWriter>) {
         let group = std::mem::take(&mut self.group);
+        self.attempt(|log, completions| perform(log, completions, group));
+        if !self.is_failed && !self.awaits_idleness && self.log.is_unproven() {
+            self.awaits_idleness = true;
+            context.notify(Idle);
+        }
+        self.watch_space(context);
+    }
+
+    /// Does something with the log, unless it failed before; an error is the last thing that is told.
+    fn attempt(&mut self, what: impl FnOnce(&mut Log, &Completions) -> Outcome<()>) {
         if self.is_failed {
             return;
         }
-        if let Err(failure) = self.perform(group) {
+        if let Err(failure) = what(&mut self.log, &self.completions) {
             self.is_failed = true;
             tracing::error!(error = %failure.error, "the log failed, for good");
             self.log.observer().failed(failure.op);
@@ -127,25 +205,49 @@ impl Open {
         }
     }
 
-    /// Everything that was gathered, in order; the reads last, so that they see what they were sent behind.
-    fn perform(&mut self, group: Group) -> Result<(), Failure> {
-        let mut told: Option<Persisted> = None;
-        for persist in group.persists {
-            self.log.stage(&persist)?;
-            let told = told.get_or_insert(Persisted { sequence: 0, then: Vec::new() });
-            told.sequence = persist.sequence;
-            join(&mut told.then, persist.then);
+    /// Tells whether there is space for entries, when that changes, and looks again after a while if it may change by itself.
+    fn watch_space(&mut self, context: &mut Context<LogWriter>) {
+        self.attempt(|log, completions| {
+            if let Some(is_full) = log.check_space()? {
+                let dir = log.dir().display();
+                match is_full {
+                    true => tracing::warn!(%dir, "the disk is full: no more commands are taken until there is space"),
+                    false => tracing::info!(%dir, "the disk has space again"),
+                }
+                completions.full(is_full);
+            }
+            Ok(())
+        });
+        if !self.is_failed && !self.awaits_space && self.log.awaits_space() {
+            self.awaits_space = true;
+            context.run_later(RETRY_AFTER, |this, context| {
+                let Some(open) = &mut this.open else { return };
+                open.awaits_space = false;
+                open.log.retry_space();
+                open.watch_space(context);
+            });
         }
-        self.log.sync()?;
-        if let Some(persisted) = told {
-            self.completions.persisted(persisted);
-        }
-        for ReadEntries { request, from, to, bytes_max } in group.reads {
-            let batches = self.log.read(from, to, bytes_max)?;
-            self.completions.entries_read(EntriesRead { request, batches });
-        }
-        Ok(())
     }
+}
+
+/// Everything that was gathered, in order; the reads last, so that they see what they were sent behind.
+fn perform(log: &mut Log, completions: &Completions, group: Group) -> Result<(), Failure> {
+    let mut told: Option<Persisted> = None;
+    for persist in group.persists {
+        log.stage(&persist)?;
+        let told = told.get_or_insert(Persisted { sequence: 0, then: Vec::new() });
+        told.sequence = persist.sequence;
+        join(&mut told.then, persist.then);
+    }
+    log.sync()?;
+    if let Some(persisted) = told {
+        completions.persisted(persisted);
+    }
+    for ReadEntries { request, from, to, bytes_max } in group.reads {
+        let batches = log.read(from, to, bytes_max)?;
+        completions.entries_read(EntriesRead { request, batches });
+    }
+    Ok(())
 }
 
 fn join(all: &mut Vec<Outgoing>, more: Vec<Outgoing>) {
@@ -154,26 +256,4 @@ fn join(all: &mut Vec<Outgoing>, more: Vec<Outgoing>) {
     } else {
         all.extend(more);
     }
-}
-
-impl Handler<SaveSnapshot> for LogWriter {
-    type Result = Result<Box<dyn SnapshotSink>, StorageError>;
-
-    fn handle(&mut self, _: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
-        Err(StorageError("this store keeps no snapshots".into()))
-    }
-}
-
-impl Handler<OpenSnapshot> for LogWriter {
-    type Result = Result<Box<dyn SnapshotSource>, StorageError>;
-
-    fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
-        Err(StorageError("this store keeps no snapshots".into()))
-    }
-}
-
-impl Handler<Remember> for LogWriter {
-    type Result = ();
-
-    fn handle(&mut self, _: Remember, _: &mut Self::Context) {}
 }

@@ -36,6 +36,8 @@ pub(crate) struct HardStateFile {
 struct Copy {
     sequence: u64,
     state: HardState,
+    /// Whether there ever was a vote.
+    has_voted: bool,
     /// The newest segment when it was written: recovery misses no segment from there on unnoticed.
     segment: u64,
     identity: Identity,
@@ -50,7 +52,8 @@ impl HardStateFile {
             _ => {}
         }
         let file = disk.create(&unfinished).map_err(failed("open", &unfinished))?;
-        let newest = Copy { sequence: 1, state: HardState::default(), segment: 0, identity: identity.clone() };
+        let newest =
+            Copy { sequence: 1, state: HardState::default(), has_voted: false, segment: 0, identity: identity.clone() };
         let first = Copy { sequence: 0, ..newest.clone() };
         file.allocate((COPIES * APART) as u64, Pace::AtOnce).map_err(failed("write", &unfinished))?;
         first.write(&*file).and_then(|()| newest.write(&*file)).map_err(failed("write", &unfinished))?;
@@ -93,6 +96,11 @@ impl HardStateFile {
         self.newest.state
     }
 
+    /// Whether there ever was a vote.
+    pub(crate) fn has_voted(&self) -> bool {
+        self.newest.has_voted
+    }
+
     /// The newest segment when they were written.
     pub(crate) fn segment(&self) -> u64 {
         self.newest.segment
@@ -100,7 +108,9 @@ impl HardStateFile {
 
     /// Makes this the newest, durably.
     pub(crate) fn write(&mut self, state: HardState, segment: u64) -> Outcome<()> {
-        let next = Copy { sequence: self.newest.sequence + 1, state, segment, identity: self.newest.identity.clone() };
+        let has_voted = self.newest.has_voted || state.vote.is_some();
+        let identity = self.newest.identity.clone();
+        let next = Copy { sequence: self.newest.sequence + 1, state, has_voted, segment, identity };
         next.write(&*self.file).map_err(failed("write", &self.path))?;
         self.file.sync_data().map_err(failed("sync", &self.path))?;
         self.newest = next;
@@ -132,7 +142,7 @@ impl Copy {
     fn write(&self, file: &dyn File) -> io::Result<()> {
         let block = Block::new(MAGIC)
             .put_u32(8, VERSION)
-            .put_u32(12, u32::from(self.state.vote.is_some()))
+            .put_u32(12, u32::from(self.state.vote.is_some()) | u32::from(self.has_voted) << 1)
             .put_u64(16, self.sequence)
             .put_u64(24, self.state.term.0)
             .put_u64(32, self.state.vote.map_or(0, |vote| vote.0))
@@ -153,6 +163,7 @@ impl Copy {
                 term: Term(block.u64(24)),
                 vote: (block.u32(12) & 1 == 1).then_some(NodeId(block.u64(32))),
             },
+            has_voted: block.u32(12) & 3 != 0,
             segment: block.u64(48),
             identity: Identity { member: NodeId(block.u64(40)), cluster: block.name(56)? },
         })

@@ -4,21 +4,34 @@
 //! on: its caller drops it or never calls it again.
 
 use super::{
-    Failure, Identity, Outcome, failed,
+    BLOCK_BYTES, Failure, Identity, Outcome, Sizes, failed,
     hard_state::HardStateFile,
-    segment::{Header, Mark, RECORDS_AT, Segment, damaged},
+    header::{COPY_AT, Header, Layout, Mark},
+    known::{self, Known},
+    repair::Cleared,
+    segment::{Segment, damaged},
+    slot::{self, Slot},
+    space::Space,
     spare::Spare,
 };
-use crate::{contract::StorageObserver, disk::Disk};
+use crate::{contract::StorageObserver, disk::Disk, snapshots::SnapshotStore};
 use bytes::Bytes;
-use quorate_raft::{Batch, EntryId, HardState, Index, Persist};
-use std::{any::Any, fmt, io::IoSlice, path::PathBuf, sync::Arc, time::Instant};
+use quorate_raft::{Batch, EntryId, Faulty, HardState, Index, NodeId, Persist, Term, record};
+use std::{
+    any::Any,
+    fmt,
+    io::IoSlice,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 /// An open log.
 pub(crate) struct Log {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
     pub(super) identity: Identity,
+    pub(super) sizes: Sizes,
     pub(super) hard_state: HardStateFile,
     /// Term and vote to be written with the next sync.
     pub(super) staged_state: Option<HardState>,
@@ -32,14 +45,36 @@ pub(crate) struct Log {
     /// Records to be written behind `active.end` with the next sync.
     pub(super) staged: Vec<Bytes>,
     pub(super) staged_bytes: u64,
+    /// Their slots, one behind the other, from that of entry `staged_first` on. The buffer is kept from group to group.
+    pub(super) slots: Vec<u8>,
+    pub(super) slots_seed: u32,
+    pub(super) staged_first: Index,
     /// Marks written to `active`.
     pub(super) marks: u64,
+    /// Whether a mark behind everything says that it was synced.
+    pub(super) is_proven: bool,
     /// Files that no longer count once `active` is published.
     pub(super) superseded: Vec<Segment>,
+    /// Files whose entries were cut off, the oldest first.
+    pub(super) cut_off: Vec<Segment>,
+    /// How far a cut reached of which the snapshots are not told yet.
+    pub(super) cut_to: Option<Index>,
+    /// Sequences of segments in which records were put back that are not synced yet.
+    pub(super) repaired: Vec<u64>,
+    /// Slots that still say of such an entry that it was never proven.
+    pub(super) cleared: Vec<Cleared>,
     pub(super) base: EntryId,
+    pub(super) base_checksum: u32,
+    /// The first index of each term in the log.
+    pub(super) terms: Vec<(Index, Term)>,
     pub(super) last: EntryId,
     pub(super) last_checksum: u32,
+    /// Entries whose record is lost, in order.
+    pub(super) faulty: Vec<Faulty>,
+    pub(super) known: Known,
+    pub(super) space: Space,
     pub(super) spare: Spare,
+    pub(super) snapshots: SnapshotStore,
     pub(super) observer: Arc<dyn StorageObserver>,
     // Dropped behind everything that touches the directory, so that the next owner finds it at rest.
     pub(super) _lock: Box<dyn Any + Send + Sync>,
@@ -48,11 +83,17 @@ pub(crate) struct Log {
 impl Log {
     /// Takes in one request, in order. It is durable once [`Log::sync`] returned.
     pub(crate) fn stage(&mut self, persist: &Persist) -> Outcome<()> {
+        if let Some(cut) = &persist.cut {
+            self.cut(cut)?;
+        }
         if let Some(from) = persist.truncate_from {
-            self.truncate(from)?;
+            self.truncate(from, persist.batch.as_ref())?;
         }
         if let Some(batch) = &persist.batch {
             self.append(batch)?;
+        }
+        if let Some(batch) = &persist.repair {
+            self.repair(batch)?;
         }
         if let Some(state) = persist.hard_state {
             self.staged_state = Some(state);
@@ -68,28 +109,41 @@ impl Log {
             self.hard_state.write(state, self.published)?;
             self.observer.synced(began.elapsed());
         }
-        if self.staged.is_empty() && self.is_published {
-            return Ok(());
+        let is_repaired = self.sync_repaired()?;
+        if !self.staged.is_empty() || !self.is_published || is_repaired {
+            self.write_staged()?;
+            let began = Instant::now();
+            self.active.file.sync_data().map_err(failed("sync", &self.active.path))?;
+            self.observer.synced(began.elapsed());
+            if !self.is_published {
+                self.publish()?;
+            }
+            self.prepare();
         }
-        self.write_staged()?;
-        let began = Instant::now();
-        self.active.file.sync_data().map_err(failed("sync", &self.active.path))?;
-        self.observer.synced(began.elapsed());
-        if !self.is_published {
-            self.publish()?;
-        }
-        // Early enough for the next one even at full speed, and a node that does little is spared the space.
-        if self.active.end - RECORDS_AT > self.active.header.capacity / 16 {
-            self.spare.prepare();
-        }
-        Ok(())
+        self.remove_cut_off()
     }
 
-    /// The entries of an inclusive range as far as they are held and fit into `bytes_max`, but at least one. Empty if the
-    /// first is not held. Only what was synced is read: call [`Log::sync`] before.
+    /// Keeps for good how far a member's log was known to reach. Nothing is lost with it if there is no space.
+    pub(crate) fn remember(&mut self, member: NodeId, index: Index) -> Outcome<()> {
+        if self.known.get(&member).is_some_and(|known| *known >= index) {
+            return Ok(());
+        }
+        self.known.insert(member, index);
+        match known::write(&*self.disk, &self.dir, &self.identity, &self.known) {
+            Err(failure) if failure.is_full => {
+                tracing::warn!(error = %failure.error, "can't keep for good which members had a log");
+                known::remove_leftover(&*self.disk, &self.dir)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The entries of an inclusive range as far as they are held and fit into `bytes_max`, but at least one; up to the first
+    /// faulty one. Empty if the first is not held. Only what was synced is read: call [`Log::sync`] before.
     pub(crate) fn read(&self, from: Index, to: Index, bytes_max: usize) -> Outcome<Vec<Batch>> {
         let (mut batches, mut next, mut left) = (Vec::new(), from, bytes_max);
-        let to = to.min(self.last.index);
+        let lost = self.faulty.get(self.faulty.partition_point(|faulty| faulty.id.index < from));
+        let to = to.min(lost.map_or(self.last.index, |lost| lost.id.index.previous()));
         if from <= self.base.index {
             return Ok(batches);
         }
@@ -117,6 +171,21 @@ impl Log {
         Ok(batches)
     }
 
+    /// The snapshots beside it.
+    pub(crate) fn snapshots(&self) -> &SnapshotStore {
+        &self.snapshots
+    }
+
+    /// Where it lies.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether [`Log::prove`] has something to write.
+    pub(crate) fn is_unproven(&self) -> bool {
+        !self.is_proven || !self.cleared.is_empty()
+    }
+
     /// Who watches.
     pub(crate) fn observer(&self) -> &dyn StorageObserver {
         &*self.observer
@@ -136,20 +205,37 @@ impl Log {
             )));
         }
         if batch.previous_checksum() != self.last_checksum {
-            return Err(Failure::write(format_args!(
-                "asked to append entry {first} that does not follow entry {previous}: the logs have diverged; remove this \
-                 member and add it under a new id"
-            )));
+            return Err(diverged(batch, previous));
         }
-        let bytes = batch.bytes().len() as u64;
-        if self.staged_end() + bytes > self.active.header.capacity || self.staged_bytes + bytes > u64::from(u32::MAX) {
+        // Rules store a term before its entries; so that a lost vote is noticed, nothing else is stored either.
+        if self.staged_state.unwrap_or(self.hard_state.state()).term < batch.term() {
+            self.staged_state = Some(HardState { term: batch.term(), vote: None });
+        }
+        let (bytes, count) = (batch.bytes().len() as u64, u64::from(batch.count()));
+        let layout = self.active.header.layout;
+        let slots = first.since(self.active.header.first()) + count;
+        if self.staged_end() + bytes > layout.capacity
+            || slots > layout.slots()
+            || self.staged_bytes + bytes > u64::from(u32::MAX)
+        {
             self.sync()?;
-            self.roll(self.last, self.last_checksum, RECORDS_AT + Mark::BYTES as u64 + bytes)?;
+            self.roll(self.last, self.last_checksum, false, count, Mark::BYTES as u64 + bytes)?;
         }
-        let offset = self.staged_end();
+        let mut offset = self.staged_end();
         self.active.remember(first, offset);
+        if self.staged.is_empty() {
+            self.staged_first = first;
+        }
+        for record in batch.records() {
+            let slot = Slot::of(&record, offset, record.id.index == self.staged_first);
+            self.slots.extend_from_slice(&slot.encode(self.slots_seed));
+            offset += (record::OVERHEAD_BYTES + record.payload.len()) as u64;
+        }
         self.staged.push(batch.bytes().clone());
         self.staged_bytes += bytes;
+        if batch.term() != previous.term || self.terms.is_empty() {
+            self.terms.push((first, batch.term()));
+        }
         (self.last, self.last_checksum) = (batch.last_id(), batch.checksum());
         Ok(())
     }
@@ -159,8 +245,9 @@ impl Log {
         self.active.end + Mark::BYTES as u64 + self.staged_bytes
     }
 
-    /// Starts a segment whose first index is `from`: what the older ones hold from there on no longer counts.
-    fn truncate(&mut self, from: Index) -> Outcome<()> {
+    /// Starts a segment whose first index is `from`: what the older ones hold from there on no longer counts. What is to be
+    /// appended must follow what stays, or nothing is touched.
+    pub(super) fn truncate(&mut self, from: Index, then: Option<&Batch>) -> Outcome<()> {
         if from > self.last.index {
             return Ok(());
         }
@@ -172,7 +259,11 @@ impl Log {
         }
         self.sync()?;
         let (previous, checksum) = self.entry(from.previous())?;
-        self.roll(previous, checksum, 0)?;
+        if let Some(batch) = then.filter(|batch| batch.first() == from && batch.previous_checksum() != checksum) {
+            return Err(diverged(batch, previous));
+        }
+        let oldest = self.sealed.first().unwrap_or(&self.active).header.first();
+        self.roll(previous, checksum, oldest >= from, 0, 0)?;
         while let Some(segment) = self.sealed.pop_if(|segment| segment.header.first() >= from) {
             self.superseded.push(segment);
         }
@@ -181,68 +272,98 @@ impl Log {
         {
             cut.forget(from, offset);
         }
+        self.terms.retain(|(first, _)| *first < from);
+        self.faulty.retain(|faulty| faulty.id.index < from);
         (self.last, self.last_checksum) = (previous, checksum);
         Ok(())
     }
 
-    /// The id and checksum of the entry at `index`.
-    fn entry(&self, index: Index) -> Outcome<(EntryId, u32)> {
-        let first = self.sealed.first().unwrap_or(&self.active);
+    /// The id and checksum of the entry at `index`, which is synced.
+    pub(super) fn entry(&self, index: Index) -> Outcome<(EntryId, u32)> {
         if index == self.base.index {
-            return Ok((self.base, first.header.previous_checksum));
+            return Ok((self.base, self.base_checksum));
+        }
+        if let Some(faulty) = self.faulty_at(index) {
+            return Ok((faulty.id, faulty.checksum));
         }
         let read = self.read(index, index, 0)?;
         let last = read.last().map(|batch| (batch.last_id(), batch.checksum()));
         last.ok_or_else(|| Failure::read(format_args!("entry {index} is gone from {}", self.dir.display())))
     }
 
-    /// Seals the active segment, which is synced, and takes a new one behind `previous`.
-    fn roll(&mut self, previous: EntryId, previous_checksum: u32, bytes_min: u64) -> Outcome<()> {
-        let (file, capacity, path) = self.spare.take(bytes_min)?;
+    /// Seals the active segment, which is synced, and takes a new one behind `previous`, with room for so many slots and bytes
+    /// at least.
+    pub(super) fn roll(
+        &mut self,
+        previous: EntryId,
+        previous_checksum: u32,
+        starts_over: bool,
+        slots_min: u64,
+        bytes_min: u64,
+    ) -> Outcome<()> {
+        let layout = Layout::of(self.sizes, slots_min, bytes_min);
+        if layout.capacity > u64::from(u32::MAX) {
+            return Err(Failure::write(format_args!(
+                "asked to append {bytes_min} bytes at once; entries must be smaller"
+            )));
+        }
+        let (file, capacity, path) = self.spare.take(layout.capacity)?;
         let header = Header {
             identity: self.identity.clone(),
             sequence: self.active.header.sequence + 1,
             previous,
             previous_checksum,
-            records_at: RECORDS_AT,
+            starts_over: starts_over && previous.index > Index(0),
+            layout: Layout { capacity, ..layout },
             published_bytes: 0,
-            capacity,
         };
+        self.slots_seed = slot::seed(header.sequence);
         let full = std::mem::replace(&mut self.active, Segment::new(header, path, file));
         self.sealed.push(full);
-        (self.is_published, self.marks) = (false, 0);
+        (self.is_published, self.is_proven, self.marks) = (false, false, 0);
         Ok(())
     }
 
-    /// One write for everything that is staged, the bytes as they came.
+    /// What is staged, as it came, in one write; then the slots, so that a process that dies in between leaves none without its
+    /// record.
     fn write_staged(&mut self) -> Outcome<()> {
-        let mark = Mark {
-            segment: self.active.header.sequence,
-            number: self.marks,
-            bytes: u32::try_from(self.staged_bytes).unwrap_or(u32::MAX),
-        };
-        let (mark, mut header, mut offset) = (mark.encode(), [0; RECORDS_AT as usize], self.active.end);
-        let mut slices = Vec::with_capacity(self.staged.len() + 2);
-        let written = if self.staged.is_empty() { 0 } else { mark.len() as u64 + self.staged_bytes };
+        let active = &mut self.active;
+        let written = if self.staged.is_empty() { 0 } else { Mark::BYTES as u64 + self.staged_bytes };
         if !self.is_published {
             // The header is written with the first records, and says how much was.
-            self.active.header.published_bytes = written;
-            let block = self.active.header.encode();
-            header[..block.len()].copy_from_slice(&block);
-            slices.push(IoSlice::new(&header));
-            offset = 0;
+            active.header.published_bytes = written;
+            write_header(active)?;
         }
         if written > 0 {
+            let mark = Mark {
+                segment: active.header.sequence,
+                number: self.marks,
+                bytes: u32::try_from(self.staged_bytes).unwrap_or(u32::MAX),
+            };
+            let mark = mark.encode();
+            let mut slices = Vec::with_capacity(self.staged.len() + 1);
             slices.push(IoSlice::new(&mark));
             slices.extend(self.staged.iter().map(|bytes| IoSlice::new(bytes)));
+            active.file.write_at(&mut slices, active.end).map_err(failed("write", &active.path))?;
+            let slots_at = slot::place(&active.header, self.staged_first).unwrap_or(u64::MAX);
+            active.file.write_at(&mut [IoSlice::new(&self.slots)], slots_at).map_err(failed("write", &active.path))?;
+            self.observer.wrote(written + self.slots.len() as u64);
+            active.end += written;
+            (self.marks, self.is_proven, self.staged_bytes) = (self.marks + 1, false, 0);
+            self.staged.clear();
+            self.slots.clear();
         }
-        self.active.file.write_at(&mut slices, offset).map_err(failed("write", &self.active.path))?;
-        self.observer.wrote(written);
-        self.marks += u64::from(written > 0);
-        self.active.end += written;
-        self.staged.clear();
-        self.staged_bytes = 0;
         Ok(())
+    }
+
+    /// Lets the next segment be made: early enough even at full speed, and a node that does little is spared the space.
+    fn prepare(&mut self) {
+        let Header { layout, .. } = &self.active.header;
+        let slots = self.last.index.since(self.active.header.previous.index);
+        let (used, room) = (self.active.end - layout.records_at, layout.capacity - layout.records_at);
+        if used > room / 16 || slots > layout.slots() / 16 {
+            self.spare.prepare();
+        }
     }
 
     /// Gives the active segment, which is synced, its name, and removes what no longer counts.
@@ -251,6 +372,8 @@ impl Log {
         self.disk.rename(&self.active.path, &path).map_err(failed("write", &path))?;
         self.disk.sync_dir(&self.dir).map_err(failed("sync", &self.dir))?;
         (self.active.path, self.is_published, self.published) = (path, true, self.active.header.sequence);
+        // So that it is noticed if this file is ever missing, whatever is left of the others.
+        self.hard_state.write(self.hard_state.state(), self.published)?;
         if !self.superseded.is_empty() {
             for segment in std::mem::take(&mut self.superseded) {
                 self.disk.remove(&segment.path).map_err(failed("write", &segment.path))?;
@@ -271,6 +394,22 @@ impl Log {
         let next = later.map(|later| later.header.first()).find(|first| *first > segment.header.first());
         next.map_or(self.last.index, Index::previous)
     }
+}
+
+/// Writes both copies of a segment's header.
+pub(super) fn write_header(segment: &Segment) -> Outcome<()> {
+    let block = segment.header.encode();
+    let gap = [0; COPY_AT - BLOCK_BYTES];
+    let mut slices = [IoSlice::new(&block), IoSlice::new(&gap), IoSlice::new(&block)];
+    segment.file.write_at(&mut slices, 0).map_err(failed("write", &segment.path))
+}
+
+fn diverged(batch: &Batch, previous: EntryId) -> Failure {
+    Failure::write(format_args!(
+        "asked to append entry {} that does not follow entry {previous}: the logs have diverged, nothing was overwritten; \
+         remove this member and add it under a new id",
+        batch.first()
+    ))
 }
 
 impl fmt::Debug for Log {

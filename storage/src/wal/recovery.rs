@@ -1,18 +1,27 @@
 //! Opens a directory: proves whose it is and that nothing acknowledged is missing, or refuses, naming file and offset.
 //!
-//! The newest segment is the only one that a crash can have torn, for an older one was synced before it got a successor.
-//! It is copied into a new one and synced, so that nothing rests on pages that a failed sync left in memory as clean.
+//! Every segment is read to its end. What is damaged in one place is put right from the other; what is lost keeps its identity.
+//! The newest segment is the only one that a crash can have torn, for an older one was synced before it got a successor. It is
+//! copied into a new one and synced, so that nothing rests on pages that a failed sync left in memory as clean.
 
 use super::{
-    CLUSTER_BYTES_MAX, Failure, Identity, Outcome, Wal, failed,
+    BLOCK_BYTES, CLUSTER_BYTES_MAX, Failure, Identity, Outcome, Wal, failed,
     hard_state::{self, HardStateFile},
+    header::{COPY_AT, Header, Layout},
+    known,
     log::Log,
-    scan::{Scanned, Tail, scan},
-    segment::{Header, Mark, RECORDS_AT, Segment, damaged},
+    rewrite::{chart, rewrite},
+    scan::{Part, Scanned, State, Tail, scan},
+    segment::{Segment, damaged},
+    slot,
+    space::{self, Space},
     spare::{self, Spare},
 };
-use crate::contract::{Recovered, StorageObserver};
-use quorate_raft::{HardState, Index, NodeId};
+use crate::{
+    contract::{Recovered, StorageObserver},
+    snapshots::SnapshotStore,
+};
+use quorate_raft::{EntryId, Faulty, HardState, Index, Membership, NodeId, Snapshot, Term};
 use std::{
     io::{self, IoSlice},
     sync::Arc,
@@ -46,202 +55,349 @@ impl Log {
         let names = disk.list(dir).map_err(failed("read", dir))?;
         let mut sequences: Vec<u64> = names.iter().filter_map(|name| Segment::sequence_of(name)).collect();
         sequences.sort_unstable();
-        let hard_state = if names.iter().any(|name| name == hard_state::NAME) {
-            HardStateFile::open(disk, dir, &identity)?
-        } else if sequences.is_empty() {
-            HardStateFile::create(disk, dir, &identity)?
-        } else {
-            return Err(Failure::open(format_args!(
-                "{} holds a log but no {}: term and vote are lost; remove this member and add it under a new id",
-                dir.display(),
-                hard_state::NAME
-            )));
-        };
-        if hard_state.segment() > sequences.last().copied().unwrap_or(0) {
-            let path = dir.join(Segment::name(hard_state.segment()));
-            return Err(Failure::open(damaged(&path, 0, "the segment is missing")));
-        }
+        let hard_state = open_hard_state(wal, &identity, &names, &sequences)?;
         spare::remove_leftovers(disk, dir)?;
+        known::remove_leftover(disk, dir)?;
+        let (known, unknown) = known::read(disk, dir, &identity)?;
+        let (snapshots, found) = SnapshotStore::open(wal.disk.clone(), dir, cluster, member, observer.clone())
+            .map_err(|error| Failure { op: "open", error, is_full: false })?;
+        let snapshot = found.snapshots.into_iter().next();
 
-        let mut spare = Spare::new(wal.disk.clone(), dir, wal.segment_bytes);
-        let found = Found::open(wal, &identity, &sequences, &mut spare)?;
-        let recovered = Recovered { hard_state: hard_state.state(), ..found.recovered };
+        let mut held = Held { repairs: found.repairs, ..Held::default() };
+        held.repairs.extend(unknown);
+        let mut spare = Spare::new(wal.disk.clone(), dir, Layout::of(wal.sizes, 0, 0).capacity);
+        let files = held.read(wal, &identity, &sequences, hard_state.state(), snapshot.as_ref(), &mut spare)?;
+        let has_headroom = space::reserve(disk, dir, wal.sizes.headroom)?;
         let mut log = Self {
             disk: wal.disk.clone(),
             dir: dir.clone(),
             identity,
+            sizes: wal.sizes,
             published: hard_state.segment(),
             hard_state,
             staged_state: None,
-            sealed: found.sealed,
-            active: found.active,
+            slots_seed: slot::seed(files.active.header.sequence),
+            sealed: files.sealed,
+            active: files.active,
             is_published: false,
             staged: Vec::new(),
             staged_bytes: 0,
-            marks: found.marks,
-            superseded: found.superseded,
-            base: recovered.base,
-            last: recovered.last,
-            last_checksum: recovered.last_checksum,
+            slots: Vec::new(),
+            staged_first: Index(0),
+            marks: files.marks,
+            // The header says how much was synced.
+            is_proven: true,
+            superseded: files.superseded,
+            cut_off: Vec::new(),
+            cut_to: None,
+            repaired: Vec::new(),
+            cleared: Vec::new(),
+            base: held.base,
+            base_checksum: held.base_checksum,
+            terms: held.terms,
+            last: held.last,
+            last_checksum: held.last_checksum,
+            faulty: held.faulty,
+            known,
+            space: if has_headroom { Space::Enough } else { Space::None },
             spare,
+            snapshots,
             observer,
             _lock: lock,
         };
         log.publish()?;
+        if wal.discards_unproven {
+            log.discard_unproven(&mut held.repairs)?;
+        }
+        held.memberships.retain(|(index, _)| *index <= log.last.index);
+        let recovered = Recovered {
+            hard_state: log.hard_state.state(),
+            base: log.base,
+            terms: log.terms.clone(),
+            last: log.last,
+            last_checksum: log.last_checksum,
+            faulty: log.faulty.clone(),
+            snapshot,
+            memberships: held.memberships,
+            has_voted: log.hard_state.has_voted(),
+            known: log.known.iter().map(|(member, index)| (*member, *index)).collect(),
+            repairs: held.repairs,
+        };
         Ok((log, recovered))
+    }
+
+    /// Takes what is lost at the end, and was never proven to have been synced, for the remains of a torn write.
+    fn discard_unproven(&mut self, repairs: &mut Vec<String>) -> Outcome<()> {
+        let Some(first) = self.faulty.iter().position(|faulty| !faulty.was_durable) else { return Ok(()) };
+        if self.faulty[first..].iter().any(|faulty| faulty.was_durable) {
+            return Ok(());
+        }
+        let (from, last) = (self.faulty[first].id, self.last);
+        self.truncate(from.index, None)?;
+        self.sync()?;
+        repairs.push(format!(
+            "discarded entries {from} to {last}, which are not proven to have been durable, as configured"
+        ));
+        Ok(())
     }
 }
 
-/// What recovery found, with the tail rewritten and synced but not yet published.
-struct Found {
+fn open_hard_state(wal: &Wal, identity: &Identity, names: &[String], sequences: &[u64]) -> Outcome<HardStateFile> {
+    let (dir, disk) = (&wal.dir, &*wal.disk);
+    let is_new = sequences.is_empty() && !names.iter().any(|name| name.ends_with(".snapshot"));
+    let hard_state = if names.iter().any(|name| name == hard_state::NAME) {
+        HardStateFile::open(disk, dir, identity)?
+    } else if is_new {
+        HardStateFile::create(disk, dir, identity)?
+    } else {
+        return Err(Failure::open(format_args!(
+            "{} holds a log but no {}: term and vote are lost; remove this member and add it under a new id",
+            dir.display(),
+            hard_state::NAME
+        )));
+    };
+    if hard_state.segment() > sequences.last().copied().unwrap_or(0) {
+        let path = dir.join(Segment::name(hard_state.segment()));
+        return Err(Failure::open(damaged(&path, 0, "the segment is missing")));
+    }
+    Ok(hard_state)
+}
+
+/// What the log holds, as far as it was read.
+#[derive(Debug, Default)]
+struct Held {
+    base: EntryId,
+    base_checksum: u32,
+    terms: Vec<(Index, Term)>,
+    last: EntryId,
+    last_checksum: u32,
+    faulty: Vec<Faulty>,
+    memberships: Vec<(Index, Membership)>,
+    repairs: Vec<String>,
+}
+
+/// The files, with the tail rewritten and synced but not yet published.
+struct Files {
     sealed: Vec<Segment>,
     superseded: Vec<Segment>,
     active: Segment,
     marks: u64,
-    recovered: Recovered,
 }
 
-impl Found {
-    fn open(wal: &Wal, identity: &Identity, sequences: &[u64], spare: &mut Spare) -> Outcome<Self> {
-        let (mut live, mut superseded) = live(wal, identity, sequences)?;
-        let oldest = live.first().map(|oldest| (oldest.header.previous, oldest.header.previous_checksum));
-        let (base, checksum) = oldest.unwrap_or_default();
-        let mut recovered = Recovered {
-            hard_state: HardState::default(),
-            base,
-            terms: Vec::new(),
-            last: base,
-            last_checksum: checksum,
-            ..Recovered::default()
-        };
+impl Held {
+    /// Reads all that counts.
+    fn read(
+        &mut self,
+        wal: &Wal,
+        identity: &Identity,
+        sequences: &[u64],
+        state: HardState,
+        snapshot: Option<&Snapshot>,
+        spare: &mut Spare,
+    ) -> Outcome<Files> {
+        let (mut live, mut superseded) = live(wal, identity, sequences, &mut self.repairs)?;
         let newest = live.pop();
-        let ends: Vec<Index> = live.iter().chain(&newest).skip(1).map(|next| next.header.first()).collect();
-        let (mut sealed, mut bytes) = (Vec::new(), Vec::new());
-        for (mut segment, end) in live.into_iter().zip(ends) {
-            read_all(&segment, &mut bytes)?;
-            scan_sealed(&mut segment, &bytes, end, &mut recovered)?;
-            sealed.push(segment);
+        let nexts: Vec<Header> = live.iter().chain(&newest).skip(1).map(|next| next.header.clone()).collect();
+        if let Some(oldest) = live.first().or(newest.as_ref()) {
+            self.start_behind(oldest.header.previous, oldest.header.previous_checksum);
         }
-        let sequence = sequences.last().map_or(1, |newest| newest + 1);
-        let header = Header {
-            identity: identity.clone(),
-            sequence,
-            previous: recovered.last,
-            previous_checksum: recovered.last_checksum,
-            records_at: RECORDS_AT,
-            published_bytes: 0,
-            capacity: 0,
-        };
-        let (active, marks) = match newest {
-            Some(newest) => {
-                read_all(&newest, &mut bytes)?;
-                let scanned = scan_newest(&newest, &mut bytes, &mut recovered)?;
-                superseded.push(newest);
-                (rewrite(header, &scanned, &bytes, spare)?, u64::from(scanned.record_bytes > 0))
+        let (mut sealed, mut bytes) = (Vec::new(), Vec::new());
+        for (mut segment, next) in live.into_iter().zip(nexts) {
+            match self.read_sealed(&mut segment, &mut bytes, next.first()) {
+                Ok(()) => sealed.push(segment),
+                // Nobody needs what a snapshot covers.
+                Err(failure) if snapshot.is_some_and(|snapshot| snapshot.base.last.index >= next.previous.index) => {
+                    self.repairs.push(format!(
+                        "dropped the log before {}, which a snapshot covers: {}",
+                        next.first(),
+                        failure.error
+                    ));
+                    superseded.append(&mut sealed);
+                    superseded.push(segment);
+                    self.start_behind(next.previous, next.previous_checksum);
+                }
+                Err(failure) => return Err(failure),
             }
-            None => (rewrite(header, &Scanned::nothing(), &[], spare)?, 0),
+        }
+        let mut scanned = Scanned::nothing();
+        let mut header = Header {
+            identity: identity.clone(),
+            sequence: sequences.last().map_or(1, |newest| newest + 1),
+            previous: self.last,
+            previous_checksum: self.last_checksum,
+            starts_over: sealed.is_empty() && self.last.index > Index(0),
+            layout: Layout::of(wal.sizes, 0, 0),
+            published_bytes: 0,
         };
-        Ok(Self { sealed, superseded, active, marks, recovered })
+        if let Some(newest) = newest {
+            read_all(&newest, &mut bytes)?;
+            scanned = self.read_newest(&newest, &mut bytes)?;
+            superseded.push(newest);
+        }
+        if let Some((_, term)) = self.terms.last().filter(|(_, term)| *term > state.term) {
+            return Err(Failure::open(format_args!(
+                "{} says term {}, but the log in {} has entries of term {term}: votes are lost; remove this member and add it \
+                 under a new id",
+                hard_state::NAME,
+                state.term,
+                wal.dir.display()
+            )));
+        }
+        if let Some(base) = snapshot.map(|snapshot| &snapshot.base).filter(|base| !self.reaches(base.last)) {
+            self.repairs.push(format!(
+                "began the log behind entry {}, which a snapshot covers: the log ended with entry {}",
+                base.last, self.last
+            ));
+            self.start_behind(base.last, base.last_checksum);
+            superseded.append(&mut sealed);
+            scanned = Scanned::nothing();
+            (header.previous, header.previous_checksum, header.starts_over) = (base.last, base.last_checksum, true);
+        } else if let Some(snapshot) = snapshot {
+            self.forget_covered(snapshot.base.last.index);
+        }
+        let marks = u64::from(!scanned.entries.is_empty());
+        let active = rewrite(header, &scanned, &bytes, wal.sizes, spare)?;
+        Ok(Files { sealed, superseded, active, marks })
     }
-}
 
-/// Checks a segment that has a successor, which begins with entry `end`: every entry before that must hold.
-fn scan_sealed(segment: &mut Segment, bytes: &[u8], end: Index, recovered: &mut Recovered) -> Outcome<()> {
-    follows(segment, recovered)?;
-    let scanned = scan(bytes, &segment.header, Some(end));
-    if scanned.last.index.next() != end || scanned.completed.is_some() {
-        let (at, what) = match scanned.tail {
-            Tail::Damaged { at, what } => (at, what),
-            Tail::Torn { at, .. } => (at, "entries are missing that a later segment follows"),
-            Tail::Clean => (scanned.end(&segment.header), "entries are missing that a later segment follows"),
-        };
-        return Err(Failure::open(damaged(&segment.path, at as u64, what)));
+    /// Begins anew behind an entry.
+    fn start_behind(&mut self, base: EntryId, checksum: u32) {
+        let repairs = std::mem::take(&mut self.repairs);
+        *self = Self { base, base_checksum: checksum, last: base, last_checksum: checksum, repairs, ..Self::default() };
     }
-    for (position, _) in &scanned.positions {
-        segment.remember(position.index, position.offset);
-    }
-    segment.end = scanned.end(&segment.header) as u64;
-    segment.bytes = bytes.len() as u64;
-    take(scanned, recovered);
-    Ok(())
-}
 
-/// Checks the newest segment, whose last write a crash may have torn. What that left of a checksum is completed in
-/// `bytes`.
-fn scan_newest(newest: &Segment, bytes: &mut [u8], recovered: &mut Recovered) -> Outcome<Scanned> {
-    let (path, capacity) = (newest.path.display(), newest.header.capacity);
-    if (bytes.len() as u64) < capacity {
-        let what = format!("the file should have {capacity} bytes");
-        return Err(Failure::open(damaged(&newest.path, bytes.len() as u64, &what)));
+    /// Whether the log holds this entry, or begins behind it.
+    fn reaches(&self, id: EntryId) -> bool {
+        let run = self.terms.partition_point(|(first, _)| *first <= id.index).checked_sub(1);
+        id.index < self.base.index
+            || id == self.base
+            || (id.index <= self.last.index && run.is_some_and(|run| self.terms[run].1 == id.term))
     }
-    follows(newest, recovered)?;
-    let scanned = scan(bytes, &newest.header, None);
-    match scanned.tail {
-        // Cut off between two records: nothing is left of the rest.
-        Tail::Clean | Tail::Torn { bytes: 0, .. } => {}
-        Tail::Torn { at, bytes } => recovered
-            .repairs
-            .push(format!("discarded a torn write of {bytes} bytes at byte {at} of {path}: it was never acknowledged")),
-        Tail::Damaged { at, what } => return Err(Failure::open(damaged(&newest.path, at as u64, what))),
-    }
-    if let Some((at, checksum)) = scanned.completed {
-        bytes[at..at + 4].copy_from_slice(&checksum.to_le_bytes());
-        recovered
-            .repairs
-            .push(format!("completed the checksum at byte {at} of {path}, of which only a part was there"));
-    }
-    Ok(take(scanned, recovered))
-}
 
-/// Copies a segment's good records into a new one, synced but without its name.
-fn rewrite(mut header: Header, scanned: &Scanned, from: &[u8], spare: &mut Spare) -> Outcome<Segment> {
-    let mark_bytes = if scanned.record_bytes > 0 { Mark::BYTES as u64 } else { 0 };
-    let end = RECORDS_AT + mark_bytes + scanned.record_bytes;
-    let (file, capacity, path) = spare.take(end)?;
-    (header.capacity, header.published_bytes) = (capacity, end - RECORDS_AT);
-    let bytes = u32::try_from(scanned.record_bytes).map_err(|_| {
-        Failure::open(format_args!("{} would have a segment of 4 GiB; restore the files as they were", path.display()))
-    })?;
-    let (mut head, block) = ([0; RECORDS_AT as usize], header.encode());
-    head[..block.len()].copy_from_slice(&block);
-    let mark = Mark { segment: header.sequence, number: 0, bytes }.encode();
-    let mut slices = vec![IoSlice::new(&head)];
-    if mark_bytes > 0 {
-        slices.push(IoSlice::new(&mark));
-        slices.extend(scanned.records.iter().map(|records| IoSlice::new(&from[records.clone()])));
+    /// Faulty entries that a snapshot covers need no payload: the log begins behind the last of them.
+    fn forget_covered(&mut self, covered: Index) {
+        let Some(last) = self.faulty.iter().rfind(|faulty| faulty.id.index <= covered).copied() else { return };
+        (self.base, self.base_checksum) = (last.id, last.checksum);
+        self.faulty.retain(|faulty| faulty.id.index > last.id.index);
+        self.memberships.retain(|(index, _)| *index > last.id.index);
+        let runs = self.terms.partition_point(|(first, _)| *first <= last.id.index.next());
+        self.terms.drain(..runs.saturating_sub(1));
+        match self.terms.first_mut() {
+            Some(run) if self.last.index > last.id.index => run.0 = run.0.max(last.id.index.next()),
+            _ => self.terms.clear(),
+        }
+        self.repairs.push(format!("began the log behind entry {}, which is lost and which a snapshot covers", last.id));
     }
-    file.write_at(&mut slices, 0).map_err(failed("write", &path))?;
-    file.sync_data().map_err(failed("sync", &path))?;
-    let mut segment = Segment::new(header, path, file);
-    for (position, before) in &scanned.positions {
-        segment.remember(position.index, RECORDS_AT + mark_bytes + before);
-    }
-    segment.end = end;
-    Ok(segment)
-}
 
-/// Refuses a segment that does not begin where the ones before it end.
-fn follows(segment: &Segment, recovered: &Recovered) -> Outcome<()> {
-    let (header, last) = (&segment.header, recovered.last);
-    if (header.previous, header.previous_checksum) == (last, recovered.last_checksum) {
-        return Ok(());
+    /// Reads a segment that has a successor, which begins with entry `end`: every entry before that must be known.
+    fn read_sealed(&mut self, segment: &mut Segment, bytes: &mut Vec<u8>, end: Index) -> Outcome<()> {
+        self.follows(segment)?;
+        read_all(segment, bytes)?;
+        let scanned = scan(bytes, &segment.header, Some(end));
+        if let Tail::Damaged { at, what } = scanned.tail {
+            return Err(Failure::open(damaged(&segment.path, at as u64, what)));
+        }
+        for patch in &scanned.patches {
+            let (at, slice) = (patch.at as u64, IoSlice::new(&patch.bytes));
+            segment.file.write_at(&mut [slice], at).map_err(failed("write", &segment.path))?;
+        }
+        if !scanned.patches.is_empty() {
+            segment.file.sync_data().map_err(failed("sync", &segment.path))?;
+        }
+        chart(segment, &scanned.entries, bytes);
+        segment.bytes = bytes.len() as u64;
+        self.take(segment, scanned);
+        Ok(())
     }
-    let what = format!("it continues entry {}, but the segments before it end with entry {last}", header.previous);
-    Err(Failure::open(damaged(&segment.path, 0, &what)))
-}
 
-fn take(mut scanned: Scanned, recovered: &mut Recovered) -> Scanned {
-    recovered.terms.append(&mut scanned.terms);
-    (recovered.last, recovered.last_checksum) = (scanned.last, scanned.last_checksum);
-    scanned
+    /// Reads the newest segment, whose last write a crash may have torn. What can be put right is, in `bytes`.
+    fn read_newest(&mut self, newest: &Segment, bytes: &mut [u8]) -> Outcome<Scanned> {
+        let (path, layout) = (newest.path.display(), &newest.header.layout);
+        let needed = if newest.header.has_slots() { layout.records_at } else { layout.capacity };
+        if (bytes.len() as u64) < needed {
+            let what = format!("the file should have {} bytes", layout.capacity);
+            return Err(Failure::open(damaged(&newest.path, bytes.len() as u64, &what)));
+        }
+        self.follows(newest)?;
+        let scanned = scan(bytes, &newest.header, None);
+        match scanned.tail {
+            // Cut off between two records: nothing is left of the rest.
+            Tail::Clean | Tail::Torn { bytes: 0, .. } => {}
+            Tail::Torn { at, bytes } => self.repairs.push(format!(
+                "discarded a torn write of {bytes} bytes at byte {at} of {path}: it was never acknowledged"
+            )),
+            Tail::Damaged { at, what } => return Err(Failure::open(damaged(&newest.path, at as u64, what))),
+        }
+        for patch in &scanned.patches {
+            if let Some(place) = bytes.get_mut(patch.at..patch.at + patch.bytes.len()) {
+                place.copy_from_slice(&patch.bytes);
+            }
+        }
+        Ok(self.take(newest, scanned))
+    }
+
+    /// Refuses a segment that does not begin where the ones before it end.
+    fn follows(&self, segment: &Segment) -> Outcome<()> {
+        let header = &segment.header;
+        if (header.previous, header.previous_checksum) == (self.last, self.last_checksum) {
+            return Ok(());
+        }
+        let what =
+            format!("it continues entry {}, but the segments before it end with entry {}", header.previous, self.last);
+        Err(Failure::open(damaged(&segment.path, 0, &what)))
+    }
+
+    fn take(&mut self, segment: &Segment, mut scanned: Scanned) -> Scanned {
+        let path = segment.path.display();
+        for (part, what) in [
+            (Part::Slot, "made anew the slots of"),
+            (Part::Record, "made anew headers or checksums of"),
+            (Part::CutChecksum, "completed the checksum, of which only a part was there, of"),
+        ] {
+            let count = scanned.patches.iter().filter(|patch| patch.what == part).count();
+            if count > 0 {
+                self.repairs.push(format!("{what} {count} entries in {path}"));
+            }
+        }
+        let indexed = (segment.header.first().0..).map(Index).zip(&scanned.entries);
+        let before = self.faulty.len();
+        self.faulty.extend(indexed.filter_map(|(index, entry)| match entry.state {
+            State::Whole => None,
+            State::Faulty { was_durable } => {
+                Some(Faulty { id: EntryId::new(entry.term, index), checksum: entry.checksum, was_durable })
+            }
+        }));
+        if let [first, ..] = self.faulty[before..] {
+            let count = self.faulty.len() - before;
+            self.repairs.push(format!(
+                "found {count} faulty entries in {path}, from entry {} on: they must be repaired",
+                first.id
+            ));
+        }
+        // A log that was cut begins within a term.
+        if let (true, [first, ..]) = (self.terms.is_empty(), &scanned.entries[..]) {
+            let begins = scanned.terms.first().is_some_and(|(index, _)| *index == segment.header.first());
+            self.terms.extend((!begins).then_some((segment.header.first(), first.term)));
+        }
+        self.terms.append(&mut scanned.terms);
+        self.memberships.append(&mut scanned.memberships);
+        (self.last, self.last_checksum) = (scanned.last, scanned.last_checksum);
+        scanned
+    }
 }
 
 /// The segments that count, in order, and those that a newer one took the place of.
-fn live(wal: &Wal, identity: &Identity, sequences: &[u64]) -> Outcome<(Vec<Segment>, Vec<Segment>)> {
+fn live(
+    wal: &Wal,
+    identity: &Identity,
+    sequences: &[u64],
+    repairs: &mut Vec<String>,
+) -> Outcome<(Vec<Segment>, Vec<Segment>)> {
     let (mut live, mut superseded): (Vec<Segment>, Vec<Segment>) = (Vec::new(), Vec::new());
     for sequence in sequences {
-        let segment = open_segment(wal, identity, *sequence)?;
-        while let Some(older) = live.pop_if(|older| older.header.first() >= segment.header.first()) {
+        let segment = open_segment(wal, identity, *sequence, repairs)?;
+        let header = &segment.header;
+        while let Some(older) = live.pop_if(|older| header.starts_over || older.header.first() >= header.first()) {
             superseded.push(older);
         }
         live.push(segment);
@@ -249,19 +405,37 @@ fn live(wal: &Wal, identity: &Identity, sequences: &[u64]) -> Outcome<(Vec<Segme
     Ok((live, superseded))
 }
 
-fn open_segment(wal: &Wal, identity: &Identity, sequence: u64) -> Outcome<Segment> {
+fn open_segment(wal: &Wal, identity: &Identity, sequence: u64, repairs: &mut Vec<String>) -> Outcome<Segment> {
     let path = wal.dir.join(Segment::name(sequence));
     let file = wal.disk.open(&path).map_err(failed("open", &path))?;
-    let mut bytes = [0; super::BLOCK_BYTES];
+    let mut bytes = vec![0; COPY_AT + BLOCK_BYTES];
     let count = file.read_at(&mut bytes, 0).map_err(failed("read", &path))?;
-    let header = Header::decode(&bytes[..count]).map_err(|what| Failure::open(damaged(&path, 0, what)))?;
-    if header.identity != *identity {
-        return Err(hard_state::mismatch(&wal.dir, &header.identity, identity));
+    let copy = |at: usize| {
+        let header = Header::decode(bytes[..count].get(at..).unwrap_or_default());
+        let header = header.map_err(|what| Failure::open(damaged(&path, at as u64, what)))?;
+        if header.identity != *identity {
+            return Err(hard_state::mismatch(&wal.dir, &header.identity, identity));
+        }
+        if header.sequence != sequence {
+            return Err(Failure::open(damaged(&path, at as u64, "the header is that of another segment")));
+        }
+        Ok(header)
+    };
+    let (header, is_damaged) = match (copy(0), copy(COPY_AT)) {
+        (Ok(header), other) => {
+            let is_damaged = header.has_slots() && other.as_ref() != Ok(&header);
+            (header, is_damaged)
+        }
+        (Err(_), Ok(header)) if header.has_slots() => (header, true),
+        (Err(failure), _) => return Err(failure),
+    };
+    let segment = Segment::new(header, path, file);
+    if is_damaged && count == bytes.len() {
+        super::log::write_header(&segment)?;
+        segment.file.sync_data().map_err(failed("sync", &segment.path))?;
+        repairs.push(format!("made anew a copy of the header of {}", segment.path.display()));
     }
-    if header.sequence != sequence {
-        return Err(Failure::open(damaged(&path, 0, "the header is that of another segment")));
-    }
-    Ok(Segment::new(header, path, file))
+    Ok(segment)
 }
 
 fn read_all(segment: &Segment, bytes: &mut Vec<u8>) -> Outcome<()> {

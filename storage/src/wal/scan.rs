@@ -1,44 +1,47 @@
-//! Reads a whole segment and says how far it holds.
+//! Reads a whole segment and decides, entry by entry, what of it holds.
+//!
+//! | record | slot | the entry is |
+//! | --- | --- | --- |
+//! | good | good | whole |
+//! | good | bad | whole; its slot is made anew from it |
+//! | payload good | good | whole; what the disk lost of the record's header or checksum is made anew from the slot |
+//! | bad | good | *faulty*: its identity is known, its payload is lost |
+//! | bad | bad | the end of the log, if a crash explains it; otherwise damage |
 //!
 //! Pure: bytes in, findings out. It trusts nothing and never panics, whatever the bytes are.
 
 use super::{
-    segment::{Header, Mark, Position, STRIDE_BYTES},
+    header::{Header, Mark},
+    read_u32,
+    slot::{self, Slot, Table},
     tail::{self, Expected},
 };
-use quorate_raft::{EntryId, Group, Index, Term, record};
-use std::ops::Range;
+use quorate_raft::{EntryId, Group, Index, Kind, Membership, Term, record};
+use std::{cell::OnceCell, ops::Range};
 
 /// What a segment holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Scanned {
-    /// The last good entry; the one before the segment if there is none.
+    /// The last entry; the one before the segment if there is none.
     pub(crate) last: EntryId,
     /// Its checksum.
     pub(crate) last_checksum: u32,
     /// The first index of each term that begins here.
     pub(crate) terms: Vec<(Index, Term)>,
-    /// Where some records begin, and how many bytes of records precede each.
-    pub(crate) positions: Vec<(Position, u64)>,
-    /// The good records, without the marks between them.
-    pub(crate) records: Vec<Range<usize>>,
-    /// How many bytes they have.
-    pub(crate) record_bytes: u64,
-    /// Where the last good record's own checksum lies that was cut off, and what it is.
-    pub(crate) completed: Option<(usize, u32)>,
-    /// What comes behind the last good entry.
+    /// The configurations among the whole entries.
+    pub(crate) memberships: Vec<(Index, Membership)>,
+    /// The entries, in order, each of them whole or faulty.
+    pub(crate) entries: Vec<Found>,
+    /// What is to be put right in place.
+    pub(crate) patches: Vec<Patch>,
+    /// What comes behind the last entry.
     pub(crate) tail: Tail,
 }
 
 impl Scanned {
-    /// A segment that does not exist holds nothing.
+    /// Nothing.
     pub(crate) fn nothing() -> Self {
         Self::behind(EntryId::default(), 0)
-    }
-
-    /// Where the last good record ends.
-    pub(crate) fn end(&self, header: &Header) -> usize {
-        self.records.last().map_or(usize::try_from(header.records_at).unwrap_or(usize::MAX), |last| last.end)
     }
 
     fn behind(last: EntryId, last_checksum: u32) -> Self {
@@ -46,16 +49,65 @@ impl Scanned {
             last,
             last_checksum,
             terms: Vec::new(),
-            positions: Vec::new(),
-            records: Vec::new(),
-            record_bytes: 0,
-            completed: None,
+            memberships: Vec::new(),
+            entries: Vec::new(),
+            patches: Vec::new(),
             tail: Tail::Clean,
         }
     }
 }
 
-/// What comes behind the last good entry of a segment.
+/// An entry that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) term: Term,
+    pub(crate) checksum: u32,
+    /// Where its record is, or should be.
+    pub(crate) offset: u32,
+    pub(crate) payload_bytes: u32,
+    pub(crate) kind: u8,
+    pub(crate) state: State,
+}
+
+/// How much of an entry is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// All.
+    Whole,
+    /// Its identity alone.
+    Faulty {
+        /// Whether it is proven to have been synced.
+        was_durable: bool,
+    },
+}
+
+/// Bytes that belong somewhere else than to where they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Patch {
+    pub(crate) at: usize,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) what: Part,
+}
+
+/// What a patch puts right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// A slot, from its record.
+    Slot,
+    /// A record's header or checksum, from its slot.
+    Record,
+    /// The last checksum of a write that was cut off within it.
+    CutChecksum,
+}
+
+impl Found {
+    pub(crate) fn range(&self) -> Range<usize> {
+        let start = self.offset as usize;
+        start..start.saturating_add(record::OVERHEAD_BYTES).saturating_add(self.payload_bytes as usize)
+    }
+}
+
+/// What comes behind the last entry of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tail {
     /// Nothing.
@@ -76,26 +128,24 @@ pub(crate) enum Tail {
     },
 }
 
-/// Scans the segment in `bytes`, up to the entry before `end` if there is an end: what follows it does not count.
+/// Scans the segment in `bytes`, up to the entry before `end` if there is an end: what follows it does not count, and all before
+/// it had been synced.
 pub(crate) fn scan(bytes: &[u8], header: &Header, end: Option<Index>) -> Scanned {
-    let at = usize::try_from(header.records_at).unwrap_or(usize::MAX).min(bytes.len());
+    let at = usize::try_from(header.layout.records_at).unwrap_or(usize::MAX).min(bytes.len());
+    let slots = Table::of(bytes, header);
     let mut scan = Scan {
         bytes,
         header,
+        slots,
         at,
-        group_end: at,
-        marks: 0,
+        end,
+        proven: OnceCell::new(),
         found: Scanned::behind(header.previous, header.previous_checksum),
-        is_sealed: end.is_some(),
     };
     while end.is_none_or(|end| scan.found.last.index.next() < end) {
-        let outcome = if scan.at == scan.group_end { scan.mark() } else { scan.record() };
-        match outcome {
-            Ok(()) => {}
-            Err(tail) => {
-                scan.found.tail = tail;
-                break;
-            }
+        if let Err(tail) = scan.entry() {
+            scan.found.tail = tail;
+            break;
         }
     }
     scan.found
@@ -104,96 +154,244 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, end: Option<Index>) -> Scanned
 struct Scan<'a> {
     bytes: &'a [u8],
     header: &'a Header,
+    slots: Table<'a>,
+    /// Behind the last entry.
     at: usize,
-    /// Where the records that were synced together end.
-    group_end: usize,
-    marks: u64,
-    /// What follows its end may have been cut off.
-    is_sealed: bool,
+    end: Option<Index>,
+    /// Everything before this is proven to have been synced.
+    proven: OnceCell<usize>,
     found: Scanned,
 }
 
-impl Scan<'_> {
-    fn mark(&mut self) -> Result<(), Tail> {
-        let rest = &self.bytes[self.at..];
-        if tail::used(rest) == 0 {
-            return Err(Tail::Clean);
-        }
-        let Some(mark) = Mark::decode(self.bytes, self.at, self.header.sequence) else {
-            return Err(self.judge(Expected::MARK, "a mark does not hold"));
+/// What may lie between two records: nothing, or a mark.
+const GAPS: [usize; 2] = [0, Mark::BYTES];
+
+impl<'a> Scan<'a> {
+    /// Takes the next entry in, or says what is there instead.
+    fn entry(&mut self) -> Result<(), Tail> {
+        let (index, term) = (self.found.last.index.next(), self.found.last.term);
+        let is_plausible = |slot: &Slot| {
+            let gap = (slot.offset as usize).checked_sub(self.at);
+            slot.id.term >= term && gap.is_some_and(|gap| GAPS.contains(&gap))
         };
-        let start = self.at + Mark::BYTES;
-        let mut end = start.saturating_add(mark.bytes as usize);
-        if self.is_sealed {
-            end = end.min(self.bytes.len());
+        match self.slots.get(index).filter(is_plausible) {
+            Some(slot) => self.by_slot(&slot),
+            None => self.by_place(index),
         }
-        if mark.number != self.marks || mark.bytes == 0 || end > self.bytes.len() {
-            return Err(self.damaged("a mark contradicts its place"));
-        }
-        (self.at, self.group_end, self.marks) = (start, end, self.marks + 1);
-        self.found.records.push(start..start);
-        Ok(())
     }
 
-    fn record(&mut self) -> Result<(), Tail> {
-        let (at, group) = (self.at, &self.bytes[..self.group_end]);
-        let Ok(head) = record::Head::read(group, at, crate::checksum) else {
-            return Err(self.judge(Expected::RECORD_HEADER, "a record's header does not hold"));
-        };
-        let end = at + head.record_bytes();
-        let (payload, sum) = group[at + record::HEADER_BYTES..end].split_at(head.payload_bytes);
-        let checksum = crate::checksum(head.header_checksum, payload);
-        if sum != checksum.to_le_bytes() {
-            if self.was_synced() || !tail::is_cut(sum, checksum.to_le_bytes()) {
-                return Err(self.judge(Expected::record(end - at), "a record's payload does not hold"));
+    /// The slot says what the record must be.
+    fn by_slot(&mut self, slot: &Slot) -> Result<(), Tail> {
+        let at = slot.offset as usize;
+        let header = slot.record_header(self.found.last_checksum);
+        let bytes: &'a [u8] = self.bytes;
+        let there = bytes.get(at..at.saturating_add(slot.record_bytes())).unwrap_or_default();
+        let (mut state, trailer) = (State::Whole, slot.checksum.to_le_bytes());
+        if let Some((head, rest)) = there.split_at_checked(record::HEADER_BYTES)
+            && let Some((payload, sum)) = rest.split_last_chunk::<{ record::TRAILER_BYTES }>()
+            && crate::checksum(read_u32(&header, 32), payload) == slot.checksum
+        {
+            if head != header {
+                self.patch(at, &header, Part::Record);
             }
-            self.found.completed = Some((end - record::TRAILER_BYTES, checksum));
+            if *sum != trailer {
+                self.patch(at + header.len() + payload.len(), &trailer, Part::Record);
+            }
+            self.configuration(slot.id.index, slot.kind, payload, at)?;
+        } else if self.record_at(at, slot.id.index).is_some_and(|record| record.is_whole()) {
+            return Err(Tail::Damaged { at, what: "a record contradicts its slot" });
+        } else {
+            let was_durable = !slot.is_unproven && self.proven() >= at.saturating_add(slot.record_bytes());
+            state = State::Faulty { was_durable };
         }
-        let last = self.found.last;
-        if head.group != Group(0) || Some(head.id.index.0) != last.index.0.checked_add(1) || head.id.term < last.term {
-            return Err(self.damaged("a record has the wrong place"));
-        }
-        if head.previous_checksum != self.found.last_checksum {
-            return Err(self.damaged("a record does not follow the one before it"));
-        }
-        self.accept(head.id, end, checksum);
+        self.accept(Found {
+            term: slot.id.term,
+            checksum: slot.checksum,
+            offset: slot.offset,
+            payload_bytes: slot.payload_bytes,
+            kind: slot.kind,
+            state,
+        });
         Ok(())
     }
 
-    fn accept(&mut self, id: EntryId, end: usize, checksum: u32) {
+    /// The record is where the one before it ends, but for marks.
+    fn by_place(&mut self, index: Index) -> Result<(), Tail> {
+        let record = GAPS.into_iter().find_map(|gap| self.record_at(self.at.saturating_add(gap), index));
+        let Some(record) = record else {
+            return Err(self.judge(
+                index,
+                self.behind_mark(),
+                Expected::RECORD_HEADER,
+                "a record's header does not hold",
+            ));
+        };
+        let (at, end) = (record.at, record.at + record.head.record_bytes());
+        if !record.is_whole() {
+            if self.proven() > at || !tail::is_cut(&record.sum, record.checksum.to_le_bytes()) {
+                let expected = Expected::record(end - at);
+                return Err(self.judge(index, at, expected, "a record's payload does not hold"));
+            }
+            self.patch(end - record::TRAILER_BYTES, &record.checksum.to_le_bytes(), Part::CutChecksum);
+        }
+        let Ok(offset) = u32::try_from(at) else {
+            return Err(Tail::Damaged { at, what: "a record lies behind 4 GiB" });
+        };
+        let found = Found {
+            term: record.head.id.term,
+            checksum: record.checksum,
+            offset,
+            payload_bytes: u32::try_from(record.head.payload_bytes).unwrap_or(u32::MAX),
+            kind: record.head.kind as u8,
+            state: State::Whole,
+        };
+        self.configuration(index, found.kind, record.payload, at)?;
+        if let Some(place) = slot::place(self.header, index) {
+            let slot = found.slot(index, offset, false).encode(slot::seed(self.header.sequence));
+            self.patch(usize::try_from(place).unwrap_or(usize::MAX), &slot, Part::Slot);
+        }
+        self.accept(found);
+        Ok(())
+    }
+
+    /// The record at `at`, if its header holds and it is the one of `index` behind what was found.
+    fn record_at(&self, at: usize, index: Index) -> Option<Read<'a>> {
+        let bytes: &'a [u8] = self.bytes;
+        let head = record::Head::read(bytes.get(at..)?, 0, crate::checksum).ok()?;
+        let last = self.found.last;
+        let follows = head.previous_checksum == self.found.last_checksum && head.id.term >= last.term;
+        if head.group != Group(0) || head.id.index != index || !follows {
+            return None;
+        }
+        let rest = bytes.get(at + record::HEADER_BYTES..at + head.record_bytes())?;
+        let (payload, sum) = rest.split_last_chunk()?;
+        Some(Read { at, payload, sum: *sum, checksum: crate::checksum(head.header_checksum, payload), head })
+    }
+
+    fn configuration(&mut self, index: Index, kind: u8, payload: &[u8], at: usize) -> Result<(), Tail> {
+        if kind == Kind::Membership as u8 {
+            let what = "a configuration can't be read, though its checksum holds";
+            let membership = Membership::decode(payload).map_err(|_| Tail::Damaged { at, what })?;
+            self.found.memberships.push((index, membership));
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, entry: Found) {
         let found = &mut self.found;
+        let id = EntryId::new(entry.term, found.last.index.next());
         if id.term != found.last.term {
             found.terms.push((id.index, id.term));
         }
-        let position = Position { index: id.index, offset: self.at as u64 };
-        if found.positions.last().is_none_or(|(last, _)| position.offset - last.offset >= STRIDE_BYTES) {
-            found.positions.push((position, found.record_bytes));
-        }
-        (found.last, found.last_checksum) = (id, checksum);
-        found.record_bytes += (end - self.at) as u64;
-        if let Some(records) = found.records.last_mut() {
-            records.end = end;
-        }
-        self.at = end;
+        (found.last, found.last_checksum) = (id, entry.checksum);
+        self.at = entry.range().end;
+        found.entries.push(entry);
     }
 
-    /// Torn, if zeros explain it and nothing proves that this place had been synced.
-    fn judge(&self, expected: Expected, what: &'static str) -> Tail {
-        let rest = &self.bytes[self.at..];
-        if self.was_synced() || !expected.is_missing(rest, self.at) {
-            return self.damaged(what);
+    fn patch(&mut self, at: usize, bytes: &[u8], what: Part) {
+        self.found.patches.push(Patch { at, bytes: bytes.to_vec(), what });
+    }
+
+    /// Where the next record would be: behind a mark, if there is one.
+    fn behind_mark(&self) -> usize {
+        match Mark::decode(self.bytes, self.at, self.header.sequence) {
+            Some(_) => self.at.saturating_add(Mark::BYTES),
+            None => self.at,
         }
-        Tail::Torn { at: self.at, bytes: tail::used(rest) }
     }
 
-    fn was_synced(&self) -> bool {
-        let published = self.header.records_at.saturating_add(self.header.published_bytes);
-        let from = self.at.max(self.group_end);
-        (self.at as u64) < published
-            || tail::marks(self.bytes, from, self.header.sequence).any(|mark| mark.number >= self.marks)
+    /// What neither a record nor a slot at `at` speaks for: torn, if zeros explain it and nothing proves that this place had been
+    /// synced. A slot that never reached the disk was written together with its record, and explains it as well.
+    fn judge(&self, index: Index, at: usize, expected: Expected, what: &'static str) -> Tail {
+        let rest = self.bytes.get(at..).unwrap_or_default();
+        if self.published() <= at && tail::used(rest) == 0 && self.slots.is_empty_from(index) {
+            return Tail::Clean;
+        }
+        if self.proven() <= at {
+            // Where no mark is found, one may be what is missing.
+            let is_mark_missing = at == self.at && Expected::MARK.is_missing(rest, at);
+            if expected.is_missing(rest, at) || is_mark_missing || self.slots.is_missing(index) {
+                return Tail::Torn { at, bytes: tail::used(rest) };
+            }
+        }
+        Tail::Damaged { at, what }
     }
 
-    fn damaged(&self, what: &'static str) -> Tail {
-        Tail::Damaged { at: self.at, what }
+    /// Everything before this was synced before the file got its name, or its successor; or it was cut off, which no crash does.
+    fn published(&self) -> usize {
+        let layout = &self.header.layout;
+        if self.end.is_some() || (self.bytes.len() as u64) < layout.capacity {
+            return usize::MAX;
+        }
+        let published = layout.records_at.saturating_add(self.header.published_bytes);
+        usize::try_from(published).unwrap_or(usize::MAX)
     }
+
+    /// Everything before this is proven to have been synced: by the header, by a slot that was written after the sync, or by a
+    /// mark that stands where no record does.
+    fn proven(&self) -> usize {
+        *self.proven.get_or_init(|| {
+            let mut proven = self.published();
+            if proven == usize::MAX {
+                return proven;
+            }
+            let mut known: Vec<Range<usize>> = Vec::new();
+            for index in self.slots.indexes_from(self.found.last.index.next()) {
+                let slot = self.slots.get(index);
+                known.extend(slot.iter().map(slot_range));
+                let begins = slot.filter(|slot| slot.begins_group).map(|slot| slot.offset);
+                proven = proven.max(begins.or_else(|| self.slots.proof(index)).map_or(0, |end| end as usize));
+            }
+            let is_inside = |at: usize| {
+                let next = known.partition_point(|record| record.start <= at);
+                next.checked_sub(1).is_some_and(|last| known[last].end > at)
+            };
+            // A mark that went astray has a lower number than those before it.
+            let (from, mut highest) = (usize::try_from(self.header.layout.records_at).unwrap_or(usize::MAX), None);
+            for (at, mark) in tail::marks(self.bytes, from, self.header.sequence) {
+                if highest.is_none_or(|highest| mark.number > highest) && !is_inside(at) {
+                    highest = Some(mark.number);
+                    proven = proven.max(at);
+                }
+            }
+            proven
+        })
+    }
+}
+
+impl Found {
+    /// Its slot, for a record at `offset`.
+    pub(crate) fn slot(&self, index: Index, offset: u32, is_unproven: bool) -> Slot {
+        Slot {
+            id: EntryId::new(self.term, index),
+            checksum: self.checksum,
+            offset,
+            payload_bytes: self.payload_bytes,
+            kind: self.kind,
+            is_unproven,
+            begins_group: false,
+        }
+    }
+}
+
+/// A record whose header holds.
+struct Read<'a> {
+    at: usize,
+    head: record::Head,
+    payload: &'a [u8],
+    /// The checksum that is written behind it.
+    sum: [u8; record::TRAILER_BYTES],
+    /// The checksum that it has.
+    checksum: u32,
+}
+
+impl Read<'_> {
+    fn is_whole(&self) -> bool {
+        self.sum == self.checksum.to_le_bytes()
+    }
+}
+
+fn slot_range(slot: &Slot) -> Range<usize> {
+    let start = slot.offset as usize;
+    start..start.saturating_add(slot.record_bytes())
 }

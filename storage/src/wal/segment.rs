@@ -1,128 +1,37 @@
-//! One segment file: its header, the marks between what one sync covers and the next, and where its entries lie.
+//! One segment file: where its entries lie.
 //!
-//! It owns the layout of `FORMAT.md`, and reads entries back. It decides nothing about what is durable: `log` does.
+//! It reads entries back. It decides nothing about what is durable: `log` does.
 
-use super::{BLOCK_BYTES, Block, Failure, Identity, Outcome, failed, read_u32, read_u64};
+use super::{
+    Failure, Outcome, failed,
+    header::{Header, Mark},
+    read_u32, read_u64,
+};
 use crate::disk::File;
 use bytes::{Bytes, BytesMut};
-use quorate_raft::{Batch, EntryId, Index, NodeId, Term, record};
+use quorate_raft::{Batch, EntryId, Index, Term, record};
 use std::{
     ops::Range,
     path::{Path, PathBuf},
 };
 
-/// Where records begin in segments that this version writes.
-pub(crate) const RECORDS_AT: u64 = 4096;
-const MAGIC: [u8; 8] = *b"QUORSEGM";
-const VERSION: u32 = 1;
 /// A position is kept for about so many bytes of records: what a read has to walk at most, if batches are small.
 pub(crate) const STRIDE_BYTES: u64 = 64 << 10;
-
-/// What a segment says about itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) identity: Identity,
-    /// Counts up by at least one a segment. Of two that hold the same index, the one with the higher sequence counts.
-    pub(crate) sequence: u64,
-    /// The entry before its first one.
-    pub(crate) previous: EntryId,
-    /// That entry's checksum.
-    pub(crate) previous_checksum: u32,
-    /// Where records begin.
-    pub(crate) records_at: u64,
-    /// So many bytes from there on were synced before the file got its name: damage among them is never a torn write.
-    pub(crate) published_bytes: u64,
-    /// The length of the file while it is the newest.
-    pub(crate) capacity: u64,
-}
-
-impl Header {
-    pub(crate) fn first(&self) -> Index {
-        self.previous.index.next()
-    }
-
-    pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
-        Block::new(MAGIC)
-            .put_u32(8, VERSION)
-            .put_u64(16, self.sequence)
-            .put_u64(24, self.identity.member.0)
-            .put_u64(32, self.first().0)
-            .put_u64(40, self.previous.term.0)
-            .put_u32(48, self.previous_checksum)
-            .put_u64(72, self.records_at)
-            .put_u64(80, self.published_bytes)
-            .put_u64(88, self.capacity)
-            .put_name(96, &self.identity.cluster)
-            .close()
-    }
-
-    /// The header at the start of a file, or what is wrong with it.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
-        let block = Block::read(bytes, MAGIC).ok_or("the header is damaged")?;
-        if block.u32(8) != VERSION {
-            return Err("the header has a version that this program does not know");
-        }
-        // Of the features none is known yet; the slot table that they announce has its place in the header (56..72).
-        if block.u32(12) != 0 || block.u64(56) != 0 || block.u64(64) != 0 {
-            return Err("the header has a feature that this program does not know");
-        }
-        let (first, records_at, published_bytes) = (block.u64(32), block.u64(72), block.u64(80));
-        if first == 0 || records_at < BLOCK_BYTES as u64 || records_at.checked_add(published_bytes).is_none() {
-            return Err("the header contradicts itself");
-        }
-        Ok(Self {
-            identity: Identity { member: NodeId(block.u64(24)), cluster: block.name(96).ok_or("the name is no text")? },
-            sequence: block.u64(16),
-            previous: EntryId::new(Term(block.u64(40)), Index(first - 1)),
-            previous_checksum: block.u32(48),
-            records_at,
-            published_bytes,
-            capacity: block.u64(88),
-        })
-    }
-}
-
-/// What stands before the records that one sync covers. A mark with a higher number proves that the sync of every lower
-/// one ended well, for nothing is written before it did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
-    /// The segment it belongs to.
-    pub(crate) segment: u64,
-    /// Counts the marks of a segment, from 0.
-    pub(crate) number: u64,
-    /// Bytes of records up to the next mark.
-    pub(crate) bytes: u32,
-}
-
-impl Mark {
-    pub(crate) const BYTES: usize = 32;
-    pub(crate) const MAGIC: [u8; 8] = *b"QUORMARK";
-
-    pub(crate) fn encode(self) -> [u8; Self::BYTES] {
-        let mut mark = [0; Self::BYTES];
-        mark[..8].copy_from_slice(&Self::MAGIC);
-        mark[8..16].copy_from_slice(&self.segment.to_le_bytes());
-        mark[16..24].copy_from_slice(&self.number.to_le_bytes());
-        mark[24..28].copy_from_slice(&self.bytes.to_le_bytes());
-        let sum = crate::checksum(0, &mark[..28]);
-        mark[28..].copy_from_slice(&sum.to_le_bytes());
-        mark
-    }
-
-    /// The mark at `at`, if there is one of this segment.
-    pub(crate) fn decode(bytes: &[u8], at: usize, segment: u64) -> Option<Self> {
-        let mark = bytes.get(at..at + Self::BYTES)?;
-        let whole = mark[..8] == Self::MAGIC && crate::checksum(0, &mark[..28]) == read_u32(mark, 28);
-        let found = Self { segment: read_u64(mark, 8), number: read_u64(mark, 16), bytes: read_u32(mark, 24) };
-        (whole && found.segment == segment).then_some(found)
-    }
-}
 
 /// Where an entry's record begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) index: Index,
     pub(crate) offset: u64,
+}
+
+/// A stretch of a segment in which neither a mark nor a record can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Detour {
+    pub(crate) at: u64,
+    pub(crate) end: u64,
+    /// The entry whose record should be there; `None` for damaged marks.
+    pub(crate) entry: Option<EntryId>,
 }
 
 /// An open segment.
@@ -137,12 +46,14 @@ pub(crate) struct Segment {
     pub(crate) bytes: u64,
     /// Some of the records' places, in order; the first one's among them.
     positions: Vec<Position>,
+    /// What reads go around, in order. Nearly always empty.
+    detours: Vec<Detour>,
 }
 
 impl Segment {
     pub(crate) fn new(header: Header, path: PathBuf, file: Box<dyn File>) -> Self {
-        let (end, bytes) = (header.records_at, header.capacity);
-        Self { header, path, file, end, bytes, positions: Vec::new() }
+        let (end, bytes) = (header.layout.records_at, header.layout.capacity);
+        Self { header, path, file, end, bytes, positions: Vec::new(), detours: Vec::new() }
     }
 
     pub(crate) fn name(sequence: u64) -> String {
@@ -165,7 +76,23 @@ impl Segment {
     /// Forgets the entries from `index` on, which begin at `offset`.
     pub(crate) fn forget(&mut self, index: Index, offset: u64) {
         self.positions.retain(|position| position.index < index);
+        self.detours.retain(|detour| detour.at < offset);
         self.end = offset;
+    }
+
+    /// Remembers what reads must go around, behind what they go around already.
+    pub(crate) fn avoid(&mut self, detour: Detour) {
+        self.detours.push(detour);
+    }
+
+    /// Where the lost record of an entry should be.
+    pub(crate) fn place_of_lost(&self, index: Index) -> Option<Detour> {
+        self.detours.iter().find(|detour| detour.entry.is_some_and(|entry| entry.index == index)).copied()
+    }
+
+    /// The record of an entry is there again.
+    pub(crate) fn restored(&mut self, index: Index) {
+        self.detours.retain(|detour| detour.entry.is_none_or(|entry| entry.index != index));
     }
 
     /// Where the record of `index` begins; `None` if it is not held.
@@ -227,7 +154,7 @@ impl Segment {
 
     fn walk(&self, from: Index) -> Walk<'_> {
         let known = self.positions.partition_point(|position| position.index <= from);
-        let at = known.checked_sub(1).map_or(self.header.records_at, |last| self.positions[last].offset);
+        let at = known.checked_sub(1).map_or(self.header.layout.records_at, |last| self.positions[last].offset);
         Walk { segment: self, at, chunk: Vec::new(), chunk_at: 0 }
     }
 
@@ -274,9 +201,16 @@ impl Walk<'_> {
     fn next(&mut self) -> Outcome<Option<Item>> {
         while self.at < self.segment.end {
             let sequence = self.segment.header.sequence;
+            if let Ok(detour) = self.segment.detours.binary_search_by_key(&self.at, |detour| detour.at) {
+                let Detour { at, end, entry } = self.segment.detours[detour];
+                self.at = end;
+                match entry {
+                    Some(id) => return Ok(Some(Item { id, range: at..end })),
+                    None => continue,
+                }
+            }
             let head = self.load(record::HEADER_BYTES)?;
-            if let Some(mark) = Mark::decode(head, 0, sequence) {
-                debug_assert!(mark.bytes > 0);
+            if Mark::decode(head, 0, sequence).is_some() {
                 self.at += Mark::BYTES as u64;
                 continue;
             }

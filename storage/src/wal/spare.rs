@@ -1,6 +1,6 @@
 //! The next segment's file, made ahead of need.
 
-use super::{Failure, Outcome, failed};
+use super::{Outcome, failed};
 use crate::disk::{Disk, File, Pace};
 use std::{
     convert::Infallible,
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, SyncSender, TryRecvError, sync_channel},
     },
 };
 
@@ -23,6 +23,21 @@ pub(crate) struct Spare {
     dir: PathBuf,
     bytes: u64,
     making: Option<Making>,
+    /// The last one that was made, or why it was not.
+    made: Option<Outcome<Box<dyn File>>>,
+}
+
+/// How far the next file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// Nobody asked for it yet.
+    Unasked,
+    /// It is in the making.
+    Making,
+    /// It is there.
+    Ready,
+    /// There is no space for it.
+    NoSpace,
 }
 
 /// A file in the making, on a thread beside.
@@ -43,12 +58,12 @@ impl Making {
 
 impl Spare {
     pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, bytes: u64) -> Self {
-        Self { disk, dir: dir.to_owned(), bytes, making: None }
+        Self { disk, dir: dir.to_owned(), bytes, making: None, made: None }
     }
 
-    /// Starts making one, unless one is there or in the making.
+    /// Starts making one, unless one is there or in the making, or could not be made.
     pub(crate) fn prepare(&mut self) {
-        if self.making.is_none() {
+        if self.making.is_none() && self.made.is_none() {
             let ((tell, made), (hurry, hurried)) = (sync_channel(1), sync_channel(0));
             let (disk, path, bytes) = (self.disk.clone(), self.dir.join(NAMES[0]), self.bytes);
             // Nobody may be left to take it; then recovery removes it.
@@ -59,17 +74,47 @@ impl Spare {
         }
     }
 
+    /// How far it is.
+    ///
+    /// # Errors
+    /// If it could not be made, for another reason than space.
+    pub(crate) fn readiness(&mut self) -> Outcome<Readiness> {
+        if let Some(making) = &self.making {
+            match making.made.try_recv() {
+                Ok(made) => (self.made, self.making) = (Some(made), None),
+                Err(TryRecvError::Empty) => return Ok(Readiness::Making),
+                // Whoever takes it will make it on the spot.
+                Err(TryRecvError::Disconnected) => self.making = None,
+            }
+        }
+        match &self.made {
+            None => Ok(Readiness::Unasked),
+            Some(Ok(_)) => Ok(Readiness::Ready),
+            Some(Err(failure)) if failure.is_full => Ok(Readiness::NoSpace),
+            Some(Err(failure)) => Err(failure.clone()),
+        }
+    }
+
+    /// Tries again what failed for lack of space.
+    pub(crate) fn retry(&mut self) {
+        self.made.take_if(|made| made.is_err());
+        self.prepare();
+    }
+
     /// A file of zeros of so many bytes at least, its length and its path. Waits for the one in the making.
     pub(crate) fn take(&mut self, bytes_min: u64) -> Outcome<(Box<dyn File>, u64, PathBuf)> {
         let bytes = bytes_min.max(self.bytes);
         let path = self.dir.join(NAMES[usize::from(bytes > self.bytes)]);
-        let file = match self.making.take_if(|_| bytes == self.bytes) {
-            Some(making) => making.take().ok_or_else(|| {
-                Failure::open(format_args!("the thread that made {} is gone; start the node again", path.display()))
-            })?,
-            None => make(&*self.disk, &path, bytes, Pace::AtOnce),
-        };
-        Ok((file?, bytes, path))
+        if bytes == self.bytes {
+            if let Some(making) = self.making.take() {
+                self.made = making.take();
+            }
+            // One that could not be made may be possible now.
+            if let Some(Ok(file)) = self.made.take() {
+                return Ok((file, bytes, path));
+            }
+        }
+        Ok((make(&*self.disk, &path, bytes, Pace::AtOnce)?, bytes, path))
     }
 }
 
@@ -92,9 +137,15 @@ pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     Ok(())
 }
 
-fn make(disk: &dyn Disk, path: &Path, bytes: u64, pace: Pace<'_>) -> Outcome<Box<dyn File>> {
+/// Makes a file of zeros, or leaves none.
+pub(crate) fn make(disk: &dyn Disk, path: &Path, bytes: u64, pace: Pace<'_>) -> Outcome<Box<dyn File>> {
     let file = disk.create(path).map_err(failed("open", path))?;
-    file.allocate(bytes, pace).map_err(failed("write", path))?;
-    file.sync_data().map_err(failed("sync", path))?;
+    let allocated = file.allocate(bytes, pace).map_err(failed("write", path));
+    let made = allocated.and_then(|()| file.sync_data().map_err(failed("sync", path)));
+    if let Err(failure) = made {
+        // What it took is needed now. If this fails too, recovery removes it.
+        drop(disk.remove(path));
+        return Err(failure);
+    }
     Ok(file)
 }

@@ -4,11 +4,11 @@
 //! from somewhere to the end, or sector by sector. Anything else that does not hold was damaged after it was written, and
 //! may have been acknowledged.
 
-use super::segment::Mark;
+use super::header::Mark;
 use quorate_raft::record;
 
 /// The smallest piece that a disk writes as one.
-const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 
 /// What should stand behind the last good record, and how many zeros in it are too many to be meant.
 #[derive(Clone, Copy, Debug)]
@@ -81,10 +81,11 @@ pub(crate) fn used(bytes: &[u8]) -> usize {
     0
 }
 
-/// The good marks of a segment from byte `from` on, wherever they are.
-pub(crate) fn marks(bytes: &[u8], from: usize, segment: u64) -> impl Iterator<Item = Mark> + '_ {
+/// The good marks of a segment from byte `from` on, and where they are.
+pub(crate) fn marks(bytes: &[u8], from: usize, segment: u64) -> impl Iterator<Item = (usize, Mark)> + '_ {
     let rest = bytes.get(from..).unwrap_or_default();
     let rest = &rest[..used(rest)];
     let candidates = rest.windows(Mark::MAGIC.len()).enumerate().filter(|(_, window)| *window == Mark::MAGIC);
-    candidates.filter_map(move |(at, _)| Mark::decode(bytes, from + at, segment))
+    let places = candidates.map(move |(at, _)| from + at);
+    places.filter_map(move |at| Some((at, Mark::decode(bytes, at, segment)?)))
 }

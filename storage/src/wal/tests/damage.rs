@@ -1,108 +1,107 @@
-//! Damage: found, and never mistaken for the end of the log.
+//! Damage that one place alone can't make good: found, and never mistaken for the end of the log.
 
 use super::{
     super::{
-        scan::scan,
-        segment::{Header, Mark},
+        header::{Header, Layout, Mark},
+        scan::{State, scan},
+        slot::{self, Slot},
     },
     *,
 };
 use proptest::prelude::*;
 
+/// 48. A zeroed length in the tail segment is not the end of the log.
 #[test]
-fn a_flip_of_any_byte_is_survived_or_refused_and_no_acknowledged_entry_is_lost() {
-    let (disk, model) = small_log();
-    let (mut survived, mut refused) = (0, 0);
-    for path in disk.paths() {
-        let bytes = disk.contents(&path).expect("it is there");
-        let is_used = |offset: &usize| bytes[offset / 512 * 512..].iter().take(512).any(|byte| *byte != 0);
-        // Of the space that nothing was written to yet, some bytes stand for all.
-        for offset in (0..bytes.len()).filter(|offset| is_used(offset) || offset % 61 == 0) {
-            let disk = disk.fork();
-            assert!(disk.flip(&path, offset, [0xff, 0x01, 0x80][offset % 3]));
-            match open(&disk) {
-                Ok((log, recovered)) => {
-                    assert_eq!(Model::of(&log, &recovered), model, "byte {offset} of {}", path.display());
-                    survived += 1;
-                }
-                Err(failure) => {
-                    let line = failure.error.to_string();
-                    assert!(line.contains(path.to_str().expect("a plain name")) && !line.contains('\n'), "{line}");
-                    refused += 1;
-                }
-            }
-        }
-    }
-    println!("of {} flips {survived} changed nothing, {refused} were refused, 0 lost an entry", survived + refused);
-    assert!(survived > 1000 && refused > 2000, "{survived} survived, {refused} were refused");
-}
-
-#[test]
-fn a_zeroed_length_in_the_middle_of_the_tail_is_not_the_end_of_the_log() {
+fn zeros_in_the_middle_of_the_tail_are_not_the_end_of_the_log() {
     let (disk, model) = small_log();
     let path = newest(&disk);
     let bytes = disk.contents(&path).expect("it is there");
-    let records: Vec<usize> = (4096..bytes.len() - 36)
-        .filter(|at| crate::checksum(0, &bytes[*at..at + 32]).to_le_bytes() == bytes[at + 32..at + 36])
-        .filter(|at| bytes[*at..at + 32] != [0; 32])
-        .collect();
-    assert!(records.len() > 5);
-    let last_mark = bytes.windows(8).rposition(|window| window == Mark::MAGIC).expect("there is a mark");
+    let held = model.entries.iter().filter_map(|entry| {
+        let length = entry.bytes.len();
+        let at = bytes.windows(length).position(|window| window == entry.bytes)?;
+        Some((at, length))
+    });
+    let mut faulty = 0;
+    for (at, length) in held {
+        for (from, length) in [(at, 4), (at, 36), (at, length), (at / 512 * 512, 512)] {
+            let disk = disk.fork();
+            assert!(disk.zero(&path, from..from + length));
+            let (mut log, recovered) = opened(&disk);
+            assert_eq!(Model::of(&log, &recovered), model, "every entry is known");
+            assert!(recovered.faulty.iter().all(|faulty| faulty.was_durable));
+            faulty += recovered.faulty.len();
+            persist(&mut log, &model.repairs(&recovered)).expect("it is repaired");
+            drop(log);
+            assert_eq!(Model::on(&disk), model);
+        }
+    }
+    assert!(faulty > 5, "{faulty}");
+}
+
+#[test]
+fn both_places_of_an_entry_damaged_is_refused_if_anything_follows_and_never_read_as_something_else() {
+    let (disk, model) = small_log();
     let mut refused = 0;
-    for at in records {
-        for (from, length) in [(at, 4), (at, 36), (at / 512 * 512, 512)] {
-            // Without anything behind the zeros nothing tells them from a write that never arrived.
-            if from + length > last_mark {
-                continue;
-            }
-            let disk = disk.fork();
-            let mut zeroed = bytes.clone();
-            zeroed[from..from + length].fill(0);
-            // The length of a record without a payload is zero.
-            if zeroed == bytes {
-                continue;
-            }
-            disk.put(&path, zeroed);
-            let line = open(&disk).expect_err("zeros are not the end of the log").error.to_string();
-            assert!(line.contains("segment is damaged at byte"), "{line}");
-            refused += 1;
-        }
-    }
-    assert!(refused > 10, "{refused}");
-    assert_eq!(Model::on(&disk), model);
-}
-
-#[test]
-fn a_segment_that_is_missing_or_too_short_is_refused() {
-    let (disk, _) = small_log();
-    let counts = |path: &PathBuf| !path.ends_with("spare");
-    for path in disk.paths().into_iter().filter(counts) {
+    for path in segments(&disk) {
         let bytes = disk.contents(&path).expect("it is there");
-        for length in [0, 1, 600, 4096, bytes.len() - 1] {
-            let disk = disk.fork();
-            disk.put(&path, bytes[..length.min(bytes.len() - 1)].to_vec());
-            let line = match open(&disk) {
-                Err(failure) => failure.error.to_string(),
-                // Behind the last copy of term and vote there is nothing but room.
-                Ok(_) if path.ends_with("hard-state") && length > 3 * 4096 + 512 => continue,
-                Ok(_) => panic!("{} of {length} bytes is not refused", path.display()),
-            };
-            assert!(line.contains(path.to_str().expect("a plain name")), "{line}");
+        let header = Header::decode(&bytes).expect("the header holds");
+        for entry in &model.entries {
+            let record = bytes.windows(entry.bytes.len()).position(|window| window == entry.bytes);
+            let Some((record, slot)) = record.zip(slot::place(&header, entry.id.index)) else { continue };
+            for (in_record, in_slot) in [(0, 0), (20, 12), (35, 39), (entry.bytes.len() - 1, 5)] {
+                let disk = disk.fork();
+                assert!(disk.flip(&path, record + in_record, 0x10) && disk.flip(&path, slot as usize + in_slot, 0x10));
+                let line = open(&disk).expect_err("both places are damaged").error.to_string();
+                assert!(
+                    line.contains(path.to_str().expect("a plain name")) && line.contains("damaged at byte"),
+                    "{line}"
+                );
+                refused += 1;
+            }
         }
+    }
+    assert!(refused > 40, "{refused}");
+}
+
+#[test]
+fn a_segment_that_is_missing_is_refused_but_the_oldest_as_if_it_had_been_cut_off() {
+    let (disk, model) = small_log();
+    for (number, path) in segments(&disk).iter().enumerate() {
+        let disk = disk.fork();
+        disk.lose(path);
+        if number == 0 {
+            let (log, recovered) = opened(&disk);
+            // Without a snapshot that reaches there, the node knows that its state is lost.
+            assert!(recovered.base.index > Index(0) && recovered.snapshot.is_none());
+            assert!(model.entries.ends_with(&Model::of(&log, &recovered).entries));
+            continue;
+        }
+        let line = open(&disk).expect_err("a segment is missing").error.to_string();
+        assert!(line.contains("segment is damaged at byte"), "{line}");
     }
 }
 
 #[test]
-fn a_log_without_term_and_vote_is_refused_and_so_is_one_that_lost_its_newest_segment() {
+fn a_log_without_term_and_vote_is_refused() {
     let (disk, _) = small_log();
-    for path in [in_log("hard-state"), newest(&disk)] {
-        let gone = SimulatedDisk::new();
-        for other in disk.paths().into_iter().filter(|other| *other != path) {
-            gone.put(&other, disk.contents(&other).expect("it is there"));
-        }
-        let line = open(&gone).expect_err("something is missing").error.to_string();
-        assert!(line.contains("hard-state") || line.contains("missing"), "{line}");
-    }
+    disk.lose(&in_log("hard-state"));
+    let line = open(&disk).expect_err("something is missing").error.to_string();
+    assert!(line.contains("hard-state"), "{line}");
+}
+
+#[test]
+fn a_term_before_that_of_the_log_is_refused_for_votes_are_lost() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _) = opened(&disk);
+    let mut model = Model::default();
+    persist(&mut log, &[model.vote(3, 1), model.append(3, 2, 10)]).expect("it is persisted");
+    let old = disk.contents(&in_log("hard-state")).expect("it is there");
+    persist(&mut log, &[model.vote(7, 1), model.append(7, 2, 10)]).expect("it is persisted");
+    drop(log);
+    assert_eq!(Model::on(&disk), model);
+    disk.put(&in_log("hard-state"), old);
+    let line = open(&disk).expect_err("a vote is lost").error.to_string();
+    assert!(line.contains("term 3") && line.contains("term 7") && line.contains("votes are lost"), "{line}");
 }
 
 #[test]
@@ -121,67 +120,167 @@ fn both_copies_of_the_newest_vote_damaged_is_refused_and_one_is_not() {
     }
 }
 
+#[test]
+fn a_slot_of_another_segment_or_entry_counts_for_nothing() {
+    let (disk, model) = small_log();
+    let (path, first) = (newest(&disk), segments(&disk)[0].clone());
+    for number in 0..4 {
+        for (from, other) in [(&first, number), (&path, number + 1)] {
+            let disk = disk.fork();
+            let slot = 8192 + number * Slot::BYTES;
+            assert!(disk.misplace(&path, slot..slot + Slot::BYTES, from, 8192 + other * Slot::BYTES));
+            let (log, recovered) = opened(&disk);
+            assert_eq!(recovered.faulty, [], "the records hold");
+            assert_eq!(Model::of(&log, &recovered), model);
+        }
+    }
+}
+
+/// Segments that a former program wrote have no slots.
+#[test]
+fn segments_without_slots_are_read_and_the_newest_gets_some() {
+    for tail in [&b""[..], b"QUORM", &[7; 64]] {
+        let (disk, mut model) = former_log(tail);
+        match open(&disk) {
+            Ok((log, recovered)) => {
+                assert_ne!(tail.len(), 64, "what no crash explains is refused");
+                assert_eq!(Model::of(&log, &recovered), model);
+                assert_eq!(recovered.repairs.len(), usize::from(!tail.is_empty()), "{:?}", recovered.repairs);
+            }
+            Err(failure) => {
+                assert_eq!(tail.len(), 64, "{}", failure.error);
+                continue;
+            }
+        }
+        let header = Header::decode(&disk.contents(&newest(&disk)).expect("it is there")).expect("the header holds");
+        assert!(header.has_slots() && header.sequence == 3);
+        let (mut log, _) = opened(&disk);
+        persist_idly(&mut log, &[model.append(2, 3, 50)]).expect("it is persisted");
+        persist_idly(&mut log, &[model.truncate(2), model.append(3, 1, 50)]).expect("it is persisted");
+        drop(log);
+        assert_eq!(Model::on(&disk), model);
+    }
+}
+
+#[test]
+fn damage_in_a_segment_without_slots_is_refused() {
+    let (disk, model) = former_log(b"");
+    for path in segments(&disk) {
+        let bytes = disk.contents(&path).expect("it is there");
+        for entry in &model.entries {
+            let record = bytes.windows(entry.bytes.len()).position(|window| window == entry.bytes);
+            // The last group is followed by nothing that proves it.
+            for at in record.into_iter().flat_map(|record| [record + 1, record + entry.bytes.len() - 2]) {
+                let disk = disk.fork();
+                disk.flip(&path, at, 0xff);
+                let line = open(&disk).expect_err("there is no second place").error.to_string();
+                assert!(line.contains("segment is damaged at byte"), "{line}");
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_a_scan_panic(
-        patches in proptest::collection::vec((0usize..9000, proptest::collection::vec(any::<u8>(), 1..80)), 0..8),
-        records_at in prop_oneof![Just(4096u64), any::<u64>()],
+        patches in proptest::collection::vec((0usize..12000, proptest::collection::vec(any::<u8>(), 1..80)), 0..8),
+        records_at in prop_oneof![Just(8704u64), any::<u64>()],
+        slots_bytes in prop_oneof![Just(512u64), Just(0), any::<u64>()],
         published_bytes in any::<u64>(),
-        cut in 0usize..9000,
+        cut in 0usize..12000,
         end in proptest::option::of(0u64..40),
         good in any::<bool>(),
     ) {
-        let (mut bytes, header) = if good { a_segment() } else { (vec![0; 9000], a_segment().1) };
+        let (mut bytes, header) = if good { a_segment() } else { (vec![0; 12000], a_segment().1) };
         for (at, patch) in patches {
             let fits = patch.len().min(bytes.len() - at.min(bytes.len()));
             bytes[at..at + fits].copy_from_slice(&patch[..fits]);
         }
         bytes.truncate(bytes.len().max(cut) - cut / 2);
         drop(Header::decode(&bytes));
-        let header = Header { records_at, published_bytes, ..header };
+        let layout = Layout { records_at, slots_bytes: slots_bytes.min(u64::MAX - 8192), ..header.layout };
+        let header = Header { layout, published_bytes, ..header };
         let scanned = scan(&bytes, &header, end.map(Index));
-        prop_assert!(scanned.records.iter().all(|records| records.end <= bytes.len()));
+        let whole = scanned.entries.iter().filter(|entry| entry.state == State::Whole);
+        prop_assert!(whole.into_iter().all(|entry| entry.range().end <= bytes.len()));
     }
 }
 
-/// Two sealed segments and one that is not, all of it acknowledged.
+/// Two sealed segments and one that is not, all of it acknowledged and proven to be.
 fn small_log() -> (SimulatedDisk, Model) {
     let disk = SimulatedDisk::new();
     let mut model = Model::default();
     let (mut log, _) = opened(&disk);
     for (term, count, bytes) in [(1, 2, 300), (1, 3, 70), (2, 3, 100), (2, 1, 0), (2, 2, 700), (3, 1, 40), (3, 2, 3)] {
         let group = [model.append(term, count, bytes), model.vote(term, 2)];
-        persist(&mut log, &group).expect("it is persisted");
+        persist_idly(&mut log, &group).expect("it is persisted");
         if term == 1 {
             let last = model.entries.len() as u64;
-            persist(&mut log, &[model.truncate(last)]).expect("it is persisted");
+            persist_idly(&mut log, &[model.truncate(last)]).expect("it is persisted");
         }
     }
     assert_eq!(log.sealed.len(), 2);
     drop(log);
+    disk.crash(crate::disk::Crash::Keep);
+    (disk, model)
+}
+
+/// A log of two segments as a former program wrote them, with something behind the last record.
+fn former_log(tail: &[u8]) -> (SimulatedDisk, Model) {
+    let disk = SimulatedDisk::new();
+    let mut model = Model::default();
+    let (mut log, _) = opened(&disk);
+    persist(&mut log, &[model.vote(2, 1)]).expect("it is persisted");
+    drop(log);
+    disk.lose(&newest(&disk));
+    for (sequence, counts) in [(1, [3, 1]), (2, [2, 4])] {
+        let (previous, previous_checksum) = model.last();
+        let mut bytes = vec![0; 4096];
+        for (number, count) in counts.into_iter().enumerate() {
+            let batch = model.append(sequence, count, 90).batch.expect("a batch");
+            let mark = Mark { segment: sequence, number: number as u64, bytes: batch.bytes().len() as u32 };
+            bytes.extend(mark.encode());
+            bytes.extend(batch.bytes());
+        }
+        if sequence == 2 {
+            bytes.extend(tail);
+            bytes.resize(9000, 0);
+        }
+        let layout = Layout { slots_at: 0, slots_bytes: 0, records_at: 4096, capacity: 9000 };
+        let header = Header { previous, previous_checksum, sequence, layout, ..a_segment().1 };
+        bytes[..512].copy_from_slice(&header.encode());
+        disk.put(&in_log(&format!("{sequence:020}.segment")), bytes);
+    }
     (disk, model)
 }
 
 /// A good segment of a few marks and records.
 fn a_segment() -> (Vec<u8>, Header) {
     let mut model = Model::default();
+    let layout = Layout { slots_at: 8192, slots_bytes: 512, records_at: 8704, capacity: 12_000 };
     let header = Header {
         identity: super::super::Identity { cluster: "test".into(), member: NodeId(1) },
         sequence: 7,
         previous: EntryId::default(),
         previous_checksum: 0,
-        records_at: 4096,
+        starts_over: false,
+        layout,
         published_bytes: 0,
-        capacity: 9000,
     };
-    let mut bytes = vec![0; 4096];
+    let mut bytes = vec![0; 8704];
     bytes[..512].copy_from_slice(&header.encode());
+    let mut slots = Vec::new();
     for (number, count) in [3, 1, 5].into_iter().enumerate() {
         let batch = model.append(1, count, 90).batch.expect("a batch");
         let mark = Mark { segment: 7, number: number as u64, bytes: batch.bytes().len() as u32 };
         bytes.extend(mark.encode());
-        bytes.extend(batch.bytes());
+        for record in batch.records() {
+            slots.extend(Slot::of(&record, bytes.len() as u64, number > 0).encode(slot::seed(7)));
+            let end = quorate_raft::record::OVERHEAD_BYTES + record.payload.len();
+            bytes.extend(&model.entries[record.id.index.0 as usize - 1].bytes[..end]);
+        }
     }
-    bytes.resize(9000, 0);
+    bytes[8192..8192 + slots.len()].copy_from_slice(&slots);
+    bytes.resize(12_000, 0);
     (bytes, header)
 }

@@ -30,7 +30,7 @@ fn an_error_of_any_operation_loses_nothing_that_was_acknowledged() {
 #[test]
 fn a_full_disk_is_named_and_loses_nothing_that_was_acknowledged() {
     let mut failures = 0;
-    for bytes in (0..120_000).step_by(997) {
+    for bytes in (0..160_000).step_by(997) {
         let disk = SimulatedDisk::new();
         disk.fill_after(bytes);
         let (asked, outcome) = work(&disk);
@@ -47,13 +47,90 @@ fn a_full_disk_is_named_and_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn a_disk_that_is_nearly_full_is_said_to_be_full_while_there_is_room_and_then_to_have_space_again() {
+    let mut told = 0;
+    for bytes in (30_000..130_000).step_by(1009) {
+        let disk = SimulatedDisk::new();
+        disk.fill_after(bytes);
+        let Ok((mut log, _)) = open(&disk) else { continue };
+        let mut model = Model::default();
+        let mut was_full = log.is_full();
+        while !was_full {
+            // A tenth of a segment at a time: the news comes long before the room ends.
+            persist(&mut log, &[model.append(1, 1, 1400)]).expect("there is room until it is said that there is none");
+            was_full = log.check_space().expect("it is no error") == Some(true);
+        }
+        assert!(disk.contents(&in_log("headroom")).is_none(), "the headroom is given back");
+        persist(&mut log, &[model.vote(7, 2), model.vote(8, 3)]).expect("a vote needs no space");
+        log.remember(NodeId(3), Index(9)).expect("nor does it fail the log if that can't be kept");
+        let reopens = disk.fork();
+        log.retry_space();
+        assert_eq!(log.check_space().expect("it is no error"), None, "it is full as before");
+
+        disk.fill_after(1 << 20);
+        log.retry_space();
+        assert_eq!(log.check_space().expect("it is no error"), Some(false), "there is space again");
+        assert!(disk.contents(&in_log("headroom")).is_some());
+        for _ in 0..30 {
+            persist(&mut log, &[model.append(8, 1, 1400)]).expect("there is space");
+            assert_eq!(log.check_space().expect("it is no error"), None);
+        }
+        assert!(log.sealed.len() >= 2);
+        drop(log);
+        disk.crash(Crash::Lose);
+        assert_eq!(Model::on(&disk), model);
+
+        reopens.fill_after(1 << 20);
+        reopens.crash(Crash::Lose);
+        let found = Model::on(&reopens);
+        assert!(model.entries.starts_with(&found.entries) && found.hard_state.term == Term(8));
+        told += 1;
+    }
+    assert!(told > 50, "{told}");
+}
+
+#[test]
+fn a_sync_that_lies_is_made_up_for_by_the_next_honest_one_and_loses_no_more_than_it_lied_about() {
+    for lies_until in 1..6 {
+        let disk = SimulatedDisk::new();
+        let (mut log, _) = opened(&disk);
+        log.spare.prepare();
+        let mut model = Model::default();
+        persist(&mut log, &[model.vote(1, 1), model.append(1, 3, 100)]).expect("it is persisted");
+        let honest = model.clone();
+        (1..=lies_until).for_each(|nth| disk.lie(nth));
+        for _ in 0..lies_until {
+            persist_idly(&mut log, &[model.append(1, 1, 100)]).expect("so it seems");
+        }
+        let lied = disk.fork();
+        lied.crash(Crash::Lose);
+        assert_eq!(Model::on(&lied), honest, "a disk that lies loses what it lied about, and nothing else");
+        persist(&mut log, &[model.append(1, 1, 100)]).expect("it is persisted");
+        disk.crash(Crash::Lose);
+        assert_eq!(Model::on(&disk), model);
+    }
+}
+
+#[test]
+fn sectors_that_cannot_be_read_fail_the_start_and_name_the_file() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _) = opened(&disk);
+    persist(&mut log, &[Model::default().append(1, 3, 100)]).expect("it is persisted");
+    drop(log);
+    let path = newest(&disk);
+    disk.wear_out(&path, RECORDS_AT as u64..RECORDS_AT as u64 + 512);
+    let line = open(&disk).expect_err("a sector is gone").error.to_string();
+    assert!(line.starts_with("can't read") && line.contains(path.to_str().expect("a plain name")), "{line}");
+}
+
+#[test]
 fn a_read_of_damaged_entries_fails_and_names_the_file() {
     let disk = SimulatedDisk::new();
     let (mut log, _) = opened(&disk);
     let mut model = Model::default();
     persist(&mut log, &[model.append(1, 3, 100)]).expect("it is persisted");
     let path = newest(&disk);
-    for offset in 4096 + 32..4096 + 32 + 3 * 140 {
+    for offset in RECORDS_AT + 32..RECORDS_AT + 32 + 3 * 140 {
         disk.flip(&path, offset, 4);
         let failure = log.read(Index(1), Index(3), 1000).expect_err("damage is found");
         assert!(failure.op == "read" && failure.error.to_string().contains("segment is damaged at byte"));

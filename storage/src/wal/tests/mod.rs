@@ -1,25 +1,40 @@
 //! The log on a simulated disk: every fate that a write, a sync or a byte can meet.
 
+mod both_places;
 mod crashes;
+mod cut;
 mod damage;
 mod errors;
 mod layout;
+mod repair;
 
-use super::{Outcome, Wal, log::Log};
+use super::{Outcome, Sizes, Wal, log::Log};
 use crate::{
     contract::{Recovered, Unobserved},
     disk::SimulatedDisk,
 };
-use quorate_raft::{Batch, BatchBuilder, EntryId, HardState, Index, Kind, NodeId, Persist, Term};
+use bytes::{Bytes, BytesMut};
+use quorate_raft::{Batch, BatchBuilder, Cut, EntryId, HardState, Index, Kind, NodeId, Persist, Term};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-const SEGMENT_BYTES: u64 = 16 << 10;
+const SIZES: Sizes = Sizes { segment: 16 << 10, gap: 512, headroom: 1 << 10 };
+/// What a segment's file takes.
+const FILE_BYTES: u64 = SIZES.segment + SIZES.gap + 8192;
+/// Where its records begin.
+const RECORDS_AT: usize = 8192 + 2048 + 512;
+
+fn wal(disk: &SimulatedDisk) -> Wal {
+    Wal { sizes: SIZES, ..Wal::at("log").on(disk.clone()) }
+}
 
 fn open(disk: &SimulatedDisk) -> Outcome<(Log, Recovered)> {
-    let wal = Wal::at("log").on(disk.clone()).segment_bytes(SEGMENT_BYTES);
+    open_with(wal(disk))
+}
+
+fn open_with(wal: Wal) -> Outcome<(Log, Recovered)> {
     Log::open(&wal, "test", NodeId(1), Arc::new(Unobserved))
 }
 
@@ -32,29 +47,57 @@ fn persist(log: &mut Log, persists: &[Persist]) -> Outcome<()> {
     log.sync()
 }
 
+/// The same, and there is time afterwards.
+fn persist_idly(log: &mut Log, persists: &[Persist]) -> Outcome<()> {
+    persist(log, persists)?;
+    log.prove()
+}
+
 /// The newest segment's path.
 fn newest(disk: &SimulatedDisk) -> PathBuf {
+    segments(disk).pop().expect("there is a segment")
+}
+
+fn segments(disk: &SimulatedDisk) -> Vec<PathBuf> {
     let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "segment");
-    disk.paths().into_iter().rfind(is_segment).expect("there is a segment")
+    disk.paths().into_iter().filter(is_segment).collect()
 }
 
 fn in_log(name: &str) -> PathBuf {
     Path::new("log").join(name)
 }
 
-/// What a store should hold: term and vote, and for each entry its id and checksum.
+/// What a store should hold: term and vote, and every entry.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 struct Model {
     hard_state: HardState,
-    entries: Vec<(EntryId, u32)>,
+    base: (EntryId, u32),
+    entries: Vec<Entry>,
 }
+
+#[derive(Clone, Debug)]
+struct Entry {
+    id: EntryId,
+    checksum: u32,
+    /// The record; of a faulty entry nothing is left.
+    bytes: Bytes,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        // The checksum stands for the bytes, which some do not have.
+        (self.id, self.checksum) == (other.id, other.checksum)
+    }
+}
+
+impl Eq for Entry {}
 
 impl Model {
     fn last(&self) -> (EntryId, u32) {
-        self.entries.last().copied().unwrap_or_default()
+        self.entries.last().map_or(self.base, |entry| (entry.id, entry.checksum))
     }
 
-    /// The next `count` entries of `term`, and this model with them.
+    /// The next `count` entries of `term`, and this model with them. A log stores the term first, if nobody else did.
     fn append(&mut self, term: u64, count: usize, payload_bytes: usize) -> Persist {
         let (last, checksum) = self.last();
         let mut builder = BatchBuilder::new(crate::checksum, Term(term), last.index.next(), checksum, 0);
@@ -64,13 +107,26 @@ impl Model {
             builder.push(if payload_bytes == 0 { Kind::Noop } else { Kind::Command }, &payload);
         }
         let batch = builder.finish().expect("something was pushed");
-        self.entries.extend(batch.records().map(|record| (record.id, record.checksum)));
+        self.take(&batch);
+        if self.hard_state.term < Term(term) {
+            self.hard_state = HardState { term: Term(term), vote: None };
+        }
         Persist { batch: Some(batch), ..Persist::default() }
+    }
+
+    fn take(&mut self, batch: &Batch) {
+        let mut at = 0;
+        for record in batch.records() {
+            let end = at + quorate_raft::record::OVERHEAD_BYTES + record.payload.len();
+            let bytes = batch.bytes().slice(at..end);
+            self.entries.push(Entry { id: record.id, checksum: record.checksum, bytes });
+            at = end;
+        }
     }
 
     /// Removes the entries from `from` on.
     fn truncate(&mut self, from: u64) -> Persist {
-        self.entries.truncate(from as usize - 1);
+        self.entries.truncate((from - self.base.0.index.0) as usize - 1);
         Persist { truncate_from: Some(Index(from)), ..Persist::default() }
     }
 
@@ -79,17 +135,54 @@ impl Model {
         Persist { hard_state: Some(self.hard_state), ..Persist::default() }
     }
 
-    /// What an open log really holds, read back entry by entry.
+    /// Begins behind `to`, which is held.
+    fn cut(&mut self, to: u64) -> Persist {
+        let gone: Vec<Entry> = self.entries.drain(..(to - self.base.0.index.0) as usize).collect();
+        let last = gone.last().expect("something goes");
+        self.base = (last.id, last.checksum);
+        Persist { cut: Some(Cut { to: last.id, checksum: None }), ..Persist::default() }
+    }
+
+    /// Begins behind an entry that is not held.
+    fn start_over(&mut self, to: EntryId, checksum: u32) -> Persist {
+        (self.base, self.entries) = ((to, checksum), Vec::new());
+        Persist { cut: Some(Cut { to, checksum: Some(checksum) }), ..Persist::default() }
+    }
+
+    /// The records of these entries, which are of one term.
+    fn records(&self, from: u64, to: u64) -> Batch {
+        let mut bytes = BytesMut::new();
+        let held = self.entries.iter().filter(|entry| (from..=to).contains(&entry.id.index.0));
+        held.for_each(|entry| bytes.extend_from_slice(&entry.bytes));
+        Batch::parse(bytes.freeze(), crate::checksum).expect("the model's records are whole")
+    }
+
+    /// Gives each faulty entry its record back.
+    fn repairs(&self, recovered: &Recovered) -> Vec<Persist> {
+        let indexes = recovered.faulty.iter().map(|faulty| faulty.id.index.0);
+        let repair = |index| Persist { repair: Some(self.records(index, index)), ..Persist::default() };
+        indexes.map(repair).collect()
+    }
+
+    /// What an open log really holds, read back entry by entry. Of the faulty ones, what is known.
     fn of(log: &Log, recovered: &Recovered) -> Self {
-        let (mut next, mut entries) = (Index(1), Vec::new());
+        let mut this =
+            Self { hard_state: recovered.hard_state, base: (recovered.base, log.base_checksum), entries: Vec::new() };
+        let mut next = recovered.base.index.next();
         while next <= recovered.last.index {
-            let batches = log.read(next, recovered.last.index, 1 << 20).expect("what recovery accepted can be read");
-            next = batches.last().map(Batch::last).expect("what recovery found is there").next();
-            entries.extend(batches.iter().flat_map(Batch::records).map(|record| (record.id, record.checksum)));
+            if let Some(faulty) = recovered.faulty.iter().find(|faulty| faulty.id.index == next) {
+                assert!(log.read(next, next, 0).expect("it can be asked for").is_empty(), "a faulty entry is not read");
+                this.entries.push(Entry { id: faulty.id, checksum: faulty.checksum, bytes: Bytes::new() });
+            } else {
+                let batches =
+                    log.read(next, recovered.last.index, 1 << 20).expect("what recovery accepted can be read");
+                assert!(!batches.is_empty(), "what recovery found is there");
+                batches.iter().for_each(|batch| this.take(batch));
+            }
+            next = this.last().0.index.next();
         }
-        let this = Self { hard_state: recovered.hard_state, entries };
         assert_eq!(this.last(), (recovered.last, recovered.last_checksum));
-        let mut terms: Vec<_> = this.entries.iter().map(|(id, _)| (id.index, id.term)).collect();
+        let mut terms: Vec<_> = this.entries.iter().map(|entry| (entry.id.index, entry.id.term)).collect();
         terms.dedup_by_key(|(_, term)| *term);
         assert_eq!(recovered.terms, terms);
         this
@@ -97,6 +190,7 @@ impl Model {
 
     fn on(disk: &SimulatedDisk) -> Self {
         let (log, recovered) = opened(disk);
+        assert_eq!(recovered.faulty, [], "nothing is lost");
         Self::of(&log, &recovered)
     }
 }
@@ -111,4 +205,11 @@ fn assert_was_asked_for(found: &Model, asked: &[Model], context: &str) {
     let is_one = asked.iter().any(|asked| asked.entries == found.entries);
     assert!(is_one || asked.windows(2).any(is_between), "{context}: {found:?} is none of {asked:?}");
     assert!(asked.iter().any(|asked| asked.hard_state == found.hard_state), "{context}");
+}
+
+/// Nothing of what was acknowledged is lost, and what is lost was not.
+fn assert_unacknowledged(recovered: &Recovered, acknowledged: &Model, context: &str) {
+    for faulty in &recovered.faulty {
+        assert!(!faulty.was_durable && faulty.id.index > acknowledged.last().0.index, "{context}: {faulty:?}");
+    }
 }

@@ -1,0 +1,91 @@
+//! What happens to the log's beginning when a snapshot takes its place.
+//!
+//! **Invariant:** files are removed only once what makes them superfluous is durable: the snapshot was before anybody asked, and
+//! a log that starts over has its name before the old one goes. A crash anywhere leaves the old log or the new one.
+
+use super::{Failure, Outcome, failed, log::Log};
+use quorate_raft::{Cut, Index, Term};
+
+impl Log {
+    /// Lets the log begin behind `cut.to`: what follows that very entry stays, and if it is not held, nothing does.
+    pub(super) fn cut(&mut self, cut: &Cut) -> Outcome<()> {
+        let to = cut.to;
+        if to == self.base || to.index < self.base.index {
+            return Ok(());
+        }
+        if self.term_at(to.index) == Some(to.term) {
+            self.cut_behind(cut)?;
+        } else {
+            self.start_over(cut)?;
+        }
+        self.cut_to = Some(to.index);
+        Ok(())
+    }
+
+    fn cut_behind(&mut self, cut: &Cut) -> Outcome<()> {
+        if !self.staged.is_empty() {
+            self.sync()?;
+        }
+        let (to, checksum) = self.entry(cut.to.index)?;
+        if let Some(other) = cut.checksum.filter(|other| *other != checksum) {
+            return Err(Failure::write(format_args!(
+                "asked to cut the log in {} behind entry {to} with checksum {other:08x}, which has {checksum:08x}: the logs have \
+                 diverged, nothing was removed; remove this member and add it under a new id",
+                self.dir.display()
+            )));
+        }
+        (self.base, self.base_checksum) = (to, checksum);
+        self.faulty.retain(|faulty| faulty.id.index > to.index);
+        let is_past = |next: &(Index, Term)| next.0 <= to.index.next();
+        while self.terms.get(1).is_some_and(is_past) {
+            self.terms.remove(0);
+        }
+        while let Some(next) = self.sealed.get(1).or((self.sealed.len() == 1).then_some(&self.active)) {
+            if next.header.first() > to.index.next() {
+                break;
+            }
+            self.cut_off.push(self.sealed.remove(0));
+        }
+        Ok(())
+    }
+
+    fn start_over(&mut self, cut: &Cut) -> Outcome<()> {
+        let checksum = cut.checksum.ok_or_else(|| {
+            Failure::write(format_args!(
+                "asked to begin the log behind entry {} without its checksum; this is a bug of Quorate's: report it",
+                cut.to
+            ))
+        })?;
+        self.sync()?;
+        self.roll(cut.to, checksum, true, 0, 0)?;
+        self.superseded.append(&mut self.sealed);
+        (self.base, self.base_checksum) = (cut.to, checksum);
+        (self.last, self.last_checksum) = (cut.to, checksum);
+        self.terms.clear();
+        self.faulty.clear();
+        Ok(())
+    }
+
+    /// Removes what a cut left over, once everything else of it is durable. One file after the other, each for good before the
+    /// next, from the oldest on: a crash in between must not leave a gap.
+    pub(super) fn remove_cut_off(&mut self) -> Outcome<()> {
+        for segment in std::mem::take(&mut self.cut_off) {
+            self.disk.remove(&segment.path).map_err(failed("write", &segment.path))?;
+            self.disk.sync_dir(&self.dir).map_err(failed("sync", &self.dir))?;
+        }
+        if let Some(to) = self.cut_to.take() {
+            self.snapshots.remove_older_than(to);
+            self.observer.log_bytes(self.bytes());
+        }
+        Ok(())
+    }
+
+    /// The term of an entry that is held, or of the base.
+    pub(super) fn term_at(&self, index: Index) -> Option<Term> {
+        if index == self.base.index {
+            return Some(self.base.term);
+        }
+        let run = self.terms.partition_point(|(first, _)| *first <= index).checked_sub(1)?;
+        (self.base.index < index && index <= self.last.index).then(|| self.terms[run].1)
+    }
+}

@@ -1,0 +1,171 @@
+//! What a segment says about itself, and what stands before each group of records.
+
+use super::{BLOCK_BYTES, Block, Identity, Sizes, read_u32, read_u64, slot::Slot, tail};
+use quorate_raft::{EntryId, Index, NodeId, Term};
+
+/// What a segment says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) identity: Identity,
+    /// Counts up by at least one a segment. Of two that hold the same index, the one with the higher sequence counts.
+    pub(crate) sequence: u64,
+    /// The entry before its first one.
+    pub(crate) previous: EntryId,
+    /// That entry's checksum.
+    pub(crate) previous_checksum: u32,
+    /// Whether no older segment counts at all: the log starts over here, behind a snapshot.
+    pub(crate) starts_over: bool,
+    pub(crate) layout: Layout,
+    /// So many bytes from `records_at` on were synced before the file got its name: damage among them is never a torn write.
+    pub(crate) published_bytes: u64,
+}
+
+/// How a segment is cut into parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Where the table of slots begins; 0 if there is none, as in segments of a former program.
+    pub(crate) slots_at: u64,
+    /// The table's size.
+    pub(crate) slots_bytes: u64,
+    /// Where records begin.
+    pub(crate) records_at: u64,
+    /// The length of the file while it is the newest.
+    pub(crate) capacity: u64,
+}
+
+/// Where the header's second copy lies, on a page of its own.
+pub(crate) const COPY_AT: usize = 4096;
+/// Where slots begin in segments that this version writes: behind the two copies of the header.
+const SLOTS_AT: u64 = 8192;
+/// Of a segment so much is for slots: enough for records of 280 bytes on average.
+const SLOTS_SHARE: u64 = 8;
+
+impl Layout {
+    /// Room for as much as the configuration says, and for so many slots and bytes of marks and records at least.
+    pub(crate) fn of(sizes: Sizes, slots_min: u64, bytes_min: u64) -> Self {
+        let share = (sizes.segment / SLOTS_SHARE).next_multiple_of(512);
+        let slots_bytes = share.max(((slots_min + 1) * Slot::BYTES as u64).next_multiple_of(512));
+        let records_at = SLOTS_AT + slots_bytes + sizes.gap;
+        let capacity = records_at + bytes_min.max(sizes.segment - share);
+        Self { slots_at: SLOTS_AT, slots_bytes, records_at, capacity }
+    }
+
+    /// How many entries there are slots for: behind the last one is room to prove that it was synced.
+    pub(crate) fn slots(&self) -> u64 {
+        (self.slots_bytes / Slot::BYTES as u64).saturating_sub(1)
+    }
+}
+
+impl Header {
+    const MAGIC: [u8; 8] = *b"QUORSEGM";
+    const VERSION: u32 = 1;
+    /// It has slots, and a second copy of its header.
+    const SLOTS: u32 = 1;
+    /// No older segment counts.
+    const STARTS_OVER: u32 = 2;
+
+    pub(crate) fn first(&self) -> Index {
+        self.previous.index.next()
+    }
+
+    /// Whether it has slots, and with them a second copy of its header.
+    pub(crate) fn has_slots(&self) -> bool {
+        self.layout.slots_bytes > 0
+    }
+
+    pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
+        let slots = if self.has_slots() { Self::SLOTS } else { 0 };
+        let starts_over = if self.starts_over { Self::STARTS_OVER } else { 0 };
+        Block::new(Self::MAGIC)
+            .put_u32(8, Self::VERSION)
+            .put_u32(12, slots | starts_over)
+            .put_u64(16, self.sequence)
+            .put_u64(24, self.identity.member.0)
+            .put_u64(32, self.first().0)
+            .put_u64(40, self.previous.term.0)
+            .put_u32(48, self.previous_checksum)
+            .put_u64(56, self.layout.slots_at)
+            .put_u64(64, self.layout.slots_bytes)
+            .put_u64(72, self.layout.records_at)
+            .put_u64(80, self.published_bytes)
+            .put_u64(88, self.layout.capacity)
+            .put_name(96, &self.identity.cluster)
+            .close()
+    }
+
+    /// The header at the start of `bytes`, or what is wrong with it.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+        let block = Block::read(bytes, Self::MAGIC).ok_or("the header is damaged")?;
+        if block.u32(8) != Self::VERSION {
+            return Err("the header has a version that this program does not know");
+        }
+        let features = block.u32(12);
+        if features & !(Self::SLOTS | Self::STARTS_OVER) != 0 {
+            return Err("the header has a feature that this program does not know");
+        }
+        let layout = Layout {
+            slots_at: block.u64(56),
+            slots_bytes: block.u64(64),
+            records_at: block.u64(72),
+            capacity: block.u64(88),
+        };
+        let slots_end = layout.slots_at.checked_add(layout.slots_bytes).ok_or("the header contradicts itself")?;
+        let has_slots = features & Self::SLOTS != 0;
+        let fits = match has_slots {
+            true => {
+                let is_aligned = layout.slots_at.is_multiple_of(tail::SECTOR as u64);
+                layout.slots_at >= SLOTS_AT && is_aligned && layout.slots_bytes > 0 && slots_end <= layout.records_at
+            }
+            false => slots_end == 0 && layout.records_at >= BLOCK_BYTES as u64,
+        };
+        let (first, published_bytes) = (block.u64(32), block.u64(80));
+        if !fits || first == 0 || layout.records_at.checked_add(published_bytes).is_none() {
+            return Err("the header contradicts itself");
+        }
+        Ok(Self {
+            identity: Identity { member: NodeId(block.u64(24)), cluster: block.name(96).ok_or("the name is no text")? },
+            sequence: block.u64(16),
+            previous: EntryId::new(Term(block.u64(40)), Index(first - 1)),
+            previous_checksum: block.u32(48),
+            starts_over: features & Self::STARTS_OVER != 0,
+            layout,
+            published_bytes,
+        })
+    }
+}
+
+/// What stands before the records that one sync covers. It proves that everything before it was synced, for nothing is written
+/// before the sync of what precedes it ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The segment it belongs to.
+    pub(crate) segment: u64,
+    /// Counts the marks of a segment, from 0.
+    pub(crate) number: u64,
+    /// Bytes of records up to the next mark.
+    pub(crate) bytes: u32,
+}
+
+impl Mark {
+    pub(crate) const BYTES: usize = 32;
+    pub(crate) const MAGIC: [u8; 8] = *b"QUORMARK";
+
+    pub(crate) fn encode(self) -> [u8; Self::BYTES] {
+        let mut mark = [0; Self::BYTES];
+        mark[..8].copy_from_slice(&Self::MAGIC);
+        mark[8..16].copy_from_slice(&self.segment.to_le_bytes());
+        mark[16..24].copy_from_slice(&self.number.to_le_bytes());
+        mark[24..28].copy_from_slice(&self.bytes.to_le_bytes());
+        let sum = crate::checksum(0, &mark[..28]);
+        mark[28..].copy_from_slice(&sum.to_le_bytes());
+        mark
+    }
+
+    /// The mark at `at`, if there is one of this segment.
+    pub(crate) fn decode(bytes: &[u8], at: usize, segment: u64) -> Option<Self> {
+        let mark = bytes.get(at..at.checked_add(Self::BYTES)?)?;
+        let whole = mark[..8] == Self::MAGIC && crate::checksum(0, &mark[..28]) == read_u32(mark, 28);
+        let found = Self { segment: read_u64(mark, 8), number: read_u64(mark, 16), bytes: read_u32(mark, 24) };
+        (whole && found.segment == segment).then_some(found)
+    }
+}

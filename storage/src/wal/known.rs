@@ -1,0 +1,98 @@
+//! Which members were known to have a log, kept for good: a file of its own, for it hardly ever changes.
+//!
+//! Nothing rests on it that others do not remember too: if it is damaged, it is begun anew.
+
+use super::{BLOCK_BYTES, Block, Identity, Outcome, failed, read_u32, read_u64};
+use crate::disk::{Disk, Pace};
+use quorate_raft::{Index, NodeId};
+use std::{
+    collections::BTreeMap,
+    io::{self, IoSlice},
+    path::Path,
+};
+
+/// The file's name.
+pub(crate) const NAME: &str = "known-members";
+/// What it is called until it is whole.
+pub(crate) const UNFINISHED: &str = "known-members.new";
+
+const MAGIC: [u8; 8] = *b"QUORKNOW";
+const VERSION: u32 = 1;
+/// A member's id and an index.
+const MEMBER_BYTES: usize = 16;
+
+/// Each member and how far its log was known to reach.
+pub(crate) type Known = BTreeMap<NodeId, Index>;
+
+/// What the file says; nothing if there is none, and a line about it if it can't be used.
+pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<(Known, Option<String>)> {
+    let path = dir.join(NAME);
+    let file = match disk.open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
+        Err(error) => return Err(failed("open", &path)(error)),
+    };
+    let length = file.length().map_err(failed("read", &path))?.min(BYTES_MAX);
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    let count = file.read_at(&mut bytes, 0).map_err(failed("read", &path))?;
+    Ok(match decode(&bytes[..count], identity) {
+        Some(known) => (known, None),
+        None => {
+            let path = path.display();
+            (Known::new(), Some(format!("passed over {path}, which is damaged: it is written anew")))
+        }
+    })
+}
+
+/// More members than any cluster has.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// Writes all of it, durably.
+pub(crate) fn write(disk: &dyn Disk, dir: &Path, identity: &Identity, known: &Known) -> Outcome<()> {
+    let (unfinished, path) = (dir.join(UNFINISHED), dir.join(NAME));
+    remove_leftover(disk, dir)?;
+    let file = disk.create(&unfinished).map_err(failed("open", &unfinished))?;
+    let bytes = encode(identity, known);
+    file.allocate(bytes.len() as u64, Pace::AtOnce).map_err(failed("write", &unfinished))?;
+    file.write_at(&mut [IoSlice::new(&bytes)], 0).map_err(failed("write", &unfinished))?;
+    file.sync_data().map_err(failed("sync", &unfinished))?;
+    disk.rename(&unfinished, &path).map_err(failed("write", &path))?;
+    disk.sync_dir(dir).map_err(failed("sync", dir))
+}
+
+/// Removes what a crash, or a full disk, left of a file in the making.
+pub(crate) fn remove_leftover(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
+    let path = dir.join(UNFINISHED);
+    match disk.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("write", &path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn encode(identity: &Identity, known: &Known) -> Vec<u8> {
+    let block = Block::new(MAGIC)
+        .put_u32(8, VERSION)
+        .put_u32(12, u32::try_from(known.len()).unwrap_or(u32::MAX))
+        .put_u64(16, identity.member.0)
+        .put_name(24, &identity.cluster)
+        .close();
+    let mut bytes = block.to_vec();
+    for (member, index) in known {
+        bytes.extend(member.0.to_le_bytes());
+        bytes.extend(index.0.to_le_bytes());
+    }
+    let sum = crate::checksum(0, &bytes);
+    bytes.extend(sum.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8], identity: &Identity) -> Option<Known> {
+    let block = Block::read(bytes, MAGIC)?;
+    let count = block.u32(12) as usize;
+    let end = BLOCK_BYTES + count.checked_mul(MEMBER_BYTES)?;
+    let is_whole = bytes.len() == end + 4 && crate::checksum(0, &bytes[..end]) == read_u32(bytes, end);
+    let is_ours = block.u64(16) == identity.member.0 && block.name(24)? == identity.cluster;
+    let members = bytes.get(BLOCK_BYTES..end)?.chunks_exact(MEMBER_BYTES);
+    (block.u32(8) == VERSION && is_whole && is_ours)
+        .then(|| members.map(|member| (NodeId(read_u64(member, 0)), Index(read_u64(member, 8)))).collect())
+}

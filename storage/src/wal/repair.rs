@@ -1,0 +1,117 @@
+//! Entries that the disk lost, given back by another member: written where they were, and checked against their slots.
+
+use super::{
+    Failure, Outcome, failed,
+    log::Log,
+    segment::Segment,
+    slot::{self, Slot},
+};
+use quorate_raft::{Batch, Faulty, Index, record};
+use std::io::IoSlice;
+
+/// A slot that is to be written once more: what it says of its entry is proven now.
+#[derive(Debug)]
+pub(super) struct Cleared {
+    /// The segment's sequence.
+    segment: u64,
+    slot: Slot,
+}
+
+impl Log {
+    /// Gives faulty entries of `batch` their records back, all or none. Durable with the next sync: torn before that, they are
+    /// faulty as they were.
+    pub(super) fn repair(&mut self, batch: &Batch) -> Outcome<()> {
+        for record in batch.records() {
+            let Some(faulty) = self.faulty_at(record.id.index) else { continue };
+            if (faulty.id, faulty.checksum) != (record.id, record.checksum) {
+                return Err(Failure::write(format_args!(
+                    "asked to repair entry {} of {} with another content (checksum {:08x} instead of {:08x}): the logs have \
+                     diverged, nothing was overwritten; remove this member and add it under a new id",
+                    faulty.id,
+                    self.dir.display(),
+                    record.checksum,
+                    faulty.checksum
+                )));
+            }
+        }
+        let mut at = 0;
+        for record in batch.records() {
+            let end = at + record::OVERHEAD_BYTES + record.payload.len();
+            let (bytes, index) = (&batch.bytes()[at..end], record.id.index);
+            at = end;
+            let Some(faulty) = self.faulty_at(index).copied() else { continue };
+            let Some(segment) = self.segment_of(index) else { continue };
+            let Some(place) = segment.place_of_lost(index).filter(|place| place.end - place.at == bytes.len() as u64)
+            else {
+                return Err(Failure::write(format_args!(
+                    "entry {} does not fit into its place in {}: the logs have diverged; remove this member and add it \
+                     under a new id",
+                    faulty.id,
+                    segment.path.display()
+                )));
+            };
+            segment.file.write_at(&mut [IoSlice::new(bytes)], place.at).map_err(failed("write", &segment.path))?;
+            segment.restored(index);
+            let sequence = segment.header.sequence;
+            if !self.repaired.contains(&sequence) {
+                self.repaired.push(sequence);
+            }
+            if !faulty.was_durable {
+                self.cleared.push(Cleared { segment: sequence, slot: Slot::of(&record, place.at, false) });
+            }
+            self.faulty.retain(|faulty| faulty.id.index != index);
+            self.observer.wrote(bytes.len() as u64);
+        }
+        Ok(())
+    }
+
+    /// Says on disk, without a sync, that everything so far was synced: to be called while there is nothing else to do. It
+    /// reaches the disk with the next sync, or when the kernel gets to it, and then tells an entry that was lost from a write
+    /// that was torn.
+    pub(crate) fn prove(&mut self) -> Outcome<()> {
+        for Cleared { segment, slot } in std::mem::take(&mut self.cleared) {
+            let segment = self.sealed.iter().chain([&self.active]).find(|one| one.header.sequence == segment);
+            let Some(segment) = segment else { continue };
+            if let Some(place) = slot::place(&segment.header, slot.id.index) {
+                let slot = slot.encode(slot::seed(segment.header.sequence));
+                segment.file.write_at(&mut [IoSlice::new(&slot)], place).map_err(failed("write", &segment.path))?;
+            }
+        }
+        if self.is_proven || !self.is_published || !self.staged.is_empty() {
+            return Ok(());
+        }
+        let (active, next) = (&self.active, self.last.index.next());
+        if let Some(place) = slot::place(&active.header, next) {
+            let proof = Slot::proof(next, active.end, self.slots_seed);
+            active.file.write_at(&mut [IoSlice::new(&proof)], place).map_err(failed("write", &active.path))?;
+        }
+        self.is_proven = true;
+        Ok(())
+    }
+
+    pub(super) fn faulty_at(&self, index: Index) -> Option<&Faulty> {
+        let at = self.faulty.binary_search_by_key(&index, |faulty| faulty.id.index).ok()?;
+        self.faulty.get(at)
+    }
+
+    /// Syncs the files in which records were put back, but the active one, which is synced with what else goes there; says
+    /// whether that one must be.
+    pub(super) fn sync_repaired(&mut self) -> Outcome<bool> {
+        let mut is_active = false;
+        for sequence in std::mem::take(&mut self.repaired) {
+            let segment = self.sealed.iter().chain(&self.superseded).find(|one| one.header.sequence == sequence);
+            match segment {
+                Some(segment) => segment.file.sync_data().map_err(failed("sync", &segment.path))?,
+                None => is_active = true,
+            }
+        }
+        Ok(is_active)
+    }
+
+    fn segment_of(&mut self, index: Index) -> Option<&mut Segment> {
+        if self.active.header.first() <= index {
+            return Some(&mut self.active);
+        }
+        self.sealed.iter_mut().rev().find(|segment| segment.header.first() <= index)
+    }
+}

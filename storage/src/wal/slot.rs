@@ -1,0 +1,182 @@
+//! The second place of an entry's identity: one slot of fixed size an entry, far in front of the records.
+//!
+//! A slot says which record must be where, and what its checksum is. So an entry whose record is damaged keeps its term and
+//! index, and whatever is given back for it can be checked.
+
+use super::{header::Header, read_u32, read_u64, tail};
+use quorate_raft::{
+    EntryId, Index, Kind, Term,
+    record::{self, Record},
+};
+
+/// An entry's second place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) id: EntryId,
+    /// The checksum of its record.
+    pub(crate) checksum: u32,
+    /// Where its record begins in the file.
+    pub(crate) offset: u32,
+    pub(crate) payload_bytes: u32,
+    pub(crate) kind: u8,
+    /// Whether the record was lost already when this was written, and was never proven to have been synced.
+    pub(crate) is_unproven: bool,
+    /// Whether it was the first one to be written behind a sync: everything before it was synced.
+    pub(crate) begins_group: bool,
+}
+
+impl Slot {
+    /// As much as a record has at least: so a slot lies at least as far from its record as the tables' size.
+    pub(crate) const BYTES: usize = 40;
+    const UNPROVEN: u8 = 1;
+    const BEGINS_GROUP: u8 = 2;
+    const PROOF: u8 = 4;
+
+    pub(crate) fn of(record: &Record<'_>, offset: u64, begins_group: bool) -> Self {
+        Self {
+            id: record.id,
+            checksum: record.checksum,
+            offset: u32::try_from(offset).unwrap_or(u32::MAX),
+            payload_bytes: u32::try_from(record.payload.len()).unwrap_or(u32::MAX),
+            kind: record.kind as u8,
+            is_unproven: false,
+            begins_group,
+        }
+    }
+
+    /// `seed` is [`seed`] of the segment: a slot of another one does not count.
+    pub(crate) fn encode(&self, seed: u32) -> [u8; Self::BYTES] {
+        let mut slot = [0; Self::BYTES];
+        slot[0..4].copy_from_slice(&self.checksum.to_le_bytes());
+        slot[4..8].copy_from_slice(&self.offset.to_le_bytes());
+        slot[8..16].copy_from_slice(&self.id.term.0.to_le_bytes());
+        slot[16..24].copy_from_slice(&self.id.index.0.to_le_bytes());
+        slot[24..28].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        slot[32] = self.kind;
+        slot[33] = if self.is_unproven { Self::UNPROVEN } else { 0 };
+        slot[33] |= if self.begins_group { Self::BEGINS_GROUP } else { 0 };
+        Self::close(slot, seed)
+    }
+
+    /// What stands in the place of the next slot while there is nothing to write: everything up to the end of the records, at
+    /// `offset`, was synced.
+    pub(crate) fn proof(next: Index, offset: u64, seed: u32) -> [u8; Self::BYTES] {
+        let mut slot = [0; Self::BYTES];
+        slot[4..8].copy_from_slice(&u32::try_from(offset).unwrap_or(u32::MAX).to_le_bytes());
+        slot[16..24].copy_from_slice(&next.0.to_le_bytes());
+        slot[33] = Self::PROOF;
+        Self::close(slot, seed)
+    }
+
+    fn close(mut slot: [u8; Self::BYTES], seed: u32) -> [u8; Self::BYTES] {
+        let sum = crate::checksum(seed, &slot[..36]);
+        slot[36..].copy_from_slice(&sum.to_le_bytes());
+        slot
+    }
+
+    fn decode(slot: &[u8], seed: u32) -> Option<Self> {
+        let is_whole = slot.len() == Self::BYTES && crate::checksum(seed, &slot[..36]) == read_u32(slot, 36);
+        let is_known = || {
+            read_u32(slot, 28) == 0 // the group
+                && slot[32] <= Kind::Membership as u8
+                && slot[33] & !(Self::UNPROVEN | Self::BEGINS_GROUP) == 0
+                && slot[34..36] == [0; 2]
+        };
+        (is_whole && is_known()).then(|| Self {
+            id: EntryId::new(Term(read_u64(slot, 8)), Index(read_u64(slot, 16))),
+            checksum: read_u32(slot, 0),
+            offset: read_u32(slot, 4),
+            payload_bytes: read_u32(slot, 24),
+            kind: slot[32],
+            is_unproven: slot[33] & Self::UNPROVEN != 0,
+            begins_group: slot[33] & Self::BEGINS_GROUP != 0,
+        })
+    }
+
+    /// The header that its record must have, behind a record of this checksum.
+    pub(crate) fn record_header(&self, previous_checksum: u32) -> [u8; record::HEADER_BYTES] {
+        let mut header = [0; record::HEADER_BYTES];
+        header[0..4].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        header[8..16].copy_from_slice(&self.id.term.0.to_le_bytes());
+        header[16..24].copy_from_slice(&self.id.index.0.to_le_bytes());
+        header[24] = self.kind;
+        header[28..32].copy_from_slice(&previous_checksum.to_le_bytes());
+        let sum = crate::checksum(0, &header[..32]);
+        header[32..36].copy_from_slice(&sum.to_le_bytes());
+        header
+    }
+
+    /// How many bytes its record has.
+    pub(crate) fn record_bytes(&self) -> usize {
+        (self.payload_bytes as usize).saturating_add(record::OVERHEAD_BYTES)
+    }
+}
+
+/// What a slot's checksum continues from: its segment's sequence.
+pub(crate) fn seed(sequence: u64) -> u32 {
+    crate::checksum(0, &sequence.to_le_bytes())
+}
+
+/// Where an entry's slot lies in the file; `None` if the table has none for it.
+pub(crate) fn place(header: &Header, index: Index) -> Option<u64> {
+    let places = header.layout.slots_bytes / Slot::BYTES as u64;
+    let number = index.0.checked_sub(header.first().0).filter(|number| *number < places)?;
+    Some(header.layout.slots_at + number * Slot::BYTES as u64)
+}
+
+/// The slots of a segment that was read.
+#[derive(Debug)]
+pub(crate) struct Table<'a> {
+    bytes: &'a [u8],
+    first: Index,
+    seed: u32,
+}
+
+impl<'a> Table<'a> {
+    pub(crate) fn of(segment: &'a [u8], header: &Header) -> Self {
+        let at = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(segment.len());
+        let bytes = &segment[at(header.layout.slots_at)..at(header.layout.slots_at + header.layout.slots_bytes)];
+        Self { bytes, first: header.first(), seed: seed(header.sequence) }
+    }
+
+    /// The slot of an entry; `None` if it does not hold.
+    pub(crate) fn get(&self, index: Index) -> Option<Slot> {
+        let at = self.place(index);
+        let slot = Slot::decode(self.bytes.get(at..at.checked_add(Slot::BYTES)?)?, self.seed)?;
+        (slot.id.index == index).then_some(slot)
+    }
+
+    /// Up to where the records are proven to have been synced, if that stands in the place of the slot of `index`.
+    pub(crate) fn proof(&self, index: Index) -> Option<u32> {
+        let at = self.place(index);
+        let slot = self.bytes.get(at..at.checked_add(Slot::BYTES)?)?;
+        let offset = read_u32(slot, 4);
+        (slot == Slot::proof(index, u64::from(offset), self.seed)).then_some(offset)
+    }
+
+    /// Whether the slots from `index` on are empty.
+    pub(crate) fn is_empty_from(&self, index: Index) -> bool {
+        let from = if self.proof(index).is_some() { index.next() } else { index };
+        tail::used(self.bytes.get(self.place(from)..).unwrap_or_default()) == 0
+    }
+
+    /// Whether the slot of `index`, or the part of it in one of its two sectors, never reached the disk: what stands there is
+    /// nothing, or what stood there before. Slots end at
+    /// multiples of eight bytes; neither the first nor the last eight can all be meant to be zero.
+    pub(crate) fn is_missing(&self, index: Index) -> bool {
+        let at = self.place(index);
+        let Some(slot) = at.checked_add(Slot::BYTES).and_then(|end| self.bytes.get(at..end)) else { return false };
+        let (head, rest) = slot.split_at((tail::SECTOR - at % tail::SECTOR).min(Slot::BYTES));
+        tail::used(head) == 0 || (!rest.is_empty() && tail::used(rest) == 0) || self.proof(index).is_some()
+    }
+
+    /// The indexes from `index` on that there are slots for.
+    pub(crate) fn indexes_from(&self, index: Index) -> impl Iterator<Item = Index> + use<> {
+        let count = (self.bytes.len() / Slot::BYTES) as u64;
+        (index.0..self.first.plus(count).0).map(Index)
+    }
+
+    fn place(&self, index: Index) -> usize {
+        usize::try_from(index.since(self.first)).unwrap_or(usize::MAX).saturating_mul(Slot::BYTES)
+    }
+}

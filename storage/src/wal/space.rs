@@ -1,0 +1,89 @@
+//! What happens when the disk is full: said while there is still room, and taken back when there is more.
+//!
+//! The next segment's file is made long before it is needed. If it can't be, the store says that it is full, gives back its
+//! headroom, so that metadata can still be written, and tries again about once a second.
+
+use super::{Outcome, failed, log::Log, spare};
+use crate::{
+    disk::{Disk, Pace},
+    wal::spare::Readiness,
+};
+use std::{io, path::Path, time::Duration};
+
+/// The headroom's file: bytes that nobody needs until there are no others.
+pub(crate) const NAME: &str = "headroom";
+
+/// How long to wait before trying again whether there is space.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Whether there is space for more entries than fit where there is room already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// As far as is known.
+    Enough,
+    /// Neither for a segment nor, maybe, for the headroom.
+    None,
+}
+
+impl Log {
+    /// Whether there is soon no room for further entries.
+    pub(crate) fn is_full(&self) -> bool {
+        self.space == Space::None
+    }
+
+    /// Whether [`Log::check_space`] should be called again after a while.
+    pub(crate) fn awaits_space(&mut self) -> bool {
+        self.is_full() || self.spare.readiness() == Ok(Readiness::Making)
+    }
+
+    /// Learns whether the next segment could be made; says so if that is news: whether there is no space.
+    ///
+    /// # Errors
+    /// The disk's, but for lack of space.
+    pub(crate) fn check_space(&mut self) -> Outcome<Option<bool>> {
+        match (self.space, self.spare.readiness()?) {
+            (Space::Enough, Readiness::NoSpace) => {
+                release(&*self.disk, &self.dir)?;
+                self.space = Space::None;
+                Ok(Some(true))
+            }
+            (Space::None, Readiness::Ready) if reserve(&*self.disk, &self.dir, self.sizes.headroom)? => {
+                self.space = Space::Enough;
+                Ok(Some(false))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Tries again, if there was no space.
+    pub(crate) fn retry_space(&mut self) {
+        if self.is_full() {
+            self.spare.retry();
+        }
+    }
+}
+
+/// Makes the headroom, unless it is there; says whether there was space for it.
+pub(crate) fn reserve(disk: &dyn Disk, dir: &Path, bytes: u64) -> Outcome<bool> {
+    let path = dir.join(NAME);
+    match disk.open(&path) {
+        Ok(file) if file.length().map_err(failed("read", &path))? == bytes => return Ok(true),
+        Ok(_) => release(disk, dir)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed("open", &path)(error)),
+    }
+    match spare::make(disk, &path, bytes, Pace::AtOnce) {
+        Ok(_) => Ok(true),
+        Err(failure) if failure.is_full => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Gives it back.
+pub(crate) fn release(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
+    let path = dir.join(NAME);
+    match disk.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("write", &path)(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,205 @@
+//! A log of three segments, and everything that can happen to one place of it: a flip of every byte, a cut at every byte, every
+//! sector zeroed or another's. Each is healed, made anew, discarded as unacknowledged, or refused; nothing acknowledged is lost.
+
+use super::*;
+use crate::disk::{Crash, Operation};
+use std::{collections::BTreeMap, ops::Range, thread};
+
+#[test]
+fn a_flip_of_every_byte_loses_nothing_that_was_acknowledged() {
+    let log = SmallLog::new();
+    let counts = log.classify("flips", |disk, path, at| disk.flip(path, at, [0xff, 0x01, 0x80][at % 3]));
+    // A second copy of everything: there is no byte whose loss can't be survived.
+    assert_eq!(counts.get(&Class::Refused), None, "{counts:?}");
+    let [healed, made_anew, discarded] = counts_of(&counts, [Class::Healed, Class::MadeAnew, Class::Discarded]);
+    assert!(healed > 2000 && made_anew > 800 && discarded > 1000, "{counts:?}");
+}
+
+#[test]
+fn a_cut_at_every_byte_loses_nothing_that_was_acknowledged() {
+    let log = SmallLog::new();
+    let counts = log.classify("cuts", |disk, path, at| {
+        disk.cut(path, at);
+        true
+    });
+    let [healed, refused] = counts_of(&counts, [Class::Healed, Class::Refused]);
+    assert!(healed > 4000 && refused > 20_000, "{counts:?}");
+}
+
+#[test]
+fn zeros_in_every_sector_lose_nothing_that_was_acknowledged() {
+    let log = SmallLog::new();
+    let counts = log.classify("zeroed stretches", |disk, path, at| {
+        let length = if at.is_multiple_of(512) { 512 } else { 64 };
+        at.is_multiple_of(64) && disk.zero(path, at..at + length)
+    });
+    assert_eq!(counts.get(&Class::Refused), None, "{counts:?}");
+    let [healed, made_anew] = counts_of(&counts, [Class::Healed, Class::MadeAnew]);
+    assert!(healed > 50 && made_anew > 15, "{counts:?}");
+}
+
+#[test]
+fn a_sector_that_went_astray_loses_nothing_that_was_acknowledged() {
+    let log = SmallLog::new();
+    let segments = segments(&log.disk);
+    // What was written to one sector of one segment lies in another sector of another, or of the same.
+    for (number, from) in segments.iter().enumerate() {
+        for sector in [0, 8, 16, 18, 19, 21] {
+            let counts =
+                log.classify(&format!("copies of sector {sector} of segment {number} elsewhere"), |disk, path, at| {
+                    at.is_multiple_of(512)
+                        && segments.contains(path)
+                        && disk.misplace(path, at..at + 512, from, sector * 512)
+                });
+            assert_eq!(counts.get(&Class::Refused), None, "{counts:?}");
+        }
+    }
+}
+
+#[test]
+fn a_write_that_goes_astray_while_the_log_runs_loses_nothing_that_was_acknowledged() {
+    for (nth, by) in (1..=12).flat_map(|nth| [-512, 512, 1024, 40, -40].map(|by| (nth, by))) {
+        let disk = SimulatedDisk::new();
+        let (mut log, _) = opened(&disk);
+        let mut model = Model::default();
+        persist(&mut log, &[model.vote(1, 1)]).expect("it is persisted");
+        disk.misdirect(nth, by);
+        for count in [3, 1, 2, 1] {
+            persist_idly(&mut log, &[model.append(1, count, 120)]).expect("so it seems");
+        }
+        drop(log);
+        match open(&disk) {
+            Ok((log, recovered)) => {
+                assert_eq!(Model::of(&log, &recovered), model, "write {nth} by {by}: {recovered:?}")
+            }
+            Err(failure) => assert!(failure.error.to_string().contains("damaged at byte"), "{}", failure.error),
+        }
+    }
+}
+
+/// What became of a damaged log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    /// Nothing that counts was damaged.
+    Untouched,
+    /// Entries were faulty, and their records were given back.
+    Healed,
+    /// One place was made anew from the other.
+    MadeAnew,
+    /// What nobody was told of is gone, and nothing else.
+    Discarded,
+    /// It is not opened.
+    Refused,
+}
+
+fn counts_of<const N: usize>(counts: &BTreeMap<Class, usize>, classes: [Class; N]) -> [usize; N] {
+    classes.map(|class| counts.get(&class).copied().unwrap_or(0))
+}
+
+/// Three segments; what was acknowledged, and one group behind it that reached the disk though nobody was told.
+struct SmallLog {
+    disk: SimulatedDisk,
+    acknowledged: Model,
+    written: Model,
+}
+
+const SMALL: Sizes = Sizes { segment: 4 << 10, gap: 512, headroom: 512 };
+
+impl SmallLog {
+    fn new() -> Self {
+        let disk = SimulatedDisk::new();
+        let (mut log, _) = open_with(Wal { sizes: SMALL, ..wal(&disk) }).expect("it opens");
+        let mut model = Model::default();
+        for (term, count, bytes) in [
+            (1, 2, 300),
+            (1, 3, 70),
+            (1, 4, 500),
+            (2, 3, 100),
+            (2, 1, 0),
+            (2, 2, 700),
+            (3, 1, 40),
+            (3, 4, 300),
+            (3, 2, 3),
+        ] {
+            persist_idly(&mut log, &[model.vote(term, 2), model.append(term, count, bytes)]).expect("it is persisted");
+        }
+        log.remember(NodeId(2), Index(7)).expect("it is kept");
+        assert_eq!(log.sealed.len(), 2);
+        let acknowledged = model.clone();
+        disk.fail(Operation::Sync, 1);
+        persist(&mut log, &[model.append(3, 2, 200)]).expect_err("nobody is told");
+        drop(log);
+        disk.crash(Crash::Keep);
+        disk.lose(&in_log("spare"));
+        Self { disk, acknowledged, written: model }
+    }
+
+    /// Does something to every byte of every file, on a disk of its own each time, and says what became of the log.
+    fn classify(
+        &self,
+        what: &str,
+        damage: impl Fn(&SimulatedDisk, &PathBuf, usize) -> bool + Sync,
+    ) -> BTreeMap<Class, usize> {
+        let mut counts = BTreeMap::new();
+        for path in self.disk.paths() {
+            let length = self.disk.contents(&path).expect("it is there").len();
+            let parts = thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8));
+            let part = move |part: usize| part * length / parts..(part + 1) * length / parts;
+            let count = |range: Range<usize>| {
+                let damaged = range.filter_map(|at| {
+                    let disk = self.disk.fork();
+                    damage(&disk, &path, at).then(|| self.class(&disk, &format!("byte {at} of {}", path.display())))
+                });
+                let mut counts: BTreeMap<Class, usize> = BTreeMap::new();
+                damaged.for_each(|class| *counts.entry(class).or_default() += 1);
+                counts
+            };
+            thread::scope(|scope| {
+                let count = &count;
+                let workers: Vec<_> = (0..parts).map(|number| scope.spawn(move || count(part(number)))).collect();
+                for worker in workers {
+                    for (class, count) in worker.join().expect("nothing was lost") {
+                        *counts.entry(class).or_default() += count;
+                    }
+                }
+            });
+        }
+        println!("{what}: {counts:?}, 0 lost an acknowledged entry");
+        counts
+    }
+
+    fn class(&self, disk: &SimulatedDisk, context: &str) -> Class {
+        let wal = Wal { sizes: SMALL, ..wal(disk) };
+        let (mut log, recovered) = match open_with(wal.clone()) {
+            Ok(opened) => opened,
+            Err(failure) => {
+                let line = failure.error.to_string();
+                assert!(line.contains("log/") && !line.contains('\n'), "{context}: {line}");
+                return Class::Refused;
+            }
+        };
+        let found = Model::of(&log, &recovered);
+        assert_eq!(found.hard_state, self.acknowledged.hard_state, "{context}");
+        assert!(found.entries.starts_with(&self.acknowledged.entries), "{context}: {:?}", recovered.repairs);
+        assert!(self.written.entries.starts_with(&found.entries), "{context}: {:?}", recovered.repairs);
+        if recovered.faulty.is_empty() {
+            let says = |word: &str| recovered.repairs.iter().any(|line| line.contains(word));
+            return match () {
+                () if says("discarded") => Class::Discarded,
+                () if says("anew") || says("completed") => Class::MadeAnew,
+                () => Class::Untouched,
+            };
+        }
+        for faulty in &recovered.faulty {
+            let was_told = faulty.id.index <= self.acknowledged.last().0.index;
+            assert!(faulty.was_durable || !was_told, "{context}: {faulty:?} was acknowledged");
+        }
+        persist(&mut log, &self.written.repairs(&recovered)).expect("it is repaired");
+        drop(log);
+        disk.crash(Crash::Lose);
+        let (log, repaired) = open_with(wal).expect("it opens");
+        assert_eq!(repaired.faulty, [], "{context}");
+        assert_eq!(Model::of(&log, &repaired), found, "{context}");
+        Class::Healed
+    }
+}
