@@ -348,7 +348,7 @@ async fn pieces_arrive(cluster: &Cluster, bytes: f64) {
     soon("pieces of a snapshot", async {
         while arrived() < wanted {
             // Simulated time: it passes as soon as everybody waits.
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
     .await;
