@@ -3,22 +3,31 @@
 //! ```text
 //! quorate-bench durable [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three processes, QUIC, write-ahead logs
 //! quorate-bench memory  [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three nodes in one process, in memory
+//! quorate-bench recovery BYTES                     a log, and a snapshot, of so many bytes is opened again
+//! quorate-bench snapshot BYTES [BYTES_PER_SECOND]  a follower is sent a state of so many bytes while others write
 //! ```
 //!
 //! Proposals are closed-loop (each client waits for its answer before the next one) through `Node::propose`, in the
 //! leader's process.
 //!
 //! - [`workload`]: the clients and their figures.
-//! - [`durable`] and [`memory`]: the clusters that they run against.
+//! - [`durable`] and [`memory`]: the clusters that they run against; [`processes`]: a cluster of processes.
+//! - [`recovery`] and [`snapshot`]; [`proxy`]: a wire that can be cut; [`machine_speed`]: what the machine itself can do.
 
 mod durable;
+mod machine_speed;
 mod memory;
+mod processes;
+mod proxy;
+mod recovery;
+mod snapshot;
 mod workload;
 
 use std::process::ExitCode;
 use workload::Settings;
 
-const USAGE: &str = "usage: quorate-bench durable|memory [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]";
+const USAGE: &str = "usage: quorate-bench durable|memory [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]] | recovery BYTES | \
+                     snapshot BYTES [BYTES_PER_SECOND]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,8 +35,12 @@ fn main() -> ExitCode {
     let outcome = match arguments[..] {
         ["durable", ref settings @ ..] => Settings::parse(settings).and_then(|settings| durable::run(&settings)),
         ["memory", ref settings @ ..] => Settings::parse(settings).and_then(|settings| memory::run(&settings)),
-        // How `durable` starts its followers.
+        ["recovery", bytes] => size(bytes).and_then(recovery::run),
+        ["snapshot", bytes] => size(bytes).and_then(|bytes| snapshot::run(bytes, 0)),
+        ["snapshot", bytes, speed] => size(bytes).and_then(|bytes| snapshot::run(bytes, size(speed)?)),
+        // How `durable` and `snapshot` start their followers.
         [durable::MEMBER, ref place @ ..] => durable::run_member(place),
+        [snapshot::MEMBER, ref place @ ..] => snapshot::run_member(place),
         _ => Err(USAGE.into()),
     };
     match outcome {
@@ -36,5 +49,12 @@ fn main() -> ExitCode {
             eprintln!("quorate-bench: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn size(text: &str) -> Result<u64, workload::Failed> {
+    match text.parse() {
+        Ok(bytes) if bytes >= 1 << 20 => Ok(bytes),
+        _ => Err(format!("{text} is no number of bytes from {} on", 1 << 20).into()),
     }
 }

@@ -60,7 +60,7 @@ impl StateMachine for Sink {
 }
 
 /// Waits until `node` leads and has committed in its own term.
-pub(crate) async fn until_leading(node: &Node<Sink>, patience: Duration) -> Result<(), Failed> {
+pub(crate) async fn until_leading<M: StateMachine>(node: &Node<M>, patience: Duration) -> Result<(), Failed> {
     let leading = |status: &Status| status.leader == Some(status.node) && status.commit.0 > 0;
     let mut status = node.status();
     match tokio::time::timeout(patience, status.wait_for(leading)).await {

@@ -1,0 +1,97 @@
+//! A cluster of processes on loopback: this one runs node 1, which leads, and children run the others.
+
+use crate::workload::Failed;
+use quorate::{
+    Builder, Node, NodeId, Timing,
+    storage::Wal,
+    transport::{Quic, QuicOptions, certificates::Authority},
+};
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+/// The node of this process.
+pub(crate) const LEADER: u64 = 1;
+const CLUSTER: &str = "bench";
+
+/// A node that listens at its own of these addresses, and dials the others. Its log is in `dir`. The children's election
+/// timeouts are so long that node 1 leads.
+pub(crate) fn builder(id: u64, dir: &Path, addresses: &[SocketAddr]) -> Result<Builder, Failed> {
+    let listen = addresses[usize::try_from(id)? - 1];
+    let file = |name: String| dir.join(name);
+    let quic =
+        QuicOptions::new(listen, file("ca.pem".into()), file(format!("node-{id}.pem")), file(format!("node-{id}.key")));
+    let mut timing = Timing::default();
+    if id != LEADER {
+        timing.election_timeout = (Duration::from_secs(5), Duration::from_secs(10));
+    }
+    Ok(Node::builder(NodeId(id), CLUSTER)
+        .voters((1..).zip(addresses).map(|(id, address)| (NodeId(id), address.to_string())))
+        .network(Quic::new(quic)?)
+        .storage(Wal::at(file(format!("data-{id}"))))
+        .timing(timing))
+}
+
+/// A child process that runs a node. It ends when its standard input closes, so also when this process dies.
+pub(crate) struct Member(Child);
+
+impl Member {
+    /// Starts this binary with `command ID DIR ADDRESS...`.
+    pub(crate) fn start(
+        command: &str,
+        id: u64,
+        dir: &Path,
+        addresses: &[SocketAddr],
+        out: Stdio,
+    ) -> Result<Self, Failed> {
+        let child = Command::new(std::env::current_exe()?)
+            .args([command, &id.to_string()])
+            .arg(dir)
+            .args(addresses.iter().map(SocketAddr::to_string))
+            .stdin(Stdio::piped())
+            .stdout(out)
+            .spawn()?;
+        Ok(Self(child))
+    }
+
+    /// What it says, if its standard output is a pipe; once.
+    pub(crate) fn take_output(&mut self) -> Option<ChildStdout> {
+        self.0.stdout.take()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // It may have died before, which the measurement has noticed.
+        let _ = self.0.wait();
+    }
+}
+
+/// In a child: waits until the parent closes the pipe.
+pub(crate) async fn until_parent_leaves() {
+    let (mut parent, mut nowhere) = (tokio::io::stdin(), tokio::io::sink());
+    let _ = tokio::io::copy(&mut parent, &mut nowhere).await;
+}
+
+pub(crate) fn make_certificates(dir: &Path, nodes: usize) -> Result<(), Failed> {
+    let authority = Authority::create(CLUSTER)?;
+    authority.write(dir)?;
+    for id in 1..=nodes as u64 {
+        authority.issue_node(NodeId(id), &[])?.write(dir, &format!("node-{id}"))?;
+    }
+    Ok(())
+}
+
+/// Ports that were free a moment ago: the members must know each other's before any of them is started.
+pub(crate) fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, Failed> {
+    let sockets: Result<Vec<_>, _> = (0..count).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))).collect();
+    Ok(sockets?.iter().map(UdpSocket::local_addr).collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,401 @@
+//! What it costs to bring back a follower that was away until the log was compacted past it: three processes on loopback,
+//! a state of so many bytes, 64 writers that go on all the time.
+//!
+//! 1. The third node stops; the state is written; the leader takes a snapshot and cuts its log.
+//! 2. Writes are measured for a while, then the third node starts, and they are measured until it has installed the
+//!    snapshot.
+//! 3. It stops again until a further snapshot; when half of that has arrived, the wire to it is cut for longer than a
+//!    connection lives.
+//!
+//! This process runs the leader, the writers and the wire, so the leader's figures of memory hold those too.
+
+use crate::{
+    machine_speed::{resident_bytes, round, send_over_loopback, speed, write_sequentially},
+    processes::{LEADER, Member, builder, free_addresses, make_certificates, until_parent_leaves},
+    proxy::Wire,
+    workload::{Failed, until_leading},
+};
+use bytes::Bytes;
+use quorate::{Consistency, Limits, Node, Snapshots};
+use quorate_kv::machine::{Command, Kv};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::Path,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, task::JoinSet};
+
+/// The command under which a child runs a member.
+pub(crate) const MEMBER: &str = "snapshot-member";
+const AWAY: u64 = 3;
+const WRITERS: usize = 64;
+const FILLERS: usize = 64;
+/// Bytes of a value in the state, and of one that the writers write.
+const STATE_VALUE_BYTES: usize = 1024;
+const VALUE_BYTES: usize = 256;
+/// How long writes are measured while nothing else happens.
+const BEFORE: Duration = Duration::from_secs(5);
+/// Longer than a connection lives without hearing anything.
+const CUT: Duration = Duration::from_secs(5);
+/// By when so many bytes of a snapshot have passed, it has begun.
+const BEGUN_BYTES: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(600);
+const RSS_EVERY: Duration = Duration::from_millis(20);
+
+/// Measures and prints one line. `bytes_per_second` is how fast the snapshot may be sent; 0: as fast as it goes.
+pub(crate) fn run(bytes: u64, bytes_per_second: u64) -> Result<(), Failed> {
+    let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
+    let disk = speed(bytes, write_sequentially(dir.path(), bytes)?);
+    let loopback = speed(bytes, send_over_loopback(bytes)?);
+    let addresses = free_addresses(4)?;
+    let (nodes, front) = (&addresses[..3], addresses[3]);
+    make_certificates(dir.path(), nodes.len())?;
+    let wire = Wire::default();
+    wire.lay(front, nodes[2])?;
+    // The leader dials the third node through the wire; the others find each other directly.
+    let from_leader = [nodes[0], nodes[1], front];
+    let _second = Member::start(MEMBER, 2, dir.path(), nodes, Stdio::null())?;
+    let third = Away::start(dir.path(), nodes)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let node = start(LEADER, dir.path(), &from_leader, bytes_per_second).await?;
+        until_leading(&node, PATIENCE).await?;
+        let run = Run { node: node.clone(), wire, dir: dir.path(), nodes, bytes, disk, loopback };
+        let outcome = run.measure(third).await;
+        node.shutdown().await;
+        println!("{}", outcome?);
+        Ok(())
+    })
+}
+
+/// Runs one of the other members until the pipe from the parent closes: `ID DIR ADDRESS...`. It says what it has, a line of
+/// JSON a change.
+pub(crate) fn run_member(place: &[&str]) -> Result<(), Failed> {
+    let [id, dir, addresses @ ..] = place else { return Err(crate::USAGE.into()) };
+    let addresses: Result<Vec<SocketAddr>, _> = addresses.iter().map(|address| address.parse()).collect();
+    let (id, addresses) = (id.parse()?, addresses?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let node = start(id, Path::new(dir), &addresses, 0).await?;
+        tokio::select! {
+            failure = node.failed() => Err(failure.into()),
+            () = until_parent_leaves() => {
+                node.shutdown().await;
+                Ok(())
+            }
+            told = tell(&node) => told,
+        }
+    })
+}
+
+async fn start(id: u64, dir: &Path, addresses: &[SocketAddr], bytes_per_second: u64) -> Result<Node<Kv>, Failed> {
+    // On demand alone, so that every run sends what it says.
+    let snapshots = Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 1000, bytes_per_second };
+    let limits = Limits { max_in_flight_proposals: WRITERS + FILLERS, ..Limits::default() };
+    Ok(builder(id, dir, addresses)?.snapshots(snapshots).limits(limits).start(Kv::default()).await?)
+}
+
+/// What a member has.
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+struct Has {
+    applied: u64,
+    snapshot: u64,
+    hash: u64,
+}
+
+async fn tell(node: &Node<Kv>) -> Result<(), Failed> {
+    let mut told = Has::default();
+    loop {
+        let snapshot = node.status().borrow().snapshot.0;
+        let read = node.read(Consistency::Local, Kv::state_hash).await?;
+        let has = Has { applied: read.index.0, snapshot, hash: read.value };
+        if has != told {
+            println!("{}", serde_json::to_string(&has)?);
+            told = has;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The node that comes and goes.
+struct Away {
+    member: Member,
+    has: watch::Receiver<Has>,
+}
+
+impl Away {
+    fn start(dir: &Path, nodes: &[SocketAddr]) -> Result<Self, Failed> {
+        let mut member = Member::start(MEMBER, AWAY, dir, nodes, Stdio::piped())?;
+        let out = member.take_output().ok_or("it has no output")?;
+        let (heard, has) = watch::channel(Has::default());
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                let _ = heard.send(serde_json::from_str(&line).unwrap_or_default());
+            }
+        });
+        Ok(Self { member, has })
+    }
+
+    async fn until(&mut self, what: &str, holds: impl Fn(&Has) -> bool) -> Result<Has, Failed> {
+        let waited = tokio::time::timeout(PATIENCE, self.has.wait_for(holds)).await;
+        let waited = waited.map_err(|_| format!("the third node did not {what} within {PATIENCE:?}"))?;
+        Ok(*waited.map_err(|_| format!("the third node ended before it did {what}"))?)
+    }
+}
+
+struct Run<'a> {
+    node: Node<Kv>,
+    wire: Wire,
+    dir: &'a Path,
+    nodes: &'a [SocketAddr],
+    bytes: u64,
+    disk: f64,
+    loopback: f64,
+}
+
+impl Run<'_> {
+    async fn measure(&self, mut third: Away) -> Result<Value, Failed> {
+        self.put("first", 0).await?;
+        third.until("begin", |has| has.applied > 0).await?;
+        stop(third).await?;
+        let begun = Instant::now();
+        self.fill().await?;
+        progress("written, with the third node away", begun);
+        let begun = Instant::now();
+        let taken = self.node.snapshot().await?.index.0;
+        let taking = begun.elapsed();
+        progress("a snapshot", begun);
+        let first = self.node.status().borrow().first_log.0;
+        if first < 2 {
+            return Err("the log was not cut".into());
+        }
+
+        let writers = Writers::start(&self.node);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (quiet, leader_before) = (Instant::now(), resident_bytes(std::process::id()));
+        tokio::time::sleep(BEFORE).await;
+        let calm = Instant::now();
+
+        let mut third = Away::start(self.dir, self.nodes)?;
+        let memory = Memory::watch(third.member.pid());
+        let sent_before = self.wire.bytes();
+        self.wire.until_bytes(sent_before + BEGUN_BYTES).await;
+        let begun = Instant::now();
+        third.until("install", |has| has.snapshot >= taken).await?;
+        let installed = Instant::now();
+        let target = self.node.status().borrow().commit.0;
+        third.until("catch up", |has| has.applied >= target).await?;
+        let caught_up = installed.elapsed();
+        progress("sent and caught up", begun);
+        let (leader_max, follower_max) = memory.end();
+        let sent = self.wire.bytes() - sent_before;
+        // The leader keeps its log for a while for a follower that was sent a snapshot, unless a later one finds it level.
+        self.node.snapshot().await?;
+        let reached = third.has.borrow().applied;
+        stop(third).await?;
+
+        let cut = self.cut_in_the_middle(reached).await?;
+        let latencies = writers.stop().await?;
+        let (before, during) = (Figures::of(&latencies, quiet, calm), Figures::of(&latencies, begun, installed));
+        let transfer = installed - begun;
+        let transfer_speed = speed(self.bytes, transfer);
+        Ok(json!({
+            "system": "quorate", "bytes": self.bytes, "writers": WRITERS, "value_bytes": VALUE_BYTES,
+            "snapshot_taken_s": round(taking.as_secs_f64()), "log_begins_at": first, "snapshot_index": taken,
+            "before": before.json(), "during": during.json(),
+            "p50_ratio": round(during.p50 / before.p50), "p99_ratio": round(during.p99 / before.p99),
+            "transfer_s": round(transfer.as_secs_f64()), "transfer_mb_per_s": round(transfer_speed),
+            "wire_bytes": sent, "catch_up_s": round(caught_up.as_secs_f64()),
+            "loopback_tcp_mb_per_s": round(self.loopback), "ratio_to_loopback": round(transfer_speed / self.loopback),
+            "disk_write_mb_per_s": round(self.disk), "ratio_to_disk": round(transfer_speed / self.disk),
+            "rss_mb": {
+                "leader_before": leader_before / 1_000_000, "leader_max": leader_max / 1_000_000,
+                "follower_max": follower_max / 1_000_000,
+            },
+            "cut": cut,
+        }))
+    }
+
+    /// The third node, whose log ends at `reached`, misses another snapshot, and the wire is cut while it is sent.
+    async fn cut_in_the_middle(&self, reached: u64) -> Result<Value, Failed> {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let taken = self.node.snapshot().await?.index.0;
+        let first = self.node.status().borrow().first_log.0;
+        if first <= reached + WRITERS as u64 {
+            return Err(format!("the log begins at {first} still, which the third node has").into());
+        }
+        let (sent_before, begun) = (self.wire.bytes(), Instant::now());
+        let mut third = Away::start(self.dir, self.nodes)?;
+        let half = self.bytes / 2;
+        self.wire.until_bytes(sent_before + half).await;
+        self.wire.cut(true);
+        tokio::time::sleep(CUT).await;
+        self.wire.cut(false);
+        third.until("install after the cut", |has| has.snapshot >= taken).await?;
+        let took = begun.elapsed();
+        let sent = self.wire.bytes() - sent_before;
+        let hash = self.node.read(Consistency::Linearizable, Kv::state_hash).await?;
+        third.until("catch up after the cut", |has| has.applied >= hash.index.0).await?;
+        progress("sent again, with a cut in the middle", begun);
+        stop(third).await?;
+        Ok(json!({
+            "after_bytes": half, "cut_s": CUT.as_secs(), "wire_bytes": sent, "took_s": round(took.as_secs_f64()),
+            // From the beginning again it would be half as much more.
+            "resumed": sent < self.bytes + self.bytes / 4,
+        }))
+    }
+
+    /// Writes the state.
+    async fn fill(&self) -> Result<(), Failed> {
+        let (next, keys) = (Arc::new(AtomicU64::new(0)), self.bytes / STATE_VALUE_BYTES as u64);
+        let mut fillers = JoinSet::new();
+        for _ in 0..FILLERS {
+            let (node, next) = (self.node.clone(), Arc::clone(&next));
+            fillers.spawn(async move {
+                loop {
+                    let key = next.fetch_add(1, Ordering::Relaxed);
+                    if key >= keys {
+                        return Ok::<_, Failed>(());
+                    }
+                    node.propose(put(&format!("state-{key:012}"), key, STATE_VALUE_BYTES)?).await?;
+                }
+            });
+        }
+        while let Some(filled) = fillers.join_next().await {
+            filled??;
+        }
+        Ok(())
+    }
+
+    async fn put(&self, key: &str, seed: u64) -> Result<(), Failed> {
+        self.node.propose(put(key, seed, VALUE_BYTES)?).await?;
+        Ok(())
+    }
+}
+
+/// Stops a member in good order, without holding up the writers.
+async fn stop(third: Away) -> Result<(), Failed> {
+    Ok(tokio::task::spawn_blocking(move || drop(third.member)).await?)
+}
+
+/// Says on standard error how far it got: all of it takes minutes.
+fn progress(what: &str, since: Instant) {
+    eprintln!("{what}: {:.1} s", since.elapsed().as_secs_f64());
+}
+
+fn put(key: &str, seed: u64, bytes: usize) -> Result<Bytes, Failed> {
+    let value: Vec<u8> = seed.to_le_bytes().into_iter().cycle().take(bytes).collect();
+    Ok(Command::Put { key: key.as_bytes(), value: &value }.encode().ok_or("a key that is too long")?)
+}
+
+/// Clients that write one after the other, each its own keys.
+struct Writers {
+    tasks: JoinSet<Result<Vec<Latency>, Failed>>,
+    stop: Arc<AtomicBool>,
+}
+
+struct Latency {
+    answered: Instant,
+    us: u32,
+}
+
+impl Writers {
+    /// Each has so many keys: the state does not grow for ever.
+    const KEYS: u64 = 100;
+
+    fn start(node: &Node<Kv>) -> Self {
+        let (mut tasks, stop) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
+        for name in 0..WRITERS {
+            let (node, stop) = (node.clone(), Arc::clone(&stop));
+            tasks.spawn(async move {
+                let mut latencies = Vec::new();
+                for number in 0_u64.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let command = put(&format!("writer-{name}/{}", number % Self::KEYS), number, VALUE_BYTES)?;
+                    let sent = Instant::now();
+                    node.propose(command).await?;
+                    let answered = Instant::now();
+                    let us = u32::try_from((answered - sent).as_micros()).unwrap_or(u32::MAX);
+                    latencies.push(Latency { answered, us });
+                }
+                Ok(latencies)
+            });
+        }
+        Self { tasks, stop }
+    }
+
+    async fn stop(mut self) -> Result<Vec<Latency>, Failed> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut latencies = Vec::new();
+        while let Some(written) = self.tasks.join_next().await {
+            latencies.append(&mut written??);
+        }
+        Ok(latencies)
+    }
+}
+
+/// Writes within a stretch of time.
+struct Figures {
+    ops_per_s: f64,
+    p50: f64,
+    p99: f64,
+    p999: f64,
+    longest: f64,
+}
+
+impl Figures {
+    fn of(latencies: &[Latency], from: Instant, to: Instant) -> Self {
+        let within = |latency: &&Latency| latency.answered >= from && latency.answered < to;
+        let mut us: Vec<u32> = latencies.iter().filter(within).map(|latency| latency.us).collect();
+        us.sort_unstable();
+        let at =
+            |per_mille: usize| f64::from(us.get(us.len().saturating_sub(1) * per_mille / 1000).copied().unwrap_or(0));
+        let ops_per_s = us.len() as f64 / (to - from).as_secs_f64();
+        Self { ops_per_s, p50: at(500), p99: at(990), p999: at(999), longest: at(1000) }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "ops_per_s": self.ops_per_s.round(), "p50_us": self.p50, "p99_us": self.p99, "p999_us": self.p999,
+            "max_us": self.longest,
+        })
+    }
+}
+
+/// The most memory that this process and another one held while it was watched.
+struct Memory {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<(u64, u64)>,
+}
+
+impl Memory {
+    fn watch(other: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut max = (0, 0);
+            while !stopped.load(Ordering::Relaxed) {
+                max = (resident_bytes(std::process::id()).max(max.0), resident_bytes(other).max(max.1));
+                std::thread::sleep(RSS_EVERY);
+            }
+            max
+        });
+        Self { stop, thread }
+    }
+
+    /// This process's, and the other one's.
+    fn end(self) -> (u64, u64) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_default()
+    }
+}
