@@ -116,6 +116,11 @@ impl Step {
             step.hard_state = HardState { term: Term(next), vote: Some(NodeId(next % 3 + 1)) };
             persist.hard_state = Some(step.hard_state);
         }
+        if step.hard_state.term < step.log.last().0.term {
+            // No node has an entry of a term that it has not stored; a store may take that for a vote that is lost.
+            step.hard_state = HardState { term: step.log.last().0.term, vote: None };
+            persist.hard_state = Some(step.hard_state);
+        }
         (step, persist)
     }
 

@@ -83,6 +83,9 @@ pub(crate) struct Log {
 impl Log {
     /// Takes in one request, in order. It is durable once [`Log::sync`] returned.
     pub(crate) fn stage(&mut self, persist: &Persist) -> Outcome<()> {
+        if let Some(state) = persist.hard_state {
+            self.staged_state = Some(state);
+        }
         if let Some(cut) = &persist.cut {
             self.cut(cut)?;
         }
@@ -94,9 +97,6 @@ impl Log {
         }
         if let Some(batch) = &persist.repair {
             self.repair(batch)?;
-        }
-        if let Some(state) = persist.hard_state {
-            self.staged_state = Some(state);
         }
         Ok(())
     }
