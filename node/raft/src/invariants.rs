@@ -45,12 +45,15 @@ impl Cluster {
             self.election_safety(replica)?;
             self.leader_append_only(replica)?;
             self.state_machine_safety(replica)?;
+            self.covered_was_committed(replica)?;
             order_of_indexes(replica)?;
+            whole_before_used(replica)?;
         }
         for replica in replicas.clone() {
             self.leader_completeness(replica)?;
             for other in replicas.clone().filter(|other| other.id() > replica.id()) {
                 log_matching(replica, other)?;
+                same_configuration(replica, other)?;
             }
         }
         Ok(())
@@ -98,6 +101,23 @@ impl Cluster {
         Ok(())
     }
 
+    /// What a snapshot took the place of was committed, and nothing was cut without one (§7).
+    fn covered_was_committed(&self, replica: &Replica) -> Result<(), String> {
+        let (id, base) = (replica.id(), replica.log().base());
+        if base.index > replica.snapshot_index() && replica.lost_up_to() != Some(base.index) {
+            return Err(format!(
+                "compaction: {id} cut up to {base}, its snapshot ends at {}",
+                replica.snapshot_index()
+            ));
+        }
+        match self.committed.get(&base.index) {
+            Some(committed) if committed.term != base.term => {
+                Err(format!("compaction: {id} cut up to {base}, of term {} for others", committed.term))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// An entry that is committed in a term is in the logs of the leaders of all later terms (§5.4).
     fn leader_completeness(&self, replica: &Replica) -> Result<(), String> {
         let Role::Leader(leadership) = replica.role() else { return Ok(()) };
@@ -138,10 +158,42 @@ fn log_matching(one: &Replica, other: &Replica) -> Result<(), String> {
     Ok(())
 }
 
+/// As of what both know to be committed, two replicas are in the same configuration (§6, §7).
+fn same_configuration(one: &Replica, other: &Replica) -> Result<(), String> {
+    let index = one.commit().min(other.commit());
+    let known = |replica: &Replica| index >= replica.snapshot_index().max(replica.log().base().index);
+    let whole = |replica: &Replica| replica.first_faulty().is_none() && replica.lost_up_to().is_none();
+    if known(one)
+        && known(other)
+        && whole(one)
+        && whole(other)
+        && one.membership_at(index) != other.membership_at(index)
+    {
+        return Err(format!("configuration: {} and {} differ as of entry {index}", one.id(), other.id()));
+    }
+    Ok(())
+}
+
+/// Nothing faulty is applied, and who has lost anything does not lead.
+fn whole_before_used(replica: &Replica) -> Result<(), String> {
+    let id = replica.id();
+    if let Some(first) = replica.first_faulty()
+        && (first <= replica.released() || first <= replica.log().base().index || first > replica.log().last().index)
+    {
+        return Err(format!("faulty entries: {id} lost {first} and released up to {}", replica.released()));
+    }
+    let lost = replica.first_faulty().is_some() || replica.lost_up_to().is_some();
+    if lost && !matches!(replica.role(), Role::Follower) {
+        return Err(format!("faulty entries: {id} lost some and is {:?}", replica.role()));
+    }
+    Ok(())
+}
+
 fn order_of_indexes(replica: &Replica) -> Result<(), String> {
     let (applied, released, commit) = (replica.applied_index(), replica.released(), replica.commit());
     let (durable, last) = (replica.durable(), replica.log().last().index);
-    if applied <= released && released <= commit && commit <= last && durable <= last {
+    let in_order = applied <= released && released <= commit && commit <= last && durable <= last;
+    if in_order && replica.snapshot_index() <= released {
         return Ok(());
     }
     Err(format!(

@@ -22,7 +22,7 @@
 
 mod support;
 
-use quorate_raft::{Body, Credit, Index, Message, NodeId, Term};
+use quorate_raft::{Body, Credit, Index, Message, NodeId, Term, TransferSettings};
 use std::{
     collections::HashSet,
     hash::{BuildHasherDefault, Hash, Hasher},
@@ -30,7 +30,7 @@ use std::{
 };
 use support::{
     digest::digest,
-    disk::{Disk, Torn},
+    disk::{Disk, Fault, Torn},
     make,
     node::{Actor, is_pre_vote},
     world::{Event, Rules, World},
@@ -69,6 +69,58 @@ fn no_interleaving_of_reads_and_a_change_of_leader_serves_a_stale_read() {
 fn no_interleaving_of_figure_8_loses_a_committed_entry() {
     let bounds = Bounds { replicates: true, terms: 5, timeouts: [0, 0, 1], ..Bounds::default() };
     explore("Figure 8 with three nodes", figure_8(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_a_snapshot_for_a_follower_that_is_behind_loses_an_entry() {
+    let bounds = Bounds { replicates: true, log: 3, crashes: 1, heartbeats: 1, proposals: 1, ..Bounds::default() };
+    explore("a snapshot, sent, and a crash", a_follower_behind_a_cut(), bounds);
+    let bounds = Bounds { snapshots: 1, crashes: 0, heartbeats: 2, proposals: 0, ..bounds };
+    explore("a snapshot and a cut, and a follower that is behind", a_follower_behind(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_lost_payloads_and_a_change_of_leader_loses_an_entry() {
+    let bounds = Bounds { replicates: true, terms: 2, timeouts: [1, 1, 0], ..Bounds::default() };
+    explore("two disks lost what the others have", with_lost_payloads(), Bounds { timeouts: [0, 1, 1], ..bounds });
+    explore("the remains of a torn write", with_a_torn_write(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_torn_writes_loses_an_entry() {
+    let bounds = Bounds {
+        replicates: true,
+        log: 2,
+        proposals: 1,
+        tears_payloads: true,
+        crashes: 1,
+        heartbeats: 1,
+        ..Bounds::default()
+    };
+    explore("a torn write", led_by_1(), bounds);
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn larger_snapshots() {
+    let bounds = Bounds { replicates: true, terms: 2, log: 3, timeouts: [0, 1, 0], ..Bounds::default() };
+    explore("a snapshot and a change of leader", a_follower_behind_a_cut(), Bounds { heartbeats: 1, ..bounds });
+    let bounds = Bounds { snapshots: 1, crashes: 1, heartbeats: 2, timeouts: [0; 3], ..bounds };
+    explore("a snapshot, a cut and a crash", a_follower_behind(), bounds);
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn larger_repairs() {
+    let bounds = Bounds { replicates: true, terms: 2, timeouts: [1, 2, 0], ..Bounds::default() };
+    explore("two disks lost what the others have, and one asks twice", with_lost_payloads(), bounds);
+    let bounds = Bounds { timeouts: [1, 2, 0], ..bounds };
+    explore("the remains of a torn write, asked about twice", with_a_torn_write(), bounds);
+    explore(
+        "a torn write and a change of leader",
+        led_by_1(),
+        Bounds { tears_payloads: true, crashes: 1, ..change_of_leader() },
+    );
 }
 
 #[test]
@@ -120,6 +172,10 @@ struct Bounds {
     heartbeats: u8,
     proposals: u8,
     reads: u8,
+    /// Snapshots of all nodes together.
+    snapshots: u8,
+    /// Whether a torn write may leave entries of which only the identity is there.
+    tears_payloads: bool,
 }
 
 impl Default for Bounds {
@@ -135,6 +191,8 @@ impl Default for Bounds {
             heartbeats: 0,
             proposals: 0,
             reads: 0,
+            snapshots: 0,
+            tears_payloads: false,
         }
     }
 }
@@ -157,11 +215,50 @@ fn figure_8() -> World {
     world
 }
 
+/// Node 1 leads term 1 and has committed two entries with node 2; node 3 has none of them, and can be reached again.
+fn a_follower_behind() -> World {
+    let mut world = cluster();
+    world.elect(1);
+    world.isolate(3);
+    world.propose(1, 1);
+    world.beat(1);
+    world.cut.clear();
+    assert_eq!((world.commit(2), world.replica(3).log().last().index), (2, Index(1)));
+    world
+}
+
+/// The same, and node 1 has cut its log.
+fn a_follower_behind_a_cut() -> World {
+    let mut world = a_follower_behind();
+    world.isolate(3);
+    world.snapshot(1);
+    world.cut.clear();
+    assert_eq!(world.replica(1).log().base().index, Index(2));
+    world
+}
+
+/// Three entries on every disk, the first of them committed for sure; node 1 lost the second, and node 2 the first.
+fn with_lost_payloads() -> World {
+    let mut disks = vec![make::disk_of(1, None, &[1, 1, 1]); 3];
+    disks[0].lose(Index(2), Fault::Proven);
+    disks[1].lose(Index(1), Fault::Proven);
+    started(disks)
+}
+
+/// Nodes 1 and 3 have an entry; behind it node 2 has what a crash left of another.
+fn with_a_torn_write() -> World {
+    let mut disks = [&[1][..], &[1, 1], &[1]].map(|terms| make::disk_of(1, None, terms));
+    disks[1].lose(Index(2), Fault::Torn);
+    started(disks.into())
+}
+
 fn started(disks: Vec<Disk>) -> World {
     let mut settings = make::settings();
     (settings.election_timeout_min, settings.election_timeout_max) = (Duration::ZERO, Duration::ZERO);
     let credit = Credit { retry_after: Duration::ZERO, retry_max: Duration::ZERO, ..Credit::default() };
-    World::ruled(disks, Rules { settings, credit, prompt: true })
+    let transfer =
+        TransferSettings { chunk_bytes: 1, window_bytes: 2, retry_after: Duration::ZERO, retry_max: Duration::ZERO };
+    World::ruled(disks, Rules { credit, prompt: true, snapshot_bytes: 1, transfer, ..Rules::new(settings) })
 }
 
 /// Three nodes of which the first leads term 1 and has committed its no-op.
@@ -267,6 +364,8 @@ impl State {
             let replica = &running.replica;
             let mut may = |may: bool, event: Event| events.extend(may.then_some(event));
             may(running.unpersisted() > 0, Event::Act(id, Actor::Disk));
+            may(running.asked.contains_key(&Actor::Keeper), Event::Act(id, Actor::Keeper));
+            may(left.snapshots > 0 && running.applied > replica.snapshot_index(), Event::Snapshot(id));
             may(left.timeouts[slot(id)] > 0 && replica.term() < Term(left.terms), Event::Timeout(id));
             may(left.heartbeats > 0 && running.leads(), Event::Heartbeat(id));
             let room = replica.log().last().index < Index(left.log);
@@ -276,6 +375,7 @@ impl State {
             let tears = left.crashes > 0 && running.unpersisted() > 0;
             may(tears, Event::Crash(id, Some(Torn::Truncated)));
             may(tears, Event::Crash(id, Some(Torn::Appended)));
+            may(tears && left.tears_payloads, Event::Crash(id, Some(Torn::Named)));
         }
         events
     }
@@ -285,7 +385,8 @@ impl State {
             Event::Deliver(at) | Event::Repeat(at) | Event::Drop(at) => self.world.wire[at].to,
             Event::Act(id, _) | Event::Listen(id, _) | Event::Crash(id, _) => id,
             Event::Timeout(id) | Event::WinPreVote(id) | Event::Heartbeat(id) | Event::Restart(id) => id,
-            Event::Propose(id, _) | Event::Read(id, _) => id,
+            Event::Propose(id, _) | Event::Read(id, _) | Event::Snapshot(id) | Event::Full(id, _) => id,
+            Event::Lose(id, ..) | Event::LoseSnapshot(id) => id,
         };
         let left = &mut self.left;
         match event {
@@ -294,6 +395,7 @@ impl State {
             Event::Heartbeat(_) => left.heartbeats -= 1,
             Event::Propose(..) => left.proposals -= 1,
             Event::Read(..) => left.reads -= 1,
+            Event::Snapshot(_) => left.snapshots -= 1,
             Event::Crash(..) => left.crashes -= 1,
             _ => {}
         }

@@ -6,13 +6,13 @@
 
 mod support;
 
-use quorate_raft::{Credit, NodeId};
+use quorate_raft::{Credit, Index, NodeId, quorum};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{env, time::Duration};
 use support::{
-    disk::{Disk, Torn},
+    disk::{Disk, Fault, Torn},
     make,
-    node::Actor,
+    node::{Actor, Note},
     world::{Event, Rules, World},
 };
 
@@ -37,23 +37,43 @@ fn walks(nodes: u64, default: u64) {
         Some(seed) => seed..seed + 1,
         None => 0..number("QUORATE_WALKS").unwrap_or(default),
     };
-    let (mut committed, mut terms) = (0, 0);
+    let (mut committed, mut terms, mut seen) = (0, 0, Seen::default());
     for seed in seeds.clone() {
         let mut walk = Walk::new(nodes, seed);
         if let Err(violated) = walk.walk() {
             panic!("{nodes} nodes, seed {seed}, at {:?}: {violated}", walk.world.now.0);
         }
         let last = walk.world.witness.last_committed();
+        seen.add(walk.seen);
         (committed, terms) = (committed + last.index.0, terms + last.term.0);
     }
-    println!("{nodes} nodes: {} walks, {committed} entries committed, {terms} terms", seeds.count());
-    assert!(committed > 0);
+    println!("{nodes} nodes: {} walks, {committed} entries committed, {terms} terms, {seen:?}", seeds.clone().count());
+    assert!(committed > 0 && (seeds.count() < 50 || seen.damaged > 0));
+}
+
+/// What happened in a walk.
+#[derive(Clone, Copy, Default, Debug)]
+struct Seen {
+    /// Disks that lost something, and states that a snapshot replaced.
+    damaged: u64,
+    restored: u64,
+    /// Appends that a full disk refused.
+    refused_full: u64,
+}
+
+impl Seen {
+    fn add(&mut self, other: Self) {
+        self.damaged += other.damaged;
+        self.restored += other.restored;
+        self.refused_full += other.refused_full;
+    }
 }
 
 struct Walk {
     world: World,
     random: SmallRng,
     reads: u64,
+    seen: Seen,
     /// Chances in 1,000 a step, drawn anew for each walk: some are calm, some are not.
     faults: Faults,
 }
@@ -64,6 +84,13 @@ struct Faults {
     reorder: u32,
     crash: u32,
     cut: u32,
+    /// Snapshots, in 1,000 steps within nodes; in walks without, logs are never cut.
+    snapshot: u32,
+    /// Whether a torn write may leave entries of which only the identity is there.
+    tear: bool,
+    /// Damage, in 1,000 restarts.
+    damage: u32,
+    full: u32,
 }
 
 impl Walk {
@@ -81,7 +108,13 @@ impl Walk {
             retry_after: Duration::from_millis(100),
             retry_max: Duration::from_millis(500),
         };
-        let mut world = World::ruled(vec![Disk::default(); nodes as usize], Rules { settings, credit, prompt: false });
+        let rules = Rules { credit, keep_entries: random.random_range(0..3), ..Rules::new(settings) };
+        // A member that is new, or was emptied, can't tell what it lost, and counts as lost itself until it is brought up. So
+        // there is damage only among members that took part before.
+        let has_voted = random.random_bool(0.7);
+        let mut disk = Disk::default();
+        disk.has_voted = has_voted;
+        let mut world = World::ruled(vec![disk; nodes as usize], rules);
         world.timeouts = Some(SmallRng::seed_from_u64(seed ^ 0x5eed));
         let faults = Faults {
             drop: random.random_range(0..200),
@@ -89,15 +122,23 @@ impl Walk {
             reorder: random.random_range(0..500),
             crash: random.random_range(0..6),
             cut: random.random_range(0..10),
+            snapshot: if random.random_bool(0.7) { random.random_range(1..60) } else { 0 },
+            tear: has_voted && random.random_bool(0.8),
+            damage: if has_voted { random.random_range(0..600) } else { 0 },
+            full: if random.random_bool(0.2) { 4 } else { 0 },
         };
-        Self { world, random, reads: 0, faults }
+        Self { world, random, reads: 0, seen: Seen::default(), faults }
     }
 
     fn walk(&mut self) -> Result<(), String> {
         for _ in 0..STEPS {
             let event = self.next_event();
+            self.seen.damaged += u64::from(matches!(event, Some(Event::Lose(..) | Event::LoseSnapshot(_))));
             self.step(event)?;
-            self.world.notes.clear();
+            for (_, note) in self.world.notes.drain(..) {
+                self.seen.restored += u64::from(matches!(note, Note::Restored(_)));
+                self.seen.refused_full += u64::from(note == Note::Refused("storage_full"));
+            }
         }
         self.recover()
     }
@@ -116,11 +157,18 @@ impl Walk {
             }
         }
         if self.random.random_range(0..1_000) < self.faults.crash {
-            let torn = [None, Some(Torn::Truncated), Some(Torn::Appended)][self.random.random_range(0..3)];
+            let torn = [None, Some(Torn::Truncated), Some(Torn::Appended), Some(Torn::Named)];
+            let tears = if self.faults.tear { 4 } else { 3 };
             return Some(match self.world.running(id) {
-                Some(_) => Event::Crash(id, torn),
-                None => Event::Restart(id),
+                Some(_) => Event::Crash(id, torn[self.random.random_range(0..tears)]),
+                None => self.damage(id).unwrap_or(Event::Restart(id)),
             });
+        }
+        if self.random.random_range(0..1_000) < self.faults.full {
+            return Some(Event::Full(id, self.random.random_bool(0.5)));
+        }
+        if self.random.random_range(0..1_000) < self.faults.snapshot {
+            return Some(Event::Snapshot(id));
         }
         match self.random.random_range(0..100) {
             0..6 => {
@@ -136,6 +184,34 @@ impl Walk {
             18..60 => self.within(id),
             _ => self.on_the_wire(),
         }
+    }
+
+    /// Damage to the disk of a node that is down, as long as everything can still be told: nobody loses the last copy of an
+    /// entry that may be committed, and where logs are cut, a majority lose nothing.
+    fn damage(&mut self, id: NodeId) -> Option<Event> {
+        if self.random.random_range(0..1_000) >= self.faults.damage {
+            return None;
+        }
+        let nodes = &self.world.nodes;
+        let majority = quorum::majority(nodes.len());
+        let others = || nodes.iter().filter(|node| node.id != id).map(|node| &node.disk);
+        let most_are_sound = others().filter(|disk| disk.is_sound()).count() >= majority;
+        if self.faults.snapshot > 0 && !most_are_sound {
+            return None;
+        }
+        let disk = &self.world.node(id).disk;
+        if disk.base.index > Index(0) && self.random.random_range(0..4) == 0 {
+            let base = disk.base;
+            return others().any(|disk| disk.holds(base)).then_some(Event::LoseSnapshot(id));
+        }
+        let whole = disk.whole();
+        let lost = *whole.get(self.random.random_range(0..whole.len().max(1)))?;
+        let remembered = others().filter(|disk| disk.remembers(lost)).count() + 1;
+        let held = others().filter(|disk| disk.holds(lost)).count();
+        // Without proof that it was durable it counts as torn: that is survived once an entry, not on several disks at once.
+        let doubted = others().any(|disk| disk.doubts(lost));
+        let fault = if !doubted && self.random.random_bool(0.3) { Fault::Unproven } else { Fault::Proven };
+        (held > 0 || (remembered < majority && most_are_sound)).then_some(Event::Lose(id, lost.index, fault))
     }
 
     /// A node whose election timer is due.
@@ -177,6 +253,7 @@ impl Walk {
         self.world.heal();
         for id in self.world.ids().collect::<Vec<_>>() {
             self.step(Some(Event::Restart(id)))?;
+            self.step(Some(Event::Full(id, false)))?;
         }
         let before = self.world.witness.last_committed();
         let mut proposed_in = None;
@@ -199,9 +276,16 @@ impl Walk {
                 return Ok(());
             }
         }
-        let state: Vec<_> =
-            self.world.replicas().map(|replica| (replica.id(), replica.term(), replica.log().last())).collect();
-        Err(format!("it does not recover within {RECOVERY_MS} ms: {state:?}"))
+        let state = self.world.replicas().map(|replica| {
+            let log = format!("{}..{}", replica.log().base(), replica.log().last());
+            let (faulty, lost) = (replica.first_faulty(), replica.lost_up_to());
+            let (id, term, new) = (replica.id(), replica.term(), replica.is_new());
+            format!(
+                "\n{id}: term {term} log {log} snapshot {} faulty {faulty:?} lost {lost:?} new {new}",
+                replica.snapshot_index()
+            )
+        });
+        Err(format!("it does not recover within {RECOVERY_MS} ms: {}", state.collect::<String>()))
     }
 
     /// Whether every node has applied everything that is in any log.

@@ -81,7 +81,7 @@ impl Replica {
         let keeps = self.log.contains(last);
         match self.judge(base) {
             Judgement::Past => {
-                if keeps {
+                if keeps && last.index <= self.released {
                     self.snapshot = self.snapshot.max(last.index);
                 }
                 return self.say_installed(now, from, epoch, last, out);

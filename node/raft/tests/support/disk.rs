@@ -1,6 +1,9 @@
-//! What survives a crash: the durable log, term and vote of one node.
+//! What survives a crash: the durable log, term and vote, and the newest snapshot of one node.
 
-use quorate_raft::{Batch, EntryId, HardState, Index, Log, Membership, Persist, Recovered, SnapshotBase, Term};
+use quorate_raft::{
+    Batch, Cut, EntryId, Faulty, HardState, Index, Log, Membership, NodeId, Persist, Recovered, SnapshotBase, Term,
+};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A disk that is durable as far as it was written.
 ///
@@ -13,15 +16,32 @@ pub struct Disk {
     pub base_checksum: u32,
     /// The newest snapshot. Its state is a checksum: what a state machine is in these worlds.
     pub snapshot: Option<SnapshotBase>,
+    /// The members that are known to have had a log.
+    pub known: BTreeSet<NodeId>,
     entries: Vec<Batch>,
+    /// Entries of which only the identity is left.
+    faulty: BTreeMap<Index, Fault>,
+}
+
+/// What happened to a faulty entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Fault {
+    /// It was durable, and the storage can prove it.
+    Proven,
+    /// It was durable, but nothing on the disk says so.
+    Unproven,
+    /// It never was: a crash tore its write.
+    Torn,
 }
 
 /// How far a write got before the power went.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Torn {
-    /// The truncation alone.
+    /// The cut and the truncation alone.
     Truncated,
-    /// The truncation and the entries, not the hard state.
+    /// Those and the entries' identities, without their payloads.
+    Named,
+    /// Those and the entries, not the hard state.
     Appended,
 }
 
@@ -31,9 +51,15 @@ impl Disk {
         Self { hard_state, has_voted: hard_state.term > Term(0), ..Self::default() }
     }
 
-    /// Writes all of it: truncate, append, hard state.
+    /// Writes all of it: cut, truncate, append, repair, hard state.
     pub fn persist(&mut self, persist: &Persist) {
         self.persist_torn(persist, Torn::Appended);
+        if let Some(repair) = &persist.repair {
+            for entry in one_by_one(repair) {
+                assert!(self.entries.contains(&entry), "a repair by another entry");
+                self.faulty.remove(&entry.first());
+            }
+        }
         if let Some(hard_state) = persist.hard_state {
             self.hard_state = hard_state;
             self.has_voted |= hard_state.vote.is_some();
@@ -42,34 +68,71 @@ impl Disk {
 
     /// Writes the first part of it.
     pub fn persist_torn(&mut self, persist: &Persist, torn: Torn) {
+        if let Some(cut) = persist.cut {
+            self.cut(cut);
+        }
         if let Some(from) = persist.truncate_from {
             self.entries.retain(|entry| entry.first() < from);
+            self.faulty.retain(|index, _| *index < from);
         }
-        if let (Some(batch), Torn::Appended) = (&persist.batch, torn) {
+        if let (Some(batch), Torn::Appended | Torn::Named) = (&persist.batch, torn) {
             assert_eq!(batch.first(), self.last().index.next(), "a gap in the log on disk");
             assert_eq!(batch.previous_checksum(), self.last_checksum(), "a broken chain on disk");
             self.append(batch);
+            if torn == Torn::Named {
+                self.faulty.extend(one_by_one(batch).map(|entry| (entry.first(), Fault::Torn)));
+            }
         }
     }
 
     /// Adds entries behind the others.
     pub fn append(&mut self, batch: &Batch) {
-        let mut index = batch.first();
-        while index <= batch.last() {
-            self.entries.extend(batch.from(index).and_then(|batch| batch.up_to(index)));
-            index = index.next();
+        self.entries.extend(one_by_one(batch));
+    }
+
+    fn cut(&mut self, cut: Cut) {
+        let covered = self.snapshot.as_ref().map(|snapshot| snapshot.last.index);
+        assert!(covered >= Some(cut.to.index), "cut up to {}, and the snapshot ends at {covered:?}", cut.to);
+        if cut.to.index <= self.base.index {
+            return;
+        }
+        if self.id_of(cut.to.index) == Some(cut.to) {
+            let at = usize::try_from(cut.to.index.since(self.base.index)).expect("small") - 1;
+            self.base_checksum = self.entries[at].checksum();
+            assert!(cut.checksum.is_none_or(|checksum| checksum == self.base_checksum), "a cut with a wrong checksum");
+            self.entries.drain(..=at);
+        } else {
+            self.base_checksum = cut.checksum.expect("the log does not hold it");
+            self.entries.clear();
+        }
+        self.base = cut.to;
+        let base = self.base.index;
+        self.faulty.retain(|index, _| *index > base);
+        if self.entries.is_empty() {
+            self.faulty.clear();
+        }
+    }
+
+    /// Keeps a snapshot, if it covers more than the one there is.
+    pub fn save(&mut self, base: &SnapshotBase) {
+        if self.snapshot.as_ref().is_none_or(|snapshot| snapshot.last.index < base.last.index) {
+            self.snapshot = Some(base.clone());
         }
     }
 
     /// Forgets everything up to `to`, and has a snapshot of it instead.
     pub fn compact(&mut self, to: Index, membership: Membership) {
-        let Some(last) = self.id_of(to) else { return };
-        if let Some(entry) = self.entries.iter().find(|entry| entry.first() == to) {
-            self.base_checksum = entry.checksum();
-        }
-        self.base = last;
-        self.snapshot = Some(SnapshotBase { last, last_checksum: self.base_checksum, membership });
-        self.entries.retain(|entry| entry.first() > to);
+        let last = self.id_of(to).expect("it is held");
+        let at = usize::try_from(to.since(self.base.index)).expect("small") - 1;
+        let last_checksum = self.entries[at].checksum();
+        self.save(&SnapshotBase { last, last_checksum, membership });
+        self.cut(Cut { to: last, checksum: None });
+    }
+
+    /// The payload of an entry is lost.
+    pub fn lose(&mut self, index: Index, fault: Fault) {
+        assert!(self.entries.iter().any(|entry| entry.first() == index), "{index} is not there to be lost");
+        self.faulty.insert(index, fault);
     }
 
     /// The last entry; the base if there is none.
@@ -87,35 +150,88 @@ impl Disk {
         }
     }
 
-    /// Whether this very entry is durable, or covered by what was compacted.
+    /// Whether what this very entry did is durable: it is whole, or a snapshot covers it.
     pub fn holds(&self, id: EntryId) -> bool {
-        id.index <= self.base.index || self.id_of(id.index) == Some(id)
+        self.covers(id) || (self.id_of(id.index) == Some(id) && self.is_whole(id.index))
     }
 
-    /// The entries from `from` to `to`.
+    /// Whether it holds it, or knows that it did.
+    pub fn remembers(&self, id: EntryId) -> bool {
+        let torn = self.faulty.get(&id.index) == Some(&Fault::Torn);
+        self.covers(id) || id.index <= self.base.index || (self.id_of(id.index) == Some(id) && !torn)
+    }
+
+    fn covers(&self, id: EntryId) -> bool {
+        self.snapshot.as_ref().is_some_and(|snapshot| id.index <= snapshot.last.index)
+    }
+
+    fn is_whole(&self, index: Index) -> bool {
+        index > self.base.index && !self.faulty.contains_key(&index)
+    }
+
+    /// Whether nothing is lost that ever was durable. Of a disk that is empty nobody knows.
+    pub fn is_sound(&self) -> bool {
+        let covered = self.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.last.index);
+        let has_past = self.has_voted || self.last().index > Index(0);
+        has_past && covered >= self.base.index && self.faulty.values().all(|fault| *fault == Fault::Torn)
+    }
+
+    /// Whether it lost this entry, and can't prove that it was durable.
+    pub fn doubts(&self, id: EntryId) -> bool {
+        self.id_of(id.index) == Some(id) && self.faulty.get(&id.index).is_some_and(|fault| *fault != Fault::Proven)
+    }
+
+    /// The entries that are whole, as their ids.
+    pub fn whole(&self) -> Vec<EntryId> {
+        self.entries.iter().map(Batch::last_id).filter(|id| self.is_whole(id.index)).collect()
+    }
+
+    /// The entries from `from` to `to`, up to the first that is faulty.
     pub fn read(&self, from: Index, to: Index) -> Vec<Batch> {
-        self.entries.iter().filter(|entry| from <= entry.first() && entry.first() <= to).cloned().collect()
+        let wanted = self.entries.iter().filter(|entry| from <= entry.first() && entry.first() <= to);
+        wanted.take_while(|entry| self.is_whole(entry.first())).cloned().collect()
     }
 
     /// What a storage finds when it starts.
-    pub fn recover(&self) -> Recovered {
+    pub fn recover(&mut self) -> Recovered {
+        if let Some(SnapshotBase { last, last_checksum, .. }) = self.snapshot.clone()
+            && last.index > self.base.index
+            && self.id_of(last.index) != Some(last)
+        {
+            // A crash between the snapshot and the cut.
+            self.cut(Cut { to: last, checksum: Some(last_checksum) });
+        }
         let mut terms: Vec<(Index, Term)> = Vec::new();
         for entry in &self.entries {
             if terms.last().is_none_or(|(_, term)| *term != entry.term()) {
                 terms.push((entry.first(), entry.term()));
             }
         }
-        let log = Log::new(self.base, terms, self.last(), self.last_checksum());
+        let whole = self.entries.iter().filter(|entry| self.is_whole(entry.first()));
+        let memberships = whole.flat_map(|entry| entry.memberships().expect("what was checked")).collect();
+        let lost = self.entries.iter().filter_map(|entry| Some((entry, self.faulty.get(&entry.first())?)));
+        let faulty = lost.map(|(entry, fault)| Faulty {
+            id: entry.last_id(),
+            checksum: entry.checksum(),
+            was_durable: *fault == Fault::Proven,
+        });
         Recovered {
             hard_state: self.hard_state,
-            has_voted: self.has_voted,
-            log,
+            log: Log::new(self.base, terms, self.last(), self.last_checksum()),
+            faulty: faulty.collect(),
             snapshot: self.snapshot.clone(),
-            ..Recovered::default()
+            memberships,
+            has_voted: self.has_voted,
+            known: self.known.iter().map(|member| (*member, Index(1))).collect(),
         }
     }
 
     fn last_checksum(&self) -> u32 {
         self.entries.last().map_or(self.base_checksum, Batch::checksum)
     }
+}
+
+fn one_by_one(batch: &Batch) -> impl Iterator<Item = Batch> {
+    let indexes = batch.first().0..=batch.last().0;
+    indexes.filter_map(|index| batch.from(Index(index))?.up_to(Index(index)))
 }

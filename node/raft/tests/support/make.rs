@@ -1,10 +1,11 @@
 //! Small builders: ids, messages, batches and logs.
 
-use super::disk::Disk;
+use super::disk::{Disk, Fault};
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Ballot, Batch, BatchBuilder, Body, Effect, EntryId, HardState, Heartbeat,
     HeartbeatReply, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, Replica, RequestVote, Settings,
-    Term, Violation, Vote,
+    Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, Term, Violation, Vote,
+    message::{Repair, RepairOutcome},
 };
 use std::time::Duration;
 
@@ -70,6 +71,32 @@ pub fn replica(id: u64, nodes: u64, term: u64, vote: Option<u64>, terms: &[u64])
     Replica::new(NodeId(id), voters(nodes), disk_of(term, vote, terms).recover(), settings())
 }
 
+/// Node 1 of three in term 5, with such a log, of which it lost these entries, provably durable once.
+pub fn faulty_replica(terms: &[u64], lost: &[u64]) -> Replica {
+    let mut disk = disk_of(5, None, terms);
+    lost.iter().for_each(|index| disk.lose(Index(*index), Fault::Proven));
+    Replica::new(NodeId(1), voters(3), disk.recover(), settings())
+}
+
+/// A batch of one entry that changes the membership.
+pub fn changing(term: u64, index: u64, previous: u32, membership: &Membership) -> Batch {
+    let mut builder = BatchBuilder::new(crc, Term(term), Index(index), previous, 0);
+    builder.push(Kind::Membership, &membership.encode());
+    builder.finish().expect("an entry")
+}
+
+pub fn repair(from: EntryId, to: u64) -> Body {
+    Body::Repair(Repair { from, to: Index(to) })
+}
+
+/// What is said of a lost entry.
+pub fn repair_reply(said: &[&Outgoing]) -> Option<RepairOutcome> {
+    said.iter().find_map(|outgoing| match &outgoing.message.body {
+        Body::RepairReply(reply) => Some(reply.outcome),
+        _ => None,
+    })
+}
+
 /// What `replica` does when it hears `body` from `from` in `term`.
 pub fn hear(replica: &mut Replica, now: Moment, from: u64, term: u64, body: Body) -> Vec<Effect> {
     let mut out = Vec::new();
@@ -92,6 +119,25 @@ pub fn append(epoch: u64, previous: EntryId, commit: u64, batch: Option<Batch>) 
 
 pub fn matched(epoch: u64, matched: u64) -> Body {
     Body::AppendReply(AppendReply { epoch, outcome: AppendOutcome::Matched { matched: Index(matched) } })
+}
+
+/// A snapshot of 3 bytes that ends at this entry, in a cluster of three.
+pub fn snapshot_of(index: u64, term: u64) -> Snapshot {
+    let base = SnapshotBase { last: id(index, term), last_checksum: 0xabcd, membership: voters(3) };
+    Snapshot { base, bytes: 3, checksum: 7 }
+}
+
+pub fn snapshot_chunk(epoch: u64, snapshot: &Snapshot, offset: u64, bytes: &'static [u8]) -> Body {
+    let chunk = SnapshotChunk { epoch, snapshot: snapshot.clone(), offset, bytes: bytes.into() };
+    Body::SnapshotChunk(chunk)
+}
+
+/// What is said of a snapshot.
+pub fn snapshot_reply(said: &[&Outgoing]) -> Option<SnapshotOutcome> {
+    said.iter().find_map(|outgoing| match &outgoing.message.body {
+        Body::SnapshotReply(reply) => Some(reply.outcome),
+        _ => None,
+    })
 }
 
 pub fn heartbeat(round: u64, commit: u64) -> Body {

@@ -3,18 +3,24 @@
 //! Each piece is an actor with a queue of its own; what it is told and what it tells arrive in order per actor, and in
 //! any order between actors. Nothing is decided here.
 
-use super::disk::Disk;
+use super::{disk::Disk, world::Rules};
 use quorate_raft::{
-    Append, Ballot, Batch, Body, Credit, Effect, Entries, EntryId, Heartbeat, Index, Message, Moment, NodeId, Outcome,
-    Outgoing, Persist, Phase, Progress, Replica, Role, Term, Violation, Want, progress::Send,
+    Append, Ballot, Batch, Body, Effect, Entries, EntryId, Heartbeat, Index, Lookup, Message, Moment, NodeId, Outcome,
+    Outgoing, Persist, Phase, Progress, ProgressState, Replica, Role, Snapshot, SnapshotBase, SnapshotChunk,
+    SnapshotOutcome, SnapshotReply, Term, Transfer, Violation, Want, message::Repair, progress::Send,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 /// The actors beside `Consensus`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Actor {
     Collector,
     Disk,
+    /// Who writes snapshots, beside the log.
+    Keeper,
     Applier,
     Replicator(NodeId),
 }
@@ -59,7 +65,28 @@ pub enum Ask {
         batch: Option<Batch>,
     },
     Gone,
+    /// The peer needs a snapshot that reaches this far.
+    Needs {
+        epoch: u64,
+        from: Index,
+    },
+    /// Here is the newest.
+    Offer(Snapshot),
+    Answered(SnapshotReply),
     Persist(Persist),
+    Serve {
+        to: NodeId,
+        repair: Repair,
+    },
+    /// Keep a snapshot of this node's own state.
+    Save(SnapshotBase),
+    /// Keep a snapshot that arrived.
+    Install {
+        from: NodeId,
+        epoch: u64,
+        base: SnapshotBase,
+    },
+    Restore(SnapshotBase),
     Read {
         peer: NodeId,
         term: Term,
@@ -76,12 +103,46 @@ pub enum Ask {
 /// What an actor tells `Consensus`.
 #[derive(Clone, Hash, Debug)]
 pub enum Tell {
-    Decided { term: Term, campaign: u64, won: bool },
-    Matched { term: Term, index: Index },
-    Fetch { term: Term, want: Want },
-    Persisted { sequence: u64, then: Vec<Outgoing> },
-    Read { peer: NodeId, term: Term, previous: EntryId, batches: Vec<Batch> },
+    Decided {
+        term: Term,
+        campaign: u64,
+        won: bool,
+    },
+    Matched {
+        term: Term,
+        index: Index,
+    },
+    Fetch {
+        term: Term,
+        want: Want,
+    },
+    Persisted {
+        sequence: u64,
+        then: Vec<Outgoing>,
+    },
+    Read {
+        peer: NodeId,
+        term: Term,
+        previous: EntryId,
+        batches: Vec<Batch>,
+    },
     Loaded(Vec<Batch>),
+    Served {
+        to: NodeId,
+        repair: Repair,
+        batches: Vec<Batch>,
+    },
+    /// A replicator looks for a snapshot.
+    Look {
+        term: Term,
+        at_least: Index,
+    },
+    Saved(SnapshotBase),
+    Installed {
+        from: NodeId,
+        epoch: u64,
+        base: SnapshotBase,
+    },
     Applied(Index),
 }
 
@@ -91,7 +152,9 @@ pub enum Note {
     Applied(Batch),
     ReadsReady { index: Index, tokens: Vec<u64> },
     ReadsFailed { tokens: Vec<u64> },
+    Restored(SnapshotBase),
     Refused(&'static str),
+    Diverged { at: EntryId, with: NodeId },
     Halt(Violation),
 }
 
@@ -113,12 +176,17 @@ pub struct Running {
     pub replicators: BTreeMap<NodeId, Replicator>,
     /// The last entry that the state machine applied.
     pub applied: Index,
+    /// The state machine's state: the checksum of that entry, and with it of everything before.
+    pub state: u32,
+    /// The snapshot that is arriving, and how much of it has.
+    pub receiving: Option<(Snapshot, u64)>,
+    saving: bool,
     /// When the election timer goes off, and the term in which it was armed.
     pub deadline: Moment,
     pub armed_in: Term,
     pub asked: BTreeMap<Actor, VecDeque<Ask>>,
     pub told: BTreeMap<Actor, VecDeque<Tell>>,
-    credit: Credit,
+    rules: Arc<Rules>,
 }
 
 /// One peer's replicator.
@@ -129,15 +197,20 @@ pub struct Replicator {
     commit: Index,
     round: u64,
     fetching: bool,
+    /// A snapshot must reach this far to be of use.
+    at_least: Index,
+    pub transfer: Option<Transfer>,
 }
 
 impl Running {
-    pub fn new(replica: Replica, credit: Credit, context: &mut Context<'_>) -> Self {
+    pub fn new(replica: Replica, rules: Arc<Rules>, context: &mut Context<'_>) -> Self {
         let (applied, armed_in) = (replica.applied_index(), replica.term());
+        let state = context.disk.snapshot.as_ref().map_or(0, |snapshot| snapshot.last_checksum);
+        let (receiving, saving) = (None, false);
         let deadline = context.now.plus(context.timeout);
         let (asked, told) = (BTreeMap::new(), BTreeMap::new());
         let (ballot, replicators) = (None, BTreeMap::new());
-        Self { replica, ballot, replicators, applied, deadline, armed_in, asked, told, credit }
+        Self { replica, ballot, replicators, applied, state, receiving, saving, deadline, armed_in, asked, told, rules }
     }
 
     /// Calls one rule and performs its effects.
@@ -179,14 +252,20 @@ impl Running {
             Effect::ReadsReady { index, tokens } => context.notes.push(Note::ReadsReady { index, tokens }),
             Effect::ReadsFailed { tokens } => context.notes.push(Note::ReadsFailed { tokens }),
             Effect::Refused { reason, .. } => context.notes.push(Note::Refused(reason)),
-            // Snapshots and repair have worlds of their own.
-            Effect::Restore(_)
-            | Effect::SnapshotChunk { .. }
-            | Effect::SnapshotAnswered { .. }
-            | Effect::NeedsSnapshot { .. }
-            | Effect::ServeRepair { .. }
-            | Effect::Remember { .. }
-            | Effect::Diverged { .. } => {}
+            Effect::Restore(base) => self.ask(Actor::Applier, Ask::Restore(base)),
+            Effect::SnapshotChunk { from, chunk } => self.receive(context, from, chunk),
+            Effect::SnapshotAnswered { peer, reply } => self.ask(Actor::Replicator(peer), Ask::Answered(reply)),
+            Effect::NeedsSnapshot { peer, epoch, from } => {
+                self.ask(Actor::Replicator(peer), Ask::Needs { epoch, from });
+            }
+            Effect::ServeRepair { to, repair } => {
+                match self.replica.log().lookup(repair.from.index, repair.to, usize::MAX) {
+                    Lookup::Cached(batch) => self.serve(context, to, repair, vec![batch]),
+                    _ => self.ask(Actor::Disk, Ask::Serve { to, repair }),
+                }
+            }
+            Effect::Remember { member, .. } => drop(context.disk.known.insert(member)),
+            Effect::Diverged { at, with } => context.notes.push(Note::Diverged { at, with }),
             Effect::Halt(violation) => context.notes.push(Note::Halt(violation)),
         }
     }
@@ -197,13 +276,8 @@ impl Running {
         match actor {
             Actor::Collector => self.collect(ask),
             Actor::Disk => self.store(context, ask),
-            Actor::Applier => {
-                let Ask::Apply(batch) = ask else { unreachable!("{ask:?} for the applier") };
-                assert_eq!(batch.first(), self.applied.next(), "entries are applied in order, each once");
-                self.applied = batch.last();
-                self.tell(actor, Tell::Applied(batch.last()));
-                context.notes.push(Note::Applied(batch));
-            }
+            Actor::Keeper => self.keep(context, ask),
+            Actor::Applier => self.apply(context, ask),
             Actor::Replicator(peer) => self.replicate(context, peer, ask),
         }
         true
@@ -226,6 +300,27 @@ impl Running {
             }
             Tell::Loaded(batches) => self.rule(context, |replica, out| replica.loaded(batches, out)),
             Tell::Applied(index) => self.rule(context, |replica, out| replica.applied(index, out)),
+            Tell::Served { to, repair, batches } => self.serve(context, to, repair, batches),
+            Tell::Saved(base) => {
+                self.saving = false;
+                let keep = self.rules.keep_entries;
+                self.rule(context, |replica, out| replica.snapshot_saved(now, &base, keep, out));
+            }
+            Tell::Installed { from, epoch, base } => {
+                self.rule(context, |replica, out| replica.snapshot_received(now, from, epoch, &base, out));
+            }
+            Tell::Look { term, at_least } if leads == Some(term) => {
+                let Actor::Replicator(peer) = actor else { unreachable!("only replicators look") };
+                let at_least = at_least.max(self.replica.log().base().index);
+                match context.disk.snapshot.clone().filter(|newest| newest.last.index >= at_least) {
+                    Some(base) => {
+                        self.replica.pin(peer, Some(base.last.index));
+                        let (bytes, checksum) = (self.rules.snapshot_bytes, base.last_checksum);
+                        self.ask(actor, Ask::Offer(Snapshot { base, bytes, checksum }));
+                    }
+                    None => self.take_snapshot(),
+                }
+            }
             // What a replicator of an earlier leadership still says counts for nothing now.
             Tell::Matched { term, index } if leads == Some(term) => {
                 let Actor::Replicator(peer) = actor else { unreachable!("only replicators match") };
@@ -243,7 +338,7 @@ impl Running {
                 let batch = batches.into_iter().next();
                 self.ask(Actor::Replicator(peer), Ask::Found { previous, batch });
             }
-            Tell::Matched { .. } | Tell::Fetch { .. } | Tell::Read { .. } => {}
+            Tell::Matched { .. } | Tell::Fetch { .. } | Tell::Read { .. } | Tell::Look { .. } => {}
         }
         true
     }
@@ -270,6 +365,76 @@ impl Running {
     /// How many writes are not durable yet.
     pub fn unpersisted(&self) -> usize {
         self.asked.get(&Actor::Disk).map_or(0, VecDeque::len)
+    }
+
+    /// A snapshot of what is applied is to be kept, unless one is being kept.
+    pub fn take_snapshot(&mut self) {
+        let index = self.applied;
+        if self.saving || index <= self.replica.snapshot_index() || index > self.replica.released() {
+            return;
+        }
+        let Some(last) = self.replica.log().id_of(index) else { return };
+        self.saving = true;
+        let membership = self.replica.membership_at(index).clone();
+        self.ask(Actor::Keeper, Ask::Save(SnapshotBase { last, last_checksum: self.state, membership }));
+    }
+
+    fn serve(&mut self, context: &mut Context<'_>, to: NodeId, repair: Repair, batches: Vec<Batch>) {
+        let body = self.replica.repair_reply(repair, batches);
+        context.sent.push(Outgoing { to, message: Message { term: self.replica.term(), body } });
+    }
+
+    fn receive(&mut self, context: &mut Context<'_>, from: NodeId, chunk: SnapshotChunk) {
+        let SnapshotChunk { epoch, snapshot, offset, bytes } = chunk;
+        let before = self.receiving.take().filter(|(receiving, _)| *receiving == snapshot).map_or(0, |(_, have)| have);
+        let have = if offset == before { before + bytes.len() as u64 } else { before };
+        let last = snapshot.base.last;
+        if have == snapshot.bytes {
+            // Asked about, or sent again, until it is installed: keeping it once more changes nothing.
+            self.ask(Actor::Keeper, Ask::Install { from, epoch, base: snapshot.base });
+            return;
+        }
+        self.receiving = Some((snapshot, have));
+        let reply = SnapshotReply { epoch, last, outcome: SnapshotOutcome::Received { bytes: have } };
+        let message = Message { term: self.replica.term(), body: Body::SnapshotReply(reply) };
+        context.sent.push(Outgoing { to: from, message });
+    }
+
+    fn keep(&mut self, context: &mut Context<'_>, ask: Ask) {
+        let tell = match ask {
+            Ask::Save(base) => {
+                context.disk.save(&base);
+                Tell::Saved(base)
+            }
+            Ask::Install { from, epoch, base } => {
+                context.disk.save(&base);
+                Tell::Installed { from, epoch, base }
+            }
+            other => unreachable!("{other:?} for who keeps snapshots"),
+        };
+        self.tell(Actor::Keeper, tell);
+    }
+
+    fn apply(&mut self, context: &mut Context<'_>, ask: Ask) {
+        match ask {
+            Ask::Apply(batch) => {
+                // A snapshot that was restored may be newer than the one that it was restored for.
+                let Some(batch) = batch.from(self.applied.next()) else { return };
+                assert_eq!(batch.first(), self.applied.next(), "entries are applied in order, each once");
+                assert_eq!(batch.previous_checksum(), self.state, "the state is not the one before these entries");
+                (self.applied, self.state) = (batch.last(), batch.checksum());
+                context.notes.push(Note::Applied(batch));
+            }
+            Ask::Restore(base) => {
+                let newest = context.disk.snapshot.clone().expect("there is one to restore");
+                assert!(newest.last.index >= base.last.index, "{newest:?} is not {base:?}");
+                assert!(self.applied <= newest.last.index, "the state goes back");
+                (self.applied, self.state) = (newest.last.index, newest.last_checksum);
+                context.notes.push(Note::Restored(newest));
+            }
+            other => unreachable!("{other:?} for the applier"),
+        }
+        self.tell(Actor::Applier, Tell::Applied(self.applied));
     }
 
     pub fn leads(&self) -> bool {
@@ -302,6 +467,9 @@ impl Running {
                 Tell::Read { peer, term, previous, batches: context.disk.read(previous.index.next(), to) }
             }
             Ask::Load { from, to } => Tell::Loaded(context.disk.read(from, to)),
+            Ask::Serve { to, repair } => {
+                Tell::Served { to, repair, batches: context.disk.read(repair.from.index, repair.to) }
+            }
             other => unreachable!("{other:?} for the disk"),
         };
         self.tell(Actor::Disk, tell);
@@ -310,8 +478,10 @@ impl Running {
     fn replicate(&mut self, context: &mut Context<'_>, peer: NodeId, ask: Ask) {
         let (now, actor) = (context.now, Actor::Replicator(peer));
         if let Ask::Start { term, log_last } = ask {
-            let progress = Progress::new(now, log_last, self.credit);
-            let replicator = Replicator { progress, term, commit: Index(0), round: 0, fetching: false };
+            let progress = Progress::new(now, log_last, self.rules.credit);
+            let (at_least, transfer) = (Index(0), None);
+            let replicator =
+                Replicator { progress, term, commit: Index(0), round: 0, fetching: false, at_least, transfer };
             self.replicators.insert(peer, replicator);
         }
         if let Ask::Stop = ask {
@@ -319,7 +489,7 @@ impl Running {
         }
         let Some(this) = self.replicators.get_mut(&peer) else { return };
         let term = this.term;
-        let mut moved = None;
+        let (mut moved, mut looks) = (None, false);
         match ask {
             Ask::Replicate { previous, batch } => {
                 this.progress.log_grew(batch.last());
@@ -331,9 +501,13 @@ impl Running {
                 this.beat(context, peer);
                 if round.is_none() {
                     this.progress.tick(now);
+                    looks = this.progress.state() == ProgressState::Snapshot && this.transfer.is_none();
                 }
             }
-            Ask::LinkChanged => this.progress.link_changed(now),
+            Ask::LinkChanged => {
+                this.progress.link_changed(now);
+                this.transfer.iter_mut().for_each(|transfer| transfer.link_changed(now));
+            }
             Ask::Acknowledged { epoch, matched } => moved = this.progress.acknowledged(now, epoch, matched),
             Ask::Rejected { epoch, previous, next, last } => {
                 moved = this.progress.rejected(now, epoch, previous, next, last);
@@ -345,9 +519,24 @@ impl Running {
             Ask::Gone => {
                 this.fetching = false;
                 this.progress.compacted();
+                looks = true;
             }
+            Ask::Needs { epoch, from } if this.progress.needs_snapshot(epoch) => {
+                this.at_least = from;
+                looks = true;
+            }
+            Ask::Offer(snapshot) if this.progress.state() == ProgressState::Snapshot => {
+                this.transfer = Some(Transfer::new(now, snapshot, self.rules.transfer));
+            }
+            Ask::Answered(reply) => this.answered(now, reply),
             _ => {}
         }
+        this.transfer(context, peer);
+        if looks {
+            let at_least = this.at_least;
+            self.tell(actor, Tell::Look { term, at_least });
+        }
+        let Some(this) = self.replicators.get_mut(&peer) else { return };
         let want = if this.fetching { None } else { this.progress.want() };
         this.fetching |= want.is_some();
         if let Some(index) = moved {
@@ -367,6 +556,41 @@ impl Replicator {
             let append = Append { epoch, previous, previous_checksum, commit: self.commit, batch };
             let message = Message { term: self.term, body: Body::Append(append) };
             context.sent.push(Outgoing { to, message });
+        }
+    }
+
+    /// Sends what fits of a snapshot, or asks how much has arrived.
+    fn transfer(&mut self, context: &mut Context<'_>, to: NodeId) {
+        let (now, term, epoch) = (context.now, self.term, self.progress.epoch());
+        let Some(transfer) = &mut self.transfer else { return };
+        let snapshot = transfer.snapshot().clone();
+        let mut chunk = |offset: u64, length: usize| {
+            let chunk = SnapshotChunk { epoch, snapshot: snapshot.clone(), offset, bytes: vec![0; length].into() };
+            context.sent.push(Outgoing { to, message: Message { term, body: Body::SnapshotChunk(chunk) } });
+        };
+        if transfer.tick(now) {
+            chunk(transfer.received_bytes(), 0);
+        }
+        while let Some((offset, length)) = transfer.want() {
+            assert!(transfer.sent(now, offset, length));
+            chunk(offset, length);
+        }
+    }
+
+    fn answered(&mut self, now: Moment, reply: SnapshotReply) {
+        let Some(transfer) = &mut self.transfer else { return };
+        if reply.epoch != self.progress.epoch() || reply.last != transfer.snapshot().base.last {
+            return;
+        }
+        match reply.outcome {
+            SnapshotOutcome::Received { bytes } => transfer.received(now, bytes),
+            // With the next heartbeat it looks for a newer one.
+            SnapshotOutcome::Refused => self.transfer = None,
+            SnapshotOutcome::Installed { index } => {
+                self.transfer = None;
+                self.at_least = Index(0);
+                self.progress.installed(now, index);
+            }
         }
     }
 

@@ -1,10 +1,11 @@
 //! What a scenario says: elect this node, cut that link, let everything settle. Each panics with what no longer holds.
 
 use super::{
+    disk::Fault,
     node::{Actor, Note, Replicator, Running},
     world::{Event, World},
 };
-use quorate_raft::{Index, Message, NodeId, ReadToken, Replica, Term};
+use quorate_raft::{Index, Kind, Membership, Message, NodeId, ReadToken, Replica, Term};
 use std::time::Duration;
 
 /// More than a cluster can ever need to come to rest.
@@ -79,7 +80,8 @@ impl World {
                 return true;
             }
             let stuck = self.stuck.contains(&id);
-            if let Some(actor) = acting.into_iter().find(|actor| !(stuck && *actor == Actor::Disk)) {
+            let on_disk = |actor: &Actor| matches!(actor, Actor::Disk | Actor::Keeper);
+            if let Some(actor) = acting.into_iter().find(|actor| !(stuck && on_disk(actor))) {
                 self.must(Event::Act(id, actor));
                 return true;
             }
@@ -124,6 +126,43 @@ impl World {
         self.settle();
     }
 
+    /// `id`, which leads, changes the membership, and everything settles.
+    #[track_caller]
+    pub fn change(&mut self, id: u64, membership: &Membership) {
+        let now = self.now;
+        self.on(NodeId(id), |node, context| {
+            let mut batch = node.replica.next_batch(0).expect("it leads");
+            batch.push(Kind::Membership, &membership.encode());
+            let batch = batch.finish().expect("an entry");
+            node.rule(context, |replica, out| replica.propose(now, batch, out));
+        })
+        .expect("what must hold");
+        self.settle();
+    }
+
+    /// The next thing that can happen within the nodes or on the wire.
+    pub fn step_any(&mut self) -> Result<(), String> {
+        let busy = self.ids().find_map(|id| {
+            let (acting, listening) = self.running(id)?.busy();
+            let listen = listening.first().map(|actor| Event::Listen(id, *actor));
+            listen.or(acting.first().map(|actor| Event::Act(id, *actor)))
+        });
+        match busy {
+            Some(event) => self.step(event),
+            None if self.wire.is_empty() => Ok(()),
+            None => self.step(Event::Deliver(0)),
+        }
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_at_rest(&self) -> bool {
+        self.wire.is_empty()
+            && self
+                .nodes
+                .iter()
+                .all(|node| node.running.as_ref().is_none_or(|running| running.busy() == (vec![], vec![])))
+    }
+
     #[track_caller]
     pub fn read(&mut self, id: u64, token: ReadToken) {
         self.must(Event::Read(NodeId(id), token));
@@ -137,6 +176,19 @@ impl World {
     #[track_caller]
     pub fn restart(&mut self, id: u64) {
         self.must(Event::Restart(NodeId(id)));
+    }
+
+    /// `id` keeps a snapshot of what it has applied, and cuts its log; everything settles.
+    #[track_caller]
+    pub fn snapshot(&mut self, id: u64) {
+        self.must(Event::Snapshot(NodeId(id)));
+        self.settle();
+    }
+
+    /// `id`, which is down, loses the payloads of these entries, which were durable.
+    #[track_caller]
+    pub fn lose(&mut self, id: u64, entries: impl IntoIterator<Item = u64>) {
+        entries.into_iter().for_each(|index| self.must(Event::Lose(NodeId(id), Index(index), Fault::Proven)));
     }
 
     /// Nothing gets through from `from` to `to`.
@@ -221,7 +273,7 @@ impl World {
             match note {
                 Note::ReadsReady { index, tokens } => ready.extend(tokens.into_iter().map(|token| (token, index))),
                 Note::ReadsFailed { tokens } => failed.extend(tokens),
-                Note::Applied(_) | Note::Refused(_) | Note::Halt(_) => {}
+                Note::Applied(_) | Note::Restored(_) | Note::Refused(_) | Note::Diverged { .. } | Note::Halt(_) => {}
             }
         }
         (ready, failed)

@@ -4,13 +4,14 @@
 //! - **Durable promises.** What a message promises is on its sender's disk when it leaves: its term, its vote, the entries
 //!   that it says match.
 //! - **One vote.** The votes that ever left a node name one candidate a term.
-//! - **Durable commits.** Whatever was ever seen committed is on the disks of a majority.
+//! - **Durable commits.** Whatever was ever seen committed is on the disks of a majority: whole, or at least not forgotten;
+//!   and it is whole on one of them.
 //! - **Linearizable reads.** A read is served at or above everything that was committed when it was asked for.
 
 use super::{disk::Disk, node::is_pre_vote};
 use quorate_raft::{
-    AppendOutcome, Body, EntryId, Index, Message, NodeId, Outgoing, Phase, ReadToken, Replica, Term,
-    invariants::Cluster, quorum,
+    AppendOutcome, Body, EntryId, Index, Message, NodeId, Outgoing, Phase, ReadToken, Replica, SnapshotOutcome, Term,
+    invariants::Cluster, message::RepairOutcome, quorum,
 };
 use std::collections::BTreeMap;
 
@@ -32,9 +33,12 @@ impl Witness {
     ) -> Result<(), String> {
         self.cluster.check(replicas)?;
         for entry in self.cluster.committed() {
-            let holders = disks.iter().filter(|disk| disk.holds(entry)).count();
-            if holders < quorum::majority(disks.len()) {
-                return Err(format!("durable commits: {entry} was committed and is on {holders} disks"));
+            let remember = disks.iter().filter(|disk| disk.remembers(entry)).count();
+            let hold = disks.iter().filter(|disk| disk.holds(entry)).count();
+            if remember < quorum::majority(disks.len()) || hold == 0 {
+                return Err(format!(
+                    "durable commits: {entry} was committed, {remember} disks remember it and {hold} hold it"
+                ));
             }
         }
         Ok(())
@@ -50,7 +54,7 @@ impl Witness {
     ) -> Result<(), String> {
         let Outgoing { to, message } = outgoing;
         let fail = |what: &str| Err(format!("durable promises: {from} says {message:?} to {to}, but {what}"));
-        if is_pre_vote(message) {
+        if is_pre_vote(message) || promises_nothing(message) {
             return Ok(());
         }
         if disk.hard_state.term < message.term {
@@ -78,6 +82,12 @@ impl Witness {
             if matched > log.last().index {
                 return fail("its leader's log ends before");
             }
+        }
+        if let Some(installed) = installed_in(message)
+            && !(disk.snapshot.as_ref().is_some_and(|snapshot| snapshot.last.index >= installed)
+                || disk.last().index >= installed)
+        {
+            return fail("neither its snapshot nor its log reach that far");
         }
         Ok(())
     }
@@ -115,6 +125,25 @@ fn vote_in(from: NodeId, outgoing: &Outgoing) -> Option<NodeId> {
     match &outgoing.message.body {
         Body::Vote(vote) if vote.phase == Phase::Vote && vote.granted => Some(outgoing.to),
         Body::RequestVote(_) => Some(from),
+        _ => None,
+    }
+}
+
+/// How much has arrived, and what may help another, is said at once.
+fn promises_nothing(message: &Message) -> bool {
+    match &message.body {
+        Body::SnapshotReply(reply) => matches!(reply.outcome, SnapshotOutcome::Received { .. }),
+        Body::RepairReply(reply) => reply.outcome != RepairOutcome::Absent,
+        _ => false,
+    }
+}
+
+fn installed_in(message: &Message) -> Option<Index> {
+    match &message.body {
+        Body::SnapshotReply(reply) => match reply.outcome {
+            SnapshotOutcome::Installed { index } => Some(index),
+            _ => None,
+        },
         _ => None,
     }
 }

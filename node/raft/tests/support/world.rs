@@ -2,12 +2,15 @@
 
 use super::{
     digest::digest,
-    disk::{Disk, Torn},
+    disk::{Disk, Fault, Torn},
     make,
     node::{Actor, Ask, Context, Note, Running, Tell},
     witness::Witness,
 };
-use quorate_raft::{Credit, Kind, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica, Settings};
+use quorate_raft::{
+    Credit, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica, Settings,
+    TransferSettings,
+};
 use rand::{Rng, rngs::SmallRng};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -48,12 +51,41 @@ pub struct Letter {
 }
 
 /// What all nodes are told.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     pub settings: Settings,
     pub credit: Credit,
     /// Whether everything within a node but its disk happens at once, in one step with what caused it.
     pub prompt: bool,
+    /// How many entries stay in front of a snapshot's end when the log is cut.
+    pub keep_entries: u64,
+    /// How large every snapshot is, and in which pieces it is sent.
+    pub snapshot_bytes: u64,
+    pub transfer: TransferSettings,
+    /// Whether what must hold of all logs is checked; not where one of them is damaged on purpose.
+    pub logs_match: bool,
+    /// Who belongs to the cluster, as far as no log says otherwise.
+    pub membership: Option<Membership>,
+}
+
+impl Rules {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            credit: Credit::default(),
+            prompt: false,
+            keep_entries: 0,
+            snapshot_bytes: 3,
+            transfer: TransferSettings { chunk_bytes: 1, window_bytes: 2, ..TransferSettings::default() },
+            logs_match: true,
+            membership: None,
+        }
+    }
+}
+
+impl std::hash::Hash for Rules {
+    /// They never change.
+    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
 }
 
 /// What can happen.
@@ -79,6 +111,14 @@ pub enum Event {
     Propose(NodeId, u64),
     /// A client asks a node to read.
     Read(NodeId, ReadToken),
+    /// A node is to take a snapshot of its state.
+    Snapshot(NodeId),
+    /// A node's disk has soon no room for entries, or has again.
+    Full(NodeId, bool),
+    /// A node that is down loses the payload of an entry.
+    Lose(NodeId, Index, Fault),
+    /// A node that is down loses its snapshot.
+    LoseSnapshot(NodeId),
     /// A node loses everything but its disk; the write under way may be torn.
     Crash(NodeId, Option<Torn>),
     /// It starts again.
@@ -93,7 +133,7 @@ impl World {
 
     /// A cluster of running nodes with these disks.
     pub fn with(disks: Vec<Disk>, settings: Settings) -> Self {
-        Self::ruled(disks, Rules { settings, credit: Credit::default(), prompt: false })
+        Self::ruled(disks, Rules::new(settings))
     }
 
     pub fn ruled(disks: Vec<Disk>, rules: Rules) -> Self {
@@ -160,6 +200,20 @@ impl World {
                 Arc::make_mut(&mut self.witness).read_asked(token);
                 self.on(id, |node, context| node.rule(context, |replica, out| replica.read(token, out)))
             }
+            Event::Snapshot(id) => self.on(id, |node, _| node.take_snapshot()),
+            Event::Full(id, full) => {
+                self.on(id, |node, context| node.rule(context, |replica, out| replica.storage_full(full, out)))
+            }
+            Event::Lose(id, index, fault) => {
+                assert!(self.running(id).is_none(), "a disk is damaged while its node is down");
+                self.node_mut(id).disk.lose(index, fault);
+                Ok(())
+            }
+            Event::LoseSnapshot(id) => {
+                assert!(self.running(id).is_none(), "a disk is damaged while its node is down");
+                self.node_mut(id).disk.snapshot = None;
+                Ok(())
+            }
             Event::Crash(id, torn) => self.crash_now(id, torn),
             Event::Restart(id) => self.start(id),
         }
@@ -188,19 +242,20 @@ impl World {
     }
 
     fn start(&mut self, id: NodeId) -> Result<(), String> {
-        let (voters, rules) = (make::voters(self.nodes.len() as u64), Arc::clone(&self.rules));
+        let rules = Arc::clone(&self.rules);
+        let members = rules.membership.clone().unwrap_or_else(|| make::voters(self.nodes.len() as u64));
         let (now, timeout) = (self.now, self.timeout());
         let node = self.node_mut(id);
         if node.running.is_none() {
-            let replica = Replica::new(id, voters, node.disk.recover(), rules.settings);
+            let replica = Replica::new(id, members, node.disk.recover(), rules.settings);
             let mut context = Context { now, timeout, disk: &mut node.disk, sent: Vec::new(), notes: Vec::new() };
-            node.running = Some(Running::new(replica, rules.credit, &mut context));
+            node.running = Some(Running::new(replica, rules, &mut context));
         }
         self.check()
     }
 
     /// Lets one node do something, and everything within it that is prompt; puts on the wire what it says.
-    fn on(&mut self, id: NodeId, act: impl FnOnce(&mut Running, &mut Context<'_>)) -> Result<(), String> {
+    pub fn on(&mut self, id: NodeId, act: impl FnOnce(&mut Running, &mut Context<'_>)) -> Result<(), String> {
         let (now, timeout, prompt) = (self.now, self.timeout(), self.rules.prompt);
         let node = self.node_mut(id);
         let Some(running) = &mut node.running else { return Ok(()) };
@@ -240,13 +295,16 @@ impl World {
                 let witness = Arc::make_mut(&mut self.witness);
                 tokens.iter().for_each(|token| witness.read_failed(*token));
             }
-            Note::Applied(_) | Note::Refused(_) => {}
+            Note::Applied(_) | Note::Restored(_) | Note::Refused(_) | Note::Diverged { .. } => {}
         }
         self.notes.push((id, note));
         Ok(())
     }
 
     fn check(&mut self) -> Result<(), String> {
+        if !self.rules.logs_match {
+            return Ok(());
+        }
         let mut witness = std::mem::take(&mut self.witness);
         let disks: Vec<_> = self.nodes.iter().map(|node| &node.disk).collect();
         let checked = Arc::make_mut(&mut witness).check(self.replicas(), &disks);
@@ -283,7 +341,7 @@ impl World {
 /// One thing within a node, but for what its disk has to do; false if nothing is left.
 fn within(node: &mut Running, context: &mut Context<'_>) -> bool {
     let (acting, listening) = node.busy();
-    let actor = acting.into_iter().find(|actor| *actor != Actor::Disk);
+    let actor = acting.into_iter().find(|actor| !matches!(actor, Actor::Disk | Actor::Keeper));
     listening.first().is_some_and(|actor| node.listen(context, *actor))
         || actor.is_some_and(|actor| node.act(context, actor))
 }

@@ -1,0 +1,70 @@
+//! What is decided by the rules of what goes wrong at run time (52), and hostile peers.
+
+use crate::support::{
+    disk::Disk,
+    make::{
+        append, append_reply, at, batch, hear, heartbeat, id, log_of, persist_all, persists, replica, settings, terms,
+        voters,
+    },
+    world::World,
+};
+use quorate_raft::{Effect, Index, NodeId, Persist, Replica, Role, Term};
+
+/// 52. A leader whose disk is stuck steps down and does not campaign, however well it is heard; another leads meanwhile.
+#[test]
+fn a_leader_whose_disk_is_stuck_is_replaced() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.stuck.insert(NodeId(1));
+    world.propose(1, 1);
+    world.settle();
+    // The others commit it: their disks work. But the leader's own does not, for three seconds.
+    for _ in 0..29 {
+        world.pass(100);
+        world.beat(1);
+        world.timeout_of(1);
+    }
+    assert_eq!(world.leaders(), vec![(Term(1), NodeId(1))]);
+    world.pass(100);
+    world.beat(1);
+    world.timeout_of(1);
+    assert_eq!(world.leaders(), vec![]);
+    world.pass(1_000);
+    world.timeout_of(1);
+    assert_eq!(*world.replica(1).role(), Role::Follower, "it can't persist a vote for itself, so it does not ask");
+    world.timeout_of(2);
+    assert_eq!(world.leaders(), vec![(Term(2), NodeId(2))]);
+    world.stuck.clear();
+    world.settle();
+    assert_eq!(world.replica(1).leader(), Some(NodeId(2)));
+}
+
+/// Hostile or broken peers are refused and stop nobody.
+#[test]
+fn malformed_messages_are_refused() {
+    let refused = |effects: &[Effect]| matches!(effects.last(), Some(Effect::Refused { .. }));
+    let mut node = replica(1, 3, 5, None, &[1]);
+    assert!(refused(&hear(&mut node, at(0), 1, 5, heartbeat(0, 0))), "from itself");
+    assert!(refused(&hear(&mut node, at(0), 2, u64::MAX, heartbeat(0, 0))), "a term near overflow");
+    assert!(refused(&hear(&mut node, at(0), 2, 5, append(1, id(0, 3), 0, None))), "an entry before the first");
+    assert!(refused(&hear(&mut node, at(0), 2, 5, append(1, id(1, 1), 0, Some(batch(1, 3, 1, 0))))), "a gap");
+    assert!(refused(&hear(&mut node, at(0), 2, 5, append(1, id(1, 1), 0, Some(batch(9, 2, 1, 0))))), "a later term");
+    assert!(
+        refused(&hear(&mut node, at(0), 2, 5, append(1, id(1, 4), 0, Some(batch(2, 2, 1, 0))))),
+        "terms going back"
+    );
+    let effects = hear(&mut node, at(0), 2, 5, append(1, id(u64::MAX, 5), u64::MAX, None));
+    assert!(append_reply(&effects).is_some(), "an index near overflow is just not there");
+    assert_eq!((terms(&node), node.commit(), node.term()), (vec![1], Index(0), Term(5)));
+    let mut small = settings();
+    small.unpersisted_bytes_max = 100;
+    let mut node = Replica::new(NodeId(1), voters(3), Disk::default().recover(), small);
+    let log = log_of(&[5, 5, 5, 5]);
+    let first = hear(&mut node, at(0), 2, 5, append(1, id(0, 0), 0, log[0].up_to(Index(2))));
+    assert!(!refused(&first) && persists(&first).iter().any(|Persist { batch, .. }| batch.is_some()));
+    let second = hear(&mut node, at(0), 2, 5, append(1, id(2, 5), 0, log[0].from(Index(3))));
+    assert!(refused(&second), "more than may wait for the disk");
+    persist_all(&mut node, &first);
+    let again = hear(&mut node, at(0), 2, 5, append(1, id(2, 5), 0, log[0].from(Index(3))));
+    assert!(!refused(&again), "sent again later it is taken");
+}
