@@ -60,6 +60,19 @@ fn whoever_waits_too_long_learns_how_much_is_known() {
     assert!(world.proposals.is_empty());
 }
 
+#[test]
+fn who_waits_for_an_entry_that_a_snapshot_covers_learns_that_the_outcome_is_unknown() {
+    let mut world = World::new();
+    let mut early = world.append(1, 1, 3);
+    let mut across = world.append(4, 1, 4);
+    let mut late = world.append(8, 1, 2);
+    assert!(world.proposals.covered(Index(5)).is_empty(), "nobody of them is on another node");
+    assert!(early.iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::OutcomeUnknown))));
+    assert!(across[..2].iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::OutcomeUnknown))));
+    assert!(across[2..].iter_mut().chain(&mut late).all(|told| told.try_recv().is_err()), "these still wait");
+    assert_eq!(world.commit(6, 1, 4), [(Index(6), 2), (Index(8), 2)]);
+}
+
 struct World {
     proposals: Proposals,
     gate: Arc<Gate>,
