@@ -61,7 +61,8 @@ pub trait Link {
     /// Sends a message, or drops it: unconnected, or too much waits already. Never waits.
     fn send(&self, message: Message);
 
-    /// Whether whatever drives the link still lives. One that does not has panicked, and its node must stop too.
+    /// Whether whatever drives the link still lives, or ended because the network was closed. One that does not has panicked,
+    /// and its node must stop too.
     fn is_alive(&self) -> bool {
         true
     }

@@ -8,7 +8,7 @@ use quorate_transport::{
     codec::{Decoder, Frame, Limits},
     conformance::{Counts, Harness, TestNode, heartbeat, heartbeat_reply},
 };
-use std::{net::SocketAddr, sync::mpsc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::mpsc, time::Duration};
 use support::{
     Pki, run,
     stranger::{self, ALPN, closed_with, connect, introduce},
@@ -108,6 +108,26 @@ fn a_dropped_link_says_goodbye() {
         one.until_up(TWO).await;
         drop(link);
         assert_eq!(closed_with(&connection).await, Some(0));
+    });
+}
+
+#[test]
+fn a_link_of_a_network_that_closes_has_not_died() {
+    run(async {
+        let mut pki = Pki::new();
+        let mut one = TestNode::start(&mut pki, ONE).await;
+        let mut two = TestNode::start(&mut pki, TWO).await;
+        let link = one.link(&mut two).await;
+        let (there, nobody) = (Rc::clone(&link), one.links.link(NodeId(3), "127.0.0.1:9"));
+        let looking = async move {
+            // Long enough for the actors behind the links to end.
+            for _ in 0..100 {
+                assert!(there.is_alive() && nobody.is_alive(), "a node must not take its own goodbye for a panic");
+                tokio::task::yield_now().await;
+            }
+        };
+        futures_util::future::join(one.links.close(), looking).await;
+        assert!(link.is_alive());
     });
 }
 

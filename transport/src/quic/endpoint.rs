@@ -45,6 +45,7 @@ pub(super) fn start(quic: Quic, local: Local) -> Result<QuicLinks, NetworkError>
     };
     let shared = Rc::new(Shared {
         endpoint: RefCell::new(Some(endpoint.clone())),
+        is_closed: Cell::new(false),
         client: quic.client,
         hello,
         limits: quic.options.limits,
@@ -91,6 +92,8 @@ impl Close {
 pub(super) struct Shared {
     /// Gone once the network is closed.
     endpoint: RefCell<Option<Endpoint>>,
+    /// Whether the end was asked for, so that links end in good order.
+    pub(super) is_closed: Cell<bool>,
     pub(super) client: quinn::ClientConfig,
     /// What this node says of itself.
     pub(super) hello: Hello,
@@ -131,6 +134,7 @@ impl Shared {
     }
 
     fn shut(&self) {
+        self.is_closed.set(true);
         for (_, link) in std::mem::take(&mut *self.links.borrow_mut()) {
             link.do_send(Stop);
         }

@@ -217,7 +217,7 @@ impl Link for QuicLink {
     }
 
     fn is_alive(&self) -> bool {
-        self.keeper.connected()
+        self.keeper.connected() || self.shared.is_closed.get()
     }
 }
 
