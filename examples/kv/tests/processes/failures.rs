@@ -5,11 +5,8 @@ use quorate_kv::{
     client::{ClientError, ReadMode},
     cluster::Signal,
 };
-use std::{process::Stdio, time::Duration};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    time::Instant,
-};
+use std::time::Duration;
+use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_succeeds_with_one_of_three_nodes_down_and_never_with_two() {
@@ -117,70 +114,4 @@ async fn a_single_node_serves_alone_and_keeps_its_data() {
     cluster.leader(PATIENCE).await.expect("a leader");
     let got = cluster.client(&[id]).expect("client").get("k", ReadMode::Linearizable).await.expect("read");
     assert_eq!(got.value.as_deref(), Some(&b"v"[..]));
-}
-
-/// Scenario 46 on a real disk: the kernel says once that a sync failed; what it says of the next one is worth nothing.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_failed_fdatasync_ends_the_process_and_loses_nothing_acknowledged() {
-    let mut cluster = cluster(3).await;
-    let (leader, followers) = cluster.roles().await;
-    let mut client = cluster.client(&[leader]).expect("client");
-    client.put("before", "v").await.expect("written");
-    let Some(tracer) = Tracer::fail_next_fdatasync(cluster.pid(leader).expect("it runs")).await else {
-        eprintln!("skipped: no strace that may attach (Debian package strace)");
-        return;
-    };
-    // The two others may commit it, but then this node does not live to say so; either way nobody is told a lie.
-    let during = client.put("during", "v").await;
-    let status = cluster.ended(leader, PATIENCE).await.expect("it ends by itself");
-    drop(tracer);
-    assert!(!status.success(), "{status}");
-    let log = std::fs::read_to_string(cluster.layout().log_file(leader)).expect("a log");
-    assert!(log.lines().any(|line| line.contains("storage failed") && line.contains("sync")), "{log}");
-
-    let mut client = cluster.client(&followers).expect("client");
-    let deadline = Instant::now() + PATIENCE;
-    while let Err(error) = client.put("after", "v").await {
-        assert!(Instant::now() < deadline, "{error}");
-    }
-    let mut acknowledged = vec!["before", "after"];
-    acknowledged.extend(during.is_ok().then_some("during"));
-    cluster.start_node(leader).await.expect("the disk is well again");
-    cluster.level(PATIENCE).await.expect("level");
-    for id in cluster.ids() {
-        let mut client = cluster.client(&[id]).expect("client");
-        for key in &acknowledged {
-            let got = client.get(key, ReadMode::Local).await.expect("read");
-            assert_eq!(got.value.as_deref(), Some(&b"v"[..]), "{key} on node {id}");
-        }
-    }
-}
-
-/// An `strace` attached to a process, in whose next `fdatasync` it makes the kernel fail, and in no later one.
-struct Tracer(tokio::process::Child);
-
-impl Tracer {
-    async fn fail_next_fdatasync(pid: u32) -> Option<Self> {
-        let mut command = tokio::process::Command::new("strace");
-        command.args(["-f", "-p", &pid.to_string(), "-e", "trace=fdatasync"]);
-        command.args(["-e", "inject=fdatasync:error=EIO:when=1"]);
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut strace = command.spawn().ok()?;
-        let mut lines = BufReader::new(strace.stderr.take()?).lines();
-        while let Some(line) = lines.next_line().await.ok()? {
-            if line.contains("attached") {
-                // Read on, or it would block on a full pipe.
-                tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-                return Some(Self(strace));
-            }
-        }
-        None
-    }
-}
-
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        // It ends with the process that it follows; if that lives on, it must not be left traced.
-        let _ = self.0.start_kill();
-    }
 }

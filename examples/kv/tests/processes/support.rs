@@ -37,8 +37,14 @@ pub(crate) async fn cluster(nodes: u64) -> Running {
 
 /// The same, with nothing started.
 pub(crate) fn laid_out(name: &str, nodes: u64) -> Running {
+    laid_out_with(name, nodes, "")
+}
+
+/// The same, with these sections in every node's configuration.
+pub(crate) fn laid_out_with(name: &str, nodes: u64, sections: &str) -> Running {
     let dir = TempDir::new().expect("temporary directory");
-    let options = Options { nodes, name: name.to_owned(), ..Options::new(BINARY, dir.path()) };
+    let (name, sections) = (name.to_owned(), sections.to_owned());
+    let options = Options { nodes, name, sections, ..Options::new(BINARY, dir.path()) };
     Running { cluster: Cluster::lay_out(options).expect("certificates"), dir }
 }
 
