@@ -4,7 +4,7 @@ use actix::prelude::*;
 use quorate_raft::{BatchBuilder, EntryId, HardState, Index, Kind, Membership, NodeId, SnapshotBase, Term};
 use quorate_storage::{
     Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Remember, SaveSnapshot, Storage,
-    StorageFailed, StorageFull, StorageObserver, Wal,
+    StorageFailed, StorageFull, StorageHandle, StorageObserver, Wal,
     disk::{Crash, Operation, SimulatedDisk},
 };
 use std::{
@@ -42,6 +42,19 @@ async fn a_persisted_batch_costs_exactly_one_sync_in_steady_state() {
     assert_eq!(disk.count(Operation::Sync) - syncs, 200);
     assert_eq!(disk.count(Operation::SyncDir), node.dir_syncs);
     assert_eq!(node.watch.syncs.load(Ordering::Relaxed), 200);
+}
+
+#[actix::test]
+async fn what_arrives_during_a_slow_sync_shares_the_next_one() {
+    let disk = SimulatedDisk::new();
+    let mut node = Node::start_with(&disk, StorageHandle::start).await.expect("the store opens");
+    let syncs = disk.count(Operation::Sync);
+    disk.slow_down(Duration::from_millis(30));
+    for sequence in 1..=100 {
+        node.append(sequence, 1);
+    }
+    while node.next().await != Told::Persisted(100) {}
+    assert!(disk.count(Operation::Sync) - syncs < 50, "a hundred requests are a few groups");
 }
 
 /// 50. Nothing is told as persisted that only the page cache has.
@@ -207,7 +220,11 @@ impl Node {
     }
 
     async fn try_start(disk: &SimulatedDisk) -> Result<Self, String> {
-        let storage = Wal::at("log").on(disk.clone()).segment_bytes(4 << 20).storage().start_here();
+        Self::start_with(disk, StorageHandle::start_here).await
+    }
+
+    async fn start_with(disk: &SimulatedDisk, start: fn(StorageHandle) -> Storage) -> Result<Self, String> {
+        let storage = start(Wal::at("log").on(disk.clone()).segment_bytes(4 << 20).storage());
         let (tell, told) = mpsc::unbounded_channel();
         let watch = Arc::new(Watch::default());
         let recover = Recover {

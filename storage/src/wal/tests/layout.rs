@@ -2,6 +2,7 @@
 
 use super::{super::header::Mark, *};
 use crate::disk::Operation;
+use quorate_raft::Membership;
 
 #[test]
 fn a_group_of_persists_costs_one_sync() {
@@ -131,6 +132,36 @@ fn which_members_had_a_log_is_kept_and_so_is_whether_this_one_ever_voted() {
     let (_, recovered) = opened(&disk);
     assert_eq!(recovered.known, []);
     assert!(recovered.repairs.iter().any(|line| line.contains("known-members")), "{:?}", recovered.repairs);
+}
+
+#[test]
+fn configurations_in_the_log_are_told_and_a_lost_one_is_left_out_until_it_is_repaired() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _) = opened(&disk);
+    let mut model = Model::default();
+    persist(&mut log, &[model.append(1, 2, 30)]).expect("it is persisted");
+    let members = [1, 2].map(|count| Membership::of_voters((1..=count).map(NodeId)));
+    for membership in &members {
+        let (last, checksum) = model.last();
+        let mut builder = BatchBuilder::new(crate::checksum, Term(1), last.index.next(), checksum, 0);
+        builder.push(Kind::Membership, &membership.encode());
+        let batch = builder.finish().expect("something was pushed");
+        model.take(&batch);
+        persist_idly(&mut log, &[Persist { batch: Some(batch), ..Persist::default() }]).expect("it is persisted");
+    }
+    drop(log);
+    let told = vec![(Index(3), members[0].clone()), (Index(4), members[1].clone())];
+    assert_eq!(opened(&disk).1.memberships, told);
+
+    let (path, record) = (newest(&disk), &model.entries[2].bytes);
+    let bytes = disk.contents(&path).expect("it is there");
+    let at = bytes.windows(record.len()).position(|window| window == record).expect("it is there");
+    assert!(disk.flip(&path, at + 40, 1));
+    let (mut log, recovered) = opened(&disk);
+    assert_eq!(recovered.memberships, told[1..]);
+    persist(&mut log, &model.repairs(&recovered)).expect("it is repaired");
+    drop(log);
+    assert_eq!(opened(&disk).1.memberships, told);
 }
 
 /// A log whose segments are so large that none has to be made ahead for a while.
