@@ -35,7 +35,7 @@
 
 use actix::prelude::*;
 use quorate_raft::{
-    Batch, EntryId, Faulty, HardState, Index, Membership, NodeId, Outgoing, Snapshot, SnapshotBase, Term,
+    Batch, EntryId, Faulty, HardState, Index, Kind, Membership, NodeId, Outgoing, Snapshot, SnapshotBase, Term,
 };
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -81,10 +81,71 @@ pub struct Recovered {
     pub repairs: Vec<String>,
 }
 
+impl Recovered {
+    /// Takes in the next entries of a log that is being read back: for stores that go through all of it at the start. `base`,
+    /// `last` (equal to it) and `last_checksum` are set before.
+    ///
+    /// ```
+    /// # use quorate_raft::{BatchBuilder, Index, Kind, Term};
+    /// # use quorate_storage::{Recovered, checksum};
+    /// let mut entries = BatchBuilder::new(checksum, Term(1), Index(1), 0, 0);
+    /// entries.push(Kind::Command, b"the first");
+    /// entries.push(Kind::Command, b"the second");
+    /// let batch = entries.finish().expect("two entries");
+    ///
+    /// let mut recovered = Recovered::default();
+    /// recovered.append(&batch)?;
+    /// assert_eq!((recovered.last, recovered.last_checksum), (batch.last_id(), batch.checksum()));
+    /// assert!(recovered.append(&batch).is_err(), "it does not follow itself");
+    /// # Ok::<_, quorate_storage::StorageError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If they do not follow what there is, by index, term and checksum; or hold a configuration that is none.
+    pub fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        follows((self.last, self.last_checksum), batch)?;
+        for record in batch.records().filter(|record| record.kind == Kind::Membership) {
+            let membership = Membership::decode(record.payload).map_err(|malformed| {
+                let id = record.id;
+                StorageError(format!("entry {id}: {malformed}; find out what wrote it, or replace this member"))
+            })?;
+            self.memberships.push((record.id.index, membership));
+        }
+        if self.terms.last().is_none_or(|(_, term)| *term != batch.term()) {
+            self.terms.push((batch.first(), batch.term()));
+        }
+        (self.last, self.last_checksum) = (batch.last_id(), batch.checksum());
+        Ok(())
+    }
+}
+
+/// Whether entries continue a log that ends with an entry of this id and checksum: all that a store must check of an append.
+///
+/// # Errors
+/// If they do not, by index, term or checksum.
+pub fn follows((last, checksum): (EntryId, u32), batch: &Batch) -> Result<(), StorageError> {
+    let first = EntryId::new(batch.term(), batch.first());
+    let is_next = first.index == last.index.next() && first.term >= last.term;
+    if is_next && batch.previous_checksum() == checksum {
+        return Ok(());
+    }
+    let what = format!("entry {first} does not follow entry {last}, the last of the log");
+    Err(StorageError(what + "; the log is damaged, or there is a bug in Quorate: report it"))
+}
+
 /// `Consensus` → storage: make this durable, then tell [`Persisted`].
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Persist(pub quorate_raft::Persist);
+
+impl Persist {
+    /// Whether there is nothing to make durable: it only must not overtake those before it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let quorate_raft::Persist { cut, truncate_from, batch, repair, hard_state, .. } = &self.0;
+        cut.is_none() && truncate_from.is_none() && batch.is_none() && repair.is_none() && hard_state.is_none()
+    }
+}
 
 /// Storage → `Consensus`: everything up to `sequence` is durable, so `then` may leave, in order.
 #[derive(Message, Debug)]

@@ -1,7 +1,248 @@
-//! A log store of one's own for [Quorate](quorate): [`RedbLog`]. `main.rs` runs the key-value server on it, and
-//! `tests/conformance.rs` proves that it keeps its duties.
+//! A storage actor of one's own for [Quorate](quorate): log, term and vote in a [redb](https://docs.rs/redb) file, snapshots
+//! beside. `main.rs` runs the key-value server on it; `tests/conformance.rs` proves that it keeps a store's duties:
+//! - **One commit for a group**: what arrived during the last one. Actix drains the mailbox before it runs what an actor
+//!   spawned, so the flush comes behind all that was there. Reads see what they were sent behind, for they flush first.
+//! - **Durable means after a power cut.** A commit is; what a killed process left in the cache is synced first (`create`).
 
-mod log;
-mod redb_log;
+use actix::prelude::*;
+use bytes::Bytes;
+use quorate_raft::{Batch, Cut, EntryId, HardState, Index, NodeId};
+use quorate_storage::{contract::*, disk::Disk, disk::RealDisk, snapshots::SnapshotStore};
+use redb::{AccessGuard, Database, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, error::Error, fs::File, path::Path, path::PathBuf, sync::Arc, time::Instant};
 
-pub use redb_log::RedbLog;
+/// The storage actor over a redb file. Hand it to a node: `.storage(RedbLog::at("data/1.redb"))`.
+pub struct RedbLog {
+    path: PathBuf,
+    disk: Arc<dyn Disk>,
+    create: fn(&dyn Disk, &Path) -> Outcome<Database>,
+    open: Option<Log>,
+    asked: Vec<Persist>,
+}
+
+/// What went well, or what is wrong.
+pub type Outcome<T> = Result<T, Box<dyn Error>>;
+
+impl RedbLog {
+    /// The log in this file, which is made if need be; its directory must exist. Nothing happens before `Recover`.
+    pub fn at(path: impl Into<PathBuf>) -> StorageHandle {
+        Self::on(RealDisk, path.into(), create)
+    }
+
+    /// The same with snapshots on `disk`, in a database that `create` makes: where tests put faults.
+    pub fn on(disk: impl Disk, path: PathBuf, create: fn(&dyn Disk, &Path) -> Outcome<Database>) -> StorageHandle {
+        StorageHandle::actor(move || Self { path, disk: Arc::new(disk), create, open: None, asked: Vec::new() })
+    }
+
+    /// Makes everything durable that was asked for, then does this. The first error is the last word: the log is let go of.
+    fn flush(&mut self, then: impl FnOnce(&mut Log) -> Outcome<()>) {
+        let (asked, Some(log)) = (std::mem::take(&mut self.asked), &mut self.open) else { return };
+        if let Err(error) = log.persist(asked).and_then(|()| then(log)) {
+            log.completions.failed(line(&self.path, error));
+            self.open = None;
+        }
+    }
+}
+
+fn line(path: &Path, what: impl ToString) -> StorageError {
+    StorageError(format!("{}: {}; check disk and configuration", path.display(), what.to_string().replace('\n', " ")))
+}
+
+fn create(_: &dyn Disk, path: &Path) -> Outcome<Database> {
+    // Everything is read at the start anyway, and redb may panic over a damaged file that it did not check.
+    let database = Database::builder().set_check_integrity_on_open(true).create(path)?;
+    File::open(path)?.sync_all()?;
+    File::open(std::path::absolute(path)?.parent().unwrap_or(path))?.sync_all()?;
+    Ok(database)
+}
+
+impl Actor for RedbLog {
+    type Context = Context<Self>;
+}
+
+impl Handler<Recover> for RedbLog {
+    type Result = Result<Recovered, StorageError>;
+    fn handle(&mut self, recover: Recover, _: &mut Self::Context) -> Self::Result {
+        let (log, recovered) = Log::open(self, recover).map_err(|error| line(&self.path, error))?;
+        self.open = Some(log);
+        Ok(recovered)
+    }
+}
+
+impl Handler<Persist> for RedbLog {
+    type Result = ();
+    fn handle(&mut self, persist: Persist, context: &mut Self::Context) {
+        self.asked.push(persist);
+        if self.asked.len() == 1 {
+            context.spawn(async {}.into_actor(self).map(|(), this, _| this.flush(|_| Ok(()))));
+        }
+    }
+}
+
+impl Handler<ReadEntries> for RedbLog {
+    type Result = ();
+    fn handle(&mut self, read: ReadEntries, _: &mut Self::Context) {
+        self.flush(|log| log.read(read));
+    }
+}
+
+impl Handler<Remember> for RedbLog {
+    type Result = ();
+    fn handle(&mut self, Remember { member, index }: Remember, _: &mut Self::Context) {
+        self.flush(|log| {
+            log.state.known.entry(member).and_modify(|known| *known = index.max(*known)).or_insert(index);
+            log.commit(log.database.begin_write()?)
+        });
+    }
+}
+
+impl Handler<SaveSnapshot> for RedbLog {
+    type Result = Result<Box<dyn SnapshotSink>, StorageError>;
+    fn handle(&mut self, SaveSnapshot { base, expected }: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
+        let log = self.open.as_ref().ok_or_else(|| line(&self.path, "it is not open"))?;
+        log.snapshots.begin(base, expected)
+    }
+}
+
+impl Handler<OpenSnapshot> for RedbLog {
+    type Result = Result<Box<dyn SnapshotSource>, StorageError>;
+    fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
+        let log = self.open.as_ref().ok_or_else(|| line(&self.path, "it is not open"))?;
+        log.snapshots.open_newest()
+    }
+}
+
+/// Entries by index, each as a batch of one; and one row, a [`State`] as postcard lays it out.
+const ENTRIES: TableDefinition<u64, &[u8]> = TableDefinition::new("entries");
+const STATE: TableDefinition<(), &[u8]> = TableDefinition::new("state");
+
+/// The open log. The observer is dropped last: whoever waits for its end finds the file unlocked.
+struct Log {
+    completions: Completions,
+    snapshots: SnapshotStore,
+    database: Database,
+    state: State,
+    end: (EntryId, u32),
+    observer: Arc<dyn StorageObserver>,
+}
+
+/// What is kept beside the entries. An entry goes with its checksum: the next one continues that.
+#[derive(Default, Serialize, Deserialize)]
+struct State {
+    owner: (String, NodeId),
+    hard_state: HardState,
+    has_voted: bool,
+    known: BTreeMap<NodeId, Index>,
+    base: (EntryId, u32),
+}
+
+impl Log {
+    /// Checks whose the file is and all that is in it. A snapshot that is ahead of the log begins it.
+    fn open(at: &RedbLog, Recover { cluster, member, completions, observer }: Recover) -> Outcome<(Self, Recovered)> {
+        let (database, dir) = ((at.create)(&*at.disk, &at.path)?, at.path.with_extension("snapshots"));
+        let (snapshots, found) = SnapshotStore::open(at.disk.clone(), dir, &cluster, member, observer.clone())?;
+        let (transaction, owner) = (database.begin_write()?, (cluster, member));
+        let held = transaction.open_table(STATE)?.get(())?.map(|row| postcard::from_bytes(row.value())).transpose()?;
+        let state = held.unwrap_or_else(|| State { owner: owner.clone(), ..State::default() });
+        let is_ours = (state.owner == owner).then_some(());
+        is_ours.ok_or_else(|| format!("it belongs to {:?}, not to {owner:?}", state.owner))?;
+        let mut log = Self { completions, snapshots, database, end: state.base, state, observer };
+        let (mut entries, snapshot) = (transaction.open_table(ENTRIES)?, found.snapshots.into_iter().next());
+        if let Some(base) = snapshot.as_ref().map(|snapshot| &snapshot.base) {
+            let ahead = Cut { to: base.last, checksum: Some(base.last_checksum) };
+            find(&entries, base.last)?.map_or_else(|| log.cut(&mut entries, ahead), |_| Ok(()))?;
+        }
+        let State { hard_state, has_voted, base: (base, last_checksum), .. } = log.state;
+        let read = Recovered { hard_state, has_voted, base, last: base, last_checksum, ..Recovered::default() };
+        let known = log.state.known.clone().into_iter().collect();
+        let mut recovered = Recovered { snapshot, known, repairs: found.repairs, ..read };
+        for row in entries.iter()? {
+            recovered.append(&parse(row?.1)?)?;
+        }
+        log.end = (recovered.last, recovered.last_checksum);
+        drop(entries);
+        log.commit(transaction)?;
+        Ok((log, recovered))
+    }
+
+    /// Makes durable what is asked, in order, with one commit, and tells so.
+    fn persist(&mut self, asked: Vec<Persist>) -> Outcome<()> {
+        if !asked.iter().all(Persist::is_empty) {
+            let transaction = self.database.begin_write()?;
+            asked.iter().try_for_each(|Persist(it)| self.stage(&mut transaction.open_table(ENTRIES)?, it))?;
+            self.commit(transaction)?;
+        }
+        asked.iter().filter_map(|it| it.0.cut).for_each(|cut| self.snapshots.remove_older_than(cut.to.index));
+        if let Some(sequence) = asked.last().map(|last| last.0.sequence) {
+            self.completions
+                .persisted(Persisted { sequence, then: asked.into_iter().flat_map(|it| it.0.then).collect() });
+        }
+        Ok(())
+    }
+
+    fn stage(&mut self, entries: &mut Table<u64, &[u8]>, asked: &quorate_raft::Persist) -> Outcome<()> {
+        asked.cut.map_or(Ok(()), |cut| self.cut(entries, cut))?;
+        if let Some(from) = asked.truncate_from {
+            entries.retain_in(from.0.., |_, _| false)?;
+            let last = entries.last()?.map(|row| parse(row.1)).transpose()?;
+            self.end = last.map_or(self.state.base, |entry| (entry.last_id(), entry.checksum()));
+        }
+        let mut rest = asked.batch.clone();
+        while let Some(batch) = rest {
+            let entry = batch.within(0);
+            follows(self.end, &entry)?;
+            entries.insert(entry.last().0, &**entry.bytes())?;
+            self.end = (entry.last_id(), entry.checksum());
+            rest = batch.from(entry.last().next());
+        }
+        // There is nothing to repair: a file with a damaged entry was not opened.
+        self.state.hard_state = asked.hard_state.unwrap_or(self.state.hard_state);
+        self.state.has_voted |= self.state.hard_state.vote.is_some();
+        Ok(())
+    }
+
+    /// Drops the entries up to `to`; or all, if that one is not among them.
+    fn cut(&mut self, entries: &mut Table<u64, &[u8]>, Cut { to, checksum }: Cut) -> Outcome<()> {
+        if to.index > self.state.base.0.index {
+            let held = find(entries, to)?.map(|entry| entry.checksum());
+            entries.retain_in(..=held.map_or(u64::MAX, |_| to.index.0), |_, _| false)?;
+            self.state.base = (to, held.or(checksum).ok_or("asked to cut behind an entry that is not held")?);
+            self.end = held.map_or(self.state.base, |_| self.end);
+        }
+        Ok(())
+    }
+
+    fn commit(&self, transaction: WriteTransaction) -> Outcome<()> {
+        let began = Instant::now();
+        transaction.open_table(STATE)?.insert((), &*postcard::to_allocvec(&self.state)?)?;
+        transaction.commit()?;
+        self.observer.synced(began.elapsed());
+        Ok(())
+    }
+
+    fn read(&self, ReadEntries { request, from, to, bytes_max }: ReadEntries) -> Outcome<()> {
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        let entries = self.database.begin_read()?.open_table(ENTRIES)?;
+        for row in entries.range(from.0..to.0.saturating_add(1))?.take_while(|_| from > self.state.base.0.index) {
+            let entry = parse(row?.1)?;
+            bytes += entry.bytes().len();
+            if bytes > bytes_max && !batches.is_empty() {
+                break;
+            }
+            batches.push(entry);
+        }
+        self.completions.entries_read(EntriesRead { request, batches });
+        Ok(())
+    }
+}
+
+fn find(entries: &impl ReadableTable<u64, &'static [u8]>, id: EntryId) -> Outcome<Option<Batch>> {
+    Ok(entries.get(id.index.0)?.map(parse).transpose()?.filter(|entry| entry.last_id() == id))
+}
+
+/// The entry in a row, every checksum checked.
+fn parse(row: AccessGuard<&[u8]>) -> Outcome<Batch> {
+    let parsed = Batch::parse(Bytes::copy_from_slice(row.value()), quorate_storage::checksum);
+    parsed.map_err(|what| format!("it is damaged ({what}): replace this member by one with a new id").into())
+}

@@ -82,7 +82,7 @@ fn a_flip_of_any_byte_is_found_and_the_older_snapshot_takes_the_place() {
         let disk = disk.fork();
         assert!(disk.flip(&path, at, 1 << (at % 8)));
         let (store, found) = open(&disk);
-        assert_eq!(found.snapshots, [older.clone()], "a flip at byte {at} is found");
+        assert_eq!(found.snapshots, std::slice::from_ref(&older), "a flip at byte {at} is found");
         let [line] = &found.repairs[..] else { panic!("one line about byte {at}: {:?}", found.repairs) };
         assert!(
             line.contains(&*path.display().to_string()) && line.contains("at byte") && !line.contains('\n'),
@@ -236,7 +236,7 @@ fn every_error_while_it_is_read_at_the_start_refuses_or_passes_over_and_a_later_
                 assert_eq!(found.snapshots.len() + found.repairs.len(), 1);
             }
             disk.crash(Crash::Lose);
-            assert_eq!(open(&disk).1.snapshots, [saved.clone()]);
+            assert_eq!(open(&disk).1.snapshots, std::slice::from_ref(&saved));
         }
     }
 }
