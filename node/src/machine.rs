@@ -5,6 +5,9 @@ use quorate_raft::Index;
 use std::io;
 
 /// Writes a state as it was when this was made. Runs on a thread of its own, while commands go on being applied.
+///
+/// An error, or a panic, costs that one snapshot: it is logged and counted, the log is not cut, and another is tried later.
+/// When the node shuts down, the next write fails; whoever shuts it down waits for that.
 pub type WriteState = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
 
 /// The service that is replicated: the one trait that a user implements.
@@ -23,7 +26,7 @@ pub trait StateMachine: Send + 'static {
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes;
 
     /// A consistent view of the state as of now, to be written later. Nothing is applied until this returns, so it should
-    /// be quick: clone a persistent map, or state behind an `Arc` that is copied on write.
+    /// be quick: clone a persistent map, or state behind an `Arc` that is copied on write. A panic here stops the node.
     ///
     /// `None`, the default, is a machine without snapshots: its log is kept, and applied again on every start, in full.
     fn snapshot(&self) -> Option<WriteState> {

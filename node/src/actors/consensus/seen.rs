@@ -104,7 +104,9 @@ impl Seen {
                 tracing::info!(node = %replica.id(), "the log is whole again");
             }
         }
-        self.metrics.storage_full(replica.is_storage_full());
+        if replica.is_storage_full() != old.storage_full {
+            self.metrics.storage_full(replica.is_storage_full());
+        }
     }
 
     fn changed(&mut self, old: &Status, new: &Status) {
