@@ -304,7 +304,8 @@ impl<'a> Scan<'a> {
     /// synced. A slot that never reached the disk was written together with its record, and explains it as well.
     fn judge(&self, index: Index, at: usize, expected: Expected, what: &'static str) -> Tail {
         let rest = self.bytes.get(at..).unwrap_or_default();
-        if self.published() <= at && tail::used(rest) == 0 && self.slots.is_empty_from(index) {
+        let is_newest = self.end.is_none();
+        if is_newest && self.published() <= at && tail::used(rest) == 0 && self.slots.is_empty_from(index) {
             return Tail::Clean;
         }
         if self.proven() <= at {
@@ -317,25 +318,21 @@ impl<'a> Scan<'a> {
         Tail::Damaged { at, what }
     }
 
-    /// Everything before this was synced before the file got its name, or its successor; or it was cut off, which no crash does.
+    /// Everything before this was synced before the file got its name.
     fn published(&self) -> usize {
-        let layout = &self.header.layout;
-        if self.end.is_some() || (self.bytes.len() as u64) < layout.capacity {
-            return usize::MAX;
-        }
-        let published = layout.records_at.saturating_add(self.header.published_bytes);
+        let published = self.header.layout.records_at.saturating_add(self.header.published_bytes);
         usize::try_from(published).unwrap_or(usize::MAX)
     }
 
     /// Everything before this is proven to have been synced: by the header, by a slot that was written after the sync, or by a
-    /// mark that stands where no record does.
+    /// mark that stands where no record does. All of it is, if the segment has a successor, or was cut off, which no crash does.
     fn proven(&self) -> usize {
         *self.proven.get_or_init(|| {
-            let mut proven = self.published();
-            if proven == usize::MAX {
-                return proven;
+            if self.end.is_some() || (self.bytes.len() as u64) < self.header.layout.capacity {
+                return usize::MAX;
             }
-            let mut known: Vec<Range<usize>> = Vec::new();
+            let mut proven = self.published();
+            let mut known: Vec<Range<usize>> = self.found.entries.iter().map(Found::range).collect();
             for index in self.slots.indexes_from(self.found.last.index.next()) {
                 let slot = self.slots.get(index);
                 known.extend(slot.iter().map(slot_range));

@@ -23,7 +23,8 @@ fn a_cut_at_every_byte_loses_nothing_that_was_acknowledged() {
         true
     });
     let [healed, refused] = counts_of(&counts, [Class::Healed, Class::Refused]);
-    assert!(healed > 4000 && refused > 20_000, "{counts:?}");
+    // Of a segment that is cut off within its slots nobody knows what is missing, nor of half a hard state what was newest.
+    assert!(healed > 7000 && refused > 20_000, "{counts:?}");
 }
 
 #[test]
@@ -54,6 +55,65 @@ fn a_sector_that_went_astray_loses_nothing_that_was_acknowledged() {
             assert_eq!(counts.get(&Class::Refused), None, "{counts:?}");
         }
     }
+}
+
+/// Every pair and triple of damaged places of three entries: refused if both places of one are among them, healed otherwise.
+#[test]
+fn any_three_places_of_different_entries_may_be_damaged() {
+    let (mut healed, mut refused) = (0, 0);
+    for is_sealed in [false, true] {
+        let disk = SimulatedDisk::new();
+        let (mut log, _) = opened(&disk);
+        let mut model = Model::default();
+        for count in [1, 2] {
+            persist_idly(&mut log, &[model.append(1, count, 150)]).expect("it is persisted");
+        }
+        if is_sealed {
+            persist_idly(&mut log, &[model.append(1, 1, 15_000)]).expect("it is persisted");
+        }
+        drop(log);
+        let path = segments(&disk)[0].clone();
+        let bytes = disk.contents(&path).expect("it is there");
+        let places: Vec<(usize, Range<usize>)> = (0..3)
+            .flat_map(|entry| {
+                let record = &model.entries[entry].bytes;
+                let at = bytes.windows(record.len()).position(|window| window == record).expect("it is there");
+                [(entry, at..at + record.len()), (entry, 8192 + 40 * entry..8192 + 40 * entry + 40)]
+            })
+            .collect();
+        for chosen in (0..64_u32).filter(|chosen| (2..=3).contains(&chosen.count_ones())) {
+            let damaged = |place: usize| chosen >> place & 1 == 1;
+            for zeroes in [false, true] {
+                let disk = disk.fork();
+                for (_, range) in places.iter().enumerate().filter(|(place, _)| damaged(*place)).map(|(_, place)| place)
+                {
+                    match zeroes {
+                        true => assert!(disk.zero(&path, range.clone())),
+                        false => range.clone().step_by(7).for_each(|at| assert!(disk.flip(&path, at, 0x41))),
+                    }
+                }
+                let is_gone = (0..3).any(|entry| damaged(2 * entry) && damaged(2 * entry + 1));
+                match open(&disk) {
+                    Err(failure) => {
+                        assert!(is_gone, "{chosen:06b}: {}", failure.error);
+                        refused += 1;
+                    }
+                    Ok((mut log, recovered)) => {
+                        assert!(!is_gone, "{chosen:06b}");
+                        assert_eq!(Model::of(&log, &recovered), model);
+                        assert_eq!(recovered.faulty.len(), (0..3).filter(|entry| damaged(2 * entry)).count());
+                        assert!(recovered.faulty.iter().all(|faulty| faulty.was_durable));
+                        persist(&mut log, &model.repairs(&recovered)).expect("it is repaired");
+                        drop(log);
+                        assert_eq!(Model::on(&disk), model);
+                        healed += 1;
+                    }
+                }
+            }
+        }
+    }
+    println!("pairs and triples: {healed} healed, {refused} refused, 0 lost an acknowledged entry");
+    assert_eq!((healed, refused), (4 * (12 + 8), 4 * (3 + 12)));
 }
 
 #[test]
