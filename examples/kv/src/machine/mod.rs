@@ -4,8 +4,8 @@
 //! give the same state, replies and hash on every node and in every version. The node's `Applier` feeds it; the HTTP
 //! handlers encode the [`Command`]s, decode the [`Reply`]s and read it through `Node::read`.
 //!
-//! - [`pairs`]: the map, of which a copy is made in no time.
-//! - [`snapshot`]: how a copy is written down and read back.
+//! - `pairs`: the map, of which a copy is made in no time.
+//! - `snapshot`: how a copy is written down and read back.
 
 mod command;
 mod pairs;
