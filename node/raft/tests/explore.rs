@@ -77,12 +77,16 @@ fn no_interleaving_of_a_snapshot_for_a_follower_that_is_behind_loses_an_entry() 
     explore("a snapshot, sent, and a crash", a_follower_behind_a_cut(), bounds);
     let bounds = Bounds { snapshots: 1, crashes: 0, heartbeats: 2, proposals: 0, ..bounds };
     explore("a snapshot and a cut, and a follower that is behind", a_follower_behind(), bounds);
+    let bounds = Bounds { crashes: 1, heartbeats: 1, ..bounds };
+    explore("a snapshot, a cut and a crash", a_follower_behind(), bounds);
 }
 
 #[test]
 fn no_interleaving_of_lost_payloads_and_a_change_of_leader_loses_an_entry() {
     let bounds = Bounds { replicates: true, terms: 2, timeouts: [1, 1, 0], ..Bounds::default() };
-    explore("two disks lost what the others have", with_lost_payloads(), Bounds { timeouts: [0, 1, 1], ..bounds });
+    for timeouts in [[0, 0, 1], [0, 1, 0]] {
+        explore("two disks lost what the others have", with_lost_payloads(), Bounds { timeouts, ..bounds });
+    }
     explore("the remains of a torn write", with_a_torn_write(), bounds);
 }
 
@@ -105,8 +109,8 @@ fn no_interleaving_of_torn_writes_loses_an_entry() {
 fn larger_snapshots() {
     let bounds = Bounds { replicates: true, terms: 2, log: 3, timeouts: [0, 1, 0], ..Bounds::default() };
     explore("a snapshot and a change of leader", a_follower_behind_a_cut(), Bounds { heartbeats: 1, ..bounds });
-    let bounds = Bounds { snapshots: 1, crashes: 1, heartbeats: 2, timeouts: [0; 3], ..bounds };
-    explore("a snapshot, a cut and a crash", a_follower_behind(), bounds);
+    let bounds = Bounds { snapshots: 2, crashes: 1, proposals: 1, heartbeats: 1, timeouts: [0; 3], ..bounds };
+    explore("snapshots, cuts, an entry and a crash", a_follower_behind(), bounds);
 }
 
 #[test]

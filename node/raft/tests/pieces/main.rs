@@ -9,3 +9,4 @@ mod progress;
 mod quorum;
 mod reads;
 mod record;
+mod transfer;
