@@ -1,10 +1,10 @@
-//! Everything at once: clients that write and read, while disks lose power between any two writes, nodes restart, and
-//! the network loses, repeats, delays and cuts. Whatever callers were told must be true in the end.
+//! Everything at once: clients that write and read, while disks lose power between any two writes, nodes restart, the
+//! network loses, repeats, delays and cuts, and snapshots are taken and sent. Whatever callers were told must be true in the end.
 
 mod support;
 
 use quorate::{
-    Consistency, Node, NodeId,
+    Consistency, Node, NodeId, Snapshots,
     storage::{
         Wal,
         disk::{Crash, SimulatedDisk},
@@ -23,7 +23,7 @@ use tokio::{sync::mpsc, time::sleep};
 
 #[test]
 fn callers_are_told_the_truth_whatever_breaks() {
-    let (mut acknowledged, mut power_cuts) = (0, 0);
+    let (mut acknowledged, mut power_cuts, mut restored, mut sent) = (0, 0, 0, 0.0);
     for seed in seeds(12) {
         println!("seed {seed}"); // shown if it fails
         simulate(async {
@@ -42,9 +42,16 @@ fn callers_are_told_the_truth_whatever_breaks() {
             world.ledger.check(&world.cluster.journals());
             acknowledged += world.ledger.acknowledged();
             power_cuts += world.power_cuts;
+            restored += world.cluster.ids().into_iter().map(|id| world.cluster.journal(id).restored()).sum::<usize>();
+            sent += world.cluster.metric("quorate_snapshot_bytes_total", &["direction=\"sent\""]);
         });
     }
     assert!(acknowledged > 1000, "only {acknowledged} commands were acknowledged");
+    assert!(restored > 12, "only {restored} state machines were restored from snapshots");
+    assert!(sent > 0.0, "no snapshot was sent");
+    println!(
+        "{acknowledged} acknowledged, {power_cuts} power cuts, {restored} restored, {sent} bytes of snapshots sent"
+    );
     assert!(power_cuts > 12, "the power was cut only {power_cuts} times");
 }
 
@@ -63,7 +70,9 @@ struct World {
 
 impl World {
     async fn new(seed: u64, members: u64) -> Self {
-        let cluster = Cluster::vacant(Plan { seed, members, ..Plan::default() });
+        let snapshots =
+            Snapshots { every_entries: 25, keep_entries: 5, bytes_per_second: 64 << 10, ..Snapshots::default() };
+        let cluster = Cluster::vacant(Plan { seed, members, snapshots, ..Plan::default() });
         let mut world = Self {
             nodes: Rc::default(),
             ledger: Ledger::default(),
