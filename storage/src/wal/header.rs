@@ -43,6 +43,10 @@ const SLOTS_SHARE: u64 = 8;
 impl Layout {
     /// Room for as much as the configuration says, and for so many slots and bytes of marks and records at least.
     pub(crate) fn of(sizes: Sizes, slots_min: u64, bytes_min: u64) -> Self {
+        if !sizes.has_slots {
+            let capacity = SLOTS_AT + bytes_min.max(sizes.segment);
+            return Self { slots_at: 0, slots_bytes: 0, records_at: SLOTS_AT, capacity };
+        }
         let share = (sizes.segment / SLOTS_SHARE).next_multiple_of(512);
         let slots_bytes = share.max(((slots_min + 1) * Slot::BYTES as u64).next_multiple_of(512));
         let records_at = SLOTS_AT + slots_bytes + sizes.gap;
@@ -50,9 +54,12 @@ impl Layout {
         Self { slots_at: SLOTS_AT, slots_bytes, records_at, capacity }
     }
 
-    /// How many entries there are slots for: behind the last one is room to prove that it was synced.
+    /// How many entries it may have: behind the slot of the last one is room to prove that it was synced.
     pub(crate) fn slots(&self) -> u64 {
-        (self.slots_bytes / Slot::BYTES as u64).saturating_sub(1)
+        match self.slots_bytes {
+            0 => u64::MAX,
+            bytes => (bytes / Slot::BYTES as u64).saturating_sub(1),
+        }
     }
 }
 

@@ -226,7 +226,8 @@ impl Log {
         if self.staged.is_empty() {
             self.staged_first = first;
         }
-        for record in batch.records() {
+        let records = batch.records().take_while(|_| layout.slots_bytes > 0);
+        for record in records {
             let slot = Slot::of(&record, offset, record.id.index == self.staged_first);
             self.slots.extend_from_slice(&slot.encode(self.slots_seed));
             offset += (record::OVERHEAD_BYTES + record.payload.len()) as u64;
@@ -345,8 +346,12 @@ impl Log {
             slices.push(IoSlice::new(&mark));
             slices.extend(self.staged.iter().map(|bytes| IoSlice::new(bytes)));
             active.file.write_at(&mut slices, active.end).map_err(failed("write", &active.path))?;
-            let slots_at = slot::place(&active.header, self.staged_first).unwrap_or(u64::MAX);
-            active.file.write_at(&mut [IoSlice::new(&self.slots)], slots_at).map_err(failed("write", &active.path))?;
+            if let Some(slots_at) = slot::place(&active.header, self.staged_first) {
+                active
+                    .file
+                    .write_at(&mut [IoSlice::new(&self.slots)], slots_at)
+                    .map_err(failed("write", &active.path))?;
+            }
             self.observer.wrote(written + self.slots.len() as u64);
             active.end += written;
             (self.marks, self.is_proven, self.staged_bytes) = (self.marks + 1, false, 0);

@@ -67,12 +67,14 @@ pub(crate) struct Sizes {
     pub(crate) gap: u64,
     /// What is given back when the disk is full.
     pub(crate) headroom: u64,
+    /// Whether segments have slots. Without them the log is what it would be without a second place: to be compared with.
+    pub(crate) has_slots: bool,
 }
 
 impl Sizes {
     /// 64 MiB of records and slots: seconds of full load, and what recovery rewrites at most. 1 MiB between the two, so that
     /// hardly anything damages both. 1 MiB of headroom: many times what metadata takes.
-    const DEFAULT: Self = Self { segment: 64 << 20, gap: 1 << 20, headroom: 1 << 20 };
+    const DEFAULT: Self = Self { segment: 64 << 20, gap: 1 << 20, headroom: 1 << 20, has_slots: true };
 }
 
 /// Room for something to hold.

@@ -66,7 +66,9 @@ pub(super) fn rewrite(
         let bytes = u32::try_from(record_bytes).unwrap_or(u32::MAX);
         let mark = Mark { segment: header.sequence, number: 0, bytes };
         write(&mark.encode(), header.layout.records_at)?;
-        write(&slots, header.layout.slots_at)?;
+        if header.has_slots() {
+            write(&slots, header.layout.slots_at)?;
+        }
     }
     segment.file.sync_data().map_err(failed("sync", &segment.path))?;
     for (index, offset) in places {

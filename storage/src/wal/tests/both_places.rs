@@ -163,7 +163,7 @@ struct SmallLog {
     written: Model,
 }
 
-const SMALL: Sizes = Sizes { segment: 4 << 10, gap: 512, headroom: 512 };
+const SMALL: Sizes = Sizes { segment: 4 << 10, gap: 512, headroom: 512, has_slots: true };
 
 impl SmallLog {
     fn new() -> Self {

@@ -7,6 +7,7 @@ mod damage;
 mod errors;
 mod layout;
 mod repair;
+mod speed;
 
 use super::{Outcome, Sizes, Wal, log::Log};
 use crate::{
@@ -20,7 +21,7 @@ use std::{
     sync::Arc,
 };
 
-const SIZES: Sizes = Sizes { segment: 16 << 10, gap: 512, headroom: 1 << 10 };
+const SIZES: Sizes = Sizes { segment: 16 << 10, gap: 512, headroom: 1 << 10, has_slots: true };
 /// What a segment's file takes.
 const FILE_BYTES: u64 = SIZES.segment + SIZES.gap + 8192;
 /// Where its records begin.
