@@ -131,6 +131,38 @@ fn a_power_cut_of_all_three_in_the_middle_of_a_write_loses_nothing_that_was_ackn
 }
 
 #[test]
+fn the_only_voter_goes_on_after_a_torn_write_once_its_operator_says_that_it_may() {
+    let mut refused = 0;
+    for seed in 0..16 {
+        simulate(async {
+            let (disk, id, ledger) = (SimulatedDisk::new(), NodeId(1), Ledger::default());
+            let mut cluster = Cluster::vacant(Plan { members: 1, ..Plan::default() });
+            start(&mut cluster, id, &disk).await;
+            cluster.leader().await;
+            ledger.propose(cluster.node(id), "acknowledged").await.expect("an acknowledgement");
+            disk.fail(Operation::Sync, 1);
+            let told = ledger.propose(cluster.node(id), format!("torn {:x>500}", "")).await;
+            assert!(matches!(told, Err(ProposeError::OutcomeUnknown)), "{told:?}");
+            soon("its end", cluster.node(id).failed()).await;
+            disk.crash(Crash::Scatter { seed });
+            cluster.stop(id).await;
+            let storage = wal(&disk);
+            let started = cluster.try_start_as(id, Journal::default(), |builder| builder.storage(storage)).await;
+            if let Err(error) = started {
+                assert!(error.to_string().contains("Wal::discard_unproven"), "{error}");
+                refused += 1;
+                let storage = wal(&disk).discard_unproven(true);
+                cluster.start_as(id, Journal::default(), |builder| builder.storage(storage)).await;
+            }
+            cluster.settled().await;
+            ledger.propose(cluster.node(id), "afterwards").await.expect("an acknowledgement");
+            ledger.check(&cluster.journals());
+        });
+    }
+    assert!(refused > 0, "some left only the slot of what they tore");
+}
+
+#[test]
 fn a_power_cut_of_all_three_while_they_take_snapshots_loses_nothing() {
     for seed in support::seeds(10) {
         simulate(async {
