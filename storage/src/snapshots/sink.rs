@@ -39,7 +39,7 @@ pub(super) struct FileSink {
     is_published: bool,
 }
 
-/// What is synced at a time. See `examples/snapshot_pace.rs` for what it does to the log's syncs.
+/// What is synced at a time. `tests/snapshot_speed.rs` measures what it does to the log.
 const SYNC_BYTES: u64 = 4 << 20;
 
 impl FileSink {
