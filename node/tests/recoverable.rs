@@ -138,7 +138,7 @@ struct Hit {
     damage: Damage,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Place {
     Record,
     Slot,
@@ -173,13 +173,15 @@ fn entries() -> impl Iterator<Item = Index> {
     (FIRST.0..=LAST.0).map(Index)
 }
 
+fn places() -> Vec<(NodeId, Index, Place)> {
+    let nodes = (1..=3).map(NodeId);
+    let held = nodes.flat_map(|node| entries().map(move |entry| (node, entry)));
+    held.flat_map(|(node, entry)| [Place::Record, Place::Slot].map(|place| (node, entry, place))).collect()
+}
+
 /// All ways to damage so many places.
 fn cases(count: usize) -> Vec<Case> {
-    let nodes = (1..=3).map(NodeId);
-    let places: Vec<_> = nodes
-        .flat_map(|node| entries().map(move |entry| (node, entry)))
-        .flat_map(|(node, entry)| [Place::Record, Place::Slot].map(|place| (node, entry, place)))
-        .collect();
+    let places = places();
     let mut cases = vec![(0, Vec::new())];
     for _ in 0..count {
         let longer = cases.into_iter().flat_map(|(from, hits)| {
@@ -198,8 +200,11 @@ fn cases(count: usize) -> Vec<Case> {
     cases.into_iter().map(|(_, hits)| Case(hits)).collect()
 }
 
-/// Three disks on which three commands are acknowledged.
-struct Template(BTreeMap<NodeId, SimulatedDisk>);
+/// Three disks on which three commands are acknowledged, and where on them everything lies.
+struct Template {
+    disks: BTreeMap<NodeId, SimulatedDisk>,
+    places: BTreeMap<(NodeId, Index, Place), (PathBuf, Range<usize>)>,
+}
 
 impl Template {
     fn new() -> Self {
@@ -217,14 +222,16 @@ impl Template {
             assert_eq!(cluster.status(leader).last_log, LAST);
             cluster.stop_all().await;
         });
-        Self(disks)
+        let places =
+            places().into_iter().map(|(node, entry, place)| ((node, entry, place), find(&disks[&node], entry, place)));
+        Self { places: places.collect(), disks }
     }
 
     /// A copy of a node's disk, with what the case damages of it.
     fn damaged(&self, node: NodeId, case: &Case) -> SimulatedDisk {
-        let disk = self.0[&node].fork();
+        let disk = self.disks[&node].fork();
         for hit in case.0.iter().filter(|hit| hit.node == node) {
-            let (path, range) = place(&self.0[&node], hit.entry, hit.place);
+            let (path, range) = self.places[&(hit.node, hit.entry, hit.place)].clone();
             let done = match hit.damage {
                 // Some byte of it, another one each time.
                 Damage::Flipped => {
@@ -244,7 +251,7 @@ fn wal(disk: &SimulatedDisk) -> Wal {
 }
 
 /// Where an entry's record or slot lies: see `storage/FORMAT.md`.
-fn place(disk: &SimulatedDisk, entry: Index, place: Place) -> (PathBuf, Range<usize>) {
+fn find(disk: &SimulatedDisk, entry: Index, place: Place) -> (PathBuf, Range<usize>) {
     let command = COMMANDS[usize::try_from(entry.since(FIRST)).expect("few")].as_bytes();
     let holds = |path: &PathBuf| {
         let contents = disk.contents(path)?;
