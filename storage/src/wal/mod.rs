@@ -4,7 +4,7 @@
 //! what arrived during the last sync; [`log::Log`] stages it, writes it and syncs once, with [`cut`] for what a snapshot
 //! covers, [`repair`] for entries that the disk lost, and [`space`] for when it is full; [`header`], [`slot`], [`segment`],
 //! [`hard_state`] and [`known`] lay out the files of `FORMAT.md`; [`scan`] and [`tail`] read a segment back, decide entry by
-//! entry and tell a torn write from damage; [`recovery`] and [`rewrite`] put a log together again.
+//! entry and tell a torn write from damage; [`recovery`], [`held`] and [`rewrite`] put a log together again.
 //!
 //! **Every entry has two places.** Its record, and its slot: identity and checksum, far from the record. One of the two
 //! damaged is survived: the record says what its slot was, the slot says what the record must be.
@@ -18,6 +18,7 @@ mod block;
 mod cut;
 pub(crate) mod hard_state;
 mod header;
+mod held;
 mod known;
 pub(crate) mod log;
 mod recovery;
