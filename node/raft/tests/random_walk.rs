@@ -211,7 +211,10 @@ impl Walk {
         // Without proof that it was durable it counts as torn: that is survived once an entry, not on several disks at once.
         let doubted = others().any(|disk| disk.doubts(lost));
         let fault = if !doubted && self.random.random_bool(0.3) { Fault::Unproven } else { Fault::Proven };
-        (held > 0 || (remembered < majority && most_are_sound)).then_some(Event::Lose(id, lost.index, fault))
+        // The only copy of an entry that can't have been committed may go, too: but not where a copy that is still on its way may be
+        // torn, for then nobody could tell the two cases apart.
+        let surely_uncommitted = remembered < majority && most_are_sound && !self.faults.tear;
+        (held > 0 || surely_uncommitted).then_some(Event::Lose(id, lost.index, fault))
     }
 
     /// A node whose election timer is due.
