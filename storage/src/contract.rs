@@ -17,21 +17,88 @@
 //! # Duties
 //!
 //! - **Order.** Persists take effect in the order in which they arrive, each one: cut, then truncate, then append, then
-//!   repair, then hard state, then its `then` is due.
+//!   repair, then hard state, then its `then` is due. A term is stored with the first of its entries, or before. A read sees what
+//!   it was sent behind.
+//! - **Only what follows.** An append continues the log by index, term and checksum ([`follows`]), and a repair is the very entry
+//!   that is held, by id and checksum; anything else fails the store, and changes nothing.
 //! - **Durability.** [`Persisted`] with a sequence is told only after everything of that sequence and of every earlier
 //!   one would survive a power cut. It may cover several persists: take what arrived during the last sync into one
 //!   write and one sync. An empty persist costs no sync of its own, but is told in order behind the ones before it.
 //! - **Finality.** After the first error nothing more is persisted or told but [`StorageFailed`]: a failed sync is never
 //!   retried, for the kernel may have dropped the pages and call the retry a success.
 //! - **Honesty.** Entries are returned only if every checksum holds. A store that knows the identity of an entry whose
-//!   payload it lost says so ([`Recovered::faulty`]), and never forgets that there was one.
+//!   payload it lost says so ([`Recovered::faulty`]), and never forgets that there was one; reads end before it until it is
+//!   repaired.
 //! - **Snapshots.** What [`SnapshotSink::finish`] returned well would survive a power cut, and is what [`Recovered::snapshot`]
 //!   names if it covers more than any other. A [`Cut`](quorate_raft::Cut) names a last entry that such a snapshot covers: only
-//!   behind it may entries, and the snapshots before it, be dropped. A crash between the two leaves a snapshot that is ahead of
+//!   then may entries up to it, and older snapshots, be dropped. Larger pieces may stay: after a restart [`Recovered::base`] may be
+//!   lower, unless the log was started over. A cut to what is gone already changes nothing. A crash between the two leaves a snapshot that is ahead of
 //!   the log; then the log begins behind the snapshot, unless it holds the snapshot's last entry. Snapshots never delay
 //!   persists: their bytes are written and read on their callers' threads.
+//! - **One owner.** The data belong to one member of one cluster from the first [`Recover`] on, and to one process at a time.
 //! - **Space.** When there is soon no room for entries, a store says [`StorageFull`] while there still is, and again when
 //!   there is room: the node then takes no more commands, and can still vote.
+//!
+//! # A store of your own
+//!
+//! Any actix actor with these six handlers is a storage: [`StorageHandle::actor`] takes it. `examples/custom-storage` is one over
+//! redb, to copy from; [`conformance`](crate::conformance) proves the duties. What helps: [`Persist::is_empty`], [`follows`],
+//! [`Recovered::append`], and [`SnapshotStore`](crate::SnapshotStore), which keeps snapshots in files beside a log of any kind.
+//! One that answers `Recover`, and nothing else yet:
+//!
+//! ```
+//! use actix::prelude::*;
+//! use quorate_storage::contract::*;
+//!
+//! #[derive(Default)]
+//! struct Nowhere(Option<Completions>);
+//!
+//! impl Actor for Nowhere {
+//!     type Context = Context<Self>;
+//! }
+//!
+//! impl Handler<Recover> for Nowhere {
+//!     type Result = Result<Recovered, StorageError>;
+//!
+//!     fn handle(&mut self, recover: Recover, _: &mut Self::Context) -> Self::Result {
+//!         self.0 = Some(recover.completions);
+//!         Ok(Recovered::default())
+//!     }
+//! }
+//!
+//! impl Handler<Persist> for Nowhere {
+//!     type Result = ();
+//!
+//!     fn handle(&mut self, _: Persist, _: &mut Self::Context) {
+//!         if let Some(completions) = self.0.take() {
+//!             completions.failed(StorageError("there is nowhere to write; choose another store".into()));
+//!         }
+//!     }
+//! }
+//! # impl Handler<ReadEntries> for Nowhere {
+//! #     type Result = ();
+//! #     fn handle(&mut self, _: ReadEntries, _: &mut Self::Context) {}
+//! # }
+//! # impl Handler<Remember> for Nowhere {
+//! #     type Result = ();
+//! #     fn handle(&mut self, _: Remember, _: &mut Self::Context) {}
+//! # }
+//! # impl Handler<SaveSnapshot> for Nowhere {
+//! #     type Result = Result<Box<dyn SnapshotSink>, StorageError>;
+//! #     fn handle(&mut self, _: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
+//! #         Err(StorageError("there is nowhere to write; choose another store".into()))
+//! #     }
+//! # }
+//! # impl Handler<OpenSnapshot> for Nowhere {
+//! #     type Result = Result<Box<dyn SnapshotSource>, StorageError>;
+//! #     fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
+//! #         Err(StorageError("there is none".into()))
+//! #     }
+//! # }
+//!
+//! let handle = StorageHandle::actor(Nowhere::default);
+//! # drop(handle);
+//! ```
 
 use actix::prelude::*;
 use quorate_raft::{
@@ -177,8 +244,8 @@ pub struct ReadEntries {
 pub struct EntriesRead {
     /// The request answered.
     pub request: u64,
-    /// Consecutive batches from the first entry asked for; empty if the log no longer has it, for a truncation
-    /// overtook the request.
+    /// Consecutive batches from the first entry asked for; empty if that is faulty, or the log no longer has it, for a
+    /// truncation or a cut overtook the request.
     pub batches: Vec<Batch>,
 }
 
@@ -221,8 +288,8 @@ pub trait SnapshotSource: Send {
     fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError>;
 }
 
-/// `Consensus` → storage: keep for good that a member's log was known to reach this far. It is no matter if this is lost in a
-/// crash.
+/// `Consensus` → storage: keep for good that a member's log was known to reach this far; of several, the furthest. It is no
+/// matter if this is lost in a crash.
 #[derive(Message, Clone, Copy, Debug, PartialEq, Eq)]
 #[rtype(result = "()")]
 pub struct Remember {
@@ -301,7 +368,8 @@ impl Completions {
 #[error("{0}")]
 pub struct StorageError(pub String);
 
-/// Who watches a store: called from the storage actor's thread, once a batch. Every method defaults to nothing.
+/// Who watches a store: called from the storage actor's thread, once a batch, and from those that write and read snapshots.
+/// Every method defaults to nothing.
 pub trait StorageObserver: Send + Sync + 'static {
     /// One `fdatasync` ended well.
     fn synced(&self, _took: Duration) {}
