@@ -6,6 +6,7 @@ mod support;
 
 mod disk;
 mod elections;
+mod faults;
 mod membership;
 mod reads;
 mod replication;

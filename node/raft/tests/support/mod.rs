@@ -3,6 +3,7 @@
 //!
 //! - [`world`]: the nodes, what is on the wire, and what tests may do to both.
 //! - [`node`]: one node: the replica and the pieces beside it, wired up as a runtime wires them.
+//! - [`replicator`]: one peer's, and what it tells.
 //! - [`disk`]: what survives a crash.
 //! - [`story`]: what scenarios say.
 //! - [`witness`]: what must hold, checked after every step.
@@ -16,6 +17,7 @@ pub mod digest;
 pub mod disk;
 pub mod make;
 pub mod node;
+pub mod replicator;
 pub mod story;
 pub mod witness;
 pub mod world;

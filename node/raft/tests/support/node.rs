@@ -3,11 +3,11 @@
 //! Each piece is an actor with a queue of its own; what it is told and what it tells arrive in order per actor, and in
 //! any order between actors. Nothing is decided here.
 
-use super::{disk::Disk, world::Rules};
+use super::{disk::Disk, replicator::Replicator, world::Rules};
 use quorate_raft::{
-    Append, Ballot, Batch, Body, Effect, Entries, EntryId, Heartbeat, Index, Lookup, Message, Moment, NodeId, Outcome,
-    Outgoing, Persist, Phase, Progress, ProgressState, Replica, Role, Snapshot, SnapshotBase, SnapshotChunk,
-    SnapshotOutcome, SnapshotReply, Term, Transfer, Violation, Want, message::Repair, progress::Send,
+    Ballot, Batch, Body, Effect, Entries, EntryId, Index, Lookup, Message, Moment, NodeId, Outcome, Outgoing, Persist,
+    Phase, Replica, Role, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Violation, Want,
+    message::Repair,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -186,20 +186,7 @@ pub struct Running {
     pub armed_in: Term,
     pub asked: BTreeMap<Actor, VecDeque<Ask>>,
     pub told: BTreeMap<Actor, VecDeque<Tell>>,
-    rules: Arc<Rules>,
-}
-
-/// One peer's replicator.
-#[derive(Clone, Hash, Debug)]
-pub struct Replicator {
-    pub progress: Progress,
-    term: Term,
-    commit: Index,
-    round: u64,
-    fetching: bool,
-    /// A snapshot must reach this far to be of use.
-    at_least: Index,
-    pub transfer: Option<Transfer>,
+    pub rules: Arc<Rules>,
 }
 
 impl Running {
@@ -473,131 +460,6 @@ impl Running {
             other => unreachable!("{other:?} for the disk"),
         };
         self.tell(Actor::Disk, tell);
-    }
-
-    fn replicate(&mut self, context: &mut Context<'_>, peer: NodeId, ask: Ask) {
-        let (now, actor) = (context.now, Actor::Replicator(peer));
-        if let Ask::Start { term, log_last } = ask {
-            let progress = Progress::new(now, log_last, self.rules.credit);
-            let (at_least, transfer) = (Index(0), None);
-            let replicator =
-                Replicator { progress, term, commit: Index(0), round: 0, fetching: false, at_least, transfer };
-            self.replicators.insert(peer, replicator);
-        }
-        if let Ask::Stop = ask {
-            self.replicators.remove(&peer);
-        }
-        let Some(this) = self.replicators.get_mut(&peer) else { return };
-        let term = this.term;
-        let (mut moved, mut looks) = (None, false);
-        match ask {
-            Ask::Replicate { previous, batch } => {
-                this.progress.log_grew(batch.last());
-                this.send(context, peer, previous, Some(batch));
-            }
-            Ask::Committed(index) => this.commit = index,
-            Ask::Beat { round } => {
-                this.round = round.unwrap_or(this.round);
-                this.beat(context, peer);
-                if round.is_none() {
-                    this.progress.tick(now);
-                    looks = this.progress.state() == ProgressState::Snapshot && this.transfer.is_none();
-                }
-            }
-            Ask::LinkChanged => {
-                this.progress.link_changed(now);
-                this.transfer.iter_mut().for_each(|transfer| transfer.link_changed(now));
-            }
-            Ask::Acknowledged { epoch, matched } => moved = this.progress.acknowledged(now, epoch, matched),
-            Ask::Rejected { epoch, previous, next, last } => {
-                moved = this.progress.rejected(now, epoch, previous, next, last);
-            }
-            Ask::Found { previous, batch } => {
-                this.fetching = false;
-                this.send(context, peer, previous, batch);
-            }
-            Ask::Gone => {
-                this.fetching = false;
-                this.progress.compacted();
-                looks = true;
-            }
-            Ask::Needs { epoch, from } if this.progress.needs_snapshot(epoch) => {
-                this.at_least = from;
-                looks = true;
-            }
-            Ask::Offer(snapshot) if this.progress.state() == ProgressState::Snapshot => {
-                this.transfer = Some(Transfer::new(now, snapshot, self.rules.transfer));
-            }
-            Ask::Answered(reply) => this.answered(now, reply),
-            _ => {}
-        }
-        this.transfer(context, peer);
-        if looks {
-            let at_least = this.at_least;
-            self.tell(actor, Tell::Look { term, at_least });
-        }
-        let Some(this) = self.replicators.get_mut(&peer) else { return };
-        let want = if this.fetching { None } else { this.progress.want() };
-        this.fetching |= want.is_some();
-        if let Some(index) = moved {
-            self.tell(actor, Tell::Matched { term, index });
-        }
-        if let Some(want) = want {
-            self.tell(actor, Tell::Fetch { term, want });
-        }
-    }
-}
-
-impl Replicator {
-    fn send(&mut self, context: &mut Context<'_>, to: NodeId, previous: EntryId, batch: Option<Batch>) {
-        if let Some(send) = self.progress.send(context.now, previous, batch) {
-            let Send { epoch, previous, batch } = send;
-            let previous_checksum = batch.as_ref().map(Batch::previous_checksum);
-            let append = Append { epoch, previous, previous_checksum, commit: self.commit, batch };
-            let message = Message { term: self.term, body: Body::Append(append) };
-            context.sent.push(Outgoing { to, message });
-        }
-    }
-
-    /// Sends what fits of a snapshot, or asks how much has arrived.
-    fn transfer(&mut self, context: &mut Context<'_>, to: NodeId) {
-        let (now, term, epoch) = (context.now, self.term, self.progress.epoch());
-        let Some(transfer) = &mut self.transfer else { return };
-        let snapshot = transfer.snapshot().clone();
-        let mut chunk = |offset: u64, length: usize| {
-            let chunk = SnapshotChunk { epoch, snapshot: snapshot.clone(), offset, bytes: vec![0; length].into() };
-            context.sent.push(Outgoing { to, message: Message { term, body: Body::SnapshotChunk(chunk) } });
-        };
-        if transfer.tick(now) {
-            chunk(transfer.received_bytes(), 0);
-        }
-        while let Some((offset, length)) = transfer.want() {
-            assert!(transfer.sent(now, offset, length));
-            chunk(offset, length);
-        }
-    }
-
-    fn answered(&mut self, now: Moment, reply: SnapshotReply) {
-        let Some(transfer) = &mut self.transfer else { return };
-        if reply.epoch != self.progress.epoch() || reply.last != transfer.snapshot().base.last {
-            return;
-        }
-        match reply.outcome {
-            SnapshotOutcome::Received { bytes } => transfer.received(now, bytes),
-            // With the next heartbeat it looks for a newer one.
-            SnapshotOutcome::Refused => self.transfer = None,
-            SnapshotOutcome::Installed { index } => {
-                self.transfer = None;
-                self.at_least = Index(0);
-                self.progress.installed(now, index);
-            }
-        }
-    }
-
-    fn beat(&self, context: &mut Context<'_>, to: NodeId) {
-        let commit = self.commit.min(self.progress.matched());
-        let body = Body::Heartbeat(Heartbeat { round: self.round, commit });
-        context.sent.push(Outgoing { to, message: Message { term: self.term, body } });
     }
 }
 

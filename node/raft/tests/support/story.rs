@@ -2,7 +2,8 @@
 
 use super::{
     disk::Fault,
-    node::{Actor, Note, Replicator, Running},
+    node::{Actor, Note, Running},
+    replicator::Replicator,
     world::{Event, World},
 };
 use quorate_raft::{Index, Kind, Membership, Message, NodeId, ReadToken, Replica, Term};
