@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 #[test]
 #[ignore = "measures for a minute, and wants a disk that has nothing else to do"]
 fn slots_cost_less_than_a_tenth_of_the_throughput() {
+    let mut worst = f64::INFINITY;
     for (entries, payload_bytes) in [(1, 256), (64, 256), (1024, 256), (1, 16), (64, 16), (1024, 16)] {
         let mut with = Lane::new(true);
         let mut without = Lane::new(false);
@@ -16,21 +17,26 @@ fn slots_cost_less_than_a_tenth_of_the_throughput() {
             with.run(entries, payload_bytes);
             without.run(entries, payload_bytes);
         }
-        let (with, without) = (with.entries_per_s(), without.entries_per_s());
-        let ratio = with / without;
-        println!(
-            "{entries} entries of {payload_bytes} bytes a sync: {with:.0}/s with slots, {without:.0}/s without: {ratio:.3}"
-        );
-        assert!(ratio > 0.9);
+        let groups = 16 * entries as u32;
+        let [mean, _median] = [Lane::mean, Lane::median].map(|of| {
+            let [with, without] = [&with, &without].map(|lane| f64::from(groups) / of(lane).as_secs_f64());
+            println!(
+                "{entries} of {payload_bytes} bytes a sync: {with:.0}/s with slots, {without:.0}/s without: {:.3}",
+                with / without
+            );
+            with / without
+        });
+        // The mean has in it whatever else the disk did, and is what a user sees.
+        worst = worst.min(mean);
     }
+    assert!(worst > 0.9, "{worst:.3} of the throughput is left");
 }
 
-/// A log, how much went into it, and how long that took.
+/// A log, and how long each round of groups took.
 struct Lane {
     log: Log,
     _dir: tempfile::TempDir,
-    entries: usize,
-    took: Duration,
+    rounds: Vec<Duration>,
 }
 
 impl Lane {
@@ -38,10 +44,11 @@ impl Lane {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let sizes = Sizes { has_slots, ..Sizes::DEFAULT };
         let (log, _) = open_with(Wal { sizes, ..Wal::at(dir.path().join("log")) }).expect("it opens");
-        Self { log, _dir: dir, entries: 0, took: Duration::ZERO }
+        Self { log, _dir: dir, rounds: Vec::new() }
     }
 
     fn run(&mut self, entries: usize, payload_bytes: usize) {
+        let mut took = Duration::ZERO;
         for _ in 0..16 {
             let (last, checksum) = (self.log.last, self.log.last_checksum);
             let mut builder = BatchBuilder::new(crate::checksum, Term(1), last.index.next(), checksum, 0);
@@ -49,12 +56,18 @@ impl Lane {
             let persist = Persist { batch: builder.finish(), ..Persist::default() };
             let began = Instant::now();
             persist_idly(&mut self.log, &[persist]).expect("it is persisted");
-            self.took += began.elapsed();
-            self.entries += entries;
+            took += began.elapsed();
         }
+        self.rounds.push(took);
     }
 
-    fn entries_per_s(&self) -> f64 {
-        self.entries as f64 / self.took.as_secs_f64()
+    fn mean(&self) -> Duration {
+        self.rounds.iter().sum::<Duration>() / self.rounds.len() as u32
+    }
+
+    fn median(&self) -> Duration {
+        let mut rounds = self.rounds.clone();
+        rounds.sort_unstable();
+        rounds[rounds.len() / 2]
     }
 }
