@@ -14,6 +14,7 @@ use std::{
     convert::Infallible,
     fmt,
     io::{self, IoSlice},
+    ops::Range,
     path::Path,
     sync::mpsc::Receiver,
 };
@@ -74,15 +75,21 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
 }
 
 /// Whether somebody waits for it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Pace<'a> {
     /// As fast as it goes.
     AtOnce,
     /// In small steps, each of them synced, with pauses between, so that no sync of other files waits long behind it and
-    /// a log that grows fast is not slowed down by zeros. When the sender of this is gone, somebody waits: what is left
-    /// is only reserved then. It reads as zeros all the same, and costs the syncs that fill it a commit of the file
-    /// system's journal.
-    Gently(&'a Receiver<Infallible>),
+    /// a log that grows fast is not slowed down by zeros. What is left out is only reserved: it reads as zeros all the same,
+    /// and costs the syncs that fill it a commit of the file system's journal.
+    Gently {
+        /// This first, and without pauses.
+        first: Range<u64>,
+        /// Then this. The rest of the file is left out.
+        rest: Range<u64>,
+        /// When the sender of this is gone, somebody waits: whatever is left then is left out.
+        hurry: &'a Receiver<Infallible>,
+    },
 }
 
 /// An open file.

@@ -3,11 +3,13 @@
 use super::{Disk, File, Pace};
 use std::{
     any::Any,
+    convert::Infallible,
     fs,
     io::{self, IoSlice},
+    ops::Range,
     os::unix::fs::FileExt,
     path::Path,
-    sync::mpsc::RecvTimeoutError,
+    sync::mpsc::{Receiver, RecvTimeoutError},
     thread,
     time::Duration,
 };
@@ -91,6 +93,28 @@ impl Disk for RealDisk {
 #[derive(Debug)]
 struct RealFile(fs::File);
 
+impl RealFile {
+    fn zero(&self, range: Range<u64>) -> io::Result<()> {
+        for at in range.clone().step_by(ZEROS.len()) {
+            let some = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(ZEROS.len());
+            self.0.write_all_at(&ZEROS[..some], at)?;
+        }
+        Ok(())
+    }
+
+    /// Syncs each step, and stops once somebody waits.
+    fn zero_in_steps(&self, range: Range<u64>, pause: Duration, hurry: &Receiver<Infallible>) -> io::Result<()> {
+        for at in range.clone().step_by(ZEROS.len()) {
+            self.zero(at..range.end.min(at + ZEROS.len() as u64))?;
+            self.0.sync_data()?;
+            if hurry.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl File for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
@@ -130,20 +154,13 @@ impl File for RealFile {
         if reserved == Err(rustix::io::Errno::NOSPC) {
             return Err(rustix::io::Errno::NOSPC.into());
         }
-        let mut at = 0;
-        while at < bytes {
-            let some = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(ZEROS.len());
-            self.0.write_all_at(&ZEROS[..some], at)?;
-            at += some as u64;
-            if let Pace::Gently(hurry) = pace {
-                self.0.sync_data()?;
-                let somebody_waits = hurry.recv_timeout(PAUSE) == Err(RecvTimeoutError::Disconnected);
-                if somebody_waits && reserved.is_ok() {
-                    break;
-                }
+        match pace {
+            Pace::Gently { first, rest, hurry } if reserved.is_ok() => {
+                self.zero_in_steps(first, Duration::ZERO, hurry)?;
+                self.zero_in_steps(rest, PAUSE, hurry)
             }
+            _ => self.zero(0..bytes),
         }
-        Ok(())
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {

@@ -61,7 +61,7 @@ impl Log {
 
         let mut held = Held { repairs: found.repairs, ..Held::default() };
         held.repairs.extend(unknown);
-        let mut spare = Spare::new(wal.disk.clone(), dir, Layout::of(wal.sizes, 0, 0).capacity);
+        let mut spare = Spare::new(wal.disk.clone(), dir, Layout::of(wal.sizes, 0, 0));
         let files = held.read(wal, &identity, &sequences, hard_state.state(), snapshot.as_ref(), &mut spare)?;
         let has_headroom = space::reserve(disk, dir, wal.sizes.headroom)?;
         let mut log = Self {

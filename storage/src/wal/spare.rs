@@ -1,6 +1,6 @@
 //! The next segment's file, made ahead of need.
 
-use super::{Outcome, failed};
+use super::{Outcome, failed, header::Layout};
 use crate::disk::{Disk, File, Pace};
 use std::{
     convert::Infallible,
@@ -21,7 +21,7 @@ pub(crate) const NAMES: [&str; 2] = ["spare", "spare-large"];
 pub(crate) struct Spare {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    bytes: u64,
+    layout: Layout,
     making: Option<Making>,
     /// The last one that was made, or why it was not.
     made: Option<Outcome<Box<dyn File>>>,
@@ -57,18 +57,22 @@ impl Making {
 }
 
 impl Spare {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, bytes: u64) -> Self {
-        Self { disk, dir: dir.to_owned(), bytes, making: None, made: None }
+    /// Files for segments of this layout, or larger ones.
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, layout: Layout) -> Self {
+        Self { disk, dir: dir.to_owned(), layout, making: None, made: None }
     }
 
     /// Starts making one, unless one is there or in the making, or could not be made.
     pub(crate) fn prepare(&mut self) {
         if self.making.is_none() && self.made.is_none() {
             let ((tell, made), (hurry, hurried)) = (sync_channel(1), sync_channel(0));
-            let (disk, path, bytes) = (self.disk.clone(), self.dir.join(NAMES[0]), self.bytes);
+            let (disk, path, layout) = (self.disk.clone(), self.dir.join(NAMES[0]), self.layout);
             // Nobody may be left to take it; then recovery removes it.
             self.disk.in_background(Box::new(move || {
-                drop(tell.send(make(&*disk, &path, bytes, Pace::Gently(&hurried))));
+                // A table is small, and a log that outruns the zeros is slowed down the more the more places it fills.
+                let first = 0..layout.slots_at + layout.slots_bytes;
+                let pace = Pace::Gently { first, rest: layout.records_at..layout.capacity, hurry: &hurried };
+                drop(tell.send(make(&*disk, &path, layout.capacity, pace)));
             }));
             self.making = Some(Making { made, hurry });
         }
@@ -103,9 +107,9 @@ impl Spare {
 
     /// A file of zeros of so many bytes at least, its length and its path. Waits for the one in the making.
     pub(crate) fn take(&mut self, bytes_min: u64) -> Outcome<(Box<dyn File>, u64, PathBuf)> {
-        let bytes = bytes_min.max(self.bytes);
-        let path = self.dir.join(NAMES[usize::from(bytes > self.bytes)]);
-        if bytes == self.bytes {
+        let bytes = bytes_min.max(self.layout.capacity);
+        let path = self.dir.join(NAMES[usize::from(bytes > self.layout.capacity)]);
+        if bytes == self.layout.capacity {
             if let Some(making) = self.making.take() {
                 self.made = making.take();
             }

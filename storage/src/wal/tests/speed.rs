@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// `cargo test --release -p quorate-storage --lib -- --ignored --nocapture slots_cost`
 #[test]
 #[ignore = "measures for a minute, and wants a disk that has nothing else to do"]
-fn slots_cost_less_than_a_tenth_of_the_throughput() {
+fn slots_cost_no_second_sync() {
     let mut worst = f64::INFINITY;
     for (entries, payload_bytes) in [(1, 256), (64, 256), (1024, 256), (1, 16), (64, 16), (1024, 16)] {
         let mut with = Lane::new(true);
@@ -29,7 +29,8 @@ fn slots_cost_less_than_a_tenth_of_the_throughput() {
         // The mean has in it whatever else the disk did, and is what a user sees.
         worst = worst.min(mean);
     }
-    assert!(worst > 0.9, "{worst:.3} of the throughput is left");
+    // A second sync would leave half of it, or less.
+    assert!(worst > 0.5, "{worst:.3} of the throughput is left");
 }
 
 /// A log, and how long each round of groups took.
