@@ -113,13 +113,14 @@ pub struct Snapshots {
     /// So many entries before a snapshot's end stay in the log, for followers that are only a little behind: sending them
     /// is cheaper than sending the state. Default 1,000.
     pub keep_entries: u64,
-    /// The most bytes a second that a snapshot is sent with, to each peer. Default 0: no limit, as fast as the peer takes it.
+    /// The most bytes a second that a snapshot is sent with, to each peer; 0: as fast as the peer takes it. Default 32 MiB: what
+    /// is encrypted, sent and written beside them is hardly delayed then.
     pub bytes_per_second: u64,
 }
 
 impl Default for Snapshots {
     fn default() -> Self {
-        Self { every_entries: 10_000, every_bytes: 64 << 20, keep_entries: 1_000, bytes_per_second: 0 }
+        Self { every_entries: 10_000, every_bytes: 64 << 20, keep_entries: 1_000, bytes_per_second: 32 << 20 }
     }
 }
 

@@ -23,6 +23,7 @@ mod recovery;
 mod snapshot;
 mod workload;
 
+use quorate::Snapshots;
 use std::process::ExitCode;
 use workload::Settings;
 
@@ -36,7 +37,9 @@ fn main() -> ExitCode {
         ["durable", ref settings @ ..] => Settings::parse(settings).and_then(|settings| durable::run(&settings)),
         ["memory", ref settings @ ..] => Settings::parse(settings).and_then(|settings| memory::run(&settings)),
         ["recovery", bytes] => size(bytes).and_then(recovery::run),
-        ["snapshot", bytes] => size(bytes).and_then(|bytes| snapshot::run(bytes, 0)),
+        ["snapshot", bytes] => {
+            size(bytes).and_then(|bytes| snapshot::run(bytes, Snapshots::default().bytes_per_second))
+        }
         ["snapshot", bytes, speed] => size(bytes).and_then(|bytes| snapshot::run(bytes, size(speed)?)),
         // How `durable` and `snapshot` start their followers.
         [durable::MEMBER, ref place @ ..] => durable::run_member(place),

@@ -116,7 +116,7 @@ pub struct Snapshot {
     /// How many entries before a snapshot stay in the log for slow followers, which are sent the whole state otherwise. Default
     /// 1000.
     pub keep_entries: u64,
-    /// The most bytes a second at which a snapshot is sent to a peer; 0, the default: as fast as it takes them.
+    /// The most bytes a second at which a snapshot is sent to a peer; 0: as fast as it takes them. Default 32 MiB.
     pub max_bytes_per_second: u64,
 }
 

@@ -91,7 +91,7 @@ fn each_mistake_is_one_line_that_names_the_key_and_the_remedy() {
         ("\"300ms\"", "\"2h\"", "timing.election_timeout: 2h is too long"),
         ("every_entries = 10000", "every_entries = 0", "snapshot.every_entries: is 0"),
         ("every_bytes = 67108864", "every_bytes = 0", "snapshot.every_bytes: is 0"),
-        ("max_bytes_per_second = 0", "max_bytes_per_second = 9", "snapshot.max_bytes_per_second: 9 would take"),
+        ("max_bytes_per_second = 33554432", "max_bytes_per_second = 9", "snapshot.max_bytes_per_second: 9 would take"),
         ("segment_bytes = 67108864", "segment_bytes = 4096", "storage.segment_bytes: 4096 is not between"),
         ("max_value_bytes = 1048576", "max_value_bytes = 0", "limits.max_value_bytes: is 0"),
         ("max_value_bytes = 1048576", "max_value_bytes = 99999999", "limits.max_value_bytes: 99999999 is more"),
@@ -142,7 +142,7 @@ election_timeout = ["150ms", "300ms"]
 every_entries = 10000
 every_bytes = 67108864
 keep_entries = 1000
-max_bytes_per_second = 0
+max_bytes_per_second = 33554432
 
 [storage]
 segment_bytes = 67108864
