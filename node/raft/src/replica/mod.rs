@@ -23,6 +23,8 @@ mod follower;
 mod known;
 mod leader;
 mod snapshots;
+mod start;
+mod view;
 mod writes;
 
 use crate::{
@@ -32,17 +34,16 @@ use crate::{
     message::{AppendOutcome, AppendReply, Body, HeartbeatReply, Message, Outgoing},
     progress::Progress,
     reads::Reads,
-    record::{Batch, Checksum},
+    record::Batch,
     snapshot::SnapshotBase,
 };
 use alloc::vec::Vec;
-use core::time::Duration;
-use serde::{Deserialize, Serialize};
 
 pub use effect::{Cut, Effect, Persist, Violation};
 use faults::Faults;
 use known::Known;
 pub use leader::{Entries, Leadership};
+pub use start::{Faulty, HardState, Recovered, Settings};
 use writes::Writes;
 
 /// One member of one Raft group: the pure piece of a `Consensus` actor.
@@ -84,86 +85,6 @@ pub enum Role {
     Candidate,
     /// Leads.
     Leader(Leadership),
-}
-
-/// What must survive a crash besides the log (paper, Figure 2: persistent state).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
-pub struct HardState {
-    /// The latest term this node has seen.
-    pub term: Term,
-    /// Whom it voted for in that term.
-    pub vote: Option<NodeId>,
-}
-
-/// What a storage recovered: where a replica starts from.
-#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
-pub struct Recovered {
-    /// Term and vote.
-    pub hard_state: HardState,
-    /// The log's outline.
-    pub log: Log,
-    /// The entries whose payload is lost, in order.
-    pub faulty: Vec<Faulty>,
-    /// The newest snapshot, from which the state machine was restored.
-    pub snapshot: Option<SnapshotBase>,
-    /// The configurations that are in the log, in order.
-    pub memberships: Vec<(Index, Membership)>,
-    /// Whether this member ever voted or held anything: one that did not is new, or its directory was emptied.
-    pub has_voted: bool,
-    /// The members that are known to have had a log, and how far it reached.
-    pub known: Vec<(NodeId, Index)>,
-}
-
-/// An entry of which the storage knows the identity, and has lost the payload.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Faulty {
-    /// The entry.
-    pub id: EntryId,
-    /// The checksum that its record must have.
-    pub checksum: u32,
-    /// Whether it is proven to have been durable once. If not, it may as well be the remains of a write that a crash tore
-    /// and that nobody was ever told of.
-    pub was_durable: bool,
-}
-
-/// What a replica is told once.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// The shortest election timeout: how long a heard leader is protected against elections. Default 150 ms.
-    pub election_timeout_min: Duration,
-    /// The longest election timeout: how long a leader may be without a quorum. Default 300 ms.
-    pub election_timeout_max: Duration,
-    /// A node whose disk has been at one write for this long neither leads nor campaigns; default 3 s.
-    pub stall_limit: Duration,
-    /// A follower with this many bytes accepted and not yet durable drops further appends; default 64 MiB.
-    pub unpersisted_bytes_max: usize,
-    /// At most this many bytes of recent entries are cached; default 64 MiB.
-    pub cache_bytes_max: usize,
-    /// At most this many committed entries are handed to the state machine before it has applied some; default 65,536.
-    pub unapplied_entries_max: u64,
-    /// How records are checksummed.
-    pub checksum: Checksum,
-}
-
-impl Settings {
-    /// The defaults, with this checksum function.
-    #[must_use]
-    pub fn new(checksum: Checksum) -> Self {
-        Self {
-            election_timeout_min: Duration::from_millis(150),
-            election_timeout_max: Duration::from_millis(300),
-            stall_limit: Duration::from_secs(3),
-            unpersisted_bytes_max: 64 << 20,
-            cache_bytes_max: 64 << 20,
-            unapplied_entries_max: 65_536,
-            checksum,
-        }
-    }
-}
-
-impl core::hash::Hash for Settings {
-    /// Settings never change, so they tell no two states of one replica apart.
-    fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
 }
 
 /// Terms at or above this are refused: no cluster gets there, and sums with it can't overflow.
@@ -208,97 +129,6 @@ impl Replica {
             writes: Writes::new(log.last().index),
             log,
         }
-    }
-
-    /// This node.
-    #[must_use]
-    pub fn id(&self) -> NodeId {
-        self.id
-    }
-
-    /// The current term.
-    #[must_use]
-    pub fn term(&self) -> Term {
-        self.hard_state.term
-    }
-
-    /// The vote cast in the current term.
-    #[must_use]
-    pub fn vote(&self) -> Option<NodeId> {
-        self.hard_state.vote
-    }
-
-    /// What this node is doing.
-    #[must_use]
-    pub fn role(&self) -> &Role {
-        &self.role
-    }
-
-    /// Whether it leads.
-    #[must_use]
-    pub fn is_leader(&self) -> bool {
-        matches!(self.role, Role::Leader(_))
-    }
-
-    /// The leader of the current term, if known.
-    #[must_use]
-    pub fn leader(&self) -> Option<NodeId> {
-        self.leader
-    }
-
-    /// The members.
-    #[must_use]
-    pub fn membership(&self) -> &Membership {
-        self.memberships.current()
-    }
-
-    /// The configuration as of the entry at `index`, which is not behind the newest snapshot: what belongs in a snapshot
-    /// that ends there.
-    #[must_use]
-    pub fn membership_at(&self, index: Index) -> &Membership {
-        self.memberships.at(index)
-    }
-
-    /// The last entry that the newest snapshot covers; 0 if there is none.
-    #[must_use]
-    pub fn snapshot_index(&self) -> Index {
-        self.snapshot
-    }
-
-    /// The log's outline.
-    #[must_use]
-    pub fn log(&self) -> &Log {
-        &self.log
-    }
-
-    /// The last entry known to be committed.
-    #[must_use]
-    pub fn commit(&self) -> Index {
-        self.commit
-    }
-
-    /// The last entry handed out to be applied.
-    #[must_use]
-    pub fn released(&self) -> Index {
-        self.released
-    }
-
-    /// The last entry that the state machine has applied.
-    #[must_use]
-    pub fn applied_index(&self) -> Index {
-        self.applied
-    }
-
-    /// The last entry that is durable here.
-    #[must_use]
-    pub fn durable(&self) -> Index {
-        self.writes.durable()
-    }
-
-    /// Since when a write has been waiting to become durable; `None` if none is.
-    #[must_use]
-    pub fn writing_since(&self) -> Option<Moment> {
-        self.writes.waiting_since()
     }
 
     /// Hears a message from `from`, whom the network proved to be the sender. The one door: the term is compared here,

@@ -1,0 +1,101 @@
+//! What a replica shows of itself. Nothing here changes anything.
+
+use super::{Replica, Role};
+use crate::{
+    ids::{Index, Moment, NodeId, Term},
+    log::Log,
+    membership::Membership,
+};
+
+impl Replica {
+    /// This node.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The current term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// The vote cast in the current term.
+    #[must_use]
+    pub fn vote(&self) -> Option<NodeId> {
+        self.hard_state.vote
+    }
+
+    /// What this node is doing.
+    #[must_use]
+    pub fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// Whether it leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// The leader of the current term, if known.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// The members.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        self.memberships.current()
+    }
+
+    /// The configuration as of the entry at `index`, which is not behind the newest snapshot: what belongs in a snapshot
+    /// that ends there.
+    #[must_use]
+    pub fn membership_at(&self, index: Index) -> &Membership {
+        self.memberships.at(index)
+    }
+
+    /// The last entry that the newest snapshot covers; 0 if there is none.
+    #[must_use]
+    pub fn snapshot_index(&self) -> Index {
+        self.snapshot
+    }
+
+    /// The log's outline.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The last entry known to be committed.
+    #[must_use]
+    pub fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The last entry handed out to be applied.
+    #[must_use]
+    pub fn released(&self) -> Index {
+        self.released
+    }
+
+    /// The last entry that the state machine has applied.
+    #[must_use]
+    pub fn applied_index(&self) -> Index {
+        self.applied
+    }
+
+    /// The last entry that is durable here.
+    #[must_use]
+    pub fn durable(&self) -> Index {
+        self.writes.durable()
+    }
+
+    /// Since when a write has been waiting to become durable; `None` if none is.
+    #[must_use]
+    pub fn writing_since(&self) -> Option<Moment> {
+        self.writes.waiting_since()
+    }
+}
