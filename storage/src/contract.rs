@@ -32,9 +32,9 @@
 //! - **Snapshots.** What [`SnapshotSink::finish`] returned well would survive a power cut, and is what [`Recovered::snapshot`]
 //!   names if it covers more than any other. A [`Cut`](quorate_raft::Cut) names a last entry that such a snapshot covers: only
 //!   then may entries up to it, and older snapshots, be dropped. Larger pieces may stay: after a restart [`Recovered::base`] may be
-//!   lower, unless the log was started over. A cut to what is gone already changes nothing. A crash between the two leaves a snapshot that is ahead of
-//!   the log; then the log begins behind the snapshot, unless it holds the snapshot's last entry. Snapshots never delay
-//!   persists: their bytes are written and read on their callers' threads.
+//!   lower, unless the log was started over. A cut to what is gone already changes nothing. A crash between the two leaves a
+//!   snapshot that is ahead of the log; then the log begins behind the snapshot, unless it holds the snapshot's last entry.
+//!   Snapshots never delay persists: their bytes are written and read on their callers' threads.
 //! - **One owner.** The data belong to one member of one cluster from the first [`Recover`] on, and to one process at a time.
 //! - **Space.** When there is soon no room for entries, a store says [`StorageFull`] while there still is, and again when
 //!   there is room: the node then takes no more commands, and can still vote.
@@ -100,11 +100,15 @@
 //! # drop(handle);
 //! ```
 
+mod handle;
+
+pub use handle::{Place, Storage, StorageHandle, StorageThread};
+
 use actix::prelude::*;
 use quorate_raft::{
     Batch, EntryId, Faulty, HardState, Index, Kind, Membership, NodeId, Outgoing, Snapshot, SnapshotBase, Term,
 };
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 /// Edge → storage, once, before anything else: take possession of the log and say what is in it.
 #[derive(Message)]
@@ -388,121 +392,3 @@ pub trait StorageObserver: Send + Sync + 'static {
 pub struct Unobserved;
 
 impl StorageObserver for Unobserved {}
-
-/// Where an actor of a node runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// On a thread of its own: it may block.
-    OwnThread,
-    /// On the caller's thread, among the node's other actors: for stores that never block, and for simulation.
-    Here,
-}
-
-/// A storage actor, not yet started: what [a node's builder](https://docs.rs/quorate) takes.
-pub struct StorageHandle {
-    start: Box<dyn FnOnce(Place) -> Storage + Send>,
-    place: Place,
-}
-
-impl StorageHandle {
-    /// Storage by this actor, made on the thread on which it will live. It gets a thread of its own.
-    pub fn actor<A>(make: impl FnOnce() -> A + Send + 'static) -> Self
-    where
-        A: Actor<Context = Context<A>>
-            + Handler<Recover>
-            + Handler<Persist>
-            + Handler<ReadEntries>
-            + Handler<SaveSnapshot>
-            + Handler<OpenSnapshot>
-            + Handler<Remember>,
-    {
-        let start = move |place| {
-            let (addr, thread) = match place {
-                Place::Here => (make().start(), None),
-                Place::OwnThread => {
-                    let thread = Arbiter::new();
-                    (A::start_in_arbiter(&thread.handle(), move |_| make()), Some(thread))
-                }
-            };
-            Storage {
-                recover: addr.clone().recipient(),
-                persist: addr.clone().recipient(),
-                read_entries: addr.clone().recipient(),
-                save_snapshot: addr.clone().recipient(),
-                open_snapshot: addr.clone().recipient(),
-                remember: addr.recipient(),
-                thread,
-            }
-        };
-        Self { start: Box::new(start), place: Place::OwnThread }
-    }
-
-    /// The same, on the node's own thread: for stores that never block.
-    #[must_use]
-    pub fn unblocking(self) -> Self {
-        Self { place: Place::Here, ..self }
-    }
-
-    /// Starts the actor. Within an actix `System`, or for [`Place::Here`] at least within a `LocalSet`.
-    #[must_use]
-    pub fn start(self) -> Storage {
-        (self.start)(self.place)
-    }
-
-    /// Starts the actor on this thread, wherever it would rather be: for simulation.
-    #[must_use]
-    pub fn start_here(self) -> Storage {
-        (self.start)(Place::Here)
-    }
-}
-
-impl fmt::Debug for StorageHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StorageHandle").field("place", &self.place).finish_non_exhaustive()
-    }
-}
-
-/// A running storage actor.
-pub struct Storage {
-    /// Hears [`Recover`], once.
-    pub recover: Recipient<Recover>,
-    /// Hears [`Persist`].
-    pub persist: Recipient<Persist>,
-    /// Hears [`ReadEntries`].
-    pub read_entries: Recipient<ReadEntries>,
-    /// Hears [`SaveSnapshot`].
-    pub save_snapshot: Recipient<SaveSnapshot>,
-    /// Hears [`OpenSnapshot`].
-    pub open_snapshot: Recipient<OpenSnapshot>,
-    /// Hears [`Remember`].
-    pub remember: Recipient<Remember>,
-    thread: Option<Arbiter>,
-}
-
-impl Storage {
-    /// Whether the actor still lives. One that does not has panicked or stopped, and its node must stop too.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.persist.connected()
-    }
-
-    /// What ends the actor's thread, taken out so that whoever runs the node can wait for the end. `None` if the actor
-    /// has no thread of its own, or it was taken before.
-    pub fn take_thread(&mut self) -> Option<StorageThread> {
-        self.thread.take().map(StorageThread)
-    }
-}
-
-/// The thread of a storage actor.
-#[derive(Debug)]
-pub struct StorageThread(Arbiter);
-
-impl StorageThread {
-    /// Lets the actor finish the message that it is handling, drops it, and with it what it holds (files, locks), and
-    /// waits until that is done. Blocks for as long as one write and sync may take.
-    pub fn end(self) {
-        self.0.stop();
-        // The thread panicking is reported by whoever noticed the actor's death; there is nothing to add.
-        let _ = self.0.join();
-    }
-}

@@ -1,0 +1,123 @@
+//! A storage actor as a node takes it: described, started, ended.
+
+use super::{OpenSnapshot, Persist, ReadEntries, Recover, Remember, SaveSnapshot};
+use actix::prelude::*;
+use std::fmt;
+
+/// Where an actor of a node runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On a thread of its own: it may block.
+    OwnThread,
+    /// On the caller's thread, among the node's other actors: for stores that never block, and for simulation.
+    Here,
+}
+
+/// A storage actor, not yet started: what [a node's builder](https://docs.rs/quorate) takes.
+pub struct StorageHandle {
+    start: Box<dyn FnOnce(Place) -> Storage + Send>,
+    place: Place,
+}
+
+impl StorageHandle {
+    /// Storage by this actor, made on the thread on which it will live. It gets a thread of its own.
+    pub fn actor<A>(make: impl FnOnce() -> A + Send + 'static) -> Self
+    where
+        A: Actor<Context = Context<A>>
+            + Handler<Recover>
+            + Handler<Persist>
+            + Handler<ReadEntries>
+            + Handler<SaveSnapshot>
+            + Handler<OpenSnapshot>
+            + Handler<Remember>,
+    {
+        let start = move |place| {
+            let (addr, thread) = match place {
+                Place::Here => (make().start(), None),
+                Place::OwnThread => {
+                    let thread = Arbiter::new();
+                    (A::start_in_arbiter(&thread.handle(), move |_| make()), Some(thread))
+                }
+            };
+            Storage {
+                recover: addr.clone().recipient(),
+                persist: addr.clone().recipient(),
+                read_entries: addr.clone().recipient(),
+                save_snapshot: addr.clone().recipient(),
+                open_snapshot: addr.clone().recipient(),
+                remember: addr.recipient(),
+                thread,
+            }
+        };
+        Self { start: Box::new(start), place: Place::OwnThread }
+    }
+
+    /// The same, on the node's own thread: for stores that never block.
+    #[must_use]
+    pub fn unblocking(self) -> Self {
+        Self { place: Place::Here, ..self }
+    }
+
+    /// Starts the actor. Within an actix `System`, or for [`Place::Here`] at least within a `LocalSet`.
+    #[must_use]
+    pub fn start(self) -> Storage {
+        (self.start)(self.place)
+    }
+
+    /// Starts the actor on this thread, wherever it would rather be: for simulation.
+    #[must_use]
+    pub fn start_here(self) -> Storage {
+        (self.start)(Place::Here)
+    }
+}
+
+impl fmt::Debug for StorageHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StorageHandle").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+/// A running storage actor.
+pub struct Storage {
+    /// Hears [`Recover`], once.
+    pub recover: Recipient<Recover>,
+    /// Hears [`Persist`].
+    pub persist: Recipient<Persist>,
+    /// Hears [`ReadEntries`].
+    pub read_entries: Recipient<ReadEntries>,
+    /// Hears [`SaveSnapshot`].
+    pub save_snapshot: Recipient<SaveSnapshot>,
+    /// Hears [`OpenSnapshot`].
+    pub open_snapshot: Recipient<OpenSnapshot>,
+    /// Hears [`Remember`].
+    pub remember: Recipient<Remember>,
+    thread: Option<Arbiter>,
+}
+
+impl Storage {
+    /// Whether the actor still lives. One that does not has panicked or stopped, and its node must stop too.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.persist.connected()
+    }
+
+    /// What ends the actor's thread, taken out so that whoever runs the node can wait for the end. `None` if the actor
+    /// has no thread of its own, or it was taken before.
+    pub fn take_thread(&mut self) -> Option<StorageThread> {
+        self.thread.take().map(StorageThread)
+    }
+}
+
+/// The thread of a storage actor.
+#[derive(Debug)]
+pub struct StorageThread(Arbiter);
+
+impl StorageThread {
+    /// Lets the actor finish the message that it is handling, drops it, and with it what it holds (files, locks), and
+    /// waits until that is done. Blocks for as long as one write and sync may take.
+    pub fn end(self) {
+        self.0.stop();
+        // The thread panicking is reported by whoever noticed the actor's death; there is nothing to add.
+        let _ = self.0.join();
+    }
+}
