@@ -4,7 +4,7 @@
 //! node 1 leads.
 
 use crate::{
-    processes::{LEADER, Member, builder, free_addresses, make_certificates, until_parent_leaves},
+    processes::{self, LEADER, Member, builder, free_addresses, make_certificates},
     workload::{Failed, Settings, Sink, measure, until_leading},
 };
 use quorate::{Limits, Node};
@@ -33,22 +33,13 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
     })
 }
 
-/// Runs one of the other members until the pipe from the parent closes: `ID DIR ADDRESS...`.
+/// Runs one of the other members.
 pub(crate) fn run_member(place: &[&str]) -> Result<(), Failed> {
-    let [id, dir, addresses @ ..] = place else { return Err(crate::USAGE.into()) };
-    let addresses: Result<Vec<SocketAddr>, _> = addresses.iter().map(|address| address.parse()).collect();
-    let (id, addresses) = (id.parse()?, addresses?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let node = start(id, Path::new(dir), &addresses, 1).await?;
-        tokio::select! {
-            failure = node.failed() => Err(failure.into()),
-            () = until_parent_leaves() => {
-                node.shutdown().await;
-                Ok(())
-            }
-        }
-    })
+    processes::run_member(
+        place,
+        async |id, dir, addresses| start(id, dir, addresses, 1).await,
+        async |_| std::future::pending().await,
+    )
 }
 
 async fn start(id: u64, dir: &Path, addresses: &[SocketAddr], in_flight_max: usize) -> Result<Node<Sink>, Failed> {

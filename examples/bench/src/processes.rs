@@ -2,7 +2,7 @@
 
 use crate::workload::Failed;
 use quorate::{
-    Builder, Node, NodeId, Timing,
+    Builder, Node, NodeId, StateMachine, Timing,
     storage::Wal,
     transport::{Quic, QuicOptions, certificates::Authority},
 };
@@ -75,8 +75,31 @@ impl Drop for Member {
     }
 }
 
+/// Runs one of the other members until the pipe from the parent closes: `ID DIR ADDRESS...`. Beside it goes what it `tell`s.
+pub(crate) fn run_member<M: StateMachine>(
+    place: &[&str],
+    start: impl AsyncFnOnce(u64, &Path, &[SocketAddr]) -> Result<Node<M>, Failed>,
+    tell: impl AsyncFnOnce(&Node<M>) -> Result<(), Failed>,
+) -> Result<(), Failed> {
+    let [id, dir, addresses @ ..] = place else { return Err(crate::USAGE.into()) };
+    let addresses: Result<Vec<SocketAddr>, _> = addresses.iter().map(|address| address.parse()).collect();
+    let (id, addresses) = (id.parse()?, addresses?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let node = start(id, Path::new(dir), &addresses).await?;
+        tokio::select! {
+            failure = node.failed() => Err(failure.into()),
+            () = until_parent_leaves() => {
+                node.shutdown().await;
+                Ok(())
+            }
+            told = tell(&node) => told,
+        }
+    })
+}
+
 /// In a child: waits until the parent closes the pipe.
-pub(crate) async fn until_parent_leaves() {
+async fn until_parent_leaves() {
     let (mut parent, mut nowhere) = (tokio::io::stdin(), tokio::io::sink());
     let _ = tokio::io::copy(&mut parent, &mut nowhere).await;
 }

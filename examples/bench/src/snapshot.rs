@@ -11,7 +11,7 @@
 
 use crate::{
     machine_speed::{resident_bytes, round, send_over_loopback, speed, write_sequentially},
-    processes::{LEADER, Member, builder, free_addresses, make_certificates, until_parent_leaves},
+    processes::{self, LEADER, Member, builder, free_addresses, make_certificates},
     proxy::Wire,
     workload::{Failed, until_leading},
 };
@@ -76,24 +76,9 @@ pub(crate) fn run(bytes: u64, bytes_per_second: u64) -> Result<(), Failed> {
     })
 }
 
-/// Runs one of the other members until the pipe from the parent closes: `ID DIR ADDRESS...`. It says what it has, a line of
-/// JSON a change.
+/// Runs one of the other members, which says what it has, a line of JSON a change.
 pub(crate) fn run_member(place: &[&str]) -> Result<(), Failed> {
-    let [id, dir, addresses @ ..] = place else { return Err(crate::USAGE.into()) };
-    let addresses: Result<Vec<SocketAddr>, _> = addresses.iter().map(|address| address.parse()).collect();
-    let (id, addresses) = (id.parse()?, addresses?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let node = start(id, Path::new(dir), &addresses, 0).await?;
-        tokio::select! {
-            failure = node.failed() => Err(failure.into()),
-            () = until_parent_leaves() => {
-                node.shutdown().await;
-                Ok(())
-            }
-            told = tell(&node) => told,
-        }
-    })
+    processes::run_member(place, async |id, dir, addresses| start(id, dir, addresses, 0).await, tell)
 }
 
 async fn start(id: u64, dir: &Path, addresses: &[SocketAddr], bytes_per_second: u64) -> Result<Node<Kv>, Failed> {
