@@ -1,5 +1,5 @@
 //! Every interleaving of a small world: from a first state, everything that can happen within the stated bounds happens,
-//! in every order, and what must hold (`support::witness`) is checked in every state.
+//! in every order, and what must hold (`quorate_world::witness`) is checked in every state.
 //!
 //! A state is the whole cluster (replicas, ballots, progress, disks, messages under way, and the witness's memory) and what
 //! is left of the bounds. Visited states are remembered by a 128-bit digest. The search is depth first, so the path to a
@@ -20,20 +20,18 @@
 //!
 //! `cargo test -p quorate-raft --test explore -- --ignored --nocapture` explores larger bounds; it takes some minutes.
 
-mod support;
-
 use quorate_raft::{Body, Credit, Index, Message, NodeId, Term, TransferSettings};
-use std::{
-    collections::HashSet,
-    hash::{BuildHasherDefault, Hash, Hasher},
-    time::{Duration, Instant},
-};
-use support::{
+use quorate_world::{
     digest::digest,
     disk::{Disk, Fault, Torn},
     make,
     node::{Actor, is_pre_vote},
     world::{Event, Rules, World},
+};
+use std::{
+    collections::HashSet,
+    hash::{BuildHasherDefault, Hash, Hasher},
+    time::{Duration, Instant},
 };
 
 #[test]

@@ -4,17 +4,15 @@
 //! A walk is a function of its seed; a failure names it. `QUORATE_WALK_SEED=7 cargo test --test random_walk` walks that one
 //! alone, `QUORATE_WALKS=5000` that many.
 
-mod support;
-
 use quorate_raft::{Credit, Index, NodeId, quorum};
-use rand::{Rng, SeedableRng, rngs::SmallRng};
-use std::{env, time::Duration};
-use support::{
+use quorate_world::{
     disk::{Disk, Fault, Torn},
     make,
     node::{Actor, Note},
     world::{Event, Rules, World},
 };
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use std::{env, time::Duration};
 
 /// Steps of one walk before its faults stop.
 const STEPS: usize = 10_000;

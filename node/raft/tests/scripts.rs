@@ -18,15 +18,13 @@
 //! The witness checks after every step what must hold. `QUORATE_BLESS=1 cargo test --test scripts` writes what is printed
 //! into the scripts; read the difference before you keep it.
 
-mod support;
-
 use quorate_raft::{AppendOutcome, Body, Message, NodeId, Phase, Role};
-use std::{env, fmt::Write as _, fs, path::Path};
-use support::{
+use quorate_world::{
     disk::Disk,
     make::{disk_of, settings},
     world::{Event, World},
 };
+use std::{env, fmt::Write as _, fs, path::Path};
 
 #[test]
 fn every_story_goes_as_it_is_told() {

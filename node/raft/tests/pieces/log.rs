@@ -1,8 +1,8 @@
 //! The log's outline against a plain list of entries.
 
-use crate::support::make::{batch, id};
 use proptest::prelude::*;
 use quorate_raft::{Batch, EntryId, Index, Log, Lookup, Term};
+use quorate_world::make::{batch, id};
 
 /// The dumb twin: every entry, one by one.
 #[derive(Default)]

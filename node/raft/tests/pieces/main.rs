@@ -1,8 +1,5 @@
 //! The small pieces alone: each against a dumb twin that is obviously right, or against everything that can be done to it.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod ballot;
 mod log;
 mod progress;

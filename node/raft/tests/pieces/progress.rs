@@ -1,8 +1,8 @@
 //! One peer's progress: whatever order answers come in, credit returns, and what is known to match is true.
 
-use crate::support::make::{at, batch, id};
 use proptest::prelude::*;
 use quorate_raft::{Credit, Index, Progress, ProgressState};
+use quorate_world::make::{at, batch, id};
 
 /// Entries of the leader's log, all of term 1.
 const LOG: u64 = 30;

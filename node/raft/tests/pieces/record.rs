@@ -1,12 +1,12 @@
 //! Records: what was laid out is read back, and whatever was damaged is refused.
 
-use crate::support::make::{batch, crc, id};
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_raft::{
     Batch, BatchBuilder, Index, Kind, Term,
     record::{Head, OVERHEAD_BYTES},
 };
+use quorate_world::make::{batch, crc, id};
 
 #[test]
 fn every_flipped_byte_is_refused() {

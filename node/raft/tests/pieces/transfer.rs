@@ -1,5 +1,5 @@
-use super::support::make::{at, snapshot_of};
 use quorate_raft::{Snapshot, Transfer, TransferSettings};
+use quorate_world::make::{at, snapshot_of};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::collections::VecDeque;
 

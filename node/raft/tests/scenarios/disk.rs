@@ -1,16 +1,16 @@
 //! What else a disk can do: hold other content than the others', come back empty, have no room.
 
-use crate::support::{
+use quorate_raft::{
+    Append, AppendOutcome, Body, Effect, Index, Message, NodeId, Phase, Progress, Replica, Role, Term, Violation,
+    message::Emptied,
+};
+use quorate_world::{
     disk::Disk,
     make::{
         append, append_reply, at, batch, disk_of, halted, hear, heartbeat, heartbeat_reply, id, lead, log_of, opened,
         persist_all, promised, replica, request_vote, sent, settings, stand, terms, vote_reply, voters,
     },
     world::{Event, Rules, World},
-};
-use quorate_raft::{
-    Append, AppendOutcome, Body, Effect, Index, Message, NodeId, Phase, Progress, Replica, Role, Term, Violation,
-    message::Emptied,
 };
 
 // ---- Divergence ----

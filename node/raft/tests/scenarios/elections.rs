@@ -1,7 +1,8 @@
 //! Elections (1 to 12, 14). Not here: 13, which is about leases; 10 and 11 also depend on timers, and are tried with whole
 //! nodes too.
 
-use crate::support::{
+use quorate_raft::{Effect, NodeId, Phase, Role, Term, Violation};
+use quorate_world::{
     disk::Disk,
     make::{
         append, at, disk_of, halted, hear, heartbeat, id, lead, opened, persist_all, persists, replica, request_vote,
@@ -9,7 +10,6 @@ use crate::support::{
     },
     world::{Event, World},
 };
-use quorate_raft::{Effect, NodeId, Phase, Role, Term, Violation};
 use rand::{SeedableRng, rngs::SmallRng};
 
 /// 1. A vote that was not durable was never given: after a crash the node may vote anew, and nobody counted the first.

@@ -1,15 +1,15 @@
 //! Entries that a disk lost (48, 49, as far as rules decide), and the remains of torn writes.
 
-use crate::support::{
+use quorate_raft::{
+    AppendOutcome, Body, Effect, EntryId, Index, NodeId, Phase, Replica, Role, Term, message::RepairOutcome,
+};
+use quorate_world::{
     disk::{Disk, Fault},
     make::{
         append, append_reply, at, batch, disk_of, faulty_replica, hear, heartbeat, id, log_of, opened, persist_all,
         persists, promised, repair, repair_reply, replica, request_vote, sent, settings, terms, vote_reply, voters,
     },
     world::World,
-};
-use quorate_raft::{
-    AppendOutcome, Body, Effect, EntryId, Index, NodeId, Phase, Replica, Role, Term, message::RepairOutcome,
 };
 
 /// 48. A hole in the log is no end of it: votes and log checks go by what is known to have been there.

@@ -1,13 +1,13 @@
 //! Configurations in the log (31): in force from when they are appended, and gone with their entry.
 
-use crate::support::{
+use quorate_raft::{AppendOutcome, Batch, Effect, Index, Membership, NodeId, Replica, Term};
+use quorate_world::{
     make::{
         append, append_reply, at, batch, changing, disk_of, hear, id, lead, log_of, persist_all, persists, replica,
         settings, snapshot_of, terms, voters,
     },
     world::World,
 };
-use quorate_raft::{AppendOutcome, Batch, Effect, Index, Membership, NodeId, Replica, Term};
 
 /// A configuration counts from its entry on, committed or not, and the one before counts again when the entry goes.
 #[test]
@@ -98,7 +98,7 @@ fn configurations_come_back_from_log_and_snapshot() {
     disk.append(&first);
     disk.append(&changing(1, 3, first.checksum(), &voters(5)));
     let recovered =
-        |disk: &mut crate::support::disk::Disk| Replica::new(NodeId(1), voters(3), disk.recover(), settings());
+        |disk: &mut quorate_world::disk::Disk| Replica::new(NodeId(1), voters(3), disk.recover(), settings());
     let replica = recovered(&mut disk);
     let at_index = |replica: &Replica, index| replica.membership_at(Index(index)).voters().len();
     assert_eq!([1, 2, 3].map(|index| at_index(&replica, index)), [3, 4, 5]);
@@ -140,7 +140,7 @@ fn a_configuration_that_is_none_is_refused() {
         matches!(effects.last(), Some(Effect::Refused { reason: "malformed", .. }))
     };
     assert!(refused(&mut follower, changing(5, 2, before, &Membership::default())), "nobody would vote");
-    let mut cut = quorate_raft::BatchBuilder::new(crate::support::make::crc, Term(5), Index(2), before, 0);
+    let mut cut = quorate_raft::BatchBuilder::new(quorate_world::make::crc, Term(5), Index(2), before, 0);
     cut.push(quorate_raft::Kind::Membership, &voters(3).encode()[..7]);
     assert!(refused(&mut follower, cut.finish().expect("an entry")), "cut off");
     assert_eq!((terms(&follower), follower.membership()), (vec![1], &voters(3)));

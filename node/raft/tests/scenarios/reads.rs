@@ -1,10 +1,10 @@
 //! Reads (36, 37).
 
-use crate::support::{
+use quorate_raft::{Body, Effect, Index, Message, NodeId, Replica, Term};
+use quorate_world::{
     make::{at, hear, heartbeat_reply, lead, persist_all, replica},
     world::{Event, World},
 };
-use quorate_raft::{Body, Effect, Index, Message, NodeId, Replica, Term};
 
 /// 36. A new leader serves no read before it has committed in its own term: it may not know what was committed before.
 #[test]

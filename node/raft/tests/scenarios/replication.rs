@@ -1,6 +1,10 @@
 //! Replication and commit (15 to 27).
 
-use crate::support::{
+use quorate_raft::{
+    AppendOutcome, Body, Credit, Entries, HardState, Index, Kind, Message, NodeId, Progress, ProgressState, Replica,
+    Role, Term,
+};
+use quorate_world::{
     disk::Disk,
     make::{
         append, at, batch, disk_of, hear, id, lead, log_of, persist_all, persists, replica, sent, settings, terms,
@@ -8,10 +12,6 @@ use crate::support::{
     },
     node::Note,
     world::{Event, Rules, World},
-};
-use quorate_raft::{
-    AppendOutcome, Body, Credit, Entries, HardState, Index, Kind, Message, NodeId, Progress, ProgressState, Replica,
-    Role, Term,
 };
 use std::{cell::RefCell, collections::BTreeSet};
 

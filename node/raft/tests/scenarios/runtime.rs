@@ -1,6 +1,7 @@
 //! What is decided by the rules of what goes wrong at run time (52), and hostile peers.
 
-use crate::support::{
+use quorate_raft::{Effect, Index, NodeId, Persist, Replica, Role, Term};
+use quorate_world::{
     disk::Disk,
     make::{
         append, append_reply, at, batch, hear, heartbeat, id, log_of, persist_all, persists, replica, settings, terms,
@@ -8,7 +9,6 @@ use crate::support::{
     },
     world::World,
 };
-use quorate_raft::{Effect, Index, NodeId, Persist, Replica, Role, Term};
 
 /// 52. A leader whose disk is stuck steps down and does not campaign, however well it is heard; another leads meanwhile.
 #[test]

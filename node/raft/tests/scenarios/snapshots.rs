@@ -1,16 +1,16 @@
 //! Snapshots (40 to 45), as far as rules decide. 43 and the first half of 44 are the runtime's and the storage's.
 
-use crate::support::{
+use quorate_raft::{
+    AppendOutcome, Effect, Index, Message, NodeId, ProgressState, Replica, SnapshotOutcome, Term, Transfer,
+    TransferSettings, Violation,
+};
+use quorate_world::{
     make::{
         append, append_reply, at, disk_of, halted, hear, id, lead, log_of, persist_all, persists, promised, replica,
         sent, settings, snapshot_chunk, snapshot_of, snapshot_reply, terms, voters,
     },
     node::Note,
     world::{Event, World},
-};
-use quorate_raft::{
-    AppendOutcome, Effect, Index, Message, NodeId, ProgressState, Replica, SnapshotOutcome, Term, Transfer,
-    TransferSettings, Violation,
 };
 
 fn carries_chunks(_: NodeId, _: NodeId, message: &Message) -> bool {
@@ -240,7 +240,7 @@ fn nothing_is_cut_that_no_durable_snapshot_covers() {
     world.elect(1);
     world.propose(1, 5);
     world.must(Event::Snapshot(NodeId(1)));
-    world.must(Event::Act(NodeId(1), crate::support::node::Actor::Keeper));
+    world.must(Event::Act(NodeId(1), quorate_world::node::Actor::Keeper));
     world.crash(1);
     world.restart(1);
     let replica = world.replica(1);
@@ -284,7 +284,7 @@ fn a_restore_comes_before_what_is_applied_behind_it() {
 #[test]
 fn a_candidate_whose_log_a_snapshot_replaces_campaigns_no_longer() {
     let mut node = replica(2, 3, 5, None, &[1, 3, 3]);
-    let campaign = crate::support::make::stand(&mut node, at(0));
+    let campaign = quorate_world::make::stand(&mut node, at(0));
     let mut out = Vec::new();
     node.snapshot_received(at(0), NodeId(1), 1, &snapshot_of(2, 2).base, &mut out);
     assert_eq!(node.log().last(), id(2, 2), "its entries conflicted with what is committed");
@@ -338,7 +338,7 @@ fn a_node_that_lost_its_state_is_healed_by_a_snapshot_that_reaches_it() {
     assert_eq!(append_reply(&effects), Some(AppendOutcome::NeedsSnapshot { from: Index(4) }));
     let mut out = Vec::new();
     node.election_timeout(at(1_000), Term(1), &mut out);
-    assert!(crate::support::make::opened(&out).is_none(), "it does not campaign");
+    assert!(quorate_world::make::opened(&out).is_none(), "it does not campaign");
     let effects = hear(&mut node, at(1_000), 1, 1, snapshot_chunk(7, &snapshot_of(3, 1), 0, b"abc"));
     assert_eq!(snapshot_reply(&sent(&effects)), Some(SnapshotOutcome::Refused), "too old");
     let mut base = snapshot_of(4, 1).base;
