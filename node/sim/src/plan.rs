@@ -1,0 +1,79 @@
+//! What goes wrong with one cluster, and when: the same plan for both layers.
+//!
+//! A plan is a function of its seed, and can be read, shortened and run again. It says *what* happens; each layer does it in its
+//! own way, and what it leaves open (which message is lost, which byte flips) comes from the seed too. Which kinds of faults a
+//! plan has, and how hard each is, is drawn anew for every seed (swarm testing, Groce et al., ISSTA 2012): a plan with
+//! everything in it hides what only shows without some of it.
+
+mod draw;
+mod fault;
+mod nanos;
+
+pub use fault::{Fault, KINDS, Power, Way};
+
+use serde::{Deserialize, Serialize};
+use std::{fmt, time::Duration};
+
+/// What happens to one cluster.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Decides everything that the rest leaves open.
+    pub seed: u64,
+    /// How many members there are, all of them voters: 1, 3 or 5.
+    pub nodes: u64,
+    /// How long faults go on. Afterwards the cluster must heal.
+    #[serde(rename = "length_ns", with = "nanos")]
+    pub length: Duration,
+    /// How many clients write and read, each one thing at a time.
+    pub clients: u64,
+    /// How many keys they share.
+    pub keys: u64,
+    /// How long a client rests between two things, at most.
+    #[serde(rename = "rest_ns", with = "nanos")]
+    pub rest: Duration,
+    /// After so many entries a node takes a snapshot by itself; 0 never.
+    pub snapshot_every: u64,
+    /// So many entries stay in front of a snapshot.
+    pub keep_entries: u64,
+    /// What goes wrong, in order of time.
+    pub faults: Vec<Planned>,
+}
+
+/// One thing that goes wrong.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Planned {
+    /// When it begins, after the start.
+    #[serde(rename = "at_ns", with = "nanos")]
+    pub at: Duration,
+    /// How long it lasts. What happens at once has none: then it is how long it takes until it is made good (a node that
+    /// crashed starts again, say).
+    #[serde(rename = "lasts_ns", with = "nanos")]
+    pub lasts: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        draw::plan(seed)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, nodes, length, clients, keys, snapshot_every, keep_entries, .. } = self;
+        writeln!(
+            f,
+            "seed {seed}: {nodes} nodes, {clients} clients, {keys} keys, faults for {length:?}, a snapshot every {snapshot_every} \
+             entries, {keep_entries} kept"
+        )?;
+        for Planned { at, lasts, fault } in &self.faults {
+            writeln!(f, "  at {at:?} for {lasts:?}: {fault:?}")?;
+        }
+        Ok(())
+    }
+}

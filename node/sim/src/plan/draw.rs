@@ -1,0 +1,140 @@
+//! How a seed becomes a plan.
+
+use super::{Fault, KINDS, Plan, Planned, Power, Way};
+use quorate_raft::NodeId;
+use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
+use std::time::Duration;
+
+/// A plan is read by people when it fails: no more than this goes wrong in one.
+const FAULTS_MAX: usize = 80;
+
+/// The plan of a seed.
+pub(super) fn plan(seed: u64) -> Plan {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let random = &mut random;
+    let nodes = *[(1, 5), (3, 65), (5, 30)].choose_weighted(random);
+    let length = millis(random, 2_000..9_000);
+    let mut plan = Plan {
+        seed,
+        nodes,
+        length,
+        clients: random.random_range(1..=6),
+        keys: random.random_range(1..=4),
+        rest: millis(random, 1..150),
+        snapshot_every: if random.random_bool(0.6) { random.random_range(5..80) } else { 0 },
+        keep_entries: random.random_range(0..6),
+        faults: Vec::new(),
+    };
+    for kind in KINDS {
+        // Some kinds of faults at a time, each with a strength of its own.
+        if !random.random_bool(share_of(kind)) {
+            continue;
+        }
+        let pause = millis(random, 150..4_000);
+        let mut at = pause.mul_f64(random.random_range(0.0..1.0));
+        while at < length {
+            let (fault, lasts) = fault(kind, nodes, random);
+            plan.faults.push(Planned { at, lasts: lasts.min(length - at), fault });
+            at += pause.mul_f64(random.random_range(0.3..1.7));
+            if kind == "wipe" {
+                break;
+            }
+        }
+    }
+    plan.faults.shuffle(random);
+    plan.faults.truncate(FAULTS_MAX);
+    plan.faults.sort_by_key(|planned| planned.at);
+    plan
+}
+
+/// How many of 1 plans have a kind.
+fn share_of(kind: &str) -> f64 {
+    match kind {
+        "wipe" => 0.03,
+        "restart-all" | "crash-all" => 0.12,
+        "partition" | "crash" | "crash-at-effect" => 0.4,
+        _ => 0.25,
+    }
+}
+
+fn fault(kind: &str, nodes: u64, random: &mut SmallRng) -> (Fault, Duration) {
+    let node = NodeId(random.random_range(1..=nodes));
+    let other = NodeId(random.random_range(1..=nodes));
+    let way = way(nodes, random);
+    let while_it_lasts = millis(random, 50..2_000);
+    let down = millis(random, 5..1_500);
+    let power = power(random);
+    let per_mille = random.random_range(1..400);
+    match kind {
+        "drop" => (Fault::Drop { way, per_mille }, while_it_lasts),
+        "duplicate" => (Fault::Duplicate { way, per_mille }, while_it_lasts),
+        "reorder" => (Fault::Reorder { way, per_mille }, while_it_lasts),
+        "corrupt" => (Fault::Corrupt { way, per_mille: per_mille / 2 + 1 }, while_it_lasts),
+        "delay" => (Fault::Delay { way, up_to: millis(random, 2..60) }, while_it_lasts),
+        "slow-link" => (Fault::SlowLink { way, by: millis(random, 2..120) }, while_it_lasts),
+        "cut-one-way" => (Fault::CutOneWay { from: node, to: other }, while_it_lasts),
+        "cut-link" => (Fault::CutLink { one: node, other }, while_it_lasts),
+        "partition" => (Fault::Partition { some: some(nodes, random) }, while_it_lasts),
+        "flap" => (Fault::Flap { one: node, other, every: millis(random, 10..300) }, while_it_lasts),
+        "crash" => (Fault::Crash { node, power }, down),
+        "crash-at-effect" => (Fault::CrashAtEffect { node, nth: random.random_range(1..60), power }, down),
+        "crash-all" => (Fault::CrashAll { power }, down),
+        "pause" => (Fault::Pause { node }, down),
+        "slow-node" => (Fault::SlowNode { node, by: millis(random, 2..40) }, while_it_lasts),
+        "flip" => (Fault::Flip { node }, down),
+        "zero" => (Fault::Zero { node }, down),
+        "misdirect" => (Fault::Misdirect { node }, down),
+        "read-error" => (Fault::ReadError { node }, down),
+        "sync-failure" => (Fault::SyncFailure { node, power }, down),
+        "full" => (Fault::Full { node }, while_it_lasts),
+        "slow-disk" => (Fault::SlowDisk { node, by: millis(random, 2..200) }, while_it_lasts),
+        "drift" => (Fault::Drift { node, per_mille: random.random_range(-150..=150) }, while_it_lasts),
+        "jump" => (Fault::Jump { node, by: millis(random, 10..2_000) }, Duration::ZERO),
+        "restart" => (Fault::Restart { node }, down),
+        "restart-all" => (Fault::RestartAll, down),
+        "snapshot" => (Fault::Snapshot { node }, Duration::ZERO),
+        _ => (Fault::Wipe { node }, down),
+    }
+}
+
+/// Every way, all ways from or to one node, or a single one.
+fn way(nodes: u64, random: &mut SmallRng) -> Way {
+    let mut maybe = || random.random_bool(0.5).then(|| NodeId(random.random_range(1..=nodes)));
+    Way { from: maybe(), to: maybe() }
+}
+
+fn some(nodes: u64, random: &mut SmallRng) -> Vec<NodeId> {
+    let mut ids: Vec<_> = (1..=nodes).map(NodeId).collect();
+    ids.shuffle(random);
+    ids.truncate(random.random_range(1..=nodes.div_ceil(2)) as usize);
+    ids.sort_unstable();
+    ids
+}
+
+fn power(random: &mut SmallRng) -> Power {
+    [Power::Kept, Power::Lost, Power::Torn, Power::Scattered][random.random_range(0..4)]
+}
+
+fn millis(random: &mut SmallRng, range: std::ops::Range<u64>) -> Duration {
+    Duration::from_millis(random.random_range(range))
+}
+
+/// Draws one of a few, each as often as its weight says.
+trait ChooseWeighted<T> {
+    fn choose_weighted(&self, random: &mut SmallRng) -> &T;
+}
+
+impl<T> ChooseWeighted<T> for [(T, u32)] {
+    fn choose_weighted(&self, random: &mut SmallRng) -> &T {
+        let total = self.iter().map(|(_, weight)| weight).sum();
+        let mut left = random.random_range(0..total);
+        let chosen = self.iter().find(|(_, weight)| match left.checked_sub(*weight) {
+            Some(rest) => {
+                left = rest;
+                false
+            }
+            None => true,
+        });
+        &chosen.unwrap_or(&self[0]).0
+    }
+}

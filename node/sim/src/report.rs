@@ -1,0 +1,58 @@
+//! What runs did, counted: how much was tried is as much a result as that nothing was found.
+
+use crate::plan::KINDS;
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+/// Counts of one run, or of many together.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Report {
+    /// How many runs.
+    pub runs: u64,
+    /// How much time passed within them.
+    pub simulated: Duration,
+    /// What happened, one event at a time.
+    pub steps: u64,
+    /// How often each kind of fault did something: a message lost, a node crashed, a byte flipped.
+    pub fired: BTreeMap<&'static str, u64>,
+    /// What else is worth counting: elections won, entries committed, snapshots taken, reads checked, …
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl Report {
+    /// A fault did something.
+    pub fn fired(&mut self, kind: &'static str) {
+        *self.fired.entry(kind).or_default() += 1;
+    }
+
+    /// So many more of these.
+    pub fn count(&mut self, what: &'static str, more: u64) {
+        *self.counts.entry(what).or_default() += more;
+    }
+
+    /// Takes in another.
+    pub fn add(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.simulated += other.simulated;
+        self.steps += other.steps;
+        other.fired.iter().for_each(|(kind, count)| *self.fired.entry(kind).or_default() += count);
+        other.counts.iter().for_each(|(what, count)| self.count(what, *count));
+    }
+
+    /// The kinds of faults that never did anything.
+    #[must_use]
+    pub fn dead(&self) -> Vec<&'static str> {
+        KINDS.into_iter().filter(|kind| self.fired.get(kind).is_none_or(|count| *count == 0)).collect()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |counts: &BTreeMap<&'static str, u64>| {
+            counts.iter().map(|(what, count)| format!("{what} {count}")).collect::<Vec<_>>().join(", ")
+        };
+        let hours = self.simulated.as_secs_f64() / 3600.0;
+        writeln!(f, "{} runs, {hours:.2} simulated hours, {} steps", self.runs, self.steps)?;
+        writeln!(f, "  {}", list(&self.counts))?;
+        write!(f, "  faults: {}", list(&self.fired))
+    }
+}
