@@ -13,7 +13,8 @@
 //! 4. [`snapshot`]: what takes the place of a log's beginning.
 //! 5. [`ballot`], [`progress`], [`transfer`] and [`reads`]: the small machines beside it: one campaign, one peer, one snapshot
 //!    on its way, the waiting reads.
-//! 6. [`invariants`]: what must hold whatever happens; tests check it after every step.
+//! 6. [`invariants`]: what must hold whatever happens; tests check it after every step. [`mutants`]: bugs that only a build made
+//!    to be tested has, to see whether they are noticed.
 //!
 //! Every rule has one shape: it takes facts, changes its own state, and pushes [`Effect`]s for its caller to perform
 //! in order.
@@ -28,6 +29,7 @@ pub mod invariants;
 pub mod log;
 pub mod membership;
 pub mod message;
+pub mod mutants;
 pub mod progress;
 pub mod quorum;
 pub mod reads;
