@@ -97,6 +97,31 @@ fn a_repair_with_a_body_that_is_no_batch_is_refused() {
 }
 
 #[test]
+fn a_membership_from_the_wire_is_in_order_whatever_order_it_came_in() {
+    let base = SnapshotBase { membership: Membership::joint([NodeId(1), NodeId(5)], []), ..SnapshotBase::default() };
+    let snapshot = Snapshot { base, ..Snapshot::default() };
+    let chunk = SnapshotChunk { epoch: 1, snapshot, offset: 0, bytes: Bytes::new() };
+    let message = Message { term: Term(3), body: Body::SnapshotChunk(chunk) };
+    let metadata = Encoder::default().message(&message).unwrap().head[HEADER_BYTES..].to_vec();
+    // Of two voters without addresses: their count, the voters, and three counts of nothing.
+    let at = metadata.windows(6).position(|lists| lists == [2, 1, 5, 0, 0, 0]).expect("the membership");
+    for (voters, learners, wanted) in [
+        (vec![2, 5, 1], vec![0], Membership::of_voters([NodeId(1), NodeId(5)])),
+        (vec![2, 5, 5], vec![0], Membership::of_voters([NodeId(5)])),
+        (vec![2, 1, 5], vec![2, 5, 2], Membership::of_voters([NodeId(1), NodeId(5)]).with_learners([NodeId(2)])),
+    ] {
+        let lists = [voters, vec![0], learners, vec![0]].concat();
+        let mut metadata = metadata.clone();
+        metadata.splice(at..at + 6, lists);
+        let (decoded, _) = decode(&sealed(2, 0, &metadata, &[]), &[usize::MAX]);
+        let Some(Frame::Message(Message { body: Body::SnapshotChunk(chunk), .. })) = decoded.unwrap().pop() else {
+            panic!("it was a piece of a snapshot")
+        };
+        assert_eq!(chunk.snapshot.base.membership, wanted);
+    }
+}
+
+#[test]
 fn a_body_that_lies_whole_in_a_piece_is_sliced_out_of_it() {
     let frame = Encoder::default().message(&batch(1, vec![vec![7; 5000]])).unwrap();
     let wire = Bytes::from([frame.head.clone(), frame.body.clone()].concat());

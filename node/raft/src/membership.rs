@@ -15,11 +15,27 @@ use serde::{Deserialize, Serialize};
 ///
 /// **Invariant:** the three lists are sorted and free of duplicates, and no learner is a voter.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
+#[serde(from = "Lists")]
 pub struct Membership {
     incoming: Vec<NodeId>,
     outgoing: Vec<NodeId>,
     learners: Vec<NodeId>,
     addresses: BTreeMap<NodeId, String>,
+}
+
+/// What a peer says that a membership is. It is one once its lists are in order.
+#[derive(Deserialize)]
+struct Lists {
+    incoming: Vec<NodeId>,
+    outgoing: Vec<NodeId>,
+    learners: Vec<NodeId>,
+    addresses: BTreeMap<NodeId, String>,
+}
+
+impl From<Lists> for Membership {
+    fn from(Lists { incoming, outgoing, learners, addresses }: Lists) -> Self {
+        Self { addresses, ..Self::joint(incoming, outgoing) }.with_learners(learners)
+    }
 }
 
 impl Membership {
