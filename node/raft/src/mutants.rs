@@ -67,6 +67,96 @@ mutants! {
     // In the rules: elections.
     /// A granted vote leaves before it is durable. (1)
     VoteBeforeDurable = "vote-before-durable",
+    /// What promises a term leaves before that term is durable. (1)
+    SaysBeforeTermIsDurable = "says-before-term-is-durable",
+    /// A term that is learnt from others is never written down. (1)
+    AdoptedTermNotPersisted = "adopted-term-not-persisted",
+    /// Stepping down within a term forgets the vote that was cast in it. (2)
+    StepDownForgetsVote = "step-down-forgets-vote",
+    /// Granting a pre-vote forgets the vote of the present term. (3)
+    PreVoteForgetsVote = "pre-vote-forgets-vote",
+    /// Votes and pre-votes are granted to any log. (4)
+    VoteWithoutLogCheck = "vote-without-log-check",
+    /// A log is up-to-date if its term *and* its index are at least as high. (5, 6)
+    LogCheckBySeparateParts = "log-check-by-separate-parts",
+    /// The longer log is taken for the newer, whatever its last term. (5)
+    LogCheckByIndexAlone = "log-check-by-index-alone",
+    /// A leader that is dead is believed in for ever. (7)
+    LeaderNeverForgotten = "leader-never-forgotten",
+    /// The election timer stays disarmed behind a round that nobody decided. (8)
+    TimerStaysDisarmed = "timer-stays-disarmed",
+    /// Who hears a leader votes against it all the same. (10, 11)
+    VoterDeafToLeader = "voter-deaf-to-leader",
+    /// A leader that hears nobody goes on leading. (12)
+    QuorumNeverChecked = "quorum-never-checked",
+    /// A leader whose disk takes nothing any more goes on leading. (52)
+    StalledLeaderStays = "stalled-leader-stays",
+    /// One vote less than a majority elects.
+    MinorityElects = "minority-elects",
+    /// A joint configuration counts the majority of its new half alone. (30)
+    JointCountsOneMajority = "joint-counts-one-majority",
+
+    // In the rules: replication and commit.
+    /// Messages of earlier terms are heard. (17)
+    StaleTermHeard = "stale-term-heard",
+    /// A leader commits an entry of an earlier term by counting: Figure 8. (15)
+    CommitByCounting = "commit-by-counting",
+    /// A leader commits with one less than a majority of an odd number, or with half of an even one. (16)
+    MinorityCommits = "minority-commits",
+    /// A leader counts its own entries before its disk has them. (23)
+    LeaderCountsUnsynced = "leader-counts-unsynced",
+    /// A follower acknowledges entries before its disk has them. (50)
+    AppendReplyBeforeDurable = "append-reply-before-durable",
+    /// A truncation leaves what counts as durable as it was. (18)
+    TruncationKeepsDurable = "truncation-keeps-durable",
+    /// Entries that match are replaced, and what stands behind them is gone. (19)
+    MatchingEntriesReplaced = "matching-entries-replaced",
+    /// A follower commits entries that the append did not check. (20)
+    CommitBeyondChecked = "commit-beyond-checked",
+    /// A probe that matches is taken for a match of the whole log. (20)
+    ProbeMatchesWholeLog = "probe-matches-whole-log",
+    /// An acknowledgement from before something was lost counts. (17)
+    LateAcknowledgementCounts = "late-acknowledgement-counts",
+    /// Appends that were lost keep their place among those under way. (25)
+    LostAppendsKeepCredit = "lost-appends-keep-credit",
+    /// Bytes that were acknowledged still count as under way. (25)
+    AcknowledgedBytesLeak = "acknowledged-bytes-leak",
+    /// Nothing bounds what is under way to a peer. (51)
+    CreditIgnored = "credit-ignored",
+    /// The pause before what was lost is sent again doubles for ever. (26)
+    BackOffWithoutBound = "back-off-without-bound",
+
+    // In the rules: reads.
+    /// A new leader answers reads before it has committed anything in its term. (36)
+    ReadBeforeFirstCommit = "read-before-first-commit",
+    /// A leader answers reads without asking whether it still leads. (38)
+    ReadWithoutQuorum = "read-without-quorum",
+    /// A late answer to an earlier round confirms the present one. (37)
+    LateRoundConfirms = "late-round-confirms",
+    /// The answer to a heartbeat of an earlier term names that leadership's round. (37)
+    StaleAnswerNamesRound = "stale-answer-names-round",
+
+    // In the rules: snapshots and lost entries.
+    /// The log is cut behind what was applied rather than behind what a snapshot covers. (44)
+    CutBeyondSnapshot = "cut-beyond-snapshot",
+    /// A cut names the checksum of the log's last entry.
+    CutNamesLastChecksum = "cut-names-last-checksum",
+    /// A piece of a snapshot that was lost is never asked for again. (40)
+    LostPieceNeverMissed = "lost-piece-never-missed",
+    /// All of a snapshot is sent at once. (51)
+    WindowIgnored = "window-ignored",
+    /// A node that lost entries stands for election.
+    CampaignsWithFaultyEntries = "campaigns-with-faulty-entries",
+    /// Lost entries, and those behind them, are handed to the state machine.
+    FaultyEntriesReleased = "faulty-entries-released",
+    /// A follower says that it holds what it has lost.
+    FaultyCountsAsHeld = "faulty-counts-as-held",
+    /// A member says of an entry that it holds that it never had it.
+    AbsentThoughHeld = "absent-though-held",
+    /// Who asks whether an entry was ever there counts itself among those who say no.
+    DiscardCountsItself = "discard-counts-itself",
+    /// An entry is forgotten on what others said in a term in which it may have been acknowledged.
+    DiscardWithoutAskingAgain = "discard-without-asking-again",
 }
 
 impl Mutant {

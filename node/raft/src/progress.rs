@@ -17,6 +17,7 @@
 
 use crate::{
     ids::{EntryId, Index, Moment},
+    mutants::{Mutant, live},
     record::Batch,
 };
 use alloc::collections::VecDeque;
@@ -209,11 +210,12 @@ impl Progress {
     /// The follower's log equals the leader's up to `matched`, durably. Gives the new match index if it moved.
     pub fn acknowledged(&mut self, now: Moment, epoch: u64, matched: Index) -> Option<Index> {
         // Nobody has more than was sent: an index beyond is a lie or a bug, and must not move `next`.
-        if epoch != self.epoch || self.state == ProgressState::Snapshot || matched > self.log_last {
+        let is_late = epoch != self.epoch && !live(Mutant::LateAcknowledgementCounts);
+        if is_late || self.state == ProgressState::Snapshot || matched > self.log_last {
             return None;
         }
         while let Some(first) = self.in_flight.front().filter(|first| first.last <= matched) {
-            self.in_flight_bytes -= first.bytes;
+            self.in_flight_bytes -= if live(Mutant::AcknowledgedBytesLeak) { 0 } else { first.bytes };
             self.in_flight.pop_front();
         }
         self.waiting_since = now;
@@ -258,7 +260,8 @@ impl Progress {
     /// Time passed. What is under way for too long counts as lost: probe again.
     pub fn tick(&mut self, now: Moment) {
         if !self.in_flight.is_empty() && now.since(self.waiting_since) >= self.retry_after {
-            let longer = self.retry_after.saturating_mul(2).min(self.credit.retry_max);
+            let most = if live(Mutant::BackOffWithoutBound) { Duration::MAX } else { self.credit.retry_max };
+            let longer = self.retry_after.saturating_mul(2).min(most);
             self.probe_from(now, self.matched.next().max(self.next.min(self.probe_floor())));
             self.retry_after = longer;
         }
@@ -298,14 +301,17 @@ impl Progress {
         self.state = ProgressState::Probe;
         self.epoch += 1;
         self.next = next.max(Index(1));
-        self.in_flight.clear();
+        if !live(Mutant::LostAppendsKeepCredit) {
+            self.in_flight.clear();
+        }
         self.in_flight_bytes = 0;
         self.waiting_since = now;
     }
 
     fn has_credit(&self) -> bool {
         let in_flight_entries = self.next.since(self.matched.next());
-        self.in_flight.is_empty()
+        live(Mutant::CreditIgnored)
+            || self.in_flight.is_empty()
             || (self.in_flight.len() < self.credit.messages
                 && in_flight_entries < self.credit.entries
                 && self.in_flight_bytes < self.credit.bytes)

@@ -1,6 +1,10 @@
 //! How many are enough: the arithmetic of majorities, plain and joint, shared by votes, commits and reads.
 
-use crate::{ids::NodeId, membership::Membership};
+use crate::{
+    ids::NodeId,
+    membership::Membership,
+    mutants::{Mutant, live},
+};
 use alloc::vec::Vec;
 
 /// Whether those for whom `agrees` holds form a quorum: a majority of each half. Without voters
@@ -8,7 +12,9 @@ use alloc::vec::Vec;
 #[must_use]
 pub fn reached(membership: &Membership, agrees: impl Fn(NodeId) -> bool) -> bool {
     let agreeing = |voters: &[NodeId]| voters.iter().filter(|id| agrees(**id)).count();
-    !membership.incoming().is_empty() && halves(membership).all(|voters| agreeing(voters) >= majority(voters.len()))
+    let spared = usize::from(live(Mutant::MinorityElects));
+    !membership.incoming().is_empty()
+        && halves(membership).all(|voters| agreeing(voters) + spared >= majority(voters.len()))
 }
 
 /// The largest value that a quorum has reached, where `reached_by` says how far each voter is.
@@ -24,7 +30,8 @@ pub fn agreed<T: Ord + Copy + Default>(membership: &Membership, reached_by: impl
         .map(|voters| {
             let mut values: Vec<T> = voters.iter().map(|id| reached_by(*id)).collect();
             values.sort_unstable_by(|a, b| b.cmp(a));
-            values[majority(voters.len()) - 1]
+            let enough = if live(Mutant::MinorityCommits) { voters.len() / 2 } else { majority(voters.len()) };
+            values[enough.max(1) - 1]
         })
         .min()
         .unwrap_or_default()
@@ -37,5 +44,6 @@ pub fn majority(voters: usize) -> usize {
 }
 
 fn halves(membership: &Membership) -> impl Iterator<Item = &[NodeId]> {
-    [membership.incoming(), membership.outgoing()].into_iter().filter(|voters| !voters.is_empty())
+    let count = if live(Mutant::JointCountsOneMajority) { 1 } else { 2 };
+    [membership.incoming(), membership.outgoing()].into_iter().take(count).filter(|voters| !voters.is_empty())
 }

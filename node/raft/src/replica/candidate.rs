@@ -8,6 +8,7 @@ use crate::{
     ballot::Ballot,
     ids::{Moment, NodeId, Term},
     message::{Body, Message, Outgoing, Phase, RequestVote, Vote},
+    mutants::{Mutant, live},
 };
 use alloc::vec::Vec;
 
@@ -17,7 +18,7 @@ impl Replica {
     pub(super) fn campaign(&mut self, now: Moment, out: &mut Vec<Effect>) {
         // The leader is forgotten: it must not keep this node from voting for another (both survivors may be here).
         self.step_down(out);
-        if !self.faults.is_empty() {
+        if !self.faults.is_empty() && !live(Mutant::CampaignsWithFaultyEntries) {
             return self.ask_for_repair(now, out);
         }
         if self.is_full || !self.membership().is_voter(self.id) {

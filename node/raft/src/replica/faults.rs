@@ -18,6 +18,7 @@ use super::{Effect, Faulty, HardState, Persist, Replica};
 use crate::{
     ids::{EntryId, Index, Moment, NodeId, Term},
     message::{Body, Outgoing, Repair, RepairOutcome, RepairReply},
+    mutants::{Mutant, live},
     quorum,
     record::Batch,
 };
@@ -209,7 +210,7 @@ impl Replica {
             Some(_) if self.faults.first_open().is_none_or(|open| open.id.index > id.index) => return, // soon it is whole
             Some(faulty) if faulty.was_durable => RepairOutcome::Lost,
             Some(_) => RepairOutcome::Absent,
-            None if id.index > base.index && self.log.contains(id) => {
+            None if id.index > base.index && self.log.contains(id) && !live(Mutant::AbsentThoughHeld) => {
                 let repair = Repair { to: self.whole_run(id, repair.to), ..repair };
                 return out.push(Effect::ServeRepair { to: from, repair });
             }
@@ -290,11 +291,12 @@ impl Replica {
             self.faults.absent = (first.id, BTreeSet::new());
         }
         self.faults.absent.1.insert(from);
-        let absent = |id| id != self.id && self.faults.absent.1.contains(&id);
+        let itself = live(Mutant::DiscardCountsItself);
+        let absent = |id| if id == self.id { itself } else { self.faults.absent.1.contains(&id) };
         if !quorum::reached(self.membership(), absent) {
             return;
         }
-        if self.term() == self.faults.recovered_in {
+        if self.term() == self.faults.recovered_in && !live(Mutant::DiscardWithoutAskingAgain) {
             self.ask_in_a_later_term(now, out);
         } else {
             self.discard(now, first, out);

@@ -9,6 +9,7 @@ use crate::{
         Append, AppendOutcome, AppendReply, Body, Heartbeat, HeartbeatReply, Message, Outgoing, Phase, RequestVote,
         Vote,
     },
+    mutants::{Mutant, live},
     reads::Reads,
     record::Batch,
 };
@@ -31,10 +32,10 @@ impl Replica {
             return self.say(now, from, Body::Vote(answer_to(request)), out);
         }
         self.learn_log_of(from, request.last.index, out);
-        let hears_leader = self.hears_leader(now);
+        let hears_leader = self.hears_leader(now) && !live(Mutant::VoterDeafToLeader);
         // One that may have been emptied must not take part in a decision about entries that it may once have acknowledged.
         let may_judge = !self.known.is_new || request.last.index == Index(0);
-        let up_to_date = may_judge && request.last >= self.log.last();
+        let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
         match request.phase {
             Phase::PreVote => {
                 let granted = !hears_leader && up_to_date && term.next() > self.term();
@@ -57,6 +58,7 @@ impl Replica {
 
     /// Says whether this node would vote for a pre-candidate. Nothing changes here, whatever the answer.
     fn answer_pre_vote(&mut self, now: Moment, to: NodeId, term: Term, vote: Vote, out: &mut Vec<Effect>) {
+        self.hard_state.vote.take_if(|_| vote.granted && live(Mutant::PreVoteForgetsVote));
         if term < self.term() {
             // It must learn of the later term, or it would ask about earlier ones for ever.
             return self.say(now, to, Body::Vote(vote), out);
@@ -76,6 +78,7 @@ impl Replica {
         }
         self.hard_state.vote = Some(to);
         let then = alloc::vec![self.outgoing(to, granted)];
+        out.extend(then.iter().filter(|_| live(Mutant::VoteBeforeDurable)).cloned().map(Effect::Send));
         self.persist(now, Persist { hard_state: Some(self.hard_state), then, ..Persist::default() }, out);
         out.push(Effect::ArmTimer);
     }
@@ -108,7 +111,8 @@ impl Replica {
         if let Some(at) = self.difference_to(&append, held) {
             return self.diverge(now, from, at, &append, out);
         }
-        let matched = append.batch.as_ref().map_or(previous.index, Batch::last);
+        let probed = if live(Mutant::ProbeMatchesWholeLog) { self.log.last().index } else { previous.index };
+        let matched = append.batch.as_ref().map_or(probed, Batch::last);
         let missing = append.batch.as_ref().filter(|_| matched > held).and_then(|batch| batch.from(held.next()));
         let repair = append.batch.as_ref().and_then(|batch| self.repair_in(batch, held));
         if let Some(missing) = &missing {
@@ -134,12 +138,14 @@ impl Replica {
                 }
             }
             let then = alloc::vec![self.outgoing(from, reply)];
+            out.extend(then.iter().filter(|_| live(Mutant::AppendReplyBeforeDurable)).cloned().map(Effect::Send));
             self.persist(now, Persist { truncate_from, batch: missing, repair, then, ..Persist::default() }, out);
         }
         // Whoever leads has voted for itself, durably: if it comes without a log, that was taken from it.
         self.learn_log_of(from, matched, out);
         // Only what this append covered is known to be the leader's (Figure 2: "index of last new entry").
-        self.learn_commit(commit.min(matched), out);
+        let checked = if live(Mutant::CommitBeyondChecked) { self.log.last().index } else { matched };
+        self.learn_commit(commit.min(checked), out);
     }
 
     /// Whether an append can come from a leader at all, and whether there is room for it; gives the configurations in it.
@@ -177,7 +183,8 @@ impl Replica {
 
     /// Why an append behind `previous` can't be taken, if so: the answer to it, or the committed entry that it contradicts.
     fn rejects(&self, previous: EntryId) -> Option<Result<AppendOutcome, Index>> {
-        if let Some(faulty) = self.faults.first_open().map(|first| first.id.index).filter(|at| *at <= previous.index) {
+        let faulty = self.faults.first_open().filter(|_| !live(Mutant::FaultyCountsAsHeld));
+        if let Some(faulty) = faulty.map(|first| first.id.index).filter(|at| *at <= previous.index) {
             // The leader must go back and send again what is lost here: until then it does not count as held.
             let (conflict, last) = (self.log.conflict_at(faulty), faulty.previous());
             return Some(Ok(AppendOutcome::Rejected { previous: previous.index, conflict, last }));
@@ -200,6 +207,7 @@ impl Replica {
     /// those behind the batch: it may be an old one, delivered late (Figure 2: "if an existing entry conflicts").
     fn held_of(&self, batch: &Batch) -> Index {
         let last_common = batch.last().min(self.log.last().index);
+        let last_common = if live(Mutant::MatchingEntriesReplaced) { batch.first().previous() } else { last_common };
         let mut index = batch.first();
         while index <= last_common && self.log.term_of(index) == Some(batch.term()) {
             index = index.next();
@@ -268,6 +276,13 @@ impl Replica {
             self.release(out);
         }
     }
+}
+
+/// Whether a candidate's log is at least as up-to-date as this node's (paper §5.4.1).
+fn is_up_to_date(theirs: EntryId, ours: EntryId) -> bool {
+    theirs >= ours && (theirs.index >= ours.index || !live(Mutant::LogCheckBySeparateParts))
+        || theirs.index >= ours.index && live(Mutant::LogCheckByIndexAlone)
+        || live(Mutant::VoteWithoutLogCheck)
 }
 
 /// The denial of a request.

@@ -6,6 +6,7 @@ use crate::{
     ids::{EntryId, Index, Moment, NodeId},
     log::Lookup,
     message::{AppendOutcome, AppendReply},
+    mutants::{Mutant, live},
     quorum,
     reads::{ReadToken, Reads},
     record::{Batch, BatchBuilder, Kind},
@@ -148,9 +149,11 @@ impl Replica {
     /// by counting (paper §5.4.2, Figure 8).
     pub(super) fn advance_commit(&mut self, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &self.role else { return };
-        let reached = |id| if id == self.id { self.writes.durable() } else { leadership.matched(id) };
+        let here = if live(Mutant::LeaderCountsUnsynced) { self.log.last().index } else { self.writes.durable() };
+        let reached = |id| if id == self.id { here } else { leadership.matched(id) };
         let agreed = quorum::agreed(self.membership(), reached);
-        if agreed > self.commit && self.log.term_of(agreed) == Some(self.term()) {
+        let is_own = self.log.term_of(agreed) == Some(self.term()) || live(Mutant::CommitByCounting);
+        if agreed > self.commit && is_own {
             self.commit = agreed;
             out.push(Effect::Committed(agreed));
             self.release(out);
@@ -183,7 +186,7 @@ impl Replica {
     fn open_read_round(&mut self, out: &mut Vec<Effect>) {
         let commit = self.commit;
         let Role::Leader(leadership) = &mut self.role else { return };
-        if commit < leadership.first {
+        if commit < leadership.first && !live(Mutant::ReadBeforeFirstCommit) {
             return;
         }
         if let Some(round) = leadership.reads.open_round(commit) {
@@ -204,7 +207,7 @@ impl Replica {
     /// clients should look for it (thesis §6.2).
     pub(super) fn check_quorum(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &self.role else { return };
-        if !leadership.hears_quorum(now, self) {
+        if !leadership.hears_quorum(now, self) && !live(Mutant::QuorumNeverChecked) {
             self.step_down(out);
         }
     }

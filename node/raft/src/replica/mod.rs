@@ -32,12 +32,14 @@ use crate::{
     log::{Log, Lookup},
     membership::{self, Membership},
     message::{AppendOutcome, AppendReply, Body, HeartbeatReply, Message, Outgoing},
+    mutants::{Mutant, live},
     progress::Progress,
     reads::Reads,
     record::Batch,
     snapshot::SnapshotBase,
 };
 use alloc::vec::Vec;
+use core::time::Duration;
 
 pub use effect::{Cut, Effect, Persist, Violation};
 use faults::Faults;
@@ -144,7 +146,7 @@ impl Replica {
             Body::Emptied(emptied) => return self.told_emptied(from, emptied, out),
             _ => {}
         }
-        if term < self.term() {
+        if term < self.term() && !live(Mutant::StaleTermHeard) {
             return self.answer_stale(now, from, body, out);
         }
         if term > self.term() {
@@ -173,10 +175,12 @@ impl Replica {
             return;
         }
         // Whatever happens, the timer never stays disarmed.
-        out.push(Effect::ArmTimer);
+        if !matches!(self.role, Role::PreCandidate | Role::Candidate) || !live(Mutant::TimerStaysDisarmed) {
+            out.push(Effect::ArmTimer);
+        }
         match self.role {
             // Heartbeats need no disk: they would hide for ever that nothing is written here any more.
-            Role::Leader(_) if self.is_stalled(now) => self.step_down(out),
+            Role::Leader(_) if self.is_stalled(now) && !live(Mutant::StalledLeaderStays) => self.step_down(out),
             Role::Leader(_) => self.check_quorum(now, out),
             _ if self.hears_leader(now) || self.is_stalled(now) => {}
             _ => self.campaign(now, out),
@@ -252,7 +256,7 @@ impl Replica {
         let room = self.applied.plus(self.settings.unapplied_entries_max);
         let here = if self.is_leader() { self.commit } else { self.commit.min(self.writes.durable()) };
         let whole = self.faults.first().map_or(Index(u64::MAX), Index::previous);
-        here.min(room).min(whole)
+        here.min(room).min(if live(Mutant::FaultyEntriesReleased) { Index(u64::MAX) } else { whole })
     }
 
     /// Follows in a later term: whatever was under way in the old one is over (paper §5.1).
@@ -263,13 +267,15 @@ impl Replica {
         self.leader_contact = None;
         self.diverged = None;
         self.faults.term_changed();
-        self.persist(now, Persist { hard_state: Some(self.hard_state), ..Persist::default() }, out);
+        let hard_state = (!live(Mutant::AdoptedTermNotPersisted)).then_some(self.hard_state);
+        self.persist(now, Persist { hard_state, ..Persist::default() }, out);
         out.push(Effect::ArmTimer);
     }
 
     /// Becomes a follower. The term stays, and with it the vote: forgetting it would allow a second one.
     fn step_down(&mut self, out: &mut Vec<Effect>) {
         self.leader = None;
+        self.hard_state.vote.take_if(|_| live(Mutant::StepDownForgetsVote));
         match core::mem::replace(&mut self.role, Role::Follower) {
             Role::Follower => {}
             Role::PreCandidate | Role::Candidate => out.push(Effect::CloseBallot),
@@ -285,7 +291,8 @@ impl Replica {
 
     /// Whether a leader is being heard: then elections are refused (thesis §4.2.3, §6.4.1). A leader hears itself.
     fn hears_leader(&self, now: Moment) -> bool {
-        let recently = |contact: Moment| now.since(contact) < self.settings.election_timeout_min;
+        let limit = if live(Mutant::LeaderNeverForgotten) { Duration::MAX } else { self.settings.election_timeout_min };
+        let recently = |contact: Moment| now.since(contact) < limit;
         match &self.role {
             Role::Leader(leadership) => leadership.hears_quorum(now, self),
             _ => self.leader.is_some() && self.leader_contact.is_some_and(recently),
@@ -309,8 +316,9 @@ impl Replica {
                 let outcome = AppendOutcome::Rejected { previous, conflict, last };
                 self.say(now, to, Body::AppendReply(AppendReply { epoch: Progress::NO_EPOCH, outcome }), out);
             }
-            Body::Heartbeat(_) => {
-                self.say(now, to, Body::HeartbeatReply(HeartbeatReply { round: Reads::NO_ROUND }), out);
+            Body::Heartbeat(heartbeat) => {
+                let round = if live(Mutant::StaleAnswerNamesRound) { heartbeat.round } else { Reads::NO_ROUND };
+                self.say(now, to, Body::HeartbeatReply(HeartbeatReply { round }), out);
             }
             _ => {}
         }
@@ -318,7 +326,7 @@ impl Replica {
 
     /// Says something that promises at most the current term and vote: it leaves as soon as they are durable.
     fn say(&mut self, now: Moment, to: NodeId, body: Body, out: &mut Vec<Effect>) {
-        if self.writes.hard_state_is_durable() {
+        if self.writes.hard_state_is_durable() || live(Mutant::SaysBeforeTermIsDurable) {
             out.push(Effect::Send(self.outgoing(to, body)));
         } else {
             self.say_when_durable(now, to, body, out);

@@ -1,7 +1,10 @@
 //! The writes that are under way, and how far the log is durable.
 
 use super::Persist;
-use crate::ids::{Index, Moment};
+use crate::{
+    ids::{Index, Moment},
+    mutants::{Mutant, live},
+};
 use alloc::collections::VecDeque;
 
 /// The writes that are under way, and what is durable.
@@ -39,7 +42,7 @@ impl Writes {
         if persist.hard_state.is_some() {
             self.hard_state_sequence = self.sequence;
         }
-        if let Some(from) = persist.truncate_from {
+        if let Some(from) = persist.truncate_from.filter(|_| !live(Mutant::TruncationKeepsDurable)) {
             let keep = from.previous();
             self.durable = self.durable.min(keep);
             for write in &mut self.pending {
