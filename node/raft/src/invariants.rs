@@ -1,13 +1,18 @@
 //! What must hold whatever happens: the safety properties of the paper's Figure 3, checked on all replicas at once.
 //!
 //! Tests and simulations call [`Cluster::check`] after every step. It remembers what it has seen, because some properties
-//! speak about history: who ever led a term, and what was ever committed.
+//! speak about history: who ever led a term, and what was ever committed. Where there are millions of steps,
+//! [`Cluster::check_changed`] comes to the same judgement by looking only at what one replica changed.
+
+mod changed;
 
 use crate::{
     ids::{EntryId, Index, NodeId, Term},
     replica::{Replica, Role},
 };
 use alloc::{collections::BTreeMap, format, string::String};
+
+pub use changed::Seen;
 
 /// Watches the replicas of one cluster from outside.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
@@ -34,6 +39,12 @@ impl Cluster {
         self.committed.iter().map(|(index, committed)| EntryId::new(committed.term, *index))
     }
 
+    /// Those from `from` to `to`.
+    pub fn committed_in(&self, from: Index, to: Index) -> impl Iterator<Item = EntryId> {
+        let within = if from <= to { from..=to } else { to..=to };
+        self.committed.range(within).map(|(index, committed)| EntryId::new(committed.term, *index))
+    }
+
     /// Checks every property on the replicas as they are now.
     ///
     /// # Errors
@@ -44,15 +55,16 @@ impl Cluster {
         for replica in replicas.clone() {
             self.election_safety(replica)?;
             self.leader_append_only(replica)?;
-            self.state_machine_safety(replica)?;
-            self.covered_was_committed(replica)?;
+            self.state_machine_safety(replica, replica.log().first())?;
+            cut_behind_a_snapshot(replica)?;
+            self.base_was_committed(replica)?;
             order_of_indexes(replica)?;
             whole_before_used(replica)?;
         }
         for replica in replicas.clone() {
-            self.leader_completeness(replica)?;
+            self.leader_completeness(replica, Index(0))?;
             for other in replicas.clone().filter(|other| other.id() > replica.id()) {
-                log_matching(replica, other)?;
+                log_matching(replica, other, Index(0))?;
                 same_configuration(replica, other)?;
             }
         }
@@ -83,33 +95,33 @@ impl Cluster {
         Err(format!("leader append-only: {} leads {} and no longer has {before}", replica.id(), replica.term()))
     }
 
-    /// If a server has applied an entry at an index, no other ever applies a different one there (§5.4.3).
-    fn state_machine_safety(&mut self, replica: &Replica) -> Result<(), String> {
-        let (mut index, commit) = (replica.log().first(), replica.commit());
+    /// If a server has applied an entry at an index, no other ever applies a different one there (§5.4.3). Looks at what the
+    /// replica committed from `from` on, and says from where on something of it was not known to be.
+    fn state_machine_safety(&mut self, replica: &Replica, from: Index) -> Result<Option<Index>, String> {
+        let (mut index, commit) = (from, replica.commit());
+        let mut first_news = None;
         while index <= commit {
             let Some(term) = replica.log().term_of(index) else {
                 return Err(format!("state machine safety: {} committed {index} without having it", replica.id()));
             };
             let seen = Committed { term, during: replica.term() };
-            let committed = self.committed.entry(index).or_insert(seen).term;
+            let committed = self.committed.entry(index).or_insert_with(|| {
+                first_news = first_news.or(Some(index));
+                seen
+            });
+            let committed = committed.term;
             if committed != term {
                 let id = replica.id();
                 return Err(format!("state machine safety: {id} committed {index} of {term}, others of {committed}"));
             }
             index = index.next();
         }
-        Ok(())
+        Ok(first_news)
     }
 
-    /// What a snapshot took the place of was committed, and nothing was cut without one (§7).
-    fn covered_was_committed(&self, replica: &Replica) -> Result<(), String> {
+    /// What a snapshot took the place of was committed (§7).
+    fn base_was_committed(&self, replica: &Replica) -> Result<(), String> {
         let (id, base) = (replica.id(), replica.log().base());
-        if base.index > replica.snapshot_index() && replica.lost_up_to() != Some(base.index) {
-            return Err(format!(
-                "compaction: {id} cut up to {base}, its snapshot ends at {}",
-                replica.snapshot_index()
-            ));
-        }
         match self.committed.get(&base.index) {
             Some(committed) if committed.term != base.term => {
                 Err(format!("compaction: {id} cut up to {base}, of term {} for others", committed.term))
@@ -118,11 +130,12 @@ impl Cluster {
         }
     }
 
-    /// An entry that is committed in a term is in the logs of the leaders of all later terms (§5.4).
-    fn leader_completeness(&self, replica: &Replica) -> Result<(), String> {
+    /// An entry that is committed in a term is in the logs of the leaders of all later terms (§5.4). Looks at those from
+    /// `from` on.
+    fn leader_completeness(&self, replica: &Replica, from: Index) -> Result<(), String> {
         let Role::Leader(leadership) = replica.role() else { return Ok(()) };
-        for (index, Committed { term, during }) in &self.committed {
-            if *during >= replica.term() || *index < replica.log().first() {
+        for (index, Committed { term, during }) in self.committed.range(from.max(replica.log().first())..) {
+            if *during >= replica.term() {
                 continue;
             }
             if *index >= leadership.first || replica.log().term_of(*index) != Some(*term) {
@@ -134,10 +147,11 @@ impl Cluster {
     }
 }
 
-/// If two logs contain an entry with the same index and term, they are identical up to there (§5.3).
-fn log_matching(one: &Replica, other: &Replica) -> Result<(), String> {
+/// If two logs contain an entry with the same index and term, they are identical up to there (§5.3). Looks at those from just
+/// before `from` on.
+fn log_matching(one: &Replica, other: &Replica, from: Index) -> Result<(), String> {
     let mut index = one.log().last().index.min(other.log().last().index);
-    let floor = one.log().base().index.max(other.log().base().index);
+    let floor = one.log().base().index.max(other.log().base().index).max(from.previous().previous());
     let mut must_match = false;
     while index > floor {
         let (a, b) = (one.log().term_of(index), other.log().term_of(index));
@@ -170,6 +184,15 @@ fn same_configuration(one: &Replica, other: &Replica) -> Result<(), String> {
         && one.membership_at(index) != other.membership_at(index)
     {
         return Err(format!("configuration: {} and {} differ as of entry {index}", one.id(), other.id()));
+    }
+    Ok(())
+}
+
+/// Nothing was cut without a snapshot (§7).
+fn cut_behind_a_snapshot(replica: &Replica) -> Result<(), String> {
+    let (id, base, snapshot) = (replica.id(), replica.log().base(), replica.snapshot_index());
+    if base.index > snapshot && replica.lost_up_to() != Some(base.index) {
+        return Err(format!("compaction: {id} cut up to {base}, its snapshot ends at {snapshot}"));
     }
     Ok(())
 }

@@ -86,6 +86,11 @@ impl Log {
         run.checked_sub(1).map(|run| self.runs[run].1)
     }
 
+    /// The first index of every term behind `base`, and the term.
+    pub(crate) fn runs(&self) -> &[(Index, Term)] {
+        &self.runs
+    }
+
     /// Whether the log holds this very entry (or has it as `base`).
     #[must_use]
     pub fn contains(&self, id: EntryId) -> bool {

@@ -20,7 +20,7 @@ use crate::{
     mutants::{Mutant, live},
     record::Batch,
 };
-use alloc::collections::VecDeque;
+use alloc::{collections::VecDeque, format, string::String};
 use core::time::Duration;
 
 /// The pure piece of a `Replicator`: one peer, one leadership.
@@ -166,6 +166,37 @@ impl Progress {
     #[must_use]
     pub fn in_flight_bytes(&self) -> usize {
         self.in_flight_bytes
+    }
+
+    /// What must hold of what is under way, for tests and simulations to ask after every step: its bytes add up, and it was
+    /// within the credit before the newest append was added.
+    ///
+    /// # Errors
+    /// Says what does not hold, of what is under way.
+    pub fn accounts(&self) -> Result<(), String> {
+        let bytes: usize = self.in_flight.iter().map(|append| append.bytes).sum();
+        if bytes != self.in_flight_bytes {
+            return Err(format!("has {bytes} bytes, {} are counted", self.in_flight_bytes));
+        }
+        if self.matched >= self.next {
+            return Err(format!("begins at {}, behind which {} is known to match", self.next, self.matched));
+        }
+        let Some(newest) = self.in_flight.back() else { return Ok(()) };
+        let (count, before) = (self.in_flight.len(), bytes - newest.bytes);
+        let messages_max = match self.state {
+            ProgressState::Probe => 1,
+            ProgressState::Replicate => self.credit.messages.max(1),
+            ProgressState::Snapshot => 0,
+        };
+        let entries = self.in_flight.iter().nth_back(1).map_or(0, |last| last.last.since(self.matched));
+        let within = count == 1 || (before < self.credit.bytes && entries < self.credit.entries);
+        if count > messages_max || !within {
+            return Err(format!(
+                "exceeds its credit: {count} appends in {:?}, before the newest {before} bytes and {entries} entries",
+                self.state
+            ));
+        }
+        Ok(())
     }
 
     /// The leader's log ends here now.

@@ -1,0 +1,129 @@
+//! The same judgement as [`Cluster::check`]'s, at the price of what one replica changed.
+//!
+//! Why that is enough: every property speaks about one replica, about two, or about one and what was ever seen. If none but one
+//! replica did anything since everything was checked, then all that others are was checked, alone and against each other, and
+//! what was ever seen has only grown: by what this replica newly committed, against which the others are checked again. Of a log
+//! that only grew at its end, what was there before was checked too. Whenever that can't be told for sure, all of it is checked.
+
+use super::{Cluster, cut_behind_a_snapshot, log_matching, order_of_indexes, same_configuration, whole_before_used};
+use crate::{
+    ids::{EntryId, Index, NodeId, Term},
+    replica::{Replica, Role},
+};
+use alloc::{string::String, vec::Vec};
+
+/// What one replica was when it was last checked.
+#[derive(Clone, Default, Debug)]
+pub struct Seen(Option<Outline>);
+
+#[derive(Clone, Default, Debug)]
+struct Outline {
+    term: Term,
+    /// Where its leadership begins, if it leads.
+    leads_from: Option<Index>,
+    commit: Index,
+    base: EntryId,
+    runs: Vec<(Index, Term)>,
+    last: EntryId,
+    /// It stands for the content of the whole log.
+    last_checksum: u32,
+}
+
+impl Cluster {
+    /// Checks every property, if none but the replica of `changed` did anything since the last check of either kind; `seen` is
+    /// what was seen of it then, and is kept for each replica by the caller. It is not among `replicas` while it is down.
+    ///
+    /// Gives from where to where something was committed that was not known to be.
+    ///
+    /// # Errors
+    /// Says which property is violated, and by whom.
+    pub fn check_changed<'a>(
+        &mut self,
+        changed: NodeId,
+        seen: &mut Seen,
+        replicas: impl Iterator<Item = &'a Replica> + Clone,
+    ) -> Result<Option<(Index, Index)>, String> {
+        let replica = replicas.clone().find(|replica| replica.id() == changed);
+        let leads = replica.filter(|replica| replica.is_leader()).map(Replica::term);
+        if let Some(led) = seen.0.as_ref().filter(|seen| seen.leads_from.is_some() && leads != Some(seen.term)) {
+            self.leading.remove(&led.term);
+        }
+        let Some(replica) = replica else {
+            seen.0 = None;
+            return Ok(None);
+        };
+        let grown_from = seen.grown_from(replica);
+        self.election_safety(replica)?;
+        self.leader_append_only(replica)?;
+        cut_behind_a_snapshot(replica)?;
+        order_of_indexes(replica)?;
+        whole_before_used(replica)?;
+        let committed_from = match (&seen.0, grown_from) {
+            (Some(seen), Some(_)) => seen.commit.next().max(replica.log().first()),
+            _ => replica.log().first(),
+        };
+        let news = self.state_machine_safety(replica, committed_from)?;
+        if news.is_some() || grown_from.is_none() {
+            replicas.clone().try_for_each(|replica| self.base_was_committed(replica))?;
+        }
+        if let Some(news) = news {
+            replicas.clone().try_for_each(|replica| self.leader_completeness(replica, news))?;
+        }
+        if grown_from.is_none() || !seen.leads_like(replica) {
+            self.leader_completeness(replica, Index(0))?;
+        }
+        for other in replicas.filter(|other| other.id() != changed) {
+            match grown_from {
+                Some(from) if from > replica.log().last().index => {}
+                from => log_matching(replica, other, from.unwrap_or_default())?,
+            }
+            same_configuration(replica, other)?;
+        }
+        seen.look_at(replica, grown_from);
+        Ok(news.map(|from| (from, replica.commit())))
+    }
+}
+
+impl Seen {
+    /// From where on the replica's log is new, if it is for sure what it was before that.
+    fn grown_from(&self, replica: &Replica) -> Option<Index> {
+        let (seen, log) = (self.0.as_ref()?, replica.log());
+        let behind = seen.last.index.next();
+        if seen.base != log.base() || log.runs().get(..seen.runs.len()) != Some(&seen.runs) {
+            return None;
+        }
+        if seen.last == log.last() {
+            let is_same = seen.last_checksum == log.last_checksum() && seen.runs.len() == log.runs().len();
+            return is_same.then_some(behind);
+        }
+        let ends_there = log.runs().get(seen.runs.len()).is_none_or(|(first, _)| *first >= behind);
+        // What was put in the place of an entry of the same id is cached, and its checksum known.
+        let is_same = || log.checksum_of(seen.last.index).is_none_or(|checksum| checksum == seen.last_checksum);
+        (log.last().index > seen.last.index && ends_there && is_same()).then_some(behind)
+    }
+
+    /// Whether the replica leads as it did.
+    fn leads_like(&self, replica: &Replica) -> bool {
+        self.0.as_ref().is_some_and(|seen| seen.term == replica.term() && seen.leads_from == leads_from(replica))
+    }
+
+    fn look_at(&mut self, replica: &Replica, grown_from: Option<Index>) {
+        let log = replica.log();
+        let seen = self.0.get_or_insert_default();
+        if grown_from.is_none() || seen.runs.len() != log.runs().len() {
+            seen.runs.clear();
+            seen.runs.extend_from_slice(log.runs());
+        }
+        seen.term = replica.term();
+        seen.leads_from = leads_from(replica);
+        seen.commit = replica.commit();
+        (seen.base, seen.last, seen.last_checksum) = (log.base(), log.last(), log.last_checksum());
+    }
+}
+
+fn leads_from(replica: &Replica) -> Option<Index> {
+    match replica.role() {
+        Role::Leader(leadership) => Some(leadership.first),
+        _ => None,
+    }
+}
