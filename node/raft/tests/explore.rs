@@ -260,7 +260,10 @@ fn started(disks: Vec<Disk>) -> World {
     let credit = Credit { retry_after: Duration::ZERO, retry_max: Duration::ZERO, ..Credit::default() };
     let transfer =
         TransferSettings { chunk_bytes: 1, window_bytes: 2, retry_after: Duration::ZERO, retry_max: Duration::ZERO };
-    World::ruled(disks, Rules { credit, prompt: true, snapshot_bytes: 1, transfer, ..Rules::new(settings) })
+    World::ruled(
+        disks,
+        Rules { credit, prompt: true, snapshot_bytes: 1, transfer, digests: true, ..Rules::new(settings) },
+    )
 }
 
 /// Three nodes of which the first leads term 1 and has committed its no-op.
@@ -366,7 +369,7 @@ impl State {
             let replica = &running.replica;
             let mut may = |may: bool, event: Event| events.extend(may.then_some(event));
             may(running.unpersisted() > 0, Event::Act(id, Actor::Disk));
-            may(running.asked.contains_key(&Actor::Keeper), Event::Act(id, Actor::Keeper));
+            may(running.asked.has(Actor::Keeper), Event::Act(id, Actor::Keeper));
             may(left.snapshots > 0 && running.applied > replica.snapshot_index(), Event::Snapshot(id));
             may(left.timeouts[slot(id)] > 0 && replica.term() < Term(left.terms), Event::Timeout(id));
             may(left.heartbeats > 0 && running.leads(), Event::Heartbeat(id));

@@ -222,9 +222,9 @@ impl Walk {
     }
 
     fn within(&mut self, id: NodeId) -> Option<Event> {
-        let (acting, listening) = self.world.running(id)?.busy();
-        let events = acting.into_iter().map(|actor: Actor| Event::Act(id, actor));
-        let events: Vec<_> = events.chain(listening.into_iter().map(|actor| Event::Listen(id, actor))).collect();
+        let running = self.world.running(id)?;
+        let events = running.asked.actors().map(|actor: Actor| Event::Act(id, actor));
+        let events: Vec<_> = events.chain(running.told.actors().map(|actor| Event::Listen(id, actor))).collect();
         (!events.is_empty()).then(|| events[self.random.random_range(0..events.len())].clone())
     }
 

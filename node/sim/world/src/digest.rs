@@ -4,6 +4,7 @@
 use std::hash::{Hash, Hasher};
 
 /// The digest of anything that can be hashed.
+#[must_use]
 pub fn digest(value: &impl Hash) -> u128 {
     let mut hasher = Digest { one: 0x243f_6a88_85a3_08d3, two: 0x1319_8a2e_0370_7344 };
     value.hash(&mut hasher);

@@ -3,16 +3,23 @@
 use quorate_raft::{
     Batch, Cut, EntryId, Faulty, HardState, Index, Log, Membership, NodeId, Persist, Recovered, SnapshotBase, Term,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{Hash, Hasher},
+};
 
 /// A disk that is durable as far as it was written.
 ///
 /// Entries are kept one a batch, so that equal contents are equal disks, however they were written.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Disk {
+    /// Term and vote.
     pub hard_state: HardState,
+    /// Whether a vote was ever written.
     pub has_voted: bool,
+    /// The entry before the first one held.
     pub base: EntryId,
+    /// The checksum of its record.
     pub base_checksum: u32,
     /// The newest snapshot. Its state is a checksum: what a state machine is in these worlds.
     pub snapshot: Option<SnapshotBase>,
@@ -21,6 +28,23 @@ pub struct Disk {
     entries: Vec<Batch>,
     /// Entries of which only the identity is left.
     faulty: BTreeMap<Index, Fault>,
+    less: Less,
+}
+
+/// From where on a disk may hold less than when it was last looked at. It tells no two disks apart.
+#[derive(Clone, Copy, Default, Debug)]
+struct Less(Option<Index>);
+
+impl PartialEq for Less {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Less {}
+
+impl Hash for Less {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// What happened to a faulty entry.
@@ -72,7 +96,8 @@ impl Disk {
             self.cut(cut);
         }
         if let Some(from) = persist.truncate_from {
-            self.entries.retain(|entry| entry.first() < from);
+            self.holds_less_from(from);
+            self.entries.truncate(usize::try_from(from.since(self.base.index)).unwrap_or(usize::MAX).max(1) - 1);
             self.faulty.retain(|index, _| *index < from);
         }
         if let (Some(batch), Torn::Appended | Torn::Named) = (&persist.batch, torn) {
@@ -80,6 +105,7 @@ impl Disk {
             assert_eq!(batch.previous_checksum(), self.last_checksum(), "a broken chain on disk");
             self.append(batch);
             if torn == Torn::Named {
+                self.holds_less_from(batch.first());
                 self.faulty.extend(one_by_one(batch).map(|entry| (entry.first(), Fault::Torn)));
             }
         }
@@ -103,6 +129,7 @@ impl Disk {
             self.entries.drain(..=at);
         } else {
             self.base_checksum = cut.checksum.expect("the log does not hold it");
+            self.holds_less_from(cut.to.index.next());
             self.entries.clear();
         }
         self.base = cut.to;
@@ -131,8 +158,35 @@ impl Disk {
 
     /// The payload of an entry is lost.
     pub fn lose(&mut self, index: Index, fault: Fault) {
-        assert!(self.entries.iter().any(|entry| entry.first() == index), "{index} is not there to be lost");
+        assert!(index > self.base.index && index <= self.last().index, "{index} is not there to be lost");
+        self.holds_less_from(index);
         self.faulty.insert(index, fault);
+    }
+
+    /// The snapshot is lost.
+    pub fn lose_snapshot(&mut self) {
+        self.holds_less_from(Index(0));
+        self.snapshot = None;
+    }
+
+    /// All of it is lost: somebody emptied the directory.
+    pub fn wipe(&mut self) {
+        *self = Self { less: Less(Some(Index(0))), ..Self::default() };
+    }
+
+    /// From where on it may hold less since this was last asked; `None` if it holds what it held.
+    pub fn take_less(&mut self) -> Option<Index> {
+        self.less.0.take()
+    }
+
+    /// From where on it may hold less since [`Disk::take_less`].
+    #[must_use]
+    pub fn less_from(&self) -> Option<Index> {
+        self.less.0
+    }
+
+    fn holds_less_from(&mut self, index: Index) {
+        self.less.0 = Some(self.less.0.map_or(index, |less| less.min(index)));
     }
 
     /// The last entry; the base if there is none.
@@ -188,7 +242,8 @@ impl Disk {
 
     /// The entries from `from` to `to`, up to the first that is faulty.
     pub fn read(&self, from: Index, to: Index) -> Vec<Batch> {
-        let wanted = self.entries.iter().filter(|entry| from <= entry.first() && entry.first() <= to);
+        let before = usize::try_from(from.since(self.base.index)).unwrap_or(usize::MAX).max(1) - 1;
+        let wanted = self.entries.iter().skip(before).take_while(|entry| entry.first() <= to);
         wanted.take_while(|entry| self.is_whole(entry.first())).cloned().collect()
     }
 

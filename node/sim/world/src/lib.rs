@@ -1,22 +1,27 @@
-//! A whole cluster made of the pure pieces, for tests: every message between nodes, and every message between the
-//! actors of one node, is an event that a test delivers, delays, drops or repeats as it likes.
+//! A whole cluster made of the pure pieces, for tests and simulations: every message between nodes, and every message
+//! between the actors of one node, is an event that somebody delivers, delays, drops or repeats as they like.
 //!
-//! - [`world`]: the nodes, what is on the wire, and what tests may do to both.
+//! - [`world`]: the nodes, what is on the wire, and what may be done to both.
 //! - [`node`]: one node: the replica and the pieces beside it, wired up as a runtime wires them.
+//! - [`queues`]: what its actors have yet to handle.
 //! - [`replicator`]: one peer's, and what it tells.
 //! - [`disk`]: what survives a crash.
+//! - [`clock`]: what time it is, as one node sees it.
 //! - [`story`]: what scenarios say.
-//! - [`witness`]: what must hold, checked after every step.
+//! - [`witness`]: what must hold, checked after every step; [`watch`] looks only at what a step changed.
 //! - [`digest`]: what tells states apart.
 //! - [`make`]: small builders.
+//!
+//! It is scheduled from outside: nothing here chooses what happens next.
 
-#![allow(missing_docs)]
-
+pub mod clock;
 pub mod digest;
 pub mod disk;
 pub mod make;
 pub mod node;
+pub mod queues;
 pub mod replicator;
 pub mod story;
+pub mod watch;
 pub mod witness;
 pub mod world;

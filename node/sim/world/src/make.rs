@@ -14,18 +14,22 @@ pub fn crc(seed: u32, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(seed, bytes)
 }
 
+/// A node.
 pub fn node(id: u64) -> NodeId {
     NodeId(id)
 }
 
+/// An entry.
 pub fn id(index: u64, term: u64) -> EntryId {
     EntryId::new(Term(term), Index(index))
 }
 
+/// So many milliseconds after a node started.
 pub fn at(milliseconds: u64) -> Moment {
     Moment(Duration::from_millis(milliseconds))
 }
 
+/// The default settings.
 pub fn settings() -> Settings {
     Settings::new(crc)
 }
@@ -85,6 +89,7 @@ pub fn changing(term: u64, index: u64, previous: u32, membership: &Membership) -
     builder.finish().expect("an entry")
 }
 
+/// Asks for lost entries.
 pub fn repair(from: EntryId, to: u64) -> Body {
     Body::Repair(Repair { from, to: Index(to) })
 }
@@ -104,19 +109,23 @@ pub fn hear(replica: &mut Replica, now: Moment, from: u64, term: u64, body: Body
     out
 }
 
+/// Asks for a vote.
 pub fn request_vote(phase: Phase, campaign: u64, last: EntryId) -> Body {
     Body::RequestVote(RequestVote { phase, campaign, last })
 }
 
+/// Answers that.
 pub fn vote(phase: Phase, campaign: u64, granted: bool) -> Body {
     Body::Vote(Vote { phase, campaign, granted })
 }
 
+/// Entries, or a probe.
 pub fn append(epoch: u64, previous: EntryId, commit: u64, batch: Option<Batch>) -> Body {
     let previous_checksum = batch.as_ref().map(Batch::previous_checksum);
     Body::Append(Append { epoch, previous, previous_checksum, commit: Index(commit), batch })
 }
 
+/// Answers those.
 pub fn matched(epoch: u64, matched: u64) -> Body {
     Body::AppendReply(AppendReply { epoch, outcome: AppendOutcome::Matched { matched: Index(matched) } })
 }
@@ -127,6 +136,7 @@ pub fn snapshot_of(index: u64, term: u64) -> Snapshot {
     Snapshot { base, bytes: 3, checksum: 7 }
 }
 
+/// A piece of a snapshot.
 pub fn snapshot_chunk(epoch: u64, snapshot: &Snapshot, offset: u64, bytes: &'static [u8]) -> Body {
     let chunk = SnapshotChunk { epoch, snapshot: snapshot.clone(), offset, bytes: bytes.into() };
     Body::SnapshotChunk(chunk)
@@ -140,10 +150,12 @@ pub fn snapshot_reply(said: &[&Outgoing]) -> Option<SnapshotOutcome> {
     })
 }
 
+/// A heartbeat.
 pub fn heartbeat(round: u64, commit: u64) -> Body {
     Body::Heartbeat(Heartbeat { round, commit: Index(commit) })
 }
 
+/// Answers it.
 pub fn heartbeat_reply(round: u64) -> Body {
     Body::HeartbeatReply(HeartbeatReply { round })
 }

@@ -3,176 +3,297 @@
 //! Each piece is an actor with a queue of its own; what it is told and what it tells arrive in order per actor, and in
 //! any order between actors. Nothing is decided here.
 
-use super::{disk::Disk, replicator::Replicator, world::Rules};
+use super::{disk::Disk, queues::Queues, replicator::Replicator, world::Rules};
 use quorate_raft::{
     Ballot, Batch, Body, Effect, Entries, EntryId, Index, Lookup, Message, Moment, NodeId, Outcome, Outgoing, Persist,
     Phase, Replica, Role, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Violation, Want,
     message::Repair,
 };
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use rand::{Rng, rngs::SmallRng};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// The actors beside `Consensus`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Actor {
+    /// Counts votes.
     Collector,
+    /// The log's disk.
     Disk,
     /// Who writes snapshots, beside the log.
     Keeper,
+    /// Who applies entries.
     Applier,
+    /// Who replicates to this peer.
     Replicator(NodeId),
 }
 
 /// What an actor is told.
 #[derive(Clone, Hash, Debug)]
 pub enum Ask {
+    /// The collector: count these votes from now on.
     Open(Ballot),
+    /// The collector: a vote came in.
     Count {
+        /// Of which campaign.
         campaign: u64,
+        /// From whom.
         voter: NodeId,
+        /// What.
         granted: bool,
     },
+    /// The collector: forget the ballot.
     Close,
+    /// A replicator: a leadership begins.
     Start {
+        /// Its term.
         term: Term,
+        /// The last entry of the leader's log.
         log_last: Index,
     },
+    /// A replicator: it is over.
     Stop,
+    /// A replicator: the leader's log grew.
     Replicate {
+        /// The entry before.
         previous: EntryId,
+        /// The entries.
         batch: Batch,
     },
+    /// A replicator: the leader committed up to here.
     Committed(Index),
-    /// Send a heartbeat now, of a new round or of the one before; without a round, also look for what was lost.
+    /// A replicator: send a heartbeat now, of a new round or of the one before; without a round, also look for what was lost.
     Beat {
+        /// The new round.
         round: Option<u64>,
     },
+    /// A replicator: what was under way may be lost.
     LinkChanged,
+    /// A replicator: the peer acknowledged an append.
     Acknowledged {
+        /// Of which epoch.
         epoch: u64,
+        /// How far it matches.
         matched: Index,
     },
+    /// A replicator: the peer rejected an append.
     Rejected {
+        /// Of which epoch.
         epoch: u64,
+        /// The entry that it lacks.
         previous: Index,
+        /// Behind where the logs may agree.
         next: Index,
+        /// Where its log ends.
         last: Index,
     },
+    /// A replicator: here is what it wanted.
     Found {
+        /// The entry before.
         previous: EntryId,
+        /// The entries, if there are any.
         batch: Option<Batch>,
     },
+    /// A replicator: what it wanted was compacted away.
     Gone,
-    /// The peer needs a snapshot that reaches this far.
+    /// A replicator: the peer needs a snapshot that reaches this far.
     Needs {
+        /// As it said of which epoch.
         epoch: u64,
+        /// How far.
         from: Index,
     },
-    /// Here is the newest.
+    /// A replicator: here is the newest snapshot.
     Offer(Snapshot),
+    /// A replicator: the peer answered a piece of it.
     Answered(SnapshotReply),
+    /// The disk: make this durable.
     Persist(Persist),
+    /// The disk: look up what a member lost.
     Serve {
+        /// Who.
         to: NodeId,
+        /// What.
         repair: Repair,
     },
-    /// Keep a snapshot of this node's own state.
+    /// The keeper: keep a snapshot of this node's own state.
     Save(SnapshotBase),
-    /// Keep a snapshot that arrived.
+    /// The keeper: keep a snapshot that arrived.
     Install {
+        /// From whom.
         from: NodeId,
+        /// In which epoch.
         epoch: u64,
+        /// Which.
         base: SnapshotBase,
     },
+    /// The applier: become what the newest snapshot holds, which reaches at least this far.
     Restore(SnapshotBase),
+    /// The disk: read entries for a replicator.
     Read {
+        /// Whose.
         peer: NodeId,
+        /// Of which leadership.
         term: Term,
+        /// The entry before.
         previous: EntryId,
+        /// The last one.
         to: Index,
     },
+    /// The disk: read committed entries to be applied.
     Load {
+        /// The first one.
         from: Index,
+        /// The last one.
         to: Index,
     },
+    /// The applier: apply these.
     Apply(Batch),
 }
 
 /// What an actor tells `Consensus`.
 #[derive(Clone, Hash, Debug)]
 pub enum Tell {
+    /// The collector: a ballot is decided.
     Decided {
+        /// In which term.
         term: Term,
+        /// Of which campaign.
         campaign: u64,
+        /// How.
         won: bool,
     },
+    /// A replicator: how far its peer matches has changed.
     Matched {
+        /// Of which leadership.
         term: Term,
+        /// To this.
         index: Index,
     },
+    /// A replicator: it wants entries.
     Fetch {
+        /// Of which leadership.
         term: Term,
+        /// Which.
         want: Want,
     },
+    /// The disk: everything up to here is durable.
     Persisted {
+        /// The last write that is.
         sequence: u64,
+        /// What may be said now.
         then: Vec<Outgoing>,
     },
+    /// The disk: what a replicator wanted.
     Read {
+        /// Whose.
         peer: NodeId,
+        /// Of which leadership.
         term: Term,
+        /// The entry before.
         previous: EntryId,
+        /// What was found.
         batches: Vec<Batch>,
     },
+    /// The disk: entries to be applied.
     Loaded(Vec<Batch>),
+    /// The disk: what a member lost.
     Served {
+        /// Who.
         to: NodeId,
+        /// What.
         repair: Repair,
+        /// What was found.
         batches: Vec<Batch>,
     },
     /// A replicator looks for a snapshot.
     Look {
+        /// Of which leadership.
         term: Term,
+        /// How far it must reach.
         at_least: Index,
     },
+    /// The keeper: this node's snapshot is kept.
     Saved(SnapshotBase),
+    /// The keeper: a snapshot that arrived is kept.
     Installed {
+        /// From whom.
         from: NodeId,
+        /// In which epoch.
         epoch: u64,
+        /// Which.
         base: SnapshotBase,
     },
+    /// The applier: how far it is.
     Applied(Index),
 }
 
 /// What a node shows to the outside beside messages.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Note {
+    /// Its state machine applied these.
     Applied(Batch),
-    ReadsReady { index: Index, tokens: Vec<u64> },
-    ReadsFailed { tokens: Vec<u64> },
+    /// These reads may be served.
+    ReadsReady {
+        /// Once this is applied.
+        index: Index,
+        /// Which.
+        tokens: Vec<u64>,
+    },
+    /// These reads can't be served here.
+    ReadsFailed {
+        /// Which.
+        tokens: Vec<u64>,
+    },
+    /// Its state machine became what this snapshot holds.
     Restored(SnapshotBase),
+    /// A message was not acted on, and why.
     Refused(&'static str),
-    Diverged { at: EntryId, with: NodeId },
+    /// Another node holds other content under the same id.
+    Diverged {
+        /// The entry.
+        at: EntryId,
+        /// The other node.
+        with: NodeId,
+    },
+    /// It saw what no cluster can do, and stops.
     Halt(Violation),
 }
 
 /// What a node is given at each step, and where it puts what it says.
 pub struct Context<'a> {
+    /// What its clock shows.
     pub now: Moment,
-    /// An election timeout, drawn anew.
-    pub timeout: std::time::Duration,
+    /// Its disk.
     pub disk: &'a mut Disk,
+    /// The messages that leave, in order.
     pub sent: Vec<Outgoing>,
+    /// What it shows.
     pub notes: Vec<Note>,
+    /// Whether a rule was called, or may have been: then the replica is not what it was.
+    pub ruled: bool,
+    pub(super) effects: Vec<Effect>,
+    pub(super) timeouts: Option<&'a mut SmallRng>,
+}
+
+impl Context<'_> {
+    /// When an election timer that is armed now goes off: drawn anew, or the shortest timeout in worlds without chance.
+    fn deadline(&mut self, rules: &Rules) -> Moment {
+        let (min, max) = (rules.settings.election_timeout_min, rules.settings.election_timeout_max);
+        let timeout = self.timeouts.as_mut().map_or(min, |random| {
+            Duration::from_nanos(random.random_range(min.as_nanos() as u64..=max.as_nanos() as u64))
+        });
+        self.now.plus(timeout)
+    }
 }
 
 /// A running node. All of it is lost in a crash.
 #[derive(Clone, Hash, Debug)]
 pub struct Running {
+    /// Its rules and what they know.
     pub replica: Replica,
+    /// The votes that are being counted.
     pub ballot: Option<Ballot>,
+    /// Those of its leadership.
     pub replicators: BTreeMap<NodeId, Replicator>,
     /// The last entry that the state machine applied.
     pub applied: Index,
@@ -181,32 +302,39 @@ pub struct Running {
     /// The snapshot that is arriving, and how much of it has.
     pub receiving: Option<(Snapshot, u64)>,
     saving: bool,
-    /// When the election timer goes off, and the term in which it was armed.
+    /// When the election timer goes off, by this node's clock.
     pub deadline: Moment,
+    /// The term in which it was armed.
     pub armed_in: Term,
-    pub asked: BTreeMap<Actor, VecDeque<Ask>>,
-    pub told: BTreeMap<Actor, VecDeque<Tell>>,
+    /// What each actor has yet to handle.
+    pub asked: Queues<Ask>,
+    /// What `Consensus` has yet to hear from each.
+    pub told: Queues<Tell>,
+    /// What it was told once.
     pub rules: Arc<Rules>,
 }
 
 impl Running {
+    /// A node that has just started.
     pub fn new(replica: Replica, rules: Arc<Rules>, context: &mut Context<'_>) -> Self {
         let (applied, armed_in) = (replica.applied_index(), replica.term());
         let state = context.disk.snapshot.as_ref().map_or(0, |snapshot| snapshot.last_checksum);
         let (receiving, saving) = (None, false);
-        let deadline = context.now.plus(context.timeout);
-        let (asked, told) = (BTreeMap::new(), BTreeMap::new());
+        let deadline = context.deadline(&rules);
+        let (asked, told) = (Queues::default(), Queues::default());
         let (ballot, replicators) = (None, BTreeMap::new());
         Self { replica, ballot, replicators, applied, state, receiving, saving, deadline, armed_in, asked, told, rules }
     }
 
     /// Calls one rule and performs its effects.
     pub fn rule(&mut self, context: &mut Context<'_>, rule: impl FnOnce(&mut Replica, &mut Vec<Effect>)) {
-        let mut effects = Vec::new();
+        context.ruled = true;
+        let mut effects = std::mem::take(&mut context.effects);
         rule(&mut self.replica, &mut effects);
-        for effect in effects {
+        for effect in effects.drain(..) {
             self.perform(context, effect);
         }
+        context.effects = effects;
     }
 
     fn perform(&mut self, context: &mut Context<'_>, effect: Effect) {
@@ -214,9 +342,9 @@ impl Running {
             Effect::Send(outgoing) => context.sent.push(outgoing),
             Effect::ArmTimer => {
                 self.armed_in = self.replica.term();
-                self.deadline = context.now.plus(context.timeout);
+                self.deadline = context.deadline(&self.rules);
             }
-            Effect::LeaderHeard => self.deadline = context.now.plus(context.timeout),
+            Effect::LeaderHeard => self.deadline = context.deadline(&self.rules),
             Effect::Persist(persist) => self.ask(Actor::Disk, Ask::Persist(persist)),
             Effect::Load { from, to } => self.ask(Actor::Disk, Ask::Load { from, to }),
             Effect::OpenBallot(ballot) => self.ask(Actor::Collector, Ask::Open(ballot)),
@@ -259,7 +387,7 @@ impl Running {
 
     /// `actor` handles the next thing that it was asked; false if there is none.
     pub fn act(&mut self, context: &mut Context<'_>, actor: Actor) -> bool {
-        let Some(ask) = pop(&mut self.asked, actor) else { return false };
+        let Some(ask) = self.asked.pop(actor) else { return false };
         match actor {
             Actor::Collector => self.collect(ask),
             Actor::Disk => self.store(context, ask),
@@ -272,7 +400,7 @@ impl Running {
 
     /// `Consensus` hears the next thing that `actor` told it; false if there is none.
     pub fn listen(&mut self, context: &mut Context<'_>, actor: Actor) -> bool {
-        let Some(tell) = pop(&mut self.told, actor) else { return false };
+        let Some(tell) = self.told.pop(actor) else { return false };
         let (now, leads) = (context.now, self.replica.is_leader().then(|| self.replica.term()));
         match tell {
             Tell::Decided { term, campaign, won: true } => {
@@ -301,6 +429,7 @@ impl Running {
                 let at_least = at_least.max(self.replica.log().base().index);
                 match context.disk.snapshot.clone().filter(|newest| newest.last.index >= at_least) {
                     Some(base) => {
+                        context.ruled = true;
                         self.replica.pin(peer, Some(base.last.index));
                         let (bytes, checksum) = (self.rules.snapshot_bytes, base.last_checksum);
                         self.ask(actor, Ask::Offer(Snapshot { base, bytes, checksum }));
@@ -330,28 +459,40 @@ impl Running {
         true
     }
 
+    /// An actor is to do something.
     pub fn ask(&mut self, actor: Actor, ask: Ask) {
-        self.asked.entry(actor).or_default().push_back(ask);
+        self.asked.push(actor, ask);
     }
 
+    /// The replicators of all peers are to do something.
     pub fn ask_replicators(&mut self, ask: &Ask) {
-        for peer in self.replica.membership().peers_of(self.replica.id()) {
-            self.ask(Actor::Replicator(peer), ask.clone());
+        let (this, membership) = (self.replica.id(), self.replica.membership());
+        if membership.outgoing().is_empty() && membership.learners().is_empty() {
+            for peer in membership.incoming().iter().filter(|peer| **peer != this) {
+                self.asked.push(Actor::Replicator(*peer), ask.clone());
+            }
+        } else {
+            for peer in membership.peers_of(this) {
+                self.asked.push(Actor::Replicator(peer), ask.clone());
+            }
         }
     }
 
+    /// An actor has something to say to `Consensus`.
     pub fn tell(&mut self, actor: Actor, tell: Tell) {
-        self.told.entry(actor).or_default().push_back(tell);
+        self.told.push(actor, tell);
     }
 
-    /// Who has something to handle, and whose news `Consensus` has yet to hear.
-    pub fn busy(&self) -> (Vec<Actor>, Vec<Actor>) {
-        (self.asked.keys().copied().collect(), self.told.keys().copied().collect())
+    /// Whether nobody has anything to handle, and `Consensus` has heard everything.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.asked.busy() + self.told.busy() == 0
     }
 
     /// How many writes are not durable yet.
+    #[must_use]
     pub fn unpersisted(&self) -> usize {
-        self.asked.get(&Actor::Disk).map_or(0, VecDeque::len)
+        self.asked.of(Actor::Disk).len()
     }
 
     /// A snapshot of what is applied is to be kept, unless one is being kept.
@@ -424,6 +565,8 @@ impl Running {
         self.tell(Actor::Applier, Tell::Applied(self.applied));
     }
 
+    /// Whether it leads.
+    #[must_use]
     pub fn leads(&self) -> bool {
         matches!(self.replica.role(), Role::Leader(_))
     }
@@ -464,19 +607,11 @@ impl Running {
 }
 
 /// Whether a message is part of a pre-vote.
+#[must_use]
 pub fn is_pre_vote(message: &Message) -> bool {
     match &message.body {
         Body::RequestVote(request) => request.phase == Phase::PreVote,
         Body::Vote(vote) => vote.phase == Phase::PreVote,
         _ => false,
     }
-}
-
-fn pop<T>(queues: &mut BTreeMap<Actor, VecDeque<T>>, actor: Actor) -> Option<T> {
-    let queue = queues.get_mut(&actor)?;
-    let first = queue.pop_front();
-    if queue.is_empty() {
-        queues.remove(&actor);
-    }
-    first
 }

@@ -9,6 +9,7 @@ use quorate_raft::{
 /// One peer's replicator.
 #[derive(Clone, Hash, Debug)]
 pub struct Replicator {
+    /// What the leader knows of the peer.
     pub progress: Progress,
     term: Term,
     commit: Index,
@@ -16,6 +17,7 @@ pub struct Replicator {
     fetching: bool,
     /// A snapshot must reach this far to be of use.
     at_least: Index,
+    /// The snapshot that it is being sent.
     pub transfer: Option<Transfer>,
 }
 
@@ -73,6 +75,7 @@ impl Replicator {
 }
 
 impl Running {
+    /// A replicator handles what it was asked.
     pub fn replicate(&mut self, context: &mut Context<'_>, peer: NodeId, ask: Ask) {
         let (now, actor) = (context.now, Actor::Replicator(peer));
         if let Ask::Start { term, log_last } = ask {

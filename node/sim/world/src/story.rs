@@ -75,14 +75,14 @@ impl World {
     fn within_nodes(&mut self) -> bool {
         for id in self.ids() {
             let Some(running) = self.running(id) else { continue };
-            let (acting, listening) = running.busy();
-            if let Some(actor) = listening.first() {
-                self.must(Event::Listen(id, *actor));
+            let (mut acting, told) = (running.asked.actors(), running.told.actors().next());
+            if let Some(actor) = told {
+                self.must(Event::Listen(id, actor));
                 return true;
             }
             let stuck = self.stuck.contains(&id);
             let on_disk = |actor: &Actor| matches!(actor, Actor::Disk | Actor::Keeper);
-            if let Some(actor) = acting.into_iter().find(|actor| !(stuck && on_disk(actor))) {
+            if let Some(actor) = acting.find(|actor| !(stuck && on_disk(actor))) {
                 self.must(Event::Act(id, actor));
                 return true;
             }
@@ -142,11 +142,14 @@ impl World {
     }
 
     /// The next thing that can happen within the nodes or on the wire.
+    ///
+    /// # Errors
+    /// What must hold and does not.
     pub fn step_any(&mut self) -> Result<(), String> {
         let busy = self.ids().find_map(|id| {
-            let (acting, listening) = self.running(id)?.busy();
-            let listen = listening.first().map(|actor| Event::Listen(id, *actor));
-            listen.or(acting.first().map(|actor| Event::Act(id, *actor)))
+            let running = self.running(id)?;
+            let listen = running.told.actors().next().map(|actor| Event::Listen(id, actor));
+            listen.or(running.asked.actors().next().map(|actor| Event::Act(id, actor)))
         });
         match busy {
             Some(event) => self.step(event),
@@ -157,23 +160,22 @@ impl World {
 
     /// Whether nothing is under way.
     pub fn is_at_rest(&self) -> bool {
-        self.wire.is_empty()
-            && self
-                .nodes
-                .iter()
-                .all(|node| node.running.as_ref().is_none_or(|running| running.busy() == (vec![], vec![])))
+        self.wire.is_empty() && self.nodes.iter().all(|node| node.running.as_ref().is_none_or(Running::is_at_rest))
     }
 
+    /// Somebody asks `id` for a read.
     #[track_caller]
     pub fn read(&mut self, id: u64, token: ReadToken) {
         self.must(Event::Read(NodeId(id), token));
     }
 
+    /// `id` loses all but its disk.
     #[track_caller]
     pub fn crash(&mut self, id: u64) {
         self.must(Event::Crash(NodeId(id), None));
     }
 
+    /// `id` starts again.
     #[track_caller]
     pub fn restart(&mut self, id: u64) {
         self.must(Event::Restart(NodeId(id)));
@@ -228,16 +230,19 @@ impl World {
         self.settle_within();
     }
 
+    /// The rules of `id`, which runs.
     #[track_caller]
     pub fn replica(&self, id: u64) -> &Replica {
         &self.up(id).replica
     }
 
+    /// `id`, which runs.
     #[track_caller]
     pub fn up(&self, id: u64) -> &Running {
         self.running(NodeId(id)).expect("the node runs")
     }
 
+    /// The replicator of `of`, which leads, to `peer`.
     #[track_caller]
     pub fn replicator(&self, of: u64, peer: u64) -> &Replicator {
         self.up(of).replicators.get(&NodeId(peer)).expect("it leads")
@@ -251,11 +256,13 @@ impl World {
         leaders
     }
 
+    /// How far `id` knows entries to be committed.
     #[track_caller]
     pub fn commit(&self, id: u64) -> u64 {
         self.replica(id).commit().0
     }
 
+    /// The term of `id`.
     #[track_caller]
     pub fn term(&self, id: u64) -> u64 {
         self.replica(id).term().0

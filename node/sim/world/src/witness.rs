@@ -11,7 +11,9 @@
 use super::{disk::Disk, node::is_pre_vote};
 use quorate_raft::{
     AppendOutcome, Body, EntryId, Index, Message, NodeId, Outgoing, Phase, ReadToken, Replica, SnapshotOutcome, Term,
-    invariants::Cluster, message::RepairOutcome, quorum,
+    invariants::{Cluster, Seen},
+    message::RepairOutcome,
+    quorum,
 };
 use std::collections::BTreeMap;
 
@@ -24,33 +26,67 @@ pub struct Witness {
     reads: BTreeMap<ReadToken, Index>,
 }
 
+/// Up to where a disk is known to hold what the leader of a term has.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Vouched {
+    term: Term,
+    to: Index,
+}
+
+impl Vouched {
+    /// The disk may hold less from `index` on.
+    pub(super) fn ends_before(&mut self, index: Index) {
+        self.to = self.to.min(index.previous());
+    }
+}
+
 impl Witness {
     /// Checks what must hold of all nodes as they are now.
+    ///
+    /// # Errors
+    /// What must hold and does not.
     pub fn check<'a>(
         &mut self,
         replicas: impl Iterator<Item = &'a Replica> + Clone,
         disks: &[&Disk],
     ) -> Result<(), String> {
         self.cluster.check(replicas)?;
-        for entry in self.cluster.committed() {
-            let remember = disks.iter().filter(|disk| disk.remembers(entry)).count();
-            let hold = disks.iter().filter(|disk| disk.holds(entry)).count();
-            if remember < quorum::majority(disks.len()) || hold == 0 {
-                return Err(format!(
-                    "durable commits: {entry} was committed, {remember} disks remember it and {hold} hold it"
-                ));
-            }
+        self.cluster.committed().try_for_each(|entry| durable_commit(entry, disks.iter().copied()))
+    }
+
+    /// The same, if only `changed` did anything since the last check of either kind, and its disk holds no less but from
+    /// `less_from` on.
+    pub(super) fn check_changed<'a>(
+        &mut self,
+        changed: NodeId,
+        seen: &mut Seen,
+        replicas: impl Iterator<Item = &'a Replica> + Clone,
+        disks: impl Iterator<Item = &'a Disk> + Clone,
+        less_from: Option<Index>,
+    ) -> Result<(), String> {
+        let news = self.cluster.check_changed(changed, seen, replicas)?;
+        // What a disk holds can be too little only where it holds less, or where more was committed.
+        for entry in news.into_iter().flat_map(|(from, to)| self.cluster.committed_in(from, to)) {
+            durable_commit(entry, disks.clone())?;
+        }
+        for entry in less_from.into_iter().flat_map(|from| self.cluster.committed_in(from, Index(u64::MAX))) {
+            durable_commit(entry, disks.clone())?;
         }
         Ok(())
     }
 
-    /// Checks a message as it leaves `from`, whose disk this is. `leader` leads in the message's term, if anyone does.
-    pub fn leaves(
+    /// Checks a message as it leaves `from`, whose disk this is. `leader` leads in the message's term, if anyone does. What was
+    /// found durable is `vouched` for, and not looked at again.
+    ///
+    /// # Errors
+    /// What must hold and does not.
+    pub(super) fn leaves<'a>(
         &mut self,
         from: NodeId,
         disk: &Disk,
-        leader: Option<&Replica>,
+        leader: impl FnOnce() -> Option<&'a Replica>,
         outgoing: &Outgoing,
+        vouched: Option<&mut Vouched>,
     ) -> Result<(), String> {
         let Outgoing { to, message } = outgoing;
         let fail = |what: &str| Err(format!("durable promises: {from} says {message:?} to {to}, but {what}"));
@@ -70,10 +106,16 @@ impl Witness {
                 return Err(format!("one vote: {from} voted for {voted} and {candidate} in term {}", message.term));
             }
         }
-        if let (Some(matched), Some(leader), false) = (matched_in(message), leader, superseded) {
+        if let (Some(matched), false) = (matched_in(message), superseded)
+            && let Some(leader) = leader()
+        {
             let log = leader.log();
+            let sure = vouched.as_ref().filter(|vouched| vouched.term == message.term).map_or(Index(0), |vouched| {
+                // A leader only appends, so what was found equal stays equal unless this disk lost it.
+                disk.less_from().map_or(vouched.to, |less| vouched.to.min(less.previous()))
+            });
             let mut index = matched.min(log.last().index);
-            while index >= log.first() {
+            while index >= log.first() && index > sure {
                 if !disk.holds(log.id_of(index).unwrap_or_default()) {
                     return fail(&format!("{index} is not durable as its leader has it"));
                 }
@@ -81,6 +123,9 @@ impl Witness {
             }
             if matched > log.last().index {
                 return fail("its leader's log ends before");
+            }
+            if let Some(vouched) = vouched {
+                *vouched = Vouched { term: message.term, to: sure.max(matched) };
             }
         }
         if let Some(installed) = installed_in(message)
@@ -99,6 +144,9 @@ impl Witness {
     }
 
     /// A read may be served at `index`.
+    ///
+    /// # Errors
+    /// What must hold and does not.
     pub fn read_ready(&mut self, token: ReadToken, index: Index) -> Result<(), String> {
         match self.reads.remove(&token) {
             Some(committed) if committed <= index => Ok(()),
@@ -118,6 +166,20 @@ impl Witness {
     pub fn last_committed(&self) -> EntryId {
         self.cluster.committed().next_back().unwrap_or_default()
     }
+}
+
+/// Whatever was ever seen committed is remembered by most disks, and whole on one.
+fn durable_commit<'a>(entry: EntryId, disks: impl Iterator<Item = &'a Disk>) -> Result<(), String> {
+    let (mut all, mut remember, mut hold) = (0, 0, 0);
+    for disk in disks {
+        all += 1;
+        remember += usize::from(disk.remembers(entry));
+        hold += usize::from(disk.holds(entry));
+    }
+    if remember < quorum::majority(all) || hold == 0 {
+        return Err(format!("durable commits: {entry} was committed, {remember} disks remember it and {hold} hold it"));
+    }
+    Ok(())
 }
 
 /// Whom a message is a vote for: a granted vote, or a candidate's request, which says that it voted for itself.

@@ -1,22 +1,25 @@
-//! The nodes of one cluster, what is on the wire between them, and what tests may do to both.
+//! The nodes of one cluster, what is on the wire between them, and what may be done to both.
 
 use super::{
+    clock::Clock,
     digest::digest,
     disk::{Disk, Fault, Torn},
     make,
     node::{Actor, Ask, Context, Note, Running, Tell},
+    watch::{self, Watch},
     witness::Witness,
 };
 use quorate_raft::{
-    Credit, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica, Settings,
-    TransferSettings,
+    Credit, Effect, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica, Settings,
+    TransferSettings, Violation,
 };
-use rand::{Rng, rngs::SmallRng};
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use rand::rngs::SmallRng;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// A cluster. Cloning is cheap: what did not change is shared.
 #[derive(Clone)]
 pub struct World {
+    /// Its members, 1 first.
     pub nodes: Vec<Arc<Node>>,
     /// What was sent and not yet delivered, in the order of sending.
     pub wire: Vec<Arc<Letter>>,
@@ -24,51 +27,92 @@ pub struct World {
     pub cut: BTreeSet<(NodeId, NodeId)>,
     /// Nodes whose disks do not finish anything.
     pub stuck: BTreeSet<NodeId>,
+    /// The time, as nobody in particular sees it.
     pub now: Moment,
+    /// The nodes' clocks, 1 first.
+    pub clocks: Vec<Clock>,
+    /// What checks what must hold.
     pub witness: Arc<Witness>,
     /// What nodes showed, in order; tests look at it and clear it.
     pub notes: Vec<(NodeId, Note)>,
+    /// Where election timeouts are drawn from; without it they are all the shortest.
     pub timeouts: Option<SmallRng>,
+    /// Nodes whose directories somebody emptied: they may, and must, refuse to go on.
+    pub emptied: BTreeSet<NodeId>,
     rules: Arc<Rules>,
+    watch: Watch,
+    buffers: Buffers,
+}
+
+/// Used again and again, and empty in between.
+#[derive(Clone, Default)]
+struct Buffers {
+    sent: Vec<Outgoing>,
+    notes: Vec<Note>,
+    effects: Vec<Effect>,
 }
 
 /// One member: what survives a crash, and what does not.
 #[derive(Clone, Hash, Debug)]
 pub struct Node {
+    /// Which.
     pub id: NodeId,
+    /// What survives.
     pub disk: Disk,
+    /// What does not; `None` while it is down.
     pub running: Option<Running>,
 }
 
 /// A message on its way.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Letter {
+    /// Who sent it.
     pub from: NodeId,
+    /// Whom it is for.
     pub to: NodeId,
+    /// What it says.
     pub message: Message,
-    /// Of the rest.
+    /// Of the rest; 0 where [`Rules::digests`] says that nobody asks for it.
     pub digest: u128,
 }
 
 /// What all nodes are told.
 #[derive(Clone, Debug)]
 pub struct Rules {
+    /// Each replica.
     pub settings: Settings,
+    /// Each replicator.
     pub credit: Credit,
     /// Whether everything within a node but its disk happens at once, in one step with what caused it.
     pub prompt: bool,
     /// How many entries stay in front of a snapshot's end when the log is cut.
     pub keep_entries: u64,
-    /// How large every snapshot is, and in which pieces it is sent.
+    /// How large every snapshot is, in bytes.
     pub snapshot_bytes: u64,
+    /// In which pieces it is sent.
     pub transfer: TransferSettings,
     /// Whether what must hold of all logs is checked; not where one of them is damaged on purpose.
     pub logs_match: bool,
     /// Who belongs to the cluster, as far as no log says otherwise.
     pub membership: Option<Membership>,
+    /// Whether letters carry a digest.
+    pub digests: bool,
+    /// How much is looked at after every step.
+    pub checks: Checks,
+}
+
+/// How much is looked at after every step. Both judge alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checks {
+    /// Everything.
+    Everything,
+    /// What the step changed: for worlds that make millions of them, and change only in steps.
+    Changes,
 }
 
 impl Rules {
+    /// The defaults, with these settings.
+    #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
@@ -79,6 +123,8 @@ impl Rules {
             transfer: TransferSettings { chunk_bytes: 1, window_bytes: 2, ..TransferSettings::default() },
             logs_match: true,
             membership: None,
+            digests: false,
+            checks: Checks::Everything,
         }
     }
 }
@@ -127,19 +173,37 @@ pub enum Event {
 
 impl World {
     /// A cluster of running nodes 1 to `nodes` with empty disks.
+    #[must_use]
     pub fn new(nodes: u64) -> Self {
         Self::with(vec![Disk::default(); nodes as usize], make::settings())
     }
 
     /// A cluster of running nodes with these disks.
+    #[must_use]
     pub fn with(disks: Vec<Disk>, settings: Settings) -> Self {
         Self::ruled(disks, Rules::new(settings))
     }
 
+    /// The same, told these rules.
+    ///
+    /// # Panics
+    /// If what must hold does not hold of such disks.
+    #[must_use]
     pub fn ruled(disks: Vec<Disk>, rules: Rules) -> Self {
+        let mut world = Self::down(disks, rules);
+        for id in world.ids() {
+            world.must(Event::Restart(id));
+        }
+        world
+    }
+
+    /// A cluster of nodes with these disks that have yet to start.
+    #[must_use]
+    pub fn down(disks: Vec<Disk>, rules: Rules) -> Self {
         let node = |(at, disk)| Arc::new(Node { id: NodeId(at as u64 + 1), disk, running: None });
         let nodes: Vec<_> = disks.into_iter().enumerate().map(node).collect();
-        let mut world = Self {
+        Self {
+            clocks: vec![Clock::default(); nodes.len()],
             nodes,
             wire: Vec::new(),
             cut: BTreeSet::new(),
@@ -148,144 +212,199 @@ impl World {
             witness: Arc::default(),
             notes: Vec::new(),
             timeouts: None,
+            emptied: BTreeSet::new(),
             rules: Arc::new(rules),
-        };
-        for id in world.ids() {
-            world.must(Event::Restart(id));
+            watch: Watch::default(),
+            buffers: Buffers::default(),
         }
-        world
     }
 
-    /// Makes `event` happen. An error says what must hold and no longer does. An event that can't happen does nothing.
+    /// Makes `event` happen. An event that can't happen does nothing.
+    ///
+    /// # Errors
+    /// What must hold and no longer does.
     pub fn step(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Deliver(at) | Event::Repeat(at) => {
                 let repeats = matches!(event, Event::Repeat(_));
                 let letter = if repeats { Arc::clone(&self.wire[at]) } else { self.wire.remove(at) };
-                self.deliver(&letter)
+                if self.cut.contains(&(letter.from, letter.to)) { Ok(()) } else { self.deliver(letter) }
             }
             Event::Drop(at) => {
                 self.wire.remove(at);
                 Ok(())
             }
-            Event::Act(id, actor) => self.on(id, |node, context| {
-                node.act(context, actor);
-            }),
-            Event::Listen(id, actor) => self.on(id, |node, context| {
+            Event::Act(id, actor) => self.act(id, actor),
+            Event::Listen(id, actor) => self.enter(id, |node, context| {
                 node.listen(context, actor);
             }),
-            Event::Timeout(id) => self.on(id, |node, context| {
+            Event::Timeout(id) => self.enter(id, |node, context| {
                 let (now, term) = (context.now, node.armed_in);
                 node.rule(context, |replica, out| replica.election_timeout(now, term, out));
             }),
-            Event::WinPreVote(id) => self.on(id, |node, _| {
+            Event::WinPreVote(id) => self.enter(id, |node, _| {
                 if let Some(ballot) = node.ballot.take_if(|ballot| ballot.phase == Phase::PreVote) {
                     let (term, campaign) = (ballot.term, ballot.campaign);
                     node.tell(Actor::Collector, Tell::Decided { term, campaign, won: true });
                 }
             }),
-            Event::Heartbeat(id) => self.on(id, |node, _| {
+            Event::Heartbeat(id) => self.enter(id, |node, _| {
                 if node.leads() {
                     node.ask_replicators(&Ask::Beat { round: None });
                 }
             }),
-            Event::Propose(id, commands) => self.on(id, |node, context| {
-                if let Some(mut batch) = node.replica.next_batch(0) {
-                    (0..commands).for_each(|command| batch.push(Kind::Command, &command.to_le_bytes()));
-                    let (now, batch) = (context.now, batch.finish().expect("at least one command"));
-                    node.rule(context, |replica, out| replica.propose(now, batch, out));
-                }
-            }),
+            Event::Propose(id, commands) => self.propose_to(id, 0..commands),
             Event::Read(id, token) => {
                 Arc::make_mut(&mut self.witness).read_asked(token);
-                self.on(id, |node, context| node.rule(context, |replica, out| replica.read(token, out)))
+                self.enter(id, |node, context| node.rule(context, |replica, out| replica.read(token, out)))
             }
-            Event::Snapshot(id) => self.on(id, |node, _| node.take_snapshot()),
+            Event::Snapshot(id) => self.enter(id, |node, _| node.take_snapshot()),
             Event::Full(id, full) => {
-                self.on(id, |node, context| node.rule(context, |replica, out| replica.storage_full(full, out)))
+                self.enter(id, |node, context| node.rule(context, |replica, out| replica.storage_full(full, out)))
             }
-            Event::Lose(id, index, fault) => {
-                assert!(self.running(id).is_none(), "a disk is damaged while its node is down");
-                self.node_mut(id).disk.lose(index, fault);
-                Ok(())
-            }
-            Event::LoseSnapshot(id) => {
-                assert!(self.running(id).is_none(), "a disk is damaged while its node is down");
-                self.node_mut(id).disk.snapshot = None;
-                Ok(())
-            }
-            Event::Crash(id, torn) => self.crash_now(id, torn),
+            Event::Lose(id, index, fault) => self.damage(id, |disk| disk.lose(index, fault)),
+            Event::LoseSnapshot(id) => self.damage(id, Disk::lose_snapshot),
+            Event::Crash(id, torn) => self.lose_power(id, 0, torn),
             Event::Restart(id) => self.start(id),
         }
     }
 
-    fn deliver(&mut self, letter: &Letter) -> Result<(), String> {
-        if self.cut.contains(&(letter.from, letter.to)) {
-            return Ok(());
-        }
-        let (from, message) = (letter.from, letter.message.clone());
-        self.on(letter.to, |node, context| {
+    /// A letter arrives; at a node that is down it is lost.
+    ///
+    /// # Errors
+    /// What must hold and no longer does.
+    pub fn deliver(&mut self, letter: Arc<Letter>) -> Result<(), String> {
+        let Letter { from, to, message, .. } = Arc::unwrap_or_clone(letter);
+        self.enter(to, |node, context| {
             let now = context.now;
             node.rule(context, |replica, out| replica.receive(now, from, message, out));
         })
     }
 
-    fn crash_now(&mut self, id: NodeId, torn: Option<Torn>) -> Result<(), String> {
+    /// A client gives these commands to a node, in one batch; nothing happens unless it leads.
+    ///
+    /// # Errors
+    /// What must hold and no longer does.
+    pub fn propose_to(&mut self, id: NodeId, commands: impl Iterator<Item = u64>) -> Result<(), String> {
+        self.enter(id, |node, context| {
+            if let Some(mut batch) = node.replica.next_batch(0) {
+                commands.for_each(|command| batch.push(Kind::Command, &command.to_le_bytes()));
+                let (now, batch) = (context.now, batch.finish().expect("at least one command"));
+                node.rule(context, |replica, out| replica.propose(now, batch, out));
+            }
+        })
+    }
+
+    /// A node loses everything but its disk. The first `written` of the writes that wait are on it all the same, though
+    /// nobody was told, and of the next one what is `torn`.
+    ///
+    /// # Errors
+    /// What must hold and no longer does.
+    pub fn lose_power(&mut self, id: NodeId, written: usize, torn: Option<Torn>) -> Result<(), String> {
         let node = self.node_mut(id);
-        if let (Some(running), Some(torn)) = (&node.running, torn)
-            && let Some(Ask::Persist(persist)) = running.asked.get(&Actor::Disk).and_then(|asks| asks.front())
-        {
-            node.disk.persist_torn(persist, torn);
+        if let Some(running) = node.running.take() {
+            let mut writes = running.asked.of(Actor::Disk).filter_map(|ask| match ask {
+                Ask::Persist(persist) => Some(persist),
+                _ => None,
+            });
+            writes.by_ref().take(written).for_each(|persist| node.disk.persist(persist));
+            if let (Some(persist), Some(torn)) = (writes.next(), torn) {
+                node.disk.persist_torn(persist, torn);
+            }
         }
-        node.running = None;
-        self.check()
+        self.check(id, true)
+    }
+
+    /// Somebody empties the directory of a node that is down.
+    ///
+    /// # Errors
+    /// What must hold and no longer does.
+    pub fn empty(&mut self, id: NodeId) -> Result<(), String> {
+        self.emptied.insert(id);
+        self.damage(id, Disk::wipe)
+    }
+
+    fn damage(&mut self, id: NodeId, damage: impl FnOnce(&mut Disk)) -> Result<(), String> {
+        let node = self.node_mut(id);
+        assert!(node.running.is_none(), "a disk is damaged while its node is down");
+        damage(&mut node.disk);
+        self.check(id, false)
     }
 
     fn start(&mut self, id: NodeId) -> Result<(), String> {
         let rules = Arc::clone(&self.rules);
         let members = rules.membership.clone().unwrap_or_else(|| make::voters(self.nodes.len() as u64));
-        let (now, timeout) = (self.now, self.timeout());
-        let node = self.node_mut(id);
+        let now = self.now_of(id);
+        let Self { nodes, timeouts, .. } = self;
+        let node = Arc::make_mut(&mut nodes[slot(id)]);
         if node.running.is_none() {
             let replica = Replica::new(id, members, node.disk.recover(), rules.settings);
-            let mut context = Context { now, timeout, disk: &mut node.disk, sent: Vec::new(), notes: Vec::new() };
+            let mut context = Context {
+                now,
+                disk: &mut node.disk,
+                sent: Vec::new(),
+                notes: Vec::new(),
+                ruled: true,
+                effects: Vec::new(),
+                timeouts: timeouts.as_mut(),
+            };
             node.running = Some(Running::new(replica, rules, &mut context));
         }
-        self.check()
+        self.check(id, true)
     }
 
-    /// Lets one node do something, and everything within it that is prompt; puts on the wire what it says.
+    fn act(&mut self, id: NodeId, actor: Actor) -> Result<(), String> {
+        self.enter(id, |node, context| {
+            node.act(context, actor);
+        })
+    }
+
+    /// Lets one node do anything, and everything within it that is prompt; puts on the wire what it says.
+    ///
+    /// # Errors
+    /// What must hold and no longer does.
     pub fn on(&mut self, id: NodeId, act: impl FnOnce(&mut Running, &mut Context<'_>)) -> Result<(), String> {
-        let (now, timeout, prompt) = (self.now, self.timeout(), self.rules.prompt);
-        let node = self.node_mut(id);
+        self.enter(id, |node, context| {
+            context.ruled = true;
+            act(node, context);
+        })
+    }
+
+    /// The same, for what changes the replica by its rules alone.
+    fn enter(&mut self, id: NodeId, act: impl FnOnce(&mut Running, &mut Context<'_>)) -> Result<(), String> {
+        let (now, prompt) = (self.now_of(id), self.rules.prompt);
+        let Self { nodes, timeouts, buffers, .. } = self;
+        let node = Arc::make_mut(&mut nodes[slot(id)]);
         let Some(running) = &mut node.running else { return Ok(()) };
-        let mut context = Context { now, timeout, disk: &mut node.disk, sent: Vec::new(), notes: Vec::new() };
+        let Buffers { sent, notes, effects } = std::mem::take(buffers);
+        let timeouts = timeouts.as_mut();
+        let mut context = Context { now, disk: &mut node.disk, sent, notes, ruled: false, effects, timeouts };
         act(running, &mut context);
         while prompt && within(running, &mut context) {}
-        let Context { sent, notes, .. } = context;
-        self.send(id, sent)?;
-        for note in notes {
-            self.heed(id, note)?;
-        }
-        self.check()
+        let Context { mut sent, mut notes, effects, ruled, .. } = context;
+        let said = sent.drain(..).try_for_each(|outgoing| self.send(id, outgoing));
+        let heeded = notes.drain(..).try_for_each(|note| self.heed(id, note));
+        self.buffers = Buffers { sent, notes, effects };
+        said.and(heeded)?;
+        self.check(id, ruled)
     }
 
-    fn send(&mut self, from: NodeId, sent: Vec<Outgoing>) -> Result<(), String> {
-        let mut witness = Arc::clone(&self.witness);
-        for outgoing in sent {
-            let disk = &self.node(from).disk;
-            let leader = self.replicas().find(|replica| replica.is_leader() && replica.term() == outgoing.message.term);
-            Arc::make_mut(&mut witness).leaves(from, disk, leader, &outgoing)?;
-            let Outgoing { to, message } = outgoing;
-            let digest = digest(&(from, to, &message));
-            self.wire.push(Arc::new(Letter { from, to, message, digest }));
-        }
-        self.witness = witness;
+    fn send(&mut self, from: NodeId, outgoing: Outgoing) -> Result<(), String> {
+        let Self { nodes, watch, witness, rules, .. } = self;
+        let term = outgoing.message.term;
+        let leads = |replica: &&Replica| replica.is_leader() && replica.term() == term;
+        let leader = || replicas(nodes).find(leads);
+        let vouched = (rules.checks == Checks::Changes).then(|| &mut watch.of(from).vouched);
+        Arc::make_mut(witness).leaves(from, &nodes[slot(from)].disk, leader, &outgoing, vouched)?;
+        let Outgoing { to, message } = outgoing;
+        let digest = if rules.digests { digest(&(from, to, &message)) } else { 0 };
+        self.wire.push(Arc::new(Letter { from, to, message, digest }));
         Ok(())
     }
 
     fn heed(&mut self, id: NodeId, note: Note) -> Result<(), String> {
         match &note {
+            Note::Halt(Violation::Emptied { .. }) if self.emptied.contains(&id) => self.node_mut(id).running = None,
             Note::Halt(violation) => return Err(format!("{id} halts: {violation}")),
             Note::ReadsReady { index, tokens } => {
                 let witness = Arc::make_mut(&mut self.witness);
@@ -295,53 +414,111 @@ impl World {
                 let witness = Arc::make_mut(&mut self.witness);
                 tokens.iter().for_each(|token| witness.read_failed(*token));
             }
+            Note::Applied(_) | Note::Restored(_) if self.rules.checks == Checks::Changes => {
+                self.watch.applied(id, &note)?;
+            }
             Note::Applied(_) | Note::Restored(_) | Note::Refused(_) | Note::Diverged { .. } => {}
         }
         self.notes.push((id, note));
         Ok(())
     }
 
-    fn check(&mut self) -> Result<(), String> {
+    /// Checks what must hold, where only `id` did anything since the last time, and its replica only if it was `ruled`.
+    fn check(&mut self, id: NodeId, ruled: bool) -> Result<(), String> {
+        if self.rules.checks == Checks::Everything {
+            return self.check_all();
+        }
         if !self.rules.logs_match {
             return Ok(());
         }
+        let Self { nodes, watch, witness, .. } = self;
+        let node = Arc::make_mut(&mut nodes[slot(id)]);
+        let less = node.disk.take_less();
+        if let Some(running) = &node.running {
+            watch::bounds(id, running)?;
+        }
+        let watched = watch.of(id);
+        if let Some(less) = less {
+            watched.vouched.ends_before(less);
+        }
+        if ruled || less.is_some() {
+            let disks = nodes.iter().map(|node| &node.disk);
+            Arc::make_mut(witness).check_changed(id, &mut watched.seen, replicas(nodes), disks, less)?;
+        }
+        Ok(())
+    }
+
+    /// Checks everything that must hold of all nodes as they are now, whatever was checked before.
+    ///
+    /// # Errors
+    /// What must hold and does not.
+    pub fn check_all(&mut self) -> Result<(), String> {
+        if !self.rules.logs_match {
+            return Ok(());
+        }
+        let mut running = self.nodes.iter().filter_map(|node| Some((node.id, node.running.as_ref()?)));
+        running.try_for_each(|(id, running)| watch::bounds(id, running))?;
         let mut witness = std::mem::take(&mut self.witness);
-        let disks: Vec<_> = self.nodes.iter().map(|node| &node.disk).collect();
-        let checked = Arc::make_mut(&mut witness).check(self.replicas(), &disks);
+        let checked = self.check_by(Arc::make_mut(&mut witness));
         self.witness = witness;
         checked
     }
 
-    fn timeout(&mut self) -> Duration {
-        let (min, max) = (self.rules.settings.election_timeout_min, self.rules.settings.election_timeout_max);
-        self.timeouts.as_mut().map_or(min, |random| random.random_range(min..=max))
+    /// Lets another witness check everything that it checks after a step.
+    ///
+    /// # Errors
+    /// What must hold and does not.
+    pub fn check_by(&self, witness: &mut Witness) -> Result<(), String> {
+        let disks: Vec<_> = self.nodes.iter().map(|node| &node.disk).collect();
+        witness.check(self.replicas(), &disks)
     }
 
+    /// The members.
     pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
         (1..=self.nodes.len() as u64).map(NodeId)
     }
 
+    /// What a node's clock shows.
+    #[must_use]
+    pub fn now_of(&self, id: NodeId) -> Moment {
+        self.clocks[slot(id)].at(self.now.0)
+    }
+
+    /// One of them.
+    #[must_use]
     pub fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[id.0 as usize - 1]
+        &self.nodes[slot(id)]
     }
 
+    /// One of them, to be changed.
+    #[must_use]
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        Arc::make_mut(&mut self.nodes[id.0 as usize - 1])
+        Arc::make_mut(&mut self.nodes[slot(id)])
     }
 
+    /// One of them, if it runs.
+    #[must_use]
     pub fn running(&self, id: NodeId) -> Option<&Running> {
         self.node(id).running.as_ref()
     }
 
+    /// The rules of all that run.
     pub fn replicas(&self) -> impl Iterator<Item = &Replica> + Clone {
-        self.nodes.iter().filter_map(|node| node.running.as_ref()).map(|running| &running.replica)
+        replicas(&self.nodes)
     }
+}
+
+fn replicas(nodes: &[Arc<Node>]) -> impl Iterator<Item = &Replica> + Clone {
+    nodes.iter().filter_map(|node| node.running.as_ref()).map(|running| &running.replica)
+}
+
+fn slot(id: NodeId) -> usize {
+    usize::try_from(id.0).unwrap_or(usize::MAX) - 1
 }
 
 /// One thing within a node, but for what its disk has to do; false if nothing is left.
 fn within(node: &mut Running, context: &mut Context<'_>) -> bool {
-    let (acting, listening) = node.busy();
-    let actor = acting.into_iter().find(|actor| !matches!(actor, Actor::Disk | Actor::Keeper));
-    listening.first().is_some_and(|actor| node.listen(context, *actor))
-        || actor.is_some_and(|actor| node.act(context, actor))
+    let actor = node.asked.actors().find(|actor| !matches!(actor, Actor::Disk | Actor::Keeper));
+    let told = node.told.actors().next();
+    told.is_some_and(|actor| node.listen(context, actor)) || actor.is_some_and(|actor| node.act(context, actor))
 }

@@ -1,0 +1,72 @@
+//! What the checks after a step need to look only at what the step changed.
+//!
+//! The dumb twin is [`Witness::check`](super::witness::Witness::check), which looks at everything. Both judge every step
+//! alike: what did not change was judged before, and what is remembered only grows.
+
+use super::{
+    node::{Note, Running},
+    witness::Vouched,
+};
+use quorate_raft::{NodeId, invariants::Seen};
+
+/// What was seen at the last check. No part of a world's state: it tells no two worlds apart.
+#[derive(Clone, Default, Debug)]
+pub struct Watch {
+    nodes: Vec<Watched>,
+    /// The checksum of the last entry applied, for every index that some node ever stopped at.
+    applied: Vec<Option<u32>>,
+}
+
+/// The same, of one node.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Watched {
+    pub(super) seen: Seen,
+    pub(super) vouched: Vouched,
+}
+
+/// Most tasks that wait for one actor of a node. What feeds them is bounded: clients by their number, peers by credit, the disk by
+/// the bytes that it may still owe, everything else by the time between two heartbeats; what exceeds this grows without bound.
+pub const QUEUE_MAX: usize = 600;
+
+impl Watch {
+    /// What was seen of a node.
+    pub(super) fn of(&mut self, id: NodeId) -> &mut Watched {
+        let at = usize::try_from(id.0).unwrap_or(usize::MAX) - 1;
+        if at >= self.nodes.len() {
+            self.nodes.resize_with(at + 1, Watched::default);
+        }
+        &mut self.nodes[at]
+    }
+
+    /// A node shows something: no two state machines are in different states as of one entry.
+    pub(super) fn applied(&mut self, id: NodeId, note: &Note) -> Result<(), String> {
+        let (index, state) = match note {
+            Note::Applied(batch) => (batch.last(), batch.checksum()),
+            Note::Restored(base) => (base.last.index, base.last_checksum),
+            _ => return Ok(()),
+        };
+        let at = usize::try_from(index.0).unwrap_or(usize::MAX);
+        if at >= self.applied.len() {
+            self.applied.resize(at + 1, None);
+        }
+        match *self.applied[at].get_or_insert(state) {
+            others if others == state => Ok(()),
+            others => Err(format!(
+                "state machine safety: {id} is in state {state:08x} as of {index}, others were in {others:08x}"
+            )),
+        }
+    }
+}
+
+/// No queue within a node grows without bound, and nothing is sent beyond its credit.
+pub(super) fn bounds(id: NodeId, node: &Running) -> Result<(), String> {
+    let longest = node.asked.longest().max(node.told.longest());
+    if longest > QUEUE_MAX {
+        return Err(format!("bounded queues: {longest} things wait for one actor of {id}"));
+    }
+    for (peer, replicator) in &node.replicators {
+        let accounts = replicator.progress.accounts();
+        accounts.map_err(|what| format!("credit: what {id} has under way to {peer} {what}"))?;
+    }
+    Ok(())
+}
