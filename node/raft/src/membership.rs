@@ -63,7 +63,7 @@ impl Membership {
     pub fn with_learners(mut self, learners: impl IntoIterator<Item = NodeId>) -> Self {
         self.learners = sorted(learners);
         let (incoming, outgoing) = (&self.incoming, &self.outgoing);
-        self.learners.retain(|id| !incoming.contains(id) && !outgoing.contains(id));
+        self.learners.retain(|id| incoming.binary_search(id).is_err() && outgoing.binary_search(id).is_err());
         self
     }
 

@@ -2,6 +2,7 @@
 
 mod ballot;
 mod log;
+mod membership;
 mod progress;
 mod quorum;
 mod reads;
