@@ -365,12 +365,17 @@ impl Head {
             return Err(fail("header checksum"));
         }
         let kind = Kind::from_byte(header[24]).filter(|_| header[25..28] == [0; 3]).ok_or(fail("kind"))?;
+        let id = EntryId::new(Term(read_u64(header, 8)), Index(read_u64(header, 16)));
+        if id.index.next() == id.index {
+            // Nothing could follow it: rules count on an index behind each.
+            return Err(fail("identity"));
+        }
         let payload_bytes = read_u32(header, 0) as usize;
         if bytes.len() - offset - HEADER_BYTES < payload_bytes.saturating_add(TRAILER_BYTES) {
             return Err(fail("cut off"));
         }
         Ok(Self {
-            id: EntryId::new(Term(read_u64(header, 8)), Index(read_u64(header, 16))),
+            id,
             group: Group(read_u32(header, 4)),
             kind,
             payload_bytes,

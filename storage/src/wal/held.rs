@@ -211,9 +211,9 @@ impl Held {
                 self.repairs.push(format!("{what} {count} entries in {path}"));
             }
         }
-        let indexed = (segment.header.first().0..).map(Index).zip(&scanned.entries);
+        let indexed = scanned.entries.iter().zip((segment.header.first().0..).map(Index));
         let before = self.faulty.len();
-        self.faulty.extend(indexed.filter_map(|(index, entry)| match entry.state {
+        self.faulty.extend(indexed.filter_map(|(entry, index)| match entry.state {
             State::Whole => None,
             State::Faulty { was_durable } => {
                 Some(Faulty { id: EntryId::new(entry.term, index), checksum: entry.checksum, was_durable })

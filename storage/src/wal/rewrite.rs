@@ -43,7 +43,7 @@ pub(super) fn rewrite(
     let mut run = Run { from: 0..0, to: header.layout.records_at + mark_bytes };
     let (mut detours, mut places) = (Vec::new(), Vec::with_capacity(entries.len()));
     let mut at = run.to;
-    for (index, entry) in (header.first().0..).map(quorate_raft::Index).zip(entries) {
+    for (entry, index) in entries.iter().zip((header.first().0..).map(quorate_raft::Index)) {
         let range = entry.range();
         let end = at + range.len() as u64;
         let is_unproven = entry.state == State::Faulty { was_durable: false };
@@ -88,7 +88,7 @@ struct Run {
 /// Lets reads of a segment that stays find its entries, whatever is damaged between them.
 pub(super) fn chart(segment: &mut Segment, entries: &[Found], bytes: &[u8]) {
     let mut at = segment.header.layout.records_at;
-    for (index, entry) in (segment.header.first().0..).map(quorate_raft::Index).zip(entries) {
+    for (entry, index) in entries.iter().zip((segment.header.first().0..).map(quorate_raft::Index)) {
         let (start, end) = (u64::from(entry.offset), entry.range().end as u64);
         segment.remember(index, start);
         let sequence = segment.header.sequence;

@@ -55,6 +55,18 @@ fn records_of_different_logs_are_not_one_batch() {
 }
 
 #[test]
+fn no_record_has_the_last_index_for_another_must_be_able_to_follow() {
+    let at = |first: u64, count: usize| {
+        let mut builder = BatchBuilder::new(crc, Term(1), Index(first), 0, 0);
+        (0..count).for_each(|_| builder.push(Kind::Noop, &[]));
+        Batch::parse(builder.finish().expect("a record").bytes().clone(), crc)
+    };
+    assert_eq!(at(u64::MAX - 2, 2).map(|batch| batch.last()), Ok(Index(u64::MAX - 1)));
+    assert!(at(u64::MAX - 2, 3).is_err() && at(u64::MAX, 1).is_err());
+    assert!(at(u64::MAX, 2).is_err(), "the index behind the last one is not the last one again");
+}
+
+#[test]
 fn a_header_tells_what_a_damaged_payload_was() {
     let mut bytes = batch(3, 7, 1, 9).bytes().to_vec();
     let last = bytes.len() - 6;
