@@ -59,3 +59,12 @@ impl Block {
         String::from_utf8(name.to_vec()).ok()
     }
 }
+
+/// Puts right the checksum of the block at `at`, if there is room for one.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn seal_block(bytes: &mut [u8], at: usize) {
+    if let Some(block) = bytes.get_mut(at..at.saturating_add(BLOCK_BYTES)) {
+        let sum = crate::checksum(0, &block[..BLOCK_CHECKSUM_AT]);
+        block[BLOCK_CHECKSUM_AT..].copy_from_slice(&sum.to_le_bytes());
+    }
+}

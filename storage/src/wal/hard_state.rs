@@ -22,6 +22,8 @@ const VERSION: u32 = 1;
 /// Copies lie so far apart that no sector or page holds two of them.
 const APART: usize = 4096;
 const COPIES: usize = 4;
+/// No store is written to so often: a copy that says more is damaged, though its checksum holds.
+const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
 /// The open file, and what is newest in it.
 #[derive(Debug)]
@@ -156,7 +158,10 @@ impl Copy {
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        let block = Block::read(bytes, MAGIC).filter(|block| block.u32(8) == VERSION)?;
+        let block = Block::read(bytes, MAGIC)?;
+        if block.u32(8) != VERSION || block.u64(16) > SEQUENCE_MAX {
+            return None;
+        }
         Some(Self {
             sequence: block.u64(16),
             state: HardState {

@@ -33,6 +33,8 @@ mod tail;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use block::seal_block;
 pub(crate) use block::{BLOCK_BYTES, Block};
 pub(crate) use space::RETRY_AFTER;
 

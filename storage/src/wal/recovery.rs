@@ -11,7 +11,7 @@ use super::{
     held::Held,
     known,
     log::Log,
-    segment::{Segment, damaged},
+    segment::{SEQUENCE_MAX, Segment, damaged},
     slot,
     space::{self, Space},
     spare::{self, Spare},
@@ -51,6 +51,10 @@ impl Log {
         let names = disk.list(dir).map_err(failed("read", dir))?;
         let mut sequences: Vec<u64> = names.iter().filter_map(|name| Segment::sequence_of(name)).collect();
         sequences.sort_unstable();
+        if let Some(sequence) = sequences.last().copied().filter(|newest| *newest > SEQUENCE_MAX) {
+            let path = dir.join(Segment::name(sequence));
+            return Err(Failure::open(damaged(&path, 0, "no log has so many segments")));
+        }
         let hard_state = open_hard_state(wal, &identity, &names, &sequences)?;
         spare::remove_leftovers(disk, dir)?;
         known::remove_leftover(disk, dir)?;

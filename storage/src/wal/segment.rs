@@ -18,6 +18,9 @@ use std::{
 /// A position is kept for about so many bytes of records: what a read has to walk at most, if batches are small.
 pub(crate) const STRIDE_BYTES: u64 = 64 << 10;
 
+/// No log gets so far: a file that says more is damaged, or misnamed.
+pub(crate) const SEQUENCE_MAX: u64 = u64::MAX / 2;
+
 /// Where an entry's record begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {

@@ -1,6 +1,7 @@
 //! The log on a simulated disk: every fate that a write, a sync or a byte can meet.
 
 mod both_places;
+mod crafted;
 mod crashes;
 mod cut;
 mod damage;
