@@ -65,8 +65,8 @@ impl Segment {
 
     /// The sequence in a segment's name; `None` for the name of anything else.
     pub(crate) fn sequence_of(name: &str) -> Option<u64> {
-        let digits = name.strip_suffix(".segment").filter(|digits| digits.len() == 20)?;
-        digits.parse().ok()
+        let sequence = name.strip_suffix(".segment")?.parse().ok()?;
+        (Self::name(sequence) == name).then_some(sequence)
     }
 
     /// Remembers where a record begins, if none near it is known.

@@ -31,6 +31,16 @@ fn a_segment_numbered_further_than_any_log_gets_is_refused_by_its_name() {
     }
 }
 
+#[test]
+fn a_file_that_is_named_almost_like_a_segment_is_none() {
+    let (disk, model) = a_log();
+    let contents = disk.contents(&newest(&disk)).expect("it is there");
+    for name in ["+0000000000000000009.segment", "9.segment", "00000000000000000009.segment.old"] {
+        disk.put(&in_log(name), contents.clone());
+    }
+    assert_eq!(Model::on(&disk), model);
+}
+
 /// A log of a few entries, all of them acknowledged and proven to be.
 fn a_log() -> (SimulatedDisk, Model) {
     let disk = SimulatedDisk::new();
