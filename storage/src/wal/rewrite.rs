@@ -25,11 +25,11 @@ pub(super) fn rewrite(
     let record_bytes: u64 = entries.iter().map(|entry| entry.range().len() as u64).sum();
     let mark_bytes = if entries.is_empty() { 0 } else { Mark::BYTES as u64 };
     let layout = Layout::of(sizes, entries.len() as u64, mark_bytes + record_bytes);
-    let (file, capacity, path) = spare.take(layout.capacity)?;
-    if capacity > u64::from(u32::MAX) {
-        let path = path.display();
-        return Err(Failure::open(format_args!("{path} would have 4 GiB; restore the files as they were")));
+    if layout.capacity > u64::from(u32::MAX) {
+        let sequence = header.sequence;
+        return Err(Failure::open(format_args!("segment {sequence} would have 4 GiB; restore the files as they were")));
     }
+    let (file, capacity, path) = spare.take(layout.capacity)?;
     let published_bytes = mark_bytes + record_bytes;
     let header = Header { layout: Layout { capacity, ..layout }, published_bytes, ..header };
     let mut segment = Segment::new(header, path, file);

@@ -172,7 +172,10 @@ impl<'a> Scan<'a> {
         let (index, term) = (self.found.last.index.next(), self.found.last.term);
         let is_plausible = |slot: &Slot| {
             let gap = (slot.offset as usize).checked_sub(self.at);
-            slot.id.term >= term && gap.is_some_and(|gap| GAPS.contains(&gap))
+            let end = u64::from(slot.offset).saturating_add(slot.record_bytes() as u64);
+            // A file is cut off at most. So what is made anew from slots never takes more than what was there.
+            let fits = end <= self.header.layout.capacity;
+            slot.id.term >= term && fits && gap.is_some_and(|gap| GAPS.contains(&gap))
         };
         match self.slots.get(index).filter(is_plausible) {
             Some(slot) => self.by_slot(&slot),

@@ -1,6 +1,13 @@
 //! Files whose checksums hold, and which say what no log says: refused in one line or passed over, and never a panic or a full disk.
 
-use super::{super::seal_block, *};
+use super::{
+    super::{
+        header::Header,
+        seal_block,
+        slot::{self, Slot},
+    },
+    *,
+};
 
 #[test]
 fn a_vote_counted_further_than_any_store_gets_is_damaged() {
@@ -39,6 +46,37 @@ fn a_file_that_is_named_almost_like_a_segment_is_none() {
         disk.put(&in_log(name), contents.clone());
     }
     assert_eq!(Model::on(&disk), model);
+}
+
+/// Otherwise a start would fill the disk with zeros, for the sake of an entry that was never there.
+#[test]
+fn a_slot_of_a_record_that_does_not_fit_its_segment_counts_for_nothing() {
+    for payload_bytes in [u32::MAX, 1 << 30, FILE_BYTES as u32] {
+        let (disk, model) = a_log();
+        let path = newest(&disk);
+        let mut bytes = disk.contents(&path).expect("it is there");
+        let header = Header::decode(&bytes).expect("the header holds");
+        let last = model.entries.last().expect("there are entries");
+        let record = bytes.windows(last.bytes.len()).position(|window| window == last.bytes).expect("its record");
+        let slot = Slot {
+            id: last.id,
+            checksum: last.checksum,
+            offset: record as u32,
+            payload_bytes,
+            kind: Kind::Command as u8,
+            is_unproven: false,
+            begins_group: false,
+        };
+        let place = slot::place(&header, last.id.index).expect("it has a slot") as usize;
+        bytes[place..place + Slot::BYTES].copy_from_slice(&slot.encode(slot::seed(header.sequence)));
+        disk.put(&path, bytes);
+        disk.fill_after(FILE_BYTES * 2);
+        let whole = disk.fork();
+        assert_eq!(Model::on(&whole), model, "the record says what its slot was");
+        assert!(disk.flip(&path, record, 1));
+        let line = open(&disk).expect_err("both places are damaged").error.to_string();
+        assert!(line.contains("damaged at byte"), "{line}");
+    }
 }
 
 /// A log of a few entries, all of them acknowledged and proven to be.
