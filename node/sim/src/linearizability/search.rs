@@ -1,0 +1,346 @@
+//! The search: Wing and Gong's, with Lowe's memory of what was tried.
+//!
+//! From a state of the register, place an operation that may come next and that is legal, and go on from there; take it
+//! back when nothing can follow. An operation may come next if no other completed one that is still to be placed ended
+//! before it began. What is still to be placed stands in linked lists, so that placing and taking back cost O(1).
+//!
+//! What cuts the search, each exact:
+//! - **Observers at once.** An operation that changes nothing and is legal now is placed now: if an order exists, so
+//!   does one with it here.
+//! - **Memory.** What is placed, with the state, is tried once. And since nobody has to use an operation of unknown
+//!   outcome, a try is hopeless too if one that had used fewer of them was.
+//! - **Unknown ones for a reason.** An operation of unknown outcome is placed only if something can follow that would
+//!   not do the same without it; else it could be left out.
+//! - **Lost values.** Nobody leaves a value that a completed operation still needs and nobody can bring back in
+//!   time.
+//! - **Dead writes first.** If nobody left names the value of a write that may come next, it can as well come before any
+//!   other write that may: it is then the only write to try. Not so if an operation could follow it at once that is
+//!   pleased by any value.
+//!
+//! The order in which choices are tried follows a guess at where the operations belong. It decides how soon an order is
+//! found, never whether there is one.
+
+use std::collections::HashMap;
+
+use super::{
+    board::{Board, Choice},
+    problem::{Act, Held, Problem},
+};
+
+/// Decides a problem in at most about `steps_max` looks at an operation or at a remembered try; returns the looks too.
+///
+/// A search tries first what its guess of where the operations belong says. Some guesses cost a thousand times what
+/// others do, so this gives each a share of the steps, and shares grow. An answer is right whatever the guess.
+pub(super) fn decide(problem: &Problem, steps_max: u64) -> (Answer, u64) {
+    let (mut steps, mut share) = (0, SHARE_MIN + SHARE_PER_OPERATION * problem.required.len() as u64);
+    for attempt in 0.. {
+        let mut search = Search { attempt, ..Search::new(problem, share.min(steps_max - steps)) };
+        let answer = search.run();
+        steps = (steps + search.steps).min(steps_max);
+        if answer != Answer::OutOfSteps || steps == steps_max {
+            return (answer, steps);
+        }
+        share += share / 4;
+    }
+    (Answer::OutOfSteps, steps)
+}
+
+/// A search for an order that goes as far as it can in about `steps_max` looks.
+pub(super) fn furthest(problem: &Problem, steps_max: u64) -> Furthest {
+    let mut search = Search { furthest: Some(Furthest::default()), ..Search::new(problem, steps_max) };
+    search.run();
+    search.furthest.unwrap_or_default()
+}
+
+/// The first guess gets so many looks, and so many for each operation: most histories need fewer.
+const SHARE_MIN: u64 = 1_000;
+const SHARE_PER_OPERATION: u64 = 32;
+
+/// How a search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// All completed operations are placed.
+    Found,
+    /// There is no order.
+    Impossible,
+    /// The steps ran out.
+    OutOfSteps,
+}
+
+/// The furthest that an explaining search came: positions in the history.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Furthest {
+    /// Operations in the order found.
+    pub(super) placed: Vec<usize>,
+    /// Completed operations one of which would have to come next.
+    pub(super) next: Vec<usize>,
+    required_placed: usize,
+}
+
+/// One search through the orders of a problem.
+struct Search<'a> {
+    board: Board<'a>,
+    /// Which guess it follows.
+    attempt: u64,
+    steps: u64,
+    steps_max: u64,
+    /// Places with alternatives, from the start to here.
+    nodes: Vec<Node>,
+    /// For what is placed and held: which operations of unknown outcome were used. None of the sets holds another.
+    memory: HashMap<Position, Vec<Used>>,
+    /// Set in a search that explains: it does not cut what is hopeless by what comes later, and so goes far.
+    furthest: Option<Furthest>,
+}
+
+/// The first completed operation that is not placed, what is held, and bits for what is placed after it.
+type Position = (usize, Held, Box<[u64]>);
+
+/// How many of each class, without zeros, by class.
+type Used = Box<[(u32, u32)]>;
+
+/// A place with alternatives.
+struct Node {
+    /// The moves before the one that led here.
+    mark: usize,
+    /// Completed operations still to be tried, the next one last.
+    required: Vec<u32>,
+    /// Classes tried; they come after the completed operations.
+    classes_tried: usize,
+    /// The only write to try, if there is one.
+    dead_write: Option<usize>,
+}
+
+impl<'a> Search<'a> {
+    fn new(problem: &'a Problem, steps_max: u64) -> Self {
+        let (nodes, memory) = (Vec::new(), HashMap::new());
+        Self { board: Board::new(problem), attempt: 0, steps: 0, steps_max, nodes, memory, furthest: None }
+    }
+
+    /// Searches; to be called once.
+    fn run(&mut self) -> Answer {
+        if self.furthest.is_none() && self.is_hopeless_from_the_start() {
+            return Answer::Impossible;
+        }
+        if self.enter(0) {
+            return Answer::Found;
+        }
+        while !self.nodes.is_empty() {
+            if self.steps > self.steps_max {
+                self.note_furthest();
+                return Answer::OutOfSteps;
+            }
+            match self.next_choice() {
+                Some(choice) => {
+                    let mark = self.board.trail.len();
+                    self.board.place(choice);
+                    if self.enter(mark) {
+                        return Answer::Found;
+                    }
+                }
+                None => {
+                    let mark = self.nodes.pop().map_or(0, |node| node.mark);
+                    self.take_back_to(mark);
+                }
+            }
+        }
+        Answer::Impossible
+    }
+
+    fn is_hopeless_from_the_start(&self) -> bool {
+        let problem = self.board.problem;
+        problem.required.iter().any(|operation| operation.act == Act::Never)
+            || (0..problem.held_count as Held).any(|held| held != self.board.held && self.board.is_lost(held))
+    }
+
+    /// Follows the move at `mark`: places the observers that are legal after it, and opens a node there, or takes all
+    /// back if nothing is to be tried. True if nothing is left to be placed.
+    fn enter(&mut self, mark: usize) -> bool {
+        if self.furthest.is_none()
+            && let Some(moved) = self.board.trail.get(mark)
+            && moved.before != self.board.held
+            && self.board.is_lost(moved.before)
+        {
+            self.take_back_to(mark);
+            return false;
+        }
+        self.place_observers();
+        if self.board.first().is_none() {
+            return true;
+        }
+        if self.remember() {
+            let dead_write = if self.furthest.is_none() { self.dead_write() } else { None };
+            let required = self.required_choices(dead_write);
+            self.nodes.push(Node { mark, required, classes_tried: 0, dead_write });
+        } else {
+            self.take_back_to(mark);
+        }
+        false
+    }
+
+    fn take_back_to(&mut self, mark: usize) {
+        self.note_furthest();
+        self.board.take_back_to(mark);
+    }
+
+    fn place_observers(&mut self) {
+        let mut next = self.board.first();
+        while let Some(operation) = next
+            && self.may_come_next(operation)
+        {
+            next = self.board.after(operation);
+            let act = self.board.act(operation);
+            if act.only_observes() && act.apply(self.board.held).is_some() {
+                self.board.place(Choice::Required(operation));
+            }
+        }
+    }
+
+    /// Notes what is placed and held; false if that was noted before, with no operation of unknown outcome used that is
+    /// not used now.
+    fn remember(&mut self) -> bool {
+        let Some((first, window)) = self.board.placed_required() else { return true };
+        let tries = self.memory.entry((first, self.board.held, window.into())).or_default();
+        let taken = &self.board.taken;
+        self.steps += tries.len() as u64;
+        if tries.iter().any(|earlier| is_within(earlier, taken)) {
+            return false;
+        }
+        tries.retain(|earlier| !is_within(taken, earlier));
+        tries.push(taken.as_slice().into());
+        true
+    }
+
+    fn dead_write(&mut self) -> Option<usize> {
+        let mut next = self.board.first();
+        while let Some(operation) = next
+            && self.may_come_next(operation)
+        {
+            if let Act::Write(value) = self.board.act(operation)
+                && self.board.is_unnamed(value)
+                && self.board.is_apart_from_easy(operation)
+            {
+                return Some(operation);
+            }
+            next = self.board.after(operation);
+        }
+        None
+    }
+
+    /// The next choice at the last node, if any is left.
+    fn next_choice(&mut self) -> Option<Choice> {
+        let node = self.nodes.last_mut()?;
+        if let Some(operation) = node.required.pop() {
+            return Some(Choice::Required(operation as usize));
+        }
+        let (from, only_dead_write) = (node.classes_tried, node.dead_write.is_some());
+        let classes = &self.board.problem.classes;
+        let class = (from..classes.len()).find(|&class| {
+            let is_cut = only_dead_write && matches!(classes[class].act, Act::Write(_));
+            !is_cut && self.class_may_come_next(class) && self.is_of_use(class)
+        })?;
+        self.nodes.last_mut()?.classes_tried = class + 1;
+        Some(Choice::Class(class))
+    }
+
+    /// The completed operations to try next, the best one last: the one that must be placed first.
+    fn required_choices(&mut self, dead_write: Option<usize>) -> Vec<u32> {
+        let mut choices = Vec::new();
+        let mut next = self.board.first();
+        while let Some(operation) = next
+            && self.may_come_next(operation)
+        {
+            let act = self.board.act(operation);
+            let is_cut = matches!(act, Act::Write(_)) && dead_write.is_some_and(|only| only != operation);
+            if !is_cut && act.apply(self.board.held).is_some() {
+                choices.push(operation as u32);
+            }
+            next = self.board.after(operation);
+        }
+        choices.sort_by_key(|&operation| std::cmp::Reverse(self.guessed_moment(operation as usize)));
+        if self.attempt.is_multiple_of(2)
+            && let Some(urgent) = self.board.most_urgent()
+            && let Some(at) = choices.iter().position(|&choice| choice as usize == urgent)
+        {
+            choices[at..].rotate_left(1);
+        }
+        choices
+    }
+
+    /// When an operation may have taken effect. The first try takes its response, each other one draws a moment.
+    fn guessed_moment(&self, operation: usize) -> u64 {
+        let required = &self.board.problem.required[operation];
+        match self.attempt {
+            0 => required.responded,
+            attempt => {
+                required.invoked
+                    + mixed(attempt, operation as u64) % (required.responded - required.invoked).saturating_add(1)
+            }
+        }
+    }
+
+    /// Whether something can follow the next operation of a class that would not do the same without it.
+    fn is_of_use(&mut self, class: usize) -> bool {
+        let classes = &self.board.problem.classes;
+        let before = self.board.held;
+        let Some(after) = classes[class].act.apply(before).filter(|&after| after != before) else { return false };
+        let tells = |act: Act| act.apply(after).is_some_and(|end| act.apply(before) != Some(end));
+        let mut next = self.board.first();
+        while let Some(operation) = next
+            && self.may_come_next(operation)
+        {
+            if tells(self.board.act(operation)) {
+                return true;
+            }
+            next = self.board.after(operation);
+        }
+        (0..classes.len()).any(|other| other != class && self.class_may_come_next(other) && tells(classes[other].act))
+    }
+
+    /// Asks the board, and counts the look.
+    fn may_come_next(&mut self, operation: usize) -> bool {
+        self.steps += 1;
+        self.board.may_come_next(operation)
+    }
+
+    fn class_may_come_next(&mut self, class: usize) -> bool {
+        self.steps += 1;
+        self.board.class_may_come_next(class)
+    }
+
+    fn note_furthest(&mut self) {
+        let board = &self.board;
+        let Some(furthest) = &mut self.furthest else { return };
+        if board.required_placed < furthest.required_placed
+            || (board.required_placed == furthest.required_placed && !furthest.next.is_empty())
+        {
+            return;
+        }
+        let mut used = vec![0; board.problem.classes.len()];
+        let positions = board.trail.iter().map(|moved| match moved.choice {
+            Choice::Required(operation) => board.problem.required[operation].position,
+            Choice::Class(class) => {
+                used[class] += 1;
+                board.problem.classes[class].members[used[class] - 1].1
+            }
+        });
+        let placed = positions.collect();
+        let open = std::iter::successors(board.first(), |&operation| board.after(operation));
+        let next = open.take_while(|&operation| board.may_come_next(operation));
+        let next = next.map(|operation| board.problem.required[operation].position).collect();
+        *furthest = Furthest { placed, next, required_placed: board.required_placed };
+    }
+}
+
+/// A number that looks random and is the same in every run (Steele's SplitMix64).
+fn mixed(seed: u64, number: u64) -> u64 {
+    let mut mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number.wrapping_mul(0xd1b5_4a32_d192_ed03);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// Whether `some` uses no operation that `others` does not. Both are sorted by class.
+fn is_within(some: &[(u32, u32)], others: &[(u32, u32)]) -> bool {
+    let mut others = others.iter();
+    some.iter().all(|&(class, used)| others.find(|other| other.0 >= class).is_some_and(|o| o.0 == class && o.1 >= used))
+}
