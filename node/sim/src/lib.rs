@@ -14,6 +14,7 @@
 
 pub mod plan;
 mod report;
+pub mod saved;
 mod trace;
 
 pub use plan::Plan;

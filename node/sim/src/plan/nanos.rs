@@ -1,13 +1,12 @@
 //! Times in files of plans: whole nanoseconds, since a plan that is read back must be the same to the last digit.
 
-use serde::{Deserialize, Deserializer, Serializer, de::Error};
+use serde::{Deserialize, Deserializer, Serializer, ser::Error};
 use std::time::Duration;
 
 pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    let nanos = u64::try_from(time.as_nanos()).map_err(|_| serde::ser::Error::custom("a time above 584 years"))?;
-    serializer.serialize_u64(nanos)
+    serializer.serialize_u64(u64::try_from(time.as_nanos()).map_err(|_| S::Error::custom("a time above 584 years"))?)
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    u64::deserialize(deserializer).map(Duration::from_nanos).map_err(|error| D::Error::custom(error.to_string()))
+    u64::deserialize(deserializer).map(Duration::from_nanos)
 }
