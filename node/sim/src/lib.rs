@@ -14,6 +14,7 @@
 
 pub mod plan;
 mod report;
+pub mod runs;
 pub mod saved;
 mod trace;
 

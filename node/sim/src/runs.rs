@@ -1,0 +1,222 @@
+//! Runs many seeds on several threads, and one seed in a cage of its own.
+//!
+//! Owns threads, wall time and panics. Knows nothing of clusters: a [`Carry`] carries each plan out. What it finds does not
+//! depend on how many threads there are: seeds are taken in order, and those begun are ended before anyone stops.
+
+mod cage;
+mod figures;
+
+pub use cage::{RUN_TIME_MAX, Run, Words, once};
+pub use figures::{Figures, Summary};
+
+use crate::{Layer, Outcome, Plan, Trace};
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    ops::Range,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Carries a plan out: [`Layer::run`], or a stand-in for it.
+pub type Carry = fn(Layer, &Plan, &mut Trace) -> Outcome;
+
+/// How often progress is told.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which seeds, in this order.
+    pub seeds: Range<u64>,
+    /// On which layers each.
+    pub layers: Vec<Layer>,
+    /// On how many threads.
+    pub jobs: NonZeroUsize,
+    /// Every so many-th seed runs a second time, and must have the same trace.
+    pub twice_every: Option<NonZeroU64>,
+    /// No seed is begun after so long.
+    pub time_max: Option<Duration>,
+    /// No seed is begun after so many failed.
+    pub failures_max: NonZeroUsize,
+    /// What carries a plan out.
+    pub carry: Carry,
+}
+
+/// A seed that failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Which.
+    pub seed: u64,
+    /// On which layer.
+    pub layer: Layer,
+    /// What did not hold.
+    pub violation: String,
+}
+
+/// What a layer is called.
+#[must_use]
+pub const fn name(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Pure => "pure",
+        Layer::Actors => "actors",
+    }
+}
+
+/// The property that a violation is about: what stands before its first colon.
+#[must_use]
+pub fn property(violation: &str) -> &str {
+    violation.split_once(": ").map_or(violation, |(property, _)| property)
+}
+
+/// Runs seeds until there are no more, time is up, or enough have failed. Now and then `tell` hears how far it is.
+#[must_use]
+pub fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Summary {
+    let begun = Instant::now();
+    let work = Work::new(settings, begun);
+    thread::scope(|scope| {
+        let (working, idle) = mpsc::channel::<()>();
+        for worker in 0..settings.jobs.get() {
+            let (work, working) = (&work, working.clone());
+            scope.spawn(move || {
+                work.until_done(worker);
+                drop(working);
+            });
+        }
+        drop(working);
+        // Ends when the last worker lets go of its end.
+        while idle.recv_timeout(TELL_EVERY) == Err(RecvTimeoutError::Timeout) {
+            tell(&work.progress());
+        }
+    });
+    let Found { figures, mut failures, .. } = work.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failures.sort_by_key(|failure| (failure.seed, failure.layer == Layer::Actors));
+    failures.truncate(settings.failures_max.get());
+    Summary { figures, failures, wall: begun.elapsed(), jobs: settings.jobs }
+}
+
+/// What the threads share.
+struct Work<'a> {
+    settings: &'a Settings,
+    begun: Instant,
+    /// How many runs there are: seeds times layers.
+    total: u64,
+    /// The next of them that nobody has begun.
+    next: AtomicU64,
+    stop: AtomicBool,
+    found: Mutex<Found>,
+}
+
+struct Found {
+    figures: Vec<(Layer, Figures)>,
+    failures: Vec<Failure>,
+    /// What each thread is at, and since when.
+    at: Vec<Option<(u64, Layer, Instant)>>,
+}
+
+impl<'a> Work<'a> {
+    fn new(settings: &'a Settings, begun: Instant) -> Self {
+        let Settings { seeds, layers, jobs, .. } = settings;
+        let found = Found {
+            figures: layers.iter().map(|layer| (*layer, Figures::default())).collect(),
+            failures: Vec::new(),
+            at: vec![None; jobs.get()],
+        };
+        Self {
+            settings,
+            begun,
+            total: seeds.end.saturating_sub(seeds.start).saturating_mul(layers.len() as u64),
+            next: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            found: Mutex::new(found),
+        }
+    }
+
+    fn until_done(&self, worker: usize) {
+        while let Some((seed, layer)) = self.take() {
+            self.found().at[worker] = Some((seed, layer, Instant::now()));
+            self.one(seed, layer);
+        }
+        self.found().at[worker] = None;
+    }
+
+    fn take(&self) -> Option<(u64, Layer)> {
+        let late = self.settings.time_max.is_some_and(|max| self.begun.elapsed() >= max);
+        if late || self.stop.load(Ordering::Acquire) {
+            return None;
+        }
+        let nth = self.next.fetch_add(1, Ordering::Relaxed);
+        let layers = &self.settings.layers;
+        (nth < self.total).then(|| {
+            let count = layers.len() as u64;
+            (self.settings.seeds.start + nth / count, layers[(nth % count) as usize])
+        })
+    }
+
+    fn one(&self, seed: u64, layer: Layer) {
+        let Settings { seeds, twice_every, failures_max, carry, .. } = self.settings;
+        let plan = Plan::of(seed);
+        let run = once(*carry, layer, &plan, Words::None);
+        let mut violation = run.outcome.violation.clone();
+        let mut again = None;
+        if violation.is_none() && twice_every.is_some_and(|every| (seed - seeds.start).is_multiple_of(every.get())) {
+            let second = once(*carry, layer, &plan, Words::None);
+            violation = differ(&run, &second);
+            again = Some(second);
+        }
+
+        let mut found = self.found();
+        if let Some((_, figures)) = found.figures.iter_mut().find(|(its, _)| *its == layer) {
+            figures.took(&run);
+            figures.repeated += u64::from(again.is_some());
+        }
+        if let Some(violation) = violation {
+            found.failures.push(Failure { seed, layer, violation });
+            if found.failures.len() >= failures_max.get() {
+                self.stop.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    fn progress(&self) -> String {
+        let found = self.found();
+        let done: u64 = found.figures.iter().map(|(_, figures)| figures.report.runs).sum();
+        let failed = found.failures.len();
+        let mut line =
+            format!("{:.0} s: {done} of {} runs, {failed} failed", self.begun.elapsed().as_secs_f64(), self.total);
+        let slow = found
+            .at
+            .iter()
+            .flatten()
+            .map(|(seed, layer, since)| (since.elapsed(), *seed, *layer))
+            .max_by_key(|it| it.0);
+        if let Some((long, seed, layer)) = slow.filter(|(long, ..)| *long > TELL_EVERY) {
+            line += &format!("; seed {seed} ({}) runs for {:.0} s", name(layer), long.as_secs_f64());
+        }
+        line
+    }
+
+    /// What is found is whole between any two lines, so that of a thread that panicked is too.
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is wrong if two runs of one plan differ.
+fn differ(first: &Run, second: &Run) -> Option<String> {
+    let ended = |run: &Run| run.outcome.violation.clone().unwrap_or_else(|| "ended well".into());
+    (first.digest != second.digest || second.outcome.violation.is_some()).then(|| {
+        format!(
+            "not deterministic: trace {:016x} after {} steps, then {:016x} after {}; the second {}",
+            first.digest,
+            first.outcome.report.steps,
+            second.digest,
+            second.outcome.report.steps,
+            ended(second)
+        )
+    })
+}

@@ -1,0 +1,105 @@
+//! One run in a cage: a thread of its own, with a panic caught and a time that it may take.
+
+use super::Carry;
+use crate::{Layer, Outcome, Plan, Report, Trace};
+use std::{
+    cell::{Cell, RefCell},
+    panic::{self, AssertUnwindSafe, PanicHookInfo},
+    sync::{Once, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A run that takes longer counts as one that does not end. Seconds are usual on the slowest machine.
+pub const RUN_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// How one run went.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What it did, and what did not hold.
+    pub outcome: Outcome,
+    /// The hash of its trace.
+    pub digest: u64,
+    /// Its trace in words, if those were wanted.
+    pub lines: Vec<String>,
+    /// How long it took here.
+    pub took: Duration,
+}
+
+/// Whether a trace is kept in words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Words {
+    /// Only its hash.
+    None,
+    /// In words.
+    Kept,
+}
+
+/// Carries a plan out once, on a thread of its own: nothing that a run leaves behind on its thread reaches the next one.
+///
+/// A panic is a violation `panic: message, at file:line:column`, also if it was caught on the way (an actor's ends a task, not
+/// the thread). So is a run that takes longer than [`RUN_TIME_MAX`]; its thread is left alone.
+#[must_use]
+pub fn once(carry: Carry, layer: Layer, plan: &Plan, words: Words) -> Run {
+    note_panics();
+    let begun = Instant::now();
+    let (done, wait) = mpsc::sync_channel(1);
+    let own = plan.clone();
+    let thread = thread::Builder::new().name(format!("seed {}", plan.seed)).spawn(move || {
+        // Fails only if nobody waits any more.
+        let _ = done.send(caught(carry, layer, &own, words));
+    });
+    let Ok(thread) = thread else {
+        return failed("machine: no thread could be started".into(), begun.elapsed());
+    };
+    match wait.recv_timeout(RUN_TIME_MAX) {
+        Ok(run) => {
+            // What the thread still holds is let go before the next run begins.
+            let _ = thread.join();
+            run
+        }
+        Err(_) => failed(format!("end: the run is not over after {RUN_TIME_MAX:?}"), begun.elapsed()),
+    }
+}
+
+fn caught(carry: Carry, layer: Layer, plan: &Plan, words: Words) -> Run {
+    WATCHED.set(true);
+    let begun = Instant::now();
+    let mut trace = if words == Words::Kept { Trace::in_words() } else { Trace::default() };
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| carry(layer, plan, &mut trace)));
+    let mut outcome = outcome.unwrap_or_else(|_| nothing());
+    if let Some(panic) = PANIC.take() {
+        outcome.violation = Some(panic);
+    }
+    Run { outcome, digest: trace.digest(), lines: trace.lines().to_vec(), took: begun.elapsed() }
+}
+
+fn nothing() -> Outcome {
+    Outcome { report: Report { runs: 1, ..Report::default() }, violation: Some("panic: without a message".into()) }
+}
+
+fn failed(violation: String, took: Duration) -> Run {
+    Run { outcome: Outcome { violation: Some(violation), ..nothing() }, digest: 0, lines: Vec::new(), took }
+}
+
+thread_local! {
+    /// Whether this thread carries out a plan.
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+    /// The first panic on this thread.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// From now on a panic on a thread that carries out a plan is noted and not printed. All others are as loud as before.
+fn note_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| if WATCHED.get() { note(info) } else { usual(info) }));
+    });
+}
+
+fn note(info: &PanicHookInfo<'_>) {
+    let place = info.location().map_or_else(|| "an unknown place".into(), ToString::to_string);
+    let message = info.payload_as_str().unwrap_or("without a message").lines().collect::<Vec<_>>().join(" ");
+    PANIC.with_borrow_mut(|panic| _ = panic.get_or_insert_with(|| format!("panic: {message}, at {place}")));
+}
