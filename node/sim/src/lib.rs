@@ -16,6 +16,7 @@ pub mod plan;
 mod report;
 pub mod runs;
 pub mod saved;
+pub mod shrink;
 mod trace;
 
 pub use plan::Plan;
