@@ -157,6 +157,30 @@ mutants! {
     DiscardCountsItself = "discard-counts-itself",
     /// An entry is forgotten on what others said in a term in which it may have been acknowledged.
     DiscardWithoutAskingAgain = "discard-without-asking-again",
+
+    // In the storage.
+    /// Records are durable when they were written, whether or not they were synced. (50)
+    PageCacheCountsAsDisk = "page-cache-counts-as-disk",
+    /// When a segment is full, the old file is synced from then on, not the new one. (47)
+    OldSegmentSynced = "old-segment-synced",
+    /// A sync that failed is tried once more, and believed. (46)
+    FailedSyncRetried = "failed-sync-retried",
+    /// A segment gets its name, and the directory is not synced. (47)
+    DirectoryNotSynced = "directory-not-synced",
+    /// Recovery takes zeros where a record's header should be for the end of the log. (48)
+    ZerosEndLog = "zeros-end-log",
+    /// Recovery takes a record for whole whatever its checksum says.
+    ChecksumIgnored = "checksum-ignored",
+    /// Entries have no second place.
+    SlotsNotWritten = "slots-not-written",
+    /// Term and vote are written and not synced. (1)
+    HardStateNotSynced = "hard-state-not-synced",
+    /// Term and vote are written once instead of twice.
+    HardStateInOneCopy = "hard-state-in-one-copy",
+    /// A snapshot gets its name before its last bytes are synced. (44)
+    SnapshotNotSynced = "snapshot-not-synced",
+    /// Nobody is told that the disk is getting full.
+    FullDiskUntold = "full-disk-untold",
 }
 
 impl Mutant {

@@ -9,7 +9,10 @@ use crate::{
     contract::{SnapshotSink, StorageError},
     disk::File,
 };
-use quorate_raft::{Snapshot, SnapshotBase};
+use quorate_raft::{
+    Snapshot, SnapshotBase,
+    mutants::{Mutant, live},
+};
 use std::{
     io::{self, IoSlice, Write},
     path::PathBuf,
@@ -86,7 +89,9 @@ impl FileSink {
         self.check_expected(self.bytes, Some(self.checksum))?;
         let foot = format::foot(&self.layout, self.bytes, self.checksum);
         self.write_at(&mut [IoSlice::new(&foot)], self.at)?;
-        self.sync()?;
+        if !live(Mutant::SnapshotNotSynced) {
+            self.sync()?;
+        }
         let file_bytes = self.at + foot.len() as u64;
         self.shared
             .publish(&self.path, self.base.last, file_bytes)

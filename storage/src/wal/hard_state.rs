@@ -6,7 +6,10 @@
 
 use super::{BLOCK_BYTES, Block, Failure, Identity, Outcome, failed};
 use crate::disk::{Disk, File, Pace};
-use quorate_raft::{HardState, NodeId, Term};
+use quorate_raft::{
+    HardState, NodeId, Term,
+    mutants::{Mutant, live},
+};
 use std::{
     io::{self, IoSlice},
     path::{Path, PathBuf},
@@ -114,7 +117,9 @@ impl HardStateFile {
         let identity = self.newest.identity.clone();
         let next = Copy { sequence: self.newest.sequence + 1, state, has_voted, segment, identity };
         next.write(&*self.file).map_err(failed("write", &self.path))?;
-        self.file.sync_data().map_err(failed("sync", &self.path))?;
+        if !live(Mutant::HardStateNotSynced) {
+            self.file.sync_data().map_err(failed("sync", &self.path))?;
+        }
         self.newest = next;
         Ok(())
     }
@@ -154,7 +159,9 @@ impl Copy {
             .close();
         let gap = [0; APART - BLOCK_BYTES];
         let pair = if self.sequence.is_multiple_of(2) { 0 } else { 2 * APART };
-        file.write_at(&mut [IoSlice::new(&block), IoSlice::new(&gap), IoSlice::new(&block)], pair as u64)
+        let copies = &mut [IoSlice::new(&block), IoSlice::new(&gap), IoSlice::new(&block)];
+        let copies = if live(Mutant::HardStateInOneCopy) { &mut copies[..1] } else { copies };
+        file.write_at(copies, pair as u64)
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {

@@ -16,11 +16,15 @@ use super::{
 };
 use crate::{contract::StorageObserver, disk::Disk, snapshots::SnapshotStore};
 use bytes::Bytes;
-use quorate_raft::{Batch, EntryId, Faulty, HardState, Index, NodeId, Persist, Term, record};
+use quorate_raft::{
+    Batch, EntryId, Faulty, HardState, Index, NodeId, Persist, Term,
+    mutants::{Mutant, live},
+    record,
+};
 use std::{
     any::Any,
     fmt,
-    io::IoSlice,
+    io::{self, IoSlice},
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -113,7 +117,7 @@ impl Log {
         if !self.staged.is_empty() || !self.is_published || is_repaired {
             self.write_staged()?;
             let began = Instant::now();
-            self.active.file.sync_data().map_err(failed("sync", &self.active.path))?;
+            self.sync_active().map_err(failed("sync", &self.active.path))?;
             self.observer.synced(began.elapsed());
             if !self.is_published {
                 self.publish()?;
@@ -121,6 +125,17 @@ impl Log {
             self.prepare();
         }
         self.remove_cut_off()
+    }
+
+    fn sync_active(&self) -> io::Result<()> {
+        match () {
+            () if live(Mutant::PageCacheCountsAsDisk) => Ok(()),
+            () if live(Mutant::OldSegmentSynced) => self.sealed.last().unwrap_or(&self.active).file.sync_data(),
+            () if live(Mutant::FailedSyncRetried) => {
+                self.active.file.sync_data().or_else(|_| self.active.file.sync_data())
+            }
+            () => self.active.file.sync_data(),
+        }
     }
 
     /// Keeps for good how far a member's log was known to reach. Nothing is lost with it if there is no space.
@@ -346,7 +361,8 @@ impl Log {
             slices.push(IoSlice::new(&mark));
             slices.extend(self.staged.iter().map(|bytes| IoSlice::new(bytes)));
             active.file.write_at(&mut slices, active.end).map_err(failed("write", &active.path))?;
-            if let Some(slots_at) = slot::place(&active.header, self.staged_first) {
+            let slots_at = slot::place(&active.header, self.staged_first);
+            if let Some(slots_at) = slots_at.filter(|_| !live(Mutant::SlotsNotWritten)) {
                 active
                     .file
                     .write_at(&mut [IoSlice::new(&self.slots)], slots_at)
@@ -375,7 +391,9 @@ impl Log {
     pub(super) fn publish(&mut self) -> Outcome<()> {
         let path = self.dir.join(Segment::name(self.active.header.sequence));
         self.disk.rename(&self.active.path, &path).map_err(failed("write", &path))?;
-        self.disk.sync_dir(&self.dir).map_err(failed("sync", &self.dir))?;
+        if !live(Mutant::DirectoryNotSynced) {
+            self.disk.sync_dir(&self.dir).map_err(failed("sync", &self.dir))?;
+        }
         (self.active.path, self.is_published, self.published) = (path, true, self.active.header.sequence);
         // So that it is noticed if this file is ever missing, whatever is left of the others.
         self.hard_state.write(self.hard_state.state(), self.published)?;

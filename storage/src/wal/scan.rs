@@ -16,7 +16,11 @@ use super::{
     slot::{self, Slot, Table},
     tail::{self, Expected},
 };
-use quorate_raft::{EntryId, Group, Index, Kind, Membership, Term, record};
+use quorate_raft::{
+    EntryId, Group, Index, Kind, Membership, Term,
+    mutants::{Mutant, live},
+    record,
+};
 use std::{cell::OnceCell, ops::Range};
 
 /// What a segment holds.
@@ -170,6 +174,9 @@ impl<'a> Scan<'a> {
     /// Takes the next entry in, or says what is there instead.
     fn entry(&mut self) -> Result<(), Tail> {
         let (index, term) = (self.found.last.index.next(), self.found.last.term);
+        if live(Mutant::ZerosEndLog) && self.zeros_follow() {
+            return Err(Tail::Clean);
+        }
         let is_plausible = |slot: &Slot| {
             let gap = (slot.offset as usize).checked_sub(self.at);
             let end = u64::from(slot.offset).saturating_add(slot.record_bytes() as u64);
@@ -192,7 +199,7 @@ impl<'a> Scan<'a> {
         let (mut state, trailer) = (State::Whole, slot.checksum.to_le_bytes());
         if let Some((head, rest)) = there.split_at_checked(record::HEADER_BYTES)
             && let Some((payload, sum)) = rest.split_last_chunk::<{ record::TRAILER_BYTES }>()
-            && crate::checksum(read_u32(&header, 32), payload) == slot.checksum
+            && (crate::checksum(read_u32(&header, 32), payload) == slot.checksum || live(Mutant::ChecksumIgnored))
         {
             if head != header {
                 self.patch(at, &header, Part::Record);
@@ -301,6 +308,12 @@ impl<'a> Scan<'a> {
             Some(_) => self.at.saturating_add(Mark::BYTES),
             None => self.at,
         }
+    }
+
+    /// Whether nothing but zeros is where the next record's header would be.
+    fn zeros_follow(&self) -> bool {
+        let there = self.bytes.get(self.behind_mark()..).unwrap_or_default();
+        tail::used(&there[..there.len().min(record::HEADER_BYTES)]) == 0
     }
 
     /// What neither a record nor a slot at `at` speaks for: torn, if zeros explain it and nothing proves that this place had been

@@ -8,6 +8,7 @@ use crate::{
     disk::{Disk, Pace},
     wal::spare::Readiness,
 };
+use quorate_raft::mutants::{Mutant, live};
 use std::{io, path::Path, time::Duration};
 
 /// The headroom's file: bytes that nobody needs until there are no others.
@@ -42,7 +43,7 @@ impl Log {
     /// The disk's, but for lack of space.
     pub(crate) fn check_space(&mut self) -> Outcome<Option<bool>> {
         match (self.space, self.spare.readiness()?) {
-            (Space::Enough, Readiness::NoSpace) => {
+            (Space::Enough, Readiness::NoSpace) if !live(Mutant::FullDiskUntold) => {
                 release(&*self.disk, &self.dir)?;
                 self.space = Space::None;
                 Ok(Some(true))
