@@ -17,7 +17,10 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage, SnapshotPhase};
-use quorate_raft::{EntryId, Index, Kind};
+use quorate_raft::{
+    EntryId, Index, Kind,
+    mutants::{Mutant, live},
+};
 use quorate_storage::SnapshotSource;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
@@ -262,7 +265,7 @@ impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
         if !self.fate.is_sound() {
             return; // whoever asks learns from its silence that the node has ended
         }
-        if index <= self.last.index {
+        if index <= self.last.index || live(Mutant::ReadsAtOnce) {
             run(Some(&self.machine), self.last.index);
         } else {
             self.waiting.entry(index).or_default().push(Waiting { since: Instant::now(), run });

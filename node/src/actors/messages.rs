@@ -9,7 +9,10 @@ use crate::{
 };
 use actix::Message;
 use bytes::Bytes;
-use quorate_raft::{Batch, EntryId, Index, NodeId, SnapshotBase, SnapshotChunk, SnapshotReply, Term};
+use quorate_raft::{
+    Batch, EntryId, Index, NodeId, SnapshotBase, SnapshotChunk, SnapshotReply, Term,
+    mutants::{Mutant, live},
+};
 use quorate_storage::SnapshotSource;
 use quorate_transport::network::Event;
 use tokio::{sync::oneshot, time::Instant};
@@ -40,6 +43,13 @@ pub(crate) enum Caller {
     There { node: NodeId, request: u64 },
 }
 
+impl Caller {
+    /// Whether nobody here waits for the answer any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Here(waiter) if waiter.answer.is_closed())
+    }
+}
+
 /// A caller of this node's handle, waiting for the outcome of its command.
 pub(crate) struct Waiter {
     pub(crate) answer: oneshot::Sender<Result<Outcome, ProposeError>>,
@@ -50,6 +60,9 @@ pub(crate) struct Waiter {
 impl Waiter {
     /// Tells the outcome. The place inside is given back first: a caller that has its answer may come again at once.
     pub(crate) fn tell(self, outcome: Result<Outcome, ProposeError>) {
+        if self.answer.is_closed() && live(Mutant::DroppedCallerKeepsPlace) {
+            return std::mem::forget(self.credit);
+        }
         drop(self.credit);
         // Whoever asked may have lost patience; what happened has happened all the same.
         let _ = self.answer.send(outcome);

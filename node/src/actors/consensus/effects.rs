@@ -13,7 +13,11 @@ use crate::{
     error::Failure,
 };
 use actix::prelude::*;
-use quorate_raft::{Body, Credit, Effect, Entries, EntryId, Index, Message, NodeId, Outgoing, Term, message::Repair};
+use quorate_raft::{
+    Body, Credit, Effect, Entries, EntryId, Index, Message, NodeId, Outgoing, Term,
+    message::Repair,
+    mutants::{Mutant, live},
+};
 use quorate_storage::contract::{EntriesRead, Persist, ReadEntries, Remember};
 use std::rc::Rc;
 use tokio::time::Instant;
@@ -32,8 +36,11 @@ impl Consensus {
         }
         match effect {
             Effect::Send(outgoing) => self.send(outgoing),
-            Effect::Persist(persist) => {
+            Effect::Persist(mut persist) => {
                 self.seen.votes_cast(&persist.then);
+                if live(Mutant::ThenLeavesAtOnce) {
+                    std::mem::take(&mut persist.then).into_iter().for_each(|outgoing| self.send_persisted(outgoing));
+                }
                 if persist.cut.is_some() {
                     self.snapshots.cuts(persist.sequence);
                 }

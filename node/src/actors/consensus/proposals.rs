@@ -16,6 +16,7 @@ use quorate_metrics::{NodeMetrics, ProposalResult};
 use quorate_raft::{
     Batch, Index, NodeId, Term,
     message::{ProposeOutcome, ProposeReply},
+    mutants::{Mutant, live},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -126,7 +127,7 @@ impl Proposals {
                 let callers = front.callers.split_off(within);
                 self.in_log.insert(at, InLog { first: batch.last().next(), callers, ..front });
             }
-            if front.term == batch.term() {
+            if front.term == batch.term() || live(Mutant::CallersByIndexAlone) {
                 taken.push(Callers { first: front.first, callers: front.callers });
             } else {
                 // Of those that other nodes forwarded, the nodes look at their own deadlines.
@@ -167,6 +168,9 @@ impl Proposals {
                     }
                 }
                 ProposeOutcome::NotLeader => again.push(Proposal { payload, caller }),
+                ProposeOutcome::Unknown if live(Mutant::UnknownOutcomeRetried) => {
+                    again.push(Proposal { payload, caller })
+                }
                 ProposeOutcome::Overloaded => drop(self.tell(caller, ProposeError::Overloaded { retry_after })),
                 ProposeOutcome::Unknown => drop(self.tell(caller, ProposeError::OutcomeUnknown)),
             }
@@ -210,7 +214,12 @@ impl Proposals {
             self.forwarded.iter().filter(|(_, f)| f.leader == peer).map(|(request, _)| *request).collect();
         for request in lost {
             if let Some(forwarded) = self.forwarded.remove(&request) {
-                self.tell(forwarded.caller, ProposeError::OutcomeUnknown);
+                let lost = if live(Mutant::LostLinkIsDefinite) {
+                    ProposeError::NoLeader
+                } else {
+                    ProposeError::OutcomeUnknown
+                };
+                self.tell(forwarded.caller, lost);
             }
         }
     }
@@ -231,9 +240,10 @@ impl Proposals {
             }
         }
         // Callers leave, their places stay: what is committed after all finds nobody waiting.
+        let late = if live(Mutant::LateIsDefinite) { ProposeError::NoLeader } else { ProposeError::OutcomeUnknown };
         while let Some(in_log) = self.in_log.pop_front_if(|in_log| in_log.deadline <= now) {
             for caller in in_log.callers {
-                let outcome = self.tell(caller, ProposeError::OutcomeUnknown);
+                let outcome = self.tell(caller, late);
                 self.of_other_nodes -= usize::from(outcome.is_some());
                 outcomes.extend(outcome);
             }

@@ -12,6 +12,7 @@ use quorate_metrics::ProposalStage;
 use quorate_raft::{
     Body, Index, Kind, NodeId, Term,
     message::{Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply},
+    mutants::{Mutant, live},
     record::OVERHEAD_BYTES,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -20,7 +21,10 @@ use tokio::time::Instant;
 impl Consensus {
     /// Appends proposals if this node leads, forwards them to the leader if it knows one that it reaches, and lets them
     /// wait for one otherwise. What was forwarded to this node is never forwarded on: it goes back.
-    pub(super) fn take_proposals(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
+    pub(super) fn take_proposals(&mut self, mut proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
+        if live(Mutant::DroppedCallerCancels) {
+            proposals.retain(|proposal| !proposal.caller.is_gone());
+        }
         if proposals.is_empty() {
             return;
         }
@@ -96,7 +100,7 @@ impl Consensus {
     pub(super) fn proposals_forwarded(&mut self, from: NodeId, propose: Propose, ctx: &mut Context<Self>) {
         let Propose { commands, mut payloads } = propose;
         let Some(&(name, _)) = commands.first() else { return };
-        if !self.arrived.is_new(from, name) {
+        if !self.arrived.is_new(from, name) && !live(Mutant::DuplicateProposalTaken) {
             return self.metrics.dropped(Some(from.0), "duplicate");
         }
         let room = self.limits.max_in_flight_proposals.saturating_sub(self.proposals.of_other_nodes());

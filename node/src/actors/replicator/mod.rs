@@ -19,6 +19,7 @@ use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, PeerMetrics, PeerState};
 use quorate_raft::{
     Append, Batch, Body, Credit, EntryId, Heartbeat, Index, Message, NodeId, Progress, ProgressState, Term,
+    mutants::{Mutant, live},
     progress::Send,
 };
 use quorate_transport::network::Link;
@@ -129,7 +130,8 @@ impl Replicator {
     }
 
     fn heartbeat(&mut self) {
-        let commit = self.commit.min(self.progress.matched());
+        let known = if live(Mutant::HeartbeatNamesWholeCommit) { self.commit } else { self.progress.matched() };
+        let commit = self.commit.min(known);
         self.say(Body::Heartbeat(Heartbeat { round: self.round, commit }));
         self.next_heartbeat = Instant::now() + self.heartbeat_interval;
         self.metrics.matched(self.progress.matched().0, self.progress.lag());
