@@ -217,7 +217,8 @@ impl Config {
             let problem = format!("{} is too short", show(heartbeat));
             return Err(ConfigError::new("timing.heartbeat_interval", problem, "use 1ms or more"));
         }
-        if heartbeat * 2 > shortest {
+        // Twice as much may be more than a duration can say.
+        if heartbeat > shortest / 2 {
             let problem =
                 format!("{} is more than half of timing.election_timeout, {}", show(heartbeat), show(shortest));
             return Err(ConfigError::new("timing.heartbeat_interval", problem, "use a third of it or less"));

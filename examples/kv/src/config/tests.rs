@@ -85,6 +85,7 @@ fn each_mistake_is_one_line_that_names_the_key_and_the_remedy() {
         ("http = \"127.0.0.1:8001\"", "http = \"0.0.0.0:8001\"", "http: 0.0.0.0:8001 can be reached by others"),
         ("\"demo\"", "\"De mo\"", "cluster: `De mo`"),
         ("\"50ms\"", "\"150ms\"", "timing.heartbeat_interval: 150ms is more than half of"),
+        ("\"50ms\"", "\"18446744073709551615s\"", "timing.heartbeat_interval: 584542046090years"),
         ("\"50ms\"", "\"0s\"", "timing.heartbeat_interval: 0s is too short"),
         ("\"50ms\"", "\"50\"", "timing.heartbeat_interval: `50` is no duration"),
         ("\"150ms\"", "\"400ms\"", "timing.election_timeout: 400ms is not below 300ms"),
