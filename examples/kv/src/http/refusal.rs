@@ -76,7 +76,8 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, code, message) = self.parts();
-        let mut response = (status, Json(ErrorAnswer { error: code.to_owned(), message })).into_response();
+        let answer = ErrorAnswer { error: code.to_owned(), message: one_line(&message) };
+        let mut response = (status, Json(answer)).into_response();
         let retry_after = match self {
             Self::Overloaded(after) => Some(after),
             Self::StorageFull => Some(LOOKS_FOR_SPACE),
@@ -89,6 +90,19 @@ impl IntoResponse for Refusal {
         }
         response
     }
+}
+
+/// Some messages quote what a client sent, line feeds and all.
+fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for c in message.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 impl From<ProposeError> for Refusal {
@@ -150,6 +164,14 @@ mod tests {
             let answer: ErrorAnswer = serde_json::from_slice(&body).expect("JSON");
             assert_eq!(answer.error, code);
         }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_one_line_whatever_it_quotes() {
+        let response = Refusal::BadRequest("unknown field `a\r\nb\u{1b}[31m é`".to_owned()).into_response();
+        let body = axum::body::to_bytes(response.into_body(), 4096).await.expect("short");
+        let answer: ErrorAnswer = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(answer.message, "unknown field `a\\r\\nb\\u{1b}[31m é`");
     }
 
     #[test]
