@@ -160,7 +160,17 @@ impl Config {
             let problem = format!("can't be read: {error}");
             ConfigError::new(file.display(), problem, "name a readable configuration file with --config")
         })?;
-        let mut table = parse(file, &text)?;
+        Self::read(file, &text, environment, flags)
+    }
+
+    /// The same, of a file that holds `text`.
+    pub(crate) fn read(
+        file: &Path,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let mut table = parse(file, text)?;
         Overrides::from_environment(environment).apply(&mut table)?;
         flags.apply(&mut table)?;
         let config: Self =

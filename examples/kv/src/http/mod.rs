@@ -17,7 +17,7 @@ use crate::{
 use axum::{
     Json, Router,
     body::Body,
-    extract::{FromRequestParts, Path, Query, State},
+    extract::{FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{Request, header::CONTENT_TYPE, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -110,12 +110,7 @@ async fn delete(State(api): State<Api>, Key(key): Key) -> Result<Json<DeleteAnsw
 async fn cas(State(api): State<Api>, Key(key): Key, request: Request<Body>) -> Result<Json<CasAnswer>, Refusal> {
     let max = api.value_bytes_max;
     let whole = api.credit.read(request, cas_bytes_max(max)).await?;
-    let CasRequest { expect, value } = serde_json::from_slice(&whole.bytes).map_err(|error| {
-        Refusal::BadRequest(format!("the body is not {{\"expect\":TEXT or null,\"value\":TEXT}}: {error}"))
-    })?;
-    if value.len().max(expect.as_ref().map_or(0, String::len)) > max {
-        return Err(Refusal::TooLarge(format!("a value has more than {max} bytes; send less")));
-    }
+    let CasRequest { expect, value } = cas_request(&whole.bytes, max)?;
     let command = Command::Cas {
         key: key.as_bytes(),
         expect: expect.as_ref().map(|expect| expect.as_bytes()),
@@ -125,28 +120,44 @@ async fn cas(State(api): State<Api>, Key(key): Key, request: Request<Body>) -> R
     Ok(Json(CasAnswer { index, swapped: reply == Reply::Cas { swapped: true } }))
 }
 
+/// What a compare-and-swap asks, with values of at most `max` bytes.
+fn cas_request(body: &[u8], max: usize) -> Result<CasRequest, Refusal> {
+    let request: CasRequest = serde_json::from_slice(body).map_err(|error| {
+        Refusal::BadRequest(format!("the body is not {{\"expect\":TEXT or null,\"value\":TEXT}}: {error}"))
+    })?;
+    if request.value.len().max(request.expect.as_ref().map_or(0, String::len)) > max {
+        return Err(Refusal::TooLarge(format!("a value has more than {max} bytes; send less")));
+    }
+    Ok(request)
+}
+
 async fn read(
     State(api): State<Api>,
     Key(key): Key,
-    query: Result<Query<ReadQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<ReadQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     api.open()?;
-    let Query(ReadQuery { read }) = query.map_err(|error| Refusal::BadRequest(error.body_text()))?;
-    let consistency = match read.as_deref() {
-        // Leases come later; until then such a read is served stronger than asked for.
-        None | Some("linearizable" | "lease") => Consistency::Linearizable,
-        Some("local") => Consistency::Local,
-        Some(other) => {
-            let other = other.escape_debug();
-            return Err(Refusal::BadRequest(format!("read={other} is not linearizable, lease or local")));
-        }
-    };
+    let consistency = consistency(query)?;
     let read = api.node.read(consistency, move |kv: &Kv| kv.get(key.as_bytes())).await?;
     let index = [("quorate-index", read.index.to_string())];
     Ok(match read.value {
         Some(value) => (index, [(CONTENT_TYPE, "application/octet-stream")], value).into_response(),
         None => (index, Refusal::NotFound("no such key".to_owned())).into_response(),
     })
+}
+
+/// How consistent a read must be.
+fn consistency(query: Result<Query<ReadQuery>, QueryRejection>) -> Result<Consistency, Refusal> {
+    let Query(ReadQuery { read }) = query.map_err(|error| Refusal::BadRequest(error.body_text()))?;
+    match read.as_deref() {
+        // Leases come later; until then such a read is served stronger than asked for.
+        None | Some("linearizable" | "lease") => Ok(Consistency::Linearizable),
+        Some("local") => Ok(Consistency::Local),
+        Some(other) => {
+            let other = other.escape_debug();
+            Err(Refusal::BadRequest(format!("read={other} is not linearizable, lease or local")))
+        }
+    }
 }
 
 #[derive(Deserialize)]
