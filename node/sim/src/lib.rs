@@ -12,6 +12,7 @@
 //! The command `quorate-sim` runs seeds, replays one, shortens a plan that fails, and lets mutants live. What can't be simulated
 //! (real QUIC, a real disk, signals) stays with the tests of real processes.
 
+pub mod hunt;
 pub mod plan;
 mod report;
 pub mod runs;

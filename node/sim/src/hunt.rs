@@ -1,0 +1,176 @@
+//! Hunts mutants: lets bugs that were bred on purpose live, one at a time, and runs seeds until one of them shows.
+//!
+//! A mutant is alive in the whole process, so all threads hunt the same one. Who breeds it is the caller's business; the
+//! ordinary build has none.
+
+use crate::{
+    Layer,
+    runs::{self, Carry, Failure, Settings, name, property},
+};
+use quorate_raft::mutants::Mutant;
+use std::{
+    fmt,
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
+
+/// The first mutant that the pure layer can't have: this one and those behind it live in the storage and in the actors. The layer
+/// of actors hunts them first.
+const FIRST_OF_ACTORS: Mutant = Mutant::PageCacheCountsAsDisk;
+
+/// How far a hunt goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Hunt {
+    /// So many seeds of the pure layer, at most.
+    pub pure_max: u64,
+    /// So many of the layer of actors.
+    pub actors_max: u64,
+    /// On how many threads.
+    pub jobs: NonZeroUsize,
+    /// What carries a plan out.
+    pub carry: Carry,
+}
+
+/// How a hunt ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Who was hunted.
+    pub mutant: Mutant,
+    /// The seed that it showed with; none if it survived.
+    pub caught: Option<Failure>,
+    /// How many seeds were run, on all layers, up to that one.
+    pub seeds: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Hunt {
+    /// Hunts the mutant that is alive, first on one layer, then on the other.
+    #[must_use]
+    pub fn hunt(&self, mutant: Mutant, mut tell: impl FnMut(&str)) -> Row {
+        let begun = Instant::now();
+        let mut seeds = 0;
+        for layer in layers(mutant) {
+            let seeds_max = self.seeds_max(layer);
+            let caught = self.run(layer, seeds_max, |progress| tell(&format!("{}: {progress}", mutant.name())));
+            seeds += caught.as_ref().map_or(seeds_max, |failure| failure.seed + 1);
+            if caught.is_some() {
+                return Row { mutant, caught, seeds, took: begun.elapsed() };
+            }
+        }
+        Row { mutant, caught: None, seeds, took: begun.elapsed() }
+    }
+
+    /// Runs the first seeds of a layer and gives the first that failed.
+    #[must_use]
+    pub fn run(&self, layer: Layer, seeds: u64, tell: impl FnMut(&str)) -> Option<Failure> {
+        let settings = Settings {
+            seeds: 0..seeds,
+            layers: vec![layer],
+            jobs: self.jobs,
+            twice_every: None,
+            time_max: None,
+            failures_max: NonZeroUsize::MIN,
+            carry: self.carry,
+        };
+        runs::run(&settings, tell).failures.into_iter().next()
+    }
+
+    /// How many seeds of a layer are run at most.
+    #[must_use]
+    pub const fn seeds_max(&self, layer: Layer) -> u64 {
+        match layer {
+            Layer::Pure => self.pure_max,
+            Layer::Actors => self.actors_max,
+        }
+    }
+}
+
+/// The layers, in the order in which they hunt a mutant.
+fn layers(mutant: Mutant) -> [Layer; 2] {
+    if mutant >= FIRST_OF_ACTORS { [Layer::Actors, Layer::Pure] } else { [Layer::Pure, Layer::Actors] }
+}
+
+/// The head of a table in Markdown, above rows from [`Row::to_markdown`].
+pub const MARKDOWN_HEAD: &str =
+    "| mutant | caught by | layer | seed | seeds run | time |\n| --- | --- | --- | --: | --: | --: |";
+
+impl Row {
+    /// A row of a table in Markdown.
+    #[must_use]
+    pub fn to_markdown(&self) -> String {
+        format!("| {} |", self.cells().join(" | "))
+    }
+
+    fn cells(&self) -> [String; 6] {
+        let (property, layer, seed) = match &self.caught {
+            Some(Failure { seed, layer, violation }) => (property(violation), name(*layer), seed.to_string()),
+            None => ("SURVIVED", "-", "-".into()),
+        };
+        let took = format!("{:.1} s", self.took.as_secs_f64());
+        [self.mutant.name().into(), property.into(), layer.into(), seed, self.seeds.to_string(), took]
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [mutant, property, layer, seed, seeds, took] = self.cells();
+        write!(f, "{mutant:<40} {property:<32} {layer:<6} seed {seed:>5} {seeds:>6} seeds {took:>9}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Outcome, Report};
+
+    #[test]
+    fn the_first_seed_that_shows_a_mutant_is_found_on_any_number_of_threads() {
+        for jobs in 1..=4 {
+            let row = hunt(jobs, |layer, plan, _| outcome(layer == Layer::Pure && plan.seed % 40 == 37));
+            let caught = row.caught.expect("caught");
+            assert_eq!((caught.seed, caught.layer, row.seeds), (37, Layer::Pure, 38));
+        }
+    }
+
+    #[test]
+    fn a_mutant_that_one_layer_lets_live_is_hunted_by_the_other() {
+        let row = hunt(2, |layer, plan, _| outcome(layer == Layer::Actors && plan.seed == 5));
+        let caught = row.caught.clone().expect("caught");
+        assert_eq!((caught.seed, caught.layer, row.seeds), (5, Layer::Actors, 106));
+        assert!(
+            row.to_markdown().starts_with("| minority-elects | safety | actors | 5 | 106 | "),
+            "{}",
+            row.to_markdown()
+        );
+    }
+
+    #[test]
+    fn a_survivor_has_run_all_seeds_of_both_layers() {
+        let row = hunt(2, |_, _, _| outcome(false));
+        assert_eq!((row.caught.clone(), row.seeds), (None, 130));
+        assert!(row.to_string().contains("SURVIVED"), "{row}");
+    }
+
+    #[test]
+    fn what_lives_in_the_storage_and_the_actors_is_hunted_there_first() {
+        for rule in [Mutant::VoteBeforeDurable, Mutant::MinorityElects, Mutant::FaultyCountsAsHeld] {
+            assert_eq!(layers(rule)[0], Layer::Pure, "{}", rule.name());
+        }
+        for other in [Mutant::PageCacheCountsAsDisk, Mutant::OldSegmentSynced, Mutant::ReadsAtOnce] {
+            assert_eq!(layers(other)[0], Layer::Actors, "{}", other.name());
+        }
+    }
+
+    fn hunt(jobs: usize, carry: Carry) -> Row {
+        let jobs = NonZeroUsize::new(jobs).expect("above zero");
+        Hunt { pure_max: 100, actors_max: 30, jobs, carry }.hunt(Mutant::MinorityElects, |_| ())
+    }
+
+    fn outcome(failed: bool) -> Outcome {
+        Outcome {
+            report: Report { runs: 1, ..Report::default() },
+            violation: failed.then(|| "safety: two leaders".into()),
+        }
+    }
+}
