@@ -126,12 +126,14 @@ impl File for SimulatedFile {
     fn write_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut state = self.state()?;
         let bytes = slices.iter().map(|slice| &slice[..]).collect::<Vec<_>>().concat();
+        let was_halted = state.is_halted;
         match state.step(Operation::Write) {
             Ok(Some(Fault::Misdirect { by })) => {
                 let offset = offset.saturating_add_signed(by);
                 state.change(self.inode, Change::Write { offset, bytes })
             }
             Ok(_) => state.change(self.inode, Change::Write { offset, bytes }),
+            Err(error) if was_halted => Err(error),
             Err(error) => {
                 let half = bytes[..bytes.len() / 2].to_vec();
                 state.change(self.inode, Change::Write { offset, bytes: half })?;

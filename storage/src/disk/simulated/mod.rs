@@ -10,6 +10,7 @@
 //! | bits flip, sectors become zeros or another's, files shorter | [`flip`](SimulatedDisk::flip), [`zero`](SimulatedDisk::zero), [`misplace`](SimulatedDisk::misplace), [`cut`](SimulatedDisk::cut) |
 //! | sectors can't be read | [`SimulatedDisk::wear_out`] |
 //! | the disk is full | [`SimulatedDisk::fill_after`] |
+//! | the machine dies in the middle of anything | [`SimulatedDisk::halt_at`], [`SimulatedDisk::halt`] |
 //!
 //! What a disk can be told stands here; [`files`] is what the log sees of it, and [`state`] what is seen, what is durable, and
 //! what lies between.
@@ -79,6 +80,7 @@ impl SimulatedDisk {
     pub fn crash(&self, crash: Crash) {
         let state = &mut *self.state();
         state.power_cycle += 1;
+        (state.is_halted, state.halts_after) = (false, None);
         state.locks.clear();
         state.opened.clear();
         state.faults.clear();
@@ -129,6 +131,23 @@ impl SimulatedDisk {
     /// same file, if it is honest, makes up for it.
     pub fn lie(&self, nth: u64) {
         self.state().plan(Operation::Sync, nth, Fault::Lie);
+    }
+
+    /// Lets the machine die with the `nth` operation of any kind from now on, counted from 1: that one, if it writes, is done by
+    /// half, and none does anything from then on. To be followed by a [`SimulatedDisk::crash`].
+    pub fn halt_at(&self, nth: u64) {
+        self.state().halts_after = Some(nth.saturating_sub(1));
+    }
+
+    /// Lets the machine die now.
+    pub fn halt(&self) {
+        self.state().is_halted = true;
+    }
+
+    /// Whether the machine died so, and its power was not cut since.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.state().is_halted
     }
 
     /// Lets the `nth` write from now on go to another place of its file, so many bytes further, or nearer.
@@ -225,6 +244,19 @@ impl SimulatedDisk {
         if let Some(inode) = state.inodes.get_mut(&inode) {
             inode.worn.push(range);
         }
+    }
+
+    /// Whether reads of any stretch of any file fail.
+    #[must_use]
+    pub fn is_worn(&self) -> bool {
+        self.state().inodes.values().any(|inode| !inode.worn.is_empty())
+    }
+
+    /// Lets nothing that was planned and did not happen yet happen: no operation fails, lies, goes astray or is the last.
+    pub fn forget_plans(&self) {
+        let state = &mut *self.state();
+        state.faults.clear();
+        state.halts_after = None;
     }
 
     /// Another disk that holds the same now, synced or not, and shares nothing with this one: to try many fates of

@@ -23,6 +23,9 @@ pub(super) struct State {
     pub(super) faults: BTreeMap<(Operation, u64), Fault>,
     pub(super) syncs_take: Duration,
     pub(super) free_bytes: Option<u64>,
+    /// So many operations more, and the machine dies.
+    pub(super) halts_after: Option<u64>,
+    pub(super) is_halted: bool,
     pub(super) locks: BTreeSet<PathBuf>,
     /// How often each file is open: one that has lost its name stays until it is not.
     pub(super) opened: BTreeMap<u64, usize>,
@@ -55,6 +58,17 @@ impl State {
     pub(super) fn step(&mut self, operation: Operation) -> io::Result<Option<Fault>> {
         let count = self.counts.entry(operation).or_default();
         *count += 1;
+        if self.is_halted {
+            return Err(rustix::io::Errno::IO.into());
+        }
+        match &mut self.halts_after {
+            Some(0) => {
+                self.is_halted = true;
+                return Err(rustix::io::Errno::IO.into());
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
         match self.faults.remove(&(operation, *count)) {
             Some(Fault::Fail) => Err(rustix::io::Errno::IO.into()),
             other => Ok(other),
@@ -72,7 +86,7 @@ impl State {
         if let Some(free) = &mut self.free_bytes {
             let (before, end) = (file.seen.len() as u64, what.end());
             *free = match what {
-                Change::Truncate { .. } => *free + before.saturating_sub(end),
+                Change::Truncate { .. } => free.saturating_add(before.saturating_sub(end)),
                 _ => free.checked_sub(end.saturating_sub(before)).ok_or(rustix::io::Errno::NOSPC)?,
             };
         }
@@ -86,7 +100,7 @@ impl State {
     pub(super) fn unlink(&mut self, path: &Path) -> Option<u64> {
         let inode = self.names.remove(path)?;
         let bytes = self.inodes.get(&inode).map_or(0, |inode| inode.seen.len() as u64);
-        self.free_bytes = self.free_bytes.map(|free| free + bytes);
+        self.free_bytes = self.free_bytes.map(|free| free.saturating_add(bytes));
         Some(inode)
     }
 }
