@@ -189,17 +189,13 @@ mutants! {
     HeartbeatNamesWholeCommit = "heartbeat-names-whole-commit",
     /// A read runs before what it must see is applied.
     ReadsAtOnce = "reads-at-once",
-    /// What is committed behind a snapshot that arrived is applied before the state is restored from it.
-    AppliedBeforeRestored = "applied-before-restored",
-    /// Callers whose entry an installed snapshot covers are forgotten. (45)
-    CoveredCallersForgotten = "covered-callers-forgotten",
     /// A caller gets the answer of whatever was committed in its entry's place. (54)
     CallersByIndexAlone = "callers-by-index-alone",
     /// Of a command in the log that took too long it is said that it will not take effect. (54)
     LateIsDefinite = "late-is-definite",
     /// Of a command that was forwarded over a link that was lost it is said that it will not take effect. (54)
     LostLinkIsDefinite = "lost-link-is-definite",
-    /// A forwarded command whose outcome the leader does not know is forwarded again. (54)
+    /// A command that was forwarded over a link that was lost is forwarded again. (54)
     UnknownOutcomeRetried = "unknown-outcome-retried",
     /// Forwarded commands that arrive twice are taken twice. (54)
     DuplicateProposalTaken = "duplicate-proposal-taken",

@@ -168,9 +168,6 @@ impl Proposals {
                     }
                 }
                 ProposeOutcome::NotLeader => again.push(Proposal { payload, caller }),
-                ProposeOutcome::Unknown if live(Mutant::UnknownOutcomeRetried) => {
-                    again.push(Proposal { payload, caller })
-                }
                 ProposeOutcome::Overloaded => drop(self.tell(caller, ProposeError::Overloaded { retry_after })),
                 ProposeOutcome::Unknown => drop(self.tell(caller, ProposeError::OutcomeUnknown)),
             }
@@ -213,13 +210,17 @@ impl Proposals {
         let lost: Vec<_> =
             self.forwarded.iter().filter(|(_, f)| f.leader == peer).map(|(request, _)| *request).collect();
         for request in lost {
-            if let Some(forwarded) = self.forwarded.remove(&request) {
+            if let Some(Forwarded { payload, caller, deadline, .. }) = self.forwarded.remove(&request) {
+                if live(Mutant::UnknownOutcomeRetried) {
+                    self.park(vec![Proposal { payload, caller }], deadline);
+                    continue;
+                }
                 let lost = if live(Mutant::LostLinkIsDefinite) {
                     ProposeError::NoLeader
                 } else {
                     ProposeError::OutcomeUnknown
                 };
-                self.tell(forwarded.caller, lost);
+                self.tell(caller, lost);
             }
         }
     }

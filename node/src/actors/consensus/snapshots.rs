@@ -22,10 +22,7 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_metrics::SnapshotPhase;
-use quorate_raft::{
-    Body, Index, NodeId, Snapshot, SnapshotBase, SnapshotChunk, Term,
-    mutants::{Mutant, live},
-};
+use quorate_raft::{Body, Index, NodeId, Snapshot, SnapshotBase, SnapshotChunk, Term};
 use quorate_storage::{OpenSnapshot, SaveSnapshot, SnapshotSink};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
@@ -328,8 +325,7 @@ impl Consensus {
     /// The state machine must become what the newest snapshot holds. What is committed behind it waits meanwhile.
     pub(super) fn restore(&mut self, base: &SnapshotBase, ctx: &mut Context<Self>) {
         let index = base.last.index;
-        let covered = if live(Mutant::CoveredCallersForgotten) { Index(0) } else { index };
-        let outcomes = self.proposals.covered(covered);
+        let outcomes = self.proposals.covered(index);
         self.answer_forwarded(outcomes);
         self.snapshots.bytes = 0;
         self.snapshots.restoring = Some(Restoring { index, is_open: false, held: Vec::new() });
@@ -360,9 +356,7 @@ impl Consensus {
         self.snapshots.bytes += committed.batch.bytes().len() as u64;
         match &mut self.snapshots.restoring {
             // Few: entries wait here only until the snapshot's file is open.
-            Some(restoring) if !restoring.is_open && !live(Mutant::AppliedBeforeRestored) => {
-                restoring.held.push(committed)
-            }
+            Some(restoring) if !restoring.is_open => restoring.held.push(committed),
             _ => self.applier.do_send(committed),
         }
     }
