@@ -13,6 +13,9 @@
 pub mod certificates;
 pub mod codec;
 pub mod conformance;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod decoding;
 pub mod identity;
 pub mod memory;
 pub mod network;
