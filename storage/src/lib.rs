@@ -13,6 +13,9 @@
 
 pub mod conformance;
 pub mod contract;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod decoding;
 pub mod disk;
 mod log_writer;
 mod memory;

@@ -5,6 +5,8 @@
 //! wrong here is the end of a log: it fails the one save or read. The `LogWriter` asks it, and so may any other store that keeps
 //! its snapshots in files. The [sinks](SnapshotSink) and [sources](SnapshotSource) that it gives live on their users' threads.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod decoding;
 mod format;
 mod sink;
 mod source;

@@ -26,7 +26,7 @@ const VERSION: u32 = 1;
 const APART: usize = 4096;
 const COPIES: usize = 4;
 /// No store is written to so often: a copy that says more is damaged, though its checksum holds.
-const SEQUENCE_MAX: u64 = u64::MAX / 2;
+pub(crate) const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
 /// The open file, and what is newest in it.
 #[derive(Debug)]

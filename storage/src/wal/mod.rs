@@ -16,6 +16,8 @@
 
 mod block;
 mod cut;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod decoding;
 pub(crate) mod hard_state;
 mod header;
 mod held;

@@ -1,0 +1,123 @@
+//! What the decoders promise, whatever bytes they are given.
+//!
+//! Built for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run the same functions. An input
+//! whose checksums were all wrong would get no further than that, so most inputs say which are to be put right first.
+
+mod edits;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use edits::{Edit, Edits, edit};
+
+pub use crate::{
+    snapshots::decoding::snapshot,
+    wal::decoding::{hard_state, known_members, recovery, segment, slots},
+};
+
+/// Inputs from which a search for others starts, a list for each property.
+pub mod seeds {
+    pub use super::record_seeds as records;
+    pub use crate::{
+        snapshots::decoding::seeds as snapshot,
+        wal::decoding::{hard_state_seeds as hard_state, known_members_seeds as known_members},
+        wal::decoding::{recovery_seeds as recovery, segment_seeds as segment, slots_seeds as slots},
+    };
+}
+
+use bytes::Bytes;
+use quorate_raft::{Batch, BatchBuilder, EntryId, Index, Kind, Membership, NodeId, Term, record};
+
+/// Reads log records, and a membership.
+///
+/// An input is a byte and records. Bit 0 of the byte: their checksums and the chain between them are put right first.
+///
+/// # Panics
+/// If one of these does not hold: a batch has consecutive entries of one term, each behind the one before; its records take
+/// exactly its bytes, and laid out anew they are the same; each slice of it is a batch; and a membership reads as what it was,
+/// in order.
+pub fn records(input: &[u8]) {
+    let Some((control, rest)) = input.split_first() else { return };
+    let mut bytes = rest.to_vec();
+    if control & 1 == 1 {
+        seal_records(&mut bytes);
+    }
+    membership(&bytes);
+    let parsed = Batch::parse(bytes.clone().into(), crate::checksum);
+    let batch = match parsed {
+        Ok(batch) => batch,
+        Err(malformed) => return assert!(malformed.offset <= bytes.len()),
+    };
+    let first = batch.first().0;
+    let mut twin =
+        BatchBuilder::new(crate::checksum, batch.term(), batch.first(), batch.previous_checksum(), bytes.len());
+    for (number, record) in (0u64..).zip(batch.records()) {
+        let index = first.checked_add(number).expect("indexes do not end within a batch");
+        assert_eq!(record.id, EntryId::new(batch.term(), Index(index)));
+        twin.push(record.kind, record.payload);
+        if record.kind == Kind::Membership {
+            membership(record.payload);
+        }
+    }
+    let twin = twin.finish().expect("a batch has an entry");
+    assert_eq!((twin.bytes(), &twin), (&Bytes::from(bytes), &batch));
+    assert!(batch.last().next() > batch.last(), "there is an index for the entry behind it");
+    if let Ok(memberships) = batch.memberships() {
+        assert!(memberships.iter().all(|(_, membership)| !membership.incoming().is_empty()));
+    }
+    let middle = Index(first + u64::from(batch.count()) / 2);
+    let slices = [batch.from(middle), batch.up_to(middle), Some(batch.within(batch.bytes().len() / 2))];
+    for slice in slices.into_iter().flatten() {
+        assert_eq!(Batch::parse(slice.bytes().clone(), crate::checksum), Ok(slice));
+    }
+}
+
+fn membership(bytes: &[u8]) {
+    let Ok(membership) = Membership::decode(bytes) else { return };
+    assert_eq!(Membership::decode(&membership.encode()).as_ref(), Ok(&membership));
+    for list in [membership.incoming(), membership.outgoing(), membership.learners()] {
+        assert!(list.is_sorted_by(|one, other| one < other));
+    }
+    assert!(!membership.learners().iter().any(|learner| membership.is_voter(*learner)));
+}
+
+/// Puts the checksums of records right, as far as their lengths lead.
+pub(crate) fn seal_records(bytes: &mut [u8]) {
+    let (mut at, mut chained) = (0, None);
+    while let Some(head) = bytes.get_mut(at..at + record::HEADER_BYTES) {
+        let chain: [u8; 4] = chained.unwrap_or([head[28], head[29], head[30], head[31]]);
+        head[28..32].copy_from_slice(&chain);
+        let sum = crate::checksum(0, &head[..32]);
+        head[32..36].copy_from_slice(&sum.to_le_bytes());
+        let payload = at + record::HEADER_BYTES..at + record::HEADER_BYTES + crate::wal::read_u32(head, 0) as usize;
+        let Some(sum) = bytes.get(payload.clone()).map(|payload| crate::checksum(sum, payload).to_le_bytes()) else {
+            break;
+        };
+        at = payload.end + record::TRAILER_BYTES;
+        let Some(trailer) = bytes.get_mut(payload.end..at) else { break };
+        trailer.copy_from_slice(&sum);
+        chained = Some(sum);
+    }
+}
+
+/// Inputs for [`records`].
+#[must_use]
+pub fn record_seeds() -> Vec<Vec<u8>> {
+    let joint = Membership::joint([NodeId(1), NodeId(2)], [NodeId(2), NodeId(3)]).with_learners([NodeId(9)]);
+    let addressed = Membership::of_addresses([(NodeId(1), "127.0.0.1:7001".into()), (NodeId(7), "n7:1".into())]);
+    let batch = |entries: &[(Kind, &[u8])]| {
+        let mut builder = BatchBuilder::new(crate::checksum, Term(3), Index(7), 9, 0);
+        entries.iter().for_each(|(kind, payload)| builder.push(*kind, payload));
+        builder.finish().map(|batch| batch.bytes().to_vec()).unwrap_or_default()
+    };
+    let mixed = batch(&[(Kind::Noop, b""), (Kind::Command, b"a command"), (Kind::Membership, &joint.encode())]);
+    let commands = batch(&[(Kind::Command, b"x"), (Kind::Command, b""), (Kind::Command, &[7; 90])]);
+    let with = |control: u8, bytes: &[u8]| [&[control], bytes].concat();
+    vec![
+        with(1, &mixed),
+        with(0, &mixed),
+        with(1, &commands),
+        with(1, &batch(&[(Kind::Membership, &addressed.encode())])),
+        with(0, &joint.encode()),
+        with(0, &addressed.encode()),
+    ]
+}

@@ -1,0 +1,193 @@
+//! Logs on simulated disks, for inputs to change.
+
+use super::{DIR, SLOTS_AT, identity};
+use crate::{
+    contract::{Recovered, Unobserved},
+    disk::{Crash, SimulatedDisk},
+    wal::{
+        Outcome, Sizes, Wal,
+        header::{Header, Layout, Mark},
+        log::Log,
+        slot::{self, Slot},
+    },
+};
+use bytes::Bytes;
+use quorate_raft::{
+    Batch, BatchBuilder, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, SnapshotBase, Term, record,
+};
+use std::sync::Arc;
+
+const SIZES: Sizes = Sizes { segment: 16 << 10, gap: 512, headroom: 1 << 10, has_slots: true };
+
+/// What files may grow to, all together and beyond what they are: a length that is believed runs into it.
+const SPACE_BYTES: u64 = 1 << 20;
+
+/// Opens the log on `disk`, as a node does when it starts.
+pub(super) fn open(disk: &SimulatedDisk) -> Outcome<(Log, Recovered)> {
+    disk.fill_after(SPACE_BYTES);
+    let wal = Wal { sizes: SIZES, ..Wal::at(DIR).on(disk.clone()) };
+    Log::open(&wal, &identity().cluster, identity().member, Arc::new(Unobserved))
+}
+
+/// A header of this layout, of a segment that is the first.
+pub(super) fn header(sequence: u64, layout: Layout) -> Header {
+    Header {
+        identity: identity(),
+        sequence,
+        previous: EntryId::default(),
+        previous_checksum: 0,
+        starts_over: false,
+        layout,
+        published_bytes: 0,
+    }
+}
+
+/// As many entries of a term behind another entry; the last one of more than four is a membership.
+pub(super) fn batch(term: u64, behind: (EntryId, u32), count: usize, payload_bytes: usize) -> Batch {
+    let (last, checksum) = behind;
+    let mut builder = BatchBuilder::new(crate::checksum, Term(term), last.index.next(), checksum, 0);
+    for number in 0..count {
+        let payload: Vec<u8> = (0..payload_bytes).map(|at| (at * 7 + number) as u8 | 1).collect();
+        match number {
+            4 => builder.push(Kind::Membership, &Membership::of_voters([NodeId(1), NodeId(2)]).encode()),
+            _ if payload.is_empty() => builder.push(Kind::Noop, &payload),
+            _ => builder.push(Kind::Command, &payload),
+        }
+    }
+    builder.finish().expect("there is an entry")
+}
+
+/// A good segment with three groups of entries.
+pub(super) fn a_segment() -> (Vec<u8>, Header) {
+    let records_at = SLOTS_AT as u64 + 512 + 512;
+    let layout = Layout { slots_at: SLOTS_AT as u64, slots_bytes: 512, records_at, capacity: records_at + 2048 };
+    let header = header(7, layout);
+    let (mut bytes, mut slots, mut behind) = (vec![0; records_at as usize], Vec::new(), (EntryId::default(), 0));
+    for (number, count) in (0u64..).zip([3, 1, 5]) {
+        let batch = batch(1 + number / 2, behind, count, 60);
+        let mark = Mark { segment: 7, number, bytes: batch.bytes().len() as u32 };
+        bytes.extend(mark.encode());
+        let mut at = bytes.len();
+        for record in batch.records() {
+            slots.extend(Slot::of(&record, at as u64, record.id.index == batch.first()).encode(slot::seed(7)));
+            at += record::OVERHEAD_BYTES + record.payload.len();
+        }
+        bytes.extend_from_slice(batch.bytes());
+        behind = (batch.last_id(), batch.checksum());
+    }
+    slots.extend(Slot::proof(behind.0.index.next(), bytes.len() as u64, slot::seed(7)));
+    bytes[SLOTS_AT..SLOTS_AT + slots.len()].copy_from_slice(&slots);
+    for at in [0, 4096] {
+        bytes[at..at + 512].copy_from_slice(&header.encode());
+    }
+    bytes.resize(layout.capacity as usize, 0);
+    (bytes, header)
+}
+
+/// Disks with logs as nodes leave them, and an empty one.
+pub(super) fn disks() -> Vec<SimulatedDisk> {
+    let disks = [SimulatedDisk::new(), truncated(), cut(), former(), torn()];
+    disks.iter().for_each(|disk| disk.crash(Crash::Keep));
+    disks.to_vec()
+}
+
+/// What is written to a log.
+struct Writer {
+    log: Log,
+    last: (EntryId, u32),
+}
+
+impl Writer {
+    fn on(disk: &SimulatedDisk) -> Self {
+        let (log, recovered) = open(disk).unwrap_or_else(|failure| panic!("it opens: {}", failure.error));
+        Self { log, last: (recovered.last, recovered.last_checksum) }
+    }
+
+    fn append(&mut self, term: u64, count: usize, payload_bytes: usize) {
+        let batch = batch(term, self.last, count, payload_bytes);
+        self.last = (batch.last_id(), batch.checksum());
+        self.persist(Persist { batch: Some(batch), ..Persist::default() });
+    }
+
+    fn persist(&mut self, persist: Persist) {
+        let done = self.log.stage(&persist).and_then(|()| self.log.sync()).and_then(|()| self.log.prove());
+        done.unwrap_or_else(|failure| panic!("it is persisted: {}", failure.error));
+    }
+}
+
+/// Three segments, for the log was truncated twice, and a vote.
+fn truncated() -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    let mut writer = Writer::on(&disk);
+    for (term, count, payload_bytes) in [(1, 5, 40), (1, 2, 300), (2, 3, 0)] {
+        let before = writer.last;
+        writer.append(term, count, payload_bytes);
+        if term == 1 {
+            writer.persist(Persist { truncate_from: Some(before.0.index.next()), ..Persist::default() });
+            writer.last = before;
+            writer.append(1, count, payload_bytes + 1);
+        }
+    }
+    let vote = HardState { term: Term(3), vote: Some(NodeId(2)) };
+    writer.persist(Persist { hard_state: Some(vote), ..Persist::default() });
+    writer.append(3, 6, 20);
+    disk
+}
+
+/// A log that begins behind a snapshot, and members that are known to have one.
+fn cut() -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    let mut writer = Writer::on(&disk);
+    writer.append(1, 6, 30);
+    let (last, last_checksum) = writer.last;
+    let base = SnapshotBase { last, last_checksum, membership: Membership::of_voters([NodeId(1), NodeId(2)]) };
+    let mut sink = writer.log.snapshots().begin(base, None).expect("begun");
+    std::io::Write::write_all(&mut sink, b"the state so far").expect("written");
+    sink.finish().expect("finished");
+    writer.append(2, 3, 30);
+    writer.persist(Persist { cut: Some(Cut { to: last, checksum: None }), ..Persist::default() });
+    writer.log.remember(NodeId(2), Index(4)).unwrap_or_else(|failure| panic!("{}", failure.error));
+    disk
+}
+
+/// One segment without slots, as a former program wrote it.
+fn former() -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    let mut writer = Writer::on(&disk);
+    let vote = HardState { term: Term(2), vote: Some(NodeId(1)) };
+    writer.persist(Persist { hard_state: Some(vote), ..Persist::default() });
+    drop(writer);
+    let (mut bytes, mut behind) = (vec![0; 4096], (EntryId::default(), 0));
+    for (number, count) in [(0, 6), (1, 2)] {
+        let batch = batch(1 + number, behind, count, 50);
+        bytes.extend(Mark { segment: 1, number, bytes: batch.bytes().len() as u32 }.encode());
+        bytes.extend_from_slice(batch.bytes());
+        behind = (batch.last_id(), batch.checksum());
+    }
+    bytes.resize(9000, 0);
+    let layout = Layout { slots_at: 0, slots_bytes: 0, records_at: 4096, capacity: 9000 };
+    bytes[..512].copy_from_slice(&header(1, layout).encode());
+    disk.paths().iter().filter(|path| path.extension().is_some_and(|name| name == "segment")).for_each(|path| {
+        disk.put(path, bytes.clone());
+    });
+    disk
+}
+
+/// A write was torn, and one entry has lost its record before.
+fn torn() -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    let mut writer = Writer::on(&disk);
+    writer.append(1, 3, 200);
+    writer.append(2, 4, 90);
+    drop(writer);
+    let path = disk.paths().into_iter().rfind(|path| path.extension().is_some_and(|name| name == "segment"));
+    let path = path.expect("there is a segment");
+    let bytes = disk.contents(&path).expect("it is there");
+    let lost = Bytes::from(vec![1u8; 16]);
+    let at = bytes.windows(4).rposition(|window| window == b"MARK").expect("there is a mark") + 100;
+    let mut damaged = bytes;
+    damaged[at..at + lost.len()].copy_from_slice(&lost);
+    damaged[at + 200..].fill(0);
+    disk.put(&path, damaged);
+    disk
+}
