@@ -12,6 +12,9 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod decoding;
 pub mod demo;
 pub mod http;
 pub mod load;

@@ -283,7 +283,7 @@ fn json<T: DeserializeOwned>(exchange: Exchange) -> Result<T, ClientError> {
 /// Everything but what RFC 3986 calls unreserved.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-fn key_path(key: &str) -> String {
+pub(crate) fn key_path(key: &str) -> String {
     format!("/v1/kv/{}", utf8_percent_encode(key, SEGMENT))
 }
 

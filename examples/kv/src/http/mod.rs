@@ -4,6 +4,8 @@
 //! request, for the node itself forwards to the leader. The listener underneath is in [`listen`].
 
 mod body;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod decoding;
 pub mod listen;
 pub mod messages;
 mod refusal;

@@ -1,0 +1,203 @@
+//! What the decoders promise, whatever bytes they are given.
+//!
+//! Built for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run the same functions.
+
+#[cfg(test)]
+mod tests;
+
+pub use crate::http::decoding::http_bodies;
+
+/// Inputs from which a search for others starts, a list for each property.
+pub mod seeds {
+    pub use super::{command_seeds as commands, config_seeds as config, kv_snapshot_seeds as kv_snapshot};
+    pub use crate::http::decoding::seeds as http_bodies;
+}
+
+use crate::{
+    config::{Config, ConfigError, KEYS, Overrides, Peer, Timing},
+    http::command_bytes_max,
+    machine::{Command, Kv, Reply},
+};
+use bytes::Bytes;
+use quorate::{Index, StateMachine};
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+/// Reads a command, applies it, and reads a reply.
+///
+/// # Panics
+/// If one of these does not hold: a command or a reply is laid out as it was, byte by byte; whatever an entry holds is answered
+/// with a reply; and what is no command is refused, and changes nothing.
+pub fn commands(input: &[u8]) {
+    if let Some(reply) = Reply::decode(input) {
+        assert_eq!(reply.encode(), input);
+    }
+    let mut kv = Kv::default();
+    let answered = Reply::decode(&kv.apply(Index(1), input)).expect("whatever it is, it is answered");
+    let Some(command) = Command::decode(input) else {
+        assert!(answered == Reply::Refused && kv.is_empty());
+        return;
+    };
+    assert_eq!(command.encode().as_deref(), Some(input));
+    let (key, value, answer) = match command {
+        Command::Put { key, value } => (key, Some(value), Reply::Put),
+        Command::Delete { key } => (key, None, Reply::Delete { existed: false }),
+        Command::Cas { key, expect: None, value } => (key, Some(value), Reply::Cas { swapped: true }),
+        Command::Cas { key, expect: Some(_), .. } => (key, None, Reply::Cas { swapped: false }),
+    };
+    assert_eq!((kv.get(key).as_deref(), answered), (value, answer));
+}
+
+/// Inputs for [`commands`].
+#[must_use]
+pub fn command_seeds() -> Vec<Vec<u8>> {
+    let commands = [
+        Command::Put { key: b"key", value: b"value" },
+        Command::Delete { key: b"key" },
+        Command::Cas { key: b"key", expect: Some(b"before"), value: b"after" },
+        Command::Cas { key: b"key", expect: None, value: b"value" },
+    ];
+    let replies = [Reply::Refused, Reply::Put, Reply::Delete { existed: true }, Reply::Cas { swapped: false }];
+    let commands = commands.into_iter().filter_map(|command| command.encode());
+    commands.chain(replies.into_iter().map(Reply::encode)).map(|bytes: Bytes| bytes.to_vec()).collect()
+}
+
+/// Restores the map from a snapshot.
+///
+/// An input is a byte and a snapshot. Bit 0 of the byte: the count and the hash in its head are put right first.
+///
+/// # Panics
+/// If one of these does not hold: what is wrong is said in one line, and leaves the map empty; and what was restored is written down
+/// such that it restores to the same, in as many bytes.
+pub fn kv_snapshot(input: &[u8]) {
+    let Some((control, rest)) = input.split_first() else { return };
+    let mut bytes = rest.to_vec();
+    if control & 1 == 1 && bytes.len() >= HEAD_BYTES {
+        let (count, hash) = pairs_of(&bytes[HEAD_BYTES..]);
+        bytes[8..16].copy_from_slice(&count.to_le_bytes());
+        bytes[16..24].copy_from_slice(&hash.to_le_bytes());
+    }
+    let mut kv = Kv::default();
+    kv.execute(&Command::Put { key: b"from before", value: b"gone" });
+    if let Err(error) = kv.restore(&mut &bytes[..]) {
+        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+        return assert!(kv.is_empty());
+    }
+    let again = written(&kv);
+    assert_eq!(again.len(), bytes.len());
+    let mut restored = Kv::default();
+    restored.restore(&mut &again[..]).expect("it was written down");
+    assert_eq!((restored.len(), restored.state_hash()), (kv.len(), kv.state_hash()));
+    assert_eq!(written(&restored), again, "equal states give equal bytes");
+}
+
+/// Bytes before the pairs.
+const HEAD_BYTES: usize = 24;
+
+/// How many pairs stand there, as far as they are whole, and the hash of the state that they make.
+fn pairs_of(mut rest: &[u8]) -> (u64, u64) {
+    let (mut kv, mut count) = (Kv::default(), 0);
+    while let Some(([key_low, key_high, value @ ..], behind)) = rest.split_first_chunk::<6>() {
+        let key_bytes = usize::from(u16::from_le_bytes([*key_low, *key_high]));
+        let value_bytes = u32::from_le_bytes(*value) as usize;
+        let Some((key, behind)) = behind.split_at_checked(key_bytes) else { break };
+        let Some((value, behind)) = behind.split_at_checked(value_bytes) else { break };
+        kv.execute(&Command::Put { key, value });
+        (count, rest) = (count + 1, behind);
+    }
+    (count, kv.state_hash())
+}
+
+fn written(kv: &Kv) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    kv.snapshot().expect("it can be written down")(&mut bytes).expect("memory takes everything");
+    bytes
+}
+
+/// Inputs for [`kv_snapshot`].
+#[must_use]
+pub fn kv_snapshot_seeds() -> Vec<Vec<u8>> {
+    let of = |keys: &[&[u8]]| {
+        let mut kv = Kv::default();
+        for key in keys {
+            kv.execute(&Command::Put { key, value: &[7; 9][key.len() % 9..] });
+        }
+        written(&kv)
+    };
+    let many = of(&[b"a", b"b", b"", b"longer key", b"another one"]);
+    [(1, many.clone()), (0, many), (1, of(&[b"k"])), (1, of(&[]))]
+        .map(|(control, bytes)| [&[control][..], &bytes].concat())
+        .into()
+}
+
+/// Reads a configuration.
+///
+/// An input is the text of a file; behind zero bytes, variables of the environment that override it (`KEY=VALUE`, without the prefix).
+///
+/// # Panics
+/// If one of these does not hold: whoever is refused learns it from one line; what is accepted makes sense; and with one key more that
+/// nobody knows, in any of its tables, it is refused by the name of that key.
+pub fn config(input: &[u8]) {
+    let mut parts = input.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let text = parts.next().unwrap_or_default();
+    let variables: Vec<(String, String)> = parts
+        .filter_map(|part| part.split_once('=').map(|(key, value)| (format!("QUORATE_{key}"), value.to_owned())))
+        .collect();
+    let read = |text: &str| {
+        let read = Config::read(Path::new("kv.toml"), text, variables.clone(), &Overrides::default());
+        read.inspect_err(|error: &ConfigError| assert_eq!(error.to_string().lines().count(), 1, "{error}"))
+    };
+    let Ok(config) = read(&text) else { return };
+    makes_sense(&config);
+    let Ok(table) = toml::from_str::<toml::Table>(&text) else { panic!("it was read") };
+    for name in table.iter().filter(|(_, value)| value.is_table()).map(|(name, _)| Some(name)).chain([None]) {
+        let mut table = table.clone();
+        let (target, place) = match name {
+            Some(name) => (table.get_mut(name).and_then(toml::Value::as_table_mut), format!("{name}.unheard_of")),
+            None => (Some(&mut table), "unheard_of".to_owned()),
+        };
+        target.expect("it is a table").insert("unheard_of".to_owned(), toml::Value::Boolean(true));
+        let error = read(&table.to_string()).expect_err("nobody knows that key").to_string();
+        assert!(error.contains(&format!("{place}: unknown key")), "{error}");
+    }
+}
+
+fn makes_sense(config: &Config) {
+    let ids: BTreeSet<_> = config.peers.iter().map(|peer| peer.id).collect();
+    assert!(ids.len() == config.peers.len() && ids.contains(&config.node_id) && !ids.iter().any(|id| id.0 == 0));
+    for Peer { addr, .. } in &config.peers {
+        assert!(addr.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse() != Ok(0u16)));
+    }
+    assert!(
+        (1..=63).contains(&config.cluster.len()) && !config.cluster.contains(|c: char| c.is_uppercase() || c == '.')
+    );
+    let Timing { heartbeat_interval, election_timeout: [shortest, longest] } = config.timing;
+    assert!(heartbeat_interval >= Duration::from_millis(1) && heartbeat_interval <= shortest / 2);
+    assert!(shortest < longest && longest <= Duration::from_secs(60));
+    assert!(config.http.ip().is_loopback() || config.http_tls.is_some() || config.allow_plaintext_http);
+    assert!(command_bytes_max(&config.limits) < 32 << 20, "a command fits a frame");
+    assert!(config.snapshot.every_entries > 0 && config.snapshot.every_bytes > 0);
+}
+
+/// Inputs for [`config`].
+#[must_use]
+pub fn config_seeds() -> Vec<Vec<u8>> {
+    let short = "node_id = 1\ncluster = \"demo\"\ndata_dir = \"d\"\nraft = \"127.0.0.1:7001\"\nhttp = \"127.0.0.1:8001\"\n\
+        [tls]\nca = \"a\"\ncert = \"c\"\nkey = \"k\"\n[[peers]]\nid = 1\naddr = \"h:1\"\n";
+    let full = "[[peers]]\nid = 2\naddr = \"[::1]:7001\"\n[timing]\nheartbeat_interval = \"20ms\"\n\
+        election_timeout = [\"100ms\", \"1m\"]\n[snapshot]\nevery_entries = 1\nkeep_entries = 0\n\
+        max_bytes_per_second = 0\n[storage]\nsegment_bytes = 65536\n[limits]\nmax_value_bytes = 8388608\n\
+        max_in_flight_proposals = 1\n[http_tls]\ncert = \"c\"\nkey = \"k\"\n";
+    let variables = KEYS.iter().map(|key| {
+        let value = match key.path {
+            "peers" => "1=a:1, 2=b:2",
+            "timing.election_timeout" => "150ms, 2s",
+            path if path.contains("interval") => "18446744073709551615s",
+            path if path.contains("http") => "true",
+            _ => "1",
+        };
+        format!("{short}\0{}={value}", key.variable().trim_start_matches("QUORATE_"))
+    });
+    // A corpus is small: one of a kind.
+    let variables = variables.step_by(4);
+    [short.to_owned(), format!("{short}{full}")].into_iter().chain(variables).map(String::into_bytes).collect()
+}

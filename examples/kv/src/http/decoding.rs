@@ -1,0 +1,151 @@
+//! What reading requests and answers promises, whatever bytes they are.
+
+use super::{
+    Key, QueryRejection, ReadQuery, Refusal, cas_bytes_max, cas_request, consistency,
+    messages::{CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, PutAnswer, SnapshotAnswer, StatusAnswer},
+};
+use crate::{client::key_path, machine::KEY_BYTES_MAX};
+use axum::{
+    Router,
+    body::Body,
+    extract::Query,
+    http::Request,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http_body_util::BodyExt;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt::Debug;
+use tokio::runtime::{Builder, Runtime};
+
+/// Small, so that inputs reach it.
+const VALUE_BYTES_MAX: usize = 64;
+
+/// Reads a request's target and its body.
+///
+/// An input is a target, a line feed and a body.
+///
+/// # Panics
+/// If one of these does not hold: a key is what its part of the path says, of 1 to 1024 bytes; every text of that length has a path
+/// that says it; a compare-and-swap has values of the allowed length, and says the same when it is sent again; whoever is refused
+/// learns it from one line of JSON; and what is an answer says the same when it is sent again.
+pub fn http_bodies(input: &[u8]) {
+    let (target, body) = match input.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&input[..end], &input[end + 1..]),
+        None => (input, &[][..]),
+    };
+    if let Ok(request) = Request::builder().uri(target).body(Body::empty()) {
+        key_and_query(request);
+    }
+    if let Ok(key) = std::str::from_utf8(body)
+        && (1..=KEY_BYTES_MAX).contains(&key.len())
+    {
+        let request = Request::builder().uri(key_path(key)).body(Body::empty()).expect("a path is made of it");
+        assert_eq!(answer(request), Ok(key.to_owned()), "a client's path says its key");
+    }
+    match cas_request(body, VALUE_BYTES_MAX) {
+        Ok(request) => {
+            assert!(request.value.len() <= VALUE_BYTES_MAX);
+            assert!(request.expect.as_ref().is_none_or(|expect| expect.len() <= VALUE_BYTES_MAX));
+            says_the_same(&request);
+            let bytes = serde_json::to_vec(&request).expect("JSON");
+            assert!(bytes.len() <= cas_bytes_max(VALUE_BYTES_MAX), "a body of the longest values is not too long");
+        }
+        Err(refusal) => {
+            assert!(matches!(refusal, Refusal::BadRequest(_) | Refusal::TooLarge(_)));
+            is_one_line(refusal.into_response());
+        }
+    }
+    answers(body);
+}
+
+fn key_and_query(request: Request<Body>) {
+    let segment = request.uri().path().strip_prefix("/v1/kv/").unwrap_or_default().to_owned();
+    let Ok(key) = answer(request) else { return };
+    let said = percent_encoding::percent_decode_str(&segment).decode_utf8().expect("it was text");
+    assert_eq!(key, said);
+    assert!((1..=KEY_BYTES_MAX).contains(&key.len()));
+}
+
+/// The key that the server reads.
+fn answer(request: Request<Body>) -> Result<String, ()> {
+    thread_local! {
+        static ROUTER: TowerToHyperService<Router> = TowerToHyperService::new(router());
+    }
+    let response = wait(ROUTER.with(|router| router.call(request)));
+    let response = response.unwrap_or_else(|never| match never {});
+    if !response.status().is_success() {
+        is_one_line(response);
+        return Err(());
+    }
+    Ok(String::from_utf8(whole(response)).expect("a key is text"))
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    thread_local! {
+        static RUNTIME: Runtime = Builder::new_current_thread().build().expect("a runtime");
+    }
+    RUNTIME.with(|runtime| runtime.block_on(future))
+}
+
+fn is_one_line(response: Response) {
+    let answer: ErrorAnswer = serde_json::from_slice(&whole(response)).expect("every refusal is JSON");
+    assert_eq!(answer.message.lines().count(), 1, "{:?}", answer.message);
+}
+
+/// The bytes of a body that is there.
+fn whole(response: Response) -> Vec<u8> {
+    let collected = wait(response.into_body().collect()).expect("no reader fails");
+    collected.to_bytes().to_vec()
+}
+
+/// The part of the real one that reads, without a node.
+fn router() -> Router {
+    let read =
+        |Key(key): Key, query: Result<Query<ReadQuery>, QueryRejection>| async { consistency(query).map(|_| key) };
+    let router = Router::new().route("/v1/kv/{key}", get(read));
+    router.fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
+}
+
+/// The answers that a client reads.
+fn answers(body: &[u8]) {
+    fn one<T: DeserializeOwned + Serialize + PartialEq + Debug>(body: &[u8]) {
+        serde_json::from_slice::<T>(body).iter().for_each(says_the_same);
+    }
+    one::<PutAnswer>(body);
+    one::<DeleteAnswer>(body);
+    one::<CasAnswer>(body);
+    one::<SnapshotAnswer>(body);
+    one::<StatusAnswer>(body);
+    one::<ErrorAnswer>(body);
+}
+
+fn says_the_same<T: DeserializeOwned + Serialize + PartialEq + Debug>(said: &T) {
+    let bytes = serde_json::to_vec(said).expect("JSON");
+    assert_eq!(&serde_json::from_slice::<T>(&bytes).expect("it was JSON"), said);
+}
+
+/// Inputs for [`http_bodies`].
+#[must_use]
+pub fn seeds() -> Vec<Vec<u8>> {
+    let cas = |expect: Option<&str>, value: &str| {
+        serde_json::to_string(&CasRequest { expect: expect.map(str::to_owned), value: value.to_owned() }).expect("JSON")
+    };
+    let status = r#"{"node_id":1,"role":"leader","term":3,"voted_for":null,"leader_id":1,"commit_index":4,"applied_index":4,
+        "durable_index":4,"last_log_index":4,"first_log_index":1,"snapshot_index":0,"voters":[1,2,3],"learners":[],
+        "state_hash":"00000000000000ff"}"#;
+    let pairs = [
+        ("/v1/kv/key", cas(Some("a"), "b")),
+        ("/v1/kv/a%2Fb%20%C3%A9?read=local", cas(None, "\u{e9}\u{1}")),
+        ("/v1/kv/%ff?read=lease", r#"{"expect":"a","valu":"b"}"#.to_owned()),
+        ("/v1/kv/k?read=linearizable&write=1", r#"{"value":"b"}"#.to_owned()),
+        ("/v1/kv/", status.to_owned()),
+        ("http://n1:8001/v1/kv/k?read=%0A", r#"{"error":"overloaded","message":"later"}"#.to_owned()),
+        ("/v1/kv/k?read%0A=local", String::new()),
+        ("/v1/kv/..?", r#"{"index":7,"existed":true,"swapped":false}"#.to_owned()),
+        ("/v1/kv/k/cas", "a key/with ? and #, \u{1f600}".to_owned()),
+    ];
+    pairs.into_iter().map(|(target, body)| [target.as_bytes(), b"\n", body.as_bytes()].concat()).collect()
+}
