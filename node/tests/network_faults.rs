@@ -2,13 +2,18 @@
 
 mod support;
 
+use bytes::Bytes;
 use quorate::{
-    Consistency, NodeId, Role,
+    Consistency, Index, NodeId, Role, Term,
     transport::{Faults, LinkFaults},
+};
+use quorate_raft::{
+    Body, Heartbeat,
+    message::{Propose, ProposeOutcome},
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::time::Duration;
-use support::{Cluster, Journal, Ledger, seeds, simulate, soon};
+use support::{Cluster, Journal, Ledger, Plan, Puppet, seeds, simulate, soon};
 
 #[test]
 fn every_caller_is_told_the_truth_over_a_bad_network() {
@@ -23,6 +28,33 @@ fn every_caller_is_told_the_truth_over_a_bad_network() {
             ledger.check(&cluster.journals());
         });
     }
+}
+
+/// Simulated with seed 3674: a leader took a command, died, and was up again when the network repeated it; its answer, that it did
+/// not lead, made the forwarder try elsewhere, and the command was applied twice.
+#[test]
+fn of_a_command_that_may_have_been_taken_before_a_restart_the_outcome_is_unknown() {
+    simulate(async {
+        let (mut cluster, subject) = (Cluster::vacant(Plan::default()), NodeId(1));
+        let mut forwarder = Puppet::start(&cluster.network, NodeId(2), subject).await;
+        cluster.start(subject).await;
+        forwarder.say(Term(3), Body::Heartbeat(Heartbeat { round: 1, commit: Index(0) }));
+        forwarder.hear("a reply", |message| matches!(message.body, Body::HeartbeatReply(_)).then_some(())).await;
+        cluster.stop(subject).await;
+        cluster.start(subject).await;
+        for (request, term, told) in [(1, 2, ProposeOutcome::Unknown), (2, 3, ProposeOutcome::Unknown)]
+            .into_iter()
+            .chain([(3, 4, ProposeOutcome::NotLeader)])
+        {
+            let propose = Propose { commands: vec![(request, 7)], payloads: Bytes::from_static(b"command") };
+            forwarder.say(Term(term), Body::Propose(propose));
+            let outcome = forwarder.hear("an outcome", |message| match &message.body {
+                Body::ProposeReply(reply) => reply.outcomes.iter().find(|(name, _)| *name == request).copied(),
+                _ => None,
+            });
+            assert_eq!(outcome.await, (request, told), "sent in term {term}");
+        }
+    });
 }
 
 #[test]

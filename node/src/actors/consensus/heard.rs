@@ -26,7 +26,7 @@ impl Consensus {
         };
         self.rule(ctx, |replica, out| replica.receive(now, from, message, out));
         match rest.filter(|_| self.fate.is_sound()) {
-            Some(Body::Propose(propose)) => self.proposals_forwarded(from, propose, ctx),
+            Some(Body::Propose(propose)) => self.proposals_forwarded(from, term, propose, ctx),
             Some(Body::ProposeReply(reply)) => {
                 let again = self.proposals.outcomes_arrived(from, reply, self.retry_after());
                 if self.would_refuse_again(from, term) {

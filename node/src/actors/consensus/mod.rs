@@ -139,12 +139,12 @@ impl Consensus {
         } = parts;
         Self {
             seen: Seen::new(&replica, status, metrics.clone()),
+            arrived: Arrived::since(replica.term()),
             replica,
             requests: Some(requests),
             effects: Vec::new(),
             proposals: Proposals::new(Names::new(life), metrics.clone()),
             reads: Reads::new(Names::new(life)),
-            arrived: Arrived::default(),
             links,
             reachable: BTreeSet::new(),
             storage,

@@ -3,7 +3,7 @@
 //! A network may repeat a message, and hold it back for as long as it likes; a node may restart meanwhile. So no answer
 //! to one life of a node may pass for an answer to its next, and no forwarded command may be taken twice.
 
-use quorate_raft::NodeId;
+use quorate_raft::{NodeId, Term};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Makes names that no earlier life of this node has used: the upper half tells the life, by chance, and the lower
@@ -27,8 +27,12 @@ impl Names {
 
 /// Which messages with forwarded commands have arrived, so that a second copy of one is told from a new one. A message
 /// is named by its first command.
+///
+/// What arrived at this node before it was restarted is forgotten. But that was in the term that was recovered, or an earlier
+/// one: so of a message from such a term nobody can tell.
 #[derive(Default, Debug)]
 pub(super) struct Arrived {
+    recovered_in: Term,
     by_node: BTreeMap<NodeId, VecDeque<Life>>,
 }
 
@@ -46,6 +50,17 @@ const OVERTAKEN_MAX: usize = 1024;
 const LIVES_MAX: usize = 4;
 
 impl Arrived {
+    /// At a node that starts with what it had in this term.
+    pub(super) fn since(recovered_in: Term) -> Self {
+        Self { recovered_in, by_node: BTreeMap::new() }
+    }
+
+    /// Whether a message that was sent in this term may have arrived before the restart, too: a copy of it, of which this node
+    /// took the commands then, for all it knows.
+    pub(super) fn may_have_before(&self, sent_in: Term) -> bool {
+        sent_in <= self.recovered_in && sent_in > Term(0)
+    }
+
     /// Takes note of a message from a member; false if it has arrived before, or is too late to tell.
     pub(super) fn is_new(&mut self, from: NodeId, name: u64) -> bool {
         let lives = self.by_node.entry(from).or_default();
@@ -80,6 +95,14 @@ mod tests {
         assert!(arrived.is_new(NodeId(2), name), "another node's names are its own");
         assert!(arrived.is_new(NodeId(1), names.next()));
         assert!(!arrived.is_new(NodeId(1), name));
+    }
+
+    #[test]
+    fn of_what_was_sent_before_a_restart_nobody_can_tell() {
+        let arrived = Arrived::since(Term(3));
+        assert!(arrived.may_have_before(Term(3)) && arrived.may_have_before(Term(2)));
+        assert!(!arrived.may_have_before(Term(4)));
+        assert!(!Arrived::since(Term(0)).may_have_before(Term(0)), "nobody led in that");
     }
 
     #[test]

@@ -97,11 +97,16 @@ impl Consensus {
     }
 
     /// Another node's clients' commands. They are bounded like this node's own.
-    pub(super) fn proposals_forwarded(&mut self, from: NodeId, propose: Propose, ctx: &mut Context<Self>) {
+    pub(super) fn proposals_forwarded(&mut self, from: NodeId, term: Term, propose: Propose, ctx: &mut Context<Self>) {
         let Propose { commands, mut payloads } = propose;
         let Some(&(name, _)) = commands.first() else { return };
         if !self.arrived.is_new(from, name) && !live(Mutant::DuplicateProposalTaken) {
             return self.metrics.dropped(Some(from.0), "duplicate");
+        }
+        if self.arrived.may_have_before(term) {
+            // To refuse them could be a lie, and to take them a second time.
+            let outcomes = commands.into_iter().map(|(request, _)| (request, ProposeOutcome::Unknown)).collect();
+            return self.say(from, Body::ProposeReply(ProposeReply { outcomes, replies: bytes::Bytes::new() }));
         }
         let room = self.limits.max_in_flight_proposals.saturating_sub(self.proposals.of_other_nodes());
         let (mut taken, mut refused) = (Vec::new(), Vec::new());
