@@ -12,7 +12,9 @@
 //! The command `quorate-sim` runs seeds, replays one, shortens a plan that fails, and lets mutants live. What can't be simulated
 //! (real QUIC, a real disk, signals) stays with the tests of real processes.
 
+mod actors;
 pub mod hunt;
+pub mod linearizability;
 pub mod plan;
 mod report;
 pub mod runs;
@@ -46,10 +48,9 @@ impl Layer {
     /// Carries out a plan. Same plan, same outcome, same trace.
     #[must_use]
     pub fn run(self, plan: &Plan, trace: &mut Trace) -> Outcome {
-        let _ = (plan, trace);
         match self {
             Self::Pure => Outcome { report: Report::default(), violation: None },
-            Self::Actors => Outcome { report: Report::default(), violation: None },
+            Self::Actors => actors::run(plan, trace),
         }
     }
 }

@@ -1,0 +1,324 @@
+//! The callers of a simulated cluster: each asks one thing at a time, of any node, and remembers what it was told.
+//!
+//! Stamps order what they see: what is told in one turn of the driver is told before anything is asked in the next. So two
+//! operations count as one behind the other only if they surely were.
+
+use super::{
+    process::Process,
+    registers::{Change, Command},
+    witness::SharedWitness,
+};
+use crate::{
+    linearizability::{self, Operation, Outcome, Reply, Verdict},
+    plan::Plan,
+};
+use quorate::{Consistency, Index, NodeId, ProposeError};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    future::{Future, poll_fn},
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
+
+/// Everybody who asks.
+pub(super) struct Clients {
+    clients: Vec<Client>,
+    keys: u64,
+    rest: Duration,
+    asked: BTreeMap<u64, Asked>,
+    /// What was told since the driver last looked.
+    told: Rc<RefCell<Vec<(u64, Told)>>>,
+    stamp: u64,
+    /// The last entry that anybody was told of: whatever is asked from now on comes behind it.
+    acknowledged: Index,
+    /// How far each running node's own copy was seen to be.
+    seen: BTreeMap<NodeId, Index>,
+    is_closed: bool,
+    witness: SharedWitness,
+}
+
+struct Client {
+    random: SmallRng,
+    rests_until: Duration,
+    waits_for: Option<u64>,
+}
+
+/// One thing that was asked.
+struct Asked {
+    client: u64,
+    node: NodeId,
+    key: u64,
+    call: Call,
+    invoked: u64,
+    floor: Index,
+    answer: Option<(u64, Told)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    Change(Change),
+    Read(Consistency),
+}
+
+/// What a caller was told.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    Applied {
+        index: Index,
+        changed: bool,
+    },
+    /// It did not and will not take effect.
+    Refused,
+    /// It may or may not.
+    Unknown,
+    Found {
+        index: Index,
+        value: Option<u64>,
+    },
+    NotRead,
+}
+
+/// Commands are this long at most, so that logs fill more than one segment.
+const PADDING_MAX: usize = 2_000;
+
+impl Clients {
+    pub(super) fn new(plan: &Plan, witness: SharedWitness) -> Self {
+        let client = |nth| Client {
+            random: SmallRng::seed_from_u64(plan.seed ^ (nth + 1) << 40),
+            rests_until: Duration::ZERO,
+            waits_for: None,
+        };
+        Self {
+            clients: (0..plan.clients).map(client).collect(),
+            keys: plan.keys,
+            rest: plan.rest,
+            asked: BTreeMap::new(),
+            told: Rc::default(),
+            stamp: 0,
+            acknowledged: Index(0),
+            seen: BTreeMap::new(),
+            is_closed: false,
+            witness,
+        }
+    }
+
+    /// Those who have rested ask for something.
+    pub(super) fn ask(&mut self, now: Duration, running: &mut BTreeMap<NodeId, &mut Process>) {
+        self.stamp += 1;
+        if self.is_closed || running.is_empty() {
+            return;
+        }
+        for (id, client) in (0..).zip(&mut self.clients) {
+            if client.waits_for.is_some() || client.rests_until > now {
+                continue;
+            }
+            let random = &mut client.random;
+            let nth = random.random_range(0..running.len());
+            let Some((node, process)) = running.iter_mut().nth(nth) else { continue };
+            let operation = self.asked.len() as u64 + 1;
+            let key = random.random_range(0..self.keys);
+            let expect = self.asked.values().next_back().and_then(|asked| match asked.call {
+                Call::Change(Change::Write { value } | Change::Swap { value, .. }) if asked.key == key => Some(value),
+                _ => None,
+            });
+            let call = match random.random_range(0..10) {
+                0..4 => Call::Change(Change::Write { value: operation }),
+                4..6 => Call::Change(Change::Swap { expect, value: operation }),
+                6 => Call::Change(Change::Delete),
+                7..9 => Call::Read(Consistency::Linearizable),
+                _ => Call::Read(Consistency::Local),
+            };
+            let padding = if random.random_bool(0.2) { random.random_range(0..PADDING_MAX) } else { 0 };
+            let (handle, told) = (process.node().clone(), Rc::clone(&self.told));
+            match call {
+                Call::Change(change) => {
+                    let command = Command { operation, key, change }.encode(padding);
+                    process.call(async move {
+                        let answer = match handle.propose(command).await {
+                            Ok(applied) => Told::Applied { index: applied.index, changed: &applied.reply[..] == b"1" },
+                            Err(ProposeError::OutcomeUnknown) => Told::Unknown,
+                            Err(_) => Told::Refused,
+                        };
+                        told.borrow_mut().push((operation, answer));
+                    });
+                }
+                Call::Read(consistency) => process.call(async move {
+                    let answer = match handle.read(consistency, move |registers| registers.get(key)).await {
+                        Ok(read) => Told::Found { index: read.index, value: read.value },
+                        Err(_) => Told::NotRead,
+                    };
+                    told.borrow_mut().push((operation, answer));
+                }),
+            }
+            client.waits_for = Some(operation);
+            let (invoked, floor) = (self.stamp, self.acknowledged);
+            self.asked.insert(operation, Asked { client: id, node: *node, key, call, invoked, floor, answer: None });
+            self.witness.lock().say(format_args!("client {id} asks {node} for {operation}: {call:?} of key {key}"));
+        }
+    }
+
+    /// One caller at every node asks for something and leaves at once. Whatever was asked for is to be done all the same.
+    pub(super) fn ask_and_leave(&mut self, running: &mut BTreeMap<NodeId, &mut Process>) -> Vec<u64> {
+        self.stamp += 1;
+        let mut left = Vec::new();
+        for (node, process) in running {
+            let operation = self.asked.len() as u64 + 1;
+            let (handle, change) = (process.node().clone(), Change::Write { value: operation });
+            let command = Command { operation, key: 0, change }.encode(0);
+            process.call(async move {
+                let mut asking = Box::pin(handle.propose(command));
+                // It is asked for once the future is looked at.
+                poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx).is_ready())).await;
+            });
+            let (call, answer) = (Call::Change(change), Some((self.stamp, Told::Unknown)));
+            let (client, invoked, floor) = (self.clients.len() as u64, self.stamp, self.acknowledged);
+            self.asked.insert(operation, Asked { client, node: *node, key: 0, call, invoked, floor, answer });
+            left.push(operation);
+        }
+        left
+    }
+
+    /// Hears what callers were told in this turn, and checks it against what was applied.
+    pub(super) fn hear(&mut self, now: Duration) {
+        self.stamp += 1;
+        let told = std::mem::take(&mut *self.told.borrow_mut());
+        for (operation, answer) in told {
+            self.answered(now, operation, answer);
+        }
+    }
+
+    /// A node died, and with it everything that was asked of it.
+    pub(super) fn died(&mut self, now: Duration, node: NodeId) {
+        self.seen.remove(&node);
+        let waiting = self.clients.iter().filter_map(|client| client.waits_for);
+        let stranded: Vec<_> = waiting.filter(|operation| self.asked[operation].node == node).collect();
+        for operation in stranded {
+            let answer = match self.asked[&operation].call {
+                Call::Change(_) => Told::Unknown,
+                Call::Read(_) => Told::NotRead,
+            };
+            self.answered(now, operation, answer);
+        }
+    }
+
+    fn answered(&mut self, now: Duration, operation: u64, answer: Told) {
+        let Some(asked) = self.asked.get_mut(&operation).filter(|asked| asked.answer.is_none()) else { return };
+        asked.answer = Some((self.stamp, answer));
+        if let Some(client) = self.clients.get_mut(asked.client as usize) {
+            client.waits_for = None;
+            client.rests_until = now + self.rest.mul_f64(client.random.random_range(0.0..1.0));
+        }
+        let mut witness = self.witness.lock();
+        witness.trace.hash(&(operation, format_args!("{answer:?}").to_string()));
+        witness.say(format_args!("client {} hears of {operation}: {answer:?}", asked.client));
+        let (floor, key) = (asked.floor, asked.key);
+        match (answer, asked.call) {
+            (Told::Applied { index, .. }, _) => {
+                witness.report.count("writes acknowledged", 1);
+                if witness.index_of(operation) != Some(index) {
+                    let found = witness.index_of(operation);
+                    witness.fail(format!(
+                        "acknowledged writes: {operation} is told applied at {index}, it was at {found:?}"
+                    ));
+                }
+                if index <= floor {
+                    witness.fail(format!("real-time order: {operation} is applied at {index}, asked behind {floor}"));
+                }
+                self.acknowledged = self.acknowledged.max(index);
+            }
+            (Told::Refused, _) => {
+                witness.report.count("writes refused", 1);
+                witness.refused(operation);
+            }
+            (Told::Unknown, _) => witness.report.count("writes unknown", 1),
+            (Told::NotRead, _) => witness.report.count("reads refused", 1),
+            (Told::Found { index, value }, call) => {
+                let truth = witness.state_at(index).get(key);
+                if truth != value {
+                    witness
+                        .fail(format!("reads: {operation} found {value:?} for key {key} at {index}, it was {truth:?}"));
+                }
+                let is_local = matches!(call, Call::Read(Consistency::Local));
+                witness.report.count(if is_local { "local reads" } else { "linearizable reads" }, 1);
+                let seen = self.seen.entry(asked.node).or_default();
+                if index < *seen {
+                    witness.fail(format!("local reads: {} went back from {seen} to {index}", asked.node));
+                }
+                *seen = index;
+                if !is_local {
+                    if index < floor {
+                        witness.fail(format!(
+                            "linearizable reads: {operation} is served at {index}, asked behind {floor}"
+                        ));
+                    }
+                    self.acknowledged = self.acknowledged.max(index);
+                }
+            }
+        }
+    }
+
+    /// Nobody asks for anything any more.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+    }
+
+    /// Whether nobody waits for an answer.
+    pub(super) fn are_idle(&self) -> bool {
+        self.clients.iter().all(|client| client.waits_for.is_none())
+    }
+
+    /// How much was asked by now.
+    pub(super) fn count(&self) -> u64 {
+        self.asked.len() as u64
+    }
+
+    /// How many writes that were asked for behind the first so many operations were acknowledged.
+    pub(super) fn served_since(&self, operations: u64) -> usize {
+        let since = self.asked.range(operations + 1..);
+        since.filter(|(_, asked)| matches!(asked.answer, Some((_, Told::Applied { .. })))).count()
+    }
+
+    /// Looks for an order of everything that was asked of each key that explains what was told.
+    pub(super) fn check_linearizable(&self) -> Result<(), String> {
+        for key in 0..self.keys {
+            let history: Vec<_> =
+                self.asked.values().filter(|asked| asked.key == key).filter_map(operation_of).collect();
+            match linearizability::check(&history, None, linearizability::STEPS_MAX) {
+                Verdict::Linearizable => {}
+                Verdict::Undecided => self.witness.lock().report.count("histories undecided", 1),
+                Verdict::Violated(explanation) => return Err(format!("linearizability: of key {key}: {explanation}")),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An operation as the checker takes it. Local reads promise nothing to it, and reads that were not served say nothing.
+fn operation_of(asked: &Asked) -> Option<Operation> {
+    let call = match asked.call {
+        Call::Change(Change::Write { value }) => linearizability::Call::Write(value),
+        Call::Change(Change::Swap { expect, value }) => linearizability::Call::Cas { expect, new: value },
+        Call::Change(Change::Delete) => linearizability::Call::Delete,
+        Call::Read(Consistency::Linearizable) => linearizability::Call::Read,
+        Call::Read(Consistency::Local) => return None,
+    };
+    let outcome = match asked.answer {
+        Some((at, Told::Applied { changed, .. })) => {
+            let reply = match call {
+                linearizability::Call::Cas { .. } => Reply::Swapped(changed),
+                linearizability::Call::Delete => Reply::Existed(changed),
+                _ => Reply::Written,
+            };
+            Outcome::Completed { at, reply }
+        }
+        Some((at, Told::Found { value, .. })) => Outcome::Completed { at, reply: Reply::Value(value) },
+        Some((_, Told::Refused)) => Outcome::Failed,
+        Some((_, Told::NotRead)) => return None,
+        Some((_, Told::Unknown)) | None => Outcome::Unknown,
+    };
+    let is_open_read = call == linearizability::Call::Read && outcome == Outcome::Unknown;
+    (!is_open_read).then_some(Operation { client: asked.client, call, invoked: asked.invoked, outcome })
+}

@@ -1,0 +1,139 @@
+//! What of a disk may be damaged, and where.
+//!
+//! The plan may not destroy the last copy of a committed entry: no log survives that, and a run could only show a refusal. So one
+//! member's disk is damaged at a time, and the next only when that one has healed: all others then hold what was committed
+//! with them. A stretch is shorter than what lies between the two places of an entry, so one damage never meets both.
+
+use super::{Cluster, member::State};
+use crate::plan::{Fault, Power};
+use quorate::{
+    Index, NodeId,
+    storage::disk::{Operation, SimulatedDisk},
+};
+use rand::{Rng, rngs::SmallRng};
+use std::{path::PathBuf, time::Duration};
+
+/// The longest stretch that is damaged.
+const STRETCH_MAX: usize = 2048;
+const SECTOR: usize = 512;
+
+impl Cluster<'_> {
+    /// A node goes down, its disk is damaged, and it comes up again.
+    pub(super) fn damage(&mut self, node: NodeId, fault: &Fault, down: Duration) {
+        if !self.may_lose(node) {
+            return self.witness.lock().report.count("damage held back", 1);
+        }
+        self.kill(node, Power::Kept, down);
+        let mut witness = self.witness.lock();
+        let disk = witness.disk(node).disk.clone();
+        let Some(place) = Place::of(&disk, &mut self.random) else { return };
+        let Place { path, from, bytes } = &place;
+        let range = *from..from + bytes;
+        let done = match fault {
+            Fault::Flip { .. } => {
+                let flips = (0..self.random.random_range(1..4)).map(|_| self.random.random_range(range.clone()));
+                flips.collect::<Vec<_>>().into_iter().all(|at| disk.flip(path, at, 1 << self.random.random_range(0..8)))
+            }
+            Fault::Zero { .. } => disk.zero(path, range),
+            Fault::Misdirect { .. } => {
+                let other = Place::of(&disk, &mut self.random);
+                other.is_some_and(|other| disk.misplace(path, range, &other.path, other.from))
+            }
+            _ => {
+                disk.wear_out(path, range.start as u64..range.end as u64);
+                true
+            }
+        };
+        if done {
+            witness.disk(node).is_damaged = true;
+            witness.report.fired(fault.kind());
+            witness.trace.hash(&(node, &place.path, place.from, place.bytes));
+            witness.say(format_args!("of {node}, {bytes} bytes of {} from byte {from} on are damaged", path.display()));
+        }
+    }
+
+    /// A node's directory is emptied. It must be told so by the others, who remember its log, and stop.
+    pub(super) fn wipe(&mut self, node: NodeId, down: Duration) {
+        if !self.may_lose(node) || self.plan.nodes < 3 {
+            return;
+        }
+        self.kill(node, Power::Kept, down);
+        let member = self.member(node);
+        member.was_wiped = true;
+        let mut witness = self.witness.lock();
+        witness.wiped(node);
+        witness.say(format_args!("the directory of {node} is emptied"));
+    }
+
+    /// Whether a node may lose something: all others are up, whole, and no strangers to the log.
+    fn may_lose(&mut self, node: NodeId) -> bool {
+        self.look_who_healed();
+        let mut witness = self.witness.lock();
+        let mut others = self.members.iter().filter(|member| member.id != node);
+        self.plan.nodes > 1
+            && self.is_up(node)
+            && others.all(|member| {
+                let is_whole = member.status().is_some_and(|status| status.faulty == 0) && !member.was_wiped;
+                is_whole && !witness.disk(member.id).is_damaged && witness.promised(member.id).last() > Index(0)
+            })
+    }
+
+    /// Whether a power cut may leave an entry's identity without its payload. Nobody could tell that from an entry that was lost
+    /// together with what another member lost, and the cluster would have to wait for its operator.
+    pub(super) fn may_scatter(&mut self) -> bool {
+        self.look_who_healed();
+        let mut witness = self.witness.lock();
+        let mut members = self.members.iter();
+        members.all(|member| {
+            !matches!(member.state, State::Out) && !member.was_wiped && !witness.disk(member.id).is_damaged
+        })
+    }
+
+    /// A damaged disk is sound again once its node has everything that anybody knows to be committed.
+    fn look_who_healed(&mut self) {
+        let commit = self.members.iter().filter_map(|member| Some(member.status()?.commit)).max();
+        let mut witness = self.witness.lock();
+        for member in &self.members {
+            let Some(status) = member.status() else { continue };
+            let is_whole = status.faulty == 0 && Some(status.applied) >= commit && status.leader.is_some();
+            let disk = witness.disk(member.id);
+            // What is worn out is faulty again after every start.
+            if is_whole && !disk.disk.is_worn() {
+                disk.is_damaged = false;
+            }
+        }
+    }
+}
+
+/// Which operation of a disk is to fail next, and which of its kind: mostly a sync.
+pub(super) fn failing(random: &mut SmallRng) -> (Operation, u64) {
+    let operation = match random.random_range(0..10) {
+        0 => Operation::Write,
+        1 => Operation::SyncDir,
+        2 => Operation::Rename,
+        3 => Operation::Open,
+        _ => Operation::Sync,
+    };
+    (operation, random.random_range(1..8))
+}
+
+/// A stretch of a file in which something is written.
+struct Place {
+    path: PathBuf,
+    from: usize,
+    bytes: usize,
+}
+
+impl Place {
+    fn of(disk: &SimulatedDisk, random: &mut SmallRng) -> Option<Self> {
+        let paths = disk.paths();
+        let path = paths.get(random.random_range(0..paths.len().max(1)))?.clone();
+        let contents = disk.contents(&path)?;
+        let written: Vec<_> = (0..contents.len().div_ceil(SECTOR))
+            .filter(|sector| contents[sector * SECTOR..].iter().take(SECTOR).any(|byte| *byte != 0))
+            .collect();
+        let from = written.get(random.random_range(0..written.len().max(1)))? * SECTOR;
+        let bytes = random.random_range(1..=STRETCH_MAX).min(contents.len() - from);
+        Some(Self { path, from, bytes })
+    }
+}

@@ -1,0 +1,134 @@
+//! What the plan does to nodes, disks and clocks. What it does to messages, [`wire`](super::wire) does; and which damage it may
+//! do, [`damage`](super::damage) decides.
+
+use super::{Cluster, damage};
+use crate::plan::{Fault, Power};
+use quorate::NodeId;
+use rand::Rng;
+use std::time::Duration;
+
+/// A disk that is filling up has room for this many bytes more, at most.
+const LEFT_BYTES_MAX: u64 = 100_000;
+
+impl Cluster<'_> {
+    /// What the plan has due begins, and what is over ends.
+    pub(super) fn begin_and_end_faults(&mut self) {
+        let before = self.under_way.len();
+        let now = self.now;
+        let ending: Vec<_> = self.under_way.extract_if(.., |(ends, _)| *ends <= now).collect();
+        ending.iter().for_each(|(_, fault)| self.end(fault));
+        let mut changed = before != self.under_way.len();
+        while let Some(planned) = self.ahead.as_slice().first().filter(|planned| planned.at <= self.now) {
+            self.ahead.next();
+            self.witness.lock().say(format_args!("FAULT {:?} for {:?}", planned.fault, planned.lasts));
+            self.begin(&planned.fault, planned.lasts);
+            self.under_way.push((self.now + planned.lasts, &planned.fault));
+            changed = true;
+        }
+        if changed {
+            self.wire.set_faults(self.under_way.iter().map(|(_, fault)| (*fault).clone()).collect());
+        }
+    }
+
+    fn begin(&mut self, fault: &Fault, lasts: Duration) {
+        let kind = fault.kind();
+        let fired = |this: &Self| this.witness.lock().report.fired(kind);
+        match *fault {
+            Fault::Crash { node, power } if self.is_up(node) => {
+                fired(self);
+                self.kill(node, power, lasts);
+            }
+            Fault::CrashAll { power } => {
+                fired(self);
+                for id in self.ids() {
+                    let more = Duration::from_millis(self.random.random_range(0..200));
+                    self.kill(id, power, lasts + more);
+                }
+            }
+            Fault::CrashAtEffect { node, nth, power } if self.is_up(node) => {
+                self.member(node).dies_with = (power, lasts);
+                if self.random.random_bool(0.5) {
+                    self.wire.die_at(node, nth);
+                } else {
+                    self.witness.lock().disk(node).disk.halt_at(nth.into());
+                }
+            }
+            Fault::SyncFailure { node, power } if self.is_up(node) => {
+                self.member(node).fails_with = Some((power, lasts));
+                let (operation, nth) = damage::failing(&mut self.random);
+                self.witness.lock().disk(node).disk.fail(operation, nth);
+            }
+            Fault::Pause { node } if self.is_up(node) => {
+                fired(self);
+                self.member(node).is_paused = true;
+            }
+            Fault::SlowNode { node, by } => {
+                fired(self);
+                self.member(node).slow_by = by;
+            }
+            Fault::Drift { node, per_mille } => {
+                fired(self);
+                self.member(node).drift_per_mille = per_mille.into();
+            }
+            Fault::Jump { node, by } if self.is_up(node) => {
+                fired(self);
+                self.member(node).leap(by);
+            }
+            Fault::SlowDisk { node, by } => {
+                fired(self);
+                self.witness.lock().disk(node).syncs_take = by;
+            }
+            Fault::Full { node } => {
+                fired(self);
+                let left = self.random.random_range(0..LEFT_BYTES_MAX);
+                self.member(node).is_full = true;
+                self.witness.lock().disk(node).disk.fill_after(left);
+            }
+            Fault::Restart { node } if self.is_up(node) => {
+                fired(self);
+                self.shut_down(node, lasts);
+            }
+            Fault::RestartAll => {
+                fired(self);
+                for id in self.ids() {
+                    let more = Duration::from_millis(self.random.random_range(0..300));
+                    self.shut_down(id, lasts + more);
+                }
+            }
+            Fault::Snapshot { node } if self.is_up(node) => {
+                fired(self);
+                if let Some(process) = self.member(node).process_mut() {
+                    let handle = process.node().clone();
+                    process.call(async move { drop(handle.snapshot().await) });
+                }
+            }
+            Fault::Flip { node } | Fault::Zero { node } | Fault::Misdirect { node } | Fault::ReadError { node } => {
+                self.damage(node, fault, lasts);
+            }
+            Fault::Wipe { node } => self.wipe(node, lasts),
+            _ => {}
+        }
+    }
+
+    pub(super) fn end(&mut self, fault: &Fault) {
+        match *fault {
+            Fault::Pause { node } => self.member(node).is_paused = false,
+            Fault::SlowNode { node, .. } => self.member(node).slow_by = Duration::ZERO,
+            Fault::Drift { node, .. } => self.member(node).drift_per_mille = 0,
+            Fault::SlowDisk { node, .. } => self.witness.lock().disk(node).syncs_take = Duration::ZERO,
+            Fault::Full { node } => {
+                self.member(node).is_full = false;
+                self.witness.lock().disk(node).disk.fill_after(u64::MAX);
+            }
+            _ => {}
+        }
+    }
+
+    fn shut_down(&mut self, node: NodeId, down: Duration) {
+        let member = self.member(node);
+        member.dies_with = (Power::Kept, down);
+        if let Some(process) = member.process_mut() {
+            process.shut_down();
+        }
+    }
+}

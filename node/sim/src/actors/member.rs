@@ -1,0 +1,153 @@
+//! One member: what outlives its processes.
+
+use super::{process::Process, watched::Watched, witness::SharedWitness};
+use crate::plan::{Plan, Power};
+use quorate::{
+    NodeId, Status, Timing,
+    storage::{StorageHandle, Wal, disk::Crash},
+};
+use std::time::Duration;
+
+/// A member and what is broken about it.
+pub(super) struct Member {
+    pub(super) id: NodeId,
+    pub(super) state: State,
+    /// How it is to die when it dies by itself, and how long it is down then.
+    pub(super) dies_with: (Power, Duration),
+    /// If an operation of its disk is to fail: the same, for when it has noticed.
+    pub(super) fails_with: Option<(Power, Duration)>,
+    pub(super) is_paused: bool,
+    pub(super) is_full: bool,
+    pub(super) was_wiped: bool,
+    /// Its operator lets it forget what a power cut left: for the only voter.
+    pub(super) discards: bool,
+    pub(super) slow_by: Duration,
+    pub(super) drift_per_mille: i64,
+    /// Thousandths of a turn that its clock is owed.
+    owed: i64,
+    /// How long it stood still.
+    stood: Duration,
+    lives: u64,
+}
+
+/// Whether it runs.
+pub(super) enum State {
+    Up(Box<Process>),
+    Down {
+        until: Duration,
+    },
+    /// It must not take part any more, or can't.
+    Out,
+}
+
+impl State {
+    pub(super) fn in_a_word(&self) -> &'static str {
+        match self {
+            Self::Up(_) => "up",
+            Self::Down { .. } => "down",
+            Self::Out => "out for good",
+        }
+    }
+}
+
+impl Member {
+    /// A member that starts at once.
+    pub(super) fn new(id: NodeId) -> Self {
+        Self {
+            id,
+            state: State::Down { until: Duration::ZERO },
+            dies_with: (Power::Kept, Duration::ZERO),
+            fails_with: None,
+            is_paused: false,
+            is_full: false,
+            was_wiped: false,
+            discards: false,
+            slow_by: Duration::ZERO,
+            drift_per_mille: 0,
+            owed: 0,
+            stood: Duration::ZERO,
+            lives: 0,
+        }
+    }
+
+    pub(super) fn process_mut(&mut self) -> Option<&mut Process> {
+        match &mut self.state {
+            State::Up(process) => Some(process),
+            State::Down { .. } | State::Out => None,
+        }
+    }
+
+    pub(super) fn status(&self) -> Option<Status> {
+        match &self.state {
+            State::Up(process) => Some(process.status()),
+            State::Down { .. } | State::Out => None,
+        }
+    }
+
+    /// It is down until then.
+    pub(super) fn died(&mut self, until: Duration) {
+        self.state = State::Down { until };
+        (self.is_paused, self.owed, self.stood) = (false, 0, Duration::ZERO);
+        self.fails_with = None;
+    }
+
+    /// So much of the cluster's time passes.
+    pub(super) fn run_for(&mut self, turn: Duration) {
+        self.stood += turn;
+        if self.is_paused || self.stood <= self.slow_by {
+            return;
+        }
+        let (late, drift) = (std::mem::take(&mut self.stood) - turn, self.drift_per_mille);
+        self.owed += turn.as_millis() as i64 * (1000 + drift);
+        let (due, rest) = (self.owed.div_euclid(1000), self.owed.rem_euclid(1000));
+        self.owed = rest;
+        let Some(process) = self.process_mut() else { return };
+        if !late.is_zero() {
+            process.leap(late);
+        }
+        if due > 0 {
+            process.run_for(Duration::from_millis(due.unsigned_abs()));
+        }
+    }
+
+    /// Its clock leaps.
+    pub(super) fn leap(&mut self, by: Duration) {
+        if let Some(process) = self.process_mut() {
+            process.leap(by);
+        }
+    }
+
+    /// Counts its lives: no two have the same randomness.
+    pub(super) fn next_life(&mut self) -> u64 {
+        self.lives += 1;
+        self.lives
+    }
+
+    /// Its log, on its disk.
+    pub(super) fn storage(&self, plan: &Plan, witness: &SharedWitness) -> StorageHandle {
+        let disk = witness.lock().disk(self.id).disk.clone();
+        let segment_bytes = if plan.seed.is_multiple_of(3) { 256 << 10 } else { 16 << 10 };
+        let wal = Wal::at("data").segment_bytes(segment_bytes).discard_unproven(self.discards).on(disk);
+        Watched::around(wal, self.id, witness.clone())
+    }
+}
+
+/// What becomes of what was written and not synced.
+pub(super) fn fate(power: Power, seed: u64, torn_bytes: u64) -> Crash {
+    match power {
+        Power::Kept => Crash::Keep,
+        Power::Lost => Crash::Lose,
+        Power::Torn => Crash::Torn { bytes: torn_bytes },
+        Power::Scattered => Crash::Scatter { seed },
+    }
+}
+
+/// The default timing, but for callers, who give up earlier: so that they see more in a short run.
+pub(super) fn timing() -> Timing {
+    Timing { proposal_timeout: Duration::from_secs(2), ..Timing::default() }
+}
+
+/// Snapshots of some runs take several pieces.
+pub(super) fn ballast(plan: &Plan) -> usize {
+    if plan.seed.is_multiple_of(5) { 700 << 10 } else { 100 }
+}

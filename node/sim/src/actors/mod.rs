@@ -1,0 +1,381 @@
+//! The layer of real actors: whole nodes, the real codec, the real write-ahead log over simulated disks.
+//!
+//! Every node has a runtime of its own, all on this thread, and the driver is the only one who lets time pass: turn by turn, a
+//! millisecond of the cluster's time each, it hands over what the network has due, lets clients ask, lets each node run for as
+//! long as its clock went on, and looks at everything. What a node sends in a turn arrives in a later one. So a run is a
+//! function of its plan.
+//!
+//! - [`process`]: one life of a node. Dropping it is a crash.
+//! - [`member`]: what outlives it: the disk, the clock, what is broken.
+//! - [`wire`]: the network.
+//! - [`watched`]: the storage, and what it promised.
+//! - [`registers`]: the replicated service.
+//! - [`clients`]: who asks, and what was told.
+//! - [`witness`]: what must hold.
+//! - [`faults`]: what the plan does to nodes, and [`damage`] to disks.
+
+mod clients;
+mod damage;
+mod faults;
+mod member;
+mod process;
+mod registers;
+mod watched;
+mod wire;
+mod witness;
+
+use crate::{
+    Outcome,
+    plan::{Fault, Plan, Planned, Power},
+    trace::Trace,
+};
+use clients::Clients;
+use member::{Member, State};
+use process::Process;
+use quorate::{NodeId, Role, Snapshots, metrics::Metrics};
+use quorate_raft::Term;
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use std::{collections::BTreeMap, time::Duration};
+use wire::Wire;
+use witness::SharedWitness;
+
+/// How much of the cluster's time passes in a turn.
+const TURN: Duration = Duration::from_millis(1);
+/// Once nothing goes wrong any more, the cluster must serve and agree within this.
+const HEALS_WITHIN: Duration = Duration::from_secs(30);
+/// And then be left alone for so long: some figures are looked at once a heartbeat.
+const AT_REST: Duration = Duration::from_millis(120);
+/// So many writes must be acknowledged then.
+const SERVES: usize = 5;
+
+/// Carries out a plan.
+pub(crate) fn run(plan: &Plan, trace: &mut Trace) -> Outcome {
+    let witness = SharedWitness::new(std::mem::take(trace));
+    let mut cluster = Cluster::new(plan, &witness);
+    let ended = cluster.run();
+    let simulated = cluster.now;
+    drop(cluster);
+    let mut witness = witness.lock();
+    witness.report.runs = 1;
+    witness.report.simulated = simulated;
+    let violation = witness.violation().or(ended.err());
+    *trace = std::mem::take(&mut witness.trace);
+    Outcome { report: std::mem::take(&mut witness.report), violation }
+}
+
+struct Cluster<'a> {
+    plan: &'a Plan,
+    now: Duration,
+    random: SmallRng,
+    members: Vec<Member>,
+    wire: Wire,
+    clients: Clients,
+    metrics: Metrics,
+    /// The plan's faults that have not begun.
+    ahead: std::slice::Iter<'a, Planned>,
+    /// Those under way, and when they end.
+    under_way: Vec<(Duration, &'a Fault)>,
+    leaders: BTreeMap<Term, NodeId>,
+    witness: SharedWitness,
+}
+
+impl<'a> Cluster<'a> {
+    fn new(plan: &'a Plan, witness: &SharedWitness) -> Self {
+        let wire = Wire::new(plan.seed, witness.clone());
+        Self {
+            plan,
+            now: Duration::ZERO,
+            random: SmallRng::seed_from_u64(plan.seed ^ 0xac7012),
+            members: (1..=plan.nodes).map(|id| Member::new(NodeId(id))).collect(),
+            wire,
+            clients: Clients::new(plan, witness.clone()),
+            metrics: Metrics::new(),
+            ahead: plan.faults.iter(),
+            under_way: Vec::new(),
+            leaders: BTreeMap::new(),
+            witness: witness.clone(),
+        }
+    }
+
+    /// Faults, then none; what is left to say then is an error.
+    fn run(&mut self) -> Result<(), String> {
+        while self.now < self.plan.length {
+            self.begin_and_end_faults();
+            self.turn()?;
+        }
+        self.calm_down();
+        let (deadline, asked) = (self.now + HEALS_WITHIN, self.clients.count());
+        while self.clients.served_since(asked) < SERVES {
+            self.turn()?;
+            if self.now > deadline {
+                return Err(format!(
+                    "liveness: nobody is served {HEALS_WITHIN:?} after the last fault: {}",
+                    self.state()
+                ));
+            }
+        }
+        self.clients.close();
+        self.settle_until(deadline)?;
+        let dropped = self.clients.ask_and_leave(&mut running(&mut self.members));
+        self.settle_until(deadline)?;
+        let lost = dropped.into_iter().find(|operation| self.witness.lock().index_of(*operation).is_none());
+        if let Some(operation) = lost {
+            return Err(format!("dropped callers: nobody waited for {operation}, and it never took effect"));
+        }
+        self.check_credit()?;
+        self.clients.check_linearizable()
+    }
+
+    /// Until all agree, and a moment longer.
+    fn settle_until(&mut self, deadline: Duration) -> Result<(), String> {
+        let mut since = self.now;
+        while self.now < since + AT_REST {
+            self.turn()?;
+            if !self.is_settled() {
+                since = self.now;
+            }
+            if self.now > deadline {
+                return Err(format!("liveness: no agreement {HEALS_WITHIN:?} after the last fault: {}", self.state()));
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> Result<(), String> {
+        self.witness.lock().now = self.now;
+        self.start_due();
+        self.wire.deliver(self.now);
+        self.clients.ask(self.now, &mut running(&mut self.members));
+        for member in &mut self.members {
+            member.run_for(TURN);
+        }
+        self.now += TURN;
+        self.witness.lock().now = self.now;
+        self.clients.hear(self.now);
+        self.look()?;
+        self.witness.lock().violation().map_or(Ok(()), Err)
+    }
+
+    /// Looks at every node: who has ended, and who leads.
+    fn look(&mut self) -> Result<(), String> {
+        for at in 0..self.members.len() {
+            let member = &mut self.members[at];
+            let (id, disk) = (member.id, self.witness.lock().disk(member.id).disk.clone());
+            let State::Up(process) = &member.state else { continue };
+            let status = process.status();
+            if status.role == Role::Leader {
+                let known = self.leaders.insert(status.term, id);
+                match known {
+                    None => {
+                        let mut witness = self.witness.lock();
+                        witness.report.count("elections", 1);
+                        witness.trace.hash(&(id, status.term));
+                        witness.say(format_args!("{id} leads term {}", status.term));
+                    }
+                    Some(other) if other != id => {
+                        return Err(format!("election safety: {other} and {id} both led term {}", status.term));
+                    }
+                    Some(_) => {}
+                }
+            }
+            let (commit, applied, last) = (status.commit, status.applied, status.last_log);
+            if applied > commit || commit > last {
+                return Err(format!("order of indexes: {id} applied {applied}, committed {commit}, has {last}"));
+            }
+            let dies = disk.is_halted() || self.wire.has_died(id);
+            match process.failure() {
+                _ if dies => {
+                    self.witness.lock().report.fired("crash-at-effect");
+                    let (power, down) = member.dies_with;
+                    self.kill(id, power, down);
+                }
+                Some(failure) => self.failed(id, &failure)?,
+                None if process.is_closed() => {
+                    let down = member.dies_with.1;
+                    self.kill(id, Power::Kept, down);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A node ended itself.
+    fn failed(&mut self, id: NodeId, failure: &quorate::Failure) -> Result<(), String> {
+        let member = &mut self.members[id.0 as usize - 1];
+        let is_damaged = self.witness.lock().disk(id).is_damaged;
+        self.witness.lock().say(format_args!("{id} ends: {failure}"));
+        let words = failure.to_string();
+        if member.was_wiped {
+            self.witness.lock().report.fired("wipe");
+            self.kill(id, Power::Kept, Duration::ZERO);
+            self.members[id.0 as usize - 1].state = State::Out;
+        } else if let Some((power, down)) = member.fails_with.take() {
+            self.witness.lock().report.fired("sync-failure");
+            self.kill(id, power, down);
+        } else if matches!(failure, quorate::Failure::Storage(_)) && (is_damaged || member.is_full) {
+            // What is damaged may be found when it is read; and what was asked for before a disk was full may not fit on it.
+            let what = if is_damaged { "ended by damage" } else { "ended by a full disk" };
+            self.witness.lock().report.count(what, 1);
+            self.kill(id, Power::Kept, Duration::from_millis(100));
+        } else {
+            return Err(format!("unexpected end: of node {id}: {words}"));
+        }
+        Ok(())
+    }
+
+    /// A node dies; its disk meets its fate, and it starts again after a while.
+    fn kill(&mut self, id: NodeId, power: Power, down: Duration) {
+        let seed = self.random.random();
+        let torn = self.random.random_range(0..3_000);
+        let power = if power == Power::Scattered && !self.may_scatter() { Power::Torn } else { power };
+        let member = &mut self.members[id.0 as usize - 1];
+        if !matches!(member.state, State::Up(_)) {
+            return;
+        }
+        // Whatever its actors still do while they are dropped reaches nobody.
+        self.wire.remove(id);
+        self.witness.lock().disk(id).disk.halt();
+        member.died(self.now + down);
+        self.clients.died(self.now, id);
+        let mut witness = self.witness.lock();
+        witness.disk(id).disk.crash(member::fate(power, seed, torn));
+        witness.report.count("deaths", 1);
+        witness.trace.hash(&("dies", id));
+        witness.say(format_args!("{id} dies, its unsynced writes: {power:?}"));
+    }
+
+    /// Starts those whose time has come.
+    fn start_due(&mut self) {
+        for at in 0..self.members.len() {
+            let member = &mut self.members[at];
+            if matches!(member.state, State::Down { until } if until <= self.now) {
+                self.start(at);
+            }
+        }
+    }
+
+    fn start(&mut self, at: usize) {
+        let (plan, id) = (self.plan, self.members[at].id);
+        let snapshots = Snapshots {
+            every_entries: plan.snapshot_every,
+            every_bytes: 0,
+            keep_entries: plan.keep_entries,
+            ..Snapshots::default()
+        };
+        let lives = self.members[at].next_life();
+        let builder = quorate::Node::builder(id, "simulated")
+            .voters((1..=plan.nodes).map(|id| (NodeId(id), "")))
+            .network(wire::Endpoint(self.wire.clone()))
+            .storage(self.members[at].storage(plan, &self.witness))
+            .timing(member::timing())
+            .snapshots(snapshots)
+            .metrics(&self.metrics)
+            .seed(plan.seed << 20 | lives << 4 | id.0);
+        self.witness.lock().say(format_args!("{id} starts"));
+        let machine = registers::Registers::new(id, member::ballast(plan), self.witness.clone());
+        let started = Process::start(builder, machine);
+        let (now, sole) = (self.now, plan.nodes == 1);
+        let mut witness = self.witness.lock();
+        let member = &mut self.members[at];
+        match started {
+            Ok(process) => {
+                member.state = State::Up(Box::new(process));
+                witness.report.count("starts", 1);
+            }
+            Err(error) => {
+                let words = error.to_string();
+                witness.say(format_args!("{id} does not start: {words}"));
+                let disk = witness.disk(id);
+                let is_out = disk.is_damaged;
+                let may_wait = disk.disk.is_halted() || member.is_full || member.fails_with.is_some();
+                disk.disk.crash(quorate::storage::disk::Crash::Keep);
+                self.wire.remove(id);
+                member.died(now + Duration::from_millis(100));
+                if sole && words.contains("discard_unproven") {
+                    member.discards = true;
+                } else if may_wait {
+                    member.fails_with = None;
+                } else if is_out {
+                    witness.report.count("refused for good", 1);
+                    member.state = State::Out;
+                } else {
+                    witness.fail(format!("recovery: node {id} does not start, and nothing damaged its disk: {words}"));
+                }
+            }
+        }
+    }
+
+    /// Nothing goes wrong any more, and everybody who can be is up.
+    fn calm_down(&mut self) {
+        for (_, fault) in std::mem::take(&mut self.under_way) {
+            self.end(fault);
+        }
+        self.wire.set_faults(Vec::new());
+        self.wire.forget_plans();
+        self.witness.lock().say(format_args!("no more faults"));
+        for member in &mut self.members {
+            // What is still to come of what was planned comes soon, or not at all.
+            self.witness.lock().disk(member.id).disk.forget_plans();
+            member.fails_with = None;
+            if let State::Down { until } = &mut member.state {
+                *until = self.now;
+            }
+        }
+    }
+
+    /// Whether everybody who is not out for good follows one leader and has applied what it has.
+    fn is_settled(&self) -> bool {
+        let in_it = self.members.iter().filter(|member| !matches!(member.state, State::Out));
+        let Some(statuses) = in_it.map(Member::status).collect::<Option<Vec<_>>>() else { return false };
+        let Some(leader) = statuses.iter().find(|status| status.role == Role::Leader) else { return false };
+        let agrees = |status: &quorate::Status| {
+            status.leader == Some(leader.node)
+                && status.term == leader.term
+                && status.last_log == leader.last_log
+                && status.applied == leader.last_log
+                && status.faulty == 0
+        };
+        statuses.iter().all(agrees) && self.clients.are_idle()
+    }
+
+    /// At rest nobody holds a place inside any node.
+    fn check_credit(&self) -> Result<(), String> {
+        let page = self.metrics.render();
+        for member in self.members.iter().filter(|member| matches!(member.state, State::Up(_))) {
+            let gauge = format!("quorate_proposals_in_flight{{node=\"{}\"}}", member.id);
+            match page.lines().find_map(|line| line.strip_prefix(&gauge)) {
+                Some(" 0") => {}
+                held => {
+                    return Err(format!("credit: nobody waits at {}, and {held:?} proposals are in flight", member.id));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> String {
+        let words = self.members.iter().map(|member| match member.status() {
+            Some(status) => format!("\n  {status:?}"),
+            None => format!("\n  {} is {}", member.id, member.state.in_a_word()),
+        });
+        words.collect()
+    }
+
+    fn is_up(&self, id: NodeId) -> bool {
+        matches!(self.members[id.0 as usize - 1].state, State::Up(_))
+    }
+
+    fn member(&mut self, id: NodeId) -> &mut Member {
+        &mut self.members[id.0 as usize - 1]
+    }
+
+    fn ids(&self) -> Vec<NodeId> {
+        self.members.iter().map(|member| member.id).collect()
+    }
+}
+
+/// The nodes that run.
+fn running(members: &mut [Member]) -> BTreeMap<NodeId, &mut Process> {
+    members.iter_mut().filter_map(|member| Some((member.id, member.process_mut()?))).collect()
+}

@@ -1,0 +1,166 @@
+//! The replicated service of the simulation: a few registers, and commands that say who asked for them.
+
+use super::witness::SharedWitness;
+use bytes::{BufMut, Bytes, BytesMut};
+use quorate::{Index, NodeId, StateMachine, WriteState};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{self, Read, Write},
+};
+
+/// What a command does to a key. Values are names: no two writes have the same.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Change {
+    /// Sets it.
+    Write { value: u64 },
+    /// Removes it. Says whether it was there.
+    Delete,
+    /// Sets it if it holds what is expected. Says whether it did.
+    Swap { expect: Option<u64>, value: u64 },
+}
+
+/// A command: `operation` names it, once and for all.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Command {
+    pub(super) operation: u64,
+    pub(super) key: u64,
+    pub(super) change: Change,
+}
+
+impl Command {
+    /// Its bytes, with so many behind them that mean nothing.
+    pub(super) fn encode(&self, padding: usize) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(48 + padding);
+        bytes.put_u64_le(self.operation);
+        bytes.put_u64_le(self.key);
+        let (kind, expect, value) = match self.change {
+            Change::Write { value } => (0, None, value),
+            Change::Delete => (1, None, 0),
+            Change::Swap { expect, value } => (2, expect, value),
+        };
+        bytes.put_u8(kind);
+        bytes.put_u8(expect.is_some().into());
+        bytes.put_u64_le(expect.unwrap_or_default());
+        bytes.put_u64_le(value);
+        bytes.put_bytes(0xab, padding);
+        bytes.freeze()
+    }
+
+    /// What a record's payload holds, if it is a command.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let number = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+        let (operation, key, value) = (number(0)?, number(8)?, number(26)?);
+        let expect = (*bytes.get(17)? == 1).then_some(number(18)?);
+        let change = match bytes.get(16)? {
+            0 => Change::Write { value },
+            1 => Change::Delete,
+            2 => Change::Swap { expect, value },
+            _ => return None,
+        };
+        Some(Self { operation, key, change })
+    }
+}
+
+/// The state, and what it is after every command alike on every node.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub(super) struct State {
+    values: BTreeMap<u64, u64>,
+    /// Of every command that was carried out, in order.
+    history: u64,
+}
+
+impl State {
+    pub(super) fn get(&self, key: u64) -> Option<u64> {
+        self.values.get(&key).copied()
+    }
+
+    /// Carries out a command; says whether it changed what it was meant to change.
+    pub(super) fn carry_out(&mut self, command: &Command) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (self.history, command).hash(&mut hasher);
+        self.history = hasher.finish();
+        match command.change {
+            Change::Write { value } => {
+                self.values.insert(command.key, value);
+                true
+            }
+            Change::Delete => self.values.remove(&command.key).is_some(),
+            Change::Swap { expect, value } => {
+                let holds = self.get(command.key) == expect;
+                if holds {
+                    self.values.insert(command.key, value);
+                }
+                holds
+            }
+        }
+    }
+}
+
+/// One node's copy.
+pub(super) struct Registers {
+    node: NodeId,
+    state: State,
+    applied: Index,
+    /// How many bytes that mean nothing a snapshot has: so that it takes more than one piece.
+    ballast: usize,
+    witness: SharedWitness,
+}
+
+impl Registers {
+    pub(super) fn new(node: NodeId, ballast: usize, witness: SharedWitness) -> Self {
+        Self { node, state: State::default(), applied: Index(0), ballast, witness }
+    }
+
+    pub(super) fn get(&self, key: u64) -> Option<u64> {
+        self.state.get(key)
+    }
+}
+
+impl StateMachine for Registers {
+    fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
+        let mut witness = self.witness.lock();
+        let Some(command) = Command::decode(command) else {
+            witness.fail(format!("state machine safety: entry {index} of node {} is no command", self.node));
+            return Bytes::new();
+        };
+        if index <= self.applied {
+            witness.fail(format!("state machine safety: {} applies {index} behind {}", self.node, self.applied));
+        }
+        self.applied = index;
+        let changed = self.state.carry_out(&command);
+        witness.applied(self.node, index, &command, &self.state);
+        Bytes::from_static(if changed { b"1" } else { b"0" })
+    }
+
+    fn snapshot(&self) -> Option<WriteState> {
+        let (state, applied, ballast) = (self.state.clone(), self.applied, self.ballast);
+        let witness = self.witness.clone();
+        Some(Box::new(move |writer: &mut dyn Write| {
+            let mut words = vec![applied.0, state.history];
+            words.extend(state.values.iter().flat_map(|(key, value)| [*key, *value]));
+            writer.write_all(&(words.len() as u64).to_le_bytes())?;
+            for word in words {
+                writer.write_all(&word.to_le_bytes())?;
+            }
+            writer.write_all(&vec![0x5a; ballast])?;
+            witness.lock().report.count("snapshots", 1);
+            Ok(())
+        }))
+    }
+
+    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        let mut number = || {
+            let mut word = [0; 8];
+            from.read_exact(&mut word).map(|()| u64::from_le_bytes(word))
+        };
+        let count = number()?;
+        let (applied, history) = (Index(number()?), number()?);
+        let pairs = (0..count.saturating_sub(2) / 2).map(|_| Ok((number()?, number()?)));
+        let values = pairs.collect::<io::Result<_>>()?;
+        io::copy(from, &mut io::sink())?;
+        (self.state, self.applied) = (State { values, history }, applied);
+        self.witness.lock().restored(self.node, applied, &self.state);
+        Ok(())
+    }
+}

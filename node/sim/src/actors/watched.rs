@@ -1,0 +1,322 @@
+//! A storage that is watched: the real log, behind an actor that remembers what it said was durable, and can be slow.
+//!
+//! What was told is compared with what the log recovers after a crash: that is the promise, and nothing inside the log is
+//! believed for it.
+
+use super::witness::SharedWitness;
+use actix::prelude::*;
+use quorate::storage::{
+    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
+    SaveSnapshot, SnapshotSink, SnapshotSource, Storage, StorageError, StorageFailed, StorageFull, StorageHandle,
+};
+use quorate_raft::{Cut, EntryId, HardState, Index, NodeId, Snapshot, Term};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io::{self, Write},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// What a node's disk was said to hold, by the actor that writes it: survives the node.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Promised {
+    pub(super) hard_state: HardState,
+    /// The last entry that was cut.
+    base: EntryId,
+    entries: BTreeMap<Index, Term>,
+    /// Those whose payload was gone at the last recovery, and is not back: they may be forgotten, too.
+    faulty: BTreeSet<Index>,
+    pub(super) snapshot: Index,
+    /// What was asked, and not yet said to be durable: any part of it may be.
+    asked: VecDeque<quorate_raft::Persist>,
+}
+
+impl Promised {
+    /// The last entry that is durable.
+    pub(super) fn last(&self) -> Index {
+        self.entries.last_key_value().map_or(self.base.index, |(index, _)| *index)
+    }
+
+    fn asked(&mut self, persist: &quorate_raft::Persist) {
+        self.asked.push_back(persist.clone());
+    }
+
+    /// Everything up to `sequence` is durable.
+    fn persisted(&mut self, sequence: u64) {
+        while let Some(persist) = self.asked.pop_front_if(|persist| persist.sequence <= sequence) {
+            if let Some(Cut { to, .. }) = persist.cut.filter(|cut| cut.to.index > self.base.index) {
+                match self.entries.get(&to.index) == Some(&to.term) {
+                    true => self.entries.retain(|index, _| *index > to.index),
+                    false => self.entries.clear(),
+                }
+                self.base = to;
+            }
+            if let Some(from) = persist.truncate_from {
+                self.entries.retain(|index, _| *index < from);
+                self.faulty.retain(|index| *index < from);
+            }
+            if let Some(repair) = &persist.repair {
+                self.faulty.retain(|index| *index < repair.first() || *index > repair.last());
+            }
+            if let Some(batch) = &persist.batch {
+                self.entries.extend((batch.first().0..=batch.last().0).map(|index| (Index(index), batch.term())));
+            }
+            self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
+        }
+    }
+
+    /// What is recovered must be what was promised, but for what was under way. Of a `damaged` disk it must still know what it lost.
+    fn check(&self, recovered: &Recovered, is_damaged: bool) -> Result<(), String> {
+        let (then, now) = (self.hard_state, recovered.hard_state);
+        if now.term < then.term || (now.term == then.term && then.vote.is_some() && now.vote != then.vote) {
+            return Err(format!("{then:?} was durable, and {now:?} was recovered"));
+        }
+        let snapshot = recovered.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.base.last.index);
+        if snapshot < self.snapshot && !is_damaged {
+            return Err(format!(
+                "a snapshot up to {} was durable, and one up to {snapshot} was recovered",
+                self.snapshot
+            ));
+        }
+        let truncated = self.asked.iter().filter_map(|persist| persist.truncate_from).min().unwrap_or(Index(u64::MAX));
+        // A cut that the log does not hold starts it over.
+        let restarted = self.asked.iter().any(|persist| persist.cut.is_some()) || snapshot > self.last();
+        let kept = |index: &Index| *index < truncated && *index > recovered.base.index && !self.faulty.contains(index);
+        for (index, term) in self.entries.iter().filter(|(index, _)| kept(index)) {
+            let run = recovered.terms.partition_point(|(first, _)| first <= index).checked_sub(1);
+            let found = run.map(|run| recovered.terms[run].1).filter(|_| *index <= recovered.last.index);
+            if found != Some(*term) && !(restarted && *index <= snapshot.max(recovered.base.index)) {
+                return Err(format!("entry {index} of term {term} was durable, and {found:?} was recovered"));
+            }
+            let is_faulty = recovered.faulty.iter().any(|faulty| faulty.id.index == *index);
+            if is_faulty && !is_damaged {
+                return Err(format!("entry {index} was durable, nothing damaged it, and its payload is gone"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a disk holds that was just recovered: from here on that is what is promised.
+impl From<&Recovered> for Promised {
+    fn from(recovered: &Recovered) -> Self {
+        let mut entries = BTreeMap::new();
+        for (nth, (first, term)) in recovered.terms.iter().enumerate() {
+            let last = recovered.terms.get(nth + 1).map_or(recovered.last.index, |(next, _)| next.previous());
+            entries.extend((first.0..=last.0).map(|index| (Index(index), *term)));
+        }
+        let snapshot = recovered.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.base.last.index);
+        let faulty = recovered.faulty.iter().map(|faulty| faulty.id.index).collect();
+        Self {
+            hard_state: recovered.hard_state,
+            base: recovered.base,
+            entries,
+            faulty,
+            snapshot,
+            asked: VecDeque::new(),
+        }
+    }
+}
+
+/// The actor.
+pub(super) struct Watched {
+    node: NodeId,
+    inner: Option<StorageHandle>,
+    storage: Option<Storage>,
+    witness: SharedWitness,
+    /// What a slow disk has not come to yet.
+    late: VecDeque<(Instant, Late)>,
+}
+
+enum Late {
+    Persist(Persist),
+    Read(ReadEntries),
+}
+
+impl Watched {
+    /// The storage to start a node with.
+    pub(super) fn around(inner: impl Into<StorageHandle>, node: NodeId, witness: SharedWitness) -> StorageHandle {
+        let inner = Some(inner.into());
+        StorageHandle::actor(move || Self { node, inner, storage: None, witness, late: VecDeque::new() })
+    }
+
+    fn hand_on(&mut self, late: Late, ctx: &mut Context<Self>) {
+        let takes = self.witness.lock().disk(self.node).syncs_take;
+        if takes.is_zero() && self.late.is_empty() {
+            return self.do_now(late);
+        }
+        self.late.push_back((Instant::now() + takes, late));
+        ctx.run_later(takes, Self::do_due);
+    }
+
+    /// In the order in which it came, however long each was to take.
+    fn do_due(&mut self, ctx: &mut Context<Self>) {
+        while let Some((_, late)) = self.late.pop_front_if(|(due, _)| *due <= Instant::now()) {
+            self.do_now(late);
+        }
+        if let Some((due, _)) = self.late.front() {
+            ctx.run_later(due.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)), Self::do_due);
+        }
+    }
+
+    fn do_now(&mut self, late: Late) {
+        let Some(storage) = &self.storage else { return };
+        match late {
+            Late::Persist(persist) => {
+                self.witness.lock().promised(self.node).asked(&persist.0);
+                storage.persist.do_send(persist);
+            }
+            Late::Read(read) => storage.read_entries.do_send(read),
+        }
+    }
+}
+
+impl Actor for Watched {
+    type Context = Context<Self>;
+}
+
+impl Handler<Recover> for Watched {
+    type Result = ResponseFuture<Result<Recovered, StorageError>>;
+
+    fn handle(&mut self, mut recover: Recover, _: &mut Self::Context) -> Self::Result {
+        let (node, witness) = (self.node, self.witness.clone());
+        let told = Told { node, told: recover.completions, witness: witness.clone() };
+        recover.completions = Completions::to(&told.start());
+        let Some(inner) = self.inner.take() else {
+            return Box::pin(async { Err(StorageError("it was recovered already".into())) });
+        };
+        let storage = inner.start_here();
+        let answer = storage.recover.send(recover);
+        self.storage = Some(storage);
+        Box::pin(async move {
+            let recovered = answer.await.unwrap_or_else(|error| Err(StorageError(error.to_string())))?;
+            witness.lock().recovered(node, &recovered, |promised, is_damaged| promised.check(&recovered, is_damaged));
+            Ok(recovered)
+        })
+    }
+}
+
+impl Handler<Persist> for Watched {
+    type Result = ();
+
+    fn handle(&mut self, persist: Persist, ctx: &mut Self::Context) {
+        self.hand_on(Late::Persist(persist), ctx);
+    }
+}
+
+impl Handler<ReadEntries> for Watched {
+    type Result = ();
+
+    fn handle(&mut self, read: ReadEntries, ctx: &mut Self::Context) {
+        self.hand_on(Late::Read(read), ctx);
+    }
+}
+
+impl Handler<SaveSnapshot> for Watched {
+    type Result = ResponseFuture<Result<Box<dyn SnapshotSink>, StorageError>>;
+
+    fn handle(&mut self, save: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
+        let Some(storage) = &self.storage else {
+            return Box::pin(async { Err(StorageError("it was not recovered".into())) });
+        };
+        let (answer, node, witness) = (storage.save_snapshot.send(save), self.node, self.witness.clone());
+        Box::pin(async move {
+            let sink = answer.await.unwrap_or_else(|error| Err(StorageError(error.to_string())))?;
+            Ok(Box::new(Sink { sink, node, witness }) as Box<dyn SnapshotSink>)
+        })
+    }
+}
+
+impl Handler<OpenSnapshot> for Watched {
+    type Result = ResponseFuture<Result<Box<dyn SnapshotSource>, StorageError>>;
+
+    fn handle(&mut self, open: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
+        let Some(storage) = &self.storage else {
+            return Box::pin(async { Err(StorageError("it was not recovered".into())) });
+        };
+        let answer = storage.open_snapshot.send(open);
+        Box::pin(async move { answer.await.unwrap_or_else(|error| Err(StorageError(error.to_string()))) })
+    }
+}
+
+impl Handler<Remember> for Watched {
+    type Result = ();
+
+    fn handle(&mut self, remember: Remember, _: &mut Self::Context) {
+        if let Some(storage) = &self.storage {
+            storage.remember.do_send(remember);
+        }
+    }
+}
+
+/// A snapshot counts from the moment at which it was said to be durable.
+struct Sink {
+    sink: Box<dyn SnapshotSink>,
+    node: NodeId,
+    witness: SharedWitness,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sink.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+impl SnapshotSink for Sink {
+    fn finish(self: Box<Self>) -> Result<Snapshot, StorageError> {
+        let Self { sink, node, witness } = *self;
+        let snapshot = sink.finish()?;
+        let mut witness = witness.lock();
+        let promised = witness.promised(node);
+        promised.snapshot = promised.snapshot.max(snapshot.base.last.index);
+        Ok(snapshot)
+    }
+}
+
+/// The way back: what is told is promised from then on.
+struct Told {
+    node: NodeId,
+    told: Completions,
+    witness: SharedWitness,
+}
+
+impl Actor for Told {
+    type Context = Context<Self>;
+}
+
+impl Handler<Persisted> for Told {
+    type Result = ();
+
+    fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
+        self.witness.lock().promised(self.node).persisted(persisted.sequence);
+        self.told.persisted(persisted);
+    }
+}
+
+impl Handler<EntriesRead> for Told {
+    type Result = ();
+
+    fn handle(&mut self, read: EntriesRead, _: &mut Self::Context) {
+        self.told.entries_read(read);
+    }
+}
+
+impl Handler<StorageFull> for Told {
+    type Result = ();
+
+    fn handle(&mut self, StorageFull { is_full }: StorageFull, _: &mut Self::Context) {
+        self.told.full(is_full);
+    }
+}
+
+impl Handler<StorageFailed> for Told {
+    type Result = ();
+
+    fn handle(&mut self, StorageFailed { error }: StorageFailed, _: &mut Self::Context) {
+        self.told.failed(error);
+    }
+}

@@ -1,0 +1,123 @@
+//! The network as one node sees it.
+
+use super::{Incoming, LATENCY, Parcel, Seat, Wire};
+use bytes::Bytes;
+use quorate::NodeId;
+use quorate_raft::Message;
+use quorate_transport::{
+    Link, Links, Local, Network, NetworkError,
+    codec::{Decoder, Frame, Limits},
+    network::{Inbox, LocalFuture},
+};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver},
+    task::spawn_local,
+};
+
+/// What a node is started with.
+pub(in super::super) struct Endpoint(pub(in super::super) Wire);
+
+impl Network for Endpoint {
+    fn start(self: Box<Self>, local: Local) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
+        let (wire, node, waiting) = (self.0, local.node, Arc::new(AtomicUsize::new(0)));
+        let lanes = [(); 3].map(|()| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            spawn_local(receive(receiver, local.inbox.clone(), wire.clone(), node, Arc::clone(&waiting)));
+            sender
+        });
+        let state = &mut *wire.lock();
+        state.seats_taken += 1;
+        let number = state.seats_taken;
+        let others: Vec<_> = state.seats.iter().map(|(id, seat)| (*id, seat.number)).collect();
+        state.seats.insert(node, Seat { number, lanes, waiting });
+        let soon = state.now + LATENCY;
+        // Who had not noticed yet that this node was gone notices now: before it is back.
+        state.flying.retain(|_, parcel| !matches!(parcel.incoming, Incoming::Down(gone) if gone == node));
+        for (other, seat) in others {
+            state.put(soon, Parcel { to: other, seat: Some(seat), lane: 0, incoming: Incoming::Down(node) });
+            state.put(soon, Parcel { to: other, seat: Some(seat), lane: 0, incoming: Incoming::Up(node) });
+            state.put(soon, Parcel { to: node, seat: Some(number), lane: 0, incoming: Incoming::Up(other) });
+        }
+        let links = Ends { wire: wire.clone(), node };
+        Box::pin(async move { Ok(Box::new(links) as Box<dyn Links>) })
+    }
+}
+
+/// The receiving end of one lane: what waits for the inbox's credit holds up its own lane alone.
+async fn receive(
+    mut incoming: UnboundedReceiver<Incoming>,
+    inbox: Inbox,
+    wire: Wire,
+    node: NodeId,
+    waiting: Arc<AtomicUsize>,
+) {
+    while let Some(next) = incoming.recv().await {
+        match next {
+            Incoming::Up(peer) => inbox.link_up(peer),
+            Incoming::Down(peer) => inbox.link_down(peer),
+            Incoming::Frame { from, frame, is_corrupt } => {
+                let bytes = frame.len();
+                match decode(frame) {
+                    Some(message) if is_corrupt => {
+                        let witness = wire.lock().witness.clone();
+                        witness.lock().fail(format!("codec: a damaged frame to {node} was read as {message:?}"));
+                    }
+                    Some(message) => inbox.deliver(from, message, bytes).await,
+                    None => {}
+                }
+                waiting.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// The message of a buffer that should hold exactly one frame.
+pub(in super::super) fn decode(mut frame: Bytes) -> Option<Message> {
+    match Decoder::new(Limits::default()).feed(&mut frame) {
+        Ok(Some(decoded)) if frame.is_empty() => match decoded.frame {
+            Frame::Message(message) => Some(message),
+            Frame::Hello(_) => None,
+        },
+        _ => None,
+    }
+}
+
+struct Ends {
+    wire: Wire,
+    node: NodeId,
+}
+
+impl Links for Ends {
+    fn link(&self, peer: NodeId, _address: &str) -> Rc<dyn Link> {
+        Rc::new(End { wire: self.wire.clone(), node: self.node, peer })
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    fn close(&self) -> LocalFuture<()> {
+        self.wire.remove(self.node);
+        Box::pin(std::future::ready(()))
+    }
+}
+
+struct End {
+    wire: Wire,
+    node: NodeId,
+    peer: NodeId,
+}
+
+impl Link for End {
+    fn send(&self, message: Message) {
+        self.wire.lock().send(self.node, self.peer, &message);
+    }
+}

@@ -1,0 +1,338 @@
+//! What is seen of a cluster from outside while it runs, and what must hold of it.
+//!
+//! It outlives every node, and believes none: it compares what nodes say with what was durable when they said it, what they
+//! apply with what others applied, and what callers were told with what was applied. The first thing that does not hold ends the
+//! run.
+//!
+//! - **One vote.** The votes that ever left a node name one candidate a term.
+//! - **Election safety.** Only one node ever sends entries, heartbeats or snapshots in a term.
+//! - **Durable promises.** A term, a vote, an entry or a snapshot that a message promises was said to be durable when it left;
+//!   and what was said to be durable is recovered after every crash.
+//! - **Log matching.** Entries of one id have one checksum, in every append and every answer to a repair.
+//! - **Leader completeness.** No leader of a later term sends another entry in the place of one that was applied.
+//! - **State machine safety.** What is applied at an index, and the state behind it, is the same on every node in every life.
+//! - **At most once.** A command that was proposed once is applied at one index at most; one that definitely failed, at none.
+
+use super::{
+    registers::{Command, State},
+    watched::Promised,
+};
+use crate::{report::Report, trace::Trace};
+use quorate::{Index, NodeId, storage::disk::SimulatedDisk};
+use quorate_raft::{AppendOutcome, Batch, Body, Message, Phase, SnapshotOutcome, Term, message::RepairOutcome};
+use quorate_storage::Recovered;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// The witness, as everybody who tells it something holds it.
+#[derive(Clone)]
+pub(super) struct SharedWitness(Arc<Mutex<Witness>>);
+
+impl SharedWitness {
+    pub(super) fn new(trace: Trace) -> Self {
+        Self(Arc::new(Mutex::new(Witness::new(trace))))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Witness> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What it remembers.
+pub(super) struct Witness {
+    pub(super) now: Duration,
+    pub(super) trace: Trace,
+    pub(super) report: Report,
+    violation: Option<String>,
+    disks: BTreeMap<NodeId, Disk>,
+    votes: BTreeMap<(NodeId, Term), NodeId>,
+    leaders: BTreeMap<Term, NodeId>,
+    /// The checksum of every entry that was ever sent.
+    entries: BTreeMap<(Index, Term), u32>,
+    applied: BTreeMap<Index, Applied>,
+    /// Where each operation's command was applied.
+    indexes: BTreeMap<u64, Index>,
+    /// The operations whose callers were told that they did not and will not take effect.
+    failed: BTreeSet<u64>,
+}
+
+/// An entry that was applied, when it first was.
+struct Applied {
+    command: Command,
+    /// What it left behind.
+    state: State,
+    /// The latest term that anybody led by then: it was committed in that or an earlier one.
+    during: Term,
+}
+
+/// One node's disk: survives the node, and is damaged and emptied by the plan.
+#[derive(Default)]
+pub(super) struct Disk {
+    pub(super) disk: SimulatedDisk,
+    /// Every write takes so much longer.
+    pub(super) syncs_take: Duration,
+    /// Whether something on it was damaged that may not have healed yet.
+    pub(super) is_damaged: bool,
+    promised: Promised,
+}
+
+impl Witness {
+    fn new(trace: Trace) -> Self {
+        Self {
+            now: Duration::ZERO,
+            trace,
+            report: Report::default(),
+            violation: None,
+            disks: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            indexes: BTreeMap::new(),
+            failed: BTreeSet::new(),
+        }
+    }
+
+    /// Something does not hold. The first one stands.
+    pub(super) fn fail(&mut self, violation: String) {
+        self.trace.say(self.now, &format_args!("VIOLATED  {violation}"));
+        self.violation.get_or_insert(violation);
+    }
+
+    /// What does not hold, if anything.
+    pub(super) fn violation(&self) -> Option<String> {
+        self.violation.clone()
+    }
+
+    /// What happened, for whoever reads it.
+    pub(super) fn say(&mut self, what: fmt::Arguments<'_>) {
+        self.trace.say(self.now, &what);
+    }
+
+    pub(super) fn disk(&mut self, node: NodeId) -> &mut Disk {
+        self.disks.entry(node).or_default()
+    }
+
+    pub(super) fn promised(&mut self, node: NodeId) -> &mut Promised {
+        &mut self.disk(node).promised
+    }
+
+    /// A node's directory was emptied: nothing that it promised counts any more.
+    pub(super) fn wiped(&mut self, node: NodeId) {
+        self.disks.insert(node, Disk::default());
+    }
+
+    /// A node's log was recovered.
+    pub(super) fn recovered(
+        &mut self,
+        node: NodeId,
+        recovered: &Recovered,
+        check: impl FnOnce(&Promised, bool) -> Result<(), String>,
+    ) {
+        let disk = self.disk(node);
+        let checked = check(&disk.promised, disk.is_damaged);
+        disk.promised = Promised::from(recovered);
+        self.report.count("recoveries", 1);
+        self.report.count("faulty entries", recovered.faulty.len() as u64);
+        let (state, last, faulty) = (recovered.hard_state, recovered.last, recovered.faulty.len());
+        self.trace.hash(&(node, state.term, state.vote, last));
+        self.say(format_args!("{node} recovers {state:?}, log up to {last}, {faulty} faulty {:?}", recovered.repairs));
+        if let Err(what) = checked {
+            self.fail(format!("durable promises: of node {node}, {what}"));
+        }
+    }
+
+    /// A message leaves.
+    pub(super) fn sent(&mut self, from: NodeId, to: NodeId, message: &Message) {
+        self.report.steps += 1;
+        let term = message.term;
+        if let Err(what) = self.promises(from, to, message) {
+            self.fail(format!("durable promises: {from} says {} to {to}, but {what}", brief(message)));
+        }
+        let vote = match &message.body {
+            Body::Vote(vote) if vote.phase == Phase::Vote && vote.granted => Some(to),
+            Body::RequestVote(request) if request.phase == Phase::Vote => Some(from),
+            _ => None,
+        };
+        if let Some(candidate) = vote {
+            let voted = *self.votes.entry((from, term)).or_insert(candidate);
+            if voted != candidate {
+                self.fail(format!("one vote: {from} voted for {voted} and {candidate} in term {term}"));
+            }
+        }
+        if matches!(message.body, Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_)) {
+            let leader = *self.leaders.entry(term).or_insert(from);
+            if leader != from {
+                self.fail(format!("election safety: {leader} and {from} both lead term {term}"));
+            }
+        }
+        match &message.body {
+            Body::Append(append) => {
+                append.batch.iter().for_each(|batch| self.entries_sent(from, term, batch));
+            }
+            Body::RepairReply(reply) => reply.batch.iter().for_each(|batch| self.entries_sent(from, Term(0), batch)),
+            _ => {}
+        }
+    }
+
+    /// What a message promises was said to be durable.
+    fn promises(&mut self, from: NodeId, to: NodeId, message: &Message) -> Result<(), String> {
+        let promised = &self.disks.entry(from).or_default().promised;
+        let (state, term) = (promised.hard_state, message.term);
+        let is_pre_vote = match &message.body {
+            Body::RequestVote(request) => request.phase == Phase::PreVote,
+            Body::Vote(vote) => vote.phase == Phase::PreVote,
+            // How much has arrived, and what may help another, is said at once.
+            Body::SnapshotReply(reply) => matches!(reply.outcome, SnapshotOutcome::Received { .. }),
+            Body::RepairReply(reply) => reply.outcome != RepairOutcome::Absent,
+            Body::Propose(_) | Body::ProposeReply(_) | Body::ReadIndex(_) | Body::ReadIndexReply(_) => true,
+            _ => false,
+        };
+        if is_pre_vote {
+            return Ok(());
+        }
+        if state.term < term {
+            return Err(format!("only term {} is durable", state.term));
+        }
+        let voted = match &message.body {
+            Body::Vote(vote) if vote.granted => Some(to),
+            Body::RequestVote(_) => Some(from),
+            _ => None,
+        };
+        if let Some(candidate) = voted.filter(|_| state.term == term)
+            && state.vote != Some(candidate)
+        {
+            return Err(format!("only a vote for {:?} is durable", state.vote));
+        }
+        let reaches = match &message.body {
+            Body::AppendReply(reply) => match reply.outcome {
+                AppendOutcome::Matched { matched } if state.term == term => matched,
+                _ => Index(0),
+            },
+            Body::SnapshotReply(reply) => match reply.outcome {
+                SnapshotOutcome::Installed { index } => index,
+                _ => Index(0),
+            },
+            _ => Index(0),
+        };
+        let durable = promised.last().max(promised.snapshot);
+        if durable < reaches { Err(format!("only entries up to {durable} are durable")) } else { Ok(()) }
+    }
+
+    fn entries_sent(&mut self, from: NodeId, term: Term, batch: &Batch) {
+        for record in batch.records() {
+            let (index, of) = (record.id.index, record.id.term);
+            let known = *self.entries.entry((index, of)).or_insert(record.checksum);
+            if known != record.checksum {
+                self.fail(format!("log matching: {from} sends another entry {}", record.id));
+            }
+            if let Some(applied) = self.applied.get(&index)
+                && term > applied.during
+                && Command::decode(record.payload) != Some(applied.command)
+            {
+                let id = record.id;
+                self.fail(format!(
+                    "leader completeness: {from} leads term {term} and sends {id}, where another was applied"
+                ));
+            }
+        }
+    }
+
+    /// A node applied a command.
+    pub(super) fn applied(&mut self, node: NodeId, index: Index, command: &Command, state: &State) {
+        let during = self.leaders.last_key_value().map_or(Term(0), |(term, _)| *term);
+        let last = self.applied.last_key_value().map_or(Index(0), |(last, _)| *last);
+        match self.applied.get(&index) {
+            Some(before) if before.command != *command => {
+                let first = before.command;
+                self.fail(format!("state machine safety: {node} applies {command:?} at {index}, others {first:?}"));
+            }
+            Some(before) if before.state != *state => {
+                self.fail(format!("state machine safety: {node} is in another state than others behind {index}"));
+            }
+            Some(_) => {}
+            None if index < last => {
+                self.fail(format!("state machine safety: {node} applies {command:?} at {index}, others nothing there"));
+            }
+            None => {
+                self.report.count("commits", 1);
+                self.trace.hash(&(index, command));
+                self.say(format_args!("{node} is the first to apply {index}: {command:?}"));
+                let before = *self.indexes.entry(command.operation).or_insert(index);
+                if before != index {
+                    self.fail(format!("at most once: {command:?} is applied at {before} and again at {index}"));
+                }
+                if self.failed.contains(&command.operation) {
+                    self.fail(format!(
+                        "definite failures: {command:?} took effect at {index}, and its caller was told not"
+                    ));
+                }
+                self.applied.insert(index, Applied { command: *command, state: state.clone(), during });
+            }
+        }
+    }
+
+    /// A node's state was replaced by that of a snapshot.
+    pub(super) fn restored(&mut self, node: NodeId, index: Index, state: &State) {
+        self.report.count("restored", 1);
+        self.say(format_args!("{node} is restored up to {index}"));
+        if self.state_at(index) != *state {
+            self.fail(format!(
+                "state machine safety: {node} was restored up to {index} into another state than others have"
+            ));
+        }
+    }
+
+    /// A caller was told that its command did not and will not take effect.
+    pub(super) fn refused(&mut self, operation: u64) {
+        self.failed.insert(operation);
+        if let Some(index) = self.indexes.get(&operation) {
+            let what = format!("definite failures: {operation} took effect at {index}, and its caller is told not");
+            self.fail(what);
+        }
+    }
+
+    /// Where an operation's command was applied, if it was.
+    pub(super) fn index_of(&self, operation: u64) -> Option<Index> {
+        self.indexes.get(&operation).copied()
+    }
+
+    /// The state behind an entry.
+    pub(super) fn state_at(&self, index: Index) -> State {
+        self.applied.range(..=index).next_back().map_or_else(State::default, |(_, applied)| applied.state.clone())
+    }
+
+    /// A frame arrives.
+    pub(super) fn arrived(&mut self, from: NodeId, to: NodeId, frame: &bytes::Bytes) {
+        self.report.steps += 1;
+        self.trace.hash(&(self.now, from, to, quorate_storage::checksum(0, frame)));
+        if self.trace.is_read() {
+            let message = super::wire::decode(frame.clone());
+            let words = message.as_ref().map_or_else(|| "a damaged frame".into(), brief);
+            self.say(format_args!("{from} → {to}  {words}"));
+        }
+    }
+}
+
+/// A message in a few words.
+pub(super) fn brief(message: &Message) -> String {
+    let Message { term, body } = message;
+    let what = match body {
+        Body::Append(append) => {
+            let entries = append.batch.as_ref().map(|batch| format!("{}..{}", batch.first(), batch.last()));
+            let entries = entries.unwrap_or_else(|| "nothing".into());
+            format!("append {entries} behind {}, commit {}, epoch {}", append.previous, append.commit, append.epoch)
+        }
+        Body::SnapshotChunk(chunk) => {
+            format!("snapshot {} from byte {}, {} bytes", chunk.snapshot.base.last, chunk.offset, chunk.bytes.len())
+        }
+        Body::Propose(propose) => format!("propose {} commands", propose.commands.len()),
+        Body::RepairReply(reply) => format!("repair of {}: {:?}", reply.from, reply.outcome),
+        other => format!("{other:?}"),
+    };
+    format!("[term {term}] {what}")
+}

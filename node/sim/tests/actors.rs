@@ -1,0 +1,83 @@
+//! A slice of the actor layer, and what must hold of the layer itself.
+
+use quorate_raft::NodeId;
+use quorate_sim::{
+    Layer, Plan, Report, Trace,
+    plan::{Fault, Planned, Power},
+};
+use std::time::Duration;
+
+#[test]
+fn whole_nodes_keep_every_promise_under_the_faults_of_these_seeds() {
+    let mut all = Report::default();
+    for seed in 0..60 {
+        all.add(&clean(&Plan::of(seed)).0);
+    }
+    println!("{all}");
+    for what in
+        ["elections", "commits", "snapshots", "restored", "linearizable reads", "writes unknown", "faulty entries"]
+    {
+        assert!(all.counts.get(what).is_some_and(|count| *count > 0), "no {what} in all of these");
+    }
+}
+
+#[test]
+fn a_seed_is_one_run_however_often_it_runs() {
+    for seed in [3, 8, 15, 29] {
+        let plan = Plan::of(seed);
+        assert_eq!(clean(&plan), clean(&plan), "seed {seed}");
+    }
+}
+
+#[test]
+fn whoever_reads_the_trace_changes_nothing() {
+    let plan = Plan::of(4);
+    let mut trace = Trace::in_words();
+    let outcome = Layer::Actors.run(&plan, &mut trace);
+    assert_eq!((outcome.report, trace.digest()), clean(&plan));
+    let said = |word: &str| trace.lines().iter().any(|line| line.contains(word));
+    assert!(["leads term", "append", "FAULT", "asks", "hears of"].into_iter().all(said), "{:?}", trace.lines().first());
+}
+
+#[test]
+fn a_node_whose_directory_was_emptied_never_decides_anything_again() {
+    let wipe = Planned { at: ms(1_500), lasts: ms(300), fault: Fault::Wipe { node: NodeId(2) } };
+    let crash = Fault::Crash { node: NodeId(1), power: Power::Lost };
+    let faults = vec![wipe, Planned { at: ms(2_500), lasts: ms(200), fault: crash }];
+    let (report, _) = clean(&Plan { faults, ..calm(7) });
+    assert_eq!(report.fired.get("wipe"), Some(&1), "it was told, and stopped");
+}
+
+#[test]
+fn a_cluster_without_faults_serves_all_the_time() {
+    let (report, _) = clean(&calm(1));
+    assert_eq!(report.counts.get("writes unknown"), None);
+    assert_eq!(report.counts.get("elections"), Some(&1));
+    assert!(report.fired.is_empty(), "{report}");
+}
+
+/// A plan of three nodes with nothing in it.
+fn calm(seed: u64) -> Plan {
+    Plan {
+        nodes: 3,
+        clients: 3,
+        keys: 2,
+        length: ms(4_000),
+        rest: ms(20),
+        snapshot_every: 20,
+        keep_entries: 2,
+        faults: Vec::new(),
+        ..Plan::of(seed)
+    }
+}
+
+fn clean(plan: &Plan) -> (Report, u64) {
+    let mut trace = Trace::default();
+    let outcome = Layer::Actors.run(plan, &mut trace);
+    assert_eq!(outcome.violation, None, "{plan}");
+    (outcome.report, trace.digest())
+}
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
