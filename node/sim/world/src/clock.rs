@@ -45,6 +45,12 @@ impl Clock {
         self.per_mille = per_mille.clamp(-500, 500);
     }
 
+    /// By so many thousandths it is fast; slow, if negative.
+    #[must_use]
+    pub fn drifts_by(&self) -> i16 {
+        self.per_mille
+    }
+
     /// It leaps ahead.
     pub fn leap(&mut self, by: Duration) {
         self.shown += by;

@@ -96,9 +96,7 @@ impl Disk {
             self.cut(cut);
         }
         if let Some(from) = persist.truncate_from {
-            self.holds_less_from(from);
-            self.entries.truncate(usize::try_from(from.since(self.base.index)).unwrap_or(usize::MAX).max(1) - 1);
-            self.faulty.retain(|index, _| *index < from);
+            self.truncate_from(from);
         }
         if let (Some(batch), Torn::Appended | Torn::Named) = (&persist.batch, torn) {
             assert_eq!(batch.first(), self.last().index.next(), "a gap in the log on disk");
@@ -114,6 +112,12 @@ impl Disk {
     /// Adds entries behind the others.
     pub fn append(&mut self, batch: &Batch) {
         self.entries.extend(one_by_one(batch));
+    }
+
+    fn truncate_from(&mut self, from: Index) {
+        self.holds_less_from(from);
+        self.entries.truncate(usize::try_from(from.since(self.base.index)).unwrap_or(usize::MAX).max(1) - 1);
+        self.faulty.retain(|index, _| *index < from);
     }
 
     fn cut(&mut self, cut: Cut) {
@@ -167,6 +171,16 @@ impl Disk {
     pub fn lose_snapshot(&mut self) {
         self.holds_less_from(Index(0));
         self.snapshot = None;
+    }
+
+    /// The operator of an only voter says that what is not proven to have been durable never was: it is discarded, with all behind
+    /// it. Gives how many entries that were.
+    pub fn discard_unproven(&mut self) -> u64 {
+        let unproven = self.faulty.iter().find(|(_, fault)| **fault != Fault::Proven).map(|(index, _)| *index);
+        let Some(from) = unproven else { return 0 };
+        let before = self.last().index;
+        self.truncate_from(from);
+        before.since(self.last().index)
     }
 
     /// All of it is lost: somebody emptied the directory.
@@ -233,6 +247,11 @@ impl Disk {
     /// Whether it lost this entry, and can't prove that it was durable.
     pub fn doubts(&self, id: EntryId) -> bool {
         self.id_of(id.index) == Some(id) && self.faulty.get(&id.index).is_some_and(|fault| *fault != Fault::Proven)
+    }
+
+    /// The entries behind the base, whole or not, as their ids.
+    pub fn entries(&self) -> impl Iterator<Item = EntryId> {
+        self.entries.iter().map(Batch::last_id)
     }
 
     /// The entries that are whole, as their ids.

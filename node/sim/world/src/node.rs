@@ -486,7 +486,7 @@ impl Running {
     /// Whether nobody has anything to handle, and `Consensus` has heard everything.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
-        self.asked.busy() + self.told.busy() == 0
+        self.asked.waiting() | self.told.waiting() == 0
     }
 
     /// How many writes are not durable yet.

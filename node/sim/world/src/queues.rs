@@ -55,20 +55,16 @@ impl<T> Queues<T> {
         slot_of(actor) < 64 && self.waiting & 1 << slot_of(actor) != 0
     }
 
-    /// For how many actors something waits.
+    /// The actors for whom something waits, a bit each: see [`nth`].
     #[must_use]
-    pub fn busy(&self) -> u32 {
-        self.waiting.count_ones()
+    pub fn waiting(&self) -> u64 {
+        self.waiting
     }
 
-    /// The actors for whom something waits, in order.
+    /// The same, in order.
     pub fn actors(&self) -> impl Iterator<Item = Actor> + use<T> {
-        let mut left = self.waiting;
-        std::iter::from_fn(move || {
-            let slot = left.trailing_zeros();
-            left &= left.wrapping_sub(1);
-            (slot < 64).then(|| actor_of(slot as usize))
-        })
+        let waiting = self.waiting;
+        (0..waiting.count_ones()).map(move |n| nth(waiting, n))
     }
 
     /// How long the longest queue is.
@@ -98,6 +94,18 @@ impl<T: Hash> Hash for Queues<T> {
         self.waiting.hash(state);
         self.queues.iter().filter(|queue| !queue.is_empty()).for_each(|queue| queue.hash(state));
     }
+}
+
+/// The bits of those who write: the disk and the keeper.
+pub const WRITERS: u64 = 0b110;
+
+/// Of actors as bits, the one before which there are `n` others.
+#[must_use]
+pub fn nth(mut actors: u64, n: u32) -> Actor {
+    for _ in 0..n {
+        actors &= actors.wrapping_sub(1);
+    }
+    actor_of(actors.trailing_zeros() as usize)
 }
 
 fn slot_of(actor: Actor) -> usize {

@@ -162,6 +162,17 @@ impl Witness {
         self.reads.remove(&token);
     }
 
+    /// Whether nobody waits for this read: it was answered, or failed.
+    #[must_use]
+    pub fn was_answered(&self, token: ReadToken) -> bool {
+        !self.reads.contains_key(&token)
+    }
+
+    /// The entries that were ever seen committed, in order.
+    pub fn committed(&self) -> impl Iterator<Item = EntryId> {
+        self.cluster.committed()
+    }
+
     /// The last entry that was ever seen committed.
     pub fn last_committed(&self) -> EntryId {
         self.cluster.committed().next_back().unwrap_or_default()
