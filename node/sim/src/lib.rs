@@ -16,6 +16,7 @@ mod actors;
 pub mod hunt;
 pub mod linearizability;
 pub mod plan;
+pub mod pure;
 mod report;
 pub mod runs;
 pub mod saved;
@@ -49,7 +50,7 @@ impl Layer {
     #[must_use]
     pub fn run(self, plan: &Plan, trace: &mut Trace) -> Outcome {
         match self {
-            Self::Pure => Outcome { report: Report::default(), violation: None },
+            Self::Pure => pure::run(plan, trace),
             Self::Actors => actors::run(plan, trace),
         }
     }

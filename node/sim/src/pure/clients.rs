@@ -1,0 +1,135 @@
+//! Who writes and reads: clients of the plan's number, each one thing at a time, each with somebody whom it takes for the leader.
+
+use super::{STEPS, TICK, Walk};
+use crate::Plan;
+use quorate_raft::{EntryId, NodeId, ReadToken};
+use quorate_world::world::Event;
+use rand::Rng;
+use std::time::Duration;
+
+/// Whoever has waited this long does something else.
+const PATIENCE: Duration = Duration::from_millis(800);
+/// So many steps may be ahead of their time before clients rest.
+const SLACK: u64 = 300;
+
+/// All clients.
+pub(super) struct Clients {
+    clients: Vec<Client>,
+    /// Every command is another.
+    next_command: u64,
+    next_token: ReadToken,
+}
+
+struct Client {
+    doing: Doing,
+    leader: Option<NodeId>,
+}
+
+#[derive(Clone, Copy)]
+enum Doing {
+    Resting { until: Duration },
+    Writing { since: Duration, to: NodeId, entry: EntryId },
+    Reading { since: Duration, token: ReadToken },
+}
+
+impl Clients {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let client = || Client { doing: Doing::Resting { until: Duration::ZERO }, leader: None };
+        Self { clients: (0..plan.clients).map(|_| client()).collect(), next_command: 0, next_token: 0 }
+    }
+
+    /// Names a read.
+    pub(super) fn token(&mut self) -> ReadToken {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    /// Names some commands.
+    pub(super) fn commands(&mut self, count: u64) -> std::ops::Range<u64> {
+        self.next_command += count;
+        self.next_command - count..self.next_command
+    }
+
+    /// A read was answered, or failed.
+    pub(super) fn answered(&mut self, answered: ReadToken) {
+        for client in &mut self.clients {
+            if matches!(client.doing, Doing::Reading { token, .. } if token == answered) {
+                client.doing = Doing::Resting { until: Duration::ZERO };
+            }
+        }
+    }
+
+    pub(super) fn next_wake(&self) -> Duration {
+        let wakes = self.clients.iter().map(|client| match client.doing {
+            Doing::Resting { until } => until,
+            Doing::Writing { since, .. } | Doing::Reading { since, .. } => since + PATIENCE,
+        });
+        wakes.min().unwrap_or(Duration::MAX)
+    }
+}
+
+impl Walk<'_> {
+    /// Clients go on with what they do.
+    pub(super) fn tick_clients(&mut self) -> Result<(), String> {
+        let now = self.now();
+        let share = now.as_secs_f64() / self.plan.length.as_secs_f64().max(0.001);
+        let ahead = self.steps > (STEPS as f64 * share) as u64 + SLACK;
+        for at in 0..self.clients.clients.len() {
+            match self.clients.clients[at].doing {
+                Doing::Resting { until } if until <= now && ahead => self.let_rest(at, TICK),
+                Doing::Resting { until } if until <= now => self.ask(at)?,
+                Doing::Writing { to, entry, .. } if self.has_applied(to, entry) => {
+                    self.report.count("acknowledged", 1);
+                    self.let_rest(at, Duration::ZERO);
+                }
+                Doing::Writing { since, .. } | Doing::Reading { since, .. } if since + PATIENCE <= now => {
+                    self.clients.clients[at].leader = None;
+                    self.let_rest(at, Duration::ZERO);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn let_rest(&mut self, at: usize, at_least: Duration) {
+        let rest = self.random.random_range(Duration::ZERO..=self.plan.rest);
+        self.clients.clients[at].doing = Doing::Resting { until: self.now() + at_least + rest };
+    }
+
+    /// A client asks somebody for something: mostly whom it takes for the leader, at times anybody.
+    fn ask(&mut self, at: usize) -> Result<(), String> {
+        let anybody = NodeId(self.random.random_range(1..=self.plan.nodes));
+        let known = self.clients.clients[at].leader.filter(|_| self.random.random_bool(0.9));
+        let (to, since) = (known.unwrap_or(anybody), self.now());
+        self.let_rest(at, TICK);
+        let (is_idle, running) = (self.machines[to.0 as usize - 1].idle_until > since, self.world.running(to));
+        let Some(running) = running.filter(|_| !is_idle) else {
+            self.clients.clients[at].leader = None;
+            return Ok(());
+        };
+        self.clients.clients[at].leader = running.replica.leader();
+        if self.random.random_bool(0.4) {
+            let token = self.clients.token();
+            self.clients.clients[at].doing = Doing::Reading { since, token };
+            return self.step(to, Event::Read(to, token));
+        }
+        if running.leads() {
+            let count = self.random.random_range(1..4);
+            let commands = self.clients.commands(count);
+            self.propose(to, commands)?;
+            if let Some(running) = self.world.running(to) {
+                let entry = running.replica.log().last();
+                self.clients.clients[at].doing = Doing::Writing { since, to, entry };
+            }
+        }
+        Ok(())
+    }
+
+    fn has_applied(&self, node: NodeId, entry: EntryId) -> bool {
+        self.world.running(node).is_some_and(|running| {
+            running.applied >= entry.index
+                && running.replica.log().id_of(entry.index).is_none_or(|there| there == entry)
+        })
+    }
+}

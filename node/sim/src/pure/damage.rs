@@ -1,0 +1,98 @@
+//! What a disk may lose, and what it must not: as long as everything can still be told, nobody loses the last copy of an entry that
+//! may be committed, and where logs are cut, a majority lose nothing. What would go further is held back, and counted.
+
+use super::{Walk, machines::id_of};
+use quorate_raft::{Index, NodeId, quorum};
+use quorate_world::{
+    disk::{Disk, Fault},
+    world::Event,
+};
+use rand::Rng;
+
+/// Most entries that one fault takes.
+const ENTRIES_MAX: usize = 3;
+
+impl Walk<'_> {
+    /// The disk of a node that is down suffers from a fault of this kind.
+    pub(super) fn harm(&mut self, at: usize, kind: &'static str) -> Result<(), String> {
+        let id = id_of(at);
+        for _ in 0..self.random.random_range(1..=ENTRIES_MAX) {
+            match self.survivable(id, kind) {
+                Some(event) => {
+                    self.say(|| format!("{kind}: {event:?}"));
+                    self.report.fired(kind);
+                    self.step(id, event)?;
+                }
+                None => self.report.count("held back", 1),
+            }
+        }
+        Ok(())
+    }
+
+    /// What the disk of a node may lose now.
+    fn survivable(&mut self, id: NodeId, kind: &'static str) -> Option<Event> {
+        let disk = &self.world.node(id).disk;
+        let whole = disk.whole();
+        let lost = whole.get(self.random.random_range(0..whole.len().max(1))).copied();
+        if self.reckless {
+            return Some(Event::Lose(id, lost?.index, Fault::Proven));
+        }
+        if !self.settled || self.world.emptied.contains(&id) {
+            return None;
+        }
+        let majority = quorum::majority(self.world.nodes.len());
+        let others = || self.others(id);
+        let most_are_sound = others().filter(|disk| disk.is_sound()).count() >= majority;
+        if self.cuts && !most_are_sound {
+            return None;
+        }
+        let has_snapshot = disk.base.index > Index(0) && disk.snapshot.is_some();
+        let snapshots = if kind == "read-error" { 0.5 } else { 0.2 };
+        if has_snapshot && self.random.random_bool(snapshots) {
+            let base = disk.base;
+            return self.others(id).any(|disk| disk.holds(base)).then_some(Event::LoseSnapshot(id));
+        }
+        let (lost, others) = (lost?, || self.others(id));
+        let remembered = others().filter(|disk| disk.remembers(lost)).count() + 1;
+        let held = others().any(|disk| disk.holds(lost));
+        // Without proof that it was durable it counts as torn: that is survived once an entry, not on several disks at once.
+        let doubted = others().any(|disk| disk.doubts(lost));
+        // The only copy of an entry that can't have been committed may go, too: but not where a copy that is still on its way may
+        // be torn, for then nobody could tell the two cases apart.
+        let surely_uncommitted = remembered < majority && most_are_sound && !self.tears;
+        // Zeros look like what was never written; everything else leaves some proof.
+        let unproven = !doubted && self.random.random_bool(if kind == "zero" { 0.7 } else { 0.1 });
+        let fault = if unproven { Fault::Unproven } else { Fault::Proven };
+        (held || surely_uncommitted).then_some(Event::Lose(id, lost.index, fault))
+    }
+
+    /// Somebody empties the directory of a node that is down, if that can be survived.
+    pub(super) fn empty_if_survivable(&mut self, at: usize) -> Result<(), String> {
+        let id = id_of(at);
+        if !self.others_can_do_without(id) {
+            return Ok(());
+        }
+        self.machines[at].empties = false;
+        self.machines[at].harm.clear();
+        self.say(|| format!("somebody empties the directory of {id}"));
+        self.report.fired("wipe");
+        let stepped = self.world.empty(id);
+        self.after(id, stepped)
+    }
+
+    /// Whether the others can go on without what a node holds and promised, and all of them know that it had a log.
+    fn others_can_do_without(&self, id: NodeId) -> bool {
+        let majority = quorum::majority(self.world.nodes.len());
+        let mut entries = self.world.witness.committed().chain(self.world.node(id).disk.entries());
+        let remembered = |entry| self.others(id).filter(|disk| disk.remembers(entry)).count() >= majority;
+        self.settled
+            && self.world.emptied.is_empty()
+            && self.others(id).count() >= majority
+            && self.others(id).all(|disk| disk.known.contains(&id) && disk.is_sound())
+            && entries.all(|entry| remembered(entry) && self.others(id).any(|disk| disk.holds(entry)))
+    }
+
+    fn others(&self, id: NodeId) -> impl Iterator<Item = &Disk> {
+        self.world.nodes.iter().filter(move |node| node.id != id).map(|node| &node.disk)
+    }
+}

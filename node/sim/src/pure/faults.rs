@@ -1,0 +1,206 @@
+//! What each fault of a plan means in a walk.
+
+use super::{
+    Walk,
+    machines::{id_of, slot},
+};
+use crate::plan::{Fault, Plan, Power};
+use quorate_raft::NodeId;
+use quorate_world::{
+    node::{Actor, Ask},
+    world::Event,
+};
+use rand::{Rng, seq::SliceRandom};
+use std::time::Duration;
+
+/// When faults begin and end.
+pub(super) struct Agenda {
+    /// In order of time; faults by their place in the plan.
+    turns: Vec<(Duration, Turn, usize)>,
+    next: usize,
+    active: Vec<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Begin,
+    /// A link that flaps goes up or down.
+    Flap,
+    End,
+}
+
+impl Agenda {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let mut turns = Vec::new();
+        for (fault, planned) in plan.faults.iter().enumerate() {
+            let ends = planned.at + planned.lasts;
+            turns.push((planned.at, Turn::Begin, fault));
+            if let Fault::Flap { every, .. } = planned.fault {
+                // A millisecond at least: nothing looks more often.
+                let every = every.max(Duration::from_millis(1));
+                let flaps = (1..).map(|n| planned.at + every * n).take_while(|at| *at < ends);
+                turns.extend(flaps.map(|at| (at, Turn::Flap, fault)));
+            }
+            turns.push((ends, Turn::End, fault));
+        }
+        turns.sort_by_key(|(at, ..)| *at);
+        Self { turns, next: 0, active: Vec::new() }
+    }
+
+    /// When something begins or ends next.
+    pub(super) fn next_at(&self) -> Duration {
+        self.turns.get(self.next).map_or(Duration::MAX, |(at, ..)| *at)
+    }
+
+    /// Nothing begins any more, and everything ends.
+    pub(super) fn finish(&mut self) {
+        self.next = self.turns.len();
+        self.active.clear();
+    }
+}
+
+/// What becomes of a disk with a fault, if that says so.
+pub(super) fn power_of(fault: &Fault) -> Option<Power> {
+    match fault {
+        Fault::Crash { power, .. }
+        | Fault::CrashAtEffect { power, .. }
+        | Fault::CrashAll { power }
+        | Fault::SyncFailure { power, .. } => Some(*power),
+        _ => None,
+    }
+}
+
+impl Walk<'_> {
+    /// What is due begins or ends.
+    pub(super) fn turn_what_is_due(&mut self) -> Result<(), String> {
+        while self.agenda.next_at() <= self.now() {
+            let (_, turn, fault) = self.agenda.turns[self.agenda.next];
+            self.agenda.next += 1;
+            if self.trace.is_read() && turn != Turn::Flap {
+                let word = if turn == Turn::Begin { "begins" } else { "is over" };
+                self.trace.say(self.world.now.0, &format!("{:?} {word}", self.plan.faults[fault].fault));
+            }
+            match turn {
+                Turn::Begin => {
+                    self.agenda.active.push(fault);
+                    self.begin(fault)?;
+                }
+                Turn::Flap => {}
+                Turn::End => self.agenda.active.retain(|active| *active != fault),
+            }
+            self.now_at_work()?;
+        }
+        Ok(())
+    }
+
+    /// What happens at once.
+    fn begin(&mut self, fault: usize) -> Result<(), String> {
+        let planned = &self.plan.faults[fault];
+        let (kind, lasts, now) = (planned.fault.kind(), planned.lasts, self.now());
+        let mut fired = false;
+        match &planned.fault {
+            Fault::Crash { node, power } => fired = self.crash(slot(*node), *power, lasts)?,
+            Fault::CrashAtEffect { node, nth, power } => {
+                self.machines[slot(*node)].dies_after.get_or_insert(((*nth).max(1), *power, lasts));
+            }
+            Fault::CrashAll { power } => {
+                for at in 0..self.machines.len() {
+                    fired |= self.crash(at, *power, lasts)?;
+                }
+            }
+            Fault::Pause { node } if self.world.running(*node).is_some() => {
+                self.machines[slot(*node)].idle_until = now + lasts;
+                fired = true;
+            }
+            Fault::Flip { node } | Fault::Zero { node } | Fault::Misdirect { node } | Fault::ReadError { node } => {
+                let power = [Power::Kept, Power::Lost][self.random.random_range(0..2)];
+                self.crash(slot(*node), power, lasts)?;
+                self.machines[slot(*node)].harm.push(kind);
+            }
+            Fault::SyncFailure { node, power } => {
+                self.machines[slot(*node)].sync_fails.get_or_insert((*power, lasts));
+            }
+            Fault::Jump { node, by } => {
+                self.world.clocks[slot(*node)].leap(*by);
+                fired = true;
+            }
+            Fault::Restart { node } => fired = self.stop(slot(*node), lasts)?,
+            Fault::RestartAll => {
+                let mut order: Vec<_> = (0..self.machines.len()).collect();
+                order.shuffle(&mut self.random);
+                for at in order {
+                    let down_for = self.random.random_range(Duration::ZERO..=lasts);
+                    fired |= self.stop(at, down_for)?;
+                }
+            }
+            Fault::Snapshot { node } => fired = self.snapshot(*node)?,
+            Fault::Wipe { node } => {
+                self.crash(slot(*node), Power::Lost, lasts)?;
+                self.machines[slot(*node)].empties = !self.machines[slot(*node)].out;
+            }
+            _ => {}
+        }
+        if fired {
+            self.report.fired(kind);
+        }
+        Ok(())
+    }
+
+    /// What is at work for a while is what it should be now.
+    pub(super) fn now_at_work(&mut self) -> Result<(), String> {
+        let plan = self.plan;
+        let active = || self.agenda.active.iter().map(|fault| &plan.faults[*fault]);
+        let now = self.now();
+        let healed = self.network.weather(active(), now);
+        let mut drifts = vec![0; self.machines.len()];
+        let mut fills = vec![false; self.machines.len()];
+        for machine in &mut self.machines {
+            (machine.slow_by, machine.disk_slow_by) = (Duration::ZERO, Duration::ZERO);
+        }
+        for planned in active() {
+            match &planned.fault {
+                Fault::SlowNode { node, by } => self.machines[slot(*node)].slow_by = *by,
+                Fault::SlowDisk { node, by } => self.machines[slot(*node)].disk_slow_by = *by,
+                Fault::Drift { node, per_mille } => drifts[slot(*node)] = *per_mille,
+                Fault::Full { node } => fills[slot(*node)] = true,
+                _ => {}
+            }
+        }
+        for at in 0..self.machines.len() {
+            if self.world.clocks[at].drifts_by() != drifts[at] {
+                self.world.clocks[at].drift(now, drifts[at]);
+                if drifts[at] != 0 {
+                    self.report.fired("drift");
+                }
+            }
+            if self.machines[at].full != fills[at] {
+                self.machines[at].full = fills[at];
+                self.fill(id_of(at), fills[at])?;
+            }
+        }
+        for (from, to) in healed {
+            self.link_changed(from, to)?;
+        }
+        Ok(())
+    }
+
+    /// A disk is full, or has room again. That a leader goes counts as an effect; so does what a follower refuses then.
+    fn fill(&mut self, id: NodeId, full: bool) -> Result<(), String> {
+        let led = self.world.running(id).is_some_and(|running| running.leads());
+        self.step(id, Event::Full(id, full))?;
+        if full && led {
+            self.report.fired("full");
+        }
+        Ok(())
+    }
+
+    /// Letters get through again; whoever sends may notice that there was no connection, or not.
+    fn link_changed(&mut self, from: NodeId, to: NodeId) -> Result<(), String> {
+        let leads = self.world.running(from).is_some_and(|running| running.leads());
+        if leads && (self.healing || self.random.random_bool(0.5)) {
+            let stepped = self.world.on(from, |node, _| node.ask(Actor::Replicator(to), Ask::LinkChanged));
+            self.after(from, stepped)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+//! What a node's machine does to it: its timers go off, it stands still or is slow, it dies and starts again.
+
+use super::{TICK, Walk};
+use crate::{Report, plan::Power};
+use quorate_raft::{Index, Moment, NodeId};
+use quorate_world::{
+    disk::Torn,
+    node::{Actor, Ask},
+    world::Event,
+};
+use rand::Rng;
+use std::time::Duration;
+
+/// A leader's heartbeats leave this often, by its own clock.
+const HEARTBEAT: Duration = Duration::from_millis(50);
+
+/// What is true of a node's machine beside what its world knows.
+pub(super) struct Machine {
+    /// The lanes that end here, as bits.
+    pub(super) lanes_to: u32,
+    /// It does nothing before this.
+    pub(super) idle_until: Duration,
+    /// It takes this much longer for everything.
+    pub(super) slow_by: Duration,
+    /// Its disk takes this much longer, and when it is done with what it is at.
+    pub(super) disk_slow_by: Duration,
+    disk_ready: Option<Duration>,
+    /// When it starts again, if it is down.
+    pub(super) back_at: Option<Duration>,
+    /// It was emptied, was told so, and never starts again.
+    pub(super) out: bool,
+    /// Its disk is full.
+    pub(super) full: bool,
+    /// Its next sync fails; what becomes of its disk then, and after how long it starts again.
+    pub(super) sync_fails: Option<(Power, Duration)>,
+    /// It dies with the effect after so many; the rest as above.
+    pub(super) dies_after: Option<(u16, Power, Duration)>,
+    /// What its disk suffers before it starts again, as kinds of faults.
+    pub(super) harm: Vec<&'static str>,
+    /// Somebody empties its directory as soon as it is down and that can be survived.
+    pub(super) empties: bool,
+    beat_at: Moment,
+    snapshot_at: Index,
+}
+
+impl Machine {
+    pub(super) fn new(lanes_to: u32) -> Self {
+        Self {
+            lanes_to,
+            idle_until: Duration::ZERO,
+            slow_by: Duration::ZERO,
+            disk_slow_by: Duration::ZERO,
+            disk_ready: None,
+            back_at: None,
+            out: false,
+            full: false,
+            sync_fails: None,
+            dies_after: None,
+            harm: Vec::new(),
+            empties: false,
+            beat_at: Moment::default(),
+            snapshot_at: Index(0),
+        }
+    }
+
+    /// Whether the disk, which has something to do, is not done yet.
+    pub(super) fn disk_is_slow(&mut self, now: Duration, report: &mut Report) -> bool {
+        if self.disk_slow_by.is_zero() {
+            return false;
+        }
+        let ready = *self.disk_ready.get_or_insert_with(|| {
+            report.fired("slow-disk");
+            now + self.disk_slow_by
+        });
+        now < ready
+    }
+
+    /// Nothing goes wrong with it any more; what is lost stays lost.
+    pub(super) fn heal(&mut self) {
+        *self = Self {
+            lanes_to: self.lanes_to,
+            out: self.out,
+            full: self.full,
+            back_at: self.back_at.map(|_| Duration::ZERO),
+            beat_at: self.beat_at,
+            snapshot_at: self.snapshot_at,
+            ..Self::new(0)
+        };
+    }
+}
+
+impl Walk<'_> {
+    /// Time has passed: whatever is due happens.
+    pub(super) fn tick(&mut self) -> Result<(), String> {
+        self.turn_what_is_due()?;
+        self.next_tick = (self.now() + TICK).min(self.agenda.next_at().max(self.now()));
+        for at in 0..self.machines.len() {
+            self.tick_machine(at)?;
+        }
+        if self.healing { Ok(()) } else { self.tick_clients() }
+    }
+
+    fn tick_machine(&mut self, at: usize) -> Result<(), String> {
+        let (now, id) = (self.now(), id_of(at));
+        let machine = &self.machines[at];
+        if machine.out {
+            return Ok(());
+        }
+        let Some(running) = self.world.running(id) else {
+            if machine.empties {
+                self.empty_if_survivable(at)?;
+            }
+            let is_back = self.machines[at].back_at.is_some_and(|back| back <= now);
+            return if is_back { self.restart(at) } else { Ok(()) };
+        };
+        if machine.idle_until > now {
+            return Ok(());
+        }
+        let shows = self.world.now_of(id);
+        let (is_due, leads) = (running.deadline <= shows, running.leads());
+        if is_due {
+            self.step(id, Event::Timeout(id))?;
+        }
+        if leads && self.machines[at].beat_at <= shows {
+            self.machines[at].beat_at = shows.plus(HEARTBEAT);
+            self.step(id, Event::Heartbeat(id))?;
+        }
+        if is_due {
+            self.rest(id);
+        }
+        Ok(())
+    }
+
+    /// When the next thing is due that does not wait for anything else.
+    pub(super) fn next_wake(&self) -> Duration {
+        let now = self.now();
+        let machines = self.machines.iter().enumerate().filter(|(_, machine)| !machine.out);
+        let machines = machines.map(|(at, machine)| match self.world.running(id_of(at)) {
+            None => machine.back_at.unwrap_or(Duration::MAX),
+            Some(_) if machine.idle_until > now => machine.idle_until,
+            Some(running) => {
+                let beat = if running.leads() { machine.beat_at } else { running.deadline };
+                let timer = self.world.clocks[at].until(now, running.deadline.min(beat));
+                (now + timer).min(machine.disk_ready.filter(|ready| *ready > now).unwrap_or(Duration::MAX))
+            }
+        });
+        let clients = if self.healing { now + TICK } else { self.clients.next_wake() };
+        let others = self.network.next_due().min(self.agenda.next_at()).min(clients);
+        machines.min().unwrap_or(Duration::MAX).min(others)
+    }
+
+    /// A node that is slow has to rest after everything that it does.
+    pub(super) fn rest(&mut self, id: NodeId) {
+        let now = self.now();
+        let machine = &mut self.machines[slot(id)];
+        if !machine.slow_by.is_zero() {
+            machine.idle_until = machine.idle_until.max(now + machine.slow_by);
+            self.report.fired("slow-node");
+        }
+    }
+
+    /// The disk is done with something.
+    pub(super) fn wrote(&mut self, id: NodeId) {
+        self.machines[slot(id)].disk_ready = None;
+    }
+
+    /// A node dies, if it runs, and starts again after a while.
+    pub(super) fn crash(&mut self, at: usize, power: Power, down_for: Duration) -> Result<bool, String> {
+        let (id, now) = (id_of(at), self.now());
+        let Some(running) = self.world.running(id) else { return Ok(false) };
+        let writes = running.asked.of(Actor::Disk).filter(|ask| matches!(ask, Ask::Persist(_))).count();
+        let written = match power {
+            Power::Lost => 0,
+            _ => self.random.random_range(0..=writes),
+        };
+        let torn = match power {
+            Power::Kept | Power::Lost => None,
+            Power::Scattered if self.tears => Some(Torn::Named),
+            Power::Torn | Power::Scattered => Some([Torn::Truncated, Torn::Appended][self.random.random_range(0..2)]),
+        };
+        self.say(|| format!("{id} dies; of {writes} writes {written} are there, and of the next {torn:?}"));
+        let stepped = self.world.lose_power(id, written, torn);
+        self.network.lose_links_of(id, now, &mut self.random);
+        let machine = &mut self.machines[at];
+        (machine.idle_until, machine.disk_ready) = (Duration::ZERO, None);
+        (machine.sync_fails, machine.dies_after) = (None, None);
+        machine.back_at = Some(now + down_for);
+        self.after(id, stepped)?;
+        Ok(true)
+    }
+
+    /// The operator stops a node: what it has to write is written.
+    pub(super) fn stop(&mut self, at: usize, down_for: Duration) -> Result<bool, String> {
+        let id = id_of(at);
+        while self.world.running(id).is_some_and(|running| running.asked.has(Actor::Disk)) {
+            self.step(id, Event::Act(id, Actor::Disk))?;
+        }
+        self.crash(at, Power::Lost, down_for)
+    }
+
+    /// A node starts, after what its disk had to suffer while it was down.
+    pub(super) fn restart(&mut self, at: usize) -> Result<(), String> {
+        let id = id_of(at);
+        for kind in std::mem::take(&mut self.machines[at].harm) {
+            self.harm(at, kind)?;
+        }
+        if self.machines.len() == 1 {
+            // Nobody else could say that a torn write never counted.
+            let discarded = self.world.node_mut(id).disk.discard_unproven();
+            self.report.count("discarded by the operator", discarded);
+        }
+        self.machines[at].back_at = None;
+        self.say(|| format!("{id} starts"));
+        self.step(id, Event::Restart(id))?;
+        if self.machines[at].full {
+            self.step(id, Event::Full(id, true))?;
+        }
+        Ok(())
+    }
+
+    /// It halted, as it must.
+    pub(super) fn went_out(&mut self, id: NodeId) {
+        self.machines[slot(id)].out = true;
+        self.report.count("told to be emptied", 1);
+    }
+
+    /// Whether a node dies with what it does now that is seen outside.
+    pub(super) fn dies_with_this_effect(&mut self, id: NodeId) -> bool {
+        match &mut self.machines[slot(id)].dies_after {
+            Some((left, ..)) => {
+                *left = left.saturating_sub(1);
+                *left == 0
+            }
+            None => false,
+        }
+    }
+
+    pub(super) fn die_with_an_effect(&mut self, id: NodeId) -> Result<(), String> {
+        if let Some((_, power, down_for)) = self.machines[slot(id)].dies_after.take() {
+            self.report.fired("crash-at-effect");
+            self.crash(slot(id), power, down_for)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the sync that comes now fails: then the node is down.
+    pub(super) fn sync_fails(&mut self, id: NodeId) -> Result<bool, String> {
+        let Some((power, down_for)) = self.machines[slot(id)].sync_fails.take() else { return Ok(false) };
+        self.report.fired("sync-failure");
+        self.crash(slot(id), power, down_for)
+    }
+
+    /// A node takes a snapshot of its own accord once it has applied enough.
+    pub(super) fn snapshot_if_due(&mut self, id: NodeId) -> Result<(), String> {
+        let every = self.plan.snapshot_every;
+        let Some(running) = self.world.running(id).filter(|_| every > 0) else { return Ok(()) };
+        let (applied, covered) = (running.applied, running.replica.snapshot_index());
+        let machine = &mut self.machines[slot(id)];
+        if applied.since(covered) >= every && applied >= machine.snapshot_at {
+            machine.snapshot_at = applied.plus(every);
+            self.snapshot(id)?;
+        }
+        Ok(())
+    }
+
+    /// A node takes a snapshot; false if it has no reason to.
+    pub(super) fn snapshot(&mut self, id: NodeId) -> Result<bool, String> {
+        let keeps = |walk: &Self| walk.world.running(id).map_or(0, |running| running.asked.of(Actor::Keeper).len());
+        let before = keeps(self);
+        self.step(id, Event::Snapshot(id))?;
+        let takes = keeps(self) > before;
+        self.report.count("snapshots", u64::from(takes));
+        Ok(takes)
+    }
+}
+
+pub(super) fn id_of(at: usize) -> NodeId {
+    NodeId(at as u64 + 1)
+}
+
+pub(super) fn slot(id: NodeId) -> usize {
+    id.0 as usize - 1
+}

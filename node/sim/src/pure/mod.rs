@@ -1,0 +1,258 @@
+//! The layer of pure pieces: one cluster of `quorate-world`, scheduled by chance.
+//!
+//! A walk makes one thing happen after the other. Which one is drawn: any actor of any node may handle its next task, any node may
+//! hear what its actors told it, any letter that is first in its lane may arrive. Time passes a little with each, and leaps when
+//! nothing is left to do. On top of that comes what the plan says. After every step everything that must hold is checked; when the
+//! faults are over, the cluster must come to rest, agree, and serve.
+//!
+//! - [`steps`]: one event, what it leaves behind, and what is checked then.
+//! - [`machines`]: what a node's machine does to it: timers, pauses, crashes.
+//! - [`network`]: what happens to letters; [`corruption`] flips their bits.
+//! - [`faults`]: what each fault of a plan means here.
+//! - [`damage`]: what a disk may lose, and what it must not.
+//! - [`clients`]: who writes and reads.
+//! - [`recovery`]: what must become of the cluster at the end.
+//!
+//! Nothing here knows the rules of Raft; it knows what a cluster of them must be like from outside.
+
+mod clients;
+mod corruption;
+mod damage;
+mod faults;
+mod machines;
+mod network;
+mod recovery;
+mod steps;
+
+use crate::{Outcome, Plan, Report, Trace, plan::Power};
+use clients::Clients;
+use faults::Agenda;
+use machines::Machine;
+use network::Network;
+use quorate_raft::{Credit, Moment, NodeId};
+use quorate_world::{
+    disk::Disk,
+    make,
+    queues::{self, WRITERS},
+    witness::Witness,
+    world::{Checks, Rules, World},
+};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+/// Carries out a plan. Same plan, same outcome, same trace.
+#[must_use]
+pub fn run(plan: &Plan, trace: &mut Trace) -> Outcome {
+    Walk::new(plan, trace, None).ended()
+}
+
+/// The same, and everything is also checked by the dumb twin of the checks after a step, which looks at everything; it must
+/// judge every step alike. It takes many times as long.
+#[must_use]
+pub fn run_with_twin(plan: &Plan, trace: &mut Trace, damage: Damage) -> Outcome {
+    let mut walk = Walk::new(plan, trace, Some(Witness::default()));
+    walk.reckless = damage == Damage::Reckless;
+    walk.ended()
+}
+
+/// Which damage disks may suffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Damage {
+    /// Only as much as a cluster must survive.
+    Survivable,
+    /// Any: to see that it is noticed.
+    Reckless,
+}
+
+/// About how many steps a plan's length is given: clients rest longer where there would be more.
+const STEPS: u64 = 10_000;
+/// More than these, and the faults are over early: it is bounded, whatever a plan says.
+const STEPS_MAX: u64 = 60_000;
+/// Timers, clients and the plan are looked at this often.
+const TICK: Duration = Duration::from_millis(1);
+
+struct Walk<'a> {
+    plan: &'a Plan,
+    trace: &'a mut Trace,
+    report: Report,
+    random: SmallRng,
+    world: World,
+    network: Network,
+    machines: Vec<Machine>,
+    clients: Clients,
+    agenda: Agenda,
+    next_tick: Duration,
+    /// How long a step takes, in nanoseconds, on average.
+    pace: u64,
+    steps: u64,
+    digest: u64,
+    /// Whether a torn write may leave entries of which only the identity is there.
+    tears: bool,
+    /// Whether all members took part before: only those can tell what they lost.
+    settled: bool,
+    /// Whether logs are ever cut.
+    cuts: bool,
+    reckless: bool,
+    healing: bool,
+    twin: Option<Witness>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(plan: &'a Plan, trace: &'a mut Trace, twin: Option<Witness>) -> Self {
+        let mut random = SmallRng::seed_from_u64(plan.seed ^ 0x70e5_11fe);
+        let nodes = plan.nodes as usize;
+        let mut settings = make::settings();
+        settings.cache_bytes_max = random.random_range(0..2_000);
+        settings.unapplied_entries_max = random.random_range(1..20);
+        let credit = Credit {
+            messages: random.random_range(1..8),
+            entries: random.random_range(1..16),
+            bytes: random.random_range(100..2_000),
+            append_bytes: random.random_range(60..1_000),
+            probe_bytes: random.random_range(0..200),
+            retry_after: Duration::from_millis(100),
+            retry_max: Duration::from_millis(500),
+        };
+        let (keep_entries, checks) = (plan.keep_entries, Checks::Changes);
+        let rules = Rules { credit, keep_entries, checks, ..Rules::new(settings) };
+        // A member that is new, or was emptied, can't tell what it lost, and counts as lost itself until it is brought up. So
+        // there is damage only among members that took part before.
+        let settled = random.random_bool(0.75);
+        let mut disk = Disk::default();
+        disk.has_voted = settled;
+        let mut world = World::down(vec![disk; nodes], rules);
+        world.now = Moment::default();
+        world.timeouts = Some(SmallRng::seed_from_u64(plan.seed ^ 0x5eed));
+        let pace = [2_000, 10_000, 50_000, 200_000, 600_000, 1_200_000][random.random_range(0..6)];
+        let tears =
+            settled && plan.faults.iter().any(|planned| faults::power_of(&planned.fault) == Some(Power::Scattered));
+        let snapshots = || plan.faults.iter().any(|planned| planned.fault.kind() == "snapshot");
+        let network = Network::new(nodes);
+        Self {
+            machines: (0..nodes).map(|at| Machine::new(network.lanes_to(at))).collect(),
+            cuts: plan.snapshot_every > 0 || snapshots(),
+            clients: Clients::new(plan),
+            agenda: Agenda::new(plan),
+            plan,
+            trace,
+            report: Report { runs: 1, ..Report::default() },
+            random,
+            world,
+            network,
+            next_tick: Duration::ZERO,
+            pace,
+            steps: 0,
+            digest: plan.seed,
+            tears,
+            settled,
+            reckless: false,
+            healing: false,
+            twin,
+        }
+    }
+
+    fn ended(mut self) -> Outcome {
+        // Where the pieces themselves see what can't be, they panic: a violation like any other.
+        let walked = catch_unwind(AssertUnwindSafe(|| self.walk()));
+        let ended = walked.unwrap_or_else(|panic| Err(format!("panic: {}", words_of(&*panic))));
+        if let Err(violation) = &ended {
+            self.trace.say(self.now(), violation);
+        }
+        self.report.steps = self.steps;
+        self.report.simulated = self.now();
+        self.report.count("commits", self.world.witness.last_committed().index.0);
+        self.report.count("terms", self.world.replicas().map(|replica| replica.term().0).max().unwrap_or_default());
+        self.trace.hash(&(self.digest, self.steps, self.now()));
+        Outcome { report: self.report, violation: ended.err() }
+    }
+
+    fn walk(&mut self) -> Result<(), String> {
+        for at in 0..self.machines.len() {
+            self.restart(at)?;
+        }
+        while self.now() < self.plan.length && self.steps < STEPS_MAX {
+            self.go_on(self.plan.length)?;
+        }
+        self.recover()
+    }
+
+    fn now(&self) -> Duration {
+        self.world.now.0
+    }
+
+    /// One thing happens; or, if nothing can, time leaps to where something may, and no further than `end`.
+    fn go_on(&mut self, end: Duration) -> Result<(), String> {
+        if self.now() >= self.next_tick {
+            self.tick()?;
+        }
+        let mut passed = Duration::from_nanos(self.random.random_range(0..2 * self.pace));
+        if !self.choose()? {
+            passed = self.next_wake().min(end).saturating_sub(self.now()).max(Duration::from_micros(1));
+            self.next_tick = self.now() + passed;
+        }
+        self.world.now = self.world.now.plus(passed);
+        Ok(())
+    }
+
+    /// Draws what happens next, and makes it happen; false if nothing can.
+    fn choose(&mut self) -> Result<bool, String> {
+        const NODES_MAX: usize = 5;
+        let now = self.now();
+        let mut letters = self.network.ready(now);
+        let mut work = [(0, 0); NODES_MAX];
+        let mut all = 0;
+        for (at, machine) in self.machines.iter_mut().enumerate() {
+            if machine.idle_until > now {
+                letters &= !machine.lanes_to;
+            } else if let Some(running) = &self.world.nodes[at].running {
+                let mut asked = running.asked.waiting();
+                if asked & WRITERS != 0 && machine.disk_is_slow(now, &mut self.report) {
+                    asked &= !WRITERS;
+                }
+                work[at] = (asked, running.told.waiting());
+                all += work[at].0.count_ones() + work[at].1.count_ones();
+            }
+        }
+        let strays = u32::from(self.network.has_stray(now));
+        all += letters.count_ones() + strays;
+        if all == 0 {
+            return Ok(false);
+        }
+        let mut nth = self.random.random_range(0..all);
+        for (at, (asked, told)) in work.into_iter().enumerate() {
+            let id = NodeId(at as u64 + 1);
+            if nth < asked.count_ones() {
+                self.act(id, queues::nth(asked, nth))?;
+                return Ok(true);
+            }
+            nth -= asked.count_ones();
+            if nth < told.count_ones() {
+                self.listen(id, queues::nth(told, nth))?;
+                return Ok(true);
+            }
+            nth -= told.count_ones();
+        }
+        let letter = if nth < letters.count_ones() {
+            (0..nth).for_each(|_| letters &= letters - 1);
+            self.network.take(letters.trailing_zeros() as usize, now, &mut self.report)
+        } else {
+            let machines = &self.machines;
+            let idle_until = |to: NodeId| machines[to.0 as usize - 1].idle_until;
+            self.network.take_stray(now, idle_until, &mut self.report)
+        };
+        match letter {
+            Some(letter) => self.arrive(letter)?,
+            None => self.steps += 1,
+        }
+        Ok(true)
+    }
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> &str {
+    let words = panic.downcast_ref::<String>().map(String::as_str);
+    words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("of something that is no text")
+}

@@ -1,0 +1,139 @@
+//! The faults are over: within a bound somebody leads, commits and serves, everybody has what is committed, and nothing is left
+//! under way.
+
+use super::{Walk, machines::id_of};
+use quorate_raft::{NodeId, ReadToken, Term};
+use quorate_world::{node::Running, world::Event};
+use std::time::Duration;
+
+/// Within so much of the cluster's time.
+const RECOVERY: Duration = Duration::from_secs(20);
+/// And within so many steps: it must not be busy with itself.
+const STEPS_MAX: u64 = 150_000;
+/// How slow the pieces may be then, in nanoseconds a step.
+const PACE_MAX: u64 = 20_000;
+/// How often it is looked at, and asked to serve.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What the cluster was asked to serve.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// Who led then.
+    leader: NodeId,
+    term: Term,
+    /// A read, until it is answered.
+    token: ReadToken,
+}
+
+impl Walk<'_> {
+    pub(super) fn recover(&mut self) -> Result<(), String> {
+        self.end_faults()?;
+        let (began, steps_before) = (self.now(), self.steps);
+        let before = self.world.witness.last_committed();
+        let mut asked: Option<Asked> = None;
+        let mut next_look = began;
+        while self.now() < began + RECOVERY && self.steps < steps_before + STEPS_MAX {
+            self.go_on(next_look)?;
+            if self.now() < next_look {
+                continue;
+            }
+            next_look = self.now() + LOOK_EVERY;
+            let Some((term, leader)) = self.world.leaders().first().copied() else { continue };
+            match asked {
+                Some(asked) if asked.term == term => {
+                    let is_new = self.world.witness.last_committed() > before;
+                    if is_new
+                        && self.world.witness.was_answered(asked.token)
+                        && self.agree()
+                        && self.is_at_rest(asked.leader)
+                    {
+                        return self.last_look(began);
+                    }
+                }
+                _ => {
+                    let token = self.clients.token();
+                    let commands = self.clients.commands(1);
+                    self.propose(leader, commands)?;
+                    self.step(leader, Event::Read(leader, token))?;
+                    asked = Some(Asked { leader, term, token });
+                }
+            }
+        }
+        let states = self.world.nodes.iter().map(|node| match &node.running {
+            None => format!("; {} is down", node.id),
+            Some(running) => format!("; {}", in_words(running)),
+        });
+        let took = self.now() - began;
+        Err(format!(
+            "recovery: not within {took:?} and {} steps{}",
+            self.steps - steps_before,
+            states.collect::<String>()
+        ))
+    }
+
+    fn end_faults(&mut self) -> Result<(), String> {
+        self.say(|| "the faults are over".into());
+        self.healing = true;
+        self.agenda.finish();
+        let held_back = self.machines.iter().filter(|machine| machine.empties).count();
+        self.report.count("held back", held_back as u64);
+        self.machines.iter_mut().for_each(super::Machine::heal);
+        self.now_at_work()?;
+        self.pace = self.pace.min(PACE_MAX);
+        for at in 0..self.machines.len() {
+            if !self.machines[at].out && self.world.running(id_of(at)).is_none() {
+                self.restart(at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every member has applied everything that is in any log; and who was emptied was told.
+    fn agree(&self) -> bool {
+        let members = || self.world.nodes.iter().filter(|node| !self.world.emptied.contains(&node.id));
+        let last = self.world.replicas().map(|replica| replica.log().last()).max();
+        let has_all = |running: &Running| {
+            Some(running.replica.log().last()) == last && Some(running.applied) == last.map(|last| last.index)
+        };
+        let whole =
+            |running: &Running| running.replica.first_faulty().is_none() && running.replica.lost_up_to().is_none();
+        members().all(|node| node.running.as_ref().is_some_and(|running| has_all(running) && whole(running)))
+            && self.world.emptied.iter().all(|id| self.machines[id.0 as usize - 1].out)
+    }
+
+    /// Whether nothing that is charged to credit is under way: all of it came back.
+    fn is_at_rest(&self, leader: NodeId) -> bool {
+        let Some(running) = self.world.running(leader) else { return false };
+        let members = running.replicators.iter().filter(|(peer, _)| !self.world.emptied.contains(peer));
+        members.map(|(_, replicator)| &replicator.progress).all(|peer| peer.in_flight_bytes() == 0 && peer.lag() == 0)
+    }
+
+    fn last_look(&mut self, began: Duration) -> Result<(), String> {
+        self.world.check_all()?;
+        let took = self.now() - began;
+        self.report.count("recovery ms", u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        self.say(|| format!("recovered after {took:?}"));
+        for running in self.world.nodes.iter().filter_map(|node| node.running.as_ref()) {
+            self.trace.hash(&(running.applied, running.state, running.replica.term()));
+        }
+        Ok(())
+    }
+}
+
+fn in_words(running: &Running) -> String {
+    let replica = &running.replica;
+    let (id, term, log) = (replica.id(), replica.term(), replica.log());
+    let (faulty, lost, new) = (replica.first_faulty(), replica.lost_up_to(), replica.is_new());
+    let role = match replica.is_leader() {
+        true => "leads",
+        false => "is in",
+    };
+    format!(
+        "{id} {role} term {term}, log {}..{}, commit {}, applied {}, snapshot {}, faulty {faulty:?}, lost {lost:?}, new {new}",
+        log.base(),
+        log.last(),
+        replica.commit(),
+        running.applied,
+        replica.snapshot_index()
+    )
+}

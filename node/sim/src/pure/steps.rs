@@ -1,0 +1,228 @@
+//! One step of a walk: an event, what it leaves behind, and what must hold then.
+
+use super::Walk;
+use quorate_raft::{Kind, NodeId, ReadToken};
+use quorate_world::{
+    node::{Actor, Ask, Note},
+    world::{Event, Letter},
+};
+use std::sync::Arc;
+
+/// Everything is checked whatever was checked before, once in so many steps.
+const CHECK_ALL_EVERY: u64 = 2_048;
+
+impl Walk<'_> {
+    /// Anything happens to a node.
+    pub(super) fn step(&mut self, id: NodeId, event: Event) -> Result<(), String> {
+        self.mix(code_of(&event), id);
+        let stepped = self.world.step(event);
+        self.after(id, stepped)
+    }
+
+    /// An actor of a node handles its next task.
+    pub(super) fn act(&mut self, id: NodeId, actor: Actor) -> Result<(), String> {
+        if actor == Actor::Disk && self.disk_is_next(id)? {
+            return Ok(());
+        }
+        if matches!(actor, Actor::Disk | Actor::Keeper) {
+            self.wrote(id);
+        }
+        self.step(id, Event::Act(id, actor))?;
+        if actor == Actor::Applier {
+            self.snapshot_if_due(id)?;
+        }
+        self.rest(id);
+        Ok(())
+    }
+
+    /// A node hears what an actor told it.
+    pub(super) fn listen(&mut self, id: NodeId, actor: Actor) -> Result<(), String> {
+        let led = || self.world.running(id).is_some_and(|running| running.leads());
+        let may_be_elected = actor == Actor::Collector && !led();
+        self.step(id, Event::Listen(id, actor))?;
+        if may_be_elected && let Some(running) = self.world.running(id).filter(|running| running.leads()) {
+            let term = running.replica.term();
+            self.report.count("elections", 1);
+            self.say(|| format!("{id} leads term {term}"));
+        }
+        self.rest(id);
+        Ok(())
+    }
+
+    /// A letter arrives.
+    pub(super) fn arrive(&mut self, letter: Arc<Letter>) -> Result<(), String> {
+        let to = letter.to;
+        self.mix(40 + letter.from.0, to);
+        self.say(|| {
+            format!("{to} hears from {}: {:?} of term {}", letter.from, letter.message.body, letter.message.term)
+        });
+        let stepped = self.world.deliver(letter);
+        self.after(to, stepped)?;
+        self.rest(to);
+        Ok(())
+    }
+
+    /// A client gives a node commands.
+    pub(super) fn propose(&mut self, id: NodeId, commands: std::ops::Range<u64>) -> Result<(), String> {
+        self.mix(60, id);
+        self.say(|| format!("{id} is given commands {commands:?}"));
+        let stepped = self.world.propose_to(id, commands);
+        self.after(id, stepped)
+    }
+
+    /// What a step leaves behind: letters, and news.
+    pub(super) fn after(&mut self, id: NodeId, stepped: Result<(), String>) -> Result<(), String> {
+        self.steps += 1;
+        self.compare_with_twin(&stepped)?;
+        stepped?;
+        if self.steps.is_multiple_of(CHECK_ALL_EVERY) {
+            self.world.check_all()?;
+        }
+        if !self.world.wire.is_empty() {
+            self.post(id)?;
+        }
+        if !self.world.notes.is_empty() {
+            let mut notes = std::mem::take(&mut self.world.notes);
+            notes.drain(..).for_each(|(id, note)| self.heed(id, &note));
+            self.world.notes = notes;
+        }
+        Ok(())
+    }
+
+    fn post(&mut self, id: NodeId) -> Result<(), String> {
+        let mut letters = std::mem::take(&mut self.world.wire);
+        let mut dies = false;
+        let now = self.now();
+        for letter in letters.drain(..) {
+            if self.trace.is_read() {
+                let said =
+                    format!("{id} says to {}: {:?} of term {}", letter.to, letter.message.body, letter.message.term);
+                self.trace.say(now, &said);
+            }
+            self.network.post(letter, now, &mut self.random, &mut self.report)?;
+            if self.dies_with_this_effect(id) {
+                dies = true; // and what else it was about to say is never said
+                break;
+            }
+        }
+        self.world.wire = letters;
+        if dies { self.die_with_an_effect(id) } else { Ok(()) }
+    }
+
+    fn heed(&mut self, id: NodeId, note: &Note) {
+        match note {
+            Note::ReadsReady { index, tokens } => {
+                self.report.count("reads", tokens.len() as u64);
+                self.say(|| format!("{id} may serve reads {tokens:?} at {index}"));
+                self.answered(tokens);
+            }
+            Note::ReadsFailed { tokens } => self.answered(tokens),
+            Note::Applied(batch) => {
+                let commands = batch.records().filter(|record| record.kind == Kind::Command).count();
+                self.report.count("applied commands", commands as u64);
+                self.say(|| format!("{id} applied {batch:?}"));
+            }
+            Note::Restored(base) => {
+                self.report.count("restored", 1);
+                self.say(|| format!("{id} restored a snapshot up to {}", base.last));
+            }
+            Note::Refused(reason) => {
+                if *reason == "storage_full" {
+                    self.report.fired("full");
+                }
+                self.say(|| format!("{id} refuses: {reason}"));
+            }
+            Note::Diverged { at, with } => self.say(|| format!("{id} and {with} hold different content at {at}")),
+            Note::Halt(violation) => {
+                self.say(|| format!("{id} halts: {violation}"));
+                self.went_out(id);
+            }
+        }
+    }
+
+    fn answered(&mut self, tokens: &[ReadToken]) {
+        tokens.iter().for_each(|token| self.clients.answered(*token));
+    }
+
+    /// The checks that look at what changed, and those that look at everything, must judge alike.
+    fn compare_with_twin(&mut self, stepped: &Result<(), String>) -> Result<(), String> {
+        let Some(twin) = &mut self.twin else { return Ok(()) };
+        let judged = self.world.check_by(twin);
+        match (stepped, &judged) {
+            (Ok(()), Err(violation)) => Err(format!("twin: it found what was overlooked: {violation}")),
+            (Err(violation), Ok(())) if is_of_both(violation) => {
+                Err(format!("twin: it found nothing wrong where it was said: {violation}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a disk does next: whether it dies with it, and whether that is worth counting. True if the node is down now.
+    fn disk_is_next(&mut self, id: NodeId) -> Result<bool, String> {
+        let Some(running) = self.world.running(id) else { return Ok(true) };
+        let Some(Ask::Persist(persist)) = running.asked.of(Actor::Disk).next() else { return Ok(false) };
+        let repairs = u64::from(persist.repair.is_some());
+        if repairs > 0 {
+            self.report.count("repaired", repairs);
+        }
+        if self.trace.is_read() {
+            let said = format!("{id} writes {persist:?}");
+            self.trace.say(self.now(), &said);
+        }
+        if self.sync_fails(id)? {
+            return Ok(true);
+        }
+        if self.dies_with_this_effect(id) {
+            self.die_with_an_effect(id)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Something to read, if somebody does.
+    pub(super) fn say(&mut self, words: impl FnOnce() -> String) {
+        if self.trace.is_read() {
+            let now = self.now();
+            self.trace.say(now, &words());
+        }
+    }
+
+    /// Two walks with the same digest did the same.
+    fn mix(&mut self, code: u64, id: NodeId) {
+        let what = code << 8 | id.0;
+        let time = self.world.now.0.as_nanos() as u64;
+        self.digest = (self.digest.rotate_left(23) ^ what ^ time << 16).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// Whether both kinds of checks see such a thing; the others are seen as they happen.
+fn is_of_both(violation: &str) -> bool {
+    let seen_as_they_happen = ["durable promises", "one vote", "linearizable reads", "bounded queues", "credit"]
+        .iter()
+        .any(|kind| violation.starts_with(kind));
+    !seen_as_they_happen && !violation.contains(" halts: ") && !violation.contains(" is in state ")
+}
+
+fn code_of(event: &Event) -> u64 {
+    let actor = |actor: &Actor| match actor {
+        Actor::Collector => 0,
+        Actor::Disk => 1,
+        Actor::Keeper => 2,
+        Actor::Applier => 3,
+        Actor::Replicator(peer) => 3 + peer.0,
+    };
+    match event {
+        Event::Act(_, who) => actor(who),
+        Event::Listen(_, who) => 20 + actor(who),
+        Event::Timeout(_) => 61,
+        Event::Heartbeat(_) => 62,
+        Event::Read(_, token) => 63 + (token << 8),
+        Event::Snapshot(_) => 64,
+        Event::Full(_, full) => 65 + u64::from(*full),
+        Event::Lose(_, index, fault) => 67 + (index.0 << 8) + (*fault as u64),
+        Event::LoseSnapshot(_) => 71,
+        Event::Crash(..) => 72,
+        Event::Restart(_) => 73,
+        _ => 74,
+    }
+}
