@@ -9,7 +9,7 @@
 //!
 //! - **Within a node everything but the disk is prompt.** The actors of a node share no state; a message between two of
 //!   them that is delayed looks, from outside, like the message from a peer (or from the disk) that caused it being delayed,
-//!   and those are delayed at will. The random walks interleave the inner messages too.
+//!   and those are delayed at will. The simulator interleaves the inner messages too.
 //! - **The wire is a bag.** Any message may arrive at any time after it was sent, or never: a message that is lost is one
 //!   that this exploration never delivers, so losses, delays and reordering need no events of their own. Duplicates do.
 //!   For the same reason an arrival that changes nothing but the bag leads to nothing new, and is not followed.
