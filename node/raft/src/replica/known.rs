@@ -7,8 +7,9 @@
 
 use super::{Effect, Replica, Violation};
 use crate::{
-    ids::{EntryId, Index, Moment, NodeId},
-    message::{Body, Emptied},
+    ids::{EntryId, Index, Moment, NodeId, Term},
+    message::{AppendOutcome, AppendReply, Body, Emptied},
+    snapshot::SnapshotChunk,
 };
 use alloc::{collections::BTreeMap, vec::Vec};
 use core::hash::{Hash, Hasher};
@@ -20,12 +21,14 @@ pub(super) struct Known {
     pub(super) is_new: bool,
     /// Members that had a log, and how far each was known to reach at first.
     had_log: BTreeMap<NodeId, Index>,
+    /// If this member is new: whom it told so when it was sent a piece of a snapshot, in which term, and in which epoch.
+    introduced: Option<(Term, NodeId, u64)>,
 }
 
 impl Hash for Known {
     /// How far a log reached is told to operators, and decides nothing.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.is_new.hash(state);
+        (self.is_new, self.introduced).hash(state);
         self.had_log.len().hash(state);
         self.had_log.keys().for_each(|member| member.hash(state));
     }
@@ -33,7 +36,7 @@ impl Hash for Known {
 
 impl Known {
     pub(super) fn new(is_new: bool, had_log: impl IntoIterator<Item = (NodeId, Index)>) -> Self {
-        Self { is_new, had_log: had_log.into_iter().collect() }
+        Self { is_new, had_log: had_log.into_iter().collect(), introduced: None }
     }
 }
 
@@ -60,6 +63,30 @@ impl Replica {
         }
         let Some(known_at) = self.known.had_log.get(&member).copied() else { return false };
         self.say(now, member, Body::Emptied(Emptied { known_at }), out);
+        true
+    }
+
+    /// Whether the leader that sends a piece of a snapshot has yet to hear that this member comes with nothing: then it is told.
+    ///
+    /// A snapshot would make one that was emptied pass for whole. An append finds out by itself: it is rejected, and the leader
+    /// remembers. A piece is not; so it is answered like an append, and the leader, unless it remembers, begins an epoch in
+    /// which its pieces are taken.
+    pub(super) fn is_stranger_to(
+        &mut self,
+        now: Moment,
+        from: NodeId,
+        chunk: &SnapshotChunk,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let term = self.term();
+        let told = self.known.introduced.filter(|(in_term, to, _)| (*in_term, *to) == (term, from));
+        if !self.known.is_new || told.is_some_and(|(_, _, in_epoch)| chunk.epoch > in_epoch) {
+            return false;
+        }
+        self.known.introduced = told.or(Some((term, from, chunk.epoch)));
+        let previous = chunk.snapshot.base.last.index;
+        let outcome = AppendOutcome::Rejected { previous, conflict: EntryId::default(), last: Index(0) };
+        self.say(now, from, Body::AppendReply(AppendReply { epoch: chunk.epoch, outcome }), out);
         true
     }
 

@@ -61,6 +61,9 @@ impl Replica {
         if !fits {
             return out.push(Effect::Refused { from, reason: "malformed" });
         }
+        if self.is_stranger_to(now, from, &chunk, out) {
+            return;
+        }
         match self.judge(base) {
             Judgement::Past => self.say_installed(now, from, chunk.epoch, base.last, out),
             Judgement::Wanted => out.push(Effect::SnapshotChunk { from, chunk }),

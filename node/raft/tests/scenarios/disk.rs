@@ -1,14 +1,15 @@
 //! What else a disk can do: hold other content than the others', come back empty, have no room.
 
 use quorate_raft::{
-    Append, AppendOutcome, Body, Effect, Index, Message, NodeId, Phase, Progress, Replica, Role, Term, Violation,
-    message::Emptied,
+    Append, AppendOutcome, Body, Effect, Index, Message, NodeId, Phase, Progress, ProgressState, Replica, Role, Term,
+    Violation, message::Emptied,
 };
 use quorate_world::{
     disk::Disk,
     make::{
         append, append_reply, at, batch, disk_of, halted, hear, heartbeat, heartbeat_reply, id, lead, log_of, opened,
-        persist_all, promised, replica, request_vote, sent, settings, stand, terms, vote_reply, voters,
+        persist_all, promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of, stand, terms,
+        vote_reply, voters,
     },
     world::{Event, Rules, World},
 };
@@ -148,6 +149,45 @@ fn an_emptied_member_is_told_and_stops() {
     let violated = (0..200).find_map(|_| world.step_any().err()).expect("it stops");
     assert!(violated.starts_with("3 halts: the data directory is empty"), "{violated}");
     assert_eq!(world.node(NodeId(3)).disk.last(), id(0, 0), "it was not brought up as if it were new");
+}
+
+/// The same where the leader has cut its log, and would send a snapshot, to which nothing says what its receiver lacks. Found by
+/// simulation: the snapshot made it a voter like any other.
+#[test]
+fn an_emptied_member_is_told_before_it_takes_a_snapshot() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.crash(3);
+    world.propose(1, 2);
+    world.snapshot(1);
+    world.pass(400);
+    world.beat(1);
+    assert_eq!(world.replicator(1, 3).progress.state(), ProgressState::Snapshot);
+    world.node_mut(NodeId(3)).disk = Disk::default();
+    world.restart(3);
+    world.pass(4000);
+    world.must(Event::Heartbeat(NodeId(1)));
+    let violated = (0..200).find_map(|_| world.step_any().err()).expect("it stops");
+    assert!(violated.starts_with("3 halts: the data directory is empty"), "{violated}");
+    assert_eq!(world.node(NodeId(3)).disk.snapshot, None, "it was not brought up as if it were new");
+}
+
+/// And whoever is new indeed, of which nobody remembers a log, says so and is brought up.
+#[test]
+fn a_new_member_introduces_itself_before_it_takes_a_snapshot() {
+    let mut new = Replica::new(NodeId(3), voters(3), Disk::default().recover(), settings());
+    let snapshot = snapshot_of(4, 1);
+    let chunk = |epoch| snapshot_chunk(epoch, &snapshot, 0, b"abc");
+    let strange = AppendOutcome::Rejected { previous: Index(4), conflict: id(0, 0), last: Index(0) };
+    let takes = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::SnapshotChunk { .. }));
+    for _ in 0..2 {
+        let effects = hear(&mut new, at(0), 1, 5, chunk(7));
+        let effects = [effects.clone(), persist_all(&mut new, &effects)].concat();
+        assert!(!takes(&effects) && append_reply(&effects) == Some(strange), "its leader may not have heard it");
+    }
+    assert!(takes(&hear(&mut new, at(0), 1, 5, chunk(8))), "its leader has heard it");
+    assert!(!takes(&hear(&mut new, at(0), 1, 5, chunk(7))), "one that was on its way before");
+    assert!(!takes(&hear(&mut new, at(0), 2, 6, chunk(8))), "the next leader has not");
 }
 
 /// A voter tells it, too; and one that is merely empty, and knows that it voted, is not stopped.

@@ -111,7 +111,11 @@ impl Running {
             }
             Ask::Acknowledged { epoch, matched } => moved = this.progress.acknowledged(now, epoch, matched),
             Ask::Rejected { epoch, previous, next, last } => {
+                let before = this.progress.epoch();
                 moved = this.progress.rejected(now, epoch, previous, next, last);
+                if this.progress.state() == ProgressState::Snapshot && this.progress.epoch() > before {
+                    this.transfer.iter_mut().for_each(|transfer| transfer.link_changed(now));
+                }
             }
             Ask::Found { previous, batch } => {
                 this.fetching = false;

@@ -234,7 +234,11 @@ impl Handler<Rejected> for Replicator {
 
     fn handle(&mut self, Rejected { epoch, previous, next, last }: Rejected, ctx: &mut Self::Context) {
         self.metrics.append_rejected();
+        let before = self.progress.epoch();
         let matched = self.progress.rejected(self.clock.now(), epoch, previous, next, last);
+        if self.progress.state() == ProgressState::Snapshot && self.progress.epoch() > before {
+            self.snapshot_link_changed();
+        }
         self.tell_matched(matched);
         self.pump(ctx);
     }
