@@ -66,7 +66,8 @@ impl Replica {
         }
         match self.judge(base) {
             Judgement::Past => self.say_installed(now, from, chunk.epoch, base.last, out),
-            Judgement::Wanted => out.push(Effect::SnapshotChunk { from, chunk }),
+            // Its log could not begin anew behind it; so it is left alone for a while.
+            Judgement::Wanted if !self.is_full => out.push(Effect::SnapshotChunk { from, chunk }),
             judgement => self.decline(now, from, chunk.epoch, base.last, judgement, out),
         }
     }

@@ -1,15 +1,15 @@
 //! What else a disk can do: hold other content than the others', come back empty, have no room.
 
 use quorate_raft::{
-    Append, AppendOutcome, Body, Effect, Index, Message, NodeId, Phase, Progress, ProgressState, Replica, Role, Term,
-    Violation, message::Emptied,
+    Append, AppendOutcome, Body, Effect, Index, Message, NodeId, Phase, Progress, ProgressState, Replica, Role,
+    SnapshotOutcome, Term, Violation, message::Emptied,
 };
 use quorate_world::{
     disk::Disk,
     make::{
         append, append_reply, at, batch, disk_of, halted, hear, heartbeat, heartbeat_reply, id, lead, log_of, opened,
-        persist_all, promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of, stand, terms,
-        vote_reply, voters,
+        persist_all, promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of, snapshot_reply,
+        stand, terms, vote_reply, voters,
     },
     world::{Event, Rules, World},
 };
@@ -170,6 +170,19 @@ fn an_emptied_member_is_told_before_it_takes_a_snapshot() {
     let violated = (0..200).find_map(|_| world.step_any().err()).expect("it stops");
     assert!(violated.starts_with("3 halts: the data directory is empty"), "{violated}");
     assert_eq!(world.node(NodeId(3)).disk.snapshot, None, "it was not brought up as if it were new");
+}
+
+/// A disk without room for a segment has none to begin the log anew behind a snapshot. Found by simulation: the node ended.
+#[test]
+fn a_full_node_takes_no_snapshot_until_it_has_room() {
+    let mut follower = replica(2, 3, 5, None, &[1]);
+    let chunk = || snapshot_chunk(1, &snapshot_of(4, 1), 0, b"abc");
+    let takes = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::SnapshotChunk { .. }));
+    follower.storage_full(true, &mut Vec::new());
+    let effects = hear(&mut follower, at(0), 1, 5, chunk());
+    assert_eq!((takes(&effects), snapshot_reply(&sent(&effects))), (false, Some(SnapshotOutcome::Refused)));
+    follower.storage_full(false, &mut Vec::new());
+    assert!(takes(&hear(&mut follower, at(0), 1, 5, chunk())));
 }
 
 /// And whoever is new indeed, of which nobody remembers a log, says so and is brought up.
