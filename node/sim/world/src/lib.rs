@@ -3,6 +3,7 @@
 //!
 //! - [`world`]: the nodes, what is on the wire, and what may be done to both.
 //! - [`node`]: one node: the replica and the pieces beside it, wired up as a runtime wires them.
+//! - [`words`]: what its actors are told, and what they tell.
 //! - [`queues`]: what its actors have yet to handle.
 //! - [`replicator`]: one peer's, and what it tells.
 //! - [`disk`]: what survives a crash.
@@ -24,4 +25,5 @@ pub mod replicator;
 pub mod story;
 pub mod watch;
 pub mod witness;
+pub mod words;
 pub mod world;
