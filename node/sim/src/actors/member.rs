@@ -1,6 +1,11 @@
 //! One member: what outlives its processes.
 
-use super::{process::Process, watched::Watched, witness::SharedWitness};
+use super::{
+    process::Process,
+    watched::{SEGMENT_BYTES, Watched},
+    wire::Wire,
+    witness::SharedWitness,
+};
 use crate::plan::{Plan, Power};
 use quorate::{
     NodeId, Status, Timing,
@@ -18,6 +23,8 @@ pub(super) struct Member {
     pub(super) fails_with: Option<(Power, Duration)>,
     pub(super) is_paused: bool,
     pub(super) is_full: bool,
+    /// Whether it has noticed.
+    pub(super) knows_full: bool,
     pub(super) was_wiped: bool,
     /// Its operator lets it forget what a power cut left: for the only voter.
     pub(super) discards: bool,
@@ -28,7 +35,18 @@ pub(super) struct Member {
     /// How long it stood still.
     stood: Duration,
     lives: u64,
+    /// For how long it has run since a quorum, with itself, was last heard by it.
+    pub(super) unheard: Duration,
+    /// For how long it has run since its disk last finished anything that was waiting.
+    pub(super) stuck: Duration,
+    /// How many writes its disk had finished when that was last looked at.
+    finished: u64,
 }
+
+/// A leader looks whether it hears a quorum whenever its election timer goes off; clocks run up to 15 % slow.
+const UNHEARD_MAX: Duration = Duration::from_millis(1_000);
+/// The default stall limit is 3 s, and it is looked at then, too.
+const STUCK_MAX: Duration = Duration::from_millis(4_200);
 
 /// Whether it runs.
 pub(super) enum State {
@@ -60,6 +78,7 @@ impl Member {
             fails_with: None,
             is_paused: false,
             is_full: false,
+            knows_full: false,
             was_wiped: false,
             discards: false,
             slow_by: Duration::ZERO,
@@ -67,6 +86,9 @@ impl Member {
             owed: 0,
             stood: Duration::ZERO,
             lives: 0,
+            unheard: Duration::ZERO,
+            stuck: Duration::ZERO,
+            finished: 0,
         }
     }
 
@@ -88,6 +110,7 @@ impl Member {
     pub(super) fn died(&mut self, until: Duration) {
         self.state = State::Down { until };
         (self.is_paused, self.owed, self.stood) = (false, 0, Duration::ZERO);
+        (self.unheard, self.stuck) = (Duration::ZERO, Duration::ZERO);
         self.fails_with = None;
     }
 
@@ -107,6 +130,8 @@ impl Member {
         }
         if due > 0 {
             process.run_for(Duration::from_millis(due.unsigned_abs()));
+            self.unheard += turn;
+            self.stuck += turn;
         }
     }
 
@@ -115,6 +140,39 @@ impl Member {
         if let Some(process) = self.process_mut() {
             process.leap(by);
         }
+    }
+
+    /// A leader that hears no quorum, or whose disk finishes nothing, must not lead for long (thesis §6.2).
+    pub(super) fn look_alive(
+        &mut self,
+        plan: &Plan,
+        now: Duration,
+        leads: bool,
+        wire: &Wire,
+        witness: &SharedWitness,
+    ) -> Result<(), String> {
+        let heard = wire.heard_since(self.id, now.saturating_sub(UNHEARD_MAX)) as u64;
+        if !leads || heard >= plan.nodes / 2 {
+            self.unheard = Duration::ZERO;
+        }
+        let mut witness = witness.lock();
+        let disk = witness.disk(self.id);
+        if !leads || disk.waiting == 0 || std::mem::replace(&mut self.finished, disk.finished) != disk.finished {
+            self.stuck = Duration::ZERO;
+        }
+        if self.unheard > UNHEARD_MAX {
+            return Err(format!(
+                "check-quorum: {} still leads, and has heard no quorum for {:?}",
+                self.id, self.unheard
+            ));
+        }
+        if self.stuck > STUCK_MAX {
+            return Err(format!(
+                "stuck disk: {} still leads, and its disk has done nothing for {:?}",
+                self.id, self.stuck
+            ));
+        }
+        Ok(())
     }
 
     /// Counts its lives: no two have the same randomness.
@@ -126,8 +184,8 @@ impl Member {
     /// Its log, on its disk.
     pub(super) fn storage(&self, plan: &Plan, witness: &SharedWitness) -> StorageHandle {
         let disk = witness.lock().disk(self.id).disk.clone();
-        let segment_bytes = if plan.seed.is_multiple_of(3) { 256 << 10 } else { 16 << 10 };
-        let wal = Wal::at("data").segment_bytes(segment_bytes).discard_unproven(self.discards).on(disk);
+        let segment_bytes = if plan.seed.is_multiple_of(3) { 16 * SEGMENT_BYTES } else { SEGMENT_BYTES };
+        let wal = Wal::at("data").segment_bytes(segment_bytes as u64).discard_unproven(self.discards).on(disk);
         Watched::around(wal, self.id, witness.clone())
     }
 }

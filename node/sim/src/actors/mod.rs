@@ -162,7 +162,7 @@ impl<'a> Cluster<'a> {
             let member = &mut self.members[at];
             let (id, disk) = (member.id, self.witness.lock().disk(member.id).disk.clone());
             let State::Up(process) = &member.state else { continue };
-            let status = process.status();
+            let (status, failure, is_closed) = (process.status(), process.failure(), process.is_closed());
             if status.role == Role::Leader {
                 let known = self.leaders.insert(status.term, id);
                 match known {
@@ -178,19 +178,21 @@ impl<'a> Cluster<'a> {
                     Some(_) => {}
                 }
             }
+            member.look_alive(self.plan, self.now, status.role == Role::Leader, &self.wire, &self.witness)?;
+            member.knows_full = member.is_full && (member.knows_full || status.storage_full);
             let (commit, applied, last) = (status.commit, status.applied, status.last_log);
             if applied > commit || commit > last {
                 return Err(format!("order of indexes: {id} applied {applied}, committed {commit}, has {last}"));
             }
             let dies = disk.is_halted() || self.wire.has_died(id);
-            match process.failure() {
+            match failure {
                 _ if dies => {
                     self.witness.lock().report.fired("crash-at-effect");
                     let (power, down) = member.dies_with;
                     self.kill(id, power, down);
                 }
                 Some(failure) => self.failed(id, &failure)?,
-                None if process.is_closed() => {
+                None if is_closed => {
                     let down = member.dies_with.1;
                     self.kill(id, Power::Kept, down);
                 }
@@ -213,10 +215,17 @@ impl<'a> Cluster<'a> {
         } else if let Some((power, down)) = member.fails_with.take() {
             self.witness.lock().report.fired("sync-failure");
             self.kill(id, power, down);
-        } else if matches!(failure, quorate::Failure::Storage(_)) && (is_damaged || member.is_full) {
-            // What is damaged may be found when it is read; and what was asked for before a disk was full may not fit on it.
-            let what = if is_damaged { "ended by damage" } else { "ended by a full disk" };
-            self.witness.lock().report.count(what, 1);
+        } else if member.is_full
+            && matches!(failure, quorate::Failure::Storage(_))
+            && (member.knows_full || self.witness.lock().promised(id).needs_a_segment())
+        {
+            // What it was doing when it heard that there is no room may not fit; nor may what takes a segment before anybody
+            // thought of the next: it says so, and nothing is lost.
+            self.witness.lock().report.count("ended by a full disk", 1);
+            self.kill(id, Power::Kept, Duration::from_millis(100));
+        } else if is_damaged && matches!(failure, quorate::Failure::Storage(_)) {
+            // What is damaged may be found only when it is read.
+            self.witness.lock().report.count("ended by damage", 1);
             self.kill(id, Power::Kept, Duration::from_millis(100));
         } else {
             return Err(format!("unexpected end: of node {id}: {words}"));
@@ -287,7 +296,8 @@ impl<'a> Cluster<'a> {
                 let words = error.to_string();
                 witness.say(format_args!("{id} does not start: {words}"));
                 let disk = witness.disk(id);
-                let is_out = disk.is_damaged;
+                // Damage is healed, for an entry has two places; what can't be read at all is for the operator.
+                let is_out = disk.is_damaged && disk.disk.is_worn();
                 let may_wait = disk.disk.is_halted() || member.is_full || member.fails_with.is_some();
                 disk.disk.crash(quorate::storage::disk::Crash::Keep);
                 self.wire.remove(id);
@@ -300,7 +310,7 @@ impl<'a> Cluster<'a> {
                     witness.report.count("refused for good", 1);
                     member.state = State::Out;
                 } else {
-                    witness.fail(format!("recovery: node {id} does not start, and nothing damaged its disk: {words}"));
+                    witness.fail(format!("recovery: node {id} does not start, and could: {words}"));
                 }
             }
         }

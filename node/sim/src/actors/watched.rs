@@ -17,6 +17,9 @@ use std::{
 };
 use tokio::time::Instant;
 
+/// Segments of a simulated log: the smallest that there are, so that there are many. Some runs have larger ones.
+pub(super) const SEGMENT_BYTES: usize = 16 << 10;
+
 /// What a node's disk was said to hold, by the actor that writes it: survives the node.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Promised {
@@ -35,6 +38,20 @@ impl Promised {
     /// The last entry that is durable.
     pub(super) fn last(&self) -> Index {
         self.entries.last_key_value().map_or(self.base.index, |(index, _)| *index)
+    }
+
+    /// How many writes are under way.
+    fn unfinished(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// Whether what is under way takes a segment of its own: it takes back a part of the log, lets it begin behind a snapshot, or
+    /// fills most of one at once, which only the small ones of a simulation know.
+    pub(super) fn needs_a_segment(&self) -> bool {
+        let batches = self.asked.iter().filter_map(|persist| persist.batch.as_ref());
+        let bytes: usize = batches.map(|batch| batch.bytes().len()).sum();
+        bytes > SEGMENT_BYTES / 2
+            || self.asked.iter().any(|persist| persist.truncate_from.is_some() || persist.cut.is_some())
     }
 
     fn asked(&mut self, persist: &quorate_raft::Persist) {
@@ -200,6 +217,7 @@ impl Handler<Persist> for Watched {
     type Result = ();
 
     fn handle(&mut self, persist: Persist, ctx: &mut Self::Context) {
+        self.witness.lock().disk(self.node).waiting += 1;
         self.hand_on(Late::Persist(persist), ctx);
     }
 }
@@ -292,7 +310,13 @@ impl Handler<Persisted> for Told {
     type Result = ();
 
     fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
-        self.witness.lock().promised(self.node).persisted(persisted.sequence);
+        let mut witness = self.witness.lock();
+        let disk = witness.disk(self.node);
+        disk.finished += 1;
+        let before = disk.promised.unfinished();
+        disk.promised.persisted(persisted.sequence);
+        disk.waiting = disk.waiting.saturating_sub(before - disk.promised.unfinished());
+        drop(witness);
         self.told.persisted(persisted);
     }
 }

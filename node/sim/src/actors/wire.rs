@@ -51,6 +51,8 @@ struct State {
     silent: BTreeSet<NodeId>,
     /// How many more messages a node says before it dies.
     last_words: BTreeMap<NodeId, u16>,
+    /// When something from one node last arrived at another.
+    heard: BTreeMap<(NodeId, NodeId), Duration>,
     witness: SharedWitness,
 }
 
@@ -90,6 +92,7 @@ impl Wire {
             faults: Vec::new(),
             silent: BTreeSet::new(),
             last_words: BTreeMap::new(),
+            heard: BTreeMap::new(),
             witness,
         })))
     }
@@ -141,6 +144,11 @@ impl Wire {
         }
     }
 
+    /// From how many others something has arrived at a node since then.
+    pub(super) fn heard_since(&self, node: NodeId, since: Duration) -> usize {
+        self.lock().heard.iter().filter(|((_, to), at)| *to == node && **at >= since).count()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -161,6 +169,7 @@ impl State {
                 here.waiting.fetch_sub(1, Ordering::Relaxed);
                 return;
             }
+            self.heard.insert((*from, to), self.now);
             self.witness.lock().arrived(*from, to, frame);
         }
         // A seat whose tasks are gone takes nothing: its node is about to be removed.

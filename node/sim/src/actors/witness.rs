@@ -77,7 +77,10 @@ pub(super) struct Disk {
     pub(super) syncs_take: Duration,
     /// Whether something on it was damaged that may not have healed yet.
     pub(super) is_damaged: bool,
-    promised: Promised,
+    /// How many writes are waiting, and how many were ever finished.
+    pub(super) waiting: usize,
+    pub(super) finished: u64,
+    pub(super) promised: Promised,
 }
 
 impl Witness {
@@ -136,6 +139,7 @@ impl Witness {
         let disk = self.disk(node);
         let checked = check(&disk.promised, disk.is_damaged);
         disk.promised = Promised::from(recovered);
+        disk.waiting = 0;
         self.report.count("recoveries", 1);
         self.report.count("faulty entries", recovered.faulty.len() as u64);
         let (state, last, faulty) = (recovered.hard_state, recovered.last, recovered.faulty.len());

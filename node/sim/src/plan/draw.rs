@@ -87,6 +87,7 @@ fn fault(kind: &str, nodes: u64, random: &mut SmallRng) -> (Fault, Duration) {
         "read-error" => (Fault::ReadError { node }, down),
         "sync-failure" => (Fault::SyncFailure { node, power }, down),
         "full" => (Fault::Full { node }, while_it_lasts),
+        "slow-disk" if random.random_bool(0.15) => (Fault::SlowDisk { node, by: millis(random, 4_500..7_000) }, down),
         "slow-disk" => (Fault::SlowDisk { node, by: millis(random, 2..200) }, while_it_lasts),
         "drift" => (Fault::Drift { node, per_mille: random.random_range(-150..=150) }, while_it_lasts),
         "jump" => (Fault::Jump { node, by: millis(random, 10..2_000) }, Duration::ZERO),
