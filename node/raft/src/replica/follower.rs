@@ -31,7 +31,11 @@ impl Replica {
         if self.is_emptied(now, from, request.last, out) {
             return self.say(now, from, Body::Vote(answer_to(request)), out);
         }
-        self.learn_log_of(from, request.last.index, out);
+        if request.phase == Phase::Vote {
+            // Its vote for itself is durable: if it comes without a log, that was taken from it. Whoever asks for a pre-vote may
+            // have nothing on its disk yet.
+            self.learn_log_of(from, request.last.index, out);
+        }
         let hears_leader = self.hears_leader(now) && !live(Mutant::VoterDeafToLeader);
         // One that may have been emptied must not take part in a decision about entries that it may once have acknowledged.
         let may_judge = !self.known.is_new || request.last.index == Index(0);
