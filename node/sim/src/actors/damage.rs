@@ -72,6 +72,7 @@ impl Cluster<'_> {
         let mut others = self.members.iter().filter(|member| member.id != node);
         self.plan.nodes > 1
             && self.is_up(node)
+            && !witness.disk(node).is_damaged
             && others.all(|member| {
                 let is_whole = member.status().is_some_and(|status| status.faulty == 0) && !member.was_wiped;
                 is_whole && !witness.disk(member.id).is_damaged && witness.promised(member.id).last() > Index(0)
