@@ -5,13 +5,13 @@
 //! nothing is left to do. On top of that comes what the plan says. After every step everything that must hold is checked; when the
 //! faults are over, the cluster must come to rest, agree, and serve.
 //!
-//! - [`steps`]: one event, what it leaves behind, and what is checked then.
-//! - [`machines`]: what a node's machine does to it: timers, pauses, crashes.
-//! - [`network`]: what happens to letters; [`corruption`] flips their bits.
-//! - [`faults`]: what each fault of a plan means here.
-//! - [`damage`]: what a disk may lose, and what it must not.
-//! - [`clients`]: who writes and reads.
-//! - [`recovery`]: what must become of the cluster at the end.
+//! - `steps`: one event, what it leaves behind, and what is checked then.
+//! - `machines`: what a node's machine does to it: timers, pauses, crashes.
+//! - `network`: what happens to letters; `corruption` flips their bits.
+//! - `faults`: what each fault of a plan means here.
+//! - `damage`: what a disk may lose, and what it must not.
+//! - `clients`: who writes and reads.
+//! - `recovery`: what must become of the cluster at the end.
 //!
 //! Nothing here knows the rules of Raft; it knows what a cluster of them must be like from outside.
 
