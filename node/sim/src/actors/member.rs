@@ -200,6 +200,16 @@ pub(super) fn fate(power: Power, seed: u64, torn_bytes: u64) -> Crash {
     }
 }
 
+/// What it is called in reports.
+pub(super) fn what_is_left(power: Power) -> &'static str {
+    match power {
+        Power::Kept => "deaths, unsynced writes kept",
+        Power::Lost => "deaths, unsynced writes lost",
+        Power::Torn => "deaths, unsynced writes torn",
+        Power::Scattered => "deaths, unsynced writes scattered",
+    }
+}
+
 /// The default timing, but for callers, who give up earlier: so that they see more in a short run.
 pub(super) fn timing() -> Timing {
     Timing { proposal_timeout: Duration::from_secs(2), ..Timing::default() }

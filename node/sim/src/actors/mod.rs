@@ -249,7 +249,7 @@ impl<'a> Cluster<'a> {
         self.clients.died(self.now, id);
         let mut witness = self.witness.lock();
         witness.disk(id).disk.crash(member::fate(power, seed, torn));
-        witness.report.count("deaths", 1);
+        witness.report.count(member::what_is_left(power), 1);
         witness.trace.hash(&("dies", id));
         witness.say(format_args!("{id} dies, its unsynced writes: {power:?}"));
     }

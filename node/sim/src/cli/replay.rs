@@ -26,7 +26,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", group = "which")]
     plan: Option<PathBuf>,
     /// What carries it out
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, default_value = "actors")]
     layer: OneLayer,
     /// Print all that happened
     #[arg(long)]
