@@ -168,8 +168,8 @@ impl Progress {
         self.in_flight_bytes
     }
 
-    /// What must hold of what is under way, for tests and simulations to ask after every step: its bytes add up, and it was
-    /// within the credit before the newest append was added.
+    /// What must hold of what is under way, for tests and simulations to ask after every step: its bytes add up, it was
+    /// within the credit before the newest append was added, and it counts as lost within the longest pause.
     ///
     /// # Errors
     /// Says what does not hold, of what is under way.
@@ -180,6 +180,10 @@ impl Progress {
         }
         if self.matched >= self.next {
             return Err(format!("begins at {}, behind which {} is known to match", self.next, self.matched));
+        }
+        let pause_max = self.credit.retry_max.max(self.credit.retry_after);
+        if self.retry_after > pause_max {
+            return Err(format!("counts as lost only after {:?}, more than {pause_max:?}", self.retry_after));
         }
         let Some(newest) = self.in_flight.back() else { return Ok(()) };
         let (count, before) = (self.in_flight.len(), bytes - newest.bytes);

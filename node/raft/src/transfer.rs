@@ -12,6 +12,7 @@ use crate::{
     mutants::{Mutant, live},
     snapshot::Snapshot,
 };
+use alloc::{format, string::String};
 use core::time::Duration;
 
 /// The pure piece of a `Replicator` in [`ProgressState::Snapshot`](crate::ProgressState::Snapshot): one snapshot, one peer.
@@ -102,6 +103,27 @@ impl Transfer {
     #[must_use]
     pub fn in_flight_bytes(&self) -> u64 {
         self.sent - self.received
+    }
+
+    /// What must hold of what is under way, for tests and simulations to ask after every step: it fits into the window, or is a
+    /// single chunk, and counts as lost within the longest pause.
+    ///
+    /// # Errors
+    /// Says what does not hold, of what is under way.
+    pub fn accounts(&self) -> Result<(), String> {
+        let Self { snapshot, settings, sent, received, retry_after, .. } = self;
+        if received > sent || *sent > snapshot.bytes {
+            return Err(format!("begins at byte {received} and ends at {sent} of {}", snapshot.bytes));
+        }
+        let most = settings.window_bytes.max(settings.chunk_bytes as u64);
+        if self.in_flight_bytes() > most {
+            return Err(format!("has {} bytes, more than the window's {most}", self.in_flight_bytes()));
+        }
+        let pause_max = settings.retry_max.max(settings.retry_after);
+        if *retry_after > pause_max {
+            return Err(format!("counts as lost only after {retry_after:?}, more than {pause_max:?}"));
+        }
+        Ok(())
     }
 
     /// How long no byte has arrived that had not arrived before: what a pin on the log is given up by.

@@ -58,7 +58,7 @@ impl Watch {
     }
 }
 
-/// No queue within a node grows without bound, and nothing is sent beyond its credit.
+/// No queue within a node grows without bound, and nothing is sent beyond its credit or its window.
 pub(super) fn bounds(id: NodeId, node: &Running) -> Result<(), String> {
     let longest = node.asked.longest().max(node.told.longest());
     if longest > QUEUE_MAX {
@@ -67,6 +67,10 @@ pub(super) fn bounds(id: NodeId, node: &Running) -> Result<(), String> {
     for (peer, replicator) in &node.replicators {
         let accounts = replicator.progress.accounts();
         accounts.map_err(|what| format!("credit: what {id} has under way to {peer} {what}"))?;
+        if let Some(transfer) = &replicator.transfer {
+            let accounts = transfer.accounts();
+            accounts.map_err(|what| format!("window: what {id} has under way of a snapshot to {peer} {what}"))?;
+        }
     }
     Ok(())
 }
