@@ -18,8 +18,8 @@ pub use changed::Seen;
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Cluster {
     leaders: BTreeMap<Term, NodeId>,
-    /// Where the log of each present leader ended when it was last looked at.
-    leading: BTreeMap<Term, EntryId>,
+    /// Where the log of each present leader ended when it was last looked at, and how far it had committed.
+    leading: BTreeMap<Term, (EntryId, Index)>,
     committed: BTreeMap<Index, Committed>,
 }
 
@@ -54,7 +54,7 @@ impl Cluster {
         self.leading.retain(|term, _| leads(*term));
         for replica in replicas.clone() {
             self.election_safety(replica)?;
-            self.leader_append_only(replica)?;
+            self.as_it_led_before(replica)?;
             self.state_machine_safety(replica, replica.log().first())?;
             cut_behind_a_snapshot(replica)?;
             self.base_was_committed(replica)?;
@@ -82,17 +82,17 @@ impl Cluster {
         }
     }
 
-    /// A leader never overwrites or deletes entries in its log; it only appends (§5.3).
-    fn leader_append_only(&mut self, replica: &Replica) -> Result<(), String> {
+    /// What a leader was when it was last looked at bounds what it may be now.
+    fn as_it_led_before(&mut self, replica: &Replica) -> Result<(), String> {
         if !replica.is_leader() {
             return Ok(());
         }
-        let last = replica.log().last();
-        let before = self.leading.insert(replica.term(), last).unwrap_or(last);
-        if before.index < replica.log().base().index || replica.log().contains(before) {
+        let (last, commit) = (replica.log().last(), replica.commit());
+        let Some((last_before, commit_before)) = self.leading.insert(replica.term(), (last, commit)) else {
             return Ok(());
-        }
-        Err(format!("leader append-only: {} leads {} and no longer has {before}", replica.id(), replica.term()))
+        };
+        leader_append_only(replica, last_before)?;
+        if commit > commit_before { commits_its_own(replica) } else { Ok(()) }
     }
 
     /// If a server has applied an entry at an index, no other ever applies a different one there (§5.4.3). Looks at what the
@@ -144,6 +144,27 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+}
+
+/// A leader never overwrites or deletes entries in its log; it only appends (§5.3).
+fn leader_append_only(replica: &Replica, before: EntryId) -> Result<(), String> {
+    if before.index < replica.log().base().index || replica.log().contains(before) {
+        return Ok(());
+    }
+    Err(format!("leader append-only: {} leads {} and no longer has {before}", replica.id(), replica.term()))
+}
+
+/// Only entries of the leader's own term are committed by counting; those before are committed along with one of them (§5.4.2).
+/// What a snapshot covers was committed by others.
+fn commits_its_own(replica: &Replica) -> Result<(), String> {
+    let (id, commit) = (replica.id(), replica.commit());
+    match replica.log().term_of(commit) {
+        Some(term) if term != replica.term() && commit != replica.snapshot_index() => Err(format!(
+            "commit rule: {id} leads {} and committed {commit}, which is of {term}, by counting",
+            replica.term()
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -220,7 +241,7 @@ fn order_of_indexes(replica: &Replica) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{}: applied {applied} released {released} commit {commit} durable {durable} last {last}",
+        "order of indexes: {}: applied {applied} released {released} commit {commit} durable {durable} last {last}",
         replica.id()
     ))
 }

@@ -54,7 +54,7 @@ impl Cluster {
         };
         let grown_from = seen.grown_from(replica);
         self.election_safety(replica)?;
-        self.leader_append_only(replica)?;
+        self.as_it_led_before(replica)?;
         cut_behind_a_snapshot(replica)?;
         order_of_indexes(replica)?;
         whole_before_used(replica)?;

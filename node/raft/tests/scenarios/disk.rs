@@ -100,13 +100,13 @@ fn the_damaged_one_stops_and_the_others_go_on() {
         None
     };
     let violated = halt(&mut world).expect("one stops");
-    assert!(violated.starts_with("3 halts: entry 2@1 differs from that of node 1"), "{violated}");
+    assert!(violated.starts_with("halt: 3 halts: entry 2@1 differs from that of node 1"), "{violated}");
 
     let mut world = World::ruled(vec![damaged(), sound(), sound()], rules());
     world.pass(400);
     world.must(Event::Timeout(NodeId(1)));
     let violated = halt(&mut world).expect("one stops");
-    assert!(violated.starts_with("1 halts: entry 2@1 differs from that of node"), "{violated}");
+    assert!(violated.starts_with("halt: 1 halts: entry 2@1 differs from that of node"), "{violated}");
 }
 
 // ---- Emptied directories ----
@@ -147,7 +147,7 @@ fn an_emptied_member_is_told_and_stops() {
     world.restart(3);
     world.heal();
     let violated = (0..200).find_map(|_| world.step_any().err()).expect("it stops");
-    assert!(violated.starts_with("3 halts: the data directory is empty"), "{violated}");
+    assert!(violated.starts_with("halt: 3 halts: the data directory is empty"), "{violated}");
     assert_eq!(world.node(NodeId(3)).disk.last(), id(0, 0), "it was not brought up as if it were new");
 }
 
@@ -168,7 +168,7 @@ fn an_emptied_member_is_told_before_it_takes_a_snapshot() {
     world.pass(4000);
     world.must(Event::Heartbeat(NodeId(1)));
     let violated = (0..200).find_map(|_| world.step_any().err()).expect("it stops");
-    assert!(violated.starts_with("3 halts: the data directory is empty"), "{violated}");
+    assert!(violated.starts_with("halt: 3 halts: the data directory is empty"), "{violated}");
     assert_eq!(world.node(NodeId(3)).disk.snapshot, None, "it was not brought up as if it were new");
 }
 

@@ -1,6 +1,7 @@
 //! One step of a walk: an event, what it leaves behind, and what must hold then.
 
 use super::Walk;
+use crate::runs::property;
 use quorate_raft::{Kind, NodeId, ReadToken};
 use quorate_world::{
     node::{Actor, Ask, Note},
@@ -197,10 +198,9 @@ impl Walk<'_> {
 
 /// Whether both kinds of checks see such a thing; the others are seen as they happen.
 fn is_of_both(violation: &str) -> bool {
-    let seen_as_they_happen = ["durable promises", "one vote", "linearizable reads", "bounded queues", "credit"]
-        .iter()
-        .any(|kind| violation.starts_with(kind));
-    !seen_as_they_happen && !violation.contains(" halts: ") && !violation.contains(" is in state ")
+    const SEEN_AS_THEY_HAPPEN: [&str; 7] =
+        ["durable promises", "one vote", "linearizable reads", "bounded queues", "credit", "window", "halt"];
+    !SEEN_AS_THEY_HAPPEN.contains(&property(violation)) && !violation.contains(" is in state ")
 }
 
 fn code_of(event: &Event) -> u64 {

@@ -405,7 +405,7 @@ impl World {
     fn heed(&mut self, id: NodeId, note: Note) -> Result<(), String> {
         match &note {
             Note::Halt(Violation::Emptied { .. }) if self.emptied.contains(&id) => self.node_mut(id).running = None,
-            Note::Halt(violation) => return Err(format!("{id} halts: {violation}")),
+            Note::Halt(violation) => return Err(format!("halt: {id} halts: {violation}")),
             Note::ReadsReady { index, tokens } => {
                 let witness = Arc::make_mut(&mut self.witness);
                 tokens.iter().try_for_each(|token| witness.read_ready(*token, *index))?;
