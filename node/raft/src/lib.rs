@@ -46,7 +46,7 @@ pub use message::{
     Append, AppendOutcome, AppendReply, Body, Heartbeat, HeartbeatReply, Message, Outgoing, Phase, RequestVote, Vote,
 };
 pub use progress::{Credit, Progress, ProgressState, Want};
-pub use reads::ReadToken;
+pub use reads::{ReadToken, Reads};
 pub use record::{Batch, BatchBuilder, Checksum, Kind, Malformed};
 pub use replica::{
     Cut, Effect, Entries, Faulty, HardState, Leadership, Persist, Recovered, Replica, Role, Settings, Violation,

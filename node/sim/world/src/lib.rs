@@ -10,6 +10,8 @@
 //! - [`clock`]: what time it is, as one node sees it.
 //! - [`story`]: what scenarios say.
 //! - [`witness`]: what must hold, checked after every step; [`watch`] looks only at what a step changed.
+//! - `judge`: how a node takes what it hears, and when it may serve reads.
+//! - [`quorum`]: how many are enough, counted apart from the rules.
 //! - [`digest`]: what tells states apart.
 //! - [`make`]: small builders.
 //!
@@ -18,9 +20,11 @@
 pub mod clock;
 pub mod digest;
 pub mod disk;
+mod judge;
 pub mod make;
 pub mod node;
 pub mod queues;
+pub mod quorum;
 pub mod replicator;
 pub mod story;
 pub mod watch;

@@ -25,6 +25,8 @@ pub struct Context<'a> {
     pub notes: Vec<Note>,
     /// Whether a rule was called, or may have been: then the replica is not what it was.
     pub ruled: bool,
+    /// What an actor did that it must not.
+    pub broken: Result<(), String>,
     pub(super) effects: Vec<Effect>,
     pub(super) timeouts: Option<&'a mut SmallRng>,
 }

@@ -67,10 +67,45 @@ impl Replicator {
         }
     }
 
+    /// An answer of an epoch other than the present one moves nothing.
+    fn is_still(&self, before: Outline, epoch: u64, peer: NodeId) -> Result<(), String> {
+        match self.outline() {
+            now if now == before => Ok(()),
+            now => Err(format!("epochs: an answer of {peer} to epoch {epoch} turned {before:?} into {now:?}")),
+        }
+    }
+
+    fn outline(&self) -> Outline {
+        let progress = &self.progress;
+        let (epoch, matched, next) = (progress.epoch(), progress.matched(), progress.next());
+        let received = self.transfer.as_ref().map(Transfer::received_bytes);
+        Outline { epoch, matched, next, state: progress.state(), received }
+    }
+
     fn beat(&self, context: &mut Context<'_>, to: NodeId) {
         let commit = self.commit.min(self.progress.matched());
         let body = Body::Heartbeat(Heartbeat { round: self.round, commit });
         context.sent.push(Outgoing { to, message: Message { term: self.term, body } });
+    }
+}
+
+/// What an answer may move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Outline {
+    epoch: u64,
+    matched: Index,
+    next: Index,
+    state: ProgressState,
+    /// So much of a snapshot.
+    received: Option<u64>,
+}
+
+/// The epoch that an answer names, if this is one.
+fn epoch_of(ask: &Ask) -> Option<u64> {
+    match ask {
+        Ask::Acknowledged { epoch, .. } | Ask::Rejected { epoch, .. } | Ask::Needs { epoch, .. } => Some(*epoch),
+        Ask::Answered(reply) => Some(reply.epoch),
+        _ => None,
     }
 }
 
@@ -91,6 +126,7 @@ impl Running {
         let Some(this) = self.replicators.get_mut(&peer) else { return };
         let term = this.term;
         let (mut moved, mut looks) = (None, false);
+        let (epoch, before) = (epoch_of(&ask), this.outline());
         match ask {
             Ask::Replicate { previous, batch } => {
                 this.progress.log_grew(batch.last());
@@ -135,6 +171,11 @@ impl Running {
             }
             Ask::Answered(reply) => this.answered(now, reply),
             _ => {}
+        }
+        if let Some(epoch) = epoch.filter(|epoch| *epoch != before.epoch)
+            && let Err(broken) = this.is_still(before, epoch, peer)
+        {
+            context.broken = Err(broken);
         }
         this.transfer(context, peer);
         if looks {

@@ -4,6 +4,7 @@ use super::{
     clock::Clock,
     digest::digest,
     disk::{Disk, Fault, Torn},
+    judge::{Before, Judge},
     make,
     node::{Actor, Ask, Context, Note, Running, Tell},
     watch::{self, Watch},
@@ -41,6 +42,7 @@ pub struct World {
     pub emptied: BTreeSet<NodeId>,
     rules: Arc<Rules>,
     watch: Watch,
+    judge: Judge,
     buffers: Buffers,
 }
 
@@ -215,6 +217,7 @@ impl World {
             emptied: BTreeSet::new(),
             rules: Arc::new(rules),
             watch: Watch::default(),
+            judge: Judge::default(),
             buffers: Buffers::default(),
         }
     }
@@ -256,6 +259,9 @@ impl World {
             Event::Propose(id, commands) => self.propose_to(id, 0..commands),
             Event::Read(id, token) => {
                 Arc::make_mut(&mut self.witness).read_asked(token);
+                if self.running(id).is_some() {
+                    self.judge.read_asked(id, token);
+                }
                 self.enter(id, |node, context| node.rule(context, |replica, out| replica.read(token, out)))
             }
             Event::Snapshot(id) => self.enter(id, |node, _| node.take_snapshot()),
@@ -275,10 +281,17 @@ impl World {
     /// What must hold and no longer does.
     pub fn deliver(&mut self, letter: Arc<Letter>) -> Result<(), String> {
         let Letter { from, to, message, .. } = Arc::unwrap_or_clone(letter);
-        self.enter(to, |node, context| {
-            let now = context.now;
-            node.rule(context, |replica, out| replica.receive(now, from, message, out));
-        })
+        let (now, protection) = (self.now_of(to), self.rules.settings.election_timeout_min);
+        let mut arrival = self.judge.arrival(from, to, &message);
+        let entered = self.enter(to, |node, context| {
+            node.rule(context, |replica, out| {
+                let before = Before::of(replica);
+                replica.receive(now, from, message, out);
+                arrival.heard(now, before, replica, out, protection);
+            });
+        });
+        self.judge.arrived(arrival, now)?;
+        entered
     }
 
     /// A client gives these commands to a node, in one batch; nothing happens unless it leads.
@@ -335,9 +348,10 @@ impl World {
         let rules = Arc::clone(&self.rules);
         let members = rules.membership.clone().unwrap_or_else(|| make::voters(self.nodes.len() as u64));
         let now = self.now_of(id);
-        let Self { nodes, timeouts, .. } = self;
+        let Self { nodes, timeouts, judge, .. } = self;
         let node = Arc::make_mut(&mut nodes[slot(id)]);
         if node.running.is_none() {
+            judge.starts(id, node.disk.hard_state.term);
             let replica = Replica::new(id, members, node.disk.recover(), rules.settings);
             let mut context = Context {
                 now,
@@ -347,6 +361,7 @@ impl World {
                 ruled: true,
                 effects: Vec::new(),
                 timeouts: timeouts.as_mut(),
+                broken: Ok(()),
             };
             node.running = Some(Running::new(replica, rules, &mut context));
         }
@@ -378,19 +393,21 @@ impl World {
         let Some(running) = &mut node.running else { return Ok(()) };
         let Buffers { sent, notes, effects } = std::mem::take(buffers);
         let timeouts = timeouts.as_mut();
-        let mut context = Context { now, disk: &mut node.disk, sent, notes, ruled: false, effects, timeouts };
+        let (disk, broken) = (&mut node.disk, Ok(()));
+        let mut context = Context { now, disk, sent, notes, ruled: false, effects, timeouts, broken };
         act(running, &mut context);
         while prompt && within(running, &mut context) {}
-        let Context { mut sent, mut notes, effects, ruled, .. } = context;
+        let Context { mut sent, mut notes, effects, ruled, broken, .. } = context;
         let said = sent.drain(..).try_for_each(|outgoing| self.send(id, outgoing));
         let heeded = notes.drain(..).try_for_each(|note| self.heed(id, note));
         self.buffers = Buffers { sent, notes, effects };
-        said.and(heeded)?;
+        broken.and(said).and(heeded)?;
         self.check(id, ruled)
     }
 
     fn send(&mut self, from: NodeId, outgoing: Outgoing) -> Result<(), String> {
-        let Self { nodes, watch, witness, rules, .. } = self;
+        let Self { nodes, watch, witness, rules, judge, .. } = self;
+        judge.leaves(from, &outgoing.message);
         let term = outgoing.message.term;
         let leads = |replica: &&Replica| replica.is_leader() && replica.term() == term;
         let leader = || replicas(nodes).find(leads);
@@ -407,12 +424,21 @@ impl World {
             Note::Halt(Violation::Emptied { .. }) if self.emptied.contains(&id) => self.node_mut(id).running = None,
             Note::Halt(violation) => return Err(format!("halt: {id} halts: {violation}")),
             Note::ReadsReady { index, tokens } => {
-                let witness = Arc::make_mut(&mut self.witness);
-                tokens.iter().try_for_each(|token| witness.read_ready(*token, *index))?;
+                let Self { nodes, judge, witness, .. } = self;
+                let (witness, running) = (Arc::make_mut(witness), nodes[slot(id)].running.as_ref());
+                for token in tokens {
+                    witness.read_ready(*token, *index)?;
+                    if let Some(running) = running {
+                        judge.read_ready(id, *token, running.replica.membership())?;
+                    }
+                }
             }
             Note::ReadsFailed { tokens } => {
                 let witness = Arc::make_mut(&mut self.witness);
-                tokens.iter().for_each(|token| witness.read_failed(*token));
+                for token in tokens {
+                    witness.read_failed(*token);
+                    self.judge.read_failed(id, *token);
+                }
             }
             Note::Applied(_) | Note::Restored(_) if self.rules.checks == Checks::Changes => {
                 self.watch.applied(id, &note)?;

@@ -1,0 +1,299 @@
+//! What must hold of how a node takes what it hears, judged from outside: by what was delivered to it and when, and by what it says
+//! then. It looks only at letters that speak of votes, leadership and lost entries, and only as they arrive.
+//!
+//! - **Up-to-date votes.** Whoever grants a vote, or says that it would, has no log that is more up-to-date than the asker's
+//!   (paper §5.4.1).
+//! - **Protected leaders.** Whoever heard the leader that it follows within the shortest election timeout, by its own clock, grants no
+//!   vote (thesis §4.2.3).
+//! - **Read index.** A read may be served only when a quorum, the leader included, heard and answered a heartbeat of a round that
+//!   first left after the read was asked for (thesis §6.4). And whoever hears a heartbeat answers with that heartbeat's
+//!   round in that heartbeat's term, or with none.
+//! - **Discards.** A node forgets lost entries of its own accord only in a later term than the one that its disk had when it started:
+//!   what others say in that one may be overtaken by what it said itself.
+
+use super::quorum;
+use quorate_raft::{
+    Body, Effect, EntryId, HeartbeatReply, Membership, Message, Moment, NodeId, Outgoing, ReadToken, Reads, Replica,
+    RequestVote, Term,
+};
+use std::time::Duration;
+
+/// What it remembers of a cluster: as much as reads that wait, and a few words a node. It tells no two worlds apart.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Judge {
+    nodes: Vec<Judged>,
+    /// Reads that were asked for and rounds that left so far: what comes later has a higher number.
+    moments: u64,
+}
+
+/// Of one node, in its present life.
+#[derive(Clone, Default, Debug)]
+struct Judged {
+    memory: Memory,
+    rounds: Rounds,
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Memory {
+    /// The leader that it heard last, in which term, and when by its own clock.
+    heard: Option<(NodeId, Term, Moment)>,
+    /// The term that its disk had when it started.
+    recovered_in: Term,
+}
+
+/// What it asks as a leader whether it still leads.
+#[derive(Clone, Default, Debug)]
+struct Rounds {
+    term: Term,
+    newest: u64,
+    /// When each round first left; only those that a read may wait for.
+    left: Vec<(u64, u64)>,
+    /// For each peer, when the latest round that it heard and answered first left.
+    answered: Vec<(NodeId, u64)>,
+    /// When each read that waits was asked for.
+    reads: Vec<(ReadToken, u64)>,
+}
+
+/// A letter that is about to arrive.
+pub(super) struct Arrival {
+    from: NodeId,
+    to: NodeId,
+    term: Term,
+    what: What,
+    memory: Memory,
+    /// Whether it came from the leader that the node follows now.
+    leads: bool,
+    /// Whether it was answered as what it is.
+    is_answered: bool,
+    /// Whether all that was said and done about it may be.
+    verdict: Result<(), String>,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Beat { round: u64 },
+    Append,
+    Request(RequestVote),
+    Repair,
+    Other,
+}
+
+impl Judge {
+    /// A letter is about to arrive.
+    pub(super) fn arrival(&mut self, from: NodeId, to: NodeId, message: &Message) -> Arrival {
+        let what = match &message.body {
+            Body::Heartbeat(heartbeat) => What::Beat { round: heartbeat.round },
+            Body::Append(_) | Body::SnapshotChunk(_) => What::Append,
+            Body::RequestVote(request) => What::Request(*request),
+            Body::RepairReply(_) => What::Repair,
+            _ => What::Other,
+        };
+        let memory = self.of(to).memory;
+        Arrival { from, to, term: message.term, what, memory, leads: false, is_answered: false, verdict: Ok(()) }
+    }
+
+    /// It has arrived.
+    ///
+    /// # Errors
+    /// What must hold of what was said and done about it, and does not.
+    pub(super) fn arrived(&mut self, arrival: Arrival, now: Moment) -> Result<(), String> {
+        let Arrival { from, to, term, what, leads, is_answered, verdict, .. } = arrival;
+        if leads {
+            self.of(to).memory.heard = Some((from, term, now));
+        }
+        if let (What::Beat { round }, true) = (what, is_answered) {
+            self.of(from).rounds.answered(to, term, round);
+        }
+        verdict
+    }
+
+    /// A message leaves a node.
+    pub(super) fn leaves(&mut self, from: NodeId, message: &Message) {
+        if let Body::Heartbeat(heartbeat) = &message.body {
+            self.moments += 1;
+            let now = self.moments;
+            self.of(from).rounds.leaves(message.term, heartbeat.round, now);
+        }
+    }
+
+    /// A node starts, in the term that its disk has.
+    pub(super) fn starts(&mut self, id: NodeId, term: Term) {
+        *self.of(id) = Judged { memory: Memory { heard: None, recovered_in: term }, rounds: Rounds::default() };
+    }
+
+    /// Somebody asks a node that runs for a read.
+    pub(super) fn read_asked(&mut self, id: NodeId, token: ReadToken) {
+        self.moments += 1;
+        let now = self.moments;
+        self.of(id).rounds.reads.push((token, now));
+    }
+
+    /// A node says that a read may be served.
+    ///
+    /// # Errors
+    /// If no quorum confirmed that it still led when the read was asked for.
+    pub(super) fn read_ready(&mut self, id: NodeId, token: ReadToken, membership: &Membership) -> Result<(), String> {
+        let rounds = &mut self.of(id).rounds;
+        let Some(asked) = rounds.asked(token) else { return Ok(()) };
+        let heard_since = |peer| rounds.answered.iter().any(|(voter, left)| *voter == peer && *left > asked);
+        let is_confirmed = quorum::reached(membership, |peer| peer == id || heard_since(peer));
+        rounds.forget(token);
+        if is_confirmed {
+            return Ok(());
+        }
+        Err(format!(
+            "read index: {id} serves read {token}, and no quorum answered a round that left after it was asked"
+        ))
+    }
+
+    /// A node says that a read can't be served.
+    pub(super) fn read_failed(&mut self, id: NodeId, token: ReadToken) {
+        self.of(id).rounds.forget(token);
+    }
+
+    fn of(&mut self, id: NodeId) -> &mut Judged {
+        let at = usize::try_from(id.0).unwrap_or(usize::MAX) - 1;
+        if at >= self.nodes.len() {
+            self.nodes.resize_with(at + 1, Judged::default);
+        }
+        &mut self.nodes[at]
+    }
+}
+
+impl Rounds {
+    fn leaves(&mut self, term: Term, round: u64, now: u64) {
+        if term > self.term {
+            *self = Self { term, reads: std::mem::take(&mut self.reads), ..Self::default() };
+        }
+        if term == self.term && round > self.newest {
+            self.newest = round;
+            if !self.reads.is_empty() {
+                self.left.push((round, now));
+            }
+        }
+    }
+
+    fn answered(&mut self, by: NodeId, term: Term, round: u64) {
+        let Some((_, left)) = self.left.iter().find(|(one, _)| term == self.term && *one == round) else { return };
+        match self.answered.iter_mut().find(|(peer, _)| *peer == by) {
+            Some((_, latest)) => *latest = (*latest).max(*left),
+            None => self.answered.push((by, *left)),
+        }
+    }
+
+    fn asked(&self, token: ReadToken) -> Option<u64> {
+        self.reads.iter().find(|(read, _)| *read == token).map(|(_, asked)| *asked)
+    }
+
+    /// Nobody waits for a read any more, nor for rounds that left before all that still wait were asked for.
+    fn forget(&mut self, token: ReadToken) {
+        self.reads.retain(|(read, _)| *read != token);
+        let oldest = self.reads.iter().map(|(_, asked)| *asked).min().unwrap_or(u64::MAX);
+        self.left.retain(|(_, left)| *left > oldest);
+    }
+}
+
+/// What a replica was just before it heard something.
+#[derive(Clone, Copy)]
+pub(super) struct Before {
+    term: Term,
+    leader: Option<NodeId>,
+    last: EntryId,
+}
+
+impl Before {
+    pub(super) fn of(replica: &Replica) -> Self {
+        Self { term: replica.term(), leader: replica.leader(), last: replica.log().last() }
+    }
+}
+
+impl Arrival {
+    /// Judges what a replica says and does about what arrived. It protects leaders for so long.
+    pub(super) fn heard(
+        &mut self,
+        now: Moment,
+        before: Before,
+        replica: &Replica,
+        effects: &[Effect],
+        protection: Duration,
+    ) {
+        self.verdict = match self.what {
+            What::Request(request) => self.vote(now, before, request, effects, protection),
+            What::Beat { round } => self.beat(round, effects),
+            What::Repair => self.repair(replica, effects),
+            What::Append | What::Other => Ok(()),
+        };
+        let from_a_leader = matches!(self.what, What::Beat { .. } | What::Append);
+        self.leads = from_a_leader && (replica.leader(), replica.term()) == (Some(self.from), self.term);
+    }
+
+    fn vote(
+        &self,
+        now: Moment,
+        before: Before,
+        request: RequestVote,
+        effects: &[Effect],
+        protection: Duration,
+    ) -> Result<(), String> {
+        let granted = |body: &Body| matches!(body, Body::Vote(vote) if vote.granted);
+        if !said(effects).any(|outgoing| outgoing.to == self.from && granted(&outgoing.message.body)) {
+            return Ok(());
+        }
+        let (from, to, phase) = (self.from, self.to, request.phase);
+        let (theirs, ours) = (request.last, before.last);
+        if theirs.term < ours.term || (theirs.term == ours.term && theirs.index < ours.index) {
+            return Err(format!(
+                "up-to-date votes: {to}, whose log ends at {ours}, grants {from} a {phase:?}, whose log ends at {theirs}"
+            ));
+        }
+        match self.memory.heard {
+            Some((leader, term, at))
+                if before.leader == Some(leader) && before.term == term && now.since(at) < protection =>
+            {
+                let since = now.since(at);
+                Err(format!("protected leaders: {to} grants {from} a {phase:?}, and heard {leader} {since:?} ago"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn beat(&mut self, heard: u64, effects: &[Effect]) -> Result<(), String> {
+        for outgoing in said(effects) {
+            let Body::HeartbeatReply(HeartbeatReply { round }) = outgoing.message.body else { continue };
+            let (from, to, term) = (self.from, self.to, outgoing.message.term);
+            let is_its_own = (outgoing.to, term, round) == (from, self.term, heard);
+            if !is_its_own && round != Reads::NO_ROUND {
+                return Err(format!(
+                    "read index: {to} answers round {heard} of term {} with round {round} of term {term}",
+                    self.term
+                ));
+            }
+            self.is_answered |= is_its_own;
+        }
+        Ok(())
+    }
+
+    fn repair(&self, replica: &Replica, effects: &[Effect]) -> Result<(), String> {
+        let discards = effects.iter().find_map(|effect| match effect {
+            Effect::Persist(persist) if persist.batch.is_none() => persist.truncate_from,
+            _ => None,
+        });
+        match discards {
+            Some(index) if replica.term() <= self.memory.recovered_in => Err(format!(
+                "discards: {} forgets what it has from {index} on in term {}, in which it may have acknowledged it",
+                self.to,
+                replica.term()
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// All that is said, now or once it is durable.
+fn said(effects: &[Effect]) -> impl Iterator<Item = &Outgoing> {
+    effects.iter().flat_map(|effect| match effect {
+        Effect::Send(outgoing) => std::slice::from_ref(outgoing),
+        Effect::Persist(persist) => persist.then.as_slice(),
+        _ => &[],
+    })
+}
