@@ -77,6 +77,8 @@ mutants! {
     PreVoteForgetsVote = "pre-vote-forgets-vote",
     /// Votes and pre-votes are granted to any log. (4)
     VoteWithoutLogCheck = "vote-without-log-check",
+    /// Pre-votes are granted to any log: who can't be elected ends terms in vain. (4)
+    PreVoteWithoutLogCheck = "pre-vote-without-log-check",
     /// A log is up-to-date if its term *and* its index are at least as high. (5, 6)
     LogCheckBySeparateParts = "log-check-by-separate-parts",
     /// The longer log is taken for the newer, whatever its last term. (5)

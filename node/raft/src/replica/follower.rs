@@ -42,6 +42,7 @@ impl Replica {
         let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
         match request.phase {
             Phase::PreVote => {
+                let up_to_date = up_to_date || live(Mutant::PreVoteWithoutLogCheck);
                 let granted = !hears_leader && up_to_date && term.next() > self.term();
                 self.answer_pre_vote(now, from, term, Vote { granted, ..answer_to(request) }, out);
             }
