@@ -378,7 +378,7 @@ impl Log {
     }
 
     /// Lets the next segment be made: early enough even at full speed, and a node that does little is spared the space.
-    fn prepare(&mut self) {
+    pub(super) fn prepare(&mut self) {
         let Header { layout, .. } = &self.active.header;
         let slots = self.last.index.since(self.active.header.previous.index);
         let (used, room) = (self.active.end - layout.records_at, layout.capacity - layout.records_at);

@@ -123,6 +123,8 @@ impl Log {
             known: log.known.iter().map(|(member, index)| (*member, *index)).collect(),
             repairs: held.repairs,
         };
+        // Not first behind a sync: what is there may fill the segment, and whether there is room for another is to be known.
+        log.prepare();
         Ok((log, recovered))
     }
 

@@ -253,7 +253,9 @@ impl Random {
             asked.push(model.clone());
         }
         if self.below(4) == 0 {
-            persist.hard_state = model.vote(term + 1, 1 + self.below(3) as u64).hard_state;
+            // Terms never go back, also where the log does.
+            let later = model.hard_state.term.0.max(term) + 1;
+            persist.hard_state = model.vote(later, 1 + self.below(3) as u64).hard_state;
         }
         persist
     }
