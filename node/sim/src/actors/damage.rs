@@ -45,7 +45,9 @@ impl Cluster<'_> {
             }
         };
         if done {
-            witness.disk(node).is_damaged = true;
+            let disk = witness.disk(node);
+            disk.is_damaged = true;
+            disk.is_misplaced |= matches!(fault, Fault::Misdirect { .. });
             witness.report.fired(fault.kind());
             witness.trace.hash(&(node, &place.path, place.from, place.bytes));
             witness.say(format_args!("of {node}, {bytes} bytes of {} from byte {from} on are damaged", path.display()));
@@ -86,7 +88,9 @@ impl Cluster<'_> {
         let mut witness = self.witness.lock();
         let mut members = self.members.iter();
         members.all(|member| {
-            !matches!(member.state, State::Out) && !member.was_wiped && !witness.disk(member.id).is_damaged
+            let is_sound = !matches!(member.state, State::Out) && !member.was_wiped;
+            // One that never held anything can't tell that it was not emptied, and counts as lost.
+            is_sound && !witness.disk(member.id).is_damaged && witness.promised(member.id).last() > Index(0)
         })
     }
 
@@ -100,7 +104,7 @@ impl Cluster<'_> {
             let disk = witness.disk(member.id);
             // What is worn out is faulty again after every start.
             if is_whole && !disk.disk.is_worn() {
-                disk.is_damaged = false;
+                (disk.is_damaged, disk.is_misplaced) = (false, false);
             }
         }
     }

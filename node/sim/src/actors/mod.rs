@@ -296,8 +296,9 @@ impl<'a> Cluster<'a> {
                 let words = error.to_string();
                 witness.say(format_args!("{id} does not start: {words}"));
                 let disk = witness.disk(id);
-                // Damage is healed, for an entry has two places; what can't be read at all is for the operator.
-                let is_out = disk.is_damaged && disk.disk.is_worn();
+                // Damage is healed, for an entry has two places. What can't be read at all is for the operator; and so is what was
+                // written elsewhere, if it could be the end of the log that was acknowledged.
+                let is_out = disk.is_damaged && (disk.disk.is_worn() || disk.is_misplaced);
                 let may_wait = disk.disk.is_halted() || member.is_full || member.fails_with.is_some();
                 disk.disk.crash(quorate::storage::disk::Crash::Keep);
                 self.wire.remove(id);

@@ -77,6 +77,8 @@ pub(super) struct Disk {
     pub(super) syncs_take: Duration,
     /// Whether something on it was damaged that may not have healed yet.
     pub(super) is_damaged: bool,
+    /// Whether it holds what belongs elsewhere.
+    pub(super) is_misplaced: bool,
     /// How many writes are waiting, and how many were ever finished.
     pub(super) waiting: usize,
     pub(super) finished: u64,
