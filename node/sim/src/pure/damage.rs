@@ -1,8 +1,8 @@
 //! What a disk may lose, and what it must not: as long as everything can still be told, nobody loses the last copy of an entry that
-//! may be committed, and where logs are cut, a majority lose nothing. What would go further is held back, and counted.
+//! may be committed, and where logs are cut, a quorum loses nothing. What would go further is held back, and counted.
 
 use super::{Walk, machines::id_of};
-use quorate_raft::{Index, NodeId, quorum};
+use quorate_raft::{Index, NodeId};
 use quorate_world::{
     disk::{Disk, Fault},
     world::Event,
@@ -40,9 +40,7 @@ impl Walk<'_> {
         if !self.settled || self.world.emptied.contains(&id) {
             return None;
         }
-        let majority = quorum::majority(self.world.nodes.len());
-        let others = || self.others(id);
-        let most_are_sound = others().filter(|disk| disk.is_sound()).count() >= majority;
+        let most_are_sound = self.world.is_quorum(|node| node.id != id && node.disk.is_sound());
         if self.cuts && !most_are_sound {
             return None;
         }
@@ -53,13 +51,13 @@ impl Walk<'_> {
             return self.others(id).any(|disk| disk.holds(base)).then_some(Event::LoseSnapshot(id));
         }
         let (lost, others) = (lost?, || self.others(id));
-        let remembered = others().filter(|disk| disk.remembers(lost)).count() + 1;
+        let is_remembered = self.world.is_quorum(|node| node.id == id || node.disk.remembers(lost));
         let held = others().any(|disk| disk.holds(lost));
         // Without proof that it was durable it counts as torn: that is survived once an entry, not on several disks at once.
         let doubted = others().any(|disk| disk.doubts(lost));
         // The only copy of an entry that can't have been committed may go, too: but not where a copy that is still on its way may
         // be torn, for then nobody could tell the two cases apart.
-        let surely_uncommitted = remembered < majority && most_are_sound && !self.tears;
+        let surely_uncommitted = !is_remembered && most_are_sound && !self.tears;
         // Zeros look like what was never written; everything else leaves some proof.
         let unproven = !doubted && self.random.random_bool(if kind == "zero" { 0.7 } else { 0.1 });
         let fault = if unproven { Fault::Unproven } else { Fault::Proven };
@@ -82,12 +80,11 @@ impl Walk<'_> {
 
     /// Whether the others can go on without what a node holds and promised, and all of them know that it had a log.
     fn others_can_do_without(&self, id: NodeId) -> bool {
-        let majority = quorum::majority(self.world.nodes.len());
         let mut entries = self.world.witness.committed().chain(self.world.node(id).disk.entries());
-        let remembered = |entry| self.others(id).filter(|disk| disk.remembers(entry)).count() >= majority;
+        let remembered = |entry| self.world.is_quorum(|node| node.id != id && node.disk.remembers(entry));
         self.settled
             && self.world.emptied.is_empty()
-            && self.others(id).count() >= majority
+            && self.world.is_quorum(|node| node.id != id)
             && self.others(id).all(|disk| disk.known.contains(&id) && disk.is_sound())
             && entries.all(|entry| remembered(entry) && self.others(id).any(|disk| disk.holds(entry)))
     }

@@ -29,7 +29,7 @@ use clients::Clients;
 use faults::Agenda;
 use machines::Machine;
 use network::Network;
-use quorate_raft::{Credit, Moment, NodeId};
+use quorate_raft::{Credit, Membership, Moment, NodeId};
 use quorate_world::{
     disk::Disk,
     make,
@@ -105,6 +105,7 @@ impl<'a> Walk<'a> {
     fn new(plan: &'a Plan, trace: &'a mut Trace, twin: Option<Witness>) -> Self {
         let mut random = SmallRng::seed_from_u64(plan.seed ^ 0x70e5_11fe);
         let nodes = plan.nodes as usize;
+        let mut report = Report { runs: 1, ..Report::default() };
         let mut settings = make::settings();
         settings.cache_bytes_max = random.random_range(0..2_000);
         settings.unapplied_entries_max = random.random_range(1..20);
@@ -118,7 +119,9 @@ impl<'a> Walk<'a> {
             retry_max: Duration::from_millis(500),
         };
         let (keep_entries, checks) = (plan.keep_entries, Checks::Changes);
-        let rules = Rules { credit, keep_entries, checks, ..Rules::new(settings) };
+        let membership = joint_at_times(plan);
+        report.count("joint", u64::from(membership.is_some()));
+        let rules = Rules { credit, keep_entries, checks, membership, ..Rules::new(settings) };
         // A member that is new, or was emptied, can't tell what it lost, and counts as lost itself until it is brought up. So
         // there is damage only among members that took part before.
         let settled = random.random_bool(0.75);
@@ -139,7 +142,7 @@ impl<'a> Walk<'a> {
             agenda: Agenda::new(plan),
             plan,
             trace,
-            report: Report { runs: 1, ..Report::default() },
+            report,
             random,
             world,
             network,
@@ -250,6 +253,13 @@ impl<'a> Walk<'a> {
         }
         Ok(true)
     }
+}
+
+/// Some clusters of five are between two configurations of three from the beginning, and stay there: nothing may be decided but by
+/// both.
+fn joint_at_times(plan: &Plan) -> Option<Membership> {
+    let is_joint = plan.nodes == 5 && SmallRng::seed_from_u64(plan.seed ^ 0x2c0f).random_bool(0.3);
+    is_joint.then(|| Membership::joint((1..=3).map(NodeId), (3..=5).map(NodeId)))
 }
 
 fn words_of(panic: &(dyn Any + Send)) -> &str {

@@ -4,18 +4,18 @@
 //! - **Durable promises.** What a message promises is on its sender's disk when it leaves: its term, its vote, the entries
 //!   that it says match.
 //! - **One vote.** The votes that ever left a node name one candidate a term.
-//! - **Durable commits.** Whatever was ever seen committed is on the disks of a majority: whole, or at least not forgotten;
+//! - **Durable commits.** Whatever was ever seen committed is on the disks of a quorum: whole, or at least not forgotten;
 //!   and it is whole on one of them.
 //! - **Linearizable reads.** A read is served at or above everything that was committed when it was asked for.
 
-use super::{disk::Disk, node::is_pre_vote};
+use super::{disk::Disk, node::is_pre_vote, quorum, world::Node};
 use quorate_raft::{
-    AppendOutcome, Body, EntryId, Index, Message, NodeId, Outgoing, Phase, ReadToken, Replica, SnapshotOutcome, Term,
+    AppendOutcome, Body, EntryId, Index, Membership, Message, NodeId, Outgoing, Phase, ReadToken, Replica,
+    SnapshotOutcome, Term,
     invariants::{Cluster, Seen},
     message::RepairOutcome,
-    quorum,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Watches one cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
@@ -41,17 +41,18 @@ impl Vouched {
 }
 
 impl Witness {
-    /// Checks what must hold of all nodes as they are now.
+    /// Checks what must hold of all nodes, which are these members, as they are now.
     ///
     /// # Errors
     /// What must hold and does not.
     pub fn check<'a>(
         &mut self,
         replicas: impl Iterator<Item = &'a Replica> + Clone,
-        disks: &[&Disk],
+        nodes: &[Arc<Node>],
+        members: &Membership,
     ) -> Result<(), String> {
         self.cluster.check(replicas)?;
-        self.cluster.committed().try_for_each(|entry| durable_commit(entry, disks.iter().copied()))
+        self.cluster.committed().try_for_each(|entry| durable_commit(entry, nodes, members))
     }
 
     /// The same, if only `changed` did anything since the last check of either kind, and its disk holds no less but from
@@ -61,16 +62,17 @@ impl Witness {
         changed: NodeId,
         seen: &mut Seen,
         replicas: impl Iterator<Item = &'a Replica> + Clone,
-        disks: impl Iterator<Item = &'a Disk> + Clone,
+        nodes: &[Arc<Node>],
+        members: &Membership,
         less_from: Option<Index>,
     ) -> Result<(), String> {
         let news = self.cluster.check_changed(changed, seen, replicas)?;
         // What a disk holds can be too little only where it holds less, or where more was committed.
         for entry in news.into_iter().flat_map(|(from, to)| self.cluster.committed_in(from, to)) {
-            durable_commit(entry, disks.clone())?;
+            durable_commit(entry, nodes, members)?;
         }
         for entry in less_from.into_iter().flat_map(|from| self.cluster.committed_in(from, Index(u64::MAX))) {
-            durable_commit(entry, disks.clone())?;
+            durable_commit(entry, nodes, members)?;
         }
         Ok(())
     }
@@ -179,18 +181,16 @@ impl Witness {
     }
 }
 
-/// Whatever was ever seen committed is remembered by most disks, and whole on one.
-fn durable_commit<'a>(entry: EntryId, disks: impl Iterator<Item = &'a Disk>) -> Result<(), String> {
-    let (mut all, mut remember, mut hold) = (0, 0, 0);
-    for disk in disks {
-        all += 1;
-        remember += usize::from(disk.remembers(entry));
-        hold += usize::from(disk.holds(entry));
+/// Whatever was ever seen committed is remembered by the disks of a quorum, and whole on one.
+fn durable_commit(entry: EntryId, nodes: &[Arc<Node>], members: &Membership) -> Result<(), String> {
+    let disk = |id: NodeId| nodes.iter().find(|node| node.id == id).map(|node| &node.disk);
+    let remembers = |id| disk(id).is_some_and(|disk| disk.remembers(entry));
+    if quorum::reached(members, remembers) && nodes.iter().any(|node| node.disk.holds(entry)) {
+        return Ok(());
     }
-    if remember < quorum::majority(all) || hold == 0 {
-        return Err(format!("durable commits: {entry} was committed, {remember} disks remember it and {hold} hold it"));
-    }
-    Ok(())
+    let count = |counts: fn(&Disk, EntryId) -> bool| nodes.iter().filter(|node| counts(&node.disk, entry)).count();
+    let (remember, hold) = (count(Disk::remembers), count(Disk::holds));
+    Err(format!("durable commits: {entry} was committed, {remember} disks remember it and {hold} hold it"))
 }
 
 /// Whom a message is a vote for: a granted vote, or a candidate's request, which says that it voted for itself.

@@ -7,6 +7,7 @@ use super::{
     judge::{Before, Judge},
     make,
     node::{Actor, Ask, Context, Note, Running, Tell},
+    quorum,
     watch::{self, Watch},
     witness::Witness,
 };
@@ -40,6 +41,8 @@ pub struct World {
     pub timeouts: Option<SmallRng>,
     /// Nodes whose directories somebody emptied: they may, and must, refuse to go on.
     pub emptied: BTreeSet<NodeId>,
+    /// Who belongs to it, as far as no log says otherwise.
+    members: Arc<Membership>,
     rules: Arc<Rules>,
     watch: Watch,
     judge: Judge,
@@ -95,7 +98,7 @@ pub struct Rules {
     pub transfer: TransferSettings,
     /// Whether what must hold of all logs is checked; not where one of them is damaged on purpose.
     pub logs_match: bool,
-    /// Who belongs to the cluster, as far as no log says otherwise.
+    /// Who belongs to the cluster, as far as no log says otherwise; without it, every node votes.
     pub membership: Option<Membership>,
     /// Whether letters carry a digest.
     pub digests: bool,
@@ -204,7 +207,9 @@ impl World {
     pub fn down(disks: Vec<Disk>, rules: Rules) -> Self {
         let node = |(at, disk)| Arc::new(Node { id: NodeId(at as u64 + 1), disk, running: None });
         let nodes: Vec<_> = disks.into_iter().enumerate().map(node).collect();
+        let members = rules.membership.clone().unwrap_or_else(|| make::voters(nodes.len() as u64));
         Self {
+            members: Arc::new(members),
             clocks: vec![Clock::default(); nodes.len()],
             nodes,
             wire: Vec::new(),
@@ -346,7 +351,7 @@ impl World {
 
     fn start(&mut self, id: NodeId) -> Result<(), String> {
         let rules = Arc::clone(&self.rules);
-        let members = rules.membership.clone().unwrap_or_else(|| make::voters(self.nodes.len() as u64));
+        let members = Membership::clone(&self.members);
         let now = self.now_of(id);
         let Self { nodes, timeouts, judge, .. } = self;
         let node = Arc::make_mut(&mut nodes[slot(id)]);
@@ -457,7 +462,7 @@ impl World {
         if !self.rules.logs_match {
             return Ok(());
         }
-        let Self { nodes, watch, witness, .. } = self;
+        let Self { nodes, watch, witness, members, .. } = self;
         let node = Arc::make_mut(&mut nodes[slot(id)]);
         let less = node.disk.take_less();
         if let Some(running) = &node.running {
@@ -468,8 +473,7 @@ impl World {
             watched.vouched.ends_before(less);
         }
         if ruled || less.is_some() {
-            let disks = nodes.iter().map(|node| &node.disk);
-            Arc::make_mut(witness).check_changed(id, &mut watched.seen, replicas(nodes), disks, less)?;
+            Arc::make_mut(witness).check_changed(id, &mut watched.seen, replicas(nodes), nodes, members, less)?;
         }
         Ok(())
     }
@@ -495,13 +499,17 @@ impl World {
     /// # Errors
     /// What must hold and does not.
     pub fn check_by(&self, witness: &mut Witness) -> Result<(), String> {
-        let disks: Vec<_> = self.nodes.iter().map(|node| &node.disk).collect();
-        witness.check(self.replicas(), &disks)
+        witness.check(self.replicas(), &self.nodes, &self.members)
     }
 
     /// The members.
     pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
         (1..=self.nodes.len() as u64).map(NodeId)
+    }
+
+    /// Whether the nodes for which `agrees` holds can decide by themselves, as far as no log says who else belongs.
+    pub fn is_quorum(&self, agrees: impl Fn(&Node) -> bool) -> bool {
+        quorum::reached(&self.members, |id| agrees(self.node(id)))
     }
 
     /// What a node's clock shows.
