@@ -11,6 +11,9 @@
 //! - **Discards.** A node forgets lost entries of its own accord only in a later term than the one that its disk had when it started:
 //!   what others say in that one may be overtaken by what it said itself.
 
+#[cfg(test)]
+mod tests;
+
 use super::quorum;
 use quorate_raft::{
     Body, Effect, EntryId, HeartbeatReply, Membership, Message, Moment, NodeId, Outgoing, ReadToken, Reads, Replica,

@@ -1,0 +1,116 @@
+//! Whether the judge sees what must not be, and nothing else.
+
+use super::{Before, Judge};
+use crate::make::{at, heartbeat, heartbeat_reply, id, node, replica, request_vote, vote, voters};
+use quorate_raft::{
+    Body, Effect, Message, NodeId, Outgoing, Persist, Phase, Replica, Term,
+    message::{RepairOutcome, RepairReply},
+};
+use std::time::Duration;
+
+#[test]
+fn a_read_is_confirmed_by_a_round_that_left_after_it_was_asked_and_by_no_other() {
+    for (round, confirms) in [(4, false), (5, true)] {
+        let mut judge = Judge::default();
+        judge.read_asked(node(1), 6);
+        judge.leaves(node(1), &beat(4));
+        judge.read_asked(node(1), 7);
+        judge.leaves(node(1), &beat(5));
+        hears(&mut judge, beat(round), heartbeat_reply(round)).expect("an honest answer");
+        let served = judge.read_ready(node(1), 7, &voters(3));
+        assert_eq!(served.is_ok(), confirms, "round {round}: {served:?}");
+        assert_eq!(judge.read_ready(node(1), 6, &voters(3)), Ok(()), "round {round}");
+    }
+}
+
+#[test]
+fn a_round_of_an_earlier_leadership_confirms_nothing() {
+    let mut judge = Judge::default();
+    judge.read_asked(node(1), 7);
+    judge.leaves(node(1), &beat(5));
+    judge.leaves(node(1), &Message { term: Term(3), body: heartbeat(5, 0) });
+    hears(&mut judge, beat(5), heartbeat_reply(5)).expect("an honest answer");
+    assert!(judge.read_ready(node(1), 7, &voters(3)).is_err());
+}
+
+#[test]
+fn a_heartbeat_is_answered_with_its_own_round_or_none() {
+    for (round, may) in [(0, true), (4, false), (5, true), (6, false)] {
+        let answered = hears(&mut Judge::default(), beat(5), heartbeat_reply(round));
+        assert_eq!(answered.is_ok(), may, "round {round}: {answered:?}");
+    }
+}
+
+#[test]
+fn no_vote_is_granted_to_a_log_that_is_less_up_to_date() {
+    for (last, may) in [(id(2, 1), false), (id(9, 1), false), (id(1, 2), false), (id(2, 2), true), (id(1, 3), true)] {
+        let asked = answer(request_vote(Phase::PreVote, 1, last));
+        let granted = hears(&mut Judge::default(), asked.clone(), vote(Phase::PreVote, 1, true));
+        assert_eq!(granted.is_ok(), may, "{last}: {granted:?}");
+        hears(&mut Judge::default(), asked, vote(Phase::PreVote, 1, false)).expect("a denial");
+    }
+}
+
+#[test]
+fn no_vote_is_granted_while_a_leader_is_protected() {
+    let (mut judge, mut follower, mut out) = (Judge::default(), follower(), Vec::new());
+    follower.receive(at(100), node(1), beat(0), &mut out);
+    let before = Before::of(&follower);
+    arrives(&mut judge, &beat(0), 100, before, &follower, &out).expect("an honest answer");
+    let asked = answer(request_vote(Phase::Vote, 1, id(2, 2)));
+    let granted = Outgoing { to: node(1), message: answer(vote(Phase::Vote, 1, true)) };
+    let later = [Effect::Persist(Persist { then: vec![granted], ..Persist::default() })];
+    let mut asks = |now| arrives(&mut judge, &asked, now, before, &follower, &later);
+    assert!(asks(249).is_err(), "the leader was heard 149 ms ago");
+    asks(250).expect("it may be gone");
+}
+
+#[test]
+fn nothing_is_discarded_in_the_term_that_the_disk_had() {
+    for (recovered_in, may) in [(1, true), (2, false)] {
+        let mut judge = Judge::default();
+        judge.starts(node(2), Term(recovered_in));
+        let discards = Effect::Persist(Persist { truncate_from: Some(id(2, 2).index), ..Persist::default() });
+        let reply = RepairReply { from: id(2, 2), outcome: RepairOutcome::Absent, batch: None };
+        let message = answer(Body::RepairReply(reply));
+        let replica = follower();
+        let discarded = arrives(&mut judge, &message, 0, Before::of(&replica), &replica, &[discards]);
+        assert_eq!(discarded.is_ok(), may, "recovered in {recovered_in}: {discarded:?}");
+    }
+}
+
+/// Node 2 of three in term 2, with two entries.
+fn follower() -> Replica {
+    replica(2, 3, 2, None, &[1, 2])
+}
+
+fn beat(round: u64) -> Message {
+    answer(heartbeat(round, 0))
+}
+
+fn answer(body: Body) -> Message {
+    Message { term: Term(2), body }
+}
+
+fn says(body: Body) -> Effect {
+    Effect::Send(Outgoing { to: node(1), message: answer(body) })
+}
+
+/// Node 2 hears this from node 1, and says that.
+fn hears(judge: &mut Judge, message: Message, says_then: Body) -> Result<(), String> {
+    let replica = follower();
+    arrives(judge, &message, 0, Before::of(&replica), &replica, &[says(says_then)])
+}
+
+fn arrives(
+    judge: &mut Judge,
+    message: &Message,
+    now: u64,
+    before: Before,
+    replica: &Replica,
+    effects: &[Effect],
+) -> Result<(), String> {
+    let mut arrival = judge.arrival(NodeId(1), node(2), message);
+    arrival.heard(at(now), before, replica, effects, Duration::from_millis(150));
+    judge.arrived(arrival, at(now))
+}
