@@ -346,6 +346,8 @@ impl<'a> Cluster<'a> {
                 && status.last_log == leader.last_log
                 && status.applied == leader.last_log
                 && status.faulty == 0
+                // What a slow disk has yet to do, somebody may wait for.
+                && self.witness.lock().disk(status.node).waiting == 0
         };
         statuses.iter().all(agrees) && self.clients.are_idle()
     }
