@@ -8,6 +8,8 @@
 //! - **Read index.** A read may be served only when a quorum, the leader included, heard and answered a heartbeat of a round that
 //!   first left after the read was asked for (thesis §6.4). And whoever hears a heartbeat answers with that heartbeat's
 //!   round in that heartbeat's term, or with none.
+//! - **Covered.** Whoever answers an append says of no entry that it matches but of those that the append covered, and of those that it
+//!   knows to be committed because it cut its log behind them (Figure 2: "index of last new entry").
 //! - **Discards.** A node forgets lost entries of its own accord only in a later term than the one that its disk had when it started:
 //!   what others say in that one may be overtaken by what it said itself.
 
@@ -16,8 +18,8 @@ mod tests;
 
 use super::quorum;
 use quorate_raft::{
-    Body, Effect, EntryId, HeartbeatReply, Membership, Message, Moment, NodeId, Outgoing, ReadToken, Reads, Replica,
-    RequestVote, Term,
+    AppendOutcome, AppendReply, Batch, Body, Effect, EntryId, HeartbeatReply, Index, Membership, Message, Moment,
+    NodeId, Outgoing, ReadToken, Reads, Replica, RequestVote, Term,
 };
 use std::time::Duration;
 
@@ -74,8 +76,14 @@ pub(super) struct Arrival {
 
 #[derive(Clone, Copy)]
 enum What {
-    Beat { round: u64 },
-    Append,
+    Beat {
+        round: u64,
+    },
+    /// Entries up to this one, or a probe of it.
+    Append {
+        covers: Index,
+    },
+    Chunk,
     Request(RequestVote),
     Repair,
     Other,
@@ -86,7 +94,10 @@ impl Judge {
     pub(super) fn arrival(&mut self, from: NodeId, to: NodeId, message: &Message) -> Arrival {
         let what = match &message.body {
             Body::Heartbeat(heartbeat) => What::Beat { round: heartbeat.round },
-            Body::Append(_) | Body::SnapshotChunk(_) => What::Append,
+            Body::Append(append) => {
+                What::Append { covers: append.batch.as_ref().map_or(append.previous.index, Batch::last) }
+            }
+            Body::SnapshotChunk(_) => What::Chunk,
             Body::RequestVote(request) => What::Request(*request),
             Body::RepairReply(_) => What::Repair,
             _ => What::Other,
@@ -224,9 +235,10 @@ impl Arrival {
             What::Request(request) => self.vote(now, before, request, effects, protection),
             What::Beat { round } => self.beat(round, effects),
             What::Repair => self.repair(replica, effects),
-            What::Append | What::Other => Ok(()),
+            What::Append { covers } => self.matched(covers, replica, effects),
+            What::Chunk | What::Other => Ok(()),
         };
-        let from_a_leader = matches!(self.what, What::Beat { .. } | What::Append);
+        let from_a_leader = matches!(self.what, What::Beat { .. } | What::Append { .. } | What::Chunk);
         self.leads = from_a_leader && (replica.leader(), replica.term()) == (Some(self.from), self.term);
     }
 
@@ -274,6 +286,19 @@ impl Arrival {
             self.is_answered |= is_its_own;
         }
         Ok(())
+    }
+
+    fn matched(&self, covers: Index, replica: &Replica, effects: &[Effect]) -> Result<(), String> {
+        let known = covers.max(replica.log().base().index);
+        let says_more = said(effects).find_map(|outgoing| match &outgoing.message.body {
+            Body::AppendReply(AppendReply { outcome: AppendOutcome::Matched { matched }, .. }) => {
+                Some(*matched).filter(|matched| *matched > known)
+            }
+            _ => None,
+        });
+        says_more.map_or(Ok(()), |matched| {
+            Err(format!("covered: {} says that it matches up to {matched}, of an append up to {covers}", self.to))
+        })
     }
 
     fn repair(&self, replica: &Replica, effects: &[Effect]) -> Result<(), String> {

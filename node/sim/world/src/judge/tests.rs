@@ -1,7 +1,9 @@
 //! Whether the judge sees what must not be, and nothing else.
 
 use super::{Before, Judge};
-use crate::make::{at, heartbeat, heartbeat_reply, id, node, replica, request_vote, vote, voters};
+use crate::make::{
+    append, at, batch, heartbeat, heartbeat_reply, id, matched, node, replica, request_vote, vote, voters,
+};
 use quorate_raft::{
     Body, Effect, Message, NodeId, Outgoing, Persist, Phase, Replica, Term,
     message::{RepairOutcome, RepairReply},
@@ -38,6 +40,17 @@ fn a_heartbeat_is_answered_with_its_own_round_or_none() {
     for (round, may) in [(0, true), (4, false), (5, true), (6, false)] {
         let answered = hears(&mut Judge::default(), beat(5), heartbeat_reply(round));
         assert_eq!(answered.is_ok(), may, "round {round}: {answered:?}");
+    }
+}
+
+#[test]
+fn what_an_append_did_not_cover_is_said_to_match_by_nobody() {
+    let covering_two = append(1, id(1, 1), 0, Some(batch(2, 2, 1, 0)));
+    for (body, covers) in [(append(1, id(1, 1), 0, None), 1), (covering_two, 2)] {
+        for says in 0..=3 {
+            let answered = hears(&mut Judge::default(), answer(body.clone()), matched(1, says));
+            assert_eq!(answered.is_ok(), says <= covers, "{says} of {covers}: {answered:?}");
+        }
     }
 }
 
