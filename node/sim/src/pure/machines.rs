@@ -175,7 +175,8 @@ impl Walk<'_> {
         };
         let torn = match power {
             Power::Kept | Power::Lost => None,
-            Power::Scattered if self.tears => Some(Torn::Named),
+            // Beside one that was emptied nobody could tell a torn entry from one that both have lost.
+            Power::Scattered if self.tears && self.world.emptied.is_empty() => Some(Torn::Named),
             Power::Torn | Power::Scattered => Some([Torn::Truncated, Torn::Appended][self.random.random_range(0..2)]),
         };
         self.say(|| format!("{id} dies; of {writes} writes {written} are there, and of the next {torn:?}"));
