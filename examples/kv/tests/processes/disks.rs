@@ -135,7 +135,8 @@ async fn a_cluster_goes_on_while_the_disk_of_its_leader_or_a_follower_is_full() 
     cluster.start_all().await.expect("started");
     cluster.leader(PATIENCE).await.expect("a leader");
     let ledger = Ledger::new();
-    let pace = Pace { rest: Duration::from_millis(3), writers: 2, value_bytes: VALUE.len() };
+    // Slow enough that the writes themselves fill no disk within minutes, however long the rest takes: nothing is cut here.
+    let pace = Pace { rest: Duration::from_millis(20), writers: 2, value_bytes: VALUE.len() };
     let writers = Writers::start(&cluster, &ledger, pace).expect("writers");
     for of_leader in [true, false] {
         reaches(&ledger, 50).await;
