@@ -192,8 +192,8 @@ impl Witness {
         let is_pre_vote = match &message.body {
             Body::RequestVote(request) => request.phase == Phase::PreVote,
             Body::Vote(vote) => vote.phase == Phase::PreVote,
-            // How much has arrived, and what may help another, is said at once.
-            Body::SnapshotReply(reply) => matches!(reply.outcome, SnapshotOutcome::Received { .. }),
+            // How much has arrived, that no more is taken, and what may help another, is said at once.
+            Body::SnapshotReply(reply) => !matches!(reply.outcome, SnapshotOutcome::Installed { .. }),
             Body::RepairReply(reply) => reply.outcome != RepairOutcome::Absent,
             Body::Propose(_) | Body::ProposeReply(_) | Body::ReadIndex(_) | Body::ReadIndexReply(_) => true,
             _ => false,
