@@ -147,8 +147,8 @@ pub(crate) fn make(disk: &dyn Disk, path: &Path, bytes: u64, pace: Pace<'_>) -> 
     let allocated = file.allocate(bytes, pace).map_err(failed("write", path));
     let made = allocated.and_then(|()| file.sync_data().map_err(failed("sync", path)));
     if let Err(failure) = made {
-        // What it took is needed now. If this fails too, recovery removes it.
-        drop(disk.remove(path));
+        // What it took is needed now, and its name the next time.
+        disk.remove(path).map_err(failed("write", path))?;
         return Err(failure);
     }
     Ok(file)

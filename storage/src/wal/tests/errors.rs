@@ -90,6 +90,17 @@ fn a_disk_that_is_nearly_full_is_said_to_be_full_while_there_is_room_and_then_to
 }
 
 #[test]
+fn a_file_that_did_not_fit_and_cannot_be_removed_is_an_error_at_once_and_not_when_it_is_made_again() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _) = opened(&disk);
+    disk.fill_after(20_000);
+    disk.fail(Operation::Rename, 1);
+    log.spare.prepare();
+    let line = log.check_space().expect_err("the disk is broken, too").error.to_string();
+    assert!(line.starts_with("can't write") && line.contains("spare") && line.contains("error 5"), "{line}");
+}
+
+#[test]
 fn a_sync_that_lies_is_made_up_for_by_the_next_honest_one_and_loses_no_more_than_it_lied_about() {
     for lies_until in 1..6 {
         let disk = SimulatedDisk::new();
