@@ -11,7 +11,7 @@ use quorate::storage::{
 };
 use quorate_raft::{Cut, EntryId, HardState, Index, NodeId, Snapshot, Term};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io::{self, Write},
     time::Duration,
 };
@@ -27,8 +27,9 @@ pub(super) struct Promised {
     /// The last entry that was cut.
     base: EntryId,
     entries: BTreeMap<Index, Term>,
-    /// Those whose payload was gone at the last recovery, and is not back: they may be forgotten, too.
-    faulty: BTreeSet<Index>,
+    /// Those whose payload was gone at the last recovery, and is not back, and whether they are proven to have been durable: they
+    /// may be forgotten, too.
+    faulty: BTreeMap<Index, bool>,
     pub(super) snapshot: Index,
     /// What was asked, and not yet said to be durable: any part of it may be.
     asked: VecDeque<quorate_raft::Persist>,
@@ -54,6 +55,13 @@ impl Promised {
             || self.asked.iter().any(|persist| persist.truncate_from.is_some() || persist.cut.is_some())
     }
 
+    /// The first entry of those that a log may discard if it is told to.
+    fn discardable_from(&self) -> Option<Index> {
+        let (first, _) = self.faulty.iter().find(|(_, was_durable)| !**was_durable)?;
+        let proven = self.faulty.range(*first..).any(|(_, was_durable)| *was_durable);
+        (!proven).then_some(*first)
+    }
+
     fn asked(&mut self, persist: &quorate_raft::Persist) {
         self.asked.push_back(persist.clone());
     }
@@ -70,10 +78,10 @@ impl Promised {
             }
             if let Some(from) = persist.truncate_from {
                 self.entries.retain(|index, _| *index < from);
-                self.faulty.retain(|index| *index < from);
+                self.faulty.retain(|index, _| *index < from);
             }
             if let Some(repair) = &persist.repair {
-                self.faulty.retain(|index| *index < repair.first() || *index > repair.last());
+                self.faulty.retain(|index, _| *index < repair.first() || *index > repair.last());
             }
             if let Some(batch) = &persist.batch {
                 self.entries.extend((batch.first().0..=batch.last().0).map(|index| (Index(index), batch.term())));
@@ -98,7 +106,11 @@ impl Promised {
         let truncated = self.asked.iter().filter_map(|persist| persist.truncate_from).min().unwrap_or(Index(u64::MAX));
         // A cut that the log does not hold starts it over.
         let restarted = self.asked.iter().any(|persist| persist.cut.is_some()) || snapshot > self.last();
-        let kept = |index: &Index| *index < truncated && *index > recovered.base.index && !self.faulty.contains(index);
+        // Behind one that may never have been durable nothing was ever acknowledged: an operator may discard it all.
+        let discarded = self.discardable_from().filter(|from| recovered.last.index < *from).unwrap_or(Index(u64::MAX));
+        let kept = |index: &Index| {
+            *index < truncated.min(discarded) && *index > recovered.base.index && !self.faulty.contains_key(index)
+        };
         for (index, term) in self.entries.iter().filter(|(index, _)| kept(index)) {
             let run = recovered.terms.partition_point(|(first, _)| first <= index).checked_sub(1);
             let found = run.map(|run| recovered.terms[run].1).filter(|_| *index <= recovered.last.index);
@@ -123,7 +135,7 @@ impl From<&Recovered> for Promised {
             entries.extend((first.0..=last.0).map(|index| (Index(index), *term)));
         }
         let snapshot = recovered.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.base.last.index);
-        let faulty = recovered.faulty.iter().map(|faulty| faulty.id.index).collect();
+        let faulty = recovered.faulty.iter().map(|faulty| (faulty.id.index, faulty.was_durable)).collect();
         Self {
             hard_state: recovered.hard_state,
             base: recovered.base,
