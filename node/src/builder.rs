@@ -21,6 +21,7 @@ pub struct Builder {
     id: NodeId,
     cluster: String,
     voters: Vec<(NodeId, String)>,
+    joins: bool,
     network: Option<Box<dyn Network>>,
     storage: Option<StorageHandle>,
     timing: Timing,
@@ -36,6 +37,7 @@ impl Builder {
             id,
             cluster,
             voters: Vec::new(),
+            joins: false,
             network: None,
             storage: None,
             timing: Timing::default(),
@@ -50,6 +52,15 @@ impl Builder {
     #[must_use]
     pub fn voters<A: Into<String>>(mut self, voters: impl IntoIterator<Item = (NodeId, A)>) -> Self {
         self.voters = voters.into_iter().map(|(id, address)| (id, address.into())).collect();
+        self
+    }
+
+    /// It belongs to no cluster yet: it waits until a leader of one adds it ([`Change::add`](crate::Change::add)) and sends it
+    /// the log. [`Builder::voters`] are not needed then; those that are given say at which address this node dials them. A node
+    /// that has a log goes by that, whatever this says.
+    #[must_use]
+    pub fn joins(mut self) -> Self {
+        self.joins = true;
         self
     }
 
@@ -150,7 +161,7 @@ impl Builder {
     }
 
     pub(crate) fn plan(self) -> Result<Plan, StartError> {
-        let Self { id, cluster, voters, network, storage, timing, limits, snapshots, metrics, seed } = self;
+        let Self { id, cluster, voters, joins, network, storage, timing, limits, snapshots, metrics, seed } = self;
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
         timing.check()?;
         limits.check()?;
@@ -163,13 +174,16 @@ impl Builder {
                 )));
             }
         }
-        if !addresses.contains_key(&id) {
-            return Err(StartError::Config(format!("node {id} is not among the voters: list it too")));
+        if !addresses.contains_key(&id) && !joins {
+            return Err(StartError::Config(format!(
+                "node {id} is not among the voters: list it too, or let it join (Builder::joins)"
+            )));
         }
         Ok(Plan {
             id,
             cluster,
-            membership: Membership::of_addresses(addresses),
+            membership: if joins { Membership::default() } else { Membership::of_addresses(addresses.clone()) },
+            addresses,
             network: network.ok_or(missing("network"))?,
             storage: storage.ok_or(missing("storage"))?,
             timing,

@@ -25,6 +25,8 @@ pub struct Timing {
     /// How long a proposal or read may wait for somebody to lead before the caller is told that nobody does. Default
     /// 1.2 s: a few elections.
     pub leader_wait: Duration,
+    /// How long a change of the members waits for a new voter to catch up before it is refused. Default 10 s.
+    pub catch_up_wait: Duration,
 }
 
 impl Default for Timing {
@@ -36,6 +38,7 @@ impl Default for Timing {
             busy_poll: Duration::ZERO,
             proposal_timeout: Duration::from_secs(5),
             leader_wait: Duration::from_millis(1200),
+            catch_up_wait: Duration::from_secs(10),
         }
     }
 }

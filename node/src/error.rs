@@ -1,5 +1,6 @@
 //! What can go wrong, one enum a verb. Definite failure and unknown outcome never share a variant.
 
+use quorate_raft::{ChangeRefused, HandoverRefused, Index};
 use std::time::Duration;
 
 /// Why a node did not start. One line that says what, where and what to do.
@@ -69,6 +70,34 @@ pub enum ReadError {
     Stopped,
 }
 
+/// Why the members were not changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// They were not and will not be, for the reason given.
+    #[error("the members were not changed: {0}")]
+    Refused(ChangeRefused),
+    /// They may be changed or not: the leader was lost, or the node stopped, before that was known. Look at the members.
+    #[error("outcome unknown: the members may be changed or not; look at them before trying again")]
+    OutcomeUnknown,
+    /// They were not and will not be: the node stops or has stopped. Ask another node.
+    #[error("the node is stopping: the members were not changed; ask another node")]
+    Stopped,
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TransferError {
+    /// It was not, for the reason given.
+    #[error("leadership was not handed over: {0}")]
+    Refused(HandoverRefused),
+    /// It may have been: nobody was known to lead when the answer was due. Look at the status.
+    #[error("outcome unknown: no leader is known yet; look at the status")]
+    OutcomeUnknown,
+    /// The node stops or has stopped. Ask another node.
+    #[error("the node is stopping; ask another node")]
+    Stopped,
+}
+
 /// Why no snapshot was taken. The log and the snapshots before are as they were.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -104,6 +133,14 @@ pub enum Failure {
     /// The state machine could not become what a snapshot holds.
     #[error("restore failed: {0}")]
     Restore(String),
+    /// It was removed from the cluster. Its data directory is of no more use to it.
+    #[error(
+        "this node was removed from the cluster, by the configuration of entry {at}: it has stopped, and its data is of no more use"
+    )]
+    Removed {
+        /// Where the configuration without it stands.
+        at: Index,
+    },
     /// Something happened that no correct cluster can do.
     #[error("safety violated, stopping rather than making it worse: {0}")]
     Violation(String),

@@ -48,11 +48,11 @@ mod status;
 
 pub use builder::Builder;
 pub use config::{Limits, Snapshots, Timing};
-pub use error::{Failure, ProposeError, ReadError, SnapshotError, StartError};
+pub use error::{ChangeError, Failure, ProposeError, ReadError, SnapshotError, StartError, TransferError};
 pub use machine::{StateMachine, WriteState};
-pub use node::{Applied, Consistency, Node, Read, SnapshotTaken};
+pub use node::{Applied, Consistency, MembersChanged, Node, Read, SnapshotTaken};
 pub use quorate_metrics as metrics;
-pub use quorate_raft::{Index, Membership, NodeId, Term};
+pub use quorate_raft::{Change, ChangeRefused, HandoverRefused, Index, Member, Membership, NodeId, Term};
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;
 pub use status::{Role, Status};

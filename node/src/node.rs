@@ -3,11 +3,11 @@
 use crate::{
     actors::{
         applier::{Applier, Query},
-        messages::{Caller, Proposal, ReadCaller, Request, SnapshotCaller, Waiter},
+        messages::{Administer, Caller, Operator, Proposal, ReadCaller, Request, SnapshotCaller, Waiter},
     },
     builder::Builder,
     config::Limits,
-    error::{Failure, ProposeError, ReadError, SnapshotError},
+    error::{ChangeError, Failure, ProposeError, ReadError, SnapshotError, TransferError},
     fate::{End, Fate},
     gate::Gate,
     machine::StateMachine,
@@ -16,7 +16,10 @@ use crate::{
 use actix::Addr;
 use bytes::Bytes;
 use quorate_metrics::{NodeMetrics, ProposalResult, ReadMode, ReadResult};
-use quorate_raft::{Index, NodeId};
+use quorate_raft::{
+    Change, Index, NodeId,
+    message::{AdministerOutcome, Administration},
+};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -55,6 +58,13 @@ pub struct Applied {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotTaken {
     /// The last entry that it covers; 0 if nothing was ever applied, and there is nothing to cover.
+    pub index: Index,
+}
+
+/// Members that were changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MembersChanged {
+    /// Where the configuration stands that is in force, and committed: for [`Change::expecting`].
     pub index: Index,
 }
 
@@ -215,6 +225,50 @@ impl<M: StateMachine> Node<M> {
         shared.requests.send(request).map_err(|_| SnapshotError::Stopped)?;
         let index = answered.await.unwrap_or(Err(SnapshotError::Stopped))?;
         Ok(SnapshotTaken { index })
+    }
+
+    /// Changes the members, in one step; any node takes it and forwards it to the leader. Members that are to vote and are new
+    /// are brought up to date first, for at most [`Timing::catch_up_wait`](crate::Timing::catch_up_wait). Resolves when the
+    /// last configuration is committed. One change at a time.
+    ///
+    /// Never give an id that was removed to another data directory: the others remember whose log it was.
+    ///
+    /// # Errors
+    /// Only [`ChangeError::OutcomeUnknown`] may come about after all.
+    pub async fn change(&self, change: Change) -> Result<MembersChanged, ChangeError> {
+        match self.administer(Administration::Change(change)).await {
+            Some(AdministerOutcome::Changed(index)) => Ok(MembersChanged { index }),
+            Some(AdministerOutcome::ChangeRefused(why)) => Err(ChangeError::Refused(why)),
+            Some(_) => Err(ChangeError::OutcomeUnknown),
+            None => Err(ChangeError::Stopped),
+        }
+    }
+
+    /// Hands leadership over to a voter, or to the one whose log is longest; any node takes it and forwards it to the leader.
+    /// Writes wait meanwhile, for at most about the longest election timeout; none fails for it. Resolves when the other leads,
+    /// and says who leads then.
+    ///
+    /// # Errors
+    /// If leadership stayed where it was, or nobody is known to lead.
+    pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, TransferError> {
+        match self.administer(Administration::HandOver(to)).await {
+            Some(AdministerOutcome::HandedOver(to)) => Ok(to),
+            Some(AdministerOutcome::HandoverRefused(why)) => Err(TransferError::Refused(why)),
+            Some(_) => Err(TransferError::OutcomeUnknown),
+            None => Err(TransferError::Stopped),
+        }
+    }
+
+    async fn administer(&self, what: Administration) -> Option<AdministerOutcome> {
+        let shared = &*self.shared;
+        if !shared.fate.is_sound() {
+            return None;
+        }
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Administer(Administer { what, operator: Operator::Here(answer) });
+        shared.requests.send(request).ok()?;
+        // An answer that never comes was lost with the node.
+        Some(answered.await.unwrap_or(AdministerOutcome::Unknown))
     }
 
     /// What the node shows of itself: the latest, and through [`watch::Receiver::changed`] every change.

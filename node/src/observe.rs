@@ -4,7 +4,11 @@ use quorate_metrics::{self as metrics, NodeMetrics, PeerMetrics};
 use quorate_raft::NodeId;
 use quorate_storage::contract::StorageObserver;
 use quorate_transport::network::{Direction, Lane, NetworkObserver};
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
 
 /// Records what a storage reports.
 pub(crate) struct ObservedStorage(pub(crate) NodeMetrics);
@@ -30,14 +34,28 @@ impl StorageObserver for ObservedStorage {
 /// Records what a network reports.
 pub(crate) struct ObservedNetwork {
     node: NodeMetrics,
-    /// Handles of the members, so that nothing is looked up for every write.
-    peers: BTreeMap<NodeId, PeerMetrics>,
+    /// Handles of the members, so that nothing is looked up by name for every write.
+    peers: RwLock<BTreeMap<NodeId, PeerMetrics>>,
 }
 
 impl ObservedNetwork {
-    pub(crate) fn new(node: NodeMetrics, peers: impl IntoIterator<Item = NodeId>) -> Self {
-        let peers = peers.into_iter().map(|peer| (peer, node.peer(peer.0))).collect();
-        Self { node, peers }
+    pub(crate) fn new(node: NodeMetrics) -> Self {
+        Self { node, peers: RwLock::default() }
+    }
+
+    /// From now on these are the members.
+    pub(crate) fn peers_are(&self, members: &[NodeId]) {
+        let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|peer, _| members.contains(peer));
+        for peer in members {
+            peers.entry(*peer).or_insert_with(|| self.node.peer(peer.0));
+        }
+    }
+
+    fn with(&self, peer: NodeId, record: impl FnOnce(&PeerMetrics)) {
+        if let Some(peer) = self.peers.read().unwrap_or_else(PoisonError::into_inner).get(&peer) {
+            record(peer);
+        }
     }
 }
 
@@ -52,9 +70,7 @@ impl NetworkObserver for ObservedNetwork {
             Lane::Append => metrics::Lane::Append,
             Lane::Snapshot => metrics::Lane::Snapshot,
         };
-        if let Some(peer) = self.peers.get(&peer) {
-            peer.net_bytes(direction, lane, bytes);
-        }
+        self.with(peer, |peer| peer.net_bytes(direction, lane, bytes));
     }
 
     fn connection(&self, peer: Option<NodeId>, result: &'static str) {
@@ -66,9 +82,7 @@ impl NetworkObserver for ObservedNetwork {
     }
 
     fn round_trip(&self, peer: NodeId, took: Duration) {
-        if let Some(peer) = self.peers.get(&peer) {
-            peer.round_trip(took);
-        }
+        self.with(peer, |peer| peer.round_trip(took));
     }
 
     fn certificate_expires(&self, at_unix_seconds: u64) {
@@ -79,6 +93,7 @@ impl NetworkObserver for ObservedNetwork {
 impl ObservedNetwork {
     /// A peer that does not belong, whatever it proved, must not become a series.
     fn member(&self, peer: Option<NodeId>) -> Option<u64> {
-        peer.filter(|peer| self.peers.contains_key(peer)).map(|peer| peer.0)
+        let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
+        peer.filter(|peer| peers.contains_key(peer)).map(|peer| peer.0)
     }
 }

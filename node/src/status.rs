@@ -1,6 +1,7 @@
 //! What a node shows of itself.
 
 use quorate_raft::{Index, NodeId, Term};
+use std::collections::BTreeMap;
 
 /// A node at one moment. Watch it through [`Node::status`](crate::Node::status).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,6 +37,13 @@ pub struct Status {
     pub voters: Vec<NodeId>,
     /// Who receives the log and does not vote.
     pub learners: Vec<NodeId>,
+    /// Where members are dialled, as far as the configuration says.
+    pub addresses: BTreeMap<NodeId, String>,
+    /// Where the configuration in force stands: its entry; 0 for the one that the node was started with. What
+    /// [`Change::expecting`](crate::Change::expecting) compares.
+    pub membership_index: Index,
+    /// Whether that configuration is committed and no joint one: no change is under way, as far as this node knows.
+    pub is_settled: bool,
 }
 
 /// What a node is doing.

@@ -214,7 +214,7 @@ impl World {
 }
 
 fn request_vote() -> Body {
-    Body::RequestVote(RequestVote { phase: Phase::Vote, campaign: 1, last: EntryId::default() })
+    Body::RequestVote(RequestVote { phase: Phase::Vote, campaign: 1, last: EntryId::default(), handed_over: false })
 }
 
 fn vote_of(message: &Message) -> Option<(Term, bool)> {

@@ -49,6 +49,10 @@ pub trait Links {
     /// itself, and again after it was lost; dropping it ends that.
     fn link(&self, peer: NodeId, address: &str) -> Rc<dyn Link>;
 
+    /// A way to answer `peer` and no more: on the connection that it opened, if there is one. It dials nobody, and tells of no
+    /// link that comes or goes. For nodes that are no members of this node's cluster, as far as it knows.
+    fn answering(&self, peer: NodeId) -> Rc<dyn Link>;
+
     /// Where this node can be dialled, if the network has such addresses; useful when the port was chosen by the system.
     fn local_address(&self) -> Option<SocketAddr>;
 

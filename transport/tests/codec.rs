@@ -284,7 +284,8 @@ fn message() -> impl Strategy<Value = Message> {
         (phase(), any::<u64>(), id()).prop_map(|(phase, campaign, last)| Body::RequestVote(RequestVote {
             phase,
             campaign,
-            last
+            last,
+            handed_over: campaign % 2 == 1,
         })),
         (phase(), any::<u64>(), any::<bool>()).prop_map(|(phase, campaign, granted)| Body::Vote(Vote {
             phase,

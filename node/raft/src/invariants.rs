@@ -202,6 +202,9 @@ fn same_configuration(one: &Replica, other: &Replica) -> Result<(), String> {
         && known(other)
         && whole(one)
         && whole(other)
+        // Who was added learns of the members by the entry that added it, and knows nothing of those before.
+        && !one.membership_at(index).is_empty()
+        && !other.membership_at(index).is_empty()
         && one.membership_at(index) != other.membership_at(index)
     {
         return Err(format!("configuration: {} and {} differ as of entry {index}", one.id(), other.id()));

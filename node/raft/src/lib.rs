@@ -9,6 +9,7 @@
 //!
 //! 1. [`ids`], [`record`] and [`message`]: the words.
 //! 2. [`membership`] and [`quorum`]: who decides, and how many are enough.
+//!    [`change`]: how the members change.
 //! 3. [`replica`]: one node's term, vote, log and role, and every rule that changes them.
 //! 4. [`snapshot`]: what takes the place of a log's beginning.
 //! 5. [`ballot`], [`progress`], [`transfer`] and [`reads`]: the small machines beside it: one campaign, one peer, one snapshot
@@ -24,6 +25,7 @@
 extern crate alloc;
 
 pub mod ballot;
+pub mod change;
 pub mod ids;
 pub mod invariants;
 pub mod log;
@@ -39,6 +41,7 @@ pub mod snapshot;
 pub mod transfer;
 
 pub use ballot::{Ballot, Outcome};
+pub use change::{Change, ChangeRefused, Member};
 pub use ids::{EntryId, Group, Index, Moment, NodeId, Term};
 pub use log::{Log, Lookup};
 pub use membership::Membership;
@@ -49,7 +52,8 @@ pub use progress::{Credit, Progress, ProgressState, Want};
 pub use reads::{ReadToken, Reads};
 pub use record::{Batch, BatchBuilder, Checksum, Kind, Malformed};
 pub use replica::{
-    Cut, Effect, Entries, Faulty, HardState, Leadership, Persist, Recovered, Replica, Role, Settings, Violation,
+    Cut, Effect, Entries, Faulty, HandoverRefused, HardState, Leadership, Persist, Recovered, Replica, Role, Settings,
+    Violation,
 };
 pub use snapshot::{Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply};
 pub use transfer::{Transfer, TransferSettings};

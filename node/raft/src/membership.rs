@@ -67,6 +67,41 @@ impl Membership {
         self
     }
 
+    /// The same with these addresses, of members.
+    #[must_use]
+    pub fn with_addresses(mut self, addresses: BTreeMap<NodeId, String>) -> Self {
+        self.addresses = addresses;
+        self.addresses.retain(|id, _| {
+            [&self.incoming, &self.outgoing, &self.learners].iter().any(|list| list.binary_search(id).is_ok())
+        });
+        self
+    }
+
+    /// The joint configuration that leads from `self` to `target`, neither of which is joint (paper §6, C-old,new). Learners are
+    /// those of the target already.
+    #[must_use]
+    pub fn toward(&self, target: &Self) -> Self {
+        let mut addresses = self.addresses.clone();
+        addresses.extend(target.addresses.clone());
+        Self::joint(target.incoming.iter().copied(), self.incoming.iter().copied())
+            .with_learners(target.learners.iter().copied())
+            .with_addresses(addresses)
+    }
+
+    /// What a joint configuration leads to: its new half alone (paper §6, C-new). Any other is that already.
+    #[must_use]
+    pub fn settled(&self) -> Self {
+        Self::of_voters(self.incoming.iter().copied())
+            .with_learners(self.learners.iter().copied())
+            .with_addresses(self.addresses.clone())
+    }
+
+    /// Whether decisions need two majorities.
+    #[must_use]
+    pub fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
     /// The voters of the configuration, or of its new half while it is joint.
     #[must_use]
     pub fn incoming(&self) -> &[NodeId] {
@@ -89,6 +124,18 @@ impl Membership {
     #[must_use]
     pub fn address(&self, id: NodeId) -> Option<&str> {
         self.addresses.get(&id).map(String::as_str)
+    }
+
+    /// The addresses that are known.
+    #[must_use]
+    pub fn addresses(&self) -> &BTreeMap<NodeId, String> {
+        &self.addresses
+    }
+
+    /// Whether nobody belongs to it: a node that waits to be added knows no more.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.incoming.is_empty()
     }
 
     /// Whether `id` votes, in either half.
@@ -172,60 +219,103 @@ impl Membership {
 /// The configurations of a log, each in force from its entry on, committed or not (paper §6).
 ///
 /// **Invariant:** never empty; strictly increasing in index. The first is the one as of the log's base.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct History(Vec<(Index, Membership)>);
+#[derive(Clone, Debug)]
+pub struct History {
+    all: Vec<(Index, Membership)>,
+    /// How often it was changed.
+    version: u64,
+}
+
+impl core::hash::Hash for History {
+    /// How often it was changed decides nothing.
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.all.hash(state);
+    }
+}
 
 impl History {
     /// The configuration as of `base`, and those of the entries behind it.
     #[must_use]
     pub fn new(base: Index, membership: Membership, later: Vec<(Index, Membership)>) -> Self {
         let later = later.into_iter().filter(|(index, _)| *index > base);
-        Self(core::iter::once((base, membership)).chain(later).collect())
+        Self { all: core::iter::once((base, membership)).chain(later).collect(), version: 0 }
     }
 
     /// The one in force: the newest, whether or not it is committed.
     #[must_use]
     pub fn current(&self) -> &Membership {
-        &self.0[self.0.len() - 1].1
+        &self.all[self.all.len() - 1].1
+    }
+
+    /// Another number after every change of what is in force, or may be.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Where the one in force stands: its entry, or what came before the log.
+    #[must_use]
+    pub fn current_index(&self) -> Index {
+        self.all[self.all.len() - 1].0
+    }
+
+    /// All that are held, and where each stands.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &(Index, Membership)> {
+        self.all.iter()
+    }
+
+    /// The one as of the entry at `index`, and all later ones.
+    pub fn since(&self, index: Index) -> impl Iterator<Item = &Membership> {
+        let behind = self.all.partition_point(|(from, _)| *from <= index);
+        self.all[behind.saturating_sub(1)..].iter().map(|(_, membership)| membership)
+    }
+
+    /// Whether `id` belongs to any of those that are held.
+    #[must_use]
+    pub fn ever_contained(&self, id: NodeId) -> bool {
+        self.all.iter().any(|(_, membership)| membership.contains(id))
     }
 
     /// The one as of the entry at `index`; of the base, for what is before.
     #[must_use]
     pub fn at(&self, index: Index) -> &Membership {
-        let behind = self.0.partition_point(|(from, _)| *from <= index);
-        &self.0[behind.saturating_sub(1)].1
+        let behind = self.all.partition_point(|(from, _)| *from <= index);
+        &self.all[behind.saturating_sub(1)].1
     }
 
     /// The entry at `index` is this configuration: it is in force at once.
     pub fn appended(&mut self, index: Index, membership: Membership) {
         self.truncate_from(index);
-        self.0.push((index, membership));
+        self.all.push((index, membership));
+        self.version += 1;
     }
 
     /// The entry at `index`, whose payload had been lost, is this configuration.
     pub fn repaired(&mut self, index: Index, membership: Membership) {
-        if let Err(at) = self.0.binary_search_by_key(&index, |(from, _)| *from) {
-            self.0.insert(at.max(1), (index, membership));
+        if let Err(at) = self.all.binary_search_by_key(&index, |(from, _)| *from) {
+            self.all.insert(at.max(1), (index, membership));
+            self.version += 1;
         }
     }
 
     /// The entries from `index` on are gone, and their configurations with them.
     pub fn truncate_from(&mut self, index: Index) {
-        let keep = self.0.partition_point(|(from, _)| *from < index).max(1);
-        self.0.truncate(keep);
+        let keep = self.all.partition_point(|(from, _)| *from < index).max(1);
+        self.version += u64::from(keep < self.all.len());
+        self.all.truncate(keep);
     }
 
     /// The log begins behind `to`: the configuration as of that is the first.
     pub fn compact(&mut self, to: Index) {
-        let behind = self.0.partition_point(|(from, _)| *from <= to).max(1);
-        self.0.drain(..behind - 1);
+        let behind = self.all.partition_point(|(from, _)| *from <= to).max(1);
+        self.all.drain(..behind - 1);
     }
 
     /// A snapshot that ends at `last` brought its configuration; those of entries behind it stay if the log `keeps` them.
     pub fn install(&mut self, last: Index, membership: Membership, keeps: bool) {
-        let later = core::mem::take(&mut self.0);
+        let (later, version) = (core::mem::take(&mut self.all), self.version + 1);
         let later = if keeps { later } else { Vec::new() };
-        *self = Self::new(last, membership, later);
+        *self = Self { version, ..Self::new(last, membership, later) };
     }
 }
 

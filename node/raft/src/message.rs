@@ -17,13 +17,19 @@
 //! | [`Repair`] | a node with faulty entries | every other member | asks for entries whose payload its disk lost | – |
 //! | [`RepairReply`] | a member | that node | the entries, or that it does not have them | – |
 //! | [`Body::Emptied`] | a member | one whose log is gone | it had a log once: it must not take part as if it were new | – |
+//! | [`Body::TimeoutNow`] | a leader | the voter that is to lead | campaigns at once | thesis §3.10 |
+//! | [`Body::Removed`] | a member | one that is none any more | it was removed, and nobody will tell it otherwise | thesis §4.2.3 |
+//! | [`Body::Administer`] | a node with an operator | the leader | forwards a change of members, or a handover | §6, thesis §3.10 |
+//! | [`Body::Administered`] | the leader | that node | what came of it | – |
 //!
 //! Every message carries its sender's current term and passes one door, `Replica::receive`,
 //! before anybody acts on it. Who sent it is not in the message: the network knows it from the peer's certificate.
 
 use crate::{
+    change::{Change, ChangeRefused},
     ids::{EntryId, Index, NodeId, Term},
     record::Batch,
+    replica::HandoverRefused,
     snapshot::{SnapshotChunk, SnapshotReply},
 };
 use alloc::vec::Vec;
@@ -82,6 +88,14 @@ pub enum Body {
     RepairReply(RepairReply),
     /// Says to a member without a log that it had one.
     Emptied(Emptied),
+    /// Says to the voter that is to lead that it may.
+    TimeoutNow(TimeoutNow),
+    /// Says to a node that it was removed.
+    Removed(Removed),
+    /// Forwards to the leader what an operator wants.
+    Administer(Administer),
+    /// Answers an [`Administer`].
+    Administered(Administered),
 }
 
 /// Which of an election's two rounds.
@@ -104,6 +118,8 @@ pub struct RequestVote {
     pub campaign: u64,
     /// The last entry of the candidate's log (paper §5.4.1).
     pub last: EntryId,
+    /// Whether the leader itself asked for this campaign: then that it is still heard is no reason to refuse (thesis §3.10).
+    pub handed_over: bool,
 }
 
 /// Answers a [`RequestVote`]; a granted vote left only after it was durable.
@@ -288,6 +304,62 @@ pub struct Emptied {
     pub known_at: Index,
 }
 
+/// Tells the voter to which leadership is handed over to campaign at once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct TimeoutNow {
+    /// The leader's last entry: without it, durably, the campaign would be in vain.
+    pub last: EntryId,
+}
+
+/// Says to a node that it belongs to the cluster no more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Removed {
+    /// Where the configuration without it stands, which is committed.
+    pub at: Index,
+}
+
+/// Forwards to the leader what an operator wants. At most once: it is never sent again after it may have arrived.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Administer {
+    /// The asker's name for the request.
+    pub request: u64,
+    /// What is wanted.
+    pub what: Administration,
+}
+
+/// What an operator wants of the leader.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Administration {
+    /// Other members.
+    Change(Change),
+    /// Another leader: this one, or the best.
+    HandOver(Option<NodeId>),
+}
+
+/// What came of an [`Administer`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Administered {
+    /// The asker's name for the request.
+    pub request: u64,
+    /// What came of it.
+    pub outcome: AdministerOutcome,
+}
+
+/// What came of an operator's wish.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum AdministerOutcome {
+    /// The configuration in force, committed, is the one of this entry.
+    Changed(Index),
+    /// No change was made.
+    ChangeRefused(ChangeRefused),
+    /// This node leads now, or is about to.
+    HandedOver(NodeId),
+    /// The leader stayed.
+    HandoverRefused(HandoverRefused),
+    /// It may or may not come about: the leader was lost, or had no time.
+    Unknown,
+}
+
 impl Message {
     /// The bytes that travel raw behind the serialised rest.
     #[must_use]
@@ -348,6 +420,9 @@ impl Message {
                 | Body::ReadIndexReply(_)
                 | Body::SnapshotReply(_)
                 | Body::RepairReply(_)
+                | Body::Emptied(_)
+                | Body::Removed(_)
+                | Body::Administered(_)
         )
     }
 

@@ -64,6 +64,26 @@ macro_rules! mutants {
 }
 
 mutants! {
+    // In the rules: members and handovers.
+    /// A change is accepted before the leader has committed an entry of its own term. (28)
+    ChangeBeforeFirstCommit = "change-before-first-commit",
+    /// A second change is accepted while one is under way.
+    SecondChangeTaken = "second-change-taken",
+    /// Voters are exchanged without a joint configuration.
+    VotersChangedAtOnce = "voters-changed-at-once",
+    /// Nobody completes a joint configuration. (29)
+    JointNeverLeft = "joint-never-left",
+    /// A leader that is not in the configuration that it appended does not campaign again, though only it has it.
+    LeavingLeaderStaysDown = "leaving-leader-stays-down",
+    /// A member that lacks most of the log is made a voter.
+    PromotedThoughBehind = "promoted-though-behind",
+    /// A handover to a node that does not answer blocks proposals for ever. (35)
+    HandoverNeverGivenUp = "handover-never-given-up",
+    /// The target of a handover is told to campaign before it has the whole log. (35)
+    ToldTooEarly = "told-too-early",
+    /// The target campaigns though its log is not whole, or not durable. (35)
+    CampaignsUnfinished = "campaigns-unfinished",
+
     // In the rules: elections.
     /// A granted vote leaves before it is durable. (1)
     VoteBeforeDurable = "vote-before-durable",

@@ -20,7 +20,7 @@
 //!
 //! `cargo test -p quorate-raft --test explore -- --ignored --nocapture` explores larger bounds; it takes some minutes.
 
-use quorate_raft::{Body, Credit, Index, Message, NodeId, Term, TransferSettings};
+use quorate_raft::{Body, Change, Credit, Index, Membership, Message, NodeId, Term, TransferSettings};
 use quorate_world::{
     digest::digest,
     disk::{Disk, Fault, Torn},
@@ -103,6 +103,41 @@ fn no_interleaving_of_torn_writes_loses_an_entry() {
 }
 
 #[test]
+fn no_interleaving_of_a_change_of_members_loses_an_entry_or_elects_two() {
+    let bounds = Bounds { replicates: true, terms: 1, log: 4, ..Bounds::default() };
+    let replace: fn() -> Change = || Change::to([NodeId(1), NodeId(3)]);
+    explore("one of two voters is replaced", led_by_1_with_a_learner(), Bounds { change: Some(replace), ..bounds });
+    let bounds = Bounds { terms: 2, ..bounds };
+    let leaves: fn() -> Change = || Change::to([NodeId(2), NodeId(3)]);
+    explore("the leader is replaced", led_by_1_with_a_learner(), Bounds { change: Some(leaves), ..bounds });
+}
+
+#[test]
+fn no_interleaving_of_a_handover_loses_an_entry_or_serves_a_stale_read() {
+    let bounds = Bounds { replicates: true, terms: 2, log: 3, handovers: 1, ..Bounds::default() };
+    explore("a handover and an entry", led_by_1(), Bounds { proposals: 1, ..bounds });
+    explore("a handover and a read", led_by_1(), Bounds { reads: 1, ..bounds });
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn larger_changes_of_members() {
+    let replace: fn() -> Change = || Change::to([NodeId(1), NodeId(3)]);
+    let bounds =
+        Bounds { replicates: true, terms: 2, log: 4, timeouts: [0, 1, 0], change: Some(replace), ..Bounds::default() };
+    explore("a voter is replaced, and campaigns", led_by_1_with_a_learner(), bounds);
+    let bounds = Bounds { terms: 1, timeouts: [0; 3], ..bounds };
+    explore(
+        "a voter is replaced beside an entry",
+        led_by_1_with_a_learner(),
+        Bounds { log: 5, proposals: 1, ..bounds },
+    );
+    explore("a voter is replaced, and one crashes", led_by_1_with_a_learner(), Bounds { crashes: 1, ..bounds });
+    let bounds = Bounds { terms: 2, handovers: 1, reads: 1, ..bounds };
+    explore("a voter is replaced, a handover and a read", led_by_1_with_a_learner(), bounds);
+}
+
+#[test]
 #[ignore = "larger bounds: minutes"]
 fn larger_snapshots() {
     let bounds = Bounds { replicates: true, terms: 2, log: 3, timeouts: [0, 1, 0], ..Bounds::default() };
@@ -174,6 +209,10 @@ struct Bounds {
     heartbeats: u8,
     proposals: u8,
     reads: u8,
+    /// A change of the members, which any leader may be asked for, once.
+    change: Option<fn() -> Change>,
+    /// Handovers of all leaders together.
+    handovers: u8,
     /// Snapshots of all nodes together.
     snapshots: u8,
     /// Whether a torn write may leave entries of which only the identity is there.
@@ -193,6 +232,8 @@ impl Default for Bounds {
             heartbeats: 0,
             proposals: 0,
             reads: 0,
+            change: None,
+            handovers: 0,
             snapshots: 0,
             tears_payloads: false,
         }
@@ -255,6 +296,10 @@ fn with_a_torn_write() -> World {
 }
 
 fn started(disks: Vec<Disk>) -> World {
+    started_with(disks, None)
+}
+
+fn started_with(disks: Vec<Disk>, membership: Option<Membership>) -> World {
     let mut settings = make::settings();
     (settings.election_timeout_min, settings.election_timeout_max) = (Duration::ZERO, Duration::ZERO);
     let credit = Credit { retry_after: Duration::ZERO, retry_max: Duration::ZERO, ..Credit::default() };
@@ -262,7 +307,7 @@ fn started(disks: Vec<Disk>) -> World {
         TransferSettings { chunk_bytes: 1, window_bytes: 2, retry_after: Duration::ZERO, retry_max: Duration::ZERO };
     World::ruled(
         disks,
-        Rules { credit, prompt: true, snapshot_bytes: 1, transfer, digests: true, ..Rules::new(settings) },
+        Rules { credit, prompt: true, snapshot_bytes: 1, transfer, digests: true, membership, ..Rules::new(settings) },
     )
 }
 
@@ -270,6 +315,16 @@ fn started(disks: Vec<Disk>) -> World {
 fn led_by_1() -> World {
     let mut world = cluster();
     world.elect(1);
+    world
+}
+
+/// Nodes 1 and 2 vote, and the first leads term 1; node 3 is new, a learner, and has caught up.
+fn led_by_1_with_a_learner() -> World {
+    let mut world = started_with(vec![Disk::default(); 3], Some(Membership::of_voters([1, 2].map(NodeId))));
+    world.elect(1);
+    world.must(Event::Change(NodeId(1), Change::add(NodeId(3), "3")));
+    world.settle();
+    assert_eq!((world.commit(1), world.replica(3).log().last().index), (2, Index(2)));
     world
 }
 
@@ -363,7 +418,7 @@ impl State {
         }
         for id in world.ids() {
             let Some(running) = world.running(id) else {
-                events.push(Event::Restart(id));
+                events.extend((!world.removed.contains(&id)).then_some(Event::Restart(id)));
                 continue;
             };
             let replica = &running.replica;
@@ -376,6 +431,11 @@ impl State {
             let room = replica.log().last().index < Index(left.log);
             may(left.proposals > 0 && running.leads() && room, Event::Propose(id, 1));
             may(left.reads > 0 && running.leads(), Event::Read(id, left.reads.into()));
+            may(left.handovers > 0 && running.leads(), Event::HandOver(id, None));
+            if let Some(change) = left.change.filter(|_| running.leads()) {
+                events.push(Event::Change(id, change()));
+            }
+            let mut may = |may: bool, event: Event| events.extend(may.then_some(event));
             may(left.crashes > 0, Event::Crash(id, None));
             let tears = left.crashes > 0 && running.unpersisted() > 0;
             may(tears, Event::Crash(id, Some(Torn::Truncated)));
@@ -386,12 +446,13 @@ impl State {
     }
 
     fn step(&mut self, event: &Event) -> Result<(), String> {
-        let id = match *event {
+        let id = match event.clone() {
             Event::Deliver(at) | Event::Repeat(at) | Event::Drop(at) => self.world.wire[at].to,
             Event::Act(id, _) | Event::Listen(id, _) | Event::Crash(id, _) => id,
             Event::Timeout(id) | Event::WinPreVote(id) | Event::Heartbeat(id) | Event::Restart(id) => id,
             Event::Propose(id, _) | Event::Read(id, _) | Event::Snapshot(id) | Event::Full(id, _) => id,
             Event::Lose(id, ..) | Event::LoseSnapshot(id) => id,
+            Event::Change(id, _) | Event::HandOver(id, _) => id,
         };
         let left = &mut self.left;
         match event {
@@ -401,6 +462,8 @@ impl State {
             Event::Propose(..) => left.proposals -= 1,
             Event::Read(..) => left.reads -= 1,
             Event::Snapshot(_) => left.snapshots -= 1,
+            Event::Change(..) => left.change = None,
+            Event::HandOver(..) => left.handovers -= 1,
             Event::Crash(..) => left.crashes -= 1,
             _ => {}
         }

@@ -372,11 +372,11 @@ fn a_leader_commits_what_a_majority_has_in_its_own_term() {
     let led = lead(&mut leader, at(0));
     let mut out = Vec::new();
     for (peer, index) in [(2, 2), (3, 2), (4, 2), (5, 2)] {
-        leader.matched(NodeId(peer), Index(index), &mut out);
+        leader.matched(at(0), NodeId(peer), Index(index), &mut out);
     }
     assert_eq!(leader.commit(), Index(0), "all have entry 2, of an earlier term: nothing is committed by counting it");
-    leader.matched(NodeId(2), Index(3), &mut out);
-    leader.matched(NodeId(3), Index(3), &mut out);
+    leader.matched(at(0), NodeId(2), Index(3), &mut out);
+    leader.matched(at(0), NodeId(3), Index(3), &mut out);
     assert_eq!(leader.commit(), Index(0), "two of five, and its own disk has not finished");
     persist_all(&mut leader, &led);
     assert_eq!(leader.commit(), Index(3), "with its own disk it is three, and all before are committed too");

@@ -56,6 +56,13 @@ pub struct Planned {
 }
 
 impl Plan {
+    /// Whether the members change. Then disks lose nothing that was durable: what a quorum of some has, others may come to
+    /// decide about.
+    #[must_use]
+    pub fn changes_members(&self) -> bool {
+        self.faults.iter().any(|planned| matches!(planned.fault, Fault::Change { .. }))
+    }
+
     /// The plan of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {

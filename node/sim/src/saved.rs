@@ -139,7 +139,7 @@ pub(crate) fn nodes_of(fault: &Fault) -> Vec<NodeId> {
         Fault::CutOneWay { from: one, to: other } | Fault::CutLink { one, other } | Fault::Flap { one, other, .. } => {
             vec![*one, *other]
         }
-        Fault::Partition { some } => some.clone(),
+        Fault::Partition { some: nodes } | Fault::Change { voters: nodes } => nodes.clone(),
         Fault::CrashAll { .. } | Fault::RestartAll => Vec::new(),
         Fault::Crash { node, .. }
         | Fault::CrashAtEffect { node, .. }
@@ -156,6 +156,7 @@ pub(crate) fn nodes_of(fault: &Fault) -> Vec<NodeId> {
         | Fault::Jump { node, .. }
         | Fault::Restart { node }
         | Fault::Snapshot { node }
+        | Fault::HandOver { to: node }
         | Fault::Wipe { node } => vec![*node],
     }
 }

@@ -11,6 +11,7 @@ use actix::Message;
 use bytes::Bytes;
 use quorate_raft::{
     Batch, EntryId, Index, NodeId, SnapshotBase, SnapshotChunk, SnapshotReply, Term,
+    message::{AdministerOutcome, Administration},
     mutants::{Mutant, live},
 };
 use quorate_storage::SnapshotSource;
@@ -25,6 +26,8 @@ pub(crate) enum Request {
     ReadIndex(ReadCaller),
     /// Take a snapshot of what is applied by now.
     Snapshot(SnapshotCaller),
+    /// Change the members, or hand over.
+    Administer(Administer),
     /// Drain and end.
     Shutdown,
 }
@@ -74,6 +77,20 @@ pub(crate) enum ReadCaller {
     /// A caller of this node's handle.
     Here { answer: oneshot::Sender<Result<Index, ReadError>>, asked: Instant },
     /// Another node.
+    There { node: NodeId, request: u64 },
+}
+
+/// What an operator wants, and who that is.
+pub(crate) struct Administer {
+    pub(crate) what: Administration,
+    pub(crate) operator: Operator,
+}
+
+/// Who wants to know what becomes of it.
+pub(crate) enum Operator {
+    /// A caller of this node's handle.
+    Here(oneshot::Sender<AdministerOutcome>),
+    /// Another node, that forwarded it.
     There { node: NodeId, request: u64 },
 }
 

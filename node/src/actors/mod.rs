@@ -37,7 +37,7 @@ use crate::{
 use actix::prelude::*;
 use applier::Applier;
 use blocking::Blocking;
-use consensus::{BATCH_ENTRIES_MAX, Clock, Consensus, Parts, Snapshotting, status_of};
+use consensus::{BATCH_ENTRIES_MAX, Clock, Consensus, Parts, Peers, Snapshotting, status_of};
 use election_timer::ElectionTimer;
 use messages::{Heard, Request, Stop};
 use quorate_metrics::NodeMetrics;
@@ -49,6 +49,7 @@ use snapshot_receiver::SnapshotReceiver;
 use std::{
     collections::BTreeMap,
     pin::Pin,
+    rc::Rc,
     sync::Arc,
     task::{Context as Wake, Poll},
     time::{Duration, Instant},
@@ -60,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) id: NodeId,
     pub(crate) cluster: String,
     pub(crate) membership: Membership,
+    /// Where this node dials others, whatever a configuration says.
+    pub(crate) addresses: BTreeMap<NodeId, String>,
     pub(crate) network: Box<dyn Network>,
     pub(crate) storage: StorageHandle,
     pub(crate) timing: Timing,
@@ -76,7 +79,8 @@ pub(crate) async fn launch<M: StateMachine>(
     machine: M,
     threads: bool,
 ) -> Result<(Node<M>, Running), StartError> {
-    let Plan { id, cluster, membership, network, storage, timing, limits, snapshots, metrics, seed, fate } = plan;
+    let Plan { id, cluster, membership, addresses, network, storage, timing, limits, snapshots, metrics, seed, fate } =
+        plan;
     // The address exists before the actor does: storage and network need it to be started.
     let context = Context::<Consensus>::new();
     let consensus = context.address();
@@ -94,7 +98,7 @@ pub(crate) async fn launch<M: StateMachine>(
         ..Settings::new(quorate_storage::checksum)
     };
     let (faulty, has_snapshot) = (recovered.faulty.clone(), recovered.snapshot.is_some());
-    let replica = Replica::new(id, membership.clone(), recovered, settings);
+    let replica = Replica::new(id, membership, recovered, settings);
     if let Err(error) = recovery::refuse_if_alone(&replica, &faulty) {
         return Err(held.end_for(error));
     }
@@ -112,21 +116,24 @@ pub(crate) async fn launch<M: StateMachine>(
     }
 
     let to_consensus = consensus.clone();
+    let observed = Arc::new(ObservedNetwork::new(metrics.clone()));
+    observed.peers_are(&replica.peers());
     let local = Local {
         cluster,
         node: id,
         inbox: Inbox::new(move |event| to_consensus.do_send(Heard(event))),
-        observer: Arc::new(ObservedNetwork::new(metrics.clone(), membership.peers_of(id))),
+        observer: observed.clone(),
     };
     let links = match network.start(local).await {
-        Ok(links) => links,
+        Ok(links) => Rc::<dyn Links>::from(links),
         Err(error) => {
             drop(storage);
             return Err(held.end_for(StartError::Network(error.to_string())));
         }
     };
-    let link_of = |peer| (peer, links.link(peer, membership.address(peer).unwrap_or_default()));
-    let link_by_peer: BTreeMap<_, _> = membership.peers_of(id).into_iter().map(link_of).collect();
+    // Where this node was told to dial others counts before what the configuration says of them.
+    let mut peers = Peers::new(links.clone(), addresses);
+    peers.are(&replica.peers(), replica.membership());
 
     let mut random = seed.map_or_else(SmallRng::from_os_rng, SmallRng::seed_from_u64);
     let life = random.random();
@@ -142,7 +149,8 @@ pub(crate) async fn launch<M: StateMachine>(
     context.run(Consensus::new(Parts {
         replica,
         requests: Requests::new(received, timing.busy_poll),
-        links: link_by_peer,
+        peers,
+        observed,
         storage,
         timer,
         applier: applier.clone().recipient(),
@@ -176,7 +184,7 @@ pub(crate) async fn launch<M: StateMachine>(
 /// A node's actors, while they run.
 pub(crate) struct Running {
     fate: Fate,
-    links: Box<dyn Links>,
+    links: Rc<dyn Links>,
     consensus: Addr<Consensus>,
     stop_applier: Recipient<Stop>,
     blocking: Blocking,

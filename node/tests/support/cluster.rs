@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub members: u64,
+    /// Nodes beside them that wait to be added.
+    pub joiners: u64,
     pub seed: u64,
     /// Nodes have threads of their own; time is real.
     pub threads: bool,
@@ -26,6 +28,7 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             members: 3,
+            joiners: 0,
             seed: 1,
             threads: false,
             by_value: false,
@@ -73,7 +76,7 @@ impl Cluster {
     /// Starts none.
     pub fn vacant(plan: Plan) -> Self {
         let network = if plan.by_value { MemoryNetwork::by_value(plan.seed) } else { MemoryNetwork::new(plan.seed) };
-        let logs = (1..=plan.members).map(|id| (NodeId(id), MemoryLog::new())).collect();
+        let logs = (1..=plan.members + plan.joiners).map(|id| (NodeId(id), MemoryLog::new())).collect();
         let (faults, metrics) = (network.faults(), Metrics::new());
         Self { network, faults, metrics, plan, logs, running: BTreeMap::new(), starts: 0 }
     }
@@ -96,9 +99,13 @@ impl Cluster {
         change: impl FnOnce(Builder) -> Builder,
     ) -> Result<(), StartError> {
         self.starts += 1;
+        let described = Node::builder(id, CLUSTER);
+        let described = match id.0 <= self.plan.members {
+            true => described.voters(self.members().map(|id| (id, ""))),
+            false => described.joins(),
+        };
         let builder = change(
-            Node::builder(id, CLUSTER)
-                .voters(self.members().map(|id| (id, "")))
+            described
                 .network(self.network.endpoint(id))
                 .storage(Memory::shared(&self.logs[&id]))
                 .timing(self.plan.timing)
@@ -123,6 +130,11 @@ impl Cluster {
         self.logs.insert(id, MemoryLog::new());
     }
 
+    /// Takes note that a node has ended by itself.
+    pub fn ended(&mut self, id: NodeId) {
+        self.running.remove(&id).expect("a running node");
+    }
+
     /// Changes what nodes are started with from now on.
     pub fn plan(&mut self) -> &mut Plan {
         &mut self.plan
@@ -133,13 +145,16 @@ impl Cluster {
         self.running.remove(&id).expect("a running node").node.shutdown().await;
     }
 
-    /// Ends all.
+    /// Ends all, and whoever leads at last: then it hands over to nobody, and nothing more is written.
     pub async fn stop_all(&mut self) {
-        for id in self.ids() {
+        let mut ids = self.ids();
+        ids.sort_by_key(|id| self.status(*id).role == Role::Leader);
+        for id in ids {
             self.stop(id).await;
         }
     }
 
+    /// Those that the cluster begins with.
     pub fn members(&self) -> impl Iterator<Item = NodeId> + use<> {
         (1..=self.plan.members).map(NodeId)
     }

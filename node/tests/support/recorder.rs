@@ -67,6 +67,10 @@ impl Links for RecordedLinks {
         Rc::new(RecordedLink { peer, inner: self.inner.link(peer, address), record: self.record.clone() })
     }
 
+    fn answering(&self, peer: NodeId) -> Rc<dyn Link> {
+        Rc::new(RecordedLink { peer, inner: self.inner.answering(peer), record: self.record.clone() })
+    }
+
     fn local_address(&self) -> Option<SocketAddr> {
         self.inner.local_address()
     }

@@ -47,7 +47,11 @@ impl Links for MemoryLinks {
         if self.here.hub.find(peer, self.here.seat.cluster()).is_some() {
             self.here.seat.tell(Parcel::Up(peer));
         }
-        Rc::new(MemoryLink { here: Rc::clone(&self.here), peer, route: RefCell::new(None) })
+        Rc::new(MemoryLink { here: Rc::clone(&self.here), peer, route: RefCell::new(None), counts: true })
+    }
+
+    fn answering(&self, peer: NodeId) -> Rc<dyn Link> {
+        Rc::new(MemoryLink { here: Rc::clone(&self.here), peer, route: RefCell::new(None), counts: false })
     }
 
     fn local_address(&self) -> Option<SocketAddr> {
@@ -71,6 +75,8 @@ struct MemoryLink {
     peer: NodeId,
     /// Where the peer was found last; looked up again once it is gone.
     route: RefCell<Option<Seat>>,
+    /// Whether the node hears of it when the peer comes or goes.
+    counts: bool,
 }
 
 impl MemoryLink {
@@ -136,7 +142,7 @@ impl Link for MemoryLink {
 impl Drop for MemoryLink {
     fn drop(&mut self) {
         let mut linked = self.here.linked.borrow_mut();
-        if let Some(links) = linked.get_mut(&self.peer) {
+        if let Some(links) = linked.get_mut(&self.peer).filter(|_| self.counts) {
             links.count -= 1;
             if links.count == 0 {
                 linked.remove(&self.peer);

@@ -161,6 +161,10 @@ impl Links for QuicLinks {
         Rc::new(QuicLink::start(Rc::clone(&self.shared), peer, address))
     }
 
+    fn answering(&self, peer: NodeId) -> Rc<dyn Link> {
+        Rc::new(QuicLink::answering(Rc::clone(&self.shared), peer))
+    }
+
     fn local_address(&self) -> Option<SocketAddr> {
         self.local_address
     }

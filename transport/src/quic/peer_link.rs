@@ -173,7 +173,8 @@ pub(super) struct QuicLink {
     peer: NodeId,
     shared: Rc<Shared>,
     dialled: Rc<RefCell<Option<Rc<Carrier>>>>,
-    keeper: Addr<PeerLink>,
+    /// Nobody keeps up a connection to whom this node only answers.
+    keeper: Option<Addr<PeerLink>>,
 }
 
 impl QuicLink {
@@ -196,14 +197,20 @@ impl QuicLink {
         if let Some(older) = shared.links.borrow_mut().insert(peer, keeper.clone()) {
             older.do_send(Stop);
         }
-        Self { peer, shared, dialled, keeper }
+        Self { peer, shared, dialled, keeper: Some(keeper) }
+    }
+
+    /// Dials nobody: answers on the connection that the peer opened.
+    pub(super) fn answering(shared: Rc<Shared>, peer: NodeId) -> Self {
+        Self { peer, shared, dialled: Rc::default(), keeper: None }
     }
 }
 
 impl Link for QuicLink {
     fn send(&self, message: Message) {
         let lane = Lane::of(&message);
-        let accepted = if message.is_reply() { self.shared.accepted.borrow().get(&self.peer).cloned() } else { None };
+        let answers = message.is_reply() || self.keeper.is_none();
+        let accepted = if answers { self.shared.accepted.borrow().get(&self.peer).cloned() } else { None };
         let dropped = |reason| self.shared.observer.dropped(Some(self.peer), reason);
         let Some(carrier) = accepted.or_else(|| self.dialled.borrow().clone()) else {
             return dropped("unconnected");
@@ -217,17 +224,18 @@ impl Link for QuicLink {
     }
 
     fn is_alive(&self) -> bool {
-        self.keeper.connected() || self.shared.is_closed.get()
+        self.keeper.as_ref().is_none_or(Addr::connected) || self.shared.is_closed.get()
     }
 }
 
 impl Drop for QuicLink {
     fn drop(&mut self) {
+        let Some(keeper) = &self.keeper else { return };
         let mut links = self.shared.links.borrow_mut();
-        if links.get(&self.peer) == Some(&self.keeper) {
+        if links.get(&self.peer) == Some(keeper) {
             links.remove(&self.peer);
         }
-        self.keeper.do_send(Stop);
+        keeper.do_send(Stop);
     }
 }
 

@@ -1,7 +1,8 @@
 //! How a node comes to lead: first it asks whether it would be elected (pre-vote, thesis §9.6), and only then raises its
 //! term and asks for votes (paper §5.2).
 //!
-//! **Invariant:** a term rises here only behind a won pre-vote, so a node that reaches no quorum never inflates it.
+//! **Invariant:** a term rises here only behind a won pre-vote, or at the word of the term's leader, so a node that reaches no
+//! quorum never inflates it.
 
 use super::{Effect, HardState, Persist, Replica, Role};
 use crate::{
@@ -21,14 +22,17 @@ impl Replica {
         if !self.faults.is_empty() && !live(Mutant::CampaignsWithFaultyEntries) {
             return self.ask_for_repair(now, out);
         }
-        if self.is_full || !self.membership().is_voter(self.id) {
+        if !self.may_be_needed_as_leader() {
+            return self.ask_whether_removed(out);
+        }
+        if self.is_full {
             return;
         }
         self.role = Role::PreCandidate;
         self.campaign += 1;
         out.push(Effect::OpenBallot(self.ballot(Phase::PreVote)));
         out.push(Effect::CountVote { campaign: self.campaign, voter: self.id, granted: true });
-        out.extend(self.vote_requests(Phase::PreVote).map(Effect::Send));
+        out.extend(self.vote_requests(Phase::PreVote, false).map(Effect::Send));
     }
 
     /// The ballot of `campaign` in `term` was won. A late one counts for nothing.
@@ -37,7 +41,7 @@ impl Replica {
             return;
         }
         match self.role {
-            Role::PreCandidate => self.stand_for_election(now, out),
+            Role::PreCandidate => self.stand_for_election(now, false, out),
             Role::Candidate => self.lead(now, out),
             Role::Follower | Role::Leader(_) => {}
         }
@@ -52,12 +56,12 @@ impl Replica {
     }
 
     /// Raises the term, votes for itself, and asks for votes as soon as both are durable. Its own vote counts then too.
-    fn stand_for_election(&mut self, now: Moment, out: &mut Vec<Effect>) {
+    pub(super) fn stand_for_election(&mut self, now: Moment, handed_over: bool, out: &mut Vec<Effect>) {
         self.role = Role::Candidate;
         self.campaign += 1;
         self.hard_state = HardState { term: self.term().next(), vote: Some(self.id) };
         out.push(Effect::OpenBallot(self.ballot(Phase::Vote)));
-        let then = self.vote_requests(Phase::Vote).collect();
+        let then = self.vote_requests(Phase::Vote, handed_over).collect();
         let persist = Persist { hard_state: Some(self.hard_state), then, ..Persist::default() };
         self.write(now, persist, Some(self.campaign), out);
         out.push(Effect::ArmTimer);
@@ -78,8 +82,8 @@ impl Replica {
         Ballot::new(phase, self.campaign, self.term(), self.membership().clone())
     }
 
-    fn vote_requests(&self, phase: Phase) -> impl Iterator<Item = Outgoing> + use<> {
-        let request = RequestVote { phase, campaign: self.campaign, last: self.log.last() };
+    pub(super) fn vote_requests(&self, phase: Phase, handed_over: bool) -> impl Iterator<Item = Outgoing> + use<> {
+        let request = RequestVote { phase, campaign: self.campaign, last: self.log.last(), handed_over };
         let message = Message { term: self.term(), body: Body::RequestVote(request) };
         let mut voters = self.membership().voters();
         voters.retain(|voter| *voter != self.id);

@@ -185,6 +185,19 @@ pub enum Effect {
         /// The other node.
         with: NodeId,
     },
+    /// The configuration in force is another one, or is committed now: talk to [`Replica::peers`](super::Replica::peers), and, if
+    /// this node leads, replicate to each of them and to nobody else.
+    MembersChanged,
+    /// Leadership, which was on its way to another, stays with this node: proposals that waited for that need not any more.
+    HandoverEnded {
+        /// To whom it was to go.
+        to: NodeId,
+    },
+    /// This node was removed from the cluster: it should stop.
+    Removed {
+        /// Where the configuration without it stands, which is committed.
+        at: Index,
+    },
     /// A message was not acted on.
     Refused {
         /// Who sent it.

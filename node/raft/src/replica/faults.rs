@@ -275,8 +275,12 @@ impl Replica {
         // Whoever had these is asked for the next, as soon as these are safe.
         let next = self.faults.run_from(batch.last().next());
         let then = next.map(|repair| self.outgoing(from, Body::Repair(repair))).into_iter().collect();
+        let version = self.memberships.version();
         for (index, membership) in changes {
             self.memberships.repaired(index, membership);
+        }
+        if self.memberships.version() != version {
+            out.push(Effect::MembersChanged);
         }
         self.persist(now, Persist { repair: Some(batch), then, ..Persist::default() }, out);
     }
@@ -326,7 +330,11 @@ impl Replica {
         let Some(checksum) = self.checksum_before(first) else { return }; // being read; the next answer finds it
         let from = first.id.index;
         self.log.truncate_from(from, checksum);
+        let version = self.memberships.version();
         self.memberships.truncate_from(from);
+        if self.memberships.version() != version {
+            out.push(Effect::MembersChanged);
+        }
         self.faults.truncated_from(from);
         self.persist(now, Persist { truncate_from: Some(from), ..Persist::default() }, out);
     }

@@ -28,6 +28,9 @@ impl Replica {
         request: RequestVote,
         out: &mut Vec<Effect>,
     ) {
+        if self.tells_removed(now, from, request.last, out) {
+            return;
+        }
         if self.is_emptied(now, from, request.last, out) {
             return self.say(now, from, Body::Vote(answer_to(request)), out);
         }
@@ -46,7 +49,9 @@ impl Replica {
                 let granted = !hears_leader && up_to_date && term.next() > self.term();
                 self.answer_pre_vote(now, from, term, Vote { granted, ..answer_to(request) }, out);
             }
-            Phase::Vote if hears_leader => self.say(now, from, Body::Vote(answer_to(request)), out),
+            Phase::Vote if hears_leader && !request.handed_over => {
+                self.say(now, from, Body::Vote(answer_to(request)), out)
+            }
             Phase::Vote => {
                 if term > self.term() {
                     self.adopt(now, term, out);
@@ -134,6 +139,7 @@ impl Replica {
         if missing.is_none() && repair.is_none() {
             self.say_when_durable(now, from, reply, out);
         } else {
+            let version = self.memberships.version();
             let truncate_from = missing.as_ref().and_then(|missing| self.take(missing));
             for (index, membership) in changes {
                 if index > held {
@@ -145,6 +151,9 @@ impl Replica {
             let then = alloc::vec![self.outgoing(from, reply)];
             out.extend(then.iter().filter(|_| live(Mutant::AppendReplyBeforeDurable)).cloned().map(Effect::Send));
             self.persist(now, Persist { truncate_from, batch: missing, repair, then, ..Persist::default() }, out);
+            if self.memberships.version() != version {
+                out.push(Effect::MembersChanged);
+            }
         }
         // Whoever leads has voted for itself, durably: if it comes without a log, that was taken from it.
         self.learn_log_of(from, matched, out);
@@ -277,8 +286,11 @@ impl Replica {
 
     fn learn_commit(&mut self, commit: Index, out: &mut Vec<Effect>) {
         if commit > self.commit {
-            self.commit = commit;
+            let before = core::mem::replace(&mut self.commit, commit);
             self.release(out);
+            if (before.next()..=commit).contains(&self.memberships.current_index()) {
+                out.push(Effect::MembersChanged);
+            }
         }
     }
 }

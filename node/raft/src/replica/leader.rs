@@ -26,8 +26,11 @@ pub struct Leadership {
     pub(super) pins: BTreeMap<NodeId, Index>,
     /// Peers whose log differs from this one's under the same ids.
     pub(super) refused_by: BTreeSet<NodeId>,
-    matched: BTreeMap<NodeId, Index>,
+    pub(super) matched: BTreeMap<NodeId, Index>,
     pub(super) heard: BTreeMap<NodeId, Moment>,
+    pub(super) handover: Option<super::Handover>,
+    /// Whether somebody was told to campaign, in this term.
+    pub(super) told_to_campaign: bool,
     since: Moment,
 }
 
@@ -64,6 +67,8 @@ impl Replica {
             refused_by: BTreeSet::new(),
             matched: BTreeMap::new(),
             heard: BTreeMap::new(),
+            handover: None,
+            told_to_campaign: false,
             since: now,
         });
         self.leader = Some(self.id);
@@ -98,15 +103,22 @@ impl Replica {
         self.append(now, batch, out);
     }
 
-    fn append(&mut self, now: Moment, batch: Batch, out: &mut Vec<Effect>) {
+    pub(super) fn append(&mut self, now: Moment, batch: Batch, out: &mut Vec<Effect>) {
         let previous = self.log.last();
-        for (index, membership) in batch.memberships().expect("what is proposed was encoded here") {
+        let changes = batch.memberships().expect("what is proposed was encoded here");
+        let is_changed = !changes.is_empty();
+        for (index, membership) in changes {
             self.memberships.appended(index, membership);
         }
         self.log.replace_from(batch.clone());
         // To the peers first: their disks and this node's then work at the same time.
         out.push(Effect::Replicate { previous, batch: batch.clone() });
         self.persist(now, Persist { batch: Some(batch), ..Persist::default() }, out);
+        if is_changed {
+            out.push(Effect::MembersChanged);
+            // Fewer may be enough now, and none of them may answer once more.
+            self.confirm_reads(out);
+        }
     }
 
     /// A peer answered an append: its replicator judges what that means for its progress.
@@ -134,7 +146,7 @@ impl Replica {
 
     /// A peer's replicator found that the peer's durable log matches up to `index`. Lower than before means that the
     /// peer's log went back, and what it once had no longer counts.
-    pub fn matched(&mut self, peer: NodeId, index: Index, out: &mut Vec<Effect>) {
+    pub fn matched(&mut self, now: Moment, peer: NodeId, index: Index, out: &mut Vec<Effect>) {
         let last = self.log.last().index;
         let Role::Leader(leadership) = &mut self.role else { return };
         leadership.matched.insert(peer, index.min(last));
@@ -142,23 +154,25 @@ impl Replica {
             *pin = index.max(*pin);
         }
         self.learn_log_of(peer, index, out);
-        self.advance_commit(out);
+        self.advance_commit(now, out);
     }
 
     /// Commits what a quorum has, if it is of the current term: earlier entries are committed only along with it, never
     /// by counting (paper §5.4.2, Figure 8).
-    pub(super) fn advance_commit(&mut self, out: &mut Vec<Effect>) {
+    pub(super) fn advance_commit(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &self.role else { return };
         let here = if live(Mutant::LeaderCountsUnsynced) { self.log.last().index } else { self.writes.durable() };
         let reached = |id| if id == self.id { here } else { leadership.matched(id) };
         let agreed = quorum::agreed(self.membership(), reached);
         let is_own = self.log.term_of(agreed) == Some(self.term()) || live(Mutant::CommitByCounting);
         if agreed > self.commit && is_own {
-            self.commit = agreed;
+            let before = core::mem::replace(&mut self.commit, agreed);
             out.push(Effect::Committed(agreed));
             self.release(out);
             self.open_read_round(out);
+            self.continue_change(now, before, out);
         }
+        self.continue_handover(now, out);
     }
 
     /// Somebody wants to read: names the read by `token` and answers with [`Effect::ReadsReady`] or

@@ -20,8 +20,10 @@ mod divergence;
 mod effect;
 mod faults;
 mod follower;
+mod handover;
 mod known;
 mod leader;
+mod members;
 mod snapshots;
 mod start;
 mod view;
@@ -31,7 +33,7 @@ use crate::{
     ids::{EntryId, Index, Moment, NodeId, Term},
     log::{Log, Lookup},
     membership::{self, Membership},
-    message::{AppendOutcome, AppendReply, Body, HeartbeatReply, Message, Outgoing},
+    message::{AppendOutcome, AppendReply, Body, HeartbeatReply, Message, Outgoing, TimeoutNow},
     mutants::{Mutant, live},
     progress::Progress,
     reads::Reads,
@@ -43,6 +45,7 @@ use core::time::Duration;
 
 pub use effect::{Cut, Effect, Persist, Violation};
 use faults::Faults;
+pub use handover::{Handover, HandoverRefused};
 use known::Known;
 pub use leader::{Entries, Leadership};
 pub use start::{Faulty, HardState, Recovered, Settings};
@@ -142,6 +145,7 @@ impl Replica {
         }
         match body {
             Body::RequestVote(request) => return self.vote_requested(now, from, term, request, out),
+            Body::Removed(removed) => return self.told_removed(now, from, removed, out),
             Body::Repair(repair) => return self.repair_asked(now, from, term, repair, out),
             Body::Emptied(emptied) => return self.told_emptied(from, emptied, out),
             _ => {}
@@ -150,6 +154,9 @@ impl Replica {
             return self.answer_stale(now, from, body, out);
         }
         if term > self.term() {
+            if self.is_stranger(from) && self.hears_leader(now) {
+                return out.push(Effect::Refused { from, reason: "stranger" });
+            }
             self.adopt(now, term, out);
         }
         match body {
@@ -161,11 +168,13 @@ impl Replica {
             Body::SnapshotChunk(chunk) => self.snapshot_chunk_received(now, from, chunk, out),
             Body::SnapshotReply(reply) => self.snapshot_answered(now, from, reply, out),
             Body::RepairReply(reply) => self.repair_answered(now, from, reply, out),
+            Body::TimeoutNow(TimeoutNow { last }) => self.told_to_campaign(now, from, last, out),
             // Of any term, and heard above.
-            Body::RequestVote(_) | Body::Repair(_) | Body::Emptied(_) => {}
+            Body::RequestVote(_) | Body::Repair(_) | Body::Emptied(_) | Body::Removed(_) => {}
             // The remaining messages are no rule's business but the term's; the runtime answers them.
             Body::Propose(_) | Body::ProposeReply(_) => {}
             Body::ReadIndex(_) | Body::ReadIndexReply(_) => {}
+            Body::Administer(_) | Body::Administered(_) => {}
         }
     }
 
@@ -188,13 +197,13 @@ impl Replica {
     }
 
     /// Everything up to `sequence` is durable. Completions may come in any order; a lower one says nothing new.
-    pub fn persisted(&mut self, sequence: u64, out: &mut Vec<Effect>) {
+    pub fn persisted(&mut self, now: Moment, sequence: u64, out: &mut Vec<Effect>) {
         let vote_for_self = self.writes.completed(sequence).filter(|campaign| *campaign == self.campaign);
         self.faults.persisted(sequence);
         if let (Some(campaign), Role::Candidate) = (vote_for_self, &self.role) {
             out.push(Effect::CountVote { campaign, voter: self.id, granted: true });
         }
-        self.advance_commit(out);
+        self.advance_commit(now, out);
         self.release(out);
     }
 
@@ -281,6 +290,9 @@ impl Replica {
             Role::PreCandidate | Role::Candidate => out.push(Effect::CloseBallot),
             Role::Leader(mut leadership) => {
                 out.push(Effect::StopReplicators);
+                if self.has_left() && !self.membership().contains(self.id) {
+                    out.push(Effect::Removed { at: self.membership_index() });
+                }
                 let tokens = leadership.reads.abandon();
                 if !tokens.is_empty() {
                     out.push(Effect::ReadsFailed { tokens });

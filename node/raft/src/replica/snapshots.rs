@@ -119,11 +119,13 @@ impl Replica {
         let then = alloc::vec![self.outgoing(from, Body::SnapshotReply(reply))];
         let cut = Cut { to: last, checksum: Some(base.last_checksum) };
         self.persist(now, Persist { cut: Some(cut), then, ..Persist::default() }, out);
+        out.push(Effect::MembersChanged);
         out.push(Effect::Restore(base.clone()));
         if last.index > self.commit {
-            self.commit = last.index;
+            let before = core::mem::replace(&mut self.commit, last.index);
             if self.is_leader() {
                 out.push(Effect::Committed(last.index));
+                self.continue_change(now, before, out);
             }
         }
         self.release(out);

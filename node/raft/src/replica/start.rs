@@ -66,6 +66,9 @@ pub struct Settings {
     pub cache_bytes_max: usize,
     /// At most this many committed entries are handed to the state machine before it has applied some; default 65,536.
     pub unapplied_entries_max: u64,
+    /// A member may be made a voter if it lacks at most this many entries; default 4,096, what enters the log as one batch at
+    /// most.
+    pub promotion_lag_max: u64,
     /// How records are checksummed.
     pub checksum: Checksum,
 }
@@ -81,6 +84,7 @@ impl Settings {
             unpersisted_bytes_max: 64 << 20,
             cache_bytes_max: 64 << 20,
             unapplied_entries_max: 65_536,
+            promotion_lag_max: 4096,
             checksum,
         }
     }

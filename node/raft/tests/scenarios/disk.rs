@@ -66,7 +66,7 @@ fn a_leader_that_a_quorum_refuses_stops() {
     let mut leader = replica(1, 3, 1, None, &[1, 1]);
     let led = lead(&mut leader, at(0));
     persist_all(&mut leader, &led);
-    leader.matched(NodeId(3), Index(3), &mut Vec::new());
+    leader.matched(at(0), NodeId(3), Index(3), &mut Vec::new());
     let effects = hear(&mut leader, at(0), 2, 2, diverged());
     assert!(halted(&effects).is_none());
     let Body::Append(proof) = &sent(&effects)[0].message.body else { panic!("a proof") };

@@ -1,9 +1,11 @@
 //! What went wrong in other Raft systems, one test each, named after what must hold here. The numbers are those of the
 //! project's list of scenarios. Not here are those that no rule decides alone.
 
+mod changes;
 mod disk;
 mod elections;
 mod faults;
+mod handover;
 mod membership;
 mod reads;
 mod replication;

@@ -30,18 +30,18 @@ fn a_leader_commits_by_the_configuration_that_it_appended() {
     let mut leader = replica(1, 3, 1, None, &[]);
     let led = lead(&mut leader, at(0));
     persist_all(&mut leader, &led);
-    leader.matched(NodeId(2), Index(1), &mut Vec::new());
+    leader.matched(at(0), NodeId(2), Index(1), &mut Vec::new());
     assert_eq!(leader.commit(), Index(1), "two of three");
     let change =
         changing(2, 2, leader.log().last_checksum(), &Membership::joint(voters(5).voters(), voters(3).voters()));
     let mut out = Vec::new();
     leader.propose(at(0), change, &mut out);
     let written = persists(&out).last().expect("a write").sequence;
-    leader.persisted(written, &mut out);
-    leader.matched(NodeId(4), Index(2), &mut out);
-    leader.matched(NodeId(5), Index(2), &mut out);
+    leader.persisted(at(0), written, &mut out);
+    leader.matched(at(0), NodeId(4), Index(2), &mut out);
+    leader.matched(at(0), NodeId(5), Index(2), &mut out);
     assert_eq!(leader.commit(), Index(1), "three of five, but one of the old three");
-    leader.matched(NodeId(3), Index(2), &mut out);
+    leader.matched(at(0), NodeId(3), Index(2), &mut out);
     assert_eq!(leader.commit(), Index(2));
 }
 

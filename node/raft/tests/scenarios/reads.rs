@@ -34,7 +34,7 @@ fn a_new_leader_serves_reads_only_after_its_first_commit() {
 fn a_late_answer_confirms_no_newer_round() {
     let mut leader = replica(1, 3, 1, None, &[]);
     let led = lead(&mut leader, at(0));
-    leader.matched(NodeId(2), Index(1), &mut Vec::new());
+    leader.matched(at(0), NodeId(2), Index(1), &mut Vec::new());
     persist_all(&mut leader, &led);
     let read = |leader: &mut Replica, token| {
         let mut out = Vec::new();

@@ -57,7 +57,7 @@ fn acknowledgements_out_of_order_commit_no_more_than_a_quorum_has() {
     leader.propose(at(0), proposal.finish().expect("four entries"), &mut out);
     let mut commits = Vec::new();
     for (peer, index) in [(2, 5), (3, 1), (4, 4), (3, 3), (5, 2), (3, 5)] {
-        leader.matched(NodeId(peer), Index(index), &mut out);
+        leader.matched(at(0), NodeId(peer), Index(index), &mut out);
         commits.push(leader.commit().0);
     }
     assert_eq!(commits, [0, 0, 1, 3, 3, 4], "the third highest of five, its own disk counting as 0");
@@ -78,10 +78,10 @@ fn an_acknowledgement_from_before_a_log_went_back_does_not_count() {
 
     let mut leader = replica(1, 3, 1, None, &[]);
     lead(&mut leader, at(0));
-    leader.matched(NodeId(2), Index(1), &mut Vec::new());
+    leader.matched(at(0), NodeId(2), Index(1), &mut Vec::new());
     assert_eq!(leader.commit(), Index(0));
-    leader.matched(NodeId(2), Index(0), &mut Vec::new());
-    leader.matched(NodeId(3), Index(1), &mut Vec::new());
+    leader.matched(at(0), NodeId(2), Index(0), &mut Vec::new());
+    leader.matched(at(0), NodeId(3), Index(1), &mut Vec::new());
     assert_eq!(leader.commit(), Index(0), "only one of the two still has it");
 }
 
@@ -114,7 +114,7 @@ fn a_completion_from_before_a_truncation_counts_nothing_truncated() {
     let first = hear(&mut follower, at(0), 2, 1, append(1, id(0, 0), 0, Some(old[0].clone())));
     let second = hear(&mut follower, at(0), 3, 2, append(1, id(1, 1), 0, Some(new[1].clone())));
     let mut out = Vec::new();
-    follower.persisted(persists(&first)[0].sequence, &mut out);
+    follower.persisted(at(0), persists(&first)[0].sequence, &mut out);
     assert_eq!(follower.durable(), Index(1), "3 was durable for a moment, and 2 is another now");
     hear(&mut follower, at(0), 3, 2, append(1, id(2, 2), 2, None));
     assert_eq!(follower.released(), Index(1), "so 2 is not applied");

@@ -171,7 +171,7 @@ fn a_pin_follows_its_peer_and_ends() {
     let mut leader = replica(1, 3, 1, None, &[1; 20]);
     let led = lead(&mut leader, at(0));
     persist_all(&mut leader, &led);
-    leader.matched(NodeId(2), Index(21), &mut Vec::new());
+    leader.matched(at(0), NodeId(2), Index(21), &mut Vec::new());
     leader.applied(Index(21), &mut Vec::new());
     let loaded: Vec<_> = log_of(&[1; 20]);
     let mut out = Vec::new();
@@ -187,9 +187,9 @@ fn a_pin_follows_its_peer_and_ends() {
     };
     leader.pin(NodeId(3), Some(Index(5)));
     assert_eq!(saved(&mut leader, 10, 0), 5, "as far as the peer's snapshot reaches");
-    leader.matched(NodeId(3), Index(8), &mut out);
+    leader.matched(at(0), NodeId(3), Index(8), &mut out);
     assert_eq!(saved(&mut leader, 12, 0), 8, "as far as the peer has come");
-    leader.matched(NodeId(3), Index(3), &mut out);
+    leader.matched(at(0), NodeId(3), Index(3), &mut out);
     assert_eq!(saved(&mut leader, 13, 0), 8, "what is cut does not come back");
     assert_eq!(saved(&mut leader, 21, 13), 8, "it is within what is kept for everybody, and needs no pin any more");
     assert_eq!(saved(&mut leader, 21, 5), 16);
@@ -273,7 +273,7 @@ fn a_restore_comes_before_what_is_applied_behind_it() {
     assert_eq!(terms(&follower), [1], "4 is kept: the log holds 3");
     follower.applied(Index(3), &mut out);
     let written = persists(&out).last().expect("the cut").sequence;
-    follower.persisted(written, &mut out);
+    follower.persisted(at(0), written, &mut out);
     follower.loaded(vec![], &mut out);
     let effects = hear(&mut follower, at(0), 1, 5, append(1, id(4, 1), 4, None));
     let applied = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Apply(_)));

@@ -94,6 +94,8 @@ fn fault(kind: &str, nodes: u64, random: &mut SmallRng) -> (Fault, Duration) {
         "restart" => (Fault::Restart { node }, down),
         "restart-all" => (Fault::RestartAll, down),
         "snapshot" => (Fault::Snapshot { node }, Duration::ZERO),
+        "change" => (Fault::Change { voters: voters(nodes, random) }, Duration::ZERO),
+        "hand-over" => (Fault::HandOver { to: node }, Duration::ZERO),
         _ => (Fault::Wipe { node }, down),
     }
 }
@@ -108,6 +110,14 @@ fn some(nodes: u64, random: &mut SmallRng) -> Vec<NodeId> {
     let mut ids: Vec<_> = (1..=nodes).map(NodeId).collect();
     ids.shuffle(random);
     ids.truncate(random.random_range(1..=nodes.div_ceil(2)) as usize);
+    ids.sort_unstable();
+    ids
+}
+
+fn voters(nodes: u64, random: &mut SmallRng) -> Vec<NodeId> {
+    let mut ids: Vec<_> = (1..=nodes).map(NodeId).collect();
+    ids.shuffle(random);
+    ids.truncate(random.random_range(1..=nodes) as usize);
     ids.sort_unstable();
     ids
 }

@@ -183,6 +183,16 @@ pub enum Fault {
         /// Which.
         node: NodeId,
     },
+    /// The operator wants these to vote, and nobody else. Nodes that are no members yet are added first.
+    Change {
+        /// Who.
+        voters: Vec<NodeId>,
+    },
+    /// The operator wants leadership to be handed over.
+    HandOver {
+        /// To whom.
+        to: NodeId,
+    },
     /// The operator empties a node's directory. It must refuse to take part from then on.
     Wipe {
         /// Whose.
@@ -223,7 +233,7 @@ pub enum Power {
 }
 
 /// Every kind, by its name in reports. What stands here must fire in a long run, or it is dead.
-pub const KINDS: [&str; 28] = [
+pub const KINDS: [&str; 30] = [
     "drop",
     "duplicate",
     "reorder",
@@ -251,6 +261,8 @@ pub const KINDS: [&str; 28] = [
     "restart",
     "restart-all",
     "snapshot",
+    "change",
+    "hand-over",
     "wipe",
 ];
 
@@ -286,6 +298,8 @@ impl Fault {
             Self::Restart { .. } => "restart",
             Self::RestartAll => "restart-all",
             Self::Snapshot { .. } => "snapshot",
+            Self::Change { .. } => "change",
+            Self::HandOver { .. } => "hand-over",
             Self::Wipe { .. } => "wipe",
         }
     }

@@ -115,7 +115,9 @@ impl Walk<'_> {
             Fault::Flip { node } | Fault::Zero { node } | Fault::Misdirect { node } | Fault::ReadError { node } => {
                 let power = [Power::Kept, Power::Lost][self.random.random_range(0..2)];
                 self.crash(slot(*node), power, lasts)?;
-                self.machines[slot(*node)].harm.push(kind);
+                if !self.reshapes {
+                    self.machines[slot(*node)].harm.push(kind);
+                }
             }
             Fault::SyncFailure { node, power } => {
                 self.machines[slot(*node)].sync_fails.get_or_insert((*power, lasts));
@@ -134,7 +136,9 @@ impl Walk<'_> {
                 }
             }
             Fault::Snapshot { node } => fired = self.snapshot(*node)?,
-            Fault::Wipe { node } => {
+            Fault::Change { voters } => self.aim_at(voters),
+            Fault::HandOver { to } => fired = self.hand_over(*to)?,
+            Fault::Wipe { node } if !self.reshapes => {
                 self.crash(slot(*node), Power::Lost, lasts)?;
                 self.machines[slot(*node)].empties = !self.machines[slot(*node)].out;
             }

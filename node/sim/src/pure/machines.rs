@@ -97,6 +97,7 @@ impl Walk<'_> {
         for at in 0..self.machines.len() {
             self.tick_machine(at)?;
         }
+        self.tick_operator()?;
         if self.healing { Ok(()) } else { self.tick_clients() }
     }
 

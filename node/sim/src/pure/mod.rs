@@ -10,7 +10,7 @@
 //! - `network`: what happens to letters; `corruption` flips their bits.
 //! - `faults`: what each fault of a plan means here.
 //! - `damage`: what a disk may lose, and what it must not.
-//! - `clients`: who writes and reads.
+//! - `clients`: who writes and reads; `operators`: who changes the members and moves leadership.
 //! - `recovery`: what must become of the cluster at the end.
 //!
 //! Nothing here knows the rules of Raft; it knows what a cluster of them must be like from outside.
@@ -21,6 +21,7 @@ mod damage;
 mod faults;
 mod machines;
 mod network;
+mod operators;
 mod recovery;
 mod steps;
 
@@ -29,6 +30,7 @@ use clients::Clients;
 use faults::Agenda;
 use machines::Machine;
 use network::Network;
+use operators::Operator;
 use quorate_raft::{Credit, Membership, Moment, NodeId};
 use quorate_world::{
     disk::Disk,
@@ -85,6 +87,9 @@ struct Walk<'a> {
     machines: Vec<Machine>,
     clients: Clients,
     agenda: Agenda,
+    operator: Operator,
+    /// Whether the members change: then no disk loses what was durable.
+    reshapes: bool,
     next_tick: Duration,
     /// How long a step takes, in nanoseconds, on average.
     pace: u64,
@@ -109,6 +114,7 @@ impl<'a> Walk<'a> {
         let mut settings = make::settings();
         settings.cache_bytes_max = random.random_range(0..2_000);
         settings.unapplied_entries_max = random.random_range(1..20);
+        settings.promotion_lag_max = random.random_range(0..20);
         let credit = Credit {
             messages: random.random_range(1..8),
             entries: random.random_range(1..16),
@@ -119,8 +125,9 @@ impl<'a> Walk<'a> {
             retry_max: Duration::from_millis(500),
         };
         let (keep_entries, checks) = (plan.keep_entries, Checks::Changes);
-        let membership = joint_at_times(plan);
-        report.count("joint", u64::from(membership.is_some()));
+        let membership = members_at_first(plan);
+        report.count("joint", u64::from(membership.as_ref().is_some_and(Membership::is_joint)));
+        let reshapes = membership.is_some();
         let rules = Rules { credit, keep_entries, checks, membership, ..Rules::new(settings) };
         // A member that is new, or was emptied, can't tell what it lost, and counts as lost itself until it is brought up. So
         // there is damage only among members that took part before.
@@ -131,8 +138,9 @@ impl<'a> Walk<'a> {
         world.now = Moment::default();
         world.timeouts = Some(SmallRng::seed_from_u64(plan.seed ^ 0x5eed));
         let pace = [2_000, 10_000, 50_000, 200_000, 600_000, 1_200_000][random.random_range(0..6)];
-        let tears =
-            settled && plan.faults.iter().any(|planned| faults::power_of(&planned.fault) == Some(Power::Scattered));
+        let tears = !reshapes
+            && settled
+            && plan.faults.iter().any(|planned| faults::power_of(&planned.fault) == Some(Power::Scattered));
         let snapshots = || plan.faults.iter().any(|planned| planned.fault.kind() == "snapshot");
         let network = Network::new(nodes);
         Self {
@@ -140,6 +148,8 @@ impl<'a> Walk<'a> {
             cuts: plan.snapshot_every > 0 || snapshots(),
             clients: Clients::new(plan),
             agenda: Agenda::new(plan),
+            operator: Operator::default(),
+            reshapes,
             plan,
             trace,
             report,
@@ -255,11 +265,15 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Some clusters of five are between two configurations of three from the beginning, and stay there: nothing may be decided but by
-/// both.
-fn joint_at_times(plan: &Plan) -> Option<Membership> {
-    let is_joint = plan.nodes == 5 && SmallRng::seed_from_u64(plan.seed ^ 0x2c0f).random_bool(0.3);
-    is_joint.then(|| Membership::joint((1..=3).map(NodeId), (3..=5).map(NodeId)))
+/// Some clusters of five are between two configurations of three at first. Where the members change, some may have to be added
+/// first. In the others all nodes are members, for good.
+fn members_at_first(plan: &Plan) -> Option<Membership> {
+    let mut random = SmallRng::seed_from_u64(plan.seed ^ 0x2c0f);
+    if plan.nodes == 5 && random.random_bool(0.3) {
+        return Some(Membership::joint((1..=3).map(NodeId), (3..=5).map(NodeId)));
+    }
+    let count = random.random_range(1..=plan.nodes);
+    plan.changes_members().then(|| Membership::of_voters((1..=count).map(NodeId)))
 }
 
 fn words_of(panic: &(dyn Any + Send)) -> &str {

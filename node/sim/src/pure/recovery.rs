@@ -39,6 +39,9 @@ impl Walk<'_> {
             }
             next_look = self.now() + LOOK_EVERY;
             let Some((term, leader)) = self.world.leaders().first().copied() else { continue };
+            if self.world.running(leader).is_some_and(|running| running.replica.holds_proposals()) {
+                continue; // leadership is about to move
+            }
             match asked {
                 Some(asked) if asked.term == term => {
                     let is_new = self.world.witness.last_committed() > before;
@@ -90,8 +93,10 @@ impl Walk<'_> {
 
     /// Whether every member has applied everything that is in any log; and who was emptied was told.
     fn agree(&self) -> bool {
-        let members = || self.world.nodes.iter().filter(|node| !self.world.emptied.contains(&node.id));
-        let last = self.world.replicas().map(|replica| replica.log().last()).max();
+        let is_member = |id: NodeId| self.is_member(id.0 as usize - 1) && !self.world.emptied.contains(&id);
+        let members = || self.world.nodes.iter().filter(|node| is_member(node.id));
+        let replicas = self.world.replicas().filter(|replica| is_member(replica.id()));
+        let last = replicas.map(|replica| replica.log().last()).max();
         let has_all = |running: &Running| {
             Some(running.replica.log().last()) == last && Some(running.applied) == last.map(|last| last.index)
         };
@@ -99,6 +104,7 @@ impl Walk<'_> {
             |running: &Running| running.replica.first_faulty().is_none() && running.replica.lost_up_to().is_none();
         members().all(|node| node.running.as_ref().is_some_and(|running| has_all(running) && whole(running)))
             && self.world.emptied.iter().all(|id| self.machines[id.0 as usize - 1].out)
+            && self.is_as_wanted()
     }
 
     /// Whether nothing that is charged to credit is under way: all of it came back.

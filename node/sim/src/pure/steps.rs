@@ -134,6 +134,11 @@ impl Walk<'_> {
                 self.say(|| format!("{id} refuses: {reason}"));
             }
             Note::Diverged { at, with } => self.say(|| format!("{id} and {with} hold different content at {at}")),
+            Note::HandoverEnded { to } => self.say(|| format!("{id} leads on: {to} did not take over")),
+            Note::Removed { at } => {
+                self.say(|| format!("{id} learns that {at} removed it"));
+                self.was_removed(id);
+            }
             Note::Halt(violation) => {
                 self.say(|| format!("{id} halts: {violation}"));
                 self.went_out(id);
@@ -234,6 +239,8 @@ fn code_of(event: &Event) -> u64 {
         Event::Full(_, full) => 65 + u64::from(*full),
         Event::Lose(_, index, fault) => 67 + (index.0 << 8) + (*fault as u64),
         Event::LoseSnapshot(_) => 71,
+        Event::Change(..) => 75,
+        Event::HandOver(..) => 76,
         Event::Crash(..) => 72,
         Event::Restart(_) => 73,
         _ => 74,

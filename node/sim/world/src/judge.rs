@@ -29,6 +29,8 @@ pub(super) struct Judge {
     nodes: Vec<Judged>,
     /// Reads that were asked for and rounds that left so far: what comes later has a higher number.
     moments: u64,
+    /// Who was told to campaign, and by the leader of which term.
+    told_to_campaign: Vec<(NodeId, Term)>,
 }
 
 /// Of one node, in its present life.
@@ -65,6 +67,8 @@ pub(super) struct Arrival {
     to: NodeId,
     term: Term,
     what: What,
+    /// Whether the leader of the term before told the sender to campaign.
+    is_handed_over: bool,
     memory: Memory,
     /// Whether it came from the leader that the node follows now.
     leads: bool,
@@ -102,8 +106,20 @@ impl Judge {
             Body::RepairReply(_) => What::Repair,
             _ => What::Other,
         };
+        let told = &self.told_to_campaign;
+        let is_handed_over = told.iter().any(|(who, term)| *who == from && term.next() == message.term);
         let memory = self.of(to).memory;
-        Arrival { from, to, term: message.term, what, memory, leads: false, is_answered: false, verdict: Ok(()) }
+        Arrival {
+            from,
+            to,
+            term: message.term,
+            what,
+            is_handed_over,
+            memory,
+            leads: false,
+            is_answered: false,
+            verdict: Ok(()),
+        }
     }
 
     /// It has arrived.
@@ -122,7 +138,10 @@ impl Judge {
     }
 
     /// A message leaves a node.
-    pub(super) fn leaves(&mut self, from: NodeId, message: &Message) {
+    pub(super) fn leaves(&mut self, from: NodeId, Outgoing { to, message }: &Outgoing) {
+        if let Body::TimeoutNow(_) = &message.body {
+            self.told_to_campaign.push((*to, message.term));
+        }
         if let Body::Heartbeat(heartbeat) = &message.body {
             self.moments += 1;
             let now = self.moments;
@@ -263,7 +282,10 @@ impl Arrival {
         }
         match self.memory.heard {
             Some((leader, term, at))
-                if before.leader == Some(leader) && before.term == term && now.since(at) < protection =>
+                if !(request.handed_over && self.is_handed_over)
+                    && before.leader == Some(leader)
+                    && before.term == term
+                    && now.since(at) < protection =>
             {
                 let since = now.since(at);
                 Err(format!("protected leaders: {to} grants {from} a {phase:?}, and heard {leader} {since:?} ago"))

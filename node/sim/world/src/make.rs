@@ -111,7 +111,7 @@ pub fn hear(replica: &mut Replica, now: Moment, from: u64, term: u64, body: Body
 
 /// Asks for a vote.
 pub fn request_vote(phase: Phase, campaign: u64, last: EntryId) -> Body {
-    Body::RequestVote(RequestVote { phase, campaign, last })
+    Body::RequestVote(RequestVote { phase, campaign, last, handed_over: false })
 }
 
 /// Answers that.
@@ -199,7 +199,7 @@ pub fn stand(replica: &mut Replica, now: Moment) -> Ballot {
     replica.election_won(now, pre_vote.term, pre_vote.campaign, &mut out);
     let campaign = opened(&out).expect("a campaign");
     let written = persists(&out).last().expect("a vote for itself").sequence;
-    replica.persisted(written, &mut Vec::new());
+    replica.persisted(at(0), written, &mut Vec::new());
     campaign
 }
 
@@ -226,7 +226,7 @@ pub fn opened(effects: &[Effect]) -> Option<Ballot> {
 pub fn persist_all(replica: &mut Replica, effects: &[Effect]) -> Vec<Effect> {
     let mut out = Vec::new();
     if let Some(last) = persists(effects).last() {
-        replica.persisted(last.sequence, &mut out);
+        replica.persisted(at(0), last.sequence, &mut out);
     }
     out
 }

@@ -51,6 +51,8 @@ pub struct Running {
     pub ballot: Option<Ballot>,
     /// Those of its leadership.
     pub replicators: BTreeMap<NodeId, Replicator>,
+    /// The peers that have one, or are about to.
+    peers: Vec<NodeId>,
     /// The last entry that the state machine applied.
     pub applied: Index,
     /// The state machine's state: the checksum of that entry, and with it of everything before.
@@ -78,8 +80,21 @@ impl Running {
         let (receiving, saving) = (None, false);
         let deadline = context.deadline(&rules);
         let (asked, told) = (Queues::default(), Queues::default());
-        let (ballot, replicators) = (None, BTreeMap::new());
-        Self { replica, ballot, replicators, applied, state, receiving, saving, deadline, armed_in, asked, told, rules }
+        Self {
+            replica,
+            ballot: None,
+            replicators: BTreeMap::new(),
+            peers: Vec::new(),
+            applied,
+            state,
+            receiving,
+            saving,
+            deadline,
+            armed_in,
+            asked,
+            told,
+            rules,
+        }
     }
 
     /// Calls one rule and performs its effects.
@@ -108,8 +123,18 @@ impl Running {
                 self.ask(Actor::Collector, Ask::Count { campaign, voter, granted });
             }
             Effect::CloseBallot => self.ask(Actor::Collector, Ask::Close),
-            Effect::StartReplicators { term, log_last } => self.ask_replicators(&Ask::Start { term, log_last }),
-            Effect::StopReplicators => self.ask_replicators(&Ask::Stop),
+            Effect::StartReplicators { term, log_last } => self.replicate_to(self.replica.peers(), term, log_last),
+            Effect::StopReplicators => {
+                self.ask_replicators(&Ask::Stop);
+                self.peers.clear();
+            }
+            Effect::MembersChanged if self.leads() => {
+                let (term, log_last) = (self.replica.term(), self.replica.log().last().index);
+                self.replicate_to(self.replica.peers(), term, log_last);
+            }
+            Effect::MembersChanged => {}
+            Effect::HandoverEnded { to } => context.notes.push(Note::HandoverEnded { to }),
+            Effect::Removed { at } => context.notes.push(Note::Removed { at }),
             Effect::Replicate { previous, batch } => self.ask_replicators(&Ask::Replicate { previous, batch }),
             Effect::Committed(index) => self.ask_replicators(&Ask::Committed(index)),
             Effect::HeartbeatNow { round } => self.ask_replicators(&Ask::Beat { round: Some(round) }),
@@ -167,7 +192,7 @@ impl Running {
             }
             Tell::Persisted { sequence, then } => {
                 context.sent.extend(then);
-                self.rule(context, |replica, out| replica.persisted(sequence, out));
+                self.rule(context, |replica, out| replica.persisted(now, sequence, out));
             }
             Tell::Loaded(batches) => self.rule(context, |replica, out| replica.loaded(batches, out)),
             Tell::Applied(index) => self.rule(context, |replica, out| replica.applied(index, out)),
@@ -196,7 +221,7 @@ impl Running {
             // What a replicator of an earlier leadership still says counts for nothing now.
             Tell::Matched { term, index } if leads == Some(term) => {
                 let Actor::Replicator(peer) = actor else { unreachable!("only replicators match") };
-                self.rule(context, |replica, out| replica.matched(peer, index, out));
+                self.rule(context, |replica, out| replica.matched(now, peer, index, out));
             }
             Tell::Fetch { term, want } if leads == Some(term) => {
                 let Actor::Replicator(peer) = actor else { unreachable!("only replicators fetch") };
@@ -222,16 +247,20 @@ impl Running {
 
     /// The replicators of all peers are to do something.
     pub fn ask_replicators(&mut self, ask: &Ask) {
-        let (this, membership) = (self.replica.id(), self.replica.membership());
-        if membership.outgoing().is_empty() && membership.learners().is_empty() {
-            for peer in membership.incoming().iter().filter(|peer| **peer != this) {
-                self.asked.push(Actor::Replicator(*peer), ask.clone());
-            }
-        } else {
-            for peer in membership.peers_of(this) {
-                self.asked.push(Actor::Replicator(peer), ask.clone());
-            }
+        for peer in &self.peers {
+            self.asked.push(Actor::Replicator(*peer), ask.clone());
         }
+    }
+
+    /// From now on there is a replicator for each of these peers and for nobody else.
+    fn replicate_to(&mut self, peers: Vec<NodeId>, term: Term, log_last: Index) {
+        for gone in self.peers.iter().filter(|peer| !peers.contains(peer)) {
+            self.asked.push(Actor::Replicator(*gone), Ask::Stop);
+        }
+        for new in peers.iter().filter(|peer| !self.peers.contains(peer)) {
+            self.asked.push(Actor::Replicator(*new), Ask::Start { term, log_last });
+        }
+        self.peers = peers;
     }
 
     /// An actor has something to say to `Consensus`.
@@ -258,8 +287,11 @@ impl Running {
             return;
         }
         let Some(last) = self.replica.log().id_of(index) else { return };
-        self.saving = true;
         let membership = self.replica.membership_at(index).clone();
+        if membership.is_empty() {
+            return; // it was added by an entry behind it, and what was before is not in its log
+        }
+        self.saving = true;
         self.ask(Actor::Keeper, Ask::Save(SnapshotBase { last, last_checksum: self.state, membership }));
     }
 

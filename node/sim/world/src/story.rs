@@ -281,7 +281,7 @@ impl World {
             match note {
                 Note::ReadsReady { index, tokens } => ready.extend(tokens.into_iter().map(|token| (token, index))),
                 Note::ReadsFailed { tokens } => failed.extend(tokens),
-                Note::Applied(_) | Note::Restored(_) | Note::Refused(_) | Note::Diverged { .. } | Note::Halt(_) => {}
+                _ => {}
             }
         }
         (ready, failed)

@@ -26,7 +26,7 @@ pub(super) struct Watched {
 
 /// Most tasks that wait for one actor of a node. What feeds them is bounded: clients by their number, peers by credit, the disk by
 /// the bytes that it may still owe, everything else by the time between two heartbeats; what exceeds this grows without bound.
-pub const QUEUE_MAX: usize = 600;
+pub const QUEUE_MAX: usize = 4_000;
 
 impl Watch {
     /// What was seen of a node.

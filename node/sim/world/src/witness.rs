@@ -24,6 +24,8 @@ pub struct Witness {
     votes: BTreeMap<(NodeId, Term), NodeId>,
     /// For every read asked for, what was committed then.
     reads: BTreeMap<ReadToken, Index>,
+    /// The configurations that were ever seen committed, by where they stand.
+    members: BTreeMap<Index, Membership>,
 }
 
 /// Up to where a disk is known to hold what the leader of a term has.
@@ -51,7 +53,9 @@ impl Witness {
         nodes: &[Arc<Node>],
         members: &Membership,
     ) -> Result<(), String> {
+        replicas.clone().for_each(|replica| self.learn_members(replica));
         self.cluster.check(replicas)?;
+        let members = self.members().unwrap_or(members);
         self.cluster.committed().try_for_each(|entry| durable_commit(entry, nodes, members))
     }
 
@@ -66,7 +70,9 @@ impl Witness {
         members: &Membership,
         less_from: Option<Index>,
     ) -> Result<(), String> {
+        replicas.clone().filter(|replica| replica.id() == changed).for_each(|replica| self.learn_members(replica));
         let news = self.cluster.check_changed(changed, seen, replicas)?;
+        let members = self.members.last_key_value().map_or(members, |(_, members)| members);
         // What a disk holds can be too little only where it holds less, or where more was committed.
         for entry in news.into_iter().flat_map(|(from, to)| self.cluster.committed_in(from, to)) {
             durable_commit(entry, nodes, members)?;
@@ -139,6 +145,26 @@ impl Witness {
         Ok(())
     }
 
+    /// The newest configuration that was ever seen committed; `None` while that is the one that the cluster began with.
+    #[must_use]
+    pub fn members(&self) -> Option<&Membership> {
+        self.members.last_key_value().map(|(_, members)| members)
+    }
+
+    /// The configuration as of an entry that is committed; `None` if that is the one that the cluster began with.
+    #[must_use]
+    pub fn members_at(&self, index: Index) -> Option<&Membership> {
+        self.members.range(..=index).next_back().map(|(_, members)| members)
+    }
+
+    pub(super) fn learn_members(&mut self, replica: &Replica) {
+        let known = self.members.last_key_value().map_or(Index(0), |(known, _)| *known);
+        let news = replica.configurations().rev().take_while(|(index, _)| *index > known);
+        for (index, membership) in news.filter(|(index, _)| *index <= replica.commit()) {
+            self.members.insert(*index, membership.clone());
+        }
+    }
+
     /// Somebody asks for a read.
     pub fn read_asked(&mut self, token: ReadToken) {
         let committed = self.last_committed().index;
@@ -185,7 +211,15 @@ impl Witness {
 fn durable_commit(entry: EntryId, nodes: &[Arc<Node>], members: &Membership) -> Result<(), String> {
     let disk = |id: NodeId| nodes.iter().find(|node| node.id == id).map(|node| &node.disk);
     let remembers = |id| disk(id).is_some_and(|disk| disk.remembers(entry));
-    if quorum::reached(members, remembers) && nodes.iter().any(|node| node.disk.holds(entry)) {
+    // A leader commits by the newest configuration of its log, which another may take back: by the one that a joint one leads
+    // to, which is a half of it, or, just so, by a joint one that nobody else has. Whoever is elected by the one before has the
+    // entry all the same: its voters are among them.
+    let leading = nodes.iter().filter_map(|node| node.running.as_ref()).filter(|running| running.leads());
+    let by_leader =
+        || leading.map(|running| running.replica.membership()).any(|members| quorum::reached(members, remembers));
+    let by_half = || members.is_joint() && quorum::reached(&members.settled(), remembers);
+    let remembered = quorum::reached(members, remembers) || by_half() || by_leader();
+    if remembered && nodes.iter().any(|node| node.disk.holds(entry)) {
         return Ok(());
     }
     let count = |counts: fn(&Disk, EntryId) -> bool| nodes.iter().filter(|node| counts(&node.disk, entry)).count();

@@ -248,6 +248,16 @@ pub enum Note {
         /// The other node.
         with: NodeId,
     },
+    /// Leadership stays with it, which was to go to another.
+    HandoverEnded {
+        /// To whom.
+        to: NodeId,
+    },
+    /// It learned that it was removed, and stops.
+    Removed {
+        /// By which configuration.
+        at: Index,
+    },
     /// It saw what no cluster can do, and stops.
     Halt(Violation),
 }

@@ -12,8 +12,8 @@ use super::{
     witness::Witness,
 };
 use quorate_raft::{
-    Credit, Effect, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica, Settings,
-    TransferSettings, Violation,
+    Change, Credit, Effect, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica,
+    Settings, TransferSettings, Violation,
 };
 use rand::rngs::SmallRng;
 use std::{collections::BTreeSet, sync::Arc};
@@ -41,6 +41,8 @@ pub struct World {
     pub timeouts: Option<SmallRng>,
     /// Nodes whose directories somebody emptied: they may, and must, refuse to go on.
     pub emptied: BTreeSet<NodeId>,
+    /// Nodes that learned that they were removed, and stopped.
+    pub removed: BTreeSet<NodeId>,
     /// Who belongs to it, as far as no log says otherwise.
     members: Arc<Membership>,
     rules: Arc<Rules>,
@@ -160,6 +162,10 @@ pub enum Event {
     Heartbeat(NodeId),
     /// A client gives a leader this many commands.
     Propose(NodeId, u64),
+    /// An operator asks a leader for a change of the members.
+    Change(NodeId, Change),
+    /// An operator asks a leader to hand over, to this node or to the best.
+    HandOver(NodeId, Option<NodeId>),
     /// A client asks a node to read.
     Read(NodeId, ReadToken),
     /// A node is to take a snapshot of its state.
@@ -220,6 +226,7 @@ impl World {
             notes: Vec::new(),
             timeouts: None,
             emptied: BTreeSet::new(),
+            removed: BTreeSet::new(),
             rules: Arc::new(rules),
             watch: Watch::default(),
             judge: Judge::default(),
@@ -256,10 +263,25 @@ impl World {
                     node.tell(Actor::Collector, Tell::Decided { term, campaign, won: true });
                 }
             }),
-            Event::Heartbeat(id) => self.enter(id, |node, _| {
+            Event::Heartbeat(id) => self.enter(id, |node, context| {
                 if node.leads() {
                     node.ask_replicators(&Ask::Beat { round: None });
+                    let now = context.now;
+                    node.rule(context, |replica, out| replica.tick(now, out));
                 }
+            }),
+            Event::Change(id, change) => self.enter(id, |node, context| {
+                let now = context.now;
+                // Refused, it is as if nobody had asked.
+                node.rule(context, |replica, out| {
+                    let _ = replica.change(now, &change, out);
+                });
+            }),
+            Event::HandOver(id, to) => self.enter(id, |node, context| {
+                let now = context.now;
+                node.rule(context, |replica, out| {
+                    let _ = replica.hand_over(now, to, out);
+                });
             }),
             Event::Propose(id, commands) => self.propose_to(id, 0..commands),
             Event::Read(id, token) => {
@@ -305,7 +327,8 @@ impl World {
     /// What must hold and no longer does.
     pub fn propose_to(&mut self, id: NodeId, commands: impl Iterator<Item = u64>) -> Result<(), String> {
         self.enter(id, |node, context| {
-            if let Some(mut batch) = node.replica.next_batch(0) {
+            let batch = node.replica.next_batch(0).filter(|_| !node.replica.holds_proposals());
+            if let Some(mut batch) = batch {
                 commands.for_each(|command| batch.push(Kind::Command, &command.to_le_bytes()));
                 let (now, batch) = (context.now, batch.finish().expect("at least one command"));
                 node.rule(context, |replica, out| replica.propose(now, batch, out));
@@ -351,7 +374,8 @@ impl World {
 
     fn start(&mut self, id: NodeId) -> Result<(), String> {
         let rules = Arc::clone(&self.rules);
-        let members = Membership::clone(&self.members);
+        // Whoever is not among them waits to be added.
+        let members = if self.members.contains(id) { Membership::clone(&self.members) } else { Membership::default() };
         let now = self.now_of(id);
         let Self { nodes, timeouts, judge, .. } = self;
         let node = Arc::make_mut(&mut nodes[slot(id)]);
@@ -412,13 +436,16 @@ impl World {
 
     fn send(&mut self, from: NodeId, outgoing: Outgoing) -> Result<(), String> {
         let Self { nodes, watch, witness, rules, judge, .. } = self;
-        judge.leaves(from, &outgoing.message);
+        judge.leaves(from, &outgoing);
         let term = outgoing.message.term;
         let leads = |replica: &&Replica| replica.is_leader() && replica.term() == term;
         let leader = || replicas(nodes).find(leads);
         let vouched = (rules.checks == Checks::Changes).then(|| &mut watch.of(from).vouched);
         Arc::make_mut(witness).leaves(from, &nodes[slot(from)].disk, leader, &outgoing, vouched)?;
         let Outgoing { to, message } = outgoing;
+        if slot(to) >= nodes.len() {
+            return Ok(()); // a member that a test only names
+        }
         let digest = if rules.digests { digest(&(from, to, &message)) } else { 0 };
         self.wire.push(Arc::new(Letter { from, to, message, digest }));
         Ok(())
@@ -427,6 +454,17 @@ impl World {
     fn heed(&mut self, id: NodeId, note: Note) -> Result<(), String> {
         match &note {
             Note::Halt(Violation::Emptied { .. }) if self.emptied.contains(&id) => self.node_mut(id).running = None,
+            Note::Removed { at } => {
+                if let Some(running) = &self.nodes[slot(id)].running {
+                    Arc::make_mut(&mut self.witness).learn_members(&running.replica);
+                }
+                // It may have been added again since, and not have heard of it; then its operator starts it again.
+                if self.witness.members_at(*at).is_none_or(|members| members.contains(id)) {
+                    return Err(format!("removal: {id} takes itself for removed by {at}, where it is not"));
+                }
+                self.removed.insert(id);
+                self.node_mut(id).running = None;
+            }
             Note::Halt(violation) => return Err(format!("halt: {id} halts: {violation}")),
             Note::ReadsReady { index, tokens } => {
                 let Self { nodes, judge, witness, .. } = self;
@@ -449,6 +487,7 @@ impl World {
                 self.watch.applied(id, &note)?;
             }
             Note::Applied(_) | Note::Restored(_) | Note::Refused(_) | Note::Diverged { .. } => {}
+            Note::HandoverEnded { .. } => {}
         }
         self.notes.push((id, note));
         Ok(())
@@ -502,14 +541,20 @@ impl World {
         witness.check(self.replicas(), &self.nodes, &self.members)
     }
 
-    /// The members.
+    /// All nodes, whether they are members or not.
     pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
         (1..=self.nodes.len() as u64).map(NodeId)
     }
 
-    /// Whether the nodes for which `agrees` holds can decide by themselves, as far as no log says who else belongs.
+    /// Who belongs to the cluster: by the newest configuration that was ever seen committed.
+    #[must_use]
+    pub fn members(&self) -> &Membership {
+        self.witness.members().unwrap_or(&self.members)
+    }
+
+    /// Whether the nodes for which `agrees` holds can decide by themselves, by that configuration.
     pub fn is_quorum(&self, agrees: impl Fn(&Node) -> bool) -> bool {
-        quorum::reached(&self.members, |id| agrees(self.node(id)))
+        quorum::reached(self.members(), |id| agrees(self.node(id)))
     }
 
     /// What a node's clock shows.

@@ -58,7 +58,10 @@ impl Consensus {
                 self.seen.ballot_closed();
                 self.collector = None;
             }
-            Effect::StartReplicators { term, log_last } => self.start_replicators(term, log_last, ctx),
+            Effect::StartReplicators { .. } => {
+                let peers = self.replica.peers();
+                self.replicate_to(&peers, ctx);
+            }
             Effect::StopReplicators => {
                 self.stop_replicators();
                 self.stages = Stages::default();
@@ -92,6 +95,10 @@ impl Consensus {
                 let answers = self.reads.failed(tokens);
                 self.answer_reads(answers);
             }
+            Effect::MembersChanged => self.members_changed(ctx),
+            // What waited for it is proposed once the effects beside this one are performed.
+            Effect::HandoverEnded { to } => self.handover_ended = Some(to),
+            Effect::Removed { at } => self.removed(at),
             Effect::Refused { from, reason } => self.metrics.dropped(Some(from.0), reason),
             Effect::Restore(base) => self.restore(&base, ctx),
             Effect::SnapshotChunk { from, chunk } => self.piece_arrived(from, chunk),
@@ -108,16 +115,18 @@ impl Consensus {
 
     pub(super) fn send(&mut self, outgoing: Outgoing) {
         self.seen.votes_cast(std::slice::from_ref(&outgoing));
-        if let Some(link) = self.links.get(&outgoing.to).filter(|_| self.fate.is_sound()) {
-            link.send(outgoing.message);
+        self.send_uncounted(outgoing);
+    }
+
+    fn send_uncounted(&mut self, Outgoing { to, message }: Outgoing) {
+        if self.fate.is_sound() {
+            self.peers.get(to).send(message);
         }
     }
 
     /// What waited for durability leaves. Votes in it were counted when they were handed to the storage.
-    pub(super) fn send_persisted(&mut self, Outgoing { to, message }: Outgoing) {
-        if let Some(link) = self.links.get(&to).filter(|_| self.fate.is_sound()) {
-            link.send(message);
-        }
+    pub(super) fn send_persisted(&mut self, outgoing: Outgoing) {
+        self.send_uncounted(outgoing);
     }
 
     pub(super) fn say(&mut self, to: NodeId, body: Body) {
@@ -137,15 +146,21 @@ impl Consensus {
         }
     }
 
-    pub(super) fn start_replicators(&mut self, term: Term, log_last: Index, ctx: &mut Context<Self>) {
-        for peer in self.replica.membership().peers_of(self.replica.id()) {
-            let Some(link) = self.links.get(&peer) else { continue };
+    /// From now on there is a replicator for each of these, and for nobody else.
+    pub(super) fn replicate_to(&mut self, peers: &[NodeId], ctx: &mut Context<Self>) {
+        for (_, replicator) in self.replicators.extract_if(.., |peer, _| !peers.contains(peer)) {
+            replicator.do_send(Stop);
+        }
+        for peer in peers.iter().copied() {
+            if self.replicators.contains_key(&peer) {
+                continue;
+            }
             let replicator = Replicator::new(Assignment {
                 peer,
-                term,
-                log_last,
+                term: self.replica.term(),
+                log_last: self.replica.log().last().index,
                 commit: self.replica.commit(),
-                link: Rc::clone(link),
+                link: Rc::clone(self.peers.get(peer)),
                 consensus: ctx.address(),
                 clock: self.clock,
                 heartbeat_interval: self.timing.heartbeat_interval,

@@ -12,16 +12,14 @@ use tokio::time::Instant;
 
 impl Consensus {
     pub(super) fn delivered(&mut self, Delivered { from, message, credit }: Delivered, ctx: &mut Context<Self>) {
-        if !self.links.contains_key(&from) {
-            // It holds a certificate of the cluster and is no member: nothing that it says counts here.
-            return self.metrics.dropped(Some(from.0), "stranger");
-        }
         let (now, term) = (self.clock.now(), message.term);
         // What the rules have no business with is kept aside: they see its term, then it is acted on here.
         let (message, rest) = match message.body {
             Body::Propose(propose) => (empty(message.term), Some(Body::Propose(propose))),
             Body::ProposeReply(reply) => (empty(message.term), Some(Body::ProposeReply(reply))),
-            Body::ReadIndex(_) | Body::ReadIndexReply(_) => (empty(message.term), Some(message.body)),
+            Body::ReadIndex(_) | Body::ReadIndexReply(_) | Body::Administer(_) | Body::Administered(_) => {
+                (empty(message.term), Some(message.body))
+            }
             _ => (message, None),
         };
         self.rule(ctx, |replica, out| replica.receive(now, from, message, out));
@@ -35,6 +33,8 @@ impl Consensus {
                     self.take_proposals_again(again, ctx);
                 }
             }
+            Some(Body::Administer(administer)) => self.administer_forwarded(from, administer, ctx),
+            Some(Body::Administered(administered)) => self.administered(from, administered),
             Some(Body::ReadIndex(ReadIndex { request })) => {
                 self.take_reads(vec![ReadCaller::There { node: from, request }], ctx);
             }
@@ -61,6 +61,7 @@ impl Consensus {
         } else {
             self.reachable.remove(&peer);
             self.proposals.peer_lost(peer);
+            self.operators_peer_lost(peer);
             let stranded = self.reads.peer_lost(peer);
             self.take_reads_again(stranded, ctx);
         }

@@ -7,10 +7,12 @@
 //! Here is what it owns and hears; `heard` has what the network says, `effects` what it tells whom, `requests` where
 //! proposals and reads go, `snapshots` and `repairs` what those names say.
 
+mod administration;
 mod clock;
 mod effects;
 mod heard;
 mod names;
+mod peers;
 mod proposals;
 mod reads;
 mod repairs;
@@ -22,6 +24,7 @@ mod stages;
 mod tests;
 
 pub(crate) use clock::Clock;
+pub(crate) use peers::Peers;
 pub(crate) use seen::status_of;
 pub(crate) use snapshots::Snapshotting;
 
@@ -37,25 +40,26 @@ use super::{
 };
 use crate::{
     config::{Limits, Timing},
-    error::Failure,
+    error::{Failure, ProposeError},
     fate::{Fate, Sentinel},
     gate::Gate,
+    observe::ObservedNetwork,
     status::Status,
 };
 use actix::prelude::*;
+use administration::Operators;
 use effects::LoadFor;
 use names::{Arrived, Names};
 use proposals::Proposals;
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{Effect, EntryId, NodeId, Replica};
+use quorate_raft::{Effect, EntryId, Index, NodeId, Replica};
 use quorate_storage::contract::{EntriesRead, Persisted, Storage, StorageFailed, StorageFull};
-use quorate_transport::network::{Event, Link};
+use quorate_transport::network::Event;
 use reads::Reads;
 use seen::Seen;
 use stages::Stages;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    rc::Rc,
     sync::Arc,
 };
 use tokio::{sync::watch, time::Instant};
@@ -72,7 +76,9 @@ pub(crate) struct Consensus {
     reads: Reads,
     arrived: Arrived,
     seen: Seen,
-    links: BTreeMap<NodeId, Rc<dyn Link>>,
+    operators: Operators,
+    peers: Peers,
+    observed: Arc<ObservedNetwork>,
     reachable: BTreeSet<NodeId>,
     storage: Storage,
     loads: BTreeMap<u64, LoadFor>,
@@ -88,7 +94,11 @@ pub(crate) struct Consensus {
     durable_sequence: u64,
     /// Batches that the leader is persisting or committing, for the metrics of those stages.
     stages: Stages,
+    /// Whoever was to take over did not, and nobody was told yet.
+    handover_ended: Option<NodeId>,
     stopping: Option<Instant>,
+    /// This node was removed, by the configuration of this entry: it stops.
+    removed_at: Option<Index>,
     clock: Clock,
     timing: Timing,
     limits: Limits,
@@ -102,7 +112,8 @@ pub(crate) struct Consensus {
 pub(crate) struct Parts {
     pub(crate) replica: Replica,
     pub(crate) requests: Requests,
-    pub(crate) links: BTreeMap<NodeId, Rc<dyn Link>>,
+    pub(crate) peers: Peers,
+    pub(crate) observed: Arc<ObservedNetwork>,
     pub(crate) storage: Storage,
     pub(crate) timer: Addr<ElectionTimer>,
     pub(crate) applier: Recipient<Committed>,
@@ -123,7 +134,8 @@ impl Consensus {
         let Parts {
             replica,
             requests,
-            links,
+            peers,
+            observed,
             storage,
             timer,
             applier,
@@ -145,7 +157,9 @@ impl Consensus {
             effects: Vec::new(),
             proposals: Proposals::new(Names::new(life), metrics.clone()),
             reads: Reads::new(Names::new(life)),
-            links,
+            operators: Operators::new(Names::new(life)),
+            peers,
+            observed,
             reachable: BTreeSet::new(),
             storage,
             loads: BTreeMap::new(),
@@ -158,7 +172,9 @@ impl Consensus {
             divergences: BTreeMap::new(),
             durable_sequence: 0,
             stages: Stages::default(),
+            handover_ended: None,
             stopping: None,
+            removed_at: None,
             clock,
             timing,
             limits,
@@ -192,16 +208,60 @@ impl Consensus {
             self.proposals.leader_changed(self.replica.leader(), soon);
             let stranded = self.reads.leader_changed();
             self.take_reads_again(stranded, ctx);
+            self.leader_changed_for_operators(ctx);
             if self.replica.leader().is_some() {
                 self.take_parked(ctx);
             }
         }
+        if let Some(to) = self.handover_ended.take() {
+            self.end_handover(to, ctx);
+        }
+        self.look_at_change();
         self.take_snapshot_if_due();
         self.serve_needs(ctx);
         // Callers whose command is committed and not yet applied wait at the state machine.
-        let drained = || self.proposals.is_empty() && self.replica.applied_index() == self.replica.released();
+        let drained = || {
+            self.proposals.is_empty()
+                && self.replica.applied_index() == self.replica.released()
+                && self.replica.handing_over_to().is_none()
+                && self.operators.are_answered()
+        };
         if self.stopping.is_some_and(|deadline| drained() || deadline <= Instant::now()) {
-            self.fate.shut_down();
+            match self.removed_at {
+                Some(at) => self.fate.fail(Failure::Removed { at }),
+                None => self.fate.shut_down(),
+            }
+        }
+    }
+
+    /// Whoever leads hands over first, so that nobody has to wait for an election.
+    fn begin_to_stop(&mut self, ctx: &mut Context<Self>) {
+        self.stopping.get_or_insert(Instant::now() + self.timing.leader_wait);
+        let now = self.clock.now();
+        self.rule(ctx, |replica, out| {
+            // If nobody can take over, it ends as it is.
+            let _ = replica.hand_over(now, None, out);
+        });
+    }
+
+    /// The cluster goes on without this node.
+    fn removed(&mut self, at: Index) {
+        tracing::warn!(node = %self.replica.id(), %at, "this node was removed from the cluster: it stops");
+        self.removed_at.get_or_insert(at);
+        self.stopping.get_or_insert(Instant::now() + self.timing.election_timeout.1);
+        let parked = self.proposals.unpark();
+        let outcomes = self.proposals.refuse(parked, ProposeError::Stopped);
+        self.answer_forwarded(outcomes);
+    }
+
+    /// Another configuration is in force, or it is committed now.
+    fn members_changed(&mut self, ctx: &mut Context<Self>) {
+        let peers = self.replica.peers();
+        self.peers.are(&peers, self.replica.membership());
+        self.observed.peers_are(&peers);
+        self.seen.members_changed(&self.replica);
+        if self.replica.is_leader() {
+            self.replicate_to(&peers, ctx);
         }
     }
 
@@ -210,7 +270,7 @@ impl Consensus {
         if !self.storage.is_alive() {
             self.fate.fail(Failure::ActorDied { actor: "storage" });
         }
-        if self.links.values().any(|link| !link.is_alive()) {
+        if !self.peers.are_alive() {
             self.fate.fail(Failure::ActorDied { actor: "PeerLink" });
         }
         let now = Instant::now();
@@ -219,7 +279,10 @@ impl Consensus {
         let answers = self.reads.expire(now);
         self.answer_reads(answers);
         self.seen.time_passed(&self.replica, self.gate.inside() as u64);
-        self.settle(ctx);
+        self.peers.let_go();
+        self.expire_operators(ctx);
+        let now = self.clock.now();
+        self.rule(ctx, |replica, out| replica.tick(now, out));
     }
 }
 
@@ -249,9 +312,8 @@ impl StreamHandler<Vec<Request>> for Consensus {
                 Request::Propose(proposal) => proposals.push(proposal),
                 Request::ReadIndex(caller) => reads.push(caller),
                 Request::Snapshot(caller) => self.take_snapshot(caller),
-                Request::Shutdown => {
-                    self.stopping.get_or_insert(Instant::now() + self.timing.leader_wait);
-                }
+                Request::Administer(administer) => self.administer(administer, ctx),
+                Request::Shutdown => self.begin_to_stop(ctx),
             }
         }
         self.take_proposals(proposals, ctx);
@@ -307,7 +369,8 @@ hear! {
             this.send_persisted(outgoing);
         }
         this.durable_sequence = sequence;
-        this.rule(ctx, |replica, out| replica.persisted(sequence, out));
+        let now = this.clock.now();
+        this.rule(ctx, |replica, out| replica.persisted(now, sequence, out));
         this.snapshots.persisted(sequence);
         this.stages.durable(this.replica.durable(), &this.metrics);
     };
@@ -315,7 +378,8 @@ hear! {
     StorageFull: |this, StorageFull { is_full }, ctx| this.storage_full(is_full, ctx);
     StorageFailed: |this, StorageFailed { error }, _ctx| this.fate.fail(Failure::Storage(error.to_string()));
     Matched: |this, Matched { term, peer, index }, ctx| if term == this.replica.term() {
-        this.rule(ctx, |replica, out| replica.matched(peer, index, out));
+        let now = this.clock.now();
+        this.rule(ctx, |replica, out| replica.matched(now, peer, index, out));
     };
     Fetch: |this, fetch, _ctx| this.fetch(fetch);
     Stop: |_this, Stop, ctx| ctx.stop();

@@ -33,6 +33,9 @@ impl Consensus {
             return self.answer_forwarded(outcomes);
         }
         if self.replica.is_leader() {
+            if self.replica.holds_proposals() {
+                return self.proposals.park(proposals, Instant::now() + self.timing.leader_wait);
+            }
             return self.append(proposals, ctx);
         }
         let (here, there): (Vec<_>, Vec<_>) =
@@ -42,7 +45,7 @@ impl Consensus {
         match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
             Some(leader) => self.forward(leader, here),
             // Nobody else will come to lead.
-            None if self.replica.is_storage_full() && self.links.is_empty() => {
+            None if self.replica.is_storage_full() && self.peers.is_empty() => {
                 let outcomes = self.proposals.refuse(here, ProposeError::StorageFull);
                 self.answer_forwarded(outcomes);
             }

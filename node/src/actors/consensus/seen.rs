@@ -2,8 +2,8 @@
 
 use crate::status::{Role, Status};
 use quorate_metrics::{self as metrics, ElectionResult, NodeMetrics, Repair, TermChange, VoteDirection};
-use quorate_raft::{self as raft, Body, NodeId, Outgoing, Phase, Replica};
-use std::time::Duration;
+use quorate_raft::{self as raft, Body, Index, NodeId, Outgoing, Phase, Replica};
+use std::{collections::BTreeMap, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 /// What was last shown.
@@ -88,6 +88,11 @@ impl Seen {
             self.changed(&old, &new);
         }
         change
+    }
+
+    /// Another configuration is in force, or it is committed now.
+    pub(super) fn members_changed(&self, replica: &Replica) {
+        self.status.send_modify(|status| show_members(status, replica));
     }
 
     /// Entries were healed or discarded, or the disk is full, or has room again.
@@ -226,11 +231,24 @@ pub(crate) fn status_of(replica: &Replica) -> Status {
         snapshot: replica.snapshot_index(),
         faulty: replica.faulty_count() as u64,
         storage_full: replica.is_storage_full(),
-        voters: replica.membership().voters(),
-        learners: replica.membership().learners().to_vec(),
+        voters: Vec::new(),
+        learners: Vec::new(),
+        addresses: BTreeMap::new(),
+        membership_index: Index(0),
+        is_settled: false,
     };
+    show_members(&mut status, replica);
     refresh(&mut status, replica);
     status
+}
+
+fn show_members(status: &mut Status, replica: &Replica) {
+    let membership = replica.membership();
+    status.voters = membership.voters();
+    status.learners = membership.learners().to_vec();
+    status.addresses.clone_from(membership.addresses());
+    status.membership_index = replica.membership_index();
+    status.is_settled = replica.is_settled();
 }
 
 /// Brings the parts of a status that change from message to message up to date, without allocating.

@@ -147,6 +147,9 @@ impl Consensus {
     pub(super) fn take_snapshot(&mut self, caller: SnapshotCaller) {
         if self.stopping.is_some() {
             caller.tell(Err(SnapshotError::Stopped));
+        } else if self.replica.membership_at(self.replica.applied_index()).is_empty() {
+            let why = "this node has not joined a cluster yet; wait until it is listed among the members";
+            caller.tell(Err(SnapshotError::Failed(why.into())));
         } else {
             self.snapshots.callers.push(caller);
         }
@@ -155,7 +158,9 @@ impl Consensus {
     /// Begins to take a snapshot, if one is due. What becomes due during a build is looked at again behind it.
     pub(super) fn take_snapshot_if_due(&mut self) {
         let snapshots = &mut self.snapshots;
-        if snapshots.build.is_some() || snapshots.restoring.is_some() {
+        // A snapshot says who the members are: who joined hears that from an entry behind those that it applies first.
+        let knows_members = !self.replica.membership_at(self.replica.applied_index()).is_empty();
+        if snapshots.build.is_some() || snapshots.restoring.is_some() || !knows_members {
             return;
         }
         if !snapshots.wants_one(self.replica.applied_index(), self.replica.snapshot_index()) {

@@ -100,6 +100,10 @@ impl Links for Ends {
         Rc::new(End { wire: self.wire.clone(), node: self.node, peer })
     }
 
+    fn answering(&self, peer: NodeId) -> Rc<dyn Link> {
+        self.link(peer, "")
+    }
+
     fn local_address(&self) -> Option<SocketAddr> {
         None
     }

@@ -1,0 +1,195 @@
+//! How the members change: one change at a time, through a joint configuration (paper §6).
+//!
+//! ```text
+//!                 change                    commit                       commit
+//!   C-old ──────────────────▶ C-old,new ───────────────▶ C-new ───────────────────────▶ done; a leader that
+//!     │   only learners change                             ▲                            is not in it hands over
+//!     └────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A configuration is in force from the moment it is in a node's log, committed or not. Whoever leads when a joint one is
+//! committed appends what it leads to; that it is no longer the one in force is what makes it happen once.
+//!
+//! **Invariant:** a leader appends a configuration only if the one before it is committed, and so is an entry of its own term.
+//!
+//! Who was removed can't know it: nobody replicates to it any more, and what its log says may be taken back. So it asks, when it
+//! hears no leader, as it would for a pre-vote; and a member tells it ([`Body::Removed`]). A leader that was removed knows.
+
+use super::{Effect, Replica, Role};
+use crate::{
+    change::{Change, ChangeRefused},
+    ids::{EntryId, Index, Moment, NodeId},
+    membership::Membership,
+    message::{Body, Phase, Removed},
+    mutants::{Mutant, live},
+    quorum,
+    record::{BatchBuilder, Kind},
+};
+use alloc::vec::Vec;
+
+impl Replica {
+    /// Begins a change of the members. Gives where its entry stands, or where the configuration in force stands if it is that
+    /// already. The change is through when the configuration in force is committed and no longer joint
+    /// ([`Replica::is_settled`]).
+    ///
+    /// # Errors
+    /// If it can't be begun now, or makes no sense: then nothing has happened.
+    pub fn change(&mut self, now: Moment, change: &Change, out: &mut Vec<Effect>) -> Result<Index, ChangeRefused> {
+        let Role::Leader(leadership) = &self.role else { return Err(ChangeRefused::NotLeader) };
+        let index = self.memberships.current_index();
+        if self.commit < leadership.first && !live(Mutant::ChangeBeforeFirstCommit) {
+            return Err(ChangeRefused::NotReady);
+        }
+        if !self.is_settled() && !live(Mutant::SecondChangeTaken) {
+            return Err(ChangeRefused::Pending { index });
+        }
+        if leadership.handover.is_some() {
+            return Err(ChangeRefused::HandingOver);
+        }
+        let current = self.membership();
+        let target = change.target(current, index)?;
+        if target == *current {
+            return Ok(index);
+        }
+        if target.incoming() != current.incoming() {
+            self.could_go_on_as(now, &target)?;
+        }
+        let joint = target.incoming() != current.incoming() && !live(Mutant::VotersChangedAtOnce);
+        let next = if joint { current.toward(&target) } else { target };
+        self.append_configuration(now, &next, out);
+        Ok(self.log.last().index)
+    }
+
+    /// Whether the configuration in force is committed, and no joint one.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.memberships.current_index() <= self.commit && !self.membership().is_joint()
+    }
+
+    /// Where the configuration in force stands: its entry, or what came before the log.
+    #[must_use]
+    pub fn membership_index(&self) -> Index {
+        self.memberships.current_index()
+    }
+
+    /// The configurations of its log, and where each stands; first the one as of the log's beginning.
+    pub fn configurations(&self) -> impl DoubleEndedIterator<Item = &(Index, Membership)> {
+        self.memberships.iter()
+    }
+
+    /// Whom this node talks to: the members, and, until the configuration in force is committed, those of the one before, who may
+    /// have to bring that about.
+    #[must_use]
+    pub fn peers(&self) -> Vec<NodeId> {
+        let mut peers = self.membership().peers_of(self.id);
+        if self.memberships.current_index() > self.commit {
+            peers.extend(self.memberships.at(self.commit).peers_of(self.id));
+            peers.sort_unstable();
+            peers.dedup();
+        }
+        peers
+    }
+
+    /// Whether a node belongs to no configuration that counts here, or may. A later one, which this node has yet to hear of, may
+    /// have it all the same, and it may lead; but then the leader that is heard here soon falls silent.
+    pub(super) fn is_stranger(&self, id: NodeId) -> bool {
+        !self.membership().is_empty() && !self.memberships.since(self.commit).any(|membership| membership.contains(id))
+    }
+
+    /// How many entries `peer` is known to lack, if this node leads and heard of it lately.
+    #[must_use]
+    pub fn lag_of(&self, now: Moment, peer: NodeId) -> Option<u64> {
+        let Role::Leader(leadership) = &self.role else { return None };
+        let heard = leadership.heard.get(&peer)?;
+        let recently = now.since(*heard) <= self.settings.election_timeout_max;
+        recently.then(|| self.log.last().index.since(leadership.matched(peer)))
+    }
+
+    /// Whether the cluster could go on with these voters: who is new has caught up, and so has a quorum.
+    fn could_go_on_as(&self, now: Moment, target: &Membership) -> Result<(), ChangeRefused> {
+        let new = target.incoming().iter().filter(|id| !self.membership().is_voter(**id));
+        new.copied().try_for_each(|id| self.is_caught_up(now, id))?;
+        let goes_on = |id| id == self.id || self.is_caught_up(now, id).is_ok();
+        if quorum::reached(target, goes_on) {
+            return Ok(());
+        }
+        let others = target.incoming().iter().copied().filter(|id| *id != self.id);
+        others.map(|id| self.is_caught_up(now, id)).find(Result::is_err).unwrap_or(Ok(()))
+    }
+
+    /// Whether a member that is to vote would not hold up the others. One that holds nothing yet votes for nobody who does (see
+    /// `known`), so it must hold something, durably.
+    fn is_caught_up(&self, now: Moment, id: NodeId) -> Result<(), ChangeRefused> {
+        let holds = matches!(&self.role, Role::Leader(leadership) if leadership.matched(id) > Index(0));
+        let lag = self.lag_of(now, id).filter(|_| holds);
+        if lag.is_some_and(|lag| lag <= self.settings.promotion_lag_max) || live(Mutant::PromotedThoughBehind) {
+            return Ok(());
+        }
+        Err(ChangeRefused::Behind { id, entries: lag.unwrap_or(self.log.last().index.0) })
+    }
+
+    fn append_configuration(&mut self, now: Moment, membership: &Membership, out: &mut Vec<Effect>) {
+        let (last, checksum) = (self.log.last(), self.log.last_checksum());
+        let mut batch = BatchBuilder::new(self.settings.checksum, self.term(), last.index.next(), checksum, 256);
+        batch.push(Kind::Membership, &membership.encode());
+        if let Some(batch) = batch.finish() {
+            self.append(now, batch, out);
+        }
+    }
+
+    /// The leader's commit index moved, or it came to lead. Goes on with what the configuration in force asks for.
+    pub(super) fn continue_change(&mut self, now: Moment, before: Index, out: &mut Vec<Effect>) {
+        let index = self.memberships.current_index();
+        if index > self.commit {
+            return;
+        }
+        if self.membership().is_joint() {
+            if !live(Mutant::JointNeverLeft) {
+                let settled = self.membership().settled();
+                self.append_configuration(now, &settled, out);
+            }
+        } else if index > before {
+            out.push(Effect::MembersChanged);
+        }
+        if !self.membership().is_joint() && !self.membership().is_voter(self.id) {
+            self.depart(now, out);
+        }
+    }
+
+    /// Whether this node votes; or did, until a configuration without it that may never be committed unless it leads: it may be the
+    /// only one that has it, and a voter of the one before (thesis §4.2.2). Then it counts for no majority.
+    pub(super) fn may_be_needed_as_leader(&self) -> bool {
+        let is_voter = |membership: &Membership| membership.is_voter(self.id);
+        let has_left = || !self.membership().contains(self.id) && !live(Mutant::LeavingLeaderStaysDown);
+        is_voter(self.membership()) || (has_left() && self.memberships.since(self.commit).any(is_voter))
+    }
+
+    /// Asks the voters where it stands: this node does not vote, as far as it knows, and hears no leader. It might have been
+    /// removed. No ballot is open, so that whatever they answer elects nobody.
+    pub(super) fn ask_whether_removed(&self, out: &mut Vec<Effect>) {
+        out.extend(self.vote_requests(Phase::PreVote, false).map(Effect::Send));
+    }
+
+    /// Whether a node that asks for a vote, and whose log ends at `last`, was removed, for all that is committed: then it is told.
+    pub(super) fn tells_removed(&mut self, now: Moment, from: NodeId, last: EntryId, out: &mut Vec<Effect>) -> bool {
+        let at = self.memberships.current_index();
+        let is_known = self.membership().is_empty() || self.membership().contains(from);
+        // What may be taken back is told nobody; and whoever has more than this log may belong by what comes then.
+        let is_removed = !is_known && at <= self.commit && at > Index(0) && last <= self.log.last();
+        if is_removed {
+            self.say(now, from, Body::Removed(Removed { at }), out);
+        }
+        is_removed
+    }
+
+    /// A member says that a configuration without this node is committed.
+    pub(super) fn told_removed(&mut self, now: Moment, from: NodeId, removed: Removed, out: &mut Vec<Effect>) {
+        let index = self.memberships.current_index();
+        // Who came back, or has only just been added, hears of the past from those who lag behind; but whoever hears a leader
+        // belongs to its cluster.
+        let is_news = removed.at > index || (removed.at == index && !self.membership().contains(self.id));
+        if is_news && self.memberships.ever_contained(from) && !self.is_leader() && !self.hears_leader(now) {
+            out.push(Effect::Removed { at: removed.at });
+        }
+    }
+}

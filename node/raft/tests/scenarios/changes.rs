@@ -1,0 +1,401 @@
+//! How the members change (28-34): joint configurations, learners, who was removed.
+
+use quorate_raft::{Body, Change, ChangeRefused, Effect, Index, Membership, NodeId, Phase, message::Removed};
+use quorate_world::{
+    disk::Disk,
+    make::{at, hear, lead, persist_all, replica, request_vote, settings, voters},
+    node::Note,
+    world::{Event, Rules, World},
+};
+
+/// A world of `nodes`, of which the first `members` belong to the cluster, and node 1 leads.
+fn world(nodes: u64, members: u64) -> World {
+    let membership = Some(voters(members));
+    let disks = vec![Disk::default(); nodes as usize];
+    let mut world = World::ruled(disks, Rules { membership, ..Rules::new(settings()) });
+    world.elect(1);
+    world
+}
+
+fn change(world: &mut World, id: u64, change: Change) -> Result<Index, ChangeRefused> {
+    let (now, mut outcome) = (world.now, Err(ChangeRefused::NotLeader));
+    world
+        .on(NodeId(id), |node, context| {
+            node.rule(context, |replica, out| outcome = replica.change(now, &change, out));
+        })
+        .expect("what must hold");
+    outcome
+}
+
+/// Adds and promotes a node, and lets everything settle.
+fn let_in(world: &mut World, id: u64) {
+    change(world, 1, Change::add(NodeId(id), format!("node-{id}"))).expect("a learner may come at any time");
+    world.settle();
+    world.beat(1);
+    change(world, 1, Change::promote(NodeId(id))).expect("it has caught up");
+    world.settle();
+    world.beat(1);
+}
+
+fn leader_of(world: &World) -> Option<NodeId> {
+    world.leaders().first().map(|(_, leader)| *leader)
+}
+
+fn removed(world: &World) -> Vec<NodeId> {
+    world.removed.iter().copied().collect()
+}
+
+/// 28. "A change is accepted before the leader has committed an entry of its own term."
+#[test]
+fn no_change_is_accepted_before_the_leader_has_committed_in_its_own_term() {
+    let mut leader = replica(1, 3, 1, None, &[1]);
+    let led = lead(&mut leader, at(0));
+    persist_all(&mut leader, &led);
+    let mut out = Vec::new();
+    let add = Change::add(NodeId(4), "four");
+    assert_eq!(leader.change(at(0), &add, &mut out), Err(ChangeRefused::NotReady));
+    assert!(out.is_empty(), "nothing has happened");
+    leader.matched(at(0), NodeId(2), leader.log().last().index, &mut out);
+    assert_eq!(leader.change(at(0), &add, &mut out), Ok(Index(3)));
+}
+
+/// Thesis §4.1: a learner is added by one entry; whoever changes the voters goes through a joint configuration (paper §6).
+#[test]
+fn voters_change_through_a_joint_configuration_and_learners_at_once() {
+    let mut world = world(4, 3);
+    change(&mut world, 1, Change::add(NodeId(4), "four")).expect("it leads");
+    world.settle();
+    assert_eq!(world.replica(1).membership().learners(), [NodeId(4)]);
+    assert!(!world.replica(1).membership().is_joint());
+    world.beat(1);
+    assert_eq!(world.log(4), world.log(1), "the learner has the log");
+    let index = change(&mut world, 1, Change::to([1, 2, 4].map(NodeId))).expect("it has caught up");
+    assert!(world.replica(1).membership().is_joint());
+    assert_eq!(world.replica(1).membership_index(), index);
+    world.settle();
+    let settled = world.replica(1).membership().clone();
+    assert_eq!((settled.incoming(), settled.outgoing()), (&[1, 2, 4].map(NodeId)[..], &[][..]));
+    assert_eq!(settled.address(NodeId(4)), Some("four"), "addresses travel with the configuration");
+    assert_eq!(world.replica(1).membership_index(), index.next(), "completed once");
+    world.beat(1);
+    assert_eq!(world.replica(4).membership(), &settled);
+}
+
+/// One at a time: a second change is told that one is under way.
+#[test]
+fn a_second_change_is_refused_while_one_is_under_way() {
+    let mut world = world(4, 3);
+    world.isolate(2);
+    world.isolate(3);
+    let index = change(&mut world, 1, Change::add(NodeId(4), "four")).expect("it leads");
+    let second = change(&mut world, 1, Change::remove(NodeId(3)));
+    assert_eq!(second, Err(ChangeRefused::Pending { index }));
+}
+
+/// Nor is a change that would leave the cluster to voters that are not there: it would stand still.
+#[test]
+fn a_change_that_leaves_no_quorum_of_those_who_are_there_is_refused() {
+    let mut world = world(3, 3);
+    world.isolate(3);
+    world.pass(400);
+    world.beat(1);
+    let refused = change(&mut world, 1, Change::remove(NodeId(2)));
+    assert!(matches!(refused, Err(ChangeRefused::Behind { id: NodeId(3), .. })), "{refused:?}");
+    change(&mut world, 1, Change::remove(NodeId(3))).expect("two are there");
+}
+
+/// Whoever wants to change what is no longer there is told so.
+#[test]
+fn a_change_that_expects_another_configuration_is_refused() {
+    let mut world = world(4, 3);
+    let add = Change::add(NodeId(4), "four");
+    let index = change(&mut world, 1, add.expecting(Index(0))).expect("as expected");
+    world.settle();
+    let remove = Change::remove(NodeId(4));
+    let refused = change(&mut world, 1, remove.clone().expecting(Index(0)));
+    assert_eq!(refused, Err(ChangeRefused::Moved { expected: Index(0), found: index }));
+    change(&mut world, 1, remove.expecting(index)).expect("as expected");
+}
+
+/// A member that would hold up every commit does not vote.
+#[test]
+fn a_learner_that_is_behind_or_silent_is_not_promoted() {
+    let mut world = world(4, 3);
+    world.isolate(4);
+    change(&mut world, 1, Change::add(NodeId(4), "four")).expect("it leads");
+    world.settle();
+    let refused = change(&mut world, 1, Change::promote(NodeId(4)));
+    assert!(matches!(refused, Err(ChangeRefused::Behind { id: NodeId(4), .. })), "{refused:?}");
+    world.heal();
+    world.beat(1);
+    world.beat(1);
+    change(&mut world, 1, Change::promote(NodeId(4))).expect("it has caught up now");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name() {
+    let mut world = world(3, 3);
+    let no = |world: &mut World, wish: Change| change(world, 1, wish).expect_err("it makes no sense");
+    assert_eq!(no(&mut world, Change::promote(NodeId(9))), ChangeRefused::Unknown { id: NodeId(9) });
+    assert_eq!(no(&mut world, Change::remove(NodeId(9))), ChangeRefused::Unknown { id: NodeId(9) });
+    assert_eq!(no(&mut world, Change::to([NodeId(9)])), ChangeRefused::BadAddress { id: NodeId(9) });
+    assert_eq!(no(&mut world, Change::add(NodeId(9), "")), ChangeRefused::BadAddress { id: NodeId(9) });
+    assert_eq!(no(&mut world, Change::to([] as [NodeId; 0])), ChangeRefused::NoVoters);
+    let demotes = Change::remove(NodeId(2)).and(Change::add(NodeId(2), "two"));
+    assert_eq!(no(&mut world, demotes), ChangeRefused::Demotes { id: NodeId(2) });
+    let many = (10..80).map(|id| Change::add(NodeId(id), "many")).reduce(Change::and).expect("some");
+    assert_eq!(no(&mut world, many), ChangeRefused::TooMany);
+    assert_eq!(change(&mut world, 2, Change::remove(NodeId(3))), Err(ChangeRefused::NotLeader));
+    assert_eq!(change(&mut world, 1, Change::promote(NodeId(3))), Ok(Index(0)), "it votes already: nothing to do");
+}
+
+/// 29. "The leader dies between the joint configuration and the final one: the next leader completes it exactly once."
+#[test]
+fn the_next_leader_completes_a_joint_configuration_exactly_once() {
+    let mut world = world(4, 3);
+    change(&mut world, 1, Change::add(NodeId(4), "four")).expect("it leads");
+    world.settle();
+    world.beat(1);
+    let joint = change(&mut world, 1, Change::to([1, 2, 4].map(NodeId))).expect("it has caught up");
+    // Everybody gets it, and nobody tells the leader.
+    world.cut_way(2, 1);
+    world.cut_way(3, 1);
+    world.cut_way(4, 1);
+    world.settle();
+    assert!(world.replica(2).membership().is_joint());
+    world.must(Event::Crash(NodeId(1), None));
+    world.heal();
+    world.elect(2);
+    world.beat(2);
+    let settled = world.replica(2).membership().clone();
+    assert_eq!((settled.incoming(), settled.is_joint()), (&[1, 2, 4].map(NodeId)[..], false));
+    assert_eq!(world.replica(2).membership_index(), joint.next().next(), "behind the no-op of the new term");
+    world.must(Event::Restart(NodeId(1)));
+    for _ in 0..3 {
+        world.pass(1000);
+        world.beat(2);
+    }
+    assert_eq!(world.replica(1).membership(), &settled);
+    assert_eq!(world.replica(2).log().last().index, joint.next().next(), "once");
+}
+
+/// 30. "A joint configuration found on restart counts one majority instead of two."
+#[test]
+fn a_joint_configuration_that_is_found_on_restart_needs_both_majorities() {
+    let mut world = world(5, 3);
+    for id in [4, 5] {
+        change(&mut world, 1, Change::add(NodeId(id), "new")).expect("it leads");
+        world.settle();
+        world.beat(1);
+    }
+    change(&mut world, 1, Change::to([1, 4, 5].map(NodeId))).expect("they have caught up");
+    for id in 2..=5 {
+        world.cut_way(id, 1);
+    }
+    world.settle();
+    for id in 1..=5 {
+        world.must(Event::Crash(NodeId(id), None));
+    }
+    world.heal();
+    for id in [1, 4, 5] {
+        world.must(Event::Restart(NodeId(id)));
+    }
+    assert!(world.replica(4).membership().is_joint(), "found in the log");
+    world.must(Event::Timeout(NodeId(4)));
+    world.settle();
+    assert!(leader_of(&world).is_none(), "all of the new voters, and one of the three old ones");
+    world.must(Event::Restart(NodeId(2)));
+    world.elect(4);
+    world.beat(4);
+    assert!(!world.replica(4).membership().is_joint(), "with two of the old ones it goes on");
+}
+
+/// 32. "A promoted learner that has not heard of its promotion must vote when asked."
+#[test]
+fn a_learner_that_has_not_heard_of_its_promotion_votes_when_asked() {
+    let mut learner = quorate_raft::Replica::new(
+        NodeId(4),
+        voters(3).with_learners([NodeId(4)]),
+        Disk::default().recover(),
+        settings(),
+    );
+    let asked = request_vote(Phase::Vote, 1, learner.log().last());
+    let effects = hear(&mut learner, at(1000), 2, 5, asked);
+    let granted = effects.iter().any(|effect| match effect {
+        Effect::Persist(persist) => {
+            persist.then.iter().any(|said| matches!(&said.message.body, Body::Vote(vote) if vote.granted))
+        }
+        _ => false,
+    });
+    assert!(granted, "{effects:?}");
+}
+
+/// 32., second half: a leader that was removed leads until that is committed, hands over, and learns that it is removed.
+#[test]
+fn a_removed_leader_steps_down_only_after_the_commit_and_hands_over_first() {
+    let mut world = world(3, 3);
+    world.isolate(2);
+    world.isolate(3);
+    change(&mut world, 1, Change::remove(NodeId(1))).expect("it leads");
+    world.settle();
+    assert!(world.replica(1).is_leader(), "nothing is committed");
+    world.heal();
+    let term = world.term(1);
+    world.beat(1);
+    world.beat(1);
+    assert_eq!(removed(&world), [NodeId(1)]);
+    let leader = leader_of(&world).expect("somebody was told to campaign");
+    assert!(
+        [2, 3].contains(&leader.0) && world.term(leader.0) == term + 1,
+        "{leader} in term {}",
+        world.term(leader.0)
+    );
+    assert_eq!(world.replica(leader.0).membership().voters(), [2, 3].map(NodeId));
+}
+
+/// Thesis §4.2.2: a leader that appended a configuration without itself, and died before anybody had it, has to lead once more:
+/// only it has the entry, and the others need its vote.
+#[test]
+fn a_leader_that_leaves_and_alone_has_the_configuration_without_it_leads_again() {
+    let mut world = world(2, 2);
+    change(&mut world, 1, Change::remove(NodeId(1))).expect("it leads");
+    // The joint configuration is committed, and nobody hears of what follows.
+    world.settle_but(|from, _, message| {
+        from == NodeId(1) && matches!(&message.body, Body::Append(append) if append.previous.index >= Index(2))
+    });
+    assert_eq!(
+        (world.replica(1).membership(), world.replica(2).membership().is_joint()),
+        (&Membership::of_voters([NodeId(2)]), true)
+    );
+    world.must(Event::Crash(NodeId(1), None));
+    world.must(Event::Restart(NodeId(1)));
+    world.pass(400);
+    world.must(Event::Timeout(NodeId(2)));
+    world.settle();
+    assert!(leader_of(&world).is_none(), "it lacks the entry");
+    world.pass(400);
+    world.must(Event::Timeout(NodeId(1)));
+    world.settle();
+    for _ in 0..3 {
+        world.pass(300);
+        if let Some(leader) = leader_of(&world) {
+            world.beat(leader.0);
+        }
+    }
+    assert_eq!((removed(&world), leader_of(&world)), (vec![NodeId(1)], Some(NodeId(2))));
+}
+
+/// 33. "A removed node keeps campaigning and disrupts": it changes nobody's term, and learns that it was removed.
+#[test]
+fn a_removed_node_that_missed_it_disrupts_nobody_and_is_told() {
+    let mut world = world(3, 3);
+    world.isolate(3);
+    change(&mut world, 1, Change::remove(NodeId(3))).expect("it leads");
+    world.settle();
+    world.beat(1);
+    assert!(world.replica(3).membership().contains(NodeId(3)), "it has not heard of it");
+    let term = world.term(1);
+    world.heal();
+    world.pass(400);
+    world.beat(1);
+    world.must(Event::Timeout(NodeId(3)));
+    world.settle();
+    assert_eq!((world.term(1), world.replica(1).is_leader()), (term, true));
+    assert_eq!(removed(&world), [NodeId(3)]);
+    assert!(world.notes.iter().any(|(id, note)| *id == NodeId(3) && matches!(note, Note::Removed { .. })));
+}
+
+/// The same, if it has the configuration without it and never heard that it is committed: it asks.
+#[test]
+fn a_removed_node_that_does_not_vote_any_more_asks_where_it_stands() {
+    let mut world = world(3, 3);
+    world.cut_way(1, 3);
+    change(&mut world, 1, Change::remove(NodeId(3))).expect("it leads");
+    world.heal();
+    world.settle();
+    world.pass(400);
+    world.beat(1);
+    world.must(Event::Timeout(NodeId(3)));
+    world.settle();
+    assert_eq!(removed(&world), [NodeId(3)]);
+}
+
+/// What a member that lags behind says of the past does not stop who was added again since.
+#[test]
+fn who_was_added_again_is_not_stopped_by_news_of_an_earlier_removal() {
+    let mut node = replica(4, 4, 5, None, &[1, 1]);
+    let removed = Body::Removed(Removed { at: Index(0) });
+    let effects = hear(&mut node, at(0), 2, 5, removed);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Removed { .. })), "{effects:?}");
+    let effects = hear(&mut node, at(0), 2, 5, Body::Removed(Removed { at: Index(9) }));
+    assert!(effects.contains(&Effect::Removed { at: Index(9) }));
+}
+
+/// 34. "A learner restarts as a voter."
+#[test]
+fn a_learner_restarts_as_a_learner() {
+    let mut world = world(4, 3);
+    change(&mut world, 1, Change::add(NodeId(4), "four")).expect("it leads");
+    world.settle();
+    world.beat(1);
+    world.must(Event::Crash(NodeId(4), None));
+    world.must(Event::Restart(NodeId(4)));
+    assert!(!world.replica(4).membership().is_voter(NodeId(4)));
+    assert_eq!(world.replica(4).membership().learners(), [NodeId(4)]);
+    world.must(Event::Timeout(NodeId(4)));
+    world.settle();
+    assert!(world.replica(1).is_leader() && !world.replica(4).is_leader());
+}
+
+/// 34., second half: "A wedged peer's pending call blocks the removal of that peer."
+#[test]
+fn a_peer_that_answers_nothing_is_removed_all_the_same() {
+    let mut world = world(3, 3);
+    world.propose(1, 1);
+    world.isolate(3);
+    world.propose(1, 3);
+    change(&mut world, 1, Change::remove(NodeId(3))).expect("it leads");
+    world.settle();
+    assert_eq!(world.replica(1).membership(), &voters(2));
+    assert!(world.replica(1).is_settled());
+    assert!(!world.running(NodeId(1)).expect("it runs").replicators.contains_key(&NodeId(3)));
+}
+
+/// A read that waits for voters who then leave is answered by those who stay.
+#[test]
+fn a_read_does_not_wait_for_voters_who_left() {
+    let mut world = world(2, 2);
+    world.cut_way(2, 1);
+    world.must(Event::Read(NodeId(1), 7));
+    world.settle();
+    world.heal();
+    change(&mut world, 1, Change::remove(NodeId(2))).expect("it was heard a moment ago");
+    // Appends alone get through, and their answers.
+    world.settle_but(|_, _, message| matches!(&message.body, Body::HeartbeatReply(_)));
+    assert_eq!(world.replica(1).membership(), &voters(1));
+    assert_eq!(world.answered_reads().0.len(), 1);
+}
+
+/// A whole cluster is replaced, member by member, and goes on.
+#[test]
+fn every_member_is_replaced_one_by_one() {
+    let mut world = world(6, 3);
+    for (joins, leaves) in [(4, 2), (5, 3)] {
+        let_in(&mut world, joins);
+        change(&mut world, 1, Change::remove(NodeId(leaves))).expect("one by one");
+        world.settle();
+        world.beat(1);
+    }
+    let_in(&mut world, 6);
+    change(&mut world, 1, Change::remove(NodeId(1))).expect("the leader itself");
+    world.settle();
+    let leader = leader_of(&world).expect("it handed over");
+    world.beat(leader.0);
+    world.propose(leader.0, 3);
+    world.beat(leader.0);
+    assert_eq!(world.replica(leader.0).membership().voters(), [4, 5, 6].map(NodeId));
+    for id in 4..=6 {
+        assert_eq!(world.log(id), world.log(leader.0));
+    }
+    assert_eq!(world.members(), &Membership::clone(world.replica(leader.0).membership()));
+}

@@ -1,0 +1,94 @@
+//! Who changes the members and moves leadership: an operator with a goal, who asks whoever leads until it is reached.
+
+use super::{
+    Walk,
+    machines::{id_of, slot},
+};
+use quorate_raft::{Change, NodeId};
+use quorate_world::world::Event;
+use std::time::Duration;
+
+/// How often the operator looks.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What the operator wants.
+#[derive(Default)]
+pub(super) struct Operator {
+    /// Who is to vote.
+    goal: Option<Vec<NodeId>>,
+    next_look: Duration,
+}
+
+impl Walk<'_> {
+    /// From now on these are to vote.
+    pub(super) fn aim_at(&mut self, voters: &[NodeId]) {
+        self.operator.goal = Some(voters.to_vec());
+        self.operator.next_look = self.now();
+    }
+
+    /// Whether the cluster has become what the operator wants.
+    pub(super) fn is_as_wanted(&self) -> bool {
+        let members = self.world.members();
+        self.operator.goal.as_ref().is_none_or(|goal| members.incoming() == goal && !members.is_joint())
+    }
+
+    /// The operator asks for the next step, if one is missing.
+    pub(super) fn tick_operator(&mut self) -> Result<(), String> {
+        if self.operator.next_look > self.now() {
+            return Ok(());
+        }
+        self.operator.next_look = self.now() + LOOK_EVERY;
+        let Some(goal) = self.operator.goal.clone() else { return Ok(()) };
+        // Also one that was added again, and heard of its removal before from somebody who lags behind.
+        let members = self.world.members().peers_of(NodeId(0));
+        goal.iter().chain(&members).for_each(|id| self.bring_back(*id));
+        if self.is_as_wanted() {
+            return Ok(());
+        }
+        let Some((_, leader)) = self.world.leaders().first().copied() else { return Ok(()) };
+        let Some(running) = self.world.running(leader) else { return Ok(()) };
+        let membership = running.replica.membership().clone();
+        let missing = goal.iter().copied().find(|id| !membership.contains(*id));
+        let before = running.replica.membership_index();
+        let change = match missing {
+            Some(id) => Change::add(id, "there"),
+            None => Change::to(goal),
+        };
+        self.say(|| format!("{leader}, in {membership:?} of {before}, is asked for {change:?}"));
+        self.step(leader, Event::Change(leader, change))?;
+        let taken = self.world.running(leader).is_some_and(|running| running.replica.membership_index() > before);
+        if taken {
+            self.report.fired("change");
+        }
+        Ok(())
+    }
+
+    /// The operator asks a leader to hand over.
+    pub(super) fn hand_over(&mut self, to: NodeId) -> Result<bool, String> {
+        let Some((_, leader)) = self.world.leaders().first().copied() else { return Ok(false) };
+        self.step(leader, Event::HandOver(leader, Some(to).filter(|to| *to != leader)))?;
+        Ok(self.world.running(leader).is_some_and(|running| running.replica.handing_over_to().is_some()))
+    }
+
+    /// A node that was removed, and stopped, is started again to be added: with the log that it has.
+    fn bring_back(&mut self, id: NodeId) {
+        if self.world.removed.remove(&id) {
+            let now = self.now();
+            let machine = &mut self.machines[slot(id)];
+            machine.out = false;
+            machine.back_at = Some(now);
+        }
+    }
+
+    /// It learned that it was removed.
+    pub(super) fn was_removed(&mut self, id: NodeId) {
+        self.machines[slot(id)].out = true;
+        self.report.count("removed", 1);
+        self.say(|| format!("{id} stops: it was removed"));
+    }
+
+    /// The nodes that belong to the cluster now, by their place.
+    pub(super) fn is_member(&self, at: usize) -> bool {
+        self.world.members().contains(id_of(at))
+    }
+}

@@ -1,0 +1,250 @@
+//! What operators want: other members, or another leader. Any node takes it and forwards it to the leader, which carries it out.
+//!
+//! A change may take more than one entry: members that are to vote and that nobody knows yet come in as learners first, and vote
+//! as soon as they have caught up. This waits for that, for a bounded time, and answers when the last configuration is committed.
+//! One change at a time: whoever comes second is told so.
+
+use super::{Consensus, names::Names};
+use crate::actors::messages::{Administer, Operator};
+use actix::Context;
+use quorate_raft::{
+    Body, Change, ChangeRefused, Index, NodeId, Replica,
+    message::{self, AdministerOutcome, Administered, Administration},
+    replica::HandoverRefused,
+};
+use std::collections::BTreeMap;
+use tokio::time::Instant;
+
+/// The operators who wait.
+pub(super) struct Operators {
+    change: Option<UnderWay>,
+    handovers: Vec<(Operator, NodeId, Instant)>,
+    /// Nobody leads whom they could be forwarded to.
+    parked: Vec<(Administer, Instant)>,
+    at_leader: BTreeMap<u64, (NodeId, Operator, Instant)>,
+    names: Names,
+}
+
+/// The most that wait at a time: there are few operators.
+const OPERATORS_MAX: usize = 64;
+
+struct UnderWay {
+    change: Change,
+    operator: Operator,
+    deadline: Instant,
+    /// Where the configuration that it leads to was appended, or is joint still.
+    appended: Option<Index>,
+}
+
+impl Operators {
+    pub(super) fn new(names: Names) -> Self {
+        Self { change: None, handovers: Vec::new(), parked: Vec::new(), at_leader: BTreeMap::new(), names }
+    }
+
+    /// Whether the leader owes no answer to anybody here.
+    pub(super) fn are_answered(&self) -> bool {
+        self.at_leader.is_empty()
+    }
+
+    fn count(&self) -> usize {
+        self.handovers.len() + self.parked.len() + self.at_leader.len()
+    }
+}
+
+impl Consensus {
+    /// Somebody wants something.
+    pub(super) fn administer(&mut self, Administer { what, operator }: Administer, ctx: &mut Context<Self>) {
+        if self.operators.count() >= OPERATORS_MAX {
+            return self.tell_operator(operator, refused(&what));
+        }
+        if self.replica.is_leader() {
+            return match what {
+                Administration::Change(change) => self.begin_change(change, operator, ctx),
+                Administration::HandOver(to) => self.begin_handover(to, operator, ctx),
+            };
+        }
+        let Operator::Here(_) = operator else { return self.tell_operator(operator, refused(&what)) };
+        let wait = self.timing.catch_up_wait + self.timing.leader_wait;
+        match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
+            Some(leader) => {
+                let request = self.operators.names.next();
+                self.operators.at_leader.insert(request, (leader, operator, Instant::now() + wait));
+                self.say(leader, Body::Administer(message::Administer { request, what }));
+            }
+            None => {
+                let deadline = Instant::now() + self.timing.leader_wait;
+                self.operators.parked.push((Administer { what, operator }, deadline));
+            }
+        }
+    }
+
+    /// Another node's operator wants something.
+    pub(super) fn administer_forwarded(
+        &mut self,
+        node: NodeId,
+        message::Administer { request, what }: message::Administer,
+        ctx: &mut Context<Self>,
+    ) {
+        self.administer(Administer { what, operator: Operator::There { node, request } }, ctx);
+    }
+
+    /// The leader answered what was forwarded to it.
+    pub(super) fn administered(&mut self, from: NodeId, Administered { request, outcome }: Administered) {
+        if self.operators.at_leader.get(&request).is_some_and(|(leader, ..)| *leader == from)
+            && let Some((_, operator, _)) = self.operators.at_leader.remove(&request)
+        {
+            self.tell_operator(operator, outcome);
+        }
+    }
+
+    fn begin_change(&mut self, change: Change, operator: Operator, ctx: &mut Context<Self>) {
+        let index = self.replica.membership_index();
+        if self.operators.change.is_some() {
+            return self.tell_operator(operator, AdministerOutcome::ChangeRefused(ChangeRefused::Pending { index }));
+        }
+        // What makes no sense is said at once; and what it was made for is looked at once, for its own first step moves it.
+        if let Err(why) = change.target(self.replica.membership(), index) {
+            return self.tell_operator(operator, AdministerOutcome::ChangeRefused(why));
+        }
+        let deadline = Instant::now() + self.timing.catch_up_wait;
+        let change = change.anyhow();
+        self.operators.change = Some(UnderWay { change, operator, deadline, appended: None });
+        self.go_on_with_change(ctx);
+    }
+
+    /// Does what the change under way needs next, if it can be done now.
+    fn go_on_with_change(&mut self, ctx: &mut Context<Self>) {
+        self.look_at_change();
+        // Taken out meanwhile: what the rule brings about is looked at below.
+        let Some(mut under_way) = self.operators.change.take_if(|under_way| under_way.appended.is_none()) else {
+            return;
+        };
+        let step = first_step(&under_way.change, &self.replica);
+        let is_last = step.is_none();
+        let step = step.unwrap_or_else(|| under_way.change.clone());
+        let now = self.clock.now();
+        let mut outcome = Err(ChangeRefused::NotReady);
+        self.rule(ctx, |replica, out| outcome = replica.change(now, &step, out));
+        match outcome {
+            Ok(index) if is_last => under_way.appended = Some(index),
+            Ok(_) => {}
+            Err(why) if is_passing(why) && under_way.deadline > Instant::now() => {}
+            Err(why) => return self.tell_operator(under_way.operator, AdministerOutcome::ChangeRefused(why)),
+        }
+        self.operators.change = Some(under_way);
+        self.look_at_change();
+    }
+
+    /// Answers whoever waits for a change that is through, or that this node can't bring about any more.
+    pub(super) fn look_at_change(&mut self) {
+        let Some(under_way) = &self.operators.change else { return };
+        let index = self.replica.membership_index();
+        let outcome = match under_way.appended {
+            Some(appended) if self.replica.is_settled() && index >= appended => AdministerOutcome::Changed(index),
+            Some(_) if !self.replica.is_leader() => AdministerOutcome::Unknown,
+            None if !self.replica.is_leader() => AdministerOutcome::ChangeRefused(ChangeRefused::NotLeader),
+            _ => return,
+        };
+        if let Some(under_way) = self.operators.change.take() {
+            self.tell_operator(under_way.operator, outcome);
+        }
+    }
+
+    fn begin_handover(&mut self, to: Option<NodeId>, operator: Operator, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let mut outcome = Err(HandoverRefused::NotLeader);
+        self.rule(ctx, |replica, out| outcome = replica.hand_over(now, to, out));
+        match outcome {
+            Ok(to) if to == self.replica.id() => self.tell_operator(operator, AdministerOutcome::HandedOver(to)),
+            Ok(to) => {
+                let deadline = Instant::now() + self.timing.leader_wait + self.timing.election_timeout.1 * 10;
+                self.operators.handovers.push((operator, to, deadline));
+            }
+            Err(why) => self.tell_operator(operator, AdministerOutcome::HandoverRefused(why)),
+        }
+    }
+
+    /// The target of a handover did not take over.
+    pub(super) fn end_handover(&mut self, to: NodeId, ctx: &mut Context<Self>) {
+        for (operator, ..) in std::mem::take(&mut self.operators.handovers) {
+            let why = HandoverRefused::GivenUp { to };
+            self.tell_operator(operator, AdministerOutcome::HandoverRefused(why));
+        }
+        self.take_parked(ctx);
+    }
+
+    /// Another leads, or nobody is known to.
+    pub(super) fn leader_changed_for_operators(&mut self, ctx: &mut Context<Self>) {
+        let Some(leader) = self.replica.leader() else { return };
+        if leader != self.replica.id() {
+            for (operator, ..) in std::mem::take(&mut self.operators.handovers) {
+                self.tell_operator(operator, AdministerOutcome::HandedOver(leader));
+            }
+        }
+        for (administer, _) in std::mem::take(&mut self.operators.parked) {
+            self.administer(administer, ctx);
+        }
+    }
+
+    /// Nobody waits for ever.
+    pub(super) fn expire_operators(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        for (administer, _) in
+            self.operators.parked.extract_if(.., |(_, deadline)| *deadline <= now).collect::<Vec<_>>()
+        {
+            let outcome = refused(&administer.what);
+            self.tell_operator(administer.operator, outcome);
+        }
+        let late = self.operators.handovers.extract_if(.., |(_, _, deadline)| *deadline <= now);
+        let late: Vec<_> = late.map(|(operator, ..)| operator).collect();
+        let lost = self.operators.at_leader.extract_if(.., |_, (_, _, deadline)| *deadline <= now);
+        let lost: Vec<_> = lost.map(|(_, (_, operator, _))| operator).collect();
+        for operator in late.into_iter().chain(lost) {
+            self.tell_operator(operator, AdministerOutcome::Unknown);
+        }
+        // Whoever has to catch up may have.
+        self.go_on_with_change(ctx);
+    }
+
+    /// The link to `peer` was lost, and with it the answers that were on their way.
+    pub(super) fn operators_peer_lost(&mut self, peer: NodeId) {
+        let lost = self.operators.at_leader.extract_if(.., |_, (leader, ..)| *leader == peer);
+        for operator in lost.map(|(_, (_, operator, _))| operator).collect::<Vec<_>>() {
+            self.tell_operator(operator, AdministerOutcome::Unknown);
+        }
+    }
+
+    fn tell_operator(&mut self, operator: Operator, outcome: AdministerOutcome) {
+        match operator {
+            // Whoever asked may have lost patience.
+            Operator::Here(answer) => drop(answer.send(outcome)),
+            Operator::There { node, request } => self.say(node, Body::Administered(Administered { request, outcome })),
+        }
+    }
+}
+
+/// Who is to vote and is not known yet comes in as a learner first. `None` if there is nobody left.
+fn first_step(change: &Change, replica: &Replica) -> Option<Change> {
+    let current = replica.membership();
+    let target = change.target(current, replica.membership_index()).ok()?;
+    let newcomers = change.newcomers(current).into_iter().filter(|member| target.is_voter(member.id));
+    newcomers.map(|member| Change::add(member.id, member.address.unwrap_or_default())).reduce(Change::and)
+}
+
+/// Whether the reason may be gone soon, so that it is worth waiting.
+fn is_passing(why: ChangeRefused) -> bool {
+    matches!(
+        why,
+        ChangeRefused::NotReady
+            | ChangeRefused::Pending { .. }
+            | ChangeRefused::HandingOver
+            | ChangeRefused::Behind { .. }
+    )
+}
+
+fn refused(what: &Administration) -> AdministerOutcome {
+    match what {
+        Administration::Change(_) => AdministerOutcome::ChangeRefused(ChangeRefused::NotLeader),
+        Administration::HandOver(_) => AdministerOutcome::HandoverRefused(HandoverRefused::NotLeader),
+    }
+}

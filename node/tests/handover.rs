@@ -1,0 +1,102 @@
+//! Leadership is handed over: nobody waits for an election timeout, and no write fails for it.
+
+mod support;
+
+use quorate::{HandoverRefused, NodeId, Role, TransferError};
+use std::time::Duration;
+use support::{Cluster, Ledger, Plan, run, seeds, simulate, soon};
+use tokio::time::Instant;
+
+#[test]
+fn leadership_goes_to_whom_it_is_handed_while_writes_go_on() {
+    for seed in seeds(5) {
+        simulate(async {
+            let (cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
+            let old = cluster.leader().await;
+            let writers: Vec<_> = cluster
+                .ids()
+                .into_iter()
+                .map(|id| {
+                    let (node, ledger) = (cluster.node(id).clone(), ledger.clone());
+                    tokio::task::spawn_local(async move {
+                        for nth in 0..200 {
+                            ledger.propose(&node, format!("{id}: {nth}")).await.expect("no write fails");
+                        }
+                    })
+                })
+                .collect();
+            for target in cluster.others(old) {
+                let began = Instant::now();
+                // Any node takes it.
+                let leads = soon("a handover", cluster.node(NodeId(1)).transfer(Some(target))).await;
+                assert_eq!(leads, Ok(target), "seed {seed}");
+                assert!(began.elapsed() < Duration::from_millis(100), "seed {seed}: {:?}", began.elapsed());
+            }
+            for writer in writers {
+                soon("a writer", writer).await.expect("a writer");
+            }
+            cluster.settled().await;
+            ledger.check(&cluster.journals());
+        });
+    }
+}
+
+#[test]
+fn a_handover_to_nobody_that_answers_is_given_up_and_writes_go_on() {
+    simulate(async {
+        let (cluster, ledger) = (Cluster::of_three(1).await, Ledger::default());
+        let leader = cluster.leader().await;
+        let target = cluster.others(leader)[0];
+        cluster.faults.isolate(target);
+        let (began, handover) = (Instant::now(), cluster.node(leader).transfer(Some(target)));
+        let write = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            ledger.propose(cluster.node(leader), "meanwhile").await
+        };
+        let (handover, write) = tokio::join!(handover, write);
+        assert_eq!(handover, Err(TransferError::Refused(HandoverRefused::GivenUp { to: target })));
+        write.expect("it waited, and then went on");
+        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        assert_eq!(cluster.status(leader).role, Role::Leader);
+        let refused = soon("an answer", cluster.node(leader).transfer(Some(NodeId(9)))).await;
+        assert_eq!(refused, Err(TransferError::Refused(HandoverRefused::NotVoter { id: NodeId(9) })));
+    });
+}
+
+/// Whoever is to stop hands over first: a planned restart costs a round trip, not an election timeout.
+#[test]
+fn a_leader_that_is_stopped_hands_over_first() {
+    let mut longest = Duration::ZERO;
+    for seed in seeds(20) {
+        simulate(async {
+            let (mut cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
+            let old = cluster.leader().await;
+            let others = cluster.others(old);
+            let stopping = cluster.node(old).clone();
+            let began = Instant::now();
+            let stop = tokio::task::spawn_local(async move { stopping.shutdown().await });
+            tokio::task::yield_now().await;
+            ledger.propose(cluster.node(others[0]), "meanwhile").await.expect("no write fails");
+            longest = longest.max(began.elapsed());
+            soon("the old leader to stop", stop).await.expect("it stops");
+            cluster.ended(old);
+            cluster.start(old).await;
+            cluster.settled().await;
+            ledger.check(&cluster.journals());
+        });
+    }
+    println!("the longest of the writes took {longest:?}");
+    assert!(longest < Duration::from_millis(100), "{longest:?}");
+}
+
+#[test]
+fn leadership_is_handed_over_on_threads_of_their_own() {
+    run(async {
+        let mut cluster = Cluster::start_all(Plan { threads: true, ..Plan::default() }).await;
+        let old = cluster.leader().await;
+        let new = soon("a handover", cluster.node(old).transfer(None)).await.expect("another leads");
+        assert_ne!(new, old);
+        cluster.until("the new leader", |view| (view[&new].role == Role::Leader).then_some(())).await;
+        cluster.stop_all().await;
+    });
+}

@@ -1,0 +1,371 @@
+//! Members come and go while the cluster serves.
+
+mod support;
+
+use quorate::{
+    Change, ChangeError, ChangeRefused, Consistency, Failure, Index, NodeId, ProposeError, Role, Snapshots, Status,
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    rc::Rc,
+    time::Duration,
+};
+use support::{Cluster, Ledger, Plan, View, run, seeds, simulate, soon};
+
+fn address(id: u64) -> String {
+    format!("node-{id}")
+}
+
+async fn grown(joiners: u64, seed: u64) -> Cluster {
+    let mut cluster = Cluster::start_all(Plan { joiners, seed, ..Plan::default() }).await;
+    for id in 4..4 + joiners {
+        cluster.start(NodeId(id)).await;
+    }
+    cluster.leader_among(&[1, 2, 3].map(NodeId)).await;
+    cluster
+}
+
+async fn change(cluster: &Cluster, by: NodeId, change: Change) -> Result<Index, ChangeError> {
+    soon("a change", cluster.node(by).change(change)).await.map(|changed| changed.index)
+}
+
+fn leader(cluster: &Cluster) -> NodeId {
+    let leads = |id: &NodeId| cluster.status(*id).role == Role::Leader;
+    cluster.ids().into_iter().find(leads).expect("a leader")
+}
+
+/// Waits until these follow one leader, and all of them know the configuration with exactly these voters.
+async fn settled_among(cluster: &Cluster, voters: &[u64]) -> NodeId {
+    let voters: Vec<_> = voters.iter().copied().map(NodeId).collect();
+    let agree = |status: &Status| status.voters == voters && status.is_settled;
+    cluster
+        .until("all to know the members", |view: &View| voters.iter().all(|id| agree(&view[id])).then_some(()))
+        .await;
+    cluster.leader_among(&voters).await
+}
+
+/// Waits until a node has stopped because it was removed.
+async fn removed(cluster: &mut Cluster, id: u64) {
+    let failure = soon("a removed node to stop", cluster.node(NodeId(id)).failed()).await;
+    assert!(matches!(failure, Failure::Removed { .. }), "node {id}: {failure}");
+    cluster.ended(NodeId(id));
+}
+
+#[test]
+fn a_node_joins_catches_up_and_votes() {
+    simulate(async {
+        let (cluster, ledger) = (grown(1, 1).await, Ledger::default());
+        for nth in 0..20 {
+            ledger.propose(cluster.node(NodeId(1)), format!("before {nth}")).await.expect("an acknowledgement");
+        }
+        assert_eq!(cluster.status(NodeId(4)).role, Role::Learner);
+        assert!(cluster.status(NodeId(4)).voters.is_empty(), "it waits to be added");
+        // Any node takes it.
+        let follower = cluster.others(leader(&cluster))[0];
+        change(&cluster, follower, Change::add(NodeId(4), address(4))).await.expect("it is added");
+        cluster.settled().await;
+        assert_eq!(cluster.status(NodeId(4)).learners, [NodeId(4)]);
+        change(&cluster, follower, Change::promote(NodeId(4))).await.expect("it has caught up");
+        settled_among(&cluster, &[1, 2, 3, 4]).await;
+        assert_eq!(cluster.status(NodeId(1)).addresses[&NodeId(4)], address(4));
+        ledger.propose(cluster.node(NodeId(4)), "from the new one").await.expect("an acknowledgement");
+        let read = soon("a read", cluster.node(NodeId(4)).read(Consistency::Linearizable, |_| ())).await;
+        assert!(read.is_ok());
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+/// Exactly these voters, whoever they were: those who are new are brought up to date first, and then it is one step.
+#[test]
+fn three_become_five_and_three_others_in_one_change_each() {
+    simulate(async {
+        let (mut cluster, ledger) = (grown(3, 2).await, Ledger::default());
+        ledger.propose(cluster.node(NodeId(1)), "before").await.expect("an acknowledgement");
+        let five = Change::to([(NodeId(4), address(4)), (NodeId(5), address(5))])
+            .and(Change::add(NodeId(9), address(9)))
+            .and(Change::remove(NodeId(9)));
+        let refused = change(&cluster, NodeId(1), five).await;
+        assert!(refused.is_ok(), "four and five alone: {refused:?}");
+        settled_among(&cluster, &[4, 5]).await;
+        for id in 1..=3 {
+            removed(&mut cluster, id).await;
+        }
+        ledger.propose(cluster.node(NodeId(5)), "after").await.expect("an acknowledgement");
+        let six = Change::replace(NodeId(4), (NodeId(6), address(6)));
+        change(&cluster, NodeId(5), six).await.expect("one for another");
+        settled_among(&cluster, &[5, 6]).await;
+        removed(&mut cluster, 4).await;
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn who_expects_another_configuration_is_refused_and_told_which_there_is() {
+    simulate(async {
+        let cluster = grown(2, 3).await;
+        let by = NodeId(1);
+        let first = change(&cluster, by, Change::add(NodeId(4), address(4)).expecting(Index(0))).await.expect("it is");
+        let second = change(&cluster, by, Change::add(NodeId(5), address(5)).expecting(Index(0))).await;
+        let refused = ChangeRefused::Moved { expected: Index(0), found: first };
+        assert_eq!(second, Err(ChangeError::Refused(refused)));
+        change(&cluster, by, Change::add(NodeId(5), address(5)).expecting(first)).await.expect("it is");
+    });
+}
+
+#[test]
+fn a_promotion_waits_for_the_learner_and_says_why_not_if_that_takes_too_long() {
+    simulate(async {
+        let cluster = grown(1, 4).await;
+        cluster.faults.isolate(NodeId(4));
+        change(&cluster, NodeId(1), Change::add(NodeId(4), address(4))).await.expect("it is added");
+        let refused = change(&cluster, NodeId(1), Change::promote(NodeId(4))).await;
+        assert!(
+            matches!(refused, Err(ChangeError::Refused(ChangeRefused::Behind { id: NodeId(4), .. }))),
+            "{refused:?}"
+        );
+        let heals = async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            cluster.faults.heal();
+        };
+        let (promoted, ()) = tokio::join!(change(&cluster, NodeId(1), Change::promote(NodeId(4))), heals);
+        promoted.expect("it came in time");
+        settled_among(&cluster, &[1, 2, 3, 4]).await;
+    });
+}
+
+/// The log that it would need was cut: it gets a snapshot, and with it the members.
+#[test]
+fn who_joins_a_cluster_that_has_cut_its_log_gets_a_snapshot() {
+    simulate(async {
+        let snapshots = Snapshots { every_entries: 20, keep_entries: 0, ..Snapshots::default() };
+        let mut cluster = Cluster::start_all(Plan { joiners: 1, seed: 5, snapshots, ..Plan::default() }).await;
+        let ledger = Ledger::default();
+        cluster.leader().await;
+        for nth in 0..50 {
+            ledger.propose(cluster.node(NodeId(1)), format!("before {nth}")).await.expect("an acknowledgement");
+        }
+        cluster.start(NodeId(4)).await;
+        change(&cluster, NodeId(1), Change::to([1, 2, 3].map(NodeId)).and(Change::add(NodeId(4), address(4))))
+            .await
+            .expect("it is added");
+        change(&cluster, NodeId(1), Change::promote(NodeId(4))).await.expect("it has caught up");
+        settled_among(&cluster, &[1, 2, 3, 4]).await;
+        assert!(cluster.status(NodeId(4)).snapshot > Index(0));
+        cluster.stop(NodeId(4)).await;
+        cluster.start(NodeId(4)).await;
+        settled_among(&cluster, &[1, 2, 3, 4]).await;
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+/// A node that was removed, by whomever it hears it, stops and says so; nobody else is disturbed.
+#[test]
+fn a_removed_node_stops_and_says_so_also_if_it_was_away() {
+    simulate(async {
+        let (mut cluster, ledger) = (grown(0, 6).await, Ledger::default());
+        let leader = leader(&cluster);
+        let away = cluster.others(leader)[0];
+        cluster.stop(away).await;
+        change(&cluster, leader, Change::remove(away)).await.expect("it is removed");
+        ledger.propose(cluster.node(leader), "without it").await.expect("an acknowledgement");
+        let term = cluster.status(leader).term;
+        cluster.start(away).await;
+        removed(&mut cluster, away.0).await;
+        assert_eq!((cluster.status(leader).term, cluster.status(leader).role), (term, Role::Leader));
+    });
+}
+
+#[test]
+fn a_leader_that_is_removed_hands_over_first() {
+    simulate(async {
+        let (mut cluster, ledger) = (grown(0, 7).await, Ledger::default());
+        let old = leader(&cluster);
+        ledger.propose(cluster.node(old), "before").await.expect("an acknowledgement");
+        let began = tokio::time::Instant::now();
+        change(&cluster, old, Change::remove(old)).await.expect("it is removed");
+        let others = cluster.others(old);
+        let new = cluster.leader_among(&others).await;
+        assert!(began.elapsed() < Duration::from_millis(100), "no timeout was waited for: {:?}", began.elapsed());
+        removed(&mut cluster, old.0).await;
+        ledger.propose(cluster.node(new), "after").await.expect("an acknowledgement");
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+/// Every member of five is replaced while 64 writers write: none of them fails, nothing is lost.
+#[test]
+fn a_rolling_replacement_of_five_members_under_64_writers_fails_no_write() {
+    simulate(async {
+        let mut cluster = Cluster::start_all(Plan { members: 5, joiners: 5, seed: 8, ..Plan::default() }).await;
+        cluster.leader().await;
+        let ledger = Ledger::default();
+        let writers = Writers::start(&cluster, &ledger, 64);
+        let mut moves = BTreeSet::new();
+        for leaves in 1..=5 {
+            let joins = leaves + 5;
+            cluster.start(NodeId(joins)).await;
+            writers.may_use(&cluster, joins);
+            let by = || cluster_member(&cluster, leaves);
+            change(&cluster, by(), Change::add(NodeId(joins), address(joins))).await.expect("added");
+            change(&cluster, by(), Change::promote(NodeId(joins))).await.expect("promoted");
+            change(&cluster, by(), Change::remove(NodeId(leaves))).await.expect("removed");
+            writers.leave(leaves);
+            removed(&mut cluster, leaves).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let leader = cluster.leader().await;
+            moves.insert((cluster.status(leader).term, leader));
+        }
+        let (written, unknown) = writers.stop().await;
+        settled_among(&cluster, &[6, 7, 8, 9, 10]).await;
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+        println!("{written} writes, {unknown} of unknown outcome, leaders {moves:?}");
+        assert!(written > 1000 && unknown == 0, "{written} writes, {unknown} of unknown outcome");
+    });
+}
+
+/// Somebody who stays.
+fn cluster_member(cluster: &Cluster, leaves: u64) -> NodeId {
+    cluster.ids().into_iter().find(|id| id.0 > leaves && id.0 < leaves + 5).expect("a member")
+}
+
+/// Writers that go to another node when one refuses.
+struct Writers {
+    nodes: Rc<RefCell<Vec<(u64, quorate::Node<support::Journal>)>>>,
+    is_over: Rc<Cell<bool>>,
+    tasks: Vec<tokio::task::JoinHandle<(u64, u64)>>,
+}
+
+impl Writers {
+    fn start(cluster: &Cluster, ledger: &Ledger, count: usize) -> Self {
+        let nodes: Rc<RefCell<Vec<_>>> =
+            Rc::new(RefCell::new(cluster.ids().into_iter().map(|id| (id.0, cluster.node(id).clone())).collect()));
+        let is_over = Rc::new(Cell::new(false));
+        let writer = |writer: usize| {
+            let (nodes, is_over, ledger) = (nodes.clone(), is_over.clone(), ledger.clone());
+            tokio::task::spawn_local(async move {
+                let (mut written, mut unknown, mut at) = (0, 0, writer);
+                while !is_over.get() {
+                    let mut attempt = 0;
+                    loop {
+                        assert!(attempt < 100, "writer {writer}: a write that nobody takes");
+                        let node = {
+                            let nodes = nodes.borrow();
+                            nodes[at % nodes.len()].1.clone()
+                        };
+                        match ledger.propose(&node, format!("{writer}: {written}, attempt {attempt}")).await {
+                            Ok(_) => break written += 1,
+                            Err(ProposeError::OutcomeUnknown) => break unknown += 1,
+                            // Nothing has happened: another node may take it.
+                            Err(_) => at += 1,
+                        }
+                        attempt += 1;
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                (written, unknown)
+            })
+        };
+        let tasks = (0..count).map(writer).collect();
+        Self { nodes, is_over, tasks }
+    }
+
+    fn may_use(&self, cluster: &Cluster, id: u64) {
+        self.nodes.borrow_mut().push((id, cluster.node(NodeId(id)).clone()));
+    }
+
+    fn leave(&self, id: u64) {
+        self.nodes.borrow_mut().retain(|(node, _)| *node != id);
+    }
+
+    /// How many writes were acknowledged, and of how many the outcome is unknown.
+    async fn stop(self) -> (u64, u64) {
+        self.is_over.set(true);
+        let (mut written, mut unknown) = (0, 0);
+        for task in self.tasks {
+            let (more, doubtful) = soon("a writer", task).await.expect("a writer");
+            written += more;
+            unknown += doubtful;
+        }
+        (written, unknown)
+    }
+}
+
+/// From three to five voters and back to three, each in one joint step, while links are cut and leaders die.
+#[test]
+fn three_to_five_to_three_voters_under_partitions_and_kills() {
+    let mut changes = [0; 2];
+    for seed in seeds(100) {
+        simulate(async {
+            let (mut cluster, ledger) = (grown(2, seed).await, Ledger::default());
+            ledger.propose(cluster.node(NodeId(1)), "before").await.expect("an acknowledgement");
+            for (round, voters) in [[1, 2, 3, 4, 5].as_slice(), &[3, 4, 5]].into_iter().enumerate() {
+                let wish = Change::to(voters.iter().map(|id| (NodeId(*id), address(*id))));
+                // Who waits to be added knows nobody to forward to.
+                let asked = if round == 0 { NodeId(3) } else { NodeId(3 + seed % 3) };
+                // The leader dies, or is cut off, somewhere on the way.
+                let before: &[u64] = if round == 0 { &[1, 2, 3] } else { &[1, 2, 3, 4, 5] };
+                let before: Vec<_> = before.iter().copied().map(NodeId).collect();
+                let unlucky = cluster.leader_among(&before).await;
+                let node = cluster.node(asked).clone();
+                let asking = tokio::task::spawn_local(async move { node.change(wish).await });
+                tokio::time::sleep(Duration::from_millis((seed * 7 + round as u64 * 3) % 60)).await;
+                if seed % 2 == 0 && unlucky != asked {
+                    cluster.stop(unlucky).await;
+                    tokio::time::sleep(Duration::from_millis(400)).await;
+                    cluster.start(unlucky).await;
+                } else {
+                    cluster.faults.isolate(unlucky);
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    cluster.faults.heal();
+                }
+                let outcome = soon("an answer", asking).await.expect("an answer");
+                // Whoever does not know looks, and asks again; who was refused asks again, too.
+                if outcome.is_err() {
+                    changes[1] += 1;
+                }
+                loop {
+                    let wish = Change::to(voters.iter().map(|id| (NodeId(*id), address(*id))));
+                    if change(&cluster, asked, wish).await.is_ok() {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                changes[0] += 1;
+                ledger.propose(cluster.node(asked), format!("round {round}")).await.ok();
+            }
+            for id in [1, 2] {
+                removed(&mut cluster, id).await;
+            }
+            settled_among(&cluster, &[3, 4, 5]).await;
+            ledger.propose(cluster.node(NodeId(5)), "at last").await.expect("an acknowledgement");
+            cluster.settled().await;
+            ledger.check(&cluster.journals());
+        });
+    }
+    println!("{} changes, {} of them interrupted", changes[0], changes[1]);
+}
+
+/// The same words over threads of their own: what `simulate` can't see.
+#[test]
+fn members_change_on_threads_of_their_own() {
+    run(async {
+        let mut cluster = Cluster::start_all(Plan { joiners: 1, threads: true, ..Plan::default() }).await;
+        cluster.leader().await;
+        cluster.start(NodeId(4)).await;
+        change(&cluster, NodeId(2), Change::to([(NodeId(2), address(2)), (NodeId(4), address(4))]))
+            .await
+            .expect("one step");
+        settled_among(&cluster, &[2, 4]).await;
+        for id in [1, 3] {
+            removed(&mut cluster, id).await;
+        }
+        cluster.stop_all().await;
+    });
+}
