@@ -15,9 +15,9 @@ fn a_read_is_confirmed_by_a_round_that_left_after_it_was_asked_and_by_no_other()
     for (round, confirms) in [(4, false), (5, true)] {
         let mut judge = Judge::default();
         judge.read_asked(node(1), 6);
-        judge.leaves(node(1), &beat(4));
+        judge.leaves(node(1), &to_2(beat(4)));
         judge.read_asked(node(1), 7);
-        judge.leaves(node(1), &beat(5));
+        judge.leaves(node(1), &to_2(beat(5)));
         hears(&mut judge, beat(round), heartbeat_reply(round)).expect("an honest answer");
         let served = judge.read_ready(node(1), 7, &voters(3));
         assert_eq!(served.is_ok(), confirms, "round {round}: {served:?}");
@@ -29,8 +29,8 @@ fn a_read_is_confirmed_by_a_round_that_left_after_it_was_asked_and_by_no_other()
 fn a_round_of_an_earlier_leadership_confirms_nothing() {
     let mut judge = Judge::default();
     judge.read_asked(node(1), 7);
-    judge.leaves(node(1), &beat(5));
-    judge.leaves(node(1), &Message { term: Term(3), body: heartbeat(5, 0) });
+    judge.leaves(node(1), &to_2(beat(5)));
+    judge.leaves(node(1), &to_2(Message { term: Term(3), body: heartbeat(5, 0) }));
     hears(&mut judge, beat(5), heartbeat_reply(5)).expect("an honest answer");
     assert!(judge.read_ready(node(1), 7, &voters(3)).is_err());
 }
@@ -126,4 +126,8 @@ fn arrives(
     let mut arrival = judge.arrival(NodeId(1), node(2), message);
     arrival.heard(at(now), before, replica, effects, Duration::from_millis(150));
     judge.arrived(arrival, at(now))
+}
+
+fn to_2(message: Message) -> Outgoing {
+    Outgoing { to: node(2), message }
 }
