@@ -45,6 +45,14 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// `NotFound`, and the file system's.
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>>;
 
+    /// Opens a file that is only read: also where nothing may be written.
+    ///
+    /// # Errors
+    /// As [`Disk::open`].
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.open(path)
+    }
+
     /// Gives a file another name in the same directory, in place of the file that had it. Durable once the directory is
     /// synced.
     ///
@@ -69,6 +77,14 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// `WouldBlock` if somebody else has locked it, and the file system's.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
+
+    /// Locks a file as [`Disk::lock`] does, if it is there: none is made.
+    ///
+    /// # Errors
+    /// `NotFound`, and as [`Disk::lock`].
+    fn lock_to_read(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        self.lock(path)
+    }
 
     /// Does slow work beside the caller's; a simulated disk does it at once, so that runs repeat.
     fn in_background(&self, work: Box<dyn FnOnce() + Send>);

@@ -63,6 +63,10 @@ impl Disk for RealDisk {
         Ok(Box::new(RealFile(file)))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        Ok(Box::new(RealFile(fs::File::open(path)?)))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
@@ -77,6 +81,16 @@ impl Disk for RealDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Box::new(file))
+    }
+
+    fn lock_to_read(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        // A network file system locks only what is open for writing; where nothing may be written, nobody else has locked it so.
+        let file = fs::OpenOptions::new().read(true).write(true).open(path).or_else(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => fs::File::open(path),
+            _ => Err(error),
+        })?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(file))
     }

@@ -78,8 +78,13 @@ pub(super) fn foot(layout: &Layout, state_bytes: u64, checksum: u32) -> [u8; BLO
     Block::new(MAGIC_FOOT).put_u32(8, layout.head_checksum).put_u32(12, checksum).put_u64(16, state_bytes).close()
 }
 
-/// Reads head and foot, and checks that they are undamaged, belong together, and have room for all chunks between them.
-pub(super) fn read(file: &dyn File, path: &Path, wanted: &Identity) -> Result<(Snapshot, Layout), Flaw> {
+/// Reads head and foot, and checks that they are undamaged, belong together, and have room for all chunks between them; and that
+/// it is a certain member's, if one is wanted. Says whose it is.
+pub(super) fn read(
+    file: &dyn File,
+    path: &Path,
+    wanted: Option<&Identity>,
+) -> Result<(Snapshot, Layout, Identity), Flaw> {
     let length = file.length().map_err(trouble("open", path)).map_err(Flaw::Refused)?;
     let block = read_exactly(file, path, 0, BLOCK_BYTES)?;
     let Some(block) = Block::read(&block, MAGIC_HEAD) else { return Err(Flaw::damaged(path, 0, "the header")) };
@@ -107,7 +112,7 @@ pub(super) fn read(file: &dyn File, path: &Path, wanted: &Identity) -> Result<(S
         .map_err(|malformed| Flaw::damaged(path, BLOCK_BYTES as u64, malformed))?;
     let Some(cluster) = block.name(56) else { return Err(Flaw::damaged(path, 56, "the cluster's name")) };
     let found = Identity { cluster, member: NodeId(block.u64(32)) };
-    if found != *wanted {
+    if let Some(wanted) = wanted.filter(|wanted| found != **wanted) {
         return Err(Flaw::refused(format_args!(
             "{} belongs to {found}, not to {wanted}; correct the data directory, the node's id or the cluster's name",
             path.display()
@@ -125,7 +130,7 @@ pub(super) fn read(file: &dyn File, path: &Path, wanted: &Identity) -> Result<(S
     }
     let last = EntryId::new(Term(block.u64(24)), Index(block.u64(16)));
     let base = SnapshotBase { last, last_checksum: block.u32(40), membership };
-    Ok((Snapshot { base, bytes, checksum }, layout))
+    Ok((Snapshot { base, bytes, checksum }, layout, found))
 }
 
 /// So many bytes of a file; what can't be read counts as damaged, for another snapshot may do.

@@ -7,11 +7,16 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod decoding;
+mod backup;
+mod export;
 mod format;
 mod sink;
 mod source;
 #[cfg(test)]
 mod tests;
+
+pub use backup::Backup;
+pub use export::Export;
 
 use crate::{
     contract::{SnapshotSink, SnapshotSource, StorageError, StorageObserver},
@@ -86,7 +91,7 @@ impl SnapshotStore {
                     // Only to say what is taken; a file that can't be asked counts as nothing.
                     let bytes = disk.open(&path).and_then(|file| file.length()).unwrap_or(0);
                     held.push(Held { last, bytes, is_whole: false });
-                    found.repairs.push(format!("passed over a snapshot: {what}"));
+                    found.repairs.push(format!("passed over a snapshot: {what}; {REPLACED}"));
                 }
                 Err(Flaw::Refused(error)) => return Err(error),
             }
@@ -321,18 +326,19 @@ fn remove_unfinished(disk: &dyn Disk, dir: &Path, names: &[String]) -> Result<Ve
 
 /// Why a snapshot can't be used.
 enum Flaw {
-    /// It is damaged or can't be read: an older one may do, or another node's. The line names file and offset.
+    /// It is damaged or can't be read: an older one may do, or another node's. The line names file and offset, and no remedy.
     Damaged(String),
     /// It must not be passed over.
     Refused(StorageError),
 }
 
+/// What becomes of a damaged one, among others of its directory.
+const REPLACED: &str = "check the disk, a newer snapshot will replace it";
+
 impl Flaw {
     fn damaged(path: &Path, offset: u64, what: impl fmt::Display) -> Self {
         let path = path.display();
-        Self::Damaged(format!(
-            "{path} is damaged at byte {offset}: {what}; check the disk, a newer snapshot will replace it"
-        ))
+        Self::Damaged(format!("{path} is damaged at byte {offset}: {what}"))
     }
 
     fn refused(what: impl fmt::Display) -> Self {
@@ -341,7 +347,7 @@ impl Flaw {
 
     fn into_error(self) -> StorageError {
         match self {
-            Self::Damaged(what) => StorageError(what),
+            Self::Damaged(what) => StorageError(format!("{what}; {REPLACED}")),
             Self::Refused(error) => error,
         }
     }

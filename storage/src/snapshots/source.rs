@@ -25,11 +25,20 @@ pub(super) struct FileSource {
 }
 
 impl FileSource {
-    /// Opens a file and checks its header and footer.
+    /// Opens a member's file and checks its header and footer.
     pub(super) fn open(disk: &dyn Disk, path: &Path, identity: &Identity) -> Result<Self, Flaw> {
         let file = disk.open(path).map_err(trouble("open", path)).map_err(Flaw::Refused)?;
-        let (snapshot, layout) = format::read(&*file, path, identity)?;
-        Ok(Self { file, path: path.to_owned(), snapshot, layout, chunk: None, buffer: Vec::new() })
+        Ok(Self::read(file, path, Some(identity))?.0)
+    }
+
+    /// The same of anybody's file; says whose it is.
+    pub(super) fn read(
+        file: Box<dyn File>,
+        path: &Path,
+        wanted: Option<&Identity>,
+    ) -> Result<(Self, Identity), Flaw> {
+        let (snapshot, layout, identity) = format::read(&*file, path, wanted)?;
+        Ok((Self { file, path: path.to_owned(), snapshot, layout, chunk: None, buffer: Vec::new() }, identity))
     }
 
     /// Reads every byte and checks it.

@@ -1,0 +1,86 @@
+//! A snapshot's file outside of any directory of a member.
+
+#[cfg(test)]
+mod tests;
+
+use super::{Flaw, source::FileSource, trouble};
+use crate::{
+    contract::{SnapshotSource, StorageError},
+    disk::{Disk, RealDisk},
+    wal::Identity,
+};
+use quorate_raft::{NodeId, Snapshot};
+use std::{io, path::Path};
+
+/// A backup: a snapshot's file that was read to its last byte, and is undamaged. An [`Export`](super::Export) made it, or it is a
+/// `*.snapshot` file of a member's directory.
+pub struct Backup {
+    source: FileSource,
+    identity: Identity,
+}
+
+impl Backup {
+    /// Opens a file, and checks every byte of it.
+    ///
+    /// # Errors
+    /// If it can't be read, is no snapshot's file, is cut off or damaged, or comes from a newer program.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
+        Self::open_on(&RealDisk, path)
+    }
+
+    /// The same, on a disk of one's own.
+    ///
+    /// # Errors
+    /// As [`Backup::open`].
+    pub fn open_on(disk: &dyn Disk, path: impl AsRef<Path>) -> Result<Self, StorageError> {
+        let path = path.as_ref();
+        let file = disk.open_to_read(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => StorageError(format!("there is no {}; name a backup's file", path.display())),
+            _ => trouble("open", path)(error),
+        })?;
+        let read = FileSource::read(file, path, None).and_then(|(mut source, identity)| {
+            source.verify()?;
+            Ok(Self { source, identity })
+        });
+        read.map_err(|flaw| match flaw {
+            Flaw::Damaged(what) => StorageError(format!("{what}; use another backup")),
+            Flaw::Refused(error) => error,
+        })
+    }
+
+    /// What it is a snapshot of.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        self.source.snapshot()
+    }
+
+    /// The cluster that it was taken of.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.identity.cluster
+    }
+
+    /// The member that it was taken on.
+    #[must_use]
+    pub fn member(&self) -> NodeId {
+        self.identity.member
+    }
+
+    /// How many bytes the file has.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.source.file_bytes()
+    }
+
+    /// The snapshot, to be read.
+    #[must_use]
+    pub fn into_source(self) -> Box<dyn SnapshotSource> {
+        Box::new(self.source)
+    }
+}
+
+impl std::fmt::Debug for Backup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backup").field("of", &self.identity).field("snapshot", self.snapshot()).finish()
+    }
+}
