@@ -3,9 +3,11 @@
 //! Everything that the log reads or writes goes through [`Disk`] and [`File`], so that a test can put any fault beneath
 //! it. They own no policy: when to sync, what to write where and what an error means is the log's business.
 
+mod overlay;
 mod real;
 mod simulated;
 
+pub(crate) use overlay::Overlay;
 pub use real::RealDisk;
 pub use simulated::{Crash, Operation, SimulatedDisk};
 

@@ -6,7 +6,8 @@
 //!    last one. Its format is documented byte by byte in `FORMAT.md`.
 //! 3. [`Memory`]: a store that forgets: for simulation, and to measure everything but a disk.
 //! 4. [`snapshots`]: snapshots in files, beside a log of any kind.
-//! 5. [`disk`]: the seam beneath the log. [`disk::RealDisk`] is the operating system's; [`disk::SimulatedDisk`] loses,
+//! 5. [`salvage`]: what to do, offline, when a quorum is lost for good.
+//! 6. [`disk`]: the seam beneath the log. [`disk::RealDisk`] is the operating system's; [`disk::SimulatedDisk`] loses,
 //!    tears, flips and fails on demand.
 //!
 //! This crate never decides what to store: it does what `Consensus` tells it, in order, and says when it is durable.
@@ -19,6 +20,7 @@ pub mod decoding;
 pub mod disk;
 mod log_writer;
 mod memory;
+pub mod salvage;
 pub mod snapshots;
 mod wal;
 

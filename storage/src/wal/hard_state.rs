@@ -73,21 +73,7 @@ impl HardStateFile {
     pub(crate) fn open(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<Self> {
         let path = dir.join(NAME);
         let file = disk.open(&path).map_err(failed("open", &path))?;
-        let mut bytes = vec![0; COPIES * APART];
-        let count = file.read_at(&mut bytes, 0).map_err(failed("read", &path))?;
-        let versions = (0..COPIES).filter_map(|copy| Block::read(bytes.get(copy * APART..)?, MAGIC));
-        if let Some(other) = versions.map(|block| block.u32(8)).find(|version| *version != VERSION) {
-            let path = path.display();
-            return Err(Failure::open(format_args!(
-                "{path} has version {other}, this program knows {VERSION}; start it with the program that wrote it"
-            )));
-        }
-        let newest = newest(&bytes[..count]).map_err(|what| {
-            Failure::open(format_args!(
-                "{}: {what}; the term and vote are lost, and a guess could vote twice: remove this member and add it again under a new id",
-                path.display()
-            ))
-        })?;
+        let newest = read(&*file, &path)?;
         if newest.identity != *identity {
             return Err(mismatch(dir, &newest.identity, identity));
         }
@@ -123,6 +109,32 @@ impl HardStateFile {
         self.newest = next;
         Ok(())
     }
+}
+
+/// Whose directory it is.
+pub(crate) fn identity(disk: &dyn Disk, dir: &Path) -> Outcome<Identity> {
+    let path = dir.join(NAME);
+    let file = disk.open_to_read(&path).map_err(failed("open", &path))?;
+    Ok(read(&*file, &path)?.identity)
+}
+
+/// The newest copy in a file.
+fn read(file: &dyn File, path: &Path) -> Outcome<Copy> {
+    let mut bytes = vec![0; COPIES * APART];
+    let count = file.read_at(&mut bytes, 0).map_err(failed("read", path))?;
+    let versions = (0..COPIES).filter_map(|copy| Block::read(bytes.get(copy * APART..)?, MAGIC));
+    if let Some(other) = versions.map(|block| block.u32(8)).find(|version| *version != VERSION) {
+        let path = path.display();
+        return Err(Failure::open(format_args!(
+            "{path} has version {other}, this program knows {VERSION}; start it with the program that wrote it"
+        )));
+    }
+    newest(&bytes[..count]).map_err(|what| {
+        Failure::open(format_args!(
+            "{}: {what}; the term and vote are lost, and a guess could vote twice: remove this member and add it again under a new id",
+            path.display()
+        ))
+    })
 }
 
 /// Why data of `found` is not opened as `wanted`.

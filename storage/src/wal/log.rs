@@ -295,7 +295,7 @@ impl Log {
     }
 
     /// The id and checksum of the entry at `index`, which is synced.
-    pub(super) fn entry(&self, index: Index) -> Outcome<(EntryId, u32)> {
+    pub(crate) fn entry(&self, index: Index) -> Outcome<(EntryId, u32)> {
         if index == self.base.index {
             return Ok((self.base, self.base_checksum));
         }

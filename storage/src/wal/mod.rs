@@ -4,7 +4,7 @@
 //! what arrived during the last sync; [`log::Log`] stages it, writes it and syncs once, with [`cut`] for what a snapshot
 //! covers, [`repair`] for entries that the disk lost, and [`space`] for when it is full; [`header`], [`slot`], [`segment`],
 //! [`hard_state`] and [`known`] lay out the files of `FORMAT.md`; [`scan`] and [`tail`] read a segment back, decide entry by
-//! entry and tell a torn write from damage; [`recovery`], [`held`] and [`rewrite`] put a log together again.
+//! entry and tell a torn write from damage; [`recovery`], [`held`] and [`rewrite`] put a log together again; [`unfinished`] marks a directory that is being made.
 //!
 //! **Every entry has two places.** Its record, and its slot: identity and checksum, far from the record. One of the two
 //! damaged is survived: the record says what its slot was, the slot says what the record must be.
@@ -34,11 +34,14 @@ mod spare;
 mod tail;
 #[cfg(test)]
 mod tests;
+pub(crate) mod unfinished;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use block::seal_block;
 pub(crate) use block::{BLOCK_BYTES, Block};
+pub(crate) use recovery::LOCK;
 pub(crate) use space::RETRY_AFTER;
+use unfinished::Stage;
 
 use crate::{
     contract::{StorageError, StorageHandle},
@@ -60,6 +63,7 @@ pub struct Wal {
     pub(crate) dir: PathBuf,
     pub(crate) sizes: Sizes,
     pub(crate) discards_unproven: bool,
+    pub(crate) stage: Stage,
     pub(crate) disk: Arc<dyn Disk>,
 }
 
@@ -91,7 +95,13 @@ impl Wal {
     /// The log in this directory, which is made if need be.
     #[must_use]
     pub fn at(dir: impl AsRef<Path>) -> Self {
-        Self { dir: dir.as_ref().to_owned(), sizes: Sizes::DEFAULT, discards_unproven: false, disk: Arc::new(RealDisk) }
+        Self {
+            dir: dir.as_ref().to_owned(),
+            sizes: Sizes::DEFAULT,
+            discards_unproven: false,
+            stage: Stage::Whole,
+            disk: Arc::new(RealDisk),
+        }
     }
 
     /// How many bytes of entries a segment file has room for, between 16 KiB and 1 GiB; 64 MiB by default. An eighth of it is

@@ -24,7 +24,7 @@ use quorate_raft::{Index, NodeId};
 use std::{io, sync::Arc};
 
 /// The lock's file.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 
 impl Log {
     /// Takes possession of a log and says what is in it.
@@ -49,6 +49,7 @@ impl Log {
             _ => failed("open", &dir.join(LOCK))(error),
         })?;
         let names = disk.list(dir).map_err(failed("read", dir))?;
+        wal.stage.check(disk, dir, &names)?;
         let mut sequences: Vec<u64> = names.iter().filter_map(|name| Segment::sequence_of(name)).collect();
         sequences.sort_unstable();
         if let Some(sequence) = sequences.last().copied().filter(|newest| *newest > SEQUENCE_MAX) {

@@ -1,0 +1,152 @@
+//! Reads a member's directory and leaves it as it is.
+
+use crate::{
+    contract::{Recovered, SnapshotSource, StorageError, Unobserved},
+    disk::{Disk, Overlay, RealDisk},
+    wal::{Failure, LOCK, Wal, hard_state, log::Log},
+};
+use quorate_raft::{Batch, EntryId, Faulty, Index, Membership, NodeId, Term};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What a member's directory holds, as the member itself would find it if it were started.
+///
+/// It is read by the very recovery that a start does, over a disk that keeps in memory what that writes: as much as the newest
+/// segment has. Nothing in the directory changes. While this lives, it holds the directory's lock: no node runs on it.
+pub struct Survey {
+    dir: PathBuf,
+    cluster: String,
+    member: NodeId,
+    found: Recovered,
+    log: Log,
+}
+
+/// Why a directory can't be surveyed, in one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SurveyError {
+    /// It is locked: its member lives, and the cluster may too.
+    #[error("{0}")]
+    InUse(String),
+    /// It is not there, holds no member's data, or a member would refuse to start on it: what is damaged then, and where. Another
+    /// directory may do.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl Survey {
+    /// Reads a directory.
+    ///
+    /// # Errors
+    /// See [`SurveyError`].
+    pub fn of(dir: impl AsRef<Path>) -> Result<Self, SurveyError> {
+        Self::on(Arc::new(RealDisk), dir)
+    }
+
+    /// The same, on a disk of one's own.
+    ///
+    /// # Errors
+    /// As [`Survey::of`].
+    pub fn on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<Self, SurveyError> {
+        let dir = dir.as_ref().to_owned();
+        let unusable = |failure: Failure| SurveyError::Unusable(failure.error.to_string());
+        let names = disk.list(&dir).map_err(|error| {
+            let dir = dir.display();
+            SurveyError::Unusable(format!(
+                "can't read {dir}: {error}; name a data directory, and be allowed to read it"
+            ))
+        })?;
+        if disk.lock_to_read(&dir.join(LOCK)).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            let dir = dir.display();
+            return Err(SurveyError::InUse(format!(
+                "a node runs on {dir}, or something else reads it; stop that first"
+            )));
+        }
+        if !names.iter().any(|name| name == hard_state::NAME) {
+            let (dir, file) = (dir.display(), hard_state::NAME);
+            let what =
+                format!("{dir} is no whole data directory: it has no {file}; name the directory of another member");
+            return Err(SurveyError::Unusable(what));
+        }
+        let identity = hard_state::identity(&*disk, &dir).map_err(unusable)?;
+        let wal = Wal { disk: Arc::new(Overlay::over(disk)), ..Wal::at(&dir) };
+        let opened = Log::open(&wal, &identity.cluster, identity.member, Arc::new(Unobserved));
+        let (log, found) = opened.map_err(unusable)?;
+        Ok(Self { dir, cluster: identity.cluster, member: identity.member, found, log })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The cluster whose member it is.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// The member.
+    #[must_use]
+    pub fn member(&self) -> NodeId {
+        self.member
+    }
+
+    /// Everything that was found.
+    #[must_use]
+    pub fn found(&self) -> &Recovered {
+        &self.found
+    }
+
+    /// The last entry that it has, in its log or its snapshot.
+    #[must_use]
+    pub fn last(&self) -> EntryId {
+        self.found.last
+    }
+
+    /// The highest term that it knows of.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.found.hard_state.term.max(self.found.last.term)
+    }
+
+    /// The newest configuration that it knows of, committed or not; `None` if none was ever in its log, and it took no snapshot: then
+    /// it is what the nodes are configured with.
+    #[must_use]
+    pub fn membership(&self) -> Option<&Membership> {
+        let in_log = self.found.memberships.last().map(|(_, membership)| membership);
+        in_log.or(self.found.snapshot.as_ref().map(|snapshot| &snapshot.base.membership))
+    }
+
+    /// The entry of this very id, if it is held and whole.
+    pub(super) fn entry(&self, faulty: &Faulty) -> Result<Option<Batch>, StorageError> {
+        let read = self.read(faulty.id.index, faulty.id.index, 0)?;
+        Ok(read.into_iter().next().filter(|batch| (batch.last_id(), batch.checksum()) == (faulty.id, faulty.checksum)))
+    }
+
+    /// The entries of an inclusive range, up to the first faulty one, as far as they fit into so many bytes, but at least one.
+    pub(super) fn read(&self, from: Index, to: Index, bytes_max: usize) -> Result<Vec<Batch>, StorageError> {
+        self.log.read(from, to, bytes_max).map_err(|failure| failure.error)
+    }
+
+    /// The id and checksum of an entry that its log holds, or begins behind.
+    pub(super) fn id_at(&self, index: Index) -> Result<Option<(EntryId, u32)>, StorageError> {
+        if !(self.found.base.index..=self.found.last.index).contains(&index) {
+            return Ok(None);
+        }
+        self.log.entry(index).map(Some).map_err(|failure| failure.error)
+    }
+
+    pub(super) fn open_snapshot(&self) -> Result<Box<dyn SnapshotSource>, StorageError> {
+        self.log.snapshots().open_newest()
+    }
+}
+
+impl fmt::Debug for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Survey").field("dir", &self.dir).field("found", &self.found).finish_non_exhaustive()
+    }
+}

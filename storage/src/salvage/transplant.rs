@@ -1,0 +1,232 @@
+//! Writes the directory of a new cluster's first member.
+
+use super::Choice;
+use crate::{
+    contract::{SnapshotSource, StorageError, Unobserved},
+    disk::Overlay,
+    snapshots::Backup,
+    wal::{
+        Outcome, Wal,
+        log::Log,
+        unfinished::{self, Stage},
+    },
+};
+use quorate_raft::{
+    Batch, BatchBuilder, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, SnapshotBase, Term,
+};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
+
+/// The only member of the new cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMember {
+    /// The new cluster's name: never the old one's.
+    pub cluster: String,
+    /// The member.
+    pub member: NodeId,
+    /// Where others dial it, once there are some.
+    pub address: String,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transplanted {
+    /// The last entry that was kept.
+    pub kept: EntryId,
+    /// The entry behind it, with the new configuration: the log's last.
+    pub last: EntryId,
+}
+
+/// How many bytes of entries are read, and made durable, at a time.
+const BYTES_AT_ONCE: usize = 4 << 20;
+/// Of a snapshot.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Makes the directory `into`, which must be empty or not exist, from what was chosen. When it returns well, everything is durable
+/// and was read back. **A crash leaves nothing that passes for a member**: a node refuses what is left then, or finds nothing.
+///
+/// # Errors
+/// If the name is the old cluster's, `into` holds anything, or either side fails. What was begun is left as it is, to be removed.
+pub fn transplant(choice: &Choice<'_>, into: &Wal, to: &NewMember) -> Result<Transplanted, StorageError> {
+    refuse_same(choice.chosen().cluster(), to)?;
+    write(into, to, choice.open_snapshot()?, choice.last(), choice.term(), |from| choice.read(from, BYTES_AT_ONCE))
+}
+
+/// The same, from a backup alone: the new log begins behind what it covers.
+///
+/// # Errors
+/// As [`transplant`].
+pub fn restore(backup: Backup, into: &Wal, to: &NewMember) -> Result<Transplanted, StorageError> {
+    refuse_same(backup.cluster(), to)?;
+    let last = backup.snapshot().base.last;
+    write(into, to, Some(backup.into_source()), last, last.term, |_| Ok(Vec::new()))
+}
+
+fn refuse_same(cluster: &str, to: &NewMember) -> Result<(), StorageError> {
+    if cluster != to.cluster {
+        return Ok(());
+    }
+    Err(StorageError(format!(
+        "{cluster:?} is the old cluster's name: its members could join the new one by accident; choose another name"
+    )))
+}
+
+fn write(
+    into: &Wal,
+    to: &NewMember,
+    snapshot: Option<Box<dyn SnapshotSource>>,
+    kept: EntryId,
+    term_seen: Term,
+    read: impl Fn(Index) -> Result<Vec<Batch>, StorageError>,
+) -> Result<Transplanted, StorageError> {
+    let (dir, disk) = (into.dir.as_path(), &*into.disk);
+    let line = |failure: crate::wal::Failure| failure.error;
+    match disk.list(dir) {
+        Ok(names) => unfinished::refuse_unless_empty(dir, &names).map_err(line)?,
+        // What else there may be, making it says.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(StorageError(format!("can't read {}: {error}; name a directory", dir.display()))),
+    }
+    let begun = Wal { stage: Stage::Begun, ..into.clone() };
+    let (log, _) = Log::open(&begun, &to.cluster, to.member, Arc::new(Unobserved)).map_err(line)?;
+    let new = New { log, last: EntryId::default(), checksum: 0, to };
+    let made = new.fill(snapshot, kept, term_seen, read).and_then(|made| {
+        made.check(into, to)?;
+        unfinished::finish(disk, dir).map_err(line)?;
+        Ok(Transplanted { kept, last: made.last })
+    });
+    made.map_err(|StorageError(what)| {
+        StorageError(format!(
+            "{what}; {} is not whole, no node will start on it: remove it before you try again",
+            dir.display()
+        ))
+    })
+}
+
+/// The new log, while it grows.
+struct New<'a> {
+    log: Log,
+    last: EntryId,
+    checksum: u32,
+    to: &'a NewMember,
+}
+
+/// What was written, to be compared with what can be read.
+struct Made {
+    snapshot: Option<SnapshotBase>,
+    membership: Membership,
+    last: EntryId,
+}
+
+impl New<'_> {
+    fn fill(
+        mut self,
+        snapshot: Option<Box<dyn SnapshotSource>>,
+        kept: EntryId,
+        term_seen: Term,
+        read: impl Fn(Index) -> Result<Vec<Batch>, StorageError>,
+    ) -> Result<Made, StorageError> {
+        let membership = Membership::of_addresses([(self.to.member, self.to.address.clone())]);
+        let snapshot = snapshot.map(|source| self.copy_snapshot(source, &membership)).transpose()?;
+        loop {
+            let batches = read(self.last.index.next())?;
+            if batches.is_empty() {
+                break;
+            }
+            batches.iter().try_for_each(|batch| self.append(batch))?;
+            self.sync()?;
+        }
+        if self.last != kept {
+            let what =
+                format!("entry {} is the last that could be read, not {kept}; survey the directory again", self.last);
+            return Err(StorageError(what));
+        }
+        let term = term_seen.next();
+        let mut batch = self.batch(term, self.last.index.next(), 0);
+        batch.push(Kind::Membership, &membership.encode());
+        self.persist(batch, Some(HardState { term, vote: None }))?;
+        self.sync()?;
+        // There is time: so no start has to wonder whether this was synced.
+        self.log.prove().map_err(|failure| failure.error)?;
+        Ok(Made { snapshot, membership, last: self.last })
+    }
+
+    /// Copies a snapshot, but for its configuration, and lets the log begin behind it.
+    fn copy_snapshot(
+        &mut self,
+        mut source: Box<dyn SnapshotSource>,
+        membership: &Membership,
+    ) -> Result<SnapshotBase, StorageError> {
+        let old = source.snapshot().clone();
+        let base = SnapshotBase { membership: membership.clone(), ..old.base };
+        let mut sink = self.log.snapshots().begin(base.clone(), Some((old.bytes, old.checksum)))?;
+        let (mut buffer, mut at) = (vec![0; PIECE_BYTES], 0);
+        loop {
+            let count = source.read_at(&mut buffer, at)?;
+            if count == 0 {
+                break;
+            }
+            sink.write_all(&buffer[..count]).map_err(|error| StorageError(error.to_string()))?;
+            at += count as u64;
+        }
+        sink.finish()?;
+        let cut = Cut { to: base.last, checksum: Some(base.last_checksum) };
+        self.stage(&Persist { cut: Some(cut), ..Persist::default() })?;
+        (self.last, self.checksum) = (base.last, base.last_checksum);
+        Ok(base)
+    }
+
+    /// Appends entries as they were, but configurations: entries that do nothing take their places.
+    fn append(&mut self, old: &Batch) -> Result<(), StorageError> {
+        let mut batch = self.batch(old.term(), old.first(), old.bytes().len());
+        for record in old.records() {
+            match record.kind {
+                Kind::Membership => batch.push(Kind::Noop, &[]),
+                kind => batch.push(kind, record.payload),
+            }
+        }
+        self.persist(batch, None)
+    }
+
+    fn batch(&self, term: Term, first: Index, bytes: usize) -> BatchBuilder {
+        BatchBuilder::new(crate::checksum, term, first, self.checksum, bytes)
+    }
+
+    fn persist(&mut self, batch: BatchBuilder, hard_state: Option<HardState>) -> Result<(), StorageError> {
+        let batch = batch.finish();
+        if let Some(batch) = &batch {
+            (self.last, self.checksum) = (batch.last_id(), batch.checksum());
+        }
+        self.stage(&Persist { batch, hard_state, ..Persist::default() })
+    }
+
+    fn stage(&mut self, persist: &Persist) -> Result<(), StorageError> {
+        self.log.stage(persist).map_err(|failure| failure.error)
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        self.log.sync().map_err(|failure| failure.error)
+    }
+}
+
+impl Made {
+    /// Reads all of it as a start would, and leaves it as it is.
+    fn check(&self, into: &Wal, to: &NewMember) -> Result<(), StorageError> {
+        let over = Wal { stage: Stage::Unfinished, disk: Arc::new(Overlay::over(into.disk.clone())), ..into.clone() };
+        let opened: Outcome<_> = Log::open(&over, &to.cluster, to.member, Arc::new(Unobserved));
+        let (_, found) = opened.map_err(|failure| failure.error)?;
+        let membership = found.memberships.last().map(|(_, membership)| membership);
+        let is_same = found.last == self.last
+            && found.faulty.is_empty()
+            && found.hard_state == HardState { term: self.last.term, vote: None }
+            && membership == Some(&self.membership)
+            && found.snapshot.map(|snapshot| snapshot.base) == self.snapshot;
+        if is_same {
+            return Ok(());
+        }
+        let dir = into.dir.display();
+        Err(StorageError(format!("{dir} does not hold what was written to it; check the disk and the kernel log")))
+    }
+}
