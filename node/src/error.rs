@@ -118,6 +118,50 @@ pub enum SnapshotError {
     Stopped,
 }
 
+/// Why there is no backup. Nothing has changed, but that a snapshot may have been taken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BackupError {
+    /// Nobody could say what was acknowledged by now: nobody led, or this node has not applied all of it in time. Try again.
+    #[error("no leader could confirm what was acknowledged; try again")]
+    NoLeader,
+    /// The state machine makes no snapshots: [`StateMachine::snapshot`](crate::StateMachine::snapshot) gave nothing.
+    #[error("this state machine makes no snapshots, so there is nothing to back up")]
+    Unsupported,
+    /// The snapshot could not be written or opened. Said in one line.
+    #[error("{0}")]
+    Failed(String),
+    /// Too much is in flight. Try again later.
+    #[error("overloaded; try again after {retry_after:?}")]
+    Overloaded {
+        /// When it may be worth it.
+        retry_after: Duration,
+    },
+    /// The node stops or has stopped. Ask another node.
+    #[error("the node is stopping; ask another node")]
+    Stopped,
+}
+
+impl From<ReadError> for BackupError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NoLeader => Self::NoLeader,
+            ReadError::Overloaded { retry_after } => Self::Overloaded { retry_after },
+            ReadError::Stopped => Self::Stopped,
+        }
+    }
+}
+
+impl From<SnapshotError> for BackupError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Unsupported => Self::Unsupported,
+            SnapshotError::Failed(_) => Self::Failed(error.to_string()),
+            SnapshotError::Overloaded { retry_after } => Self::Overloaded { retry_after },
+            SnapshotError::Stopped => Self::Stopped,
+        }
+    }
+}
+
 /// What ended a node. Nothing that it holds in memory is to be trusted any more; what it acknowledged is on disk.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Failure {

@@ -36,6 +36,7 @@
 //! A node runs on a thread of its own, with an actix `System` inside; its handle works from any tokio runtime.
 
 mod actors;
+mod backup;
 mod builder;
 mod config;
 mod error;
@@ -48,7 +49,9 @@ mod status;
 
 pub use builder::Builder;
 pub use config::{Limits, Snapshots, Timing};
-pub use error::{ChangeError, Failure, ProposeError, ReadError, SnapshotError, StartError, TransferError};
+pub use error::{
+    BackupError, ChangeError, Failure, ProposeError, ReadError, SnapshotError, StartError, TransferError,
+};
 pub use machine::{StateMachine, WriteState};
 pub use node::{Applied, Consistency, MembersChanged, Node, Read, SnapshotTaken};
 pub use quorate_metrics as metrics;

@@ -29,11 +29,12 @@ use tokio::{
 /// A running node. Cheap to clone, usable from any thread and any tokio runtime. When the last clone is dropped, the node
 /// shuts down.
 pub struct Node<M: StateMachine> {
-    shared: Arc<Shared<M>>,
+    pub(crate) shared: Arc<Shared<M>>,
 }
 
 pub(crate) struct Shared<M: StateMachine> {
     pub(crate) id: NodeId,
+    pub(crate) cluster: String,
     pub(crate) limits: Limits,
     pub(crate) retry_after: Duration,
     pub(crate) requests: mpsc::UnboundedSender<Request>,

@@ -14,7 +14,7 @@ use quorate_raft::{
     message::{AdministerOutcome, Administration},
     mutants::{Mutant, live},
 };
-use quorate_storage::SnapshotSource;
+use quorate_storage::{SnapshotSource, StorageError};
 use quorate_transport::network::Event;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -28,6 +28,8 @@ pub(crate) enum Request {
     Snapshot(SnapshotCaller),
     /// Change the members, or hand over.
     Administer(Administer),
+    /// Open the newest snapshot: a backup reads it.
+    OpenNewest(SourceCaller),
     /// Drain and end.
     Shutdown,
 }
@@ -107,6 +109,11 @@ impl SnapshotCaller {
         // Whoever asked may have lost patience.
         let _ = self.answer.send(outcome);
     }
+}
+
+/// A caller of this node's handle, waiting for the newest snapshot to be opened.
+pub(crate) struct SourceCaller {
+    pub(crate) answer: oneshot::Sender<Result<Box<dyn SnapshotSource>, StorageError>>,
 }
 
 /// The network → `Consensus`: a message arrived, or a link changed.

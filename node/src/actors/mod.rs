@@ -119,7 +119,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let observed = Arc::new(ObservedNetwork::new(metrics.clone()));
     observed.peers_are(&replica.peers());
     let local = Local {
-        cluster,
+        cluster: cluster.clone(),
         node: id,
         inbox: Inbox::new(move |event| to_consensus.do_send(Heard(event))),
         observer: observed.clone(),
@@ -167,6 +167,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let (closing, closed) = watch::channel(false);
     let node = Node::new(Shared {
         id,
+        cluster,
         limits,
         retry_after: timing.election_timeout.0,
         requests,

@@ -313,6 +313,7 @@ impl StreamHandler<Vec<Request>> for Consensus {
                 Request::ReadIndex(caller) => reads.push(caller),
                 Request::Snapshot(caller) => self.take_snapshot(caller),
                 Request::Administer(administer) => self.administer(administer, ctx),
+                Request::OpenNewest(caller) => self.open_newest(caller, ctx),
                 Request::Shutdown => self.begin_to_stop(ctx),
             }
         }

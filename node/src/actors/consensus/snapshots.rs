@@ -12,7 +12,7 @@ use crate::{
         blocking::Blocking,
         messages::{
             Committed, GivenUp, PieceArrived, Restore, SnapshotArrived, SnapshotCaller, SnapshotOpened,
-            SnapshotProgress, SnapshotWanted, StateTaken, Stop, TakeState,
+            SnapshotProgress, SnapshotWanted, SourceCaller, StateTaken, Stop, TakeState,
         },
         snapshot_receiver::SnapshotReceiver,
         state,
@@ -153,6 +153,17 @@ impl Consensus {
         } else {
             self.snapshots.callers.push(caller);
         }
+    }
+
+    /// A caller wants to read the newest one.
+    pub(super) fn open_newest(&mut self, SourceCaller { answer }: SourceCaller, ctx: &mut Context<Self>) {
+        let opening = self.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
+        ctx.spawn(opening.map(move |source, _, _| {
+            // If the storage has died the node has, and dropping the answer says so. Whoever asked may have lost patience.
+            if let Ok(source) = source {
+                drop(answer.send(source));
+            }
+        }));
     }
 
     /// Begins to take a snapshot, if one is due. What becomes due during a build is looked at again behind it.

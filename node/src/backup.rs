@@ -1,0 +1,42 @@
+//! A consistent copy of the state, taken while the cluster runs.
+
+use crate::{
+    actors::messages::{Request, SourceCaller},
+    error::BackupError,
+    machine::StateMachine,
+    node::{Consistency, Node},
+};
+use quorate_storage::snapshots::Export;
+use tokio::sync::oneshot;
+
+impl<M: StateMachine> Node<M> {
+    /// A backup: the file of a snapshot that has every write that was acknowledged, to anybody, before this was called. Any node
+    /// makes one, and the cluster goes on meanwhile.
+    ///
+    /// It learns from the leader what was acknowledged, waits until this node has applied that, [takes a
+    /// snapshot](Self::snapshot), which also cuts this node's log, and opens it. What it gives reads the file piece by piece, and
+    /// **blocks**: do that on a thread that may. It stays readable when newer snapshots take this one's place, and holds the space
+    /// of the file until it is dropped.
+    ///
+    /// [`storage::snapshots::Backup`](quorate_storage::snapshots::Backup) reads such a file, and
+    /// [`storage::salvage::restore`](quorate_storage::salvage::restore) makes the first member of a new cluster from it.
+    ///
+    /// # Errors
+    /// If nobody leads, the snapshot can't be taken or opened, too much is in flight, or the node stops.
+    pub async fn backup(&self) -> Result<Export, BackupError> {
+        self.read(Consistency::Linearizable, |_| ()).await?;
+        let taken = self.snapshot().await?;
+        let (answer, answered) = oneshot::channel();
+        let shared = &*self.shared;
+        shared.requests.send(Request::OpenNewest(SourceCaller { answer })).map_err(|_| BackupError::Stopped)?;
+        let failed = |error: quorate_storage::StorageError| BackupError::Failed(error.to_string());
+        let source = answered.await.map_err(|_| BackupError::Stopped)?.map_err(failed)?;
+        let last = source.snapshot().base.last;
+        if last.index < taken.index {
+            let what =
+                format!("the newest snapshot ends at entry {last}, but one was taken that ends at {}", taken.index);
+            return Err(BackupError::Failed(what));
+        }
+        Export::new(source, &shared.cluster, shared.id).map_err(failed)
+    }
+}
