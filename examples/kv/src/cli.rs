@@ -2,7 +2,7 @@
 //! code.
 
 use crate::{
-    certs,
+    backup, certs,
     client::{Client, ClientError, ReadMode, trust},
     demo,
     http::messages::StatusAnswer,
@@ -89,6 +89,14 @@ enum Command {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Save a consistent copy of the state in a file, while the cluster runs
+    Backup {
+        /// The file; it must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        #[command(flatten)]
+        connection: Connection,
+    },
 }
 
 /// How to reach the cluster.
@@ -162,6 +170,10 @@ impl Cli {
             }
             Command::Status { connection } => status(&connection, self.json).await?,
             Command::Snapshot { connection } => snapshot(&connection, self.json).await?,
+            Command::Backup { out, connection } => {
+                let saved = backup::save(&mut connection.client()?, &out).await?;
+                show(format!("{saved}"), json!(saved))?;
+            }
         }
         Ok(())
     }

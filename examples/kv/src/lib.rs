@@ -2,11 +2,12 @@
 //!
 //! - [`machine`] is the replicated state; [`serve`] makes it a node, and [`http`] is how clients reach it;
 //! - [`config`] is what a node is told, [`certs`] how it proves who it is;
-//! - [`client`] and [`cli`] are the other side;
+//! - [`client`] and [`cli`] are the other side; [`backup`] keeps a copy of the state;
 //! - [`cluster`] runs nodes as processes of this machine, and [`load`] writes to them, for [`demo`] and for tests.
 //!
 //! Absent, because they come with what they rest on: membership changes, transfer of leadership, client sessions.
 
+pub mod backup;
 pub mod certs;
 pub mod cli;
 pub mod client;

@@ -1,8 +1,9 @@
 //! One endpoint and its connection: opened when needed, kept while it lasts.
 
+use super::ClientError;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{HeaderMap, Request, StatusCode, Uri, client::conn::http1};
+use http_body_util::{BodyExt, Collected, Full, Limited};
+use hyper::{HeaderMap, Request, StatusCode, Uri, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use std::{error::Error, fmt, path::Path, sync::Arc, time::Duration};
 use tokio::{
@@ -82,6 +83,50 @@ pub(super) struct Exchange {
     pub(super) body: Bytes,
 }
 
+/// A server's answer whose body is still arriving.
+#[derive(Debug)]
+pub struct Download {
+    endpoint: String,
+    status: StatusCode,
+    body: Incoming,
+    limit: Duration,
+    /// The connection lives as long as this.
+    _sender: http1::SendRequest<Full<Bytes>>,
+}
+
+impl Download {
+    /// The next piece; `None` behind the last. An answer that was announced as longer than it turns out to be is an error.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`], if it breaks off, or nothing comes in time.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        let lost = |cause| ClientError::Unreachable { endpoint: self.endpoint.clone(), cause };
+        loop {
+            let frame = timeout_at(Instant::now() + self.limit, self.body.frame()).await;
+            let frame = frame.map_err(|_| lost(format!("nothing more came for {:?}", self.limit)))?;
+            let Some(frame) = frame.transpose().map_err(|error| lost(format!("the answer broke off: {}", whole(&error))))?
+            else {
+                return Ok(None);
+            };
+            if let Ok(piece) = frame.into_data() {
+                return Ok(Some(piece));
+            }
+        }
+    }
+
+    /// The same as a short answer, if it is a refusal.
+    pub(super) async fn refusal(self) -> Result<Self, Exchange> {
+        if self.status.is_success() {
+            return Ok(self);
+        }
+        let Self { endpoint, status, body, limit, .. } = self;
+        let read = timeout_at(Instant::now() + limit, Limited::new(body, ANSWER_BYTES_MAX).collect()).await;
+        // Without a body it is known by its status.
+        let body = read.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
+        Err(Exchange { endpoint, status, headers: HeaderMap::new(), body })
+    }
+}
+
 /// There is no answer.
 #[derive(Debug)]
 pub(super) struct Lost {
@@ -133,6 +178,23 @@ impl Endpoint {
             Sent::Answered(exchange) => Ok(exchange),
             Sent::NotAtAll(_, cause) => Err(Lost { sent: false, cause }),
         }
+    }
+
+    /// Sends `request` on a connection of its own, and gives the answer's body as it comes. The head may take as long as
+    /// `head_limit`, for the server has work to do first, and each piece of the body as long as `limit`.
+    pub(super) async fn download(
+        &self,
+        request: Request<Full<Bytes>>,
+        head_limit: Duration,
+        limit: Duration,
+    ) -> Result<Download, Lost> {
+        let lost = |cause: String| Lost { sent: true, cause };
+        let deadline = Instant::now() + head_limit;
+        let mut sender = self.connect(deadline).await.map_err(|cause| Lost { sent: false, cause })?;
+        let answered = timeout_at(deadline, sender.send_request(request)).await;
+        let answered = answered.map_err(|_| lost("it did not answer in time".to_owned()))?;
+        let (head, body) = answered.map_err(|error| lost(format!("the connection broke: {}", whole(&error))))?.into_parts();
+        Ok(Download { endpoint: self.url.clone(), status: head.status, body, limit, _sender: sender })
     }
 
     async fn send(

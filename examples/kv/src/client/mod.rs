@@ -20,10 +20,12 @@ use quorate::Index;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, path::Path, time::Duration};
 
-pub use connection::Trust;
+pub use connection::{Download, Trust};
 
 /// How long an endpoint has to answer, unless said otherwise: longer than a server takes to say that it can't know.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+/// How long an endpoint has to begin to answer with a backup: it writes its whole state before.
+const BACKUP_LIMIT: Duration = Duration::from_secs(600);
 
 /// A client of one or several nodes of a cluster.
 #[derive(Debug)]
@@ -139,6 +141,30 @@ impl Client {
         json(self.ask(&Ask::new(Method::POST, "/v1/snapshot".to_owned())).await?)
     }
 
+    /// A backup: a snapshot's file, as it arrives.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn backup(&mut self) -> Result<Download, ClientError> {
+        let ask = Ask::new(Method::GET, "/v1/backup".to_owned());
+        let mut last = None;
+        for endpoint in &self.endpoints {
+            let request = ask.request(endpoint)?;
+            let error = match endpoint.download(request, self.limit.max(BACKUP_LIMIT), self.limit).await {
+                Ok(download) => match download.refusal().await {
+                    Ok(download) => return Ok(download),
+                    Err(exchange) => refused(&exchange),
+                },
+                Err(lost) => ClientError::Unreachable { endpoint: endpoint.to_string(), cause: lost.cause },
+            };
+            if !error.may_do_better_elsewhere() {
+                return Err(error);
+            }
+            last = Some(error);
+        }
+        Err(last.unwrap_or_else(|| ClientError::Setup("no endpoint is given".to_owned())))
+    }
+
     /// The text at `path`, for example `/metrics`.
     ///
     /// # Errors
@@ -176,17 +202,21 @@ impl Client {
         if exchange.status.is_success() || (ask.method == Method::GET && exchange.status == StatusCode::NOT_FOUND) {
             return Ok(exchange);
         }
-        let endpoint = endpoint.to_string();
-        let ErrorAnswer { error: code, message } =
-            serde_json::from_slice(&exchange.body).unwrap_or_else(|_| ErrorAnswer {
-                error: "unexpected".to_owned(),
-                message: format!("HTTP status {}: is this a quorate-kv server?", exchange.status),
-            });
-        if code == "outcome_unknown" {
-            return Err(ClientError::OutcomeUnknown { endpoint, cause: message });
-        }
-        Err(ClientError::Refused { endpoint, code, message })
+        Err(refused(&exchange))
     }
+}
+
+/// What an answer that is no success says.
+fn refused(exchange: &Exchange) -> ClientError {
+    let endpoint = exchange.endpoint.clone();
+    let ErrorAnswer { error: code, message } = serde_json::from_slice(&exchange.body).unwrap_or_else(|_| ErrorAnswer {
+        error: "unexpected".to_owned(),
+        message: format!("HTTP status {}: is this a quorate-kv server?", exchange.status),
+    });
+    if code == "outcome_unknown" {
+        return ClientError::OutcomeUnknown { endpoint, cause: message };
+    }
+    ClientError::Refused { endpoint, code, message }
 }
 
 /// Why there is no answer. Of a write, all but [`ClientError::OutcomeUnknown`] and [`ClientError::Unreadable`] mean: it

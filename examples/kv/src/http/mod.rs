@@ -3,6 +3,7 @@
 //! It owns routes, bounds on input and the shape of answers; it decides nothing about consistency: any node answers any
 //! request, for the node itself forwards to the leader. The listener underneath is in [`listen`].
 
+mod backup;
 mod body;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod decoding;
@@ -46,6 +47,7 @@ pub struct Api {
     metrics: Metrics,
     value_bytes_max: usize,
     credit: Credit,
+    backups: backup::Places,
     stopping: Arc<AtomicBool>,
 }
 
@@ -55,7 +57,7 @@ impl Api {
     pub fn new(node: Node<Kv>, metrics: Metrics, limits: &Limits) -> Self {
         let value_bytes_max = limits.max_value_bytes;
         let credit = Credit::of_bytes(BODIES_BYTES_MAX.max(cas_bytes_max(value_bytes_max)));
-        Self { node, metrics, value_bytes_max, credit, stopping: Arc::default() }
+        Self { node, metrics, value_bytes_max, credit, backups: Default::default(), stopping: Arc::default() }
     }
 
     /// From now on `/readyz` fails and everything under `/v1` answers `stopping`; what is under way is carried out.
@@ -71,6 +73,7 @@ impl Api {
             .route("/v1/kv/{key}/cas", post(cas).fallback(method_not_allowed))
             .route("/v1/status", get(status).fallback(method_not_allowed))
             .route("/v1/snapshot", post(snapshot).fallback(method_not_allowed))
+            .route("/v1/backup", get(backup::backup).fallback(method_not_allowed))
             .route("/livez", get(livez).fallback(method_not_allowed))
             .route("/readyz", get(readyz).fallback(method_not_allowed))
             .route("/metrics", get(metrics).fallback(method_not_allowed))

@@ -1,0 +1,130 @@
+//! `GET /v1/backup`: the file of a snapshot, streamed as fast as the client takes it.
+//!
+//! **Bounded:** few at a time, each of them a few pieces of 256 KiB; one whose client takes nothing for a while is broken off. What was
+//! broken off is shorter than it was announced, and no file that anybody restores.
+
+use super::{Api, Refusal};
+use axum::{
+    body::{Body, Bytes, HttpBody},
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use hyper::body::{Frame, SizeHint};
+use quorate::{BackupError, storage::snapshots::Export};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// How many may be under way at once: each makes the node write a snapshot, and read it.
+const BACKUPS_MAX: usize = 2;
+/// How many pieces are read ahead.
+const PIECES_AHEAD: usize = 2;
+/// How long a client may take none.
+const STALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// Places for backups that are under way.
+#[derive(Clone, Debug)]
+pub(super) struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(BACKUPS_MAX)))
+    }
+}
+
+/// Takes a snapshot that has everything acknowledged by now, and answers with its file.
+pub(super) async fn backup(State(api): State<Api>) -> Result<Response, Refusal> {
+    api.open()?;
+    let overloaded = |_| Refusal::Overloaded(Duration::from_secs(1));
+    let place = Arc::clone(&api.backups.0).try_acquire_owned().map_err(overloaded)?;
+    let export = api.node.backup().await?;
+    let index = [("quorate-index", export.snapshot().base.last.index.to_string())];
+    let (to, arriving) = mpsc::channel(PIECES_AHEAD);
+    let pieces = Pieces { arriving, left: export.file_bytes() };
+    tokio::spawn(read(export, to, place));
+    Ok((index, [(CONTENT_TYPE, "application/octet-stream")], Body::new(pieces)).into_response())
+}
+
+/// Reads piece after piece, on a thread that may block.
+async fn read(mut export: Export, to: mpsc::Sender<io::Result<Bytes>>, _place: OwnedSemaphorePermit) {
+    loop {
+        let reading = tokio::task::spawn_blocking(move || {
+            let piece = export.next();
+            (export, piece)
+        });
+        let Ok((rest, Some(piece))) = reading.await else { return };
+        export = rest;
+        if let Err(error) = &piece {
+            tracing::warn!("a backup is broken off: {error}");
+        }
+        // Whoever asked is gone, or might as well be.
+        if to.send_timeout(piece.map_err(io::Error::other), STALL_LIMIT).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The file, as it is read.
+struct Pieces {
+    arriving: mpsc::Receiver<io::Result<Bytes>>,
+    /// So many bytes are still to come.
+    left: u64,
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(match ready!(self.arriving.poll_recv(cx)) {
+            Some(Ok(piece)) => {
+                self.left = self.left.saturating_sub(piece.len() as u64);
+                Some(Ok(Frame::data(piece)))
+            }
+            Some(Err(error)) => Some(Err(error)),
+            None if self.left > 0 => Some(Err(io::Error::other("the backup broke off"))),
+            None => None,
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+impl From<BackupError> for Refusal {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::NoLeader => Self::NoLeader,
+            BackupError::Unsupported | BackupError::Failed(_) => Self::SnapshotFailed(error.to_string()),
+            BackupError::Overloaded { retry_after } => Self::Overloaded(retry_after),
+            BackupError::Stopped => Self::Stopping,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    #[tokio::test]
+    async fn a_body_that_ends_early_is_an_error_and_a_whole_one_is_not() {
+        for (left, is_whole) in [(6, true), (7, false)] {
+            let (to, arriving) = mpsc::channel(PIECES_AHEAD);
+            let pieces = Pieces { arriving, left };
+            assert_eq!(pieces.size_hint().exact(), Some(left));
+            for piece in [&b"one"[..], b"two"] {
+                to.send(Ok(Bytes::from_static(piece))).await.expect("it is read");
+            }
+            drop(to);
+            assert_eq!(pieces.collect().await.is_ok(), is_whole);
+        }
+    }
+}
