@@ -55,7 +55,7 @@ pub use error::{
 pub use machine::{StateMachine, WriteState};
 pub use node::{Applied, Consistency, MembersChanged, Node, Read, SnapshotTaken};
 pub use quorate_metrics as metrics;
-pub use quorate_raft::{Change, ChangeRefused, HandoverRefused, Index, Member, Membership, NodeId, Term};
+pub use quorate_raft::{Change, ChangeRefused, EntryId, HandoverRefused, Index, Member, Membership, NodeId, Term};
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;
 pub use status::{Role, Status};

@@ -6,7 +6,7 @@ use crate::{
     client::{Client, ClientError, ReadMode, trust},
     demo,
     http::messages::StatusAnswer,
-    output, serve,
+    output, recover, restore, serve,
 };
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use serde_json::{Value, json};
@@ -97,6 +97,10 @@ enum Command {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Begin a new cluster with a backup: make the data directory of its first node
+    Restore(restore::Args),
+    /// When a quorum is lost for good: begin a new cluster with what survived of the old one
+    Recover(recover::Args),
 }
 
 /// How to reach the cluster.
@@ -173,6 +177,15 @@ impl Cli {
             Command::Backup { out, connection } => {
                 let saved = backup::save(&mut connection.client()?, &out).await?;
                 show(format!("{saved}"), json!(saved))?;
+            }
+            Command::Restore(args) => {
+                let (human, machine) = restore::run(&args)?;
+                show(human, machine)?;
+            }
+            Command::Recover(args) => {
+                let recover::Recovered { report, refused } = recover::run(&args)?;
+                show(report.to_string(), json!(report))?;
+                refused.map_or(Ok(()), Err)?;
             }
         }
         Ok(())

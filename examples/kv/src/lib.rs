@@ -2,7 +2,8 @@
 //!
 //! - [`machine`] is the replicated state; [`serve`] makes it a node, and [`http`] is how clients reach it;
 //! - [`config`] is what a node is told, [`certs`] how it proves who it is;
-//! - [`client`] and [`cli`] are the other side; [`backup`] keeps a copy of the state;
+//! - [`client`] and [`cli`] are the other side; [`backup`] keeps a copy of the state, [`restore`] and [`recover`] begin a new cluster
+//!   with what is left of one;
 //! - [`cluster`] runs nodes as processes of this machine, and [`load`] writes to them, for [`demo`] and for tests.
 //!
 //! Absent, because they come with what they rest on: membership changes, transfer of leadership, client sessions.
@@ -21,4 +22,6 @@ pub mod http;
 pub mod load;
 pub mod machine;
 mod output;
+pub mod recover;
+pub mod restore;
 pub mod serve;

@@ -180,14 +180,8 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let name = &self.cluster;
-        if name.is_empty()
-            || name.len() > 63
-            || !name.chars().all(label)
-            || name.starts_with('-')
-            || name.ends_with('-')
-        {
+        if !is_cluster_name(name) {
             let problem = format!("`{}` can't be part of a host name", name.escape_debug());
             return Err(ConfigError::new("cluster", problem, "use 1 to 63 of a-z, 0-9 and, inside, `-`"));
         }
@@ -369,7 +363,13 @@ fn backticked<'a>(message: &'a str, lead: &str) -> Option<(&'a str, &'a str)> {
     message.strip_prefix(lead)?.strip_prefix('`')?.split_once('`')
 }
 
-fn is_host_and_port(addr: &str) -> bool {
+/// Whether a certificate can carry it: it becomes part of a host name.
+pub(crate) fn is_cluster_name(name: &str) -> bool {
+    let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&name.len()) && name.chars().all(label) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+pub(crate) fn is_host_and_port(addr: &str) -> bool {
     let Some((host, port)) = addr.rsplit_once(':') else { return false };
     let host_fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),

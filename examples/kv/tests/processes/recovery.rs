@@ -1,0 +1,326 @@
+//! A quorum that is lost for good, and backups: what an operator has left, and what he is told.
+
+use crate::support::{BINARY, PATIENCE, Running, cluster, laid_out, laid_out_with, raw, run};
+use quorate::NodeId;
+use quorate_kv::{
+    client::ReadMode,
+    load::{Ledger, Pace, Told, Writers},
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    process::Command,
+};
+
+const ON_DEMAND: &str = "[snapshot]\nevery_entries = 1000000\nkeep_entries = 10\n";
+const STEADY: Pace = Pace { writers: 2, rest: Duration::from_millis(2), value_bytes: 100 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_survivor_has_is_recovered_as_a_cluster_of_one_that_old_members_can_not_join() {
+    let mut old = started("lost", 3, ON_DEMAND).await;
+    let ledger = Ledger::new();
+    let writers = Writers::start(&old, &ledger, STEADY).expect("writers");
+    reaches(&ledger, 100).await;
+    let (leader, followers) = old.roles().await;
+    let survivor = followers[0];
+    // A snapshot that is only the beginning, so that the log behind it matters.
+    let file = old.path("backup");
+    let said = run(&["backup", "--out", &file, "--endpoint", &old.endpoint(survivor)]).await.well();
+    assert!(said.contains(&format!("of cluster lost, from node {survivor}")), "{said}");
+    reaches(&ledger, ledger.acknowledged() + 100).await;
+    writers.stop().await;
+    old.level(PATIENCE).await.expect("level");
+    old.kill_all().await;
+    for id in [leader, followers[1]] {
+        fs::remove_dir_all(old.layout().data_dir(id)).expect("it is gone for good");
+    }
+
+    let mut new = laid_out("revived", 1);
+    let (from, into) = (shown(&old.layout().data_dir(survivor)), shown(&new.layout().data_dir(NodeId(1))));
+    let (gone, addr) = (shown(&old.layout().data_dir(leader)), raft_of(&new, NodeId(1)));
+    let asked = ["recover", "--from", &from, "--from", &gone, "--into", &into, "--cluster", "revived", "--node", "1"];
+    let asked = [&asked[..], &["--addr", &addr]].concat();
+    let before = contents(Path::new(&from));
+    let ran = run(&asked).await;
+    for said in
+        ["WHAT MAY BE LOST", "WHAT MAY COME BACK", &*format!("these are not listed above: {}", listed(&old, survivor))]
+    {
+        assert!(ran.out.contains(said), "{said}: {}", ran.out);
+    }
+    assert!(ran.out.contains(&format!("{gone} can't be used")), "{}", ran.out);
+    assert!(ran.complaint().contains("nothing was changed"));
+    assert!(!Path::new(&into).exists());
+
+    let said = run(&[&asked[..], &["--yes", "--json"]].concat()).await.well();
+    let json: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(json["plan"]["chosen"], from);
+    assert_eq!(json["plan"]["missing"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json["plan"]["has_quorum"], false);
+    assert!(json["plan"]["snapshot"]["index"].as_u64() < json["plan"]["kept"]["index"].as_u64(), "{json}");
+    assert_eq!(json["made"]["last"]["index"].as_u64(), json["plan"]["kept"]["index"].as_u64().map(|kept| kept + 1));
+    assert!(contents(Path::new(&from)) == before, "the old directory is as it was");
+    assert!(run(&[&asked[..], &["--yes"]].concat()).await.complaint().contains("not empty"));
+
+    new.start_all().await.expect("it starts");
+    let status = new.leader(PATIENCE).await.expect("it leads itself");
+    assert_eq!(status.voters, [NodeId(1)]);
+    has_acknowledged(&new, &ledger).await;
+    new.client(&[NodeId(1)]).expect("client").put("after", "it").await.expect("it takes writes");
+    // A restart, and a snapshot of its own, are nothing special.
+    run(&["snapshot", "--endpoint", &new.endpoint(NodeId(1))]).await.well();
+    new.kill(NodeId(1)).await.expect("killed");
+    new.start_all().await.expect("it starts again");
+    new.leader(PATIENCE).await.expect("it leads itself");
+    has_acknowledged(&new, &ledger).await;
+
+    // An old member that is told that the others are where the new node is.
+    let config = old.layout().config_file(survivor);
+    let mut text = fs::read_to_string(&config).expect("a configuration");
+    for id in [leader, followers[1]] {
+        text = text.replace(&raft_of(&old, id), &addr);
+    }
+    // Two peers at one address: one of them is enough to be refused by.
+    fs::write(&config, text).expect("written");
+    let term = new.status(NodeId(1)).await.expect("status").term;
+    old.start_node(survivor).await.expect("it starts on its own data");
+    let url = old.endpoint(survivor);
+    let tried = |page: &str| {
+        let failed = page.lines().filter(|line| line.starts_with("quorate_net_connections_total{"));
+        failed.filter(|line| !line.ends_with(" 0")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let attempts = loop {
+        let attempts = tried(raw(&url, "GET /metrics", "", b"").await.text());
+        if attempts.iter().filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() >= 3.0 {
+            break attempts;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "it tries to connect: {attempts:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let is_refused = |line: &String| line.contains("result=\"refused_");
+    assert!(attempts.iter().all(is_refused), "its connections are refused, and there are none: {attempts:?}");
+    assert_eq!(old.status(survivor).await.expect("status").leader_id, None);
+    let status = new.status(NodeId(1)).await.expect("status");
+    assert_eq!((&*status.role, status.term), ("leader", term), "the new cluster is not disturbed");
+    assert!(run(&asked).await.complaint().contains("a node runs on"));
+    old.kill_all().await;
+
+    // Its directory, with the new cluster's certificates and configuration.
+    let config = shown(&new.layout().config_file(NodeId(1)));
+    new.kill_all().await;
+    let refused = run(&["serve", "--config", &config, "--data-dir", &from]).await;
+    let last = refused.err.lines().last().unwrap_or_default();
+    assert!(
+        refused.code != Some(0) && last.contains("of cluster \"lost\", not to member 1 of cluster \"revived\""),
+        "{last}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_is_taken_while_clients_write_has_what_was_acknowledged_and_is_restored() {
+    let old = started("saved", 3, ON_DEMAND).await;
+    let ledger = Ledger::new();
+    let writers = Writers::start(&old, &ledger, STEADY).expect("writers");
+    let mut before = Vec::new();
+    for (number, id) in (0..6).zip(old.ids().into_iter().cycle()) {
+        reaches(&ledger, ledger.acknowledged() + 20).await;
+        before = ledger.writes();
+        let file = old.path(&format!("{number}.backup"));
+        let said = run(&["backup", "--json", "--out", &file, "--endpoint", &old.endpoint(id)]).await.well();
+        let json: Value = serde_json::from_str(&said).expect("JSON");
+        assert_eq!(json["bytes"].as_u64(), Some(fs::metadata(&file).expect("a file").len()));
+    }
+    writers.stop().await;
+    assert!(run(&["backup", "--out", &old.path("5.backup")]).await.complaint().contains("not overwritten"));
+    let (_, followers) = old.roles().await;
+    // And one of a state that is known, with more behind it.
+    let level = old.level(PATIENCE).await.expect("level")[0].clone();
+    run(&["backup", "--out", &old.path("known"), "--endpoint", &old.endpoint(followers[0])]).await.well();
+    old.client(&old.ids()).expect("client").put("behind", "the backup").await.expect("written");
+
+    let (hash, index) = (level.state_hash, level.applied_index);
+    for (name, file) in [("known", "known"), ("live", "5.backup")] {
+        let mut new = laid_out(name, 1);
+        let (into, addr) = (shown(&new.layout().data_dir(NodeId(1))), raft_of(&new, NodeId(1)));
+        let file = old.path(file);
+        let asked = ["restore", "--from", &file, "--into", &into, "--cluster", name, "--node", "1", "--addr", &addr];
+        let said = run(&asked).await.well();
+        assert!(said.contains("is whole") && said.contains("the only voter"), "{said}");
+        new.start_all().await.expect("it starts");
+        let status = new.leader(PATIENCE).await.expect("it leads itself");
+        assert_eq!(status.voters, [NodeId(1)]);
+        if name == "known" {
+            assert_eq!((status.state_hash, status.snapshot_index), (hash.clone(), index));
+            let client = &mut new.client(&[NodeId(1)]).expect("client");
+            assert_eq!(client.get("behind", ReadMode::Linearizable).await.expect("read").value, None);
+            has_acknowledged(&new, &ledger).await;
+        } else {
+            let acknowledged = before.iter().filter(|write| write.told == Told::Acknowledged);
+            has(&new, acknowledged.map(|write| (&*write.key, &*write.value))).await;
+        }
+        new.client(&[NodeId(1)]).expect("client").put("after", "it").await.expect("it takes writes");
+        assert!(run(&asked).await.complaint().contains("not empty"));
+        let same = ["restore", "--from", &file, "--into", &new.path("x"), "--cluster", "saved", "--node", "1"];
+        let same = run(&[&same[..], &["--addr", &addr]].concat()).await;
+        assert!(same.complaint().contains("choose another name"));
+    }
+
+    let damaged = old.path("damaged");
+    let whole = fs::read(old.path("known")).expect("a file");
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    for bytes in [&flipped[..], &whole[..whole.len() - 1], &whole[..4096], &[], b"no backup at all"] {
+        fs::write(&damaged, bytes).expect("written");
+        let into = old.path("never");
+        let asked = ["restore", "--from", &damaged, "--into", &into, "--cluster", "never", "--node", "1"];
+        let line = run(&[&asked[..], &["--addr", "127.0.0.1:7001"]].concat()).await.complaint();
+        assert!(line.contains("is damaged at byte") && line.contains("use another backup"), "{line}");
+        assert!(!Path::new(&into).exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_breaks_off_leaves_nothing_that_passes_for_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = shown(&dir.path().join("backup"));
+    for (sent, ends, says) in [
+        (&b"half of it"[..], true, "broke off"),
+        (&[7; 100], true, "no whole backup"),
+        (b"half of it", false, "nothing more came"),
+    ] {
+        let url = pretender(sent, 100, ends).await;
+        let line = run(&["backup", "--out", &out, "--endpoint", &url, "--timeout", "1s"]).await.complaint();
+        assert!(line.contains(says), "{line}");
+        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0, "{line}");
+    }
+    // Interrupted.
+    let url = pretender(b"half of it", 100, false).await;
+    let mut command = Command::new(BINARY);
+    command.args(["backup", "--out", &out, "--endpoint", &url]).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn().expect("it runs");
+    while fs::read_dir(dir.path()).expect("there").count() == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let pid = rustix::process::Pid::from_raw(child.id().expect("it runs").try_into().expect("an id")).expect("an id");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("told");
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("soon").expect("it ends");
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted: there is no backup"));
+    assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0);
+    assert!(run(&["backup", "--out", "/nowhere/at/all", "--endpoint", &url]).await.complaint().contains("can't write"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_recovered_is_refused_in_one_line() {
+    let mut old = cluster(3).await;
+    let (leader, _) = old.roles().await;
+    for key in 0..30 {
+        old.client(&[leader]).expect("client").put(&format!("k{key}"), "a value").await.expect("written");
+    }
+    old.level(PATIENCE).await.expect("level");
+    old.kill_all().await;
+    let dirs: Vec<_> = old.ids().into_iter().map(|id| shown(&old.layout().data_dir(id))).collect();
+    let into = old.path("new");
+    let recover = async |from: &[&str], cluster: &str, more: &[&str]| {
+        let from: Vec<_> = from.iter().flat_map(|dir| ["--from", *dir]).collect();
+        let target = ["--into", &*into, "--cluster", cluster, "--node", "7", "--addr", "127.0.0.1:7001"];
+        run(&[&["recover"], &from[..], &target[..], more].concat()).await
+    };
+    let said = recover(&[&dirs[0]], "demo", &["--yes"]).await.complaint();
+    assert!(said.contains("choose another name"), "{said}");
+    let said = recover(&[&dirs[0], &dirs[0]], "new", &["--yes"]).await.complaint();
+    assert!(said.contains("given twice"), "{said}");
+
+    // An entry that one disk lost, and another has.
+    let segment = newest_segment(Path::new(&dirs[0]));
+    let mut bytes = fs::read(&segment).expect("a segment");
+    let at = bytes.windows(3).position(|window| window == b"k20").expect("it is there");
+    bytes[at] ^= 1;
+    fs::write(&segment, bytes).expect("written");
+    let said = recover(&[&dirs[0]], "new", &["--yes"]).await.complaint();
+    assert!(said.contains("lost entry") && said.contains("--up-to"), "{said}");
+    assert!(!Path::new(&into).exists());
+    let said = recover(&[&dirs[0], &dirs[1]], "new", &["--yes", "--json"]).await.well();
+    let json: Value = serde_json::from_str(&said).expect("JSON");
+    let (chosen, healed) = (&json["plan"]["chosen"], json["plan"]["healed"].as_array().expect("a list"));
+    assert!(*chosen == *dirs[1] && healed.is_empty() || healed[0]["from"] == *dirs[1], "{json}");
+}
+
+/// Answers every request with so many bytes of a body that is announced longer, then closes the connection or keeps it.
+async fn pretender(sent: &'static [u8], announced: usize, closes: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {announced}\r\n\r\n");
+            let _ = stream.write_all(&[head.as_bytes(), sent].concat()).await;
+            kept.extend((!closes).then_some(stream));
+        }
+    });
+    url
+}
+
+async fn started(name: &str, nodes: u64, sections: &str) -> Running {
+    let mut cluster = laid_out_with(name, nodes, sections);
+    cluster.start_all().await.expect("started");
+    cluster.leader(PATIENCE).await.expect("a leader");
+    cluster
+}
+
+async fn reaches(ledger: &Ledger, count: usize) {
+    tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.expect("acknowledgements");
+}
+
+async fn has_acknowledged(cluster: &Running, ledger: &Ledger) {
+    let writes = ledger.writes();
+    let acknowledged = writes.iter().filter(|write| write.told == Told::Acknowledged);
+    has(cluster, acknowledged.map(|write| (&*write.key, &*write.value))).await;
+}
+
+async fn has(cluster: &Running, pairs: impl Iterator<Item = (&str, &str)>) {
+    let mut client = cluster.client(&cluster.running()).expect("client");
+    let mut count = 0;
+    for (key, value) in pairs {
+        let got = client.get(key, ReadMode::Linearizable).await.expect("read");
+        assert_eq!(got.value, Some(value.to_owned().into()), "{key}");
+        count += 1;
+    }
+    assert!(count >= 100, "there is something to lose: {count}");
+}
+
+/// Where a node's peers dial it, as its configuration says.
+fn raft_of(cluster: &Running, id: NodeId) -> String {
+    let text = fs::read_to_string(cluster.layout().config_file(id)).expect("a configuration");
+    let table: toml::Table = text.parse().expect("TOML");
+    table["raft"].as_str().expect("an address").to_owned()
+}
+
+/// The ids of all but one, as people read them.
+fn listed(cluster: &Running, but: NodeId) -> String {
+    let others = cluster.ids().into_iter().filter(|id| *id != but);
+    others.map(|id| id.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn newest_segment(dir: &Path) -> PathBuf {
+    let files = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "segment")).max().expect("a segment")
+}
+
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
+    files.map(|path| (path.clone(), fs::read(path).expect("a file"))).collect()
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
