@@ -61,7 +61,7 @@ impl<'a> Choice<'a> {
         if covered < most.found().base.index {
             return refuse(format!(
                 "{} has the log behind entry {} alone, and no given directory has a snapshot that reaches there: the state is lost; \
-                 name the directory of another member, or restore a backup",
+                 leave this one out, name the directory of another member, or restore a backup",
                 most.dir().display(),
                 most.found().base
             ));
@@ -87,14 +87,10 @@ impl<'a> Choice<'a> {
     fn heal(&mut self, covered: Index) -> Result<(), StorageError> {
         let needed = covered.next()..=self.last.index;
         for faulty in self.chosen().found().faulty.iter().filter(|faulty| needed.contains(&faulty.id.index)) {
-            let mut whole = None;
-            for (at, survey) in self.surveys.iter().enumerate().filter(|(at, _)| *at != self.chosen) {
-                if survey.entry(faulty)?.is_some() {
-                    whole = Some(at);
-                    break;
-                }
-            }
-            let Some(at) = whole else {
+            let mut others = self.surveys.iter().enumerate().filter(|(at, _)| *at != self.chosen);
+            // One that can't be read helps no more than one that does not have it.
+            let whole = others.find(|(_, survey)| survey.entry(faulty).is_ok_and(|entry| entry.is_some()));
+            let Some((at, _)) = whole else {
                 let (dir, before) = (self.chosen().dir().display(), faulty.id.index.previous());
                 return Err(StorageError(format!(
                     "the disk lost entry {} of {dir}, and no other given directory has it; name the directory of another member, or \

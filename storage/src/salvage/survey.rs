@@ -3,9 +3,9 @@
 use crate::{
     contract::{Recovered, SnapshotSource, StorageError, Unobserved},
     disk::{Disk, Overlay, RealDisk},
-    wal::{Failure, LOCK, Wal, hard_state, log::Log},
+    wal::{Header, Identity, LOCK, Segment, Wal, hard_state, log::Log},
 };
-use quorate_raft::{Batch, EntryId, Faulty, Index, Membership, NodeId, Term};
+use quorate_raft::{Batch, EntryId, Faulty, HardState, Index, Membership, NodeId, Term};
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -51,7 +51,6 @@ impl Survey {
     /// As [`Survey::of`].
     pub fn on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<Self, SurveyError> {
         let dir = dir.as_ref().to_owned();
-        let unusable = |failure: Failure| SurveyError::Unusable(failure.error.to_string());
         let names = disk.list(&dir).map_err(|error| {
             let dir = dir.display();
             SurveyError::Unusable(format!(
@@ -64,16 +63,18 @@ impl Survey {
                 "a node runs on {dir}, or something else reads it; stop that first"
             )));
         }
-        if !names.iter().any(|name| name == hard_state::NAME) {
-            let (dir, file) = (dir.display(), hard_state::NAME);
-            let what =
-                format!("{dir} is no whole data directory: it has no {file}; name the directory of another member");
-            return Err(SurveyError::Unusable(what));
-        }
-        let identity = hard_state::identity(&*disk, &dir).map_err(unusable)?;
-        let wal = Wal { disk: Arc::new(Overlay::over(disk)), ..Wal::at(&dir) };
+        let overlay = Overlay::over(disk);
+        let (identity, lost) = identify(&overlay, &dir, &names)?;
+        let wal = Wal { disk: Arc::new(overlay), ..Wal::at(&dir) };
         let opened = Log::open(&wal, &identity.cluster, identity.member, Arc::new(Unobserved));
-        let (log, found) = opened.map_err(unusable)?;
+        let (log, mut found) = opened.map_err(|failure| SurveyError::Unusable(failure.error.to_string()))?;
+        if let Some(why) = lost {
+            found.hard_state = HardState { term: found.last.term, vote: None };
+            found.repairs.insert(
+                0,
+                format!("term and vote are lost, and whether the newest segment is there is not known: {why}"),
+            );
+        }
         Ok(Self { dir, cluster: identity.cluster, member: identity.member, found, log })
     }
 
@@ -143,6 +144,25 @@ impl Survey {
     pub(super) fn open_snapshot(&self) -> Result<Box<dyn SnapshotSource>, StorageError> {
         self.log.snapshots().open_newest()
     }
+}
+
+/// Whose directory it is. Term and vote may be lost, for they mean nothing to another cluster: then segments say whose it is, there is
+/// a stand-in, in memory, and a line about it.
+fn identify(disk: &Overlay, dir: &Path, names: &[String]) -> Result<(Identity, Option<String>), SurveyError> {
+    let lost = if names.iter().any(|name| name == hard_state::NAME) {
+        match hard_state::identity(disk, dir) {
+            Ok(identity) => return Ok((identity, None)),
+            Err(failure) => failure.error.to_string(),
+        }
+    } else {
+        let (dir, file) = (dir.display(), hard_state::NAME);
+        format!("{dir} is no whole data directory: it has no {file}; name the directory of another member")
+    };
+    let segments = names.iter().rev().filter(|name| Segment::sequence_of(name).is_some());
+    let owner = segments.filter_map(|name| Header::owner(&*disk.open(&dir.join(name)).ok()?)).next();
+    let Some(identity) = owner else { return Err(SurveyError::Unusable(lost)) };
+    hard_state::stand_in(disk, dir, &identity).map_err(|failure| SurveyError::Unusable(failure.error.to_string()))?;
+    Ok((identity, Some(lost)))
 }
 
 impl fmt::Debug for Survey {

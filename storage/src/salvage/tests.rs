@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     contract::{Recovered, SnapshotSource, StorageError, Unobserved},
-    disk::{Crash, Operation, SimulatedDisk},
+    disk::{Crash, Disk, Operation, SimulatedDisk},
     snapshots::{Backup, Export},
     wal::{Sizes, Wal, log::Log},
 };
@@ -75,6 +75,35 @@ fn what_is_no_members_directory_is_refused_and_stays_as_it_is() {
     let gone = tempfile::tempdir().expect("a directory").path().join("gone");
     assert!(unusable(Survey::of(&gone)).contains("gone"));
     assert!(!gone.exists());
+}
+
+#[test]
+fn a_log_whose_term_and_vote_are_lost_can_still_be_taken_for_another_cluster() {
+    let disk = SimulatedDisk::new();
+    let mut member = Member::new(&disk, "1", 1).grown(2, 60);
+    member.vote(7, 2);
+    let commands = member.commands(0);
+    member.stop();
+    let path = Path::new("1/hard-state");
+    let bytes = disk.contents(path).expect("it is there");
+    for is_gone in [false, true] {
+        let disk = disk.fork();
+        match is_gone {
+            true => disk.remove(path).expect("removed"),
+            false => disk.put(path, vec![0; bytes.len()]),
+        }
+        assert!(open(&disk, "1", "old", 1).is_err(), "a member must not start without");
+        let before = contents(&disk);
+        let surveys = [survey(&disk, "1")];
+        assert_eq!((surveys[0].cluster(), surveys[0].member(), surveys[0].term()), ("old", NodeId(1), Term(2)));
+        assert!(surveys[0].found().repairs[0].contains("term and vote are lost"));
+        let choice = Choice::of(&surveys, None).expect("a choice");
+        let made = transplant(&choice, &wal(&disk, "new"), &to()).expect("it is made");
+        assert_eq!(made.last, EntryId::new(Term(3), Index(61)));
+        let (log, _) = open(&disk, "new", "new", 9).expect("it opens");
+        assert_eq!(commands_of(&log, Index(1), Index(60)), commands);
+        assert!(before.iter().all(|(path, bytes)| disk.contents(path).as_ref() == Some(bytes)));
+    }
 }
 
 #[test]

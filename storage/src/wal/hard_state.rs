@@ -118,6 +118,18 @@ pub(crate) fn identity(disk: &dyn Disk, dir: &Path) -> Outcome<Identity> {
     Ok(read(&*file, &path)?.identity)
 }
 
+/// Puts a stand-in in the place of term and vote that are lost: a term above every one that a log can have, and no vote. For a
+/// directory that is only read; on a member's disk it would be a lie.
+pub(crate) fn stand_in(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<()> {
+    let path = dir.join(NAME);
+    match disk.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("write", &path)(error)),
+        _ => {}
+    }
+    let mut file = HardStateFile::create(disk, dir, identity)?;
+    file.write(HardState { term: Term(u64::MAX), vote: None }, 0)
+}
+
 /// The newest copy in a file.
 fn read(file: &dyn File, path: &Path) -> Outcome<Copy> {
     let mut bytes = vec![0; COPIES * APART];

@@ -1,6 +1,7 @@
 //! What a segment says about itself, and what stands before each group of records.
 
 use super::{BLOCK_BYTES, Block, Identity, Sizes, read_u32, read_u64, slot::Slot, tail};
+use crate::disk::File;
 use quorate_raft::{EntryId, Index, NodeId, Term};
 
 /// What a segment says about itself.
@@ -98,6 +99,16 @@ impl Header {
             .put_u64(88, self.layout.capacity)
             .put_name(96, &self.identity.cluster)
             .close()
+    }
+
+    /// Whose segment a file is, as either copy of its header says; `None` if neither can be read.
+    pub(crate) fn owner(file: &dyn File) -> Option<Identity> {
+        let copy = |at: usize| {
+            let mut block = [0; BLOCK_BYTES];
+            file.read_at(&mut block, at as u64).ok()?;
+            Self::decode(&block).ok()
+        };
+        Some(copy(0).or_else(|| copy(COPY_AT))?.identity)
     }
 
     /// The header at the start of `bytes`, or what is wrong with it.

@@ -39,7 +39,9 @@ pub(crate) mod unfinished;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use block::seal_block;
 pub(crate) use block::{BLOCK_BYTES, Block};
+pub(crate) use header::Header;
 pub(crate) use recovery::LOCK;
+pub(crate) use segment::Segment;
 pub(crate) use space::RETRY_AFTER;
 use unfinished::Stage;
 
