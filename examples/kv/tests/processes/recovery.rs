@@ -1,7 +1,7 @@
 //! A quorum that is lost for good, and backups: what an operator has left, and what he is told.
 
 use crate::support::{BINARY, PATIENCE, Running, cluster, laid_out, laid_out_with, raw, run};
-use quorate::NodeId;
+use quorate::{NodeId, storage::snapshots::Backup};
 use quorate_kv::{
     client::ReadMode,
     load::{Ledger, Pace, Told, Writers},
@@ -16,7 +16,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     process::Command,
 };
 
@@ -184,6 +184,44 @@ async fn a_backup_that_is_taken_while_clients_write_has_what_was_acknowledged_an
         let line = run(&[&asked[..], &["--addr", "127.0.0.1:7001"]].concat()).await.complaint();
         assert!(line.contains("is damaged at byte") && line.contains("use another backup"), "{line}");
         assert!(!Path::new(&into).exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_over_http_are_whole_files_and_few_at_once() {
+    const VALUES: usize = 24;
+    let alone = started("alone", 1, ON_DEMAND).await;
+    let id = alone.ids()[0];
+    let (url, mut client) = (alone.endpoint(id), alone.client(&[id]).expect("client"));
+    for number in 0..VALUES {
+        client.put(&format!("k{number}"), vec![7; 1 << 20]).await.expect("written");
+    }
+    let applied = alone.status(id).await.expect("status").applied_index;
+    let answer = raw(&url, "GET /v1/backup", "", b"").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.head.contains(&format!("quorate-index: {applied}\r\n")), "{}", answer.head);
+    assert!(answer.head.contains(&format!("content-length: {}\r\n", answer.body.len())), "{}", answer.head);
+    let file = alone.path("backup");
+    fs::write(&file, &answer.body).expect("written");
+    let backup = Backup::open(&file).expect("it is whole");
+    assert_eq!((backup.cluster(), backup.snapshot().base.last.index), ("alone", applied));
+    let answer = raw(&url, "POST /v1/backup", "content-length: 0\r\n", b"").await;
+    assert_eq!((answer.status, &*answer.code()), (405, "method_not_allowed"));
+
+    // Two clients that take nothing: more than sockets hold is left.
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("connected");
+        stream.write_all(b"GET /v1/backup HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+        stream.read_exact(&mut [0; 100]).await.expect("it begins");
+        idle.push(stream);
+    }
+    let answer = raw(&url, "GET /v1/backup", "", b"").await;
+    assert_eq!((answer.status, &*answer.code()), (503, "overloaded"));
+    drop(idle);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while raw(&url, "GET /v1/backup", "", b"").await.status != 200 {
+        assert!(tokio::time::Instant::now() < deadline, "their places are free again");
     }
 }
 
