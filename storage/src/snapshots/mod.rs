@@ -5,9 +5,9 @@
 //! wrong here is the end of a log: it fails the one save or read. The `LogWriter` asks it, and so may any other store that keeps
 //! its snapshots in files. The [sinks](SnapshotSink) and [sources](SnapshotSource) that it gives live on their users' threads.
 
+mod backup;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod decoding;
-mod backup;
 mod export;
 mod format;
 mod sink;

@@ -32,11 +32,7 @@ impl FileSource {
     }
 
     /// The same of anybody's file; says whose it is.
-    pub(super) fn read(
-        file: Box<dyn File>,
-        path: &Path,
-        wanted: Option<&Identity>,
-    ) -> Result<(Self, Identity), Flaw> {
+    pub(super) fn read(file: Box<dyn File>, path: &Path, wanted: Option<&Identity>) -> Result<(Self, Identity), Flaw> {
         let (snapshot, layout, identity) = format::read(&*file, path, wanted)?;
         Ok((Self { file, path: path.to_owned(), snapshot, layout, chunk: None, buffer: Vec::new() }, identity))
     }

@@ -104,7 +104,8 @@ impl Download {
         loop {
             let frame = timeout_at(Instant::now() + self.limit, self.body.frame()).await;
             let frame = frame.map_err(|_| lost(format!("nothing more came for {:?}", self.limit)))?;
-            let Some(frame) = frame.transpose().map_err(|error| lost(format!("the answer broke off: {}", whole(&error))))?
+            let Some(frame) =
+                frame.transpose().map_err(|error| lost(format!("the answer broke off: {}", whole(&error))))?
             else {
                 return Ok(None);
             };
@@ -193,7 +194,8 @@ impl Endpoint {
         let mut sender = self.connect(deadline).await.map_err(|cause| Lost { sent: false, cause })?;
         let answered = timeout_at(deadline, sender.send_request(request)).await;
         let answered = answered.map_err(|_| lost("it did not answer in time".to_owned()))?;
-        let (head, body) = answered.map_err(|error| lost(format!("the connection broke: {}", whole(&error))))?.into_parts();
+        let (head, body) =
+            answered.map_err(|error| lost(format!("the connection broke: {}", whole(&error))))?.into_parts();
         Ok(Download { endpoint: self.url.clone(), status: head.status, body, limit, _sender: sender })
     }
 
