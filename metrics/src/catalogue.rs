@@ -183,6 +183,7 @@ catalogue! {
     PROPOSALS: COUNTER, Count, "quorate_proposals_total" {PROPOSAL_RESULT},
         "Proposals made on this node, by what their caller was told.";
     PROPOSALS_IN_FLIGHT: GAUGE, Count, "quorate_proposals_in_flight", "Proposals made on this node and not yet answered.";
+    SESSIONS: GAUGE, Count, "quorate_sessions", "Client sessions that this node remembers: as many as all that have applied as much.";
     PROPOSAL_DURATION: LATENCY, Seconds, "quorate_proposal_duration_seconds" {STAGE},
         "Time that a batch of proposals spent in a stage, one observation a batch; queue and total where the proposals were made, the rest on the leader.";
     BATCH_ENTRIES: BATCH, Entries, "quorate_batch_entries", "Proposals that the leader took into the log at once.";

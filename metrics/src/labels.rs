@@ -134,6 +134,10 @@ label! {
         Stopping = "stopping",
         /// It may or may not take effect.
         OutcomeUnknown = "outcome_unknown",
+        /// It was not applied: its session is not known any more.
+        SessionExpired = "session_expired",
+        /// It was not applied now: its serial is older than what its session remembers.
+        StaleSerial = "stale_serial",
     }
 }
 

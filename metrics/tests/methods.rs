@@ -124,6 +124,7 @@ steps! {
         "quorate_proposals_total{result=outcome_unknown}" = 64.0,
     }
     |node| node.proposals_in_flight(12) => { "quorate_proposals_in_flight{}" = 12.0 }
+    |node| node.sessions(3) => { "quorate_sessions{}" = 3.0 }
     |node| node.proposal_stage(ProposalStage::Total, MS(2)) => {
         "quorate_proposal_duration_seconds_count{stage=total}" = 1.0,
         "quorate_proposal_duration_seconds_sum{stage=total}" = 0.002,

@@ -2,7 +2,7 @@
 
 use crate::{
     actors::{self, Plan},
-    config::{Limits, Snapshots, Timing},
+    config::{Limits, Sessions, Snapshots, Timing},
     error::StartError,
     fate::Fate,
     machine::StateMachine,
@@ -27,6 +27,7 @@ pub struct Builder {
     timing: Timing,
     limits: Limits,
     snapshots: Snapshots,
+    sessions: Sessions,
     metrics: Metrics,
     seed: Option<u64>,
 }
@@ -43,6 +44,7 @@ impl Builder {
             timing: Timing::default(),
             limits: Limits::default(),
             snapshots: Snapshots::default(),
+            sessions: Sessions::default(),
             metrics: Metrics::new(),
             seed: None,
         }
@@ -97,6 +99,13 @@ impl Builder {
     #[must_use]
     pub fn snapshots(mut self, snapshots: Snapshots) -> Self {
         self.snapshots = snapshots;
+        self
+    }
+
+    /// How many client sessions the cluster remembers, and for how long.
+    #[must_use]
+    pub fn sessions(mut self, sessions: Sessions) -> Self {
+        self.sessions = sessions;
         self
     }
 
@@ -161,11 +170,25 @@ impl Builder {
     }
 
     pub(crate) fn plan(self) -> Result<Plan, StartError> {
-        let Self { id, cluster, voters, joins, network, storage, timing, limits, snapshots, metrics, seed } = self;
+        let Self {
+            id,
+            cluster,
+            voters,
+            joins,
+            network,
+            storage,
+            timing,
+            limits,
+            snapshots,
+            sessions,
+            metrics,
+            seed,
+        } = self;
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
         timing.check()?;
         limits.check()?;
         snapshots.check()?;
+        sessions.check()?;
         let mut addresses = BTreeMap::new();
         for (voter, address) in voters {
             if addresses.insert(voter, address).is_some() {
@@ -189,6 +212,7 @@ impl Builder {
             timing,
             limits,
             snapshots,
+            sessions,
             metrics: metrics.node(id.0),
             seed,
             fate: Fate::new(),

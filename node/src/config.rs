@@ -143,3 +143,51 @@ impl Snapshots {
         Ok(())
     }
 }
+
+/// How many client sessions are remembered, and for how long. Whoever leads decides: its numbers stand in the entries, so all nodes
+/// agree on them even while they are configured differently.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sessions {
+    /// A session that is not used for so long is forgotten. It is measured in log time: the time that leaders count while they
+    /// lead. Default 1 hour, at most [`Sessions::IDLE_LIMIT_MAX`].
+    pub idle_limit: Duration,
+    /// So many sessions there may be; beyond it the one is forgotten that was not used for longest. Default 10,000, at most
+    /// [`Sessions::SESSIONS_MAX`]. A session takes some hundred bytes, and for each of its last 64 commands some dozen and the
+    /// reply.
+    pub max_sessions: u32,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { idle_limit: Duration::from_secs(3600), max_sessions: 10_000 }
+    }
+}
+
+impl Sessions {
+    /// The longest that [`Sessions::idle_limit`] may be: 49 days, which is what an entry can say.
+    pub const IDLE_LIMIT_MAX: Duration = Duration::from_millis(u32::MAX as u64);
+    /// The most that [`Sessions::max_sessions`] may be.
+    pub const SESSIONS_MAX: u32 = crate::sessions::SESSIONS_MAX;
+
+    pub(crate) fn idle_limit_ms(&self) -> u32 {
+        u32::try_from(self.idle_limit.as_millis()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        if self.idle_limit < Duration::from_millis(1) || self.idle_limit > Self::IDLE_LIMIT_MAX {
+            return Err(StartError::Config(format!(
+                "sessions.idle_limit is {:?}: set it between 1 ms and {:?}",
+                self.idle_limit,
+                Self::IDLE_LIMIT_MAX
+            )));
+        }
+        if !(1..=Self::SESSIONS_MAX).contains(&self.max_sessions) {
+            return Err(StartError::Config(format!(
+                "sessions.max_sessions is {}: set it between 1 and {}",
+                self.max_sessions,
+                Self::SESSIONS_MAX
+            )));
+        }
+        Ok(())
+    }
+}

@@ -52,6 +52,23 @@ pub enum ProposeError {
     OutcomeUnknown,
 }
 
+/// Why a command of a session was not answered with its result. What it says is about this attempt: an earlier one with the same
+/// serial whose outcome is unknown may have taken effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SessionError {
+    /// It was not applied: the session was opened once, and is known no longer, because it was not used for too long or there
+    /// were too many. Open another.
+    #[error("the session is not known any more: the command was not applied; open another one")]
+    SessionExpired,
+    /// It was not applied now: its serial is 64 or more below the session's highest, or it was applied before and its answer
+    /// took too much to be kept. Give each command the next serial, and have no more than 64 under way.
+    #[error("the serial is older than what the session remembers: the command was not applied now; use newer ones")]
+    StaleSerial,
+    /// It was not answered, like any other proposal.
+    #[error(transparent)]
+    Proposal(#[from] ProposeError),
+}
+
 /// Why a read was not served. Reading again is always safe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ReadError {

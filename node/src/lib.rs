@@ -45,17 +45,22 @@ mod gate;
 mod machine;
 mod node;
 mod observe;
+mod session;
+mod sessions;
 mod status;
 
 pub use builder::Builder;
-pub use config::{Limits, Snapshots, Timing};
+pub use config::{Limits, Sessions, Snapshots, Timing};
 pub use error::{
-    BackupError, ChangeError, Failure, ProposeError, ReadError, SnapshotError, StartError, TransferError,
+    BackupError, ChangeError, Failure, ProposeError, ReadError, SessionError, SnapshotError, StartError, TransferError,
 };
 pub use machine::{StateMachine, WriteState};
 pub use node::{Applied, Consistency, MembersChanged, Node, Read, SnapshotTaken};
 pub use quorate_metrics as metrics;
-pub use quorate_raft::{Change, ChangeRefused, EntryId, HandoverRefused, Index, Member, Membership, NodeId, Term};
+pub use quorate_raft::{
+    Change, ChangeRefused, EntryId, HandoverRefused, Index, Member, Membership, NodeId, Term, session::SessionKey,
+};
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;
+pub use session::Session;
 pub use status::{Role, Status};

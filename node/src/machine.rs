@@ -22,6 +22,9 @@ pub trait StateMachine: Send + 'static {
     /// Indexes rise, with gaps: the log has entries of Raft's own. After a restart commands are applied again, from behind
     /// the newest snapshot or from the beginning of the log, to the machine that the node was started with.
     ///
+    /// A command of a session that is in the log again, because its client could not know, is not applied again: whoever sent it
+    /// gets the first reply ([`Node::session`](crate::Node::session)).
+    ///
     /// Copy what is kept: `command` is a part of a much larger buffer. A panic here stops the node.
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes;
 

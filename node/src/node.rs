@@ -3,7 +3,7 @@
 use crate::{
     actors::{
         applier::{Applier, Query},
-        messages::{Administer, Caller, Operator, Proposal, ReadCaller, Request, SnapshotCaller, Waiter},
+        messages::{Administer, Caller, Operator, Outcome, Proposal, ReadCaller, Request, SnapshotCaller, Waiter},
     },
     builder::Builder,
     config::Limits,
@@ -11,13 +11,14 @@ use crate::{
     fate::{End, Fate},
     gate::Gate,
     machine::StateMachine,
+    sessions::Refusal,
     status::Status,
 };
 use actix::Addr;
 use bytes::Bytes;
 use quorate_metrics::{NodeMetrics, ProposalResult, ReadMode, ReadResult};
 use quorate_raft::{
-    Change, Index, NodeId,
+    Change, Index, Kind, NodeId,
     message::{AdministerOutcome, Administration},
 };
 use std::{fmt, sync::Arc, time::Duration};
@@ -114,6 +115,10 @@ impl<M: StateMachine> Node<M> {
         self.shared.id
     }
 
+    pub(crate) fn retry_after(&self) -> Duration {
+        self.shared.retry_after
+    }
+
     /// Replicates a command and applies it on every node; any node takes it and forwards it to the leader.
     ///
     /// Resolves once it is committed (durable on a majority) and applied on the leader. Dropping the future cancels
@@ -123,18 +128,34 @@ impl<M: StateMachine> Node<M> {
     /// Only [`ProposeError::OutcomeUnknown`] may take effect after all; every other error means that it did not and will
     /// not.
     pub async fn propose(&self, command: impl Into<Bytes>) -> Result<Applied, ProposeError> {
-        let outcome = self.offer(command.into()).await;
-        if let Err(error) = &outcome {
-            self.shared.metrics.proposals(result_of(*error), 1);
-        }
+        let command = command.into();
+        // Only what a session says is ever refused when it is applied.
+        self.offer(Kind::Command, command.len(), command).await?.map_err(|_| ProposeError::OutcomeUnknown)
+    }
+
+    /// Offers a command of so many bytes, with what a session says around it.
+    pub(crate) async fn offer(
+        &self,
+        kind: Kind,
+        command_bytes: usize,
+        payload: Bytes,
+    ) -> Result<Outcome, ProposeError> {
+        let outcome = self.offer_once(kind, command_bytes, payload).await;
+        let result = match &outcome {
+            Ok(Ok(_)) => return outcome, // was counted where it was applied, or its answer arrived
+            Ok(Err(Refusal::Expired)) => ProposalResult::SessionExpired,
+            Ok(Err(Refusal::StaleSerial)) => ProposalResult::StaleSerial,
+            Err(error) => result_of(*error),
+        };
+        self.shared.metrics.proposals(result, 1);
         outcome
     }
 
-    async fn offer(&self, payload: Bytes) -> Result<Applied, ProposeError> {
+    async fn offer_once(&self, kind: Kind, bytes: usize, payload: Bytes) -> Result<Outcome, ProposeError> {
         let shared = &*self.shared;
         let max = shared.limits.max_command_bytes;
-        if payload.len() > max {
-            return Err(ProposeError::TooLarge { bytes: payload.len(), max });
+        if bytes > max {
+            return Err(ProposeError::TooLarge { bytes, max });
         }
         if !shared.fate.is_sound() {
             return Err(ProposeError::Stopped);
@@ -143,7 +164,10 @@ impl<M: StateMachine> Node<M> {
         let credit = shared.gate.enter().ok_or(overloaded)?;
         let (answer, answered) = oneshot::channel();
         let caller = Caller::Here(Waiter { answer, asked: Instant::now(), credit });
-        shared.requests.send(Request::Propose(Proposal { payload, caller })).map_err(|_| ProposeError::Stopped)?;
+        shared
+            .requests
+            .send(Request::Propose(Proposal { kind, payload, caller }))
+            .map_err(|_| ProposeError::Stopped)?;
         // An answer that never comes was lost with the node.
         answered.await.unwrap_or(Err(ProposeError::OutcomeUnknown))
     }

@@ -210,6 +210,28 @@ fn after_a_failed_sync_no_append_is_acknowledged() {
 }
 
 #[test]
+fn an_entry_of_a_session_that_cant_be_read_ends_the_node_before_what_is_behind_it_is_applied() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan::default());
+        let leader = Puppet::start(&cluster.network, NodeId(2), NodeId(1)).await;
+        cluster.start(NodeId(1)).await;
+        let mut batch = BatchBuilder::new(quorate::storage::checksum, Term(5), Index(1), 0, 64);
+        batch.push(Kind::Command, b"before");
+        batch.push(Kind::Session, b"no stamp, no key");
+        batch.push(Kind::Command, b"behind");
+        let (previous, batch) = (EntryId::default(), batch.finish());
+        leader.say(
+            Term(5),
+            Body::Append(Append { epoch: 1, previous, previous_checksum: None, commit: Index(3), batch }),
+        );
+        let failure = soon("the failure", cluster.node(NodeId(1)).failed()).await;
+        assert!(matches!(&failure, Failure::Violation(line) if line.contains("entry 2")), "{failure}");
+        assert_eq!(failure.to_string().lines().count(), 1);
+        assert_eq!(cluster.journal(NodeId(1)).entries(), [(Index(1), "before".to_owned())]);
+    });
+}
+
+#[test]
 fn nobody_hangs_on_a_node_that_failed_with_threads_of_its_own() {
     run(async {
         let (mut cluster, ledger) = (Cluster::vacant(threaded()), Ledger::default());

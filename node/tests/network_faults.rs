@@ -8,7 +8,7 @@ use quorate::{
     transport::{Faults, LinkFaults},
 };
 use quorate_raft::{
-    Body, Heartbeat,
+    Body, Heartbeat, Kind,
     message::{Propose, ProposeOutcome},
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -46,7 +46,7 @@ fn of_a_command_that_may_have_been_taken_before_a_restart_the_outcome_is_unknown
             .into_iter()
             .chain([(3, 4, ProposeOutcome::NotLeader)])
         {
-            let propose = Propose { commands: vec![(request, 7)], payloads: Bytes::from_static(b"command") };
+            let propose = Propose { commands: vec![(request, 7, Kind::Command)], payloads: Bytes::from_static(b"command") };
             forwarder.say(Term(term), Body::Propose(propose));
             let outcome = forwarder.hear("an outcome", |message| match &message.body {
                 Body::ProposeReply(reply) => reply.outcomes.iter().find(|(name, _)| *name == request).copied(),

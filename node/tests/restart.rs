@@ -197,7 +197,7 @@ fn nobody_waits_for_ever_for_leaders_that_come_and_go() {
                 match message.body {
                     Body::Propose(propose) => {
                         let outcomes =
-                            propose.commands.iter().map(|(name, _)| (*name, ProposeOutcome::NotLeader)).collect();
+                            propose.commands.iter().map(|(name, ..)| (*name, ProposeOutcome::NotLeader)).collect();
                         let replies = bytes::Bytes::new();
                         leaders[0].say(term, Body::ProposeReply(ProposeReply { outcomes, replies }));
                     }

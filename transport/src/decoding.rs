@@ -148,7 +148,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let at = |term, index| EntryId::new(Term(term), Index(index));
     let append = |batch| Append { epoch, previous: at(2, 6), previous_checksum: Some(1), commit: Index(5), batch };
     let applied = ProposeOutcome::Applied { index: Index(8), reply_bytes: 3 };
-    let outcomes = vec![(1, applied), (2, ProposeOutcome::Overloaded), (3, ProposeOutcome::NotLeader)];
+    let outcomes = vec![(1, applied), (2, ProposeOutcome::Overloaded), (3, ProposeOutcome::StaleSerial)];
     let rejected = AppendOutcome::Rejected { previous: Index(6), conflict: at(1, 2), last: Index(4) };
     let repaired = RepairReply { from: at(3, 7), outcome: RepairOutcome::Here, batch: batch() };
     let absent = RepairReply { from: at(3, 7), outcome: RepairOutcome::Absent, batch: None };
@@ -169,7 +169,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
             Body::AppendReply(AppendReply { epoch, outcome: AppendOutcome::NeedsSnapshot { from: Index(1) } }),
         ],
         vec![
-            Body::Propose(Propose { commands: vec![(1, 2), (9, 0), (3, 3)], payloads: Bytes::from_static(b"abxyz") }),
+            Body::Propose(Propose {
+                commands: vec![(1, 2, Kind::Command), (9, 0, Kind::Command), (3, 16, Kind::Session)],
+                payloads: Bytes::from_static(b"ab\x02\x03\x07\0\0\0\0\0\0\0keyxyz"),
+            }),
             Body::ProposeReply(ProposeReply { outcomes, replies: Bytes::from_static(b"abc") }),
             Body::ReadIndex(ReadIndex { request }),
             Body::ReadIndexReply(ReadIndexReply { request, index: Some(Index(4)) }),

@@ -9,6 +9,7 @@ use quorate_raft::{
     message::{
         Emptied, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome, RepairReply,
     },
+    session::{Request, SessionKey},
 };
 use quorate_transport::codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits};
 
@@ -94,6 +95,22 @@ fn a_repair_with_a_body_that_is_no_batch_is_refused() {
     let metadata = Encoder::default().message(&message).unwrap().head[HEADER_BYTES..].to_vec();
     let (decoded, _) = decode(&sealed(2, 1, &metadata, &[7; 100]), &[usize::MAX]);
     assert!(matches!(decoded, Err(FrameError::Body(_))), "{decoded:?}");
+}
+
+#[test]
+fn what_no_client_may_propose_is_refused() {
+    let of = |kind, payloads| {
+        let propose = Propose { commands: vec![(1, 10, kind)], payloads };
+        let message = Message { term: Term(1), body: Body::Propose(propose) };
+        let encoded = Encoder::default().message(&message).expect("it fits");
+        let wire: Vec<u8> = [encoded.head, encoded.body].concat();
+        decode(&wire, &[usize::MAX]).0.map(|frames| frames.len())
+    };
+    let (opens, garbage) = (Request::Open.encode(), Bytes::from_static(b"ten bytes."));
+    assert_eq!((of(Kind::Command, garbage.clone()), of(Kind::Session, opens)), (Ok(1), Ok(1)));
+    for kind in [Kind::Session, Kind::Noop, Kind::Membership] {
+        assert!(matches!(of(kind, garbage.clone()), Err(FrameError::Body(_))), "{kind:?}");
+    }
 }
 
 #[test]
@@ -297,10 +314,20 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), any::<u64>())
             .prop_map(|(round, commit)| Body::Heartbeat(Heartbeat { round, commit: Index(commit) })),
         any::<u64>().prop_map(|round| Body::HeartbeatReply(HeartbeatReply { round })),
-        vec((any::<u64>(), bytes(300)), 0..5).prop_map(|commands| Body::Propose(Propose {
-            commands: commands.iter().map(|(name, command)| (*name, command.len() as u32)).collect(),
-            payloads: commands.into_iter().flat_map(|(_, command)| command).collect(),
-        })),
+        vec((any::<u64>(), bytes(300), any::<Option<u64>>()), 0..5).prop_map(|commands| {
+            let of = |(name, command, serial): (u64, Vec<u8>, Option<u64>)| match serial {
+                None => (name, Kind::Command, command.into()),
+                Some(serial) => {
+                    let key = SessionKey::opened(Index(7));
+                    (name, Kind::Session, Request::Command { key, serial, command: &command }.encode())
+                }
+            };
+            let commands: Vec<(u64, Kind, Bytes)> = commands.into_iter().map(of).collect();
+            Body::Propose(Propose {
+                commands: commands.iter().map(|(name, kind, command)| (*name, command.len() as u32, *kind)).collect(),
+                payloads: commands.into_iter().flat_map(|(.., command)| command).collect(),
+            })
+        }),
         vec((any::<u64>(), any::<u64>(), bytes(300)), 0..5).prop_map(|outcomes| {
             let applied = |index: u64, reply: &[u8]| ProposeOutcome::Applied {
                 index: Index(index),

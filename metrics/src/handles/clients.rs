@@ -11,6 +11,7 @@ use std::time::Duration;
 pub(super) struct Clients {
     proposals: Each<ProposalResult, Counter>,
     in_flight: Gauge,
+    sessions: Gauge,
     stages: Each<ProposalStage, Histogram>,
     batch: Histogram,
     reads: Each<ReadMode, Each<ReadResult, Counter>>,
@@ -22,6 +23,7 @@ impl Clients {
         Self {
             proposals: scope.each("result", |scope| scope.counter(&catalogue::PROPOSALS)),
             in_flight: scope.gauge(&catalogue::PROPOSALS_IN_FLIGHT),
+            sessions: scope.gauge(&catalogue::SESSIONS),
             stages: scope.each("stage", |scope| scope.histogram(&catalogue::PROPOSAL_DURATION)),
             batch: scope.histogram(&catalogue::BATCH_ENTRIES),
             reads: scope.each("mode", |scope| scope.each("result", |scope| scope.counter(&catalogue::READS))),
@@ -39,6 +41,11 @@ impl NodeMetrics {
     /// So many proposals of this node's callers wait for their answer.
     pub fn proposals_in_flight(&self, count: u64) {
         self.inner.clients.in_flight.set(float(count));
+    }
+
+    /// So many client sessions are remembered.
+    pub fn sessions(&self, count: u64) {
+        self.inner.clients.sessions.set(float(count));
     }
 
     /// One proposal spent this long in a stage.

@@ -90,6 +90,7 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
     node.snapshot_index_is(5);
     ProposalResult::ALL.iter().for_each(|result| node.proposals(*result, 2));
     node.proposals_in_flight(4);
+    node.sessions(3);
     ProposalStage::ALL.iter().for_each(|stage| node.proposal_stage(*stage, took));
     node.batch(64);
     for mode in ReadMode::ALL {

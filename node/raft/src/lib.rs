@@ -7,7 +7,7 @@
 //!
 //! Read it in this order:
 //!
-//! 1. [`ids`], [`record`] and [`message`]: the words.
+//! 1. [`ids`], [`record`], [`session`] and [`message`]: the words.
 //! 2. [`membership`] and [`quorum`]: who decides, and how many are enough.
 //!    [`change`]: how the members change.
 //! 3. [`replica`]: one node's term, vote, log and role, and every rule that changes them.
@@ -37,6 +37,7 @@ pub mod quorum;
 pub mod reads;
 pub mod record;
 pub mod replica;
+pub mod session;
 pub mod snapshot;
 pub mod transfer;
 

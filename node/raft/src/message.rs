@@ -28,8 +28,9 @@
 use crate::{
     change::{Change, ChangeRefused},
     ids::{EntryId, Index, NodeId, Term},
-    record::Batch,
+    record::{Batch, Kind},
     replica::HandoverRefused,
+    session::Request,
     snapshot::{SnapshotChunk, SnapshotReply},
 };
 use alloc::vec::Vec;
@@ -212,8 +213,9 @@ pub struct HeartbeatReply {
 /// Forwards clients' commands to the leader. At most once: it is never sent again after it may have arrived.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Propose {
-    /// For each command, the forwarder's name for it and its length in `payloads`.
-    pub commands: Vec<(u64, u32)>,
+    /// For each command, the forwarder's name for it, its length in `payloads`, and what it is: a
+    /// [`Kind::Command`](Kind), or what a [`Kind::Session`](Kind) says without the stamp, which the leader adds.
+    pub commands: Vec<(u64, u32, Kind)>,
     /// The commands, one behind the other.
     #[serde(skip)]
     pub payloads: Bytes,
@@ -245,6 +247,10 @@ pub enum ProposeOutcome {
     Overloaded,
     /// It may or may not take effect.
     Unknown,
+    /// It was not applied: its session was opened once, and is known no longer.
+    SessionExpired,
+    /// It was not applied now: its serial is older than what the session remembers.
+    StaleSerial,
 }
 
 /// Asks for a read index.
@@ -387,8 +393,19 @@ impl Message {
             Body::RepairReply(reply) => reply.batch = Some(Batch::parse(bulk, checksum)?),
             Body::SnapshotChunk(chunk) => chunk.bytes = bulk,
             Body::Propose(propose) => {
-                if propose.commands.iter().map(|(_, length)| u64::from(*length)).sum::<u64>() != bulk.len() as u64 {
+                if propose.commands.iter().map(|(_, length, _)| u64::from(*length)).sum::<u64>() != bulk.len() as u64 {
                     return misplaced("command lengths");
+                }
+                let mut rest = &bulk[..];
+                for (_, length, kind) in &propose.commands {
+                    let (command, behind) = rest.split_at(*length as usize);
+                    match kind {
+                        Kind::Command => {}
+                        // Once it is in the log, everybody must be able to read it.
+                        Kind::Session => drop(Request::decode(command)?),
+                        Kind::Noop | Kind::Membership => return misplaced("commands that no client has"),
+                    }
+                    rest = behind;
                 }
                 propose.payloads = bulk;
             }

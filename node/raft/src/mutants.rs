@@ -225,6 +225,20 @@ mutants! {
     DroppedCallerCancels = "dropped-caller-cancels",
     /// A caller that lost patience keeps its place inside for ever. (25)
     DroppedCallerKeepsPlace = "dropped-caller-keeps-place",
+
+    // In the actors: client sessions.
+    /// Snapshots have no sessions in them: who is restored from one remembers nobody.
+    SessionsNotInSnapshot = "sessions-not-in-snapshot",
+    /// A command of a session that comes again is applied again. (54)
+    SessionRetryApplied = "session-retry-applied",
+    /// A command of a session that is not known any more is applied. (54)
+    ExpiredSessionApplied = "expired-session-applied",
+    /// Sessions end by the clock of each node. (39)
+    SessionExpiryByLocalClock = "session-expiry-by-local-clock",
+    /// A command that comes again gets the answer of the session's newest.
+    AnswerOfAnotherSerial = "answer-of-another-serial",
+    /// There may be any number of sessions. (51)
+    SessionBoundIgnored = "session-bound-ignored",
 }
 
 impl Mutant {

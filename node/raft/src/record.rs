@@ -9,7 +9,7 @@
 //! | 4 | 4 | group (0) |
 //! | 8 | 8 | term |
 //! | 16 | 8 | index |
-//! | 24 | 1 | kind: 0 no-op, 1 command, 2 membership |
+//! | 24 | 1 | kind: 0 no-op, 1 command, 2 membership, 3 session |
 //! | 25 | 3 | zero |
 //! | 28 | 4 | checksum of the previous record (0 before the first) |
 //! | 32 | 4 | checksum of bytes 0..32 |
@@ -51,6 +51,9 @@ pub enum Kind {
     Command = 1,
     /// A change of membership.
     Membership = 2,
+    /// A client's command that is applied once however often it is in the log, or what opens a session: see
+    /// [`session`](crate::session).
+    Session = 3,
 }
 
 impl Kind {
@@ -59,6 +62,7 @@ impl Kind {
             0 => Some(Self::Noop),
             1 => Some(Self::Command),
             2 => Some(Self::Membership),
+            3 => Some(Self::Session),
             _ => None,
         }
     }
@@ -292,7 +296,16 @@ impl BatchBuilder {
     /// # Panics
     /// If the payload has 4 GiB or more; callers bound payloads far below.
     pub fn push(&mut self, kind: Kind, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).expect("a payload is bounded far below 4 GiB");
+        self.push_parts(kind, &[], payload);
+    }
+
+    /// The same, with a payload in two parts, one behind the other.
+    ///
+    /// # Panics
+    /// As [`BatchBuilder::push`].
+    pub fn push_parts(&mut self, kind: Kind, head: &[u8], payload: &[u8]) {
+        let bytes = head.len() + payload.len();
+        let length = u32::try_from(bytes).expect("a payload is bounded far below 4 GiB");
         let mut header = [0u8; HEADER_BYTES];
         header[0..4].copy_from_slice(&length.to_le_bytes());
         header[8..16].copy_from_slice(&self.term.0.to_le_bytes());
@@ -301,9 +314,10 @@ impl BatchBuilder {
         header[28..32].copy_from_slice(&self.chained.to_le_bytes());
         let header_checksum = (self.checksum)(0, &header[..32]);
         header[32..36].copy_from_slice(&header_checksum.to_le_bytes());
-        self.chained = (self.checksum)(header_checksum, payload);
-        self.bytes.reserve(OVERHEAD_BYTES + payload.len());
+        self.chained = (self.checksum)((self.checksum)(header_checksum, head), payload);
+        self.bytes.reserve(OVERHEAD_BYTES + bytes);
         self.bytes.put_slice(&header);
+        self.bytes.put_slice(head);
         self.bytes.put_slice(payload);
         self.bytes.put_u32_le(self.chained);
         self.changes |= kind == Kind::Membership;

@@ -1,4 +1,4 @@
-//! `Applier`: owns the state machine and how far it has applied, for the life of the node.
+//! `Applier`: owns the state machine, the client sessions and how far both have applied, for the life of the node.
 //!
 //! It hears which entries are committed, applies them in order, and answers the callers itself, from its own thread: an
 //! answer is one hop from the client. It takes the state for snapshots and restores it from them, and never writes one
@@ -6,20 +6,22 @@
 
 use super::{
     consensus::Consensus,
-    messages::{Answer, Applied, Caller, Callers, Committed, Restore, StateTaken, Stop, TakeState},
+    messages::{Answer, Applied, Caller, Callers, Committed, Outcome, Restore, StateTaken, Stop, TakeState},
     state,
 };
 use crate::{
     error::Failure,
     fate::{Fate, Sentinel},
     machine::StateMachine,
-    node::Applied as Outcome,
+    node,
+    sessions::{Table, Verdict},
 };
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage, SnapshotPhase};
 use quorate_raft::{
     EntryId, Index, Kind,
     mutants::{Mutant, live},
+    session::{self, LogTime},
 };
 use quorate_storage::SnapshotSource;
 use std::{collections::BTreeMap, time::Duration};
@@ -29,6 +31,7 @@ use tokio::time::Instant;
 pub(crate) struct Applier<M> {
     /// Boxed, so that actix may move the actor whatever the machine is made of.
     machine: Box<M>,
+    sessions: Table,
     /// The last entry that was applied, and its record's checksum.
     last: EntryId,
     last_checksum: u32,
@@ -40,6 +43,8 @@ pub(crate) struct Applier<M> {
     consensus: Addr<Consensus>,
     metrics: NodeMetrics,
     fate: Fate,
+    /// For a mutant alone.
+    started: Instant,
     _sentinel: Sentinel,
 }
 
@@ -71,6 +76,7 @@ impl<M: StateMachine> Applier<M> {
     ) -> Self {
         Self {
             machine: Box::new(machine),
+            sessions: Table::default(),
             last: EntryId::default(),
             last_checksum: 0,
             answers: Vec::new(),
@@ -80,6 +86,7 @@ impl<M: StateMachine> Applier<M> {
             patience,
             consensus,
             metrics,
+            started: Instant::now(),
             _sentinel: fate.sentinel("Applier"),
             fate,
         }
@@ -91,13 +98,17 @@ impl<M: StateMachine> Applier<M> {
         for record in batch.records() {
             let index = record.id.index;
             debug_assert_eq!(index, self.last.index.next(), "committed entries arrive in order");
-            let reply = match record.kind {
-                Kind::Command => self.machine.apply(index, record.payload),
-                Kind::Noop | Kind::Membership => bytes::Bytes::new(),
+            let outcome = match record.kind {
+                Kind::Command => Ok(node::Applied { index, reply: self.machine.apply(index, record.payload) }),
+                Kind::Session => match self.apply_in_session(index, record.payload) {
+                    Ok(outcome) => outcome,
+                    Err(unreadable) => return self.fate.fail(unreadable),
+                },
+                Kind::Noop | Kind::Membership => Ok(node::Applied { index, reply: bytes::Bytes::new() }),
             };
             (self.last, self.last_checksum) = (record.id, record.checksum);
             if let Some((_, caller)) = callers.next_if(|(of, _)| *of == index) {
-                self.answer(caller, Outcome { index, reply }, &mut tally);
+                self.answer(caller, outcome, &mut tally);
             }
         }
         if tally.answered > 0 {
@@ -108,12 +119,29 @@ impl<M: StateMachine> Applier<M> {
         }
     }
 
+    /// What a session says is the table's business, and the command in it is the machine's, once.
+    fn apply_in_session(&mut self, index: Index, payload: &[u8]) -> Result<Outcome, Failure> {
+        let (mut stamp, request) = session::decode(payload).map_err(|malformed| {
+            Failure::Violation(format!(
+                "entry {index} is a session's and can't be read ({malformed}): report it, and run the release that wrote it"
+            ))
+        })?;
+        if live(Mutant::SessionExpiryByLocalClock) {
+            stamp.time = LogTime(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        }
+        let machine = &mut self.machine;
+        Ok(match self.sessions.apply(index, stamp, &request, |command| machine.apply(index, command)) {
+            Verdict::Applied { index, reply } => Ok(node::Applied { index, reply }),
+            Verdict::Refused(refusal) => Err(refusal),
+        })
+    }
+
     fn answer(&mut self, caller: Caller, outcome: Outcome, tally: &mut Tally) {
         match caller {
             // The node may have failed since this was committed; then nobody may be told anything.
             _ if !self.fate.is_sound() => {}
             Caller::Here(waiter) => {
-                tally.answered += 1;
+                tally.answered += u64::from(outcome.is_ok());
                 tally.waited += tally.now.saturating_duration_since(waiter.asked);
                 waiter.tell(Ok(outcome));
             }
@@ -133,7 +161,8 @@ impl<M: StateMachine> Applier<M> {
     fn restore(&mut self, source: Box<dyn SnapshotSource>) -> Result<(), String> {
         let (began, ends) = (Instant::now(), source.snapshot().base.last);
         match state::restore(&mut *self.machine, source) {
-            Ok(base) => {
+            Ok((base, sessions)) => {
+                self.sessions = sessions;
                 (self.last, self.last_checksum) = (base.last, base.last_checksum);
                 self.metrics.snapshot_took(SnapshotPhase::Restore, began.elapsed());
                 tracing::info!("restored the state machine from the snapshot that ends at {ends}");
@@ -212,6 +241,9 @@ impl<M: StateMachine> Handler<Committed> for Applier<M> {
             return;
         }
         self.apply(committed);
+        if !self.fate.is_sound() {
+            return;
+        }
         self.serve_waiting();
         self.tell_later(ctx);
     }
@@ -223,7 +255,9 @@ impl<M: StateMachine> Handler<TakeState> for Applier<M> {
     fn handle(&mut self, _: TakeState, _: &mut Self::Context) {
         if self.fate.is_sound() {
             let (last, last_checksum) = (self.last, self.last_checksum);
-            self.consensus.do_send(StateTaken { last, last_checksum, write: self.machine.snapshot() });
+            let sessions = &self.sessions;
+            let write = self.machine.snapshot().map(|write| state::behind(sessions.clone(), write));
+            self.consensus.do_send(StateTaken { last, last_checksum, write });
         }
     }
 }
@@ -254,7 +288,8 @@ impl<M: StateMachine> Handler<Tell> for Applier<M> {
     fn handle(&mut self, _: Tell, _: &mut Self::Context) {
         self.telling = false;
         let answers = std::mem::take(&mut self.answers);
-        self.consensus.do_send(Applied { index: self.last.index, answers });
+        self.metrics.sessions(self.sessions.len() as u64);
+        self.consensus.do_send(Applied { index: self.last.index, log_time: self.sessions.now(), answers });
     }
 }
 

@@ -5,14 +5,15 @@ use crate::{
     error::{ProposeError, ReadError, SnapshotError},
     gate::Credit,
     machine::WriteState,
-    node::Applied as Outcome,
+    node, sessions,
 };
 use actix::Message;
 use bytes::Bytes;
 use quorate_raft::{
-    Batch, EntryId, Index, NodeId, SnapshotBase, SnapshotChunk, SnapshotReply, Term,
+    Batch, EntryId, Index, Kind, NodeId, SnapshotBase, SnapshotChunk, SnapshotReply, Term,
     message::{AdministerOutcome, Administration},
     mutants::{Mutant, live},
+    session::LogTime,
 };
 use quorate_storage::{SnapshotSource, StorageError};
 use quorate_transport::network::Event;
@@ -34,8 +35,12 @@ pub(crate) enum Request {
     Shutdown,
 }
 
-/// A command and who wants to know what becomes of it.
+/// What an entry came to, once it was committed: only what a session's says is refused then.
+pub(crate) type Outcome = Result<node::Applied, sessions::Refusal>;
+
+/// A command, or what a session says without the leader's stamp, and who wants to know what becomes of it.
 pub(crate) struct Proposal {
+    pub(crate) kind: Kind,
     pub(crate) payload: Bytes,
     pub(crate) caller: Caller,
 }
@@ -272,6 +277,8 @@ pub(crate) struct Callers {
 #[rtype(result = "()")]
 pub(crate) struct Applied {
     pub(crate) index: Index,
+    /// Of the last entry of a session among them.
+    pub(crate) log_time: LogTime,
     pub(crate) answers: Vec<Answer>,
 }
 

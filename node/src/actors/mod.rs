@@ -26,7 +26,7 @@ mod state;
 pub(crate) mod vote_collector;
 
 use crate::{
-    config::{Limits, Snapshots, Timing},
+    config::{Limits, Sessions, Snapshots, Timing},
     error::StartError,
     fate::{End, Fate},
     gate::Gate,
@@ -68,6 +68,7 @@ pub(crate) struct Plan {
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
     pub(crate) snapshots: Snapshots,
+    pub(crate) sessions: Sessions,
     pub(crate) metrics: NodeMetrics,
     pub(crate) seed: Option<u64>,
     pub(crate) fate: Fate,
@@ -79,7 +80,21 @@ pub(crate) async fn launch<M: StateMachine>(
     machine: M,
     threads: bool,
 ) -> Result<(Node<M>, Running), StartError> {
-    let Plan { id, cluster, membership, addresses, network, storage, timing, limits, snapshots, metrics, seed, fate } =
+    let Plan {
+        id,
+        cluster,
+        membership,
+        addresses,
+        network,
+        storage,
+        timing,
+        limits,
+        snapshots,
+        sessions,
+        metrics,
+        seed,
+        fate,
+    } =
         plan;
     // The address exists before the actor does: storage and network need it to be started.
     let context = Context::<Consensus>::new();
@@ -160,6 +175,7 @@ pub(crate) async fn launch<M: StateMachine>(
         clock: Clock::start(),
         timing,
         limits,
+        sessions,
         gate: Arc::clone(&gate),
         metrics: metrics.clone(),
         fate: fate.clone(),

@@ -1,15 +1,30 @@
-//! Between the state machine's reading and writing and the storage's snapshots.
+//! Between the state machine's reading and writing and the storage's snapshots: the sessions, then the machine's state.
 
 use crate::{
     fate::Fate,
     machine::{StateMachine, WriteState},
+    sessions::{self, Table},
 };
-use quorate_raft::{Snapshot, SnapshotBase};
+use quorate_raft::{
+    Snapshot, SnapshotBase,
+    mutants::{Mutant, live},
+};
 use quorate_storage::{SnapshotSink, SnapshotSource};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
 /// A state machine may write and read a few bytes at a time; checksums and files like more.
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// A state to be written: the sessions, and the machine's behind them.
+pub(super) fn behind(sessions: Table, write: WriteState) -> WriteState {
+    Box::new(move |to| {
+        let sessions = if live(Mutant::SessionsNotInSnapshot) { Table::default() } else { sessions };
+        sessions::write(&sessions, to)?;
+        // The table that lives on need not copy any more what it shared with this one.
+        drop(sessions);
+        write(to)
+    })
+}
 
 /// Writes a state and makes it durable. Gives up when the node has ended.
 pub(super) fn write(write: WriteState, sink: Box<dyn SnapshotSink>, fate: &Fate) -> Result<Snapshot, String> {
@@ -20,12 +35,16 @@ pub(super) fn write(write: WriteState, sink: Box<dyn SnapshotSink>, fate: &Fate)
     sink.finish().map_err(|error| error.to_string())
 }
 
-/// Lets a machine become what a snapshot holds. Says which one.
-pub(super) fn restore(machine: &mut impl StateMachine, source: Box<dyn SnapshotSource>) -> io::Result<SnapshotBase> {
+/// Lets a machine become what a snapshot holds. Gives the sessions, and says which snapshot it is.
+pub(super) fn restore(
+    machine: &mut impl StateMachine,
+    source: Box<dyn SnapshotSource>,
+) -> io::Result<(SnapshotBase, Table)> {
     let base = source.snapshot().base.clone();
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, FromSource { source, offset: 0 });
+    let sessions = sessions::read(&mut reader)?;
     machine.restore(&mut reader)?;
-    Ok(base)
+    Ok((base, sessions))
 }
 
 /// A sink, for as long as the node lives: whoever shuts it down need not wait for a large state to be written.

@@ -7,4 +7,5 @@ mod progress;
 mod quorum;
 mod reads;
 mod record;
+mod session;
 mod transfer;

@@ -77,11 +77,22 @@ fn a_header_tells_what_a_damaged_payload_was() {
     assert!(Head::read(&bytes, 1, crc).is_err());
 }
 
+#[test]
+fn a_payload_in_two_parts_is_laid_out_like_the_whole() {
+    let laid_out = |parts: &[u8], whole: &[u8]| {
+        let mut builder = BatchBuilder::new(crc, Term(1), Index(1), 0, 0);
+        builder.push_parts(Kind::Session, parts, whole);
+        builder.push(Kind::Noop, &[]);
+        builder.finish().expect("two records")
+    };
+    assert_eq!(laid_out(b"head", b"rest"), laid_out(b"", b"headrest"));
+}
+
 proptest! {
     #[test]
     fn what_was_laid_out_is_read_back(payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..12), first in 1u64..1_000, previous: u32) {
         let mut builder = BatchBuilder::new(crc, Term(4), Index(first), previous, 0);
-        payloads.iter().for_each(|payload| builder.push(Kind::Command, payload));
+        payloads.iter().for_each(|payload| builder.push(Kind::Session, payload));
         let batch = builder.finish().expect("at least one");
         let parsed = Batch::parse(batch.bytes().clone(), crc).expect("undamaged");
         prop_assert_eq!(&parsed, &batch);

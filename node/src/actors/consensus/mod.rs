@@ -39,11 +39,12 @@ use super::{
     vote_collector::VoteCollector,
 };
 use crate::{
-    config::{Limits, Timing},
+    config::{Limits, Sessions, Timing},
     error::{Failure, ProposeError},
     fate::{Fate, Sentinel},
     gate::Gate,
     observe::ObservedNetwork,
+    sessions::LogClock,
     status::Status,
 };
 use actix::prelude::*;
@@ -100,8 +101,10 @@ pub(crate) struct Consensus {
     /// This node was removed, by the configuration of this entry: it stops.
     removed_at: Option<Index>,
     clock: Clock,
+    log_clock: LogClock,
     timing: Timing,
     limits: Limits,
+    sessions: Sessions,
     gate: Arc<Gate>,
     metrics: NodeMetrics,
     fate: Fate,
@@ -124,6 +127,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
+    pub(crate) sessions: Sessions,
     pub(crate) gate: Arc<Gate>,
     pub(crate) metrics: NodeMetrics,
     pub(crate) fate: Fate,
@@ -145,6 +149,7 @@ impl Consensus {
             clock,
             timing,
             limits,
+            sessions,
             gate,
             metrics,
             fate,
@@ -176,8 +181,10 @@ impl Consensus {
             stopping: None,
             removed_at: None,
             clock,
+            log_clock: LogClock::default(),
             timing,
             limits,
+            sessions,
             gate,
             metrics,
             _sentinel: fate.sentinel("Consensus"),
@@ -203,6 +210,7 @@ impl Consensus {
     fn settle(&mut self, ctx: &mut Context<Self>) {
         let change = self.seen.look(&self.replica);
         if change.leader {
+            self.log_clock.leads(self.replica.is_leader(), self.clock.now());
             // Those whose leader is gone learn soon that the outcome is unknown; it may still be told until then.
             let soon = Instant::now() + self.timing.election_timeout.1 * 2;
             self.proposals.leader_changed(self.replica.leader(), soon);
@@ -384,7 +392,8 @@ hear! {
     };
     Fetch: |this, fetch, _ctx| this.fetch(fetch);
     Stop: |_this, Stop, ctx| ctx.stop();
-    Applied: |this, Applied { index, answers }, ctx| {
+    Applied: |this, Applied { index, log_time, answers }, ctx| {
+        this.log_clock.applied(log_time, this.clock.now());
         if this.fate.is_sound() {
             this.answer_applied(answers);
         }

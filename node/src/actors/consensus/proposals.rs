@@ -10,11 +10,12 @@ use crate::{
     actors::messages::{Caller, Callers, Proposal},
     error::ProposeError,
     node::Applied,
+    sessions::Refusal,
 };
 use bytes::Bytes;
 use quorate_metrics::{NodeMetrics, ProposalResult};
 use quorate_raft::{
-    Batch, Index, NodeId, Term,
+    Batch, Index, Kind, NodeId, Term,
     message::{ProposeOutcome, ProposeReply},
     mutants::{Mutant, live},
 };
@@ -41,6 +42,7 @@ struct Parked {
 
 struct Forwarded {
     leader: NodeId,
+    kind: Kind,
     payload: Bytes,
     caller: Caller,
     deadline: Instant,
@@ -94,9 +96,16 @@ impl Proposals {
     }
 
     /// One is being forwarded: gives the name under which the leader will answer it.
-    pub(super) fn forwarded(&mut self, leader: NodeId, payload: &Bytes, caller: Caller, deadline: Instant) -> u64 {
+    pub(super) fn forwarded(
+        &mut self,
+        leader: NodeId,
+        kind: Kind,
+        payload: &Bytes,
+        caller: Caller,
+        deadline: Instant,
+    ) -> u64 {
         let name = self.names.next();
-        let forwarded = Forwarded { leader, payload: payload.clone(), caller, deadline };
+        let forwarded = Forwarded { leader, kind, payload: payload.clone(), caller, deadline };
         self.forwarded.insert(name, forwarded);
         name
     }
@@ -159,17 +168,19 @@ impl Proposals {
             if self.forwarded.get(&request).is_none_or(|forwarded| forwarded.leader != from) {
                 continue; // answered, or given up on, before
             }
-            let Some(Forwarded { payload, caller, .. }) = self.forwarded.remove(&request) else { continue };
+            let Some(Forwarded { kind, payload, caller, .. }) = self.forwarded.remove(&request) else { continue };
             match outcome {
                 ProposeOutcome::Applied { index, .. } => {
                     self.metrics.proposals(ProposalResult::Applied, 1);
                     if let Caller::Here(waiter) = caller {
-                        waiter.tell(Ok(Applied { index, reply: value }));
+                        waiter.tell(Ok(Ok(Applied { index, reply: value })));
                     }
                 }
-                ProposeOutcome::NotLeader => again.push(Proposal { payload, caller }),
+                ProposeOutcome::NotLeader => again.push(Proposal { kind, payload, caller }),
                 ProposeOutcome::Overloaded => drop(self.tell(caller, ProposeError::Overloaded { retry_after })),
                 ProposeOutcome::Unknown => drop(self.tell(caller, ProposeError::OutcomeUnknown)),
+                ProposeOutcome::SessionExpired => refuse(caller, Refusal::Expired),
+                ProposeOutcome::StaleSerial => refuse(caller, Refusal::StaleSerial),
             }
         }
         again
@@ -210,9 +221,9 @@ impl Proposals {
         let lost: Vec<_> =
             self.forwarded.iter().filter(|(_, f)| f.leader == peer).map(|(request, _)| *request).collect();
         for request in lost {
-            if let Some(Forwarded { payload, caller, deadline, .. }) = self.forwarded.remove(&request) {
+            if let Some(Forwarded { kind, payload, caller, deadline, .. }) = self.forwarded.remove(&request) {
                 if live(Mutant::UnknownOutcomeRetried) {
-                    self.park(vec![Proposal { payload, caller }], deadline);
+                    self.park(vec![Proposal { kind, payload, caller }], deadline);
                     continue;
                 }
                 let lost = if live(Mutant::LostLinkIsDefinite) {
@@ -276,6 +287,13 @@ impl Proposals {
                 },
             )),
         }
+    }
+}
+
+/// Tells a caller of this node that its session refused.
+fn refuse(caller: Caller, refusal: Refusal) {
+    if let Caller::Here(waiter) = caller {
+        waiter.tell(Ok(Err(refusal)));
     }
 }
 

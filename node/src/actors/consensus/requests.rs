@@ -5,6 +5,8 @@ use super::{BATCH_ENTRIES_MAX, Consensus};
 use crate::{
     actors::messages::{Answer, Caller, Proposal, ReadCaller},
     error::{ProposeError, ReadError},
+    node::Applied,
+    sessions::Refusal,
 };
 use actix::Context;
 use bytes::BytesMut;
@@ -14,6 +16,7 @@ use quorate_raft::{
     message::{Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply},
     mutants::{Mutant, live},
     record::OVERHEAD_BYTES,
+    session::{self, Stamp},
 };
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
@@ -61,12 +64,15 @@ impl Consensus {
             let capacity = (proposals.len() * (OVERHEAD_BYTES + 256)).min(self.limits.max_batch_bytes);
             let Some(mut builder) = self.replica.next_batch(capacity) else { return };
             let mut callers = Vec::with_capacity(proposals.len().min(BATCH_ENTRIES_MAX));
-            while let Some(Proposal { payload, caller }) = proposals.next_if(|next| {
+            while let Some(Proposal { kind, payload, caller }) = proposals.next_if(|next| {
                 builder.is_empty()
                     || (callers.len() < BATCH_ENTRIES_MAX
                         && builder.len() + OVERHEAD_BYTES + next.payload.len() <= self.limits.max_batch_bytes)
             }) {
-                builder.push(Kind::Command, &payload);
+                match kind {
+                    Kind::Session => builder.push_parts(kind, &self.stamp().encode(), &payload),
+                    _ => builder.push(kind, &payload),
+                }
                 callers.push(caller);
             }
             let Some(batch) = builder.finish() else { return };
@@ -81,18 +87,24 @@ impl Consensus {
         }
     }
 
+    /// What the leader adds to what a session says.
+    fn stamp(&mut self) -> Stamp {
+        let time = self.log_clock.stamp(self.clock.now());
+        Stamp { time, idle_limit_ms: self.sessions.idle_limit_ms(), sessions_max: self.sessions.max_sessions }
+    }
+
     pub(super) fn forward(&mut self, leader: NodeId, proposals: Vec<Proposal>) {
         let deadline = Instant::now() + self.timing.proposal_timeout;
         let mut proposals = proposals.into_iter().peekable();
         while proposals.peek().is_some() {
             let (mut commands, mut payloads) = (Vec::new(), BytesMut::new());
-            while let Some(Proposal { payload, caller }) = proposals.next_if(|next| {
+            while let Some(Proposal { kind, payload, caller }) = proposals.next_if(|next| {
                 commands.is_empty()
                     || (commands.len() < BATCH_ENTRIES_MAX
                         && payloads.len() + next.payload.len() <= self.limits.max_batch_bytes)
             }) {
-                let request = self.proposals.forwarded(leader, &payload, caller, deadline);
-                commands.push((request, u32::try_from(payload.len()).unwrap_or(u32::MAX)));
+                let request = self.proposals.forwarded(leader, kind, &payload, caller, deadline);
+                commands.push((request, u32::try_from(payload.len()).unwrap_or(u32::MAX), kind));
                 payloads.extend_from_slice(&payload);
             }
             self.say(leader, Body::Propose(Propose { commands, payloads: payloads.freeze() }));
@@ -102,21 +114,22 @@ impl Consensus {
     /// Another node's clients' commands. They are bounded like this node's own.
     pub(super) fn proposals_forwarded(&mut self, from: NodeId, term: Term, propose: Propose, ctx: &mut Context<Self>) {
         let Propose { commands, mut payloads } = propose;
-        let Some(&(name, _)) = commands.first() else { return };
+        let Some(&(name, ..)) = commands.first() else { return };
         if !self.arrived.is_new(from, name) && !live(Mutant::DuplicateProposalTaken) {
             return self.metrics.dropped(Some(from.0), "duplicate");
         }
         if self.arrived.may_have_before(term) {
             // To refuse them could be a lie, and to take them a second time.
-            let outcomes = commands.into_iter().map(|(request, _)| (request, ProposeOutcome::Unknown)).collect();
+            let outcomes = commands.into_iter().map(|(request, ..)| (request, ProposeOutcome::Unknown)).collect();
             return self.say(from, Body::ProposeReply(ProposeReply { outcomes, replies: bytes::Bytes::new() }));
         }
         let room = self.limits.max_in_flight_proposals.saturating_sub(self.proposals.of_other_nodes());
         let (mut taken, mut refused) = (Vec::new(), Vec::new());
-        for (request, length) in commands {
+        for (request, length, kind) in commands {
             let payload = payloads.split_to((length as usize).min(payloads.len()));
-            if taken.len() < room && payload.len() <= self.limits.max_command_bytes {
-                taken.push(Proposal { payload, caller: Caller::There { node: from, request } });
+            let besides = if kind == Kind::Session { session::REQUEST_OVERHEAD_BYTES } else { 0 };
+            if taken.len() < room && payload.len() <= self.limits.max_command_bytes + besides {
+                taken.push(Proposal { kind, payload, caller: Caller::There { node: from, request } });
             } else {
                 refused.push((request, ProposeOutcome::Overloaded));
             }
@@ -144,13 +157,20 @@ impl Consensus {
         self.proposals.answered_other_nodes(answers.len());
         for Answer { node, request, outcome } in answers {
             let (outcomes, replies) = by_node.entry(node).or_default();
-            if !outcomes.is_empty() && replies.len() + outcome.reply.len() > self.limits.max_batch_bytes {
+            let (what, reply) = match outcome {
+                Ok(Applied { index, reply }) => {
+                    let reply_bytes = u32::try_from(reply.len()).unwrap_or(u32::MAX);
+                    (ProposeOutcome::Applied { index, reply_bytes }, reply)
+                }
+                Err(Refusal::Expired) => (ProposeOutcome::SessionExpired, bytes::Bytes::new()),
+                Err(Refusal::StaleSerial) => (ProposeOutcome::StaleSerial, bytes::Bytes::new()),
+            };
+            if !outcomes.is_empty() && replies.len() + reply.len() > self.limits.max_batch_bytes {
                 let (outcomes, replies) = (std::mem::take(outcomes), replies.split().freeze());
                 self.say(node, Body::ProposeReply(ProposeReply { outcomes, replies }));
             }
-            let reply_bytes = u32::try_from(outcome.reply.len()).unwrap_or(u32::MAX);
-            outcomes.push((request, ProposeOutcome::Applied { index: outcome.index, reply_bytes }));
-            replies.extend_from_slice(&outcome.reply);
+            outcomes.push((request, what));
+            replies.extend_from_slice(&reply);
         }
         for (node, (outcomes, replies)) in by_node {
             self.say(node, Body::ProposeReply(ProposeReply { outcomes, replies: replies.freeze() }));

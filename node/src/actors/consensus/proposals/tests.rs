@@ -1,11 +1,11 @@
 use super::*;
-use crate::gate::Gate;
+use crate::{actors::messages::Outcome, gate::Gate};
 use quorate_metrics::Metrics;
 use quorate_raft::{BatchBuilder, Kind};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-type Told = oneshot::Receiver<Result<Applied, ProposeError>>;
+type Told = oneshot::Receiver<Result<Outcome, ProposeError>>;
 
 #[test]
 fn who_waits_for_a_committed_entry_is_found() {
@@ -49,7 +49,7 @@ fn whoever_waits_too_long_learns_how_much_is_known() {
     let (mut parked, mut in_log) = (Vec::new(), world.append(1, 1, 2));
     for _ in 0..2 {
         let (caller, told) = world.caller();
-        let proposal = Proposal { payload: Bytes::new(), caller };
+        let proposal = Proposal { kind: Kind::Command, payload: Bytes::new(), caller };
         world.proposals.park(vec![proposal], world.now);
         parked.push(told);
     }

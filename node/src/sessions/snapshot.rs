@@ -1,0 +1,276 @@
+//! How the sessions are written down, in front of the state machine's bytes: a stream, little-endian.
+//!
+//! | bytes | what |
+//! | --- | --- |
+//! | 8 | magic: the bytes `QSESSION` |
+//! | 4 | version of this layout: 1 |
+//! | 8 | log time |
+//! | 4 | how many sessions there are |
+//! | … | the sessions, in the order of their tags and keys |
+//!
+//! and of each session
+//!
+//! | bytes | what |
+//! | --- | --- |
+//! | 1 | 1: it was opened, 2: it has a name |
+//! | 1 | length of its key |
+//! | … | its key: the index of the entry that opened it, or its name |
+//! | 8 | the index of the last entry that used it |
+//! | 8 | the log time of that |
+//! | 1 | how many answers there are |
+//! | … | the answers, by serial: the serial (8), the index (8), the length of the reply (4; all ones if it was not kept), the reply |
+//!
+//! Equal tables give equal bytes. The state machine's follow. Whoever keeps the bytes has a checksum of them.
+//!
+//! **Bound:** a length is not believed: what is allocated grows with what is read.
+
+use super::{Answer, SESSIONS_MAX, Session, Table, WINDOW};
+use quorate_raft::{
+    Index,
+    session::{LogTime, SessionKey},
+};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, Error, ErrorKind, Read, Write},
+    sync::Arc,
+};
+
+const MAGIC: [u8; 8] = *b"QSESSION";
+const VERSION: u32 = 1;
+const NOT_KEPT: u32 = u32::MAX;
+
+/// Writes `table`.
+pub(crate) fn write(table: &Table, to: &mut dyn Write) -> io::Result<()> {
+    to.write_all(&MAGIC)?;
+    to.write_all(&VERSION.to_le_bytes())?;
+    to.write_all(&table.now.0.to_le_bytes())?;
+    to.write_all(&u32::try_from(table.sessions.len()).map_err(too_long)?.to_le_bytes())?;
+    for (key, session) in &table.sessions {
+        // Keys have 64 bytes at most, and windows as many serials.
+        key.with_bytes(|tag, key| to.write_all(&[&[tag, key.len() as u8], key].concat()))?;
+        to.write_all(&session.used_by.0.to_le_bytes())?;
+        to.write_all(&session.used_at.0.to_le_bytes())?;
+        to.write_all(&[session.answers.len() as u8])?;
+        for (serial, Answer { index, reply }) in &session.answers {
+            to.write_all(&serial.to_le_bytes())?;
+            to.write_all(&index.0.to_le_bytes())?;
+            let length = reply.as_ref().map_or(Ok(NOT_KEPT), |reply| u32::try_from(reply.len()).map_err(too_long))?;
+            to.write_all(&length.to_le_bytes())?;
+            to.write_all(reply.as_deref().unwrap_or_default())?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads what [`write`] wrote, and nothing behind it.
+///
+/// # Errors
+/// In one line that says what and where, if `from` fails, or these are not such bytes.
+pub(crate) fn read(from: &mut dyn Read) -> io::Result<Table> {
+    let mut from = Reader { from, at: 0 };
+    if from.array()? != MAGIC {
+        return Err(invalid(0, "no sessions stand there: another release wrote it"));
+    }
+    let version = from.u32()?;
+    if version != VERSION {
+        let what = format_args!("layout {version} is not known here, only {VERSION}: run a newer release");
+        return Err(invalid(8, what));
+    }
+    let now = LogTime(from.u64()?);
+    let count = from.u32()?;
+    if count > SESSIONS_MAX {
+        return Err(invalid(20, format_args!("{count} sessions are more than there can be")));
+    }
+    let mut table = Table { now, ..Table::default() };
+    for _ in 0..count {
+        let at = from.at;
+        let key = from.key()?;
+        if table.sessions.last_key_value().is_some_and(|(last, _)| *last >= key) {
+            return Err(invalid(at, "the sessions are not in order"));
+        }
+        let session = from.session(now)?;
+        if table.by_use.insert(session.used_by, key.clone()).is_some() {
+            return Err(invalid(at, format_args!("entry {} used two sessions", session.used_by)));
+        }
+        table.reply_bytes += session.reply_bytes;
+        table.sessions.insert(key, Arc::new(session));
+    }
+    Ok(table)
+}
+
+struct Reader<'a> {
+    from: &'a mut dyn Read,
+    at: u64,
+}
+
+impl Reader<'_> {
+    fn key(&mut self) -> io::Result<SessionKey> {
+        let (at, [tag, length]) = (self.at, self.array()?);
+        let key = self.bytes(u32::from(length))?;
+        SessionKey::from_bytes(tag, &key).ok_or_else(|| invalid(at, "that is no session's key"))
+    }
+
+    fn session(&mut self, now: LogTime) -> io::Result<Session> {
+        let at = self.at;
+        let (used_by, used_at, [count]) = (Index(self.u64()?), LogTime(self.u64()?), self.array()?);
+        if used_at > now {
+            return Err(invalid(at + 8, "a session was used behind the end of log time"));
+        }
+        let mut session = Session { used_by, used_at, answers: BTreeMap::new(), reply_bytes: 0 };
+        for _ in 0..count {
+            let (at, serial, index, length) = (self.at, self.u64()?, Index(self.u64()?), self.u32()?);
+            if session.answers.last_key_value().is_some_and(|(last, _)| *last >= serial) {
+                return Err(invalid(at, "serials are not in order"));
+            }
+            let lowest = session.answers.first_key_value().map_or(serial, |(lowest, _)| *lowest);
+            if serial - lowest >= WINDOW {
+                return Err(invalid(at, "serials are further apart than a session remembers"));
+            }
+            let reply = if length == NOT_KEPT { None } else { Some(self.bytes(length)?) };
+            session.reply_bytes += reply.as_ref().map_or(0, |reply| reply.len());
+            session.answers.insert(serial, Answer { index, reply });
+        }
+        Ok(session)
+    }
+
+    fn u64(&mut self) -> io::Result<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> io::Result<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.from.read_exact(&mut bytes).map_err(|error| self.ended(error))?;
+        self.at += N as u64;
+        Ok(bytes)
+    }
+
+    fn bytes(&mut self, length: u32) -> io::Result<Box<[u8]>> {
+        let mut bytes = Vec::new();
+        let read = (&mut *self.from).take(u64::from(length)).read_to_end(&mut bytes)? as u64;
+        self.at += read;
+        if read < u64::from(length) {
+            return Err(self.ended(ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(bytes.into())
+    }
+
+    fn ended(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::UnexpectedEof => invalid(self.at, "it ends there, within them"),
+            _ => error,
+        }
+    }
+}
+
+fn invalid(at: u64, what: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::InvalidData, format!("the sessions can't be restored, offset {at}: {what}"))
+}
+
+fn too_long(_: std::num::TryFromIntError) -> Error {
+    Error::new(ErrorKind::InvalidInput, "there is more of the sessions than their layout can say")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_raft::session::{Request, Stamp};
+
+    #[test]
+    fn the_layout_is_the_documented_one() {
+        let mut expected = b"QSESSION\x01\0\0\0".to_vec();
+        expected.extend(70u64.to_le_bytes());
+        expected.extend(1u32.to_le_bytes());
+        expected.extend(b"\x02\x01a");
+        expected.extend(3u64.to_le_bytes());
+        expected.extend(70u64.to_le_bytes());
+        expected.push(1);
+        expected.extend(9u64.to_le_bytes());
+        expected.extend(3u64.to_le_bytes());
+        expected.extend(2u32.to_le_bytes());
+        expected.extend(b"hi");
+        let mut table = Table::default();
+        used(&mut table, 3, b"a", 9, b"hi");
+        assert_eq!(written(&table), expected);
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_and_nothing_behind_it() {
+        for table in [Table::default(), some()] {
+            let bytes = [&written(&table)[..], b"the machine's"].concat();
+            let mut from = &bytes[..];
+            assert_eq!(read(&mut from).expect("sessions"), table);
+            assert_eq!(from, b"the machine's");
+        }
+    }
+
+    #[test]
+    fn every_cut_is_refused_in_one_line() {
+        let good = written(&some());
+        (0..good.len()).for_each(|end| refused(&good[..end]));
+    }
+
+    #[test]
+    fn whatever_a_changed_byte_makes_of_it_is_refused_or_is_a_table() {
+        let good = written(&some());
+        for bit in 0..good.len() * 8 {
+            let mut damaged = good.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            match read(&mut &damaged[..]) {
+                Ok(table) => assert!(damaged.starts_with(&written(&table)), "bit {bit} has two meanings"),
+                Err(_) => refused(&damaged),
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_not_there_takes_no_memory() {
+        let mut bytes = written(&some());
+        bytes[20..24].copy_from_slice(&SESSIONS_MAX.to_le_bytes());
+        refused(&bytes);
+        bytes[20..24].copy_from_slice(&u32::MAX.to_le_bytes());
+        refused(&bytes);
+        let mut table = Table::default();
+        used(&mut table, 3, b"a", 9, b"hi");
+        let mut bytes = written(&table);
+        let at = bytes.len() - 6;
+        bytes[at..at + 4].copy_from_slice(&(u32::MAX - 1).to_le_bytes());
+        refused(&bytes);
+    }
+
+    fn refused(bytes: &[u8]) {
+        let error = read(&mut &bytes[..]).expect_err("it is damaged");
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        assert_eq!(error.to_string().lines().count(), 1, "{error}");
+    }
+
+    fn some() -> Table {
+        let mut table = Table::default();
+        table.apply(Index(1), stamp(), &Request::Open, |_| bytes::Bytes::new());
+        used(&mut table, 2, b"name", 1, b"");
+        used(&mut table, 4, b"name", 3, &[7; 70_000]);
+        used(&mut table, 5, b"name", 40, b"another");
+        used(&mut table, 9, b"other", u64::MAX, b"x");
+        table
+    }
+
+    fn used(table: &mut Table, index: u64, name: &[u8], serial: u64, reply: &[u8]) {
+        let key = SessionKey::named(name).expect("a name");
+        let request = Request::Command { key, serial, command: b"" };
+        table.apply(Index(index), stamp(), &request, |_| bytes::Bytes::copy_from_slice(reply));
+    }
+
+    fn stamp() -> Stamp {
+        Stamp { time: LogTime(70), idle_limit_ms: 1_000, sessions_max: 10 }
+    }
+
+    fn written(table: &Table) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(table, &mut bytes).expect("memory takes everything");
+        bytes
+    }
+}
