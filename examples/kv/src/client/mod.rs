@@ -1,12 +1,14 @@
 //! A client of the HTTP interface, over one connection at a time.
 //!
 //! It tries the next endpoint after a definite failure that another node may not have: nothing was sent, nobody led, the
-//! node stops. It never repeats a write that may have taken effect; that is reported as [`ClientError::OutcomeUnknown`].
+//! node stops. Its writes belong to a session, so one that may have taken effect is repeated, and takes effect once. Only when that
+//! doesn't help is it reported as [`ClientError::OutcomeUnknown`].
 
 mod connection;
 
-use crate::http::messages::{
-    CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, PutAnswer, SnapshotAnswer, StatusAnswer,
+use crate::http::{
+    messages::{CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, PutAnswer, SnapshotAnswer, StatusAnswer},
+    session::{SERIAL, SESSION},
 };
 use bytes::Bytes;
 use connection::{Endpoint, Exchange};
@@ -19,6 +21,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use quorate::Index;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, path::Path, time::Duration};
+use tokio::time::{Instant, sleep};
 
 pub use connection::{Download, Trust};
 
@@ -26,6 +29,8 @@ pub use connection::{Download, Trust};
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 /// How long an endpoint has to begin to answer with a backup: it writes its whole state before.
 const BACKUP_LIMIT: Duration = Duration::from_secs(600);
+/// How long to wait before a write is repeated: about as long as a cluster takes to find another leader.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A client of one or several nodes of a cluster.
 #[derive(Debug)]
@@ -34,6 +39,16 @@ pub struct Client {
     /// Where the last request succeeded, and the next one begins.
     current: usize,
     limit: Duration,
+    session: Option<Session>,
+}
+
+/// The session that a client's writes belong to.
+#[derive(Debug)]
+struct Session {
+    /// Random: nobody else's.
+    name: String,
+    /// Of the last write.
+    serial: u64,
 }
 
 /// How fresh a read must be.
@@ -80,10 +95,17 @@ impl Client {
         if endpoints.is_empty() {
             return Err(ClientError::Setup("no endpoint is given: use --endpoint URL".to_owned()));
         }
-        Ok(Self { endpoints, current: 0, limit: ANSWER_LIMIT })
+        let session = Session { name: format!("client-{:032x}", rand::random::<u128>()), serial: 0 };
+        Ok(Self { endpoints, current: 0, limit: ANSWER_LIMIT, session: Some(session) })
     }
 
-    /// The same, with this long for an endpoint to answer.
+    /// The same, without a session: it repeats no write that may have taken effect, and says so.
+    #[must_use]
+    pub fn without_session(self) -> Self {
+        Self { session: None, ..self }
+    }
+
+    /// The same, with this long for an endpoint to answer, and as long again for repeating a write whose outcome is unknown.
     #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
         Self { limit, ..self }
@@ -94,7 +116,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn put(&mut self, key: &str, value: impl Into<Bytes>) -> Result<PutAnswer, ClientError> {
-        json(self.ask(&Ask { body: value.into(), ..Ask::new(Method::PUT, key_path(key)) }).await?)
+        json(self.change(Ask { body: value.into(), ..Ask::new(Method::PUT, key_path(key)) }).await?)
     }
 
     /// Reads a key.
@@ -113,7 +135,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn delete(&mut self, key: &str) -> Result<DeleteAnswer, ClientError> {
-        json(self.ask(&Ask::new(Method::DELETE, key_path(key))).await?)
+        json(self.change(Ask::new(Method::DELETE, key_path(key))).await?)
     }
 
     /// Sets a key if its value is `expect`, or, without it, if there is no such key.
@@ -122,7 +144,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn cas(&mut self, key: &str, expect: Option<&str>, value: &str) -> Result<CasAnswer, ClientError> {
         let request = CasRequest { expect: expect.map(str::to_owned), value: value.to_owned() };
-        json(self.ask(&Ask::json(Method::POST, format!("{}/cas", key_path(key)), &request)?).await?)
+        json(self.change(Ask::json(Method::POST, format!("{}/cas", key_path(key)), &request)?).await?)
     }
 
     /// What a node says of itself.
@@ -172,6 +194,30 @@ impl Client {
     pub async fn text(&mut self, path: &str) -> Result<String, ClientError> {
         let exchange = self.ask(&Ask::new(Method::GET, path.to_owned())).await?;
         Ok(String::from_utf8_lossy(&exchange.body).into_owned())
+    }
+
+    /// Asks for a write. Within a session it is repeated, at one endpoint after the other, until its outcome is known.
+    async fn change(&mut self, mut ask: Ask) -> Result<Exchange, ClientError> {
+        if let Some(session) = &mut self.session {
+            session.serial += 1;
+            ask.session = Some((session.name.clone(), session.serial));
+        }
+        let unknown = match self.ask(&ask).await {
+            Err(unknown @ ClientError::OutcomeUnknown { .. }) if ask.session.is_some() => unknown,
+            known => return known,
+        };
+        let deadline = Instant::now() + self.limit;
+        while Instant::now() + PAUSE < deadline {
+            sleep(PAUSE).await;
+            self.current = (self.current + 1) % self.endpoints.len();
+            match self.ask(&ask).await {
+                Err(error) if error.may_know_later() => {}
+                // Of the attempts before this says nothing.
+                Err(_) => break,
+                known => return known,
+            }
+        }
+        Err(unknown)
     }
 
     async fn ask(&mut self, ask: &Ask) -> Result<Exchange, ClientError> {
@@ -271,9 +317,20 @@ impl ClientError {
             Self::Setup(_) | Self::OutcomeUnknown { .. } | Self::Unreadable { .. } => false,
         }
     }
+
+    /// Whether a write that is repeated may be answered yet.
+    fn may_know_later(&self) -> bool {
+        match self {
+            Self::OutcomeUnknown { .. } => true,
+            Self::Refused { code, .. } if code == "overloaded" => true,
+            error => error.may_do_better_elsewhere(),
+        }
+    }
 }
 
 struct Ask {
+    /// The session's name, and the write's serial.
+    session: Option<(String, u64)>,
     method: Method,
     path: String,
     body: Bytes,
@@ -282,7 +339,7 @@ struct Ask {
 
 impl Ask {
     fn new(method: Method, path: String) -> Self {
-        Self { method, path, body: Bytes::new(), content_type: "application/octet-stream" }
+        Self { session: None, method, path, body: Bytes::new(), content_type: "application/octet-stream" }
     }
 
     fn json(method: Method, path: String, body: &impl Serialize) -> Result<Self, ClientError> {
@@ -295,13 +352,15 @@ impl Ask {
     }
 
     fn request(&self, endpoint: &Endpoint) -> Result<Request<Full<Bytes>>, ClientError> {
-        Request::builder()
+        let mut request = Request::builder()
             .method(self.method.clone())
             .uri(&self.path)
             .header(HOST, endpoint.authority())
-            .header(CONTENT_TYPE, self.content_type)
-            .body(Full::new(self.body.clone()))
-            .map_err(|error| ClientError::Setup(format!("{endpoint}: {error}")))
+            .header(CONTENT_TYPE, self.content_type);
+        if let Some((name, serial)) = &self.session {
+            request = request.header(SESSION, name).header(SERIAL, *serial);
+        }
+        request.body(Full::new(self.body.clone())).map_err(|error| ClientError::Setup(format!("{endpoint}: {error}")))
     }
 }
 

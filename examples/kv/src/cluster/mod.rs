@@ -184,13 +184,13 @@ impl Cluster {
         self.layout.endpoint(id)
     }
 
-    /// A client of these nodes, in this order.
+    /// A client of these nodes, in this order, without a session: it tells which outcomes are unknown.
     ///
     /// # Errors
     /// If there is none.
     pub fn client(&self, of: &[NodeId]) -> Result<Client, ClusterError> {
         let endpoints: Vec<_> = of.iter().map(|id| self.endpoint(*id)).collect();
-        Ok(Client::new(&endpoints, &Trust::nobody())?)
+        Ok(Client::new(&endpoints, &Trust::nobody())?.without_session())
     }
 
     /// What a node says of itself.

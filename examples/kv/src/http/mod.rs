@@ -10,6 +10,7 @@ pub(crate) mod decoding;
 pub mod listen;
 pub mod messages;
 mod refusal;
+pub mod session;
 
 pub use refusal::Refusal;
 
@@ -32,6 +33,7 @@ use quorate::{
     metrics::{CONTENT_TYPE as METRICS_TYPE, Metrics},
 };
 use serde::Deserialize;
+use session::InSession;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -81,13 +83,16 @@ impl Api {
             .with_state(self)
     }
 
-    /// Proposes and waits for the outcome, within the node's own bounds. A client that goes away ends the waiting and
+    /// Proposes and waits for the outcome, within the node's own bounds; within a session, a repeated serial gets the first answer. A client that goes away ends the waiting and
     /// cancels nothing: the node has the command by then.
-    async fn propose(&self, command: &Command<'_>) -> Result<(Index, Reply), Refusal> {
+    async fn propose(&self, session: InSession, command: &Command<'_>) -> Result<(Index, Reply), Refusal> {
         self.open()?;
         let too_long = || Refusal::TooLarge("the command is too long to be encoded".to_owned());
         let command = command.encode().ok_or_else(too_long)?;
-        let Applied { index, reply } = self.node.propose(command).await?;
+        let Applied { index, reply } = match session {
+            InSession(Some((key, serial))) => self.node.propose_as(&key, serial, command).await?,
+            InSession(None) => self.node.propose(command).await?,
+        };
         match Reply::decode(&reply) {
             Some(Reply::Refused) => Err(Refusal::BadRequest("the state machine does not know the command".to_owned())),
             Some(reply) => Ok((index, reply)),
@@ -101,18 +106,28 @@ impl Api {
     }
 }
 
-async fn put(State(api): State<Api>, Key(key): Key, request: Request<Body>) -> Result<Json<PutAnswer>, Refusal> {
+async fn put(
+    State(api): State<Api>,
+    Key(key): Key,
+    session: InSession,
+    request: Request<Body>,
+) -> Result<Json<PutAnswer>, Refusal> {
     let value = api.credit.read(request, api.value_bytes_max).await?;
-    let (index, _) = api.propose(&Command::Put { key: key.as_bytes(), value: &value.bytes }).await?;
+    let (index, _) = api.propose(session, &Command::Put { key: key.as_bytes(), value: &value.bytes }).await?;
     Ok(Json(PutAnswer { index }))
 }
 
-async fn delete(State(api): State<Api>, Key(key): Key) -> Result<Json<DeleteAnswer>, Refusal> {
-    let (index, reply) = api.propose(&Command::Delete { key: key.as_bytes() }).await?;
+async fn delete(State(api): State<Api>, Key(key): Key, session: InSession) -> Result<Json<DeleteAnswer>, Refusal> {
+    let (index, reply) = api.propose(session, &Command::Delete { key: key.as_bytes() }).await?;
     Ok(Json(DeleteAnswer { index, existed: reply == Reply::Delete { existed: true } }))
 }
 
-async fn cas(State(api): State<Api>, Key(key): Key, request: Request<Body>) -> Result<Json<CasAnswer>, Refusal> {
+async fn cas(
+    State(api): State<Api>,
+    Key(key): Key,
+    session: InSession,
+    request: Request<Body>,
+) -> Result<Json<CasAnswer>, Refusal> {
     let max = api.value_bytes_max;
     let whole = api.credit.read(request, cas_bytes_max(max)).await?;
     let CasRequest { expect, value } = cas_request(&whole.bytes, max)?;
@@ -121,7 +136,7 @@ async fn cas(State(api): State<Api>, Key(key): Key, request: Request<Body>) -> R
         expect: expect.as_ref().map(|expect| expect.as_bytes()),
         value: value.as_bytes(),
     };
-    let (index, reply) = api.propose(&command).await?;
+    let (index, reply) = api.propose(session, &command).await?;
     Ok(Json(CasAnswer { index, swapped: reply == Reply::Cas { swapped: true } }))
 }
 

@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
-use quorate::{ProposeError, ReadError, SnapshotError};
+use quorate::{ProposeError, ReadError, SessionError, SnapshotError};
 use std::time::Duration;
 
 /// How soon a node whose disk is full may have found space again.
@@ -35,6 +35,10 @@ pub enum Refusal {
     TooLarge(String),
     /// The write may or may not take effect.
     OutcomeUnknown,
+    /// The write's session is not known any more.
+    SessionExpired,
+    /// The write's serial is older than what its session remembers.
+    StaleSerial,
 }
 
 impl Refusal {
@@ -67,8 +71,17 @@ impl Refusal {
             Self::OutcomeUnknown => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "outcome_unknown",
-                say("the write may or may not take effect; read before you retry"),
+                say(
+                    "the write may or may not take effect; read before you retry, or retry with the same quorate-session and -serial",
+                ),
             ),
+            Self::SessionExpired | Self::StaleSerial => {
+                let (code, error) = match self {
+                    Self::SessionExpired => ("session_expired", SessionError::SessionExpired),
+                    _ => ("stale_serial", SessionError::StaleSerial),
+                };
+                (StatusCode::CONFLICT, code, error.to_string())
+            }
         }
     }
 }
@@ -118,6 +131,16 @@ impl From<ProposeError> for Refusal {
     }
 }
 
+impl From<SessionError> for Refusal {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::SessionExpired => Self::SessionExpired,
+            SessionError::StaleSerial => Self::StaleSerial,
+            SessionError::Proposal(error) => error.into(),
+        }
+    }
+}
+
 impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Self {
         match error {
@@ -156,6 +179,8 @@ mod tests {
             (Refusal::Stopping, 503, "stopping"),
             (Refusal::TooLarge(text()), 413, "too_large"),
             (Refusal::OutcomeUnknown, 504, "outcome_unknown"),
+            (Refusal::SessionExpired, 409, "session_expired"),
+            (Refusal::StaleSerial, 409, "stale_serial"),
         ];
         for (refusal, status, code) in cases {
             let response = refusal.into_response();
@@ -194,5 +219,9 @@ mod tests {
         assert_eq!(Refusal::from(ProposeError::StorageFull), Refusal::StorageFull);
         assert_eq!(Refusal::from(ProposeError::Stopped), Refusal::Stopping);
         assert_eq!(Refusal::from(ReadError::Stopped), Refusal::Stopping);
+        let in_session = |error| Refusal::from(SessionError::Proposal(error));
+        assert_eq!(in_session(ProposeError::OutcomeUnknown), Refusal::OutcomeUnknown);
+        assert_eq!(in_session(ProposeError::NoLeader), Refusal::NoLeader);
+        assert_eq!(Refusal::from(SessionError::StaleSerial), Refusal::StaleSerial);
     }
 }

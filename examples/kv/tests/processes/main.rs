@@ -10,6 +10,7 @@ mod failures;
 mod http;
 mod kills;
 mod recovery;
+mod sessions;
 mod snapshots;
 mod strace;
 mod support;

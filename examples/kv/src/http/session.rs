@@ -1,0 +1,100 @@
+//! The session that a mutation belongs to, from its two headers.
+
+use super::Refusal;
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderValue, request::Parts},
+};
+use quorate::SessionKey;
+
+/// Names the client's session: 1 to 64 of `A-Z a-z 0-9 _ . : -`. It comes into being when it is first used.
+pub const SESSION: &str = "quorate-session";
+/// Numbers the session's mutations: a whole number, the same when one is repeated.
+pub const SERIAL: &str = "quorate-serial";
+
+/// Which mutation of which session this is; `None` if the client keeps no session.
+pub(super) struct InSession(pub(super) Option<(SessionKey, u64)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for InSession {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        in_session(&parts.headers).map(Self)
+    }
+}
+
+fn in_session(headers: &HeaderMap) -> Result<Option<(SessionKey, u64)>, Refusal> {
+    let refuse = |what: &str| Err(Refusal::BadRequest(what.to_owned()));
+    let (session, serial) = match (one(headers, SESSION)?, one(headers, SERIAL)?) {
+        (None, None) => return Ok(None),
+        (Some(session), Some(serial)) => (session.as_bytes(), serial.as_bytes()),
+        _ => return refuse("quorate-session and quorate-serial belong together: send both or none"),
+    };
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(byte);
+    let Some(key) = SessionKey::named(session).filter(|_| session.iter().all(is_allowed)) else {
+        return refuse("quorate-session is not 1 to 64 of A-Z a-z 0-9 _ . : -");
+    };
+    let digits = std::str::from_utf8(serial).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse().ok()) {
+        Some(serial) => Ok(Some((key, serial))),
+        None => refuse("quorate-serial is no whole number of 64 bits"),
+    }
+}
+
+fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    match values.next() {
+        None => Ok(first),
+        Some(_) => Err(Refusal::BadRequest(format!("{name} is there more than once"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_headers_make_a_session_and_none_makes_none() {
+        let longest = "aZ09_.:-".repeat(8);
+        assert_eq!(read(&[]), Ok(None));
+        for (session, serial) in [("a", 0), (&longest, u64::MAX)] {
+            let expected = SessionKey::named(session.as_bytes()).map(|key| (key, serial));
+            assert_eq!(read(&[(SESSION, session), (SERIAL, &serial.to_string())]), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let too_long = "a".repeat(65);
+        let cases: &[&[(&'static str, &str)]] = &[
+            &[(SESSION, "a")],
+            &[(SERIAL, "1")],
+            &[(SESSION, ""), (SERIAL, "1")],
+            &[(SESSION, &too_long), (SERIAL, "1")],
+            &[(SESSION, "a b"), (SERIAL, "1")],
+            &[(SESSION, "a"), (SERIAL, "")],
+            &[(SESSION, "a"), (SERIAL, "-1")],
+            &[(SESSION, "a"), (SERIAL, "+1")],
+            &[(SESSION, "a"), (SERIAL, "1.0")],
+            &[(SESSION, "a"), (SERIAL, "18446744073709551616")],
+            &[(SESSION, "a"), (SERIAL, "1"), (SERIAL, "1")],
+            &[(SESSION, "a"), (SESSION, "a"), (SERIAL, "1")],
+        ];
+        for case in cases {
+            assert!(matches!(read(case), Err(Refusal::BadRequest(_))), "{case:?}");
+        }
+        let mut opaque = HeaderMap::new();
+        opaque.insert(SESSION, HeaderValue::from_bytes(b"\xff").expect("a value"));
+        opaque.insert(SERIAL, HeaderValue::from_static("1"));
+        assert!(matches!(in_session(&opaque), Err(Refusal::BadRequest(_))));
+    }
+
+    fn read(headers: &[(&'static str, &str)]) -> Result<Option<(SessionKey, u64)>, Refusal> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, HeaderValue::from_str(value).expect("a value"));
+        }
+        in_session(&map)
+    }
+}
