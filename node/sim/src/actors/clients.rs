@@ -5,14 +5,16 @@
 
 use super::{
     process::Process,
-    registers::{Change, Command},
+    registers::{Change, Command, Registers},
+    sessions::{Next, Sessions},
     witness::SharedWitness,
 };
 use crate::{
     linearizability::{self, Operation, Outcome, Reply, Verdict},
     plan::Plan,
 };
-use quorate::{Consistency, Index, NodeId, ProposeError};
+use bytes::Bytes;
+use quorate::{Consistency, Index, NodeId, ProposeError, SessionError, SessionKey};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
     cell::RefCell,
@@ -26,6 +28,7 @@ use std::{
 /// Everybody who asks.
 pub(super) struct Clients {
     clients: Vec<Client>,
+    sessions: Sessions,
     keys: u64,
     rest: Duration,
     asked: BTreeMap<u64, Asked>,
@@ -44,6 +47,8 @@ struct Client {
     random: SmallRng,
     rests_until: Duration,
     waits_for: Option<u64>,
+    /// What it waits for is not under way: it is to be asked for again, after a rest.
+    asks_again: bool,
 }
 
 /// One thing that was asked.
@@ -55,10 +60,16 @@ struct Asked {
     invoked: u64,
     floor: Index,
     answer: Option<(u64, Told)>,
+    /// What is asked for as which serial of which session, if in any.
+    session: Option<(SessionKey, u64, Bytes)>,
+    /// Whether an attempt came to nobody knows what.
+    is_unknown: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Call {
+    /// Of a session.
+    Open,
     Change(Change),
     Read(Consistency),
 }
@@ -79,6 +90,14 @@ enum Told {
         value: Option<u64>,
     },
     NotRead,
+    /// A session was.
+    Opened {
+        index: Index,
+    },
+    /// Its session takes it no more, and has not applied it now.
+    SessionRefused {
+        expired: bool,
+    },
 }
 
 /// Commands are this long at most, so that logs fill more than one segment.
@@ -90,9 +109,11 @@ impl Clients {
             random: SmallRng::seed_from_u64(plan.seed ^ (nth + 1) << 40),
             rests_until: Duration::ZERO,
             waits_for: None,
+            asks_again: false,
         };
         Self {
             clients: (0..plan.clients).map(client).collect(),
+            sessions: Sessions::new(plan),
             keys: plan.keys,
             rest: plan.rest,
             asked: BTreeMap::new(),
@@ -108,6 +129,9 @@ impl Clients {
     /// Those who have rested ask for something.
     pub(super) fn ask(&mut self, now: Duration, running: &mut BTreeMap<NodeId, &mut Process>) {
         self.stamp += 1;
+        if !running.is_empty() {
+            self.ask_again(now, running);
+        }
         if self.is_closed || running.is_empty() {
             return;
         }
@@ -131,9 +155,24 @@ impl Clients {
                 7..9 => Call::Read(Consistency::Linearizable),
                 _ => Call::Read(Consistency::Local),
             };
+            let next = if let Call::Change(_) = call { self.sessions.next(id) } else { Next::Without };
+            let call = if let Next::Open = next { Call::Open } else { call };
             let padding = if random.random_bool(0.2) { random.random_range(0..PADDING_MAX) } else { 0 };
             let (handle, told) = (process.node().clone(), Rc::clone(&self.told));
+            let mut session = None;
             match call {
+                Call::Open => process.call(async move {
+                    let answer = match handle.session().await {
+                        Ok(session) => session.key().with_bytes(|_, index| Told::opened_at(index)),
+                        Err(_) => Told::NotRead,
+                    };
+                    told.borrow_mut().push((operation, answer));
+                }),
+                Call::Change(change) if let Next::As(session_key, serial) = next => {
+                    let command = Command { operation, key, change }.encode(padding);
+                    session = Some((session_key.clone(), serial, command.clone()));
+                    process.call(propose_as(handle, operation, session_key, serial, command, told));
+                }
                 Call::Change(change) => {
                     let command = Command { operation, key, change }.encode(padding);
                     process.call(async move {
@@ -155,8 +194,29 @@ impl Clients {
             }
             client.waits_for = Some(operation);
             let (invoked, floor) = (self.stamp, self.acknowledged);
-            self.asked.insert(operation, Asked { client: id, node: *node, key, call, invoked, floor, answer: None });
+            let (answer, is_unknown) = (None, false);
+            let asked = Asked { client: id, node: *node, key, call, invoked, floor, answer, session, is_unknown };
+            self.asked.insert(operation, asked);
             self.witness.lock().say(format_args!("client {id} asks {node} for {operation}: {call:?} of key {key}"));
+        }
+    }
+
+    /// Those who must know ask again, anybody, as the same serial.
+    fn ask_again(&mut self, now: Duration, running: &mut BTreeMap<NodeId, &mut Process>) {
+        for (id, client) in (0..).zip(&mut self.clients) {
+            let Some(operation) = client.waits_for.filter(|_| client.asks_again && client.rests_until <= now) else {
+                continue;
+            };
+            let nth = client.random.random_range(0..running.len());
+            let Some((node, process)) = running.iter_mut().nth(nth) else { continue };
+            let Some(asked) = self.asked.get_mut(&operation) else { continue };
+            let Some((key, serial, command)) = asked.session.clone() else { continue };
+            (asked.node, client.asks_again) = (*node, false);
+            let (handle, told) = (process.node().clone(), Rc::clone(&self.told));
+            process.call(propose_as(handle, operation, key, serial, command, told));
+            let mut witness = self.witness.lock();
+            witness.report.count("writes repeated", 1);
+            witness.say(format_args!("client {id} asks {node} again for {operation}"));
         }
     }
 
@@ -175,7 +235,9 @@ impl Clients {
             });
             let (call, answer) = (Call::Change(change), Some((self.stamp, Told::Unknown)));
             let (client, invoked, floor) = (self.clients.len() as u64, self.stamp, self.acknowledged);
-            self.asked.insert(operation, Asked { client, node: *node, key: 0, call, invoked, floor, answer });
+            let (session, is_unknown) = (None, true);
+            let asked = Asked { client, node: *node, key: 0, call, invoked, floor, answer, session, is_unknown };
+            self.asked.insert(operation, asked);
             left.push(operation);
         }
         left
@@ -198,7 +260,7 @@ impl Clients {
         for operation in stranded {
             let answer = match self.asked[&operation].call {
                 Call::Change(_) => Told::Unknown,
-                Call::Read(_) => Told::NotRead,
+                Call::Open | Call::Read(_) => Told::NotRead,
             };
             self.answered(now, operation, answer);
         }
@@ -206,22 +268,47 @@ impl Clients {
 
     fn answered(&mut self, now: Duration, operation: u64, answer: Told) {
         let Some(asked) = self.asked.get_mut(&operation).filter(|asked| asked.answer.is_none()) else { return };
-        asked.answer = Some((self.stamp, answer));
+        let (mut answer, mut asks_again) = (answer, false);
+        if let Some((key, ..)) = &asked.session {
+            asked.is_unknown |= matches!(answer, Told::Unknown);
+            if let Told::SessionRefused { expired } = answer {
+                self.witness.lock().report.count(if expired { "sessions expired" } else { "serials stale" }, 1);
+                self.sessions.expired(asked.client, key);
+                answer = if asked.is_unknown { Told::Unknown } else { Told::Refused };
+            } else {
+                asks_again = asked.is_unknown && matches!(answer, Told::Unknown | Told::Refused);
+            }
+        }
+        if let Told::Opened { index } = answer {
+            self.sessions.opened(asked.client, index);
+        }
+        if !asks_again {
+            asked.answer = Some((self.stamp, answer));
+        }
         if let Some(client) = self.clients.get_mut(asked.client as usize) {
-            client.waits_for = None;
+            client.asks_again = asks_again;
+            client.waits_for.take_if(|_| !asks_again);
             client.rests_until = now + self.rest.mul_f64(client.random.random_range(0.0..1.0));
         }
         let mut witness = self.witness.lock();
         witness.trace.hash(&(operation, format_args!("{answer:?}").to_string()));
         witness.say(format_args!("client {} hears of {operation}: {answer:?}", asked.client));
+        if asks_again {
+            return;
+        }
         let (floor, key) = (asked.floor, asked.key);
         match (answer, asked.call) {
-            (Told::Applied { index, .. }, _) => {
+            (Told::Applied { index, changed }, _) => {
                 witness.report.count("writes acknowledged", 1);
                 if witness.index_of(operation) != Some(index) {
                     let found = witness.index_of(operation);
                     witness.fail(format!(
                         "acknowledged writes: {operation} is told applied at {index}, it was at {found:?}"
+                    ));
+                }
+                if witness.reply_of(operation) != Some(changed) {
+                    witness.fail(format!(
+                        "acknowledged writes: {operation} is told {changed}, which is not its first answer"
                     ));
                 }
                 if index <= floor {
@@ -234,6 +321,9 @@ impl Clients {
                 witness.refused(operation);
             }
             (Told::Unknown, _) => witness.report.count("writes unknown", 1),
+            (Told::Opened { .. }, _) => witness.report.count("sessions opened", 1),
+            (Told::SessionRefused { .. }, _) => {}
+            (Told::NotRead, Call::Open) => witness.report.count("sessions not opened", 1),
             (Told::NotRead, _) => witness.report.count("reads refused", 1),
             (Told::Found { index, value }, call) => {
                 let truth = witness.state_at(index).get(key);
@@ -296,6 +386,31 @@ impl Clients {
     }
 }
 
+/// Proposes something within a session, once.
+async fn propose_as(
+    handle: quorate::Node<Registers>,
+    operation: u64,
+    key: SessionKey,
+    serial: u64,
+    command: Bytes,
+    told: Rc<RefCell<Vec<(u64, Told)>>>,
+) {
+    let answer = match handle.propose_as(&key, serial, command).await {
+        Ok(applied) => Told::Applied { index: applied.index, changed: &applied.reply[..] == b"1" },
+        Err(SessionError::Proposal(ProposeError::OutcomeUnknown)) => Told::Unknown,
+        Err(SessionError::Proposal(_)) => Told::Refused,
+        Err(error) => Told::SessionRefused { expired: error == SessionError::SessionExpired },
+    };
+    told.borrow_mut().push((operation, answer));
+}
+
+impl Told {
+    /// A session was opened; these are the bytes of its key.
+    fn opened_at(index: &[u8]) -> Self {
+        index.try_into().map_or(Self::NotRead, |index| Self::Opened { index: Index(u64::from_le_bytes(index)) })
+    }
+}
+
 /// An operation as the checker takes it. Local reads promise nothing to it, and reads that were not served say nothing.
 fn operation_of(asked: &Asked) -> Option<Operation> {
     let call = match asked.call {
@@ -303,7 +418,7 @@ fn operation_of(asked: &Asked) -> Option<Operation> {
         Call::Change(Change::Swap { expect, value }) => linearizability::Call::Cas { expect, new: value },
         Call::Change(Change::Delete) => linearizability::Call::Delete,
         Call::Read(Consistency::Linearizable) => linearizability::Call::Read,
-        Call::Read(Consistency::Local) => return None,
+        Call::Open | Call::Read(Consistency::Local) => return None,
     };
     let outcome = match asked.answer {
         Some((at, Told::Applied { changed, .. })) => {
@@ -316,7 +431,7 @@ fn operation_of(asked: &Asked) -> Option<Operation> {
         }
         Some((at, Told::Found { value, .. })) => Outcome::Completed { at, reply: Reply::Value(value) },
         Some((_, Told::Refused)) => Outcome::Failed,
-        Some((_, Told::NotRead)) => return None,
+        Some((_, Told::NotRead | Told::Opened { .. } | Told::SessionRefused { .. })) => return None,
         Some((_, Told::Unknown)) | None => Outcome::Unknown,
     };
     let is_open_read = call == linearizability::Call::Read && outcome == Outcome::Unknown;

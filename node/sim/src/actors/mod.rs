@@ -10,7 +10,7 @@
 //! - [`wire`]: the network.
 //! - [`watched`]: the storage, and what it promised.
 //! - [`registers`]: the replicated service.
-//! - [`clients`]: who asks, and what was told.
+//! - [`clients`]: who asks, and what was told; [`sessions`]: whether they ask again.
 //! - [`witness`]: what must hold.
 //! - [`faults`]: what the plan does to nodes, and [`damage`] to disks.
 
@@ -20,6 +20,7 @@ mod faults;
 mod member;
 mod process;
 mod registers;
+mod sessions;
 mod watched;
 mod wire;
 mod witness;
@@ -123,6 +124,7 @@ impl<'a> Cluster<'a> {
             return Err(format!("dropped callers: nobody waited for {operation}, and it never took effect"));
         }
         self.check_credit()?;
+        self.check_sessions(self.now + HEALS_WITHIN)?;
         self.clients.check_linearizable()
     }
 
@@ -279,6 +281,7 @@ impl<'a> Cluster<'a> {
             .storage(self.members[at].storage(plan, &self.witness))
             .timing(member::timing())
             .snapshots(snapshots)
+            .sessions(sessions::bounds(plan))
             .metrics(&self.metrics)
             .seed(plan.seed << 20 | lives << 4 | id.0);
         self.witness.lock().say(format_args!("{id} starts"));
@@ -365,6 +368,23 @@ impl<'a> Cluster<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Everybody remembers the same sessions, and not too many: it shows in snapshots of the same entry.
+    fn check_sessions(&mut self, deadline: Duration) -> Result<(), String> {
+        let (page, max) = (self.metrics.render(), f64::from(sessions::bounds(self.plan).max_sessions));
+        for member in &mut self.members {
+            let gauge = format!("quorate_sessions{{node=\"{}\"}} ", member.id);
+            let Some(process) = member.process_mut() else { continue };
+            let held = page.lines().find_map(|line| line.strip_prefix(&gauge)?.parse::<f64>().ok());
+            if held.is_none_or(|held| held > max) {
+                return Err(format!("sessions: {} remembers {held:?}, and there may be {max}", member.id));
+            }
+            let handle = process.node().clone();
+            // What is written is compared as it is written.
+            process.call(async move { drop(handle.snapshot().await) });
+        }
+        self.settle_until(deadline)
     }
 
     fn state(&self) -> String {

@@ -129,7 +129,7 @@ impl StateMachine for Registers {
         }
         self.applied = index;
         let changed = self.state.carry_out(&command);
-        witness.applied(self.node, index, &command, &self.state);
+        witness.applied(self.node, index, &command, changed, &self.state);
         Bytes::from_static(if changed { b"1" } else { b"0" })
     }
 

@@ -252,7 +252,7 @@ impl Handler<SaveSnapshot> for Watched {
         let (answer, node, witness) = (storage.save_snapshot.send(save), self.node, self.witness.clone());
         Box::pin(async move {
             let sink = answer.await.unwrap_or_else(|error| Err(StorageError(error.to_string())))?;
-            Ok(Box::new(Sink { sink, node, witness }) as Box<dyn SnapshotSink>)
+            Ok(Box::new(Sink { sink, node, checksum: 0, witness }) as Box<dyn SnapshotSink>)
         })
     }
 }
@@ -283,12 +283,16 @@ impl Handler<Remember> for Watched {
 struct Sink {
     sink: Box<dyn SnapshotSink>,
     node: NodeId,
+    /// Of what was written.
+    checksum: u32,
     witness: SharedWitness,
 }
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.sink.write(bytes)
+        let written = self.sink.write(bytes)?;
+        self.checksum = quorate_storage::checksum(self.checksum, &bytes[..written]);
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -298,11 +302,12 @@ impl Write for Sink {
 
 impl SnapshotSink for Sink {
     fn finish(self: Box<Self>) -> Result<Snapshot, StorageError> {
-        let Self { sink, node, witness } = *self;
+        let Self { sink, node, checksum, witness } = *self;
         let snapshot = sink.finish()?;
         let mut witness = witness.lock();
         let promised = witness.promised(node);
         promised.snapshot = promised.snapshot.max(snapshot.base.last.index);
+        witness.written(node, snapshot.base.last.index, checksum);
         Ok(snapshot)
     }
 }

@@ -11,7 +11,10 @@
 //! - **Log matching.** Entries of one id have one checksum, in every append and every answer to a repair.
 //! - **Leader completeness.** No leader of a later term sends another entry in the place of one that was applied.
 //! - **State machine safety.** What is applied at an index, and the state behind it, is the same on every node in every life.
-//! - **At most once.** A command that was proposed once is applied at one index at most; one that definitely failed, at none.
+//! - **At most once.** A command is applied at one index at most, however often it was proposed; one that definitely failed, at
+//!   none. Whoever asked again is told where it was applied first, and what was replied then.
+//! - **Sessions.** What nodes write of the state behind one entry is the same to the last byte, sessions and all, and no more of
+//!   them than there may be.
 
 use super::{
     registers::{Command, State},
@@ -19,7 +22,10 @@ use super::{
 };
 use crate::{report::Report, trace::Trace};
 use quorate::{Index, NodeId, storage::disk::SimulatedDisk};
-use quorate_raft::{AppendOutcome, Batch, Body, Message, Phase, SnapshotOutcome, Term, message::RepairOutcome};
+use quorate_raft::{
+    AppendOutcome, Batch, Body, Kind, Message, Phase, SnapshotOutcome, Term, message::RepairOutcome, record::Record,
+    session,
+};
 use quorate_storage::Recovered;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,6 +62,10 @@ pub(super) struct Witness {
     applied: BTreeMap<Index, Applied>,
     /// Where each operation's command was applied.
     indexes: BTreeMap<u64, Index>,
+    /// What the machine replied to it then.
+    replies: BTreeMap<u64, bool>,
+    /// The checksum of every state that was written in a snapshot, and who wrote it first.
+    written: BTreeMap<Index, (NodeId, u32)>,
     /// The operations whose callers were told that they did not and will not take effect.
     failed: BTreeSet<u64>,
 }
@@ -98,6 +108,8 @@ impl Witness {
             entries: BTreeMap::new(),
             applied: BTreeMap::new(),
             indexes: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            written: BTreeMap::new(),
             failed: BTreeSet::new(),
         }
     }
@@ -238,7 +250,7 @@ impl Witness {
             }
             if let Some(applied) = self.applied.get(&index)
                 && term > applied.during
-                && Command::decode(record.payload) != Some(applied.command)
+                && command_in(&record) != Some(applied.command)
             {
                 let id = record.id;
                 self.fail(format!(
@@ -249,7 +261,7 @@ impl Witness {
     }
 
     /// A node applied a command.
-    pub(super) fn applied(&mut self, node: NodeId, index: Index, command: &Command, state: &State) {
+    pub(super) fn applied(&mut self, node: NodeId, index: Index, command: &Command, changed: bool, state: &State) {
         let during = self.leaders.last_key_value().map_or(Term(0), |(term, _)| *term);
         let last = self.applied.last_key_value().map_or(Index(0), |(last, _)| *last);
         match self.applied.get(&index) {
@@ -277,6 +289,7 @@ impl Witness {
                         "definite failures: {command:?} took effect at {index}, and its caller was told not"
                     ));
                 }
+                self.replies.entry(command.operation).or_insert(changed);
                 self.applied.insert(index, Applied { command: *command, state: state.clone(), during });
             }
         }
@@ -307,6 +320,19 @@ impl Witness {
         self.indexes.get(&operation).copied()
     }
 
+    /// What was replied to an operation's command when it was applied, if it was.
+    pub(super) fn reply_of(&self, operation: u64) -> Option<bool> {
+        self.replies.get(&operation).copied()
+    }
+
+    /// A node wrote the state behind an entry, with what it remembers of sessions: these bytes have this checksum.
+    pub(super) fn written(&mut self, node: NodeId, index: Index, checksum: u32) {
+        let (first, other) = *self.written.entry(index).or_insert((node, checksum));
+        if checksum != other {
+            self.fail(format!("state machine safety: {node} writes another snapshot of entry {index} than {first}"));
+        }
+    }
+
     /// The state behind an entry.
     pub(super) fn state_at(&self, index: Index) -> State {
         self.applied.range(..=index).next_back().map_or_else(State::default, |(_, applied)| applied.state.clone())
@@ -321,6 +347,17 @@ impl Witness {
             let words = message.as_ref().map_or_else(|| "a damaged frame".into(), brief);
             self.say(format_args!("{from} → {to}  {words}"));
         }
+    }
+}
+
+/// The command that an entry has, if it has one.
+fn command_in(record: &Record<'_>) -> Option<Command> {
+    match record.kind {
+        Kind::Session => match session::decode(record.payload) {
+            Ok((_, session::Request::Command { command, .. })) => Command::decode(command),
+            _ => None,
+        },
+        _ => Command::decode(record.payload),
     }
 }
 
