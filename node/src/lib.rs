@@ -28,6 +28,9 @@
 //! # The tour
 //!
 //! - [`Node`] is the handle: propose, read, status, shutdown. [`Builder`] makes one.
+//! - [`Node::session`] opens a [`Session`]: commands through it are sent again until their outcome is known, and take effect once.
+//!   [`Node::propose_as`] is for those who number and repeat their commands themselves. Without a session
+//!   [`ProposeError::OutcomeUnknown`] is the caller's to resolve.
 //! - Every role of Raft is an actor (in `actors`), and every actor is a thin shell around one pure piece of
 //!   [`quorate_raft`]. `ARCHITECTURE.md` beside this crate has the map: every actor, every message, every flow.
 //! - [`transport`] and [`storage`] are the seams: any [`transport::network::Network`], any storage actor.
