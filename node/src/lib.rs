@@ -42,6 +42,8 @@ mod actors;
 mod backup;
 mod builder;
 mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod decoding;
 mod error;
 mod fate;
 mod gate;

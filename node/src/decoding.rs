@@ -1,0 +1,92 @@
+//! What the decoders of client sessions promise, whatever bytes they are given.
+//!
+//! Built for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run the same functions.
+
+#[cfg(test)]
+mod tests;
+
+use crate::sessions::{Table, Verdict, read, write};
+use bytes::Bytes;
+use quorate_raft::{
+    Index,
+    session::{self, LogTime, Request, STAMP_BYTES, SessionKey, Stamp},
+};
+use std::io::ErrorKind;
+
+/// Reads an entry of a session, or sessions from a snapshot and lets an entry change them.
+///
+/// An input is the payload of an entry, if its first byte is 0; else what stands behind that is sessions as a snapshot has them.
+///
+/// # Panics
+/// If one of these does not hold: an entry that can be read is laid out as it was; sessions that can be read are laid out as they
+/// were, up to where they end; what can't be read is refused with one line; and sessions that were read take any entry, apply
+/// it once at most, and give its answer again.
+pub fn sessions(input: &[u8]) {
+    let Some((choice, rest)) = input.split_first() else { return };
+    if *choice == 0 {
+        if let Ok((stamp, request)) = session::decode(rest) {
+            assert_eq!([&stamp.encode()[..], &request.encode()].concat(), rest);
+            take(&mut Table::default(), stamp, &request);
+        }
+        return;
+    }
+    let mut from = rest;
+    let mut table = match read(&mut from) {
+        Ok(table) => table,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::InvalidData);
+            assert_eq!(error.to_string().lines().count(), 1);
+            return;
+        }
+    };
+    let mut written = Vec::new();
+    write(&table, &mut written).expect("memory takes everything");
+    assert_eq!(written, rest[..rest.len() - from.len()]);
+    let stamp = Stamp { time: table.now(), idle_limit_ms: u32::MAX, sessions_max: 3 };
+    for name in [&b"a"[..], b"client", &[0; 64]] {
+        let key = SessionKey::named(name).expect("a name");
+        take(&mut table, stamp, &Request::Command { key, serial: u64::MAX, command: b"x" });
+    }
+}
+
+/// Lets an entry change sessions, twice.
+fn take(table: &mut Table, stamp: Stamp, request: &Request<'_>) {
+    let mut called = 0;
+    let mut apply = |index| {
+        table.apply(Index(index), stamp, request, |_| {
+            called += 1;
+            Bytes::from_static(b"reply")
+        })
+    };
+    // Behind all that a table can have used, for no log reaches there.
+    let (first, again) = (apply(u64::MAX - 1), apply(u64::MAX));
+    assert!(called <= 1);
+    if let (Request::Command { .. }, Verdict::Applied { .. }) = (request, &first) {
+        assert_eq!(again, first);
+    }
+}
+
+/// Inputs for [`sessions`].
+#[must_use]
+pub fn session_seeds() -> Vec<Vec<u8>> {
+    let stamp = Stamp { time: LogTime(70_000), idle_limit_ms: 3_600_000, sessions_max: 10_000 };
+    let command = |key: SessionKey, serial| Request::Command { key, serial, command: b"a command" };
+    let named = SessionKey::named(b"client-1").expect("a name");
+    let requests =
+        [Request::Open, command(SessionKey::opened(Index(1)), 1), command(named.clone(), 7), command(named, 9)];
+    let mut table = Table::default();
+    let mut seeds = vec![written(&table)];
+    for (index, request) in (1..).zip(&requests) {
+        seeds.push([&[0], &stamp.encode()[..], &request.encode()].concat());
+        table.apply(Index(index), stamp, request, Bytes::copy_from_slice);
+        seeds.push(written(&table));
+    }
+    assert!(seeds[1].len() > STAMP_BYTES);
+    seeds
+}
+
+fn written(table: &Table) -> Vec<u8> {
+    let mut bytes = vec![1];
+    write(table, &mut bytes).expect("memory takes everything");
+    bytes
+}
