@@ -5,10 +5,11 @@ use crate::{
     backup, certs,
     client::{Client, ClientError, ReadMode, trust},
     demo,
-    http::messages::StatusAnswer,
+    http::messages::{MembersAnswer, StatusAnswer, VoterRequest},
     output, recover, restore, serve,
 };
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use quorate::NodeId;
 use serde_json::{Value, json};
 use std::{
     io::{self, IsTerminal},
@@ -84,6 +85,19 @@ enum Command {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Show or change the members
+    Member {
+        #[command(subcommand)]
+        what: MemberCommand,
+    },
+    /// Hand leadership over
+    Transfer {
+        /// To this node; without it, to the voter whose log is longest
+        #[arg(long, value_name = "ID")]
+        to: Option<u64>,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Let the node at each endpoint take a snapshot now, and cut its log behind it
     Snapshot {
         #[command(flatten)]
@@ -101,6 +115,52 @@ enum Command {
     Restore(restore::Args),
     /// When a quorum is lost for good: begin a new cluster with what survived of the old one
     Recover(recover::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum MemberCommand {
+    /// Add a node that receives the log and does not vote yet
+    Add {
+        /// Its id, never used before
+        id: u64,
+        /// Where the other nodes dial it: HOST:PORT of its `raft` address
+        addr: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Let a member vote, as soon as it has caught up
+    Promote {
+        /// Which
+        id: u64,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Remove a member
+    Remove {
+        /// Which
+        id: u64,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// Let exactly these vote, in one step; those who are new are brought up to date first
+    Set {
+        /// The voters: ID, or ID=HOST:PORT for who is no member yet
+        #[arg(required = true, value_name = "ID[=HOST:PORT]", value_parser = voter)]
+        voters: Vec<VoterRequest>,
+        #[command(flatten)]
+        connection: Connection,
+    },
+    /// List the members
+    List {
+        #[command(flatten)]
+        connection: Connection,
+    },
+}
+
+fn voter(text: &str) -> Result<VoterRequest, String> {
+    let (id, addr) = text.split_once('=').map_or((text, None), |(id, addr)| (id, Some(addr.to_owned())));
+    let id = id.parse().map_err(|_| format!("{id:?} is no node id"))?;
+    Ok(VoterRequest { id: NodeId(id), addr })
 }
 
 /// How to reach the cluster.
@@ -173,6 +233,31 @@ impl Cli {
                 }
             }
             Command::Status { connection } => status(&connection, self.json).await?,
+            Command::Member { what } => {
+                let (answer, what) = match what {
+                    MemberCommand::List { connection } => {
+                        let answer = connection.client()?.members().await?;
+                        return Ok(show(members_table(&answer), json!(answer))?);
+                    }
+                    MemberCommand::Add { id, addr, connection } => {
+                        (connection.client()?.add_member(NodeId(id), &addr).await?, format!("node {id} is a learner"))
+                    }
+                    MemberCommand::Promote { id, connection } => {
+                        (connection.client()?.promote_member(NodeId(id)).await?, format!("node {id} votes"))
+                    }
+                    MemberCommand::Remove { id, connection } => {
+                        (connection.client()?.remove_member(NodeId(id)).await?, format!("node {id} is removed"))
+                    }
+                    MemberCommand::Set { voters, connection } => {
+                        (connection.client()?.set_voters(voters).await?, "exactly these vote".to_owned())
+                    }
+                };
+                show(format!("{what}, configuration {}", answer.index), json!(answer))?;
+            }
+            Command::Transfer { to, connection } => {
+                let answer = connection.client()?.transfer(to.map(NodeId)).await?;
+                show(format!("node {} leads", answer.leader_id), json!(answer))?;
+            }
             Command::Snapshot { connection } => snapshot(&connection, self.json).await?,
             Command::Backup { out, connection } => {
                 let saved = backup::save(&mut connection.client()?, &out).await?;
@@ -246,6 +331,16 @@ async fn snapshot(connection: &Connection, json: bool) -> Result<(), Failure> {
         }
     }
     if failures.is_empty() { Ok(()) } else { Err(Failure(failures.join("; "))) }
+}
+
+fn members_table(answer: &MembersAnswer) -> String {
+    let mut lines = vec![format!("{:<6}{:<10}addr", "node", "role")];
+    lines.extend(answer.members.iter().map(|member| {
+        format!("{:<6}{:<10}{}", member.id, member.role, member.addr.as_deref().unwrap_or("as configured"))
+    }));
+    let settled = if answer.settled { "" } else { ", a change is under way" };
+    lines.push(format!("configuration {}{settled}", answer.index));
+    lines.join("\n")
 }
 
 const STATUS_HEAD: &str =

@@ -14,7 +14,7 @@ pub mod seeds {
 }
 
 use crate::{
-    config::{Config, ConfigError, KEYS, Overrides, Peer, Timing},
+    config::{Config, ConfigError, KEYS, Overrides, Peer, State, Timing},
     http::command_bytes_max,
     machine::{Command, Kv, Reply},
 };
@@ -163,7 +163,11 @@ pub fn config(input: &[u8]) {
 
 fn makes_sense(config: &Config) {
     let ids: BTreeSet<_> = config.peers.iter().map(|peer| peer.id).collect();
-    assert!(ids.len() == config.peers.len() && ids.contains(&config.node_id) && !ids.iter().any(|id| id.0 == 0));
+    assert!(
+        ids.len() == config.peers.len()
+            && (ids.contains(&config.node_id) || config.state == State::Join)
+            && !ids.iter().any(|id| id.0 == 0)
+    );
     for Peer { addr, .. } in &config.peers {
         assert!(addr.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse() != Ok(0u16)));
     }

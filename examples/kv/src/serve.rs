@@ -4,7 +4,7 @@
 //! `quorate` crate, what clients see in [`crate::http`].
 
 use crate::{
-    config::{Config, ConfigError, Overrides, Tls},
+    config::{Config, ConfigError, Overrides, State, Tls},
     http::{
         Api, command_bytes_max,
         listen::{HttpListener, tls_acceptor, unbindable},
@@ -106,6 +106,11 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
         Err(failure) => {
             // Whoever waited has an answer by now; let it reach them.
             let _ = tokio::time::timeout(FAREWELL, serving).await;
+            if let Failure::Removed { .. } = failure {
+                // As its operator wanted.
+                output::complain(failure);
+                return Ok(());
+            }
             return Err(ServeError::Failed(failure));
         }
     };
@@ -132,7 +137,12 @@ fn network(config: &Config) -> Result<Quic, NetworkError> {
 
 async fn start(config: &Config, network: Quic, metrics: &Metrics) -> Result<Node<Kv>, StartError> {
     let [shortest, longest] = config.timing.election_timeout;
-    Node::builder(config.node_id, &config.cluster)
+    let described = Node::builder(config.node_id, &config.cluster);
+    let described = match config.state {
+        State::Member => described,
+        State::Join => described.joins(),
+    };
+    described
         .voters(config.peers.iter().map(|peer| (peer.id, peer.addr.clone())))
         .network(network)
         .storage(Wal::at(&config.data_dir).segment_bytes(config.storage.segment_bytes))

@@ -7,7 +7,10 @@
 mod connection;
 
 use crate::http::{
-    messages::{CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, PutAnswer, SnapshotAnswer, StatusAnswer},
+    messages::{
+        AddRequest, CasAnswer, CasRequest, ChangeAnswer, DeleteAnswer, ErrorAnswer, MembersAnswer, PutAnswer,
+        SnapshotAnswer, StatusAnswer, TransferAnswer, TransferRequest, VoterRequest, VotersRequest,
+    },
     session::{SERIAL, SESSION},
 };
 use bytes::Bytes;
@@ -18,7 +21,7 @@ use hyper::{
     header::{CONTENT_TYPE, HOST},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use quorate::Index;
+use quorate::{Index, NodeId};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, path::Path, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -161,6 +164,56 @@ impl Client {
     /// See [`ClientError`].
     pub async fn snapshot(&mut self) -> Result<SnapshotAnswer, ClientError> {
         json(self.ask(&Ask::new(Method::POST, "/v1/snapshot".to_owned())).await?)
+    }
+
+    /// The members, as a node knows them.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn members(&mut self) -> Result<MembersAnswer, ClientError> {
+        json(self.ask(&Ask::new(Method::GET, "/v1/members".to_owned())).await?)
+    }
+
+    /// Adds a member that receives the log and does not vote.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn add_member(&mut self, id: NodeId, addr: &str) -> Result<ChangeAnswer, ClientError> {
+        let request = AddRequest { id, addr: addr.to_owned() };
+        json(self.ask(&Ask::json(Method::POST, "/v1/members".to_owned(), &request)?).await?)
+    }
+
+    /// Lets exactly these vote, in one step.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn set_voters(&mut self, voters: Vec<VoterRequest>) -> Result<ChangeAnswer, ClientError> {
+        let request = VotersRequest { voters };
+        json(self.ask(&Ask::json(Method::PUT, "/v1/members".to_owned(), &request)?).await?)
+    }
+
+    /// Lets a member vote, as soon as it has caught up.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn promote_member(&mut self, id: NodeId) -> Result<ChangeAnswer, ClientError> {
+        json(self.ask(&Ask::new(Method::POST, format!("/v1/members/{id}/promote"))).await?)
+    }
+
+    /// Removes a member.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn remove_member(&mut self, id: NodeId) -> Result<ChangeAnswer, ClientError> {
+        json(self.ask(&Ask::new(Method::DELETE, format!("/v1/members/{id}"))).await?)
+    }
+
+    /// Hands leadership over, to this member or to the best.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn transfer(&mut self, to: Option<NodeId>) -> Result<TransferAnswer, ClientError> {
+        json(self.ask(&Ask::json(Method::POST, "/v1/transfer".to_owned(), &TransferRequest { to })?).await?)
     }
 
     /// A backup: a snapshot's file, as it arrives.

@@ -42,7 +42,13 @@ pub struct Config {
     /// With it, `http` speaks HTTPS. Default: plain text.
     #[serde(default)]
     pub http_tls: Option<HttpTls>,
-    /// The initial voters, this node among them. Once the cluster has data, membership comes from there.
+    /// Whether this node is one of the initial voters (`member`, the default) or waits to be added (`join`). A node that has data
+    /// goes by those, whatever this says.
+    #[serde(default)]
+    pub state: State,
+    /// The initial voters, this node among them. Once the cluster has data, membership comes from there. A node that joins needs
+    /// none: those that it has say where it dials them.
+    #[serde(default)]
     pub peers: Vec<Peer>,
     /// Heartbeats and elections.
     #[serde(default)]
@@ -56,6 +62,17 @@ pub struct Config {
     /// What is refused rather than queued.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// How a node begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As one of the initial voters.
+    #[default]
+    Member,
+    /// Without a membership: it waits to be added.
+    Join,
 }
 
 /// Certificates for the connections between nodes.
@@ -207,9 +224,13 @@ impl Config {
                 return Err(ConfigError::new("peers.addr", problem, "write HOST:PORT, for example 10.0.0.1:7001"));
             }
         }
-        if !seen.contains(&self.node_id) {
+        if !seen.contains(&self.node_id) && self.state == State::Member {
             let problem = format!("node_id {} is not among them", self.node_id);
-            return Err(ConfigError::new("peers", problem, "add this node to [[peers]], or correct node_id"));
+            return Err(ConfigError::new(
+                "peers",
+                problem,
+                "add this node to [[peers]], correct node_id, or set state = \"join\"",
+            ));
         }
         Ok(())
     }

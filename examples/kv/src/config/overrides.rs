@@ -36,6 +36,7 @@ pub const KEYS: &[Key] = &[
     Key { path: "tls.key", kind: Kind::Text },
     Key { path: "http_tls.cert", kind: Kind::Text },
     Key { path: "http_tls.key", kind: Kind::Text },
+    Key { path: "state", kind: Kind::Text },
     Key { path: "peers", kind: Kind::Peers },
     Key { path: "timing.heartbeat_interval", kind: Kind::Text },
     Key { path: "timing.election_timeout", kind: Kind::List },

@@ -86,10 +86,84 @@ pub struct StatusAnswer {
     pub state_hash: String,
 }
 
+/// What `POST /v1/members` asks.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddRequest {
+    /// Who is to receive the log.
+    pub id: NodeId,
+    /// At which address the members dial it.
+    pub addr: String,
+}
+
+/// What `PUT /v1/members` asks: exactly these vote, in one step.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VotersRequest {
+    /// Who.
+    pub voters: Vec<VoterRequest>,
+}
+
+/// A voter of a [`VotersRequest`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoterRequest {
+    /// Who.
+    pub id: NodeId,
+    /// At which address the members dial it; needed for who is no member yet.
+    #[serde(default)]
+    pub addr: Option<String>,
+}
+
+/// The answer to a change of the members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ChangeAnswer {
+    /// Where the configuration stands that is in force now.
+    pub index: Index,
+}
+
+/// The answer to `GET /v1/members`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MembersAnswer {
+    /// Where the configuration stands: what `?expect=` of a change compares.
+    pub index: Index,
+    /// Whether it is committed and no change is under way, as far as this node knows.
+    pub settled: bool,
+    /// The members.
+    pub members: Vec<MemberAnswer>,
+}
+
+/// A member.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MemberAnswer {
+    /// Who.
+    pub id: NodeId,
+    /// At which address the members dial it, if the configuration says so.
+    pub addr: Option<String>,
+    /// `voter` or `learner`.
+    pub role: String,
+}
+
+/// What `POST /v1/transfer` asks.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferRequest {
+    /// Who is to lead; without it, the voter whose log is longest.
+    #[serde(default)]
+    pub to: Option<NodeId>,
+}
+
+/// The answer to `POST /v1/transfer`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TransferAnswer {
+    /// Who leads now.
+    pub leader_id: NodeId,
+}
+
 /// What every refusal says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorAnswer {
-    /// For machines: `bad_request`, `not_found`, `no_leader`, `overloaded`, `storage_full`, `stopping`, `too_large`, `outcome_unknown`,
+    /// For machines: `bad_request`, `not_found`, `no_leader`, `overloaded`, `storage_full`, `stopping`, `too_large`, `outcome_unknown`, `conflict`,
     /// `session_expired`, `stale_serial`, …
     pub error: String,
     /// For people: one line, what and what to do.

@@ -8,6 +8,7 @@ mod body;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod decoding;
 pub mod listen;
+mod members;
 pub mod messages;
 mod refusal;
 pub mod session;
@@ -74,6 +75,10 @@ impl Api {
             .route("/v1/kv/{key}", key)
             .route("/v1/kv/{key}/cas", post(cas).fallback(method_not_allowed))
             .route("/v1/status", get(status).fallback(method_not_allowed))
+            .route("/v1/members", get(members::list).post(members::add).put(members::set).fallback(method_not_allowed))
+            .route("/v1/members/{id}", axum::routing::delete(members::remove).fallback(method_not_allowed))
+            .route("/v1/members/{id}/promote", post(members::promote).fallback(method_not_allowed))
+            .route("/v1/transfer", post(members::transfer).fallback(method_not_allowed))
             .route("/v1/snapshot", post(snapshot).fallback(method_not_allowed))
             .route("/v1/backup", get(backup::backup).fallback(method_not_allowed))
             .route("/livez", get(livez).fallback(method_not_allowed))

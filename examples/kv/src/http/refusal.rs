@@ -17,8 +17,10 @@ const LOOKS_FOR_SPACE: Duration = Duration::from_secs(1);
 pub enum Refusal {
     /// The request can't be understood.
     BadRequest(String),
-    /// No such key or path.
+    /// No such key, path or member.
     NotFound(String),
+    /// The members, or who leads, are not such that this can be done now.
+    Conflict(String),
     /// The path exists, for other methods.
     MethodNotAllowed,
     /// Nobody leads: try again soon, or another node.
@@ -47,6 +49,7 @@ impl Refusal {
         match self {
             Self::BadRequest(why) => (StatusCode::BAD_REQUEST, "bad_request", why.clone()),
             Self::NotFound(what) => (StatusCode::NOT_FOUND, "not_found", what.clone()),
+            Self::Conflict(why) => (StatusCode::CONFLICT, "conflict", why.clone()),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", say("this path takes other methods"))
             }
@@ -171,6 +174,7 @@ mod tests {
         let cases = [
             (Refusal::BadRequest(text()), 400, "bad_request"),
             (Refusal::NotFound(text()), 404, "not_found"),
+            (Refusal::Conflict(text()), 409, "conflict"),
             (Refusal::MethodNotAllowed, 405, "method_not_allowed"),
             (Refusal::NoLeader, 503, "no_leader"),
             (Refusal::Overloaded(Duration::ZERO), 503, "overloaded"),

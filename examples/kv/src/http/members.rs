@@ -1,0 +1,158 @@
+//! What operators ask for: other members, another leader.
+
+use super::{Api, Refusal, messages::*};
+use axum::{
+    Json,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::Request,
+};
+use quorate::{Change, ChangeError, ChangeRefused, Member, NodeId, Status, TransferError};
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// The longest body: a list of all members that there may be.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// `GET /v1/members`
+pub(super) async fn list(State(api): State<Api>) -> Json<MembersAnswer> {
+    let status = api.node.status().borrow().clone();
+    Json(answer_of(&status))
+}
+
+fn answer_of(status: &Status) -> MembersAnswer {
+    let member = |id: &NodeId, role: &str| MemberAnswer {
+        id: *id,
+        addr: status.addresses.get(id).cloned(),
+        role: role.to_owned(),
+    };
+    let voters = status.voters.iter().map(|id| member(id, "voter"));
+    let members = voters.chain(status.learners.iter().map(|id| member(id, "learner"))).collect();
+    MembersAnswer { index: status.membership_index, settled: status.is_settled, members }
+}
+
+/// `POST /v1/members`: a learner.
+pub(super) async fn add(
+    State(api): State<Api>,
+    expect: Result<Query<Expect>, QueryRejection>,
+    request: Request<axum::body::Body>,
+) -> Result<Json<ChangeAnswer>, Refusal> {
+    let AddRequest { id, addr } = read(&api, request, "{\"id\":ID,\"addr\":\"HOST:PORT\"}").await?;
+    change(&api, expect, Change::add(valid(id)?, addr)).await
+}
+
+/// `PUT /v1/members`: exactly these voters, in one step.
+pub(super) async fn set(
+    State(api): State<Api>,
+    expect: Result<Query<Expect>, QueryRejection>,
+    request: Request<axum::body::Body>,
+) -> Result<Json<ChangeAnswer>, Refusal> {
+    let shape = "{\"voters\":[{\"id\":ID,\"addr\":\"HOST:PORT\"},…]}";
+    let VotersRequest { voters } = read(&api, request, shape).await?;
+    let voters: Vec<_> = voters
+        .into_iter()
+        .map(|voter| Ok(Member { id: valid(voter.id)?, address: voter.addr }))
+        .collect::<Result<_, Refusal>>()?;
+    change(&api, expect, Change::to(voters)).await
+}
+
+/// `POST /v1/members/{id}/promote`
+pub(super) async fn promote(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    expect: Result<Query<Expect>, QueryRejection>,
+) -> Result<Json<ChangeAnswer>, Refusal> {
+    change(&api, expect, Change::promote(id_in(&id)?)).await
+}
+
+/// `DELETE /v1/members/{id}`
+pub(super) async fn remove(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    expect: Result<Query<Expect>, QueryRejection>,
+) -> Result<Json<ChangeAnswer>, Refusal> {
+    change(&api, expect, Change::remove(id_in(&id)?)).await
+}
+
+/// `POST /v1/transfer`
+pub(super) async fn transfer(
+    State(api): State<Api>,
+    request: Request<axum::body::Body>,
+) -> Result<Json<TransferAnswer>, Refusal> {
+    let TransferRequest { to } = read(&api, request, "{\"to\":ID} or {}").await?;
+    let leader_id = api.node.transfer(to.map(valid).transpose()?).await?;
+    Ok(Json(TransferAnswer { leader_id }))
+}
+
+async fn change(
+    api: &Api,
+    expect: Result<Query<Expect>, QueryRejection>,
+    change: Change,
+) -> Result<Json<ChangeAnswer>, Refusal> {
+    api.open()?;
+    let Query(Expect { expect }) = expect.map_err(|error| Refusal::BadRequest(error.body_text()))?;
+    let change = match expect {
+        Some(index) => change.expecting(quorate::Index(index)),
+        None => change,
+    };
+    let index = api.node.change(change).await?.index;
+    Ok(Json(ChangeAnswer { index }))
+}
+
+async fn read<T: DeserializeOwned>(api: &Api, request: Request<axum::body::Body>, shape: &str) -> Result<T, Refusal> {
+    api.open()?;
+    let whole = api.credit.read(request, BODY_BYTES_MAX).await?;
+    serde_json::from_slice(&whole.bytes)
+        .map_err(|error| Refusal::BadRequest(format!("the body is not {shape}: {error}")))
+}
+
+fn id_in(text: &str) -> Result<NodeId, Refusal> {
+    let id = text.parse().map_err(|_| Refusal::BadRequest(format!("{text:?} is no node id; use a number")))?;
+    valid(NodeId(id))
+}
+
+fn valid(id: NodeId) -> Result<NodeId, Refusal> {
+    if id == NodeId(0) { Err(Refusal::BadRequest("node ids begin at 1".to_owned())) } else { Ok(id) }
+}
+
+/// The configuration that a change is for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Expect {
+    /// Where it stands, as `GET /v1/members` says.
+    expect: Option<u64>,
+}
+
+impl From<ChangeError> for Refusal {
+    fn from(error: ChangeError) -> Self {
+        let ChangeError::Refused(why) = error else {
+            return if error == ChangeError::Stopped { Self::Stopping } else { Self::OutcomeUnknown };
+        };
+        match why {
+            ChangeRefused::NotLeader => Self::NoLeader,
+            ChangeRefused::Unknown { .. } => Self::NotFound(why.to_string()),
+            ChangeRefused::BadAddress { .. }
+            | ChangeRefused::Demotes { .. }
+            | ChangeRefused::NoVoters
+            | ChangeRefused::TooMany => Self::BadRequest(why.to_string()),
+            ChangeRefused::NotReady
+            | ChangeRefused::Pending { .. }
+            | ChangeRefused::HandingOver
+            | ChangeRefused::Moved { .. }
+            | ChangeRefused::Behind { .. } => Self::Conflict(why.to_string()),
+        }
+    }
+}
+
+impl From<TransferError> for Refusal {
+    fn from(error: TransferError) -> Self {
+        use quorate::HandoverRefused::{GivenUp, NotLeader, NotVoter, Pending, Unreachable};
+        match error {
+            TransferError::Refused(NotLeader) => Self::NoLeader,
+            TransferError::Refused(why @ NotVoter { .. }) => Self::BadRequest(why.to_string()),
+            TransferError::Refused(why @ (Pending { .. } | Unreachable | GivenUp { .. })) => {
+                Self::Conflict(why.to_string())
+            }
+            TransferError::OutcomeUnknown => Self::OutcomeUnknown,
+            TransferError::Stopped => Self::Stopping,
+        }
+    }
+}
