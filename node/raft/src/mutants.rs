@@ -137,6 +137,16 @@ mutants! {
     LateRoundConfirms = "late-round-confirms",
     /// The answer to a heartbeat of an earlier term names that leadership's round. (37)
     StaleAnswerNamesRound = "stale-answer-names-round",
+    /// A lease lasts as long as the promise that it rests on, as if all clocks ran alike. (39)
+    LeaseWithoutMargin = "lease-without-margin",
+    /// A lease counts from the answers to a round rather than from its beginning. (39)
+    LeaseFromAnswer = "lease-from-answer",
+    /// A new leader takes the votes that it got for a lease, and serves before it has committed anything in its term. (36)
+    LeaseBeforeFirstCommit = "lease-before-first-commit",
+    /// Who starts again has forgotten what it promised a leader. (13)
+    PromiseForgottenAtRestart = "promise-forgotten-at-restart",
+    /// Who learns of a later term is free of what it promised the leader of an earlier one. (13)
+    PromiseEndsWithTerm = "promise-ends-with-term",
 
     // In the rules: snapshots and lost entries.
     /// The log is cut behind what was applied rather than behind what a snapshot covers. (44)

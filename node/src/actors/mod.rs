@@ -41,7 +41,7 @@ use consensus::{BATCH_ENTRIES_MAX, Clock, Consensus, Parts, Snapshotting, status
 use election_timer::ElectionTimer;
 use messages::{Heard, Request, Stop};
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{Membership, NodeId, Replica, Settings};
+use quorate_raft::{Membership, Moment, NodeId, Replica, Settings};
 use quorate_storage::{StorageHandle, contract::StorageThread};
 use quorate_transport::network::{Inbox, Links, Local, Network};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -94,7 +94,8 @@ pub(crate) async fn launch<M: StateMachine>(
         ..Settings::new(quorate_storage::checksum)
     };
     let (faulty, has_snapshot) = (recovered.faulty.clone(), recovered.snapshot.is_some());
-    let replica = Replica::new(id, membership.clone(), recovered, settings);
+    // Its clock starts later still: the promise of its last life is kept long enough.
+    let replica = Replica::new(id, membership.clone(), recovered, settings).started(Moment::default());
     if let Err(error) = recovery::refuse_if_alone(&replica, &faulty) {
         return Err(held.end_for(error));
     }

@@ -4,6 +4,7 @@
 mod disk;
 mod elections;
 mod faults;
+mod leases;
 mod membership;
 mod reads;
 mod replication;

@@ -162,6 +162,8 @@ pub enum Event {
     Propose(NodeId, u64),
     /// A client asks a node to read.
     Read(NodeId, ReadToken),
+    /// The same, and its lease will do.
+    ReadByLease(NodeId, ReadToken),
     /// A node is to take a snapshot of its state.
     Snapshot(NodeId),
     /// A node's disk has soon no room for entries, or has again.
@@ -262,13 +264,8 @@ impl World {
                 }
             }),
             Event::Propose(id, commands) => self.propose_to(id, 0..commands),
-            Event::Read(id, token) => {
-                Arc::make_mut(&mut self.witness).read_asked(token);
-                if self.running(id).is_some() {
-                    self.judge.read_asked(id, token);
-                }
-                self.enter(id, |node, context| node.rule(context, |replica, out| replica.read(token, out)))
-            }
+            Event::Read(id, token) => self.read_at(id, token, false),
+            Event::ReadByLease(id, token) => self.read_at(id, token, true),
             Event::Snapshot(id) => self.enter(id, |node, _| node.take_snapshot()),
             Event::Full(id, full) => {
                 self.enter(id, |node, context| node.rule(context, |replica, out| replica.storage_full(full, out)))
@@ -278,6 +275,20 @@ impl World {
             Event::Crash(id, torn) => self.lose_power(id, 0, torn),
             Event::Restart(id) => self.start(id),
         }
+    }
+
+    fn read_at(&mut self, id: NodeId, token: ReadToken, by_lease: bool) -> Result<(), String> {
+        Arc::make_mut(&mut self.witness).read_asked(token);
+        if self.running(id).is_some() {
+            self.judge.read_asked(id, token, by_lease);
+        }
+        self.enter(id, |node, context| {
+            let now = context.now;
+            node.rule(context, |replica, out| match by_lease {
+                true => replica.read_by_lease(now, token, out),
+                false => replica.read(now, token, out),
+            });
+        })
     }
 
     /// A letter arrives; at a node that is down it is lost.
@@ -356,8 +367,8 @@ impl World {
         let Self { nodes, timeouts, judge, .. } = self;
         let node = Arc::make_mut(&mut nodes[slot(id)]);
         if node.running.is_none() {
-            judge.starts(id, node.disk.hard_state.term);
-            let replica = Replica::new(id, members, node.disk.recover(), rules.settings);
+            let replica = Replica::new(id, members, node.disk.recover(), rules.settings).started(now);
+            judge.starts(id, node.disk.hard_state.term, replica.is_new(), now);
             let mut context = Context {
                 now,
                 disk: &mut node.disk,
@@ -411,8 +422,9 @@ impl World {
     }
 
     fn send(&mut self, from: NodeId, outgoing: Outgoing) -> Result<(), String> {
+        let now = self.now_of(from);
         let Self { nodes, watch, witness, rules, judge, .. } = self;
-        judge.leaves(from, &outgoing.message);
+        judge.leaves(from, &outgoing.message, now, rules.settings.election_timeout_min)?;
         let term = outgoing.message.term;
         let leads = |replica: &&Replica| replica.is_leader() && replica.term() == term;
         let leader = || replicas(nodes).find(leads);
@@ -433,8 +445,12 @@ impl World {
                 let (witness, running) = (Arc::make_mut(witness), nodes[slot(id)].running.as_ref());
                 for token in tokens {
                     witness.read_ready(*token, *index)?;
-                    if let Some(running) = running {
-                        judge.read_ready(id, *token, running.replica.membership())?;
+                    if let Some(Running { replica, .. }) = running {
+                        let successor = || {
+                            let mut later = replicas(nodes).filter(|other| other.term() > replica.term());
+                            later.find(|other| other.is_leader()).map(|other| (other.id(), other.term()))
+                        };
+                        judge.read_ready(id, *token, replica.membership(), successor)?;
                     }
                 }
             }

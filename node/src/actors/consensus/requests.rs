@@ -161,7 +161,8 @@ impl Consensus {
         let deadline = Instant::now() + self.timing.leader_wait;
         if self.replica.is_leader() {
             let token = self.reads.asked_here(callers, deadline);
-            return self.rule(ctx, |replica, out| replica.read(token, out));
+            let now = self.clock.now();
+            return self.rule(ctx, |replica, out| replica.read(now, token, out));
         }
         let (here, there): (Vec<_>, Vec<_>) =
             callers.into_iter().partition(|caller| matches!(caller, ReadCaller::Here { .. }));
