@@ -52,7 +52,7 @@ pub use error::{Failure, ProposeError, ReadError, SnapshotError, StartError};
 pub use machine::{StateMachine, WriteState};
 pub use node::{Applied, Consistency, Node, Read, SnapshotTaken};
 pub use quorate_metrics as metrics;
-pub use quorate_raft::{Index, Membership, NodeId, Term};
+pub use quorate_raft::{ClockDrift, Index, Membership, NodeId, Term};
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;
 pub use status::{Role, Status};

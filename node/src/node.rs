@@ -3,7 +3,8 @@
 use crate::{
     actors::{
         applier::{Applier, Query},
-        messages::{Caller, Proposal, ReadCaller, Request, SnapshotCaller, Waiter},
+        consensus::{Bounds, Clock, Granted},
+        messages::{Caller, Proposal, ReadCaller, Request, SnapshotCaller, Waiter, Wants},
     },
     builder::Builder,
     config::Limits,
@@ -35,6 +36,7 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) retry_after: Duration,
     pub(crate) requests: mpsc::UnboundedSender<Request>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) clock: Clock,
     pub(crate) applier: Addr<Applier<M>>,
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) fate: Fate,
@@ -73,8 +75,24 @@ pub enum Consistency {
     /// It sees every write that was acknowledged, to anybody, before it began. Costs a round of heartbeats, shared by all
     /// reads that wait (read index, Ongaro's thesis §6.4); served by any node.
     Linearizable,
+    /// The same, if no two nodes' clocks drift apart by more than [`Timing::clock_drift_max`](crate::Timing::clock_drift_max), and
+    /// clocks count the time for which a machine is suspended (Linux; not a virtual machine that its host freezes). The leader answers
+    /// by its lease, without asking anybody, if it has one; reads by lease make it have one (thesis §6.4.1). Another node asks the
+    /// leader.
+    Lease,
     /// It sees what this node happens to have applied, which may be behind by any amount. Costs nothing.
     Local,
+    /// It sees what this node has applied, if the node can prove that this is not too old, by its own clock; otherwise the node asks
+    /// the leader first, and if that does not answer in time the read is refused with [`ReadError::TooStale`]. A read that
+    /// waits for its proof is refused within a heartbeat interval after it can't come in time any more.
+    Bounded {
+        /// It misses nothing that was committed longer ago than this when the value is taken. What costs a question is that nobody
+        /// asked this node for anything but `Local` reads for as long.
+        max_age: Option<Duration>,
+        /// It misses at most so many entries of those that were committed when the node last asked: at most `max_age` ago or, without
+        /// that, for this very read.
+        max_entries: Option<u64>,
+    },
 }
 
 impl Node<()> {
@@ -151,11 +169,14 @@ impl<M: StateMachine> Node<M> {
         let outcome = self.read_at(consistency, query).await;
         let mode = match consistency {
             Consistency::Linearizable => ReadMode::Linearizable,
+            Consistency::Lease => ReadMode::Lease,
             Consistency::Local => ReadMode::Local,
+            Consistency::Bounded { .. } => ReadMode::Bounded,
         };
         let result = match &outcome {
             Ok(_) => ReadResult::Served,
             Err(ReadError::NoLeader) => ReadResult::NoLeader,
+            Err(ReadError::TooStale { .. }) => ReadResult::TooStale,
             Err(ReadError::Overloaded { .. }) => ReadResult::Overloaded,
             Err(ReadError::Stopped) => ReadResult::Stopping,
         };
@@ -177,11 +198,20 @@ impl<M: StateMachine> Node<M> {
         }
         let overloaded = ReadError::Overloaded { retry_after: shared.retry_after };
         let credit = shared.gate.enter().ok_or(overloaded)?;
-        let index = match consistency {
-            Consistency::Local => Index(0),
-            Consistency::Linearizable => {
+        let clock = shared.clock;
+        let wants = match consistency {
+            Consistency::Linearizable => Some(Wants::Confirmed),
+            Consistency::Lease => Some(Wants::ByLease),
+            Consistency::Local | Consistency::Bounded { max_age: None, max_entries: None } => None,
+            Consistency::Bounded { max_age, max_entries } => {
+                Some(Wants::Within { bounds: Bounds { max_age, max_entries }, called: clock.now() })
+            }
+        };
+        let Granted { index, bounded } = match wants {
+            None => Granted { index: Index(0), bounded: None },
+            Some(wants) => {
                 let (answer, answered) = oneshot::channel();
-                let request = Request::ReadIndex(ReadCaller::Here { answer, asked: Instant::now() });
+                let request = Request::ReadIndex(ReadCaller::Here { answer, asked: Instant::now(), wants });
                 shared.requests.send(request).map_err(|_| ReadError::Stopped)?;
                 answered.await.unwrap_or(Err(ReadError::Stopped))?
             }
@@ -190,8 +220,15 @@ impl<M: StateMachine> Node<M> {
         let run = Box::new(move |machine: Option<&M>, index| {
             let read = machine.map(|machine| Read { index, value: query(machine) });
             drop(credit);
+            let outcome = match (read, bounded) {
+                // Looked at when the value is taken: it may have waited for entries, or the process may have stood still.
+                (Some(_), Some(bounded)) if !bounded.holds(clock.now()) => Err(bounded.too_stale(clock.now(), index)),
+                (Some(read), _) => Ok(read),
+                (None, Some(bounded)) => Err(bounded.too_stale(clock.now(), index)),
+                (None, None) => Err(ReadError::NoLeader),
+            };
             // Whoever asked may have lost patience; nobody else wants the value.
-            let _ = answer.send(read.ok_or(ReadError::NoLeader));
+            let _ = answer.send(outcome);
         });
         shared.applier.do_send(Query { index, run });
         answered.await.unwrap_or(Err(ReadError::Stopped))

@@ -171,7 +171,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         vec![
             Body::Propose(Propose { commands: vec![(1, 2), (9, 0), (3, 3)], payloads: Bytes::from_static(b"abxyz") }),
             Body::ProposeReply(ProposeReply { outcomes, replies: Bytes::from_static(b"abc") }),
-            Body::ReadIndex(ReadIndex { request }),
+            Body::ReadIndex(ReadIndex { request, by_lease: true }),
             Body::ReadIndexReply(ReadIndexReply { request, index: Some(Index(4)) }),
         ],
         vec![

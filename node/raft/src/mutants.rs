@@ -199,6 +199,8 @@ mutants! {
     ThenLeavesAtOnce = "then-leaves-at-once",
     /// Heartbeats name all that is committed, not only what the peer was seen to match. (20)
     HeartbeatNamesWholeCommit = "heartbeat-names-whole-commit",
+    /// What a bounded read rests on counts from when it arrived, not from when it was asked for.
+    BoundedFromAnswer = "bounded-from-answer",
     /// A read runs before what it must see is applied.
     ReadsAtOnce = "reads-at-once",
     /// A caller gets the answer of whatever was committed in its entry's place. (54)

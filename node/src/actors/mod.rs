@@ -90,6 +90,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let settings = Settings {
         election_timeout_min: timing.election_timeout.0,
         election_timeout_max: timing.election_timeout.1,
+        clock_drift_max: timing.clock_drift_max,
         stall_limit: timing.stall_limit.max(timing.election_timeout.1 * 2),
         ..Settings::new(quorate_storage::checksum)
     };
@@ -140,6 +141,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let gate = Gate::new(limits.max_in_flight_proposals);
     let (requests, received) = mpsc::unbounded_channel();
     let (status, watched) = watch::channel(status_of(&replica));
+    let clock = Clock::start();
     context.run(Consensus::new(Parts {
         replica,
         requests: Requests::new(received, timing.busy_poll),
@@ -150,7 +152,7 @@ pub(crate) async fn launch<M: StateMachine>(
         snapshots: Snapshotting::new(snapshots, take_state, restore, receiver, blocking.clone()),
         status,
         life,
-        clock: Clock::start(),
+        clock,
         timing,
         limits,
         gate: Arc::clone(&gate),
@@ -164,6 +166,7 @@ pub(crate) async fn launch<M: StateMachine>(
         retry_after: timing.election_timeout.0,
         requests,
         gate,
+        clock,
         applier: applier.clone(),
         status: watched,
         fate: fate.clone(),

@@ -302,8 +302,8 @@ fn operation_of(asked: &Asked) -> Option<Operation> {
         Call::Change(Change::Write { value }) => linearizability::Call::Write(value),
         Call::Change(Change::Swap { expect, value }) => linearizability::Call::Cas { expect, new: value },
         Call::Change(Change::Delete) => linearizability::Call::Delete,
-        Call::Read(Consistency::Linearizable) => linearizability::Call::Read,
-        Call::Read(Consistency::Local) => return None,
+        Call::Read(Consistency::Linearizable | Consistency::Lease) => linearizability::Call::Read,
+        Call::Read(Consistency::Local | Consistency::Bounded { .. }) => return None,
     };
     let outcome = match asked.answer {
         Some((at, Told::Applied { changed, .. })) => {

@@ -85,12 +85,13 @@ impl Consensus {
             }
             Effect::Load { from, to } => self.load(LoadFor::Applier, from, to, self.limits.max_batch_bytes * 4),
             Effect::ReadsReady { index, tokens } => {
-                let answers = self.reads.ready(index, tokens);
-                self.answer_reads(answers);
+                for (asked, callers) in self.reads.answered_here(tokens) {
+                    self.index_known(asked, index, callers);
+                }
             }
             Effect::ReadsFailed { tokens } => {
-                let answers = self.reads.failed(tokens);
-                self.answer_reads(answers);
+                let there = self.reads.failed(tokens);
+                self.refuse_reads(there);
             }
             Effect::Refused { from, reason } => self.metrics.dropped(Some(from.0), reason),
             Effect::Restore(base) => self.restore(&base, ctx),

@@ -5,10 +5,11 @@
 //! waits for what ([`Proposals`], [`Reads`]) and what the world sees ([`Seen`]).
 //!
 //! Here is what it owns and hears; `heard` has what the network says, `effects` what it tells whom, `requests` where
-//! proposals and reads go, `snapshots` and `repairs` what those names say.
+//! proposals go, `reads`, `freshness`, `snapshots` and `repairs` what those names say.
 
 mod clock;
 mod effects;
+mod freshness;
 mod heard;
 mod names;
 mod proposals;
@@ -22,6 +23,7 @@ mod stages;
 mod tests;
 
 pub(crate) use clock::Clock;
+pub(crate) use freshness::{Bounds, Granted};
 pub(crate) use seen::status_of;
 pub(crate) use snapshots::Snapshotting;
 
@@ -44,6 +46,7 @@ use crate::{
 };
 use actix::prelude::*;
 use effects::LoadFor;
+use freshness::Freshness;
 use names::{Arrived, Names};
 use proposals::Proposals;
 use quorate_metrics::NodeMetrics;
@@ -70,6 +73,7 @@ pub(crate) struct Consensus {
     effects: Vec<Effect>,
     proposals: Proposals,
     reads: Reads,
+    freshness: Freshness,
     arrived: Arrived,
     seen: Seen,
     links: BTreeMap<NodeId, Rc<dyn Link>>,
@@ -145,6 +149,7 @@ impl Consensus {
             effects: Vec::new(),
             proposals: Proposals::new(Names::new(life), metrics.clone()),
             reads: Reads::new(Names::new(life)),
+            freshness: Freshness::default(),
             links,
             reachable: BTreeSet::new(),
             storage,
@@ -216,8 +221,8 @@ impl Consensus {
         let now = Instant::now();
         let outcomes = self.proposals.expire(now, self.why_nobody_leads());
         self.answer_forwarded(outcomes);
-        let answers = self.reads.expire(now);
-        self.answer_reads(answers);
+        let late = self.reads.expire(now);
+        self.refuse_reads(late);
         self.seen.time_passed(&self.replica, self.gate.inside() as u64);
         self.settle(ctx);
     }
