@@ -89,7 +89,7 @@ pub struct StatusAnswer {
 /// What every refusal says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorAnswer {
-    /// For machines: `bad_request`, `not_found`, `no_leader`, `overloaded`, `storage_full`, `stopping`, `too_large`, `outcome_unknown`, …
+    /// For machines: `bad_request`, `not_found`, `no_leader`, `too_stale`, `overloaded`, `storage_full`, `stopping`, `too_large`, `outcome_unknown`, …
     pub error: String,
     /// For people: one line, what and what to do.
     pub message: String,
