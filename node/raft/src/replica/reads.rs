@@ -7,6 +7,7 @@ use crate::{
     reads::ReadToken,
 };
 use alloc::vec::Vec;
+use core::time::Duration;
 
 impl Replica {
     /// Somebody wants to read: names the read by `token` and answers with [`Effect::ReadsReady`] or
@@ -26,17 +27,22 @@ impl Replica {
     ///
     /// `now` is a look at the clock after the read was asked for.
     pub fn read_by_lease(&mut self, now: Moment, token: ReadToken, out: &mut Vec<Effect>) {
-        let (commit, lasts) = (self.commit, self.settings.lease());
-        let Role::Leader(leadership) = &mut self.role else { return self.read(now, token, out) };
-        let knows_commits = commit >= leadership.first || live(Mutant::LeaseBeforeFirstCommit);
-        let Some(left) = leadership.reads.lease.left(now, lasts).filter(|_| knows_commits) else {
-            return self.read(now, token, out);
-        };
-        out.push(Effect::ReadsReady { index: commit, tokens: alloc::vec![token] });
-        if left < lasts / 2 {
+        let Some(left) = self.lease_left(now) else { return self.read(now, token, out) };
+        out.push(Effect::ReadsReady { index: self.commit, tokens: alloc::vec![token] });
+        if left < self.settings.lease() / 2
+            && let Role::Leader(leadership) = &mut self.role
+        {
             leadership.reads.renew();
             self.open_read_round(Some(now), out);
         }
+    }
+
+    /// How much is left of this node's lease; `None` if it has none.
+    #[must_use]
+    pub fn lease_left(&self, now: Moment) -> Option<Duration> {
+        let Role::Leader(leadership) = &self.role else { return None };
+        let knows_commits = self.commit >= leadership.first || live(Mutant::LeaseBeforeFirstCommit);
+        leadership.reads.lease.left(now, self.settings.lease()).filter(|_| knows_commits)
     }
 
     /// The lease is over and will not be renewed as long as this node leads: somebody may be elected in spite of the promises that it

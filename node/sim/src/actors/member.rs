@@ -8,7 +8,7 @@ use super::{
 };
 use crate::plan::{Plan, Power};
 use quorate::{
-    NodeId, Status, Timing,
+    ClockDrift, NodeId, Status, Timing,
     storage::{StorageHandle, Wal, disk::Crash},
 };
 use std::time::Duration;
@@ -210,9 +210,12 @@ pub(super) fn what_is_left(power: Power) -> &'static str {
     }
 }
 
-/// The default timing, but for callers, who give up earlier: so that they see more in a short run.
-pub(super) fn timing() -> Timing {
-    Timing { proposal_timeout: Duration::from_secs(2), ..Timing::default() }
+/// The default timing, but for callers, who give up earlier: so that they see more in a short run; and what clocks drift apart is as
+/// much as they do. A node looks at its clock once a turn, and that shows whole milliseconds.
+pub(super) fn timing(plan: &Plan) -> Timing {
+    let per_mille = plan.clock_drift().unwrap_or_default();
+    let clock_drift_max = ClockDrift { per_mille, fixed: Duration::from_millis(4) };
+    Timing { proposal_timeout: Duration::from_secs(2), clock_drift_max, ..Timing::default() }
 }
 
 /// Snapshots of some runs take several pieces.

@@ -11,12 +11,13 @@
 //! - [`watched`]: the storage, and what it promised.
 //! - [`registers`]: the replicated service.
 //! - [`clients`]: who asks, and what was told.
-//! - [`witness`]: what must hold.
+//! - [`witness`]: what must hold; [`freshness`]: of what reads find.
 //! - [`faults`]: what the plan does to nodes, and [`damage`] to disks.
 
 mod clients;
 mod damage;
 mod faults;
+mod freshness;
 mod member;
 mod process;
 mod registers;
@@ -277,7 +278,7 @@ impl<'a> Cluster<'a> {
             .voters((1..=plan.nodes).map(|id| (NodeId(id), "")))
             .network(wire::Endpoint(self.wire.clone()))
             .storage(self.members[at].storage(plan, &self.witness))
-            .timing(member::timing())
+            .timing(member::timing(plan))
             .snapshots(snapshots)
             .metrics(&self.metrics)
             .seed(plan.seed << 20 | lives << 4 | id.0);

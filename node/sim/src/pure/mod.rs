@@ -29,7 +29,7 @@ use clients::Clients;
 use faults::Agenda;
 use machines::Machine;
 use network::Network;
-use quorate_raft::{Credit, Membership, Moment, NodeId};
+use quorate_raft::{ClockDrift, Credit, Membership, Moment, NodeId};
 use quorate_world::{
     disk::Disk,
     make,
@@ -84,6 +84,8 @@ struct Walk<'a> {
     network: Network,
     machines: Vec<Machine>,
     clients: Clients,
+    /// Whether clients may read by lease: no clock leaps.
+    leases: bool,
     agenda: Agenda,
     next_tick: Duration,
     /// How long a step takes, in nanoseconds, on average.
@@ -109,6 +111,11 @@ impl<'a> Walk<'a> {
         let mut settings = make::settings();
         settings.cache_bytes_max = random.random_range(0..2_000);
         settings.unapplied_entries_max = random.random_range(1..20);
+        let drift = plan.clock_drift();
+        if let Some(per_mille) = drift {
+            // As little as there must be, for what is rounded a few nanoseconds more.
+            settings.clock_drift_max = ClockDrift { per_mille, fixed: Duration::from_micros(1) };
+        }
         let credit = Credit {
             messages: random.random_range(1..8),
             entries: random.random_range(1..16),
@@ -139,6 +146,7 @@ impl<'a> Walk<'a> {
             machines: (0..nodes).map(|at| Machine::new(network.lanes_to(at))).collect(),
             cuts: plan.snapshot_every > 0 || snapshots(),
             clients: Clients::new(plan),
+            leases: drift.is_some(),
             agenda: Agenda::new(plan),
             plan,
             trace,

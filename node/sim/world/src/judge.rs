@@ -8,7 +8,8 @@
 //! - **Read index.** A read may be served only when a quorum, the leader included, heard and answered a heartbeat of a round that
 //!   first left after the read was asked for (thesis §6.4). And whoever hears a heartbeat answers with that heartbeat's
 //!   round in that heartbeat's term, or with none.
-//! - **Lease.** A read that may be served by lease needs no such round, but while it is served nobody leads in a later term (§6.4.1).
+//! - **Lease.** A read that may be served by lease needs no such round; but as long as anybody has a lease, a quorum, itself
+//!   included, protects leaders by its own clocks, and nobody leads in a later term (§6.4.1).
 //! - **Covered.** Whoever answers an append says of no entry that it matches but of those that the append covered, and of those that it
 //!   knows to be committed because it cut its log behind them (Figure 2: "index of last new entry").
 //! - **Discards.** A node forgets lost entries of its own accord only in a later term than the one that its disk had when it started:
@@ -30,6 +31,19 @@ pub(super) struct Judge {
     nodes: Vec<Judged>,
     /// Reads that were asked for and rounds that left so far: what comes later has a higher number.
     moments: u64,
+}
+
+/// What a lease depends on, beside the leader that has it.
+pub(super) trait Others {
+    /// Who leads in a later term, if anyone does.
+    fn successor(&self) -> Option<(NodeId, Term)>;
+
+    /// What a node's clock shows; nothing of one that could vote for nobody who may win: it is down, and will begin with its promise
+    /// anew, or it was emptied.
+    fn clock(&self, voter: NodeId) -> Option<Moment>;
+
+    /// For how long leaders are protected.
+    fn protection(&self) -> Duration;
 }
 
 /// Of one node, in its present life.
@@ -161,7 +175,7 @@ impl Judge {
         self.of(id).rounds.reads.push((token, now, by_lease));
     }
 
-    /// A node says that a read may be served. `successor` leads in a later term, if anyone does.
+    /// A node says that a read may be served.
     ///
     /// # Errors
     /// If no quorum confirmed that it still led when the read was asked for, and it has no right to a lease.
@@ -170,7 +184,7 @@ impl Judge {
         id: NodeId,
         token: ReadToken,
         membership: &Membership,
-        successor: impl FnOnce() -> Option<(NodeId, Term)>,
+        others: &impl Others,
     ) -> Result<(), String> {
         let rounds = &mut self.of(id).rounds;
         let Some((asked, by_lease)) = rounds.asked(token) else { return Ok(()) };
@@ -181,19 +195,40 @@ impl Judge {
             return Ok(());
         }
         if by_lease {
-            let one = successor();
-            return one.map_or(Ok(()), |(one, term)| {
-                Err(format!("lease: {id} serves read {token} from its lease, and {one} leads term {term}"))
-            });
+            return self.lease(id, membership, others);
         }
         Err(format!(
             "read index: {id} serves read {token}, and no quorum answered a round that left after it was asked"
         ))
     }
 
+    /// A node has a lease, or says so.
+    ///
+    /// # Errors
+    /// If it can't have one.
+    pub(super) fn lease(&self, id: NodeId, membership: &Membership, others: &impl Others) -> Result<(), String> {
+        if let Some((other, term)) = others.successor() {
+            return Err(format!("lease: {id} has one, and {other} leads term {term}"));
+        }
+        let protection = others.protection();
+        let protects = |voter: NodeId| match others.clock(voter) {
+            Some(now) => self.memory(voter).protects(now, protection).is_some(),
+            None => true,
+        };
+        if quorum::reached(membership, |voter| voter == id || protects(voter)) {
+            return Ok(());
+        }
+        Err(format!("lease: {id} has one, and no quorum keeps the promise that it rests on"))
+    }
+
     /// A node says that a read can't be served.
     pub(super) fn read_failed(&mut self, id: NodeId, token: ReadToken) {
         self.of(id).rounds.forget(token);
+    }
+
+    fn memory(&self, id: NodeId) -> Memory {
+        let at = usize::try_from(id.0).unwrap_or(usize::MAX) - 1;
+        self.nodes.get(at).map_or(Memory::default(), |node| node.memory)
     }
 
     fn of(&mut self, id: NodeId) -> &mut Judged {

@@ -4,7 +4,7 @@ use super::{
     clock::Clock,
     digest::digest,
     disk::{Disk, Fault, Torn},
-    judge::{Before, Judge},
+    judge::{Before, Judge, Others},
     make,
     node::{Actor, Ask, Context, Note, Running, Tell},
     quorum,
@@ -13,10 +13,10 @@ use super::{
 };
 use quorate_raft::{
     Credit, Effect, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica, Settings,
-    TransferSettings, Violation,
+    Term, TransferSettings, Violation,
 };
 use rand::rngs::SmallRng;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// A cluster. Cloning is cheap: what did not change is shared.
 #[derive(Clone)]
@@ -441,16 +441,14 @@ impl World {
             Note::Halt(Violation::Emptied { .. }) if self.emptied.contains(&id) => self.node_mut(id).running = None,
             Note::Halt(violation) => return Err(format!("halt: {id} halts: {violation}")),
             Note::ReadsReady { index, tokens } => {
-                let Self { nodes, judge, witness, .. } = self;
+                let Self { nodes, judge, witness, clocks, now, emptied, rules, .. } = self;
                 let (witness, running) = (Arc::make_mut(witness), nodes[slot(id)].running.as_ref());
+                let protection = rules.settings.election_timeout_min;
                 for token in tokens {
                     witness.read_ready(*token, *index)?;
                     if let Some(Running { replica, .. }) = running {
-                        let successor = || {
-                            let mut later = replicas(nodes).filter(|other| other.term() > replica.term());
-                            later.find(|other| other.is_leader()).map(|other| (other.id(), other.term()))
-                        };
-                        judge.read_ready(id, *token, replica.membership(), successor)?;
+                        let others = Beside { replica, nodes, clocks, now: now.0, emptied, protection };
+                        judge.read_ready(id, *token, replica.membership(), &others)?;
                     }
                 }
             }
@@ -518,6 +516,22 @@ impl World {
         witness.check(self.replicas(), &self.nodes, &self.members)
     }
 
+    /// Checks that whoever has a lease, by its own clock, may have it. Where clocks leap nobody may.
+    ///
+    /// # Errors
+    /// What must hold and does not.
+    pub fn check_leases(&self) -> Result<(), String> {
+        let Self { nodes, judge, clocks, now, emptied, rules, .. } = self;
+        let protection = rules.settings.election_timeout_min;
+        for replica in self.replicas().filter(|replica| replica.is_leader()) {
+            if replica.lease_left(self.now_of(replica.id())).is_some() {
+                let others = Beside { replica, nodes, clocks, now: now.0, emptied, protection };
+                judge.lease(replica.id(), replica.membership(), &others)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The members.
     pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
         (1..=self.nodes.len() as u64).map(NodeId)
@@ -555,6 +569,32 @@ impl World {
     /// The rules of all that run.
     pub fn replicas(&self) -> impl Iterator<Item = &Replica> + Clone {
         replicas(&self.nodes)
+    }
+}
+
+/// Everybody, as one leader's lease depends on them.
+struct Beside<'a> {
+    replica: &'a Replica,
+    nodes: &'a [Arc<Node>],
+    clocks: &'a [Clock],
+    now: Duration,
+    emptied: &'a BTreeSet<NodeId>,
+    protection: Duration,
+}
+
+impl Others for Beside<'_> {
+    fn successor(&self) -> Option<(NodeId, Term)> {
+        let mut later = replicas(self.nodes).filter(|other| other.is_leader() && other.term() > self.replica.term());
+        later.next().map(|other| (other.id(), other.term()))
+    }
+
+    fn clock(&self, voter: NodeId) -> Option<Moment> {
+        let counts = self.nodes[slot(voter)].running.is_some() && !self.emptied.contains(&voter);
+        counts.then(|| self.clocks[slot(voter)].at(self.now))
+    }
+
+    fn protection(&self) -> Duration {
+        self.protection
     }
 }
 

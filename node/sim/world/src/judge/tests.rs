@@ -1,11 +1,11 @@
 //! Whether the judge sees what must not be, and nothing else.
 
-use super::{Before, Judge};
+use super::{Before, Judge, Others};
 use crate::make::{
     append, at, batch, heartbeat, heartbeat_reply, id, matched, node, replica, request_vote, vote, voters,
 };
 use quorate_raft::{
-    Body, Effect, Message, NodeId, Outgoing, Persist, Phase, Replica, Term,
+    Body, Effect, Message, Moment, NodeId, Outgoing, Persist, Phase, Replica, Term,
     message::{RepairOutcome, RepairReply},
 };
 use std::time::Duration;
@@ -19,9 +19,9 @@ fn a_read_is_confirmed_by_a_round_that_left_after_it_was_asked_and_by_no_other()
         judge.read_asked(node(1), 7, false);
         leaves(&mut judge, &beat(5));
         hears(&mut judge, beat(round), heartbeat_reply(round)).expect("an honest answer");
-        let served = judge.read_ready(node(1), 7, &voters(3), || None);
+        let served = judge.read_ready(node(1), 7, &voters(3), &Alone(None));
         assert_eq!(served.is_ok(), confirms, "round {round}: {served:?}");
-        assert_eq!(judge.read_ready(node(1), 6, &voters(3), || None), Ok(()), "round {round}");
+        assert_eq!(judge.read_ready(node(1), 6, &voters(3), &Alone(None)), Ok(()), "round {round}");
     }
 }
 
@@ -32,7 +32,7 @@ fn a_round_of_an_earlier_leadership_confirms_nothing() {
     leaves(&mut judge, &beat(5));
     leaves(&mut judge, &Message { term: Term(3), body: heartbeat(5, 0) });
     hears(&mut judge, beat(5), heartbeat_reply(5)).expect("an honest answer");
-    assert!(judge.read_ready(node(1), 7, &voters(3), || None).is_err());
+    assert!(judge.read_ready(node(1), 7, &voters(3), &Alone(None)).is_err());
 }
 
 #[test]
@@ -92,16 +92,45 @@ fn whoever_started_just_now_votes_and_campaigns_no_earlier_unless_it_is_new() {
 #[test]
 fn a_read_by_lease_is_served_only_while_nobody_leads_a_later_term() {
     let mut judge = Judge::default();
+    judge.starts(node(2), Term(1), false, at(100));
     for (successor, may) in [(None, true), (Some((node(3), Term(3))), false)] {
         judge.read_asked(node(1), 7, true);
-        let served = judge.read_ready(node(1), 7, &voters(3), || successor);
+        let served = judge.read_ready(node(1), 7, &voters(3), &Alone(successor));
         assert_eq!(served.is_ok(), may, "{successor:?}: {served:?}");
     }
     judge.read_asked(node(1), 8, true);
     leaves(&mut judge, &beat(5));
     hears(&mut judge, beat(5), heartbeat_reply(5)).expect("an honest answer");
-    let served = judge.read_ready(node(1), 8, &voters(3), || Some((node(3), Term(3))));
+    let served = judge.read_ready(node(1), 8, &voters(3), &Alone(Some((node(3), Term(3)))));
     assert_eq!(served, Ok(()), "a round after the question confirms it, whoever leads since");
+}
+
+#[test]
+fn a_read_by_lease_is_served_only_while_a_quorum_keeps_its_promise() {
+    for (heard_at, may) in [(51, true), (50, false)] {
+        let mut judge = Judge::default();
+        judge.starts(node(2), Term(1), false, at(heard_at));
+        judge.read_asked(node(1), 7, true);
+        let served = judge.read_ready(node(1), 7, &voters(3), &Alone(None));
+        assert_eq!(served.is_ok(), may, "heard at {heard_at}, and it is 200: {served:?}");
+    }
+}
+
+/// At 200 by all clocks; this node leads a later term.
+struct Alone(Option<(NodeId, Term)>);
+
+impl Others for Alone {
+    fn successor(&self) -> Option<(NodeId, Term)> {
+        self.0
+    }
+
+    fn clock(&self, _: NodeId) -> Option<Moment> {
+        Some(at(200))
+    }
+
+    fn protection(&self) -> Duration {
+        Duration::from_millis(150)
+    }
 }
 
 #[test]
