@@ -10,7 +10,7 @@ use crate::{
     config::Limits,
     error::{Failure, ProposeError, ReadError, SnapshotError},
     fate::{End, Fate},
-    gate::Gate,
+    gate::{Credit, Gate},
     machine::StateMachine,
     status::Status,
 };
@@ -187,18 +187,39 @@ impl<M: StateMachine> Node<M> {
         outcome
     }
 
-    async fn read_at<T: Send + 'static>(
-        &self,
-        consistency: Consistency,
-        query: impl FnOnce(&M) -> T + Send + 'static,
-    ) -> Result<Read<T>, ReadError> {
+    async fn read_at<T, Q>(&self, consistency: Consistency, mut query: Q) -> Result<Read<T>, ReadError>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&M) -> T + Send + 'static,
+    {
         let shared = &*self.shared;
         if !shared.fate.is_sound() {
             return Err(ReadError::Stopped);
         }
         let overloaded = ReadError::Overloaded { retry_after: shared.retry_after };
-        let credit = shared.gate.enter().ok_or(overloaded)?;
-        let clock = shared.clock;
+        let mut credit = shared.gate.enter().ok_or(overloaded)?;
+        // What is proven when it is looked for may be too old a moment later; then it is asked for, once.
+        for is_last in [false, true] {
+            match self.read_once(consistency, query, credit, is_last).await? {
+                Once::Read(read) => return Ok(read),
+                Once::TooLate(again) => (query, credit) = again,
+            }
+        }
+        Err(ReadError::NoLeader)
+    }
+
+    async fn read_once<T, Q>(
+        &self,
+        consistency: Consistency,
+        query: Q,
+        credit: Credit,
+        is_last: bool,
+    ) -> Result<Once<T, Q>, ReadError>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&M) -> T + Send + 'static,
+    {
+        let (shared, clock) = (&*self.shared, self.shared.clock);
         let wants = match consistency {
             Consistency::Linearizable => Some(Wants::Confirmed),
             Consistency::Lease => Some(Wants::ByLease),
@@ -218,14 +239,17 @@ impl<M: StateMachine> Node<M> {
         };
         let (answer, answered) = oneshot::channel();
         let run = Box::new(move |machine: Option<&M>, index| {
-            let read = machine.map(|machine| Read { index, value: query(machine) });
-            drop(credit);
-            let outcome = match (read, bounded) {
-                // Looked at when the value is taken: it may have waited for entries, or the process may have stood still.
-                (Some(_), Some(bounded)) if !bounded.holds(clock.now()) => Err(bounded.too_stale(clock.now(), index)),
-                (Some(read), _) => Ok(read),
-                (None, Some(bounded)) => Err(bounded.too_stale(clock.now(), index)),
-                (None, None) => Err(ReadError::NoLeader),
+            let holds = || bounded.is_none_or(|bounded| bounded.holds(clock.now()));
+            let refusal = || bounded.map_or(ReadError::NoLeader, |bounded| bounded.too_stale(clock.now(), index));
+            let outcome = match machine {
+                Some(_) if !is_last && !holds() => Ok(Once::TooLate((query, credit))),
+                Some(machine) => {
+                    let read = Read { index, value: query(machine) };
+                    drop(credit);
+                    // Looked at when the value is taken: it may have waited for entries, or the process may have stood still.
+                    if holds() { Ok(Once::Read(read)) } else { Err(refusal()) }
+                }
+                None => Err(refusal()),
             };
             // Whoever asked may have lost patience; nobody else wants the value.
             let _ = answer.send(outcome);
@@ -277,6 +301,13 @@ impl<M: StateMachine> Node<M> {
             End::Shutdown => std::future::pending().await,
         }
     }
+}
+
+/// What became of one attempt to read.
+enum Once<T, Q> {
+    Read(Read<T>),
+    /// What it rested on had become too old meanwhile: here is what is needed to ask anew.
+    TooLate((Q, Credit)),
 }
 
 fn result_of(error: ProposeError) -> ProposalResult {
