@@ -11,7 +11,8 @@ pub struct Timing {
     /// does not cost an election.
     pub heartbeat_interval: Duration,
     /// A node that hears no leader for a random time between these two starts an election. Default 150 to 300 ms, as in
-    /// the paper (§9.3). The shorter one must be at least twice the heartbeat interval, and the longer one longer.
+    /// the paper (§9.3). The shorter one must be at least twice the heartbeat interval, and the longer one longer. It is also how long
+    /// voters promise a leader not to elect another: for reads by lease no voter's may be shorter than the leader's.
     pub election_timeout: (Duration, Duration),
     /// How far the clocks of two nodes may drift apart. A leader's lease, which only reads that ask for it rely on
     /// ([`Consistency::Lease`](crate::Consistency::Lease)), ends so much before the shortest election timeout, which voters promise

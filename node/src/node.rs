@@ -75,7 +75,8 @@ pub enum Consistency {
     /// It sees every write that was acknowledged, to anybody, before it began. Costs a round of heartbeats, shared by all
     /// reads that wait (read index, Ongaro's thesis §6.4); served by any node.
     Linearizable,
-    /// The same, if no two nodes' clocks drift apart by more than [`Timing::clock_drift_max`](crate::Timing::clock_drift_max), and
+    /// The same, if no two nodes' clocks drift apart by more than [`Timing::clock_drift_max`](crate::Timing::clock_drift_max), all voters
+    /// have the same [`Timing::election_timeout`](crate::Timing::election_timeout), and
     /// clocks count the time for which a machine is suspended (Linux; not a virtual machine that its host freezes). The leader answers
     /// by its lease, without asking anybody, if it has one; reads by lease make it have one (thesis §6.4.1). Another node asks the
     /// leader.
