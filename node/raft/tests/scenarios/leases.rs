@@ -1,4 +1,4 @@
-//! Leases (13, 36 to 39), and the sentences of Ongaro's thesis that they come from (§6.4.1, §4.2.3).
+//! Leases (13, 36 to 39), and what Ongaro's thesis says of them (§6.4.1, §4.2.3), a test a sentence.
 
 use quorate_raft::{ClockDrift, Effect, Index, Kind, Membership, Moment, NodeId, Phase, Replica, Role, Term};
 use quorate_world::{
@@ -14,8 +14,8 @@ use std::time::Duration;
 /// With the default settings: nine tenths of 150 ms, and a millisecond less.
 const LEASE: u64 = 134;
 
-/// 13. "Servers must not grant votes within a minimum election timeout of hearing from a current leader", also if they do not
-///     remember because they were restarted.
+/// 13., §4.2.3: whoever heard a leader grants no vote within the minimum election timeout, also if it does not remember because it
+///      was restarted.
 #[test]
 fn a_restarted_voter_keeps_the_promise_that_it_may_have_made() {
     let restarted = || replica(1, 3, 5, None, &[1]).started(at(1_000));
@@ -62,8 +62,8 @@ fn a_later_term_does_not_end_the_promise_to_the_leader_of_an_earlier_one() {
     assert_eq!(vote_reply(&effects), Some((Term(8), true)));
 }
 
-/// §6.4.1: "Once the leader's heartbeats were acknowledged by a majority of the cluster, the leader would extend its lease to
-/// start + election timeout / clock drift bound", where start is when it sent them.
+/// §6.4.1: a round of heartbeats that a majority acknowledged extends the lease to its start, plus the election timeout, less what
+/// clocks may drift apart.
 #[test]
 fn a_lease_counts_from_the_beginning_of_a_round_and_not_from_its_answers() {
     let mut leader = leader(voters(3));
@@ -146,8 +146,8 @@ fn a_leader_that_wakes_answers_nothing_from_its_lease() {
     assert_eq!(world.answered_reads(), (vec![], vec![3]));
 }
 
-/// §6.4.1: "Leases should not be used unless asked for": a round is opened for a read, or ahead for those that use the lease, and
-/// never otherwise.
+/// Leases are not used unless asked for (§6.4.1 advises against them where they are not needed): a round is opened for a read, or
+/// ahead for those that use the lease, and never otherwise.
 #[test]
 fn a_lease_in_use_is_renewed_before_it_ends_and_one_that_is_not_ends() {
     let mut leader = leader(voters(3));
@@ -163,7 +163,7 @@ fn a_lease_in_use_is_renewed_before_it_ends_and_one_that_is_not_ends() {
     assert!(!out.contains(&ready(1, 6)), "who does not ask for the lease does not get it");
 }
 
-/// §6.4.1: "... or leadership transfer": the lease is over before anybody is told to stand, and stays so.
+/// §6.4.1: a transfer elects somebody in spite of the promises, so the lease is over before anybody is told to stand, and stays so.
 #[test]
 fn a_lease_is_given_up_before_a_transfer() {
     let mut leader = leader(voters(3));
