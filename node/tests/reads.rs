@@ -97,7 +97,10 @@ fn a_bounded_read_asks_only_if_nothing_new_enough_is_proven() {
             assert_eq!(timed(&cluster, id, age(MS(100))).await.0, asks);
             sleep(MS(200)).await;
             timed(&cluster, id, Consistency::Linearizable).await;
-            assert_eq!(timed(&cluster, id, age(MS(100))).await.0, Duration::ZERO, "any answer proves it");
+            assert_eq!(timed(&cluster, id, age(MS(100))).await.0, Duration::ZERO, "any such answer proves it");
+            sleep(MS(200)).await;
+            timed(&cluster, id, Consistency::Lease).await;
+            assert_eq!(timed(&cluster, id, age(MS(100))).await.0, asks, "but not one that may rest on a lease");
         }
     });
 }

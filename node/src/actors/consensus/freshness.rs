@@ -4,8 +4,8 @@
 //! leads, named an index that covers everything committed by then. So who has applied that index misses nothing that was
 //! committed when this node asked. How long the answer took, or a heartbeat that arrives, says nothing: both may be old.
 //!
-//! **Invariant:** ages count from the question, by this node's clock. Every answered read of this node renews the proof, whatever it
-//! promised, so bounded reads cost a question only when nobody asked anything for as long as they allow.
+//! **Invariant:** ages count from the question, by this node's clock. Every linearizable or bounded read of this node that is
+//! answered renews the proof, so bounded reads cost a question only when nobody asked anything for as long as they allow.
 
 use crate::error::ReadError;
 use quorate_raft::{

@@ -73,7 +73,10 @@ impl Consensus {
             return;
         }
         let now = self.clock.now();
-        self.freshness.proven(asked, index, now);
+        // Bounded reads rest on no lease: what one answered proves nothing to them.
+        if !callers.iter().any(ReadCaller::is_by_lease) {
+            self.freshness.proven(asked, index, now);
+        }
         for caller in callers {
             let granted = match &caller {
                 ReadCaller::Here { wants: Wants::Within { .. }, .. } => {
