@@ -87,8 +87,8 @@ pub enum Consistency {
     /// the leader first, and if that does not answer in time the read is refused with [`ReadError::TooStale`]. A read that
     /// waits for its proof is refused within a heartbeat interval after it can't come in time any more.
     Bounded {
-        /// It misses nothing that was committed longer ago than this when the value is taken. What costs a question is that nobody
-        /// asked this node for anything but `Local` reads for as long.
+        /// At a moment between the call and its answer, it misses nothing that was committed longer ago than this. What costs a
+        /// question is that nobody asked this node for a linearizable or bounded read for as long.
         max_age: Option<Duration>,
         /// It misses at most so many entries of those that were committed when the node last asked: at most `max_age` ago or, without
         /// that, for this very read.
@@ -240,17 +240,18 @@ impl<M: StateMachine> Node<M> {
         };
         let (answer, answered) = oneshot::channel();
         let run = Box::new(move |machine: Option<&M>, index| {
-            let holds = || bounded.is_none_or(|bounded| bounded.holds(clock.now()));
+            // It may have waited for entries. What holds at this look holds at a moment between the call and its answer: nothing is
+            // applied before the value is taken, and if the process stands still meanwhile the answer is late, and no worse.
+            let holds = bounded.is_none_or(|bounded| bounded.holds(clock.now()));
             let refusal = || bounded.map_or(ReadError::NoLeader, |bounded| bounded.too_stale(clock.now(), index));
             let outcome = match machine {
-                Some(_) if !is_last && !holds() => Ok(Once::TooLate((query, credit))),
-                Some(machine) => {
+                Some(machine) if holds => {
                     let read = Read { index, value: query(machine) };
                     drop(credit);
-                    // Looked at when the value is taken: it may have waited for entries, or the process may have stood still.
-                    if holds() { Ok(Once::Read(read)) } else { Err(refusal()) }
+                    Ok(Once::Read(read))
                 }
-                None => Err(refusal()),
+                Some(_) if !is_last => Ok(Once::TooLate((query, credit))),
+                _ => Err(refusal()),
             };
             // Whoever asked may have lost patience; nobody else wants the value.
             let _ = answer.send(outcome);
