@@ -167,6 +167,8 @@ label! {
         Lease = "lease",
         /// Whatever this node has applied.
         Local = "local",
+        /// What this node has applied, if it can prove that it is not too far behind.
+        Bounded = "bounded",
     }
 }
 
@@ -183,6 +185,8 @@ label! {
         Overloaded = "overloaded",
         /// Leadership could not be confirmed in time.
         TimedOut = "timed_out",
+        /// The node can't prove that it is not too far behind.
+        TooStale = "too_stale",
         /// The node stops.
         Stopping = "stopping",
     }

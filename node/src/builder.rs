@@ -170,20 +170,8 @@ impl Builder {
     }
 
     pub(crate) fn plan(self) -> Result<Plan, StartError> {
-        let Self {
-            id,
-            cluster,
-            voters,
-            joins,
-            network,
-            storage,
-            timing,
-            limits,
-            snapshots,
-            sessions,
-            metrics,
-            seed,
-        } = self;
+        let Self { id, cluster, voters, joins, network, storage, timing, limits, snapshots, sessions, metrics, seed } =
+            self;
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
         timing.check()?;
         limits.check()?;

@@ -76,6 +76,14 @@ pub enum ReadError {
     /// committed did not reach this node. Try again.
     #[error("no leader could confirm the read; try again")]
     NoLeader,
+    /// This node can't prove that it is no further behind than the read allows. Ask another node, or allow more.
+    #[error("{}", too_stale(*.age, *.entries))]
+    TooStale {
+        /// How long ago it asked how far the cluster had come, and was told; `None` if it never was since it started.
+        age: Option<Duration>,
+        /// By how many entries it is behind what it was told then.
+        entries: Option<u64>,
+    },
     /// Too much is in flight. Try again later.
     #[error("overloaded; try again after {retry_after:?}")]
     Overloaded {
@@ -113,6 +121,14 @@ pub enum TransferError {
     /// The node stops or has stopped. Ask another node.
     #[error("the node is stopping; ask another node")]
     Stopped,
+}
+
+fn too_stale(age: Option<Duration>, entries: Option<u64>) -> String {
+    let behind = match (age, entries) {
+        (Some(age), Some(entries)) => format!("it is {entries} entries behind what was committed {age:?} ago"),
+        _ => "it has heard of no leader since it started".to_owned(),
+    };
+    format!("too stale: {behind}, and can't prove more; ask another node, or allow more")
 }
 
 /// Why no snapshot was taken. The log and the snapshots before are as they were.
@@ -161,7 +177,8 @@ pub enum BackupError {
 impl From<ReadError> for BackupError {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::NoLeader => Self::NoLeader,
+            // No linearizable read is too stale: the other says the same.
+            ReadError::NoLeader | ReadError::TooStale { .. } => Self::NoLeader,
             ReadError::Overloaded { retry_after } => Self::Overloaded { retry_after },
             ReadError::Stopped => Self::Stopped,
         }

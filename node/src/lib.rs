@@ -63,7 +63,8 @@ pub use machine::{StateMachine, WriteState};
 pub use node::{Applied, Consistency, MembersChanged, Node, Read, SnapshotTaken};
 pub use quorate_metrics as metrics;
 pub use quorate_raft::{
-    Change, ChangeRefused, EntryId, HandoverRefused, Index, Member, Membership, NodeId, Term, session::SessionKey,
+    Change, ChangeRefused, ClockDrift, EntryId, HandoverRefused, Index, Member, Membership, NodeId, Term,
+    session::SessionKey,
 };
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;

@@ -3,13 +3,16 @@
 use crate::{
     actors::{
         applier::{Applier, Query},
-        messages::{Administer, Caller, Operator, Outcome, Proposal, ReadCaller, Request, SnapshotCaller, Waiter},
+        consensus::{Bounds, Clock, Granted},
+        messages::{
+            Administer, Caller, Operator, Outcome, Proposal, ReadCaller, Request, SnapshotCaller, Waiter, Wants,
+        },
     },
     builder::Builder,
     config::Limits,
     error::{ChangeError, Failure, ProposeError, ReadError, SnapshotError, TransferError},
     fate::{End, Fate},
-    gate::Gate,
+    gate::{Credit, Gate},
     machine::StateMachine,
     sessions::Refusal,
     status::Status,
@@ -40,6 +43,7 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) retry_after: Duration,
     pub(crate) requests: mpsc::UnboundedSender<Request>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) clock: Clock,
     pub(crate) applier: Addr<Applier<M>>,
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) fate: Fate,
@@ -85,8 +89,25 @@ pub enum Consistency {
     /// It sees every write that was acknowledged, to anybody, before it began. Costs a round of heartbeats, shared by all
     /// reads that wait (read index, Ongaro's thesis §6.4); served by any node.
     Linearizable,
+    /// The same, if no two nodes' clocks drift apart by more than [`Timing::clock_drift_max`](crate::Timing::clock_drift_max), all voters
+    /// have the same [`Timing::election_timeout`](crate::Timing::election_timeout), and
+    /// clocks count the time for which a machine is suspended (Linux; not a virtual machine that its host freezes). The leader answers
+    /// by its lease, without asking anybody, if it has one; reads by lease make it have one (thesis §6.4.1). Another node asks the
+    /// leader.
+    Lease,
     /// It sees what this node happens to have applied, which may be behind by any amount. Costs nothing.
     Local,
+    /// It sees what this node has applied, if the node can prove that this is not too old, by its own clock; otherwise the node asks
+    /// the leader first, and if that does not answer in time the read is refused with [`ReadError::TooStale`]. A read that
+    /// waits for its proof is refused within a heartbeat interval after it can't come in time any more.
+    Bounded {
+        /// At a moment between the call and its answer, it misses nothing that was committed longer ago than this. What costs a
+        /// question is that nobody asked this node for a linearizable or bounded read for as long.
+        max_age: Option<Duration>,
+        /// It misses at most so many entries of those that were committed when the node last asked: at most `max_age` ago or, without
+        /// that, for this very read.
+        max_entries: Option<u64>,
+    },
 }
 
 impl Node<()> {
@@ -186,11 +207,14 @@ impl<M: StateMachine> Node<M> {
         let outcome = self.read_at(consistency, query).await;
         let mode = match consistency {
             Consistency::Linearizable => ReadMode::Linearizable,
+            Consistency::Lease => ReadMode::Lease,
             Consistency::Local => ReadMode::Local,
+            Consistency::Bounded { .. } => ReadMode::Bounded,
         };
         let result = match &outcome {
             Ok(_) => ReadResult::Served,
             Err(ReadError::NoLeader) => ReadResult::NoLeader,
+            Err(ReadError::TooStale { .. }) => ReadResult::TooStale,
             Err(ReadError::Overloaded { .. }) => ReadResult::Overloaded,
             Err(ReadError::Stopped) => ReadResult::Stopping,
         };
@@ -201,32 +225,73 @@ impl<M: StateMachine> Node<M> {
         outcome
     }
 
-    async fn read_at<T: Send + 'static>(
-        &self,
-        consistency: Consistency,
-        query: impl FnOnce(&M) -> T + Send + 'static,
-    ) -> Result<Read<T>, ReadError> {
+    async fn read_at<T, Q>(&self, consistency: Consistency, mut query: Q) -> Result<Read<T>, ReadError>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&M) -> T + Send + 'static,
+    {
         let shared = &*self.shared;
         if !shared.fate.is_sound() {
             return Err(ReadError::Stopped);
         }
         let overloaded = ReadError::Overloaded { retry_after: shared.retry_after };
-        let credit = shared.gate.enter().ok_or(overloaded)?;
-        let index = match consistency {
-            Consistency::Local => Index(0),
-            Consistency::Linearizable => {
+        let mut credit = shared.gate.enter().ok_or(overloaded)?;
+        // What is proven when it is looked for may be too old a moment later; then it is asked for, once.
+        for is_last in [false, true] {
+            match self.read_once(consistency, query, credit, is_last).await? {
+                Once::Read(read) => return Ok(read),
+                Once::TooLate(again) => (query, credit) = again,
+            }
+        }
+        Err(ReadError::NoLeader)
+    }
+
+    async fn read_once<T, Q>(
+        &self,
+        consistency: Consistency,
+        query: Q,
+        credit: Credit,
+        is_last: bool,
+    ) -> Result<Once<T, Q>, ReadError>
+    where
+        T: Send + 'static,
+        Q: FnOnce(&M) -> T + Send + 'static,
+    {
+        let (shared, clock) = (&*self.shared, self.shared.clock);
+        let wants = match consistency {
+            Consistency::Linearizable => Some(Wants::Confirmed),
+            Consistency::Lease => Some(Wants::ByLease),
+            Consistency::Local | Consistency::Bounded { max_age: None, max_entries: None } => None,
+            Consistency::Bounded { max_age, max_entries } => {
+                Some(Wants::Within { bounds: Bounds { max_age, max_entries }, called: clock.now() })
+            }
+        };
+        let Granted { index, bounded } = match wants {
+            None => Granted { index: Index(0), bounded: None },
+            Some(wants) => {
                 let (answer, answered) = oneshot::channel();
-                let request = Request::ReadIndex(ReadCaller::Here { answer, asked: Instant::now() });
+                let request = Request::ReadIndex(ReadCaller::Here { answer, asked: Instant::now(), wants });
                 shared.requests.send(request).map_err(|_| ReadError::Stopped)?;
                 answered.await.unwrap_or(Err(ReadError::Stopped))?
             }
         };
         let (answer, answered) = oneshot::channel();
         let run = Box::new(move |machine: Option<&M>, index| {
-            let read = machine.map(|machine| Read { index, value: query(machine) });
-            drop(credit);
+            // It may have waited for entries. What holds at this look holds at a moment between the call and its answer: nothing is
+            // applied before the value is taken, and if the process stands still meanwhile the answer is late, and no worse.
+            let holds = bounded.is_none_or(|bounded| bounded.holds(clock.now()));
+            let refusal = || bounded.map_or(ReadError::NoLeader, |bounded| bounded.too_stale(clock.now(), index));
+            let outcome = match machine {
+                Some(machine) if holds => {
+                    let read = Read { index, value: query(machine) };
+                    drop(credit);
+                    Ok(Once::Read(read))
+                }
+                Some(_) if !is_last => Ok(Once::TooLate((query, credit))),
+                _ => Err(refusal()),
+            };
             // Whoever asked may have lost patience; nobody else wants the value.
-            let _ = answer.send(read.ok_or(ReadError::NoLeader));
+            let _ = answer.send(outcome);
         });
         shared.applier.do_send(Query { index, run });
         answered.await.unwrap_or(Err(ReadError::Stopped))
@@ -319,6 +384,13 @@ impl<M: StateMachine> Node<M> {
             End::Shutdown => std::future::pending().await,
         }
     }
+}
+
+/// What became of one attempt to read.
+enum Once<T, Q> {
+    Read(Read<T>),
+    /// What it rested on had become too old meanwhile: here is what is needed to ask anew.
+    TooLate((Q, Credit)),
 }
 
 fn result_of(error: ProposeError) -> ProposalResult {

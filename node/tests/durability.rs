@@ -3,7 +3,7 @@
 mod support;
 
 use quorate::{
-    NodeId, Term,
+    NodeId, Term, Timing,
     storage::{
         StorageHandle, Wal,
         disk::{Crash, SimulatedDisk},
@@ -210,6 +210,8 @@ impl World {
         }
         let storage = self.wal();
         self.cluster.start_as(SUBJECT, Journal::default(), |builder| builder.storage(storage)).await;
+        // Until then it votes for nobody, whatever its disk says.
+        tokio::time::sleep(Timing::default().election_timeout.0).await;
     }
 }
 

@@ -174,7 +174,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 payloads: Bytes::from_static(b"ab\x02\x03\x07\0\0\0\0\0\0\0keyxyz"),
             }),
             Body::ProposeReply(ProposeReply { outcomes, replies: Bytes::from_static(b"abc") }),
-            Body::ReadIndex(ReadIndex { request }),
+            Body::ReadIndex(ReadIndex { request, by_lease: true }),
             Body::ReadIndexReply(ReadIndexReply { request, index: Some(Index(4)) }),
         ],
         vec![

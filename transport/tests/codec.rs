@@ -338,7 +338,7 @@ fn message() -> impl Strategy<Value = Message> {
                 replies: outcomes.into_iter().flat_map(|(_, _, reply)| reply).collect(),
             })
         }),
-        any::<u64>().prop_map(|request| Body::ReadIndex(ReadIndex { request })),
+        (any::<u64>(), any::<bool>()).prop_map(|(request, by_lease)| Body::ReadIndex(ReadIndex { request, by_lease })),
         (any::<u64>(), any::<Option<u64>>())
             .prop_map(|(request, index)| { Body::ReadIndexReply(ReadIndexReply { request, index: index.map(Index) }) }),
         (any::<u64>(), snapshot, any::<u64>(), bytes(2000)).prop_map(|(epoch, snapshot, offset, bytes)| {

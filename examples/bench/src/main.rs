@@ -3,15 +3,16 @@
 //! ```text
 //! quorate-bench durable [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three processes, QUIC, write-ahead logs
 //! quorate-bench memory  [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three nodes in one process, in memory
+//! quorate-bench reads   [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   the same as durable, reads of every kind
 //! quorate-bench recovery BYTES                     a log, and a snapshot, of so many bytes is opened again
 //! quorate-bench snapshot BYTES [BYTES_PER_SECOND]  a follower is sent a state of so many bytes while others write
 //! ```
 //!
 //! Proposals are closed-loop (each client waits for its answer before the next one) through `Node::propose`, in the
-//! leader's process.
+//! leader's process. Reads are too, through `Node::read`, in the leader's process and in a follower's.
 //!
 //! - [`workload`]: the clients and their figures.
-//! - [`durable`] and [`memory`]: the clusters that they run against; [`processes`]: a cluster of processes.
+//! - [`durable`], [`memory`] and [`reads`]: the clusters that they run against; [`processes`]: a cluster of processes.
 //! - [`recovery`] and [`snapshot`]; [`proxy`]: a wire that can be cut; [`machine_speed`]: what the machine itself can do.
 
 mod durable;
@@ -19,6 +20,7 @@ mod machine_speed;
 mod memory;
 mod processes;
 mod proxy;
+mod reads;
 mod recovery;
 mod snapshot;
 mod workload;
@@ -27,7 +29,7 @@ use quorate::Snapshots;
 use std::process::ExitCode;
 use workload::Settings;
 
-const USAGE: &str = "usage: quorate-bench durable|memory [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]] | recovery BYTES | \
+const USAGE: &str = "usage: quorate-bench durable|memory|reads [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]] | recovery BYTES | \
                      snapshot BYTES [BYTES_PER_SECOND]";
 
 fn main() -> ExitCode {
@@ -36,13 +38,15 @@ fn main() -> ExitCode {
     let outcome = match arguments[..] {
         ["durable", ref settings @ ..] => Settings::parse(settings).and_then(|settings| durable::run(&settings)),
         ["memory", ref settings @ ..] => Settings::parse(settings).and_then(|settings| memory::run(&settings)),
+        ["reads", ref settings @ ..] => Settings::parse(settings).and_then(|settings| reads::run(&settings)),
         ["recovery", bytes] => size(bytes).and_then(recovery::run),
         ["snapshot", bytes] => {
             size(bytes).and_then(|bytes| snapshot::run(bytes, Snapshots::default().bytes_per_second))
         }
         ["snapshot", bytes, speed] => size(bytes).and_then(|bytes| snapshot::run(bytes, size(speed)?)),
-        // How `durable` and `snapshot` start their followers.
+        // How `durable`, `reads` and `snapshot` start their other members.
         [durable::MEMBER, ref place @ ..] => durable::run_member(place),
+        [reads::MEMBER, ref place @ ..] => reads::run_member(place),
         [snapshot::MEMBER, ref place @ ..] => snapshot::run_member(place),
         _ => Err(USAGE.into()),
     };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate::{Index, Node, StateMachine, Status};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     error::Error,
     time::{Duration, Instant},
@@ -88,20 +88,23 @@ pub(crate) async fn measure(node: &Node<Sink>, settings: &Settings) -> Result<()
         for client in clients {
             latencies_us.append(&mut client.await??);
         }
-        let elapsed = start.elapsed();
-        latencies_us.sort_unstable();
-        let at = |per_mille: usize| latencies_us[(latencies_us.len() - 1) * per_mille / 1000];
-        let line = json!({
-            "system": "quorate",
-            "in_flight": in_flight,
-            "ops_per_s": (latencies_us.len() as f64 / elapsed.as_secs_f64()).round(),
-            "p50_us": at(500),
-            "p99_us": at(990),
-            "p999_us": at(999),
-        });
-        println!("{line}");
+        println!("{}", line(in_flight, latencies_us, start.elapsed()));
     }
     Ok(())
+}
+
+/// The line of one setting. Every client has measured something.
+pub(crate) fn line(in_flight: usize, mut latencies_us: Vec<u32>, elapsed: Duration) -> Value {
+    latencies_us.sort_unstable();
+    let at = |per_mille: usize| latencies_us[(latencies_us.len() - 1) * per_mille / 1000];
+    json!({
+        "system": "quorate",
+        "in_flight": in_flight,
+        "ops_per_s": (latencies_us.len() as f64 / elapsed.as_secs_f64()).round(),
+        "p50_us": at(500),
+        "p99_us": at(990),
+        "p999_us": at(999),
+    })
 }
 
 /// One client: proposes until `end`, one after the other. Gives each one's latency in microseconds.

@@ -54,6 +54,12 @@ enum Command {
         /// How fresh the value must be
         #[arg(long, default_value_t, value_enum)]
         read: ReadMode,
+        /// With `--read bounded`: how old what is read may be, such as 500ms
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        max_age: Option<Duration>,
+        /// With `--read bounded`: how many entries may be missing
+        #[arg(long, value_name = "N")]
+        max_entries: Option<u64>,
         #[command(flatten)]
         connection: Connection,
     },
@@ -216,7 +222,9 @@ impl Cli {
                 let answer = connection.client()?.put(&key, value).await?;
                 show(format!("written, index {}", answer.index), json!(answer))?;
             }
-            Command::Get { key, read, connection } => get(&connection, &key, read, self.json).await?,
+            Command::Get { key, read, max_age, max_entries, connection } => {
+                get(&connection, &key, (read, max_age, max_entries), self.json).await?;
+            }
             Command::Delete { key, connection } => {
                 let answer = connection.client()?.delete(&key).await?;
                 let what = if answer.existed { "deleted" } else { "was not there" };
@@ -277,8 +285,13 @@ impl Cli {
     }
 }
 
-async fn get(connection: &Connection, key: &str, read: ReadMode, json: bool) -> Result<(), Failure> {
-    let got = connection.client()?.get(key, read).await?;
+async fn get(
+    connection: &Connection,
+    key: &str,
+    (read, max_age, max_entries): (ReadMode, Option<Duration>, Option<u64>),
+    json: bool,
+) -> Result<(), Failure> {
+    let got = connection.client()?.get_within(key, read, max_age, max_entries).await?;
     let Some(value) = got.value else {
         return Err(Failure(format!("not_found: no key {key:?}")));
     };

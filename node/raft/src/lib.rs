@@ -13,7 +13,7 @@
 //! 3. [`replica`]: one node's term, vote, log and role, and every rule that changes them.
 //! 4. [`snapshot`]: what takes the place of a log's beginning.
 //! 5. [`ballot`], [`progress`], [`transfer`] and [`reads`]: the small machines beside it: one campaign, one peer, one snapshot
-//!    on its way, the waiting reads.
+//!    on its way, the waiting reads. [`lease`]: when a leader need not ask whether it still leads, and why.
 //! 6. [`invariants`]: what must hold whatever happens; tests check it after every step. [`mutants`]: bugs that only a build made
 //!    to be tested has, to see whether they are noticed.
 //!
@@ -28,6 +28,7 @@ pub mod ballot;
 pub mod change;
 pub mod ids;
 pub mod invariants;
+pub mod lease;
 pub mod log;
 pub mod membership;
 pub mod message;
@@ -44,6 +45,7 @@ pub mod transfer;
 pub use ballot::{Ballot, Outcome};
 pub use change::{Change, ChangeRefused, Member};
 pub use ids::{EntryId, Group, Index, Moment, NodeId, Term};
+pub use lease::ClockDrift;
 pub use log::{Log, Lookup};
 pub use membership::Membership;
 pub use message::{

@@ -258,6 +258,8 @@ pub enum ProposeOutcome {
 pub struct ReadIndex {
     /// The asker's name for the request.
     pub request: u64,
+    /// Whether the leader's lease will do: its readers asked for that.
+    pub by_lease: bool,
 }
 
 /// Answers a [`ReadIndex`].
@@ -265,7 +267,7 @@ pub struct ReadIndex {
 pub struct ReadIndexReply {
     /// The asker's name for the request.
     pub request: u64,
-    /// What was committed when the request arrived and leadership was confirmed; `None` if it could not be.
+    /// What was committed when the request arrived and leadership was confirmed, or known by the lease; `None` if it could not be.
     pub index: Option<Index>,
 }
 

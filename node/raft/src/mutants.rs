@@ -157,6 +157,16 @@ mutants! {
     LateRoundConfirms = "late-round-confirms",
     /// The answer to a heartbeat of an earlier term names that leadership's round. (37)
     StaleAnswerNamesRound = "stale-answer-names-round",
+    /// A lease lasts as long as the promise that it rests on, as if all clocks ran alike. (39)
+    LeaseWithoutMargin = "lease-without-margin",
+    /// A lease counts from the answers to a round rather than from its beginning. (39)
+    LeaseFromAnswer = "lease-from-answer",
+    /// A new leader takes the votes that it got for a lease, and serves before it has committed anything in its term. (36)
+    LeaseBeforeFirstCommit = "lease-before-first-commit",
+    /// Who starts again has forgotten what it promised a leader. (13)
+    PromiseForgottenAtRestart = "promise-forgotten-at-restart",
+    /// Who learns of a later term is free of what it promised the leader of an earlier one. (13)
+    PromiseEndsWithTerm = "promise-ends-with-term",
 
     // In the rules: snapshots and lost entries.
     /// The log is cut behind what was applied rather than behind what a snapshot covers. (44)
@@ -209,6 +219,8 @@ mutants! {
     ThenLeavesAtOnce = "then-leaves-at-once",
     /// Heartbeats name all that is committed, not only what the peer was seen to match. (20)
     HeartbeatNamesWholeCommit = "heartbeat-names-whole-commit",
+    /// What a bounded read rests on counts from when it arrived, not from when it was asked for.
+    BoundedFromAnswer = "bounded-from-answer",
     /// A read runs before what it must see is applied.
     ReadsAtOnce = "reads-at-once",
     /// A caller gets the answer of whatever was committed in its entry's place. (54)

@@ -6,9 +6,12 @@
 //! together for the next: a round costs the same for one read and for a thousand.
 //!
 //! Rounds are numbered by the leader, within its term, and never reused, so that no late answer confirms a newer round.
+//!
+//! A confirmed round also begins a [lease](crate::lease), for reads that ask for one.
 
 use crate::{
-    ids::{Index, NodeId},
+    ids::{Index, Moment, NodeId},
+    lease::Lease,
     membership::Membership,
     mutants::{Mutant, live},
     quorum,
@@ -24,7 +27,20 @@ pub struct Reads {
     round: u64,
     answered: BTreeMap<NodeId, u64>,
     asked: Vec<ReadToken>,
-    open: Option<(Index, Vec<ReadToken>)>,
+    open: Option<Open>,
+    /// A round is wanted though nobody waits for it.
+    renews: bool,
+    pub(crate) lease: Lease,
+}
+
+/// A round under way.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Open {
+    /// What was committed when it was opened.
+    commit: Index,
+    tokens: Vec<ReadToken>,
+    /// No heartbeat of it can have left before; `None` if nobody looked at the clock.
+    opened: Option<Moment>,
 }
 
 impl Reads {
@@ -42,15 +58,29 @@ impl Reads {
         self.round
     }
 
+    /// A round is to be opened though no read waits, unless one is under way: the lease is to go on.
+    pub fn renew(&mut self) {
+        self.renews = self.open.is_none();
+    }
+
     /// Opens a round for the reads that wait, if none is under way; `commit` is the leader's commit index now. The round,
-    /// if one was opened, must be told to every peer.
-    pub fn open_round(&mut self, commit: Index) -> Option<u64> {
-        if self.open.is_some() || self.asked.is_empty() {
+    /// if one was opened, must be told to every peer. A round that is opened without a look at the clock begins no lease.
+    pub fn open_round(&mut self, commit: Index, now: Option<Moment>) -> Option<u64> {
+        if self.open.is_some() || (self.asked.is_empty() && !self.renews) {
             return None;
         }
         self.round += 1;
-        self.open = Some((commit, core::mem::take(&mut self.asked)));
+        self.renews = false;
+        self.open = Some(Open { commit, tokens: core::mem::take(&mut self.asked), opened: now });
         Some(self.round)
+    }
+
+    /// Another quorum counts from now on: what the one before answered, or will answer, says nothing of it.
+    pub fn end_lease(&mut self) {
+        self.lease.end();
+        if let Some(open) = &mut self.open {
+            open.opened = None;
+        }
     }
 
     /// `peer` answered a heartbeat of `round`.
@@ -70,12 +100,16 @@ impl Reads {
         if quorum::agreed(membership, answered) < self.round && !live(Mutant::ReadWithoutQuorum) {
             return None;
         }
-        self.open.take()
+        let Open { commit, tokens, opened } = self.open.take()?;
+        if let Some(opened) = opened {
+            self.lease.confirmed(opened);
+        }
+        Some((commit, tokens))
     }
 
     /// Every read that waits, taken out: leadership is lost.
     pub fn abandon(&mut self) -> Vec<ReadToken> {
-        let mut tokens = self.open.take().map_or_else(Vec::new, |(_, tokens)| tokens);
+        let mut tokens = self.open.take().map_or_else(Vec::new, |open| open.tokens);
         tokens.append(&mut self.asked);
         tokens
     }

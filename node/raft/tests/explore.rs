@@ -450,7 +450,8 @@ impl State {
             Event::Deliver(at) | Event::Repeat(at) | Event::Drop(at) => self.world.wire[at].to,
             Event::Act(id, _) | Event::Listen(id, _) | Event::Crash(id, _) => id,
             Event::Timeout(id) | Event::WinPreVote(id) | Event::Heartbeat(id) | Event::Restart(id) => id,
-            Event::Propose(id, _) | Event::Read(id, _) | Event::Snapshot(id) | Event::Full(id, _) => id,
+            Event::Propose(id, _) | Event::Read(id, _) | Event::ReadByLease(id, _) => id,
+            Event::Snapshot(id) | Event::Full(id, _) => id,
             Event::Lose(id, ..) | Event::LoseSnapshot(id) => id,
             Event::Change(id, _) | Event::HandOver(id, _) => id,
         };

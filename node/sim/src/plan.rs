@@ -68,6 +68,28 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         draw::plan(seed)
     }
+
+    /// By how many thousandths of an interval a fast clock shows more than a slow one, rounded up; `None` if clocks leap, which no
+    /// lease survives: nobody reads by lease then.
+    #[must_use]
+    pub fn clock_drift(&self) -> Option<u16> {
+        if self.faults.iter().any(|planned| matches!(planned.fault, Fault::Jump { .. })) {
+            return None;
+        }
+        let (slowest, fastest) = self.drifts();
+        let (apart, fast) = (i32::from(fastest) - i32::from(slowest), 1000 + i32::from(fastest));
+        u16::try_from((apart.unsigned_abs() * 1000).div_ceil(fast.unsigned_abs().max(1))).ok()
+    }
+
+    /// By how many thousandths the slowest and the fastest clock differ from one that is right.
+    #[must_use]
+    pub fn drifts(&self) -> (i16, i16) {
+        let drifts = self.faults.iter().filter_map(|planned| match planned.fault {
+            Fault::Drift { per_mille, .. } => Some(per_mille),
+            _ => None,
+        });
+        drifts.fold((0, 0), |(slowest, fastest), drift| (slowest.min(drift), fastest.max(drift)))
+    }
 }
 
 impl fmt::Display for Plan {

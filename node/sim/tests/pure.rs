@@ -51,7 +51,7 @@ fn checks_of_what_changed_judge_every_step_as_checks_of_everything_do() {
 #[test]
 fn damage_beyond_what_can_be_survived_is_noticed_by_both_kinds_of_checks_in_the_same_step() {
     let mut noticed = 0;
-    for seed in 0..150 {
+    for seed in 0..300 {
         let plan = Plan::of(seed);
         if plan.faults.iter().any(|planned| ["flip", "zero", "misdirect"].contains(&planned.fault.kind())) {
             let violation = pure::run_with_twin(&plan, &mut Trace::default(), pure::Damage::Reckless).violation;

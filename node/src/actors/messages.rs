@@ -1,6 +1,7 @@
 //! What the actors say to each other. Every message that belongs to a term, a campaign or a leadership carries it, and is
 //! dropped when it comes too late. `ARCHITECTURE.md` has them all in one table.
 
+use super::consensus::{Bounds, Granted};
 use crate::{
     error::{ProposeError, ReadError, SnapshotError},
     gate::Credit,
@@ -10,7 +11,7 @@ use crate::{
 use actix::Message;
 use bytes::Bytes;
 use quorate_raft::{
-    Batch, EntryId, Index, Kind, NodeId, SnapshotBase, SnapshotChunk, SnapshotReply, Term,
+    Batch, EntryId, Index, Kind, Moment, NodeId, SnapshotBase, SnapshotChunk, SnapshotReply, Term,
     message::{AdministerOutcome, Administration},
     mutants::{Mutant, live},
     session::LogTime,
@@ -23,7 +24,7 @@ use tokio::{sync::oneshot, time::Instant};
 pub(crate) enum Request {
     /// Replicate this.
     Propose(Proposal),
-    /// From which index on may a linearizable read be served here?
+    /// From which index on may a read be served here?
     ReadIndex(ReadCaller),
     /// Take a snapshot of what is applied by now.
     Snapshot(SnapshotCaller),
@@ -79,12 +80,41 @@ impl Waiter {
     }
 }
 
-/// Who wants to know a read index.
+/// Who wants to know at what index it may read.
 pub(crate) enum ReadCaller {
     /// A caller of this node's handle.
-    Here { answer: oneshot::Sender<Result<Index, ReadError>>, asked: Instant },
-    /// Another node.
-    There { node: NodeId, request: u64 },
+    Here { answer: oneshot::Sender<Result<Granted, ReadError>>, asked: Instant, wants: Wants },
+    /// Another node, whose callers wait for it.
+    There { node: NodeId, request: u64, by_lease: bool },
+}
+
+/// What a read of this node's handle promises its caller.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wants {
+    /// To be linearizable, whatever that takes.
+    Confirmed,
+    /// To be linearizable, if the leader's lease can be trusted.
+    ByLease,
+    /// To be behind by no more than this, when called for at this moment.
+    Within { bounds: Bounds, called: Moment },
+}
+
+impl ReadCaller {
+    /// Whether the leader's lease will do.
+    pub(crate) fn is_by_lease(&self) -> bool {
+        matches!(self, Self::Here { wants: Wants::ByLease, .. } | Self::There { by_lease: true, .. })
+    }
+
+    /// When no answer helps it any more, if one that comes later than `deadline` surely does not.
+    pub(crate) fn deadline(&self, deadline: Instant) -> Instant {
+        match self {
+            // What is asked for now is older than that by then.
+            Self::Here { asked, wants: Wants::Within { bounds: Bounds { max_age: Some(age), .. }, .. }, .. } => {
+                asked.checked_add(*age).map_or(deadline, |until| until.min(deadline))
+            }
+            _ => deadline,
+        }
+    }
 }
 
 /// What an operator wants, and who that is.

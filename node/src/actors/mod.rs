@@ -41,7 +41,7 @@ use consensus::{BATCH_ENTRIES_MAX, Clock, Consensus, Parts, Peers, Snapshotting,
 use election_timer::ElectionTimer;
 use messages::{Heard, Request, Stop};
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{Membership, NodeId, Replica, Settings};
+use quorate_raft::{Membership, Moment, NodeId, Replica, Settings};
 use quorate_storage::{StorageHandle, contract::StorageThread};
 use quorate_transport::network::{Inbox, Links, Local, Network};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -94,8 +94,7 @@ pub(crate) async fn launch<M: StateMachine>(
         metrics,
         seed,
         fate,
-    } =
-        plan;
+    } = plan;
     // The address exists before the actor does: storage and network need it to be started.
     let context = Context::<Consensus>::new();
     let consensus = context.address();
@@ -109,11 +108,13 @@ pub(crate) async fn launch<M: StateMachine>(
     let settings = Settings {
         election_timeout_min: timing.election_timeout.0,
         election_timeout_max: timing.election_timeout.1,
+        clock_drift_max: timing.clock_drift_max,
         stall_limit: timing.stall_limit.max(timing.election_timeout.1 * 2),
         ..Settings::new(quorate_storage::checksum)
     };
     let (faulty, has_snapshot) = (recovered.faulty.clone(), recovered.snapshot.is_some());
-    let replica = Replica::new(id, membership, recovered, settings);
+    // Its clock starts later still: the promise of its last life is kept long enough.
+    let replica = Replica::new(id, membership, recovered, settings).started(Moment::default());
     if let Err(error) = recovery::refuse_if_alone(&replica, &faulty) {
         return Err(held.end_for(error));
     }
@@ -161,6 +162,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let gate = Gate::new(limits.max_in_flight_proposals);
     let (requests, received) = mpsc::unbounded_channel();
     let (status, watched) = watch::channel(status_of(&replica));
+    let clock = Clock::start();
     context.run(Consensus::new(Parts {
         replica,
         requests: Requests::new(received, timing.busy_poll),
@@ -172,7 +174,7 @@ pub(crate) async fn launch<M: StateMachine>(
         snapshots: Snapshotting::new(snapshots, take_state, restore, receiver, blocking.clone()),
         status,
         life,
-        clock: Clock::start(),
+        clock,
         timing,
         limits,
         sessions,
@@ -188,6 +190,7 @@ pub(crate) async fn launch<M: StateMachine>(
         retry_after: timing.election_timeout.0,
         requests,
         gate,
+        clock,
         applier: applier.clone(),
         status: watched,
         fate: fate.clone(),

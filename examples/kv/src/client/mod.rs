@@ -60,10 +60,12 @@ pub enum ReadMode {
     /// Everything acknowledged before the read began is seen.
     #[default]
     Linearizable,
-    /// The same, resting on the leader's lease. Served as linearizable for now, which is stronger.
+    /// The same, if clocks do not drift apart by more than the servers were told: the leader answers by its lease.
     Lease,
     /// Whatever this node has applied, which may be old.
     Local,
+    /// The same, if the node can prove that it is no further behind than the read allows.
+    Bounded,
 }
 
 impl fmt::Display for ReadMode {
@@ -72,6 +74,7 @@ impl fmt::Display for ReadMode {
             Self::Linearizable => "linearizable",
             Self::Lease => "lease",
             Self::Local => "local",
+            Self::Bounded => "bounded",
         })
     }
 }
@@ -127,7 +130,28 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn get(&mut self, key: &str, mode: ReadMode) -> Result<Got, ClientError> {
-        let exchange = self.ask(&Ask::new(Method::GET, format!("{}?read={mode}", key_path(key)))).await?;
+        self.get_within(key, mode, None, None).await
+    }
+
+    /// Reads a key from a node that is behind by no more than this: for [`ReadMode::Bounded`], which needs at least one of the two.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; `too_stale` if no endpoint can prove that it is fresh enough.
+    pub async fn get_within(
+        &mut self,
+        key: &str,
+        mode: ReadMode,
+        max_age: Option<Duration>,
+        max_entries: Option<u64>,
+    ) -> Result<Got, ClientError> {
+        let mut path = format!("{}?read={mode}", key_path(key));
+        if let Some(age) = max_age {
+            path += &format!("&max_age={}ns", age.as_nanos());
+        }
+        if let Some(entries) = max_entries {
+            path += &format!("&max_entries={entries}");
+        }
+        let exchange = self.ask(&Ask::new(Method::GET, path)).await?;
         let index = exchange.headers.get("quorate-index").and_then(|index| index.to_str().ok()?.parse().ok());
         let value = (exchange.status == StatusCode::OK).then_some(exchange.body);
         Ok(Got { index: index.map(Index), value })
@@ -366,7 +390,7 @@ impl ClientError {
     fn may_do_better_elsewhere(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Refused { code, .. } => ["no_leader", "stopping", "storage_full"].contains(&&**code),
+            Self::Refused { code, .. } => ["no_leader", "too_stale", "stopping", "storage_full"].contains(&&**code),
             Self::Setup(_) | Self::OutcomeUnknown { .. } | Self::Unreadable { .. } => false,
         }
     }

@@ -163,8 +163,8 @@ pub struct TransferAnswer {
 /// What every refusal says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorAnswer {
-    /// For machines: `bad_request`, `not_found`, `no_leader`, `overloaded`, `storage_full`, `stopping`, `too_large`, `outcome_unknown`, `conflict`,
-    /// `session_expired`, `stale_serial`, …
+    /// For machines: `bad_request`, `not_found`, `no_leader`, `too_stale`, `overloaded`, `storage_full`, `stopping`, `too_large`,
+    /// `outcome_unknown`, `conflict`, `session_expired`, `stale_serial`, …
     pub error: String,
     /// For people: one line, what and what to do.
     pub message: String,

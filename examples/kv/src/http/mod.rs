@@ -173,22 +173,42 @@ async fn read(
 
 /// How consistent a read must be.
 fn consistency(query: Result<Query<ReadQuery>, QueryRejection>) -> Result<Consistency, Refusal> {
-    let Query(ReadQuery { read }) = query.map_err(|error| Refusal::BadRequest(error.body_text()))?;
-    match read.as_deref() {
-        // Leases come later; until then such a read is served stronger than asked for.
-        None | Some("linearizable" | "lease") => Ok(Consistency::Linearizable),
-        Some("local") => Ok(Consistency::Local),
+    let refuse = |why: String| Err(Refusal::BadRequest(why));
+    let Query(ReadQuery { read, max_age, max_entries }) =
+        query.map_err(|error| Refusal::BadRequest(error.body_text()))?;
+    let is_bounded = max_age.is_some() || max_entries.is_some();
+    let consistency = match read.as_deref() {
+        None | Some("linearizable") => Consistency::Linearizable,
+        Some("lease") => Consistency::Lease,
+        Some("local") => Consistency::Local,
+        Some("bounded") if !is_bounded => {
+            return refuse("read=bounded needs max_age=500ms, say, or max_entries=100, or both".to_owned());
+        }
+        Some("bounded") => {
+            let max_age = max_age
+                .as_deref()
+                .map(humantime::parse_duration)
+                .transpose()
+                .map_err(|_| Refusal::BadRequest("max_age is no duration such as 500ms".to_owned()))?;
+            return Ok(Consistency::Bounded { max_age, max_entries });
+        }
         Some(other) => {
             let other = other.escape_debug();
-            Err(Refusal::BadRequest(format!("read={other} is not linearizable, lease or local")))
+            return refuse(format!("read={other} is not linearizable, lease, local or bounded"));
         }
+    };
+    if is_bounded {
+        return refuse("max_age and max_entries are for read=bounded: leave them out, or ask for that".to_owned());
     }
+    Ok(consistency)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReadQuery {
     read: Option<String>,
+    max_age: Option<String>,
+    max_entries: Option<u64>,
 }
 
 async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Refusal> {

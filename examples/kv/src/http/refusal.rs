@@ -25,6 +25,8 @@ pub enum Refusal {
     MethodNotAllowed,
     /// Nobody leads: try again soon, or another node.
     NoLeader,
+    /// This node may be further behind than the read allows: try another one.
+    TooStale(String),
     /// Too much waits already: try again after this time.
     Overloaded(Duration),
     /// This node's disk is full: try another one, or again once there is space.
@@ -58,6 +60,7 @@ impl Refusal {
                 "no_leader",
                 say("no leader is known; retry soon, or on another node"),
             ),
+            Self::TooStale(how) => (StatusCode::SERVICE_UNAVAILABLE, "too_stale", how.clone()),
             Self::Overloaded(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
@@ -148,6 +151,7 @@ impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::NoLeader => Self::NoLeader,
+            ReadError::TooStale { .. } => Self::TooStale(error.to_string()),
             ReadError::Overloaded { retry_after } => Self::Overloaded(retry_after),
             ReadError::Stopped => Self::Stopping,
         }
@@ -177,6 +181,7 @@ mod tests {
             (Refusal::Conflict(text()), 409, "conflict"),
             (Refusal::MethodNotAllowed, 405, "method_not_allowed"),
             (Refusal::NoLeader, 503, "no_leader"),
+            (Refusal::TooStale(text()), 503, "too_stale"),
             (Refusal::Overloaded(Duration::ZERO), 503, "overloaded"),
             (Refusal::StorageFull, 503, "storage_full"),
             (Refusal::SnapshotFailed(text()), 500, "snapshot_failed"),

@@ -14,6 +14,8 @@ async fn keys_are_written_read_swapped_and_deleted_through_any_node() {
     assert!(at(&["put", "k", "one"]).await.well().starts_with("written, index "));
     assert_eq!(at(&["get", "k"]).await.well(), "one\n");
     assert_eq!(at(&["get", "k", "--read", "lease"]).await.well(), "one\n");
+    assert_eq!(at(&["get", "k", "--read", "bounded", "--max-entries", "0"]).await.well(), "one\n");
+    assert!(at(&["get", "k", "--read", "bounded"]).await.complaint().contains("max_age"));
     let got: Value = serde_json::from_str(&at(&["--json", "get", "k"]).await.well()).expect("JSON");
     assert_eq!((&got["key"], &got["value"]), (&json!("k"), &json!("one")));
 

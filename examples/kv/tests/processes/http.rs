@@ -23,8 +23,12 @@ async fn requests_are_answered_with_the_documented_status_and_body() {
     let (status, answer) = ask("GET /v1/kv/a%2Fb%20%C3%BC", "").await;
     assert_eq!((status, answer.text()), (200, "one"));
     assert!(answer.head.contains(&format!("quorate-index: {index}")), "{}", answer.head);
-    for mode in ["linearizable", "lease", "local"] {
+    for mode in ["linearizable", "lease", "local", "bounded&max_age=5s", "bounded&max_entries=0&max_age=5s"] {
         assert_eq!(ask(&format!("GET /v1/kv/a%2Fb%20%C3%BC?read={mode}"), "").await.1.text(), "one");
+    }
+    for mode in ["bounded", "local&max_age=5s", "lease&max_entries=1", "bounded&max_age=soon", "stale"] {
+        let (status, answer) = ask(&format!("GET /v1/kv/k?read={mode}"), "").await;
+        assert_eq!((status, &*answer.code()), (400, "bad_request"), "{mode}");
     }
 
     let (status, answer) = ask("POST /v1/kv/k/cas", r#"{"expect":null,"value":"1"}"#).await;

@@ -9,6 +9,7 @@ mod disks;
 mod failures;
 mod http;
 mod kills;
+mod leases;
 mod recovery;
 mod sessions;
 mod snapshots;

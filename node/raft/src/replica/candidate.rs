@@ -86,6 +86,12 @@ impl Replica {
         let request = RequestVote { phase, campaign: self.campaign, last: self.log.last(), handed_over };
         let message = Message { term: self.term(), body: Body::RequestVote(request) };
         let mut voters = self.membership().voters();
+        if !self.membership().is_voter(self.id) {
+            // Those who vote now may themselves be gone by now: whoever was ever heard of may know more.
+            voters.extend(self.memberships.iter().flat_map(|(_, membership)| membership.peers_of(self.id)));
+            voters.sort_unstable();
+            voters.dedup();
+        }
         voters.retain(|voter| *voter != self.id);
         voters.into_iter().map(move |to| Outgoing { to, message: message.clone() })
     }

@@ -19,7 +19,7 @@ impl Replica {
     /// A (pre-)candidate of `term` asks for a vote.
     ///
     /// Whoever hears a leader refuses, and does not even take note of the term: a node that was cut off must not depose
-    /// a leader that the others hear (thesis §4.2.3).
+    /// a leader that the others hear (thesis §4.2.3), and that leader may rely on it (§6.4.1).
     pub(super) fn vote_requested(
         &mut self,
         now: Moment,
@@ -39,19 +39,17 @@ impl Replica {
             // have nothing on its disk yet.
             self.learn_log_of(from, request.last.index, out);
         }
-        let hears_leader = self.hears_leader(now) && !live(Mutant::VoterDeafToLeader);
+        let refuses = self.refuses_elections(now) && !live(Mutant::VoterDeafToLeader);
         // One that may have been emptied must not take part in a decision about entries that it may once have acknowledged.
         let may_judge = !self.known.is_new || request.last.index == Index(0);
         let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
         match request.phase {
             Phase::PreVote => {
                 let up_to_date = up_to_date || live(Mutant::PreVoteWithoutLogCheck);
-                let granted = !hears_leader && up_to_date && term.next() > self.term();
+                let granted = !refuses && up_to_date && term.next() > self.term();
                 self.answer_pre_vote(now, from, term, Vote { granted, ..answer_to(request) }, out);
             }
-            Phase::Vote if hears_leader && !request.handed_over => {
-                self.say(now, from, Body::Vote(answer_to(request)), out)
-            }
+            Phase::Vote if refuses && !request.handed_over => self.say(now, from, Body::Vote(answer_to(request)), out),
             Phase::Vote => {
                 if term > self.term() {
                     self.adopt(now, term, out);

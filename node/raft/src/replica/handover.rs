@@ -156,7 +156,7 @@ impl Replica {
         if handover.holding_since.is_some() && !handover.is_told && (is_there || live(Mutant::ToldTooEarly)) {
             handover.is_told = true;
             let to = handover.to;
-            leadership.told_to_campaign = true;
+            leadership.reads.lease.give_up();
             let told = self.outgoing(to, Body::TimeoutNow(TimeoutNow { last }));
             out.push(Effect::Send(told));
         }

@@ -1,5 +1,5 @@
-//! What a leader does: appends, replicates, commits (paper §5.3, §5.4.2; Figure 2, "Leaders"), confirms reads (thesis
-//! §6.4), and steps down when it hears no quorum (thesis §6.2).
+//! What a leader does: appends, replicates, commits (paper §5.3, §5.4.2; Figure 2, "Leaders"), and steps down when it hears no
+//! quorum (thesis §6.2). What it does for reads is in `reads`.
 
 use super::{Effect, Persist, Replica, Role};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     message::{AppendOutcome, AppendReply},
     mutants::{Mutant, live},
     quorum,
-    reads::{ReadToken, Reads},
+    reads::Reads,
     record::{Batch, BatchBuilder, Kind},
 };
 use alloc::{
@@ -29,8 +29,6 @@ pub struct Leadership {
     pub(super) matched: BTreeMap<NodeId, Index>,
     pub(super) heard: BTreeMap<NodeId, Moment>,
     pub(super) handover: Option<super::Handover>,
-    /// Whether somebody was told to campaign, in this term.
-    pub(super) told_to_campaign: bool,
     since: Moment,
 }
 
@@ -60,15 +58,18 @@ impl Replica {
     pub(super) fn lead(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let previous = self.log.last();
         let first = previous.index.next();
+        let mut reads = Reads::default();
+        if live(Mutant::LeaseBeforeFirstCommit) {
+            reads.lease.confirmed(now);
+        }
         self.role = Role::Leader(Leadership {
             first,
-            reads: Reads::default(),
+            reads,
             pins: BTreeMap::new(),
             refused_by: BTreeSet::new(),
             matched: BTreeMap::new(),
             heard: BTreeMap::new(),
             handover: None,
-            told_to_campaign: false,
             since: now,
         });
         self.leader = Some(self.id);
@@ -109,6 +110,7 @@ impl Replica {
         let is_changed = !changes.is_empty();
         for (index, membership) in changes {
             self.memberships.appended(index, membership);
+            self.end_lease();
         }
         self.log.replace_from(batch.clone());
         // To the peers first: their disks and this node's then work at the same time.
@@ -117,7 +119,7 @@ impl Replica {
         if is_changed {
             out.push(Effect::MembersChanged);
             // Fewer may be enough now, and none of them may answer once more.
-            self.confirm_reads(out);
+            self.confirm_reads(Some(now), out);
         }
     }
 
@@ -169,52 +171,10 @@ impl Replica {
             let before = core::mem::replace(&mut self.commit, agreed);
             out.push(Effect::Committed(agreed));
             self.release(out);
-            self.open_read_round(out);
+            self.open_read_round(None, out);
             self.continue_change(now, before, out);
         }
         self.continue_handover(now, out);
-    }
-
-    /// Somebody wants to read: names the read by `token` and answers with [`Effect::ReadsReady`] or
-    /// [`Effect::ReadsFailed`].
-    pub fn read(&mut self, token: ReadToken, out: &mut Vec<Effect>) {
-        match &mut self.role {
-            Role::Leader(leadership) => {
-                leadership.reads.ask(token);
-                self.open_read_round(out);
-            }
-            _ => out.push(Effect::ReadsFailed { tokens: alloc::vec![token] }),
-        }
-    }
-
-    /// A peer answered a heartbeat.
-    pub(super) fn heartbeat_answered(&mut self, now: Moment, from: NodeId, round: u64, out: &mut Vec<Effect>) {
-        let Role::Leader(leadership) = &mut self.role else { return };
-        leadership.heard.insert(from, now);
-        leadership.reads.answered(from, round);
-        self.confirm_reads(out);
-    }
-
-    /// Opens a read round if reads wait and one may be: not before this term's first commit, for until then the leader
-    /// does not know how far its predecessors committed (thesis §6.4, step 1).
-    fn open_read_round(&mut self, out: &mut Vec<Effect>) {
-        let commit = self.commit;
-        let Role::Leader(leadership) = &mut self.role else { return };
-        if commit < leadership.first && !live(Mutant::ReadBeforeFirstCommit) {
-            return;
-        }
-        if let Some(round) = leadership.reads.open_round(commit) {
-            out.push(Effect::HeartbeatNow { round });
-            self.confirm_reads(out);
-        }
-    }
-
-    fn confirm_reads(&mut self, out: &mut Vec<Effect>) {
-        let Role::Leader(leadership) = &mut self.role else { return };
-        if let Some((index, tokens)) = leadership.reads.confirmed(self.id, self.memberships.current()) {
-            out.push(Effect::ReadsReady { index, tokens });
-            self.open_read_round(out);
-        }
     }
 
     /// Steps down if no quorum was heard for an election timeout: the others may long have elected another leader, and

@@ -24,6 +24,7 @@ mod handover;
 mod known;
 mod leader;
 mod members;
+mod reads;
 mod snapshots;
 mod start;
 mod view;
@@ -61,6 +62,8 @@ pub struct Replica {
     log: Log,
     role: Role,
     leader: Option<NodeId>,
+    /// When a leader, of whatever term, was heard last, or could have been before this node started: since when the promise counts
+    /// on which leases rest.
     leader_contact: Option<Moment>,
     campaign: u64,
     commit: Index,
@@ -96,7 +99,8 @@ pub enum Role {
 const TERM_LIMIT: Term = Term(u64::MAX / 2);
 
 impl Replica {
-    /// A replica that resumes what was recovered, as a follower. Perform [`Effect::ArmTimer`] first.
+    /// A replica that resumes what was recovered, as a follower. Perform [`Effect::ArmTimer`] first. If the node ran before, it must
+    /// be told with [`Replica::started`].
     #[must_use]
     pub fn new(id: NodeId, membership: Membership, recovered: Recovered, settings: Settings) -> Self {
         let Recovered { hard_state, mut log, faulty, snapshot, memberships, has_voted, known } = recovered;
@@ -134,6 +138,16 @@ impl Replica {
             writes: Writes::new(log.last().index),
             log,
         }
+    }
+
+    /// The node starts now, and may have run before: whom it heard last it can't know, so it keeps the promise that it may have made
+    /// then (thesis §6.4.1). One that is new made none.
+    #[must_use]
+    pub fn started(mut self, now: Moment) -> Self {
+        if !self.known.is_new && !live(Mutant::PromiseForgottenAtRestart) {
+            self.leader_contact = Some(now);
+        }
+        self
     }
 
     /// Hears a message from `from`, whom the network proved to be the sender. The one door: the term is compared here,
@@ -191,7 +205,7 @@ impl Replica {
             // Heartbeats need no disk: they would hide for ever that nothing is written here any more.
             Role::Leader(_) if self.is_stalled(now) && !live(Mutant::StalledLeaderStays) => self.step_down(out),
             Role::Leader(_) => self.check_quorum(now, out),
-            _ if self.hears_leader(now) || self.is_stalled(now) => {}
+            _ if self.refuses_elections(now) || self.is_stalled(now) => {}
             _ => self.campaign(now, out),
         }
     }
@@ -273,7 +287,7 @@ impl Replica {
         debug_assert!(term > self.term());
         self.step_down(out);
         self.hard_state = HardState { term, vote: None };
-        self.leader_contact = None;
+        self.leader_contact.take_if(|_| live(Mutant::PromiseEndsWithTerm));
         self.diverged = None;
         self.faults.term_changed();
         let hard_state = (!live(Mutant::AdoptedTermNotPersisted)).then_some(self.hard_state);
@@ -301,7 +315,15 @@ impl Replica {
         }
     }
 
-    /// Whether a leader is being heard: then elections are refused (thesis §4.2.3, §6.4.1). A leader hears itself.
+    /// Whether this node votes for nobody, not even itself: it leads, or it promised as much to a leader that it heard lately. That it
+    /// has learnt of a later term since does not free it: the leader may not have (thesis §4.2.3, §6.4.1).
+    fn refuses_elections(&self, now: Moment) -> bool {
+        let promise = self.settings.election_timeout_min;
+        let is_promised = || self.leader_contact.is_some_and(|contact| now.since(contact) < promise);
+        self.hears_leader(now) || (!self.is_leader() && is_promised())
+    }
+
+    /// Whether the leader of the current term is being heard. A leader hears itself, if it hears a quorum.
     fn hears_leader(&self, now: Moment) -> bool {
         let limit = if live(Mutant::LeaderNeverForgotten) { Duration::MAX } else { self.settings.election_timeout_min };
         let recently = |contact: Moment| now.since(contact) < limit;

@@ -2,6 +2,7 @@
 
 use crate::{
     ids::{EntryId, Index, NodeId, Term},
+    lease::ClockDrift,
     log::Log,
     membership::Membership,
     record::Checksum,
@@ -58,6 +59,8 @@ pub struct Settings {
     pub election_timeout_min: Duration,
     /// The longest election timeout: how long a leader may be without a quorum. Default 300 ms.
     pub election_timeout_max: Duration,
+    /// How far the clocks of two nodes may drift apart, at most: by so much less than voters promise a leader relies on.
+    pub clock_drift_max: ClockDrift,
     /// A node whose disk has been at one write for this long neither leads nor campaigns; default 3 s.
     pub stall_limit: Duration,
     /// A follower with this many bytes accepted and not yet durable drops further appends; default 64 MiB.
@@ -80,6 +83,7 @@ impl Settings {
         Self {
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),
+            clock_drift_max: ClockDrift::default(),
             stall_limit: Duration::from_secs(3),
             unpersisted_bytes_max: 64 << 20,
             cache_bytes_max: 64 << 20,
@@ -87,6 +91,11 @@ impl Settings {
             promotion_lag_max: 4096,
             checksum,
         }
+    }
+
+    /// For how long after a round was opened the lease that it begins holds.
+    pub(super) fn lease(&self) -> Duration {
+        self.clock_drift_max.surely_within(self.election_timeout_min)
     }
 }
 

@@ -5,12 +5,12 @@ use quorate_raft::{Index, Membership, NodeId, reads::Reads};
 #[test]
 fn reads_that_arrive_during_a_round_wait_together_for_the_next() {
     let (mut reads, members) = (Reads::default(), members());
-    assert_eq!(reads.open_round(Index(3)), None, "nobody waits");
+    assert_eq!(reads.open_round(Index(3), None), None, "nobody waits");
     reads.ask(1);
-    assert_eq!(reads.open_round(Index(3)), Some(1));
+    assert_eq!(reads.open_round(Index(3), None), Some(1));
     reads.ask(2);
     reads.ask(3);
-    assert_eq!(reads.open_round(Index(9)), None, "a round is under way");
+    assert_eq!(reads.open_round(Index(9), None), None, "a round is under way");
     assert_eq!(reads.confirmed(NodeId(1), &members), None);
     reads.answered(NodeId(2), 1);
     assert_eq!(
@@ -19,7 +19,7 @@ fn reads_that_arrive_during_a_round_wait_together_for_the_next() {
         "at the index noted when it was opened"
     );
     assert_eq!(reads.confirmed(NodeId(1), &members), None, "once");
-    assert_eq!(reads.open_round(Index(9)), Some(2));
+    assert_eq!(reads.open_round(Index(9), None), Some(2));
     assert_eq!(reads.confirmed(NodeId(1), &members), None, "the answer to round 1 says nothing of round 2");
     reads.answered(NodeId(2), 1);
     reads.answered(NodeId(3), Reads::NO_ROUND);
@@ -32,14 +32,14 @@ fn reads_that_arrive_during_a_round_wait_together_for_the_next() {
 fn an_answer_to_a_round_that_was_never_opened_does_not_count() {
     let (mut reads, members) = (Reads::default(), members());
     reads.ask(1);
-    reads.open_round(Index(3));
+    reads.open_round(Index(3), None);
     reads.answered(NodeId(2), 2);
     reads.answered(NodeId(3), u64::MAX);
     assert_eq!(reads.confirmed(NodeId(1), &members), None, "not for this round");
     reads.answered(NodeId(2), 1);
     assert!(reads.confirmed(NodeId(1), &members).is_some());
     reads.ask(2);
-    reads.open_round(Index(3));
+    reads.open_round(Index(3), None);
     assert_eq!(reads.confirmed(NodeId(1), &members), None, "nor, kept, for one that is opened later");
 }
 
@@ -47,7 +47,7 @@ fn an_answer_to_a_round_that_was_never_opened_does_not_count() {
 fn a_lost_leadership_gives_every_read_back() {
     let mut reads = Reads::default();
     reads.ask(1);
-    reads.open_round(Index(3));
+    reads.open_round(Index(3), None);
     reads.ask(2);
     assert_eq!(reads.abandon(), [1, 2]);
     assert_eq!(reads.abandon(), []);
@@ -57,7 +57,7 @@ fn a_lost_leadership_gives_every_read_back() {
 fn a_single_voter_confirms_by_itself() {
     let mut reads = Reads::default();
     reads.ask(1);
-    reads.open_round(Index(3));
+    reads.open_round(Index(3), None);
     assert_eq!(reads.confirmed(NodeId(1), &Membership::of_voters([NodeId(1)])), Some((Index(3), vec![1])));
 }
 

@@ -320,6 +320,20 @@ fn a_removed_node_that_does_not_vote_any_more_asks_where_it_stands() {
     assert_eq!(removed(&world), [NodeId(3)]);
 }
 
+/// Those whom it knows to vote may be gone themselves: it asks everybody whom it ever heard of.
+#[test]
+fn who_was_removed_long_ago_asks_all_whom_it_ever_knew() {
+    let mut world = world(3, 3);
+    change(&mut world, 1, Change::to([NodeId(1)])).expect("it leads");
+    world.settle();
+    world.beat(1);
+    world.must(Event::Crash(NodeId(3), None));
+    world.must(Event::Restart(NodeId(3)));
+    world.pass(400);
+    world.must(Event::Timeout(NodeId(3)));
+    assert!(world.wire.iter().any(|letter| (letter.from, letter.to) == (NodeId(3), NodeId(2))), "{:?}", world.wire);
+}
+
 /// What a member that lags behind says of the past does not stop who was added again since.
 #[test]
 fn who_was_added_again_is_not_stopped_by_news_of_an_earlier_removal() {

@@ -1,5 +1,5 @@
-//! Elections (1 to 12, 14). Not here: 13, which is about leases; 10 and 11 also depend on timers, and are tried with whole
-//! nodes too.
+//! Elections (1 to 12, 14). Not here: 13, which is about leases and stands there; 10 and 11 also depend on timers, and are tried
+//! with whole nodes too.
 
 use quorate_raft::{Effect, NodeId, Phase, Role, Term, Violation};
 use quorate_world::{

@@ -6,6 +6,7 @@ mod disk;
 mod elections;
 mod faults;
 mod handover;
+mod leases;
 mod membership;
 mod reads;
 mod replication;

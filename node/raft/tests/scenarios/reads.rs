@@ -38,7 +38,7 @@ fn a_late_answer_confirms_no_newer_round() {
     persist_all(&mut leader, &led);
     let read = |leader: &mut Replica, token| {
         let mut out = Vec::new();
-        leader.read(token, &mut out);
+        leader.read(at(0), token, &mut out);
         out
     };
     assert_eq!(read(&mut leader, 1), [Effect::HeartbeatNow { round: 1 }]);

@@ -4,6 +4,7 @@
 //! operations count as one behind the other only if they surely were.
 
 use super::{
+    freshness::{Past, bounded},
     process::Process,
     registers::{Change, Command, Registers},
     sessions::{Next, Sessions},
@@ -14,7 +15,7 @@ use crate::{
     plan::Plan,
 };
 use bytes::Bytes;
-use quorate::{Consistency, Index, NodeId, ProposeError, SessionError, SessionKey};
+use quorate::{Consistency, Index, NodeId, ProposeError, ReadError, SessionError, SessionKey};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
     cell::RefCell,
@@ -37,6 +38,7 @@ pub(super) struct Clients {
     stamp: u64,
     /// The last entry that anybody was told of: whatever is asked from now on comes behind it.
     acknowledged: Index,
+    past: Past,
     /// How far each running node's own copy was seen to be.
     seen: BTreeMap<NodeId, Index>,
     is_closed: bool,
@@ -98,6 +100,8 @@ enum Told {
     SessionRefused {
         expired: bool,
     },
+    /// It can't be proven that it would see enough.
+    TooStale,
 }
 
 /// Commands are this long at most, so that logs fill more than one segment.
@@ -120,6 +124,7 @@ impl Clients {
             told: Rc::default(),
             stamp: 0,
             acknowledged: Index(0),
+            past: Past::new(plan),
             seen: BTreeMap::new(),
             is_closed: false,
             witness,
@@ -148,11 +153,14 @@ impl Clients {
                 Call::Change(Change::Write { value } | Change::Swap { value, .. }) if asked.key == key => Some(value),
                 _ => None,
             });
-            let call = match random.random_range(0..10) {
+            let call = match random.random_range(0..16) {
                 0..4 => Call::Change(Change::Write { value: operation }),
                 4..6 => Call::Change(Change::Swap { expect, value: operation }),
                 6 => Call::Change(Change::Delete),
                 7..9 => Call::Read(Consistency::Linearizable),
+                9..12 if self.past.leases => Call::Read(Consistency::Lease),
+                9..12 => Call::Read(Consistency::Linearizable),
+                12..15 => Call::Read(bounded(random)),
                 _ => Call::Read(Consistency::Local),
             };
             let next = if let Call::Change(_) = call { self.sessions.next(id) } else { Next::Without };
@@ -187,13 +195,18 @@ impl Clients {
                 Call::Read(consistency) => process.call(async move {
                     let answer = match handle.read(consistency, move |registers| registers.get(key)).await {
                         Ok(read) => Told::Found { index: read.index, value: read.value },
+                        Err(ReadError::TooStale { .. }) => Told::TooStale,
                         Err(_) => Told::NotRead,
                     };
                     told.borrow_mut().push((operation, answer));
                 }),
             }
             client.waits_for = Some(operation);
-            let (invoked, floor) = (self.stamp, self.acknowledged);
+            let invoked = self.stamp;
+            let floor = match call {
+                Call::Read(consistency) => self.past.floor(now, consistency),
+                Call::Change(_) | Call::Open => self.acknowledged,
+            };
             let (answer, is_unknown) = (None, false);
             let asked = Asked { client: id, node: *node, key, call, invoked, floor, answer, session, is_unknown };
             self.asked.insert(operation, asked);
@@ -315,6 +328,7 @@ impl Clients {
                     witness.fail(format!("real-time order: {operation} is applied at {index}, asked behind {floor}"));
                 }
                 self.acknowledged = self.acknowledged.max(index);
+                self.past.told(now, index);
             }
             (Told::Refused, _) => {
                 witness.report.count("writes refused", 1);
@@ -325,26 +339,37 @@ impl Clients {
             (Told::SessionRefused { .. }, _) => {}
             (Told::NotRead, Call::Open) => witness.report.count("sessions not opened", 1),
             (Told::NotRead, _) => witness.report.count("reads refused", 1),
+            (Told::TooStale, Call::Read(Consistency::Bounded { .. })) => witness.report.count("reads too stale", 1),
+            (Told::TooStale, _) => {
+                witness.fail(format!("bounded reads: {operation} has no bounds, and is refused as too stale"));
+            }
             (Told::Found { index, value }, call) => {
                 let truth = witness.state_at(index).get(key);
                 if truth != value {
                     witness
                         .fail(format!("reads: {operation} found {value:?} for key {key} at {index}, it was {truth:?}"));
                 }
-                let is_local = matches!(call, Call::Read(Consistency::Local));
-                witness.report.count(if is_local { "local reads" } else { "linearizable reads" }, 1);
+                let (kind, is_linearizable) = match call {
+                    Call::Read(Consistency::Local) => ("local reads", false),
+                    Call::Read(Consistency::Bounded { .. }) => ("bounded reads", false),
+                    Call::Read(Consistency::Lease) => ("reads by lease", true),
+                    Call::Read(Consistency::Linearizable) | Call::Change(_) | Call::Open => {
+                        ("linearizable reads", true)
+                    }
+                };
+                witness.report.count(kind, 1);
                 let seen = self.seen.entry(asked.node).or_default();
                 if index < *seen {
                     witness.fail(format!("local reads: {} went back from {seen} to {index}", asked.node));
                 }
                 *seen = index;
-                if !is_local {
-                    if index < floor {
-                        witness.fail(format!(
-                            "linearizable reads: {operation} is served at {index}, asked behind {floor}"
-                        ));
-                    }
+                if index < floor {
+                    let what = if is_linearizable { "linearizable reads" } else { "bounded reads" };
+                    witness.fail(format!("{what}: {operation} is served at {index}, and had to see {floor}"));
+                }
+                if is_linearizable {
                     self.acknowledged = self.acknowledged.max(index);
+                    self.past.told(now, index);
                 }
             }
         }
@@ -417,8 +442,8 @@ fn operation_of(asked: &Asked) -> Option<Operation> {
         Call::Change(Change::Write { value }) => linearizability::Call::Write(value),
         Call::Change(Change::Swap { expect, value }) => linearizability::Call::Cas { expect, new: value },
         Call::Change(Change::Delete) => linearizability::Call::Delete,
-        Call::Read(Consistency::Linearizable) => linearizability::Call::Read,
-        Call::Open | Call::Read(Consistency::Local) => return None,
+        Call::Read(Consistency::Linearizable | Consistency::Lease) => linearizability::Call::Read,
+        Call::Open | Call::Read(Consistency::Local | Consistency::Bounded { .. }) => return None,
     };
     let outcome = match asked.answer {
         Some((at, Told::Applied { changed, .. })) => {
@@ -431,7 +456,7 @@ fn operation_of(asked: &Asked) -> Option<Operation> {
         }
         Some((at, Told::Found { value, .. })) => Outcome::Completed { at, reply: Reply::Value(value) },
         Some((_, Told::Refused)) => Outcome::Failed,
-        Some((_, Told::NotRead | Told::Opened { .. } | Told::SessionRefused { .. })) => return None,
+        Some((_, Told::NotRead | Told::TooStale | Told::Opened { .. } | Told::SessionRefused { .. })) => return None,
         Some((_, Told::Unknown)) | None => Outcome::Unknown,
     };
     let is_open_read = call == linearizability::Call::Read && outcome == Outcome::Unknown;

@@ -34,6 +34,8 @@ impl Cluster<'_> {
         let kind = fault.kind();
         let fired = |this: &Self| this.witness.lock().report.fired(kind);
         match *fault {
+            Fault::Change { ref voters } => self.aim_at(voters),
+            Fault::HandOver { to } => self.hand_over(to),
             Fault::Crash { node, power } if self.is_up(node) => {
                 fired(self);
                 self.kill(node, power, lasts);
@@ -102,6 +104,13 @@ impl Cluster<'_> {
                     process.call(async move { drop(handle.snapshot().await) });
                 }
             }
+            // What a quorum of some has, others may come to decide about: then nothing that is durable is lost.
+            Fault::Flip { .. }
+            | Fault::Zero { .. }
+            | Fault::Misdirect { .. }
+            | Fault::ReadError { .. }
+            | Fault::Wipe { .. }
+                if self.plan.changes_members() => {}
             Fault::Flip { node } | Fault::Zero { node } | Fault::Misdirect { node } | Fault::ReadError { node } => {
                 self.damage(node, fault, lasts);
             }

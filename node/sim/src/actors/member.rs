@@ -8,7 +8,7 @@ use super::{
 };
 use crate::plan::{Plan, Power};
 use quorate::{
-    NodeId, Status, Timing,
+    ClockDrift, NodeId, Status, Timing,
     storage::{StorageHandle, Wal, disk::Crash},
 };
 use std::time::Duration;
@@ -26,6 +26,8 @@ pub(super) struct Member {
     /// Whether it has noticed.
     pub(super) knows_full: bool,
     pub(super) was_wiped: bool,
+    /// It learned that it was removed, and stopped.
+    pub(super) was_removed: bool,
     /// Its operator lets it forget what a power cut left: for the only voter.
     pub(super) discards: bool,
     pub(super) slow_by: Duration,
@@ -80,6 +82,7 @@ impl Member {
             is_full: false,
             knows_full: false,
             was_wiped: false,
+            was_removed: false,
             discards: false,
             slow_by: Duration::ZERO,
             drift_per_mille: 0,
@@ -152,7 +155,8 @@ impl Member {
         witness: &SharedWitness,
     ) -> Result<(), String> {
         let heard = wire.heard_since(self.id, now.saturating_sub(UNHEARD_MAX)) as u64;
-        if !leads || heard >= plan.nodes / 2 {
+        // Where the members change, fewer may be enough.
+        if !leads || heard >= plan.nodes / 2 || plan.changes_members() {
             self.unheard = Duration::ZERO;
         }
         let mut witness = witness.lock();
@@ -210,9 +214,12 @@ pub(super) fn what_is_left(power: Power) -> &'static str {
     }
 }
 
-/// The default timing, but for callers, who give up earlier: so that they see more in a short run.
-pub(super) fn timing() -> Timing {
-    Timing { proposal_timeout: Duration::from_secs(2), ..Timing::default() }
+/// The default timing, but for callers, who give up earlier: so that they see more in a short run; and what clocks drift apart is as
+/// much as they do. A node looks at its clock once a turn, and that shows whole milliseconds.
+pub(super) fn timing(plan: &Plan) -> Timing {
+    let per_mille = plan.clock_drift().unwrap_or_default();
+    let clock_drift_max = ClockDrift { per_mille, fixed: Duration::from_millis(4) };
+    Timing { proposal_timeout: Duration::from_secs(2), clock_drift_max, ..Timing::default() }
 }
 
 /// Snapshots of some runs take several pieces.

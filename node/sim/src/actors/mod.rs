@@ -10,14 +10,16 @@
 //! - [`wire`]: the network.
 //! - [`watched`]: the storage, and what it promised.
 //! - [`registers`]: the replicated service.
-//! - [`clients`]: who asks, and what was told; [`sessions`]: whether they ask again.
-//! - [`witness`]: what must hold.
+//! - [`clients`]: who asks, and what was told; [`sessions`]: whether they ask again; [`operators`]: who changes the members.
+//! - [`witness`]: what must hold; [`freshness`]: of what reads find.
 //! - [`faults`]: what the plan does to nodes, and [`damage`] to disks.
 
 mod clients;
 mod damage;
 mod faults;
+mod freshness;
 mod member;
+mod operators;
 mod process;
 mod registers;
 mod sessions;
@@ -32,6 +34,7 @@ use crate::{
 };
 use clients::Clients;
 use member::{Member, State};
+use operators::Operator;
 use process::Process;
 use quorate::{NodeId, Role, Snapshots, metrics::Metrics};
 use quorate_raft::Term;
@@ -71,6 +74,7 @@ struct Cluster<'a> {
     members: Vec<Member>,
     wire: Wire,
     clients: Clients,
+    operator: Operator,
     metrics: Metrics,
     /// The plan's faults that have not begun.
     ahead: std::slice::Iter<'a, Planned>,
@@ -90,6 +94,7 @@ impl<'a> Cluster<'a> {
             members: (1..=plan.nodes).map(|id| Member::new(NodeId(id))).collect(),
             wire,
             clients: Clients::new(plan, witness.clone()),
+            operator: Operator::default(),
             metrics: Metrics::new(),
             ahead: plan.faults.iter(),
             under_way: Vec::new(),
@@ -146,6 +151,7 @@ impl<'a> Cluster<'a> {
     fn turn(&mut self) -> Result<(), String> {
         self.witness.lock().now = self.now;
         self.start_due();
+        self.operate();
         self.wire.deliver(self.now);
         self.clients.ask(self.now, &mut running(&mut self.members));
         for member in &mut self.members {
@@ -210,7 +216,12 @@ impl<'a> Cluster<'a> {
         let is_damaged = self.witness.lock().disk(id).is_damaged;
         self.witness.lock().say(format_args!("{id} ends: {failure}"));
         let words = failure.to_string();
-        if member.was_wiped {
+        if matches!(failure, quorate::Failure::Removed { .. }) && self.plan.changes_members() {
+            self.witness.lock().report.count("removed", 1);
+            self.kill(id, Power::Kept, Duration::ZERO);
+            let member = self.member(id);
+            (member.state, member.was_removed) = (State::Out, true);
+        } else if member.was_wiped {
             self.witness.lock().report.fired("wipe");
             self.kill(id, Power::Kept, Duration::ZERO);
             self.members[id.0 as usize - 1].state = State::Out;
@@ -239,7 +250,8 @@ impl<'a> Cluster<'a> {
     fn kill(&mut self, id: NodeId, power: Power, down: Duration) {
         let seed = self.random.random();
         let torn = self.random.random_range(0..3_000);
-        let power = if power == Power::Scattered && !self.may_scatter() { Power::Torn } else { power };
+        let may_scatter = self.may_scatter() && !self.plan.changes_members();
+        let power = if power == Power::Scattered && !may_scatter { Power::Torn } else { power };
         let member = &mut self.members[id.0 as usize - 1];
         if !matches!(member.state, State::Up(_)) {
             return;
@@ -279,7 +291,7 @@ impl<'a> Cluster<'a> {
             .voters((1..=plan.nodes).map(|id| (NodeId(id), "")))
             .network(wire::Endpoint(self.wire.clone()))
             .storage(self.members[at].storage(plan, &self.witness))
-            .timing(member::timing())
+            .timing(member::timing(plan))
             .snapshots(snapshots)
             .sessions(sessions::bounds(plan))
             .metrics(&self.metrics)
@@ -338,11 +350,15 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Whether everybody who is not out for good follows one leader and has applied what it has.
+    /// Whether everybody who belongs to the cluster and is not out for good follows one leader and has applied what it has. Who was
+    /// removed may never hear of it, if all whom it knew were removed, too.
     fn is_settled(&self) -> bool {
-        let in_it = self.members.iter().filter(|member| !matches!(member.state, State::Out));
+        let leads = |status: &quorate::Status| status.role == Role::Leader;
+        let leaders = self.members.iter().filter_map(Member::status).filter(leads);
+        let Some(leader) = leaders.max_by_key(|status| status.term) else { return false };
+        let belongs = |id: &NodeId| leader.voters.contains(id) || leader.learners.contains(id);
+        let in_it = self.members.iter().filter(|it| belongs(&it.id) && !matches!(it.state, State::Out));
         let Some(statuses) = in_it.map(Member::status).collect::<Option<Vec<_>>>() else { return false };
-        let Some(leader) = statuses.iter().find(|status| status.role == Role::Leader) else { return false };
         let agrees = |status: &quorate::Status| {
             status.leader == Some(leader.node)
                 && status.term == leader.term
@@ -352,7 +368,7 @@ impl<'a> Cluster<'a> {
                 // What a slow disk has yet to do, somebody may wait for.
                 && self.witness.lock().disk(status.node).waiting == 0
         };
-        statuses.iter().all(agrees) && self.clients.are_idle()
+        statuses.iter().all(agrees) && self.clients.are_idle() && self.is_as_wanted()
     }
 
     /// At rest nobody holds a place inside any node.

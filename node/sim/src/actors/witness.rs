@@ -208,6 +208,7 @@ impl Witness {
             Body::SnapshotReply(reply) => !matches!(reply.outcome, SnapshotOutcome::Installed { .. }),
             Body::RepairReply(reply) => reply.outcome != RepairOutcome::Absent,
             Body::Propose(_) | Body::ProposeReply(_) | Body::ReadIndex(_) | Body::ReadIndexReply(_) => true,
+            Body::Administer(_) | Body::Administered(_) => true,
             _ => false,
         };
         if is_pre_vote {

@@ -112,6 +112,11 @@ impl Walk<'_> {
         if self.random.random_bool(0.4) {
             let token = self.clients.token();
             self.clients.clients[at].doing = Doing::Reading { since, token };
+            // Two in three: a lease that is not used ends.
+            if self.leases && !token.is_multiple_of(3) {
+                self.report.count("asked to read by lease", 1);
+                return self.step(to, Event::ReadByLease(to, token));
+            }
             return self.step(to, Event::Read(to, token));
         }
         if running.leads() {

@@ -93,6 +93,9 @@ impl Walk<'_> {
     /// Time has passed: whatever is due happens.
     pub(super) fn tick(&mut self) -> Result<(), String> {
         self.turn_what_is_due()?;
+        if self.leases {
+            self.world.check_leases()?;
+        }
         self.next_tick = (self.now() + TICK).min(self.agenda.next_at().max(self.now()));
         for at in 0..self.machines.len() {
             self.tick_machine(at)?;

@@ -31,7 +31,7 @@ use faults::Agenda;
 use machines::Machine;
 use network::Network;
 use operators::Operator;
-use quorate_raft::{Credit, Membership, Moment, NodeId};
+use quorate_raft::{ClockDrift, Credit, Membership, Moment, NodeId};
 use quorate_world::{
     disk::Disk,
     make,
@@ -86,6 +86,8 @@ struct Walk<'a> {
     network: Network,
     machines: Vec<Machine>,
     clients: Clients,
+    /// Whether clients may read by lease: no clock leaps.
+    leases: bool,
     agenda: Agenda,
     operator: Operator,
     /// Whether the members change: then no disk loses what was durable.
@@ -115,6 +117,11 @@ impl<'a> Walk<'a> {
         settings.cache_bytes_max = random.random_range(0..2_000);
         settings.unapplied_entries_max = random.random_range(1..20);
         settings.promotion_lag_max = random.random_range(0..20);
+        let drift = plan.clock_drift();
+        if let Some(per_mille) = drift {
+            // As little as there must be, for what is rounded a few nanoseconds more.
+            settings.clock_drift_max = ClockDrift { per_mille, fixed: Duration::from_micros(1) };
+        }
         let credit = Credit {
             messages: random.random_range(1..8),
             entries: random.random_range(1..16),
@@ -147,6 +154,7 @@ impl<'a> Walk<'a> {
             machines: (0..nodes).map(|at| Machine::new(network.lanes_to(at))).collect(),
             cuts: plan.snapshot_every > 0 || snapshots(),
             clients: Clients::new(plan),
+            leases: drift.is_some(),
             agenda: Agenda::new(plan),
             operator: Operator::default(),
             reshapes,

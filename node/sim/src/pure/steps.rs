@@ -203,7 +203,7 @@ impl Walk<'_> {
 
 /// Whether both kinds of checks see such a thing; the others are seen as they happen.
 fn is_of_both(violation: &str) -> bool {
-    const SEEN_AS_THEY_HAPPEN: [&str; 13] = [
+    const SEEN_AS_THEY_HAPPEN: [&str; 14] = [
         "durable promises",
         "one vote",
         "linearizable reads",
@@ -214,6 +214,7 @@ fn is_of_both(violation: &str) -> bool {
         "up-to-date votes",
         "protected leaders",
         "read index",
+        "lease",
         "covered",
         "discards",
         "epochs",
@@ -243,6 +244,7 @@ fn code_of(event: &Event) -> u64 {
         Event::HandOver(..) => 76,
         Event::Crash(..) => 72,
         Event::Restart(_) => 73,
+        Event::ReadByLease(_, token) => 75 + (token << 8),
         _ => 74,
     }
 }

@@ -3,11 +3,13 @@
 //!
 //! - **Up-to-date votes.** Whoever grants a vote, or says that it would, has no log that is more up-to-date than the asker's
 //!   (paper §5.4.1).
-//! - **Protected leaders.** Whoever heard the leader that it follows within the shortest election timeout, by its own clock, grants no
-//!   vote (thesis §4.2.3).
+//! - **Protected leaders.** Whoever heard a leader within the shortest election timeout, by its own clock, grants no vote and asks for
+//!   none, whatever term it learnt of since; nor does who started so lately and may have forgotten (thesis §4.2.3, §6.4.1).
 //! - **Read index.** A read may be served only when a quorum, the leader included, heard and answered a heartbeat of a round that
 //!   first left after the read was asked for (thesis §6.4). And whoever hears a heartbeat answers with that heartbeat's
 //!   round in that heartbeat's term, or with none.
+//! - **Lease.** A read that may be served by lease needs no such round; but as long as anybody has a lease, a quorum, itself
+//!   included, protects leaders by its own clocks, and nobody leads in a later term (§6.4.1).
 //! - **Covered.** Whoever answers an append says of no entry that it matches but of those that the append covered, and of those that it
 //!   knows to be committed because it cut its log behind them (Figure 2: "index of last new entry").
 //! - **Discards.** A node forgets lost entries of its own accord only in a later term than the one that its disk had when it started:
@@ -19,7 +21,7 @@ mod tests;
 use super::quorum;
 use quorate_raft::{
     AppendOutcome, AppendReply, Batch, Body, Effect, EntryId, HeartbeatReply, Index, Membership, Message, Moment,
-    NodeId, Outgoing, ReadToken, Reads, Replica, RequestVote, Term,
+    NodeId, Outgoing, Phase, ReadToken, Reads, Replica, RequestVote, Term,
 };
 use std::time::Duration;
 
@@ -33,6 +35,19 @@ pub(super) struct Judge {
     told_to_campaign: Vec<(NodeId, Term)>,
 }
 
+/// What a lease depends on, beside the leader that has it.
+pub(super) trait Others {
+    /// Who leads in a later term, if anyone does.
+    fn successor(&self) -> Option<(NodeId, Term)>;
+
+    /// What a node's clock shows; nothing of one that could vote for nobody who may win: it is down, and will begin with its promise
+    /// anew, or it was emptied.
+    fn clock(&self, voter: NodeId) -> Option<Moment>;
+
+    /// For how long leaders are protected.
+    fn protection(&self) -> Duration;
+}
+
 /// Of one node, in its present life.
 #[derive(Clone, Default, Debug)]
 struct Judged {
@@ -42,8 +57,8 @@ struct Judged {
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Memory {
-    /// The leader that it heard last, in which term, and when by its own clock.
-    heard: Option<(NodeId, Term, Moment)>,
+    /// The leader that it heard last, and when by its own clock; itself if it has started since, and may have heard anybody before.
+    heard: Option<(NodeId, Moment)>,
     /// The term that its disk had when it started.
     recovered_in: Term,
 }
@@ -57,8 +72,8 @@ struct Rounds {
     left: Vec<(u64, u64)>,
     /// For each peer, when the latest round that it heard and answered first left.
     answered: Vec<(NodeId, u64)>,
-    /// When each read that waits was asked for.
-    reads: Vec<(ReadToken, u64)>,
+    /// When each read that waits was asked for, and whether a lease will do.
+    reads: Vec<(ReadToken, u64, bool)>,
 }
 
 /// A letter that is about to arrive.
@@ -129,7 +144,7 @@ impl Judge {
     pub(super) fn arrived(&mut self, arrival: Arrival, now: Moment) -> Result<(), String> {
         let Arrival { from, to, term, what, leads, is_answered, verdict, .. } = arrival;
         if leads {
-            self.of(to).memory.heard = Some((from, term, now));
+            self.of(to).memory.heard = Some((from, now));
         }
         if let (What::Beat { round }, true) = (what, is_answered) {
             self.of(from).rounds.answered(to, term, round);
@@ -137,51 +152,103 @@ impl Judge {
         verdict
     }
 
-    /// A message leaves a node.
-    pub(super) fn leaves(&mut self, from: NodeId, Outgoing { to, message }: &Outgoing) {
-        if let Body::TimeoutNow(_) = &message.body {
-            self.told_to_campaign.push((*to, message.term));
-        }
-        if let Body::Heartbeat(heartbeat) = &message.body {
-            self.moments += 1;
-            let now = self.moments;
-            self.of(from).rounds.leaves(message.term, heartbeat.round, now);
+    /// A message leaves a node, whose clock shows `now`. It protects leaders for so long.
+    ///
+    /// # Errors
+    /// If it asks for a pre-vote too early. Votes are asked for only behind a won pre-vote, or when its leader said so.
+    pub(super) fn leaves(
+        &mut self,
+        from: NodeId,
+        Outgoing { to, message }: &Outgoing,
+        now: Moment,
+        protection: Duration,
+    ) -> Result<(), String> {
+        match &message.body {
+            Body::TimeoutNow(_) => {
+                self.told_to_campaign.push((*to, message.term));
+                Ok(())
+            }
+            Body::Heartbeat(heartbeat) => {
+                self.moments += 1;
+                let now = self.moments;
+                self.of(from).rounds.leaves(message.term, heartbeat.round, now);
+                Ok(())
+            }
+            Body::RequestVote(request) if request.phase == Phase::PreVote => {
+                let protected = self.of(from).memory.protects(now, protection);
+                protected.map_or(Ok(()), |words| Err(format!("protected leaders: {from} campaigns, and {words}")))
+            }
+            _ => Ok(()),
         }
     }
 
-    /// A node starts, in the term that its disk has.
-    pub(super) fn starts(&mut self, id: NodeId, term: Term) {
-        *self.of(id) = Judged { memory: Memory { heard: None, recovered_in: term }, rounds: Rounds::default() };
+    /// A node starts, in the term that its disk has. If it is not new it may have heard a leader before.
+    pub(super) fn starts(&mut self, id: NodeId, term: Term, is_new: bool, now: Moment) {
+        let heard = (!is_new).then_some((id, now));
+        *self.of(id) = Judged { memory: Memory { heard, recovered_in: term }, rounds: Rounds::default() };
     }
 
-    /// Somebody asks a node that runs for a read.
-    pub(super) fn read_asked(&mut self, id: NodeId, token: ReadToken) {
+    /// Somebody asks a node that runs for a read; whether the lease will do.
+    pub(super) fn read_asked(&mut self, id: NodeId, token: ReadToken, by_lease: bool) {
         self.moments += 1;
         let now = self.moments;
-        self.of(id).rounds.reads.push((token, now));
+        self.of(id).rounds.reads.push((token, now, by_lease));
     }
 
     /// A node says that a read may be served.
     ///
     /// # Errors
-    /// If no quorum confirmed that it still led when the read was asked for.
-    pub(super) fn read_ready(&mut self, id: NodeId, token: ReadToken, membership: &Membership) -> Result<(), String> {
+    /// If no quorum confirmed that it still led when the read was asked for, and it has no right to a lease.
+    pub(super) fn read_ready(
+        &mut self,
+        id: NodeId,
+        token: ReadToken,
+        membership: &Membership,
+        others: &impl Others,
+    ) -> Result<(), String> {
         let rounds = &mut self.of(id).rounds;
-        let Some(asked) = rounds.asked(token) else { return Ok(()) };
+        let Some((asked, by_lease)) = rounds.asked(token) else { return Ok(()) };
         let heard_since = |peer| rounds.answered.iter().any(|(voter, left)| *voter == peer && *left > asked);
         let is_confirmed = quorum::reached(membership, |peer| peer == id || heard_since(peer));
         rounds.forget(token);
         if is_confirmed {
             return Ok(());
         }
+        if by_lease {
+            return self.lease(id, membership, others);
+        }
         Err(format!(
             "read index: {id} serves read {token}, and no quorum answered a round that left after it was asked"
         ))
     }
 
+    /// A node has a lease, or says so.
+    ///
+    /// # Errors
+    /// If it can't have one.
+    pub(super) fn lease(&self, id: NodeId, membership: &Membership, others: &impl Others) -> Result<(), String> {
+        if let Some((other, term)) = others.successor() {
+            return Err(format!("lease: {id} has one, and {other} leads term {term}"));
+        }
+        let protection = others.protection();
+        let protects = |voter: NodeId| match others.clock(voter) {
+            Some(now) => self.memory(voter).protects(now, protection).is_some(),
+            None => true,
+        };
+        if quorum::reached(membership, |voter| voter == id || protects(voter)) {
+            return Ok(());
+        }
+        Err(format!("lease: {id} has one, and no quorum keeps the promise that it rests on"))
+    }
+
     /// A node says that a read can't be served.
     pub(super) fn read_failed(&mut self, id: NodeId, token: ReadToken) {
         self.of(id).rounds.forget(token);
+    }
+
+    fn memory(&self, id: NodeId) -> Memory {
+        let at = usize::try_from(id.0).unwrap_or(usize::MAX) - 1;
+        self.nodes.get(at).map_or(Memory::default(), |node| node.memory)
     }
 
     fn of(&mut self, id: NodeId) -> &mut Judged {
@@ -190,6 +257,15 @@ impl Judge {
             self.nodes.resize_with(at + 1, Judged::default);
         }
         &mut self.nodes[at]
+    }
+}
+
+impl Memory {
+    /// Why it may vote for nobody yet, if so.
+    fn protects(&self, now: Moment, protection: Duration) -> Option<String> {
+        let (leader, at) = self.heard.filter(|(_, at)| now.since(*at) < protection)?;
+        let since = now.since(at);
+        Some(format!("heard {leader} {since:?} ago, or started then"))
     }
 }
 
@@ -214,14 +290,14 @@ impl Rounds {
         }
     }
 
-    fn asked(&self, token: ReadToken) -> Option<u64> {
-        self.reads.iter().find(|(read, _)| *read == token).map(|(_, asked)| *asked)
+    fn asked(&self, token: ReadToken) -> Option<(u64, bool)> {
+        self.reads.iter().find(|(read, ..)| *read == token).map(|(_, asked, by_lease)| (*asked, *by_lease))
     }
 
     /// Nobody waits for a read any more, nor for rounds that left before all that still wait were asked for.
     fn forget(&mut self, token: ReadToken) {
-        self.reads.retain(|(read, _)| *read != token);
-        let oldest = self.reads.iter().map(|(_, asked)| *asked).min().unwrap_or(u64::MAX);
+        self.reads.retain(|(read, ..)| *read != token);
+        let oldest = self.reads.iter().map(|(_, asked, _)| *asked).min().unwrap_or(u64::MAX);
         self.left.retain(|(_, left)| *left > oldest);
     }
 }
@@ -229,14 +305,12 @@ impl Rounds {
 /// What a replica was just before it heard something.
 #[derive(Clone, Copy)]
 pub(super) struct Before {
-    term: Term,
-    leader: Option<NodeId>,
     last: EntryId,
 }
 
 impl Before {
     pub(super) fn of(replica: &Replica) -> Self {
-        Self { term: replica.term(), leader: replica.leader(), last: replica.log().last() }
+        Self { last: replica.log().last() }
     }
 }
 
@@ -280,17 +354,10 @@ impl Arrival {
                 "up-to-date votes: {to}, whose log ends at {ours}, grants {from} a {phase:?}, whose log ends at {theirs}"
             ));
         }
-        match self.memory.heard {
-            Some((leader, term, at))
-                if !(request.handed_over && self.is_handed_over)
-                    && before.leader == Some(leader)
-                    && before.term == term
-                    && now.since(at) < protection =>
-            {
-                let since = now.since(at);
-                Err(format!("protected leaders: {to} grants {from} a {phase:?}, and heard {leader} {since:?} ago"))
-            }
-            _ => Ok(()),
+        let is_handed_over = request.handed_over && self.is_handed_over;
+        match self.memory.protects(now, protection).filter(|_| !is_handed_over) {
+            Some(words) => Err(format!("protected leaders: {to} grants {from} a {phase:?}, and {words}")),
+            None => Ok(()),
         }
     }
 

@@ -302,6 +302,11 @@ impl Running {
 
     fn receive(&mut self, context: &mut Context<'_>, from: NodeId, chunk: SnapshotChunk) {
         let SnapshotChunk { epoch, snapshot, offset, bytes } = chunk;
+        let is_it =
+            |ask: &Ask| matches!(ask, Ask::Install { base, epoch: of, .. } if (base, *of) == (&snapshot.base, epoch));
+        if self.asked.of(Actor::Keeper).any(is_it) {
+            return; // it is whole, and waits for the disk: pieces that come again meanwhile say nothing new
+        }
         let before = self.receiving.take().filter(|(receiving, _)| *receiving == snapshot).map_or(0, |(_, have)| have);
         let have = if offset == before { before + bytes.len() as u64 } else { before };
         let last = snapshot.base.last;

@@ -169,6 +169,12 @@ impl World {
         self.must(Event::Read(NodeId(id), token));
     }
 
+    /// The same, and the lease of `id` will do.
+    #[track_caller]
+    pub fn read_by_lease(&mut self, id: u64, token: ReadToken) {
+        self.must(Event::ReadByLease(NodeId(id), token));
+    }
+
     /// `id` loses all but its disk.
     #[track_caller]
     pub fn crash(&mut self, id: u64) {

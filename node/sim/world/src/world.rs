@@ -4,7 +4,7 @@ use super::{
     clock::Clock,
     digest::digest,
     disk::{Disk, Fault, Torn},
-    judge::{Before, Judge},
+    judge::{Before, Judge, Others},
     make,
     node::{Actor, Ask, Context, Note, Running, Tell},
     quorum,
@@ -13,10 +13,10 @@ use super::{
 };
 use quorate_raft::{
     Change, Credit, Effect, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica,
-    Settings, TransferSettings, Violation,
+    Settings, Term, TransferSettings, Violation,
 };
 use rand::rngs::SmallRng;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// A cluster. Cloning is cheap: what did not change is shared.
 #[derive(Clone)]
@@ -168,6 +168,8 @@ pub enum Event {
     HandOver(NodeId, Option<NodeId>),
     /// A client asks a node to read.
     Read(NodeId, ReadToken),
+    /// The same, and its lease will do.
+    ReadByLease(NodeId, ReadToken),
     /// A node is to take a snapshot of its state.
     Snapshot(NodeId),
     /// A node's disk has soon no room for entries, or has again.
@@ -284,13 +286,8 @@ impl World {
                 });
             }),
             Event::Propose(id, commands) => self.propose_to(id, 0..commands),
-            Event::Read(id, token) => {
-                Arc::make_mut(&mut self.witness).read_asked(token);
-                if self.running(id).is_some() {
-                    self.judge.read_asked(id, token);
-                }
-                self.enter(id, |node, context| node.rule(context, |replica, out| replica.read(token, out)))
-            }
+            Event::Read(id, token) => self.read_at(id, token, false),
+            Event::ReadByLease(id, token) => self.read_at(id, token, true),
             Event::Snapshot(id) => self.enter(id, |node, _| node.take_snapshot()),
             Event::Full(id, full) => {
                 self.enter(id, |node, context| node.rule(context, |replica, out| replica.storage_full(full, out)))
@@ -300,6 +297,20 @@ impl World {
             Event::Crash(id, torn) => self.lose_power(id, 0, torn),
             Event::Restart(id) => self.start(id),
         }
+    }
+
+    fn read_at(&mut self, id: NodeId, token: ReadToken, by_lease: bool) -> Result<(), String> {
+        Arc::make_mut(&mut self.witness).read_asked(token);
+        if self.running(id).is_some() {
+            self.judge.read_asked(id, token, by_lease);
+        }
+        self.enter(id, |node, context| {
+            let now = context.now;
+            node.rule(context, |replica, out| match by_lease {
+                true => replica.read_by_lease(now, token, out),
+                false => replica.read(now, token, out),
+            });
+        })
     }
 
     /// A letter arrives; at a node that is down it is lost.
@@ -380,8 +391,8 @@ impl World {
         let Self { nodes, timeouts, judge, .. } = self;
         let node = Arc::make_mut(&mut nodes[slot(id)]);
         if node.running.is_none() {
-            judge.starts(id, node.disk.hard_state.term);
-            let replica = Replica::new(id, members, node.disk.recover(), rules.settings);
+            let replica = Replica::new(id, members, node.disk.recover(), rules.settings).started(now);
+            judge.starts(id, node.disk.hard_state.term, replica.is_new(), now);
             let mut context = Context {
                 now,
                 disk: &mut node.disk,
@@ -435,8 +446,9 @@ impl World {
     }
 
     fn send(&mut self, from: NodeId, outgoing: Outgoing) -> Result<(), String> {
+        let now = self.now_of(from);
         let Self { nodes, watch, witness, rules, judge, .. } = self;
-        judge.leaves(from, &outgoing);
+        judge.leaves(from, &outgoing, now, rules.settings.election_timeout_min)?;
         let term = outgoing.message.term;
         let leads = |replica: &&Replica| replica.is_leader() && replica.term() == term;
         let leader = || replicas(nodes).find(leads);
@@ -467,12 +479,14 @@ impl World {
             }
             Note::Halt(violation) => return Err(format!("halt: {id} halts: {violation}")),
             Note::ReadsReady { index, tokens } => {
-                let Self { nodes, judge, witness, .. } = self;
+                let Self { nodes, judge, witness, clocks, now, emptied, rules, .. } = self;
                 let (witness, running) = (Arc::make_mut(witness), nodes[slot(id)].running.as_ref());
+                let protection = rules.settings.election_timeout_min;
                 for token in tokens {
                     witness.read_ready(*token, *index)?;
-                    if let Some(running) = running {
-                        judge.read_ready(id, *token, running.replica.membership())?;
+                    if let Some(Running { replica, .. }) = running {
+                        let others = Beside { replica, nodes, clocks, now: now.0, emptied, protection };
+                        judge.read_ready(id, *token, replica.membership(), &others)?;
                     }
                 }
             }
@@ -541,6 +555,22 @@ impl World {
         witness.check(self.replicas(), &self.nodes, &self.members)
     }
 
+    /// Checks that whoever has a lease, by its own clock, may have it. Where clocks leap nobody may.
+    ///
+    /// # Errors
+    /// What must hold and does not.
+    pub fn check_leases(&self) -> Result<(), String> {
+        let Self { nodes, judge, clocks, now, emptied, rules, .. } = self;
+        let protection = rules.settings.election_timeout_min;
+        for replica in self.replicas().filter(|replica| replica.is_leader()) {
+            if replica.lease_left(self.now_of(replica.id())).is_some() {
+                let others = Beside { replica, nodes, clocks, now: now.0, emptied, protection };
+                judge.lease(replica.id(), replica.membership(), &others)?;
+            }
+        }
+        Ok(())
+    }
+
     /// All nodes, whether they are members or not.
     pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
         (1..=self.nodes.len() as u64).map(NodeId)
@@ -584,6 +614,32 @@ impl World {
     /// The rules of all that run.
     pub fn replicas(&self) -> impl Iterator<Item = &Replica> + Clone {
         replicas(&self.nodes)
+    }
+}
+
+/// Everybody, as one leader's lease depends on them.
+struct Beside<'a> {
+    replica: &'a Replica,
+    nodes: &'a [Arc<Node>],
+    clocks: &'a [Clock],
+    now: Duration,
+    emptied: &'a BTreeSet<NodeId>,
+    protection: Duration,
+}
+
+impl Others for Beside<'_> {
+    fn successor(&self) -> Option<(NodeId, Term)> {
+        let mut later = replicas(self.nodes).filter(|other| other.is_leader() && other.term() > self.replica.term());
+        later.next().map(|other| (other.id(), other.term()))
+    }
+
+    fn clock(&self, voter: NodeId) -> Option<Moment> {
+        let counts = self.nodes[slot(voter)].running.is_some() && !self.emptied.contains(&voter);
+        counts.then(|| self.clocks[slot(voter)].at(self.now))
+    }
+
+    fn protection(&self) -> Duration {
+        self.protection
     }
 }
 

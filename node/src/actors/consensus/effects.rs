@@ -88,12 +88,13 @@ impl Consensus {
             }
             Effect::Load { from, to } => self.load(LoadFor::Applier, from, to, self.limits.max_batch_bytes * 4),
             Effect::ReadsReady { index, tokens } => {
-                let answers = self.reads.ready(index, tokens);
-                self.answer_reads(answers);
+                for (asked, callers) in self.reads.answered_here(tokens) {
+                    self.index_known(asked, index, callers);
+                }
             }
             Effect::ReadsFailed { tokens } => {
-                let answers = self.reads.failed(tokens);
-                self.answer_reads(answers);
+                let there = self.reads.failed(tokens);
+                self.refuse_reads(there);
             }
             Effect::MembersChanged => self.members_changed(ctx),
             // What waited for it is proposed once the effects beside this one are performed.

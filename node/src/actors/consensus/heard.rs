@@ -35,15 +35,13 @@ impl Consensus {
             }
             Some(Body::Administer(administer)) => self.administer_forwarded(from, administer, ctx),
             Some(Body::Administered(administered)) => self.administered(from, administered),
-            Some(Body::ReadIndex(ReadIndex { request })) => {
-                self.take_reads(vec![ReadCaller::There { node: from, request }], ctx);
+            Some(Body::ReadIndex(ReadIndex { request, by_lease })) => {
+                self.take_reads(vec![ReadCaller::There { node: from, request, by_lease }], ctx);
             }
             Some(Body::ReadIndexReply(ReadIndexReply { request, index })) => {
-                let callers = self.reads.leader_answered(from, request);
+                let (asked, callers) = self.reads.leader_answered(from, request);
                 match index {
-                    Some(index) => {
-                        self.answer_reads(callers.into_iter().map(|caller| (caller, Ok(index))).collect());
-                    }
+                    Some(index) => self.index_known(asked, index, callers),
                     None if self.would_refuse_again(from, term) => {
                         self.reads.park(callers, Instant::now() + self.timing.leader_wait);
                     }
@@ -74,5 +72,5 @@ impl Consensus {
 
 /// A message that tells the rules nothing but its sender's term.
 fn empty(term: Term) -> Message {
-    Message { term, body: Body::ReadIndex(ReadIndex { request: 0 }) }
+    Message { term, body: Body::ReadIndex(ReadIndex { request: 0, by_lease: false }) }
 }

@@ -5,11 +5,12 @@
 //! waits for what ([`Proposals`], [`Reads`]) and what the world sees ([`Seen`]).
 //!
 //! Here is what it owns and hears; `heard` has what the network says, `effects` what it tells whom, `requests` where
-//! proposals and reads go, `snapshots` and `repairs` what those names say.
+//! proposals go, `reads`, `freshness`, `snapshots` and `repairs` what those names say.
 
 mod administration;
 mod clock;
 mod effects;
+mod freshness;
 mod heard;
 mod names;
 mod peers;
@@ -24,6 +25,7 @@ mod stages;
 mod tests;
 
 pub(crate) use clock::Clock;
+pub(crate) use freshness::{Bounds, Granted};
 pub(crate) use peers::Peers;
 pub(crate) use seen::status_of;
 pub(crate) use snapshots::Snapshotting;
@@ -50,6 +52,7 @@ use crate::{
 use actix::prelude::*;
 use administration::Operators;
 use effects::LoadFor;
+use freshness::Freshness;
 use names::{Arrived, Names};
 use proposals::Proposals;
 use quorate_metrics::NodeMetrics;
@@ -75,6 +78,7 @@ pub(crate) struct Consensus {
     effects: Vec<Effect>,
     proposals: Proposals,
     reads: Reads,
+    freshness: Freshness,
     arrived: Arrived,
     seen: Seen,
     operators: Operators,
@@ -162,6 +166,7 @@ impl Consensus {
             effects: Vec::new(),
             proposals: Proposals::new(Names::new(life), metrics.clone()),
             reads: Reads::new(Names::new(life)),
+            freshness: Freshness::default(),
             operators: Operators::new(Names::new(life)),
             peers,
             observed,
@@ -284,8 +289,8 @@ impl Consensus {
         let now = Instant::now();
         let outcomes = self.proposals.expire(now, self.why_nobody_leads());
         self.answer_forwarded(outcomes);
-        let answers = self.reads.expire(now);
-        self.answer_reads(answers);
+        let late = self.reads.expire(now);
+        self.refuse_reads(late);
         self.seen.time_passed(&self.replica, self.gate.inside() as u64);
         self.peers.let_go();
         self.expire_operators(ctx);

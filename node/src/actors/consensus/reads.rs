@@ -1,11 +1,131 @@
-//! Who waits for a read index. Reading twice is harmless, so whatever is lost on the way is simply asked again, until its
-//! deadline.
+//! Who waits for an index to read at: where reads go, and how their callers, here and on other nodes, are answered. Reading twice is
+//! harmless, so whatever is lost on the way is simply asked again, until its deadline.
+//!
+//! **The clock is looked at here**, after a read was taken from its queue: a lease that holds then holds at a moment between the
+//! question and the answer, for how long the process stood still before does not matter, and after does not either.
 
-use super::names::Names;
-use crate::{actors::messages::ReadCaller, error::ReadError};
-use quorate_raft::{Index, NodeId, ReadToken};
+use super::{Consensus, Granted, names::Names};
+use crate::{
+    actors::messages::{ReadCaller, Wants},
+    error::ReadError,
+};
+use actix::Context;
+use quorate_raft::{
+    Body, Index, Moment, NodeId, ReadToken,
+    message::{ReadIndex, ReadIndexReply},
+};
 use std::collections::{BTreeMap, VecDeque};
 use tokio::time::Instant;
+
+impl Consensus {
+    /// Asks for an index: this node's rules if it leads, the leader if it knows one that it reaches; otherwise they wait for one. Bounded
+    /// reads ask only if nothing that is proven already will do.
+    pub(super) fn take_reads(&mut self, mut callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        let by_proof: Vec<_> = callers.extract_if(.., |caller| self.grant(caller, now).is_some()).collect();
+        for caller in by_proof {
+            if let Some(granted) = self.grant(&caller, now) {
+                self.answer_read(caller, Ok(granted));
+            }
+        }
+        let (by_lease, rest): (Vec<_>, Vec<_>) = callers.into_iter().partition(ReadCaller::is_by_lease);
+        self.ask_for_index(by_lease, true, ctx);
+        self.ask_for_index(rest, false, ctx);
+    }
+
+    /// What a bounded read may be served at by what is proven.
+    fn grant(&self, caller: &ReadCaller, now: Moment) -> Option<Granted> {
+        match caller {
+            ReadCaller::Here { wants: Wants::Within { bounds, called }, .. } => {
+                self.freshness.grant(*bounds, *called, now, self.replica.applied_index())
+            }
+            _ => None,
+        }
+    }
+
+    fn ask_for_index(&mut self, callers: Vec<ReadCaller>, by_lease: bool, ctx: &mut Context<Self>) {
+        if callers.is_empty() {
+            return;
+        }
+        let (asked, deadline) = (self.clock.now(), Instant::now() + self.timing.leader_wait);
+        if self.replica.is_leader() {
+            let token = self.reads.asked_here(callers, asked, deadline);
+            return self.rule(ctx, |replica, out| match by_lease {
+                true => replica.read_by_lease(asked, token, out),
+                false => replica.read(asked, token, out),
+            });
+        }
+        let (here, there): (Vec<_>, Vec<_>) =
+            callers.into_iter().partition(|caller| matches!(caller, ReadCaller::Here { .. }));
+        self.refuse_reads(there);
+        match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
+            Some(leader) if !here.is_empty() => {
+                let request = self.reads.asked_leader(leader, here, asked, deadline);
+                self.say(leader, Body::ReadIndex(ReadIndex { request, by_lease }));
+            }
+            _ => self.reads.park(here, deadline),
+        }
+    }
+
+    /// Everything that was committed when these asked, at `asked`, is covered by `index`.
+    pub(super) fn index_known(&mut self, asked: Moment, index: Index, callers: Vec<ReadCaller>) {
+        if callers.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        // Bounded reads rest on no lease: what one answered proves nothing to them.
+        if !callers.iter().any(ReadCaller::is_by_lease) {
+            self.freshness.proven(asked, index, now);
+        }
+        for caller in callers {
+            let granted = match &caller {
+                ReadCaller::Here { wants: Wants::Within { .. }, .. } => {
+                    self.grant(&caller, now).ok_or_else(|| self.refusal_of(&caller, now))
+                }
+                _ => Ok(Granted { index, bounded: None }),
+            };
+            self.answer_read(caller, granted);
+        }
+    }
+
+    /// Nobody can tell these what they need to know.
+    pub(super) fn refuse_reads(&mut self, callers: Vec<ReadCaller>) {
+        let now = self.clock.now();
+        for caller in callers {
+            let refusal = self.refusal_of(&caller, now);
+            self.answer_read(caller, Err(refusal));
+        }
+    }
+
+    fn refusal_of(&self, caller: &ReadCaller, now: Moment) -> ReadError {
+        match caller {
+            ReadCaller::Here { wants: Wants::Within { .. }, .. } => {
+                self.freshness.too_stale(now, self.replica.applied_index())
+            }
+            _ => ReadError::NoLeader,
+        }
+    }
+
+    fn answer_read(&mut self, caller: ReadCaller, outcome: Result<Granted, ReadError>) {
+        match caller {
+            // Whoever asked may have lost patience.
+            ReadCaller::Here { answer, .. } => drop(answer.send(outcome)),
+            ReadCaller::There { node, request, .. } => {
+                let index = outcome.ok().map(|granted| granted.index);
+                self.say(node, Body::ReadIndexReply(ReadIndexReply { request, index }));
+            }
+        }
+    }
+
+    /// Asks again for what was lost on its way. Leaders may come and go for ever, but nobody waits for as long.
+    pub(super) fn take_reads_again(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
+        let (now, patience) = (Instant::now(), self.timing.proposal_timeout);
+        let is_late = |caller: &ReadCaller| matches!(caller, ReadCaller::Here { asked, .. } if caller.deadline(*asked + patience) <= now);
+        let (late, rest): (Vec<_>, Vec<_>) = callers.into_iter().partition(is_late);
+        self.refuse_reads(late);
+        self.take_reads(rest, ctx);
+    }
+}
 
 /// The readers that wait. Those who ask together wait together, under one token or one request.
 pub(super) struct Reads {
@@ -17,10 +137,10 @@ pub(super) struct Reads {
 
 struct Group {
     callers: Vec<ReadCaller>,
+    /// When they asked: an answer proves something of that moment. Meaningless of those who have yet to.
+    asked: Moment,
     deadline: Instant,
 }
-
-type Answers = Vec<(ReadCaller, Result<Index, ReadError>)>;
 
 impl Reads {
     pub(super) fn new(names: Names) -> Self {
@@ -30,7 +150,7 @@ impl Reads {
     /// Nobody leads that could be reached: these wait for somebody who does.
     pub(super) fn park(&mut self, callers: Vec<ReadCaller>, deadline: Instant) {
         if !callers.is_empty() {
-            self.parked.push_back(Group { callers, deadline });
+            self.parked.push_back(Group { callers, asked: Moment::default(), deadline });
         }
     }
 
@@ -40,47 +160,44 @@ impl Reads {
     }
 
     /// These are asked of this node's own leadership, under this token.
-    pub(super) fn asked_here(&mut self, callers: Vec<ReadCaller>, deadline: Instant) -> ReadToken {
+    fn asked_here(&mut self, callers: Vec<ReadCaller>, asked: Moment, deadline: Instant) -> ReadToken {
         let token = self.names.next();
-        self.here.insert(token, Group { callers, deadline });
+        self.here.insert(token, Group { callers, asked, deadline });
         token
     }
 
     /// These are asked of the leader, under this request.
-    pub(super) fn asked_leader(&mut self, leader: NodeId, callers: Vec<ReadCaller>, deadline: Instant) -> u64 {
+    fn asked_leader(&mut self, leader: NodeId, callers: Vec<ReadCaller>, asked: Moment, deadline: Instant) -> u64 {
         let request = self.names.next();
-        self.at_leader.insert(request, (leader, Group { callers, deadline }));
+        self.at_leader.insert(request, (leader, Group { callers, asked, deadline }));
         request
     }
 
-    /// The rules confirmed these.
-    pub(super) fn ready(&mut self, index: Index, tokens: Vec<ReadToken>) -> Answers {
-        self.of_tokens(tokens).map(|caller| (caller, Ok(index))).collect()
+    /// The rules confirmed these: gives who asked, and when.
+    pub(super) fn answered_here(&mut self, tokens: Vec<ReadToken>) -> Vec<(Moment, Vec<ReadCaller>)> {
+        let groups = tokens.into_iter().filter_map(|token| self.here.remove(&token));
+        groups.map(|group| (group.asked, group.callers)).collect()
     }
 
-    /// The rules could not confirm these: this node leads no more. Its own readers ask the next leader.
-    pub(super) fn failed(&mut self, tokens: Vec<ReadToken>) -> Answers {
-        let mut answers = Vec::new();
+    /// The rules could not confirm these: this node leads no more. Its own readers ask the next leader; gives the others.
+    pub(super) fn failed(&mut self, tokens: Vec<ReadToken>) -> Vec<ReadCaller> {
+        let mut others = Vec::new();
         for token in tokens {
-            let Some(Group { callers, deadline }) = self.here.remove(&token) else { continue };
+            let Some(Group { callers, deadline, .. }) = self.here.remove(&token) else { continue };
             let (here, there): (Vec<_>, Vec<_>) =
                 callers.into_iter().partition(|caller| matches!(caller, ReadCaller::Here { .. }));
             self.park(here, deadline);
-            answers.extend(there.into_iter().map(|caller| (caller, Err(ReadError::NoLeader))));
+            others.extend(there);
         }
-        answers
+        others
     }
 
-    fn of_tokens(&mut self, tokens: Vec<ReadToken>) -> impl Iterator<Item = ReadCaller> {
-        tokens.into_iter().filter_map(|token| self.here.remove(&token)).flat_map(|group| group.callers)
-    }
-
-    /// The leader answered a request: gives who asked.
-    pub(super) fn leader_answered(&mut self, from: NodeId, request: u64) -> Vec<ReadCaller> {
+    /// The leader answered a request: gives who asked, and when.
+    pub(super) fn leader_answered(&mut self, from: NodeId, request: u64) -> (Moment, Vec<ReadCaller>) {
         if self.at_leader.get(&request).is_none_or(|(leader, _)| *leader != from) {
-            return Vec::new(); // answered, or given up on, before
+            return Default::default(); // answered, or given up on, before
         }
-        self.at_leader.remove(&request).map_or_else(Vec::new, |(_, group)| group.callers)
+        self.at_leader.remove(&request).map_or_else(Default::default, |(_, group)| (group.asked, group.callers))
     }
 
     /// Another leads: gives those who asked the one before.
@@ -94,14 +211,18 @@ impl Reads {
         lost.flat_map(|(_, (_, group))| group.callers).collect()
     }
 
-    /// Gives up on whatever is past its deadline.
-    pub(super) fn expire(&mut self, now: Instant) -> Answers {
-        let mut late: Vec<Group> = Vec::new();
-        while let Some(group) = self.parked.pop_front_if(|group| group.deadline <= now) {
-            late.push(group);
+    /// Those that are past their deadline, given up on.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<ReadCaller> {
+        let mut late = Vec::new();
+        let parked = self.parked.iter_mut();
+        let asked = self.here.values_mut().chain(self.at_leader.values_mut().map(|(_, group)| group));
+        for group in parked.chain(asked) {
+            let deadline = group.deadline;
+            late.extend(group.callers.extract_if(.., |caller| caller.deadline(deadline) <= now));
         }
-        late.extend(self.here.extract_if(.., |_, group| group.deadline <= now).map(|(_, group)| group));
-        late.extend(self.at_leader.extract_if(.., |_, (_, group)| group.deadline <= now).map(|(_, (_, group))| group));
-        late.into_iter().flat_map(|group| group.callers).map(|caller| (caller, Err(ReadError::NoLeader))).collect()
+        self.parked.retain(|group| !group.callers.is_empty());
+        self.here.retain(|_, group| !group.callers.is_empty());
+        self.at_leader.retain(|_, (_, group)| !group.callers.is_empty());
+        late
     }
 }

@@ -1,10 +1,10 @@
-//! Where proposals and reads go: into the log here, to the leader, or to wait for one; and how their callers, here and on
-//! other nodes, are answered.
+//! Where proposals go: into the log here, to the leader, or to wait for one; and how their callers, here and on other nodes,
+//! are answered.
 
 use super::{BATCH_ENTRIES_MAX, Consensus};
 use crate::{
-    actors::messages::{Answer, Caller, Proposal, ReadCaller},
-    error::{ProposeError, ReadError},
+    actors::messages::{Answer, Caller, Proposal},
+    error::ProposeError,
     node::Applied,
     sessions::Refusal,
 };
@@ -12,8 +12,8 @@ use actix::Context;
 use bytes::BytesMut;
 use quorate_metrics::ProposalStage;
 use quorate_raft::{
-    Body, Index, Kind, NodeId, Term,
-    message::{Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply},
+    Body, Kind, NodeId, Term,
+    message::{Propose, ProposeOutcome, ProposeReply},
     mutants::{Mutant, live},
     record::OVERHEAD_BYTES,
     session::{self, Stamp},
@@ -177,39 +177,6 @@ impl Consensus {
         }
     }
 
-    pub(super) fn take_reads(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
-        if callers.is_empty() {
-            return;
-        }
-        let deadline = Instant::now() + self.timing.leader_wait;
-        if self.replica.is_leader() {
-            let token = self.reads.asked_here(callers, deadline);
-            return self.rule(ctx, |replica, out| replica.read(token, out));
-        }
-        let (here, there): (Vec<_>, Vec<_>) =
-            callers.into_iter().partition(|caller| matches!(caller, ReadCaller::Here { .. }));
-        self.answer_reads(there.into_iter().map(|caller| (caller, Err(ReadError::NoLeader))).collect());
-        match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
-            Some(leader) if !here.is_empty() => {
-                let request = self.reads.asked_leader(leader, here, deadline);
-                self.say(leader, Body::ReadIndex(ReadIndex { request }));
-            }
-            _ => self.reads.park(here, deadline),
-        }
-    }
-
-    pub(super) fn answer_reads(&mut self, answers: Vec<(ReadCaller, Result<Index, ReadError>)>) {
-        for (caller, outcome) in answers {
-            match caller {
-                // Whoever asked may have lost patience.
-                ReadCaller::Here { answer, .. } => drop(answer.send(outcome)),
-                ReadCaller::There { node, request } => {
-                    self.say(node, Body::ReadIndexReply(ReadIndexReply { request, index: outcome.ok() }));
-                }
-            }
-        }
-    }
-
     /// Somebody may take now what waited for that.
     pub(super) fn take_parked(&mut self, ctx: &mut Context<Self>) {
         let parked = self.proposals.unpark();
@@ -226,16 +193,6 @@ impl Consensus {
         let outcomes = self.proposals.refuse(late, self.why_nobody_leads());
         self.answer_forwarded(outcomes);
         self.take_proposals(rest, ctx);
-    }
-
-    /// The same for reads.
-    pub(super) fn take_reads_again(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
-        let patience = self.timing.proposal_timeout;
-        let is_late =
-            |caller: &ReadCaller| matches!(caller, ReadCaller::Here { asked, .. } if asked.elapsed() >= patience);
-        let (late, rest): (Vec<_>, Vec<_>) = callers.into_iter().partition(is_late);
-        self.answer_reads(late.into_iter().map(|caller| (caller, Err(ReadError::NoLeader))).collect());
-        self.take_reads(rest, ctx);
     }
 
     /// Whether it would be no use to ask a node again that refused in `term`: it is still taken for the leader. That it

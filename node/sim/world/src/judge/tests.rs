@@ -1,11 +1,11 @@
 //! Whether the judge sees what must not be, and nothing else.
 
-use super::{Before, Judge};
+use super::{Before, Judge, Others};
 use crate::make::{
     append, at, batch, heartbeat, heartbeat_reply, id, matched, node, replica, request_vote, vote, voters,
 };
 use quorate_raft::{
-    Body, Effect, Message, NodeId, Outgoing, Persist, Phase, Replica, Term,
+    Body, Effect, Message, Moment, NodeId, Outgoing, Persist, Phase, Replica, Term,
     message::{RepairOutcome, RepairReply},
 };
 use std::time::Duration;
@@ -14,25 +14,25 @@ use std::time::Duration;
 fn a_read_is_confirmed_by_a_round_that_left_after_it_was_asked_and_by_no_other() {
     for (round, confirms) in [(4, false), (5, true)] {
         let mut judge = Judge::default();
-        judge.read_asked(node(1), 6);
-        judge.leaves(node(1), &to_2(beat(4)));
-        judge.read_asked(node(1), 7);
-        judge.leaves(node(1), &to_2(beat(5)));
+        judge.read_asked(node(1), 6, false);
+        leaves(&mut judge, &beat(4));
+        judge.read_asked(node(1), 7, false);
+        leaves(&mut judge, &beat(5));
         hears(&mut judge, beat(round), heartbeat_reply(round)).expect("an honest answer");
-        let served = judge.read_ready(node(1), 7, &voters(3));
+        let served = judge.read_ready(node(1), 7, &voters(3), &Alone(None));
         assert_eq!(served.is_ok(), confirms, "round {round}: {served:?}");
-        assert_eq!(judge.read_ready(node(1), 6, &voters(3)), Ok(()), "round {round}");
+        assert_eq!(judge.read_ready(node(1), 6, &voters(3), &Alone(None)), Ok(()), "round {round}");
     }
 }
 
 #[test]
 fn a_round_of_an_earlier_leadership_confirms_nothing() {
     let mut judge = Judge::default();
-    judge.read_asked(node(1), 7);
-    judge.leaves(node(1), &to_2(beat(5)));
-    judge.leaves(node(1), &to_2(Message { term: Term(3), body: heartbeat(5, 0) }));
+    judge.read_asked(node(1), 7, false);
+    leaves(&mut judge, &beat(5));
+    leaves(&mut judge, &Message { term: Term(3), body: heartbeat(5, 0) });
     hears(&mut judge, beat(5), heartbeat_reply(5)).expect("an honest answer");
-    assert!(judge.read_ready(node(1), 7, &voters(3)).is_err());
+    assert!(judge.read_ready(node(1), 7, &voters(3), &Alone(None)).is_err());
 }
 
 #[test]
@@ -79,10 +79,65 @@ fn no_vote_is_granted_while_a_leader_is_protected() {
 }
 
 #[test]
+fn whoever_started_just_now_votes_and_campaigns_no_earlier_unless_it_is_new() {
+    for (is_new, now, may) in [(false, 249, false), (false, 250, true), (true, 100, true)] {
+        let mut judge = Judge::default();
+        judge.starts(node(1), Term(2), is_new, at(100));
+        let asks = answer(request_vote(Phase::PreVote, 1, id(2, 2)));
+        let asked = judge.leaves(node(1), &to_2(asks), at(now), Duration::from_millis(150));
+        assert_eq!(asked.is_ok(), may, "new: {is_new}, at {now}: {asked:?}");
+    }
+}
+
+#[test]
+fn a_read_by_lease_is_served_only_while_nobody_leads_a_later_term() {
+    let mut judge = Judge::default();
+    judge.starts(node(2), Term(1), false, at(100));
+    for (successor, may) in [(None, true), (Some((node(3), Term(3))), false)] {
+        judge.read_asked(node(1), 7, true);
+        let served = judge.read_ready(node(1), 7, &voters(3), &Alone(successor));
+        assert_eq!(served.is_ok(), may, "{successor:?}: {served:?}");
+    }
+    judge.read_asked(node(1), 8, true);
+    leaves(&mut judge, &beat(5));
+    hears(&mut judge, beat(5), heartbeat_reply(5)).expect("an honest answer");
+    let served = judge.read_ready(node(1), 8, &voters(3), &Alone(Some((node(3), Term(3)))));
+    assert_eq!(served, Ok(()), "a round after the question confirms it, whoever leads since");
+}
+
+#[test]
+fn a_read_by_lease_is_served_only_while_a_quorum_keeps_its_promise() {
+    for (heard_at, may) in [(51, true), (50, false)] {
+        let mut judge = Judge::default();
+        judge.starts(node(2), Term(1), false, at(heard_at));
+        judge.read_asked(node(1), 7, true);
+        let served = judge.read_ready(node(1), 7, &voters(3), &Alone(None));
+        assert_eq!(served.is_ok(), may, "heard at {heard_at}, and it is 200: {served:?}");
+    }
+}
+
+/// At 200 by all clocks; this node leads a later term.
+struct Alone(Option<(NodeId, Term)>);
+
+impl Others for Alone {
+    fn successor(&self) -> Option<(NodeId, Term)> {
+        self.0
+    }
+
+    fn clock(&self, _: NodeId) -> Option<Moment> {
+        Some(at(200))
+    }
+
+    fn protection(&self) -> Duration {
+        Duration::from_millis(150)
+    }
+}
+
+#[test]
 fn nothing_is_discarded_in_the_term_that_the_disk_had() {
     for (recovered_in, may) in [(1, true), (2, false)] {
         let mut judge = Judge::default();
-        judge.starts(node(2), Term(recovered_in));
+        judge.starts(node(2), Term(recovered_in), true, at(0));
         let discards = Effect::Persist(Persist { truncate_from: Some(id(2, 2).index), ..Persist::default() });
         let reply = RepairReply { from: id(2, 2), outcome: RepairOutcome::Absent, batch: None };
         let message = answer(Body::RepairReply(reply));
@@ -107,6 +162,11 @@ fn answer(body: Body) -> Message {
 
 fn says(body: Body) -> Effect {
     Effect::Send(Outgoing { to: node(1), message: answer(body) })
+}
+
+/// Node 1 says this.
+fn leaves(judge: &mut Judge, message: &Message) {
+    judge.leaves(node(1), &to_2(message.clone()), at(0), Duration::ZERO).expect("no campaign");
 }
 
 /// Node 2 hears this from node 1, and says that.

@@ -1,0 +1,106 @@
+//! What a leader does for those who want to read: it confirms that it still leads (thesis §6.4), or knows it by its lease (§6.4.1).
+
+use super::{Effect, Replica, Role};
+use crate::{
+    ids::{Moment, NodeId},
+    mutants::{Mutant, live},
+    reads::ReadToken,
+};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+impl Replica {
+    /// Somebody wants to read: names the read by `token` and answers with [`Effect::ReadsReady`] or
+    /// [`Effect::ReadsFailed`], as soon as a quorum confirmed that this node led after `now`.
+    pub fn read(&mut self, now: Moment, token: ReadToken, out: &mut Vec<Effect>) {
+        match &mut self.role {
+            Role::Leader(leadership) => {
+                leadership.reads.ask(token);
+                self.open_read_round(Some(now), out);
+            }
+            _ => out.push(Effect::ReadsFailed { tokens: alloc::vec![token] }),
+        }
+    }
+
+    /// The same, and this node's lease will do. Without one the read waits for a round, like any other, and that begins one. A lease
+    /// that is being used is renewed before it ends, so that a leader with many such reads always has one.
+    ///
+    /// `now` is a look at the clock after the read was asked for.
+    pub fn read_by_lease(&mut self, now: Moment, token: ReadToken, out: &mut Vec<Effect>) {
+        let Some(left) = self.lease_left(now) else { return self.read(now, token, out) };
+        out.push(Effect::ReadsReady { index: self.commit, tokens: alloc::vec![token] });
+        if left < self.settings.lease() / 2
+            && let Role::Leader(leadership) = &mut self.role
+        {
+            leadership.reads.renew();
+            self.open_read_round(Some(now), out);
+        }
+    }
+
+    /// How much is left of this node's lease; `None` if it has none.
+    #[must_use]
+    pub fn lease_left(&self, now: Moment) -> Option<Duration> {
+        let Role::Leader(leadership) = &self.role else { return None };
+        let knows_commits = self.commit >= leadership.first || live(Mutant::LeaseBeforeFirstCommit);
+        leadership.reads.lease.left(now, self.settings.lease()).filter(|_| knows_commits)
+    }
+
+    /// The lease is over and will not be renewed as long as this node leads: somebody may be elected in spite of the promises that it
+    /// rests on. A handover does so before a peer is told that it may stand for election at once; reads by lease wait for a round
+    /// from then on.
+    pub fn give_up_lease(&mut self) {
+        if let Role::Leader(leadership) = &mut self.role {
+            leadership.reads.lease.give_up();
+        }
+    }
+
+    /// Nothing came of it, and no peer was told: rounds may begin a lease again. Never after a peer was told, for what it was told
+    /// may reach it, and what it asks for then its voters, at any time.
+    pub fn take_up_lease(&mut self) {
+        if let Role::Leader(leadership) = &mut self.role {
+            leadership.reads.lease.take_up();
+        }
+    }
+
+    /// Another configuration counts from now on.
+    pub(super) fn end_lease(&mut self) {
+        if let Role::Leader(leadership) = &mut self.role {
+            leadership.reads.end_lease();
+        }
+    }
+
+    /// A peer answered a heartbeat.
+    pub(super) fn heartbeat_answered(&mut self, now: Moment, from: NodeId, round: u64, out: &mut Vec<Effect>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        leadership.heard.insert(from, now);
+        leadership.reads.answered(from, round);
+        self.confirm_reads(Some(now), out);
+    }
+
+    /// Opens a read round if reads wait and one may be: not before this term's first commit, for until then the leader
+    /// does not know how far its predecessors committed (thesis §6.4, step 1).
+    pub(super) fn open_read_round(&mut self, now: Option<Moment>, out: &mut Vec<Effect>) {
+        let commit = self.commit;
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if commit < leadership.first && !live(Mutant::ReadBeforeFirstCommit) {
+            return;
+        }
+        if let Some(round) = leadership.reads.open_round(commit, now) {
+            out.push(Effect::HeartbeatNow { round });
+            self.confirm_reads(now, out);
+        }
+    }
+
+    pub(super) fn confirm_reads(&mut self, now: Option<Moment>, out: &mut Vec<Effect>) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if let Some((index, tokens)) = leadership.reads.confirmed(self.id, self.memberships.current()) {
+            if let Some(now) = now.filter(|_| live(Mutant::LeaseFromAnswer)) {
+                leadership.reads.lease.confirmed(now);
+            }
+            if !tokens.is_empty() {
+                out.push(Effect::ReadsReady { index, tokens });
+            }
+            self.open_read_round(now, out);
+        }
+    }
+}

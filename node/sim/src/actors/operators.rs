@@ -1,0 +1,87 @@
+//! Who changes the members and moves leadership: an operator with a goal, who asks whoever leads until it is reached.
+
+use super::{Cluster, member::State};
+use quorate::{Change, NodeId, Role};
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+/// How often the operator looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long the operator waits for an answer before asking anew.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What the operator wants.
+#[derive(Default)]
+pub(super) struct Operator {
+    /// Who is to vote.
+    goal: Option<Vec<NodeId>>,
+    next_look: Duration,
+    /// Whether somebody was asked and has not answered, and since when.
+    asked: Rc<Cell<Option<Duration>>>,
+}
+
+impl Cluster<'_> {
+    /// From now on these are to vote.
+    pub(super) fn aim_at(&mut self, voters: &[NodeId]) {
+        self.operator.goal = Some(voters.to_vec());
+    }
+
+    /// Whether the cluster has become what the operator wants, as far as its leader knows.
+    pub(super) fn is_as_wanted(&self) -> bool {
+        let Some(goal) = &self.operator.goal else { return true };
+        let statuses = self.members.iter().filter_map(|member| member.status());
+        let leader = statuses.filter(|status| status.role == Role::Leader).max_by_key(|status| status.term);
+        leader.is_some_and(|leader| leader.is_settled && leader.voters == *goal)
+    }
+
+    /// The operator starts who is wanted and stopped, and asks for what is missing.
+    pub(super) fn operate(&mut self) {
+        if self.operator.next_look > self.now {
+            return;
+        }
+        self.operator.next_look = self.now + LOOK_EVERY;
+        let Some(goal) = self.operator.goal.clone() else { return };
+        let now = self.now;
+        for member in self.members.iter_mut().filter(|member| goal.contains(&member.id)) {
+            if std::mem::take(&mut member.was_removed) {
+                member.state = State::Down { until: now };
+            }
+        }
+        let waits = self.operator.asked.get().is_some_and(|since| now < since + PATIENCE);
+        if waits || self.is_as_wanted() {
+            return;
+        }
+        let leads = |member: &&mut super::member::Member| member.status().is_some_and(|it| it.role == Role::Leader);
+        let Some(member) = self.members.iter_mut().find(leads) else { return };
+        let (id, asked) = (member.id, Rc::clone(&self.operator.asked));
+        let Some(process) = member.process_mut() else { return };
+        let handle = process.node().clone();
+        let change = Change::to(goal.iter().map(|id| (*id, "there")));
+        asked.set(Some(now));
+        let witness = self.witness.clone();
+        witness.lock().say(format_args!("the operator asks {id} that {goal:?} vote"));
+        process.call(async move {
+            let outcome = handle.change(change).await;
+            let mut witness = witness.lock();
+            if outcome.is_ok() {
+                witness.report.fired("change");
+            }
+            witness.say(format_args!("the operator hears: {outcome:?}"));
+            asked.set(None);
+        });
+    }
+
+    /// The operator asks a node that leadership goes to another.
+    pub(super) fn hand_over(&mut self, to: NodeId) {
+        let leads = |member: &&mut super::member::Member| member.status().is_some_and(|it| it.role == Role::Leader);
+        let Some(process) = self.members.iter_mut().find(leads).and_then(|member| member.process_mut()) else { return };
+        let (handle, witness) = (process.node().clone(), self.witness.clone());
+        process.call(async move {
+            let outcome = handle.transfer(Some(to)).await;
+            let mut witness = witness.lock();
+            if outcome.is_ok() {
+                witness.report.fired("hand-over");
+            }
+            witness.say(format_args!("leadership was to go to {to}: {outcome:?}"));
+        });
+    }
+}

@@ -1,0 +1,194 @@
+//! What each kind of read promises, and what it costs, with whole nodes: a message takes 10 ms one way, so a question takes 20.
+
+mod support;
+
+use quorate::{Consistency, Index, NodeId, Read, ReadError, transport::LinkFaults};
+use std::time::Duration;
+use support::{Cluster, Journal, Plan, simulate, soon};
+use tokio::time::{Instant, sleep};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const FAR: Duration = Duration::from_millis(10);
+
+#[test]
+fn a_lease_answers_without_a_question_and_is_kept_for_as_long_as_it_is_used() {
+    simulate(async {
+        let (cluster, leader) = distant(1).await;
+        let follower = cluster.others(leader)[0];
+        let (asks, _) = timed(&cluster, leader, Consistency::Linearizable).await;
+        assert_eq!(asks, FAR * 2);
+        let (begins, _) = timed(&cluster, leader, Consistency::Lease).await;
+        assert!(begins <= FAR * 4, "a lease is begun by a round, behind the one before: {begins:?}");
+        for _ in 0..100 {
+            let (took, _) = timed(&cluster, leader, Consistency::Lease).await;
+            assert_eq!(took, Duration::ZERO);
+            let (took, _) = timed(&cluster, follower, Consistency::Lease).await;
+            assert_eq!(took, FAR * 2, "to the leader and back, and it asks nobody");
+            let (took, _) = timed(&cluster, follower, Consistency::Linearizable).await;
+            assert_eq!(took, FAR * 4, "it asks");
+            sleep(MS(3)).await;
+        }
+        sleep(MS(200)).await;
+        let (took, _) = timed(&cluster, leader, Consistency::Lease).await;
+        assert_eq!(took, FAR * 2, "nobody asked for it, so nobody kept it");
+    });
+}
+
+#[test]
+fn every_read_but_a_local_one_sees_what_was_acknowledged_before_whoever_serves_it() {
+    simulate(async {
+        let (cluster, _) = distant(2).await;
+        for round in 0..30 {
+            for id in cluster.ids() {
+                let written = cluster.node(id).propose(format!("{round} at {id}")).await.expect("a leader").index;
+                for reader in cluster.ids() {
+                    for consistency in [Consistency::Linearizable, Consistency::Lease, entries(0)] {
+                        let (_, read) = timed(&cluster, reader, consistency).await;
+                        assert!(read.index >= written, "{consistency:?} at {reader}: {read:?} before {written}");
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_leader_that_is_cut_off_serves_by_its_lease_until_that_ends_and_nothing_of_it_is_stale() {
+    for seed in 0..10 {
+        simulate(async {
+            let (cluster, leader) = distant(seed).await;
+            timed(&cluster, leader, Consistency::Lease).await;
+            timed(&cluster, leader, Consistency::Lease).await;
+            let cut = Instant::now();
+            cluster.faults.isolate(leader);
+            let others = cluster.others(leader);
+            let writing = async {
+                let next = cluster.leader_among(&others).await;
+                cluster.node(next).propose("by the next leader").await.expect("a quorum").index
+            };
+            let reading = async {
+                let mut last = cut;
+                while last.elapsed() < MS(900) {
+                    let read = cluster.node(leader).read(Consistency::Lease, |_| ());
+                    if let Ok(Ok(_)) = tokio::time::timeout(MS(1), read).await {
+                        last = Instant::now();
+                    }
+                    sleep(MS(1)).await;
+                }
+                last - cut
+            };
+            let (_, served_for) = tokio::join!(writing, reading);
+            assert!(served_for < MS(134), "seed {seed}: it had a lease for {served_for:?}");
+            assert!(served_for > MS(40), "seed {seed}: it had none worth the name: {served_for:?}");
+        });
+    }
+}
+
+#[test]
+fn a_bounded_read_asks_only_if_nothing_new_enough_is_proven() {
+    simulate(async {
+        let (cluster, leader) = distant(3).await;
+        for id in [leader, cluster.others(leader)[0]] {
+            let asks = if id == leader { FAR * 2 } else { FAR * 4 };
+            assert_eq!(timed(&cluster, id, age(MS(100))).await.0, asks, "nothing is proven yet");
+            sleep(MS(100) - asks).await;
+            assert_eq!(timed(&cluster, id, age(MS(100))).await.0, Duration::ZERO, "asked 100 ms ago, no more");
+            sleep(MS(1)).await;
+            assert_eq!(timed(&cluster, id, age(MS(100))).await.0, asks);
+            sleep(MS(200)).await;
+            timed(&cluster, id, Consistency::Linearizable).await;
+            assert_eq!(timed(&cluster, id, age(MS(100))).await.0, Duration::ZERO, "any such answer proves it");
+            sleep(MS(200)).await;
+            timed(&cluster, id, Consistency::Lease).await;
+            assert_eq!(timed(&cluster, id, age(MS(100))).await.0, asks, "but not one that may rest on a lease");
+        }
+    });
+}
+
+#[test]
+fn a_node_that_is_cut_off_serves_bounded_reads_for_as_long_as_they_allow_and_then_says_how_old_it_is() {
+    simulate(async {
+        let (cluster, leader) = distant(4).await;
+        let follower = cluster.others(leader)[0];
+        let node = cluster.node(follower);
+        cluster.node(leader).propose("before").await.expect("a leader");
+        timed(&cluster, follower, Consistency::Linearizable).await;
+        let proven = Instant::now() - FAR * 4;
+        cluster.faults.isolate(follower);
+        let mut refused = None;
+        while refused.is_none() {
+            let read = node.read(age(MS(300)), |_| ()).await;
+            let passed = proven.elapsed();
+            match read {
+                Ok(_) => assert!(passed <= MS(300), "served, {passed:?} behind"),
+                Err(ReadError::TooStale { age: Some(age), entries: Some(0) }) => {
+                    assert!(age > MS(300) && age <= passed, "{age:?} of {passed:?}");
+                    refused = Some(passed);
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+            sleep(MS(5)).await;
+        }
+        assert!(refused < Some(MS(300 + 300 + 60)), "it asked, waited for no longer than can help, and gave up");
+        assert!(node.read(age(MS(2_000)), |_| ()).await.is_ok(), "who allows more is served");
+        let stale = soon("a refusal", node.read(entries(1_000), |_| ())).await;
+        assert!(matches!(stale, Err(ReadError::TooStale { .. })), "it can't know what was committed by now: {stale:?}");
+        cluster.faults.heal();
+        cluster.settled().await;
+        assert!(node.read(age(MS(300)), |_| ()).await.is_ok());
+        let count = |result| cluster.metric("quorate_reads_total", &[r#"mode="bounded""#, result]);
+        assert!(count(r#"result="served""#) > 10.0 && count(r#"result="too_stale""#) >= 2.0);
+    });
+}
+
+#[test]
+fn a_node_that_never_heard_of_a_leader_says_so() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan::default());
+        cluster.start(NodeId(1)).await;
+        let read = soon("a refusal", cluster.node(NodeId(1)).read(age(MS(50)), |_| ())).await;
+        assert_eq!(read, Err(ReadError::TooStale { age: None, entries: None }));
+        let unbounded = Consistency::Bounded { max_age: None, max_entries: None };
+        assert_eq!(cluster.node(NodeId(1)).read(unbounded, |_| 7).await, Ok(Read { index: Index(0), value: 7 }));
+    });
+}
+
+#[test]
+fn a_follower_that_applies_late_serves_within_so_many_entries_and_waits_for_the_rest() {
+    simulate(async {
+        let (cluster, leader) = distant(5).await;
+        let follower = cluster.others(leader)[0];
+        for entry in 0..20 {
+            cluster.node(leader).propose(format!("{entry}")).await.expect("a leader");
+        }
+        cluster.settled().await;
+        let written = cluster.node(leader).propose("unseen").await.expect("a leader").index;
+        let (_, read) = timed(&cluster, follower, entries(1)).await;
+        assert!(read.index >= written.previous(), "{read:?} is more than one behind {written}");
+        let (_, read) = timed(&cluster, follower, entries(0)).await;
+        assert!(read.index >= written, "{read:?} is behind {written}");
+    });
+}
+
+/// Three nodes far apart, and who leads them. Nobody has asked for anything but what an election needs.
+async fn distant(seed: u64) -> (Cluster, NodeId) {
+    let cluster = Cluster::of_three(seed).await;
+    cluster.faults.everywhere(LinkFaults { delay: FAR..=FAR, ..LinkFaults::default() });
+    let leader = cluster.settled().await;
+    sleep(MS(100)).await;
+    (cluster, leader)
+}
+
+async fn timed(cluster: &Cluster, id: NodeId, consistency: Consistency) -> (Duration, Read<()>) {
+    let asked = Instant::now();
+    let read = soon("a read", cluster.node(id).read(consistency, |_: &Journal| ())).await;
+    (asked.elapsed(), read.expect("served"))
+}
+
+fn age(max_age: Duration) -> Consistency {
+    Consistency::Bounded { max_age: Some(max_age), max_entries: None }
+}
+
+fn entries(max_entries: u64) -> Consistency {
+    Consistency::Bounded { max_age: None, max_entries: Some(max_entries) }
+}
