@@ -122,7 +122,10 @@ impl<'a> Cluster<'a> {
         }
         self.clients.close();
         self.settle_until(deadline)?;
-        let dropped = self.clients.ask_and_leave(&mut running(&mut self.members));
+        let belong = self.leader_knows();
+        let mut asked = running(&mut self.members);
+        asked.retain(|id, _| belong.contains(id));
+        let dropped = self.clients.ask_and_leave(&mut asked);
         self.settle_until(deadline)?;
         let lost = dropped.into_iter().find(|operation| self.witness.lock().index_of(*operation).is_none());
         if let Some(operation) = lost {
@@ -350,15 +353,21 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    /// Who belongs to the cluster, as its leader knows; nobody, while nobody leads.
+    fn leader_knows(&self) -> Vec<NodeId> {
+        let leads = |status: &quorate::Status| status.role == Role::Leader;
+        let leaders = self.members.iter().filter_map(Member::status).filter(leads);
+        let leader = leaders.max_by_key(|status| status.term);
+        leader.map_or_else(Vec::new, |leader| [leader.voters, leader.learners].concat())
+    }
+
     /// Whether everybody who belongs to the cluster and is not out for good follows one leader and has applied what it has. Who was
     /// removed may never hear of it, if all whom it knew were removed, too.
     fn is_settled(&self) -> bool {
-        let leads = |status: &quorate::Status| status.role == Role::Leader;
-        let leaders = self.members.iter().filter_map(Member::status).filter(leads);
-        let Some(leader) = leaders.max_by_key(|status| status.term) else { return false };
-        let belongs = |id: &NodeId| leader.voters.contains(id) || leader.learners.contains(id);
-        let in_it = self.members.iter().filter(|it| belongs(&it.id) && !matches!(it.state, State::Out));
+        let belong = self.leader_knows();
+        let in_it = self.members.iter().filter(|it| belong.contains(&it.id) && !matches!(it.state, State::Out));
         let Some(statuses) = in_it.map(Member::status).collect::<Option<Vec<_>>>() else { return false };
+        let Some(leader) = statuses.iter().find(|status| status.role == Role::Leader) else { return false };
         let agrees = |status: &quorate::Status| {
             status.leader == Some(leader.node)
                 && status.term == leader.term
