@@ -22,6 +22,7 @@ pub struct Builder {
     cluster: String,
     voters: Vec<(NodeId, String)>,
     joins: bool,
+    prefers: Vec<NodeId>,
     network: Option<Box<dyn Network>>,
     storage: Option<StorageHandle>,
     timing: Timing,
@@ -39,6 +40,7 @@ impl Builder {
             cluster,
             voters: Vec::new(),
             joins: false,
+            prefers: Vec::new(),
             network: None,
             storage: None,
             timing: Timing::default(),
@@ -63,6 +65,15 @@ impl Builder {
     #[must_use]
     pub fn joins(mut self) -> Self {
         self.joins = true;
+        self
+    }
+
+    /// Who should lead rather than others, the best first; to be told all nodes alike. A leader that is not the first of those who
+    /// are there and have kept up hands over to that one, once it has led for some seconds. Elections don't ask for it: if nobody
+    /// preferred is there, anybody leads.
+    #[must_use]
+    pub fn prefers(mut self, leaders: impl IntoIterator<Item = NodeId>) -> Self {
+        self.prefers = leaders.into_iter().collect();
         self
     }
 
@@ -170,8 +181,21 @@ impl Builder {
     }
 
     pub(crate) fn plan(self) -> Result<Plan, StartError> {
-        let Self { id, cluster, voters, joins, network, storage, timing, limits, snapshots, sessions, metrics, seed } =
-            self;
+        let Self {
+            id,
+            cluster,
+            voters,
+            joins,
+            prefers,
+            network,
+            storage,
+            timing,
+            limits,
+            snapshots,
+            sessions,
+            metrics,
+            seed,
+        } = self;
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
         timing.check()?;
         limits.check()?;
@@ -195,6 +219,7 @@ impl Builder {
             cluster,
             membership: if joins { Membership::default() } else { Membership::of_addresses(addresses.clone()) },
             addresses,
+            prefers,
             network: network.ok_or(missing("network"))?,
             storage: storage.ok_or(missing("storage"))?,
             timing,

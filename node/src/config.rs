@@ -33,6 +33,8 @@ pub struct Timing {
     pub leader_wait: Duration,
     /// How long a change of the members waits for a new voter to catch up before it is refused. Default 10 s.
     pub catch_up_wait: Duration,
+    /// A learner that has kept up for so long votes from then on, without being asked for. Default zero: never.
+    pub promote_after: Duration,
 }
 
 impl Default for Timing {
@@ -46,6 +48,7 @@ impl Default for Timing {
             proposal_timeout: Duration::from_secs(5),
             leader_wait: Duration::from_millis(1200),
             catch_up_wait: Duration::from_secs(10),
+            promote_after: Duration::ZERO,
         }
     }
 }

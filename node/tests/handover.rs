@@ -4,7 +4,7 @@ mod support;
 
 use quorate::{HandoverRefused, NodeId, Role, TransferError};
 use std::time::Duration;
-use support::{Cluster, Ledger, Plan, run, seeds, simulate, soon};
+use support::{Cluster, Journal, Ledger, Plan, run, seeds, simulate, soon};
 use tokio::time::Instant;
 
 #[test]
@@ -87,6 +87,30 @@ fn a_leader_that_is_stopped_hands_over_first() {
     }
     println!("the longest of the writes took {longest:?}");
     assert!(longest < Duration::from_millis(100), "{longest:?}");
+}
+
+/// A node that is preferred leads again some seconds after it is back; as long as it is not there, anybody does.
+#[test]
+fn leadership_goes_to_a_preferred_node_that_is_there() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan { seed: 3, ..Plan::default() });
+        let prefers = |builder: quorate::Builder| builder.prefers([NodeId(3), NodeId(2)]);
+        for id in cluster.members() {
+            cluster.start_as(id, Journal::default(), prefers).await;
+        }
+        let leads = async |cluster: &Cluster, id: u64| {
+            let what = format!("node {id} to lead");
+            cluster.until(&what, |view| (view[&NodeId(id)].role == Role::Leader).then_some(())).await;
+        };
+        leads(&cluster, 3).await;
+        cluster.stop(NodeId(3)).await;
+        leads(&cluster, 2).await;
+        cluster.start_as(NodeId(3), Journal::default(), prefers).await;
+        leads(&cluster, 3).await;
+        let terms = cluster.status(NodeId(3)).term;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(cluster.status(NodeId(3)).term, terms, "there it stays");
+    });
 }
 
 #[test]

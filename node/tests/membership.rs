@@ -136,6 +136,26 @@ fn a_promotion_waits_for_the_learner_and_says_why_not_if_that_takes_too_long() {
     });
 }
 
+/// If the operator wants it so, a learner that keeps up votes by itself; one that does not, does not.
+#[test]
+fn a_learner_that_keeps_up_votes_by_itself_if_that_is_wanted() {
+    simulate(async {
+        let mut plan = Plan { joiners: 2, seed: 9, ..Plan::default() };
+        plan.timing.promote_after = Duration::from_secs(2);
+        let mut cluster = Cluster::start_all(plan).await;
+        cluster.leader().await;
+        for id in [4, 5] {
+            cluster.start(NodeId(id)).await;
+        }
+        cluster.faults.isolate(NodeId(5));
+        let both = Change::add(NodeId(4), address(4)).and(Change::add(NodeId(5), address(5)));
+        change(&cluster, NodeId(1), both).await.expect("two learners");
+        assert_eq!(cluster.status(NodeId(1)).learners, [4, 5].map(NodeId));
+        settled_among(&cluster, &[1, 2, 3, 4]).await;
+        assert_eq!(cluster.status(NodeId(1)).learners, [NodeId(5)]);
+    });
+}
+
 /// The log that it would need was cut: it gets a snapshot, and with it the members.
 #[test]
 fn who_joins_a_cluster_that_has_cut_its_log_gets_a_snapshot() {

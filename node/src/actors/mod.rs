@@ -63,6 +63,7 @@ pub(crate) struct Plan {
     pub(crate) membership: Membership,
     /// Where this node dials others, whatever a configuration says.
     pub(crate) addresses: BTreeMap<NodeId, String>,
+    pub(crate) prefers: Vec<NodeId>,
     pub(crate) network: Box<dyn Network>,
     pub(crate) storage: StorageHandle,
     pub(crate) timing: Timing,
@@ -85,6 +86,7 @@ pub(crate) async fn launch<M: StateMachine>(
         cluster,
         membership,
         addresses,
+        prefers,
         network,
         storage,
         timing,
@@ -166,6 +168,7 @@ pub(crate) async fn launch<M: StateMachine>(
     context.run(Consensus::new(Parts {
         replica,
         requests: Requests::new(received, timing.busy_poll),
+        prefers,
         peers,
         observed,
         storage,

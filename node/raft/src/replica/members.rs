@@ -105,6 +105,12 @@ impl Replica {
         recently.then(|| self.log.last().index.since(leadership.matched(peer)))
     }
 
+    /// Whether a member holds something and lacks little, as far as this node, if it leads, has heard lately.
+    #[must_use]
+    pub fn keeps_up(&self, now: Moment, member: NodeId) -> bool {
+        self.is_leader() && self.is_caught_up(now, member).is_ok()
+    }
+
     /// Whether the cluster could go on with these voters: who is new has caught up, and so has a quorum.
     fn could_go_on_as(&self, now: Moment, target: &Membership) -> Result<(), ChangeRefused> {
         let new = target.incoming().iter().filter(|id| !self.membership().is_voter(**id));

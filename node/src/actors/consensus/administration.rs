@@ -78,6 +78,11 @@ impl Consensus {
         }
     }
 
+    /// Whether a change is under way for somebody who waits for it.
+    pub(super) fn has_change(&self) -> bool {
+        self.operators.change.is_some()
+    }
+
     /// Another node's operator wants something.
     pub(super) fn administer_forwarded(
         &mut self,

@@ -14,6 +14,7 @@ mod freshness;
 mod heard;
 mod names;
 mod peers;
+mod preferences;
 mod proposals;
 mod reads;
 mod repairs;
@@ -54,6 +55,7 @@ use administration::Operators;
 use effects::LoadFor;
 use freshness::Freshness;
 use names::{Arrived, Names};
+use preferences::Preferences;
 use proposals::Proposals;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{Effect, EntryId, Index, NodeId, Replica};
@@ -82,6 +84,9 @@ pub(crate) struct Consensus {
     arrived: Arrived,
     seen: Seen,
     operators: Operators,
+    preferences: Preferences,
+    /// Who should lead rather than others, the best first.
+    prefers: Vec<NodeId>,
     peers: Peers,
     observed: Arc<ObservedNetwork>,
     reachable: BTreeSet<NodeId>,
@@ -119,6 +124,7 @@ pub(crate) struct Consensus {
 pub(crate) struct Parts {
     pub(crate) replica: Replica,
     pub(crate) requests: Requests,
+    pub(crate) prefers: Vec<NodeId>,
     pub(crate) peers: Peers,
     pub(crate) observed: Arc<ObservedNetwork>,
     pub(crate) storage: Storage,
@@ -142,6 +148,7 @@ impl Consensus {
         let Parts {
             replica,
             requests,
+            prefers,
             peers,
             observed,
             storage,
@@ -168,6 +175,8 @@ impl Consensus {
             reads: Reads::new(Names::new(life)),
             freshness: Freshness::default(),
             operators: Operators::new(Names::new(life)),
+            preferences: Preferences::default(),
+            prefers,
             peers,
             observed,
             reachable: BTreeSet::new(),
@@ -294,6 +303,7 @@ impl Consensus {
         self.seen.time_passed(&self.replica, self.gate.inside() as u64);
         self.peers.let_go();
         self.expire_operators(ctx);
+        self.look_after_preferences(ctx);
         let now = self.clock.now();
         self.rule(ctx, |replica, out| replica.tick(now, out));
     }
