@@ -18,8 +18,8 @@ pub struct Timing {
     /// ([`Consistency::Lease`](crate::Consistency::Lease)), ends so much before the shortest election timeout, which voters promise
     /// it. Default a tenth of that and 1 ms: 134 ms of 150 are left. Real clocks differ by less than a thousandth.
     pub clock_drift_max: ClockDrift,
-    /// A node whose disk has been at one write for this long neither leads nor asks to: heartbeats, which need no disk,
-    /// must not hide that it is stuck. Default 3 s, and never less than twice the longest election timeout.
+    /// A node whose disk has been at one write, or whose state machine has been at one command, for this long neither leads nor
+    /// asks to: heartbeats, which need neither, must not hide that it is stuck. Default 3 s, and never less than twice the longest election timeout.
     pub stall_limit: Duration,
     /// For how long after a request the node's thread looks for the next one before it sleeps. Waking a sleeping thread
     /// takes 15 to 50 us; looking costs a processor. Default zero: sleep at once. Something like 100 us suits a node with

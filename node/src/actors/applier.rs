@@ -37,6 +37,9 @@ pub(crate) struct Applier<M> {
     last_checksum: u32,
     answers: Vec<Answer>,
     telling: bool,
+    /// When `Consensus` was last told how far it came, and whether the machine takes so long that it is looked at after each entry.
+    told_at: Instant,
+    is_slow: bool,
     waiting: BTreeMap<Index, Vec<Waiting<M>>>,
     giving_up: bool,
     patience: Duration,
@@ -47,6 +50,10 @@ pub(crate) struct Applier<M> {
     started: Instant,
     _sentinel: Sentinel,
 }
+
+/// Within a batch, after so many entries the applier looks how long it has been at it; and if it has told nobody for so long, it does.
+const LOOK_EVERY: u64 = 16;
+const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// A read of the machine, and of how far it has applied; without a machine, if that was not far enough for too long.
 pub(crate) type Run<M> = Box<dyn FnOnce(Option<&M>, Index) + Send>;
@@ -81,6 +88,8 @@ impl<M: StateMachine> Applier<M> {
             last_checksum: 0,
             answers: Vec::new(),
             telling: false,
+            told_at: Instant::now(),
+            is_slow: false,
             waiting: BTreeMap::new(),
             giving_up: false,
             patience,
@@ -110,6 +119,10 @@ impl<M: StateMachine> Applier<M> {
             if let Some((_, caller)) = callers.next_if(|(of, _)| *of == index) {
                 self.answer(caller, outcome, &mut tally);
             }
+            tally.applied += 1;
+            if tally.applied.is_multiple_of(LOOK_EVERY) || self.is_slow {
+                self.tell_if_late();
+            }
         }
         if tally.answered > 0 {
             self.metrics.proposals(ProposalResult::Applied, tally.answered);
@@ -117,6 +130,21 @@ impl<M: StateMachine> Applier<M> {
             let mean = tally.waited / u32::try_from(tally.answered).unwrap_or(u32::MAX);
             self.metrics.proposal_stage_n(ProposalStage::Total, mean, tally.answered);
         }
+    }
+
+    /// Tells `Consensus` now and then how far it came within a batch: a machine that is slow is not stuck, and its leader may lead on.
+    fn tell_if_late(&mut self) {
+        let since = self.told_at.elapsed();
+        self.is_slow = since >= TELL_EVERY / 2;
+        if since >= TELL_EVERY {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        self.told_at = Instant::now();
+        let answers = std::mem::take(&mut self.answers);
+        self.consensus.do_send(Applied { index: self.last.index, log_time: self.sessions.now(), answers });
     }
 
     /// What a session says is the table's business, and the command in it is the machine's, once.
@@ -207,13 +235,14 @@ impl<M: StateMachine> Applier<M> {
 /// What a batch's answers add up to: metrics are recorded once a batch.
 struct Tally {
     now: Instant,
+    applied: u64,
     answered: u64,
     waited: Duration,
 }
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { now: Instant::now(), answered: 0, waited: Duration::ZERO }
+        Self { now: Instant::now(), applied: 0, answered: 0, waited: Duration::ZERO }
     }
 }
 
@@ -287,9 +316,9 @@ impl<M: StateMachine> Handler<Tell> for Applier<M> {
 
     fn handle(&mut self, _: Tell, _: &mut Self::Context) {
         self.telling = false;
-        let answers = std::mem::take(&mut self.answers);
+        self.is_slow = false;
         self.metrics.sessions(self.sessions.len() as u64);
-        self.consensus.do_send(Applied { index: self.last.index, log_time: self.sessions.now(), answers });
+        self.tell();
     }
 }
 

@@ -69,6 +69,7 @@ pub struct Replica {
     commit: Index,
     released: Index,
     applied: Index,
+    applying: Applying,
     loading: bool,
     /// The last entry that the newest snapshot covers.
     snapshot: Index,
@@ -93,6 +94,18 @@ pub enum Role {
     Candidate,
     /// Leads.
     Leader(Leadership),
+}
+
+/// Since when the state machine has been at one entry, as far as was looked.
+#[derive(Clone, Copy, Default, Debug)]
+struct Applying {
+    seen: Index,
+    since: Option<Moment>,
+}
+
+impl core::hash::Hash for Applying {
+    /// It says only how long something takes; where time stands still that tells no two states apart.
+    fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
 }
 
 /// Terms at or above this are refused: no cluster gets there, and sums with it can't overflow.
@@ -133,6 +146,7 @@ impl Replica {
             commit: base,
             released: base,
             applied: base,
+            applying: Applying::default(),
             loading: false,
             snapshot: base,
             writes: Writes::new(log.last().index),
@@ -333,9 +347,22 @@ impl Replica {
         }
     }
 
-    /// Whether the disk has been at one write for so long that this node had better not lead.
+    /// Whether the disk has been at one write, or the state machine at one entry, for so long that this node had better not lead.
     fn is_stalled(&self, now: Moment) -> bool {
-        self.writes.waiting_since().is_some_and(|since| now.since(since) >= self.settings.stall_limit)
+        let too_long = |since: Moment| now.since(since) >= self.settings.stall_limit;
+        self.writes.waiting_since().is_some_and(too_long) || self.applying.since.is_some_and(too_long)
+    }
+
+    /// Looks whether the state machine gets on.
+    fn look_at_applying(&mut self, now: Moment) {
+        let is_idle = self.applied >= self.released || live(Mutant::StalledMachineLeads);
+        let moved = self.applying.seen != self.applied;
+        if is_idle {
+            self.applying.since = None;
+        } else if moved || self.applying.since.is_none() {
+            self.applying.since = Some(now);
+        }
+        self.applying.seen = self.applied;
     }
 
     /// Tells a sender of an old term about the new one, if it waits for an answer.

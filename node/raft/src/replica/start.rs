@@ -61,7 +61,8 @@ pub struct Settings {
     pub election_timeout_max: Duration,
     /// How far the clocks of two nodes may drift apart, at most: by so much less than voters promise a leader relies on.
     pub clock_drift_max: ClockDrift,
-    /// A node whose disk has been at one write for this long neither leads nor campaigns; default 3 s.
+    /// A node whose disk has been at one write, or whose state machine at one entry, for this long neither leads nor campaigns;
+    /// default 3 s.
     pub stall_limit: Duration,
     /// A follower with this many bytes accepted and not yet durable drops further appends; default 64 MiB.
     pub unpersisted_bytes_max: usize,

@@ -4,8 +4,8 @@ use quorate_raft::{Effect, Index, NodeId, Persist, Replica, Role, Term};
 use quorate_world::{
     disk::Disk,
     make::{
-        append, append_reply, at, batch, hear, heartbeat, id, log_of, persist_all, persists, replica, settings, terms,
-        voters,
+        append, append_reply, at, batch, hear, heartbeat, heartbeat_reply, id, lead, log_of, persist_all, persists,
+        replica, settings, terms, voters,
     },
     world::World,
 };
@@ -37,6 +37,29 @@ fn a_leader_whose_disk_is_stuck_is_replaced() {
     world.stuck.clear();
     world.settle();
     assert_eq!(world.replica(1).leader(), Some(NodeId(2)));
+}
+
+/// 52., of the state machine: a leader whose machine is stuck at one entry answers nobody, and is replaced; one that is only slow is
+/// not.
+#[test]
+fn a_leader_whose_state_machine_is_stuck_is_replaced_and_one_that_is_slow_is_not() {
+    for is_stuck in [true, false] {
+        let mut leader = replica(1, 3, 1, None, &[]);
+        let led = lead(&mut leader, at(0));
+        persist_all(&mut leader, &led);
+        let (mut out, term) = (Vec::new(), leader.term());
+        leader.matched(at(0), NodeId(2), Index(1), &mut out);
+        assert_eq!((leader.released(), leader.applied_index()), (Index(1), Index(0)));
+        for now in (0..=3_000).step_by(50) {
+            leader.tick(at(now), &mut out);
+            hear(&mut leader, at(now), 2, term.0, heartbeat_reply(0));
+            if now == 2_000 && !is_stuck {
+                leader.applied(Index(1), &mut out);
+            }
+        }
+        leader.election_timeout(at(3_001), term, &mut out);
+        assert_eq!(leader.is_leader(), !is_stuck);
+    }
 }
 
 /// Hostile or broken peers are refused and stop nobody.
