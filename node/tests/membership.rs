@@ -254,16 +254,19 @@ fn cluster_member(cluster: &Cluster, leaves: u64) -> NodeId {
     cluster.ids().into_iter().find(|id| id.0 > leaves && id.0 < leaves + 5).expect("a member")
 }
 
+/// Whom writers may ask.
+type Nodes = Rc<RefCell<Vec<(u64, quorate::Node<support::Journal>)>>>;
+
 /// Writers that go to another node when one refuses.
 struct Writers {
-    nodes: Rc<RefCell<Vec<(u64, quorate::Node<support::Journal>)>>>,
+    nodes: Nodes,
     is_over: Rc<Cell<bool>>,
     tasks: Vec<tokio::task::JoinHandle<(u64, u64)>>,
 }
 
 impl Writers {
     fn start(cluster: &Cluster, ledger: &Ledger, count: usize) -> Self {
-        let nodes: Rc<RefCell<Vec<_>>> =
+        let nodes: Nodes =
             Rc::new(RefCell::new(cluster.ids().into_iter().map(|id| (id.0, cluster.node(id).clone())).collect()));
         let is_over = Rc::new(Cell::new(false));
         let writer = |writer: usize| {

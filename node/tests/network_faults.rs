@@ -46,7 +46,8 @@ fn of_a_command_that_may_have_been_taken_before_a_restart_the_outcome_is_unknown
             .into_iter()
             .chain([(3, 4, ProposeOutcome::NotLeader)])
         {
-            let propose = Propose { commands: vec![(request, 7, Kind::Command)], payloads: Bytes::from_static(b"command") };
+            let propose =
+                Propose { commands: vec![(request, 7, Kind::Command)], payloads: Bytes::from_static(b"command") };
             forwarder.say(Term(term), Body::Propose(propose));
             let outcome = forwarder.hear("an outcome", |message| match &message.body {
                 Body::ProposeReply(reply) => reply.outcomes.iter().find(|(name, _)| *name == request).copied(),

@@ -109,7 +109,12 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
         entries.iter().for_each(|(kind, payload)| builder.push(*kind, payload));
         builder.finish().map(|batch| batch.bytes().to_vec()).unwrap_or_default()
     };
-    let mixed = batch(&[(Kind::Noop, b""), (Kind::Command, b"a command"), (Kind::Membership, &joint.encode()), (Kind::Session, &[7; 40])]);
+    let mixed = batch(&[
+        (Kind::Noop, b""),
+        (Kind::Command, b"a command"),
+        (Kind::Membership, &joint.encode()),
+        (Kind::Session, &[7; 40]),
+    ]);
     let commands = batch(&[(Kind::Command, b"x"), (Kind::Command, b""), (Kind::Command, &[7; 90])]);
     let with = |control: u8, bytes: &[u8]| [&[control], bytes].concat();
     vec![

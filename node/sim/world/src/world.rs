@@ -13,7 +13,7 @@ use super::{
 };
 use quorate_raft::{
     Change, Credit, Effect, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica,
-    Settings, Term, TransferSettings, Violation,
+    Role, Settings, Term, TransferSettings, Violation,
 };
 use rand::rngs::SmallRng;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -274,10 +274,22 @@ impl World {
             }),
             Event::Change(id, change) => self.enter(id, |node, context| {
                 let now = context.now;
+                let before = node.replica.membership_index();
+                let knows_commits =
+                    matches!(node.replica.role(), Role::Leader(it) if it.first <= node.replica.commit());
+                let is_settled = node.replica.is_settled();
                 // Refused, it is as if nobody had asked.
                 node.rule(context, |replica, out| {
                     let _ = replica.change(now, &change, out);
                 });
+                if node.replica.membership_index() > before && !(knows_commits && is_settled) {
+                    let why = if knows_commits {
+                        "the one under way is through"
+                    } else {
+                        "anything is committed in its term"
+                    };
+                    context.broken = Err(format!("changes: {id} begins {change:?} before {why}"));
+                }
             }),
             Event::HandOver(id, to) => self.enter(id, |node, context| {
                 let now = context.now;
