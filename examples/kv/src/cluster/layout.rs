@@ -19,8 +19,10 @@ pub struct Options {
     pub dir: PathBuf,
     /// Its name.
     pub name: String,
-    /// How many nodes, with ids from 1.
+    /// How many nodes begin it, with ids from 1.
     pub nodes: u64,
+    /// How many more may join it later, with the ids behind those. They wait to be added, and no configuration names them.
+    pub joiners: u64,
     /// Further configuration for every node, TOML that begins with a section: `[timing]`, `[snapshot]`, `[storage]` or `[limits]`.
     pub sections: String,
 }
@@ -29,7 +31,11 @@ impl Options {
     /// A cluster called "demo" of three nodes with the default configuration.
     pub fn new(binary: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
         let (binary, dir) = (binary.into(), dir.into());
-        Self { binary, dir, name: "demo".to_owned(), nodes: 3, sections: String::new() }
+        Self { binary, dir, name: "demo".to_owned(), nodes: 3, joiners: 0, sections: String::new() }
+    }
+
+    fn all(&self) -> u64 {
+        self.nodes.saturating_add(self.joiners)
     }
 }
 
@@ -53,7 +59,7 @@ impl Layout {
         certs::make(&certs::Args {
             dir: options.dir.join("certs"),
             cluster: options.name.clone(),
-            nodes: (1..=options.nodes).map(|id| (NodeId(id), hosts.clone())).collect(),
+            nodes: (1..=options.all()).map(|id| (NodeId(id), hosts.clone())).collect(),
             clients: Vec::new(),
         })?;
         let mut layout = Self { options, nodes: BTreeMap::new() };
@@ -67,13 +73,13 @@ impl Layout {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
-        let count = usize::try_from(self.options.nodes).unwrap_or(usize::MAX);
+        let count = usize::try_from(self.options.all()).unwrap_or(usize::MAX);
         let ports = free_ports(count.saturating_mul(2))?;
         let addresses = ports.chunks_exact(2).map(|ports| {
             let [raft, http] = [ports[0], ports[1]].map(|port| format!("127.0.0.1:{port}"));
             Addresses { raft, http }
         });
-        self.nodes = (1..=self.options.nodes).map(NodeId).zip(addresses).collect();
+        self.nodes = (1..=self.options.all()).map(NodeId).zip(addresses).collect();
         for (id, addresses) in &self.nodes {
             fs::write(self.config_file(*id), self.configuration(*id, addresses))?;
         }
@@ -92,10 +98,22 @@ impl Layout {
         &self.options.dir
     }
 
-    /// Every node.
+    /// Every node that the cluster begins with.
     #[must_use]
     pub fn ids(&self) -> Vec<NodeId> {
-        self.nodes.keys().copied().collect()
+        (1..=self.options.nodes).map(NodeId).collect()
+    }
+
+    /// Every node that may join it.
+    #[must_use]
+    pub fn joiners(&self) -> Vec<NodeId> {
+        (self.options.nodes + 1..=self.options.all()).map(NodeId).collect()
+    }
+
+    /// Where other nodes dial a node. Empty for a node that is not of this cluster.
+    #[must_use]
+    pub fn address(&self, id: NodeId) -> String {
+        self.nodes.get(&id).map(|node| node.raft.clone()).unwrap_or_default()
     }
 
     /// Where a node serves clients. Empty for a node that is not of this cluster.
@@ -125,8 +143,10 @@ impl Layout {
     fn configuration(&self, id: NodeId, own: &Addresses) -> String {
         let certs = self.options.dir.join("certs");
         let quoted = |path: PathBuf| toml::Value::String(path.display().to_string()).to_string();
+        let (members, joiners) = (self.ids(), self.joiners());
+        let state = if joiners.contains(&id) { "state = \"join\"\n" } else { "" };
         let mut text = format!(
-            "node_id = {id}\ncluster = {:?}\ndata_dir = {}\nraft = {:?}\nhttp = {:?}\n\n\
+            "node_id = {id}\ncluster = {:?}\ndata_dir = {}\nraft = {:?}\nhttp = {:?}\n{state}\n\
              [tls]\nca = {}\ncert = {}\nkey = {}\n",
             self.options.name,
             quoted(self.data_dir(id)),
@@ -136,7 +156,9 @@ impl Layout {
             quoted(certs.join(format!("node-{id}.pem"))),
             quoted(certs.join(format!("node-{id}.key"))),
         );
-        for (id, peer) in &self.nodes {
+        // Who joins dials those that add it, at the addresses that they tell it.
+        let peers = if joiners.contains(&id) { &[][..] } else { &members[..] };
+        for (id, peer) in self.nodes.iter().filter(|(id, _)| peers.contains(id)) {
             // Writing to a string can't fail.
             let _ = write!(text, "\n[[peers]]\nid = {id}\naddr = {:?}\n", peer.raft);
         }

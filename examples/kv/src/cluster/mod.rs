@@ -37,7 +37,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Makes certificates and configurations in the directory, starts every node, and returns when all serve. Nobody
+    /// Makes certificates and configurations in the directory, starts every node but those that may join, and returns when all serve. Nobody
     /// need lead yet: see [`Cluster::leader`].
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl Cluster {
         Ok(Self { layout: Layout::make(options)?, processes: BTreeMap::new() })
     }
 
-    /// Starts every node that does not run, all at once, and returns when they serve.
+    /// Starts every node that does not run, but those that may join, all at once, and returns when they serve.
     ///
     /// # Errors
     /// The first that does not start, with what it said.
@@ -158,10 +158,16 @@ impl Cluster {
         Ok(pids)
     }
 
-    /// Every node.
+    /// Every node that the cluster begins with.
     #[must_use]
     pub fn ids(&self) -> Vec<NodeId> {
         self.layout.ids()
+    }
+
+    /// Every node that may join it: [`Cluster::start_node`] lets one wait to be added.
+    #[must_use]
+    pub fn joiners(&self) -> Vec<NodeId> {
+        self.layout.joiners()
     }
 
     /// Every node that was started and not ended by this.
