@@ -10,6 +10,7 @@ mod failures;
 mod http;
 mod kills;
 mod leases;
+mod members;
 mod recovery;
 mod sessions;
 mod snapshots;

@@ -28,14 +28,19 @@ pub(crate) struct Running {
 
 /// A cluster of so many nodes, all serving, one leading.
 pub(crate) async fn cluster(nodes: u64) -> Running {
+    cluster_with_joiners(nodes, 0).await
+}
+
+/// The same, with so many more laid out that may join, not started.
+pub(crate) async fn cluster_with_joiners(nodes: u64, joiners: u64) -> Running {
     let dir = TempDir::new().expect("temporary directory");
-    let options = Options { nodes, ..Options::new(BINARY, dir.path()) };
+    let options = Options { nodes, joiners, ..Options::new(BINARY, dir.path()) };
     let cluster = Cluster::start(options).await.expect("a cluster");
     cluster.leader(PATIENCE).await.expect("a leader");
     Running { cluster, dir }
 }
 
-/// The same, with nothing started.
+/// A cluster with nothing started.
 pub(crate) fn laid_out(name: &str, nodes: u64) -> Running {
     laid_out_with(name, nodes, "")
 }

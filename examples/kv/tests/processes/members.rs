@@ -1,0 +1,101 @@
+//! Members come and go, and leadership moves, on the command line and by HTTP.
+
+use crate::support::{PATIENCE, Ran, Running, cluster_with_joiners, raw, run};
+use quorate::NodeId;
+use serde_json::Value;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_joins_votes_leads_and_is_removed_by_commands() {
+    let mut cluster = cluster_with_joiners(3, 1).await;
+    let joins = cluster.joiners()[0];
+    cluster.start_node(joins).await.expect("it waits to be added");
+    let address = cluster.layout().address(joins);
+
+    let list = member(&cluster, &["list"]).await.well();
+    assert_eq!(list.matches("voter").count(), 3, "{list}");
+    let added = member(&cluster, &["add", "4", &address]).await.well();
+    assert!(added.starts_with("node 4 is a learner, configuration "), "{added}");
+    let list = member(&cluster, &["list"]).await.well();
+    assert!(list.lines().any(|line| line.contains("learner") && line.ends_with(&address)), "{list}");
+    assert!(member(&cluster, &["promote", "4"]).await.well().starts_with("node 4 votes"));
+    // The newcomer takes requests like any other.
+    let own = cluster.endpoint(joins);
+    run(&["put", "k", "v", "--endpoint", &own]).await.well();
+    let moved = run(&["transfer", "--to", "4", "--endpoint", &cluster.endpoint(NodeId(1))]).await.well();
+    assert_eq!(moved, "node 4 leads\n");
+    assert_eq!(cluster.leader(PATIENCE).await.expect("a leader").node_id, joins);
+
+    // A leader that is to be removed hands over first; then its process ends, and says why.
+    assert!(member(&cluster, &["remove", "4"]).await.well().starts_with("node 4 is removed"));
+    assert_eq!(cluster.ended(joins, PATIENCE).await.expect("it ends").code(), Some(0));
+    let said = std::fs::read_to_string(cluster.layout().log_file(joins)).expect("its log");
+    assert!(said.lines().any(|line| line.starts_with("quorate-kv: this node was removed from the cluster")), "{said}");
+    let list: Value = serde_json::from_str(&member(&cluster, &["list", "--json"]).await.well()).expect("JSON");
+    assert_eq!(list["members"].as_array().map(Vec::len), Some(3), "{list}");
+    run(&["put", "k", "w", "--endpoint", &cluster.endpoint(NodeId(1))]).await.well();
+    cluster.leader(PATIENCE).await.expect("a leader of the others");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_can_not_be_is_refused_in_one_line() {
+    let cluster = cluster_with_joiners(3, 0).await;
+    let (leader, followers) = cluster.roles().await;
+    for (args, what) in [
+        (&["promote", "9"][..], "not_found"),
+        (&["remove", "9"], "not_found"),
+        (&["add", "0", "127.0.0.1:1"], "bad_request"),
+        (&["set", "1", "2", "9"], "bad_request"),
+    ] {
+        let line = member(&cluster, args).await.complaint();
+        assert!(line.contains(what), "{args:?}: {line}");
+    }
+    let line = member(&cluster, &["set", "one"]).await.complaint();
+    assert!(line.contains("no node id"), "{line}");
+    let line = run(&["transfer", "--to", "9", "--endpoint", &cluster.endpoint(leader)]).await.complaint();
+    assert!(line.contains("bad_request") && line.contains("node 9"), "{line}");
+
+    for id in [leader, followers[0]] {
+        let url = cluster.endpoint(id);
+        let add = r#"{"id":9,"addr":"127.0.0.1:1"}"#;
+        for (request, body, status, code) in [
+            ("POST /v1/members/9/promote", "", 404, "not_found"),
+            ("DELETE /v1/members/9", "", 404, "not_found"),
+            ("DELETE /v1/members/nine", "", 400, "bad_request"),
+            ("POST /v1/members?expect=12345", add, 409, "conflict"),
+            ("POST /v1/members?expect=x", add, 400, "bad_request"),
+            ("POST /v1/members", r#"{"id":9}"#, 400, "bad_request"),
+            ("PUT /v1/members", r#"{"voters":[]}"#, 400, "bad_request"),
+            ("PUT /v1/members/1", "", 405, "method_not_allowed"),
+            ("POST /v1/transfer", r#"{"to":9}"#, 400, "bad_request"),
+            ("GET /v1/transfer", "", 405, "method_not_allowed"),
+        ] {
+            let length = format!("content-length: {}\r\n", body.len());
+            let answer = raw(&url, request, &length, body.as_bytes()).await;
+            assert_eq!((answer.status, &*answer.code()), (status, code), "{request}: {}", answer.text());
+        }
+        let members: Value = serde_json::from_slice(&raw(&url, "GET /v1/members", "", b"").await.body).expect("JSON");
+        assert_eq!(members["members"].as_array().map(Vec::len), Some(3), "nothing has changed: {members}");
+    }
+}
+
+/// Of two operators that saw the same configuration only one changes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_made_for_another_configuration_is_a_conflict_that_names_the_one_in_force() {
+    let cluster = cluster_with_joiners(3, 0).await;
+    let url = cluster.endpoint(NodeId(1));
+    let members: Value = serde_json::from_slice(&raw(&url, "GET /v1/members", "", b"").await.body).expect("JSON");
+    let request = format!("POST /v1/members?expect={}", members["index"]);
+    let add = br#"{"id":9,"addr":"127.0.0.1:1"}"#;
+    let length = format!("content-length: {}\r\n", add.len());
+    let first = raw(&url, &request, &length, add).await;
+    assert_eq!(first.status, 200, "{}", first.text());
+    let second = raw(&url, &request, &length, add).await;
+    assert_eq!((second.status, &*second.code()), (409, "conflict"));
+    let first: Value = serde_json::from_slice(&first.body).expect("JSON");
+    assert!(second.text().contains(&first["index"].to_string()), "{}", second.text());
+}
+
+/// `member`, asked of a node that stays.
+async fn member(cluster: &Running, args: &[&str]) -> Ran {
+    run(&[&["member"], args, &["--endpoint", &cluster.endpoint(NodeId(1))]].concat()).await
+}
