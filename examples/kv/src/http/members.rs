@@ -1,6 +1,7 @@
 //! What operators ask for: other members, another leader.
 
 use super::{Api, Refusal, messages::*};
+use crate::config::is_host_and_port;
 use axum::{
     Json,
     extract::{Path, Query, State, rejection::QueryRejection},
@@ -36,7 +37,7 @@ pub(super) async fn add(
     request: Request<axum::body::Body>,
 ) -> Result<Json<ChangeAnswer>, Refusal> {
     let AddRequest { id, addr } = read(&api, request, "{\"id\":ID,\"addr\":\"HOST:PORT\"}").await?;
-    change(&api, expect, Change::add(valid(id)?, addr)).await
+    change(&api, expect, Change::add(valid(id)?, dialable(id, addr)?)).await
 }
 
 /// `PUT /v1/members`: exactly these voters, in one step.
@@ -49,7 +50,10 @@ pub(super) async fn set(
     let VotersRequest { voters } = read(&api, request, shape).await?;
     let voters: Vec<_> = voters
         .into_iter()
-        .map(|voter| Ok(Member { id: valid(voter.id)?, address: voter.addr }))
+        .map(|voter| {
+            let address = voter.addr.map(|addr| dialable(voter.id, addr)).transpose()?;
+            Ok(Member { id: valid(voter.id)?, address })
+        })
         .collect::<Result<_, Refusal>>()?;
     change(&api, expect, Change::to(voters)).await
 }
@@ -111,6 +115,14 @@ fn id_in(text: &str) -> Result<NodeId, Refusal> {
 
 fn valid(id: NodeId) -> Result<NodeId, Refusal> {
     if id == NodeId(0) { Err(Refusal::BadRequest("node ids begin at 1".to_owned())) } else { Ok(id) }
+}
+
+/// An address that nobody can dial, in the configuration for good, is found out late.
+fn dialable(id: NodeId, addr: String) -> Result<String, Refusal> {
+    if is_host_and_port(&addr) {
+        return Ok(addr);
+    }
+    Err(Refusal::BadRequest(format!("{addr:?} of node {id} is no address; write HOST:PORT, for example 10.0.0.1:7001")))
 }
 
 /// The configuration that a change is for.

@@ -43,6 +43,7 @@ async fn a_change_that_can_not_be_is_refused_in_one_line() {
     for (args, what) in [
         (&["promote", "9"][..], "not_found"),
         (&["remove", "9"], "not_found"),
+        (&["add", "9", "nowhere"], "bad_request"),
         (&["add", "0", "127.0.0.1:1"], "bad_request"),
         (&["set", "1", "2", "9"], "bad_request"),
     ] {
@@ -63,7 +64,9 @@ async fn a_change_that_can_not_be_is_refused_in_one_line() {
             ("DELETE /v1/members/nine", "", 400, "bad_request"),
             ("POST /v1/members?expect=12345", add, 409, "conflict"),
             ("POST /v1/members?expect=x", add, 400, "bad_request"),
+            ("POST /v1/members", r#"{"id":9,"addr":"nowhere"}"#, 400, "bad_request"),
             ("POST /v1/members", r#"{"id":9}"#, 400, "bad_request"),
+            ("PUT /v1/members", r#"{"voters":[{"id":1},{"id":9,"addr":"nowhere:0"}]}"#, 400, "bad_request"),
             ("PUT /v1/members", r#"{"voters":[]}"#, 400, "bad_request"),
             ("PUT /v1/members/1", "", 405, "method_not_allowed"),
             ("POST /v1/transfer", r#"{"to":9}"#, 400, "bad_request"),
