@@ -87,6 +87,12 @@ pub struct Limits {
     pub max_command_bytes: usize,
     /// The most proposals and reads of this node's own callers that wait for an answer. Default 4,096.
     pub max_in_flight_proposals: usize,
+    /// The most bytes of proposals of this node's own callers that wait for an answer, unless a single one is larger. Default
+    /// 64 MiB. What other nodes forward to it is bounded by as much again.
+    pub max_in_flight_bytes: usize,
+    /// The most proposals and reads of one client ([`Node::client`](crate::Node::client)) that wait for an answer, and in any case
+    /// no more than half of all, nor of the bytes, so that there is room for others. Default 2,048.
+    pub max_in_flight_per_client: usize,
     /// The most bytes of proposals that go to the disk and the peers as one batch, unless a single one is larger.
     /// Default 1 MiB.
     pub max_batch_bytes: usize,
@@ -94,13 +100,25 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_command_bytes: 1 << 20, max_in_flight_proposals: 4096, max_batch_bytes: 1 << 20 }
+        Self {
+            max_command_bytes: 1 << 20,
+            max_in_flight_proposals: 4096,
+            max_in_flight_bytes: 64 << 20,
+            max_in_flight_per_client: 2048,
+            max_batch_bytes: 1 << 20,
+        }
     }
 }
 
 impl Limits {
     /// The largest that [`Limits::max_command_bytes`] may be: a command must fit into a frame, with room to spare.
     pub const COMMAND_BYTES_MAX: usize = 16 << 20;
+
+    /// What one client may have in flight: places, and bytes.
+    pub(crate) fn of_client(&self) -> (usize, usize) {
+        let places = self.max_in_flight_per_client.min(self.max_in_flight_proposals / 2);
+        (places.max(1), self.max_in_flight_bytes / 2)
+    }
 
     pub(crate) fn check(&self) -> Result<(), StartError> {
         if self.max_command_bytes > Self::COMMAND_BYTES_MAX {
@@ -112,6 +130,9 @@ impl Limits {
         }
         if self.max_in_flight_proposals == 0 {
             return Err(StartError::Config("max_in_flight_proposals is 0: nothing could ever be proposed".into()));
+        }
+        if self.max_in_flight_per_client == 0 {
+            return Err(StartError::Config("max_in_flight_per_client is 0: no client could ever propose".into()));
         }
         Ok(())
     }

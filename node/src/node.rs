@@ -12,7 +12,7 @@ use crate::{
     config::Limits,
     error::{ChangeError, Failure, ProposeError, ReadError, SnapshotError, TransferError},
     fate::{End, Fate},
-    gate::{Credit, Gate},
+    gate::{Credit, Gate, Share},
     machine::StateMachine,
     sessions::Refusal,
     status::Status,
@@ -34,13 +34,13 @@ use tokio::{
 /// shuts down.
 pub struct Node<M: StateMachine> {
     pub(crate) shared: Arc<Shared<M>>,
+    share: Option<Share>,
 }
 
 pub(crate) struct Shared<M: StateMachine> {
     pub(crate) id: NodeId,
     pub(crate) cluster: String,
     pub(crate) limits: Limits,
-    pub(crate) retry_after: Duration,
     pub(crate) requests: mpsc::UnboundedSender<Request>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) clock: Clock,
@@ -127,7 +127,7 @@ impl StateMachine for () {
 
 impl<M: StateMachine> Node<M> {
     pub(crate) fn new(shared: Shared<M>) -> Self {
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), share: None }
     }
 
     /// This node.
@@ -136,8 +136,22 @@ impl<M: StateMachine> Node<M> {
         self.shared.id
     }
 
+    /// The same node, for one more client: what is asked through this handle, its clones and its sessions is also bounded by the
+    /// client's own share ([`Limits::max_in_flight_per_client`]), so that it leaves places to others. Cheap: make one a
+    /// connection, user or job.
+    #[must_use]
+    pub fn client(&self) -> Self {
+        let (places, bytes) = self.shared.limits.of_client();
+        Self { shared: Arc::clone(&self.shared), share: Some(Gate::share(places, bytes)) }
+    }
+
+    /// A place for a caller with so many bytes, or when it may be worth coming again.
+    fn enter(&self, bytes: usize) -> Result<Credit, Duration> {
+        self.shared.gate.enter(bytes, self.share.as_ref()).ok_or_else(|| self.retry_after())
+    }
+
     pub(crate) fn retry_after(&self) -> Duration {
-        self.shared.retry_after
+        self.shared.gate.retry_after()
     }
 
     /// Replicates a command and applies it on every node; any node takes it and forwards it to the leader.
@@ -181,8 +195,7 @@ impl<M: StateMachine> Node<M> {
         if !shared.fate.is_sound() {
             return Err(ProposeError::Stopped);
         }
-        let overloaded = ProposeError::Overloaded { retry_after: shared.retry_after };
-        let credit = shared.gate.enter().ok_or(overloaded)?;
+        let credit = self.enter(payload.len()).map_err(|retry_after| ProposeError::Overloaded { retry_after })?;
         let (answer, answered) = oneshot::channel();
         let caller = Caller::Here(Waiter { answer, asked: Instant::now(), credit });
         shared
@@ -234,8 +247,7 @@ impl<M: StateMachine> Node<M> {
         if !shared.fate.is_sound() {
             return Err(ReadError::Stopped);
         }
-        let overloaded = ReadError::Overloaded { retry_after: shared.retry_after };
-        let mut credit = shared.gate.enter().ok_or(overloaded)?;
+        let mut credit = self.enter(0).map_err(|retry_after| ReadError::Overloaded { retry_after })?;
         // What is proven when it is looked for may be too old a moment later; then it is asked for, once.
         for is_last in [false, true] {
             match self.read_once(consistency, query, credit, is_last).await? {
@@ -308,8 +320,7 @@ impl<M: StateMachine> Node<M> {
         if !shared.fate.is_sound() {
             return Err(SnapshotError::Stopped);
         }
-        let overloaded = SnapshotError::Overloaded { retry_after: shared.retry_after };
-        let credit = shared.gate.enter().ok_or(overloaded)?;
+        let credit = self.enter(0).map_err(|retry_after| SnapshotError::Overloaded { retry_after })?;
         let (answer, answered) = oneshot::channel();
         let request = Request::Snapshot(SnapshotCaller { answer, credit });
         shared.requests.send(request).map_err(|_| SnapshotError::Stopped)?;
@@ -406,7 +417,7 @@ fn result_of(error: ProposeError) -> ProposalResult {
 
 impl<M: StateMachine> Clone for Node<M> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { shared: Arc::clone(&self.shared), share: self.share.clone() }
     }
 }
 

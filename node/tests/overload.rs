@@ -40,6 +40,54 @@ fn more_proposals_than_allowed_are_refused_at_once() {
 }
 
 #[test]
+fn more_bytes_than_allowed_are_refused_at_once_and_a_larger_command_goes_alone() {
+    simulate(async {
+        let limits = Limits { max_in_flight_bytes: 1000, ..Limits::default() };
+        let mut cluster = Cluster::vacant(Plan { limits, ..Plan::default() });
+        cluster.start(NodeId(1)).await;
+        let node = cluster.node(NodeId(1)).clone();
+        let mut waiting: Vec<_> = [400, 600].map(|bytes| Box::pin(node.propose("x".repeat(bytes)))).into();
+        for proposal in &mut waiting {
+            assert!(support::poll_once(proposal).await.is_pending());
+        }
+        assert!(matches!(node.propose("x").await, Err(ProposeError::Overloaded { .. })));
+        assert!(node.read(Consistency::Local, |_| ()).await.is_ok(), "a read has no bytes");
+        join_all(waiting).await;
+        let mut larger = Box::pin(node.propose("x".repeat(5000)));
+        assert!(support::poll_once(&mut larger).await.is_pending(), "alone, it is let in");
+        assert!(matches!(node.propose("x").await, Err(ProposeError::Overloaded { .. })));
+        assert_eq!(larger.await, Err(ProposeError::NoLeader));
+        assert_eq!(node.propose("x").await, Err(ProposeError::NoLeader), "the room was given back");
+    });
+}
+
+#[test]
+fn one_client_leaves_places_and_bytes_to_others() {
+    simulate(async {
+        let limits = Limits { max_in_flight_proposals: 8, max_in_flight_bytes: 1000, ..Limits::default() };
+        let mut cluster = Cluster::vacant(Plan { limits, ..Plan::default() });
+        cluster.start(NodeId(1)).await;
+        let (greedy, other) = (cluster.node(NodeId(1)).client(), cluster.node(NodeId(1)).client());
+        let is_full = |outcome| matches!(outcome, Err(ProposeError::Overloaded { .. }));
+        let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(greedy.propose("x"))).collect();
+        for proposal in &mut waiting {
+            assert!(support::poll_once(proposal).await.is_pending());
+        }
+        assert!(is_full(greedy.clone().propose("x").await), "half of the places, and a clone is the same client");
+        let read = greedy.read(Consistency::Local, |_| ()).await;
+        assert!(matches!(read, Err(ReadError::Overloaded { .. })));
+        assert_eq!(other.propose("x").await, Err(ProposeError::NoLeader), "others find a place");
+        join_all(waiting).await;
+        let mut large = Box::pin(greedy.propose("x".repeat(500)));
+        assert!(support::poll_once(&mut large).await.is_pending());
+        assert!(is_full(greedy.propose("x").await), "half of the bytes");
+        assert_eq!(other.propose("x".repeat(500)).await, Err(ProposeError::NoLeader), "others find room");
+        drop(large);
+        assert_eq!(greedy.propose("x").await, Err(ProposeError::NoLeader), "places are given back");
+    });
+}
+
+#[test]
 fn a_caller_that_leaves_keeps_its_place_until_its_command_has_an_outcome() {
     simulate(async {
         let limits = Limits { max_in_flight_proposals: 1, ..Limits::default() };
@@ -78,6 +126,34 @@ fn a_leader_bounds_what_others_forward() {
         assert_eq!(ledger.acknowledged(), 4);
         for nth in 0..200 {
             ledger.propose(&node, format!("again {nth}")).await.expect("places are given back");
+        }
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn a_leader_bounds_the_bytes_that_others_forward() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan::default());
+        for id in cluster.members() {
+            let max_in_flight_bytes = if id == NodeId(3) { 64 << 10 } else { 4000 };
+            let limits = Limits { max_in_flight_bytes, ..Limits::default() };
+            cluster.start_as(id, support::Journal::default(), |builder| builder.limits(limits)).await;
+        }
+        while cluster.leader().await == NodeId(3) {
+            cluster.faults.isolate(NodeId(3));
+            cluster.leader_among(&[NodeId(1), NodeId(2)]).await;
+            cluster.faults.heal();
+        }
+        let (node, ledger) = (cluster.node(NodeId(3)).clone(), Ledger::default());
+        let command = |nth: usize| format!("{nth:04}").repeat(250);
+        let outcomes = join_all((0..64).map(|nth| ledger.propose(&node, command(nth)))).await;
+        let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(ProposeError::Overloaded { .. })));
+        assert_eq!(refused.count(), 60);
+        assert_eq!(ledger.acknowledged(), 4);
+        for nth in 100..300 {
+            ledger.propose(&node, command(nth)).await.expect("room is given back");
         }
         cluster.settled().await;
         ledger.check(&cluster.journals());

@@ -51,7 +51,7 @@ pub(crate) enum Caller {
     /// A caller of this node's handle.
     Here(Waiter),
     /// Another node, that forwarded it.
-    There { node: NodeId, request: u64 },
+    There { node: NodeId, request: u64, credit: Credit },
 }
 
 impl Caller {

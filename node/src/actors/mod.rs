@@ -161,7 +161,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let (to_consensus, save) = (consensus.clone(), storage.save_snapshot.clone());
     let receiver = SnapshotReceiver::new(save, to_consensus, blocking.clone(), metrics.clone(), fate.clone()).start();
     let (take_state, restore) = (applier.clone().recipient(), applier.clone().recipient());
-    let gate = Gate::new(limits.max_in_flight_proposals);
+    let gate = Gate::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes);
     let (requests, received) = mpsc::unbounded_channel();
     let (status, watched) = watch::channel(status_of(&replica));
     let clock = Clock::start();
@@ -190,7 +190,6 @@ pub(crate) async fn launch<M: StateMachine>(
         id,
         cluster,
         limits,
-        retry_after: timing.election_timeout.0,
         requests,
         gate,
         clock,

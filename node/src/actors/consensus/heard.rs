@@ -26,7 +26,7 @@ impl Consensus {
         match rest.filter(|_| self.fate.is_sound()) {
             Some(Body::Propose(propose)) => self.proposals_forwarded(from, term, propose, ctx),
             Some(Body::ProposeReply(reply)) => {
-                let again = self.proposals.outcomes_arrived(from, reply, self.retry_after());
+                let again = self.proposals.outcomes_arrived(from, reply, self.gate.retry_after());
                 if self.would_refuse_again(from, term) {
                     self.proposals.park(again, Instant::now() + self.timing.leader_wait);
                 } else {

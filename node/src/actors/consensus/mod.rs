@@ -115,6 +115,8 @@ pub(crate) struct Consensus {
     limits: Limits,
     sessions: Sessions,
     gate: Arc<Gate>,
+    /// What other nodes forwarded, and is not answered yet.
+    gate_for_others: Arc<Gate>,
     metrics: NodeMetrics,
     fate: Fate,
     _sentinel: Sentinel,
@@ -200,6 +202,7 @@ impl Consensus {
             limits,
             sessions,
             gate,
+            gate_for_others: Gate::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes),
             metrics,
             _sentinel: fate.sentinel("Consensus"),
             fate,

@@ -31,7 +31,6 @@ pub(super) struct Proposals {
     forwarded: BTreeMap<u64, Forwarded>,
     names: Names,
     in_log: VecDeque<InLog>,
-    of_other_nodes: usize,
     metrics: NodeMetrics,
 }
 
@@ -60,29 +59,12 @@ type ForOtherNodes = Vec<(NodeId, u64, ProposeOutcome)>;
 
 impl Proposals {
     pub(super) fn new(names: Names, metrics: NodeMetrics) -> Self {
-        Self {
-            parked: VecDeque::new(),
-            forwarded: BTreeMap::new(),
-            names,
-            in_log: VecDeque::new(),
-            of_other_nodes: 0,
-            metrics,
-        }
+        Self { parked: VecDeque::new(), forwarded: BTreeMap::new(), names, in_log: VecDeque::new(), metrics }
     }
 
     /// Whether nobody waits.
     pub(super) fn is_empty(&self) -> bool {
         self.parked.is_empty() && self.forwarded.is_empty() && self.in_log.is_empty()
-    }
-
-    /// How many commands that other nodes forwarded wait here.
-    pub(super) fn of_other_nodes(&self) -> usize {
-        self.of_other_nodes
-    }
-
-    /// So many of them were answered by the state machine.
-    pub(super) fn answered_other_nodes(&mut self, count: usize) {
-        self.of_other_nodes = self.of_other_nodes.saturating_sub(count);
     }
 
     /// Nobody leads that could be reached: these wait for somebody who does.
@@ -112,7 +94,6 @@ impl Proposals {
 
     /// These were appended to the log, from `first` on.
     pub(super) fn appended(&mut self, first: Index, term: Term, callers: Vec<Caller>, deadline: Instant) {
-        self.of_other_nodes += callers.iter().filter(|caller| matches!(caller, Caller::There { .. })).count();
         self.in_log.push_back(InLog { first, term, callers, deadline });
     }
 
@@ -141,8 +122,7 @@ impl Proposals {
             } else {
                 // Of those that other nodes forwarded, the nodes look at their own deadlines.
                 for caller in front.callers {
-                    let told_elsewhere = self.tell(caller, ProposeError::NoLeader).is_some();
-                    self.of_other_nodes -= usize::from(told_elsewhere);
+                    self.tell(caller, ProposeError::NoLeader);
                 }
             }
         }
@@ -194,9 +174,7 @@ impl Proposals {
             let within = (index.next().since(in_log.first) as usize).min(in_log.callers.len());
             let later = in_log.callers.split_off(within);
             for caller in in_log.callers {
-                let outcome = self.tell(caller, ProposeError::OutcomeUnknown);
-                self.of_other_nodes -= usize::from(outcome.is_some());
-                outcomes.extend(outcome);
+                outcomes.extend(self.tell(caller, ProposeError::OutcomeUnknown));
             }
             if !later.is_empty() {
                 kept.push_back(InLog { first: in_log.first.max(index.next()), callers: later, ..in_log });
@@ -255,9 +233,7 @@ impl Proposals {
         let late = if live(Mutant::LateIsDefinite) { ProposeError::NoLeader } else { ProposeError::OutcomeUnknown };
         while let Some(in_log) = self.in_log.pop_front_if(|in_log| in_log.deadline <= now) {
             for caller in in_log.callers {
-                let outcome = self.tell(caller, late);
-                self.of_other_nodes -= usize::from(outcome.is_some());
-                outcomes.extend(outcome);
+                outcomes.extend(self.tell(caller, late));
             }
         }
         outcomes
@@ -275,17 +251,17 @@ impl Proposals {
                 waiter.tell(Err(error));
                 None
             }
-            Caller::There { node, request } => Some((
-                node,
-                request,
-                match error {
+            Caller::There { node, request, credit } => {
+                drop(credit);
+                let outcome = match error {
                     ProposeError::Overloaded { .. } | ProposeError::TooLarge { .. } => ProposeOutcome::Overloaded,
                     ProposeError::NoLeader | ProposeError::StorageFull | ProposeError::Stopped => {
                         ProposeOutcome::NotLeader
                     }
                     ProposeError::OutcomeUnknown => ProposeOutcome::Unknown,
-                },
-            )),
+                };
+                Some((node, request, outcome))
+            }
         }
     }
 }

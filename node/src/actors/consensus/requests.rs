@@ -123,15 +123,17 @@ impl Consensus {
             let outcomes = commands.into_iter().map(|(request, ..)| (request, ProposeOutcome::Unknown)).collect();
             return self.say(from, Body::ProposeReply(ProposeReply { outcomes, replies: bytes::Bytes::new() }));
         }
-        let room = self.limits.max_in_flight_proposals.saturating_sub(self.proposals.of_other_nodes());
         let (mut taken, mut refused) = (Vec::new(), Vec::new());
         for (request, length, kind) in commands {
             let payload = payloads.split_to((length as usize).min(payloads.len()));
             let besides = if kind == Kind::Session { session::REQUEST_OVERHEAD_BYTES } else { 0 };
-            if taken.len() < room && payload.len() <= self.limits.max_command_bytes + besides {
-                taken.push(Proposal { kind, payload, caller: Caller::There { node: from, request } });
-            } else {
-                refused.push((request, ProposeOutcome::Overloaded));
+            let is_allowed = payload.len() <= self.limits.max_command_bytes + besides;
+            match is_allowed.then(|| self.gate_for_others.enter(payload.len(), None)).flatten() {
+                Some(credit) => {
+                    let caller = Caller::There { node: from, request, credit };
+                    taken.push(Proposal { kind, payload, caller });
+                }
+                None => refused.push((request, ProposeOutcome::Overloaded)),
             }
         }
         if !refused.is_empty() {
@@ -154,7 +156,6 @@ impl Consensus {
     /// Tells other nodes what the commands that they forwarded came to: each in few messages, none of them large.
     pub(super) fn answer_applied(&mut self, answers: Vec<Answer>) {
         let mut by_node: BTreeMap<NodeId, (Vec<(u64, ProposeOutcome)>, BytesMut)> = BTreeMap::new();
-        self.proposals.answered_other_nodes(answers.len());
         for Answer { node, request, outcome } in answers {
             let (outcomes, replies) = by_node.entry(node).or_default();
             let (what, reply) = match outcome {
@@ -199,10 +200,6 @@ impl Consensus {
     /// is not, or another is, will be known soon.
     pub(super) fn would_refuse_again(&self, node: NodeId, term: Term) -> bool {
         self.replica.leader() == Some(node) && self.replica.term() == term
-    }
-
-    pub(super) fn retry_after(&self) -> Duration {
-        self.timing.election_timeout.0
     }
 }
 

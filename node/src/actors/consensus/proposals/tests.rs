@@ -82,12 +82,12 @@ struct World {
 impl World {
     fn new() -> Self {
         let proposals = Proposals::new(Names::new(1), Metrics::new().node(1));
-        Self { proposals, gate: Gate::new(100), now: Instant::now() }
+        Self { proposals, gate: Gate::new(100, 100), now: Instant::now() }
     }
 
     fn caller(&self) -> (Caller, Told) {
         let (answer, told) = oneshot::channel();
-        let credit = self.gate.enter().expect("room");
+        let credit = self.gate.enter(0, None).expect("room");
         (Caller::Here(crate::actors::messages::Waiter { answer, asked: self.now, credit }), told)
     }
 

@@ -1,0 +1,85 @@
+use super::*;
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+
+#[test]
+fn it_lets_in_whom_a_plain_count_would() {
+    for seed in 0..200 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let (places, bytes) = (random.random_range(1..6), random.random_range(1..200));
+        let (of_client, bytes_of_client) = (random.random_range(1..6), random.random_range(1..200));
+        let gate = Gate::new(places, bytes);
+        let clients: Vec<Share> = (0..2).map(|_| Gate::share(of_client, bytes_of_client)).collect();
+        let mut inside: Vec<(Option<usize>, usize, Credit)> = Vec::new();
+        for step in 0..200 {
+            if random.random_bool(0.4) && !inside.is_empty() {
+                drop(inside.swap_remove(random.random_range(0..inside.len())));
+                continue;
+            }
+            let client = [None, Some(0), Some(1)][random.random_range(0..3)];
+            let size = if random.random_bool(0.2) { 0 } else { random.random_range(0..120) };
+            let fits = |of: Option<usize>, (places, bytes): (usize, usize)| {
+                let there: Vec<usize> = inside
+                    .iter()
+                    .filter(|(client, ..)| of.is_none() || *client == of)
+                    .map(|(_, size, _)| *size)
+                    .collect();
+                let weight: usize = there.iter().sum();
+                there.len() < places && (size == 0 || weight == 0 || weight + size <= bytes)
+            };
+            let expected = fits(None, (places, bytes))
+                && client.is_none_or(|client| fits(Some(client), (of_client, bytes_of_client)));
+            let credit = gate.enter(size, client.map(|client| &clients[client]));
+            assert_eq!(credit.is_some(), expected, "seed {seed}, step {step}");
+            inside.extend(credit.map(|credit| (client, size, credit)));
+            assert_eq!(gate.inside(), inside.len());
+        }
+        inside.clear();
+        assert_eq!((gate.inside(), gate.room.bytes.load(Ordering::Relaxed)), (0, 0));
+        assert!(clients.iter().all(|Share(room)| room.places.load(Ordering::Relaxed) == 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_is_told_when_those_inside_will_have_left() {
+    let gate = Gate::new(100, usize::MAX);
+    let mut inside: std::collections::VecDeque<_> = (0..100).map(|_| gate.enter(0, None).expect("room")).collect();
+    assert_eq!(gate.retry_after(), MEASURED_FOR, "nothing is known yet");
+    // One leaves each 4 ms, and another takes its place.
+    for _ in 0..200 {
+        tokio::time::advance(Duration::from_millis(4)).await;
+        inside.pop_front();
+        inside.extend(gate.enter(0, None));
+    }
+    let told = gate.retry_after();
+    assert!((380..420).contains(&told.as_millis()), "{told:?}");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(gate.retry_after(), told + Duration::from_secs(1), "nobody left for a second");
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(gate.retry_after(), RETRY_AFTER.1);
+    inside.clear();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let _first = gate.enter(0, None);
+    assert!(gate.retry_after() <= MEASURED_FOR, "that nobody was there is no reason to wait");
+}
+
+#[test]
+fn the_more_are_inside_and_the_slower_they_leave_the_longer_is_the_wait() {
+    let mut random = SmallRng::seed_from_u64(1);
+    let now = Instant::now();
+    for _ in 0..2000 {
+        let mut pace = Pace::new(now);
+        let mut at = now;
+        let step = Duration::from_micros(random.random_range(0..200_000));
+        for _ in 0..random.random_range(0..50) {
+            at += step;
+            pace.left(at);
+        }
+        let (few, late) = (random.random_range(0..5000), at + Duration::from_micros(random.random_range(0..9_000_000)));
+        let wait = pace.until_gone(few, at);
+        assert!(RETRY_AFTER.0 <= wait && wait <= RETRY_AFTER.1, "{wait:?}");
+        assert!(wait <= pace.until_gone(few + random.random_range(0..usize::MAX / 2), at));
+        assert!(wait <= pace.until_gone(few, late));
+        let slower = Pace { each: pace.each.map(|each| each * 2), ..pace };
+        assert!(wait <= slower.until_gone(few, at));
+    }
+}
