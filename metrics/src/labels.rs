@@ -126,6 +126,8 @@ label! {
         NoLeader = "no_leader",
         /// It will not take effect: too much is in flight.
         Overloaded = "overloaded",
+        /// It will not take effect: nobody had taken it when its deadline passed.
+        DeadlinePassed = "deadline_passed",
         /// It will not take effect: it is larger than allowed.
         TooLarge = "too_large",
         /// It will not take effect: the disk is full.

@@ -32,6 +32,9 @@ pub enum ProposeError {
         /// When it may be worth it.
         retry_after: Duration,
     },
+    /// It did not and will not take effect: its deadline passed before anybody had begun with it. Try again, with more time.
+    #[error("the deadline passed before the command was begun with: it did not and will not take effect")]
+    DeadlinePassed,
     /// It did not and will not take effect: it is larger than allowed.
     #[error("the command has {bytes} bytes; at most {max} are allowed")]
     TooLarge {

@@ -41,6 +41,8 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) id: NodeId,
     pub(crate) cluster: String,
     pub(crate) limits: Limits,
+    /// For how long after its deadline a proposal's caller waits to hear whether it was begun with.
+    pub(crate) says_late_within: Duration,
     pub(crate) requests: mpsc::UnboundedSender<Request>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) clock: Clock,
@@ -163,9 +165,23 @@ impl<M: StateMachine> Node<M> {
     /// Only [`ProposeError::OutcomeUnknown`] may take effect after all; every other error means that it did not and will
     /// not.
     pub async fn propose(&self, command: impl Into<Bytes>) -> Result<Applied, ProposeError> {
-        let command = command.into();
+        self.propose_by(command.into(), None).await
+    }
+
+    /// The same, for a caller that waits for so long: if nobody has begun with the command by then, neither this node nor the
+    /// leader, nobody ever will, and it is refused with [`ProposeError::DeadlinePassed`]. If somebody has, and it is not
+    /// applied, the outcome is unknown. The answer comes at most two heartbeat intervals after that.
+    ///
+    /// # Errors
+    /// As [`Node::propose`].
+    pub async fn propose_within(&self, command: impl Into<Bytes>, within: Duration) -> Result<Applied, ProposeError> {
+        // Nobody waits for longer than a node can tell time.
+        self.propose_by(command.into(), Instant::now().checked_add(within)).await
+    }
+
+    async fn propose_by(&self, command: Bytes, until: Option<Instant>) -> Result<Applied, ProposeError> {
         // Only what a session says is ever refused when it is applied.
-        self.offer(Kind::Command, command.len(), command).await?.map_err(|_| ProposeError::OutcomeUnknown)
+        self.offer(Kind::Command, command.len(), command, until).await?.map_err(|_| ProposeError::OutcomeUnknown)
     }
 
     /// Offers a command of so many bytes, with what a session says around it.
@@ -174,8 +190,9 @@ impl<M: StateMachine> Node<M> {
         kind: Kind,
         command_bytes: usize,
         payload: Bytes,
+        until: Option<Instant>,
     ) -> Result<Outcome, ProposeError> {
-        let outcome = self.offer_once(kind, command_bytes, payload).await;
+        let outcome = self.offer_once(kind, command_bytes, payload, until).await;
         let result = match &outcome {
             Ok(Ok(_)) => return outcome, // was counted where it was applied, or its answer arrived
             Ok(Err(Refusal::Expired)) => ProposalResult::SessionExpired,
@@ -186,7 +203,13 @@ impl<M: StateMachine> Node<M> {
         outcome
     }
 
-    async fn offer_once(&self, kind: Kind, bytes: usize, payload: Bytes) -> Result<Outcome, ProposeError> {
+    async fn offer_once(
+        &self,
+        kind: Kind,
+        bytes: usize,
+        payload: Bytes,
+        until: Option<Instant>,
+    ) -> Result<Outcome, ProposeError> {
         let shared = &*self.shared;
         let max = shared.limits.max_command_bytes;
         if bytes > max {
@@ -200,10 +223,18 @@ impl<M: StateMachine> Node<M> {
         let caller = Caller::Here(Waiter { answer, asked: Instant::now(), credit });
         shared
             .requests
-            .send(Request::Propose(Proposal { kind, payload, caller }))
+            .send(Request::Propose(Proposal { kind, payload, caller, until }))
             .map_err(|_| ProposeError::Stopped)?;
         // An answer that never comes was lost with the node.
-        answered.await.unwrap_or(Err(ProposeError::OutcomeUnknown))
+        let lost = Err(ProposeError::OutcomeUnknown);
+        match until.and_then(|until| until.checked_add(shared.says_late_within)) {
+            None => answered.await.unwrap_or(lost),
+            Some(end) => match tokio::time::timeout_at(end, answered).await {
+                Ok(outcome) => outcome.unwrap_or(lost),
+                // It is in the log, or the node is too busy to say.
+                Err(_) => lost,
+            },
+        }
     }
 
     /// Reads this node's copy of the state machine with `query`, under a promise of freshness. It runs on the state
@@ -408,6 +439,7 @@ fn result_of(error: ProposeError) -> ProposalResult {
     match error {
         ProposeError::NoLeader => ProposalResult::NoLeader,
         ProposeError::Overloaded { .. } => ProposalResult::Overloaded,
+        ProposeError::DeadlinePassed => ProposalResult::DeadlinePassed,
         ProposeError::TooLarge { .. } => ProposalResult::TooLarge,
         ProposeError::StorageFull => ProposalResult::StorageFull,
         ProposeError::Stopped => ProposalResult::Stopping,

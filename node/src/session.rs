@@ -47,7 +47,7 @@ impl<M: StateMachine> Node<M> {
     pub async fn session(&self) -> Result<Session<M>, ProposeError> {
         let request = Request::Open.encode();
         let opened = until_known(Instant::now() + PATIENCE, || async {
-            self.offer(Kind::Session, 0, request.clone()).await?.map_err(SessionError::from)
+            self.offer(Kind::Session, 0, request.clone(), None).await?.map_err(SessionError::from)
         });
         match opened.await {
             Ok(Applied { index, .. }) => Ok(Session {
@@ -80,7 +80,7 @@ impl<M: StateMachine> Node<M> {
     ) -> Result<Applied, SessionError> {
         let command = command.into();
         let request = Request::Command { key: key.clone(), serial, command: &command }.encode();
-        Ok(self.offer(Kind::Session, command.len(), request).await??)
+        Ok(self.offer(Kind::Session, command.len(), request, None).await??)
     }
 }
 
@@ -111,7 +111,8 @@ impl<M: StateMachine> Session<M> {
         let turn = self.turn(deadline).await?;
         let request = Request::Command { key: self.key.clone(), serial: turn.serial, command: &command }.encode();
         let bytes = command.len();
-        until_known(deadline, || async { Ok(self.node.offer(Kind::Session, bytes, request.clone()).await??) }).await
+        let attempt = || async { Ok(self.node.offer(Kind::Session, bytes, request.clone(), Some(deadline)).await??) };
+        until_known(deadline, attempt).await
     }
 
     /// The next serial, once there is room for it: none may be so far behind that it is forgotten.

@@ -47,7 +47,7 @@ fn of_a_command_that_may_have_been_taken_before_a_restart_the_outcome_is_unknown
             .chain([(3, 4, ProposeOutcome::NotLeader)])
         {
             let propose =
-                Propose { commands: vec![(request, 7, Kind::Command)], payloads: Bytes::from_static(b"command") };
+                Propose { commands: vec![(request, 7, Kind::Command, 5000)], payloads: Bytes::from_static(b"command") };
             forwarder.say(Term(term), Body::Propose(propose));
             let outcome = forwarder.hear("an outcome", |message| match &message.body {
                 Body::ProposeReply(reply) => reply.outcomes.iter().find(|(name, _)| *name == request).copied(),

@@ -170,7 +170,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ],
         vec![
             Body::Propose(Propose {
-                commands: vec![(1, 2, Kind::Command), (9, 0, Kind::Command), (3, 16, Kind::Session)],
+                commands: vec![(1, 2, Kind::Command, 5000), (9, 0, Kind::Command, 0), (3, 16, Kind::Session, 1)],
                 payloads: Bytes::from_static(b"ab\x02\x03\x07\0\0\0\0\0\0\0keyxyz"),
             }),
             Body::ProposeReply(ProposeReply { outcomes, replies: Bytes::from_static(b"abc") }),

@@ -100,7 +100,7 @@ fn a_repair_with_a_body_that_is_no_batch_is_refused() {
 #[test]
 fn what_no_client_may_propose_is_refused() {
     let of = |kind, payloads| {
-        let propose = Propose { commands: vec![(1, 10, kind)], payloads };
+        let propose = Propose { commands: vec![(1, 10, kind, 5000)], payloads };
         let message = Message { term: Term(1), body: Body::Propose(propose) };
         let encoded = Encoder::default().message(&message).expect("it fits");
         let wire: Vec<u8> = [encoded.head, encoded.body].concat();
@@ -324,7 +324,10 @@ fn message() -> impl Strategy<Value = Message> {
             };
             let commands: Vec<(u64, Kind, Bytes)> = commands.into_iter().map(of).collect();
             Body::Propose(Propose {
-                commands: commands.iter().map(|(name, kind, command)| (*name, command.len() as u32, *kind)).collect(),
+                commands: commands
+                    .iter()
+                    .map(|(name, kind, command)| (*name, command.len() as u32, *kind, *name as u32))
+                    .collect(),
                 payloads: commands.into_iter().flat_map(|(.., command)| command).collect(),
             })
         }),

@@ -214,8 +214,9 @@ pub struct HeartbeatReply {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Propose {
     /// For each command, the forwarder's name for it, its length in `payloads`, and what it is: a
-    /// [`Kind::Command`](Kind), or what a [`Kind::Session`](Kind) says without the stamp, which the leader adds.
-    pub commands: Vec<(u64, u32, Kind)>,
+    /// [`Kind::Command`](Kind), or what a [`Kind::Session`](Kind) says without the stamp, which the leader adds; and for how many
+    /// more milliseconds its caller waits: if the leader has not begun with it by then, it never does.
+    pub commands: Vec<(u64, u32, Kind, u32)>,
     /// The commands, one behind the other.
     #[serde(skip)]
     pub payloads: Bytes,
@@ -251,6 +252,8 @@ pub enum ProposeOutcome {
     SessionExpired,
     /// It was not applied now: its serial is older than what the session remembers.
     StaleSerial,
+    /// It did not and will not take effect: nobody waits for it any more, and the receiver had not begun with it.
+    DeadlinePassed,
 }
 
 /// Asks for a read index.
@@ -395,11 +398,11 @@ impl Message {
             Body::RepairReply(reply) => reply.batch = Some(Batch::parse(bulk, checksum)?),
             Body::SnapshotChunk(chunk) => chunk.bytes = bulk,
             Body::Propose(propose) => {
-                if propose.commands.iter().map(|(_, length, _)| u64::from(*length)).sum::<u64>() != bulk.len() as u64 {
+                if propose.commands.iter().map(|(_, length, ..)| u64::from(*length)).sum::<u64>() != bulk.len() as u64 {
                     return misplaced("command lengths");
                 }
                 let mut rest = &bulk[..];
-                for (_, length, kind) in &propose.commands {
+                for (_, length, kind, _) in &propose.commands {
                     let (command, behind) = rest.split_at(*length as usize);
                     match kind {
                         Kind::Command => {}

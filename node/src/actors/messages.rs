@@ -44,6 +44,15 @@ pub(crate) struct Proposal {
     pub(crate) kind: Kind,
     pub(crate) payload: Bytes,
     pub(crate) caller: Caller,
+    /// When nobody waits for it any more: whoever has not begun with it by then need not.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Proposal {
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
 }
 
 /// Who wants to know what becomes of a command.

@@ -190,6 +190,7 @@ pub(crate) async fn launch<M: StateMachine>(
         id,
         cluster,
         limits,
+        says_late_within: timing.heartbeat_interval * 2,
         requests,
         gate,
         clock,

@@ -29,6 +29,8 @@ pub enum Refusal {
     TooStale(String),
     /// Too much waits already: try again after this time.
     Overloaded(Duration),
+    /// The time that the client gave the write was over before it was begun with.
+    DeadlinePassed,
     /// This node's disk is full: try another one, or again once there is space.
     StorageFull,
     /// No snapshot was taken.
@@ -65,6 +67,11 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
                 say("too many requests wait; retry after `retry-after`"),
+            ),
+            Self::DeadlinePassed => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "deadline_passed",
+                say("the time for the write was over before it was begun with; retry with more"),
             ),
             Self::StorageFull => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -130,6 +137,7 @@ impl From<ProposeError> for Refusal {
             ProposeError::NoLeader => Self::NoLeader,
             ProposeError::Overloaded { retry_after } => Self::Overloaded(retry_after),
             ProposeError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            ProposeError::DeadlinePassed => Self::DeadlinePassed,
             ProposeError::StorageFull => Self::StorageFull,
             ProposeError::Stopped => Self::Stopping,
             ProposeError::OutcomeUnknown => Self::OutcomeUnknown,
@@ -183,6 +191,7 @@ mod tests {
             (Refusal::NoLeader, 503, "no_leader"),
             (Refusal::TooStale(text()), 503, "too_stale"),
             (Refusal::Overloaded(Duration::ZERO), 503, "overloaded"),
+            (Refusal::DeadlinePassed, 503, "deadline_passed"),
             (Refusal::StorageFull, 503, "storage_full"),
             (Refusal::SnapshotFailed(text()), 500, "snapshot_failed"),
             (Refusal::Stopping, 503, "stopping"),

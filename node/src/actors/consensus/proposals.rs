@@ -15,7 +15,7 @@ use crate::{
 use bytes::Bytes;
 use quorate_metrics::{NodeMetrics, ProposalResult};
 use quorate_raft::{
-    Batch, Index, Kind, NodeId, Term,
+    Batch, Index, NodeId, Term,
     message::{ProposeOutcome, ProposeReply},
     mutants::{Mutant, live},
 };
@@ -39,11 +39,15 @@ struct Parked {
     deadline: Instant,
 }
 
+impl Parked {
+    fn is_over(&self, now: Instant) -> bool {
+        self.deadline <= now || self.proposal.is_late(now)
+    }
+}
+
 struct Forwarded {
     leader: NodeId,
-    kind: Kind,
-    payload: Bytes,
-    caller: Caller,
+    proposal: Proposal,
     deadline: Instant,
 }
 
@@ -78,17 +82,9 @@ impl Proposals {
     }
 
     /// One is being forwarded: gives the name under which the leader will answer it.
-    pub(super) fn forwarded(
-        &mut self,
-        leader: NodeId,
-        kind: Kind,
-        payload: &Bytes,
-        caller: Caller,
-        deadline: Instant,
-    ) -> u64 {
+    pub(super) fn forwarded(&mut self, leader: NodeId, proposal: Proposal, deadline: Instant) -> u64 {
         let name = self.names.next();
-        let forwarded = Forwarded { leader, kind, payload: payload.clone(), caller, deadline };
-        self.forwarded.insert(name, forwarded);
+        self.forwarded.insert(name, Forwarded { leader, proposal, deadline });
         name
     }
 
@@ -148,7 +144,12 @@ impl Proposals {
             if self.forwarded.get(&request).is_none_or(|forwarded| forwarded.leader != from) {
                 continue; // answered, or given up on, before
             }
-            let Some(Forwarded { kind, payload, caller, .. }) = self.forwarded.remove(&request) else { continue };
+            let Some(Forwarded { proposal, .. }) = self.forwarded.remove(&request) else { continue };
+            if matches!(outcome, ProposeOutcome::NotLeader) {
+                again.push(proposal);
+                continue;
+            }
+            let caller = proposal.caller;
             match outcome {
                 ProposeOutcome::Applied { index, .. } => {
                     self.metrics.proposals(ProposalResult::Applied, 1);
@@ -156,9 +157,11 @@ impl Proposals {
                         waiter.tell(Ok(Ok(Applied { index, reply: value })));
                     }
                 }
-                ProposeOutcome::NotLeader => again.push(Proposal { kind, payload, caller }),
                 ProposeOutcome::Overloaded => drop(self.tell(caller, ProposeError::Overloaded { retry_after })),
-                ProposeOutcome::Unknown => drop(self.tell(caller, ProposeError::OutcomeUnknown)),
+                ProposeOutcome::DeadlinePassed => drop(self.tell(caller, ProposeError::DeadlinePassed)),
+                ProposeOutcome::Unknown | ProposeOutcome::NotLeader => {
+                    drop(self.tell(caller, ProposeError::OutcomeUnknown))
+                }
                 ProposeOutcome::SessionExpired => refuse(caller, Refusal::Expired),
                 ProposeOutcome::StaleSerial => refuse(caller, Refusal::StaleSerial),
             }
@@ -199,9 +202,9 @@ impl Proposals {
         let lost: Vec<_> =
             self.forwarded.iter().filter(|(_, f)| f.leader == peer).map(|(request, _)| *request).collect();
         for request in lost {
-            if let Some(Forwarded { kind, payload, caller, deadline, .. }) = self.forwarded.remove(&request) {
+            if let Some(Forwarded { proposal, deadline, .. }) = self.forwarded.remove(&request) {
                 if live(Mutant::UnknownOutcomeRetried) {
-                    self.park(vec![Proposal { kind, payload, caller }], deadline);
+                    self.park(vec![proposal], deadline);
                     continue;
                 }
                 let lost = if live(Mutant::LostLinkIsDefinite) {
@@ -209,7 +212,7 @@ impl Proposals {
                 } else {
                     ProposeError::OutcomeUnknown
                 };
-                self.tell(caller, lost);
+                self.tell(proposal.caller, lost);
             }
         }
     }
@@ -219,14 +222,18 @@ impl Proposals {
     /// What nobody took was taken by nobody `because`.
     pub(super) fn expire(&mut self, now: Instant, because: ProposeError) -> ForOtherNodes {
         let mut outcomes = Vec::new();
-        while let Some(parked) = self.parked.pop_front_if(|parked| parked.deadline <= now) {
-            outcomes.extend(self.tell(parked.proposal.caller, because));
+        // Callers wait for different times: whose is over may stand anywhere.
+        let (over, parked): (Vec<_>, Vec<_>) = self.parked.drain(..).partition(|parked| parked.is_over(now));
+        self.parked = parked.into();
+        for Parked { proposal, deadline } in over {
+            let because = if deadline <= now { because } else { ProposeError::DeadlinePassed };
+            outcomes.extend(self.tell(proposal.caller, because));
         }
         let late: Vec<_> =
             self.forwarded.iter().filter(|(_, f)| f.deadline <= now).map(|(request, _)| *request).collect();
         for request in late {
             if let Some(forwarded) = self.forwarded.remove(&request) {
-                outcomes.extend(self.tell(forwarded.caller, ProposeError::OutcomeUnknown));
+                outcomes.extend(self.tell(forwarded.proposal.caller, ProposeError::OutcomeUnknown));
             }
         }
         // Callers leave, their places stay: what is committed after all finds nobody waiting.
@@ -258,6 +265,7 @@ impl Proposals {
                     ProposeError::NoLeader | ProposeError::StorageFull | ProposeError::Stopped => {
                         ProposeOutcome::NotLeader
                     }
+                    ProposeError::DeadlinePassed => ProposeOutcome::DeadlinePassed,
                     ProposeError::OutcomeUnknown => ProposeOutcome::Unknown,
                 };
                 Some((node, request, outcome))

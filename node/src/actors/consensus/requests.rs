@@ -28,6 +28,7 @@ impl Consensus {
         if live(Mutant::DroppedCallerCancels) {
             proposals.retain(|proposal| !proposal.caller.is_gone());
         }
+        self.drop_late(&mut proposals);
         if proposals.is_empty() {
             return;
         }
@@ -56,6 +57,17 @@ impl Consensus {
         }
     }
 
+    /// Whose callers wait no longer is not begun with: they are told so.
+    fn drop_late(&mut self, proposals: &mut Vec<Proposal>) {
+        if proposals.iter().all(|proposal| proposal.until.is_none()) {
+            return;
+        }
+        let now = Instant::now();
+        let late: Vec<_> = proposals.extract_if(.., |proposal| proposal.is_late(now)).collect();
+        let outcomes = self.proposals.refuse(late, ProposeError::DeadlinePassed);
+        self.answer_forwarded(outcomes);
+    }
+
     /// Lays proposals out as batches and hands each to the rules.
     pub(super) fn append(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
         let now = Instant::now();
@@ -64,7 +76,7 @@ impl Consensus {
             let capacity = (proposals.len() * (OVERHEAD_BYTES + 256)).min(self.limits.max_batch_bytes);
             let Some(mut builder) = self.replica.next_batch(capacity) else { return };
             let mut callers = Vec::with_capacity(proposals.len().min(BATCH_ENTRIES_MAX));
-            while let Some(Proposal { kind, payload, caller }) = proposals.next_if(|next| {
+            while let Some(Proposal { kind, payload, caller, .. }) = proposals.next_if(|next| {
                 builder.is_empty()
                     || (callers.len() < BATCH_ENTRIES_MAX
                         && builder.len() + OVERHEAD_BYTES + next.payload.len() <= self.limits.max_batch_bytes)
@@ -94,18 +106,25 @@ impl Consensus {
     }
 
     pub(super) fn forward(&mut self, leader: NodeId, proposals: Vec<Proposal>) {
-        let deadline = Instant::now() + self.timing.proposal_timeout;
+        let now = Instant::now();
+        let latest = now + self.timing.proposal_timeout;
+        // The leader says of what it did not begin with that it never will. That must have time to arrive.
+        let to_answer = self.timing.heartbeat_interval * 2;
         let mut proposals = proposals.into_iter().peekable();
         while proposals.peek().is_some() {
             let (mut commands, mut payloads) = (Vec::new(), BytesMut::new());
-            while let Some(Proposal { kind, payload, caller }) = proposals.next_if(|next| {
+            while let Some(Proposal { kind, payload, caller, until }) = proposals.next_if(|next| {
                 commands.is_empty()
                     || (commands.len() < BATCH_ENTRIES_MAX
                         && payloads.len() + next.payload.len() <= self.limits.max_batch_bytes)
             }) {
-                let request = self.proposals.forwarded(leader, kind, &payload, caller, deadline);
-                commands.push((request, u32::try_from(payload.len()).unwrap_or(u32::MAX), kind));
+                let waits = until.map_or(latest, |until| until.min(latest)).saturating_duration_since(now);
+                let waits_ms = u32::try_from(waits.as_millis()).unwrap_or(u32::MAX);
+                let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
                 payloads.extend_from_slice(&payload);
+                let proposal = Proposal { kind, payload, caller, until };
+                let request = self.proposals.forwarded(leader, proposal, latest.min(now + waits + to_answer));
+                commands.push((request, length, kind, waits_ms));
             }
             self.say(leader, Body::Propose(Propose { commands, payloads: payloads.freeze() }));
         }
@@ -124,14 +143,16 @@ impl Consensus {
             return self.say(from, Body::ProposeReply(ProposeReply { outcomes, replies: bytes::Bytes::new() }));
         }
         let (mut taken, mut refused) = (Vec::new(), Vec::new());
-        for (request, length, kind) in commands {
+        let now = Instant::now();
+        for (request, length, kind, waits_ms) in commands {
             let payload = payloads.split_to((length as usize).min(payloads.len()));
             let besides = if kind == Kind::Session { session::REQUEST_OVERHEAD_BYTES } else { 0 };
             let is_allowed = payload.len() <= self.limits.max_command_bytes + besides;
             match is_allowed.then(|| self.gate_for_others.enter(payload.len(), None)).flatten() {
                 Some(credit) => {
                     let caller = Caller::There { node: from, request, credit };
-                    taken.push(Proposal { kind, payload, caller });
+                    let until = now.checked_add(Duration::from_millis(waits_ms.into()));
+                    taken.push(Proposal { kind, payload, caller, until });
                 }
                 None => refused.push((request, ProposeOutcome::Overloaded)),
             }

@@ -49,7 +49,7 @@ fn whoever_waits_too_long_learns_how_much_is_known() {
     let (mut parked, mut in_log) = (Vec::new(), world.append(1, 1, 2));
     for _ in 0..2 {
         let (caller, told) = world.caller();
-        let proposal = Proposal { kind: Kind::Command, payload: Bytes::new(), caller };
+        let proposal = Proposal { kind: Kind::Command, payload: Bytes::new(), caller, until: None };
         world.proposals.park(vec![proposal], world.now);
         parked.push(told);
     }

@@ -1,0 +1,135 @@
+//! What nobody waits for any more is not begun with, here or at the leader, and its caller is told so.
+
+mod support;
+
+use bytes::Bytes;
+use futures_util::future::join;
+use quorate::{Index, NodeId, ProposeError, Term};
+use quorate_raft::{
+    Body, Heartbeat, Kind,
+    message::{Propose, ProposeOutcome, ProposeReply},
+};
+use std::time::Duration;
+use support::{Cluster, Plan, Puppet, simulate};
+use tokio::time::Instant;
+
+const HEARTBEAT: Duration = Duration::from_millis(50);
+
+#[test]
+fn a_command_whose_deadline_passes_while_nobody_leads_is_never_applied() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan::default());
+        cluster.start(NodeId(1)).await;
+        let node = cluster.node(NodeId(1)).clone();
+        let began = Instant::now();
+        // The patient one stands in front.
+        let patient = tokio::task::spawn_local(async move { node.propose_within("patient", HEARTBEAT * 200).await });
+        let node = cluster.node(NodeId(1)).clone();
+        let within = Duration::from_millis(230);
+        assert_eq!(node.propose_within("late", within).await, Err(ProposeError::DeadlinePassed));
+        let took = began.elapsed();
+        assert!(within <= took && took <= within + HEARTBEAT * 2, "{took:?}");
+        cluster.start(NodeId(2)).await;
+        cluster.start(NodeId(3)).await;
+        patient.await.expect("a caller").expect("an acknowledgement");
+        cluster.settled().await;
+        for id in cluster.ids() {
+            assert_eq!((cluster.journal(id).count("late"), cluster.journal(id).count("patient")), (0, 1));
+        }
+    });
+}
+
+#[test]
+fn a_command_that_comes_too_late_is_begun_with_by_nobody() {
+    simulate(async {
+        let cluster = Cluster::of_three(1).await;
+        cluster.settled().await;
+        for id in cluster.ids() {
+            let node = cluster.node(id);
+            let (late, in_time) =
+                join(node.propose_within("late", Duration::ZERO), node.propose_within("in time", HEARTBEAT * 20)).await;
+            assert_eq!(late, Err(ProposeError::DeadlinePassed));
+            in_time.expect("an acknowledgement");
+            let endless = node.propose_within("in time", Duration::MAX).await;
+            endless.expect("nobody waits for longer than time can be told");
+        }
+        cluster.settled().await;
+        for id in cluster.ids() {
+            assert_eq!((cluster.journal(id).count("late"), cluster.journal(id).count("in time")), (0, 6));
+        }
+    });
+}
+
+#[test]
+fn the_time_left_travels_with_a_forwarded_command() {
+    simulate(async {
+        let (mut cluster, subject, leader) = (Cluster::vacant(Plan::default()), NodeId(1), NodeId(2));
+        let mut puppet = Puppet::start(&cluster.network, leader, subject).await;
+        cluster.start(subject).await;
+        follow(&mut puppet).await;
+        let within = Duration::from_millis(120);
+        // What the leader says of it is what its caller is told; of silence, only that nothing is known.
+        for (answer, told) in
+            [(Some(ProposeOutcome::DeadlinePassed), ProposeError::DeadlinePassed), (None, ProposeError::OutcomeUnknown)]
+        {
+            let (node, began) = (cluster.node(subject).clone(), Instant::now());
+            let proposing = tokio::task::spawn_local(async move { node.propose_within("command", within).await });
+            let (request, waits_ms) = forwarded(&mut puppet).await;
+            assert!((100..=120).contains(&waits_ms), "{waits_ms} ms");
+            if let Some(outcome) = answer {
+                let reply = ProposeReply { outcomes: vec![(request, outcome)], replies: Bytes::new() };
+                puppet.say(Term(1), Body::ProposeReply(reply));
+            }
+            assert_eq!(proposing.await.expect("a caller"), Err(told));
+            let took = began.elapsed();
+            assert!(took <= within + HEARTBEAT * 2, "{took:?}");
+            follow(&mut puppet).await;
+        }
+        let node = cluster.node(subject).clone();
+        let proposing = tokio::task::spawn_local(async move { node.propose("without a deadline").await });
+        let (_, waits_ms) = forwarded(&mut puppet).await;
+        assert!((4900..=5000).contains(&waits_ms), "{waits_ms} ms: it waits for its outcome no longer either");
+        proposing.abort();
+    });
+}
+
+#[test]
+fn a_leader_does_not_begin_with_what_another_node_does_not_wait_for() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan::default());
+        cluster.start(NodeId(1)).await;
+        cluster.start(NodeId(3)).await;
+        let leader = cluster.leader().await;
+        let term = cluster.status(leader).term;
+        let mut forwarder = Puppet::start(&cluster.network, NodeId(2), leader).await;
+        let commands = vec![(1, 4, Kind::Command, 0), (2, 7, Kind::Command, 5000)];
+        forwarder.say(term, Body::Propose(Propose { commands, payloads: Bytes::from_static(b"latein time") }));
+        let mut outcomes = Vec::new();
+        while outcomes.len() < 2 {
+            let more = forwarder.hear("an outcome", |message| match &message.body {
+                Body::ProposeReply(reply) => Some(reply.outcomes.clone()),
+                _ => None,
+            });
+            outcomes.extend(more.await);
+        }
+        outcomes.sort_by_key(|(request, _)| *request);
+        assert_eq!(outcomes[0], (1, ProposeOutcome::DeadlinePassed));
+        assert!(matches!(outcomes[1], (2, ProposeOutcome::Applied { .. })), "{outcomes:?}");
+        assert_eq!((cluster.journal(leader).count("late"), cluster.journal(leader).count("in time")), (0, 1));
+    });
+}
+
+/// The puppet leads, and the subject knows.
+async fn follow(puppet: &mut Puppet) {
+    puppet.say(Term(1), Body::Heartbeat(Heartbeat { round: 1, commit: Index(0) }));
+    puppet.hear("a reply", |message| matches!(message.body, Body::HeartbeatReply(_)).then_some(())).await;
+}
+
+/// The name of a forwarded command, and for how long its caller waits.
+async fn forwarded(puppet: &mut Puppet) -> (u64, u32) {
+    let first = |message: &quorate_raft::Message| match &message.body {
+        Body::Propose(propose) => propose.commands.first().map(|(request, .., waits_ms)| (*request, *waits_ms)),
+        _ => None,
+    };
+    puppet.hear("a forwarded command", first).await
+}
