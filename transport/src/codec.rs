@@ -8,7 +8,7 @@
 //! | offset | size | field |
 //! | --- | --- | --- |
 //! | 0 | 4 | magic: the bytes `QRTE` |
-//! | 4 | 1 | version of this layout: 1 |
+//! | 4 | 1 | version: the one that the connection's hellos agree upon; in a hello always 1 |
 //! | 5 | 1 | kind: 1 [`Hello`], 2 message |
 //! | 6 | 2 | flags: bit 0, the checksum covers the body too; others are refused |
 //! | 8 | 4 | group (0) |
@@ -24,8 +24,11 @@
 //! **Invariant:** between [`Encoder`] and [`Decoder`] no damaged bit gets through, whatever carries the bytes.
 
 mod decoder;
+mod version;
 
 pub use decoder::{Decoded, Decoder};
+pub(crate) use version::Claimed;
+pub use version::{Version, Versions};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_raft::{Body, Malformed, Message, NodeId};
@@ -33,8 +36,6 @@ use serde::{Deserialize, Serialize};
 
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"QRTE";
-/// The version of the layout that this crate writes, and the only one that it reads.
-pub const VERSION: u8 = 1;
 /// Bytes before a frame's metadata.
 pub const HEADER_BYTES: usize = 24;
 /// Flag bit 0: the checksum covers the body too.
@@ -50,7 +51,7 @@ pub enum Frame {
 }
 
 /// The first frame in each direction: who speaks, and what they speak. It proves nothing; the network holds it against
-/// the identity that it has proved itself.
+/// the identity that it has proved itself. Its form never changes: it is read before a version is agreed upon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The cluster the sender belongs to.
@@ -59,9 +60,9 @@ pub struct Hello {
     pub node: NodeId,
     /// Drawn at random when the sender started: another value means that it was restarted.
     pub incarnation: u64,
-    /// The oldest frame version that the sender reads.
+    /// The oldest frame version that the sender speaks.
     pub protocol_min: u8,
-    /// The newest frame version that the sender reads.
+    /// The newest frame version that the sender speaks.
     pub protocol_max: u8,
     /// The version of the sender's state machine. Carried for operators; nobody is refused for it.
     pub machine_version: u32,
@@ -106,16 +107,29 @@ impl Encoded {
 }
 
 /// Writes frames.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Encoder {
     limits: Limits,
+    version: Version,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
 }
 
 impl Encoder {
-    /// An encoder that refuses what a peer with the same limits would refuse.
+    /// An encoder that refuses what a peer with the same limits would refuse. It speaks [`Version::CURRENT`].
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits }
+        Self { limits, version: Version::CURRENT }
+    }
+
+    /// The same in another version: the one that was agreed upon.
+    #[must_use]
+    pub fn speaking(self, version: Version) -> Self {
+        Self { version, ..self }
     }
 
     /// A message as a frame. Its bulk is shared, not copied.
@@ -126,7 +140,8 @@ impl Encoder {
         let body = message.bulk();
         let records = matches!(message.body, Body::Append(_));
         let flags = if records || body.is_empty() { 0 } else { FLAG_BODY_CHECKED };
-        self.frame(Kind::Message, flags, message, body)
+        let metadata = |head| version::write(self.version, message, head);
+        self.frame(Kind::Message, self.version, flags, metadata, body)
     }
 
     /// A hello as a frame.
@@ -134,16 +149,25 @@ impl Encoder {
     /// # Errors
     /// [`FrameError::TooLong`] if it exceeds the limits.
     pub fn hello(&self, hello: &Hello) -> Result<Encoded, FrameError> {
-        self.frame(Kind::Hello, 0, hello, Bytes::new())
+        let metadata = |head| postcard::serialize_with_flavor(hello, head);
+        self.frame(Kind::Hello, Version::OF_HELLO, 0, metadata, Bytes::new())
     }
 
-    fn frame(&self, kind: Kind, flags: u16, metadata: &impl Serialize, body: Bytes) -> Result<Encoded, FrameError> {
+    fn frame(
+        &self,
+        kind: Kind,
+        version: Version,
+        flags: u16,
+        metadata: impl FnOnce(Growing) -> postcard::Result<BytesMut>,
+        body: Bytes,
+    ) -> Result<Encoded, FrameError> {
         // Most metadata takes 10 to 30 bytes.
         let mut head = BytesMut::with_capacity(HEADER_BYTES + 64);
         head.put_bytes(0, HEADER_BYTES);
-        let mut head = postcard::serialize_with_flavor(metadata, Growing(head)).map_err(|_| FrameError::Metadata)?;
+        let mut head = metadata(Growing(head)).map_err(|_| FrameError::Metadata)?;
         let header = Header {
             kind,
+            version,
             flags,
             metadata_bytes: head.len() - HEADER_BYTES,
             body_bytes: body.len(),
@@ -167,9 +191,14 @@ pub enum FrameError {
     /// It does not begin like a frame.
     #[error("not a frame: it begins with {0:02x?} instead of the magic bytes")]
     Magic([u8; 4]),
-    /// A frame of another version.
-    #[error("frame version {0} is not spoken here, only {VERSION}: run releases on both nodes that share one")]
-    Version(u8),
+    /// A frame of another version than the one that was agreed upon.
+    #[error("frame of version {found}, where {spoken} was agreed upon")]
+    Version {
+        /// What its header says.
+        found: u8,
+        /// What it should say.
+        spoken: u8,
+    },
     /// A kind that this version does not have.
     #[error("frame kind {0} is unknown")]
     Kind(u8),
@@ -221,6 +250,7 @@ const CHECKED_BYTES: usize = 20;
 #[derive(Clone, Copy, Debug)]
 struct Header {
     kind: Kind,
+    version: Version,
     flags: u16,
     metadata_bytes: usize,
     body_bytes: usize,
@@ -228,15 +258,16 @@ struct Header {
 }
 
 impl Header {
-    /// Reads a header and holds its lengths against the limits.
-    fn read(bytes: &[u8; HEADER_BYTES], limits: Limits) -> Result<Self, FrameError> {
+    /// Reads a header, whose frame must be of this version unless it is a hello, and holds its lengths against the limits.
+    fn read(bytes: &[u8; HEADER_BYTES], version: Version, limits: Limits) -> Result<Self, FrameError> {
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let magic = [bytes[0], bytes[1], bytes[2], bytes[3]];
         if magic != MAGIC {
             return Err(FrameError::Magic(magic));
         }
-        if bytes[4] != VERSION {
-            return Err(FrameError::Version(bytes[4]));
+        let version = if bytes[5] == Kind::Hello as u8 { Version::OF_HELLO } else { version };
+        if bytes[4] != version.number() {
+            return Err(FrameError::Version { found: bytes[4], spoken: version.number() });
         }
         let kind = match bytes[5] {
             1 => Kind::Hello,
@@ -252,6 +283,7 @@ impl Header {
         }
         let header = Self {
             kind,
+            version,
             flags,
             metadata_bytes: u32_at(12) as usize,
             body_bytes: u32_at(16) as usize,
@@ -280,7 +312,7 @@ impl Header {
     /// Writes all but the checksum. The lengths were checked, so they fit.
     fn write(&self, head: &mut [u8]) {
         head[0..4].copy_from_slice(&MAGIC);
-        head[4] = VERSION;
+        head[4] = self.version.number();
         head[5] = self.kind as u8;
         head[6..8].copy_from_slice(&self.flags.to_le_bytes());
         head[12..16].copy_from_slice(&(self.metadata_bytes as u32).to_le_bytes());

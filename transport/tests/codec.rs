@@ -3,29 +3,32 @@
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind,
-    Membership, Message, NodeId, Phase, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
+    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, Change, EntryId, Heartbeat, HeartbeatReply, Index,
+    Kind, Membership, Message, NodeId, Phase, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
     SnapshotReply, Term, Vote,
     message::{
-        Emptied, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome, RepairReply,
+        Administer, AdministerOutcome, Administered, Administration, Emptied, Propose, ProposeOutcome, ProposeReply,
+        ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
     },
     session::{Request, SessionKey},
 };
-use quorate_transport::codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits};
+use quorate_transport::codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version};
 
 proptest! {
     #[test]
     fn what_is_encoded_is_decoded_whatever_pieces_it_comes_in(
         messages in vec(message(), 1..6),
+        version in prop_oneof![Just(Version::CURRENT), Just(Version::NEXT)],
         cuts in vec(1usize..300, 1..40),
     ) {
         let mut wire = Vec::new();
         for message in &messages {
-            let Encoded { head, body } = Encoder::default().message(message).unwrap();
+            let Encoded { head, body } = Encoder::default().speaking(version).message(message).unwrap();
+            prop_assert_eq!(head[4], version.number());
             wire.extend_from_slice(&head);
             wire.extend_from_slice(&body);
         }
-        let (decoded, decoder) = decode(&wire, &cuts);
+        let (decoded, decoder) = decode_in(version, &wire, &cuts);
         let expected: Vec<_> = messages.into_iter().map(Frame::Message).collect();
         prop_assert_eq!(decoded.unwrap(), expected);
         prop_assert_eq!(decoder.finish(), Ok(()));
@@ -167,7 +170,7 @@ fn refusals_name_what_is_refused() {
         decode(&wire, &[usize::MAX]).0.unwrap_err()
     };
     assert!(matches!(header(0, 0), FrameError::Magic(_)));
-    assert_eq!(header(4, 9), FrameError::Version(9));
+    assert_eq!(header(4, 9), FrameError::Version { found: 9, spoken: 1 });
     assert_eq!(header(5, 77), FrameError::Kind(77));
     assert_eq!(header(6, 2), FrameError::Flags(2));
     assert_eq!(header(8, 5), FrameError::Group(5));
@@ -175,6 +178,39 @@ fn refusals_name_what_is_refused() {
     assert_eq!(header(19, 255), FrameError::TooLong { part: "body", bytes: 0xff00_0000, bytes_max: 32 << 20 });
     assert_eq!(header(20, header_checksum_other()), FrameError::Checksum);
     assert!(header(4, 9).to_string().contains("version 9") && header(5, 77).to_string().contains("kind 77"));
+}
+
+#[test]
+fn a_message_of_another_version_than_was_agreed_upon_is_refused() {
+    let heartbeat = || Message { term: Term(3), body: Body::Heartbeat(Heartbeat { round: 1, commit: Index(2) }) };
+    for (spoken, other) in [(Version::CURRENT, Version::NEXT), (Version::NEXT, Version::CURRENT)] {
+        let mut head = Encoder::default().speaking(other).message(&heartbeat()).unwrap().head.to_vec();
+        let refused = FrameError::Version { found: other.number(), spoken: spoken.number() };
+        assert_eq!(decode_in(spoken, &head, &[7]).0, Err(refused));
+        // Even with the right number in its header, for the form differs.
+        head[4] = spoken.number();
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[..20]), &head[HEADER_BYTES..]);
+        head[20..24].copy_from_slice(&checksum.to_le_bytes());
+        let error = decode_in(spoken, &head, &[usize::MAX]).0.expect_err("it is of another form");
+        assert!(matches!(error, FrameError::Metadata | FrameError::Trailing(2, "metadata")), "{error:?}");
+    }
+    for version in [0, 2, 7, 128, 255] {
+        let mut wire = sealed(2, 0, &[1, 2, 3], &[]);
+        wire[4] = version;
+        assert_eq!(decode(&wire, &[5]).0, Err(FrameError::Version { found: version, spoken: 1 }));
+        wire[5] = 1;
+        assert_eq!(decode(&wire, &[5]).0, Err(FrameError::Version { found: version, spoken: 1 }), "nor as a hello");
+    }
+}
+
+#[test]
+fn a_hello_has_one_form_whatever_is_spoken() {
+    let hello = sealed(1, 0, &hello_metadata(), &[]);
+    for version in [Version::CURRENT, Version::NEXT] {
+        let frames = decode_in(version, &hello, &[3]).0.expect("it is read");
+        let [Frame::Hello(read)] = &frames[..] else { panic!("it was a hello: {frames:?}") };
+        assert_eq!(Encoder::default().speaking(version).hello(read).unwrap().head, hello);
+    }
 }
 
 #[test]
@@ -203,8 +239,13 @@ fn what_exceeds_the_limits_is_not_even_sent() {
 
 /// Decodes `wire` in pieces as long as `cuts` say, over and over.
 fn decode(wire: &[u8], cuts: &[usize]) -> (Result<Vec<Frame>, FrameError>, Decoder) {
+    decode_in(Version::CURRENT, wire, cuts)
+}
+
+fn decode_in(version: Version, wire: &[u8], cuts: &[usize]) -> (Result<Vec<Frame>, FrameError>, Decoder) {
     let (mut decoder, mut frames, mut wire) =
         (Decoder::new(Limits::default()), Vec::new(), Bytes::copy_from_slice(wire));
+    decoder.expect(version);
     for cut in cuts.iter().cycle() {
         if wire.is_empty() {
             break;
@@ -360,6 +401,17 @@ fn message() -> impl Strategy<Value = Message> {
             Body::RepairReply(RepairReply { from, outcome, batch: records(first, &payloads) })
         }),
         any::<u64>().prop_map(|known_at| Body::Emptied(Emptied { known_at: Index(known_at) })),
+        id().prop_map(|last| Body::TimeoutNow(TimeoutNow { last })),
+        any::<u64>().prop_map(|at| Body::Removed(Removed { at: Index(at) })),
+        (any::<u64>(), any::<Option<u64>>()).prop_map(|(request, to)| {
+            let change = Administration::Change(Change::add(NodeId(request), "[::1]:7001").expecting(Index(7)));
+            let what = to.map_or(change, |to| Administration::HandOver(Some(NodeId(to))));
+            Body::Administer(Administer { request, what })
+        }),
+        (any::<u64>(), any::<u64>()).prop_map(|(request, index)| {
+            let outcome = AdministerOutcome::Changed(Index(index));
+            Body::Administered(Administered { request, outcome })
+        }),
     ];
     (any::<u64>(), body).prop_map(|(term, body)| Message { term: Term(term), body })
 }

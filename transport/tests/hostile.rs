@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use quinn::Connection;
 use quorate_raft::NodeId;
 use quorate_transport::{
-    codec::{Encoder, HEADER_BYTES, Limits, VERSION},
+    codec::{Encoder, HEADER_BYTES, Limits, Version},
     conformance::{TestNode, append, heartbeat, piece, proposal},
     network::{Event, Inbox},
 };
@@ -18,6 +18,9 @@ use std::{
 };
 use support::stranger::{ALPN, Lanes, closed_with, connect, hello, hello_bytes, introduce};
 use support::{Pki, run};
+
+/// A version of the frames that is not spoken here.
+const NEXT: u8 = Version::NEXT.number();
 
 /// The application error codes of the protocol.
 const IDENTITY: u64 = 2;
@@ -99,7 +102,7 @@ fn what_is_no_hello_of_this_peer_is_refused() {
         let mut world = World::new().await;
         let other_version = |node| {
             let mut bytes = hello_bytes(&hello(node)).to_vec();
-            bytes[4] = VERSION + 1;
+            bytes[4] = NEXT;
             bytes.into()
         };
         type MakeHello<'a> = &'a dyn Fn(NodeId) -> Bytes;
@@ -122,7 +125,7 @@ fn what_is_no_hello_of_this_peer_is_refused() {
                 "protocols from the future",
                 &|node| {
                     let mut hello = hello(node);
-                    (hello.protocol_min, hello.protocol_max) = (VERSION + 1, VERSION + 7);
+                    (hello.protocol_min, hello.protocol_max) = (NEXT, NEXT + 6);
                     hello_bytes(&hello)
                 },
                 PROTOCOL,
@@ -313,7 +316,7 @@ fn malformed() -> Vec<(&'static str, Bytes)> {
         ("garbage", Bytes::from_static(&[0x5a; 300])),
         ("zeros", Bytes::from_static(&[0; 300])),
         ("an HTTP request", Bytes::from_static(b"GET / HTTP/1.1\r\nhost: quorate\r\n\r\n")),
-        ("a version from the future", altered(4, VERSION + 1)),
+        ("a version from the future", altered(4, NEXT)),
         ("an unknown kind", altered(5, 77)),
         ("an unknown flag", altered(7, 0x80)),
         ("a group that does not exist", altered(8, 1)),

@@ -10,15 +10,9 @@ use quorate_transport::{
     identity::node_name,
 };
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
-use std::{
-    fs,
-    io::Write,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    sync::{Arc, Mutex},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use support::stranger::{ALPN, connect, hello, hello_bytes};
-use support::{CLUSTER, Pki, run};
+use support::{CLUSTER, Log, Pki, run};
 
 #[test]
 fn whoever_proves_no_node_of_this_cluster_is_refused_and_counted() {
@@ -269,32 +263,4 @@ fn make_dir(pki: &Pki, name: &str) -> std::path::PathBuf {
 
 fn private(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-/// Catches what is logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
 }

@@ -1,6 +1,8 @@
 //! Reads frames out of whatever pieces a stream arrives in.
 
-use super::{CHECKED_BYTES, FLAG_BODY_CHECKED, Frame, FrameError, HEADER_BYTES, Header, Kind, Limits};
+use super::{
+    CHECKED_BYTES, FLAG_BODY_CHECKED, Frame, FrameError, HEADER_BYTES, Header, Kind, Limits, Version, version,
+};
 use bytes::{Bytes, BytesMut};
 use quorate_raft::Message;
 
@@ -14,6 +16,7 @@ use quorate_raft::Message;
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
+    version: Version,
     state: State,
 }
 
@@ -45,10 +48,15 @@ struct Opened {
 }
 
 impl Decoder {
-    /// A decoder at the start of a stream.
+    /// A decoder at the start of a stream. Until it is told otherwise, messages must be of [`Version::CURRENT`].
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, state: State::start() }
+        Self { limits, version: Version::CURRENT, state: State::start() }
+    }
+
+    /// From the next frame on, messages must be of this version: the one that was agreed upon.
+    pub fn expect(&mut self, version: Version) {
+        self.version = version;
     }
 
     /// Takes bytes from the front of `piece` until a frame is whole or `piece` is empty. Call it again with the rest
@@ -100,7 +108,7 @@ impl Decoder {
         if bytes.is_empty() {
             // The usual case: all of it lies in one piece.
             if let Some(first) = piece.first_chunk::<HEADER_BYTES>() {
-                let read = Header::read(first, self.limits)?;
+                let read = Header::read(first, self.version, self.limits)?;
                 let length = HEADER_BYTES + read.metadata_bytes;
                 if piece.len() >= length {
                     return open(read, &piece.split_to(length)).map(Ok);
@@ -115,7 +123,7 @@ impl Decoder {
                 return Ok(Err(State::Head { bytes, header }));
             }
             match (header, bytes.first_chunk::<HEADER_BYTES>()) {
-                (None, Some(first)) => header = Some(Header::read(first, self.limits)?),
+                (None, Some(first)) => header = Some(Header::read(first, self.version, self.limits)?),
                 (Some(header), _) => return open(header, &bytes).map(Ok),
                 (None, None) => return Ok(Err(State::Head { bytes, header })),
             }
@@ -138,7 +146,7 @@ fn open(header: Header, head: &[u8]) -> Result<Opened, FrameError> {
     }
     let frame = match header.kind {
         Kind::Hello => postcard::take_from_bytes(metadata).map(|(hello, rest)| (Frame::Hello(hello), rest)),
-        Kind::Message => postcard::take_from_bytes(metadata).map(|(message, rest)| (Frame::Message(message), rest)),
+        Kind::Message => version::read(header.version, metadata).map(|(message, rest)| (Frame::Message(message), rest)),
     };
     let (frame, rest) = frame.map_err(|_| FrameError::Metadata)?;
     if !rest.is_empty() {

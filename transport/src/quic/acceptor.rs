@@ -6,7 +6,7 @@
 
 use super::{
     endpoint::{Close, Shared},
-    hello::{Opened, Refusal, hear, judge, say},
+    hello::{Opened, Refusal, agree, hear, say},
     lanes::{Carrier, Side},
     peer_link::PeerSeen,
 };
@@ -84,6 +84,7 @@ async fn introduce(
     // Streams are accepted in the order of their numbers: 0 is the control lane, 1 the append lane.
     let (control, incarnation) = lane(shared, connection, Lane::Control, peer).await?;
     let (append, _) = lane(shared, connection, Lane::Append, peer).await?;
+    agree(control.version, append.version)?;
     Ok((peer, incarnation, [control, append]))
 }
 
@@ -104,8 +105,7 @@ fn identify(shared: &Shared, connection: &Connection) -> Result<NodeId, Refusal>
 
 async fn lane(shared: &Shared, connection: &Connection, lane: Lane, peer: NodeId) -> Result<(Opened, u64), Refusal> {
     let (send, recv) = connection.accept_bi().await?;
-    let (hello, mut opened) = hear(lane, send, recv, shared.limits).await?;
-    judge(&hello, &shared.hello.cluster, peer)?;
+    let (hello, mut opened) = hear(lane, send, recv, shared, peer).await?;
     if lane == Lane::Control {
         let _ = opened.send.set_priority(super::CONTROL_PRIORITY);
     }

@@ -8,7 +8,7 @@ use super::{
     settings,
 };
 use crate::{
-    codec::{Hello, Limits, VERSION},
+    codec::{Hello, Limits, Versions},
     network::{Inbox, Link, Links, Local, LocalFuture, NetworkError, NetworkObserver},
 };
 use actix::Addr;
@@ -39,8 +39,8 @@ pub(super) fn start(quic: Quic, local: Local) -> Result<QuicLinks, NetworkError>
         cluster: local.cluster,
         node: local.node,
         incarnation: rand::random(),
-        protocol_min: VERSION,
-        protocol_max: VERSION,
+        protocol_min: quic.options.speaks.oldest().number(),
+        protocol_max: quic.options.speaks.newest().number(),
         machine_version: quic.options.machine_version,
     };
     let shared = Rc::new(Shared {
@@ -48,6 +48,7 @@ pub(super) fn start(quic: Quic, local: Local) -> Result<QuicLinks, NetworkError>
         is_closed: Cell::new(false),
         client: quic.client,
         hello,
+        speaks: quic.options.speaks,
         limits: quic.options.limits,
         frame_timeout: quic.options.frame_timeout,
         inbox: local.inbox,
@@ -97,6 +98,7 @@ pub(super) struct Shared {
     pub(super) client: quinn::ClientConfig,
     /// What this node says of itself.
     pub(super) hello: Hello,
+    pub(super) speaks: Versions,
     pub(super) limits: Limits,
     pub(super) frame_timeout: Duration,
     pub(super) inbox: Inbox,

@@ -2,7 +2,7 @@
 
 use super::endpoint::{Close, Shared};
 use crate::{
-    codec::{Decoder, Encoder, Frame, FrameError, Hello, Limits, VERSION},
+    codec::{Claimed, Decoder, Encoder, Frame, FrameError, Hello, Version, Versions},
     network::Lane,
 };
 use bytes::Bytes;
@@ -12,6 +12,8 @@ use quorate_raft::NodeId;
 /// One lane of a connection, opened and introduced. A lane that goes one way has `()` to send on.
 pub(super) struct Opened<S = SendStream> {
     pub(super) lane: Lane,
+    /// What is spoken on it.
+    pub(super) version: Version,
     pub(super) send: S,
     pub(super) recv: RecvStream,
     pub(super) decoder: Decoder,
@@ -74,14 +76,16 @@ pub(super) async fn say(send: &mut SendStream, shared: &Shared) -> Result<(), Re
     })
 }
 
-/// Hears the peer's hello on a lane.
+/// Hears the peer's hello on a lane, and holds it against who `proved` to be the peer. From then on the version that both speak is
+/// spoken on the lane.
 pub(super) async fn hear<S>(
     lane: Lane,
     send: S,
     mut recv: RecvStream,
-    limits: Limits,
+    shared: &Shared,
+    proved: NodeId,
 ) -> Result<(Hello, Opened<S>), Refusal> {
-    let mut decoder = Decoder::new(limits);
+    let mut decoder = Decoder::new(shared.limits);
     loop {
         let read = recv.read_chunk(usize::MAX, true).await.map_err(|error| match error {
             quinn::ReadError::ConnectionLost(error) => error.into(),
@@ -92,26 +96,38 @@ pub(super) async fn hear<S>(
         };
         let mut rest = chunk.bytes;
         match decoder.feed(&mut rest)?.map(|decoded| decoded.frame) {
-            Some(Frame::Hello(hello)) => return Ok((hello, Opened { lane, send, recv, decoder, rest })),
+            Some(Frame::Hello(hello)) => {
+                let version = judge(&hello, &shared.hello.cluster, shared.speaks, proved)?;
+                decoder.expect(version);
+                return Ok((hello, Opened { lane, version, send, recv, decoder, rest }));
+            }
             Some(Frame::Message(_)) => return Err(FrameError::Unexpected("message before the hello").into()),
             None => {}
         }
     }
 }
 
-/// Holds what a hello claims against what is proved and spoken here.
-pub(super) fn judge(hello: &Hello, cluster: &str, proved: NodeId) -> Result<(), Refusal> {
+/// Holds what a hello claims against what is proved and spoken here, and says what to speak.
+fn judge(hello: &Hello, cluster: &str, speaks: Versions, proved: NodeId) -> Result<Version, Refusal> {
     if hello.cluster != cluster || hello.node != proved {
         return Err(Refusal::identity(format!(
             "the certificate is of node {proved} in cluster {cluster:?}, but the hello claims node {} in {:?}",
             hello.node, hello.cluster
         )));
     }
-    if !(hello.protocol_min..=hello.protocol_max).contains(&VERSION) {
-        return Err(Refusal::protocol(format!(
-            "node {proved} speaks frame versions {} to {}, this node {VERSION}: run releases that share one",
-            hello.protocol_min, hello.protocol_max
-        )));
+    let (min, max) = (hello.protocol_min, hello.protocol_max);
+    speaks.shared_with(min, max).ok_or_else(|| {
+        let claimed = Claimed(min, max);
+        Refusal::protocol(format!(
+            "node {proved} speaks frame {claimed}, this node {speaks}: run releases on both that share one"
+        ))
+    })
+}
+
+/// All lanes of a connection speak the same.
+pub(super) fn agree(one: Version, other: Version) -> Result<(), Refusal> {
+    if one == other {
+        return Ok(());
     }
-    Ok(())
+    Err(Refusal::protocol(format!("its hellos lead to frame version {one} on one lane and {other} on another")))
 }

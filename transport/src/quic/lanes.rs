@@ -10,11 +10,11 @@
 
 use super::{
     endpoint::{Close, Shared, one_line},
-    hello::{Opened, Refusal, hear, judge, say},
+    hello::{Opened, Refusal, agree, hear, say},
     outbox::{Full, Outbox},
 };
 use crate::{
-    codec::{Decoder, Encoded, Frame, FrameError},
+    codec::{Decoder, Encoded, Frame, FrameError, Version},
     network::{Direction, Lane},
 };
 use bytes::Bytes;
@@ -33,6 +33,8 @@ const SNAPSHOT_PATIENCE: u32 = 6;
 /// A connection that carries frames both ways. It ends when the connection ends, and never before.
 pub(super) struct Carrier {
     pub(super) connection: Connection,
+    /// What is spoken on it, by both sides and on every lane.
+    pub(super) version: Version,
     control: Rc<Outbox>,
     append: Rc<Outbox>,
     snapshot: Rc<Outbox>,
@@ -56,6 +58,7 @@ impl Carrier {
     ) -> Rc<Self> {
         let [control, append, snapshot] =
             [OUTBOX_BYTES, OUTBOX_BYTES, SNAPSHOT_OUTBOX_BYTES].map(|bytes| Rc::new(Outbox::of_bytes(bytes)));
+        let version = lanes[0].version;
         let mut readers = Vec::new();
         for opened in lanes {
             let outbox = Rc::clone(if opened.lane == Lane::Control { &control } else { &append });
@@ -73,10 +76,10 @@ impl Carrier {
                 snapshot.close();
                 let progress = Progress::within(shared.frame_timeout * SNAPSHOT_PATIENCE);
                 readers.push(Rc::clone(&progress));
-                spawn_local(read_snapshots(Rc::clone(shared), peer, connection.clone(), progress));
+                spawn_local(read_snapshots(Rc::clone(shared), peer, version, connection.clone(), progress));
             }
         }
-        let carrier = Rc::new(Self { connection, control, append, snapshot });
+        let carrier = Rc::new(Self { connection, version, control, append, snapshot });
         spawn_local(keep(Rc::clone(shared), peer, Rc::clone(&carrier), readers));
         carrier
     }
@@ -127,12 +130,18 @@ async fn write_snapshots(shared: Rc<Shared>, peer: NodeId, connection: Connectio
 }
 
 /// The acceptor's end of it.
-async fn read_snapshots(shared: Rc<Shared>, peer: NodeId, connection: Connection, progress: Rc<Progress>) {
+async fn read_snapshots(
+    shared: Rc<Shared>,
+    peer: NodeId,
+    version: Version,
+    connection: Connection,
+    progress: Rc<Progress>,
+) {
     let Ok(stream) = connection.accept_uni().await else { return };
     progress.begun();
     let heard = async {
-        let (hello, opened) = hear(Lane::Snapshot, (), stream, shared.limits).await?;
-        judge(&hello, &shared.hello.cluster, peer).map(|()| opened)
+        let (_, opened) = hear(Lane::Snapshot, (), stream, &shared, peer).await?;
+        agree(version, opened.version).map(|()| opened)
     };
     match heard.await {
         Ok(Opened { lane, recv, decoder, rest, .. }) => {

@@ -23,6 +23,12 @@
 //! A certificate of the cluster's authority is the condition, its name `n<id>.<cluster>.quorate.internal` is the
 //! identity. The dialler's TLS checks that name as any client does; the acceptor reads it from the verified certificate.
 //! A hello that claims something else is refused.
+//!
+//! # Versions
+//!
+//! A hello also says which versions of the frames its sender speaks. The newest that both speak is spoken on the
+//! connection; if there is none, it is refused, by name. Each connection has its own, so a node that comes back with
+//! another release is spoken to accordingly.
 
 mod acceptor;
 mod credentials;
@@ -35,7 +41,7 @@ mod restraint;
 mod settings;
 
 use crate::{
-    codec::Limits,
+    codec::{Limits, Versions},
     network::{Links, Local, LocalFuture, Network, NetworkError},
 };
 use credentials::Credentials;
@@ -65,6 +71,8 @@ pub struct QuicOptions {
     /// How long a frame may take from its first byte to its last. Default: 10 s, which a frame of the greatest length
     /// makes at 3.4 MB/s; a peer that begins frames and does not end them is disconnected.
     pub frame_timeout: Duration,
+    /// Which versions of the frames it speaks.
+    speaks: Versions,
 }
 
 impl QuicOptions {
@@ -79,7 +87,16 @@ impl QuicOptions {
             machine_version: 0,
             limits: Limits::default(),
             frame_timeout: Duration::from_secs(10),
+            speaks: Versions::SPOKEN,
         }
+    }
+
+    /// Speaks these versions of the frames instead of all that this release has: for tests of clusters of several releases.
+    #[cfg(feature = "next-wire")]
+    #[must_use]
+    pub fn speaking(mut self, speaks: Versions) -> Self {
+        self.speaks = speaks;
+        self
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     endpoint::{Close, Shared, one_line},
-    hello::{Opened, Refusal, hear, judge, say},
+    hello::{Opened, Refusal, agree, hear, say},
     lanes::{Carrier, Side},
     restraint::BackOff,
 };
@@ -86,7 +86,8 @@ impl PeerLink {
         let Dialled { connection, lanes, incarnation } = dialled;
         self.shared.observer.connection(Some(self.peer), "connected");
         if self.told.replace("connected") != Some("connected") {
-            tracing::info!(peer = self.peer.0, address = %self.address, "link up");
+            let [control, _] = &lanes;
+            tracing::info!(peer = self.peer.0, address = %self.address, version = %control.version, "link up");
         }
         let carrier = Carrier::start(&self.shared, self.peer, connection.clone(), lanes, Side::Dialler);
         self.dialled.replace(Some(carrier));
@@ -215,7 +216,7 @@ impl Link for QuicLink {
         let Some(carrier) = accepted.or_else(|| self.dialled.borrow().clone()) else {
             return dropped("unconnected");
         };
-        let Ok(frame) = Encoder::new(self.shared.limits).message(&message) else {
+        let Ok(frame) = Encoder::new(self.shared.limits).speaking(carrier.version).message(&message) else {
             return dropped("too_long");
         };
         if carrier.send(lane, frame).is_err() {
@@ -270,10 +271,9 @@ async fn introduce(shared: &Shared, peer: NodeId, connection: &Connection) -> Re
     let _ = control.set_priority(super::CONTROL_PRIORITY);
     say(&mut control, shared).await?;
     say(&mut append, shared).await?;
-    let (hello, control) = hear(Lane::Control, control, from_control, shared.limits).await?;
-    judge(&hello, &shared.hello.cluster, peer)?;
-    let (again, append) = hear(Lane::Append, append, from_append, shared.limits).await?;
-    judge(&again, &shared.hello.cluster, peer)?;
+    let (hello, control) = hear(Lane::Control, control, from_control, shared, peer).await?;
+    let (_, append) = hear(Lane::Append, append, from_append, shared, peer).await?;
+    agree(control.version, append.version)?;
     Ok(([control, append], hello.incarnation))
 }
 

@@ -7,11 +7,14 @@ use quorate_raft::NodeId;
 use quorate_transport::{
     Network, Quic, QuicOptions,
     certificates::{Authority, Issued},
+    codec::Versions,
     conformance::Harness,
 };
 use std::{
+    io::Write,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -35,6 +38,8 @@ pub fn run_paused<T>(test: impl Future<Output = T>) -> T {
 pub struct Pki {
     pub authority: Authority,
     pub dir: TempDir,
+    /// What the nodes speak that are started from now on.
+    pub speaks: Versions,
 }
 
 impl Pki {
@@ -42,7 +47,7 @@ impl Pki {
         let authority = Authority::create(CLUSTER).expect("an authority");
         let dir = tempfile::tempdir().expect("a directory");
         authority.write(dir.path()).expect("files");
-        Self { authority, dir }
+        Self { authority, dir, speaks: Versions::SPOKEN }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -63,7 +68,7 @@ impl Pki {
         let (cert, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
         let mut options = QuicOptions::new(listen, self.path("ca.pem"), cert, key);
         options.frame_timeout = Duration::from_millis(500);
-        options
+        options.speaking(self.speaks)
     }
 }
 
@@ -80,4 +85,32 @@ impl Harness for Pki {
 /// Writes an issued pair under another directory.
 pub fn write(issued: &Issued, dir: &Path, name: &str) {
     issued.write(dir, name).expect("files");
+}
+
+/// Catches what is logged.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
 }

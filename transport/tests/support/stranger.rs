@@ -9,7 +9,7 @@ use quinn::{
 use quorate_raft::NodeId;
 use quorate_transport::{
     certificates::Issued,
-    codec::{Encoder, Hello, VERSION},
+    codec::{Encoder, Hello, Version},
     identity::node_name,
 };
 use rustls::{
@@ -90,7 +90,7 @@ pub async fn introduce(connection: &Connection, node: NodeId) -> Lanes {
 }
 
 pub fn hello(node: NodeId) -> Hello {
-    let (protocol_min, protocol_max) = (VERSION, VERSION);
+    let (protocol_min, protocol_max) = (Version::OLDEST.number(), Version::CURRENT.number());
     Hello { cluster: CLUSTER.into(), node, incarnation: 1, protocol_min, protocol_max, machine_version: 0 }
 }
 

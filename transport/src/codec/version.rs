@@ -1,0 +1,175 @@
+//! Which versions of the frames there are, which of them two nodes speak, and how a message lies in each.
+//!
+//! This is the one place where versions differ. [`write`] and [`read`] are the forms: the types of `quorate-raft` are the form of
+//! [`Version::CURRENT`], and each older version that is still spoken has its differences here. Whatever a version can't
+//! say, it says by leaving it out, with a default where it is read; a change that allows no such default is another protocol,
+//! and has another ALPN.
+//!
+//! Never here: a connection, or what a message means.
+//!
+//! # How a version comes and goes
+//!
+//! A release that changes a message raises `CURRENT`, keeps `OLDEST`, and writes the older form here; the release after
+//! it may raise `OLDEST`. So neighbouring releases always share a version, and a cluster is upgraded node by node.
+//!
+//! The feature `next-wire` builds a version in that does not exist yet, so that tests can have a cluster of both. No range has it
+//! unless it is asked for.
+
+use super::Growing;
+use bytes::BytesMut;
+use quorate_raft::Message;
+use std::fmt;
+
+/// A version of the frames: of their layout, and of the messages in them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Version(u8);
+
+impl Version {
+    /// The oldest that this release speaks.
+    pub const OLDEST: Self = Self(1);
+    /// The newest that this release speaks.
+    pub const CURRENT: Self = Self(1);
+    /// What every hello is laid out as, for ever: it is read before anything is agreed upon.
+    pub const OF_HELLO: Self = Self(1);
+    /// One that does not exist yet, for tests: a heartbeat has a number more.
+    #[cfg(feature = "next-wire")]
+    pub const NEXT: Self = Self(Self::CURRENT.0 + 1);
+
+    /// As a frame's header has it.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The versions that a node speaks: all from the oldest to the newest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Versions {
+    oldest: Version,
+    newest: Version,
+}
+
+impl Versions {
+    /// What this release speaks.
+    pub const SPOKEN: Self = Self { oldest: Version::OLDEST, newest: Version::CURRENT };
+
+    /// Others, for tests. `None` if there are none between these.
+    #[cfg(feature = "next-wire")]
+    #[must_use]
+    pub fn between(oldest: Version, newest: Version) -> Option<Self> {
+        (oldest <= newest).then_some(Self { oldest, newest })
+    }
+
+    /// The oldest of them.
+    #[must_use]
+    pub const fn oldest(self) -> Version {
+        self.oldest
+    }
+
+    /// The newest of them.
+    #[must_use]
+    pub const fn newest(self) -> Version {
+        self.newest
+    }
+
+    /// The version to speak with whoever claims to speak `min` to `max`: the newest that both do. Both sides come to the same.
+    /// `None` if they share none, or if the claim makes no sense: there is no version 0, and no range ends before it begins.
+    #[must_use]
+    pub fn shared_with(self, min: u8, max: u8) -> Option<Version> {
+        let newest = Version(self.newest.0.min(max));
+        (min > 0 && min <= max && newest.0 >= min && newest >= self.oldest).then_some(newest)
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Claimed(self.oldest.0, self.newest.0), f)
+    }
+}
+
+/// The versions that a peer claims to speak, as a line of a log has them.
+pub(crate) struct Claimed(pub(crate) u8, pub(crate) u8);
+
+impl fmt::Display for Claimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == self.1 { write!(f, "version {}", self.0) } else { write!(f, "versions {} to {}", self.0, self.1) }
+    }
+}
+
+/// Writes a message without its bulk, as it lies in a frame of this version.
+pub(super) fn write(version: Version, message: &Message, to: Growing) -> postcard::Result<BytesMut> {
+    match version {
+        #[cfg(feature = "next-wire")]
+        Version::NEXT if next::has_more(message) => postcard::serialize_with_flavor(&(message, next::MORE), to),
+        _ => postcard::serialize_with_flavor(message, to),
+    }
+}
+
+/// Reads it again, and says what trails behind.
+pub(super) fn read(version: Version, metadata: &[u8]) -> postcard::Result<(Message, &[u8])> {
+    let (message, rest) = postcard::take_from_bytes(metadata)?;
+    match version {
+        #[cfg(feature = "next-wire")]
+        Version::NEXT if next::has_more(&message) => next::skip(rest).map(|rest| (message, rest)),
+        _ => Ok((message, rest)),
+    }
+}
+
+/// The version that does not exist yet. Its heartbeat has one more field, a number that older versions do without: a reader of
+/// either version stumbles over the form of the other, so a test that gets through spoke as agreed.
+#[cfg(feature = "next-wire")]
+mod next {
+    use quorate_raft::{Body, Message};
+
+    pub(super) const MORE: u64 = 300;
+
+    pub(super) fn has_more(message: &Message) -> bool {
+        matches!(message.body, Body::Heartbeat(_))
+    }
+
+    pub(super) fn skip(rest: &[u8]) -> postcard::Result<&[u8]> {
+        postcard::take_from_bytes::<u64>(rest).map(|(_, rest)| rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_that_both_speak_is_spoken_and_both_sides_find_the_same() {
+        for [a, b, c, d] in ranges() {
+            let (one, other) = (of(a, b), of(c, d));
+            let shared = one.shared_with(c, d);
+            assert_eq!(shared, other.shared_with(a, b));
+            let dumb = (0..=u8::MAX).rev().find(|version| (a..=b).contains(version) && (c..=d).contains(version));
+            assert_eq!(shared, dumb.map(Version), "{one} and {other}");
+        }
+    }
+
+    #[test]
+    fn a_claim_that_makes_no_sense_shares_nothing() {
+        for (min, max) in [(0, 0), (0, 1), (0, 255), (2, 1), (255, 0), (255, 1), (2, 255), (255, 255)] {
+            assert_eq!(Versions::SPOKEN.shared_with(min, max), None, "{min} to {max}");
+        }
+        assert_eq!(Versions::SPOKEN.shared_with(1, 255), Some(Version::CURRENT));
+    }
+
+    fn of(oldest: u8, newest: u8) -> Versions {
+        Versions { oldest: Version(oldest), newest: Version(newest) }
+    }
+
+    /// Every pair of ranges within some versions, the last one among them.
+    fn ranges() -> Vec<[u8; 4]> {
+        let versions = [1, 2, 3, 4, 254, 255];
+        let ranges: Vec<_> = versions.iter().flat_map(|a| versions.iter().map(move |b| (*a, *b))).collect();
+        let ranges: Vec<_> = ranges.into_iter().filter(|(a, b)| a <= b).collect();
+        ranges.iter().flat_map(|(a, b)| ranges.iter().map(move |(c, d)| [*a, *b, *c, *d])).collect()
+    }
+}
