@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,11 +17,14 @@ use tokio::time::Instant;
 pub(crate) struct Gate {
     room: Room,
     pace: Mutex<Pace>,
+    seen: Seen,
 }
 
 impl Gate {
     pub(crate) fn new(places: usize, bytes: usize) -> Arc<Self> {
-        Arc::new(Self { room: Room::new(places, bytes), pace: Mutex::new(Pace::new(Instant::now())) })
+        let now = Instant::now();
+        let seen = Seen { since: now, moved_ns: AtomicU64::new(0), each_ns: AtomicU64::new(u64::MAX) };
+        Arc::new(Self { room: Room::new(places, bytes), pace: Mutex::new(Pace::new(now)), seen })
     }
 
     /// What one client may take of it.
@@ -37,7 +40,7 @@ impl Gate {
         };
         if self.room.take(bytes) {
             if self.inside() == 1 {
-                self.pace().begins(Instant::now());
+                self.move_on(Pace::begins);
             }
             return Some(Credit { gate: Arc::clone(self), share, bytes });
         }
@@ -54,12 +57,38 @@ impl Gate {
 
     /// When whoever was not let in may come again: about when what is inside now will have left.
     pub(crate) fn retry_after(&self) -> Duration {
-        self.pace().until_gone(self.inside(), Instant::now())
+        self.seen.pace().until_gone(self.inside(), Instant::now())
     }
 
-    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+    fn move_on(&self, rule: fn(&mut Pace, Instant)) {
+        let now = Instant::now();
         // Whatever a panic left of it is numbers.
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        rule(&mut pace, now);
+        self.seen.show(&pace);
+    }
+}
+
+/// What of the pace is looked at by those who are refused: they may be very many, and must not get in the way of those who
+/// leave.
+#[derive(Debug)]
+struct Seen {
+    since: Instant,
+    moved_ns: AtomicU64,
+    each_ns: AtomicU64,
+}
+
+impl Seen {
+    fn show(&self, pace: &Pace) {
+        let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.moved_ns.store(ns(pace.moved.saturating_duration_since(self.since)), Ordering::Relaxed);
+        self.each_ns.store(pace.each.map_or(u64::MAX, ns), Ordering::Relaxed);
+    }
+
+    fn pace(&self) -> Pace {
+        let ns = |time: &AtomicU64| Duration::from_nanos(time.load(Ordering::Relaxed));
+        let each = (self.each_ns.load(Ordering::Relaxed) != u64::MAX).then(|| ns(&self.each_ns));
+        Pace { each, ..Pace::new(self.since + ns(&self.moved_ns)) }
     }
 }
 
@@ -82,7 +111,7 @@ impl Drop for Credit {
             share.give_back(self.bytes);
         }
         self.gate.room.give_back(self.bytes);
-        self.gate.pace().left(Instant::now());
+        self.gate.move_on(Pace::left);
     }
 }
 
@@ -102,6 +131,10 @@ impl Room {
     /// Whether there was a place, and room for the bytes: a single one that is larger may go alone.
     fn take(&self, bytes: usize) -> bool {
         let (places_max, bytes_max) = self.max;
+        // Whoever finds it full only looks: under overload these are most.
+        if self.places.load(Ordering::Relaxed) >= places_max {
+            return false;
+        }
         if self.places.fetch_add(1, Ordering::Relaxed) < places_max {
             let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
             if bytes == 0 || before == 0 || before.saturating_add(bytes) <= bytes_max {
