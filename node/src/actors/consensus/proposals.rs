@@ -145,26 +145,31 @@ impl Proposals {
                 continue; // answered, or given up on, before
             }
             let Some(Forwarded { proposal, .. }) = self.forwarded.remove(&request) else { continue };
-            if matches!(outcome, ProposeOutcome::NotLeader) {
-                again.push(proposal);
-                continue;
-            }
-            let caller = proposal.caller;
-            match outcome {
+            let error = match outcome {
                 ProposeOutcome::Applied { index, .. } => {
                     self.metrics.proposals(ProposalResult::Applied, 1);
-                    if let Caller::Here(waiter) = caller {
+                    if let Caller::Here(waiter) = proposal.caller {
                         waiter.tell(Ok(Ok(Applied { index, reply: value })));
                     }
+                    continue;
                 }
-                ProposeOutcome::Overloaded => drop(self.tell(caller, ProposeError::Overloaded { retry_after })),
-                ProposeOutcome::DeadlinePassed => drop(self.tell(caller, ProposeError::DeadlinePassed)),
-                ProposeOutcome::Unknown | ProposeOutcome::NotLeader => {
-                    drop(self.tell(caller, ProposeError::OutcomeUnknown))
+                ProposeOutcome::NotLeader => {
+                    again.push(proposal);
+                    continue;
                 }
-                ProposeOutcome::SessionExpired => refuse(caller, Refusal::Expired),
-                ProposeOutcome::StaleSerial => refuse(caller, Refusal::StaleSerial),
-            }
+                ProposeOutcome::SessionExpired => {
+                    refuse(proposal.caller, Refusal::Expired);
+                    continue;
+                }
+                ProposeOutcome::StaleSerial => {
+                    refuse(proposal.caller, Refusal::StaleSerial);
+                    continue;
+                }
+                ProposeOutcome::Overloaded => ProposeError::Overloaded { retry_after },
+                ProposeOutcome::DeadlinePassed => ProposeError::DeadlinePassed,
+                ProposeOutcome::Unknown => ProposeError::OutcomeUnknown,
+            };
+            self.tell(proposal.caller, error);
         }
         again
     }
