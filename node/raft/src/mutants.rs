@@ -77,8 +77,6 @@ mutants! {
     LeavingLeaderStaysDown = "leaving-leader-stays-down",
     /// A member that lacks most of the log is made a voter.
     PromotedThoughBehind = "promoted-though-behind",
-    /// A leader whose state machine is stuck leads on: everything is committed and nothing answered. (52)
-    StalledMachineLeads = "stalled-machine-leads",
     /// A handover to a node that does not answer blocks proposals for ever. (35)
     HandoverNeverGivenUp = "handover-never-given-up",
     /// The target of a handover is told to campaign before it has the whole log. (35)
