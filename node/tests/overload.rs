@@ -197,6 +197,58 @@ fn commands_of_any_size_up_to_the_limit_get_through() {
 }
 
 #[test]
+fn small_commands_pass_large_ones_and_none_is_left_behind() {
+    simulate(async {
+        let limits = Limits { max_batch_bytes: 300 << 10, ..Limits::default() };
+        let (cluster, ledger) = (Cluster::start_all(Plan { limits, ..Plan::default() }).await, Ledger::default());
+        let leader = cluster.settled().await;
+        for id in cluster.ids() {
+            let node = cluster.node(id);
+            // Two hundred-kibibyte ones fit into a turn; so there are ten turns.
+            let large = join_all((0..20).map(|nth| ledger.propose(node, format!("{id}{nth:03}").repeat(30 << 10))));
+            let small = join_all((0..20).map(|nth| ledger.propose(node, format!("{id} small {nth}"))));
+            let (large, small) = futures_util::future::join(large, small).await;
+            let index = |outcome: &Result<quorate::Applied, _>| outcome.as_ref().expect("an acknowledgement").index;
+            let last_small = small.iter().map(index).max();
+            let before = large.iter().filter(|outcome| Some(index(outcome)) < last_small).count();
+            // What is forwarded comes in pieces, and the first of them may be large.
+            assert!(
+                before <= if id == leader { 2 } else { 20 },
+                "{before} large ones went before the small ones of {id}"
+            );
+        }
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn who_waits_for_a_turn_hears_the_truth_when_the_leader_is_lost() {
+    for seed in support::seeds(4) {
+        simulate(async {
+            let limits = Limits { max_batch_bytes: 300 << 10, ..Limits::default() };
+            let plan = Plan { limits, seed, ..Plan::default() };
+            let (cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
+            let leader = cluster.settled().await;
+            let node = cluster.node(leader).clone();
+            let proposing = join_all((0..20).map(|nth| ledger.propose(&node, format!("{nth:04}").repeat(30 << 10))));
+            let losing = async {
+                tokio::time::sleep(Duration::from_millis(2 + seed)).await;
+                cluster.faults.isolate(leader);
+                cluster.leader_among(&cluster.others(leader)).await;
+                cluster.faults.heal();
+            };
+            let (outcomes, ()) = soon("every outcome", futures_util::future::join(proposing, losing)).await;
+            let is_unknown = |outcome: &&Result<_, _>| matches!(outcome, Err(ProposeError::OutcomeUnknown));
+            let unknown = outcomes.iter().filter(is_unknown).count();
+            assert!(unknown <= 2, "seed {seed}: of {unknown} the outcome is unknown, but only two were in the log");
+            cluster.settled().await;
+            ledger.check(&cluster.journals());
+        });
+    }
+}
+
+#[test]
 fn large_replies_to_forwarded_commands_get_through_together() {
     simulate(async {
         let (network, ids) = (quorate::transport::MemoryNetwork::new(1), [1, 2, 3].map(NodeId));

@@ -24,6 +24,7 @@ mod snapshots;
 mod stages;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 pub(crate) use clock::Clock;
 pub(crate) use freshness::{Bounds, Granted};
@@ -69,6 +70,7 @@ use std::{
     sync::Arc,
 };
 use tokio::{sync::watch, time::Instant};
+use turns::Turns;
 
 /// The most commands that enter the log, or are forwarded, as one batch.
 pub(crate) const BATCH_ENTRIES_MAX: usize = 4096;
@@ -117,6 +119,7 @@ pub(crate) struct Consensus {
     gate: Arc<Gate>,
     /// What other nodes forwarded, and is not answered yet.
     gate_for_others: Arc<Gate>,
+    turns: Turns,
     metrics: NodeMetrics,
     fate: Fate,
     _sentinel: Sentinel,
@@ -203,6 +206,7 @@ impl Consensus {
             sessions,
             gate,
             gate_for_others: Gate::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes),
+            turns: Turns::default(),
             metrics,
             _sentinel: fate.sentinel("Consensus"),
             fate,
@@ -231,12 +235,17 @@ impl Consensus {
             // Those whose leader is gone learn soon that the outcome is unknown; it may still be told until then.
             let soon = Instant::now() + self.timing.election_timeout.1 * 2;
             self.proposals.leader_changed(self.replica.leader(), soon);
+            self.turns.leader_changed();
             let stranded = self.reads.leader_changed();
             self.take_reads_again(stranded, ctx);
             self.leader_changed_for_operators(ctx);
             if self.replica.leader().is_some() {
                 self.take_parked(ctx);
             }
+        }
+        let due = self.turns.due(self.replica.commit());
+        if !due.is_empty() {
+            self.take_proposals_again(due, ctx);
         }
         if let Some(to) = self.handover_ended.take() {
             self.end_handover(to, ctx);
@@ -247,6 +256,7 @@ impl Consensus {
         // Callers whose command is committed and not yet applied wait at the state machine.
         let drained = || {
             self.proposals.is_empty()
+                && self.turns.is_empty()
                 && self.replica.applied_index() == self.replica.released()
                 && self.replica.handing_over_to().is_none()
                 && self.operators.are_answered()
@@ -301,6 +311,7 @@ impl Consensus {
         let now = Instant::now();
         let outcomes = self.proposals.expire(now, self.why_nobody_leads());
         self.answer_forwarded(outcomes);
+        self.expire_turns(now);
         let late = self.reads.expire(now);
         self.refuse_reads(late);
         self.seen.time_passed(&self.replica, self.gate.inside() as u64);

@@ -68,9 +68,19 @@ impl Consensus {
         self.answer_forwarded(outcomes);
     }
 
-    /// Lays proposals out as batches and hands each to the rules.
+    /// Of large commands whose turn did not come in time.
+    pub(super) fn expire_turns(&mut self, now: Instant) {
+        let mut over = self.turns.expire(now, self.timing.proposal_timeout);
+        self.drop_late(&mut over);
+        let outcomes = self.proposals.refuse(over, ProposeError::Overloaded { retry_after: self.gate.retry_after() });
+        self.answer_forwarded(outcomes);
+    }
+
+    /// Lays proposals out as batches and hands each to the rules. Large ones may have to wait for their turn.
     pub(super) fn append(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
         let now = Instant::now();
+        let log = (self.replica.log().last().index, self.replica.commit());
+        let proposals = self.turns.admit(proposals, log, self.limits.max_batch_bytes);
         let mut proposals = proposals.into_iter().peekable();
         while proposals.peek().is_some() {
             let capacity = (proposals.len() * (OVERHEAD_BYTES + 256)).min(self.limits.max_batch_bytes);
