@@ -4,6 +4,7 @@
 //! quorate-bench durable [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three processes, QUIC, write-ahead logs
 //! quorate-bench memory  [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three nodes in one process, in memory
 //! quorate-bench reads   [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   the same as durable, reads of every kind
+//! quorate-bench overload SECONDS VALUE_BYTES       the same as durable, offered ten times what it can take
 //! quorate-bench recovery BYTES                     a log, and a snapshot, of so many bytes is opened again
 //! quorate-bench snapshot BYTES [BYTES_PER_SECOND]  a follower is sent a state of so many bytes while others write
 //! ```
@@ -13,11 +14,12 @@
 //!
 //! - [`workload`]: the clients and their figures.
 //! - [`durable`], [`memory`] and [`reads`]: the clusters that they run against; [`processes`]: a cluster of processes.
-//! - [`recovery`] and [`snapshot`]; [`proxy`]: a wire that can be cut; [`machine_speed`]: what the machine itself can do.
+//! - [`overload`], [`recovery`] and [`snapshot`]; [`proxy`]: a wire that can be cut; [`machine_speed`]: what the machine itself can do.
 
 mod durable;
 mod machine_speed;
 mod memory;
+mod overload;
 mod processes;
 mod proxy;
 mod reads;
@@ -29,8 +31,8 @@ use quorate::Snapshots;
 use std::process::ExitCode;
 use workload::Settings;
 
-const USAGE: &str = "usage: quorate-bench durable|memory|reads [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]] | recovery BYTES | \
-                     snapshot BYTES [BYTES_PER_SECOND]";
+const USAGE: &str = "usage: quorate-bench durable|memory|reads [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]] | \
+                     overload SECONDS VALUE_BYTES | recovery BYTES | snapshot BYTES [BYTES_PER_SECOND]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -39,13 +41,17 @@ fn main() -> ExitCode {
         ["durable", ref settings @ ..] => Settings::parse(settings).and_then(|settings| durable::run(&settings)),
         ["memory", ref settings @ ..] => Settings::parse(settings).and_then(|settings| memory::run(&settings)),
         ["reads", ref settings @ ..] => Settings::parse(settings).and_then(|settings| reads::run(&settings)),
+        ["overload", seconds, value_bytes] => {
+            Settings::parse(&["1", seconds, value_bytes]).and_then(|of| overload::run(of.seconds, of.value_bytes))
+        }
         ["recovery", bytes] => size(bytes).and_then(recovery::run),
         ["snapshot", bytes] => {
             size(bytes).and_then(|bytes| snapshot::run(bytes, Snapshots::default().bytes_per_second))
         }
         ["snapshot", bytes, speed] => size(bytes).and_then(|bytes| snapshot::run(bytes, size(speed)?)),
-        // How `durable`, `reads` and `snapshot` start their other members.
+        // How `durable`, `overload`, `reads` and `snapshot` start their other members.
         [durable::MEMBER, ref place @ ..] => durable::run_member(place),
+        [overload::MEMBER, ref place @ ..] => overload::run_member(place),
         [reads::MEMBER, ref place @ ..] => reads::run_member(place),
         [snapshot::MEMBER, ref place @ ..] => snapshot::run_member(place),
         _ => Err(USAGE.into()),

@@ -1,0 +1,302 @@
+//! What becomes of a cluster that is offered ten times what it can take: three processes on loopback, as in
+//! [`durable`](crate::durable), but with the same election timeouts for all, so that leadership could move.
+//!
+//! 1. `alone`: a few callers, closed-loop: what latency is like without load.
+//! 2. `closed_loop`: more and more callers; `peak`: the most that they get.
+//! 3. `peak_beside_callers`: the same, beside ten times as many a second that are refused for their size before they come near
+//!    the node: what is left of the peak by those who merely call. They share two processors, say, with three nodes here.
+//! 4. `overload`: ten times that is offered, whatever comes back: nobody waits for an answer, and nobody heeds `retry_after`.
+//! 5. `after`: at once, the few callers again, second by second.
+//! 6. `beside_large`: the few callers, beside some whose commands are as large as can be.
+//!
+//! This process runs the leader and all callers, so the leader's memory and processor are theirs as well.
+
+use crate::{
+    machine_speed::resident_bytes,
+    processes::{self, LEADER, Member, builder, free_addresses, make_certificates},
+    workload::{Failed, Sink},
+};
+use bytes::Bytes;
+use quorate::{Limits, Node, NodeId, ProposeError, Timing};
+use serde_json::{Value, json};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    pin::Pin,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Poll,
+    time::{Duration, Instant},
+};
+use tokio::{task::JoinSet, time::sleep};
+
+/// The command under which a child runs a member.
+pub(crate) const MEMBER: &str = "overload-member";
+/// Offered load, in peaks.
+const FACTOR: f64 = 10.0;
+/// The callers that latency is measured with.
+const FEW: usize = 16;
+/// The callers that the peak is looked for with.
+const MANY: [usize; 3] = [256, 1024, 4096];
+/// The callers with large commands.
+const LARGE: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(20);
+const OFFERED_EVERY: Duration = Duration::from_millis(1);
+const SAMPLED_EVERY: Duration = Duration::from_millis(20);
+/// How long latency is measured after the load.
+const AFTER_S: u64 = 3;
+
+/// Measures, and prints a line a stage.
+pub(crate) fn run(seconds: u64, value_bytes: usize) -> Result<(), Failed> {
+    let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
+    let addresses = free_addresses(3)?;
+    make_certificates(dir.path(), addresses.len())?;
+    let members: Result<Vec<Member>, Failed> = (2..=addresses.len() as u64)
+        .map(|id| Member::start(MEMBER, id, dir.path(), &addresses, Stdio::null()))
+        .collect();
+    let _members = members?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let node = start(LEADER, dir.path(), &addresses).await?;
+        until_leading(&node).await?;
+        let outcome = stages(&node, Duration::from_secs(seconds), Bytes::from(vec![7; value_bytes])).await;
+        node.shutdown().await;
+        outcome
+    })
+}
+
+/// Runs one of the other members.
+pub(crate) fn run_member(place: &[&str]) -> Result<(), Failed> {
+    processes::run_member(place, start, async |_| std::future::pending().await)
+}
+
+async fn start(id: u64, dir: &Path, addresses: &[SocketAddr]) -> Result<Node<Sink>, Failed> {
+    Ok(builder(id, dir, addresses)?.timing(Timing::default()).start(Sink::default()).await?)
+}
+
+/// Whoever was elected, this process is to have the leader.
+async fn until_leading(node: &Node<Sink>) -> Result<(), Failed> {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if node.status().borrow().leader == Some(node.id()) && node.propose("first").await.is_ok() {
+            return Ok(());
+        }
+        // Refused while nobody leads, or this one lags: then again.
+        let _ = node.transfer(Some(NodeId(LEADER))).await;
+        sleep(Duration::from_millis(100)).await;
+    }
+    Err(format!("the node does not lead after {PATIENCE:?}").into())
+}
+
+async fn stages(node: &Node<Sink>, stage: Duration, value: Bytes) -> Result<(), Failed> {
+    closed_loop(node, FEW, &value, Duration::from_secs(1)).await?;
+    let alone = closed_loop(node, FEW, &value, stage).await?;
+    say("alone", latencies(&alone, stage));
+    let (mut peak, mut callers) = (0.0, 0);
+    for many in MANY {
+        let per_s = closed_loop(node, many, &value, stage).await?.len() as f64 / stage.as_secs_f64();
+        if per_s > peak {
+            (peak, callers) = (per_s, many);
+        }
+        say("closed_loop", json!({ "in_flight": many, "ops_per_s": per_s.round() }));
+    }
+    say("peak", json!({ "in_flight": callers, "ops_per_s": peak.round() }));
+
+    let too_large = Bytes::from(vec![7; Limits::default().max_command_bytes + 1]);
+    let callers_alone = offer(node, &too_large, peak * FACTOR, stage);
+    let (beside_callers, called) = tokio::join!(closed_loop(node, callers, &value, stage), callers_alone);
+    let beside_callers = beside_callers?.len() as f64 / stage.as_secs_f64();
+    let called = called.offered.load(Ordering::Relaxed) as f64 / stage.as_secs_f64();
+    let line = json!({ "in_flight": callers, "ops_per_s": beside_callers.round(), "called_per_s": called.round() });
+    say("peak_beside_callers", line);
+
+    let watch = Watch::start(node);
+    let counts = offer(node, &value, peak * FACTOR, stage).await;
+    // The first of the few is there when the load ends, not when what it left behind has been answered.
+    let after = closed_loop(node, FEW, &value, Duration::from_secs(AFTER_S)).await?;
+    let mut line = counts.line(stage, peak, beside_callers);
+    watch.end(node, &mut line).await?;
+    say("overload", line);
+    for second in 0..AFTER_S {
+        let within: Vec<Took> = after.iter().filter(|took| took.asked.as_secs() == second).copied().collect();
+        let mut line = latencies(&within, Duration::from_secs(1));
+        line["second"] = (second + 1).into();
+        say("after", line);
+    }
+
+    let large = Bytes::from(vec![7; Limits::default().max_command_bytes]);
+    let (beside, small) = tokio::join!(closed_loop(node, LARGE, &large, stage), closed_loop(node, FEW, &value, stage));
+    let mut line = latencies(&small?, stage);
+    line["large_per_s"] = (beside?.len() as f64 / stage.as_secs_f64()).round().into();
+    say("beside_large", line);
+    Ok(())
+}
+
+fn say(stage: &str, mut line: Value) {
+    line["system"] = "quorate".into();
+    line["stage"] = stage.into();
+    println!("{line}");
+}
+
+/// One command's way: when it was asked for, after the stage began, and how long until it was applied.
+#[derive(Clone, Copy)]
+struct Took {
+    asked: Duration,
+    took: Duration,
+}
+
+/// So many callers, each of whom waits for its answer before it asks again. Who is refused comes again when it was told to; that
+/// counts.
+async fn closed_loop(node: &Node<Sink>, callers: usize, value: &Bytes, length: Duration) -> Result<Vec<Took>, Failed> {
+    let start = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..callers {
+        let (node, value) = (node.clone(), value.clone());
+        tasks.spawn(async move {
+            let mut all = Vec::new();
+            while start.elapsed() < length {
+                let asked = start.elapsed();
+                loop {
+                    match node.propose(value.clone()).await {
+                        Ok(_) => break,
+                        Err(ProposeError::Overloaded { retry_after }) => sleep(retry_after).await,
+                        Err(error) => return Err(error),
+                    }
+                }
+                all.push(Took { asked, took: start.elapsed() - asked });
+            }
+            Ok(all)
+        });
+    }
+    let mut all = Vec::new();
+    while let Some(of_one) = tasks.join_next().await {
+        all.append(&mut of_one??);
+    }
+    Ok(all)
+}
+
+/// What came of what was offered.
+#[derive(Default)]
+struct Counts {
+    offered: AtomicU64,
+    refused: AtomicU64,
+    applied: AtomicU64,
+    failed: AtomicU64,
+    unknown: AtomicU64,
+    longest_retry_after_us: AtomicU64,
+}
+
+/// Offers so many commands a second, whatever comes of them. Returns when the load ends: those under way still are.
+async fn offer(node: &Node<Sink>, value: &Bytes, per_s: f64, length: Duration) -> Arc<Counts> {
+    let (counts, start) = (Arc::new(Counts::default()), Instant::now());
+    let one = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+    while start.elapsed() < length {
+        let due = (start.elapsed().as_secs_f64() * per_s) as u64;
+        while counts.offered.load(Ordering::Relaxed) < due && start.elapsed() < length {
+            one(&counts.offered);
+            let (caller, value) = (node.clone(), value.clone());
+            let mut proposal = Box::pin(async move { caller.propose(value).await });
+            match std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut proposal).poll(context))).await {
+                // Refused at once: it never became a task.
+                Poll::Ready(outcome) => counts.add(&outcome.map(drop)),
+                Poll::Pending => {
+                    let counts = Arc::clone(&counts);
+                    // Those who are answered after the end don't count.
+                    tokio::spawn(async move {
+                        let outcome = proposal.await.map(drop);
+                        if start.elapsed() < length {
+                            counts.add(&outcome);
+                        }
+                    });
+                }
+            }
+        }
+        sleep(OFFERED_EVERY).await;
+    }
+    counts
+}
+
+impl Counts {
+    fn add(&self, outcome: &Result<(), ProposeError>) {
+        let counter = match outcome {
+            Ok(()) => &self.applied,
+            Err(ProposeError::Overloaded { retry_after }) => {
+                let us = u64::try_from(retry_after.as_micros()).unwrap_or(u64::MAX);
+                self.longest_retry_after_us.fetch_max(us, Ordering::Relaxed);
+                &self.refused
+            }
+            Err(ProposeError::OutcomeUnknown) => &self.unknown,
+            Err(_) => &self.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn line(&self, length: Duration, peak: f64, beside_callers: f64) -> Value {
+        let per_s = |counter: &AtomicU64| (counter.load(Ordering::Relaxed) as f64 / length.as_secs_f64()).round();
+        let share = |of: f64| (per_s(&self.applied) / of * 1000.0).round() / 1000.0;
+        json!({
+            "offered_per_s": per_s(&self.offered),
+            "goodput_per_s": per_s(&self.applied),
+            "goodput_of_peak": share(peak),
+            "goodput_of_peak_beside_callers": share(beside_callers),
+            "refused_per_s": per_s(&self.refused),
+            "failed": self.failed.load(Ordering::Relaxed),
+            "unknown": self.unknown.load(Ordering::Relaxed),
+            "retry_after_ms_max": self.longest_retry_after_us.load(Ordering::Relaxed) / 1000,
+        })
+    }
+}
+
+/// Looks at memory and leadership while the load lasts, and while it is recovered from.
+struct Watch {
+    over: Arc<AtomicBool>,
+    rss_start: u64,
+    term_start: u64,
+    watching: tokio::task::JoinHandle<(u64, u64)>,
+}
+
+impl Watch {
+    fn start(node: &Node<Sink>) -> Self {
+        let (over, status) = (Arc::new(AtomicBool::new(false)), node.status());
+        let rss_start = resident_bytes(std::process::id());
+        let term_start = status.borrow().term.0;
+        let ended = Arc::clone(&over);
+        let watching = tokio::spawn(async move {
+            let (mut rss_max, mut changes, mut leader) = (rss_start, 0, status.borrow().leader);
+            while !ended.load(Ordering::Relaxed) {
+                rss_max = rss_max.max(resident_bytes(std::process::id()));
+                let now = status.borrow().leader;
+                changes += u64::from(now != std::mem::replace(&mut leader, now));
+                sleep(SAMPLED_EVERY).await;
+            }
+            (rss_max, changes)
+        });
+        Self { over, rss_start, term_start, watching }
+    }
+
+    async fn end(self, node: &Node<Sink>, line: &mut Value) -> Result<(), Failed> {
+        self.over.store(true, Ordering::Relaxed);
+        let (rss_max, changes) = self.watching.await?;
+        line["rss_mb"] = json!({ "start": self.rss_start >> 20, "max": rss_max >> 20 });
+        line["leader_changes"] = changes.into();
+        line["terms"] = (node.status().borrow().term.0 - self.term_start).into();
+        Ok(())
+    }
+}
+
+/// How many there were, and how long they took.
+fn latencies(all: &[Took], length: Duration) -> Value {
+    let mut us: Vec<u128> = all.iter().map(|took| took.took.as_micros()).collect();
+    us.sort_unstable();
+    // Nobody measured anything: a `null`, not a zero.
+    let at = |per_mille: usize| us.get(us.len().saturating_sub(1) * per_mille / 1000).map(|us| *us as u64);
+    json!({
+        "ops_per_s": (us.len() as f64 / length.as_secs_f64()).round(),
+        "p50_us": at(500),
+        "p99_us": at(990),
+        "max_us": at(1000),
+    })
+}
