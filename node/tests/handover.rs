@@ -2,8 +2,8 @@
 
 mod support;
 
-use quorate::{HandoverRefused, NodeId, Role, TransferError};
-use std::time::Duration;
+use quorate::{HandoverRefused, NodeId, Role, TransferError, transport::LinkFaults};
+use std::{cell::Cell, rc::Rc, time::Duration};
 use support::{Cluster, Journal, Ledger, Plan, run, seeds, simulate, soon};
 use tokio::time::Instant;
 
@@ -111,6 +111,48 @@ fn leadership_goes_to_a_preferred_node_that_is_there() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(cluster.status(NodeId(3)).term, terms, "there it stays");
     });
+}
+
+/// What others forwarded to it before they heard of its successor comes back, and goes there.
+#[test]
+fn no_write_that_others_forward_to_a_leader_that_stops_is_lost_sight_of() {
+    for seed in seeds(20) {
+        simulate(async {
+            let (mut cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
+            let old = cluster.leader().await;
+            let delay = Duration::from_micros(100)..=Duration::from_millis(3);
+            cluster.faults.everywhere(LinkFaults { delay, ..LinkFaults::default() });
+            let stays = Rc::new(Cell::new(true));
+            let writers: Vec<_> = cluster
+                .others(old)
+                .into_iter()
+                .flat_map(|id| (0..8).map(move |nth| (id, nth)))
+                .map(|(id, nth)| {
+                    let (node, ledger, stays) = (cluster.node(id).clone(), ledger.clone(), stays.clone());
+                    tokio::task::spawn_local(async move {
+                        let mut written = 0;
+                        while stays.get() {
+                            let write = ledger.propose(&node, format!("{id}/{nth}: {written}")).await;
+                            write.unwrap_or_else(|error| panic!("seed {seed}: write {written} at {id}: {error}"));
+                            written += 1;
+                            // The clock of these tests stands still while anybody is busy.
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        }
+                        written
+                    })
+                })
+                .collect();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            cluster.stop(old).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stays.set(false);
+            for writer in writers {
+                assert!(soon("a writer", writer).await.expect("no write fails") > 5, "seed {seed}");
+            }
+            cluster.settled().await;
+            ledger.check(&cluster.journals());
+        });
+    }
 }
 
 #[test]

@@ -109,6 +109,7 @@ pub(crate) struct Consensus {
     /// Whoever was to take over did not, and nobody was told yet.
     handover_ended: Option<NodeId>,
     stopping: Option<Instant>,
+    tenure: Tenure,
     /// This node was removed, by the configuration of this entry: it stops.
     removed_at: Option<Index>,
     clock: Clock,
@@ -123,6 +124,18 @@ pub(crate) struct Consensus {
     metrics: NodeMetrics,
     fate: Fate,
     _sentinel: Sentinel,
+}
+
+/// Whether this node has led.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tenure {
+    Never,
+    /// It does, or nobody is known to lead after it.
+    Leads,
+    /// Another was heard to lead after it.
+    Over {
+        since: Instant,
+    },
 }
 
 /// What a `Consensus` is made of.
@@ -198,6 +211,7 @@ impl Consensus {
             stages: Stages::default(),
             handover_ended: None,
             stopping: None,
+            tenure: Tenure::Never,
             removed_at: None,
             clock,
             log_clock: LogClock::default(),
@@ -232,6 +246,11 @@ impl Consensus {
         let change = self.seen.look(&self.replica);
         if change.leader {
             self.log_clock.leads(self.replica.is_leader(), self.clock.now());
+            self.tenure = match self.replica.leader() {
+                Some(leader) if leader == self.replica.id() => Tenure::Leads,
+                Some(_) if self.tenure == Tenure::Leads => Tenure::Over { since: Instant::now() },
+                _ => self.tenure,
+            };
             // Those whose leader is gone learn soon that the outcome is unknown; it may still be told until then.
             let soon = Instant::now() + self.timing.election_timeout.1 * 2;
             self.proposals.leader_changed(self.replica.leader(), soon);
@@ -259,6 +278,7 @@ impl Consensus {
                 && self.turns.is_empty()
                 && self.replica.applied_index() == self.replica.released()
                 && self.replica.handing_over_to().is_none()
+                && !self.is_taken_for_leader()
                 && self.operators.are_answered()
         };
         if self.stopping.is_some_and(|deadline| drained() || deadline <= Instant::now()) {
@@ -277,6 +297,17 @@ impl Consensus {
             // If nobody can take over, it ends as it is.
             let _ = replica.hand_over(now, None, out);
         });
+    }
+
+    /// Whether others may still forward to this node what its successor should get. If it were gone by then, nobody could tell
+    /// whether it had taken it.
+    fn is_taken_for_leader(&self) -> bool {
+        match self.tenure {
+            Tenure::Never => false,
+            // One that does not lead any more waits for its successor; one that does found nobody to hand over to.
+            Tenure::Leads => !self.replica.is_leader(),
+            Tenure::Over { since } => since.elapsed() < self.timing.heartbeat_interval,
+        }
     }
 
     /// The cluster goes on without this node.
