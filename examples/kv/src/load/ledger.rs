@@ -1,7 +1,10 @@
 //! What was written and what the clients were told: a client's side of the promise.
 
 use crate::client::ClientError;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 use tokio::sync::watch;
 
 /// One write of a key that nobody else writes.
@@ -41,8 +44,28 @@ impl Told {
 /// cut off in between leaves the right note behind.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    writes: Arc<Mutex<Vec<Write>>>,
+    book: Arc<Mutex<Book>>,
     acknowledged: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+struct Book {
+    writes: Vec<Write>,
+    /// When each was sent.
+    sent: Vec<Instant>,
+    /// When the last one was acknowledged, or the watch began.
+    last: Instant,
+    longest_gap: Duration,
+    slowest: Duration,
+}
+
+/// How clients were served since [`Ledger::watch`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// The longest time in which no write of anybody was acknowledged.
+    pub longest_gap: Duration,
+    /// The longest that a write took which was acknowledged.
+    pub slowest_write: Duration,
 }
 
 impl Default for Ledger {
@@ -55,22 +78,28 @@ impl Ledger {
     /// One without entries.
     #[must_use]
     pub fn new() -> Self {
-        Self { writes: Arc::default(), acknowledged: watch::Sender::new(0) }
+        let (last, zero) = (Instant::now(), Duration::ZERO);
+        let book = Book { writes: Vec::new(), sent: Vec::new(), last, longest_gap: zero, slowest: zero };
+        Self { book: Arc::new(Mutex::new(book)), acknowledged: watch::Sender::new(0) }
     }
 
     /// Notes a write that is about to be sent, and returns its place.
     pub fn begin(&self, key: String, value: String) -> usize {
-        let mut writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
-        writes.push(Write { key, value, told: Told::Unknown });
-        writes.len() - 1
+        let mut book = self.book();
+        book.writes.push(Write { key, value, told: Told::Unknown });
+        book.sent.push(Instant::now());
+        book.writes.len() - 1
     }
 
     /// Notes what its client was told.
     pub fn end(&self, place: usize, told: Told) {
-        if let Some(write) = self.writes.lock().unwrap_or_else(PoisonError::into_inner).get_mut(place) {
+        let mut book = self.book();
+        if let Some(write) = book.writes.get_mut(place) {
             write.told = told;
         }
         if told == Told::Acknowledged {
+            book.acknowledged(place);
+            drop(book);
             self.acknowledged.send_modify(|count| *count += 1);
         }
     }
@@ -90,6 +119,34 @@ impl Ledger {
     /// Everything noted.
     #[must_use]
     pub fn writes(&self) -> Vec<Write> {
-        self.writes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.book().writes.clone()
+    }
+
+    /// Measures the service from now on.
+    pub fn watch(&self) {
+        let mut book = self.book();
+        (book.last, book.longest_gap, book.slowest) = (Instant::now(), Duration::ZERO, Duration::ZERO);
+    }
+
+    /// How the service was since [`Ledger::watch`], up to the last acknowledged write.
+    #[must_use]
+    pub fn service(&self) -> Service {
+        let book = self.book();
+        Service { longest_gap: book.longest_gap, slowest_write: book.slowest }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn acknowledged(&mut self, place: usize) {
+        let now = Instant::now();
+        self.longest_gap = self.longest_gap.max(now.duration_since(self.last));
+        self.last = now;
+        if let Some(sent) = self.sent.get(place) {
+            self.slowest = self.slowest.max(now.duration_since(*sent));
+        }
     }
 }

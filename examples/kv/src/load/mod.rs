@@ -8,5 +8,5 @@ mod ledger;
 mod writers;
 
 pub use check::{Verdict, check};
-pub use ledger::{Ledger, Told, Write};
+pub use ledger::{Ledger, Service, Told, Write};
 pub use writers::{Pace, Writers, first_write};

@@ -48,8 +48,20 @@ impl Writers {
     /// # Errors
     /// If no client can be made.
     pub fn start(cluster: &Cluster, ledger: &Ledger, pace: Pace) -> Result<Self, ClusterError> {
+        Self::start_among(cluster, cluster.ids(), ledger, pace)
+    }
+
+    /// The same, for these nodes.
+    ///
+    /// # Errors
+    /// If no client can be made.
+    pub fn start_among(
+        cluster: &Cluster,
+        mut ids: Vec<NodeId>,
+        ledger: &Ledger,
+        pace: Pace,
+    ) -> Result<Self, ClusterError> {
         let (mut tasks, stop) = (JoinSet::new(), watch::Sender::new(false));
-        let mut ids = cluster.ids();
         for name in 0..ids.len() * pace.writers {
             ids.rotate_left(1);
             tasks.spawn(write(name, cluster.client(&ids)?, ledger.clone(), pace, stop.subscribe()));
