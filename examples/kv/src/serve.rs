@@ -25,11 +25,13 @@ use tokio::{
     sync::oneshot,
 };
 
-/// How long HTTP requests under way may take to finish once the process was told to stop.
+/// How long HTTP requests under way may take to finish once the node has stopped.
 const HTTP_PATIENCE: Duration = Duration::from_secs(3);
+/// For how long at least clients are told to go elsewhere before their connections are closed.
+const REDIRECT_FOR: Duration = Duration::from_millis(200);
 /// How long answers may take to leave when the node has failed.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// How long the node may take to hand over and to drain after that.
+/// How long the node may take to hand over and to drain.
 const NODE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The command's arguments.
@@ -100,10 +102,10 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
         why = signals.next() => Ok(why),
     };
     api.stop();
-    drop(stop);
     let why = match why {
         Ok(why) => why,
         Err(failure) => {
+            drop(stop);
             // Whoever waited has an answer by now; let it reach them.
             let _ = tokio::time::timeout(FAREWELL, serving).await;
             if let Failure::Removed { .. } = failure {
@@ -116,10 +118,15 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     };
     tracing::info!("stopping: {why}");
     let end = async {
-        let _ = serving.await;
-        if tokio::time::timeout(NODE_PATIENCE, node.shutdown()).await.is_err() {
+        // Leadership first, so that writes through other nodes hardly wait. Meanwhile clients are told to go elsewhere: if their
+        // connections were closed at once, those whose request is on its way could not know what became of it.
+        let (drained, ()) =
+            tokio::join!(tokio::time::timeout(NODE_PATIENCE, node.shutdown()), tokio::time::sleep(REDIRECT_FOR));
+        if drained.is_err() {
             tracing::warn!("the node did not drain within {NODE_PATIENCE:?}; leaving all the same");
         }
+        drop(stop);
+        let _ = serving.await;
     };
     tokio::select! {
         () = end => Ok(()),

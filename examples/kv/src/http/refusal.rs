@@ -3,7 +3,10 @@
 use super::messages::ErrorAnswer;
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONNECTION, RETRY_AFTER},
+    },
     response::{IntoResponse, Response},
 };
 use quorate::{ProposeError, ReadError, SessionError, SnapshotError};
@@ -104,11 +107,15 @@ impl IntoResponse for Refusal {
         let (status, code, message) = self.parts();
         let answer = ErrorAnswer { error: code.to_owned(), message: one_line(&message) };
         let mut response = (status, Json(answer)).into_response();
-        let retry_after = match self {
-            Self::Overloaded(after) => Some(after),
+        let retry_after = match &self {
+            Self::Overloaded(after) => Some(*after),
             Self::StorageFull => Some(LOOKS_FOR_SPACE),
             _ => None,
         };
+        if self == Self::Stopping {
+            // The connection is closed once this is read, and nothing that is sent on it afterwards is lost.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(after) = retry_after {
             // Whole seconds are all that the header knows.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
@@ -223,6 +230,12 @@ mod tests {
             let response = Refusal::Overloaded(Duration::from_millis(after)).into_response();
             assert_eq!(response.headers()[RETRY_AFTER], header);
         }
+    }
+
+    /// Whoever sends the next request on a connection that is about to close can't know what becomes of it.
+    #[test]
+    fn who_is_told_that_the_node_stops_is_told_to_use_the_connection_no_more() {
+        assert_eq!(Refusal::Stopping.into_response().headers()[CONNECTION], "close");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod demo;
 mod disks;
 mod failures;
 mod http;
+mod handovers;
 mod kills;
 mod leases;
 mod members;

@@ -1,0 +1,69 @@
+//! Planned restarts: a leader that is told to stop hands over, and clients hardly notice.
+
+use crate::support::{PATIENCE, Running, cluster};
+use quorate_kv::{
+    http::messages::StatusAnswer,
+    load::{Ledger, Pace, Told, Writers, check},
+};
+use std::time::Duration;
+
+/// How many restarts, unless `QUORATE_RESTARTS` says otherwise:
+/// `QUORATE_RESTARTS=20 cargo test --release -p quorate-kv --test processes planned -- --nocapture`.
+const RESTARTS: u32 = 3;
+/// How long no write may be acknowledged. An idle machine needs a few milliseconds.
+const GAP_MAX: Duration = Duration::from_secs(1);
+/// How many entries a node may lack when the next one is restarted.
+const LAG_MAX: u64 = 100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_restart_of_the_leader_fails_no_write_and_is_hardly_noticed() {
+    let restarts = std::env::var("QUORATE_RESTARTS").map_or(RESTARTS, |count| count.parse().expect("a number"));
+    let (mut cluster, ledger) = (cluster(3).await, Ledger::new());
+    let writers = Writers::start(&cluster, &ledger, Pace::default()).expect("writers");
+    let (mut gaps, mut slowest) = (Vec::new(), Vec::new());
+    for nth in 0..restarts {
+        written(&ledger, 200).await;
+        let (leader, _) = cluster.roles().await;
+        ledger.watch();
+        let status = cluster.stop(leader).await.expect("it stops");
+        assert_eq!(status.code(), Some(0), "restart {nth}");
+        written(&ledger, 100).await;
+        cluster.start_node(leader).await.expect("it starts");
+        caught_up(&cluster).await;
+        written(&ledger, 100).await;
+        let service = ledger.service();
+        gaps.push(service.longest_gap);
+        slowest.push(service.slowest_write);
+    }
+    writers.stop().await;
+    cluster.level(PATIENCE).await.expect("level");
+    let writes = ledger.writes();
+    let count = |told: Told| writes.iter().filter(|write| write.told == told).count();
+    let (refused, unknown) = (count(Told::Refused), count(Told::Unknown));
+    println!(
+        "{restarts} restarts of the leader, {} writes acknowledged, {refused} refused by all, {unknown} of unknown outcome",
+        ledger.acknowledged()
+    );
+    println!("nothing acknowledged for at most {gaps:.1?}\nthe slowest writes took {slowest:.1?}");
+    let verdict = check(&cluster, &cluster.ids(), writes).await.expect("read");
+    assert!(verdict.broken.is_empty(), "{verdict:?}");
+    assert_eq!((refused, unknown), (0, 0));
+    assert!(gaps.iter().all(|gap| *gap < GAP_MAX), "{gaps:?}");
+}
+
+/// Waits until every node has about what the others have, as whoever restarts one after the other must: while one lacks much, a
+/// quorum is missing without another.
+async fn caught_up(cluster: &Running) {
+    let near = |statuses: &[StatusAnswer]| {
+        let most = statuses.iter().map(|status| status.commit_index.0).max()?;
+        let is_near = |status: &StatusAnswer| status.applied_index.0 + LAG_MAX >= most && status.leader_id.is_some();
+        statuses.iter().all(is_near).then_some(())
+    };
+    cluster.eventually(PATIENCE, "all to have caught up", near).await.expect("it catches up");
+}
+
+/// Waits until so many more are acknowledged.
+async fn written(ledger: &Ledger, more: usize) {
+    let count = ledger.acknowledged() + more;
+    tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.expect("writes go on");
+}
