@@ -17,3 +17,4 @@ mod sessions;
 mod snapshots;
 mod strace;
 mod support;
+mod voters;

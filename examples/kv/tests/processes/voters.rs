@@ -1,0 +1,121 @@
+//! Other voters while leaders die, nodes stand still and writers write.
+
+use crate::support::{PATIENCE, Running, cluster_with_joiners};
+use quorate::NodeId;
+use quorate_kv::{
+    client::Client,
+    cluster::Signal,
+    http::messages::VoterRequest,
+    load::{Ledger, Pace, Writers, check},
+};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use std::time::{Duration, Instant};
+
+/// How many rounds of two changes each, unless `QUORATE_ROUNDS` says otherwise:
+/// `QUORATE_ROUNDS=10 cargo test --release -p quorate-kv --test processes three_to_five -- --nocapture`.
+const ROUNDS: u64 = 2;
+/// How many writes are acknowledged between a change and the next.
+const WRITES: usize = 100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_to_five_to_three_voters_in_single_steps_lose_nothing_while_leaders_die_and_stand_still() {
+    let rounds = std::env::var("QUORATE_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("a number"));
+    let seed: u64 = rand::rng().random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut cluster = cluster_with_joiners(3, 2 * rounds).await;
+    let (mut voters, joiners) = (cluster.ids(), cluster.joiners());
+    let ledger = Ledger::new();
+    let everybody = voters.iter().chain(&joiners).copied().collect();
+    let pace = Pace { writers: 1, rest: Duration::from_millis(2), value_bytes: 100 };
+    let writers = Writers::start_among(&cluster, everybody, &ledger, pace).expect("writers");
+    let (mut kills, mut pauses, mut refusals) = (0, 0, 0);
+    for newcomers in joiners.chunks(2) {
+        for id in newcomers {
+            cluster.start_node(*id).await.expect("it waits to be added");
+        }
+        let five = [&voters[..], newcomers].concat();
+        let mut three = five.clone();
+        three.shuffle(&mut random);
+        three.truncate(3);
+        for target in [five, three] {
+            written(&ledger, WRITES).await;
+            let leader = leader_among(&cluster, &voters).await;
+            let mut asked = [&voters[..], &target[..]].concat();
+            asked.shuffle(&mut random);
+            let client = cluster.client(&asked).expect("client").with_limit(PATIENCE);
+            let wish = target.iter().map(|id| VoterRequest { id: *id, addr: Some(cluster.layout().address(*id)) });
+            let (kill, wish) = (random.random_bool(0.5), wish.collect());
+            let when = Duration::from_millis(random.random_range(0..150));
+            let (refused, ()) = tokio::join!(insist(client, wish), mishap(&mut cluster, leader, when, kill));
+            (kills, pauses, refusals) = (kills + u32::from(kill), pauses + u32::from(!kill), refusals + refused);
+            for gone in voters.iter().filter(|id| !target.contains(id)) {
+                let ended = cluster.ended(*gone, PATIENCE).await.expect("it ends when it is removed");
+                assert_eq!(ended.code(), Some(0), "node {gone} (seed {seed})");
+            }
+            voters = target;
+        }
+    }
+    written(&ledger, WRITES).await;
+    writers.stop().await;
+
+    let statuses = cluster.level(PATIENCE).await.expect("level");
+    assert!(statuses.iter().all(|status| status.state_hash == statuses[0].state_hash), "seed {seed}: {statuses:?}");
+    voters.sort_unstable();
+    assert!(statuses.iter().all(|status| status.voters == voters), "seed {seed}: {statuses:?}");
+    let verdict = check(&cluster, &voters, ledger.writes()).await.expect("read");
+    assert!(verdict.broken.is_empty(), "seed {seed}: {verdict:?}");
+    println!(
+        "{rounds} rounds, {} changes, {kills} leaders killed and {pauses} paused meanwhile, {refusals} answers other than yes; {} \
+         acknowledged writes, 0 lost; {} of unknown outcome took effect, {} did not, {} refused; term {}",
+        rounds * 2,
+        verdict.acknowledged,
+        verdict.unknown_present,
+        verdict.unknown_absent,
+        verdict.refused,
+        statuses[0].term,
+    );
+}
+
+/// Asks for these voters until the answer is yes, as an operator would; gives how often it was not. What has taken effect already
+/// is asked for again without harm.
+async fn insist(mut client: Client, voters: Vec<VoterRequest>) -> u32 {
+    let (mut refused, deadline) = (0, Instant::now() + PATIENCE * 2);
+    while let Err(error) = client.set_voters(voters.clone()).await {
+        assert!(Instant::now() < deadline, "{error}");
+        refused += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    refused
+}
+
+/// The leader dies and comes back, or stands still for long enough to be replaced.
+async fn mishap(cluster: &mut Running, leader: NodeId, when: Duration, kill: bool) {
+    tokio::time::sleep(when).await;
+    if kill {
+        cluster.kill(leader).await.expect("killed");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        cluster.start_node(leader).await.expect("started");
+    } else {
+        // One that was removed before has ended, and is paused no more.
+        let _ = cluster.signal(leader, Signal::STOP);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let _ = cluster.signal(leader, Signal::CONT);
+    }
+}
+
+/// Waits until one of these leads, and these follow it.
+async fn leader_among(cluster: &Running, voters: &[NodeId]) -> NodeId {
+    let leader = cluster.eventually(PATIENCE, "a leader that the voters follow", |statuses| {
+        let mut voters = statuses.iter().filter(|status| voters.contains(&status.node_id));
+        let leader = voters.clone().find(|status| status.role == "leader")?;
+        voters.all(|status| status.leader_id == Some(leader.node_id)).then_some(leader.node_id)
+    });
+    leader.await.expect("a leader")
+}
+
+/// Waits until so many more writes are acknowledged.
+async fn written(ledger: &Ledger, more: usize) {
+    let count = ledger.acknowledged() + more;
+    tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.expect("writes go on");
+}
