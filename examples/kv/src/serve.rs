@@ -105,8 +105,9 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let why = match why {
         Ok(why) => why,
         Err(failure) => {
+            // Whoever waited has an answer by now; let it reach them. Who comes now is told to go elsewhere.
+            tokio::time::sleep(REDIRECT_FOR).await;
             drop(stop);
-            // Whoever waited has an answer by now; let it reach them.
             let _ = tokio::time::timeout(FAREWELL, serving).await;
             if let Failure::Removed { .. } = failure {
                 // As its operator wanted.
