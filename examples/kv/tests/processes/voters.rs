@@ -77,6 +77,36 @@ async fn three_to_five_to_three_voters_in_single_steps_lose_nothing_while_leader
     );
 }
 
+/// One by one, every member makes room for a new one; the leader hands over when its turn comes. Clients turn to another node when one
+/// refuses, and none of their writes fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_replacement_of_five_nodes_fails_no_write() {
+    let mut cluster = cluster_with_joiners(5, 5).await;
+    let (leave, join) = (cluster.ids(), cluster.joiners());
+    let ledger = Ledger::new();
+    let everybody = leave.iter().chain(&join).copied().collect();
+    let pace = Pace { writers: 2, rest: Duration::from_millis(2), value_bytes: 100 };
+    let writers = Writers::start_among(&cluster, everybody, &ledger, pace).expect("writers");
+    for (nth, (old, new)) in leave.iter().zip(&join).enumerate() {
+        cluster.start_node(*new).await.expect("it waits to be added");
+        let stay = [&leave[nth + 1..], &join[..nth]].concat();
+        let mut client = cluster.client(&stay).expect("client").with_limit(PATIENCE);
+        client.add_member(*new, &cluster.layout().address(*new)).await.expect("added");
+        client.promote_member(*new).await.expect("promoted");
+        client.remove_member(*old).await.expect("removed");
+        assert_eq!(cluster.ended(*old, PATIENCE).await.expect("it ends").code(), Some(0), "node {old}");
+        written(&ledger, WRITES).await;
+    }
+    writers.stop().await;
+    let statuses = cluster.level(PATIENCE).await.expect("level");
+    assert!(statuses.iter().all(|status| status.voters == join), "{statuses:?}");
+    let verdict = check(&cluster, &join, ledger.writes()).await.expect("read");
+    println!("{verdict:?}, term {}", statuses[0].term);
+    assert!(verdict.broken.is_empty(), "{verdict:?}");
+    let failed = (verdict.refused, verdict.unknown_present, verdict.unknown_absent);
+    assert_eq!(failed, (0, 0, 0), "{verdict:?}");
+}
+
 /// Asks for these voters until the answer is yes, as an operator would; gives how often it was not. What has taken effect already
 /// is asked for again without harm.
 async fn insist(mut client: Client, voters: Vec<VoterRequest>) -> u32 {
