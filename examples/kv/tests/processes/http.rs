@@ -80,7 +80,7 @@ async fn bad_requests_are_refused_with_a_code_and_a_message() {
         ("POST /v1/kv/k/cas", r#"{"expect":null,"value":"v","more":1}"#, 400, "bad_request"),
         (&long_key, "v", 413, "too_large"),
         ("GET /v1/kv/", "", 404, "not_found"),
-        ("GET /v1/members", "", 404, "not_found"),
+        ("GET /v1/member", "", 404, "not_found"),
         ("GET /v1/snapshot", "", 405, "method_not_allowed"),
         ("GET /", "", 404, "not_found"),
         ("PATCH /v1/kv/k", "", 405, "method_not_allowed"),
