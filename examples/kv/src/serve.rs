@@ -168,6 +168,7 @@ async fn start(config: &Config, network: Quic, metrics: &Metrics) -> Result<Node
         .limits(Limits {
             max_command_bytes: command_bytes_max(&config.limits),
             max_in_flight_proposals: config.limits.max_in_flight_proposals,
+            max_in_flight_bytes: config.limits.max_in_flight_bytes,
             ..Limits::default()
         })
         .metrics(metrics)

@@ -153,6 +153,9 @@ pub struct Limits {
     pub max_value_bytes: usize,
     /// How many writes may wait on this node at once; further ones are answered `overloaded`. Default 4096.
     pub max_in_flight_proposals: usize,
+    /// How many bytes of writes may wait on this node at once, unless a single one is larger; further ones are answered
+    /// `overloaded`. Default 64 MiB.
+    pub max_in_flight_bytes: usize,
 }
 
 /// The most that `limits.max_value_bytes` may be: a compare-and-swap carries two values in one log
@@ -259,6 +262,7 @@ impl Config {
         }
         let positive = [
             ("limits.max_in_flight_proposals", self.limits.max_in_flight_proposals as u64),
+            ("limits.max_in_flight_bytes", self.limits.max_in_flight_bytes as u64),
             ("limits.max_value_bytes", self.limits.max_value_bytes as u64),
             ("snapshot.every_entries", self.snapshot.every_entries),
             ("snapshot.every_bytes", self.snapshot.every_bytes),
@@ -320,7 +324,7 @@ impl Default for Storage {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_value_bytes: 1 << 20, max_in_flight_proposals: 4096 }
+        Self { max_value_bytes: 1 << 20, max_in_flight_proposals: 4096, max_in_flight_bytes: 64 << 20 }
     }
 }
 

@@ -47,6 +47,7 @@ pub const KEYS: &[Key] = &[
     Key { path: "storage.segment_bytes", kind: Kind::Number },
     Key { path: "limits.max_value_bytes", kind: Kind::Number },
     Key { path: "limits.max_in_flight_proposals", kind: Kind::Number },
+    Key { path: "limits.max_in_flight_bytes", kind: Kind::Number },
 ];
 
 const PREFIX: &str = "QUORATE_";

@@ -151,6 +151,7 @@ segment_bytes = 67108864
 [limits]
 max_value_bytes = 1048576
 max_in_flight_proposals = 4096
+max_in_flight_bytes = 67108864
 "#;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
