@@ -233,7 +233,8 @@ fn who_waits_for_a_turn_hears_the_truth_when_the_leader_is_lost() {
             let node = cluster.node(leader).clone();
             let proposing = join_all((0..20).map(|nth| ledger.propose(&node, format!("{nth:04}").repeat(30 << 10))));
             let losing = async {
-                tokio::time::sleep(Duration::from_millis(2 + seed)).await;
+                // Before anything of it can be committed.
+                tokio::time::sleep(Duration::from_micros(seed)).await;
                 cluster.faults.isolate(leader);
                 cluster.leader_among(&cluster.others(leader)).await;
                 cluster.faults.heal();
