@@ -295,6 +295,8 @@ label! {
         StorageFull = "storage_full",
         /// A piece of a snapshot that nobody waits for: an earlier one is being restored, or too much waits to be written.
         SnapshotBusy = "snapshot_busy",
+        /// It asked for a vote, and its sender's state machine writes what the one here can't apply.
+        MachineVersion = "machine_version",
         /// An in-memory network was told to cut the link.
         FaultCut = "fault_cut",
         /// An in-memory network was told to lose some messages.

@@ -9,10 +9,10 @@ use crate::{
     node::Node,
 };
 use quorate_metrics::Metrics;
-use quorate_raft::{Membership, NodeId};
+use quorate_raft::{MachineVersions, Membership, NodeId};
 use quorate_storage::contract::StorageHandle;
 use quorate_transport::network::Network;
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 use tokio::sync::oneshot;
 
 /// A node, described but not started. [`Builder::voters`], [`Builder::network`] and [`Builder::storage`] are needed; the
@@ -29,6 +29,8 @@ pub struct Builder {
     limits: Limits,
     snapshots: Snapshots,
     sessions: Sessions,
+    machine_version: u32,
+    machine_versions: Option<RangeInclusive<u32>>,
     metrics: Metrics,
     seed: Option<u64>,
 }
@@ -47,6 +49,8 @@ impl Builder {
             limits: Limits::default(),
             snapshots: Snapshots::default(),
             sessions: Sessions::default(),
+            machine_version: 0,
+            machine_versions: None,
             metrics: Metrics::new(),
             seed: None,
         }
@@ -120,6 +124,25 @@ impl Builder {
         self
     }
 
+    /// The version of what its state machine writes: of the commands that this release proposes, and of its snapshots. Default 0.
+    /// Raise it when older releases could not apply them; by itself, the node does nothing differently.
+    ///
+    /// A voter whose machine can't apply it votes for another: so nobody leads whose entries a quorum could not apply.
+    #[must_use]
+    pub fn machine_version(mut self, writes: u32) -> Self {
+        self.machine_version = writes;
+        self
+    }
+
+    /// The versions that its state machine can apply, and restore snapshots of. Default: all up to what it writes. More than
+    /// that lets a release learn to read what the next one will write: [`Status::machine_versions`](crate::Status) says when all
+    /// members can.
+    #[must_use]
+    pub fn machine_versions(mut self, applies: RangeInclusive<u32>) -> Self {
+        self.machine_versions = Some(applies);
+        self
+    }
+
     /// Where it is measured. Several nodes of a process may share one.
     #[must_use]
     pub fn metrics(mut self, metrics: &Metrics) -> Self {
@@ -180,22 +203,23 @@ impl Builder {
         Ok(node)
     }
 
+    fn machine(&self) -> Result<MachineVersions, StartError> {
+        let writes = self.machine_version;
+        let (oldest, newest) = self.machine_versions.clone().unwrap_or(0..=writes).into_inner();
+        let machine = MachineVersions { writes, oldest, newest };
+        if machine.apply(writes) {
+            return Ok(machine);
+        }
+        Err(StartError::Config(format!(
+            "the state machine writes version {writes} and applies only {oldest} to {newest}: let it apply what it writes \
+             (Builder::machine_versions)"
+        )))
+    }
+
     pub(crate) fn plan(self) -> Result<Plan, StartError> {
-        let Self {
-            id,
-            cluster,
-            voters,
-            joins,
-            prefers,
-            network,
-            storage,
-            timing,
-            limits,
-            snapshots,
-            sessions,
-            metrics,
-            seed,
-        } = self;
+        let machine = self.machine()?;
+        let Self { id, cluster, voters, joins, prefers, network, storage, timing, limits, snapshots, sessions, .. } = self;
+        let (metrics, seed) = (self.metrics, self.seed);
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
         timing.check()?;
         limits.check()?;
@@ -226,6 +250,7 @@ impl Builder {
             limits,
             snapshots,
             sessions,
+            machine,
             metrics: metrics.node(id.0),
             seed,
             fate: Fate::new(),

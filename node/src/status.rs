@@ -1,7 +1,7 @@
 //! What a node shows of itself.
 
 use quorate_raft::{Index, NodeId, Term};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// A node at one moment. Watch it through [`Node::status`](crate::Node::status).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +44,10 @@ pub struct Status {
     pub membership_index: Index,
     /// Whether that configuration is committed and no joint one: no change is under way, as far as this node knows.
     pub is_settled: bool,
+    /// The newest versions that the state machines of all members can apply: from the least of them to the greatest, as far as
+    /// this node heard last. `None` until it heard of every member. A service may write a new version once the least is there, and
+    /// go on from then on: whoever comes later must apply it too.
+    pub machine_versions: Option<RangeInclusive<u32>>,
 }
 
 /// What a node is doing.

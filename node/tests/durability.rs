@@ -216,7 +216,13 @@ impl World {
 }
 
 fn request_vote() -> Body {
-    Body::RequestVote(RequestVote { phase: Phase::Vote, campaign: 1, last: EntryId::default(), handed_over: false })
+    Body::RequestVote(RequestVote {
+        phase: Phase::Vote,
+        campaign: 1,
+        last: EntryId::default(),
+        handed_over: false,
+        machine_version: 0,
+    })
 }
 
 fn vote_of(message: &Message) -> Option<(Term, bool)> {

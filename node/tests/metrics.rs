@@ -291,5 +291,11 @@ fn vote(phase: Phase, campaign: u64, granted: bool) -> Body {
 }
 
 fn request(phase: Phase) -> Body {
-    Body::RequestVote(RequestVote { phase, campaign: 1, last: EntryId::default(), handed_over: false })
+    Body::RequestVote(RequestVote {
+        phase,
+        campaign: 1,
+        last: EntryId::default(),
+        handed_over: false,
+        machine_version: 0,
+    })
 }

@@ -64,7 +64,7 @@ pub struct Hello {
     pub protocol_min: u8,
     /// The newest frame version that the sender speaks.
     pub protocol_max: u8,
-    /// The version of the sender's state machine. Carried for operators; nobody is refused for it.
+    /// The newest version that the sender's state machine can apply. Nobody is refused for it.
     pub machine_version: u32,
 }
 

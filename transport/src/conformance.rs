@@ -45,6 +45,7 @@ pub async fn run(harness: &mut dyn Harness) {
     a_lane_that_is_not_read_holds_no_other_back(harness).await;
     links_go_down_and_up_with_their_peer(harness).await;
     nothing_is_sent_to_nobody(harness).await;
+    a_peer_says_which_state_machine_it_has(harness).await;
 }
 
 async fn messages_arrive_both_ways_from_who_sent_them(harness: &mut dyn Harness) {
@@ -194,6 +195,31 @@ async fn nothing_is_sent_to_nobody(harness: &mut dyn Harness) {
     one.close().await;
 }
 
+async fn a_peer_says_which_state_machine_it_has(harness: &mut dyn Harness) {
+    let mut nodes = [TestNode::start(harness, NodeId(1)).await, TestNode::start(harness, NodeId(2)).await];
+    let addresses = nodes.each_ref().map(|node| node.links.local_address());
+    let addresses = addresses.map(|address| address.map(|address| address.to_string()).unwrap_or_default());
+    let _links = [nodes[0].links.link(NodeId(2), &addresses[1]), nodes[1].links.link(NodeId(1), &addresses[0])];
+    for (node, other) in nodes.iter_mut().zip([NodeId(2), NodeId(1)]) {
+        loop {
+            match node.event().await {
+                Event::Introduced { peer, machine_version } => {
+                    let said = (peer, machine_version);
+                    break assert_eq!(said, (other, version_of(other)), "a peer is introduced as what it is");
+                }
+                Event::LinkUp { .. } => panic!("a peer is introduced before it can be talked to"),
+                _ => {}
+            }
+        }
+    }
+    close(nodes).await;
+}
+
+/// Of the state machine that a [`TestNode`] says it has.
+fn version_of(id: NodeId) -> u32 {
+    id.0 as u32
+}
+
 /// A node that is nothing but its end of a network.
 pub struct TestNode {
     /// Who it is.
@@ -233,7 +259,13 @@ impl TestNode {
         let inbox = Inbox::new(move |event| {
             let _ = sender.send(event);
         });
-        let local = Local { cluster: cluster.to_owned(), node: id, inbox, observer: counts.clone() };
+        let local = Local {
+            cluster: cluster.to_owned(),
+            node: id,
+            machine_version: version_of(id),
+            inbox,
+            observer: counts.clone(),
+        };
         let links = network.start(local).await.unwrap_or_else(|error| panic!("node {id} can't start: {error}"));
         Self { id, links, counts, events }
     }

@@ -154,7 +154,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let absent = RepairReply { from: at(3, 7), outcome: RepairOutcome::Absent, batch: None };
     let streams = [
         vec![
-            Body::RequestVote(RequestVote { phase: Phase::PreVote, campaign, last: at(2, 300), handed_over: false }),
+            Body::RequestVote(RequestVote {
+                phase: Phase::PreVote,
+                campaign,
+                last: at(2, 300),
+                handed_over: false,
+                machine_version: 0,
+            }),
             Body::Vote(Vote { phase, campaign, granted }),
             Body::Heartbeat(Heartbeat { round, commit: Index(70_000) }),
             Body::HeartbeatReply(HeartbeatReply { round }),

@@ -13,6 +13,7 @@
 //! - **Lanes.** Each [`Lane`] has its own queues, bounds and credit: what waits on one, at either end, never holds back, and
 //!   never crowds out, what is sent on another. Within a lane the order is kept as long as nothing is lost; between lanes there
 //!   is none.
+//! - **Introductions.** Before a link comes up, the node is told which version the peer's state machine has.
 //! - **Never blocks.** Everything here runs on the node's thread, beside consensus.
 
 use quorate_raft::{Message, NodeId};
@@ -37,6 +38,8 @@ pub struct Local {
     pub cluster: String,
     /// This node.
     pub node: NodeId,
+    /// The newest version that its state machine can apply: peers are told ([`Event::Introduced`]).
+    pub machine_version: u32,
     /// Where received messages go.
     pub inbox: Inbox,
     /// Who watches: metrics.
@@ -99,6 +102,14 @@ pub enum Event {
         /// The peer.
         peer: NodeId,
     },
+    /// `peer`, member or not, said which version its state machine has: the newest that it can apply. It may say so again and
+    /// again, and something else after it was restarted.
+    Introduced {
+        /// The peer.
+        peer: NodeId,
+        /// What it said.
+        machine_version: u32,
+    },
 }
 
 /// Where a network puts what arrives. Cheap to clone; lives on the node's thread.
@@ -146,6 +157,11 @@ impl Inbox {
             Lane::Append => Self::CREDIT_BYTES,
             Lane::Snapshot => Self::SNAPSHOT_CREDIT_BYTES,
         }
+    }
+
+    /// A peer said which version its state machine has.
+    pub fn introduced(&self, peer: NodeId, machine_version: u32) {
+        (self.sink)(Event::Introduced { peer, machine_version });
     }
 
     /// A link became usable.

@@ -344,6 +344,7 @@ fn message() -> impl Strategy<Value = Message> {
             campaign,
             last,
             handed_over: campaign % 2 == 1,
+            machine_version: campaign as u32,
         })),
         (phase(), any::<u64>(), any::<bool>()).prop_map(|(phase, campaign, granted)| Body::Vote(Vote {
             phase,

@@ -196,6 +196,7 @@ fn a_port_that_is_taken_is_named() {
         let local = quorate_transport::Local {
             cluster: CLUSTER.into(),
             node: NodeId(2),
+            machine_version: 0,
             inbox: quorate_transport::network::Inbox::new(|_| {}),
             observer: Arc::new(quorate_transport::network::Unobserved),
         };

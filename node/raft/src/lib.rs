@@ -30,6 +30,7 @@ pub mod ids;
 pub mod invariants;
 pub mod lease;
 pub mod log;
+pub mod machine;
 pub mod membership;
 pub mod message;
 pub mod mutants;
@@ -47,6 +48,7 @@ pub use change::{Change, ChangeRefused, Member};
 pub use ids::{EntryId, Group, Index, Moment, NodeId, Term};
 pub use lease::ClockDrift;
 pub use log::{Log, Lookup};
+pub use machine::MachineVersions;
 pub use membership::Membership;
 pub use message::{
     Append, AppendOutcome, AppendReply, Body, Heartbeat, HeartbeatReply, Message, Outgoing, Phase, RequestVote, Vote,

@@ -121,6 +121,8 @@ pub struct RequestVote {
     pub last: EntryId,
     /// Whether the leader itself asked for this campaign: then that it is still heard is no reason to refuse (thesis §3.10).
     pub handed_over: bool,
+    /// The version of what the candidate's state machine writes: who can't apply it does not vote for it.
+    pub machine_version: u32,
 }
 
 /// Answers a [`RequestVote`]; a granted vote left only after it was durable.

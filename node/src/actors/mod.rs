@@ -41,7 +41,7 @@ use consensus::{BATCH_ENTRIES_MAX, Clock, Consensus, Parts, Peers, Snapshotting,
 use election_timer::ElectionTimer;
 use messages::{Heard, Request, Stop};
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{Membership, Moment, NodeId, Replica, Settings};
+use quorate_raft::{MachineVersions, Membership, Moment, NodeId, Replica, Settings};
 use quorate_storage::{StorageHandle, contract::StorageThread};
 use quorate_transport::network::{Inbox, Links, Local, Network};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -70,6 +70,7 @@ pub(crate) struct Plan {
     pub(crate) limits: Limits,
     pub(crate) snapshots: Snapshots,
     pub(crate) sessions: Sessions,
+    pub(crate) machine: MachineVersions,
     pub(crate) metrics: NodeMetrics,
     pub(crate) seed: Option<u64>,
     pub(crate) fate: Fate,
@@ -93,6 +94,7 @@ pub(crate) async fn launch<M: StateMachine>(
         limits,
         snapshots,
         sessions,
+        machine: machine_versions,
         metrics,
         seed,
         fate,
@@ -112,6 +114,7 @@ pub(crate) async fn launch<M: StateMachine>(
         election_timeout_max: timing.election_timeout.1,
         clock_drift_max: timing.clock_drift_max,
         stall_limit: timing.stall_limit.max(timing.election_timeout.1 * 2),
+        machine: machine_versions,
         ..Settings::new(quorate_storage::checksum)
     };
     let (faulty, has_snapshot) = (recovered.faulty.clone(), recovered.snapshot.is_some());
@@ -139,6 +142,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let local = Local {
         cluster: cluster.clone(),
         node: id,
+        machine_version: machine_versions.newest,
         inbox: Inbox::new(move |event| to_consensus.do_send(Heard(event))),
         observer: observed.clone(),
     };

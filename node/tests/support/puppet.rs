@@ -26,7 +26,8 @@ impl Puppet {
                 let _ = sender.send(delivered.message);
             }
         });
-        let local = Local { cluster: CLUSTER.into(), node: id, inbox, observer: Arc::new(Unobserved) };
+        let local =
+            Local { cluster: CLUSTER.into(), node: id, machine_version: 0, inbox, observer: Arc::new(Unobserved) };
         let links = Box::new(network.endpoint(id)).start(local).await.expect("a network");
         Self { link: links.link(subject, ""), links, heard }
     }

@@ -35,8 +35,9 @@ impl Hub {
         if seats.contains_key(&node) {
             return Err(NetworkError(format!("node {node} runs already on this in-memory network: stop it first")));
         }
-        for other in seats.values() {
-            other.tell(Parcel::Up(node));
+        // A node of another cluster is none of their business.
+        for other in seats.values().filter(|other| other.cluster() == seat.cluster()) {
+            other.tell(Parcel::Up(node, seat.machine_version));
         }
         seats.insert(node, seat);
         Ok(())
@@ -63,13 +64,14 @@ impl Hub {
 pub(super) struct Seat {
     pipes: [Pipe; LANES.len()],
     cluster: Arc<str>,
+    pub(super) machine_version: u32,
 }
 
 impl Seat {
-    pub(super) fn new(cluster: String) -> (Self, [UnboundedReceiver<Parcel>; LANES.len()]) {
+    pub(super) fn new(cluster: String, machine_version: u32) -> (Self, [UnboundedReceiver<Parcel>; LANES.len()]) {
         let opened = LANES.map(Pipe::new);
         let pipes = opened.each_ref().map(|(pipe, _)| pipe.clone());
-        (Self { pipes, cluster: cluster.into() }, opened.map(|(_, receiver)| receiver))
+        (Self { pipes, cluster: cluster.into(), machine_version }, opened.map(|(_, receiver)| receiver))
     }
 
     pub(super) fn pipe(&self, lane: Lane) -> &Pipe {
@@ -154,8 +156,14 @@ impl Load {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
 pub(super) enum Parcel {
-    Message { from: NodeId, due: Option<Instant>, bytes: usize, content: Content },
-    Up(NodeId),
+    Message {
+        from: NodeId,
+        due: Option<Instant>,
+        bytes: usize,
+        content: Content,
+    },
+    /// With the version of its state machine.
+    Up(NodeId, u32),
     Down(NodeId),
 }
 

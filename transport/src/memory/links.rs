@@ -44,8 +44,8 @@ impl MemoryLinks {
 impl Links for MemoryLinks {
     fn link(&self, peer: NodeId, _address: &str) -> Rc<dyn Link> {
         self.here.linked.borrow_mut().entry(peer).or_default().count += 1;
-        if self.here.hub.find(peer, self.here.seat.cluster()).is_some() {
-            self.here.seat.tell(Parcel::Up(peer));
+        if let Some(seat) = self.here.hub.find(peer, self.here.seat.cluster()) {
+            self.here.seat.tell(Parcel::Up(peer, seat.machine_version));
         }
         Rc::new(MemoryLink { here: Rc::clone(&self.here), peer, route: RefCell::new(None), counts: true })
     }

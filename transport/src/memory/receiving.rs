@@ -52,8 +52,17 @@ impl Receiving {
             };
             match parcel {
                 None => return,
-                Some(Parcel::Up(peer)) => self.changed(peer, true),
-                Some(Parcel::Down(peer)) => self.changed(peer, false),
+                Some(Parcel::Up(peer, machine_version)) => {
+                    if self.changes(peer, true) {
+                        self.inbox.introduced(peer, machine_version);
+                        self.inbox.link_up(peer);
+                    }
+                }
+                Some(Parcel::Down(peer)) => {
+                    if self.changes(peer, false) {
+                        self.inbox.link_down(peer);
+                    }
+                }
                 Some(Parcel::Message { from, due: None, bytes, content }) if self.held.is_empty() => {
                     self.deliver(from, bytes, content).await;
                 }
@@ -94,15 +103,11 @@ impl Receiving {
         self.load.remove(bytes);
     }
 
-    fn changed(&self, peer: NodeId, up: bool) {
-        let changed = match self.linked.borrow_mut().get_mut(&peer) {
+    /// Takes note that a peer came or went, and says whether links to it come or go with that.
+    fn changes(&self, peer: NodeId, up: bool) -> bool {
+        match self.linked.borrow_mut().get_mut(&peer) {
             Some(links) => std::mem::replace(&mut links.up, up) != up,
             None => false,
-        };
-        match (changed, up) {
-            (false, _) => {}
-            (true, true) => self.inbox.link_up(peer),
-            (true, false) => self.inbox.link_down(peer),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     lanes::{Carrier, Side},
     peer_link::PeerSeen,
 };
-use crate::{identity::identity_of, network::Lane};
+use crate::{codec::Hello, identity::identity_of, network::Lane};
 use quinn::{Connection, Endpoint, Incoming};
 use quorate_raft::NodeId;
 use rustls::pki_types::CertificateDer;
@@ -47,7 +47,7 @@ async fn admit(shared: Rc<Shared>, incoming: Incoming) {
         let connection = incoming.accept().map_err(Refusal::from)?.await.map_err(Refusal::from)?;
         let mut proved = None;
         match introduce(&shared, &connection, &mut proved).await {
-            Ok((peer, incarnation, lanes)) => Ok((peer, incarnation, lanes, connection)),
+            Ok((hello, lanes)) => Ok((hello, lanes, connection)),
             Err(refusal) => {
                 connection.close(refusal.close.code(), refusal.why.as_bytes());
                 Err((proved, refusal))
@@ -58,7 +58,7 @@ async fn admit(shared: Rc<Shared>, incoming: Incoming) {
     let admitted = tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await.unwrap_or_else(|_| Err(late()));
     shared.handshakes.set(shared.handshakes.get() - 1);
     match admitted {
-        Ok((peer, incarnation, lanes, connection)) => welcome(&shared, peer, incarnation, lanes, connection),
+        Ok((hello, lanes, connection)) => welcome(&shared, &hello, lanes, connection),
         Err((proved, refusal)) => shared.refused(proved, refusal.result, remote, &refusal.why),
     }
 }
@@ -74,7 +74,7 @@ async fn introduce(
     shared: &Shared,
     connection: &Connection,
     proved: &mut Option<NodeId>,
-) -> Result<(NodeId, u64, [Opened; 2]), Refusal> {
+) -> Result<(Hello, [Opened; 2]), Refusal> {
     let peer = identify(shared, connection)?;
     *proved = Some(peer);
     if shared.offences.borrow().blocks(peer, Instant::now()) {
@@ -82,10 +82,10 @@ async fn introduce(
         return Err(Refusal { result: "refused_back_off", close: Close::BackOff, why });
     }
     // Streams are accepted in the order of their numbers: 0 is the control lane, 1 the append lane.
-    let (control, incarnation) = lane(shared, connection, Lane::Control, peer).await?;
+    let (control, hello) = lane(shared, connection, Lane::Control, peer).await?;
     let (append, _) = lane(shared, connection, Lane::Append, peer).await?;
     agree(control.version, append.version)?;
-    Ok((peer, incarnation, [control, append]))
+    Ok((hello, [control, append]))
 }
 
 fn identify(shared: &Shared, connection: &Connection) -> Result<NodeId, Refusal> {
@@ -103,18 +103,20 @@ fn identify(shared: &Shared, connection: &Connection) -> Result<NodeId, Refusal>
     Ok(identity.node)
 }
 
-async fn lane(shared: &Shared, connection: &Connection, lane: Lane, peer: NodeId) -> Result<(Opened, u64), Refusal> {
+async fn lane(shared: &Shared, connection: &Connection, lane: Lane, peer: NodeId) -> Result<(Opened, Hello), Refusal> {
     let (send, recv) = connection.accept_bi().await?;
     let (hello, mut opened) = hear(lane, send, recv, shared, peer).await?;
     if lane == Lane::Control {
         let _ = opened.send.set_priority(super::CONTROL_PRIORITY);
     }
     say(&mut opened.send, shared).await?;
-    Ok((opened, hello.incarnation))
+    Ok((opened, hello))
 }
 
 /// From now on replies to `peer` go out here, and what it sends is delivered. Takes the place of an older connection.
-fn welcome(shared: &Rc<Shared>, peer: NodeId, incarnation: u64, lanes: [Opened; 2], connection: Connection) {
+fn welcome(shared: &Rc<Shared>, hello: &Hello, lanes: [Opened; 2], connection: Connection) {
+    let (peer, incarnation) = (hello.node, hello.incarnation);
+    shared.inbox.introduced(peer, hello.machine_version);
     shared.observer.connection(Some(peer), "accepted");
     let carrier = Carrier::start(shared, peer, connection, lanes, Side::Acceptor);
     let older = shared.accepted.borrow_mut().insert(peer, Rc::clone(&carrier));

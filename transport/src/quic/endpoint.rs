@@ -41,7 +41,7 @@ pub(super) fn start(quic: Quic, local: Local) -> Result<QuicLinks, NetworkError>
         incarnation: rand::random(),
         protocol_min: quic.options.speaks.oldest().number(),
         protocol_max: quic.options.speaks.newest().number(),
-        machine_version: quic.options.machine_version,
+        machine_version: local.machine_version,
     };
     let shared = Rc::new(Shared {
         endpoint: RefCell::new(Some(endpoint.clone())),

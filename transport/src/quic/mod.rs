@@ -64,8 +64,6 @@ pub struct QuicOptions {
     pub cert: PathBuf,
     /// Its key, PEM; must be readable by its owner alone.
     pub key: PathBuf,
-    /// The version of this node's state machine, as told to peers. Default: 0.
-    pub machine_version: u32,
     /// The longest frames. Default: see [`Limits`].
     pub limits: Limits,
     /// How long a frame may take from its first byte to its last. Default: 10 s, which a frame of the greatest length
@@ -84,7 +82,6 @@ impl QuicOptions {
             ca,
             cert,
             key,
-            machine_version: 0,
             limits: Limits::default(),
             frame_timeout: Duration::from_secs(10),
             speaks: Versions::SPOKEN,

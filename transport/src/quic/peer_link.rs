@@ -7,7 +7,7 @@ use super::{
     restraint::BackOff,
 };
 use crate::{
-    codec::Encoder,
+    codec::{Encoder, Hello},
     identity::node_name,
     network::{Lane, Link},
 };
@@ -83,7 +83,7 @@ impl PeerLink {
     }
 
     fn connected(&mut self, dialled: Dialled, ctx: &mut Context<Self>) {
-        let Dialled { connection, lanes, incarnation } = dialled;
+        let Dialled { connection, lanes, hello } = dialled;
         self.shared.observer.connection(Some(self.peer), "connected");
         if self.told.replace("connected") != Some("connected") {
             let [control, _] = &lanes;
@@ -91,9 +91,10 @@ impl PeerLink {
         }
         let carrier = Carrier::start(&self.shared, self.peer, connection.clone(), lanes, Side::Dialler);
         self.dialled.replace(Some(carrier));
-        self.state = State::Up { incarnation, since: Instant::now() };
+        self.state = State::Up { incarnation: hello.incarnation, since: Instant::now() };
         let closed = async move { connection.closed().await };
         ctx.spawn(closed.into_actor(self).map(|ended, link, ctx| link.lost(&ended.to_string(), ctx)));
+        self.shared.inbox.introduced(self.peer, hello.machine_version);
         self.shared.inbox.link_up(self.peer);
     }
 
@@ -244,7 +245,7 @@ impl Drop for QuicLink {
 struct Dialled {
     connection: Connection,
     lanes: [Opened; 2],
-    incarnation: u64,
+    hello: Hello,
 }
 
 async fn dial(shared: Rc<Shared>, peer: NodeId, address: String, attempt: usize) -> Result<Dialled, Refusal> {
@@ -259,13 +260,13 @@ async fn dial(shared: Rc<Shared>, peer: NodeId, address: String, attempt: usize)
     if let Err(refusal) = &introduced {
         connection.close(refusal.close.code(), refusal.why.as_bytes());
     }
-    let (lanes, incarnation) = introduced?;
-    Ok(Dialled { connection, lanes, incarnation })
+    let (lanes, hello) = introduced?;
+    Ok(Dialled { connection, lanes, hello })
 }
 
 /// Opens the two-way lanes and says hello on them, then hears what comes back: with TLS 1.3 a dialler believes itself connected
 /// before the acceptor has looked at its certificate, so only a hello says that it was let in.
-async fn introduce(shared: &Shared, peer: NodeId, connection: &Connection) -> Result<([Opened; 2], u64), Refusal> {
+async fn introduce(shared: &Shared, peer: NodeId, connection: &Connection) -> Result<([Opened; 2], Hello), Refusal> {
     let (mut control, from_control) = connection.open_bi().await?;
     let (mut append, from_append) = connection.open_bi().await?;
     let _ = control.set_priority(super::CONTROL_PRIORITY);
@@ -274,7 +275,7 @@ async fn introduce(shared: &Shared, peer: NodeId, connection: &Connection) -> Re
     let (hello, control) = hear(Lane::Control, control, from_control, shared, peer).await?;
     let (_, append) = hear(Lane::Append, append, from_append, shared, peer).await?;
     agree(control.version, append.version)?;
-    Ok(([control, append], hello.incarnation))
+    Ok(([control, append], hello))
 }
 
 /// The address to try: the one that a name stands for, or, attempt by attempt, each of several.

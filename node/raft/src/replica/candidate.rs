@@ -83,7 +83,13 @@ impl Replica {
     }
 
     pub(super) fn vote_requests(&self, phase: Phase, handed_over: bool) -> impl Iterator<Item = Outgoing> + use<> {
-        let request = RequestVote { phase, campaign: self.campaign, last: self.log.last(), handed_over };
+        let request = RequestVote {
+            phase,
+            campaign: self.campaign,
+            last: self.log.last(),
+            handed_over,
+            machine_version: self.settings.machine.writes,
+        };
         let message = Message { term: self.term(), body: Body::RequestVote(request) };
         let mut voters = self.membership().voters();
         if !self.membership().is_voter(self.id) {

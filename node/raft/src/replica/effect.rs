@@ -198,6 +198,13 @@ pub enum Effect {
         /// Where the configuration without it stands, which is committed.
         at: Index,
     },
+    /// A (pre-)candidate got no vote because this node's state machine could not apply what it writes. Say so, by name.
+    MachineUnknown {
+        /// The candidate.
+        candidate: NodeId,
+        /// What it writes.
+        version: u32,
+    },
     /// A message was not acted on.
     Refused {
         /// Who sent it.

@@ -43,10 +43,15 @@ impl Replica {
         // One that may have been emptied must not take part in a decision about entries that it may once have acknowledged.
         let may_judge = !self.known.is_new || request.last.index == Index(0);
         let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
+        // Entries and snapshots of that leader would stop this node's machine.
+        let can_apply = self.settings.machine.apply(request.machine_version);
+        if !can_apply && (!refuses || request.handed_over) {
+            out.push(Effect::MachineUnknown { candidate: from, version: request.machine_version });
+        }
         match request.phase {
             Phase::PreVote => {
                 let up_to_date = up_to_date || live(Mutant::PreVoteWithoutLogCheck);
-                let granted = !refuses && up_to_date && term.next() > self.term();
+                let granted = !refuses && up_to_date && can_apply && term.next() > self.term();
                 self.answer_pre_vote(now, from, term, Vote { granted, ..answer_to(request) }, out);
             }
             Phase::Vote if refuses && !request.handed_over => self.say(now, from, Body::Vote(answer_to(request)), out),
@@ -55,7 +60,7 @@ impl Replica {
                     self.adopt(now, term, out);
                 }
                 let free = self.vote().is_none_or(|vote| vote == from);
-                if term == self.term() && free && up_to_date {
+                if term == self.term() && free && up_to_date && can_apply {
                     self.grant(now, from, request, out);
                 } else {
                     self.say(now, from, Body::Vote(answer_to(request)), out);

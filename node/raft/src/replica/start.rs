@@ -4,6 +4,7 @@ use crate::{
     ids::{EntryId, Index, NodeId, Term},
     lease::ClockDrift,
     log::Log,
+    machine::MachineVersions,
     membership::Membership,
     record::Checksum,
     snapshot::SnapshotBase,
@@ -73,6 +74,8 @@ pub struct Settings {
     /// A member may be made a voter if it lacks at most this many entries; default 4,096, what enters the log as one batch at
     /// most.
     pub promotion_lag_max: u64,
+    /// What this node's state machine writes and applies; default 0 alone.
+    pub machine: MachineVersions,
     /// How records are checksummed.
     pub checksum: Checksum,
 }
@@ -90,6 +93,7 @@ impl Settings {
             cache_bytes_max: 64 << 20,
             unapplied_entries_max: 65_536,
             promotion_lag_max: 4096,
+            machine: MachineVersions::default(),
             checksum,
         }
     }

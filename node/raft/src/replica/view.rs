@@ -4,6 +4,7 @@ use super::{Replica, Role};
 use crate::{
     ids::{Index, Moment, NodeId, Term},
     log::Log,
+    machine::MachineVersions,
     membership::Membership,
 };
 
@@ -12,6 +13,12 @@ impl Replica {
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// What its state machine writes and applies.
+    #[must_use]
+    pub fn machine(&self) -> MachineVersions {
+        self.settings.machine
     }
 
     /// The current term.

@@ -12,3 +12,4 @@ mod reads;
 mod replication;
 mod runtime;
 mod snapshots;
+mod versions;

@@ -111,7 +111,7 @@ pub fn hear(replica: &mut Replica, now: Moment, from: u64, term: u64, body: Body
 
 /// Asks for a vote.
 pub fn request_vote(phase: Phase, campaign: u64, last: EntryId) -> Body {
-    Body::RequestVote(RequestVote { phase, campaign, last, handed_over: false })
+    Body::RequestVote(RequestVote { phase, campaign, last, handed_over: false, machine_version: 0 })
 }
 
 /// Answers that.

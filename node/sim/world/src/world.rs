@@ -12,11 +12,15 @@ use super::{
     witness::Witness,
 };
 use quorate_raft::{
-    Change, Credit, Effect, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica,
-    Role, Settings, Term, TransferSettings, Violation,
+    Change, Credit, Effect, Index, Kind, MachineVersions, Membership, Message, Moment, NodeId, Outgoing, Phase,
+    ReadToken, Replica, Role, Settings, Term, TransferSettings, Violation,
 };
 use rand::rngs::SmallRng;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// A cluster. Cloning is cheap: what did not change is shared.
 #[derive(Clone)]
@@ -43,6 +47,8 @@ pub struct World {
     pub emptied: BTreeSet<NodeId>,
     /// Nodes that learned that they were removed, and stopped.
     pub removed: BTreeSet<NodeId>,
+    /// Which state machines nodes have from their next start on; the others have what the settings say.
+    pub machines: BTreeMap<NodeId, MachineVersions>,
     /// Who belongs to it, as far as no log says otherwise.
     members: Arc<Membership>,
     rules: Arc<Rules>,
@@ -229,6 +235,7 @@ impl World {
             timeouts: None,
             emptied: BTreeSet::new(),
             removed: BTreeSet::new(),
+            machines: BTreeMap::new(),
             rules: Arc::new(rules),
             watch: Watch::default(),
             judge: Judge::default(),
@@ -400,10 +407,12 @@ impl World {
         // Whoever is not among them waits to be added.
         let members = if self.members.contains(id) { Membership::clone(&self.members) } else { Membership::default() };
         let now = self.now_of(id);
-        let Self { nodes, timeouts, judge, .. } = self;
+        let Self { nodes, timeouts, judge, machines, .. } = self;
         let node = Arc::make_mut(&mut nodes[slot(id)]);
         if node.running.is_none() {
-            let replica = Replica::new(id, members, node.disk.recover(), rules.settings).started(now);
+            let machine = machines.get(&id).copied().unwrap_or(rules.settings.machine);
+            let settings = Settings { machine, ..rules.settings };
+            let replica = Replica::new(id, members, node.disk.recover(), settings).started(now);
             judge.starts(id, node.disk.hard_state.term, replica.is_new(), now);
             let mut context = Context {
                 now,

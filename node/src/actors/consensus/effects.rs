@@ -14,7 +14,7 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_raft::{
-    Body, Credit, Effect, Entries, EntryId, Index, Message, NodeId, Outgoing, Term,
+    Body, Credit, Effect, Entries, EntryId, Index, MachineVersions, Message, NodeId, Outgoing, Term,
     message::Repair,
     mutants::{Mutant, live},
 };
@@ -100,6 +100,7 @@ impl Consensus {
             // What waited for it is proposed once the effects beside this one are performed.
             Effect::HandoverEnded { to } => self.handover_ended = Some(to),
             Effect::Removed { at } => self.removed(at),
+            Effect::MachineUnknown { candidate, version } => self.machine_unknown(candidate, version),
             Effect::Refused { from, reason } => self.metrics.dropped(Some(from.0), reason),
             Effect::Restore(base) => self.restore(&base, ctx),
             Effect::SnapshotChunk { from, chunk } => self.piece_arrived(from, chunk),
@@ -111,6 +112,19 @@ impl Consensus {
             Effect::Remember { member, index } => self.storage.remember.do_send(Remember { member, index }),
             Effect::Diverged { at, with } => self.diverged(at, with),
             Effect::Halt(violation) => self.fate.fail(Failure::Violation(violation.to_string())),
+        }
+    }
+
+    /// Counts every vote that was not given, and says why once a candidate and version.
+    fn machine_unknown(&mut self, candidate: NodeId, version: u32) {
+        self.metrics.dropped(Some(candidate.0), "machine_version");
+        if self.machines_unknown.insert(candidate, version) != Some(version) {
+            let MachineVersions { oldest, newest, .. } = self.replica.machine();
+            tracing::warn!(
+                node = %self.replica.id(),
+                "no vote for {candidate}: its state machine writes version {version}, the one here applies {oldest} to {newest}; run a \
+                 release here that applies it"
+            );
         }
     }
 

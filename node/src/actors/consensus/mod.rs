@@ -102,6 +102,8 @@ pub(crate) struct Consensus {
     snapshots: Snapshotting,
     /// Where the logs of others were last found to differ from this one.
     divergences: BTreeMap<NodeId, EntryId>,
+    /// Who got no vote because its state machine writes what the one here can't apply, and what it writes.
+    machines_unknown: BTreeMap<NodeId, u32>,
     /// The highest write that is durable.
     durable_sequence: u64,
     /// Batches that the leader is persisting or committing, for the metrics of those stages.
@@ -207,6 +209,7 @@ impl Consensus {
             applier,
             snapshots,
             divergences: BTreeMap::new(),
+            machines_unknown: BTreeMap::new(),
             durable_sequence: 0,
             stages: Stages::default(),
             handover_ended: None,
@@ -416,6 +419,7 @@ hear! {
         Event::Delivered(delivered) => this.delivered(delivered, ctx),
         Event::LinkUp { peer } => this.link_changed(peer, true, ctx),
         Event::LinkDown { peer } => this.link_changed(peer, false, ctx),
+        Event::Introduced { peer, machine_version } => this.seen.introduced(peer, machine_version, &this.replica),
     };
     ElectionTimeout: |this, ElectionTimeout { term }, ctx| {
         let now = this.clock.now();

@@ -3,7 +3,7 @@
 use crate::status::{Role, Status};
 use quorate_metrics::{self as metrics, ElectionResult, NodeMetrics, Repair, TermChange, VoteDirection};
 use quorate_raft::{self as raft, Body, Index, NodeId, Outgoing, Phase, Replica};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 /// What was last shown.
@@ -12,6 +12,8 @@ pub(super) struct Seen {
     /// The leader that was last known, through times without one.
     last_leader: Option<NodeId>,
     leaderless_since: Option<Instant>,
+    /// What peers said of their state machines: one a certificate that was issued, at most.
+    machines: BTreeMap<NodeId, u32>,
     ballot: Option<OpenBallot>,
     campaign_began: Instant,
     upkeep_done: Instant,
@@ -40,6 +42,7 @@ impl Seen {
             status,
             last_leader: None,
             leaderless_since: Some(now),
+            machines: BTreeMap::new(),
             ballot: None,
             campaign_began: now,
             upkeep_done: now,
@@ -92,7 +95,19 @@ impl Seen {
 
     /// Another configuration is in force, or it is committed now.
     pub(super) fn members_changed(&self, replica: &Replica) {
-        self.status.send_modify(|status| show_members(status, replica));
+        self.status.send_modify(|status| {
+            show_members(status, replica);
+            status.machine_versions = machine_versions(replica, &self.machines);
+        });
+    }
+
+    /// A peer said what its state machine can apply.
+    pub(super) fn introduced(&mut self, peer: NodeId, machine_version: u32, replica: &Replica) {
+        if self.machines.insert(peer, machine_version) == Some(machine_version) {
+            return;
+        }
+        let now = machine_versions(replica, &self.machines);
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.machine_versions, now.clone()) != now);
     }
 
     /// Entries were healed or discarded, or the disk is full, or has room again.
@@ -236,10 +251,22 @@ pub(crate) fn status_of(replica: &Replica) -> Status {
         addresses: BTreeMap::new(),
         membership_index: Index(0),
         is_settled: false,
+        machine_versions: machine_versions(replica, &BTreeMap::new()),
     };
     show_members(&mut status, replica);
     refresh(&mut status, replica);
     status
+}
+
+/// The least and the greatest of what the members' state machines can apply, if all are known.
+fn machine_versions(replica: &Replica, heard: &BTreeMap<NodeId, u32>) -> Option<RangeInclusive<u32>> {
+    let membership = replica.membership();
+    let of = |member: NodeId| {
+        if member == replica.id() { Some(replica.machine().newest) } else { heard.get(&member).copied() }
+    };
+    let members = membership.voters().into_iter().chain(membership.learners().iter().copied());
+    let versions = members.map(of).collect::<Option<Vec<u32>>>()?;
+    Some(*versions.iter().min()?..=*versions.iter().max()?)
 }
 
 fn show_members(status: &mut Status, replica: &Replica) {

@@ -1,0 +1,106 @@
+//! Clusters of several releases, whose state machines do not all apply what the others write. Wire versions are no rule's business.
+
+use quorate_raft::{Body, Effect, MachineVersions, NodeId, Phase, Replica, RequestVote, Settings, Term};
+use quorate_world::{
+    disk::Disk,
+    make::{at, hear, id, settings, vote_reply, voters},
+    words::Note,
+    world::World,
+};
+
+/// A voter votes for whoever writes what it can apply, in either round, also if that is older than what it writes itself.
+#[test]
+fn a_voter_votes_only_for_whoever_writes_what_it_can_apply() {
+    for (phase, handed_over) in [(Phase::PreVote, false), (Phase::Vote, false), (Phase::Vote, true)] {
+        for version in [0, 1, 2, 3, 4, 5, u32::MAX] {
+            let mut voter = applying(2, 4, 3);
+            let body = request(phase, version, handed_over);
+            let effects = hear(&mut voter, at(1_000), 2, 1, body);
+            let granted = (2..=4).contains(&version);
+            assert_eq!(vote_reply(&effects), Some((Term(1), granted)), "{phase:?} of version {version}");
+            let unknown = Effect::MachineUnknown { candidate: NodeId(2), version };
+            assert_eq!(effects.contains(&unknown), !granted, "it is named: {effects:?}");
+            if !granted {
+                assert_eq!(voter.vote(), None, "the vote is still free");
+                let effects = hear(&mut voter, at(1_000), 3, 1, request(Phase::Vote, 3, false));
+                assert!(!effects.is_empty() && voter.vote() == Some(NodeId(3)));
+            }
+        }
+    }
+}
+
+/// Whoever hears a leader refuses for that reason alone, and blames nobody's version.
+#[test]
+fn a_voter_that_hears_a_leader_blames_no_version() {
+    let mut voter = applying(0, 0, 0);
+    hear(&mut voter, at(1_000), 3, 1, quorate_world::make::heartbeat(0, 0));
+    let effects = hear(&mut voter, at(1_010), 2, 1, request(Phase::PreVote, 9, false));
+    assert_eq!(vote_reply(&effects), Some((Term(1), false)));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::MachineUnknown { .. })));
+}
+
+/// A release that writes something new leads as soon as a quorum can apply that, and no sooner; the older ones lead until then, and no
+/// term is lost in vain.
+#[test]
+fn a_newer_release_leads_as_soon_as_a_quorum_applies_what_it_writes() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.propose(1, 3);
+    upgrade(&mut world, 1);
+    world.pass(400);
+    for _ in 0..3 {
+        world.timeout_of(1);
+    }
+    assert_eq!((world.leaders(), world.term(1)), (vec![], 1), "both others refuse, so it does not even stand");
+    let refused = Note::Refused("machine_version");
+    assert!([2, 3].iter().all(|voter| world.notes.iter().any(|(by, note)| *by == NodeId(*voter) && *note == refused)));
+
+    world.timeout_of(2);
+    assert_eq!(world.leaders(), [(Term(2), NodeId(2))], "an older one leads newer ones");
+    world.propose(2, 3);
+    world.beat(2);
+    assert_eq!(world.log(1), world.log(2));
+
+    upgrade(&mut world, 2);
+    world.pass(400);
+    world.timeout_of(1);
+    assert_eq!(world.leaders(), [(Term(3), NodeId(1))], "two of three apply what it writes");
+    world.propose(1, 3);
+    world.beat(1);
+    assert_eq!(world.log(3), world.log(1), "the third follows");
+}
+
+/// A release that already applies what the next one will write hands leadership to and fro with it.
+#[test]
+fn a_release_that_reads_ahead_votes_for_the_next_one() {
+    let mut world = World::new(3);
+    for node in 1..=3 {
+        world.machines.insert(NodeId(node), MachineVersions { writes: 0, oldest: 0, newest: 1 });
+        world.crash(node);
+        world.restart(node);
+    }
+    upgrade(&mut world, 1);
+    world.pass(400);
+    world.elect(1);
+    world.pass(400);
+    world.elect(2);
+}
+
+/// It comes back with a release that writes 1, and applies what the older one wrote.
+fn upgrade(world: &mut World, node: u64) {
+    world.machines.insert(NodeId(node), MachineVersions { writes: 1, oldest: 0, newest: 1 });
+    world.crash(node);
+    world.restart(node);
+}
+
+/// Node 1 of three, in term 1 and with an empty log.
+fn applying(oldest: u32, newest: u32, writes: u32) -> Replica {
+    let settings = Settings { machine: MachineVersions { writes, oldest, newest }, ..settings() };
+    let mut disk = Disk::default();
+    disk.hard_state.term = Term(1);
+    Replica::new(NodeId(1), voters(3), disk.recover(), settings)
+}
+
+fn request(phase: Phase, machine_version: u32, handed_over: bool) -> Body {
+    Body::RequestVote(RequestVote { phase, campaign: 1, last: id(0, 0), handed_over, machine_version })
+}
