@@ -218,7 +218,8 @@ impl Builder {
 
     pub(crate) fn plan(self) -> Result<Plan, StartError> {
         let machine = self.machine()?;
-        let Self { id, cluster, voters, joins, prefers, network, storage, timing, limits, snapshots, sessions, .. } = self;
+        let Self { id, cluster, voters, joins, prefers, network, storage, timing, limits, snapshots, sessions, .. } =
+            self;
         let (metrics, seed) = (self.metrics, self.seed);
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
         timing.check()?;

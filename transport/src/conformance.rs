@@ -442,7 +442,10 @@ pub fn heartbeat_reply(round: u64) -> Message {
 #[must_use]
 pub fn proposal(name: u64, bytes: u32) -> Message {
     let payloads = Bytes::from(vec![name as u8; bytes as usize]);
-    Message { term: Term(1), body: Body::Propose(Propose { commands: vec![(name, bytes, Kind::Command, 5000)], payloads }) }
+    Message {
+        term: Term(1),
+        body: Body::Propose(Propose { commands: vec![(name, bytes, Kind::Command, 5000)], payloads }),
+    }
 }
 
 /// A message of the append lane with a batch of entries of so many bytes each.
