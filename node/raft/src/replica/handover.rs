@@ -99,7 +99,10 @@ impl Replica {
             return Err(HandoverRefused::NotVoter { id });
         }
         let voters = self.membership().incoming().iter().copied().filter(|id| *id != self.id);
-        let candidates = voters.filter(|id| to.is_none_or(|to| *id == to) && self.lag_of(now, *id).is_some());
+        // Who was just elected has heard nobody since: whoever is there will answer soon.
+        let is_young = leadership.is_young(now, self);
+        let is_there = |id: &NodeId| is_young || self.lag_of(now, *id).is_some();
+        let candidates = voters.filter(|id| to.is_none_or(|to| *id == to) && is_there(id));
         let best = candidates.max_by_key(|id| (leadership.matched(*id), Reverse(*id)));
         let to = best.ok_or(HandoverRefused::Unreachable)?;
         if let Role::Leader(leadership) = &mut self.role {

@@ -45,6 +45,11 @@ impl Leadership {
         self.reads.round()
     }
 
+    /// Whether it is so young that it need not have heard anybody yet.
+    pub(super) fn is_young(&self, now: Moment, replica: &Replica) -> bool {
+        now.since(self.since) < replica.settings.election_timeout_max
+    }
+
     /// Whether a quorum was heard within the longest election timeout; a new leader has that long to hear one.
     pub(super) fn hears_quorum(&self, now: Moment, replica: &Replica) -> bool {
         let recently = |contact: Moment| now.since(contact) < replica.settings.election_timeout_max;

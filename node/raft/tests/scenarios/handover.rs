@@ -2,7 +2,7 @@
 
 use quorate_raft::{Body, Effect, HandoverRefused, Index, NodeId, message::TimeoutNow};
 use quorate_world::{
-    make::{at, hear, id, replica},
+    make::{at, hear, id, lead, persist_all, replica},
     node::{Actor, Note},
     world::{Event, World},
 };
@@ -44,6 +44,21 @@ fn leadership_moves_to_the_member_named_in_one_election() {
     world.propose(3, 1);
     world.beat(3);
     assert_eq!(world.log(1), world.log(3));
+}
+
+/// Who was elected a moment ago has heard nobody since, and hands over all the same.
+#[test]
+fn a_leader_that_has_heard_nobody_yet_may_hand_over() {
+    let mut leader = replica(1, 3, 1, None, &[1]);
+    let led = lead(&mut leader, at(0));
+    persist_all(&mut leader, &led);
+    let mut out = Vec::new();
+    assert!(leader.hand_over(at(1), None, &mut out).is_ok());
+    let tells = |effect: &Effect| matches!(effect, Effect::Send(outgoing) if matches!(outgoing.message.body, Body::TimeoutNow(_)));
+    assert!(!out.iter().any(tells), "not before it has the log");
+    let (to, last) = (leader.handing_over_to().expect("somebody"), leader.log().last().index);
+    leader.matched(at(2), to, last, &mut out);
+    assert!(out.iter().any(tells));
 }
 
 /// Without a name it goes to the one whose log is longest.
