@@ -22,7 +22,9 @@ fn a_node_with_faulty_entries_heals_without_a_restart_and_serves_then() {
                 }
                 cluster.start(hurt).await;
                 let status = cluster.status(hurt);
-                assert_eq!((status.faulty, status.last_log), (4, last), "what the slots know counts");
+                assert_eq!(status.faulty, 4, "what the slots know counts");
+                // A leader that stops may have heard of its successor.
+                assert!(status.last_log == last || was_leader && status.last_log == last.next(), "{status:?}");
                 ledger.propose(cluster.node(hurt), "while hurt").await.expect("an acknowledgement");
                 cluster.settled().await;
                 assert_eq!(cluster.status(hurt).faulty, 0);
