@@ -253,7 +253,10 @@ impl Replica {
     /// The state machine has applied everything up to `index`.
     pub fn applied(&mut self, index: Index, out: &mut Vec<Effect>) {
         // A snapshot that was restored may be newer than the one that it was restored for.
-        self.applied = self.applied.max(index.min(self.released));
+        let before = self.applied;
+        self.applied = before.max(index.min(self.released));
+        // It gets on. How long it takes for the next is looked at anew.
+        self.applying.since.take_if(|_| self.applied > before);
         self.release(out);
     }
 

@@ -45,6 +45,15 @@ impl Replica {
         matches!(self.role, Role::Leader(_))
     }
 
+    /// The latest read round, if it leads: what the heartbeats of every replicator carry, also of one that starts now.
+    #[must_use]
+    pub fn read_round(&self) -> u64 {
+        match &self.role {
+            Role::Leader(leadership) => leadership.round(),
+            _ => 0,
+        }
+    }
+
     /// The leader of the current term, if known.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {

@@ -390,6 +390,32 @@ fn a_read_does_not_wait_for_voters_who_left() {
     assert_eq!(world.answered_reads().0.len(), 1);
 }
 
+/// A read round that is under way may need who votes only since: it hears of it, too.
+#[test]
+fn a_read_round_is_told_to_who_is_added_while_it_is_open() {
+    let mut world = world(3, 2);
+    world.cut_way(1, 2);
+    world.must(Event::Read(NodeId(1), 7));
+    world.settle();
+    world.heal();
+    change(&mut world, 1, Change::add(NodeId(3), "three")).expect("it leads");
+    world.settle();
+    let round = world.replica(1).read_round();
+    let told = world.settle_but(|_, _, _| false);
+    drop(told);
+    world.must(Event::Heartbeat(NodeId(1)));
+    world.settle_within();
+    let beats = world.wire.iter().filter(|letter| letter.to == NodeId(3));
+    let rounds: Vec<_> = beats
+        .filter_map(|letter| match &letter.message.body {
+            Body::Heartbeat(heartbeat) => Some(heartbeat.round),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(rounds, [round], "and not none");
+    assert!(round > 0);
+}
+
 /// A whole cluster is replaced, member by member, and goes on.
 #[test]
 fn every_member_is_replaced_one_by_one() {

@@ -260,6 +260,10 @@ impl Running {
         }
         for new in peers.iter().filter(|peer| !self.peers.contains(peer)) {
             self.asked.push(Actor::Replicator(*new), Ask::Start { term, log_last });
+            let round = self.replica.read_round();
+            if round > 0 {
+                self.asked.push(Actor::Replicator(*new), Ask::Beat { round: Some(round) });
+            }
         }
         self.peers = peers;
     }

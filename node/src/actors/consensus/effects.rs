@@ -175,6 +175,7 @@ impl Consensus {
                 term: self.replica.term(),
                 log_last: self.replica.log().last().index,
                 commit: self.replica.commit(),
+                round: self.replica.read_round(),
                 link: Rc::clone(self.peers.get(peer)),
                 consensus: ctx.address(),
                 clock: self.clock,

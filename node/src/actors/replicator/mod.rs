@@ -63,6 +63,8 @@ pub(crate) struct Assignment {
     pub(crate) term: Term,
     pub(crate) log_last: Index,
     pub(crate) commit: Index,
+    /// The latest read round: reads that wait for it may need this peer.
+    pub(crate) round: u64,
     pub(crate) link: Rc<dyn Link>,
     pub(crate) consensus: Addr<Consensus>,
     pub(crate) clock: Clock,
@@ -84,7 +86,7 @@ impl Replicator {
             term,
             progress: Progress::new(clock.now(), log_last, credit),
             commit,
-            round: 0,
+            round: assignment.round,
             fetching: false,
             sending: None,
             is_wanting: false,
