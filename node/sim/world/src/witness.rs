@@ -151,13 +151,7 @@ impl Witness {
         self.members.last_key_value().map(|(_, members)| members)
     }
 
-    /// The configuration as of an entry that is committed; `None` if that is the one that the cluster began with.
-    #[must_use]
-    pub fn members_at(&self, index: Index) -> Option<&Membership> {
-        self.members.range(..=index).next_back().map(|(_, members)| members)
-    }
-
-    pub(super) fn learn_members(&mut self, replica: &Replica) {
+    fn learn_members(&mut self, replica: &Replica) {
         let known = self.members.last_key_value().map_or(Index(0), |(known, _)| *known);
         let news = replica.configurations().rev().take_while(|(index, _)| *index > known);
         for (index, membership) in news.filter(|(index, _)| *index <= replica.commit()) {

@@ -487,14 +487,8 @@ impl World {
     fn heed(&mut self, id: NodeId, note: Note) -> Result<(), String> {
         match &note {
             Note::Halt(Violation::Emptied { .. }) if self.emptied.contains(&id) => self.node_mut(id).running = None,
-            Note::Removed { at } => {
-                if let Some(running) = &self.nodes[slot(id)].running {
-                    Arc::make_mut(&mut self.witness).learn_members(&running.replica);
-                }
-                // It may have been added again since, and not have heard of it; then its operator starts it again.
-                if self.witness.members_at(*at).is_none_or(|members| members.contains(id)) {
-                    return Err(format!("removal: {id} takes itself for removed by {at}, where it is not"));
-                }
+            // It may have been added again since, and not have heard of it; then its operator starts it again.
+            Note::Removed { .. } => {
                 self.removed.insert(id);
                 self.node_mut(id).running = None;
             }
