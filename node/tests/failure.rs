@@ -16,6 +16,15 @@ use support::{
     Cluster, Interposed, Journal, Ledger, Plan, Puppet, Record, Recorder, Seen, Verdict, run, simulate, soon,
 };
 
+/// Asks for the first vote of a cluster.
+const REQUEST: RequestVote = RequestVote {
+    phase: Phase::Vote,
+    campaign: 1,
+    last: EntryId { term: Term(0), index: Index(0) },
+    handed_over: false,
+    machine_version: 0,
+};
+
 #[test]
 fn a_state_machine_that_panics_ends_its_node_and_no_other() {
     simulate(async {
@@ -129,16 +138,9 @@ fn after_a_failed_sync_no_vote_leaves() {
         let wal = Wal::at("data").segment_bytes(32 << 10).on(disk.clone());
         cluster.start_as(NodeId(1), Journal::default(), |builder| builder.storage(wal)).await;
         disk.fail(Operation::Sync, 1);
-        let request = RequestVote {
-            phase: Phase::Vote,
-            campaign: 1,
-            last: EntryId::default(),
-            handed_over: false,
-            machine_version: 0,
-        };
         // The second one asks for a promise that would only repeat the first: a sync that failed is not tried again.
         for _ in 0..2 {
-            candidate.say(Term(5), Body::RequestVote(request));
+            candidate.say(Term(5), Body::RequestVote(REQUEST));
             let said = candidate.hear_for_a_second().await;
             let votes = |message: &&Message| matches!(message.body, Body::Vote(vote) if vote.granted);
             assert_eq!(said.iter().find(votes), None);
@@ -158,14 +160,7 @@ fn what_becomes_durable_after_the_failure_is_not_said() {
         });
         let network = Recorder::around(cluster.network.endpoint(NodeId(1)), &record);
         cluster.start_as(NodeId(1), Journal::default(), |builder| builder.storage(storage).network(network)).await;
-        let request = RequestVote {
-            phase: Phase::Vote,
-            campaign: 1,
-            last: EntryId::default(),
-            handed_over: false,
-            machine_version: 0,
-        };
-        candidate.say(Term(5), Body::RequestVote(request));
+        candidate.say(Term(5), Body::RequestVote(REQUEST));
         assert_eq!(candidate.hear_for_a_second().await, []);
         let failure = soon("the failure", cluster.node(NodeId(1)).failed()).await;
         assert_eq!(failure, Failure::Storage("told to fail".into()));

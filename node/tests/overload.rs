@@ -113,12 +113,7 @@ fn a_leader_bounds_what_others_forward() {
             let limits = Limits { max_in_flight_proposals, ..Limits::default() };
             cluster.start_as(id, support::Journal::default(), |builder| builder.limits(limits)).await;
         }
-        // The roomy one must not lead.
-        while cluster.leader().await == NodeId(3) {
-            cluster.faults.isolate(NodeId(3));
-            cluster.leader_among(&[NodeId(1), NodeId(2)]).await;
-            cluster.faults.heal();
-        }
+        until_another_leads(&mut cluster).await;
         let (node, ledger) = (cluster.node(NodeId(3)).clone(), Ledger::default());
         let outcomes = join_all((0..64).map(|nth| ledger.propose(&node, format!("{nth}")))).await;
         let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(ProposeError::Overloaded { .. })));
@@ -141,11 +136,7 @@ fn a_leader_bounds_the_bytes_that_others_forward() {
             let limits = Limits { max_in_flight_bytes, ..Limits::default() };
             cluster.start_as(id, support::Journal::default(), |builder| builder.limits(limits)).await;
         }
-        while cluster.leader().await == NodeId(3) {
-            cluster.faults.isolate(NodeId(3));
-            cluster.leader_among(&[NodeId(1), NodeId(2)]).await;
-            cluster.faults.heal();
-        }
+        until_another_leads(&mut cluster).await;
         let (node, ledger) = (cluster.node(NodeId(3)).clone(), Ledger::default());
         let command = |nth: usize| format!("{nth:04}").repeat(250);
         let outcomes = join_all((0..64).map(|nth| ledger.propose(&node, command(nth)))).await;
@@ -312,4 +303,13 @@ fn a_flood_of_proposals_starves_no_heartbeat() {
         assert!(acknowledged > 10_000, "{acknowledged} in 3 s is no flood");
         cluster.stop_all().await;
     });
+}
+
+/// Waits until node 3, which has room for more callers than the others, does not lead.
+async fn until_another_leads(cluster: &mut Cluster) {
+    while cluster.leader().await == NodeId(3) {
+        cluster.faults.isolate(NodeId(3));
+        cluster.leader_among(&[NodeId(1), NodeId(2)]).await;
+        cluster.faults.heal();
+    }
 }
