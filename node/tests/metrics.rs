@@ -196,6 +196,29 @@ fn how_every_proposal_and_read_ended_is_counted() {
 }
 
 #[test]
+fn a_node_that_starts_again_in_the_same_process_has_nothing_in_flight() {
+    simulate(async {
+        let (mut cluster, disks) = durable(Plan::default()).await;
+        let leader = cluster.leader().await;
+        let (node, page) = (cluster.node(leader).clone(), Page::of(&cluster.metrics, leader));
+        cluster.faults.isolate(leader);
+        let propose = |command: &'static str| {
+            let node = node.clone();
+            tokio::task::spawn_local(async move { node.propose(command).await })
+        };
+        propose("alone");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(page.read("quorate_proposals_in_flight", &[]), 1.0);
+        disks[&leader].fail(Operation::Sync, 1);
+        propose("the last");
+        soon("the failure", node.failed()).await;
+        cluster.ended(leader);
+        cluster.start(leader).await;
+        assert_eq!(page.read("quorate_proposals_in_flight", &[]), 0.0, "before its first heartbeat interval is over");
+    });
+}
+
+#[test]
 fn a_peer_that_lags_and_one_that_rejects_are_seen() {
     simulate(async {
         let mut cluster = Cluster::of_three(4).await;

@@ -52,6 +52,8 @@ impl Seen {
         seen.metrics.term_is(replica.term().0);
         seen.metrics.role_is(role_in_metrics(status_of(replica).role));
         seen.metrics.has_leader(false);
+        // Whoever waited for an earlier life of this node, in this process, waits no more.
+        seen.metrics.proposals_in_flight(0);
         seen.metrics.faulty_entries(replica.faulty_count() as u64);
         seen
     }
