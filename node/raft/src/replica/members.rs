@@ -13,7 +13,8 @@
 //! **Invariant:** a leader appends a configuration only if the one before it is committed, and so is an entry of its own term.
 //!
 //! Who was removed can't know it: nobody replicates to it any more, and what its log says may be taken back. So it asks, when it
-//! hears no leader, as it would for a pre-vote; and a member tells it ([`Body::Removed`]). A leader that was removed knows.
+//! hears no leader, as it would for a pre-vote; and a member that hears one tells it ([`Body::Removed`]). A leader that was removed
+//! knows.
 
 use super::{Effect, Replica, Role};
 use crate::{
@@ -176,12 +177,15 @@ impl Replica {
         out.extend(self.vote_requests(Phase::PreVote, false).map(Effect::Send));
     }
 
-    /// Whether a node that asks for a vote, and whose log ends at `last`, was removed, for all that is committed: then it is told.
+    /// Whether a node that asks for a vote, and whose log ends at `last`, was removed, for all that this one knows: then it is told.
     pub(super) fn tells_removed(&mut self, now: Moment, from: NodeId, last: EntryId, out: &mut Vec<Effect>) -> bool {
         let at = self.memberships.current_index();
-        let is_known = self.membership().is_empty() || self.membership().contains(from);
+        // Where nobody leads, a later configuration that has the asker again may yet need its vote. And who is no member by its own
+        // log lags behind itself.
+        let may_tell = self.hears_leader(now) && self.membership().contains(self.id);
         // What may be taken back is told nobody; and whoever has more than this log may belong by what comes then.
-        let is_removed = !is_known && at <= self.commit && at > Index(0) && last <= self.log.last();
+        let is_certain = at <= self.commit && at > Index(0) && last <= self.log.last();
+        let is_removed = may_tell && is_certain && !self.membership().contains(from);
         if is_removed {
             self.say(now, from, Body::Removed(Removed { at }), out);
         }

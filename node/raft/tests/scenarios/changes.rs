@@ -3,7 +3,7 @@
 use quorate_raft::{Body, Change, ChangeRefused, Effect, Index, Membership, NodeId, Phase, message::Removed};
 use quorate_world::{
     disk::Disk,
-    make::{at, hear, lead, persist_all, replica, request_vote, settings, voters},
+    make::{append, at, changing, hear, id, lead, log_of, persist_all, replica, request_vote, settings, voters},
     node::Note,
     world::{Event, Rules, World},
 };
@@ -343,6 +343,23 @@ fn who_was_added_again_is_not_stopped_by_news_of_an_earlier_removal() {
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::Removed { .. })), "{effects:?}");
     let effects = hear(&mut node, at(0), 2, 5, Body::Removed(Removed { at: Index(9) }));
     assert!(effects.contains(&Effect::Removed { at: Index(9) }));
+}
+
+/// Who is told may have been added again by an entry that the teller lacks, and be needed to elect whoever has it: where nobody
+/// leads, nobody is told. Nor does one tell that is no member itself, by what it has: it lags behind.
+#[test]
+fn only_a_member_that_hears_a_leader_tells_who_was_removed() {
+    let tells = |configuration: &Membership, asked_at| {
+        let mut node = replica(2, 4, 1, None, &[1]);
+        let change = changing(1, 2, log_of(&[1])[0].checksum(), configuration);
+        hear(&mut node, at(0), 1, 1, append(1, id(1, 1), 2, Some(change)));
+        let effects = hear(&mut node, at(asked_at), 4, 1, request_vote(Phase::PreVote, 1, id(1, 1)));
+        let is_told = |body: &Body| *body == Body::Removed(Removed { at: Index(2) });
+        effects.iter().any(|effect| matches!(effect, Effect::Send(sent) if is_told(&sent.message.body)))
+    };
+    assert!(tells(&voters(3), 10));
+    assert!(!tells(&voters(3), 10_000), "it hears nobody any more");
+    assert!(!tells(&Membership::of_voters([NodeId(1), NodeId(3)]), 10), "it is no member itself");
 }
 
 /// 34. "A learner restarts as a voter."
