@@ -189,6 +189,8 @@ label! {
         TimedOut = "timed_out",
         /// The node can't prove that it is not too far behind.
         TooStale = "too_stale",
+        /// The node is a witness, and has no state.
+        Witness = "witness",
         /// The node stops.
         Stopping = "stopping",
     }

@@ -22,6 +22,7 @@ pub struct Builder {
     cluster: String,
     voters: Vec<(NodeId, String)>,
     joins: bool,
+    witness: Option<NodeId>,
     prefers: Vec<NodeId>,
     network: Option<Box<dyn Network>>,
     storage: Option<StorageHandle>,
@@ -42,6 +43,7 @@ impl Builder {
             cluster,
             voters: Vec::new(),
             joins: false,
+            witness: None,
             prefers: Vec::new(),
             network: None,
             storage: None,
@@ -69,6 +71,18 @@ impl Builder {
     #[must_use]
     pub fn joins(mut self) -> Self {
         self.joins = true;
+        self
+    }
+
+    /// The member that is a witness, to be told all nodes alike; for one that [joins](Builder::joins) itself, if it is to be added as
+    /// one ([`Change::add_witness`](crate::Change::add_witness)).
+    ///
+    /// A witness keeps terms, votes and the identity of entries, and nothing of what they say; it needs no state machine, and the one
+    /// that it is started with is dropped. It votes, and never leads: with two full copies it breaks the tie when one is gone. What is
+    /// committed while one is gone has only the other copy: if that is lost too, so is what nobody else has.
+    #[must_use]
+    pub fn witness(mut self, id: NodeId) -> Self {
+        self.witness = Some(id);
         self
     }
 
@@ -239,10 +253,16 @@ impl Builder {
                 "node {id} is not among the voters: list it too, or let it join (Builder::joins)"
             )));
         }
+        let is_witness = self.witness == Some(id);
+        if let Some(witness) = self.witness.filter(|_| !joins) {
+            check_witness(witness, &addresses)?;
+        }
+        let of_addresses = || Membership::of_addresses(addresses.clone()).with_witness(self.witness);
         Ok(Plan {
             id,
             cluster,
-            membership: if joins { Membership::default() } else { Membership::of_addresses(addresses.clone()) },
+            membership: if joins { Membership::default() } else { of_addresses() },
+            is_witness,
             addresses,
             prefers,
             network: network.ok_or(missing("network"))?,
@@ -257,6 +277,21 @@ impl Builder {
             fate: Fate::new(),
         })
     }
+}
+
+fn check_witness(witness: NodeId, voters: &BTreeMap<NodeId, String>) -> Result<(), StartError> {
+    if !voters.contains_key(&witness) {
+        return Err(StartError::Config(format!(
+            "node {witness} is to be the witness and not among the voters: list it too"
+        )));
+    }
+    if voters.len() < 3 {
+        return Err(StartError::Config(format!(
+            "beside the witness {witness} there is only {} voter: it takes two full copies, or do without",
+            voters.len() - 1
+        )));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Builder {

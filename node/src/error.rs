@@ -93,6 +93,9 @@ pub enum ReadError {
         /// When it may be worth it.
         retry_after: Duration,
     },
+    /// This node is a witness, and has no state to read. Ask another node.
+    #[error("this node is a witness and keeps no state; ask another node")]
+    Witness,
     /// The node stops or has stopped. Ask another node.
     #[error("the node is stopping; ask another node")]
     Stopped,
@@ -183,6 +186,7 @@ impl From<ReadError> for BackupError {
             // No linearizable read is too stale: the other says the same.
             ReadError::NoLeader | ReadError::TooStale { .. } => Self::NoLeader,
             ReadError::Overloaded { retry_after } => Self::Overloaded { retry_after },
+            ReadError::Witness => Self::Failed(error.to_string()),
             ReadError::Stopped => Self::Stopped,
         }
     }
@@ -221,6 +225,16 @@ pub enum Failure {
     Removed {
         /// Where the configuration without it stands.
         at: Index,
+    },
+    /// It is a witness and the configuration has it down for a full copy, or the other way round.
+    #[error(
+        "this node was started as {}, and the cluster's configuration says otherwise; start it as what it is there, on a data directory \
+         of that kind",
+        if *.is_witness { "a witness" } else { "a full copy" }
+    )]
+    NotAsConfigured {
+        /// What it was started as.
+        is_witness: bool,
     },
     /// Something happened that no correct cluster can do.
     #[error("safety violated, stopping rather than making it worse: {0}")]

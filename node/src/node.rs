@@ -39,6 +39,7 @@ pub struct Node<M: StateMachine> {
 
 pub(crate) struct Shared<M: StateMachine> {
     pub(crate) id: NodeId,
+    pub(crate) is_witness: bool,
     pub(crate) cluster: String,
     pub(crate) limits: Limits,
     /// For how long after its deadline a proposal's caller waits to hear whether it was begun with.
@@ -260,6 +261,7 @@ impl<M: StateMachine> Node<M> {
             Err(ReadError::NoLeader) => ReadResult::NoLeader,
             Err(ReadError::TooStale { .. }) => ReadResult::TooStale,
             Err(ReadError::Overloaded { .. }) => ReadResult::Overloaded,
+            Err(ReadError::Witness) => ReadResult::Witness,
             Err(ReadError::Stopped) => ReadResult::Stopping,
         };
         shared.metrics.reads(mode, result, 1);
@@ -277,6 +279,9 @@ impl<M: StateMachine> Node<M> {
         let shared = &*self.shared;
         if !shared.fate.is_sound() {
             return Err(ReadError::Stopped);
+        }
+        if shared.is_witness {
+            return Err(ReadError::Witness);
         }
         let mut credit = self.enter(0).map_err(|retry_after| ReadError::Overloaded { retry_after })?;
         // What is proven when it is looked for may be too old a moment later; then it is asked for, once.

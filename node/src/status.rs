@@ -37,6 +37,8 @@ pub struct Status {
     pub voters: Vec<NodeId>,
     /// Who receives the log and does not vote.
     pub learners: Vec<NodeId>,
+    /// Who of them keeps no commands, and never leads, if anybody.
+    pub witness: Option<NodeId>,
     /// Where members are dialled, as far as the configuration says.
     pub addresses: BTreeMap<NodeId, String>,
     /// Where the configuration in force stands: its entry; 0 for the one that the node was started with. What

@@ -131,6 +131,9 @@ enum MemberCommand {
         id: u64,
         /// Where the other nodes dial it: HOST:PORT of its `raft` address
         addr: String,
+        /// It keeps no commands, never leads, and breaks ties between two that keep all
+        #[arg(long)]
+        witness: bool,
         #[command(flatten)]
         connection: Connection,
     },
@@ -247,7 +250,11 @@ impl Cli {
                         let answer = connection.client()?.members().await?;
                         return Ok(show(members_table(&answer), json!(answer))?);
                     }
-                    MemberCommand::Add { id, addr, connection } => {
+                    MemberCommand::Add { id, addr, witness: true, connection } => (
+                        connection.client()?.add_witness(NodeId(id), &addr).await?,
+                        format!("node {id} is a learner, and a witness"),
+                    ),
+                    MemberCommand::Add { id, addr, witness: false, connection } => {
                         (connection.client()?.add_member(NodeId(id), &addr).await?, format!("node {id} is a learner"))
                     }
                     MemberCommand::Promote { id, connection } => {
@@ -347,9 +354,10 @@ async fn snapshot(connection: &Connection, json: bool) -> Result<(), Failure> {
 }
 
 fn members_table(answer: &MembersAnswer) -> String {
-    let mut lines = vec![format!("{:<6}{:<10}addr", "node", "role")];
+    let mut lines = vec![format!("{:<6}{:<18}addr", "node", "role")];
     lines.extend(answer.members.iter().map(|member| {
-        format!("{:<6}{:<10}{}", member.id, member.role, member.addr.as_deref().unwrap_or("as configured"))
+        let role = if member.witness { format!("{}, witness", member.role) } else { member.role.clone() };
+        format!("{:<6}{role:<18}{}", member.id, member.addr.as_deref().unwrap_or("as configured"))
     }));
     let settled = if answer.settled { "" } else { ", a change is under way" };
     lines.push(format!("configuration {}{settled}", answer.index));

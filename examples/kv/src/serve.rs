@@ -150,6 +150,10 @@ async fn start(config: &Config, network: Quic, metrics: &Metrics) -> Result<Node
         State::Member => described,
         State::Join => described.joins(),
     };
+    let described = match config.witness() {
+        Some(witness) => described.witness(witness),
+        None => described,
+    };
     described
         .voters(config.peers.iter().map(|peer| (peer.id, peer.addr.clone())))
         .network(network)

@@ -27,6 +27,7 @@ pub struct Change {
 enum Step {
     To(Vec<Member>),
     Add(Member),
+    AddWitness(Member),
     Promote(NodeId),
     Remove(NodeId),
 }
@@ -68,6 +69,13 @@ impl Change {
     #[must_use]
     pub fn add(id: NodeId, address: impl Into<String>) -> Self {
         Self::of(Step::Add(Member::from((id, address))))
+    }
+
+    /// The same for one that keeps no commands, and never leads: once promoted, it breaks ties between two full copies. There is one
+    /// at most, and whoever is one stays one. It must have been started as one.
+    #[must_use]
+    pub fn add_witness(id: NodeId, address: impl Into<String>) -> Self {
+        Self::of(Step::AddWitness(Member::from((id, address))))
     }
 
     /// A learner votes from now on.
@@ -148,7 +156,7 @@ impl Change {
     fn members(&self) -> impl Iterator<Item = &Member> {
         self.steps.iter().flat_map(|step| match step {
             Step::To(voters) => voters.as_slice(),
-            Step::Add(member) => core::slice::from_ref(member),
+            Step::Add(member) | Step::AddWitness(member) => core::slice::from_ref(member),
             Step::Promote(_) | Step::Remove(_) => &[],
         })
     }
@@ -158,11 +166,16 @@ impl Change {
     }
 }
 
+/// Beside a witness that votes, so many full voters there are at least: with one alone it would be needed for every commit, and
+/// add nothing.
+const FULL_VOTERS_MIN: usize = 2;
+
 /// Where the steps taken so far lead.
 struct Target {
     voters: BTreeSet<NodeId>,
     learners: BTreeSet<NodeId>,
     addresses: BTreeMap<NodeId, String>,
+    witness: Option<NodeId>,
 }
 
 impl From<&Membership> for Target {
@@ -171,6 +184,7 @@ impl From<&Membership> for Target {
             voters: current.incoming().iter().copied().collect(),
             learners: current.learners().iter().copied().collect(),
             addresses: current.addresses().clone(),
+            witness: current.witness(),
         }
     }
 }
@@ -191,6 +205,18 @@ impl Target {
                 }
                 self.know(*id, address.as_ref());
             }
+            Step::AddWitness(Member { id, address }) => {
+                let is_new = !self.voters.contains(id) && self.learners.insert(*id);
+                // Two at a time, though in different halves, could each hold what the other lacks: nor in place of one that leaves.
+                if let Some(other) = self.witness.filter(|other| other != id) {
+                    return Err(ChangeRefused::WitnessTaken { id: other });
+                }
+                if !is_new && self.witness.is_none() {
+                    return Err(ChangeRefused::NotWitness { id: *id });
+                }
+                self.witness = Some(*id);
+                self.know(*id, address.as_ref());
+            }
             Step::Promote(id) if self.voters.contains(id) => {}
             Step::Promote(id) if self.learners.remove(id) => drop(self.voters.insert(*id)),
             Step::Remove(id) if self.voters.remove(id) || self.learners.remove(id) => {}
@@ -206,15 +232,19 @@ impl Target {
     }
 
     fn finish(self) -> Result<Membership, ChangeRefused> {
-        let Self { voters, learners, mut addresses } = self;
+        let Self { voters, learners, mut addresses, witness } = self;
         if voters.is_empty() {
             return Err(ChangeRefused::NoVoters);
         }
         if voters.len() + learners.len() > Change::MEMBERS_MAX {
             return Err(ChangeRefused::TooMany);
         }
+        if witness.is_some_and(|witness| voters.contains(&witness)) && voters.len() < 1 + FULL_VOTERS_MIN {
+            return Err(ChangeRefused::TooFewFull);
+        }
         addresses.retain(|id, _| voters.contains(id) || learners.contains(id));
-        Ok(Membership::of_voters(voters).with_learners(learners).with_addresses(addresses))
+        let membership = Membership::of_voters(voters).with_learners(learners).with_addresses(addresses);
+        Ok(membership.with_witness(witness))
     }
 }
 
@@ -259,6 +289,18 @@ pub enum ChangeRefused {
     NoVoters,
     /// There would be more than [`Change::MEMBERS_MAX`] members.
     TooMany,
+    /// There is a witness already, or one that only just leaves.
+    WitnessTaken {
+        /// Who.
+        id: NodeId,
+    },
+    /// A member that is no witness can't become one.
+    NotWitness {
+        /// Who.
+        id: NodeId,
+    },
+    /// Beside a witness fewer than two full copies would vote.
+    TooFewFull,
     /// A new voter is too far behind, or one without which there would be no quorum: it would hold up every commit.
     Behind {
         /// Who.
@@ -293,6 +335,15 @@ impl fmt::Display for ChangeRefused {
             Self::Demotes { id } => write!(f, "node {id} votes; remove it first, and add it then"),
             Self::NoVoters => write!(f, "no voter would be left; add and promote another first"),
             Self::TooMany => write!(f, "there would be more than {} members", Change::MEMBERS_MAX),
+            Self::WitnessTaken { id } => {
+                write!(f, "node {id} is the witness, and there is one at most; remove it first")
+            }
+            Self::NotWitness { id } => {
+                write!(f, "node {id} is a member and no witness; remove it, and add a witness under a new id")
+            }
+            Self::TooFewFull => {
+                write!(f, "beside a witness two others must vote; add and promote another first, or remove the witness")
+            }
             Self::Behind { id, entries } => {
                 write!(
                     f,

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 /// In a joint configuration there are two sets of voters, and every decision needs a majority of each. With `outgoing`
 /// empty it is an ordinary one.
 ///
-/// **Invariant:** the three lists are sorted and free of duplicates, and no learner is a voter.
+/// One of the members may be a *witness*, which keeps no commands (see `replica::witness`).
+///
+/// **Invariant:** the three lists are sorted and free of duplicates, and no learner is a voter. The witness is a member.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
 #[serde(from = "Lists")]
 pub struct Membership {
@@ -21,6 +23,7 @@ pub struct Membership {
     outgoing: Vec<NodeId>,
     learners: Vec<NodeId>,
     addresses: BTreeMap<NodeId, String>,
+    witness: Option<NodeId>,
 }
 
 /// What a peer says that a membership is. It is one once its lists are in order.
@@ -30,11 +33,12 @@ struct Lists {
     outgoing: Vec<NodeId>,
     learners: Vec<NodeId>,
     addresses: BTreeMap<NodeId, String>,
+    witness: Option<NodeId>,
 }
 
 impl From<Lists> for Membership {
-    fn from(Lists { incoming, outgoing, learners, addresses }: Lists) -> Self {
-        Self { addresses, ..Self::joint(incoming, outgoing) }.with_learners(learners)
+    fn from(Lists { incoming, outgoing, learners, addresses, witness }: Lists) -> Self {
+        Self { addresses, ..Self::joint(incoming, outgoing) }.with_learners(learners).with_witness(witness)
     }
 }
 
@@ -77,6 +81,13 @@ impl Membership {
         self
     }
 
+    /// The same with this witness, if it is a member.
+    #[must_use]
+    pub fn with_witness(mut self, witness: Option<NodeId>) -> Self {
+        self.witness = witness.filter(|id| self.contains(*id));
+        self
+    }
+
     /// The joint configuration that leads from `self` to `target`, neither of which is joint (paper §6, C-old,new). Learners are
     /// those of the target already.
     #[must_use]
@@ -86,6 +97,7 @@ impl Membership {
         Self::joint(target.incoming.iter().copied(), self.incoming.iter().copied())
             .with_learners(target.learners.iter().copied())
             .with_addresses(addresses)
+            .with_witness(self.witness.or(target.witness))
     }
 
     /// What a joint configuration leads to: its new half alone (paper §6, C-new). Any other is that already.
@@ -94,6 +106,7 @@ impl Membership {
         Self::of_voters(self.incoming.iter().copied())
             .with_learners(self.learners.iter().copied())
             .with_addresses(self.addresses.clone())
+            .with_witness(self.witness)
     }
 
     /// Whether decisions need two majorities.
@@ -118,6 +131,12 @@ impl Membership {
     #[must_use]
     pub fn learners(&self) -> &[NodeId] {
         &self.learners
+    }
+
+    /// The member that keeps no commands, if there is one.
+    #[must_use]
+    pub fn witness(&self) -> Option<NodeId> {
+        self.witness
     }
 
     /// Where to dial a member, if known.
@@ -166,7 +185,7 @@ impl Membership {
 
 impl Membership {
     /// As the payload of an entry: for each of the three lists a count (4 bytes) and ids (8 bytes each), then a count of
-    /// addresses, each an id, a length (4 bytes) and text. Little-endian.
+    /// addresses, each an id, a length (4 bytes) and text; then the witness (8 bytes), if there is one. Little-endian.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let count = |length| u32::try_from(length).unwrap_or(u32::MAX);
@@ -181,6 +200,7 @@ impl Membership {
             bytes.put_u32_le(count(address.len()));
             bytes.put_slice(address.as_bytes());
         }
+        self.witness.iter().for_each(|witness| bytes.put_u64_le(witness.0));
         bytes.freeze()
     }
 
@@ -207,12 +227,18 @@ impl Membership {
             addresses.insert(id, address.into());
             rest = text.1;
         }
-        if !rest.is_empty() {
-            return Err(at(rest, "trailing bytes"));
-        }
+        let witness = match rest.len() {
+            0 => None,
+            8 => Some(NodeId(rest.get_u64_le())),
+            _ => return Err(at(rest, "trailing bytes")),
+        };
         let [incoming, outgoing, learners] = lists;
-        Ok(Self { incoming: sorted(incoming), outgoing: sorted(outgoing), addresses, ..Self::default() }
-            .with_learners(learners))
+        let membership = Self { incoming: sorted(incoming), outgoing: sorted(outgoing), addresses, ..Self::default() }
+            .with_learners(learners);
+        if witness.is_some_and(|id| !membership.contains(id)) {
+            return Err(Malformed { offset: bytes.len() - 8, what: "witness" });
+        }
+        Ok(membership.with_witness(witness))
     }
 }
 

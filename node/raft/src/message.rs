@@ -410,7 +410,9 @@ impl Message {
                         Kind::Command => {}
                         // Once it is in the log, everybody must be able to read it.
                         Kind::Session => drop(Request::decode(command)?),
-                        Kind::Noop | Kind::Membership => return misplaced("commands that no client has"),
+                        Kind::Noop | Kind::Membership | Kind::Outline => {
+                            return misplaced("commands that no client has");
+                        }
                     }
                     rest = behind;
                 }

@@ -77,6 +77,10 @@ mutants! {
     LeavingLeaderStaysDown = "leaving-leader-stays-down",
     /// A member that lacks most of the log is made a voter.
     PromotedThoughBehind = "promoted-though-behind",
+    /// A witness campaigns like any other voter.
+    WitnessCampaigns = "witness-campaigns",
+    /// A witness is sent whatever the others are, whether or not anybody else has it.
+    WitnessAhead = "witness-ahead",
     /// A handover to a node that does not answer blocks proposals for ever. (35)
     HandoverNeverGivenUp = "handover-never-given-up",
     /// The target of a handover is told to campaign before it has the whole log. (35)

@@ -9,7 +9,7 @@
 //! | 4 | 4 | group (0) |
 //! | 8 | 8 | term |
 //! | 16 | 8 | index |
-//! | 24 | 1 | kind: 0 no-op, 1 command, 2 membership, 3 session |
+//! | 24 | 1 | kind: 0 no-op, 1 command, 2 membership, 3 session, 4 outline |
 //! | 25 | 3 | zero |
 //! | 28 | 4 | checksum of the previous record (0 before the first) |
 //! | 32 | 4 | checksum of bytes 0..32 |
@@ -19,6 +19,10 @@
 //! The header's own checksum keeps the framing when a payload is damaged. The record's checksum covers the previous
 //! record's, so it is a function of the whole log up to here: two nodes with an equal checksum at an equal entry id
 //! hold equal logs, and two with different ones have diverged.
+//!
+//! A witness keeps of a command nothing but what its record is called: an *outline*, a record with the same header but for kind
+//! and length, and **the same record's checksum** behind a payload of 8 bytes: that checksum, and one of the outline itself, which
+//! continues from its header's over the 4 bytes before. So the chain is that of the whole log, and logs are compared as ever.
 //!
 //! The checksum function is an argument (nodes use CRC-32C), because computing it fast is not a rule of Raft.
 
@@ -35,6 +39,8 @@ use serde::{Deserialize, Serialize};
 pub const HEADER_BYTES: usize = 36;
 /// Bytes after a record's payload.
 pub const TRAILER_BYTES: usize = 4;
+/// Bytes of an outline's payload.
+const OUTLINE_BYTES: usize = 8;
 /// Bytes that a record adds to its payload.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TRAILER_BYTES;
 
@@ -54,6 +60,8 @@ pub enum Kind {
     /// A client's command that is applied once however often it is in the log, or what opens a session: see
     /// [`session`](crate::session).
     Session = 3,
+    /// What a witness keeps of a command, of whatever kind: its identity.
+    Outline = 4,
 }
 
 impl Kind {
@@ -63,6 +71,7 @@ impl Kind {
             1 => Some(Self::Command),
             2 => Some(Self::Membership),
             3 => Some(Self::Session),
+            4 => Some(Self::Outline),
             _ => None,
         }
     }
@@ -94,6 +103,8 @@ pub struct Batch {
     count: u32,
     /// Whether an entry among them changes the membership: rules look at every batch, and into few.
     changes: bool,
+    /// Whether some of them are outlines.
+    outlined: bool,
     bytes: Bytes,
 }
 
@@ -105,7 +116,8 @@ impl Batch {
     /// consecutive indexes, chained to each other.
     pub fn parse(bytes: Bytes, checksum: Checksum) -> Result<Self, Malformed> {
         let head = Head::read(&bytes, 0, checksum)?;
-        let (mut at, mut count, mut chained, mut changes) = (0, 0u32, head.previous_checksum, false);
+        let (mut at, mut count, mut chained) = (0, 0u32, head.previous_checksum);
+        let (mut changes, mut outlined) = (false, false);
         while at < bytes.len() {
             let this = Head::read(&bytes, at, checksum)?;
             let expected = EntryId::new(head.id.term, head.id.index.plus(u64::from(count)));
@@ -117,15 +129,18 @@ impl Batch {
             }
             let end = at + HEADER_BYTES + this.payload_bytes;
             let found = read_u32(&bytes, end);
-            if checksum(this.header_checksum, &bytes[at + HEADER_BYTES..end]) != found {
+            if record_checksum(checksum, this.kind as u8, this.header_checksum, &bytes[at + HEADER_BYTES..end])
+                != Some(found)
+            {
                 return Err(Malformed { offset: at + HEADER_BYTES, what: "payload checksum" });
             }
             chained = found;
             changes |= this.kind == Kind::Membership;
+            outlined |= this.kind == Kind::Outline;
             at = end + TRAILER_BYTES;
             count += 1;
         }
-        Ok(Self { term: head.id.term, first: head.id.index, count, changes, bytes })
+        Ok(Self { term: head.id.term, first: head.id.index, count, changes, outlined, bytes })
     }
 
     /// The term of every entry in it.
@@ -254,9 +269,42 @@ impl Batch {
         self.slice(self.first, count, self.bytes.slice(..at))
     }
 
+    /// Whether some of the entries are outlines, of which a witness kept no more.
+    #[must_use]
+    pub fn is_outlined(&self) -> bool {
+        self.outlined
+    }
+
+    /// The same entries as a witness keeps them: commands as outlines, what the rules themselves need whole.
+    #[must_use]
+    pub fn outline(&self, checksum: Checksum) -> Self {
+        let is_outlined = |kind| matches!(kind, Kind::Command | Kind::Session);
+        if !self.records().any(|record| is_outlined(record.kind)) {
+            return self.clone();
+        }
+        let mut bytes = BytesMut::with_capacity(self.count as usize * (OVERHEAD_BYTES + OUTLINE_BYTES));
+        let mut at = 0;
+        for record in self.records() {
+            let end = record_end(&self.bytes, at);
+            if is_outlined(record.kind) {
+                let header = header(checksum, record.id, Kind::Outline, OUTLINE_BYTES, record.previous_checksum);
+                let of = record.checksum.to_le_bytes();
+                bytes.put_slice(&header);
+                bytes.put_slice(&of);
+                bytes.put_u32_le(checksum(read_u32(&header, 32), &of));
+                bytes.put_slice(&of);
+            } else {
+                bytes.put_slice(&self.bytes[at..end]);
+            }
+            at = end;
+        }
+        Self { outlined: true, bytes: bytes.freeze(), ..self.clone() }
+    }
+
     fn slice(&self, first: Index, count: u32, bytes: Bytes) -> Self {
-        let mut slice = Self { term: self.term, first, count, changes: false, bytes };
+        let mut slice = Self { term: self.term, first, count, changes: false, outlined: false, bytes };
         slice.changes = self.changes && slice.records().any(|record| record.kind == Kind::Membership);
+        slice.outlined = self.outlined && slice.records().any(|record| record.kind == Kind::Outline);
         slice
     }
 
@@ -291,7 +339,7 @@ impl BatchBuilder {
         Self { term, first, count: 0, changes: false, chained: previous, bytes, checksum }
     }
 
-    /// Adds an entry behind the others.
+    /// Adds an entry behind the others; never an outline, which stands for one that there is.
     ///
     /// # Panics
     /// If the payload has 4 GiB or more; callers bound payloads far below.
@@ -305,16 +353,9 @@ impl BatchBuilder {
     /// As [`BatchBuilder::push`].
     pub fn push_parts(&mut self, kind: Kind, head: &[u8], payload: &[u8]) {
         let bytes = head.len() + payload.len();
-        let length = u32::try_from(bytes).expect("a payload is bounded far below 4 GiB");
-        let mut header = [0u8; HEADER_BYTES];
-        header[0..4].copy_from_slice(&length.to_le_bytes());
-        header[8..16].copy_from_slice(&self.term.0.to_le_bytes());
-        header[16..24].copy_from_slice(&self.first.plus(u64::from(self.count)).0.to_le_bytes());
-        header[24] = kind as u8;
-        header[28..32].copy_from_slice(&self.chained.to_le_bytes());
-        let header_checksum = (self.checksum)(0, &header[..32]);
-        header[32..36].copy_from_slice(&header_checksum.to_le_bytes());
-        self.chained = (self.checksum)((self.checksum)(header_checksum, head), payload);
+        let id = EntryId::new(self.term, self.first.plus(u64::from(self.count)));
+        let header = header(self.checksum, id, kind, bytes, self.chained);
+        self.chained = (self.checksum)((self.checksum)(read_u32(&header, 32), head), payload);
         self.bytes.reserve(OVERHEAD_BYTES + bytes);
         self.bytes.put_slice(&header);
         self.bytes.put_slice(head);
@@ -344,6 +385,7 @@ impl BatchBuilder {
             first: self.first,
             count: self.count,
             changes: self.changes,
+            outlined: false,
             bytes: self.bytes.freeze(),
         })
     }
@@ -421,6 +463,31 @@ impl fmt::Display for Malformed {
 }
 
 impl core::error::Error for Malformed {}
+
+/// What the checksum of a record with this header and payload must be: computed, or, of an outline, what it says. `None` of an
+/// outline that is damaged, or none.
+#[must_use]
+pub fn record_checksum(checksum: Checksum, kind: u8, header_checksum: u32, payload: &[u8]) -> Option<u32> {
+    if kind != Kind::Outline as u8 {
+        return Some(checksum(header_checksum, payload));
+    }
+    let (of, own) = payload.split_first_chunk::<4>()?;
+    (*own == checksum(header_checksum, of).to_le_bytes()).then(|| u32::from_le_bytes(*of))
+}
+
+/// Lays out a header.
+fn header(checksum: Checksum, id: EntryId, kind: Kind, payload_bytes: usize, previous: u32) -> [u8; HEADER_BYTES] {
+    let length = u32::try_from(payload_bytes).expect("a payload is bounded far below 4 GiB");
+    let mut header = [0u8; HEADER_BYTES];
+    header[0..4].copy_from_slice(&length.to_le_bytes());
+    header[8..16].copy_from_slice(&id.term.0.to_le_bytes());
+    header[16..24].copy_from_slice(&id.index.0.to_le_bytes());
+    header[24] = kind as u8;
+    header[28..32].copy_from_slice(&previous.to_le_bytes());
+    let header_checksum = checksum(0, &header[..32]);
+    header[32..36].copy_from_slice(&header_checksum.to_le_bytes());
+    header
+}
 
 fn record_end(bytes: &[u8], at: usize) -> usize {
     at + OVERHEAD_BYTES + read_u32(bytes, at) as usize

@@ -11,6 +11,7 @@ mod nanos;
 
 pub use fault::{Fault, KINDS, Power, Way};
 
+use quorate_raft::NodeId;
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
@@ -22,6 +23,9 @@ pub struct Plan {
     pub seed: u64,
     /// How many members there are, all of them voters: 1, 3 or 5.
     pub nodes: u64,
+    /// The member that is a witness, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<NodeId>,
     /// How long faults go on. Afterwards the cluster must heal.
     #[serde(rename = "length_ns", with = "nanos")]
     pub length: Duration,
@@ -56,8 +60,14 @@ pub struct Planned {
 }
 
 impl Plan {
-    /// Whether the members change. Then disks lose nothing that was durable: what a quorum of some has, others may come to
-    /// decide about.
+    /// Whether disks lose nothing that was durable. Where the members change, what a quorum of some has others may come to decide
+    /// about; and what a witness acknowledged there may be one copy of alone.
+    #[must_use]
+    pub fn spares_disks(&self) -> bool {
+        self.changes_members() || self.witness.is_some()
+    }
+
+    /// Whether the members change.
     #[must_use]
     pub fn changes_members(&self) -> bool {
         self.faults.iter().any(|planned| matches!(planned.fault, Fault::Change { .. }))
@@ -100,6 +110,9 @@ impl fmt::Display for Plan {
             "seed {seed}: {nodes} nodes, {clients} clients, {keys} keys, faults for {length:?}, a snapshot every {snapshot_every} \
              entries, {keep_entries} kept"
         )?;
+        if let Some(witness) = self.witness {
+            writeln!(f, "  {witness} is a witness")?;
+        }
         for Planned { at, lasts, fault } in &self.faults {
             writeln!(f, "  at {at:?} for {lasts:?}: {fault:?}")?;
         }

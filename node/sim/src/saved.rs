@@ -78,6 +78,11 @@ pub fn check(plan: &Plan) -> Result<(), String> {
         value => Err(format!("{value} {what}, but there must be 1 to {max}")),
     };
     within("nodes", plan.nodes, NODES_MAX)?;
+    let is_there =
+        |witness: NodeId| plan.nodes >= 3 && (1..=plan.nodes).contains(&witness.0) && !plan.changes_members();
+    if let Some(witness) = plan.witness.filter(|witness| !is_there(*witness)) {
+        return Err(format!("{witness} is a witness, and there must be three nodes with it, of whom none is changed"));
+    }
     within("clients", plan.clients, CLIENTS_MAX)?;
     within("keys", plan.keys, CLIENTS_MAX)?;
     if plan.length > LENGTH_MAX || plan.rest > LENGTH_MAX {

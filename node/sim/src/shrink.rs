@@ -40,6 +40,7 @@ pub fn shrink(plan: &Plan, violation: &str, runs_max: usize, fails: impl FnMut(&
     loop {
         let before = search.best.plan.clone();
         search.fewer_faults();
+        search.attempt(|plan| plan.witness = None);
         search.fewer_nodes();
         search.earlier();
         search.shorter();
@@ -113,7 +114,8 @@ impl<F: FnMut(&Plan) -> Option<String>> Search<F> {
     fn fewer_nodes(&mut self) {
         for nodes in [1, 3, 5] {
             let faults = &self.best.plan.faults;
-            let named = faults.iter().flat_map(|planned| nodes_of(&planned.fault)).map(|node| node.0).max();
+            let named = faults.iter().flat_map(|planned| nodes_of(&planned.fault)).chain(self.best.plan.witness);
+            let named = named.map(|node| node.0).max();
             let fits = nodes < self.best.plan.nodes && named.is_none_or(|named| named <= nodes);
             if fits && self.attempt(|plan| plan.nodes = nodes) {
                 return;

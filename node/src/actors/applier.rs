@@ -29,8 +29,8 @@ use tokio::time::Instant;
 
 /// The actor.
 pub(crate) struct Applier<M> {
-    /// Boxed, so that actix may move the actor whatever the machine is made of.
-    machine: Box<M>,
+    /// Boxed, so that actix may move the actor whatever the machine is made of. A witness has none: it counts entries.
+    machine: Option<Box<M>>,
     sessions: Table,
     /// The last entry that was applied, and its record's checksum.
     last: EntryId,
@@ -75,14 +75,14 @@ pub(crate) struct Query<M> {
 impl<M: StateMachine> Applier<M> {
     /// Reads wait about as long as `patience` for what they must see.
     pub(crate) fn new(
-        machine: M,
+        machine: Option<M>,
         consensus: Addr<Consensus>,
         patience: Duration,
         metrics: NodeMetrics,
         fate: Fate,
     ) -> Self {
         Self {
-            machine: Box::new(machine),
+            machine: machine.map(Box::new),
             sessions: Table::default(),
             last: EntryId::default(),
             last_checksum: 0,
@@ -107,13 +107,17 @@ impl<M: StateMachine> Applier<M> {
         for record in batch.records() {
             let index = record.id.index;
             debug_assert_eq!(index, self.last.index.next(), "committed entries arrive in order");
-            let outcome = match record.kind {
-                Kind::Command => Ok(node::Applied { index, reply: self.machine.apply(index, record.payload) }),
-                Kind::Session => match self.apply_in_session(index, record.payload) {
+            let nothing = || Ok(node::Applied { index, reply: bytes::Bytes::new() });
+            let outcome = match (record.kind, &mut self.machine) {
+                (Kind::Noop | Kind::Membership, _) | (_, None) => nothing(),
+                (Kind::Command, Some(machine)) => {
+                    Ok(node::Applied { index, reply: machine.apply(index, record.payload) })
+                }
+                (Kind::Outline, Some(_)) => return self.fate.fail(outline_found(index)),
+                (Kind::Session, Some(_)) => match self.apply_in_session(index, record.payload) {
                     Ok(outcome) => outcome,
                     Err(unreadable) => return self.fate.fail(unreadable),
                 },
-                Kind::Noop | Kind::Membership => Ok(node::Applied { index, reply: bytes::Bytes::new() }),
             };
             (self.last, self.last_checksum) = (record.id, record.checksum);
             if let Some((_, caller)) = callers.next_if(|(of, _)| *of == index) {
@@ -158,7 +162,9 @@ impl<M: StateMachine> Applier<M> {
             stamp.time = LogTime(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
         }
         let machine = &mut self.machine;
-        Ok(match self.sessions.apply(index, stamp, &request, |command| machine.apply(index, command)) {
+        let mut apply =
+            |command: &[u8]| machine.as_mut().map(|machine| machine.apply(index, command)).unwrap_or_default();
+        Ok(match self.sessions.apply(index, stamp, &request, |command| apply(command)) {
             Verdict::Applied { index, reply } => Ok(node::Applied { index, reply }),
             Verdict::Refused(refusal) => Err(refusal),
         })
@@ -184,14 +190,18 @@ impl<M: StateMachine> Applier<M> {
         let applied = self.last.index;
         while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= applied) {
             for waiting in first.remove() {
-                (waiting.run)(Some(&self.machine), applied);
+                (waiting.run)(self.machine.as_deref(), applied);
             }
         }
     }
 
     fn restore(&mut self, source: Box<dyn SnapshotSource>) -> Result<(), String> {
         let (began, ends) = (Instant::now(), source.snapshot().base.last);
-        match state::restore(&mut *self.machine, source) {
+        let restored = match &mut self.machine {
+            Some(machine) => state::restore(&mut **machine, source),
+            None => Ok((source.snapshot().base.clone(), Table::default())),
+        };
+        match restored {
             Ok((base, sessions)) => {
                 self.sessions = sessions;
                 (self.last, self.last_checksum) = (base.last, base.last_checksum);
@@ -233,6 +243,14 @@ impl<M: StateMachine> Applier<M> {
             });
         }
     }
+}
+
+/// Nobody else could have written it.
+fn outline_found(index: Index) -> Failure {
+    Failure::Storage(format!(
+        "of entry {index} the log has only an outline: it is a witness's; start this node as the witness, or on a data directory of \
+         its own"
+    ))
 }
 
 /// What a batch's answers add up to: metrics are recorded once a batch.
@@ -288,7 +306,10 @@ impl<M: StateMachine> Handler<TakeState> for Applier<M> {
         if self.fate.is_sound() {
             let (last, last_checksum) = (self.last, self.last_checksum);
             let sessions = &self.sessions;
-            let write = self.machine.snapshot().map(|write| state::behind(sessions.clone(), write));
+            let write = match &self.machine {
+                Some(machine) => machine.snapshot().map(|write| state::behind(sessions.clone(), write)),
+                None => Some(state::nothing()),
+            };
             self.consensus.do_send(StateTaken { last, last_checksum, write });
         }
     }
@@ -333,7 +354,7 @@ impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
             return; // whoever asks learns from its silence that the node has ended
         }
         if index <= self.last.index || live(Mutant::ReadsAtOnce) {
-            run(Some(&self.machine), self.last.index);
+            run(self.machine.as_deref(), self.last.index);
         } else {
             self.waiting.entry(index).or_default().push(Waiting { since: Instant::now(), run });
             self.give_up_later(ctx);

@@ -218,12 +218,19 @@ pub(crate) struct ElectionLost {
     pub(crate) campaign: u64,
 }
 
-/// `Consensus` → every `Replicator`: entries were appended to the leader's log.
+/// `Consensus` → every `Replicator` but a witness's: entries were appended to the leader's log.
 #[derive(Message, Clone)]
 #[rtype(result = "()")]
 pub(crate) struct Replicate {
     pub(crate) previous: EntryId,
     pub(crate) batch: Batch,
+}
+
+/// `Consensus` → the witness's `Replicator`: the entries up to here may be sent.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub(crate) struct ReplicateTo {
+    pub(crate) index: Index,
 }
 
 /// `Consensus` → every `Replicator`: the commit index, to be sent along from now on.

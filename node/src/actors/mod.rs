@@ -61,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) id: NodeId,
     pub(crate) cluster: String,
     pub(crate) membership: Membership,
+    /// Whether this node is a witness.
+    pub(crate) is_witness: bool,
     /// Where this node dials others, whatever a configuration says.
     pub(crate) addresses: BTreeMap<NodeId, String>,
     pub(crate) prefers: Vec<NodeId>,
@@ -86,6 +88,7 @@ pub(crate) async fn launch<M: StateMachine>(
         id,
         cluster,
         membership,
+        is_witness,
         addresses,
         prefers,
         network,
@@ -115,15 +118,19 @@ pub(crate) async fn launch<M: StateMachine>(
         clock_drift_max: timing.clock_drift_max,
         stall_limit: timing.stall_limit.max(timing.election_timeout.1 * 2),
         machine: machine_versions,
+        is_witness,
         ..Settings::new(quorate_storage::checksum)
     };
     let (faulty, has_snapshot) = (recovered.faulty.clone(), recovered.snapshot.is_some());
     // Its clock starts later still: the promise of its last life is kept long enough.
     let replica = Replica::new(id, membership, recovered, settings).started(Moment::default());
-    if let Err(error) = recovery::refuse_if_alone(&replica, &faulty) {
+    if let Err(error) =
+        recovery::refuse_if_alone(&replica, &faulty).and_then(|()| recovery::refuse_if_not_as_configured(&replica))
+    {
         return Err(held.end_for(error));
     }
 
+    let machine = (!is_witness).then_some(machine);
     let applier = Applier::new(machine, consensus.clone(), timing.leader_wait, metrics.clone(), fate.clone());
     let applier = match threads {
         true => {
@@ -192,6 +199,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let (closing, closed) = watch::channel(false);
     let node = Node::new(Shared {
         id,
+        is_witness,
         cluster,
         limits,
         says_late_within: timing.heartbeat_interval * 2,

@@ -2,7 +2,10 @@
 //! newest snapshot holds.
 
 use super::{consensus::Consensus, messages::Restore};
-use crate::{error::StartError, observe::ObservedStorage};
+use crate::{
+    error::{Failure, StartError},
+    observe::ObservedStorage,
+};
 use actix::prelude::*;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{Faulty, Log, NodeId, Replica};
@@ -81,6 +84,14 @@ pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<()
         "the disk lost the payload of entry {}{others}, and this is the only voter: nobody else has a copy; {way_out}",
         first.id
     )))
+}
+
+/// Refuses to start a witness as a full copy, or the other way round.
+pub(super) fn refuse_if_not_as_configured(replica: &Replica) -> Result<(), StartError> {
+    if replica.is_as_configured() {
+        return Ok(());
+    }
+    Err(StartError::Config(Failure::NotAsConfigured { is_witness: replica.is_witness() }.to_string()))
 }
 
 /// Lets the state machine become what the newest snapshot holds, on the machine's own thread, and waits for it.

@@ -26,6 +26,11 @@ pub(super) fn behind(sessions: Table, write: WriteState) -> WriteState {
     })
 }
 
+/// The state of a witness.
+pub(super) fn nothing() -> WriteState {
+    Box::new(|_| Ok(()))
+}
+
 /// Writes a state and makes it durable. Gives up when the node has ended.
 pub(super) fn write(write: WriteState, sink: Box<dyn SnapshotSink>, fate: &Fate) -> Result<Snapshot, String> {
     let in_words = |error: io::Error| error.to_string();

@@ -2,7 +2,7 @@
 
 use super::{
     Harness,
-    model::{Log, append, then, truncate},
+    model::{Log, append, members, then, truncate},
     probe::{Probe, reply},
 };
 use quorate_raft::{HardState, Index, NodeId, Outgoing, Persist, Term};
@@ -19,6 +19,7 @@ pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) {
     a_range_that_is_not_there_is_empty(&fresh()).await;
     reads_see_what_they_were_sent_behind(&fresh()).await;
     an_entry_of_any_size_comes_back(&fresh()).await;
+    what_a_witness_keeps_of_commands_comes_back(&fresh()).await;
     an_append_that_does_not_follow_fails_the_store(&fresh()).await;
     another_members_data_is_refused(&fresh()).await;
 }
@@ -207,6 +208,26 @@ async fn an_entry_of_any_size_comes_back(place: &impl Harness) {
     let (mut store, recovered) = Probe::open(place).await;
     log.assert_is(&recovered);
     store.assert_holds(&log).await;
+    store.close().await;
+}
+
+async fn what_a_witness_keeps_of_commands_comes_back(place: &impl Harness) {
+    let mut log = Log::default();
+    for restart in 1..=2 {
+        let (mut store, recovered) = Probe::open(place).await;
+        log.assert_is(&recovered);
+        for bytes in [100, 0, 5000] {
+            store.persist(append(log.outlines(Term(restart), 3, bytes)));
+        }
+        store.persist(append(log.membership(Term(restart), &members(Index(restart)))));
+        store.persist(append(log.outlines(Term(restart), 2, 70)));
+        store.await_persisted(5).await;
+        store.assert_holds(&log).await;
+        store.close().await;
+    }
+    let (store, recovered) = Probe::open(place).await;
+    log.assert_is(&recovered);
+    assert_eq!(recovered.memberships.len(), 2, "configurations are kept whole");
     store.close().await;
 }
 

@@ -48,6 +48,14 @@ impl Log {
         self.push(term, (0..count).map(|number| (kind, payload(number))))
     }
 
+    /// Appends some entries as a witness keeps them, and returns them.
+    pub(super) fn outlines(&mut self, term: Term, count: usize, payload_bytes: usize) -> Batch {
+        let outlines = self.batch(term, count, payload_bytes).outline(crate::checksum);
+        self.batches.pop();
+        self.batches.push(outlines.clone());
+        outlines
+    }
+
     /// Appends a configuration and returns its entry.
     pub(super) fn membership(&mut self, term: Term, membership: &Membership) -> Batch {
         self.push(term, [(Kind::Membership, membership.encode().to_vec())])

@@ -5,7 +5,7 @@ use crate::{
     disk::{Disk, Overlay, RealDisk},
     wal::{Header, Identity, LOCK, Segment, Wal, hard_state, log::Log},
 };
-use quorate_raft::{Batch, EntryId, Faulty, HardState, Index, Membership, NodeId, Term};
+use quorate_raft::{Batch, EntryId, Faulty, HardState, Index, Kind, Membership, NodeId, Term};
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -23,6 +23,9 @@ pub struct Survey {
     found: Recovered,
     log: Log,
 }
+
+/// So much of a log is read at once.
+const READ_BYTES: usize = 64 << 10;
 
 /// Why a directory can't be surveyed, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +78,39 @@ impl Survey {
                 format!("term and vote are lost, and whether the newest segment is there is not known: {why}"),
             );
         }
-        Ok(Self { dir, cluster: identity.cluster, member: identity.member, found, log })
+        let survey = Self { dir, cluster: identity.cluster, member: identity.member, found, log };
+        if survey.is_of_witness() {
+            return Err(SurveyError::Unusable(format!(
+                "{} is of a witness, which keeps no commands; its log ends with entry {}: of what is committed up to there, the others \
+                 given may lack something; name the directories of full copies",
+                survey.dir.display(),
+                survey.last()
+            )));
+        }
+        Ok(survey)
+    }
+
+    /// Whether there is nothing but outlines in it, or nothing at all.
+    fn is_of_witness(&self) -> bool {
+        let is_down_for_it = self.membership().is_some_and(|members| members.witness() == Some(self.member));
+        // A full copy's state has its sessions at least.
+        let has_no_state = self.found.snapshot.as_ref().is_some_and(|snapshot| snapshot.bytes == 0);
+        is_down_for_it || has_no_state || self.first_of_commands() == Some(Kind::Outline)
+    }
+
+    /// The kind of the first entry that is of a command, whole or as an outline.
+    fn first_of_commands(&self) -> Option<Kind> {
+        let mut next = self.found.base.index.next();
+        while next <= self.found.last.index {
+            // What can't be read is another's to judge.
+            let batches = self.read(next, self.found.last.index, READ_BYTES).ok()?;
+            next = batches.last()?.last().next();
+            let mut kinds = batches.iter().flat_map(Batch::records).map(|record| record.kind);
+            if let Some(kind) = kinds.find(|kind| !matches!(kind, Kind::Noop | Kind::Membership)) {
+                return Some(kind);
+            }
+        }
+        None
     }
 
     /// The directory.

@@ -78,6 +78,28 @@ fn what_is_no_members_directory_is_refused_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_witnesss_directory_is_refused_as_one_that_keeps_no_commands_and_says_how_far_it_reached() {
+    let disk = SimulatedDisk::new();
+    Member::new(&disk, "1", 1).grown(2, 14).stop();
+    let mut witness = Member::new(&disk, "3", 3);
+    for batch in Member::new(&disk, "2", 2).grown(2, 15).entries {
+        witness.persist(Persist { batch: Some(batch.outline(crate::checksum)), ..Persist::default() });
+    }
+    witness.stop();
+    let said = unusable(Survey::on(Arc::new(disk.clone()), "3"));
+    assert!(said.contains("is of a witness") && said.contains("entry 15@2"), "{said}");
+    survey(&disk, "1");
+
+    // One that knows of nothing but its own part.
+    let mut joined = Member::new(&disk, "4", 4);
+    let mut batch = BatchBuilder::new(crate::checksum, Term(1), Index(1), 0, 0);
+    batch.push(Kind::Membership, &voters(&[1, 2, 4]).with_witness(Some(NodeId(4))).encode());
+    joined.persist(Persist { batch: batch.finish(), ..Persist::default() });
+    joined.stop();
+    assert!(unusable(Survey::on(Arc::new(disk), "4")).contains("is of a witness"));
+}
+
+#[test]
 fn a_log_whose_term_and_vote_are_lost_can_still_be_taken_for_another_cluster() {
     let disk = SimulatedDisk::new();
     let mut member = Member::new(&disk, "1", 1).grown(2, 60);

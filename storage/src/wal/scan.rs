@@ -199,7 +199,8 @@ impl<'a> Scan<'a> {
         let (mut state, trailer) = (State::Whole, slot.checksum.to_le_bytes());
         if let Some((head, rest)) = there.split_at_checked(record::HEADER_BYTES)
             && let Some((payload, sum)) = rest.split_last_chunk::<{ record::TRAILER_BYTES }>()
-            && (crate::checksum(read_u32(&header, 32), payload) == slot.checksum || live(Mutant::ChecksumIgnored))
+            && (checksum_of(slot.kind, read_u32(&header, 32), payload) == Some(slot.checksum)
+                || live(Mutant::ChecksumIgnored))
         {
             if head != header {
                 self.patch(at, &header, Part::Record);
@@ -275,7 +276,9 @@ impl<'a> Scan<'a> {
         }
         let rest = bytes.get(at + record::HEADER_BYTES..at + head.record_bytes())?;
         let (payload, sum) = rest.split_last_chunk()?;
-        Some(Read { at, payload, sum: *sum, checksum: crate::checksum(head.header_checksum, payload), head })
+        // Of a damaged outline nothing says what it should be: not this.
+        let checksum = checksum_of(head.kind as u8, head.header_checksum, payload).unwrap_or(!u32::from_le_bytes(*sum));
+        Some(Read { at, payload, sum: *sum, checksum, head })
     }
 
     fn configuration(&mut self, index: Index, kind: u8, payload: &[u8], at: usize) -> Result<(), Tail> {
@@ -402,6 +405,10 @@ impl Read<'_> {
     fn is_whole(&self) -> bool {
         self.sum == self.checksum.to_le_bytes()
     }
+}
+
+fn checksum_of(kind: u8, header_checksum: u32, payload: &[u8]) -> Option<u32> {
+    record::record_checksum(crate::checksum, kind, header_checksum, payload)
 }
 
 fn slot_range(slot: &Slot) -> Range<usize> {

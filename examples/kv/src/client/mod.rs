@@ -203,7 +203,18 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn add_member(&mut self, id: NodeId, addr: &str) -> Result<ChangeAnswer, ClientError> {
-        let request = AddRequest { id, addr: addr.to_owned() };
+        self.add(AddRequest { id, addr: addr.to_owned(), witness: false }).await
+    }
+
+    /// Adds a member that keeps no commands, and does not vote yet.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn add_witness(&mut self, id: NodeId, addr: &str) -> Result<ChangeAnswer, ClientError> {
+        self.add(AddRequest { id, addr: addr.to_owned(), witness: true }).await
+    }
+
+    async fn add(&mut self, request: AddRequest) -> Result<ChangeAnswer, ClientError> {
         json(self.ask(&Ask::json(Method::POST, "/v1/members".to_owned(), &request)?).await?)
     }
 
@@ -390,7 +401,9 @@ impl ClientError {
     fn may_do_better_elsewhere(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Refused { code, .. } => ["no_leader", "too_stale", "stopping", "storage_full"].contains(&&**code),
+            Self::Refused { code, .. } => {
+                ["no_leader", "too_stale", "witness", "stopping", "storage_full"].contains(&&**code)
+            }
             Self::Setup(_) | Self::OutcomeUnknown { .. } | Self::Unreadable { .. } => false,
         }
     }

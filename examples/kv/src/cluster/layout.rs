@@ -23,6 +23,8 @@ pub struct Options {
     pub nodes: u64,
     /// How many more may join it later, with the ids behind those. They wait to be added, and no configuration names them.
     pub joiners: u64,
+    /// Which of them is a witness.
+    pub witness: Option<NodeId>,
     /// Further configuration for every node, TOML that begins with a section: `[timing]`, `[snapshot]`, `[storage]` or `[limits]`.
     pub sections: String,
 }
@@ -31,7 +33,7 @@ impl Options {
     /// A cluster called "demo" of three nodes with the default configuration.
     pub fn new(binary: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
         let (binary, dir) = (binary.into(), dir.into());
-        Self { binary, dir, name: "demo".to_owned(), nodes: 3, joiners: 0, sections: String::new() }
+        Self { binary, dir, name: "demo".to_owned(), nodes: 3, joiners: 0, witness: None, sections: String::new() }
     }
 
     fn all(&self) -> u64 {
@@ -156,11 +158,18 @@ impl Layout {
             quoted(certs.join(format!("node-{id}.pem"))),
             quoted(certs.join(format!("node-{id}.key"))),
         );
-        // Who joins dials those that add it, at the addresses that they tell it.
-        let peers = if joiners.contains(&id) { &[][..] } else { &members[..] };
+        // Who joins dials those that add it, at the addresses that they tell it; as a witness it must know itself to be one.
+        let is_witness = self.options.witness == Some(id);
+        let peers = match joiners.contains(&id) {
+            true => joiners.iter().copied().filter(|joiner| *joiner == id && is_witness).collect(),
+            false => members,
+        };
         for (id, peer) in self.nodes.iter().filter(|(id, _)| peers.contains(id)) {
             // Writing to a string can't fail.
             let _ = write!(text, "\n[[peers]]\nid = {id}\naddr = {:?}\n", peer.raft);
+            if self.options.witness == Some(*id) {
+                text += "witness = true\n";
+            }
         }
         text + "\n" + &self.options.sections
     }

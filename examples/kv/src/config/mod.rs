@@ -106,6 +106,10 @@ pub struct Peer {
     pub id: NodeId,
     /// `HOST:PORT` at which this node dials it; another node may be told another one.
     pub addr: String,
+    /// Whether it is a witness: it keeps no commands, never leads, and breaks ties between two that keep all. One at most, and all
+    /// nodes are told alike. A node that joins as one lists itself, too. Default: no.
+    #[serde(default)]
+    pub witness: bool,
 }
 
 /// Heartbeats and elections.
@@ -166,6 +170,12 @@ pub const VALUE_BYTES_MAX: usize = 8 << 20;
 const SEGMENT_BYTES: RangeInclusive<u64> = 16 << 10..=1 << 30;
 
 impl Config {
+    /// The peer that is a witness.
+    #[must_use]
+    pub fn witness(&self) -> Option<NodeId> {
+        self.peers.iter().find(|peer| peer.witness).map(|peer| peer.id)
+    }
+
     /// Reads `file`, lets `environment` override it and `flags` override both, and checks that it makes sense by
     /// itself. What it points to is checked by those who open it.
     ///
@@ -218,7 +228,7 @@ impl Config {
 
     fn check_peers(&self) -> Result<(), ConfigError> {
         let mut seen = BTreeSet::new();
-        for Peer { id, addr } in &self.peers {
+        for Peer { id, addr, .. } in &self.peers {
             if !seen.insert(*id) {
                 return Err(ConfigError::new("peers", format!("two have id {id}"), "give every peer an id of its own"));
             }
@@ -226,6 +236,14 @@ impl Config {
                 let problem = format!("`{}` of peer {id} is no address", addr.escape_debug());
                 return Err(ConfigError::new("peers.addr", problem, "write HOST:PORT, for example 10.0.0.1:7001"));
             }
+        }
+        let witnesses = self.peers.iter().filter(|peer| peer.witness).count();
+        if witnesses > 1 {
+            return Err(ConfigError::new("peers.witness", format!("{witnesses} are witnesses"), "let one be, or none"));
+        }
+        if witnesses == 1 && self.state == State::Member && self.peers.len() < 3 {
+            let problem = "beside a witness there must be two others, which keep all";
+            return Err(ConfigError::new("peers.witness", problem, "add another peer, or do without the witness"));
         }
         if !seen.contains(&self.node_id) && self.state == State::Member {
             let problem = format!("node_id {} is not among them", self.node_id);

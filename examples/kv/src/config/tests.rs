@@ -5,7 +5,7 @@ use std::io::Write;
 fn the_documented_example_is_accepted_and_read_as_written() {
     let config = load(EXAMPLE).expect("valid");
     assert_eq!(config.node_id, NodeId(1));
-    assert_eq!(config.peers[1], Peer { id: NodeId(2), addr: "n2.example:7001".to_owned() });
+    assert_eq!(config.peers[1], Peer { id: NodeId(2), addr: "n2.example:7001".to_owned(), witness: false });
     assert_eq!(config.timing, Timing::default());
     assert_eq!(config.snapshot, Snapshot::default());
     assert_eq!(config.storage, Storage::default());

@@ -24,20 +24,22 @@ fn answer_of(status: &Status) -> MembersAnswer {
         id: *id,
         addr: status.addresses.get(id).cloned(),
         role: role.to_owned(),
+        witness: status.witness == Some(*id),
     };
     let voters = status.voters.iter().map(|id| member(id, "voter"));
     let members = voters.chain(status.learners.iter().map(|id| member(id, "learner"))).collect();
     MembersAnswer { index: status.membership_index, settled: status.is_settled, members }
 }
 
-/// `POST /v1/members`: a learner.
+/// `POST /v1/members`: a learner, which may be a witness.
 pub(super) async fn add(
     State(api): State<Api>,
     expect: Result<Query<Expect>, QueryRejection>,
     request: Request<axum::body::Body>,
 ) -> Result<Json<ChangeAnswer>, Refusal> {
-    let AddRequest { id, addr } = read(&api, request, "{\"id\":ID,\"addr\":\"HOST:PORT\"}").await?;
-    change(&api, expect, Change::add(valid(id)?, dialable(id, addr)?)).await
+    let AddRequest { id, addr, witness } = read(&api, request, "{\"id\":ID,\"addr\":\"HOST:PORT\"}").await?;
+    let add = if witness { Change::add_witness } else { Change::add };
+    change(&api, expect, add(valid(id)?, dialable(id, addr)?)).await
 }
 
 /// `PUT /v1/members`: exactly these voters, in one step.
@@ -144,11 +146,14 @@ impl From<ChangeError> for Refusal {
             ChangeRefused::BadAddress { .. }
             | ChangeRefused::Demotes { .. }
             | ChangeRefused::NoVoters
-            | ChangeRefused::TooMany => Self::BadRequest(why.to_string()),
+            | ChangeRefused::TooMany
+            | ChangeRefused::NotWitness { .. }
+            | ChangeRefused::TooFewFull => Self::BadRequest(why.to_string()),
             ChangeRefused::NotReady
             | ChangeRefused::Pending { .. }
             | ChangeRefused::HandingOver
             | ChangeRefused::Moved { .. }
+            | ChangeRefused::WitnessTaken { .. }
             | ChangeRefused::Behind { .. } => Self::Conflict(why.to_string()),
         }
     }
@@ -156,10 +161,10 @@ impl From<ChangeError> for Refusal {
 
 impl From<TransferError> for Refusal {
     fn from(error: TransferError) -> Self {
-        use quorate::HandoverRefused::{GivenUp, NotLeader, NotVoter, Pending, Unreachable};
+        use quorate::HandoverRefused::{GivenUp, NotLeader, NotVoter, Pending, Unreachable, Witness};
         match error {
             TransferError::Refused(NotLeader) => Self::NoLeader,
-            TransferError::Refused(why @ NotVoter { .. }) => Self::BadRequest(why.to_string()),
+            TransferError::Refused(why @ (NotVoter { .. } | Witness { .. })) => Self::BadRequest(why.to_string()),
             TransferError::Refused(why @ (Pending { .. } | Unreachable | GivenUp { .. })) => {
                 Self::Conflict(why.to_string())
             }

@@ -82,7 +82,10 @@ pub struct StatusAnswer {
     pub voters: Vec<NodeId>,
     /// Who receives the log and does not vote.
     pub learners: Vec<NodeId>,
-    /// 16 hexadecimal digits, equal on nodes with equal applied state.
+    /// Who of them keeps no commands, if anybody.
+    #[serde(default)]
+    pub witness: Option<NodeId>,
+    /// 16 hexadecimal digits, equal on nodes with equal applied state. Empty on a witness, which has none.
     pub state_hash: String,
 }
 
@@ -94,6 +97,9 @@ pub struct AddRequest {
     pub id: NodeId,
     /// At which address the members dial it.
     pub addr: String,
+    /// Whether it keeps no commands and breaks ties alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub witness: bool,
 }
 
 /// What `PUT /v1/members` asks: exactly these vote, in one step.
@@ -142,6 +148,9 @@ pub struct MemberAnswer {
     pub addr: Option<String>,
     /// `voter` or `learner`.
     pub role: String,
+    /// Whether it is the witness.
+    #[serde(default)]
+    pub witness: bool,
 }
 
 /// What `POST /v1/transfer` asks.
@@ -163,7 +172,7 @@ pub struct TransferAnswer {
 /// What every refusal says.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorAnswer {
-    /// For machines: `bad_request`, `not_found`, `no_leader`, `too_stale`, `overloaded`, `storage_full`, `stopping`, `too_large`,
+    /// For machines: `bad_request`, `not_found`, `no_leader`, `too_stale`, `witness`, `overloaded`, `storage_full`, `stopping`, `too_large`,
     /// `outcome_unknown`, `conflict`, `session_expired`, `stale_serial`, …
     pub error: String,
     /// For people: one line, what and what to do.

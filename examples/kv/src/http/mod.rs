@@ -30,7 +30,7 @@ use axum::{
 use body::Credit;
 use messages::{CasAnswer, CasRequest, DeleteAnswer, PutAnswer, SnapshotAnswer, StatusAnswer};
 use quorate::{
-    Applied, Consistency, Index, Node,
+    Applied, Consistency, Index, Node, Read, ReadError,
     metrics::{CONTENT_TYPE as METRICS_TYPE, Metrics},
 };
 use serde::Deserialize;
@@ -213,25 +213,31 @@ struct ReadQuery {
 
 async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Refusal> {
     // The hash belongs to the index at which it was read, so that index is the one reported.
-    let hash = api.node.read(Consistency::Local, Kv::state_hash).await?;
+    let hash = api.node.read(Consistency::Local, Kv::state_hash).await;
     let status = api.node.status().borrow().clone();
+    let (applied, state_hash) = match hash {
+        Ok(Read { index, value }) => (index, format!("{value:016x}")),
+        Err(ReadError::Witness) => (status.applied, String::new()),
+        Err(error) => return Err(error.into()),
+    };
     Ok(Json(StatusAnswer {
         role: status.role.as_str().to_owned(),
         node_id: status.node,
         term: status.term,
         voted_for: status.vote,
         leader_id: status.leader,
-        commit_index: status.commit.max(hash.index),
-        applied_index: hash.index,
+        commit_index: status.commit.max(applied),
+        applied_index: applied,
         durable_index: status.durable,
-        last_log_index: status.last_log.max(hash.index),
+        last_log_index: status.last_log.max(applied),
         first_log_index: status.first_log,
         snapshot_index: status.snapshot,
         faulty_entries: status.faulty,
         storage_full: status.storage_full,
         voters: status.voters,
         learners: status.learners,
-        state_hash: format!("{:016x}", hash.value),
+        witness: status.witness,
+        state_hash,
     }))
 }
 

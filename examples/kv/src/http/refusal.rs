@@ -30,6 +30,8 @@ pub enum Refusal {
     NoLeader,
     /// This node may be further behind than the read allows: try another one.
     TooStale(String),
+    /// This node is a witness and has no state: ask another one.
+    Witness(String),
     /// Too much waits already: try again after this time.
     Overloaded(Duration),
     /// The time that the client gave the write was over before it was begun with.
@@ -66,6 +68,7 @@ impl Refusal {
                 say("no leader is known; retry soon, or on another node"),
             ),
             Self::TooStale(how) => (StatusCode::SERVICE_UNAVAILABLE, "too_stale", how.clone()),
+            Self::Witness(why) => (StatusCode::SERVICE_UNAVAILABLE, "witness", why.clone()),
             Self::Overloaded(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
@@ -167,6 +170,7 @@ impl From<ReadError> for Refusal {
         match error {
             ReadError::NoLeader => Self::NoLeader,
             ReadError::TooStale { .. } => Self::TooStale(error.to_string()),
+            ReadError::Witness => Self::Witness(error.to_string()),
             ReadError::Overloaded { retry_after } => Self::Overloaded(retry_after),
             ReadError::Stopped => Self::Stopping,
         }

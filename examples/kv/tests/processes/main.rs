@@ -18,3 +18,4 @@ mod snapshots;
 mod strace;
 mod support;
 mod voters;
+mod witness;

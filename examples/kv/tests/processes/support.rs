@@ -47,9 +47,14 @@ pub(crate) fn laid_out(name: &str, nodes: u64) -> Running {
 
 /// The same, with these sections in every node's configuration.
 pub(crate) fn laid_out_with(name: &str, nodes: u64, sections: &str) -> Running {
-    let dir = TempDir::new().expect("temporary directory");
     let (name, sections) = (name.to_owned(), sections.to_owned());
-    let options = Options { nodes, name, sections, ..Options::new(BINARY, dir.path()) };
+    laid_out_as(|options| Options { nodes, name, sections, ..options })
+}
+
+/// The same, as the options say.
+pub(crate) fn laid_out_as(options: impl FnOnce(Options) -> Options) -> Running {
+    let dir = TempDir::new().expect("temporary directory");
+    let options = options(Options::new(BINARY, dir.path()));
     Running { cluster: Cluster::lay_out(options).expect("certificates"), dir }
 }
 

@@ -79,12 +79,19 @@ pub enum Effect {
     },
     /// Stop all replicators: leadership is over.
     StopReplicators,
-    /// Entries were appended to the leader's log: replicate them.
+    /// Entries were appended to the leader's log: replicate them, to everybody but a witness.
     Replicate {
         /// The entry before them.
         previous: EntryId,
         /// The entries.
         batch: Batch,
+    },
+    /// The witness may have the entries up to here now: for its replicator. What is replicated to all goes to the others alone.
+    ReplicateTo {
+        /// The witness.
+        peer: NodeId,
+        /// The last entry.
+        to: Index,
     },
     /// The leader's commit index moved: replicators send it along from now on.
     Committed(Index),
@@ -242,6 +249,13 @@ pub enum Violation {
         /// Who has the other content: the leader, or, if this node leads, the last of a quorum that refuses.
         leader: NodeId,
     },
+    /// A leader takes this node for a witness and it is none, or the other way round.
+    Mistaken {
+        /// Who.
+        leader: NodeId,
+        /// What this node is.
+        is_witness: bool,
+    },
     /// This member had a log, and its data directory is empty.
     Emptied {
         /// How far its log was known to reach.
@@ -271,6 +285,14 @@ impl fmt::Display for Violation {
                     f,
                     "entry {at} differs from that of node {leader}, and a quorum does not hold it as this node does: the log \
                      here is damaged; remove this member and add a new one under a new id"
+                )
+            }
+            Self::Mistaken { leader, is_witness } => {
+                let (is, not) = if *is_witness { ("a witness", "a full copy") } else { ("a full copy", "a witness") };
+                write!(
+                    f,
+                    "this node was started as {is}, and leader {leader} takes it for {not}; start it as what the cluster's configuration \
+                     says, on a data directory of that kind"
                 )
             }
             Self::Emptied { known_at, by } => {

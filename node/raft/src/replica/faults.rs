@@ -210,6 +210,8 @@ impl Replica {
             Some(_) if self.faults.first_open().is_none_or(|open| open.id.index > id.index) => return, // soon it is whole
             Some(faulty) if faulty.was_durable => RepairOutcome::Lost,
             Some(_) => RepairOutcome::Absent,
+            // It had it, and can't help.
+            None if id.index > base.index && self.log.contains(id) && self.is_witness() => RepairOutcome::Lost,
             None if id.index > base.index && self.log.contains(id) && !live(Mutant::AbsentThoughHeld) => {
                 let repair = Repair { to: self.whole_run(id, repair.to), ..repair };
                 return out.push(Effect::ServeRepair { to: from, repair });
@@ -250,7 +252,7 @@ impl Replica {
     /// A member answered.
     pub(super) fn repair_answered(&mut self, now: Moment, from: NodeId, reply: RepairReply, out: &mut Vec<Effect>) {
         let Some(first) = self.faults.first_open().filter(|first| first.id == reply.from) else { return };
-        match (reply.outcome, reply.batch) {
+        match (reply.outcome, reply.batch.and_then(|batch| self.as_kept_here(batch))) {
             (RepairOutcome::Here, Some(batch)) => self.repair_with(now, from, batch, out),
             (RepairOutcome::Here, None) => out.push(Effect::Refused { from, reason: "malformed" }),
             (RepairOutcome::Absent, _) => self.absent_at(now, from, first, out),

@@ -101,6 +101,9 @@ impl Replica {
         if !self.follow(now, from, out) {
             return;
         }
+        if append.batch.as_ref().is_some_and(|batch| self.is_mistaken_for_another(batch)) {
+            return out.push(Effect::Halt(Violation::Mistaken { leader: from, is_witness: self.is_witness() }));
+        }
         let (epoch, commit) = (append.epoch, append.commit);
         let changes = match self.checked(&append) {
             Ok(changes) => changes,

@@ -47,6 +47,11 @@ pub enum HandoverRefused {
         /// Who.
         id: NodeId,
     },
+    /// It is a witness, and never leads.
+    Witness {
+        /// Who.
+        id: NodeId,
+    },
     /// Nothing was heard of it, or of any voter, lately.
     Unreachable,
     /// It did not take over in time: this node leads as before.
@@ -62,6 +67,7 @@ impl fmt::Display for HandoverRefused {
             Self::NotLeader => write!(f, "this node does not lead; ask the leader"),
             Self::Pending { to } => write!(f, "leadership is on its way to node {to} already; try again"),
             Self::NotVoter { id } => write!(f, "node {id} does not vote and can't lead; promote it first"),
+            Self::Witness { id } => write!(f, "node {id} is a witness and can't lead; name another"),
             Self::Unreachable => write!(f, "nothing was heard of that node lately; see that it runs and is reachable"),
             Self::GivenUp { to } => {
                 write!(f, "node {to} did not take over in time, and the leader is who it was; try again")
@@ -98,7 +104,12 @@ impl Replica {
         if let Some(id) = to.filter(|to| !self.membership().incoming().contains(to)) {
             return Err(HandoverRefused::NotVoter { id });
         }
-        let voters = self.membership().incoming().iter().copied().filter(|id| *id != self.id);
+        let witness = self.membership().witness();
+        if let Some(id) = to.filter(|_| to == witness) {
+            return Err(HandoverRefused::Witness { id });
+        }
+        let may_lead = |id: &NodeId| *id != self.id && Some(*id) != witness;
+        let voters = self.membership().incoming().iter().copied().filter(may_lead);
         // Who was just elected has heard nobody since: whoever is there will answer soon.
         let is_young = leadership.is_young(now, self);
         let is_there = |id: &NodeId| is_young || self.lag_of(now, *id).is_some();
@@ -192,7 +203,7 @@ impl Replica {
     pub(super) fn told_to_campaign(&mut self, now: Moment, from: NodeId, last: EntryId, out: &mut Vec<Effect>) {
         let is_whole =
             self.log.last() == last && self.writes.durable() == last.index || live(Mutant::CampaignsUnfinished);
-        let may_lead = self.faults.is_empty() && !self.is_full && !self.is_stalled(now);
+        let may_lead = self.faults.is_empty() && !self.is_full && !self.is_stalled(now) && !self.is_witness();
         if self.leader == Some(from) && is_whole && may_lead && self.membership().is_voter(self.id) {
             self.step_down(out);
             self.stand_for_election(now, true, out);

@@ -29,6 +29,7 @@ pub struct Leadership {
     pub(super) matched: BTreeMap<NodeId, Index>,
     pub(super) heard: BTreeMap<NodeId, Moment>,
     pub(super) handover: Option<super::Handover>,
+    pub(super) tie_break: super::witness::TieBreak,
     since: Moment,
 }
 
@@ -75,6 +76,7 @@ impl Replica {
             matched: BTreeMap::new(),
             heard: BTreeMap::new(),
             handover: None,
+            tie_break: super::witness::TieBreak::new(first),
             since: now,
         });
         self.leader = Some(self.id);
@@ -179,6 +181,7 @@ impl Replica {
             self.open_read_round(None, out);
             self.continue_change(now, before, out);
         }
+        self.lead_witness(out);
         self.continue_handover(now, out);
     }
 
@@ -191,11 +194,12 @@ impl Replica {
         }
     }
 
-    /// Entries for a peer's replicator: those from `from` on, and the entry before them. Without entries it is a bare
-    /// probe: `from` is just behind the log.
+    /// Entries for the replicator of `peer`: those from `from` on, as far as it may have them, and the entry before them. Without
+    /// entries it is a bare probe: `from` is just behind them.
     #[must_use]
-    pub fn entries(&self, from: Index, bytes_max: usize) -> Entries {
-        match (self.log.lookup(from, self.log.last().index, bytes_max), self.log.id_of(from.previous())) {
+    pub fn entries(&self, peer: NodeId, from: Index, bytes_max: usize) -> Entries {
+        let last = self.goes_to(peer);
+        match (self.log.lookup(from, last, bytes_max), self.log.id_of(from.previous())) {
             (Lookup::Cached(batch), Some(previous)) => {
                 Entries::Here { previous, checksum: Some(batch.previous_checksum()), batch: Some(batch) }
             }
@@ -203,9 +207,11 @@ impl Replica {
                 Entries::Here { previous, checksum: self.log.checksum_of(previous.index), batch: None }
             }
             (Lookup::OnDisk(to), Some(previous)) => Entries::OnDisk { previous, to },
-            (Lookup::Beyond, None) => {
-                Entries::Here { previous: self.log.last(), checksum: Some(self.log.last_checksum()), batch: None }
-            }
+            (Lookup::Beyond, None) => Entries::Here {
+                previous: self.log.id_of(last).unwrap_or_default(),
+                checksum: self.log.checksum_of(last),
+                batch: None,
+            },
             _ => Entries::Compacted,
         }
     }

@@ -166,12 +166,15 @@ impl Replica {
     /// Whether this node votes; or did, until a configuration without it that may never be committed unless it leads: it may be the
     /// only one that has it, and a voter of the one before (thesis §4.2.2). Then it counts for no majority.
     pub(super) fn may_be_needed_as_leader(&self) -> bool {
+        if self.is_witness() && !live(Mutant::WitnessCampaigns) {
+            return false;
+        }
         let is_voter = |membership: &Membership| membership.is_voter(self.id);
         let has_left = || !self.membership().contains(self.id) && !live(Mutant::LeavingLeaderStaysDown);
         is_voter(self.membership()) || (has_left() && self.memberships.since(self.commit).any(is_voter))
     }
 
-    /// Asks the voters where it stands: this node does not vote, as far as it knows, and hears no leader. It might have been
+    /// Asks the voters where it stands: this node can't lead, as far as it knows, and hears no leader. It might have been
     /// removed. No ballot is open, so that whatever they answer elects nobody.
     pub(super) fn ask_whether_removed(&self, out: &mut Vec<Effect>) {
         out.extend(self.vote_requests(Phase::PreVote, false).map(Effect::Send));

@@ -28,6 +28,7 @@ mod reads;
 mod snapshots;
 mod start;
 mod view;
+mod witness;
 mod writes;
 
 use crate::{
@@ -218,7 +219,10 @@ impl Replica {
         match self.role {
             // Heartbeats need no disk: they would hide for ever that nothing is written here any more.
             Role::Leader(_) if self.is_stalled(now) && !live(Mutant::StalledLeaderStays) => self.step_down(out),
-            Role::Leader(_) => self.check_quorum(now, out),
+            Role::Leader(_) => {
+                self.look_at_commits(out);
+                self.check_quorum(now, out);
+            }
             _ if self.refuses_elections(now) || self.is_stalled(now) => {}
             _ => self.campaign(now, out),
         }

@@ -74,6 +74,8 @@ pub struct Settings {
     /// A member may be made a voter if it lacks at most this many entries; default 4,096, what enters the log as one batch at
     /// most.
     pub promotion_lag_max: u64,
+    /// Whether this node keeps no commands: it votes, and never leads. Default no.
+    pub is_witness: bool,
     /// What this node's state machine writes and applies; default 0 alone.
     pub machine: MachineVersions,
     /// How records are checksummed.
@@ -93,6 +95,7 @@ impl Settings {
             cache_bytes_max: 64 << 20,
             unapplied_entries_max: 65_536,
             promotion_lag_max: 4096,
+            is_witness: false,
             machine: MachineVersions::default(),
             checksum,
         }

@@ -13,3 +13,4 @@ mod replication;
 mod runtime;
 mod snapshots;
 mod versions;
+mod witness;

@@ -161,7 +161,7 @@ fn entries_never_leave_without_the_one_before_them() {
     let mut leader = Replica::new(NodeId(1), voters(3), disk.recover(), settings());
     lead(&mut leader, at(0));
     for from in 0..=8 {
-        match leader.entries(Index(from), 1_000) {
+        match leader.entries(NodeId(2), Index(from), 1_000) {
             Entries::Here { previous, batch, .. } => {
                 assert!(leader.log().contains(previous));
                 assert!(batch.is_none_or(|batch| batch.first() == previous.index.next()));

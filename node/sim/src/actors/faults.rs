@@ -104,13 +104,13 @@ impl Cluster<'_> {
                     process.call(async move { drop(handle.snapshot().await) });
                 }
             }
-            // What a quorum of some has, others may come to decide about: then nothing that is durable is lost.
+            // Nothing that is durable is lost then.
             Fault::Flip { .. }
             | Fault::Zero { .. }
             | Fault::Misdirect { .. }
             | Fault::ReadError { .. }
             | Fault::Wipe { .. }
-                if self.plan.changes_members() => {}
+                if self.plan.spares_disks() => {}
             Fault::Flip { node } | Fault::Zero { node } | Fault::Misdirect { node } | Fault::ReadError { node } => {
                 self.damage(node, fault, lasts);
             }

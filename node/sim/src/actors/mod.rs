@@ -54,13 +54,14 @@ const SERVES: usize = 5;
 
 /// Carries out a plan.
 pub(crate) fn run(plan: &Plan, trace: &mut Trace) -> Outcome {
-    let witness = SharedWitness::new(std::mem::take(trace));
+    let witness = SharedWitness::new(std::mem::take(trace), plan.witness);
     let mut cluster = Cluster::new(plan, &witness);
     let ended = cluster.run();
     let simulated = cluster.now;
     drop(cluster);
     let mut witness = witness.lock();
     witness.report.runs = 1;
+    witness.report.count("with a witness", u64::from(plan.witness.is_some()));
     witness.report.simulated = simulated;
     let violation = witness.violation().or(ended.err());
     *trace = std::mem::take(&mut witness.trace);
@@ -156,7 +157,11 @@ impl<'a> Cluster<'a> {
         self.start_due();
         self.operate();
         self.wire.deliver(self.now);
-        self.clients.ask(self.now, &mut running(&mut self.members));
+        // At the end they ask whoever belongs: who was removed may never hear of it, and serves nobody.
+        let belong = if self.now < self.plan.length { Vec::new() } else { self.leader_knows() };
+        let mut asked = running(&mut self.members);
+        asked.retain(|id, _| belong.is_empty() || belong.contains(id));
+        self.clients.ask(self.now, &mut asked);
         for member in &mut self.members {
             member.run_for(TURN);
         }
@@ -253,7 +258,7 @@ impl<'a> Cluster<'a> {
     fn kill(&mut self, id: NodeId, power: Power, down: Duration) {
         let seed = self.random.random();
         let torn = self.random.random_range(0..3_000);
-        let may_scatter = self.may_scatter() && !self.plan.changes_members();
+        let may_scatter = self.may_scatter() && !self.plan.spares_disks();
         let power = if power == Power::Scattered && !may_scatter { Power::Torn } else { power };
         let member = &mut self.members[id.0 as usize - 1];
         if !matches!(member.state, State::Up(_)) {
@@ -290,8 +295,12 @@ impl<'a> Cluster<'a> {
             ..Snapshots::default()
         };
         let lives = self.members[at].next_life();
-        let builder = quorate::Node::builder(id, "simulated")
-            .voters((1..=plan.nodes).map(|id| (NodeId(id), "")))
+        let builder = quorate::Node::builder(id, "simulated").voters((1..=plan.nodes).map(|id| (NodeId(id), "")));
+        let builder = match plan.witness {
+            Some(witness) => builder.witness(witness),
+            None => builder,
+        };
+        let builder = builder
             .network(wire::Endpoint(self.wire.clone()))
             .storage(self.members[at].storage(plan, &self.witness))
             .timing(member::timing(plan))

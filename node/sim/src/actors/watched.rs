@@ -41,6 +41,11 @@ impl Promised {
         self.entries.last_key_value().map_or(self.base.index, |(index, _)| *index)
     }
 
+    /// Whether this entry is durable, or was cut behind a snapshot.
+    pub(super) fn holds(&self, id: EntryId) -> bool {
+        id.index <= self.base.index.max(self.snapshot) || self.entries.get(&id.index) == Some(&id.term)
+    }
+
     /// How many writes are under way.
     fn unfinished(&self) -> usize {
         self.asked.len()
@@ -229,7 +234,10 @@ impl Handler<Persist> for Watched {
     type Result = ();
 
     fn handle(&mut self, persist: Persist, ctx: &mut Self::Context) {
-        self.witness.lock().disk(self.node).waiting += 1;
+        let mut witness = self.witness.lock();
+        witness.disk(self.node).waiting += 1;
+        witness.writes(self.node, &persist.0);
+        drop(witness);
         self.hand_on(Late::Persist(persist), ctx);
     }
 }

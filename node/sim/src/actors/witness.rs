@@ -13,6 +13,8 @@
 //! - **State machine safety.** What is applied at an index, and the state behind it, is the same on every node in every life.
 //! - **At most once.** A command is applied at one index at most, however often it was proposed; one that definitely failed, at
 //!   none. Whoever asked again is told where it was applied first, and what was replied then.
+//! - **A tie-break, no more.** The member that keeps no commands keeps none, writes no state, never leads, and is sent only what
+//!   somebody holds who keeps them.
 //! - **Sessions.** What nodes write of the state behind one entry is the same to the last byte, sessions and all, and no more of
 //!   them than there may be.
 
@@ -39,8 +41,9 @@ use std::{
 pub(super) struct SharedWitness(Arc<Mutex<Witness>>);
 
 impl SharedWitness {
-    pub(super) fn new(trace: Trace) -> Self {
-        Self(Arc::new(Mutex::new(Witness::new(trace))))
+    /// With `stateless`, the member that keeps no commands.
+    pub(super) fn new(trace: Trace, stateless: Option<NodeId>) -> Self {
+        Self(Arc::new(Mutex::new(Witness::new(trace, stateless))))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Witness> {
@@ -54,6 +57,8 @@ pub(super) struct Witness {
     pub(super) trace: Trace,
     pub(super) report: Report,
     violation: Option<String>,
+    /// The member that keeps no commands.
+    stateless: Option<NodeId>,
     disks: BTreeMap<NodeId, Disk>,
     votes: BTreeMap<(NodeId, Term), NodeId>,
     leaders: BTreeMap<Term, NodeId>,
@@ -96,12 +101,13 @@ pub(super) struct Disk {
 }
 
 impl Witness {
-    fn new(trace: Trace) -> Self {
+    fn new(trace: Trace, stateless: Option<NodeId>) -> Self {
         Self {
             now: Duration::ZERO,
             trace,
             report: Report::default(),
             violation: None,
+            stateless,
             disks: BTreeMap::new(),
             votes: BTreeMap::new(),
             leaders: BTreeMap::new(),
@@ -171,6 +177,9 @@ impl Witness {
         if let Err(what) = self.promises(from, to, message) {
             self.fail(format!("durable promises: {from} says {} to {to}, but {what}", brief(message)));
         }
+        if let Err(what) = self.spares(from, to, message) {
+            self.fail(format!("tie-break: {from} says {} to {to}, {what}", brief(message)));
+        }
         let vote = match &message.body {
             Body::Vote(vote) if vote.phase == Phase::Vote && vote.granted => Some(to),
             Body::RequestVote(request) if request.phase == Phase::Vote => Some(from),
@@ -194,6 +203,35 @@ impl Witness {
             }
             Body::RepairReply(reply) => reply.batch.iter().for_each(|batch| self.entries_sent(from, Term(0), batch)),
             _ => {}
+        }
+    }
+
+    /// Whether the member that keeps no commands is used for what it is for.
+    fn spares(&mut self, from: NodeId, to: NodeId, message: &Message) -> Result<(), String> {
+        let leads = match &message.body {
+            Body::RequestVote(request) => request.phase == Phase::Vote,
+            body => matches!(body, Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_)),
+        };
+        if Some(from) == self.stateless && leads {
+            return Err("and keeps no commands".into());
+        }
+        let Body::Append(append) = &message.body else { return Ok(()) };
+        let Some(last) = append.batch.as_ref().filter(|_| Some(to) == self.stateless).map(Batch::last_id) else {
+            return Ok(());
+        };
+        // Who leads no more does not know what the others have taken back since.
+        let is_over = self.disks.values().any(|disk| disk.promised.hard_state.term > message.term);
+        let is_kept = is_over || self.disks.iter().any(|(id, disk)| *id != to && disk.promised.holds(last));
+        if is_kept { Ok(()) } else { Err("and nobody who keeps commands holds that".into()) }
+    }
+
+    /// A node is to write this.
+    pub(super) fn writes(&mut self, node: NodeId, persist: &quorate_raft::Persist) {
+        let batches = [&persist.batch, &persist.repair].into_iter().flatten();
+        let mut records = batches.flat_map(Batch::records);
+        let keeps = records.any(|record| matches!(record.kind, Kind::Command | Kind::Session));
+        if Some(node) == self.stateless && keeps {
+            self.fail(format!("tie-break: {node} writes commands"));
         }
     }
 
@@ -251,6 +289,7 @@ impl Witness {
             }
             if let Some(applied) = self.applied.get(&index)
                 && term > applied.during
+                && record.kind != Kind::Outline
                 && command_in(&record) != Some(applied.command)
             {
                 let id = record.id;
@@ -328,6 +367,13 @@ impl Witness {
 
     /// A node wrote the state behind an entry, with what it remembers of sessions: these bytes have this checksum.
     pub(super) fn written(&mut self, node: NodeId, index: Index, checksum: u32) {
+        if Some(node) == self.stateless {
+            // Nothing has the checksum 0.
+            if checksum != 0 {
+                self.fail(format!("tie-break: {node} writes a state"));
+            }
+            return;
+        }
         let (first, other) = *self.written.entry(index).or_insert((node, checksum));
         if checksum != other {
             self.fail(format!("state machine safety: {node} writes another snapshot of entry {index} than {first}"));

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// A plan is read by people when it fails: no more than this goes wrong in one.
 const FAULTS_MAX: usize = 80;
 
+/// So many plans have one with a witness, if their members stay.
+const WITNESS_ONE_IN: u32 = 6;
+
 /// The plan of a seed.
 pub(super) fn plan(seed: u64) -> Plan {
     let mut random = SmallRng::seed_from_u64(seed);
@@ -17,6 +20,7 @@ pub(super) fn plan(seed: u64) -> Plan {
     let mut plan = Plan {
         seed,
         nodes,
+        witness: None,
         length,
         clients: random.random_range(1..=6),
         keys: random.random_range(1..=4),
@@ -44,6 +48,10 @@ pub(super) fn plan(seed: u64) -> Plan {
     plan.faults.shuffle(random);
     plan.faults.truncate(FAULTS_MAX);
     plan.faults.sort_by_key(|planned| planned.at);
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x71e);
+    if nodes >= 3 && !plan.changes_members() && random.random_ratio(1, WITNESS_ONE_IN) {
+        plan.witness = Some(NodeId(random.random_range(1..=nodes)));
+    }
     plan
 }
 

@@ -134,8 +134,10 @@ impl<'a> Walk<'a> {
         let (keep_entries, checks) = (plan.keep_entries, Checks::Changes);
         let membership = members_at_first(plan);
         report.count("joint", u64::from(membership.as_ref().is_some_and(Membership::is_joint)));
-        let reshapes = membership.is_some();
-        let rules = Rules { credit, keep_entries, checks, membership, ..Rules::new(settings) };
+        let reshapes = membership.is_some() || plan.witness.is_some();
+        report.count("with a witness", u64::from(plan.witness.is_some()));
+        let witness = plan.witness;
+        let rules = Rules { credit, keep_entries, checks, membership, witness, ..Rules::new(settings) };
         // A member that is new, or was emptied, can't tell what it lost, and counts as lost itself until it is brought up. So
         // there is damage only among members that took part before.
         let settled = random.random_bool(0.75);

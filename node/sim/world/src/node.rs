@@ -135,7 +135,13 @@ impl Running {
             Effect::MembersChanged => {}
             Effect::HandoverEnded { to } => context.notes.push(Note::HandoverEnded { to }),
             Effect::Removed { at } => context.notes.push(Note::Removed { at }),
-            Effect::Replicate { previous, batch } => self.ask_replicators(&Ask::Replicate { previous, batch }),
+            Effect::Replicate { previous, batch } => {
+                let witness = self.replica.membership().witness();
+                for peer in self.peers.iter().filter(|peer| witness != Some(**peer)) {
+                    self.asked.push(Actor::Replicator(*peer), Ask::Replicate { previous, batch: batch.clone() });
+                }
+            }
+            Effect::ReplicateTo { peer, to } => self.ask(Actor::Replicator(peer), Ask::ReplicateTo(to)),
             Effect::Committed(index) => self.ask_replicators(&Ask::Committed(index)),
             Effect::HeartbeatNow { round } => self.ask_replicators(&Ask::Beat { round: Some(round) }),
             Effect::Acknowledged { peer, epoch, matched } => {
@@ -213,7 +219,10 @@ impl Running {
                     Some(base) => {
                         context.ruled = true;
                         self.replica.pin(peer, Some(base.last.index));
-                        let (bytes, checksum) = (self.rules.snapshot_bytes, base.last_checksum);
+                        // Of the state a witness needs nothing.
+                        let is_witness = self.replica.membership().witness() == Some(peer);
+                        let bytes = if is_witness { 0 } else { self.rules.snapshot_bytes };
+                        let checksum = base.last_checksum;
                         self.ask(actor, Ask::Offer(Snapshot { base, bytes, checksum }));
                     }
                     None => self.take_snapshot(),
@@ -226,7 +235,7 @@ impl Running {
             }
             Tell::Fetch { term, want } if leads == Some(term) => {
                 let Actor::Replicator(peer) = actor else { unreachable!("only replicators fetch") };
-                match self.replica.entries(want.from, want.bytes_max) {
+                match self.replica.entries(peer, want.from, want.bytes_max) {
                     Entries::Here { previous, batch, .. } => self.ask(actor, Ask::Found { previous, batch }),
                     Entries::OnDisk { previous, to } => self.ask(Actor::Disk, Ask::Read { peer, term, previous, to }),
                     Entries::Compacted => self.ask(actor, Ask::Gone),
@@ -259,7 +268,9 @@ impl Running {
             self.asked.push(Actor::Replicator(*gone), Ask::Stop);
         }
         for new in peers.iter().filter(|peer| !self.peers.contains(peer)) {
-            self.asked.push(Actor::Replicator(*new), Ask::Start { term, log_last });
+            let outlines = self.replica.counts_as_witness(*new);
+            let log_last = if outlines { self.replica.goes_to(*new) } else { log_last };
+            self.asked.push(Actor::Replicator(*new), Ask::Start { term, log_last, outlines });
             let round = self.replica.read_round();
             if round > 0 {
                 self.asked.push(Actor::Replicator(*new), Ask::Beat { round: Some(round) });

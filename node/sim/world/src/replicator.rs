@@ -1,6 +1,9 @@
 //! One peer's replicator, and how a node's replicators are told what to do.
 
-use super::node::{Actor, Ask, Context, Running, Tell};
+use super::{
+    make,
+    node::{Actor, Ask, Context, Running, Tell},
+};
 use quorate_raft::{
     Append, Batch, Body, EntryId, Heartbeat, Index, Message, Moment, NodeId, Outgoing, Progress, ProgressState,
     SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Transfer, progress::Send,
@@ -12,6 +15,8 @@ pub struct Replicator {
     /// What the leader knows of the peer.
     pub progress: Progress,
     term: Term,
+    /// Whether the peer keeps no commands.
+    outlines: bool,
     commit: Index,
     round: u64,
     fetching: bool,
@@ -23,6 +28,8 @@ pub struct Replicator {
 
 impl Replicator {
     fn send(&mut self, context: &mut Context<'_>, to: NodeId, previous: EntryId, batch: Option<Batch>) {
+        let outlined = |batch: Batch| if self.outlines { batch.outline(make::crc) } else { batch };
+        let batch = batch.map(outlined);
         if let Some(send) = self.progress.send(context.now, previous, batch) {
             let Send { epoch, previous, batch } = send;
             let previous_checksum = batch.as_ref().map(Batch::previous_checksum);
@@ -113,11 +120,11 @@ impl Running {
     /// A replicator handles what it was asked.
     pub fn replicate(&mut self, context: &mut Context<'_>, peer: NodeId, ask: Ask) {
         let (now, actor) = (context.now, Actor::Replicator(peer));
-        if let Ask::Start { term, log_last } = ask {
+        if let Ask::Start { term, log_last, outlines } = ask {
             let progress = Progress::new(now, log_last, self.rules.credit);
             let (at_least, transfer) = (Index(0), None);
-            let replicator =
-                Replicator { progress, term, commit: Index(0), round: 0, fetching: false, at_least, transfer };
+            let (commit, round, fetching) = (Index(0), 0, false);
+            let replicator = Replicator { progress, term, outlines, commit, round, fetching, at_least, transfer };
             self.replicators.insert(peer, replicator);
         }
         if let Ask::Stop = ask {
@@ -132,6 +139,7 @@ impl Running {
                 this.progress.log_grew(batch.last());
                 this.send(context, peer, previous, Some(batch));
             }
+            Ask::ReplicateTo(index) => this.progress.log_grew(index),
             Ask::Committed(index) => this.commit = index,
             Ask::Beat { round } => {
                 this.round = round.unwrap_or(this.round);

@@ -5,12 +5,13 @@
 //!   that it says match.
 //! - **One vote.** The votes that ever left a node name one candidate a term.
 //! - **Durable commits.** Whatever was ever seen committed is on the disks of a quorum: whole, or at least not forgotten;
-//!   and it is whole on one of them.
+//!   and it is whole on one of them that keeps commands.
+//! - **A tie-break, no more.** The member that is started as a witness never leads, and is sent nothing that nobody else holds.
 //! - **Linearizable reads.** A read is served at or above everything that was committed when it was asked for.
 
 use super::{disk::Disk, node::is_pre_vote, quorum, world::Node};
 use quorate_raft::{
-    AppendOutcome, Body, EntryId, Index, Membership, Message, NodeId, Outgoing, Phase, ReadToken, Replica,
+    AppendOutcome, Batch, Body, EntryId, Index, Membership, Message, NodeId, Outgoing, Phase, ReadToken, Replica,
     SnapshotOutcome, Term,
     invariants::{Cluster, Seen},
     message::RepairOutcome,
@@ -213,12 +214,40 @@ fn durable_commit(entry: EntryId, nodes: &[Arc<Node>], members: &Membership) -> 
         || leading.map(|running| running.replica.membership()).any(|members| quorum::reached(members, remembers));
     let by_half = || members.is_joint() && quorum::reached(&members.settled(), remembers);
     let remembered = quorum::reached(members, remembers) || by_half() || by_leader();
-    if remembered && nodes.iter().any(|node| node.disk.holds(entry)) {
+    let keeps = |node: &Node| members.witness() != Some(node.id) && node.disk.holds(entry);
+    if remembered && nodes.iter().any(|node| keeps(node)) {
         return Ok(());
     }
     let count = |counts: fn(&Disk, EntryId) -> bool| nodes.iter().filter(|node| counts(&node.disk, entry)).count();
     let (remember, hold) = (count(Disk::remembers), count(Disk::holds));
     Err(format!("durable commits: {entry} was committed, {remember} disks remember it and {hold} hold it"))
+}
+
+/// The member that keeps no commands does what it is for, and what it is sent is durable at somebody who keeps them.
+///
+/// # Errors
+/// What must hold and does not.
+pub(super) fn spared(witness: NodeId, from: NodeId, nodes: &[Arc<Node>], outgoing: &Outgoing) -> Result<(), String> {
+    let Outgoing { to, message } = outgoing;
+    let leads = match &message.body {
+        Body::RequestVote(request) => request.phase == Phase::Vote,
+        body => matches!(body, Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_)),
+    };
+    if from == witness && leads {
+        return Err(format!("tie-break: {from} keeps no commands, and says {message:?} to {to}"));
+    }
+    // Who leads no more does not know what the others have taken back since.
+    let is_over = nodes.iter().any(|node| node.disk.hard_state.term > message.term);
+    let is_kept = |entry| is_over || nodes.iter().any(|node| node.id != witness && node.disk.holds(entry));
+    match &message.body {
+        Body::Append(append) if *to == witness => match append.batch.as_ref().map(Batch::last_id) {
+            Some(last) if !is_kept(last) => {
+                Err(format!("tie-break: {from} sends {to} entry {last}, which nobody else holds"))
+            }
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
 }
 
 /// Whom a message is a vote for: a granted vote, or a candidate's request, which says that it voted for itself.

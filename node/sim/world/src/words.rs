@@ -40,8 +40,10 @@ pub enum Ask {
     Start {
         /// Its term.
         term: Term,
-        /// The last entry of the leader's log.
+        /// The last entry that may be sent.
         log_last: Index,
+        /// Whether its peer keeps no commands.
+        outlines: bool,
     },
     /// A replicator: it is over.
     Stop,
@@ -52,6 +54,8 @@ pub enum Ask {
         /// The entries.
         batch: Batch,
     },
+    /// A replicator: entries up to here may be sent.
+    ReplicateTo(Index),
     /// A replicator: the leader committed up to here.
     Committed(Index),
     /// A replicator: send a heartbeat now, of a new round or of the one before; without a round, also look for what was lost.

@@ -9,7 +9,7 @@ use super::{
     node::{Actor, Ask, Context, Note, Running, Tell},
     quorum,
     watch::{self, Watch},
-    witness::Witness,
+    witness::{self, Witness},
 };
 use quorate_raft::{
     Change, Credit, Effect, Index, Kind, MachineVersions, Membership, Message, Moment, NodeId, Outgoing, Phase,
@@ -108,6 +108,8 @@ pub struct Rules {
     pub logs_match: bool,
     /// Who belongs to the cluster, as far as no log says otherwise; without it, every node votes.
     pub membership: Option<Membership>,
+    /// The node that is started as a witness, which those of the members who are there from the start know.
+    pub witness: Option<NodeId>,
     /// Whether letters carry a digest.
     pub digests: bool,
     /// How much is looked at after every step.
@@ -136,6 +138,7 @@ impl Rules {
             transfer: TransferSettings { chunk_bytes: 1, window_bytes: 2, ..TransferSettings::default() },
             logs_match: true,
             membership: None,
+            witness: None,
             digests: false,
             checks: Checks::Everything,
         }
@@ -223,7 +226,7 @@ impl World {
         let nodes: Vec<_> = disks.into_iter().enumerate().map(node).collect();
         let members = rules.membership.clone().unwrap_or_else(|| make::voters(nodes.len() as u64));
         Self {
-            members: Arc::new(members),
+            members: Arc::new(members.with_witness(rules.witness)),
             clocks: vec![Clock::default(); nodes.len()],
             nodes,
             wire: Vec::new(),
@@ -411,7 +414,7 @@ impl World {
         let node = Arc::make_mut(&mut nodes[slot(id)]);
         if node.running.is_none() {
             let machine = machines.get(&id).copied().unwrap_or(rules.settings.machine);
-            let settings = Settings { machine, ..rules.settings };
+            let settings = Settings { machine, is_witness: rules.witness == Some(id), ..rules.settings };
             let replica = Replica::new(id, members, node.disk.recover(), settings).started(now);
             judge.starts(id, node.disk.hard_state.term, replica.is_new(), now);
             let mut context = Context {
@@ -469,6 +472,9 @@ impl World {
     fn send(&mut self, from: NodeId, outgoing: Outgoing) -> Result<(), String> {
         let now = self.now_of(from);
         let Self { nodes, watch, witness, rules, judge, .. } = self;
+        if let Some(witness) = rules.witness {
+            witness::spared(witness, from, nodes, &outgoing)?;
+        }
         judge.leaves(from, &outgoing, now, rules.settings.election_timeout_min)?;
         let term = outgoing.message.term;
         let leads = |replica: &&Replica| replica.is_leader() && replica.term() == term;

@@ -8,7 +8,7 @@ use super::{Consensus, names::Names};
 use crate::actors::messages::{Administer, Operator};
 use actix::Context;
 use quorate_raft::{
-    Body, Change, ChangeRefused, Index, NodeId, Replica,
+    Body, Change, ChangeRefused, Index, Member, NodeId, Replica,
     message::{self, AdministerOutcome, Administered, Administration},
     replica::HandoverRefused,
 };
@@ -233,7 +233,11 @@ fn first_step(change: &Change, replica: &Replica) -> Option<Change> {
     let current = replica.membership();
     let target = change.target(current, replica.membership_index()).ok()?;
     let newcomers = change.newcomers(current).into_iter().filter(|member| target.is_voter(member.id));
-    newcomers.map(|member| Change::add(member.id, member.address.unwrap_or_default())).reduce(Change::and)
+    let add = |Member { id, address }| match target.witness() == Some(id) {
+        true => Change::add_witness(id, address.unwrap_or_default()),
+        false => Change::add(id, address.unwrap_or_default()),
+    };
+    newcomers.map(add).reduce(Change::and)
 }
 
 /// Whether the reason may be gone soon, so that it is worth waiting.

@@ -5,7 +5,7 @@ use crate::{
     actors::{
         messages::{
             Acknowledged, Arm, CommitAdvanced, Committed, Fetch, Fetched, HeartbeatNow, LeaderHeard, NeedsSnapshot,
-            PieceAnswered, Rejected, Replicate, Stop, VoteDenied, VoteGranted,
+            PieceAnswered, Rejected, Replicate, ReplicateTo, Stop, VoteDenied, VoteGranted,
         },
         replicator::{Assignment, Replicator},
         vote_collector::VoteCollector,
@@ -67,10 +67,12 @@ impl Consensus {
                 self.stages = Stages::default();
             }
             Effect::Replicate { previous, batch } => {
-                for replicator in self.replicators.values() {
+                let witness = self.replica.membership().witness();
+                for (_, replicator) in self.replicators.iter().filter(|(peer, _)| witness != Some(**peer)) {
                     replicator.do_send(Replicate { previous, batch: batch.clone() });
                 }
             }
+            Effect::ReplicateTo { peer, to } => self.tell_replicator(peer, ReplicateTo { index: to }),
             Effect::Committed(commit) => {
                 self.stages.committed(commit, &self.metrics);
                 self.tell_replicators(CommitAdvanced { commit });
@@ -172,8 +174,9 @@ impl Consensus {
             }
             let replicator = Replicator::new(Assignment {
                 peer,
+                outlines: self.replica.counts_as_witness(peer),
                 term: self.replica.term(),
-                log_last: self.replica.log().last().index,
+                log_last: self.replica.goes_to(peer),
                 commit: self.replica.commit(),
                 round: self.replica.read_round(),
                 link: Rc::clone(self.peers.get(peer)),
@@ -226,7 +229,7 @@ impl Consensus {
         if term != self.replica.term() || !self.replica.is_leader() {
             return;
         }
-        match self.replica.entries(from, bytes_max) {
+        match self.replica.entries(peer, from, bytes_max) {
             Entries::Here { previous, checksum, batch } => {
                 self.tell_replicator(peer, Fetched::Entries { previous, checksum, batch });
             }

@@ -329,6 +329,9 @@ impl Consensus {
         self.peers.are(&peers, self.replica.membership());
         self.observed.peers_are(&peers);
         self.seen.members_changed(&self.replica);
+        if !self.replica.is_as_configured() {
+            self.fate.fail(Failure::NotAsConfigured { is_witness: self.replica.is_witness() });
+        }
         if self.replica.is_leader() {
             self.replicate_to(&peers, ctx);
         }

@@ -79,8 +79,9 @@ impl Consensus {
         let at = self.clock.now();
         let this = self.replica.id();
         let better = self.prefers.iter().copied().take_while(|id| *id != this);
-        let voters = self.replica.membership().incoming();
-        let Some(to) = better.filter(|id| voters.contains(id)).find(|id| self.replica.keeps_up(at, *id)) else {
+        let (voters, witness) = (self.replica.membership().incoming(), self.replica.membership().witness());
+        let may_lead = |id: &NodeId| voters.contains(id) && witness != Some(*id);
+        let Some(to) = better.filter(may_lead).find(|id| self.replica.keeps_up(at, *id)) else {
             return;
         };
         let pause = self.preferences.not_before.map_or(RETRY_MIN, |(_, pause)| pause);

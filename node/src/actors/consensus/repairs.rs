@@ -14,7 +14,7 @@ const REPAIR_BYTES_MAX: usize = 1 << 20;
 impl Consensus {
     /// A member asks for entries that it lost, and the rules found that this node has them.
     pub(super) fn serve_repair(&mut self, to: NodeId, repair: Repair) {
-        match self.replica.entries(repair.from.index, REPAIR_BYTES_MAX) {
+        match self.replica.entries(to, repair.from.index, REPAIR_BYTES_MAX) {
             Entries::Here { batch, .. } => self.answer_repair(to, repair, batch.into_iter().collect()),
             Entries::OnDisk { to: last, .. } => {
                 let last = last.min(repair.to);

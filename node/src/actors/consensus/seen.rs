@@ -250,6 +250,7 @@ pub(crate) fn status_of(replica: &Replica) -> Status {
         storage_full: replica.is_storage_full(),
         voters: Vec::new(),
         learners: Vec::new(),
+        witness: None,
         addresses: BTreeMap::new(),
         membership_index: Index(0),
         is_settled: false,
@@ -275,6 +276,7 @@ fn show_members(status: &mut Status, replica: &Replica) {
     let membership = replica.membership();
     status.voters = membership.voters();
     status.learners = membership.learners().to_vec();
+    status.witness = membership.witness();
     status.addresses.clone_from(membership.addresses());
     status.membership_index = replica.membership_index();
     status.is_settled = replica.is_settled();

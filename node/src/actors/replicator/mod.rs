@@ -11,7 +11,7 @@ use super::{
     consensus::{Clock, Consensus},
     messages::{
         Acknowledged, CommitAdvanced, Fetch, Fetched, HeartbeatNow, LinkChanged, Matched, NeedsSnapshot, Rejected,
-        Replicate, Stop,
+        Replicate, ReplicateTo, Stop,
     },
 };
 use crate::fate::{Fate, Sentinel};
@@ -30,6 +30,8 @@ use tokio::time::Instant;
 /// The actor.
 pub(crate) struct Replicator {
     peer: NodeId,
+    /// Whether the peer is a witness: then it gets no more of commands than their outline.
+    outlines: bool,
     term: Term,
     progress: Progress,
     commit: Index,
@@ -60,7 +62,10 @@ pub(crate) struct Replicator {
 /// What a replicator is started with.
 pub(crate) struct Assignment {
     pub(crate) peer: NodeId,
+    /// Whether it is a witness.
+    pub(crate) outlines: bool,
     pub(crate) term: Term,
+    /// The last entry that may be sent.
     pub(crate) log_last: Index,
     pub(crate) commit: Index,
     /// The latest read round: reads that wait for it may need this peer.
@@ -83,6 +88,7 @@ impl Replicator {
             assignment;
         Self {
             peer,
+            outlines: assignment.outlines,
             term,
             progress: Progress::new(clock.now(), log_last, credit),
             commit,
@@ -124,6 +130,8 @@ impl Replicator {
     }
 
     fn offer(&mut self, previous: EntryId, previous_checksum: Option<u32>, batch: Option<Batch>) {
+        let as_kept = |batch: Batch| if self.outlines { batch.outline(quorate_storage::checksum) } else { batch };
+        let batch = batch.map(as_kept);
         if let Some(send) = self.progress.send(self.clock.now(), previous, batch) {
             let commit = self.commit;
             let Send { epoch, previous, batch } = send;
@@ -195,6 +203,16 @@ impl Handler<Replicate> for Replicator {
             let checksum = Some(batch.previous_checksum());
             self.offer(previous, checksum, Some(batch));
         }
+        self.pump(ctx);
+        self.heartbeat_if_due();
+    }
+}
+
+impl Handler<ReplicateTo> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, ReplicateTo { index }: ReplicateTo, ctx: &mut Self::Context) {
+        self.progress.log_grew(index);
         self.pump(ctx);
         self.heartbeat_if_due();
     }

@@ -8,9 +8,10 @@ use actix::prelude::*;
 use bytes::Bytes;
 use quorate_metrics::{Direction, SnapshotPhase};
 use quorate_raft::{
-    Body, Index, Moment, ProgressState, SnapshotChunk, SnapshotOutcome, SnapshotReply, Transfer, TransferSettings,
+    Body, Index, Moment, ProgressState, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply, Transfer,
+    TransferSettings,
 };
-use quorate_storage::SnapshotSource;
+use quorate_storage::{SnapshotSource, StorageError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -233,6 +234,7 @@ impl Handler<SnapshotOpened> for Replicator {
     type Result = ();
 
     fn handle(&mut self, SnapshotOpened { source }: SnapshotOpened, ctx: &mut Self::Context) {
+        let source = if self.outlines { Box::new(Stateless::of(&*source)) } else { source };
         (self.is_wanting, self.is_pinned, self.progressed_at) = (false, true, Instant::now());
         if self.progress.state() == ProgressState::Snapshot && self.sending.is_none() {
             let (last, bytes) = (source.snapshot().base.last, source.snapshot().bytes);
@@ -249,6 +251,26 @@ impl Handler<PieceAnswered> for Replicator {
     fn handle(&mut self, PieceAnswered { reply }: PieceAnswered, ctx: &mut Self::Context) {
         self.snapshot_answered(reply, ctx);
         self.heartbeat_if_due();
+    }
+}
+
+/// A snapshot as a witness gets it: what it stands for, and nothing of the state.
+struct Stateless(Snapshot);
+
+impl Stateless {
+    fn of(source: &dyn SnapshotSource) -> Self {
+        let base = source.snapshot().base.clone();
+        Self(Snapshot { base, bytes: 0, checksum: quorate_storage::checksum(0, &[]) })
+    }
+}
+
+impl SnapshotSource for Stateless {
+    fn snapshot(&self) -> &Snapshot {
+        &self.0
+    }
+
+    fn read_at(&mut self, _: &mut [u8], _: u64) -> Result<usize, StorageError> {
+        Ok(0)
     }
 }
 

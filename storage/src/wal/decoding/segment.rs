@@ -78,7 +78,8 @@ fn holds(bytes: &[u8], header: &Header, scanned: &Scanned) {
             let head = record::Head::read(found, 0, crate::checksum).expect("its header holds");
             assert_eq!((head.id, head.previous_checksum), (EntryId::new(entry.term, index), chained));
             let (payload, sum) = found[record::HEADER_BYTES..].split_last_chunk::<4>().expect("it is long enough");
-            assert_eq!(crate::checksum(head.header_checksum, payload), entry.checksum);
+            let computed = record::record_checksum(crate::checksum, entry.kind, head.header_checksum, payload);
+            assert_eq!(computed, Some(entry.checksum));
             assert_eq!(*sum, entry.checksum.to_le_bytes());
             let is_configuration = scanned.memberships.iter().any(|(at, _)| *at == index);
             assert_eq!(is_configuration, head.kind == Kind::Membership);

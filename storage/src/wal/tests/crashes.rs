@@ -34,6 +34,39 @@ fn a_write_that_was_cut_at_any_byte_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn outlines_that_were_cut_at_any_byte_lose_nothing_that_was_acknowledged() {
+    let (disk, mut log, mut model) = with_some_entries();
+    persist(&mut log, &[model.append_outlines(9, 3, 200)]).expect("it is persisted");
+    let acknowledged = model.clone();
+    let unacknowledged = [model.append_outlines(9, 3, 200), model.append_outlines(9, 2, 31)];
+    let bytes: usize = unacknowledged.iter().flat_map(|persist| &persist.batch).map(|batch| batch.bytes().len()).sum();
+    assert_eq!(bytes, 5 * 48);
+    disk.fail(Operation::Sync, 1);
+    persist(&mut log, &unacknowledged).expect_err("the sync fails");
+    for bytes in 0..=bytes as u64 + 32 + 5 * 40 {
+        let disk = disk.fork();
+        disk.crash(Crash::Torn { bytes });
+        let (log, recovered) = opened(&disk);
+        let found = Model::of(&log, &recovered);
+        assert_eq!(recovered.faulty, [], "cut at byte {bytes}");
+        assert!(found.entries.starts_with(&acknowledged.entries), "cut at byte {bytes}");
+        assert!(model.entries.starts_with(&found.entries), "cut at byte {bytes}");
+    }
+    let (mut faulty, mut whole) = (0, 0);
+    for seed in 0..1000 {
+        let disk = disk.fork();
+        disk.crash(Crash::Scatter { seed });
+        let (log, recovered) = opened(&disk);
+        let found = Model::of(&log, &recovered);
+        assert!(found.entries.starts_with(&acknowledged.entries), "seed {seed}: {:?}", recovered.repairs);
+        assert!(model.entries.starts_with(&found.entries), "seed {seed}: {:?}", recovered.repairs);
+        faulty += usize::from(!recovered.faulty.is_empty());
+        whole += usize::from(found == model && recovered.faulty.is_empty());
+    }
+    assert!(faulty > 0 && whole > 0, "{faulty} with faulty entries, {whole} whole");
+}
+
+#[test]
 fn sectors_of_a_write_that_arrived_in_any_order_lose_nothing_that_was_acknowledged() {
     let (mut faulty, mut whole) = (0, 0);
     for seed in 0..2000 {

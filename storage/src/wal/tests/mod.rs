@@ -116,6 +116,16 @@ impl Model {
         Persist { batch: Some(batch), ..Persist::default() }
     }
 
+    /// The same as a witness keeps them.
+    fn append_outlines(&mut self, term: u64, count: usize, payload_bytes: usize) -> Persist {
+        let behind = self.entries.len();
+        let whole = self.append(term, count, payload_bytes);
+        self.entries.truncate(behind);
+        let batch = whole.batch.map(|batch| batch.outline(crate::checksum));
+        batch.iter().for_each(|batch| self.take(batch));
+        Persist { batch, ..whole }
+    }
+
     fn take(&mut self, batch: &Batch) {
         let mut at = 0;
         for record in batch.records() {
