@@ -120,6 +120,22 @@ fn no_interleaving_of_a_handover_loses_an_entry_or_serves_a_stale_read() {
 }
 
 #[test]
+fn no_interleaving_of_a_witness_that_breaks_ties_loses_an_entry() {
+    explore("a witness and a change of leader", led_by_1_with_a_witness(), change_of_leader());
+    let bounds = Bounds { timeouts: [2, 0, 0], ..change_of_leader() };
+    explore("a witness that is called on", led_by_1_with_a_witness(), bounds);
+    let bounds = Bounds { timeouts: [0, 1, 0], crashes: 1, proposals: 0, ..bounds };
+    explore("a witness, a change of leader and a crash", led_by_1_with_a_witness(), bounds);
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn larger_tie_breaks() {
+    let bounds = Bounds { timeouts: [2, 0, 1], crashes: 1, ..change_of_leader() };
+    explore("a witness that is called on, and a crash", led_by_1_with_a_witness(), bounds);
+}
+
+#[test]
 #[ignore = "larger bounds: minutes"]
 fn larger_changes_of_members() {
     let replace: fn() -> Change = || Change::to([NodeId(1), NodeId(3)]);
@@ -300,6 +316,10 @@ fn started(disks: Vec<Disk>) -> World {
 }
 
 fn started_with(disks: Vec<Disk>, membership: Option<Membership>) -> World {
+    started_as(disks, membership, None)
+}
+
+fn started_as(disks: Vec<Disk>, membership: Option<Membership>, witness: Option<NodeId>) -> World {
     let mut settings = make::settings();
     (settings.election_timeout_min, settings.election_timeout_max) = (Duration::ZERO, Duration::ZERO);
     let credit = Credit { retry_after: Duration::ZERO, retry_max: Duration::ZERO, ..Credit::default() };
@@ -307,7 +327,16 @@ fn started_with(disks: Vec<Disk>, membership: Option<Membership>) -> World {
         TransferSettings { chunk_bytes: 1, window_bytes: 2, retry_after: Duration::ZERO, retry_max: Duration::ZERO };
     World::ruled(
         disks,
-        Rules { credit, prompt: true, snapshot_bytes: 1, transfer, digests: true, membership, ..Rules::new(settings) },
+        Rules {
+            credit,
+            prompt: true,
+            snapshot_bytes: 1,
+            transfer,
+            digests: true,
+            membership,
+            witness,
+            ..Rules::new(settings)
+        },
     )
 }
 
@@ -325,6 +354,13 @@ fn led_by_1_with_a_learner() -> World {
     world.must(Event::Change(NodeId(1), Change::add(NodeId(3), "3")));
     world.settle();
     assert_eq!((world.commit(1), world.replica(3).log().last().index), (2, Index(2)));
+    world
+}
+
+/// Nodes 1 and 2 keep all, node 3 is the witness, and the first leads term 1 and has committed its no-op.
+fn led_by_1_with_a_witness() -> World {
+    let mut world = started_as(vec![Disk::default(); 3], None, Some(NodeId(3)));
+    world.elect(1);
     world
 }
 
