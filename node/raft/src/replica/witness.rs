@@ -71,10 +71,11 @@ impl Replica {
         if self.is_witness() { batch.records().any(is_kept_whole) } else { batch.is_outlined() }
     }
 
-    /// Whether a peer is a witness by the configuration in force, or by the last that is committed: it may be about to leave.
+    /// The witness by the configuration in force, or, while that may be taken back, by the last that is committed: it may be about to
+    /// leave.
     #[must_use]
-    pub fn counts_as_witness(&self, peer: NodeId) -> bool {
-        [self.membership(), self.memberships.at(self.commit)].iter().any(|members| members.witness() == Some(peer))
+    pub fn witness(&self) -> Option<NodeId> {
+        self.membership().witness().or_else(|| self.memberships.at(self.commit).witness())
     }
 
     /// The last entry that may be sent to a peer now.
@@ -82,7 +83,7 @@ impl Replica {
     pub fn goes_to(&self, peer: NodeId) -> Index {
         let last = self.log.last().index;
         let Role::Leader(leadership) = &self.role else { return last };
-        if self.membership().witness() != Some(peer) {
+        if self.witness() != Some(peer) {
             return last;
         }
         leadership.tie_break.limit.max(self.commit)
@@ -90,7 +91,7 @@ impl Replica {
 
     /// Something was committed, or may be with the witness. Tells its replicator, if it may go further.
     pub(super) fn lead_witness(&mut self, out: &mut Vec<Effect>) {
-        let Some(witness) = self.membership().witness() else { return };
+        let Some(witness) = self.witness() else { return };
         if !self.is_leader() {
             return;
         }
@@ -123,7 +124,7 @@ impl Replica {
     /// An election timeout has passed. If nothing was committed meanwhile though there was something to commit, calls on the
     /// witness.
     pub(super) fn look_at_commits(&mut self, out: &mut Vec<Effect>) {
-        if self.membership().witness().is_none() {
+        if self.witness().is_none() {
             return;
         }
         let (commit, durable) = (self.commit, self.writes.durable());

@@ -136,7 +136,7 @@ impl Running {
             Effect::HandoverEnded { to } => context.notes.push(Note::HandoverEnded { to }),
             Effect::Removed { at } => context.notes.push(Note::Removed { at }),
             Effect::Replicate { previous, batch } => {
-                let witness = self.replica.membership().witness();
+                let witness = self.replica.witness();
                 for peer in self.peers.iter().filter(|peer| witness != Some(**peer)) {
                     self.asked.push(Actor::Replicator(*peer), Ask::Replicate { previous, batch: batch.clone() });
                 }
@@ -220,7 +220,7 @@ impl Running {
                         context.ruled = true;
                         self.replica.pin(peer, Some(base.last.index));
                         // Of the state a witness needs nothing.
-                        let is_witness = self.replica.membership().witness() == Some(peer);
+                        let is_witness = self.replica.witness() == Some(peer);
                         let bytes = if is_witness { 0 } else { self.rules.snapshot_bytes };
                         let checksum = base.last_checksum;
                         self.ask(actor, Ask::Offer(Snapshot { base, bytes, checksum }));
@@ -268,7 +268,7 @@ impl Running {
             self.asked.push(Actor::Replicator(*gone), Ask::Stop);
         }
         for new in peers.iter().filter(|peer| !self.peers.contains(peer)) {
-            let outlines = self.replica.counts_as_witness(*new);
+            let outlines = self.replica.witness() == Some(*new);
             let log_last = if outlines { self.replica.goes_to(*new) } else { log_last };
             self.asked.push(Actor::Replicator(*new), Ask::Start { term, log_last, outlines });
             let round = self.replica.read_round();

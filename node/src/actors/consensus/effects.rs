@@ -67,7 +67,7 @@ impl Consensus {
                 self.stages = Stages::default();
             }
             Effect::Replicate { previous, batch } => {
-                let witness = self.replica.membership().witness();
+                let witness = self.replica.witness();
                 for (_, replicator) in self.replicators.iter().filter(|(peer, _)| witness != Some(**peer)) {
                     replicator.do_send(Replicate { previous, batch: batch.clone() });
                 }
@@ -174,7 +174,7 @@ impl Consensus {
             }
             let replicator = Replicator::new(Assignment {
                 peer,
-                outlines: self.replica.counts_as_witness(peer),
+                outlines: self.replica.witness() == Some(peer),
                 term: self.replica.term(),
                 log_last: self.replica.goes_to(peer),
                 commit: self.replica.commit(),
