@@ -6,7 +6,7 @@ use quorate_raft::{
     message::{RepairOutcome, TimeoutNow},
 };
 use quorate_world::{
-    disk::Disk,
+    disk::{Disk, Fault},
     make::{
         append, append_reply, at, batch, crc, disk_of, hear, id, lead, log_of, persist_all, repair, repair_reply,
         settings, voters,
@@ -295,6 +295,36 @@ fn a_witness_restarts_with_what_it_promised() {
     world.must(Event::Restart(WITNESS));
     assert_eq!((world.replica(3).log().last(), world.term(3), world.replica(3).vote()), before);
     assert!(world.replica(3).is_witness() && world.replica(3).is_as_configured());
+}
+
+/// What its disk lost of an outline the others have: they send the whole entry, and it keeps as much of it as before.
+#[test]
+fn a_witness_gets_back_what_its_disk_lost() {
+    let mut world = world();
+    world.propose(1, 3);
+    world.beat(1);
+    let before = kinds(&world);
+    world.must(Event::Crash(WITNESS, None));
+    for index in [2, 4] {
+        world.must(Event::Lose(WITNESS, Index(index), Fault::Proven));
+    }
+    world.must(Event::Restart(WITNESS));
+    assert_eq!(world.replica(3).first_faulty(), Some(Index(2)));
+    world.propose(1, 1);
+    for _ in 0..4 {
+        world.pass(400);
+        world.beat(1);
+    }
+    assert_eq!(world.replica(3).first_faulty(), None);
+    assert_eq!(kinds(&world)[..before.len()], before);
+    // And without a leader: anybody's copy will do.
+    world.must(Event::Crash(WITNESS, None));
+    world.must(Event::Lose(WITNESS, Index(3), Fault::Proven));
+    world.must(Event::Restart(WITNESS));
+    world.isolate(1);
+    world.pass(2_000);
+    world.timeout_of(3);
+    assert_eq!(world.replica(3).first_faulty(), None);
 }
 
 #[test]
