@@ -168,7 +168,12 @@ async fn snapshots_are_saved_and_opened_beside_the_log_and_members_are_remembere
     node.append(1, 3);
     assert_eq!(node.next().await, Told::Persisted(1));
     let last = EntryId::new(Term(1), Index(3));
-    let base = SnapshotBase { last, last_checksum: node.last.1, membership: Membership::of_voters([NodeId(1)]) };
+    let base = SnapshotBase {
+        last,
+        last_checksum: node.last.1,
+        membership: Membership::of_voters([NodeId(1)]),
+        membership_index: Index(0),
+    };
     let save = SaveSnapshot { base, expected: None };
     let mut sink = node.storage.save_snapshot.send(save).await.expect("it lives").expect("it begins");
     std::io::Write::write_all(&mut sink, b"the state").expect("it is written");

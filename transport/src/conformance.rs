@@ -471,6 +471,7 @@ pub fn piece(offset: u64, bytes: usize) -> Message {
         last: EntryId::new(Term(1), Index(7)),
         last_checksum: 3,
         membership: Membership::of_voters([NodeId(1), NodeId(2)]),
+        membership_index: Index(2),
     };
     let snapshot = Snapshot { base, bytes: u64::MAX, checksum: 5 };
     let bytes = Bytes::from(vec![offset as u8; bytes]);

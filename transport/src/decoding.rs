@@ -236,7 +236,11 @@ fn batch() -> Option<Batch> {
 
 fn snapshot() -> Snapshot {
     let last = EntryId::new(Term(2), Index(6));
-    Snapshot { base: SnapshotBase { last, last_checksum: 1, membership: membership() }, bytes: 70_000, checksum: 5 }
+    Snapshot {
+        base: SnapshotBase { last, last_checksum: 1, membership: membership(), membership_index: Index(3) },
+        bytes: 70_000,
+        checksum: 5,
+    }
 }
 
 fn membership() -> Membership {

@@ -333,7 +333,7 @@ fn message() -> impl Strategy<Value = Message> {
     ];
     let snapshot = (id(), any::<u32>(), membership, any::<u64>(), any::<u32>()).prop_map(
         |(last, last_checksum, membership, bytes, checksum)| Snapshot {
-            base: SnapshotBase { last, last_checksum, membership },
+            base: SnapshotBase { last, last_checksum, membership, membership_index: last.index },
             bytes,
             checksum,
         },

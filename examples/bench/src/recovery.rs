@@ -114,7 +114,7 @@ async fn snapshot(data: &Path, last: &Last, bytes: u64) -> Result<(), Failed> {
 
     let mut open = Open::at(data).await?;
     let membership = Membership::of_voters([ONE]);
-    let base = SnapshotBase { last: last.id, last_checksum: last.checksum, membership };
+    let base = SnapshotBase { last: last.id, last_checksum: last.checksum, membership, membership_index: Index(0) };
     let mut sink = open.storage.save_snapshot.send(SaveSnapshot { base, expected: None }).await??;
     let begun = Instant::now();
     write(&mut sink)?;

@@ -3,6 +3,7 @@
 use crate::{
     ids::{Index, NodeId},
     record::Malformed,
+    snapshot::SnapshotBase,
 };
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -260,11 +261,11 @@ impl core::hash::Hash for History {
 }
 
 impl History {
-    /// The configuration as of `base`, and those of the entries behind it.
+    /// The configuration as of `base`, and where it stands, and those of the entries behind `base`.
     #[must_use]
-    pub fn new(base: Index, membership: Membership, later: Vec<(Index, Membership)>) -> Self {
+    pub fn new((index, membership): (Index, Membership), base: Index, later: Vec<(Index, Membership)>) -> Self {
         let later = later.into_iter().filter(|(index, _)| *index > base);
-        Self { all: core::iter::once((base, membership)).chain(later).collect(), version: 0 }
+        Self { all: core::iter::once((index.min(base), membership)).chain(later).collect(), version: 0 }
     }
 
     /// The one in force: the newest, whether or not it is committed.
@@ -302,11 +303,11 @@ impl History {
         self.all.iter().any(|(_, membership)| membership.contains(id))
     }
 
-    /// The one as of the entry at `index`; of the base, for what is before.
+    /// The one as of the entry at `index`, and where it stands; of the base, for what is before.
     #[must_use]
-    pub fn at(&self, index: Index) -> &Membership {
+    pub fn at(&self, index: Index) -> &(Index, Membership) {
         let behind = self.all.partition_point(|(from, _)| *from <= index);
-        &self.all[behind.saturating_sub(1)].1
+        &self.all[behind.saturating_sub(1)]
     }
 
     /// The entry at `index` is this configuration: it is in force at once.
@@ -337,11 +338,12 @@ impl History {
         self.all.drain(..behind - 1);
     }
 
-    /// A snapshot that ends at `last` brought its configuration; those of entries behind it stay if the log `keeps` them.
-    pub fn install(&mut self, last: Index, membership: Membership, keeps: bool) {
+    /// A snapshot brought its configuration; those of entries behind it stay if the log `keeps` them.
+    pub fn install(&mut self, base: &SnapshotBase, keeps: bool) {
         let (later, version) = (core::mem::take(&mut self.all), self.version + 1);
         let later = if keeps { later } else { Vec::new() };
-        *self = Self { version, ..Self::new(last, membership, later) };
+        let brought = (base.membership_index, base.membership.clone());
+        *self = Self { version, ..Self::new(brought, base.last.index, later) };
     }
 }
 

@@ -20,6 +20,8 @@ pub struct SnapshotBase {
     pub last_checksum: u32,
     /// The configuration as of that entry, never a later one: one that is not committed may still be taken back.
     pub membership: Membership,
+    /// Where that configuration stands: its entry; 0 for the one that the cluster began with.
+    pub membership_index: Index,
 }
 
 /// A whole snapshot.

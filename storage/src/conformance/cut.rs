@@ -202,5 +202,6 @@ fn foreign(last: u64) -> SnapshotBase {
         last: EntryId::new(Term(8), Index(last)),
         last_checksum: 0x00c0_ffee,
         membership: members(Index(last)),
+        membership_index: Index(1),
     }
 }

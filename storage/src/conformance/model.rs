@@ -118,7 +118,7 @@ impl Log {
     /// What a snapshot that ends at this entry of the log stands for.
     pub(super) fn snapshot_base(&self, index: Index) -> SnapshotBase {
         let (last, last_checksum) = self.entry(index);
-        SnapshotBase { last, last_checksum, membership: members(index) }
+        SnapshotBase { last, last_checksum, membership: members(index), membership_index: index }
     }
 
     /// This log was recovered. It may reach back further than asked for, for a store may drop entries in larger pieces.

@@ -159,7 +159,8 @@ async fn any_piece_of_a_snapshot_can_be_read(place: &impl Harness) {
 
 /// What a snapshot stands for that covers an entry of a log that the store never saw, as one from another node does.
 fn base(index: u64) -> SnapshotBase {
-    SnapshotBase { last: EntryId::new(Term(1), Index(index)), last_checksum: 77, membership: members(Index(index)) }
+    let (last, membership) = (EntryId::new(Term(1), Index(index)), members(Index(index)));
+    SnapshotBase { last, last_checksum: 77, membership, membership_index: Index(index / 2) }
 }
 
 fn state(bytes: usize) -> Vec<u8> {

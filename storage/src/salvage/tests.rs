@@ -451,7 +451,7 @@ impl Member {
 
     fn snapshot(&mut self, index: u64, state: &[u8]) {
         let (last, last_checksum) = self.log.entry(Index(index)).expect("it is held");
-        let base = SnapshotBase { last, last_checksum, membership: voters(&[1, 2, 3]) };
+        let base = SnapshotBase { last, last_checksum, membership: voters(&[1, 2, 3]), membership_index: Index(0) };
         let mut sink = self.log.snapshots().begin(base, None).expect("begun");
         sink.write_all(state).expect("written");
         sink.finish().expect("finished");

@@ -160,7 +160,8 @@ impl New<'_> {
         membership: &Membership,
     ) -> Result<SnapshotBase, StorageError> {
         let old = source.snapshot().clone();
-        let base = SnapshotBase { membership: membership.clone(), ..old.base };
+        let membership_index = old.base.last.index;
+        let base = SnapshotBase { membership: membership.clone(), membership_index, ..old.base };
         let mut sink = self.log.snapshots().begin(base.clone(), Some((old.bytes, old.checksum)))?;
         let (mut buffer, mut at) = (vec![0; PIECE_BYTES], 0);
         loop {

@@ -63,7 +63,7 @@ pub fn snapshot(input: &[u8]) {
 /// A good file, of so many bytes of state.
 fn file(state_bytes: usize) -> Vec<u8> {
     let membership = Membership::of_voters([NodeId(1), NodeId(2)]).with_learners([NodeId(5)]);
-    let base = SnapshotBase { last: LAST, last_checksum: 7, membership };
+    let base = SnapshotBase { last: LAST, last_checksum: 7, membership, membership_index: Index(1) };
     let (mut bytes, layout) = format::head(&base, &Identity { cluster: "test".into(), member: NodeId(1) }, CHUNK_BYTES);
     let state: Vec<u8> = (0..state_bytes).map(|at| (at % 251) as u8).collect();
     let mut sum = 0;

@@ -63,6 +63,7 @@ pub(super) fn head(base: &SnapshotBase, identity: &Identity, chunk_bytes: usize)
         .put_u32(48, membership.len() as u32)
         .put_u32(52, chunks_at as u32)
         .put_name(56, &identity.cluster)
+        .put_u64(312, base.membership_index.0)
         .close();
     let mut head = Vec::with_capacity(chunks_at);
     head.extend_from_slice(&block);
@@ -129,7 +130,7 @@ pub(super) fn read(
         return Err(Flaw::damaged(path, foot_at, format_args!("a state of {bytes} bytes doesn't end here")));
     }
     let last = EntryId::new(Term(block.u64(24)), Index(block.u64(16)));
-    let base = SnapshotBase { last, last_checksum: block.u32(40), membership };
+    let base = SnapshotBase { last, last_checksum: block.u32(40), membership, membership_index: Index(block.u64(312)) };
     Ok((Snapshot { base, bytes, checksum }, layout, found))
 }
 

@@ -468,7 +468,8 @@ fn open(disk: &SimulatedDisk) -> (SnapshotStore, Found) {
 fn base(index: u64) -> SnapshotBase {
     let members = (1..=3).map(|id| (NodeId(id), format!("node-{id}.example:70{index:02}")));
     let last = EntryId::new(Term(2), Index(index));
-    SnapshotBase { last, last_checksum: 0xabcd, membership: Membership::of_addresses(members) }
+    let membership = Membership::of_addresses(members);
+    SnapshotBase { last, last_checksum: 0xabcd, membership, membership_index: Index(index / 2) }
 }
 
 fn state(bytes: usize) -> Vec<u8> {

@@ -84,7 +84,7 @@ impl Replica {
     pub fn peers(&self) -> Vec<NodeId> {
         let mut peers = self.membership().peers_of(self.id);
         if self.memberships.current_index() > self.commit {
-            peers.extend(self.memberships.at(self.commit).peers_of(self.id));
+            peers.extend(self.memberships.at(self.commit).1.peers_of(self.id));
             peers.sort_unstable();
             peers.dedup();
         }

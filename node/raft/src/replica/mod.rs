@@ -118,7 +118,7 @@ impl Replica {
     #[must_use]
     pub fn new(id: NodeId, membership: Membership, recovered: Recovered, settings: Settings) -> Self {
         let Recovered { hard_state, mut log, faulty, snapshot, memberships, has_voted, known } = recovered;
-        let SnapshotBase { last, last_checksum, membership } =
+        let SnapshotBase { last, last_checksum, membership, membership_index } =
             snapshot.unwrap_or_else(|| SnapshotBase { membership, ..SnapshotBase::default() });
         let base = last.index;
         let lost = Some(log.base().index).filter(|begins| *begins > base);
@@ -134,7 +134,7 @@ impl Replica {
         Self {
             id,
             settings,
-            memberships: membership::History::new(base, membership, memberships),
+            memberships: membership::History::new((membership_index, membership), base, memberships),
             faults: Faults::new(faulty, lost, hard_state.term),
             known: Known::new(is_new, known),
             diverged: None,

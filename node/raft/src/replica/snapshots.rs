@@ -109,7 +109,7 @@ impl Replica {
         if self.log.base() == last {
             self.log.know_base(base.last_checksum);
         }
-        self.memberships.install(last.index, base.membership.clone(), keeps);
+        self.memberships.install(base, keeps);
         self.faults.covered(if keeps { last.index } else { Index(u64::MAX) });
         self.diverged = self.diverged.filter(|at| keeps && at.index > last.index);
         self.snapshot = last.index;

@@ -2,10 +2,11 @@
 
 use super::{Replica, Role};
 use crate::{
-    ids::{Index, Moment, NodeId, Term},
+    ids::{EntryId, Index, Moment, NodeId, Term},
     log::Log,
     machine::MachineVersions,
     membership::Membership,
+    snapshot::SnapshotBase,
 };
 
 impl Replica {
@@ -70,7 +71,14 @@ impl Replica {
     /// that ends there.
     #[must_use]
     pub fn membership_at(&self, index: Index) -> &Membership {
-        self.memberships.at(index)
+        &self.memberships.at(index).1
+    }
+
+    /// What a snapshot stands for that ends at this entry, which is applied; its record has this checksum.
+    #[must_use]
+    pub fn base_at(&self, last: EntryId, last_checksum: u32) -> SnapshotBase {
+        let (membership_index, membership) = self.memberships.at(last.index).clone();
+        SnapshotBase { last, last_checksum, membership, membership_index }
     }
 
     /// The last entry that the newest snapshot covers; 0 if there is none.

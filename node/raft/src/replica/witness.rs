@@ -75,7 +75,7 @@ impl Replica {
     /// leave.
     #[must_use]
     pub fn witness(&self) -> Option<NodeId> {
-        self.membership().witness().or_else(|| self.memberships.at(self.commit).witness())
+        self.membership().witness().or_else(|| self.memberships.at(self.commit).1.witness())
     }
 
     /// The last entry that may be sent to a peer now.

@@ -303,6 +303,7 @@ fn what_a_snapshot_covers_need_not_be_whole() {
         last: id(3, 1),
         last_checksum: log_of(&[1, 1, 1])[0].checksum(),
         membership: voters(3),
+        membership_index: Index(0),
     };
     disk.save(&base);
     disk.lose(Index(2), Fault::Proven);

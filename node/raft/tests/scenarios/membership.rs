@@ -128,6 +128,12 @@ fn a_follower_that_was_away_learns_the_configuration_by_snapshot() {
     world.crash(3);
     world.restart(3);
     assert_eq!(world.replica(3).membership(), &learners, "and still has it after a restart");
+    // Who asks one node where it stands may ask another to change just that.
+    let at = world.replica(1).membership_index();
+    assert_eq!((at, world.replica(3).membership_index()), (Index(2), Index(2)), "wherever the snapshot ends");
+    world.crash(1);
+    world.restart(1);
+    assert_eq!(world.replica(1).membership_index(), at);
 }
 
 /// What is no configuration is refused, and stops nobody.

@@ -156,7 +156,7 @@ impl Disk {
         let last = self.id_of(to).expect("it is held");
         let at = usize::try_from(to.since(self.base.index)).expect("small") - 1;
         let last_checksum = self.entries[at].checksum();
-        self.save(&SnapshotBase { last, last_checksum, membership });
+        self.save(&SnapshotBase { last, last_checksum, membership, membership_index: to });
         self.cut(Cut { to: last, checksum: None });
     }
 

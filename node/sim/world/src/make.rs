@@ -132,7 +132,8 @@ pub fn matched(epoch: u64, matched: u64) -> Body {
 
 /// A snapshot of 3 bytes that ends at this entry, in a cluster of three.
 pub fn snapshot_of(index: u64, term: u64) -> Snapshot {
-    let base = SnapshotBase { last: id(index, term), last_checksum: 0xabcd, membership: voters(3) };
+    let (last, membership) = (id(index, term), voters(3));
+    let base = SnapshotBase { last, last_checksum: 0xabcd, membership, membership_index: Index(0) };
     Snapshot { base, bytes: 3, checksum: 7 }
 }
 

@@ -6,7 +6,7 @@
 use super::{disk::Disk, queues::Queues, replicator::Replicator, world::Rules};
 use quorate_raft::{
     Ballot, Batch, Body, Effect, Entries, Index, Lookup, Message, Moment, NodeId, Outcome, Outgoing, Phase, Replica,
-    Role, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, message::Repair,
+    Role, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, message::Repair,
 };
 use rand::{Rng, rngs::SmallRng};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -303,12 +303,12 @@ impl Running {
             return;
         }
         let Some(last) = self.replica.log().id_of(index) else { return };
-        let membership = self.replica.membership_at(index).clone();
-        if membership.is_empty() {
+        let base = self.replica.base_at(last, self.state);
+        if base.membership.is_empty() {
             return; // it was added by an entry behind it, and what was before is not in its log
         }
         self.saving = true;
-        self.ask(Actor::Keeper, Ask::Save(SnapshotBase { last, last_checksum: self.state, membership }));
+        self.ask(Actor::Keeper, Ask::Save(base));
     }
 
     fn serve(&mut self, context: &mut Context<'_>, to: NodeId, repair: Repair, batches: Vec<Batch>) {

@@ -202,8 +202,7 @@ impl Consensus {
         if last.index < newest || last.index == newest && !build.anew || last.index == Index(0) {
             return self.build_ended(Ok(newest), ctx);
         }
-        let membership = self.replica.membership_at(last.index).clone();
-        let save = SaveSnapshot { base: SnapshotBase { last, last_checksum, membership }, expected: None };
+        let save = SaveSnapshot { base: self.replica.base_at(last, last_checksum), expected: None };
         let opening = self.storage.save_snapshot.send(save).into_actor(self).map(move |sink, this, ctx| match sink {
             Ok(Ok(sink)) => this.write_state(write, sink, ctx),
             Ok(Err(error)) => this.build_ended(Err(SnapshotError::Failed(error.to_string())), ctx),

@@ -85,6 +85,7 @@ fn with_snapshot(bytes: usize) -> (SimulatedDisk, SnapshotStore) {
         last: EntryId::new(Term(3), Index(70)),
         last_checksum: 7,
         membership: Membership::of_voters([1, 2, 3].map(NodeId)),
+        membership_index: Index(9),
     };
     let mut sink = store.begin(base, None).expect("begun");
     sink.write_all(&state(bytes)).expect("written");

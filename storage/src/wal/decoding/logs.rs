@@ -140,7 +140,12 @@ fn cut() -> SimulatedDisk {
     let mut writer = Writer::on(&disk);
     writer.append(1, 6, 30);
     let (last, last_checksum) = writer.last;
-    let base = SnapshotBase { last, last_checksum, membership: Membership::of_voters([NodeId(1), NodeId(2)]) };
+    let base = SnapshotBase {
+        last,
+        last_checksum,
+        membership: Membership::of_voters([NodeId(1), NodeId(2)]),
+        membership_index: Index(0),
+    };
     let mut sink = writer.log.snapshots().begin(base, None).expect("begun");
     std::io::Write::write_all(&mut sink, b"the state so far").expect("written");
     sink.finish().expect("finished");

@@ -188,7 +188,7 @@ fn a_snapshot_that_could_not_be_saved_cuts_nothing() {
     for bytes in (0..18_000).step_by(300) {
         let (disk, log, model) = long_log();
         disk.fill_after(bytes);
-        let base = SnapshotBase { last: model.entries[39].id, last_checksum: 1, membership: Membership::default() };
+        let base = SnapshotBase { last: model.entries[39].id, last_checksum: 1, ..SnapshotBase::default() };
         let saved = log.snapshots().begin(base, None).and_then(|mut sink| {
             sink.write_all(&[1; 2000]).map_err(|error| crate::StorageError(error.to_string()))?;
             sink.finish()
@@ -229,7 +229,8 @@ fn long_log() -> (SimulatedDisk, Log, Model) {
 }
 
 fn save(log: &Log, last: EntryId, last_checksum: u32) {
-    let base = SnapshotBase { last, last_checksum, membership: Membership::of_voters([NodeId(1)]) };
+    let membership = Membership::of_voters([NodeId(1)]);
+    let base = SnapshotBase { last, last_checksum, membership, membership_index: Index(0) };
     let mut sink = log.snapshots().begin(base, None).expect("it begins");
     sink.write_all(b"the state").expect("it is written");
     sink.finish().expect("it is saved");
