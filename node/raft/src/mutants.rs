@@ -85,8 +85,6 @@ mutants! {
     HandoverNeverGivenUp = "handover-never-given-up",
     /// The target of a handover is told to campaign before it has the whole log. (35)
     ToldTooEarly = "told-too-early",
-    /// The target campaigns though its log is not whole, or not durable. (35)
-    CampaignsUnfinished = "campaigns-unfinished",
 
     // In the rules: elections.
     /// A granted vote leaves before it is durable. (1)

@@ -201,8 +201,7 @@ impl Replica {
 
     /// The leader tells this node to campaign at once. It must have all that the leader has, and have it durably.
     pub(super) fn told_to_campaign(&mut self, now: Moment, from: NodeId, last: EntryId, out: &mut Vec<Effect>) {
-        let is_whole =
-            self.log.last() == last && self.writes.durable() == last.index || live(Mutant::CampaignsUnfinished);
+        let is_whole = self.log.last() == last && self.writes.durable() == last.index;
         let may_lead = self.faults.is_empty() && !self.is_full && !self.is_stalled(now) && !self.is_witness();
         if self.leader == Some(from) && is_whole && may_lead && self.membership().is_voter(self.id) {
             self.step_down(out);

@@ -7,6 +7,7 @@
 //! - **Durable commits.** Whatever was ever seen committed is on the disks of a quorum: whole, or at least not forgotten;
 //!   and it is whole on one of them that keeps commands.
 //! - **A tie-break, no more.** The member that is started as a witness never leads, and is sent nothing that nobody else holds.
+//! - **Whole handovers.** Who is told to campaign at once holds what its leader has.
 //! - **Linearizable reads.** A read is served at or above everything that was committed when it was asked for.
 
 use super::{disk::Disk, node::is_pre_vote, quorum, world::Node};
@@ -248,6 +249,23 @@ pub(super) fn spared(witness: NodeId, from: NodeId, nodes: &[Arc<Node>], outgoin
         },
         _ => Ok(()),
     }
+}
+
+/// Who is told to campaign at once holds all that it is to lead with, or did.
+///
+/// # Errors
+/// What must hold and does not.
+pub(super) fn hands_over_whole(nodes: &[Arc<Node>], from: NodeId, outgoing: &Outgoing) -> Result<(), String> {
+    let Outgoing { to, message } = outgoing;
+    let Body::TimeoutNow(told) = &message.body else { return Ok(()) };
+    // Or its disk lost it since; then it does not campaign.
+    let holds = |node: &Arc<Node>| node.id == *to && node.disk.remembers(told.last);
+    // Who leads no more does not know what the others have taken back since.
+    let is_over = nodes.iter().any(|node| node.disk.hard_state.term > message.term);
+    if is_over || nodes.iter().any(holds) {
+        return Ok(());
+    }
+    Err(format!("handover: {from} tells {to} to campaign, which does not hold {}", told.last))
 }
 
 /// Whom a message is a vote for: a granted vote, or a candidate's request, which says that it voted for itself.

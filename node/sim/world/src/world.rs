@@ -475,6 +475,7 @@ impl World {
         if let Some(witness) = rules.witness {
             witness::spared(witness, from, nodes, &outgoing)?;
         }
+        witness::hands_over_whole(nodes, from, &outgoing)?;
         judge.leaves(from, &outgoing, now, rules.settings.election_timeout_min)?;
         let term = outgoing.message.term;
         let leads = |replica: &&Replica| replica.is_leader() && replica.term() == term;
