@@ -174,7 +174,7 @@ fn makes_sense(config: &Config) {
     assert!(
         (1..=63).contains(&config.cluster.len()) && !config.cluster.contains(|c: char| c.is_uppercase() || c == '.')
     );
-    let Timing { heartbeat_interval, election_timeout: [shortest, longest] } = config.timing;
+    let Timing { heartbeat_interval, election_timeout: [shortest, longest], .. } = config.timing;
     assert!(heartbeat_interval >= Duration::from_millis(1) && heartbeat_interval <= shortest / 2);
     assert!(shortest < longest && longest <= Duration::from_secs(60));
     assert!(config.http.ip().is_loopback() || config.http_tls.is_some() || config.allow_plaintext_http);

@@ -156,11 +156,13 @@ async fn start(config: &Config, network: Quic, metrics: &Metrics) -> Result<Node
     };
     described
         .voters(config.peers.iter().map(|peer| (peer.id, peer.addr.clone())))
+        .prefers(config.prefers.iter().copied())
         .network(network)
         .storage(Wal::at(&config.data_dir).segment_bytes(config.storage.segment_bytes))
         .timing(Timing {
             heartbeat_interval: config.timing.heartbeat_interval,
             election_timeout: (shortest, longest),
+            promote_after: config.timing.promote_after,
             ..Timing::default()
         })
         .snapshots(Snapshots {

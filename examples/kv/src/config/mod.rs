@@ -50,6 +50,10 @@ pub struct Config {
     /// none: those that it has say where it dials them.
     #[serde(default)]
     pub peers: Vec<Peer>,
+    /// Who should lead rather than others, the best first; the same on all nodes. A leader that is not the first of those that are
+    /// there and have kept up hands over to that one after some seconds. Default: nobody.
+    #[serde(default, deserialize_with = "node_ids")]
+    pub prefers: Vec<NodeId>,
     /// Heartbeats and elections.
     #[serde(default)]
     pub timing: Timing,
@@ -123,6 +127,9 @@ pub struct Timing {
     /// shorter, the sooner a dead leader is replaced, and the sooner a slow one, too.
     #[serde(deserialize_with = "durations")]
     pub election_timeout: [Duration; 2],
+    /// A learner that has kept up for so long votes from then on, without being asked for. Default 0s: never.
+    #[serde(deserialize_with = "duration")]
+    pub promote_after: Duration,
 }
 
 /// When snapshots are taken, and what stays of the log. Whichever of `every_entries` and `every_bytes` comes first counts;
@@ -257,7 +264,7 @@ impl Config {
     }
 
     fn check_numbers(&self) -> Result<(), ConfigError> {
-        let Timing { heartbeat_interval: heartbeat, election_timeout: [shortest, longest] } = self.timing;
+        let Timing { heartbeat_interval: heartbeat, election_timeout: [shortest, longest], .. } = self.timing;
         let show = humantime::format_duration;
         if heartbeat < Duration::from_millis(1) {
             let problem = format!("{} is too short", show(heartbeat));
@@ -323,6 +330,7 @@ impl Default for Timing {
         Self {
             heartbeat_interval: Duration::from_millis(50),
             election_timeout: [Duration::from_millis(150), Duration::from_millis(300)],
+            promote_after: Duration::ZERO,
         }
     }
 }
@@ -426,6 +434,14 @@ fn node_id<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
         0 => Err(serde::de::Error::custom("0 is no node id, the lowest is 1")),
         id => Ok(NodeId(id)),
     }
+}
+
+fn node_ids<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<NodeId>, D::Error> {
+    let ids = Vec::<NodeId>::deserialize(from)?;
+    if ids.contains(&NodeId(0)) {
+        return Err(serde::de::Error::custom("node ids begin at 1"));
+    }
+    Ok(ids)
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

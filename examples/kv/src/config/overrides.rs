@@ -19,7 +19,9 @@ enum Kind {
     Flag,
     /// `A,B`
     List,
-    /// `ID=ADDR,ID=ADDR`
+    /// `ID,ID`
+    Ids,
+    /// `ID=ADDR,ID=ADDR/witness`
     Peers,
 }
 
@@ -38,8 +40,10 @@ pub const KEYS: &[Key] = &[
     Key { path: "http_tls.key", kind: Kind::Text },
     Key { path: "state", kind: Kind::Text },
     Key { path: "peers", kind: Kind::Peers },
+    Key { path: "prefers", kind: Kind::Ids },
     Key { path: "timing.heartbeat_interval", kind: Kind::Text },
     Key { path: "timing.election_timeout", kind: Kind::List },
+    Key { path: "timing.promote_after", kind: Kind::Text },
     Key { path: "snapshot.every_entries", kind: Kind::Number },
     Key { path: "snapshot.every_bytes", kind: Kind::Number },
     Key { path: "snapshot.keep_entries", kind: Kind::Number },
@@ -73,8 +77,13 @@ impl Key {
             Kind::List => {
                 Ok(text.split(',').map(|part| Value::String(part.trim().to_owned())).collect::<Vec<_>>().into())
             }
+            Kind::Ids => {
+                let ids = text.split(',').map(|id| id.trim().parse().map(Value::Integer));
+                ids.collect::<Result<Vec<_>, _>>().map(Value::from).map_err(|_| "give ID,ID")
+            }
             Kind::Peers => {
-                text.split(',').map(peer).collect::<Option<Vec<_>>>().map(Value::from).ok_or("give ID=ADDR,ID=ADDR")
+                let peers = text.split(',').map(peer).collect::<Option<Vec<_>>>();
+                peers.map(Value::from).ok_or("give ID=ADDR,ID=ADDR, with /witness behind that of a witness")
             }
         }
     }
@@ -83,9 +92,14 @@ impl Key {
 fn peer(text: &str) -> Option<Value> {
     let (id, addr) = text.trim().split_once('=')?;
     let id = id.parse().ok()?;
+    let (addr, is_witness) = match addr.strip_suffix("/witness") {
+        Some(addr) => (addr, true),
+        None => (addr, false),
+    };
     Some(Value::Table(Table::from_iter([
         ("id".to_owned(), Value::Integer(id)),
         ("addr".to_owned(), Value::String(addr.to_owned())),
+        ("witness".to_owned(), Value::Boolean(is_witness)),
     ])))
 }
 

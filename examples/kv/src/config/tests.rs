@@ -26,7 +26,9 @@ fn the_environment_overrides_the_file_and_a_flag_overrides_both() {
             ("QUORATE_TIMING_HEARTBEAT_INTERVAL", "20ms"),
             ("QUORATE_TIMING_ELECTION_TIMEOUT", "100ms, 200ms"),
             ("QUORATE_NODE_ID", "2"),
-            ("QUORATE_PEERS", "2=a:1,3=[::1]:2"),
+            ("QUORATE_PEERS", "2=a:1,3=[::1]:2,4=b:3/witness"),
+            ("QUORATE_PREFERS", "3, 2"),
+            ("QUORATE_TIMING_PROMOTE_AFTER", "10s"),
             ("QUORATE_HTTP_TLS_CERT", "c.pem"),
             ("QUORATE_HTTP_TLS_KEY", "k.pem"),
             ("QUORATE_UNRELATED", "x"),
@@ -38,9 +40,25 @@ fn the_environment_overrides_the_file_and_a_flag_overrides_both() {
     assert_eq!(config.node_id, NodeId(3));
     assert_eq!(config.timing.heartbeat_interval, Duration::from_millis(20));
     assert_eq!(config.timing.election_timeout, [Duration::from_millis(100), Duration::from_millis(200)]);
-    assert_eq!(config.peers.len(), 2);
+    assert_eq!((config.peers.len(), config.witness()), (3, Some(NodeId(4))));
+    assert_eq!((&config.prefers[..], config.timing.promote_after), (&[3, 2].map(NodeId)[..], Duration::from_secs(10)));
     assert_eq!(config.http_tls, Some(HttpTls { cert: "c.pem".into(), key: "k.pem".into() }));
     assert!(config.allow_plaintext_http);
+}
+
+#[test]
+fn there_is_one_witness_beside_two_that_keep_all() {
+    let as_witness = |peer: &str| EXAMPLE.replace(peer, &format!("{peer}\nwitness = true"));
+    let config = load(&as_witness("addr = \"n3.example:7001\"")).expect("valid");
+    assert_eq!(config.witness(), Some(NodeId(3)));
+    let two = as_witness("addr = \"n3.example:7001\"").replace("id = 2\n", "id = 2\nwitness = true\n");
+    let error = load(&two).expect_err("bad").to_string();
+    assert!(error.starts_with("peers.witness: 2 are witnesses"), "{error}");
+    let alone = as_witness("addr = \"n3.example:7001\"").replace("[[peers]]\nid = 2\naddr = \"n2.example:7001\"\n", "");
+    let error = load(&alone).expect_err("bad").to_string();
+    assert!(error.contains("two others"), "{error}");
+    let error = load(&format!("prefers = [0]\n{EXAMPLE}")).expect_err("bad").to_string();
+    assert!(error.contains("begin at 1"), "{error}");
 }
 
 #[test]
