@@ -5,6 +5,7 @@
 //! quorate-bench memory  [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three nodes in one process, in memory
 //! quorate-bench reads   [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   the same as durable, reads of every kind
 //! quorate-bench overload SECONDS VALUE_BYTES       the same as durable, offered ten times what it can take
+//! quorate-bench steady SECONDS VALUE_BYTES         the same, full load for so long, elections counted
 //! quorate-bench recovery BYTES                     a log, and a snapshot, of so many bytes is opened again
 //! quorate-bench snapshot BYTES [BYTES_PER_SECOND]  a follower is sent a state of so many bytes while others write
 //! ```
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 use workload::Settings;
 
 const USAGE: &str = "usage: quorate-bench durable|memory|reads [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]] | \
-                     overload SECONDS VALUE_BYTES | recovery BYTES | snapshot BYTES [BYTES_PER_SECOND]";
+                     overload SECONDS VALUE_BYTES | steady SECONDS VALUE_BYTES | recovery BYTES | snapshot BYTES [BYTES_PER_SECOND]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,6 +45,8 @@ fn main() -> ExitCode {
         ["overload", seconds, value_bytes] => {
             Settings::parse(&["1", seconds, value_bytes]).and_then(|of| overload::run(of.seconds, of.value_bytes))
         }
+        ["steady", seconds, value_bytes] => Settings::parse(&["1", seconds, value_bytes])
+            .and_then(|of| overload::run_steady(of.seconds, of.value_bytes)),
         ["recovery", bytes] => size(bytes).and_then(recovery::run),
         ["snapshot", bytes] => {
             size(bytes).and_then(|bytes| snapshot::run(bytes, Snapshots::default().bytes_per_second))

@@ -9,6 +9,8 @@
 //! 5. `after`: at once, the few callers again, second by second.
 //! 6. `beside_large`: the few callers, beside some whose commands are as large as can be.
 //!
+//! `steady`: as many callers as the peak takes, for as long as asked: whether anybody but the leader ever thinks that nobody leads.
+//!
 //! This process runs the leader and all callers, so the leader's memory and processor are theirs as well.
 
 use crate::{
@@ -41,6 +43,9 @@ const FACTOR: f64 = 10.0;
 const FEW: usize = 16;
 /// The callers that the peak is looked for with.
 const MANY: [usize; 3] = [256, 1024, 4096];
+/// The callers of a steady load, and how long they are counted at once.
+const STEADY: usize = 1024;
+const PIECE: Duration = Duration::from_secs(10);
 /// The callers with large commands.
 const LARGE: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,6 +56,18 @@ const AFTER_S: u64 = 3;
 
 /// Measures, and prints a line a stage.
 pub(crate) fn run(seconds: u64, value_bytes: usize) -> Result<(), Failed> {
+    let (stage, value) = (Duration::from_secs(seconds), Bytes::from(vec![7; value_bytes]));
+    beside_members(async |node| stages(node, stage, value).await)
+}
+
+/// Measures full load for so long, and prints a line.
+pub(crate) fn run_steady(seconds: u64, value_bytes: usize) -> Result<(), Failed> {
+    let (stage, value) = (Duration::from_secs(seconds), Bytes::from(vec![7; value_bytes]));
+    beside_members(async |node| steady(node, stage, value).await)
+}
+
+/// Runs the leader of three processes in this one.
+fn beside_members(measures: impl AsyncFnOnce(&Node<Sink>) -> Result<(), Failed>) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
     let addresses = free_addresses(3)?;
     make_certificates(dir.path(), addresses.len())?;
@@ -62,7 +79,7 @@ pub(crate) fn run(seconds: u64, value_bytes: usize) -> Result<(), Failed> {
     runtime.block_on(async {
         let node = start(LEADER, dir.path(), &addresses).await?;
         until_leading(&node).await?;
-        let outcome = stages(&node, Duration::from_secs(seconds), Bytes::from(vec![7; value_bytes])).await;
+        let outcome = measures(&node).await;
         node.shutdown().await;
         outcome
     })
@@ -132,6 +149,22 @@ async fn stages(node: &Node<Sink>, stage: Duration, value: Bytes) -> Result<(), 
     let mut line = latencies(&small?, stage);
     line["large_per_s"] = (beside?.len() as f64 / stage.as_secs_f64()).round().into();
     say("beside_large", line);
+    Ok(())
+}
+
+async fn steady(node: &Node<Sink>, length: Duration, value: Bytes) -> Result<(), Failed> {
+    let watch = Watch::start(node);
+    let mut done = 0;
+    let (start, callers) = (Instant::now(), STEADY);
+    // Piece by piece: nobody keeps so many latencies.
+    while start.elapsed() < length {
+        let piece = PIECE.min(length.saturating_sub(start.elapsed()));
+        done += closed_loop(node, callers, &value, piece).await?.len();
+    }
+    let took = start.elapsed().as_secs_f64();
+    let mut line = json!({ "in_flight": callers, "seconds": took.round(), "ops_per_s": (done as f64 / took).round() });
+    watch.end(node, &mut line).await?;
+    say("steady", line);
     Ok(())
 }
 
