@@ -77,6 +77,26 @@ fn a_node_joins_catches_up_and_votes() {
     });
 }
 
+/// A leader that was removed drains for a moment. If it is added again meanwhile, whoever leads counts on it.
+#[test]
+fn who_is_added_again_before_it_has_stopped_goes_on() {
+    simulate(async {
+        let mut cluster = Cluster::start_all(Plan::default()).await;
+        let old = cluster.leader().await;
+        cluster.settled().await;
+        change(&cluster, old, Change::remove(old)).await.expect("it is removed");
+        let new = cluster.leader_among(&cluster.others(old)).await;
+        change(&cluster, new, Change::add(old, address(old.0))).await.expect("it is added again");
+        change(&cluster, new, Change::promote(old)).await.expect("it has caught up");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(cluster.status(old).voters.len(), 3);
+        cluster.node(old).propose("from the one that is back").await.expect("an acknowledgement");
+        cluster.settled().await;
+        change(&cluster, new, Change::remove(old)).await.expect("it is removed");
+        removed(&mut cluster, old.0).await;
+    });
+}
+
 /// Exactly these voters, whoever they were: those who are new are brought up to date first, and then it is one step.
 #[test]
 fn three_become_five_and_three_others_in_one_change_each() {

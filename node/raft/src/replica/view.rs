@@ -55,6 +55,12 @@ impl Replica {
         }
     }
 
+    /// Whether it follows a leader that is being heard.
+    #[must_use]
+    pub fn follows(&self, now: Moment) -> bool {
+        !self.is_leader() && self.hears_leader(now)
+    }
+
     /// The leader of the current term, if known.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {

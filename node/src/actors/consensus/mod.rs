@@ -114,6 +114,8 @@ pub(crate) struct Consensus {
     tenure: Tenure,
     /// This node was removed, by the configuration of this entry: it stops.
     removed_at: Option<Index>,
+    /// And that is the only reason why it stops.
+    stops_as_removed: bool,
     clock: Clock,
     log_clock: LogClock,
     timing: Timing,
@@ -216,6 +218,7 @@ impl Consensus {
             stopping: None,
             tenure: Tenure::Never,
             removed_at: None,
+            stops_as_removed: false,
             clock,
             log_clock: LogClock::default(),
             timing,
@@ -286,6 +289,8 @@ impl Consensus {
         };
         if self.stopping.is_some_and(|deadline| drained() || deadline <= Instant::now()) {
             match self.removed_at {
+                // Whoever leads counts on it again, or has yet to learn that it need not: that it is silent soon tells.
+                Some(_) if self.replica.follows(self.clock.now()) => {}
                 Some(at) => self.fate.fail(Failure::Removed { at }),
                 None => self.fate.shut_down(),
             }
@@ -295,6 +300,7 @@ impl Consensus {
     /// Whoever leads hands over first, so that nobody has to wait for an election.
     fn begin_to_stop(&mut self, ctx: &mut Context<Self>) {
         self.stopping.get_or_insert(Instant::now() + self.timing.leader_wait);
+        self.stops_as_removed = false;
         let now = self.clock.now();
         self.rule(ctx, |replica, out| {
             // If nobody can take over, it ends as it is.
@@ -313,11 +319,23 @@ impl Consensus {
         }
     }
 
+    /// It has been added again before it had stopped.
+    fn go_on_if_added_again(&mut self) {
+        if self.removed_at.is_some() && self.replica.membership().contains(self.replica.id()) {
+            tracing::info!(node = %self.replica.id(), "this node was added to the cluster again: it goes on");
+            self.removed_at = None;
+            self.stopping.take_if(|_| std::mem::take(&mut self.stops_as_removed));
+        }
+    }
+
     /// The cluster goes on without this node.
     fn removed(&mut self, at: Index) {
         tracing::warn!(node = %self.replica.id(), %at, "this node was removed from the cluster: it stops");
         self.removed_at.get_or_insert(at);
-        self.stopping.get_or_insert(Instant::now() + self.timing.election_timeout.1);
+        if self.stopping.is_none() {
+            self.stopping = Some(Instant::now() + self.timing.election_timeout.1);
+            self.stops_as_removed = true;
+        }
         let parked = self.proposals.unpark();
         let outcomes = self.proposals.refuse(parked, ProposeError::Stopped);
         self.answer_forwarded(outcomes);
@@ -329,6 +347,7 @@ impl Consensus {
         self.peers.are(&peers, self.replica.membership());
         self.observed.peers_are(&peers);
         self.seen.members_changed(&self.replica);
+        self.go_on_if_added_again();
         if !self.replica.is_as_configured() {
             self.fate.fail(Failure::NotAsConfigured { is_witness: self.replica.is_witness() });
         }
