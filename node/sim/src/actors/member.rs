@@ -138,10 +138,15 @@ impl Member {
         }
     }
 
-    /// Its clock leaps.
+    /// Its clock leaps. One that stands still finds out when it goes on.
     pub(super) fn leap(&mut self, by: Duration) {
+        self.stood += by;
+        if self.is_paused {
+            return;
+        }
+        let late = std::mem::take(&mut self.stood);
         if let Some(process) = self.process_mut() {
-            process.leap(by);
+            process.leap(late);
         }
     }
 

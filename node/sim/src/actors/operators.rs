@@ -41,7 +41,12 @@ impl Cluster<'_> {
         self.operator.next_look = self.now + LOOK_EVERY;
         let Some(goal) = self.operator.goal.clone() else { return };
         let now = self.now;
-        for member in self.members.iter_mut().filter(|member| goal.contains(&member.id)) {
+        // Who has been added since it was removed may not have heard of it, and be needed.
+        let statuses = self.members.iter().filter_map(|member| member.status());
+        let newest = statuses.max_by_key(|status| status.membership_index);
+        let needed = newest.map_or_else(Vec::new, |newest| [newest.voters, newest.learners].concat());
+        let is_wanted = |id: NodeId| goal.contains(&id) || needed.contains(&id);
+        for member in self.members.iter_mut().filter(|member| is_wanted(member.id)) {
             if std::mem::take(&mut member.was_removed) {
                 member.state = State::Down { until: now };
             }

@@ -19,6 +19,8 @@ use tokio::time::Instant;
 
 /// Segments of a simulated log: the smallest that there are, so that there are many. Some runs have larger ones.
 pub(super) const SEGMENT_BYTES: usize = 16 << 10;
+/// So many entries have a slot in one: an eighth of it, 40 bytes each.
+const SEGMENT_SLOTS: usize = SEGMENT_BYTES / 8 / 40;
 
 /// What a node's disk was said to hold, by the actor that writes it: survives the node.
 #[derive(Clone, Default, Debug)]
@@ -55,8 +57,10 @@ impl Promised {
     /// fills most of one at once, which only the small ones of a simulation know.
     pub(super) fn needs_a_segment(&self) -> bool {
         let batches = self.asked.iter().filter_map(|persist| persist.batch.as_ref());
-        let bytes: usize = batches.map(|batch| batch.bytes().len()).sum();
+        let (mut bytes, mut entries) = (0, 0);
+        batches.for_each(|batch| (bytes, entries) = (bytes + batch.bytes().len(), entries + batch.count() as usize));
         bytes > SEGMENT_BYTES / 2
+            || entries > SEGMENT_SLOTS / 2
             || self.asked.iter().any(|persist| persist.truncate_from.is_some() || persist.cut.is_some())
     }
 
@@ -109,12 +113,19 @@ impl Promised {
             ));
         }
         let truncated = self.asked.iter().filter_map(|persist| persist.truncate_from).min().unwrap_or(Index(u64::MAX));
-        // A cut that the log does not hold starts it over.
+        // A cut that the log does not hold starts it over; so does a snapshot, whose cut was yet to come.
         let restarted = self.asked.iter().any(|persist| persist.cut.is_some()) || snapshot > self.last();
+        let newest = recovered.snapshot.as_ref().map(|snapshot| snapshot.base.last);
+        let starts_over = newest.is_some_and(|newest| {
+            newest.index > self.base.index
+                && self.entries.contains_key(&newest.index)
+                && self.entries.get(&newest.index) != Some(&newest.term)
+        });
         // Behind one that may never have been durable nothing was ever acknowledged: an operator may discard it all.
         let discarded = self.discardable_from().filter(|from| recovered.last.index < *from).unwrap_or(Index(u64::MAX));
         let kept = |index: &Index| {
-            *index < truncated.min(discarded) && *index > recovered.base.index && !self.faulty.contains_key(index)
+            let stays = *index < truncated.min(discarded) && !starts_over;
+            stays && *index > recovered.base.index && !self.faulty.contains_key(index)
         };
         for (index, term) in self.entries.iter().filter(|(index, _)| kept(index)) {
             let run = recovered.terms.partition_point(|(first, _)| first <= index).checked_sub(1);
