@@ -97,6 +97,8 @@ mutants! {
     StepDownForgetsVote = "step-down-forgets-vote",
     /// Granting a pre-vote forgets the vote of the present term. (3)
     PreVoteForgetsVote = "pre-vote-forgets-vote",
+    /// Votes and pre-votes are granted to whoever writes what the voter can't apply.
+    VoteForUnknownMachine = "vote-for-unknown-machine",
     /// Votes and pre-votes are granted to any log. (4)
     VoteWithoutLogCheck = "vote-without-log-check",
     /// Pre-votes are granted to any log: who can't be elected ends terms in vain. (4)

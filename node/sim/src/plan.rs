@@ -73,6 +73,13 @@ impl Plan {
         self.faults.iter().any(|planned| matches!(planned.fault, Fault::Change { .. }))
     }
 
+    /// The release that a node runs after its next upgrade, if these are what all run now: one ahead of the oldest at most.
+    #[must_use]
+    pub fn next_release(of: u32, all: impl Iterator<Item = u32>) -> u32 {
+        let oldest = all.min().unwrap_or(of);
+        (of + 1).min(oldest + 1)
+    }
+
     /// The plan of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {

@@ -162,7 +162,8 @@ pub(crate) fn nodes_of(fault: &Fault) -> Vec<NodeId> {
         | Fault::Restart { node }
         | Fault::Snapshot { node }
         | Fault::HandOver { to: node }
-        | Fault::Wipe { node } => vec![*node],
+        | Fault::Wipe { node }
+        | Fault::Upgrade { node } => vec![*node],
     }
 }
 

@@ -44,7 +44,7 @@ impl Replica {
         let may_judge = !self.known.is_new || request.last.index == Index(0);
         let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
         // Entries and snapshots of that leader would stop this node's machine.
-        let can_apply = self.settings.machine.apply(request.machine_version);
+        let can_apply = self.settings.machine.apply(request.machine_version) || live(Mutant::VoteForUnknownMachine);
         if !can_apply && (!refuses || request.handed_over) {
             out.push(Effect::MachineUnknown { candidate: from, version: request.machine_version });
         }

@@ -90,6 +90,7 @@ impl Cluster<'_> {
                 fired(self);
                 self.shut_down(node, lasts);
             }
+            Fault::Upgrade { node } if self.is_up(node) && self.upgrade(node, lasts) => fired(self),
             Fault::RestartAll => {
                 fired(self);
                 for id in self.ids() {
@@ -133,7 +134,7 @@ impl Cluster<'_> {
         }
     }
 
-    fn shut_down(&mut self, node: NodeId, down: Duration) {
+    pub(super) fn shut_down(&mut self, node: NodeId, down: Duration) {
         let member = self.member(node);
         member.dies_with = (Power::Kept, down);
         if let Some(process) = member.process_mut() {

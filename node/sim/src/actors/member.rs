@@ -28,6 +28,8 @@ pub(super) struct Member {
     pub(super) was_wiped: bool,
     /// It learned that it was removed, and stopped.
     pub(super) was_removed: bool,
+    /// The release that it runs from its next start on: its machine writes this version.
+    pub(super) release: u32,
     /// Its operator lets it forget what a power cut left: for the only voter.
     pub(super) discards: bool,
     pub(super) slow_by: Duration,
@@ -83,6 +85,7 @@ impl Member {
             knows_full: false,
             was_wiped: false,
             was_removed: false,
+            release: 0,
             discards: false,
             slow_by: Duration::ZERO,
             drift_per_mille: 0,

@@ -307,6 +307,7 @@ impl<'a> Cluster<'a> {
             .snapshots(snapshots)
             .sessions(sessions::bounds(plan))
             .metrics(&self.metrics)
+            .machine_version(self.members[at].release)
             .seed(plan.seed << 20 | lives << 4 | id.0);
         self.witness.lock().say(format_args!("{id} starts"));
         let machine = registers::Registers::new(id, member::ballast(plan), self.witness.clone());
@@ -352,6 +353,7 @@ impl<'a> Cluster<'a> {
         self.wire.set_faults(Vec::new());
         self.wire.forget_plans();
         self.witness.lock().say(format_args!("no more faults"));
+        self.upgrade_all();
         for member in &mut self.members {
             // What is still to come of what was planned comes soon, or not at all.
             self.witness.lock().disk(member.id).disk.forget_plans();

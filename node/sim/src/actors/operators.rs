@@ -1,6 +1,7 @@
 //! Who changes the members and moves leadership: an operator with a goal, who asks whoever leads until it is reached.
 
 use super::{Cluster, member::State};
+use crate::plan::Plan;
 use quorate::{Change, NodeId, Role};
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -73,6 +74,29 @@ impl Cluster<'_> {
             witness.say(format_args!("the operator hears: {outcome:?}"));
             asked.set(None);
         });
+    }
+
+    /// The operator stops a node and starts the next release in its place, if no node is older. Says whether.
+    pub(super) fn upgrade(&mut self, node: NodeId, down: Duration) -> bool {
+        let (release, all) = (self.member(node).release, self.members.iter().map(|member| member.release));
+        let next = Plan::next_release(release, all);
+        if next > release {
+            self.member(node).release = next;
+            self.witness.lock().say(format_args!("{node} is to run release {next}"));
+            self.shut_down(node, down);
+        }
+        next > release
+    }
+
+    /// The operator ends the rollout: all run the newest release.
+    pub(super) fn upgrade_all(&mut self) {
+        let newest = self.members.iter().map(|member| member.release).max().unwrap_or(0);
+        for id in self.ids() {
+            if self.member(id).release < newest {
+                self.member(id).release = newest;
+                self.shut_down(id, Duration::ZERO);
+            }
+        }
     }
 
     /// The operator asks a node that leadership goes to another.

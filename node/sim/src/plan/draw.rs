@@ -104,6 +104,7 @@ fn fault(kind: &str, nodes: u64, random: &mut SmallRng) -> (Fault, Duration) {
         "snapshot" => (Fault::Snapshot { node }, Duration::ZERO),
         "change" => (Fault::Change { voters: voters(nodes, random) }, Duration::ZERO),
         "hand-over" => (Fault::HandOver { to: node }, Duration::ZERO),
+        "upgrade" => (Fault::Upgrade { node }, down),
         _ => (Fault::Wipe { node }, down),
     }
 }

@@ -198,6 +198,13 @@ pub enum Fault {
         /// Whose.
         node: NodeId,
     },
+    /// The operator stops a node in order and starts the next release in its place: its state machine writes a later version, and
+    /// still applies all earlier ones. No node is further than one release ahead of another. At the end the operator brings all to the
+    /// newest.
+    Upgrade {
+        /// Which.
+        node: NodeId,
+    },
 }
 
 /// Messages from one node to another; `None` stands for any.
@@ -233,7 +240,7 @@ pub enum Power {
 }
 
 /// Every kind, by its name in reports. What stands here must fire in a long run, or it is dead.
-pub const KINDS: [&str; 30] = [
+pub const KINDS: [&str; 31] = [
     "drop",
     "duplicate",
     "reorder",
@@ -264,6 +271,7 @@ pub const KINDS: [&str; 30] = [
     "change",
     "hand-over",
     "wipe",
+    "upgrade",
 ];
 
 impl Fault {
@@ -301,6 +309,7 @@ impl Fault {
             Self::Change { .. } => "change",
             Self::HandOver { .. } => "hand-over",
             Self::Wipe { .. } => "wipe",
+            Self::Upgrade { .. } => "upgrade",
         }
     }
 }

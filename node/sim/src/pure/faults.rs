@@ -135,6 +135,7 @@ impl Walk<'_> {
                     fired |= self.stop(at, down_for)?;
                 }
             }
+            Fault::Upgrade { node } => fired = self.upgrade(slot(*node), lasts)?,
             Fault::Snapshot { node } => fired = self.snapshot(*node)?,
             Fault::Change { voters } => self.aim_at(voters),
             Fault::HandOver { to } => fired = self.hand_over(*to)?,

@@ -4,7 +4,8 @@ use super::{
     Walk,
     machines::{id_of, slot},
 };
-use quorate_raft::{Change, NodeId};
+use crate::plan::Plan;
+use quorate_raft::{Change, MachineVersions, NodeId};
 use quorate_world::world::Event;
 use std::time::Duration;
 
@@ -61,6 +62,33 @@ impl Walk<'_> {
             self.report.fired("change");
         }
         Ok(())
+    }
+
+    /// The operator stops a node and starts the next release in its place, if no node is older.
+    pub(super) fn upgrade(&mut self, at: usize, down_for: Duration) -> Result<bool, String> {
+        let release = |at: usize| self.world.machine_of(id_of(at)).writes;
+        let next = Plan::next_release(release(at), (0..self.machines.len()).map(release));
+        if next == release(at) {
+            return Ok(false);
+        }
+        self.bring_to(at, next, down_for)
+    }
+
+    /// The operator ends the rollout: all run the newest release.
+    pub(super) fn upgrade_all(&mut self) -> Result<(), String> {
+        let newest = (0..self.machines.len()).map(|at| self.world.machine_of(id_of(at)).writes).max().unwrap_or(0);
+        for at in 0..self.machines.len() {
+            if self.world.machine_of(id_of(at)).writes < newest {
+                self.bring_to(at, newest, Duration::ZERO)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn bring_to(&mut self, at: usize, release: u32, down_for: Duration) -> Result<bool, String> {
+        let machine = MachineVersions { writes: release, oldest: 0, newest: release };
+        self.world.machines.insert(id_of(at), machine);
+        self.stop(at, down_for)
     }
 
     /// The operator asks a leader to hand over.

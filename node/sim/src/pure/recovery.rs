@@ -83,6 +83,7 @@ impl Walk<'_> {
         self.machines.iter_mut().for_each(super::Machine::heal);
         self.now_at_work()?;
         self.pace = self.pace.min(PACE_MAX);
+        self.upgrade_all()?;
         for at in 0..self.machines.len() {
             if !self.machines[at].out && self.world.running(id_of(at)).is_none() {
                 self.restart(at)?;

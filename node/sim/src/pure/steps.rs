@@ -45,6 +45,7 @@ impl Walk<'_> {
             let term = running.replica.term();
             self.report.count("elections", 1);
             self.say(|| format!("{id} leads term {term}"));
+            self.world.check_versions(id)?;
         }
         self.rest(id);
         Ok(())

@@ -609,6 +609,26 @@ impl World {
         quorum::reached(self.members(), |id| agrees(self.node(id)))
     }
 
+    /// What the state machine of a node can do, from its next start on.
+    #[must_use]
+    pub fn machine_of(&self, id: NodeId) -> MachineVersions {
+        self.machines.get(&id).copied().unwrap_or(self.rules.settings.machine)
+    }
+
+    /// Checks of who has just come to lead that a quorum can apply what it writes.
+    ///
+    /// # Errors
+    /// What must hold and does not.
+    pub fn check_versions(&self, leader: NodeId) -> Result<(), String> {
+        let Some(running) = self.running(leader) else { return Ok(()) };
+        let (version, members) = (running.replica.machine().writes, running.replica.membership());
+        // Who is down may be on its way to a later release, never to an earlier one.
+        if quorum::reached(members, |id| self.machine_of(id).apply(version)) {
+            return Ok(());
+        }
+        Err(format!("versions: {leader} leads and writes version {version}, which no quorum of {members:?} applies"))
+    }
+
     /// What a node's clock shows.
     #[must_use]
     pub fn now_of(&self, id: NodeId) -> Moment {
