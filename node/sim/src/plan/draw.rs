@@ -58,7 +58,7 @@ pub(super) fn plan(seed: u64) -> Plan {
 /// How many of 1 plans have a kind.
 fn share_of(kind: &str) -> f64 {
     match kind {
-        "wipe" => 0.03,
+        "wipe" => 0.1,
         "restart-all" | "crash-all" => 0.12,
         "partition" | "crash" | "crash-at-effect" => 0.4,
         _ => 0.25,

@@ -471,11 +471,13 @@ impl World {
 
     fn send(&mut self, from: NodeId, outgoing: Outgoing) -> Result<(), String> {
         let now = self.now_of(from);
-        let Self { nodes, watch, witness, rules, judge, .. } = self;
+        let Self { nodes, watch, witness, rules, judge, emptied, .. } = self;
         if let Some(witness) = rules.witness {
             witness::spared(witness, from, nodes, &outgoing)?;
         }
-        witness::hands_over_whole(nodes, from, &outgoing)?;
+        if !emptied.contains(&outgoing.to) {
+            witness::hands_over_whole(nodes, from, &outgoing)?;
+        }
         judge.leaves(from, &outgoing, now, rules.settings.election_timeout_min)?;
         let term = outgoing.message.term;
         let leads = |replica: &&Replica| replica.is_leader() && replica.term() == term;
