@@ -391,10 +391,11 @@ impl<'a> Cluster<'a> {
         statuses.iter().all(agrees) && self.clients.are_idle() && self.is_as_wanted()
     }
 
-    /// At rest nobody holds a place inside any node.
+    /// At rest nobody holds a place inside any node that belongs. One that is removed only now may be anything but at rest.
     fn check_credit(&self) -> Result<(), String> {
-        let page = self.metrics.render();
-        for member in self.members.iter().filter(|member| matches!(member.state, State::Up(_))) {
+        let (page, belong) = (self.metrics.render(), self.leader_knows());
+        let is_there = |member: &&Member| matches!(member.state, State::Up(_)) && belong.contains(&member.id);
+        for member in self.members.iter().filter(is_there) {
             let gauge = format!("quorate_proposals_in_flight{{node=\"{}\"}}", member.id);
             match page.lines().find_map(|line| line.strip_prefix(&gauge)) {
                 Some(" 0") => {}
