@@ -105,6 +105,9 @@ impl Replica {
             return out.push(Effect::Halt(Violation::Mistaken { leader: from, is_witness: self.is_witness() }));
         }
         let (epoch, commit) = (append.epoch, append.commit);
+        if append.previous.index == Index(0) && self.is_stranger_to(now, from, (epoch, Index(0)), out) {
+            return;
+        }
         let changes = match self.checked(&append) {
             Ok(changes) => changes,
             Err(reason) => return out.push(Effect::Refused { from, reason }),

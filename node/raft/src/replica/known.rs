@@ -9,7 +9,6 @@ use super::{Effect, Replica, Violation};
 use crate::{
     ids::{EntryId, Index, Moment, NodeId, Term},
     message::{AppendOutcome, AppendReply, Body, Emptied},
-    snapshot::SnapshotChunk,
 };
 use alloc::{collections::BTreeMap, vec::Vec};
 use core::hash::{Hash, Hasher};
@@ -21,7 +20,7 @@ pub(super) struct Known {
     pub(super) is_new: bool,
     /// Members that had a log, and how far each was known to reach at first.
     had_log: BTreeMap<NodeId, Index>,
-    /// If this member is new: whom it told so when it was sent a piece of a snapshot, in which term, and in which epoch.
+    /// If this member is new: whom it told so when it was sent what would make it whole, in which term, and in which epoch.
     introduced: Option<(Term, NodeId, u64)>,
 }
 
@@ -66,27 +65,26 @@ impl Replica {
         true
     }
 
-    /// Whether the leader that sends a piece of a snapshot has yet to hear that this member comes with nothing: then it is told.
+    /// Whether the leader that sends this has yet to hear that this member comes with nothing: then it is told.
     ///
-    /// A snapshot would make one that was emptied pass for whole. An append finds out by itself: it is rejected, and the leader
-    /// remembers. A piece is not; so it is answered like an append, and the leader, unless it remembers, begins an epoch in
-    /// which its pieces are taken.
+    /// A snapshot would make one that was emptied pass for whole, and so would the log from its first entry on, which fits behind
+    /// nothing. Any other append finds out by itself: it is rejected, and the leader remembers. So these are rejected, too, once; and the
+    /// leader, unless it remembers, begins an epoch in which they are taken.
     pub(super) fn is_stranger_to(
         &mut self,
         now: Moment,
         from: NodeId,
-        chunk: &SnapshotChunk,
+        (epoch, previous): (u64, Index),
         out: &mut Vec<Effect>,
     ) -> bool {
         let term = self.term();
         let told = self.known.introduced.filter(|(in_term, to, _)| (*in_term, *to) == (term, from));
-        if !self.known.is_new || told.is_some_and(|(_, _, in_epoch)| chunk.epoch > in_epoch) {
+        if !self.known.is_new || told.is_some_and(|(_, _, in_epoch)| epoch > in_epoch) {
             return false;
         }
-        self.known.introduced = told.or(Some((term, from, chunk.epoch)));
-        let previous = chunk.snapshot.base.last.index;
+        self.known.introduced = told.or(Some((term, from, epoch)));
         let outcome = AppendOutcome::Rejected { previous, conflict: EntryId::default(), last: Index(0) };
-        self.say(now, from, Body::AppendReply(AppendReply { epoch: chunk.epoch, outcome }), out);
+        self.say(now, from, Body::AppendReply(AppendReply { epoch, outcome }), out);
         true
     }
 

@@ -61,7 +61,7 @@ impl Replica {
         if !fits {
             return out.push(Effect::Refused { from, reason: "malformed" });
         }
-        if self.is_stranger_to(now, from, &chunk, out) {
+        if self.is_stranger_to(now, from, (chunk.epoch, chunk.snapshot.base.last.index), out) {
             return;
         }
         match self.judge(base) {

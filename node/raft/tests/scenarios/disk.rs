@@ -1,15 +1,15 @@
 //! What else a disk can do: hold other content than the others', come back empty, have no room.
 
 use quorate_raft::{
-    Append, AppendOutcome, Body, Effect, Index, Message, NodeId, Phase, Progress, ProgressState, Replica, Role,
-    SnapshotOutcome, Term, Violation, message::Emptied,
+    Append, AppendOutcome, AppendReply, Body, Effect, EntryId, Index, Message, NodeId, Phase, Progress, ProgressState,
+    Replica, Role, SnapshotOutcome, Term, Violation, message::Emptied,
 };
 use quorate_world::{
     disk::Disk,
     make::{
         append, append_reply, at, batch, disk_of, halted, hear, heartbeat, heartbeat_reply, id, lead, log_of, opened,
-        persist_all, promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of, snapshot_reply,
-        stand, terms, vote_reply, voters,
+        persist_all, persists, promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of,
+        snapshot_reply, stand, terms, vote_reply, voters,
     },
     world::{Event, Rules, World},
 };
@@ -129,8 +129,40 @@ fn a_new_member_votes_for_new_ones_alone() {
     assert_eq!(sent(&effects).len() + promised(&effects).len(), 1);
     let replies: Vec<_> = sent(&effects).into_iter().chain(promised(&effects)).collect();
     assert_eq!(replies[0].message.body, heartbeat_reply(0), "it confirms no leadership");
-    hear(&mut follower, at(0), 2, 5, append(1, id(0, 0), 0, Some(log_of(&[1])[0].clone())));
+    let whole = |epoch| append(epoch, id(0, 0), 0, Some(log_of(&[1])[0].clone()));
+    hear(&mut follower, at(0), 2, 5, whole(1));
+    assert!(follower.is_new(), "it says first that it comes with nothing");
+    hear(&mut follower, at(0), 2, 5, whole(2));
     assert!(!follower.is_new(), "a leader brought it up");
+}
+
+/// The log from its first entry on fits behind nothing: an emptied member would pass for whole if a leader that remembers it sent that.
+#[test]
+fn an_emptied_member_says_so_before_it_takes_the_log_from_its_first_entry_on() {
+    let mut emptied = Replica::new(NodeId(3), voters(3), Disk::default().recover(), settings());
+    let whole = append(7, id(0, 0), 0, Some(log_of(&[1])[0].clone()));
+    let effects = hear(&mut emptied, at(0), 1, 1, whole.clone());
+    let rejected = AppendOutcome::Rejected { previous: Index(0), conflict: EntryId::default(), last: Index(0) };
+    assert_eq!(
+        (append_reply(&effects), persists(&effects).iter().any(|write| write.batch.is_some())),
+        (Some(rejected), false)
+    );
+    assert_eq!(
+        append_reply(&hear(&mut emptied, at(0), 1, 1, whole)),
+        Some(rejected),
+        "as often as it comes in that epoch"
+    );
+
+    let mut leader = replica(1, 3, 0, None, &[]);
+    let led = lead(&mut leader, at(0));
+    persist_all(&mut leader, &led);
+    let answer = Body::AppendReply(AppendReply { epoch: 7, outcome: rejected });
+    let goes_on = hear(&mut leader.clone(), at(0), 3, 1, answer.clone());
+    assert!(matches!(goes_on[..], [Effect::Rejected { .. }]), "to one that is new: {goes_on:?}");
+    leader.matched(at(0), NodeId(3), Index(1), &mut Vec::new());
+    let tells = hear(&mut leader, at(0), 3, 1, answer);
+    let told = sent(&tells).iter().any(|outgoing| matches!(outgoing.message.body, Body::Emptied(_)));
+    assert!(told && !tells.iter().any(|effect| matches!(effect, Effect::Rejected { .. })), "{tells:?}");
 }
 
 /// A member whose directory was emptied is told by those who remember that it had a log, is neither brought up nor elected, and

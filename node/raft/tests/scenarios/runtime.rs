@@ -2,10 +2,9 @@
 
 use quorate_raft::{Effect, Index, NodeId, Persist, Replica, Role, Term};
 use quorate_world::{
-    disk::Disk,
     make::{
-        append, append_reply, at, batch, hear, heartbeat, heartbeat_reply, id, lead, log_of, persist_all, persists,
-        replica, settings, terms, voters,
+        append, append_reply, at, batch, disk_of, hear, heartbeat, heartbeat_reply, id, lead, log_of, persist_all,
+        persists, replica, settings, terms, voters,
     },
     world::World,
 };
@@ -81,7 +80,7 @@ fn malformed_messages_are_refused() {
     assert_eq!((terms(&node), node.commit(), node.term()), (vec![1], Index(0), Term(5)));
     let mut small = settings();
     small.unpersisted_bytes_max = 100;
-    let mut node = Replica::new(NodeId(1), voters(3), Disk::default().recover(), small);
+    let mut node = Replica::new(NodeId(1), voters(3), disk_of(5, None, &[]).recover(), small);
     let log = log_of(&[5, 5, 5, 5]);
     let first = hear(&mut node, at(0), 2, 5, append(1, id(0, 0), 0, log[0].up_to(Index(2))));
     assert!(!refused(&first) && persists(&first).iter().any(|Persist { batch, .. }| batch.is_some()));
