@@ -6,7 +6,7 @@ use quorate::{
         network::{Event, Inbox, Unobserved},
     },
 };
-use quorate_raft::{Body, Message};
+use quorate_raft::{Append, Body, Index, Message};
 use std::{rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
@@ -32,8 +32,17 @@ impl Puppet {
         Self { link: links.link(subject, ""), links, heard }
     }
 
+    /// Entries from the first on it sends twice, the second time in a later epoch: one that is new says so before it takes them.
     pub fn say(&self, term: Term, body: Body) {
-        self.link.send(Message { term, body });
+        let again = match &body {
+            Body::Append(append) if append.previous.index == Index(0) && append.batch.is_some() => {
+                Some(Body::Append(Append { epoch: append.epoch + 1, ..append.clone() }))
+            }
+            _ => None,
+        };
+        for body in [Some(body), again].into_iter().flatten() {
+            self.link.send(Message { term, body });
+        }
     }
 
     /// The next message that `pick` wants; the ones before it are forgotten.
