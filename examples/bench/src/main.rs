@@ -4,6 +4,7 @@
 //! quorate-bench durable [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three processes, QUIC, write-ahead logs
 //! quorate-bench memory  [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three nodes in one process, in memory
 //! quorate-bench reads   [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   the same as durable, reads of every kind
+//! quorate-bench failover ROUNDS                    the same, the leader killed so many times
 //! quorate-bench overload SECONDS VALUE_BYTES       the same as durable, offered ten times what it can take
 //! quorate-bench steady SECONDS VALUE_BYTES         the same, full load for so long, elections counted
 //! quorate-bench recovery BYTES                     a log, and a snapshot, of so many bytes is opened again
@@ -15,9 +16,10 @@
 //!
 //! - [`workload`]: the clients and their figures.
 //! - [`durable`], [`memory`] and [`reads`]: the clusters that they run against; [`processes`]: a cluster of processes.
-//! - [`overload`], [`recovery`] and [`snapshot`]; [`proxy`]: a wire that can be cut; [`machine_speed`]: what the machine itself can do.
+//! - [`failover`], [`overload`], [`recovery`] and [`snapshot`]; [`proxy`]: a wire that can be cut; [`machine_speed`]: what the machine itself can do.
 
 mod durable;
+mod failover;
 mod machine_speed;
 mod memory;
 mod overload;
@@ -32,8 +34,9 @@ use quorate::Snapshots;
 use std::process::ExitCode;
 use workload::Settings;
 
-const USAGE: &str = "usage: quorate-bench durable|memory|reads [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]] | \
-                     overload SECONDS VALUE_BYTES | steady SECONDS VALUE_BYTES | recovery BYTES | snapshot BYTES [BYTES_PER_SECOND]";
+const USAGE: &str = "usage: quorate-bench durable|memory|reads [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]] | failover ROUNDS | \
+                     overload SECONDS VALUE_BYTES | steady SECONDS VALUE_BYTES | recovery BYTES | \
+                     snapshot BYTES [BYTES_PER_SECOND]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -42,6 +45,10 @@ fn main() -> ExitCode {
         ["durable", ref settings @ ..] => Settings::parse(settings).and_then(|settings| durable::run(&settings)),
         ["memory", ref settings @ ..] => Settings::parse(settings).and_then(|settings| memory::run(&settings)),
         ["reads", ref settings @ ..] => Settings::parse(settings).and_then(|settings| reads::run(&settings)),
+        ["failover", rounds] => match rounds.parse() {
+            Ok(rounds @ 1..) => failover::run(rounds),
+            _ => Err(format!("{rounds} is no number of rounds from 1 on").into()),
+        },
         ["overload", seconds, value_bytes] => {
             Settings::parse(&["1", seconds, value_bytes]).and_then(|of| overload::run(of.seconds, of.value_bytes))
         }
@@ -52,9 +59,9 @@ fn main() -> ExitCode {
             size(bytes).and_then(|bytes| snapshot::run(bytes, Snapshots::default().bytes_per_second))
         }
         ["snapshot", bytes, speed] => size(bytes).and_then(|bytes| snapshot::run(bytes, size(speed)?)),
-        // How `durable`, `overload`, `reads` and `snapshot` start their other members.
+        // How `durable`, `failover`, `overload`, `reads` and `snapshot` start their other members.
         [durable::MEMBER, ref place @ ..] => durable::run_member(place),
-        [overload::MEMBER, ref place @ ..] => overload::run_member(place),
+        [processes::EQUAL_MEMBER, ref place @ ..] => processes::run_equal_member(place),
         [reads::MEMBER, ref place @ ..] => reads::run_member(place),
         [snapshot::MEMBER, ref place @ ..] => snapshot::run_member(place),
         _ => Err(USAGE.into()),

@@ -15,15 +15,13 @@
 
 use crate::{
     machine_speed::resident_bytes,
-    processes::{self, LEADER, Member, builder, free_addresses, make_certificates},
+    processes::{EQUAL_MEMBER, LEADER, Member, free_addresses, make_certificates, start_equal, until_led_by},
     workload::{Failed, Sink},
 };
 use bytes::Bytes;
-use quorate::{Limits, Node, NodeId, ProposeError, Timing};
+use quorate::{Limits, Node, NodeId, ProposeError};
 use serde_json::{Value, json};
 use std::{
-    net::SocketAddr,
-    path::Path,
     pin::Pin,
     process::Stdio,
     sync::{
@@ -35,8 +33,6 @@ use std::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-/// The command under which a child runs a member.
-pub(crate) const MEMBER: &str = "overload-member";
 /// Offered load, in peaks.
 const FACTOR: f64 = 10.0;
 /// The callers that latency is measured with.
@@ -48,7 +44,6 @@ const STEADY: usize = 1024;
 const PIECE: Duration = Duration::from_secs(10);
 /// The callers with large commands.
 const LARGE: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(20);
 const OFFERED_EVERY: Duration = Duration::from_millis(1);
 const SAMPLED_EVERY: Duration = Duration::from_millis(20);
 /// How long latency is measured after the load.
@@ -72,40 +67,17 @@ fn beside_members(measures: impl AsyncFnOnce(&Node<Sink>) -> Result<(), Failed>)
     let addresses = free_addresses(3)?;
     make_certificates(dir.path(), addresses.len())?;
     let members: Result<Vec<Member>, Failed> = (2..=addresses.len() as u64)
-        .map(|id| Member::start(MEMBER, id, dir.path(), &addresses, Stdio::null()))
+        .map(|id| Member::start(EQUAL_MEMBER, id, dir.path(), &addresses, Stdio::null()))
         .collect();
     let _members = members?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let node = start(LEADER, dir.path(), &addresses).await?;
-        until_leading(&node).await?;
+        let node = start_equal(LEADER, dir.path(), &addresses).await?;
+        until_led_by(&node, NodeId(LEADER)).await?;
         let outcome = measures(&node).await;
         node.shutdown().await;
         outcome
     })
-}
-
-/// Runs one of the other members.
-pub(crate) fn run_member(place: &[&str]) -> Result<(), Failed> {
-    processes::run_member(place, start, async |_| std::future::pending().await)
-}
-
-async fn start(id: u64, dir: &Path, addresses: &[SocketAddr]) -> Result<Node<Sink>, Failed> {
-    Ok(builder(id, dir, addresses)?.timing(Timing::default()).start(Sink::default()).await?)
-}
-
-/// Whoever was elected, this process is to have the leader.
-async fn until_leading(node: &Node<Sink>) -> Result<(), Failed> {
-    let end = Instant::now() + PATIENCE;
-    while Instant::now() < end {
-        if node.status().borrow().leader == Some(node.id()) && node.propose("first").await.is_ok() {
-            return Ok(());
-        }
-        // Refused while nobody leads, or this one lags: then again.
-        let _ = node.transfer(Some(NodeId(LEADER))).await;
-        sleep(Duration::from_millis(100)).await;
-    }
-    Err(format!("the node does not lead after {PATIENCE:?}").into())
 }
 
 async fn stages(node: &Node<Sink>, stage: Duration, value: Bytes) -> Result<(), Failed> {

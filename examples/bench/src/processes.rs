@@ -1,6 +1,6 @@
 //! A cluster of processes on loopback: this one runs node 1, which leads, and children run the others.
 
-use crate::workload::Failed;
+use crate::workload::{Failed, Sink};
 use quorate::{
     Builder, Node, NodeId, StateMachine, Timing,
     storage::Wal,
@@ -10,12 +10,16 @@ use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
+use tokio::time::sleep;
 
+/// The command under which a child runs a member with the same election timeouts as all others.
+pub(crate) const EQUAL_MEMBER: &str = "equal-member";
 /// The node of this process.
 pub(crate) const LEADER: u64 = 1;
 const CLUSTER: &str = "bench";
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node that listens at its own of these addresses, and dials the others. Its log is in `dir`. The children's election
 /// timeouts are so long that node 1 leads.
@@ -33,6 +37,25 @@ pub(crate) fn builder(id: u64, dir: &Path, addresses: &[SocketAddr]) -> Result<B
         .network(Quic::new(quic)?)
         .storage(Wal::at(file(format!("data-{id}"))))
         .timing(timing))
+}
+
+/// Runs a node with the default timing: leadership can move.
+pub(crate) async fn start_equal(id: u64, dir: &Path, addresses: &[SocketAddr]) -> Result<Node<Sink>, Failed> {
+    Ok(builder(id, dir, addresses)?.timing(Timing::default()).start(Sink::default()).await?)
+}
+
+/// Waits until `id` leads, whoever was elected, and this node knows it.
+pub(crate) async fn until_led_by(node: &Node<Sink>, id: NodeId) -> Result<(), Failed> {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if node.status().borrow().leader == Some(id) && node.propose("first").await.is_ok() {
+            return Ok(());
+        }
+        // Refused while nobody leads, or that one lags: then again.
+        let _ = node.transfer(Some(id)).await;
+        sleep(Duration::from_millis(100)).await;
+    }
+    Err(format!("node {id} does not lead after {PATIENCE:?}").into())
 }
 
 /// A child process that runs a node. It ends when its standard input closes, so also when this process dies.
@@ -65,6 +88,13 @@ impl Member {
     pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
+
+    /// Kills it, without a word, and waits until it is gone.
+    pub(crate) fn kill(mut self) -> Result<(), Failed> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
 }
 
 impl Drop for Member {
@@ -96,6 +126,11 @@ pub(crate) fn run_member<M: StateMachine>(
             told = tell(&node) => told,
         }
     })
+}
+
+/// Runs a member as [`start_equal`] does.
+pub(crate) fn run_equal_member(place: &[&str]) -> Result<(), Failed> {
+    run_member(place, start_equal, async |_| std::future::pending().await)
 }
 
 /// In a child: waits until the parent closes the pipe.

@@ -1,0 +1,100 @@
+//! For how long nothing can be written when the leader dies: three processes on loopback, QUIC with mutual TLS, write-ahead logs,
+//! the default timing.
+//!
+//! This process runs node 1 and the callers. Round after round one of the children leads, in turn, and is killed (SIGKILL) while
+//! others write; it is started again, and has what the others have when the next round begins. What a line says counts from the
+//! kill until a command is applied that was asked for after it.
+
+use crate::{
+    processes::{EQUAL_MEMBER, LEADER, Member, free_addresses, make_certificates, start_equal, until_led_by},
+    workload::{Failed, Sink},
+};
+use quorate::{Node, NodeId};
+use serde_json::json;
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::mpsc,
+    time::{interval, timeout},
+};
+
+/// A command is asked for so often, whether those before it were answered or not.
+const ASKED_EVERY: Duration = Duration::from_millis(1);
+/// For how long before the kill.
+const BEFORE: Duration = Duration::from_millis(300);
+const VALUE_BYTES: usize = 256;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Measures, and prints a line a round, and one of all.
+pub(crate) fn run(rounds: u32) -> Result<(), Failed> {
+    let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
+    let addresses = free_addresses(3)?;
+    make_certificates(dir.path(), addresses.len())?;
+    let start = |id| Member::start(EQUAL_MEMBER, id, dir.path(), &addresses, Stdio::null());
+    let (mut leads, mut follows) = ((2, start(2)?), (3, start(3)?));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let node = start_equal(LEADER, dir.path(), &addresses).await?;
+        let mut all_ms = Vec::new();
+        for round in 1..=rounds {
+            // Who can take over lacks nothing: both can, so nobody is needed to elect whom the kill leaves.
+            until_led_by(&node, NodeId(follows.0)).await?;
+            until_led_by(&node, NodeId(leads.0)).await?;
+            let (id, member) = leads;
+            let ms = unavailable(&node, member).await?.as_secs_f64() * 1000.0;
+            println!("{}", json!({ "system": "quorate", "round": round, "unavailable_ms": tenths(ms) }));
+            all_ms.push(ms);
+            (leads, follows) = (follows, (id, start(id)?));
+        }
+        all_ms.sort_by(f64::total_cmp);
+        let at = |percent: usize| tenths(all_ms[(all_ms.len() - 1) * percent / 100]);
+        let (median, p90, max) = (at(50), at(90), at(100));
+        println!(
+            "{}",
+            json!({ "system": "quorate", "rounds": rounds, "median_ms": median, "p90_ms": p90, "max_ms": max })
+        );
+        node.shutdown().await;
+        Ok(())
+    })
+}
+
+/// Kills the leader while others write. Gives how long it took until something was written again.
+async fn unavailable(node: &Node<Sink>, leader: Member) -> Result<Duration, Failed> {
+    let (applied, mut answers) = mpsc::unbounded_channel();
+    let mut pace = interval(ASKED_EVERY);
+    let (began, mut leader, mut killed) = (Instant::now(), Some(leader), None);
+    timeout(PATIENCE, async {
+        loop {
+            if began.elapsed() >= BEFORE
+                && let Some(leader) = leader.take()
+            {
+                killed = Some(Instant::now());
+                leader.kill()?;
+            }
+            tokio::select! {
+                biased;
+                Some((asked, done)) = answers.recv() => match killed {
+                    Some(killed) if asked > killed => return Ok(done - killed),
+                    _ => {}
+                },
+                _ = pace.tick() => {
+                    let (node, applied, asked) = (node.clone(), applied.clone(), Instant::now());
+                    tokio::spawn(async move {
+                        if node.propose(vec![7; VALUE_BYTES]).await.is_ok() {
+                            // The first is all that counts; behind it nobody listens.
+                            let _ = applied.send((asked, Instant::now()));
+                        }
+                    });
+                }
+            }
+        }
+    })
+    .await
+    .map_err(|_| format!("nothing was written for {PATIENCE:?} behind the kill"))?
+}
+
+fn tenths(ms: f64) -> f64 {
+    (ms * 10.0).round() / 10.0
+}
