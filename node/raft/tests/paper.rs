@@ -4,13 +4,14 @@
 
 use quorate_raft::{AppendOutcome, Effect, Index, NodeId, Phase, Replica, Role, Term, Violation, invariants::Cluster};
 use quorate_world::{
+    event::Event,
     make::{
         append, append_reply, at, batch, changing, disk_of, halted, hear, heartbeat, id, lead, log_of, persist_all,
         persists, promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of, stand, terms, vote,
         vote_reply, voters,
     },
     node::Note,
-    world::{Event, World},
+    world::World,
 };
 
 // ---- RequestVote RPC: receiver implementation ----

@@ -21,8 +21,9 @@
 use quorate_raft::{AppendOutcome, Body, Message, NodeId, Phase, Role};
 use quorate_world::{
     disk::Disk,
+    event::Event,
     make::{disk_of, settings},
-    world::{Event, World},
+    world::World,
 };
 use std::{env, fmt::Write as _, fs, path::Path};
 

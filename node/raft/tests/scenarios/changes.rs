@@ -3,9 +3,11 @@
 use quorate_raft::{Body, Change, ChangeRefused, Effect, Index, Membership, NodeId, Phase, message::Removed};
 use quorate_world::{
     disk::Disk,
+    event::Event,
     make::{append, at, changing, hear, id, lead, log_of, persist_all, replica, request_vote, settings, voters},
     node::Note,
-    world::{Event, Rules, World},
+    rules::Rules,
+    world::World,
 };
 
 /// A world of `nodes`, of which the first `members` belong to the cluster, and node 1 leads.

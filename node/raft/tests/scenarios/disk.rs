@@ -6,12 +6,14 @@ use quorate_raft::{
 };
 use quorate_world::{
     disk::Disk,
+    event::Event,
     make::{
         append, append_reply, at, batch, disk_of, halted, hear, heartbeat, heartbeat_reply, id, lead, log_of, opened,
         persist_all, persists, promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of,
         snapshot_reply, stand, terms, vote_reply, voters,
     },
-    world::{Event, Rules, World},
+    rules::Rules,
+    world::World,
 };
 
 // ---- Divergence ----

@@ -4,11 +4,12 @@
 use quorate_raft::{Effect, NodeId, Phase, Role, Term, Violation};
 use quorate_world::{
     disk::Disk,
+    event::Event,
     make::{
         append, at, disk_of, halted, hear, heartbeat, id, lead, opened, persist_all, persists, replica, request_vote,
         settings, stand, vote, vote_reply,
     },
-    world::{Event, World},
+    world::World,
 };
 use rand::{SeedableRng, rngs::SmallRng};
 

@@ -2,9 +2,10 @@
 
 use quorate_raft::{Body, Effect, HandoverRefused, Index, NodeId, message::TimeoutNow};
 use quorate_world::{
+    event::Event,
     make::{at, hear, id, lead, persist_all, replica},
     node::{Actor, Note},
-    world::{Event, World},
+    world::World,
 };
 
 fn led_by_1() -> World {

@@ -3,11 +3,12 @@
 use quorate_raft::{ClockDrift, Effect, Index, Kind, Membership, Moment, NodeId, Phase, Replica, Role, Term};
 use quorate_world::{
     disk::Disk,
+    event::Event,
     make::{
         append, at, disk_of, hear, heartbeat, heartbeat_reply, id, lead, persist_all, replica, request_vote, settings,
         vote, vote_reply, voters,
     },
-    world::{Event, World},
+    world::World,
 };
 use std::time::Duration;
 

@@ -2,8 +2,9 @@
 
 use quorate_raft::{Body, Effect, Index, Message, NodeId, Replica, Term};
 use quorate_world::{
+    event::Event,
     make::{at, hear, heartbeat_reply, lead, persist_all, replica},
-    world::{Event, World},
+    world::World,
 };
 
 /// 36. A new leader serves no read before it has committed in its own term: it may not know what was committed before.

@@ -6,12 +6,14 @@ use quorate_raft::{
 };
 use quorate_world::{
     disk::Disk,
+    event::Event,
     make::{
         append, at, batch, disk_of, hear, id, lead, log_of, persist_all, persists, replica, sent, settings, terms,
         voters,
     },
     node::Note,
-    world::{Event, Rules, World},
+    rules::Rules,
+    world::World,
 };
 use std::{cell::RefCell, collections::BTreeSet};
 

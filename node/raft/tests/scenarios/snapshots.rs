@@ -5,12 +5,13 @@ use quorate_raft::{
     TransferSettings, Violation,
 };
 use quorate_world::{
+    event::Event,
     make::{
         append, append_reply, at, disk_of, halted, hear, id, lead, log_of, persist_all, persists, promised, replica,
         sent, settings, snapshot_chunk, snapshot_of, snapshot_reply, terms, voters,
     },
     node::Note,
-    world::{Event, World},
+    world::World,
 };
 
 fn carries_chunks(_: NodeId, _: NodeId, message: &Message) -> bool {

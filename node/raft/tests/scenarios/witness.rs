@@ -7,11 +7,13 @@ use quorate_raft::{
 };
 use quorate_world::{
     disk::{Disk, Fault},
+    event::Event,
     make::{
         append, append_reply, at, batch, crc, disk_of, hear, id, lead, log_of, persist_all, repair, repair_reply,
         settings, voters,
     },
-    world::{Event, Rules, World},
+    rules::Rules,
+    world::World,
 };
 
 const WITNESS: NodeId = NodeId(3);

@@ -3,7 +3,7 @@
 use super::{STEPS, TICK, Walk};
 use crate::Plan;
 use quorate_raft::{EntryId, NodeId, ReadToken};
-use quorate_world::world::Event;
+use quorate_world::event::Event;
 use rand::Rng;
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use super::{Walk, machines::id_of};
 use quorate_raft::{Index, NodeId};
 use quorate_world::{
     disk::{Disk, Fault},
-    world::Event,
+    event::Event,
 };
 use rand::Rng;
 

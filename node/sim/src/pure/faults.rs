@@ -7,8 +7,8 @@ use super::{
 use crate::plan::{Fault, Plan, Power};
 use quorate_raft::NodeId;
 use quorate_world::{
+    event::Event,
     node::{Actor, Ask},
-    world::Event,
 };
 use rand::{Rng, seq::SliceRandom};
 use std::time::Duration;

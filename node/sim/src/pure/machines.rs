@@ -5,8 +5,8 @@ use crate::{Report, plan::Power};
 use quorate_raft::{Index, Moment, NodeId};
 use quorate_world::{
     disk::Torn,
+    event::Event,
     node::{Actor, Ask},
-    world::Event,
 };
 use rand::Rng;
 use std::time::Duration;

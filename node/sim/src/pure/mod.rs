@@ -36,8 +36,9 @@ use quorate_world::{
     disk::Disk,
     make,
     queues::{self, WRITERS},
+    rules::{Checks, Rules},
     witness::Witness,
-    world::{Checks, Rules, World},
+    world::World,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{

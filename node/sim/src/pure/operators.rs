@@ -6,7 +6,7 @@ use super::{
 };
 use crate::plan::Plan;
 use quorate_raft::{Change, MachineVersions, NodeId};
-use quorate_world::world::Event;
+use quorate_world::event::Event;
 use std::time::Duration;
 
 /// How often the operator looks.

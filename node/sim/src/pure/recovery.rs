@@ -3,7 +3,7 @@
 
 use super::{Walk, machines::id_of};
 use quorate_raft::{NodeId, ReadToken, Term};
-use quorate_world::{node::Running, world::Event};
+use quorate_world::{event::Event, node::Running};
 use std::time::Duration;
 
 /// Within so much of the cluster's time.

@@ -4,8 +4,9 @@ use super::Walk;
 use crate::runs::property;
 use quorate_raft::{Kind, NodeId, ReadToken};
 use quorate_world::{
+    event::Event,
     node::{Actor, Ask, Note},
-    world::{Event, Letter},
+    world::Letter,
 };
 use std::sync::Arc;
 

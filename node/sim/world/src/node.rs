@@ -3,7 +3,7 @@
 //! Each piece is an actor with a queue of its own; what it is told and what it tells arrive in order per actor, and in
 //! any order between actors. Nothing is decided here. Their words are in [`words`](super::words).
 
-use super::{disk::Disk, queues::Queues, replicator::Replicator, world::Rules};
+use super::{disk::Disk, queues::Queues, replicator::Replicator, rules::Rules};
 use quorate_raft::{
     Ballot, Batch, Body, Effect, Entries, Index, Lookup, Message, Moment, NodeId, Outcome, Outgoing, Phase, Replica,
     Role, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, message::Repair,

@@ -2,9 +2,10 @@
 
 use super::{
     disk::Fault,
+    event::Event,
     node::{Actor, Note, Running},
     replicator::Replicator,
-    world::{Event, World},
+    world::World,
 };
 use quorate_raft::{Index, Kind, Membership, Message, NodeId, ReadToken, Replica, Term};
 use std::time::Duration;

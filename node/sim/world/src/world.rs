@@ -1,25 +1,27 @@
 //! The nodes of one cluster, what is on the wire between them, and what may be done to both.
 
 use super::{
+    checks::Beside,
     clock::Clock,
     digest::digest,
-    disk::{Disk, Fault, Torn},
-    judge::{Before, Judge, Others},
+    disk::{Disk, Torn},
+    event::Event,
+    judge::{Before, Judge},
     make,
     node::{Actor, Ask, Context, Note, Running, Tell},
     quorum,
-    watch::{self, Watch},
+    rules::{Checks, Rules},
+    watch::Watch,
     witness::{self, Witness},
 };
 use quorate_raft::{
-    Change, Credit, Effect, Index, Kind, MachineVersions, Membership, Message, Moment, NodeId, Outgoing, Phase,
-    ReadToken, Replica, Role, Settings, Term, TransferSettings, Violation,
+    Effect, Kind, MachineVersions, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica, Role,
+    Settings, Violation,
 };
 use rand::rngs::SmallRng;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 /// A cluster. Cloning is cheap: what did not change is shared.
@@ -50,10 +52,10 @@ pub struct World {
     /// Which state machines nodes have from their next start on; the others have what the settings say.
     pub machines: BTreeMap<NodeId, MachineVersions>,
     /// Who belongs to it, as far as no log says otherwise.
-    members: Arc<Membership>,
-    rules: Arc<Rules>,
-    watch: Watch,
-    judge: Judge,
+    pub(super) members: Arc<Membership>,
+    pub(super) rules: Arc<Rules>,
+    pub(super) watch: Watch,
+    pub(super) judge: Judge,
     buffers: Buffers,
 }
 
@@ -87,110 +89,6 @@ pub struct Letter {
     pub message: Message,
     /// Of the rest; 0 where [`Rules::digests`] says that nobody asks for it.
     pub digest: u128,
-}
-
-/// What all nodes are told.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// Each replica.
-    pub settings: Settings,
-    /// Each replicator.
-    pub credit: Credit,
-    /// Whether everything within a node but its disk happens at once, in one step with what caused it.
-    pub prompt: bool,
-    /// How many entries stay in front of a snapshot's end when the log is cut.
-    pub keep_entries: u64,
-    /// How large every snapshot is, in bytes.
-    pub snapshot_bytes: u64,
-    /// In which pieces it is sent.
-    pub transfer: TransferSettings,
-    /// Whether what must hold of all logs is checked; not where one of them is damaged on purpose.
-    pub logs_match: bool,
-    /// Who belongs to the cluster, as far as no log says otherwise; without it, every node votes.
-    pub membership: Option<Membership>,
-    /// The node that is started as a witness, which those of the members who are there from the start know.
-    pub witness: Option<NodeId>,
-    /// Whether letters carry a digest.
-    pub digests: bool,
-    /// How much is looked at after every step.
-    pub checks: Checks,
-}
-
-/// How much is looked at after every step. Both judge alike.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Checks {
-    /// Everything.
-    Everything,
-    /// What the step changed: for worlds that make millions of them, and change only in steps.
-    Changes,
-}
-
-impl Rules {
-    /// The defaults, with these settings.
-    #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        Self {
-            settings,
-            credit: Credit::default(),
-            prompt: false,
-            keep_entries: 0,
-            snapshot_bytes: 3,
-            transfer: TransferSettings { chunk_bytes: 1, window_bytes: 2, ..TransferSettings::default() },
-            logs_match: true,
-            membership: None,
-            witness: None,
-            digests: false,
-            checks: Checks::Everything,
-        }
-    }
-}
-
-impl std::hash::Hash for Rules {
-    /// They never change.
-    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
-}
-
-/// What can happen.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Event {
-    /// The message at this place on the wire arrives.
-    Deliver(usize),
-    /// It arrives and stays on the wire, to arrive again.
-    Repeat(usize),
-    /// It is lost.
-    Drop(usize),
-    /// An actor of a node handles its next task.
-    Act(NodeId, Actor),
-    /// A node's `Consensus` hears what an actor told it.
-    Listen(NodeId, Actor),
-    /// A node's election timer goes off.
-    Timeout(NodeId),
-    /// A node's pre-vote is won, whatever its voters would say: a pre-vote promises nothing.
-    WinPreVote(NodeId),
-    /// A leader's heartbeats are due; what was under way for too long counts as lost.
-    Heartbeat(NodeId),
-    /// A client gives a leader this many commands.
-    Propose(NodeId, u64),
-    /// An operator asks a leader for a change of the members.
-    Change(NodeId, Change),
-    /// An operator asks a leader to hand over, to this node or to the best.
-    HandOver(NodeId, Option<NodeId>),
-    /// A client asks a node to read.
-    Read(NodeId, ReadToken),
-    /// The same, and its lease will do.
-    ReadByLease(NodeId, ReadToken),
-    /// A node is to take a snapshot of its state.
-    Snapshot(NodeId),
-    /// A node's disk has soon no room for entries, or has again.
-    Full(NodeId, bool),
-    /// A node that is down loses the payload of an entry.
-    Lose(NodeId, Index, Fault),
-    /// A node that is down loses its snapshot.
-    LoseSnapshot(NodeId),
-    /// A node loses everything but its disk; the write under way may be torn.
-    Crash(NodeId, Option<Torn>),
-    /// It starts again.
-    Restart(NodeId),
 }
 
 impl World {
@@ -531,70 +429,6 @@ impl World {
         Ok(())
     }
 
-    /// Checks what must hold, where only `id` did anything since the last time, and its replica only if it was `ruled`.
-    fn check(&mut self, id: NodeId, ruled: bool) -> Result<(), String> {
-        if self.rules.checks == Checks::Everything {
-            return self.check_all();
-        }
-        if !self.rules.logs_match {
-            return Ok(());
-        }
-        let Self { nodes, watch, witness, members, .. } = self;
-        let node = Arc::make_mut(&mut nodes[slot(id)]);
-        let less = node.disk.take_less();
-        if let Some(running) = &node.running {
-            watch::bounds(id, running)?;
-        }
-        let watched = watch.of(id);
-        if let Some(less) = less {
-            watched.vouched.ends_before(less);
-        }
-        if ruled || less.is_some() {
-            Arc::make_mut(witness).check_changed(id, &mut watched.seen, replicas(nodes), nodes, members, less)?;
-        }
-        Ok(())
-    }
-
-    /// Checks everything that must hold of all nodes as they are now, whatever was checked before.
-    ///
-    /// # Errors
-    /// What must hold and does not.
-    pub fn check_all(&mut self) -> Result<(), String> {
-        if !self.rules.logs_match {
-            return Ok(());
-        }
-        let mut running = self.nodes.iter().filter_map(|node| Some((node.id, node.running.as_ref()?)));
-        running.try_for_each(|(id, running)| watch::bounds(id, running))?;
-        let mut witness = std::mem::take(&mut self.witness);
-        let checked = self.check_by(Arc::make_mut(&mut witness));
-        self.witness = witness;
-        checked
-    }
-
-    /// Lets another witness check everything that it checks after a step.
-    ///
-    /// # Errors
-    /// What must hold and does not.
-    pub fn check_by(&self, witness: &mut Witness) -> Result<(), String> {
-        witness.check(self.replicas(), &self.nodes, &self.members)
-    }
-
-    /// Checks that whoever has a lease, by its own clock, may have it. Where clocks leap nobody may.
-    ///
-    /// # Errors
-    /// What must hold and does not.
-    pub fn check_leases(&self) -> Result<(), String> {
-        let Self { nodes, judge, clocks, now, emptied, rules, .. } = self;
-        let protection = rules.settings.election_timeout_min;
-        for replica in self.replicas().filter(|replica| replica.is_leader()) {
-            if replica.lease_left(self.now_of(replica.id())).is_some() {
-                let others = Beside { replica, nodes, clocks, now: now.0, emptied, protection };
-                judge.lease(replica.id(), replica.membership(), &others)?;
-            }
-        }
-        Ok(())
-    }
-
     /// All nodes, whether they are members or not.
     pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
         (1..=self.nodes.len() as u64).map(NodeId)
@@ -615,20 +449,6 @@ impl World {
     #[must_use]
     pub fn machine_of(&self, id: NodeId) -> MachineVersions {
         self.machines.get(&id).copied().unwrap_or(self.rules.settings.machine)
-    }
-
-    /// Checks of who has just come to lead that a quorum can apply what it writes.
-    ///
-    /// # Errors
-    /// What must hold and does not.
-    pub fn check_versions(&self, leader: NodeId) -> Result<(), String> {
-        let Some(running) = self.running(leader) else { return Ok(()) };
-        let (version, members) = (running.replica.machine().writes, running.replica.membership());
-        // Who is down may be on its way to a later release, never to an earlier one.
-        if quorum::reached(members, |id| self.machine_of(id).apply(version)) {
-            return Ok(());
-        }
-        Err(format!("versions: {leader} leads and writes version {version}, which no quorum of {members:?} applies"))
     }
 
     /// What a node's clock shows.
@@ -661,37 +481,11 @@ impl World {
     }
 }
 
-/// Everybody, as one leader's lease depends on them.
-struct Beside<'a> {
-    replica: &'a Replica,
-    nodes: &'a [Arc<Node>],
-    clocks: &'a [Clock],
-    now: Duration,
-    emptied: &'a BTreeSet<NodeId>,
-    protection: Duration,
-}
-
-impl Others for Beside<'_> {
-    fn successor(&self) -> Option<(NodeId, Term)> {
-        let mut later = replicas(self.nodes).filter(|other| other.is_leader() && other.term() > self.replica.term());
-        later.next().map(|other| (other.id(), other.term()))
-    }
-
-    fn clock(&self, voter: NodeId) -> Option<Moment> {
-        let counts = self.nodes[slot(voter)].running.is_some() && !self.emptied.contains(&voter);
-        counts.then(|| self.clocks[slot(voter)].at(self.now))
-    }
-
-    fn protection(&self) -> Duration {
-        self.protection
-    }
-}
-
-fn replicas(nodes: &[Arc<Node>]) -> impl Iterator<Item = &Replica> + Clone {
+pub(super) fn replicas(nodes: &[Arc<Node>]) -> impl Iterator<Item = &Replica> + Clone {
     nodes.iter().filter_map(|node| node.running.as_ref()).map(|running| &running.replica)
 }
 
-fn slot(id: NodeId) -> usize {
+pub(super) fn slot(id: NodeId) -> usize {
     usize::try_from(id.0).unwrap_or(usize::MAX) - 1
 }
 

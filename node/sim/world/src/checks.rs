@@ -1,0 +1,119 @@
+//! What is looked at after every step, and what may be asked for besides.
+
+use super::{
+    clock::Clock,
+    judge::Others,
+    quorum,
+    rules::Checks,
+    watch,
+    witness::Witness,
+    world::{Node, World, replicas, slot},
+};
+use quorate_raft::{Moment, NodeId, Replica, Term};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+impl World {
+    /// Checks what must hold, where only `id` did anything since the last time, and its replica only if it was `ruled`.
+    pub(super) fn check(&mut self, id: NodeId, ruled: bool) -> Result<(), String> {
+        if self.rules.checks == Checks::Everything {
+            return self.check_all();
+        }
+        if !self.rules.logs_match {
+            return Ok(());
+        }
+        let Self { nodes, watch, witness, members, .. } = self;
+        let node = Arc::make_mut(&mut nodes[slot(id)]);
+        let less = node.disk.take_less();
+        if let Some(running) = &node.running {
+            watch::bounds(id, running)?;
+        }
+        let watched = watch.of(id);
+        if let Some(less) = less {
+            watched.vouched.ends_before(less);
+        }
+        if ruled || less.is_some() {
+            Arc::make_mut(witness).check_changed(id, &mut watched.seen, replicas(nodes), nodes, members, less)?;
+        }
+        Ok(())
+    }
+
+    /// Checks everything that must hold of all nodes as they are now, whatever was checked before.
+    ///
+    /// # Errors
+    /// What must hold and does not.
+    pub fn check_all(&mut self) -> Result<(), String> {
+        if !self.rules.logs_match {
+            return Ok(());
+        }
+        let mut running = self.nodes.iter().filter_map(|node| Some((node.id, node.running.as_ref()?)));
+        running.try_for_each(|(id, running)| watch::bounds(id, running))?;
+        let mut witness = std::mem::take(&mut self.witness);
+        let checked = self.check_by(Arc::make_mut(&mut witness));
+        self.witness = witness;
+        checked
+    }
+
+    /// Lets another witness check everything that it checks after a step.
+    ///
+    /// # Errors
+    /// What must hold and does not.
+    pub fn check_by(&self, witness: &mut Witness) -> Result<(), String> {
+        witness.check(self.replicas(), &self.nodes, &self.members)
+    }
+
+    /// Checks that whoever has a lease, by its own clock, may have it. Where clocks leap nobody may.
+    ///
+    /// # Errors
+    /// What must hold and does not.
+    pub fn check_leases(&self) -> Result<(), String> {
+        let Self { nodes, judge, clocks, now, emptied, rules, .. } = self;
+        let protection = rules.settings.election_timeout_min;
+        for replica in self.replicas().filter(|replica| replica.is_leader()) {
+            if replica.lease_left(self.now_of(replica.id())).is_some() {
+                let others = Beside { replica, nodes, clocks, now: now.0, emptied, protection };
+                judge.lease(replica.id(), replica.membership(), &others)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks of who has just come to lead that a quorum can apply what it writes.
+    ///
+    /// # Errors
+    /// What must hold and does not.
+    pub fn check_versions(&self, leader: NodeId) -> Result<(), String> {
+        let Some(running) = self.running(leader) else { return Ok(()) };
+        let (version, members) = (running.replica.machine().writes, running.replica.membership());
+        // Who is down may be on its way to a later release, never to an earlier one.
+        if quorum::reached(members, |id| self.machine_of(id).apply(version)) {
+            return Ok(());
+        }
+        Err(format!("versions: {leader} leads and writes version {version}, which no quorum of {members:?} applies"))
+    }
+}
+
+/// Everybody, as one leader's lease depends on them.
+pub(super) struct Beside<'a> {
+    pub(super) replica: &'a Replica,
+    pub(super) nodes: &'a [Arc<Node>],
+    pub(super) clocks: &'a [Clock],
+    pub(super) now: Duration,
+    pub(super) emptied: &'a BTreeSet<NodeId>,
+    pub(super) protection: Duration,
+}
+
+impl Others for Beside<'_> {
+    fn successor(&self) -> Option<(NodeId, Term)> {
+        let mut later = replicas(self.nodes).filter(|other| other.is_leader() && other.term() > self.replica.term());
+        later.next().map(|other| (other.id(), other.term()))
+    }
+
+    fn clock(&self, voter: NodeId) -> Option<Moment> {
+        let counts = self.nodes[slot(voter)].running.is_some() && !self.emptied.contains(&voter);
+        counts.then(|| self.clocks[slot(voter)].at(self.now))
+    }
+
+    fn protection(&self) -> Duration {
+        self.protection
+    }
+}
