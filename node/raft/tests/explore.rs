@@ -13,6 +13,9 @@
 //! - **The wire is a bag.** Any message may arrive at any time after it was sent, or never: a message that is lost is one
 //!   that this exploration never delivers, so losses, delays and reordering need no events of their own. Duplicates do.
 //!   For the same reason an arrival that changes nothing but the bag leads to nothing new, and is not followed.
+//! - **What can't be heard any more is lost.** A reply of a term before the one on its receiver's disk, or one for a candidate or
+//!   leader of that term who is none any more, is ignored for ever: it is taken off the wire at once, or it would tell apart states
+//!   that behave alike.
 //! - **Time is not modelled.** Election timeouts are zero: nobody is protected by having heard a leader, any timer may go
 //!   off at any time, and any append may count as lost at any time. Every behaviour of a timed cluster is among these.
 //! - Where a bound says `pre_vote: false`, every pre-vote is won at once. A pre-vote changes nothing at its voters and
@@ -20,13 +23,17 @@
 //!
 //! `cargo test -p quorate-raft --test explore -- --ignored --nocapture` explores larger bounds; it takes some minutes.
 
-use quorate_raft::{Body, Change, Credit, Index, Membership, Message, NodeId, Term, TransferSettings};
+use quorate_raft::{
+    Body, Change, Credit, Index, Membership, Message, NodeId, Phase, Role, Term, TransferSettings, Vote,
+};
 use quorate_world::{
     digest::digest,
     disk::{Disk, Fault, Torn},
+    event::Event,
     make,
     node::{Actor, is_pre_vote},
-    world::{Event, Rules, World},
+    rules::Rules,
+    world::{Node, World},
 };
 use std::{
     collections::HashSet,
@@ -104,12 +111,28 @@ fn no_interleaving_of_torn_writes_loses_an_entry() {
 
 #[test]
 fn no_interleaving_of_a_change_of_members_loses_an_entry_or_elects_two() {
-    let bounds = Bounds { replicates: true, terms: 1, log: 4, ..Bounds::default() };
-    let replace: fn() -> Change = || Change::to([NodeId(1), NodeId(3)]);
-    explore("one of two voters is replaced", led_by_1_with_a_learner(), Bounds { change: Some(replace), ..bounds });
-    let bounds = Bounds { terms: 2, ..bounds };
-    let leaves: fn() -> Change = || Change::to([NodeId(2), NodeId(3)]);
-    explore("the leader is replaced", led_by_1_with_a_learner(), Bounds { change: Some(leaves), ..bounds });
+    for (what, change) in CHANGES {
+        explore(&format!("{what}, and two campaign"), led_by_1_with_a_learner(), a_change(change, [0, 1, 1]));
+        let bounds = Bounds { repeats: 1, ..a_change(change, [0, 1, 0]) };
+        explore(&format!("{what}, one campaigns, and a duplicate"), led_by_1_with_a_learner(), bounds);
+    }
+    explore("a third voter is added, and campaigns", led_by_1_with_a_learner(), a_change(grows, [0, 0, 1]));
+}
+
+#[test]
+fn no_interleaving_of_a_change_of_members_and_a_crash_loses_an_entry_or_elects_two() {
+    for (what, change) in CHANGES {
+        let bounds = Bounds { crashes: 1, ..a_change(change, [0, 1, 0]) };
+        explore(&format!("{what}, one crashes and one campaigns"), led_by_1_with_a_learner(), bounds);
+    }
+}
+
+#[test]
+fn no_interleaving_of_a_change_of_members_a_handover_and_a_read_serves_a_stale_read() {
+    for (what, change) in CHANGES {
+        let bounds = Bounds { handovers: 1, reads: 1, ..a_change(change, [0; 3]) };
+        explore(&format!("{what}, a handover and a read"), led_by_1_with_a_learner(), bounds);
+    }
 }
 
 #[test]
@@ -138,19 +161,15 @@ fn larger_tie_breaks() {
 #[test]
 #[ignore = "larger bounds: minutes"]
 fn larger_changes_of_members() {
-    let replace: fn() -> Change = || Change::to([NodeId(1), NodeId(3)]);
-    let bounds =
-        Bounds { replicates: true, terms: 2, log: 4, timeouts: [0, 1, 0], change: Some(replace), ..Bounds::default() };
-    explore("a voter is replaced, and campaigns", led_by_1_with_a_learner(), bounds);
-    let bounds = Bounds { terms: 1, timeouts: [0; 3], ..bounds };
-    explore(
-        "a voter is replaced beside an entry",
-        led_by_1_with_a_learner(),
-        Bounds { log: 5, proposals: 1, ..bounds },
-    );
-    explore("a voter is replaced, and one crashes", led_by_1_with_a_learner(), Bounds { crashes: 1, ..bounds });
-    let bounds = Bounds { terms: 2, handovers: 1, reads: 1, ..bounds };
-    explore("a voter is replaced, a handover and a read", led_by_1_with_a_learner(), bounds);
+    for (what, change) in CHANGES {
+        let bounds = Bounds { terms: 3, log: 5, ..a_change(change, [0, 1, 1]) };
+        explore(&format!("{what}, and two campaign, one behind the other"), led_by_1_with_a_learner(), bounds);
+    }
+    let first = led_by_1_with_a_learner;
+    explore("a third voter is added, and one campaigns", first(), a_change(grows, [0, 1, 0]));
+    explore("a third voter is added, and two campaign", first(), a_change(grows, [0, 1, 1]));
+    let bounds = Bounds { terms: 1, log: 5, proposals: 1, ..a_change(replaces, [0; 3]) };
+    explore("a follower is replaced beside an entry", first(), bounds);
 }
 
 #[test]
@@ -199,6 +218,27 @@ fn larger_reads() {
     explore("a read, an entry and a change of leader", led_by_1(), Bounds { reads: 1, ..change_of_leader() });
 }
 
+type Changes = fn() -> Change;
+
+/// Of two voters, with one that has caught up beside them.
+const CHANGES: [(&str, Changes); 2] = [("a follower is replaced", replaces), ("the leader is replaced", leaves)];
+
+fn replaces() -> Change {
+    Change::to([NodeId(1), NodeId(3)])
+}
+
+fn leaves() -> Change {
+    Change::to([NodeId(2), NodeId(3)])
+}
+
+fn grows() -> Change {
+    Change::to([1, 2, 3].map(NodeId))
+}
+
+fn a_change(change: Changes, timeouts: [u8; 3]) -> Bounds {
+    Bounds { replicates: true, terms: 2, log: 4, timeouts, change: Some(change), ..Bounds::default() }
+}
+
 /// Node 2 may depose node 1.
 fn change_of_leader() -> Bounds {
     Bounds { replicates: true, terms: 2, log: 3, timeouts: [0, 1, 0], proposals: 1, ..Bounds::default() }
@@ -226,7 +266,7 @@ struct Bounds {
     proposals: u8,
     reads: u8,
     /// A change of the members, which any leader may be asked for, once.
-    change: Option<fn() -> Change>,
+    change: Option<Changes>,
     /// Handovers of all leaders together.
     handovers: u8,
     /// Snapshots of all nodes together.
@@ -512,9 +552,32 @@ impl State {
         if !self.left.replicates {
             self.world.wire.retain(|letter| is_of_an_election(&letter.message));
         }
+        let world = &mut self.world;
+        world.wire.retain(|letter| !is_dead(world.nodes[slot(letter.to)].as_ref(), &letter.message));
         self.world.notes.clear();
         self.digests[slot(id)] = digest(self.world.node(id));
         Ok(())
+    }
+}
+
+/// Whether the message changes nothing and brings about nothing, whenever it arrives.
+fn is_dead(to: &Node, message: &Message) -> bool {
+    // A crash takes a node back to what is on its disk.
+    let durable = to.disk.hard_state.term;
+    let has_role = |role: fn(&Role) -> bool| to.running.as_ref().is_some_and(|running| role(running.replica.role()));
+    match &message.body {
+        Body::Vote(Vote { phase: Phase::Vote, .. }) => {
+            // Whoever stands for election again does so in a later term.
+            let counts = message.term == durable && has_role(|role| matches!(role, Role::Candidate));
+            message.term <= durable && !counts
+        }
+        Body::AppendReply(_) | Body::HeartbeatReply(_) | Body::SnapshotReply(_) => {
+            // Nobody leads a term twice; but who still may lead it for the first time is answered, too, by whom it made follow.
+            let counts = has_role(|role| matches!(role, Role::Leader(_) | Role::Candidate));
+            message.term < durable || (message.term == durable && !counts)
+        }
+        Body::Vote(_) | Body::RepairReply(_) | Body::SnapshotChunk(_) | Body::TimeoutNow(_) => message.term < durable,
+        _ => false,
     }
 }
 
