@@ -78,9 +78,33 @@ impl<M: StateMachine> Node<M> {
         serial: u64,
         command: impl Into<Bytes>,
     ) -> Result<Applied, SessionError> {
-        let command = command.into();
+        self.propose_as_by(key, serial, command.into(), None).await
+    }
+
+    /// The same, for a caller that waits for so long: see [`Node::propose_within`].
+    ///
+    /// # Errors
+    /// As [`Node::propose_as`]. After [`ProposeError::DeadlinePassed`] this attempt did nothing and will not; an earlier one may
+    /// have been applied.
+    pub async fn propose_as_within(
+        &self,
+        key: &SessionKey,
+        serial: u64,
+        command: impl Into<Bytes>,
+        within: Duration,
+    ) -> Result<Applied, SessionError> {
+        self.propose_as_by(key, serial, command.into(), Instant::now().checked_add(within)).await
+    }
+
+    async fn propose_as_by(
+        &self,
+        key: &SessionKey,
+        serial: u64,
+        command: Bytes,
+        until: Option<Instant>,
+    ) -> Result<Applied, SessionError> {
         let request = Request::Command { key: key.clone(), serial, command: &command }.encode();
-        Ok(self.offer(Kind::Session, command.len(), request, None).await??)
+        Ok(self.offer(Kind::Session, command.len(), request, until).await??)
     }
 }
 

@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use futures_util::future::join;
-use quorate::{Index, NodeId, ProposeError, Term};
+use quorate::{Index, NodeId, ProposeError, SessionKey, Term};
 use quorate_raft::{
     Body, Heartbeat, Kind,
     message::{Propose, ProposeOutcome, ProposeReply},
@@ -56,6 +56,27 @@ fn a_command_that_comes_too_late_is_begun_with_by_nobody() {
         cluster.settled().await;
         for id in cluster.ids() {
             assert_eq!((cluster.journal(id).count("late"), cluster.journal(id).count("in time")), (0, 6));
+        }
+    });
+}
+
+#[test]
+fn a_command_of_a_session_that_comes_too_late_is_begun_with_by_nobody() {
+    simulate(async {
+        let cluster = Cluster::of_three(1).await;
+        cluster.settled().await;
+        let key = SessionKey::named(b"client").expect("a name");
+        for (serial, id) in (1..).zip(cluster.ids()) {
+            let node = cluster.node(id);
+            let late = node.propose_as_within(&key, serial, "late", Duration::ZERO).await;
+            assert_eq!(late, Err(ProposeError::DeadlinePassed.into()));
+            let in_time = node.propose_as_within(&key, serial, "in time", HEARTBEAT * 20).await;
+            let again = node.propose_as_within(&key, serial, "late", HEARTBEAT * 20).await;
+            assert_eq!(in_time.expect("it is applied"), again.expect("the first answer"));
+        }
+        cluster.settled().await;
+        for id in cluster.ids() {
+            assert_eq!((cluster.journal(id).count("late"), cluster.journal(id).count("in time")), (0, 3));
         }
     });
 }

@@ -7,11 +7,11 @@
 mod connection;
 
 use crate::http::{
+    headers::{SERIAL, SESSION},
     messages::{
         AddRequest, CasAnswer, CasRequest, ChangeAnswer, DeleteAnswer, ErrorAnswer, MembersAnswer, PutAnswer,
         SnapshotAnswer, StatusAnswer, TransferAnswer, TransferRequest, VoterRequest, VotersRequest,
     },
-    session::{SERIAL, SESSION},
 };
 use bytes::Bytes;
 use connection::{Endpoint, Exchange};

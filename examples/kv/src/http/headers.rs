@@ -1,4 +1,4 @@
-//! The session that a mutation belongs to, from its two headers.
+//! What a mutation's headers say: the session that it belongs to, and for how long its client waits.
 
 use super::Refusal;
 use axum::{
@@ -6,21 +6,39 @@ use axum::{
     http::{HeaderMap, HeaderValue, request::Parts},
 };
 use quorate::SessionKey;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Names the client's session: 1 to 64 of `A-Z a-z 0-9 _ . : -`. It comes into being when it is first used.
 pub const SESSION: &str = "quorate-session";
 /// Numbers the session's mutations: a whole number, the same when one is repeated.
 pub const SERIAL: &str = "quorate-serial";
 
-/// Which mutation of which session this is; `None` if the client keeps no session.
-pub(super) struct InSession(pub(super) Option<(SessionKey, u64)>);
+/// For how long the client waits, such as `500ms`: whatever nobody has begun with by then is not begun with.
+pub const TIMEOUT: &str = "quorate-timeout";
 
-impl<S: Send + Sync> FromRequestParts<S> for InSession {
+/// What a mutation's headers say.
+pub(super) struct Terms {
+    /// Which mutation of which session it is; `None` if the client keeps no session.
+    pub(super) session: Option<(SessionKey, u64)>,
+    /// Until when the client waits; `None` if it did not say.
+    pub(super) until: Option<Instant>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Terms {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        in_session(&parts.headers).map(Self)
+        // Nobody waits for longer than a server can tell time.
+        let until = timeout(&parts.headers)?.and_then(|timeout| Instant::now().checked_add(timeout));
+        Ok(Self { session: in_session(&parts.headers)?, until })
     }
+}
+
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
+    let Some(value) = one(headers, TIMEOUT)? else { return Ok(None) };
+    let duration = value.to_str().ok().and_then(|text| humantime::parse_duration(text).ok());
+    duration.map(Some).ok_or_else(|| Refusal::BadRequest(format!("{TIMEOUT} is no duration such as 500ms")))
 }
 
 fn in_session(headers: &HeaderMap) -> Result<Option<(SessionKey, u64)>, Refusal> {
@@ -65,6 +83,15 @@ mod tests {
     }
 
     #[test]
+    fn a_timeout_is_a_duration() {
+        let read = |headers: &[_]| timeout(&map(headers));
+        assert_eq!(read(&[]), Ok(None));
+        for (text, ms) in [("0ms", 0), ("500ms", 500), ("1m 2s", 62_000)] {
+            assert_eq!(read(&[(TIMEOUT, text)]), Ok(Some(Duration::from_millis(ms))));
+        }
+    }
+
+    #[test]
     fn anything_else_is_refused() {
         let too_long = "a".repeat(65);
         let cases: &[&[(&'static str, &str)]] = &[
@@ -84,6 +111,10 @@ mod tests {
         for case in cases {
             assert!(matches!(read(case), Err(Refusal::BadRequest(_))), "{case:?}");
         }
+        for timeout in ["", "500", "-1s", "soon", "1s, 2s"] {
+            assert!(matches!(super::timeout(&map(&[(TIMEOUT, timeout)])), Err(Refusal::BadRequest(_))), "{timeout}");
+        }
+        assert!(super::timeout(&map(&[(TIMEOUT, "1s"), (TIMEOUT, "1s")])).is_err(), "twice");
         let mut opaque = HeaderMap::new();
         opaque.insert(SESSION, HeaderValue::from_bytes(b"\xff").expect("a value"));
         opaque.insert(SERIAL, HeaderValue::from_static("1"));
@@ -91,10 +122,14 @@ mod tests {
     }
 
     fn read(headers: &[(&'static str, &str)]) -> Result<Option<(SessionKey, u64)>, Refusal> {
+        in_session(&map(headers))
+    }
+
+    fn map(headers: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_str(value).expect("a value"));
         }
-        in_session(&map)
+        map
     }
 }

@@ -7,11 +7,11 @@ mod backup;
 mod body;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod decoding;
+pub mod headers;
 pub mod listen;
 mod members;
 pub mod messages;
 mod refusal;
-pub mod session;
 
 pub use refusal::Refusal;
 
@@ -28,17 +28,18 @@ use axum::{
     routing::{get, post},
 };
 use body::Credit;
+use headers::Terms;
 use messages::{CasAnswer, CasRequest, DeleteAnswer, PutAnswer, SnapshotAnswer, StatusAnswer};
 use quorate::{
     Applied, Consistency, Index, Node, Read, ReadError,
     metrics::{CONTENT_TYPE as METRICS_TYPE, Metrics},
 };
 use serde::Deserialize;
-use session::InSession;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
+use tokio::time::Instant;
 
 /// What all request bodies may take in memory together, in bytes, but room for one of the longest.
 const BODIES_BYTES_MAX: usize = 256 << 20;
@@ -88,15 +89,18 @@ impl Api {
             .with_state(self)
     }
 
-    /// Proposes and waits for the outcome, within the node's own bounds; within a session, a repeated serial gets the first answer. A client that goes away ends the waiting and
-    /// cancels nothing: the node has the command by then.
-    async fn propose(&self, session: InSession, command: &Command<'_>) -> Result<(Index, Reply), Refusal> {
+    /// Proposes and waits for the outcome, within the node's own bounds and the client's; within a session, a repeated serial gets
+    /// the first answer. A client that goes away ends the waiting and cancels nothing: the node has the command by then.
+    async fn propose(&self, terms: Terms, command: &Command<'_>) -> Result<(Index, Reply), Refusal> {
         self.open()?;
         let too_long = || Refusal::TooLarge("the command is too long to be encoded".to_owned());
         let command = command.encode().ok_or_else(too_long)?;
-        let Applied { index, reply } = match session {
-            InSession(Some((key, serial))) => self.node.propose_as(&key, serial, command).await?,
-            InSession(None) => self.node.propose(command).await?,
+        let left = terms.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let Applied { index, reply } = match (terms.session, left) {
+            (Some((key, serial)), Some(left)) => self.node.propose_as_within(&key, serial, command, left).await?,
+            (Some((key, serial)), None) => self.node.propose_as(&key, serial, command).await?,
+            (None, Some(left)) => self.node.propose_within(command, left).await?,
+            (None, None) => self.node.propose(command).await?,
         };
         match Reply::decode(&reply) {
             Some(Reply::Refused) => Err(Refusal::BadRequest("the state machine does not know the command".to_owned())),
@@ -114,23 +118,23 @@ impl Api {
 async fn put(
     State(api): State<Api>,
     Key(key): Key,
-    session: InSession,
+    terms: Terms,
     request: Request<Body>,
 ) -> Result<Json<PutAnswer>, Refusal> {
     let value = api.credit.read(request, api.value_bytes_max).await?;
-    let (index, _) = api.propose(session, &Command::Put { key: key.as_bytes(), value: &value.bytes }).await?;
+    let (index, _) = api.propose(terms, &Command::Put { key: key.as_bytes(), value: &value.bytes }).await?;
     Ok(Json(PutAnswer { index }))
 }
 
-async fn delete(State(api): State<Api>, Key(key): Key, session: InSession) -> Result<Json<DeleteAnswer>, Refusal> {
-    let (index, reply) = api.propose(session, &Command::Delete { key: key.as_bytes() }).await?;
+async fn delete(State(api): State<Api>, Key(key): Key, terms: Terms) -> Result<Json<DeleteAnswer>, Refusal> {
+    let (index, reply) = api.propose(terms, &Command::Delete { key: key.as_bytes() }).await?;
     Ok(Json(DeleteAnswer { index, existed: reply == Reply::Delete { existed: true } }))
 }
 
 async fn cas(
     State(api): State<Api>,
     Key(key): Key,
-    session: InSession,
+    terms: Terms,
     request: Request<Body>,
 ) -> Result<Json<CasAnswer>, Refusal> {
     let max = api.value_bytes_max;
@@ -141,7 +145,7 @@ async fn cas(
         expect: expect.as_ref().map(|expect| expect.as_bytes()),
         value: value.as_bytes(),
     };
-    let (index, reply) = api.propose(session, &command).await?;
+    let (index, reply) = api.propose(terms, &command).await?;
     Ok(Json(CasAnswer { index, swapped: reply == Reply::Cas { swapped: true } }))
 }
 

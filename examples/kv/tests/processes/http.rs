@@ -125,6 +125,26 @@ async fn a_value_of_the_limit_is_taken_and_a_longer_one_is_too_large_however_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_time_is_over_is_not_begun_with() {
+    let cluster = cluster(3).await;
+    let (_, followers) = cluster.roles().await;
+    let url = cluster.endpoint(followers[0]);
+    let ask = async |headers: &str| raw(&url, "PUT /v1/kv/k", &format!("{headers}content-length: 1\r\n"), b"v").await;
+    let in_session = "quorate-session: a\r\nquorate-serial: 1\r\n";
+    for session in ["", in_session] {
+        let late = ask(&format!("{session}quorate-timeout: 0ms\r\n")).await;
+        assert_eq!((late.status, &*late.code()), (503, "deadline_passed"));
+        let unreadable = ask(&format!("{session}quorate-timeout: soon\r\n")).await;
+        assert_eq!((unreadable.status, &*unreadable.code()), (400, "bad_request"));
+    }
+    assert_eq!(raw(&url, "GET /v1/kv/k", "", b"").await.code(), "not_found");
+    for session in ["", in_session] {
+        let in_time = ask(&format!("{session}quorate-timeout: 10s\r\n")).await;
+        assert_eq!(in_time.status, 200, "{}", in_time.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_before_the_answer_cancels_nothing() {
     let cluster = cluster(3).await;
     let (leader, followers) = cluster.roles().await;
