@@ -9,7 +9,7 @@ use crate::{
     processes::{EQUAL_MEMBER, LEADER, Member, free_addresses, make_certificates, start_equal, until_led_by},
     workload::{Failed, Sink},
 };
-use quorate::{Node, NodeId};
+use quorate::{Node, NodeId, metrics::Metrics};
 use serde_json::json;
 use std::{
     process::Stdio,
@@ -36,7 +36,7 @@ pub(crate) fn run(rounds: u32) -> Result<(), Failed> {
     let (mut leads, mut follows) = ((2, start(2)?), (3, start(3)?));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let node = start_equal(LEADER, dir.path(), &addresses).await?;
+        let node = start_equal(LEADER, dir.path(), &addresses, &Metrics::new()).await?;
         let mut all_ms = Vec::new();
         for round in 1..=rounds {
             // Who can take over lacks nothing: both can, so nobody is needed to elect whom the kill leaves.

@@ -2,7 +2,7 @@
 //!
 //! All actors of all nodes share one thread; the clients have another.
 
-use crate::workload::{Failed, Settings, Sink, measure, until_leading};
+use crate::workload::{Failed, KEEP_THE_LOG, Settings, Sink, measure, until_leading};
 use quorate::{Limits, Node, NodeId, Timing, storage::Memory, transport::MemoryNetwork};
 use std::{sync::mpsc, time::Duration};
 use tokio::{runtime, sync::oneshot, task::LocalSet};
@@ -52,6 +52,7 @@ async fn start(id: u64, network: &MemoryNetwork, in_flight_max: usize) -> Result
         .storage(Memory::new())
         .timing(Timing { busy_poll: BUSY_POLL, ..Timing::default() })
         .limits(Limits { max_in_flight_proposals: in_flight_max, ..Limits::default() })
+        .snapshots(KEEP_THE_LOG)
         .start_local(Sink::default())
         .await?;
     Ok(node)

@@ -9,26 +9,31 @@
 //! 5. `after`: at once, the few callers again, second by second.
 //! 6. `beside_large`: the few callers, beside some whose commands are as large as can be.
 //!
-//! `steady`: as many callers as the peak takes, for as long as asked: whether anybody but the leader ever thinks that nobody leads.
+//! `steady`: as many callers as the peak takes, for as long as asked: whether anybody ever begins an election, or asks whether it
+//! would win one.
 //!
 //! This process runs the leader and all callers, so the leader's memory and processor are theirs as well.
 
 use crate::{
     machine_speed::resident_bytes,
-    processes::{EQUAL_MEMBER, LEADER, Member, free_addresses, make_certificates, start_equal, until_led_by},
+    processes::{
+        EQUAL_MEMBER, LEADER, Member, TOLD_EVERY, elections_begun, free_addresses, make_certificates, start_equal,
+        until_led_by,
+    },
     workload::{Failed, Sink},
 };
 use bytes::Bytes;
-use quorate::{Limits, Node, NodeId, ProposeError};
+use quorate::{Limits, Node, NodeId, ProposeError, metrics::Metrics};
 use serde_json::{Value, json};
 use std::{
+    io::{BufRead, BufReader},
     pin::Pin,
-    process::Stdio,
+    process::{ChildStdout, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 use tokio::{task::JoinSet, time::sleep};
@@ -45,6 +50,8 @@ const PIECE: Duration = Duration::from_secs(10);
 /// The callers with large commands.
 const LARGE: usize = 4;
 const OFFERED_EVERY: Duration = Duration::from_millis(1);
+/// Until the clock is looked at again.
+const OFFERED_AT_ONCE: u64 = 256;
 const SAMPLED_EVERY: Duration = Duration::from_millis(20);
 /// How long latency is measured after the load.
 const AFTER_S: u64 = 3;
@@ -52,35 +59,68 @@ const AFTER_S: u64 = 3;
 /// Measures, and prints a line a stage.
 pub(crate) fn run(seconds: u64, value_bytes: usize) -> Result<(), Failed> {
     let (stage, value) = (Duration::from_secs(seconds), Bytes::from(vec![7; value_bytes]));
-    beside_members(async |node| stages(node, stage, value).await)
+    beside_members(async |cluster| stages(cluster, stage, value).await)
 }
 
 /// Measures full load for so long, and prints a line.
 pub(crate) fn run_steady(seconds: u64, value_bytes: usize) -> Result<(), Failed> {
     let (stage, value) = (Duration::from_secs(seconds), Bytes::from(vec![7; value_bytes]));
-    beside_members(async |node| steady(node, stage, value).await)
+    beside_members(async |cluster| steady(cluster, stage, value).await)
 }
 
 /// Runs the leader of three processes in this one.
-fn beside_members(measures: impl AsyncFnOnce(&Node<Sink>) -> Result<(), Failed>) -> Result<(), Failed> {
+fn beside_members(measures: impl AsyncFnOnce(&Cluster) -> Result<(), Failed>) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
     let addresses = free_addresses(3)?;
     make_certificates(dir.path(), addresses.len())?;
-    let members: Result<Vec<Member>, Failed> = (2..=addresses.len() as u64)
-        .map(|id| Member::start(EQUAL_MEMBER, id, dir.path(), &addresses, Stdio::null()))
-        .collect();
-    let _members = members?;
+    let (mut members, mut begun_there) = (Vec::new(), Vec::new());
+    for id in 2..=addresses.len() as u64 {
+        let mut member = Member::start(EQUAL_MEMBER, id, dir.path(), &addresses, Stdio::piped())?;
+        begun_there.push(follow_count(member.take_output().ok_or("it has no output")?));
+        members.push(member);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        let node = start_equal(LEADER, dir.path(), &addresses).await?;
+        let metrics = Metrics::new();
+        let node = start_equal(LEADER, dir.path(), &addresses, &metrics).await?;
         until_led_by(&node, NodeId(LEADER)).await?;
-        let outcome = measures(&node).await;
+        // What it took to get there does not count.
+        sleep(TOLD_EVERY * 3).await;
+        let cluster = Cluster { node: node.clone(), metrics, begun_there };
+        let outcome = measures(&cluster).await;
         node.shutdown().await;
         outcome
     })
 }
 
-async fn stages(node: &Node<Sink>, stage: Duration, value: Bytes) -> Result<(), Failed> {
+/// The leader, and how many elections anybody began.
+struct Cluster {
+    node: Node<Sink>,
+    metrics: Metrics,
+    begun_there: Vec<Arc<AtomicU64>>,
+}
+
+impl Cluster {
+    fn elections_begun(&self) -> u64 {
+        let there = self.begun_there.iter().map(|count| count.load(Ordering::Relaxed));
+        elections_begun(&self.metrics) + there.sum::<u64>()
+    }
+}
+
+/// What a member says last.
+fn follow_count(out: ChildStdout) -> Arc<AtomicU64> {
+    let count = Arc::new(AtomicU64::new(0));
+    let told = Arc::clone(&count);
+    std::thread::spawn(move || {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            told.store(line.parse().unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    });
+    count
+}
+
+async fn stages(cluster: &Cluster, stage: Duration, value: Bytes) -> Result<(), Failed> {
+    let node = &cluster.node;
     closed_loop(node, FEW, &value, Duration::from_secs(1)).await?;
     let alone = closed_loop(node, FEW, &value, stage).await?;
     say("alone", latencies(&alone, stage));
@@ -102,12 +142,12 @@ async fn stages(node: &Node<Sink>, stage: Duration, value: Bytes) -> Result<(), 
     let line = json!({ "in_flight": callers, "ops_per_s": beside_callers.round(), "called_per_s": called.round() });
     say("peak_beside_callers", line);
 
-    let watch = Watch::start(node);
+    let watch = Watch::start(cluster);
     let counts = offer(node, &value, peak * FACTOR, stage).await;
     // The first of the few is there when the load ends, not when what it left behind has been answered.
     let after = closed_loop(node, FEW, &value, Duration::from_secs(AFTER_S)).await?;
     let mut line = counts.line(stage, peak, beside_callers);
-    watch.end(node, &mut line).await?;
+    watch.end(cluster, &mut line).await?;
     say("overload", line);
     for second in 0..AFTER_S {
         let within: Vec<Took> = after.iter().filter(|took| took.asked.as_secs() == second).copied().collect();
@@ -124,8 +164,9 @@ async fn stages(node: &Node<Sink>, stage: Duration, value: Bytes) -> Result<(), 
     Ok(())
 }
 
-async fn steady(node: &Node<Sink>, length: Duration, value: Bytes) -> Result<(), Failed> {
-    let watch = Watch::start(node);
+async fn steady(cluster: &Cluster, length: Duration, value: Bytes) -> Result<(), Failed> {
+    let node = &cluster.node;
+    let watch = Watch::start(cluster);
     let mut done = 0;
     let (start, callers) = (Instant::now(), STEADY);
     // Piece by piece: nobody keeps so many latencies.
@@ -135,7 +176,7 @@ async fn steady(node: &Node<Sink>, length: Duration, value: Bytes) -> Result<(),
     }
     let took = start.elapsed().as_secs_f64();
     let mut line = json!({ "in_flight": callers, "seconds": took.round(), "ops_per_s": (done as f64 / took).round() });
-    watch.end(node, &mut line).await?;
+    watch.end(cluster, &mut line).await?;
     say("steady", line);
     Ok(())
 }
@@ -197,21 +238,23 @@ struct Counts {
 /// Offers so many commands a second, whatever comes of them. Returns when the load ends: those under way still are.
 async fn offer(node: &Node<Sink>, value: &Bytes, per_s: f64, length: Duration) -> Arc<Counts> {
     let (counts, start) = (Arc::new(Counts::default()), Instant::now());
-    let one = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+    // Who asks, and who is refused at once, should cost the machine little: the node's threads are to have it.
+    let mut place = Box::pin(None);
+    let mut offered = 0;
     while start.elapsed() < length {
         let due = (start.elapsed().as_secs_f64() * per_s) as u64;
-        while counts.offered.load(Ordering::Relaxed) < due && start.elapsed() < length {
-            one(&counts.offered);
+        let at_once = due.saturating_sub(offered).min(OFFERED_AT_ONCE);
+        for _ in 0..at_once {
             let (caller, value) = (node.clone(), value.clone());
-            let mut proposal = Box::pin(async move { caller.propose(value).await });
-            match std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut proposal).poll(context))).await {
-                // Refused at once: it never became a task.
-                Poll::Ready(outcome) => counts.add(&outcome.map(drop)),
+            place.set(Some(async move { caller.propose(value).await.map(drop) }));
+            match std::future::poll_fn(|context| Poll::Ready(poll(place.as_mut(), context))).await {
+                // It never became a task, and the next one is asked for in its place.
+                Poll::Ready(outcome) => counts.add(&outcome),
                 Poll::Pending => {
-                    let counts = Arc::clone(&counts);
+                    let (counts, mut place) = (Arc::clone(&counts), std::mem::replace(&mut place, Box::pin(None)));
                     // Those who are answered after the end don't count.
                     tokio::spawn(async move {
-                        let outcome = proposal.await.map(drop);
+                        let outcome = std::future::poll_fn(|context| poll(place.as_mut(), context)).await;
                         if start.elapsed() < length {
                             counts.add(&outcome);
                         }
@@ -219,9 +262,17 @@ async fn offer(node: &Node<Sink>, value: &Bytes, per_s: f64, length: Duration) -
                 }
             }
         }
-        sleep(OFFERED_EVERY).await;
+        offered += at_once;
+        if offered >= due {
+            sleep(OFFERED_EVERY).await;
+        }
     }
+    counts.offered.store(offered, Ordering::Relaxed);
     counts
+}
+
+fn poll<F: Future>(place: Pin<&mut Option<F>>, context: &mut Context<'_>) -> Poll<F::Output> {
+    place.as_pin_mut().expect("something was asked").poll(context)
 }
 
 impl Counts {
@@ -259,15 +310,14 @@ impl Counts {
 struct Watch {
     over: Arc<AtomicBool>,
     rss_start: u64,
-    term_start: u64,
+    elections_start: u64,
     watching: tokio::task::JoinHandle<(u64, u64)>,
 }
 
 impl Watch {
-    fn start(node: &Node<Sink>) -> Self {
-        let (over, status) = (Arc::new(AtomicBool::new(false)), node.status());
-        let rss_start = resident_bytes(std::process::id());
-        let term_start = status.borrow().term.0;
+    fn start(cluster: &Cluster) -> Self {
+        let (over, status) = (Arc::new(AtomicBool::new(false)), cluster.node.status());
+        let (rss_start, elections_start) = (resident_bytes(std::process::id()), cluster.elections_begun());
         let ended = Arc::clone(&over);
         let watching = tokio::spawn(async move {
             let (mut rss_max, mut changes, mut leader) = (rss_start, 0, status.borrow().leader);
@@ -279,15 +329,17 @@ impl Watch {
             }
             (rss_max, changes)
         });
-        Self { over, rss_start, term_start, watching }
+        Self { over, rss_start, elections_start, watching }
     }
 
-    async fn end(self, node: &Node<Sink>, line: &mut Value) -> Result<(), Failed> {
+    async fn end(self, cluster: &Cluster, line: &mut Value) -> Result<(), Failed> {
         self.over.store(true, Ordering::Relaxed);
         let (rss_max, changes) = self.watching.await?;
         line["rss_mb"] = json!({ "start": self.rss_start >> 20, "max": rss_max >> 20 });
         line["leader_changes"] = changes.into();
-        line["terms"] = (node.status().borrow().term.0 - self.term_start).into();
+        // Members may have something yet to say.
+        sleep(TOLD_EVERY * 3).await;
+        line["elections_begun"] = (cluster.elections_begun() - self.elections_start).into();
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use crate::workload::{Failed, Sink};
 use quorate::{
     Builder, Node, NodeId, StateMachine, Timing,
+    metrics::Metrics,
     storage::Wal,
     transport::{Quic, QuicOptions, certificates::Authority},
 };
@@ -19,6 +20,8 @@ pub(crate) const EQUAL_MEMBER: &str = "equal-member";
 /// The node of this process.
 pub(crate) const LEADER: u64 = 1;
 const CLUSTER: &str = "bench";
+/// How often members look for what they have to say.
+pub(crate) const TOLD_EVERY: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node that listens at its own of these addresses, and dials the others. Its log is in `dir`. The children's election
@@ -39,9 +42,14 @@ pub(crate) fn builder(id: u64, dir: &Path, addresses: &[SocketAddr]) -> Result<B
         .timing(timing))
 }
 
-/// Runs a node with the default timing: leadership can move.
-pub(crate) async fn start_equal(id: u64, dir: &Path, addresses: &[SocketAddr]) -> Result<Node<Sink>, Failed> {
-    Ok(builder(id, dir, addresses)?.timing(Timing::default()).start(Sink::default()).await?)
+/// Runs a node with the default timing, so that leadership can move, and default snapshots, so that its log does not fill the disk.
+pub(crate) async fn start_equal(
+    id: u64,
+    dir: &Path,
+    addresses: &[SocketAddr],
+    metrics: &Metrics,
+) -> Result<Node<Sink>, Failed> {
+    Ok(builder(id, dir, addresses)?.timing(Timing::default()).metrics(metrics).start(Sink::default()).await?)
 }
 
 /// Waits until `id` leads, whoever was elected, and this node knows it.
@@ -128,9 +136,28 @@ pub(crate) fn run_member<M: StateMachine>(
     })
 }
 
-/// Runs a member as [`start_equal`] does.
+/// Runs a member as [`start_equal`] does. It says how many elections it began, a line a change.
 pub(crate) fn run_equal_member(place: &[&str]) -> Result<(), Failed> {
-    run_member(place, start_equal, async |_| std::future::pending().await)
+    let metrics = Metrics::new();
+    let tell = async |_: &Node<Sink>| {
+        let mut told = 0;
+        loop {
+            let began = elections_begun(&metrics);
+            if began != told {
+                println!("{began}");
+                told = began;
+            }
+            sleep(TOLD_EVERY).await;
+        }
+    };
+    run_member(place, async |id, dir, addresses| start_equal(id, dir, addresses, &metrics).await, tell)
+}
+
+/// How many elections the nodes of this process began, counting those that only asked whether they would be won.
+pub(crate) fn elections_begun(metrics: &Metrics) -> u64 {
+    let page = metrics.render();
+    let lines = page.lines().filter(|line| line.starts_with("quorate_elections_started_total{"));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 /// In a child: waits until the parent closes the pipe.

@@ -1,10 +1,11 @@
 //! The clients, and what they measure.
 
 use bytes::Bytes;
-use quorate::{Index, Node, StateMachine, Status};
+use quorate::{Index, Node, Snapshots, StateMachine, Status, WriteState};
 use serde_json::{Value, json};
 use std::{
     error::Error,
+    io,
     time::{Duration, Instant},
 };
 
@@ -57,7 +58,23 @@ impl StateMachine for Sink {
         self.applied_bytes += command.len() as u64;
         Bytes::new()
     }
+
+    fn snapshot(&self) -> Option<WriteState> {
+        let state = self.applied_bytes.to_le_bytes();
+        Some(Box::new(move |out| out.write_all(&state)))
+    }
+
+    fn restore(&mut self, state: &mut dyn io::Read) -> io::Result<()> {
+        let mut bytes = [0; 8];
+        state.read_exact(&mut bytes)?;
+        self.applied_bytes = u64::from_le_bytes(bytes);
+        Ok(())
+    }
 }
+
+/// No snapshots: the log is kept.
+pub(crate) const KEEP_THE_LOG: Snapshots =
+    Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 0, bytes_per_second: 0 };
 
 /// Waits until `node` leads and has committed in its own term.
 pub(crate) async fn until_leading<M: StateMachine>(node: &Node<M>, patience: Duration) -> Result<(), Failed> {
