@@ -112,17 +112,27 @@ fn no_interleaving_of_torn_writes_loses_an_entry() {
 #[test]
 fn no_interleaving_of_a_change_of_members_loses_an_entry_or_elects_two() {
     for (what, change) in CHANGES {
-        explore(&format!("{what}, and two campaign"), led_by_1_with_a_learner(), a_change(change, [0, 1, 1]));
-        let bounds = Bounds { repeats: 1, ..a_change(change, [0, 1, 0]) };
+        explore(&format!("{what}, and two campaign"), led_by_1_with_a_learner(), changed(change, [0, 1, 1]));
+        let bounds = Bounds { repeats: 1, ..changed(change, [0, 1, 0]) };
         explore(&format!("{what}, one campaigns, and a duplicate"), led_by_1_with_a_learner(), bounds);
     }
-    explore("a third voter is added, and campaigns", led_by_1_with_a_learner(), a_change(grows, [0, 0, 1]));
+    explore("a third voter is added, and campaigns", led_by_1_with_a_learner(), changed(&[grows], [0, 0, 1]));
+    explore(
+        "two of three voters are removed, and one campaigns",
+        led_by_1_out_of_reach_of_3(),
+        changed(&[shrinks], [0, 1, 0]),
+    );
+    explore(
+        "two of three voters are removed one by one, and one campaigns",
+        led_by_1_out_of_reach_of_3(),
+        changed(&[leaves_3, shrinks], [0, 1, 0]),
+    );
 }
 
 #[test]
 fn no_interleaving_of_a_change_of_members_and_a_crash_loses_an_entry_or_elects_two() {
     for (what, change) in CHANGES {
-        let bounds = Bounds { crashes: 1, ..a_change(change, [0, 1, 0]) };
+        let bounds = Bounds { crashes: 1, ..changed(change, [0, 1, 0]) };
         explore(&format!("{what}, one crashes and one campaigns"), led_by_1_with_a_learner(), bounds);
     }
 }
@@ -130,7 +140,7 @@ fn no_interleaving_of_a_change_of_members_and_a_crash_loses_an_entry_or_elects_t
 #[test]
 fn no_interleaving_of_a_change_of_members_a_handover_and_a_read_serves_a_stale_read() {
     for (what, change) in CHANGES {
-        let bounds = Bounds { handovers: 1, reads: 1, ..a_change(change, [0; 3]) };
+        let bounds = Bounds { handovers: 1, reads: 1, ..changed(change, [0; 3]) };
         explore(&format!("{what}, a handover and a read"), led_by_1_with_a_learner(), bounds);
     }
 }
@@ -162,13 +172,13 @@ fn larger_tie_breaks() {
 #[ignore = "larger bounds: minutes"]
 fn larger_changes_of_members() {
     for (what, change) in CHANGES {
-        let bounds = Bounds { terms: 3, log: 5, ..a_change(change, [0, 1, 1]) };
+        let bounds = Bounds { terms: 3, log: 5, ..changed(change, [0, 1, 1]) };
         explore(&format!("{what}, and two campaign, one behind the other"), led_by_1_with_a_learner(), bounds);
     }
     let first = led_by_1_with_a_learner;
-    explore("a third voter is added, and one campaigns", first(), a_change(grows, [0, 1, 0]));
-    explore("a third voter is added, and two campaign", first(), a_change(grows, [0, 1, 1]));
-    let bounds = Bounds { terms: 1, log: 5, proposals: 1, ..a_change(replaces, [0; 3]) };
+    explore("a third voter is added, and one campaigns", first(), changed(&[grows], [0, 1, 0]));
+    explore("a third voter is added, and two campaign", first(), changed(&[grows], [0, 1, 1]));
+    let bounds = Bounds { terms: 1, log: 5, proposals: 1, ..changed(&[replaces], [0; 3]) };
     explore("a follower is replaced beside an entry", first(), bounds);
 }
 
@@ -221,7 +231,8 @@ fn larger_reads() {
 type Changes = fn() -> Change;
 
 /// Of two voters, with one that has caught up beside them.
-const CHANGES: [(&str, Changes); 2] = [("a follower is replaced", replaces), ("the leader is replaced", leaves)];
+const CHANGES: [(&str, &[Changes]); 2] =
+    [("a follower is replaced", &[replaces]), ("the leader is replaced", &[leaves])];
 
 fn replaces() -> Change {
     Change::to([NodeId(1), NodeId(3)])
@@ -235,8 +246,16 @@ fn grows() -> Change {
     Change::to([1, 2, 3].map(NodeId))
 }
 
-fn a_change(change: Changes, timeouts: [u8; 3]) -> Bounds {
-    Bounds { replicates: true, terms: 2, log: 4, timeouts, change: Some(change), ..Bounds::default() }
+fn leaves_3() -> Change {
+    Change::to([NodeId(1), NodeId(2)])
+}
+
+fn shrinks() -> Change {
+    Change::to([NodeId(1)])
+}
+
+fn changed(changes: &'static [Changes], timeouts: [u8; 3]) -> Bounds {
+    Bounds { replicates: true, terms: 2, log: 4, timeouts, changes, ..Bounds::default() }
 }
 
 /// Node 2 may depose node 1.
@@ -265,8 +284,8 @@ struct Bounds {
     heartbeats: u8,
     proposals: u8,
     reads: u8,
-    /// A change of the members, which any leader may be asked for, once.
-    change: Option<Changes>,
+    /// Changes of the members, for which any leaders may be asked, in this order.
+    changes: &'static [Changes],
     /// Handovers of all leaders together.
     handovers: u8,
     /// Snapshots of all nodes together.
@@ -288,7 +307,7 @@ impl Default for Bounds {
             heartbeats: 0,
             proposals: 0,
             reads: 0,
-            change: None,
+            changes: &[],
             handovers: 0,
             snapshots: 0,
             tears_payloads: false,
@@ -384,6 +403,13 @@ fn started_as(disks: Vec<Disk>, membership: Option<Membership>, witness: Option<
 fn led_by_1() -> World {
     let mut world = cluster();
     world.elect(1);
+    world
+}
+
+/// The same, and nodes 1 and 3 don't reach each other any more.
+fn led_by_1_out_of_reach_of_3() -> World {
+    let mut world = led_by_1();
+    world.cut.extend([(1, 3), (3, 1)].map(|(from, to)| (NodeId(from), NodeId(to))));
     world
 }
 
@@ -508,7 +534,7 @@ impl State {
             may(left.proposals > 0 && running.leads() && room, Event::Propose(id, 1));
             may(left.reads > 0 && running.leads(), Event::Read(id, left.reads.into()));
             may(left.handovers > 0 && running.leads(), Event::HandOver(id, None));
-            if let Some(change) = left.change.filter(|_| running.leads()) {
+            if let Some(change) = left.changes.first().filter(|_| running.leads()) {
                 events.push(Event::Change(id, change()));
             }
             let mut may = |may: bool, event: Event| events.extend(may.then_some(event));
@@ -539,7 +565,7 @@ impl State {
             Event::Propose(..) => left.proposals -= 1,
             Event::Read(..) => left.reads -= 1,
             Event::Snapshot(_) => left.snapshots -= 1,
-            Event::Change(..) => left.change = None,
+            Event::Change(..) => left.changes = &left.changes[1..],
             Event::HandOver(..) => left.handovers -= 1,
             Event::Crash(..) => left.crashes -= 1,
             _ => {}
