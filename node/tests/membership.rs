@@ -5,13 +5,14 @@ mod support;
 use quorate::{
     Change, ChangeError, ChangeRefused, Consistency, Failure, Index, NodeId, ProposeError, Role, Snapshots, Status,
 };
+use quorate_raft::{AppendOutcome, AppendReply, Body, EntryId, Message};
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
     rc::Rc,
     time::Duration,
 };
-use support::{Cluster, Ledger, Plan, View, run, seeds, simulate, soon};
+use support::{Cluster, Ledger, Plan, Puppet, View, run, seeds, simulate, soon};
 
 fn address(id: u64) -> String {
     format!("node-{id}")
@@ -50,6 +51,36 @@ async fn removed(cluster: &mut Cluster, id: u64) {
     let failure = soon("a removed node to stop", cluster.node(NodeId(id)).failed()).await;
     assert!(matches!(failure, Failure::Removed { .. }), "node {id}: {failure}");
     cluster.ended(NodeId(id));
+}
+
+/// A member that took a part of a snapshot takes none of an earlier epoch in the same term.
+#[test]
+fn replication_to_a_member_that_is_added_again_begins_behind_every_epoch_that_it_heard() {
+    simulate(async {
+        let cluster = Cluster::start_all(Plan { members: 1, ..Plan::default() }).await;
+        let (leader, member) = (NodeId(1), NodeId(9));
+        let mut puppet = Puppet::start(&cluster.network, member, leader).await;
+        cluster.leader_among(&[leader]).await;
+        let (mut last_heard, mut term) = (0, None);
+        for _ in 0..3 {
+            change(&cluster, leader, Change::add(member, "9")).await.expect("it is added");
+            // What it rejects begins another epoch.
+            for _ in 0..3 {
+                let append = |message: &Message| match &message.body {
+                    Body::Append(append) => Some((message.term, append.epoch, append.previous.index)),
+                    _ => None,
+                };
+                let (of, epoch, previous) = puppet.hear("an append", append).await;
+                assert_eq!(*term.get_or_insert(of), of, "one leadership");
+                assert!(epoch > last_heard, "epoch {epoch} behind {last_heard}");
+                last_heard = epoch;
+                let outcome = AppendOutcome::Rejected { previous, conflict: EntryId::default(), last: Index(1) };
+                puppet.say(of, Body::AppendReply(AppendReply { epoch, outcome }));
+            }
+            change(&cluster, leader, Change::remove(member)).await.expect("it is removed");
+            puppet.hear_for_a_second().await;
+        }
+    });
 }
 
 #[test]

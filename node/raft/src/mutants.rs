@@ -77,6 +77,8 @@ mutants! {
     LeavingLeaderStaysDown = "leaving-leader-stays-down",
     /// A member that lacks most of the log is made a voter.
     PromotedThoughBehind = "promoted-though-behind",
+    /// Replication to a member that was added again begins with the first epoch, not behind those that it knows.
+    EpochsBeginAnew = "epochs-begin-anew",
     /// A witness campaigns like any other voter.
     WitnessCampaigns = "witness-campaigns",
     /// A witness is sent whatever the others are, whether or not anybody else has it.
@@ -235,6 +237,8 @@ mutants! {
     LostLinkIsDefinite = "lost-link-is-definite",
     /// A command that was forwarded over a link that was lost is forwarded again. (54)
     UnknownOutcomeRetried = "unknown-outcome-retried",
+    /// A forwarded command whose time is over is said not to have been begun with, though its leader may have. (52)
+    ForwardedLateIsDefinite = "forwarded-late-is-definite",
     /// Forwarded commands that arrive twice are taken twice. (54)
     DuplicateProposalTaken = "duplicate-proposal-taken",
     /// A command is dropped if nobody waits for it any more. (53)

@@ -132,6 +132,12 @@ impl Progress {
         }
     }
 
+    /// The same, beginning in this epoch, which no earlier one for the same follower can have had in this term.
+    #[must_use]
+    pub fn in_epoch(self, epoch: u64) -> Self {
+        Self { epoch, ..self }
+    }
+
     /// How the follower is being brought up to date.
     #[must_use]
     pub fn state(&self) -> ProgressState {

@@ -7,6 +7,7 @@ use crate::{
     log::Lookup,
     message::{AppendOutcome, AppendReply},
     mutants::{Mutant, live},
+    progress::Progress,
     quorum,
     reads::Reads,
     record::{Batch, BatchBuilder, Kind},
@@ -30,6 +31,8 @@ pub struct Leadership {
     pub(super) heard: BTreeMap<NodeId, Moment>,
     pub(super) handover: Option<super::Handover>,
     pub(super) tie_break: super::witness::TieBreak,
+    /// How often it changed the members.
+    changes: u32,
     since: Moment,
 }
 
@@ -44,6 +47,15 @@ impl Leadership {
     #[must_use]
     pub fn round(&self) -> u64 {
         self.reads.round()
+    }
+
+    /// In which epoch replication to a peer begins that is begun now. A peer that was removed and is added again takes no snapshot
+    /// in an earlier epoch than it heard in this term, and what it said in one must not count: so each change of the members
+    /// leaves 2^32 epochs to those before it.
+    #[must_use]
+    pub fn first_epoch(&self) -> u64 {
+        let before = if live(Mutant::EpochsBeginAnew) { 0 } else { u64::from(self.changes) << 32 };
+        before + Progress::NO_EPOCH + 1
     }
 
     /// Whether it is so young that it need not have heard anybody yet.
@@ -77,6 +89,7 @@ impl Replica {
             heard: BTreeMap::new(),
             handover: None,
             tie_break: super::witness::TieBreak::new(first),
+            changes: 0,
             since: now,
         });
         self.leader = Some(self.id);
@@ -124,6 +137,9 @@ impl Replica {
         out.push(Effect::Replicate { previous, batch: batch.clone() });
         self.persist(now, Persist { batch: Some(batch), ..Persist::default() }, out);
         if is_changed {
+            if let Role::Leader(leadership) = &mut self.role {
+                leadership.changes = leadership.changes.saturating_add(1);
+            }
             out.push(Effect::MembersChanged);
             // Fewer may be enough now, and none of them may answer once more.
             self.confirm_reads(Some(now), out);

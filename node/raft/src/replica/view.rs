@@ -6,6 +6,7 @@ use crate::{
     log::Log,
     machine::MachineVersions,
     membership::Membership,
+    progress::Progress,
     snapshot::SnapshotBase,
 };
 
@@ -52,6 +53,15 @@ impl Replica {
         match &self.role {
             Role::Leader(leadership) => leadership.round(),
             _ => 0,
+        }
+    }
+
+    /// In which epoch replication to a peer begins that is begun now, if it leads.
+    #[must_use]
+    pub fn first_epoch(&self) -> u64 {
+        match &self.role {
+            Role::Leader(leadership) => leadership.first_epoch(),
+            _ => Progress::NO_EPOCH,
         }
     }
 

@@ -12,6 +12,8 @@
 //!   included, protects leaders by its own clocks, and nobody leads in a later term (§6.4.1).
 //! - **Covered.** Whoever answers an append says of no entry that it matches but of those that the append covered, and of those that it
 //!   knows to be committed because it cut its log behind them (Figure 2: "index of last new entry").
+//! - **Epochs.** What a leader sends a peer is of no earlier epoch than what it sent it before in that term, though the peer may have been
+//!   removed and added again meanwhile: answers to what was said before must not count.
 //! - **Discards.** A node forgets lost entries of its own accord only in a later term than the one that its disk had when it started:
 //!   what others say in that one may be overtaken by what it said itself.
 
@@ -20,8 +22,8 @@ mod tests;
 
 use super::quorum;
 use quorate_raft::{
-    AppendOutcome, AppendReply, Batch, Body, Effect, EntryId, HeartbeatReply, Index, Membership, Message, Moment,
-    NodeId, Outgoing, Phase, ReadToken, Reads, Replica, RequestVote, Term,
+    Append, AppendOutcome, AppendReply, Batch, Body, Effect, EntryId, HeartbeatReply, Index, Membership, Message,
+    Moment, NodeId, Outgoing, Phase, Progress, ReadToken, Reads, Replica, RequestVote, SnapshotChunk, Term,
 };
 use std::time::Duration;
 
@@ -53,6 +55,14 @@ pub(super) trait Others {
 struct Judged {
     memory: Memory,
     rounds: Rounds,
+    epochs: Epochs,
+}
+
+/// The latest epoch in which it sent each peer something, as the leader of this term.
+#[derive(Clone, Default, Debug)]
+struct Epochs {
+    term: Term,
+    of: Vec<(NodeId, u64)>,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -155,7 +165,8 @@ impl Judge {
     /// A message leaves a node, whose clock shows `now`. It protects leaders for so long.
     ///
     /// # Errors
-    /// If it asks for a pre-vote too early. Votes are asked for only behind a won pre-vote, or when its leader said so.
+    /// If it asks for a pre-vote too early, or sends something in an epoch that is over. Votes are asked for only behind a won
+    /// pre-vote, or when its leader said so.
     pub(super) fn leaves(
         &mut self,
         from: NodeId,
@@ -178,6 +189,10 @@ impl Judge {
                 let protected = self.of(from).memory.protects(now, protection);
                 protected.map_or(Ok(()), |words| Err(format!("protected leaders: {from} campaigns, and {words}")))
             }
+            Body::Append(Append { epoch, .. }) | Body::SnapshotChunk(SnapshotChunk { epoch, .. }) => {
+                let leaves = self.of(from).epochs.leaves(*to, message.term, *epoch);
+                leaves.map_err(|why| format!("epochs: {from} sends {to} {why}"))
+            }
             _ => Ok(()),
         }
     }
@@ -185,7 +200,7 @@ impl Judge {
     /// A node starts, in the term that its disk has. If it is not new it may have heard a leader before.
     pub(super) fn starts(&mut self, id: NodeId, term: Term, is_new: bool, now: Moment) {
         let heard = (!is_new).then_some((id, now));
-        *self.of(id) = Judged { memory: Memory { heard, recovered_in: term }, rounds: Rounds::default() };
+        *self.of(id) = Judged { memory: Memory { heard, recovered_in: term }, ..Judged::default() };
     }
 
     /// Somebody asks a node that runs for a read; whether the lease will do.
@@ -266,6 +281,23 @@ impl Memory {
         let (leader, at) = self.heard.filter(|(_, at)| now.since(*at) < protection)?;
         let since = now.since(at);
         Some(format!("heard {leader} {since:?} ago, or started then"))
+    }
+}
+
+impl Epochs {
+    fn leaves(&mut self, to: NodeId, term: Term, epoch: u64) -> Result<(), String> {
+        if term > self.term {
+            *self = Self { term, of: Vec::new() };
+        }
+        if term < self.term || epoch == Progress::NO_EPOCH {
+            return Ok(());
+        }
+        match self.of.iter_mut().find(|(peer, _)| *peer == to) {
+            Some((_, latest)) if epoch < *latest => return Err(format!("epoch {epoch} behind epoch {latest}")),
+            Some((_, latest)) => *latest = epoch,
+            None => self.of.push((to, epoch)),
+        }
+        Ok(())
     }
 }
 

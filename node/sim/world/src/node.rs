@@ -270,7 +270,8 @@ impl Running {
         for new in peers.iter().filter(|peer| !self.peers.contains(peer)) {
             let outlines = self.replica.witness() == Some(*new);
             let log_last = if outlines { self.replica.goes_to(*new) } else { log_last };
-            self.asked.push(Actor::Replicator(*new), Ask::Start { term, log_last, outlines });
+            let epoch = self.replica.first_epoch();
+            self.asked.push(Actor::Replicator(*new), Ask::Start { term, epoch, log_last, outlines });
             let round = self.replica.read_round();
             if round > 0 {
                 self.asked.push(Actor::Replicator(*new), Ask::Beat { round: Some(round) });

@@ -120,8 +120,8 @@ impl Running {
     /// A replicator handles what it was asked.
     pub fn replicate(&mut self, context: &mut Context<'_>, peer: NodeId, ask: Ask) {
         let (now, actor) = (context.now, Actor::Replicator(peer));
-        if let Ask::Start { term, log_last, outlines } = ask {
-            let progress = Progress::new(now, log_last, self.rules.credit);
+        if let Ask::Start { term, epoch, log_last, outlines } = ask {
+            let progress = Progress::new(now, log_last, self.rules.credit).in_epoch(epoch);
             let (at_least, transfer) = (Index(0), None);
             let (commit, round, fetching) = (Index(0), 0, false);
             let replicator = Replicator { progress, term, outlines, commit, round, fetching, at_least, transfer };

@@ -40,6 +40,8 @@ pub enum Ask {
     Start {
         /// Its term.
         term: Term,
+        /// The epoch that it begins in.
+        epoch: u64,
         /// The last entry that may be sent.
         log_last: Index,
         /// Whether its peer keeps no commands.

@@ -176,6 +176,7 @@ impl Consensus {
                 peer,
                 outlines: self.replica.witness() == Some(peer),
                 term: self.replica.term(),
+                epoch: self.replica.first_epoch(),
                 log_last: self.replica.goes_to(peer),
                 commit: self.replica.commit(),
                 round: self.replica.read_round(),

@@ -236,9 +236,13 @@ impl Proposals {
         }
         let late: Vec<_> =
             self.forwarded.iter().filter(|(_, f)| f.deadline <= now).map(|(request, _)| *request).collect();
+        let unknown = match live(Mutant::ForwardedLateIsDefinite) {
+            true => ProposeError::DeadlinePassed,
+            false => ProposeError::OutcomeUnknown,
+        };
         for request in late {
             if let Some(forwarded) = self.forwarded.remove(&request) {
-                outcomes.extend(self.tell(forwarded.proposal.caller, ProposeError::OutcomeUnknown));
+                outcomes.extend(self.tell(forwarded.proposal.caller, unknown));
             }
         }
         // Callers leave, their places stay: what is committed after all finds nobody waiting.

@@ -65,6 +65,8 @@ pub(crate) struct Assignment {
     /// Whether it is a witness.
     pub(crate) outlines: bool,
     pub(crate) term: Term,
+    /// The epoch that it begins in.
+    pub(crate) epoch: u64,
     /// The last entry that may be sent.
     pub(crate) log_last: Index,
     pub(crate) commit: Index,
@@ -90,7 +92,7 @@ impl Replicator {
             peer,
             outlines: assignment.outlines,
             term,
-            progress: Progress::new(clock.now(), log_last, credit),
+            progress: Progress::new(clock.now(), log_last, credit).in_epoch(assignment.epoch),
             commit,
             round: assignment.round,
             fetching: false,

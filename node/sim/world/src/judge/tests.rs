@@ -5,7 +5,7 @@ use crate::make::{
     append, at, batch, heartbeat, heartbeat_reply, id, matched, node, replica, request_vote, vote, voters,
 };
 use quorate_raft::{
-    Body, Effect, Message, Moment, NodeId, Outgoing, Persist, Phase, Replica, Term,
+    Body, Effect, Message, Moment, NodeId, Outgoing, Persist, Phase, Progress, Replica, Term,
     message::{RepairOutcome, RepairReply},
 };
 use std::time::Duration;
@@ -52,6 +52,20 @@ fn what_an_append_did_not_cover_is_said_to_match_by_nobody() {
             assert_eq!(answered.is_ok(), says <= covers, "{says} of {covers}: {answered:?}");
         }
     }
+}
+
+#[test]
+fn what_leaves_is_of_no_epoch_that_is_over_but_in_another_term_or_to_another_peer() {
+    let mut judge = Judge::default();
+    let mut sends = |to, term, epoch| {
+        let message = Message { term: Term(term), body: append(epoch, id(1, 1), 0, None) };
+        judge.leaves(node(1), &Outgoing { to: node(to), message }, at(0), Duration::ZERO).is_ok()
+    };
+    assert!(sends(2, 2, 1) && sends(2, 2, 3) && sends(2, 2, 3));
+    assert!(!sends(2, 2, 2), "that epoch is over");
+    assert!(sends(3, 2, 1), "another peer");
+    assert!(sends(2, 2, Progress::NO_EPOCH), "a proof, of no epoch");
+    assert!(sends(2, 3, 1), "another leadership");
 }
 
 #[test]
