@@ -59,6 +59,8 @@ struct Asked {
     node: NodeId,
     key: u64,
     call: Call,
+    /// For how long its caller waits until somebody begins with it, if it said so.
+    within: Option<Duration>,
     invoked: u64,
     floor: Index,
     answer: Option<(u64, Told)>,
@@ -85,6 +87,8 @@ enum Told {
     },
     /// It did not and will not take effect.
     Refused,
+    /// The same, because it was not begun with in time.
+    Late,
     /// It may or may not.
     Unknown,
     Found {
@@ -106,6 +110,9 @@ enum Told {
 
 /// Commands are this long at most, so that logs fill more than one segment.
 const PADDING_MAX: usize = 2_000;
+/// So many of those who write wait for less than this.
+const IMPATIENT: f64 = 0.25;
+const WITHIN_MAX: Duration = Duration::from_millis(500);
 
 impl Clients {
     pub(super) fn new(plan: &Plan, witness: SharedWitness) -> Self {
@@ -166,6 +173,7 @@ impl Clients {
             let next = if let Call::Change(_) = call { self.sessions.next(id) } else { Next::Without };
             let call = if let Next::Open = next { Call::Open } else { call };
             let padding = if random.random_bool(0.2) { random.random_range(0..PADDING_MAX) } else { 0 };
+            let within = random.random_bool(IMPATIENT).then(|| random.random_range(Duration::ZERO..WITHIN_MAX));
             let (handle, told) = (process.node().clone(), Rc::clone(&self.told));
             let mut session = None;
             match call {
@@ -179,15 +187,18 @@ impl Clients {
                 Call::Change(change) if let Next::As(session_key, serial) = next => {
                     let command = Command { operation, key, change }.encode(padding);
                     session = Some((session_key.clone(), serial, command.clone()));
-                    process.call(propose_as(handle, operation, session_key, serial, command, told));
+                    process.call(propose_as(handle, operation, session_key, serial, command, within, told));
                 }
                 Call::Change(change) => {
                     let command = Command { operation, key, change }.encode(padding);
                     process.call(async move {
-                        let answer = match handle.propose(command).await {
+                        let proposed = match within {
+                            Some(within) => handle.propose_within(command, within).await,
+                            None => handle.propose(command).await,
+                        };
+                        let answer = match proposed {
                             Ok(applied) => Told::Applied { index: applied.index, changed: &applied.reply[..] == b"1" },
-                            Err(ProposeError::OutcomeUnknown) => Told::Unknown,
-                            Err(_) => Told::Refused,
+                            Err(error) => Told::failed(error),
                         };
                         told.borrow_mut().push((operation, answer));
                     });
@@ -208,7 +219,8 @@ impl Clients {
                 Call::Change(_) | Call::Open => self.acknowledged,
             };
             let (answer, is_unknown) = (None, false);
-            let asked = Asked { client: id, node: *node, key, call, invoked, floor, answer, session, is_unknown };
+            let asked =
+                Asked { client: id, node: *node, key, call, within, invoked, floor, answer, session, is_unknown };
             self.asked.insert(operation, asked);
             self.witness.lock().say(format_args!("client {id} asks {node} for {operation}: {call:?} of key {key}"));
         }
@@ -224,9 +236,9 @@ impl Clients {
             let Some((node, process)) = running.iter_mut().nth(nth) else { continue };
             let Some(asked) = self.asked.get_mut(&operation) else { continue };
             let Some((key, serial, command)) = asked.session.clone() else { continue };
-            (asked.node, client.asks_again) = (*node, false);
+            (asked.node, asked.within, client.asks_again) = (*node, None, false);
             let (handle, told) = (process.node().clone(), Rc::clone(&self.told));
-            process.call(propose_as(handle, operation, key, serial, command, told));
+            process.call(propose_as(handle, operation, key, serial, command, None, told));
             let mut witness = self.witness.lock();
             witness.report.count("writes repeated", 1);
             witness.say(format_args!("client {id} asks {node} again for {operation}"));
@@ -248,8 +260,9 @@ impl Clients {
             });
             let (call, answer) = (Call::Change(change), Some((self.stamp, Told::Unknown)));
             let (client, invoked, floor) = (self.clients.len() as u64, self.stamp, self.acknowledged);
-            let (session, is_unknown) = (None, true);
-            let asked = Asked { client, node: *node, key: 0, call, invoked, floor, answer, session, is_unknown };
+            let (session, within, is_unknown) = (None, None, true);
+            let asked =
+                Asked { client, node: *node, key: 0, call, within, invoked, floor, answer, session, is_unknown };
             self.asked.insert(operation, asked);
             left.push(operation);
         }
@@ -289,7 +302,7 @@ impl Clients {
                 self.sessions.expired(asked.client, key);
                 answer = if asked.is_unknown { Told::Unknown } else { Told::Refused };
             } else {
-                asks_again = asked.is_unknown && matches!(answer, Told::Unknown | Told::Refused);
+                asks_again = asked.is_unknown && matches!(answer, Told::Unknown | Told::Refused | Told::Late);
             }
         }
         if let Told::Opened { index } = answer {
@@ -334,6 +347,11 @@ impl Clients {
                 witness.report.count("writes refused", 1);
                 witness.refused(operation);
             }
+            (Told::Late, _) if asked.within.is_some() => {
+                witness.report.count("writes late", 1);
+                witness.refused(operation);
+            }
+            (Told::Late, _) => witness.fail(format!("deadlines: {operation} has none, and is refused as late")),
             (Told::Unknown, _) => witness.report.count("writes unknown", 1),
             (Told::Opened { .. }, _) => witness.report.count("sessions opened", 1),
             (Told::SessionRefused { .. }, _) => {}
@@ -418,18 +436,30 @@ async fn propose_as(
     key: SessionKey,
     serial: u64,
     command: Bytes,
+    within: Option<Duration>,
     told: Rc<RefCell<Vec<(u64, Told)>>>,
 ) {
-    let answer = match handle.propose_as(&key, serial, command).await {
+    let proposed = match within {
+        Some(within) => handle.propose_as_within(&key, serial, command, within).await,
+        None => handle.propose_as(&key, serial, command).await,
+    };
+    let answer = match proposed {
         Ok(applied) => Told::Applied { index: applied.index, changed: &applied.reply[..] == b"1" },
-        Err(SessionError::Proposal(ProposeError::OutcomeUnknown)) => Told::Unknown,
-        Err(SessionError::Proposal(_)) => Told::Refused,
+        Err(SessionError::Proposal(error)) => Told::failed(error),
         Err(error) => Told::SessionRefused { expired: error == SessionError::SessionExpired },
     };
     told.borrow_mut().push((operation, answer));
 }
 
 impl Told {
+    fn failed(error: ProposeError) -> Self {
+        match error {
+            ProposeError::OutcomeUnknown => Self::Unknown,
+            ProposeError::DeadlinePassed => Self::Late,
+            _ => Self::Refused,
+        }
+    }
+
     /// A session was opened; these are the bytes of its key.
     fn opened_at(index: &[u8]) -> Self {
         index.try_into().map_or(Self::NotRead, |index| Self::Opened { index: Index(u64::from_le_bytes(index)) })
@@ -455,7 +485,7 @@ fn operation_of(asked: &Asked) -> Option<Operation> {
             Outcome::Completed { at, reply }
         }
         Some((at, Told::Found { value, .. })) => Outcome::Completed { at, reply: Reply::Value(value) },
-        Some((_, Told::Refused)) => Outcome::Failed,
+        Some((_, Told::Refused | Told::Late)) => Outcome::Failed,
         Some((_, Told::NotRead | Told::TooStale | Told::Opened { .. } | Told::SessionRefused { .. })) => return None,
         Some((_, Told::Unknown)) | None => Outcome::Unknown,
     };
