@@ -75,6 +75,7 @@ impl Cluster<'_> {
         self.plan.nodes > 1
             && self.is_up(node)
             && !witness.disk(node).is_damaged
+            && !witness.promised(node).has_faulty()
             && others.all(|member| {
                 let is_whole = member.status().is_some_and(|status| status.faulty == 0) && !member.was_wiped;
                 is_whole && !witness.disk(member.id).is_damaged && witness.promised(member.id).last() > Index(0)
@@ -101,6 +102,7 @@ impl Cluster<'_> {
         for member in &self.members {
             let Some(status) = member.status() else { continue };
             let is_whole = status.faulty == 0 && Some(status.applied) >= commit && status.leader.is_some();
+            let is_whole = is_whole && !witness.promised(member.id).has_faulty();
             let disk = witness.disk(member.id);
             // What is worn out is faulty again after every start.
             if is_whole && !disk.disk.is_worn() {

@@ -43,6 +43,12 @@ impl Promised {
         self.entries.last_key_value().map_or(self.base.index, |(index, _)| *index)
     }
 
+    /// Whether an entry has one place on the disk alone, until it is repaired or the next start leaves it behind: also if a snapshot
+    /// covers it meanwhile, for records are found one behind the other.
+    pub(super) fn has_faulty(&self) -> bool {
+        !self.faulty.is_empty()
+    }
+
     /// Whether this entry is durable, or was cut behind a snapshot.
     pub(super) fn holds(&self, id: EntryId) -> bool {
         id.index <= self.base.index.max(self.snapshot) || self.entries.get(&id.index) == Some(&id.term)
