@@ -2,7 +2,8 @@
 //! then. It looks only at letters that speak of votes, leadership and lost entries, and only as they arrive.
 //!
 //! - **Up-to-date votes.** Whoever grants a vote, or says that it would, has no log that is more up-to-date than the asker's
-//!   (paper §5.4.1).
+//!   (paper §5.4.1). And who is asked for a pre-vote by one whose log is no less up-to-date does not refuse without another reason:
+//!   or nobody may ever be elected.
 //! - **Protected leaders.** Whoever heard a leader within the shortest election timeout, by its own clock, grants no vote and asks for
 //!   none, whatever term it learnt of since; nor does who started so lately and may have forgotten (thesis §4.2.3, §6.4.1).
 //! - **Read index.** A read may be served only when a quorum, the leader included, heard and answered a heartbeat of a round that
@@ -357,7 +358,10 @@ impl Arrival {
         protection: Duration,
     ) {
         self.verdict = match self.what {
-            What::Request(request) => self.vote(now, before, request, effects, protection),
+            What::Request(request) => {
+                let granted = self.granted(now, before, request, effects, protection);
+                granted.and_then(|()| self.denied(now, before, request, replica, effects, protection))
+            }
             What::Beat { round } => self.beat(round, effects),
             What::Repair => self.repair(replica, effects),
             What::Append { covers } => self.matched(covers, replica, effects),
@@ -367,7 +371,7 @@ impl Arrival {
         self.leads = from_a_leader && (replica.leader(), replica.term()) == (Some(self.from), self.term);
     }
 
-    fn vote(
+    fn granted(
         &self,
         now: Moment,
         before: Before,
@@ -391,6 +395,35 @@ impl Arrival {
             Some(words) => Err(format!("protected leaders: {to} grants {from} a {phase:?}, and {words}")),
             None => Ok(()),
         }
+    }
+
+    /// A leader that hears a quorum may refuse, but whether it does is not known here.
+    fn denied(
+        &self,
+        now: Moment,
+        before: Before,
+        request: RequestVote,
+        replica: &Replica,
+        effects: &[Effect],
+        protection: Duration,
+    ) -> Result<(), String> {
+        let denied = |body: &Body| matches!(body, Body::Vote(vote) if vote.phase == Phase::PreVote && !vote.granted);
+        if !said(effects).any(|outgoing| outgoing.to == self.from && denied(&outgoing.message.body)) {
+            return Ok(());
+        }
+        let (from, to, theirs, ours) = (self.from, self.to, request.last, before.last);
+        let is_behind = theirs.term < ours.term || (theirs.term == ours.term && theirs.index < ours.index);
+        // One that comes with nothing may have been emptied, and one that has nothing may not judge.
+        let knows_too_little = theirs.index == Index(0) || replica.is_new();
+        let is_late = self.term.next() <= replica.term();
+        let can_apply = replica.machine().apply(request.machine_version);
+        let is_protected = replica.is_leader() || self.memory.protects(now, protection).is_some();
+        if is_behind || knows_too_little || is_late || !can_apply || is_protected {
+            return Ok(());
+        }
+        Err(format!(
+            "up-to-date votes: {to}, whose log ends at {ours}, refuses {from} a pre-vote, whose log ends at {theirs}"
+        ))
     }
 
     fn beat(&mut self, heard: u64, effects: &[Effect]) -> Result<(), String> {
