@@ -375,6 +375,10 @@ impl<'a> Cluster<'a> {
     /// Whether everybody who belongs to the cluster and is not out for good follows one leader and has applied what it has. Who was
     /// removed may never hear of it, if all whom it knew were removed, too.
     fn is_settled(&self) -> bool {
+        // Who is on its way out comes back.
+        if self.members.iter().any(|member| matches!(&member.state, State::Up(process) if process.is_stopping())) {
+            return false;
+        }
         let belong = self.leader_knows();
         let in_it = self.members.iter().filter(|it| belong.contains(&it.id) && !matches!(it.state, State::Out));
         let Some(statuses) = in_it.map(Member::status).collect::<Option<Vec<_>>>() else { return false };

@@ -23,6 +23,7 @@ pub(super) struct Process {
     node: Node<Registers>,
     failure: Rc<RefCell<Option<Failure>>>,
     closed: Rc<Cell<bool>>,
+    is_stopping: bool,
     began: Instant,
     /// What its clock shows since it began. Whole milliseconds: tokio's timers know no others.
     clock: Duration,
@@ -49,7 +50,8 @@ impl Process {
             (began, builder.start_local(machine).await)
         });
         let (failure, closed) = (Rc::default(), Rc::default());
-        let mut process = Self { node: node?, failure, closed, began, clock: Duration::ZERO, tasks, runtime };
+        let mut process =
+            Self { node: node?, failure, closed, is_stopping: false, began, clock: Duration::ZERO, tasks, runtime };
         let (node, failure) = (process.node.clone(), Rc::clone(&process.failure));
         process.call(async move {
             let ended = node.failed().await;
@@ -89,11 +91,17 @@ impl Process {
 
     /// Asks it to end in good order.
     pub(super) fn shut_down(&mut self) {
+        self.is_stopping = true;
         let (node, closed) = (self.node.clone(), Rc::clone(&self.closed));
         self.call(async move {
             node.shutdown().await;
             closed.set(true);
         });
+    }
+
+    /// Whether it was asked to: it takes no commands any more, and hands over.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping
     }
 
     /// Whether it has ended in good order.
