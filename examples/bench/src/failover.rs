@@ -6,7 +6,7 @@
 //! kill until a command is applied that was asked for after it.
 
 use crate::{
-    processes::{EQUAL_MEMBER, LEADER, Member, free_addresses, make_certificates, start_equal, until_led_by},
+    processes::{EQUAL_MEMBER, LEADER, Member, PATIENCE, free_addresses, make_certificates, start_equal, until_led_by},
     workload::{Failed, Sink},
 };
 use quorate::{Node, NodeId, metrics::Metrics};
@@ -25,7 +25,6 @@ const ASKED_EVERY: Duration = Duration::from_millis(1);
 /// For how long before the kill.
 const BEFORE: Duration = Duration::from_millis(300);
 const VALUE_BYTES: usize = 256;
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Measures, and prints a line a round, and one of all.
 pub(crate) fn run(rounds: u32) -> Result<(), Failed> {
@@ -39,7 +38,7 @@ pub(crate) fn run(rounds: u32) -> Result<(), Failed> {
         let node = start_equal(LEADER, dir.path(), &addresses, &Metrics::new()).await?;
         let mut all_ms = Vec::new();
         for round in 1..=rounds {
-            // Who can take over lacks nothing: both can, so nobody is needed to elect whom the kill leaves.
+            // Whoever takes over has the whole log: so does each child now, and either survivor may be elected.
             until_led_by(&node, NodeId(follows.0)).await?;
             until_led_by(&node, NodeId(leads.0)).await?;
             let (id, member) = leads;

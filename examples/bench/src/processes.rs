@@ -22,7 +22,8 @@ pub(crate) const LEADER: u64 = 1;
 const CLUSTER: &str = "bench";
 /// How often members look for what they have to say.
 pub(crate) const TOLD_EVERY: Duration = Duration::from_millis(200);
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take before a measurement is given up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A node that listens at its own of these addresses, and dials the others. Its log is in `dir`. The children's election
 /// timeouts are so long that node 1 leads.

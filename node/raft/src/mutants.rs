@@ -237,7 +237,7 @@ mutants! {
     LostLinkIsDefinite = "lost-link-is-definite",
     /// A command that was forwarded over a link that was lost is forwarded again. (54)
     UnknownOutcomeRetried = "unknown-outcome-retried",
-    /// A forwarded command whose time is over is said not to have been begun with, though its leader may have. (52)
+    /// A forwarded command whose time is over is said not to have been begun with, though its leader may have. (54)
     ForwardedLateIsDefinite = "forwarded-late-is-definite",
     /// Forwarded commands that arrive twice are taken twice. (54)
     DuplicateProposalTaken = "duplicate-proposal-taken",

@@ -52,8 +52,7 @@ impl Leadership {
     /// In which epoch replication to a peer begins that is begun now. A peer that was removed and is added again takes no snapshot
     /// in an earlier epoch than it heard in this term, and what it said in one must not count: so each change of the members
     /// leaves 2^32 epochs to those before it.
-    #[must_use]
-    pub fn first_epoch(&self) -> u64 {
+    pub(super) fn first_epoch(&self) -> u64 {
         let before = if live(Mutant::EpochsBeginAnew) { 0 } else { u64::from(self.changes) << 32 };
         before + Progress::NO_EPOCH + 1
     }

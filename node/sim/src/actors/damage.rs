@@ -101,8 +101,10 @@ impl Cluster<'_> {
         let mut witness = self.witness.lock();
         for member in &self.members {
             let Some(status) = member.status() else { continue };
-            let is_whole = status.faulty == 0 && Some(status.applied) >= commit && status.leader.is_some();
-            let is_whole = is_whole && !witness.promised(member.id).has_faulty();
+            let is_whole = status.faulty == 0
+                && !witness.promised(member.id).has_faulty()
+                && Some(status.applied) >= commit
+                && status.leader.is_some();
             let disk = witness.disk(member.id);
             // What is worn out is faulty again after every start.
             if is_whole && !disk.disk.is_worn() {

@@ -385,7 +385,7 @@ impl Arrival {
         }
         let (from, to, phase) = (self.from, self.to, request.phase);
         let (theirs, ours) = (request.last, before.last);
-        if theirs.term < ours.term || (theirs.term == ours.term && theirs.index < ours.index) {
+        if is_behind(theirs, ours) {
             return Err(format!(
                 "up-to-date votes: {to}, whose log ends at {ours}, grants {from} a {phase:?}, whose log ends at {theirs}"
             ));
@@ -412,13 +412,12 @@ impl Arrival {
             return Ok(());
         }
         let (from, to, theirs, ours) = (self.from, self.to, request.last, before.last);
-        let is_behind = theirs.term < ours.term || (theirs.term == ours.term && theirs.index < ours.index);
         // One that comes with nothing may have been emptied, and one that has nothing may not judge.
         let knows_too_little = theirs.index == Index(0) || replica.is_new();
         let is_late = self.term.next() <= replica.term();
         let can_apply = replica.machine().apply(request.machine_version);
         let is_protected = replica.is_leader() || self.memory.protects(now, protection).is_some();
-        if is_behind || knows_too_little || is_late || !can_apply || is_protected {
+        if is_behind(theirs, ours) || knows_too_little || is_late || !can_apply || is_protected {
             return Ok(());
         }
         Err(format!(
@@ -469,6 +468,11 @@ impl Arrival {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether ours is more up-to-date (paper §5.4.1).
+fn is_behind(theirs: EntryId, ours: EntryId) -> bool {
+    theirs.term < ours.term || (theirs.term == ours.term && theirs.index < ours.index)
 }
 
 /// All that is said, now or once it is durable.
