@@ -1,0 +1,90 @@
+//! How much may happen.
+
+use quorate_raft::{Change, NodeId};
+
+/// How much may happen.
+#[derive(Clone, Copy, Hash, Debug)]
+pub(crate) struct Bounds {
+    /// Whether pre-votes are asked for, or won at once.
+    pub(crate) pre_vote: bool,
+    /// Whether what leaders say is ever delivered. Without it an exploration is about elections alone.
+    pub(crate) replicates: bool,
+    /// Nobody campaigns in this term or later.
+    pub(crate) terms: u64,
+    /// Nobody proposes at this index or behind.
+    pub(crate) log: u64,
+    /// How often each node's election timer may go off.
+    pub(crate) timeouts: [u8; 3],
+    /// Crashes, of all nodes together; each may tear the write under way, and be followed by a restart at any time.
+    pub(crate) crashes: u8,
+    /// Messages that arrive a second time.
+    pub(crate) repeats: u8,
+    /// Heartbeats of all leaders together; with each, appends under way count as lost.
+    pub(crate) heartbeats: u8,
+    pub(crate) proposals: u8,
+    pub(crate) reads: u8,
+    /// MakeChange of the members, for which any leaders may be asked, in this order.
+    pub(crate) changes: &'static [MakeChange],
+    /// Handovers of all leaders together.
+    pub(crate) handovers: u8,
+    /// Snapshots of all nodes together.
+    pub(crate) snapshots: u8,
+    /// Whether a torn write may leave entries of which only the identity is there.
+    pub(crate) tears_payloads: bool,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            pre_vote: false,
+            replicates: false,
+            terms: 1,
+            log: 1,
+            timeouts: [0; 3],
+            crashes: 0,
+            repeats: 0,
+            heartbeats: 0,
+            proposals: 0,
+            reads: 0,
+            changes: &[],
+            handovers: 0,
+            snapshots: 0,
+            tears_payloads: false,
+        }
+    }
+}
+
+pub(crate) type MakeChange = fn() -> Change;
+
+/// Of two voters, with one that has caught up beside them.
+pub(crate) const CHANGES: [(&str, &[MakeChange]); 2] =
+    [("a follower is replaced", &[replaces]), ("the leader is replaced", &[leaves])];
+
+pub(crate) fn replaces() -> Change {
+    Change::to([NodeId(1), NodeId(3)])
+}
+
+pub(crate) fn leaves() -> Change {
+    Change::to([NodeId(2), NodeId(3)])
+}
+
+pub(crate) fn grows() -> Change {
+    Change::to([1, 2, 3].map(NodeId))
+}
+
+pub(crate) fn leaves_3() -> Change {
+    Change::to([NodeId(1), NodeId(2)])
+}
+
+pub(crate) fn shrinks() -> Change {
+    Change::to([NodeId(1)])
+}
+
+pub(crate) fn changed(changes: &'static [MakeChange], timeouts: [u8; 3]) -> Bounds {
+    Bounds { replicates: true, terms: 2, log: 4, timeouts, changes, ..Bounds::default() }
+}
+
+/// Node 2 may depose node 1.
+pub(crate) fn change_of_leader() -> Bounds {
+    Bounds { replicates: true, terms: 2, log: 3, timeouts: [0, 1, 0], proposals: 1, ..Bounds::default() }
+}

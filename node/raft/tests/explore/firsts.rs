@@ -1,0 +1,127 @@
+//! The states in which explorations begin.
+
+use crate::search::is_of_an_election;
+use quorate_raft::{Change, Credit, Index, Membership, NodeId, TransferSettings};
+use quorate_world::{
+    disk::{Disk, Fault},
+    event::Event,
+    make,
+    rules::Rules,
+    world::World,
+};
+use std::time::Duration;
+
+/// Three nodes that have just started.
+pub(crate) fn cluster() -> World {
+    started(vec![Disk::default(); 3])
+}
+
+/// Node 1 has led term 2, and node 3 term 3; each left an entry on its own disk alone. Now node 1 leads term 4, by the
+/// vote of node 2.
+pub(crate) fn figure_8() -> World {
+    let disk = |term, terms: &[u64]| make::disk_of(term, None, terms);
+    let mut world = started(vec![disk(3, &[1, 2]), disk(3, &[1]), disk(4, &[1, 3])]);
+    world.isolate(3);
+    world.must(Event::Timeout(NodeId(1)));
+    world.settle_until_led();
+    world.cut.clear();
+    world.wire.retain(|letter| letter.to != NodeId(3) && !is_of_an_election(&letter.message));
+    world
+}
+
+/// Node 1 leads term 1 and has committed two entries with node 2; node 3 has none of them, and can be reached again.
+pub(crate) fn a_follower_behind() -> World {
+    let mut world = cluster();
+    world.elect(1);
+    world.isolate(3);
+    world.propose(1, 1);
+    world.beat(1);
+    world.cut.clear();
+    assert_eq!((world.commit(2), world.replica(3).log().last().index), (2, Index(1)));
+    world
+}
+
+/// The same, and node 1 has cut its log.
+pub(crate) fn a_follower_behind_a_cut() -> World {
+    let mut world = a_follower_behind();
+    world.isolate(3);
+    world.snapshot(1);
+    world.cut.clear();
+    assert_eq!(world.replica(1).log().base().index, Index(2));
+    world
+}
+
+/// Three entries on every disk, the first of them committed for sure; node 1 lost the second, and node 2 the first.
+pub(crate) fn with_lost_payloads() -> World {
+    let mut disks = vec![make::disk_of(1, None, &[1, 1, 1]); 3];
+    disks[0].lose(Index(2), Fault::Proven);
+    disks[1].lose(Index(1), Fault::Proven);
+    started(disks)
+}
+
+/// Nodes 1 and 3 have an entry; behind it node 2 has what a crash left of another.
+pub(crate) fn with_a_torn_write() -> World {
+    let mut disks = [&[1][..], &[1, 1], &[1]].map(|terms| make::disk_of(1, None, terms));
+    disks[1].lose(Index(2), Fault::Torn);
+    started(disks.into())
+}
+
+pub(crate) fn started(disks: Vec<Disk>) -> World {
+    started_with(disks, None)
+}
+
+pub(crate) fn started_with(disks: Vec<Disk>, membership: Option<Membership>) -> World {
+    started_as(disks, membership, None)
+}
+
+pub(crate) fn started_as(disks: Vec<Disk>, membership: Option<Membership>, witness: Option<NodeId>) -> World {
+    let mut settings = make::settings();
+    (settings.election_timeout_min, settings.election_timeout_max) = (Duration::ZERO, Duration::ZERO);
+    let credit = Credit { retry_after: Duration::ZERO, retry_max: Duration::ZERO, ..Credit::default() };
+    let transfer =
+        TransferSettings { chunk_bytes: 1, window_bytes: 2, retry_after: Duration::ZERO, retry_max: Duration::ZERO };
+    World::ruled(
+        disks,
+        Rules {
+            credit,
+            prompt: true,
+            snapshot_bytes: 1,
+            transfer,
+            digests: true,
+            membership,
+            witness,
+            ..Rules::new(settings)
+        },
+    )
+}
+
+/// Three nodes of which the first leads term 1 and has committed its no-op.
+pub(crate) fn led_by_1() -> World {
+    let mut world = cluster();
+    world.elect(1);
+    world
+}
+
+/// The same, and nodes 1 and 3 don't reach each other any more.
+pub(crate) fn led_by_1_out_of_reach_of_3() -> World {
+    let mut world = led_by_1();
+    world.cut.extend([(1, 3), (3, 1)].map(|(from, to)| (NodeId(from), NodeId(to))));
+    world
+}
+
+/// Nodes 1 and 2 vote, and the first leads term 1; node 3 is new, a learner, and has caught up.
+pub(crate) fn led_by_1_with_a_learner() -> World {
+    let mut world = started_with(vec![Disk::default(); 3], Some(Membership::of_voters([1, 2].map(NodeId))));
+    world.elect(1);
+    world.must(Event::Change(NodeId(1), Change::add(NodeId(3), "3")));
+    world.settle();
+    assert_eq!((world.commit(1), world.replica(3).log().last().index), (2, Index(2)));
+    world
+}
+
+/// Nodes 1 and 2 keep all, node 3 is the witness, and the first leads term 1 and has committed its no-op.
+pub(crate) fn led_by_1_with_a_witness() -> World {
+    let mut world = started_as(vec![Disk::default(); 3], None, Some(NodeId(3)));
+    world.elect(1);
+    world
+}

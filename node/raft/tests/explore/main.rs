@@ -1,0 +1,221 @@
+//! Every interleaving of a small world: from a first state, everything that can happen within the stated bounds happens,
+//! in every order, and what must hold (`quorate_world::witness`) is checked in every state.
+//!
+//! A state is the whole cluster (replicas, ballots, progress, disks, messages under way, and the witness's memory) and what
+//! is left of the bounds. Visited states are remembered by a 128-bit digest. The search is depth first, so the path to a
+//! violation is at hand, and ends only when nothing is left: each test prints how many states there were.
+//!
+//! What is left out of the interleavings, and why that hides nothing:
+//!
+//! - **Within a node everything but the disk is prompt.** The actors of a node share no state; a message between two of
+//!   them that is delayed looks, from outside, like the message from a peer (or from the disk) that caused it being delayed,
+//!   and those are delayed at will. The simulator interleaves the inner messages too.
+//! - **The wire is a bag.** Any message may arrive at any time after it was sent, or never: a message that is lost is one
+//!   that this exploration never delivers, so losses, delays and reordering need no events of their own. Duplicates do.
+//!   For the same reason an arrival that changes nothing but the bag leads to nothing new, and is not followed.
+//! - **What can't be heard any more is lost.** A reply of a term before the one on its receiver's disk, or one for a candidate or
+//!   leader of that term who is none any more, is ignored for ever: it is taken off the wire at once, or it would tell apart states
+//!   that behave alike.
+//! - **Time is not modelled.** Election timeouts are zero: nobody is protected by having heard a leader, any timer may go
+//!   off at any time, and any append may count as lost at any time. Every behaviour of a timed cluster is among these.
+//! - Where a bound says `pre_vote: false`, every pre-vote is won at once. A pre-vote changes nothing at its voters and
+//!   promises nothing, so all it decides is whether the campaign goes on, and here it always may.
+//!
+//! [`firsts`] has the first states, [`bounds`] how much may happen, [`search`] the search.
+//!
+//! `cargo test -p quorate-raft --test explore -- --ignored --nocapture` explores larger bounds; it takes some minutes.
+
+mod bounds;
+mod firsts;
+mod search;
+
+use bounds::*;
+use firsts::*;
+use search::explore;
+
+#[test]
+fn no_interleaving_of_elections_with_pre_vote_breaks_a_promise() {
+    let bounds = Bounds { pre_vote: true, terms: 1, timeouts: [1, 1, 0], ..Bounds::default() };
+    explore("elections with pre-vote", cluster(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_elections_a_crash_and_a_duplicate_breaks_a_promise() {
+    let bounds = Bounds { terms: 2, timeouts: [1, 1, 0], crashes: 1, repeats: 1, ..Bounds::default() };
+    explore("elections with a crash and a duplicate", cluster(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_replication_and_a_crash_breaks_a_promise() {
+    let bounds = Bounds { replicates: true, log: 3, crashes: 1, proposals: 2, ..Bounds::default() };
+    explore("replication of two entries with a crash", led_by_1(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_replication_a_change_of_leader_and_a_crash_breaks_a_promise() {
+    explore("replication, a change of leader and a crash", led_by_1(), Bounds { crashes: 1, ..change_of_leader() });
+}
+
+#[test]
+fn no_interleaving_of_reads_and_a_change_of_leader_serves_a_stale_read() {
+    let bounds = Bounds { proposals: 0, reads: 2, ..change_of_leader() };
+    explore("reads and a change of leader", led_by_1(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_figure_8_loses_a_committed_entry() {
+    let bounds = Bounds { replicates: true, terms: 5, timeouts: [0, 0, 1], ..Bounds::default() };
+    explore("Figure 8 with three nodes", figure_8(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_a_snapshot_for_a_follower_that_is_behind_loses_an_entry() {
+    let bounds = Bounds { replicates: true, log: 3, crashes: 1, heartbeats: 1, proposals: 1, ..Bounds::default() };
+    explore("a snapshot, sent, and a crash", a_follower_behind_a_cut(), bounds);
+    let bounds = Bounds { snapshots: 1, crashes: 0, heartbeats: 2, proposals: 0, ..bounds };
+    explore("a snapshot and a cut, and a follower that is behind", a_follower_behind(), bounds);
+    let bounds = Bounds { crashes: 1, heartbeats: 1, ..bounds };
+    explore("a snapshot, a cut and a crash", a_follower_behind(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_lost_payloads_and_a_change_of_leader_loses_an_entry() {
+    let bounds = Bounds { replicates: true, terms: 2, timeouts: [1, 1, 0], ..Bounds::default() };
+    for timeouts in [[0, 0, 1], [0, 1, 0]] {
+        explore("two disks lost what the others have", with_lost_payloads(), Bounds { timeouts, ..bounds });
+    }
+    explore("the remains of a torn write", with_a_torn_write(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_torn_writes_loses_an_entry() {
+    let bounds = Bounds {
+        replicates: true,
+        log: 2,
+        proposals: 1,
+        tears_payloads: true,
+        crashes: 1,
+        heartbeats: 1,
+        ..Bounds::default()
+    };
+    explore("a torn write", led_by_1(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_a_change_of_members_loses_an_entry_or_elects_two() {
+    for (what, change) in CHANGES {
+        explore(&format!("{what}, and two campaign"), led_by_1_with_a_learner(), changed(change, [0, 1, 1]));
+        let bounds = Bounds { repeats: 1, ..changed(change, [0, 1, 0]) };
+        explore(&format!("{what}, one campaigns, and a duplicate"), led_by_1_with_a_learner(), bounds);
+    }
+    explore("a third voter is added, and campaigns", led_by_1_with_a_learner(), changed(&[grows], [0, 0, 1]));
+    explore(
+        "two of three voters are removed, and one campaigns",
+        led_by_1_out_of_reach_of_3(),
+        changed(&[shrinks], [0, 1, 0]),
+    );
+    explore(
+        "two of three voters are removed one by one, and one campaigns",
+        led_by_1_out_of_reach_of_3(),
+        changed(&[leaves_3, shrinks], [0, 1, 0]),
+    );
+}
+
+#[test]
+fn no_interleaving_of_a_change_of_members_and_a_crash_loses_an_entry_or_elects_two() {
+    for (what, change) in CHANGES {
+        let bounds = Bounds { crashes: 1, ..changed(change, [0, 1, 0]) };
+        explore(&format!("{what}, one crashes and one campaigns"), led_by_1_with_a_learner(), bounds);
+    }
+}
+
+#[test]
+fn no_interleaving_of_a_change_of_members_a_handover_and_a_read_serves_a_stale_read() {
+    for (what, change) in CHANGES {
+        let bounds = Bounds { handovers: 1, reads: 1, ..changed(change, [0; 3]) };
+        explore(&format!("{what}, a handover and a read"), led_by_1_with_a_learner(), bounds);
+    }
+}
+
+#[test]
+fn no_interleaving_of_a_handover_loses_an_entry_or_serves_a_stale_read() {
+    let bounds = Bounds { replicates: true, terms: 2, log: 3, handovers: 1, ..Bounds::default() };
+    explore("a handover and an entry", led_by_1(), Bounds { proposals: 1, ..bounds });
+    explore("a handover and a read", led_by_1(), Bounds { reads: 1, ..bounds });
+}
+
+#[test]
+fn no_interleaving_of_a_witness_that_breaks_ties_loses_an_entry() {
+    explore("a witness and a change of leader", led_by_1_with_a_witness(), change_of_leader());
+    let bounds = Bounds { timeouts: [2, 0, 0], ..change_of_leader() };
+    explore("a witness that is called on", led_by_1_with_a_witness(), bounds);
+    let bounds = Bounds { timeouts: [0, 1, 0], crashes: 1, proposals: 0, ..bounds };
+    explore("a witness, a change of leader and a crash", led_by_1_with_a_witness(), bounds);
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn larger_tie_breaks() {
+    let bounds = Bounds { timeouts: [2, 0, 1], crashes: 1, ..change_of_leader() };
+    explore("a witness that is called on, and a crash", led_by_1_with_a_witness(), bounds);
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn larger_changes_of_members() {
+    for (what, change) in CHANGES {
+        let bounds = Bounds { terms: 3, log: 5, ..changed(change, [0, 1, 1]) };
+        explore(&format!("{what}, and two campaign, one behind the other"), led_by_1_with_a_learner(), bounds);
+    }
+    let first = led_by_1_with_a_learner;
+    explore("a third voter is added, and one campaigns", first(), changed(&[grows], [0, 1, 0]));
+    explore("a third voter is added, and two campaign", first(), changed(&[grows], [0, 1, 1]));
+    let bounds = Bounds { terms: 1, log: 5, proposals: 1, ..changed(&[replaces], [0; 3]) };
+    explore("a follower is replaced beside an entry", first(), bounds);
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn larger_snapshots() {
+    let bounds = Bounds { replicates: true, terms: 2, log: 3, timeouts: [0, 1, 0], ..Bounds::default() };
+    explore("a snapshot and a change of leader", a_follower_behind_a_cut(), Bounds { heartbeats: 1, ..bounds });
+    let bounds = Bounds { snapshots: 2, crashes: 1, proposals: 1, heartbeats: 1, timeouts: [0; 3], ..bounds };
+    explore("snapshots, cuts, an entry and a crash", a_follower_behind(), bounds);
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn larger_repairs() {
+    let bounds = Bounds { replicates: true, terms: 2, timeouts: [1, 2, 0], ..Bounds::default() };
+    explore("two disks lost what the others have, and one asks twice", with_lost_payloads(), bounds);
+    let bounds = Bounds { timeouts: [1, 2, 0], ..bounds };
+    explore("the remains of a torn write, asked about twice", with_a_torn_write(), bounds);
+    explore(
+        "a torn write and a change of leader",
+        led_by_1(),
+        Bounds { tears_payloads: true, crashes: 1, ..change_of_leader() },
+    );
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn larger_elections() {
+    let bounds = Bounds { terms: 2, timeouts: [1, 1, 1], crashes: 1, ..Bounds::default() };
+    explore("elections of three candidates with a crash", cluster(), bounds);
+    let bounds = Bounds { pre_vote: true, timeouts: [1, 1, 0], crashes: 1, ..Bounds::default() };
+    explore("elections with pre-vote and a crash", cluster(), bounds);
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn larger_replication() {
+    explore("a duplicate and a change of leader", led_by_1(), Bounds { repeats: 1, ..change_of_leader() });
+    let bounds = Bounds { proposals: 0, heartbeats: 1, ..change_of_leader() };
+    explore("a retry and a change of leader", led_by_1(), bounds);
+}
+
+#[test]
+#[ignore = "larger bounds: minutes"]
+fn larger_reads() {
+    explore("a read, an entry and a change of leader", led_by_1(), Bounds { reads: 1, ..change_of_leader() });
+}
