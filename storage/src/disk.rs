@@ -23,7 +23,8 @@ use std::{
 
 /// A file system.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
-    /// Makes a directory and those above it, durably; fine if it is there.
+    /// Makes a directory and those above it, durably; fine if it is there. Other users have no access to it, nor to any file
+    /// that is created or opened for writing.
     ///
     /// # Errors
     /// The file system's.

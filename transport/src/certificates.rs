@@ -66,13 +66,14 @@ impl Authority {
     /// The authority whose `ca.pem` and `ca.key` lie in `dir`.
     ///
     /// # Errors
-    /// If they can't be read, or are not an authority's.
+    /// If they can't be read, or are not an authority's, or other users have access to the key.
     pub fn load(dir: &Path) -> Result<Self, CertificateError> {
         let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
         let read = |path: &Path| {
             fs::read_to_string(path)
                 .map_err(|error| CertificateError::Io { path: path.to_owned(), error: error.to_string() })
         };
+        check_private(&key).map_err(|error| CertificateError::Io { path: key.clone(), error })?;
         let (certificate_pem, key_pem) = (read(&certificate)?, read(&key)?);
         let cluster =
             cluster_of(&certificate_pem).ok_or(CertificateError::NotAnAuthority { path: certificate.clone() })?;
@@ -181,6 +182,34 @@ pub fn write_new(path: &Path, contents: &str, mode: u32) -> Result<(), Certifica
     })
 }
 
+/// Whether a key's file is private, by PostgreSQL's rule: its owner alone has access, or it is root's and a group may read it,
+/// which is how Kubernetes gives a secret to a process that is not root (`fsGroup`).
+///
+/// # Errors
+/// In words without the path: it can't be examined, or other users have access.
+pub fn check_private(path: &Path) -> Result<(), String> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = fs::metadata(path)
+            .map_err(|error| format!("can't be read ({error}): check the path and its permissions"))?;
+        let mode = metadata.mode() & 0o777;
+        if !is_private(mode, metadata.uid() == 0) {
+            return Err(format!(
+                "the key is open to other users (mode {mode:04o}): chmod 600 it, or 640 if root owns it"
+            ));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
+#[cfg(unix)]
+const fn is_private(mode: u32, is_owned_by_root: bool) -> bool {
+    mode & 0o077 == 0 || (is_owned_by_root && mode & 0o037 == 0)
+}
+
 /// Why there is no certificate, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
@@ -235,4 +264,29 @@ fn cluster_of(certificate_pem: &str) -> Option<String> {
     let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
     let cluster = name.strip_prefix(COMMON_NAME)?;
     check_cluster(cluster).is_ok().then(|| cluster.to_owned())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::is_private;
+
+    #[test]
+    fn a_key_is_private_if_its_owner_alone_has_access_or_it_is_roots_and_a_group_reads_it() {
+        for (mode, by_root, expected) in [
+            (0o600, false, true),
+            (0o400, false, true),
+            (0o600, true, true),
+            (0o640, true, true),
+            (0o440, true, true),
+            (0o640, false, false),
+            (0o440, false, false),
+            (0o660, true, false),
+            (0o650, true, false),
+            (0o644, true, false),
+            (0o604, true, false),
+            (0o644, false, false),
+        ] {
+            assert_eq!(is_private(mode, by_root), expected, "{mode:o}, owned by root: {by_root}");
+        }
+    }
 }

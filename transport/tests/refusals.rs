@@ -154,7 +154,7 @@ fn files_that_make_no_node_are_refused_with_their_name_and_a_remedy() {
     fs::write(pki.path("garbage"), "no PEM").unwrap();
     private(&pki.path("garbage"));
     fs::copy(&good.key, pki.path("shown.key")).unwrap();
-    fs::set_permissions(pki.path("shown.key"), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(pki.path("shown.key"), fs::Permissions::from_mode(0o644)).unwrap();
 
     let with = |ca: &str, cert: &str, key: &str| {
         let mut options = good.clone();

@@ -49,7 +49,9 @@ fn line(path: &Path, what: impl ToString) -> StorageError {
     StorageError(format!("{}: {}; check disk and configuration", path.display(), what.to_string().replace('\n', " ")))
 }
 
-fn create(_: &dyn Disk, path: &Path) -> Outcome<Database> {
+fn create(disk: &dyn Disk, path: &Path) -> Outcome<Database> {
+    // redb would create it for all users of the machine. It takes an empty file for a new one.
+    drop(disk.create(path).or_else(|_| disk.open(path))?);
     // Everything is read at the start anyway, and redb may panic over a damaged file that it did not check.
     let database = Database::builder().set_check_integrity_on_open(true).create(path)?;
     File::open(path)?.sync_all()?;

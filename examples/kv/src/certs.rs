@@ -7,7 +7,11 @@ use quorate::{
     NodeId,
     transport::certificates::{Authority, CertificateError},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
 
 /// The command's arguments.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,8 +45,9 @@ pub fn make(args: &Args) -> Result<Vec<PathBuf>, CertsError> {
     if let Some(path) = written.iter().find(|path| path.symlink_metadata().is_ok()) {
         return Err(CertificateError::Exists { path: path.clone() }.into());
     }
-    std::fs::create_dir_all(&args.dir)
-        .map_err(|error| CertificateError::Io { path: args.dir.clone(), error: error.to_string() })?;
+    // Keys are in it.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&args.dir);
+    made.map_err(|error| CertificateError::Io { path: args.dir.clone(), error: error.to_string() })?;
     let (authority, is_new) = authority(&args.dir, &args.cluster)?;
     if is_new {
         written.splice(0..0, files("ca"));

@@ -94,7 +94,10 @@ pub fn run(args: &Args) -> Result<Recovered, RecoverError> {
         Ok(choice) if choice.chosen().cluster() == args.target.cluster => {
             Some(RecoverError::SameCluster(args.target.cluster.clone()))
         }
-        Ok(_) if !args.yes => refuse_occupied(&args.target.into).err().or(Some(RecoverError::NotTold)),
+        Ok(_) if !args.yes => {
+            let occupied = salvage::check_target(&args.target.wal()).err();
+            Some(occupied.map_or(RecoverError::NotTold, Into::into))
+        }
         Ok(choice) => match salvage::transplant(&choice, &args.target.wal(), &args.target.new_member()) {
             Ok(made) => {
                 report.made(made);
@@ -128,13 +131,6 @@ fn refuse_overlap(from: &[PathBuf], into: &Path) -> Result<(), RecoverError> {
         seen.push(dir_real);
     }
     Ok(())
-}
-
-/// Says early what making it would say.
-fn refuse_occupied(into: &Path) -> Result<(), RecoverError> {
-    let is_occupied = std::fs::read_dir(into)
-        .is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != "lock")));
-    if is_occupied { Err(RecoverError::Occupied(into.to_owned())) } else { Ok(()) }
 }
 
 /// What is left to do once the new directory is there.
@@ -174,9 +170,6 @@ pub enum RecoverError {
         /// The old one.
         dir: PathBuf,
     },
-    /// The new directory is not empty.
-    #[error("--into {} is not empty; name a directory that is empty or does not exist", .0.display())]
-    Occupied(PathBuf),
     /// Its members could join the new one.
     #[error(
         "--cluster {0} is the old cluster's name: its members could join the new one by accident; choose another name"

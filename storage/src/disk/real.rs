@@ -7,7 +7,7 @@ use std::{
     fs,
     io::{self, IoSlice},
     ops::Range,
-    os::unix::fs::FileExt,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
     path::Path,
     sync::mpsc::{Receiver, RecvTimeoutError},
     thread,
@@ -27,12 +27,42 @@ const ZEROS: &[u8] = &[0; 1 << 20];
 /// space that is only reserved: zeroing at its pace would halve it.
 const PAUSE: Duration = Duration::from_millis(120);
 
+/// The modes of what is created: values are in these files, so other users of the machine have no access.
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// The permissions of group and others.
+const OTHERS: u32 = 0o077;
+/// A directory with this bit is shared, as `/tmp` is: its mode is not this node's to change.
+const STICKY: u32 = 0o1000;
+
+/// Takes a file or directory away from other users, if `metadata` says that they have access. An earlier release, a restored
+/// archive or Kubernetes (`fsGroup`) may have granted it. Only the owner can change that: for another user it stays a warning.
+fn close_to_others(
+    path: &Path,
+    metadata: io::Result<fs::Metadata>,
+    set: impl FnOnce(fs::Permissions) -> io::Result<()>,
+) {
+    let Ok(mode) = metadata.map(|metadata| metadata.permissions().mode()) else { return };
+    if mode & OTHERS == 0 || mode & STICKY != 0 {
+        return;
+    }
+    if let Err(error) = set(fs::Permissions::from_mode(mode & 0o7777 & !OTHERS)) {
+        let (path, mode) = (path.display(), mode & 0o7777);
+        tracing::warn!("{path} is open to other users (mode {mode:04o}): {error}; run `chmod go= {path}` as its owner");
+    }
+}
+
+fn close_file(path: &Path, file: &fs::File) {
+    close_to_others(path, file.metadata(), |permissions| file.set_permissions(permissions));
+}
+
 impl Disk for RealDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         if dir.is_dir() {
+            close_to_others(dir, fs::metadata(dir), |permissions| fs::set_permissions(dir, permissions));
             return Ok(());
         }
-        fs::create_dir_all(dir)?;
+        fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)?;
         for above in dir.ancestors().skip(1) {
             let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
             // What is above what was made may not be ours to open; it was durable before.
@@ -54,12 +84,13 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        let file = fs::OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
         Ok(Box::new(RealFile(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>> {
         let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
+        close_file(path, &file);
         Ok(Box::new(RealFile(file)))
     }
 
@@ -80,7 +111,9 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = fs::OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)?;
+        close_file(path, &file);
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(file))
     }
@@ -187,5 +220,50 @@ impl File for RealFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_users_have_no_access_to_what_is_created_nor_to_what_is_opened() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let dir = temporary.path().join("data/1");
+        RealDisk.create_dir(&dir).expect("made");
+        let [log, lock] = ["log", "lock"].map(|name| dir.join(name));
+        drop(RealDisk.create(&log).expect("made"));
+        drop(RealDisk.lock(&lock).expect("locked"));
+        let modes = || [&dir, &log, &lock].map(|path| mode(path));
+        assert_eq!(modes(), [0o700, 0o600, 0o600]);
+
+        // As an earlier release left them, and as Kubernetes does.
+        for (of_dir, of_file) in [(0o755, 0o644), (0o2775, 0o660)] {
+            set(&dir, of_dir);
+            [&log, &lock].iter().for_each(|path| set(path, of_file));
+            drop(RealDisk.open_to_read(&log).expect("opened"));
+            assert_eq!(mode(&log), of_file, "a file that is only read stays as it is");
+            RealDisk.create_dir(&dir).expect("there");
+            drop(RealDisk.open(&log).expect("opened"));
+            drop(RealDisk.lock(&lock).expect("locked"));
+            assert_eq!(modes(), [of_dir & 0o7700, 0o600, 0o600]);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_all_users_share_keeps_its_mode() {
+        let shared = tempfile::tempdir().expect("a directory");
+        set(shared.path(), 0o1777);
+        RealDisk.create_dir(shared.path()).expect("there");
+        assert_eq!(mode(shared.path()), 0o1777);
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("there").permissions().mode() & 0o7777
+    }
+
+    fn set(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
     }
 }

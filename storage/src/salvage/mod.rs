@@ -29,4 +29,4 @@ mod transplant;
 
 pub use choice::{Choice, Healed};
 pub use survey::{Survey, SurveyError};
-pub use transplant::{NewMember, Transplanted, restore, transplant};
+pub use transplant::{NewMember, Transplanted, check_target, restore, transplant};

@@ -14,10 +14,7 @@ use crate::{
 use quorate_raft::{
     Batch, BatchBuilder, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, SnapshotBase, Term,
 };
-use std::{
-    io::{self, Write},
-    sync::Arc,
-};
+use std::{io::Write, sync::Arc};
 
 /// The only member of the new cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +61,15 @@ pub fn restore(backup: Backup, into: &Wal, to: &NewMember) -> Result<Transplante
     write(into, to, Some(backup.into_source()), last, last.term, |_| Ok(Vec::new()))
 }
 
+/// Whether `into` may become a new member's directory: it is empty or does not exist. [`transplant`] and [`restore`] ask this
+/// first; a command that only reports may ask it too.
+///
+/// # Errors
+/// If it holds anything, or can't be read.
+pub fn check_target(into: &Wal) -> Result<(), StorageError> {
+    unfinished::refuse_unless_empty(&*into.disk, &into.dir).map_err(|failure| failure.error)
+}
+
 fn refuse_same(cluster: &str, to: &NewMember) -> Result<(), StorageError> {
     if cluster != to.cluster {
         return Ok(());
@@ -83,12 +89,7 @@ fn write(
 ) -> Result<Transplanted, StorageError> {
     let (dir, disk) = (into.dir.as_path(), &*into.disk);
     let line = |failure: crate::wal::Failure| failure.error;
-    match disk.list(dir) {
-        Ok(names) => unfinished::refuse_unless_empty(dir, &names).map_err(line)?,
-        // What else there may be, making it says.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(StorageError(format!("can't read {}: {error}; name a directory", dir.display()))),
-    }
+    unfinished::refuse_unless_empty(disk, dir).map_err(line)?;
     let begun = Wal { stage: Stage::Begun, ..into.clone() };
     let (log, _) = Log::open(&begun, &to.cluster, to.member, Arc::new(Unobserved)).map_err(line)?;
     let new = New { log, last: EntryId::default(), checksum: 0, to };

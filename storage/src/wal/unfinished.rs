@@ -5,7 +5,7 @@
 
 use super::{Failure, LOCK, Outcome, failed};
 use crate::disk::Disk;
-use std::path::Path;
+use std::{io, path::Path};
 
 /// The mark's file.
 pub(crate) const NAME: &str = "unfinished";
@@ -31,7 +31,7 @@ impl Stage {
                 dir.display()
             ))),
             Self::Begun => {
-                refuse_unless_empty(dir, names)?;
+                refuse_occupied(dir, names)?;
                 let mark = dir.join(NAME);
                 disk.create(&mark).map_err(failed("open", &mark))?;
                 disk.sync_dir(dir).map_err(failed("sync", dir))
@@ -41,9 +41,20 @@ impl Stage {
     }
 }
 
-/// Refuses a directory that holds anything but a lock.
-pub(crate) fn refuse_unless_empty(dir: &Path, names: &[String]) -> Outcome<()> {
-    match names.iter().find(|name| *name != LOCK) {
+/// What an empty directory may hold: the lock of an earlier attempt, and what the root of an ext4 volume always has.
+const NO_DATA: [&str; 2] = [LOCK, "lost+found"];
+
+/// Refuses a directory that is there and not empty: every command that makes a data directory asks this.
+pub(crate) fn refuse_unless_empty(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
+    match disk.list(dir) {
+        Ok(names) => refuse_occupied(dir, &names),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Failure::open(format_args!("can't read {}: {error}; name a directory", dir.display()))),
+    }
+}
+
+fn refuse_occupied(dir: &Path, names: &[String]) -> Outcome<()> {
+    match names.iter().find(|name| !NO_DATA.contains(&name.as_str())) {
         Some(name) => Err(Failure::open(format_args!(
             "{} is not empty: it holds {name:?}; name a directory that is empty or does not exist",
             dir.display()

@@ -1,6 +1,7 @@
 //! The files that make a node itself: authority, certificate, key. Read once, checked before anything is bound to them.
 
 use crate::{
+    certificates::check_private,
     identity::{Identity, check_cluster, identity_of, node_name},
     network::NetworkError,
 };
@@ -48,7 +49,7 @@ impl Credentials {
             })?;
         }
         let chain = certificates(certificate)?;
-        check_private(key)?;
+        check_private(key).map_err(|problem| failed(key, problem))?;
         let key_der = PrivateKeyDer::from_pem_slice(&read(key)?)
             .map_err(|_| failed(key, "holds no private key in PEM: give the key made with the certificate"))?;
         CertifiedKey::from_der(chain.clone(), key_der.clone_key(), &provider).map_err(|error| match error {
@@ -117,24 +118,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetworkErro
 fn read(path: &Path) -> Result<Vec<u8>, NetworkError> {
     fs::read(path)
         .map_err(|error| failed(path, format_args!("can't be read ({error}): check the path and its permissions")))
-}
-
-/// A key that others can read is no secret.
-fn check_private(path: &Path) -> Result<(), NetworkError> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let metadata = fs::metadata(path).map_err(|error| {
-            failed(path, format_args!("can't be read ({error}): check the path and its permissions"))
-        })?;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(failed(path, format_args!("the key is readable by others (mode {mode:04o}): chmod 600 it")));
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
 }
 
 fn check_validity(path: &Path, certificate: &[u8]) -> Result<u64, NetworkError> {

@@ -8,7 +8,8 @@ use hyper_util::{
     server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
-use std::{io, net::SocketAddr, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
+use quorate::transport::certificates::check_private;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -135,11 +136,7 @@ pub fn tls_acceptor(tls: &HttpTls) -> Result<TlsAcceptor, ConfigError> {
     let unusable = |error: &dyn std::fmt::Display| {
         ConfigError::new("http_tls.key", format_args!("{key}: {error}"), "name a PEM private key")
     };
-    let mode = std::fs::metadata(&tls.key).map_err(|error| unusable(&error))?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        let problem = format!("{key} can be read by others (mode {mode:04o})");
-        return Err(ConfigError::new("http_tls.key", problem, format_args!("run `chmod 600 {key}`")));
-    }
+    check_private(&tls.key).map_err(|problem| unusable(&problem))?;
     let private = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| unusable(&error))?;
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

@@ -12,6 +12,7 @@ mod http;
 mod kills;
 mod leases;
 mod members;
+mod permissions;
 mod recovery;
 mod sessions;
 mod snapshots;
