@@ -158,7 +158,8 @@ fn no_write_that_others_forward_to_a_leader_that_stops_is_lost_sight_of() {
 #[test]
 fn leadership_is_handed_over_on_threads_of_their_own() {
     run(async {
-        let mut cluster = Cluster::start_all(Plan { threads: true, ..Plan::default() }).await;
+        let timing = support::relaxed();
+        let mut cluster = Cluster::start_all(Plan { threads: true, timing, ..Plan::default() }).await;
         let old = cluster.leader().await;
         let new = soon("a handover", cluster.node(old).transfer(None)).await.expect("another leads");
         assert_ne!(new, old);

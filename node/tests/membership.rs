@@ -430,7 +430,8 @@ fn three_to_five_to_three_voters_under_partitions_and_kills() {
 #[test]
 fn members_change_on_threads_of_their_own() {
     run(async {
-        let mut cluster = Cluster::start_all(Plan { joiners: 1, threads: true, ..Plan::default() }).await;
+        let timing = support::relaxed();
+        let mut cluster = Cluster::start_all(Plan { joiners: 1, threads: true, timing, ..Plan::default() }).await;
         cluster.leader().await;
         cluster.start(NodeId(4)).await;
         change(&cluster, NodeId(2), Change::to([(NodeId(2), address(2)), (NodeId(4), address(4))]))

@@ -3,7 +3,7 @@
 //! How often is an environment variable, for longer runs: `QUORATE_STOPS=200 cargo test --release -p quorate-kv --test processes
 //! leases -- --nocapture`.
 
-use crate::support::{PATIENCE, Running, cluster};
+use crate::support::{PATIENCE, Running, cluster_at_default_timing};
 use quorate_kv::{
     client::{Client, ReadMode},
     cluster::Signal,
@@ -23,7 +23,7 @@ const READERS: usize = 4;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_stopped_and_wakes_answers_nothing_stale_from_its_lease() {
     let stops = std::env::var("QUORATE_STOPS").ok().and_then(|stops| stops.parse().ok()).unwrap_or(6);
-    let (cluster, mut random) = (cluster(3).await, SmallRng::seed_from_u64(7));
+    let (cluster, mut random) = (cluster_at_default_timing().await, SmallRng::seed_from_u64(7));
     let story = Arc::new(Story::default());
     let mut tasks = JoinSet::new();
     let everybody = cluster.client(&cluster.ids()).expect("client").with_limit(Duration::from_millis(500));

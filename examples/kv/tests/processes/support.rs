@@ -6,7 +6,11 @@ use quorate_kv::cluster::{Cluster, Options};
 use std::{
     ops::{Deref, DerefMut},
     process::Stdio,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -19,6 +23,10 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_quorate-kv");
 
 /// How long anything may take that should take milliseconds: machines that test are busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Timing for processes that share the processors with whatever else runs. At the defaults, a busy machine loses elections that these
+/// tests do not ask for; tests of the default timing itself say so.
+const RELAXED: &str = "[timing]\nheartbeat_interval = \"100ms\"\nelection_timeout = [\"600ms\", \"1200ms\"]\n\n";
 
 /// A cluster in a directory that goes when this does, with its processes.
 pub(crate) struct Running {
@@ -33,9 +41,17 @@ pub(crate) async fn cluster(nodes: u64) -> Running {
 
 /// The same, with so many more laid out that may join, not started.
 pub(crate) async fn cluster_with_joiners(nodes: u64, joiners: u64) -> Running {
+    start(|options| Options { nodes, joiners, sections: RELAXED.to_owned(), ..options }).await
+}
+
+/// A cluster of three at the default timing: for tests that race with its timeouts.
+pub(crate) async fn cluster_at_default_timing() -> Running {
+    start(|options| options).await
+}
+
+async fn start(options: impl FnOnce(Options) -> Options) -> Running {
     let dir = TempDir::new().expect("temporary directory");
-    let options = Options { nodes, joiners, ..Options::new(BINARY, dir.path()) };
-    let cluster = Cluster::start(options).await.expect("a cluster");
+    let cluster = Cluster::start(options(Options::new(BINARY, dir.path()))).await.expect("a cluster");
     cluster.leader(PATIENCE).await.expect("a leader");
     Running { cluster, dir }
 }
@@ -47,14 +63,17 @@ pub(crate) fn laid_out(name: &str, nodes: u64) -> Running {
 
 /// The same, with these sections in every node's configuration.
 pub(crate) fn laid_out_with(name: &str, nodes: u64, sections: &str) -> Running {
-    let (name, sections) = (name.to_owned(), sections.to_owned());
+    let (name, sections) = (name.to_owned(), format!("{RELAXED}{sections}"));
     laid_out_as(|options| Options { nodes, name, sections, ..options })
 }
 
-/// The same, as the options say.
+/// The same, as the options say; with no sections of their own they get the relaxed timing.
 pub(crate) fn laid_out_as(options: impl FnOnce(Options) -> Options) -> Running {
     let dir = TempDir::new().expect("temporary directory");
-    let options = options(Options::new(BINARY, dir.path()));
+    let mut options = options(Options::new(BINARY, dir.path()));
+    if options.sections.is_empty() {
+        RELAXED.clone_into(&mut options.sections);
+    }
     Running { cluster: Cluster::lay_out(options).expect("certificates"), dir }
 }
 
@@ -157,5 +176,33 @@ impl Answer {
         let json: serde_json::Value = serde_json::from_slice(&self.body).expect("JSON");
         assert!(json["message"].as_str().is_some_and(|message| !message.is_empty()), "{json}");
         json["error"].as_str().expect("a code").to_owned()
+    }
+}
+
+/// Measures how late this machine wakes a thread that sleeps: bounds in time are widened by it, rather than left to luck.
+pub(crate) struct MachineDelay {
+    longest_us: Arc<AtomicU64>,
+}
+
+impl MachineDelay {
+    /// Measures from now on, until this is dropped.
+    pub(crate) fn watch() -> Self {
+        const NAP: Duration = Duration::from_millis(5);
+        let longest_us = Arc::new(AtomicU64::new(0));
+        let measured = Arc::downgrade(&longest_us);
+        std::thread::spawn(move || {
+            while let Some(longest_us) = measured.upgrade() {
+                let asleep = Instant::now();
+                std::thread::sleep(NAP);
+                let late = asleep.elapsed().saturating_sub(NAP);
+                longest_us.fetch_max(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            }
+        });
+        Self { longest_us }
+    }
+
+    /// The latest that a thread woke so far.
+    pub(crate) fn longest(&self) -> Duration {
+        Duration::from_micros(self.longest_us.load(Ordering::Relaxed))
     }
 }
