@@ -8,7 +8,7 @@
 //! | offset | size | field |
 //! | --- | --- | --- |
 //! | 0 | 4 | magic: the bytes `QRTE` |
-//! | 4 | 1 | version: the one that the connection's hellos agree upon; in a hello always 1 |
+//! | 4 | 1 | version: the one that the connection's hellos agree upon; in a hello always 2 |
 //! | 5 | 1 | kind: 1 [`Hello`], 2 message |
 //! | 6 | 2 | flags: bit 0, the checksum covers the body too; others are refused |
 //! | 8 | 4 | group (0) |
@@ -30,6 +30,7 @@ pub use decoder::{Decoded, Decoder};
 pub(crate) use version::Claimed;
 pub use version::{Version, Versions};
 
+use crate::network::Introduction;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_raft::{Body, Malformed, Message, NodeId};
 use serde::{Deserialize, Serialize};
@@ -51,21 +52,24 @@ pub enum Frame {
 }
 
 /// The first frame in each direction: who speaks, and what they speak. It proves nothing; the network holds it against
-/// the identity that it has proved itself. Its form never changes: it is read before a version is agreed upon.
+/// the identity that it has proved itself. It is read before a version is agreed upon, so its form has a version of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The cluster the sender belongs to.
     pub cluster: String,
     /// Who the sender says it is.
     pub node: NodeId,
-    /// Drawn at random when the sender started: another value means that it was restarted.
-    pub incarnation: u64,
     /// The oldest frame version that the sender speaks.
     pub protocol_min: u8,
     /// The newest frame version that the sender speaks.
     pub protocol_max: u8,
-    /// The newest version that the sender's state machine can apply. Nobody is refused for it.
-    pub machine_version: u32,
+    /// The facts that the sender states about itself.
+    pub introduction: Introduction,
+}
+
+impl Hello {
+    /// The most bytes of a hello's metadata.
+    pub const BYTES_MAX: usize = 16 << 10;
 }
 
 /// The longest frames that are read or written, in bytes.
@@ -199,6 +203,14 @@ pub enum FrameError {
         /// What it should say.
         spoken: u8,
     },
+    /// A hello of a form that this release does not read.
+    #[error("hello of form {found}, this release reads form {spoken}: run the same release on both nodes")]
+    HelloForm {
+        /// The form that its header states.
+        found: u8,
+        /// The form that this release writes and reads.
+        spoken: u8,
+    },
     /// A kind that this version does not have.
     #[error("frame kind {0} is unknown")]
     Kind(u8),
@@ -265,9 +277,15 @@ impl Header {
         if magic != MAGIC {
             return Err(FrameError::Magic(magic));
         }
-        let version = if bytes[5] == Kind::Hello as u8 { Version::OF_HELLO } else { version };
-        if bytes[4] != version.number() {
-            return Err(FrameError::Version { found: bytes[4], spoken: version.number() });
+        let is_hello = bytes[5] == Kind::Hello as u8;
+        let version = if is_hello { Version::OF_HELLO } else { version };
+        let (found, spoken) = (bytes[4], version.number());
+        if found != spoken {
+            return Err(if is_hello {
+                FrameError::HelloForm { found, spoken }
+            } else {
+                FrameError::Version { found, spoken }
+            });
         }
         let kind = match bytes[5] {
             1 => Kind::Hello,
@@ -294,8 +312,12 @@ impl Header {
     }
 
     fn check(&self, limits: Limits) -> Result<(), FrameError> {
+        let metadata_bytes_max = match self.kind {
+            Kind::Hello => limits.metadata_bytes_max.min(Hello::BYTES_MAX),
+            Kind::Message => limits.metadata_bytes_max,
+        };
         let parts = [
-            ("metadata", self.metadata_bytes, limits.metadata_bytes_max),
+            ("metadata", self.metadata_bytes, metadata_bytes_max),
             ("body", self.body_bytes, limits.body_bytes_max.min(u32::MAX as usize)),
         ];
         for (part, bytes, bytes_max) in parts {

@@ -6,7 +6,7 @@
 //!
 //! What it does not check: who is let in, and what damaged bytes do. That is each network's own.
 
-use crate::network::{Delivered, Event, Inbox, Lane, Link, Links, Local, Network, NetworkObserver};
+use crate::network::{Delivered, Event, Inbox, Introduction, Lane, Link, Links, Local, Network, NetworkObserver};
 use bytes::Bytes;
 use quorate_raft::{
     Append, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Membership, Message, NodeId, Snapshot,
@@ -45,7 +45,8 @@ pub async fn run(harness: &mut dyn Harness) {
     a_lane_that_is_not_read_holds_no_other_back(harness).await;
     links_go_down_and_up_with_their_peer(harness).await;
     nothing_is_sent_to_nobody(harness).await;
-    a_peer_says_which_state_machine_it_has(harness).await;
+    a_peer_is_introduced_before_it_can_be_talked_to(harness).await;
+    a_node_that_learns_a_fact_states_it_on_later_connections(harness).await;
 }
 
 async fn messages_arrive_both_ways_from_who_sent_them(harness: &mut dyn Harness) {
@@ -195,17 +196,18 @@ async fn nothing_is_sent_to_nobody(harness: &mut dyn Harness) {
     one.close().await;
 }
 
-async fn a_peer_says_which_state_machine_it_has(harness: &mut dyn Harness) {
+async fn a_peer_is_introduced_before_it_can_be_talked_to(harness: &mut dyn Harness) {
     let mut nodes = [TestNode::start(harness, NodeId(1)).await, TestNode::start(harness, NodeId(2)).await];
     let addresses = nodes.each_ref().map(|node| node.links.local_address());
     let addresses = addresses.map(|address| address.map(|address| address.to_string()).unwrap_or_default());
     let _links = [nodes[0].links.link(NodeId(2), &addresses[1]), nodes[1].links.link(NodeId(1), &addresses[0])];
-    for (node, other) in nodes.iter_mut().zip([NodeId(2), NodeId(1)]) {
+    let [one, two] = nodes.each_ref().map(|node| (node.id, node.introduction.clone()));
+    for (node, other) in nodes.iter_mut().zip([two, one]) {
         loop {
             match node.event().await {
-                Event::Introduced { peer, machine_version } => {
-                    let said = (peer, machine_version);
-                    break assert_eq!(said, (other, version_of(other)), "a peer is introduced as what it is");
+                Event::Introduced { peer, introduction } => {
+                    let (id, stated) = &other;
+                    break assert_eq!((peer, &introduction), (*id, stated), "a peer is introduced as what it is");
                 }
                 Event::LinkUp { .. } => panic!("a peer is introduced before it can be talked to"),
                 _ => {}
@@ -215,9 +217,16 @@ async fn a_peer_says_which_state_machine_it_has(harness: &mut dyn Harness) {
     close(nodes).await;
 }
 
-/// Of the state machine that a [`TestNode`] says it has.
-fn version_of(id: NodeId) -> u32 {
-    id.0 as u32
+async fn a_node_that_learns_a_fact_states_it_on_later_connections(harness: &mut dyn Harness) {
+    let mut one = TestNode::start(harness, NodeId(1)).await;
+    let two = TestNode::start(harness, NodeId(2)).await;
+    let address = two.links.local_address();
+    let learned = Introduction { machine_version: 77, ..two.introduction.clone() };
+    two.links.introduce(learned.clone());
+    let dialled = address.map(|address| address.to_string()).unwrap_or_default();
+    let _link = one.links.link(NodeId(2), &dialled);
+    assert_eq!(one.introduced().await, (NodeId(2), learned), "the newer facts are stated");
+    close([one, two]).await;
 }
 
 /// A node that is nothing but its end of a network.
@@ -226,6 +235,8 @@ pub struct TestNode {
     pub id: NodeId,
     /// Its running network.
     pub links: Box<dyn Links>,
+    /// What it states about itself.
+    pub introduction: Introduction,
     /// What its network counted.
     pub counts: Arc<Counts>,
     events: mpsc::UnboundedReceiver<Event>,
@@ -259,15 +270,16 @@ impl TestNode {
         let inbox = Inbox::new(move |event| {
             let _ = sender.send(event);
         });
+        let introduction = Introduction { machine_version: id.0 as u32, incarnation: rand::random() };
         let local = Local {
             cluster: cluster.to_owned(),
             node: id,
-            machine_version: version_of(id),
+            introduction: introduction.clone(),
             inbox,
             observer: counts.clone(),
         };
         let links = network.start(local).await.unwrap_or_else(|error| panic!("node {id} can't start: {error}"));
-        Self { id, links, counts, events }
+        Self { id, links, introduction, counts, events }
     }
 
     /// A link to a peer, once it is up.
@@ -289,6 +301,15 @@ impl TestNode {
         loop {
             if let Event::Delivered(delivered) = self.event().await {
                 return delivered;
+            }
+        }
+    }
+
+    /// The next facts that a peer states about itself. Other events that come first are lost.
+    pub async fn introduced(&mut self) -> (NodeId, Introduction) {
+        loop {
+            if let Event::Introduced { peer, introduction } = self.event().await {
+                return (peer, introduction);
             }
         }
     }

@@ -2,7 +2,10 @@
 //!
 //! Built for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run the same functions.
 
-use crate::codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits};
+use crate::{
+    codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version},
+    network::Introduction,
+};
 use bytes::Bytes;
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind,
@@ -132,7 +135,8 @@ fn sealed(mut wire: Vec<u8>) -> Vec<u8> {
 fn framed(parts: &[u8]) -> Vec<u8> {
     let Some(([kind, low, high], rest)) = parts.split_first_chunk::<3>() else { return Vec::new() };
     let (metadata, body) = rest.split_at(usize::from(u16::from_le_bytes([*low, *high])).min(rest.len()));
-    let mut wire = b"QRTE\x01".to_vec();
+    let mut wire = b"QRTE".to_vec();
+    wire.push(Version::CURRENT.number());
     wire.extend([*kind, u8::from(!body.is_empty()), 0, 0, 0, 0, 0]);
     wire.extend((metadata.len() as u32).to_le_bytes());
     wire.extend((body.len() as u32).to_le_bytes());
@@ -217,10 +221,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let hello = Hello {
         cluster: "demo".into(),
         node: NodeId(1),
-        incarnation: u64::MAX,
         protocol_min: 1,
         protocol_max: 1,
-        machine_version: 3,
+        introduction: Introduction { machine_version: 3, incarnation: u64::MAX },
     };
     seeds.push([vec![0], bytes_of(&Frame::Hello(hello))].concat());
     seeds

@@ -13,10 +13,11 @@
 //! - **Lanes.** Each [`Lane`] has its own queues, bounds and credit: what waits on one, at either end, never holds back, and
 //!   never crowds out, what is sent on another. Within a lane the order is kept as long as nothing is lost; between lanes there
 //!   is none.
-//! - **Introductions.** Before a link comes up, the node is told which version the peer's state machine has.
+//! - **Introductions.** Before a link comes up, the node is told what the peer states about itself ([`Introduction`]).
 //! - **Never blocks.** Everything here runs on the node's thread, beside consensus.
 
 use quorate_raft::{Message, NodeId};
+use serde::{Deserialize, Serialize};
 use std::{fmt, future::Future, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -38,16 +39,30 @@ pub struct Local {
     pub cluster: String,
     /// This node.
     pub node: NodeId,
-    /// The newest version that its state machine can apply: peers are told ([`Event::Introduced`]).
-    pub machine_version: u32,
+    /// The facts that peers are told about this node ([`Event::Introduced`]), until [`Links::introduce`] replaces them.
+    pub introduction: Introduction,
     /// Where received messages go.
     pub inbox: Inbox,
     /// Who watches: metrics.
     pub observer: Arc<dyn NetworkObserver>,
 }
 
+/// The facts that a node states about itself whenever it connects to a peer. An encoded hello, which contains them, is at
+/// most [`Hello::BYTES_MAX`](crate::codec::Hello::BYTES_MAX) long.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Introduction {
+    /// The newest version that the node's state machine can apply.
+    pub machine_version: u32,
+    /// A random number, drawn at each start of the node: another value means another process.
+    pub incarnation: u64,
+}
+
 /// A running network.
 pub trait Links {
+    /// Replaces the facts that peers are told about this node. Connections made from now on state the new ones; those that are
+    /// up stay up.
+    fn introduce(&self, introduction: Introduction);
+
     /// A link to `peer`, dialled at `address` (`HOST:PORT`; what it means is the network's business). It connects by
     /// itself, and again after it was lost; dropping it ends that.
     fn link(&self, peer: NodeId, address: &str) -> Rc<dyn Link>;
@@ -102,13 +117,13 @@ pub enum Event {
         /// The peer.
         peer: NodeId,
     },
-    /// `peer`, member or not, said which version its state machine has: the newest that it can apply. It may say so again and
-    /// again, and something else after it was restarted.
+    /// `peer`, member or not, stated these facts about itself. It states them on every connection, and other ones after a
+    /// restart or after a change.
     Introduced {
         /// The peer.
         peer: NodeId,
-        /// What it said.
-        machine_version: u32,
+        /// The facts.
+        introduction: Introduction,
     },
 }
 
@@ -159,9 +174,9 @@ impl Inbox {
         }
     }
 
-    /// A peer said which version its state machine has.
-    pub fn introduced(&self, peer: NodeId, machine_version: u32) {
-        (self.sink)(Event::Introduced { peer, machine_version });
+    /// A peer stated facts about itself.
+    pub fn introduced(&self, peer: NodeId, introduction: Introduction) {
+        (self.sink)(Event::Introduced { peer, introduction });
     }
 
     /// A link became usable.

@@ -13,6 +13,10 @@ use quorate_raft::{
     session::{Request, SessionKey},
 };
 use quorate_transport::codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version};
+use quorate_transport::network::Introduction;
+
+/// The version in the headers of this release's frames, hellos included.
+const SPOKEN: u8 = Version::CURRENT.number();
 
 proptest! {
     #[test]
@@ -64,7 +68,8 @@ proptest! {
 
     #[test]
     fn a_hello_survives(cluster in "[a-z0-9-]{1,63}", node: u64, incarnation: u64, machine_version: u32) {
-        let hello = Hello { cluster, node: NodeId(node), incarnation, protocol_min: 1, protocol_max: 3, machine_version };
+        let introduction = Introduction { machine_version, incarnation };
+        let hello = Hello { cluster, node: NodeId(node), protocol_min: 1, protocol_max: 3, introduction };
         let frame = Encoder::default().hello(&hello).unwrap();
         prop_assert_eq!(decode(&frame.head, &[7]).0.unwrap(), vec![Frame::Hello(hello)]);
     }
@@ -170,7 +175,7 @@ fn refusals_name_what_is_refused() {
         decode(&wire, &[usize::MAX]).0.unwrap_err()
     };
     assert!(matches!(header(0, 0), FrameError::Magic(_)));
-    assert_eq!(header(4, 9), FrameError::Version { found: 9, spoken: 1 });
+    assert_eq!(header(4, 9), FrameError::Version { found: 9, spoken: SPOKEN });
     assert_eq!(header(5, 77), FrameError::Kind(77));
     assert_eq!(header(6, 2), FrameError::Flags(2));
     assert_eq!(header(8, 5), FrameError::Group(5));
@@ -194,12 +199,12 @@ fn a_message_of_another_version_than_was_agreed_upon_is_refused() {
         let error = decode_in(spoken, &head, &[usize::MAX]).0.expect_err("it is of another form");
         assert!(matches!(error, FrameError::Metadata | FrameError::Trailing(2, "metadata")), "{error:?}");
     }
-    for version in [0, 2, 7, 128, 255] {
+    for version in [0, 1, 7, 128, 255] {
         let mut wire = sealed(2, 0, &[1, 2, 3], &[]);
         wire[4] = version;
-        assert_eq!(decode(&wire, &[5]).0, Err(FrameError::Version { found: version, spoken: 1 }));
+        assert_eq!(decode(&wire, &[5]).0, Err(FrameError::Version { found: version, spoken: SPOKEN }));
         wire[5] = 1;
-        assert_eq!(decode(&wire, &[5]).0, Err(FrameError::Version { found: version, spoken: 1 }), "nor as a hello");
+        assert_eq!(decode(&wire, &[5]).0, Err(FrameError::HelloForm { found: version, spoken: SPOKEN }), "nor a hello");
     }
 }
 
@@ -211,6 +216,21 @@ fn a_hello_has_one_form_whatever_is_spoken() {
         let [Frame::Hello(read)] = &frames[..] else { panic!("it was a hello: {frames:?}") };
         assert_eq!(Encoder::default().speaking(version).hello(read).unwrap().head, hello);
     }
+}
+
+#[test]
+fn a_hello_is_bounded_whatever_messages_may_be() {
+    let long = Hello {
+        cluster: "c".repeat(Hello::BYTES_MAX),
+        node: NodeId(1),
+        protocol_min: SPOKEN,
+        protocol_max: SPOKEN,
+        introduction: Introduction::default(),
+    };
+    assert!(matches!(Encoder::default().hello(&long), Err(FrameError::TooLong { part: "metadata", .. })));
+    let wire = sealed(1, 0, &vec![0; Hello::BYTES_MAX + 1], &[]);
+    let refused = FrameError::TooLong { part: "metadata", bytes: Hello::BYTES_MAX + 1, bytes_max: Hello::BYTES_MAX };
+    assert_eq!(decode(&wire[..HEADER_BYTES], &[7]).0, Err(refused), "by its header alone");
 }
 
 #[test]
@@ -266,7 +286,7 @@ fn decode_in(version: Version, wire: &[u8], cuts: &[usize]) -> (Result<Vec<Frame
 /// A frame whose header and checksum are in order, whatever it holds.
 fn sealed(kind: u8, flags: u8, metadata: &[u8], body: &[u8]) -> Vec<u8> {
     let mut wire = Vec::from(*b"QRTE");
-    wire.extend([1, kind, flags, 0, 0, 0, 0, 0]);
+    wire.extend([SPOKEN, kind, flags, 0, 0, 0, 0, 0]);
     wire.extend(u32::to_le_bytes(metadata.len() as u32));
     wire.extend(u32::to_le_bytes(body.len() as u32));
     let mut checksum = crc32c::crc32c_append(crc32c::crc32c(&wire), metadata);
@@ -286,8 +306,8 @@ fn header_checksum_other() -> u8 {
 
 fn hello_metadata() -> Vec<u8> {
     let (protocol_min, protocol_max) = (1, 1);
-    let hello =
-        Hello { cluster: "c".into(), node: NodeId(1), incarnation: 1, protocol_min, protocol_max, machine_version: 0 };
+    let introduction = Introduction { machine_version: 0, incarnation: 1 };
+    let hello = Hello { cluster: "c".into(), node: NodeId(1), protocol_min, protocol_max, introduction };
     Encoder::default().hello(&hello).unwrap().head[HEADER_BYTES..].to_vec()
 }
 

@@ -8,6 +8,7 @@ use quorate_transport::{
     certificates::{Authority, Issued},
     conformance::TestNode,
     identity::node_name,
+    network::Introduction,
 };
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
@@ -196,7 +197,7 @@ fn a_port_that_is_taken_is_named() {
         let local = quorate_transport::Local {
             cluster: CLUSTER.into(),
             node: NodeId(2),
-            machine_version: 0,
+            introduction: Introduction::default(),
             inbox: quorate_transport::network::Inbox::new(|_| {}),
             observer: Arc::new(quorate_transport::network::Unobserved),
         };

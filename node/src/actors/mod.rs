@@ -43,7 +43,7 @@ use messages::{Heard, Request, Stop};
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{MachineVersions, Membership, Moment, NodeId, Replica, Settings};
 use quorate_storage::{StorageHandle, contract::StorageThread};
-use quorate_transport::network::{Inbox, Links, Local, Network};
+use quorate_transport::network::{Inbox, Introduction, Links, Local, Network};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use snapshot_receiver::SnapshotReceiver;
 use std::{
@@ -143,13 +143,17 @@ pub(crate) async fn launch<M: StateMachine>(
         return Err(held.end_for(error));
     }
 
+    let mut random = seed.map_or_else(SmallRng::from_os_rng, SmallRng::seed_from_u64);
+    let life = random.random();
+    // Of a clone: the timer draws the same numbers whether or not this one is drawn.
+    let introduction = Introduction { machine_version: machine_versions.newest, incarnation: random.clone().random() };
     let to_consensus = consensus.clone();
     let observed = Arc::new(ObservedNetwork::new(metrics.clone()));
     observed.peers_are(&replica.peers());
     let local = Local {
         cluster: cluster.clone(),
         node: id,
-        machine_version: machine_versions.newest,
+        introduction,
         inbox: Inbox::new(move |event| to_consensus.do_send(Heard(event))),
         observer: observed.clone(),
     };
@@ -164,8 +168,6 @@ pub(crate) async fn launch<M: StateMachine>(
     let mut peers = Peers::new(links.clone(), addresses);
     peers.are(&replica.peers(), replica.membership());
 
-    let mut random = seed.map_or_else(SmallRng::from_os_rng, SmallRng::seed_from_u64);
-    let life = random.random();
     let sentinel = fate.sentinel("ElectionTimer");
     let timer = ElectionTimer::new(consensus.clone(), timing.election_timeout, random, sentinel).start();
     let blocking = Blocking::new(threads);

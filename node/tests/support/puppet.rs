@@ -3,7 +3,7 @@ use quorate::{
     NodeId, Term,
     transport::{
         Link, Links, Local, MemoryNetwork, Network,
-        network::{Event, Inbox, Unobserved},
+        network::{Event, Inbox, Introduction, Unobserved},
     },
 };
 use quorate_raft::{Append, Body, Index, Message};
@@ -26,8 +26,13 @@ impl Puppet {
                 let _ = sender.send(delivered.message);
             }
         });
-        let local =
-            Local { cluster: CLUSTER.into(), node: id, machine_version: 0, inbox, observer: Arc::new(Unobserved) };
+        let local = Local {
+            cluster: CLUSTER.into(),
+            node: id,
+            introduction: Introduction::default(),
+            inbox,
+            observer: Arc::new(Unobserved),
+        };
         let links = Box::new(network.endpoint(id)).start(local).await.expect("a network");
         Self { link: links.link(subject, ""), links, heard }
     }

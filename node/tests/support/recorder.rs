@@ -1,6 +1,9 @@
 use quorate::{
     NodeId,
-    transport::{Link, Links, Local, Network, NetworkError, network::LocalFuture},
+    transport::{
+        Link, Links, Local, Network, NetworkError,
+        network::{Introduction, LocalFuture},
+    },
 };
 use quorate_raft::{Body, Message, Outgoing};
 use std::{
@@ -63,6 +66,10 @@ struct RecordedLinks {
 }
 
 impl Links for RecordedLinks {
+    fn introduce(&self, introduction: Introduction) {
+        self.inner.introduce(introduction);
+    }
+
     fn link(&self, peer: NodeId, address: &str) -> Rc<dyn Link> {
         Rc::new(RecordedLink { peer, inner: self.inner.link(peer, address), record: self.record.clone() })
     }

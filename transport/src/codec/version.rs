@@ -26,11 +26,11 @@ pub struct Version(u8);
 
 impl Version {
     /// The oldest that this release speaks.
-    pub const OLDEST: Self = Self(1);
+    pub const OLDEST: Self = Self(2);
     /// The newest that this release speaks.
-    pub const CURRENT: Self = Self(1);
-    /// What every hello is laid out as, for ever: it is read before anything is agreed upon.
-    pub const OF_HELLO: Self = Self(1);
+    pub const CURRENT: Self = Self(2);
+    /// The form of a hello, which is read before anything is agreed upon. A hello of another form is refused by name.
+    pub const OF_HELLO: Self = Self(2);
     /// One that does not exist yet, for tests: a heartbeat has a number more.
     #[cfg(feature = "next-wire")]
     pub const NEXT: Self = Self(Self::CURRENT.0 + 1);
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_claim_that_makes_no_sense_shares_nothing() {
-        for (min, max) in [(0, 0), (0, 1), (0, 255), (2, 1), (255, 0), (255, 1), (2, 255), (255, 255)] {
+        for (min, max) in [(0, 0), (0, 2), (0, 255), (3, 2), (255, 0), (255, 2), (3, 255), (255, 255), (1, 1)] {
             assert_eq!(Versions::SPOKEN.shared_with(min, max), None, "{min} to {max}");
         }
         assert_eq!(Versions::SPOKEN.shared_with(1, 255), Some(Version::CURRENT));

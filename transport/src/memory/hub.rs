@@ -1,7 +1,7 @@
 //! What the nodes of a process share: who is where, and what waits there.
 
 use super::{Faults, LANES, MemoryNetwork};
-use crate::network::{Lane, NetworkError};
+use crate::network::{Introduction, Lane, NetworkError};
 use bytes::Bytes;
 use quorate_raft::{Message, NodeId};
 use std::{
@@ -37,7 +37,7 @@ impl Hub {
         }
         // A node of another cluster is none of their business.
         for other in seats.values().filter(|other| other.cluster() == seat.cluster()) {
-            other.tell(Parcel::Up(node, seat.machine_version));
+            other.tell(Parcel::Up(node, seat.clone()));
         }
         seats.insert(node, seat);
         Ok(())
@@ -64,14 +64,15 @@ impl Hub {
 pub(super) struct Seat {
     pipes: [Pipe; LANES.len()],
     cluster: Arc<str>,
-    pub(super) machine_version: u32,
+    introduction: Arc<Mutex<Introduction>>,
 }
 
 impl Seat {
-    pub(super) fn new(cluster: String, machine_version: u32) -> (Self, [UnboundedReceiver<Parcel>; LANES.len()]) {
+    pub(super) fn new(cluster: String, introduction: Introduction) -> (Self, [UnboundedReceiver<Parcel>; LANES.len()]) {
         let opened = LANES.map(Pipe::new);
         let pipes = opened.each_ref().map(|(pipe, _)| pipe.clone());
-        (Self { pipes, cluster: cluster.into(), machine_version }, opened.map(|(_, receiver)| receiver))
+        let introduction = Arc::new(Mutex::new(introduction));
+        (Self { pipes, cluster: cluster.into(), introduction }, opened.map(|(_, receiver)| receiver))
     }
 
     pub(super) fn pipe(&self, lane: Lane) -> &Pipe {
@@ -89,6 +90,15 @@ impl Seat {
 
     pub(super) fn cluster(&self) -> &str {
         &self.cluster
+    }
+
+    /// The facts that the node states about itself.
+    pub(super) fn introduction(&self) -> Introduction {
+        self.introduction.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn introduce(&self, introduction: Introduction) {
+        *self.introduction.lock().unwrap_or_else(PoisonError::into_inner) = introduction;
     }
 }
 
@@ -154,7 +164,6 @@ impl Load {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
 pub(super) enum Parcel {
     Message {
         from: NodeId,
@@ -162,8 +171,8 @@ pub(super) enum Parcel {
         bytes: usize,
         content: Content,
     },
-    /// With the version of its state machine.
-    Up(NodeId, u32),
+    /// With the seat, for what its node states when the link comes up.
+    Up(NodeId, Seat),
     Down(NodeId),
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     codec::Encoder,
-    network::{Direction, Lane, Link, Links, LocalFuture, NetworkObserver},
+    network::{Direction, Introduction, Lane, Link, Links, LocalFuture, NetworkObserver},
 };
 use bytes::BytesMut;
 use quorate_raft::{Message, NodeId};
@@ -42,10 +42,14 @@ impl MemoryLinks {
 }
 
 impl Links for MemoryLinks {
+    fn introduce(&self, introduction: Introduction) {
+        self.here.seat.introduce(introduction);
+    }
+
     fn link(&self, peer: NodeId, _address: &str) -> Rc<dyn Link> {
         self.here.linked.borrow_mut().entry(peer).or_default().count += 1;
         if let Some(seat) = self.here.hub.find(peer, self.here.seat.cluster()) {
-            self.here.seat.tell(Parcel::Up(peer, seat.machine_version));
+            self.here.seat.tell(Parcel::Up(peer, seat));
         }
         Rc::new(MemoryLink { here: Rc::clone(&self.here), peer, route: RefCell::new(None), counts: true })
     }

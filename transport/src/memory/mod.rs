@@ -85,7 +85,7 @@ impl Network for MemoryEndpoint {
                     "node {node} was given the endpoint of node {endpoint}: give it its own"
                 )));
             }
-            let (seat, receivers) = Seat::new(local.cluster, local.machine_version);
+            let (seat, receivers) = Seat::new(local.cluster, local.introduction);
             self.hub.seat(self.node, seat.clone())?;
             let linked = Rc::new(RefCell::new(BTreeMap::new()));
             let receive = |(lane, receiver)| {

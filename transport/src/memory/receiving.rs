@@ -52,9 +52,9 @@ impl Receiving {
             };
             match parcel {
                 None => return,
-                Some(Parcel::Up(peer, machine_version)) => {
+                Some(Parcel::Up(peer, seat)) => {
                     if self.changes(peer, true) {
-                        self.inbox.introduced(peer, machine_version);
+                        self.inbox.introduced(peer, seat.introduction());
                         self.inbox.link_up(peer);
                     }
                 }

@@ -58,7 +58,7 @@ async fn admit(shared: Rc<Shared>, incoming: Incoming) {
     let admitted = tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await.unwrap_or_else(|_| Err(late()));
     shared.handshakes.set(shared.handshakes.get() - 1);
     match admitted {
-        Ok((hello, lanes, connection)) => welcome(&shared, &hello, lanes, connection),
+        Ok((hello, lanes, connection)) => welcome(&shared, hello, lanes, connection),
         Err((proved, refusal)) => shared.refused(proved, refusal.result, remote, &refusal.why),
     }
 }
@@ -93,11 +93,11 @@ fn identify(shared: &Shared, connection: &Connection) -> Result<NodeId, Refusal>
     let certificate = certificates.as_ref().and_then(|chain| chain.first());
     let identity = identity_of(certificate.ok_or_else(|| Refusal::identity("it shows no certificate"))?)
         .map_err(Refusal::identity)?;
-    if identity.cluster != shared.hello.cluster {
-        let (theirs, ours) = (identity.cluster, &shared.hello.cluster);
+    if identity.cluster != shared.cluster {
+        let (theirs, ours) = (identity.cluster, &shared.cluster);
         return Err(Refusal::identity(format!("its certificate is of cluster {theirs:?}, this is {ours:?}")));
     }
-    if identity.node == shared.hello.node {
+    if identity.node == shared.node {
         return Err(Refusal::identity(format!("its certificate is of node {}, which is this node", identity.node)));
     }
     Ok(identity.node)
@@ -114,9 +114,9 @@ async fn lane(shared: &Shared, connection: &Connection, lane: Lane, peer: NodeId
 }
 
 /// From now on replies to `peer` go out here, and what it sends is delivered. Takes the place of an older connection.
-fn welcome(shared: &Rc<Shared>, hello: &Hello, lanes: [Opened; 2], connection: Connection) {
-    let (peer, incarnation) = (hello.node, hello.incarnation);
-    shared.inbox.introduced(peer, hello.machine_version);
+fn welcome(shared: &Rc<Shared>, hello: Hello, lanes: [Opened; 2], connection: Connection) {
+    let (peer, incarnation) = (hello.node, hello.introduction.incarnation);
+    shared.inbox.introduced(peer, hello.introduction);
     shared.observer.connection(Some(peer), "accepted");
     let carrier = Carrier::start(shared, peer, connection, lanes, Side::Acceptor);
     let older = shared.accepted.borrow_mut().insert(peer, Rc::clone(&carrier));

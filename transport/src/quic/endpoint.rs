@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     codec::{Hello, Limits, Versions},
-    network::{Inbox, Link, Links, Local, LocalFuture, NetworkError, NetworkObserver},
+    network::{Inbox, Introduction, Link, Links, Local, LocalFuture, NetworkError, NetworkObserver},
 };
 use actix::Addr;
 use quinn::{Endpoint, Runtime, TokioRuntime, VarInt};
@@ -38,16 +38,17 @@ pub(super) fn start(quic: Quic, local: Local) -> Result<QuicLinks, NetworkError>
     let hello = Hello {
         cluster: local.cluster,
         node: local.node,
-        incarnation: rand::random(),
         protocol_min: quic.options.speaks.oldest().number(),
         protocol_max: quic.options.speaks.newest().number(),
-        machine_version: local.machine_version,
+        introduction: local.introduction,
     };
     let shared = Rc::new(Shared {
         endpoint: RefCell::new(Some(endpoint.clone())),
         is_closed: Cell::new(false),
         client: quic.client,
-        hello,
+        cluster: hello.cluster.clone(),
+        node: hello.node,
+        hello: RefCell::new(hello),
         speaks: quic.options.speaks,
         limits: quic.options.limits,
         frame_timeout: quic.options.frame_timeout,
@@ -96,8 +97,10 @@ pub(super) struct Shared {
     /// Whether the end was asked for, so that links end in good order.
     pub(super) is_closed: Cell<bool>,
     pub(super) client: quinn::ClientConfig,
-    /// What this node says of itself.
-    pub(super) hello: Hello,
+    pub(super) cluster: String,
+    pub(super) node: NodeId,
+    /// The first frame on each lane of a new connection.
+    pub(super) hello: RefCell<Hello>,
     pub(super) speaks: Versions,
     pub(super) limits: Limits,
     pub(super) frame_timeout: Duration,
@@ -159,6 +162,10 @@ impl QuicLinks {
 }
 
 impl Links for QuicLinks {
+    fn introduce(&self, introduction: Introduction) {
+        self.shared.hello.borrow_mut().introduction = introduction;
+    }
+
     fn link(&self, peer: NodeId, address: &str) -> Rc<dyn Link> {
         Rc::new(QuicLink::start(Rc::clone(&self.shared), peer, address))
     }

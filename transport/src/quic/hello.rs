@@ -69,7 +69,7 @@ impl From<FrameError> for Refusal {
 
 /// Says hello on a lane.
 pub(super) async fn say(send: &mut SendStream, shared: &Shared) -> Result<(), Refusal> {
-    let frame = Encoder::new(shared.limits).hello(&shared.hello)?;
+    let frame = Encoder::new(shared.limits).hello(&shared.hello.borrow())?;
     send.write_chunk(frame.head).await.map_err(|error| match error {
         quinn::WriteError::ConnectionLost(error) => error.into(),
         other => Refusal::protocol(format!("no hello could be sent: {other}")),
@@ -97,7 +97,7 @@ pub(super) async fn hear<S>(
         let mut rest = chunk.bytes;
         match decoder.feed(&mut rest)?.map(|decoded| decoded.frame) {
             Some(Frame::Hello(hello)) => {
-                let version = judge(&hello, &shared.hello.cluster, shared.speaks, proved)?;
+                let version = judge(&hello, &shared.cluster, shared.speaks, proved)?;
                 decoder.expect(version);
                 return Ok((hello, Opened { lane, version, send, recv, decoder, rest }));
             }

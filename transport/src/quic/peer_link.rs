@@ -91,10 +91,10 @@ impl PeerLink {
         }
         let carrier = Carrier::start(&self.shared, self.peer, connection.clone(), lanes, Side::Dialler);
         self.dialled.replace(Some(carrier));
-        self.state = State::Up { incarnation: hello.incarnation, since: Instant::now() };
+        self.state = State::Up { incarnation: hello.introduction.incarnation, since: Instant::now() };
         let closed = async move { connection.closed().await };
         ctx.spawn(closed.into_actor(self).map(|ended, link, ctx| link.lost(&ended.to_string(), ctx)));
-        self.shared.inbox.introduced(self.peer, hello.machine_version);
+        self.shared.inbox.introduced(self.peer, hello.introduction);
         self.shared.inbox.link_up(self.peer);
     }
 
@@ -252,7 +252,7 @@ async fn dial(shared: Rc<Shared>, peer: NodeId, address: String, attempt: usize)
     let unreachable = |why: String| Refusal { result: "unreachable", close: Close::Protocol, why };
     let endpoint = shared.endpoint().ok_or_else(|| unreachable("the network is closed".into()))?;
     let to = resolve(&address, attempt).await.map_err(unreachable)?;
-    let name = node_name(peer, &shared.hello.cluster);
+    let name = node_name(peer, &shared.cluster);
     let connecting = endpoint.connect_with(shared.client.clone(), to, &name);
     drop(endpoint);
     let connection = connecting.map_err(|error| unreachable(error.to_string()))?.await?;

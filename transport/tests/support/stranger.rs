@@ -11,6 +11,7 @@ use quorate_transport::{
     certificates::Issued,
     codec::{Encoder, Hello, Version},
     identity::node_name,
+    network::Introduction,
 };
 use rustls::{
     RootCertStore,
@@ -91,7 +92,8 @@ pub async fn introduce(connection: &Connection, node: NodeId) -> Lanes {
 
 pub fn hello(node: NodeId) -> Hello {
     let (protocol_min, protocol_max) = (Version::OLDEST.number(), Version::CURRENT.number());
-    Hello { cluster: CLUSTER.into(), node, incarnation: 1, protocol_min, protocol_max, machine_version: 0 }
+    let introduction = Introduction { machine_version: 0, incarnation: 1 };
+    Hello { cluster: CLUSTER.into(), node, protocol_min, protocol_max, introduction }
 }
 
 pub fn hello_bytes(hello: &Hello) -> Bytes {

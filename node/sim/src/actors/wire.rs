@@ -12,7 +12,10 @@ use crate::plan::Fault;
 use bytes::{Bytes, BytesMut};
 use quorate::NodeId;
 use quorate_raft::Message;
-use quorate_transport::{codec::Encoder, network::Lane};
+use quorate_transport::{
+    codec::Encoder,
+    network::{Introduction, Lane},
+};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,6 +64,8 @@ struct Seat {
     number: u64,
     lanes: [UnboundedSender<Incoming>; 3],
     waiting: Arc<AtomicUsize>,
+    /// The facts that its node states about itself.
+    introduction: Introduction,
 }
 
 struct Parcel {
@@ -75,7 +80,7 @@ struct Parcel {
 #[derive(Clone)]
 enum Incoming {
     Frame { from: NodeId, frame: Bytes, is_corrupt: bool },
-    Up(NodeId),
+    Up(NodeId, Introduction),
     Down(NodeId),
 }
 

@@ -441,7 +441,7 @@ hear! {
         Event::Delivered(delivered) => this.delivered(delivered, ctx),
         Event::LinkUp { peer } => this.link_changed(peer, true, ctx),
         Event::LinkDown { peer } => this.link_changed(peer, false, ctx),
-        Event::Introduced { peer, machine_version } => this.seen.introduced(peer, machine_version, &this.replica),
+        Event::Introduced { peer, introduction } => this.seen.introduced(peer, introduction, &this.replica),
     };
     ElectionTimeout: |this, ElectionTimeout { term }, ctx| {
         let now = this.clock.now();

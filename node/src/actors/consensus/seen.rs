@@ -3,6 +3,7 @@
 use crate::status::{Role, Status};
 use quorate_metrics::{self as metrics, ElectionResult, NodeMetrics, Repair, TermChange, VoteDirection};
 use quorate_raft::{self as raft, Body, Index, NodeId, Outgoing, Phase, Replica};
+use quorate_transport::Introduction;
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
@@ -12,8 +13,8 @@ pub(super) struct Seen {
     /// The leader that was last known, through times without one.
     last_leader: Option<NodeId>,
     leaderless_since: Option<Instant>,
-    /// What peers said of their state machines: one a certificate that was issued, at most.
-    machines: BTreeMap<NodeId, u32>,
+    /// The facts that peers last stated about themselves: at most one a certificate that was issued.
+    introductions: BTreeMap<NodeId, Introduction>,
     ballot: Option<OpenBallot>,
     campaign_began: Instant,
     upkeep_done: Instant,
@@ -42,7 +43,7 @@ impl Seen {
             status,
             last_leader: None,
             leaderless_since: Some(now),
-            machines: BTreeMap::new(),
+            introductions: BTreeMap::new(),
             ballot: None,
             campaign_began: now,
             upkeep_done: now,
@@ -99,16 +100,14 @@ impl Seen {
     pub(super) fn members_changed(&self, replica: &Replica) {
         self.status.send_modify(|status| {
             show_members(status, replica);
-            status.machine_versions = machine_versions(replica, &self.machines);
+            status.machine_versions = machine_versions(replica, &self.introductions);
         });
     }
 
-    /// A peer said what its state machine can apply.
-    pub(super) fn introduced(&mut self, peer: NodeId, machine_version: u32, replica: &Replica) {
-        if self.machines.insert(peer, machine_version) == Some(machine_version) {
-            return;
-        }
-        let now = machine_versions(replica, &self.machines);
+    /// A peer stated facts about itself.
+    pub(super) fn introduced(&mut self, peer: NodeId, introduction: Introduction, replica: &Replica) {
+        self.introductions.insert(peer, introduction);
+        let now = machine_versions(replica, &self.introductions);
         self.status.send_if_modified(|status| std::mem::replace(&mut status.machine_versions, now.clone()) != now);
     }
 
@@ -262,10 +261,13 @@ pub(crate) fn status_of(replica: &Replica) -> Status {
 }
 
 /// The least and the greatest of what the members' state machines can apply, if all are known.
-fn machine_versions(replica: &Replica, heard: &BTreeMap<NodeId, u32>) -> Option<RangeInclusive<u32>> {
+fn machine_versions(replica: &Replica, heard: &BTreeMap<NodeId, Introduction>) -> Option<RangeInclusive<u32>> {
     let membership = replica.membership();
     let of = |member: NodeId| {
-        if member == replica.id() { Some(replica.machine().newest) } else { heard.get(&member).copied() }
+        if member == replica.id() {
+            return Some(replica.machine().newest);
+        }
+        heard.get(&member).map(|introduction| introduction.machine_version)
     };
     let members = membership.voters().into_iter().chain(membership.learners().iter().copied());
     let versions = members.map(of).collect::<Option<Vec<u32>>>()?;

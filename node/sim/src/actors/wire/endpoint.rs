@@ -7,7 +7,7 @@ use quorate_raft::Message;
 use quorate_transport::{
     Link, Links, Local, Network, NetworkError,
     codec::{Decoder, Frame, Limits},
-    network::{Inbox, LocalFuture},
+    network::{Inbox, Introduction, LocalFuture},
 };
 use std::{
     net::SocketAddr,
@@ -36,15 +36,18 @@ impl Network for Endpoint {
         let state = &mut *wire.lock();
         state.seats_taken += 1;
         let number = state.seats_taken;
-        let others: Vec<_> = state.seats.iter().map(|(id, seat)| (*id, seat.number)).collect();
-        state.seats.insert(node, Seat { number, lanes, waiting });
+        let others: Vec<_> =
+            state.seats.iter().map(|(id, seat)| (*id, seat.number, seat.introduction.clone())).collect();
+        let introduction = local.introduction;
+        state.seats.insert(node, Seat { number, lanes, waiting, introduction: introduction.clone() });
         let soon = state.now + LATENCY;
         // Who had not noticed yet that this node was gone notices now: before it is back.
         state.flying.retain(|_, parcel| !matches!(parcel.incoming, Incoming::Down(gone) if gone == node));
-        for (other, seat) in others {
+        for (other, seat, theirs) in others {
             state.put(soon, Parcel { to: other, seat: Some(seat), lane: 0, incoming: Incoming::Down(node) });
-            state.put(soon, Parcel { to: other, seat: Some(seat), lane: 0, incoming: Incoming::Up(node) });
-            state.put(soon, Parcel { to: node, seat: Some(number), lane: 0, incoming: Incoming::Up(other) });
+            let (up, theirs) = (Incoming::Up(node, introduction.clone()), Incoming::Up(other, theirs));
+            state.put(soon, Parcel { to: other, seat: Some(seat), lane: 0, incoming: up });
+            state.put(soon, Parcel { to: node, seat: Some(number), lane: 0, incoming: theirs });
         }
         let links = Ends { wire: wire.clone(), node };
         Box::pin(async move { Ok(Box::new(links) as Box<dyn Links>) })
@@ -61,7 +64,10 @@ async fn receive(
 ) {
     while let Some(next) = incoming.recv().await {
         match next {
-            Incoming::Up(peer) => inbox.link_up(peer),
+            Incoming::Up(peer, introduction) => {
+                inbox.introduced(peer, introduction);
+                inbox.link_up(peer);
+            }
             Incoming::Down(peer) => inbox.link_down(peer),
             Incoming::Frame { from, frame, is_corrupt } => {
                 let bytes = frame.len();
@@ -96,6 +102,12 @@ struct Ends {
 }
 
 impl Links for Ends {
+    fn introduce(&self, introduction: Introduction) {
+        if let Some(seat) = self.wire.lock().seats.get_mut(&self.node) {
+            seat.introduction = introduction;
+        }
+    }
+
     fn link(&self, peer: NodeId, _address: &str) -> Rc<dyn Link> {
         Rc::new(End { wire: self.wire.clone(), node: self.node, peer })
     }
