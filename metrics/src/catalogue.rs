@@ -229,6 +229,10 @@ catalogue! {
     // The process.
     MAILBOX_DEPTH: GAUGE, Count, "quorate_actor_mailbox_depth" {ACTOR}, "Messages that waited for the actor when it last looked.";
     ACTOR_BUSY: COUNTER, Seconds, "quorate_actor_busy_seconds_total" {ACTOR}, "Time that the actor spent handling messages, in whole seconds.";
+    EVENT_LOOP_DELAY: LATENCY, Seconds, "quorate_event_loop_delay_seconds",
+        "How long after it was due a timer of the node's own thread fired; looked at four times a heartbeat interval.";
+    LATE_WAKEUPS: COUNTER, Count, "quorate_late_wakeups_total",
+        "How often that timer fired 5 ms or more late: the machine is busy, or stood still.";
     CERTIFICATE_EXPIRY: GAUGE, UnixSeconds, "quorate_certificate_expiry_timestamp_seconds",
         "When the node's own certificate ends; absent without one.";
 }

@@ -201,6 +201,10 @@ steps! {
     |node| node.actor_busy(ActorName::Applier, MS(2250)) => {
         "quorate_actor_busy_seconds_total{actor=applier}" = 2.0,
     }
+    |node| node.woke(MS(700), true) => {
+        "quorate_event_loop_delay_seconds_sum{}" = 0.7, "quorate_event_loop_delay_seconds_count{}" = 1.0,
+        "quorate_late_wakeups_total{}" = 1.0,
+    }
     |node| node.certificate_expires(1_900_000_000) => {
         "quorate_certificate_expiry_timestamp_seconds{}" = 1_900_000_000.0,
     }

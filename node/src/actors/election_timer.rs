@@ -1,14 +1,22 @@
-//! `ElectionTimer`: owns the election deadline and its randomness, for the life of the node.
+//! `ElectionTimer`: owns the election deadline and its randomness, and measures whether the node's thread runs, for the life of the
+//! node.
 //!
 //! It never decides what a timeout means: `Consensus` does. The deadline is an absolute instant; the timer that wakes it
-//! only looks whether the deadline has passed, so a wake that comes late or early changes nothing.
+//! only looks whether the deadline has passed.
+//!
+//! **Time in which the thread did not run is no silence of the leader** ([`Stalls`]). Four times a heartbeat interval the timer wakes
+//! and looks how late it is. A stall moves the deadline, and `Consensus` is told of it first ([`Stalled`]). After a late wake-up
+//! the deadline of a follower is at least one such wake-up away, once a deadline: messages of the leader may have arrived during the
+//! stall, and are handled first.
 
 use super::{
     consensus::Consensus,
-    messages::{Arm, ElectionTimeout, LeaderHeard, Stop},
+    messages::{Arm, ElectionTimeout, LeaderHeard, Stalled, Stop},
+    stalls::{LATE_MIN, Stalls},
 };
-use crate::fate::Sentinel;
+use crate::{config::Timing, fate::Sentinel};
 use actix::prelude::*;
+use quorate_metrics::NodeMetrics;
 use quorate_raft::Term;
 use rand::{Rng, rngs::SmallRng};
 use std::time::Duration;
@@ -20,65 +28,120 @@ pub(crate) struct ElectionTimer {
     timeout: (Duration, Duration),
     random: SmallRng,
     armed: Option<Armed>,
-    waking: bool,
+    /// How often it looks whether the thread runs.
+    look_every: Duration,
+    due: Instant,
+    stalls: Stalls,
+    metrics: NodeMetrics,
     _sentinel: Sentinel,
 }
 
 #[derive(Clone, Copy)]
 struct Armed {
     term: Term,
+    at: Instant,
     deadline: Instant,
+    /// What had arrived before a late wake-up was given time to be handled.
+    has_waited: bool,
+}
+
+impl Armed {
+    /// The thread woke late. What it did not run for since this was armed does not count.
+    fn stalled(&mut self, now: Instant, excused: Duration, look_every: Duration) {
+        self.deadline += excused.min(now.saturating_duration_since(self.at));
+        if !std::mem::replace(&mut self.has_waited, true) {
+            self.deadline = self.deadline.max(now + look_every);
+        }
+    }
 }
 
 impl ElectionTimer {
+    /// How often the longest election timeout may pass in stalls that are excused, before only half of what follows is.
+    const EXCUSED_TIMEOUTS: u32 = 2;
+
     pub(crate) fn new(
         consensus: Addr<Consensus>,
-        timeout: (Duration, Duration),
+        timing: &Timing,
         random: SmallRng,
+        metrics: NodeMetrics,
         sentinel: Sentinel,
     ) -> Self {
-        Self { consensus, timeout, random, armed: None, waking: false, _sentinel: sentinel }
+        let (now, timeout) = (Instant::now(), timing.election_timeout);
+        Self {
+            consensus,
+            timeout,
+            random,
+            armed: None,
+            look_every: timing.heartbeat_interval / 4,
+            due: now,
+            stalls: Stalls::new(timeout.1 * Self::EXCUSED_TIMEOUTS, timing.heartbeat_interval, now),
+            metrics,
+            _sentinel: sentinel,
+        }
     }
 
-    fn arm(&mut self, term: Term, ctx: &mut Context<Self>) {
+    /// Without a leader there is nothing to be waited for after a stall: candidates would only be brought into phase by it.
+    fn arm(&mut self, term: Term, heard_leader: bool) {
         // Never the same for long: nodes whose timers are in phase must fall out of it (paper §5.2).
         let timeout = self.random.random_range(self.timeout.0..self.timeout.1);
-        self.armed = Some(Armed { term, deadline: Instant::now() + timeout });
-        self.wake_at_deadline(ctx);
+        let at = Instant::now();
+        self.armed = Some(Armed { term, at, deadline: at + timeout, has_waited: !heard_leader });
     }
 
-    fn wake_at_deadline(&mut self, ctx: &mut Context<Self>) {
-        let Some(armed) = self.armed.filter(|_| !self.waking) else { return };
-        self.waking = true;
-        ctx.run_later(armed.deadline.saturating_duration_since(Instant::now()), Self::woken);
+    fn wake_later(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        let look = now + self.look_every;
+        self.due = self.armed.map_or(look, |armed| armed.deadline.min(look));
+        ctx.run_later(self.due.saturating_duration_since(now), Self::woken);
     }
 
     fn woken(&mut self, ctx: &mut Context<Self>) {
-        self.waking = false;
-        if let Some(Armed { term, .. }) = self.armed.take_if(|armed| armed.deadline <= Instant::now()) {
+        let now = Instant::now();
+        let woke = self.stalls.woke(self.due, now);
+        self.metrics.woke(woke.late, woke.late >= LATE_MIN);
+        if woke.late >= LATE_MIN {
+            self.consensus.do_send(Stalled { by: woke.excused });
+            if let Some(armed) = &mut self.armed {
+                armed.stalled(now, woke.excused, self.look_every);
+            }
+        }
+        if let Some(report) = self.stalls.report(now) {
+            tracing::warn!(
+                late_wakeups = report.count,
+                longest_ms = u64::try_from(report.longest.as_millis()).unwrap_or(u64::MAX),
+                "this node's thread ran up to {:?} late: the machine is too busy, or stood still; give the node more of it, or raise \
+                 election_timeout",
+                report.longest
+            );
+        }
+        if let Some(Armed { term, .. }) = self.armed.take_if(|armed| armed.deadline <= now) {
             self.consensus.do_send(ElectionTimeout { term });
         }
-        self.wake_at_deadline(ctx);
+        self.wake_later(ctx);
     }
 }
 
 impl Actor for ElectionTimer {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.wake_later(ctx);
+    }
 }
 
 impl Handler<Arm> for ElectionTimer {
     type Result = ();
 
-    fn handle(&mut self, Arm { term }: Arm, ctx: &mut Self::Context) {
-        self.arm(term, ctx);
+    fn handle(&mut self, Arm { term }: Arm, _: &mut Self::Context) {
+        self.arm(term, false);
     }
 }
 
 impl Handler<LeaderHeard> for ElectionTimer {
     type Result = ();
 
-    fn handle(&mut self, LeaderHeard { term }: LeaderHeard, ctx: &mut Self::Context) {
-        self.arm(term, ctx);
+    fn handle(&mut self, LeaderHeard { term }: LeaderHeard, _: &mut Self::Context) {
+        self.arm(term, true);
     }
 }
 

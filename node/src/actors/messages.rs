@@ -18,6 +18,7 @@ use quorate_raft::{
 };
 use quorate_storage::{SnapshotSource, StorageError};
 use quorate_transport::network::Event;
+use std::time::Duration;
 use tokio::{sync::oneshot, time::Instant};
 
 /// A handle → `Consensus`, through the bounded stream of requests.
@@ -184,6 +185,13 @@ pub(crate) struct LeaderHeard {
 #[rtype(result = "()")]
 pub(crate) struct ElectionTimeout {
     pub(crate) term: Term,
+}
+
+/// `ElectionTimer` → `Consensus`: the node's thread did not run for so long, until now.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Stalled {
+    pub(crate) by: Duration,
 }
 
 /// `Consensus` → `VoteCollector`: a voter granted.

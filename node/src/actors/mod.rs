@@ -22,6 +22,7 @@ pub(crate) mod messages;
 mod recovery;
 pub(crate) mod replicator;
 pub(crate) mod snapshot_receiver;
+mod stalls;
 mod state;
 pub(crate) mod vote_collector;
 
@@ -169,7 +170,7 @@ pub(crate) async fn launch<M: StateMachine>(
     peers.are(&replica.peers(), replica.membership());
 
     let sentinel = fate.sentinel("ElectionTimer");
-    let timer = ElectionTimer::new(consensus.clone(), timing.election_timeout, random, sentinel).start();
+    let timer = ElectionTimer::new(consensus.clone(), &timing, random, metrics.clone(), sentinel).start();
     let blocking = Blocking::new(threads);
     let (to_consensus, save) = (consensus.clone(), storage.save_snapshot.clone());
     let receiver = SnapshotReceiver::new(save, to_consensus, blocking.clone(), metrics.clone(), fate.clone()).start();

@@ -62,6 +62,11 @@ impl Leadership {
         now.since(self.since) < replica.settings.election_timeout_max
     }
 
+    /// The moments from which the silence of others counts.
+    pub(super) fn contacts(&mut self) -> impl Iterator<Item = &mut Moment> {
+        self.heard.values_mut().chain([&mut self.since])
+    }
+
     /// Whether a quorum was heard within the longest election timeout; a new leader has that long to hear one.
     pub(super) fn hears_quorum(&self, now: Moment, replica: &Replica) -> bool {
         let recently = |contact: Moment| now.since(contact) < replica.settings.election_timeout_max;

@@ -228,6 +228,18 @@ impl Replica {
         }
     }
 
+    /// This node's own thread did not run for `by`, until `now`. Messages that arrived in that time were not handled, so it is no
+    /// silence of their senders: the time since each contact is shorter by as much.
+    ///
+    /// Promises to leaders become longer by it, never shorter. A lease does not move: it counts by the clock alone.
+    pub fn stalled(&mut self, now: Moment, by: Duration) {
+        let excuse = |contact: &mut Moment| *contact = contact.plus(by).min(now).max(*contact);
+        self.leader_contact.iter_mut().for_each(excuse);
+        if let Role::Leader(leadership) = &mut self.role {
+            leadership.contacts().for_each(excuse);
+        }
+    }
+
     /// Everything up to `sequence` is durable. Completions may come in any order; a lower one says nothing new.
     pub fn persisted(&mut self, now: Moment, sequence: u64, out: &mut Vec<Effect>) {
         let vote_for_self = self.writes.completed(sequence).filter(|campaign| *campaign == self.campaign);

@@ -1,17 +1,18 @@
 //! Elections (1 to 12, 14). Not here: 13, which is about leases and stands there; 10 and 11 also depend on timers, and are tried
 //! with whole nodes too.
 
-use quorate_raft::{Effect, NodeId, Phase, Role, Term, Violation};
+use quorate_raft::{Effect, NodeId, Phase, Replica, Role, Term, Violation};
 use quorate_world::{
     disk::Disk,
     event::Event,
     make::{
-        append, at, disk_of, halted, hear, heartbeat, id, lead, opened, persist_all, persists, replica, request_vote,
-        settings, stand, vote, vote_reply,
+        append, at, disk_of, halted, hear, heartbeat, heartbeat_reply, id, lead, opened, persist_all, persists,
+        replica, request_vote, settings, stand, vote, vote_reply,
     },
     world::World,
 };
 use rand::{SeedableRng, rngs::SmallRng};
+use std::time::Duration;
 
 /// 1. A vote that was not durable was never given: after a crash the node may vote anew, and nobody counted the first.
 #[test]
@@ -30,6 +31,34 @@ fn a_vote_that_a_crash_erased_was_never_heard_of() {
     world.crash(1);
     world.elect(3);
     assert_eq!((world.term(3), world.replica(2).vote()), (1, Some(NodeId(3))));
+}
+
+/// Time in which a node's own thread did not run is no silence of the others, for a follower and for a leader. The promise to a
+/// leader grows by it, and only as far as time has gone.
+#[test]
+fn a_stall_of_the_own_thread_is_no_silence_of_the_others() {
+    let mut voter = replica(1, 3, 5, None, &[]);
+    hear(&mut voter, at(1_000), 2, 5, heartbeat(0, 0));
+    voter.stalled(at(1_400), Duration::from_millis(300));
+    let granted = |voter: &mut Replica, now| {
+        let effects = hear(voter, at(now), 3, 5, request_vote(Phase::PreVote, 1, id(9, 6)));
+        vote_reply(&effects).map(|(_, granted)| granted)
+    };
+    assert_eq!(granted(&mut voter, 1_449), Some(false));
+    assert_eq!(granted(&mut voter, 1_450), Some(true));
+    hear(&mut voter, at(2_000), 2, 5, heartbeat(0, 0));
+    voter.stalled(at(2_010), Duration::from_millis(300));
+    assert_eq!(granted(&mut voter, 2_159), Some(false), "what was heard after the stall is not of the future");
+    assert_eq!(granted(&mut voter, 2_160), Some(true));
+
+    let mut leader = replica(1, 3, 5, None, &[]);
+    lead(&mut leader, at(0));
+    hear(&mut leader, at(100), 2, 6, heartbeat_reply(1));
+    leader.stalled(at(1_000), Duration::from_millis(700));
+    leader.election_timeout(at(1_099), Term(6), &mut Vec::new());
+    assert!(leader.is_leader());
+    leader.election_timeout(at(1_100), Term(6), &mut Vec::new());
+    assert!(!leader.is_leader(), "silence without a stall counts");
 }
 
 /// 2. A candidate that steps down within its term keeps the vote that it cast in it.

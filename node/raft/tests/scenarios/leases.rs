@@ -75,6 +75,17 @@ fn a_lease_counts_from_the_beginning_of_a_round_and_not_from_its_answers() {
     assert!(!by_lease(&mut leader, 1_000 + LEASE, 3).contains(&ready(1, 3)), "the answers came much later");
 }
 
+/// A lease counts by the clock alone: that the leader's thread did not run is no excuse.
+#[test]
+fn a_stall_of_the_own_thread_prolongs_no_lease() {
+    let mut leader = leader(voters(3));
+    by_lease(&mut leader, 1_000, 1);
+    hear(&mut leader, at(1_010), 2, 2, heartbeat_reply(1));
+    leader.stalled(at(1_120), Duration::from_millis(100));
+    assert!(leader.lease_left(at(1_000 + LEASE - 1)).is_some());
+    assert_eq!(leader.lease_left(at(1_000 + LEASE)), None);
+}
+
 /// 39. The lease ends before the promise that it rests on, also if the voter's clock is fast, or the leader's slow, by what was
 ///     stated.
 #[test]

@@ -37,7 +37,7 @@ use super::{
     election_timer::ElectionTimer,
     messages::{
         Applied, Arm, Committed, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Heard, Matched, Request,
-        SnapshotArrived, SnapshotProgress, SnapshotWanted, StateTaken, Stop,
+        SnapshotArrived, SnapshotProgress, SnapshotWanted, Stalled, StateTaken, Stop,
     },
     replicator::Replicator,
     vote_collector::VoteCollector,
@@ -442,6 +442,10 @@ hear! {
         Event::LinkUp { peer } => this.link_changed(peer, true, ctx),
         Event::LinkDown { peer } => this.link_changed(peer, false, ctx),
         Event::Introduced { peer, introduction } => this.seen.introduced(peer, introduction, &this.replica),
+    };
+    Stalled: |this, Stalled { by }, ctx| {
+        let now = this.clock.now();
+        this.rule(ctx, |replica, _| replica.stalled(now, by));
     };
     ElectionTimeout: |this, ElectionTimeout { term }, ctx| {
         let now = this.clock.now();
