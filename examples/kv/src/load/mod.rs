@@ -4,9 +4,11 @@
 //! holds that against what the nodes have.
 
 mod check;
+mod delay;
 mod ledger;
 mod writers;
 
 pub use check::{Verdict, check};
+pub use delay::MachineDelay;
 pub use ledger::{Ledger, Service, Told, Write};
 pub use writers::{Pace, Writers, first_write};
