@@ -253,6 +253,66 @@ fn a_command_forwarded_to_who_leads_no_more_goes_to_who_does() {
     });
 }
 
+/// How long after another leads a caller waits for what was forwarded to a leader that died: for the old leader's answer, if there
+/// may be one, two heartbeat intervals; and some round trips.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(160);
+
+#[test]
+fn a_write_that_a_dying_leader_did_not_take_is_carried_out_by_the_next_one() {
+    for seed in seeds(10) {
+        simulate(async {
+            let (cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
+            let old = cluster.settled().await;
+            let others = cluster.others(old);
+            cluster.faults.isolate(old);
+            let asker = cluster.node(others[0]).clone();
+            let propose = async { (ledger.propose(&asker, "forwarded").await, tokio::time::Instant::now()) };
+            let ((outcome, answered), led) = tokio::join!(propose, async {
+                cluster.leader_among(&others).await;
+                tokio::time::Instant::now()
+            });
+            outcome.expect("an acknowledgement");
+            assert!(answered.saturating_duration_since(led) < ANSWERED_WITHIN, "seed {seed}: {:?}", answered - led);
+            cluster.faults.heal();
+            cluster.settled().await;
+            assert_eq!(cluster.journal(old).count("forwarded"), 1);
+            ledger.check(&cluster.journals());
+        });
+    }
+}
+
+#[test]
+fn of_a_write_that_a_dying_leader_took_the_caller_hears_as_soon_as_another_leads() {
+    let mut unknown = 0;
+    for seed in seeds(10) {
+        unknown += simulate(async {
+            let (cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
+            let old = cluster.settled().await;
+            let (others, last) = (cluster.others(old), cluster.status(old).last_log);
+            let delay = Duration::from_millis(5);
+            cluster.faults.everywhere(quorate::transport::LinkFaults { delay: delay..=delay, ..Default::default() });
+            let asker = cluster.node(others[0]).clone();
+            let propose = async { (ledger.propose(&asker, "forwarded").await, tokio::time::Instant::now()) };
+            let ((outcome, answered), led) = tokio::join!(propose, async {
+                cluster.until("the leader to take it", |view| (view[&old].last_log > last).then_some(())).await;
+                // What it sends arrives, and it hears of nothing that arrived.
+                others.iter().for_each(|id| cluster.faults.cut(*id, old));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                cluster.faults.isolate(old);
+                cluster.leader_among(&others).await;
+                tokio::time::Instant::now()
+            });
+            assert!(matches!(outcome, Ok(_) | Err(ProposeError::OutcomeUnknown)), "{outcome:?}");
+            assert!(answered.saturating_duration_since(led) < ANSWERED_WITHIN, "seed {seed}: {:?}", answered - led);
+            cluster.faults.heal();
+            cluster.settled().await;
+            ledger.check(&cluster.journals());
+            u32::from(outcome.is_err())
+        });
+    }
+    assert!(unknown > 0, "the old leader's answer was lost");
+}
+
 #[test]
 fn a_timing_that_can_not_work_is_refused() {
     simulate(async {

@@ -179,7 +179,7 @@ impl<M: StateMachine> Applier<M> {
                 tally.waited += tally.now.saturating_duration_since(waiter.asked);
                 waiter.tell(Ok(outcome));
             }
-            Caller::There { node, request, credit } => {
+            Caller::There { node, request, credit, .. } => {
                 drop(credit);
                 self.answers.push(Answer { node, request, outcome });
             }

@@ -60,11 +60,17 @@ impl Proposal {
 pub(crate) enum Caller {
     /// A caller of this node's handle.
     Here(Waiter),
-    /// Another node, that forwarded it.
-    There { node: NodeId, request: u64, credit: Credit },
+    /// Another node, that forwarded it in this term.
+    There { node: NodeId, request: u64, term: Term, credit: Credit },
 }
 
 impl Caller {
+    /// Whether another node forwarded it in another term. It is not taken then: once an entry of a later term is committed, that
+    /// node looks in its log for what it forwarded, and what is not there must never get there.
+    pub(crate) fn is_of_another_term(&self, now: Term) -> bool {
+        matches!(self, Self::There { term, .. } if *term != now)
+    }
+
     /// Whether nobody here waits for the answer any more.
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self, Self::Here(waiter) if waiter.answer.is_closed())

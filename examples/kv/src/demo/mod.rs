@@ -262,7 +262,7 @@ pub enum DemoError {
     #[error("node {0} did not end well when told to stop: {1}")]
     BadEnd(NodeId, String),
     /// Something took too long, on a machine that kept threads waiting for so long.
-    #[error("{}: end other programs on it and try again; {0}", busy(*.1))]
+    #[error("{why}: end other programs on it and try again; {0}", why = busy(*.1))]
     Busy(Box<DemoError>, Duration),
     /// Any of these, and where to look.
     #[error("{0}; logs and data are in {path}", path = .1.display())]

@@ -3,14 +3,11 @@
 
 use quorate::NodeId;
 use quorate_kv::cluster::{Cluster, Options};
+pub(crate) use quorate_kv::load::MachineDelay;
 use std::{
     ops::{Deref, DerefMut},
     process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -176,33 +173,5 @@ impl Answer {
         let json: serde_json::Value = serde_json::from_slice(&self.body).expect("JSON");
         assert!(json["message"].as_str().is_some_and(|message| !message.is_empty()), "{json}");
         json["error"].as_str().expect("a code").to_owned()
-    }
-}
-
-/// Measures how late this machine wakes a thread that sleeps: bounds in time are widened by it, rather than left to luck.
-pub(crate) struct MachineDelay {
-    longest_us: Arc<AtomicU64>,
-}
-
-impl MachineDelay {
-    /// Measures from now on, until this is dropped.
-    pub(crate) fn watch() -> Self {
-        const NAP: Duration = Duration::from_millis(5);
-        let longest_us = Arc::new(AtomicU64::new(0));
-        let measured = Arc::downgrade(&longest_us);
-        std::thread::spawn(move || {
-            while let Some(longest_us) = measured.upgrade() {
-                let asleep = Instant::now();
-                std::thread::sleep(NAP);
-                let late = asleep.elapsed().saturating_sub(NAP);
-                longest_us.fetch_max(u64::try_from(late.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-            }
-        });
-        Self { longest_us }
-    }
-
-    /// The latest that a thread woke so far.
-    pub(crate) fn longest(&self) -> Duration {
-        Duration::from_micros(self.longest_us.load(Ordering::Relaxed))
     }
 }

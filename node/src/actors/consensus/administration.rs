@@ -181,6 +181,13 @@ impl Consensus {
     /// Another leads, or nobody is known to.
     pub(super) fn leader_changed_for_operators(&mut self, ctx: &mut Context<Self>) {
         let Some(leader) = self.replica.leader() else { return };
+        // The one before may be gone. If it is not, its answer comes within this time.
+        let soon = Instant::now() + self.timing.election_timeout.1 * 2;
+        for (asked, _, deadline) in self.operators.at_leader.values_mut() {
+            if *asked != leader {
+                *deadline = (*deadline).min(soon);
+            }
+        }
         if leader != self.replica.id() {
             for (operator, ..) in std::mem::take(&mut self.operators.handovers) {
                 self.tell_operator(operator, AdministerOutcome::HandedOver(leader));

@@ -268,6 +268,7 @@ impl Consensus {
                 self.take_parked(ctx);
             }
         }
+        self.look_at_stranded(ctx);
         let due = self.turns.due(self.replica.commit());
         if !due.is_empty() {
             self.take_proposals_again(due, ctx);

@@ -2,8 +2,9 @@
 //!
 //! A command is in one of three places: *parked* until somebody leads, *forwarded* to the leader, or *in the log* here.
 //! Parked ones have not happened, so giving up on them is a definite failure. What was forwarded or appended may happen
-//! any time later, whoever leads, so giving up on it is an unknown outcome; only if another entry is committed in its place
-//! is it sure that it never will.
+//! any time later, whoever leads, so giving up on it is an unknown outcome. Two things prove that it never will: another entry
+//! is committed in its place; or, of what was forwarded, an entry of a later term is committed and no entry is this command. The
+//! latter is tried again: a leader takes what was forwarded to it in the term in which it was sent, or never.
 
 use super::names::Names;
 use crate::{
@@ -15,12 +16,13 @@ use crate::{
 use bytes::Bytes;
 use quorate_metrics::{NodeMetrics, ProposalResult};
 use quorate_raft::{
-    Batch, Index, NodeId, Term,
+    Batch, Index, Kind, NodeId, Term,
     message::{ProposeOutcome, ProposeReply},
     mutants::{Mutant, live},
+    session::STAMP_BYTES,
 };
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -31,6 +33,8 @@ pub(super) struct Proposals {
     forwarded: BTreeMap<u64, Forwarded>,
     names: Names,
     in_log: VecDeque<InLog>,
+    /// Whether some were forwarded in an earlier term, and it is not known yet whether they were taken.
+    has_stranded: bool,
     metrics: NodeMetrics,
 }
 
@@ -46,9 +50,21 @@ impl Parked {
 }
 
 struct Forwarded {
-    leader: NodeId,
+    sent: Sent,
     proposal: Proposal,
     deadline: Instant,
+    /// An entry that is committed may be this one.
+    may_be_taken: bool,
+}
+
+/// How a command was forwarded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Sent {
+    pub(super) to: NodeId,
+    /// The leader takes it in this term or never.
+    pub(super) term: Term,
+    /// What was known to be committed then: its entry, if there is one, lies after that.
+    pub(super) after: Index,
 }
 
 /// The callers of consecutive entries of one batch.
@@ -59,11 +75,33 @@ struct InLog {
     deadline: Instant,
 }
 
+impl Forwarded {
+    /// Whether it was forwarded before `term`, and it is not known whether it was taken.
+    fn is_stranded(&self, term: Term) -> bool {
+        self.sent.term < term && !self.may_be_taken
+    }
+}
+
+/// The part of an entry's payload that was forwarded: the leader puts a stamp in front of what a session says.
+fn asked_for(kind: Kind, payload: &[u8]) -> Option<&[u8]> {
+    match kind {
+        Kind::Session => payload.get(STAMP_BYTES..),
+        _ => Some(payload),
+    }
+}
+
 type ForOtherNodes = Vec<(NodeId, u64, ProposeOutcome)>;
 
 impl Proposals {
     pub(super) fn new(names: Names, metrics: NodeMetrics) -> Self {
-        Self { parked: VecDeque::new(), forwarded: BTreeMap::new(), names, in_log: VecDeque::new(), metrics }
+        Self {
+            parked: VecDeque::new(),
+            forwarded: BTreeMap::new(),
+            names,
+            in_log: VecDeque::new(),
+            has_stranded: false,
+            metrics,
+        }
     }
 
     /// Whether nobody waits.
@@ -82,10 +120,48 @@ impl Proposals {
     }
 
     /// One is being forwarded: gives the name under which the leader will answer it.
-    pub(super) fn forwarded(&mut self, leader: NodeId, proposal: Proposal, deadline: Instant) -> u64 {
+    pub(super) fn forwarded(&mut self, sent: Sent, proposal: Proposal, deadline: Instant) -> u64 {
         let name = self.names.next();
-        self.forwarded.insert(name, Forwarded { leader, proposal, deadline });
+        self.forwarded.insert(name, Forwarded { sent, proposal, deadline, may_be_taken: false });
         name
+    }
+
+    /// After which index the log says what became of those that were forwarded before `term`; `None` if there are none, or they
+    /// were looked at.
+    pub(super) fn stranded_after(&self, term: Term) -> Option<Index> {
+        if !self.has_stranded {
+            return None;
+        }
+        self.forwarded
+            .values()
+            .filter(|forwarded| forwarded.is_stranded(term))
+            .map(|forwarded| forwarded.sent.after)
+            .min()
+    }
+
+    /// An entry of `term` is committed, and the `batches` are all that is committed after what [`Proposals::stranded_after`] gave.
+    /// Gives the commands of earlier terms that are not among them: no leader took them, and none ever will.
+    ///
+    /// An entry does not say who asked for it: one with the same payload may be another's. Who has one waits for its answer
+    /// `until` then, and learns nothing if none comes.
+    pub(super) fn decide(&mut self, term: Term, batches: &[Batch], until: Instant) -> Vec<Proposal> {
+        let records = || batches.iter().flat_map(Batch::records);
+        let payloads: BTreeSet<(Term, &[u8])> =
+            records().filter_map(|record| Some((record.id.term, asked_for(record.kind, record.payload)?))).collect();
+        // A witness keeps no payloads.
+        let is_known = records().all(|record| record.kind != Kind::Outline);
+        let is_absent =
+            |forwarded: &Forwarded| !payloads.contains(&(forwarded.sent.term, &forwarded.proposal.payload[..]));
+        for forwarded in self.forwarded.values_mut().filter(|forwarded| forwarded.is_stranded(term)) {
+            forwarded.may_be_taken = true;
+            if !is_known || !is_absent(forwarded) {
+                forwarded.deadline = forwarded.deadline.min(until);
+            }
+        }
+        let never = |_: &u64, forwarded: &mut Forwarded| is_known && forwarded.sent.term < term && is_absent(forwarded);
+        let never_taken = self.forwarded.extract_if(.., never).map(|(_, forwarded)| forwarded.proposal).collect();
+        self.has_stranded = self.forwarded.values().any(|forwarded| !forwarded.may_be_taken);
+        never_taken
     }
 
     /// These were appended to the log, from `first` on.
@@ -141,7 +217,7 @@ impl Proposals {
                 }
                 _ => Bytes::new(),
             };
-            if self.forwarded.get(&request).is_none_or(|forwarded| forwarded.leader != from) {
+            if self.forwarded.get(&request).is_none_or(|forwarded| forwarded.sent.to != from) {
                 continue; // answered, or given up on, before
             }
             let Some(Forwarded { proposal, .. }) = self.forwarded.remove(&request) else { continue };
@@ -194,7 +270,8 @@ impl Proposals {
 
     /// Another leads, or nobody is known to: what waits on the one before has until `soon`.
     pub(super) fn leader_changed(&mut self, leader: Option<NodeId>, soon: Instant) {
-        for forwarded in self.forwarded.values_mut().filter(|forwarded| Some(forwarded.leader) != leader) {
+        self.has_stranded = !self.forwarded.is_empty();
+        for forwarded in self.forwarded.values_mut().filter(|forwarded| Some(forwarded.sent.to) != leader) {
             forwarded.deadline = forwarded.deadline.min(soon);
         }
         for in_log in &mut self.in_log {
@@ -205,7 +282,7 @@ impl Proposals {
     /// The link to `peer` was lost, and with it the answers that were on their way.
     pub(super) fn peer_lost(&mut self, peer: NodeId) {
         let lost: Vec<_> =
-            self.forwarded.iter().filter(|(_, f)| f.leader == peer).map(|(request, _)| *request).collect();
+            self.forwarded.iter().filter(|(_, f)| f.sent.to == peer).map(|(request, _)| *request).collect();
         for request in lost {
             if let Some(Forwarded { proposal, deadline, .. }) = self.forwarded.remove(&request) {
                 if live(Mutant::UnknownOutcomeRetried) {
@@ -267,7 +344,7 @@ impl Proposals {
                 waiter.tell(Err(error));
                 None
             }
-            Caller::There { node, request, credit } => {
+            Caller::There { node, request, credit, .. } => {
                 drop(credit);
                 let outcome = match error {
                     ProposeError::Overloaded { .. } | ProposeError::TooLarge { .. } => ProposeOutcome::Overloaded,

@@ -1,7 +1,7 @@
 //! Where proposals go: into the log here, to the leader, or to wait for one; and how their callers, here and on other nodes,
 //! are answered.
 
-use super::{BATCH_ENTRIES_MAX, Consensus};
+use super::{BATCH_ENTRIES_MAX, Consensus, proposals::Sent};
 use crate::{
     actors::messages::{Answer, Caller, Proposal},
     error::ProposeError,
@@ -12,7 +12,7 @@ use actix::Context;
 use bytes::BytesMut;
 use quorate_metrics::ProposalStage;
 use quorate_raft::{
-    Body, Kind, NodeId, Term,
+    Body, Kind, Lookup, NodeId, Term,
     message::{Propose, ProposeOutcome, ProposeReply},
     mutants::{Mutant, live},
     record::OVERHEAD_BYTES,
@@ -37,6 +37,12 @@ impl Consensus {
             return self.answer_forwarded(outcomes);
         }
         if self.replica.is_leader() {
+            let term = self.replica.term();
+            if proposals.iter().any(|proposal| proposal.caller.is_of_another_term(term)) {
+                let old = proposals.extract_if(.., |proposal| proposal.caller.is_of_another_term(term)).collect();
+                let outcomes = self.proposals.refuse(old, ProposeError::NoLeader);
+                self.answer_forwarded(outcomes);
+            }
             if self.replica.holds_proposals() {
                 return self.proposals.park(proposals, Instant::now() + self.timing.leader_wait);
             }
@@ -118,6 +124,7 @@ impl Consensus {
     pub(super) fn forward(&mut self, leader: NodeId, proposals: Vec<Proposal>) {
         let now = Instant::now();
         let latest = now + self.timing.proposal_timeout;
+        let sent = Sent { to: leader, term: self.replica.term(), after: self.replica.commit() };
         // The leader says of what it did not begin with that it never will. That must have time to arrive.
         let to_answer = self.timing.heartbeat_interval * 2;
         let mut proposals = proposals.into_iter().peekable();
@@ -133,7 +140,7 @@ impl Consensus {
                 let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
                 payloads.extend_from_slice(&payload);
                 let proposal = Proposal { kind, payload, caller, until };
-                let request = self.proposals.forwarded(leader, proposal, latest.min(now + waits + to_answer));
+                let request = self.proposals.forwarded(sent, proposal, latest.min(now + waits + to_answer));
                 commands.push((request, length, kind, waits_ms));
             }
             self.say(leader, Body::Propose(Propose { commands, payloads: payloads.freeze() }));
@@ -160,7 +167,7 @@ impl Consensus {
             let is_allowed = payload.len() <= self.limits.max_command_bytes + besides;
             match is_allowed.then(|| self.gate_for_others.enter(payload.len(), None)).flatten() {
                 Some(credit) => {
-                    let caller = Caller::There { node: from, request, credit };
+                    let caller = Caller::There { node: from, request, term, credit };
                     let until = now.checked_add(Duration::from_millis(waits_ms.into()));
                     taken.push(Proposal { kind, payload, caller, until });
                 }
@@ -225,6 +232,26 @@ impl Consensus {
         let outcomes = self.proposals.refuse(late, self.why_nobody_leads());
         self.answer_forwarded(outcomes);
         self.take_proposals(rest, ctx);
+    }
+
+    /// Finds out what became of the commands that were forwarded to a leader of an earlier term, once a later term's entry is
+    /// committed: then the log has all of them that will ever take effect. Those that it lacks are forwarded again.
+    ///
+    /// Of those that it may have, the old leader alone knows the outcome; if it lives, its answer is on the way.
+    pub(super) fn look_at_stranded(&mut self, ctx: &mut Context<Self>) {
+        let (log, commit) = (self.replica.log(), self.replica.commit());
+        let Some(term) = log.term_of(commit) else { return };
+        let Some(after) = self.proposals.stranded_after(term) else { return };
+        let (mut batches, mut from) = (Vec::new(), after.next());
+        while from <= commit {
+            // Payloads that are not at hand are not waited for: the deadline is near.
+            let Lookup::Cached(batch) = log.lookup(from, commit, usize::MAX) else { return };
+            from = batch.last().next();
+            batches.push(batch);
+        }
+        let answered_by = Instant::now() + self.timing.heartbeat_interval * 2;
+        let never_taken = self.proposals.decide(term, &batches, answered_by);
+        self.take_proposals_again(never_taken, ctx);
     }
 
     /// Whether it would be no use to ask a node again that refused in `term`: it is still taken for the leader. That it

@@ -73,6 +73,50 @@ fn who_waits_for_an_entry_that_a_snapshot_covers_learns_that_the_outcome_is_unkn
     assert_eq!(world.commit(6, 1, 4), [(Index(6), 2), (Index(8), 2)]);
 }
 
+#[test]
+fn of_what_was_forwarded_in_an_earlier_term_the_log_proves_what_was_never_taken() {
+    let mut world = World::new();
+    let mut told: Vec<_> = [("taken", 1), ("lost", 1), ("session", 1), ("later", 2)]
+        .into_iter()
+        .map(|(payload, term)| world.forward(payload, term))
+        .collect();
+    world.proposals.leader_changed(Some(NodeId(3)), world.now + Duration::from_secs(5));
+    assert_eq!(world.proposals.stranded_after(Term(1)), None, "the log says nothing of its own term");
+    assert_eq!(world.proposals.stranded_after(Term(2)), Some(Index(4)));
+    let stamped = [&[7; STAMP_BYTES][..], b"session"].concat();
+    let batches = [
+        batch(5, 1, &[(Kind::Command, b"taken"), (Kind::Session, &stamped)]),
+        // Of another term: no copy of what was forwarded in the first.
+        batch(7, 2, &[(Kind::Noop, b""), (Kind::Command, b"lost")]),
+    ];
+    let never = world.proposals.decide(Term(2), &batches, world.now);
+    assert_eq!(never.iter().map(|proposal| &proposal.payload[..]).collect::<Vec<_>>(), [b"lost"]);
+    assert_eq!(world.proposals.stranded_after(Term(2)), None, "the others were looked at");
+    assert!(told.iter_mut().all(|told| told.try_recv().is_err()));
+    world.proposals.expire(world.now, ProposeError::NoLeader);
+    let heard: Vec<_> = told.iter_mut().map(|told| told.try_recv().ok()).collect();
+    let unknown = Some(Err(ProposeError::OutcomeUnknown));
+    assert_eq!(heard, [unknown.clone(), None, unknown, None], "the answer of the old leader did not come");
+    drop(never);
+}
+
+#[test]
+fn a_log_of_outlines_proves_nothing_of_what_was_forwarded() {
+    let mut world = World::new();
+    let mut told = world.forward("unseen", 1);
+    world.proposals.leader_changed(Some(NodeId(3)), world.now + Duration::from_secs(5));
+    let batches = [batch(5, 1, &[(Kind::Outline, &[0; 48])]), batch(6, 2, &[(Kind::Noop, b"")])];
+    assert!(world.proposals.decide(Term(2), &batches, world.now).is_empty());
+    world.proposals.expire(world.now, ProposeError::NoLeader);
+    assert_eq!(told.try_recv(), Ok(Err(ProposeError::OutcomeUnknown)));
+}
+
+fn batch(first: u64, term: u64, entries: &[(Kind, &[u8])]) -> Batch {
+    let mut batch = BatchBuilder::new(quorate_storage::checksum, Term(term), Index(first), 0, 64);
+    entries.iter().for_each(|(kind, payload)| batch.push(*kind, payload));
+    batch.finish().expect("a batch")
+}
+
 struct World {
     proposals: Proposals,
     gate: Arc<Gate>,
@@ -94,6 +138,16 @@ impl World {
     fn append(&mut self, first: u64, term: u64, count: u64) -> Vec<Told> {
         let (callers, told) = (0..count).map(|_| self.caller()).unzip();
         self.proposals.appended(Index(first), Term(term), callers, self.now + Duration::from_secs(5));
+        told
+    }
+
+    /// Forwards a command to node 2, which leads this term; entry 4 was committed then.
+    fn forward(&mut self, payload: &'static str, term: u64) -> Told {
+        let (caller, told) = self.caller();
+        let payload = Bytes::from_static(payload.as_bytes());
+        let proposal = Proposal { kind: Kind::Command, payload, caller, until: None };
+        let sent = Sent { to: NodeId(2), term: Term(term), after: Index(4) };
+        self.proposals.forwarded(sent, proposal, self.now + Duration::from_secs(5));
         told
     }
 
