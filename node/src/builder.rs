@@ -9,7 +9,10 @@ use crate::{
     node::Node,
 };
 use quorate_metrics::Metrics;
-use quorate_raft::{MachineVersions, Membership, NodeId};
+use quorate_raft::{
+    MachineVersions, Membership, NodeId,
+    address::{are_same, is_dialable},
+};
 use quorate_storage::contract::StorageHandle;
 use quorate_transport::network::Network;
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
@@ -248,6 +251,7 @@ impl Builder {
                 )));
             }
         }
+        check_addresses(&addresses)?;
         if !addresses.contains_key(&id) && !joins {
             return Err(StartError::Config(format!(
                 "node {id} is not among the voters: list it too, or let it join (Builder::joins)"
@@ -277,6 +281,24 @@ impl Builder {
             fate: Fate::new(),
         })
     }
+}
+
+/// Networks within a process need no addresses: an empty one is none.
+fn check_addresses(addresses: &BTreeMap<NodeId, String>) -> Result<(), StartError> {
+    for (id, address) in addresses.iter().filter(|(_, address)| !address.is_empty()) {
+        if !is_dialable(address) {
+            return Err(StartError::Config(format!(
+                "{address:?} of node {id} is no address at which others can dial it: give the address of its machine, and a port"
+            )));
+        }
+        let mut others = addresses.range(..id);
+        if let Some((other, _)) = others.find(|(_, other)| are_same(other, address)) {
+            return Err(StartError::Config(format!(
+                "nodes {other} and {id} have one address, {address}: give each its own"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn check_witness(witness: NodeId, voters: &BTreeMap<NodeId, String>) -> Result<(), StartError> {

@@ -102,7 +102,7 @@ pub enum ReadError {
 }
 
 /// Why the members were not changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ChangeError {
     /// They were not and will not be, for the reason given.
     #[error("the members were not changed: {0}")]

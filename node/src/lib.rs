@@ -63,8 +63,8 @@ pub use machine::{StateMachine, WriteState};
 pub use node::{Applied, Consistency, MembersChanged, Node, Read, SnapshotTaken};
 pub use quorate_metrics as metrics;
 pub use quorate_raft::{
-    Change, ChangeRefused, ClockDrift, EntryId, HandoverRefused, Index, Member, Membership, NodeId, Term,
-    session::SessionKey,
+    Capacity, Change, ChangeRefused, ClockDrift, EntryId, HandoverRefused, Index, Member, Membership, NodeId, Term,
+    address, session::SessionKey,
 };
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;

@@ -151,6 +151,15 @@ enum MemberCommand {
         #[command(flatten)]
         connection: Connection,
     },
+    /// Give a member another address, after its machine or port changed
+    Move {
+        /// Which
+        id: u64,
+        /// Where the other nodes dial it from now on: HOST:PORT of its `raft` address
+        addr: String,
+        #[command(flatten)]
+        connection: Connection,
+    },
     /// Let exactly these vote, in one step; those who are new are brought up to date first
     Set {
         /// The voters: ID, or ID=HOST:PORT for who is no member yet
@@ -263,6 +272,10 @@ impl Cli {
                     MemberCommand::Remove { id, connection } => {
                         (connection.client()?.remove_member(NodeId(id)).await?, format!("node {id} is removed"))
                     }
+                    MemberCommand::Move { id, addr, connection } => (
+                        connection.client()?.move_member(NodeId(id), &addr).await?,
+                        format!("node {id} is dialled at {addr}"),
+                    ),
                     MemberCommand::Set { voters, connection } => {
                         (connection.client()?.set_voters(voters).await?, "exactly these vote".to_owned())
                     }

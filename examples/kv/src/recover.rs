@@ -192,5 +192,5 @@ fn node_id(text: &str) -> Result<NodeId, String> {
 
 fn address(text: &str) -> Result<String, String> {
     let remedy = || "write HOST:PORT, for example 10.0.0.1:7001".to_owned();
-    if is_host_and_port(text) { Ok(text.to_owned()) } else { Err(remedy()) }
+    if is_host_and_port(text) && quorate::address::is_dialable(text) { Ok(text.to_owned()) } else { Err(remedy()) }
 }

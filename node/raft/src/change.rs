@@ -4,7 +4,12 @@
 //! in which every decision needs a majority of the old voters and one of the new; otherwise one entry does. It is safe against
 //! races when it names the configuration that it was made for ([`Change::expecting`]).
 
+mod refused;
+
+pub use refused::{Capacity, ChangeRefused};
+
 use crate::{
+    address::{are_same, is_dialable},
     ids::{Index, NodeId},
     membership::Membership,
 };
@@ -13,14 +18,24 @@ use alloc::{
     string::String,
     vec::Vec,
 };
-use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A change of the members, in one step however much it changes.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct Change {
     steps: Vec<Step>,
-    expected: Option<Index>,
+    expected: Expected,
+}
+
+/// The configurations to which a change may be applied.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
+enum Expected {
+    #[default]
+    Any,
+    Exactly(Index),
+    /// One to which some of the change's steps may have led already: the change was accepted before.
+    #[serde(skip)]
+    Partial,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -30,6 +45,7 @@ enum Step {
     AddWitness(Member),
     Promote(NodeId),
     Remove(NodeId),
+    Move(NodeId, String),
 }
 
 /// A member and where it is dialled; for one whose address is known already it may be left out.
@@ -59,13 +75,14 @@ impl Change {
     /// Longest address, in bytes.
     pub const ADDRESS_BYTES_MAX: usize = 255;
 
-    /// Exactly these vote. Who voted and is not among them leaves; other learners stay.
+    /// Exactly these vote. Who voted and is not among them leaves; other learners stay. An address of a member must be the one that
+    /// is known ([`Change::move_to`] changes it).
     #[must_use]
     pub fn to<M: Into<Member>>(voters: impl IntoIterator<Item = M>) -> Self {
         Self::of(Step::To(voters.into_iter().map(Into::into).collect()))
     }
 
-    /// A new member receives the log, as a learner. An address that differs from the one that is known replaces it.
+    /// A new member receives the log, as a learner. For a node that is a member already it is refused.
     #[must_use]
     pub fn add(id: NodeId, address: impl Into<String>) -> Self {
         Self::of(Step::Add(Member::from((id, address))))
@@ -90,7 +107,13 @@ impl Change {
         Self::of(Step::Remove(id))
     }
 
-    /// A voter leaves, and another takes its place.
+    /// A member is dialled at another address from now on, by every node, whatever address a node was started with for it.
+    #[must_use]
+    pub fn move_to(id: NodeId, address: impl Into<String>) -> Self {
+        Self::of(Step::Move(id, address.into()))
+    }
+
+    /// A voter leaves, and another node, which is no member yet, takes its place.
     #[must_use]
     pub fn replace(leaves: NodeId, joins: impl Into<Member>) -> Self {
         let member = joins.into();
@@ -104,21 +127,24 @@ impl Change {
     #[must_use]
     pub fn and(mut self, mut then: Self) -> Self {
         self.steps.append(&mut then.steps);
-        self.expected = then.expected.or(self.expected);
+        if then.expected != Expected::Any {
+            self.expected = then.expected;
+        }
         self
     }
 
     /// Only if the configuration in force is still the one of the entry at `index`: safe against others who change it, too.
     #[must_use]
     pub fn expecting(mut self, index: Index) -> Self {
-        self.expected = Some(index);
+        self.expected = Expected::Exactly(index);
         self
     }
 
-    /// The same, whatever configuration is in force.
+    /// The same, for the leader that has accepted it and carries it out in several steps: whatever configuration is in force, and
+    /// though the members that it adds may belong to it.
     #[must_use]
-    pub fn anyhow(mut self) -> Self {
-        self.expected = None;
+    pub fn resumed(mut self) -> Self {
+        self.expected = Expected::Partial;
         self
     }
 
@@ -127,17 +153,19 @@ impl Change {
     /// # Errors
     /// If it makes no sense there.
     pub fn target(&self, current: &Membership, index: Index) -> Result<Membership, ChangeRefused> {
-        if let Some(expected) = self.expected.filter(|expected| *expected != index) {
+        if let Expected::Exactly(expected) = self.expected
+            && expected != index
+        {
             return Err(ChangeRefused::Moved { expected, found: index });
         }
         let is_bad = |member: &&Member| match &member.address {
-            Some(address) => address.is_empty() || address.len() > Self::ADDRESS_BYTES_MAX,
+            Some(address) => !is_dialable(address),
             None => !current.contains(member.id),
         };
         if let Some(member) = self.members().find(is_bad) {
             return Err(ChangeRefused::BadAddress { id: member.id });
         }
-        let mut target = Target::from(current);
+        let mut target = Target { resumes: self.expected == Expected::Partial, ..Target::from(current) };
         self.steps.iter().try_for_each(|step| target.take(step))?;
         if let Some(id) = target.learners.iter().find(|id| current.incoming().binary_search(id).is_ok()) {
             return Err(ChangeRefused::Demotes { id: *id });
@@ -157,12 +185,12 @@ impl Change {
         self.steps.iter().flat_map(|step| match step {
             Step::To(voters) => voters.as_slice(),
             Step::Add(member) | Step::AddWitness(member) => core::slice::from_ref(member),
-            Step::Promote(_) | Step::Remove(_) => &[],
+            Step::Promote(_) | Step::Remove(_) | Step::Move(..) => &[],
         })
     }
 
     fn of(step: Step) -> Self {
-        Self { steps: alloc::vec![step], expected: None }
+        Self { steps: alloc::vec![step], ..Self::default() }
     }
 }
 
@@ -175,7 +203,10 @@ struct Target {
     voters: BTreeSet<NodeId>,
     learners: BTreeSet<NodeId>,
     addresses: BTreeMap<NodeId, String>,
+    /// Members whose address an operator gave.
+    given: BTreeSet<NodeId>,
     witness: Option<NodeId>,
+    resumes: bool,
 }
 
 impl From<&Membership> for Target {
@@ -184,7 +215,9 @@ impl From<&Membership> for Target {
             voters: current.incoming().iter().copied().collect(),
             learners: current.learners().iter().copied().collect(),
             addresses: current.addresses().clone(),
+            given: current.given_addresses().iter().copied().collect(),
             witness: current.witness(),
+            resumes: false,
         }
     }
 }
@@ -194,45 +227,85 @@ impl Target {
         match step {
             Step::To(members) => {
                 for Member { id, address } in members {
+                    if let Some(address) = address {
+                        self.know(*id, address)?;
+                    }
                     self.learners.remove(id);
-                    self.know(*id, address.as_ref());
                 }
                 self.voters = members.iter().map(|member| member.id).collect();
             }
-            Step::Add(Member { id, address }) => {
-                if !self.voters.contains(id) {
-                    self.learners.insert(*id);
-                }
-                self.know(*id, address.as_ref());
-            }
+            Step::Add(Member { id, address }) => self.add(*id, address.as_ref())?,
             Step::AddWitness(Member { id, address }) => {
-                let is_new = !self.voters.contains(id) && self.learners.insert(*id);
                 // Two at a time, though in different halves, could each hold what the other lacks: nor in place of one that leaves.
                 if let Some(other) = self.witness.filter(|other| other != id) {
                     return Err(ChangeRefused::WitnessTaken { id: other });
                 }
-                if !is_new && self.witness.is_none() {
+                if self.contains(*id) && self.witness.is_none() {
                     return Err(ChangeRefused::NotWitness { id: *id });
                 }
+                self.add(*id, address.as_ref())?;
                 self.witness = Some(*id);
-                self.know(*id, address.as_ref());
             }
             Step::Promote(id) if self.voters.contains(id) => {}
             Step::Promote(id) if self.learners.remove(id) => drop(self.voters.insert(*id)),
             Step::Remove(id) if self.voters.remove(id) || self.learners.remove(id) => {}
-            Step::Promote(id) | Step::Remove(id) => return Err(ChangeRefused::Unknown { id: *id }),
+            Step::Move(id, address) if self.contains(*id) => {
+                if !is_dialable(address) {
+                    return Err(ChangeRefused::BadAddress { id: *id });
+                }
+                self.addresses.remove(id);
+                self.know(*id, address)?;
+            }
+            Step::Promote(id) | Step::Remove(id) | Step::Move(id, _) => return Err(ChangeRefused::Unknown { id: *id }),
         }
         Ok(())
     }
 
-    fn know(&mut self, id: NodeId, address: Option<&String>) {
-        if let Some(address) = address {
-            self.addresses.insert(id, address.clone());
+    fn add(&mut self, id: NodeId, address: Option<&String>) -> Result<(), ChangeRefused> {
+        if self.contains(id) && !self.resumes {
+            return Err(self.is_member(id));
         }
+        if let Some(address) = address {
+            self.know(id, address)?;
+        }
+        if !self.voters.contains(&id) {
+            self.learners.insert(id);
+        }
+        Ok(())
+    }
+
+    /// `id` is dialled at this address: at no other, and no other node is, not even one that leaves in the same change.
+    fn know(&mut self, id: NodeId, address: &str) -> Result<(), ChangeRefused> {
+        if let Some((by, _)) = self.addresses.iter().find(|(other, taken)| **other != id && are_same(taken, address)) {
+            return Err(ChangeRefused::AddressTaken { id, by: *by });
+        }
+        match self.addresses.get(&id) {
+            Some(known) if !known.is_empty() && known != address && self.contains(id) => return Err(self.is_member(id)),
+            Some(known) if known == address => {}
+            _ => {
+                self.addresses.insert(id, address.into());
+                self.given.insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn contains(&self, id: NodeId) -> bool {
+        self.voters.contains(&id) || self.learners.contains(&id)
+    }
+
+    fn is_member(&self, id: NodeId) -> ChangeRefused {
+        let capacity = match (self.witness == Some(id), self.voters.contains(&id)) {
+            (true, true) => Capacity::WitnessVoter,
+            (true, false) => Capacity::WitnessLearner,
+            (false, true) => Capacity::Voter,
+            (false, false) => Capacity::Learner,
+        };
+        ChangeRefused::Member { id, capacity, address: self.addresses.get(&id).cloned() }
     }
 
     fn finish(self) -> Result<Membership, ChangeRefused> {
-        let Self { voters, learners, mut addresses, witness } = self;
+        let Self { voters, learners, mut addresses, given, witness, .. } = self;
         if voters.is_empty() {
             return Err(ChangeRefused::NoVoters);
         }
@@ -244,113 +317,6 @@ impl Target {
         }
         addresses.retain(|id, _| voters.contains(id) || learners.contains(id));
         let membership = Membership::of_voters(voters).with_learners(learners).with_addresses(addresses);
-        Ok(membership.with_witness(witness))
-    }
-}
-
-/// Why the members are not changed. Nothing has happened.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum ChangeRefused {
-    /// This node does not lead: ask the leader.
-    NotLeader,
-    /// The leader has yet to commit an entry of its own term: until then it does not know which configuration is in force
-    /// (the flaw in single-server changes that Ongaro announced in 2015, and no less a condition here). Try again.
-    NotReady,
-    /// Another change is under way, whose configuration stands at `index`. Try again when it is through.
-    Pending {
-        /// Its entry.
-        index: Index,
-    },
-    /// The configuration is no longer the one that the change was made for: look at it again.
-    Moved {
-        /// The one that was expected.
-        expected: Index,
-        /// The one that is in force.
-        found: Index,
-    },
-    /// Leadership is being handed over. Try again.
-    HandingOver,
-    /// Nobody of this id belongs to the cluster.
-    Unknown {
-        /// Who.
-        id: NodeId,
-    },
-    /// A new member has no address, or one that is none.
-    BadAddress {
-        /// Who.
-        id: NodeId,
-    },
-    /// A voter would become a learner, which takes two changes.
-    Demotes {
-        /// Who.
-        id: NodeId,
-    },
-    /// Nobody would vote.
-    NoVoters,
-    /// There would be more than [`Change::MEMBERS_MAX`] members.
-    TooMany,
-    /// There is a witness already, or one that only just leaves.
-    WitnessTaken {
-        /// Who.
-        id: NodeId,
-    },
-    /// A member that is no witness can't become one.
-    NotWitness {
-        /// Who.
-        id: NodeId,
-    },
-    /// Beside a witness fewer than two full copies would vote.
-    TooFewFull,
-    /// A new voter is too far behind, or one without which there would be no quorum: it would hold up every commit.
-    Behind {
-        /// Who.
-        id: NodeId,
-        /// How many entries it lacks; all of them, if nothing was heard of it lately.
-        entries: u64,
-    },
-}
-
-impl fmt::Display for ChangeRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotLeader => write!(f, "this node does not lead; ask the leader"),
-            Self::NotReady => {
-                write!(f, "the leader is new and has committed nothing of its term yet; try again")
-            }
-            Self::Pending { index } => {
-                write!(f, "another change, at entry {index}, is under way; try again when it is through")
-            }
-            Self::Moved { expected, found } => {
-                write!(f, "the configuration is the one of entry {found}, not of {expected}; look at it again")
-            }
-            Self::HandingOver => write!(f, "leadership is being handed over; try again"),
-            Self::Unknown { id } => write!(f, "node {id} is no member; see the members' list"),
-            Self::BadAddress { id } => {
-                write!(
-                    f,
-                    "node {id} needs an address of 1 to {} bytes, at which it is dialled",
-                    Change::ADDRESS_BYTES_MAX
-                )
-            }
-            Self::Demotes { id } => write!(f, "node {id} votes; remove it first, and add it then"),
-            Self::NoVoters => write!(f, "no voter would be left; add and promote another first"),
-            Self::TooMany => write!(f, "there would be more than {} members", Change::MEMBERS_MAX),
-            Self::WitnessTaken { id } => {
-                write!(f, "node {id} is the witness, and there is one at most; remove it first")
-            }
-            Self::NotWitness { id } => {
-                write!(f, "node {id} is a member and no witness; remove it, and add a witness under a new id")
-            }
-            Self::TooFewFull => {
-                write!(f, "beside a witness two others must vote; add and promote another first, or remove the witness")
-            }
-            Self::Behind { id, entries } => {
-                write!(
-                    f,
-                    "node {id} lacks {entries} entries and would hold up the cluster as a voter; see that it runs and is \
-                     reachable, and try again"
-                )
-            }
-        }
+        Ok(membership.with_given_addresses(given).with_witness(witness))
     }
 }

@@ -24,6 +24,7 @@
 
 extern crate alloc;
 
+pub mod address;
 pub mod ballot;
 pub mod change;
 pub mod ids;
@@ -44,7 +45,7 @@ pub mod snapshot;
 pub mod transfer;
 
 pub use ballot::{Ballot, Outcome};
-pub use change::{Change, ChangeRefused, Member};
+pub use change::{Capacity, Change, ChangeRefused, Member};
 pub use ids::{EntryId, Group, Index, Moment, NodeId, Term};
 pub use lease::ClockDrift;
 pub use log::{Log, Lookup};

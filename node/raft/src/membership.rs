@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// One of the members may be a *witness*, which keeps no commands (see `replica::witness`).
 ///
-/// **Invariant:** the three lists are sorted and free of duplicates, and no learner is a voter. The witness is a member.
+/// **Invariant:** the three lists are sorted and free of duplicates, and no learner is a voter. The witness is a member. A given
+/// address is one of the addresses.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
 #[serde(from = "Lists")]
 pub struct Membership {
@@ -24,6 +25,7 @@ pub struct Membership {
     outgoing: Vec<NodeId>,
     learners: Vec<NodeId>,
     addresses: BTreeMap<NodeId, String>,
+    given: Vec<NodeId>,
     witness: Option<NodeId>,
 }
 
@@ -34,12 +36,14 @@ struct Lists {
     outgoing: Vec<NodeId>,
     learners: Vec<NodeId>,
     addresses: BTreeMap<NodeId, String>,
+    given: Vec<NodeId>,
     witness: Option<NodeId>,
 }
 
 impl From<Lists> for Membership {
-    fn from(Lists { incoming, outgoing, learners, addresses, witness }: Lists) -> Self {
-        Self { addresses, ..Self::joint(incoming, outgoing) }.with_learners(learners).with_witness(witness)
+    fn from(Lists { incoming, outgoing, learners, addresses, given, witness }: Lists) -> Self {
+        let lists = Self { addresses, ..Self::joint(incoming, outgoing) }.with_learners(learners);
+        lists.with_given_addresses(given).with_witness(witness)
     }
 }
 
@@ -82,6 +86,14 @@ impl Membership {
         self
     }
 
+    /// The same; of these members an operator gave the address, with a change.
+    #[must_use]
+    pub fn with_given_addresses(mut self, members: impl IntoIterator<Item = NodeId>) -> Self {
+        self.given = sorted(members);
+        self.given.retain(|id| self.addresses.contains_key(id));
+        self
+    }
+
     /// The same with this witness, if it is a member.
     #[must_use]
     pub fn with_witness(mut self, witness: Option<NodeId>) -> Self {
@@ -98,6 +110,7 @@ impl Membership {
         Self::joint(target.incoming.iter().copied(), self.incoming.iter().copied())
             .with_learners(target.learners.iter().copied())
             .with_addresses(addresses)
+            .with_given_addresses(self.given.iter().chain(&target.given).copied())
             .with_witness(self.witness.or(target.witness))
     }
 
@@ -107,6 +120,7 @@ impl Membership {
         Self::of_voters(self.incoming.iter().copied())
             .with_learners(self.learners.iter().copied())
             .with_addresses(self.addresses.clone())
+            .with_given_addresses(self.given.iter().copied())
             .with_witness(self.witness)
     }
 
@@ -152,6 +166,20 @@ impl Membership {
         &self.addresses
     }
 
+    /// The members whose address an operator gave with a change. It counts before an address that a node was started with, which
+    /// may be the one that the member has left.
+    #[must_use]
+    pub fn given_addresses(&self) -> &[NodeId] {
+        &self.given
+    }
+
+    /// Where to dial a member, for a node that was started with `own` address for it: the one that an operator gave last.
+    #[must_use]
+    pub fn address_over<'a>(&'a self, id: NodeId, own: Option<&'a str>) -> Option<&'a str> {
+        let given = self.given.binary_search(&id).is_ok();
+        own.filter(|_| !given).or(self.address(id))
+    }
+
     /// Whether nobody belongs to it: a node that waits to be added knows no more.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -186,7 +214,8 @@ impl Membership {
 
 impl Membership {
     /// As the payload of an entry: for each of the three lists a count (4 bytes) and ids (8 bytes each), then a count of
-    /// addresses, each an id, a length (4 bytes) and text; then the witness (8 bytes), if there is one. Little-endian.
+    /// addresses, each an id, a length (4 bytes) and text; then, if there is a witness or a given address, the witness (8 bytes; 0
+    /// for none) and the ids whose address was given (8 bytes each). Little-endian.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let count = |length| u32::try_from(length).unwrap_or(u32::MAX);
@@ -201,7 +230,10 @@ impl Membership {
             bytes.put_u32_le(count(address.len()));
             bytes.put_slice(address.as_bytes());
         }
-        self.witness.iter().for_each(|witness| bytes.put_u64_le(witness.0));
+        if self.witness.is_some() || !self.given.is_empty() {
+            bytes.put_u64_le(self.witness.map_or(0, |witness| witness.0));
+            self.given.iter().for_each(|id| bytes.put_u64_le(id.0));
+        }
         bytes.freeze()
     }
 
@@ -228,16 +260,28 @@ impl Membership {
             addresses.insert(id, address.into());
             rest = text.1;
         }
-        let witness = match rest.len() {
-            0 => None,
-            8 => Some(NodeId(rest.get_u64_le())),
-            _ => return Err(at(rest, "trailing bytes")),
+        let tail = at(rest, "witness");
+        let witness = match rest.try_get_u64_le() {
+            Ok(0) if !rest.is_empty() => None,
+            Ok(id) => Some(NodeId(id)),
+            Err(_) if rest.is_empty() => None,
+            Err(_) => return Err(at(rest, "trailing bytes")),
         };
+        let mut given: Vec<NodeId> = Vec::new();
+        while !rest.is_empty() {
+            let here = at(rest, "member with a given address");
+            let id = NodeId(rest.try_get_u64_le().map_err(|_| at(rest, "trailing bytes"))?);
+            if !addresses.contains_key(&id) || given.last().is_some_and(|before| *before >= id) {
+                return Err(here);
+            }
+            given.push(id);
+        }
         let [incoming, outgoing, learners] = lists;
         let membership = Self { incoming: sorted(incoming), outgoing: sorted(outgoing), addresses, ..Self::default() }
-            .with_learners(learners);
+            .with_learners(learners)
+            .with_given_addresses(given);
         if witness.is_some_and(|id| !membership.contains(id)) {
-            return Err(Malformed { offset: bytes.len() - 8, what: "witness" });
+            return Err(tail);
         }
         Ok(membership.with_witness(witness))
     }

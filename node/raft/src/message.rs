@@ -350,7 +350,7 @@ pub enum Administration {
 }
 
 /// What came of an [`Administer`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Administered {
     /// The asker's name for the request.
     pub request: u64,
@@ -359,7 +359,7 @@ pub struct Administered {
 }
 
 /// What came of an operator's wish.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum AdministerOutcome {
     /// The configuration in force, committed, is the one of this entry.
     Changed(Index),

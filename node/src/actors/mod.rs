@@ -64,7 +64,7 @@ pub(crate) struct Plan {
     pub(crate) membership: Membership,
     /// Whether this node is a witness.
     pub(crate) is_witness: bool,
-    /// Where this node dials others, whatever a configuration says.
+    /// Where this node dials others, unless an operator has given them another address since.
     pub(crate) addresses: BTreeMap<NodeId, String>,
     pub(crate) prefers: Vec<NodeId>,
     pub(crate) network: Box<dyn Network>,
@@ -165,7 +165,7 @@ pub(crate) async fn launch<M: StateMachine>(
             return Err(held.end_for(StartError::Network(error.to_string())));
         }
     };
-    // Where this node was told to dial others counts before what the configuration says of them.
+    // An address that this node was started with counts before the configuration's, unless an operator gave that.
     let mut peers = Peers::new(links.clone(), addresses);
     peers.are(&replica.peers(), replica.membership());
 

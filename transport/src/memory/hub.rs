@@ -177,6 +177,7 @@ pub(super) enum Parcel {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a network is of one of them alone")]
 pub(super) enum Content {
     Value(Message),
     Frame(Bytes),

@@ -137,6 +137,10 @@ impl Actor for PeerLink {
     fn stopped(&mut self, _: &mut Context<Self>) {
         if let Some(carrier) = self.dialled.take() {
             carrier.close(Close::Goodbye);
+            // What was under way may be lost, and a link that takes this one's place has yet to come up.
+            if !self.shared.is_closed.get() {
+                self.shared.inbox.link_down(self.peer);
+            }
         }
     }
 }

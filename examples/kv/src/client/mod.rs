@@ -9,8 +9,8 @@ mod connection;
 use crate::http::{
     headers::{SERIAL, SESSION},
     messages::{
-        AddRequest, CasAnswer, CasRequest, ChangeAnswer, DeleteAnswer, ErrorAnswer, MembersAnswer, PutAnswer,
-        SnapshotAnswer, StatusAnswer, TransferAnswer, TransferRequest, VoterRequest, VotersRequest,
+        AddRequest, CasAnswer, CasRequest, ChangeAnswer, DeleteAnswer, ErrorAnswer, MembersAnswer, MoveRequest,
+        PutAnswer, SnapshotAnswer, StatusAnswer, TransferAnswer, TransferRequest, VoterRequest, VotersRequest,
     },
 };
 use bytes::Bytes;
@@ -216,6 +216,15 @@ impl Client {
 
     async fn add(&mut self, request: AddRequest) -> Result<ChangeAnswer, ClientError> {
         json(self.ask(&Ask::json(Method::POST, "/v1/members".to_owned(), &request)?).await?)
+    }
+
+    /// Changes the address at which the others dial a member.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn move_member(&mut self, id: NodeId, addr: &str) -> Result<ChangeAnswer, ClientError> {
+        let request = MoveRequest { addr: addr.to_owned() };
+        json(self.ask(&Ask::json(Method::PUT, format!("/v1/members/{id}/addr"), &request)?).await?)
     }
 
     /// Lets exactly these vote, in one step.

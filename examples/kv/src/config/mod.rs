@@ -8,7 +8,7 @@ mod overrides;
 
 pub use overrides::{KEYS, Key, Overrides};
 
-use quorate::{NodeId, Snapshots};
+use quorate::{NodeId, Snapshots, address};
 use serde::{Deserialize, Deserializer};
 use std::{
     collections::BTreeSet,
@@ -235,13 +235,22 @@ impl Config {
 
     fn check_peers(&self) -> Result<(), ConfigError> {
         let mut seen = BTreeSet::new();
-        for Peer { id, addr, .. } in &self.peers {
+        for (position, Peer { id, addr, .. }) in self.peers.iter().enumerate() {
             if !seen.insert(*id) {
                 return Err(ConfigError::new("peers", format!("two have id {id}"), "give every peer an id of its own"));
             }
             if !is_host_and_port(addr) {
                 let problem = format!("`{}` of peer {id} is no address", addr.escape_debug());
                 return Err(ConfigError::new("peers.addr", problem, "write HOST:PORT, for example 10.0.0.1:7001"));
+            }
+            if !address::is_dialable(addr) {
+                let problem = format!("`{}` of peer {id} is the address of no machine", addr.escape_debug());
+                let remedy = "write where others can dial it, for example 10.0.0.1:7001; `raft` alone may be 0.0.0.0";
+                return Err(ConfigError::new("peers.addr", problem, remedy));
+            }
+            if let Some(other) = self.peers[..position].iter().find(|other| address::are_same(&other.addr, addr)) {
+                let problem = format!("peers {} and {id} have one address, {addr}", other.id);
+                return Err(ConfigError::new("peers.addr", problem, "give every peer an address of its own"));
             }
         }
         let witnesses = self.peers.iter().filter(|peer| peer.witness).count();

@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, Query, State, rejection::QueryRejection},
     http::Request,
 };
-use quorate::{Change, ChangeError, ChangeRefused, Member, NodeId, Status, TransferError};
+use quorate::{Change, ChangeError, ChangeRefused, Member, NodeId, Status, TransferError, address};
 use serde::{Deserialize, de::DeserializeOwned};
 
 /// The longest body: a list of all members that there may be.
@@ -58,6 +58,18 @@ pub(super) async fn set(
         })
         .collect::<Result<_, Refusal>>()?;
     change(&api, expect, Change::to(voters)).await
+}
+
+/// `PUT /v1/members/{id}/addr`: where the others dial it from now on.
+pub(super) async fn move_to(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    expect: Result<Query<Expect>, QueryRejection>,
+    request: Request<axum::body::Body>,
+) -> Result<Json<ChangeAnswer>, Refusal> {
+    let id = id_in(&id)?;
+    let MoveRequest { addr } = read(&api, request, "{\"addr\":\"HOST:PORT\"}").await?;
+    change(&api, expect, Change::move_to(id, dialable(id, addr)?)).await
 }
 
 /// `POST /v1/members/{id}/promote`
@@ -119,12 +131,14 @@ fn valid(id: NodeId) -> Result<NodeId, Refusal> {
     if id == NodeId(0) { Err(Refusal::BadRequest("node ids begin at 1".to_owned())) } else { Ok(id) }
 }
 
-/// An address that nobody can dial, in the configuration for good, is found out late.
+/// An address that can't be dialled, in the configuration for good, is found out late.
 fn dialable(id: NodeId, addr: String) -> Result<String, Refusal> {
-    if is_host_and_port(&addr) {
+    if is_host_and_port(&addr) && address::is_dialable(&addr) {
         return Ok(addr);
     }
-    Err(Refusal::BadRequest(format!("{addr:?} of node {id} is no address; write HOST:PORT, for example 10.0.0.1:7001")))
+    Err(Refusal::BadRequest(format!(
+        "{addr:?} of node {id} is no address of a machine; write HOST:PORT, for example 10.0.0.1:7001"
+    )))
 }
 
 /// The configuration that a change is for.
@@ -153,6 +167,8 @@ impl From<ChangeError> for Refusal {
             | ChangeRefused::Pending { .. }
             | ChangeRefused::HandingOver
             | ChangeRefused::Moved { .. }
+            | ChangeRefused::Member { .. }
+            | ChangeRefused::AddressTaken { .. }
             | ChangeRefused::WitnessTaken { .. }
             | ChangeRefused::Behind { .. } => Self::Conflict(why.to_string()),
         }

@@ -102,6 +102,14 @@ pub struct AddRequest {
     pub witness: bool,
 }
 
+/// The body of `PUT /v1/members/{id}/addr`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoveRequest {
+    /// The address at which the members dial it from now on.
+    pub addr: String,
+}
+
 /// What `PUT /v1/members` asks: exactly these vote, in one step.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,7 +2,9 @@
 
 use crate::support::{PATIENCE, Ran, Running, cluster_with_joiners, raw, run};
 use quorate::NodeId;
+use quorate_kv::load::{Ledger, Pace, Writers, check};
 use serde_json::Value;
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_joins_votes_leads_and_is_removed_by_commands() {
@@ -98,7 +100,103 @@ async fn a_change_made_for_another_configuration_is_a_conflict_that_names_the_on
     assert!(second.text().contains(&first["index"].to_string()), "{}", second.text());
 }
 
+/// The machine of a member gets another address, as when a container is placed anew: a follower first, then the leader. The
+/// `[[peers]]` of the others still have the old one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_moves_to_another_port_is_reached_there_at_once_and_no_write_is_lost() {
+    let mut cluster = cluster_with_joiners(3, 0).await;
+    let ledger = Ledger::new();
+    let pace = Pace { writers: 1, rest: Duration::from_millis(5), value_bytes: 100 };
+    let writers = Writers::start(&cluster, &ledger, pace).expect("writers");
+    let (leader, followers) = cluster.roles().await;
+    let term = cluster.status(leader).await.expect("status").term;
+    for moves in [followers[0], leader] {
+        let by = *followers.iter().find(|id| **id != moves).expect("another");
+        cluster.stop(moves).await.expect("it stops");
+        let (old, new) = (cluster.layout().address(moves), free_address());
+        let file = cluster.layout().config_file(moves);
+        let text = std::fs::read_to_string(&file).expect("its configuration");
+        let listens = |address: &str| format!("raft = {address:?}\n");
+        std::fs::write(&file, text.replace(&listens(&old), &listens(&new))).expect("written");
+        let args = ["member", "move", &moves.to_string(), &new, "--endpoint", &cluster.endpoint(by)];
+        let said = run(&args).await.well();
+        assert!(said.starts_with(&format!("node {moves} is dialled at {new}, configuration ")), "{said}");
+        cluster.start_node(moves).await.expect("it starts at its new address");
+        let committed = cluster.status(by).await.expect("status").commit_index;
+        cluster
+            .eventually(PATIENCE, "it receives what is written", |statuses| {
+                statuses.iter().any(|it| it.node_id == moves && it.applied_index >= committed).then_some(())
+            })
+            .await
+            .expect("it receives what is written");
+        let list = run(&["member", "list", "--endpoint", &cluster.endpoint(by)]).await.well();
+        assert!(list.lines().any(|line| line.starts_with(&moves.to_string()) && line.ends_with(&new)), "{list}");
+        if moves != leader {
+            let status = cluster.status(leader).await.expect("status");
+            assert_eq!((status.role.as_str(), status.term), ("leader", term), "no election was needed");
+        }
+    }
+    writers.stop().await;
+    let levelled = cluster.level(PATIENCE).await.expect("they agree");
+    assert!(levelled.iter().all(|status| status.state_hash == levelled[0].state_hash), "{levelled:?}");
+    let verdict = check(&cluster, &cluster.ids(), ledger.writes()).await.expect("they answer");
+    assert!(verdict.acknowledged > 0 && verdict.broken.is_empty(), "{verdict:?}");
+    for id in &followers[1..] {
+        let said = std::fs::read_to_string(cluster.layout().log_file(*id)).expect("its log");
+        assert!(said.contains("dialled where the members' list has it"), "the override is told: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adding_a_member_again_is_a_conflict_that_says_what_it_is_and_changes_nothing() {
+    let mut cluster = cluster_with_joiners(3, 1).await;
+    let joins = cluster.joiners()[0];
+    cluster.start_node(joins).await.expect("it waits to be added");
+    let (wrong, right) = (free_address(), cluster.layout().address(joins));
+    member(&cluster, &["add", "4", &wrong]).await.well();
+    let one = cluster.layout().address(NodeId(1));
+    for (args, says) in [
+        (["add", "4", &right], format!("node 4 is a learner already, at {wrong}")),
+        (["add", "1", &right], format!("node 1 is a voter already, at {one}")),
+        (["add", "9", &one], "the address of node 9 is already that of node 1".to_owned()),
+        (["move", "4", &one], "the address of node 4 is already that of node 1".to_owned()),
+    ] {
+        let line = member(&cluster, &args).await.complaint();
+        assert!(line.contains("conflict") && line.contains(&says), "{args:?}: {line}");
+    }
+    for (args, what) in [
+        (["move", "9", &right], "not_found"),
+        (["move", "4", "0.0.0.0:7001"], "bad_request"),
+        (["move", "4", "127.0.0.1:0"], "bad_request"),
+        (["add", "9", "[::]:7001"], "bad_request"),
+    ] {
+        let line = member(&cluster, &args).await.complaint();
+        assert!(line.contains(what), "{args:?}: {line}");
+    }
+    // The leader's replicator sends to the new address without another election.
+    member(&cluster, &["move", "4", &right]).await.well();
+    let term = cluster.leader(PATIENCE).await.expect("a leader").term;
+    member(&cluster, &["promote", "4"]).await.well();
+    assert_eq!(cluster.leader(PATIENCE).await.expect("a leader").term, term);
+
+    let url = cluster.endpoint(NodeId(1));
+    let body = format!(r#"{{"addr":{right:?}}}"#);
+    let length = format!("content-length: {}\r\n", body.len());
+    let put = |path: &str| format!("PUT /v1/members/{path}");
+    for (path, status, code) in [("4/addr?expect=12345", 409, "conflict"), ("9/addr", 404, "not_found")] {
+        let answer = raw(&url, &put(path), &length, body.as_bytes()).await;
+        assert_eq!((answer.status, &*answer.code()), (status, code), "{path}: {}", answer.text());
+    }
+    assert_eq!(raw(&url, &put("4/addr"), &length, body.as_bytes()).await.status, 200, "it is there already");
+}
+
 /// `member`, asked of a node that stays.
 async fn member(cluster: &Running, args: &[&str]) -> Ran {
     run(&[&["member"], args, &["--endpoint", &cluster.endpoint(NodeId(1))]].concat()).await
+}
+
+/// A UDP address of this machine that nothing listens on.
+fn free_address() -> String {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    socket.local_addr().expect("its address").to_string()
 }

@@ -1,6 +1,8 @@
 //! How the members change (28-34): joint configurations, learners, who was removed.
 
-use quorate_raft::{Body, Change, ChangeRefused, Effect, Index, Membership, NodeId, Phase, message::Removed};
+use quorate_raft::{
+    Body, Capacity, Change, ChangeRefused, Effect, Index, Member, Membership, NodeId, Phase, message::Removed,
+};
 use quorate_world::{
     disk::Disk,
     event::Event,
@@ -142,13 +144,77 @@ fn what_makes_no_sense_is_refused_by_name() {
     assert_eq!(no(&mut world, Change::remove(NodeId(9))), ChangeRefused::Unknown { id: NodeId(9) });
     assert_eq!(no(&mut world, Change::to([NodeId(9)])), ChangeRefused::BadAddress { id: NodeId(9) });
     assert_eq!(no(&mut world, Change::add(NodeId(9), "")), ChangeRefused::BadAddress { id: NodeId(9) });
+    for nowhere in ["0.0.0.0:7001", "[::]:7001", "10.0.0.9:0"] {
+        assert_eq!(no(&mut world, Change::add(NodeId(9), nowhere)), ChangeRefused::BadAddress { id: NodeId(9) });
+        assert_eq!(no(&mut world, Change::move_to(NodeId(3), nowhere)), ChangeRefused::BadAddress { id: NodeId(3) });
+    }
+    assert_eq!(no(&mut world, Change::move_to(NodeId(9), "nine")), ChangeRefused::Unknown { id: NodeId(9) });
     assert_eq!(no(&mut world, Change::to([] as [NodeId; 0])), ChangeRefused::NoVoters);
     let demotes = Change::remove(NodeId(2)).and(Change::add(NodeId(2), "two"));
     assert_eq!(no(&mut world, demotes), ChangeRefused::Demotes { id: NodeId(2) });
-    let many = (10..80).map(|id| Change::add(NodeId(id), "many")).reduce(Change::and).expect("some");
+    let many = (10..80).map(|id| Change::add(NodeId(id), format!("node-{id}"))).reduce(Change::and).expect("some");
     assert_eq!(no(&mut world, many), ChangeRefused::TooMany);
     assert_eq!(change(&mut world, 2, Change::remove(NodeId(3))), Err(ChangeRefused::NotLeader));
     assert_eq!(change(&mut world, 1, Change::promote(NodeId(3))), Ok(Index(0)), "it votes already: nothing to do");
+}
+
+#[test]
+fn a_node_that_is_a_member_is_not_added_and_the_refusal_says_what_it_is() {
+    let mut world = world(4, 3);
+    change(&mut world, 1, Change::add(NodeId(4), "four")).expect("it leads");
+    world.settle();
+    let before = world.replica(1).membership().clone();
+    for (id, capacity, address) in [(2, Capacity::Voter, None), (4, Capacity::Learner, Some("four".to_owned()))] {
+        let refused = change(&mut world, 1, Change::add(NodeId(id), "elsewhere")).expect_err("it is a member");
+        assert_eq!(refused, ChangeRefused::Member { id: NodeId(id), capacity, address });
+        assert!(refused.to_string().contains(&format!("node {id} is a {capacity}")), "{refused}");
+    }
+    let elsewhere = [(NodeId(1), None), (NodeId(4), Some("elsewhere".to_owned()))];
+    let elsewhere = elsewhere.map(|(id, address)| Member { id, address });
+    let refused = change(&mut world, 1, Change::to(elsewhere)).expect_err("only a move changes an address");
+    assert!(matches!(refused, ChangeRefused::Member { id: NodeId(4), .. }), "{refused:?}");
+    assert_eq!(world.replica(1).membership(), &before, "nothing has happened");
+}
+
+#[test]
+fn no_two_members_are_dialled_at_one_address() {
+    let mut world = world(5, 3);
+    change(&mut world, 1, Change::add(NodeId(4), "10.0.0.4:7001")).expect("it leads");
+    world.settle();
+    let taken = |id| Err(ChangeRefused::AddressTaken { id: NodeId(id), by: NodeId(4) });
+    assert_eq!(change(&mut world, 1, Change::add(NodeId(5), "10.0.0.4:07001")), taken(5));
+    assert_eq!(change(&mut world, 1, Change::move_to(NodeId(2), "10.0.0.4:7001")), taken(2));
+    let at_once = Change::remove(NodeId(4)).and(Change::add(NodeId(5), "10.0.0.4:7001"));
+    assert_eq!(change(&mut world, 1, at_once), taken(5), "both are dialled until the change is committed");
+    change(&mut world, 1, Change::remove(NodeId(4))).expect("it is a member");
+    world.settle();
+    change(&mut world, 1, Change::add(NodeId(5), "10.0.0.4:7001")).expect("the address is free again");
+}
+
+/// An address that an operator gave counts before the one that a node was started with; one from the start of a cluster does not, for
+/// each node has its own.
+#[test]
+fn a_member_that_was_moved_is_dialled_at_its_new_address_by_every_node() {
+    let mut world = world(3, 3);
+    let index = change(&mut world, 1, Change::move_to(NodeId(3), "three").expecting(Index(0))).expect("it leads");
+    let refused = change(&mut world, 1, Change::move_to(NodeId(3), "four").expecting(Index(0)));
+    assert!(matches!(refused, Err(ChangeRefused::Moved { .. } | ChangeRefused::Pending { .. })), "{refused:?}");
+    world.settle();
+    world.beat(1);
+    for id in 1..=3 {
+        let membership = world.replica(id).membership();
+        assert_eq!(membership.address_over(NodeId(3), Some("as configured")), Some("three"), "on node {id}");
+        assert_eq!(membership.address_over(NodeId(2), Some("as configured")), Some("as configured"));
+    }
+    let again = change(&mut world, 1, Change::move_to(NodeId(3), "three"));
+    assert_eq!(again, Ok(index), "it is there already: nothing to do");
+    let joint = change(&mut world, 1, Change::remove(NodeId(2))).expect("two are there");
+    assert!(joint > index);
+    world.settle();
+    assert_eq!(world.replica(1).membership().given_addresses(), [NodeId(3)], "it stays so through other changes");
+    change(&mut world, 1, Change::remove(NodeId(3))).expect("one is there");
+    world.settle();
+    assert_eq!(world.replica(1).membership().given_addresses(), []);
 }
 
 /// 29. "The leader dies between the joint configuration and the final one: the next leader completes it exactly once."
@@ -186,7 +252,7 @@ fn the_next_leader_completes_a_joint_configuration_exactly_once() {
 fn a_joint_configuration_that_is_found_on_restart_needs_both_majorities() {
     let mut world = world(5, 3);
     for id in [4, 5] {
-        change(&mut world, 1, Change::add(NodeId(id), "new")).expect("it leads");
+        change(&mut world, 1, Change::add(NodeId(id), format!("node-{id}"))).expect("it leads");
         world.settle();
         world.beat(1);
     }

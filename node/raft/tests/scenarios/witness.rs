@@ -349,7 +349,8 @@ fn a_witness_joins_votes_and_leaves() {
     assert!(world.replica(1).membership().learners() == [WITNESS] && world.replica(3).is_as_configured());
     assert_eq!(world.node(WITNESS).disk.last(), world.replica(1).log().last());
     change(&mut world, Change::promote(WITNESS)).expect("it has caught up");
-    assert_eq!(world.replica(1).membership(), &addressed(3, Some(WITNESS)));
+    let as_added = addressed(3, Some(WITNESS)).with_given_addresses([WITNESS]);
+    assert_eq!(world.replica(1).membership(), &as_added);
     assert!(world.replica(1).is_settled());
     assert_eq!(
         change(&mut world, Change::add_witness(NodeId(4), "four")),

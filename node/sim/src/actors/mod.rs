@@ -295,7 +295,8 @@ impl<'a> Cluster<'a> {
             ..Snapshots::default()
         };
         let lives = self.members[at].next_life();
-        let builder = quorate::Node::builder(id, "simulated").voters((1..=plan.nodes).map(|id| (NodeId(id), "")));
+        let builder = quorate::Node::builder(id, "simulated")
+            .voters((1..=plan.nodes).map(|id| (NodeId(id), address_of(NodeId(id)))));
         let builder = match plan.witness {
             Some(witness) => builder.witness(witness),
             None => builder,
@@ -450,6 +451,11 @@ impl<'a> Cluster<'a> {
 }
 
 /// The nodes that run.
+/// The address of a node in every configuration of a simulated cluster.
+fn address_of(id: NodeId) -> String {
+    format!("node-{id}")
+}
+
 fn running(members: &mut [Member]) -> BTreeMap<NodeId, &mut Process> {
     members.iter_mut().filter_map(|member| Some((member.id, member.process_mut()?))).collect()
 }

@@ -52,7 +52,7 @@ impl Walk<'_> {
         let missing = goal.iter().copied().find(|id| !membership.contains(*id));
         let before = running.replica.membership_index();
         let change = match missing {
-            Some(id) => Change::add(id, "there"),
+            Some(id) => Change::add(id, format!("node-{id}")),
             None => Change::to(goal),
         };
         self.say(|| format!("{leader}, in {membership:?} of {before}, is asked for {change:?}"));

@@ -112,7 +112,7 @@ impl Consensus {
             return self.tell_operator(operator, AdministerOutcome::ChangeRefused(why));
         }
         let deadline = Instant::now() + self.timing.catch_up_wait;
-        let change = change.anyhow();
+        let change = change.resumed();
         self.operators.change = Some(UnderWay { change, operator, deadline, appended: None });
         self.go_on_with_change(ctx);
     }
@@ -133,7 +133,7 @@ impl Consensus {
         match outcome {
             Ok(index) if is_last => under_way.appended = Some(index),
             Ok(_) => {}
-            Err(why) if is_passing(why) && under_way.deadline > Instant::now() => {}
+            Err(why) if is_passing(&why) && under_way.deadline > Instant::now() => {}
             Err(why) => return self.tell_operator(under_way.operator, AdministerOutcome::ChangeRefused(why)),
         }
         self.operators.change = Some(under_way);
@@ -248,7 +248,7 @@ fn first_step(change: &Change, replica: &Replica) -> Option<Change> {
 }
 
 /// Whether the reason may be gone soon, so that it is worth waiting.
-fn is_passing(why: ChangeRefused) -> bool {
+fn is_passing(why: &ChangeRefused) -> bool {
     matches!(
         why,
         ChangeRefused::NotReady

@@ -19,7 +19,6 @@ use quorate_raft::{
     mutants::{Mutant, live},
 };
 use quorate_storage::contract::{EntriesRead, Persist, ReadEntries, Remember};
-use std::rc::Rc;
 use tokio::time::Instant;
 
 /// For whom entries are being read from the storage.
@@ -180,7 +179,7 @@ impl Consensus {
                 log_last: self.replica.goes_to(peer),
                 commit: self.replica.commit(),
                 round: self.replica.read_round(),
-                link: Rc::clone(self.peers.get(peer)),
+                link: self.peers.get(peer),
                 consensus: ctx.address(),
                 clock: self.clock,
                 heartbeat_interval: self.timing.heartbeat_interval,

@@ -4,9 +4,9 @@
 //! and asks why nobody answers. Both hold a certificate of the cluster, or the network had not let them in; so both are heard, and
 //! answered on the connection that they opened.
 
-use quorate_raft::{Membership, NodeId};
+use quorate_raft::{Membership, Message, NodeId};
 use quorate_transport::network::{Link, Links};
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 use tokio::time::Instant;
 
 /// For so long a link to one who left stays: what it is told at last must reach it.
@@ -17,16 +17,30 @@ const STRANGERS_MAX: usize = 64;
 /// The links of a node.
 pub(crate) struct Peers {
     links: Rc<dyn Links>,
-    /// Where this node dials others, whatever the configuration says: a proxy may stand between.
+    /// Where this node dials others, unless an operator has given them another address since: a proxy may stand between.
     own_addresses: BTreeMap<NodeId, String>,
     members: BTreeMap<NodeId, Member>,
     strangers: BTreeMap<NodeId, Rc<dyn Link>>,
 }
 
 struct Member {
-    link: Rc<dyn Link>,
+    way: Rc<Way>,
     address: String,
     left_at: Option<Instant>,
+}
+
+/// The way to a member, whatever its address. [`Peers`] alone owns the link and replaces it when the address changes; replicators
+/// hold the way, so none of them sends to an address that the member has left.
+struct Way(RefCell<Rc<dyn Link>>);
+
+impl Link for Way {
+    fn send(&self, message: Message) {
+        self.0.borrow().send(message);
+    }
+
+    fn is_alive(&self) -> bool {
+        self.0.borrow().is_alive()
+    }
 }
 
 impl Peers {
@@ -34,17 +48,36 @@ impl Peers {
         Self { links, own_addresses, members: BTreeMap::new(), strangers: BTreeMap::new() }
     }
 
-    /// From now on these are the peers; where to dial them, `membership` says, unless this node was told otherwise.
+    /// From now on these are the peers. A peer is dialled at the address that an operator gave it, else at the one that this node was
+    /// started with, else at the one in `membership`.
     pub(crate) fn are(&mut self, peers: &[NodeId], membership: &Membership) {
         for peer in peers {
-            let known = self.own_addresses.get(peer).map(String::as_str).or(membership.address(*peer));
+            let own = self.own_addresses.get(peer).map(String::as_str);
+            let known = membership.address_over(*peer, own);
             let address = known.unwrap_or_default();
+            if let Some(member) = self.members.get_mut(peer) {
+                member.left_at = None;
+                if known.is_none() || member.address == address {
+                    continue;
+                }
+            }
+            if let Some(own) = own.filter(|own| *own != address) {
+                tracing::warn!(
+                    peer = peer.0,
+                    address,
+                    "dialled where the members' list has it, not at {own} as configured here"
+                );
+            }
+            let link = self.links.link(*peer, address);
             match self.members.get_mut(peer) {
-                Some(member) if known.is_none() || member.address == address => member.left_at = None,
-                _ => {
+                Some(member) => {
+                    member.way.0.replace(link);
+                    address.clone_into(&mut member.address);
+                }
+                None => {
                     self.strangers.remove(peer);
-                    let (link, address) = (self.links.link(*peer, address), address.to_owned());
-                    self.members.insert(*peer, Member { link, address, left_at: None });
+                    let (way, address) = (Rc::new(Way(RefCell::new(link))), address.to_owned());
+                    self.members.insert(*peer, Member { way, address, left_at: None });
                 }
             }
         }
@@ -61,14 +94,14 @@ impl Peers {
     }
 
     /// The link to a node: for one that is no member, a way to answer it.
-    pub(crate) fn get(&mut self, peer: NodeId) -> &Rc<dyn Link> {
+    pub(crate) fn get(&mut self, peer: NodeId) -> Rc<dyn Link> {
         if let Some(member) = self.members.get(&peer) {
-            return &member.link;
+            return Rc::clone(&member.way) as Rc<dyn Link>;
         }
         if self.strangers.len() >= STRANGERS_MAX && !self.strangers.contains_key(&peer) {
             self.strangers.pop_first();
         }
-        self.strangers.entry(peer).or_insert_with(|| self.links.answering(peer))
+        Rc::clone(self.strangers.entry(peer).or_insert_with(|| self.links.answering(peer)))
     }
 
     /// Whether there is nobody else.
@@ -78,6 +111,6 @@ impl Peers {
 
     /// Whether whatever drives the links still lives.
     pub(crate) fn are_alive(&self) -> bool {
-        self.members.values().all(|member| member.link.is_alive())
+        self.members.values().all(|member| member.way.is_alive())
     }
 }

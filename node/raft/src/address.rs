@@ -1,0 +1,75 @@
+//! Addresses of members, as far as the rules look into them: the network gives them their meaning.
+
+use core::net::IpAddr;
+
+/// Whether another node could dial it: 1 to [`Change::ADDRESS_BYTES_MAX`](crate::Change::ADDRESS_BYTES_MAX) bytes, and, where it is
+/// `HOST:PORT`, neither port 0 nor an IP address that names no single machine (unspecified, multicast, broadcast).
+#[must_use]
+pub fn is_dialable(address: &str) -> bool {
+    if address.is_empty() || address.len() > crate::Change::ADDRESS_BYTES_MAX {
+        return false;
+    }
+    let Some((host, port)) = address.rsplit_once(':') else { return true };
+    let names_a_machine = |ip: IpAddr| {
+        let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+        !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+    };
+    port.parse() != Ok(0u16) && ip(host).is_none_or(names_a_machine)
+}
+
+/// Whether two addresses are surely one: host names are compared as text, whatever they stand for.
+#[must_use]
+pub fn are_same(one: &str, other: &str) -> bool {
+    let (Some(one), Some(other)) = (one.rsplit_once(':'), other.rsplit_once(':')) else { return one == other };
+    let is_same_host = match (ip(one.0), ip(other.0)) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.0.eq_ignore_ascii_case(other.0),
+    };
+    let is_same_port = match (one.1.parse::<u16>(), other.1.parse::<u16>()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one.1 == other.1,
+    };
+    is_same_host && is_same_port
+}
+
+fn ip(host: &str) -> Option<IpAddr> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse().ok().map(|ip: IpAddr| ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{are_same, is_dialable};
+
+    #[test]
+    fn an_address_that_names_no_machine_or_no_port_can_not_be_dialled() {
+        for address in [
+            "",
+            "0.0.0.0:7001",
+            "[::]:7001",
+            ":::7001",
+            "[::ffff:0.0.0.0]:7001",
+            "10.0.0.1:0",
+            "node:0",
+            "224.0.0.1:7001",
+            "255.255.255.255:7001",
+            "[ff02::1]:7001",
+            &"x".repeat(256),
+        ] {
+            assert!(!is_dialable(address), "{address:?}");
+        }
+        for address in ["10.0.0.1:7001", "[::1]:7001", "node-1.example:7001", "four"] {
+            assert!(is_dialable(address), "{address:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_written_in_two_ways_is_one() {
+        assert!(are_same("[::1]:7001", "[0:0::1]:07001"));
+        assert!(are_same("[::ffff:10.0.0.1]:7001", "10.0.0.1:7001"));
+        assert!(are_same("Node:7001", "node:7001"));
+        assert!(!are_same("10.0.0.1:7001", "10.0.0.1:7002"));
+        assert!(!are_same("10.0.0.1:7001", "10.0.0.2:7001"));
+        assert!(!are_same("four", "five"));
+    }
+}
