@@ -43,9 +43,10 @@ impl Hub {
         Ok(())
     }
 
-    pub(super) fn leave(&self, node: NodeId) {
+    /// Gives the seat back, unless another life of the node has taken one since.
+    pub(super) fn leave(&self, node: NodeId, seat: &Seat) {
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if seats.remove(&node).is_some() {
+        if seats.get(&node).is_some_and(|taken| taken.is(seat)) && seats.remove(&node).is_some() {
             for other in seats.values() {
                 other.tell(Parcel::Down(node));
             }
@@ -82,6 +83,10 @@ impl Seat {
     /// Says that a node came or went.
     pub(super) fn tell(&self, parcel: Parcel) {
         let _ = self.pipe(Lane::Control).sender.send(parcel);
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.pipe(Lane::Control).sender.same_channel(&other.pipe(Lane::Control).sender)
     }
 
     pub(super) fn is_gone(&self) -> bool {

@@ -36,7 +36,7 @@ pub(super) struct MemoryLinks {
 
 impl MemoryLinks {
     fn end(&self) {
-        self.here.hub.leave(self.here.node);
+        self.here.hub.leave(self.here.node, &self.here.seat);
         self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
