@@ -83,6 +83,16 @@ mutants! {
     WitnessCampaigns = "witness-campaigns",
     /// A witness is sent whatever the others are, whether or not anybody else has it.
     WitnessAhead = "witness-ahead",
+    /// A vote request from outside the configuration counts as handed over, though the leader is heard. (57)
+    OutsiderHandsOver = "outsider-hands-over",
+    /// A node from outside the configuration that claims to lead ends a node that knows the leader. (57)
+    OutsiderEndsNode = "outsider-ends-node",
+    /// A node from outside the configuration raises the term as far as it says. (57)
+    OutsiderTermUnbounded = "outsider-term-unbounded",
+    /// The commit index of a leader that no configuration here names is believed. (57)
+    OutsiderCommits = "outsider-commits",
+    /// A node that was removed tells a member that it was. (57)
+    OutsiderRemoves = "outsider-removes",
     /// A handover to a node that does not answer blocks proposals for ever. (35)
     HandoverNeverGivenUp = "handover-never-given-up",
     /// The target of a handover is told to campaign before it has the whole log. (35)
@@ -241,6 +251,8 @@ mutants! {
     ForwardedLateIsDefinite = "forwarded-late-is-definite",
     /// Forwarded commands that arrive twice are taken twice. (54)
     DuplicateProposalTaken = "duplicate-proposal-taken",
+    /// Commands that a removed node forwards are taken. (57)
+    OutsiderForwards = "outsider-forwards",
     /// A command is dropped if nobody waits for it any more. (53)
     DroppedCallerCancels = "dropped-caller-cancels",
     /// A caller that lost patience keeps its place inside for ever. (25)

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 /// A peer of one node under test that says exactly what it is told to say, and hears everything that is said to it.
 pub struct Puppet {
     link: Rc<dyn Link>,
+    others: Vec<Rc<dyn Link>>,
     links: Box<dyn Links>,
     heard: mpsc::UnboundedReceiver<Message>,
 }
@@ -34,7 +35,19 @@ impl Puppet {
             observer: Arc::new(Unobserved),
         };
         let links = Box::new(network.endpoint(id)).start(local).await.expect("a network");
-        Self { link: links.link(subject, ""), links, heard }
+        Self { link: links.link(subject, ""), others: Vec::new(), links, heard }
+    }
+
+    /// Reaches another node, too.
+    pub fn links_to(&mut self, other: NodeId) {
+        self.others.push(self.links.link(other, ""));
+    }
+
+    /// Says the same to all that it reaches.
+    pub fn say_to_all(&self, term: Term, body: &Body) {
+        for link in self.others.iter().chain([&self.link]) {
+            link.send(Message { term, body: body.clone() });
+        }
     }
 
     /// Entries from the first on it sends twice, the second time in a later epoch: one that is new says so before it takes them.

@@ -46,7 +46,7 @@ impl Replica {
         out.push(Effect::Diverged { at, with: from });
         self.answer(now, from, append.epoch, AppendOutcome::Diverged { at }, out);
         if let Some(at) = self.stands_alone(append) {
-            out.push(Effect::Halt(Violation::Diverged { at, leader: from }));
+            out.push(self.violated_by(from, Violation::Diverged { at, leader: from }));
         }
     }
 

@@ -313,6 +313,7 @@ impl Replica {
     /// acknowledged it, leaves them free to accept it a moment later. So they are asked again, in a term of which that is not so.
     fn ask_in_a_later_term(&mut self, now: Moment, out: &mut Vec<Effect>) {
         self.hard_state = HardState { term: self.term().next(), vote: None };
+        self.forget_what_was_shown();
         self.faults.term_changed();
         let then = self.repair_requests();
         self.persist(now, Persist { hard_state: Some(self.hard_state), then, ..Persist::default() }, out);

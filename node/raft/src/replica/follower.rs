@@ -40,21 +40,23 @@ impl Replica {
             self.learn_log_of(from, request.last.index, out);
         }
         let refuses = self.refuses_elections(now) && !live(Mutant::VoterDeafToLeader);
+        let handed_over = request.handed_over && self.may_be_handed_leadership(from);
         // One that may have been emptied must not take part in a decision about entries that it may once have acknowledged.
         let may_judge = !self.known.is_new || request.last.index == Index(0);
         let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
         // Entries and snapshots of that leader would stop this node's machine.
         let can_apply = self.settings.machine.apply(request.machine_version) || live(Mutant::VoteForUnknownMachine);
-        if !can_apply && (!refuses || request.handed_over) {
+        if !can_apply && (!refuses || handed_over) {
             out.push(Effect::MachineUnknown { candidate: from, version: request.machine_version });
         }
         match request.phase {
             Phase::PreVote => {
                 let up_to_date = up_to_date || live(Mutant::PreVoteWithoutLogCheck);
-                let granted = !refuses && up_to_date && can_apply && term.next() > self.term();
+                let may_rise = self.may_rise_to(from, term.next());
+                let granted = !refuses && up_to_date && can_apply && term.next() > self.term() && may_rise;
                 self.answer_pre_vote(now, from, term, Vote { granted, ..answer_to(request) }, out);
             }
-            Phase::Vote if refuses && !request.handed_over => self.say(now, from, Body::Vote(answer_to(request)), out),
+            Phase::Vote if refuses && !handed_over => self.say(now, from, Body::Vote(answer_to(request)), out),
             Phase::Vote => {
                 if term > self.term() {
                     self.adopt(now, term, out);
@@ -102,7 +104,8 @@ impl Replica {
             return;
         }
         if append.batch.as_ref().is_some_and(|batch| self.is_mistaken_for_another(batch)) {
-            return out.push(Effect::Halt(Violation::Mistaken { leader: from, is_witness: self.is_witness() }));
+            return out
+                .push(self.violated_by(from, Violation::Mistaken { leader: from, is_witness: self.is_witness() }));
         }
         let (epoch, commit) = (append.epoch, append.commit);
         if append.previous.index == Index(0) && self.is_stranger_to(now, from, (epoch, Index(0)), out) {
@@ -113,7 +116,7 @@ impl Replica {
             Err(reason) => return out.push(Effect::Refused { from, reason }),
         };
         if let Some(at) = self.stands_alone(&append) {
-            return out.push(Effect::Halt(Violation::Diverged { at, leader: from }));
+            return out.push(self.violated_by(from, Violation::Diverged { at, leader: from }));
         }
         if let Some(lost) = self.faults.lost() {
             return self.answer(now, from, epoch, AppendOutcome::NeedsSnapshot { from: lost }, out);
@@ -123,7 +126,7 @@ impl Replica {
         if let Some(rejected) = self.rejects(previous) {
             return match rejected {
                 Ok(outcome) => self.answer(now, from, epoch, outcome, out),
-                Err(index) => out.push(Effect::Halt(Violation::CommittedConflict { index, leader: from })),
+                Err(index) => out.push(self.violated_by(from, Violation::CommittedConflict { index, leader: from })),
             };
         }
         let held = append.batch.as_ref().map_or(previous.index, |batch| self.held_of(batch));
@@ -137,7 +140,7 @@ impl Replica {
         if let Some(missing) = &missing {
             if missing.first() <= self.commit {
                 let violation = Violation::CommittedConflict { index: missing.first(), leader: from };
-                return out.push(Effect::Halt(violation));
+                return out.push(self.violated_by(from, violation));
             }
             if self.is_full {
                 // What it can't keep it must not acknowledge; the leader sends it again.
@@ -166,9 +169,12 @@ impl Replica {
         }
         // Whoever leads has voted for itself, durably: if it comes without a log, that was taken from it.
         self.learn_log_of(from, matched, out);
+        self.recognise_leader(now);
         // Only what this append covered is known to be the leader's (Figure 2: "index of last new entry").
         let checked = if live(Mutant::CommitBeyondChecked) { self.log.last().index } else { matched };
-        self.learn_commit(commit.min(checked), out);
+        if self.believes_commit() {
+            self.learn_commit(commit.min(checked), out);
+        }
     }
 
     /// Whether an append can come from a leader at all, and whether there is room for it; gives the configurations in it.
@@ -272,23 +278,32 @@ impl Replica {
             return;
         }
         // The leader never names more than it has seen this log match.
-        self.learn_commit(heartbeat.commit.min(self.log.last().index), out);
-        // One that may have been emptied could have promised a later term to another, and confirms no leadership.
-        let round = if self.known.is_new { Reads::NO_ROUND } else { heartbeat.round };
+        if self.believes_commit() {
+            self.learn_commit(heartbeat.commit.min(self.log.last().index), out);
+        }
+        // One that may have been emptied could have promised a later term to another, and confirms no leadership. Nor does one that
+        // protects no leader, because no configuration here names it yet.
+        let round = if self.known.is_new || !self.leader_is_member { Reads::NO_ROUND } else { heartbeat.round };
         self.say(now, from, Body::HeartbeatReply(HeartbeatReply { round }), out);
     }
 
     /// Recognises `from` as the leader of the current term; false if that can't be.
     pub(super) fn follow(&mut self, now: Moment, from: NodeId, out: &mut Vec<Effect>) -> bool {
         if let Some(known) = self.leader.filter(|known| *known != from) {
-            out.push(Effect::Halt(Violation::TwoLeaders { term: self.term(), one: known, other: from }));
-            return false;
+            // Two members can't both lead; one of them against a node from outside is in the right.
+            if self.leader_is_member || self.is_outside(from) {
+                let violation = Violation::TwoLeaders { term: self.term(), one: known, other: from };
+                out.push(self.violated_by(from, violation));
+                return false;
+            }
+            self.diverged = None;
         }
         if !matches!(self.role, Role::Follower) {
             self.step_down(out);
         }
+        self.leader_is_member = !self.is_outside(from);
         self.leader = Some(from);
-        self.leader_contact = Some(now);
+        self.leader_contact = if self.leader_is_member { Some(now) } else { self.leader_contact };
         out.push(Effect::LeaderHeard);
         true
     }

@@ -97,6 +97,7 @@ impl Replica {
             since: now,
         });
         self.leader = Some(self.id);
+        self.leader_is_member = true;
         out.push(Effect::CloseBallot);
         out.push(Effect::StartReplicators { term: self.term(), log_last: previous.index });
         let mut noop = BatchBuilder::new(self.settings.checksum, self.term(), first, self.log.last_checksum(), 64);

@@ -91,12 +91,6 @@ impl Replica {
         peers
     }
 
-    /// Whether a node belongs to no configuration that counts here, or may. A later one, which this node has yet to hear of, may
-    /// have it all the same, and it may lead; but then the leader that is heard here soon falls silent.
-    pub(super) fn is_stranger(&self, id: NodeId) -> bool {
-        !self.membership().is_empty() && !self.memberships.since(self.commit).any(|membership| membership.contains(id))
-    }
-
     /// How many entries `peer` is known to lack, if this node leads and heard of it lately.
     #[must_use]
     pub fn lag_of(&self, now: Moment, peer: NodeId) -> Option<u64> {
@@ -200,8 +194,14 @@ impl Replica {
         let index = self.memberships.current_index();
         // Who came back, or has only just been added, hears of the past from those who lag behind; but whoever hears a leader
         // belongs to its cluster.
-        let is_news = removed.at > index || (removed.at == index && !self.membership().contains(self.id));
-        if is_news && self.memberships.ever_contained(from) && !self.is_leader() && !self.hears_leader(now) {
+        let is_named_here = self.membership().contains(self.id);
+        let is_news = removed.at > index || (removed.at == index && !is_named_here);
+        // Only a node that its own log does not name takes the word of one that has left, too: others may not be there any more.
+        let is_credible = self.memberships.ever_contained(from)
+            && (!self.is_outside(from) || !is_named_here || live(Mutant::OutsiderRemoves));
+        // A leader that no configuration here names yet replicates to this node, so it knows better.
+        let is_led = self.leader.is_some() && (self.hears_leader(now) || !self.leader_is_member);
+        if is_news && is_credible && !self.is_leader() && !is_led {
             out.push(Effect::Removed { at: removed.at });
         }
     }

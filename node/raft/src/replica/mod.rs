@@ -24,6 +24,7 @@ mod handover;
 mod known;
 mod leader;
 mod members;
+mod outside;
 mod reads;
 mod snapshots;
 mod start;
@@ -63,6 +64,10 @@ pub struct Replica {
     log: Log,
     role: Role,
     leader: Option<NodeId>,
+    /// Whether that leader was a member, by this node's configuration, when it was last heard.
+    leader_is_member: bool,
+    /// The highest term above this node's that a voter has shown without raising this node's (see `outside`); otherwise 0.
+    shown: Term,
     /// When a leader, of whatever term, was heard last, or could have been before this node started: since when the promise counts
     /// on which leases rest.
     leader_contact: Option<Moment>,
@@ -141,6 +146,8 @@ impl Replica {
             is_full: false,
             hard_state,
             leader: None,
+            leader_is_member: false,
+            shown: Term(0),
             leader_contact: None,
             role: Role::Follower,
             campaign: 0,
@@ -169,8 +176,11 @@ impl Replica {
     /// before anybody acts on anything (paper §5.1).
     pub fn receive(&mut self, now: Moment, from: NodeId, message: Message, out: &mut Vec<Effect>) {
         let Message { term, body } = message;
-        if term >= TERM_LIMIT || from == self.id {
+        if term >= TERM_LIMIT || self.is_out_of_reach(term) || from == self.id {
             return out.push(Effect::Refused { from, reason: "malformed" });
+        }
+        if let Err(reason) = self.let_in(now, from, term, &body) {
+            return out.push(Effect::Refused { from, reason });
         }
         match body {
             Body::RequestVote(request) => return self.vote_requested(now, from, term, request, out),
@@ -183,9 +193,6 @@ impl Replica {
             return self.answer_stale(now, from, body, out);
         }
         if term > self.term() {
-            if self.is_stranger(from) && self.hears_leader(now) {
-                return out.push(Effect::Refused { from, reason: "stranger" });
-            }
             self.adopt(now, term, out);
         }
         match body {
@@ -320,6 +327,7 @@ impl Replica {
         debug_assert!(term > self.term());
         self.step_down(out);
         self.hard_state = HardState { term, vote: None };
+        self.forget_what_was_shown();
         self.leader_contact.take_if(|_| live(Mutant::PromiseEndsWithTerm));
         self.diverged = None;
         self.faults.term_changed();
@@ -331,6 +339,7 @@ impl Replica {
     /// Becomes a follower. The term stays, and with it the vote: forgetting it would allow a second one.
     fn step_down(&mut self, out: &mut Vec<Effect>) {
         self.leader = None;
+        self.leader_is_member = false;
         self.hard_state.vote.take_if(|_| live(Mutant::StepDownForgetsVote));
         match core::mem::replace(&mut self.role, Role::Follower) {
             Role::Follower => {}
@@ -356,13 +365,13 @@ impl Replica {
         self.hears_leader(now) || (!self.is_leader() && is_promised())
     }
 
-    /// Whether the leader of the current term is being heard. A leader hears itself, if it hears a quorum.
+    /// Whether the leader of the current term, a member, is being heard. A leader hears itself, if it hears a quorum.
     fn hears_leader(&self, now: Moment) -> bool {
         let limit = if live(Mutant::LeaderNeverForgotten) { Duration::MAX } else { self.settings.election_timeout_min };
         let recently = |contact: Moment| now.since(contact) < limit;
         match &self.role {
             Role::Leader(leadership) => leadership.hears_quorum(now, self),
-            _ => self.leader.is_some() && self.leader_contact.is_some_and(recently),
+            _ => self.leader_is_member && self.leader_contact.is_some_and(recently),
         }
     }
 

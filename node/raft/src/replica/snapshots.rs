@@ -102,7 +102,8 @@ impl Replica {
             Role::PreCandidate | Role::Candidate => self.step_down(out),
             Role::Leader(_) if keeps => {}
             Role::Leader(_) => {
-                return out.push(Effect::Halt(Violation::CommittedConflict { index: last.index, leader: from }));
+                let violation = Violation::CommittedConflict { index: last.index, leader: from };
+                return out.push(self.violated_by(from, violation));
             }
         }
         self.log.compact(last, Some(base.last_checksum));
@@ -166,7 +167,7 @@ impl Replica {
     ) {
         match judgement {
             Judgement::Contradicts => {
-                return out.push(Effect::Halt(Violation::CommittedConflict { index: last.index, leader: to }));
+                return out.push(self.violated_by(to, Violation::CommittedConflict { index: last.index, leader: to }));
             }
             Judgement::Differs => out.push(Effect::Diverged { at: last, with: to }),
             _ => {}

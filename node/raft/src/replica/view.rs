@@ -65,16 +65,23 @@ impl Replica {
         }
     }
 
+    /// Whether a leader is being heard: by a leader, itself, as long as it hears a quorum.
+    #[must_use]
+    pub fn is_led(&self, now: Moment) -> bool {
+        self.hears_leader(now)
+    }
+
     /// Whether it follows a leader that is being heard.
     #[must_use]
     pub fn follows(&self, now: Moment) -> bool {
         !self.is_leader() && self.hears_leader(now)
     }
 
-    /// The leader of the current term, if known.
+    /// The leader of the current term, if known. One that no configuration here names yet (see `outside`) is not shown: nothing is
+    /// asked of it.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
-        self.leader
+        self.leader.filter(|_| self.leader_is_member)
     }
 
     /// The members.

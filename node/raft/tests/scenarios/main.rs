@@ -8,6 +8,7 @@ mod faults;
 mod handover;
 mod leases;
 mod membership;
+mod outside;
 mod reads;
 mod replication;
 mod runtime;

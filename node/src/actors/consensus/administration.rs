@@ -93,6 +93,15 @@ impl Consensus {
         self.administer(Administer { what, operator: Operator::There { node, request } }, ctx);
     }
 
+    /// Refuses what an operator of a node outside the configuration wants.
+    pub(super) fn refuse_administer(
+        &mut self,
+        node: NodeId,
+        message::Administer { request, what }: &message::Administer,
+    ) {
+        self.tell_operator(Operator::There { node, request: *request }, refused(what));
+    }
+
     /// The leader answered what was forwarded to it.
     pub(super) fn administered(&mut self, from: NodeId, Administered { request, outcome }: Administered) {
         if self.operators.at_leader.get(&request).is_some_and(|(leader, ..)| *leader == from)

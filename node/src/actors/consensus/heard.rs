@@ -22,9 +22,14 @@ impl Consensus {
             }
             _ => (message, None),
         };
-        self.rule(ctx, |replica, out| replica.receive(now, from, message, out));
+        let is_outside = self.replica.is_outside(from);
+        // An answer counts if this node asked its sender, also if the sender has left since; but not for its term.
+        let is_answer = matches!(&rest, Some(Body::ProposeReply(_) | Body::ReadIndexReply(_) | Body::Administered(_)));
+        if !is_outside || !is_answer {
+            self.rule(ctx, |replica, out| replica.receive(now, from, message, out));
+        }
         match rest.filter(|_| self.fate.is_sound()) {
-            Some(Body::Propose(propose)) => self.proposals_forwarded(from, term, propose, ctx),
+            Some(Body::Propose(propose)) => self.proposals_forwarded(from, term, propose, is_outside, ctx),
             Some(Body::ProposeReply(reply)) => {
                 let again = self.proposals.outcomes_arrived(from, reply, self.gate.retry_after());
                 if self.would_refuse_again(from, term) {
@@ -33,10 +38,16 @@ impl Consensus {
                     self.take_proposals_again(again, ctx);
                 }
             }
+            Some(Body::Administer(administer)) if is_outside => self.refuse_administer(from, &administer),
             Some(Body::Administer(administer)) => self.administer_forwarded(from, administer, ctx),
             Some(Body::Administered(administered)) => self.administered(from, administered),
             Some(Body::ReadIndex(ReadIndex { request, by_lease })) => {
-                self.take_reads(vec![ReadCaller::There { node: from, request, by_lease }], ctx);
+                let caller = ReadCaller::There { node: from, request, by_lease };
+                if is_outside {
+                    self.refuse_reads(vec![caller]);
+                } else {
+                    self.take_reads(vec![caller], ctx);
+                }
             }
             Some(Body::ReadIndexReply(ReadIndexReply { request, index })) => {
                 let (asked, callers) = self.reads.leader_answered(from, request);

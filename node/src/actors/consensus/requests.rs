@@ -147,8 +147,15 @@ impl Consensus {
         }
     }
 
-    /// Another node's clients' commands. They are bounded like this node's own.
-    pub(super) fn proposals_forwarded(&mut self, from: NodeId, term: Term, propose: Propose, ctx: &mut Context<Self>) {
+    /// Another node's clients' commands. They are bounded like this node's own. Those of a node outside the configuration are refused.
+    pub(super) fn proposals_forwarded(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        propose: Propose,
+        is_outside: bool,
+        ctx: &mut Context<Self>,
+    ) {
         let Propose { commands, mut payloads } = propose;
         let Some(&(name, ..)) = commands.first() else { return };
         if !self.arrived.is_new(from, name) && !live(Mutant::DuplicateProposalTaken) {
@@ -158,6 +165,12 @@ impl Consensus {
             // To refuse them could be a lie, and to take them a second time.
             let outcomes = commands.into_iter().map(|(request, ..)| (request, ProposeOutcome::Unknown)).collect();
             return self.say(from, Body::ProposeReply(ProposeReply { outcomes, replies: bytes::Bytes::new() }));
+        }
+        // Only now: a copy of what was taken while its sender was a member must not be called refused.
+        if is_outside && !live(Mutant::OutsiderForwards) {
+            let outcomes =
+                commands.into_iter().map(|(request, ..)| (from, request, ProposeOutcome::NotLeader)).collect();
+            return self.answer_forwarded(outcomes);
         }
         let (mut taken, mut refused) = (Vec::new(), Vec::new());
         let now = Instant::now();

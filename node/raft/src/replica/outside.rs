@@ -1,0 +1,150 @@
+//! Messages from outside the configuration: the certificate of a removed node stays valid, and a node may hold one that never was a
+//! member.
+//!
+//! A later configuration, of which this node has yet to hear, may name the sender, and the sender may lead by it. So where no leader
+//! is heard, a node from outside is voted for and followed (thesis §4.1): otherwise a cluster could not elect the member that it added
+//! last. Everything else from outside is refused, and counted as `stranger`.
+//!
+//! **Invariant:** while a leader is heard, nothing from outside changes term, vote or leader.
+//!
+//! **Invariant:** nothing from outside ends a node. A contradiction ends it only if both sides are members.
+//!
+//! A leader from outside is followed as far as its log goes, until a configuration in that log names it. Until then it is not
+//! protected, answers to it back no lease and no read, its commit index is not believed, nothing is forwarded to it, and it gives way
+//! to a member that claims the same term.
+//!
+//! # Limits
+//!
+//! - A node from outside can send entries, or a snapshot, with a configuration that names it, to a node that hears no leader. No
+//!   rule tells it from a member that was added while this node was away. Nothing of that is possible while a leader is heard.
+//! - While no leader is heard, it can raise the term again and again, and so hold up an election for as long as it sends. Each message
+//!   raises the term by 1,000 at most; 2^63 takes 9 * 10^15 of them, 292 years at a million a second.
+//! - A node without a configuration (it waits to be added) follows every node, at any term up to 2^40 ahead: it knows no member that
+//!   it could ask. It does not vote before it holds entries; and the term that a learner shows raises the term of others by 1,000 at most, too.
+
+use super::{Effect, Replica, Violation};
+use crate::{
+    ids::{Moment, NodeId, Term},
+    message::{Body, Phase},
+    mutants::{Mutant, live},
+};
+use core::cmp::Ordering;
+
+impl Replica {
+    /// How far a node that is no voter of the configuration in force raises the term at most, unless a voter has shown that term, too.
+    /// A thousand terms are five minutes of failed elections at the default timing, far more than a node that was away has missed; and
+    /// if it has missed more, the voters' answers to its next pre-vote show it the term.
+    const UNPROVEN_RISE_MAX: u64 = 1_000;
+    /// No message raises the term further than this, whoever sent it: an election a millisecond takes 34 years for it, so the term
+    /// is damaged. The term limit stays out of reach of one bad message.
+    const RISE_MAX: u64 = 1 << 40;
+
+    /// Whether a node belongs to no configuration that counts here: the committed one and those after it. A leader that was a member
+    /// stays one to the end of its leadership: it leads until the configuration without it is committed, and hands over then. To a
+    /// node without a configuration nobody is outside.
+    #[must_use]
+    pub fn is_outside(&self, id: NodeId) -> bool {
+        let leads = self.leader == Some(id) && self.leader_is_member;
+        let is_named = || self.memberships.since(self.commit).any(|membership| membership.contains(id));
+        !self.membership().is_empty() && !leads && !is_named()
+    }
+
+    /// Whether a message is acted on at all; otherwise as what it is counted.
+    pub(super) fn let_in(&mut self, now: Moment, from: NodeId, term: Term, body: &Body) -> Result<(), &'static str> {
+        let is_outside = self.is_outside(from);
+        if is_outside && !self.heeds_from_outside(now, from, term, body) {
+            return Err("stranger");
+        }
+        if term <= self.term() {
+            return Ok(());
+        }
+        let may_rise = self.may_rise_to(from, term);
+        if self.proves_terms(from) {
+            self.shown = self.shown.max(term);
+        }
+        // These raise no term.
+        let is_about_terms = match body {
+            Body::RequestVote(request) => request.phase == Phase::Vote,
+            Body::Removed(_) | Body::Emptied(_) => false,
+            _ => true,
+        };
+        match may_rise || !is_about_terms {
+            true => Ok(()),
+            false if is_outside => Err("stranger"),
+            false => Err("unproven_term"),
+        }
+    }
+
+    /// What is heard from outside the configuration: requests of nodes that lead, or may come to, while no leader is heard here; and
+    /// those that change nothing.
+    fn heeds_from_outside(&self, now: Moment, from: NodeId, term: Term, body: &Body) -> bool {
+        match body {
+            Body::RequestVote(request) if request.phase == Phase::PreVote => true,
+            Body::RequestVote(request) if request.handed_over && live(Mutant::OutsiderHandsOver) => true,
+            Body::RequestVote(_) => !self.refuses_elections(now),
+            Body::Repair(_) => !self.hears_leader(now),
+            Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_) => match term.cmp(&self.term()) {
+                // It is told the term.
+                Ordering::Less => true,
+                Ordering::Equal => self.leader.is_none_or(|leader| leader == from) || live(Mutant::OutsiderEndsNode),
+                Ordering::Greater => !self.hears_leader(now),
+            },
+            // It has a rule of its own.
+            Body::Removed(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether no message can raise the term this far.
+    pub(super) fn is_out_of_reach(&self, term: Term) -> bool {
+        term.0.saturating_sub(self.term().0) > Self::RISE_MAX
+    }
+
+    /// Whether the term may become this one at the word of `from`.
+    pub(super) fn may_rise_to(&self, from: NodeId, term: Term) -> bool {
+        term.0.saturating_sub(self.term().0) <= Self::UNPROVEN_RISE_MAX
+            || term <= self.shown
+            || self.proves_terms(from)
+            || live(Mutant::OutsiderTermUnbounded)
+    }
+
+    /// Whether a node may have taken part in an election that this node did not hear of, by the configuration in force. Learners only
+    /// repeat a term.
+    fn proves_terms(&self, id: NodeId) -> bool {
+        self.membership().is_empty() || self.membership().is_voter(id)
+    }
+
+    /// The term has risen.
+    pub(super) fn forget_what_was_shown(&mut self) {
+        self.shown = if self.shown > self.term() { self.shown } else { Term(0) };
+    }
+
+    /// Whether a leader may have handed over to a node: to voters alone.
+    pub(super) fn may_be_handed_leadership(&self, id: NodeId) -> bool {
+        self.memberships.since(self.commit).any(|membership| membership.is_voter(id)) || live(Mutant::OutsiderHandsOver)
+    }
+
+    /// Entries or a snapshot of the leader have come: perhaps a configuration that names it.
+    pub(super) fn recognise_leader(&mut self, now: Moment) {
+        if !self.leader_is_member && self.leader.is_some_and(|leader| !self.is_outside(leader)) {
+            self.leader_is_member = true;
+            self.leader_contact = Some(now);
+        }
+    }
+
+    /// Whether what the leader says is committed counts: one that no configuration here names may have left long ago.
+    pub(super) fn believes_commit(&self) -> bool {
+        self.leader_is_member || live(Mutant::OutsiderCommits)
+    }
+
+    /// What `from` says can't be, if all members follow the rules: the node ends, unless it is said from outside.
+    pub(super) fn violated_by(&self, from: NodeId, violation: Violation) -> Effect {
+        // A node without a configuration can't tell members from others; but that it was started as another than it was added as, it
+        // must say at once.
+        let is_unsure = self.membership().is_empty() && !matches!(violation, Violation::Mistaken { .. });
+        if (is_unsure || self.is_outside(from)) && !live(Mutant::OutsiderEndsNode) {
+            return Effect::Refused { from, reason: "stranger" };
+        }
+        Effect::Halt(violation)
+    }
+}

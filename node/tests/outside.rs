@@ -1,0 +1,208 @@
+//! A node from outside the configuration, removed or never added, holds a certificate of the cluster and says anything it likes.
+
+mod support;
+
+use quorate::{Change, Consistency, Failure, Index, NodeId, Role, Term};
+use quorate_raft::{
+    Append, AppendOutcome, AppendReply, Body, EntryId, Heartbeat, Kind, Membership, Message, Phase, RequestVote,
+    Snapshot, SnapshotBase, SnapshotChunk, Vote,
+    message::{
+        Administer, AdministerOutcome, Administration, Emptied, Propose, ProposeOutcome, ReadIndex, Removed, TimeoutNow,
+    },
+};
+use std::time::Duration;
+use support::{Cluster, Ledger, Plan, Puppet, simulate, soon};
+
+/// The last term that is not refused as malformed: behind it nobody could campaign.
+const LAST_TERM: Term = Term(u64::MAX / 2 - 1);
+const REMOVED: NodeId = NodeId(4);
+const NEVER_A_MEMBER: NodeId = NodeId(9);
+
+/// Nodes 1 to 3 and one that they removed, which has stopped; and who leads.
+async fn cluster_without_4() -> (Cluster, Ledger, NodeId) {
+    let mut cluster = Cluster::start_all(Plan { members: 4, ..Plan::default() }).await;
+    let ledger = Ledger::default();
+    let leader = cluster.leader().await;
+    ledger.propose(cluster.node(leader), "before").await.expect("an acknowledgement");
+    cluster.settled().await;
+    let by = cluster.others(REMOVED)[0];
+    soon("a change", cluster.node(by).change(Change::remove(REMOVED))).await.expect("it is removed");
+    let failure = soon("a removed node to stop", cluster.node(REMOVED).failed()).await;
+    assert!(matches!(failure, Failure::Removed { .. }), "{failure}");
+    cluster.ended(REMOVED);
+    let leader = cluster.settled().await;
+    (cluster, ledger, leader)
+}
+
+/// What would do most, in this term or the one that it is made for.
+fn attacks(present: Term, last: EntryId) -> Vec<(Term, Body)> {
+    let mut attacks = Vec::new();
+    for term in [present, present.next(), Term(present.0 + 1_000), Term(1 << 40), LAST_TERM] {
+        let vote = |phase, handed_over| {
+            let last = EntryId::new(LAST_TERM, Index(1 << 40));
+            Body::RequestVote(RequestVote { phase, campaign: 1, last, handed_over, machine_version: 0 })
+        };
+        let bodies = [
+            vote(Phase::Vote, true),
+            vote(Phase::Vote, false),
+            vote(Phase::PreVote, true),
+            heartbeat(1 << 40, 1 << 40),
+            Body::Append(Append {
+                epoch: 1 << 40,
+                previous: last,
+                previous_checksum: None,
+                commit: Index(1 << 40),
+                batch: None,
+            }),
+            snapshot_chunk(),
+            Body::TimeoutNow(TimeoutNow { last }),
+            Body::Vote(Vote { phase: Phase::Vote, campaign: 1, granted: true }),
+            Body::AppendReply(AppendReply { epoch: 1, outcome: AppendOutcome::Matched { matched: Index(1 << 40) } }),
+            Body::AppendReply(AppendReply { epoch: 1, outcome: AppendOutcome::Diverged { at: last } }),
+            Body::Emptied(Emptied { known_at: Index(1) }),
+            Body::Removed(Removed { at: Index(1 << 40) }),
+        ];
+        attacks.extend(bodies.map(|body| (term, body)));
+    }
+    attacks
+}
+
+fn heartbeat(round: u64, commit: u64) -> Body {
+    Body::Heartbeat(Heartbeat { round, commit: Index(commit) })
+}
+
+/// A whole snapshot that is ahead of everything.
+fn snapshot_chunk() -> Body {
+    let membership = Membership::of_voters([NEVER_A_MEMBER]);
+    let last = EntryId::new(Term(1), Index(1 << 40));
+    let base = SnapshotBase { last, last_checksum: 1, membership, membership_index: Index(1 << 40) };
+    let snapshot = Snapshot { base, bytes: 3, checksum: 1 };
+    Body::SnapshotChunk(SnapshotChunk { epoch: 1 << 40, snapshot, offset: 0, bytes: "abc".into() })
+}
+
+#[test]
+fn nothing_that_a_removed_node_says_deposes_a_leader_or_ends_a_node() {
+    simulate(async {
+        let (mut cluster, ledger, leader) = cluster_without_4().await;
+        let before = cluster.status(leader);
+        for id in [REMOVED, NEVER_A_MEMBER] {
+            let mut puppet = Puppet::start(&cluster.network, id, NodeId(1)).await;
+            for to in [2, 3] {
+                puppet.links_to(NodeId(to));
+            }
+            puppet.hear_for_a_second().await;
+            for (term, body) in attacks(before.term, EntryId::new(before.term, before.last_log)) {
+                puppet.say_to_all(term, &body);
+            }
+            puppet.hear_for_a_second().await;
+            let refused =
+                cluster.metric("quorate_net_dropped_total", &[&format!("peer=\"{id}\""), "reason=\"stranger\""]);
+            assert!(refused > 50.0, "{refused} were counted");
+            for node in [1, 2, 3].map(NodeId) {
+                let status = cluster.status(node);
+                assert_eq!((status.term, status.leader), (before.term, Some(leader)), "{node} after {id}");
+                assert_eq!(status.commit, before.last_log);
+            }
+        }
+        ledger.propose(cluster.node(NodeId(1)), "after").await.expect("an acknowledgement");
+        // What was said is on no disk.
+        cluster.stop_all().await;
+        for id in [1, 2, 3].map(NodeId) {
+            cluster.start(id).await;
+        }
+        let leader = cluster.settled().await;
+        assert!(cluster.status(leader).term.0 < before.term.0 + 10);
+        ledger.propose(cluster.node(leader), "after a restart").await.expect("an acknowledgement");
+        cluster.settled().await;
+        ledger.check(&cluster.journals());
+    });
+}
+
+#[test]
+fn what_a_removed_node_forwards_is_refused() {
+    simulate(async {
+        let (cluster, _, leader) = cluster_without_4().await;
+        let before = cluster.status(leader);
+        let mut puppet = Puppet::start(&cluster.network, REMOVED, leader).await;
+        puppet.hear_for_a_second().await;
+        let commands = vec![(7 << 32 | 1, 5, Kind::Command, 1_000)];
+        puppet.say(before.term, Body::Propose(Propose { commands, payloads: "write".into() }));
+        let answered = |message: &Message| match &message.body {
+            Body::ProposeReply(reply) => Some(reply.outcomes.clone()),
+            _ => None,
+        };
+        let outcomes = puppet.hear("an answer to a write", answered).await;
+        assert_eq!(outcomes, [(7 << 32 | 1, ProposeOutcome::NotLeader)], "it did not and will not take effect");
+        for by_lease in [false, true] {
+            puppet.say(before.term, Body::ReadIndex(ReadIndex { request: 1, by_lease }));
+            let answered = |message: &Message| match &message.body {
+                Body::ReadIndexReply(reply) => Some(reply.index),
+                _ => None,
+            };
+            assert_eq!(puppet.hear("an answer to a read", answered).await, None);
+        }
+        let change = Change::remove(NodeId(1)).and(Change::add(REMOVED, "4"));
+        for what in [Administration::Change(change), Administration::HandOver(None)] {
+            puppet.say(before.term, Body::Administer(Administer { request: 1, what }));
+            let answered = |message: &Message| match &message.body {
+                Body::Administered(administered) => Some(administered.outcome.clone()),
+                _ => None,
+            };
+            let outcome = puppet.hear("an answer to an operator", answered).await;
+            let is_refused =
+                matches!(outcome, AdministerOutcome::ChangeRefused(_) | AdministerOutcome::HandoverRefused(_));
+            assert!(is_refused, "{outcome:?}");
+        }
+        let after = cluster.settled().await;
+        assert_eq!((after, cluster.status(after)), (leader, before), "nothing has happened");
+    });
+}
+
+/// A learner is a member: what it forwards is carried out, from the moment that the leader knows it.
+#[test]
+fn what_a_learner_forwards_is_carried_out() {
+    simulate(async {
+        let mut cluster = Cluster::start_all(Plan { joiners: 1, ..Plan::default() }).await;
+        let leader = cluster.leader().await;
+        cluster.start(NodeId(4)).await;
+        soon("a change", cluster.node(leader).change(Change::add(NodeId(4), "4"))).await.expect("it is added");
+        cluster.settled().await;
+        assert_eq!(cluster.status(NodeId(4)).role, Role::Learner);
+        soon("a write", cluster.node(NodeId(4)).propose("by a learner")).await.expect("an acknowledgement");
+        soon("a read", cluster.node(NodeId(4)).read(Consistency::Linearizable, |_| ())).await.expect("a read");
+        soon("a change", cluster.node(NodeId(4)).change(Change::promote(NodeId(4)))).await.expect("it has caught up");
+    });
+}
+
+/// Before a leader is elected, a term far ahead is not believed, and a modest one holds nothing up for long.
+#[test]
+fn a_node_that_hears_no_leader_is_not_led_far_astray() {
+    simulate(async {
+        let mut cluster = Cluster::vacant(Plan::default());
+        cluster.start(NodeId(1)).await;
+        let mut puppet = Puppet::start(&cluster.network, NEVER_A_MEMBER, NodeId(1)).await;
+        puppet.hear_for_a_second().await;
+        for term in [1_001, 1 << 20, 1 << 40, LAST_TERM.0] {
+            puppet.say(Term(term), heartbeat(0, 0));
+            let request = RequestVote {
+                phase: Phase::Vote,
+                campaign: 1,
+                last: EntryId::default(),
+                handed_over: true,
+                machine_version: 0,
+            };
+            puppet.say(Term(term), Body::RequestVote(request));
+        }
+        puppet.hear_for_a_second().await;
+        assert_eq!(cluster.status(NodeId(1)).term, Term(0));
+        puppet.say(Term(1_000), heartbeat(0, 0));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!((cluster.status(NodeId(1)).term, cluster.status(NodeId(1)).leader), (Term(1_000), None));
+        for id in [2, 3].map(NodeId) {
+            cluster.start(id).await;
+        }
+        let leader = cluster.leader().await;
+        assert!(cluster.status(leader).term.0 < 1_010);
+        soon("a write", cluster.node(leader).propose("at last")).await.expect("an acknowledgement");
+    });
+}
