@@ -4,8 +4,8 @@
 //! against it by tests. Every metric also carries the label `node`: the id of the node that it speaks of.
 
 use crate::labels::{
-    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label as _, Lane, PeerState, Phase,
-    ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, SnapshotPhase, StorageOp, TermChange,
+    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label as _, Lane, NodeThread, PeerState, Phase,
+    ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, Shortage, SnapshotPhase, StorageOp, TermChange,
     VoteDirection, VoteResult,
 };
 use Unit::{Bytes, Count, Entries, Index, Seconds, Term, UnixSeconds, Yes};
@@ -133,6 +133,8 @@ const REASON: Label = closed("reason", DropReason::VALUES);
 const SNAPSHOT_PHASE: Label = closed("phase", SnapshotPhase::VALUES);
 const REPAIR: Label = closed("result", Repair::VALUES);
 const ACTOR: Label = closed("actor", ActorName::VALUES);
+const SHORT_OF: Label = closed("what", Shortage::VALUES);
+const THREAD: Label = closed("thread", NodeThread::VALUES);
 
 const COUNTER: Kind = Kind::Counter;
 const GAUGE: Kind = Kind::Gauge;
@@ -233,6 +235,13 @@ catalogue! {
         "How long after it was due a timer of the node's own thread fired; looked at four times a heartbeat interval.";
     LATE_WAKEUPS: COUNTER, Count, "quorate_late_wakeups_total",
         "How often that timer fired 5 ms or more late: the machine is busy, or stood still.";
+    SHORTAGES: COUNTER, Count, "quorate_shortages_total" {SHORT_OF},
+        "How often a file, a thread or a connection could not be opened or started for want of descriptors, threads or memory; each is tried again.";
+    THREAD_SILENCE: GAUGE, Seconds, "quorate_thread_silence_seconds" {THREAD},
+        "How long a thread of the node has not taken a turn; asked about once a second.";
+    LOG_LINES_LOST: COUNTER, Count, "quorate_log_lines_lost_total",
+        "Lines of the process's log that were dropped because standard error took no more.";
+    HTTP_CONNECTIONS: GAUGE, Count, "quorate_http_connections", "Connections of clients that are open.";
     CERTIFICATE_EXPIRY: GAUGE, UnixSeconds, "quorate_certificate_expiry_timestamp_seconds",
         "When the node's own certificate ends; absent without one.";
 }

@@ -356,4 +356,28 @@ label! {
     }
 }
 
+label! {
+    /// What could not be opened or started because the system was short of descriptors, threads or memory.
+    pub Shortage {
+        /// A file of the log or of a snapshot, or a thread that prepares one.
+        Storage = "storage",
+        /// A thread that writes, reads or sends a snapshot.
+        Thread = "thread",
+        /// A client's connection.
+        Connection = "connection",
+    }
+}
+
+label! {
+    /// A thread of a node that must take turns.
+    pub NodeThread {
+        /// Consensus, the network and what shares their thread.
+        Consensus = "consensus",
+        /// The durable log's.
+        LogWriter = "log_writer",
+        /// The state machine's.
+        Applier = "applier",
+    }
+}
+
 named_by_text! { StorageOp ConnectionResult DropReason }

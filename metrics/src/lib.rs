@@ -38,8 +38,9 @@ mod labels;
 
 pub use handles::{NodeMetrics, PeerMetrics};
 pub use labels::{
-    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, PeerState, Phase, ProposalResult,
-    ProposalStage, ReadMode, ReadResult, Repair, Role, SnapshotPhase, StorageOp, TermChange, VoteDirection,
+    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, NodeThread, PeerState, Phase,
+    ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, Shortage, SnapshotPhase, StorageOp, TermChange,
+    VoteDirection,
 };
 
 use exporter::Exporter;

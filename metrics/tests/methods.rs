@@ -3,9 +3,9 @@
 mod support;
 
 use quorate_metrics::{
-    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Lane, Metrics, NodeMetrics, PeerState, Phase,
-    ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, SnapshotPhase, StorageOp, TermChange,
-    VoteDirection, catalogue::CATALOGUE,
+    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Lane, Metrics, NodeMetrics, NodeThread,
+    PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, Shortage, SnapshotPhase,
+    StorageOp, TermChange, VoteDirection, catalogue::CATALOGUE,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -205,6 +205,12 @@ steps! {
         "quorate_event_loop_delay_seconds_sum{}" = 0.7, "quorate_event_loop_delay_seconds_count{}" = 1.0,
         "quorate_late_wakeups_total{}" = 1.0,
     }
+    |node| node.ran_short(Shortage::Storage) => { "quorate_shortages_total{what=storage}" = 1.0 }
+    |node| node.thread_silent(NodeThread::Applier, MS(1500)) => {
+        "quorate_thread_silence_seconds{thread=applier}" = 1.5,
+    }
+    |node| node.log_lines_lost(7) => { "quorate_log_lines_lost_total{}" = 7.0 }
+    |node| node.http_connections(2) => { "quorate_http_connections{}" = 2.0 }
     |node| node.certificate_expires(1_900_000_000) => {
         "quorate_certificate_expiry_timestamp_seconds{}" = 1_900_000_000.0,
     }

@@ -187,8 +187,17 @@ impl Builder {
         let name = format!("quorate-{}", self.id);
         let plan = self.plan()?;
         let (started, starting) = oneshot::channel();
+        // Made here, for actix would panic if it can't be.
+        let cannot = |what: &str, error: std::io::Error| {
+            let remedy = "raise the limits of open files (ulimit -n) and processes (ulimit -u), or free memory";
+            StartError::Config(format!("can't start the node's {what}: {error}; {remedy}, then start it again"))
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| cannot("event loop", error))?;
         let run = move || {
-            actix::System::new().block_on(async move {
+            let runtime = std::cell::Cell::new(Some(runtime));
+            let made = || runtime.take().unwrap_or_else(|| unreachable!("it is asked for once"));
+            actix::System::with_tokio_rt(made).block_on(async move {
                 let running = actors::launch(plan, machine, true).await;
                 let (node, running) = match running {
                     Ok((node, running)) => (Ok(node), Some(running)),
@@ -201,10 +210,7 @@ impl Builder {
                 }
             });
         };
-        std::thread::Builder::new()
-            .name(name)
-            .spawn(run)
-            .map_err(|error| StartError::Config(format!("can't start the node's thread: {error}")))?;
+        std::thread::Builder::new().name(name).spawn(run).map_err(|error| cannot("thread", error))?;
         starting.await.unwrap_or_else(|_| Err(StartError::Config("the node's thread panicked while starting".into())))
     }
 

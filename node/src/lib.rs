@@ -53,6 +53,7 @@ mod observe;
 mod session;
 mod sessions;
 mod status;
+mod turns;
 
 pub use builder::Builder;
 pub use config::{Limits, Sessions, Snapshots, Timing};
@@ -70,3 +71,4 @@ pub use quorate_storage as storage;
 pub use quorate_transport as transport;
 pub use session::Session;
 pub use status::{Role, Status};
+pub use turns::Turns;

@@ -16,6 +16,7 @@ use crate::{
     machine::StateMachine,
     sessions::Refusal,
     status::Status,
+    turns::{Pulse, Turns},
 };
 use actix::Addr;
 use bytes::Bytes;
@@ -51,6 +52,7 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) status: watch::Receiver<Status>,
     pub(crate) fate: Fate,
     pub(crate) closed: watch::Receiver<bool>,
+    pub(crate) pulse: Pulse,
     pub(crate) metrics: NodeMetrics,
 }
 
@@ -131,6 +133,14 @@ impl StateMachine for () {
 impl<M: StateMachine> Node<M> {
     pub(crate) fn new(shared: Shared<M>) -> Self {
         Self { shared: Arc::new(shared), share: None }
+    }
+
+    /// For how long its threads have not taken a turn: for a liveness probe. Waits for nothing, and each call asks them again, so call it
+    /// about once a second: a thread that hangs is noticed that much late. A node that was started on its caller's thread
+    /// ([`Builder::start_local`]) has none of its own, and always answers zero.
+    #[must_use]
+    pub fn turns(&self) -> Turns {
+        self.shared.pulse.turns()
     }
 
     /// This node.

@@ -26,6 +26,10 @@ impl StorageObserver for ObservedStorage {
         self.0.storage_error(op);
     }
 
+    fn ran_short(&self) {
+        self.0.ran_short(metrics::Shortage::Storage);
+    }
+
     fn log_bytes(&self, bytes: u64) {
         self.0.log_bytes(bytes);
     }

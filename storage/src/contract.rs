@@ -102,7 +102,7 @@
 
 mod handle;
 
-pub use handle::{Place, Storage, StorageHandle, StorageThread};
+pub use handle::{Place, Storage, StorageHandle, StorageThread, thread};
 
 use actix::prelude::*;
 use quorate_raft::{
@@ -361,6 +361,12 @@ impl Completions {
         self.full.do_send(StorageFull { is_full });
     }
 
+    /// Whether the node is still there. If not, nothing that a store waits for is of use to anybody.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.failed.connected()
+    }
+
     /// The store failed, for good.
     pub fn failed(&self, error: StorageError) {
         self.failed.do_send(StorageFailed { error });
@@ -383,6 +389,8 @@ pub trait StorageObserver: Send + Sync + 'static {
     fn wrote_snapshot(&self, _bytes: u64) {}
     /// An operation failed: `open`, `read`, `write`, `sync`.
     fn failed(&self, _op: &'static str) {}
+    /// A file could not be opened or made, or a thread not be started, for want of descriptors, threads or memory; it is tried again.
+    fn ran_short(&self) {}
     /// The log takes this much space now.
     fn log_bytes(&self, _bytes: u64) {}
 }

@@ -19,7 +19,17 @@ use std::{
     ops::Range,
     path::Path,
     sync::mpsc::Receiver,
+    time::Duration,
 };
+
+/// Whether an error says that file descriptors, threads or memory ran short: nothing was done, and the same call may succeed
+/// later. Meaningful for calls that create or open something, and for no other: a failed sync stays final whatever its error.
+#[must_use]
+pub fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN];
+    error.raw_os_error().is_some_and(|code| short.contains(&Errno::from_raw_os_error(code)))
+}
 
 /// A file system.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -72,7 +82,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Makes every create, rename and remove in a directory durable.
     ///
     /// # Errors
-    /// The file system's. As for [`File::sync_data`], final.
+    /// The file system's. As for [`File::sync_data`], final; but a [shortage](is_shortage) says that the directory could not even be
+    /// opened, so nothing was tried.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Locks a file, which is made if need be, for as long as the result lives.
@@ -90,7 +101,15 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Does slow work beside the caller's; a simulated disk does it at once, so that runs repeat.
-    fn in_background(&self, work: Box<dyn FnOnce() + Send>);
+    ///
+    /// # Errors
+    /// If no thread can be started. Then the work is dropped, and nothing of it was done.
+    fn in_background(&self, work: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+
+    /// Lets the caller wait before it tries again what failed by a [shortage](is_shortage).
+    fn pause(&self, pause: Duration) {
+        std::thread::sleep(pause);
+    }
 }
 
 /// Whether somebody waits for it.

@@ -44,13 +44,16 @@ impl Handler<Recover> for LogWriter {
             return Err(StorageError(format!("{} was recovered already; do it once", self.wal.dir.display())));
         }
         let Recover { cluster, member, completions, observer } = recover;
-        let (log, recovered) = Log::open(&self.wal, &cluster, member, Arc::clone(&observer)).map_err(|failure| {
-            observer.failed(failure.op);
-            failure.error
-        })?;
+        let (mut log, recovered) =
+            Log::open(&self.wal, &cluster, member, Arc::clone(&observer)).map_err(|failure| {
+                observer.failed(failure.op);
+                failure.error
+            })?;
         if log.is_full() {
             completions.full(true);
         }
+        let node = completions.clone();
+        log.wait_for_the_system_while(move || node.is_heard());
         let group = Group::default();
         let open = Open { log, completions, group, is_failed: false, awaits_idleness: false, awaits_space: false };
         self.open.insert(open).watch_space(context);
@@ -126,7 +129,11 @@ impl Handler<OpenSnapshot> for LogWriter {
     type Result = Result<Box<dyn SnapshotSource>, StorageError>;
 
     fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
-        self.working()?.log.snapshots().open_newest()
+        self.working()?;
+        match &mut self.open {
+            Some(open) => open.log.open_newest_snapshot(),
+            None => Err(StorageError("the log was not recovered yet; do that first".into())),
+        }
     }
 }
 

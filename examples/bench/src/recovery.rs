@@ -161,7 +161,7 @@ struct Open {
 
 impl Open {
     async fn at(data: &Path) -> Result<Self, Failed> {
-        let storage = Wal::at(data).storage().start();
+        let storage = Wal::at(data).storage().start()?;
         let (say, heard) = mpsc::unbounded_channel();
         let completions = Completions::to(&Listener { say }.start());
         let recover = Recover { cluster: CLUSTER.into(), member: ONE, completions, observer: Arc::new(Unobserved) };

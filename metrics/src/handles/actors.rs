@@ -1,7 +1,10 @@
-//! How busy the actors are, and how late their thread runs.
+//! How busy the actors are, how late their thread runs, and what the process is short of.
 
 use super::{Each, NodeMetrics, Scope, TimeCounter, float};
-use crate::{catalogue, labels::ActorName};
+use crate::{
+    catalogue,
+    labels::{ActorName, NodeThread, Shortage},
+};
 use metrics::{Counter, Gauge, Histogram};
 use std::time::Duration;
 
@@ -10,6 +13,10 @@ pub(super) struct Actors {
     busy: Each<ActorName, TimeCounter>,
     event_loop_delay: Histogram,
     late_wakeups: Counter,
+    shortages: Each<Shortage, Counter>,
+    silence: Each<NodeThread, Gauge>,
+    lines_lost: Counter,
+    http_connections: Gauge,
 }
 
 impl Actors {
@@ -19,6 +26,10 @@ impl Actors {
             busy: scope.each("actor", |scope| scope.time_counter(&catalogue::ACTOR_BUSY)),
             event_loop_delay: scope.histogram(&catalogue::EVENT_LOOP_DELAY),
             late_wakeups: scope.counter(&catalogue::LATE_WAKEUPS),
+            shortages: scope.each("what", |scope| scope.counter(&catalogue::SHORTAGES)),
+            silence: scope.each("thread", |scope| scope.gauge(&catalogue::THREAD_SILENCE)),
+            lines_lost: scope.counter(&catalogue::LOG_LINES_LOST),
+            http_connections: scope.gauge(&catalogue::HTTP_CONNECTIONS),
         }
     }
 }
@@ -38,5 +49,25 @@ impl NodeMetrics {
     /// The actor spent this long handling messages.
     pub fn actor_busy(&self, actor: ActorName, took: Duration) {
         self.inner.actors.busy.of(actor).add(took);
+    }
+
+    /// Something could not be opened or started for want of descriptors, threads or memory.
+    pub fn ran_short(&self, of: Shortage) {
+        self.inner.actors.shortages.of(of).increment(1);
+    }
+
+    /// A thread has not taken a turn for so long.
+    pub fn thread_silent(&self, thread: NodeThread, silence: Duration) {
+        self.inner.actors.silence.of(thread).set(silence.as_secs_f64());
+    }
+
+    /// So many lines of the process's log were lost in all.
+    pub fn log_lines_lost(&self, lines: u64) {
+        self.inner.actors.lines_lost.absolute(lines);
+    }
+
+    /// So many connections of clients are open.
+    pub fn http_connections(&self, count: u64) {
+        self.inner.actors.http_connections.set(float(count));
     }
 }

@@ -2,9 +2,9 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use quorate_metrics::{
-    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, Metrics, NodeMetrics, PeerState,
-    Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, SnapshotPhase, StorageOp, TermChange,
-    VoteDirection,
+    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, Metrics, NodeMetrics, NodeThread,
+    PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, Shortage, SnapshotPhase,
+    StorageOp, TermChange, VoteDirection,
 };
 use std::{
     collections::BTreeMap,
@@ -129,6 +129,10 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
         node.actor_busy(*actor, took);
     }
     node.woke(Duration::from_millis(2), false);
+    Shortage::ALL.iter().for_each(|what| node.ran_short(*what));
+    NodeThread::ALL.iter().for_each(|thread| node.thread_silent(*thread, took));
+    node.log_lines_lost(3);
+    node.http_connections(2);
     node.certificate_expires(2_000_000_000);
 }
 

@@ -2,20 +2,27 @@
 //!
 //! On a node with threads that is a pool beside them, of which a node uses a thread for each snapshot that is being written,
 //! sent or received; idle threads end. On a node without threads it is the caller's own, at once, so that simulations stay
-//! deterministic.
+//! deterministic. A thread that can't be started fails the one job that it was for: tokio's own pool would panic instead.
 
+use quorate_metrics::{NodeMetrics, Shortage};
 use std::{
     any::Any,
+    collections::VecDeque,
     future::{Future, ready},
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
 };
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::sync::{oneshot, watch};
 
 /// Runs jobs that may block, and knows when all are done. Cheap to clone; clones are the same.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Blocking {
-    threads: bool,
+    pool: Option<Arc<Pool>>,
+    metrics: NodeMetrics,
     jobs: watch::Sender<Jobs>,
 }
 
@@ -25,15 +32,15 @@ struct Jobs {
     closed: bool,
 }
 
-/// Why a job has no result, in one line.
-pub(crate) type Panicked = String;
+/// Why a job has no result, in one line: it panicked, or no thread could be started for it.
+pub(crate) type NoResult = String;
 
 /// A job's result, on its way.
-pub(crate) type Outcome<T> = Pin<Box<dyn Future<Output = Result<T, Panicked>>>>;
+pub(crate) type Outcome<T> = Pin<Box<dyn Future<Output = Result<T, NoResult>>>>;
 
 impl Blocking {
-    pub(crate) fn new(threads: bool) -> Self {
-        Self { threads, jobs: watch::channel(Jobs::default()).0 }
+    pub(crate) fn new(threads: bool, metrics: NodeMetrics) -> Self {
+        Self { pool: threads.then(Arc::default), metrics, jobs: watch::channel(Jobs::default()).0 }
     }
 
     /// Runs a job. It runs to its end also if nobody waits for its result any more.
@@ -46,11 +53,15 @@ impl Blocking {
             drop(running);
             result
         };
-        if !self.threads {
-            return Box::pin(ready(job()));
+        let Some(pool) = &self.pool else { return Box::pin(ready(job())) };
+        let (tell, told) = oneshot::channel();
+        // Whoever asked may be gone.
+        if let Err(error) = pool.run(Box::new(move || drop(tell.send(job())))) {
+            self.metrics.ran_short(Shortage::Thread);
+            let remedy = "raise the limit of processes (ulimit -u, TasksMax), or free memory";
+            return Box::pin(ready(Err(format!("can't start a thread: {error}; {remedy}"))));
         }
-        let result = spawn_blocking(job);
-        Box::pin(async move { result.await.unwrap_or_else(|error| Err(error.to_string())) })
+        Box::pin(async move { told.await.unwrap_or_else(|_| Err("the job was dropped".to_owned())) })
     }
 
     /// Begins no more jobs, and waits for those that run.
@@ -59,6 +70,66 @@ impl Blocking {
         self.jobs.send_modify(|jobs| jobs.closed = true);
         // It can't fail: `self` holds the sender.
         let _ = jobs.wait_for(|jobs| jobs.running == 0).await;
+        if let Some(pool) = &self.pool {
+            pool.close();
+        }
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// After so long without a job a thread ends.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Threads that run one job after the other: as many as there are jobs, and idle ones for a while.
+#[derive(Default)]
+struct Pool {
+    state: Mutex<Waiting>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    idle: usize,
+    closed: bool,
+}
+
+impl Pool {
+    /// Runs a job on an idle thread, or on a new one. If there is none, the job is dropped.
+    fn run(self: &Arc<Self>, job: Job) -> io::Result<()> {
+        let mut state = self.state();
+        if state.idle > state.jobs.len() {
+            state.jobs.push_back(job);
+            self.news.notify_one();
+            return Ok(());
+        }
+        drop(state);
+        let pool = Arc::clone(self);
+        thread::Builder::new().name("quorate-blocking".into()).spawn(move || pool.work(job)).map(drop)
+    }
+
+    fn work(&self, first: Job) {
+        let mut next = Some(first);
+        while let Some(job) = next {
+            job();
+            let mut state = self.state();
+            state.idle += 1;
+            let is_idle = |state: &mut Waiting| state.jobs.is_empty() && !state.closed;
+            let woken = self.news.wait_timeout_while(state, IDLE_LIMIT, is_idle);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            state.idle -= 1;
+            next = state.jobs.pop_front();
+        }
+    }
+
+    fn close(&self) {
+        self.state().closed = true;
+        self.news.notify_all();
+    }
+
+    fn state(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -81,7 +152,7 @@ impl Drop for Running {
     }
 }
 
-fn said_by(panic: &(dyn Any + Send)) -> Panicked {
+fn said_by(panic: &(dyn Any + Send)) -> NoResult {
     let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("it panicked: {}", said.unwrap_or("without a word"))
 }
@@ -90,17 +161,38 @@ fn said_by(panic: &(dyn Any + Send)) -> Panicked {
 mod tests {
     use super::*;
 
+    fn blocking(threads: bool) -> Blocking {
+        Blocking::new(threads, quorate_metrics::Metrics::new().node(1))
+    }
+
+    #[tokio::test]
+    async fn jobs_run_side_by_side_and_one_behind_the_other_share_a_thread() {
+        let blocking = blocking(true);
+        let first = Arc::new(std::sync::Barrier::new(2));
+        let other = Arc::clone(&first);
+        let one = blocking.run(move || (first.wait(), thread::current().id()).1);
+        let two = blocking.run(move || (other.wait(), thread::current().id()).1);
+        let (one, two) = (one.await.expect("it ran"), two.await.expect("it ran"));
+        assert_ne!(one, two, "each waited for the other");
+        let pool: &Arc<Pool> = blocking.pool.as_ref().expect("threads");
+        while pool.state().idle < 2 {
+            thread::yield_now();
+        }
+        let third = blocking.run(|| thread::current().id()).await.expect("it ran");
+        assert!([one, two].contains(&third), "an idle thread takes it");
+    }
+
     #[tokio::test]
     async fn a_panic_is_a_result() {
         for threads in [false, true] {
-            let panicked = Blocking::new(threads).run(|| panic!("told to")).await;
+            let panicked = blocking(threads).run(|| panic!("told to")).await;
             assert_eq!(panicked, Err::<(), _>("it panicked: told to".to_owned()));
         }
     }
 
     #[tokio::test]
     async fn closing_waits_for_what_runs_and_lets_nothing_begin() {
-        let blocking = Blocking::new(true);
+        let blocking = blocking(true);
         let (open, gate) = std::sync::mpsc::channel::<()>();
         let running = blocking.run(move || gate.recv().is_ok());
         let mut closing = Box::pin(blocking.close());

@@ -34,6 +34,7 @@ use crate::{
     machine::StateMachine,
     node::{Node, Shared},
     observe::ObservedNetwork,
+    turns::{Probe, Pulse},
 };
 use actix::prelude::*;
 use applier::Applier;
@@ -107,7 +108,10 @@ pub(crate) async fn launch<M: StateMachine>(
     let context = Context::<Consensus>::new();
     let consensus = context.address();
 
-    let mut storage = if threads { storage.start() } else { storage.start_here() };
+    let mut storage = match threads {
+        true => storage.start().map_err(|error| StartError::Storage(error.to_string()))?,
+        false => storage.start_here(),
+    };
     let mut held = Threads { storage: storage.take_thread(), applier: None };
     let recovered = match recovery::recover(&storage, &cluster, id, &consensus, metrics.clone()).await {
         Ok(recovered) => recovered,
@@ -135,7 +139,10 @@ pub(crate) async fn launch<M: StateMachine>(
     let applier = Applier::new(machine, consensus.clone(), timing.leader_wait, metrics.clone(), fate.clone());
     let applier = match threads {
         true => {
-            let thread = held.applier.insert(Arbiter::new());
+            let thread = match quorate_storage::contract::thread() {
+                Ok(thread) => held.applier.insert(thread),
+                Err(error) => return Err(held.end_for(StartError::Config(error.to_string()))),
+            };
             Applier::start_in_arbiter(&thread.handle(), move |_| applier)
         }
         false => applier.start(),
@@ -171,7 +178,7 @@ pub(crate) async fn launch<M: StateMachine>(
 
     let sentinel = fate.sentinel("ElectionTimer");
     let timer = ElectionTimer::new(consensus.clone(), &timing, random, metrics.clone(), sentinel).start();
-    let blocking = Blocking::new(threads);
+    let blocking = Blocking::new(threads, metrics.clone());
     let (to_consensus, save) = (consensus.clone(), storage.save_snapshot.clone());
     let receiver = SnapshotReceiver::new(save, to_consensus, blocking.clone(), metrics.clone(), fate.clone()).start();
     let (take_state, restore) = (applier.clone().recipient(), applier.clone().recipient());
@@ -214,6 +221,11 @@ pub(crate) async fn launch<M: StateMachine>(
         fate: fate.clone(),
         closed,
         metrics,
+        pulse: Pulse {
+            consensus: Probe::of(threads.then(Arbiter::current)),
+            log_writer: Probe::of(held.storage.as_ref().map(StorageThread::handle)),
+            applier: Probe::of(held.applier.as_ref().map(Arbiter::handle)),
+        },
     });
     let stop_applier = applier.recipient();
     Ok((node, Running { fate, links, consensus, stop_applier, blocking, threads: held, closing }))

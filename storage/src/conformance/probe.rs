@@ -41,7 +41,7 @@ impl Probe {
     ) -> (Self, Result<Recovered, StorageError>) {
         let (tell, told) = mpsc::unbounded_channel();
         let (leave, gone) = oneshot::channel();
-        let storage = handle.start();
+        let storage = handle.start().expect("a thread");
         let completions = Completions::to(&Ear(tell).start());
         let observer = Arc::new(Presence { _leaves_when_dropped: leave });
         let recover = Recover { cluster: cluster.to_owned(), member, completions, observer };

@@ -1,6 +1,6 @@
 //! A storage actor as a node takes it: described, started, ended.
 
-use super::{OpenSnapshot, Persist, ReadEntries, Recover, Remember, SaveSnapshot};
+use super::{OpenSnapshot, Persist, ReadEntries, Recover, Remember, SaveSnapshot, StorageError};
 use actix::prelude::*;
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub enum Place {
 
 /// A storage actor, not yet started: what [a node's builder](https://docs.rs/quorate) takes.
 pub struct StorageHandle {
-    start: Box<dyn FnOnce(Place) -> Storage + Send>,
+    start: Box<dyn FnOnce(Place) -> Result<Storage, StorageError> + Send>,
     place: Place,
 }
 
@@ -35,11 +35,11 @@ impl StorageHandle {
             let (addr, thread) = match place {
                 Place::Here => (make().start(), None),
                 Place::OwnThread => {
-                    let thread = Arbiter::new();
+                    let thread = thread()?;
                     (A::start_in_arbiter(&thread.handle(), move |_| make()), Some(thread))
                 }
             };
-            Storage {
+            Ok(Storage {
                 recover: addr.clone().recipient(),
                 persist: addr.clone().recipient(),
                 read_entries: addr.clone().recipient(),
@@ -47,7 +47,7 @@ impl StorageHandle {
                 open_snapshot: addr.clone().recipient(),
                 remember: addr.recipient(),
                 thread,
-            }
+            })
         };
         Self { start: Box::new(start), place: Place::OwnThread }
     }
@@ -59,15 +59,20 @@ impl StorageHandle {
     }
 
     /// Starts the actor. Within an actix `System`, or for [`Place::Here`] at least within a `LocalSet`.
-    #[must_use]
-    pub fn start(self) -> Storage {
+    ///
+    /// # Errors
+    /// If no thread can be started for it.
+    pub fn start(self) -> Result<Storage, StorageError> {
         (self.start)(self.place)
     }
 
     /// Starts the actor on this thread, wherever it would rather be: for simulation.
+    ///
+    /// # Panics
+    /// Never: it needs no thread.
     #[must_use]
     pub fn start_here(self) -> Storage {
-        (self.start)(Place::Here)
+        (self.start)(Place::Here).unwrap_or_else(|error| unreachable!("{error}"))
     }
 }
 
@@ -113,6 +118,12 @@ impl Storage {
 pub struct StorageThread(Arbiter);
 
 impl StorageThread {
+    /// To ask whether it takes turns.
+    #[must_use]
+    pub fn handle(&self) -> ArbiterHandle {
+        self.0.handle()
+    }
+
     /// Lets the actor finish the message that it is handling, drops it, and with it what it holds (files, locks), and
     /// waits until that is done. Blocks for as long as one write and sync may take.
     pub fn end(self) {
@@ -120,4 +131,15 @@ impl StorageThread {
         // The thread panicking is reported by whoever noticed the actor's death; there is nothing to add.
         let _ = self.0.join();
     }
+}
+
+/// A thread for an actor that may block. Within an actix `System`.
+///
+/// # Errors
+/// If it can't be started, or its event loop can't be opened.
+pub fn thread() -> Result<Arbiter, StorageError> {
+    Arbiter::try_new().map_err(|error| {
+        let remedy = crate::wal::SHORTAGE_REMEDY;
+        StorageError(format!("can't start an actor's thread: {error}; {remedy}, then start the node again"))
+    })
 }

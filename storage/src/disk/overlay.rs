@@ -103,8 +103,9 @@ impl Disk for Overlay {
         }
     }
 
-    fn in_background(&self, work: Box<dyn FnOnce() + Send>) {
+    fn in_background(&self, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
         work();
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The operating system's files.
 
-use super::{Disk, File, Pace};
+use super::{Disk, File, Pace, is_shortage};
 use std::{
     any::Any,
     convert::Infallible,
@@ -107,7 +107,9 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(dir)?.sync_all()
+        // A shortage must mean that the directory was not opened: an error of the sync itself is final.
+        let is_final = |error: io::Error| if is_shortage(&error) { io::Error::other(error.to_string()) } else { error };
+        fs::File::open(dir)?.sync_all().map_err(is_final)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
@@ -128,11 +130,8 @@ impl Disk for RealDisk {
         Ok(Box::new(file))
     }
 
-    fn in_background(&self, work: Box<dyn FnOnce() + Send>) {
-        // Without a thread the work is not done; whoever waits for its result hears that its sender is gone.
-        if let Err(error) = thread::Builder::new().name("quorate-storage".into()).spawn(work) {
-            tracing::error!(%error, "can't start a thread to prepare the next segment");
-        }
+    fn in_background(&self, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        thread::Builder::new().name("quorate-storage".into()).spawn(work).map(drop)
     }
 }
 

@@ -44,7 +44,7 @@ impl Backup {
         });
         read.map_err(|flaw| match flaw {
             Flaw::Damaged(what) => StorageError(format!("{what}; use another backup")),
-            Flaw::Refused(error) => error,
+            Flaw::Refused(error) | Flaw::Short(error) => error,
         })
     }
 

@@ -20,8 +20,8 @@ pub use export::Export;
 
 use crate::{
     contract::{SnapshotSink, SnapshotSource, StorageError, StorageObserver},
-    disk::Disk,
-    wal::{CLUSTER_BYTES_MAX, Identity},
+    disk::{Disk, is_shortage},
+    wal::{CLUSTER_BYTES_MAX, Failure, Identity, Outcome, SHORTAGE_REMEDY},
 };
 use quorate_raft::{EntryId, Index, NodeId, Snapshot, SnapshotBase, Term};
 use sink::FileSink;
@@ -93,7 +93,7 @@ impl SnapshotStore {
                     held.push(Held { last, bytes, is_whole: false });
                     found.repairs.push(format!("passed over a snapshot: {what}; {REPLACED}"));
                 }
-                Err(Flaw::Refused(error)) => return Err(error),
+                Err(Flaw::Refused(error) | Flaw::Short(error)) => return Err(error),
             }
         }
         let shared = Shared {
@@ -129,15 +129,24 @@ impl SnapshotStore {
     /// # Errors
     /// If there is none, it can't be read, or is damaged at its beginning or end.
     pub fn open_newest(&self) -> Result<Box<dyn SnapshotSource>, StorageError> {
+        self.try_open_newest().map_err(|failure| failure.error)
+    }
+
+    /// The same; a failure says whether it was a shortage.
+    pub(crate) fn try_open_newest(&self) -> Outcome<Box<dyn SnapshotSource>> {
         // The lock keeps the file in its place: it is taken off the list before it is removed.
         let held = self.shared.held();
         let newest = newest(&held).ok_or_else(|| {
-            StorageError(format!("{} holds no snapshot; there is one once it was saved", self.shared.dir.display()))
+            let dir = self.shared.dir.display();
+            Failure::open(format_args!("{dir} holds no snapshot; there is one once it was saved"))
         })?;
         let path = self.shared.dir.join(name_of(newest));
         let source = check(&*self.shared.disk, &path, newest, &self.shared.identity, false).map_err(|flaw| {
-            self.shared.observer.failed("read");
-            flaw.into_error()
+            let is_shortage = matches!(flaw, Flaw::Short(_));
+            if !is_shortage {
+                self.shared.observer.failed("read");
+            }
+            Failure { op: "open", error: flaw.into_error(), is_full: false, is_shortage }
         })?;
         Ok(Box::new(source))
     }
@@ -244,17 +253,18 @@ impl Shared {
 
     /// Takes files off the list, then removes them beside the caller: that takes long for a large one.
     fn remove(self: &Arc<Self>, is_superfluous: impl Fn(&Held) -> bool) {
-        let mut gone = Vec::new();
+        let mut taken = Vec::new();
         self.held().retain(|held| {
             let goes = is_superfluous(held);
-            gone.extend(goes.then_some(held.last));
+            taken.extend(goes.then_some(*held));
             !goes
         });
-        if gone.is_empty() {
+        if taken.is_empty() {
             return;
         }
         let shared = Arc::clone(self);
-        self.disk.in_background(Box::new(move || {
+        let mut gone: Vec<EntryId> = taken.iter().map(|held| held.last).collect();
+        let started = self.disk.in_background(Box::new(move || {
             let publishing = shared.publishing();
             let (disk, dir) = (&shared.disk, &shared.dir);
             // One that was saved anew meanwhile has taken its place again.
@@ -265,6 +275,14 @@ impl Shared {
                 tracing::warn!(%error, %dir, "can't remove a snapshot that a newer one replaces; the next start tries again");
             }
         }));
+        if let Err(error) = started {
+            self.observer.ran_short();
+            let dir = self.dir.display();
+            tracing::warn!(%error, %dir, "can't start a thread to remove old snapshots; they go with the next one; {SHORTAGE_REMEDY}");
+            let mut held = self.held();
+            held.extend(taken);
+            held.sort_unstable_by_key(|held| std::cmp::Reverse(coverage(held.last)));
+        }
     }
 }
 
@@ -330,6 +348,8 @@ enum Flaw {
     Damaged(String),
     /// It must not be passed over.
     Refused(StorageError),
+    /// It could not be opened for now, which says nothing of it.
+    Short(StorageError),
 }
 
 /// What becomes of a damaged one, among others of its directory.
@@ -348,7 +368,7 @@ impl Flaw {
     fn into_error(self) -> StorageError {
         match self {
             Self::Damaged(what) => StorageError(format!("{what}; {REPLACED}")),
-            Self::Refused(error) => error,
+            Self::Refused(error) | Self::Short(error) => error,
         }
     }
 }
@@ -360,6 +380,7 @@ fn trouble(op: &'static str, path: &Path) -> impl Fn(io::Error) -> StorageError 
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on it; the log is as it was",
             io::ErrorKind::PermissionDenied => "give the node's user read and write access to it",
             io::ErrorKind::ReadOnlyFilesystem => "mount the file system for writing",
+            _ if is_shortage(&error) => SHORTAGE_REMEDY,
             _ => "check the disk and the kernel log",
         };
         StorageError(format!("can't {op} {}: {error}; {remedy}", path.display()))

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     contract::{SnapshotSink, StorageError},
-    disk::File,
+    disk::{File, is_shortage},
 };
 use quorate_raft::{
     Snapshot, SnapshotBase,
@@ -58,7 +58,11 @@ impl FileSink {
         };
         let path = shared.dir.join(format!("{number}{SUFFIX_UNFINISHED}"));
         let file = shared.disk.create(&path).map_err(|error| {
-            shared.observer.failed("open");
+            if is_shortage(&error) {
+                shared.observer.ran_short();
+            } else {
+                shared.observer.failed("open");
+            }
             trouble("create", &path)(error)
         })?;
         let (head, layout) = format::head(&base, &shared.identity, shared.chunk_bytes);

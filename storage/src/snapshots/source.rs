@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     contract::{SnapshotSource, StorageError},
-    disk::{Disk, File},
+    disk::{Disk, File, is_shortage},
     wal::{BLOCK_BYTES, Identity, read_u32},
 };
 use quorate_raft::Snapshot;
@@ -27,7 +27,10 @@ pub(super) struct FileSource {
 impl FileSource {
     /// Opens a member's file and checks its header and footer.
     pub(super) fn open(disk: &dyn Disk, path: &Path, identity: &Identity) -> Result<Self, Flaw> {
-        let file = disk.open(path).map_err(trouble("open", path)).map_err(Flaw::Refused)?;
+        let file = disk.open(path).map_err(|error| {
+            let flaw = if is_shortage(&error) { Flaw::Short } else { Flaw::Refused };
+            flaw(trouble("open", path)(error))
+        })?;
         Ok(Self::read(file, path, Some(identity))?.0)
     }
 

@@ -259,6 +259,40 @@ fn a_full_disk_fails_the_save_alone_and_gets_its_space_back() {
 }
 
 #[test]
+fn a_shortage_fails_one_save_or_one_read_and_the_next_one_works() {
+    let disk = SimulatedDisk::new();
+    let (store, _) = open(&disk);
+    let saved = save(&store, 5, 100).expect("saved");
+    disk.run_short(Operation::Open, 1);
+    let line = save(&store, 6, 100).expect_err("no descriptor").to_string();
+    assert!(line.contains("Too many open files") && line.contains("ulimit -n"), "{line}");
+    disk.run_short(Operation::Open, 1);
+    store.open_newest().map(drop).expect_err("no descriptor");
+    assert_eq!(read(&store), (saved, state(100)), "it was not taken for damaged");
+
+    for index in 7..12 {
+        disk.run_short(Operation::Thread, 1);
+        save(&store, index, 100).expect("saved, also if the older ones can't be removed yet");
+    }
+    assert!(indexes(&disk).len() > 2, "no thread removed them");
+    disk.forget_plans();
+    save(&store, 12, 100).expect("saved");
+    assert_eq!(indexes(&disk), [11, 12], "they went with the next one");
+}
+
+#[test]
+fn a_start_without_descriptors_is_refused_and_passes_over_no_snapshot() {
+    let disk = SimulatedDisk::new();
+    let (store, _) = open(&disk);
+    let saved = save(&store, 5, 100).expect("saved");
+    drop(store);
+    disk.run_short(Operation::Open, 1);
+    let refused = SnapshotStore::open(Arc::new(disk.clone()), DIR, "c", NodeId(1), Arc::new(Unobserved));
+    refused.map(drop).expect_err("a file that can't be opened for now is not damaged");
+    assert_eq!(open(&disk).1.snapshots, [saved]);
+}
+
+#[test]
 fn what_is_not_as_announced_is_refused_and_leaves_nothing() {
     let disk = SimulatedDisk::new();
     let (store, _) = open(&disk);

@@ -71,7 +71,7 @@ impl Log {
     pub(super) fn remove_cut_off(&mut self) -> Outcome<()> {
         for segment in std::mem::take(&mut self.cut_off) {
             self.disk.remove(&segment.path).map_err(failed("write", &segment.path))?;
-            self.disk.sync_dir(&self.dir).map_err(failed("sync", &self.dir))?;
+            self.shortages.sync_dir(&*self.disk, &self.dir)?;
         }
         if let Some(to) = self.cut_to.take() {
             self.snapshots.remove_older_than(to);

@@ -2,7 +2,7 @@
 //!
 //! Nothing rests on it that others do not remember too: if it is damaged, it is begun anew.
 
-use super::{BLOCK_BYTES, Block, Identity, Outcome, failed, read_u32, read_u64};
+use super::{BLOCK_BYTES, Block, Identity, Outcome, failed, read_u32, read_u64, shortage::sync_dir};
 use crate::disk::{Disk, Pace};
 use quorate_raft::{Index, NodeId};
 use std::{
@@ -57,7 +57,7 @@ pub(crate) fn write(disk: &dyn Disk, dir: &Path, identity: &Identity, known: &Kn
     file.write_at(&mut [IoSlice::new(&bytes)], 0).map_err(failed("write", &unfinished))?;
     file.sync_data().map_err(failed("sync", &unfinished))?;
     disk.rename(&unfinished, &path).map_err(failed("write", &path))?;
-    disk.sync_dir(dir).map_err(failed("sync", dir))
+    sync_dir(disk, dir)
 }
 
 /// Removes what a crash, or a full disk, left of a file in the making.

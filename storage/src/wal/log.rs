@@ -10,11 +10,16 @@ use super::{
     known::{self, Known},
     repair::Cleared,
     segment::{Segment, damaged},
+    shortage::Shortages,
     slot::{self, Slot},
     space::Space,
     spare::Spare,
 };
-use crate::{contract::StorageObserver, disk::Disk, snapshots::SnapshotStore};
+use crate::{
+    contract::{SnapshotSource, StorageError, StorageObserver},
+    disk::Disk,
+    snapshots::SnapshotStore,
+};
 use bytes::Bytes;
 use quorate_raft::{
     Batch, EntryId, Faulty, HardState, Index, NodeId, Persist, Term,
@@ -78,6 +83,7 @@ pub(crate) struct Log {
     pub(super) known: Known,
     pub(super) space: Space,
     pub(super) spare: Spare,
+    pub(super) shortages: Shortages,
     pub(super) snapshots: SnapshotStore,
     pub(super) observer: Arc<dyn StorageObserver>,
     // Dropped behind everything that touches the directory, so that the next owner finds it at rest.
@@ -143,10 +149,15 @@ impl Log {
         if self.known.get(&member).is_some_and(|known| *known >= index) {
             return Ok(());
         }
-        self.known.insert(member, index);
+        let before = self.known.insert(member, index);
         match known::write(&*self.disk, &self.dir, &self.identity, &self.known) {
-            Err(failure) if failure.is_full => {
+            Err(failure) if failure.is_full || failure.is_shortage => {
                 tracing::warn!(error = %failure.error, "can't keep for good which members had a log");
+                // So that it is written when it is told again.
+                match before {
+                    Some(before) => self.known.insert(member, before),
+                    None => self.known.remove(&member),
+                };
                 known::remove_leftover(&*self.disk, &self.dir)
             }
             outcome => outcome,
@@ -189,6 +200,18 @@ impl Log {
     /// The snapshots beside it.
     pub(crate) fn snapshots(&self) -> &SnapshotStore {
         &self.snapshots
+    }
+
+    /// Opens the newest snapshot; waits for a file descriptor if there is none for now, for a node that can't read what it has just
+    /// received could only end.
+    pub(crate) fn open_newest_snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, StorageError> {
+        let snapshots = &self.snapshots;
+        self.shortages.outlast(&*self.disk, || snapshots.try_open_newest()).map_err(|failure| failure.error)
+    }
+
+    /// From now on a shortage of descriptors, threads or memory is waited out, for as long as the log is `wanted`.
+    pub(crate) fn wait_for_the_system_while(&mut self, wanted: impl Fn() -> bool + Send + 'static) {
+        self.shortages.wait_while(wanted);
     }
 
     /// Where it lies.
@@ -323,7 +346,8 @@ impl Log {
                 "asked to append {bytes_min} bytes at once; entries must be smaller"
             )));
         }
-        let (file, capacity, path) = self.spare.take(layout.capacity)?;
+        let spare = &mut self.spare;
+        let (file, capacity, path) = self.shortages.outlast(&*self.disk, || spare.take(layout.capacity))?;
         let header = Header {
             identity: self.identity.clone(),
             sequence: self.active.header.sequence + 1,
@@ -392,7 +416,7 @@ impl Log {
         let path = self.dir.join(Segment::name(self.active.header.sequence));
         self.disk.rename(&self.active.path, &path).map_err(failed("write", &path))?;
         if !live(Mutant::DirectoryNotSynced) {
-            self.disk.sync_dir(&self.dir).map_err(failed("sync", &self.dir))?;
+            self.shortages.sync_dir(&*self.disk, &self.dir)?;
         }
         (self.active.path, self.is_published, self.published) = (path, true, self.active.header.sequence);
         // So that it is noticed if this file is ever missing, whatever is left of the others.
@@ -401,7 +425,7 @@ impl Log {
             for segment in std::mem::take(&mut self.superseded) {
                 self.disk.remove(&segment.path).map_err(failed("write", &segment.path))?;
             }
-            self.disk.sync_dir(&self.dir).map_err(failed("sync", &self.dir))?;
+            self.shortages.sync_dir(&*self.disk, &self.dir)?;
         }
         // What a sealed segment never used goes back to the file system. Nothing rests on it: no sync.
         if let Some(sealed) = self.sealed.last_mut().filter(|sealed| sealed.bytes > sealed.end) {

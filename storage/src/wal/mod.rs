@@ -28,6 +28,7 @@ mod repair;
 mod rewrite;
 mod scan;
 mod segment;
+mod shortage;
 mod slot;
 mod space;
 mod spare;
@@ -42,12 +43,13 @@ pub(crate) use block::{BLOCK_BYTES, Block};
 pub(crate) use header::Header;
 pub(crate) use recovery::LOCK;
 pub(crate) use segment::Segment;
+pub(crate) use shortage::REMEDY as SHORTAGE_REMEDY;
 pub(crate) use space::RETRY_AFTER;
 use unfinished::Stage;
 
 use crate::{
     contract::{StorageError, StorageHandle},
-    disk::{Disk, RealDisk},
+    disk::{Disk, RealDisk, is_shortage},
     log_writer::LogWriter,
 };
 use quorate_raft::NodeId;
@@ -165,21 +167,23 @@ pub(crate) struct Failure {
     pub(crate) error: StorageError,
     /// Whether there was no space for it.
     pub(crate) is_full: bool,
+    /// Whether a file, a directory or a thread could not be opened or started for now, and nothing was done.
+    pub(crate) is_shortage: bool,
 }
 
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn open(what: impl fmt::Display) -> Self {
-        Self { op: "open", error: StorageError(what.to_string()), is_full: false }
+        Self { op: "open", error: StorageError(what.to_string()), is_full: false, is_shortage: false }
     }
 
     pub(crate) fn read(what: impl fmt::Display) -> Self {
-        Self { op: "read", error: StorageError(what.to_string()), is_full: false }
+        Self { op: "read", error: StorageError(what.to_string()), is_full: false, is_shortage: false }
     }
 
     pub(crate) fn write(what: impl fmt::Display) -> Self {
-        Self { op: "write", error: StorageError(what.to_string()), is_full: false }
+        Self { op: "write", error: StorageError(what.to_string()), is_full: false, is_shortage: false }
     }
 }
 
@@ -190,10 +194,14 @@ pub(crate) fn failed(op: &'static str, path: &Path) -> impl Fn(io::Error) -> Fai
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on it, then start the node again",
             io::ErrorKind::PermissionDenied => "give the node's user read and write access to it",
             io::ErrorKind::ReadOnlyFilesystem => "mount the file system for writing",
+            _ if is_shortage(&error) => shortage::REMEDY,
             _ => "check the disk and the kernel log, then start the node again",
         };
         let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        Failure { op, error: StorageError(format!("can't {op} {}: {error}; {remedy}", path.display())), is_full }
+        // Only what opens or creates something can be tried again: a write or a sync may have been done in part.
+        let is_shortage = op == "open" && is_shortage(&error);
+        let error = StorageError(format!("can't {op} {}: {error}; {remedy}", path.display()));
+        Failure { op, error, is_full, is_shortage }
     }
 }
 

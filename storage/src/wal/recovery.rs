@@ -12,6 +12,7 @@ use super::{
     known,
     log::Log,
     segment::{SEQUENCE_MAX, Segment, damaged},
+    shortage::Shortages,
     slot,
     space::{self, Space},
     spare::{self, Spare},
@@ -61,7 +62,7 @@ impl Log {
         known::remove_leftover(disk, dir)?;
         let (known, unknown) = known::read(disk, dir, &identity)?;
         let (snapshots, found) = SnapshotStore::open(wal.disk.clone(), dir, cluster, member, observer.clone())
-            .map_err(|error| Failure { op: "open", error, is_full: false })?;
+            .map_err(|error| Failure { op: "open", error, is_full: false, is_shortage: false })?;
         let snapshot = found.snapshots.into_iter().next();
 
         let mut held = Held { repairs: found.repairs, ..Held::default() };
@@ -102,6 +103,7 @@ impl Log {
             known,
             space: if has_headroom { Space::Enough } else { Space::None },
             spare,
+            shortages: Shortages::new(Arc::clone(&observer)),
             snapshots,
             observer,
             _lock: lock,

@@ -5,7 +5,7 @@
 
 use super::{Outcome, failed, log::Log, spare};
 use crate::{
-    disk::{Disk, Pace},
+    disk::{Disk, Pace, is_shortage},
     wal::spare::Readiness,
 };
 use quorate_raft::mutants::{Mutant, live};
@@ -34,7 +34,7 @@ impl Log {
 
     /// Whether [`Log::check_space`] should be called again after a while.
     pub(crate) fn awaits_space(&mut self) -> bool {
-        self.is_full() || self.spare.readiness() == Ok(Readiness::Making)
+        self.is_full() || matches!(self.spare.readiness(), Ok(Readiness::Making | Readiness::Short(_)))
     }
 
     /// Learns whether the next segment could be made; says so if that is news: whether there is no space.
@@ -43,6 +43,11 @@ impl Log {
     /// The disk's, but for lack of space.
     pub(crate) fn check_space(&mut self) -> Outcome<Option<bool>> {
         match (self.space, self.spare.readiness()?) {
+            // There is room left in this segment; when that is used up, the next one is waited for.
+            (_, Readiness::Short(failure)) => {
+                self.shortages.note(&failure);
+                Ok(None)
+            }
             (Space::Enough, Readiness::NoSpace) if !live(Mutant::FullDiskUntold) => {
                 release(&*self.disk, &self.dir)?;
                 self.space = Space::None;
@@ -56,9 +61,9 @@ impl Log {
         }
     }
 
-    /// Tries again, if there was no space.
+    /// Tries again, if there was no space, or no descriptor.
     pub(crate) fn retry_space(&mut self) {
-        if self.is_full() {
+        if self.is_full() || matches!(self.spare.readiness(), Ok(Readiness::Short(_))) {
             self.spare.retry();
         }
     }
@@ -71,11 +76,13 @@ pub(crate) fn reserve(disk: &dyn Disk, dir: &Path, bytes: u64) -> Outcome<bool> 
         Ok(file) if file.length().map_err(failed("read", &path))? == bytes => return Ok(true),
         Ok(_) => release(disk, dir)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        // It is tried again with the next segment.
+        Err(error) if is_shortage(&error) => return Ok(false),
         Err(error) => return Err(failed("open", &path)(error)),
     }
     match spare::make(disk, &path, bytes, Pace::AtOnce) {
         Ok(_) => Ok(true),
-        Err(failure) if failure.is_full => Ok(false),
+        Err(failure) if failure.is_full || failure.is_shortage => Ok(false),
         Err(failure) => Err(failure),
     }
 }

@@ -1,6 +1,6 @@
 //! The next segment's file, made ahead of need.
 
-use super::{Outcome, failed, header::Layout};
+use super::{Failure, Outcome, failed, header::Layout};
 use crate::disk::{Disk, File, Pace};
 use std::{
     convert::Infallible,
@@ -38,6 +38,8 @@ pub(crate) enum Readiness {
     Ready,
     /// There is no space for it.
     NoSpace,
+    /// There was no file descriptor or no thread for it.
+    Short(Failure),
 }
 
 /// A file in the making, on a thread beside.
@@ -67,21 +69,25 @@ impl Spare {
         if self.making.is_none() && self.made.is_none() {
             let ((tell, made), (hurry, hurried)) = (sync_channel(1), sync_channel(0));
             let (disk, path, layout) = (self.disk.clone(), self.dir.join(NAMES[0]), self.layout);
+            let thread_for = path.clone();
             // Nobody may be left to take it; then recovery removes it.
-            self.disk.in_background(Box::new(move || {
+            let started = self.disk.in_background(Box::new(move || {
                 // A table is small, and a log that outruns the zeros is slowed down the more the more places it fills.
                 let first = 0..layout.slots_at + layout.slots_bytes;
                 let pace = Pace::Gently { first, rest: layout.records_at..layout.capacity, hurry: &hurried };
                 drop(tell.send(make(&*disk, &path, layout.capacity, pace)));
             }));
-            self.making = Some(Making { made, hurry });
+            match started {
+                Ok(()) => self.making = Some(Making { made, hurry }),
+                Err(error) => self.made = Some(Err(failed("open", &thread_for)(error))),
+            }
         }
     }
 
     /// How far it is.
     ///
     /// # Errors
-    /// If it could not be made, for another reason than space.
+    /// If it could not be made, for another reason than space or a shortage.
     pub(crate) fn readiness(&mut self) -> Outcome<Readiness> {
         if let Some(making) = &self.making {
             match making.made.try_recv() {
@@ -95,11 +101,12 @@ impl Spare {
             None => Ok(Readiness::Unasked),
             Some(Ok(_)) => Ok(Readiness::Ready),
             Some(Err(failure)) if failure.is_full => Ok(Readiness::NoSpace),
+            Some(Err(failure)) if failure.is_shortage => Ok(Readiness::Short(failure.clone())),
             Some(Err(failure)) => Err(failure.clone()),
         }
     }
 
-    /// Tries again what failed for lack of space.
+    /// Tries again what failed.
     pub(crate) fn retry(&mut self) {
         self.made.take_if(|made| made.is_err());
         self.prepare();

@@ -14,8 +14,13 @@ use crate::{
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use quinn::Connection;
 use quorate_raft::{Message, NodeId};
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
-use tokio::time::Instant;
+use std::{
+    cell::RefCell,
+    net::{SocketAddr, ToSocketAddrs},
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{sync::oneshot, time::Instant};
 
 /// Dials a peer, again and again until it is there, and again after it was lost.
 ///
@@ -282,14 +287,19 @@ async fn introduce(shared: &Shared, peer: NodeId, connection: &Connection) -> Re
     Ok(([control, append], hello))
 }
 
-/// The address to try: the one that a name stands for, or, attempt by attempt, each of several.
+/// The address to try: the one that a name stands for, or, attempt by attempt, each of several. Names are looked up on a thread of
+/// their own, for that may block; tokio's pool would panic where no thread can be started.
 async fn resolve(address: &str, attempt: usize) -> Result<SocketAddr, String> {
     if let Ok(address) = address.parse() {
         return Ok(address);
     }
-    let found =
-        tokio::net::lookup_host(address).await.map_err(|error| format!("{address:?} can't be resolved: {error}"))?;
-    let found: Vec<_> = found.collect();
+    let unresolved = |error: std::io::Error| format!("{address:?} can't be resolved: {error}");
+    let (tell, told) = oneshot::channel();
+    let name = address.to_owned();
+    // The link may have given up before it ends.
+    let look_up = move || drop(tell.send(name.to_socket_addrs().map(Vec::from_iter)));
+    std::thread::Builder::new().name("quorate-resolver".into()).spawn(look_up).map_err(unresolved)?;
+    let found = told.await.unwrap_or_else(|gone| Err(std::io::Error::other(gone))).map_err(unresolved)?;
     match found.len() {
         0 => Err(format!("{address:?} stands for no address")),
         count => Ok(found[attempt % count]),

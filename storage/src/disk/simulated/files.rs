@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::MutexGuard,
     thread,
+    time::Duration,
 };
 
 impl Disk for SimulatedDisk {
@@ -80,9 +81,14 @@ impl Disk for SimulatedDisk {
         Ok(Box::new(SimulatedLock { disk: self.clone(), path: path.to_owned(), power_cycle: state.power_cycle }))
     }
 
-    fn in_background(&self, work: Box<dyn FnOnce() + Send>) {
+    fn in_background(&self, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.state().start_thread()?;
         work();
+        Ok(())
     }
+
+    /// Returns at once: simulated time is its driver's.
+    fn pause(&self, _: Duration) {}
 }
 
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | unsynced writes are lost, torn at any byte, or arrive in any order | [`SimulatedDisk::crash`] |
 //! | an operation fails, a write halfway | [`SimulatedDisk::fail`] |
+//! | descriptors or threads run short for a while | [`SimulatedDisk::run_short`] |
 //! | a sync lies | [`SimulatedDisk::lie`] |
 //! | a sync is slow | [`SimulatedDisk::slow_down`] |
 //! | a write goes astray | [`SimulatedDisk::misdirect`] |
@@ -67,6 +68,8 @@ pub enum Operation {
     SyncDir,
     /// Renaming or removing a file.
     Rename,
+    /// Starting a thread.
+    Thread,
 }
 
 impl SimulatedDisk {
@@ -125,6 +128,13 @@ impl SimulatedDisk {
     /// fails wrote half; a sync that fails leaves what it should have written readable, and never makes it durable.
     pub fn fail(&self, operation: Operation, nth: u64) {
         self.state().plan(operation, nth, Fault::Fail);
+    }
+
+    /// Makes the next `times` of these operations fail for want of a file descriptor (or, of [`Operation::Thread`], of a thread):
+    /// they do nothing.
+    pub fn run_short(&self, operation: Operation, times: u64) {
+        let state = &mut *self.state();
+        (1..=times).for_each(|nth| state.plan(operation, nth, Fault::Short));
     }
 
     /// Makes the `nth` sync of a file from now on say that it ended well, though nothing is durable for it. A later sync of the

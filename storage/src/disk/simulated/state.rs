@@ -38,6 +38,8 @@ pub(super) struct State {
 pub(super) enum Fault {
     /// It says so.
     Fail,
+    /// There is no file descriptor, or no thread, for it.
+    Short,
     /// It does nothing, and does not say so.
     Lie,
     /// It goes so many bytes further.
@@ -71,7 +73,18 @@ impl State {
         }
         match self.faults.remove(&(operation, *count)) {
             Some(Fault::Fail) => Err(rustix::io::Errno::IO.into()),
+            Some(Fault::Short) => Err(rustix::io::Errno::MFILE.into()),
             other => Ok(other),
+        }
+    }
+
+    /// Counts a thread that is started, which no machine that dies does by half.
+    pub(super) fn start_thread(&mut self) -> io::Result<()> {
+        let count = self.counts.entry(Operation::Thread).or_default();
+        *count += 1;
+        match self.faults.remove(&(Operation::Thread, *count)) {
+            None => Ok(()),
+            Some(_) => Err(rustix::io::Errno::AGAIN.into()),
         }
     }
 

@@ -1,7 +1,11 @@
 //! Errors of the disk: each is final, none loses what was acknowledged.
 
 use super::*;
-use crate::disk::{Crash, Operation};
+use crate::{
+    contract::StorageObserver,
+    disk::{Crash, Operation},
+};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 #[test]
 fn an_error_of_any_operation_loses_nothing_that_was_acknowledged() {
@@ -98,6 +102,85 @@ fn a_file_that_did_not_fit_and_cannot_be_removed_is_an_error_at_once_and_not_whe
     log.spare.prepare();
     let line = log.check_space().expect_err("the disk is broken, too").error.to_string();
     assert!(line.starts_with("can't write") && line.contains("spare") && line.contains("error 5"), "{line}");
+}
+
+#[test]
+fn a_shortage_of_descriptors_or_threads_is_waited_out_and_loses_nothing() {
+    use Operation::{Open, SyncDir, Thread};
+    for operation in [Open, SyncDir, Thread] {
+        for (round, times) in (0..12).flat_map(|round| [(round, 1), (round, 7)]) {
+            let disk = SimulatedDisk::new();
+            let watch = Arc::new(Shortages::default());
+            let (mut log, _) = Log::open(&wal(&disk), "test", NodeId(1), watch.clone()).expect("the log opens");
+            log.wait_for_the_system_while(|| true);
+            let mut model = Model::default();
+            for number in 0..24 {
+                if number == round {
+                    disk.run_short(operation, times);
+                }
+                persist(&mut log, &[model.append(1, 1, 1400)]).expect("it waits for the system");
+                assert_eq!(log.check_space().expect("it is no error"), None, "there is space");
+                log.retry_space();
+                if number == 20 {
+                    persist(&mut log, &[model.vote(2, 3), model.truncate(18)]).expect("it waits for the system");
+                    let cut = model.cut(9);
+                    persist(&mut log, &[cut]).expect("it waits for the system");
+                }
+            }
+            assert!(watch.0.load(Relaxed) >= 1, "{operation:?} {round}: every failed attempt is counted");
+            drop(log);
+            disk.crash(Crash::Lose);
+            assert_eq!(Model::on(&disk), model, "{operation:?} {round} {times}");
+        }
+    }
+}
+
+#[test]
+fn a_shortage_ends_a_log_that_is_no_longer_wanted_and_is_named() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _) = opened(&disk);
+    log.wait_for_the_system_while(|| false);
+    disk.run_short(Operation::Open, 1000);
+    let mut model = Model::default();
+    let failure = (0..100).find_map(|_| persist(&mut log, &[model.append(1, 1, 1400)]).err());
+    let line = failure.expect("the next segment can't be made").error.to_string();
+    assert!(line.contains("Too many open files") && line.contains("ulimit -n") && !line.contains('\n'), "{line}");
+}
+
+#[test]
+fn a_failed_write_or_sync_is_final_whatever_its_error() {
+    for operation in [Operation::Write, Operation::Sync] {
+        let disk = SimulatedDisk::new();
+        let (mut log, _) = opened(&disk);
+        log.wait_for_the_system_while(|| true);
+        disk.run_short(operation, 1);
+        let mut model = Model::default();
+        persist(&mut log, &[model.append(1, 1, 100)]).expect_err("it may have been done in part");
+    }
+}
+
+#[test]
+fn a_member_that_could_not_be_remembered_for_want_of_a_descriptor_is_remembered_when_it_is_told_again() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _) = opened(&disk);
+    for operation in [Operation::Open, Operation::SyncDir] {
+        disk.run_short(operation, 1);
+        log.remember(NodeId(3), Index(9)).expect("nothing rests on it");
+    }
+    log.remember(NodeId(3), Index(9)).expect("written");
+    drop(log);
+    disk.crash(Crash::Lose);
+    assert_eq!(opened(&disk).1.known, [(NodeId(3), Index(9))]);
+}
+
+/// Counts them.
+#[derive(Default)]
+struct Shortages(AtomicU64);
+
+impl StorageObserver for Shortages {
+    fn ran_short(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
 }
 
 #[test]
