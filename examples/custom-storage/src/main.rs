@@ -6,7 +6,12 @@ use quorate_custom_storage::RedbLog;
 use quorate_kv::{
     client::{Client, ReadMode, Trust},
     config,
-    http::{Api, command_bytes_max, listen::HttpListener},
+    descriptors::Places,
+    http::{
+        Api, command_bytes_max,
+        guard::Hosts,
+        listen::{HttpListener, Terms},
+    },
     machine::Kv,
 };
 use std::{error::Error, path::Path, time::Duration};
@@ -62,10 +67,12 @@ impl Server {
             .start(Kv::default())
             .await?;
         let http = HttpListener::bind(([127, 0, 0, 1], 0).into(), None).await?;
+        let places = Places::claim(limits.max_http_connections);
+        let terms = Terms { places, hosts: Hosts::default(), metrics: metrics.node(id.0) };
         let (url, router) = (http.url()?, Api::new(node.clone(), metrics, &limits).router());
         let (stop, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or_default() };
-        let serving = tokio::spawn(http.serve(router, stopped, Duration::from_secs(3)));
+        let serving = tokio::spawn(http.serve(router, terms, stopped, Duration::from_secs(3)));
         Ok(Self { node, url, stop, serving })
     }
 }

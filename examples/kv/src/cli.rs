@@ -6,18 +6,12 @@ use crate::{
     client::{Client, ClientError, ReadMode, trust},
     demo,
     http::messages::{MembersAnswer, StatusAnswer, VoterRequest},
-    output, recover, restore, serve,
+    logging, output, recover, restore, serve,
 };
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use quorate::NodeId;
 use serde_json::{Value, json};
-use std::{
-    io::{self, IsTerminal},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
-use tracing_subscriber::EnvFilter;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 /// A replicated key-value server on Quorate, its client, and the demo.
 #[derive(Debug, Parser)]
@@ -203,7 +197,7 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
-    log_to_stderr();
+    logging::start(matches!(cli.command, Command::Serve(_)));
     let ended =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from).and_then(|runtime| {
             let ended = runtime.block_on(cli.run());
@@ -211,6 +205,7 @@ pub fn run() -> ExitCode {
             runtime.shutdown_background();
             ended
         });
+    logging::flush();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(line)) => {
@@ -429,14 +424,4 @@ fn explain(error: &clap::Error) -> ExitCode {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }

@@ -18,8 +18,10 @@ pub mod config;
 #[doc(hidden)]
 pub mod decoding;
 pub mod demo;
+pub mod descriptors;
 pub mod http;
 pub mod load;
+mod logging;
 pub mod machine;
 mod output;
 pub mod recover;

@@ -27,5 +27,8 @@ pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
 
 /// Prints a line on standard error, if there is one.
 pub(crate) fn complain(text: impl fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "quorate-kv: {text}");
+    let line = format!("quorate-kv: {text}");
+    if !crate::logging::last_line(&line) {
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    }
 }

@@ -5,16 +5,20 @@
 
 use crate::{
     config::{Config, ConfigError, Overrides, State, Tls},
+    descriptors::Places,
     http::{
         Api, command_bytes_max,
-        listen::{HttpListener, tls_acceptor, unbindable},
+        guard::Hosts,
+        listen::{HttpListener, Terms, unbindable},
+        tls::{names_in, tls_acceptor},
     },
+    logging,
     machine::Kv,
     output,
 };
 use quorate::{
-    Failure, Limits, Node, Snapshots, StartError, Timing,
-    metrics::Metrics,
+    Failure, Limits, Node, Snapshots, StartError, Timing, Turns,
+    metrics::{Metrics, NodeMetrics, NodeThread},
     storage::Wal,
     transport::{NetworkError, Quic, QuicOptions},
 };
@@ -23,6 +27,7 @@ use std::{io, net::UdpSocket, path::PathBuf, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
+    time::MissedTickBehavior,
 };
 
 /// How long HTTP requests under way may take to finish once the node has stopped.
@@ -71,7 +76,9 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let config = Config::load(&args.config, environment, &args.overrides)?;
+    let places = Places::claim(config.limits.max_http_connections);
     let tls = config.http_tls.as_ref().map(tls_acceptor).transpose()?;
+    let hosts = hosts(&config)?;
     let network = network(&config)?;
     if args.check {
         let Config { node_id, cluster, peers, .. } = &config;
@@ -88,18 +95,22 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     UdpSocket::bind(config.raft).map_err(|error| unbindable("raft", config.raft, &error))?;
     let metrics = Metrics::new();
     let node = start(&config, network, &metrics).await?;
+    let own = metrics.node(config.node_id.0);
+    tokio::spawn(watch(node.clone(), own.clone()));
 
     let ready = Ready { node_id: config.node_id, http: http.url()?, raft: config.raft.to_string() };
-    announce(&ready, &config.cluster, json)?;
+    let announced = announced(ready, config.cluster.clone(), json)?;
     let api = Api::new(node.clone(), metrics, &config.limits);
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async { stopped.await.unwrap_or_default() };
-    let serving = tokio::spawn(http.serve(api.clone().router(), stopped, HTTP_PATIENCE));
+    let terms = Terms { places, hosts, metrics: own };
+    let serving = tokio::spawn(http.serve(api.clone().router(), terms, stopped, HTTP_PATIENCE));
 
     let why = tokio::select! {
         biased;
         failure = node.failed() => Err(failure),
         why = signals.next() => Ok(why),
+        Err(error) = announced => return Err(error.into()),
     };
     api.stop();
     let why = match why {
@@ -134,6 +145,14 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
         failure = node.failed() => Err(ServeError::Failed(failure)),
         again = signals.next() => Err(ServeError::Impatient(again)),
     }
+}
+
+/// Every name by which clients may call this node over HTTP, beside its address and those of loopback.
+fn hosts(config: &Config) -> Result<Hosts, ConfigError> {
+    let own = config.peers.iter().find(|peer| peer.id == config.node_id);
+    let own = own.and_then(|own| own.addr.rsplit_once(':')).map(|(host, _)| host.to_owned());
+    let certified = config.http_tls.as_ref().map(names_in).transpose()?.unwrap_or_default();
+    Ok(Hosts::new(config.http_hosts.iter().cloned().chain(own).chain(certified)))
 }
 
 fn network(config: &Config) -> Result<Quic, NetworkError> {
@@ -182,15 +201,46 @@ async fn start(config: &Config, network: Quic, metrics: &Metrics) -> Result<Node
         .await
 }
 
-fn announce(ready: &Ready, cluster: &str, json: bool) -> Result<(), ServeError> {
+/// Once a second: asks the node's threads for a turn, so that a probe finds out at once that one hangs, and counts lost log lines.
+/// It ends with the node.
+async fn watch(node: Node<Kv>, metrics: NodeMetrics) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let look = async {
+        loop {
+            seconds.tick().await;
+            let Turns { consensus, log_writer, applier } = node.turns();
+            for (thread, silence) in [
+                (NodeThread::Consensus, consensus),
+                (NodeThread::LogWriter, log_writer),
+                (NodeThread::Applier, applier),
+            ] {
+                metrics.thread_silent(thread, silence.unwrap_or_default());
+            }
+            metrics.log_lines_lost(logging::lines_lost());
+        }
+    };
+    tokio::select! {
+        _ = node.failed() => {}
+        () = look => {}
+    }
+}
+
+/// Prints that the node serves, on a thread of its own: nobody may read standard output, and the node serves all the same. Resolves
+/// with an error if it can't be written.
+fn announced(ready: Ready, cluster: String, json: bool) -> io::Result<impl Future<Output = io::Result<()>>> {
+    let (tell, told) = oneshot::channel();
+    let print = move || drop(tell.send(announce(&ready, &cluster, json)));
+    std::thread::Builder::new().name("quorate-announce".into()).spawn(print)?;
+    Ok(async { told.await.unwrap_or(Ok(())) })
+}
+
+fn announce(ready: &Ready, cluster: &str, json: bool) -> io::Result<()> {
     let Ready { node_id, http, raft } = ready;
     if json {
-        let line = serde_json::to_string(ready).map_err(io::Error::from)?;
-        return Ok(output::line(line)?);
+        return output::line(serde_json::to_string(ready)?);
     }
-    Ok(output::line(format_args!(
-        "node {node_id} of cluster {cluster} serves {http} (clients) and {raft} (nodes, QUIC)"
-    ))?)
+    output::line(format_args!("node {node_id} of cluster {cluster} serves {http} (clients) and {raft} (nodes, QUIC)"))
 }
 
 /// Everything that tells the process to stop.
@@ -205,7 +255,7 @@ impl StopSignals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            parent_left: attached.then(parent_left),
+            parent_left: attached.then(parent_left).transpose()?,
         })
     }
 
@@ -234,14 +284,15 @@ impl StopSignals {
 }
 
 /// Reads standard input on a thread of its own, which ends with the process: reading can't be cancelled.
-fn parent_left() -> oneshot::Receiver<()> {
+fn parent_left() -> io::Result<oneshot::Receiver<()>> {
     let (left, receiver) = oneshot::channel();
-    std::thread::spawn(move || {
+    let read = move || {
         if matches!(io::Read::read(&mut io::stdin(), &mut [0]), Ok(0)) {
             let _ = left.send(());
         }
-    });
-    receiver
+    };
+    std::thread::Builder::new().name("quorate-parent".into()).spawn(read)?;
+    Ok(receiver)
 }
 
 /// Why a node does not run, or no longer.

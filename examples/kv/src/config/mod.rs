@@ -37,6 +37,11 @@ pub struct Config {
     /// Whether `http` may be plain text although others can reach it. Default: no.
     #[serde(default)]
     pub allow_plaintext_http: bool,
+    /// Names by which clients call this node over HTTP, beside its address, `localhost`, its own name in `peers`, and those in its
+    /// `http_tls` certificate; `*.example` for all one level below, `*` for any. Requests that name another host are refused, for a web
+    /// page could let its own name stand for this node's address. Default: none.
+    #[serde(default)]
+    pub http_hosts: Vec<String>,
     /// Who this node is to its peers, and whom it believes.
     pub tls: Tls,
     /// With it, `http` speaks HTTPS. Default: plain text.
@@ -167,6 +172,9 @@ pub struct Limits {
     /// How many bytes of writes may wait on this node at once, unless a single one is larger; further ones are answered
     /// `overloaded`. Default 64 MiB.
     pub max_in_flight_bytes: usize,
+    /// How many clients may be connected over HTTP at once, as far as the limit of open files leaves room beside the log, snapshots and
+    /// other nodes; beyond it a new connection takes the place of an idle one. Default 4096.
+    pub max_http_connections: usize,
 }
 
 /// The most that `limits.max_value_bytes` may be: a compare-and-swap carries two values in one log
@@ -228,6 +236,17 @@ impl Config {
         if !self.http.ip().is_loopback() && self.http_tls.is_none() && !self.allow_plaintext_http {
             let problem = format!("{} can be reached by others and would speak plain text", self.http);
             return Err(ConfigError::new("http", problem, "add [http_tls], or set allow_plaintext_http = true"));
+        }
+        for host in &self.http_hosts {
+            let name = host.strip_prefix("*.").unwrap_or(host);
+            if host != "*" && (name.contains(['*', ':', '/']) || !is_host_and_port(&format!("{name}:1"))) {
+                let problem = format!("`{}` is no host name", host.escape_debug());
+                return Err(ConfigError::new(
+                    "http_hosts",
+                    problem,
+                    "write names without ports, for example kv.example",
+                ));
+            }
         }
         self.check_peers()?;
         self.check_numbers()
@@ -298,6 +317,7 @@ impl Config {
             ("limits.max_in_flight_proposals", self.limits.max_in_flight_proposals as u64),
             ("limits.max_in_flight_bytes", self.limits.max_in_flight_bytes as u64),
             ("limits.max_value_bytes", self.limits.max_value_bytes as u64),
+            ("limits.max_http_connections", self.limits.max_http_connections as u64),
             ("snapshot.every_entries", self.snapshot.every_entries),
             ("snapshot.every_bytes", self.snapshot.every_bytes),
         ];
@@ -359,7 +379,12 @@ impl Default for Storage {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_value_bytes: 1 << 20, max_in_flight_proposals: 4096, max_in_flight_bytes: 64 << 20 }
+        Self {
+            max_value_bytes: 1 << 20,
+            max_in_flight_proposals: 4096,
+            max_in_flight_bytes: 64 << 20,
+            max_http_connections: 4096,
+        }
     }
 }
 

@@ -33,6 +33,7 @@ pub const KEYS: &[Key] = &[
     Key { path: "raft", kind: Kind::Text },
     Key { path: "http", kind: Kind::Text },
     Key { path: "allow_plaintext_http", kind: Kind::Flag },
+    Key { path: "http_hosts", kind: Kind::List },
     Key { path: "tls.ca", kind: Kind::Text },
     Key { path: "tls.cert", kind: Kind::Text },
     Key { path: "tls.key", kind: Kind::Text },
@@ -52,6 +53,7 @@ pub const KEYS: &[Key] = &[
     Key { path: "limits.max_value_bytes", kind: Kind::Number },
     Key { path: "limits.max_in_flight_proposals", kind: Kind::Number },
     Key { path: "limits.max_in_flight_bytes", kind: Kind::Number },
+    Key { path: "limits.max_http_connections", kind: Kind::Number },
 ];
 
 const PREFIX: &str = "QUORATE_";

@@ -173,6 +173,7 @@ segment_bytes = 67108864
 max_value_bytes = 1048576
 max_in_flight_proposals = 4096
 max_in_flight_bytes = 67108864
+max_http_connections = 4096
 "#;
 
 fn load(text: &str) -> Result<Config, ConfigError> {

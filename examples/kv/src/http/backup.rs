@@ -19,7 +19,10 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
 
 /// How many may be under way at once: each makes the node write a snapshot, and read it.
 const BACKUPS_MAX: usize = 2;
@@ -47,24 +50,23 @@ pub(super) async fn backup(State(api): State<Api>) -> Result<Response, Refusal> 
     let index = [("quorate-index", export.snapshot().base.last.index.to_string())];
     let (to, arriving) = mpsc::channel(PIECES_AHEAD);
     let pieces = Pieces { arriving, left: export.file_bytes() };
-    tokio::spawn(read(export, to, place));
+    let runtime = Handle::current();
+    let reading = std::thread::Builder::new().name("quorate-backup".into());
+    reading.spawn(move || read(export, &to, &runtime, place)).map_err(|error| {
+        let remedy = "raise the limit of processes (ulimit -u, TasksMax)";
+        Refusal::SnapshotFailed(format!("can't start a thread for the backup: {error}; {remedy}"))
+    })?;
     Ok((index, [(CONTENT_TYPE, "application/octet-stream")], Body::new(pieces)).into_response())
 }
 
 /// Reads piece after piece, on a thread that may block.
-async fn read(mut export: Export, to: mpsc::Sender<io::Result<Bytes>>, _place: OwnedSemaphorePermit) {
-    loop {
-        let reading = tokio::task::spawn_blocking(move || {
-            let piece = export.next();
-            (export, piece)
-        });
-        let Ok((rest, Some(piece))) = reading.await else { return };
-        export = rest;
+fn read(export: Export, to: &mpsc::Sender<io::Result<Bytes>>, runtime: &Handle, _place: OwnedSemaphorePermit) {
+    for piece in export {
         if let Err(error) = &piece {
             tracing::warn!("a backup is broken off: {error}");
         }
         // Whoever asked is gone, or might as well be.
-        if to.send_timeout(piece.map_err(io::Error::other), STALL_LIMIT).await.is_err() {
+        if runtime.block_on(to.send_timeout(piece.map_err(io::Error::other), STALL_LIMIT)).is_err() {
             return;
         }
     }

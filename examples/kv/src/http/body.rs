@@ -1,20 +1,73 @@
-//! Request bodies, read whole within bounds: of one body, of all bodies at once, and of the time that one takes.
+//! Request bodies, read whole within bounds: of one body, of all bodies at once, of those of one client, and of the time that one takes.
+//!
+//! **Charged is what has arrived,** never what was announced: an announcement costs its sender nothing. Of the whole budget one client
+//! has a share; and a part of it is kept for small bodies, so that they pass while large ones fill the rest.
 
-use super::refusal::Refusal;
+use super::{connections::Client, refusal::Refusal};
 use axum::{
     body::{Body, Bytes, HttpBody},
     http::Request,
 };
+use bytes::BytesMut;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use std::{error::Error, sync::Arc, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::{
+    collections::HashMap,
+    error::Error,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 /// How long a body may take to arrive.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(30);
+/// What counts as a small body.
+const SMALL_BYTES: usize = 64 << 10;
+/// What part of the budget one client may have, and what part is kept for small bodies.
+const SHARE: usize = 4;
+const FOR_SMALL: usize = 8;
 
 /// What all bodies that are being read or carried out may take in memory together.
 #[derive(Clone, Debug)]
-pub(super) struct Credit(Arc<Semaphore>);
+pub(super) struct Credit(Arc<Mutex<Pools>>);
+
+#[derive(Debug)]
+struct Pools {
+    all: Pool,
+    small: Pool,
+}
+
+#[derive(Debug)]
+struct Pool {
+    bytes_left: usize,
+    share: usize,
+    held: HashMap<Client, usize>,
+}
+
+impl Pool {
+    fn of_bytes(bytes: usize, share: usize) -> Self {
+        Self { bytes_left: bytes, share, held: HashMap::new() }
+    }
+
+    fn take(&mut self, client: Client, bytes: usize) -> bool {
+        let held = self.held.get(&client).copied().unwrap_or(0);
+        if bytes > self.bytes_left || bytes > self.share.saturating_sub(held) {
+            return false;
+        }
+        self.bytes_left -= bytes;
+        *self.held.entry(client).or_default() += bytes;
+        true
+    }
+
+    fn give_back(&mut self, client: Client, bytes: usize) {
+        self.bytes_left += bytes;
+        if let Some(held) = self.held.get_mut(&client) {
+            *held = held.saturating_sub(bytes);
+            if *held == 0 {
+                self.held.remove(&client);
+            }
+        }
+    }
+}
 
 /// A body, and the credit that it holds.
 #[derive(Debug)]
@@ -22,37 +75,92 @@ pub(super) struct Whole {
     /// What was sent.
     pub(super) bytes: Bytes,
     /// Given back when the request is done.
-    _credit: OwnedSemaphorePermit,
+    _charge: Charge,
+}
+
+/// What one body has taken of the budget.
+#[derive(Debug)]
+struct Charge {
+    credit: Credit,
+    client: Client,
+    all: usize,
+    small: usize,
+}
+
+impl Charge {
+    fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let mut pools = self.credit.pools();
+        if pools.all.take(self.client, bytes) {
+            self.all += bytes;
+            return Ok(());
+        }
+        if self.all + self.small + bytes <= SMALL_BYTES && pools.small.take(self.client, bytes) {
+            self.small += bytes;
+            return Ok(());
+        }
+        Err(Refusal::Overloaded(Duration::from_secs(1)))
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let mut pools = self.credit.pools();
+        pools.all.give_back(self.client, self.all);
+        pools.small.give_back(self.client, self.small);
+    }
 }
 
 impl Credit {
-    /// This many bytes.
+    /// This many bytes, of which one client gets its share: a quarter, or `share_min` if that is more.
     #[must_use]
-    pub(super) fn of_bytes(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+    pub(super) fn of_bytes(bytes: usize, share_min: usize) -> Self {
+        let small = bytes / FOR_SMALL;
+        let share = (bytes / SHARE).max(share_min);
+        Self(Arc::new(Mutex::new(Pools {
+            all: Pool::of_bytes(bytes - small, share),
+            small: Pool::of_bytes(small, small / SHARE),
+        })))
+    }
+
+    fn pools(&self) -> MutexGuard<'_, Pools> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the body of `request`, which may have `max` bytes.
     ///
     /// # Errors
-    /// If it is longer (before reading it, where its length is announced), if too much is being read already, or if it
-    /// does not arrive.
+    /// If it is longer (before reading it, where its length is announced), if too much has arrived already, of this client or in all,
+    /// or if it does not arrive.
     pub(super) async fn read(&self, request: Request<Body>, max: usize) -> Result<Whole, Refusal> {
         let too_large = || Refusal::TooLarge(format!("the body has more than {max} bytes; send less"));
+        let client = request.extensions().get().copied().unwrap_or(Client::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
         let body = request.into_body();
         if body.size_hint().lower() > max as u64 {
             return Err(too_large());
         }
-        // A body of unannounced length may become the longest one.
-        let most = body.size_hint().upper().map_or(max, |upper| usize::try_from(upper).unwrap_or(max)).min(max);
-        let weight = u32::try_from(most).unwrap_or(u32::MAX);
-        let overloaded = |_| Refusal::Overloaded(Duration::from_secs(1));
-        let credit = Arc::clone(&self.0).try_acquire_many_owned(weight).map_err(overloaded)?;
-        let arrived = tokio::time::timeout(ARRIVAL_LIMIT, Limited::new(body, max).collect()).await;
-        match arrived {
-            Ok(Ok(collected)) => Ok(Whole { bytes: collected.to_bytes(), _credit: credit }),
-            Ok(Err(error)) if is_length(&*error) => Err(too_large()),
-            Ok(Err(error)) => Err(Refusal::BadRequest(format!("the body did not arrive: {error}"))),
+        let mut charge = Charge { credit: self.clone(), client, all: 0, small: 0 };
+        let arriving = async {
+            let mut body = Limited::new(body, max);
+            let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| match is_length(&*error) {
+                    true => too_large(),
+                    false => Refusal::BadRequest(format!("the body did not arrive: {error}")),
+                })?;
+                let Ok(piece) = frame.into_data() else { continue };
+                charge.add(piece.len())?;
+                // Most bodies arrive in one piece, which is taken as it is.
+                if first.is_empty() && rest.is_empty() {
+                    first = piece;
+                    continue;
+                }
+                rest.extend_from_slice(&std::mem::take(&mut first));
+                rest.extend_from_slice(&piece);
+            }
+            Ok::<_, Refusal>(if rest.is_empty() { first } else { rest.freeze() })
+        };
+        match tokio::time::timeout(ARRIVAL_LIMIT, arriving).await {
+            Ok(arrived) => Ok(Whole { bytes: arrived?, _charge: charge }),
             Err(_) => Err(Refusal::BadRequest(format!("the body did not arrive within {ARRIVAL_LIMIT:?}"))),
         }
     }
@@ -65,44 +173,93 @@ fn is_length(error: &(dyn Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
+    use hyper::body::Frame;
+    use tokio::sync::mpsc;
 
     #[tokio::test]
     async fn a_body_of_just_the_limit_is_read_and_one_byte_more_is_refused() {
-        let credit = Credit::of_bytes(1000);
+        let credit = Credit::of_bytes(1000, 1000);
         assert_eq!(credit.read(announced(10), 10).await.expect("fits").bytes.len(), 10);
         assert!(matches!(credit.read(announced(11), 10).await, Err(Refusal::TooLarge(_))));
-        assert!(matches!(credit.read(unannounced(11), 10).await, Err(Refusal::TooLarge(_))));
-        assert_eq!(credit.read(unannounced(10), 10).await.expect("fits").bytes.len(), 10);
+        for pieces in [vec![11], vec![5, 6], vec![1; 11]] {
+            assert!(matches!(credit.read(sent_in(&pieces), 10).await, Err(Refusal::TooLarge(_))));
+        }
+        for pieces in [vec![10], vec![4, 6], vec![1; 10]] {
+            assert_eq!(credit.read(sent_in(&pieces), 10).await.expect("fits").bytes, vec![7; 10]);
+        }
     }
 
     #[tokio::test]
-    async fn bodies_beyond_the_credit_are_overload_until_others_are_done() {
-        let credit = Credit::of_bytes(10);
-        let held = credit.read(announced(6), 10).await.expect("fits");
-        assert!(matches!(credit.read(announced(5), 10).await, Err(Refusal::Overloaded(_))));
-        assert!(matches!(credit.read(unannounced(1), 10).await, Err(Refusal::Overloaded(_))));
-        assert!(credit.read(announced(4), 10).await.is_ok());
-        drop(held);
-        assert!(credit.read(unannounced(1), 10).await.is_ok());
+    async fn only_what_has_arrived_is_charged_and_it_is_given_back() {
+        let credit = Credit::of_bytes(8 << 20, 8 << 20);
+        let (more, request) = arriving(1);
+        let mut silent = Box::pin(credit.read(request, 1 << 30));
+        assert!(silent.as_mut().now_or_never().is_none());
+        more.send(vec![7]).expect("it is being read");
+        assert!(silent.as_mut().now_or_never().is_none(), "it is not whole");
+        let whole = credit.read(announced(6 << 20), 8 << 20).await.expect("a byte is all that is taken");
+        assert!(matches!(credit.read(announced(2 << 20), 8 << 20).await, Err(Refusal::Overloaded(_))));
+        drop((whole, silent));
+        assert!(credit.read(announced(7 << 20), 8 << 20).await.is_ok(), "all is given back");
+    }
+
+    #[tokio::test]
+    async fn small_bodies_pass_while_large_ones_fill_the_budget() {
+        let credit = Credit::of_bytes(8 << 20, 8 << 20);
+        let held = credit.read(announced(7 << 20), 8 << 20).await.expect("fits");
+        assert!(matches!(credit.read(announced(SMALL_BYTES + 1), 1 << 20).await, Err(Refusal::Overloaded(_))));
+        let small = credit.read(announced(SMALL_BYTES), 1 << 20).await.expect("it passes");
+        drop((held, small));
+        assert!(credit.read(announced(7 << 20), 8 << 20).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_client_has_no_more_than_its_share() {
+        let credit = Credit::of_bytes(8 << 20, 1);
+        let greedy = credit.read(announced(2 << 20), 8 << 20).await.expect("its share");
+        assert!(matches!(credit.read(announced(1 << 20), 8 << 20).await, Err(Refusal::Overloaded(_))));
+        let mut other = announced(1 << 20);
+        other.extensions_mut().insert(Client::from(IpAddr::from([10, 0, 0, 2])));
+        credit.read(other, 8 << 20).await.expect("another client's share");
+        drop(greedy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_arrive_in_time_is_refused() {
+        let (_more, request) = arriving(1);
+        let refused = Credit::of_bytes(1000, 1000).read(request, 1000).await;
+        assert!(matches!(refused, Err(Refusal::BadRequest(why)) if why.contains("did not arrive within 30s")));
     }
 
     fn announced(bytes: usize) -> Request<Body> {
-        Request::new(Body::from(vec![0; bytes]))
+        Request::new(Body::from(vec![7; bytes]))
     }
 
-    fn unannounced(bytes: usize) -> Request<Body> {
-        struct Unsized(Option<Bytes>);
-        impl HttpBody for Unsized {
+    /// A body of unannounced length, in pieces of these lengths.
+    fn sent_in(pieces: &[usize]) -> Request<Body> {
+        let (more, request) = arriving(0);
+        pieces.iter().for_each(|bytes| more.send(vec![7; *bytes]).expect("a body"));
+        request
+    }
+
+    /// A body that arrives, behind so many bytes, as it is sent.
+    fn arriving(bytes: usize) -> (mpsc::UnboundedSender<Vec<u8>>, Request<Body>) {
+        struct Pieces(mpsc::UnboundedReceiver<Vec<u8>>);
+        impl HttpBody for Pieces {
             type Data = Bytes;
             type Error = std::convert::Infallible;
             fn poll_frame(
                 mut self: std::pin::Pin<&mut Self>,
-                _: &mut std::task::Context<'_>,
-            ) -> std::task::Poll<Option<Result<http_body_util_frame::Frame<Bytes>, Self::Error>>> {
-                std::task::Poll::Ready(self.0.take().map(|bytes| Ok(http_body_util_frame::Frame::data(bytes))))
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+                self.0.poll_recv(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes.into()))))
             }
         }
-        use hyper::body as http_body_util_frame;
-        Request::new(Body::new(Unsized(Some(Bytes::from(vec![0; bytes])))))
+        let (more, pieces) = mpsc::unbounded_channel();
+        if bytes > 0 {
+            more.send(vec![7; bytes]).expect("a body");
+        }
+        (more, Request::new(Body::new(Pieces(pieces))))
     }
 }

@@ -59,7 +59,7 @@ fn in_session(headers: &HeaderMap) -> Result<Option<(SessionKey, u64)>, Refusal>
     }
 }
 
-fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Refusal> {
+pub(super) fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, Refusal> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     match values.next() {

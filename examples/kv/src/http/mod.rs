@@ -5,13 +5,18 @@
 
 mod backup;
 mod body;
+mod connections;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod decoding;
+pub mod guard;
 pub mod headers;
+mod health;
+mod linger;
 pub mod listen;
 mod members;
 pub mod messages;
 mod refusal;
+pub mod tls;
 
 pub use refusal::Refusal;
 
@@ -41,7 +46,7 @@ use std::sync::{
 };
 use tokio::time::Instant;
 
-/// What all request bodies may take in memory together, in bytes, but room for one of the longest.
+/// What all request bodies may take in memory together, in bytes, but twice what one client may.
 const BODIES_BYTES_MAX: usize = 256 << 20;
 
 /// What the handlers work with.
@@ -60,7 +65,9 @@ impl Api {
     #[must_use]
     pub fn new(node: Node<Kv>, metrics: Metrics, limits: &Limits) -> Self {
         let value_bytes_max = limits.max_value_bytes;
-        let credit = Credit::of_bytes(BODIES_BYTES_MAX.max(cas_bytes_max(value_bytes_max)));
+        // One client alone may send the longest body, and keep the node as busy as it may be.
+        let share_min = cas_bytes_max(value_bytes_max).max(limits.max_in_flight_bytes);
+        let credit = Credit::of_bytes(BODIES_BYTES_MAX.max(share_min * 2), share_min);
         Self { node, metrics, value_bytes_max, credit, backups: Default::default(), stopping: Arc::default() }
     }
 
@@ -83,8 +90,8 @@ impl Api {
             .route("/v1/transfer", post(members::transfer).fallback(method_not_allowed))
             .route("/v1/snapshot", post(snapshot).fallback(method_not_allowed))
             .route("/v1/backup", get(backup::backup).fallback(method_not_allowed))
-            .route("/livez", get(livez).fallback(method_not_allowed))
-            .route("/readyz", get(readyz).fallback(method_not_allowed))
+            .route("/livez", get(health::livez).fallback(method_not_allowed))
+            .route("/readyz", get(health::readyz).fallback(method_not_allowed))
             .route("/metrics", get(metrics).fallback(method_not_allowed))
             .fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
             .with_state(self)
@@ -138,6 +145,7 @@ async fn cas(
     terms: Terms,
     request: Request<Body>,
 ) -> Result<Json<CasAnswer>, Refusal> {
+    guard::is_json(request.headers())?;
     let max = api.value_bytes_max;
     let whole = api.credit.read(request, cas_bytes_max(max)).await?;
     let CasRequest { expect, value } = cas_request(&whole.bytes, max)?;
@@ -250,20 +258,6 @@ async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Refusal> {
 async fn snapshot(State(api): State<Api>) -> Result<Json<SnapshotAnswer>, Refusal> {
     api.open()?;
     Ok(Json(SnapshotAnswer { index: api.node.snapshot().await?.index }))
-}
-
-/// The process answers. That the node failed is not asked here: the process ends then.
-async fn livez() -> &'static str {
-    "alive\n"
-}
-
-/// The node takes requests: it is not stopping, and somebody leads.
-async fn readyz(State(api): State<Api>) -> Result<&'static str, Refusal> {
-    api.open()?;
-    if api.node.status().borrow().leader.is_none() {
-        return Err(Refusal::NoLeader);
-    }
-    Ok("ready\n")
 }
 
 async fn metrics(State(api): State<Api>) -> impl IntoResponse {

@@ -26,6 +26,14 @@ pub enum Refusal {
     Conflict(String),
     /// The path exists, for other methods.
     MethodNotAllowed,
+    /// The request was sent to a name that this server is not known by.
+    UnknownHost(String),
+    /// The request was sent by a page of another origin.
+    Forbidden(String),
+    /// The body does not say that it is of the type that is wanted.
+    MediaType(String),
+    /// A thread of this node takes no turns.
+    Stuck(String),
     /// Nobody leads: try again soon, or another node.
     NoLeader,
     /// This node may be further behind than the read allows: try another one.
@@ -62,6 +70,10 @@ impl Refusal {
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", say("this path takes other methods"))
             }
+            Self::UnknownHost(why) => (StatusCode::MISDIRECTED_REQUEST, "unknown_host", why.clone()),
+            Self::Forbidden(why) => (StatusCode::FORBIDDEN, "forbidden", why.clone()),
+            Self::MediaType(why) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", why.clone()),
+            Self::Stuck(why) => (StatusCode::SERVICE_UNAVAILABLE, "stuck", why.clone()),
             Self::NoLeader => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no_leader",
@@ -199,6 +211,10 @@ mod tests {
             (Refusal::NotFound(text()), 404, "not_found"),
             (Refusal::Conflict(text()), 409, "conflict"),
             (Refusal::MethodNotAllowed, 405, "method_not_allowed"),
+            (Refusal::UnknownHost(text()), 421, "unknown_host"),
+            (Refusal::Forbidden(text()), 403, "forbidden"),
+            (Refusal::MediaType(text()), 415, "unsupported_media_type"),
+            (Refusal::Stuck(text()), 503, "stuck"),
             (Refusal::NoLeader, 503, "no_leader"),
             (Refusal::TooStale(text()), 503, "too_stale"),
             (Refusal::Overloaded(Duration::ZERO), 503, "overloaded"),

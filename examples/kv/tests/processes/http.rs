@@ -154,7 +154,7 @@ async fn a_client_that_leaves_before_the_answer_cancels_nothing() {
     followers.iter().for_each(|id| cluster.signal(*id, Signal::STOP).expect("paused"));
     let url = cluster.endpoint(leader);
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("connected");
-    let request = b"PUT /v1/kv/left HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\nv";
+    let request = b"PUT /v1/kv/left HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\nv";
     stream.write_all(request).await.expect("sent");
     let deadline = Instant::now() + PATIENCE;
     while cluster.status(leader).await.expect("status").last_log_index == before {

@@ -212,7 +212,7 @@ async fn backups_over_http_are_whole_files_and_few_at_once() {
     let mut idle = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("connected");
-        stream.write_all(b"GET /v1/backup HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+        stream.write_all(b"GET /v1/backup HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("sent");
         stream.read_exact(&mut [0; 100]).await.expect("it begins");
         idle.push(stream);
     }

@@ -146,11 +146,13 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
 }
 
-/// Sends a request byte for byte, with `connection: close`, and reads to the end.
+/// Sends a request byte for byte, with `connection: close`, and reads to the end. Bodies of JSON say so.
 pub(crate) async fn raw(endpoint: &str, request: &str, headers: &str, body: &[u8]) -> Answer {
     let address = endpoint.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.expect("connected");
-    let head = format!("{request} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}\r\n");
+    let is_json = request.starts_with("POST") || request.starts_with("PUT /v1/members");
+    let json = if is_json { "content-type: application/json\r\n" } else { "" };
+    let head = format!("{request} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{json}{headers}\r\n");
     stream.write_all(head.as_bytes()).await.expect("sent");
     // A server that refuses a body need not read it.
     let _ = stream.write_all(body).await;

@@ -1,0 +1,82 @@
+//! File descriptors: as many as the system allows, and how many of them clients may take.
+//!
+//! What the log, snapshots and the other nodes need is kept for them: a log that finds no descriptor for its next file waits, and
+//! with it every write.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What is kept: this part of all, within these bounds.
+const RESERVE_PART: u64 = 4;
+const RESERVE_MIN: u64 = 48;
+const RESERVE_MAX: u64 = 1024;
+/// However few there are.
+const CONNECTIONS_MIN: u64 = 8;
+
+/// How many connections of clients there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places(usize);
+
+impl Places {
+    /// Raises the process's limit as far as it may, and gives clients up to `max` connections within it.
+    #[must_use]
+    pub fn claim(max: usize) -> Self {
+        let limit = raise();
+        let places = Self::within(limit, max);
+        if places.0 < max {
+            tracing::warn!(
+                "the limit of open files, {}, leaves {} HTTP connections of {max}; raise it (ulimit -n, LimitNOFILE)",
+                limit.unwrap_or(u64::MAX),
+                places.0
+            );
+        }
+        places
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn connections_max(self) -> usize {
+        self.0
+    }
+
+    fn within(limit: Option<u64>, max: usize) -> Self {
+        let Some(limit) = limit else { return Self(max) };
+        let reserve = (limit / RESERVE_PART).clamp(RESERVE_MIN, RESERVE_MAX);
+        let left = limit.saturating_sub(reserve).max(CONNECTIONS_MIN);
+        Self(usize::try_from(left).unwrap_or(usize::MAX).min(max))
+    }
+}
+
+/// Raises the soft limit to the hard one; `None` if there is no limit.
+fn raise() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum || current.is_none() {
+        return current;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(error) => {
+            tracing::warn!("can't raise the limit of open files above {current:?}: {error}");
+            current
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_a_reserve_and_are_never_more_than_configured() {
+        for (limit, max, places) in [
+            (Some(1024), 4096, 768),
+            (Some(256), 4096, 192),
+            (Some(100), 4096, 52),
+            (Some(20), 4096, 8),
+            (Some(1 << 20), 4096, 4096),
+            (Some(1 << 20), 10, 10),
+            (None, 4096, 4096),
+        ] {
+            assert_eq!(Places::within(limit, max), Places(places), "{limit:?} {max}");
+        }
+    }
+}

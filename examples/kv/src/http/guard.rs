@@ -1,0 +1,219 @@
+//! Which requests may come from where: no web page may use this server through the browser of somebody who can reach it.
+//!
+//! A page can send requests to any address, loopback ones too: with its own `Origin`, and with content types that need no permission
+//! of the server. And it can let its own name stand for this server's address (DNS rebinding): then the `Host` is that name. So under
+//! `/v1` the `Host` must be a name that this server is known by; a change must have one, and no foreign `Origin`; and bodies of JSON must say
+//! that they are JSON. `PUT` and `DELETE` are never sent by a page without permission, so values may have any type.
+
+use super::Refusal;
+use axum::http::{
+    HeaderMap, HeaderValue, Method, Uri,
+    header::{CONTENT_TYPE, HOST, ORIGIN},
+    uri::Authority,
+};
+use std::{net::IpAddr, sync::Arc};
+
+/// The names that this server is known by, beside its address and those of loopback. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Hosts {
+    names: Arc<[String]>,
+}
+
+/// In place of a name: any.
+const ANY: &str = "*";
+
+impl Hosts {
+    /// These, of which `*.example` stands for all names one level below, and `*` for all there are.
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        Self { names: names.into_iter().map(|name| normal(&name)).collect() }
+    }
+
+    /// Whether a request may be carried out that came in at `local`.
+    pub(super) fn check(&self, local: IpAddr, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        if !uri.path().starts_with("/v1/") {
+            return Ok(());
+        }
+        let is_change = ![Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+        let host = one(headers, &HOST)?.map(authority).transpose()?;
+        let named = [uri.authority(), host.as_ref()];
+        for name in named.into_iter().flatten() {
+            self.check_host(local, name.host())?;
+        }
+        let Some(own) = named.into_iter().flatten().next() else {
+            return if is_change { Err(Refusal::BadRequest("the request names no Host".to_owned())) } else { Ok(()) };
+        };
+        match one(headers, &ORIGIN)? {
+            Some(origin) if is_change && !is_of(origin, own) => {
+                let origin = String::from_utf8_lossy(origin.as_bytes()).into_owned();
+                Err(Refusal::Forbidden(format!(
+                    "a page of {origin} may change nothing here; only one of the origin http(s)://{own} may"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_host(&self, local: IpAddr, host: &str) -> Result<(), Refusal> {
+        let host = normal(host);
+        let is_known = match host.parse::<IpAddr>() {
+            Ok(address) => address.to_canonical().is_loopback() || address.to_canonical() == local.to_canonical(),
+            Err(_) => host == "localhost",
+        };
+        if is_known || self.names.iter().any(|name| matches(name, &host)) {
+            return Ok(());
+        }
+        Err(Refusal::UnknownHost(format!(
+            "this node is not known as {host:?}; use its address, or add the name to http_hosts in its configuration"
+        )))
+    }
+}
+
+/// Without the brackets of an IPv6 address, the dot of a whole name, and the case.
+fn normal(host: &str) -> String {
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
+fn matches(name: &str, host: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(above) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == above),
+        None => name == ANY || name == host,
+    }
+}
+
+fn authority(host: &HeaderValue) -> Result<Authority, Refusal> {
+    Authority::try_from(host.as_bytes()).map_err(|_| Refusal::BadRequest("the Host header names no host".to_owned()))
+}
+
+/// Whether an origin is that of pages that this server would give out.
+fn is_of(origin: &HeaderValue, own: &Authority) -> bool {
+    let Some((scheme, origin)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else { return false };
+    let port = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return false,
+    };
+    let Ok(origin) = Authority::try_from(origin) else { return false };
+    normal(origin.host()) == normal(own.host()) && origin.port_u16().unwrap_or(port) == own.port_u16().unwrap_or(port)
+}
+
+/// Whether a body says that it is JSON, as no page's can without permission.
+pub(super) fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let says = one(headers, &CONTENT_TYPE)?.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if says.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Refusal::MediaType(
+        "the body must be JSON and say so: send the header `content-type: application/json`".to_owned(),
+    ))
+}
+
+fn one<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) -> Result<Option<&'a HeaderValue>, Refusal> {
+    super::headers::one(headers, name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_needs_a_known_host_and_no_foreign_origin() {
+        let own = "10.0.0.1";
+        let put = |headers: &[(&str, &str)]| check("PUT", "/v1/kv/k", own, headers);
+        for host in [
+            "10.0.0.1:8001",
+            "10.0.0.1",
+            "127.0.0.1:8001",
+            "[::1]:8001",
+            "localhost:8001",
+            "LOCALHOST",
+            "kv.example:80",
+            "a.pods.example.",
+        ] {
+            assert_eq!(put(&[("host", host)]), Ok(()), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "10.0.0.2",
+            "kv.example.evil",
+            "pods.example",
+            "a.b.pods.example",
+            "localhost.evil.example",
+            "0.0.0.0",
+        ] {
+            assert!(matches!(put(&[("host", host)]), Err(Refusal::UnknownHost(_))), "{host}");
+        }
+        for headers in [&[][..], &[("host", "")], &[("host", "a b")], &[("host", own), ("host", own)]] {
+            assert!(matches!(put(headers), Err(Refusal::BadRequest(_))), "{headers:?}");
+        }
+        for (host, origin) in [
+            ("localhost:8001", "http://localhost:8001"),
+            ("kv.example", "https://kv.example"),
+            ("kv.example:443", "https://KV.example"),
+        ] {
+            assert_eq!(put(&[("host", host), ("origin", origin)]), Ok(()), "{origin}");
+        }
+        for origin in [
+            "https://evil.example",
+            "null",
+            "http://localhost:3000",
+            "http://localhost",
+            "file://",
+            "http://127.0.0.1:8001",
+            "",
+        ] {
+            let refused = put(&[("host", "localhost:8001"), ("origin", origin)]);
+            assert!(matches!(refused, Err(Refusal::Forbidden(_))), "{origin}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn reads_need_a_known_host_too_and_probes_need_none() {
+        assert!(matches!(
+            check("GET", "/v1/kv/k", "127.0.0.1", &[("host", "evil.example")]),
+            Err(Refusal::UnknownHost(_))
+        ));
+        assert!(matches!(
+            check("GET", "http://evil.example/v1/status", "127.0.0.1", &[("host", "localhost")]),
+            Err(Refusal::UnknownHost(_))
+        ));
+        assert_eq!(check("GET", "/v1/kv/k", "127.0.0.1", &[]), Ok(()), "no browser leaves it out");
+        for path in ["/livez", "/readyz", "/metrics"] {
+            assert_eq!(check("GET", path, "127.0.0.1", &[("host", "prometheus.example")]), Ok(()));
+        }
+    }
+
+    #[test]
+    fn any_host_is_known_where_the_configuration_says_so() {
+        let any = Hosts::new(["*".to_owned()]);
+        assert_eq!(any.check_host(IpAddr::from([127, 0, 0, 1]), "evil.example"), Ok(()));
+    }
+
+    #[test]
+    fn only_json_is_json() {
+        let said = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_str(value).expect("a value"));
+            is_json(&headers).is_ok()
+        };
+        assert!(said("application/json") && said("Application/JSON; charset=utf-8"));
+        assert!(
+            !said("text/plain")
+                && !said("text/plain; application/json")
+                && !said("application/x-www-form-urlencoded")
+                && !said("")
+        );
+        assert!(is_json(&HeaderMap::new()).is_err());
+    }
+
+    fn check(method: &str, uri: &str, local: &str, headers: &[(&str, &str)]) -> Result<(), Refusal> {
+        let hosts = Hosts::new(["kv.example".to_owned(), "*.pods.example".to_owned()]);
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name = axum::http::HeaderName::try_from(*name).expect("a name");
+            map.append(name, HeaderValue::from_str(value).expect("a value"));
+        }
+        let (method, uri) = (method.parse().expect("a method"), uri.parse().expect("a target"));
+        hosts.check(local.parse().expect("an address"), &method, &uri, &map)
+    }
+}

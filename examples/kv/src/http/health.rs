@@ -1,0 +1,90 @@
+//! The probes: `/livez` says whether a restart would help, `/readyz` whether to send requests here.
+//!
+//! `/livez` fails when the thread of consensus and network has not taken a turn for [`SILENCE_LIMIT`], or the log's or the state
+//! machine's has ended. A disk that is slow, hangs or is full, and a command that takes long to be applied, keep those two
+//! threads from their turns, and no restart helps: they fail `/readyz` alone, or an orchestrator would kill all nodes of one slow disk.
+
+use super::{Api, Refusal};
+use axum::extract::State;
+use quorate::Turns;
+use std::time::Duration;
+
+/// How long a thread may go without a turn.
+const SILENCE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Every thread is there, and that of consensus takes turns. That the node failed is not asked: the process ends then.
+pub(super) async fn livez(State(api): State<Api>) -> Result<&'static str, Refusal> {
+    is_alive(api.node.turns()).map(|()| "alive\n")
+}
+
+/// The node takes requests: it is not stopping, a leader is known, its threads take turns, and its disk has room.
+pub(super) async fn readyz(State(api): State<Api>) -> Result<&'static str, Refusal> {
+    api.open()?;
+    is_ready(api.node.turns())?;
+    let status = api.node.status();
+    let (leader, storage_full) = {
+        let status = status.borrow();
+        (status.leader, status.storage_full)
+    };
+    if leader.is_none() {
+        return Err(Refusal::NoLeader);
+    }
+    if storage_full {
+        return Err(Refusal::StorageFull);
+    }
+    Ok("ready\n")
+}
+
+fn is_alive(turns: Turns) -> Result<(), Refusal> {
+    match turns {
+        Turns { consensus, .. } if !takes_turns(consensus) => Err(stuck("the consensus thread", consensus)),
+        Turns { log_writer: None, .. } => Err(stuck("the log's thread", None)),
+        Turns { applier: None, .. } => Err(stuck("the state machine's thread", None)),
+        _ => Ok(()),
+    }
+}
+
+fn is_ready(turns: Turns) -> Result<(), Refusal> {
+    is_alive(turns)?;
+    match turns {
+        Turns { log_writer, .. } if !takes_turns(log_writer) => {
+            Err(stuck("the log's thread, which waits for the disk,", log_writer))
+        }
+        Turns { applier, .. } if !takes_turns(applier) => Err(stuck("the state machine's thread", applier)),
+        _ => Ok(()),
+    }
+}
+
+fn takes_turns(silence: Option<Duration>) -> bool {
+    silence.is_some_and(|silence| silence < SILENCE_LIMIT)
+}
+
+fn stuck(thread: &str, silence: Option<Duration>) -> Refusal {
+    Refusal::Stuck(match silence {
+        Some(silence) => format!("{thread} has not taken a turn for {} s", silence.as_secs()),
+        None => format!("{thread} has ended"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_disk_or_command_is_not_ready_and_alive_and_a_stuck_consensus_is_neither() {
+        let (well, ill) = (Some(Duration::from_secs(9)), Some(Duration::from_secs(10)));
+        let all = Turns { consensus: well, log_writer: well, applier: well };
+        let cases = [
+            (all, true, true),
+            (Turns { log_writer: ill, ..all }, true, false),
+            (Turns { applier: ill, ..all }, true, false),
+            (Turns { consensus: ill, ..all }, false, false),
+            (Turns { consensus: None, ..all }, false, false),
+            (Turns { log_writer: None, ..all }, false, false),
+            (Turns { applier: None, ..all }, false, false),
+        ];
+        for (turns, alive, ready) in cases {
+            assert_eq!((is_alive(turns).is_ok(), is_ready(turns).is_ok()), (alive, ready), "{turns:?}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Clients that mean no good, or know no better: silent, greedy, or a web page.
+
+use crate::support::{PATIENCE, cluster};
+use quorate_kv::client::ReadMode;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
+use tokio::time::{Instant, timeout};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_announced_and_not_sent_stop_no_write() {
+    let cluster = cluster(3).await;
+    let mut silent = Vec::new();
+    for id in cluster.ids() {
+        let mut open = |request: &str, bytes: usize| {
+            let head = format!(
+                "{request} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {bytes}\r\n\r\nx"
+            );
+            silent.push(sent(&cluster.endpoint(id), head.as_bytes()));
+        };
+        (0..40).for_each(|_| open("POST /v1/kv/k/cas", 12 << 20));
+        (0..300).for_each(|_| open("PUT /v1/kv/k", 1 << 20));
+    }
+    let mut client = cluster.client(&cluster.ids()).expect("a client");
+    for number in 0..20 {
+        client.put(&format!("k{number}"), "v").await.expect("written");
+    }
+    client.put("large", "v".repeat(1 << 20)).await.expect("written");
+    let silent_still = silent.iter_mut().all(|stream| {
+        stream.set_nonblocking(true).expect("a socket");
+        stream.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    });
+    assert!(silent_still, "none was answered yet: they were all pending meanwhile");
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_read_by_a_client_that_sends_all_of_its_body_first() {
+    let cluster = cluster(1).await;
+    let url = cluster.endpoint(cluster.ids()[0]);
+    let body = vec![b'v'; 24 << 20];
+    let chunked = {
+        let mut chunked = format!("{:x}\r\n", body.len()).into_bytes();
+        chunked.extend(&body);
+        chunked.extend(b"\r\n0\r\n\r\n");
+        chunked
+    };
+    let length = format!("content-length: {}\r\n", body.len());
+    let typed = |mime: &str| format!("content-type: {mime}\r\n{length}");
+    let cases = [
+        ("PUT /v1/kv/k", &length, &body, 413),
+        ("PUT /v1/kv/k", &"transfer-encoding: chunked\r\n".to_owned(), &chunked, 413),
+        ("POST /v1/kv/k/cas", &typed("application/json"), &body, 413),
+        ("POST /v1/kv/k/cas", &typed("text/plain"), &body, 415),
+        ("PUT /v1/kv/k", &format!("origin: https://evil.example\r\n{length}"), &body, 403),
+        ("PUT /v1/kv/k", &format!("quorate-timeout: soon\r\n{length}"), &body, 400),
+        ("PUT /v1/none", &length, &body, 404),
+        ("PATCH /v1/kv/k", &length, &body, 405),
+    ];
+    let address = url.trim_start_matches("http://").to_owned();
+    for (request, headers, body, status) in cases {
+        for attempt in 0..5 {
+            let request = format!("{request} HTTP/1.1\r\nhost: {address}\r\n{headers}\r\n").into_bytes();
+            let (body, endpoint) = (body.clone(), url.clone());
+            let answered = tokio::task::spawn_blocking(move || {
+                let mut stream = sent(&endpoint, &request);
+                stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+                stream.write_all(&body).map_err(|error| format!("the body could not be sent: {error}"))?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).map_err(|error| format!("{answer:?}, then {error}"))?;
+                Ok::<_, String>(answer)
+            });
+            let answer = timeout(PATIENCE * 2, answered).await.expect("answered").expect("no panic");
+            let answer = answer.unwrap_or_else(|error| panic!("{status}, attempt {attempt}: {error}"));
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            assert!(answer.contains("connection: close"), "{answer}");
+        }
+    }
+    let malformed = tokio::task::spawn_blocking(move || {
+        let mut stream = sent(&url, b"what is this?\r\n\r\n");
+        let _ = stream.write_all(&[b'v'; 1 << 20]);
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    });
+    let answer = malformed.await.expect("no panic").expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_page_changes_nothing_and_reads_nothing() {
+    let cluster = cluster(1).await;
+    let url = cluster.endpoint(cluster.ids()[0]);
+    let address = url.trim_start_matches("http://");
+    let cas = r#"{"expect":null,"value":"v"}"#;
+    let json = "content-type: application/json";
+    let (own, foreign) = (format!("host: {address}"), format!("host: {address}\r\norigin: https://evil.example"));
+    let evil = "host: evil.example".to_owned();
+    let cases = [
+        ("POST /v1/kv/k/cas", format!("{foreign}\r\ncontent-type: text/plain"), cas, 403),
+        ("POST /v1/kv/k/cas", format!("{foreign}\r\n{json}"), cas, 403),
+        ("POST /v1/kv/k/cas", format!("{own}\r\norigin: null\r\n{json}"), cas, 403),
+        ("POST /v1/kv/k/cas", format!("{own}\r\ncontent-type: text/plain"), cas, 415),
+        ("POST /v1/kv/k/cas", format!("{own}\r\ncontent-type: application/x-www-form-urlencoded"), cas, 415),
+        ("POST /v1/kv/k/cas", own.clone(), cas, 415),
+        ("POST /v1/kv/k/cas", format!("{evil}\r\n{json}"), cas, 421),
+        ("POST /v1/kv/k/cas", format!("{evil}\r\norigin: http://evil.example\r\n{json}"), cas, 421),
+        ("PUT /v1/kv/k", foreign.clone(), "v", 403),
+        ("PUT /v1/kv/k", evil.clone(), "v", 421),
+        ("DELETE /v1/kv/k", foreign.clone(), "", 403),
+        ("DELETE /v1/kv/k", evil.clone(), "", 421),
+        ("POST /v1/transfer", foreign.clone(), "{}", 403),
+        ("POST /v1/transfer", own.clone(), "{}", 415),
+        ("POST /v1/snapshot", foreign.clone(), "", 403),
+        ("POST /v1/members", format!("{own}\r\ncontent-type: text/plain"), r#"{"id":4,"addr":"10.0.0.4:7001"}"#, 415),
+        ("POST /v1/members/1/promote", evil.clone(), "", 421),
+        ("DELETE /v1/members/1", foreign.clone(), "", 403),
+        ("GET /v1/status", evil.clone(), "", 421),
+        ("GET /v1/kv/k", evil.clone(), "", 421),
+    ];
+    for (request, headers, body, status) in cases {
+        assert_eq!(ask(&url, request, &headers, body).await, status, "{request} {headers}");
+    }
+    let mut client = cluster.client(&cluster.ids()).expect("a client");
+    assert_eq!(client.get("k", ReadMode::Linearizable).await.expect("read").value, None, "nothing was written");
+
+    let form = format!("{own}\r\ncontent-type: application/x-www-form-urlencoded");
+    assert_eq!(ask(&url, "PUT /v1/kv/k", &form, "v").await, 200, "what curl sends by itself");
+    let same = format!("{own}\r\norigin: http://{address}\r\n{json}; charset=utf-8");
+    assert_eq!(ask(&url, "POST /v1/kv/k/cas", &same, cas).await, 200, "a page of its own may");
+    for probe in ["GET /livez", "GET /readyz", "GET /metrics"] {
+        assert_eq!(ask(&url, probe, "host: prometheus.example", "").await, 200);
+    }
+}
+
+/// The status of an answer to a request with these headers, and no others but the length.
+async fn ask(endpoint: &str, request: &str, headers: &str, body: &str) -> u16 {
+    let length = body.len();
+    let request =
+        format!("{request} HTTP/1.1\r\n{headers}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+    let endpoint = endpoint.to_owned();
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut stream = sent(&endpoint, request.as_bytes());
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    });
+    let deadline = Instant::now() + PATIENCE;
+    let answer =
+        tokio::time::timeout_at(deadline, asked).await.expect("in time").expect("no panic").expect("an answer");
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+}
+
+/// A connection on which these bytes were sent.
+fn sent(endpoint: &str, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(endpoint.trim_start_matches("http://")).expect("connected");
+    stream.write_all(bytes).expect("sent");
+    stream
+}
