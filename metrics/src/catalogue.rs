@@ -205,6 +205,8 @@ catalogue! {
     REPAIRS: COUNTER, Count, "quorate_repairs_total" {REPAIR}, "Faulty entries of the node, by what became of them.";
     DIVERGENCES: COUNTER, Count, "quorate_divergences_total" {PEER},
         "Entries at which this node's log and the peer's were found to differ though their ids are equal: one of the two is damaged.";
+    DATA_LOSSES: COUNTER, Count, "quorate_data_losses_total" {PEER},
+        "Times that the peer came with less than it had acknowledged: its data directory was emptied or put back.";
 
     // Peers.
     PEER_MATCH_INDEX: GAUGE, Index, "quorate_peer_match_index" {PEER},

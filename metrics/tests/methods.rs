@@ -152,6 +152,7 @@ steps! {
     |node| node.faulty_entries(3) => { "quorate_faulty_entries{}" = 3.0 }
     |node| node.repaired(Repair::Healed, 2) => { "quorate_repairs_total{result=healed}" = 2.0 }
     |node| node.peer(2).diverged() => { "quorate_divergences_total{peer=2}" = 1.0 }
+    |node| node.peer(2).data_lost() => { "quorate_data_losses_total{peer=2}" = 1.0 }
     |node| node.peer(2).matched(90, 9) => {
         "quorate_peer_match_index{peer=2}" = 90.0,
         "quorate_peer_lag_entries{peer=2}" = 9.0,

@@ -236,6 +236,9 @@ pub enum Failure {
         /// What it was started as.
         is_witness: bool,
     },
+    /// Its data directory was emptied, is an old copy, or lost writes: another member knows that it acknowledged more. Said in one line.
+    #[error("data lost, stopping: {0}")]
+    DataLost(String),
     /// Something happened that no correct cluster can do.
     #[error("safety violated, stopping rather than making it worse: {0}")]
     Violation(String),

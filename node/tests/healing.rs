@@ -206,7 +206,7 @@ fn a_node_whose_directory_was_emptied_is_refused_with_the_remedy() {
             cluster.empty(hurt);
             cluster.start(hurt).await;
             let failure = soon("a refusal", cluster.node(hurt).failed()).await;
-            let Failure::Violation(said) = failure else { panic!("{failure:?}") };
+            let Failure::DataLost(said) = failure else { panic!("{failure:?}") };
             assert!(said.contains("remove this member and add a new one"), "{said}");
             cluster.stop(hurt).await;
             cluster.settled().await;

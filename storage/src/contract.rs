@@ -10,7 +10,7 @@
 //! | [`ReadEntries`] | read back | [`EntriesRead`] |
 //! | [`SaveSnapshot`] | begin to write a snapshot: of this node, or of one that is being received | its result: a [`SnapshotSink`] |
 //! | [`OpenSnapshot`] | read a snapshot: to restore from it, or to send it | its result: a [`SnapshotSource`] |
-//! | [`Remember`] | keep which members had a log | nothing |
+//! | [`Remember`] | keep what the members held | nothing |
 //!
 //! Completions go to the [`Completions`] that came with [`Recover`].
 //!
@@ -292,15 +292,13 @@ pub trait SnapshotSource: Send {
     fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError>;
 }
 
-/// `Consensus` → storage: keep for good that a member's log was known to reach this far; of several, the furthest. It is no
-/// matter if this is lost in a crash.
-#[derive(Message, Clone, Copy, Debug, PartialEq, Eq)]
+/// `Consensus` → storage: keep for good up to which committed entries these members are known to have acknowledged the log; of
+/// several indexes of a member, the highest. It is no matter if this is lost in a crash.
+#[derive(Message, Clone, Debug, PartialEq, Eq)]
 #[rtype(result = "()")]
 pub struct Remember {
-    /// The member.
-    pub member: NodeId,
-    /// How far.
-    pub index: Index,
+    /// The members, and up to which entry; 0 of a member that had a log, and of whose entries none is known to be committed.
+    pub members: Vec<(NodeId, Index)>,
 }
 
 /// Storage → `Consensus`: there is soon no room for further entries, or there is again.

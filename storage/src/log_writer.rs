@@ -140,9 +140,9 @@ impl Handler<OpenSnapshot> for LogWriter {
 impl Handler<Remember> for LogWriter {
     type Result = ();
 
-    fn handle(&mut self, Remember { member, index }: Remember, _: &mut Self::Context) {
+    fn handle(&mut self, Remember { members }: Remember, _: &mut Self::Context) {
         if let Some(open) = &mut self.open {
-            open.attempt(|log, _| log.remember(member, index));
+            open.attempt(|log, _| log.remember(&members));
         }
     }
 }

@@ -178,7 +178,7 @@ async fn snapshots_are_saved_and_opened_beside_the_log_and_members_are_remembere
     let mut sink = node.storage.save_snapshot.send(save).await.expect("it lives").expect("it begins");
     std::io::Write::write_all(&mut sink, b"the state").expect("it is written");
     let saved = sink.finish().expect("it is saved");
-    node.storage.remember.do_send(Remember { member: NodeId(2), index: Index(9) });
+    node.storage.remember.do_send(Remember { members: vec![(NodeId(2), Index(9))] });
     let cut = quorate_raft::Cut { to: last, checksum: None };
     node.storage.persist.do_send(Persist(quorate_raft::Persist { sequence: 2, cut: Some(cut), ..Default::default() }));
     assert_eq!(node.next().await, Told::Persisted(2));

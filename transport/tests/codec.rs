@@ -7,7 +7,7 @@ use quorate_raft::{
     Kind, Membership, Message, NodeId, Phase, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
     SnapshotReply, Term, Vote,
     message::{
-        Administer, AdministerOutcome, Administered, Administration, Emptied, Propose, ProposeOutcome, ProposeReply,
+        Administer, AdministerOutcome, Administered, Administration, Emptied, Holdings, Propose, ProposeOutcome, ProposeReply,
         ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
     },
     session::{Request, SessionKey},
@@ -335,7 +335,8 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), id(), any::<u64>()).prop_map(|(previous, conflict, last)| AppendOutcome::Rejected {
             previous: Index(previous),
             conflict,
-            last: Index(last)
+            last: Index(last),
+            log_last: Index(last ^ 0xff)
         }),
         id().prop_map(|at| AppendOutcome::Diverged { at }),
         any::<u64>().prop_map(|from| AppendOutcome::NeedsSnapshot { from: Index(from) }),
@@ -422,6 +423,10 @@ fn message() -> impl Strategy<Value = Message> {
             Body::RepairReply(RepairReply { from, outcome, batch: records(first, &payloads) })
         }),
         any::<u64>().prop_map(|known_at| Body::Emptied(Emptied { known_at: Index(known_at) })),
+        vec(any::<(u64, u64)>(), 0..9).prop_map(|members| {
+            let members = members.into_iter().map(|(member, index)| (NodeId(member), Index(index))).collect();
+            Body::Holdings(Holdings { members })
+        }),
         id().prop_map(|last| Body::TimeoutNow(TimeoutNow { last })),
         any::<u64>().prop_map(|at| Body::Removed(Removed { at: Index(at) })),
         (any::<u64>(), any::<Option<u64>>()).prop_map(|(request, to)| {

@@ -91,9 +91,11 @@ impl Handler<ReadEntries> for RedbLog {
 
 impl Handler<Remember> for RedbLog {
     type Result = ();
-    fn handle(&mut self, Remember { member, index }: Remember, _: &mut Self::Context) {
+    fn handle(&mut self, Remember { members }: Remember, _: &mut Self::Context) {
         self.flush(|log| {
-            log.state.known.entry(member).and_modify(|known| *known = index.max(*known)).or_insert(index);
+            for (member, index) in members {
+                log.state.known.entry(member).and_modify(|known| *known = index.max(*known)).or_insert(index);
+            }
             log.commit(log.database.begin_write()?)
         });
     }

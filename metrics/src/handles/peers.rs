@@ -89,6 +89,7 @@ struct Peer {
     rtt: LateGauge,
     rejections: Counter,
     divergences: Counter,
+    data_losses: Counter,
     bytes: Each<Direction, Each<Lane, Counter>>,
     contacts: Contacts,
 }
@@ -119,6 +120,7 @@ impl PeerMetrics {
             rtt: scope.late_gauge(&catalogue::PEER_RTT),
             rejections: scope.counter(&catalogue::APPEND_REJECTIONS),
             divergences: scope.counter(&catalogue::DIVERGENCES),
+            data_losses: scope.counter(&catalogue::DATA_LOSSES),
             bytes: scope.each("direction", |scope| scope.each("lane", |scope| scope.counter(&catalogue::NET_BYTES))),
             contacts: Contacts::register(&scope),
         };
@@ -147,6 +149,11 @@ impl PeerMetrics {
     /// The peer's log and this node's were found to differ at an entry.
     pub fn diverged(&self) {
         self.inner.divergences.increment(1);
+    }
+
+    /// The peer came with less than it had acknowledged.
+    pub fn data_lost(&self) {
+        self.inner.data_losses.increment(1);
     }
 
     /// The peer rejected an append.

@@ -110,6 +110,7 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
         PeerState::ALL.iter().for_each(|state| peer.state_is(*state));
         peer.append_rejected();
         peer.diverged();
+        peer.data_lost();
         peer.round_trip(took);
         for direction in Direction::ALL {
             Lane::ALL.iter().for_each(|lane| peer.net_bytes(*direction, *lane, 100));

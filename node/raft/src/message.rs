@@ -16,7 +16,8 @@
 //! | [`SnapshotReply`] | a follower | the leader | how much arrived, or that it is installed | §7 |
 //! | [`Repair`] | a node with faulty entries | every other member | asks for entries whose payload its disk lost | – |
 //! | [`RepairReply`] | a member | that node | the entries, or that it does not have them | – |
-//! | [`Body::Emptied`] | a member | one whose log is gone | it had a log once: it must not take part as if it were new | – |
+//! | [`Body::Emptied`] | a member | a member with less than its holding | its disk was emptied or put back: it must not take part | – |
+//! | [`Body::Holdings`] | a leader | every member | so that all remember what each member holds | – |
 //! | [`Body::TimeoutNow`] | a leader | the voter that is to lead | campaigns at once | thesis §3.10 |
 //! | [`Body::Removed`] | a member | one that is none any more | it was removed, and nobody will tell it otherwise | thesis §4.2.3 |
 //! | [`Body::Administer`] | a node with an operator | the leader | forwards a change of members, or a handover | §6, thesis §3.10 |
@@ -87,7 +88,7 @@ pub enum Body {
     Repair(Repair),
     /// Answers a [`Repair`].
     RepairReply(RepairReply),
-    /// Says to a member without a log that it had one.
+    /// Says to a member how much it held: more than it comes with.
     Emptied(Emptied),
     /// Says to the voter that is to lead that it may.
     TimeoutNow(TimeoutNow),
@@ -97,6 +98,8 @@ pub enum Body {
     Administer(Administer),
     /// Answers an [`Administer`].
     Administered(Administered),
+    /// Says what each member holds.
+    Holdings(Holdings),
 }
 
 /// Which of an election's two rounds.
@@ -179,8 +182,11 @@ pub enum AppendOutcome {
         /// term: repair skips a term a round trip, not an entry (paper §5.3, last paragraph). 0@0 from a follower that never
         /// held an entry and never voted, as far as it knows; 0@1 from one whose log is merely empty.
         conflict: EntryId,
-        /// The follower's last index.
+        /// The last index up to which the follower holds entries whole.
         last: Index,
+        /// Where its log ends, entries whose payload its disk lost included. Never before its holding, unless its disk was
+        /// emptied or put back.
+        log_last: Index,
     },
     /// The follower has the same entry id with another content: one of the two logs is damaged, and nothing was
     /// overwritten.
@@ -309,12 +315,19 @@ pub enum RepairOutcome {
     Lost,
 }
 
-/// Says to a member with an empty log that it had one before: its data directory was emptied, and it must not vote or
-/// acknowledge as if it were new.
+/// Says to a member that comes with less what it held: its data directory was emptied or put back, and it must not vote or
+/// acknowledge. One that has as much, for the message was late, goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Emptied {
-    /// How far its log was known to reach, durably.
+    /// Its holding: up to which committed entry it acknowledged the log; 0 if it had a log and no more is known.
     pub known_at: Index,
+}
+
+/// Says what each member holds, so that it is remembered by all: up to which committed entry it acknowledged the log, durably.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Holdings {
+    /// The members, former ones among them, and their holdings.
+    pub members: Vec<(NodeId, Index)>,
 }
 
 /// Tells the voter to which leadership is handed over to campaign at once.

@@ -205,6 +205,12 @@ mutants! {
     DiscardCountsItself = "discard-counts-itself",
     /// An entry is forgotten on what others said in a term in which it may have been acknowledged.
     DiscardWithoutAskingAgain = "discard-without-asking-again",
+    /// A member that comes with less than it acknowledged is elected and brought up like any other. (61)
+    LesserLogWelcome = "lesser-log-welcome",
+    /// A node that starts again has forgotten up to where its own log was committed. (61)
+    OwnHoldingForgotten = "own-holding-forgotten",
+    /// A leader alone knows what each member holds. (61)
+    HoldingsUntold = "holdings-untold",
 
     // In the storage.
     /// Records are durable when they were written, whether or not they were synced. (50)

@@ -168,7 +168,7 @@ fn say(message: &Message) -> Option<(&'static str, String)> {
         }
         Body::AppendReply(reply) => match reply.outcome {
             AppendOutcome::Matched { matched } => ("appends", format!("matched up to {matched}")),
-            AppendOutcome::Rejected { previous, conflict, last } => {
+            AppendOutcome::Rejected { previous, conflict, last, .. } => {
                 let hint = format!("there I have term {} from {} on, and end at {last}", conflict.term, conflict.index);
                 ("appends", format!("no {previous}: {hint} (term {term})"))
             }

@@ -129,9 +129,10 @@ pub(crate) async fn launch<M: StateMachine>(
     let (faulty, has_snapshot) = (recovered.faulty.clone(), recovered.snapshot.is_some());
     // Its clock starts later still: the promise of its last life is kept long enough.
     let replica = Replica::new(id, membership, recovered, settings).started(Moment::default());
-    if let Err(error) =
-        recovery::refuse_if_alone(&replica, &faulty).and_then(|()| recovery::refuse_if_not_as_configured(&replica))
-    {
+    let refused = recovery::refuse_if_alone(&replica, &faulty)
+        .and_then(|()| recovery::refuse_if_tail_lost(&replica))
+        .and_then(|()| recovery::refuse_if_not_as_configured(&replica));
+    if let Err(error) = refused {
         return Err(held.end_for(error));
     }
 

@@ -86,6 +86,16 @@ pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<()
     )))
 }
 
+/// Refuses to start on a log that ends before an entry that was committed and durable here: its end was lost without a trace.
+pub(super) fn refuse_if_tail_lost(replica: &Replica) -> Result<(), StartError> {
+    let Some((last, held)) = replica.lost_tail() else { return Ok(()) };
+    Err(StartError::Storage(format!(
+        "the log ends at entry {last}, and entry {held} was committed and durable here: the disk lost the end of the log without a \
+         trace; remove this member and add a new one with an empty data directory under a new id, or, if it is the only voter, restore \
+         a backup"
+    )))
+}
+
 /// Refuses to start a witness as a full copy, or the other way round.
 pub(super) fn refuse_if_not_as_configured(replica: &Replica) -> Result<(), StartError> {
     if replica.is_as_configured() {

@@ -134,7 +134,7 @@ impl Probe {
     }
 
     pub(super) fn remember(&self, member: NodeId, index: Index) {
-        self.storage.remember.do_send(Remember { member, index });
+        self.storage.remember.do_send(Remember { members: vec![(member, index)] });
     }
 
     pub(super) async fn begin(&self, base: SnapshotBase, expected: Option<(u64, u32)>) -> Box<dyn SnapshotSink> {

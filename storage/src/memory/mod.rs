@@ -163,11 +163,13 @@ impl Handler<OpenSnapshot> for MemoryWriter {
 impl Handler<Remember> for MemoryWriter {
     type Result = ();
 
-    fn handle(&mut self, Remember { member, index }: Remember, _: &mut Self::Context) {
+    fn handle(&mut self, Remember { members }: Remember, _: &mut Self::Context) {
         if self.open.is_some() {
             let known = &mut self.log.contents().known;
-            let furthest = known.entry(member).or_default();
-            *furthest = index.max(*furthest);
+            for (member, index) in members {
+                let highest = known.entry(member).or_default();
+                *highest = index.max(*highest);
+            }
         }
     }
 }

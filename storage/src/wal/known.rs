@@ -1,8 +1,9 @@
-//! Which members were known to have a log, kept for good: a file of its own, for it hardly ever changes.
+//! Holdings: up to which committed entry each member is known to have acknowledged the log, kept for good. A file of its own, written
+//! every few seconds at most.
 //!
 //! Nothing rests on it that others do not remember too: if it is damaged, it is begun anew.
 
-use super::{BLOCK_BYTES, Block, Identity, Outcome, failed, read_u32, read_u64, shortage::sync_dir};
+use super::{BLOCK_BYTES, Block, Failure, Identity, Outcome, failed, read_u32, read_u64, shortage::sync_dir};
 use crate::disk::{Disk, Pace};
 use quorate_raft::{Index, NodeId};
 use std::{
@@ -17,11 +18,11 @@ pub(crate) const NAME: &str = "known-members";
 pub(crate) const UNFINISHED: &str = "known-members.new";
 
 const MAGIC: [u8; 8] = *b"QUORKNOW";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// A member's id and an index.
 const MEMBER_BYTES: usize = 16;
 
-/// Each member and how far its log was known to reach.
+/// Each member and its holding.
 pub(crate) type Known = BTreeMap<NodeId, Index>;
 
 /// What the file says; nothing if there is none, and a line about it if it can't be used.
@@ -35,6 +36,10 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<
     let length = file.length().map_err(failed("read", &path))?.min(BYTES_MAX);
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
     let count = file.read_at(&mut bytes, 0).map_err(failed("read", &path))?;
+    if let Some(version) = earlier_version(&bytes[..count]) {
+        let (path, why) = (path.display(), "start it with the program that wrote it");
+        return Err(Failure::open(format!("{path} has format version {version}, which is of an earlier program; {why}")));
+    }
     Ok(match decode(&bytes[..count], identity) {
         Some(known) => (known, None),
         None => {
@@ -67,6 +72,11 @@ pub(crate) fn remove_leftover(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("write", &path)(error)),
         _ => Ok(()),
     }
+}
+
+/// The version of a file that an earlier program wrote.
+fn earlier_version(bytes: &[u8]) -> Option<u32> {
+    Block::read(bytes, MAGIC).map(|block| block.u32(8)).filter(|version| *version < VERSION)
 }
 
 fn encode(identity: &Identity, known: &Known) -> Vec<u8> {

@@ -144,23 +144,40 @@ impl Log {
         }
     }
 
-    /// Keeps for good how far a member's log was known to reach. Nothing is lost with it if there is no space.
-    pub(crate) fn remember(&mut self, member: NodeId, index: Index) -> Outcome<()> {
-        if self.known.get(&member).is_some_and(|known| *known >= index) {
+    /// Keeps for good what members held. Nothing is lost with it if there is no space.
+    pub(crate) fn remember(&mut self, members: &[(NodeId, Index)]) -> Outcome<()> {
+        let is_news = |(member, index): &&(NodeId, Index)| self.known.get(member) < Some(index);
+        let news: Vec<_> = members.iter().filter(is_news).copied().collect();
+        if news.is_empty() {
             return Ok(());
         }
-        let before = self.known.insert(member, index);
+        let before = self.known.clone();
+        self.known.extend(news);
+        if !self.keeps_known()? {
+            // So that it is written when it is told again.
+            self.known = before;
+        }
+        Ok(())
+    }
+
+    /// The operator discarded entries: if this member held them, it is to forget that it did.
+    pub(super) fn forget_discarded(&mut self) -> Outcome<()> {
+        let last = self.last.index;
+        match self.known.get_mut(&self.identity.member) {
+            Some(held) if *held > last => *held = last,
+            _ => return Ok(()),
+        }
+        self.keeps_known().map(drop)
+    }
+
+    /// Writes what the members held. False if there is no space, or a shortage, for it.
+    fn keeps_known(&self) -> Outcome<bool> {
         match known::write(&*self.disk, &self.dir, &self.identity, &self.known) {
             Err(failure) if failure.is_full || failure.is_shortage => {
-                tracing::warn!(error = %failure.error, "can't keep for good which members had a log");
-                // So that it is written when it is told again.
-                match before {
-                    Some(before) => self.known.insert(member, before),
-                    None => self.known.remove(&member),
-                };
-                known::remove_leftover(&*self.disk, &self.dir)
+                tracing::warn!(error = %failure.error, "can't keep for good what the members held");
+                known::remove_leftover(&*self.disk, &self.dir).map(|()| false)
             }
-            outcome => outcome,
+            outcome => outcome.map(|()| true),
         }
     }
 

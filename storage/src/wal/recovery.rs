@@ -143,7 +143,7 @@ impl Log {
         repairs.push(format!(
             "discarded entries {from} to {last}, which are not proven to have been durable, as configured"
         ));
-        Ok(())
+        self.forget_discarded()
     }
 }
 

@@ -41,7 +41,11 @@ impl Replica {
             return;
         }
         match self.role {
-            Role::PreCandidate => self.stand_for_election(now, false, out),
+            Role::PreCandidate => {
+                if !self.waits_for_answers() {
+                    self.stand_for_election(now, false, out);
+                }
+            }
             Role::Candidate => self.lead(now, out),
             Role::Follower | Role::Leader(_) => {}
         }
@@ -69,13 +73,16 @@ impl Replica {
     }
 
     /// A voter answered.
-    pub(super) fn vote_received(&mut self, from: NodeId, vote: Vote, out: &mut Vec<Effect>) {
+    pub(super) fn vote_received(&mut self, now: Moment, from: NodeId, vote: Vote, out: &mut Vec<Effect>) {
         let asked = match vote.phase {
             Phase::PreVote => matches!(self.role, Role::PreCandidate),
             Phase::Vote => matches!(self.role, Role::Candidate),
         };
         if asked && vote.campaign == self.campaign {
             out.push(Effect::CountVote { campaign: self.campaign, voter: from, granted: vote.granted });
+            if vote.phase == Phase::PreVote && self.was_last_answer(from) {
+                self.stand_for_election(now, false, out);
+            }
         }
     }
 

@@ -46,7 +46,16 @@ impl Replica {
         out.push(Effect::Diverged { at, with: from });
         self.answer(now, from, append.epoch, AppendOutcome::Diverged { at }, out);
         if let Some(at) = self.stands_alone(append) {
-            out.push(self.violated_by(from, Violation::Diverged { at, leader: from }));
+            out.push(self.violated_by(from, self.divergence(at, from)));
+        }
+    }
+
+    /// What is wrong if this node stands alone with its log. Whose log is damaged can't be told, unless the leader is known to have
+    /// lost its own.
+    pub(super) fn divergence(&self, at: EntryId, leader: NodeId) -> Violation {
+        match self.is_known_lost(leader) {
+            true => Violation::CommittedConflict { index: at.index, leader },
+            false => Violation::Diverged { at, leader },
         }
     }
 

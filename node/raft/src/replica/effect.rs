@@ -165,12 +165,21 @@ pub enum Effect {
         /// For what. This node holds all of it.
         repair: Repair,
     },
-    /// Remember for good that this member's log was known to reach this far. No completion is awaited.
+    /// Remember for good up to which committed entries these members acknowledged the log. No completion is awaited.
     Remember {
+        /// The members, and their holdings.
+        members: Vec<(NodeId, Index)>,
+    },
+    /// A member came with less than it held: its disk was emptied or put back. It was told and refused. Say so loudly.
+    DataLost {
         /// The member.
         member: NodeId,
-        /// How far.
-        index: Index,
+        /// Where its log ends.
+        last: Index,
+        /// Up to which committed entry it had acknowledged the log.
+        held: Index,
+        /// Whether the members that did so leave no quorum: this node may have the last good copy.
+        is_last_copy: bool,
     },
     /// These reads may be served as soon as `index` is applied.
     ReadsReady {
@@ -258,9 +267,18 @@ pub enum Violation {
     },
     /// This member had a log, and its data directory is empty.
     Emptied {
-        /// How far its log was known to reach.
+        /// Its holding, as far as it was known.
         known_at: Index,
         /// Who remembers.
+        by: NodeId,
+    },
+    /// This member once held more than its log has: an old copy of its data directory, or a disk that lost writes.
+    PutBack {
+        /// Where its log ends.
+        last: Index,
+        /// Up to which committed entry it had acknowledged the log.
+        known_at: Index,
+        /// The member that remembers.
         by: NodeId,
     },
 }
@@ -277,14 +295,18 @@ impl fmt::Display for Violation {
             Self::CommittedConflict { index, leader } => {
                 write!(
                     f,
-                    "leader {leader} contradicts entry {index}, which is committed here: some node lost durable data"
+                    "leader {leader} contradicts entry {index}, which is committed here: the members that elected it lost durable data, \
+                     and this may be the last good copy; keep this data directory, stop the other members, and recover the cluster \
+                     from it (quorate-kv recover)"
                 )
             }
             Self::Diverged { at, leader } => {
                 write!(
                     f,
-                    "entry {at} differs from that of node {leader}, and a quorum does not hold it as this node does: the log \
-                     here is damaged; remove this member and add a new one under a new id"
+                    "entry {at} differs from that of node {leader}, and a quorum does not hold it as this node does: either the log \
+                     here is damaged, or the other members lost theirs and this may be the last good copy; keep this data directory \
+                     until that is known, then recover the cluster from it (quorate-kv recover), or remove this member and add a new \
+                     one under a new id"
                 )
             }
             Self::Mistaken { leader, is_witness } => {
@@ -298,8 +320,16 @@ impl fmt::Display for Violation {
             Self::Emptied { known_at, by } => {
                 write!(
                     f,
-                    "the data directory is empty, but node {by} knows that this member's log reached entry {known_at}: what it \
-                     acknowledged and voted is lost; remove this member and add a new one under a new id"
+                    "the data directory is empty, but node {by} knows that this member had a log, committed up to entry {known_at}: what \
+                     it acknowledged and voted is lost; remove this member and add a new one under a new id"
+                )
+            }
+            Self::PutBack { last, known_at, by } => {
+                write!(
+                    f,
+                    "the log here ends at entry {last}, but node {by} knows that this member acknowledged committed entries up to \
+                     {known_at}: the data directory is an old copy, or its disk lost writes, and what this member acknowledged and voted \
+                     since is lost; remove this member and add a new one with an empty data directory under a new id"
                 )
             }
         }

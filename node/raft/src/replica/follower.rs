@@ -31,7 +31,11 @@ impl Replica {
         if self.tells_removed(now, from, request.last, out) {
             return;
         }
-        if self.is_emptied(now, from, request.last, out) {
+        if self.comes_with_less(now, from, request.last.index, request.last.index == Index(0), out) {
+            // Where a leader is heard that leader names it; and a request that is late names nobody wrongly.
+            if !self.hears_leader(now) {
+                self.name_lost(from, request.last.index, out);
+            }
             return self.say(now, from, Body::Vote(answer_to(request)), out);
         }
         if request.phase == Phase::Vote {
@@ -42,7 +46,9 @@ impl Replica {
         let refuses = self.refuses_elections(now) && !live(Mutant::VoterDeafToLeader);
         let handed_over = request.handed_over && self.may_be_handed_leadership(from);
         // One that may have been emptied must not take part in a decision about entries that it may once have acknowledged.
-        let may_judge = !self.known.is_new || request.last.index == Index(0);
+        // And one that waits to be added is none of those with which a cluster begins.
+        let begins = request.last.index == Index(0) && !self.membership().is_empty();
+        let may_judge = !self.known.is_new || begins;
         let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
         // Entries and snapshots of that leader would stop this node's machine.
         let can_apply = self.settings.machine.apply(request.machine_version) || live(Mutant::VoteForUnknownMachine);
@@ -116,7 +122,7 @@ impl Replica {
             Err(reason) => return out.push(Effect::Refused { from, reason }),
         };
         if let Some(at) = self.stands_alone(&append) {
-            return out.push(self.violated_by(from, Violation::Diverged { at, leader: from }));
+            return out.push(self.violated_by(from, self.divergence(at, from)));
         }
         if let Some(lost) = self.faults.lost() {
             return self.answer(now, from, epoch, AppendOutcome::NeedsSnapshot { from: lost }, out);
@@ -126,7 +132,7 @@ impl Replica {
         if let Some(rejected) = self.rejects(previous) {
             return match rejected {
                 Ok(outcome) => self.answer(now, from, epoch, outcome, out),
-                Err(index) => out.push(self.violated_by(from, Violation::CommittedConflict { index, leader: from })),
+                Err(index) => self.contradicted(now, from, index, out),
             };
         }
         let held = append.batch.as_ref().map_or(previous.index, |batch| self.held_of(batch));
@@ -138,9 +144,8 @@ impl Replica {
         let missing = append.batch.as_ref().filter(|_| matched > held).and_then(|batch| batch.from(held.next()));
         let repair = append.batch.as_ref().and_then(|batch| self.repair_in(batch, held));
         if let Some(missing) = &missing {
-            if missing.first() <= self.commit {
-                let violation = Violation::CommittedConflict { index: missing.first(), leader: from };
-                return out.push(self.violated_by(from, violation));
+            if missing.first() <= self.known_committed() {
+                return self.contradicted(now, from, missing.first(), out);
             }
             if self.is_full {
                 // What it can't keep it must not acknowledge; the leader sends it again.
@@ -216,12 +221,13 @@ impl Replica {
         if let Some(faulty) = faulty.map(|first| first.id.index).filter(|at| *at <= previous.index) {
             // The leader must go back and send again what is lost here: until then it does not count as held.
             let (conflict, last) = (self.log.conflict_at(faulty), faulty.previous());
-            return Some(Ok(AppendOutcome::Rejected { previous: previous.index, conflict, last }));
+            let log_last = self.log.last().index;
+            return Some(Ok(AppendOutcome::Rejected { previous: previous.index, conflict, last, log_last }));
         }
         if self.log.contains(previous) {
             return None;
         }
-        if previous.index <= self.commit {
+        if previous.index <= self.known_committed() {
             return Some(Err(previous.index));
         }
         let last = self.log.last().index;
@@ -229,7 +235,7 @@ impl Replica {
             Index(0) if !self.known.is_new => EntryId::new(Term(0), Index(1)),
             _ => self.log.conflict_at(previous.index),
         };
-        Some(Ok(AppendOutcome::Rejected { previous: previous.index, conflict, last }))
+        Some(Ok(AppendOutcome::Rejected { previous: previous.index, conflict, last, log_last: last }))
     }
 
     /// The last entry of a leader's batch that this log holds, or the one before the batch. Entries that match stay, also
@@ -277,7 +283,10 @@ impl Replica {
         if !self.follow(now, from, out) {
             return;
         }
-        // The leader never names more than it has seen this log match.
+        // The leader never names more than it has seen this log match, durably.
+        if self.membership().contains(from) && self.halts_as_lost(from, heartbeat.commit, out) {
+            return;
+        }
         if self.believes_commit() {
             self.learn_commit(heartbeat.commit.min(self.log.last().index), out);
         }

@@ -147,6 +147,7 @@ impl Replica {
     /// Time passed: what must not last for ever ends. To be called about once a heartbeat interval.
     pub fn tick(&mut self, now: Moment, out: &mut Vec<Effect>) {
         self.look_at_applying(now);
+        self.tell_holdings(now, out);
         let Role::Leader(leadership) = &self.role else { return };
         let Some(handover) = &leadership.handover else { return };
         let patience = self.settings.election_timeout_max;

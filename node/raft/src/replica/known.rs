@@ -1,41 +1,75 @@
-//! Who had a log once: so that a member whose data directory was emptied does not pass for a new one.
+//! Lost-data guard: a member whose data directory was emptied, or put back to an earlier state, must not pass for whole.
 //!
-//! What such a member acknowledged and voted is gone, and with it the reason why a quorum can be trusted. It can't know that
-//! itself; but the others remember that it had a log, and tell it when it comes without one. And a member that never held or
-//! promised anything, as far as it knows, is careful: it votes only among others like it, and confirms no leadership, until
-//! a leader has brought it up.
+//! Such a member's acknowledgements and votes are gone, and with them the reason to trust a quorum that counts it. It can't know
+//! that itself. So each node remembers, for good, the *holding* of every member: up to which committed entry that member
+//! acknowledged the log, durably. A sound disk never holds less again: only uncommitted entries are ever truncated. A member that comes
+//! with less is told so ([`Body::Emptied`]), is neither elected nor brought up, is named, and stops.
+//!
+//! A leader knows the holdings of its own leadership exactly. It tells them to all members ([`Body::Holdings`]) every
+//! [`HOLDINGS_EVERY`] at most, so that a later leader, or a survivor, knows them too.
+//!
+//! A node's own holding survives its restart, unlike its commit index: no leader's log takes the place of these entries, even if a
+//! majority that lost its data elected that leader.
+//!
+//! A member that never held or promised anything, as far as it knows, is new or was emptied, and is careful: it votes only among
+//! others like it, and confirms no leadership, until a leader has brought it up.
+//!
+//! **Invariant:** a holding is a fact about the past, so neither delay nor repetition of a message makes it wrong.
 
-use super::{Effect, Replica, Violation};
+use super::{Effect, Leadership, Replica, Role, Violation};
 use crate::{
     ids::{EntryId, Index, Moment, NodeId, Term},
-    message::{AppendOutcome, AppendReply, Body, Emptied},
+    message::{AppendOutcome, AppendReply, Body, Emptied, Holdings},
+    mutants::{Mutant, live},
+    quorum,
 };
-use alloc::{collections::BTreeMap, vec::Vec};
-use core::hash::{Hash, Hasher};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
+use core::{
+    hash::{Hash, Hasher},
+    time::Duration,
+};
+
+/// How often a leader tells the holdings of the members, and how often they are written, at most. What was acknowledged since, only
+/// the leader itself knows.
+pub const HOLDINGS_EVERY: Duration = Duration::from_secs(5);
+
+/// Holdings of more nodes than this are not remembered: a cluster never has that many, removed ones included.
+const HOLDINGS_MAX: usize = 4096;
 
 /// What a replica knows of its own past and the others'.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     /// This member never held an entry, and never voted: it is new, or it was emptied.
     pub(super) is_new: bool,
-    /// Members that had a log, and how far each was known to reach at first.
-    had_log: BTreeMap<NodeId, Index>,
+    /// The members that had a log, this node among them, and their holdings; index 0 if no entry of it is known to be committed.
+    holdings: BTreeMap<NodeId, Index>,
+    /// Members that came with less than their holding, and where their logs ended.
+    lost: BTreeMap<NodeId, Index>,
+    /// When this leader told the holdings.
+    told: Option<(Term, Moment)>,
     /// If this member is new: whom it told so when it was sent what would make it whole, in which term, and in which epoch.
     introduced: Option<(Term, NodeId, u64)>,
+    /// If this member is new: the voters that answered its first pre-vote, and so remember no log of it.
+    answered: BTreeSet<NodeId>,
+    /// If this member is new: its first pre-vote, once that was won with answers missing.
+    waits_in: Option<u64>,
 }
 
 impl Hash for Known {
-    /// How far a log reached is told to operators, and decides nothing.
+    /// Losses are told to operators, and when holdings were told decides only when they are told again.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.is_new, self.introduced).hash(state);
-        self.had_log.len().hash(state);
-        self.had_log.keys().for_each(|member| member.hash(state));
+        (self.is_new, self.introduced, &self.holdings, &self.answered, self.waits_in).hash(state);
     }
 }
 
 impl Known {
-    pub(super) fn new(is_new: bool, had_log: impl IntoIterator<Item = (NodeId, Index)>) -> Self {
-        Self { is_new, had_log: had_log.into_iter().collect(), introduced: None }
+    pub(super) fn new(is_new: bool, holdings: impl IntoIterator<Item = (NodeId, Index)>) -> Self {
+        let holdings = holdings.into_iter().collect();
+        let (lost, answered) = (BTreeMap::new(), BTreeSet::new());
+        Self { is_new, holdings, lost, told: None, introduced: None, answered, waits_in: None }
     }
 }
 
@@ -46,23 +80,140 @@ impl Replica {
         self.known.is_new
     }
 
-    /// `member`'s log reaches this far: remembers for good that it had one.
-    pub(super) fn learn_log_of(&mut self, member: NodeId, index: Index, out: &mut Vec<Effect>) {
-        let is_news = || !self.known.had_log.contains_key(&member) && self.membership().contains(member);
-        if index > Index(0) && is_news() {
-            self.known.had_log.insert(member, index);
-            out.push(Effect::Remember { member, index });
+    /// Up to which committed entry a member, or this node itself, is known to have acknowledged the log, durably; `None` if it is not
+    /// known to have had one.
+    #[must_use]
+    pub fn holding_of(&self, member: NodeId) -> Option<Index> {
+        let remembered = self.known.holdings.get(&member).copied();
+        let Role::Leader(leadership) = &self.role else { return remembered };
+        let matched = leadership.matched(member).min(self.commit);
+        remembered.max(Some(matched).filter(|matched| *matched > Index(0)))
+    }
+
+    /// Where this node's log ends, and its holding, if the log ends before that: its disk lost entries without a trace.
+    #[must_use]
+    pub fn lost_tail(&self) -> Option<(Index, Index)> {
+        let last = self.log.last().index;
+        self.known.holdings.get(&self.id).copied().filter(|held| *held > last).map(|held| (last, held))
+    }
+
+    /// How far this log is known to be committed, by this life of the node or an earlier one.
+    #[must_use]
+    pub fn known_committed(&self) -> Index {
+        let held = self.known.holdings.get(&self.id).filter(|_| !live(Mutant::OwnHoldingForgotten));
+        held.map_or(self.commit, |held| self.commit.max((*held).min(self.log.last().index)))
+    }
+
+    /// `member` has a log, durably: remembers that for good.
+    pub(super) fn learn_log_of(&mut self, member: NodeId, last: Index, out: &mut Vec<Effect>) {
+        let is_news = || !self.known.holdings.contains_key(&member) && self.membership().contains(member);
+        if last > Index(0) && is_news() {
+            self.remember(alloc::vec![(member, Index(0))], out);
         }
     }
 
-    /// Whether `member` comes with an empty log and had one before: then it is told.
-    pub(super) fn is_emptied(&mut self, now: Moment, member: NodeId, last: EntryId, out: &mut Vec<Effect>) -> bool {
-        if last.index != Index(0) {
+    /// Remembers these holdings for good, as far as they are news. Gives whether any was.
+    fn remember(&mut self, holdings: Vec<(NodeId, Index)>, out: &mut Vec<Effect>) -> bool {
+        let mut members = holdings;
+        members.retain(|(member, index)| {
+            let known = self.known.holdings.get(member).copied();
+            let is_news = known < Some(*index) && (known.is_some() || self.known.holdings.len() < HOLDINGS_MAX);
+            if is_news {
+                self.known.holdings.insert(*member, *index);
+            }
+            is_news
+        });
+        let any = !members.is_empty();
+        if any {
+            out.push(Effect::Remember { members });
+        }
+        any
+    }
+
+    /// Remembers what this leadership knows of the members' holdings, this node's among them. Gives whether any is news.
+    pub(super) fn remember_holdings(&mut self, out: &mut Vec<Effect>) -> bool {
+        let own = (self.id, self.commit.min(self.writes.durable()));
+        let Role::Leader(leadership) = &self.role else { return self.remember(alloc::vec![own], out) };
+        let matched = leadership.matched.iter().map(|(member, matched)| (*member, self.commit.min(*matched)));
+        let held = matched.chain([own]).filter(|(_, index)| *index > Index(0)).collect();
+        self.remember(held, out)
+    }
+
+    /// Tells the members each other's holdings, if it is time to, and there is news.
+    pub(super) fn tell_holdings(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        let Role::Leader(Leadership { since, .. }) = &self.role else { return };
+        let told = self.known.told.filter(|(term, _)| *term == self.term());
+        if now.since(told.map_or(*since, |(_, at)| at)) < HOLDINGS_EVERY {
+            return;
+        }
+        let is_news = self.remember_holdings(out);
+        self.known.told = Some((self.term(), now));
+        if (is_news || told.is_none()) && !self.known.holdings.is_empty() && !live(Mutant::HoldingsUntold) {
+            let members: Vec<_> = self.known.holdings.iter().map(|(member, index)| (*member, *index)).collect();
+            for peer in self.peers() {
+                self.say(now, peer, Body::Holdings(Holdings { members: members.clone() }), out);
+            }
+        }
+    }
+
+    /// A leader tells the members' holdings. This node's own among them is what the leader's memory of it says.
+    pub(super) fn holdings_told(&mut self, from: NodeId, told: Holdings, out: &mut Vec<Effect>) {
+        if !self.is_trusted(from) {
+            return out.push(Effect::Refused { from, reason: "stranger" });
+        }
+        let own = told.members.iter().find(|(member, _)| *member == self.id).map(|(_, held)| *held);
+        if self.halts_as_lost(from, own.unwrap_or_default(), out) {
+            return;
+        }
+        let others = told.members.into_iter().filter(|(member, _)| *member != self.id);
+        let here = self.commit.min(self.writes.durable());
+        let here = (here > Index(0)).then_some((self.id, here));
+        self.remember(others.chain(here).collect(), out);
+    }
+
+    /// Whether `member`, whose log ends at `last`, had more than that, or had a log and comes as a new one. Then it is told.
+    ///
+    /// The message may be old, and then the member knows better and goes on; it is told all the same, and what it asks for is refused.
+    pub(super) fn comes_with_less(
+        &mut self,
+        now: Moment,
+        member: NodeId,
+        last: Index,
+        is_new: bool,
+        out: &mut Vec<Effect>,
+    ) -> bool {
+        let Some(held) = self.holding_of(member) else { return false };
+        let lacks = last < held && !live(Mutant::LesserLogWelcome);
+        if !lacks && !is_new {
+            self.known.lost.remove(&member);
             return false;
         }
-        let Some(known_at) = self.known.had_log.get(&member).copied() else { return false };
-        self.say(now, member, Body::Emptied(Emptied { known_at }), out);
+        self.say(now, member, Body::Emptied(Emptied { known_at: held }), out);
         true
+    }
+
+    /// `member` came with less than it held: names it, once.
+    pub(super) fn name_lost(&mut self, member: NodeId, last: Index, out: &mut Vec<Effect>) {
+        let Some(held) = self.holding_of(member) else { return };
+        if self.known.lost.insert(member, last) != Some(last) {
+            let is_lost = |id| self.known.lost.contains_key(&id);
+            let is_last_copy = !quorum::reached(self.membership(), |id| !is_lost(id));
+            out.push(Effect::DataLost { member, last, held, is_last_copy });
+        }
+    }
+
+    /// A leader's log lacks the entry at `index`, which is committed here: the members that elected it lost it. It is told, and this node,
+    /// which may have the last good copy, stops.
+    pub(super) fn contradicted(&mut self, now: Moment, leader: NodeId, index: Index, out: &mut Vec<Effect>) {
+        if self.comes_with_less(now, leader, index.previous(), false, out) {
+            self.name_lost(leader, index.previous(), out);
+        }
+        out.push(self.violated_by(leader, Violation::CommittedConflict { index, leader }));
+    }
+
+    /// Whether a member came with less than it held, and not with more since.
+    pub(super) fn is_known_lost(&self, member: NodeId) -> bool {
+        self.known.lost.contains_key(&member)
     }
 
     /// Whether the leader that sends this has yet to hear that this member comes with nothing: then it is told.
@@ -83,15 +234,60 @@ impl Replica {
             return false;
         }
         self.known.introduced = told.or(Some((term, from, epoch)));
-        let outcome = AppendOutcome::Rejected { previous, conflict: EntryId::default(), last: Index(0) };
+        let (conflict, none) = (EntryId::default(), Index(0));
+        let outcome = AppendOutcome::Rejected { previous, conflict, last: none, log_last: none };
         self.say(now, from, Body::AppendReply(AppendReply { epoch, outcome }), out);
         true
     }
 
-    /// A member remembers that this one had a log. If this one knows nothing of that, its directory was emptied.
-    pub(super) fn told_emptied(&mut self, from: NodeId, emptied: Emptied, out: &mut Vec<Effect>) {
-        if self.known.is_new && self.membership().contains(from) {
-            out.push(Effect::Halt(Violation::Emptied { known_at: emptied.known_at, by: from }));
+    /// Whether a pre-vote that was won elects no one yet: the first of a new member, until all voters answered or the election timer goes
+    /// off again. Other emptied members would elect it at once; a voter that remembers its log tells it so with its answer.
+    pub(super) fn waits_for_answers(&mut self) -> bool {
+        let waits = self.known.is_new && self.known.waits_in.is_none_or(|waits_in| waits_in == self.campaign);
+        let others = || self.membership().voters().into_iter().filter(|voter| *voter != self.id);
+        let waits = waits && !others().all(|voter| self.known.answered.contains(&voter));
+        if waits {
+            self.known.waits_in = Some(self.campaign);
         }
+        waits
+    }
+
+    /// A voter answered a pre-vote. Whether that was the last answer for which this new member waited.
+    pub(super) fn was_last_answer(&mut self, from: NodeId) -> bool {
+        if !self.known.is_new {
+            return false;
+        }
+        self.known.answered.insert(from);
+        self.known.waits_in == Some(self.campaign) && !self.waits_for_answers()
+    }
+
+    /// A member says what this one held. With less than that, this node's disk was emptied or put back.
+    pub(super) fn told_emptied(&mut self, from: NodeId, emptied: Emptied, out: &mut Vec<Effect>) {
+        if !self.is_trusted(from) {
+            return;
+        }
+        if self.known.is_new {
+            out.push(Effect::Halt(Violation::Emptied { known_at: emptied.known_at, by: from }));
+        } else {
+            self.halts_as_lost(from, emptied.known_at, out);
+        }
+    }
+
+    /// Whether this node once held more than it has: then it stops.
+    pub(super) fn halts_as_lost(&mut self, by: NodeId, known_at: Index, out: &mut Vec<Effect>) -> bool {
+        let last = self.log.last().index;
+        let is_lost = last < known_at;
+        if is_lost {
+            out.push(Effect::Halt(match last == Index(0) {
+                true => Violation::Emptied { known_at, by },
+                false => Violation::PutBack { last, known_at, by },
+            }));
+        }
+        is_lost
+    }
+
+    /// Whether a node may say what this one held: a member; or, to one that waits to be added and has no configuration, its leader.
+    fn is_trusted(&self, from: NodeId) -> bool {
+        self.membership().contains(from) || (self.membership().is_empty() && self.leader == Some(from))
     }
 }

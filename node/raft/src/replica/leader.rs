@@ -33,7 +33,7 @@ pub struct Leadership {
     pub(super) tie_break: super::witness::TieBreak,
     /// How often it changed the members.
     changes: u32,
-    since: Moment,
+    pub(super) since: Moment,
 }
 
 impl Leadership {
@@ -158,10 +158,11 @@ impl Replica {
         let epoch = reply.epoch;
         let effect = match reply.outcome {
             AppendOutcome::Matched { matched } => Effect::Acknowledged { peer: from, epoch, matched },
-            AppendOutcome::Rejected { previous, conflict, last } => {
-                // It must not be brought up as if it were new.
-                if last == Index(0) && self.is_emptied(now, from, conflict, out) {
-                    return;
+            AppendOutcome::Rejected { previous, conflict, last, log_last } => {
+                // It must not be brought up as if it were new, or only behind.
+                let is_new = log_last == Index(0) && conflict.index == Index(0);
+                if self.comes_with_less(now, from, log_last, is_new, out) {
+                    return self.name_lost(from, log_last, out);
                 }
                 let next = self.log.next_after_conflict(conflict);
                 Effect::Rejected { peer: from, epoch, previous, next, last }
@@ -178,6 +179,10 @@ impl Replica {
     /// peer's log went back, and what it once had no longer counts.
     pub fn matched(&mut self, now: Moment, peer: NodeId, index: Index, out: &mut Vec<Effect>) {
         let last = self.log.last().index;
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if index < leadership.matched(peer) {
+            self.remember_holdings(out);
+        }
         let Role::Leader(leadership) = &mut self.role else { return };
         leadership.matched.insert(peer, index.min(last));
         if let Some(pin) = leadership.pins.get_mut(&peer) {

@@ -50,6 +50,7 @@ pub use effect::{Cut, Effect, Persist, Violation};
 use faults::Faults;
 pub use handover::{Handover, HandoverRefused};
 use known::Known;
+pub use known::HOLDINGS_EVERY;
 pub use leader::{Entries, Leadership};
 pub use start::{Faulty, HardState, Recovered, Settings};
 use writes::Writes;
@@ -187,6 +188,7 @@ impl Replica {
             Body::Removed(removed) => return self.told_removed(now, from, removed, out),
             Body::Repair(repair) => return self.repair_asked(now, from, term, repair, out),
             Body::Emptied(emptied) => return self.told_emptied(from, emptied, out),
+            Body::Holdings(holdings) => return self.holdings_told(from, holdings, out),
             _ => {}
         }
         if term < self.term() && !live(Mutant::StaleTermHeard) {
@@ -198,7 +200,7 @@ impl Replica {
         match body {
             Body::Append(append) => self.append_received(now, from, append, out),
             Body::Heartbeat(heartbeat) => self.heartbeat_received(now, from, heartbeat, out),
-            Body::Vote(vote) => self.vote_received(from, vote, out),
+            Body::Vote(vote) => self.vote_received(now, from, vote, out),
             Body::AppendReply(reply) => self.append_answered(now, from, reply, out),
             Body::HeartbeatReply(HeartbeatReply { round }) => self.heartbeat_answered(now, from, round, out),
             Body::SnapshotChunk(chunk) => self.snapshot_chunk_received(now, from, chunk, out),
@@ -206,7 +208,7 @@ impl Replica {
             Body::RepairReply(reply) => self.repair_answered(now, from, reply, out),
             Body::TimeoutNow(TimeoutNow { last }) => self.told_to_campaign(now, from, last, out),
             // Of any term, and heard above.
-            Body::RequestVote(_) | Body::Repair(_) | Body::Emptied(_) | Body::Removed(_) => {}
+            Body::RequestVote(_) | Body::Repair(_) | Body::Emptied(_) | Body::Holdings(_) | Body::Removed(_) => {}
             // The remaining messages are no rule's business but the term's; the runtime answers them.
             Body::Propose(_) | Body::ProposeReply(_) => {}
             Body::ReadIndex(_) | Body::ReadIndexReply(_) => {}
@@ -338,6 +340,10 @@ impl Replica {
 
     /// Becomes a follower. The term stays, and with it the vote: forgetting it would allow a second one.
     fn step_down(&mut self, out: &mut Vec<Effect>) {
+        if self.is_leader() {
+            // Later leaderships of this node know only what is remembered.
+            self.remember_holdings(out);
+        }
         self.leader = None;
         self.leader_is_member = false;
         self.hard_state.vote.take_if(|_| live(Mutant::StepDownForgetsVote));
@@ -402,7 +408,7 @@ impl Replica {
             Body::Append(append) => {
                 let previous = append.previous.index;
                 let (conflict, last) = (self.log.conflict_at(previous), self.log.last().index);
-                let outcome = AppendOutcome::Rejected { previous, conflict, last };
+                let outcome = AppendOutcome::Rejected { previous, conflict, last, log_last: last };
                 self.say(now, to, Body::AppendReply(AppendReply { epoch: Progress::NO_EPOCH, outcome }), out);
             }
             Body::Heartbeat(heartbeat) => {

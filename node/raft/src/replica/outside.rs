@@ -65,7 +65,7 @@ impl Replica {
         // These raise no term.
         let is_about_terms = match body {
             Body::RequestVote(request) => request.phase == Phase::Vote,
-            Body::Removed(_) | Body::Emptied(_) => false,
+            Body::Removed(_) | Body::Emptied(_) | Body::Holdings(_) => false,
             _ => true,
         };
         match may_rise || !is_about_terms {

@@ -144,7 +144,7 @@ impl Replica {
         let last = base.last;
         let differs = |ours: u32| self.log.contains(last) && ours != base.last_checksum;
         match self.log.term_of(last.index) {
-            Some(term) if term != last.term && last.index <= self.commit.max(self.log.base().index) => {
+            Some(term) if term != last.term && last.index <= self.known_committed().max(self.log.base().index) => {
                 Judgement::Contradicts
             }
             _ if self.checksum_of(last.index).is_some_and(differs) => Judgement::Differs,
@@ -167,7 +167,7 @@ impl Replica {
     ) {
         match judgement {
             Judgement::Contradicts => {
-                return out.push(self.violated_by(to, Violation::CommittedConflict { index: last.index, leader: to }));
+                return self.contradicted(now, to, last.index, out);
             }
             Judgement::Differs => out.push(Effect::Diverged { at: last, with: to }),
             _ => {}

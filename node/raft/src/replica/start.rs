@@ -37,7 +37,7 @@ pub struct Recovered {
     pub memberships: Vec<(Index, Membership)>,
     /// Whether this member ever voted or held anything: one that did not is new, or its directory was emptied.
     pub has_voted: bool,
-    /// The members that are known to have had a log, and how far it reached.
+    /// The members that are known to have had a log, and up to which committed entry each had acknowledged it.
     pub known: Vec<(NodeId, Index)>,
 }
 

@@ -45,7 +45,7 @@ fn a_leader_that_is_rejected_goes_back_and_heals() {
     let mut node = faulty_replica(&[1, 1, 1, 1], &[2, 4]);
     let effects = hear(&mut node, at(0), 3, 5, append(1, id(4, 1), 4, None));
     let (previous, conflict, last) = (Index(4), id(1, 1), Index(1));
-    assert_eq!(append_reply(&effects), Some(AppendOutcome::Rejected { previous, conflict, last }));
+    assert_eq!(append_reply(&effects), Some(AppendOutcome::Rejected { previous, conflict, last, log_last: Index(4) }));
     let effects =
         hear(&mut node, at(0), 3, 5, append(1, id(1, 1), 4, log[0].from(Index(2)).and_then(|b| b.up_to(Index(3)))));
     assert!(sent(&effects).is_empty(), "the acknowledgement waits");

@@ -7,6 +7,7 @@ mod elections;
 mod faults;
 mod handover;
 mod leases;
+mod lost_data;
 mod membership;
 mod outside;
 mod reads;

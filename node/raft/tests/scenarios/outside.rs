@@ -5,7 +5,7 @@ use quorate_raft::{
     AppendOutcome, AppendReply, Body, Change, Effect, Index, Membership, Message, NodeId, Phase, Replica, RequestVote,
     Role, SnapshotOutcome, SnapshotReply, Term,
     message::{
-        AdministerOutcome, Administered, Administration, Emptied, Propose, ProposeReply, ReadIndex, ReadIndexReply,
+        AdministerOutcome, Administered, Administration, Emptied, Holdings, Propose, ProposeReply, ReadIndex, ReadIndexReply,
         Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
     },
 };
@@ -86,7 +86,7 @@ fn messages(replica: &Replica) -> Vec<Body> {
     };
     let next = batch(last.term.0, last.index.0 + 1, 1, replica.log().last_checksum());
     let snapshot = snapshot_of(1 << 20, 1);
-    let rejected = AppendOutcome::Rejected { previous: last.index, conflict: id(0, 0), last: Index(0) };
+    let rejected = AppendOutcome::Rejected { previous: last.index, conflict: id(0, 0), last: Index(0), log_last: Index(0) };
     let reply = |outcome| Body::AppendReply(AppendReply { epoch: 1, outcome });
     let repair_reply =
         |outcome| Body::RepairReply(RepairReply { from: last, outcome, batch: Some(log_of(&[1]).remove(0)) });
@@ -121,6 +121,7 @@ fn messages(replica: &Replica) -> Vec<Body> {
         repair_reply(RepairOutcome::Here),
         repair_reply(RepairOutcome::Absent),
         Body::Emptied(Emptied { known_at: Index(u64::MAX) }),
+        Body::Holdings(Holdings { members: vec![(NodeId(1), Index(u64::MAX))] }),
         Body::TimeoutNow(TimeoutNow { last }),
         Body::Removed(Removed { at: Index(u64::MAX) }),
         Body::Administer(quorate_raft::message::Administer {
@@ -153,10 +154,11 @@ fn kind(body: &Body) -> usize {
         Body::Removed(_) => 16,
         Body::Administer(_) => 17,
         Body::Administered(_) => 18,
+        Body::Holdings(_) => 19,
     }
 }
 
-const KINDS: usize = 19;
+const KINDS: usize = 20;
 
 fn ends(effects: &[Effect]) -> bool {
     effects.iter().any(|effect| matches!(effect, Effect::Halt(_) | Effect::Removed { .. }))
@@ -428,7 +430,7 @@ fn a_learner_that_was_led_astray_leads_nobody_astray() {
     let mut leader = receiver(State::Leads);
     let stale = Body::AppendReply(AppendReply {
         epoch: 0,
-        outcome: AppendOutcome::Rejected { previous: Index(3), conflict: id(0, 0), last: Index(0) },
+        outcome: AppendOutcome::Rejected { previous: Index(3), conflict: id(0, 0), last: Index(0), log_last: Index(0) },
     });
     let effects = hear(&mut leader, at(20_000), LEARNER, 1 << 39, stale);
     assert_eq!(effects, [Effect::Refused { from: NodeId(LEARNER), reason: "unproven_term" }]);

@@ -85,7 +85,7 @@ impl Walk<'_> {
         self.settled
             && self.world.emptied.is_empty()
             && self.world.is_quorum(|node| node.id != id)
-            && self.others(id).all(|disk| disk.known.contains(&id) && disk.is_sound())
+            && self.others(id).all(|disk| disk.known.contains_key(&id) && disk.is_sound())
             && self.others(id).all(|disk| disk.entries().all(|entry| disk.holds(entry)))
             && entries.all(|entry| remembered(entry) && self.others(id).any(|disk| disk.holds(entry)))
     }

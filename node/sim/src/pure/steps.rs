@@ -136,6 +136,10 @@ impl Walk<'_> {
                 self.say(|| format!("{id} refuses: {reason}"));
             }
             Note::Diverged { at, with } => self.say(|| format!("{id} and {with} hold different content at {at}")),
+            Note::DataLost { member, last, held } => {
+                self.report.count("lost data named", 1);
+                self.say(|| format!("{id} names {member}, whose log ends at {last} and which held entry {held}"));
+            }
             Note::HandoverEnded { to } => self.say(|| format!("{id} leads on: {to} did not take over")),
             Note::Removed { at } => {
                 self.say(|| format!("{id} learns that {at} removed it"));

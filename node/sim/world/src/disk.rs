@@ -4,7 +4,7 @@ use quorate_raft::{
     Batch, Cut, EntryId, Faulty, HardState, Index, Log, Membership, NodeId, Persist, Recovered, SnapshotBase, Term,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     hash::{Hash, Hasher},
 };
 
@@ -23,8 +23,8 @@ pub struct Disk {
     pub base_checksum: u32,
     /// The newest snapshot. Its state is a checksum: what a state machine is in these worlds.
     pub snapshot: Option<SnapshotBase>,
-    /// The members that are known to have had a log.
-    pub known: BTreeSet<NodeId>,
+    /// The members that are known to have had a log, and their holdings.
+    pub known: BTreeMap<NodeId, Index>,
     entries: Vec<Batch>,
     /// Entries of which only the identity is left.
     faulty: BTreeMap<Index, Fault>,
@@ -106,6 +106,14 @@ impl Disk {
                 self.holds_less_from(batch.first());
                 self.faulty.extend(one_by_one(batch).map(|entry| (entry.first(), Fault::Torn)));
             }
+        }
+    }
+
+    /// Keeps the holdings of these members.
+    pub fn remember(&mut self, members: &[(NodeId, Index)]) {
+        for (member, index) in members {
+            let held = self.known.entry(*member).or_default();
+            *held = (*held).max(*index);
         }
     }
 
@@ -296,7 +304,7 @@ impl Disk {
             snapshot: self.snapshot.clone(),
             memberships,
             has_voted: self.has_voted,
-            known: self.known.iter().map(|member| (*member, Index(1))).collect(),
+            known: self.known.iter().map(|(member, held)| (*member, *held)).collect(),
         }
     }
 

@@ -192,12 +192,16 @@ pub fn terms(replica: &Replica) -> Vec<u64> {
     indexes.map(|index| log.term_of(Index(index)).expect("inside the log").0).collect()
 }
 
-/// `replica` times out and wins its pre-vote; its vote for itself is durable. Gives the ballot of its campaign.
+/// `replica` times out and wins its pre-vote, the second one if it is new; its vote for itself is durable. Gives the ballot of its
+/// campaign.
 pub fn stand(replica: &mut Replica, now: Moment) -> Ballot {
     let mut out = Vec::new();
-    replica.election_timeout(now, replica.term(), &mut out);
-    let pre_vote = opened(&out).expect("a pre-vote");
-    replica.election_won(now, pre_vote.term, pre_vote.campaign, &mut out);
+    for _ in 0..=u8::from(replica.is_new()) {
+        replica.election_timeout(now, replica.term(), &mut out);
+        if let Some(Ballot { phase: Phase::PreVote, term, campaign, .. }) = opened(&out) {
+            replica.election_won(now, term, campaign, &mut out);
+        }
+    }
     let campaign = opened(&out).expect("a campaign");
     let written = persists(&out).last().expect("a vote for itself").sequence;
     replica.persisted(at(0), written, &mut Vec::new());

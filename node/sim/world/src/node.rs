@@ -167,7 +167,8 @@ impl Running {
                     _ => self.ask(Actor::Disk, Ask::Serve { to, repair }),
                 }
             }
-            Effect::Remember { member, .. } => drop(context.disk.known.insert(member)),
+            Effect::Remember { members } => context.disk.remember(&members),
+            Effect::DataLost { member, last, held, .. } => context.notes.push(Note::DataLost { member, last, held }),
             Effect::Diverged { at, with } => context.notes.push(Note::Diverged { at, with }),
             Effect::Halt(violation) => context.notes.push(Note::Halt(violation)),
         }

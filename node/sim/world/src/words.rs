@@ -254,6 +254,15 @@ pub enum Note {
         /// The other node.
         with: NodeId,
     },
+    /// A member came with less than it held.
+    DataLost {
+        /// The member.
+        member: NodeId,
+        /// Where its log ends.
+        last: Index,
+        /// Its holding.
+        held: Index,
+    },
     /// Leadership stays with it, which was to go to another.
     HandoverEnded {
         /// To whom.

@@ -14,7 +14,7 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_raft::{
-    Body, Credit, Effect, Entries, EntryId, Index, MachineVersions, Message, NodeId, Outgoing, Term,
+    Body, Credit, Effect, Entries, EntryId, Index, MachineVersions, Message, NodeId, Outgoing, Term, Violation,
     message::Repair,
     mutants::{Mutant, live},
 };
@@ -110,8 +110,12 @@ impl Consensus {
                 self.tell_replicator(peer, NeedsSnapshot { epoch, at_least: from });
             }
             Effect::ServeRepair { to, repair } => self.serve_repair(to, repair),
-            Effect::Remember { member, index } => self.storage.remember.do_send(Remember { member, index }),
+            Effect::Remember { members } => self.storage.remember.do_send(Remember { members }),
+            Effect::DataLost { member, last, held, is_last_copy } => self.data_lost(member, last, held, is_last_copy),
             Effect::Diverged { at, with } => self.diverged(at, with),
+            Effect::Halt(violation @ (Violation::Emptied { .. } | Violation::PutBack { .. })) => {
+                self.fate.fail(Failure::DataLost(violation.to_string()));
+            }
             Effect::Halt(violation) => self.fate.fail(Failure::Violation(violation.to_string())),
         }
     }

@@ -50,13 +50,16 @@ impl Consensus {
                 }
             }
             Some(Body::ReadIndexReply(ReadIndexReply { request, index })) => {
-                let (asked, callers) = self.reads.leader_answered(from, request);
                 match index {
-                    Some(index) => self.index_known(asked, index, callers),
-                    None if self.would_refuse_again(from, term) => {
-                        self.reads.park(callers, Instant::now() + self.timing.leader_wait);
+                    Some(index) => self.leader_answered(from, request, index),
+                    None => {
+                        let callers = self.reads.leader_refused(from, request);
+                        if self.would_refuse_again(from, term) {
+                            self.reads.park(callers, Instant::now() + self.timing.leader_wait);
+                        } else {
+                            self.take_reads_again(callers, ctx);
+                        }
                     }
-                    None => self.take_reads_again(callers, ctx),
                 }
             }
             _ => {}

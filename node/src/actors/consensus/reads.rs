@@ -60,11 +60,28 @@ impl Consensus {
         self.refuse_reads(there);
         match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
             Some(leader) if !here.is_empty() => {
-                let request = self.reads.asked_leader(leader, here, asked, deadline);
+                let group = Group { callers: here, asked, committed: self.replica.known_committed(), deadline };
+                let request = self.reads.asked_leader(leader, group);
                 self.say(leader, Body::ReadIndex(ReadIndex { request, by_lease }));
             }
             _ => self.reads.park(here, deadline),
         }
+    }
+
+    /// The leader answered a request. A sound leader's index covers all that was known to be committed here when this node asked: one
+    /// that answers with less lost data, with the majority that elected it, and nothing is read from here.
+    pub(super) fn leader_answered(&mut self, from: NodeId, request: u64, index: Index) {
+        let Some(Group { callers, asked, committed, .. }) = self.reads.leader_answered(from, request) else { return };
+        if index >= committed {
+            return self.index_known(asked, index, callers);
+        }
+        tracing::error!(
+            node = %self.replica.id(),
+            "leader {from} has committed nothing after entry {index}, and entry {committed} is committed here: the members that elected it \
+             lost data, and this may be the last good copy; keep this data directory, stop the other members, and recover the cluster \
+             from it (quorate-kv recover)"
+        );
+        self.refuse_reads(callers);
     }
 
     /// Everything that was committed when these asked, at `asked`, is covered by `index`.
@@ -139,6 +156,8 @@ struct Group {
     callers: Vec<ReadCaller>,
     /// When they asked: an answer proves something of that moment. Meaningless of those who have yet to.
     asked: Moment,
+    /// How far the log was known to be committed here then.
+    committed: Index,
     deadline: Instant,
 }
 
@@ -150,7 +169,7 @@ impl Reads {
     /// Nobody leads that could be reached: these wait for somebody who does.
     pub(super) fn park(&mut self, callers: Vec<ReadCaller>, deadline: Instant) {
         if !callers.is_empty() {
-            self.parked.push_back(Group { callers, asked: Moment::default(), deadline });
+            self.parked.push_back(Group { callers, asked: Moment::default(), committed: Index(0), deadline });
         }
     }
 
@@ -162,14 +181,14 @@ impl Reads {
     /// These are asked of this node's own leadership, under this token.
     fn asked_here(&mut self, callers: Vec<ReadCaller>, asked: Moment, deadline: Instant) -> ReadToken {
         let token = self.names.next();
-        self.here.insert(token, Group { callers, asked, deadline });
+        self.here.insert(token, Group { callers, asked, committed: Index(0), deadline });
         token
     }
 
     /// These are asked of the leader, under this request.
-    fn asked_leader(&mut self, leader: NodeId, callers: Vec<ReadCaller>, asked: Moment, deadline: Instant) -> u64 {
+    fn asked_leader(&mut self, leader: NodeId, group: Group) -> u64 {
         let request = self.names.next();
-        self.at_leader.insert(request, (leader, Group { callers, asked, deadline }));
+        self.at_leader.insert(request, (leader, group));
         request
     }
 
@@ -192,12 +211,15 @@ impl Reads {
         others
     }
 
-    /// The leader answered a request: gives who asked, and when.
-    pub(super) fn leader_answered(&mut self, from: NodeId, request: u64) -> (Moment, Vec<ReadCaller>) {
-        if self.at_leader.get(&request).is_none_or(|(leader, _)| *leader != from) {
-            return Default::default(); // answered, or given up on, before
-        }
-        self.at_leader.remove(&request).map_or_else(Default::default, |(_, group)| (group.asked, group.callers))
+    /// The leader answered a request: gives those that asked; `None` if it was answered, or given up on, before.
+    fn leader_answered(&mut self, from: NodeId, request: u64) -> Option<Group> {
+        self.at_leader.get(&request).filter(|(leader, _)| *leader == from)?;
+        self.at_leader.remove(&request).map(|(_, group)| group)
+    }
+
+    /// The leader could not answer a request: gives the readers that asked.
+    pub(super) fn leader_refused(&mut self, from: NodeId, request: u64) -> Vec<ReadCaller> {
+        self.leader_answered(from, request).map_or_else(Vec::new, |group| group.callers)
     }
 
     /// Another leads: gives those who asked the one before.

@@ -6,7 +6,7 @@
 use super::{Consensus, effects::LoadFor};
 use crate::error::ProposeError;
 use actix::Context;
-use quorate_raft::{Batch, Entries, EntryId, NodeId, message::Repair};
+use quorate_raft::{Batch, Entries, EntryId, Index, NodeId, message::Repair};
 
 /// At most so many bytes of entries are sent to a member that lost them, at once.
 const REPAIR_BYTES_MAX: usize = 1 << 20;
@@ -37,6 +37,23 @@ impl Consensus {
                 node = %self.replica.id(),
                 "entry {at} differs from that of {with}: one of the two logs is damaged; nothing was overwritten, and whoever \
                  stands alone with its own will stop"
+            );
+        }
+    }
+
+    /// Says that a member came with less than it had acknowledged, and what that means for the cluster.
+    pub(super) fn data_lost(&self, member: NodeId, last: Index, held: Index, is_last_copy: bool) {
+        self.metrics.peer(member.0).data_lost();
+        tracing::error!(
+            node = %self.replica.id(),
+            "node {member} lost data: its log ends at entry {last}, and it had acknowledged committed entries up to {held}; its data \
+             directory was emptied or put back, so it counts for nothing here; remove it and add a new member under a new id"
+        );
+        if is_last_copy {
+            tracing::error!(
+                node = %self.replica.id(),
+                "so many members lost data that no quorum is left: this may be the last good copy; keep this data directory, stop the \
+                 other members, and recover the cluster from it (quorate-kv recover)"
             );
         }
     }

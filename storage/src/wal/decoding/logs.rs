@@ -151,7 +151,7 @@ fn cut() -> SimulatedDisk {
     sink.finish().expect("finished");
     writer.append(2, 3, 30);
     writer.persist(Persist { cut: Some(Cut { to: last, checksum: None }), ..Persist::default() });
-    writer.log.remember(NodeId(2), Index(4)).unwrap_or_else(|failure| panic!("{}", failure.error));
+    writer.log.remember(&[(NodeId(2), Index(4))]).unwrap_or_else(|failure| panic!("{}", failure.error));
     disk
 }
 

@@ -191,7 +191,8 @@ pub fn hard_state_seeds() -> Vec<Vec<u8>> {
 /// An input is a byte, 64 bytes of the file's block and what follows that. Bit 0 of the byte: both checksums are put right first.
 ///
 /// # Panics
-/// If one of these does not hold: a file counts or is passed over with one line; and what counts is written and read again as it was.
+/// If one of these does not hold: a file counts, is passed over with one line, or is refused for its version; and what counts is
+/// written and read again as it was.
 pub fn known_members(input: &[u8]) {
     let Some((control, rest)) = input.split_first() else { return };
     let (fields, members) = rest.split_at(rest.len().min(64));
@@ -207,6 +208,9 @@ pub fn known_members(input: &[u8]) {
     }
     let (disk, dir) = (SimulatedDisk::new(), Path::new(DIR));
     disk.put(&dir.join(known::NAME), bytes);
+    if let Err(failure) = known::read(&disk, dir, &identity()) {
+        return assert!(failure.error.to_string().contains("of an earlier program"), "{}", failure.error);
+    }
     let read = || known::read(&disk, dir, &identity()).unwrap_or_else(|failure| panic!("{}", failure.error));
     let (found, repair) = read();
     match repair {

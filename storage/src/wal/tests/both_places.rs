@@ -207,7 +207,7 @@ impl SmallLog {
             persist_idly(&mut log, &[model.vote(term, 2), append(&mut model, term, count, bytes)])
                 .expect("it is persisted");
         }
-        log.remember(NodeId(2), Index(7)).expect("it is kept");
+        log.remember(&[(NodeId(2), Index(7))]).expect("it is kept");
         assert!(!log.sealed.is_empty());
         let acknowledged = model.clone();
         disk.fail(Operation::Sync, 1);

@@ -66,7 +66,7 @@ fn a_disk_that_is_nearly_full_is_said_to_be_full_while_there_is_room_and_then_to
         }
         assert!(disk.contents(&in_log("headroom")).is_none(), "the headroom is given back");
         persist(&mut log, &[model.vote(7, 2), model.vote(8, 3)]).expect("a vote needs no space");
-        log.remember(NodeId(3), Index(9)).expect("nor does it fail the log if that can't be kept");
+        log.remember(&[(NodeId(3), Index(9))]).expect("nor does it fail the log if that can't be kept");
         let reopens = disk.fork();
         log.retry_space();
         assert_eq!(log.check_space().expect("it is no error"), None, "it is full as before");
@@ -165,9 +165,9 @@ fn a_member_that_could_not_be_remembered_for_want_of_a_descriptor_is_remembered_
     let (mut log, _) = opened(&disk);
     for operation in [Operation::Open, Operation::SyncDir] {
         disk.run_short(operation, 1);
-        log.remember(NodeId(3), Index(9)).expect("nothing rests on it");
+        log.remember(&[(NodeId(3), Index(9))]).expect("nothing rests on it");
     }
-    log.remember(NodeId(3), Index(9)).expect("written");
+    log.remember(&[(NodeId(3), Index(9))]).expect("written");
     drop(log);
     disk.crash(Crash::Lose);
     assert_eq!(opened(&disk).1.known, [(NodeId(3), Index(9))]);

@@ -115,7 +115,7 @@ fn which_members_had_a_log_is_kept_and_so_is_whether_this_one_ever_voted() {
     let (mut log, recovered) = opened(&disk);
     assert_eq!((recovered.known, recovered.has_voted), (vec![], false));
     for (member, index) in [(3, 8), (1, 5), (3, 4)] {
-        log.remember(NodeId(member), Index(index)).expect("it is kept");
+        log.remember(&[(NodeId(member), Index(index))]).expect("it is kept");
     }
     drop(log);
     disk.crash(crate::disk::Crash::Lose);

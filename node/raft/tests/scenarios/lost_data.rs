@@ -1,0 +1,264 @@
+//! Members whose disk holds less than they acknowledged: emptied directories, old copies of a directory, a lost majority.
+
+use quorate_raft::{
+    AppendOutcome, AppendReply, Body, Effect, HOLDINGS_EVERY, Index, NodeId, Phase, Replica, Term, Violation,
+    message::{Emptied, Holdings},
+};
+use quorate_world::{
+    disk::Disk,
+    event::Event,
+    make::{
+        append, at, batch, disk_of, halted, hear, heartbeat, id, lead, log_of, persist_all, persists, promised, replica,
+        request_vote, sent, settings, terms, vote_reply, voters,
+    },
+    rules::Rules,
+    world::World,
+};
+
+/// A leader of three with entries 1 to 3, of which the last is its own, all committed and held by the others.
+fn leader_of_three() -> Replica {
+    let mut leader = replica(1, 3, 1, None, &[1, 1]);
+    let led = lead(&mut leader, at(0));
+    persist_all(&mut leader, &led);
+    for follower in [2, 3] {
+        leader.matched(at(0), NodeId(follower), Index(3), &mut Vec::new());
+    }
+    assert_eq!(leader.commit(), Index(3));
+    leader
+}
+
+fn rejected(last: u64, log_last: u64) -> Body {
+    let (last, log_last) = (Index(last), Index(log_last));
+    let outcome = AppendOutcome::Rejected { previous: Index(3), conflict: id(1, 1), last, log_last };
+    Body::AppendReply(AppendReply { epoch: 1, outcome })
+}
+
+fn told(effects: &[Effect]) -> Vec<(NodeId, Index)> {
+    let said = sent(effects).into_iter().chain(promised(effects));
+    let emptied = said.filter_map(|outgoing| match outgoing.message.body {
+        Body::Emptied(Emptied { known_at }) => Some((outgoing.to, known_at)),
+        _ => None,
+    });
+    emptied.collect()
+}
+
+fn named(effects: &[Effect]) -> Vec<(u64, u64, u64, bool)> {
+    let losses = effects.iter().filter_map(|effect| match effect {
+        Effect::DataLost { member, last, held, is_last_copy } => Some((member.0, last.0, held.0, *is_last_copy)),
+        _ => None,
+    });
+    losses.collect()
+}
+
+fn holdings(members: &[(u64, u64)]) -> Body {
+    let members = members.iter().map(|(member, held)| (NodeId(*member), Index(*held))).collect();
+    Body::Holdings(Holdings { members })
+}
+
+/// A follower started from yesterday's directory, in the very leadership in which it acknowledged more.
+#[test]
+fn a_leader_names_a_member_that_comes_with_less_than_it_acknowledged_and_does_not_bring_it_up() {
+    let mut leader = leader_of_three();
+    let effects = hear(&mut leader, at(1), 3, 2, rejected(1, 1));
+    assert_eq!(told(&effects), [(NodeId(3), Index(3))]);
+    assert_eq!(named(&effects), [(3, 1, 3, false)]);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Rejected { .. })), "{effects:?}");
+    let again = hear(&mut leader, at(2), 3, 2, rejected(1, 1));
+    assert_eq!((told(&again).len(), named(&again)), (1, vec![]), "told each time, named once");
+    let other = hear(&mut leader, at(3), 2, 2, rejected(0, 0));
+    assert_eq!(named(&other), [(2, 0, 3, true)], "no quorum is left that has its data");
+}
+
+/// Only committed entries are never truncated: an uncommitted tail may rightly be gone, and a faulty entry is not.
+#[test]
+fn a_member_whose_uncommitted_tail_is_gone_or_whose_entries_are_faulty_is_sound() {
+    let mut leader = replica(1, 5, 1, None, &[1, 1]);
+    let led = lead(&mut leader, at(0));
+    persist_all(&mut leader, &led);
+    leader.matched(at(0), NodeId(3), Index(3), &mut Vec::new());
+    assert_eq!(leader.commit(), Index(0), "two of five");
+    let effects = hear(&mut leader, at(1), 3, 2, rejected(1, 1));
+    assert!(matches!(effects[..], [Effect::Rejected { .. }]), "{effects:?}");
+    let mut leader = leader_of_three();
+    let effects = hear(&mut leader, at(1), 3, 2, rejected(0, 3));
+    assert!(matches!(effects[..], [Effect::Rejected { .. }]), "its disk lost the payload of entry 1: {effects:?}");
+}
+
+/// The member itself judges, so a late message ends no sound one.
+#[test]
+fn a_member_that_has_less_than_it_is_told_that_it_held_stops_and_any_other_goes_on() {
+    let put_back = || replica(3, 3, 5, None, &[1, 1]);
+    let emptied = |known_at| Body::Emptied(Emptied { known_at: Index(known_at) });
+    let violation = Violation::PutBack { last: Index(2), known_at: Index(4), by: NodeId(1) };
+    assert_eq!(halted(&hear(&mut put_back(), at(0), 1, 0, emptied(4))), Some(violation), "whatever the terms");
+    assert_eq!(halted(&hear(&mut put_back(), at(0), 1, 0, holdings(&[(2, 9), (3, 4)]))), Some(violation));
+    assert_eq!(halted(&hear(&mut put_back(), at(0), 1, 5, heartbeat(1, 4))), Some(violation), "its leader saw them match");
+    assert_eq!(halted(&hear(&mut put_back(), at(0), 9, 5, emptied(4))), None, "a stranger knows nothing");
+    assert_eq!(halted(&hear(&mut put_back(), at(0), 9, 5, holdings(&[(3, 4)]))), None);
+    for sound in [emptied(2), holdings(&[(2, 9), (3, 2)]), heartbeat(1, 2)] {
+        assert_eq!(halted(&hear(&mut put_back(), at(0), 1, 5, sound)), None);
+    }
+    assert!(violation.to_string().contains("remove this member and add a new one"), "{violation}");
+}
+
+/// What one leader knew, the next one knows, and so does a voter that never led.
+#[test]
+fn a_leader_tells_all_members_what_each_holds_and_they_keep_it_and_refuse_a_member_with_less() {
+    let mut leader = leader_of_three();
+    let mut out = Vec::new();
+    let mut tick = |leader: &mut Replica, milliseconds| {
+        out.clear();
+        leader.tick(at(milliseconds), &mut out);
+        let told = sent(&out).into_iter().filter(|outgoing| matches!(outgoing.message.body, Body::Holdings(_)));
+        let remembers = out.iter().any(|effect| matches!(effect, Effect::Remember { .. }));
+        (told.map(|outgoing| outgoing.message.body.clone()).collect::<Vec<_>>(), remembers)
+    };
+    let every = HOLDINGS_EVERY.as_millis() as u64;
+    assert_eq!(tick(&mut leader, every - 1), (vec![], false));
+    let all = holdings(&[(1, 3), (2, 3), (3, 3)]);
+    assert_eq!(tick(&mut leader, every), (vec![all.clone(); 2], true));
+    assert_eq!(tick(&mut leader, 9 * every), (vec![], false), "nothing is news");
+
+    let mut voter = replica(2, 3, 2, None, &[1, 1, 1]);
+    let effects = hear(&mut voter, at(0), 1, 2, all);
+    let remembered = effects.iter().find_map(|effect| match effect {
+        Effect::Remember { members } => Some(members.clone()),
+        _ => None,
+    });
+    assert_eq!(remembered, Some(vec![(NodeId(1), Index(3)), (NodeId(3), Index(3))]), "its own log decides of its own");
+    for phase in [Phase::PreVote, Phase::Vote] {
+        let effects = hear(&mut voter.clone(), at(9_000), 3, 7, request_vote(phase, 1, id(2, 6)));
+        assert!(matches!(vote_reply(&effects), Some((_, false))), "though its log is newer than the voter's");
+        assert_eq!((told(&effects), named(&effects)), (vec![(NodeId(3), Index(3))], vec![(3, 2, 3, false)]));
+    }
+    let effects = hear(&mut voter, at(9_000), 3, 7, request_vote(Phase::Vote, 1, id(3, 6)));
+    assert!(matches!(vote_reply(&effects), Some((_, true))), "that much it had");
+}
+
+/// A commit index is not durable, a holding is: a survivor that starts again does not truncate what was committed, though it does not
+/// know yet how far its log is.
+#[test]
+fn a_survivor_that_was_restarted_keeps_its_log_from_a_leader_that_lost_it_tells_that_leader_and_stops() {
+    let survivor = || {
+        let mut disk = disk_of(5, None, &[1, 1, 5, 5]);
+        disk.remember(&[(NodeId(1), Index(4)), (NodeId(3), Index(3))]);
+        Replica::new(NodeId(3), voters(3), disk.recover(), settings())
+    };
+    let takes = [
+        append(1, id(0, 0), 1, Some(batch(6, 1, 1, 0))),
+        append(1, id(2, 1), 1, log_of(&[1, 1, 6])[1].from(Index(3))),
+        append(1, id(3, 6), 3, None),
+    ];
+    for append in takes {
+        let mut survivor = survivor();
+        assert_eq!(survivor.commit(), Index(0));
+        let effects = hear(&mut survivor, at(0), 1, 6, append);
+        let halt = halted(&effects);
+        let Some(violation @ Violation::CommittedConflict { leader: NodeId(1), .. }) = halt else { panic!("{halt:?}") };
+        assert!(violation.to_string().contains("last good copy; keep this data directory"), "{violation}");
+        assert_eq!(terms(&survivor), [1, 1, 5, 5]);
+        assert!(persists(&effects).iter().all(|persist| persist.truncate_from.is_none() && persist.batch.is_none()));
+        assert_eq!(told(&effects), [(NodeId(1), Index(4))]);
+    }
+    // What is not known to be committed gives way as ever.
+    let tail = append(1, id(3, 5), 3, Some(batch(6, 4, 1, log_of(&[1, 1, 5])[1].checksum())));
+    let mut survivor = survivor();
+    assert_eq!(halted(&hear(&mut survivor, at(0), 1, 6, tail)), None);
+    assert_eq!(terms(&survivor), [1, 1, 5, 6]);
+}
+
+/// An emptied member that was told to join has no configuration: it believes its leader, and votes for no one.
+#[test]
+fn an_emptied_member_that_waits_to_be_added_is_stopped_by_its_leader_and_elects_no_one() {
+    let waiting = || Replica::new(NodeId(3), quorate_raft::Membership::default(), Disk::default().recover(), settings());
+    let mut emptied = waiting();
+    let word = || Body::Emptied(Emptied { known_at: Index(4) });
+    assert_eq!(halted(&hear(&mut emptied, at(0), 1, 5, word())), None, "of a node that leads nothing here");
+    hear(&mut emptied, at(0), 1, 5, append(1, id(4, 5), 4, None));
+    let violation = Violation::Emptied { known_at: Index(4), by: NodeId(1) };
+    assert_eq!(halted(&hear(&mut emptied, at(0), 1, 5, word())), Some(violation));
+    for phase in [Phase::PreVote, Phase::Vote] {
+        let effects = hear(&mut waiting(), at(0), 2, 5, request_vote(phase, 1, id(0, 0)));
+        assert_eq!(vote_reply(&effects), Some((Term(5), false)), "a cluster begins with its own members");
+    }
+}
+
+/// The rules of a whole cluster: a removed id, or a member's, is not given to another directory, whoever leads by then.
+#[test]
+fn an_id_that_had_a_log_is_refused_to_an_empty_directory_by_a_later_leader_too() {
+    let mut world = World::new(3);
+    world.elect(1);
+    world.propose(1, 2);
+    world.pass(5_000);
+    world.beat(1);
+    world.elect(2);
+    world.crash(3);
+    world.empty(NodeId(3)).expect("it is down");
+    world.crash(1);
+    world.restart(3);
+    for _ in 0..20 {
+        world.pass(500);
+        world.must(Event::Heartbeat(NodeId(2)));
+        world.settle();
+    }
+    assert!(world.node(NodeId(3)).running.is_none(), "it was told, and stopped");
+    assert_eq!(world.node(NodeId(3)).disk.last(), id(0, 0), "it was not brought up");
+}
+
+/// Two of three directories are emptied. The survivor remembers both.
+#[test]
+fn two_emptied_members_are_stopped_by_the_survivor_before_they_lead() {
+    let mut survivor = disk_of(1, Some(1), &[1, 1, 1, 1]);
+    survivor.remember(&[(NodeId(1), Index(4)), (NodeId(2), Index(3)), (NodeId(3), Index(4))]);
+    let rules = Rules { logs_match: false, ..Rules::new(settings()) };
+    let mut world = World::ruled(vec![Disk::default(), Disk::default(), survivor], rules);
+    world.emptied = [1, 2].map(NodeId).into();
+    for _ in 0..6 {
+        for node in [1, 2, 3] {
+            world.pass(400);
+            if world.node(NodeId(node)).running.is_some() {
+                world.timeout_of(node);
+            }
+        }
+    }
+    assert!([1, 2].into_iter().all(|id| world.node(NodeId(id)).running.is_none()), "both are told, and stop");
+    assert_eq!((world.replica(3).is_leader(), world.log(3)), (false, vec![1, 1, 1, 1]));
+}
+
+/// Yesterday's data directory: its member stops, and the others go on.
+#[test]
+fn a_member_whose_directory_was_put_back_stops() {
+    for another_leads in [false, true] {
+        let mut world = World::new(3);
+        world.elect(1);
+        world.propose(1, 1);
+        let yesterday = world.node(NodeId(3)).disk.clone();
+        world.propose(1, 3);
+        world.pass(5_000);
+        world.beat(1);
+        world.crash(3);
+        world.node_mut(NodeId(3)).disk = yesterday;
+        if another_leads {
+            world.elect(2);
+        }
+        world.isolate(3);
+        world.restart(3);
+        world.heal();
+        let leader = NodeId(if another_leads { 2 } else { 1 });
+        let stops = |world: &mut World| {
+            for _ in 0..2_000 {
+                if let Err(violated) = world.step_any() {
+                    return Some(violated);
+                }
+                if world.is_at_rest() {
+                    world.pass(500);
+                    world.must(Event::Heartbeat(leader));
+                }
+            }
+            None
+        };
+        let violated = stops(&mut world).expect("it stops");
+        assert!(violated.starts_with("halt: 3 halts: the log here ends at entry 2, but node"), "{violated}");
+        assert!(world.log(3).len() < 5, "it was not brought up as if it were only behind");
+    }
+}
