@@ -31,6 +31,9 @@ pub struct Status {
     /// How many entries are faulty: their identity is known, their payload was lost to the disk. They heal as soon as another
     /// member sends them.
     pub faulty: u64,
+    /// If the state is lost, because no snapshot covers the beginning of the log that was cut: up to which entry. A member that has the
+    /// state brings it back; if none has, a backup must be restored.
+    pub lost_up_to: Option<Index>,
     /// Whether the disk is full: then the node takes no commands, and neither leads nor asks to.
     pub storage_full: bool,
     /// Who votes.

@@ -196,6 +196,29 @@ fn the_only_voter_refuses_to_start_without_the_snapshot_that_its_log_begins_with
 }
 
 #[test]
+fn nodes_that_all_lost_their_state_wait_and_show_it() {
+    simulate(async {
+        let snapshots = Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 2, ..Snapshots::default() };
+        let (mut cluster, _, _) = written(Plan { snapshots, ..Plan::default() }, 8).await;
+        for id in cluster.ids() {
+            soon("a snapshot", cluster.node(id).snapshot()).await.expect("a snapshot");
+        }
+        cluster.stop_all().await;
+        for id in cluster.members() {
+            assert!(cluster.log(id).lose_snapshot());
+        }
+        for id in cluster.members() {
+            cluster.start(id).await;
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        for id in cluster.ids() {
+            let status = cluster.status(id);
+            assert!(status.lost_up_to.is_some() && status.leader.is_none(), "{status:?}");
+        }
+    });
+}
+
+#[test]
 fn a_node_whose_directory_was_emptied_is_refused_with_the_remedy() {
     for hurt_leader in [false, true] {
         simulate(async {

@@ -74,7 +74,12 @@ fn replication_to_a_member_that_is_added_again_begins_behind_every_epoch_that_it
                 assert_eq!(*term.get_or_insert(of), of, "one leadership");
                 assert!(epoch > last_heard, "epoch {epoch} behind {last_heard}");
                 last_heard = epoch;
-                let outcome = AppendOutcome::Rejected { previous, conflict: EntryId::default(), last: Index(1), log_last: Index(1) };
+                let outcome = AppendOutcome::Rejected {
+                    previous,
+                    conflict: EntryId::default(),
+                    last: Index(1),
+                    log_last: Index(1),
+                };
                 puppet.say(of, Body::AppendReply(AppendReply { epoch, outcome }));
             }
             change(&cluster, leader, Change::remove(member)).await.expect("it is removed");

@@ -12,7 +12,8 @@ use quorate_raft::{
     Membership, Message, NodeId, Phase, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
     SnapshotReply, Term, Vote,
     message::{
-        Emptied, Holdings, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome, RepairReply,
+        Emptied, Holdings, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome,
+        RepairReply,
     },
 };
 
@@ -153,7 +154,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let append = |batch| Append { epoch, previous: at(2, 6), previous_checksum: Some(1), commit: Index(5), batch };
     let applied = ProposeOutcome::Applied { index: Index(8), reply_bytes: 3 };
     let outcomes = vec![(1, applied), (2, ProposeOutcome::Overloaded), (3, ProposeOutcome::StaleSerial)];
-    let rejected = AppendOutcome::Rejected { previous: Index(6), conflict: at(1, 2), last: Index(4), log_last: Index(5) };
+    let rejected =
+        AppendOutcome::Rejected { previous: Index(6), conflict: at(1, 2), last: Index(4), log_last: Index(5) };
     let repaired = RepairReply { from: at(3, 7), outcome: RepairOutcome::Here, batch: batch() };
     let absent = RepairReply { from: at(3, 7), outcome: RepairOutcome::Absent, batch: None };
     let streams = [

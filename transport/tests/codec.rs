@@ -7,8 +7,8 @@ use quorate_raft::{
     Kind, Membership, Message, NodeId, Phase, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
     SnapshotReply, Term, Vote,
     message::{
-        Administer, AdministerOutcome, Administered, Administration, Emptied, Holdings, Propose, ProposeOutcome, ProposeReply,
-        ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
+        Administer, AdministerOutcome, Administered, Administration, Emptied, Holdings, Propose, ProposeOutcome,
+        ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
     },
     session::{Request, SessionKey},
 };

@@ -58,8 +58,8 @@ pub use progress::{Credit, Progress, ProgressState, Want};
 pub use reads::{ReadToken, Reads};
 pub use record::{Batch, BatchBuilder, Checksum, Kind, Malformed};
 pub use replica::{
-    Cut, Effect, Entries, Faulty, HOLDINGS_EVERY, HandoverRefused, HardState, Leadership, Persist, Recovered, Replica, Role, Settings,
-    Violation,
+    Cut, Effect, Entries, Faulty, HOLDINGS_EVERY, HandoverRefused, HardState, Leadership, Persist, Recovered, Replica,
+    Role, Settings, Violation,
 };
 pub use snapshot::{Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply};
 pub use transfer::{Transfer, TransferSettings};

@@ -98,9 +98,17 @@ fn an_append_is_rejected_where_the_log_lacks_the_entry_before_it() {
     };
     let (last, conflict) = (Index(5), id(3, 2));
     let outcome = rejected(&mut follower, id(4, 3));
-    assert_eq!(outcome, AppendOutcome::Rejected { previous: Index(4), conflict, last, log_last: last }, "another term there");
+    assert_eq!(
+        outcome,
+        AppendOutcome::Rejected { previous: Index(4), conflict, last, log_last: last },
+        "another term there"
+    );
     let outcome = rejected(&mut follower, id(9, 4));
-    assert_eq!(outcome, AppendOutcome::Rejected { previous: Index(9), conflict, last, log_last: last }, "nothing there");
+    assert_eq!(
+        outcome,
+        AppendOutcome::Rejected { previous: Index(9), conflict, last, log_last: last },
+        "nothing there"
+    );
     assert_eq!(terms(&follower), [1, 1, 2, 2, 2], "a rejected append changes nothing");
 }
 

@@ -8,7 +8,7 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{Faulty, Log, NodeId, Replica};
+use quorate_raft::{Faulty, Index, Log, NodeId, Replica};
 use quorate_storage::{Completions, OpenSnapshot, Recover, Recovered, Storage};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -34,8 +34,19 @@ pub(super) async fn recover(
         .map_err(|_| StartError::Storage("the storage actor died while it recovered the log".into()))?
         .map_err(|error| StartError::Storage(error.to_string()))?;
     let Recovered { hard_state, base, terms, last, last_checksum, faulty, snapshot, memberships, .. } = recovered;
-    for repair in recovered.repairs {
+    let covered = snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.base.last.index);
+    for repair in &recovered.repairs {
         tracing::warn!(node = %member, "recovery: {repair}");
+    }
+    if base.index > covered {
+        let damaged: Vec<_> = recovered.repairs.iter().filter(|line| line.contains(".snapshot")).cloned().collect();
+        let found = if damaged.is_empty() { "no snapshot is there".to_owned() } else { damaged.join("; ") };
+        tracing::error!(
+            node = %member,
+            "the state up to entry {} is lost here, and the log begins after it: {found}; any member that still has the state brings it \
+             back as soon as it leads; if none has, no node can lead: restore a backup (quorate-kv restore)",
+            base.index
+        );
     }
     if let Some(first) = faulty.first() {
         tracing::error!(

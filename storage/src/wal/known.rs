@@ -38,7 +38,9 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<
     let count = file.read_at(&mut bytes, 0).map_err(failed("read", &path))?;
     if let Some(version) = earlier_version(&bytes[..count]) {
         let (path, why) = (path.display(), "start it with the program that wrote it");
-        return Err(Failure::open(format!("{path} has format version {version}, which is of an earlier program; {why}")));
+        return Err(Failure::open(format!(
+            "{path} has format version {version}, which is of an earlier program; {why}"
+        )));
     }
     Ok(match decode(&bytes[..count], identity) {
         Some(known) => (known, None),

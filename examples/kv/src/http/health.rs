@@ -6,7 +6,7 @@
 
 use super::{Api, Refusal};
 use axum::extract::State;
-use quorate::Turns;
+use quorate::{Status, Turns};
 use std::time::Duration;
 
 /// How long a thread may go without a turn.
@@ -22,17 +22,26 @@ pub(super) async fn readyz(State(api): State<Api>) -> Result<&'static str, Refus
     api.open()?;
     is_ready(api.node.turns())?;
     let status = api.node.status();
-    let (leader, storage_full) = {
-        let status = status.borrow();
-        (status.leader, status.storage_full)
-    };
-    if leader.is_none() {
-        return Err(Refusal::NoLeader);
+    let status = status.borrow();
+    if status.leader.is_none() {
+        return Err(why_no_leader(&status));
     }
-    if storage_full {
+    if status.storage_full {
         return Err(Refusal::StorageFull);
     }
     Ok("ready\n")
+}
+
+/// Why no node leads, as far as this one knows.
+fn why_no_leader(status: &Status) -> Refusal {
+    let remedy = "start the members that still have it, or restore a backup if none has";
+    match (status.lost_up_to, status.faulty) {
+        (Some(lost), _) => {
+            Refusal::DataLost(format!("no leader, and the state up to entry {lost} is lost here; {remedy}"))
+        }
+        (None, 1..) => Refusal::DataLost(format!("no leader, and {} entries are lost here; {remedy}", status.faulty)),
+        (None, 0) => Refusal::NoLeader,
+    }
 }
 
 fn is_alive(turns: Turns) -> Result<(), Refusal> {

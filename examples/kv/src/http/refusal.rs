@@ -36,6 +36,8 @@ pub enum Refusal {
     Stuck(String),
     /// Nobody leads: try again soon, or another node.
     NoLeader,
+    /// Nobody leads, and what this node lost may be the reason: only an operator can say.
+    DataLost(String),
     /// This node may be further behind than the read allows: try another one.
     TooStale(String),
     /// This node is a witness and has no state: ask another one.
@@ -79,6 +81,7 @@ impl Refusal {
                 "no_leader",
                 say("no leader is known; retry soon, or on another node"),
             ),
+            Self::DataLost(what) => (StatusCode::SERVICE_UNAVAILABLE, "data_lost", what.clone()),
             Self::TooStale(how) => (StatusCode::SERVICE_UNAVAILABLE, "too_stale", how.clone()),
             Self::Witness(why) => (StatusCode::SERVICE_UNAVAILABLE, "witness", why.clone()),
             Self::Overloaded(_) => (
@@ -216,6 +219,7 @@ mod tests {
             (Refusal::MediaType(text()), 415, "unsupported_media_type"),
             (Refusal::Stuck(text()), 503, "stuck"),
             (Refusal::NoLeader, 503, "no_leader"),
+            (Refusal::DataLost(text()), 503, "data_lost"),
             (Refusal::TooStale(text()), 503, "too_stale"),
             (Refusal::Overloaded(Duration::ZERO), 503, "overloaded"),
             (Refusal::DeadlinePassed, 503, "deadline_passed"),

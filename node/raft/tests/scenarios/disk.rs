@@ -144,7 +144,12 @@ fn an_emptied_member_says_so_before_it_takes_the_log_from_its_first_entry_on() {
     let mut emptied = Replica::new(NodeId(3), voters(3), Disk::default().recover(), settings());
     let whole = append(7, id(0, 0), 0, Some(log_of(&[1])[0].clone()));
     let effects = hear(&mut emptied, at(0), 1, 1, whole.clone());
-    let rejected = AppendOutcome::Rejected { previous: Index(0), conflict: EntryId::default(), last: Index(0), log_last: Index(0) };
+    let rejected = AppendOutcome::Rejected {
+        previous: Index(0),
+        conflict: EntryId::default(),
+        last: Index(0),
+        log_last: Index(0),
+    };
     assert_eq!(
         (append_reply(&effects), persists(&effects).iter().any(|write| write.batch.is_some())),
         (Some(rejected), false)
@@ -249,7 +254,8 @@ fn a_new_member_introduces_itself_before_it_takes_a_snapshot() {
     let mut new = Replica::new(NodeId(3), voters(3), Disk::default().recover(), settings());
     let snapshot = snapshot_of(4, 1);
     let chunk = |epoch| snapshot_chunk(epoch, &snapshot, 0, b"abc");
-    let strange = AppendOutcome::Rejected { previous: Index(4), conflict: id(0, 0), last: Index(0), log_last: Index(0) };
+    let strange =
+        AppendOutcome::Rejected { previous: Index(4), conflict: id(0, 0), last: Index(0), log_last: Index(0) };
     let takes = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::SnapshotChunk { .. }));
     for _ in 0..2 {
         let effects = hear(&mut new, at(0), 1, 5, chunk(7));
@@ -269,7 +275,10 @@ fn an_emptied_candidate_is_told_by_its_voters() {
     let asked = hear(&mut voter, at(0), 3, 5, request_vote(Phase::PreVote, 1, id(3, 1)));
     assert!(!remembers(&asked), "what it names may not be on its disk");
     let effects = hear(&mut voter, at(0), 3, 5, request_vote(Phase::Vote, 1, id(4, 1)));
-    assert!(effects.contains(&Effect::Remember { members: vec![(NodeId(3), Index(0))] }), "none of it is known to be committed");
+    assert!(
+        effects.contains(&Effect::Remember { members: vec![(NodeId(3), Index(0))] }),
+        "none of it is known to be committed"
+    );
     let again = hear(&mut voter, at(0), 3, 5, request_vote(Phase::Vote, 2, id(5, 1)));
     assert!(!remembers(&again), "once a member");
     let stranger = hear(&mut voter, at(0), 9, 5, request_vote(Phase::Vote, 2, id(5, 1)));
@@ -288,7 +297,11 @@ fn an_emptied_candidate_is_told_by_its_voters() {
     assert_eq!(halted(&hear(&mut empty, at(0), 1, 5, emptied)), None);
     let rejected = append_reply(&hear(&mut empty, at(0), 1, 5, append(1, id(4, 1), 0, None)));
     let (previous, last) = (Index(4), Index(0));
-    assert_eq!(rejected, Some(AppendOutcome::Rejected { previous, conflict: id(1, 0), last, log_last: last }), "so it is brought up");
+    assert_eq!(
+        rejected,
+        Some(AppendOutcome::Rejected { previous, conflict: id(1, 0), last, log_last: last }),
+        "so it is brought up"
+    );
 }
 
 /// A node whose first entry is faulty is not taken for an emptied one.

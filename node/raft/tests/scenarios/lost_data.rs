@@ -8,8 +8,8 @@ use quorate_world::{
     disk::Disk,
     event::Event,
     make::{
-        append, at, batch, disk_of, halted, hear, heartbeat, id, lead, log_of, persist_all, persists, promised, replica,
-        request_vote, sent, settings, terms, vote_reply, voters,
+        append, at, batch, disk_of, halted, hear, heartbeat, id, lead, log_of, persist_all, persists, promised,
+        replica, request_vote, sent, settings, terms, vote_reply, voters,
     },
     rules::Rules,
     world::World,
@@ -92,7 +92,11 @@ fn a_member_that_has_less_than_it_is_told_that_it_held_stops_and_any_other_goes_
     let violation = Violation::PutBack { last: Index(2), known_at: Index(4), by: NodeId(1) };
     assert_eq!(halted(&hear(&mut put_back(), at(0), 1, 0, emptied(4))), Some(violation), "whatever the terms");
     assert_eq!(halted(&hear(&mut put_back(), at(0), 1, 0, holdings(&[(2, 9), (3, 4)]))), Some(violation));
-    assert_eq!(halted(&hear(&mut put_back(), at(0), 1, 5, heartbeat(1, 4))), Some(violation), "its leader saw them match");
+    assert_eq!(
+        halted(&hear(&mut put_back(), at(0), 1, 5, heartbeat(1, 4))),
+        Some(violation),
+        "its leader saw them match"
+    );
     assert_eq!(halted(&hear(&mut put_back(), at(0), 9, 5, emptied(4))), None, "a stranger knows nothing");
     assert_eq!(halted(&hear(&mut put_back(), at(0), 9, 5, holdings(&[(3, 4)]))), None);
     for sound in [emptied(2), holdings(&[(2, 9), (3, 2)]), heartbeat(1, 2)] {
@@ -170,7 +174,8 @@ fn a_survivor_that_was_restarted_keeps_its_log_from_a_leader_that_lost_it_tells_
 /// An emptied member that was told to join has no configuration: it believes its leader, and votes for no one.
 #[test]
 fn an_emptied_member_that_waits_to_be_added_is_stopped_by_its_leader_and_elects_no_one() {
-    let waiting = || Replica::new(NodeId(3), quorate_raft::Membership::default(), Disk::default().recover(), settings());
+    let waiting =
+        || Replica::new(NodeId(3), quorate_raft::Membership::default(), Disk::default().recover(), settings());
     let mut emptied = waiting();
     let word = || Body::Emptied(Emptied { known_at: Index(4) });
     assert_eq!(halted(&hear(&mut emptied, at(0), 1, 5, word())), None, "of a node that leads nothing here");

@@ -5,8 +5,8 @@ use quorate_raft::{
     AppendOutcome, AppendReply, Body, Change, Effect, Index, Membership, Message, NodeId, Phase, Replica, RequestVote,
     Role, SnapshotOutcome, SnapshotReply, Term,
     message::{
-        AdministerOutcome, Administered, Administration, Emptied, Holdings, Propose, ProposeReply, ReadIndex, ReadIndexReply,
-        Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
+        AdministerOutcome, Administered, Administration, Emptied, Holdings, Propose, ProposeReply, ReadIndex,
+        ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
     },
 };
 use quorate_world::{
@@ -86,7 +86,8 @@ fn messages(replica: &Replica) -> Vec<Body> {
     };
     let next = batch(last.term.0, last.index.0 + 1, 1, replica.log().last_checksum());
     let snapshot = snapshot_of(1 << 20, 1);
-    let rejected = AppendOutcome::Rejected { previous: last.index, conflict: id(0, 0), last: Index(0), log_last: Index(0) };
+    let rejected =
+        AppendOutcome::Rejected { previous: last.index, conflict: id(0, 0), last: Index(0), log_last: Index(0) };
     let reply = |outcome| Body::AppendReply(AppendReply { epoch: 1, outcome });
     let repair_reply =
         |outcome| Body::RepairReply(RepairReply { from: last, outcome, batch: Some(log_of(&[1]).remove(0)) });

@@ -49,19 +49,17 @@ impl Consensus {
                     self.take_reads(vec![caller], ctx);
                 }
             }
-            Some(Body::ReadIndexReply(ReadIndexReply { request, index })) => {
-                match index {
-                    Some(index) => self.leader_answered(from, request, index),
-                    None => {
-                        let callers = self.reads.leader_refused(from, request);
-                        if self.would_refuse_again(from, term) {
-                            self.reads.park(callers, Instant::now() + self.timing.leader_wait);
-                        } else {
-                            self.take_reads_again(callers, ctx);
-                        }
+            Some(Body::ReadIndexReply(ReadIndexReply { request, index })) => match index {
+                Some(index) => self.leader_answered(from, request, index),
+                None => {
+                    let callers = self.reads.leader_refused(from, request);
+                    if self.would_refuse_again(from, term) {
+                        self.reads.park(callers, Instant::now() + self.timing.leader_wait);
+                    } else {
+                        self.take_reads_again(callers, ctx);
                     }
                 }
-            }
+            },
             _ => {}
         }
         drop(credit);

@@ -63,6 +63,7 @@ use quorate_raft::{Effect, EntryId, Index, NodeId, Replica};
 use quorate_storage::contract::{EntriesRead, Persisted, Storage, StorageFailed, StorageFull};
 use quorate_transport::network::Event;
 use reads::Reads;
+use repairs::Stuck;
 use seen::Seen;
 use stages::Stages;
 use std::{
@@ -102,6 +103,7 @@ pub(crate) struct Consensus {
     snapshots: Snapshotting,
     /// Where the logs of others were last found to differ from this one.
     divergences: BTreeMap<NodeId, EntryId>,
+    stuck: Stuck,
     /// Who got no vote because its state machine writes what the one here can't apply, and what it writes.
     machines_unknown: BTreeMap<NodeId, u32>,
     /// The highest write that is durable.
@@ -211,6 +213,7 @@ impl Consensus {
             applier,
             snapshots,
             divergences: BTreeMap::new(),
+            stuck: Stuck::default(),
             machines_unknown: BTreeMap::new(),
             durable_sequence: 0,
             stages: Stages::default(),
@@ -375,6 +378,7 @@ impl Consensus {
         self.peers.let_go();
         self.expire_operators(ctx);
         self.look_after_preferences(ctx);
+        self.look_after_losses();
         let now = self.clock.now();
         self.rule(ctx, |replica, out| replica.tick(now, out));
     }

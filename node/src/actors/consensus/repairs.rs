@@ -7,11 +7,49 @@ use super::{Consensus, effects::LoadFor};
 use crate::error::ProposeError;
 use actix::Context;
 use quorate_raft::{Batch, Entries, EntryId, Index, NodeId, message::Repair};
+use tokio::time::Instant;
 
 /// At most so many bytes of entries are sent to a member that lost them, at once.
 const REPAIR_BYTES_MAX: usize = 1 << 20;
 
+/// No leader is heard for so many of the longest election timeouts: then a loss here is taken for the reason.
+const STUCK_TIMEOUTS: u32 = 10;
+
+/// A node that lost entries or its state, and hears no leader that could bring them back.
+#[derive(Default)]
+pub(super) struct Stuck {
+    since: Option<Instant>,
+    is_said: bool,
+}
+
 impl Consensus {
+    /// Says, once each time, that no leader comes and that something is lost here without which there may never be one.
+    pub(super) fn look_after_losses(&mut self) {
+        let (lost, faulty) = (self.replica.lost_up_to(), self.replica.first_faulty());
+        if self.replica.leader().is_some() || (lost.is_none() && faulty.is_none()) {
+            return self.stuck = Stuck::default();
+        }
+        let waited = self.stuck.since.get_or_insert_with(Instant::now).elapsed();
+        if self.stuck.is_said || waited < self.timing.election_timeout.1 * STUCK_TIMEOUTS {
+            return;
+        }
+        self.stuck.is_said = true;
+        let node = self.replica.id();
+        match (lost, faulty) {
+            (Some(lost), _) => tracing::error!(
+                %node,
+                "no leader for {waited:?}, and the state up to entry {lost} is lost here: if every member says so, no copy is left and no \
+                 node can ever lead; then restore a backup (quorate-kv restore); otherwise start the members that still have it"
+            ),
+            (None, Some(faulty)) => tracing::error!(
+                %node,
+                "no leader for {waited:?}, and the payload of entry {faulty} is lost here: start the members that still have it; if none \
+                 has, restore a backup (quorate-kv restore)"
+            ),
+            (None, None) => {}
+        }
+    }
+
     /// A member asks for entries that it lost, and the rules found that this node has them.
     pub(super) fn serve_repair(&mut self, to: NodeId, repair: Repair) {
         match self.replica.entries(to, repair.from.index, REPAIR_BYTES_MAX) {

@@ -75,6 +75,7 @@ impl Seen {
                 && status.snapshot == replica.snapshot_index()
                 && status.first_log == replica.log().first()
                 && status.faulty == replica.faulty_count() as u64
+                && status.lost_up_to == replica.lost_up_to()
                 && status.storage_full == replica.is_storage_full();
             if !same {
                 // Role, term and leader change rarely: the rest is only numbers.
@@ -246,6 +247,7 @@ pub(crate) fn status_of(replica: &Replica) -> Status {
         first_log: replica.log().first(),
         snapshot: replica.snapshot_index(),
         faulty: replica.faulty_count() as u64,
+        lost_up_to: replica.lost_up_to(),
         storage_full: replica.is_storage_full(),
         voters: Vec::new(),
         learners: Vec::new(),
@@ -297,6 +299,7 @@ fn refresh(status: &mut Status, replica: &Replica) {
     status.first_log = replica.log().first();
     status.snapshot = replica.snapshot_index();
     status.faulty = replica.faulty_count() as u64;
+    status.lost_up_to = replica.lost_up_to();
     status.storage_full = replica.is_storage_full();
 }
 
