@@ -4,6 +4,7 @@
 use super::{BATCH_ENTRIES_MAX, Consensus, proposals::Sent};
 use crate::{
     actors::messages::{Answer, Caller, Proposal},
+    config::Limits,
     error::ProposeError,
     node::Applied,
     sessions::Refusal,
@@ -177,7 +178,8 @@ impl Consensus {
         for (request, length, kind, waits_ms) in commands {
             let payload = payloads.split_to((length as usize).min(payloads.len()));
             let besides = if kind == Kind::Session { session::REQUEST_OVERHEAD_BYTES } else { 0 };
-            let is_allowed = payload.len() <= self.limits.max_command_bytes + besides;
+            // The limit of the node that a client asked counts, and this node's may be lower.
+            let is_allowed = payload.len() <= Limits::COMMAND_BYTES_MAX + besides;
             match is_allowed.then(|| self.gate_for_others.enter(payload.len(), None)).flatten() {
                 Some(credit) => {
                     let caller = Caller::There { node: from, request, term, credit };

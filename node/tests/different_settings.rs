@@ -1,0 +1,78 @@
+//! Nodes that are configured differently: for a while, as in every rolling change, or by mistake.
+
+mod support;
+
+use bytes::Bytes;
+use quorate::{Limits, NodeId, ProposeError};
+use support::{Cluster, Journal, Plan, simulate, soon};
+
+const KIB: usize = 1 << 10;
+
+/// Whichever node leads: the limit counts where a client asks, and nowhere else. A leader with a lower one answered "overloaded", for
+/// ever.
+#[test]
+fn a_command_that_a_node_takes_from_its_caller_is_carried_out_by_a_leader_with_a_lower_limit() {
+    simulate(async {
+        let (cluster, lower) = cluster_with_a_lower_limit().await;
+        lead(&cluster, lower).await;
+        let asked = cluster.others(lower)[0];
+        let written = soon("a write", cluster.node(asked).propose(large())).await;
+        let index = written.expect("it is within the limit of the node that was asked").index;
+        cluster.settled().await;
+        assert!(cluster.ids().into_iter().all(|id| cluster.status(id).applied >= index));
+        let refused = cluster.node(lower).propose(large()).await;
+        assert!(matches!(refused, Err(ProposeError::TooLarge { .. })), "its own callers learn its limit: {refused:?}");
+    });
+}
+
+/// Neither does such an entry stop a follower: its limits are for its callers, and its batches for what it leads.
+#[test]
+fn a_follower_with_a_lower_limit_takes_what_its_leader_took() {
+    simulate(async {
+        let (mut cluster, lower) = cluster_with_a_lower_limit().await;
+        let leader = cluster.others(lower)[0];
+        lead(&cluster, leader).await;
+        for _ in 0..20 {
+            soon("a write", cluster.node(leader).propose(large())).await.expect("it is within the leader's limit");
+        }
+        cluster.settled().await;
+        cluster.stop(lower).await;
+        start(&mut cluster, lower, lower).await;
+        cluster.settled().await;
+        assert_eq!(cluster.journal(lower).entries().len(), 20, "also from its own log");
+    });
+}
+
+/// Three nodes; the last has lower limits than the others.
+async fn cluster_with_a_lower_limit() -> (Cluster, NodeId) {
+    let (mut cluster, lower) = (Cluster::vacant(Plan::default()), NodeId(3));
+    for id in cluster.members() {
+        start(&mut cluster, id, lower).await;
+    }
+    cluster.settled().await;
+    (cluster, lower)
+}
+
+async fn start(cluster: &mut Cluster, id: NodeId, lower: NodeId) {
+    let low = Limits {
+        max_command_bytes: 16 * KIB,
+        max_batch_bytes: 4 * KIB,
+        max_in_flight_bytes: 64 * KIB,
+        max_in_flight_proposals: 8,
+        ..Limits::default()
+    };
+    let limits = if id == lower { low } else { Limits::default() };
+    cluster.start_as(id, Journal::default(), |builder| builder.limits(limits)).await;
+}
+
+async fn lead(cluster: &Cluster, wanted: NodeId) {
+    let leader = cluster.settled().await;
+    if leader != wanted {
+        soon("a handover", cluster.node(leader).transfer(Some(wanted))).await.expect("it can lead");
+    }
+    assert_eq!(cluster.settled().await, wanted);
+}
+
+fn large() -> Bytes {
+    Bytes::from(vec![b'x'; 200 * KIB])
+}
