@@ -59,7 +59,24 @@ pub struct Planned {
     pub fault: Fault,
 }
 
+/// What one node is told, and others may not be: by default settings differ between nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Told {
+    /// The shortest election timeout, until a [`Fault::Retime`]; the longest is twice as long.
+    pub shortest: Duration,
+    /// By so many thousandths it takes clocks to drift apart more than they do.
+    pub spared: u16,
+    /// Its limits are drawn from this.
+    pub draws: u64,
+}
+
 impl Plan {
+    /// What a node is told at its first start.
+    #[must_use]
+    pub fn told(&self, node: NodeId) -> Told {
+        draw::told(self.seed, node)
+    }
+
     /// Whether disks lose nothing that was durable. Where the members change, what a quorum of some has others may come to decide
     /// about; and what a witness acknowledged there may be one copy of alone.
     #[must_use]

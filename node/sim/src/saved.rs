@@ -15,6 +15,8 @@ const NODES_MAX: u64 = 9;
 const CLIENTS_MAX: u64 = 1_000;
 /// How long faults may go on.
 const LENGTH_MAX: Duration = Duration::from_secs(3600);
+/// Twice the interval of heartbeats: no node takes a shorter election timeout.
+const RETIME_MIN: Duration = Duration::from_millis(100);
 /// How much may go wrong.
 const FAULTS_MAX: usize = 10_000;
 
@@ -118,6 +120,10 @@ fn check_fault(planned: &Planned, plan: &Plan) -> Result<(), String> {
         Fault::Drift { per_mille, .. } if !(-900..=1000).contains(per_mille) => {
             wrong(format!("a drift of {per_mille} is not within -900 and 1000"))
         }
+        // A heartbeat is sent every 50 ms.
+        Fault::Retime { shortest, .. } if *shortest < RETIME_MIN || *shortest > LENGTH_MAX => {
+            wrong(format!("{shortest:?} is not within {RETIME_MIN:?} and {LENGTH_MAX:?}"))
+        }
         Fault::Flap { every: time, .. }
         | Fault::Delay { up_to: time, .. }
         | Fault::SlowLink { by: time, .. }
@@ -163,7 +169,8 @@ pub(crate) fn nodes_of(fault: &Fault) -> Vec<NodeId> {
         | Fault::Snapshot { node }
         | Fault::HandOver { to: node }
         | Fault::Wipe { node }
-        | Fault::Upgrade { node } => vec![*node],
+        | Fault::Upgrade { node }
+        | Fault::Retime { node, .. } => vec![*node],
     }
 }
 

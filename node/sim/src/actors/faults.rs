@@ -91,6 +91,13 @@ impl Cluster<'_> {
                 self.shut_down(node, lasts);
             }
             Fault::Upgrade { node } if self.is_up(node) && self.upgrade(node, lasts) => fired(self),
+            Fault::Retime { node, shortest } => {
+                self.member(node).told.shortest = shortest;
+                if self.is_up(node) {
+                    fired(self);
+                    self.shut_down(node, lasts);
+                }
+            }
             Fault::RestartAll => {
                 fired(self);
                 for id in self.ids() {

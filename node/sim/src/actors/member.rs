@@ -6,9 +6,9 @@ use super::{
     wire::Wire,
     witness::SharedWitness,
 };
-use crate::plan::{Plan, Power};
+use crate::plan::{Plan, Power, Told};
 use quorate::{
-    ClockDrift, NodeId, Status, Timing,
+    ClockDrift, Limits, NodeId, Status, Timing,
     storage::{StorageHandle, Wal, disk::Crash},
 };
 use std::time::Duration;
@@ -28,6 +28,10 @@ pub(super) struct Member {
     pub(super) was_wiped: bool,
     /// It learned that it was removed, and stopped.
     pub(super) was_removed: bool,
+    /// What it is told at its next start.
+    pub(super) told: Told,
+    /// The shortest election timeout that it runs with.
+    runs_with: Duration,
     /// The release that it runs from its next start on: its machine writes this version.
     pub(super) release: u32,
     /// Its operator lets it forget what a power cut left: for the only voter.
@@ -47,10 +51,17 @@ pub(super) struct Member {
     finished: u64,
 }
 
-/// A leader looks whether it hears a quorum whenever its election timer goes off; clocks run up to 15 % slow.
-const UNHEARD_MAX: Duration = Duration::from_millis(1_000);
-/// The default stall limit is 3 s, and it is looked at then, too.
-const STUCK_MAX: Duration = Duration::from_millis(4_200);
+/// A leader looks whether it hears a quorum whenever its election timer goes off, which is twice the shortest timeout at the latest;
+/// clocks run up to 15 % slow.
+fn unheard_max(shortest: Duration) -> Duration {
+    Duration::from_millis(300) + shortest.mul_f64(4.7)
+}
+
+/// The default stall limit is 3 s, never less than twice the longest timeout, and it is looked at then, too.
+fn stuck_max(shortest: Duration) -> Duration {
+    let limit = Duration::from_secs(3).max(4 * shortest);
+    limit.mul_f64(1.2) + shortest.mul_f64(2.4) + Duration::from_millis(240)
+}
 
 /// Whether it runs.
 pub(super) enum State {
@@ -74,9 +85,10 @@ impl State {
 
 impl Member {
     /// A member that starts at once.
-    pub(super) fn new(id: NodeId) -> Self {
+    pub(super) fn new(id: NodeId, told: Told) -> Self {
         Self {
             id,
+            told,
             state: State::Down { until: Duration::ZERO },
             dies_with: (Power::Kept, Duration::ZERO),
             fails_with: None,
@@ -85,6 +97,7 @@ impl Member {
             knows_full: false,
             was_wiped: false,
             was_removed: false,
+            runs_with: told.shortest,
             release: 0,
             discards: false,
             slow_by: Duration::ZERO,
@@ -162,7 +175,8 @@ impl Member {
         wire: &Wire,
         witness: &SharedWitness,
     ) -> Result<(), String> {
-        let heard = wire.heard_since(self.id, now.saturating_sub(UNHEARD_MAX)) as u64;
+        let (unheard_max, stuck_max) = (unheard_max(self.runs_with), stuck_max(self.runs_with));
+        let heard = wire.heard_since(self.id, now.saturating_sub(unheard_max)) as u64;
         // Where the members change, fewer may be enough.
         if !leads || heard >= plan.nodes / 2 || plan.changes_members() {
             self.unheard = Duration::ZERO;
@@ -172,13 +186,13 @@ impl Member {
         if !leads || disk.waiting == 0 || std::mem::replace(&mut self.finished, disk.finished) != disk.finished {
             self.stuck = Duration::ZERO;
         }
-        if self.unheard > UNHEARD_MAX {
+        if self.unheard > unheard_max {
             return Err(format!(
                 "check-quorum: {} still leads, and has heard no quorum for {:?}",
                 self.id, self.unheard
             ));
         }
-        if self.stuck > STUCK_MAX {
+        if self.stuck > stuck_max {
             return Err(format!(
                 "stuck disk: {} still leads, and its disk has done nothing for {:?}",
                 self.id, self.stuck
@@ -191,6 +205,32 @@ impl Member {
     pub(super) fn next_life(&mut self) -> u64 {
         self.lives += 1;
         self.lives
+    }
+
+    /// Its own election timeout; and callers, who give up earlier: so that they see more in a short run; and what clocks drift apart is
+    /// at least as much as they do. A node looks at its clock once a turn, and that shows whole milliseconds.
+    pub(super) fn timing(&mut self, plan: &Plan) -> Timing {
+        self.runs_with = self.told.shortest;
+        let per_mille = plan.clock_drift().unwrap_or_default() + self.told.spared;
+        let clock_drift_max = ClockDrift { per_mille, fixed: Duration::from_millis(4) };
+        let election_timeout = (self.told.shortest, 2 * self.told.shortest);
+        Timing {
+            proposal_timeout: Duration::from_millis(2_000 - self.told.draws % 500),
+            election_timeout,
+            clock_drift_max,
+            ..Timing::default()
+        }
+    }
+
+    /// Its own limits, all of them far above what a client asks for at once.
+    pub(super) fn limits(&self) -> Limits {
+        let draws = self.told.draws;
+        Limits {
+            max_batch_bytes: [1 << 20, 64 << 10, 4 << 10][(draws % 3) as usize],
+            max_command_bytes: [1 << 20, 256 << 10][(draws / 3 % 2) as usize],
+            max_in_flight_proposals: [4096, 256][(draws / 6 % 2) as usize],
+            ..Limits::default()
+        }
     }
 
     /// Its log, on its disk.
@@ -220,14 +260,6 @@ pub(super) fn what_is_left(power: Power) -> &'static str {
         Power::Torn => "deaths, unsynced writes torn",
         Power::Scattered => "deaths, unsynced writes scattered",
     }
-}
-
-/// The default timing, but for callers, who give up earlier: so that they see more in a short run; and what clocks drift apart is as
-/// much as they do. A node looks at its clock once a turn, and that shows whole milliseconds.
-pub(super) fn timing(plan: &Plan) -> Timing {
-    let per_mille = plan.clock_drift().unwrap_or_default();
-    let clock_drift_max = ClockDrift { per_mille, fixed: Duration::from_millis(4) };
-    Timing { proposal_timeout: Duration::from_secs(2), clock_drift_max, ..Timing::default() }
 }
 
 /// Snapshots of some runs take several pieces.

@@ -92,7 +92,7 @@ impl<'a> Cluster<'a> {
             plan,
             now: Duration::ZERO,
             random: SmallRng::seed_from_u64(plan.seed ^ 0xac7012),
-            members: (1..=plan.nodes).map(|id| Member::new(NodeId(id))).collect(),
+            members: (1..=plan.nodes).map(|id| Member::new(NodeId(id), plan.told(NodeId(id)))).collect(),
             wire,
             clients: Clients::new(plan, witness.clone()),
             operator: Operator::default(),
@@ -291,7 +291,7 @@ impl<'a> Cluster<'a> {
         let snapshots = Snapshots {
             every_entries: plan.snapshot_every,
             every_bytes: 0,
-            keep_entries: plan.keep_entries,
+            keep_entries: plan.keep_entries + self.members[at].told.draws % 5,
             ..Snapshots::default()
         };
         let lives = self.members[at].next_life();
@@ -304,7 +304,8 @@ impl<'a> Cluster<'a> {
         let builder = builder
             .network(wire::Endpoint(self.wire.clone()))
             .storage(self.members[at].storage(plan, &self.witness))
-            .timing(member::timing(plan))
+            .timing(self.members[at].timing(plan))
+            .limits(self.members[at].limits())
             .snapshots(snapshots)
             .sessions(sessions::bounds(plan))
             .metrics(&self.metrics)

@@ -1,12 +1,18 @@
 //! How a seed becomes a plan.
 
-use super::{Fault, KINDS, Plan, Planned, Power, Way};
+use super::{Fault, KINDS, Plan, Planned, Power, Told, Way};
 use quorate_raft::NodeId;
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use std::time::Duration;
 
 /// A plan is read by people when it fails: no more than this goes wrong in one.
 const FAULTS_MAX: usize = 80;
+
+/// The kind of faults of which a rolling change has one a node.
+const ROLLING: &str = "retime";
+
+/// The default of the shortest election timeout.
+const SHORTEST_DEFAULT: Duration = Duration::from_millis(150);
 
 /// So many plans have one with a witness, if their members stay.
 const WITNESS_ONE_IN: u32 = 6;
@@ -29,7 +35,7 @@ pub(super) fn plan(seed: u64) -> Plan {
         keep_entries: random.random_range(0..6),
         faults: Vec::new(),
     };
-    for kind in KINDS {
+    for kind in KINDS.into_iter().filter(|kind| *kind != ROLLING) {
         // Some kinds of faults at a time, each with a strength of its own.
         if !random.random_bool(share_of(kind)) {
             continue;
@@ -52,7 +58,50 @@ pub(super) fn plan(seed: u64) -> Plan {
     if nodes >= 3 && !plan.changes_members() && random.random_ratio(1, WITNESS_ONE_IN) {
         plan.witness = Some(NodeId(random.random_range(1..=nodes)));
     }
+    roll_out_timings(&mut plan);
     plan
+}
+
+/// Some rolling changes of the timing, one or two behind each other: the nodes in any order, each with its restart. They are drawn apart
+/// from the rest: what else goes wrong with a seed does not depend on them.
+fn roll_out_timings(plan: &mut Plan) {
+    let mut random = SmallRng::seed_from_u64(plan.seed ^ 0x4e_71_3e);
+    let random = &mut random;
+    if !random.random_bool(share_of(ROLLING)) {
+        return;
+    }
+    let mut at = millis(random, 100..2_500);
+    for _ in 0..random.random_range(1..=2) {
+        let (shortest, pause) = (shortest_timeout(random), millis(random, 20..800));
+        let mut nodes: Vec<_> = (1..=plan.nodes).map(NodeId).collect();
+        nodes.shuffle(random);
+        for node in nodes {
+            let lasts = millis(random, 1..300);
+            if at < plan.length && plan.faults.len() < FAULTS_MAX {
+                plan.faults.push(Planned {
+                    at,
+                    lasts: lasts.min(plan.length - at),
+                    fault: Fault::Retime { node, shortest },
+                });
+            }
+            at += pause;
+        }
+    }
+    plan.faults.sort_by_key(|planned| planned.at);
+}
+
+/// What a node is told of its own: half of them have the default.
+pub(super) fn told(seed: u64, node: NodeId) -> Told {
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x7e_11 ^ node.0 << 32);
+    let random = &mut random;
+    let shortest = if random.random_bool(0.5) { SHORTEST_DEFAULT } else { shortest_timeout(random) };
+    let spared = if random.random_bool(0.5) { 0 } else { random.random_range(0..300) };
+    Told { shortest, spared, draws: random.random() }
+}
+
+/// At least twice the heartbeat interval, at most what a cluster gets over within a plan.
+fn shortest_timeout(random: &mut SmallRng) -> Duration {
+    Duration::from_millis([100, 150, 200, 300, 500, 800][random.random_range(0..6)])
 }
 
 /// How many of 1 plans have a kind.

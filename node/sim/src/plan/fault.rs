@@ -205,6 +205,14 @@ pub enum Fault {
         /// Which.
         node: NodeId,
     },
+    /// The operator stops a node in order and starts it with another election timeout: a rolling change has one a node.
+    Retime {
+        /// Which.
+        node: NodeId,
+        /// The shortest election timeout from then on; the longest is twice as long.
+        #[serde(rename = "shortest_ns", with = "nanos")]
+        shortest: Duration,
+    },
 }
 
 /// Messages from one node to another; `None` stands for any.
@@ -240,7 +248,7 @@ pub enum Power {
 }
 
 /// Every kind, by its name in reports. What stands here must fire in a long run, or it is dead.
-pub const KINDS: [&str; 31] = [
+pub const KINDS: [&str; 32] = [
     "drop",
     "duplicate",
     "reorder",
@@ -272,6 +280,7 @@ pub const KINDS: [&str; 31] = [
     "hand-over",
     "wipe",
     "upgrade",
+    "retime",
 ];
 
 impl Fault {
@@ -310,6 +319,7 @@ impl Fault {
             Self::HandOver { .. } => "hand-over",
             Self::Wipe { .. } => "wipe",
             Self::Upgrade { .. } => "upgrade",
+            Self::Retime { .. } => "retime",
         }
     }
 }

@@ -136,6 +136,7 @@ impl Walk<'_> {
                 }
             }
             Fault::Upgrade { node } => fired = self.upgrade(slot(*node), lasts)?,
+            Fault::Retime { node, shortest } => fired = self.retime(slot(*node), *shortest, lasts)?,
             Fault::Snapshot { node } => fired = self.snapshot(*node)?,
             Fault::Change { voters } => self.aim_at(voters),
             Fault::HandOver { to } => fired = self.hand_over(*to)?,

@@ -43,7 +43,9 @@ use quorate_world::{
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
     any::Any,
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     time::Duration,
 };
 
@@ -114,37 +116,25 @@ impl<'a> Walk<'a> {
         let mut random = SmallRng::seed_from_u64(plan.seed ^ 0x70e5_11fe);
         let nodes = plan.nodes as usize;
         let mut report = Report { runs: 1, ..Report::default() };
-        let mut settings = make::settings();
-        settings.cache_bytes_max = random.random_range(0..2_000);
-        settings.unapplied_entries_max = random.random_range(1..20);
-        settings.promotion_lag_max = random.random_range(0..20);
         let drift = plan.clock_drift();
-        if let Some(per_mille) = drift {
-            // As little as there must be, for what is rounded a few nanoseconds more.
-            settings.clock_drift_max = ClockDrift { per_mille, fixed: Duration::from_micros(1) };
-        }
-        let credit = Credit {
-            messages: random.random_range(1..8),
-            entries: random.random_range(1..16),
-            bytes: random.random_range(100..2_000),
-            append_bytes: random.random_range(60..1_000),
-            probe_bytes: random.random_range(0..200),
-            retry_after: Duration::from_millis(100),
-            retry_max: Duration::from_millis(500),
-        };
-        let (keep_entries, checks) = (plan.keep_entries, Checks::Changes);
+        let checks = Checks::Changes;
         let membership = members_at_first(plan);
         report.count("joint", u64::from(membership.as_ref().is_some_and(Membership::is_joint)));
         let reshapes = membership.is_some() || plan.witness.is_some();
         report.count("with a witness", u64::from(plan.witness.is_some()));
         let witness = plan.witness;
-        let rules = Rules { credit, keep_entries, checks, membership, witness, ..Rules::new(settings) };
+        let rules = Rules { checks, membership, witness, ..Rules::new(make::settings()) };
+        let of_each = (1..=plan.nodes).map(NodeId).map(|id| (id, Arc::new(rules_of(plan, id, &rules))));
+        let of_each: BTreeMap<_, _> = of_each.collect();
+        let differ = of_each.values().any(|rules| rules.settings.promise() != of_each[&NodeId(1)].settings.promise());
+        report.count("with different timings", u64::from(differ));
         // A member that is new, or was emptied, can't tell what it lost, and counts as lost itself until it is brought up. So
         // there is damage only among members that took part before.
         let settled = random.random_bool(0.75);
         let mut disk = Disk::default();
         disk.has_voted = settled;
         let mut world = World::down(vec![disk; nodes], rules);
+        world.told = of_each;
         world.now = Moment::default();
         world.timeouts = Some(SmallRng::seed_from_u64(plan.seed ^ 0x5eed));
         let pace = [2_000, 10_000, 50_000, 200_000, 600_000, 1_200_000][random.random_range(0..6)];
@@ -274,6 +264,34 @@ impl<'a> Walk<'a> {
         }
         Ok(true)
     }
+}
+
+/// What one node is told.
+fn rules_of(plan: &Plan, id: NodeId, all: &Rules) -> Rules {
+    let told = plan.told(id);
+    let mut random = SmallRng::seed_from_u64(told.draws);
+    let random = &mut random;
+    let mut settings = make::settings();
+    (settings.election_timeout_min, settings.election_timeout_max) = (told.shortest, 2 * told.shortest);
+    settings.cache_bytes_max = random.random_range(0..2_000);
+    settings.unapplied_entries_max = random.random_range(1..20);
+    settings.promotion_lag_max = random.random_range(0..20);
+    settings.stall_limit = Duration::from_millis(random.random_range(2_000..4_000));
+    if let Some(per_mille) = plan.clock_drift() {
+        // On some nodes as little as there must be; for what is rounded a few nanoseconds more.
+        settings.clock_drift_max = ClockDrift { per_mille: per_mille + told.spared, fixed: Duration::from_micros(1) };
+    }
+    let credit = Credit {
+        messages: random.random_range(1..8),
+        entries: random.random_range(1..16),
+        bytes: random.random_range(100..2_000),
+        append_bytes: random.random_range(60..1_000),
+        probe_bytes: random.random_range(0..200),
+        retry_after: Duration::from_millis(random.random_range(50..150)),
+        retry_max: Duration::from_millis(500),
+    };
+    let keep_entries = plan.keep_entries + u64::from(random.random_bool(0.5)) * random.random_range(0..6);
+    Rules { settings, credit, keep_entries, ..all.clone() }
 }
 
 /// Some clusters of five are between two configurations of three at first. Where the members change, some may have to be added

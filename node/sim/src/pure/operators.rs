@@ -6,8 +6,8 @@ use super::{
 };
 use crate::plan::Plan;
 use quorate_raft::{Change, MachineVersions, NodeId};
-use quorate_world::event::Event;
-use std::time::Duration;
+use quorate_world::{event::Event, rules::Rules};
+use std::{sync::Arc, time::Duration};
 
 /// How often the operator looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -88,6 +88,15 @@ impl Walk<'_> {
     fn bring_to(&mut self, at: usize, release: u32, down_for: Duration) -> Result<bool, String> {
         let machine = MachineVersions { writes: release, oldest: 0, newest: release };
         self.world.machines.insert(id_of(at), machine);
+        self.stop(at, down_for)
+    }
+
+    /// The operator stops a node, which has another election timeout from its next start on.
+    pub(super) fn retime(&mut self, at: usize, shortest: Duration, down_for: Duration) -> Result<bool, String> {
+        let rules = self.world.told.get_mut(&id_of(at)).map(Arc::make_mut);
+        if let Some(Rules { settings, .. }) = rules {
+            (settings.election_timeout_min, settings.election_timeout_max) = (shortest, 2 * shortest);
+        }
         self.stop(at, down_for)
     }
 
