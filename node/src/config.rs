@@ -12,7 +12,9 @@ pub struct Timing {
     pub heartbeat_interval: Duration,
     /// A node that hears no leader for a random time between these two starts an election. Default 150 to 300 ms, as in
     /// the paper (§9.3). The shorter one must be at least twice the heartbeat interval, and the longer one longer. It is also how long
-    /// voters promise a leader not to elect another: for reads by lease no voter's may be shorter than the leader's.
+    /// this node, as a voter, promises a leader not to elect another: reads by lease rest on the promises of a quorum. Nodes may have
+    /// different ones, for example during a rolling change; after a change to a shorter one, a node that starts keeps the longer promise
+    /// once more before it votes.
     pub election_timeout: (Duration, Duration),
     /// How far the clocks of two nodes may drift apart. A leader's lease, which only reads that ask for it rely on
     /// ([`Consistency::Lease`](crate::Consistency::Lease)), ends so much before the shortest election timeout, which voters promise
@@ -83,7 +85,8 @@ impl Timing {
 /// How much a node takes on. Beyond it the answer is an error, never a growing queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// The largest command, in bytes. Default 1 MiB, at most [`Limits::COMMAND_BYTES_MAX`].
+    /// The largest command, in bytes, that this node takes from its callers; what other nodes took from theirs it takes as well.
+    /// Default 1 MiB, at most [`Limits::COMMAND_BYTES_MAX`].
     pub max_command_bytes: usize,
     /// The most proposals and reads of this node's own callers that wait for an answer. Default 4,096.
     pub max_in_flight_proposals: usize,

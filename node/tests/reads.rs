@@ -2,8 +2,8 @@
 
 mod support;
 
-use quorate::{Consistency, Index, NodeId, Read, ReadError, transport::LinkFaults};
-use std::time::Duration;
+use quorate::{Consistency, Index, NodeId, Read, ReadError, Timing, transport::LinkFaults};
+use std::{cell::Cell, time::Duration};
 use support::{Cluster, Journal, Plan, simulate, soon};
 use tokio::time::{Instant, sleep};
 
@@ -80,6 +80,42 @@ fn a_leader_that_is_cut_off_serves_by_its_lease_until_that_ends_and_nothing_of_i
             let (_, served_for) = tokio::join!(writing, reading);
             assert!(served_for < MS(134), "seed {seed}: it had a lease for {served_for:?}");
             assert!(served_for > MS(40), "seed {seed}: it had none worth the name: {served_for:?}");
+        });
+    }
+}
+
+/// A rolling change of `election_timeout`, as anybody makes one: the leader has the longer one already. Without the promises that voters
+/// state, this one served thousands of stale reads.
+#[test]
+fn a_leader_with_a_longer_election_timeout_that_is_cut_off_serves_nothing_stale_by_its_lease() {
+    for seed in 0..5 {
+        simulate(async {
+            let (cluster, leader) = led_by_1(seed, |id| if id == NodeId(1) { LONG } else { SHORT }).await;
+            let served = cut_off_while_others_write(&cluster, leader, MS(1_500)).await;
+            assert!(served.by_lease > 20, "seed {seed}: the lease was never used: {served:?}");
+            assert!(served.lease_ended < MS(134), "seed {seed}: its voters promised 150 ms: {served:?}");
+            assert!(served.writes > 10, "seed {seed}: nothing was written meanwhile: {served:?}");
+        });
+    }
+}
+
+/// The other way round: the voters have promised the longer time already, and are restarted with the shorter one while the leader is
+/// cut off. What they promised before they keep.
+#[test]
+fn voters_that_restart_with_a_shorter_election_timeout_elect_nobody_while_a_lease_rests_on_the_longer_one() {
+    for seed in 0..5 {
+        simulate(async {
+            let (mut cluster, leader) = led_by_1(seed, |_| LONG).await;
+            let cut = Instant::now();
+            cluster.faults.isolate(leader);
+            for id in cluster.others(leader) {
+                cluster.stop(id).await;
+                cluster.start_as(id, Journal::default(), |builder| builder.timing(timing(SHORT))).await;
+            }
+            assert!(cut.elapsed() < MS(200), "seed {seed}: {:?}", cut.elapsed());
+            let served = cut_off_while_others_write(&cluster, leader, MS(2_500)).await;
+            assert!(served.lease_ended > MS(500), "seed {seed}: a lease on longer promises lasts longer: {served:?}");
+            assert!(served.writes > 10, "seed {seed}: nothing was written meanwhile: {served:?}");
         });
     }
 }
@@ -168,6 +204,73 @@ fn a_follower_that_applies_late_serves_within_so_many_entries_and_waits_for_the_
         let (_, read) = timed(&cluster, follower, entries(0)).await;
         assert!(read.index >= written, "{read:?} is behind {written}");
     });
+}
+
+const SHORT: (Duration, Duration) = (Duration::from_millis(150), Duration::from_millis(300));
+const LONG: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
+
+fn timing(election_timeout: (Duration, Duration)) -> Timing {
+    Timing { election_timeout, ..Timing::default() }
+}
+
+/// Three nodes with these timings, of which the first leads, and has a lease.
+async fn led_by_1(seed: u64, timings: impl Fn(NodeId) -> (Duration, Duration)) -> (Cluster, NodeId) {
+    let mut cluster = Cluster::vacant(Plan { seed, ..Plan::default() });
+    for id in cluster.members() {
+        cluster.start_as(id, Journal::default(), |builder| builder.timing(timing(timings(id)))).await;
+    }
+    let (first, leader) = (NodeId(1), cluster.settled().await);
+    if leader != first {
+        soon("a handover", cluster.node(leader).transfer(Some(first))).await.expect("it can lead");
+    }
+    assert_eq!(cluster.settled().await, first);
+    let until = Instant::now() + MS(50);
+    while Instant::now() < until {
+        timed(&cluster, first, Consistency::Lease).await;
+        sleep(MS(1)).await;
+    }
+    (cluster, first)
+}
+
+#[derive(Debug)]
+struct Served {
+    /// Reads that the leader served after it was cut off, and when the last of them was.
+    by_lease: u64,
+    lease_ended: Duration,
+    /// Writes that the others acknowledged meanwhile.
+    writes: u64,
+}
+
+/// Cuts the leader off, if it is not yet. A client reads from it by lease and must see what others have acknowledged before.
+async fn cut_off_while_others_write(cluster: &Cluster, leader: NodeId, lasts: Duration) -> Served {
+    cluster.faults.isolate(leader);
+    let (cut, others) = (Instant::now(), cluster.others(leader));
+    let (acknowledged, writes) = (Cell::new(Index(0)), Cell::new(0));
+    let writing = async {
+        let next = cluster.leader_among(&others).await;
+        while cut.elapsed() < lasts {
+            let written = soon("a write", cluster.node(next).propose("by the next leader")).await;
+            acknowledged.set(written.expect("a quorum").index);
+            writes.set(writes.get() + 1);
+            sleep(MS(5)).await;
+        }
+    };
+    let reading = async {
+        let (mut by_lease, mut last) = (0, cut);
+        while cut.elapsed() < lasts {
+            let before = acknowledged.get();
+            let read = cluster.node(leader).read(Consistency::Lease, |_| ());
+            if let Ok(Ok(read)) = tokio::time::timeout(MS(1), read).await {
+                let since = cut.elapsed();
+                assert!(read.index >= before, "stale {since:?} after the cut: {} of {before}", read.index);
+                (by_lease, last) = (by_lease + 1, Instant::now());
+            }
+            sleep(MS(1)).await;
+        }
+        (by_lease, last - cut)
+    };
+    let (_, (by_lease, lease_ended)) = tokio::join!(writing, reading);
+    Served { by_lease, lease_ended, writes: writes.get() }
 }
 
 /// Three nodes far apart, and who leads them. Nobody has asked for anything but what an election needs.

@@ -127,7 +127,7 @@ pub struct Recover {
 /// What the store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Term and vote; the default for a store that never held any.
+    /// Term, vote and promise, as they were persisted last; the default for a store that never held any.
     pub hard_state: HardState,
     /// The entry before the first one held; the default for a log that was never cut.
     pub base: EntryId,

@@ -64,7 +64,7 @@ async fn nothing_is_told_as_persisted_that_a_power_cut_takes_back() {
     let mut node = Node::start(&disk).await;
     for sequence in 1..=5 {
         node.append(sequence, 3);
-        let state = HardState { term: Term(sequence), vote: Some(NodeId(sequence)) };
+        let state = HardState::new(Term(sequence), Some(NodeId(sequence)));
         let vote = quorate_raft::Persist { sequence: 100 + sequence, hard_state: Some(state), ..Default::default() };
         node.storage.persist.do_send(Persist(vote));
         assert_eq!(node.next().await, Told::Persisted(100 + sequence));
@@ -244,7 +244,7 @@ impl Node {
         let mut node = Self { storage, told, recovered, watch, dir_syncs, last };
         if node.recovered.hard_state.term == Term(0) {
             // A term is stored before its entries.
-            let state = Some(HardState { term: Term(1), vote: None });
+            let state = Some(HardState::new(Term(1), None));
             node.storage.persist.do_send(Persist(quorate_raft::Persist { hard_state: state, ..Default::default() }));
             assert_eq!(node.next().await, Told::Persisted(0));
             node.watch.syncs.store(0, Ordering::Relaxed);

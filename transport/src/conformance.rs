@@ -9,8 +9,8 @@
 use crate::network::{Delivered, Event, Inbox, Introduction, Lane, Link, Links, Local, Network, NetworkObserver};
 use bytes::Bytes;
 use quorate_raft::{
-    Append, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Membership, Message, NodeId, Snapshot,
-    SnapshotBase, SnapshotChunk, Term, message::Propose,
+    Append, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Membership, Message, NodeId, Promise,
+    Snapshot, SnapshotBase, SnapshotChunk, Term, message::Propose,
 };
 use std::{
     collections::BTreeMap,
@@ -456,7 +456,7 @@ pub fn heartbeat(round: u64) -> Message {
 /// A reply on the control lane.
 #[must_use]
 pub fn heartbeat_reply(round: u64) -> Message {
-    Message { term: Term(1), body: Body::HeartbeatReply(HeartbeatReply { round }) }
+    Message { term: Term(1), body: Body::HeartbeatReply(HeartbeatReply { round, promise: Promise(150_000) }) }
 }
 
 /// A message of the append lane whose bulk is not log records.

@@ -9,7 +9,7 @@ use crate::{
 use bytes::Bytes;
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind,
-    Membership, Message, NodeId, Phase, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
+    Membership, Message, NodeId, Phase, Promise, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
     SnapshotReply, Term, Vote,
     message::{
         Emptied, Holdings, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome,
@@ -169,7 +169,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             }),
             Body::Vote(Vote { phase, campaign, granted }),
             Body::Heartbeat(Heartbeat { round, commit: Index(70_000) }),
-            Body::HeartbeatReply(HeartbeatReply { round }),
+            Body::HeartbeatReply(HeartbeatReply { round, promise: Promise(150_000) }),
             Body::Emptied(Emptied { known_at: Index(4) }),
             Body::Holdings(Holdings { members: vec![(NodeId(1), Index(70_000)), (NodeId(2), Index(0))] }),
         ],

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, Change, EntryId, Heartbeat, HeartbeatReply, Index,
-    Kind, Membership, Message, NodeId, Phase, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
-    SnapshotReply, Term, Vote,
+    Kind, Membership, Message, NodeId, Phase, Promise, RequestVote, Snapshot, SnapshotBase, SnapshotChunk,
+    SnapshotOutcome, SnapshotReply, Term, Vote,
     message::{
         Administer, AdministerOutcome, Administered, Administration, Emptied, Holdings, Propose, ProposeOutcome,
         ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
@@ -376,7 +376,10 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), outcome).prop_map(|(epoch, outcome)| Body::AppendReply(AppendReply { epoch, outcome })),
         (any::<u64>(), any::<u64>())
             .prop_map(|(round, commit)| Body::Heartbeat(Heartbeat { round, commit: Index(commit) })),
-        any::<u64>().prop_map(|round| Body::HeartbeatReply(HeartbeatReply { round })),
+        (any::<u64>(), any::<u32>()).prop_map(|(round, promise)| {
+            let promise = Promise(promise);
+            Body::HeartbeatReply(HeartbeatReply { round, promise })
+        }),
         vec((any::<u64>(), bytes(300), any::<Option<u64>>()), 0..5).prop_map(|commands| {
             let of = |(name, command, serial): (u64, Vec<u8>, Option<u64>)| match serial {
                 None => (name, Kind::Command, command.into()),

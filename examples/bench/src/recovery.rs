@@ -72,7 +72,7 @@ async fn fill(data: &Path, bytes: u64) -> Result<Last, Failed> {
     let mut open = Open::at(data).await?;
     let payload = noise(ENTRY_BYTES);
     let (mut next, mut chained, mut filled, mut sequence) = (Index(1), 0, 0, 0);
-    let mut hard_state = Some(HardState { term: TERM, vote: Some(ONE) });
+    let mut hard_state = Some(HardState::new(TERM, Some(ONE)));
     while filled < bytes {
         let mut builder = BatchBuilder::new(checksum, TERM, next, chained, BATCH_BYTES);
         while builder.len() < BATCH_BYTES && filled < bytes {

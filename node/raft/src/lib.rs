@@ -47,7 +47,7 @@ pub mod transfer;
 pub use ballot::{Ballot, Outcome};
 pub use change::{Capacity, Change, ChangeRefused, Member};
 pub use ids::{EntryId, Group, Index, Moment, NodeId, Term};
-pub use lease::ClockDrift;
+pub use lease::{ClockDrift, Promise};
 pub use log::{Log, Lookup};
 pub use machine::MachineVersions;
 pub use membership::Membership;

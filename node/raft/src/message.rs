@@ -7,7 +7,7 @@
 //! | [`Append`] | a leader's `Replicator` | its peer | to replicate entries, or to probe where logs agree | §5.3 |
 //! | [`AppendReply`] | a follower | the leader | entries are durable, or logs do not agree there | §5.3 |
 //! | [`Heartbeat`] | a leader's `Replicator` | its peer | leadership, the commit index, a read round | §5.2, §6.4 of the thesis |
-//! | [`HeartbeatReply`] | a follower | the leader | it still follows: check-quorum and read index count it | thesis §6.4 |
+//! | [`HeartbeatReply`] | a follower | the leader | it still follows, and for how long it votes for nobody: check-quorum, read index and lease count it | thesis §6.4 |
 //! | [`Body::Propose`] | a node with clients | the leader | forwards their commands | §8 |
 //! | [`Body::ProposeReply`] | the leader | that node | their outcomes | §8 |
 //! | [`Body::ReadIndex`] | a node with readers | the leader | asks for an index to read at | thesis §6.4 |
@@ -29,6 +29,7 @@
 use crate::{
     change::{Change, ChangeRefused},
     ids::{EntryId, Index, NodeId, Term},
+    lease::Promise,
     record::{Batch, Kind},
     replica::HandoverRefused,
     session::Request,
@@ -216,6 +217,9 @@ pub struct Heartbeat {
 pub struct HeartbeatReply {
     /// The round of the heartbeat.
     pub round: u64,
+    /// For how long the sender votes for nobody from when it heard that heartbeat on: durable, and what a lease rests on.
+    /// [`Promise::NONE`] backs no lease.
+    pub promise: Promise,
 }
 
 /// Forwards clients' commands to the leader. At most once: it is never sent again after it may have arrived.

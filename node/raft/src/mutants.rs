@@ -181,6 +181,16 @@ mutants! {
     LeaseBeforeFirstCommit = "lease-before-first-commit",
     /// Who starts again has forgotten what it promised a leader. (13)
     PromiseForgottenAtRestart = "promise-forgotten-at-restart",
+    /// Who starts again with a shorter setting keeps that alone, and not the longer promise that it made.
+    PromiseOfPresentSetting = "promise-of-present-setting",
+    /// A promise is stated before it is durable.
+    PromiseBeforeDurable = "promise-before-durable",
+    /// A leader takes its own setting for the promise of its voters.
+    LeaseOfOwnSetting = "lease-of-own-setting",
+    /// A lease lasts as the longest promise of those who answered, rather than as what a quorum has reached.
+    LeaseOfLongestPromise = "lease-of-longest-promise",
+    /// A voter that states no promise is taken for one that promised what the leader would.
+    UnstatedPromiseBacksLease = "unstated-promise-backs-lease",
     /// Who learns of a later term is free of what it promised the leader of an earlier one. (13)
     PromiseEndsWithTerm = "promise-ends-with-term",
 

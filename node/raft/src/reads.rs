@@ -11,7 +11,7 @@
 
 use crate::{
     ids::{Index, Moment, NodeId},
-    lease::Lease,
+    lease::{ClockDrift, Lease, Promise},
     membership::Membership,
     mutants::{Mutant, live},
     quorum,
@@ -25,12 +25,19 @@ pub type ReadToken = u64;
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Reads {
     round: u64,
-    answered: BTreeMap<NodeId, u64>,
+    answered: BTreeMap<NodeId, Answer>,
     asked: Vec<ReadToken>,
     open: Option<Open>,
     /// A round is wanted though nobody waits for it.
     renews: bool,
     pub(crate) lease: Lease,
+}
+
+/// The latest round that a peer answered, and the promise that it stated then.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+struct Answer {
+    round: u64,
+    promise: Promise,
 }
 
 /// A round under way.
@@ -83,28 +90,61 @@ impl Reads {
         }
     }
 
-    /// `peer` answered a heartbeat of `round`.
-    pub fn answered(&mut self, peer: NodeId, round: u64) {
+    /// `peer` answered a heartbeat of `round`, and stated this promise.
+    pub fn answered(&mut self, peer: NodeId, round: u64, promise: Promise) {
         // A round that was not opened yet can't have been answered, whatever a peer says.
         if round <= self.round {
             let round = if live(Mutant::LateRoundConfirms) { self.round } else { round };
             let latest = self.answered.entry(peer).or_default();
-            *latest = (*latest).max(round);
+            if round > latest.round {
+                *latest = Answer { round, promise };
+            } else if round == latest.round {
+                latest.promise = latest.promise.max(promise);
+            }
         }
     }
 
-    /// The reads of the open round and the index to serve them at, once a quorum (the leader included) answered it.
-    pub fn confirmed(&mut self, this: NodeId, membership: &Membership) -> Option<(Index, Vec<ReadToken>)> {
+    /// The reads of the open round and the index to serve them at, once a quorum (the leader included) answered it. The leader's
+    /// own promise is `own`, and clocks `drift` apart by so much.
+    pub fn confirmed(
+        &mut self,
+        this: NodeId,
+        membership: &Membership,
+        own: Promise,
+        drift: ClockDrift,
+    ) -> Option<(Index, Vec<ReadToken>)> {
         self.open.as_ref()?;
-        let answered = |id| if id == this { self.round } else { self.answered.get(&id).copied().unwrap_or(0) };
+        let answered = |id| if id == this { self.round } else { self.answer_of(id).round };
         if quorum::agreed(membership, answered) < self.round && !live(Mutant::ReadWithoutQuorum) {
             return None;
         }
         let Open { commit, tokens, opened } = self.open.take()?;
         if let Some(opened) = opened {
-            self.lease.confirmed(opened);
+            let promised = self.promised(this, membership, own);
+            self.lease.confirmed(opened, drift.surely_within(promised.lasts()));
         }
         Some((commit, tokens))
+    }
+
+    /// The longest promise that a quorum of those who answered the latest round has reached.
+    fn promised(&self, this: NodeId, membership: &Membership, own: Promise) -> Promise {
+        let stated = |id| match self.answer_of(id) {
+            _ if id == this => own,
+            answer if answer.round < self.round => Promise::NONE,
+            answer if answer.promise == Promise::NONE && live(Mutant::UnstatedPromiseBacksLease) => own,
+            answer => answer.promise,
+        };
+        if live(Mutant::LeaseOfOwnSetting) {
+            return own;
+        }
+        if live(Mutant::LeaseOfLongestPromise) {
+            return membership.voters().into_iter().map(stated).max().unwrap_or_default();
+        }
+        quorum::agreed(membership, stated)
+    }
+
+    fn answer_of(&self, peer: NodeId) -> Answer {
+        self.answered.get(&peer).copied().unwrap_or_default()
     }
 
     /// Every read that waits, taken out: leadership is lost.

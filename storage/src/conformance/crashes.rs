@@ -6,7 +6,7 @@ use super::{
     probe::{Probe, Told, elsewhere},
 };
 use crate::contract::{Recovered, StorageError};
-use quorate_raft::{HardState, Index, NodeId, Persist, Term};
+use quorate_raft::{HardState, Index, NodeId, Persist, Promise, Term};
 use std::io::Write;
 
 /// Says whether the harness can cut the power.
@@ -63,7 +63,10 @@ async fn what_was_told_survives_a_power_cut_at_any_moment(place: &impl Harness, 
 
     let (mut store, recovered) = Probe::open(place).await;
     let states = (told as usize..steps.len()).map(|step| steps[step].hard_state);
-    assert!(states.into_iter().any(|state| state == recovered.hard_state), "a term or vote was lost, seed {seed}");
+    assert!(
+        states.into_iter().any(|state| state == recovered.hard_state),
+        "a term, vote or promise was lost, seed {seed}"
+    );
     let found = (told as usize..steps.len()).find_map(|step| {
         let before = (step > told as usize).then(|| &steps[step - 1]);
         steps[step].log_as_of(&recovered, before)
@@ -113,12 +116,13 @@ impl Step {
         }
         if random.below(3) == 0 {
             let next = self.hard_state.term.0 + 1;
-            step.hard_state = HardState { term: Term(next), vote: Some(NodeId(next % 3 + 1)) };
+            let promise = Promise(random.below(1_000_000) as u32);
+            step.hard_state = HardState { term: Term(next), vote: Some(NodeId(next % 3 + 1)), promise };
             persist.hard_state = Some(step.hard_state);
         }
         if step.hard_state.term < step.log.last().0.term {
             // No node has an entry of a term that it has not stored; a store may take that for a vote that is lost.
-            step.hard_state = HardState { term: step.log.last().0.term, vote: None };
+            step.hard_state = HardState { term: step.log.last().0.term, vote: None, ..step.hard_state };
             persist.hard_state = Some(step.hard_state);
         }
         (step, persist)

@@ -5,7 +5,7 @@ use super::{
     model::{Log, append, cut},
     probe::{Probe, read_snapshot},
 };
-use quorate_raft::{HardState, Index, NodeId, Persist, Term};
+use quorate_raft::{HardState, Index, NodeId, Persist, Promise, Term};
 
 /// How many bits are flipped, each in a place of its own.
 const FLIPS: u64 = 100;
@@ -22,7 +22,7 @@ pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) -> bool {
 
 async fn a_flipped_bit_is_never_believed(place: &impl Harness, seed: u64) -> bool {
     let state: Vec<u8> = (0..5000).map(|at| (at * 13) as u8).collect();
-    let hard_state = HardState { term: Term(7), vote: Some(NodeId(2)) };
+    let hard_state = HardState { term: Term(7), vote: Some(NodeId(2)), promise: Promise(150_000) };
     let mut log = Log::of(&[(1, 10), (2, 10)], 200);
     let (mut store, _) = Probe::open(place).await;
     store.persist_all(&log).await;

@@ -5,7 +5,7 @@ use super::{
     model::{Log, append, members, then, truncate},
     probe::{Probe, reply},
 };
-use quorate_raft::{HardState, Index, NodeId, Outgoing, Persist, Term};
+use quorate_raft::{HardState, Index, NodeId, Outgoing, Persist, Promise, Term};
 
 pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) {
     a_new_store_holds_nothing(&fresh()).await;
@@ -14,7 +14,7 @@ pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) {
     an_empty_persist_is_told_behind_the_ones_before_it(&fresh()).await;
     truncation_removes_entries_for_good(&fresh()).await;
     truncation_reaches_back_across_batches_and_terms(&fresh()).await;
-    term_and_vote_survive_and_the_last_ones_count(&fresh()).await;
+    term_vote_and_promise_survive_and_the_last_ones_count(&fresh()).await;
     a_range_is_read_as_far_as_it_fits(&fresh()).await;
     a_range_that_is_not_there_is_empty(&fresh()).await;
     reads_see_what_they_were_sent_behind(&fresh()).await;
@@ -138,14 +138,16 @@ async fn truncation_reaches_back_across_batches_and_terms(place: &impl Harness) 
     store.close().await;
 }
 
-async fn term_and_vote_survive_and_the_last_ones_count(place: &impl Harness) {
+async fn term_vote_and_promise_survive_and_the_last_ones_count(place: &impl Harness) {
     let mut last = HardState::default();
     for restart in 0..3u64 {
         let (mut store, recovered) = Probe::open(place).await;
         assert_eq!(recovered.hard_state, last);
         for number in 1..=5 {
             let vote = (number != 3).then_some(NodeId(number));
-            last = HardState { term: Term(10 * restart + number), vote };
+            // A promise may become longer or shorter, also without another term or vote.
+            let promise = Promise([150_000, 0, 1_000_000, u32::MAX, 300_000][(number + restart) as usize % 5]);
+            last = HardState { term: Term(10 * restart + number / 2), vote, promise };
             store.persist(Persist { hard_state: Some(last), ..Default::default() });
         }
         store.await_persisted(5).await;

@@ -44,9 +44,9 @@ async fn configurations_are_told_with_their_entries(place: &impl Harness) {
 
 async fn a_vote_is_never_forgotten(place: &impl Harness) {
     let states = [
-        (HardState { term: Term(1), vote: None }, false),
-        (HardState { term: Term(2), vote: Some(NodeId(3)) }, true),
-        (HardState { term: Term(3), vote: None }, true),
+        (HardState::new(Term(1), None), false),
+        (HardState::new(Term(2), Some(NodeId(3))), true),
+        (HardState::new(Term(3), None), true),
     ];
     for (state, has_voted) in states {
         let (mut store, _) = Probe::open(place).await;

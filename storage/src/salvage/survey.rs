@@ -72,7 +72,7 @@ impl Survey {
         let opened = Log::open(&wal, &identity.cluster, identity.member, Arc::new(Unobserved));
         let (log, mut found) = opened.map_err(|failure| SurveyError::Unusable(failure.error.to_string()))?;
         if let Some(why) = lost {
-            found.hard_state = HardState { term: found.last.term, vote: None };
+            found.hard_state = HardState::new(found.last.term, None);
             found.repairs.insert(
                 0,
                 format!("term and vote are lost, and whether the newest segment is there is not known: {why}"),

@@ -189,7 +189,7 @@ fn a_new_directory_has_every_entry_and_one_voter_and_opens_as_another_cluster_al
         assert_eq!(made.last, EntryId::new(Term(5), Index(141)));
 
         let (log, found) = open(&disk, "new", "new", 9).expect("it opens");
-        assert_eq!((found.hard_state, found.has_voted), (HardState { term: Term(5), vote: None }, false));
+        assert_eq!((found.hard_state, found.has_voted), (HardState::new(Term(5), None), false));
         assert_eq!((found.base.index, found.last), (Index(snapshot_at), made.last));
         assert_eq!(found.memberships, [(Index(141), alone())], "no other configuration is left in the log");
         assert_eq!(
@@ -445,7 +445,7 @@ impl Member {
     }
 
     fn vote(&mut self, term: u64, vote: u64) {
-        let hard_state = Some(HardState { term: Term(term), vote: Some(NodeId(vote)) });
+        let hard_state = Some(HardState::new(Term(term), Some(NodeId(vote))));
         self.persist(Persist { hard_state, ..Persist::default() });
     }
 

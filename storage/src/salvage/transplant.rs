@@ -147,7 +147,7 @@ impl New<'_> {
         let term = term_seen.next();
         let mut batch = self.batch(term, self.last.index.next(), 0);
         batch.push(Kind::Membership, &membership.encode());
-        self.persist(batch, Some(HardState { term, vote: None }))?;
+        self.persist(batch, Some(HardState::new(term, None)))?;
         self.sync()?;
         // There is time: so no start has to wonder whether this was synced.
         self.log.prove().map_err(|failure| failure.error)?;
@@ -222,7 +222,7 @@ impl Made {
         let membership = found.memberships.last().map(|(_, membership)| membership);
         let is_same = found.last == self.last
             && found.faulty.is_empty()
-            && found.hard_state == HardState { term: self.last.term, vote: None }
+            && found.hard_state == HardState::new(self.last.term, None)
             && membership == Some(&self.membership)
             && found.snapshot.map(|snapshot| snapshot.base) == self.snapshot;
         if is_same {

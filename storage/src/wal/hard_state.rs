@@ -1,4 +1,4 @@
-//! Term and vote on disk: two pairs of copies, written in turn.
+//! Term, vote and promise on disk: two pairs of copies, written in turn.
 //!
 //! A write goes to both copies of the pair that is not the newest. A crash in the middle of it leaves the other pair, which
 //! is what was acknowledged last; damage to one copy leaves its twin. A pair of which both are damaged is more than a crash
@@ -7,7 +7,7 @@
 use super::{BLOCK_BYTES, Block, Failure, Identity, Outcome, failed};
 use crate::disk::{Disk, File, Pace};
 use quorate_raft::{
-    HardState, NodeId, Term,
+    HardState, NodeId, Promise, Term,
     mutants::{Mutant, live},
 };
 use std::{
@@ -21,7 +21,7 @@ pub(crate) const NAME: &str = "hard-state";
 const UNFINISHED: &str = "hard-state.new";
 
 const MAGIC: [u8; 8] = *b"QUORHARD";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Copies lie so far apart that no sector or page holds two of them.
 const APART: usize = 4096;
 const COPIES: usize = 4;
@@ -82,7 +82,7 @@ impl HardStateFile {
         Ok(this)
     }
 
-    /// The newest term and vote.
+    /// The newest term, vote and promise.
     pub(crate) fn state(&self) -> HardState {
         self.newest.state
     }
@@ -127,7 +127,7 @@ pub(crate) fn stand_in(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outc
         _ => {}
     }
     let mut file = HardStateFile::create(disk, dir, identity)?;
-    file.write(HardState { term: Term(u64::MAX), vote: None }, 0)
+    file.write(HardState::new(Term(u64::MAX), None), 0)
 }
 
 /// The newest copy in a file.
@@ -136,9 +136,9 @@ fn read(file: &dyn File, path: &Path) -> Outcome<Copy> {
     let count = file.read_at(&mut bytes, 0).map_err(failed("read", path))?;
     let versions = (0..COPIES).filter_map(|copy| Block::read(bytes.get(copy * APART..)?, MAGIC));
     if let Some(other) = versions.map(|block| block.u32(8)).find(|version| *version != VERSION) {
-        let path = path.display();
+        let (path, whose) = (path.display(), if other < VERSION { "an earlier" } else { "a later" });
         return Err(Failure::open(format_args!(
-            "{path} has version {other}, this program knows {VERSION}; start it with the program that wrote it"
+            "{path}: format version {other} is of {whose} program, this one knows {VERSION}; start it with the program that wrote it"
         )));
     }
     newest(&bytes[..count]).map_err(|what| {
@@ -180,6 +180,7 @@ impl Copy {
             .put_u64(40, self.identity.member.0)
             .put_u64(48, self.segment)
             .put_name(56, &self.identity.cluster)
+            .put_u32(504, self.state.promise.0)
             .close();
         let gap = [0; APART - BLOCK_BYTES];
         let pair = if self.sequence.is_multiple_of(2) { 0 } else { 2 * APART };
@@ -198,6 +199,7 @@ impl Copy {
             state: HardState {
                 term: Term(block.u64(24)),
                 vote: (block.u32(12) & 1 == 1).then_some(NodeId(block.u64(32))),
+                promise: Promise(block.u32(504)),
             },
             has_voted: block.u32(12) & 3 != 0,
             segment: block.u64(48),

@@ -263,8 +263,9 @@ impl Log {
             return Err(diverged(batch, previous));
         }
         // Rules store a term before its entries; so that a lost vote is noticed, nothing else is stored either.
-        if self.staged_state.unwrap_or(self.hard_state.state()).term < batch.term() {
-            self.staged_state = Some(HardState { term: batch.term(), vote: None });
+        let state = self.staged_state.unwrap_or(self.hard_state.state());
+        if state.term < batch.term() {
+            self.staged_state = Some(HardState { term: batch.term(), vote: None, ..state });
         }
         let (bytes, count) = (batch.bytes().len() as u64, u64::from(batch.count()));
         let layout = self.active.header.layout;

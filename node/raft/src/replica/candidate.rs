@@ -63,7 +63,7 @@ impl Replica {
     pub(super) fn stand_for_election(&mut self, now: Moment, handed_over: bool, out: &mut Vec<Effect>) {
         self.role = Role::Candidate;
         self.campaign += 1;
-        self.hard_state = HardState { term: self.term().next(), vote: Some(self.id) };
+        self.hard_state = HardState { term: self.term().next(), vote: Some(self.id), ..self.hard_state };
         self.forget_what_was_shown();
         out.push(Effect::OpenBallot(self.ballot(Phase::Vote)));
         let then = self.vote_requests(Phase::Vote, handed_over).collect();

@@ -30,7 +30,7 @@ pub struct Persist {
     /// Give these entries, which are held, the payloads that they lost. Those among them that are not faulty stay as they
     /// are.
     pub repair: Option<Batch>,
-    /// Then store this term and vote.
+    /// Then store this term, vote and promise.
     pub hard_state: Option<HardState>,
     /// What may be said once all of it is durable.
     pub then: Vec<Outgoing>,

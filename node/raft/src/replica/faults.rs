@@ -312,7 +312,7 @@ impl Replica {
     /// Everybody would confirm that the entry never was committed; but what they say now, in a term in which this node may have
     /// acknowledged it, leaves them free to accept it a moment later. So they are asked again, in a term of which that is not so.
     fn ask_in_a_later_term(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        self.hard_state = HardState { term: self.term().next(), vote: None };
+        self.hard_state = HardState { term: self.term().next(), vote: None, ..self.hard_state };
         self.forget_what_was_shown();
         self.faults.term_changed();
         let then = self.repair_requests();

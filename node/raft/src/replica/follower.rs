@@ -4,6 +4,7 @@
 use super::{Effect, Persist, Replica, Role, Violation};
 use crate::{
     ids::{EntryId, Index, Moment, NodeId, Term},
+    lease::Promise,
     membership::Membership,
     message::{
         Append, AppendOutcome, AppendReply, Body, Heartbeat, HeartbeatReply, Message, Outgoing, Phase, RequestVote,
@@ -292,8 +293,14 @@ impl Replica {
         }
         // One that may have been emptied could have promised a later term to another, and confirms no leadership. Nor does one that
         // protects no leader, because no configuration here names it yet.
-        let round = if self.known.is_new || !self.leader_is_member { Reads::NO_ROUND } else { heartbeat.round };
-        self.say(now, from, Body::HeartbeatReply(HeartbeatReply { round }), out);
+        if self.known.is_new || !self.leader_is_member {
+            let reply = HeartbeatReply { round: Reads::NO_ROUND, promise: Promise::NONE };
+            return self.say(now, from, Body::HeartbeatReply(reply), out);
+        }
+        // The first answers do not wait for the disk: they confirm the round, and state what is durable.
+        let reply = HeartbeatReply { round: heartbeat.round, promise: self.stated_promise() };
+        self.say(now, from, Body::HeartbeatReply(reply), out);
+        self.write_promise(now, out);
     }
 
     /// Recognises `from` as the leader of the current term; false if that can't be.

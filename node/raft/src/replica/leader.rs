@@ -82,7 +82,7 @@ impl Replica {
         let first = previous.index.next();
         let mut reads = Reads::default();
         if live(Mutant::LeaseBeforeFirstCommit) {
-            reads.lease.confirmed(now);
+            reads.lease.confirmed(now, self.settings.clock_drift_max.surely_within(self.settings.election_timeout_min));
         }
         self.role = Role::Leader(Leadership {
             first,

@@ -25,6 +25,7 @@ mod known;
 mod leader;
 mod members;
 mod outside;
+mod promises;
 mod reads;
 mod snapshots;
 mod start;
@@ -34,6 +35,7 @@ mod writes;
 
 use crate::{
     ids::{EntryId, Index, Moment, NodeId, Term},
+    lease::Promise,
     log::{Log, Lookup},
     membership::{self, Membership},
     message::{AppendOutcome, AppendReply, Body, HeartbeatReply, Message, Outgoing, TimeoutNow},
@@ -52,6 +54,7 @@ pub use handover::{Handover, HandoverRefused};
 pub use known::HOLDINGS_EVERY;
 use known::Known;
 pub use leader::{Entries, Leadership};
+use promises::Promises;
 pub use start::{Faulty, HardState, Recovered, Settings};
 use writes::Writes;
 
@@ -69,9 +72,9 @@ pub struct Replica {
     leader_is_member: bool,
     /// The highest term above this node's that a voter has shown without raising this node's (see `outside`); otherwise 0.
     shown: Term,
-    /// When a leader, of whatever term, was heard last, or could have been before this node started: since when the promise counts
-    /// on which leases rest.
+    /// When a leader, of whatever term, was heard last: since when the promise of this run counts, on which leases rest.
     leader_contact: Option<Moment>,
+    promises: Promises,
     campaign: u64,
     commit: Index,
     released: Index,
@@ -145,6 +148,8 @@ impl Replica {
             known: Known::new(is_new, known),
             diverged: None,
             is_full: false,
+            promises: Promises::new(hard_state.promise),
+            writes: Writes::new(log.last().index, &hard_state),
             hard_state,
             leader: None,
             leader_is_member: false,
@@ -158,19 +163,8 @@ impl Replica {
             applying: Applying::default(),
             loading: false,
             snapshot: base,
-            writes: Writes::new(log.last().index),
             log,
         }
-    }
-
-    /// The node starts now, and may have run before: whom it heard last it can't know, so it keeps the promise that it may have made
-    /// then (thesis §6.4.1). One that is new made none.
-    #[must_use]
-    pub fn started(mut self, now: Moment) -> Self {
-        if !self.known.is_new && !live(Mutant::PromiseForgottenAtRestart) {
-            self.leader_contact = Some(now);
-        }
-        self
     }
 
     /// Hears a message from `from`, whom the network proved to be the sender. The one door: the term is compared here,
@@ -202,7 +196,7 @@ impl Replica {
             Body::Heartbeat(heartbeat) => self.heartbeat_received(now, from, heartbeat, out),
             Body::Vote(vote) => self.vote_received(now, from, vote, out),
             Body::AppendReply(reply) => self.append_answered(now, from, reply, out),
-            Body::HeartbeatReply(HeartbeatReply { round }) => self.heartbeat_answered(now, from, round, out),
+            Body::HeartbeatReply(reply) => self.heartbeat_answered(now, from, reply, out),
             Body::SnapshotChunk(chunk) => self.snapshot_chunk_received(now, from, chunk, out),
             Body::SnapshotReply(reply) => self.snapshot_answered(now, from, reply, out),
             Body::RepairReply(reply) => self.repair_answered(now, from, reply, out),
@@ -253,6 +247,7 @@ impl Replica {
     pub fn persisted(&mut self, now: Moment, sequence: u64, out: &mut Vec<Effect>) {
         let vote_for_self = self.writes.completed(sequence).filter(|campaign| *campaign == self.campaign);
         self.faults.persisted(sequence);
+        self.promise_persisted();
         if let (Some(campaign), Role::Candidate) = (vote_for_self, &self.role) {
             out.push(Effect::CountVote { campaign, voter: self.id, granted: true });
         }
@@ -328,7 +323,7 @@ impl Replica {
     fn adopt(&mut self, now: Moment, term: Term, out: &mut Vec<Effect>) {
         debug_assert!(term > self.term());
         self.step_down(out);
-        self.hard_state = HardState { term, vote: None };
+        self.hard_state = HardState { term, vote: None, ..self.hard_state };
         self.forget_what_was_shown();
         self.leader_contact.take_if(|_| live(Mutant::PromiseEndsWithTerm));
         self.diverged = None;
@@ -366,9 +361,7 @@ impl Replica {
     /// Whether this node votes for nobody, not even itself: it leads, or it promised as much to a leader that it heard lately. That it
     /// has learnt of a later term since does not free it: the leader may not have (thesis §4.2.3, §6.4.1).
     fn refuses_elections(&self, now: Moment) -> bool {
-        let promise = self.settings.election_timeout_min;
-        let is_promised = || self.leader_contact.is_some_and(|contact| now.since(contact) < promise);
-        self.hears_leader(now) || (!self.is_leader() && is_promised())
+        self.hears_leader(now) || (!self.is_leader() && self.is_promised(now))
     }
 
     /// Whether the leader of the current term, a member, is being heard. A leader hears itself, if it hears a quorum.
@@ -413,7 +406,7 @@ impl Replica {
             }
             Body::Heartbeat(heartbeat) => {
                 let round = if live(Mutant::StaleAnswerNamesRound) { heartbeat.round } else { Reads::NO_ROUND };
-                self.say(now, to, Body::HeartbeatReply(HeartbeatReply { round }), out);
+                self.say(now, to, Body::HeartbeatReply(HeartbeatReply { round, promise: Promise::NONE }), out);
             }
             _ => {}
         }
@@ -447,7 +440,11 @@ impl Replica {
     }
 
     /// The same, for a write that may hold the vote of a campaign for itself.
-    fn write(&mut self, now: Moment, persist: Persist, campaign: Option<u64>, out: &mut Vec<Effect>) {
+    fn write(&mut self, now: Moment, mut persist: Persist, campaign: Option<u64>, out: &mut Vec<Effect>) {
+        if let Some(state) = &mut persist.hard_state {
+            self.forget_earlier_promise(now);
+            state.promise = self.hard_state.promise;
+        }
         let promises = persist.batch.is_some() || persist.cut.is_some();
         self.known.is_new &= !promises && persist.hard_state.is_none_or(|state| state.vote.is_none());
         let repairs_to = persist.repair.as_ref().map(Batch::last);

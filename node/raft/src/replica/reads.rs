@@ -3,6 +3,7 @@
 use super::{Effect, Replica, Role};
 use crate::{
     ids::{Moment, NodeId},
+    message::HeartbeatReply,
     mutants::{Mutant, live},
     reads::ReadToken,
 };
@@ -29,8 +30,8 @@ impl Replica {
     pub fn read_by_lease(&mut self, now: Moment, token: ReadToken, out: &mut Vec<Effect>) {
         let Some(left) = self.lease_left(now) else { return self.read(now, token, out) };
         out.push(Effect::ReadsReady { index: self.commit, tokens: alloc::vec![token] });
-        if left < self.settings.lease() / 2
-            && let Role::Leader(leadership) = &mut self.role
+        if let Role::Leader(leadership) = &mut self.role
+            && left < leadership.reads.lease.lasts() / 2
         {
             leadership.reads.renew();
             self.open_read_round(Some(now), out);
@@ -42,7 +43,7 @@ impl Replica {
     pub fn lease_left(&self, now: Moment) -> Option<Duration> {
         let Role::Leader(leadership) = &self.role else { return None };
         let knows_commits = self.commit >= leadership.first || live(Mutant::LeaseBeforeFirstCommit);
-        leadership.reads.lease.left(now, self.settings.lease()).filter(|_| knows_commits)
+        leadership.reads.lease.left(now).filter(|_| knows_commits)
     }
 
     /// The lease is over and will not be renewed as long as this node leads: somebody may be elected in spite of the promises that it
@@ -70,10 +71,16 @@ impl Replica {
     }
 
     /// A peer answered a heartbeat.
-    pub(super) fn heartbeat_answered(&mut self, now: Moment, from: NodeId, round: u64, out: &mut Vec<Effect>) {
+    pub(super) fn heartbeat_answered(
+        &mut self,
+        now: Moment,
+        from: NodeId,
+        reply: HeartbeatReply,
+        out: &mut Vec<Effect>,
+    ) {
         let Role::Leader(leadership) = &mut self.role else { return };
         leadership.heard.insert(from, now);
-        leadership.reads.answered(from, round);
+        leadership.reads.answered(from, reply.round, reply.promise);
         self.confirm_reads(Some(now), out);
     }
 
@@ -93,9 +100,11 @@ impl Replica {
 
     pub(super) fn confirm_reads(&mut self, now: Option<Moment>, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        if let Some((index, tokens)) = leadership.reads.confirmed(self.id, self.memberships.current()) {
+        let (own, drift) = (self.settings.promise(), self.settings.clock_drift_max);
+        if let Some((index, tokens)) = leadership.reads.confirmed(self.id, self.memberships.current(), own, drift) {
             if let Some(now) = now.filter(|_| live(Mutant::LeaseFromAnswer)) {
-                leadership.reads.lease.confirmed(now);
+                let lasts = leadership.reads.lease.lasts();
+                leadership.reads.lease.confirmed(now, lasts);
             }
             if !tokens.is_empty() {
                 out.push(Effect::ReadsReady { index, tokens });

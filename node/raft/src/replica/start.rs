@@ -2,7 +2,7 @@
 
 use crate::{
     ids::{EntryId, Index, NodeId, Term},
-    lease::ClockDrift,
+    lease::{ClockDrift, Promise},
     log::Log,
     machine::MachineVersions,
     membership::Membership,
@@ -20,12 +20,22 @@ pub struct HardState {
     pub term: Term,
     /// Whom it voted for in that term.
     pub vote: Option<NodeId>,
+    /// The longest promise that it may have stated and that may still be in force (thesis §6.4.1; see [`lease`](crate::lease)).
+    pub promise: Promise,
+}
+
+impl HardState {
+    /// A term, and the vote in it, of a node that made no promise.
+    #[must_use]
+    pub fn new(term: Term, vote: Option<NodeId>) -> Self {
+        Self { term, vote, promise: Promise::NONE }
+    }
 }
 
 /// What a storage recovered: where a replica starts from.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Recovered {
-    /// Term and vote.
+    /// Term, vote and promise.
     pub hard_state: HardState,
     /// The log's outline.
     pub log: Log,
@@ -101,9 +111,10 @@ impl Settings {
         }
     }
 
-    /// For how long after a round was opened the lease that it begins holds.
-    pub(super) fn lease(&self) -> Duration {
-        self.clock_drift_max.surely_within(self.election_timeout_min)
+    /// What this node promises the leaders that it hears.
+    #[must_use]
+    pub fn promise(&self) -> Promise {
+        Promise::of(self.election_timeout_min)
     }
 }
 

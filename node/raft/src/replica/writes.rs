@@ -1,8 +1,8 @@
 //! The writes that are under way, and how far the log is durable.
 
-use super::Persist;
+use super::{HardState, Persist};
 use crate::{
-    ids::{Index, Moment},
+    ids::{Index, Moment, NodeId, Term},
     mutants::{Mutant, live},
 };
 use alloc::collections::VecDeque;
@@ -13,7 +13,9 @@ pub(super) struct Writes {
     sequence: u64,
     pending: VecDeque<Write>,
     pending_bytes: usize,
-    hard_state_sequence: u64,
+    /// The latest term and vote that were written, and with which request.
+    voted: (Term, Option<NodeId>),
+    voted_sequence: u64,
     completed: u64,
     durable: Index,
 }
@@ -30,8 +32,16 @@ struct Write {
 }
 
 impl Writes {
-    pub(super) fn new(durable: Index) -> Self {
-        Self { sequence: 0, pending: VecDeque::new(), pending_bytes: 0, hard_state_sequence: 0, completed: 0, durable }
+    pub(super) fn new(durable: Index, state: &HardState) -> Self {
+        Self {
+            sequence: 0,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            voted: (state.term, state.vote),
+            voted_sequence: 0,
+            completed: 0,
+            durable,
+        }
     }
 
     /// Numbers a request and remembers what its completion will make durable: the log up to `log_last`, and the `vote`
@@ -39,8 +49,11 @@ impl Writes {
     pub(super) fn start(&mut self, since: Moment, mut persist: Persist, log_last: Index, vote: Option<u64>) -> Persist {
         self.sequence += 1;
         persist.sequence = self.sequence;
-        if persist.hard_state.is_some() {
-            self.hard_state_sequence = self.sequence;
+        // A promise that is written beside the same term and vote holds back nothing that only those allow.
+        if let Some(state) = persist.hard_state
+            && self.voted != (state.term, state.vote)
+        {
+            (self.voted, self.voted_sequence) = ((state.term, state.vote), self.sequence);
         }
         if let Some(from) = persist.truncate_from.filter(|_| !live(Mutant::TruncationKeepsDurable)) {
             let keep = from.previous();
@@ -99,6 +112,16 @@ impl Writes {
 
     /// Whether the current term and vote are durable.
     pub(super) fn hard_state_is_durable(&self) -> bool {
-        self.completed >= self.hard_state_sequence
+        self.completed >= self.voted_sequence
+    }
+
+    /// The latest request.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Whether this request is done.
+    pub(super) fn is_done(&self, sequence: u64) -> bool {
+        self.completed >= sequence
     }
 }

@@ -23,6 +23,10 @@ pub(crate) struct Bounds {
     pub(crate) heartbeats: u8,
     pub(crate) proposals: u8,
     pub(crate) reads: u8,
+    /// Reads for which a lease will do.
+    pub(crate) leases: u8,
+    /// Milliseconds that pass, each at any time. Without them time stands still.
+    pub(crate) waits: u8,
     /// MakeChange of the members, for which any leaders may be asked, in this order.
     pub(crate) changes: &'static [MakeChange],
     /// Handovers of all leaders together.
@@ -46,6 +50,8 @@ impl Default for Bounds {
             heartbeats: 0,
             proposals: 0,
             reads: 0,
+            leases: 0,
+            waits: 0,
             changes: &[],
             handovers: 0,
             snapshots: 0,

@@ -1,7 +1,7 @@
 //! The states in which explorations begin.
 
 use crate::search::is_of_an_election;
-use quorate_raft::{Change, Credit, Index, Membership, NodeId, TransferSettings};
+use quorate_raft::{Change, ClockDrift, Credit, Index, Membership, NodeId, Promise, TransferSettings};
 use quorate_world::{
     disk::{Disk, Fault},
     event::Event,
@@ -9,7 +9,7 @@ use quorate_world::{
     rules::Rules,
     world::World,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Three nodes that have just started.
 pub(crate) fn cluster() -> World {
@@ -74,7 +74,9 @@ pub(crate) fn started_with(disks: Vec<Disk>, membership: Option<Membership>) -> 
     started_as(disks, membership, None)
 }
 
-pub(crate) fn started_as(disks: Vec<Disk>, membership: Option<Membership>, witness: Option<NodeId>) -> World {
+pub(crate) fn started_as(mut disks: Vec<Disk>, membership: Option<Membership>, witness: Option<NodeId>) -> World {
+    // Where time stands still no promise would ever be over.
+    disks.iter_mut().for_each(|disk| disk.hard_state.promise = Promise::NONE);
     let mut settings = make::settings();
     (settings.election_timeout_min, settings.election_timeout_max) = (Duration::ZERO, Duration::ZERO);
     let credit = Credit { retry_after: Duration::ZERO, retry_max: Duration::ZERO, ..Credit::default() };
@@ -93,6 +95,33 @@ pub(crate) fn started_as(disks: Vec<Disk>, membership: Option<Membership>, witne
             ..Rules::new(settings)
         },
     )
+}
+
+/// Node 1 leads term 1 and has committed its no-op; each node promises so many milliseconds, and at its next start the others. All
+/// clocks run alike.
+pub(crate) fn led_by_1_promising(milliseconds: [u64; 3], later: [u64; 3]) -> World {
+    let rules = Rules { prompt: true, digests: true, ..Rules::new(make::settings()) };
+    let mut world = World::down(vec![Disk::default(); 3], rules.clone());
+    let tell = |world: &mut World, milliseconds: [u64; 3]| {
+        for (id, milliseconds) in world.ids().zip(milliseconds) {
+            let mut rules = rules.clone();
+            let shortest = Duration::from_millis(milliseconds);
+            (rules.settings.election_timeout_min, rules.settings.election_timeout_max) = (shortest, 2 * shortest);
+            rules.settings.clock_drift_max = ClockDrift { per_mille: 0, fixed: Duration::ZERO };
+            world.told.insert(id, Arc::new(rules));
+        }
+    };
+    tell(&mut world, milliseconds);
+    for id in world.ids() {
+        world.must(Event::Restart(id));
+    }
+    world.elect(1);
+    world.beat(1);
+    for (id, milliseconds) in world.ids().zip(milliseconds).skip(1) {
+        assert_eq!(world.node(id).disk.hard_state.promise.lasts(), Duration::from_millis(milliseconds));
+    }
+    tell(&mut world, later);
+    world
 }
 
 /// Three nodes of which the first leads term 1 and has committed its no-op.

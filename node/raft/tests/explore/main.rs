@@ -16,7 +16,7 @@
 //! - **What can't be heard any more is lost.** A reply of a term before the one on its receiver's disk, or one for a candidate or
 //!   leader of that term who is none any more, is ignored for ever: it is taken off the wire at once, or it would tell apart states
 //!   that behave alike.
-//! - **Time is not modelled.** Election timeouts are zero: nobody is protected by having heard a leader, any timer may go
+//! - **Time is modelled for leases alone.** Elsewhere election timeouts are zero: nobody is protected by having heard a leader, any timer may go
 //!   off at any time, and any append may count as lost at any time. Every behaviour of a timed cluster is among these.
 //! - Where a bound says `pre_vote: false`, every pre-vote is won at once. A pre-vote changes nothing at its voters and
 //!   promises nothing, so all it decides is whether the campaign goes on, and here it always may.
@@ -60,6 +60,21 @@ fn no_interleaving_of_replication_a_change_of_leader_and_a_crash_breaks_a_promis
 fn no_interleaving_of_reads_and_a_change_of_leader_serves_a_stale_read() {
     let bounds = Bounds { proposals: 0, reads: 2, ..change_of_leader() };
     explore("reads and a change of leader", led_by_1(), bounds);
+}
+
+#[test]
+fn no_interleaving_of_different_promises_and_a_change_of_leader_serves_a_stale_read_by_lease() {
+    let bounds = Bounds { proposals: 0, leases: 2, waits: 3, ..change_of_leader() };
+    for promises in [[3, 1, 1], [3, 1, 2]] {
+        explore(&format!("leases on promises of {promises:?} ms"), led_by_1_promising(promises, promises), bounds);
+    }
+}
+
+#[test]
+fn no_interleaving_of_restarts_with_shorter_promises_serves_a_stale_read_by_lease() {
+    let bounds = Bounds { proposals: 0, leases: 2, waits: 2, crashes: 1, ..change_of_leader() };
+    let first = led_by_1_promising([2, 2, 2], [2, 1, 1]);
+    explore("leases, and a restart with a shorter promise", first, bounds);
 }
 
 #[test]

@@ -118,6 +118,7 @@ impl State {
             let room = replica.log().last().index < Index(left.log);
             may(left.proposals > 0 && running.leads() && room, Event::Propose(id, 1));
             may(left.reads > 0 && running.leads(), Event::Read(id, left.reads.into()));
+            may(left.leases > 0 && running.leads(), Event::ReadByLease(id, u64::from(left.leases) << 8));
             may(left.handovers > 0 && running.leads(), Event::HandOver(id, None));
             if let Some(change) = left.changes.first().filter(|_| running.leads()) {
                 events.push(Event::Change(id, change()));
@@ -129,6 +130,7 @@ impl State {
             may(tears, Event::Crash(id, Some(Torn::Appended)));
             may(tears && left.tears_payloads, Event::Crash(id, Some(Torn::Named)));
         }
+        events.extend((left.waits > 0).then_some(Event::Wait));
         events
     }
 
@@ -141,6 +143,7 @@ impl State {
             Event::Snapshot(id) | Event::Full(id, _) => id,
             Event::Lose(id, ..) | Event::LoseSnapshot(id) => id,
             Event::Change(id, _) | Event::HandOver(id, _) => id,
+            Event::Wait => NodeId(1),
         };
         let left = &mut self.left;
         match event {
@@ -149,6 +152,8 @@ impl State {
             Event::Heartbeat(_) => left.heartbeats -= 1,
             Event::Propose(..) => left.proposals -= 1,
             Event::Read(..) => left.reads -= 1,
+            Event::ReadByLease(..) => left.leases -= 1,
+            Event::Wait => left.waits -= 1,
             Event::Snapshot(_) => left.snapshots -= 1,
             Event::Change(..) => left.changes = &left.changes[1..],
             Event::HandOver(..) => left.handovers -= 1,

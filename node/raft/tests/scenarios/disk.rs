@@ -2,14 +2,14 @@
 
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Body, Effect, EntryId, Index, Message, NodeId, Phase, Progress, ProgressState,
-    Replica, Role, SnapshotOutcome, Term, Violation, message::Emptied,
+    Promise, Replica, Role, SnapshotOutcome, Term, Violation, message::Emptied,
 };
 use quorate_world::{
     disk::Disk,
     event::Event,
     make::{
         append, append_reply, at, batch, disk_of, halted, hear, heartbeat, heartbeat_reply, id, lead, log_of, opened,
-        persist_all, persists, promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of,
+        persist_all, persists, promised, promising, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of,
         snapshot_reply, stand, terms, vote_reply, voters,
     },
     rules::Rules,
@@ -130,7 +130,7 @@ fn a_new_member_votes_for_new_ones_alone() {
     let effects = hear(&mut follower, at(0), 2, 5, heartbeat(3, 0));
     assert_eq!(sent(&effects).len() + promised(&effects).len(), 1);
     let replies: Vec<_> = sent(&effects).into_iter().chain(promised(&effects)).collect();
-    assert_eq!(replies[0].message.body, heartbeat_reply(0), "it confirms no leadership");
+    assert_eq!(replies[0].message.body, promising(0, Promise::NONE), "it confirms no leadership");
     let whole = |epoch| append(epoch, id(0, 0), 0, Some(log_of(&[1])[0].clone()));
     hear(&mut follower, at(0), 2, 5, whole(1));
     assert!(follower.is_new(), "it says first that it comes with nothing");

@@ -10,6 +10,7 @@ mod leases;
 mod lost_data;
 mod membership;
 mod outside;
+mod promises;
 mod reads;
 mod replication;
 mod runtime;

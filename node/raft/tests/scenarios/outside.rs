@@ -13,8 +13,8 @@ use quorate_world::{
     disk::Disk,
     event::Event,
     make::{
-        append, at, batch, changing, hear, heartbeat, heartbeat_reply, id, lead, log_of, persist_all, settings,
-        snapshot_chunk, snapshot_of, vote, vote_reply, voters,
+        append, at, batch, changing, disk_of, hear, heartbeat, heartbeat_reply, id, lead, log_of, persist_all,
+        settings, snapshot_chunk, snapshot_of, vote, vote_reply, voters,
     },
     rules::Rules,
     world::World,
@@ -44,7 +44,7 @@ fn receiver(state: State) -> Replica {
     let before = Membership::of_voters([1, 2, 3, REMOVED].map(NodeId))
         .with_learners([NodeId(LEARNER)])
         .with_witness(Some(NodeId(3)));
-    let mut disk = Disk::with(quorate_raft::HardState { term: Term(5), vote: None });
+    let mut disk = disk_of(5, None, &[]);
     let first = log_of(&[1]).remove(0);
     disk.append(&first);
     disk.append(&changing(1, 2, first.checksum(), &members));

@@ -322,7 +322,7 @@ fn a_follower_with_nothing_and_a_leader_with_a_snapshot_alone_converge() {
 
     world.crash(3);
     let mut installed = compacted;
-    installed.hard_state = HardState { term: Term(5), vote: None };
+    installed.hard_state = HardState::new(Term(5), None);
     world.node_mut(NodeId(3)).disk = installed;
     world.restart(3);
     world.crash(1);

@@ -9,7 +9,7 @@ use super::{
     witness::Witness,
     world::{Node, World, replicas, slot},
 };
-use quorate_raft::{Moment, NodeId, Replica, Term};
+use quorate_raft::{Moment, NodeId, Promise, Replica, Term};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 impl World {
@@ -66,11 +66,10 @@ impl World {
     /// # Errors
     /// What must hold and does not.
     pub fn check_leases(&self) -> Result<(), String> {
-        let Self { nodes, judge, clocks, now, emptied, rules, .. } = self;
-        let protection = rules.settings.election_timeout_min;
+        let Self { nodes, judge, clocks, now, emptied, .. } = self;
         for replica in self.replicas().filter(|replica| replica.is_leader()) {
             if replica.lease_left(self.now_of(replica.id())).is_some() {
-                let others = Beside { replica, nodes, clocks, now: now.0, emptied, protection };
+                let others = Beside { replica, nodes, clocks, now: now.0, emptied };
                 judge.lease(replica.id(), replica.membership(), &others)?;
             }
         }
@@ -99,7 +98,6 @@ pub(super) struct Beside<'a> {
     pub(super) clocks: &'a [Clock],
     pub(super) now: Duration,
     pub(super) emptied: &'a BTreeSet<NodeId>,
-    pub(super) protection: Duration,
 }
 
 impl Others for Beside<'_> {
@@ -109,11 +107,12 @@ impl Others for Beside<'_> {
     }
 
     fn clock(&self, voter: NodeId) -> Option<Moment> {
-        let counts = self.nodes[slot(voter)].running.is_some() && !self.emptied.contains(&voter);
-        counts.then(|| self.clocks[slot(voter)].at(self.now))
+        self.nodes[slot(voter)].running.is_some().then(|| self.clocks[slot(voter)].at(self.now))
     }
 
-    fn protection(&self) -> Duration {
-        self.protection
+    fn is_bound(&self, voter: NodeId) -> bool {
+        let disk = &self.nodes[slot(voter)].disk;
+        let promises = disk.hard_state.promise > Promise::NONE || disk.is_new();
+        self.emptied.contains(&voter) || (promises && self.nodes[slot(voter)].running.is_none())
     }
 }

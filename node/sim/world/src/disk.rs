@@ -245,6 +245,11 @@ impl Disk {
         index > self.base.index && !self.faulty.contains_key(&index)
     }
 
+    /// Whether no entry and no vote was ever written.
+    pub fn is_new(&self) -> bool {
+        !self.has_voted && self.last().index == Index(0)
+    }
+
     /// Whether nothing is lost that ever was durable. Of a disk that is empty nobody knows.
     pub fn is_sound(&self) -> bool {
         let covered = self.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.last.index);

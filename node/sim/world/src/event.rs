@@ -47,4 +47,6 @@ pub enum Event {
     Crash(NodeId, Option<Torn>),
     /// It starts again.
     Restart(NodeId),
+    /// A millisecond passes.
+    Wait,
 }

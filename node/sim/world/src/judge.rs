@@ -4,13 +4,14 @@
 //! - **Up-to-date votes.** Whoever grants a vote, or says that it would, has no log that is more up-to-date than the asker's
 //!   (paper §5.4.1). And who is asked for a pre-vote by one whose log is no less up-to-date does not refuse without another reason:
 //!   or nobody may ever be elected.
-//! - **Protected leaders.** Whoever heard a leader within the shortest election timeout, by its own clock, grants no vote and asks for
-//!   none, whatever term it learnt of since; nor does who started so lately and may have forgotten (thesis §4.2.3, §6.4.1).
+//! - **Protected leaders.** A node that heard a leader within its own shortest election timeout, by its own clock, grants no vote and
+//!   asks for none, whatever term it learnt of since; nor does one within the promise that was on its disk when it started, nor within
+//!   any promise that it ever stated, whatever it is told now (thesis §4.2.3, §6.4.1).
 //! - **Read index.** A read may be served only when a quorum, the leader included, heard and answered a heartbeat of a round that
 //!   first left after the read was asked for (thesis §6.4). And whoever hears a heartbeat answers with that heartbeat's
 //!   round in that heartbeat's term, or with none.
 //! - **Lease.** A read that may be served by lease needs no such round; but as long as anybody has a lease, a quorum, itself
-//!   included, protects leaders by its own clocks, and nobody leads in a later term (§6.4.1).
+//!   included, protects leaders by its own clocks and its own promises, and nobody leads in a later term (§6.4.1).
 //! - **Covered.** Whoever answers an append says of no entry that it matches but of those that the append covered, and of those that it
 //!   knows to be committed because it cut its log behind them (Figure 2: "index of last new entry").
 //! - **Epochs.** What a leader sends a peer is of no earlier epoch than what it sent it before in that term, though the peer may have been
@@ -23,8 +24,9 @@ mod tests;
 
 use super::quorum;
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Batch, Body, Effect, EntryId, HeartbeatReply, Index, Membership, Message,
-    Moment, NodeId, Outgoing, Phase, Progress, ReadToken, Reads, Replica, RequestVote, SnapshotChunk, Term,
+    Append, AppendOutcome, AppendReply, Batch, Body, Effect, EntryId, HardState, HeartbeatReply, Index, Membership,
+    Message, Moment, NodeId, Outgoing, Phase, Progress, Promise, ReadToken, Reads, Replica, RequestVote, SnapshotChunk,
+    Term,
 };
 use std::time::Duration;
 
@@ -43,12 +45,12 @@ pub(super) trait Others {
     /// Who leads in a later term, if anyone does.
     fn successor(&self) -> Option<(NodeId, Term)>;
 
-    /// What a node's clock shows; nothing of one that could vote for nobody who may win: it is down, and will begin with its promise
-    /// anew, or it was emptied.
+    /// What the clock of a node that runs shows.
     fn clock(&self, voter: NodeId) -> Option<Moment>;
 
-    /// For how long leaders are protected.
-    fn protection(&self) -> Duration;
+    /// Whether a node could vote for nobody who may win, whatever it heard: it is down, and will begin with its promise anew or new;
+    /// or it was emptied.
+    fn is_bound(&self, voter: NodeId) -> bool;
 }
 
 /// Of one node, in its present life.
@@ -68,8 +70,14 @@ struct Epochs {
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Memory {
-    /// The leader that it heard last, and when by its own clock; itself if it has started since, and may have heard anybody before.
+    /// The leader that it heard last in this life, and when by its own clock.
     heard: Option<(NodeId, Moment)>,
+    /// For so long it protects a leader that it heard.
+    protection: Duration,
+    /// Up to when it keeps the promise that was on its disk when it started.
+    starts_until: Moment,
+    /// Up to when it keeps what it stated, in whatever life.
+    stated_until: Moment,
     /// The term that its disk had when it started.
     recovered_in: Term,
 }
@@ -100,6 +108,8 @@ pub(super) struct Arrival {
     leads: bool,
     /// Whether it was answered as what it is.
     is_answered: bool,
+    /// The promise that was stated.
+    stated: Promise,
     /// Whether all that was said and done about it may be.
     verdict: Result<(), String>,
 }
@@ -144,6 +154,7 @@ impl Judge {
             memory,
             leads: false,
             is_answered: false,
+            stated: Promise::NONE,
             verdict: Ok(()),
         }
     }
@@ -153,9 +164,13 @@ impl Judge {
     /// # Errors
     /// What must hold of what was said and done about it, and does not.
     pub(super) fn arrived(&mut self, arrival: Arrival, now: Moment) -> Result<(), String> {
-        let Arrival { from, to, term, what, leads, is_answered, verdict, .. } = arrival;
+        let Arrival { from, to, term, what, leads, is_answered, stated, verdict, .. } = arrival;
+        let memory = &mut self.of(to).memory;
         if leads {
-            self.of(to).memory.heard = Some((from, now));
+            memory.heard = Some((from, now));
+        }
+        if stated > Promise::NONE {
+            memory.stated_until = memory.stated_until.max(now.plus(stated.lasts()));
         }
         if let (What::Beat { round }, true) = (what, is_answered) {
             self.of(from).rounds.answered(to, term, round);
@@ -163,7 +178,7 @@ impl Judge {
         verdict
     }
 
-    /// A message leaves a node, whose clock shows `now`. It protects leaders for so long.
+    /// A message leaves a node, whose clock shows `now`.
     ///
     /// # Errors
     /// If it asks for a pre-vote too early, or sends something in an epoch that is over. Votes are asked for only behind a won
@@ -173,7 +188,6 @@ impl Judge {
         from: NodeId,
         Outgoing { to, message }: &Outgoing,
         now: Moment,
-        protection: Duration,
     ) -> Result<(), String> {
         match &message.body {
             Body::TimeoutNow(_) => {
@@ -187,7 +201,7 @@ impl Judge {
                 Ok(())
             }
             Body::RequestVote(request) if request.phase == Phase::PreVote => {
-                let protected = self.of(from).memory.protects(now, protection);
+                let protected = self.of(from).memory.protects(now);
                 protected.map_or(Ok(()), |words| Err(format!("protected leaders: {from} campaigns, and {words}")))
             }
             Body::Append(Append { epoch, .. }) | Body::SnapshotChunk(SnapshotChunk { epoch, .. }) => {
@@ -198,10 +212,18 @@ impl Judge {
         }
     }
 
-    /// A node starts, in the term that its disk has. If it is not new it may have heard a leader before.
-    pub(super) fn starts(&mut self, id: NodeId, term: Term, is_new: bool, now: Moment) {
-        let heard = (!is_new).then_some((id, now));
-        *self.of(id) = Judged { memory: Memory { heard, recovered_in: term }, ..Judged::default() };
+    /// A node starts with what its disk has, and protects leaders for so long from now on. One that is new, or was emptied, stated
+    /// nothing, as far as it can know.
+    pub(super) fn starts(&mut self, id: NodeId, has: HardState, is_new: bool, protection: Duration, now: Moment) {
+        let before = if is_new { Memory::default() } else { self.of(id).memory };
+        let memory = Memory {
+            heard: None,
+            protection,
+            starts_until: now.plus(has.promise.lasts()),
+            recovered_in: has.term,
+            ..before
+        };
+        *self.of(id) = Judged { memory, ..Judged::default() };
     }
 
     /// Somebody asks a node that runs for a read; whether the lease will do.
@@ -246,10 +268,8 @@ impl Judge {
         if let Some((other, term)) = others.successor() {
             return Err(format!("lease: {id} has one, and {other} leads term {term}"));
         }
-        let protection = others.protection();
-        let protects = |voter: NodeId| match others.clock(voter) {
-            Some(now) => self.memory(voter).protects(now, protection).is_some(),
-            None => true,
+        let protects = |voter: NodeId| {
+            others.is_bound(voter) || others.clock(voter).is_some_and(|now| self.memory(voter).protects(now).is_some())
         };
         if quorum::reached(membership, |voter| voter == id || protects(voter)) {
             return Ok(());
@@ -278,10 +298,12 @@ impl Judge {
 
 impl Memory {
     /// Why it may vote for nobody yet, if so.
-    fn protects(&self, now: Moment, protection: Duration) -> Option<String> {
-        let (leader, at) = self.heard.filter(|(_, at)| now.since(*at) < protection)?;
-        let since = now.since(at);
-        Some(format!("heard {leader} {since:?} ago, or started then"))
+    fn protects(&self, now: Moment) -> Option<String> {
+        if let Some((leader, at)) = self.heard.filter(|(_, at)| now.since(*at) < self.protection) {
+            return Some(format!("heard {leader} {:?} ago", now.since(at)));
+        }
+        let until = self.starts_until.max(self.stated_until);
+        (now < until).then(|| format!("keeps what it promised for another {:?}", until.since(now)))
     }
 }
 
@@ -348,19 +370,12 @@ impl Before {
 }
 
 impl Arrival {
-    /// Judges what a replica says and does about what arrived. It protects leaders for so long.
-    pub(super) fn heard(
-        &mut self,
-        now: Moment,
-        before: Before,
-        replica: &Replica,
-        effects: &[Effect],
-        protection: Duration,
-    ) {
+    /// Judges what a replica says and does about what arrived.
+    pub(super) fn heard(&mut self, now: Moment, before: Before, replica: &Replica, effects: &[Effect]) {
         self.verdict = match self.what {
             What::Request(request) => {
-                let granted = self.granted(now, before, request, effects, protection);
-                granted.and_then(|()| self.denied(now, before, request, replica, effects, protection))
+                let granted = self.granted(now, before, request, effects);
+                granted.and_then(|()| self.denied(now, before, request, replica, effects))
             }
             What::Beat { round } => self.beat(round, effects),
             What::Repair => self.repair(replica, effects),
@@ -371,14 +386,7 @@ impl Arrival {
         self.leads = from_a_leader && (replica.leader(), replica.term()) == (Some(self.from), self.term);
     }
 
-    fn granted(
-        &self,
-        now: Moment,
-        before: Before,
-        request: RequestVote,
-        effects: &[Effect],
-        protection: Duration,
-    ) -> Result<(), String> {
+    fn granted(&self, now: Moment, before: Before, request: RequestVote, effects: &[Effect]) -> Result<(), String> {
         let granted = |body: &Body| matches!(body, Body::Vote(vote) if vote.granted);
         if !said(effects).any(|outgoing| outgoing.to == self.from && granted(&outgoing.message.body)) {
             return Ok(());
@@ -391,7 +399,7 @@ impl Arrival {
             ));
         }
         let is_handed_over = request.handed_over && self.is_handed_over;
-        match self.memory.protects(now, protection).filter(|_| !is_handed_over) {
+        match self.memory.protects(now).filter(|_| !is_handed_over) {
             Some(words) => Err(format!("protected leaders: {to} grants {from} a {phase:?}, and {words}")),
             None => Ok(()),
         }
@@ -405,7 +413,6 @@ impl Arrival {
         request: RequestVote,
         replica: &Replica,
         effects: &[Effect],
-        protection: Duration,
     ) -> Result<(), String> {
         let denied = |body: &Body| matches!(body, Body::Vote(vote) if vote.phase == Phase::PreVote && !vote.granted);
         if !said(effects).any(|outgoing| outgoing.to == self.from && denied(&outgoing.message.body)) {
@@ -416,7 +423,7 @@ impl Arrival {
         let knows_too_little = theirs.index == Index(0) || replica.is_new();
         let is_late = self.term.next() <= replica.term();
         let can_apply = replica.machine().apply(request.machine_version);
-        let is_protected = replica.is_leader() || self.memory.protects(now, protection).is_some();
+        let is_protected = replica.is_leader() || self.memory.protects(now).is_some();
         if is_behind(theirs, ours) || knows_too_little || is_late || !can_apply || is_protected {
             return Ok(());
         }
@@ -427,7 +434,8 @@ impl Arrival {
 
     fn beat(&mut self, heard: u64, effects: &[Effect]) -> Result<(), String> {
         for outgoing in said(effects) {
-            let Body::HeartbeatReply(HeartbeatReply { round }) = outgoing.message.body else { continue };
+            let Body::HeartbeatReply(HeartbeatReply { round, promise }) = outgoing.message.body else { continue };
+            self.stated = self.stated.max(promise);
             let (from, to, term) = (self.from, self.to, outgoing.message.term);
             let is_its_own = (outgoing.to, term, round) == (from, self.term, heard);
             if !is_its_own && round != Reads::NO_ROUND {

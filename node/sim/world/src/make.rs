@@ -3,8 +3,8 @@
 use super::disk::{Disk, Fault};
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Ballot, Batch, BatchBuilder, Body, Effect, EntryId, HardState, Heartbeat,
-    HeartbeatReply, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, Replica, RequestVote, Settings,
-    Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, Term, Violation, Vote,
+    HeartbeatReply, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, Promise, Replica, RequestVote,
+    Settings, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, Term, Violation, Vote,
     message::{Repair, RepairOutcome},
 };
 use std::time::Duration;
@@ -62,9 +62,9 @@ pub fn log_of(terms: &[u64]) -> Vec<Batch> {
     batches
 }
 
-/// A disk with such a log.
+/// A disk with such a log, and the promise of the default settings on it.
 pub fn disk_of(term: u64, vote: Option<u64>, terms: &[u64]) -> Disk {
-    let hard_state = HardState { term: Term(term), vote: vote.map(NodeId) };
+    let hard_state = HardState { term: Term(term), vote: vote.map(NodeId), promise: settings().promise() };
     let mut disk = Disk::with(hard_state);
     log_of(terms).iter().for_each(|batch| disk.append(batch));
     disk
@@ -156,9 +156,14 @@ pub fn heartbeat(round: u64, commit: u64) -> Body {
     Body::Heartbeat(Heartbeat { round, commit: Index(commit) })
 }
 
-/// Answers it.
+/// Answers it, with the promise of the default settings.
 pub fn heartbeat_reply(round: u64) -> Body {
-    Body::HeartbeatReply(HeartbeatReply { round })
+    promising(round, settings().promise())
+}
+
+/// Answers it, with this promise.
+pub fn promising(round: u64, promise: Promise) -> Body {
+    Body::HeartbeatReply(HeartbeatReply { round, promise })
 }
 
 /// What leaves at once.

@@ -106,6 +106,11 @@ impl Witness {
         if disk.hard_state.term < message.term {
             return fail("its term is not durable");
         }
+        if let Body::HeartbeatReply(reply) = &message.body
+            && reply.promise > disk.hard_state.promise
+        {
+            return fail("the promise that a lease may rest on is not durable");
+        }
         let superseded = disk.hard_state.term > message.term;
         if let Some(candidate) = vote_in(from, outgoing) {
             if !superseded && disk.hard_state.vote != Some(candidate) {

@@ -51,6 +51,8 @@ pub struct World {
     pub removed: BTreeSet<NodeId>,
     /// Which state machines nodes have from their next start on; the others have what the settings say.
     pub machines: BTreeMap<NodeId, MachineVersions>,
+    /// What nodes are told from their next start on; the others are told what all are.
+    pub told: BTreeMap<NodeId, Arc<Rules>>,
     /// Who belongs to it, as far as no log says otherwise.
     pub(super) members: Arc<Membership>,
     pub(super) rules: Arc<Rules>,
@@ -137,6 +139,7 @@ impl World {
             emptied: BTreeSet::new(),
             removed: BTreeSet::new(),
             machines: BTreeMap::new(),
+            told: BTreeMap::new(),
             rules: Arc::new(rules),
             watch: Watch::default(),
             judge: Judge::default(),
@@ -216,6 +219,10 @@ impl World {
             Event::LoseSnapshot(id) => self.damage(id, Disk::lose_snapshot),
             Event::Crash(id, torn) => self.lose_power(id, 0, torn),
             Event::Restart(id) => self.start(id),
+            Event::Wait => {
+                self.pass(1);
+                Ok(())
+            }
         }
     }
 
@@ -239,13 +246,13 @@ impl World {
     /// What must hold and no longer does.
     pub fn deliver(&mut self, letter: Arc<Letter>) -> Result<(), String> {
         let Letter { from, to, message, .. } = Arc::unwrap_or_clone(letter);
-        let (now, protection) = (self.now_of(to), self.rules.settings.election_timeout_min);
+        let now = self.now_of(to);
         let mut arrival = self.judge.arrival(from, to, &message);
         let entered = self.enter(to, |node, context| {
             node.rule(context, |replica, out| {
                 let before = Before::of(replica);
                 replica.receive(now, from, message, out);
-                arrival.heard(now, before, replica, out, protection);
+                arrival.heard(now, before, replica, out);
             });
         });
         self.judge.arrived(arrival, now)?;
@@ -304,17 +311,18 @@ impl World {
     }
 
     fn start(&mut self, id: NodeId) -> Result<(), String> {
-        let rules = Arc::clone(&self.rules);
+        let rules = Arc::clone(self.told.get(&id).unwrap_or(&self.rules));
         // Whoever is not among them waits to be added.
         let members = if self.members.contains(id) { Membership::clone(&self.members) } else { Membership::default() };
         let now = self.now_of(id);
+        let is_witness = self.rules.witness == Some(id);
         let Self { nodes, timeouts, judge, machines, .. } = self;
         let node = Arc::make_mut(&mut nodes[slot(id)]);
         if node.running.is_none() {
             let machine = machines.get(&id).copied().unwrap_or(rules.settings.machine);
-            let settings = Settings { machine, is_witness: rules.witness == Some(id), ..rules.settings };
+            let settings = Settings { machine, is_witness, ..rules.settings };
             let replica = Replica::new(id, members, node.disk.recover(), settings).started(now);
-            judge.starts(id, node.disk.hard_state.term, replica.is_new(), now);
+            judge.starts(id, node.disk.hard_state, replica.is_new(), settings.election_timeout_min, now);
             let mut context = Context {
                 now,
                 disk: &mut node.disk,
@@ -376,7 +384,7 @@ impl World {
         if !emptied.contains(&outgoing.to) {
             witness::hands_over_whole(nodes, from, &outgoing)?;
         }
-        judge.leaves(from, &outgoing, now, rules.settings.election_timeout_min)?;
+        judge.leaves(from, &outgoing, now)?;
         let term = outgoing.message.term;
         let leads = |replica: &&Replica| replica.is_leader() && replica.term() == term;
         let leader = || replicas(nodes).find(leads);
@@ -401,13 +409,12 @@ impl World {
             }
             Note::Halt(violation) => return Err(format!("halt: {id} halts: {violation}")),
             Note::ReadsReady { index, tokens } => {
-                let Self { nodes, judge, witness, clocks, now, emptied, rules, .. } = self;
+                let Self { nodes, judge, witness, clocks, now, emptied, .. } = self;
                 let (witness, running) = (Arc::make_mut(witness), nodes[slot(id)].running.as_ref());
-                let protection = rules.settings.election_timeout_min;
                 for token in tokens {
                     witness.read_ready(*token, *index)?;
                     if let Some(Running { replica, .. }) = running {
-                        let others = Beside { replica, nodes, clocks, now: now.0, emptied, protection };
+                        let others = Beside { replica, nodes, clocks, now: now.0, emptied };
                         judge.read_ready(id, *token, replica.membership(), &others)?;
                     }
                 }

@@ -128,7 +128,7 @@ fn truncated() -> SimulatedDisk {
             writer.append(1, count, payload_bytes + 1);
         }
     }
-    let vote = HardState { term: Term(3), vote: Some(NodeId(2)) };
+    let vote = HardState::new(Term(3), Some(NodeId(2)));
     writer.persist(Persist { hard_state: Some(vote), ..Persist::default() });
     writer.append(3, 6, 20);
     disk
@@ -159,7 +159,7 @@ fn cut() -> SimulatedDisk {
 fn former() -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     let mut writer = Writer::on(&disk);
-    let vote = HardState { term: Term(2), vote: Some(NodeId(1)) };
+    let vote = HardState::new(Term(2), Some(NodeId(1)));
     writer.persist(Persist { hard_state: Some(vote), ..Persist::default() });
     drop(writer);
     let (mut bytes, mut behind) = (vec![0; 4096], (EntryId::default(), 0));

@@ -17,7 +17,7 @@ use super::{
     slot::{self, Slot, Table},
 };
 use crate::disk::SimulatedDisk;
-use quorate_raft::{EntryId, HardState, Index, NodeId, Term, record};
+use quorate_raft::{EntryId, HardState, Index, NodeId, Promise, Term, record};
 use std::path::Path;
 
 const DIR: &str = "log";
@@ -158,7 +158,8 @@ pub fn hard_state(input: &[u8]) {
         let reopened = open(&damaged).unwrap_or_else(|failure| panic!("one copy may be damaged: {}", failure.error));
         assert_eq!(told(&reopened), found, "with copy {copy} damaged");
     }
-    let next = (HardState { term: found.0.term.next(), vote: Some(NodeId(3)) }, true, found.2);
+    let state = HardState { promise: Promise(7), ..HardState::new(found.0.term.next(), Some(NodeId(3))) };
+    let next = (state, true, found.2);
     file.write(next.0, next.2).unwrap_or_else(|failure| panic!("it can be written: {}", failure.error));
     assert_eq!(told(&open(&disk).unwrap_or_else(|failure| panic!("it holds: {}", failure.error))), next);
 }
@@ -181,7 +182,7 @@ pub fn hard_state_seeds() -> Vec<Vec<u8>> {
         let bytes = disk.contents(&Path::new(DIR).join(hard_state::NAME)).expect("it is there");
         let copies = bytes.chunks(COPIES_APART).flat_map(|copy| &copy[..64]);
         seeds.push([1].into_iter().chain(copies.copied()).collect());
-        file.write(HardState { term: Term(5), vote }, 3).expect("written");
+        file.write(HardState { promise: Promise(150_000), ..HardState::new(Term(5), vote) }, 3).expect("written");
     }
     seeds
 }

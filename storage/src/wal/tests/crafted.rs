@@ -26,6 +26,24 @@ fn a_vote_counted_further_than_any_store_gets_is_damaged() {
     }
 }
 
+/// An earlier one has no promise in it: to read it as none would forget what the member stated.
+#[test]
+fn a_hard_state_of_another_format_version_is_refused_by_name() {
+    let (disk, _) = a_log();
+    let path = in_log("hard-state");
+    let good = disk.contents(&path).expect("it is there");
+    for (version, whose) in [(1, "an earlier"), (3, "a later")] {
+        let mut bytes = good.clone();
+        for copy in 0..4 {
+            bytes[copy * 4096 + 8] = version;
+            seal_block(&mut bytes, copy * 4096);
+        }
+        disk.put(&path, bytes);
+        let line = open(&disk).expect_err("it is refused").error.to_string();
+        assert!(line.contains(&format!("hard-state: format version {version} is of {whose} program")), "{line}");
+    }
+}
+
 #[test]
 fn a_segment_numbered_further_than_any_log_gets_is_refused_by_its_name() {
     for sequence in [u64::MAX, u64::MAX - 1, u64::MAX / 2 + 1] {

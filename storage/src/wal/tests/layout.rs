@@ -122,7 +122,7 @@ fn which_members_had_a_log_is_kept_and_so_is_whether_this_one_ever_voted() {
     let (mut log, recovered) = opened(&disk);
     assert_eq!((recovered.known, recovered.has_voted), (vec![(NodeId(1), Index(5)), (NodeId(3), Index(8))], false));
     let mut model = Model::default();
-    let forgets = Persist { hard_state: Some(HardState { term: Term(3), vote: None }), ..Persist::default() };
+    let forgets = Persist { hard_state: Some(HardState::new(Term(3), None)), ..Persist::default() };
     persist(&mut log, &[model.vote(2, 2)]).expect("it is persisted");
     persist(&mut log, &[forgets]).expect("it is persisted");
     drop(log);

@@ -111,7 +111,7 @@ impl Model {
         let batch = builder.finish().expect("something was pushed");
         self.take(&batch);
         if self.hard_state.term < Term(term) {
-            self.hard_state = HardState { term: Term(term), vote: None };
+            self.hard_state = HardState::new(Term(term), None);
         }
         Persist { batch: Some(batch), ..Persist::default() }
     }
@@ -143,7 +143,7 @@ impl Model {
     }
 
     fn vote(&mut self, term: u64, vote: u64) -> Persist {
-        self.hard_state = HardState { term: Term(term), vote: Some(NodeId(vote)) };
+        self.hard_state = HardState::new(Term(term), Some(NodeId(vote)));
         Persist { hard_state: Some(self.hard_state), ..Persist::default() }
     }
 

@@ -2,10 +2,10 @@
 
 use super::{Before, Judge, Others};
 use crate::make::{
-    append, at, batch, heartbeat, heartbeat_reply, id, matched, node, replica, request_vote, vote, voters,
+    append, at, batch, heartbeat, heartbeat_reply, id, matched, node, promising, replica, request_vote, vote, voters,
 };
 use quorate_raft::{
-    Body, Effect, Message, Moment, NodeId, Outgoing, Persist, Phase, Progress, Replica, Term,
+    Body, Effect, HardState, Message, Moment, NodeId, Outgoing, Persist, Phase, Progress, Promise, Replica, Term,
     message::{RepairOutcome, RepairReply},
 };
 use std::time::Duration;
@@ -59,7 +59,7 @@ fn what_leaves_is_of_no_epoch_that_is_over_but_in_another_term_or_to_another_pee
     let mut judge = Judge::default();
     let mut sends = |to, term, epoch| {
         let message = Message { term: Term(term), body: append(epoch, id(1, 1), 0, None) };
-        judge.leaves(node(1), &Outgoing { to: node(to), message }, at(0), Duration::ZERO).is_ok()
+        judge.leaves(node(1), &Outgoing { to: node(to), message }, at(0)).is_ok()
     };
     assert!(sends(2, 2, 1) && sends(2, 2, 3) && sends(2, 2, 3));
     assert!(!sends(2, 2, 2), "that epoch is over");
@@ -82,6 +82,7 @@ fn no_vote_is_granted_to_a_log_that_is_less_up_to_date_nor_refused_to_another() 
 #[test]
 fn no_vote_is_granted_while_a_leader_is_protected() {
     let (mut judge, mut follower, mut out) = (Judge::default(), follower(), Vec::new());
+    judge.starts(node(2), HardState::default(), false, PROTECTS, at(0));
     follower.receive(at(100), node(1), beat(0), &mut out);
     let before = Before::of(&follower);
     arrives(&mut judge, &beat(0), 100, before, &follower, &out).expect("an honest answer");
@@ -97,9 +98,10 @@ fn no_vote_is_granted_while_a_leader_is_protected() {
 fn whoever_started_just_now_votes_and_campaigns_no_earlier_unless_it_is_new() {
     for (is_new, now, may) in [(false, 249, false), (false, 250, true), (true, 100, true)] {
         let mut judge = Judge::default();
-        judge.starts(node(1), Term(2), is_new, at(100));
+        let promise = if is_new { Promise::NONE } else { Promise::of(PROTECTS) };
+        judge.starts(node(1), HardState { promise, ..HardState::new(Term(2), None) }, is_new, PROTECTS, at(100));
         let asks = answer(request_vote(Phase::PreVote, 1, id(2, 2)));
-        let asked = judge.leaves(node(1), &to_2(asks), at(now), Duration::from_millis(150));
+        let asked = judge.leaves(node(1), &to_2(asks), at(now));
         assert_eq!(asked.is_ok(), may, "new: {is_new}, at {now}: {asked:?}");
     }
 }
@@ -107,7 +109,7 @@ fn whoever_started_just_now_votes_and_campaigns_no_earlier_unless_it_is_new() {
 #[test]
 fn a_read_by_lease_is_served_only_while_nobody_leads_a_later_term() {
     let mut judge = Judge::default();
-    judge.starts(node(2), Term(1), false, at(100));
+    judge.starts(node(2), promises(), false, PROTECTS, at(100));
     for (successor, may) in [(None, true), (Some((node(3), Term(3))), false)] {
         judge.read_asked(node(1), 7, true);
         let served = judge.read_ready(node(1), 7, &voters(3), &Alone(successor));
@@ -124,10 +126,74 @@ fn a_read_by_lease_is_served_only_while_nobody_leads_a_later_term() {
 fn a_read_by_lease_is_served_only_while_a_quorum_keeps_its_promise() {
     for (heard_at, may) in [(51, true), (50, false)] {
         let mut judge = Judge::default();
-        judge.starts(node(2), Term(1), false, at(heard_at));
+        judge.starts(node(2), promises(), false, PROTECTS, at(heard_at));
         judge.read_asked(node(1), 7, true);
         let served = judge.read_ready(node(1), 7, &voters(3), &Alone(None));
         assert_eq!(served.is_ok(), may, "heard at {heard_at}, and it is 200: {served:?}");
+    }
+}
+
+#[test]
+fn a_promise_that_was_stated_is_kept_through_a_restart_with_another_setting() {
+    for (now, may) in [(1_099, false), (1_100, true)] {
+        let mut judge = Judge::default();
+        judge.starts(node(2), HardState::default(), false, Duration::from_secs(1), at(0));
+        let (mut follower, mut out) = (follower(), Vec::new());
+        follower.receive(at(100), node(1), beat(5), &mut out);
+        let before = Before::of(&follower);
+        let states = Outgoing { to: node(1), message: answer(promising(5, Promise::of(Duration::from_secs(1)))) };
+        arrives(&mut judge, &beat(5), 100, before, &follower, &[Effect::Send(states)]).expect("it may");
+        judge.starts(node(2), HardState::default(), false, PROTECTS, at(150));
+        let asked = answer(request_vote(Phase::Vote, 1, id(2, 2)));
+        let granted = Outgoing { to: node(1), message: answer(vote(Phase::Vote, 1, true)) };
+        let grants = arrives(&mut judge, &asked, now, before, &follower, &[Effect::Send(granted)]);
+        assert_eq!(grants.is_ok(), may, "at {now}: {grants:?}");
+        let holds = judge.lease(node(1), &voters(3), &At(now));
+        assert_eq!(holds.is_err(), may, "at {now}: {holds:?}");
+    }
+}
+
+#[test]
+fn a_node_that_is_down_backs_a_lease_only_if_it_will_keep_a_promise() {
+    for is_bound in [true, false] {
+        let holds = Judge::default().lease(node(1), &voters(3), &Down { is_bound });
+        assert_eq!(holds.is_ok(), is_bound, "{holds:?}");
+    }
+}
+
+/// So late by all clocks; nobody else leads.
+struct At(u64);
+
+impl Others for At {
+    fn successor(&self) -> Option<(NodeId, Term)> {
+        None
+    }
+
+    fn clock(&self, _: NodeId) -> Option<Moment> {
+        Some(at(self.0))
+    }
+
+    fn is_bound(&self, _: NodeId) -> bool {
+        false
+    }
+}
+
+/// All others are down.
+struct Down {
+    is_bound: bool,
+}
+
+impl Others for Down {
+    fn successor(&self) -> Option<(NodeId, Term)> {
+        None
+    }
+
+    fn clock(&self, _: NodeId) -> Option<Moment> {
+        None
+    }
+
+    fn is_bound(&self, _: NodeId) -> bool {
+        self.is_bound
     }
 }
 
@@ -143,16 +209,24 @@ impl Others for Alone {
         Some(at(200))
     }
 
-    fn protection(&self) -> Duration {
-        Duration::from_millis(150)
+    fn is_bound(&self, _: NodeId) -> bool {
+        false
     }
+}
+
+/// How long leaders are protected by all.
+const PROTECTS: Duration = Duration::from_millis(150);
+
+/// The disk of a node that promised as much.
+fn promises() -> HardState {
+    HardState { promise: Promise::of(PROTECTS), ..HardState::new(Term(1), None) }
 }
 
 #[test]
 fn nothing_is_discarded_in_the_term_that_the_disk_had() {
     for (recovered_in, may) in [(1, true), (2, false)] {
         let mut judge = Judge::default();
-        judge.starts(node(2), Term(recovered_in), true, at(0));
+        judge.starts(node(2), HardState::new(Term(recovered_in), None), true, PROTECTS, at(0));
         let discards = Effect::Persist(Persist { truncate_from: Some(id(2, 2).index), ..Persist::default() });
         let reply = RepairReply { from: id(2, 2), outcome: RepairOutcome::Absent, batch: None };
         let message = answer(Body::RepairReply(reply));
@@ -181,7 +255,7 @@ fn says(body: Body) -> Effect {
 
 /// Node 1 says this.
 fn leaves(judge: &mut Judge, message: &Message) {
-    judge.leaves(node(1), &to_2(message.clone()), at(0), Duration::ZERO).expect("no campaign");
+    judge.leaves(node(1), &to_2(message.clone()), at(0)).expect("no campaign");
 }
 
 /// Node 2 hears this from node 1, and says that.
@@ -199,7 +273,7 @@ fn arrives(
     effects: &[Effect],
 ) -> Result<(), String> {
     let mut arrival = judge.arrival(NodeId(1), node(2), message);
-    arrival.heard(at(now), before, replica, effects, Duration::from_millis(150));
+    arrival.heard(at(now), before, replica, effects);
     judge.arrived(arrival, at(now))
 }
 
