@@ -10,7 +10,7 @@ use crate::{
 };
 use quorate_metrics::Metrics;
 use quorate_raft::{
-    MachineVersions, Membership, NodeId,
+    Change, MachineVersions, Membership, NodeId,
     address::{are_same, is_dialable},
 };
 use quorate_storage::contract::StorageHandle;
@@ -239,34 +239,38 @@ impl Builder {
         )))
     }
 
-    pub(crate) fn plan(self) -> Result<Plan, StartError> {
-        let machine = self.machine()?;
-        let Self { id, cluster, voters, joins, prefers, network, storage, timing, limits, snapshots, sessions, .. } =
-            self;
-        let (metrics, seed) = (self.metrics, self.seed);
-        let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
-        timing.check()?;
-        limits.check()?;
-        snapshots.check()?;
-        sessions.check()?;
-        let mut addresses = BTreeMap::new();
-        for (voter, address) in voters {
-            if addresses.insert(voter, address).is_some() {
-                return Err(StartError::Config(format!(
-                    "node {voter} is listed twice among the voters: give each its own id"
-                )));
-            }
-        }
-        check_addresses(&addresses)?;
-        if !addresses.contains_key(&id) && !joins {
+    /// Checks every setting as [`Builder::start`] does before anything else, and starts nothing. Network and storage may still be
+    /// missing.
+    ///
+    /// # Errors
+    /// [`StartError::Config`], if a setting is out of bounds or contradicts another one.
+    pub fn check(&self) -> Result<(), StartError> {
+        self.machine()?;
+        self.timing.check()?;
+        self.limits.check()?;
+        self.snapshots.check()?;
+        self.sessions.check()?;
+        let addresses = addresses(&self.voters)?;
+        if !addresses.contains_key(&self.id) && !self.joins {
             return Err(StartError::Config(format!(
-                "node {id} is not among the voters: list it too, or let it join (Builder::joins)"
+                "node {} is not among the voters: list it too, or let it join (Builder::joins)",
+                self.id
             )));
         }
-        let is_witness = self.witness == Some(id);
-        if let Some(witness) = self.witness.filter(|_| !joins) {
-            check_witness(witness, &addresses)?;
+        match self.witness.filter(|_| !self.joins) {
+            Some(witness) => check_witness(witness, &addresses),
+            None => Ok(()),
         }
+    }
+
+    pub(crate) fn plan(self) -> Result<Plan, StartError> {
+        self.check()?;
+        let machine = self.machine()?;
+        let addresses = addresses(&self.voters)?;
+        let Self { id, cluster, joins, prefers, network, storage, timing, limits, snapshots, sessions, .. } = self;
+        let (metrics, seed) = (self.metrics, self.seed);
+        let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
+        let is_witness = self.witness == Some(id);
         let of_addresses = || Membership::of_addresses(addresses.clone()).with_witness(self.witness);
         Ok(Plan {
             id,
@@ -305,6 +309,24 @@ fn check_addresses(addresses: &BTreeMap<NodeId, String>) -> Result<(), StartErro
         }
     }
     Ok(())
+}
+
+/// The voters' addresses, within the bounds that a change of the members is held to.
+fn addresses(voters: &[(NodeId, String)]) -> Result<BTreeMap<NodeId, String>, StartError> {
+    let mut addresses = BTreeMap::new();
+    for (voter, address) in voters {
+        if addresses.insert(*voter, address.clone()).is_some() {
+            return Err(StartError::Config(format!(
+                "node {voter} is listed twice among the voters: give each its own id"
+            )));
+        }
+    }
+    if addresses.len() > Change::MEMBERS_MAX {
+        let (count, max) = (addresses.len(), Change::MEMBERS_MAX);
+        return Err(StartError::Config(format!("there are {count} voters: list {max} at most")));
+    }
+    check_addresses(&addresses)?;
+    Ok(addresses)
 }
 
 fn check_witness(witness: NodeId, voters: &BTreeMap<NodeId, String>) -> Result<(), StartError> {

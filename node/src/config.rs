@@ -56,26 +56,35 @@ impl Default for Timing {
 }
 
 impl Timing {
+    /// The longest that [`Timing::election_timeout`] may be: a day. What is computed from it stays within what a duration can say.
+    pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
     pub(crate) fn check(&self) -> Result<(), StartError> {
         let (min, max) = self.election_timeout;
+        if max > Self::ELECTION_TIMEOUT_MAX {
+            return Err(StartError::Config(format!(
+                "election_timeout ends at {max:?}: lower it to {:?} at most",
+                Self::ELECTION_TIMEOUT_MAX
+            )));
+        }
         if self.heartbeat_interval.is_zero() {
             return Err(StartError::Config("heartbeat_interval is zero: set it to 50 ms, say".into()));
         }
-        if min < self.heartbeat_interval * 2 {
+        if min < self.heartbeat_interval.saturating_mul(2) {
             return Err(StartError::Config(format!(
                 "election_timeout begins at {min:?}, less than twice heartbeat_interval ({:?}): raise it, or lower the interval",
                 self.heartbeat_interval
+            )));
+        }
+        if max <= min {
+            return Err(StartError::Config(format!(
+                "election_timeout ends at {max:?}, not after its beginning ({min:?}): without spread, elections split for ever"
             )));
         }
         if self.clock_drift_max.surely_within(min).is_zero() {
             return Err(StartError::Config(format!(
                 "clock_drift_max is {:?}, which leaves no lease of election_timeout ({min:?}): lower it",
                 self.clock_drift_max
-            )));
-        }
-        if max <= min {
-            return Err(StartError::Config(format!(
-                "election_timeout ends at {max:?}, not after its beginning ({min:?}): without spread, elections split for ever"
             )));
         }
         Ok(())

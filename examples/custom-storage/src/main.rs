@@ -8,7 +8,7 @@ use quorate_kv::{
     config,
     descriptors::Places,
     http::{
-        Api, command_bytes_max,
+        Api,
         guard::Hosts,
         listen::{HttpListener, Terms},
     },
@@ -62,7 +62,7 @@ impl Server {
             .voters(MEMBERS.map(|member| (member, "")))
             .network(network.endpoint(id))
             .storage(RedbLog::at(dir.join(format!("{id}.redb"))))
-            .limits(Limits { max_command_bytes: command_bytes_max(&limits), ..Limits::default() })
+            .limits(Limits { max_command_bytes: limits.command_bytes_max(), ..Limits::default() })
             .metrics(&metrics)
             .start(Kv::default())
             .await?;

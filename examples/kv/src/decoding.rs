@@ -15,7 +15,6 @@ pub mod seeds {
 
 use crate::{
     config::{Config, ConfigError, KEYS, Overrides, Peer, State, Timing},
-    http::command_bytes_max,
     machine::{Command, Kv, Reply},
 };
 use bytes::Bytes;
@@ -146,7 +145,7 @@ pub fn config(input: &[u8]) {
         let read = Config::read(Path::new("kv.toml"), text, variables.clone(), &Overrides::default());
         read.inspect_err(|error: &ConfigError| assert_eq!(error.to_string().lines().count(), 1, "{error}"))
     };
-    let Ok(config) = read(&text) else { return };
+    let Ok((config, _)) = read(&text) else { return };
     makes_sense(&config);
     let Ok(table) = toml::from_str::<toml::Table>(&text) else { panic!("it was read") };
     for name in table.iter().filter(|(_, value)| value.is_table()).map(|(name, _)| Some(name)).chain([None]) {
@@ -178,7 +177,8 @@ fn makes_sense(config: &Config) {
     assert!(heartbeat_interval >= Duration::from_millis(1) && heartbeat_interval <= shortest / 2);
     assert!(shortest < longest && longest <= Duration::from_secs(60));
     assert!(config.http.ip().is_loopback() || config.http_tls.is_some() || config.allow_plaintext_http);
-    assert!(command_bytes_max(&config.limits) < 32 << 20, "a command fits a frame");
+    assert!(config.limits.command_bytes_max() <= quorate::Limits::COMMAND_BYTES_MAX, "a command fits a frame");
+    assert_eq!(config.builder().check(), Ok(()), "a start refuses nothing that was accepted");
     assert!(config.snapshot.every_entries > 0 && config.snapshot.every_bytes > 0);
 }
 

@@ -5,8 +5,6 @@
 //! - [`client`] and [`cli`] are the other side; [`backup`] keeps a copy of the state, [`restore`] and [`recover`] begin a new cluster
 //!   with what is left of one;
 //! - [`cluster`] runs nodes as processes of this machine, and [`load`] writes to them, for [`demo`] and for tests.
-//!
-//! Absent, because they come with what they rest on: membership changes, transfer of leadership, client sessions.
 
 pub mod backup;
 pub mod certs;
@@ -19,10 +17,13 @@ pub mod config;
 pub mod decoding;
 pub mod demo;
 pub mod descriptors;
+mod environment;
+pub mod exit;
 pub mod http;
 pub mod load;
 mod logging;
 pub mod machine;
+mod object;
 mod output;
 pub mod recover;
 pub mod restore;

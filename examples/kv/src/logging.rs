@@ -34,7 +34,10 @@ enum Message {
 
 /// Logs to standard error from now on: with a queue, for a node; or at once, for commands.
 pub(crate) fn start(is_node: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
+    let parsed = EnvFilter::try_new(if asked.is_empty() { "info" } else { &asked });
+    let problem = parsed.as_ref().err().map(ToString::to_string);
+    let filter = parsed.unwrap_or_else(|_| EnvFilter::new("info"));
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(io::stderr().is_terminal()).with_target(false);
     if is_node && start_queue() {
@@ -42,6 +45,9 @@ pub(crate) fn start(is_node: bool) {
         std::panic::set_hook(Box::new(|panic| tracing::error!("{}", one_line(&panic.to_string()))));
     } else {
         lines.with_writer(io::stderr).init();
+    }
+    if let Some(problem) = problem {
+        tracing::warn!("{}={asked:?} is not understood and is ignored: {problem}", EnvFilter::DEFAULT_ENV);
     }
 }
 

@@ -25,10 +25,18 @@ pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
+/// The same for machines: an object, alone in its line.
+pub(crate) fn complain_json(object: &serde_json::Value) {
+    last_line(&object.to_string());
+}
+
 /// Prints a line on standard error, if there is one.
 pub(crate) fn complain(text: impl fmt::Display) {
-    let line = format!("quorate-kv: {text}");
-    if !crate::logging::last_line(&line) {
+    last_line(&format!("quorate-kv: {text}"));
+}
+
+fn last_line(line: &str) {
+    if !crate::logging::last_line(line) {
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
 }

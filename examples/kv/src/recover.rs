@@ -96,14 +96,17 @@ pub fn run(args: &Args) -> Result<Recovered, RecoverError> {
         }
         Ok(_) if !args.yes => {
             let occupied = salvage::check_target(&args.target.wal()).err();
-            Some(occupied.map_or(RecoverError::NotTold, Into::into))
+            Some(occupied.map_or(RecoverError::NotTold, RecoverError::Occupied))
         }
-        Ok(choice) => match salvage::transplant(&choice, &args.target.wal(), &args.target.new_member()) {
-            Ok(made) => {
-                report.made(made);
-                None
-            }
-            Err(error) => Some(error.into()),
+        Ok(choice) => match salvage::check_target(&args.target.wal()).map_err(RecoverError::Occupied) {
+            Err(occupied) => Some(occupied),
+            Ok(()) => match salvage::transplant(&choice, &args.target.wal(), &args.target.new_member()) {
+                Ok(made) => {
+                    report.made(made);
+                    None
+                }
+                Err(error) => Some(error.into()),
+            },
         },
     };
     Ok(Recovered { report, refused })
@@ -170,6 +173,9 @@ pub enum RecoverError {
         /// The old one.
         dir: PathBuf,
     },
+    /// The new directory is not empty, or can't be read.
+    #[error("--into {0}")]
+    Occupied(StorageError),
     /// Its members could join the new one.
     #[error(
         "--cluster {0} is the old cluster's name: its members could join the new one by accident; choose another name"

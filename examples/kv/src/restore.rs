@@ -24,9 +24,13 @@ pub struct Args {
 ///
 /// # Errors
 /// If the backup is not whole, or the directory can't be made.
-pub fn run(args: &Args) -> Result<(String, Value), StorageError> {
+pub fn run(args: &Args) -> Result<(String, Value), RestoreError> {
     let Args { from, target } = args;
     let backup = Backup::open(from)?;
+    if backup.cluster() == target.cluster {
+        return Err(RestoreError::SameCluster(target.cluster.clone()));
+    }
+    salvage::check_target(&target.wal()).map_err(RestoreError::Occupied)?;
     let (cluster, member, bytes) = (backup.cluster().to_owned(), backup.member(), backup.file_bytes());
     let Transplanted { kept, last } = salvage::restore(backup, &target.wal(), &target.new_member())?;
     let (into, steps) = (target.into.display(), next_steps(target));
@@ -45,4 +49,20 @@ pub fn run(args: &Args) -> Result<(String, Value), StorageError> {
         "kept": { "index": kept.index, "term": kept.term }, "last": { "index": last.index, "term": last.term }, "next": steps,
     });
     Ok((human, machine))
+}
+
+/// Why there is no new directory.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// Members of the backup's cluster could join the new one.
+    #[error(
+        "--cluster {0} is the old cluster's name: its members could join the new one by accident; choose another name"
+    )]
+    SameCluster(String),
+    /// The new directory is not empty, or can't be read.
+    #[error("--into {0}")]
+    Occupied(StorageError),
+    /// The backup does not do, or the directory could not be made.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
 }

@@ -4,10 +4,11 @@
 //! `quorate` crate, what clients see in [`crate::http`].
 
 use crate::{
-    config::{Config, ConfigError, Overrides, State, Tls},
+    config::{Config, ConfigError, Overrides, Tls},
     descriptors::Places,
+    environment,
     http::{
-        Api, command_bytes_max,
+        Api,
         guard::Hosts,
         listen::{HttpListener, Terms, unbindable},
         tls::{names_in, tls_acceptor},
@@ -17,9 +18,8 @@ use crate::{
     output,
 };
 use quorate::{
-    Failure, Limits, Node, Snapshots, StartError, Timing, Turns,
+    Failure, Node, StartError, Turns,
     metrics::{Metrics, NodeMetrics, NodeThread},
-    storage::Wal,
     transport::{NetworkError, Quic, QuicOptions},
 };
 use serde::{Deserialize, Serialize};
@@ -72,13 +72,10 @@ pub struct Ready {
 /// # Errors
 /// If the configuration is bad, the node can't start, or it failed.
 pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
-    // A variable that is no text can't be one of the configuration's, whose names and values are.
-    let environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let config = Config::load(&args.config, environment, &args.overrides)?;
+    let (config, sources) = Config::load(&args.config, environment::variables()?, &args.overrides)?;
     let places = Places::claim(config.limits.max_http_connections);
-    let tls = config.http_tls.as_ref().map(tls_acceptor).transpose()?;
-    let hosts = hosts(&config)?;
+    let tls = config.http_tls.as_ref().map(tls_acceptor).transpose().map_err(|error| sources.locate(error))?;
+    let hosts = hosts(&config).map_err(|error| sources.locate(error))?;
     let network = network(&config)?;
     if args.check {
         let Config { node_id, cluster, peers, .. } = &config;
@@ -91,8 +88,8 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let mut signals = StopSignals::listen(args.attached)?;
 
     // The cheap reasons not to start come before the data directory is touched.
-    let http = HttpListener::bind(config.http, tls).await?;
-    UdpSocket::bind(config.raft).map_err(|error| unbindable("raft", config.raft, &error))?;
+    let http = HttpListener::bind(config.http, tls).await.map_err(|error| sources.locate(error))?;
+    UdpSocket::bind(config.raft).map_err(|error| sources.locate(unbindable("raft", config.raft, &error)))?;
     let metrics = Metrics::new();
     let node = start(&config, network, &metrics).await?;
     let own = metrics.node(config.node_id.0);
@@ -163,42 +160,7 @@ fn network(config: &Config) -> Result<Quic, NetworkError> {
 }
 
 async fn start(config: &Config, network: Quic, metrics: &Metrics) -> Result<Node<Kv>, StartError> {
-    let [shortest, longest] = config.timing.election_timeout;
-    let described = Node::builder(config.node_id, &config.cluster);
-    let described = match config.state {
-        State::Member => described,
-        State::Join => described.joins(),
-    };
-    let described = match config.witness() {
-        Some(witness) => described.witness(witness),
-        None => described,
-    };
-    described
-        .voters(config.peers.iter().map(|peer| (peer.id, peer.addr.clone())))
-        .prefers(config.prefers.iter().copied())
-        .network(network)
-        .storage(Wal::at(&config.data_dir).segment_bytes(config.storage.segment_bytes))
-        .timing(Timing {
-            heartbeat_interval: config.timing.heartbeat_interval,
-            election_timeout: (shortest, longest),
-            promote_after: config.timing.promote_after,
-            ..Timing::default()
-        })
-        .snapshots(Snapshots {
-            every_entries: config.snapshot.every_entries,
-            every_bytes: config.snapshot.every_bytes,
-            keep_entries: config.snapshot.keep_entries,
-            bytes_per_second: config.snapshot.max_bytes_per_second,
-        })
-        .limits(Limits {
-            max_command_bytes: command_bytes_max(&config.limits),
-            max_in_flight_proposals: config.limits.max_in_flight_proposals,
-            max_in_flight_bytes: config.limits.max_in_flight_bytes,
-            ..Limits::default()
-        })
-        .metrics(metrics)
-        .start(Kv::default())
-        .await
+    config.builder().network(network).metrics(metrics).start(Kv::default()).await
 }
 
 /// Once a second: asks the node's threads for a turn, so that a probe finds out at once that one hangs, and counts lost log lines.

@@ -226,6 +226,10 @@ impl Target {
     fn take(&mut self, step: &Step) -> Result<(), ChangeRefused> {
         match step {
             Step::To(members) => {
+                let mut seen = BTreeSet::new();
+                if let Some(twice) = members.iter().find(|member| !seen.insert(member.id)) {
+                    return Err(ChangeRefused::Twice { id: twice.id });
+                }
                 for Member { id, address } in members {
                     if let Some(address) = address {
                         self.know(*id, address)?;

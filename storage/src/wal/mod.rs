@@ -55,6 +55,7 @@ use crate::{
 use quorate_raft::NodeId;
 use std::{
     fmt, io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -90,12 +91,11 @@ impl Sizes {
     const DEFAULT: Self = Self { segment: 64 << 20, gap: 1 << 20, headroom: 1 << 20, has_slots: true };
 }
 
-/// Room for something to hold.
-const SEGMENT_BYTES_MIN: u64 = 16 << 10;
-/// Offsets in a segment have 32 bits to spare in memory and on disk.
-const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-
 impl Wal {
+    /// What [`Wal::segment_bytes`] may be: from room for something to hold, up to offsets that leave 32 bits to spare in memory and
+    /// on disk.
+    pub const SEGMENT_BYTES: RangeInclusive<u64> = 16 << 10..=1 << 30;
+
     /// The log in this directory, which is made if need be.
     #[must_use]
     pub fn at(dir: impl AsRef<Path>) -> Self {
@@ -113,7 +113,7 @@ impl Wal {
     /// more rarely; smaller ones take less space and make a quicker start. A record that is larger gets a segment of its own.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
-        self.sizes.segment = bytes.clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
+        self.sizes.segment = bytes.clamp(*Self::SEGMENT_BYTES.start(), *Self::SEGMENT_BYTES.end());
         self
     }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::{HeaderMap, Request, StatusCode, Uri, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use std::{error::Error, fmt, path::Path, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, path::Path, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -14,7 +14,7 @@ use tokio::{
 use tokio_rustls::{
     TlsConnector,
     rustls::{
-        ClientConfig, RootCertStore,
+        self, ClientConfig, RootCertStore,
         crypto::ring,
         pki_types::{CertificateDer, ServerName, pem::PemObject},
     },
@@ -41,7 +41,7 @@ impl Trust {
     /// # Errors
     /// In one line, if it has none.
     pub fn authority(file: &Path) -> Result<Self, String> {
-        let refuse = |error: &dyn fmt::Display| format!("--ca {}: {error}; name a PEM certificate", file.display());
+        let refuse = |error: &dyn fmt::Display| format!("{}: {error}; name a PEM certificate", file.display());
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(file).map_err(|error| refuse(&error))? {
             roots.add(certificate.map_err(|error| refuse(&error))?).map_err(|error| refuse(&error))?;
@@ -81,6 +81,8 @@ pub(super) struct Exchange {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Whether something was to be changed.
+    pub(super) is_change: bool,
 }
 
 /// A server's answer whose body is still arriving.
@@ -124,35 +126,78 @@ impl Download {
         let read = timeout_at(Instant::now() + limit, Limited::new(body, ANSWER_BYTES_MAX).collect()).await;
         // Without a body it is known by its status.
         let body = read.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
-        Err(Exchange { endpoint, status, headers: HeaderMap::new(), body })
+        Err(Exchange { endpoint, status, headers: HeaderMap::new(), body, is_change: false })
     }
 }
 
 /// There is no answer.
 #[derive(Debug)]
 pub(super) struct Lost {
-    /// Whether the server may have got the request.
-    pub(super) sent: bool,
+    how: How,
     /// Why.
-    pub(super) cause: String,
+    cause: String,
+}
+
+/// How far it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum How {
+    /// The server may have got the request.
+    Sent,
+    /// It has not.
+    NotSent,
+    /// It has not, and will not as long as the endpoint is the same.
+    Mismatch,
+}
+
+impl Lost {
+    /// The same as an error, of a change or of a read.
+    pub(super) fn into_error(self, endpoint: String, is_change: bool) -> ClientError {
+        let cause = self.cause;
+        match self.how {
+            How::Sent if is_change => ClientError::OutcomeUnknown { endpoint, cause },
+            How::Sent | How::NotSent => ClientError::Unreachable { endpoint, cause },
+            How::Mismatch => ClientError::Mismatch { endpoint, cause },
+        }
+    }
+
+    fn sent(cause: String) -> Self {
+        Self { how: How::Sent, cause }
+    }
+
+    fn not_sent(cause: String) -> Self {
+        Self { how: How::NotSent, cause }
+    }
 }
 
 impl Endpoint {
     pub(super) fn parse(url: &str, trust: &Trust) -> Result<Self, String> {
-        let refuse = |why: &str| format!("endpoint {}: {why}; use http://HOST:PORT", url.escape_debug());
-        let uri: Uri = url.parse().map_err(|_| refuse("is no URL"))?;
-        let authority = uri.authority().ok_or_else(|| refuse("has no host"))?;
+        let refuse = |why: &str| format!("endpoint {}: {why}", url.escape_debug());
+        let uri: Uri = url.parse().map_err(|_| refuse("is no URL; write http://HOST:PORT or https://HOST:PORT"))?;
+        let authority =
+            uri.authority().ok_or_else(|| refuse("has no host; write http://HOST:PORT or https://HOST:PORT"))?;
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-            return Err(refuse("has a path"));
+            return Err(refuse("has a path or a query; leave it out"));
+        }
+        if authority.as_str().contains('@') {
+            return Err(refuse("has a user name, and nothing here reads it; leave it out"));
         }
         let (port, tls) = match uri.scheme_str() {
             Some("http") => (80, None),
-            Some("https") if trust.0.is_none() => return Err(refuse("needs --ca FILE, the authority to trust")),
+            Some("https") if trust.0.is_none() => {
+                let remedy = "give the certificate of the authority to trust with --ca FILE, or QUORATE_CA";
+                return Err(refuse(&format!("is https; {remedy}")));
+            }
             Some("https") => {
                 let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-                (443, Some((trust.clone(), ServerName::try_from(host).map_err(|_| refuse("has no host name"))?)))
+                (
+                    443,
+                    Some((
+                        trust.clone(),
+                        ServerName::try_from(host).map_err(|_| refuse("has no host name; correct it"))?,
+                    )),
+                )
             }
-            _ => return Err(refuse("is neither http nor https")),
+            _ => return Err(refuse("is neither http nor https; write http://HOST:PORT or https://HOST:PORT")),
         };
         let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(port));
         let url = url.trim_end_matches('/').to_owned();
@@ -174,10 +219,10 @@ impl Endpoint {
                 Sent::NotAtAll(unsent, _) => request = unsent,
             }
         }
-        let sender = self.connect(deadline).await.map_err(|cause| Lost { sent: false, cause })?;
+        let sender = self.connect(deadline).await?;
         match self.send(sender, request, deadline).await? {
             Sent::Answered(exchange) => Ok(exchange),
-            Sent::NotAtAll(_, cause) => Err(Lost { sent: false, cause }),
+            Sent::NotAtAll(_, cause) => Err(Lost::not_sent(cause)),
         }
     }
 
@@ -189,13 +234,11 @@ impl Endpoint {
         head_limit: Duration,
         limit: Duration,
     ) -> Result<Download, Lost> {
-        let lost = |cause: String| Lost { sent: true, cause };
         let deadline = Instant::now() + head_limit;
-        let mut sender = self.connect(deadline).await.map_err(|cause| Lost { sent: false, cause })?;
+        let mut sender = self.connect(deadline).await?;
         let answered = timeout_at(deadline, sender.send_request(request)).await;
-        let answered = answered.map_err(|_| lost("it did not answer in time".to_owned()))?;
-        let (head, body) =
-            answered.map_err(|error| lost(format!("the connection broke: {}", whole(&error))))?.into_parts();
+        let answered = answered.map_err(|_| Lost::sent("it did not answer in time".to_owned()))?;
+        let (head, body) = answered.map_err(|error| Lost::sent(broken(&error)))?.into_parts();
         Ok(Download { endpoint: self.url.clone(), status: head.status, body, limit, _sender: sender })
     }
 
@@ -205,36 +248,37 @@ impl Endpoint {
         request: Request<Full<Bytes>>,
         deadline: Instant,
     ) -> Result<Sent, Lost> {
-        let lost = |cause: String| Lost { sent: true, cause };
-        let late = |_| lost("it did not answer in time".to_owned());
+        let late = |_| Lost::sent("it did not answer in time".to_owned());
         match timeout_at(deadline, sender.ready()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Ok(Sent::NotAtAll(request, whole(&error))),
-            Err(_) => return Err(Lost { sent: false, cause: "the connection was busy for too long".to_owned() }),
+            Err(_) => return Err(Lost::not_sent("the connection was busy for too long".to_owned())),
         }
         let response = match timeout_at(deadline, sender.try_send_request(request)).await.map_err(late)? {
             Ok(response) => response,
             Err(mut error) => match error.take_message() {
                 Some(request) => return Ok(Sent::NotAtAll(request, whole(error.error()))),
-                None => return Err(lost(format!("the connection broke: {}", whole(error.error())))),
+                None => return Err(Lost::sent(broken(error.error()))),
             },
         };
         let (head, body) = response.into_parts();
         let body = timeout_at(deadline, Limited::new(body, ANSWER_BYTES_MAX).collect()).await.map_err(late)?;
-        let body = body.map_err(|error| lost(format!("the answer broke off: {error}")))?.to_bytes();
+        let body = body.map_err(|error| Lost::sent(format!("the answer broke off: {error}")))?.to_bytes();
         self.sender = Some(sender);
-        Ok(Sent::Answered(Exchange { endpoint: self.url.clone(), status: head.status, headers: head.headers, body }))
+        let (endpoint, status, headers) = (self.url.clone(), head.status, head.headers);
+        Ok(Sent::Answered(Exchange { endpoint, status, headers, body, is_change: false }))
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<http1::SendRequest<Full<Bytes>>, String> {
+    async fn connect(&self, deadline: Instant) -> Result<http1::SendRequest<Full<Bytes>>, Lost> {
         let deadline = deadline.min(Instant::now() + CONNECT_LIMIT);
-        let late = |_| format!("no connection within {CONNECT_LIMIT:?}");
+        let late = |_| Lost::not_sent(format!("no connection within {CONNECT_LIMIT:?}"));
         let opened = async {
-            let stream = TcpStream::connect(&self.address).await.map_err(|error| error.to_string())?;
+            let refused = |error: io::Error| Lost::not_sent(error.to_string());
+            let stream = TcpStream::connect(&self.address).await.map_err(refused)?;
             let _ = stream.set_nodelay(true);
             match &self.tls {
                 Some((Trust(Some(tls)), name)) => {
-                    begin(tls.connect(name.clone(), stream).await.map_err(|error| error.to_string())?).await
+                    begin(tls.connect(name.clone(), stream).await.map_err(insecure)?).await
                 }
                 _ => begin(stream).await,
             }
@@ -256,11 +300,31 @@ enum Sent {
 
 async fn begin(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> Result<http1::SendRequest<Full<Bytes>>, String> {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| whole(&error))?;
+) -> Result<http1::SendRequest<Full<Bytes>>, Lost> {
+    let begun = http1::handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = begun.map_err(|error| Lost::not_sent(whole(&error)))?;
     // It ends when its sender is dropped; its error reaches whoever waits for an answer.
     tokio::spawn(connection);
     Ok(sender)
+}
+
+/// Why there is no TLS: an endpoint of another kind, one that is not trusted, or a connection that broke.
+fn insecure(error: io::Error) -> Lost {
+    let mismatch = |cause: String| Lost { how: How::Mismatch, cause };
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            mismatch("this port does not speak https; use http:// if it is a quorate-kv server".to_owned())
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => mismatch(format!(
+            "{error}; give the authority of this cluster with --ca, and a host that is in the node's certificate"
+        )),
+        _ => Lost::not_sent(error.to_string()),
+    }
+}
+
+fn broken(error: &hyper::Error) -> String {
+    let remedy = if error.is_parse() { "; if this port speaks https, use https:// and --ca" } else { "" };
+    format!("the connection broke: {}{remedy}", whole(error))
 }
 
 /// An error with its causes, in one line.

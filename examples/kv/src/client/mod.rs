@@ -13,6 +13,7 @@ use crate::http::{
         PutAnswer, SnapshotAnswer, StatusAnswer, TransferAnswer, TransferRequest, VoterRequest, VotersRequest,
     },
 };
+use crate::object;
 use bytes::Bytes;
 use connection::{Endpoint, Exchange};
 use http_body_util::Full;
@@ -152,6 +153,10 @@ impl Client {
             path += &format!("&max_entries={entries}");
         }
         let exchange = self.ask(&Ask::new(Method::GET, path)).await?;
+        if exchange.status == StatusCode::NOT_FOUND && !exchange.headers.contains_key("quorate-index") {
+            // Another server's, or of a path that this one does not have: it says nothing of the key.
+            return Err(refused(&exchange));
+        }
         let index = exchange.headers.get("quorate-index").and_then(|index| index.to_str().ok()?.parse().ok());
         let value = (exchange.status == StatusCode::OK).then_some(exchange.body);
         Ok(Got { index: index.map(Index), value })
@@ -274,7 +279,7 @@ impl Client {
                     Ok(download) => return Ok(download),
                     Err(exchange) => refused(&exchange),
                 },
-                Err(lost) => ClientError::Unreachable { endpoint: endpoint.to_string(), cause: lost.cause },
+                Err(lost) => lost.into_error(endpoint.to_string(), false),
             };
             if !error.may_do_better_elsewhere() {
                 return Err(error);
@@ -336,12 +341,9 @@ impl Client {
     async fn ask_one(&mut self, at: usize, ask: &Ask) -> Result<Exchange, ClientError> {
         let endpoint = &mut self.endpoints[at];
         let request = ask.request(endpoint)?;
-        let exchange = endpoint.exchange(request, self.limit).await.map_err(|lost| match lost {
-            connection::Lost { sent: true, cause } if ask.changes() => {
-                ClientError::OutcomeUnknown { endpoint: endpoint.to_string(), cause }
-            }
-            connection::Lost { cause, .. } => ClientError::Unreachable { endpoint: endpoint.to_string(), cause },
-        })?;
+        let exchanged = endpoint.exchange(request, self.limit).await;
+        let mut exchange = exchanged.map_err(|lost| lost.into_error(endpoint.to_string(), ask.changes()))?;
+        exchange.is_change = ask.changes();
         if exchange.status.is_success() || (ask.method == Method::GET && exchange.status == StatusCode::NOT_FOUND) {
             return Ok(exchange);
         }
@@ -351,15 +353,19 @@ impl Client {
 
 /// What an answer that is no success says.
 fn refused(exchange: &Exchange) -> ClientError {
-    let endpoint = exchange.endpoint.clone();
-    let ErrorAnswer { error: code, message } = serde_json::from_slice(&exchange.body).unwrap_or_else(|_| ErrorAnswer {
-        error: "unexpected".to_owned(),
-        message: format!("HTTP status {}: is this a quorate-kv server?", exchange.status),
-    });
+    let (endpoint, status) = (exchange.endpoint.clone(), exchange.status);
+    let Ok(ErrorAnswer { error: code, message }) = object::from_json(&exchange.body) else {
+        let message = format!("HTTP status {status}: is this a quorate-kv server?");
+        // A proxy in between may have passed a change on and lost the answer.
+        if exchange.is_change && !status.is_client_error() {
+            return ClientError::OutcomeUnknown { endpoint, cause: message };
+        }
+        return ClientError::Refused { endpoint, code: "unexpected".to_owned(), status: status.as_u16(), message };
+    };
     if code == "outcome_unknown" {
         return ClientError::OutcomeUnknown { endpoint, cause: message };
     }
-    ClientError::Refused { endpoint, code, message }
+    ClientError::Refused { endpoint, code, status: status.as_u16(), message }
 }
 
 /// Why there is no answer. Of a write, all but [`ClientError::OutcomeUnknown`] and [`ClientError::Unreadable`] mean: it
@@ -369,6 +375,14 @@ pub enum ClientError {
     /// The client can't be made as asked for.
     #[error("{0}")]
     Setup(String),
+    /// The endpoint speaks another protocol than its URL says, or is not trusted. Nothing was asked of it.
+    #[error("{endpoint}: {cause}")]
+    Mismatch {
+        /// Which endpoint.
+        endpoint: String,
+        /// What to change.
+        cause: String,
+    },
     /// The endpoint could not be reached, or a read was not answered.
     #[error("{endpoint} can't be reached: {cause}; check the endpoint, or name another one with --endpoint")]
     Unreachable {
@@ -384,6 +398,8 @@ pub enum ClientError {
         endpoint: String,
         /// The server's code, such as `no_leader`.
         code: String,
+        /// The HTTP status that it came with.
+        status: u16,
         /// The server's words.
         message: String,
     },
@@ -409,7 +425,7 @@ impl ClientError {
     /// Whether the request did nothing here, and may well succeed elsewhere.
     fn may_do_better_elsewhere(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::Mismatch { .. } => true,
             Self::Refused { code, .. } => {
                 ["no_leader", "too_stale", "witness", "stopping", "storage_full"].contains(&&**code)
             }
@@ -464,8 +480,12 @@ impl Ask {
 }
 
 fn json<T: DeserializeOwned>(exchange: Exchange) -> Result<T, ClientError> {
-    serde_json::from_slice(&exchange.body)
-        .map_err(|error| ClientError::Unreadable { endpoint: exchange.endpoint, cause: error.to_string() })
+    let Exchange { endpoint, body, is_change, .. } = exchange;
+    object::from_json(&body).map_err(|error| match is_change {
+        // It was carried out, but nobody knows with what result.
+        true => ClientError::OutcomeUnknown { endpoint, cause: format!("the answer is not understood: {error}") },
+        false => ClientError::Unreadable { endpoint, cause: error.to_string() },
+    })
 }
 
 /// Everything but what RFC 3986 calls unreserved.
@@ -480,5 +500,6 @@ pub(crate) fn key_path(key: &str) -> String {
 /// # Errors
 /// [`ClientError::Setup`] if the file can't be read or has no certificate.
 pub fn trust(ca: Option<&Path>) -> Result<Trust, ClientError> {
-    ca.map_or(Ok(Trust::nobody()), |ca| Trust::authority(ca).map_err(ClientError::Setup))
+    let refuse = |error| ClientError::Setup(format!("--ca {error}"));
+    ca.map_or(Ok(Trust::nobody()), |ca| Trust::authority(ca).map_err(refuse))
 }

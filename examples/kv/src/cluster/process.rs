@@ -1,6 +1,6 @@
 //! One node as a child process.
 
-use crate::serve::Ready;
+use crate::{http::messages::ErrorAnswer, serve::Ready};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{fs, io, path::Path, process::ExitStatus, process::Stdio, time::Duration};
 use tokio::{
@@ -45,7 +45,10 @@ impl Process {
         let _ = child.kill().await;
         let text = fs::read(log).unwrap_or_default();
         let new = text.get(usize::try_from(before).unwrap_or(0)..).unwrap_or_default();
-        let last = String::from_utf8_lossy(new).lines().last().unwrap_or("it said nothing").to_owned();
+        let text = String::from_utf8_lossy(new);
+        let last = text.lines().last().unwrap_or("it said nothing");
+        let error = serde_json::from_str::<ErrorAnswer>(last).map(|error| error.message);
+        let last = error.unwrap_or_else(|_| last.to_owned());
         Err(if read.is_ok() { last } else { format!("it did not serve within {START_LIMIT:?}; it last said: {last}") })
     }
 

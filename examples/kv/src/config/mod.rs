@@ -4,17 +4,20 @@
 //! [`Config`] gets one that is consistent, or a [`ConfigError`] of one line that names the key or the file and the
 //! remedy. Unknown keys are refused, for a misspelt limit is worse than none.
 
+mod node;
 mod overrides;
+mod source;
 
 pub use overrides::{KEYS, Key, Overrides};
+pub use source::Sources;
 
-use quorate::{NodeId, Snapshots, address};
+use crate::object::{list, object, optional};
+use quorate::{Change, NodeId, Snapshots, address, storage::Wal};
 use serde::{Deserialize, Deserializer};
 use std::{
     collections::BTreeSet,
     fmt,
     net::SocketAddr,
-    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -43,9 +46,10 @@ pub struct Config {
     #[serde(default)]
     pub http_hosts: Vec<String>,
     /// Who this node is to its peers, and whom it believes.
+    #[serde(deserialize_with = "object")]
     pub tls: Tls,
     /// With it, `http` speaks HTTPS. Default: plain text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "optional")]
     pub http_tls: Option<HttpTls>,
     /// Whether this node is one of the initial voters (`member`, the default) or waits to be added (`join`). A node that has data
     /// goes by those, whatever this says.
@@ -53,23 +57,23 @@ pub struct Config {
     pub state: State,
     /// The initial voters, this node among them. Once the cluster has data, membership comes from there. A node that joins needs
     /// none: those that it has say where it dials them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     pub peers: Vec<Peer>,
     /// Who should lead rather than others, the best first; the same on all nodes. A leader that is not the first of those that are
     /// there and have kept up hands over to that one after some seconds. Default: nobody.
     #[serde(default, deserialize_with = "node_ids")]
     pub prefers: Vec<NodeId>,
     /// Heartbeats and elections.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub timing: Timing,
     /// When snapshots are taken, and what stays of the log.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub snapshot: Snapshot,
     /// How the log lies on disk.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub storage: Storage,
     /// What is refused rather than queued.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub limits: Limits,
 }
 
@@ -165,7 +169,7 @@ pub struct Storage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// The longest value, in bytes. Default 1 MiB.
+    /// The longest value, in bytes, up to [`Limits::VALUE_BYTES_MAX`] (almost 8 MiB). Default 1 MiB.
     pub max_value_bytes: usize,
     /// How many writes may wait on this node at once; further ones are answered `overloaded`. Default 4096.
     pub max_in_flight_proposals: usize,
@@ -177,13 +181,6 @@ pub struct Limits {
     pub max_http_connections: usize,
 }
 
-/// The most that `limits.max_value_bytes` may be: a compare-and-swap carries two values in one log
-/// entry, which must fit a frame of the network.
-pub const VALUE_BYTES_MAX: usize = 8 << 20;
-
-/// What `storage.segment_bytes` may be.
-const SEGMENT_BYTES: RangeInclusive<u64> = 16 << 10..=1 << 30;
-
 impl Config {
     /// The peer that is a witness.
     #[must_use]
@@ -192,7 +189,8 @@ impl Config {
     }
 
     /// Reads `file`, lets `environment` override it and `flags` override both, and checks that it makes sense by
-    /// itself. What it points to is checked by those who open it.
+    /// itself: nothing that a start would refuse passes here. What it points to is checked by those who open it; [`Sources`] gives
+    /// their errors a place.
     ///
     /// # Errors
     /// If the file can't be read, is no TOML, has an unknown key, lacks one, or says something that can't work.
@@ -200,7 +198,7 @@ impl Config {
         file: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: &Overrides,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<(Self, Sources), ConfigError> {
         let text = std::fs::read_to_string(file).map_err(|error| {
             let problem = format!("can't be read: {error}");
             ConfigError::new(file.display(), problem, "name a readable configuration file with --config")
@@ -214,14 +212,16 @@ impl Config {
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: &Overrides,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<(Self, Sources), ConfigError> {
         let mut table = parse(file, text)?;
-        Overrides::from_environment(environment).apply(&mut table)?;
+        let environment = Overrides::from_environment(environment);
+        let sources = Sources::of(file, text, &environment, flags);
+        environment.apply(&mut table)?;
         flags.apply(&mut table)?;
         let config: Self =
-            serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| unfit(file, &error))?;
-        config.check()?;
-        Ok(config)
+            serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| unfit(&sources, &error))?;
+        config.check().map_err(|error| sources.locate(error))?;
+        Ok((config, sources))
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -249,28 +249,45 @@ impl Config {
             }
         }
         self.check_peers()?;
-        self.check_numbers()
+        self.check_numbers()?;
+        // The bounds above name keys and are the library's own. Whatever else a start would refuse is refused here, too.
+        self.builder().check().map_err(|error| {
+            ConfigError::new("the configuration", error, "correct the key that this setting comes from")
+        })
     }
 
     fn check_peers(&self) -> Result<(), ConfigError> {
         let mut seen = BTreeSet::new();
-        for (position, Peer { id, addr, .. }) in self.peers.iter().enumerate() {
+        for (at, Peer { id, addr, .. }) in self.peers.iter().enumerate() {
             if !seen.insert(*id) {
                 return Err(ConfigError::new("peers", format!("two have id {id}"), "give every peer an id of its own"));
             }
             if !is_host_and_port(addr) {
                 let problem = format!("`{}` of peer {id} is no address", addr.escape_debug());
-                return Err(ConfigError::new("peers.addr", problem, "write HOST:PORT, for example 10.0.0.1:7001"));
+                return Err(ConfigError::new(
+                    format_args!("peers[{at}].addr"),
+                    problem,
+                    "write HOST:PORT, for example 10.0.0.1:7001",
+                ));
             }
             if !address::is_dialable(addr) {
                 let problem = format!("`{}` of peer {id} is the address of no machine", addr.escape_debug());
                 let remedy = "write where others can dial it, for example 10.0.0.1:7001; `raft` alone may be 0.0.0.0";
-                return Err(ConfigError::new("peers.addr", problem, remedy));
+                return Err(ConfigError::new(format_args!("peers[{at}].addr"), problem, remedy));
             }
-            if let Some(other) = self.peers[..position].iter().find(|other| address::are_same(&other.addr, addr)) {
+            if let Some(other) = self.peers[..at].iter().find(|other| address::are_same(&other.addr, addr)) {
                 let problem = format!("peers {} and {id} have one address, {addr}", other.id);
-                return Err(ConfigError::new("peers.addr", problem, "give every peer an address of its own"));
+                let remedy = "give every peer an address of its own";
+                return Err(ConfigError::new(format_args!("peers[{at}].addr"), problem, remedy));
             }
+        }
+        if self.peers.len() > Change::MEMBERS_MAX {
+            let (problem, max) = (format!("there are {}", self.peers.len()), Change::MEMBERS_MAX);
+            return Err(ConfigError::new("peers", problem, format_args!("list {max} at most")));
+        }
+        let mut preferred = BTreeSet::new();
+        if let Some(twice) = self.prefers.iter().find(|id| !preferred.insert(**id)) {
+            return Err(ConfigError::new("prefers", format!("names node {twice} twice"), "name every node once"));
         }
         let witnesses = self.peers.iter().filter(|peer| peer.witness).count();
         if witnesses > 1 {
@@ -281,12 +298,9 @@ impl Config {
             return Err(ConfigError::new("peers.witness", problem, "add another peer, or do without the witness"));
         }
         if !seen.contains(&self.node_id) && self.state == State::Member {
-            let problem = format!("node_id {} is not among them", self.node_id);
-            return Err(ConfigError::new(
-                "peers",
-                problem,
-                "add this node to [[peers]], correct node_id, or set state = \"join\"",
-            ));
+            let remedy = "add this node to [[peers]], correct node_id, or set state = \"join\"";
+            let this = ConfigError::new("peers", format!("node_id {} is not among them", self.node_id), remedy);
+            return Err(this.or(ConfigError::new("node_id", format!("{} is not among peers", self.node_id), remedy)));
         }
         Ok(())
     }
@@ -302,7 +316,10 @@ impl Config {
         if heartbeat > shortest / 2 {
             let problem =
                 format!("{} is more than half of timing.election_timeout, {}", show(heartbeat), show(shortest));
-            return Err(ConfigError::new("timing.heartbeat_interval", problem, "use a third of it or less"));
+            let this = ConfigError::new("timing.heartbeat_interval", problem, "use a third of it or less");
+            let problem =
+                format!("{} is less than twice timing.heartbeat_interval, {}", show(shortest), show(heartbeat));
+            return Err(this.or(ConfigError::new("timing.election_timeout", problem, "use three times that or more")));
         }
         if shortest >= longest {
             let problem = format!("{} is not below {}", show(shortest), show(longest));
@@ -333,22 +350,16 @@ impl Config {
                 remedy,
             ));
         }
-        if !SEGMENT_BYTES.contains(&self.storage.segment_bytes) {
-            let problem = format!(
-                "{} is not between {} and {}",
-                self.storage.segment_bytes,
-                SEGMENT_BYTES.start(),
-                SEGMENT_BYTES.end()
-            );
+        let segment_bytes = Wal::SEGMENT_BYTES;
+        if !segment_bytes.contains(&self.storage.segment_bytes) {
+            let (given, least, most) = (self.storage.segment_bytes, segment_bytes.start(), segment_bytes.end());
+            let problem = format!("{given} is not between {least} and {most}");
             return Err(ConfigError::new("storage.segment_bytes", problem, "use a number between them"));
         }
-        if self.limits.max_value_bytes > VALUE_BYTES_MAX {
-            let problem = format!("{} is more than {VALUE_BYTES_MAX}", self.limits.max_value_bytes);
-            return Err(ConfigError::new(
-                "limits.max_value_bytes",
-                problem,
-                "use less, and store large objects elsewhere",
-            ));
+        let (bytes, most) = (self.limits.max_value_bytes, Limits::VALUE_BYTES_MAX);
+        if bytes > most {
+            let remedy = "use that or less, and store large objects elsewhere";
+            return Err(ConfigError::new("limits.max_value_bytes", format!("{bytes} is more than {most}"), remedy));
         }
         Ok(())
     }
@@ -394,13 +405,20 @@ pub struct ConfigError {
     place: String,
     problem: String,
     remedy: String,
+    /// The same from the other side, where two values contradict each other.
+    other_side: Option<Box<Self>>,
 }
 
 impl ConfigError {
     /// `place` is a key such as `timing.heartbeat_interval`, or a file.
     pub fn new(place: impl fmt::Display, problem: impl fmt::Display, remedy: impl fmt::Display) -> Self {
         let line = |text: &dyn fmt::Display| text.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        Self { place: line(&place), problem: line(&problem), remedy: line(&remedy) }
+        Self { place: line(&place), problem: line(&problem), remedy: line(&remedy), other_side: None }
+    }
+
+    /// The same of two values that contradict each other. [`Sources::locate`] takes the side whose value was given later.
+    fn or(self, other_side: Self) -> Self {
+        Self { other_side: Some(Box::new(other_side)), ..self }
     }
 }
 
@@ -414,14 +432,13 @@ impl std::error::Error for ConfigError {}
 
 fn parse(file: &Path, text: &str) -> Result<toml::Table, ConfigError> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
-        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
+        let line = source::line_at(text, error.span().map_or(0, |span| span.start));
         ConfigError::new(format_args!("{}:{line}", file.display()), error.message(), "correct the TOML")
     })
 }
 
 /// Serde's complaint, with the key's whole path and without its hint on internals.
-fn unfit(file: &Path, error: &serde_path_to_error::Error<toml::de::Error>) -> ConfigError {
+fn unfit(sources: &Sources, error: &serde_path_to_error::Error<toml::de::Error>) -> ConfigError {
     let problem = error.inner().message();
     let path = error.path().to_string();
     let path = if path == "." { String::new() } else { path };
@@ -429,19 +446,14 @@ fn unfit(file: &Path, error: &serde_path_to_error::Error<toml::de::Error>) -> Co
         let inner = path.strip_suffix(key).map_or(&*path, |outer| outer.trim_end_matches('.'));
         if inner.is_empty() { key.to_owned() } else { format!("{inner}.{key}") }
     };
-    let file = file.display();
     if let Some((key, known)) = backticked(problem, "unknown field ") {
         let known = known.trim_start_matches(", ").replace("expected one of ", "").replace("expected ", "");
-        return ConfigError::new(
-            format_args!("{file}: {}", place(key)),
-            "unknown key",
-            format_args!("known there: {known}"),
-        );
+        return ConfigError::new(sources.of_value(&place(key)), "unknown key", format_args!("known there: {known}"));
     }
     if let Some((key, _)) = backticked(problem, "missing field ") {
-        return ConfigError::new(format_args!("{file}: {}", place(key)), "missing", "add it");
+        return ConfigError::new(sources.of_missing(&place(key)), "missing", "add it");
     }
-    ConfigError::new(format_args!("{file}: {path}"), problem, "correct the value")
+    ConfigError::new(sources.of_value(&path), problem, "correct the value")
 }
 
 fn backticked<'a>(message: &'a str, lead: &str) -> Option<(&'a str, &'a str)> {
@@ -460,7 +472,8 @@ pub(crate) fn is_host_and_port(addr: &str) -> bool {
         Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
         None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
     };
-    host_fits && port.parse::<u16>().is_ok_and(|port| port > 0)
+    let port_fits = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    host_fits && port_fits && addr.len() <= Change::ADDRESS_BYTES_MAX
 }
 
 fn node_id<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {

@@ -1,6 +1,7 @@
 //! Which keys can be overridden, by `QUORATE_<KEY>` and by flag: one table for both.
 
 use super::ConfigError;
+use crate::environment::{self, PREFIX};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use toml::{Table, Value};
 
@@ -55,8 +56,6 @@ pub const KEYS: &[Key] = &[
     Key { path: "limits.max_in_flight_bytes", kind: Kind::Number },
     Key { path: "limits.max_http_connections", kind: Kind::Number },
 ];
-
-const PREFIX: &str = "QUORATE_";
 
 impl Key {
     /// The environment variable, for example `QUORATE_TIMING_HEARTBEAT_INTERVAL`.
@@ -121,18 +120,18 @@ impl Overrides {
     /// Those among `environment` that name a key. Other variables with the prefix are logged and ignored: a platform
     /// may well set some, for example for a service called "quorate".
     pub fn from_environment(environment: impl IntoIterator<Item = (String, String)>) -> Self {
-        let named = environment.into_iter().filter(|(variable, _)| variable.starts_with(PREFIX));
-        Self(
-            named
-                .filter_map(|(variable, text)| match KEYS.iter().find(|key| key.variable() == variable) {
-                    Some(key) => Some(Override { key: *key, source: variable, text }),
-                    None => {
-                        tracing::warn!("{variable} names no configuration key and is ignored");
-                        None
-                    }
-                })
-                .collect(),
-        )
+        let environment: Vec<_> = environment.into_iter().collect();
+        environment::warn_of_unknown(environment.iter().map(|(variable, _)| &**variable));
+        let of_keys = environment.into_iter().filter_map(|(variable, text)| {
+            let key = KEYS.iter().find(|key| key.variable() == variable)?;
+            Some(Override { key: *key, source: variable, text })
+        });
+        Self(of_keys.collect())
+    }
+
+    /// Which keys are overridden, and by which variable or flag.
+    pub(super) fn sources(&self) -> impl Iterator<Item = (&'static str, String)> {
+        self.0.iter().map(|given| (given.key.path, given.source.clone()))
     }
 
     pub(super) fn apply(&self, table: &mut Table) -> Result<(), ConfigError> {

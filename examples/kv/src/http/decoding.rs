@@ -3,6 +3,7 @@
 use super::{
     Key, QueryRejection, ReadQuery, Refusal, cas_bytes_max, cas_request, consistency,
     messages::{CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, PutAnswer, SnapshotAnswer, StatusAnswer},
+    strict,
 };
 use crate::{client::key_path, machine::KEY_BYTES_MAX};
 use axum::{
@@ -47,6 +48,7 @@ pub fn http_bodies(input: &[u8]) {
     }
     match cas_request(body, VALUE_BYTES_MAX) {
         Ok(request) => {
+            assert!(body.trim_ascii_start().starts_with(b"{"), "only an object is one");
             assert!(request.value.len() <= VALUE_BYTES_MAX);
             assert!(request.expect.as_ref().is_none_or(|expect| expect.len() <= VALUE_BYTES_MAX));
             says_the_same(&request);
@@ -64,6 +66,8 @@ pub fn http_bodies(input: &[u8]) {
 fn key_and_query(request: Request<Body>) {
     let segment = request.uri().path().strip_prefix("/v1/kv/").unwrap_or_default().to_owned();
     let Ok(key) = answer(request) else { return };
+    let is_escape = |part: &str| part.len() > 1 && part.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
+    assert!(segment.split('%').skip(1).all(is_escape), "what is no escape is refused: {segment}");
     let said = percent_encoding::percent_decode_str(&segment).decode_utf8().expect("it was text");
     assert_eq!(key, said);
     assert!((1..=KEY_BYTES_MAX).contains(&key.len()));
@@ -106,7 +110,9 @@ fn router() -> Router {
     let read =
         |Key(key): Key, query: Result<Query<ReadQuery>, QueryRejection>| async { consistency(query).map(|_| key) };
     let router = Router::new().route("/v1/kv/{key}", get(read));
-    router.fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
+    router
+        .fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
+        .layer(axum::middleware::from_fn(strict::understood))
 }
 
 /// The answers that a client reads.
@@ -145,6 +151,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ("http://n1:8001/v1/kv/k?read=%0A", r#"{"error":"overloaded","message":"later"}"#.to_owned()),
         ("/v1/kv/k?read%0A=local", String::new()),
         ("/v1/kv/..?", r#"{"index":7,"existed":true,"swapped":false}"#.to_owned()),
+        ("/v1/kv/%zz?read=local&read=local", r#"["a","b"]"#.to_owned()),
         ("/v1/kv/k/cas", "a key/with ? and #, \u{1f600}".to_owned()),
     ];
     pairs.into_iter().map(|(target, body)| [target.as_bytes(), b"\n", body.as_bytes()].concat()).collect()

@@ -8,6 +8,7 @@ use super::{
     connections::{Client, Connection, Connections, Doing, Entered},
     guard::Hosts,
     linger::Lingering,
+    plaintext,
 };
 use crate::{config::ConfigError, descriptors::Places};
 use axum::{
@@ -47,7 +48,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::Instant,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -170,8 +171,9 @@ impl Serving {
         let serve = async {
             match tls {
                 None => self.run(stream).await,
-                Some(tls) => match tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => self.run(stream).await,
+                Some(tls) => match tokio::time::timeout(HANDSHAKE_LIMIT, secured(stream, &tls)).await {
+                    Ok(Ok(Some(stream))) => self.run(stream).await,
+                    Ok(Ok(None)) => {}
                     Ok(Err(error)) => tracing::debug!("an HTTPS handshake failed: {error}"),
                     Err(_) => tracing::debug!("an HTTPS handshake took longer than {HANDSHAKE_LIMIT:?}"),
                 },
@@ -197,6 +199,15 @@ impl Serving {
         }
         drop(entered);
     }
+}
+
+/// The stream with TLS; `None` for a client that speaks plain HTTP and was turned away.
+async fn secured(stream: TcpStream, tls: &TlsAcceptor) -> io::Result<Option<TlsStream<TcpStream>>> {
+    if plaintext::begins(&stream).await {
+        plaintext::turn_away(stream).await;
+        return Ok(None);
+    }
+    tls.accept(stream).await.map(Some)
 }
 
 /// The routes, for one connection: says what happens on it, and refuses what must not come from there.

@@ -1,7 +1,7 @@
 //! What operators ask for: other members, another leader.
 
 use super::{Api, Refusal, messages::*};
-use crate::config::is_host_and_port;
+use crate::{config::is_host_and_port, object};
 use axum::{
     Json,
     extract::{Path, Query, State, rejection::QueryRejection},
@@ -119,12 +119,13 @@ async fn read<T: DeserializeOwned>(api: &Api, request: Request<axum::body::Body>
     api.open()?;
     super::guard::is_json(request.headers())?;
     let whole = api.credit.read(request, BODY_BYTES_MAX).await?;
-    serde_json::from_slice(&whole.bytes)
-        .map_err(|error| Refusal::BadRequest(format!("the body is not {shape}: {error}")))
+    object::from_json(&whole.bytes).map_err(|error| Refusal::BadRequest(format!("the body is not {shape}: {error}")))
 }
 
 fn id_in(text: &str) -> Result<NodeId, Refusal> {
-    let id = text.parse().map_err(|_| Refusal::BadRequest(format!("{text:?} is no node id; use a number")))?;
+    let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let id = digits.and_then(|digits| digits.parse().ok());
+    let id = id.ok_or_else(|| Refusal::BadRequest(format!("{text:?} is no node id; use a number")))?;
     valid(NodeId(id))
 }
 
@@ -159,6 +160,7 @@ impl From<ChangeError> for Refusal {
             ChangeRefused::NotLeader => Self::NoLeader,
             ChangeRefused::Unknown { .. } => Self::NotFound(why.to_string()),
             ChangeRefused::BadAddress { .. }
+            | ChangeRefused::Twice { .. }
             | ChangeRefused::Demotes { .. }
             | ChangeRefused::NoVoters
             | ChangeRefused::TooMany

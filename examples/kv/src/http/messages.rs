@@ -1,5 +1,6 @@
 //! The JSON that clients and server exchange.
 
+use crate::object::list;
 use quorate::{Index, NodeId, Term};
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +116,7 @@ pub struct MoveRequest {
 #[serde(deny_unknown_fields)]
 pub struct VotersRequest {
     /// Who.
+    #[serde(deserialize_with = "list")]
     pub voters: Vec<VoterRequest>,
 }
 
@@ -144,6 +146,7 @@ pub struct MembersAnswer {
     /// Whether it is committed and no change is under way, as far as this node knows.
     pub settled: bool,
     /// The members.
+    #[serde(deserialize_with = "list")]
     pub members: Vec<MemberAnswer>,
 }
 

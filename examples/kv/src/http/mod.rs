@@ -15,14 +15,17 @@ mod linger;
 pub mod listen;
 mod members;
 pub mod messages;
+mod plaintext;
 mod refusal;
+mod strict;
 pub mod tls;
 
 pub use refusal::Refusal;
 
 use crate::{
     config::Limits,
-    machine::{COMMAND_OVERHEAD_BYTES, Command, KEY_BYTES_MAX, Kv, Reply},
+    machine::{Command, KEY_BYTES_MAX, Kv, Reply},
+    object,
 };
 use axum::{
     Json, Router,
@@ -94,6 +97,7 @@ impl Api {
             .route("/readyz", get(health::readyz).fallback(method_not_allowed))
             .route("/metrics", get(metrics).fallback(method_not_allowed))
             .fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
+            .layer(axum::middleware::from_fn(strict::understood))
             .with_state(self)
     }
 
@@ -160,7 +164,7 @@ async fn cas(
 
 /// What a compare-and-swap asks, with values of at most `max` bytes.
 fn cas_request(body: &[u8], max: usize) -> Result<CasRequest, Refusal> {
-    let request: CasRequest = serde_json::from_slice(body).map_err(|error| {
+    let request: CasRequest = object::from_json(body).map_err(|error| {
         Refusal::BadRequest(format!("the body is not {{\"expect\":TEXT or null,\"value\":TEXT}}: {error}"))
     })?;
     if request.value.len().max(request.expect.as_ref().map_or(0, String::len)) > max {
@@ -288,10 +292,4 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
 /// The longest body of a compare-and-swap: JSON may write a byte as `\u00XX`, six bytes, and there are two values.
 fn cas_bytes_max(value_bytes_max: usize) -> usize {
     value_bytes_max * 12 + 1024
-}
-
-/// The longest command: a compare-and-swap of two of the longest values.
-#[must_use]
-pub fn command_bytes_max(limits: &Limits) -> usize {
-    limits.max_value_bytes * 2 + COMMAND_OVERHEAD_BYTES
 }

@@ -35,7 +35,12 @@ impl Told {
         match outcome {
             Ok(_) => Self::Acknowledged,
             Err(ClientError::OutcomeUnknown { .. } | ClientError::Unreadable { .. }) => Self::Unknown,
-            Err(ClientError::Setup(_) | ClientError::Unreachable { .. } | ClientError::Refused { .. }) => Self::Refused,
+            Err(
+                ClientError::Setup(_)
+                | ClientError::Mismatch { .. }
+                | ClientError::Unreachable { .. }
+                | ClientError::Refused { .. },
+            ) => Self::Refused,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line, end to end.
 
-use crate::support::{PATIENCE, cluster, run};
+use crate::support::{PATIENCE, cluster, run, run_on, run_with};
+use quorate_kv::cluster::Signal;
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::PermissionsExt, process::Stdio};
 
@@ -12,9 +13,9 @@ async fn keys_are_written_read_swapped_and_deleted_through_any_node() {
     let at = async |args: &[&str]| run(&[args, &["--endpoint", &url]].concat()).await;
 
     assert!(at(&["put", "k", "one"]).await.well().starts_with("written, index "));
-    assert_eq!(at(&["get", "k"]).await.well(), "one\n");
-    assert_eq!(at(&["get", "k", "--read", "lease"]).await.well(), "one\n");
-    assert_eq!(at(&["get", "k", "--read", "bounded", "--max-entries", "0"]).await.well(), "one\n");
+    assert_eq!(at(&["get", "k"]).await.well(), "one");
+    assert_eq!(at(&["get", "k", "--read", "lease"]).await.well(), "one");
+    assert_eq!(at(&["get", "k", "--read", "bounded", "--max-entries", "0"]).await.well(), "one");
     assert!(at(&["get", "k", "--read", "bounded"]).await.complaint().contains("max_age"));
     let got: Value = serde_json::from_str(&at(&["--json", "get", "k"]).await.well()).expect("JSON");
     assert_eq!((&got["key"], &got["value"]), (&json!("k"), &json!("one")));
@@ -22,9 +23,9 @@ async fn keys_are_written_read_swapped_and_deleted_through_any_node() {
     assert!(at(&["cas", "k", "--expect", "one", "two"]).await.well().starts_with("swapped"));
     assert!(at(&["cas", "k", "--absent", "three"]).await.complaint().contains("not swapped"));
     let refused = at(&["cas", "k", "--expect", "one", "three", "--json"]).await;
-    assert_eq!(refused.code, Some(1));
+    assert_eq!(refused.failure(), (4, "not_swapped".to_owned()));
     assert!(refused.out.contains(r#""swapped":false"#), "{}", refused.out);
-    assert_eq!(at(&["get", "k"]).await.well(), "two\n");
+    assert_eq!(at(&["get", "k"]).await.well(), "two");
 
     assert!(at(&["delete", "k"]).await.well().starts_with("deleted"));
     assert!(at(&["delete", "k"]).await.well().starts_with("was not there"));
@@ -55,7 +56,7 @@ async fn status_shows_every_endpoint_that_answers() {
     cluster.kill(followers[0]).await.expect("killed");
     args.push("--json");
     let ran = run(&args).await;
-    assert_eq!((ran.code, ran.err.lines().count()), (Some(0), 1), "{ran:?}");
+    assert_eq!(ran.failure(), (5, "unreachable".to_owned()), "{ran:?}");
     let nodes: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(nodes.len(), 2);
     assert!(nodes.iter().any(|node| node["role"] == "leader" && node["node_id"] == leader.0));
@@ -118,11 +119,29 @@ async fn https_serves_those_who_trust_the_authority_and_no_others() {
         wrote = run(&["put", "k", "v", "--endpoint", &https, "--ca", &ca]).await;
     }
     wrote.well();
-    assert_eq!(run(&["get", "k", "--endpoint", &https, "--ca", &ca]).await.well(), "v\n");
-    assert!(run(&["get", "k", "--endpoint", &https]).await.complaint().contains("--ca"));
+    assert_eq!(run(&["get", "k", "--endpoint", &https, "--ca", &ca]).await.well(), "v");
+    let line = run(&["get", "k", "--endpoint", &https]).await.complaint();
+    assert!(
+        line.contains("--ca FILE, or QUORATE_CA") && !line.contains("http://"),
+        "the remedy is not plain text: {line}"
+    );
+    // Each side says what it speaks.
+    let http = https.replace("https://", "http://");
+    let plain = run(&["get", "k", "--endpoint", &http, "--json"]).await;
+    assert_eq!(plain.failure(), (2, "needs_https".to_owned()));
+    let answer = crate::support::raw(&http, "PUT /v1/kv/k", "content-length: 1\r\n", b"v").await;
+    assert_eq!((answer.status, &*answer.code()), (400, "needs_https"));
+    assert!(answer.text().contains("this port speaks https"), "{}", answer.text());
+    let plain = crate::support::cluster(1).await;
+    let secured = plain.endpoint(plain.ids()[0]).replace("http://", "https://");
+    let ran = run(&["get", "k", "--endpoint", &secured, "--ca", &ca]).await;
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.complaint().contains("does not speak https; use http://"));
     let others = crate::support::laid_out("demo", 1);
     let line = run(&["get", "k", "--endpoint", &https, "--ca", &others.path("certs/ca.pem")]).await.complaint();
-    assert!(line.contains("invalid peer certificate"), "{line}");
+    assert!(line.contains("invalid peer certificate") && line.contains("--ca"), "{line}");
+    let trusted = [("QUORATE_ENDPOINTS", &*https), ("QUORATE_CA", &*ca)];
+    assert_eq!(run_with(&["get", "k"], &trusted).await.well(), "v");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,11 +156,130 @@ async fn a_mistake_on_the_command_line_is_one_line() {
         (&["demo", "--nodes", "2"], "3..=9"),
         (&["get", "k", "--endpoint", "ftp://x"], "http://HOST:PORT"),
         (&["get", "k", "--endpoint", "127.0.0.1:1"], "http://HOST:PORT"),
+        (&["get", "k", "--endpoint", "https://127.0.0.1:1"], "--ca FILE"),
+        (&["get", "k", "--endpoint", "http://127.0.0.1:1/v1"], "has a path"),
+        (&["get", "k", "--endpoint", "http://me@127.0.0.1:1"], "user name"),
+        (&["get", "k", "--ca", "/nowhere/ca.pem"], "--ca: /nowhere/ca.pem"),
+        (&["put", "k", "@/nowhere/at/all"], "--literal"),
+        (&["member", "set", "1", "1", "2"], "names node 1 twice"),
+        (&["member", "set", "one"], "no node id"),
     ] {
-        let line = run(args).await.complaint();
+        let ran = run(args).await;
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        let line = ran.complaint();
         assert!(line.contains(names), "{args:?}: {line}");
+        assert_eq!(run(&[args, &["--json"]].concat()).await.failure(), (2, "usage".to_owned()), "{args:?}");
     }
+    let line = run(&["member", "add", "4"]).await.complaint();
+    assert!(line.contains("see `quorate-kv member add --help`"), "{line}");
     assert!(run(&["--help"]).await.well().contains("demo"));
+}
+
+/// One for each exit code; and what machines are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_ends_with_the_documented_exit_code() {
+    let mut cluster = cluster(3).await;
+    let (leader, followers) = cluster.roles().await;
+    let (url, dir) = (cluster.endpoint(leader), cluster.path("certs"));
+    let [large, backup] = ["large", "backup"].map(|name| cluster.path(name));
+    fs::write(&large, vec![0; (1 << 20) + 1]).expect("written");
+    fs::write(&backup, "in the way").expect("written");
+    let large = format!("@{large}");
+    let at = async |args: &[&str]| run(&[args, &["--json", "--endpoint", &url]].concat()).await;
+    at(&["put", "k", "v"]).await.well();
+    for (args, exit, code) in [
+        (&["get", "absent"][..], 3, "not_found"),
+        (&["cas", "k", "--absent", "w"], 4, "not_swapped"),
+        (&["cas", "absent", "--expect", "v", "w"], 4, "not_swapped"),
+        (&["put", "k", &large], 7, "too_large"),
+        (&["put", &"k".repeat(1025), "v"], 7, "too_large"),
+        (&["get", "k", "--read", "bounded"], 7, "bad_request"),
+        (&["member", "promote", "9"], 3, "not_found"),
+        (&["member", "add", "9", "nowhere"], 7, "bad_request"),
+        (&["transfer", "--to", "9"], 7, "bad_request"),
+        (&["backup", "--out", &backup], 4, "conflict"),
+        (&["backup", "--out", "/nowhere/at/all"], 1, "failed"),
+    ] {
+        assert_eq!(at(args).await.failure(), (exit, code.to_owned()), "{args:?}");
+    }
+    for (args, exit, code) in [
+        (&["certs", "--dir", &*dir, "--cluster", "demo", "--node", "1=h"][..], 4, "conflict"),
+        (&["certs", "--dir", &dir, "--cluster", "other", "--node", "9=h"], 2, "usage"),
+        (&["serve", "--config", "/nowhere/node.toml"], 2, "usage"),
+        (
+            &["restore", "--from", "/nowhere", "--into", &dir, "--cluster", "n", "--node", "1", "--addr", "h:1"],
+            1,
+            "failed",
+        ),
+        (&["recover", "--from", &dir, "--into", &large, "--cluster", "n", "--node", "1", "--addr", "h:1"], 1, "failed"),
+        (&["demo", "--dir", &*cluster.path("")], 4, "conflict"),
+    ] {
+        assert_eq!(run(&[args, &["--json"]].concat()).await.failure(), (exit, code.to_owned()), "{args:?}");
+    }
+
+    // With the followers asleep, the leader can take a write and not say what becomes of it.
+    followers.iter().for_each(|id| cluster.signal(*id, Signal::STOP).expect("paused"));
+    let unknown = run(&["put", "k", "w", "--json", "--timeout", "2s", "--endpoint", &url]).await;
+    assert_eq!(unknown.failure(), (6, "outcome_unknown".to_owned()));
+    for id in &followers {
+        cluster.kill(*id).await.expect("killed");
+    }
+    // By now it has stepped down.
+    assert_eq!(at(&["put", "k", "x"]).await.failure(), (5, "no_leader".to_owned()));
+    cluster.kill(leader).await.expect("killed");
+    assert_eq!(at(&["put", "k", "x"]).await.failure(), (5, "unreachable".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_bytes_are_put_from_a_file_or_a_pipe_and_got_as_they_are() {
+    let cluster = cluster(1).await;
+    let url = cluster.endpoint(cluster.ids()[0]);
+    let bytes = [&[0, 0xff, b'\n', b'\r'][..], "é".as_bytes()].concat();
+    let file = cluster.path("value");
+    fs::write(&file, &bytes).expect("written");
+    let at = async |args: &[&str], input: &[u8]| {
+        let ran = run_on(&[args, &["--endpoint", &url]].concat(), &[], input).await;
+        assert_eq!((ran.status.code(), &*String::from_utf8_lossy(&ran.stderr)), (Some(0), ""));
+        ran.stdout
+    };
+    for (argument, more, input, expected) in [
+        (format!("@{file}"), &[][..], &b""[..], &bytes[..]),
+        ("-".to_owned(), &[], &bytes, &bytes),
+        ("-".to_owned(), &[], b"", b""),
+        ("-".to_owned(), &["--literal"], &bytes, b"-"),
+        ("@value".to_owned(), &["--literal"], b"", b"@value"),
+        ("plain".to_owned(), &[], b"", b"plain"),
+    ] {
+        at(&[&["put", "k", &argument], more].concat(), input).await;
+        assert_eq!(at(&["get", "k"], b"").await, expected, "{argument} {more:?}");
+        assert_eq!(at(&["get", "k", "--newline"], b"").await, [expected, b"\n"].concat(), "{argument} {more:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_says_where_the_cluster_is_unless_an_option_does() {
+    let cluster = cluster(1).await;
+    let url = cluster.endpoint(cluster.ids()[0]);
+    let both = format!("http://127.0.0.1:1, {url}");
+    run_with(&["put", "k", "v"], &[("QUORATE_ENDPOINTS", &both)]).await.well();
+    let elsewhere = [("QUORATE_ENDPOINTS", "http://127.0.0.1:1")];
+    assert_eq!(run_with(&["get", "k", "--endpoint", &url], &elsewhere).await.well(), "v");
+    for (variable, value, says) in [
+        ("QUORATE_ENDPOINTS", "somewhere", "QUORATE_ENDPOINTS: endpoint somewhere"),
+        ("QUORATE_TIMEOUT", "soon", "QUORATE_TIMEOUT: `soon` is no duration"),
+        ("QUORATE_CA", "/nowhere/ca.pem", "QUORATE_CA: /nowhere/ca.pem"),
+        ("QUORATE_CA", "", "QUORATE_CA: is empty"),
+    ] {
+        let ran = run_with(&["get", "k"], &[(variable, value)]).await;
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        let line = ran.complaint();
+        assert!(line.contains(says), "{line}");
+    }
+    // One that is not known may be another program's: no error, but what was probably meant is said.
+    let ran =
+        run_with(&["get", "k", "--endpoint", &url], &[("QUORATE_ENDPOINT", "x"), ("QUORATE_PORT", "tcp://x")]).await;
+    assert_eq!((ran.code, &*ran.out, ran.err.lines().count()), (Some(0), "v", 1), "{ran:?}");
+    assert!(ran.err.contains("QUORATE_ENDPOINT is not known") && ran.err.contains("QUORATE_ENDPOINTS?"), "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -105,9 +105,54 @@ async fn check_says_that_a_good_configuration_is_valid_and_starts_nothing() {
 
     let args = ["serve", "--config", &config, "--check"];
     let line = run_with(&args, &[("QUORATE_NODE_ID", "7")]).await.complaint();
-    assert!(line.contains("node_id 7"), "{line}");
+    assert!(line.contains("QUORATE_NODE_ID: 7 is not among peers"), "{line}");
+    let line = run(&["serve", "--config", &config, "--check", "--node-id", "7"]).await.complaint();
+    assert!(line.contains("--node-id: 7 is not among peers"), "{line}");
+    let said = run_with(&args, &[("QUORATE_PORT", "tcp://10.0.0.1:7001"), ("QUORATE_CLUSTR", "x")]).await;
+    assert_eq!((said.code, said.err.lines().count()), (Some(0), 2), "{said:?}");
+    assert!(said.err.contains("nearest known name is QUORATE_CLUSTER"), "{said:?}");
     let args = ["serve", "--config", &config, "--check", "--node-id", "1"];
     run_with(&args, &[("QUORATE_NODE_ID", "7")]).await.well();
+}
+
+/// Whatever keeps a node from starting, short of its sockets and its data, `--check` says in the same words.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_refuses_what_a_start_refuses_in_the_same_words() {
+    let mut cluster = laid_out("demo", 1);
+    let most = quorate_kv::config::Limits::VALUE_BYTES_MAX;
+    let open = cluster.path("open.key");
+    fs::copy(cluster.path("certs/node-1.key"), &open).expect("copied");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).expect("mode");
+    let [more, frame] = [most + 1, 8 << 20].map(|bytes| format!("--limits-max-value-bytes={bytes}"));
+    for flag in [
+        &*more,
+        &frame,
+        "--limits-max-in-flight-proposals=0",
+        "--snapshot-max-bytes-per-second=1",
+        "--storage-segment-bytes=1",
+        "--timing-election-timeout=2m,3m",
+        "--cluster=other",
+        "--peers=1=h:1,1=h:2",
+        &format!("--tls-key={open}"),
+        "--tls-ca=/nowhere/ca.pem",
+        "--http=0.0.0.0:1",
+        "--no-such-key=1",
+    ] {
+        let (checked, started) = (serve(&cluster, ONE, &["--check", flag]).await, serve(&cluster, ONE, &[flag]).await);
+        assert_eq!(checked, started, "{flag}");
+    }
+    let line = serve(&cluster, ONE, &["--check", &more]).await;
+    assert!(line.contains(&format!("--limits-max-value-bytes: {} is more than {most}", most + 1)), "{line}");
+    assert!(!cluster.layout().data_dir(ONE).exists());
+
+    // The largest that is accepted works.
+    let config = cluster.layout().config_file(ONE);
+    let text = fs::read_to_string(&config).expect("readable") + &format!("[limits]\nmax_value_bytes = {most}\n");
+    fs::write(&config, text).expect("written");
+    cluster.start_all().await.expect("started");
+    cluster.leader(crate::support::PATIENCE).await.expect("a leader");
+    let mut client = cluster.client(&[ONE]).expect("client");
+    client.put("k", vec![7; most]).await.expect("written");
 }
 
 /// Starts a node that must refuse to, and returns its complaint.

@@ -75,6 +75,32 @@ async fn bad_requests_are_refused_with_a_code_and_a_message() {
         ("GET /v1/kv/k?read=stale", "", 400, "bad_request"),
         ("GET /v1/kv/k?raed=local", "", 400, "bad_request"),
         ("GET /v1/kv/%FF", "", 400, "bad_request"),
+        ("GET /v1/kv/%zz", "", 400, "bad_request"),
+        ("PUT /v1/kv/a%", "v", 400, "bad_request"),
+        ("GET /v1/kv/k?read=%zz", "", 400, "bad_request"),
+        ("GET /v1/kv/k?read=local&read=local", "", 400, "bad_request"),
+        ("PUT /v1/kv/k?ttl=30s", "v", 400, "bad_request"),
+        ("PUT /v1/kv/k?read=local", "v", 400, "bad_request"),
+        ("DELETE /v1/kv/k?x", "", 400, "bad_request"),
+        ("GET /v1/status?x=1", "", 400, "bad_request"),
+        ("GET /metrics?x=1", "", 400, "bad_request"),
+        ("POST /v1/snapshot?x=1", "", 400, "bad_request"),
+        ("POST /v1/snapshot", "{}", 400, "bad_request"),
+        ("DELETE /v1/kv/k", "v", 400, "bad_request"),
+        ("GET /v1/kv/k", "v", 400, "bad_request"),
+        ("POST /v1/kv/k/cas", r#"[null,"v"]"#, 400, "bad_request"),
+        ("POST /v1/kv/k/cas", r#"{"expect":null,"value":"v","value":"w"}"#, 400, "bad_request"),
+        ("POST /v1/kv/k/cas", r#"{"expect":null,"value":"v"} x"#, 400, "bad_request"),
+        ("POST /v1/transfer", "[1]", 400, "bad_request"),
+        ("POST /v1/transfer", r#"{"To":1}"#, 400, "bad_request"),
+        ("POST /v1/members", r#"[9,"127.0.0.1:1"]"#, 400, "bad_request"),
+        ("POST /v1/members", r#"{"id":9,"addr":"127.0.0.1:1","expect":1}"#, 400, "bad_request"),
+        ("POST /v1/members?expects=1", r#"{"id":9,"addr":"127.0.0.1:1"}"#, 400, "bad_request"),
+        ("PUT /v1/members", r#"[[[1]]]"#, 400, "bad_request"),
+        ("PUT /v1/members", r#"{"voters":[[1]]}"#, 400, "bad_request"),
+        ("PUT /v1/members", r#"{"voters":[{"id":1},{"id":1}]}"#, 400, "bad_request"),
+        ("POST /v1/members/1/promote", r#"{"expect":1}"#, 400, "bad_request"),
+        ("DELETE /v1/members/+1", "", 400, "bad_request"),
         ("POST /v1/kv/k/cas", "expect", 400, "bad_request"),
         ("POST /v1/kv/k/cas", r#"{"value":"v"}"#, 400, "bad_request"),
         ("POST /v1/kv/k/cas", r#"{"expect":null,"value":"v","more":1}"#, 400, "bad_request"),
@@ -90,6 +116,19 @@ async fn bad_requests_are_refused_with_a_code_and_a_message() {
         let answer = raw(&url, request, &format!("content-length: {}\r\n", body.len()), body.as_bytes()).await;
         assert_eq!((answer.status, &*answer.code()), (status, code), "{request}");
     }
+    // A header that is misspelt, and one that nothing reads there.
+    for (request, header) in [
+        ("PUT /v1/kv/k", "quorate-sesion: a"),
+        ("GET /v1/kv/k", "quorate-timeout: 1s"),
+        ("POST /v1/snapshot", "quorate-session: a"),
+    ] {
+        let answer = raw(&url, request, &format!("{header}\r\ncontent-length: 0\r\n"), b"").await;
+        assert_eq!((answer.status, &*answer.code()), (400, "bad_request"), "{request} {header}");
+    }
+    let answer = raw(&url, "GET /v1/kv/k", "", b"").await;
+    assert_eq!((answer.status, &*answer.code()), (404, "not_found"), "nothing of this was carried out");
+    let members: Value = serde_json::from_slice(&raw(&url, "GET /v1/members", "", b"").await.body).expect("JSON");
+    assert_eq!(members["members"].as_array().map(Vec::len), Some(1), "{members}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,6 +70,7 @@ async fn a_change_that_can_not_be_is_refused_in_one_line() {
             ("POST /v1/members", r#"{"id":9}"#, 400, "bad_request"),
             ("PUT /v1/members", r#"{"voters":[{"id":1},{"id":9,"addr":"nowhere:0"}]}"#, 400, "bad_request"),
             ("PUT /v1/members", r#"{"voters":[]}"#, 400, "bad_request"),
+            ("PUT /v1/members", r#"{"voters":[{"id":1},{"id":1},{"id":2}]}"#, 400, "bad_request"),
             ("PUT /v1/members/1", "", 405, "method_not_allowed"),
             ("POST /v1/transfer", r#"{"to":9}"#, 400, "bad_request"),
             ("GET /v1/transfer", "", 405, "method_not_allowed"),

@@ -6,7 +6,7 @@ use quorate_kv::cluster::{Cluster, Options};
 pub(crate) use quorate_kv::load::MachineDelay;
 use std::{
     ops::{Deref, DerefMut},
-    process::Stdio,
+    process::{Output, Stdio},
     time::Duration,
 };
 use tempfile::TempDir;
@@ -115,13 +115,30 @@ pub(crate) async fn run(args: &[&str]) -> Ran {
 
 /// Runs the binary to its end, with these environment variables.
 pub(crate) async fn run_with(args: &[&str], environment: &[(&str, &str)]) -> Ran {
-    let mut command = Command::new(BINARY);
-    command.args(args).envs(environment.iter().copied()).env_remove("RUST_LOG");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE * 2, command.output()).await;
-    let output = output.unwrap_or_else(|_| panic!("{args:?} did not end")).expect("the binary runs");
+    let output = run_on(args, environment, b"").await;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Runs the binary to its end, with this standard input.
+pub(crate) async fn run_on(args: &[&str], environment: &[(&str, &str)], input: &[u8]) -> Output {
+    let mut command = Command::new(BINARY);
+    // What is set for the tests is not meant for the binary.
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"QUORATE_")) {
+        command.env_remove(variable);
+    }
+    command.args(args).envs(environment.iter().copied()).env_remove("RUST_LOG");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().expect("the binary runs");
+    let mut stdin = child.stdin.take().expect("piped");
+    let ended = async {
+        // A command that reads no input may end before it was written.
+        let _ = stdin.write_all(input).await;
+        drop(stdin);
+        child.wait_with_output().await
+    };
+    let output = tokio::time::timeout(PATIENCE * 2, ended).await;
+    output.unwrap_or_else(|_| panic!("{args:?} did not end")).expect("it ends")
 }
 
 impl Ran {
@@ -129,6 +146,13 @@ impl Ran {
     pub(crate) fn well(self) -> String {
         assert_eq!((self.code, &*self.err), (Some(0), ""), "{}", self.out);
         self.out
+    }
+
+    /// The exit code of a failure, and the code that machines are told on standard error.
+    pub(crate) fn failure(&self) -> (i32, String) {
+        let error: serde_json::Value = serde_json::from_str(&self.err).unwrap_or_else(|_| panic!("no JSON: {self:?}"));
+        assert!(error["message"].as_str().is_some_and(|message| message.lines().count() == 1), "{self:?}");
+        (self.code.expect("an exit code"), error["error"].as_str().expect("a code").to_owned())
     }
 
     /// Its one line on standard error, if it failed as it should.

@@ -49,7 +49,7 @@ async fn a_witness_and_either_copy_go_on_when_the_other_is_killed() {
     assert_eq!((answer.status, &*answer.code()), (503, "witness"), "{}", answer.text());
     let url = cluster.endpoint(WITNESS);
     run(&["put", "k", "through the witness", "--endpoint", &url]).await.well();
-    assert_eq!(run(&["get", "k", "--endpoint", &cluster.endpoint(NodeId(1))]).await.well(), "through the witness\n");
+    assert_eq!(run(&["get", "k", "--endpoint", &cluster.endpoint(NodeId(1))]).await.well(), "through the witness");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,11 @@ pub enum ChangeRefused {
         /// The member that has it.
         by: NodeId,
     },
+    /// A list of voters names a node twice: one of the two is a mistake for another node, which would be removed.
+    Twice {
+        /// Which.
+        id: NodeId,
+    },
     /// A voter would become a learner, which takes two changes.
     Demotes {
         /// Who.
@@ -119,6 +124,7 @@ impl fmt::Display for ChangeRefused {
                     "the address of node {id} is already that of node {by}; give each its own, or remove node {by} first"
                 )
             }
+            Self::Twice { id } => write!(f, "node {id} is listed twice; list every voter once"),
             Self::Demotes { id } => write!(f, "node {id} votes; remove it first, and add it then"),
             Self::NoVoters => write!(f, "no voter would be left; add and promote another first"),
             Self::TooMany => write!(f, "there would be more than {} members", Change::MEMBERS_MAX),

@@ -143,6 +143,8 @@ fn what_makes_no_sense_is_refused_by_name() {
     assert_eq!(no(&mut world, Change::promote(NodeId(9))), ChangeRefused::Unknown { id: NodeId(9) });
     assert_eq!(no(&mut world, Change::remove(NodeId(9))), ChangeRefused::Unknown { id: NodeId(9) });
     assert_eq!(no(&mut world, Change::to([NodeId(9)])), ChangeRefused::BadAddress { id: NodeId(9) });
+    let twice = Change::to([NodeId(1), NodeId(1), NodeId(2)]);
+    assert_eq!(no(&mut world, twice), ChangeRefused::Twice { id: NodeId(1) });
     assert_eq!(no(&mut world, Change::add(NodeId(9), "")), ChangeRefused::BadAddress { id: NodeId(9) });
     for nowhere in ["0.0.0.0:7001", "[::]:7001", "10.0.0.9:0"] {
         assert_eq!(no(&mut world, Change::add(NodeId(9), nowhere)), ChangeRefused::BadAddress { id: NodeId(9) });

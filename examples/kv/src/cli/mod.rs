@@ -1,25 +1,34 @@
 //! The command line: parses it, runs the command, prints what it found, and turns any failure into one line and an exit
 //! code.
 
+mod connection;
+mod usage;
+mod value;
+
 use crate::{
     backup, certs,
-    client::{Client, ClientError, ReadMode, trust},
-    demo,
+    client::ReadMode,
+    demo, environment,
+    exit::{Exit, Failure},
     http::messages::{MembersAnswer, StatusAnswer, VoterRequest},
     logging, output, recover, restore, serve,
 };
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use connection::Connection;
 use quorate::NodeId;
 use serde_json::{Value, json};
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, time::Duration};
 
 /// A replicated key-value server on Quorate, its client, and the demo.
+///
+/// Exit codes: 0 done; 1 failed for another reason; 2 usage or configuration; 3 the key does not exist; 4 a comparison failed, or a
+/// conflict; 5 nothing happened, try again; 6 the outcome is unknown; 7 refused for good.
 #[derive(Debug, Parser)]
 #[command(name = "quorate-kv", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Print JSON, for machines
+    /// Print JSON, for machines; errors too, on standard error
     #[arg(long, global = true)]
     json: bool,
 }
@@ -36,12 +45,15 @@ enum Command {
     Put {
         /// The key
         key: String,
-        /// Its value
+        /// Its value; `-` reads standard input, and `@FILE` a file
         value: String,
+        /// Take VALUE as it is, also if it is `-` or begins with `@`
+        #[arg(long)]
+        literal: bool,
         #[command(flatten)]
         connection: Connection,
     },
-    /// Print a key's value
+    /// Print a key's value: its exact bytes, and a newline only on a terminal
     Get {
         /// The key
         key: String,
@@ -54,6 +66,9 @@ enum Command {
         /// With `--read bounded`: how many entries may be missing
         #[arg(long, value_name = "N")]
         max_entries: Option<u64>,
+        /// End with a newline, also into a pipe or a file
+        #[arg(long)]
+        newline: bool,
         #[command(flatten)]
         connection: Connection,
     },
@@ -171,32 +186,31 @@ enum MemberCommand {
 
 fn voter(text: &str) -> Result<VoterRequest, String> {
     let (id, addr) = text.split_once('=').map_or((text, None), |(id, addr)| (id, Some(addr.to_owned())));
-    let id = id.parse().map_err(|_| format!("{id:?} is no node id"))?;
-    Ok(VoterRequest { id: NodeId(id), addr })
+    let number = id.parse().map_err(|_| format!("{id:?} is no node id"))?;
+    Ok(VoterRequest { id: NodeId(number), addr })
 }
 
-/// How to reach the cluster.
-#[derive(Clone, Debug, clap::Args)]
-struct Connection {
-    /// A node's URL; repeatable: the next one is tried where the one before could do nothing
-    #[arg(long = "endpoint", value_name = "URL", default_value = "http://127.0.0.1:8001")]
-    endpoints: Vec<String>,
-    /// The authority to trust for https endpoints, PEM
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// How long an endpoint has to answer
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+/// Exactly these are to vote, so one that is named twice is a mistake for another one, which would be removed.
+fn distinct(voters: &[VoterRequest]) -> Result<(), Failure> {
+    let mut seen = BTreeSet::new();
+    match voters.iter().find(|voter| !seen.insert(voter.id)) {
+        Some(VoterRequest { id, .. }) => {
+            Err(Failure::new(Exit::Usage, format_args!("member set names node {id} twice; name every voter once")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
-    let parsed = Cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let args: Vec<_> = std::env::args_os().collect();
+    let parsed = Cli::command().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return usage::explain(&error, &args),
     };
+    let json = cli.json;
     logging::start(matches!(cli.command, Command::Serve(_)));
     let ended =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from).and_then(|runtime| {
@@ -208,16 +222,16 @@ pub fn run() -> ExitCode {
     logging::flush();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure(line)) => {
-            output::complain(line);
-            ExitCode::FAILURE
-        }
+        Err(failure) => failure.report(json),
     }
 }
 
 impl Cli {
     async fn run(self) -> Result<(), Failure> {
         let show = |human: String, machine: Value| output::line(if self.json { machine.to_string() } else { human });
+        if !matches!(self.command, Command::Serve(_)) {
+            environment::warn_of_misspelt();
+        }
         match self.command {
             Command::Demo(args) => demo::run(args, self.json).await?,
             Command::Certs(args) => {
@@ -225,12 +239,14 @@ impl Cli {
                 show(files.join("\n"), json!({ "files": files }))?;
             }
             Command::Serve(args) => serve::run(*args, self.json).await?,
-            Command::Put { key, value, connection } => {
-                let answer = connection.client()?.put(&key, value).await?;
+            Command::Put { key, value, literal, connection } => {
+                let mut client = connection.client()?;
+                let answer = client.put(&key, value::read(value, literal)?).await?;
                 show(format!("written, index {}", answer.index), json!(answer))?;
             }
-            Command::Get { key, read, max_age, max_entries, connection } => {
-                get(&connection, &key, (read, max_age, max_entries), self.json).await?;
+            Command::Get { key, read, max_age, max_entries, newline, connection } => {
+                let shown = Shown { json: self.json, newline };
+                get(&connection, &key, (read, max_age, max_entries), shown).await?;
             }
             Command::Delete { key, connection } => {
                 let answer = connection.client()?.delete(&key).await?;
@@ -244,7 +260,8 @@ impl Cli {
                 }
                 if !answer.swapped {
                     let expected = if expect.is_some() { "has another value" } else { "exists" };
-                    return Err(Failure(format!("not swapped: {key:?} {expected}; read it and decide anew")));
+                    let problem = format_args!("not swapped: {key:?} {expected}; read it and decide anew");
+                    return Err(Failure::coded(Exit::Conflict, "not_swapped", problem));
                 }
             }
             Command::Status { connection } => status(&connection, self.json).await?,
@@ -272,6 +289,7 @@ impl Cli {
                         format!("node {id} is dialled at {addr}"),
                     ),
                     MemberCommand::Set { voters, connection } => {
+                        distinct(&voters)?;
                         (connection.client()?.set_voters(voters).await?, "exactly these vote".to_owned())
                     }
                 };
@@ -300,17 +318,23 @@ impl Cli {
     }
 }
 
+/// How a value is printed.
+struct Shown {
+    json: bool,
+    newline: bool,
+}
+
 async fn get(
     connection: &Connection,
     key: &str,
     (read, max_age, max_entries): (ReadMode, Option<Duration>, Option<u64>),
-    json: bool,
+    shown: Shown,
 ) -> Result<(), Failure> {
     let got = connection.client()?.get_within(key, read, max_age, max_entries).await?;
     let Some(value) = got.value else {
-        return Err(Failure(format!("not_found: no key {key:?}")));
+        return Err(Failure::new(Exit::NotFound, format_args!("not_found: no key {key:?}")));
     };
-    if json {
+    if shown.json {
         let index = got.index;
         // JSON has no bytes: what is no text is written as hexadecimal digits, under another name.
         let object = match std::str::from_utf8(&value) {
@@ -322,43 +346,38 @@ async fn get(
         };
         return Ok(output::line(object)?);
     }
-    output::bytes(&value)?;
-    Ok(output::bytes(b"\n")?)
+    Ok(value::print(&value, shown.newline)?)
 }
 
-/// One line an endpoint; fails only if none answered.
+/// One line an endpoint; fails if one of them did not answer, after all were asked.
 async fn status(connection: &Connection, json: bool) -> Result<(), Failure> {
     let mut failures = Vec::new();
     let mut lines = Vec::new();
-    for (_, one) in connection.each() {
-        match one.client()?.status().await {
+    for (_, mut client) in connection.each()? {
+        match client.status().await {
             Ok(answer) if json => lines.push(json!(answer).to_string()),
             Ok(answer) => lines.push(status_line(&answer)),
-            Err(error) => failures.push(error.to_string()),
+            Err(error) => failures.push(error.into()),
         }
     }
-    if lines.is_empty() {
-        return Err(Failure(failures.join("; ")));
-    }
-    if !json {
+    if !json && !lines.is_empty() {
         output::line(STATUS_HEAD)?;
     }
     lines.into_iter().try_for_each(output::line)?;
-    failures.into_iter().for_each(output::complain);
-    Ok(())
+    Failure::all(failures)
 }
 
 /// One line an endpoint; fails if one of them took none, after all were asked.
 async fn snapshot(connection: &Connection, json: bool) -> Result<(), Failure> {
     let mut failures = Vec::new();
-    for (url, one) in connection.each() {
-        match one.client()?.snapshot().await {
+    for (url, mut client) in connection.each()? {
+        match client.snapshot().await {
             Ok(answer) if json => output::line(json!({ "endpoint": url, "index": answer.index }))?,
             Ok(answer) => output::line(format_args!("{url}: snapshot taken, index {}", answer.index))?,
-            Err(error) => failures.push(error.to_string()),
+            Err(error) => failures.push(error.into()),
         }
     }
-    if failures.is_empty() { Ok(()) } else { Err(Failure(failures.join("; "))) }
+    Failure::all(failures)
 }
 
 fn members_table(answer: &MembersAnswer) -> String {
@@ -383,45 +402,4 @@ fn status_line(status: &StatusAnswer) -> String {
         "{:<4}  {:<13} {:>5}  {leader:>6}  {:>8}  {:>8}  {log:<14} {voters:<7} {}",
         status.node_id, status.role, status.term, status.commit_index, status.applied_index, status.state_hash,
     )
-}
-
-impl Connection {
-    /// Each endpoint, and a connection to it alone.
-    fn each(&self) -> impl Iterator<Item = (&str, Self)> {
-        self.endpoints.iter().map(|url| (&**url, Self { endpoints: vec![url.clone()], ..self.clone() }))
-    }
-
-    fn client(&self) -> Result<Client, ClientError> {
-        Ok(Client::new(&self.endpoints, &trust(self.ca.as_deref())?)?.with_limit(self.timeout))
-    }
-}
-
-/// A failed command, in one line.
-struct Failure(String);
-
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self(one_line(&error.to_string()))
-    }
-}
-
-/// Help and version as they are; a mistake as one line.
-fn explain(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        return if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    }
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        output::complain("no command is given; see `quorate-kv --help`");
-        return ExitCode::from(2);
-    }
-    let text = error.render().to_string();
-    let mistake = text.split("\n\nUsage:").next().unwrap_or_default();
-    let mistake = mistake.split("\n\nFor more information").next().unwrap_or_default();
-    let mistake = one_line(mistake.trim_start_matches("error: "));
-    output::complain(format_args!("{mistake}; see `quorate-kv --help`"));
-    ExitCode::from(2)
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

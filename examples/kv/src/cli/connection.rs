@@ -1,0 +1,156 @@
+//! How client commands reach the cluster: options, environment variables over the defaults, options over both.
+
+use super::Failure;
+use crate::{
+    client::{ANSWER_LIMIT, Client, Trust},
+    environment::{CA, ENDPOINTS, TIMEOUT},
+    exit::Exit,
+};
+use std::{env, ffi::OsString, fmt, path::PathBuf, time::Duration};
+
+const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:8001";
+
+/// How to reach the cluster.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct Connection {
+    /// A node's URL; repeatable: the next one is tried where the one before could do nothing [env: QUORATE_ENDPOINTS, separated by
+    /// commas] [default: http://127.0.0.1:8001]
+    #[arg(long = "endpoint", value_name = "URL")]
+    endpoints: Vec<String>,
+    /// The authority to trust for https endpoints, PEM [env: QUORATE_CA]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// How long an endpoint has to answer [env: QUORATE_TIMEOUT] [default: 15s]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+}
+
+/// A value and the option or variable that it comes from.
+struct Given<T> {
+    value: T,
+    place: &'static str,
+}
+
+impl Connection {
+    /// A client of all endpoints.
+    pub(super) fn client(&self) -> Result<Client, Failure> {
+        let endpoints = self.endpoints(own)?;
+        self.client_of(&endpoints.value, endpoints.place)
+    }
+
+    /// Each endpoint, and a client of it alone.
+    pub(super) fn each(&self) -> Result<Vec<(String, Client)>, Failure> {
+        let Given { value, place } = self.endpoints(own)?;
+        let clients = value.into_iter().map(|url| {
+            let client = self.client_of(std::slice::from_ref(&url), place)?;
+            Ok((url, client))
+        });
+        clients.collect()
+    }
+
+    fn client_of(&self, endpoints: &[String], place: &str) -> Result<Client, Failure> {
+        let trust = match self.ca(own)? {
+            None => Trust::nobody(),
+            Some(Given { value, place }) => Trust::authority(&value).map_err(|error| misused(place, error))?,
+        };
+        let client = Client::new(endpoints, &trust).map_err(|error| misused(place, error))?;
+        Ok(client.with_limit(self.timeout(own)?))
+    }
+
+    fn endpoints(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Given<Vec<String>>, Failure> {
+        if !self.endpoints.is_empty() {
+            return Ok(Given { value: self.endpoints.clone(), place: "--endpoint" });
+        }
+        let Some(listed) = text(ENDPOINTS, variable)? else {
+            return Ok(Given { value: vec![DEFAULT_ENDPOINT.to_owned()], place: "--endpoint" });
+        };
+        let value = listed.split(',').map(|url| url.trim().to_owned()).collect();
+        Ok(Given { value, place: ENDPOINTS })
+    }
+
+    fn ca(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Given<PathBuf>>, Failure> {
+        if let Some(file) = &self.ca {
+            return Ok(Some(Given { value: file.clone(), place: "--ca" }));
+        }
+        match variable(CA) {
+            Some(file) if file.is_empty() => Err(misused(CA, "is empty; name a file, or unset it")),
+            file => Ok(file.map(|file| Given { value: file.into(), place: CA })),
+        }
+    }
+
+    fn timeout(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Duration, Failure> {
+        if let Some(timeout) = self.timeout {
+            return Ok(timeout);
+        }
+        let Some(text) = text(TIMEOUT, variable)? else { return Ok(ANSWER_LIMIT) };
+        let refuse = |_| misused(TIMEOUT, format_args!("`{}` is no duration such as 5s", text.escape_debug()));
+        humantime::parse_duration(&text).map_err(refuse)
+    }
+}
+
+fn own(name: &str) -> Option<OsString> {
+    env::var_os(name)
+}
+
+fn text(name: &'static str, variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<String>, Failure> {
+    let Some(value) = variable(name) else { return Ok(None) };
+    match value.into_string() {
+        Ok(value) if value.trim().is_empty() => Err(misused(name, "is empty; correct or unset it")),
+        Ok(value) => Ok(Some(value)),
+        Err(_) => Err(misused(name, "is not UTF-8; correct or unset it")),
+    }
+}
+
+fn misused(place: &str, problem: impl fmt::Display) -> Failure {
+    Failure::new(Exit::Usage, format_args!("{place}: {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_counts_more_than_a_variable_and_that_more_than_the_default() {
+        let set = |name: &str| match name {
+            ENDPOINTS => Some("https://a:1, https://b:2".into()),
+            CA => Some("ca.pem".into()),
+            TIMEOUT => Some("3s".into()),
+            _ => None,
+        };
+        let unset = |_: &str| None;
+        let (none, all) = (
+            Connection::default(),
+            Connection {
+                endpoints: vec!["http://c:3".to_owned()],
+                ca: Some("own.pem".into()),
+                timeout: Some(Duration::from_secs(1)),
+            },
+        );
+        for (options, variable, urls, ca, seconds) in [
+            (&none, &unset as &dyn Fn(&str) -> Option<OsString>, &[DEFAULT_ENDPOINT][..], None, 15),
+            (&none, &set, &["https://a:1", "https://b:2"], Some("ca.pem"), 3),
+            (&all, &set, &["http://c:3"], Some("own.pem"), 1),
+        ] {
+            assert_eq!(options.endpoints(variable).expect("valid").value, urls);
+            assert_eq!(options.ca(variable).expect("valid").map(|ca| ca.value), ca.map(PathBuf::from));
+            assert_eq!(options.timeout(variable), Ok(Duration::from_secs(seconds)));
+        }
+    }
+
+    #[test]
+    fn a_bad_variable_is_blamed_by_its_name() {
+        use std::os::unix::ffi::OsStringExt;
+        let none = Connection::default();
+        for value in [OsString::new(), OsString::from_vec(vec![0xff])] {
+            let set = |_: &str| Some(value.clone());
+            for (name, failure) in [(ENDPOINTS, none.endpoints(set).map(drop)), (TIMEOUT, none.timeout(set).map(drop))]
+            {
+                let failure = failure.expect_err("bad");
+                assert!(failure.exit == Exit::Usage && failure.message.starts_with(name), "{failure:?}");
+            }
+        }
+        let set = |_: &str| Some(OsString::from("soon"));
+        assert!(none.timeout(set).expect_err("bad").message.starts_with("QUORATE_TIMEOUT: `soon`"));
+        assert!(none.ca(|_| Some(OsString::new())).is_err());
+    }
+}

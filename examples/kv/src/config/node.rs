@@ -1,0 +1,55 @@
+//! The node that a configuration describes: one translation, and one check of it, for `serve` and for `serve --check`.
+
+use super::{Config, Limits, State};
+use crate::machine::COMMAND_OVERHEAD_BYTES;
+use quorate::{Builder, Node, Snapshots, Timing, storage::Wal};
+
+impl Config {
+    /// The node, without its network: everything else that this configuration says of it.
+    #[must_use]
+    pub fn builder(&self) -> Builder {
+        let builder = Node::builder(self.node_id, &self.cluster);
+        let builder = match self.state {
+            State::Member => builder,
+            State::Join => builder.joins(),
+        };
+        let builder = match self.witness() {
+            Some(witness) => builder.witness(witness),
+            None => builder,
+        };
+        let [shortest, longest] = self.timing.election_timeout;
+        builder
+            .voters(self.peers.iter().map(|peer| (peer.id, peer.addr.clone())))
+            .prefers(self.prefers.iter().copied())
+            .storage(Wal::at(&self.data_dir).segment_bytes(self.storage.segment_bytes))
+            .timing(Timing {
+                heartbeat_interval: self.timing.heartbeat_interval,
+                election_timeout: (shortest, longest),
+                promote_after: self.timing.promote_after,
+                ..Timing::default()
+            })
+            .snapshots(Snapshots {
+                every_entries: self.snapshot.every_entries,
+                every_bytes: self.snapshot.every_bytes,
+                keep_entries: self.snapshot.keep_entries,
+                bytes_per_second: self.snapshot.max_bytes_per_second,
+            })
+            .limits(quorate::Limits {
+                max_command_bytes: self.limits.command_bytes_max(),
+                max_in_flight_proposals: self.limits.max_in_flight_proposals,
+                max_in_flight_bytes: self.limits.max_in_flight_bytes,
+                ..quorate::Limits::default()
+            })
+    }
+}
+
+impl Limits {
+    /// The most that `limits.max_value_bytes` may be: a compare-and-swap carries two values in one command.
+    pub const VALUE_BYTES_MAX: usize = (quorate::Limits::COMMAND_BYTES_MAX - COMMAND_OVERHEAD_BYTES) / 2;
+
+    /// The longest command: a compare-and-swap of two of the longest values.
+    #[must_use]
+    pub const fn command_bytes_max(&self) -> usize {
+        self.max_value_bytes.saturating_mul(2).saturating_add(COMMAND_OVERHEAD_BYTES)
+    }
+}

@@ -1,0 +1,104 @@
+//! Environment variables with the prefix `QUORATE_`: which there are, and what is said about another one.
+//!
+//! Another one is no error: Kubernetes sets `QUORATE_PORT` and the like for a service that is called "quorate".
+
+use crate::config::{ConfigError, KEYS};
+use std::{env, ffi::OsString};
+
+pub(crate) const PREFIX: &str = "QUORATE_";
+/// The endpoints of client commands, separated by commas.
+pub(crate) const ENDPOINTS: &str = "QUORATE_ENDPOINTS";
+/// The authority that client commands trust.
+pub(crate) const CA: &str = "QUORATE_CA";
+/// For how long client commands wait for an answer.
+pub(crate) const TIMEOUT: &str = "QUORATE_TIMEOUT";
+
+const OF_CLIENTS: [&str; 3] = [ENDPOINTS, CA, TIMEOUT];
+
+/// Up to this distance a name is taken for a misspelt one.
+const IS_NEAR: usize = 3;
+
+/// The process's variables with the prefix.
+///
+/// # Errors
+/// If the value of one that is known is no text.
+pub(crate) fn variables() -> Result<Vec<(String, String)>, ConfigError> {
+    read(env::vars_os())
+}
+
+fn read(all: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, String)>, ConfigError> {
+    let named = all.filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    named
+        .filter(|(name, _)| name.starts_with(PREFIX))
+        .filter_map(|(name, value)| match value.into_string() {
+            Ok(value) => Some(Ok((name, value))),
+            Err(_) if is_known(&name) => Some(Err(ConfigError::new(name, "is not UTF-8", "correct or unset it"))),
+            Err(_) => None,
+        })
+        .collect()
+}
+
+/// Whether a key of the configuration or a client's option has this name.
+pub(crate) fn is_known(name: &str) -> bool {
+    known().any(|known| known == name)
+}
+
+/// Warns of variables that nothing reads.
+pub(crate) fn warn_of_unknown<'a>(names: impl Iterator<Item = &'a str>) {
+    for name in names.filter(|name| name.starts_with(PREFIX) && !is_known(name)) {
+        let nearest = nearest(name, known()).map(|(nearest, _)| nearest).unwrap_or_default();
+        tracing::warn!("{name} names no configuration key and is ignored; the nearest known name is {nearest}");
+    }
+}
+
+/// Warns of variables that are probably meant to be a client's: a client command has no other use for the rest.
+pub(crate) fn warn_of_misspelt() {
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| name.starts_with(PREFIX) && !is_known(name)) {
+        let clients = OF_CLIENTS.map(str::to_owned).into_iter();
+        if let Some((nearest, ..=IS_NEAR)) = nearest(&name, clients) {
+            tracing::warn!("{name} is not known and is ignored; did you mean {nearest}?");
+        }
+    }
+}
+
+fn known() -> impl Iterator<Item = String> {
+    KEYS.iter().map(|key| key.variable()).chain(OF_CLIENTS.map(str::to_owned))
+}
+
+/// The nearest of these names, and its distance in letters.
+fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<(String, usize)> {
+    let measured = known.map(|known| (strsim::damerau_levenshtein(name, &known), known));
+    measured.min().map(|(distance, known)| (known, distance))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn the_nearest_name_is_the_one_that_was_meant() {
+        for (given, meant) in [
+            ("QUORATE_ENDPOINT", ENDPOINTS),
+            ("QUORATE_NODEID", "QUORATE_NODE_ID"),
+            ("QUORATE_TIMING_HEARTBEAT", "QUORATE_TIMING_HEARTBEAT_INTERVAL"),
+            ("QUORATE_LIMITS_MAX_VALUES_BYTES", "QUORATE_LIMITS_MAX_VALUE_BYTES"),
+        ] {
+            assert_eq!(nearest(given, known()).expect("some are known").0, meant);
+        }
+        assert!(!is_known("QUORATE_PORT"));
+        let (_, distance) = nearest("QUORATE_PORT_7001_TCP", OF_CLIENTS.map(str::to_owned).into_iter()).expect("one");
+        assert!(distance > IS_NEAR);
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_refused_if_its_name_is_known() {
+        let bytes = || OsString::from_vec(vec![0xff]);
+        let all = |name: &str| [(OsString::from(name), bytes())].into_iter();
+        let error = read(all("QUORATE_DATA_DIR")).expect_err("no text").to_string();
+        assert!(error.starts_with("QUORATE_DATA_DIR: is not UTF-8"), "{error}");
+        assert_eq!(read(all("QUORATE_OTHER")), Ok(vec![]));
+        assert_eq!(read(all("OTHER")), Ok(vec![]));
+    }
+}

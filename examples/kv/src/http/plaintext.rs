@@ -1,0 +1,37 @@
+//! Plain HTTP on a port that speaks HTTPS: answered in plain text, for a client can't read anything else.
+
+use super::messages::ErrorAnswer;
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// How long such a client may take to leave, and how much it may send meanwhile.
+const FAREWELL: Duration = Duration::from_secs(1);
+const DRAINED_BYTES_MAX: u64 = 64 << 10;
+
+/// Whether the first byte is that of an HTTP method; a TLS handshake begins with 22. Waits for that byte.
+pub(super) async fn begins(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase()
+}
+
+/// Says what to do, and reads what is under way: a connection that is closed with unread input loses the answer.
+pub(super) async fn turn_away(mut stream: TcpStream) {
+    let message = "this port speaks https; use https://, and trust the cluster's authority (--ca)".to_owned();
+    let answer = ErrorAnswer { error: "needs_https".to_owned(), message };
+    let body = serde_json::to_string(&answer).unwrap_or_default() + "\n";
+    let head = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    let farewell = async {
+        stream.write_all((head + &body).as_bytes()).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(DRAINED_BYTES_MAX), &mut tokio::io::sink()).await
+    };
+    // It was told, or is gone.
+    let _ = timeout(FAREWELL, farewell).await;
+}

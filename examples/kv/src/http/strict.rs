@@ -1,0 +1,199 @@
+//! Requests that are understood to the last parameter: anything else is refused before a handler sees it.
+//!
+//! A parameter, header or body that nobody reads is a mistake whose author believes that it counts: a misspelt `expect` would change
+//! the members unconditionally, a misspelt `quorate-session` would let a repeated write be applied twice.
+
+use super::{
+    Refusal,
+    headers::{SERIAL, SESSION, TIMEOUT},
+};
+use axum::{
+    body::{Body, HttpBody},
+    extract::{MatchedPath, Query, Request},
+    http::{HeaderMap, Method, Uri},
+    middleware::Next,
+    response::Response,
+};
+use percent_encoding::percent_decode_str;
+use std::collections::BTreeSet;
+
+/// What a request may carry.
+#[derive(Clone, Copy, Debug)]
+struct Takes {
+    method: &'static str,
+    path: &'static str,
+    parameters: &'static [&'static str],
+    headers: &'static [&'static str],
+    body: bool,
+}
+
+const READ: &[&str] = &["read", "max_age", "max_entries"];
+const EXPECT: &[&str] = &["expect"];
+/// The headers of a write.
+const TERMS: &[&str] = &[SESSION, SERIAL, TIMEOUT];
+
+/// All that carry more than their path. Others may have a body, which their handler reads or not.
+const TAKES: &[Takes] = &[
+    takes("GET", "/v1/kv/{key}", READ, &[], false),
+    takes("PUT", "/v1/kv/{key}", &[], TERMS, true),
+    takes("DELETE", "/v1/kv/{key}", &[], TERMS, false),
+    takes("POST", "/v1/kv/{key}/cas", &[], TERMS, true),
+    takes("GET", "/v1/status", &[], &[], false),
+    takes("GET", "/v1/members", &[], &[], false),
+    takes("POST", "/v1/members", EXPECT, &[], true),
+    takes("PUT", "/v1/members", EXPECT, &[], true),
+    takes("DELETE", "/v1/members/{id}", EXPECT, &[], false),
+    takes("PUT", "/v1/members/{id}/addr", EXPECT, &[], true),
+    takes("POST", "/v1/members/{id}/promote", EXPECT, &[], false),
+    takes("POST", "/v1/snapshot", &[], &[], false),
+    takes("GET", "/v1/backup", &[], &[], false),
+    takes("GET", "/livez", &[], &[], false),
+    takes("GET", "/readyz", &[], &[], false),
+    takes("GET", "/metrics", &[], &[], false),
+];
+
+const fn takes(
+    method: &'static str,
+    path: &'static str,
+    parameters: &'static [&'static str],
+    headers: &'static [&'static str],
+    body: bool,
+) -> Takes {
+    Takes { method, path, parameters, headers, body }
+}
+
+/// A layer over all routes.
+pub(super) async fn understood(request: Request, next: Next) -> Result<Response, Refusal> {
+    check(&request)?;
+    Ok(next.run(request).await)
+}
+
+fn check(request: &Request<Body>) -> Result<(), Refusal> {
+    check_encoding(request.uri())?;
+    // Without one, there is no such path.
+    let Some(path) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
+    let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    let listed = TAKES.iter().find(|takes| takes.method == method.as_str() && takes.path == path.as_str());
+    let takes = listed.copied().unwrap_or(takes("", "", &[], &[], true));
+    check_parameters(request.uri(), takes.parameters)?;
+    check_headers(request.headers(), takes.headers)?;
+    if !takes.body && !request.body().is_end_stream() {
+        let asked = format!("{method} {}", path.as_str());
+        return Err(Refusal::BadRequest(format!("{asked} takes no body; leave it out")));
+    }
+    Ok(())
+}
+
+/// Every `%` begins an escape, and what is escaped is text.
+fn check_encoding(uri: &Uri) -> Result<(), Refusal> {
+    for (what, text) in [("path", uri.path()), ("query", uri.query().unwrap_or_default())] {
+        let mut parts = text.split('%');
+        // What comes before the first one.
+        parts.next();
+        let is_escape = |part: &str| part.len() >= 2 && part.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+        if let Some(bad) = parts.find(|part| !is_escape(part)) {
+            let shown: String = bad.chars().take(2).collect();
+            let problem = format!("`%{}` in the {what} is no escape", shown.escape_debug());
+            return Err(Refusal::BadRequest(format!("{problem}; write two hexadecimal digits, and %25 for %")));
+        }
+        if percent_decode_str(text).decode_utf8().is_err() {
+            return Err(Refusal::BadRequest(format!("the {what} is not percent-encoded UTF-8")));
+        }
+    }
+    Ok(())
+}
+
+fn check_parameters(uri: &Uri, known: &[&str]) -> Result<(), Refusal> {
+    let given = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    let Query(given) = given.map_err(|error| Refusal::BadRequest(error.body_text()))?;
+    let mut seen = BTreeSet::new();
+    for (name, _) in &given {
+        let shown = name.escape_debug();
+        if !known.contains(&name.as_str()) {
+            return Err(Refusal::BadRequest(format!("unknown parameter `{shown}`; {}", listed(known))));
+        }
+        if !seen.insert(name) {
+            return Err(Refusal::BadRequest(format!("parameter `{shown}` is there more than once; give one")));
+        }
+    }
+    Ok(())
+}
+
+/// Headers with the prefix are this server's own.
+fn check_headers(headers: &HeaderMap, known: &[&str]) -> Result<(), Refusal> {
+    let unknown = headers.keys().find(|name| name.as_str().starts_with("quorate-") && !known.contains(&name.as_str()));
+    match unknown {
+        Some(name) => Err(Refusal::BadRequest(format!("unknown header `{name}`; {}", listed(known)))),
+        None => Ok(()),
+    }
+}
+
+fn listed(known: &[&str]) -> String {
+    if known.is_empty() { "there is none here".to_owned() } else { format!("known here: {}", known.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_percent_sign_begins_an_escape_of_text() {
+        for (uri, expected) in [
+            ("/v1/kv/a", true),
+            ("/v1/kv/a%2Fb%20%c3%BC", true),
+            ("/v1/kv/%25zz?read=l%6Fcal", true),
+            ("/v1/kv/%zz", false),
+            ("/v1/kv/a%", false),
+            ("/v1/kv/a%4", false),
+            ("/v1/kv/a%4g", false),
+            ("/v1/kv/a%+1", false),
+            ("/v1/kv/a%%41", false),
+            ("/v1/kv/%ff", false),
+            ("/v1/kv/a?read=%zz", false),
+            ("/v1/kv/a?read=local%", false),
+            ("/v1/kv/a?%ff=local", false),
+        ] {
+            assert_eq!(check_encoding(&uri.parse().expect("a URI")).is_ok(), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_known_and_given_once() {
+        for (uri, expected) in [
+            ("/", true),
+            ("/?", true),
+            ("/?read=local", true),
+            ("/?r%65ad=local&max_age=", true),
+            ("/?read=local&read=local", false),
+            ("/?read=local&r%65ad=lease", false),
+            ("/?raed=local", false),
+            ("/?read", true),
+            ("/?=local", false),
+            ("/?Read=local", false),
+        ] {
+            assert_eq!(check_parameters(&uri.parse().expect("a URI"), READ).is_ok(), expected, "{uri}");
+        }
+        let refusal = check_parameters(&"/?raed=local".parse().expect("a URI"), READ);
+        let Err(Refusal::BadRequest(why)) = refusal else { panic!("{refusal:?}") };
+        assert_eq!(why, "unknown parameter `raed`; known here: read, max_age, max_entries");
+    }
+
+    #[test]
+    fn headers_with_the_prefix_are_known() {
+        for (name, known, expected) in [
+            (SESSION, TERMS, true),
+            ("quorate-sesion", TERMS, false),
+            ("Quorate-Timeouts", TERMS, false),
+            (SESSION, &[][..], false),
+            ("x-request-id", &[], true),
+            ("quorate", &[], true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(
+                axum::http::HeaderName::from_bytes(name.as_bytes()).expect("a name"),
+                "x".parse().expect("text"),
+            );
+            assert_eq!(check_headers(&headers, known).is_ok(), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Structures that are read from objects and tables alone: serde would take an array with the fields in order, too.
+
+use serde::{Deserialize, Deserializer, de};
+use std::{fmt, marker::PhantomData};
+
+/// A value that stands there as an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("names with values")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map))
+            }
+        }
+
+        from.deserialize_map(Visitor(PhantomData)).map(Self)
+    }
+}
+
+/// For a field that is such a structure.
+pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    Object::deserialize(from).map(|Object(value)| value)
+}
+
+/// For one that may be left out or null.
+pub(crate) fn optional<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    let value = Option::<Object<T>>::deserialize(from)?;
+    Ok(value.map(|Object(value)| value))
+}
+
+/// For a list of them.
+pub(crate) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    let values = Vec::<Object<T>>::deserialize(from)?;
+    Ok(values.into_iter().map(|Object(value)| value).collect())
+}
+
+/// Reads JSON that is an object.
+///
+/// # Errors
+/// If it is anything else, or not what is asked for.
+pub(crate) fn from_json<T: de::DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(bytes).map(|Object(value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize, PartialEq, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        a: u64,
+        #[serde(default, deserialize_with = "list")]
+        inner: Vec<Inner>,
+        #[serde(default, deserialize_with = "optional")]
+        one: Option<Inner>,
+    }
+
+    #[derive(Deserialize, PartialEq, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        b: u64,
+    }
+
+    #[test]
+    fn an_object_is_read_and_nothing_that_only_resembles_one() {
+        let read = |text: &str| from_json::<Outer>(text.as_bytes());
+        let whole = Outer { a: 1, inner: vec![Inner { b: 2 }], one: Some(Inner { b: 3 }) };
+        assert_eq!(read(r#"{"a":1,"inner":[{"b":2}],"one":{"b":3}}"#).expect("objects"), whole);
+        assert_eq!(read(r#"{"a":1,"one":null}"#).expect("an object"), Outer { a: 1, inner: vec![], one: None });
+        for text in [
+            "[1]",
+            "[1,[{\"b\":2}]]",
+            r#"{"a":1,"inner":[[2]]}"#,
+            r#"{"a":1,"one":[3]}"#,
+            r#"{"a":1,"inner":[{"b":2,"b":2}]}"#,
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"c":1}"#,
+            r#"{"a":1,"inner":[{"b":2,"c":3}]}"#,
+            r#"{"a":1.0}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":1}{}"#,
+            "1",
+            "null",
+            "",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+}
