@@ -52,7 +52,7 @@ async fn every_bad_configuration_is_refused_in_one_line_with_its_remedy() {
         (&http, "192.0.2.1:8001", "http: 192.0.2.1:8001", "[http_tls]"),
         (&http, "localhost:8001", "http: ", "correct the value"),
         ("[tls]", "allow_plaintext_http = 1\n[tls]", "allow_plaintext_http: ", "correct the value"),
-        ("[[peers]]", "[timing]\nheartbeat_interval = \"150ms\"\n[[peers]]", "timing.heartbeat_interval: ", "a third"),
+        ("interval = \"100ms\"", "interval = \"400ms\"", "timing.heartbeat_interval: ", "a third"),
         ("[tls]", &format!("[http_tls]\ncert = {cert:?}\nkey = {open:?}\n[tls]"), "http_tls.key: ", "chmod 600"),
         ("[tls]", &format!("[http_tls]\ncert = {cert:?}\nkey = {other_key:?}\n[tls]"), "http_tls: ", "made for"),
         ("cluster = \"demo\"", "cluster = \"other\"", "node-1.pem", "give its own"),

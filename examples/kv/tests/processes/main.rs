@@ -14,6 +14,7 @@ mod kills;
 mod leases;
 mod members;
 mod permissions;
+mod readme;
 mod recovery;
 mod sessions;
 mod shortages;

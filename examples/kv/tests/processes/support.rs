@@ -23,7 +23,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Timing for processes that share the processors with whatever else runs. At the defaults, a busy machine loses elections that these
 /// tests do not ask for; tests of the default timing itself say so.
-const RELAXED: &str = "[timing]\nheartbeat_interval = \"100ms\"\nelection_timeout = [\"600ms\", \"1200ms\"]\n\n";
+pub(crate) const RELAXED: &str =
+    "[timing]\nheartbeat_interval = \"100ms\"\nelection_timeout = [\"600ms\", \"1200ms\"]\n\n";
 
 /// A cluster in a directory that goes when this does, with its processes.
 pub(crate) struct Running {

@@ -1,0 +1,338 @@
+//! The README, followed literally on an https cluster of three: every `sh` block, in its order, and what it shows.
+//!
+//! Machines are directories here. What differs from the README is in one table, [`Reader::here`]; what its prose asks for between
+//! the blocks is in [`Reader::prepare`]. A block that is not run is listed with its reason.
+
+use crate::support::{BINARY, PATIENCE, RELAXED, laid_out};
+use quorate::NodeId;
+use quorate_kv::client::{Client, Trust};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
+
+const README: &str = include_str!("../../README.md");
+
+/// What is not run, and why.
+const NOT_RUN: &[(&str, &str)] =
+    &[("cargo run --release -p quorate-kv -- demo", "it builds the release; the demo has a test of its own")];
+
+/// How many machines the README has.
+const MACHINES: u64 = 7;
+/// How often to ask again while other processes, which can't tell when something happens, do their part.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readme_can_be_followed_to_the_letter() {
+    let mut reader = Reader::new();
+    let (mut run, mut not_run) = (0, Vec::new());
+    for block in blocks() {
+        match NOT_RUN.iter().find(|(command, _)| block.text.trim() == *command) {
+            Some((command, why)) => {
+                println!("not run: `{command}`, for {why}");
+                not_run.push(*command);
+            }
+            None => {
+                println!("{}:\n{}", block.heading, block.text);
+                reader.follow(&block).await;
+                run += 1;
+            }
+        }
+    }
+    assert_eq!(not_run, NOT_RUN.iter().map(|(command, _)| *command).collect::<Vec<_>>());
+    let fences = README.lines().filter(|line| line.trim() == "```sh").count();
+    assert!(run + not_run.len() == fences && run >= 12, "{run} blocks of {fences} were run");
+}
+
+#[test]
+fn blocks_are_read_with_what_they_show_and_without_their_indentation() {
+    let text = "## A\n\n   ```sh\n   one\n     two\n   ```\n\n   ```text\n   shown\n   ```\n```toml\nx\n```\n```text\nof x\n```\n";
+    let found = blocks_of(text);
+    let (block, shown) = (&found[0], found[0].shown.as_deref());
+    assert_eq!((found.len(), &*block.heading, &*block.text, shown), (1, "A", "one\n  two\n", Some("shown\n")));
+    assert_eq!(shape("node 12 is at  3\n"), shape("node 7 is at 45"));
+    assert_ne!(shape("node 12 leads"), shape("node 12 follows"));
+}
+
+/// A block of commands.
+struct Block {
+    heading: String,
+    text: String,
+    /// The `text` block that follows.
+    shown: Option<String>,
+}
+
+fn blocks() -> Vec<Block> {
+    blocks_of(README)
+}
+
+fn blocks_of(text: &str) -> Vec<Block> {
+    let (mut found, mut heading) = (Vec::<Block>::new(), String::new());
+    // Whether the last fence was of commands, so that the next one may show what they print.
+    let mut is_open = false;
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(title) = line.strip_prefix("## ") {
+            heading = title.to_owned();
+        }
+        let Some(language) = line.trim_start().strip_prefix("```") else { continue };
+        let indentation = line.len() - line.trim_start().len();
+        let inner = lines.by_ref().take_while(|line| line.trim() != "```");
+        let inner: String = inner.map(|line| format!("{}\n", line.get(indentation..).unwrap_or_default())).collect();
+        match (language, found.last_mut().filter(|_| is_open)) {
+            ("sh", _) => found.push(Block { heading: heading.clone(), text: inner, shown: None }),
+            ("text", Some(block)) => block.shown = Some(inner),
+            _ => {}
+        }
+        is_open = language == "sh";
+    }
+    found
+}
+
+/// The configuration of step 2.
+fn configuration() -> String {
+    let (_, behind) = README.split_once("```toml\n").expect("a configuration");
+    let (inner, _) = behind.split_once("```").expect("its end");
+    inner.lines().map(|line| format!("{}\n", line.trim_start())).collect()
+}
+
+/// Somebody at a shell, with machines to run nodes on.
+struct Reader {
+    dir: TempDir,
+    /// Where each machine's node listens, for nodes and for clients.
+    addresses: BTreeMap<u64, (String, String)>,
+    /// The `export` lines so far.
+    exported: String,
+    nodes: BTreeMap<u64, Child>,
+}
+
+impl Reader {
+    fn new() -> Self {
+        let dir = TempDir::new().expect("temporary directory");
+        for place in (1..=MACHINES).map(|id| id.to_string()).chain(["operator".to_owned(), "bin".to_owned()]) {
+            fs::create_dir(dir.path().join(place)).expect("made");
+        }
+        std::os::unix::fs::symlink(BINARY, dir.path().join("bin/quorate-kv")).expect("linked");
+        // It knows ports that nobody takes for outgoing connections.
+        let ports = laid_out("demo", MACHINES);
+        let addresses = (1..=MACHINES).map(|id| {
+            let (raft, http) = (ports.layout().address(NodeId(id)), ports.endpoint(NodeId(id)));
+            (id, (raft, http.trim_start_matches("http://").to_owned()))
+        });
+        let addresses = addresses.collect();
+        Self { dir, addresses, exported: String::new(), nodes: BTreeMap::new() }
+    }
+
+    /// The substitutions: an address of a machine by one of this machine, and PID by the process's id. Nothing else.
+    fn here(&self, text: &str, machine: Option<u64>) -> String {
+        let mut text = text.to_owned();
+        for (id, (raft, http)) in &self.addresses {
+            text = text.replace(&format!("10.0.0.{id}:7001"), raft).replace(&format!("10.0.0.{id}:8001"), http);
+            text = text.replace(&format!("10.0.0.{id}"), "127.0.0.1");
+        }
+        let pid = machine.and_then(|id| self.nodes.get(&id)?.id());
+        pid.map_or(text.clone(), |pid| text.replace("PID", &pid.to_string()))
+    }
+
+    fn machine(&self, id: u64) -> PathBuf {
+        self.dir.path().join(id.to_string())
+    }
+
+    fn operator(&self) -> PathBuf {
+        self.dir.path().join("operator")
+    }
+
+    async fn follow(&mut self, block: &Block) {
+        let text = block.text.replace("\\\n", " ");
+        let place = text.lines().next().and_then(|line| line.strip_prefix("# on "));
+        let machines: Vec<u64> = place.map_or(vec![], |place| {
+            let addresses = place.split(|c: char| !(c.is_ascii_digit() || c == '.'));
+            addresses.filter_map(|address| address.strip_prefix("10.0.0.")?.parse().ok()).collect()
+        });
+        assert_eq!(place.is_some(), !machines.is_empty(), "{text}");
+        let mut printed = String::new();
+        match machines.split_first() {
+            None => printed = self.run(&text, None).await,
+            Some((first, others)) => {
+                self.run(&text, Some(*first)).await;
+                for other in others {
+                    self.run(&text.replace(&format!("node-{first}"), &format!("node-{other}")), Some(*other)).await;
+                }
+            }
+        }
+        let Some(shown) = &block.shown else { return };
+        let (expected, deadline) = (self.here(shown, None), Instant::now() + PATIENCE);
+        // A node may learn of the newest configuration only after the command was answered.
+        while shape(&printed) != shape(&expected) {
+            assert!(Instant::now() < deadline, "the README shows\n{expected}and it is\n{printed}");
+            let last = text.trim_end().lines().last().expect("a command");
+            assert_eq!(last, "quorate-kv member list", "the README shows\n{expected}and it is\n{printed}");
+            sleep(ASK_AGAIN).await;
+            let again = self.run(last, None).await;
+            let kept = expected.lines().count() - again.lines().count();
+            printed = printed.lines().take(kept).map(|line| format!("{line}\n")).collect::<String>() + &again;
+        }
+    }
+
+    /// Runs line after line, and returns what they print.
+    async fn run(&mut self, text: &str, machine: Option<u64>) -> String {
+        let mut printed = String::new();
+        for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+            let command = line.split(" #").next().unwrap_or_default().trim();
+            self.prepare(command, machine).await;
+            if command.starts_with("export ") {
+                self.exported += &format!("{}\n", self.here(line, None));
+            } else if command.starts_with("quorate-kv serve") && !command.contains("--check") {
+                self.serve(line, machine.expect("a machine")).await;
+            } else {
+                let output = self.command(line, machine).await;
+                printed += &String::from_utf8(output.stdout).expect("text");
+            }
+            let removed = command.strip_prefix("quorate-kv member remove ").and_then(|id| id.parse().ok());
+            let stopped = machine.filter(|_| command.starts_with("kill -TERM"));
+            if let Some(id) = removed.or(stopped) {
+                let mut node = self.nodes.remove(&id).expect("it runs");
+                let status = timeout(PATIENCE, node.wait()).await.expect("it ends soon").expect("it ends");
+                assert!(status.success(), "{line}: {status}");
+            }
+        }
+        printed
+    }
+
+    /// Runs a line to its end, which must be as it says: by a comment that names the exit code, or well.
+    async fn command(&self, line: &str, machine: Option<u64>) -> Output {
+        let expected = line.split_once("# exit code ").map_or(0, |(_, code)| code.trim().parse().expect("a code"));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut shell = self.shell(&self.here(line, machine), machine);
+            let output = timeout(PATIENCE * 2, shell.output()).await.expect(line).expect("a shell");
+            let code = output.status.code();
+            if code == Some(expected) {
+                return output;
+            }
+            // "Nothing happened; try again", says the README. A busy machine may lose a leader at any time.
+            let says = String::from_utf8_lossy(&output.stderr);
+            assert!(code == Some(5) && Instant::now() < deadline, "{line}: exit code {code:?}: {says}");
+            println!("tried again: {says}");
+        }
+    }
+
+    fn shell(&self, line: &str, machine: Option<u64>) -> Command {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut shell = Command::new("sh");
+        for (variable, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"QUORATE_")) {
+            shell.env_remove(variable);
+        }
+        let exported = if machine.is_none() { &*self.exported } else { "" };
+        shell.arg("-c").arg(format!("{exported}{line}")).env_remove("RUST_LOG");
+        shell.env("PATH", format!("{}:{path}", self.dir.path().join("bin").display()));
+        shell.current_dir(machine.map_or(self.operator(), |id| self.machine(id)));
+        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        shell
+    }
+
+    /// Starts a node in the background, and waits until it serves; and, but for one that waits to be added, until it has a leader.
+    async fn serve(&mut self, line: &str, id: u64) {
+        let log = self.machine(id).join("log");
+        let said = fs::OpenOptions::new().append(true).create(true).open(&log).expect("a file");
+        let mut shell = self.shell(&format!("exec {}", self.here(line, Some(id))), Some(id));
+        let mut node = shell.stderr(said).spawn().expect("it runs");
+        let mut announced = String::new();
+        let mut lines = BufReader::new(node.stdout.take().expect("piped"));
+        timeout(PATIENCE * 2, lines.read_line(&mut announced)).await.expect(line).expect("text");
+        let log = || fs::read_to_string(&log).unwrap_or_default();
+        assert!(announced.starts_with(&format!("node {id} of cluster ")), "{line}: {announced}{}", log());
+        self.nodes.insert(id, node);
+        if matches!(id, 4 | 5) {
+            return;
+        }
+        let trust = Trust::authority(&self.machine(id).join("certs/ca.pem")).expect("an authority");
+        let url = format!("https://{}", self.addresses[&id].1);
+        let mut client = Client::new(&[url], &trust).expect("a client");
+        let deadline = Instant::now() + PATIENCE;
+        // The first of three has none before the second one runs.
+        while id != 1 && client.status().await.expect("it serves").leader_id.is_none() {
+            assert!(Instant::now() < deadline, "{line}: no leader: {}", log());
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// What the README asks for in words before a command: files that are copied, configurations, nodes that are lost.
+    async fn prepare(&mut self, command: &str, machine: Option<u64>) {
+        let Some(id) = machine else { return };
+        let dir = self.machine(id);
+        if command.starts_with("quorate-kv restore") {
+            fs::copy(self.operator().join("monday.backup"), dir.join("monday.backup")).expect("copied");
+        }
+        if command.starts_with("quorate-kv recover") && !dir.join("node-3").exists() {
+            for mut node in std::mem::take(&mut self.nodes).into_values() {
+                node.kill().await.expect("killed");
+            }
+            for survivor in [3, 4] {
+                copy(&self.machine(survivor).join("data"), &dir.join(format!("node-{survivor}/data")));
+            }
+        }
+        if !command.starts_with("quorate-kv serve") {
+            return;
+        }
+        if !dir.join("certs").exists() {
+            fs::create_dir(dir.join("certs")).expect("made");
+            for file in ["ca.pem".to_owned(), format!("node-{id}.pem"), format!("node-{id}.key")] {
+                fs::copy(self.operator().join("certs").join(&file), dir.join("certs").join(&file)).expect("copied");
+            }
+        }
+        let file = dir.join(format!("node-{id}.toml"));
+        if !file.exists() {
+            fs::write(file, self.configuration_of(id)).expect("written");
+        }
+    }
+
+    /// That of step 2 for another node, as the README says: the others likewise, 4 and 5 join, 6 and 7 are alone in new clusters. And
+    /// with timing for a busy machine.
+    fn configuration_of(&self, id: u64) -> String {
+        let of_one = configuration();
+        let (head, peers) = of_one.split_at(of_one.find("[[peers]]").expect("peers"));
+        let head = head.replace("node_id = 1", &format!("node_id = {id}")).replace("node-1", &format!("node-{id}"));
+        let (head, peers) = match id {
+            4 | 5 => (head.replace("[tls]", "state = \"join\"\n[tls]"), String::new()),
+            6 | 7 => {
+                let name = format!("\"demo-{}\"", id - 4);
+                (head.replace("\"demo\"", &name), format!("[[peers]]\nid = {id}\naddr = \"10.0.0.{id}:7001\"\n"))
+            }
+            _ => (head, peers.to_owned()),
+        };
+        let own = head.replace("0.0.0.0", &format!("10.0.0.{id}"));
+        self.here(&(own + &peers + "\n" + RELAXED), None)
+    }
+}
+
+/// Copies a directory of files.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("copied");
+    }
+}
+
+/// An output without its numbers and the width of its columns.
+fn shape(text: &str) -> Vec<String> {
+    let mut shape = Vec::new();
+    for line in text.lines() {
+        let words = line.split_whitespace().map(|word| {
+            let parts = word.split(|c: char| c.is_ascii_digit()).filter(|part| !part.is_empty());
+            parts.collect::<Vec<_>>().join("#") + if word.ends_with(|c: char| c.is_ascii_digit()) { "#" } else { "" }
+        });
+        shape.push(words.collect::<Vec<_>>().join(" "));
+    }
+    shape
+}
