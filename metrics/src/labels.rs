@@ -189,6 +189,10 @@ label! {
         TimedOut = "timed_out",
         /// The node can't prove that it is not too far behind.
         TooStale = "too_stale",
+        /// The node did not apply in time what a leader confirmed.
+        Behind = "behind",
+        /// The node's disk is full, and it lacks entries that the read must see.
+        StorageFull = "storage_full",
         /// The node is a witness, and has no state.
         Witness = "witness",
         /// The node stops.

@@ -75,10 +75,18 @@ pub enum SessionError {
 /// Why a read was not served. Reading again is always safe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ReadError {
-    /// For a few election timeouts nobody led, or the leader could not confirm that it still does, or what it had
-    /// committed did not reach this node. Try again.
+    /// For a few election timeouts nobody led, or the leader could not confirm that it still does. Try again.
     #[error("no leader could confirm the read; try again")]
     NoLeader,
+    /// A leader confirmed the read, and this node did not apply all that it must see in time. Ask another node, or try again.
+    #[error("this node is {entries} entries behind what a leader confirmed; ask another node, or try again")]
+    Behind {
+        /// So many it lacked.
+        entries: u64,
+    },
+    /// This node's disk is full: it takes none of the entries that the read must see. Ask another node, or free space on it.
+    #[error("the disk of this node is full, and it lacks entries that the read must see; ask another node, or free space")]
+    StorageFull,
     /// This node can't prove that it is no further behind than the read allows. Ask another node, or allow more.
     #[error("{}", too_stale(*.age, *.entries))]
     TooStale {
@@ -160,9 +168,12 @@ pub enum SnapshotError {
 /// Why there is no backup. Nothing has changed, but that a snapshot may have been taken.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BackupError {
-    /// Nobody could say what was acknowledged by now: nobody led, or this node has not applied all of it in time. Try again.
+    /// No leader could say what was acknowledged by now. Try again.
     #[error("no leader could confirm what was acknowledged; try again")]
     NoLeader,
+    /// This node has not applied in time what was acknowledged. Said in one line. Ask another node, or try again.
+    #[error("{0}")]
+    Behind(String),
     /// The state machine makes no snapshots: [`StateMachine::snapshot`](crate::StateMachine::snapshot) gave nothing.
     #[error("this state machine makes no snapshots, so there is nothing to back up")]
     Unsupported,
@@ -185,8 +196,9 @@ impl From<ReadError> for BackupError {
         match error {
             // No linearizable read is too stale: the other says the same.
             ReadError::NoLeader | ReadError::TooStale { .. } => Self::NoLeader,
+            ReadError::Behind { .. } => Self::Behind(error.to_string()),
             ReadError::Overloaded { retry_after } => Self::Overloaded { retry_after },
-            ReadError::Witness => Self::Failed(error.to_string()),
+            ReadError::Witness | ReadError::StorageFull => Self::Failed(error.to_string()),
             ReadError::Stopped => Self::Stopped,
         }
     }

@@ -251,15 +251,42 @@ impl<M: StateMachine> Node<M> {
     /// Reads this node's copy of the state machine with `query`, under a promise of freshness. It runs on the state
     /// machine's thread, between two applies: keep it short.
     ///
+    /// It waits for a leader, and for this node to apply what the leader confirms, for [`Timing::leader_wait`](crate::Timing::leader_wait)
+    /// each; [`Node::read_within`] waits for as long as its caller says.
+    ///
     /// # Errors
-    /// If nobody leads, too much is in flight, or the node stops.
+    /// If nobody leads, this node is behind or its disk is full, too much is in flight, or the node stops.
     pub async fn read<T: Send + 'static>(
         &self,
         consistency: Consistency,
         query: impl FnOnce(&M) -> T + Send + 'static,
     ) -> Result<Read<T>, ReadError> {
+        self.read_by(consistency, None, query).await
+    }
+
+    /// The same, for a caller that waits for so long in all, be it less or more than the settings have it. A refusal comes at most
+    /// a heartbeat interval after that.
+    ///
+    /// # Errors
+    /// As [`Node::read`]. What passes for a lack of time says what it was that took too long: no leader, or this node being behind.
+    pub async fn read_within<T: Send + 'static>(
+        &self,
+        consistency: Consistency,
+        within: Duration,
+        query: impl FnOnce(&M) -> T + Send + 'static,
+    ) -> Result<Read<T>, ReadError> {
+        // Nobody waits for longer than a node can tell time.
+        self.read_by(consistency, Instant::now().checked_add(within), query).await
+    }
+
+    async fn read_by<T: Send + 'static>(
+        &self,
+        consistency: Consistency,
+        until: Option<Instant>,
+        query: impl FnOnce(&M) -> T + Send + 'static,
+    ) -> Result<Read<T>, ReadError> {
         let (asked, shared) = (Instant::now(), &*self.shared);
-        let outcome = self.read_at(consistency, query).await;
+        let outcome = self.read_at(consistency, until, query).await;
         let mode = match consistency {
             Consistency::Linearizable => ReadMode::Linearizable,
             Consistency::Lease => ReadMode::Lease,
@@ -270,6 +297,8 @@ impl<M: StateMachine> Node<M> {
             Ok(_) => ReadResult::Served,
             Err(ReadError::NoLeader) => ReadResult::NoLeader,
             Err(ReadError::TooStale { .. }) => ReadResult::TooStale,
+            Err(ReadError::Behind { .. }) => ReadResult::Behind,
+            Err(ReadError::StorageFull) => ReadResult::StorageFull,
             Err(ReadError::Overloaded { .. }) => ReadResult::Overloaded,
             Err(ReadError::Witness) => ReadResult::Witness,
             Err(ReadError::Stopped) => ReadResult::Stopping,
@@ -281,7 +310,12 @@ impl<M: StateMachine> Node<M> {
         outcome
     }
 
-    async fn read_at<T, Q>(&self, consistency: Consistency, mut query: Q) -> Result<Read<T>, ReadError>
+    async fn read_at<T, Q>(
+        &self,
+        consistency: Consistency,
+        until: Option<Instant>,
+        mut query: Q,
+    ) -> Result<Read<T>, ReadError>
     where
         T: Send + 'static,
         Q: FnOnce(&M) -> T + Send + 'static,
@@ -296,7 +330,7 @@ impl<M: StateMachine> Node<M> {
         let mut credit = self.enter(0).map_err(|retry_after| ReadError::Overloaded { retry_after })?;
         // What is proven when it is looked for may be too old a moment later; then it is asked for, once.
         for is_last in [false, true] {
-            match self.read_once(consistency, query, credit, is_last).await? {
+            match self.read_once((consistency, until), query, credit, is_last).await? {
                 Once::Read(read) => return Ok(read),
                 Once::TooLate(again) => (query, credit) = again,
             }
@@ -306,7 +340,7 @@ impl<M: StateMachine> Node<M> {
 
     async fn read_once<T, Q>(
         &self,
-        consistency: Consistency,
+        (consistency, until): (Consistency, Option<Instant>),
         query: Q,
         credit: Credit,
         is_last: bool,
@@ -328,17 +362,22 @@ impl<M: StateMachine> Node<M> {
             None => Granted { index: Index(0), bounded: None },
             Some(wants) => {
                 let (answer, answered) = oneshot::channel();
-                let request = Request::ReadIndex(ReadCaller::Here { answer, asked: Instant::now(), wants });
+                let request = Request::ReadIndex(ReadCaller::Here { answer, asked: Instant::now(), wants, until });
                 shared.requests.send(request).map_err(|_| ReadError::Stopped)?;
                 answered.await.unwrap_or(Err(ReadError::Stopped))?
             }
         };
         let (answer, answered) = oneshot::channel();
+        let (status, wanted) = (shared.status.clone(), index);
         let run = Box::new(move |machine: Option<&M>, index| {
             // It may have waited for entries. What holds at this look holds at a moment between the call and its answer: nothing is
             // applied before the value is taken, and if the process stands still meanwhile the answer is late, and no worse.
             let holds = bounded.is_none_or(|bounded| bounded.holds(clock.now()));
-            let refusal = || bounded.map_or(ReadError::NoLeader, |bounded| bounded.too_stale(clock.now(), index));
+            let refusal = || match bounded {
+                Some(bounded) => bounded.too_stale(clock.now(), index),
+                None if status.borrow().storage_full => ReadError::StorageFull,
+                None => ReadError::Behind { entries: wanted.since(index) },
+            };
             let outcome = match machine {
                 Some(machine) if holds => {
                     let read = Read { index, value: query(machine) };
@@ -351,7 +390,7 @@ impl<M: StateMachine> Node<M> {
             // Whoever asked may have lost patience; nobody else wants the value.
             let _ = answer.send(outcome);
         });
-        shared.applier.do_send(Query { index, run });
+        shared.applier.do_send(Query { index, until, run });
         answered.await.unwrap_or(Err(ReadError::Stopped))
     }
 

@@ -266,6 +266,11 @@ pub enum ProposeOutcome {
     StaleSerial,
     /// It did not and will not take effect: nobody waits for it any more, and the receiver had not begun with it.
     DeadlinePassed,
+    /// It did not and will not take effect: it is larger than the receiver allows, which is this many bytes.
+    TooLarge {
+        /// The receiver's limit.
+        max: u32,
+    },
 }
 
 /// Asks for a read index.

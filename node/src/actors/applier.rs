@@ -41,7 +41,8 @@ pub(crate) struct Applier<M> {
     told_at: Instant,
     is_slow: bool,
     waiting: BTreeMap<Index, Vec<Waiting<M>>>,
-    giving_up: bool,
+    /// When it looks next which reads have waited too long.
+    looks_at: Option<Instant>,
     patience: Duration,
     consensus: Addr<Consensus>,
     metrics: NodeMetrics,
@@ -58,17 +59,18 @@ const TELL_EVERY: Duration = Duration::from_millis(200);
 /// A read of the machine, and of how far it has applied; without a machine, if that was not far enough for too long.
 pub(crate) type Run<M> = Box<dyn FnOnce(Option<&M>, Index) + Send>;
 
-/// A read, and since when it waits for entries.
+/// A read, and until when it waits for entries.
 struct Waiting<M> {
-    since: Instant,
+    until: Instant,
     run: Run<M>,
 }
 
-/// A handle → `Applier`: run this as soon as `index` is applied.
+/// A handle → `Applier`: run this as soon as `index` is applied, or without the machine if it is not `until` then.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Query<M> {
     pub(crate) index: Index,
+    pub(crate) until: Option<Instant>,
     pub(crate) run: Run<M>,
 }
 
@@ -91,7 +93,7 @@ impl<M: StateMachine> Applier<M> {
             told_at: Instant::now(),
             is_slow: false,
             waiting: BTreeMap::new(),
-            giving_up: false,
+            looks_at: None,
             patience,
             consensus,
             metrics,
@@ -229,12 +231,16 @@ impl<M: StateMachine> Applier<M> {
 
     /// Looks, as long as reads wait, which of them have waited too long: the node may have lost its leader for good.
     fn give_up_later(&mut self, ctx: &mut Context<Self>) {
-        if !self.giving_up && !self.waiting.is_empty() {
-            self.giving_up = true;
-            ctx.run_later(self.patience, |this, ctx| {
-                this.giving_up = false;
+        let Some(first) = self.waiting.values().flatten().map(|waiting| waiting.until).min() else { return };
+        if self.looks_at.is_none_or(|at| first < at) {
+            self.looks_at = Some(first);
+            let now = Instant::now();
+            ctx.run_later(first.saturating_duration_since(now), move |this, ctx| {
+                // One that is to look earlier may have come between.
+                this.looks_at.take_if(|at| *at == first);
+                let now = Instant::now();
                 for waiting in this.waiting.values_mut() {
-                    for late in waiting.extract_if(.., |waiting| waiting.since.elapsed() >= this.patience) {
+                    for late in waiting.extract_if(.., |waiting| waiting.until <= now) {
                         (late.run)(None, this.last.index);
                     }
                 }
@@ -349,14 +355,15 @@ impl<M: StateMachine> Handler<Tell> for Applier<M> {
 impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
     type Result = ();
 
-    fn handle(&mut self, Query { index, run }: Query<M>, ctx: &mut Self::Context) {
+    fn handle(&mut self, Query { index, until, run }: Query<M>, ctx: &mut Self::Context) {
         if !self.fate.is_sound() {
             return; // whoever asks learns from its silence that the node has ended
         }
         if index <= self.last.index || live(Mutant::ReadsAtOnce) {
             run(self.machine.as_deref(), self.last.index);
         } else {
-            self.waiting.entry(index).or_default().push(Waiting { since: Instant::now(), run });
+            let until = until.unwrap_or_else(|| Instant::now() + self.patience);
+            self.waiting.entry(index).or_default().push(Waiting { until, run });
             self.give_up_later(ctx);
         }
     }

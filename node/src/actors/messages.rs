@@ -99,7 +99,13 @@ impl Waiter {
 /// Who wants to know at what index it may read.
 pub(crate) enum ReadCaller {
     /// A caller of this node's handle.
-    Here { answer: oneshot::Sender<Result<Granted, ReadError>>, asked: Instant, wants: Wants },
+    Here {
+        answer: oneshot::Sender<Result<Granted, ReadError>>,
+        asked: Instant,
+        wants: Wants,
+        /// Until when it waits; if it did not say, as long as the node's settings have it.
+        until: Option<Instant>,
+    },
     /// Another node, whose callers wait for it.
     There { node: NodeId, request: u64, by_lease: bool },
 }
@@ -122,10 +128,14 @@ impl ReadCaller {
     }
 
     /// When no answer helps it any more, if one that comes later than `deadline` surely does not.
+    ///
+    /// A caller that said until when it waits is given neither less nor more.
     pub(crate) fn deadline(&self, deadline: Instant) -> Instant {
-        match self {
+        let Self::Here { asked, wants, until, .. } = self else { return deadline };
+        let deadline = until.unwrap_or(deadline);
+        match wants {
             // What is asked for now is older than that by then.
-            Self::Here { asked, wants: Wants::Within { bounds: Bounds { max_age: Some(age), .. }, .. }, .. } => {
+            Wants::Within { bounds: Bounds { max_age: Some(age), .. }, .. } => {
                 asked.checked_add(*age).map_or(deadline, |until| until.min(deadline))
             }
             _ => deadline,

@@ -1,4 +1,4 @@
-//! What a mutation's headers say: the session that it belongs to, and for how long its client waits.
+//! What a request's headers say: for how long its client waits, and of a mutation, the session that it belongs to.
 
 use super::Refusal;
 use axum::{
@@ -14,7 +14,7 @@ pub const SESSION: &str = "quorate-session";
 /// Numbers the session's mutations: a whole number, the same when one is repeated.
 pub const SERIAL: &str = "quorate-serial";
 
-/// For how long the client waits, such as `500ms`: whatever nobody has begun with by then is not begun with.
+/// For how long the client waits, such as `500ms`: a mutation that was not begun with by then never is, and a read is refused.
 pub const TIMEOUT: &str = "quorate-timeout";
 
 /// What a mutation's headers say.
@@ -32,6 +32,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
         // Nobody waits for longer than a server can tell time.
         let until = timeout(&parts.headers)?.and_then(|timeout| Instant::now().checked_add(timeout));
         Ok(Self { session: in_session(&parts.headers)?, until })
+    }
+}
+
+/// What a read's headers say: for how long its client waits; `None` if it did not say.
+pub(super) struct Patience(pub(super) Option<Duration>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Patience {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        timeout(&parts.headers).map(Self)
     }
 }
 

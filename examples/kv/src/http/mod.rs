@@ -36,7 +36,7 @@ use axum::{
     routing::{get, post},
 };
 use body::Credit;
-use headers::Terms;
+use headers::{Patience, Terms};
 use messages::{CasAnswer, CasRequest, DeleteAnswer, PutAnswer, SnapshotAnswer, StatusAnswer};
 use quorate::{
     Applied, Consistency, Index, Node, Read, ReadError,
@@ -176,11 +176,16 @@ fn cas_request(body: &[u8], max: usize) -> Result<CasRequest, Refusal> {
 async fn read(
     State(api): State<Api>,
     Key(key): Key,
+    Patience(within): Patience,
     query: Result<Query<ReadQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     api.open()?;
     let consistency = consistency(query)?;
-    let read = api.node.read(consistency, move |kv: &Kv| kv.get(key.as_bytes())).await?;
+    let look = move |kv: &Kv| kv.get(key.as_bytes());
+    let read = match within {
+        Some(within) => api.node.read_within(consistency, within, look).await?,
+        None => api.node.read(consistency, look).await?,
+    };
     let index = [("quorate-index", read.index.to_string())];
     Ok(match read.value {
         Some(value) => (index, [(CONTENT_TYPE, "application/octet-stream")], value).into_response(),

@@ -40,6 +40,8 @@ pub enum Refusal {
     DataLost(String),
     /// This node may be further behind than the read allows: try another one.
     TooStale(String),
+    /// This node did not apply in time what a leader confirmed: try another one, or again.
+    Behind(String),
     /// This node is a witness and has no state: ask another one.
     Witness(String),
     /// Too much waits already: try again after this time.
@@ -83,6 +85,7 @@ impl Refusal {
             ),
             Self::DataLost(what) => (StatusCode::SERVICE_UNAVAILABLE, "data_lost", what.clone()),
             Self::TooStale(how) => (StatusCode::SERVICE_UNAVAILABLE, "too_stale", how.clone()),
+            Self::Behind(how) => (StatusCode::SERVICE_UNAVAILABLE, "behind", how.clone()),
             Self::Witness(why) => (StatusCode::SERVICE_UNAVAILABLE, "witness", why.clone()),
             Self::Overloaded(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -185,6 +188,8 @@ impl From<ReadError> for Refusal {
         match error {
             ReadError::NoLeader => Self::NoLeader,
             ReadError::TooStale { .. } => Self::TooStale(error.to_string()),
+            ReadError::Behind { .. } => Self::Behind(error.to_string()),
+            ReadError::StorageFull => Self::StorageFull,
             ReadError::Witness => Self::Witness(error.to_string()),
             ReadError::Overloaded { retry_after } => Self::Overloaded(retry_after),
             ReadError::Stopped => Self::Stopping,
@@ -221,6 +226,8 @@ mod tests {
             (Refusal::NoLeader, 503, "no_leader"),
             (Refusal::DataLost(text()), 503, "data_lost"),
             (Refusal::TooStale(text()), 503, "too_stale"),
+            (Refusal::Behind(text()), 503, "behind"),
+            (Refusal::Witness(text()), 503, "witness"),
             (Refusal::Overloaded(Duration::ZERO), 503, "overloaded"),
             (Refusal::DeadlinePassed, 503, "deadline_passed"),
             (Refusal::StorageFull, 503, "storage_full"),

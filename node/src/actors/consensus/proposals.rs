@@ -243,6 +243,9 @@ impl Proposals {
                 }
                 ProposeOutcome::Overloaded => ProposeError::Overloaded { retry_after },
                 ProposeOutcome::DeadlinePassed => ProposeError::DeadlinePassed,
+                ProposeOutcome::TooLarge { max } => {
+                    ProposeError::TooLarge { bytes: proposal.payload.len(), max: max as usize }
+                }
                 ProposeOutcome::Unknown => ProposeError::OutcomeUnknown,
             };
             self.tell(proposal.caller, error);
@@ -347,7 +350,11 @@ impl Proposals {
             Caller::There { node, request, credit, .. } => {
                 drop(credit);
                 let outcome = match error {
-                    ProposeError::Overloaded { .. } | ProposeError::TooLarge { .. } => ProposeOutcome::Overloaded,
+                    ProposeError::Overloaded { .. } => ProposeOutcome::Overloaded,
+                    ProposeError::TooLarge { max, .. } => {
+                        ProposeOutcome::TooLarge { max: u32::try_from(max).unwrap_or(u32::MAX) }
+                    }
+                    // Whoever leads next may take it: the other node asks that one.
                     ProposeError::NoLeader | ProposeError::StorageFull | ProposeError::Stopped => {
                         ProposeOutcome::NotLeader
                     }

@@ -99,6 +99,10 @@ impl Consensus {
                 ReadCaller::Here { wants: Wants::Within { .. }, .. } => {
                     self.grant(&caller, now).ok_or_else(|| self.refusal_of(&caller, now))
                 }
+                // No entry is taken here any more: it would wait in vain.
+                ReadCaller::Here { .. } if self.replica.is_storage_full() && index > self.replica.log().last().index => {
+                    Err(ReadError::StorageFull)
+                }
                 _ => Ok(Granted { index, bounded: None }),
             };
             self.answer_read(caller, granted);
@@ -119,6 +123,7 @@ impl Consensus {
             ReadCaller::Here { wants: Wants::Within { .. }, .. } => {
                 self.freshness.too_stale(now, self.replica.applied_index())
             }
+            _ if self.replica.is_storage_full() && self.replica.leader().is_none() => ReadError::StorageFull,
             _ => ReadError::NoLeader,
         }
     }

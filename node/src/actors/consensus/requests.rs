@@ -179,8 +179,13 @@ impl Consensus {
             let payload = payloads.split_to((length as usize).min(payloads.len()));
             let besides = if kind == Kind::Session { session::REQUEST_OVERHEAD_BYTES } else { 0 };
             // The limit of the node that a client asked counts, and this node's may be lower.
-            let is_allowed = payload.len() <= Limits::COMMAND_BYTES_MAX + besides;
-            match is_allowed.then(|| self.gate_for_others.enter(payload.len(), None)).flatten() {
+            let max = Limits::COMMAND_BYTES_MAX;
+            if payload.len() > max + besides {
+                // It never will be allowed here: to try again would be no use.
+                refused.push((request, ProposeOutcome::TooLarge { max: u32::try_from(max).unwrap_or(u32::MAX) }));
+                continue;
+            }
+            match self.gate_for_others.enter(payload.len(), None) {
                 Some(credit) => {
                     let caller = Caller::There { node: from, request, term, credit };
                     let until = now.checked_add(Duration::from_millis(waits_ms.into()));
