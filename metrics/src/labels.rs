@@ -132,6 +132,8 @@ label! {
         TooLarge = "too_large",
         /// It will not take effect: the disk is full.
         StorageFull = "storage_full",
+        /// An operator had the entry skipped.
+        Skipped = "skipped",
         /// It will not take effect: the node stops.
         Stopping = "stopping",
         /// It may or may not take effect.
@@ -305,6 +307,8 @@ label! {
         SnapshotBusy = "snapshot_busy",
         /// It asked for a vote, and its sender's state machine writes what the one here can't apply.
         MachineVersion = "machine_version",
+        /// The sender skips other entries than this node.
+        SkipList = "skip_list",
         /// An in-memory network was told to cut the link.
         FaultCut = "fault_cut",
         /// An in-memory network was told to lose some messages.

@@ -10,12 +10,16 @@ use crate::{
 };
 use quorate_metrics::Metrics;
 use quorate_raft::{
-    Change, MachineVersions, Membership, NodeId,
+    Change, Index, MachineVersions, Membership, NodeId, Skip, Term,
     address::{are_same, is_dialable},
 };
 use quorate_storage::contract::StorageHandle;
 use quorate_transport::network::Network;
-use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::RangeInclusive,
+};
 use tokio::sync::oneshot;
 
 /// A node, described but not started. [`Builder::voters`], [`Builder::network`] and [`Builder::storage`] are needed; the
@@ -35,11 +39,15 @@ pub struct Builder {
     sessions: Sessions,
     machine_version: u32,
     machine_versions: Option<RangeInclusive<u32>>,
+    skips: Vec<Skip>,
     metrics: Metrics,
     seed: Option<u64>,
 }
 
 impl Builder {
+    /// How many entries may be skipped.
+    pub const SKIPS_MAX: usize = 256;
+
     pub(crate) fn new(id: NodeId, cluster: String) -> Self {
         Self {
             id,
@@ -56,6 +64,7 @@ impl Builder {
             sessions: Sessions::default(),
             machine_version: 0,
             machine_versions: None,
+            skips: Vec::new(),
             metrics: Metrics::new(),
             seed: None,
         }
@@ -160,6 +169,19 @@ impl Builder {
         self
     }
 
+    /// An entry whose command is not applied: its caller, if there still is one, is told [`ProposeError::Skipped`](crate::ProposeError).
+    /// May be called for several. This is the way out when a state machine panics at an entry, after each restart again:
+    /// [`Failure::ApplyPanicked`](crate::Failure) names the entry.
+    ///
+    /// **To be told all nodes alike**: whose lists differ do not hear each other, and say so, for one would apply what another does
+    /// not. Skip nothing that any node has applied: a node whose snapshot has what the entry did refuses to start. Keep an entry on
+    /// the list until the snapshots of all nodes cover it; those remember it.
+    #[must_use]
+    pub fn skip(mut self, index: Index, term: Term, checksum: u32) -> Self {
+        self.skips.push(Skip { index, term, checksum });
+        self
+    }
+
     /// Where it is measured. Several nodes of a process may share one.
     #[must_use]
     pub fn metrics(mut self, metrics: &Metrics) -> Self {
@@ -257,6 +279,15 @@ impl Builder {
                 self.id
             )));
         }
+        let skips: BTreeSet<_> = self.skips.iter().map(|skip| skip.index).collect();
+        if skips.len() < self.skips.len() || skips.len() > Self::SKIPS_MAX {
+            return Err(StartError::Config(format!(
+                "{} entries are to be skipped, at {} indexes: name each once, and {} at most",
+                self.skips.len(),
+                skips.len(),
+                Self::SKIPS_MAX
+            )));
+        }
         match self.witness.filter(|_| !self.joins) {
             Some(witness) => check_witness(witness, &addresses),
             None => Ok(()),
@@ -270,6 +301,7 @@ impl Builder {
         let Self { id, cluster, joins, prefers, network, storage, timing, limits, snapshots, sessions, .. } = self;
         let (metrics, seed) = (self.metrics, self.seed);
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
+        let skips = self.skips.iter().map(|skip| (skip.index, *skip)).collect();
         let is_witness = self.witness == Some(id);
         let of_addresses = || Membership::of_addresses(addresses.clone()).with_witness(self.witness);
         Ok(Plan {
@@ -286,6 +318,7 @@ impl Builder {
             snapshots,
             sessions,
             machine,
+            skips,
             metrics: metrics.node(id.0),
             seed,
             fate: Fate::new(),

@@ -1,6 +1,6 @@
 //! What can go wrong, one enum a verb. Definite failure and unknown outcome never share a variant.
 
-use quorate_raft::{ChangeRefused, HandoverRefused, Index};
+use quorate_raft::{ChangeRefused, HandoverRefused, Index, Skip};
 use std::time::Duration;
 
 /// Why a node did not start. One line that says what, where and what to do.
@@ -49,6 +49,12 @@ pub enum ProposeError {
     /// It did not and will not take effect: the node stops or has stopped. Ask another node.
     #[error("the node is stopping: the command did not and will not take effect; ask another node")]
     Stopped,
+    /// It did not and will not take effect: the cluster's operator had its entry skipped
+    /// ([`Builder::skip`](crate::Builder::skip)), because a state machine could not apply it. Do not try again.
+    #[error(
+        "the operator had the command's entry skipped: the command did not and will not take effect; do not send it again"
+    )]
+    Skipped,
     /// It may or may not take effect: the leader was lost, or the node stopped, before the outcome was known. Read before
     /// trying again, or make the command idempotent.
     #[error("outcome unknown: the command may or may not take effect")]
@@ -85,7 +91,9 @@ pub enum ReadError {
         entries: u64,
     },
     /// This node's disk is full: it takes none of the entries that the read must see. Ask another node, or free space on it.
-    #[error("the disk of this node is full, and it lacks entries that the read must see; ask another node, or free space")]
+    #[error(
+        "the disk of this node is full, and it lacks entries that the read must see; ask another node, or free space"
+    )]
     StorageFull,
     /// This node can't prove that it is no further behind than the read allows. Ask another node, or allow more.
     #[error("{}", too_stale(*.age, *.entries))]
@@ -223,6 +231,17 @@ pub enum Failure {
     ActorDied {
         /// Which.
         actor: &'static str,
+    },
+    /// The state machine panicked while it applied this entry: a bug in it. It does so again after every restart.
+    #[error(
+        "the state machine panicked while it applied {entry}: see the panic above it in the log. A restart applies the entry again: run a \
+         release of the service that can apply it, or let every node skip it (Builder::skip; for quorate-kv, [[skip]] with index = {}, \
+         term = {}, checksum = \"0x{:08x}\"), which answers its caller with an error",
+        .entry.index, .entry.term, .entry.checksum
+    )]
+    ApplyPanicked {
+        /// Which.
+        entry: Skip,
     },
     /// The storage failed. Nothing was acknowledged since.
     #[error("storage failed: {0}")]

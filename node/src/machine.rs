@@ -25,7 +25,8 @@ pub trait StateMachine: Send + 'static {
     /// A command of a session that is in the log again, because its client could not know, is not applied again: whoever sent it
     /// gets the first reply ([`Node::session`](crate::Node::session)).
     ///
-    /// Copy what is kept: `command` is a part of a much larger buffer. A panic here stops the node.
+    /// Copy what is kept: `command` is a part of a much larger buffer. A panic here stops the node, and does so
+    /// again after every restart, until an operator has the entry skipped ([`Builder::skip`](crate::Builder::skip)).
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes;
 
     /// A consistent view of the state as of now, to be written later. Nothing is applied until this returns, so it should

@@ -191,8 +191,11 @@ impl<M: StateMachine> Node<M> {
     }
 
     async fn propose_by(&self, command: Bytes, until: Option<Instant>) -> Result<Applied, ProposeError> {
-        // Only what a session says is ever refused when it is applied.
-        self.offer(Kind::Command, command.len(), command, until).await?.map_err(|_| ProposeError::OutcomeUnknown)
+        self.offer(Kind::Command, command.len(), command, until).await?.map_err(|refusal| match refusal {
+            Refusal::Skipped => ProposeError::Skipped,
+            // Only what a session says is ever refused like this.
+            Refusal::Expired | Refusal::StaleSerial => ProposeError::OutcomeUnknown,
+        })
     }
 
     /// Offers a command of so many bytes, with what a session says around it.
@@ -208,6 +211,7 @@ impl<M: StateMachine> Node<M> {
             Ok(Ok(_)) => return outcome, // was counted where it was applied, or its answer arrived
             Ok(Err(Refusal::Expired)) => ProposalResult::SessionExpired,
             Ok(Err(Refusal::StaleSerial)) => ProposalResult::StaleSerial,
+            Ok(Err(Refusal::Skipped)) => ProposalResult::Skipped,
             Err(error) => result_of(*error),
         };
         self.shared.metrics.proposals(result, 1);
@@ -497,6 +501,7 @@ fn result_of(error: ProposeError) -> ProposalResult {
         ProposeError::TooLarge { .. } => ProposalResult::TooLarge,
         ProposeError::StorageFull => ProposalResult::StorageFull,
         ProposeError::Stopped => ProposalResult::Stopping,
+        ProposeError::Skipped => ProposalResult::Skipped,
         ProposeError::OutcomeUnknown => ProposalResult::OutcomeUnknown,
     }
 }

@@ -177,6 +177,8 @@ where
         let rest = match error {
             SessionError::Proposal(ProposeError::NoLeader | ProposeError::OutcomeUnknown) => pause,
             SessionError::Proposal(ProposeError::Overloaded { retry_after }) => pause.max(retry_after),
+            // The session says so of the serial, whichever attempt it was.
+            SessionError::Proposal(ProposeError::Skipped) => return Err(error),
             _ if is_unknown => return Err(ProposeError::OutcomeUnknown.into()),
             _ => return Err(error),
         };
@@ -228,6 +230,7 @@ impl From<Refusal> for SessionError {
         match refusal {
             Refusal::Expired => Self::SessionExpired,
             Refusal::StaleSerial => Self::StaleSerial,
+            Refusal::Skipped => Self::Proposal(ProposeError::Skipped),
         }
     }
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use quorate::{
-    Index, NodeId, ProposeError, Role, Snapshots,
+    Consistency, Index, NodeId, ProposeError, ReadError, Role, Snapshots,
     storage::{
         Wal,
         disk::{Crash, Operation, SimulatedDisk},
@@ -228,6 +228,10 @@ fn a_full_disk_of_the_leader_or_a_follower_costs_no_acknowledged_write_and_heals
             }
             assert!(cluster.status(full).last_log < cluster.status(next).last_log, "it keeps nothing more");
             assert_eq!(cluster.status(full).leader, Some(next), "and it still follows");
+            let asked = tokio::time::Instant::now();
+            let read = cluster.node(full).read(Consistency::Linearizable, |_| ()).await;
+            assert_eq!(read, Err(ReadError::StorageFull), "it will not get what it must see");
+            assert!(asked.elapsed() < Duration::from_millis(200), "and need not be waited for: {:?}", asked.elapsed());
 
             disks[&full].fill_after(u64::MAX);
             cluster.settled().await;

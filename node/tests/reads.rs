@@ -35,6 +35,35 @@ fn a_lease_answers_without_a_question_and_is_kept_for_as_long_as_it_is_used() {
 }
 
 #[test]
+fn a_read_waits_for_a_leader_as_long_as_its_caller_says() {
+    simulate(async {
+        let (cluster, leader) = distant(3).await;
+        let follower = cluster.others(leader)[0];
+        cluster.faults.isolate(follower);
+        cluster.until("it to miss its leader", |view| view[&follower].leader.is_none().then_some(())).await;
+        let node = cluster.node(follower).clone();
+        let read = |within| {
+            let node = node.clone();
+            async move {
+                let asked = Instant::now();
+                (node.read_within(Consistency::Linearizable, within, |_| ()).await.map(|_| ()), asked.elapsed())
+            }
+        };
+        let (told, took) = read(MS(100)).await;
+        assert_eq!(told, Err(ReadError::NoLeader));
+        assert!((MS(100)..=MS(150)).contains(&took), "less than the setting: {took:?}");
+        let (told, took) = read(MS(2_500)).await;
+        assert_eq!(told, Err(ReadError::NoLeader));
+        assert!((MS(2_500)..=MS(2_550)).contains(&took), "more than the setting: {took:?}");
+        let (late, ()) = tokio::join!(read(MS(5_000)), async {
+            sleep(MS(2_000)).await;
+            cluster.faults.heal();
+        });
+        assert_eq!(late.0, Ok(()), "a leader that comes within that time is asked");
+    });
+}
+
+#[test]
 fn every_read_but_a_local_one_sees_what_was_acknowledged_before_whoever_serves_it() {
     simulate(async {
         let (cluster, _) = distant(2).await;

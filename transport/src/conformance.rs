@@ -270,7 +270,8 @@ impl TestNode {
         let inbox = Inbox::new(move |event| {
             let _ = sender.send(event);
         });
-        let introduction = Introduction { machine_version: id.0 as u32, incarnation: rand::random() };
+        let introduction =
+            Introduction { machine_version: id.0 as u32, incarnation: rand::random(), skips: Vec::new() };
         let local = Local {
             cluster: cluster.to_owned(),
             node: id,

@@ -226,7 +226,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         node: NodeId(1),
         protocol_min: 1,
         protocol_max: 1,
-        introduction: Introduction { machine_version: 3, incarnation: u64::MAX },
+        introduction: Introduction { machine_version: 3, incarnation: u64::MAX, skips: Vec::new() },
     };
     seeds.push([vec![0], bytes_of(&Frame::Hello(hello))].concat());
     seeds

@@ -16,7 +16,7 @@
 //! - **Introductions.** Before a link comes up, the node is told what the peer states about itself ([`Introduction`]).
 //! - **Never blocks.** Everything here runs on the node's thread, beside consensus.
 
-use quorate_raft::{Message, NodeId};
+use quorate_raft::{Message, NodeId, Skip};
 use serde::{Deserialize, Serialize};
 use std::{fmt, future::Future, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -55,6 +55,8 @@ pub struct Introduction {
     pub machine_version: u32,
     /// A random number, drawn at each start of the node: another value means another process.
     pub incarnation: u64,
+    /// The entries that it skips, in order. Nodes whose lists differ would apply different commands.
+    pub skips: Vec<Skip>,
 }
 
 /// A running network.

@@ -263,6 +263,8 @@ mod tests {
             ("storage_full", 503, 5),
             ("deadline_passed", 503, 5),
             ("too_stale", 503, 5),
+            ("behind", 503, 5),
+            ("skipped", 422, 7),
             ("stopping", 503, 5),
             ("witness", 503, 7),
             ("outcome_unknown", 504, 6),

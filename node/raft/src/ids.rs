@@ -94,6 +94,24 @@ impl fmt::Display for EntryId {
     }
 }
 
+/// An entry that an operator names to be skipped: its command is answered with an error and not applied. The checksum covers the
+/// entry and, through the chain, all before it, so no other entry can be meant.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Skip {
+    /// Its place in the log.
+    pub index: Index,
+    /// The term of the leader that created it.
+    pub term: Term,
+    /// The checksum of its record.
+    pub checksum: u32,
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "entry {} of term {} with checksum 0x{:08x}", self.index, self.term, self.checksum)
+    }
+}
+
 /// A point on one node's monotonic clock: time since that node started. Never compared between nodes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Moment(pub Duration);

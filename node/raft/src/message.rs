@@ -271,6 +271,8 @@ pub enum ProposeOutcome {
         /// The receiver's limit.
         max: u32,
     },
+    /// It did not and will not take effect: an operator had its entry skipped.
+    Skipped,
 }
 
 /// Asks for a read index.

@@ -14,12 +14,12 @@ use crate::{
     fate::{Fate, Sentinel},
     machine::StateMachine,
     node,
-    sessions::{Table, Verdict},
+    sessions::{Refusal, Table, Verdict},
 };
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage, SnapshotPhase};
 use quorate_raft::{
-    EntryId, Index, Kind,
+    EntryId, Index, Kind, Skip,
     mutants::{Mutant, live},
     session::{self, LogTime},
 };
@@ -32,6 +32,10 @@ pub(crate) struct Applier<M> {
     /// Boxed, so that actix may move the actor whatever the machine is made of. A witness has none: it counts entries.
     machine: Option<Box<M>>,
     sessions: Table,
+    /// The entries that are skipped.
+    skips: BTreeMap<Index, Skip>,
+    /// The entry that the machine is applying.
+    applying: Option<Skip>,
     /// The last entry that was applied, and its record's checksum.
     last: EntryId,
     last_checksum: u32,
@@ -78,6 +82,7 @@ impl<M: StateMachine> Applier<M> {
     /// Reads wait about as long as `patience` for what they must see.
     pub(crate) fn new(
         machine: Option<M>,
+        skips: BTreeMap<Index, Skip>,
         consensus: Addr<Consensus>,
         patience: Duration,
         metrics: NodeMetrics,
@@ -86,6 +91,8 @@ impl<M: StateMachine> Applier<M> {
         Self {
             machine: machine.map(Box::new),
             sessions: Table::default(),
+            skips,
+            applying: None,
             last: EntryId::default(),
             last_checksum: 0,
             answers: Vec::new(),
@@ -109,18 +116,23 @@ impl<M: StateMachine> Applier<M> {
         for record in batch.records() {
             let index = record.id.index;
             debug_assert_eq!(index, self.last.index.next(), "committed entries arrive in order");
+            let entry = Skip { index, term: record.id.term, checksum: record.checksum };
+            let skips = !self.skips.is_empty() && self.skips(entry, record.kind);
+            self.applying = Some(entry);
             let nothing = || Ok(node::Applied { index, reply: bytes::Bytes::new() });
             let outcome = match (record.kind, &mut self.machine) {
                 (Kind::Noop | Kind::Membership, _) | (_, None) => nothing(),
+                (Kind::Command, Some(_)) if skips => Err(Refusal::Skipped),
                 (Kind::Command, Some(machine)) => {
                     Ok(node::Applied { index, reply: machine.apply(index, record.payload) })
                 }
                 (Kind::Outline, Some(_)) => return self.fate.fail(outline_found(index)),
-                (Kind::Session, Some(_)) => match self.apply_in_session(index, record.payload) {
+                (Kind::Session, Some(_)) => match self.apply_in_session(index, record.payload, skips) {
                     Ok(outcome) => outcome,
                     Err(unreadable) => return self.fate.fail(unreadable),
                 },
             };
+            self.applying = None;
             (self.last, self.last_checksum) = (record.id, record.checksum);
             if let Some((_, caller)) = callers.next_if(|(of, _)| *of == index) {
                 self.answer(caller, outcome, &mut tally);
@@ -136,6 +148,24 @@ impl<M: StateMachine> Applier<M> {
             let mean = tally.waited / u32::try_from(tally.answered).unwrap_or(u32::MAX);
             self.metrics.proposal_stage_n(ProposalStage::Total, mean, tally.answered);
         }
+    }
+
+    /// Whether the entry is one that is skipped. All nodes skip the same, so all come to the same state.
+    fn skips(&mut self, entry: Skip, kind: Kind) -> bool {
+        let Some(named) = self.skips.get(&entry.index) else { return false };
+        if *named != entry {
+            tracing::error!(
+                "{named} is to be skipped, but the log has {entry}: it is applied; correct what is to be skipped"
+            );
+            return false;
+        }
+        if !matches!(kind, Kind::Command | Kind::Session) {
+            tracing::error!("{named} is to be skipped, but it holds no command: nothing is skipped");
+            return false;
+        }
+        tracing::warn!("{entry} is skipped: its caller is told so, and the state machine does not see it");
+        self.sessions.skip(entry);
+        true
     }
 
     /// Tells `Consensus` now and then how far it came within a batch: a machine that is slow is not stuck, and its leader may lead on.
@@ -154,7 +184,7 @@ impl<M: StateMachine> Applier<M> {
     }
 
     /// What a session says is the table's business, and the command in it is the machine's, once.
-    fn apply_in_session(&mut self, index: Index, payload: &[u8]) -> Result<Outcome, Failure> {
+    fn apply_in_session(&mut self, index: Index, payload: &[u8], skips: bool) -> Result<Outcome, Failure> {
         let (mut stamp, request) = session::decode(payload).map_err(|malformed| {
             Failure::Violation(format!(
                 "entry {index} is a session's and can't be read ({malformed}): report it, and run the release that wrote it"
@@ -165,7 +195,7 @@ impl<M: StateMachine> Applier<M> {
         }
         let machine = &mut self.machine;
         let mut apply =
-            |command: &[u8]| machine.as_mut().map(|machine| machine.apply(index, command)).unwrap_or_default();
+            |command: &[u8]| machine.as_mut().filter(|_| !skips).map(|machine| machine.apply(index, command));
         Ok(match self.sessions.apply(index, stamp, &request, |command| apply(command)) {
             Verdict::Applied { index, reply } => Ok(node::Applied { index, reply }),
             Verdict::Refused(refusal) => Err(refusal),
@@ -205,6 +235,14 @@ impl<M: StateMachine> Applier<M> {
         };
         match restored {
             Ok((base, sessions)) => {
+                let contained = |skip: &&Skip| skip.index <= base.last.index && !sessions.skipped().contains(*skip);
+                if let Some(skip) = self.skips.values().find(contained).filter(|_| self.machine.is_some()) {
+                    return Err(format!(
+                        "{skip} is to be skipped, but the snapshot that ends at {ends} has what the entry did: a state machine applied \
+                         it before it was named; take it off the list of every node, and let the nodes that can't apply it begin \
+                         again with an empty directory"
+                    ));
+                }
                 self.sessions = sessions;
                 (self.last, self.last_checksum) = (base.last, base.last_checksum);
                 self.metrics.snapshot_took(SnapshotPhase::Restore, began.elapsed());
@@ -247,6 +285,15 @@ impl<M: StateMachine> Applier<M> {
                 this.waiting.retain(|_, waiting| !waiting.is_empty());
                 this.give_up_later(ctx);
             });
+        }
+    }
+}
+
+impl<M> Drop for Applier<M> {
+    /// Says at which entry the machine panicked, before the sentinel says that an actor did.
+    fn drop(&mut self) {
+        if let Some(entry) = self.applying.filter(|_| std::thread::panicking()) {
+            self.fate.fail(Failure::ApplyPanicked { entry });
         }
     }
 }
@@ -331,7 +378,7 @@ impl<M: StateMachine> Handler<Restore> for Applier<M> {
         let restored = self.restore(source);
         match (done, restored) {
             // Whoever waits for it also decides what it means.
-            (Some(done), restored) => drop(done.send(restored)),
+            (Some(done), restored) => drop(done.send(restored.map(|()| self.sessions.skipped().clone()))),
             (None, Ok(())) => {
                 self.serve_waiting();
                 self.tell_later(ctx);

@@ -11,14 +11,14 @@ use crate::{
 use actix::Message;
 use bytes::Bytes;
 use quorate_raft::{
-    Batch, EntryId, Index, Kind, Moment, NodeId, SnapshotBase, SnapshotChunk, SnapshotReply, Term,
+    Batch, EntryId, Index, Kind, Moment, NodeId, Skip, SnapshotBase, SnapshotChunk, SnapshotReply, Term,
     message::{AdministerOutcome, Administration},
     mutants::{Mutant, live},
     session::LogTime,
 };
 use quorate_storage::{SnapshotSource, StorageError};
 use quorate_transport::network::Event;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 /// A handle → `Consensus`, through the bounded stream of requests.
@@ -380,8 +380,8 @@ pub(crate) struct StateTaken {
 #[rtype(result = "()")]
 pub(crate) struct Restore {
     pub(crate) source: Box<dyn SnapshotSource>,
-    /// Who waits for the outcome. If nobody does, the node lives on what was restored, or fails.
-    pub(crate) done: Option<oneshot::Sender<Result<(), String>>>,
+    /// Who waits for the outcome, and for the entries that the snapshot says were skipped. If nobody does, the node lives on what was restored, or fails.
+    pub(crate) done: Option<oneshot::Sender<Result<BTreeSet<Skip>, String>>>,
 }
 
 /// `Replicator` → `Consensus`: the peer needs a snapshot that reaches `at_least`.

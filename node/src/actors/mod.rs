@@ -43,13 +43,13 @@ use consensus::{BATCH_ENTRIES_MAX, Clock, Consensus, Parts, Peers, Snapshotting,
 use election_timer::ElectionTimer;
 use messages::{Heard, Request, Stop};
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{MachineVersions, Membership, Moment, NodeId, Replica, Settings};
+use quorate_raft::{Index, MachineVersions, Membership, Moment, NodeId, Replica, Settings, Skip};
 use quorate_storage::{StorageHandle, contract::StorageThread};
 use quorate_transport::network::{Inbox, Introduction, Links, Local, Network};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use snapshot_receiver::SnapshotReceiver;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -75,6 +75,8 @@ pub(crate) struct Plan {
     pub(crate) snapshots: Snapshots,
     pub(crate) sessions: Sessions,
     pub(crate) machine: MachineVersions,
+    /// The entries that are skipped.
+    pub(crate) skips: BTreeMap<Index, Skip>,
     pub(crate) metrics: NodeMetrics,
     pub(crate) seed: Option<u64>,
     pub(crate) fate: Fate,
@@ -100,6 +102,7 @@ pub(crate) async fn launch<M: StateMachine>(
         snapshots,
         sessions,
         machine: machine_versions,
+        skips,
         metrics,
         seed,
         fate,
@@ -137,7 +140,8 @@ pub(crate) async fn launch<M: StateMachine>(
     }
 
     let machine = (!is_witness).then_some(machine);
-    let applier = Applier::new(machine, consensus.clone(), timing.leader_wait, metrics.clone(), fate.clone());
+    let applier =
+        Applier::new(machine, skips.clone(), consensus.clone(), timing.leader_wait, metrics.clone(), fate.clone());
     let applier = match threads {
         true => {
             let thread = match quorate_storage::contract::thread() {
@@ -148,14 +152,24 @@ pub(crate) async fn launch<M: StateMachine>(
         }
         false => applier.start(),
     };
-    if has_snapshot && let Err(error) = recovery::restore(&storage, applier.clone().recipient()).await {
-        return Err(held.end_for(error));
+    // What the snapshot skipped counts as well, so that an entry may be taken off the list once every snapshot covers it.
+    let mut skips: BTreeSet<Skip> = skips.into_values().collect();
+    if has_snapshot {
+        match recovery::restore(&storage, applier.clone().recipient()).await {
+            Ok(skipped) => skips.extend(skipped),
+            Err(error) => return Err(held.end_for(error)),
+        }
     }
+    let skips: Vec<Skip> = skips.into_iter().collect();
 
     let mut random = seed.map_or_else(SmallRng::from_os_rng, SmallRng::seed_from_u64);
     let life = random.random();
     // Of a clone: the timer draws the same numbers whether or not this one is drawn.
-    let introduction = Introduction { machine_version: machine_versions.newest, incarnation: random.clone().random() };
+    let introduction = Introduction {
+        machine_version: machine_versions.newest,
+        incarnation: random.clone().random(),
+        skips: skips.clone(),
+    };
     let to_consensus = consensus.clone();
     let observed = Arc::new(ObservedNetwork::new(metrics.clone()));
     observed.peers_are(&replica.peers());
@@ -196,6 +210,7 @@ pub(crate) async fn launch<M: StateMachine>(
         storage,
         timer,
         applier: applier.clone().recipient(),
+        skips,
         snapshots: Snapshotting::new(snapshots, take_state, restore, receiver, blocking.clone()),
         status,
         life,

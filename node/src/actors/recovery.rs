@@ -8,8 +8,9 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{Faulty, Index, Log, NodeId, Replica};
+use quorate_raft::{Faulty, Index, Log, NodeId, Replica, Skip};
 use quorate_storage::{Completions, OpenSnapshot, Recover, Recovered, Storage};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -115,8 +116,9 @@ pub(super) fn refuse_if_not_as_configured(replica: &Replica) -> Result<(), Start
     Err(StartError::Config(Failure::NotAsConfigured { is_witness: replica.is_witness() }.to_string()))
 }
 
-/// Lets the state machine become what the newest snapshot holds, on the machine's own thread, and waits for it.
-pub(super) async fn restore(storage: &Storage, applier: Recipient<Restore>) -> Result<(), StartError> {
+/// Lets the state machine become what the newest snapshot holds, on the machine's own thread, and waits for it. Gives the
+/// entries that were skipped on the way to that.
+pub(super) async fn restore(storage: &Storage, applier: Recipient<Restore>) -> Result<BTreeSet<Skip>, StartError> {
     let source = storage
         .open_snapshot
         .send(OpenSnapshot)

@@ -22,11 +22,14 @@ pub(crate) use snapshot::{read, write};
 
 use bytes::Bytes;
 use quorate_raft::{
-    Index,
+    Index, Skip,
     mutants::{Mutant, live},
     session::{LogTime, Request, SessionKey, Stamp},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// How many serials, up to the highest that was used, a session remembers; so many commands of a session may be under way.
 pub(crate) const WINDOW: u64 = 64;
@@ -45,6 +48,8 @@ pub(crate) struct Table {
     /// Which session an entry used, if none behind it did: the first of these was not used for longest.
     by_use: BTreeMap<Index, SessionKey>,
     reply_bytes: usize,
+    /// Every entry that was skipped, ever: so that snapshots say so.
+    skipped: BTreeSet<Skip>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,8 +66,27 @@ struct Session {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Answer {
     index: Index,
-    /// What the machine replied; `None` if that was not kept.
-    reply: Option<Box<[u8]>>,
+    kept: Kept,
+}
+
+/// What is kept of an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Kept {
+    /// What the machine replied.
+    Reply(Box<[u8]>),
+    /// It took too much.
+    Nothing,
+    /// The machine was not asked: an operator had the entry skipped.
+    Skipped,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Reply(reply) => reply.len(),
+            Self::Nothing | Self::Skipped => 0,
+        }
+    }
 }
 
 /// What an entry of a session came to.
@@ -81,16 +105,19 @@ pub(crate) enum Refusal {
     Expired,
     /// Its serial is older than what the session remembers.
     StaleSerial,
+    /// An operator had its entry skipped. Also of a command without a session.
+    Skipped,
 }
 
 impl Table {
-    /// What the entry at `index` does; `machine` is called if its command is to be applied.
+    /// What the entry at `index` does; `machine` is called if its command is to be applied, and gives nothing if the entry is
+    /// skipped. The session remembers that like a reply, so that a command that is sent again is skipped, too.
     pub(crate) fn apply(
         &mut self,
         index: Index,
         stamp: Stamp,
         request: &Request<'_>,
-        machine: impl FnOnce(&[u8]) -> Bytes,
+        machine: impl FnOnce(&[u8]) -> Option<Bytes>,
     ) -> Verdict {
         self.now = self.now.max(stamp.time);
         self.expire(stamp.idle_limit_ms);
@@ -116,6 +143,16 @@ impl Table {
         self.now
     }
 
+    /// The entry is skipped.
+    pub(crate) fn skip(&mut self, entry: Skip) {
+        self.skipped.insert(entry);
+    }
+
+    /// The entries that were skipped.
+    pub(crate) fn skipped(&self) -> &BTreeSet<Skip> {
+        &self.skipped
+    }
+
     /// How many sessions there are.
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()
@@ -128,7 +165,13 @@ impl Table {
     }
 
     /// A session is used by the entry at `index`.
-    fn use_one(&mut self, key: &SessionKey, serial: u64, index: Index, machine: impl FnOnce() -> Bytes) -> Verdict {
+    fn use_one(
+        &mut self,
+        key: &SessionKey,
+        serial: u64,
+        index: Index,
+        machine: impl FnOnce() -> Option<Bytes>,
+    ) -> Verdict {
         let Some(session) = self.sessions.get_mut(key) else { return Verdict::Refused(Refusal::Expired) };
         let session = Arc::make_mut(session);
         if let Some(key) = self.by_use.remove(&session.used_by) {
@@ -173,7 +216,7 @@ impl Table {
 }
 
 impl Session {
-    fn answer(&mut self, serial: u64, index: Index, machine: impl FnOnce() -> Bytes) -> Verdict {
+    fn answer(&mut self, serial: u64, index: Index, machine: impl FnOnce() -> Option<Bytes>) -> Verdict {
         let is_known = !live(Mutant::SessionRetryApplied);
         let of = if live(Mutant::AnswerOfAnotherSerial) && self.answers.contains_key(&serial) {
             self.answers.last_key_value().map_or(serial, |(highest, _)| *highest)
@@ -181,9 +224,10 @@ impl Session {
             serial
         };
         if let Some(first) = self.answers.get(&of).filter(|_| is_known) {
-            return match &first.reply {
-                Some(reply) => Verdict::Applied { index: first.index, reply: Bytes::copy_from_slice(reply) },
-                None => Verdict::Refused(Refusal::StaleSerial),
+            return match &first.kept {
+                Kept::Reply(reply) => Verdict::Applied { index: first.index, reply: Bytes::copy_from_slice(reply) },
+                Kept::Nothing => Verdict::Refused(Refusal::StaleSerial),
+                Kept::Skipped => Verdict::Refused(Refusal::Skipped),
             };
         }
         let highest = self.answers.last_key_value().map_or(serial, |(highest, _)| serial.max(*highest));
@@ -193,22 +237,22 @@ impl Session {
         let reply = machine();
         self.answers = self.answers.split_off(&highest.saturating_sub(WINDOW - 1));
         // Copied: it may be a part of something large.
-        self.answers.insert(serial, Answer { index, reply: Some(reply[..].into()) });
+        let kept = reply.as_ref().map_or(Kept::Skipped, |reply| Kept::Reply(reply[..].into()));
+        self.answers.insert(serial, Answer { index, kept });
         self.forget_replies(serial);
-        Verdict::Applied { index, reply }
+        reply.map_or(Verdict::Refused(Refusal::Skipped), |reply| Verdict::Applied { index, reply })
     }
 
     /// Counts what is kept, and lets go of what is too much, but for the answer to this serial.
     fn forget_replies(&mut self, latest: u64) {
-        let bytes = |answer: &Answer| answer.reply.as_ref().map_or(0, |reply| reply.len());
-        self.reply_bytes = self.answers.values().map(bytes).sum();
+        self.reply_bytes = self.answers.values().map(|answer| answer.kept.bytes()).sum();
         for (serial, answer) in &mut self.answers {
             if self.reply_bytes <= SESSION_REPLY_BYTES_MAX {
                 break;
             }
-            if *serial != latest && bytes(answer) > 0 {
-                self.reply_bytes -= bytes(answer);
-                answer.reply = None;
+            if *serial != latest && answer.kept.bytes() > 0 {
+                self.reply_bytes -= answer.kept.bytes();
+                answer.kept = Kept::Nothing;
             }
         }
     }

@@ -3,8 +3,10 @@
 //! | bytes | what |
 //! | --- | --- |
 //! | 8 | magic: the bytes `QSESSION` |
-//! | 4 | version of this layout: 1 |
+//! | 4 | version of this layout: 2 |
 //! | 8 | log time |
+//! | 4 | how many entries were skipped |
+//! | … | they, in order: the index (8), the term (8), the checksum (4) |
 //! | 4 | how many sessions there are |
 //! | … | the sessions, in the order of their tags and keys |
 //!
@@ -18,33 +20,40 @@
 //! | 8 | the index of the last entry that used it |
 //! | 8 | the log time of that |
 //! | 1 | how many answers there are |
-//! | … | the answers, by serial: the serial (8), the index (8), the length of the reply (4; all ones if it was not kept), the reply |
+//! | … | the answers, by serial: the serial (8), the index (8), the length of the reply (4; all ones if it was not kept, one less if the entry was skipped), the reply |
 //!
 //! Equal tables give equal bytes. The state machine's follow. Whoever keeps the bytes has a checksum of them.
 //!
 //! **Bound:** a length is not believed: what is allocated grows with what is read.
 
-use super::{Answer, SESSIONS_MAX, Session, Table, WINDOW};
+use super::{Answer, Kept, SESSIONS_MAX, Session, Table, WINDOW};
 use quorate_raft::{
-    Index,
+    Index, Skip, Term,
     session::{LogTime, SessionKey},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     io::{self, Error, ErrorKind, Read, Write},
     sync::Arc,
 };
 
 const MAGIC: [u8; 8] = *b"QSESSION";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const NOT_KEPT: u32 = u32::MAX;
+const SKIPPED: u32 = u32::MAX - 1;
 
 /// Writes `table`.
 pub(crate) fn write(table: &Table, to: &mut dyn Write) -> io::Result<()> {
     to.write_all(&MAGIC)?;
     to.write_all(&VERSION.to_le_bytes())?;
     to.write_all(&table.now.0.to_le_bytes())?;
+    to.write_all(&u32::try_from(table.skipped.len()).map_err(too_long)?.to_le_bytes())?;
+    for Skip { index, term, checksum } in &table.skipped {
+        to.write_all(&index.0.to_le_bytes())?;
+        to.write_all(&term.0.to_le_bytes())?;
+        to.write_all(&checksum.to_le_bytes())?;
+    }
     to.write_all(&u32::try_from(table.sessions.len()).map_err(too_long)?.to_le_bytes())?;
     for (key, session) in &table.sessions {
         // Keys have 64 bytes at most, and windows as many serials.
@@ -52,12 +61,16 @@ pub(crate) fn write(table: &Table, to: &mut dyn Write) -> io::Result<()> {
         to.write_all(&session.used_by.0.to_le_bytes())?;
         to.write_all(&session.used_at.0.to_le_bytes())?;
         to.write_all(&[session.answers.len() as u8])?;
-        for (serial, Answer { index, reply }) in &session.answers {
+        for (serial, Answer { index, kept }) in &session.answers {
             to.write_all(&serial.to_le_bytes())?;
             to.write_all(&index.0.to_le_bytes())?;
-            let length = reply.as_ref().map_or(Ok(NOT_KEPT), |reply| u32::try_from(reply.len()).map_err(too_long))?;
+            let (length, reply) = match kept {
+                Kept::Reply(reply) => (u32::try_from(reply.len()).map_err(too_long)?, &reply[..]),
+                Kept::Nothing => (NOT_KEPT, &[][..]),
+                Kept::Skipped => (SKIPPED, &[][..]),
+            };
             to.write_all(&length.to_le_bytes())?;
-            to.write_all(reply.as_deref().unwrap_or_default())?;
+            to.write_all(reply)?;
         }
     }
     Ok(())
@@ -74,15 +87,19 @@ pub(crate) fn read(from: &mut dyn Read) -> io::Result<Table> {
     }
     let version = from.u32()?;
     if version != VERSION {
-        let what = format_args!("layout {version} is not known here, only {VERSION}: run a newer release");
+        let what = match version < VERSION {
+            true => format!("layout {version} is of an earlier program: start from a backup that this release made"),
+            false => format!("layout {version} is not known here, only {VERSION}: run a newer release"),
+        };
         return Err(invalid(8, what));
     }
     let now = LogTime(from.u64()?);
-    let count = from.u32()?;
+    let skipped = from.skipped()?;
+    let (at, count) = (from.at, from.u32()?);
     if count > SESSIONS_MAX {
-        return Err(invalid(20, format_args!("{count} sessions are more than there can be")));
+        return Err(invalid(at, format_args!("{count} sessions are more than there can be")));
     }
-    let mut table = Table { now, ..Table::default() };
+    let mut table = Table { now, skipped, ..Table::default() };
     for _ in 0..count {
         let at = from.at;
         let key = from.key()?;
@@ -105,6 +122,19 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn skipped(&mut self) -> io::Result<BTreeSet<Skip>> {
+        let mut skipped = BTreeSet::new();
+        for _ in 0..self.u32()? {
+            let at = self.at;
+            let entry = Skip { index: Index(self.u64()?), term: Term(self.u64()?), checksum: self.u32()? };
+            if skipped.last().is_some_and(|last| *last >= entry) {
+                return Err(invalid(at, "the skipped entries are not in order"));
+            }
+            skipped.insert(entry);
+        }
+        Ok(skipped)
+    }
+
     fn key(&mut self) -> io::Result<SessionKey> {
         let (at, [tag, length]) = (self.at, self.array()?);
         let key = self.bytes(u32::from(length))?;
@@ -127,9 +157,13 @@ impl Reader<'_> {
             if serial - lowest >= WINDOW {
                 return Err(invalid(at, "serials are further apart than a session remembers"));
             }
-            let reply = if length == NOT_KEPT { None } else { Some(self.bytes(length)?) };
-            session.reply_bytes += reply.as_ref().map_or(0, |reply| reply.len());
-            session.answers.insert(serial, Answer { index, reply });
+            let kept = match length {
+                NOT_KEPT => Kept::Nothing,
+                SKIPPED => Kept::Skipped,
+                _ => Kept::Reply(self.bytes(length)?),
+            };
+            session.reply_bytes += kept.bytes();
+            session.answers.insert(serial, Answer { index, kept });
         }
         Ok(session)
     }
@@ -182,8 +216,9 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_documented_one() {
-        let mut expected = b"QSESSION\x01\0\0\0".to_vec();
+        let mut expected = b"QSESSION\x02\0\0\0".to_vec();
         expected.extend(70u64.to_le_bytes());
+        expected.extend(0u32.to_le_bytes());
         expected.extend(1u32.to_le_bytes());
         expected.extend(b"\x02\x01a");
         expected.extend(3u64.to_le_bytes());
@@ -229,16 +264,19 @@ mod tests {
 
     #[test]
     fn a_length_that_is_not_there_takes_no_memory() {
-        let mut bytes = written(&some());
-        bytes[20..24].copy_from_slice(&SESSIONS_MAX.to_le_bytes());
-        refused(&bytes);
-        bytes[20..24].copy_from_slice(&u32::MAX.to_le_bytes());
-        refused(&bytes);
+        let bytes = written(&some());
+        for count in [20..24, 24..28] {
+            let mut bytes = bytes.clone();
+            bytes[count.clone()].copy_from_slice(&SESSIONS_MAX.to_le_bytes());
+            refused(&bytes);
+            bytes[count].copy_from_slice(&u32::MAX.to_le_bytes());
+            refused(&bytes);
+        }
         let mut table = Table::default();
         used(&mut table, 3, b"a", 9, b"hi");
         let mut bytes = written(&table);
         let at = bytes.len() - 6;
-        bytes[at..at + 4].copy_from_slice(&(u32::MAX - 1).to_le_bytes());
+        bytes[at..at + 4].copy_from_slice(&(u32::MAX - 2).to_le_bytes());
         refused(&bytes);
     }
 
@@ -250,7 +288,7 @@ mod tests {
 
     fn some() -> Table {
         let mut table = Table::default();
-        table.apply(Index(1), stamp(), &Request::Open, |_| bytes::Bytes::new());
+        table.apply(Index(1), stamp(), &Request::Open, |_| None);
         used(&mut table, 2, b"name", 1, b"");
         used(&mut table, 4, b"name", 3, &[7; 70_000]);
         used(&mut table, 5, b"name", 40, b"another");
@@ -261,7 +299,7 @@ mod tests {
     fn used(table: &mut Table, index: u64, name: &[u8], serial: u64, reply: &[u8]) {
         let key = SessionKey::named(name).expect("a name");
         let request = Request::Command { key, serial, command: b"" };
-        table.apply(Index(index), stamp(), &request, |_| bytes::Bytes::copy_from_slice(reply));
+        table.apply(Index(index), stamp(), &request, |_| Some(bytes::Bytes::copy_from_slice(reply)));
     }
 
     fn stamp() -> Stamp {

@@ -1,6 +1,7 @@
 //! A test a rule, and all of them against a dumb twin under random operations.
 
 use super::*;
+use quorate_raft::Term;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 #[test]
@@ -13,6 +14,25 @@ fn a_serial_that_was_applied_gets_its_first_answer_again_and_the_machine_is_not_
     assert_eq!(world.command("a", 1), first);
     assert_eq!(world.command("a", 2), applied(2, "2"));
     assert_eq!(world.machine, 3, "each was applied once");
+}
+
+#[test]
+fn a_session_remembers_that_a_serial_was_skipped() {
+    let mut world = World::default();
+    let request = Request::Command { key: name("a"), serial: 1, command: b"poison" };
+    for _ in 0..2 {
+        world.index += 1;
+        let entry = Skip { index: Index(world.index), term: Term(3), checksum: 7 };
+        world.table.skip(entry);
+        let verdict = world.table.apply(Index(world.index), world.stamp, &request, |_| None);
+        assert_eq!(verdict, Verdict::Refused(Refusal::Skipped));
+    }
+    assert_eq!(world.command("a", 1), Verdict::Refused(Refusal::Skipped), "and the machine is not called");
+    assert_eq!(world.machine, 0);
+    let mut bytes = Vec::new();
+    write(&world.table, &mut bytes).expect("written");
+    let restored = read(&mut &bytes[..]).expect("sessions");
+    assert_eq!((&restored, restored.skipped().len()), (&world.table, 2), "snapshots have it");
 }
 
 #[test]
@@ -300,7 +320,7 @@ impl World {
         self.last = self.table.apply(Index(self.index), self.stamp, &request, |command| {
             assert_eq!(command, b"count");
             *machine += 1;
-            format!("{machine}{}", " ".repeat(padding)).into()
+            Some(format!("{machine}{}", " ".repeat(padding)).into())
         });
         self.last.clone()
     }

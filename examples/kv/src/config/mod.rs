@@ -75,6 +75,23 @@ pub struct Config {
     /// What is refused rather than queued.
     #[serde(default, deserialize_with = "object")]
     pub limits: Limits,
+    /// Entries whose commands are not applied, for a command that the state machine can't apply: the failure names the entry.
+    /// The same on all nodes. Default: none.
+    #[serde(default)]
+    pub skip: Vec<SkippedEntry>,
+}
+
+/// An entry that is not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SkippedEntry {
+    /// Its place in the log.
+    pub index: u64,
+    /// The term of the leader that created it.
+    pub term: u64,
+    /// The checksum of its record: `0x` and eight hexadecimal digits, in quotes.
+    #[serde(deserialize_with = "checksum")]
+    pub checksum: u32,
 }
 
 /// How a node begins.
@@ -474,6 +491,16 @@ pub(crate) fn is_host_and_port(addr: &str) -> bool {
     };
     let port_fits = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
     host_fits && port_fits && addr.len() <= Change::ADDRESS_BYTES_MAX
+}
+
+fn checksum<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let text = String::deserialize(from)?;
+    let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 8 && !digits.contains('+'));
+    digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).ok_or_else(|| {
+        let problem =
+            format!("`{}` is no checksum; write it as the failure does, such as 0x0123abcd", text.escape_debug());
+        serde::de::Error::custom(problem)
+    })
 }
 
 fn node_id<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {

@@ -1,8 +1,8 @@
 //! The node that a configuration describes: one translation, and one check of it, for `serve` and for `serve --check`.
 
-use super::{Config, Limits, State};
+use super::{Config, Limits, SkippedEntry, State};
 use crate::machine::COMMAND_OVERHEAD_BYTES;
-use quorate::{Builder, Node, Snapshots, Timing, storage::Wal};
+use quorate::{Builder, Index, Node, Snapshots, Term, Timing, storage::Wal};
 
 impl Config {
     /// The node, without its network: everything else that this configuration says of it.
@@ -17,6 +17,9 @@ impl Config {
             Some(witness) => builder.witness(witness),
             None => builder,
         };
+        let builder = self.skip.iter().fold(builder, |builder, SkippedEntry { index, term, checksum }| {
+            builder.skip(Index(*index), Term(*term), *checksum)
+        });
         let [shortest, longest] = self.timing.election_timeout;
         builder
             .voters(self.peers.iter().map(|peer| (peer.id, peer.addr.clone())))

@@ -238,6 +238,17 @@ fn each_mistake_is_one_line_that_names_the_key_and_the_remedy() {
 }
 
 #[test]
+fn an_entry_to_be_skipped_is_named_as_the_failure_names_it() {
+    let named = |checksum: &str| load(&format!("{EXAMPLE}\n[[skip]]\nindex = 12\nterm = 3\nchecksum = {checksum}\n"));
+    let config = named("\"0x0123abcd\"").expect("valid");
+    assert_eq!(config.skip, [SkippedEntry { index: 12, term: 3, checksum: 0x0123_abcd }]);
+    for checksum in ["\"0x123\"", "\"0123abcd\"", "\"0x+123abcd\"", "\"0x0123abcg\"", "19114957"] {
+        let error = named(checksum).expect_err(checksum).to_string();
+        assert!(error.contains("skip[0].checksum: ") && error.lines().count() == 1, "{error}");
+    }
+}
+
+#[test]
 fn a_plaintext_address_that_others_reach_is_accepted_when_asked_for() {
     let text = EXAMPLE.replace("127.0.0.1:8001\"", "0.0.0.0:8001\"\nallow_plaintext_http = true");
     assert!(load(&text).is_ok());

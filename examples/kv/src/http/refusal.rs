@@ -58,6 +58,8 @@ pub enum Refusal {
     TooLarge(String),
     /// The write may or may not take effect.
     OutcomeUnknown,
+    /// An operator had the write's entry skipped.
+    Skipped,
     /// The write's session is not known any more.
     SessionExpired,
     /// The write's serial is older than what its session remembers.
@@ -112,6 +114,7 @@ impl Refusal {
                     "the write may or may not take effect; read before you retry, or retry with the same quorate-session and -serial",
                 ),
             ),
+            Self::Skipped => (StatusCode::UNPROCESSABLE_ENTITY, "skipped", ProposeError::Skipped.to_string()),
             Self::SessionExpired | Self::StaleSerial => {
                 let (code, error) = match self {
                     Self::SessionExpired => ("session_expired", SessionError::SessionExpired),
@@ -168,6 +171,7 @@ impl From<ProposeError> for Refusal {
             ProposeError::DeadlinePassed => Self::DeadlinePassed,
             ProposeError::StorageFull => Self::StorageFull,
             ProposeError::Stopped => Self::Stopping,
+            ProposeError::Skipped => Self::Skipped,
             ProposeError::OutcomeUnknown => Self::OutcomeUnknown,
         }
     }
@@ -235,6 +239,7 @@ mod tests {
             (Refusal::Stopping, 503, "stopping"),
             (Refusal::TooLarge(text()), 413, "too_large"),
             (Refusal::OutcomeUnknown, 504, "outcome_unknown"),
+            (Refusal::Skipped, 422, "skipped"),
             (Refusal::SessionExpired, 409, "session_expired"),
             (Refusal::StaleSerial, 409, "stale_serial"),
         ];
@@ -274,13 +279,43 @@ mod tests {
         assert_eq!(Refusal::StorageFull.into_response().headers()[RETRY_AFTER], "1");
     }
 
+    /// A client that retries on 503 and 504 retries exactly what may succeed, or is not known.
+    #[test]
+    fn every_error_of_the_node_keeps_its_meaning_as_a_status_and_a_code() {
+        let retry_after = Duration::from_secs(1);
+        let proposals = [
+            (ProposeError::NoLeader, 503, "no_leader"),
+            (ProposeError::Overloaded { retry_after }, 503, "overloaded"),
+            (ProposeError::DeadlinePassed, 503, "deadline_passed"),
+            (ProposeError::TooLarge { bytes: 2, max: 1 }, 413, "too_large"),
+            (ProposeError::StorageFull, 503, "storage_full"),
+            (ProposeError::Stopped, 503, "stopping"),
+            (ProposeError::Skipped, 422, "skipped"),
+            (ProposeError::OutcomeUnknown, 504, "outcome_unknown"),
+        ];
+        for (error, status, code) in proposals {
+            for refusal in [Refusal::from(error), Refusal::from(SessionError::Proposal(error))] {
+                let (said_status, said_code, _) = refusal.parts();
+                assert_eq!((said_status.as_u16(), said_code), (status, code), "{error}");
+            }
+        }
+        let reads = [
+            (ReadError::NoLeader, 503, "no_leader"),
+            (ReadError::Behind { entries: 3 }, 503, "behind"),
+            (ReadError::TooStale { age: None, entries: None }, 503, "too_stale"),
+            (ReadError::StorageFull, 503, "storage_full"),
+            (ReadError::Witness, 503, "witness"),
+            (ReadError::Overloaded { retry_after }, 503, "overloaded"),
+            (ReadError::Stopped, 503, "stopping"),
+        ];
+        for (error, status, code) in reads {
+            let (said_status, said_code, _) = Refusal::from(error).parts();
+            assert_eq!((said_status.as_u16(), said_code), (status, code), "{error}");
+        }
+    }
+
     #[test]
     fn only_an_unknown_outcome_is_reported_as_one() {
-        assert_eq!(Refusal::from(ProposeError::OutcomeUnknown), Refusal::OutcomeUnknown);
-        assert_eq!(Refusal::from(ProposeError::NoLeader), Refusal::NoLeader);
-        assert_eq!(Refusal::from(ProposeError::StorageFull), Refusal::StorageFull);
-        assert_eq!(Refusal::from(ProposeError::Stopped), Refusal::Stopping);
-        assert_eq!(Refusal::from(ReadError::Stopped), Refusal::Stopping);
         let in_session = |error| Refusal::from(SessionError::Proposal(error));
         assert_eq!(in_session(ProposeError::OutcomeUnknown), Refusal::OutcomeUnknown);
         assert_eq!(in_session(ProposeError::NoLeader), Refusal::NoLeader);

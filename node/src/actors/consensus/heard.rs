@@ -12,6 +12,9 @@ use tokio::time::Instant;
 
 impl Consensus {
     pub(super) fn delivered(&mut self, Delivered { from, message, credit }: Delivered, ctx: &mut Context<Self>) {
+        if self.skips_of_others.contains_key(&from) {
+            return self.metrics.dropped(Some(from.0), "skip_list");
+        }
         let (now, term) = (self.clock.now(), message.term);
         // What the rules have no business with is kept aside: they see its term, then it is acted on here.
         let (message, rest) = match message.body {

@@ -20,6 +20,7 @@ mod reads;
 mod repairs;
 mod requests;
 mod seen;
+mod skips;
 mod snapshots;
 mod stages;
 #[cfg(test)]
@@ -59,7 +60,7 @@ use names::{Arrived, Names};
 use preferences::Preferences;
 use proposals::Proposals;
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{Effect, EntryId, Index, NodeId, Replica};
+use quorate_raft::{Effect, EntryId, Index, NodeId, Replica, Skip};
 use quorate_storage::contract::{EntriesRead, Persisted, Storage, StorageFailed, StorageFull};
 use quorate_transport::network::Event;
 use reads::Reads;
@@ -101,6 +102,9 @@ pub(crate) struct Consensus {
     replicators: BTreeMap<NodeId, Addr<Replicator>>,
     applier: Recipient<Committed>,
     snapshots: Snapshotting,
+    /// The entries that this node skips, and those that peers skip whose lists differ.
+    skips: Vec<Skip>,
+    skips_of_others: BTreeMap<NodeId, Vec<Skip>>,
     /// Where the logs of others were last found to differ from this one.
     divergences: BTreeMap<NodeId, EntryId>,
     stuck: Stuck,
@@ -154,6 +158,7 @@ pub(crate) struct Parts {
     pub(crate) storage: Storage,
     pub(crate) timer: Addr<ElectionTimer>,
     pub(crate) applier: Recipient<Committed>,
+    pub(crate) skips: Vec<Skip>,
     pub(crate) snapshots: Snapshotting,
     pub(crate) status: watch::Sender<Status>,
     /// Random: no other life of this node has had it.
@@ -178,6 +183,7 @@ impl Consensus {
             storage,
             timer,
             applier,
+            skips,
             snapshots,
             status,
             life,
@@ -211,6 +217,8 @@ impl Consensus {
             collector: None,
             replicators: BTreeMap::new(),
             applier,
+            skips,
+            skips_of_others: BTreeMap::new(),
             snapshots,
             divergences: BTreeMap::new(),
             stuck: Stuck::default(),
@@ -446,7 +454,10 @@ hear! {
         Event::Delivered(delivered) => this.delivered(delivered, ctx),
         Event::LinkUp { peer } => this.link_changed(peer, true, ctx),
         Event::LinkDown { peer } => this.link_changed(peer, false, ctx),
-        Event::Introduced { peer, introduction } => this.seen.introduced(peer, introduction, &this.replica),
+        Event::Introduced { peer, introduction } => {
+            this.compare_skips(peer, &introduction.skips);
+            this.seen.introduced(peer, introduction, &this.replica);
+        }
     };
     Stalled: |this, Stalled { by }, ctx| {
         let now = this.clock.now();

@@ -241,6 +241,10 @@ impl Proposals {
                     refuse(proposal.caller, Refusal::StaleSerial);
                     continue;
                 }
+                ProposeOutcome::Skipped => {
+                    refuse(proposal.caller, Refusal::Skipped);
+                    continue;
+                }
                 ProposeOutcome::Overloaded => ProposeError::Overloaded { retry_after },
                 ProposeOutcome::DeadlinePassed => ProposeError::DeadlinePassed,
                 ProposeOutcome::TooLarge { max } => {
@@ -359,6 +363,7 @@ impl Proposals {
                         ProposeOutcome::NotLeader
                     }
                     ProposeError::DeadlinePassed => ProposeOutcome::DeadlinePassed,
+                    ProposeError::Skipped => ProposeOutcome::Skipped,
                     ProposeError::OutcomeUnknown => ProposeOutcome::Unknown,
                 };
                 Some((node, request, outcome))
@@ -367,7 +372,7 @@ impl Proposals {
     }
 }
 
-/// Tells a caller of this node that its session refused.
+/// Tells a caller of this node that its command was committed, and refused when it was to be applied.
 fn refuse(caller: Caller, refusal: Refusal) {
     if let Caller::Here(waiter) = caller {
         waiter.tell(Ok(Err(refusal)));

@@ -100,7 +100,9 @@ impl Consensus {
                     self.grant(&caller, now).ok_or_else(|| self.refusal_of(&caller, now))
                 }
                 // No entry is taken here any more: it would wait in vain.
-                ReadCaller::Here { .. } if self.replica.is_storage_full() && index > self.replica.log().last().index => {
+                ReadCaller::Here { .. }
+                    if self.replica.is_storage_full() && index > self.replica.log().last().index =>
+                {
                     Err(ReadError::StorageFull)
                 }
                 _ => Ok(Granted { index, bounded: None }),

@@ -223,6 +223,7 @@ impl Consensus {
                 }
                 Err(Refusal::Expired) => (ProposeOutcome::SessionExpired, bytes::Bytes::new()),
                 Err(Refusal::StaleSerial) => (ProposeOutcome::StaleSerial, bytes::Bytes::new()),
+                Err(Refusal::Skipped) => (ProposeOutcome::Skipped, bytes::Bytes::new()),
             };
             if !outcomes.is_empty() && replies.len() + reply.len() > self.limits.max_batch_bytes {
                 let (outcomes, replies) = (std::mem::take(outcomes), replies.split().freeze());

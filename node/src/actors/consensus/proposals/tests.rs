@@ -73,6 +73,35 @@ fn who_waits_for_an_entry_that_a_snapshot_covers_learns_that_the_outcome_is_unkn
     assert_eq!(world.commit(6, 1, 4), [(Index(6), 2), (Index(8), 2)]);
 }
 
+/// What can never succeed is not reported as worth another attempt, nor the other way round, and an unknown outcome stays one.
+#[test]
+fn an_answer_keeps_its_meaning_on_its_way_to_the_node_that_forwarded() {
+    use ProposeError::{DeadlinePassed, NoLeader, OutcomeUnknown, Overloaded, Skipped, Stopped, StorageFull, TooLarge};
+    let retry_after = Duration::from_millis(20);
+    // The error at the leader, and what the caller is told; nothing, if the next leader is asked instead.
+    let table = [
+        (NoLeader, None),
+        (StorageFull, None),
+        (Stopped, None),
+        (Overloaded { retry_after: Duration::from_secs(1) }, Some(Err(Overloaded { retry_after }))),
+        (DeadlinePassed, Some(Err(DeadlinePassed))),
+        (TooLarge { bytes: 7, max: 5 }, Some(Err(TooLarge { bytes: 7, max: 5 }))),
+        (OutcomeUnknown, Some(Err(OutcomeUnknown))),
+        (Skipped, Some(Ok(Err(Refusal::Skipped)))),
+    ];
+    for (error, told) in table {
+        let mut world = World::new();
+        let mut waits = world.forward("command", 1);
+        let request = *world.proposals.forwarded.keys().next().expect("it was forwarded");
+        let credit = world.gate.enter(0, None).expect("room");
+        let there = Caller::There { node: NodeId(1), request, term: Term(1), credit };
+        let (.., outcome) = world.proposals.tell(there, error).expect("another node's");
+        let reply = ProposeReply { outcomes: vec![(request, outcome)], replies: Bytes::new() };
+        let again = world.proposals.outcomes_arrived(NodeId(2), reply, retry_after);
+        assert_eq!((again.len(), waits.try_recv().ok()), (usize::from(told.is_none()), told), "{error}");
+    }
+}
+
 #[test]
 fn of_what_was_forwarded_in_an_earlier_term_the_log_proves_what_was_never_taken() {
     let mut world = World::new();
