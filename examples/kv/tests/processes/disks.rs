@@ -14,7 +14,7 @@ use std::{
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const SLOW: Pace = Pace { writers: 2, rest: Duration::from_millis(3), value_bytes: 200 };
@@ -46,6 +46,33 @@ async fn a_failed_fdatasync_ends_the_process_and_loses_nothing_acknowledged() {
     reaches(&ledger, 50).await;
     writers.stop().await;
     nothing_is_lost(&cluster, &ledger).await;
+}
+
+/// A restart would help no disk: with one disk under all nodes, it would take all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_disk_hangs_is_not_ready_and_alive() {
+    let cluster = cluster(3).await;
+    let (_, followers) = cluster.roles().await;
+    let (victim, notes) = (followers[0], cluster.path("strace"));
+    let pid = cluster.pid(victim).expect("it runs");
+    let Some(strace) = Strace::delay_fdatasync(pid, 20, Path::new(&notes)).await else { return };
+    let url = cluster.endpoint(victim);
+    let mut client = cluster.client(&cluster.ids()).expect("a client");
+    let deadline = Instant::now() + PATIENCE * 2;
+    loop {
+        client.put("k", "v").await.expect("the others go on");
+        assert_eq!(raw(&url, "GET /livez", "", b"").await.status, 200);
+        let ready = raw(&url, "GET /readyz", "", b"").await;
+        if ready.status == 503 && ready.code() == "stuck" {
+            assert!(ready.text().contains("waits for the disk"), "{}", ready.text());
+            break;
+        }
+        assert!(Instant::now() < deadline, "{} {}", ready.status, ready.text());
+    }
+    drop(strace);
+    while raw(&url, "GET /readyz", "", b"").await.status != 200 {
+        assert!(Instant::now() < deadline + PATIENCE, "the disk is well again");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

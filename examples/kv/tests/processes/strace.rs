@@ -24,6 +24,12 @@ impl Strace {
         Self::attach(pid, &["-e", "trace=fdatasync", "-e", &inject], output).await
     }
 
+    /// Lets every `fdatasync` from now on take so many seconds longer. `None`, with a word, where there is no strace that may attach.
+    pub(crate) async fn delay_fdatasync(pid: u32, seconds: u32, output: &Path) -> Option<Self> {
+        let inject = format!("inject=fdatasync:delay_enter={seconds}s");
+        Self::attach(pid, &["-e", "trace=fdatasync", "-e", &inject], output).await
+    }
+
     /// Notes every call that makes something durable. `None`, with a word, where there is no strace that may attach.
     pub(crate) async fn watch_syncs(pid: u32, output: &Path) -> Option<Self> {
         Self::attach(pid, &["-e", "trace=fdatasync,fsync,sync_file_range,msync,syncfs,sync"], output).await
