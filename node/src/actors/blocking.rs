@@ -76,6 +76,29 @@ impl Blocking {
     }
 }
 
+/// A file of a snapshot between two jobs. Dropping one may remove it or free all its blocks, which takes long for a large one: that
+/// happens on a thread that may block.
+pub(crate) struct Aside<T: Send + 'static>(Option<T>, Blocking);
+
+impl<T: Send + 'static> Aside<T> {
+    pub(crate) fn new(value: T, blocking: &Blocking) -> Self {
+        Self(Some(value), blocking.clone())
+    }
+
+    /// For the next job.
+    pub(crate) fn take(mut self) -> Option<T> {
+        self.0.take()
+    }
+}
+
+impl<T: Send + 'static> Drop for Aside<T> {
+    fn drop(&mut self) {
+        if let Some(value) = self.0.take() {
+            drop(self.1.run(move || drop(value)));
+        }
+    }
+}
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// After so long without a job a thread ends.
@@ -180,6 +203,22 @@ mod tests {
         }
         let third = blocking.run(|| thread::current().id()).await.expect("it ran");
         assert!([one, two].contains(&third), "an idle thread takes it");
+    }
+
+    #[tokio::test]
+    async fn what_stands_aside_is_dropped_on_another_thread() {
+        struct Tells(oneshot::Sender<thread::ThreadId>);
+        struct File(Option<Tells>);
+        impl Drop for File {
+            fn drop(&mut self) {
+                let tells = self.0.take().expect("dropped once");
+                let _ = tells.0.send(thread::current().id());
+            }
+        }
+        let blocking = blocking(true);
+        let (tell, told) = oneshot::channel();
+        drop(Aside::new(File(Some(Tells(tell))), &blocking));
+        assert_ne!(told.await.expect("it was dropped"), thread::current().id());
     }
 
     #[tokio::test]

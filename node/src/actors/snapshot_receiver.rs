@@ -6,7 +6,7 @@
 //! `Consensus` hears of it. It never decides whether a snapshot is wanted: the rules do, before a piece comes here.
 
 use super::{
-    blocking::Blocking,
+    blocking::{Aside, Blocking},
     consensus::Consensus,
     messages::{PieceArrived, SnapshotArrived, SnapshotProgress, Stop},
 };
@@ -62,7 +62,7 @@ struct Leader {
 /// Where the sink is.
 enum Disk {
     /// At hand.
-    Idle(Box<dyn SnapshotSink>),
+    Idle(Aside<Box<dyn SnapshotSink>>),
     /// Being opened, written to, or finished.
     Busy,
 }
@@ -165,6 +165,7 @@ impl SnapshotReceiver {
         sink: Result<Box<dyn SnapshotSink>, String>,
         ctx: &mut Context<Self>,
     ) {
+        let sink = sink.map(|sink| Aside::new(sink, &self.blocking));
         let Some(arriving) = self.arriving.as_mut().filter(|arriving| arriving.number == number) else { return };
         match sink {
             Ok(sink) => {
@@ -183,12 +184,13 @@ impl SnapshotReceiver {
         let Some(arriving) = &mut self.arriving else { return };
         let is_whole = arriving.written >= arriving.snapshot.bytes;
         let Disk::Idle(sink) = std::mem::replace(&mut arriving.disk, Disk::Busy) else { return };
-        if is_whole {
-            return self.finish(sink, ctx);
-        }
-        if arriving.waiting.is_empty() {
+        if arriving.waiting.is_empty() && !is_whole {
             arriving.disk = Disk::Idle(sink);
             return;
+        }
+        let Some(sink) = sink.take() else { return };
+        if is_whole {
+            return self.finish(sink, ctx);
         }
         let (number, pieces) = (arriving.number, std::mem::take(&mut arriving.waiting));
         let job = move || {

@@ -3,7 +3,10 @@
 //! What may be under way, and where to go on after a loss, the [`Transfer`] decides.
 
 use super::Replicator;
-use crate::actors::messages::{GivenUp, PieceAnswered, SnapshotOpened, SnapshotWanted};
+use crate::actors::{
+    blocking::{Aside, Blocking},
+    messages::{GivenUp, PieceAnswered, SnapshotOpened, SnapshotWanted},
+};
 use actix::prelude::*;
 use bytes::Bytes;
 use quorate_metrics::{Direction, SnapshotPhase};
@@ -19,7 +22,7 @@ use tokio::time::Instant;
 pub(super) struct Sending {
     transfer: Transfer,
     /// `None` while it is being read from, and for good once it was given up.
-    source: Option<Box<dyn SnapshotSource>>,
+    source: Option<Aside<Box<dyn SnapshotSource>>>,
     is_reading: bool,
     /// What was read and not sent yet, and where it stands in the state.
     ready_at: u64,
@@ -39,7 +42,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const CHUNK_BYTES_MIN: u64 = 16 << 10;
 
 impl Sending {
-    fn new(now: Moment, source: Box<dyn SnapshotSource>, bytes_per_second: u64) -> Self {
+    fn new(now: Moment, source: Box<dyn SnapshotSource>, bytes_per_second: u64, blocking: &Blocking) -> Self {
         let mut settings = TransferSettings::default();
         if bytes_per_second > 0 {
             // Several a second, so that the pace is even.
@@ -50,7 +53,7 @@ impl Sending {
         }
         Self {
             transfer: Transfer::new(now, source.snapshot().clone(), settings),
-            source: Some(source),
+            source: Some(Aside::new(source, blocking)),
             is_reading: false,
             ready_at: 0,
             ready: Bytes::new(),
@@ -111,7 +114,7 @@ impl Replicator {
 
     fn read(&mut self, offset: u64, ctx: &mut Context<Self>) {
         let Some(sending) = &mut self.sending else { return };
-        let Some(mut source) = sending.source.take() else { return };
+        let Some(mut source) = sending.source.take().and_then(Aside::take) else { return };
         let length = (sending.transfer.snapshot().bytes - offset).min(READ_BYTES);
         sending.is_reading = true;
         let job = move || {
@@ -127,9 +130,11 @@ impl Replicator {
             Ok((source, Bytes::from(buffer)))
         };
         let reading = self.blocking.run(job).into_actor(self).map(move |read, this, ctx| {
+            let blocking = &this.blocking;
+            let read = read.and_then(|read| read).map(|(source, bytes)| (Aside::new(source, blocking), bytes));
             let Some(sending) = this.sending.as_mut().filter(|sending| sending.is_reading) else { return };
             sending.is_reading = false;
-            match read.and_then(|read| read) {
+            match read {
                 Ok(_) if sending.is_given_up => {}
                 Ok((source, bytes)) => {
                     sending.source = Some(source);
@@ -239,7 +244,7 @@ impl Handler<SnapshotOpened> for Replicator {
         if self.progress.state() == ProgressState::Snapshot && self.sending.is_none() {
             let (last, bytes) = (source.snapshot().base.last, source.snapshot().bytes);
             tracing::info!("sending {} the snapshot that ends at {last}, {bytes} bytes", self.peer);
-            self.sending = Some(Sending::new(self.clock.now(), source, self.bytes_per_second));
+            self.sending = Some(Sending::new(self.clock.now(), source, self.bytes_per_second, &self.blocking));
         }
         self.pump_snapshot(ctx);
     }
