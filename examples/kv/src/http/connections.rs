@@ -2,7 +2,8 @@
 //!
 //! **Bounded:** at most as many as the process has descriptors for. When all places are taken, a new connection takes the place of
 //! one on which nothing has begun: of those, one of the address that has the most, and of its ones the longest idle. So neither idle
-//! connections nor slow bodies keep out new clients, or probes. A connection whose request is being carried out is never closed so.
+//! connections nor slow bodies keep out new clients, or probes. Nor does an answer of which its client takes nothing for [`STALL_LIMIT`].
+//! A connection whose request is being carried out is never closed so.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,6 +16,8 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
+/// A client that takes nothing of its answer for so long may lose its place.
+const STALL_LIMIT: Duration = Duration::from_secs(10);
 /// How soon to look again whether a connection can go, when all are at work.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -48,8 +51,10 @@ pub(super) struct Connection {
 /// What happens on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Doing {
-    /// A request is carried out, or answered.
+    /// A request is carried out.
     Working,
+    /// An answer leaves; the time is that of the last bytes of it.
+    Answering,
     /// A request's body has not arrived; nothing has begun.
     Arriving,
     /// Nothing, or a request's head has not arrived.
@@ -119,8 +124,12 @@ impl Connections {
         }
         let spared = open.connections.values().filter_map(|connection| {
             let (doing, since) = *connection.doing();
-            (doing != Doing::Working)
-                .then(|| ((of_client.get(&connection.client).copied(), doing, std::cmp::Reverse(since)), connection))
+            let can_go = match doing {
+                Doing::Working => false,
+                Doing::Answering => since.elapsed() >= STALL_LIMIT,
+                Doing::Arriving | Doing::Waiting => true,
+            };
+            can_go.then(|| ((of_client.get(&connection.client).copied(), doing, std::cmp::Reverse(since)), connection))
         });
         if let Some((_, connection)) = spared.max_by_key(|(rank, _)| *rank) {
             connection.close.notify_one();
@@ -143,6 +152,14 @@ impl Connection {
         let mut doing = self.doing();
         if doing.0 == Doing::Arriving {
             *doing = (Doing::Working, Instant::now());
+        }
+    }
+
+    /// Some of the answer left.
+    pub(super) fn wrote(&self) {
+        let mut doing = self.doing();
+        if doing.0 == Doing::Answering {
+            doing.1 = Instant::now();
         }
     }
 
@@ -214,6 +231,22 @@ mod tests {
         slow.connection.does(Doing::Working);
         all.make_room();
         assert!(slow.connection.closed().now_or_never().is_none() && busy.connection.closed().now_or_never().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_takes_makes_room_and_one_that_leaves_does_not() {
+        let all = Connections::up_to(1);
+        let entered = all.enter(client_of(1)).await;
+        entered.connection.does(Doing::Answering);
+        for _ in 0..10 {
+            tokio::time::advance(STALL_LIMIT / 2).await;
+            all.make_room();
+            assert!(entered.connection.closed().now_or_never().is_none());
+            entered.connection.wrote();
+        }
+        tokio::time::advance(STALL_LIMIT).await;
+        all.make_room();
+        assert!(entered.connection.closed().now_or_never().is_some());
     }
 
     #[test]

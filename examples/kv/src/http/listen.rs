@@ -242,7 +242,7 @@ impl Service<Request<Incoming>> for Served {
                 Ok(answering) => answering.await?,
                 Err(refusal) => refusal.into_response(),
             };
-            connection.does(Doing::Working);
+            connection.does(Doing::Answering);
             let (mut head, body) = response.into_parts();
             if !has_arrived.load(Relaxed) {
                 // The rest of the body stands where the next request would: there is none.
