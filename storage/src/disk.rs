@@ -100,6 +100,20 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
         self.lock(path)
     }
 
+    /// Whether `path` still leads to the file that this lock holds: not if it, or its directory, was removed, replaced, or hidden by
+    /// a mount. A disk that nothing else changes need not look.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn is_locked_by(&self, _path: &Path, _lock: &(dyn Any + Send + Sync)) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    /// Whether anything but this process can change it, so that its files are looked after while they are open.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Does slow work beside the caller's; a simulated disk does it at once, so that runs repeat.
     ///
     /// # Errors
@@ -162,6 +176,22 @@ pub trait File: fmt::Debug + Send + Sync {
     /// # Errors
     /// The file system's.
     fn length(&self) -> io::Result<u64>;
+
+    /// Whether `path` leads to this file. A disk that nothing else changes need not look.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn is_at(&self, _path: &Path) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    /// Whether any name leads to it: what is written to a file without one is gone when it is closed.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn has_name(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 
     /// Makes what was written durable.
     ///

@@ -2,8 +2,8 @@
 //!
 //! It gathers what arrives while it is busy with the last sync, hands all of it to [`Log`], syncs once, and tells once.
 //! No timer gathers: actix drains the mailbox before it runs what an actor told itself, so the flush that the first
-//! message of a group schedules comes behind every message that was there by then. The one timer there is asks once a second
-//! whether a full disk has space again.
+//! message of a group schedules comes behind every message that was there by then. There are two timers: one asks once a
+//! second whether a full disk has space again, the other twice a second whether the open files are still those of the directory.
 
 use crate::{
     contract::{
@@ -14,7 +14,13 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_raft::Outgoing;
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll},
+    time::Duration,
+};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// Hears what is to be persisted and read, and tells what became of it.
 pub(crate) struct LogWriter {
@@ -57,6 +63,9 @@ impl Handler<Recover> for LogWriter {
         let group = Group::default();
         let open = Open { log, completions, group, is_failed: false, awaits_idleness: false, awaits_space: false };
         self.open.insert(open).watch_space(context);
+        if self.wal.disk.is_shared() {
+            context.spawn(WatchPlace { due: Box::pin(sleep(LOOK_EVERY)) });
+        }
         Ok(recovered)
     }
 }
@@ -144,6 +153,37 @@ impl Handler<Remember> for LogWriter {
         if let Some(open) = &mut self.open {
             open.attempt(|log, _| log.remember(&members));
         }
+    }
+}
+
+/// How often the open files are compared with the directory.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Compares the open files with the directory, until the actor has no address left: a timer of actix would keep the actor, and with
+/// it the lock on the directory, until it is due.
+struct WatchPlace {
+    due: Pin<Box<Sleep>>,
+}
+
+impl ActorFuture<LogWriter> for WatchPlace {
+    type Output = ();
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        writer: &mut LogWriter,
+        context: &mut Context<LogWriter>,
+        task: &mut task::Context<'_>,
+    ) -> Poll<()> {
+        if !context.connected() {
+            return Poll::Ready(());
+        }
+        while self.due.as_mut().poll(task).is_ready() {
+            if let Some(open) = &mut writer.open {
+                open.attempt(|log, _| log.check_place());
+            }
+            self.due.as_mut().reset(Instant::now() + LOOK_EVERY);
+        }
+        Poll::Pending
     }
 }
 

@@ -8,11 +8,13 @@ use quorate_storage::{
     disk::{Crash, Operation, SimulatedDisk},
 };
 use std::{
+    fs,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
 
@@ -202,6 +204,64 @@ async fn a_log_that_cannot_be_opened_says_why_in_one_line() {
 }
 
 /// A store on this thread, and what it tells.
+#[actix::test]
+async fn a_directory_that_is_taken_away_from_an_idle_log_is_noticed() {
+    type TakeAway = fn(&Path);
+    let cases: [(&str, TakeAway); 5] = [
+        ("deleted", |dir| fs::remove_dir_all(dir).expect("removed")),
+        ("moved", |dir| fs::rename(dir, dir.with_extension("moved")).expect("moved")),
+        ("replaced by an empty one", |dir| {
+            fs::rename(dir, dir.with_extension("moved")).expect("moved");
+            fs::create_dir(dir).expect("made");
+        }),
+        ("emptied of segments", |dir| {
+            for path in files(dir).filter(|path| path.extension().is_some_and(|end| end == "segment")) {
+                fs::remove_file(path).expect("removed");
+            }
+        }),
+        ("replaced by a copy of its files", |dir| {
+            for path in files(dir) {
+                let copy = path.with_extension("copy");
+                fs::copy(&path, &copy).expect("copied");
+                fs::rename(&copy, &path).expect("replaced");
+            }
+        }),
+    ];
+    for (case, take_away) in cases {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let dir = temporary.path().join("data");
+        let mut node = Node::in_dir(&dir).await;
+        node.append(1, 3);
+        assert_eq!(node.next().await, Told::Persisted(1));
+        let since = Instant::now();
+        take_away(&dir);
+        assert_eq!(node.next().await, Told::Failed, "{case}");
+        println!("{case}: noticed after {:?}", since.elapsed());
+        node.append(2, 1);
+        assert!(node.told.try_recv().is_err(), "{case}: it is the end");
+    }
+}
+
+#[actix::test]
+async fn no_write_to_a_log_whose_directory_was_deleted_is_acknowledged() {
+    for nth in 0..20 {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let dir = temporary.path().join("data");
+        let mut node = Node::in_dir(&dir).await;
+        for sequence in 1..=nth {
+            node.append(sequence, 1);
+            assert_eq!(node.next().await, Told::Persisted(sequence));
+        }
+        fs::remove_dir_all(&dir).expect("removed");
+        node.append(nth + 1, 1);
+        assert_eq!(node.next().await, Told::Failed);
+    }
+}
+
+fn files(dir: &Path) -> impl Iterator<Item = std::path::PathBuf> {
+    fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>().into_iter()
+}
+
 struct Node {
     storage: Storage,
     told: mpsc::UnboundedReceiver<Told>,
@@ -229,7 +289,18 @@ impl Node {
     }
 
     async fn start_with(disk: &SimulatedDisk, start: fn(StorageHandle) -> Storage) -> Result<Self, String> {
-        let storage = start(Wal::at("log").on(disk.clone()).segment_bytes(4 << 20).storage());
+        Self::of(start(Wal::at("log").on(disk.clone()).segment_bytes(4 << 20).storage()), || {
+            disk.count(Operation::SyncDir)
+        })
+        .await
+    }
+
+    /// On a directory of the operating system, with the store on a thread of its own.
+    async fn in_dir(dir: &Path) -> Self {
+        Self::of(Wal::at(dir).segment_bytes(1 << 20).storage().start(), || 0).await.expect("the store opens")
+    }
+
+    async fn of(storage: Storage, dir_syncs: impl Fn() -> u64) -> Result<Self, String> {
         let (tell, told) = mpsc::unbounded_channel();
         let watch = Arc::new(Watch::default());
         let recover = Recover {
@@ -240,7 +311,7 @@ impl Node {
         };
         let recovered = storage.recover.send(recover).await.expect("it lives").map_err(|error| error.to_string())?;
         let last = (recovered.last.index, recovered.last_checksum);
-        let dir_syncs = disk.count(Operation::SyncDir);
+        let dir_syncs = dir_syncs();
         let mut node = Self { storage, told, recovered, watch, dir_syncs, last };
         if node.recovered.hard_state.term == Term(0) {
             // A term is stored before its entries.

@@ -7,7 +7,7 @@ use std::{
     fs,
     io::{self, IoSlice},
     ops::Range,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
     sync::mpsc::{Receiver, RecvTimeoutError},
     thread,
@@ -130,6 +130,14 @@ impl Disk for RealDisk {
         Ok(Box::new(file))
     }
 
+    fn is_locked_by(&self, path: &Path, lock: &(dyn Any + Send + Sync)) -> io::Result<bool> {
+        lock.downcast_ref().map_or(Ok(true), |file| leads_to(path, file))
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn in_background(&self, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
         thread::Builder::new().name("quorate-storage".into()).spawn(work).map(drop)
     }
@@ -217,8 +225,27 @@ impl File for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        leads_to(path, &self.0)
+    }
+
+    fn has_name(&self) -> io::Result<bool> {
+        Ok(self.0.metadata()?.nlink() > 0)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+}
+
+/// Whether `path` leads to `file`.
+fn leads_to(path: &Path, file: &fs::File) -> io::Result<bool> {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let here = identity(file.metadata()?);
+    match fs::metadata(path).map(identity) {
+        Ok(there) => Ok(there == here),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -49,6 +49,11 @@ struct Copy {
 }
 
 impl HardStateFile {
+    /// The open file, and its name.
+    pub(super) fn file(&self) -> (&dyn File, &Path) {
+        (&*self.file, &self.path)
+    }
+
     /// Makes the file of a new store, durably.
     pub(crate) fn create(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<Self> {
         let (unfinished, path) = (dir.join(UNFINISHED), dir.join(NAME));

@@ -87,7 +87,7 @@ pub(crate) struct Log {
     pub(super) snapshots: SnapshotStore,
     pub(super) observer: Arc<dyn StorageObserver>,
     // Dropped behind everything that touches the directory, so that the next owner finds it at rest.
-    pub(super) _lock: Box<dyn Any + Send + Sync>,
+    pub(super) lock: Box<dyn Any + Send + Sync>,
 }
 
 impl Log {
@@ -125,6 +125,7 @@ impl Log {
             let began = Instant::now();
             self.sync_active().map_err(failed("sync", &self.active.path))?;
             self.observer.synced(began.elapsed());
+            self.check_active()?;
             if !self.is_published {
                 self.publish()?;
             }

@@ -2,7 +2,7 @@
 //!
 //! [`Wal`] is what a user configures. Behind it, from the outside in: the `LogWriter` actor (`log_writer.rs`) gathers
 //! what arrived during the last sync; [`log::Log`] stages it, writes it and syncs once, with [`cut`] for what a snapshot
-//! covers, [`repair`] for entries that the disk lost, and [`space`] for when it is full; [`header`], [`slot`], [`segment`],
+//! covers, [`repair`] for entries that the disk lost, [`space`] for when it is full, and [`place`] for when its files are taken away; [`header`], [`slot`], [`segment`],
 //! [`hard_state`] and [`known`] lay out the files of `FORMAT.md`; [`scan`] and [`tail`] read a segment back, decide entry by
 //! entry and tell a torn write from damage; [`recovery`], [`held`] and [`rewrite`] put a log together again; [`unfinished`] marks a directory that is being made.
 //!
@@ -23,6 +23,7 @@ mod header;
 mod held;
 mod known;
 pub(crate) mod log;
+mod place;
 mod recovery;
 mod repair;
 mod rewrite;

@@ -106,7 +106,7 @@ impl Log {
             shortages: Shortages::new(Arc::clone(&observer)),
             snapshots,
             observer,
-            _lock: lock,
+            lock,
         };
         log.publish()?;
         if wal.discards_unproven {

@@ -1,0 +1,47 @@
+//! Whether the files that this log has open are still those that its directory names.
+//!
+//! A process that has a file open reads and writes it also after the file was removed, replaced, or hidden by a mount: writes
+//! succeed, and are gone when the process ends. So the files are compared with their names twice a second, and the active segment
+//! is asked, before anything in it is acknowledged, whether it still has a name at all.
+//!
+//! It decides nothing about entries.
+
+use super::{Failure, LOCK, Outcome, failed, log::Log};
+use std::path::Path;
+
+impl Log {
+    /// Compares the lock, term and vote, and every segment with what the directory has under their names.
+    pub(crate) fn check_place(&self) -> Outcome<()> {
+        let lock = self.dir.join(LOCK);
+        if !self.disk.is_locked_by(&lock, &*self.lock).map_err(failed("open", &lock))? {
+            return Err(moved(&self.dir, &lock));
+        }
+        let (hard_state, path) = self.hard_state.file();
+        let active = self.is_published.then_some(&self.active);
+        let segments = self.sealed.iter().chain(active).map(|segment| (&*segment.file, &*segment.path));
+        for (file, path) in segments.chain([(hard_state, path)]) {
+            if !file.is_at(path).map_err(failed("open", path))? {
+                return Err(moved(&self.dir, path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the active segment, which was just synced, has a name: what is in it would be gone otherwise.
+    pub(super) fn check_active(&self) -> Outcome<()> {
+        let Self { active, dir, .. } = self;
+        match active.file.has_name().map_err(failed("open", &active.path))? {
+            true => Ok(()),
+            false => Err(moved(dir, &active.path)),
+        }
+    }
+}
+
+fn moved(dir: &Path, path: &Path) -> Failure {
+    Failure::write(format_args!(
+        "{} was removed, replaced, or hidden by a mount while the node ran; nothing more is acknowledged, as writes would be lost; put \
+         {} back as it was (undo the move or the mount), or remove this member and add a new one",
+        path.display(),
+        dir.display()
+    ))
+}
