@@ -263,6 +263,8 @@ label! {
         RefusedCertificate = "refused_certificate",
         /// Refused: a certificate of another node or another cluster than claimed or expected.
         RefusedIdentity = "refused_identity",
+        /// Refused: another live process uses the peer's id, and is connected.
+        RefusedTwin = "refused_twin",
         /// Refused: another protocol or version.
         RefusedProtocol = "refused_protocol",
         /// Refused for now: it sent malformed bytes a moment ago.

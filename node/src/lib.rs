@@ -64,8 +64,8 @@ pub use machine::{StateMachine, WriteState};
 pub use node::{Applied, Consistency, MembersChanged, Node, Read, SnapshotTaken};
 pub use quorate_metrics as metrics;
 pub use quorate_raft::{
-    Capacity, Change, ChangeRefused, ClockDrift, EntryId, HandoverRefused, Index, Member, Membership, NodeId, Skip,
-    Term, address, session::SessionKey,
+    Capacity, Change, ChangeRefused, ClockDrift, ClusterId, EntryId, HandoverRefused, Index, Member, Membership,
+    NodeId, Skip, Term, address, session::SessionKey,
 };
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;

@@ -1,6 +1,6 @@
 //! What a node shows of itself.
 
-use quorate_raft::{Index, NodeId, Term};
+use quorate_raft::{ClusterId, Index, NodeId, Term};
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// A node at one moment. Watch it through [`Node::status`](crate::Node::status).
@@ -44,11 +44,15 @@ pub struct Status {
     pub witness: Option<NodeId>,
     /// Where members are dialled, as far as the configuration says.
     pub addresses: BTreeMap<NodeId, String>,
-    /// Where the configuration in force stands: its entry; 0 for the one that the node was started with. What
+    /// Where the configuration in force stands: its entry; 0 for the one that the node was started with, until a leader's first
+    /// entry gives that the cluster's id. What
     /// [`Change::expecting`](crate::Change::expecting) compares.
     pub membership_index: Index,
     /// Whether that configuration is committed and no joint one: no change is under way, as far as this node knows.
     pub is_settled: bool,
+    /// The cluster's id: stated by the first leader's first entry, and drawn anew by each restore and recovery. `None` until this
+    /// node knows that entry to be committed.
+    pub cluster_id: Option<ClusterId>,
     /// The newest versions that the state machines of all members can apply: from the least of them to the greatest, as far as
     /// this node heard last. `None` until it heard of every member. A service may write a new version once the least is there, and
     /// go on from then on: whoever comes later must apply it too.

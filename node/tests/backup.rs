@@ -3,7 +3,7 @@
 mod support;
 
 use quorate::{
-    BackupError, Node, NodeId, Snapshots,
+    BackupError, ClusterId, Node, NodeId, Snapshots,
     storage::{
         Wal,
         disk::SimulatedDisk,
@@ -54,7 +54,8 @@ fn a_new_cluster_begins_with_a_backup_and_takes_writes() {
 
         let disk = SimulatedDisk::new();
         let wal = Wal::at("new").on(disk.clone());
-        let to = NewMember { cluster: "new".into(), member: NodeId(7), address: "there".into() };
+        let cluster_id = ClusterId(7777);
+        let to = NewMember { cluster: "new".into(), member: NodeId(7), address: "there".into(), cluster_id };
         restore(opened(&disk, backup), &wal, &to).expect("it is restored");
         let journal = Journal::default();
         let node = start(NodeId(7), "new", wal.clone(), journal.clone()).await.expect("it starts");
@@ -63,7 +64,7 @@ fn a_new_cluster_begins_with_a_backup_and_takes_writes() {
         assert_eq!(entries[..kept.len()], kept);
         assert_eq!(entries[kept.len()..], [(applied.index, "first".to_owned())]);
         let status = node.status().borrow().clone();
-        assert_eq!(status.voters, [NodeId(7)]);
+        assert_eq!((status.voters, status.cluster_id), (vec![NodeId(7)], Some(cluster_id)));
         node.shutdown().await;
 
         let refused = start(NodeId(1), support::CLUSTER, wal, Journal::default()).await.map(drop);

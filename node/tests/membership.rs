@@ -163,9 +163,12 @@ fn who_expects_another_configuration_is_refused_and_told_which_there_is() {
     simulate(async {
         let cluster = grown(2, 3).await;
         let by = NodeId(1);
-        let first = change(&cluster, by, Change::add(NodeId(4), address(4)).expecting(Index(0))).await.expect("it is");
-        let second = change(&cluster, by, Change::add(NodeId(5), address(5)).expecting(Index(0))).await;
-        let refused = ChangeRefused::Moved { expected: Index(0), found: first };
+        settled_among(&cluster, &[1, 2, 3]).await;
+        // The first leader's first entry: the members that the cluster was started with, and its id.
+        let expected = cluster.status(by).membership_index;
+        let first = change(&cluster, by, Change::add(NodeId(4), address(4)).expecting(expected)).await.expect("it is");
+        let second = change(&cluster, by, Change::add(NodeId(5), address(5)).expecting(expected)).await;
+        let refused = ChangeRefused::Moved { expected, found: first };
         assert_eq!(second, Err(ChangeError::Refused(refused)));
         change(&cluster, by, Change::add(NodeId(5), address(5)).expecting(first)).await.expect("it is");
     });

@@ -9,8 +9,8 @@
 use crate::network::{Delivered, Event, Inbox, Introduction, Lane, Link, Links, Local, Network, NetworkObserver};
 use bytes::Bytes;
 use quorate_raft::{
-    Append, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Membership, Message, NodeId, Promise,
-    Snapshot, SnapshotBase, SnapshotChunk, Term, message::Propose,
+    Append, BatchBuilder, Body, ClusterId, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Membership, Message,
+    NodeId, Promise, Snapshot, SnapshotBase, SnapshotChunk, Term, message::Propose,
 };
 use std::{
     collections::BTreeMap,
@@ -46,7 +46,8 @@ pub async fn run(harness: &mut dyn Harness) {
     links_go_down_and_up_with_their_peer(harness).await;
     nothing_is_sent_to_nobody(harness).await;
     a_peer_is_introduced_before_it_can_be_talked_to(harness).await;
-    a_node_that_learns_a_fact_states_it_on_later_connections(harness).await;
+    a_node_that_learns_a_fact_states_it(harness).await;
+    nodes_of_two_clusters_with_one_name_never_talk(harness).await;
 }
 
 async fn messages_arrive_both_ways_from_who_sent_them(harness: &mut dyn Harness) {
@@ -217,7 +218,7 @@ async fn a_peer_is_introduced_before_it_can_be_talked_to(harness: &mut dyn Harne
     close(nodes).await;
 }
 
-async fn a_node_that_learns_a_fact_states_it_on_later_connections(harness: &mut dyn Harness) {
+async fn a_node_that_learns_a_fact_states_it(harness: &mut dyn Harness) {
     let mut one = TestNode::start(harness, NodeId(1)).await;
     let two = TestNode::start(harness, NodeId(2)).await;
     let address = two.links.local_address();
@@ -225,8 +226,36 @@ async fn a_node_that_learns_a_fact_states_it_on_later_connections(harness: &mut 
     two.links.introduce(learned.clone());
     let dialled = address.map(|address| address.to_string()).unwrap_or_default();
     let _link = one.links.link(NodeId(2), &dialled);
-    assert_eq!(one.introduced().await, (NodeId(2), learned), "the newer facts are stated");
+    assert_eq!(one.introduced().await, (NodeId(2), learned.clone()), "the newer facts are stated");
+    one.until_up(NodeId(2)).await;
+    let learned = Introduction { cluster_id: Some(ClusterId(7)), ..learned };
+    two.links.introduce(learned.clone());
+    // The former ones may be stated twice.
+    while one.introduced().await != (NodeId(2), learned.clone()) {}
     close([one, two]).await;
+}
+
+async fn nodes_of_two_clusters_with_one_name_never_talk(harness: &mut dyn Harness) {
+    let mut nodes = [TestNode::start(harness, NodeId(1)).await, TestNode::start(harness, NodeId(2)).await];
+    let [one, two] = &mut nodes;
+    let link = one.link(two).await;
+    let id = |id| Introduction { cluster_id: Some(ClusterId(id)), ..Introduction::default() };
+    one.links.introduce(id(1));
+    two.links.introduce(id(1));
+    link.send(heartbeat(1));
+    assert_eq!(two.received().await, (NodeId(1), heartbeat(1)), "nodes of one cluster talk on");
+    two.links.introduce(id(2));
+    one.until_down(NodeId(2)).await;
+    let again = two.links.link(NodeId(1), &one.links.local_address().map(|at| at.to_string()).unwrap_or_default());
+    for _ in 0..3 {
+        link.send(heartbeat(2));
+        again.send(heartbeat(3));
+    }
+    let third = TestNode::start(harness, NodeId(3)).await;
+    let others = nodes.each_mut().map(TestNode::pending).into_iter().flatten();
+    let is_talk = |event: &Event| matches!(event, Event::LinkUp { .. } | Event::Delivered(_));
+    assert_eq!(others.filter(is_talk).count(), 0, "nodes of two clusters don't talk");
+    close(nodes.into_iter().chain([third])).await;
 }
 
 /// A node that is nothing but its end of a network.
@@ -270,8 +299,8 @@ impl TestNode {
         let inbox = Inbox::new(move |event| {
             let _ = sender.send(event);
         });
-        let introduction =
-            Introduction { machine_version: id.0 as u32, incarnation: rand::random(), skips: Vec::new() };
+        let (machine_version, incarnation) = (id.0 as u32, rand::random());
+        let introduction = Introduction { machine_version, incarnation, ..Introduction::default() };
         let local = Local {
             cluster: cluster.to_owned(),
             node: id,

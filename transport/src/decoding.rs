@@ -8,9 +8,9 @@ use crate::{
 };
 use bytes::Bytes;
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind,
-    Membership, Message, NodeId, Phase, Promise, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
-    SnapshotReply, Term, Vote,
+    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, ClusterId, EntryId, Heartbeat, HeartbeatReply,
+    Index, Kind, Membership, Message, NodeId, Phase, Promise, RequestVote, Snapshot, SnapshotBase, SnapshotChunk,
+    SnapshotOutcome, SnapshotReply, Term, Vote,
     message::{
         Emptied, Holdings, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome,
         RepairReply,
@@ -226,7 +226,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
         node: NodeId(1),
         protocol_min: 1,
         protocol_max: 1,
-        introduction: Introduction { machine_version: 3, incarnation: u64::MAX, skips: Vec::new() },
+        introduction: Introduction {
+            machine_version: 3,
+            incarnation: u64::MAX,
+            cluster_id: Some(ClusterId(u128::MAX / 3)),
+            skips: Vec::new(),
+        },
     };
     seeds.push([vec![0], bytes_of(&Frame::Hello(hello))].concat());
     seeds

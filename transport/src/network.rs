@@ -13,10 +13,11 @@
 //! - **Lanes.** Each [`Lane`] has its own queues, bounds and credit: what waits on one, at either end, never holds back, and
 //!   never crowds out, what is sent on another. Within a lane the order is kept as long as nothing is lost; between lanes there
 //!   is none.
-//! - **Introductions.** Before a link comes up, the node is told what the peer states about itself ([`Introduction`]).
+//! - **Introductions.** Before a link comes up, the node is told what the peer states about itself ([`Introduction`]). Nodes that
+//!   state different cluster ids get no connection, whatever the cluster's name and their certificates say.
 //! - **Never blocks.** Everything here runs on the node's thread, beside consensus.
 
-use quorate_raft::{Message, NodeId, Skip};
+use quorate_raft::{ClusterId, Message, NodeId, Skip};
 use serde::{Deserialize, Serialize};
 use std::{fmt, future::Future, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -55,14 +56,24 @@ pub struct Introduction {
     pub machine_version: u32,
     /// A random number, drawn at each start of the node: another value means another process.
     pub incarnation: u64,
+    /// The id of the node's cluster, once the node knows it to be committed.
+    pub cluster_id: Option<ClusterId>,
     /// The entries that it skips, in order. Nodes whose lists differ would apply different commands.
     pub skips: Vec<Skip>,
 }
 
+impl Introduction {
+    /// Whether the two nodes belong to different clusters, though these have one name.
+    #[must_use]
+    pub fn is_of_another_cluster(&self, other: &Self) -> bool {
+        matches!((self.cluster_id, other.cluster_id), (Some(one), Some(two)) if one != two)
+    }
+}
+
 /// A running network.
 pub trait Links {
-    /// Replaces the facts that peers are told about this node. Connections made from now on state the new ones; those that are
-    /// up stay up.
+    /// Replaces the facts that peers are told about this node. They are told on the connections that are up and on later ones;
+    /// a connection to a node of another cluster is closed.
     fn introduce(&self, introduction: Introduction);
 
     /// A link to `peer`, dialled at `address` (`HOST:PORT`; what it means is the network's business). It connects by
@@ -239,7 +250,7 @@ pub enum Direction {
 pub trait NetworkObserver: Send + Sync + 'static {
     /// Bytes of frames went over a lane.
     fn bytes(&self, _peer: NodeId, _direction: Direction, _lane: Lane, _bytes: u64) {}
-    /// A connection attempt ended: `connected`, `accepted`, `refused_certificate`, `refused_identity`,
+    /// A connection attempt ended: `connected`, `accepted`, `refused_certificate`, `refused_identity`, `refused_twin`,
     /// `refused_protocol`, `unreachable`, … `peer` is `None` where no identity was proved.
     fn connection(&self, _peer: Option<NodeId>, _result: &'static str) {}
     /// A message was dropped: `unconnected`, `queue_full`, `malformed`, …

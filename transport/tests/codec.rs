@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, Change, EntryId, Heartbeat, HeartbeatReply, Index,
-    Kind, Membership, Message, NodeId, Phase, Promise, RequestVote, Snapshot, SnapshotBase, SnapshotChunk,
-    SnapshotOutcome, SnapshotReply, Term, Vote,
+    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, Change, ClusterId, EntryId, Heartbeat,
+    HeartbeatReply, Index, Kind, Membership, Message, NodeId, Phase, Promise, RequestVote, Snapshot, SnapshotBase,
+    SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Vote,
     message::{
         Administer, AdministerOutcome, Administered, Administration, Emptied, Holdings, Propose, ProposeOutcome,
         ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
@@ -67,8 +67,9 @@ proptest! {
     }
 
     #[test]
-    fn a_hello_survives(cluster in "[a-z0-9-]{1,63}", node: u64, incarnation: u64, machine_version: u32) {
-        let introduction = Introduction { machine_version, incarnation, skips: Vec::new() };
+    fn a_hello_survives(cluster in "[a-z0-9-]{1,63}", node: u64, incarnation: u64, machine_version: u32, id: Option<u128>) {
+        let cluster_id = id.map(ClusterId);
+        let introduction = Introduction { machine_version, incarnation, cluster_id, ..Introduction::default() };
         let hello = Hello { cluster, node: NodeId(node), protocol_min: 1, protocol_max: 3, introduction };
         let frame = Encoder::default().hello(&hello).unwrap();
         prop_assert_eq!(decode(&frame.head, &[7]).0.unwrap(), vec![Frame::Hello(hello)]);
@@ -306,7 +307,7 @@ fn header_checksum_other() -> u8 {
 
 fn hello_metadata() -> Vec<u8> {
     let (protocol_min, protocol_max) = (1, 1);
-    let introduction = Introduction { machine_version: 0, incarnation: 1, skips: Vec::new() };
+    let introduction = Introduction { incarnation: 1, ..Introduction::default() };
     let hello = Hello { cluster: "c".into(), node: NodeId(1), protocol_min, protocol_max, introduction };
     Encoder::default().hello(&hello).unwrap().head[HEADER_BYTES..].to_vec()
 }

@@ -12,7 +12,7 @@ pub use report::Report;
 
 use crate::config::{is_cluster_name, is_host_and_port};
 use quorate::{
-    Index, NodeId,
+    ClusterId, Index, NodeId,
     storage::{
         StorageError, Wal,
         salvage::{self, Choice, NewMember, Survey, SurveyError},
@@ -60,7 +60,10 @@ impl Target {
     }
 
     pub(crate) fn new_member(&self) -> NewMember {
-        NewMember { cluster: self.cluster.clone(), member: self.node, address: self.addr.clone() }
+        let (cluster, address) = (self.cluster.clone(), self.addr.clone());
+        // Drawn for each directory that is made: those of two restores never take each other for members.
+        let cluster_id = ClusterId(rand::random());
+        NewMember { cluster, member: self.node, address, cluster_id }
     }
 }
 
@@ -100,13 +103,16 @@ pub fn run(args: &Args) -> Result<Recovered, RecoverError> {
         }
         Ok(choice) => match salvage::check_target(&args.target.wal()).map_err(RecoverError::Occupied) {
             Err(occupied) => Some(occupied),
-            Ok(()) => match salvage::transplant(&choice, &args.target.wal(), &args.target.new_member()) {
-                Ok(made) => {
-                    report.made(made);
-                    None
+            Ok(()) => {
+                let member = args.target.new_member();
+                match salvage::transplant(&choice, &args.target.wal(), &member) {
+                    Ok(made) => {
+                        report.made(made, member.cluster_id);
+                        None
+                    }
+                    Err(error) => Some(error.into()),
                 }
-                Err(error) => Some(error.into()),
-            },
+            }
         },
     };
     Ok(Recovered { report, refused })
@@ -149,7 +155,10 @@ pub(crate) fn next_steps(target: &Target) -> Vec<String> {
         ),
         "quorate-kv serve with it, and read back what matters".to_owned(),
         "quorate-kv backup --out FILE: until there are others, this is the only copy".to_owned(),
-        format!("add members with empty data directories, one by one, under ids other than {node}"),
+        format!(
+            "add members with empty data directories, one by one, under ids other than {node}; a directory that is restored or \
+             recovered again is another cluster, and its node is refused"
+        ),
     ]
 }
 

@@ -10,7 +10,7 @@ pub use refused::{Capacity, ChangeRefused};
 
 use crate::{
     address::{are_same, is_dialable},
-    ids::{Index, NodeId},
+    ids::{ClusterId, Index, NodeId},
     membership::Membership,
 };
 use alloc::{
@@ -207,6 +207,7 @@ struct Target {
     given: BTreeSet<NodeId>,
     witness: Option<NodeId>,
     resumes: bool,
+    cluster_id: Option<ClusterId>,
 }
 
 impl From<&Membership> for Target {
@@ -218,6 +219,7 @@ impl From<&Membership> for Target {
             given: current.given_addresses().iter().copied().collect(),
             witness: current.witness(),
             resumes: false,
+            cluster_id: current.cluster_id(),
         }
     }
 }
@@ -309,7 +311,7 @@ impl Target {
     }
 
     fn finish(self) -> Result<Membership, ChangeRefused> {
-        let Self { voters, learners, mut addresses, given, witness, .. } = self;
+        let Self { voters, learners, mut addresses, given, witness, cluster_id, .. } = self;
         if voters.is_empty() {
             return Err(ChangeRefused::NoVoters);
         }
@@ -321,6 +323,6 @@ impl Target {
         }
         addresses.retain(|id, _| voters.contains(id) || learners.contains(id));
         let membership = Membership::of_voters(voters).with_learners(learners).with_addresses(addresses);
-        Ok(membership.with_given_addresses(given).with_witness(witness))
+        Ok(membership.with_given_addresses(given).with_witness(witness).with_cluster_id(cluster_id))
     }
 }

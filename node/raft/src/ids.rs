@@ -35,6 +35,18 @@ number!(
     Group(u32)
 );
 
+/// The identity of a cluster: a random number that the first leader's first entry states, and each restore or recovery draws
+/// anew. Two clusters of one name have different ones. Displayed as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClusterId(pub u128);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 impl Term {
     /// The term after this one, saturating.
     #[must_use]

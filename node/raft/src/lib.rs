@@ -46,7 +46,7 @@ pub mod transfer;
 
 pub use ballot::{Ballot, Outcome};
 pub use change::{Capacity, Change, ChangeRefused, Member};
-pub use ids::{EntryId, Group, Index, Moment, NodeId, Skip, Term};
+pub use ids::{ClusterId, EntryId, Group, Index, Moment, NodeId, Skip, Term};
 pub use lease::{ClockDrift, Promise};
 pub use log::{Log, Lookup};
 pub use machine::MachineVersions;

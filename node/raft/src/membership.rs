@@ -1,7 +1,7 @@
 //! Who belongs to the cluster, and in what capacity.
 
 use crate::{
-    ids::{Index, NodeId},
+    ids::{ClusterId, Index, NodeId},
     record::Malformed,
     snapshot::SnapshotBase,
 };
@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 ///
 /// One of the members may be a *witness*, which keeps no commands (see `replica::witness`).
 ///
+/// It also holds the cluster's id, which never changes once a leader's first entry has stated it: so the id is wherever a
+/// configuration is, in the log, in snapshots and on the wire.
+///
 /// **Invariant:** the three lists are sorted and free of duplicates, and no learner is a voter. The witness is a member. A given
 /// address is one of the addresses.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
@@ -27,7 +30,12 @@ pub struct Membership {
     addresses: BTreeMap<NodeId, String>,
     given: Vec<NodeId>,
     witness: Option<NodeId>,
+    cluster_id: Option<ClusterId>,
 }
+
+/// What an encoded membership with a cluster's id ends with: this, and the id.
+const CLUSTER_ID: u8 = 1;
+const CLUSTER_ID_BYTES: usize = 17;
 
 /// What a peer says that a membership is. It is one once its lists are in order.
 #[derive(Deserialize)]
@@ -38,11 +46,13 @@ struct Lists {
     addresses: BTreeMap<NodeId, String>,
     given: Vec<NodeId>,
     witness: Option<NodeId>,
+    cluster_id: Option<ClusterId>,
 }
 
 impl From<Lists> for Membership {
-    fn from(Lists { incoming, outgoing, learners, addresses, given, witness }: Lists) -> Self {
-        let lists = Self { addresses, ..Self::joint(incoming, outgoing) }.with_learners(learners);
+    fn from(lists: Lists) -> Self {
+        let Lists { incoming, outgoing, learners, addresses, given, witness, cluster_id } = lists;
+        let lists = Self { addresses, cluster_id, ..Self::joint(incoming, outgoing) }.with_learners(learners);
         lists.with_given_addresses(given).with_witness(witness)
     }
 }
@@ -101,6 +111,12 @@ impl Membership {
         self
     }
 
+    /// The same in the cluster of this id.
+    #[must_use]
+    pub fn with_cluster_id(self, cluster_id: Option<ClusterId>) -> Self {
+        Self { cluster_id, ..self }
+    }
+
     /// The joint configuration that leads from `self` to `target`, neither of which is joint (paper §6, C-old,new). Learners are
     /// those of the target already.
     #[must_use]
@@ -112,6 +128,7 @@ impl Membership {
             .with_addresses(addresses)
             .with_given_addresses(self.given.iter().chain(&target.given).copied())
             .with_witness(self.witness.or(target.witness))
+            .with_cluster_id(self.cluster_id)
     }
 
     /// What a joint configuration leads to: its new half alone (paper §6, C-new). Any other is that already.
@@ -122,6 +139,7 @@ impl Membership {
             .with_addresses(self.addresses.clone())
             .with_given_addresses(self.given.iter().copied())
             .with_witness(self.witness)
+            .with_cluster_id(self.cluster_id)
     }
 
     /// Whether decisions need two majorities.
@@ -152,6 +170,12 @@ impl Membership {
     #[must_use]
     pub fn witness(&self) -> Option<NodeId> {
         self.witness
+    }
+
+    /// The id of the cluster, if a leader has stated one.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.cluster_id
     }
 
     /// Where to dial a member, if known.
@@ -215,7 +239,8 @@ impl Membership {
 impl Membership {
     /// As the payload of an entry: for each of the three lists a count (4 bytes) and ids (8 bytes each), then a count of
     /// addresses, each an id, a length (4 bytes) and text; then, if there is a witness or a given address, the witness (8 bytes; 0
-    /// for none) and the ids whose address was given (8 bytes each). Little-endian.
+    /// for none) and the ids whose address was given (8 bytes each); then, if the cluster has an id, a 1 (1 byte) and the id (16
+    /// bytes). Little-endian.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let count = |length| u32::try_from(length).unwrap_or(u32::MAX);
@@ -233,6 +258,10 @@ impl Membership {
         if self.witness.is_some() || !self.given.is_empty() {
             bytes.put_u64_le(self.witness.map_or(0, |witness| witness.0));
             self.given.iter().for_each(|id| bytes.put_u64_le(id.0));
+        }
+        if let Some(id) = self.cluster_id {
+            bytes.put_u8(CLUSTER_ID);
+            bytes.put_u128_le(id.0);
         }
         bytes.freeze()
     }
@@ -260,6 +289,14 @@ impl Membership {
             addresses.insert(id, address.into());
             rest = text.1;
         }
+        // Everything before the id is a multiple of 8 bytes.
+        let cluster_id = match rest.split_last_chunk::<CLUSTER_ID_BYTES>() {
+            Some((before, [CLUSTER_ID, id @ ..])) if before.len() % 8 == 0 => {
+                rest = before;
+                Some(ClusterId(u128::from_le_bytes(*id)))
+            }
+            _ => None,
+        };
         let tail = at(rest, "witness");
         let witness = match rest.try_get_u64_le() {
             Ok(0) if !rest.is_empty() => None,
@@ -283,7 +320,7 @@ impl Membership {
         if witness.is_some_and(|id| !membership.contains(id)) {
             return Err(tail);
         }
-        Ok(membership.with_witness(witness))
+        Ok(membership.with_witness(witness).with_cluster_id(cluster_id))
     }
 }
 

@@ -43,7 +43,7 @@ use consensus::{BATCH_ENTRIES_MAX, Clock, Consensus, Parts, Peers, Snapshotting,
 use election_timer::ElectionTimer;
 use messages::{Heard, Request, Stop};
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{Index, MachineVersions, Membership, Moment, NodeId, Replica, Settings, Skip};
+use quorate_raft::{ClusterId, Index, MachineVersions, Membership, Moment, NodeId, Replica, Settings, Skip};
 use quorate_storage::{StorageHandle, contract::StorageThread};
 use quorate_transport::network::{Inbox, Introduction, Links, Local, Network};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -120,6 +120,11 @@ pub(crate) async fn launch<M: StateMachine>(
         Ok(recovered) => recovered,
         Err(error) => return Err(held.end_for(error)),
     };
+    let mut random = seed.map_or_else(SmallRng::from_os_rng, SmallRng::seed_from_u64);
+    let life = random.random();
+    // Of a clone: the timer draws the same numbers whatever else is drawn.
+    let mut drawn = random.clone();
+    let incarnation = drawn.random();
     let settings = Settings {
         election_timeout_min: timing.election_timeout.0,
         election_timeout_max: timing.election_timeout.1,
@@ -127,6 +132,7 @@ pub(crate) async fn launch<M: StateMachine>(
         stall_limit: timing.stall_limit.max(timing.election_timeout.1 * 2),
         machine: machine_versions,
         is_witness,
+        cluster_id: Some(ClusterId(drawn.random())),
         ..Settings::new(quorate_storage::checksum)
     };
     let (faulty, has_snapshot) = (recovered.faulty.clone(), recovered.snapshot.is_some());
@@ -162,12 +168,10 @@ pub(crate) async fn launch<M: StateMachine>(
     }
     let skips: Vec<Skip> = skips.into_iter().collect();
 
-    let mut random = seed.map_or_else(SmallRng::from_os_rng, SmallRng::seed_from_u64);
-    let life = random.random();
-    // Of a clone: the timer draws the same numbers whether or not this one is drawn.
     let introduction = Introduction {
         machine_version: machine_versions.newest,
-        incarnation: random.clone().random(),
+        incarnation,
+        cluster_id: replica.cluster_id(),
         skips: skips.clone(),
     };
     let to_consensus = consensus.clone();
@@ -176,7 +180,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let local = Local {
         cluster: cluster.clone(),
         node: id,
-        introduction,
+        introduction: introduction.clone(),
         inbox: Inbox::new(move |event| to_consensus.do_send(Heard(event))),
         observer: observed.clone(),
     };
@@ -190,6 +194,7 @@ pub(crate) async fn launch<M: StateMachine>(
     // An address that this node was started with counts before the configuration's, unless an operator gave that.
     let mut peers = Peers::new(links.clone(), addresses);
     peers.are(&replica.peers(), replica.membership());
+    peers.meet(id, replica.membership());
 
     let sentinel = fate.sentinel("ElectionTimer");
     let timer = ElectionTimer::new(consensus.clone(), &timing, random, metrics.clone(), sentinel).start();
@@ -205,6 +210,7 @@ pub(crate) async fn launch<M: StateMachine>(
         replica,
         requests: Requests::new(received, timing.busy_poll),
         prefers,
+        introduction,
         peers,
         observed,
         storage,

@@ -8,7 +8,8 @@ use crate::{
     wal::{Sizes, Wal, log::Log},
 };
 use quorate_raft::{
-    Batch, BatchBuilder, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, SnapshotBase, Term,
+    Batch, BatchBuilder, ClusterId, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, SnapshotBase,
+    Term,
 };
 use std::{
     collections::BTreeMap,
@@ -512,11 +513,11 @@ fn voters(ids: &[u64]) -> Membership {
 }
 
 fn alone() -> Membership {
-    Membership::of_addresses([(NodeId(9), "10.0.0.9:7001".to_owned())])
+    Membership::of_addresses([(NodeId(9), "10.0.0.9:7001".to_owned())]).with_cluster_id(Some(to().cluster_id))
 }
 
 fn to() -> NewMember {
-    NewMember { cluster: "new".into(), member: NodeId(9), address: "10.0.0.9:7001".into() }
+    NewMember { cluster: "new".into(), member: NodeId(9), address: "10.0.0.9:7001".into(), cluster_id: ClusterId(99) }
 }
 
 fn wal(disk: &SimulatedDisk, dir: &str) -> Wal {

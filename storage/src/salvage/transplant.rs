@@ -12,7 +12,8 @@ use crate::{
     },
 };
 use quorate_raft::{
-    Batch, BatchBuilder, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, SnapshotBase, Term,
+    Batch, BatchBuilder, ClusterId, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, SnapshotBase,
+    Term,
 };
 use std::{io::Write, sync::Arc};
 
@@ -25,6 +26,8 @@ pub struct NewMember {
     pub member: NodeId,
     /// Where others dial it, once there are some.
     pub address: String,
+    /// The new cluster's id: drawn at random for each new cluster, so that two of one name are told apart.
+    pub cluster_id: ClusterId,
 }
 
 /// What was written.
@@ -129,7 +132,8 @@ impl New<'_> {
         term_seen: Term,
         read: impl Fn(Index) -> Result<Vec<Batch>, StorageError>,
     ) -> Result<Made, StorageError> {
-        let membership = Membership::of_addresses([(self.to.member, self.to.address.clone())]);
+        let membership = Membership::of_addresses([(self.to.member, self.to.address.clone())])
+            .with_cluster_id(Some(self.to.cluster_id));
         let snapshot = snapshot.map(|source| self.copy_snapshot(source, &membership)).transpose()?;
         loop {
             let batches = read(self.last.index.next())?;

@@ -36,11 +36,26 @@ impl Hub {
             return Err(NetworkError(format!("node {node} runs already on this in-memory network: stop it first")));
         }
         // A node of another cluster is none of their business.
-        for other in seats.values().filter(|other| other.cluster() == seat.cluster()) {
+        for other in seats.values().filter(|other| other.may_talk_to(&seat)) {
             other.tell(Parcel::Up(node, seat.clone()));
         }
         seats.insert(node, seat);
         Ok(())
+    }
+
+    /// A node states other facts from now on: its peers hear them, and those of another cluster find it gone.
+    pub(super) fn introduce(&self, node: NodeId, seat: &Seat, introduction: Introduction) {
+        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        *seat.introduction.lock().unwrap_or_else(PoisonError::into_inner) = introduction.clone();
+        for (other, theirs) in seats.iter().filter(|(other, theirs)| **other != node && theirs.cluster == seat.cluster)
+        {
+            if theirs.may_talk_to(seat) {
+                theirs.tell(Parcel::Introduced(node, introduction.clone()));
+            } else {
+                theirs.tell(Parcel::Down(node));
+                seat.tell(Parcel::Down(*other));
+            }
+        }
     }
 
     /// Gives the seat back, unless another life of the node has taken one since.
@@ -53,10 +68,10 @@ impl Hub {
         }
     }
 
-    /// Where `node` can be reached, if it runs and belongs to `cluster`.
-    pub(super) fn find(&self, node: NodeId, cluster: &str) -> Option<Seat> {
+    /// Where `node` can be reached, if it runs and belongs to the cluster of the node `from` there.
+    pub(super) fn find(&self, node: NodeId, from: &Seat) -> Option<Seat> {
         let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        seats.get(&node).filter(|seat| seat.cluster() == cluster).cloned()
+        seats.get(&node).filter(|seat| seat.may_talk_to(from)).cloned()
     }
 }
 
@@ -93,17 +108,14 @@ impl Seat {
         self.pipe(Lane::Control).sender.is_closed()
     }
 
-    pub(super) fn cluster(&self) -> &str {
-        &self.cluster
+    /// Whether both belong to one cluster, by its name and, if both know it, by its id.
+    fn may_talk_to(&self, other: &Self) -> bool {
+        self.cluster == other.cluster && !self.introduction().is_of_another_cluster(&other.introduction())
     }
 
     /// The facts that the node states about itself.
     pub(super) fn introduction(&self) -> Introduction {
         self.introduction.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn introduce(&self, introduction: Introduction) {
-        *self.introduction.lock().unwrap_or_else(PoisonError::into_inner) = introduction;
     }
 }
 
@@ -169,6 +181,7 @@ impl Load {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
 pub(super) enum Parcel {
     Message {
         from: NodeId,
@@ -178,6 +191,8 @@ pub(super) enum Parcel {
     },
     /// With the seat, for what its node states when the link comes up.
     Up(NodeId, Seat),
+    /// A node that is up states other facts.
+    Introduced(NodeId, Introduction),
     Down(NodeId),
 }
 

@@ -43,12 +43,12 @@ impl MemoryLinks {
 
 impl Links for MemoryLinks {
     fn introduce(&self, introduction: Introduction) {
-        self.here.seat.introduce(introduction);
+        self.here.hub.introduce(self.here.node, &self.here.seat, introduction);
     }
 
     fn link(&self, peer: NodeId, _address: &str) -> Rc<dyn Link> {
         self.here.linked.borrow_mut().entry(peer).or_default().count += 1;
-        if let Some(seat) = self.here.hub.find(peer, self.here.seat.cluster()) {
+        if let Some(seat) = self.here.hub.find(peer, &self.here.seat) {
             self.here.seat.tell(Parcel::Up(peer, seat));
         }
         Rc::new(MemoryLink { here: Rc::clone(&self.here), peer, route: RefCell::new(None), counts: true })
@@ -87,7 +87,7 @@ impl MemoryLink {
     fn route(&self) -> Option<Seat> {
         let mut route = self.route.borrow_mut();
         if route.as_ref().is_none_or(Seat::is_gone) {
-            *route = self.here.hub.find(self.peer, self.here.seat.cluster());
+            *route = self.here.hub.find(self.peer, &self.here.seat);
         }
         route.clone()
     }

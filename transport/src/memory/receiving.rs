@@ -58,6 +58,11 @@ impl Receiving {
                         self.inbox.link_up(peer);
                     }
                 }
+                Some(Parcel::Introduced(peer, introduction)) => {
+                    if self.linked.borrow().get(&peer).is_some_and(|links| links.up) {
+                        self.inbox.introduced(peer, introduction);
+                    }
+                }
                 Some(Parcel::Down(peer)) => {
                     if self.changes(peer, false) {
                         self.inbox.link_down(peer);

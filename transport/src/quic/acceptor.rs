@@ -58,7 +58,10 @@ async fn admit(shared: Rc<Shared>, incoming: Incoming) {
     let admitted = tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await.unwrap_or_else(|_| Err(late()));
     shared.handshakes.set(shared.handshakes.get() - 1);
     match admitted {
-        Ok((hello, lanes, connection)) => welcome(&shared, hello, lanes, connection),
+        Ok((hello, lanes, connection)) => match refuse_twin(&shared, &hello, &connection) {
+            Ok(()) => welcome(&shared, hello, lanes, connection),
+            Err(refusal) => shared.refused(Some(hello.node), refusal.result, remote, &refusal.why),
+        },
         Err((proved, refusal)) => shared.refused(proved, refusal.result, remote, &refusal.why),
     }
 }
@@ -113,12 +116,28 @@ async fn lane(shared: &Shared, connection: &Connection, lane: Lane, peer: NodeId
     Ok((opened, hello))
 }
 
+/// Keeps a process out whose id another live one uses, as long as that one is connected. A restart is no such case.
+fn refuse_twin(shared: &Shared, hello: &Hello, connection: &Connection) -> Result<(), Refusal> {
+    let (peer, incarnation) = (hello.node, hello.introduction.incarnation);
+    if shared.has_twin(peer, incarnation, connection.remote_address())
+        && let Some(other) = shared.others_of(peer, incarnation).first()
+    {
+        let other = other.connection.remote_address();
+        let why =
+            format!("another live process uses the id {peer}, and is connected from {other}; stop one of the two");
+        connection.close(Close::Twin.code(), why.as_bytes());
+        return Err(Refusal { result: "refused_twin", close: Close::Twin, why });
+    }
+    shared.incarnations.borrow_mut().connected(peer, incarnation, connection.remote_address());
+    Ok(())
+}
+
 /// From now on replies to `peer` go out here, and what it sends is delivered. Takes the place of an older connection.
 fn welcome(shared: &Rc<Shared>, hello: Hello, lanes: [Opened; 2], connection: Connection) {
     let (peer, incarnation) = (hello.node, hello.introduction.incarnation);
-    shared.inbox.introduced(peer, hello.introduction);
+    shared.inbox.introduced(peer, hello.introduction.clone());
     shared.observer.connection(Some(peer), "accepted");
-    let carrier = Carrier::start(shared, peer, connection, lanes, Side::Acceptor);
+    let carrier = Carrier::start(shared, peer, connection, lanes, Side::Acceptor, hello.introduction);
     let older = shared.accepted.borrow_mut().insert(peer, Rc::clone(&carrier));
     if let Some(older) = older {
         older.close(Close::Replaced);

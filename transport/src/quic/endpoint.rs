@@ -2,14 +2,16 @@
 
 use super::{
     Quic, acceptor,
+    hello::same_cluster,
+    incarnations::Incarnations,
     lanes::Carrier,
     peer_link::{PeerLink, QuicLink, Stop},
     restraint::{Offences, Quiet},
     settings,
 };
 use crate::{
-    codec::{Hello, Limits, Versions},
-    network::{Inbox, Introduction, Link, Links, Local, LocalFuture, NetworkError, NetworkObserver},
+    codec::{Encoder, Hello, Limits, Versions},
+    network::{Inbox, Introduction, Lane, Link, Links, Local, LocalFuture, NetworkError, NetworkObserver},
 };
 use actix::Addr;
 use quinn::{Endpoint, Runtime, TokioRuntime, VarInt};
@@ -18,8 +20,8 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     net::SocketAddr,
-    rc::Rc,
-    sync::{Arc, Weak},
+    rc::{Rc, Weak},
+    sync::{self, Arc},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -56,7 +58,9 @@ pub(super) fn start(quic: Quic, local: Local) -> Result<QuicLinks, NetworkError>
         observer: local.observer,
         accepted: RefCell::default(),
         links: RefCell::default(),
+        carriers: RefCell::default(),
         offences: RefCell::default(),
+        incarnations: RefCell::default(),
         quiet: RefCell::default(),
         handshakes: Cell::new(0),
     });
@@ -82,6 +86,8 @@ pub(super) enum Close {
     Stalled = 5,
     /// It sent malformed bytes a moment ago.
     BackOff = 6,
+    /// Another live process uses its id.
+    Twin = 7,
 }
 
 impl Close {
@@ -109,7 +115,10 @@ pub(super) struct Shared {
     /// The connection that each peer dialled: at most one a peer, so bounded by the certificates that were issued.
     pub(super) accepted: RefCell<BTreeMap<NodeId, Rc<Carrier>>>,
     pub(super) links: RefCell<BTreeMap<NodeId, Addr<PeerLink>>>,
+    /// All connections that are up; those that ended are dropped when the next one begins.
+    pub(super) carriers: RefCell<Vec<Weak<Carrier>>>,
     pub(super) offences: RefCell<Offences>,
+    pub(super) incarnations: RefCell<Incarnations>,
     quiet: RefCell<Quiet>,
     /// Handshakes under way on accepted connections.
     pub(super) handshakes: Cell<usize>,
@@ -138,6 +147,50 @@ impl Shared {
         }
     }
 
+    /// Whether a connection of this process of `peer` proves that another one lives, too; says so, now and then.
+    pub(super) fn has_twin(&self, peer: NodeId, incarnation: u64, remote: SocketAddr) -> bool {
+        let Some(other) = self.incarnations.borrow().twin_of(peer, incarnation) else { return false };
+        if let Some(kept_out) = self.quiet.borrow_mut().may_log("twin", Some(peer), Instant::now()) {
+            tracing::error!(
+                peer = peer.0, %remote, %other, kept_out,
+                "two live processes use the id {peer}, one at {remote} and one at {other}: a cloned machine or a copied data directory; stop \
+                 the copy and remove its data directory"
+            );
+        }
+        true
+    }
+
+    /// The connections that are up to another process of `peer` than this one.
+    pub(super) fn others_of(&self, peer: NodeId, incarnation: u64) -> Vec<Rc<Carrier>> {
+        let carriers = self.carriers.borrow();
+        let of_others = carriers.iter().filter_map(Weak::upgrade).filter(|carrier| {
+            carrier.peer == peer
+                && carrier.introduction.borrow().incarnation != incarnation
+                && carrier.connection.close_reason().is_none()
+        });
+        of_others.collect()
+    }
+
+    /// Says hello once more, with what changed, on every connection that is up; closes those to nodes of another cluster.
+    fn introduce_again(&self) {
+        let hello = self.hello.borrow();
+        let frame = Encoder::new(self.limits).hello(&hello);
+        self.carriers.borrow_mut().retain(|carrier| {
+            let Some(carrier) = carrier.upgrade() else { return false };
+            let judged = same_cluster(&hello.introduction, &carrier.introduction.borrow(), &self.cluster, carrier.peer);
+            match (judged, &frame) {
+                (Err(refusal), _) => {
+                    self.refused(Some(carrier.peer), refusal.result, carrier.connection.remote_address(), &refusal.why);
+                    carrier.connection.close(refusal.close.code(), refusal.why.as_bytes());
+                }
+                // A queue that is full loses it; the peer hears it on the next connection.
+                (Ok(()), Ok(frame)) => drop(carrier.send(Lane::Control, frame.clone())),
+                (Ok(()), Err(_)) => {}
+            }
+            true
+        });
+    }
+
     fn shut(&self) {
         self.is_closed.set(true);
         for (_, link) in std::mem::take(&mut *self.links.borrow_mut()) {
@@ -153,7 +206,7 @@ impl Shared {
 pub(super) struct QuicLinks {
     shared: Rc<Shared>,
     local_address: Option<SocketAddr>,
-    socket: Weak<dyn quinn::AsyncUdpSocket>,
+    socket: sync::Weak<dyn quinn::AsyncUdpSocket>,
 }
 
 impl QuicLinks {
@@ -164,6 +217,7 @@ impl QuicLinks {
 impl Links for QuicLinks {
     fn introduce(&self, introduction: Introduction) {
         self.shared.hello.borrow_mut().introduction = introduction;
+        self.shared.introduce_again();
     }
 
     fn link(&self, peer: NodeId, address: &str) -> Rc<dyn Link> {
@@ -180,7 +234,7 @@ impl Links for QuicLinks {
 
     fn close(&self) -> LocalFuture<()> {
         self.shared.shut();
-        let (shared, socket) = (Rc::clone(&self.shared), Weak::clone(&self.socket));
+        let (shared, socket) = (Rc::clone(&self.shared), sync::Weak::clone(&self.socket));
         Box::pin(async move {
             let ended = async {
                 let endpoint = shared.endpoint.borrow_mut().take();

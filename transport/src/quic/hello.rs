@@ -2,8 +2,8 @@
 
 use super::endpoint::{Close, Shared};
 use crate::{
-    codec::{Claimed, Decoder, Encoder, Frame, FrameError, Hello, Version, Versions},
-    network::Lane,
+    codec::{Claimed, Decoder, Encoder, Frame, FrameError, Hello, Version},
+    network::{Introduction, Lane},
 };
 use bytes::Bytes;
 use quinn::{ConnectionError, RecvStream, SendStream};
@@ -97,7 +97,7 @@ pub(super) async fn hear<S>(
         let mut rest = chunk.bytes;
         match decoder.feed(&mut rest)?.map(|decoded| decoded.frame) {
             Some(Frame::Hello(hello)) => {
-                let version = judge(&hello, &shared.cluster, shared.speaks, proved)?;
+                let version = judge(&hello, shared, proved)?;
                 decoder.expect(version);
                 return Ok((hello, Opened { lane, version, send, recv, decoder, rest }));
             }
@@ -108,13 +108,15 @@ pub(super) async fn hear<S>(
 }
 
 /// Holds what a hello claims against what is proved and spoken here, and says what to speak.
-fn judge(hello: &Hello, cluster: &str, speaks: Versions, proved: NodeId) -> Result<Version, Refusal> {
-    if hello.cluster != cluster || hello.node != proved {
+pub(super) fn judge(hello: &Hello, shared: &Shared, proved: NodeId) -> Result<Version, Refusal> {
+    let (cluster, speaks) = (&shared.cluster, shared.speaks);
+    if hello.cluster != *cluster || hello.node != proved {
         return Err(Refusal::identity(format!(
             "the certificate is of node {proved} in cluster {cluster:?}, but the hello claims node {} in {:?}",
             hello.node, hello.cluster
         )));
     }
+    same_cluster(&shared.hello.borrow().introduction, &hello.introduction, cluster, proved)?;
     let (min, max) = (hello.protocol_min, hello.protocol_max);
     speaks.shared_with(min, max).ok_or_else(|| {
         let claimed = Claimed(min, max);
@@ -122,6 +124,24 @@ fn judge(hello: &Hello, cluster: &str, speaks: Versions, proved: NodeId) -> Resu
             "node {proved} speaks frame {claimed}, this node {speaks}: run releases on both that share one"
         ))
     })
+}
+
+/// Refuses a peer that states another cluster's id: two clusters may have one name and one authority, after a restore or a recovery.
+pub(super) fn same_cluster(
+    ours: &Introduction,
+    theirs: &Introduction,
+    cluster: &str,
+    peer: NodeId,
+) -> Result<(), Refusal> {
+    let (true, Some(ours_id), Some(theirs_id)) =
+        (ours.is_of_another_cluster(theirs), ours.cluster_id, theirs.cluster_id)
+    else {
+        return Ok(());
+    };
+    Err(Refusal::identity(format!(
+        "node {peer} is of cluster id {theirs_id}, this node of {ours_id}: two clusters are named {cluster:?}; keep one, empty the \
+         data directory of each node of the other, and add it as a new member"
+    )))
 }
 
 /// All lanes of a connection speak the same.

@@ -10,17 +10,21 @@
 
 use super::{
     endpoint::{Close, Shared, one_line},
-    hello::{Opened, Refusal, agree, hear, say},
+    hello::{Opened, Refusal, agree, hear, judge, say},
     outbox::{Full, Outbox},
 };
 use crate::{
-    codec::{Decoder, Encoded, Frame, FrameError, Version},
-    network::{Direction, Lane},
+    codec::{Decoder, Encoded, Frame, FrameError, Hello, Version},
+    network::{Direction, Introduction, Lane},
 };
 use bytes::Bytes;
 use quinn::{Connection, ReadError, RecvStream, SendStream};
 use quorate_raft::NodeId;
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 use tokio::{task::spawn_local, time::Instant};
 
 /// What waits on the control and append lanes, in bytes each.
@@ -32,7 +36,10 @@ const SNAPSHOT_PATIENCE: u32 = 6;
 
 /// A connection that carries frames both ways. It ends when the connection ends, and never before.
 pub(super) struct Carrier {
+    pub(super) peer: NodeId,
     pub(super) connection: Connection,
+    /// The facts that the peer last stated on it.
+    pub(super) introduction: Rc<RefCell<Introduction>>,
     /// What is spoken on it, by both sides and on every lane.
     pub(super) version: Version,
     control: Rc<Outbox>,
@@ -55,7 +62,9 @@ impl Carrier {
         connection: Connection,
         lanes: [Opened; 2],
         side: Side,
+        introduction: Introduction,
     ) -> Rc<Self> {
+        let introduction = Rc::new(RefCell::new(introduction));
         let [control, append, snapshot] =
             [OUTBOX_BYTES, OUTBOX_BYTES, SNAPSHOT_OUTBOX_BYTES].map(|bytes| Rc::new(Outbox::of_bytes(bytes)));
         let version = lanes[0].version;
@@ -64,7 +73,8 @@ impl Carrier {
             let outbox = Rc::clone(if opened.lane == Lane::Control { &control } else { &append });
             let progress = Progress::within(shared.frame_timeout);
             readers.push(Rc::clone(&progress));
-            let reader = Reader::new(shared, peer, opened.lane, opened.recv, opened.decoder, progress);
+            let mut reader = Reader::new(shared, peer, opened.lane, opened.recv, opened.decoder, progress);
+            reader.introduced = (opened.lane == Lane::Control).then(|| Rc::clone(&introduction));
             spawn_local(reader.run(connection.clone(), opened.rest));
             spawn_local(write(Rc::clone(shared), peer, opened.lane, opened.send, outbox));
         }
@@ -79,7 +89,11 @@ impl Carrier {
                 spawn_local(read_snapshots(Rc::clone(shared), peer, version, connection.clone(), progress));
             }
         }
-        let carrier = Rc::new(Self { connection, version, control, append, snapshot });
+        let carrier = Rc::new(Self { peer, connection, introduction, version, control, append, snapshot });
+        let mut carriers = shared.carriers.borrow_mut();
+        carriers.retain(|carrier| carrier.strong_count() > 0);
+        carriers.push(Rc::downgrade(&carrier));
+        drop(carriers);
         spawn_local(keep(Rc::clone(shared), peer, Rc::clone(&carrier), readers));
         carrier
     }
@@ -190,9 +204,14 @@ struct Reader {
     recv: RecvStream,
     decoder: Decoder,
     progress: Rc<Progress>,
+    /// Where further hellos go. `None` on a lane that has none.
+    introduced: Option<Rc<RefCell<Introduction>>>,
+    hellos: u32,
 }
 
 impl Reader {
+    /// Hellos after the first that a peer may send on a connection: the facts of a node rarely change.
+    const HELLOS_MAX: u32 = 64;
     /// How many pieces of a stream are taken at a time; each is at most a datagram long.
     const PIECES: usize = 32;
 
@@ -204,19 +223,27 @@ impl Reader {
         decoder: Decoder,
         progress: Rc<Progress>,
     ) -> Self {
-        Self { shared: Rc::clone(shared), peer, lane, recv, decoder, progress }
+        let shared = Rc::clone(shared);
+        Self { shared, peer, lane, recv, decoder, progress, introduced: None, hellos: 0 }
     }
 
     async fn run(mut self, connection: Connection, rest: Bytes) {
-        if let Err(error) = self.read(rest).await {
-            let why = error.to_string();
-            self.shared.offended(self.peer, &why);
-            connection.close(Close::Malformed.code(), why.as_bytes());
+        match self.read(rest).await {
+            Ok(()) => {}
+            Err(Bad::Frame(error)) => {
+                let why = error.to_string();
+                self.shared.offended(self.peer, &why);
+                connection.close(Close::Malformed.code(), why.as_bytes());
+            }
+            Err(Bad::Hello(refusal)) => {
+                self.shared.refused(Some(self.peer), refusal.result, connection.remote_address(), &refusal.why);
+                connection.close(refusal.close.code(), refusal.why.as_bytes());
+            }
         }
     }
 
     /// Reads until the connection ends (well), or the peer sends what it must not (an error).
-    async fn read(&mut self, rest: Bytes) -> Result<(), FrameError> {
+    async fn read(&mut self, rest: Bytes) -> Result<(), Bad> {
         self.deliver(rest).await?;
         let mut pieces: [Bytes; Self::PIECES] = std::array::from_fn(|_| Bytes::new());
         loop {
@@ -228,22 +255,39 @@ impl Reader {
                 }
                 Ok(None) | Err(ReadError::Reset(_)) => {
                     self.decoder.finish()?;
-                    return Err(FrameError::Unexpected("end of a lane"));
+                    return Err(FrameError::Unexpected("end of a lane").into());
                 }
                 Err(_) => return Ok(()),
             }
         }
     }
 
-    async fn deliver(&mut self, mut piece: Bytes) -> Result<(), FrameError> {
+    /// The peer's facts changed. It says so on the control lane, and not often.
+    fn introduce_again(&mut self, hello: &Hello) -> Result<(), Bad> {
+        self.hellos += 1;
+        let Some(introduced) = self.introduced.as_ref().filter(|_| self.hellos <= Self::HELLOS_MAX) else {
+            return Err(FrameError::Unexpected("further hello").into());
+        };
+        judge(hello, &self.shared, self.peer).map_err(Bad::Hello)?;
+        if introduced.replace(hello.introduction.clone()) != hello.introduction {
+            self.shared.inbox.introduced(self.peer, hello.introduction.clone());
+        }
+        Ok(())
+    }
+
+    async fn deliver(&mut self, mut piece: Bytes) -> Result<(), Bad> {
         while let Some(decoded) = self.decoder.feed(&mut piece)? {
-            let Frame::Message(message) = decoded.frame else {
-                return Err(FrameError::Unexpected("second hello"));
+            self.progress.ended();
+            let message = match decoded.frame {
+                Frame::Message(message) => message,
+                Frame::Hello(hello) => {
+                    self.introduce_again(&hello)?;
+                    continue;
+                }
             };
             if Lane::of(&message) != self.lane {
-                return Err(FrameError::Unexpected("message of another lane"));
+                return Err(FrameError::Unexpected("message of another lane").into());
             }
-            self.progress.ended();
             self.shared.observer.bytes(self.peer, Direction::Received, self.lane, decoded.bytes as u64);
             self.shared.inbox.deliver(self.peer, message, decoded.bytes).await;
         }
@@ -251,6 +295,18 @@ impl Reader {
             self.progress.begun();
         }
         Ok(())
+    }
+}
+
+/// Why a lane is not read on.
+enum Bad {
+    Frame(FrameError),
+    Hello(Refusal),
+}
+
+impl From<FrameError> for Bad {
+    fn from(error: FrameError) -> Self {
+        Self::Frame(error)
     }
 }
 

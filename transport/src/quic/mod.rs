@@ -24,6 +24,10 @@
 //! identity. The dialler's TLS checks that name as any client does; the acceptor reads it from the verified certificate.
 //! A hello that claims something else is refused.
 //!
+//! Two live processes may hold one certificate: a cloned machine. Their incarnations alternate (`incarnations`). Once that is seen, one
+//! of them is kept, and the other refused for as long as that one is connected: the one that this node reaches at the member's
+//! address, or else the one that is connected.
+//!
 //! # Versions
 //!
 //! A hello also says which versions of the frames its sender speaks. The newest that both speak is spoken on the
@@ -34,6 +38,7 @@ mod acceptor;
 mod credentials;
 mod endpoint;
 mod hello;
+mod incarnations;
 mod lanes;
 mod outbox;
 mod peer_link;

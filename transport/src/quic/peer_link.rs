@@ -89,14 +89,29 @@ impl PeerLink {
 
     fn connected(&mut self, dialled: Dialled, ctx: &mut Context<Self>) {
         let Dialled { connection, lanes, hello } = dialled;
+        let (incarnation, remote) = (hello.introduction.incarnation, connection.remote_address());
+        if self.shared.has_twin(self.peer, incarnation, remote) {
+            // The process at the member's address is the member.
+            for other in self.shared.others_of(self.peer, incarnation) {
+                other.close(Close::Twin);
+            }
+        }
+        self.shared.incarnations.borrow_mut().connected(self.peer, incarnation, remote);
         self.shared.observer.connection(Some(self.peer), "connected");
         if self.told.replace("connected") != Some("connected") {
             let [control, _] = &lanes;
             tracing::info!(peer = self.peer.0, address = %self.address, version = %control.version, "link up");
         }
-        let carrier = Carrier::start(&self.shared, self.peer, connection.clone(), lanes, Side::Dialler);
+        let carrier = Carrier::start(
+            &self.shared,
+            self.peer,
+            connection.clone(),
+            lanes,
+            Side::Dialler,
+            hello.introduction.clone(),
+        );
         self.dialled.replace(Some(carrier));
-        self.state = State::Up { incarnation: hello.introduction.incarnation, since: Instant::now() };
+        self.state = State::Up { incarnation, since: Instant::now() };
         let closed = async move { connection.closed().await };
         ctx.spawn(closed.into_actor(self).map(|ended, link, ctx| link.lost(&ended.to_string(), ctx)));
         self.shared.inbox.introduced(self.peer, hello.introduction);

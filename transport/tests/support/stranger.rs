@@ -92,7 +92,7 @@ pub async fn introduce(connection: &Connection, node: NodeId) -> Lanes {
 
 pub fn hello(node: NodeId) -> Hello {
     let (protocol_min, protocol_max) = (Version::OLDEST.number(), Version::CURRENT.number());
-    let introduction = Introduction { machine_version: 0, incarnation: 1, skips: Vec::new() };
+    let introduction = Introduction { incarnation: 1, ..Introduction::default() };
     Hello { cluster: CLUSTER.into(), node, protocol_min, protocol_max, introduction }
 }
 

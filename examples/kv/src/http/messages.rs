@@ -86,6 +86,9 @@ pub struct StatusAnswer {
     /// Who of them keeps no commands, if anybody.
     #[serde(default)]
     pub witness: Option<NodeId>,
+    /// The cluster's id, 32 hexadecimal digits; nothing until the node knows it. Two clusters of one name differ in it.
+    #[serde(default)]
+    pub cluster_id: Option<String>,
     /// 16 hexadecimal digits, equal on nodes with equal applied state. Empty on a witness, which has none.
     pub state_hash: String,
 }

@@ -2,10 +2,10 @@
 
 use super::{Target, next_steps};
 use quorate::{
-    Membership, NodeId,
+    ClusterId, Membership, NodeId,
     storage::salvage::{Choice, Survey, Transplanted},
 };
-use serde::Serialize;
+use serde::{Serialize, ser::SerializeStruct};
 use std::{
     collections::BTreeSet,
     fmt,
@@ -87,9 +87,20 @@ struct Healed {
     from: String,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 struct Made {
     last: Entry,
+    cluster_id: ClusterId,
+}
+
+impl Serialize for Made {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // JSON's numbers end where ids go on.
+        let mut made = serializer.serialize_struct("Made", 2)?;
+        made.serialize_field("last", &self.last)?;
+        made.serialize_field("cluster_id", &self.cluster_id.to_string())?;
+        made.end()
+    }
 }
 
 impl Report {
@@ -115,8 +126,8 @@ impl Report {
     }
 
     /// It was done.
-    pub(super) fn made(&mut self, made: Transplanted) {
-        self.made = Some(Made { last: made.last.into() });
+    pub(super) fn made(&mut self, made: Transplanted, cluster_id: ClusterId) {
+        self.made = Some(Made { last: made.last.into(), cluster_id });
     }
 }
 
@@ -191,9 +202,9 @@ impl fmt::Display for Report {
         write!(f, "\n\n{plan}")?;
         let Plan { into, node_id, cluster, .. } = plan;
         match self.made {
-            Some(Made { last }) => write!(
+            Some(Made { last, cluster_id }) => write!(
                 f,
-                "\n\nMade: {}, node {node_id} of cluster {cluster}, its only voter. Its log ends with entry {last}.\nNext:",
+                "\n\nMade: {}, node {node_id} of cluster {cluster}, id {cluster_id}, its only voter. Its log ends with entry {last}.\nNext:",
                 into
             )?,
             None => write!(f, "\n\nWith --yes, {} is made. Then:", into)?,

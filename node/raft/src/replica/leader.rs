@@ -76,7 +76,8 @@ impl Leadership {
 }
 
 impl Replica {
-    /// Begins to lead, with a no-op of the new term so that everything before it can be committed.
+    /// Begins to lead, with an entry of the new term so that everything before it can be committed: a no-op; or, in a cluster
+    /// without an id, the configuration in force with one. Its voters are the same, so no majority differs.
     pub(super) fn lead(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let previous = self.log.last();
         let first = previous.index.next();
@@ -100,9 +101,15 @@ impl Replica {
         self.leader_is_member = true;
         out.push(Effect::CloseBallot);
         out.push(Effect::StartReplicators { term: self.term(), log_last: previous.index });
-        let mut noop = BatchBuilder::new(self.settings.checksum, self.term(), first, self.log.last_checksum(), 64);
-        noop.push(Kind::Noop, &[]);
-        if let Some(batch) = noop.finish() {
+        let mut entry = BatchBuilder::new(self.settings.checksum, self.term(), first, self.log.last_checksum(), 64);
+        match self.settings.cluster_id.filter(|_| self.membership().cluster_id().is_none()) {
+            Some(id) => {
+                let membership = self.membership().clone().with_cluster_id(Some(id));
+                entry.push(Kind::Membership, &membership.encode());
+            }
+            None => entry.push(Kind::Noop, &[]),
+        }
+        if let Some(batch) = entry.finish() {
             self.append(now, batch, out);
         }
         out.push(Effect::ArmTimer);

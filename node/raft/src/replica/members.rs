@@ -10,7 +10,8 @@
 //! A configuration is in force from the moment it is in a node's log, committed or not. Whoever leads when a joint one is
 //! committed appends what it leads to; that it is no longer the one in force is what makes it happen once.
 //!
-//! **Invariant:** a leader appends a configuration only if the one before it is committed, and so is an entry of its own term.
+//! **Invariant:** a leader appends a configuration only if the one before it is committed, and so is an entry of its own term. The
+//! one exception changes no member: a leader's first entry may give the configuration in force the cluster's id.
 //!
 //! Who was removed can't know it: nobody replicates to it any more, and what its log says may be taken back. So it asks, when it
 //! hears no leader, as it would for a pre-vote; and a member that hears one tells it ([`Body::Removed`]). A leader that was removed

@@ -1,7 +1,7 @@
 //! What a replica starts from: what its storage recovered, and what it is told once.
 
 use crate::{
-    ids::{EntryId, Index, NodeId, Term},
+    ids::{ClusterId, EntryId, Index, NodeId, Term},
     lease::{ClockDrift, Promise},
     log::Log,
     machine::MachineVersions,
@@ -88,6 +88,9 @@ pub struct Settings {
     pub is_witness: bool,
     /// What this node's state machine writes and applies; default 0 alone.
     pub machine: MachineVersions,
+    /// The id that the cluster gets if this node is its first leader: drawn at random, by the runtime. Without one, a cluster that
+    /// has no id stays so. Default none.
+    pub cluster_id: Option<ClusterId>,
     /// How records are checksummed.
     pub checksum: Checksum,
 }
@@ -107,6 +110,7 @@ impl Settings {
             promotion_lag_max: 4096,
             is_witness: false,
             machine: MachineVersions::default(),
+            cluster_id: None,
             checksum,
         }
     }

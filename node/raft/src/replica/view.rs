@@ -2,7 +2,7 @@
 
 use super::{Replica, Role};
 use crate::{
-    ids::{EntryId, Index, Moment, NodeId, Term},
+    ids::{ClusterId, EntryId, Index, Moment, NodeId, Term},
     log::Log,
     machine::MachineVersions,
     membership::Membership,
@@ -88,6 +88,12 @@ impl Replica {
     #[must_use]
     pub fn membership(&self) -> &Membership {
         self.memberships.current()
+    }
+
+    /// The cluster's id, once the entry that states it is known to be committed: until then another leader may state another.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.membership_at(self.commit).cluster_id()
     }
 
     /// The configuration as of the entry at `index`, which is not behind the newest snapshot: what belongs in a snapshot

@@ -62,7 +62,7 @@ use proposals::Proposals;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{Effect, EntryId, Index, NodeId, Replica, Skip};
 use quorate_storage::contract::{EntriesRead, Persisted, Storage, StorageFailed, StorageFull};
-use quorate_transport::network::Event;
+use quorate_transport::network::{Event, Introduction};
 use reads::Reads;
 use repairs::Stuck;
 use seen::Seen;
@@ -91,6 +91,8 @@ pub(crate) struct Consensus {
     preferences: Preferences,
     /// Who should lead rather than others, the best first.
     prefers: Vec<NodeId>,
+    /// What this node states about itself.
+    introduction: Introduction,
     peers: Peers,
     observed: Arc<ObservedNetwork>,
     reachable: BTreeSet<NodeId>,
@@ -153,6 +155,7 @@ pub(crate) struct Parts {
     pub(crate) replica: Replica,
     pub(crate) requests: Requests,
     pub(crate) prefers: Vec<NodeId>,
+    pub(crate) introduction: Introduction,
     pub(crate) peers: Peers,
     pub(crate) observed: Arc<ObservedNetwork>,
     pub(crate) storage: Storage,
@@ -178,6 +181,7 @@ impl Consensus {
             replica,
             requests,
             prefers,
+            introduction,
             peers,
             observed,
             storage,
@@ -207,6 +211,7 @@ impl Consensus {
             operators: Operators::new(Names::new(life)),
             preferences: Preferences::default(),
             prefers,
+            introduction,
             peers,
             observed,
             reachable: BTreeSet::new(),
@@ -287,6 +292,9 @@ impl Consensus {
         if let Some(to) = self.handover_ended.take() {
             self.end_handover(to, ctx);
         }
+        if self.introduction.cluster_id.is_none() {
+            self.learn_cluster_id();
+        }
         self.look_at_change();
         self.take_snapshot_if_due();
         self.serve_needs(ctx);
@@ -366,6 +374,15 @@ impl Consensus {
         if self.replica.is_leader() {
             self.replicate_to(&peers, ctx);
         }
+    }
+
+    /// States the cluster's id, once an entry that has it is committed.
+    fn learn_cluster_id(&mut self) {
+        let Some(id) = self.replica.cluster_id() else { return };
+        tracing::info!(node = %self.replica.id(), "the cluster's id is {id}");
+        self.introduction.cluster_id = Some(id);
+        self.peers.introduce(self.introduction.clone());
+        self.seen.cluster_id_known(id);
     }
 
     /// What is looked at every heartbeat interval: deadlines of callers, and whether the others still live.

@@ -2,15 +2,19 @@
 //!
 //! Members come and go with the configuration. Who is not in this node's may well be in a newer one, and lead it; or it was removed
 //! and asks why nobody answers. Both hold a certificate of the cluster, or the network had not let them in; so both are heard, and
-//! answered on the connection that they opened.
+//! answered on the connection that they opened. For a while after its start a node also dials those that it was told of and that its
+//! configuration does not name, so that nodes of another cluster with this one's name are noticed.
 
 use quorate_raft::{Membership, Message, NodeId};
-use quorate_transport::network::{Link, Links};
+use quorate_transport::network::{Introduction, Link, Links};
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 use tokio::time::Instant;
 
 /// For so long a link to one who left stays: what it is told at last must reach it.
 const LINGER: Duration = Duration::from_secs(2);
+/// For so long after its start a node dials those that it was told of and that are no members: long enough for nodes that are
+/// started one after the other.
+const MEETS_FOR: Duration = Duration::from_secs(60);
 /// Most links back to nodes that are no members; beyond it the one with the lowest id is forgotten.
 const STRANGERS_MAX: usize = 64;
 
@@ -21,6 +25,9 @@ pub(crate) struct Peers {
     own_addresses: BTreeMap<NodeId, String>,
     members: BTreeMap<NodeId, Member>,
     strangers: BTreeMap<NodeId, Rc<dyn Link>>,
+    /// Links that carry nothing but an introduction, and until when.
+    met: BTreeMap<NodeId, Rc<dyn Link>>,
+    meets_until: Instant,
 }
 
 struct Member {
@@ -45,7 +52,14 @@ impl Link for Way {
 
 impl Peers {
     pub(crate) fn new(links: Rc<dyn Links>, own_addresses: BTreeMap<NodeId, String>) -> Self {
-        Self { links, own_addresses, members: BTreeMap::new(), strangers: BTreeMap::new() }
+        Self {
+            links,
+            own_addresses,
+            members: BTreeMap::new(),
+            strangers: BTreeMap::new(),
+            met: BTreeMap::new(),
+            meets_until: Instant::now() + MEETS_FOR,
+        }
     }
 
     /// From now on these are the peers. A peer is dialled at the address that an operator gave it, else at the one that this node was
@@ -78,6 +92,7 @@ impl Peers {
                     self.strangers.remove(peer);
                     let (way, address) = (Rc::new(Way(RefCell::new(link))), address.to_owned());
                     self.members.insert(*peer, Member { way, address, left_at: None });
+                    self.met.remove(peer);
                 }
             }
         }
@@ -88,8 +103,34 @@ impl Peers {
         }
     }
 
+    /// Dials, for a while, those that this node was told of and that its configuration does not name. If they are of another cluster
+    /// with this one's name, both sides say so: after a restore on several nodes, each of them is a cluster of its own.
+    pub(crate) fn meet(&mut self, this: NodeId, membership: &Membership) {
+        if membership.is_empty() {
+            return;
+        }
+        let listed = self.own_addresses.iter().filter(|(id, _)| **id != this && !membership.contains(**id));
+        self.met = listed.map(|(id, address)| (*id, self.links.link(*id, address))).collect();
+        if membership.voters() == [this] && !self.met.is_empty() {
+            let listed: Vec<_> = self.met.keys().map(|id| id.0).collect();
+            tracing::warn!(
+                node = %this, ?listed,
+                "the log here names this node as the only voter, though others are listed in its configuration: they get no copy of the \
+                 data until they are added as members"
+            );
+        }
+    }
+
+    /// States these facts about this node from now on.
+    pub(crate) fn introduce(&self, introduction: Introduction) {
+        self.links.introduce(introduction);
+    }
+
     /// Lets go of links to those who left a while ago.
     pub(crate) fn let_go(&mut self) {
+        if !self.met.is_empty() && Instant::now() >= self.meets_until {
+            self.met.clear();
+        }
         self.members.retain(|_, member| member.left_at.is_none_or(|since| since.elapsed() < LINGER));
     }
 

@@ -2,7 +2,7 @@
 
 use crate::status::{Role, Status};
 use quorate_metrics::{self as metrics, ElectionResult, NodeMetrics, Repair, TermChange, VoteDirection};
-use quorate_raft::{self as raft, Body, Index, NodeId, Outgoing, Phase, Replica};
+use quorate_raft::{self as raft, Body, ClusterId, Index, NodeId, Outgoing, Phase, Replica};
 use quorate_transport::Introduction;
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -103,6 +103,11 @@ impl Seen {
             show_members(status, replica);
             status.machine_versions = machine_versions(replica, &self.introductions);
         });
+    }
+
+    /// The entry that states the cluster's id is committed.
+    pub(super) fn cluster_id_known(&self, id: ClusterId) {
+        self.status.send_modify(|status| status.cluster_id = Some(id));
     }
 
     /// A peer stated facts about itself.
@@ -255,6 +260,7 @@ pub(crate) fn status_of(replica: &Replica) -> Status {
         addresses: BTreeMap::new(),
         membership_index: Index(0),
         is_settled: false,
+        cluster_id: replica.cluster_id(),
         machine_versions: machine_versions(replica, &BTreeMap::new()),
     };
     show_members(&mut status, replica);
