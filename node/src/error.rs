@@ -12,6 +12,10 @@ pub enum StartError {
     /// The storage can't be used.
     #[error("{0}")]
     Storage(String),
+    /// The storage of the only voter lost entries that may never have been acknowledged: an operator decides whether it discards them
+    /// (`Wal::discard_unproven`).
+    #[error("{0}")]
+    InDoubt(String),
     /// The network can't be used.
     #[error("{0}")]
     Network(String),

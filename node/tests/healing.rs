@@ -175,8 +175,13 @@ fn the_only_voter_refuses_to_start_on_a_log_that_lost_something_and_says_what_to
             cluster.log(NodeId(1)).lose(Index(3), was_durable);
             cluster.log(NodeId(1)).lose(Index(5), was_durable);
             let refused = cluster.try_start_as(NodeId(1), Journal::default(), |builder| builder).await;
-            let Err(StartError::Storage(said)) = refused else { panic!("{refused:?}") };
-            assert!(said.contains("entry 3@1 and of 1 more") && said.contains(remedy), "{said}");
+            let (in_doubt, said) = match refused {
+                Err(StartError::InDoubt(said)) => (true, said),
+                Err(StartError::Storage(said)) => (false, said),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(in_doubt, !was_durable);
+            assert!(said.contains("2 entries (3@1, 5@1, index@term)") && said.contains(remedy), "{said}");
         }
     });
 }

@@ -297,7 +297,9 @@ impl Node {
 
     /// On a directory of the operating system, with the store on a thread of its own.
     async fn in_dir(dir: &Path) -> Self {
-        Self::of(Wal::at(dir).segment_bytes(1 << 20).storage().start(), || 0).await.expect("the store opens")
+        Self::of(Wal::at(dir).segment_bytes(1 << 20).storage().start().expect("a thread"), || 0)
+            .await
+            .expect("the store opens")
     }
 
     async fn of(storage: Storage, dir_syncs: impl Fn() -> u64) -> Result<Self, String> {

@@ -5,10 +5,11 @@
 
 use crate::{
     backup::BackupError, certs::CertsError, client::ClientError, cluster::ClusterError, config::ConfigError,
-    demo::DemoError, output, recover::RecoverError, restore::RestoreError, serve::ServeError,
+    demo::DemoError, discard::DiscardError, output, recover::RecoverError, restore::RestoreError, serve::ServeError,
 };
 use quorate::{
     StartError,
+    storage::salvage::SurveyError,
     transport::{NetworkError, certificates::CertificateError},
 };
 use serde_json::json;
@@ -183,7 +184,7 @@ impl Exits for ServeError {
         match self {
             Self::Config(error) => error.exit(),
             Self::Network(NetworkError(_)) | Self::Start(StartError::Config(_)) => Exit::Usage,
-            Self::Start(_) | Self::Failed(_) | Self::Impatient(_) | Self::Io(_) => Exit::Failed,
+            Self::Start(_) | Self::InDoubt { .. } | Self::Failed(_) | Self::Impatient(_) | Self::Io(_) => Exit::Failed,
         }
     }
 }
@@ -215,6 +216,18 @@ impl Exits for RecoverError {
             Self::NotTold | Self::Twice(_) | Self::Within { .. } | Self::SameCluster(_) => Exit::Usage,
             Self::InUse(_) | Self::Occupied(_) => Exit::Conflict,
             Self::Storage(_) => Exit::Failed,
+        }
+    }
+}
+
+impl Exits for DiscardError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Config(error) => error.exit(),
+            Self::NotTold => Exit::Usage,
+            Self::Survey(SurveyError::InUse(_)) => Exit::Conflict,
+            Self::NotAlone(_) | Self::Acknowledged(_) => Exit::Refused,
+            Self::Survey(SurveyError::Unusable(_)) | Self::Storage(_) => Exit::Failed,
         }
     }
 }

@@ -91,7 +91,10 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let http = HttpListener::bind(config.http, tls).await.map_err(|error| sources.locate(error))?;
     UdpSocket::bind(config.raft).map_err(|error| sources.locate(unbindable("raft", config.raft, &error)))?;
     let metrics = Metrics::new();
-    let node = start(&config, network, &metrics).await?;
+    let node = start(&config, network, &metrics).await.map_err(|error| match error {
+        StartError::InDoubt(why) => ServeError::InDoubt { why, config: args.config.clone() },
+        error => ServeError::Start(error),
+    })?;
     let own = metrics.node(config.node_id.0);
     tokio::spawn(watch(node.clone(), own.clone()));
 
@@ -269,6 +272,14 @@ pub enum ServeError {
     /// The node could not start.
     #[error("{0}")]
     Start(#[from] StartError),
+    /// The end of the only voter's log is in doubt.
+    #[error("{why}; `quorate-kv discard-unproven --config {}` shows what is in doubt, and discards it with --yes", config.display())]
+    InDoubt {
+        /// What the node says.
+        why: String,
+        /// The configuration that it was started with.
+        config: PathBuf,
+    },
     /// The node failed while it ran.
     #[error("the node failed: {0}")]
     Failed(Failure),

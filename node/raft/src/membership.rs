@@ -297,6 +297,8 @@ impl Membership {
             }
             _ => None,
         };
+        let end = bytes.len() - cluster_id.map_or(0, |_| CLUSTER_ID_BYTES);
+        let at = |rest: &[u8], what| Malformed { offset: end - rest.len(), what };
         let tail = at(rest, "witness");
         let witness = match rest.try_get_u64_le() {
             Ok(0) if !rest.is_empty() => None,

@@ -69,6 +69,9 @@ pub(super) async fn recover(
     })
 }
 
+/// Entries that an error names, at most.
+const NAMED_MAX: usize = 8;
+
 /// Refuses to start the only voter on a log of which it lost a part: nobody else has a copy to heal it with, and waiting for
 /// one would look like a hang.
 pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<(), StartError> {
@@ -81,20 +84,23 @@ pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<()
              has a copy; put the data directory back from a backup"
         )));
     }
-    let Some(first) = faulty.first() else { return Ok(()) };
-    let others = match faulty.len() - 1 {
-        0 => String::new(),
-        more => format!(" and of {more} more"),
-    };
-    let way_out = if faulty.iter().any(|entry| entry.was_durable) {
-        "put the data directory back from a backup"
-    } else {
-        "put the data directory back from a backup; or, if the power failed while it was written, nobody was told that it \
-         was, and the storage may discard it (Wal::discard_unproven)"
-    };
-    Err(StartError::Storage(format!(
-        "the disk lost the payload of entry {}{others}, and this is the only voter: nobody else has a copy; {way_out}",
-        first.id
+    if faulty.is_empty() {
+        return Ok(());
+    }
+    let mut named: Vec<_> = faulty.iter().take(NAMED_MAX).map(|entry| entry.id.to_string()).collect();
+    named.extend((faulty.len() > NAMED_MAX).then(|| format!("{} more", faulty.len() - NAMED_MAX)));
+    let lost = format!(
+        "the disk lost the payload of {} ({}, index@term), and this is the only voter: nobody else has a copy",
+        if faulty.len() == 1 { "an entry".to_owned() } else { format!("{} entries", faulty.len()) },
+        named.join(", ")
+    );
+    let backup = "put the data directory back from a backup";
+    if faulty.iter().any(|entry| entry.was_durable) {
+        return Err(StartError::Storage(format!("{lost}; {backup}")));
+    }
+    Err(StartError::InDoubt(format!(
+        "{lost}; if the power failed while this was written, no client was told that it was, and the storage may discard it \
+         (Wal::discard_unproven); otherwise {backup}"
     )))
 }
 

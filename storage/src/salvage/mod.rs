@@ -27,6 +27,8 @@ mod survey;
 mod tests;
 mod transplant;
 
+mod doubt;
 pub use choice::{Choice, Healed};
+pub use doubt::discard_unproven;
 pub use survey::{Survey, SurveyError};
 pub use transplant::{NewMember, Transplanted, check_target, restore, transplant};

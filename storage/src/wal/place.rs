@@ -7,21 +7,29 @@
 //! It decides nothing about entries.
 
 use super::{Failure, LOCK, Outcome, failed, log::Log};
+use crate::disk::is_shortage;
 use std::path::Path;
 
 impl Log {
     /// Compares the lock, term and vote, and every segment with what the directory has under their names.
     pub(crate) fn check_place(&self) -> Outcome<()> {
         let lock = self.dir.join(LOCK);
-        if !self.disk.is_locked_by(&lock, &*self.lock).map_err(failed("open", &lock))? {
-            return Err(moved(&self.dir, &lock));
+        match self.disk.is_locked_by(&lock, &*self.lock) {
+            Ok(true) => {}
+            Ok(false) => return Err(moved(&self.dir, &lock)),
+            Err(error) if is_shortage(&error) => return Ok(()),
+            Err(error) => return Err(failed("open", &lock)(error)),
         }
         let (hard_state, path) = self.hard_state.file();
         let active = self.is_published.then_some(&self.active);
         let segments = self.sealed.iter().chain(active).map(|segment| (&*segment.file, &*segment.path));
         for (file, path) in segments.chain([(hard_state, path)]) {
-            if !file.is_at(path).map_err(failed("open", path))? {
-                return Err(moved(&self.dir, path));
+            match file.is_at(path) {
+                Ok(true) => {}
+                Ok(false) => return Err(moved(&self.dir, path)),
+                // The next look finds out.
+                Err(error) if is_shortage(&error) => {}
+                Err(error) => return Err(failed("open", path)(error)),
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ mod value;
 use crate::{
     backup, certs,
     client::ReadMode,
-    demo, environment,
+    demo, discard, environment,
     exit::{Exit, Failure},
     http::messages::{MembersAnswer, StatusAnswer, VoterRequest},
     logging, output, recover, restore, serve,
@@ -128,6 +128,8 @@ enum Command {
     },
     /// Begin a new cluster with a backup: make the data directory of its first node
     Restore(restore::Args),
+    /// After a power cut, of a single node that refuses to start: show the entries in doubt at its log's end, or discard them
+    DiscardUnproven(Box<discard::Args>),
     /// When a quorum is lost for good: begin a new cluster with what survived of the old one
     Recover(recover::Args),
 }
@@ -308,6 +310,11 @@ impl Cli {
                 let (human, machine) = restore::run(&args)?;
                 show(human, machine)?;
             }
+            Command::DiscardUnproven(args) => {
+                let (human, machine, refused) = discard::run(&args)?;
+                show(human, machine)?;
+                refused.map_or(Ok(()), Err)?;
+            }
             Command::Recover(args) => {
                 let recover::Recovered { report, refused } = recover::run(&args)?;
                 show(report.to_string(), json!(report))?;
@@ -392,14 +399,20 @@ fn members_table(answer: &MembersAnswer) -> String {
 }
 
 const STATUS_HEAD: &str =
-    "node  role           term  leader    commit   applied       log            voters  state hash";
+    "node  role           term  leader    commit   applied       log            voters  state hash        cluster id";
 
 fn status_line(status: &StatusAnswer) -> String {
     let leader = status.leader_id.map_or_else(|| "-".to_owned(), |id| id.to_string());
     let voters = status.voters.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let log = format!("{}..{}", status.first_log_index, status.last_log_index);
     format!(
-        "{:<4}  {:<13} {:>5}  {leader:>6}  {:>8}  {:>8}  {log:<14} {voters:<7} {}",
-        status.node_id, status.role, status.term, status.commit_index, status.applied_index, status.state_hash,
+        "{:<4}  {:<13} {:>5}  {leader:>6}  {:>8}  {:>8}  {log:<14} {voters:<7} {:<16}  {}",
+        status.node_id,
+        status.role,
+        status.term,
+        status.commit_index,
+        status.applied_index,
+        status.state_hash,
+        status.cluster_id.as_deref().unwrap_or("-"),
     )
 }
