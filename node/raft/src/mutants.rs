@@ -217,10 +217,10 @@ mutants! {
     DiscardWithoutAskingAgain = "discard-without-asking-again",
     /// A member that comes with less than it acknowledged is elected and brought up like any other. (61)
     LesserLogWelcome = "lesser-log-welcome",
-    /// A node that starts again has forgotten up to where its own log was committed. (61)
-    OwnHoldingForgotten = "own-holding-forgotten",
-    /// A leader alone knows what each member holds. (61)
-    HoldingsUntold = "holdings-untold",
+    /// A member whose directory was put back goes on, though it was told that it held more. (61)
+    PutBackGoesOn = "put-back-goes-on",
+    /// A member whose directory was emptied goes on, though it was told that it had a log. (61)
+    EmptiedGoesOn = "emptied-goes-on",
 
     // In the storage.
     /// Records are durable when they were written, whether or not they were synced. (50)

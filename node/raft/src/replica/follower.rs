@@ -11,6 +11,7 @@ use crate::{
         Vote,
     },
     mutants::{Mutant, live},
+    progress::Progress,
     reads::Reads,
     record::Batch,
 };
@@ -285,11 +286,15 @@ impl Replica {
             return;
         }
         // The leader never names more than it has seen this log match, durably.
-        if self.membership().contains(from) && self.halts_as_lost(from, heartbeat.commit, out) {
-            return;
+        let last = self.log.last().index;
+        if heartbeat.commit > last && self.membership().contains(from) {
+            // This disk was emptied or put back. The leader is to name this member before it says so and ends it.
+            let (previous, conflict) = (heartbeat.commit, self.log.conflict_at(heartbeat.commit));
+            let outcome = AppendOutcome::Rejected { previous, conflict, last, log_last: last };
+            return self.answer(now, from, Progress::NO_EPOCH, outcome, out);
         }
         if self.believes_commit() {
-            self.learn_commit(heartbeat.commit.min(self.log.last().index), out);
+            self.learn_commit(heartbeat.commit.min(last), out);
         }
         // One that may have been emptied could have promised a later term to another, and confirms no leadership. Nor does one that
         // protects no leader, because no configuration here names it yet.

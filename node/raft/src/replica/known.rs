@@ -6,7 +6,7 @@
 //! with less is told so ([`Body::Emptied`]), is neither elected nor brought up, is named, and stops.
 //!
 //! A leader knows the holdings of its own leadership exactly. It tells them to all members ([`Body::Holdings`]) every
-//! [`HOLDINGS_EVERY`] at most, so that a later leader, or a survivor, knows them too.
+//! [`HOLDINGS_EVERY`], so that a later leader, or a survivor, knows them too.
 //!
 //! A node's own holding survives its restart, unlike its commit index: no leader's log takes the place of these entries, even if a
 //! majority that lost its data elected that leader.
@@ -32,7 +32,7 @@ use core::{
     time::Duration,
 };
 
-/// How often a leader tells the holdings of the members, and how often they are written, at most. What was acknowledged since, only
+/// How often a leader tells the holdings of the members, and how often they are written at most. What was acknowledged since, only
 /// the leader itself knows.
 pub const HOLDINGS_EVERY: Duration = Duration::from_secs(5);
 
@@ -100,7 +100,7 @@ impl Replica {
     /// How far this log is known to be committed, by this life of the node or an earlier one.
     #[must_use]
     pub fn known_committed(&self) -> Index {
-        let held = self.known.holdings.get(&self.id).filter(|_| !live(Mutant::OwnHoldingForgotten));
+        let held = self.known.holdings.get(&self.id);
         held.map_or(self.commit, |held| self.commit.max((*held).min(self.log.last().index)))
     }
 
@@ -112,8 +112,8 @@ impl Replica {
         }
     }
 
-    /// Remembers these holdings for good, as far as they are news. Gives whether any was.
-    fn remember(&mut self, holdings: Vec<(NodeId, Index)>, out: &mut Vec<Effect>) -> bool {
+    /// Remembers these holdings for good, as far as they are news.
+    fn remember(&mut self, holdings: Vec<(NodeId, Index)>, out: &mut Vec<Effect>) {
         let mut members = holdings;
         members.retain(|(member, index)| {
             let known = self.known.holdings.get(member).copied();
@@ -123,36 +123,32 @@ impl Replica {
             }
             is_news
         });
-        let any = !members.is_empty();
-        if any {
+        if !members.is_empty() {
             out.push(Effect::Remember { members });
         }
-        any
     }
 
-    /// Remembers what this leadership knows of the members' holdings, this node's among them. Gives whether any is news.
-    pub(super) fn remember_holdings(&mut self, out: &mut Vec<Effect>) -> bool {
+    /// Remembers what this leadership knows of the members' holdings, this node's among them.
+    pub(super) fn remember_holdings(&mut self, out: &mut Vec<Effect>) {
         let own = (self.id, self.commit.min(self.writes.durable()));
-        let Role::Leader(leadership) = &self.role else { return self.remember(alloc::vec![own], out) };
+        let Role::Leader(leadership) = &self.role else { return };
         let matched = leadership.matched.iter().map(|(member, matched)| (*member, self.commit.min(*matched)));
         let held = matched.chain([own]).filter(|(_, index)| *index > Index(0)).collect();
         self.remember(held, out)
     }
 
-    /// Tells the members each other's holdings, if it is time to, and there is news.
+    /// Tells the members each other's holdings, if it is time to: also without news, for a message may be lost.
     pub(super) fn tell_holdings(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(Leadership { since, .. }) = &self.role else { return };
         let told = self.known.told.filter(|(term, _)| *term == self.term());
         if now.since(told.map_or(*since, |(_, at)| at)) < HOLDINGS_EVERY {
             return;
         }
-        let is_news = self.remember_holdings(out);
+        self.remember_holdings(out);
         self.known.told = Some((self.term(), now));
-        if (is_news || told.is_none()) && !self.known.holdings.is_empty() && !live(Mutant::HoldingsUntold) {
-            let members: Vec<_> = self.known.holdings.iter().map(|(member, index)| (*member, *index)).collect();
-            for peer in self.peers() {
-                self.say(now, peer, Body::Holdings(Holdings { members: members.clone() }), out);
-            }
+        let members: Vec<_> = self.known.holdings.iter().map(|(member, index)| (*member, *index)).collect();
+        for peer in self.peers() {
+            self.say(now, peer, Body::Holdings(Holdings { members: members.clone() }), out);
         }
     }
 
@@ -266,7 +262,7 @@ impl Replica {
         if !self.is_trusted(from) {
             return;
         }
-        if self.known.is_new {
+        if self.known.is_new && !live(Mutant::EmptiedGoesOn) {
             out.push(Effect::Halt(Violation::Emptied { known_at: emptied.known_at, by: from }));
         } else {
             self.halts_as_lost(from, emptied.known_at, out);
@@ -276,7 +272,8 @@ impl Replica {
     /// Whether this node once held more than it has: then it stops.
     pub(super) fn halts_as_lost(&mut self, by: NodeId, known_at: Index, out: &mut Vec<Effect>) -> bool {
         let last = self.log.last().index;
-        let is_lost = last < known_at;
+        let is_lost =
+            last < known_at && !live(if last == Index(0) { Mutant::EmptiedGoesOn } else { Mutant::PutBackGoesOn });
         if is_lost {
             out.push(Effect::Halt(match last == Index(0) {
                 true => Violation::Emptied { known_at, by },

@@ -401,7 +401,9 @@ impl World {
 
     fn heed(&mut self, id: NodeId, note: Note) -> Result<(), String> {
         match &note {
-            Note::Halt(Violation::Emptied { .. }) if self.emptied.contains(&id) => self.node_mut(id).running = None,
+            Note::Halt(Violation::Emptied { .. } | Violation::PutBack { .. }) if self.emptied.contains(&id) => {
+                self.node_mut(id).running = None;
+            }
             // It may have been added again since, and not have heard of it; then its operator starts it again.
             Note::Removed { .. } => {
                 self.removed.insert(id);
