@@ -12,6 +12,7 @@ mod hostile;
 mod http;
 mod kills;
 mod leases;
+mod lost_data;
 mod members;
 mod permissions;
 mod readme;
