@@ -36,6 +36,8 @@ pub struct Progress {
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
     waiting_since: Moment,
+    /// When the follower was last heard, whatever it said.
+    heard_at: Moment,
     retry_after: Duration,
     credit: Credit,
 }
@@ -127,6 +129,7 @@ impl Progress {
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             waiting_since: now,
+            heard_at: now,
             retry_after: credit.retry_after,
             credit,
         }
@@ -293,6 +296,18 @@ impl Progress {
         self.retry_after = self.credit.retry_after;
         self.probe_from(now, next.min(previous).min(last.next()).max(self.matched.next()));
         went_back.then_some(self.matched)
+    }
+
+    /// The follower answered something, if only a heartbeat. After a silence the pauses between retries begin anew: they had grown
+    /// because nothing got through, and not because the follower is slow. Says whether there was one.
+    pub fn heard(&mut self, now: Moment) -> bool {
+        let was_silent = now.since(self.heard_at) >= self.credit.retry_after;
+        self.heard_at = now;
+        if was_silent && self.state != ProgressState::Snapshot {
+            self.retry_after = self.credit.retry_after;
+            self.tick(now);
+        }
+        was_silent
     }
 
     /// Something may have been lost on the way: the link was, or is new.

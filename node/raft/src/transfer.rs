@@ -195,6 +195,13 @@ impl Transfer {
         }
     }
 
+    /// The follower answers again after a silence: pauses that have grown meanwhile begin anew.
+    pub fn heard(&mut self, now: Moment) {
+        if self.retry_after > self.settings.retry_after {
+            self.link_changed(now);
+        }
+    }
+
     /// Time passed. True if the follower must be asked now how much it has, with an empty chunk: also when all was sent, to
     /// learn whether it is installed.
     pub fn tick(&mut self, now: Moment) -> bool {

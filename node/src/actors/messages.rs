@@ -294,6 +294,11 @@ pub(crate) struct Rejected {
 #[rtype(result = "()")]
 pub(crate) struct LinkChanged;
 
+/// `Consensus` → the peer's `Replicator`: it answered a heartbeat.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct PeerHeard;
+
 /// `Replicator` → `Consensus`: these entries are needed and not at hand.
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]

@@ -56,6 +56,33 @@ proptest! {
     }
 }
 
+/// The pauses between retries grow while nothing gets through. A follower that is heard again, though only by the answer to a
+/// heartbeat, is sent what it lacks at once.
+#[test]
+fn a_follower_that_answers_again_after_a_silence_is_sent_what_it_lacks_at_once() {
+    let credit = Credit::default();
+    let mut progress = Progress::new(at(0), Index(LOG), credit);
+    let mut follower = Follower { has: LOG - 10, answers: Vec::new() };
+    for now in (0..10_000).step_by(50) {
+        progress.tick(at(now));
+        send(&mut progress, &mut follower, now, 5, false);
+    }
+    progress.tick(at(10_000));
+    send(&mut progress, &mut follower, 10_000, 5, false);
+    assert_eq!(progress.want(), None, "the last probe is under way, and its pause is long");
+    assert!(progress.heard(at(10_300)));
+    assert!(progress.want().is_some(), "the answer to a heartbeat ends the pause");
+    send(&mut progress, &mut follower, 10_300, 5, false);
+    // A follower that answers heartbeats all the time and is slow to write is left in peace.
+    let mut probes = 0;
+    for now in (10_350..20_000).step_by(50) {
+        assert!(!progress.heard(at(now)));
+        progress.tick(at(now));
+        probes += usize::from(send(&mut progress, &mut follower, now, 5, false));
+    }
+    assert!(probes <= 8, "{probes} probes in 10 s");
+}
+
 #[test]
 fn one_append_at_a_time_probes_and_credit_bounds_the_rest() {
     let credit = Credit { messages: 2, entries: 100, bytes: 1 << 20, ..Credit::default() };

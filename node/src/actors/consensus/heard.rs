@@ -1,7 +1,7 @@
 //! What the network says: messages that arrived, and links that changed.
 
 use super::Consensus;
-use crate::actors::messages::{LinkChanged, ReadCaller};
+use crate::actors::messages::{LinkChanged, PeerHeard, ReadCaller};
 use actix::Context;
 use quorate_raft::{
     Body, Message, NodeId, Term,
@@ -16,6 +16,7 @@ impl Consensus {
             return self.metrics.dropped(Some(from.0), "skip_list");
         }
         let (now, term) = (self.clock.now(), message.term);
+        let answers_heartbeat = matches!(message.body, Body::HeartbeatReply(_));
         // What the rules have no business with is kept aside: they see its term, then it is acted on here.
         let (message, rest) = match message.body {
             Body::Propose(propose) => (empty(message.term), Some(Body::Propose(propose))),
@@ -30,6 +31,9 @@ impl Consensus {
         let is_answer = matches!(&rest, Some(Body::ProposeReply(_) | Body::ReadIndexReply(_) | Body::Administered(_)));
         if !is_outside || !is_answer {
             self.rule(ctx, |replica, out| replica.receive(now, from, message, out));
+        }
+        if answers_heartbeat && term == self.replica.term() {
+            self.tell_replicator(from, PeerHeard);
         }
         match rest.filter(|_| self.fate.is_sound()) {
             Some(Body::Propose(propose)) => self.proposals_forwarded(from, term, propose, is_outside, ctx),

@@ -10,8 +10,8 @@ use super::{
     blocking::Blocking,
     consensus::{Clock, Consensus},
     messages::{
-        Acknowledged, CommitAdvanced, Fetch, Fetched, HeartbeatNow, LinkChanged, Matched, NeedsSnapshot, Rejected,
-        Replicate, ReplicateTo, Stop,
+        Acknowledged, CommitAdvanced, Fetch, Fetched, HeartbeatNow, LinkChanged, Matched, NeedsSnapshot, PeerHeard,
+        Rejected, Replicate, ReplicateTo, Stop,
     },
 };
 use crate::fate::{Fate, Sentinel};
@@ -280,6 +280,17 @@ impl Handler<HeartbeatNow> for Replicator {
     fn handle(&mut self, HeartbeatNow { round }: HeartbeatNow, _: &mut Self::Context) {
         self.round = round;
         self.heartbeat();
+    }
+}
+
+impl Handler<PeerHeard> for Replicator {
+    type Result = ();
+
+    fn handle(&mut self, _: PeerHeard, ctx: &mut Self::Context) {
+        if self.progress.heard(self.clock.now()) {
+            self.snapshot_peer_heard();
+            self.pump(ctx);
+        }
     }
 }
 

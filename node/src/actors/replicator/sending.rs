@@ -235,6 +235,15 @@ impl Replicator {
     }
 }
 
+impl Replicator {
+    /// The peer answers again after a silence.
+    pub(super) fn snapshot_peer_heard(&mut self) {
+        if let Some(sending) = &mut self.sending {
+            sending.transfer.heard(self.clock.now());
+        }
+    }
+}
+
 impl Handler<SnapshotOpened> for Replicator {
     type Result = ();
 
