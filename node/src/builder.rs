@@ -313,7 +313,7 @@ impl Builder {
             prefers,
             network: network.ok_or(missing("network"))?,
             storage: storage.ok_or(missing("storage"))?,
-            timing,
+            timing: timing.resolved(),
             limits,
             snapshots,
             sessions,

@@ -30,8 +30,8 @@ pub struct Timing {
     /// How long a proposal may wait for its outcome before the caller is told that it is unknown; and after how long a
     /// proposal or read that found no leader to take it is not tried again, though another may lead. Default 5 s.
     pub proposal_timeout: Duration,
-    /// How long a proposal or read may wait for somebody to lead before the caller is told that nobody does. Default
-    /// 1.2 s: a few elections.
+    /// How long a proposal or read may wait for somebody to lead before the caller is told that nobody does. Default zero: four times
+    /// the longest election timeout, which is a few elections on any network.
     pub leader_wait: Duration,
     /// How long a change of the members waits for a new voter to catch up before it is refused. Default 10 s.
     pub catch_up_wait: Duration,
@@ -48,7 +48,7 @@ impl Default for Timing {
             stall_limit: Duration::from_secs(3),
             busy_poll: Duration::ZERO,
             proposal_timeout: Duration::from_secs(5),
-            leader_wait: Duration::from_millis(1200),
+            leader_wait: Duration::ZERO,
             catch_up_wait: Duration::from_secs(10),
             promote_after: Duration::ZERO,
         }
@@ -58,6 +58,12 @@ impl Default for Timing {
 impl Timing {
     /// The longest that [`Timing::election_timeout`] may be: a day. What is computed from it stays within what a duration can say.
     pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+    /// With a number in the place of each that follows from another.
+    pub(crate) fn resolved(self) -> Self {
+        let leader_wait = if self.leader_wait.is_zero() { self.election_timeout.1 * 4 } else { self.leader_wait };
+        Self { leader_wait, ..self }
+    }
 
     pub(crate) fn check(&self) -> Result<(), StartError> {
         let (min, max) = self.election_timeout;
@@ -238,5 +244,19 @@ impl Sessions {
             )));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_waits_for_a_few_elections_whatever_the_timing() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Timing::default().resolved().leader_wait, Duration::from_millis(1200));
+        let slow = Timing { election_timeout: (second, second * 2), ..Timing::default() };
+        assert_eq!(slow.resolved().leader_wait, second * 8);
+        assert_eq!(Timing { leader_wait: second, ..slow }.resolved().leader_wait, second, "unless it is set");
     }
 }

@@ -153,6 +153,9 @@ pub struct Timing {
     /// shorter, the sooner a dead leader is replaced, and the sooner a slow one, too.
     #[serde(deserialize_with = "durations")]
     pub election_timeout: [Duration; 2],
+    /// How long a request may wait for a leader before it is answered `no_leader`. Default 0s: four times the longest election timeout.
+    #[serde(deserialize_with = "duration")]
+    pub leader_wait: Duration,
     /// A learner that has kept up for so long votes from then on, without being asked for. Default 0s: never.
     #[serde(deserialize_with = "duration")]
     pub promote_after: Duration,
@@ -387,6 +390,7 @@ impl Default for Timing {
         Self {
             heartbeat_interval: Duration::from_millis(50),
             election_timeout: [Duration::from_millis(150), Duration::from_millis(300)],
+            leader_wait: Duration::ZERO,
             promote_after: Duration::ZERO,
         }
     }

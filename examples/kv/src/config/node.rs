@@ -28,6 +28,7 @@ impl Config {
             .timing(Timing {
                 heartbeat_interval: self.timing.heartbeat_interval,
                 election_timeout: (shortest, longest),
+                leader_wait: self.timing.leader_wait,
                 promote_after: self.timing.promote_after,
                 ..Timing::default()
             })

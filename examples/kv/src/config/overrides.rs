@@ -45,6 +45,7 @@ pub const KEYS: &[Key] = &[
     Key { path: "prefers", kind: Kind::Ids },
     Key { path: "timing.heartbeat_interval", kind: Kind::Text },
     Key { path: "timing.election_timeout", kind: Kind::List },
+    Key { path: "timing.leader_wait", kind: Kind::Text },
     Key { path: "timing.promote_after", kind: Kind::Text },
     Key { path: "snapshot.every_entries", kind: Kind::Number },
     Key { path: "snapshot.every_bytes", kind: Kind::Number },
