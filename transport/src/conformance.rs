@@ -305,6 +305,7 @@ impl TestNode {
             cluster: cluster.to_owned(),
             node: id,
             introduction: introduction.clone(),
+            election_timeout: Duration::from_millis(300),
             inbox,
             observer: counts.clone(),
         };

@@ -42,6 +42,9 @@ pub struct Local {
     pub node: NodeId,
     /// The facts that peers are told about this node ([`Event::Introduced`]), until [`Links::introduce`] replaces them.
     pub introduction: Introduction,
+    /// The longest time for which a follower waits for its leader: the measure of how soon a broken path must be noticed, and of how
+    /// slow a path the operator expects.
+    pub election_timeout: Duration,
     /// Where received messages go.
     pub inbox: Inbox,
     /// Who watches: metrics.

@@ -110,7 +110,7 @@ fn a_dialler_refuses_whoever_is_not_the_node_that_it_dialled() {
 fn a_peer_that_keeps_coming_back_fills_no_log() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _guards = (tracing::subscriber::set_default(subscriber), another_subscriber());
     run(async {
         let mut pki = Pki::new();
         let victim = TestNode::start(&mut pki, NodeId(1)).await;
@@ -133,7 +133,7 @@ fn a_peer_that_keeps_coming_back_fills_no_log() {
 fn a_peer_that_is_not_there_fills_no_log() {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _guards = (tracing::subscriber::set_default(subscriber), another_subscriber());
     run(async {
         let mut pki = Pki::new();
         let one = TestNode::start(&mut pki, NodeId(1)).await;
@@ -198,6 +198,7 @@ fn a_port_that_is_taken_is_named() {
             cluster: CLUSTER.into(),
             node: NodeId(2),
             introduction: Introduction::default(),
+            election_timeout: std::time::Duration::from_millis(300),
             inbox: quorate_transport::network::Inbox::new(|_| {}),
             observer: Arc::new(quorate_transport::network::Unobserved),
         };
@@ -265,4 +266,10 @@ fn make_dir(pki: &Pki, name: &str) -> std::path::PathBuf {
 
 fn private(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// While there is only one subscriber in the process, a line's first use on the thread of another test, which has none, switches the
+/// line off for all of them.
+fn another_subscriber() -> tracing::Dispatch {
+    tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(Log::default()).finish())
 }

@@ -181,6 +181,7 @@ pub(crate) async fn launch<M: StateMachine>(
         cluster: cluster.clone(),
         node: id,
         introduction: introduction.clone(),
+        election_timeout: timing.election_timeout.1,
         inbox: Inbox::new(move |event| to_consensus.do_send(Heard(event))),
         observer: observed.clone(),
     };

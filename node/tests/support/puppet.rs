@@ -31,6 +31,7 @@ impl Puppet {
             cluster: CLUSTER.into(),
             node: id,
             introduction: Introduction::default(),
+            election_timeout: std::time::Duration::from_millis(300),
             inbox,
             observer: Arc::new(Unobserved),
         };

@@ -14,15 +14,13 @@ use crate::{codec::Hello, identity::identity_of, network::Lane};
 use quinn::{Connection, Endpoint, Incoming};
 use quorate_raft::NodeId;
 use rustls::pki_types::CertificateDer;
-use std::{rc::Rc, time::Duration};
+use std::rc::Rc;
 use tokio::{task::spawn_local, time::Instant};
 
 /// Handshakes that may be under way at a time; attempts beyond it are turned away unread.
 const HANDSHAKES_MAX: usize = 64;
 /// Above this many, a stranger must first show that it receives at the address that it sends from.
 const HANDSHAKES_TRUSTING: usize = 16;
-/// From the first packet to the last hello.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Accepts until the endpoint closes.
 pub(super) async fn accept(shared: Rc<Shared>, endpoint: Endpoint) {
@@ -55,7 +53,7 @@ async fn admit(shared: Rc<Shared>, incoming: Incoming) {
         }
     };
     let late = || (None, Refusal::protocol("the handshake took too long"));
-    let admitted = tokio::time::timeout(HANDSHAKE_WITHIN, handshake).await.unwrap_or_else(|_| Err(late()));
+    let admitted = tokio::time::timeout(shared.pace.handshake, handshake).await.unwrap_or_else(|_| Err(late()));
     shared.handshakes.set(shared.handshakes.get() - 1);
     match admitted {
         Ok((hello, lanes, connection)) => match refuse_twin(&shared, &hello, &connection) {
@@ -137,13 +135,14 @@ fn welcome(shared: &Rc<Shared>, hello: Hello, lanes: [Opened; 2], connection: Co
     let (peer, incarnation) = (hello.node, hello.introduction.incarnation);
     shared.inbox.introduced(peer, hello.introduction.clone());
     shared.observer.connection(Some(peer), "accepted");
+    let round_trip = connection.rtt();
     let carrier = Carrier::start(shared, peer, connection, lanes, Side::Acceptor, hello.introduction);
     let older = shared.accepted.borrow_mut().insert(peer, Rc::clone(&carrier));
     if let Some(older) = older {
         older.close(Close::Replaced);
     }
     if let Some(link) = shared.links.borrow().get(&peer) {
-        link.do_send(PeerSeen { incarnation });
+        link.do_send(PeerSeen { incarnation, round_trip });
     }
     let shared = Rc::clone(shared);
     spawn_local(async move {

@@ -7,14 +7,14 @@ use super::{
     lanes::Carrier,
     peer_link::{PeerLink, QuicLink, Stop},
     restraint::{Offences, Quiet},
-    settings,
+    settings::{self, Pace},
 };
 use crate::{
     codec::{Encoder, Hello, Limits, Versions},
     network::{Inbox, Introduction, Lane, Link, Links, Local, LocalFuture, NetworkError, NetworkObserver},
 };
 use actix::Addr;
-use quinn::{Endpoint, Runtime, TokioRuntime, VarInt};
+use quinn::{Endpoint, EndpointConfig, Runtime, TokioRuntime, VarInt};
 use quorate_raft::NodeId;
 use std::{
     cell::{Cell, RefCell},
@@ -27,12 +27,16 @@ use std::{
 use tokio::time::Instant;
 
 /// Binds the socket and begins to accept.
-pub(super) fn start(quic: Quic, local: Local) -> Result<QuicLinks, NetworkError> {
+pub(super) fn start(mut quic: Quic, local: Local) -> Result<QuicLinks, NetworkError> {
+    let pace = Pace::of(local.election_timeout);
+    quic.client.transport_config(settings::transport(pace));
+    quic.server.transport_config(settings::transport(pace));
     quic.check(&local.cluster, local.node)?;
     let socket = TokioRuntime
         .wrap_udp_socket(settings::socket(quic.options.listen)?)
         .map_err(|error| NetworkError(format!("UDP {}: {error}", quic.options.listen)))?;
     let held = Arc::downgrade(&socket);
+    let config = quic.endpoint.clone();
     let endpoint = Endpoint::new_with_abstract_socket(quic.endpoint, Some(quic.server), socket, Arc::new(TokioRuntime))
         .map_err(|error| NetworkError(format!("UDP {}: {error}", quic.options.listen)))?;
     let local_address = endpoint.local_addr().ok();
@@ -46,6 +50,10 @@ pub(super) fn start(quic: Quic, local: Local) -> Result<QuicLinks, NetworkError>
     };
     let shared = Rc::new(Shared {
         endpoint: RefCell::new(Some(endpoint.clone())),
+        spares: RefCell::default(),
+        config,
+        listen: quic.options.listen,
+        pace,
         is_closed: Cell::new(false),
         client: quic.client,
         cluster: hello.cluster.clone(),
@@ -100,6 +108,11 @@ impl Close {
 pub(super) struct Shared {
     /// Gone once the network is closed.
     endpoint: RefCell<Option<Endpoint>>,
+    /// Endpoints on ports of their own, for dials that the first port may have failed: at most one a link that is up or dials.
+    spares: RefCell<Vec<Endpoint>>,
+    config: EndpointConfig,
+    listen: SocketAddr,
+    pub(super) pace: Pace,
     /// Whether the end was asked for, so that links end in good order.
     pub(super) is_closed: Cell<bool>,
     pub(super) client: quinn::ClientConfig,
@@ -127,6 +140,19 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
         self.endpoint.borrow().clone()
+    }
+
+    /// An endpoint on a fresh port: a router may hold on to a translation of the usual port that leads nowhere.
+    pub(super) fn spare_endpoint(&self) -> Option<Endpoint> {
+        if self.is_closed.get() {
+            return None;
+        }
+        let mut spares = self.spares.borrow_mut();
+        spares.retain(|spare| spare.open_connections() > 0);
+        let socket = settings::socket(SocketAddr::new(self.listen.ip(), 0)).ok()?;
+        let spare = Endpoint::new(self.config.clone(), None, socket, Arc::new(TokioRuntime)).ok()?;
+        spares.push(spare.clone());
+        Some(spare)
     }
 
     /// Counts a connection that was not made or not let in, and says why in one line, now and then.
@@ -196,7 +222,7 @@ impl Shared {
         for (_, link) in std::mem::take(&mut *self.links.borrow_mut()) {
             link.do_send(Stop);
         }
-        if let Some(endpoint) = &*self.endpoint.borrow() {
+        for endpoint in self.endpoint.borrow().iter().chain(&*self.spares.borrow()) {
             endpoint.close(Close::Goodbye.code(), b"goodbye");
         }
     }
@@ -240,6 +266,10 @@ impl Links for QuicLinks {
                 let endpoint = shared.endpoint.borrow_mut().take();
                 if let Some(endpoint) = endpoint {
                     endpoint.wait_idle().await;
+                }
+                let spares = shared.spares.take();
+                for spare in spares {
+                    spare.wait_idle().await;
                 }
                 // Nothing tells when the endpoint's driver has let go of the socket, but it takes only a few turns; who
                 // starts on the same port next should find it free.

@@ -28,6 +28,13 @@
 //! of them is kept, and the other refused for as long as that one is connected: the one that this node reaches at the member's
 //! address, or else the one that is connected.
 //!
+//! # Paths that break and change
+//!
+//! A peer that is seen at another address, because a router gave it one, is followed there once QUIC has proved the new path. A
+//! connection on which nothing arrives for about an election timeout is dialled anew beside the old one, by turns from the
+//! usual port and from a fresh one. How long to wait, for what, follows the election timeout (`settings::Pace`) and the measured
+//! round trip; attempts to dial that fail have more time each.
+//!
 //! # Versions
 //!
 //! A hello also says which versions of the frames its sender speaks. The newest that both speak is spoken on the

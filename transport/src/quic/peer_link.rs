@@ -4,7 +4,8 @@ use super::{
     endpoint::{Close, Shared, one_line},
     hello::{Opened, Refusal, agree, hear, say},
     lanes::{Carrier, Side},
-    restraint::BackOff,
+    restraint::{BackOff, Doubt},
+    settings::Pace,
 };
 use crate::{
     codec::{Encoder, Hello},
@@ -29,7 +30,11 @@ use tokio::{sync::oneshot, time::Instant};
 /// bounded queues of the connection, because a mailbox has no bound.
 ///
 /// Between attempts it waits, longer each time, up to [`BackOff::LONGEST`]. It starts over only after a connection that
-/// lasted, or at once when the peer itself shows up.
+/// lasted, or at once when the peer itself shows up. Attempts that fail have more time each, for the path may be slow, and every
+/// other one leaves from a fresh port, for a router may misdirect what the usual one receives.
+///
+/// A connection on which nothing arrives for about an election timeout is dialled anew beside the old one, whose own probes come
+/// less and less often: the first that works again is the link. Keep-alives see to it that a whole path is never silent for so long.
 pub(super) struct PeerLink {
     peer: NodeId,
     address: String,
@@ -40,6 +45,12 @@ pub(super) struct PeerLink {
     back_off: BackOff,
     attempts: usize,
     dialled_at: Instant,
+    /// Attempts that failed since the last one that did not.
+    failures: u32,
+    doubt: Doubt,
+    looked_at: Instant,
+    /// The attempt to replace a connection that is up and silent.
+    renewing: Option<SpawnHandle>,
     /// What was last logged: lines tell of changes, not of attempts.
     told: Option<&'static str>,
 }
@@ -56,6 +67,8 @@ enum State {
 pub(super) struct PeerSeen {
     /// Which run of the peer it is.
     pub(super) incarnation: u64,
+    /// As measured on the connection that it dialled.
+    pub(super) round_trip: Duration,
 }
 
 /// The link is no longer wanted.
@@ -65,26 +78,61 @@ pub(super) struct Stop;
 
 impl PeerLink {
     /// For resolving, connecting and the hellos. An attempt to a peer that is not there yet is better begun anew than
-    /// drawn out: QUIC asks less and less often within one.
+    /// drawn out: QUIC asks less and less often within one. It doubles with each attempt that fails.
     const DIAL_WITHIN: Duration = Duration::from_secs(1);
+    /// It does so this many times: 8 s are enough for a round trip of more than 2 s.
+    const DOUBLED_MAX: u32 = 3;
+    /// A handshake and the hellos take two round trips, and what is lost is sent again.
+    const ROUND_TRIPS: u32 = 4;
+    /// This many attempts leave from the usual port before any leaves from a fresh one: most peers are merely down.
+    const FRESH_AFTER: u32 = 3;
     /// A connection that lasts so long is a success.
     const STABLE_AFTER: Duration = Duration::from_secs(1);
     /// A peer that shows up is dialled at once, but no more often than this.
     const AT_MOST_EVERY: Duration = Duration::from_millis(20);
 
     fn dial(&mut self, ctx: &mut Context<Self>) {
-        let dialling = dial(Rc::clone(&self.shared), self.peer, self.address.clone(), self.attempts);
+        let within = Self::DIAL_WITHIN * (1 << self.failures.min(Self::DOUBLED_MAX));
+        let is_fresh = self.failures >= Self::FRESH_AFTER && self.failures % 2 == 1;
+        self.state = State::Dialling(self.attempt(within, is_fresh, ctx));
+    }
+
+    fn attempt(&mut self, within: Duration, is_fresh: bool, ctx: &mut Context<Self>) -> SpawnHandle {
+        let doubted = self.dialled.borrow().as_ref().map(|carrier| carrier.connection.clone());
+        let dialling = dial(Rc::clone(&self.shared), self.peer, self.address.clone(), self.attempts, is_fresh, doubted);
         self.attempts = self.attempts.wrapping_add(1);
         self.dialled_at = Instant::now();
         let dialling = async move {
             let late = || Refusal { result: "unreachable", close: Close::Protocol, why: "no answer".into() };
-            tokio::time::timeout(Self::DIAL_WITHIN, dialling).await.unwrap_or_else(|_| Err(late()))
+            tokio::time::timeout(within, dialling).await.unwrap_or_else(|_| Err(late()))
         };
-        let dialling = dialling.into_actor(self).map(|dialled, link, ctx| match dialled {
+        ctx.spawn(dialling.into_actor(self).map(|dialled, link, ctx| match dialled {
             Ok(dialled) => link.connected(dialled, ctx),
             Err(refusal) => link.failed(&refusal, ctx),
-        });
-        self.state = State::Dialling(ctx.spawn(dialling));
+        }))
+    }
+
+    /// Looks whether the connection that is up still receives anything.
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        let Some(connection) = self.dialled.borrow().as_ref().map(|carrier| carrier.connection.clone()) else { return };
+        let (look, round_trip) = (self.shared.pace.look, connection.rtt());
+        let on_the_way = (round_trip * 2).as_nanos().div_ceil(look.as_nanos().max(1));
+        let looks = Pace::LOOKS.saturating_add(u32::try_from(on_the_way).unwrap_or(u32::MAX));
+        let is_late = self.looked_at.elapsed() > look * 3 / 2;
+        self.looked_at = Instant::now();
+        if !self.doubt.look(connection.stats().udp_rx.datagrams, round_trip, looks, is_late) {
+            if let Some(renewing) = self.renewing.take() {
+                ctx.cancel_future(renewing);
+            }
+        } else if self.renewing.is_none() {
+            self.renew(round_trip, ctx);
+        }
+    }
+
+    fn renew(&mut self, round_trip: Duration, ctx: &mut Context<Self>) {
+        let within = (self.shared.pace.look * Pace::LOOKS).max(round_trip * Self::ROUND_TRIPS);
+        let is_fresh = self.attempts % 2 == 1;
+        self.renewing = Some(self.attempt(within, is_fresh, ctx));
     }
 
     fn connected(&mut self, dialled: Dialled, ctx: &mut Context<Self>) {
@@ -97,6 +145,13 @@ impl PeerLink {
             }
         }
         self.shared.incarnations.borrow_mut().connected(self.peer, incarnation, remote);
+        self.failures = 0;
+        self.renewing = None;
+        self.doubt.reset();
+        if let Some(silent) = self.dialled.take() {
+            silent.close(Close::Replaced);
+            self.shared.inbox.link_down(self.peer);
+        }
         self.shared.observer.connection(Some(self.peer), "connected");
         if self.told.replace("connected") != Some("connected") {
             let [control, _] = &lanes;
@@ -112,8 +167,15 @@ impl PeerLink {
         );
         self.dialled.replace(Some(carrier));
         self.state = State::Up { incarnation, since: Instant::now() };
+        let which = connection.stable_id();
         let closed = async move { connection.closed().await };
-        ctx.spawn(closed.into_actor(self).map(|ended, link, ctx| link.lost(&ended.to_string(), ctx)));
+        ctx.spawn(closed.into_actor(self).map(move |ended, link, ctx| {
+            // One that was replaced is no loss.
+            let is_current = |carrier: &Rc<Carrier>| carrier.connection.stable_id() == which;
+            if link.dialled.borrow().as_ref().is_some_and(is_current) {
+                link.lost(&ended.to_string(), ctx);
+            }
+        }));
         self.shared.inbox.introduced(self.peer, hello.introduction);
         self.shared.inbox.link_up(self.peer);
     }
@@ -128,12 +190,24 @@ impl PeerLink {
             }
         }
         self.dialled.replace(None);
-        self.wait(ctx);
+        match self.renewing.take() {
+            Some(renewing) => self.state = State::Dialling(renewing),
+            None => self.wait(ctx),
+        }
         self.shared.inbox.link_down(self.peer);
     }
 
     fn failed(&mut self, refusal: &Refusal, ctx: &mut Context<Self>) {
+        if refusal.result == NOT_NEEDED {
+            self.renewing = None;
+            return;
+        }
         self.shared.observer.connection(Some(self.peer), refusal.result);
+        self.failures = self.failures.saturating_add(1);
+        if matches!(self.state, State::Up { .. }) {
+            self.renewing = None; // the next look tries again, if the connection is silent still
+            return;
+        }
         if self.told.replace(refusal.result) != Some(refusal.result) {
             let (why, result) = (one_line(&refusal.why), refusal.result);
             tracing::warn!(peer = self.peer.0, address = %self.address, "{result}: {why}; trying on");
@@ -152,6 +226,7 @@ impl Actor for PeerLink {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.dial(ctx);
+        ctx.run_interval(self.shared.pace.look, Self::look);
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
@@ -169,7 +244,8 @@ impl Handler<PeerSeen> for PeerLink {
     type Result = ();
 
     fn handle(&mut self, seen: PeerSeen, ctx: &mut Context<Self>) {
-        let recent = self.dialled_at.elapsed() < Self::AT_MOST_EVERY;
+        // An attempt that its own packets may still complete is not begun anew.
+        let recent = self.dialled_at.elapsed() < Self::AT_MOST_EVERY.max(seen.round_trip * Self::ROUND_TRIPS);
         match self.state {
             // It was restarted: this connection leads to nobody.
             State::Up { incarnation, .. } if incarnation != seen.incarnation => {
@@ -177,9 +253,20 @@ impl Handler<PeerSeen> for PeerLink {
                     carrier.close(Close::Replaced);
                 }
             }
-            State::Dialling(pending) | State::Waiting(pending) if !recent => {
+            State::Dialling(pending) if !recent => {
                 ctx.cancel_future(pending);
                 self.dial(ctx);
+            }
+            State::Waiting(pending) if self.dialled_at.elapsed() >= Self::AT_MOST_EVERY => {
+                ctx.cancel_future(pending);
+                self.dial(ctx);
+            }
+            // The path carries again, at least from there to here.
+            State::Up { .. } if !recent => {
+                if let Some(renewing) = self.renewing.take() {
+                    ctx.cancel_future(renewing);
+                    self.renew(seen.round_trip, ctx);
+                }
             }
             _ => {}
         }
@@ -217,6 +304,10 @@ impl QuicLink {
             back_off: BackOff::default(),
             attempts: 0,
             dialled_at: Instant::now(),
+            failures: 0,
+            doubt: Doubt::default(),
+            looked_at: Instant::now(),
+            renewing: None,
             told: None,
         }
         .start();
@@ -265,6 +356,9 @@ impl Drop for QuicLink {
     }
 }
 
+/// The end of an attempt to replace a connection that works after all.
+const NOT_NEEDED: &str = "not_needed";
+
 /// A connection that was dialled, with the peer's word that it was let in.
 struct Dialled {
     connection: Connection,
@@ -272,14 +366,28 @@ struct Dialled {
     hello: Hello,
 }
 
-async fn dial(shared: Rc<Shared>, peer: NodeId, address: String, attempt: usize) -> Result<Dialled, Refusal> {
+async fn dial(
+    shared: Rc<Shared>,
+    peer: NodeId,
+    address: String,
+    attempt: usize,
+    is_fresh: bool,
+    doubted: Option<Connection>,
+) -> Result<Dialled, Refusal> {
+    let measured_before = doubted.as_ref().map(Connection::rtt);
     let unreachable = |why: String| Refusal { result: "unreachable", close: Close::Protocol, why };
-    let endpoint = shared.endpoint().ok_or_else(|| unreachable("the network is closed".into()))?;
+    let fresh = if is_fresh { shared.spare_endpoint() } else { None };
+    let endpoint = fresh.or_else(|| shared.endpoint()).ok_or_else(|| unreachable("the network is closed".into()))?;
     let to = resolve(&address, attempt).await.map_err(unreachable)?;
     let name = node_name(peer, &shared.cluster);
     let connecting = endpoint.connect_with(shared.client.clone(), to, &name);
     drop(endpoint);
     let connection = connecting.map_err(|error| unreachable(error.to_string()))?.await?;
+    // The peer was away, and not the path: the old connection works again. Once it hears a hello, it would close that.
+    if doubted.as_ref().is_some_and(|old| old.close_reason().is_none() && Some(old.rtt()) != measured_before) {
+        connection.close(Close::Goodbye.code(), b"not needed");
+        return Err(Refusal { result: NOT_NEEDED, close: Close::Goodbye, why: "the older connection works".into() });
+    }
     let introduced = introduce(&shared, peer, &connection).await;
     if let Err(refusal) = &introduced {
         connection.close(refusal.close.code(), refusal.why.as_bytes());

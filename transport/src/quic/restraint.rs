@@ -30,6 +30,37 @@ impl BackOff {
     }
 }
 
+/// Doubt about a connection, by looks at regular intervals. It begins when nothing was received between so many looks, and ends only
+/// with another measurement of the round trip, which only something new that is acknowledged gives: what the peer sends by itself says
+/// nothing of the way there, and the connection's own probes come less and less often. A look that is late counts for nothing: this
+/// node was too busy to receive, or stood still.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    received: u64,
+    looks: u32,
+    /// The measurement when it began.
+    since: Option<Duration>,
+}
+
+impl Doubt {
+    /// Looks at how many datagrams were received so far and at the round trip as measured last; says whether there is doubt.
+    pub(super) fn look(&mut self, received: u64, round_trip: Duration, looks_max: u32, is_late: bool) -> bool {
+        self.looks = if received == self.received { self.looks.saturating_add(u32::from(!is_late)) } else { 0 };
+        self.received = received;
+        match self.since {
+            Some(since) if round_trip != since => self.since = None,
+            None if self.looks >= looks_max => self.since = Some(round_trip),
+            _ => {}
+        }
+        self.since.is_some()
+    }
+
+    /// Another connection is looked at from now on.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
 /// Peers that sent malformed bytes, and until when they are not listened to.
 #[derive(Debug, Default)]
 pub(super) struct Offences {
@@ -108,6 +139,18 @@ mod tests {
             let pause = BackOff::default().next(random);
             assert!(pause >= BackOff::FIRST / 2 && pause <= BackOff::FIRST);
         }
+    }
+
+    #[test]
+    fn doubt_begins_with_silence_and_ends_with_an_acknowledgement_alone() {
+        let (mut doubt, before, after) = (Doubt::default(), Duration::from_millis(1), Duration::from_millis(2));
+        let mut look = |received, round_trip| doubt.look(received, round_trip, 2, false);
+        assert!(!look(5, before) && !look(5, before) && look(5, before));
+        assert!(look(6, before), "the peer is heard, and nothing says that it hears this node");
+        assert!(!look(7, after) && !look(7, after) && look(7, after));
+        doubt.reset();
+        assert!(!doubt.look(1, after, 2, false));
+        assert!((0..9).all(|_| !doubt.look(1, after, 2, true)), "a node that is late itself doubts nothing");
     }
 
     #[test]

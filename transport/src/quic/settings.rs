@@ -5,8 +5,8 @@ use super::credentials::Credentials;
 use crate::network::NetworkError;
 use quinn::{
     AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
-    MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt, congestion::CubicConfig,
-    crypto::rustls::QuicClientConfig, crypto::rustls::QuicServerConfig,
+    MtuDiscoveryConfig, ServerConfig, TransportConfig, congestion::CubicConfig, crypto::rustls::QuicClientConfig,
+    crypto::rustls::QuicServerConfig,
 };
 use rand::RngCore;
 use ring::{hkdf, hmac};
@@ -24,11 +24,35 @@ use std::{
 /// What both sides must ask for in the TLS handshake.
 pub(super) const ALPN: &[u8] = b"quorate/1";
 
-/// How long a peer may be silent before its connection is given up. Raft finds a dead leader long before; this only
-/// says when a link is called down where not even a reset comes back.
-const IDLE_TIMEOUT_MS: u32 = 3_000;
-/// Several keep-alives fit into the idle timeout.
-const KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// Durations that follow the election timeout: what is slow on one network is normal on another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pace {
+    /// How long a peer may be silent before its connection is given up. Raft finds a dead leader long before; this only
+    /// says when a link is called down where not even a reset comes back. Ten election timeouts, 3 s to 60 s.
+    pub(super) idle_timeout: Duration,
+    /// Several keep-alives fit into an election timeout, so that silence for as long means that the path is broken.
+    pub(super) keep_alive: Duration,
+    /// How long a dialler may take from its first packet to its last hello. Ten election timeouts, 3 s to 10 s.
+    pub(super) handshake: Duration,
+    /// How often a connection is looked at for silence: several times in an election timeout.
+    pub(super) look: Duration,
+}
+
+impl Pace {
+    /// The looks that fit into an election timeout.
+    pub(super) const LOOKS: u32 = 4;
+
+    pub(super) fn of(election_timeout: Duration) -> Self {
+        let ten = election_timeout.saturating_mul(10);
+        Self {
+            idle_timeout: ten.clamp(Duration::from_secs(3), Duration::from_secs(60)),
+            keep_alive: (election_timeout / 3).clamp(Duration::from_millis(20), Duration::from_millis(500)),
+            handshake: ten.clamp(Duration::from_secs(3), Duration::from_secs(10)),
+            look: (election_timeout / Self::LOOKS).clamp(Duration::from_millis(20), Duration::from_secs(1)),
+        }
+    }
+}
+
 /// Before the first measurement. 333 ms is the default, and the first loss would cost a second.
 const INITIAL_RTT: Duration = Duration::from_millis(5);
 /// How long a peer may hold an acknowledgement back. 25 ms is the default, and every probe for a lost packet would wait
@@ -80,9 +104,7 @@ pub(super) fn client(credentials: &Credentials, provider: Arc<CryptoProvider>) -
     // No early data, which could be replayed; no resumption, so that every connection shows a certificate.
     tls.enable_early_data = false;
     tls.resumption = Resumption::disabled();
-    let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(unusable)?));
-    client.transport_config(transport());
-    Ok(client)
+    Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(unusable)?)))
 }
 
 /// How this node accepts: nobody without a certificate of the cluster's authority.
@@ -102,8 +124,7 @@ pub(super) fn server(credentials: &Credentials, provider: Arc<CryptoProvider>) -
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).map_err(unusable)?));
     server
-        .transport_config(transport())
-        .migration(false) // nodes do not wander
+        .migration(true) // a router may give a node another address at any time; QUIC proves the new one before it is used
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING_BYTES * INCOMING_MAX as u64);
@@ -150,7 +171,8 @@ pub(super) fn socket(listen: SocketAddr) -> Result<UdpSocket, NetworkError> {
     })
 }
 
-fn transport() -> Arc<TransportConfig> {
+/// The parameters of connections, dialled and accepted.
+pub(super) fn transport(pace: Pace) -> Arc<TransportConfig> {
     let mut acks = AckFrequencyConfig::default();
     acks.max_ack_delay(Some(MAX_ACK_DELAY)).ack_eliciting_threshold(ACK_EVERY_PACKETS.into());
     let mut cubic = CubicConfig::default();
@@ -163,8 +185,8 @@ fn transport() -> Arc<TransportConfig> {
         .congestion_controller_factory(Arc::new(cubic))
         .mtu_discovery_config(Some(discovery))
         .initial_rtt(INITIAL_RTT)
-        .keep_alive_interval(Some(KEEP_ALIVE))
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .keep_alive_interval(Some(pace.keep_alive))
+        .max_idle_timeout(IdleTimeout::try_from(pace.idle_timeout).ok())
         .max_concurrent_bidi_streams(TWO_WAY_LANES.into())
         .max_concurrent_uni_streams(ONE_WAY_LANES.into())
         .stream_receive_window(STREAM_WINDOW_BYTES.into())

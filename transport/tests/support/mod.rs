@@ -1,6 +1,7 @@
 //! Certificates and networks for tests.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod path;
 pub mod stranger;
 
 use quorate_raft::NodeId;
