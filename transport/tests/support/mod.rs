@@ -41,6 +41,8 @@ pub struct Pki {
     pub dir: TempDir,
     /// What the nodes speak that are started from now on.
     pub speaks: Versions,
+    /// How long their peers may take for a frame: short, for tests of peers that never end one.
+    pub frame_timeout: Duration,
 }
 
 impl Pki {
@@ -48,7 +50,7 @@ impl Pki {
         let authority = Authority::create(CLUSTER).expect("an authority");
         let dir = tempfile::tempdir().expect("a directory");
         authority.write(dir.path()).expect("files");
-        Self { authority, dir, speaks: Versions::SPOKEN }
+        Self { authority, dir, speaks: Versions::SPOKEN, frame_timeout: Duration::from_millis(500) }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -68,7 +70,7 @@ impl Pki {
         let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let (cert, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
         let mut options = QuicOptions::new(listen, self.path("ca.pem"), cert, key);
-        options.frame_timeout = Duration::from_millis(500);
+        options.frame_timeout = self.frame_timeout;
         options.speaking(self.speaks)
     }
 }
