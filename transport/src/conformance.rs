@@ -1,12 +1,16 @@
 //! What any network must pass, as a suite to run in its tests.
 //!
 //! [`run`] starts nodes on the networks that a [`Harness`] makes, talks between them, and panics with a sentence where a
-//! duty of [`crate::network`] is not met. It needs a tokio runtime with time, and a `LocalSet`. It never sleeps: it waits
-//! for events, and gives up after [`PATIENCE`].
+//! duty of [`crate::network`] is not met. It needs a tokio runtime with time, and a `LocalSet`. It waits for events, and gives up
+//! after [`PATIENCE`]; where nothing must happen, it waits for a second and a half.
 //!
 //! What it does not check: who is let in, and what damaged bytes do. That is each network's own.
 
-use crate::network::{Delivered, Event, Inbox, Introduction, Lane, Link, Links, Local, Network, NetworkObserver};
+mod links;
+
+use crate::network::{
+    Delivered, Direction, Event, Inbox, Introduction, Lane, Link, Links, Local, Network, NetworkObserver,
+};
 use bytes::Bytes;
 use quorate_raft::{
     Append, BatchBuilder, Body, ClusterId, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Membership, Message,
@@ -48,6 +52,12 @@ pub async fn run(harness: &mut dyn Harness) {
     a_peer_is_introduced_before_it_can_be_talked_to(harness).await;
     a_node_that_learns_a_fact_states_it(harness).await;
     nodes_of_two_clusters_with_one_name_never_talk(harness).await;
+    links::each_side_of_a_connection_is_introduced_to_the_other(harness).await;
+    links::a_node_that_is_not_dialled_is_answered_on_the_way_that_it_opened(harness).await;
+    links::a_link_that_was_dropped_dials_no_more(harness).await;
+    links::a_link_leads_to_the_node_that_it_names(harness).await;
+    links::bytes_are_counted_and_messages_hold_credit(harness).await;
+    links::a_closed_network_delivers_nothing(harness).await;
 }
 
 async fn messages_arrive_both_ways_from_who_sent_them(harness: &mut dyn Harness) {
@@ -315,10 +325,15 @@ impl TestNode {
 
     /// A link to a peer, once it is up.
     pub async fn link(&mut self, peer: &mut Self) -> Rc<dyn Link> {
-        let address = peer.links.local_address().map(|address| address.to_string()).unwrap_or_default();
-        let link = self.links.link(peer.id, &address);
+        let link = self.links.link(peer.id, &peer.address());
         self.until_up(peer.id).await;
         link
+    }
+
+    /// Where it can be dialled; empty on a network without addresses.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.links.local_address().map(|address| address.to_string()).unwrap_or_default()
     }
 
     /// The next message and its sender. Events of links that come first are skipped.
@@ -414,6 +429,11 @@ impl Counts {
         self.get("bytes", "received")
     }
 
+    /// How many bytes of frames went that way over a lane.
+    pub fn bytes(&self, direction: Direction, lane: Lane) -> u64 {
+        self.get("bytes of a lane", label_of(direction, lane))
+    }
+
     /// How many round-trip times were reported.
     pub fn round_trips(&self) -> u64 {
         self.get("round_trip", "")
@@ -455,9 +475,10 @@ impl Counts {
 }
 
 impl NetworkObserver for Counts {
-    fn bytes(&self, _: NodeId, direction: crate::network::Direction, _: crate::network::Lane, bytes: u64) {
-        let label = if direction == crate::network::Direction::Received { "received" } else { "sent" };
+    fn bytes(&self, _: NodeId, direction: Direction, lane: Lane, bytes: u64) {
+        let label = if direction == Direction::Received { "received" } else { "sent" };
         self.add("bytes", label, bytes);
+        self.add("bytes of a lane", label_of(direction, lane), bytes);
     }
 
     fn connection(&self, peer: Option<NodeId>, result: &'static str) {
@@ -475,6 +496,17 @@ impl NetworkObserver for Counts {
 
     fn certificate_expires(&self, at_unix_seconds: u64) {
         self.add("certificate_expires", "", at_unix_seconds);
+    }
+}
+
+fn label_of(direction: Direction, lane: Lane) -> &'static str {
+    match (direction, lane) {
+        (Direction::Sent, Lane::Control) => "sent, control",
+        (Direction::Sent, Lane::Append) => "sent, append",
+        (Direction::Sent, Lane::Snapshot) => "sent, snapshot",
+        (Direction::Received, Lane::Control) => "received, control",
+        (Direction::Received, Lane::Append) => "received, append",
+        (Direction::Received, Lane::Snapshot) => "received, snapshot",
     }
 }
 

@@ -13,8 +13,9 @@
 //! - **Lanes.** Each [`Lane`] has its own queues, bounds and credit: what waits on one, at either end, never holds back, and
 //!   never crowds out, what is sent on another. Within a lane the order is kept as long as nothing is lost; between lanes there
 //!   is none.
-//! - **Introductions.** Before a link comes up, the node is told what the peer states about itself ([`Introduction`]). Nodes that
-//!   state different cluster ids get no connection, whatever the cluster's name and their certificates say.
+//! - **Introductions.** Before a link comes up, the node is told what the peer states about itself ([`Introduction`]); and before it is
+//!   delivered anything from a peer that has a link to it, also if it has none to the peer. Nodes that state different cluster ids
+//!   get no connection, whatever the cluster's name and their certificates say.
 //! - **Never blocks.** Everything here runs on the node's thread, beside consensus.
 
 use quorate_raft::{ClusterId, Message, NodeId, Skip};
@@ -188,6 +189,11 @@ impl Inbox {
             Lane::Append => Self::CREDIT_BYTES,
             Lane::Snapshot => Self::SNAPSHOT_CREDIT_BYTES,
         }
+    }
+
+    /// Hands on an event as it is: for a network around another.
+    pub fn put(&self, event: Event) {
+        (self.sink)(event);
     }
 
     /// A peer stated facts about itself.

@@ -49,6 +49,7 @@ impl Links for MemoryLinks {
     fn link(&self, peer: NodeId, _address: &str) -> Rc<dyn Link> {
         self.here.linked.borrow_mut().entry(peer).or_default().count += 1;
         if let Some(seat) = self.here.hub.find(peer, &self.here.seat) {
+            seat.tell(Parcel::Up(self.here.node, self.here.seat.clone()));
             self.here.seat.tell(Parcel::Up(peer, seat));
         }
         Rc::new(MemoryLink { here: Rc::clone(&self.here), peer, route: RefCell::new(None), counts: true })

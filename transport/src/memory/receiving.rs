@@ -53,8 +53,9 @@ impl Receiving {
             match parcel {
                 None => return,
                 Some(Parcel::Up(peer, seat)) => {
+                    // Introduced even without a link to it: it may have one to this node.
+                    self.inbox.introduced(peer, seat.introduction());
                     if self.changes(peer, true) {
-                        self.inbox.introduced(peer, seat.introduction());
                         self.inbox.link_up(peer);
                     }
                 }
