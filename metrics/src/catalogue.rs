@@ -213,6 +213,8 @@ catalogue! {
         "The last entry that the peer is known to have durably; 0 unless the node leads.";
     PEER_LAG: GAUGE, Entries, "quorate_peer_lag_entries" {PEER},
         "How many entries of the leader's log the peer is not known to have; 0 unless the node leads.";
+    PEER_SETTINGS: GAUGE, Count, "quorate_peer_settings_differing" {PEER},
+        "Settings on which nodes should agree and that this node and the peer have differently, as the peer stated when it connected last.";
     PEER_STATE: GAUGE, Yes, "quorate_peer_state" {PEER, STATE},
         "1 for how the leader replicates to the peer, 0 for the other ways; all 0 unless the node leads.";
     PEER_RTT: GAUGE, Seconds, "quorate_peer_rtt_seconds" {PEER}, "Round-trip time as the network measured it last; absent until then, 0 once the peer left.";

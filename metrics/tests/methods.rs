@@ -153,6 +153,7 @@ steps! {
     |node| node.repaired(Repair::Healed, 2) => { "quorate_repairs_total{result=healed}" = 2.0 }
     |node| node.peer(2).diverged() => { "quorate_divergences_total{peer=2}" = 1.0 }
     |node| node.peer(2).data_lost() => { "quorate_data_losses_total{peer=2}" = 1.0 }
+    |node| node.peer(2).settings_differ(2) => { "quorate_peer_settings_differing{peer=2}" = 2.0 }
     |node| node.peer(2).matched(90, 9) => {
         "quorate_peer_match_index{peer=2}" = 90.0,
         "quorate_peer_lag_entries{peer=2}" = 9.0,

@@ -112,7 +112,7 @@ pub struct Limits {
     /// no more than half of all, nor of the bytes, so that there is room for others. Default 2,048.
     pub max_in_flight_per_client: usize,
     /// The most bytes of proposals that go to the disk and the peers as one batch, unless a single one is larger.
-    /// Default 1 MiB.
+    /// Default 1 MiB, at most [`Limits::COMMAND_BYTES_MAX`].
     pub max_batch_bytes: usize,
 }
 
@@ -143,6 +143,13 @@ impl Limits {
             return Err(StartError::Config(format!(
                 "max_command_bytes is {}: lower it to {} at most, and keep larger values elsewhere",
                 self.max_command_bytes,
+                Self::COMMAND_BYTES_MAX
+            )));
+        }
+        if self.max_batch_bytes > Self::COMMAND_BYTES_MAX {
+            return Err(StartError::Config(format!(
+                "max_batch_bytes is {}: lower it to {} at most, for other nodes must be able to read a batch",
+                self.max_batch_bytes,
                 Self::COMMAND_BYTES_MAX
             )));
         }

@@ -52,6 +52,7 @@ mod node;
 mod observe;
 mod session;
 mod sessions;
+mod settings;
 mod status;
 mod turns;
 

@@ -43,6 +43,27 @@ fn a_follower_with_a_lower_limit_takes_what_its_leader_took() {
     });
 }
 
+/// It is counted a peer, and said once: the log has both values and what to do.
+#[test]
+fn nodes_count_the_settings_that_a_peer_has_differently_until_they_are_the_same() {
+    simulate(async {
+        let (mut cluster, other) = cluster_with_a_lower_limit().await;
+        let differing = |cluster: &Cluster, node: u64, peer: u64| {
+            let labels = [format!("node=\"{node}\""), format!("peer=\"{peer}\"")];
+            cluster.metric("quorate_peer_settings_differing", &[&labels[0], &labels[1]])
+        };
+        for (node, peer, count) in [(1, 3, 1.0), (2, 3, 1.0), (3, 1, 1.0), (3, 2, 1.0), (1, 2, 0.0), (2, 1, 0.0)] {
+            assert_eq!(differing(&cluster, node, peer), count, "of node {peer} at node {node}");
+        }
+        cluster.stop(other).await;
+        cluster.start(other).await;
+        cluster.settled().await;
+        for (node, peer) in [(1, 3), (2, 3), (3, 1), (3, 2)] {
+            assert_eq!(differing(&cluster, node, peer), 0.0, "of node {peer} at node {node}");
+        }
+    });
+}
+
 /// Three nodes; the last has lower limits than the others.
 async fn cluster_with_a_lower_limit() -> (Cluster, NodeId) {
     let (mut cluster, lower) = (Cluster::vacant(Plan::default()), NodeId(3));

@@ -230,6 +230,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             machine_version: 3,
             incarnation: u64::MAX,
             cluster_id: Some(ClusterId(u128::MAX / 3)),
+            settings: [("election_timeout".into(), "150ms to 300ms".into())].into(),
             skips: Vec::new(),
         },
     };

@@ -20,7 +20,7 @@
 
 use quorate_raft::{ClusterId, Message, NodeId, Skip};
 use serde::{Deserialize, Serialize};
-use std::{fmt, future::Future, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, future::Future, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A future on the node's thread.
@@ -64,6 +64,9 @@ pub struct Introduction {
     pub cluster_id: Option<ClusterId>,
     /// The entries that it skips, in order. Nodes whose lists differ would apply different commands.
     pub skips: Vec<Skip>,
+    /// The settings on which nodes should agree, by name, as text: for operators, who are told where two nodes differ. Nothing rests
+    /// on them.
+    pub settings: BTreeMap<String, String>,
 }
 
 impl Introduction {

@@ -67,9 +67,16 @@ proptest! {
     }
 
     #[test]
-    fn a_hello_survives(cluster in "[a-z0-9-]{1,63}", node: u64, incarnation: u64, machine_version: u32, id: Option<u128>) {
-        let cluster_id = id.map(ClusterId);
-        let introduction = Introduction { machine_version, incarnation, cluster_id, ..Introduction::default() };
+    fn a_hello_survives(
+        cluster in "[a-z0-9-]{1,63}",
+        node: u64,
+        incarnation: u64,
+        machine_version: u32,
+        id: Option<u128>,
+        value in ".{0,40}",
+    ) {
+        let (cluster_id, settings) = (id.map(ClusterId), [("name".to_owned(), value)].into());
+        let introduction = Introduction { machine_version, incarnation, cluster_id, settings, ..Introduction::default() };
         let hello = Hello { cluster, node: NodeId(node), protocol_min: 1, protocol_max: 3, introduction };
         let frame = Encoder::default().hello(&hello).unwrap();
         prop_assert_eq!(decode(&frame.head, &[7]).0.unwrap(), vec![Frame::Hello(hello)]);

@@ -289,15 +289,12 @@ fn a_server_that_answers_with_garbage_is_not_hammered() {
 #[test]
 fn a_message_above_the_limits_is_dropped_by_its_sender() {
     run(async {
-        let pki = Pki::new();
-        let mut options = pki.options(NodeId(1), None);
-        options.limits = Limits { body_bytes_max: 1000, ..Limits::default() };
-        let network = Box::new(quorate_transport::Quic::new(options).expect("a network"));
-        let mut one = TestNode::on(network, support::CLUSTER, NodeId(1)).await;
-        let mut pki = pki;
+        let mut pki = Pki::new();
+        let mut one = TestNode::start(&mut pki, NodeId(1)).await;
         let mut two = TestNode::start(&mut pki, NodeId(2)).await;
         let link = one.link(&mut two).await;
-        link.send(proposal(1, 1001));
+        let most = u32::try_from(Limits::default().body_bytes_max).expect("a length");
+        link.send(proposal(1, most + 1));
         assert_eq!(one.counts.dropped("too_long"), 1);
         link.send(proposal(2, 1000));
         assert_eq!(two.received().await.1, proposal(2, 1000));

@@ -48,6 +48,7 @@ impl NodeMetrics {
         if let Some(peer) = known.get(&id) {
             peer.replication_ended();
             peer.inner.rtt.clear();
+            peer.settings_differ(0);
         }
     }
 
@@ -89,6 +90,7 @@ struct Peer {
     rtt: LateGauge,
     rejections: Counter,
     divergences: Counter,
+    settings: Gauge,
     data_losses: Counter,
     bytes: Each<Direction, Each<Lane, Counter>>,
     contacts: Contacts,
@@ -120,6 +122,7 @@ impl PeerMetrics {
             rtt: scope.late_gauge(&catalogue::PEER_RTT),
             rejections: scope.counter(&catalogue::APPEND_REJECTIONS),
             divergences: scope.counter(&catalogue::DIVERGENCES),
+            settings: scope.gauge(&catalogue::PEER_SETTINGS),
             data_losses: scope.counter(&catalogue::DATA_LOSSES),
             bytes: scope.each("direction", |scope| scope.each("lane", |scope| scope.counter(&catalogue::NET_BYTES))),
             contacts: Contacts::register(&scope),
@@ -154,6 +157,11 @@ impl PeerMetrics {
     /// The peer came with less than it had acknowledged.
     pub fn data_lost(&self) {
         self.inner.data_losses.increment(1);
+    }
+
+    /// So many settings differ between the peer and this node.
+    pub fn settings_differ(&self, count: u64) {
+        self.inner.settings.set(float(count));
     }
 
     /// The peer rejected an append.

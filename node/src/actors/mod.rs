@@ -34,6 +34,7 @@ use crate::{
     machine::StateMachine,
     node::{Node, Shared},
     observe::ObservedNetwork,
+    settings::Compared,
     turns::{Probe, Pulse},
 };
 use actix::prelude::*;
@@ -168,10 +169,12 @@ pub(crate) async fn launch<M: StateMachine>(
     }
     let skips: Vec<Skip> = skips.into_iter().collect();
 
+    let compared = Compared::new(&timing, &limits, &sessions, &prefers, &replica);
     let introduction = Introduction {
         machine_version: machine_versions.newest,
         incarnation,
         cluster_id: replica.cluster_id(),
+        settings: compared.stated(),
         skips: skips.clone(),
     };
     let to_consensus = consensus.clone();
@@ -221,6 +224,7 @@ pub(crate) async fn launch<M: StateMachine>(
         snapshots: Snapshotting::new(snapshots, take_state, restore, receiver, blocking.clone()),
         status,
         life,
+        compared,
         clock,
         timing,
         limits,

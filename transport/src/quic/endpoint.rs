@@ -60,7 +60,8 @@ pub(super) fn start(mut quic: Quic, local: Local) -> Result<QuicLinks, NetworkEr
         node: hello.node,
         hello: RefCell::new(hello),
         speaks: quic.options.speaks,
-        limits: quic.options.limits,
+        // The same on all nodes: a frame that one sends every other must read.
+        limits: Limits::default(),
         frame_timeout: quic.options.frame_timeout,
         inbox: local.inbox,
         observer: local.observer,

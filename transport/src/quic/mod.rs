@@ -53,7 +53,7 @@ mod restraint;
 mod settings;
 
 use crate::{
-    codec::{Limits, Versions},
+    codec::Versions,
     network::{Links, Local, LocalFuture, Network, NetworkError},
 };
 use credentials::Credentials;
@@ -76,8 +76,6 @@ pub struct QuicOptions {
     pub cert: PathBuf,
     /// Its key, PEM; must be readable by its owner alone.
     pub key: PathBuf,
-    /// The longest frames. Default: see [`Limits`].
-    pub limits: Limits,
     /// How long a frame may take from its first byte to its last. Default: 10 s, which a frame of the greatest length
     /// makes at 3.4 MB/s; a peer that begins frames and does not end them is disconnected.
     pub frame_timeout: Duration,
@@ -89,15 +87,7 @@ impl QuicOptions {
     /// These files and this address, and defaults for the rest.
     pub fn new(listen: SocketAddr, ca: impl Into<PathBuf>, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         let (ca, cert, key) = (ca.into(), cert.into(), key.into());
-        Self {
-            listen,
-            ca,
-            cert,
-            key,
-            limits: Limits::default(),
-            frame_timeout: Duration::from_secs(10),
-            speaks: Versions::SPOKEN,
-        }
+        Self { listen, ca, cert, key, frame_timeout: Duration::from_secs(10), speaks: Versions::SPOKEN }
     }
 
     /// Speaks these versions of the frames instead of all that this release has: for tests of clusters of several releases.

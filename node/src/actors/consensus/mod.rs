@@ -50,6 +50,7 @@ use crate::{
     gate::Gate,
     observe::ObservedNetwork,
     sessions::LogClock,
+    settings::Compared,
     status::Status,
 };
 use actix::prelude::*;
@@ -166,6 +167,7 @@ pub(crate) struct Parts {
     pub(crate) status: watch::Sender<Status>,
     /// Random: no other life of this node has had it.
     pub(crate) life: u32,
+    pub(crate) compared: Compared,
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
@@ -191,6 +193,7 @@ impl Consensus {
             snapshots,
             status,
             life,
+            compared,
             clock,
             timing,
             limits,
@@ -200,7 +203,7 @@ impl Consensus {
             fate,
         } = parts;
         Self {
-            seen: Seen::new(&replica, status, metrics.clone()),
+            seen: Seen::new(&replica, status, compared, metrics.clone()),
             arrived: Arrived::since(replica.term()),
             replica,
             requests: Some(requests),

@@ -1,6 +1,9 @@
 //! What the world sees of the replica: the status that handles watch, and the metrics of elections, terms and indexes.
 
-use crate::status::{Role, Status};
+use crate::{
+    settings::{Compared, Difference},
+    status::{Role, Status},
+};
 use quorate_metrics::{self as metrics, ElectionResult, NodeMetrics, Repair, TermChange, VoteDirection};
 use quorate_raft::{self as raft, Body, ClusterId, Index, NodeId, Outgoing, Phase, Replica};
 use quorate_transport::Introduction;
@@ -15,6 +18,7 @@ pub(super) struct Seen {
     leaderless_since: Option<Instant>,
     /// The facts that peers last stated about themselves: at most one a certificate that was issued.
     introductions: BTreeMap<NodeId, Introduction>,
+    compared: Compared,
     ballot: Option<OpenBallot>,
     campaign_began: Instant,
     upkeep_done: Instant,
@@ -37,13 +41,19 @@ pub(super) struct Change {
 }
 
 impl Seen {
-    pub(super) fn new(replica: &Replica, status: watch::Sender<Status>, metrics: NodeMetrics) -> Self {
+    pub(super) fn new(
+        replica: &Replica,
+        status: watch::Sender<Status>,
+        compared: Compared,
+        metrics: NodeMetrics,
+    ) -> Self {
         let now = Instant::now();
         let seen = Self {
             status,
             last_leader: None,
             leaderless_since: Some(now),
             introductions: BTreeMap::new(),
+            compared,
             ballot: None,
             campaign_began: now,
             upkeep_done: now,
@@ -112,9 +122,18 @@ impl Seen {
 
     /// A peer stated facts about itself.
     pub(super) fn introduced(&mut self, peer: NodeId, introduction: Introduction, replica: &Replica) {
+        self.compare(peer, &introduction.settings, replica.id());
         self.introductions.insert(peer, introduction);
         let now = machine_versions(replica, &self.introductions);
         self.status.send_if_modified(|status| std::mem::replace(&mut status.machine_versions, now.clone()) != now);
+    }
+
+    /// Says where a peer is configured differently: each setting once a value.
+    fn compare(&mut self, peer: NodeId, stated: &BTreeMap<String, String>, node: NodeId) {
+        for Difference { setting, own, other, advice } in self.compared.compare(peer, stated) {
+            tracing::warn!(%node, %peer, setting, "{setting} is {own:?} here and {other:?} at node {peer}: {advice}");
+        }
+        self.metrics.peer(peer.0).settings_differ(self.compared.differing(peer) as u64);
     }
 
     /// Entries were healed or discarded, or the disk is full, or has room again.
