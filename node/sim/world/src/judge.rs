@@ -269,7 +269,7 @@ impl Judge {
             return Err(format!("lease: {id} has one, and {other} leads term {term}"));
         }
         let protects = |voter: NodeId| {
-            others.is_bound(voter) || others.clock(voter).is_some_and(|now| self.memory(voter).protects(now).is_some())
+            others.is_bound(voter) || others.clock(voter).is_some_and(|now| now < self.memory(voter).keeps_word_until())
         };
         if quorum::reached(membership, |voter| voter == id || protects(voter)) {
             return Ok(());
@@ -297,12 +297,18 @@ impl Judge {
 }
 
 impl Memory {
+    /// Up to when it votes for nobody because it stated as much. That it heard a leader protects that leader, too; but no lease may rest
+    /// on what was not stated.
+    fn keeps_word_until(&self) -> Moment {
+        self.starts_until.max(self.stated_until)
+    }
+
     /// Why it may vote for nobody yet, if so.
     fn protects(&self, now: Moment) -> Option<String> {
         if let Some((leader, at)) = self.heard.filter(|(_, at)| now.since(*at) < self.protection) {
             return Some(format!("heard {leader} {:?} ago", now.since(at)));
         }
-        let until = self.starts_until.max(self.stated_until);
+        let until = self.keeps_word_until();
         (now < until).then(|| format!("keeps what it promised for another {:?}", until.since(now)))
     }
 }
