@@ -85,8 +85,10 @@ fn a_candidate_that_crashed_votes_for_nobody_else_in_its_term() {
                 _ => None,
             };
             let (term, request) = world.first.hear("a pre-vote", pre_vote).await;
+            // A new node stands once all voters have answered: one might know that its log was lost.
             let yes = Vote { phase: Phase::PreVote, campaign: request.campaign, granted: true };
             world.first.say(term, Body::Vote(yes));
+            world.second.say(term, Body::Vote(yes));
             let said = world.first.hear_for_a_second().await;
             assert!(!said.iter().any(|said| matches!(said.body, Body::RequestVote(r) if r.phase == Phase::Vote)));
             world.restart().await;

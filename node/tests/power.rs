@@ -14,72 +14,88 @@ use support::{Cluster, Journal, Ledger, Plan, View, simulate, soon};
 
 #[test]
 fn a_receiver_that_loses_its_power_at_any_step_of_installing_has_the_old_state_or_the_new() {
-    simulate(async {
-        let (mut cluster, ledger) = (Cluster::vacant(plan()), Ledger::default());
-        let (subject, before) = (NodeId(3), SimulatedDisk::new());
+    let operations = simulate(async {
+        let mut world = Receiving::prepare().await;
+        let counts = |disk: &SimulatedDisk| OPERATIONS.map(|operation| disk.count(operation));
+        let at_first = counts(&world.disk);
+        start(&mut world.cluster, RECEIVER, &world.disk).await;
+        world.cluster.settled().await;
+        assert_eq!(world.cluster.journal(RECEIVER).restored(), 1);
+        let after = counts(&world.disk);
+        [0, 1, 2, 3, 4].map(|nth| (OPERATIONS[nth], after[nth] - at_first[nth]))
+    });
+    let mut tried = 0;
+    for (operation, nth) in
+        operations.into_iter().flat_map(|(operation, count)| (1..=count).map(move |nth| (operation, nth)))
+    {
+        let crash = [Crash::Lose, Crash::Keep, Crash::Scatter { seed: nth }][tried % 3];
+        simulate(async { Receiving::prepare().await.loses_power_at(operation, nth, crash).await });
+        tried += 1;
+    }
+    assert!(tried > 20, "only {tried} moments");
+}
+
+const RECEIVER: NodeId = NodeId(3);
+
+/// A cluster whose third member was away, and is sent a snapshot when it starts. A world of its own for each moment: a leader
+/// remembers what the member acknowledged, and takes an earlier state of its disk for a loss.
+struct Receiving {
+    cluster: Cluster,
+    /// The receiver's.
+    disk: SimulatedDisk,
+    covered: Index,
+    whole: Vec<(Index, String)>,
+}
+
+impl Receiving {
+    async fn prepare() -> Self {
+        let (mut cluster, ledger, disk) = (Cluster::vacant(plan()), Ledger::default(), SimulatedDisk::new());
         cluster.start(NodeId(1)).await;
         cluster.start(NodeId(2)).await;
         let leader = cluster.leader().await;
-        start(&mut cluster, subject, &before).await;
+        start(&mut cluster, RECEIVER, &disk).await;
         cluster.settled().await;
-        cluster.stop(subject).await;
+        cluster.stop(RECEIVER).await;
         for nth in 0..20 {
             ledger.propose(cluster.node(leader), format!("command {nth}")).await.expect("an acknowledgement");
         }
         let covered = soon("a snapshot", cluster.node(leader).snapshot()).await.expect("a snapshot").index;
         let whole = cluster.journal(leader).entries();
+        Self { cluster, disk, covered, whole }
+    }
 
-        let counts = |disk: &SimulatedDisk| OPERATIONS.map(|operation| disk.count(operation));
-        let quiet = before.fork();
-        let at_first = counts(&quiet);
-        start(&mut cluster, subject, &quiet).await;
-        cluster.settled().await;
-        assert_eq!(cluster.journal(subject).restored(), 1);
-        let after = counts(&quiet);
-        cluster.stop(subject).await;
-
-        let mut tried = 0;
-        for (nth_operation, operation) in OPERATIONS.into_iter().enumerate() {
-            for nth in 1..=after[nth_operation] - at_first[nth_operation] {
-                let crash = [Crash::Lose, Crash::Keep, Crash::Scatter { seed: nth }][tried % 3];
-                let disk = before.fork();
-                let at_first = disk.count(operation);
-                disk.fail(operation, nth);
-                let storage = wal(&disk);
-                let started =
-                    cluster.try_start_as(subject, Journal::default(), |builder| builder.storage(storage)).await;
-                if started.is_ok() {
-                    // What fails ends the node, or the transfer for ten seconds: this is the moment.
-                    let reached = async {
-                        while disk.count(operation) < at_first + nth {
-                            tokio::time::sleep(Duration::from_millis(1)).await;
-                        }
-                    };
-                    soon("the operation that fails", reached).await;
-                    cluster.faults.isolate(subject);
-                    disk.crash(crash);
-                    cluster.stop(subject).await;
-                    cluster.faults.heal();
-                } else {
-                    disk.crash(crash);
+    async fn loses_power_at(self, operation: Operation, nth: u64, crash: Crash) {
+        let Self { mut cluster, disk, covered, whole } = self;
+        let at_first = disk.count(operation);
+        disk.fail(operation, nth);
+        let storage = wal(&disk);
+        let started = cluster.try_start_as(RECEIVER, Journal::default(), |builder| builder.storage(storage)).await;
+        if started.is_ok() {
+            // What fails ends the node, or the transfer for ten seconds: this is the moment.
+            let reached = async {
+                while disk.count(operation) < at_first + nth {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
-                start(&mut cluster, subject, &disk).await;
-                let found = cluster.journal(subject).entries();
-                assert!(
-                    found.is_empty() || found == whole,
-                    "{operation:?} {nth}, {crash:?}: half a state: {} of {} entries",
-                    found.len(),
-                    whole.len()
-                );
-                cluster.settled().await;
-                assert_eq!(cluster.journal(subject).entries(), whole, "{operation:?} {nth}, {crash:?}");
-                assert!(cluster.status(subject).snapshot >= covered);
-                cluster.stop(subject).await;
-                tried += 1;
-            }
+            };
+            soon("the operation that fails", reached).await;
+            cluster.faults.isolate(RECEIVER);
+            disk.crash(crash);
+            cluster.stop(RECEIVER).await;
+            cluster.faults.heal();
+        } else {
+            disk.crash(crash);
         }
-        assert!(tried > 20, "only {tried} moments");
-    });
+        start(&mut cluster, RECEIVER, &disk).await;
+        let found = cluster.journal(RECEIVER).entries();
+        let (of, all) = (found.len(), whole.len());
+        assert!(
+            found.is_empty() || found == whole,
+            "{operation:?} {nth}, {crash:?}: half a state: {of} of {all} entries"
+        );
+        cluster.settled().await;
+        assert_eq!(cluster.journal(RECEIVER).entries(), whole, "{operation:?} {nth}, {crash:?}");
+        assert!(cluster.status(RECEIVER).snapshot >= covered);
+    }
 }
 
 const OPERATIONS: [Operation; 5] =

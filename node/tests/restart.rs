@@ -166,7 +166,7 @@ fn a_read_that_waits_for_entries_which_never_come_is_given_up() {
         leader.say(term, Body::ReadIndexReply(ReadIndexReply { request, index: Some(Index(5)) }));
         let began = tokio::time::Instant::now();
         let outcome = soon("an answer", reading).await.expect("a caller");
-        assert_eq!(outcome, Err(quorate::ReadError::NoLeader));
+        assert_eq!(outcome, Err(quorate::ReadError::Behind { entries: 5 }), "what it waits for has an index");
         assert!(began.elapsed() < std::time::Duration::from_secs(4), "took {:?}", began.elapsed());
         assert!(cluster.node(subject).read(quorate::Consistency::Local, |_| ()).await.is_ok());
     });
