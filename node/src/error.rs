@@ -127,8 +127,12 @@ pub enum ChangeError {
     /// They were not and will not be, for the reason given.
     #[error("the members were not changed: {0}")]
     Refused(ChangeRefused),
-    /// They may be changed or not: the leader was lost, or the node stopped, before that was known. Look at the members.
-    #[error("outcome unknown: the members may be changed or not; look at them before trying again")]
+    /// They may be changed or not: the leader was lost, or the node stopped, before that was known. Nodes that were to vote may have
+    /// been added as learners. Look at the members, and remove those that are not wanted.
+    #[error(
+        "outcome unknown: the members may be changed or not, and new ones may be learners; look at them before trying again, and \
+         remove a learner that is not wanted"
+    )]
     OutcomeUnknown,
     /// They were not and will not be: the node stops or has stopped. Ask another node.
     #[error("the node is stopping: the members were not changed; ask another node")]

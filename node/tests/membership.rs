@@ -195,6 +195,69 @@ fn a_promotion_waits_for_the_learner_and_says_why_not_if_that_takes_too_long() {
     });
 }
 
+/// New voters come in as learners first. If they do not catch up, the refusal says that nothing has happened, and so it is.
+#[test]
+fn a_change_that_is_refused_leaves_no_learner_behind() {
+    simulate(async {
+        for asked in [1, 2, 3].map(NodeId) {
+            let cluster = grown(2, 10).await;
+            cluster.faults.isolate(NodeId(5));
+            let wish = || Change::to([1, 2, 3].map(|id| (NodeId(id), address(id))));
+            let grows = || {
+                let joins = [4, 5].map(|id| Change::add(NodeId(id), address(id)).and(Change::promote(NodeId(id))));
+                joins.into_iter().fold(wish(), Change::and)
+            };
+            let refused = change(&cluster, asked, grows()).await;
+            assert!(matches!(refused, Err(ChangeError::Refused(ChangeRefused::Behind { .. }))), "{refused:?}");
+            let status = cluster.status(leader(&cluster));
+            assert!(status.learners.is_empty() && status.is_settled, "{status:?}");
+            assert_eq!(status.voters, [1, 2, 3].map(NodeId));
+        }
+    });
+}
+
+/// A learner that was one before stays one.
+#[test]
+fn a_change_that_is_refused_removes_no_learner_that_it_did_not_add() {
+    simulate(async {
+        let cluster = grown(2, 11).await;
+        change(&cluster, NodeId(1), Change::add(NodeId(4), address(4))).await.expect("it is added");
+        cluster.faults.isolate(NodeId(5));
+        let four = Change::to([1, 2, 3, 5].map(|id| (NodeId(id), address(id))));
+        let refused = change(&cluster, NodeId(1), four).await;
+        assert!(matches!(refused, Err(ChangeError::Refused(ChangeRefused::Behind { .. }))), "{refused:?}");
+        assert_eq!(cluster.status(leader(&cluster)).learners, [NodeId(4)]);
+    });
+}
+
+/// Its first step may have come about, and nobody else knows that it is to be undone: so it is no refusal.
+#[test]
+fn of_a_change_whose_leader_is_lost_behind_its_first_step_the_outcome_is_unknown() {
+    simulate(async {
+        for at_leader in [true, false] {
+            let cluster = grown(1, 12).await;
+            cluster.faults.isolate(NodeId(4));
+            let old = leader(&cluster);
+            let others: Vec<_> = [1, 2, 3].map(NodeId).into_iter().filter(|id| *id != old).collect();
+            let asked = if at_leader { old } else { others[0] };
+            let node = cluster.node(asked).clone();
+            let four = Change::to([1, 2, 3, 4].map(|id| (NodeId(id), address(id))));
+            let asking = tokio::task::spawn_local(async move { node.change(four).await });
+            cluster
+                .until("the first step", |view: &View| {
+                    others.iter().all(|id| view[id].learners == [NodeId(4)]).then_some(())
+                })
+                .await;
+            cluster.faults.isolate(old);
+            let outcome = soon("an answer", asking).await.expect("an answer");
+            assert_eq!(outcome, Err(ChangeError::OutcomeUnknown), "asked at the leader: {at_leader}");
+            let new = cluster.leader_among(&others).await;
+            assert_eq!(cluster.status(new).learners, [NodeId(4)], "and so it is");
+            change(&cluster, new, Change::remove(NodeId(4))).await.expect("it is removed");
+        }
+    });
+}
+
 /// If the operator wants it so, a learner that keeps up votes by itself; one that does not, does not.
 #[test]
 fn a_learner_that_keeps_up_votes_by_itself_if_that_is_wanted() {

@@ -154,7 +154,7 @@ pub(super) struct Expect {
 impl From<ChangeError> for Refusal {
     fn from(error: ChangeError) -> Self {
         let ChangeError::Refused(why) = error else {
-            return if error == ChangeError::Stopped { Self::Stopping } else { Self::OutcomeUnknown };
+            return if error == ChangeError::Stopped { Self::Stopping } else { Self::Undecided(error.to_string()) };
         };
         match why {
             ChangeRefused::NotLeader => Self::NoLeader,
@@ -187,7 +187,7 @@ impl From<TransferError> for Refusal {
             TransferError::Refused(why @ (Pending { .. } | Unreachable | GivenUp { .. })) => {
                 Self::Conflict(why.to_string())
             }
-            TransferError::OutcomeUnknown => Self::OutcomeUnknown,
+            TransferError::OutcomeUnknown => Self::Undecided(error.to_string()),
             TransferError::Stopped => Self::Stopping,
         }
     }

@@ -15,7 +15,8 @@ use std::time::Duration;
 /// How soon a node whose disk is full may have found space again.
 const LOOKS_FOR_SPACE: Duration = Duration::from_secs(1);
 
-/// A refusal. Every one but [`Refusal::OutcomeUnknown`] means of a mutation: it did not and will not take effect.
+/// A refusal. Every one but [`Refusal::OutcomeUnknown`] and [`Refusal::Undecided`] means of a mutation: it did not and will not take
+/// effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The request can't be understood.
@@ -60,6 +61,8 @@ pub enum Refusal {
     OutcomeUnknown,
     /// An operator had the write's entry skipped.
     Skipped,
+    /// What an operator wanted may or may not have come about, or in part; where to look.
+    Undecided(String),
     /// The write's session is not known any more.
     SessionExpired,
     /// The write's serial is older than what its session remembers.
@@ -115,6 +118,7 @@ impl Refusal {
                 ),
             ),
             Self::Skipped => (StatusCode::UNPROCESSABLE_ENTITY, "skipped", ProposeError::Skipped.to_string()),
+            Self::Undecided(why) => (StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", why.clone()),
             Self::SessionExpired | Self::StaleSerial => {
                 let (code, error) = match self {
                     Self::SessionExpired => ("session_expired", SessionError::SessionExpired),

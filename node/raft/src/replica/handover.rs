@@ -32,7 +32,7 @@ pub struct Handover {
     is_told: bool,
 }
 
-/// Why leadership is not handed over. Nothing has happened.
+/// Why leadership is not handed over. Nothing has happened, but for [`HandoverRefused::GivenUp`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum HandoverRefused {
     /// This node does not lead: ask the leader.
@@ -54,7 +54,7 @@ pub enum HandoverRefused {
     },
     /// Nothing was heard of it, or of any voter, lately.
     Unreachable,
-    /// It did not take over in time: this node leads as before.
+    /// It did not take over in time: this node leads as before. It may have been told to campaign, and do so when it hears of it.
     GivenUp {
         /// Who.
         to: NodeId,
@@ -70,7 +70,11 @@ impl fmt::Display for HandoverRefused {
             Self::Witness { id } => write!(f, "node {id} is a witness and can't lead; name another"),
             Self::Unreachable => write!(f, "nothing was heard of that node lately; see that it runs and is reachable"),
             Self::GivenUp { to } => {
-                write!(f, "node {to} did not take over in time, and the leader is who it was; try again")
+                write!(
+                    f,
+                    "node {to} did not take over in time, and the leader is unchanged; node {to} may still take over if the \
+                     leader's word reaches it late; look at the status, and try again"
+                )
             }
         }
     }

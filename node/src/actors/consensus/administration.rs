@@ -1,7 +1,9 @@
 //! What operators want: other members, or another leader. Any node takes it and forwards it to the leader, which carries it out.
 //!
 //! A change may take more than one entry: members that are to vote and that nobody knows yet come in as learners first, and vote
-//! as soon as they have caught up. This waits for that, for a bounded time, and answers when the last configuration is committed.
+//! as soon as they have caught up. This waits for that, for a bounded time, and answers when the last configuration is committed. If it
+//! is refused after its first step, that is undone before the refusal is given, so that a refusal leaves nothing behind; if it can't be
+//! undone, because the leadership ends or no quorum answers, the outcome is unknown.
 //! One change at a time: whoever comes second is told so.
 
 use super::{Consensus, names::Names};
@@ -34,6 +36,41 @@ struct UnderWay {
     deadline: Instant,
     /// Where the configuration that it leads to was appended, or is joint still.
     appended: Option<Index>,
+    /// The learners that its first step added.
+    added: Vec<NodeId>,
+    /// Why it is refused: those learners have to leave first.
+    undone_for: Option<ChangeRefused>,
+}
+
+/// What a change under way needs next.
+enum Next {
+    /// Who is to vote and is not known yet comes in as a learner.
+    Add(Change, Vec<NodeId>),
+    /// The voters change.
+    Last(Change),
+    /// What its first step added leaves again.
+    Undo(Change),
+    /// That is under way, or through.
+    Undone,
+}
+
+impl UnderWay {
+    fn next(&self, replica: &Replica) -> Next {
+        let Some((change, ids)) = self.undone_for.is_none().then(|| first_step(&self.change, replica)).flatten() else {
+            return match (&self.undone_for, self.left_behind(replica).map(Change::remove).reduce(Change::and)) {
+                (None, _) => Next::Last(self.change.clone()),
+                (Some(_), Some(undo)) => Next::Undo(undo),
+                (Some(_), None) => Next::Undone,
+            };
+        };
+        Next::Add(change, ids)
+    }
+
+    /// The learners that it added and that have not become voters since.
+    fn left_behind(&self, replica: &Replica) -> impl Iterator<Item = NodeId> {
+        let learners = replica.membership().learners();
+        self.added.iter().copied().filter(move |id| learners.contains(id))
+    }
 }
 
 impl Operators {
@@ -64,7 +101,8 @@ impl Consensus {
             };
         }
         let Operator::Here(_) = operator else { return self.tell_operator(operator, refused(&what)) };
-        let wait = self.timing.catch_up_wait + self.timing.leader_wait;
+        // A change may have to be undone before it is refused.
+        let wait = self.timing.catch_up_wait + self.timing.leader_wait * 2;
         match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
             Some(leader) => {
                 let request = self.operators.names.next();
@@ -122,7 +160,8 @@ impl Consensus {
         }
         let deadline = Instant::now() + self.timing.catch_up_wait;
         let change = change.resumed();
-        self.operators.change = Some(UnderWay { change, operator, deadline, appended: None });
+        self.operators.change =
+            Some(UnderWay { change, operator, deadline, appended: None, added: Vec::new(), undone_for: None });
         self.go_on_with_change(ctx);
     }
 
@@ -133,17 +172,35 @@ impl Consensus {
         let Some(mut under_way) = self.operators.change.take_if(|under_way| under_way.appended.is_none()) else {
             return;
         };
-        let step = first_step(&under_way.change, &self.replica);
-        let is_last = step.is_none();
-        let step = step.unwrap_or_else(|| under_way.change.clone());
+        let next = under_way.next(&self.replica);
+        let step = match &next {
+            Next::Add(step, _) | Next::Last(step) | Next::Undo(step) => step,
+            Next::Undone => {
+                self.operators.change = Some(under_way);
+                return self.look_at_change();
+            }
+        };
         let now = self.clock.now();
         let mut outcome = Err(ChangeRefused::NotReady);
-        self.rule(ctx, |replica, out| outcome = replica.change(now, &step, out));
-        match outcome {
-            Ok(index) if is_last => under_way.appended = Some(index),
-            Ok(_) => {}
-            Err(why) if is_passing(&why) && under_way.deadline > Instant::now() => {}
-            Err(why) => return self.tell_operator(under_way.operator, AdministerOutcome::ChangeRefused(why)),
+        self.rule(ctx, |replica, out| outcome = replica.change(now, step, out));
+        let may_wait = under_way.deadline > Instant::now();
+        match (outcome, next) {
+            (Ok(_), Next::Add(_, ids)) => under_way.added.extend(ids),
+            (Ok(index), Next::Last(_)) => under_way.appended = Some(index),
+            (Ok(_), Next::Undo(_) | Next::Undone) => {}
+            (Err(why), _) if is_passing(&why) && may_wait => {}
+            (Err(_), Next::Undo(_) | Next::Undone) => {
+                return self.tell_operator(under_way.operator, AdministerOutcome::Unknown);
+            }
+            (Err(why), _) if under_way.added.is_empty() => {
+                return self.tell_operator(under_way.operator, AdministerOutcome::ChangeRefused(why));
+            }
+            (Err(why), _) => {
+                under_way.undone_for = Some(why);
+                under_way.deadline = Instant::now() + self.timing.leader_wait;
+                self.operators.change = Some(under_way);
+                return self.go_on_with_change(ctx);
+            }
         }
         self.operators.change = Some(under_way);
         self.look_at_change();
@@ -153,10 +210,17 @@ impl Consensus {
     pub(super) fn look_at_change(&mut self) {
         let Some(under_way) = &self.operators.change else { return };
         let index = self.replica.membership_index();
-        let outcome = match under_way.appended {
-            Some(appended) if self.replica.is_settled() && index >= appended => AdministerOutcome::Changed(index),
-            Some(_) if !self.replica.is_leader() => AdministerOutcome::Unknown,
-            None if !self.replica.is_leader() => AdministerOutcome::ChangeRefused(ChangeRefused::NotLeader),
+        let is_settled = self.replica.is_settled();
+        let is_undone = is_settled && under_way.left_behind(&self.replica).next().is_none();
+        let is_late = under_way.deadline <= Instant::now();
+        let outcome = match (under_way.appended, &under_way.undone_for) {
+            (Some(appended), _) if is_settled && index >= appended => AdministerOutcome::Changed(index),
+            (_, Some(why)) if self.replica.is_leader() && is_undone => AdministerOutcome::ChangeRefused(why.clone()),
+            (_, Some(_)) if is_late || !self.replica.is_leader() => AdministerOutcome::Unknown,
+            (Some(_), _) if !self.replica.is_leader() => AdministerOutcome::Unknown,
+            // What its first step added may stay: no other leader knows that it is to be undone.
+            (None, _) if !self.replica.is_leader() && !under_way.added.is_empty() => AdministerOutcome::Unknown,
+            (None, _) if !self.replica.is_leader() => AdministerOutcome::ChangeRefused(ChangeRefused::NotLeader),
             _ => return,
         };
         if let Some(under_way) = self.operators.change.take() {
@@ -245,15 +309,16 @@ impl Consensus {
 }
 
 /// Who is to vote and is not known yet comes in as a learner first. `None` if there is nobody left.
-fn first_step(change: &Change, replica: &Replica) -> Option<Change> {
+fn first_step(change: &Change, replica: &Replica) -> Option<(Change, Vec<NodeId>)> {
     let current = replica.membership();
     let target = change.target(current, replica.membership_index()).ok()?;
-    let newcomers = change.newcomers(current).into_iter().filter(|member| target.is_voter(member.id));
+    let newcomers: Vec<_> = change.newcomers(current).into_iter().filter(|member| target.is_voter(member.id)).collect();
+    let ids = newcomers.iter().map(|member| member.id).collect();
     let add = |Member { id, address }| match target.witness() == Some(id) {
         true => Change::add_witness(id, address.unwrap_or_default()),
         false => Change::add(id, address.unwrap_or_default()),
     };
-    newcomers.map(add).reduce(Change::and)
+    Some((newcomers.into_iter().map(add).reduce(Change::and)?, ids))
 }
 
 /// Whether the reason may be gone soon, so that it is worth waiting.
