@@ -297,8 +297,6 @@ label! {
         ConnectionLost = "connection_lost",
         /// Whoever sent it is no member of the cluster.
         Stranger = "stranger",
-        /// Its term is far ahead, and no voter has shown that term yet.
-        UnprovenTerm = "unproven_term",
         /// It carried commands that had arrived before.
         Duplicate = "duplicate",
         /// Too much that was accepted is not durable yet; the leader sends it again.

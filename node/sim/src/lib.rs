@@ -15,6 +15,7 @@
 mod actors;
 pub mod hunt;
 pub mod linearizability;
+mod outsiders;
 pub mod plan;
 pub mod pure;
 mod report;

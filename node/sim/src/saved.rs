@@ -168,6 +168,7 @@ pub(crate) fn nodes_of(fault: &Fault) -> Vec<NodeId> {
         | Fault::Restart { node }
         | Fault::Snapshot { node }
         | Fault::HandOver { to: node }
+        | Fault::Outsider { to: node }
         | Fault::Wipe { node }
         | Fault::Upgrade { node }
         | Fault::Retime { node, .. } => vec![*node],

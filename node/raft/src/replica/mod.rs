@@ -70,7 +70,7 @@ pub struct Replica {
     leader: Option<NodeId>,
     /// Whether that leader was a member, by this node's configuration, when it was last heard.
     leader_is_member: bool,
-    /// The highest term above this node's that a voter has shown without raising this node's (see `outside`); otherwise 0.
+    /// The highest term above this node's that a member has shown without raising this node's (see `outside`); otherwise 0.
     shown: Term,
     /// When a leader, of whatever term, was heard last: since when the promise of this run counts, on which leases rest.
     leader_contact: Option<Moment>,

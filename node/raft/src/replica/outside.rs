@@ -19,8 +19,9 @@
 //!   rule tells it from a member that was added while this node was away. Nothing of that is possible while a leader is heard.
 //! - While no leader is heard, it can raise the term again and again, and so hold up an election for as long as it sends. Each message
 //!   raises the term by 1,000 at most; 2^63 takes 9 * 10^15 of them, 292 years at a million a second.
-//! - A node without a configuration (it waits to be added) follows every node, at any term up to 2^40 ahead: it knows no member that
-//!   it could ask. It does not vote before it holds entries; and the term that a learner shows raises the term of others by 1,000 at most, too.
+//! - A node without a configuration (it waits to be added) follows every node, at any term: it knows no member that it could ask. If it was
+//!   led more than 2^32 terms ahead, members refuse what it says from then on; it needs an empty directory and a new id. Otherwise the
+//!   cluster takes over its term when it is added, which costs one election.
 
 use super::{Effect, Replica, Violation};
 use crate::{
@@ -31,13 +32,13 @@ use crate::{
 use core::cmp::Ordering;
 
 impl Replica {
-    /// How far a node that is no voter of the configuration in force raises the term at most, unless a voter has shown that term, too.
-    /// A thousand terms are five minutes of failed elections at the default timing, far more than a node that was away has missed; and
-    /// if it has missed more, the voters' answers to its next pre-vote show it the term.
+    /// How far a node that the configuration in force does not name raises the term at most, unless a member has shown that term, too. A
+    /// thousand terms are five minutes of failed elections at the default timing, far more than a node that was away has missed; and if
+    /// it has missed more, the members' answers to its next pre-vote show it the term.
     const UNPROVEN_RISE_MAX: u64 = 1_000;
-    /// No message raises the term further than this, whoever sent it: an election a millisecond takes 34 years for it, so the term
-    /// is damaged. The term limit stays out of reach of one bad message.
-    const RISE_MAX: u64 = 1 << 40;
+    /// No message raises the term further than this, whoever sent it: an election a millisecond takes 49 days for it, so the term is
+    /// damaged, or was forged towards a node that waited to be added. The term limit stays out of reach of 2^31 such messages.
+    const RISE_MAX: u64 = 1 << 32;
 
     /// Whether a node belongs to no configuration that counts here: the committed one and those after it. A leader that was a member
     /// stays one to the end of its leadership: it leads until the configuration without it is committed, and hands over then. To a
@@ -68,11 +69,7 @@ impl Replica {
             Body::Removed(_) | Body::Emptied(_) | Body::Holdings(_) => false,
             _ => true,
         };
-        match may_rise || !is_about_terms {
-            true => Ok(()),
-            false if is_outside => Err("stranger"),
-            false => Err("unproven_term"),
-        }
+        if may_rise || !is_about_terms { Ok(()) } else { Err("stranger") }
     }
 
     /// What is heard from outside the configuration: requests of nodes that lead, or may come to, while no leader is heard here; and
@@ -97,7 +94,7 @@ impl Replica {
 
     /// Whether no message can raise the term this far.
     pub(super) fn is_out_of_reach(&self, term: Term) -> bool {
-        term.0.saturating_sub(self.term().0) > Self::RISE_MAX
+        term.0.saturating_sub(self.term().0) > Self::RISE_MAX && !self.membership().is_empty()
     }
 
     /// Whether the term may become this one at the word of `from`.
@@ -108,10 +105,9 @@ impl Replica {
             || live(Mutant::OutsiderTermUnbounded)
     }
 
-    /// Whether a node may have taken part in an election that this node did not hear of, by the configuration in force. Learners only
-    /// repeat a term.
+    /// Whether the term that a node shows is one that the cluster has come to.
     fn proves_terms(&self, id: NodeId) -> bool {
-        self.membership().is_empty() || self.membership().is_voter(id)
+        self.membership().is_empty() || self.membership().contains(id)
     }
 
     /// The term has risen.

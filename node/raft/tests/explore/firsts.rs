@@ -1,13 +1,17 @@
 //! The states in which explorations begin.
 
 use crate::search::is_of_an_election;
-use quorate_raft::{Change, ClockDrift, Credit, Index, Membership, NodeId, Promise, TransferSettings};
+use quorate_raft::{
+    Body, Change, ClockDrift, Credit, EntryId, Index, Membership, Message, NodeId, Phase, Promise, RequestVote, Term,
+    TransferSettings, Vote, message::TimeoutNow,
+};
 use quorate_world::{
+    digest::digest,
     disk::{Disk, Fault},
     event::Event,
     make,
     rules::Rules,
-    world::World,
+    world::{Letter, World},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -145,6 +149,43 @@ pub(crate) fn led_by_1_with_a_learner() -> World {
     world.must(Event::Change(NodeId(1), Change::add(NodeId(3), "3")));
     world.settle();
     assert_eq!((world.commit(1), world.replica(3).log().last().index), (2, Index(2)));
+    world
+}
+
+/// Nodes 1 and 2 vote, and the first leads term 1; node 3 was a learner, and was removed.
+pub(crate) fn led_by_1_without_3() -> World {
+    let mut world = led_by_1_with_a_learner();
+    world.must(Event::Change(NodeId(1), Change::remove(NodeId(3))));
+    world.settle();
+    world.beat(1);
+    assert_eq!((world.commit(2), world.replica(2).is_outside(NodeId(3))), (3, true));
+    world
+}
+
+/// The same world, and a node from outside has sent nodes 1 and 2 what would do most, if it were believed.
+pub(crate) fn with_messages_from(outside: u64, mut world: World) -> World {
+    let last = world.replica(1).log().last();
+    let asks = RequestVote {
+        phase: Phase::Vote,
+        campaign: u64::MAX,
+        last: EntryId::new(Term(9), Index(9)),
+        handed_over: true,
+        machine_version: 0,
+    };
+    let says = [
+        (2, 2, Body::RequestVote(asks)),
+        (2, 1, make::heartbeat(0, 9)),
+        (2, 2, make::append(u64::MAX, last, 9, None)),
+        (2, 1 << 30, make::heartbeat(0, 9)),
+        (1, 1, Body::Vote(Vote { phase: Phase::Vote, campaign: 1, granted: true })),
+        (1, 2, Body::TimeoutNow(TimeoutNow { last })),
+        (1, 2, make::heartbeat(0, 9)),
+    ];
+    for (to, term, body) in says {
+        let (from, to, message) = (NodeId(outside), NodeId(to), Message { term: Term(term), body });
+        let digest = digest(&(from, to, &message));
+        world.wire.push(Arc::new(Letter { from, to, message, digest }));
+    }
     world
 }
 

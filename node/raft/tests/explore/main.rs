@@ -153,6 +153,14 @@ fn no_interleaving_of_a_change_of_members_a_handover_and_a_read_serves_a_stale_r
 }
 
 #[test]
+fn no_interleaving_of_messages_from_outside_with_a_campaign_breaks_a_promise_or_ends_a_node() {
+    let bounds = Bounds { replicates: true, terms: 3, timeouts: [0, 1, 0], ..Bounds::default() };
+    let log = |entries| Bounds { log: entries, ..bounds };
+    explore("one never added says anything, and one campaigns", with_messages_from(9, led_by_1()), log(3));
+    explore("one removed says anything, and one campaigns", with_messages_from(3, led_by_1_without_3()), log(5));
+}
+
+#[test]
 fn no_interleaving_of_a_handover_loses_an_entry_or_serves_a_stale_read() {
     let bounds = Bounds { replicates: true, terms: 2, log: 3, handovers: 1, ..Bounds::default() };
     explore("a handover and an entry", led_by_1(), Bounds { proposals: 1, ..bounds });

@@ -261,11 +261,11 @@ fn without_a_leader_a_node_from_outside_is_voted_for_and_followed() {
     }
 }
 
-/// Voters of the configuration in force raise the term as far as they say; others only once a voter has shown that term.
+/// Members by the configuration in force raise the term as far as they say; others only once a member has shown that term.
 #[test]
-fn a_term_far_ahead_counts_once_a_voter_shows_it() {
+fn a_term_far_ahead_counts_once_a_member_shows_it() {
     let far = 5 + 1_001;
-    for (from, counts) in [(2, true), (3, true), (LEARNER, false), (REMOVED, false), (NEVER_A_MEMBER, false)] {
+    for (from, counts) in [(2, true), (3, true), (LEARNER, true), (REMOVED, false), (NEVER_A_MEMBER, false)] {
         let mut node = receiver(State::HearsNone);
         hear(&mut node, at(20_000), from, far, heartbeat(0, 0));
         assert_eq!(node.term() == Term(far), counts, "{from}");
@@ -276,7 +276,7 @@ fn a_term_far_ahead_counts_once_a_voter_shows_it() {
         hear(&mut node, at(20_000), 2, far, Body::RequestVote(pre_vote));
         assert_eq!(node.term(), Term(5));
         hear(&mut node, at(20_000), from, far, heartbeat(0, 0));
-        assert_eq!(node.term(), Term(far), "{from}, and a voter has shown it");
+        assert_eq!(node.term(), Term(far), "{from}, and a member has shown it");
         hear(&mut node, at(20_000), NEVER_A_MEMBER, far + 1_001, heartbeat(0, 0));
         assert_eq!(node.term(), Term(far), "that counts for no later term");
     }
@@ -343,9 +343,9 @@ fn a_member_that_leads_takes_the_place_of_a_pretender() {
 #[test]
 fn a_node_that_waits_to_be_added_follows_at_any_term_and_outlives_two_pretenders() {
     let mut node = Replica::new(NodeId(7), Membership::default(), Disk::default().recover(), settings());
-    hear(&mut node, at(0), 1, 1 << 39, append(1, id(9, 9), 0, None));
-    assert_eq!((node.term(), node.leader()), (Term(1 << 39), Some(NodeId(1))));
-    let effects = hear(&mut node, at(0), 2, 1 << 39, append(1, id(9, 9), 0, None));
+    hear(&mut node, at(0), 1, LAST_TERM, append(1, id(9, 9), 0, None));
+    assert_eq!((node.term(), node.leader()), (Term(LAST_TERM), Some(NodeId(1))));
+    let effects = hear(&mut node, at(0), 2, LAST_TERM, append(1, id(9, 9), 0, None));
     assert_eq!(effects, [Effect::Refused { from: NodeId(2), reason: "stranger" }]);
 }
 
@@ -425,15 +425,18 @@ fn one_vote_request_of_a_removed_node_neither_deposes_the_leader_nor_bricks_the_
     }
 }
 
-/// A node that waits to be added can be led to any term; what it says afterwards as a learner leads nobody there.
+/// A node that waits to be added can be led to any term. What it says afterwards, as a learner, leads nobody there.
 #[test]
-fn a_learner_that_was_led_astray_leads_nobody_astray() {
+fn a_learner_that_was_led_astray_leads_nobody_to_the_last_term() {
     let mut leader = receiver(State::Leads);
     let stale = Body::AppendReply(AppendReply {
         epoch: 0,
         outcome: AppendOutcome::Rejected { previous: Index(3), conflict: id(0, 0), last: Index(0), log_last: Index(0) },
     });
-    let effects = hear(&mut leader, at(20_000), LEARNER, 1 << 39, stale);
-    assert_eq!(effects, [Effect::Refused { from: NodeId(LEARNER), reason: "unproven_term" }]);
+    let effects = hear(&mut leader, at(20_000), LEARNER, LAST_TERM, stale.clone());
+    assert_eq!(effects, [Effect::Refused { from: NodeId(LEARNER), reason: "malformed" }]);
     assert_eq!((leader.is_leader(), leader.term()), (true, Term(6)));
+    // One that is less far ahead costs an election, and belongs.
+    hear(&mut leader, at(20_000), LEARNER, 6 + (1 << 32), stale);
+    assert_eq!((leader.is_leader(), leader.term()), (false, Term(6 + (1 << 32))));
 }

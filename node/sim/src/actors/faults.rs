@@ -2,13 +2,19 @@
 //! do, [`damage`](super::damage) decides.
 
 use super::{Cluster, damage};
-use crate::plan::{Fault, Power};
-use quorate::NodeId;
+use crate::{
+    outsiders::{self, Receiver},
+    plan::{Fault, Power},
+};
+use quorate::{NodeId, Term};
+use quorate_raft::{Body, EntryId, Kind, Message, message::Propose};
 use rand::Rng;
 use std::time::Duration;
 
 /// A disk that is filling up has room for this many bytes more, at most.
 const LEFT_BYTES_MAX: u64 = 100_000;
+/// In a turn, so many of 100 outsiders say something.
+const SAY_SOMETHING: u32 = 5;
 
 impl Cluster<'_> {
     /// What the plan has due begins, and what is over ends.
@@ -28,6 +34,52 @@ impl Cluster<'_> {
         if changed {
             self.wire.set_faults(self.under_way.iter().map(|(_, fault)| (*fault).clone()).collect());
         }
+    }
+
+    /// Outsiders say something to those who hear them now.
+    pub(super) fn let_outsiders_speak(&mut self) {
+        let hear = self.under_way.iter().filter_map(|(_, fault)| match fault {
+            Fault::Outsider { to } => Some(*to),
+            _ => None,
+        });
+        for to in hear.collect::<Vec<_>>() {
+            if self.random.random_ratio(SAY_SOMETHING, 100) {
+                self.say_from_outside(to);
+            }
+        }
+    }
+
+    fn say_from_outside(&mut self, to: NodeId) {
+        let Some(status) = self.member(to).status() else { return };
+        // Which nodes it counts among its members is sure only while nothing is under way.
+        if status.voters.is_empty() || !status.is_settled {
+            return;
+        }
+        let is_outside = |id: &NodeId| *id != to && !status.voters.contains(id) && !status.learners.contains(id);
+        let mut outside: Vec<_> = (1..=self.plan.nodes).map(NodeId).filter(is_outside).collect();
+        // A node that has left leads on for a moment.
+        outside.retain(|id| status.leader != Some(*id) && !self.is_up(*id));
+        outside.push(NodeId(self.plan.nodes + 1));
+        let from = outside[self.random.random_range(0..outside.len())];
+        let removed = u64::from(from.0 <= self.plan.nodes);
+        let last = EntryId::new(status.term, status.last_log);
+        let message = if self.random.random_ratio(1, 5) {
+            self.forwarded(status.term)
+        } else {
+            let receiver = Receiver { term: status.term, last, is_led: false };
+            outsiders::message(&mut self.random, &receiver, quorate_storage::checksum)
+        };
+        self.wire.says_from_outside(from, to, &message);
+        let mut witness = self.witness.lock();
+        witness.report.fired("outsider");
+        witness.report.count("said by removed nodes", removed);
+    }
+
+    /// A command that no client gave: the state machine would say so.
+    fn forwarded(&mut self, term: Term) -> Message {
+        let (name, payload) = (self.random.random(), bytes::Bytes::from_static(b"forged"));
+        let commands = vec![(name, payload.len() as u32, Kind::Command, 1_000)];
+        Message { term, body: Body::Propose(Propose { commands, payloads: payload }) }
     }
 
     fn begin(&mut self, fault: &Fault, lasts: Duration) {

@@ -108,6 +108,7 @@ impl<'a> Cluster<'a> {
     fn run(&mut self) -> Result<(), String> {
         while self.now < self.plan.length {
             self.begin_and_end_faults();
+            self.let_outsiders_speak();
             self.turn()?;
         }
         self.calm_down();

@@ -149,6 +149,15 @@ impl Wire {
         }
     }
 
+    /// A node that does not run says something. It arrives soon, or the sender might be a member by then.
+    pub(super) fn says_from_outside(&self, from: NodeId, to: NodeId, message: &Message) {
+        let state = &mut *self.lock();
+        if let Some(frame) = encoded(message) {
+            let incoming = Incoming::Frame { from, frame, is_corrupt: false };
+            state.put(state.now + LATENCY, Parcel { to, seat: None, lane: lane_of(message), incoming });
+        }
+    }
+
     /// From how many others something has arrived at a node since then.
     pub(super) fn heard_since(&self, node: NodeId, since: Duration) -> usize {
         self.lock().heard.iter().filter(|((_, to), at)| *to == node && **at >= since).count()
@@ -195,11 +204,9 @@ impl State {
             }
         }
         self.witness.lock().sent(from, to, message);
-        let Ok(frame) = Encoder::default().message(message) else { return };
-        let mut joined = BytesMut::with_capacity(frame.len());
-        joined.extend_from_slice(&frame.head);
-        joined.extend_from_slice(&frame.body);
-        self.fly(from, to, lane_of(message), joined.freeze());
+        if let Some(frame) = encoded(message) {
+            self.fly(from, to, lane_of(message), frame);
+        }
     }
 
     fn fly(&mut self, from: NodeId, to: NodeId, lane: u8, frame: Bytes) {
@@ -277,6 +284,14 @@ impl State {
         let mut witness = self.witness.lock();
         fired.into_iter().for_each(|kind| witness.report.fired(kind));
     }
+}
+
+fn encoded(message: &Message) -> Option<Bytes> {
+    let frame = Encoder::default().message(message).ok()?;
+    let mut joined = BytesMut::with_capacity(frame.len());
+    joined.extend_from_slice(&frame.head);
+    joined.extend_from_slice(&frame.body);
+    Some(joined.freeze())
 }
 
 fn lane_of(message: &Message) -> u8 {

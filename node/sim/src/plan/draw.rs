@@ -154,6 +154,7 @@ fn fault(kind: &str, nodes: u64, random: &mut SmallRng) -> (Fault, Duration) {
         "change" => (Fault::Change { voters: voters(nodes, random) }, Duration::ZERO),
         "hand-over" => (Fault::HandOver { to: node }, Duration::ZERO),
         "upgrade" => (Fault::Upgrade { node }, down),
+        "outsider" => (Fault::Outsider { to: node }, while_it_lasts),
         _ => (Fault::Wipe { node }, down),
     }
 }

@@ -213,6 +213,11 @@ pub enum Fault {
         #[serde(rename = "shortest_ns", with = "nanos")]
         shortest: Duration,
     },
+    /// Nodes from outside a node's configuration, removed or never added, say anything to it: forged votes, heartbeats, entries.
+    Outsider {
+        /// Which hears it.
+        to: NodeId,
+    },
 }
 
 /// Messages from one node to another; `None` stands for any.
@@ -248,7 +253,7 @@ pub enum Power {
 }
 
 /// Every kind, by its name in reports. What stands here must fire in a long run, or it is dead.
-pub const KINDS: [&str; 32] = [
+pub const KINDS: [&str; 33] = [
     "drop",
     "duplicate",
     "reorder",
@@ -281,6 +286,7 @@ pub const KINDS: [&str; 32] = [
     "wipe",
     "upgrade",
     "retime",
+    "outsider",
 ];
 
 impl Fault {
@@ -320,6 +326,7 @@ impl Fault {
             Self::Wipe { .. } => "wipe",
             Self::Upgrade { .. } => "upgrade",
             Self::Retime { .. } => "retime",
+            Self::Outsider { .. } => "outsider",
         }
     }
 }

@@ -4,14 +4,22 @@ use super::{
     Walk,
     machines::{id_of, slot},
 };
-use crate::plan::{Fault, Plan, Power};
+use crate::{
+    outsiders::{self, Receiver},
+    plan::{Fault, Plan, Power},
+};
 use quorate_raft::NodeId;
 use quorate_world::{
     event::Event,
+    make,
     node::{Actor, Ask},
+    world::Letter,
 };
-use rand::{Rng, seq::SliceRandom};
-use std::time::Duration;
+use rand::{
+    Rng,
+    seq::{IndexedRandom, SliceRandom},
+};
+use std::{sync::Arc, time::Duration};
 
 /// When faults begin and end.
 pub(super) struct Agenda {
@@ -70,7 +78,38 @@ pub(super) fn power_of(fault: &Fault) -> Option<Power> {
     }
 }
 
+/// In a tick, so many of 100 outsiders say something.
+const SAY_SOMETHING: u32 = 15;
+
 impl Walk<'_> {
+    /// Outsiders say something to those who hear them now.
+    pub(super) fn tick_outsiders(&mut self) -> Result<(), String> {
+        let hears = |fault: &usize| match self.plan.faults[*fault].fault {
+            Fault::Outsider { to } => Some(to),
+            _ => None,
+        };
+        let hear: Vec<_> = self.agenda.active.iter().filter_map(hears).collect();
+        for to in hear {
+            if self.random.random_ratio(SAY_SOMETHING, 100) {
+                self.hear_from_outside(to)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_from_outside(&mut self, to: NodeId) -> Result<(), String> {
+        let now = self.world.now_of(to);
+        let Some(replica) = self.world.running(to).map(|running| &running.replica) else { return Ok(()) };
+        let outside: Vec<_> =
+            (1..=self.plan.nodes + 1).map(NodeId).filter(|id| *id != to && replica.is_outside(*id)).collect();
+        let (term, last, is_led) = (replica.term(), replica.log().last(), replica.is_led(now));
+        let Some(from) = outside.choose(&mut self.random).copied() else { return Ok(()) };
+        let message = outsiders::message(&mut self.random, &Receiver { term, last, is_led }, make::crc);
+        self.report.fired("outsider");
+        self.report.count("heard from removed nodes", u64::from(from.0 <= self.plan.nodes));
+        self.arrive(Arc::new(Letter { from, to, message, digest: 0 }))
+    }
+
     /// What is due begins or ends.
     pub(super) fn turn_what_is_due(&mut self) -> Result<(), String> {
         while self.agenda.next_at() <= self.now() {

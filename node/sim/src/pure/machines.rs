@@ -93,6 +93,7 @@ impl Walk<'_> {
     /// Time has passed: whatever is due happens.
     pub(super) fn tick(&mut self) -> Result<(), String> {
         self.turn_what_is_due()?;
+        self.tick_outsiders()?;
         if self.leases {
             self.world.check_leases()?;
         }

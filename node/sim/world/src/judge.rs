@@ -14,6 +14,8 @@
 //!   included, protects leaders by its own clocks and its own promises, and nobody leads in a later term (§6.4.1).
 //! - **Covered.** Whoever answers an append says of no entry that it matches but of those that the append covered, and of those that it
 //!   knows to be committed because it cut its log behind them (Figure 2: "index of last new entry").
+//! - **Outsiders.** A message from outside a node's configuration ends no node, moves no commit index, and raises the term by 1,000 at
+//!   most unless a member has shown that term; while a leader is heard it changes nothing at all ([`outside`](super::outside)).
 //! - **Epochs.** What a leader sends a peer is of no earlier epoch than what it sent it before in that term, though the peer may have been
 //!   removed and added again meanwhile: answers to what was said before must not count.
 //! - **Discards.** A node forgets lost entries of its own accord only in a later term than the one that its disk had when it started:
@@ -22,7 +24,10 @@
 #[cfg(test)]
 mod tests;
 
-use super::quorum;
+use super::{
+    outside::{self, Outside},
+    quorum,
+};
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Batch, Body, Effect, EntryId, HardState, HeartbeatReply, Index, Membership,
     Message, Moment, NodeId, Outgoing, Phase, Progress, Promise, ReadToken, Reads, Replica, RequestVote, SnapshotChunk,
@@ -59,6 +64,8 @@ struct Judged {
     memory: Memory,
     rounds: Rounds,
     epochs: Epochs,
+    /// The highest term that a member has shown it.
+    shown: Term,
 }
 
 /// The latest epoch in which it sent each peer something, as the leader of this term.
@@ -110,6 +117,8 @@ pub(super) struct Arrival {
     is_answered: bool,
     /// The promise that was stated.
     stated: Promise,
+    /// The highest term that a member has shown its receiver.
+    shown: Term,
     /// Whether all that was said and done about it may be.
     verdict: Result<(), String>,
 }
@@ -144,7 +153,7 @@ impl Judge {
         };
         let told = &self.told_to_campaign;
         let is_handed_over = told.iter().any(|(who, term)| *who == from && term.next() == message.term);
-        let memory = self.of(to).memory;
+        let Judged { memory, shown, .. } = *self.of(to);
         Arrival {
             from,
             to,
@@ -155,6 +164,7 @@ impl Judge {
             leads: false,
             is_answered: false,
             stated: Promise::NONE,
+            shown,
             verdict: Ok(()),
         }
     }
@@ -164,7 +174,8 @@ impl Judge {
     /// # Errors
     /// What must hold of what was said and done about it, and does not.
     pub(super) fn arrived(&mut self, arrival: Arrival, now: Moment) -> Result<(), String> {
-        let Arrival { from, to, term, what, leads, is_answered, stated, verdict, .. } = arrival;
+        let Arrival { from, to, term, what, leads, is_answered, stated, shown, verdict, .. } = arrival;
+        self.of(to).shown = shown;
         let memory = &mut self.of(to).memory;
         if leads {
             memory.heard = Some((from, now));
@@ -367,17 +378,29 @@ impl Rounds {
 #[derive(Clone, Copy)]
 pub(super) struct Before {
     last: EntryId,
+    /// If what it heard came from outside its configuration.
+    outside: Option<Outside>,
 }
 
 impl Before {
-    pub(super) fn of(replica: &Replica) -> Self {
-        Self { last: replica.log().last() }
+    /// Of a replica that hears something from `from` now.
+    pub(super) fn of(replica: &Replica, from: NodeId, now: Moment) -> Self {
+        Self { last: replica.log().last(), outside: Outside::of(replica, from, now) }
     }
 }
 
 impl Arrival {
     /// Judges what a replica says and does about what arrived.
     pub(super) fn heard(&mut self, now: Moment, before: Before, replica: &Replica, effects: &[Effect]) {
+        if replica.membership().contains(self.from) {
+            self.shown = self.shown.max(self.term);
+        }
+        if let Some(outside) = before.outside {
+            self.verdict = outside.judge(self.from, self.shown, replica, effects);
+            if self.verdict.is_err() {
+                return;
+            }
+        }
         self.verdict = match self.what {
             What::Request(request) => {
                 let granted = self.granted(now, before, request, effects);
@@ -430,7 +453,9 @@ impl Arrival {
         let is_late = self.term.next() <= replica.term();
         let can_apply = replica.machine().apply(request.machine_version);
         let is_protected = replica.is_leader() || self.memory.protects(now).is_some();
-        if is_behind(theirs, ours) || knows_too_little || is_late || !can_apply || is_protected {
+        // In a term that it would not believe it votes for nobody either.
+        let is_unproven = outside::is_unproven(replica.term(), self.term.next(), self.shown);
+        if is_behind(theirs, ours) || knows_too_little || is_late || !can_apply || is_protected || is_unproven {
             return Ok(());
         }
         Err(format!(

@@ -12,6 +12,7 @@
 //! - [`story`]: what scenarios say.
 //! - `checks`: when it is looked whether what must hold does; [`witness`]: what that is; [`watch`] looks only at what a step changed.
 //! - `judge`: how a node takes what it hears, and when it may serve reads.
+//! - `outside`: what a message from outside the configuration may bring about.
 //! - [`quorum`]: how many are enough, counted apart from the rules.
 //! - [`digest`]: what tells states apart.
 //! - [`make`]: small builders.
@@ -26,6 +27,7 @@ pub mod event;
 mod judge;
 pub mod make;
 pub mod node;
+mod outside;
 pub mod queues;
 pub mod quorum;
 pub mod replicator;

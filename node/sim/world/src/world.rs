@@ -250,7 +250,7 @@ impl World {
         let mut arrival = self.judge.arrival(from, to, &message);
         let entered = self.enter(to, |node, context| {
             node.rule(context, |replica, out| {
-                let before = Before::of(replica);
+                let before = Before::of(replica, from, now);
                 replica.receive(now, from, message, out);
                 arrival.heard(now, before, replica, out);
             });

@@ -84,7 +84,7 @@ fn no_vote_is_granted_while_a_leader_is_protected() {
     let (mut judge, mut follower, mut out) = (Judge::default(), follower(), Vec::new());
     judge.starts(node(2), HardState::default(), false, PROTECTS, at(0));
     follower.receive(at(100), node(1), beat(0), &mut out);
-    let before = Before::of(&follower);
+    let before = Before::of(&follower, node(1), at(0));
     arrives(&mut judge, &beat(0), 100, before, &follower, &out).expect("an honest answer");
     let asked = answer(request_vote(Phase::Vote, 1, id(2, 2)));
     let granted = Outgoing { to: node(1), message: answer(vote(Phase::Vote, 1, true)) };
@@ -140,7 +140,7 @@ fn a_promise_that_was_stated_is_kept_through_a_restart_with_another_setting() {
         judge.starts(node(2), HardState::default(), false, Duration::from_secs(1), at(0));
         let (mut follower, mut out) = (follower(), Vec::new());
         follower.receive(at(100), node(1), beat(5), &mut out);
-        let before = Before::of(&follower);
+        let before = Before::of(&follower, node(1), at(0));
         let states = Outgoing { to: node(1), message: answer(promising(5, Promise::of(Duration::from_secs(1)))) };
         arrives(&mut judge, &beat(5), 100, before, &follower, &[Effect::Send(states)]).expect("it may");
         judge.starts(node(2), HardState::default(), false, PROTECTS, at(150));
@@ -231,7 +231,7 @@ fn nothing_is_discarded_in_the_term_that_the_disk_had() {
         let reply = RepairReply { from: id(2, 2), outcome: RepairOutcome::Absent, batch: None };
         let message = answer(Body::RepairReply(reply));
         let replica = follower();
-        let discarded = arrives(&mut judge, &message, 0, Before::of(&replica), &replica, &[discards]);
+        let discarded = arrives(&mut judge, &message, 0, Before::of(&replica, node(1), at(0)), &replica, &[discards]);
         assert_eq!(discarded.is_ok(), may, "recovered in {recovered_in}: {discarded:?}");
     }
 }
@@ -261,7 +261,7 @@ fn leaves(judge: &mut Judge, message: &Message) {
 /// Node 2 hears this from node 1, and says that.
 fn hears(judge: &mut Judge, message: Message, says_then: Body) -> Result<(), String> {
     let replica = follower();
-    arrives(judge, &message, 0, Before::of(&replica), &replica, &[says(says_then)])
+    arrives(judge, &message, 0, Before::of(&replica, node(1), at(0)), &replica, &[says(says_then)])
 }
 
 fn arrives(

@@ -1,0 +1,116 @@
+//! Messages from outside a node's configuration, and the most that one may bring about: counted apart from the rules.
+
+use quorate_raft::{Effect, Index, Moment, NodeId, Replica, Term};
+
+/// A replica just before it hears something from outside its configuration.
+#[derive(Clone, Copy)]
+pub(super) struct Outside {
+    is_led: bool,
+    state: State,
+    commit: Index,
+}
+
+/// What a leader that is heard protects.
+type State = (Term, Option<NodeId>, Option<NodeId>, bool);
+
+/// How far a term rises at the word of a node that no member confirms.
+const RISE_MAX: u64 = 1_000;
+
+impl Outside {
+    /// `None` if the sender belongs to a configuration that counts, or leads.
+    pub(super) fn of(replica: &Replica, from: NodeId, now: Moment) -> Option<Self> {
+        let is_outside = !replica.membership().is_empty() && !is_named(replica, from) && replica.leader() != Some(from);
+        is_outside.then(|| Self { is_led: replica.is_led(now), state: state(replica), commit: replica.commit() })
+    }
+
+    /// Judges what became of it, if members have shown this term at most.
+    pub(super) fn judge(self, from: NodeId, shown: Term, replica: &Replica, effects: &[Effect]) -> Result<(), String> {
+        let (to, state) = (replica.id(), state(replica));
+        let says = |what: String| Err(format!("outsiders: {from}, of which {to} has not heard, {what}"));
+        for effect in effects {
+            match effect {
+                Effect::Halt(violation) => return says(format!("ends it: {violation}")),
+                Effect::Removed { .. } if replica.membership().contains(to) => {
+                    return says("tells it that it was removed".into());
+                }
+                _ => {}
+            }
+        }
+        if self.is_led && state != self.state {
+            return says(format!("changes {:?} to {state:?} though it hears a leader", self.state));
+        }
+        let (before, after) = (self.state.0, state.0);
+        if is_unproven(before, after, shown) {
+            return says(format!("raises its term from {before} to {after}"));
+        }
+        if replica.commit() != self.commit && !is_named(replica, from) {
+            return says(format!("moves its commit index from {} to {}", self.commit, replica.commit()));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the term may not rise so far, if members have shown this one at most.
+pub(super) fn is_unproven(from: Term, to: Term, shown: Term) -> bool {
+    to.0.saturating_sub(from.0) > RISE_MAX && to > shown
+}
+
+fn state(replica: &Replica) -> State {
+    (replica.term(), replica.vote(), replica.leader(), replica.is_leader())
+}
+
+/// Whether the configuration as of what is committed, or a later one, has this node.
+fn is_named(replica: &Replica, id: NodeId) -> bool {
+    for (index, membership) in replica.configurations().rev() {
+        if membership.contains(id) {
+            return true;
+        }
+        if *index <= replica.commit() {
+            return false;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::make::{append, at, hear, id, node, replica};
+    use quorate_raft::Violation;
+
+    fn follower(term: u64) -> Replica {
+        replica(2, 3, term, None, &[1, 2])
+    }
+
+    fn judged(before: &Replica, shown: u64, after: &Replica, effects: &[Effect]) -> Result<(), String> {
+        let outside = Outside::of(before, node(9), at(0)).expect("node 9 is no member");
+        outside.judge(node(9), Term(shown), after, effects)
+    }
+
+    #[test]
+    fn a_term_rises_by_a_thousand_or_to_what_a_member_has_shown() {
+        for (after, shown, may) in [(1_002, 0, true), (1_003, 0, false), (1_003, 1_002, false), (1_003, 1_003, true)] {
+            assert_eq!(judged(&follower(2), shown, &follower(after), &[]).is_ok(), may, "{after}, shown {shown}");
+        }
+    }
+
+    #[test]
+    fn while_a_leader_is_heard_nothing_changes() {
+        let mut led = follower(2);
+        hear(&mut led, at(0), 1, 2, append(1, id(2, 2), 0, None));
+        assert!(judged(&led, 0, &led, &[]).is_ok());
+        assert!(judged(&led, 0, &follower(3), &[]).is_err(), "the term");
+        assert!(judged(&led, 0, &follower(2), &[]).is_err(), "the leader");
+    }
+
+    #[test]
+    fn no_node_ends_and_nothing_is_committed() {
+        let (before, mut commits) = (follower(2), follower(2));
+        let ends = Effect::Halt(Violation::TwoLeaders { term: Term(2), one: node(1), other: node(9) });
+        assert!(judged(&before, 0, &before, &[ends]).is_err());
+        assert!(judged(&before, 0, &before, &[Effect::Removed { at: Index(9) }]).is_err());
+        hear(&mut commits, at(0), 1, 2, append(1, id(2, 2), 2, None));
+        assert!(judged(&before, 0, &commits, &[]).is_err());
+        assert!(Outside::of(&before, node(3), at(0)).is_none(), "a member is judged by other rules");
+    }
+}
