@@ -280,9 +280,10 @@ impl Progress {
     /// The follower lacks `previous`; the leader's log says that they may agree just before `next`, and the follower's
     /// log ends at `last`: they can't agree beyond any of the three. Gives the new match index if the follower's log went back behind it.
     ///
-    /// A follower that is new answers so to a snapshot, too. It takes one only in a later epoch than that in which it said so.
+    /// A follower that lacks what a snapshot covers answers so to its first piece, too, and takes it only in a later epoch than that in
+    /// which it said so.
     pub fn rejected(&mut self, now: Moment, epoch: u64, previous: Index, next: Index, last: Index) -> Option<Index> {
-        if self.state == ProgressState::Snapshot && epoch == self.epoch && last == Index(0) {
+        if self.state == ProgressState::Snapshot && epoch == self.epoch {
             self.epoch += 1;
         }
         let expected = self.state == ProgressState::Replicate || previous.next() == self.next;

@@ -233,11 +233,16 @@ impl Replica {
             return Some(Err(previous.index));
         }
         let last = self.log.last().index;
-        let conflict = match last {
-            Index(0) if !self.known.is_new => EntryId::new(Term(0), Index(1)),
-            _ => self.log.conflict_at(previous.index),
-        };
+        let conflict = self.conflict_at(previous.index);
         Some(Ok(AppendOutcome::Rejected { previous: previous.index, conflict, last, log_last: last }))
+    }
+
+    /// The conflict that a rejection of `previous` names. It tells an empty log of a member with a past from that of a new one.
+    pub(super) fn conflict_at(&self, previous: Index) -> EntryId {
+        match self.log.last().index {
+            Index(0) if !self.known.is_new => EntryId::new(Term(0), Index(1)),
+            _ => self.log.conflict_at(previous),
+        }
     }
 
     /// The last entry of a leader's batch that this log holds, or the one before the batch. Entries that match stay, also

@@ -50,7 +50,7 @@ pub(super) struct Known {
     lost: BTreeMap<NodeId, Index>,
     /// When this leader told the holdings.
     told: Option<(Term, Moment)>,
-    /// If this member is new: whom it told so when it was sent what would make it whole, in which term, and in which epoch.
+    /// The leader that was told where this member's log ends when it sent what would make it whole, in which term and epoch.
     introduced: Option<(Term, NodeId, u64)>,
     /// If this member is new: the voters that answered its first pre-vote, and so remember no log of it.
     answered: BTreeSet<NodeId>,
@@ -212,11 +212,11 @@ impl Replica {
         self.known.lost.contains_key(&member)
     }
 
-    /// Whether the leader that sends this has yet to hear that this member comes with nothing: then it is told.
+    /// Whether the leader that sends this has yet to hear where this member's log ends: then it is told.
     ///
-    /// A snapshot would make one that was emptied pass for whole, and so would the log from its first entry on, which fits behind
+    /// A snapshot would make a member that lost its log pass for whole, and so would the log from its first entry on, which fits behind
     /// nothing. Any other append finds out by itself: it is rejected, and the leader remembers. So these are rejected, too, once; and the
-    /// leader, unless it remembers, begins an epoch in which they are taken.
+    /// leader, unless it remembers more, begins an epoch in which they are taken.
     pub(super) fn is_stranger_to(
         &mut self,
         now: Moment,
@@ -224,14 +224,15 @@ impl Replica {
         (epoch, previous): (u64, Index),
         out: &mut Vec<Effect>,
     ) -> bool {
-        let term = self.term();
+        let (term, last) = (self.term(), self.log.last().index);
         let told = self.known.introduced.filter(|(in_term, to, _)| (*in_term, *to) == (term, from));
-        if !self.known.is_new || told.is_some_and(|(_, _, in_epoch)| epoch > in_epoch) {
+        let lacks = self.known.is_new || last < previous;
+        if !lacks || told.is_some_and(|(_, _, in_epoch)| epoch > in_epoch) {
             return false;
         }
         self.known.introduced = told.or(Some((term, from, epoch)));
-        let (conflict, none) = (EntryId::default(), Index(0));
-        let outcome = AppendOutcome::Rejected { previous, conflict, last: none, log_last: none };
+        let conflict = if self.known.is_new { EntryId::default() } else { self.conflict_at(previous) };
+        let outcome = AppendOutcome::Rejected { previous, conflict, last, log_last: last };
         self.say(now, from, Body::AppendReply(AppendReply { epoch, outcome }), out);
         true
     }

@@ -215,13 +215,14 @@ fn an_emptied_member_is_told_before_it_takes_a_snapshot() {
 #[test]
 fn a_full_node_takes_no_snapshot_until_it_has_room() {
     let mut follower = replica(2, 3, 5, None, &[1]);
-    let chunk = || snapshot_chunk(1, &snapshot_of(4, 1), 0, b"abc");
+    let chunk = |epoch| snapshot_chunk(epoch, &snapshot_of(4, 1), 0, b"abc");
     let takes = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::SnapshotChunk { .. }));
+    hear(&mut follower, at(0), 1, 5, chunk(1));
     follower.storage_full(true, &mut Vec::new());
-    let effects = hear(&mut follower, at(0), 1, 5, chunk());
+    let effects = hear(&mut follower, at(0), 1, 5, chunk(2));
     assert_eq!((takes(&effects), snapshot_reply(&sent(&effects))), (false, Some(SnapshotOutcome::Refused)));
     follower.storage_full(false, &mut Vec::new());
-    assert!(takes(&hear(&mut follower, at(0), 1, 5, chunk())));
+    assert!(takes(&hear(&mut follower, at(0), 1, 5, chunk(2))));
 }
 
 /// One that named entries before they were durable, and lost them in a crash, lost nothing that it had promised. Found by

@@ -9,7 +9,7 @@ use quorate_world::{
     event::Event,
     make::{
         append, append_reply, at, batch, disk_of, halted, hear, heartbeat, id, lead, log_of, persist_all, persists,
-        promised, replica, request_vote, sent, settings, terms, vote_reply, voters,
+        promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of, terms, vote_reply, voters,
     },
     rules::Rules,
     world::World,
@@ -231,6 +231,22 @@ fn two_emptied_members_are_stopped_by_the_survivor_before_they_lead() {
     }
     assert!([1, 2].into_iter().all(|id| world.node(NodeId(id)).running.is_none()), "both are told, and stop");
     assert_eq!((world.replica(3).is_leader(), world.log(3)), (false, vec![1, 1, 1, 1]));
+}
+
+/// A snapshot would hide the loss: its first piece is rejected once, by what the log ends at, and the leader that remembers more says so.
+#[test]
+fn a_member_whose_directory_was_put_back_is_not_made_whole_by_a_snapshot() {
+    let mut follower = replica(3, 3, 1, None, &[1]);
+    let mut chunk = |epoch| hear(&mut follower, at(0), 1, 2, snapshot_chunk(epoch, &snapshot_of(3, 2), 0, b"abc"));
+    let effects = [chunk(4), chunk(4)].concat();
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::SnapshotChunk { .. })));
+    let mut replies =
+        sent(&effects).into_iter().chain(promised(&effects)).map(|outgoing| outgoing.message.body.clone());
+    let reply = replies.find(|body| matches!(body, Body::AppendReply(_))).expect("a rejection");
+    let mut leader = leader_of_three();
+    assert_eq!(told(&hear(&mut leader, at(0), 3, 2, reply)), [(NodeId(3), Index(3))]);
+    let taken = chunk(5);
+    assert!(taken.iter().any(|effect| matches!(effect, Effect::SnapshotChunk { .. })), "its leader remembers no more");
 }
 
 /// Yesterday's data directory: its member stops, and the others go on.

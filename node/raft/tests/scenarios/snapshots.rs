@@ -55,6 +55,7 @@ fn a_snapshot_counts_when_it_is_installed_and_not_when_it_was_sent() {
 fn an_installed_snapshot_is_told_of_only_when_log_and_state_follow_it() {
     let mut follower = replica(2, 3, 5, None, &[1, 1]);
     let base = snapshot_of(7, 4);
+    hear(&mut follower, at(0), 1, 5, snapshot_chunk(8, &base, 0, b"abc"));
     let effects = hear(&mut follower, at(0), 1, 5, snapshot_chunk(9, &base, 0, b"abc"));
     assert!(matches!(effects.last(), Some(Effect::SnapshotChunk { .. })));
     assert_eq!(terms(&follower), [1, 1], "nothing has happened yet");
