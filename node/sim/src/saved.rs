@@ -170,6 +170,7 @@ pub(crate) fn nodes_of(fault: &Fault) -> Vec<NodeId> {
         | Fault::HandOver { to: node }
         | Fault::Outsider { to: node }
         | Fault::Wipe { node }
+        | Fault::PutBack { node }
         | Fault::Upgrade { node }
         | Fault::Retime { node, .. } => vec![*node],
     }

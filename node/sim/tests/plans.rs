@@ -22,7 +22,7 @@ fn every_drawn_plan_can_be_carried_out() {
     for seed in (0..1_000).chain([u64::MAX]) {
         let plan = Plan::of(seed);
         check(&plan).unwrap_or_else(|error| panic!("{error}: {plan}"));
-        assert!(plan.faults.len() <= 80 && plan.length < Duration::from_secs(9), "{plan}");
+        assert!(plan.faults.len() <= 80 && plan.length < Duration::from_secs(20), "{plan}");
         kinds.extend(plan.faults.iter().map(|planned| planned.fault.kind()));
     }
     assert_eq!(kinds, KINDS.into_iter().collect(), "every kind is drawn, and has a name");

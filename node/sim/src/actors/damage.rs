@@ -4,11 +4,14 @@
 //! member's disk is damaged at a time, and the next only when that one has healed: all others then hold what was committed
 //! with them. A stretch is shorter than what lies between the two places of an entry, so one damage never meets both.
 
-use super::{Cluster, member::State};
+use super::{
+    Cluster,
+    member::{Copied, State},
+};
 use crate::plan::{Fault, Power};
 use quorate::{
-    Index, NodeId,
-    storage::disk::{Operation, SimulatedDisk},
+    Index, NodeId, Term,
+    storage::disk::{Crash, Operation, SimulatedDisk},
 };
 use rand::{Rng, rngs::SmallRng};
 use std::{path::PathBuf, time::Duration};
@@ -61,10 +64,54 @@ impl Cluster<'_> {
         }
         self.kill(node, Power::Kept, down);
         let member = self.member(node);
-        member.was_wiped = true;
+        member.lost_by = Some("wipe");
         let mut witness = self.witness.lock();
         witness.wiped(node);
         witness.say(format_args!("the directory of {node} is emptied"));
+    }
+
+    /// A node's directory is copied, as far as it is durable.
+    pub(super) fn copy(&mut self, node: NodeId) {
+        let led = self.led_by_another(node).filter(|_| self.may_lose(node) && self.plan.nodes >= 3);
+        let mut witness = self.witness.lock();
+        let copied = led.map(|led| Copied {
+            disk: witness.disk(node).disk.fork(),
+            promised: witness.promised(node).clone(),
+            led,
+        });
+        drop(witness);
+        if let Some(copied) = &copied {
+            copied.disk.crash(Crash::Lose);
+        }
+        self.member(node).copy = copied;
+    }
+
+    /// A node's directory is put back to its copy, if the leader of then knows that the node held more, and so no vote was lost. The
+    /// node must be told so, and stop.
+    pub(super) fn put_back(&mut self, node: NodeId) {
+        let Some(Copied { disk, promised, led }) = self.member(node).copy.take() else { return };
+        let acknowledged = self.member(node).status().map_or(Index(0), |status| status.commit);
+        let lacks = promised.last() > Index(0) && promised.last() < acknowledged;
+        if !lacks || self.led_by_another(node) != Some(led) || !self.may_lose(node) {
+            return self.witness.lock().report.count("damage held back", 1);
+        }
+        let down = Duration::from_millis(self.random.random_range(5..1_500));
+        self.kill(node, Power::Kept, down);
+        self.member(node).lost_by = Some("put-back");
+        let mut witness = self.witness.lock();
+        witness.wiped(node);
+        witness.say(format_args!("the directory of {node} is put back to where its log ended at {}", promised.last()));
+        let place = witness.disk(node);
+        (place.disk, place.promised) = (disk, promised);
+    }
+
+    /// The other node that all follow, and its term.
+    fn led_by_another(&self, node: NodeId) -> Option<(NodeId, Term)> {
+        let status = self.members.first()?.status()?;
+        let led = (status.leader?, status.term);
+        let follows = |status: quorate::Status| (status.leader, status.term) == (Some(led.0), led.1);
+        let all_follow = self.members.iter().all(|member| member.status().is_some_and(follows));
+        Some(led).filter(|_| led.0 != node && all_follow)
     }
 
     /// Whether a node may lose something: all others are up, whole, and no strangers to the log.
@@ -77,7 +124,7 @@ impl Cluster<'_> {
             && !witness.disk(node).is_damaged
             && !witness.promised(node).has_faulty()
             && others.all(|member| {
-                let is_whole = member.status().is_some_and(|status| status.faulty == 0) && !member.was_wiped;
+                let is_whole = member.status().is_some_and(|status| status.faulty == 0) && member.lost_by.is_none();
                 is_whole && !witness.disk(member.id).is_damaged && witness.promised(member.id).last() > Index(0)
             })
     }
@@ -89,7 +136,7 @@ impl Cluster<'_> {
         let mut witness = self.witness.lock();
         let mut members = self.members.iter();
         members.all(|member| {
-            let is_sound = !matches!(member.state, State::Out) && !member.was_wiped;
+            let is_sound = !matches!(member.state, State::Out) && member.lost_by.is_none();
             // One that never held anything can't tell that it was not emptied, and counts as lost.
             is_sound && !witness.disk(member.id).is_damaged && witness.promised(member.id).last() > Index(0)
         })

@@ -170,17 +170,20 @@ impl Cluster<'_> {
             | Fault::Misdirect { .. }
             | Fault::ReadError { .. }
             | Fault::Wipe { .. }
+            | Fault::PutBack { .. }
                 if self.plan.spares_disks() => {}
             Fault::Flip { node } | Fault::Zero { node } | Fault::Misdirect { node } | Fault::ReadError { node } => {
                 self.damage(node, fault, lasts);
             }
             Fault::Wipe { node } => self.wipe(node, lasts),
+            Fault::PutBack { node } => self.copy(node),
             _ => {}
         }
     }
 
     pub(super) fn end(&mut self, fault: &Fault) {
         match *fault {
+            Fault::PutBack { node } => self.put_back(node),
             Fault::Pause { node } => self.member(node).is_paused = false,
             Fault::SlowNode { node, .. } => self.member(node).slow_by = Duration::ZERO,
             Fault::Drift { node, .. } => self.member(node).drift_per_mille = 0,

@@ -2,14 +2,17 @@
 
 use super::{
     process::Process,
-    watched::{SEGMENT_BYTES, Watched},
+    watched::{Promised, SEGMENT_BYTES, Watched},
     wire::Wire,
     witness::SharedWitness,
 };
 use crate::plan::{Plan, Power, Told};
 use quorate::{
-    ClockDrift, Limits, NodeId, Status, Timing,
-    storage::{StorageHandle, Wal, disk::Crash},
+    ClockDrift, Limits, NodeId, Status, Term, Timing,
+    storage::{
+        StorageHandle, Wal,
+        disk::{Crash, SimulatedDisk},
+    },
 };
 use std::time::Duration;
 
@@ -25,7 +28,9 @@ pub(super) struct Member {
     pub(super) is_full: bool,
     /// Whether it has noticed.
     pub(super) knows_full: bool,
-    pub(super) was_wiped: bool,
+    /// The kind of fault by which its directory was emptied or put back.
+    pub(super) lost_by: Option<&'static str>,
+    pub(super) copy: Option<Copied>,
     /// It learned that it was removed, and stopped.
     pub(super) was_removed: bool,
     /// What it is told at its next start.
@@ -63,6 +68,14 @@ fn stuck_max(shortest: Duration) -> Duration {
     limit.mul_f64(1.2) + shortest.mul_f64(2.4) + Duration::from_millis(240)
 }
 
+/// A copy of a member's directory, and the facts of that moment.
+pub(super) struct Copied {
+    pub(super) disk: SimulatedDisk,
+    pub(super) promised: Promised,
+    /// The leader, and its term.
+    pub(super) led: (NodeId, Term),
+}
+
 /// Whether it runs.
 pub(super) enum State {
     Up(Box<Process>),
@@ -95,7 +108,8 @@ impl Member {
             is_paused: false,
             is_full: false,
             knows_full: false,
-            was_wiped: false,
+            lost_by: None,
+            copy: None,
             was_removed: false,
             runs_with: told.shortest,
             release: 0,

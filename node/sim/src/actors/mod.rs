@@ -230,8 +230,8 @@ impl<'a> Cluster<'a> {
             self.kill(id, Power::Kept, Duration::ZERO);
             let member = self.member(id);
             (member.state, member.was_removed) = (State::Out, true);
-        } else if member.was_wiped {
-            self.witness.lock().report.fired("wipe");
+        } else if let Some(kind) = member.lost_by {
+            self.witness.lock().report.fired(kind);
             self.kill(id, Power::Kept, Duration::ZERO);
             self.members[id.0 as usize - 1].state = State::Out;
         } else if let Some((power, down)) = member.fails_with.take() {

@@ -11,6 +11,9 @@ const FAULTS_MAX: usize = 80;
 /// The kind of faults of which a rolling change has one a node.
 const ROLLING: &str = "retime";
 
+/// The kind of faults that a plan has one of, in a time of its own at the end.
+const LATE: &str = "put-back";
+
 /// The default of the shortest election timeout.
 const SHORTEST_DEFAULT: Duration = Duration::from_millis(150);
 
@@ -35,7 +38,7 @@ pub(super) fn plan(seed: u64) -> Plan {
         keep_entries: random.random_range(0..6),
         faults: Vec::new(),
     };
-    for kind in KINDS.into_iter().filter(|kind| *kind != ROLLING) {
+    for kind in KINDS.into_iter().filter(|kind| ![ROLLING, LATE].contains(kind)) {
         // Some kinds of faults at a time, each with a strength of its own.
         if !random.random_bool(share_of(kind)) {
             continue;
@@ -59,7 +62,24 @@ pub(super) fn plan(seed: u64) -> Plan {
         plan.witness = Some(NodeId(random.random_range(1..=nodes)));
     }
     roll_out_timings(&mut plan);
+    put_back(&mut plan);
     plan
+}
+
+/// A directory that is put back, in a time in which nothing else begins: the others know that its node held more only once a leader
+/// told them, which takes one that leads for five seconds. Drawn apart from the rest.
+fn put_back(plan: &mut Plan) {
+    let mut random = SmallRng::seed_from_u64(plan.seed ^ 0x9b_ac_4d);
+    let random = &mut random;
+    let loses = plan.faults.iter().any(|planned| planned.fault.kind() == "wipe");
+    let is_judged = plan.nodes >= 3 && !plan.spares_disks() && !loses && plan.faults.len() < FAULTS_MAX;
+    if !is_judged || !random.random_bool(share_of(LATE)) {
+        return;
+    }
+    let node = NodeId(random.random_range(1..=plan.nodes));
+    let (at, lasts) = (plan.length + millis(random, 0..1_500), millis(random, 5_500..7_000));
+    plan.length = at + lasts + millis(random, 200..2_000);
+    plan.faults.push(Planned { at, lasts, fault: Fault::PutBack { node } });
 }
 
 /// Some rolling changes of the timing, one or two behind each other: the nodes in any order, each with its restart. They are drawn apart
@@ -107,7 +127,7 @@ fn shortest_timeout(random: &mut SmallRng) -> Duration {
 /// How many of 1 plans have a kind.
 fn share_of(kind: &str) -> f64 {
     match kind {
-        "wipe" => 0.1,
+        "wipe" | LATE => 0.1,
         "restart-all" | "crash-all" => 0.12,
         "partition" | "crash" | "crash-at-effect" => 0.4,
         _ => 0.25,

@@ -198,6 +198,11 @@ pub enum Fault {
         /// Whose.
         node: NodeId,
     },
+    /// A node's directory is copied, and at the end it is put back to that copy. The node must refuse to take part from then on.
+    PutBack {
+        /// Whose.
+        node: NodeId,
+    },
     /// The operator stops a node in order and starts the next release in its place: its state machine writes a later version, and
     /// still applies all earlier ones. No node is further than one release ahead of another. At the end the operator brings all to the
     /// newest.
@@ -253,7 +258,7 @@ pub enum Power {
 }
 
 /// Every kind, by its name in reports. What stands here must fire in a long run, or it is dead.
-pub const KINDS: [&str; 33] = [
+pub const KINDS: [&str; 34] = [
     "drop",
     "duplicate",
     "reorder",
@@ -284,6 +289,7 @@ pub const KINDS: [&str; 33] = [
     "change",
     "hand-over",
     "wipe",
+    "put-back",
     "upgrade",
     "retime",
     "outsider",
@@ -324,6 +330,7 @@ impl Fault {
             Self::Change { .. } => "change",
             Self::HandOver { .. } => "hand-over",
             Self::Wipe { .. } => "wipe",
+            Self::PutBack { .. } => "put-back",
             Self::Upgrade { .. } => "upgrade",
             Self::Retime { .. } => "retime",
             Self::Outsider { .. } => "outsider",

@@ -78,6 +78,32 @@ impl Walk<'_> {
         self.after(id, stepped)
     }
 
+    /// The directory of a node that is down is put back to its copy, if that can be survived and is noticed.
+    pub(super) fn put_back_if_survivable(&mut self, at: usize) -> Result<(), String> {
+        let id = id_of(at);
+        let lacks = self.machines[at].copy.as_ref().is_some_and(|copy| self.is_known_to_hold_more(id, copy));
+        if !lacks || !self.others_can_do_without(id) {
+            return Ok(());
+        }
+        let Some(copy) = self.machines[at].copy.take() else { return Ok(()) };
+        self.machines[at].puts_back = false;
+        self.machines[at].harm.clear();
+        self.say(|| format!("the directory of {id} is put back to where its log ended at {}", copy.last()));
+        self.report.fired("put-back");
+        let stepped = self.world.put_back(id, copy);
+        self.after(id, stepped)
+    }
+
+    /// Whether all others know, for good, that a node held more than a copy of its disk has, and the copy has no other term, vote or
+    /// promise than the disk: a lost vote or promise can't be noticed.
+    fn is_known_to_hold_more(&self, id: NodeId, copy: &Disk) -> bool {
+        let (disk, last) = (&self.world.node(id).disk, copy.last().index);
+        let (then, now) = (copy.hard_state, disk.hard_state);
+        let promises = (then.term, then.vote) == (now.term, now.vote) && then.promise >= now.promise;
+        let knows = |other: &Disk| other.known.get(&id).is_some_and(|held| *held > last);
+        last > Index(0) && promises && copy.is_sound() && self.others(id).all(knows)
+    }
+
     /// Whether the others can go on without what a node holds and promised, and all of them know that it had a log.
     fn others_can_do_without(&self, id: NodeId) -> bool {
         let mut entries = self.world.witness.committed().chain(self.world.node(id).disk.entries());

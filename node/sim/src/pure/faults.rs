@@ -125,7 +125,10 @@ impl Walk<'_> {
                     self.begin(fault)?;
                 }
                 Turn::Flap => {}
-                Turn::End => self.agenda.active.retain(|active| *active != fault),
+                Turn::End => {
+                    self.agenda.active.retain(|active| *active != fault);
+                    self.end(fault)?;
+                }
             }
             self.now_at_work()?;
         }
@@ -183,11 +186,27 @@ impl Walk<'_> {
                 self.crash(slot(*node), Power::Lost, lasts)?;
                 self.machines[slot(*node)].empties = !self.machines[slot(*node)].out;
             }
+            Fault::PutBack { node } if !self.reshapes => {
+                self.machines[slot(*node)].copy = Some(self.world.node(*node).disk.clone());
+            }
             _ => {}
         }
         if fired {
             self.report.fired(kind);
         }
+        Ok(())
+    }
+
+    /// The last act of a fault that has one.
+    fn end(&mut self, fault: usize) -> Result<(), String> {
+        let Fault::PutBack { node } = self.plan.faults[fault].fault else { return Ok(()) };
+        let at = slot(node);
+        if self.machines[at].copy.is_none() || self.machines[at].out {
+            return Ok(());
+        }
+        let down_for = Duration::from_millis(self.random.random_range(5..1_500));
+        self.crash(at, Power::Lost, down_for)?;
+        self.machines[at].puts_back = true;
         Ok(())
     }
 

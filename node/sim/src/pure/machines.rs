@@ -4,7 +4,7 @@ use super::{TICK, Walk};
 use crate::{Report, plan::Power};
 use quorate_raft::{Index, Moment, NodeId};
 use quorate_world::{
-    disk::Torn,
+    disk::{Disk, Torn},
     event::Event,
     node::{Actor, Ask},
 };
@@ -39,6 +39,10 @@ pub(super) struct Machine {
     pub(super) harm: Vec<&'static str>,
     /// Somebody empties its directory as soon as it is down and that can be survived.
     pub(super) empties: bool,
+    /// A copy of its disk: an earlier state of its directory.
+    pub(super) copy: Option<Disk>,
+    /// Its directory is put back to that copy as soon as it is down and that can be survived.
+    pub(super) puts_back: bool,
     beat_at: Moment,
     snapshot_at: Index,
 }
@@ -58,6 +62,8 @@ impl Machine {
             dies_after: None,
             harm: Vec::new(),
             empties: false,
+            copy: None,
+            puts_back: false,
             beat_at: Moment::default(),
             snapshot_at: Index(0),
         }
@@ -114,6 +120,9 @@ impl Walk<'_> {
         let Some(running) = self.world.running(id) else {
             if machine.empties {
                 self.empty_if_survivable(at)?;
+            }
+            if self.machines[at].puts_back {
+                self.put_back_if_survivable(at)?;
             }
             let is_back = self.machines[at].back_at.is_some_and(|back| back <= now);
             return if is_back { self.restart(at) } else { Ok(()) };

@@ -78,7 +78,7 @@ impl Walk<'_> {
         self.say(|| "the faults are over".into());
         self.healing = true;
         self.agenda.finish();
-        let held_back = self.machines.iter().filter(|machine| machine.empties).count();
+        let held_back = self.machines.iter().filter(|machine| machine.empties || machine.puts_back).count();
         self.report.count("held back", held_back as u64);
         self.machines.iter_mut().for_each(super::Machine::heal);
         self.now_at_work()?;

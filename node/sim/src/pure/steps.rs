@@ -138,6 +138,7 @@ impl Walk<'_> {
             Note::Diverged { at, with } => self.say(|| format!("{id} and {with} hold different content at {at}")),
             Note::DataLost { member, last, held } => {
                 self.report.count("lost data named", 1);
+                self.report.count("lost data named of a whole member", u64::from(!self.world.emptied.contains(member)));
                 self.say(|| format!("{id} names {member}, whose log ends at {last} and which held entry {held}"));
             }
             Note::HandoverEnded { to } => self.say(|| format!("{id} leads on: {to} did not take over")),

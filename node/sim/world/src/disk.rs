@@ -196,6 +196,11 @@ impl Disk {
         *self = Self { less: Less(Some(Index(0))), ..Self::default() };
     }
 
+    /// The directory is put back: the disk is what it was when this copy of it was taken.
+    pub fn put_back(&mut self, copy: Self) {
+        *self = Self { less: Less(Some(Index(0))), ..copy };
+    }
+
     /// From where on it may hold less since this was last asked; `None` if it holds what it held.
     pub fn take_less(&mut self) -> Option<Index> {
         self.less.0.take()

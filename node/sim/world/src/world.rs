@@ -45,7 +45,7 @@ pub struct World {
     pub notes: Vec<(NodeId, Note)>,
     /// Where election timeouts are drawn from; without it they are all the shortest.
     pub timeouts: Option<SmallRng>,
-    /// Nodes whose directories somebody emptied: they may, and must, refuse to go on.
+    /// Nodes whose directories were emptied or put back: they may, and must, refuse to go on.
     pub emptied: BTreeSet<NodeId>,
     /// Nodes that learned that they were removed, and stopped.
     pub removed: BTreeSet<NodeId>,
@@ -301,6 +301,15 @@ impl World {
     pub fn empty(&mut self, id: NodeId) -> Result<(), String> {
         self.emptied.insert(id);
         self.damage(id, Disk::wipe)
+    }
+
+    /// The directory of a node that is down is put back to what it was when `copy` was taken.
+    ///
+    /// # Errors
+    /// The property that no longer holds.
+    pub fn put_back(&mut self, id: NodeId, copy: Disk) -> Result<(), String> {
+        self.emptied.insert(id);
+        self.damage(id, |disk| disk.put_back(copy))
     }
 
     fn damage(&mut self, id: NodeId, damage: impl FnOnce(&mut Disk)) -> Result<(), String> {
