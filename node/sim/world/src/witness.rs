@@ -122,7 +122,8 @@ impl Witness {
             }
         }
         if let (Some(matched), false) = (matched_in(message), superseded)
-            && let Some(leader) = leader()
+            // A node that only pretends to lead is promised nothing.
+            && let Some(leader) = leader().filter(|leader| leader.id() == *to)
         {
             let log = leader.log();
             let sure = vouched.as_ref().filter(|vouched| vouched.term == message.term).map_or(Index(0), |vouched| {
