@@ -66,10 +66,10 @@ fn known() -> impl Iterator<Item = String> {
     KEYS.iter().map(|key| key.variable()).chain(OF_CLIENTS.map(str::to_owned))
 }
 
-/// The nearest of these names, and its distance in letters.
+/// The nearest of these names, and its distance in letters. One that only goes on from the given name is nearer than any other.
 fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<(String, usize)> {
-    let measured = known.map(|known| (strsim::damerau_levenshtein(name, &known), known));
-    measured.min().map(|(distance, known)| (known, distance))
+    let measured = known.map(|known| (!known.starts_with(name), strsim::damerau_levenshtein(name, &known), known));
+    measured.min().map(|(_, distance, known)| (known, distance))
 }
 
 #[cfg(test)]

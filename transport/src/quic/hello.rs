@@ -126,7 +126,8 @@ pub(super) fn judge(hello: &Hello, shared: &Shared, proved: NodeId) -> Result<Ve
     })
 }
 
-/// Refuses a peer that states another cluster's id: two clusters may have one name and one authority, after a restore or a recovery.
+/// Refuses a peer that states another cluster's id: two clusters may have one name and one authority, after a restore, a recovery, or a
+/// majority that lost its disks. The line fits into what a closed connection tells the peer.
 pub(super) fn same_cluster(
     ours: &Introduction,
     theirs: &Introduction,
@@ -139,8 +140,8 @@ pub(super) fn same_cluster(
         return Ok(());
     };
     Err(Refusal::identity(format!(
-        "node {peer} is of cluster id {theirs_id}, this node of {ours_id}: two clusters are named {cluster:?}; keep one, empty the \
-         data directory of each node of the other, and add it as a new member"
+        "node {peer} is of cluster id {theirs_id}, this node of {ours_id}: two clusters are named {cluster:?}; keep one, and mind that \
+         either may be the last good copy"
     )))
 }
 

@@ -268,7 +268,9 @@ impl Reader {
         let mut client = Client::new(&[url], &trust).expect("a client");
         let deadline = Instant::now() + PATIENCE;
         // The first of three has none before the second one runs.
-        while id != 1 && client.status().await.expect("it serves").leader_id.is_none() {
+        while id != 1
+            && client.status().await.unwrap_or_else(|error| panic!("{line}: {error}: {}", log())).leader_id.is_none()
+        {
             assert!(Instant::now() < deadline, "{line}: no leader: {}", log());
             sleep(ASK_AGAIN).await;
         }

@@ -34,10 +34,8 @@ impl Replica {
             return;
         }
         if self.comes_with_less(now, from, request.last.index, request.last.index == Index(0), out) {
-            // Where a leader is heard that leader names it; and a request that is late names nobody wrongly.
-            if !self.hears_leader(now) {
-                self.name_lost(from, request.last.index, out);
-            }
+            // It may end at this answer, before the leader has heard it.
+            self.name_lost(from, request.last.index, out);
             return self.say(now, from, Body::Vote(answer_to(request)), out);
         }
         if request.phase == Phase::Vote {

@@ -21,6 +21,7 @@ use crate::{
     ids::{EntryId, Index, Moment, NodeId, Term},
     message::{AppendOutcome, AppendReply, Body, Emptied, Holdings},
     mutants::{Mutant, live},
+    progress::Progress,
     quorum,
 };
 use alloc::{
@@ -48,6 +49,8 @@ pub(super) struct Known {
     holdings: BTreeMap<NodeId, Index>,
     /// Members that came with less than their holding, and where their logs ended.
     lost: BTreeMap<NodeId, Index>,
+    /// The latest epoch in which this leader's peers acknowledged something, and in which term.
+    acknowledged: BTreeMap<NodeId, (Term, u64)>,
     /// When this leader told the holdings.
     told: Option<(Term, Moment)>,
     /// The leader that was told where this member's log ends when it sent what would make it whole, in which term and epoch.
@@ -59,7 +62,7 @@ pub(super) struct Known {
 }
 
 impl Hash for Known {
-    /// Losses are told to operators, and when holdings were told decides only when they are told again.
+    /// Losses, and the epochs that prove them, are for operators; when holdings were told decides only when they are told again.
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.is_new, self.introduced, &self.holdings, &self.answered, self.waits_in).hash(state);
     }
@@ -67,9 +70,16 @@ impl Hash for Known {
 
 impl Known {
     pub(super) fn new(is_new: bool, holdings: impl IntoIterator<Item = (NodeId, Index)>) -> Self {
-        let holdings = holdings.into_iter().collect();
-        let (lost, answered) = (BTreeMap::new(), BTreeSet::new());
-        Self { is_new, holdings, lost, told: None, introduced: None, answered, waits_in: None }
+        Self {
+            is_new,
+            holdings: holdings.into_iter().collect(),
+            lost: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            told: None,
+            introduced: None,
+            answered: BTreeSet::new(),
+            waits_in: None,
+        }
     }
 }
 
@@ -186,6 +196,20 @@ impl Replica {
         }
         self.say(now, member, Body::Emptied(Emptied { known_at: held }), out);
         true
+    }
+
+    /// A peer acknowledged an append of this epoch.
+    pub(super) fn note_acknowledged(&mut self, peer: NodeId, epoch: u64) {
+        let latest = self.known.acknowledged.entry(peer).or_default();
+        *latest = (*latest).max((self.hard_state.term, epoch));
+    }
+
+    /// Whether an answer in this epoch that names less than the member held is news. A member that lost data was started again, so that
+    /// a later epoch began; an answer of an epoch in which it acknowledged something may have been repeated, or overtaken. An answer of no
+    /// epoch is one to a heartbeat, which never names more than the member acknowledged.
+    pub(super) fn proves_loss(&self, member: NodeId, epoch: u64) -> bool {
+        let acknowledged = self.known.acknowledged.get(&member).copied().unwrap_or_default();
+        epoch == Progress::NO_EPOCH || (self.term(), epoch) > acknowledged
     }
 
     /// `member` came with less than it held: names it, once.

@@ -164,12 +164,18 @@ impl Replica {
         leadership.heard.insert(from, now);
         let epoch = reply.epoch;
         let effect = match reply.outcome {
-            AppendOutcome::Matched { matched } => Effect::Acknowledged { peer: from, epoch, matched },
+            AppendOutcome::Matched { matched } => {
+                self.note_acknowledged(from, epoch);
+                Effect::Acknowledged { peer: from, epoch, matched }
+            }
             AppendOutcome::Rejected { previous, conflict, last, log_last } => {
                 // It must not be brought up as if it were new, or only behind.
                 let is_new = log_last == Index(0) && conflict.index == Index(0);
                 if self.comes_with_less(now, from, log_last, is_new, out) {
-                    return self.name_lost(from, log_last, out);
+                    if self.proves_loss(from, epoch) {
+                        self.name_lost(from, log_last, out);
+                    }
+                    return;
                 }
                 let next = self.log.next_after_conflict(conflict);
                 Effect::Rejected { peer: from, epoch, previous, next, last }

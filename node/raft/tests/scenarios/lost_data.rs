@@ -69,6 +69,20 @@ fn a_leader_names_a_member_that_comes_with_less_than_it_acknowledged_and_does_no
     assert_eq!(named(&other), [(2, 0, 3, true)], "no quorum is left that has its data");
 }
 
+/// A rejection from before an acknowledgement may be repeated, or be overtaken by it. A member that lost data was started again, and
+/// answers in a later epoch.
+#[test]
+fn a_late_rejection_names_no_member_that_acknowledged_more_in_the_same_epoch() {
+    let mut leader = leader_of_three();
+    let acknowledged = AppendOutcome::Matched { matched: Index(3) };
+    hear(&mut leader, at(1), 3, 2, Body::AppendReply(AppendReply { epoch: 1, outcome: acknowledged }));
+    let late = hear(&mut leader, at(2), 3, 2, rejected(1, 1));
+    assert_eq!((told(&late).len(), named(&late)), (1, vec![]), "the member knows better, and goes on");
+    let Body::AppendReply(rejection) = rejected(1, 1) else { panic!("a reply") };
+    let again = hear(&mut leader, at(3), 3, 2, Body::AppendReply(AppendReply { epoch: 2, ..rejection }));
+    assert_eq!(named(&again), [(3, 1, 3, false)]);
+}
+
 /// Only committed entries are never truncated: an uncommitted tail may rightly be gone, and a faulty entry is not.
 #[test]
 fn a_member_whose_uncommitted_tail_is_gone_or_whose_entries_are_faulty_is_sound() {

@@ -109,7 +109,9 @@ impl Peers {
         if membership.is_empty() {
             return;
         }
-        let listed = self.own_addresses.iter().filter(|(id, _)| **id != this && !membership.contains(**id));
+        // One that left in an entry that may be taken back has its link still.
+        let is_linked = |id: &NodeId| membership.contains(*id) || self.members.contains_key(id);
+        let listed = self.own_addresses.iter().filter(|(id, _)| **id != this && !is_linked(id));
         self.met = listed.map(|(id, address)| (*id, self.links.link(*id, address))).collect();
         if membership.voters() == [this] && !self.met.is_empty() {
             let listed: Vec<_> = self.met.keys().map(|id| id.0).collect();
