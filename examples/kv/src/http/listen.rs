@@ -1,8 +1,8 @@
 //! The listener under the routes: plain or TLS, bounded in connections and in patience, stopped gracefully.
 //!
-//! **Bounded:** in connections, by [`Places`]; when all are taken, an idle one makes room ([`connections`]). In patience: of a
-//! handshake, of a request's head, and, in [`body`](super::body), of its body. What arrives after an answer that ends a connection is dropped
-//! within a bound, so that the answer is read ([`linger`]).
+//! **Bounded:** in connections, by [`Places`]; when all are taken, an idle one makes room (`connections`). In patience: of a
+//! handshake, of a request's head, and, in `body`, of its body. What arrives after an answer that ends a connection is dropped
+//! within a bound, so that the answer is read (`linger`).
 
 use super::{
     connections::{Client, Connection, Connections, Doing, Entered},
