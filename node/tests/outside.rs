@@ -77,7 +77,7 @@ fn snapshot_chunk() -> Body {
     let last = EntryId::new(Term(1), Index(1 << 40));
     let base = SnapshotBase { last, last_checksum: 1, membership, membership_index: Index(1 << 40) };
     let snapshot = Snapshot { base, bytes: 3, checksum: 1 };
-    Body::SnapshotChunk(SnapshotChunk { epoch: 1 << 40, snapshot, offset: 0, bytes: "abc".into() })
+    Body::SnapshotChunk(SnapshotChunk { epoch: 1 << 40, snapshot: snapshot.into(), offset: 0, bytes: "abc".into() })
 }
 
 #[test]

@@ -557,7 +557,7 @@ pub fn piece(offset: u64, bytes: usize) -> Message {
         membership: Membership::of_voters([NodeId(1), NodeId(2)]),
         membership_index: Index(2),
     };
-    let snapshot = Snapshot { base, bytes: u64::MAX, checksum: 5 };
+    let snapshot = Snapshot { base, bytes: u64::MAX, checksum: 5 }.into();
     let bytes = Bytes::from(vec![offset as u8; bytes]);
     Message { term: Term(1), body: Body::SnapshotChunk(SnapshotChunk { epoch: 1, snapshot, offset, bytes }) }
 }

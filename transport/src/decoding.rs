@@ -193,7 +193,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         vec![
             Body::SnapshotChunk(SnapshotChunk {
                 epoch,
-                snapshot: snapshot(),
+                snapshot: snapshot().into(),
                 offset: 4096,
                 bytes: Bytes::from_static(b"a piece of state"),
             }),

@@ -92,7 +92,7 @@ fn a_bulk_is_sent_without_a_copy() {
 
 #[test]
 fn what_a_snapshot_and_a_repair_carry_is_sent_without_a_copy() {
-    let chunk = SnapshotChunk { epoch: 1, snapshot: Snapshot::default(), offset: 9, bytes: vec![7; 5000].into() };
+    let chunk = SnapshotChunk { epoch: 1, snapshot: Box::default(), offset: 9, bytes: vec![7; 5000].into() };
     let (from, outcome) = (EntryId::new(Term(3), Index(1)), RepairOutcome::Here);
     let repaired = RepairReply { from, outcome, batch: records(1, &[vec![7; 5000]]) };
     for body in [Body::SnapshotChunk(chunk), Body::RepairReply(repaired)] {
@@ -133,7 +133,7 @@ fn what_no_client_may_propose_is_refused() {
 fn a_membership_from_the_wire_is_in_order_whatever_order_it_came_in() {
     let base = SnapshotBase { membership: Membership::joint([NodeId(1), NodeId(5)], []), ..SnapshotBase::default() };
     let snapshot = Snapshot { base, ..Snapshot::default() };
-    let chunk = SnapshotChunk { epoch: 1, snapshot, offset: 0, bytes: Bytes::new() };
+    let chunk = SnapshotChunk { epoch: 1, snapshot: snapshot.into(), offset: 0, bytes: Bytes::new() };
     let message = Message { term: Term(3), body: Body::SnapshotChunk(chunk) };
     let metadata = Encoder::default().message(&message).unwrap().head[HEADER_BYTES..].to_vec();
     // Of two voters without addresses: their count, the voters, and three counts of nothing.
@@ -419,7 +419,7 @@ fn message() -> impl Strategy<Value = Message> {
         (any::<u64>(), any::<Option<u64>>())
             .prop_map(|(request, index)| { Body::ReadIndexReply(ReadIndexReply { request, index: index.map(Index) }) }),
         (any::<u64>(), snapshot, any::<u64>(), bytes(2000)).prop_map(|(epoch, snapshot, offset, bytes)| {
-            Body::SnapshotChunk(SnapshotChunk { epoch, snapshot, offset, bytes: bytes.into() })
+            Body::SnapshotChunk(SnapshotChunk { epoch, snapshot: snapshot.into(), offset, bytes: bytes.into() })
         }),
         (any::<u64>(), id(), received).prop_map(|(epoch, last, outcome)| Body::SnapshotReply(SnapshotReply {
             epoch,

@@ -8,6 +8,7 @@ use crate::{
     ids::{EntryId, Index},
     membership::Membership,
 };
+use alloc::boxed::Box;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +41,8 @@ pub struct Snapshot {
 pub struct SnapshotChunk {
     /// Which run of this peer's replication it belongs to, echoed by the reply.
     pub epoch: u64,
-    /// The snapshot that it is a piece of.
-    pub snapshot: Snapshot,
+    /// The snapshot that it is a piece of. Boxed: it would make every message larger.
+    pub snapshot: Box<Snapshot>,
     /// Where the piece begins in the state.
     pub offset: u64,
     /// The piece. Empty to ask how much of it the follower has.

@@ -76,7 +76,12 @@ pub(crate) fn message(random: &mut SmallRng, receiver: &Receiver, checksum: Chec
             let base =
                 SnapshotBase { last: EntryId::new(term, FAR), last_checksum: 1, membership, membership_index: FAR };
             let snapshot = Snapshot { base, bytes: 6, checksum: 1 };
-            Body::SnapshotChunk(SnapshotChunk { epoch: u64::MAX, snapshot, offset: 0, bytes: "forged".into() })
+            Body::SnapshotChunk(SnapshotChunk {
+                epoch: u64::MAX,
+                snapshot: snapshot.into(),
+                offset: 0,
+                bytes: "forged".into(),
+            })
         }
     };
     // An answer to a pre-vote repeats the term that was asked about, and a node of the sender's id may be there to hear it.

@@ -88,7 +88,7 @@ impl SnapshotReceiver {
         let now = Instant::now();
         match &mut self.arriving {
             Some(arriving) if leader < arriving.leader => return, // overtaken
-            Some(arriving) if arriving.snapshot == chunk.snapshot => arriving.leader = leader,
+            Some(arriving) if arriving.snapshot == *chunk.snapshot => arriving.leader = leader,
             _ if chunk.snapshot.base.last.index <= self.whole => return, // `Consensus` is about to hear of it
             _ => return self.begin(leader, chunk, ctx),
         }
@@ -125,7 +125,7 @@ impl SnapshotReceiver {
         self.arriving = Some(Arriving {
             number,
             leader,
-            snapshot,
+            snapshot: *snapshot,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             arrived: 0,

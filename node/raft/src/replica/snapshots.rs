@@ -52,7 +52,7 @@ impl Replica {
         if !self.follow(now, from, out) {
             return;
         }
-        let Snapshot { base, bytes, .. } = &chunk.snapshot;
+        let Snapshot { base, bytes, .. } = &*chunk.snapshot;
         let ends = chunk.offset.checked_add(chunk.bytes.len() as u64);
         let fits = base.last.index > Index(0)
             && base.last.term <= self.term()

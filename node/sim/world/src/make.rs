@@ -139,7 +139,7 @@ pub fn snapshot_of(index: u64, term: u64) -> Snapshot {
 
 /// A piece of a snapshot.
 pub fn snapshot_chunk(epoch: u64, snapshot: &Snapshot, offset: u64, bytes: &'static [u8]) -> Body {
-    let chunk = SnapshotChunk { epoch, snapshot: snapshot.clone(), offset, bytes: bytes.into() };
+    let chunk = SnapshotChunk { epoch, snapshot: snapshot.clone().into(), offset, bytes: bytes.into() };
     Body::SnapshotChunk(chunk)
 }
 

@@ -320,6 +320,7 @@ impl Running {
 
     fn receive(&mut self, context: &mut Context<'_>, from: NodeId, chunk: SnapshotChunk) {
         let SnapshotChunk { epoch, snapshot, offset, bytes } = chunk;
+        let snapshot = *snapshot;
         let is_it =
             |ask: &Ask| matches!(ask, Ask::Install { base, epoch: of, .. } if (base, *of) == (&snapshot.base, epoch));
         if self.asked.of(Actor::Keeper).any(is_it) {

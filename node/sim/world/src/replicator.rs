@@ -45,7 +45,8 @@ impl Replicator {
         let Some(transfer) = &mut self.transfer else { return };
         let snapshot = transfer.snapshot().clone();
         let mut chunk = |offset: u64, length: usize| {
-            let chunk = SnapshotChunk { epoch, snapshot: snapshot.clone(), offset, bytes: vec![0; length].into() };
+            let chunk =
+                SnapshotChunk { epoch, snapshot: snapshot.clone().into(), offset, bytes: vec![0; length].into() };
             context.sent.push(Outgoing { to, message: Message { term, body: Body::SnapshotChunk(chunk) } });
         };
         if transfer.tick(now) {

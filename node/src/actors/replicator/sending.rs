@@ -71,7 +71,7 @@ impl Sending {
     }
 
     fn chunk(&self, epoch: u64, offset: u64, bytes: Bytes) -> Body {
-        Body::SnapshotChunk(SnapshotChunk { epoch, snapshot: self.transfer.snapshot().clone(), offset, bytes })
+        Body::SnapshotChunk(SnapshotChunk { epoch, snapshot: self.transfer.snapshot().clone().into(), offset, bytes })
     }
 }
 
