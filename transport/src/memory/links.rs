@@ -10,7 +10,13 @@ use crate::{
 };
 use bytes::BytesMut;
 use quorate_raft::{Message, NodeId};
-use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::{Ref, RefCell},
+    collections::BTreeMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+};
 use tokio::{task::AbortHandle, time::Instant};
 
 /// What a node's links share.
@@ -85,12 +91,11 @@ struct MemoryLink {
 }
 
 impl MemoryLink {
-    fn route(&self) -> Option<Seat> {
-        let mut route = self.route.borrow_mut();
-        if route.as_ref().is_none_or(Seat::is_gone) {
-            *route = self.here.hub.find(self.peer, &self.here.seat);
+    fn route(&self) -> Option<Ref<'_, Seat>> {
+        if self.route.borrow().as_ref().is_none_or(Seat::is_gone) {
+            self.route.replace(self.here.hub.find(self.peer, &self.here.seat));
         }
-        route.clone()
+        Ref::filter_map(self.route.borrow(), Option::as_ref).ok()
     }
 
     fn put(&self, to: &Seat, lane: Lane, due: Option<Instant>, bytes: usize, content: Content) {
