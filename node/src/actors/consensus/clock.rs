@@ -2,6 +2,8 @@
 //! never a wall clock.
 
 use quorate_raft::Moment;
+#[cfg(target_os = "linux")]
+use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -22,8 +24,15 @@ impl Clock {
     }
 
     pub(crate) fn now(self) -> Moment {
-        Moment(self.started.elapsed() + Slept::now().since(self.slept_before))
+        Moment(self.started.elapsed() + self.slept_before.until_now())
     }
+}
+
+#[cfg(target_os = "linux")]
+fn look(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    // The kernel's seconds and nanoseconds since boot are never negative.
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// For how long the machine was suspended since it booted: at least, and at most. Two clocks can't be looked at at once.
@@ -34,23 +43,30 @@ struct Slept {
 }
 
 impl Slept {
+    /// No machine is suspended and back in less.
+    #[cfg(target_os = "linux")]
+    const SHORTEST: Duration = Duration::from_micros(100);
+
     /// None at all unless there was some for sure, so that what is no more than the time between two looks never counts; and then as
     /// much as it may have been.
     fn since(self, before: Self) -> Duration {
         if self.at_least <= before.at_most { Duration::ZERO } else { self.at_most.saturating_sub(before.at_least) }
     }
 
+    /// What was slept since. The careful look costs four times as much, and is taken only where a quick one shows more than it
+    /// showed then by [`Self::SHORTEST`].
+    #[cfg(target_os = "linux")]
+    fn until_now(self) -> Duration {
+        let monotonic = look(ClockId::Monotonic);
+        let at_most = look(ClockId::Boottime).saturating_sub(monotonic);
+        if at_most <= self.at_most + Self::SHORTEST { Duration::ZERO } else { Self::now().since(self) }
+    }
+
     #[cfg(target_os = "linux")]
     fn now() -> Self {
-        use rustix::time::{ClockId, clock_gettime};
         /// Who is interrupted between two looks looks again, but not for ever.
         const LOOKS_MAX: usize = 8;
         const APART_MAX: Duration = Duration::from_micros(20);
-        let look = |clock| {
-            let time = clock_gettime(clock);
-            // The kernel's seconds and nanoseconds since boot are never negative.
-            Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
-        };
         let mut slept = Self::default();
         for _ in 0..LOOKS_MAX {
             let before = look(ClockId::Monotonic);
@@ -65,6 +81,11 @@ impl Slept {
     }
 
     #[cfg(not(target_os = "linux"))]
+    fn until_now(self) -> Duration {
+        Duration::ZERO
+    }
+
+    #[cfg(not(target_os = "linux"))]
     fn now() -> Self {
         Self::default()
     }
@@ -74,6 +95,8 @@ impl Slept {
 mod tests {
     use super::{Clock, Slept};
     use quorate_raft::Moment;
+    #[cfg(target_os = "linux")]
+    use rustix::time::{ClockId, clock_gettime};
     use std::time::Duration;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
