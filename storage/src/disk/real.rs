@@ -230,12 +230,25 @@ impl File for RealFile {
     }
 
     fn has_name(&self) -> io::Result<bool> {
-        Ok(self.0.metadata()?.nlink() > 0)
+        Ok(links(&self.0)? > 0)
     }
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
+}
+
+/// How many names the file has. Asked for nothing else: who asks for the time of the last change makes the next write record a new one
+/// (multigrain timestamps, Linux 6.13 on), and with that every synced write costs a sixth more.
+#[cfg(target_os = "linux")]
+fn links(file: &fs::File) -> io::Result<u64> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    Ok(statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::NLINK)?.stx_nlink.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn links(file: &fs::File) -> io::Result<u64> {
+    Ok(file.metadata()?.nlink())
 }
 
 /// Whether `path` leads to `file`.
