@@ -35,6 +35,8 @@ pub(crate) fn builder(id: u64, dir: &Path, addresses: &[SocketAddr]) -> Result<B
     let mut timing = Timing::default();
     if id != LEADER {
         timing.election_timeout = (Duration::from_secs(5), Duration::from_secs(10));
+        // It follows the election timeouts otherwise, and one that stops as the last leader waits for as long.
+        timing.leader_wait = Duration::from_secs(1);
     }
     Ok(Node::builder(NodeId(id), CLUSTER)
         .voters((1..).zip(addresses).map(|(id, address)| (NodeId(id), address.to_string())))
