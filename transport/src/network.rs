@@ -123,7 +123,6 @@ pub struct Delivered {
 
 /// What a network tells its node.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
 pub enum Event {
     /// A message arrived.
     Delivered(Delivered),

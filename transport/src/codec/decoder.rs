@@ -30,7 +30,6 @@ pub struct Decoded {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one a stream")]
 enum State {
     /// Header and metadata are being collected; `header` is there once its bytes are.
     Head { bytes: BytesMut, header: Option<Header> },

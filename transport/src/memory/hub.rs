@@ -181,7 +181,6 @@ impl Load {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
 pub(super) enum Parcel {
     Message {
         from: NodeId,
@@ -197,7 +196,6 @@ pub(super) enum Parcel {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a network is of one of them alone")]
 pub(super) enum Content {
     Value(Message),
     Frame(Bytes),
