@@ -95,8 +95,6 @@ impl Slept {
 mod tests {
     use super::{Clock, Slept};
     use quorate_raft::Moment;
-    #[cfg(target_os = "linux")]
-    use rustix::time::{ClockId, clock_gettime};
     use std::time::Duration;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
