@@ -7,7 +7,7 @@ use quorate_transport::{
     MemoryNetwork, Network,
     conformance::{self, Harness},
 };
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 struct Memory(MemoryNetwork);
 
@@ -23,9 +23,7 @@ impl Harness for Memory {
 
 #[test]
 fn quic_conforms() {
-    // A busy machine takes its time for a frame of 4 MiB.
-    let frame_timeout = Duration::from_secs(20);
-    support::run(conformance::run(&mut support::Pki { frame_timeout, ..support::Pki::new() }));
+    support::run(conformance::run(&mut support::Pki::patient()));
 }
 
 #[test]

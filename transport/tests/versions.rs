@@ -132,9 +132,7 @@ fn a_connection_whose_lanes_claim_different_versions_is_refused() {
 
 #[test]
 fn the_next_version_does_what_any_network_must() {
-    let mut pki = Pki::new();
-    pki.speaks = new();
-    run(conformance::run(&mut pki));
+    run(conformance::run(&mut Pki { speaks: new(), ..Pki::patient() }));
 }
 
 async fn started(pki: &mut Pki, node: NodeId, speaks: Versions) -> TestNode {

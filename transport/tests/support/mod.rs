@@ -53,6 +53,11 @@ impl Pki {
         Self { authority, dir, speaks: Versions::SPOKEN, frame_timeout: Duration::from_millis(500) }
     }
 
+    /// For tests of large frames: a busy machine takes its time for one of 4 MiB.
+    pub fn patient() -> Self {
+        Self { frame_timeout: Duration::from_secs(20), ..Self::new() }
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

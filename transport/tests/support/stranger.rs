@@ -80,14 +80,18 @@ pub struct Lanes {
 
 /// Opens both lanes in good order.
 pub async fn introduce(connection: &Connection, node: NodeId) -> Lanes {
-    let mut control = connection.open_bi().await.expect("a stream");
-    let mut append = connection.open_bi().await.expect("a stream");
+    try_introduce(connection, node).await.expect("a hello is answered with one")
+}
+
+/// The same; `None` if the other side closes the connection instead.
+pub async fn try_introduce(connection: &Connection, node: NodeId) -> Option<Lanes> {
+    let mut control = connection.open_bi().await.ok()?;
+    let mut append = connection.open_bi().await.ok()?;
     for (send, recv) in [&mut control, &mut append] {
-        send.write_chunk(hello_bytes(&hello(node))).await.expect("it is open");
-        let answer = recv.read_chunk(usize::MAX, true).await.expect("it is open");
-        assert!(answer.is_some(), "a hello is answered with one");
+        send.write_chunk(hello_bytes(&hello(node))).await.ok()?;
+        recv.read_chunk(usize::MAX, true).await.ok()??;
     }
-    Lanes { control, append }
+    Some(Lanes { control, append })
 }
 
 pub fn hello(node: NodeId) -> Hello {

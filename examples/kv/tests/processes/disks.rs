@@ -257,9 +257,9 @@ async fn a_node_whose_directory_was_emptied_ends_and_names_the_remedy() {
     client.put("after", "v").await.expect("the others go on");
 }
 
-/// Two segments, headroom and little more fit beside what the tests write.
+/// Segments as small as they may be: a disk without space is noticed after the writes that two of them hold, about 160.
 const SMALL: &str =
-    "[snapshot]\nevery_entries = 10000000\nevery_bytes = 1000000000\n\n[storage]\nsegment_bytes = 131072\n";
+    "[snapshot]\nevery_entries = 10000000\nevery_bytes = 1000000000\n\n[storage]\nsegment_bytes = 16384\n";
 const VALUE: &str =
     "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
 
@@ -310,7 +310,7 @@ impl Drop for SmallDisk {
 
 async fn until_full(cluster: &Running, id: NodeId, full: bool) {
     let seen = cluster
-        .eventually(PATIENCE, "the disk's state to be noticed", |statuses| {
+        .eventually(PATIENCE * 4, "the disk's state to be noticed", |statuses| {
             statuses.iter().any(|status| status.node_id == id && status.storage_full == full).then_some(())
         })
         .await;
