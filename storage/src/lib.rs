@@ -18,6 +18,8 @@ pub mod contract;
 #[doc(hidden)]
 pub mod decoding;
 pub mod disk;
+#[cfg(test)]
+mod expected;
 mod log_writer;
 mod memory;
 pub mod salvage;

@@ -216,21 +216,46 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_documented_one() {
-        let mut expected = b"QSESSION\x02\0\0\0".to_vec();
-        expected.extend(70u64.to_le_bytes());
-        expected.extend(0u32.to_le_bytes());
-        expected.extend(1u32.to_le_bytes());
-        expected.extend(b"\x02\x01a");
-        expected.extend(3u64.to_le_bytes());
-        expected.extend(70u64.to_le_bytes());
-        expected.push(1);
-        expected.extend(9u64.to_le_bytes());
-        expected.extend(3u64.to_le_bytes());
-        expected.extend(2u32.to_le_bytes());
-        expected.extend(b"hi");
-        let mut table = Table::default();
-        used(&mut table, 3, b"a", 9, b"hi");
+        let fields = [
+            (0, "51 53 45 53 53 49 4f 4e  02 00 00 00  01 02 03 04 05 06 07 08"), // QSESSION, version, log time
+            // skipped entries: how many, index, term
+            (20, "02 00 00 00  11 11 00 00 00 00 00 00  02 00 00 00 00 00 00 00"),
+            (40, "a1 a2 a3 a4  11 12 13 14 15 16 17 18  03 00 00 00 00 00 00 00"), // checksum, index, term
+            (60, "b1 b2 b3 b4  02 00 00 00  01 08"), // checksum, sessions: how many, opened, length of the key
+            // key: the entry that opened it, last entry that used it
+            (70, "21 22 23 24 25 26 27 28  31 32 33 34 35 36 37 38"),
+            (86, "00 01 02 03 04 05 06 07  00"), // log time of that, answers: how many
+            // named, length of the key, key, last entry that used it
+            (95, "02 04 6e 61 6d 65  32 32 33 34 35 36 37 38"),
+            // log time of that, answers: how many, serial
+            (109, "01 02 03 04 05 06 07 08  03  41 42 43 44 45 46 47 48"),
+            (126, "21 00 00 00 00 00 00 00  02 00 00 00  68 69"), // index, length of the reply, reply
+            (140, "42 42 43 44 45 46 47 48  22 00 00 00 00 00 00 00  ff ff ff ff"), // serial, index, not kept
+            (160, "43 42 43 44 45 46 47 48  23 00 00 00 00 00 00 00  fe ff ff ff"), // serial, index, skipped
+        ];
+        let mut expected = Vec::new();
+        for (offset, hex) in fields {
+            assert_eq!(expected.len(), offset, "no byte is left out");
+            expected.extend(hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).expect("a byte")));
+        }
+
+        let mut table = Table { now: LogTime(0x0807_0605_0403_0201), ..Table::default() };
+        table.skip(Skip { index: Index(0x1111), term: Term(2), checksum: 0xa4a3_a2a1 });
+        table.skip(Skip { index: Index(0x1817_1615_1413_1211), term: Term(3), checksum: 0xb4b3_b2b1 });
+        let used_at = LogTime(0x0706_0504_0302_0100);
+        let session = Session { used_by: Index(0x3837_3635_3433_3231), used_at, answers: [].into(), reply_bytes: 0 };
+        insert(&mut table, SessionKey::opened(Index(0x2827_2625_2423_2221)), session);
+        let answer = |index, kept| Answer { index: Index(index), kept };
+        let answers = [
+            (0x4847_4645_4443_4241, answer(0x21, Kept::Reply(b"hi"[..].into()))),
+            (0x4847_4645_4443_4242, answer(0x22, Kept::Nothing)),
+            (0x4847_4645_4443_4243, answer(0x23, Kept::Skipped)),
+        ];
+        let used_by = Index(0x3837_3635_3433_3232);
+        let session = Session { used_by, used_at: table.now, answers: answers.into(), reply_bytes: 2 };
+        insert(&mut table, SessionKey::named(b"name").expect("a name"), session);
         assert_eq!(written(&table), expected);
+        assert_eq!(read(&mut &expected[..]).expect("sessions"), table);
     }
 
     #[test]
@@ -300,6 +325,12 @@ mod tests {
         let key = SessionKey::named(name).expect("a name");
         let request = Request::Command { key, serial, command: b"" };
         table.apply(Index(index), stamp(), &request, |_| Some(bytes::Bytes::copy_from_slice(reply)));
+    }
+
+    fn insert(table: &mut Table, key: SessionKey, session: Session) {
+        table.by_use.insert(session.used_by, key.clone());
+        table.reply_bytes += session.reply_bytes;
+        table.sessions.insert(key, Arc::new(session));
     }
 
     fn stamp() -> Stamp {

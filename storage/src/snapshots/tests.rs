@@ -1,5 +1,7 @@
 //! A snapshot is there whole, or it is not there; and what is read of one is what was written.
 
+mod formats;
+
 use super::*;
 use crate::{
     Unobserved,

@@ -6,6 +6,7 @@ mod crashes;
 mod cut;
 mod damage;
 mod errors;
+mod formats;
 mod layout;
 mod repair;
 mod speed;

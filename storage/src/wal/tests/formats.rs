@@ -1,0 +1,403 @@
+//! The bytes of every file of the log but snapshots, as `FORMAT.md` says. The expected checksums were computed by another
+//! program.
+
+use super::{
+    super::{
+        Identity, Stage,
+        hard_state::HardStateFile,
+        header::{Header, Layout, Mark},
+        known, slot,
+        slot::Slot,
+    },
+    *,
+};
+use crate::{disk::Disk, expected::assert_bytes};
+use quorate_raft::{
+    ClusterId, Membership, Promise,
+    session::{LogTime, Request, SessionKey, Stamp},
+};
+
+const TERM: Term = Term(0x0807_0605_0403_0201);
+const INDEX: Index = Index(0x1817_1615_1413_1211);
+const MEMBER: NodeId = NodeId(0x7877_7675_7473_7271);
+
+#[test]
+fn a_header_of_a_segment() {
+    let mut header = Header {
+        identity: identity(),
+        sequence: 0x1817_1615_1413_1211,
+        previous: EntryId::new(TERM, Index(0x2827_2625_2423_2220)),
+        previous_checksum: 0xa4a3_a2a1,
+        starts_over: true,
+        layout: Layout {
+            slots_at: 0x2000,
+            slots_bytes: 0x3837_3635_3433_3200,
+            records_at: 0x4847_4645_4443_4241,
+            capacity: 0x6867_6665_6463_6261,
+        },
+        published_bytes: 0x5857_5655_5453_5251,
+    };
+    let fields = [
+        (0, "51 55 4f 52 53 45 47 4d  01 00 00 00  03 00 00 00"), // QUORSEGM, version, features
+        (16, "11 12 13 14 15 16 17 18  71 72 73 74 75 76 77 78"), // sequence, member
+        (32, "21 22 23 24 25 26 27 28  01 02 03 04 05 06 07 08"), // first index, term of the entry before
+        (48, "a1 a2 a3 a4"),                                      // checksum of the record before
+        (56, "00 20 00 00 00 00 00 00  00 32 33 34 35 36 37 38"), // slots_at, slots_bytes
+        (72, "41 42 43 44 45 46 47 48  51 52 53 54 55 56 57 58"), // records_at, published_bytes
+        (88, "61 62 63 64 65 66 67 68  04 74 65 73 74"),          // length of the file, the cluster's name
+        (508, "e9 01 7c 91"),                                     // checksum
+    ];
+    assert_bytes(&header.encode(), 512, &fields);
+    assert_eq!(Header::decode(&header.encode()).as_ref(), Ok(&header));
+
+    // Without slots, as an earlier program wrote it, and the first of its log.
+    header.identity = Identity { cluster: String::new(), member: NodeId(7) };
+    (header.sequence, header.previous, header.previous_checksum) = (1, EntryId::default(), 0);
+    (header.starts_over, header.published_bytes) = (false, 0);
+    header.layout = Layout { slots_at: 0, slots_bytes: 0, records_at: 4096, capacity: 9000 };
+    let fields = [
+        (0, "51 55 4f 52 53 45 47 4d  01 00 00 00  00 00 00 00"), // QUORSEGM, version, features
+        (16, "01 00 00 00 00 00 00 00  07 00 00 00 00 00 00 00"), // sequence, member
+        (32, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // first index, term of the entry before
+        (48, "00 00 00 00"),                                      // checksum of the record before
+        (56, "00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // slots_at, slots_bytes
+        (72, "00 10 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // records_at, published_bytes
+        (88, "28 23 00 00 00 00 00 00  00"),                      // length of the file, the cluster's name
+        (508, "c1 3e 0b cd"),                                     // checksum
+    ];
+    assert_bytes(&header.encode(), 512, &fields);
+    assert_eq!(Header::decode(&header.encode()), Ok(header));
+}
+
+#[test]
+fn a_mark() {
+    let fields = [
+        (0, "51 55 4f 52 4d 41 52 4b  01 02 03 04 05 06 07 08"), // QUORMARK, segment
+        (16, "11 12 13 14 15 16 17 18  21 22 23 24  89 b6 bb 1a"), // number, bytes of records, checksum
+    ];
+    let mark = Mark { segment: TERM.0, number: INDEX.0, bytes: 0x2423_2221 };
+    assert_bytes(&mark.encode(), 32, &fields);
+    assert_eq!(Mark::decode(&mark.encode(), 0, TERM.0), Some(mark));
+}
+
+#[test]
+fn a_slot() {
+    let seed = slot::seed(0x7877_7675_7473_7271);
+    // Flags, and the checksum over them.
+    for (is_unproven, begins_group, flags, checksum) in [
+        (false, false, "00", "84 16 1c 85"),
+        (true, false, "01", "fa 84 5d 20"),
+        (false, true, "02", "89 44 73 ca"),
+        (true, true, "03", "f7 d6 32 6f"),
+    ] {
+        let slot = Slot {
+            id: EntryId::new(TERM, INDEX),
+            checksum: 0xa4a3_a2a1,
+            offset: 0xb4b3_b2b1,
+            payload_bytes: 0x2423_2221,
+            kind: 4,
+            is_unproven,
+            begins_group,
+        };
+        let fields = [
+            // checksum of the record, offset of the record, term
+            (0, "a1 a2 a3 a4  b1 b2 b3 b4  01 02 03 04 05 06 07 08"),
+            // index, payload length, group, kind
+            (16, "11 12 13 14 15 16 17 18  21 22 23 24  00 00 00 00  04"),
+            (33, flags),
+            (34, "00 00"),  // zero
+            (36, checksum), // from the segment's sequence
+        ];
+        assert_bytes(&slot.encode(seed), 40, &fields);
+    }
+}
+
+#[test]
+fn a_proof() {
+    let fields = [
+        (4, "b1 b2 b3 b4"),              // end of the last record
+        (16, "11 12 13 14 15 16 17 18"), // index of the next entry
+        (33, "04"),                      // flags
+        (36, "f8 16 0d 8f"),             // checksum, from the segment's sequence
+    ];
+    assert_bytes(&Slot::proof(INDEX, 0xb4b3_b2b1, slot::seed(0x7877_7675_7473_7271)), 40, &fields);
+}
+
+#[test]
+fn a_segment_of_two_groups_and_a_proof() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _) = opened(&disk);
+    let mut previous = 0;
+    for (first, entries) in [(1, &[(Kind::Noop, ""), (Kind::Command, "a")][..]), (3, &[(Kind::Command, "b")])] {
+        let mut builder = BatchBuilder::new(crate::checksum, Term(1), Index(first), previous, 0);
+        entries.iter().for_each(|(kind, payload)| builder.push(*kind, payload.as_bytes()));
+        let batch = builder.finish().expect("something was pushed");
+        previous = batch.checksum();
+        persist(&mut log, &[Persist { batch: Some(batch), ..Persist::default() }]).expect("it is persisted");
+    }
+    log.prove().expect("the proof is written");
+    let file = disk.contents(&in_log("00000000000000000001.segment")).expect("the first segment");
+    let fields = [
+        (0, "51 55 4f 52 53 45 47 4d  01 00 00 00  01 00 00 00"), // QUORSEGM, version, features
+        (16, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00"), // sequence, member
+        (32, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // first index, term of the entry before
+        (48, "00 00 00 00"),                                      // checksum of the record before
+        (56, "00 20 00 00 00 00 00 00  00 08 00 00 00 00 00 00"), // slots_at, slots_bytes
+        (72, "00 2a 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // records_at, published_bytes
+        (88, "00 62 00 00 00 00 00 00  04 74 65 73 74"),          // length of the file, the cluster's name
+        (508, "61 15 e8 cd"),                                     // checksum
+        // copy: QUORSEGM, copy: version, copy: features
+        (4096, "51 55 4f 52 53 45 47 4d  01 00 00 00  01 00 00 00"),
+        (4112, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00"), // copy: sequence, copy: member
+        // copy: first index, copy: term of the entry before
+        (4128, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"),
+        (4144, "00 00 00 00"), // copy: checksum of the record before
+        (4152, "00 20 00 00 00 00 00 00  00 08 00 00 00 00 00 00"), // copy: slots_at, copy: slots_bytes
+        (4168, "00 2a 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // copy: records_at, copy: published_bytes
+        (4184, "00 62 00 00 00 00 00 00  04 74 65 73 74"), // copy: length of the file, copy: the cluster's name
+        (4604, "61 15 e8 cd"), // copy: checksum
+        (8192, "da f9 d2 c2  20 2a 00 00"), // slot 1: checksum of the record, slot 1: offset of the record
+        // slot 1: term, slot 1: index, slot 1: payload length
+        (8200, "01 00 00 00 00 00 00 00  01 00 00 00 00 00 00 00  00 00 00 00"),
+        (8220, "00 00 00 00  00  02  00 00"), // slot 1: group, slot 1: kind, slot 1: flags, slot 1: zero
+        (8228, "05 e6 a9 94"),                // slot 1: checksum, from the segment's sequence
+        (8232, "0a e5 c5 e8  48 2a 00 00"),   // slot 2: checksum of the record, slot 2: offset of the record
+        // slot 2: term, slot 2: index, slot 2: payload length
+        (8240, "01 00 00 00 00 00 00 00  02 00 00 00 00 00 00 00  01 00 00 00"),
+        (8260, "00 00 00 00  01  00  00 00"), // slot 2: group, slot 2: kind, slot 2: flags, slot 2: zero
+        (8268, "39 ee 7b 07"),                // slot 2: checksum, from the segment's sequence
+        (8272, "1f fe 2a d7  91 2a 00 00"),   // slot 3: checksum of the record, slot 3: offset of the record
+        // slot 3: term, slot 3: index, slot 3: payload length
+        (8280, "01 00 00 00 00 00 00 00  03 00 00 00 00 00 00 00  01 00 00 00"),
+        (8300, "00 00 00 00  01  02  00 00"), // slot 3: group, slot 3: kind, slot 3: flags, slot 3: zero
+        (8308, "f2 3f 64 b7"),                // slot 3: checksum, from the segment's sequence
+        (8312, "00 00 00 00  ba 2a 00 00"),   // proof: checksum of the record, proof: offset of the record
+        // proof: term, proof: index, proof: payload length
+        (8320, "00 00 00 00 00 00 00 00  04 00 00 00 00 00 00 00  00 00 00 00"),
+        (8340, "00 00 00 00  00  04  00 00"), // proof: group, proof: kind, proof: flags, proof: zero
+        (8348, "06 cf d4 07"),                // proof: checksum, from the segment's sequence
+        (10752, "51 55 4f 52 4d 41 52 4b  01 00 00 00 00 00 00 00"), // mark: QUORMARK, mark: segment
+        // mark: number, mark: bytes of records, mark: checksum
+        (10768, "00 00 00 00 00 00 00 00  51 00 00 00  53 8a 6f f2"),
+        (10784, "00 00 00 00  00 00 00 00  01 00 00 00 00 00 00 00"), // entry 1: payload length, group, term
+        // index, kind, zero, checksum of the record before it
+        (10800, "01 00 00 00 00 00 00 00  00  00 00 00  00 00 00 00"),
+        (10816, "da f9 d2 c2  da f9 d2 c2"), // checksum of bytes 0..32, the record's checksum
+        (10824, "01 00 00 00  00 00 00 00  01 00 00 00 00 00 00 00"), // entry 2: payload length, group, term
+        // index, kind, zero, checksum of the record before it
+        (10840, "02 00 00 00 00 00 00 00  01  00 00 00  da f9 d2 c2"),
+        (10856, "59 25 a7 82  61  0a e5 c5 e8"), // checksum of bytes 0..32, payload, the record's checksum
+        (10865, "51 55 4f 52 4d 41 52 4b  01 00 00 00 00 00 00 00"), // mark: QUORMARK, mark: segment
+        // mark: number, mark: bytes of records, mark: checksum
+        (10881, "01 00 00 00 00 00 00 00  29 00 00 00  d4 c7 bd a0"),
+        (10897, "01 00 00 00  00 00 00 00  01 00 00 00 00 00 00 00"), // entry 3: payload length, group, term
+        // index, kind, zero, checksum of the record before it
+        (10913, "03 00 00 00 00 00 00 00  01  00 00 00  0a e5 c5 e8"),
+        (10929, "35 76 13 b8  62  1f fe 2a d7"), // checksum of bytes 0..32, payload, the record's checksum
+    ];
+    assert_bytes(&file, FILE_BYTES as usize, &fields);
+}
+
+#[test]
+fn the_hard_state() {
+    let disk = SimulatedDisk::new();
+    let dir = Path::new("log");
+    disk.create_dir(dir).expect("a directory");
+    let mut file = HardStateFile::create(&disk, dir, &identity()).expect("a new file");
+    let path = in_log("hard-state");
+    let contents = || disk.contents(&path).expect("the file");
+    let sequence_0 = [
+        (0, "51 55 4f 52 48 41 52 44  02 00 00 00  00 00 00 00"), // QUORHARD, version, flags
+        (16, "00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // sequence, term
+        (32, "00 00 00 00 00 00 00 00  71 72 73 74 75 76 77 78"), // vote, member
+        (48, "00 00 00 00 00 00 00 00  04 74 65 73 74"),          // newest segment, cluster
+        (504, "00 00 00 00  92 57 d2 39"),                        // promise, checksum
+    ];
+    let sequence_1 = [
+        (0, "51 55 4f 52 48 41 52 44  02 00 00 00  00 00 00 00"), // QUORHARD, version, flags
+        (16, "01 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // sequence, term
+        (32, "00 00 00 00 00 00 00 00  71 72 73 74 75 76 77 78"), // vote, member
+        (48, "00 00 00 00 00 00 00 00  04 74 65 73 74"),          // newest segment, cluster
+        (504, "00 00 00 00  91 26 5f 0e"),                        // promise, checksum
+    ];
+    assert_copies(&contents(), [&sequence_0, &sequence_1]);
+
+    let state = HardState { term: TERM, vote: Some(NodeId(INDEX.0)), promise: Promise(0x3433_3231) };
+    file.write(state, 0x2827_2625_2423_2221).expect("written");
+    let sequence_2 = [
+        (0, "51 55 4f 52 48 41 52 44  02 00 00 00  03 00 00 00"), // QUORHARD, version, flags
+        (16, "02 00 00 00 00 00 00 00  01 02 03 04 05 06 07 08"), // sequence, term
+        (32, "11 12 13 14 15 16 17 18  71 72 73 74 75 76 77 78"), // vote, member
+        (48, "21 22 23 24 25 26 27 28  04 74 65 73 74"),          // newest segment, cluster
+        (504, "31 32 33 34  87 07 78 c9"),                        // promise, checksum
+    ];
+    assert_copies(&contents(), [&sequence_2, &sequence_1]);
+
+    // No vote in this term, and one in an earlier term.
+    let state = HardState { term: Term(TERM.0 + 1), vote: None, ..state };
+    file.write(state, 0x2827_2625_2423_2221).expect("written");
+    let sequence_3 = [
+        (0, "51 55 4f 52 48 41 52 44  02 00 00 00  02 00 00 00"), // QUORHARD, version, flags
+        (16, "03 00 00 00 00 00 00 00  02 02 03 04 05 06 07 08"), // sequence, term
+        (32, "00 00 00 00 00 00 00 00  71 72 73 74 75 76 77 78"), // vote, member
+        (48, "21 22 23 24 25 26 27 28  04 74 65 73 74"),          // newest segment, cluster
+        (504, "31 32 33 34  2a ff 4b 76"),                        // promise, checksum
+    ];
+    assert_copies(&contents(), [&sequence_2, &sequence_3]);
+}
+
+/// Two pairs of copies, a page apart.
+#[track_caller]
+fn assert_copies(file: &[u8], pairs: [&[(usize, &str)]; 2]) {
+    assert_eq!(file.len(), 16384);
+    for (pair, fields) in pairs.into_iter().enumerate() {
+        for copy in [2 * pair, 2 * pair + 1] {
+            assert_bytes(&file[copy * 4096..][..4096], 4096, fields);
+        }
+    }
+}
+
+#[test]
+fn the_known_members() {
+    let disk = SimulatedDisk::new();
+    let dir = Path::new("log");
+    disk.create_dir(dir).expect("a directory");
+    let holdings = [(NodeId(3), Index(0)), (NodeId(TERM.0), INDEX)].into();
+    known::write(&disk, dir, &identity(), &holdings).expect("written");
+    let fields = [
+        (0, "51 55 4f 52 4b 4e 4f 57  02 00 00 00  02 00 00 00"), // QUORKNOW, version, members
+        (16, "71 72 73 74 75 76 77 78  04 74 65 73 74"),          // member, cluster
+        (508, "c4 03 a6 01  03 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00"), // checksum, id, holding
+        // id, holding, checksum of all before
+        (528, "01 02 03 04 05 06 07 08  11 12 13 14 15 16 17 18  eb 19 cc df"),
+    ];
+    assert_bytes(&disk.contents(&in_log("known-members")).expect("the file"), 548, &fields);
+    assert_eq!(known::read(&disk, dir, &identity()), Ok((holdings, None)));
+}
+
+#[test]
+fn the_files_of_a_new_log() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let wal = Wal::at(dir.path()).segment_bytes(16 << 10);
+    let (mut log, _) = Log::open(&wal, "test", NodeId(1), Arc::new(Unobserved)).expect("it opens");
+    log.remember(&[(NodeId(1), Index(0))]).expect("it is kept");
+    let entries = std::fs::read_dir(dir.path()).expect("a directory").map(|entry| entry.expect("an entry"));
+    let mut files: Vec<(String, u64)> = entries
+        .map(|entry| (entry.file_name().into_string().expect("text"), entry.metadata().expect("metadata").len()))
+        .collect();
+    files.sort();
+    // A header twice, slots, a gap of 1 MiB, records.
+    let segment_bytes = 8192 + (1 << 20) + (16 << 10);
+    let expected = [
+        ("00000000000000000001.segment", segment_bytes),
+        ("hard-state", 16384),
+        ("headroom", 1 << 20),
+        ("known-members", 532),
+        ("lock", 0),
+    ];
+    assert_eq!(files, expected.map(|(name, bytes)| (name.to_owned(), bytes)));
+    assert!(std::fs::read(dir.path().join("headroom")).expect("readable").iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn the_mark_of_an_unfinished_directory() {
+    let disk = SimulatedDisk::new();
+    drop(open_with(Wal { stage: Stage::Begun, ..wal(&disk) }).expect("it opens"));
+    assert_eq!(disk.contents(&in_log("unfinished")), Some(vec![]));
+}
+
+#[test]
+fn records_of_every_kind() {
+    let mut builder = BatchBuilder::new(crate::checksum, TERM, INDEX, 0xa4a3_a2a1, 0);
+    builder.push(Kind::Noop, b"");
+    builder.push(Kind::Command, b"set");
+    builder.push(Kind::Membership, &Membership::of_voters([NodeId(9)]).encode());
+    let stamp = Stamp { time: LogTime(0x3837_3635_3433_3231), idle_limit_ms: 0x4443_4241, sessions_max: 0x5453_5251 };
+    let key = SessionKey::named(b"xy").expect("a name");
+    let request = Request::Command { key, serial: 0x6867_6665_6463_6261, command: b"put" };
+    builder.push_parts(Kind::Session, &stamp.encode(), &request.encode());
+    let batch = builder.finish().expect("something was pushed");
+    let fields = [
+        (0, "00 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"), // no-op: payload length, group, term
+        // index, kind, zero, checksum of the record before it
+        (16, "11 12 13 14 15 16 17 18  00  00 00 00  a1 a2 a3 a4"),
+        (32, "9d 42 b8 de  9d 42 b8 de"), // checksum of bytes 0..32, the record's checksum
+        (40, "03 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"), // command: payload length, group, term
+        // index, kind, zero, checksum of the record before it
+        (56, "12 12 13 14 15 16 17 18  01  00 00 00  9d 42 b8 de"),
+        (72, "ac 33 fa 50  73 65 74  7e 91 b6 97"), // checksum of bytes 0..32, payload, the record's checksum
+        (83, "18 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"), // membership: payload length, group, term
+        // index, kind, zero, checksum of the record before it
+        (99, "13 12 13 14 15 16 17 18  02  00 00 00  7e 91 b6 97"),
+        (115, "9f ba 07 54"), // checksum of bytes 0..32
+        (119, "01 00 00 00 09 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"), // payload
+        // the record's checksum, session: payload length, group, term
+        (143, "95 7f d6 71  1f 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        // index, kind, zero, checksum of the record before it
+        (163, "14 12 13 14 15 16 17 18  03  00 00 00  95 7f d6 71"),
+        (179, "f5 ff 19 c3"), // checksum of bytes 0..32
+        // payload
+        (183, "31 32 33 34 35 36 37 38 41 42 43 44 51 52 53 54 02 02 61 62 63 64 65 66 67 68 78 79 70 75 74"),
+        (214, "f1 ab 27 3c"), // the record's checksum
+    ];
+    assert_bytes(batch.bytes(), 218, &fields);
+    assert_eq!(Batch::parse(batch.bytes().clone(), crate::checksum), Ok(batch.clone()));
+
+    // The same records as a witness keeps them.
+    let outlined = batch.outline(crate::checksum);
+    let fields = [
+        (0, "00 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"), // no-op: payload length, group, term
+        // index, kind, zero, checksum of the record before it
+        (16, "11 12 13 14 15 16 17 18  00  00 00 00  a1 a2 a3 a4"),
+        (32, "9d 42 b8 de  9d 42 b8 de"), // checksum of bytes 0..32, the record's checksum
+        // outline of the command: payload length, group, term
+        (40, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        // index, kind, zero, checksum of the record before it
+        (56, "12 12 13 14 15 16 17 18  04  00 00 00  9d 42 b8 de"),
+        // checksum of bytes 0..32, payload, the record's checksum
+        (72, "12 4d ea 96  7e 91 b6 97 93 54 ca c2  7e 91 b6 97"),
+        (88, "18 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"), // membership: payload length, group, term
+        // index, kind, zero, checksum of the record before it
+        (104, "13 12 13 14 15 16 17 18  02  00 00 00  7e 91 b6 97"),
+        (120, "9f ba 07 54"), // checksum of bytes 0..32
+        (124, "01 00 00 00 09 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"), // payload
+        (148, "95 7f d6 71"), // the record's checksum
+        // outline of the session's command: payload length, group, term
+        (152, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
+        // index, kind, zero, checksum of the record before it
+        (168, "14 12 13 14 15 16 17 18  04  00 00 00  95 7f d6 71"),
+        // checksum of bytes 0..32, payload, the record's checksum
+        (184, "23 5f 69 5d  f1 ab 27 3c 52 de 79 3c  f1 ab 27 3c"),
+    ];
+    assert_bytes(outlined.bytes(), 200, &fields);
+    assert_eq!(Batch::parse(outlined.bytes().clone(), crate::checksum), Ok(outlined));
+}
+
+/// The payload of kind 2.
+#[test]
+fn a_membership() {
+    let addresses = [(NodeId(1), "a:70".to_owned()), (NodeId(5), "b:7".to_owned())].into();
+    let membership = Membership::joint([1, 2, 0x2827_2625_2423_2221].map(NodeId), [NodeId(4)])
+        .with_learners([NodeId(5)])
+        .with_addresses(addresses)
+        .with_given_addresses([NodeId(5)])
+        .with_witness(Some(NodeId(2)))
+        .with_cluster_id(Some(ClusterId(0x504f_4e4d_4c4b_4a49_4847_4645_4443_4241)));
+    let fields = [
+        (0, "03 00 00 00  01 00 00 00 00 00 00 00  02 00 00 00 00 00 00 00"), // incoming voters: how many, id, id
+        // id, outgoing voters: how many, id
+        (20, "21 22 23 24 25 26 27 28  01 00 00 00  04 00 00 00 00 00 00 00"),
+        (40, "01 00 00 00  05 00 00 00 00 00 00 00  02 00 00 00"), // learners: how many, id, addresses: how many
+        (56, "01 00 00 00 00 00 00 00  04 00 00 00  61 3a 37 30"), // id, length, address
+        (72, "05 00 00 00 00 00 00 00  03 00 00 00  62 3a 37"),    // id, length, address
+        // witness, an address that was given: id, there is a cluster id
+        (87, "02 00 00 00 00 00 00 00  05 00 00 00 00 00 00 00  01"),
+        (104, "41 42 43 44 45 46 47 48 49 4a 4b 4c 4d 4e 4f 50"), // cluster id
+    ];
+    assert_bytes(&membership.encode(), 120, &fields);
+    assert_eq!(Membership::decode(&membership.encode()), Ok(membership));
+}
+
+fn identity() -> Identity {
+    Identity { cluster: "test".to_owned(), member: MEMBER }
+}
