@@ -7,7 +7,7 @@ use futures_util::future::join;
 use quorate::{Index, NodeId, ProposeError, SessionKey, Term};
 use quorate_raft::{
     Body, Heartbeat, Kind,
-    message::{Propose, ProposeOutcome, ProposeReply},
+    message::{ForwardedCommand, ForwardedOutcome, Propose, ProposeOutcome, ProposeReply},
 };
 use std::time::Duration;
 use support::{Cluster, Plan, Puppet, simulate};
@@ -98,7 +98,8 @@ fn the_time_left_travels_with_a_forwarded_command() {
             let (request, waits_ms) = forwarded(&mut puppet).await;
             assert!((100..=120).contains(&waits_ms), "{waits_ms} ms");
             if let Some(outcome) = answer {
-                let reply = ProposeReply { outcomes: vec![(request, outcome)], replies: Bytes::new() };
+                let reply =
+                    ProposeReply { outcomes: vec![ForwardedOutcome { request, outcome }], replies: Bytes::new() };
                 puppet.say(Term(1), Body::ProposeReply(reply));
             }
             assert_eq!(proposing.await.expect("a caller"), Err(told));
@@ -123,7 +124,8 @@ fn a_leader_does_not_begin_with_what_another_node_does_not_wait_for() {
         let leader = cluster.leader().await;
         let term = cluster.status(leader).term;
         let mut forwarder = Puppet::start(&cluster.network, NodeId(2), leader).await;
-        let commands = vec![(1, 4, Kind::Command, 0), (2, 7, Kind::Command, 5000)];
+        let command = |request, length, waits_ms| ForwardedCommand { request, length, kind: Kind::Command, waits_ms };
+        let commands = vec![command(1, 4, 0), command(2, 7, 5000)];
         forwarder.say(term, Body::Propose(Propose { commands, payloads: Bytes::from_static(b"latein time") }));
         let mut outcomes = Vec::new();
         while outcomes.len() < 2 {
@@ -133,9 +135,11 @@ fn a_leader_does_not_begin_with_what_another_node_does_not_wait_for() {
             });
             outcomes.extend(more.await);
         }
-        outcomes.sort_by_key(|(request, _)| *request);
-        assert_eq!(outcomes[0], (1, ProposeOutcome::DeadlinePassed));
-        assert!(matches!(outcomes[1], (2, ProposeOutcome::Applied { .. })), "{outcomes:?}");
+        outcomes.sort_by_key(|answered| answered.request);
+        assert_eq!(outcomes[0], ForwardedOutcome { request: 1, outcome: ProposeOutcome::DeadlinePassed });
+        let applied = ForwardedOutcome { request: 2, ..outcomes[1] };
+        assert_eq!(outcomes[1], applied);
+        assert!(matches!(applied.outcome, ProposeOutcome::Applied { .. }), "{outcomes:?}");
         assert_eq!((cluster.journal(leader).count("late"), cluster.journal(leader).count("in time")), (0, 1));
     });
 }
@@ -149,7 +153,7 @@ async fn follow(puppet: &mut Puppet) {
 /// The name of a forwarded command, and for how long its caller waits.
 async fn forwarded(puppet: &mut Puppet) -> (u64, u32) {
     let first = |message: &quorate_raft::Message| match &message.body {
-        Body::Propose(propose) => propose.commands.first().map(|(request, .., waits_ms)| (*request, *waits_ms)),
+        Body::Propose(propose) => propose.commands.first().map(|command| (command.request, command.waits_ms)),
         _ => None,
     };
     puppet.hear("a forwarded command", first).await

@@ -9,7 +9,7 @@ use quorate::{
 };
 use quorate_raft::{
     Body, Heartbeat, Kind,
-    message::{Propose, ProposeOutcome},
+    message::{ForwardedCommand, ForwardedOutcome, Propose, ProposeOutcome},
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::time::Duration;
@@ -46,14 +46,16 @@ fn of_a_command_that_may_have_been_taken_before_a_restart_the_outcome_is_unknown
             .into_iter()
             .chain([(3, 4, ProposeOutcome::NotLeader)])
         {
-            let propose =
-                Propose { commands: vec![(request, 7, Kind::Command, 5000)], payloads: Bytes::from_static(b"command") };
+            let command = ForwardedCommand { request, length: 7, kind: Kind::Command, waits_ms: 5000 };
+            let propose = Propose { commands: vec![command], payloads: Bytes::from_static(b"command") };
             forwarder.say(Term(term), Body::Propose(propose));
             let outcome = forwarder.hear("an outcome", |message| match &message.body {
-                Body::ProposeReply(reply) => reply.outcomes.iter().find(|(name, _)| *name == request).copied(),
+                Body::ProposeReply(reply) => {
+                    reply.outcomes.iter().find(|answered| answered.request == request).copied()
+                }
                 _ => None,
             });
-            assert_eq!(outcome.await, (request, told), "sent in term {term}");
+            assert_eq!(outcome.await, ForwardedOutcome { request, outcome: told }, "sent in term {term}");
         }
     });
 }

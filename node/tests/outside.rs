@@ -7,7 +7,8 @@ use quorate_raft::{
     Append, AppendOutcome, AppendReply, Body, EntryId, Heartbeat, Kind, Membership, Message, Phase, RequestVote,
     Snapshot, SnapshotBase, SnapshotChunk, Vote,
     message::{
-        Administer, AdministerOutcome, Administration, Emptied, Propose, ProposeOutcome, ReadIndex, Removed, TimeoutNow,
+        Administer, AdministerOutcome, Administration, Emptied, ForwardedCommand, ForwardedOutcome, Propose,
+        ProposeOutcome, ReadIndex, Removed, TimeoutNow,
     },
 };
 use std::time::Duration;
@@ -125,14 +126,16 @@ fn what_a_removed_node_forwards_is_refused() {
         let before = cluster.status(leader);
         let mut puppet = Puppet::start(&cluster.network, REMOVED, leader).await;
         puppet.hear_for_a_second().await;
-        let commands = vec![(7 << 32 | 1, 5, Kind::Command, 1_000)];
+        let request = 7 << 32 | 1;
+        let commands = vec![ForwardedCommand { request, length: 5, kind: Kind::Command, waits_ms: 1_000 }];
         puppet.say(before.term, Body::Propose(Propose { commands, payloads: "write".into() }));
         let answered = |message: &Message| match &message.body {
             Body::ProposeReply(reply) => Some(reply.outcomes.clone()),
             _ => None,
         };
         let outcomes = puppet.hear("an answer to a write", answered).await;
-        assert_eq!(outcomes, [(7 << 32 | 1, ProposeOutcome::NotLeader)], "it did not and will not take effect");
+        let outcome = ProposeOutcome::NotLeader;
+        assert_eq!(outcomes, [ForwardedOutcome { request, outcome }], "it did not and will not take effect");
         for by_lease in [false, true] {
             puppet.say(before.term, Body::ReadIndex(ReadIndex { request: 1, by_lease }));
             let answered = |message: &Message| match &message.body {

@@ -5,7 +5,7 @@ mod support;
 use quorate::{Index, NodeId, Role, Term};
 use quorate_raft::{
     Body, EntryId, Heartbeat,
-    message::{ProposeOutcome, ProposeReply, ReadIndexReply},
+    message::{ForwardedOutcome, ProposeOutcome, ProposeReply, ReadIndexReply},
 };
 use support::{Cluster, Ledger, Plan, Puppet, simulate, soon};
 
@@ -90,7 +90,7 @@ fn an_answer_to_a_command_from_before_a_restart_answers_no_command_after_it() {
             let proposing = tokio::task::spawn_local(async move { asked.propose(&node, command).await });
             let request = puppet
                 .hear("a forwarded command", |message| match &message.body {
-                    Body::Propose(propose) => Some(propose.commands[0].0),
+                    Body::Propose(propose) => Some(propose.commands[0].request),
                     _ => None,
                 })
                 .await;
@@ -196,8 +196,9 @@ fn nobody_waits_for_ever_for_leaders_that_come_and_go() {
             for message in asked {
                 match message.body {
                     Body::Propose(propose) => {
-                        let outcomes =
-                            propose.commands.iter().map(|(name, ..)| (*name, ProposeOutcome::NotLeader)).collect();
+                        let outcome = ProposeOutcome::NotLeader;
+                        let requests = propose.commands.iter().map(|command| command.request);
+                        let outcomes = requests.map(|request| ForwardedOutcome { request, outcome }).collect();
                         let replies = bytes::Bytes::new();
                         leaders[0].say(term, Body::ProposeReply(ProposeReply { outcomes, replies }));
                     }
@@ -226,6 +227,7 @@ async fn follow(cluster: &Cluster, puppet: &Puppet, term: Term) {
 }
 
 fn applied(request: u64, index: Index) -> Body {
-    let outcomes = vec![(request, ProposeOutcome::Applied { index, reply_bytes: 0 })];
+    let outcome = ProposeOutcome::Applied { index, reply_bytes: 0 };
+    let outcomes = vec![ForwardedOutcome { request, outcome }];
     Body::ProposeReply(ProposeReply { outcomes, replies: bytes::Bytes::new() })
 }

@@ -14,7 +14,8 @@ use crate::network::{
 use bytes::Bytes;
 use quorate_raft::{
     Append, BatchBuilder, Body, ClusterId, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Membership, Message,
-    NodeId, Promise, Snapshot, SnapshotBase, SnapshotChunk, Term, message::Propose,
+    NodeId, Promise, Snapshot, SnapshotBase, SnapshotChunk, Term,
+    message::{ForwardedCommand, Propose},
 };
 use std::{
     collections::BTreeMap,
@@ -97,7 +98,10 @@ async fn each_lane_keeps_its_order(harness: &mut dyn Harness) {
                     control += 1;
                 }
                 Body::Propose(propose) => {
-                    assert_eq!(propose.commands[0].0, append, "the append lane keeps its order and loses nothing");
+                    assert_eq!(
+                        propose.commands[0].request, append,
+                        "the append lane keeps its order and loses nothing"
+                    );
                     append += 1;
                 }
                 Body::SnapshotChunk(chunk) => {
@@ -524,12 +528,10 @@ pub fn heartbeat_reply(round: u64) -> Message {
 
 /// A message of the append lane whose bulk is not log records.
 #[must_use]
-pub fn proposal(name: u64, bytes: u32) -> Message {
-    let payloads = Bytes::from(vec![name as u8; bytes as usize]);
-    Message {
-        term: Term(1),
-        body: Body::Propose(Propose { commands: vec![(name, bytes, Kind::Command, 5000)], payloads }),
-    }
+pub fn proposal(request: u64, length: u32) -> Message {
+    let payloads = Bytes::from(vec![request as u8; length as usize]);
+    let commands = vec![ForwardedCommand { request, length, kind: Kind::Command, waits_ms: 5000 }];
+    Message { term: Term(1), body: Body::Propose(Propose { commands, payloads }) }
 }
 
 /// A message of the append lane with a batch of entries of so many bytes each.

@@ -12,8 +12,8 @@ use quorate_raft::{
     Index, Kind, Membership, Message, NodeId, Phase, Promise, RequestVote, Snapshot, SnapshotBase, SnapshotChunk,
     SnapshotOutcome, SnapshotReply, Term, Vote,
     message::{
-        Emptied, Holdings, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome,
-        RepairReply,
+        Emptied, ForwardedCommand, ForwardedOutcome, Holdings, Propose, ProposeOutcome, ProposeReply, ReadIndex,
+        ReadIndexReply, Repair, RepairOutcome, RepairReply,
     },
 };
 
@@ -153,7 +153,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let at = |term, index| EntryId::new(Term(term), Index(index));
     let append = |batch| Append { epoch, previous: at(2, 6), previous_checksum: Some(1), commit: Index(5), batch };
     let applied = ProposeOutcome::Applied { index: Index(8), reply_bytes: 3 };
-    let outcomes = vec![(1, applied), (2, ProposeOutcome::Overloaded), (3, ProposeOutcome::StaleSerial)];
+    let outcomes = [applied, ProposeOutcome::Overloaded, ProposeOutcome::StaleSerial];
+    let outcomes = (1..).zip(outcomes).map(|(request, outcome)| ForwardedOutcome { request, outcome }).collect();
+    let command = |request, length, kind, waits_ms| ForwardedCommand { request, length, kind, waits_ms };
     let rejected =
         AppendOutcome::Rejected { previous: Index(6), conflict: at(1, 2), last: Index(4), log_last: Index(5) };
     let repaired = RepairReply { from: at(3, 7), outcome: RepairOutcome::Here, batch: batch() };
@@ -183,7 +185,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ],
         vec![
             Body::Propose(Propose {
-                commands: vec![(1, 2, Kind::Command, 5000), (9, 0, Kind::Command, 0), (3, 16, Kind::Session, 1)],
+                commands: vec![
+                    command(1, 2, Kind::Command, 5000),
+                    command(9, 0, Kind::Command, 0),
+                    command(3, 16, Kind::Session, 1),
+                ],
                 payloads: Bytes::from_static(b"ab\x02\x03\x07\0\0\0\0\0\0\0keyxyz"),
             }),
             Body::ProposeReply(ProposeReply { outcomes, replies: Bytes::from_static(b"abc") }),

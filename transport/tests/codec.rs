@@ -7,8 +7,9 @@ use quorate_raft::{
     HeartbeatReply, Index, Kind, Membership, Message, NodeId, Phase, Promise, RequestVote, Snapshot, SnapshotBase,
     SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Vote,
     message::{
-        Administer, AdministerOutcome, Administered, Administration, Emptied, Holdings, Propose, ProposeOutcome,
-        ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
+        Administer, AdministerOutcome, Administered, Administration, Emptied, ForwardedCommand, ForwardedOutcome,
+        Holdings, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome,
+        RepairReply, TimeoutNow,
     },
     session::{Request, SessionKey},
 };
@@ -116,7 +117,8 @@ fn a_repair_with_a_body_that_is_no_batch_is_refused() {
 #[test]
 fn what_no_client_may_propose_is_refused() {
     let of = |kind, payloads| {
-        let propose = Propose { commands: vec![(1, 10, kind, 5000)], payloads };
+        let command = ForwardedCommand { request: 1, length: 10, kind, waits_ms: 5000 };
+        let propose = Propose { commands: vec![command], payloads };
         let message = Message { term: Term(1), body: Body::Propose(propose) };
         let encoded = Encoder::default().message(&message).expect("it fits");
         let wire: Vec<u8> = [encoded.head, encoded.body].concat();
@@ -400,7 +402,12 @@ fn message() -> impl Strategy<Value = Message> {
             Body::Propose(Propose {
                 commands: commands
                     .iter()
-                    .map(|(name, kind, command)| (*name, command.len() as u32, *kind, *name as u32))
+                    .map(|(request, kind, command)| ForwardedCommand {
+                        request: *request,
+                        length: command.len() as u32,
+                        kind: *kind,
+                        waits_ms: *request as u32,
+                    })
                     .collect(),
                 payloads: commands.into_iter().flat_map(|(.., command)| command).collect(),
             })
@@ -411,7 +418,13 @@ fn message() -> impl Strategy<Value = Message> {
                 reply_bytes: reply.len() as u32,
             };
             Body::ProposeReply(ProposeReply {
-                outcomes: outcomes.iter().map(|(name, index, reply)| (*name, applied(*index, reply))).collect(),
+                outcomes: outcomes
+                    .iter()
+                    .map(|(request, index, reply)| ForwardedOutcome {
+                        request: *request,
+                        outcome: applied(*index, reply),
+                    })
+                    .collect(),
                 replies: outcomes.into_iter().flat_map(|(_, _, reply)| reply).collect(),
             })
         }),

@@ -13,8 +13,9 @@ use quorate_raft::{
     HandoverRefused, Heartbeat, HeartbeatReply, Index, Kind, Member, Membership, Message, NodeId, Phase, Promise,
     RequestVote, Skip, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Vote,
     message::{
-        Administer, AdministerOutcome, Administered, Administration, Emptied, Holdings, Propose, ProposeOutcome,
-        ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
+        Administer, AdministerOutcome, Administered, Administration, Emptied, ForwardedCommand, ForwardedOutcome,
+        Holdings, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome,
+        RepairReply, TimeoutNow,
     },
 };
 use quorate_transport::{
@@ -325,19 +326,20 @@ fn heartbeat_reply() {
 
 #[test]
 fn propose() {
-    let commands = vec![(300, 1, Kind::Command, 5000), (2, 10, Kind::Session, 0)];
+    let command = |request, length, kind, waits_ms| ForwardedCommand { request, length, kind, waits_ms };
+    let commands = vec![command(300, 1, Kind::Command, 5000), command(2, 10, Kind::Session, 0)];
     is_message(
         Body::Propose(Propose { commands, payloads: Bytes::from_static(b"a\0\0\0\0\0\0\0\0\0\0") }),
         "06    | Propose
          02    | two commands
-         ac 02 | the name of the first
-         01    | its length
-         01    | its kind: Command
-         88 27 | how many milliseconds its caller waits
-         02    | the name of the second
-         0a    | its length
-         03    | its kind: Session
-         00    | how many milliseconds its caller waits",
+         ac 02 | request
+         01    | length
+         01    | kind: Command
+         88 27 | waits_ms
+         02    | request
+         0a    | length
+         03    | kind: Session
+         00    | waits_ms",
     );
     is_refused("06 01 01 00 05 00 | no kind");
 }
@@ -345,7 +347,7 @@ fn propose() {
 #[test]
 fn the_kinds_that_no_client_proposes_have_numbers_too() {
     for (number, kind) in [(0, Kind::Noop), (2, Kind::Membership), (4, Kind::Outline)] {
-        let commands = vec![(1, 0, kind, 0)];
+        let commands = vec![ForwardedCommand { request: 1, length: 0, kind, waits_ms: 0 }];
         let body = Body::Propose(Propose { commands, payloads: Bytes::new() });
         let encoded = Encoder::default().message(&Message { term: Term(3), body }).expect("it fits");
         assert_eq!(encoded.head[HEADER_BYTES..], [3, 6, 1, 1, 0, number, 0], "{kind:?}");
@@ -366,11 +368,11 @@ fn propose_reply() {
         ProposeOutcome::TooLarge { max: 70_000 },
         ProposeOutcome::Skipped,
     ];
-    let outcomes = (20..).zip(outcomes).collect();
+    let outcomes = (20..).zip(outcomes).map(|(request, outcome)| ForwardedOutcome { request, outcome }).collect();
     is_message(
         Body::ProposeReply(ProposeReply { outcomes, replies: Bytes::from_static(b"ok") }),
         "07             | ProposeReply
-         09             | nine outcomes, each after the command's name
+         09             | nine outcomes, each after its request
          14 00 ac 02 02 | Applied: index, reply_bytes
          15 01          | NotLeader
          16 02          | Overloaded

@@ -225,23 +225,43 @@ pub struct HeartbeatReply {
 /// Forwards clients' commands to the leader. At most once: it is never sent again after it may have arrived.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Propose {
-    /// For each command, the forwarder's name for it, its length in `payloads`, and what it is: a
-    /// [`Kind::Command`](Kind), or what a [`Kind::Session`](Kind) says without the stamp, which the leader adds; and for how many
-    /// more milliseconds its caller waits: if the leader has not begun with it by then, it never does.
-    pub commands: Vec<(u64, u32, Kind, u32)>,
-    /// The commands, one behind the other.
+    /// The commands, in the order of their bytes in `payloads`.
+    pub commands: Vec<ForwardedCommand>,
+    /// The bytes of all commands, concatenated.
     #[serde(skip)]
     pub payloads: Bytes,
+}
+
+/// One command of a [`Propose`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct ForwardedCommand {
+    /// The forwarder's name for the command. Unique within one run of that node.
+    pub request: u64,
+    /// The command's length in [`Propose::payloads`], in bytes.
+    pub length: u32,
+    /// [`Kind::Command`], or [`Kind::Session`] for a session's request without its stamp, which the leader adds.
+    pub kind: Kind,
+    /// For how many more milliseconds the caller waits. A leader that has not begun with the command by then never does.
+    pub waits_ms: u32,
 }
 
 /// Answers some forwarded commands.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct ProposeReply {
-    /// For each command, the forwarder's name for it and its outcome.
-    pub outcomes: Vec<(u64, ProposeOutcome)>,
-    /// The state machine's replies, one behind the other.
+    /// An outcome for each command that is answered.
+    pub outcomes: Vec<ForwardedOutcome>,
+    /// The state machine's replies to the applied commands, concatenated in the order of `outcomes`.
     #[serde(skip)]
     pub replies: Bytes,
+}
+
+/// The outcome of one [`ForwardedCommand`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct ForwardedOutcome {
+    /// The forwarder's name for the command.
+    pub request: u64,
+    /// The outcome.
+    pub outcome: ProposeOutcome,
 }
 
 /// What became of one forwarded command.
@@ -424,11 +444,12 @@ impl Message {
             Body::RepairReply(reply) => reply.batch = Some(Batch::parse(bulk, checksum)?),
             Body::SnapshotChunk(chunk) => chunk.bytes = bulk,
             Body::Propose(propose) => {
-                if propose.commands.iter().map(|(_, length, ..)| u64::from(*length)).sum::<u64>() != bulk.len() as u64 {
+                let lengths = propose.commands.iter().map(|command| u64::from(command.length));
+                if lengths.sum::<u64>() != bulk.len() as u64 {
                     return misplaced("command lengths");
                 }
                 let mut rest = &bulk[..];
-                for (_, length, kind, _) in &propose.commands {
+                for ForwardedCommand { length, kind, .. } in &propose.commands {
                     let (command, behind) = rest.split_at(*length as usize);
                     match kind {
                         Kind::Command => {}
@@ -443,8 +464,8 @@ impl Message {
                 propose.payloads = bulk;
             }
             Body::ProposeReply(reply) => {
-                let lengths = reply.outcomes.iter().map(|(_, outcome)| match outcome {
-                    ProposeOutcome::Applied { reply_bytes, .. } => u64::from(*reply_bytes),
+                let lengths = reply.outcomes.iter().map(|answered| match answered.outcome {
+                    ProposeOutcome::Applied { reply_bytes, .. } => u64::from(reply_bytes),
                     _ => 0,
                 });
                 if lengths.sum::<u64>() != bulk.len() as u64 {

@@ -7,7 +7,10 @@ use crate::{
     plan::{Fault, Power},
 };
 use quorate::{NodeId, Term};
-use quorate_raft::{Body, EntryId, Kind, Message, message::Propose};
+use quorate_raft::{
+    Body, EntryId, Kind, Message,
+    message::{ForwardedCommand, Propose},
+};
 use rand::Rng;
 use std::time::Duration;
 
@@ -77,8 +80,9 @@ impl Cluster<'_> {
 
     /// A command that no client gave: the state machine would say so.
     fn forwarded(&mut self, term: Term) -> Message {
-        let (name, payload) = (self.random.random(), bytes::Bytes::from_static(b"forged"));
-        let commands = vec![(name, payload.len() as u32, Kind::Command, 1_000)];
+        let (request, payload) = (self.random.random(), bytes::Bytes::from_static(b"forged"));
+        let (length, kind, waits_ms) = (payload.len() as u32, Kind::Command, 1_000);
+        let commands = vec![ForwardedCommand { request, length, kind, waits_ms }];
         Message { term, body: Body::Propose(Propose { commands, payloads: payload }) }
     }
 

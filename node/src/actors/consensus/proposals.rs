@@ -17,7 +17,7 @@ use bytes::Bytes;
 use quorate_metrics::{NodeMetrics, ProposalResult};
 use quorate_raft::{
     Batch, Index, Kind, NodeId, Term,
-    message::{ProposeOutcome, ProposeReply},
+    message::{ForwardedOutcome, ProposeOutcome, ProposeReply},
     mutants::{Mutant, live},
     session::STAMP_BYTES,
 };
@@ -210,7 +210,7 @@ impl Proposals {
     ) -> Vec<Proposal> {
         let ProposeReply { outcomes, mut replies } = reply;
         let mut again = Vec::new();
-        for (request, outcome) in outcomes {
+        for ForwardedOutcome { request, outcome } in outcomes {
             let value = match outcome {
                 ProposeOutcome::Applied { reply_bytes, .. } => {
                     replies.split_to((reply_bytes as usize).min(replies.len()))

@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use quorate_metrics::ProposalStage;
 use quorate_raft::{
     Body, Kind, Lookup, NodeId, Term,
-    message::{Propose, ProposeOutcome, ProposeReply},
+    message::{ForwardedCommand, ForwardedOutcome, Propose, ProposeOutcome, ProposeReply},
     mutants::{Mutant, live},
     record::OVERHEAD_BYTES,
     session::{self, Stamp},
@@ -142,7 +142,7 @@ impl Consensus {
                 payloads.extend_from_slice(&payload);
                 let proposal = Proposal { kind, payload, caller, until };
                 let request = self.proposals.forwarded(sent, proposal, latest.min(now + waits + to_answer));
-                commands.push((request, length, kind, waits_ms));
+                commands.push(ForwardedCommand { request, length, kind, waits_ms });
             }
             self.say(leader, Body::Propose(Propose { commands, payloads: payloads.freeze() }));
         }
@@ -158,31 +158,34 @@ impl Consensus {
         ctx: &mut Context<Self>,
     ) {
         let Propose { commands, mut payloads } = propose;
-        let Some(&(name, ..)) = commands.first() else { return };
-        if !self.arrived.is_new(from, name) && !live(Mutant::DuplicateProposalTaken) {
+        let Some(first) = commands.first() else { return };
+        if !self.arrived.is_new(from, first.request) && !live(Mutant::DuplicateProposalTaken) {
             return self.metrics.dropped(Some(from.0), "duplicate");
         }
         if self.arrived.may_have_before(term) {
             // To refuse them could be a lie, and to take them a second time.
-            let outcomes = commands.into_iter().map(|(request, ..)| (request, ProposeOutcome::Unknown)).collect();
+            let outcome = ProposeOutcome::Unknown;
+            let unknown = |command: ForwardedCommand| ForwardedOutcome { request: command.request, outcome };
+            let outcomes = commands.into_iter().map(unknown).collect();
             return self.say(from, Body::ProposeReply(ProposeReply { outcomes, replies: bytes::Bytes::new() }));
         }
         // Only now: a copy of what was taken while its sender was a member must not be called refused.
         if is_outside && !live(Mutant::OutsiderForwards) {
-            let outcomes =
-                commands.into_iter().map(|(request, ..)| (from, request, ProposeOutcome::NotLeader)).collect();
+            let refused = |command: ForwardedCommand| (from, command.request, ProposeOutcome::NotLeader);
+            let outcomes = commands.into_iter().map(refused).collect();
             return self.answer_forwarded(outcomes);
         }
         let (mut taken, mut refused) = (Vec::new(), Vec::new());
         let now = Instant::now();
-        for (request, length, kind, waits_ms) in commands {
+        for ForwardedCommand { request, length, kind, waits_ms } in commands {
             let payload = payloads.split_to((length as usize).min(payloads.len()));
             let besides = if kind == Kind::Session { session::REQUEST_OVERHEAD_BYTES } else { 0 };
             // The limit of the node that a client asked counts, and this node's may be lower.
             let max = Limits::COMMAND_BYTES_MAX;
             if payload.len() > max + besides {
                 // It never will be allowed here: to try again would be no use.
-                refused.push((request, ProposeOutcome::TooLarge { max: u32::try_from(max).unwrap_or(u32::MAX) }));
+                let outcome = ProposeOutcome::TooLarge { max: u32::try_from(max).unwrap_or(u32::MAX) };
+                refused.push(ForwardedOutcome { request, outcome });
                 continue;
             }
             match self.gate_for_others.enter(payload.len(), None) {
@@ -191,7 +194,7 @@ impl Consensus {
                     let until = now.checked_add(Duration::from_millis(waits_ms.into()));
                     taken.push(Proposal { kind, payload, caller, until });
                 }
-                None => refused.push((request, ProposeOutcome::Overloaded)),
+                None => refused.push(ForwardedOutcome { request, outcome: ProposeOutcome::Overloaded }),
             }
         }
         if !refused.is_empty() {
@@ -202,9 +205,9 @@ impl Consensus {
 
     /// Tells other nodes the outcomes of what they forwarded: of a node's, all in one message.
     pub(super) fn answer_forwarded(&mut self, outcomes: Vec<(NodeId, u64, ProposeOutcome)>) {
-        let mut by_node: BTreeMap<NodeId, Vec<(u64, ProposeOutcome)>> = BTreeMap::new();
+        let mut by_node: BTreeMap<NodeId, Vec<ForwardedOutcome>> = BTreeMap::new();
         for (node, request, outcome) in outcomes {
-            by_node.entry(node).or_default().push((request, outcome));
+            by_node.entry(node).or_default().push(ForwardedOutcome { request, outcome });
         }
         for (node, outcomes) in by_node {
             self.say(node, Body::ProposeReply(ProposeReply { outcomes, replies: bytes::Bytes::new() }));
@@ -213,10 +216,10 @@ impl Consensus {
 
     /// Tells other nodes what the commands that they forwarded came to: each in few messages, none of them large.
     pub(super) fn answer_applied(&mut self, answers: Vec<Answer>) {
-        let mut by_node: BTreeMap<NodeId, (Vec<(u64, ProposeOutcome)>, BytesMut)> = BTreeMap::new();
+        let mut by_node: BTreeMap<NodeId, (Vec<ForwardedOutcome>, BytesMut)> = BTreeMap::new();
         for Answer { node, request, outcome } in answers {
             let (outcomes, replies) = by_node.entry(node).or_default();
-            let (what, reply) = match outcome {
+            let (outcome, reply) = match outcome {
                 Ok(Applied { index, reply }) => {
                     let reply_bytes = u32::try_from(reply.len()).unwrap_or(u32::MAX);
                     (ProposeOutcome::Applied { index, reply_bytes }, reply)
@@ -229,7 +232,7 @@ impl Consensus {
                 let (outcomes, replies) = (std::mem::take(outcomes), replies.split().freeze());
                 self.say(node, Body::ProposeReply(ProposeReply { outcomes, replies }));
             }
-            outcomes.push((request, what));
+            outcomes.push(ForwardedOutcome { request, outcome });
             replies.extend_from_slice(&reply);
         }
         for (node, (outcomes, replies)) in by_node {

@@ -96,7 +96,7 @@ fn an_answer_keeps_its_meaning_on_its_way_to_the_node_that_forwarded() {
         let credit = world.gate.enter(0, None).expect("room");
         let there = Caller::There { node: NodeId(1), request, term: Term(1), credit };
         let (.., outcome) = world.proposals.tell(there, error).expect("another node's");
-        let reply = ProposeReply { outcomes: vec![(request, outcome)], replies: Bytes::new() };
+        let reply = ProposeReply { outcomes: vec![ForwardedOutcome { request, outcome }], replies: Bytes::new() };
         let again = world.proposals.outcomes_arrived(NodeId(2), reply, retry_after);
         assert_eq!((again.len(), waits.try_recv().ok()), (usize::from(told.is_none()), told), "{error}");
     }
