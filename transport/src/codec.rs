@@ -15,7 +15,7 @@
 //! | 12 | 4 | metadata length in bytes, `M` |
 //! | 16 | 4 | body length in bytes, `B` |
 //! | 20 | 4 | CRC-32C of bytes 0..20, the metadata and, with flag bit 0, the body |
-//! | 24 | `M` | metadata: postcard of the hello or the message, without its bulk |
+//! | 24 | `M` | metadata: the hello or the message without its bulk, in the forms that `codec/wire.rs` states |
 //! | 24 + `M` | `B` | body: the message's bulk, raw |
 //!
 //! A body of log records has a checksum in every record, which is verified when the records are parsed; it is neither
@@ -25,6 +25,7 @@
 
 mod decoder;
 mod version;
+mod wire;
 
 pub use decoder::{Decoded, Decoder};
 pub(crate) use version::Claimed;
@@ -33,7 +34,7 @@ pub use version::{Version, Versions};
 use crate::network::Introduction;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_raft::{Body, Malformed, Message, NodeId};
-use serde::{Deserialize, Serialize};
+use wire::Wire;
 
 /// The first bytes of every frame.
 pub const MAGIC: [u8; 4] = *b"QRTE";
@@ -53,7 +54,7 @@ pub enum Frame {
 
 /// The first frame in each direction: who speaks, and what they speak. It proves nothing; the network holds it against
 /// the identity that it has proved itself. It is read before a version is agreed upon, so its form has a version of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The cluster the sender belongs to.
     pub cluster: String,
@@ -153,7 +154,7 @@ impl Encoder {
     /// # Errors
     /// [`FrameError::TooLong`] if it exceeds the limits.
     pub fn hello(&self, hello: &Hello) -> Result<Encoded, FrameError> {
-        let metadata = |head| postcard::serialize_with_flavor(hello, head);
+        let metadata = |head| wire::encode(head, |to| hello.write(to));
         self.frame(Kind::Hello, Version::OF_HELLO, 0, metadata, Bytes::new())
     }
 

@@ -19,7 +19,6 @@
 //! - **Never blocks.** Everything here runs on the node's thread, beside consensus.
 
 use quorate_raft::{ClusterId, Message, NodeId, Skip};
-use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, future::Future, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -54,7 +53,7 @@ pub struct Local {
 
 /// The facts that a node states about itself whenever it connects to a peer. An encoded hello, which contains them, is at
 /// most [`Hello::BYTES_MAX`](crate::codec::Hello::BYTES_MAX) long.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Introduction {
     /// The newest version that the node's state machine can apply.
     pub machine_version: u32,

@@ -157,6 +157,26 @@ fn a_membership_from_the_wire_is_in_order_whatever_order_it_came_in() {
 }
 
 #[test]
+fn a_membership_from_the_wire_has_addresses_of_members_alone() {
+    let membership = Membership::of_addresses([(NodeId(1), "a".into()), (NodeId(5), "b".into())]);
+    let base = SnapshotBase { membership, ..SnapshotBase::default() };
+    let snapshot = Snapshot { base, ..Snapshot::default() };
+    let chunk = SnapshotChunk { epoch: 1, snapshot: snapshot.into(), offset: 0, bytes: Bytes::new() };
+    let message = Message { term: Term(3), body: Body::SnapshotChunk(chunk) };
+    let mut metadata = Encoder::default().message(&message).unwrap().head[HEADER_BYTES..].to_vec();
+    let at = metadata.windows(7).position(|map| map == [2, 1, 1, b'a', 5, 1, b'b']).expect("the addresses");
+    // Node 6 instead of node 5, and its address as one that an operator gave.
+    metadata[at + 4] = 6;
+    metadata.splice(at + 7..at + 8, [1, 6]);
+    let (decoded, _) = decode(&sealed(2, 0, &metadata, &[]), &[usize::MAX]);
+    let Some(Frame::Message(Message { body: Body::SnapshotChunk(chunk), .. })) = decoded.unwrap().pop() else {
+        panic!("it was a piece of a snapshot")
+    };
+    let members = Membership::of_voters([NodeId(1), NodeId(5)]);
+    assert_eq!(chunk.snapshot.base.membership, members.with_addresses([(NodeId(1), "a".into())].into()));
+}
+
+#[test]
 fn a_body_that_lies_whole_in_a_piece_is_sliced_out_of_it() {
     let frame = Encoder::default().message(&batch(1, vec![vec![7; 5000]])).unwrap();
     let wire = Bytes::from([frame.head.clone(), frame.body.clone()].concat());

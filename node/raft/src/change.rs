@@ -18,38 +18,45 @@ use alloc::{
     string::String,
     vec::Vec,
 };
-use serde::{Deserialize, Serialize};
 
 /// A change of the members, in one step however much it changes.
-#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Change {
     steps: Vec<Step>,
     expected: Expected,
 }
 
 /// The configurations to which a change may be applied.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
-enum Expected {
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum Expected {
+    /// Any configuration.
     #[default]
     Any,
+    /// Only the configuration of the entry at this index.
     Exactly(Index),
-    /// One to which some of the change's steps may have led already: the change was accepted before.
-    #[serde(skip)]
+    /// A configuration to which some of the change's steps may have led already: the leader accepted the change before. Never sent.
     Partial,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-enum Step {
+/// One step of a [`Change`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Step {
+    /// Exactly these members vote: see [`Change::to`].
     To(Vec<Member>),
+    /// A node joins as a learner: see [`Change::add`].
     Add(Member),
+    /// A node joins as the witness: see [`Change::add_witness`].
     AddWitness(Member),
+    /// A learner becomes a voter: see [`Change::promote`].
     Promote(NodeId),
+    /// A member leaves: see [`Change::remove`].
     Remove(NodeId),
+    /// A member gets another address: see [`Change::move_to`].
     Move(NodeId, String),
 }
 
 /// A member and where it is dialled; for one whose address is known already it may be left out.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Member {
     /// Who.
     pub id: NodeId,
@@ -187,6 +194,24 @@ impl Change {
             Step::Add(member) | Step::AddWitness(member) => core::slice::from_ref(member),
             Step::Promote(_) | Step::Remove(_) | Step::Move(..) => &[],
         })
+    }
+
+    /// A change of these steps, in order: the inverse of [`Change::steps`] and [`Change::expected`].
+    #[must_use]
+    pub fn from_parts(steps: Vec<Step>, expected: Expected) -> Self {
+        Self { steps, expected }
+    }
+
+    /// The steps, in the order in which they are taken.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The configurations to which the change may be applied.
+    #[must_use]
+    pub fn expected(&self) -> Expected {
+        self.expected
     }
 
     fn of(step: Step) -> Self {

@@ -37,8 +37,7 @@ number!(
 
 /// The identity of a cluster: a random number that the first leader's first entry states, and each restore or recovery draws
 /// anew. Two clusters of one name have different ones. Displayed as 32 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ClusterId(pub u128);
 
 impl fmt::Display for ClusterId {
@@ -108,7 +107,7 @@ impl fmt::Display for EntryId {
 
 /// An entry that an operator names to be skipped: its command is answered with an error and not applied. The checksum covers the
 /// entry and, through the chain, all before it, so no other entry can be meant.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Skip {
     /// Its place in the log.
     pub index: Index,

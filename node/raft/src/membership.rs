@@ -7,7 +7,6 @@ use crate::{
 };
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
 
 /// The members of the cluster (paper §6).
 ///
@@ -21,8 +20,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// **Invariant:** the three lists are sorted and free of duplicates, and no learner is a voter. The witness is a member. A given
 /// address is one of the addresses.
-#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
-#[serde(from = "Lists")]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Membership {
     incoming: Vec<NodeId>,
     outgoing: Vec<NodeId>,
@@ -36,26 +34,6 @@ pub struct Membership {
 /// What an encoded membership with a cluster's id ends with: this, and the id.
 const CLUSTER_ID: u8 = 1;
 const CLUSTER_ID_BYTES: usize = 17;
-
-/// What a peer says that a membership is. It is one once its lists are in order.
-#[derive(Deserialize)]
-struct Lists {
-    incoming: Vec<NodeId>,
-    outgoing: Vec<NodeId>,
-    learners: Vec<NodeId>,
-    addresses: BTreeMap<NodeId, String>,
-    given: Vec<NodeId>,
-    witness: Option<NodeId>,
-    cluster_id: Option<ClusterId>,
-}
-
-impl From<Lists> for Membership {
-    fn from(lists: Lists) -> Self {
-        let Lists { incoming, outgoing, learners, addresses, given, witness, cluster_id } = lists;
-        let lists = Self { addresses, cluster_id, ..Self::joint(incoming, outgoing) }.with_learners(learners);
-        lists.with_given_addresses(given).with_witness(witness)
-    }
-}
 
 impl Membership {
     /// A cluster of these voters, without addresses.

@@ -2,7 +2,7 @@
 //!
 //! | message | from | to | why | paper |
 //! | --- | --- | --- | --- | --- |
-//! | [`RequestVote`] | a (pre-)candidate's `VoteCollector` | every other voter | to be elected, or to learn that it would be | §5.2, thesis §9.6 |
+//! | [`RequestVote`] | a (pre-)candidate's [`Replica`](crate::Replica) | every other voter | to be elected, or to learn that it would be | §5.2, thesis §9.6 |
 //! | [`Vote`] | a voter | the (pre-)candidate | grants or denies, once durable | §5.2 |
 //! | [`Append`] | a leader's `Replicator` | its peer | to replicate entries, or to probe where logs agree | §5.3 |
 //! | [`AppendReply`] | a follower | the leader | entries are durable, or logs do not agree there | §5.3 |
@@ -37,7 +37,6 @@ use crate::{
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 /// A message and whom it is for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -49,7 +48,7 @@ pub struct Outgoing {
 }
 
 /// What one node tells another.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Message {
     /// The sender's current term when it was sent.
     pub term: Term,
@@ -57,9 +56,9 @@ pub struct Message {
     pub body: Body,
 }
 
-/// What a message says. Bulk bytes (a batch, forwarded payloads) are skipped by serde: a codec sends them raw, beside
-/// the serialised rest, through [`Message::bulk`] and [`Message::set_bulk`].
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+/// What a message says. A codec sends bulk bytes (a batch, forwarded payloads, a piece of a snapshot) raw, after the encoded
+/// rest, through [`Message::bulk`] and [`Message::set_bulk`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Body {
     /// Asks for a vote.
     RequestVote(RequestVote),
@@ -104,7 +103,7 @@ pub enum Body {
 }
 
 /// Which of an election's two rounds.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Phase {
     /// "Would you vote for me in the next term?" Changes nobody's term or vote (thesis §9.6).
     PreVote,
@@ -114,7 +113,7 @@ pub enum Phase {
 
 /// Asks for a vote, or in the pre-vote phase whether one would be given. Resets nothing at the receiver but, in the
 /// vote phase and if it grants, its vote.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RequestVote {
     /// Pre-vote or vote. In the pre-vote phase the message's term is the sender's own, and the vote asked about is one
     /// in the term after it.
@@ -130,7 +129,7 @@ pub struct RequestVote {
 }
 
 /// Answers a [`RequestVote`]; a granted vote left only after it was durable.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Vote {
     /// The phase that was asked about.
     pub phase: Phase,
@@ -141,7 +140,7 @@ pub struct Vote {
 }
 
 /// Replicates entries: "AppendEntries" of the paper (§5.3). Without entries it probes where the logs agree.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Append {
     /// Which run of this peer's replication it belongs to, echoed by the reply: see
     /// `Progress`.
@@ -154,12 +153,11 @@ pub struct Append {
     /// How far the leader has committed.
     pub commit: Index,
     /// The entries.
-    #[serde(skip)]
     pub batch: Option<Batch>,
 }
 
 /// Answers an [`Append`]; left only after what it says was durable.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct AppendReply {
     /// The epoch of the append.
     pub epoch: u64,
@@ -168,7 +166,7 @@ pub struct AppendReply {
 }
 
 /// What became of an [`Append`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AppendOutcome {
     /// The follower's durable log equals the leader's up to `matched`.
     Matched {
@@ -204,7 +202,7 @@ pub enum AppendOutcome {
 }
 
 /// Says that the leader leads: an AppendEntries without entries, on a lane that bulk never delays.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Heartbeat {
     /// The read round it opens or belongs to (thesis §6.4).
     pub round: u64,
@@ -213,7 +211,7 @@ pub struct Heartbeat {
 }
 
 /// Answers a [`Heartbeat`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct HeartbeatReply {
     /// The round of the heartbeat.
     pub round: u64,
@@ -223,17 +221,16 @@ pub struct HeartbeatReply {
 }
 
 /// Forwards clients' commands to the leader. At most once: it is never sent again after it may have arrived.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Propose {
     /// The commands, in the order of their bytes in `payloads`.
     pub commands: Vec<ForwardedCommand>,
     /// The bytes of all commands, concatenated.
-    #[serde(skip)]
     pub payloads: Bytes,
 }
 
 /// One command of a [`Propose`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ForwardedCommand {
     /// The forwarder's name for the command. Unique within one run of that node.
     pub request: u64,
@@ -246,17 +243,16 @@ pub struct ForwardedCommand {
 }
 
 /// Answers some forwarded commands.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ProposeReply {
     /// An outcome for each command that is answered.
     pub outcomes: Vec<ForwardedOutcome>,
     /// The state machine's replies to the applied commands, concatenated in the order of `outcomes`.
-    #[serde(skip)]
     pub replies: Bytes,
 }
 
 /// The outcome of one [`ForwardedCommand`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ForwardedOutcome {
     /// The forwarder's name for the command.
     pub request: u64,
@@ -265,7 +261,7 @@ pub struct ForwardedOutcome {
 }
 
 /// What became of one forwarded command.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ProposeOutcome {
     /// Committed and applied; the state machine's reply has this many bytes.
     Applied {
@@ -296,7 +292,7 @@ pub enum ProposeOutcome {
 }
 
 /// Asks for a read index.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ReadIndex {
     /// The asker's name for the request.
     pub request: u64,
@@ -305,7 +301,7 @@ pub struct ReadIndex {
 }
 
 /// Answers a [`ReadIndex`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ReadIndexReply {
     /// The asker's name for the request.
     pub request: u64,
@@ -315,7 +311,7 @@ pub struct ReadIndexReply {
 
 /// Asks for entries whose identity this node knows and whose payload its disk lost. Anybody's copy will do: it must have the
 /// checksum that the asker knows, and with it the same log before it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Repair {
     /// The first one.
     pub from: EntryId,
@@ -324,19 +320,18 @@ pub struct Repair {
 }
 
 /// Answers a [`Repair`].
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RepairReply {
     /// The first entry that was asked for.
     pub from: EntryId,
     /// What became of it.
     pub outcome: RepairOutcome,
     /// The entries from there on, as far as they fit, with [`RepairOutcome::Here`].
-    #[serde(skip)]
     pub batch: Option<Batch>,
 }
 
 /// Whether a member has an entry that another one lost.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RepairOutcome {
     /// It has it, and sends it.
     Here,
@@ -348,35 +343,35 @@ pub enum RepairOutcome {
 
 /// Says to a member that comes with less what it held: its data directory was emptied or put back, and it must not vote or
 /// acknowledge. One that has as much, for the message was late, goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Emptied {
     /// Its holding: up to which committed entry it acknowledged the log; 0 if it had a log and no more is known.
     pub known_at: Index,
 }
 
 /// Says what each member holds, so that it is remembered by all: up to which committed entry it acknowledged the log, durably.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Holdings {
     /// The members, former ones among them, and their holdings.
     pub members: Vec<(NodeId, Index)>,
 }
 
 /// Tells the voter to which leadership is handed over to campaign at once.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimeoutNow {
     /// The leader's last entry: without it, durably, the campaign would be in vain.
     pub last: EntryId,
 }
 
 /// Says to a node that it belongs to the cluster no more.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Removed {
     /// Where the configuration without it stands, which is committed.
     pub at: Index,
 }
 
 /// Forwards to the leader what an operator wants. At most once: it is never sent again after it may have arrived.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Administer {
     /// The asker's name for the request.
     pub request: u64,
@@ -385,7 +380,7 @@ pub struct Administer {
 }
 
 /// What an operator wants of the leader.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Administration {
     /// Other members.
     Change(Change),
@@ -394,7 +389,7 @@ pub enum Administration {
 }
 
 /// What came of an [`Administer`].
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Administered {
     /// The asker's name for the request.
     pub request: u64,
@@ -403,7 +398,7 @@ pub struct Administered {
 }
 
 /// What came of an operator's wish.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum AdministerOutcome {
     /// The configuration in force, committed, is the one of this entry.
     Changed(Index),
@@ -418,7 +413,7 @@ pub enum AdministerOutcome {
 }
 
 impl Message {
-    /// The bytes that travel raw behind the serialised rest.
+    /// The bytes that travel raw after the encoded rest.
     #[must_use]
     pub fn bulk(&self) -> Bytes {
         match &self.body {
@@ -431,7 +426,7 @@ impl Message {
         }
     }
 
-    /// Puts bulk bytes back after the rest was deserialised.
+    /// Puts the bulk bytes into a message whose rest was decoded.
     ///
     /// # Errors
     /// If they are damaged, or this message carries none.

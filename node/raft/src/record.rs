@@ -33,7 +33,6 @@ use crate::{
 use alloc::vec::Vec;
 use bytes::{BufMut, Bytes, BytesMut};
 use core::fmt;
-use serde::{Deserialize, Serialize};
 
 /// Bytes before a record's payload.
 pub const HEADER_BYTES: usize = 36;
@@ -48,7 +47,7 @@ pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TRAILER_BYTES;
 pub type Checksum = fn(u32, &[u8]) -> u32;
 
 /// What an entry is for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Kind {
     /// Appended by a new leader so that it can commit what came before (paper §8). No payload.

@@ -10,10 +10,9 @@ use crate::{
 };
 use alloc::boxed::Box;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 /// The prefix of the log that a snapshot stands for.
-#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct SnapshotBase {
     /// The last entry that it covers.
     pub last: EntryId,
@@ -26,7 +25,7 @@ pub struct SnapshotBase {
 }
 
 /// A whole snapshot.
-#[derive(Clone, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Snapshot {
     /// What it stands for.
     pub base: SnapshotBase,
@@ -37,7 +36,7 @@ pub struct Snapshot {
 }
 
 /// A piece of a snapshot, from the leader: "InstallSnapshot" of the paper (§7, Figure 13).
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SnapshotChunk {
     /// Which run of this peer's replication it belongs to, echoed by the reply.
     pub epoch: u64,
@@ -46,12 +45,11 @@ pub struct SnapshotChunk {
     /// Where the piece begins in the state.
     pub offset: u64,
     /// The piece. Empty to ask how much of it the follower has.
-    #[serde(skip)]
     pub bytes: Bytes,
 }
 
 /// Answers a [`SnapshotChunk`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SnapshotReply {
     /// The chunk's epoch.
     pub epoch: u64,
@@ -62,7 +60,7 @@ pub struct SnapshotReply {
 }
 
 /// How far a transfer got.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SnapshotOutcome {
     /// So many bytes from the beginning on have arrived; send on from there.
     Received {

@@ -1,7 +1,8 @@
 //! Reads frames out of whatever pieces a stream arrives in.
 
 use super::{
-    CHECKED_BYTES, FLAG_BODY_CHECKED, Frame, FrameError, HEADER_BYTES, Header, Kind, Limits, Version, version,
+    CHECKED_BYTES, FLAG_BODY_CHECKED, Frame, FrameError, HEADER_BYTES, Header, Hello, Kind, Limits, Version, version,
+    wire::{self, Wire},
 };
 use bytes::{Bytes, BytesMut};
 use quorate_raft::Message;
@@ -145,7 +146,7 @@ fn open(header: Header, head: &[u8]) -> Result<Opened, FrameError> {
         return Err(FrameError::Checksum);
     }
     let frame = match header.kind {
-        Kind::Hello => postcard::take_from_bytes(metadata).map(|(hello, rest)| (Frame::Hello(hello), rest)),
+        Kind::Hello => wire::decode(metadata, Hello::read).map(|(hello, rest)| (Frame::Hello(hello), rest)),
         Kind::Message => version::read(header.version, metadata).map(|(message, rest)| (Frame::Message(message), rest)),
     };
     let (frame, rest) = frame.map_err(|_| FrameError::Metadata)?;

@@ -1,9 +1,9 @@
 //! Which versions of the frames there are, which of them two nodes speak, and how a message lies in each.
 //!
-//! This is the one place where versions differ. [`write`] and [`read`] are the forms: the types of `quorate-raft` are the form of
-//! [`Version::CURRENT`], and each older version that is still spoken has its differences here. Whatever a version can't
-//! say, it says by leaving it out, with a default where it is read; a change that allows no such default is another protocol,
-//! and has another ALPN.
+//! This is the one place where versions differ. [`wire`] states the forms of [`Version::CURRENT`]; each older version that is
+//! still spoken has its differences in [`write`] and [`read`]. A field that an older version lacks is left out when that
+//! version is written and has a default when it is read. A change that allows no such default is another protocol, with
+//! another ALPN.
 //!
 //! Never here: a connection, or what a message means.
 //!
@@ -15,7 +15,10 @@
 //! The feature `next-wire` builds a version in that does not exist yet, so that tests can have a cluster of both. No range has it
 //! unless it is asked for.
 
-use super::Growing;
+use super::{
+    Growing,
+    wire::{self, Wire},
+};
 use bytes::BytesMut;
 use quorate_raft::Message;
 use std::fmt;
@@ -104,21 +107,26 @@ impl fmt::Display for Claimed {
 
 /// Writes a message without its bulk, as it lies in a frame of this version.
 pub(super) fn write(version: Version, message: &Message, to: Growing) -> postcard::Result<BytesMut> {
-    match version {
-        #[cfg(feature = "next-wire")]
-        Version::NEXT if next::has_more(message) => postcard::serialize_with_flavor(&(message, next::MORE), to),
-        _ => postcard::serialize_with_flavor(message, to),
-    }
+    wire::encode(to, |to| {
+        message.write(to)?;
+        match version {
+            #[cfg(feature = "next-wire")]
+            Version::NEXT if next::has_more(message) => next::MORE.write(to),
+            _ => Ok(()),
+        }
+    })
 }
 
-/// Reads it again, and says what trails behind.
+/// Reads a message in a frame of this version; the bytes that follow it are the second part.
 pub(super) fn read(version: Version, metadata: &[u8]) -> postcard::Result<(Message, &[u8])> {
-    let (message, rest) = postcard::take_from_bytes(metadata)?;
-    match version {
-        #[cfg(feature = "next-wire")]
-        Version::NEXT if next::has_more(&message) => next::skip(rest).map(|rest| (message, rest)),
-        _ => Ok((message, rest)),
-    }
+    wire::decode(metadata, |from| {
+        let message = Message::read(from)?;
+        match version {
+            #[cfg(feature = "next-wire")]
+            Version::NEXT if next::has_more(&message) => u64::read(from).map(|_| message),
+            _ => Ok(message),
+        }
+    })
 }
 
 /// The version that does not exist yet. Its heartbeat has one more field, a number that older versions do without: a reader of
@@ -131,10 +139,6 @@ mod next {
 
     pub(super) fn has_more(message: &Message) -> bool {
         matches!(message.body, Body::Heartbeat(_))
-    }
-
-    pub(super) fn skip(rest: &[u8]) -> postcard::Result<&[u8]> {
-        postcard::take_from_bytes::<u64>(rest).map(|(_, rest)| rest)
     }
 }
 

@@ -4,10 +4,9 @@ use super::Change;
 use crate::ids::{Index, NodeId};
 use alloc::string::String;
 use core::fmt;
-use serde::{Deserialize, Serialize};
 
 /// Why the members are not changed. Nothing has happened.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum ChangeRefused {
     /// This node does not lead: ask the leader.
     NotLeader,
@@ -149,7 +148,7 @@ impl fmt::Display for ChangeRefused {
 }
 
 /// The place of a member in the cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Capacity {
     /// Votes and keeps everything.
     Voter,

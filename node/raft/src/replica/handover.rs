@@ -18,7 +18,6 @@ use crate::{
 };
 use alloc::vec::Vec;
 use core::{cmp::Reverse, fmt};
-use serde::{Deserialize, Serialize};
 
 /// Leadership on its way to another node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -33,7 +32,7 @@ pub struct Handover {
 }
 
 /// Why leadership is not handed over. Nothing has happened, but for [`HandoverRefused::GivenUp`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum HandoverRefused {
     /// This node does not lead: ask the leader.
     NotLeader,
