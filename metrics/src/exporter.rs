@@ -1,23 +1,24 @@
-//! Binds the catalogue to `metrics-exporter-prometheus`, which holds every value and writes the page.
+//! The link between the catalogue and `metrics-exporter-prometheus`, which holds all values and
+//! writes the page.
 //!
-//! **Invariant:** whatever is registered is in the catalogue, so every histogram has its buckets (the exporter would
-//! render one without as a summary) and every series its help.
+//! **Invariant:** every registered metric is in the catalogue. So every histogram has its buckets
+//! (the exporter would render one without buckets as a summary) and every series its help text.
 
 use crate::catalogue::{CATALOGUE, Kind, Metric};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-/// Every series of a process that is recorded through one [`Metrics`](crate::Metrics).
+/// All series that are recorded through one [`Metrics`](crate::Metrics).
 pub(crate) struct Exporter {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
 }
 
-/// What the recorder is told of who registers; it looks at none of it.
+/// The origin of registrations, which the recorder's interface demands and ignores.
 static METADATA: Metadata<'static> = Metadata::new(env!("CARGO_PKG_NAME"), Level::INFO, Some(module_path!()));
 
 impl Exporter {
-    /// Knows the catalogue's buckets and helps, and has no series.
+    /// Has the buckets and help texts of the catalogue, and no series.
     pub(crate) fn new() -> Self {
         let mut builder = PrometheusBuilder::new();
         for metric in CATALOGUE {
@@ -57,7 +58,7 @@ impl Exporter {
         self.handle.run_upkeep();
     }
 
-    /// The exporter's rendering begins with its upkeep.
+    /// Includes the upkeep: the exporter does it first.
     pub(crate) fn render(&self) -> String {
         self.handle.render()
     }

@@ -1,6 +1,7 @@
-//! Every PromQL expression of the dashboard and the alert rules, for tests that run them against a Prometheus.
+//! All PromQL expressions of the dashboard and the alert rules, for tests that run them
+//! against a Prometheus.
 //!
-//! Behind the feature `expressions`: no server needs it.
+//! Compiled with the feature `expressions` only; servers do not need it.
 
 use serde_json::Value;
 
@@ -9,19 +10,20 @@ pub const DASHBOARD: &str = include_str!("../grafana/quorate.json");
 /// The Prometheus alert rules, `prometheus/alerts.yml`.
 pub const ALERTS: &str = include_str!("../prometheus/alerts.yml");
 
-/// A PromQL expression and where it stands.
+/// A PromQL expression and its place of use.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Expression {
-    /// The panel's title, or the annotation's or alert's name.
+    /// The panel's title, or the name of the annotation or alert.
     pub title: String,
-    /// The expression, ready to run.
+    /// The expression with all variables replaced.
     pub promql: String,
-    /// What each series is called; empty for an alert.
+    /// The legend of each series; empty for an alert.
     pub legend: String,
 }
 
-/// The expressions of the dashboard's panels and annotations. In them, `$node` became `nodes` (a regular expression:
-/// `.+` for all), and Grafana's intervals became `interval` (such as `1m`; at least four scrapes long).
+/// The expressions of the dashboard's panels and annotations. `$node` is replaced by `nodes` (a
+/// regular expression; `.+` for all), Grafana's interval variables by `interval` (such as `1m`; at
+/// least four scrape intervals).
 #[must_use]
 pub fn dashboard_expressions(nodes: &str, interval: &str) -> Vec<Expression> {
     let dashboard: Value = serde_json::from_str(DASHBOARD).expect("the dashboard is JSON");
@@ -43,7 +45,7 @@ pub fn dashboard_expressions(nodes: &str, interval: &str) -> Vec<Expression> {
     found
 }
 
-/// The expressions of the alert rules. Each stands in one line of the file.
+/// The expressions of the alert rules. Each must be on one line of the file.
 #[must_use]
 pub fn alert_expressions() -> Vec<Expression> {
     let (mut found, mut title) = (Vec::new(), String::new());

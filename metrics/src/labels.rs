@@ -1,16 +1,16 @@
-//! The values that labels take: closed sets, each an enum, so that no text from outside ever becomes a series.
+//! The label values: closed sets, one enum each, so that no text from outside becomes a series.
 
 /// A label whose values are a closed set.
 pub trait Label: Copy + Sized + 'static {
-    /// Every value, in the order of their [`Label::position`].
+    /// All values, ordered by [`Label::position`].
     const ALL: &'static [Self];
-    /// Every value as Prometheus sees it, in the same order.
+    /// The exported texts of all values, in the same order.
     const VALUES: &'static [&'static str];
 
-    /// Where this value stands in [`Label::ALL`].
+    /// The index of this value in [`Label::ALL`].
     fn position(self) -> usize;
 
-    /// This value as Prometheus sees it.
+    /// The exported text of this value.
     fn as_str(self) -> &'static str {
         Self::VALUES[self.position()]
     }
@@ -33,7 +33,7 @@ macro_rules! label {
     };
 }
 
-/// For sets that other packages name by text: what is not in the set is `other`.
+/// For sets whose values other packages name by text: unknown texts become `other`.
 macro_rules! named_by_text {
     ($($name:ident)+) => {$(
         impl From<&str> for $name {
@@ -46,110 +46,112 @@ macro_rules! named_by_text {
 }
 
 label! {
-    /// What a node is at the moment.
+    /// The current role of a node.
     pub Role {
-        /// It replicates its log to the others.
+        /// Replicates its log to the other nodes.
         Leader = "leader",
-        /// It follows a leader, or waits for one.
+        /// Follows a leader, or waits for one.
         Follower = "follower",
-        /// It asks for votes in a term of its own.
+        /// Requests votes in a new term.
         Candidate = "candidate",
-        /// It asks whether it would get votes.
+        /// Requests pre-votes, without a new term.
         PreCandidate = "pre_candidate",
-        /// It receives the log and does not vote.
+        /// Receives the log and does not vote.
         Learner = "learner",
     }
 }
 
 label! {
-    /// Why a node's term went up. A restart resumes the old term and is no change.
+    /// The cause of an increase of a node's term. A restart resumes the old term and
+    /// is not counted.
     pub TermChange {
-        /// The node won a pre-vote, or was told to take over, and asks for votes in the next term.
+        /// The node won a pre-vote, or was the target of a leadership transfer, and requests votes
+        /// in the next term.
         Campaign = "campaign",
-        /// A message came from a higher term.
+        /// A message with a higher term arrived.
         HigherTerm = "higher_term",
     }
 }
 
 label! {
-    /// Which of an election's two rounds.
+    /// One of the two rounds of an election.
     pub Phase {
-        /// "Would you vote for me?" Changes no term.
+        /// The pre-vote round, which changes no term.
         PreVote = "pre_vote",
-        /// "Vote for me."
+        /// The vote round, in a new term.
         Vote = "vote",
     }
 }
 
 label! {
-    /// How a round ended for the node that asked.
+    /// The result of a round for the node that started it.
     pub ElectionResult {
-        /// A quorum granted.
+        /// A quorum granted its vote.
         Won = "won",
-        /// So many denied that no quorum is left.
+        /// Too many denials: a quorum is no longer possible.
         Lost = "lost",
-        /// Too few answered until the election timeout.
+        /// Too few answers within the election timeout.
         TimedOut = "timed_out",
-        /// A leader or a higher term showed up meanwhile.
+        /// A leader or a higher term appeared during the round.
         Superseded = "superseded",
     }
 }
 
 label! {
-    /// Which way a vote went.
+    /// The direction of a vote.
     pub VoteDirection {
-        /// This node decided on somebody's request.
+        /// This node answered another node's request.
         Cast = "cast",
-        /// Somebody decided on this node's request.
+        /// Another node answered this node's request.
         Received = "received",
     }
 }
 
 label! {
-    /// Whether a vote was given.
+    /// The answer to a vote request.
     pub(crate) VoteResult {
-        /// It was.
+        /// The vote was given.
         Granted = "granted",
-        /// It was not.
+        /// The vote was refused.
         Denied = "denied",
     }
 }
 
 label! {
-    /// What a proposal's caller was told.
+    /// The answer to a proposal.
     pub ProposalResult {
         /// Committed and applied.
         Applied = "applied",
-        /// It will not take effect: the node that was taken for the leader does not lead.
+        /// It will not take effect: the node taken for the leader does not lead.
         NotLeader = "not_leader",
-        /// It will not take effect: nobody is known to lead.
+        /// It will not take effect: no leader is known.
         NoLeader = "no_leader",
-        /// It will not take effect: too much is in flight.
+        /// It will not take effect: too many proposals are in flight.
         Overloaded = "overloaded",
-        /// It will not take effect: nobody had taken it when its deadline passed.
+        /// It will not take effect: its deadline passed before a leader accepted it.
         DeadlinePassed = "deadline_passed",
-        /// It will not take effect: it is larger than allowed.
+        /// It will not take effect: it exceeds the size limit.
         TooLarge = "too_large",
         /// It will not take effect: the disk is full.
         StorageFull = "storage_full",
-        /// An operator had the entry skipped.
+        /// An operator excluded the entry from being applied.
         Skipped = "skipped",
-        /// It will not take effect: the node stops.
+        /// It will not take effect: the node is stopping.
         Stopping = "stopping",
         /// It may or may not take effect.
         OutcomeUnknown = "outcome_unknown",
-        /// It was not applied: its session is not known any more.
+        /// It was not applied: its session is unknown or expired.
         SessionExpired = "session_expired",
-        /// It was not applied now: its serial is older than what its session remembers.
+        /// This attempt was not applied: its serial is older than those that its session remembers.
         StaleSerial = "stale_serial",
     }
 }
 
 label! {
-    /// A stretch of a proposal's way. `Persist` and `Commit` both begin when the proposal got its index; a quorum may
-    /// commit before the leader's own disk is done.
+    /// A stage of a proposal. `Persist` and `Commit` both begin when the proposal gets its index; a
+    /// quorum may commit it before the leader's own disk is done.
     pub ProposalStage {
-        /// From the call until it got its index.
+        /// From the call until the proposal gets its index.
         Queue = "queue",
         /// From its index until it is durable on the leader's own disk.
         Persist = "persist",
@@ -163,75 +165,76 @@ label! {
 }
 
 label! {
-    /// How a read is made safe.
+    /// The consistency of a read.
     pub ReadMode {
         /// The leader confirms with a quorum that it leads.
         Linearizable = "linearizable",
-        /// The leader trusts its lease.
+        /// The leader relies on its lease.
         Lease = "lease",
-        /// Whatever this node has applied.
+        /// The state that this node has applied.
         Local = "local",
-        /// What this node has applied, if it can prove that it is not too far behind.
+        /// The state that this node has applied, if it provably lags by no more than
+        /// the given bounds.
         Bounded = "bounded",
     }
 }
 
 label! {
-    /// What a read's caller was told.
+    /// The answer to a read.
     pub ReadResult {
-        /// The answer.
+        /// The value was returned.
         Served = "served",
-        /// The node that was taken for the leader does not lead.
+        /// The node taken for the leader does not lead.
         NotLeader = "not_leader",
-        /// Nobody is known to lead.
+        /// No leader is known.
         NoLeader = "no_leader",
-        /// Too much is in flight.
+        /// Too many reads are in flight.
         Overloaded = "overloaded",
-        /// Leadership could not be confirmed in time.
+        /// Leadership was not confirmed in time.
         TimedOut = "timed_out",
-        /// The node can't prove that it is not too far behind.
+        /// The node cannot prove that its lag is within the bounds.
         TooStale = "too_stale",
-        /// The node did not apply in time what a leader confirmed.
+        /// The node did not apply in time the index that a leader confirmed.
         Behind = "behind",
         /// The node's disk is full, and it lacks entries that the read must see.
         StorageFull = "storage_full",
-        /// The node is a witness, and has no state.
+        /// The node is a witness and has no state.
         Witness = "witness",
-        /// The node stops.
+        /// The node is stopping.
         Stopping = "stopping",
     }
 }
 
 label! {
-    /// What storage was doing.
+    /// A kind of storage operation.
     pub StorageOp {
-        /// Opening or recovering.
+        /// Opening and recovering the log.
         Open = "open",
-        /// Reading entries back.
+        /// Reading entries from the log.
         Read = "read",
-        /// Writing.
+        /// Writing to a file.
         Write = "write",
-        /// `fdatasync`.
+        /// An `fdatasync` or `fsync` call.
         Sync = "sync",
-        /// Anything else.
+        /// All other operations.
         Other = "other",
     }
 }
 
 label! {
-    /// How a leader replicates to a peer.
+    /// The state of replication from the leader to a peer.
     pub PeerState {
-        /// It looks for where the logs agree.
+        /// The leader searches for the last index at which both logs agree.
         Probe = "probe",
-        /// It sends what is new, pipelined.
+        /// The leader sends new entries, pipelined.
         Replicate = "replicate",
-        /// It sends a snapshot.
+        /// The leader sends a snapshot.
         Snapshot = "snapshot",
     }
 }
 
 label! {
-    /// Which way bytes went.
+    /// The direction of a transfer.
     pub Direction {
         /// From the peer to this node.
         Received = "received",
@@ -241,23 +244,23 @@ label! {
 }
 
 label! {
-    /// Which lane of a connection.
+    /// A lane of a connection.
     pub Lane {
         /// Votes, heartbeats, read index.
         Control = "control",
-        /// Appends, forwarded proposals.
+        /// Entries and forwarded proposals.
         Append = "append",
-        /// Snapshots.
+        /// Snapshots only.
         Snapshot = "snapshot",
     }
 }
 
 label! {
-    /// How an attempt at a connection ended.
+    /// The result of a connection attempt.
     pub ConnectionResult {
-        /// This node dialled, and it stands.
+        /// This node dialled, and the connection is up.
         Connected = "connected",
-        /// The peer dialled, and it stands.
+        /// The peer dialled, and the connection is up.
         Accepted = "accepted",
         /// Refused: no certificate, one of another authority, or one that is no member's.
         RefusedCertificate = "refused_certificate",
@@ -273,63 +276,66 @@ label! {
         RefusedBusy = "refused_busy",
         /// The peer refused this node.
         Rejected = "rejected",
-        /// Nobody answered at the address.
+        /// No answer from the address.
         Unreachable = "unreachable",
-        /// It broke off before it stood, for a reason that blames nobody.
+        /// The handshake broke off without a fault of either side.
         HandshakeFailed = "handshake_failed",
-        /// Anything else.
+        /// All other results.
         Other = "other",
     }
 }
 
 label! {
-    /// Why a message was dropped.
+    /// The reason for dropping a message.
     pub DropReason {
         /// No connection to the peer.
         Unconnected = "unconnected",
-        /// Too much waits for the peer already.
+        /// The queue to the peer is full.
         QueueFull = "queue_full",
-        /// It can't be read, or breaks the format.
+        /// The message cannot be parsed, or violates the format.
         Malformed = "malformed",
-        /// It is larger than allowed.
+        /// The message is longer than allowed.
         TooLong = "too_long",
-        /// The connection was lost while it waited to be written.
+        /// The connection was lost while the message waited to be written.
         ConnectionLost = "connection_lost",
-        /// Whoever sent it is no member of the cluster.
+        /// The sender is not a member of the cluster.
         Stranger = "stranger",
-        /// It carried commands that had arrived before.
+        /// The commands in it had arrived before.
         Duplicate = "duplicate",
-        /// Too much that was accepted is not durable yet; the leader sends it again.
+        /// Too many accepted entries are not durable yet; the leader sends the message again.
         Unpersisted = "unpersisted",
-        /// The disk is full; the leader sends it again.
+        /// The disk is full; the leader sends the message again.
         StorageFull = "storage_full",
-        /// A piece of a snapshot that nobody waits for: an earlier one is being restored, or too much waits to be written.
+        /// A piece of a snapshot that cannot be accepted now: an earlier snapshot is being
+        /// restored, or too many pieces wait to be written.
         SnapshotBusy = "snapshot_busy",
-        /// It asked for a vote, and its sender's state machine writes what the one here can't apply.
+        /// A vote request from a node whose state machine writes a version that this
+        /// node cannot apply.
         MachineVersion = "machine_version",
-        /// The sender skips other entries than this node.
+        /// The sender's list of skipped entries differs from this node's.
         SkipList = "skip_list",
         /// An in-memory network was told to cut the link.
         FaultCut = "fault_cut",
         /// An in-memory network was told to lose some messages.
         FaultDrop = "fault_drop",
-        /// Anything else.
+        /// All other reasons.
         Other = "other",
     }
 }
 
 label! {
-    /// What became of an entry that a node's disk had lost the payload of.
+    /// The end of an entry whose payload was lost to the node's disk.
     pub Repair {
-        /// Another member sent it.
+        /// Another member sent the payload.
         Healed = "healed",
-        /// It was the remains of a write that a crash tore, and nobody was ever told of it: it was cut off.
+        /// The rest of a write that was torn by a crash and never reported as durable: it was cut
+        /// from the log.
         Discarded = "discarded",
     }
 }
 
 label! {
-    /// A stretch of a snapshot's life.
+    /// A phase in the life of a snapshot.
     pub SnapshotPhase {
         /// The state machine writes it.
         Build = "build",
@@ -343,29 +349,31 @@ label! {
 }
 
 label! {
-    /// An actor of a node; those of one kind (a replicator a peer) count together.
+    /// A kind of actor of a node; actors of one kind (such as one replicator per peer)
+    /// are counted together.
     pub ActorName {
         /// Term, vote, role, membership, commit index.
         Consensus = "consensus",
         /// The election deadline.
         ElectionTimer = "election_timer",
-        /// A campaign's votes.
+        /// The votes of one round.
         VoteCollector = "vote_collector",
-        /// Replication to a peer.
+        /// Replication to one peer.
         Replicator = "replicator",
-        /// The durable log.
+        /// The durable log and snapshots.
         LogWriter = "log_writer",
         /// The state machine.
         Applier = "applier",
-        /// A snapshot's arrival.
+        /// Arrival of a snapshot.
         SnapshotReceiver = "snapshot_receiver",
-        /// A connection to a peer.
+        /// The connection to a peer.
         PeerLink = "peer_link",
     }
 }
 
 label! {
-    /// What could not be opened or started because the system was short of descriptors, threads or memory.
+    /// The object that could not be opened or started because the system was short of descriptors,
+    /// threads or memory.
     pub Shortage {
         /// A file of the log or of a snapshot, or a thread that prepares one.
         Storage = "storage",
@@ -377,13 +385,13 @@ label! {
 }
 
 label! {
-    /// A thread of a node that must take turns.
+    /// A thread of a node whose responsiveness is monitored.
     pub NodeThread {
-        /// Consensus, the network and what shares their thread.
+        /// Consensus, network, and the other actors on their thread.
         Consensus = "consensus",
-        /// The durable log's.
+        /// The durable log's thread.
         LogWriter = "log_writer",
-        /// The state machine's.
+        /// The state machine's thread.
         Applier = "applier",
     }
 }

@@ -1,7 +1,9 @@
-//! What Prometheus sees of a Quorate node.
+//! Prometheus metrics of Quorate nodes: the catalogue, the recording handles, and
+//! the text exporter.
 //!
-//! One [`Metrics`] a process holds the series of every node in it; [`Metrics::render`] writes them as Prometheus text.
-//! A node records through [`NodeMetrics`], in Raft's own words, and through a [`PeerMetrics`] for each peer:
+//! One [`Metrics`] per process holds the series of all its nodes; [`Metrics::render`] writes them
+//! as Prometheus text. A node records through [`NodeMetrics`], whose methods use Raft's terms, and
+//! through one [`PeerMetrics`] per peer:
 //!
 //! ```
 //! use quorate_metrics::{Metrics, Phase, Role};
@@ -16,18 +18,23 @@
 //! assert!(page.contains(r#"quorate_elections_started_total{node="1",phase="pre_vote"} 1"#));
 //! ```
 //!
-//! - [`catalogue`] is the single table of every metric; handles, README, dashboard and alerts are checked against it.
-//! - [`labels`](self#enums) are closed sets, so that the number of series is bounded: by the number of nodes in the
-//!   process times the number of their peers, and by nothing that a client or a stranger sends.
-//! - Recording goes through handles of the `metrics` crate that were registered before, into a recorder of
-//!   `metrics-exporter-prometheus`, which also renders the page: no lock and no lookup. A counter or a gauge is a few
-//!   atomic operations. A histogram keeps each observation until the next upkeep, so hot paths record one a batch.
-//! - **[`NodeMetrics::upkeep`] runs every few seconds** in every process that has a node: without it, and without
-//!   anybody who scrapes, the observations of histograms pile up.
+//! - [`catalogue`] is the single table of every metric; handles, README, dashboard and alerts are
+//!   checked against it.
+//! - [`catalogue`] is the single table of all metrics; tests check handles, README, dashboard and
+//!   alerts against it.
+//! - [`labels`](self#enums) are closed sets, which bounds the number of series by the number of
+//!   nodes in the process times the number of their peers. No text from a client or from an
+//!   unauthenticated node becomes a series.
+//! - Recording uses handles of the `metrics` crate that were registered in advance with a recorder
+//!   of `metrics-exporter-prometheus`, which also renders the page: no lock and no lookup. A
+//!   counter or a gauge costs a few atomic operations. A histogram keeps every observation until
+//!   the next upkeep, so hot paths record one observation per batch.
+//! - **Call [`NodeMetrics::upkeep`] every few seconds** in every process that has a node. Without
+//!   upkeep and without scrapes the observations of histograms accumulate in memory.
 //!
-//! It never serves HTTP (whoever has a server answers with [`Metrics::render`] and [`CONTENT_TYPE`]), never measures
-//! durations by itself, starts no thread, and installs no global recorder: two `Metrics` know nothing of each other,
-//! nor of what the process records through the macros of `metrics`.
+//! The crate serves no HTTP (a server answers with [`Metrics::render`] and [`CONTENT_TYPE`]),
+//! measures no durations, starts no thread and installs no global recorder: two `Metrics` are
+//! independent of each other and of the macros of the `metrics` crate.
 
 pub mod catalogue;
 mod exporter;
@@ -50,10 +57,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// The `Content-Type` of [`Metrics::render`].
+/// The `Content-Type` header that belongs to the text of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Every series of every node in this process. Cheap to clone; clones share the series.
+/// All series of all nodes in this process. Cheap to clone; clones share the series.
 #[derive(Clone)]
 pub struct Metrics {
     exporter: Arc<Exporter>,
@@ -61,32 +68,33 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// No series yet. The first call in a process may take up to 200 ms: the clock that the exporter reads calibrates
-    /// itself.
+    /// An empty set of series. The first call in a process may take up to 200 ms, because the
+    /// exporter's clock calibrates itself.
     #[must_use]
     pub fn new() -> Self {
         Self { exporter: Arc::new(Exporter::new()), nodes: Arc::default() }
     }
 
-    /// The handles of node `id`, labelled `node="id"` on every series. The same handles each time: a node that is
-    /// started again in this process goes on counting.
+    /// The handles of node `id`; every series has the label `node="id"`. Repeated calls return the
+    /// same handles, so a node that restarts within this process continues its counters.
     #[must_use]
     pub fn node(&self, id: u64) -> NodeMetrics {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         nodes.entry(id).or_insert_with(|| NodeMetrics::register(&self.exporter, id)).clone()
     }
 
-    /// All series as Prometheus text (format 0.0.4), in no particular order; it does the upkeep as well. It may be
-    /// called from any thread at any time, and stops nobody from recording.
+    /// All series as Prometheus text (format 0.0.4), in no particular order. Also does the upkeep.
+    /// Callable from any thread at any time; recording is not blocked meanwhile.
     #[must_use]
     pub fn render(&self) -> String {
         self.exporter.render()
     }
 
-    /// Counts what histograms observed since the last upkeep into their buckets, and frees it. An observation takes
-    /// about 16 bytes until then, so **a node calls this every few seconds** ([`NodeMetrics::upkeep`]): memory stays
-    /// bounded by what is recorded in between, whether or not anybody scrapes. It may be called from any thread at any
-    /// time; an observation that another thread makes at that very moment may be lost, counters and gauges never are.
+    /// Moves the observations of histograms into their buckets and frees them. An observation takes
+    /// about 16 bytes until then, so **a node calls this every few seconds**
+    /// ([`NodeMetrics::upkeep`]): memory is bounded by the observations between two calls, with or
+    /// without scrapes. Callable from any thread at any time. An observation that another thread
+    /// makes at the same moment may be lost; counts and gauges never are.
     pub fn upkeep(&self) {
         self.exporter.upkeep();
     }

@@ -1,4 +1,5 @@
-//! The dashboard and the alert rules speak of metrics, labels and values that exist, and promtool accepts them.
+//! The dashboard and the alert rules use existing metrics, labels and values only, and
+//! promtool accepts them.
 
 mod support;
 
@@ -125,13 +126,13 @@ fn every_expression() -> Vec<Expression> {
     dashboard_expressions(".+", "1m").into_iter().chain(alert_expressions()).collect()
 }
 
-/// A metric's name in an expression, with the label matchers behind it.
+/// A metric's name in an expression, and the label matchers that follow it.
 struct Selector {
     name: String,
     matchers: Vec<(String, String, String)>,
 }
 
-/// What an expression uses that the catalogue lacks.
+/// The metrics, labels and values in an expression that the catalogue lacks.
 fn problems(Expression { title, promql, legend }: &Expression) -> Vec<String> {
     let (mut problems, mut labels) = (Vec::new(), BTreeSet::from(OF_THE_TARGET.map(str::to_owned)));
     let mut report = |problem: String| problems.push(format!("{title}: {problem} in {promql} ({legend})"));
@@ -176,7 +177,7 @@ fn check_matcher(metric: &Metric, label: &str, operator: &str, value: &str) -> V
     unknown.map(|value| format!("{}'s {label} has no value {value}", metric.name)).collect()
 }
 
-/// The names with our prefix outside quotes, and the matchers in the braces behind each.
+/// All names with the prefix `quorate_` outside quotes, and the matchers in the braces after each.
 fn selectors(promql: &str) -> Vec<Selector> {
     let (mut found, mut rest) = (Vec::new(), promql);
     while let Some(at) = rest.find("quorate_") {
@@ -198,7 +199,7 @@ fn selectors(promql: &str) -> Vec<Selector> {
     found
 }
 
-/// The labels in `by (…)`, `without (…)` and `on (…)`.
+/// The labels listed in `by (…)`, `without (…)` and `on (…)`.
 fn grouped_by(promql: &str) -> Vec<String> {
     let lists = [" by (", "by (", "without (", "on ("].into_iter().flat_map(|word| promql.split(word).skip(1));
     lists
@@ -208,10 +209,10 @@ fn grouped_by(promql: &str) -> Vec<String> {
         .collect()
 }
 
-/// The labels in `{{…}}`.
+/// The labels used in `{{…}}`.
 fn shown_in(legend: &str) -> Vec<String> {
     let opened = legend.split("{{").skip(1);
-    opened.filter_map(|behind| behind.split_once("}}")).map(|(label, _)| label.trim().to_owned()).collect()
+    opened.filter_map(|rest| rest.split_once("}}")).map(|(label, _)| label.trim().to_owned()).collect()
 }
 
 fn balanced(promql: &str) -> bool {

@@ -1,4 +1,5 @@
-//! Upkeep frees what histograms observed. Alone in its file, hence in its process: it looks at the process' memory.
+//! Upkeep frees the observations of histograms. Alone in its file, and so in its process, because
+//! it measures the process's memory.
 #![cfg(target_os = "linux")]
 
 use quorate_metrics::{Metrics, ProposalStage};
@@ -22,7 +23,7 @@ fn a_node_that_nobody_scrapes_stays_small_through_upkeep() {
 }
 
 fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("the process' status");
+    let status = std::fs::read_to_string("/proc/self/status").expect("the process's status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("resident memory");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

@@ -1,4 +1,4 @@
-//! Each typed method changes the series that it says, by what it says, and no other.
+//! Each recording method changes exactly the series it names, by the right value.
 
 mod support;
 
@@ -20,7 +20,7 @@ fn every_method_changes_exactly_its_series() {
         let metrics = Metrics::new();
         let node = metrics.node(1);
         let peer = node.peer(2);
-        // So that what a step clears or overwrites was not 0.
+        // Non-zero values, so that a step that clears or overwrites them shows.
         node.role_is(Role::Follower);
         peer.matched(1, 1);
         peer.state_is(PeerState::Probe);
@@ -73,7 +73,7 @@ fn parts_of_a_second_add_up_to_seconds_and_nothing_is_lost() {
 struct Step {
     what: &'static str,
     act: fn(&NodeMetrics),
-    /// What each changed series reads afterwards. The label `node="1"` is left out.
+    /// The value of each changed series afterwards, without the label `node="1"`.
     changes: &'static [(&'static str, f64)],
 }
 
@@ -218,7 +218,8 @@ steps! {
     }
 }
 
-/// Every sample but the buckets, which other tests look at, as `name{label=value,…}` without the label `node`.
+/// All samples except buckets (other tests check those), as `name{label=value,…}` without
+/// the label `node`.
 fn without_buckets(metrics: &Metrics) -> BTreeMap<String, f64> {
     let samples = samples(&metrics.render());
     let kept = samples.into_iter().filter(|(series, _)| series.label("le").is_none());

@@ -295,7 +295,8 @@ fn recording_from_several_threads_loses_nothing() {
     }
 }
 
-/// Of histograms the exporter may lose what is observed while it drains them; nothing is counted twice.
+/// The exporter may lose observations of histograms that are made while it drains them; nothing
+/// is counted twice.
 #[test]
 fn rendering_meanwhile_loses_no_count_and_lets_no_counter_or_histogram_fall() {
     let metrics = Metrics::new();

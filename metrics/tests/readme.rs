@@ -1,4 +1,4 @@
-//! The README's table is the catalogue's.
+//! The table in README.md equals the catalogue.
 
 use quorate_metrics::catalogue::{CATALOGUE, Label, Metric, Unit, Values};
 

@@ -1,4 +1,4 @@
-//! How busy the actors are, how late their thread runs, and what the process is short of.
+//! Load of the actors, delays of their threads, and shortages of the process.
 
 use super::{Each, NodeMetrics, Scope, TimeCounter, float};
 use crate::{
@@ -35,38 +35,39 @@ impl Actors {
 }
 
 impl NodeMetrics {
-    /// So many messages wait for the actor, or for all actors of that name.
+    /// Sets the number of waiting messages of the actor, or of all actors of that name together.
     pub fn mailbox_depth(&self, actor: ActorName, messages: u64) {
         self.inner.actors.mailbox_depth.of(actor).set(float(messages));
     }
 
-    /// A timer of the node's own thread fired so long after it was due; counted if that is `late`.
+    /// Records the delay `after` with which a timer on the node's own thread fired; counted as
+    /// late if `late`.
     pub fn woke(&self, after: Duration, late: bool) {
         self.inner.actors.event_loop_delay.record(after);
         self.inner.actors.late_wakeups.increment(late.into());
     }
 
-    /// The actor spent this long handling messages.
+    /// Adds time that the actor spent on handling messages.
     pub fn actor_busy(&self, actor: ActorName, took: Duration) {
         self.inner.actors.busy.of(actor).add(took);
     }
 
-    /// Something could not be opened or started for want of descriptors, threads or memory.
+    /// Counts one failure to open or start something for lack of descriptors, threads or memory.
     pub fn ran_short(&self, of: Shortage) {
         self.inner.actors.shortages.of(of).increment(1);
     }
 
-    /// A thread has not taken a turn for so long.
+    /// Sets the time since the thread last responded.
     pub fn thread_silent(&self, thread: NodeThread, silence: Duration) {
         self.inner.actors.silence.of(thread).set(silence.as_secs_f64());
     }
 
-    /// So many lines of the process's log were lost in all.
+    /// Sets the total of log lines that the process has lost.
     pub fn log_lines_lost(&self, lines: u64) {
         self.inner.actors.lines_lost.absolute(lines);
     }
 
-    /// So many connections of clients are open.
+    /// Sets the number of open client connections.
     pub fn http_connections(&self, count: u64) {
         self.inner.actors.http_connections.set(float(count));
     }

@@ -1,4 +1,4 @@
-//! Proposals and reads, from their callers' side and through the stages.
+//! Proposals and reads: results for their callers, and durations of their stages.
 
 use super::{Each, NodeMetrics, Scope, float};
 use crate::{
@@ -33,46 +33,46 @@ impl Clients {
 }
 
 impl NodeMetrics {
-    /// So many callers on this node were told this.
+    /// Counts `count` proposals of callers on this node that got this answer.
     pub fn proposals(&self, result: ProposalResult, count: u64) {
         self.inner.clients.proposals.of(result).increment(count);
     }
 
-    /// So many proposals of this node's callers wait for their answer.
+    /// Sets the number of proposals of this node's callers that wait for their answer.
     pub fn proposals_in_flight(&self, count: u64) {
         self.inner.clients.in_flight.set(float(count));
     }
 
-    /// So many client sessions are remembered.
+    /// Sets the number of client sessions that the node remembers.
     pub fn sessions(&self, count: u64) {
         self.inner.clients.sessions.set(float(count));
     }
 
-    /// One proposal spent this long in a stage.
+    /// Records the time that one proposal spent in a stage.
     pub fn proposal_stage(&self, stage: ProposalStage, took: Duration) {
         self.proposal_stage_n(stage, took, 1);
     }
 
-    /// A batch of `count` proposals spent this long in a stage, or this long on average. It is one observation whatever
-    /// `count` is, and none if that is 0: a histogram keeps each until the next upkeep. How many proposals there were
-    /// tell [`NodeMetrics::proposals`] and [`NodeMetrics::batch`].
+    /// Records the time that a batch of `count` proposals spent in a stage, or their average. One
+    /// observation for any `count` above 0, because a histogram keeps each until the next upkeep.
+    /// [`NodeMetrics::proposals`] and [`NodeMetrics::batch`] count the proposals.
     pub fn proposal_stage_n(&self, stage: ProposalStage, took: Duration, count: u64) {
         if count > 0 {
             self.inner.clients.stages.of(stage).record(took);
         }
     }
 
-    /// The leader took so many proposals into the log at once.
+    /// Records how many proposals the leader appended to its log in one batch.
     pub fn batch(&self, entries: u64) {
         self.inner.clients.batch.record(float(entries));
     }
 
-    /// So many readers on this node were told this.
+    /// Counts `count` reads on this node that got this answer.
     pub fn reads(&self, mode: ReadMode, result: ReadResult, count: u64) {
         self.inner.clients.reads.of(mode).of(result).increment(count);
     }
 
-    /// One read took this long from call to answer.
+    /// Records the time of one read from call to answer.
     pub fn read_took(&self, mode: ReadMode, took: Duration) {
         self.inner.clients.read_duration.of(mode).record(took);
     }

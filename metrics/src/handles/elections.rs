@@ -1,4 +1,4 @@
-//! Role, term, campaigns, votes, and whether there is a leader.
+//! Role, term, campaigns, votes, and whether a leader is known.
 
 use super::{Chosen, Each, NodeMetrics, Scope, TimeCounter, float};
 use crate::{
@@ -42,28 +42,29 @@ impl Elections {
 }
 
 impl NodeMetrics {
-    /// The node has this role from now on. Until the first call every role reads 0.
+    /// Sets the node's role. Until the first call all roles read 0.
     pub fn role_is(&self, role: Role) {
         self.inner.elections.role.is(role);
     }
 
-    /// The node's current term, also the one that it resumed after a restart.
+    /// Sets the node's current term, also the one it resumed after a restart.
     pub fn term_is(&self, term: u64) {
         self.inner.elections.term.set(float(term));
     }
 
-    /// The term went up for this reason; [`NodeMetrics::term_is`] tells to what.
+    /// Counts an increase of the term; [`NodeMetrics::term_is`] sets the new term.
     pub fn term_changed(&self, cause: TermChange) {
         self.inner.elections.term_changes.of(cause).increment(1);
     }
 
-    /// The node began to ask for votes.
+    /// Counts the start of an election round.
     pub fn election_started(&self, phase: Phase) {
         self.inner.elections.started.of(phase).increment(1);
     }
 
-    /// A round ended. `since_campaign_began` is the time since the campaign's first round began: it enters the
-    /// histogram when the round was the campaign's last, which is every round but a pre-vote that was won.
+    /// Counts the end of a round. `since_campaign_began` is the time since the first round of the
+    /// campaign began; it enters the histogram if this round is the campaign's last, which is every
+    /// round except a won pre-vote.
     pub fn election_finished(&self, phase: Phase, result: ElectionResult, since_campaign_began: Duration) {
         let elections = &self.inner.elections;
         elections.finished.of(phase).of(result).increment(1);
@@ -72,25 +73,25 @@ impl NodeMetrics {
         }
     }
 
-    /// A vote was cast by this node, or received by it; its own vote for itself is none.
+    /// Counts a vote that this node cast or received. Its vote for itself is not counted.
     pub fn vote(&self, phase: Phase, direction: VoteDirection, granted: bool) {
         let result = if granted { VoteResult::Granted } else { VoteResult::Denied };
         self.inner.elections.votes.of(phase).of(direction).of(result).increment(1);
     }
 
-    /// The node came to follow another leader than it last did, or became one itself. Losing a leader is no change,
-    /// nor is finding the same one again in the same term.
+    /// Counts a change of the leader that this node knows, this node included. Losing a leader is
+    /// not a change, nor is finding the same leader again in the same term.
     pub fn leader_changed(&self) {
         self.inner.elections.leader_changes.increment(1);
     }
 
-    /// Whether the node leads or knows whom it follows.
+    /// Sets whether the node leads or knows its leader.
     pub fn has_leader(&self, has: bool) {
         self.inner.elections.has_leader.set(u8::from(has));
     }
 
-    /// The node had no leader for this long since it last said so. Called when a leader is found, and every second or
-    /// so meanwhile, so that the counter grows while it matters.
+    /// Adds time without a known leader, `elapsed` since the last call. Called when a leader is
+    /// found, and about every second until then, so that the counter rises during an outage.
     pub fn leaderless_for(&self, elapsed: Duration) {
         self.inner.elections.leaderless.add(elapsed);
     }

@@ -1,4 +1,4 @@
-//! How far the log is written, committed, applied and compacted.
+//! Indexes of the log: written, durable, committed, applied, compacted.
 
 use super::{NodeMetrics, Scope, float};
 use crate::catalogue;
@@ -27,28 +27,28 @@ impl Log {
 }
 
 impl NodeMetrics {
-    /// The first entry that the log still has, and the last.
+    /// Sets the first and the last index of the log.
     pub fn log_spans(&self, first_index: u64, last_index: u64) {
         self.inner.log.first.set(float(first_index));
         self.inner.log.last.set(float(last_index));
     }
 
-    /// The last entry that is durable on this node.
+    /// Sets the index of the last entry that is durable on this node.
     pub fn durable_index_is(&self, index: u64) {
         self.inner.log.durable.set(float(index));
     }
 
-    /// The last entry that this node knows to be committed.
+    /// Sets the index of the last entry that this node knows to be committed.
     pub fn commit_index_is(&self, index: u64) {
         self.inner.log.commit.set(float(index));
     }
 
-    /// The last entry that the state machine has applied.
+    /// Sets the index of the last entry that the state machine has applied.
     pub fn applied_index_is(&self, index: u64) {
         self.inner.log.applied.set(float(index));
     }
 
-    /// The last entry that the latest snapshot covers.
+    /// Sets the index of the last entry that the latest snapshot covers.
     pub fn snapshot_index_is(&self, index: u64) {
         self.inner.log.snapshot.set(float(index));
     }

@@ -1,4 +1,5 @@
-//! The handles that a node records through, a file a family, each with its typed methods on [`NodeMetrics`].
+//! The handles through which a node records: one file per family, with its
+//! methods on [`NodeMetrics`].
 
 mod actors;
 mod clients;
@@ -15,10 +16,12 @@ use crate::{catalogue, exporter::Exporter};
 use scope::{Chosen, Each, LateGauge, Scope, TimeCounter, float};
 use std::{fmt, sync::Arc};
 
-/// Where one node records what happens to it. Cheap to clone; clones record to the same series, from any thread.
+/// The recording handle of one node. Cheap to clone; clones record to the same series,
+/// from any thread.
 ///
-/// Whatever has a known set of labels is on the page from the start and reads 0: all but the gauges that no value is
-/// known of yet (a round-trip time, a certificate's end) and the series of peers not met yet.
+/// All series with closed label sets are on the page from the start and read 0. Absent at first are
+/// gauges without a known value (a round-trip time, a certificate's expiry) and series of peers
+/// that the node has not met.
 #[derive(Clone)]
 pub struct NodeMetrics {
     inner: Arc<Inner>,
@@ -55,8 +58,8 @@ impl NodeMetrics {
         Self { inner: Arc::new(inner) }
     }
 
-    /// As [`Metrics::upkeep`](crate::Metrics::upkeep), for all nodes of the process: a node calls it every few seconds,
-    /// so that memory stays bounded while nobody scrapes.
+    /// Calls [`Metrics::upkeep`](crate::Metrics::upkeep), for all nodes of the process. A node
+    /// calls it every few seconds to bound memory when it is not scraped.
     pub fn upkeep(&self) {
         self.inner.exporter.upkeep();
     }

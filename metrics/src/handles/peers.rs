@@ -1,4 +1,4 @@
-//! A node's peers: replication to them and connections with them.
+//! Peers of a node: replication to them and connections with them.
 
 use super::{Chosen, Each, LateGauge, NodeMetrics, Scope, float};
 use crate::{
@@ -32,8 +32,9 @@ impl Peers {
 }
 
 impl NodeMetrics {
-    /// The handles of peer `id`, the same each time; who records often keeps them. Only for members and for nodes that
-    /// proved their id: what a stranger claims must not become a series.
+    /// The handles of peer `id`; repeated calls return the same handles, and frequent callers
+    /// keep them. Only for members and for nodes that proved their id: an unproved id must not
+    /// become a series.
     #[must_use]
     pub fn peer(&self, id: u64) -> PeerMetrics {
         let peers = &self.inner.peers;
@@ -41,8 +42,9 @@ impl NodeMetrics {
         known.entry(id).or_insert_with(|| PeerMetrics::register(&peers.scope, id)).clone()
     }
 
-    /// A peer left the cluster: its gauges read 0 from now on, its counters stay as they are. Series stay on the page
-    /// until the process ends; there are as many as peers that the node ever had. One that comes back goes on counting.
+    /// Sets the gauges of a peer that left the cluster to 0; its counters stay. The series stay on
+    /// the page until the process ends, one set for each peer that the node ever had. A peer that
+    /// returns continues its counters.
     pub fn forget_peer(&self, id: u64) {
         let known = self.inner.peers.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(peer) = known.get(&id) {
@@ -52,8 +54,8 @@ impl NodeMetrics {
         }
     }
 
-    /// An attempt at a connection with a peer, `None` where no id was proved, ended like this: a
-    /// [`ConnectionResult`], or its text; any other text counts as `other`.
+    /// Counts a connection attempt by its result: a [`ConnectionResult`] or its text; other texts
+    /// count as `other`. `peer` is `None` if no id was proved.
     pub fn connection(&self, peer: Option<u64>, result: impl Into<ConnectionResult>) {
         match peer {
             Some(id) => self.peer(id).connection(result),
@@ -61,8 +63,8 @@ impl NodeMetrics {
         }
     }
 
-    /// A message to or from a peer, `None` where no id was proved, was dropped: for a [`DropReason`], or its text; any
-    /// other text counts as `other`.
+    /// Counts a dropped message to or from a peer by its reason: a [`DropReason`] or its text;
+    /// other texts count as `other`. `peer` is `None` if no id was proved.
     pub fn dropped(&self, peer: Option<u64>, reason: impl Into<DropReason>) {
         match peer {
             Some(id) => self.peer(id).dropped(reason),
@@ -70,13 +72,13 @@ impl NodeMetrics {
         }
     }
 
-    /// The node's own certificate ends then, in seconds since 1970.
+    /// Sets the expiry time of the node's own certificate, in seconds since 1970.
     pub fn certificate_expires(&self, at_unix_seconds: u64) {
         self.inner.peers.certificate_expiry.set(float(at_unix_seconds));
     }
 }
 
-/// Where a node records what happens between it and one peer. Cheap to clone; clones record to the same series.
+/// The recording handle for one peer of a node. Cheap to clone; clones record to the same series.
 #[derive(Clone)]
 pub struct PeerMetrics {
     inner: Arc<Peer>,
@@ -96,7 +98,7 @@ struct Peer {
     contacts: Contacts,
 }
 
-/// What there is to count even of somebody who proved no id.
+/// The counters that also exist for connections without a proved id.
 struct Contacts {
     connections: Each<ConnectionResult, Counter>,
     dropped: Each<DropReason, Counter>,
@@ -130,61 +132,62 @@ impl PeerMetrics {
         Self { inner: Arc::new(inner) }
     }
 
-    /// While this node leads: the peer durably has the log up to `match_index`, and lacks `lag_entries` behind it.
+    /// Sets, while this node leads, the last index known to be durable on the peer, and the number
+    /// of entries after it in the leader's log.
     pub fn matched(&self, match_index: u64, lag_entries: u64) {
         self.inner.match_index.set(float(match_index));
         self.inner.lag.set(float(lag_entries));
     }
 
-    /// While this node leads: how it replicates to the peer.
+    /// Sets, while this node leads, the state of replication to the peer.
     pub fn state_is(&self, state: PeerState) {
         self.inner.state.is(state);
     }
 
-    /// This node leads no more: match index, lag and every state read 0, for what an old leader last knew would read
-    /// like a follower that lags.
+    /// Sets match index, lag and all states to 0 when this node stops leading: the last values of a
+    /// former leader would look like a lagging follower.
     pub fn replication_ended(&self) {
         self.inner.match_index.set(0);
         self.inner.lag.set(0);
         self.inner.state.none();
     }
 
-    /// The peer's log and this node's were found to differ at an entry.
+    /// Counts an entry at which the peer's log and this node's differ.
     pub fn diverged(&self) {
         self.inner.divergences.increment(1);
     }
 
-    /// The peer came with less than it had acknowledged.
+    /// Counts a return of the peer without entries it had acknowledged.
     pub fn data_lost(&self) {
         self.inner.data_losses.increment(1);
     }
 
-    /// So many settings differ between the peer and this node.
+    /// Sets the number of settings that differ between the peer and this node.
     pub fn settings_differ(&self, count: u64) {
         self.inner.settings.set(float(count));
     }
 
-    /// The peer rejected an append.
+    /// Counts an append that the peer rejected.
     pub fn append_rejected(&self) {
         self.inner.rejections.increment(1);
     }
 
-    /// The round-trip time as the network measured it.
+    /// Sets the round-trip time that the network measured.
     pub fn round_trip(&self, took: Duration) {
         self.inner.rtt.set(took);
     }
 
-    /// Bytes of frames went over a lane.
+    /// Adds bytes of frames that were transferred on a lane.
     pub fn net_bytes(&self, direction: Direction, lane: Lane, bytes: u64) {
         self.inner.bytes.of(direction).of(lane).increment(bytes);
     }
 
-    /// As [`NodeMetrics::connection`].
+    /// See [`NodeMetrics::connection`].
     pub fn connection(&self, result: impl Into<ConnectionResult>) {
         self.inner.contacts.connections.of(result.into()).increment(1);
     }
 
-    /// As [`NodeMetrics::dropped`].
+    /// See [`NodeMetrics::dropped`].
     pub fn dropped(&self, reason: impl Into<DropReason>) {
         self.inner.contacts.dropped.of(reason.into()).increment(1);
     }

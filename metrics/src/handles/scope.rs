@@ -1,4 +1,5 @@
-//! Makes handles with the right labels, and the few kinds of handle that the `metrics` crate has not.
+//! Registration of handles with the right labels, and the kinds of handle that the
+//! `metrics` crate lacks.
 
 use crate::{catalogue::Metric, exporter::Exporter, labels::Label};
 use metrics::{Counter, Gauge, Histogram, IntoF64};
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-/// The labels that what is registered next will carry.
+/// The labels of all handles that are registered through this scope.
 #[derive(Clone)]
 pub(super) struct Scope {
     exporter: Arc<Exporter>,
@@ -29,7 +30,7 @@ impl Scope {
         scope
     }
 
-    /// What `register` makes for each value of the label `name`.
+    /// One handle from `register` for each value of the label `name`.
     pub(super) fn each<L: Label, H>(&self, name: &'static str, register: impl Fn(Scope) -> H) -> Each<L, H> {
         let handles = L::ALL.iter().map(|value| register(self.with(name, value.as_str()))).collect();
         Each { handles, label: PhantomData }
@@ -51,7 +52,7 @@ impl Scope {
         LateGauge { scope: self.clone(), metric, gauge: OnceLock::new() }
     }
 
-    /// One of the values of the label `name`, none until one is chosen.
+    /// A gauge for each value of the label `name`, of which the chosen one reads 1; none at first.
     pub(super) fn choice<L: Label>(&self, metric: &'static Metric, name: &'static str) -> Chosen<L> {
         Chosen { gauges: self.each(name, |scope| scope.gauge(metric)) }
     }
@@ -61,7 +62,7 @@ impl Scope {
     }
 }
 
-/// A handle for each value of a label.
+/// One handle for each value of a label.
 pub(super) struct Each<L, H> {
     handles: Box<[H]>,
     label: PhantomData<fn(L)>,
@@ -73,8 +74,8 @@ impl<L: Label, H> Each<L, H> {
     }
 }
 
-/// A gauge for each value of a label: 1 on the current value, 0 on the others. Between two values a scrape may for an
-/// instant see both at 1.
+/// One gauge for each value of a label: 1 on the current value, 0 on the others. During a change a
+/// scrape may see both values at 1.
 pub(super) struct Chosen<L> {
     gauges: Each<L, Gauge>,
 }
@@ -91,7 +92,7 @@ impl<L: Label> Chosen<L> {
     }
 }
 
-/// A gauge that is absent from the page until it is first set, where a 0 would be a claim.
+/// A gauge that is absent from the page until it is first set, because 0 would be a wrong value.
 pub(super) struct LateGauge {
     scope: Scope,
     metric: &'static Metric,
@@ -103,7 +104,7 @@ impl LateGauge {
         self.gauge.get_or_init(|| self.scope.gauge(self.metric)).set(value);
     }
 
-    /// Reads 0 from now on, if it was ever set.
+    /// Sets the gauge to 0, unless it was never set.
     pub(super) fn clear(&self) {
         if let Some(gauge) = self.gauge.get() {
             gauge.set(0);
@@ -111,11 +112,11 @@ impl LateGauge {
     }
 }
 
-/// Adds up time. Counters of the `metrics` crate are whole numbers, so the page tells whole seconds; what is less waits
-/// here for the rest of its second, and nothing is lost to rounding.
+/// A counter of time. Counters of the `metrics` crate are whole numbers, so the page has whole
+/// seconds; the fraction is kept here until it makes a second, so nothing is lost to rounding.
 pub(super) struct TimeCounter {
     seconds: Counter,
-    /// Everything that was added so far; lasts for 584 years.
+    /// All time added so far; overflows after 584 years.
     nanoseconds: AtomicU64,
 }
 
@@ -133,7 +134,7 @@ impl TimeCounter {
 
 const NANOSECONDS_A_SECOND: u64 = 1_000_000_000;
 
-/// Exact below 2^53: for counts, indexes and terms that are reached one by one.
+/// Exact below 2^53, which counts, indexes and terms do not reach.
 #[expect(clippy::cast_precision_loss, reason = "Prometheus' values are floats")]
 pub(super) fn float(value: u64) -> f64 {
     value as f64

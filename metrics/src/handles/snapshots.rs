@@ -1,4 +1,4 @@
-//! Snapshots on their way.
+//! Building, transfer and restore of snapshots.
 
 use super::{Each, NodeMetrics, Scope};
 use crate::{
@@ -25,17 +25,17 @@ impl Snapshots {
 }
 
 impl NodeMetrics {
-    /// So many bytes of a snapshot were sent or received.
+    /// Adds bytes of a snapshot that were sent or received.
     pub fn snapshot_bytes(&self, direction: Direction, bytes: u64) {
         self.inner.snapshots.bytes.of(direction).increment(bytes);
     }
 
-    /// A snapshot spent this long in a phase.
+    /// Records the time that a snapshot spent in a phase.
     pub fn snapshot_took(&self, phase: SnapshotPhase, took: Duration) {
         self.inner.snapshots.duration.of(phase).record(took);
     }
 
-    /// A phase failed on a snapshot.
+    /// Counts a snapshot that failed in a phase.
     pub fn snapshot_failed(&self, phase: SnapshotPhase) {
         self.inner.snapshots.failures.of(phase).increment(1);
     }

@@ -1,4 +1,4 @@
-//! The durable log's disk.
+//! The disk of the durable log.
 
 use super::{Each, NodeMetrics, Scope, float};
 use crate::{
@@ -33,37 +33,37 @@ impl Storage {
 }
 
 impl NodeMetrics {
-    /// One `fdatasync` of the log took this long.
+    /// Records the duration of one `fdatasync` of the log.
     pub fn fsync_took(&self, took: Duration) {
         self.inner.storage.fsync.record(took);
     }
 
-    /// So many bytes went to the log.
+    /// Adds bytes that were written to the log.
     pub fn written(&self, bytes: u64) {
         self.inner.storage.written.increment(bytes);
     }
 
-    /// An operation failed: a [`StorageOp`], or its text; any other text counts as `other`.
+    /// Counts a failed operation: a [`StorageOp`] or its text; other texts count as `other`.
     pub fn storage_error(&self, op: impl Into<StorageOp>) {
         self.inner.storage.errors.of(op.into()).increment(1);
     }
 
-    /// The log takes this much space now.
+    /// Sets the disk space used by the log, in bytes.
     pub fn log_bytes(&self, bytes: u64) {
         self.inner.storage.log_bytes.set(float(bytes));
     }
 
-    /// Whether the disk has no room for entries.
+    /// Sets whether the disk has no space for entries.
     pub fn storage_full(&self, is_full: bool) {
         self.inner.storage.full.set(f64::from(u8::from(is_full)));
     }
 
-    /// So many entries have lost their payload.
+    /// Sets the number of entries whose payload is lost.
     pub fn faulty_entries(&self, count: u64) {
         self.inner.storage.faulty.set(float(count));
     }
 
-    /// So many faulty entries are faulty no more.
+    /// Counts faulty entries that were repaired or discarded.
     pub fn repaired(&self, how: Repair, entries: u64) {
         self.inner.storage.repairs.of(how).increment(entries);
     }

@@ -1,4 +1,4 @@
-//! What several tests share: a page read back, every method called once, promtool.
+//! Shared helpers: parsing a page, calling every method once, running promtool.
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use quorate_metrics::{
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// A sample's name and labels.
+/// The name and labels of a sample.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Series {
     pub(crate) name: String,
@@ -26,13 +26,13 @@ impl Series {
         self.labels.iter().find(|(of, _)| of == name).map(|(_, value)| value.as_str())
     }
 
-    /// The metric that it belongs to: its name without what a histogram adds.
+    /// The metric that the sample belongs to: its name without a histogram's suffix.
     pub(crate) fn metric(&self) -> &str {
         metric_of(&self.name)
     }
 }
 
-/// The metric that a sample's name belongs to, for the names that we have.
+/// The metric that a sample's name belongs to; valid for the names in our catalogue.
 pub(crate) fn metric_of(name: &str) -> &str {
     let suffixes = ["_bucket", "_sum", "_count"];
     suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name)
@@ -58,7 +58,7 @@ pub(crate) fn samples(page: &str) -> BTreeMap<Series, f64> {
     samples
 }
 
-/// A page on which every metric shows, every label with every value: two nodes, with two peers each.
+/// A page with every metric and every label value: two nodes with two peers each.
 pub(crate) fn full_page() -> String {
     let metrics = Metrics::new();
     for id in [1, 2] {
@@ -67,7 +67,7 @@ pub(crate) fn full_page() -> String {
     metrics.render()
 }
 
-/// Calls every method of a node's handles, with every label.
+/// Calls every method of a node's handles, with every label value.
 pub(crate) fn record_everything(node: &NodeMetrics) {
     let took = Duration::from_micros(300);
     Role::ALL.iter().for_each(|role| node.role_is(*role));
@@ -137,8 +137,8 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
     node.certificate_expires(2_000_000_000);
 }
 
-/// Runs promtool, which must be content and silent about problems. Without promtool on this machine it says so and passes:
-/// what it would find is also looked for natively.
+/// Runs promtool, which must succeed and print no problem. Skipped with a message where promtool is
+/// not installed; other tests make the same checks natively.
 pub(crate) fn promtool(arguments: &[&str], input: &str) {
     let Some(promtool) = in_path("promtool") else {
         eprintln!("promtool is not installed: not run with {arguments:?}");
