@@ -1,7 +1,7 @@
 //! Three processes on loopback: QUIC with mutual TLS, write-ahead logs with `fdatasync`.
 //!
-//! This process runs node 1 and the clients; two children run the others. The children's election timeouts are so long that
-//! node 1 leads.
+//! This process runs node 1 and the clients; two children run the others. The children's election
+//! timeouts are so long that node 1 leads.
 
 use crate::{
     processes::{self, LEADER, Member, builder, free_addresses, make_certificates},
@@ -10,11 +10,11 @@ use crate::{
 use quorate::{Limits, Node};
 use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
 
-/// The command under which a child runs a member.
+/// The command with which a child runs a member.
 pub(crate) const MEMBER: &str = "member";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Measures and prints.
+/// Runs the measurement and prints its lines.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
     let addresses = free_addresses(3)?;

@@ -1,9 +1,10 @@
-//! For how long nothing can be written when the leader dies: three processes on loopback, QUIC with mutual TLS, write-ahead logs,
-//! the default timing.
+//! The time without writes after the leader's death: three processes on loopback, QUIC with mutual
+//! TLS, write-ahead logs, default timing.
 //!
-//! This process runs node 1 and the callers. Round after round one of the children leads, in turn, and is killed (SIGKILL) while
-//! others write; it is started again, and has what the others have when the next round begins. What a line says counts from the
-//! kill until a command is applied that was asked for after it.
+//! This process runs node 1 and the callers. In each round one of the children leads, in turn, and
+//! is killed with SIGKILL during writes. It is then restarted, and has caught up when the next
+//! round begins. A line's figure is the time from the kill until a command is applied that was
+//! proposed after it.
 
 use crate::{
     processes::{EQUAL_MEMBER, LEADER, Member, PATIENCE, free_addresses, make_certificates, start_equal, until_led_by},
@@ -20,13 +21,13 @@ use tokio::{
     time::{interval, timeout},
 };
 
-/// A command is asked for so often, whether those before it were answered or not.
+/// The interval of proposals, independent of earlier answers.
 const ASKED_EVERY: Duration = Duration::from_millis(1);
-/// For how long before the kill.
+/// The time of proposals before the kill.
 const BEFORE: Duration = Duration::from_millis(300);
 const VALUE_BYTES: usize = 256;
 
-/// Measures, and prints a line a round, and one of all.
+/// Runs the measurement; prints one line per round and a summary.
 pub(crate) fn run(rounds: u32) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
     let addresses = free_addresses(3)?;
@@ -38,7 +39,8 @@ pub(crate) fn run(rounds: u32) -> Result<(), Failed> {
         let node = start_equal(LEADER, dir.path(), &addresses, &Metrics::new()).await?;
         let mut all_ms = Vec::new();
         for round in 1..=rounds {
-            // Whoever takes over has the whole log: so does each child now, and either survivor may be elected.
+            // A leader has the whole log. After each child has led once, both have it, and either
+            // survivor may be elected.
             until_led_by(&node, NodeId(follows.0)).await?;
             until_led_by(&node, NodeId(leads.0)).await?;
             let (id, member) = leads;
@@ -59,7 +61,7 @@ pub(crate) fn run(rounds: u32) -> Result<(), Failed> {
     })
 }
 
-/// Kills the leader while others write. Gives how long it took until something was written again.
+/// Kills the leader during writes. Returns the time until the next write was applied.
 async fn unavailable(node: &Node<Sink>, leader: Member) -> Result<Duration, Failed> {
     let (applied, mut answers) = mpsc::unbounded_channel();
     let mut pace = interval(ASKED_EVERY);
@@ -82,7 +84,7 @@ async fn unavailable(node: &Node<Sink>, leader: Member) -> Result<Duration, Fail
                     let (node, applied, asked) = (node.clone(), applied.clone(), Instant::now());
                     tokio::spawn(async move {
                         if node.propose(vec![7; VALUE_BYTES]).await.is_ok() {
-                            // The first is all that counts; behind it nobody listens.
+                            // Only the first answer counts; after it the receiver is gone.
                             let _ = applied.send((asked, Instant::now()));
                         }
                     });
@@ -91,7 +93,7 @@ async fn unavailable(node: &Node<Sink>, leader: Member) -> Result<Duration, Fail
         }
     })
     .await
-    .map_err(|_| format!("nothing was written for {PATIENCE:?} behind the kill"))?
+    .map_err(|_| format!("no write was applied within {PATIENCE:?} after the kill"))?
 }
 
 fn tenths(ms: f64) -> f64 {

@@ -1,4 +1,4 @@
-//! What this machine can do: the figures that others are held against, measured in the same run.
+//! The speed of this machine: reference figures, measured in the same run.
 
 use crate::workload::Failed;
 use std::{
@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What is read or written at a time.
+/// The size of one read or write.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Writes a file of so many bytes, one piece after the other, and syncs it once. How long that took.
+/// Writes a file of this size in order, and syncs it once. Returns the time taken.
 pub(crate) fn write_sequentially(dir: &Path, bytes: u64) -> Result<Duration, Failed> {
     let path = dir.join("sequential");
     let piece = noise(PIECE_BYTES);
@@ -30,7 +30,8 @@ pub(crate) fn write_sequentially(dir: &Path, bytes: u64) -> Result<Duration, Fai
     Ok(took)
 }
 
-/// Reads files to their end, from the disk as far as the kernel forgets them. How long that took, and how many bytes there were.
+/// Reads files to their end, from the disk as far as the kernel drops its cache. Returns the time
+/// taken and the number of bytes.
 pub(crate) fn read_sequentially(files: &[PathBuf]) -> Result<(Duration, u64), Failed> {
     let (mut piece, mut bytes) = (vec![0; PIECE_BYTES], 0);
     forget(files)?;
@@ -57,7 +58,7 @@ pub(crate) fn forget(files: &[PathBuf]) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Every file in a directory, and in those within it.
+/// All files in a directory and its subdirectories.
 pub(crate) fn files_in(dir: &Path) -> Result<Vec<PathBuf>, Failed> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -68,7 +69,7 @@ pub(crate) fn files_in(dir: &Path) -> Result<Vec<PathBuf>, Failed> {
     Ok(files)
 }
 
-/// Sends so many bytes over one TCP connection on loopback. How long that took.
+/// Sends this many bytes over one TCP connection on loopback. Returns the time taken.
 pub(crate) fn send_over_loopback(bytes: u64) -> Result<Duration, Failed> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -96,7 +97,7 @@ pub(crate) fn send_over_loopback(bytes: u64) -> Result<Duration, Failed> {
     Ok(took)
 }
 
-/// Bytes that nothing can compress.
+/// Bytes that cannot be compressed.
 pub(crate) fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
@@ -108,19 +109,19 @@ pub(crate) fn noise(bytes: usize) -> Vec<u8> {
     std::iter::repeat_with(&mut next).flatten().take(bytes).collect()
 }
 
-/// What a process holds in memory now, in bytes; 0 if it is gone.
+/// The resident memory of a process in bytes; 0 if it has ended.
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok()).map_or(0, |kib: u64| kib << 10)
 }
 
-/// Megabytes a second.
+/// The rate in megabytes per second.
 pub(crate) fn speed(bytes: u64, took: Duration) -> f64 {
     bytes as f64 / 1e6 / took.as_secs_f64()
 }
 
-/// Rounded for printing: three digits behind the point.
+/// Rounds to three decimal places for printing.
 pub(crate) fn round(figure: f64) -> f64 {
     (figure * 1000.0).round() / 1000.0
 }

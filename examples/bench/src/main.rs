@@ -1,22 +1,26 @@
-//! Measures Quorate. Every setting prints one JSON line, in the form that comparisons read:
+//! Benchmarks of Quorate. Each setting prints one line of JSON, in the format of
+//! the comparison scripts:
 //!
 //! ```text
 //! quorate-bench durable [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three processes, QUIC, write-ahead logs
 //! quorate-bench memory  [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   three nodes in one process, in memory
 //! quorate-bench reads   [IN_FLIGHT,... [SECONDS [VALUE_BYTES]]]   the same as durable, reads of every kind
-//! quorate-bench failover ROUNDS                    the same, the leader killed so many times
-//! quorate-bench overload SECONDS VALUE_BYTES       the same as durable, offered ten times what it can take
-//! quorate-bench steady SECONDS VALUE_BYTES         the same, full load for so long, elections counted
-//! quorate-bench recovery BYTES                     a log, and a snapshot, of so many bytes is opened again
-//! quorate-bench snapshot BYTES [BYTES_PER_SECOND]  a follower is sent a state of so many bytes while others write
+//! quorate-bench failover ROUNDS                    as durable, the leader killed ROUNDS times
+//! quorate-bench overload SECONDS VALUE_BYTES       as durable, under ten times its peak load
+//! quorate-bench steady SECONDS VALUE_BYTES         as durable, full load, elections counted
+//! quorate-bench recovery BYTES                     a log, then a snapshot, of this size is opened again
+//! quorate-bench snapshot BYTES [BYTES_PER_SECOND]  a follower gets a state of this size during writes
 //! ```
 //!
-//! Proposals are closed-loop (each client waits for its answer before the next one) through `Node::propose`, in the
-//! leader's process. Reads are too, through `Node::read`, in the leader's process and in a follower's.
+//! Proposals are closed-loop (each client waits for its answer before the next proposal) through
+//! `Node::propose`, in the leader's process. Reads are closed-loop through `Node::read`, in the
+//! leader's process and in a follower's.
 //!
 //! - [`workload`]: the clients and their figures.
-//! - [`durable`], [`memory`] and [`reads`]: the clusters that they run against; [`processes`]: a cluster of processes.
-//! - [`failover`], [`overload`], [`recovery`] and [`snapshot`]; [`proxy`]: a wire that can be cut; [`machine_speed`]: what the machine itself can do.
+//! - [`durable`], [`memory`] and [`reads`]: the measured clusters; [`processes`]: a
+//!   cluster of processes.
+//! - [`failover`], [`overload`], [`recovery`] and [`snapshot`]: further measurements; [`proxy`]: a
+//!   wire that can be cut; [`machine_speed`]: the speed of the machine itself.
 
 mod durable;
 mod failover;
@@ -47,7 +51,7 @@ fn main() -> ExitCode {
         ["reads", ref settings @ ..] => Settings::parse(settings).and_then(|settings| reads::run(&settings)),
         ["failover", rounds] => match rounds.parse() {
             Ok(rounds @ 1..) => failover::run(rounds),
-            _ => Err(format!("{rounds} is no number of rounds from 1 on").into()),
+            _ => Err(format!("{rounds} is not a number of rounds of 1 or more").into()),
         },
         ["overload", seconds, value_bytes] => {
             Settings::parse(&["1", seconds, value_bytes]).and_then(|of| overload::run(of.seconds, of.value_bytes))
@@ -59,7 +63,8 @@ fn main() -> ExitCode {
             size(bytes).and_then(|bytes| snapshot::run(bytes, Snapshots::default().bytes_per_second))
         }
         ["snapshot", bytes, speed] => size(bytes).and_then(|bytes| snapshot::run(bytes, size(speed)?)),
-        // How `durable`, `failover`, `overload`, `reads` and `snapshot` start their other members.
+        // Started by `durable`, `failover`, `overload`, `reads` and `snapshot` to run
+        // their other members.
         [durable::MEMBER, ref place @ ..] => durable::run_member(place),
         [processes::EQUAL_MEMBER, ref place @ ..] => processes::run_equal_member(place),
         [reads::MEMBER, ref place @ ..] => reads::run_member(place),
@@ -78,6 +83,6 @@ fn main() -> ExitCode {
 fn size(text: &str) -> Result<u64, workload::Failed> {
     match text.parse() {
         Ok(bytes) if bytes >= 1 << 20 => Ok(bytes),
-        _ => Err(format!("{text} is no number of bytes from {} on", 1 << 20).into()),
+        _ => Err(format!("{text} is not a number of bytes of {} or more", 1 << 20).into()),
     }
 }

@@ -1,4 +1,4 @@
-//! Three nodes in one process, with their logs and the network between them in memory: everything but disk and wire.
+//! Three nodes in one process, with logs and network in memory: everything except disk and wire.
 //!
 //! All actors of all nodes share one thread; the clients have another.
 
@@ -8,10 +8,11 @@ use std::{sync::mpsc, time::Duration};
 use tokio::{runtime, sync::oneshot, task::LocalSet};
 
 const NODES: u64 = 3;
-/// The servers have a processor of their own here: with one proposal in flight, waking them would be most of its time.
+/// The servers have their own processor here; with one proposal in flight, their wake-ups would
+/// dominate the time.
 const BUSY_POLL: Duration = Duration::from_micros(100);
 
-/// Measures and prints.
+/// Runs the measurement and prints its lines.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
     let in_flight_max = settings.in_flight_max();
     let (started, starting) = mpsc::channel();
@@ -25,7 +26,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
                 nodes.push(start(id, &network, in_flight_max).await?);
             }
             started.send(leader_of(&nodes).await?)?;
-            // Ends when the measurement does, however that ended.
+            // Ends with the measurement, whatever its result.
             let _ = finished.await;
             for node in &nodes {
                 node.shutdown().await;
@@ -38,7 +39,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
             let clients = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
             clients.block_on(measure(&leader, settings))
         }
-        Err(_) => Ok(()), // the servers say why
+        Err(_) => Ok(()), // the servers report the error
     };
     drop(finish);
     servers.join().map_err(|_| "the servers' thread panicked")??;
@@ -58,7 +59,7 @@ async fn start(id: u64, network: &MemoryNetwork, in_flight_max: usize) -> Result
     Ok(node)
 }
 
-/// Waits until one leads; gives that one.
+/// Waits until a node leads, and returns it.
 async fn leader_of(nodes: &[Node<Sink>]) -> Result<Node<Sink>, Failed> {
     let patience = Duration::from_secs(10);
     let known = |status: &quorate::Status| status.leader.is_some();

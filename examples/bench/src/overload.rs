@@ -1,18 +1,21 @@
-//! What becomes of a cluster that is offered ten times what it can take: three processes on loopback, as in
-//! [`durable`](crate::durable), but with the same election timeouts for all, so that leadership could move.
+//! A cluster under ten times its maximum load: three processes on loopback, as in
+//! [`durable`](crate::durable), but with equal election timeouts, so that leadership could move.
 //!
-//! 1. `alone`: a few callers, closed-loop: what latency is like without load.
-//! 2. `closed_loop`: more and more callers; `peak`: the most that they get.
-//! 3. `peak_beside_callers`: the same, beside ten times as many a second that are refused for their size before they come near
-//!    the node: what is left of the peak by those who merely call. They share two processors, say, with three nodes here.
-//! 4. `overload`: ten times that is offered, whatever comes back: nobody waits for an answer, and nobody heeds `retry_after`.
-//! 5. `after`: at once, the few callers again, second by second.
-//! 6. `beside_large`: the few callers, beside some whose commands are as large as can be.
+//! 1. `alone`: a few closed-loop callers; the latency without load.
+//! 2. `closed_loop`: increasing numbers of callers; `peak` is their highest throughput.
+//! 3. `peak_beside_callers`: the same, beside ten times as many calls per second that are refused
+//!    for their size before they reach the node. This shows the throughput that remains beside the
+//!    mere cost of calling, since the callers share the processors with the nodes.
+//! 4. `overload`: ten times the peak is offered, regardless of the answers: the callers do not wait
+//!    for them and ignore `retry_after`.
+//! 5. `after`: the few callers again, immediately, second by second.
+//! 6. `beside_large`: the few callers, beside some callers with commands of the maximum size.
 //!
-//! `steady`: as many callers as the peak takes, for as long as asked: whether anybody ever begins an election, or asks whether it
-//! would win one.
+//! `steady`: as many callers as the peak needs, for the given time; it counts
+//! elections and pre-votes.
 //!
-//! This process runs the leader and all callers, so the leader's memory and processor are theirs as well.
+//! This process runs the leader and all callers, so the leader's memory and processor figures
+//! include the callers.
 
 use crate::{
     machine_speed::resident_bytes,
@@ -38,37 +41,37 @@ use std::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-/// Offered load, in peaks.
+/// The offered load, in multiples of the peak.
 const FACTOR: f64 = 10.0;
-/// The callers that latency is measured with.
+/// The number of callers that measure latency.
 const FEW: usize = 16;
-/// The callers that the peak is looked for with.
+/// The numbers of callers that search for the peak.
 const MANY: [usize; 3] = [256, 1024, 4096];
-/// The callers of a steady load, and how long they are counted at once.
+/// The number of callers of a steady load, and the length of one count.
 const STEADY: usize = 1024;
 const PIECE: Duration = Duration::from_secs(10);
-/// The callers with large commands.
+/// The number of callers with large commands.
 const LARGE: usize = 4;
 const OFFERED_EVERY: Duration = Duration::from_millis(1);
-/// Until the clock is looked at again.
+/// The number of offers between two looks at the clock.
 const OFFERED_AT_ONCE: u64 = 256;
 const SAMPLED_EVERY: Duration = Duration::from_millis(20);
-/// How long latency is measured after the load.
+/// The duration of the latency measurement after the load, in seconds.
 const AFTER_S: u64 = 3;
 
-/// Measures, and prints a line a stage.
+/// Runs all stages, and prints one line per stage.
 pub(crate) fn run(seconds: u64, value_bytes: usize) -> Result<(), Failed> {
     let (stage, value) = (Duration::from_secs(seconds), Bytes::from(vec![7; value_bytes]));
     beside_members(async |cluster| stages(cluster, stage, value).await)
 }
 
-/// Measures full load for so long, and prints a line.
+/// Measures full load for the given time, and prints a line.
 pub(crate) fn run_steady(seconds: u64, value_bytes: usize) -> Result<(), Failed> {
     let (stage, value) = (Duration::from_secs(seconds), Bytes::from(vec![7; value_bytes]));
     beside_members(async |cluster| steady(cluster, stage, value).await)
 }
 
-/// Runs the leader of three processes in this one.
+/// Runs the leader of three processes in this process.
 fn beside_members(measures: impl AsyncFnOnce(&Cluster) -> Result<(), Failed>) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
     let addresses = free_addresses(3)?;
@@ -76,7 +79,7 @@ fn beside_members(measures: impl AsyncFnOnce(&Cluster) -> Result<(), Failed>) ->
     let (mut members, mut begun_there) = (Vec::new(), Vec::new());
     for id in 2..=addresses.len() as u64 {
         let mut member = Member::start(EQUAL_MEMBER, id, dir.path(), &addresses, Stdio::piped())?;
-        begun_there.push(follow_count(member.take_output().ok_or("it has no output")?));
+        begun_there.push(follow_count(member.take_output().ok_or("the member has no output")?));
         members.push(member);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -84,7 +87,7 @@ fn beside_members(measures: impl AsyncFnOnce(&Cluster) -> Result<(), Failed>) ->
         let metrics = Metrics::new();
         let node = start_equal(LEADER, dir.path(), &addresses, &metrics).await?;
         until_led_by(&node, NodeId(LEADER)).await?;
-        // What it took to get there does not count.
+        // Elections before this point do not count.
         sleep(TOLD_EVERY * 3).await;
         let cluster = Cluster { node: node.clone(), metrics, begun_there };
         let outcome = measures(&cluster).await;
@@ -93,7 +96,7 @@ fn beside_members(measures: impl AsyncFnOnce(&Cluster) -> Result<(), Failed>) ->
     })
 }
 
-/// The leader, and how many elections anybody began.
+/// The leader, and the election counts of all nodes.
 struct Cluster {
     node: Node<Sink>,
     metrics: Metrics,
@@ -107,7 +110,7 @@ impl Cluster {
     }
 }
 
-/// What a member says last.
+/// The last number that a member has printed.
 fn follow_count(out: ChildStdout) -> Arc<AtomicU64> {
     let count = Arc::new(AtomicU64::new(0));
     let told = Arc::clone(&count);
@@ -144,7 +147,7 @@ async fn stages(cluster: &Cluster, stage: Duration, value: Bytes) -> Result<(), 
 
     let watch = Watch::start(cluster);
     let counts = offer(node, &value, peak * FACTOR, stage).await;
-    // The first of the few is there when the load ends, not when what it left behind has been answered.
+    // Measured from the end of the load, not from when its remaining proposals are answered.
     let after = closed_loop(node, FEW, &value, Duration::from_secs(AFTER_S)).await?;
     let mut line = counts.line(stage, peak, beside_callers);
     watch.end(cluster, &mut line).await?;
@@ -169,7 +172,7 @@ async fn steady(cluster: &Cluster, length: Duration, value: Bytes) -> Result<(),
     let watch = Watch::start(cluster);
     let mut done = 0;
     let (start, callers) = (Instant::now(), STEADY);
-    // Piece by piece: nobody keeps so many latencies.
+    // In pieces, to bound the number of latencies in memory.
     while start.elapsed() < length {
         let piece = PIECE.min(length.saturating_sub(start.elapsed()));
         done += closed_loop(node, callers, &value, piece).await?.len();
@@ -187,15 +190,16 @@ fn say(stage: &str, mut line: Value) {
     println!("{line}");
 }
 
-/// One command's way: when it was asked for, after the stage began, and how long until it was applied.
+/// The time from a command's request until it was applied; `asked` counts from the start
+/// of the stage.
 #[derive(Clone, Copy)]
 struct Took {
     asked: Duration,
     took: Duration,
 }
 
-/// So many callers, each of whom waits for its answer before it asks again. Who is refused comes again when it was told to; that
-/// counts.
+/// Callers that wait for each answer before the next command. A refused caller retries after the
+/// given time; the latency includes that.
 async fn closed_loop(node: &Node<Sink>, callers: usize, value: &Bytes, length: Duration) -> Result<Vec<Took>, Failed> {
     let start = Instant::now();
     let mut tasks = JoinSet::new();
@@ -224,7 +228,7 @@ async fn closed_loop(node: &Node<Sink>, callers: usize, value: &Bytes, length: D
     Ok(all)
 }
 
-/// What came of what was offered.
+/// The outcomes of the offered commands.
 #[derive(Default)]
 struct Counts {
     offered: AtomicU64,
@@ -235,10 +239,12 @@ struct Counts {
     longest_retry_after_us: AtomicU64,
 }
 
-/// Offers so many commands a second, whatever comes of them. Returns when the load ends: those under way still are.
+/// Offers commands at this rate, regardless of their outcomes. Returns at the end of the load,
+/// while some are still in progress.
 async fn offer(node: &Node<Sink>, value: &Bytes, per_s: f64, length: Duration) -> Arc<Counts> {
     let (counts, start) = (Arc::new(Counts::default()), Instant::now());
-    // Who asks, and who is refused at once, should cost the machine little: the node's threads are to have it.
+    // Offering and refused commands should cost little, to leave the processors to
+    // the node's threads.
     let mut place = Box::pin(None);
     let mut offered = 0;
     while start.elapsed() < length {
@@ -248,11 +254,11 @@ async fn offer(node: &Node<Sink>, value: &Bytes, per_s: f64, length: Duration) -
             let (caller, value) = (node.clone(), value.clone());
             place.set(Some(async move { caller.propose(value).await.map(drop) }));
             match std::future::poll_fn(|context| Poll::Ready(poll(place.as_mut(), context))).await {
-                // It never became a task, and the next one is asked for in its place.
+                // The command was refused at once and needs no task; its allocation is reused.
                 Poll::Ready(outcome) => counts.add(&outcome),
                 Poll::Pending => {
                     let (counts, mut place) = (Arc::clone(&counts), std::mem::replace(&mut place, Box::pin(None)));
-                    // Those who are answered after the end don't count.
+                    // Answers after the end do not count.
                     tokio::spawn(async move {
                         let outcome = std::future::poll_fn(|context| poll(place.as_mut(), context)).await;
                         if start.elapsed() < length {
@@ -306,7 +312,7 @@ impl Counts {
     }
 }
 
-/// Looks at memory and leadership while the load lasts, and while it is recovered from.
+/// Samples memory and leadership during the load and the recovery from it.
 struct Watch {
     over: Arc<AtomicBool>,
     rss_start: u64,
@@ -337,18 +343,18 @@ impl Watch {
         let (rss_max, changes) = self.watching.await?;
         line["rss_mb"] = json!({ "start": self.rss_start >> 20, "max": rss_max >> 20 });
         line["leader_changes"] = changes.into();
-        // Members may have something yet to say.
+        // Waits for late reports of the members.
         sleep(TOLD_EVERY * 3).await;
         line["elections_begun"] = (cluster.elections_begun() - self.elections_start).into();
         Ok(())
     }
 }
 
-/// How many there were, and how long they took.
+/// The number of commands, and their latencies.
 fn latencies(all: &[Took], length: Duration) -> Value {
     let mut us: Vec<u128> = all.iter().map(|took| took.took.as_micros()).collect();
     us.sort_unstable();
-    // Nobody measured anything: a `null`, not a zero.
+    // Without any latency the value is `null`, not zero.
     let at = |per_mille: usize| us.get(us.len().saturating_sub(1) * per_mille / 1000).map(|us| *us as u64);
     json!({
         "ops_per_s": (us.len() as f64 / length.as_secs_f64()).round(),

@@ -1,4 +1,5 @@
-//! A cluster of processes on loopback: this one runs node 1, which leads, and children run the others.
+//! A cluster of processes on loopback: this one runs node 1, which leads, and children
+//! run the others.
 
 use crate::workload::{Failed, Sink};
 use quorate::{
@@ -15,18 +16,18 @@ use std::{
 };
 use tokio::time::sleep;
 
-/// The command under which a child runs a member with the same election timeouts as all others.
+/// The command with which a child runs a member with the same election timeouts as all others.
 pub(crate) const EQUAL_MEMBER: &str = "equal-member";
-/// The node of this process.
+/// The node in this process.
 pub(crate) const LEADER: u64 = 1;
 const CLUSTER: &str = "bench";
-/// How often members look for what they have to say.
+/// The interval at which members check for new reports.
 pub(crate) const TOLD_EVERY: Duration = Duration::from_millis(200);
-/// How long anything may take before a measurement is given up.
+/// The time limit of every step.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A node that listens at its own of these addresses, and dials the others. Its log is in `dir`. The children's election
-/// timeouts are so long that node 1 leads.
+/// A node that listens at its own address of the list, and dials the others. Its log is in `dir`.
+/// The children's election timeouts are so long that node 1 leads.
 pub(crate) fn builder(id: u64, dir: &Path, addresses: &[SocketAddr]) -> Result<Builder, Failed> {
     let listen = addresses[usize::try_from(id)? - 1];
     let file = |name: String| dir.join(name);
@@ -35,7 +36,8 @@ pub(crate) fn builder(id: u64, dir: &Path, addresses: &[SocketAddr]) -> Result<B
     let mut timing = Timing::default();
     if id != LEADER {
         timing.election_timeout = (Duration::from_secs(5), Duration::from_secs(10));
-        // It follows the election timeouts otherwise, and one that stops as the last leader waits for as long.
+        // The default depends on the election timeout, and a node that stops as the last leader
+        // waits this long.
         timing.leader_wait = Duration::from_secs(1);
     }
     Ok(Node::builder(NodeId(id), CLUSTER)
@@ -45,7 +47,8 @@ pub(crate) fn builder(id: u64, dir: &Path, addresses: &[SocketAddr]) -> Result<B
         .timing(timing))
 }
 
-/// Runs a node with the default timing, so that leadership can move, and default snapshots, so that its log does not fill the disk.
+/// Starts a node with default timing, so that leadership can move, and with default snapshots, so
+/// that its log does not fill the disk.
 pub(crate) async fn start_equal(
     id: u64,
     dir: &Path,
@@ -55,25 +58,26 @@ pub(crate) async fn start_equal(
     Ok(builder(id, dir, addresses)?.timing(Timing::default()).metrics(metrics).start(Sink::default()).await?)
 }
 
-/// Waits until `id` leads, whoever was elected, and this node knows it.
+/// Makes `id` the leader, whichever node was elected, and waits until this node knows it.
 pub(crate) async fn until_led_by(node: &Node<Sink>, id: NodeId) -> Result<(), Failed> {
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
         if node.status().borrow().leader == Some(id) && node.propose("first").await.is_ok() {
             return Ok(());
         }
-        // Refused while nobody leads, or that one lags: then again.
+        // Refused while no leader is known, or while `id` lags; then retried.
         let _ = node.transfer(Some(id)).await;
         sleep(Duration::from_millis(100)).await;
     }
-    Err(format!("node {id} does not lead after {PATIENCE:?}").into())
+    Err(format!("node {id} did not become the leader within {PATIENCE:?}").into())
 }
 
-/// A child process that runs a node. It ends when its standard input closes, so also when this process dies.
+/// A child process that runs a node. It ends when its standard input closes, so it also ends when
+/// this process dies.
 pub(crate) struct Member(Child);
 
 impl Member {
-    /// Starts this binary with `command ID DIR ADDRESS...`.
+    /// Starts this binary with the arguments `command ID DIR ADDRESS...`.
     pub(crate) fn start(
         command: &str,
         id: u64,
@@ -91,7 +95,7 @@ impl Member {
         Ok(Self(child))
     }
 
-    /// What it says, if its standard output is a pipe; once.
+    /// The child's standard output, if it is a pipe; only once.
     pub(crate) fn take_output(&mut self) -> Option<ChildStdout> {
         self.0.stdout.take()
     }
@@ -100,7 +104,7 @@ impl Member {
         self.0.id()
     }
 
-    /// Kills it, without a word, and waits until it is gone.
+    /// Kills the child with SIGKILL, and waits until it has ended.
     pub(crate) fn kill(mut self) -> Result<(), Failed> {
         self.0.kill()?;
         self.0.wait()?;
@@ -111,12 +115,13 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
-        // It may have died before, which the measurement has noticed.
+        // The child may have died before, which the measurement has noticed.
         let _ = self.0.wait();
     }
 }
 
-/// Runs one of the other members until the pipe from the parent closes: `ID DIR ADDRESS...`. Beside it goes what it `tell`s.
+/// Runs a member until the pipe from the parent closes: `ID DIR ADDRESS...`. `tell` runs at the
+/// same time and reports.
 pub(crate) fn run_member<M: StateMachine>(
     place: &[&str],
     start: impl AsyncFnOnce(u64, &Path, &[SocketAddr]) -> Result<Node<M>, Failed>,
@@ -139,7 +144,8 @@ pub(crate) fn run_member<M: StateMachine>(
     })
 }
 
-/// Runs a member as [`start_equal`] does. It says how many elections it began, a line a change.
+/// Runs a member as [`start_equal`] does. It prints the number of elections it has begun
+/// after each change.
 pub(crate) fn run_equal_member(place: &[&str]) -> Result<(), Failed> {
     let metrics = Metrics::new();
     let tell = async |_: &Node<Sink>| {
@@ -156,7 +162,7 @@ pub(crate) fn run_equal_member(place: &[&str]) -> Result<(), Failed> {
     run_member(place, async |id, dir, addresses| start_equal(id, dir, addresses, &metrics).await, tell)
 }
 
-/// How many elections the nodes of this process began, counting those that only asked whether they would be won.
+/// The number of elections that the nodes of this process have begun, pre-votes included.
 pub(crate) fn elections_begun(metrics: &Metrics) -> u64 {
     let page = metrics.render();
     let lines = page.lines().filter(|line| line.starts_with("quorate_elections_started_total{"));
@@ -178,7 +184,7 @@ pub(crate) fn make_certificates(dir: &Path, nodes: usize) -> Result<(), Failed> 
     Ok(())
 }
 
-/// Ports that were free a moment ago: the members must know each other's before any of them is started.
+/// Free ports, released again: all members must know all ports before the first one starts.
 pub(crate) fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, Failed> {
     let sockets: Result<Vec<_>, _> = (0..count).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))).collect();
     Ok(sockets?.iter().map(UdpSocket::local_addr).collect::<Result<_, _>>()?)

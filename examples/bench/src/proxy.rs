@@ -1,4 +1,4 @@
-//! A wire that can be cut: every datagram to one node passes through here, and its answers back.
+//! A wire that can be cut: all datagrams to one node pass through it, and its answers too.
 
 use crate::workload::Failed;
 use quinn::udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
@@ -14,10 +14,10 @@ use std::{
 };
 use tokio::{io::Interest, net::UdpSocket};
 
-/// As many datagrams as the kernel hands over at once.
+/// The size of a batch of datagrams from the kernel.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// The wire, as a handle.
+/// A handle of the wire.
 #[derive(Clone, Default)]
 pub(crate) struct Wire {
     shared: Arc<Shared>,
@@ -30,24 +30,25 @@ struct Shared {
 }
 
 impl Wire {
-    /// Bytes that went to the node so far.
+    /// The number of bytes sent to the node so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.shared.there.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many went to it.
+    /// Waits until this many bytes were sent to the node.
     pub(crate) async fn until_bytes(&self, bytes: u64) {
         while self.bytes() < bytes {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// Loses everything, both ways, until told otherwise.
+    /// Drops all datagrams in both directions, until reset.
     pub(crate) fn cut(&self, is_cut: bool) {
         self.shared.is_cut.store(is_cut, Ordering::Relaxed);
     }
 
-    /// Carries what arrives at `front` to `node`, on a thread of its own, for as long as the process lives.
+    /// Forwards datagrams from `front` to `node`, on a separate thread, for the life
+    /// of the process.
     pub(crate) fn lay(&self, front: SocketAddr, node: SocketAddr) -> Result<(), Failed> {
         let (wire, runtime) = (self.clone(), tokio::runtime::Builder::new_current_thread().enable_all().build()?);
         let front = {
@@ -65,7 +66,7 @@ impl Wire {
     }
 
     async fn carry(self, front: Arc<End>, node: SocketAddr) -> Result<(), Failed> {
-        // Each dialler gets a socket of its own, by which the answers find back.
+        // Each dialler gets its own socket, which identifies it for the answers.
         let mut diallers: BTreeMap<SocketAddr, Arc<End>> = BTreeMap::new();
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
@@ -88,7 +89,7 @@ impl Wire {
 
     async fn answer(self, back: Arc<End>, front: Arc<End>, dialler: SocketAddr) {
         let mut buffer = vec![0; BUFFER_BYTES];
-        // A node that is away answers with errors, which are no end.
+        // Errors are expected while the node is down.
         loop {
             let Ok(meta) = back.receive(&mut buffer).await else { continue };
             if !self.shared.is_cut.load(Ordering::Relaxed) {
@@ -98,7 +99,7 @@ impl Wire {
     }
 }
 
-/// A socket that takes and gives many datagrams at once.
+/// A socket that sends and receives batches of datagrams.
 struct End {
     socket: UdpSocket,
     state: UdpSocketState,
@@ -121,7 +122,7 @@ impl End {
         Ok(meta[0])
     }
 
-    /// What can't be sent is lost, as on any wire.
+    /// A datagram that cannot be sent is lost, as on any wire.
     async fn send(&self, buffer: &[u8], meta: &RecvMeta, to: SocketAddr) {
         let segment_size = (meta.len > meta.stride).then_some(meta.stride);
         let transmit =

@@ -1,7 +1,9 @@
-//! Every kind of read, on a leader and on a follower: three processes on loopback, QUIC with mutual TLS, write-ahead logs.
+//! All kinds of reads, on a leader and on a follower: three processes on loopback, QUIC with mutual
+//! TLS, write-ahead logs.
 //!
-//! This process runs node 1 and the clients, twice: once so that node 1 leads, once so that a child does. Nothing is written
-//! meanwhile. A line says the mode and where it ran, beside the figures.
+//! This process runs node 1 and the clients, twice: first with node 1 as the leader, then with a
+//! child as the leader. There are no writes during the measurement. An output line has the mode,
+//! the role of the node, and the figures.
 
 use crate::{
     durable,
@@ -17,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The command under which a child runs a member that comes to lead.
+/// The command with which a child runs a member that becomes the leader.
 pub(crate) const MEMBER: &str = "member-that-leads";
 const PATIENCE: Duration = Duration::from_secs(20);
 const MODES: [(&str, Consistency); 4] = [
@@ -27,7 +29,7 @@ const MODES: [(&str, Consistency); 4] = [
     ("local", Consistency::Local),
 ];
 
-/// Measures and prints.
+/// Runs the measurement and prints its lines.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
     for (on, child) in [("leader", durable::MEMBER), ("follower", MEMBER)] {
         let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
@@ -50,7 +52,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Runs a member that comes to lead.
+/// Runs a member that becomes the leader.
 pub(crate) fn run_member(place: &[&str]) -> Result<(), Failed> {
     processes::run_member(
         place,
@@ -74,7 +76,7 @@ async fn start(
     Ok(builder(id, dir, addresses)?.limits(limits).timing(timing).start(Holder::default()).await?)
 }
 
-/// Holds the last value that was written.
+/// A state machine that holds the last written value.
 #[derive(Default)]
 struct Holder {
     value: Bytes,
@@ -110,7 +112,7 @@ async fn measure(node: &Node<Holder>, settings: &Settings, on: &str) -> Result<(
     Ok(())
 }
 
-/// One client: reads until `end`, one after the other. Gives each one's latency in microseconds.
+/// One client: reads sequentially until `end`. Returns all latencies in microseconds.
 async fn read_until(
     node: &Node<Holder>,
     consistency: Consistency,
@@ -125,7 +127,7 @@ async fn read_until(
         }
         let read = node.read(consistency, |holder| holder.value.clone()).await?;
         if read.value.len() != bytes {
-            return Err(format!("a {consistency:?} read found {} bytes of {bytes}", read.value.len()).into());
+            return Err(format!("a {consistency:?} read returned {} of {bytes} bytes", read.value.len()).into());
         }
         latencies_us.push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
     }

@@ -1,8 +1,8 @@
-//! How long a node takes to come back: a write-ahead log of so many bytes is filled through the storage actor, closed and
-//! opened again; then the same with a snapshot of so many bytes.
+//! The time that a node needs to recover: a write-ahead log of the given size is filled through the
+//! storage actor, closed and opened again; then the same with a snapshot of the given size.
 //!
-//! Every opening is from a cold cache, as far as the kernel drops files on request, and is held against reading the same files
-//! from one end to the other.
+//! Every opening is from a cold cache, as far as the kernel drops files on request, and is compared
+//! with sequential reads of the same files.
 
 use crate::{
     machine_speed::{files_in, forget, noise, read_sequentially, round, speed},
@@ -30,16 +30,16 @@ use tokio::sync::mpsc;
 const CLUSTER: &str = "bench";
 const ONE: NodeId = NodeId(1);
 const TERM: Term = Term(1);
-/// Bytes of a command, and of a value in the state.
+/// The length of a command, and of a value in the state.
 const ENTRY_BYTES: usize = 256;
 const VALUE_BYTES: usize = 1024;
-/// What is persisted with one request, and how many requests wait at a time.
+/// The size of one persist request, and the maximum number of waiting requests.
 const BATCH_BYTES: usize = 1 << 20;
 const WAITING_MAX: u64 = 8;
-/// As the node reads a snapshot.
+/// The size of a node's reads of a snapshot.
 const READ_BYTES: usize = 256 << 10;
 
-/// Measures and prints two lines.
+/// Runs the measurement and prints two lines.
 pub(crate) fn run(bytes: u64) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
     let data = dir.path().join("data");
@@ -48,7 +48,7 @@ pub(crate) fn run(bytes: u64) -> Result<(), Failed> {
         let (read, read_bytes) = read_sequentially(&files_in(&data)?)?;
         let (cold, recovered) = reopen(&data).await?;
         if recovered.last != last.id {
-            return Err(format!("the log ended at {} and came back until {}", last.id, recovered.last).into());
+            return Err(format!("the log ended at {} and was recovered up to {}", last.id, recovered.last).into());
         }
         let line = json!({
             "system": "quorate", "what": "log", "bytes": bytes, "entries": last.id.index, "entry_bytes": ENTRY_BYTES,
@@ -61,7 +61,7 @@ pub(crate) fn run(bytes: u64) -> Result<(), Failed> {
     })
 }
 
-/// The end of a log.
+/// The last entry of a log.
 struct Last {
     id: EntryId,
     checksum: u32,
@@ -92,7 +92,7 @@ async fn fill(data: &Path, bytes: u64) -> Result<Last, Failed> {
     Ok(Last { id: EntryId::new(TERM, Index(next.0 - 1)), checksum: chained })
 }
 
-/// Opens the log from a cold cache: how long that took, and what came back.
+/// Opens the log from a cold cache; returns the time taken and the recovered state.
 async fn reopen(data: &Path) -> Result<(Duration, Recovered), Failed> {
     forget(&files_in(data)?)?;
     let begun = Instant::now();
@@ -102,7 +102,7 @@ async fn reopen(data: &Path) -> Result<(Duration, Recovered), Failed> {
     Ok((took, recovered))
 }
 
-/// Gives the log a snapshot, cuts it, and measures how soon a node has its state back.
+/// Writes a snapshot, cuts the log, and measures the time until a node has its state back.
 async fn snapshot(data: &Path, last: &Last, bytes: u64) -> Result<(), Failed> {
     let mut kv = Kv::default();
     let value = noise(VALUE_BYTES);
@@ -137,7 +137,7 @@ async fn snapshot(data: &Path, last: &Last, bytes: u64) -> Result<(), Failed> {
     let restoring = begun.elapsed();
     open.close().await?;
     if restored.state_hash() != hash {
-        return Err("the restored state is another one".into());
+        return Err("the restored state differs".into());
     }
     let line = json!({
         "system": "quorate", "what": "snapshot", "bytes": saved.bytes, "keys": restored.len(), "value_bytes": VALUE_BYTES,
@@ -151,7 +151,7 @@ async fn snapshot(data: &Path, last: &Last, bytes: u64) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A storage actor that has recovered, and what it says.
+/// A storage actor that has recovered, and its messages.
 struct Open {
     storage: Storage,
     recovered: Recovered,
@@ -186,7 +186,7 @@ impl Open {
     }
 }
 
-/// Hears what the storage says.
+/// Receives the messages of the storage actor.
 struct Listener {
     say: mpsc::UnboundedSender<Result<u64, Failed>>,
 }
@@ -214,7 +214,7 @@ impl Handler<StorageFull> for Listener {
 
     fn handle(&mut self, full: StorageFull, _: &mut Context<Self>) {
         if full.is_full {
-            let _ = self.say.send(Err("the disk is full: free some space, or measure fewer bytes".into()));
+            let _ = self.say.send(Err("the disk is full; free space, or measure fewer bytes".into()));
         }
     }
 }

@@ -1,13 +1,14 @@
-//! What it costs to bring back a follower that was away until the log was compacted past it: three processes on loopback,
-//! a state of so many bytes, 64 writers that go on all the time.
+//! The cost of bringing back a follower that was away until the log was cut past it: three
+//! processes on loopback, a state of the given size, 64 writers all the time.
 //!
 //! 1. The third node stops; the state is written; the leader takes a snapshot and cuts its log.
-//! 2. Writes are measured for a while, then the third node starts, and they are measured until it has installed the
-//!    snapshot.
-//! 3. It stops again until a further snapshot; when half of that has arrived, the wire to it is cut for longer than a
-//!    connection lives.
+//! 2. Writes are measured for a while. Then the third node starts, and writes are measured until it
+//!    has installed the snapshot.
+//! 3. The third node stops again until a further snapshot exists. When half of that has arrived,
+//!    the wire to it is cut for longer than a connection survives.
 //!
-//! This process runs the leader, the writers and the wire, so the leader's figures of memory hold those too.
+//! This process runs the leader, the writers and the wire, so the leader's memory
+//! figures include those.
 
 use crate::{
     machine_speed::{resident_bytes, round, send_over_loopback, speed, write_sequentially},
@@ -33,24 +34,25 @@ use std::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-/// The command under which a child runs a member.
+/// The command with which a child runs a member.
 pub(crate) const MEMBER: &str = "snapshot-member";
 const AWAY: u64 = 3;
 const WRITERS: usize = 64;
 const FILLERS: usize = 64;
-/// Bytes of a value in the state, and of one that the writers write.
+/// The length of a value in the state, and of one that the writers write, in bytes.
 const STATE_VALUE_BYTES: usize = 1024;
 const VALUE_BYTES: usize = 256;
-/// How long writes are measured while nothing else happens.
+/// The duration of the measurement without other load.
 const BEFORE: Duration = Duration::from_secs(5);
-/// Longer than a connection lives without hearing anything.
+/// Longer than a connection survives without traffic.
 const CUT: Duration = Duration::from_secs(5);
-/// By when so many bytes of a snapshot have passed, it has begun.
+/// The number of bytes that shows that a snapshot transfer has started.
 const BEGUN_BYTES: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(600);
 const RSS_EVERY: Duration = Duration::from_millis(20);
 
-/// Measures and prints one line. `bytes_per_second` is how fast the snapshot may be sent; 0: as fast as it goes.
+/// Runs the measurement and prints one line. `bytes_per_second` limits the snapshot transfer;
+/// 0: no limit.
 pub(crate) fn run(bytes: u64, bytes_per_second: u64) -> Result<(), Failed> {
     let dir = tempfile::Builder::new().prefix("quorate-bench-").tempdir()?;
     let disk = speed(bytes, write_sequentially(dir.path(), bytes)?);
@@ -60,7 +62,7 @@ pub(crate) fn run(bytes: u64, bytes_per_second: u64) -> Result<(), Failed> {
     make_certificates(dir.path(), nodes.len())?;
     let wire = Wire::default();
     wire.lay(front, nodes[2])?;
-    // The leader dials the third node through the wire; the others find each other directly.
+    // The leader dials the third node through the wire; the other two are connected directly.
     let from_leader = [nodes[0], nodes[1], front];
     let _second = Member::start(MEMBER, 2, dir.path(), nodes, Stdio::null())?;
     let third = Away::start(dir.path(), nodes)?;
@@ -76,19 +78,19 @@ pub(crate) fn run(bytes: u64, bytes_per_second: u64) -> Result<(), Failed> {
     })
 }
 
-/// Runs one of the other members, which says what it has, a line of JSON a change.
+/// Runs one of the other members, which prints a line of JSON after each change.
 pub(crate) fn run_member(place: &[&str]) -> Result<(), Failed> {
     processes::run_member(place, async |id, dir, addresses| start(id, dir, addresses, 0).await, tell)
 }
 
 async fn start(id: u64, dir: &Path, addresses: &[SocketAddr], bytes_per_second: u64) -> Result<Node<Kv>, Failed> {
-    // On demand alone, so that every run sends what it says.
+    // Snapshots on demand only, so that every run sends the intended one.
     let snapshots = Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 1000, bytes_per_second };
     let limits = Limits { max_in_flight_proposals: WRITERS + FILLERS, ..Limits::default() };
     Ok(builder(id, dir, addresses)?.snapshots(snapshots).limits(limits).start(Kv::default()).await?)
 }
 
-/// What a member has.
+/// The progress of a member.
 #[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Has {
     applied: u64,
@@ -110,7 +112,7 @@ async fn tell(node: &Node<Kv>) -> Result<(), Failed> {
     }
 }
 
-/// The node that comes and goes.
+/// The node that stops and starts.
 struct Away {
     member: Member,
     has: watch::Receiver<Has>,
@@ -119,7 +121,7 @@ struct Away {
 impl Away {
     fn start(dir: &Path, nodes: &[SocketAddr]) -> Result<Self, Failed> {
         let mut member = Member::start(MEMBER, AWAY, dir, nodes, Stdio::piped())?;
-        let out = member.take_output().ok_or("it has no output")?;
+        let out = member.take_output().ok_or("the member has no output")?;
         let (heard, has) = watch::channel(Has::default());
         std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
@@ -182,7 +184,8 @@ impl Run<'_> {
         progress("sent and caught up", begun);
         let (leader_max, follower_max) = memory.end();
         let sent = self.wire.bytes() - sent_before;
-        // The leader keeps its log for a while for a follower that was sent a snapshot, unless a later one finds it level.
+        // The leader keeps its log for a while for a follower that was sent a snapshot, unless a
+        // later snapshot finds it caught up.
         self.node.snapshot().await?;
         let reached = third.has.borrow().applied;
         stop(third).await?;
@@ -209,13 +212,14 @@ impl Run<'_> {
         }))
     }
 
-    /// The third node, whose log ends at `reached`, misses another snapshot, and the wire is cut while it is sent.
+    /// Lets the third node, whose log ends at `reached`, miss another snapshot, and cuts the wire
+    /// while that is sent.
     async fn cut_in_the_middle(&self, reached: u64) -> Result<Value, Failed> {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let taken = self.node.snapshot().await?.index.0;
         let first = self.node.status().borrow().first_log.0;
         if first <= reached + WRITERS as u64 {
-            return Err(format!("the log begins at {first} still, which the third node has").into());
+            return Err(format!("the log still begins at {first}, which the third node has").into());
         }
         let (sent_before, begun) = (self.wire.bytes(), Instant::now());
         let mut third = Away::start(self.dir, self.nodes)?;
@@ -233,12 +237,12 @@ impl Run<'_> {
         stop(third).await?;
         Ok(json!({
             "after_bytes": half, "cut_s": CUT.as_secs(), "wire_bytes": sent, "took_s": round(took.as_secs_f64()),
-            // From the beginning again it would be half as much more.
+            // A transfer that restarts would send half as much again.
             "resumed": sent < self.bytes + self.bytes / 4,
         }))
     }
 
-    /// Writes the state.
+    /// Writes all keys of the state.
     async fn fill(&self) -> Result<(), Failed> {
         let (next, keys) = (Arc::new(AtomicU64::new(0)), self.bytes / STATE_VALUE_BYTES as u64);
         let mut fillers = JoinSet::new();
@@ -266,12 +270,12 @@ impl Run<'_> {
     }
 }
 
-/// Stops a member in good order, without holding up the writers.
+/// Stops a member orderly, without blocking the writers.
 async fn stop(third: Away) -> Result<(), Failed> {
     Ok(tokio::task::spawn_blocking(move || drop(third.member)).await?)
 }
 
-/// Says on standard error how far it got: all of it takes minutes.
+/// Reports progress on standard error, because a run takes minutes.
 fn progress(what: &str, since: Instant) {
     eprintln!("{what}: {:.1} s", since.elapsed().as_secs_f64());
 }
@@ -281,7 +285,7 @@ fn put(key: &str, seed: u64, bytes: usize) -> Result<Bytes, Failed> {
     Ok(Command::Put { key: key.as_bytes(), value: &value }.encode().ok_or("a key that is too long")?)
 }
 
-/// Clients that write one after the other, each its own keys.
+/// Clients that write sequentially, each its own keys.
 struct Writers {
     tasks: JoinSet<Result<Vec<Latency>, Failed>>,
     stop: Arc<AtomicBool>,
@@ -293,7 +297,7 @@ struct Latency {
 }
 
 impl Writers {
-    /// Each has so many keys: the state does not grow for ever.
+    /// The number of keys of each client, which bounds the state.
     const KEYS: u64 = 100;
 
     fn start(node: &Node<Kv>) -> Self {
@@ -329,7 +333,7 @@ impl Writers {
     }
 }
 
-/// Writes within a stretch of time.
+/// The writes within a period.
 struct Figures {
     ops_per_s: f64,
     p50: f64,
@@ -357,7 +361,7 @@ impl Figures {
     }
 }
 
-/// The most memory that this process and another one held while it was watched.
+/// The maximum memory of this process and another one during the measurement.
 struct Memory {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<(u64, u64)>,
@@ -378,7 +382,7 @@ impl Memory {
         Self { stop, thread }
     }
 
-    /// This process's, and the other one's.
+    /// The maxima of this process and of the other one, in bytes.
     fn end(self) -> (u64, u64) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()

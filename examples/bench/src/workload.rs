@@ -1,4 +1,4 @@
-//! The clients, and what they measure.
+//! The clients, and their measurements.
 
 use bytes::Bytes;
 use quorate::{Index, Node, Snapshots, StateMachine, Status, WriteState};
@@ -9,10 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Anything that ends a measurement early, in one line.
+/// An error that ends a measurement, in one line.
 pub(crate) type Failed = Box<dyn Error + Send + Sync>;
 
-/// What is measured: for each number of proposals in flight, so many seconds with values of so many bytes.
+/// The settings: for each number of proposals in flight, the duration in seconds and the length of
+/// a value in bytes.
 pub(crate) struct Settings {
     pub(crate) in_flight: Vec<usize>,
     pub(crate) seconds: u64,
@@ -41,13 +42,13 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The most proposals that will be in flight.
+    /// The maximum number of proposals in flight.
     pub(crate) fn in_flight_max(&self) -> usize {
         self.in_flight.iter().copied().max().unwrap_or(1)
     }
 }
 
-/// A state machine that costs next to nothing: what is measured is the replication.
+/// A state machine that does almost nothing, so that the measurement is of replication.
 #[derive(Default)]
 pub(crate) struct Sink {
     applied_bytes: u64,
@@ -72,24 +73,24 @@ impl StateMachine for Sink {
     }
 }
 
-/// No snapshots: the log is kept.
+/// No snapshots: the log is never cut.
 pub(crate) const KEEP_THE_LOG: Snapshots =
     Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 0, bytes_per_second: 0 };
 
-/// Waits until `node` leads and has committed in its own term.
+/// Waits until `node` leads and has committed an entry in its own term.
 pub(crate) async fn until_leading<M: StateMachine>(node: &Node<M>, patience: Duration) -> Result<(), Failed> {
     let leading = |status: &Status| status.leader == Some(status.node) && status.commit.0 > 0;
     let mut status = node.status();
     match tokio::time::timeout(patience, status.wait_for(leading)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(_)) => Err("the node ended before it led".into()),
-        Err(_) => Err(format!("the node does not lead after {patience:?}").into()),
+        Ok(Err(_)) => Err("the node ended before it became the leader".into()),
+        Err(_) => Err(format!("the node did not become the leader within {patience:?}").into()),
     }
 }
 
-/// Runs every setting and prints its line. Within a tokio runtime.
+/// Runs all settings and prints a line for each. Within a tokio runtime.
 pub(crate) async fn measure(node: &Node<Sink>, settings: &Settings) -> Result<(), Failed> {
-    // The first answer comes when every node has its log in place.
+    // The first answer arrives only when all nodes have created their logs.
     propose_until(node, Bytes::from(vec![7; settings.value_bytes]), Instant::now() + Duration::from_millis(200))
         .await?;
     for &in_flight in &settings.in_flight {
@@ -110,7 +111,7 @@ pub(crate) async fn measure(node: &Node<Sink>, settings: &Settings) -> Result<()
     Ok(())
 }
 
-/// The line of one setting. Every client has measured something.
+/// The output line of one setting. Every client has measured at least one latency.
 pub(crate) fn line(in_flight: usize, mut latencies_us: Vec<u32>, elapsed: Duration) -> Value {
     latencies_us.sort_unstable();
     let at = |per_mille: usize| latencies_us[(latencies_us.len() - 1) * per_mille / 1000];
@@ -124,7 +125,7 @@ pub(crate) fn line(in_flight: usize, mut latencies_us: Vec<u32>, elapsed: Durati
     })
 }
 
-/// One client: proposes until `end`, one after the other. Gives each one's latency in microseconds.
+/// One client: proposes sequentially until `end`. Returns all latencies in microseconds.
 async fn propose_until(node: &Node<Sink>, value: Bytes, end: Instant) -> Result<Vec<u32>, Failed> {
     let mut latencies_us = Vec::new();
     loop {
