@@ -1,4 +1,5 @@
-//! How client commands reach the cluster: options, environment variables over the defaults, options over both.
+//! Connection options of client commands: environment variables override defaults,
+//! options override both.
 
 use super::Failure;
 use crate::{
@@ -10,35 +11,35 @@ use std::{env, ffi::OsString, fmt, path::PathBuf, time::Duration};
 
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:8001";
 
-/// How to reach the cluster.
+/// The connection to the cluster.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct Connection {
-    /// A node's URL; repeatable: the next one is tried where the one before could do nothing [env: QUORATE_ENDPOINTS, separated by
-    /// commas] [default: http://127.0.0.1:8001]
+    /// The URL of a node; repeatable: the next one is tried if one could not process the request
+    /// [env: QUORATE_ENDPOINTS, separated by commas] [default: http://127.0.0.1:8001]
     #[arg(long = "endpoint", value_name = "URL")]
     endpoints: Vec<String>,
     /// The authority to trust for https endpoints, PEM [env: QUORATE_CA]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// How long an endpoint has to answer [env: QUORATE_TIMEOUT] [default: 15s]
+    /// The time limit for an endpoint to answer [env: QUORATE_TIMEOUT] [default: 15s]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
 }
 
-/// A value and the option or variable that it comes from.
+/// A value, and the option or variable that gave it.
 struct Given<T> {
     value: T,
     place: &'static str,
 }
 
 impl Connection {
-    /// A client of all endpoints.
+    /// One client for all endpoints.
     pub(super) fn client(&self) -> Result<Client, Failure> {
         let endpoints = self.endpoints(own)?;
         self.client_of(&endpoints.value, endpoints.place)
     }
 
-    /// Each endpoint, and a client of it alone.
+    /// Each endpoint, and a client for it alone.
     pub(super) fn each(&self) -> Result<Vec<(String, Client)>, Failure> {
         let Given { value, place } = self.endpoints(own)?;
         let clients = value.into_iter().map(|url| {
@@ -83,7 +84,7 @@ impl Connection {
             return Ok(timeout);
         }
         let Some(text) = text(TIMEOUT, variable)? else { return Ok(ANSWER_LIMIT) };
-        let refuse = |_| misused(TIMEOUT, format_args!("`{}` is no duration such as 5s", text.escape_debug()));
+        let refuse = |_| misused(TIMEOUT, format_args!("`{}` is not a duration such as 5s", text.escape_debug()));
         humantime::parse_duration(&text).map_err(refuse)
     }
 }

@@ -1,5 +1,5 @@
-//! The command line: parses it, runs the command, prints what it found, and turns any failure into one line and an exit
-//! code.
+//! The command line: parses it, runs the command, prints the result, and turns any failure into one
+//! line and an exit code.
 
 mod connection;
 mod usage;
@@ -21,21 +21,22 @@ use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, time::Duratio
 
 /// A replicated key-value server on Quorate, its client, and the demo.
 ///
-/// Exit codes: 0 done; 1 failed for another reason; 2 usage or configuration; 3 the key does not exist; 4 a comparison failed, or a
-/// conflict; 5 nothing happened, try again; 6 the outcome is unknown; 7 refused for good.
+/// Exit codes: 0 success; 1 other failure; 2 usage or configuration; 3 the key does not exist;
+/// 4 a comparison failed, or a conflict; 5 nothing happened, retry; 6 the outcome is unknown;
+/// 7 refused permanently.
 #[derive(Debug, Parser)]
 #[command(name = "quorate-kv", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Print JSON, for machines; errors too, on standard error
+    /// Print JSON, for programs; errors too, on standard error
     #[arg(long, global = true)]
     json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a cluster on this machine, kill its leader, and check that nothing acknowledged is lost
+    /// Run a cluster on this machine, kill its leader, and check that no acknowledged write is lost
     Demo(demo::Args),
     /// Make a private certificate authority, and certificates for nodes and clients
     Certs(certs::Args),
@@ -43,11 +44,11 @@ enum Command {
     Serve(Box<serve::Args>),
     /// Set a key
     Put {
-        /// The key
+        /// The key to set
         key: String,
-        /// Its value; `-` reads standard input, and `@FILE` a file
+        /// The new value; `-` reads standard input, `@FILE` reads a file
         value: String,
-        /// Take VALUE as it is, also if it is `-` or begins with `@`
+        /// Use VALUE literally, even if it is `-` or starts with `@`
         #[arg(long)]
         literal: bool,
         #[command(flatten)]
@@ -55,15 +56,15 @@ enum Command {
     },
     /// Print a key's value: its exact bytes, and a newline only on a terminal
     Get {
-        /// The key
+        /// The key to read
         key: String,
-        /// How fresh the value must be
+        /// The consistency of the read
         #[arg(long, default_value_t, value_enum)]
         read: ReadMode,
-        /// With `--read bounded`: how old what is read may be, such as 500ms
+        /// With `--read bounded`: the maximum age of the state, such as 500ms
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         max_age: Option<Duration>,
-        /// With `--read bounded`: how many entries may be missing
+        /// With `--read bounded`: the maximum number of missing entries
         #[arg(long, value_name = "N")]
         max_entries: Option<u64>,
         /// End with a newline, also into a pipe or a file
@@ -74,7 +75,7 @@ enum Command {
     },
     /// Remove a key
     Delete {
-        /// The key
+        /// The key to remove
         key: String,
         #[command(flatten)]
         connection: Connection,
@@ -82,20 +83,20 @@ enum Command {
     /// Set a key if its value is the expected one; otherwise fail
     #[command(group = clap::ArgGroup::new("expectation").required(true))]
     Cas {
-        /// The key
+        /// The key to compare and set
         key: String,
-        /// Its value from then on
+        /// The new value
         value: String,
-        /// The value that it must have
+        /// The value that the key must have
         #[arg(long, value_name = "V", group = "expectation")]
         expect: Option<String>,
-        /// It must not exist
+        /// The key must not exist
         #[arg(long, group = "expectation")]
         absent: bool,
         #[command(flatten)]
         connection: Connection,
     },
-    /// Show what each endpoint says of itself
+    /// Show the status of the node at each endpoint
     Status {
         #[command(flatten)]
         connection: Connection,
@@ -105,32 +106,33 @@ enum Command {
         #[command(subcommand)]
         what: MemberCommand,
     },
-    /// Hand leadership over
+    /// Transfer leadership to another voter
     Transfer {
-        /// To this node; without it, to the voter whose log is longest
+        /// The new leader; default: the voter with the longest log
         #[arg(long, value_name = "ID")]
         to: Option<u64>,
         #[command(flatten)]
         connection: Connection,
     },
-    /// Let the node at each endpoint take a snapshot now, and cut its log behind it
+    /// Take a snapshot on the node at each endpoint now, and cut its log up to it
     Snapshot {
         #[command(flatten)]
         connection: Connection,
     },
     /// Save a consistent copy of the state in a file, while the cluster runs
     Backup {
-        /// The file; it must not exist
+        /// The backup file; it must not exist
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
         #[command(flatten)]
         connection: Connection,
     },
-    /// Begin a new cluster with a backup: make the data directory of its first node
+    /// Start a new cluster from a backup: create the data directory of its first node
     Restore(restore::Args),
-    /// After a power cut, of a single node that refuses to start: show the entries in doubt at its log's end, or discard them
+    /// Show the entries in doubt at the end of a single voter's log after a power cut,
+    /// or discard them
     DiscardUnproven(Box<discard::Args>),
-    /// When a quorum is lost for good: begin a new cluster with what survived of the old one
+    /// After the permanent loss of a quorum: start a new cluster from surviving data directories
     Recover(recover::Args),
 }
 
@@ -138,42 +140,43 @@ enum Command {
 enum MemberCommand {
     /// Add a node that receives the log and does not vote yet
     Add {
-        /// Its id, never used before
+        /// The new node's id, never used before
         id: u64,
-        /// Where the other nodes dial it: HOST:PORT of its `raft` address
+        /// The address at which the other nodes dial it: HOST:PORT of its `raft` address
         addr: String,
-        /// It keeps no commands, never leads, and breaks ties between two that keep all
+        /// Add it as the witness: it stores no commands, never leads, and breaks ties between
+        /// two full copies
         #[arg(long)]
         witness: bool,
         #[command(flatten)]
         connection: Connection,
     },
-    /// Let a member vote, as soon as it has caught up
+    /// Make a member a voter, once it has caught up
     Promote {
-        /// Which
+        /// The member's id
         id: u64,
         #[command(flatten)]
         connection: Connection,
     },
     /// Remove a member
     Remove {
-        /// Which
+        /// The member's id
         id: u64,
         #[command(flatten)]
         connection: Connection,
     },
-    /// Give a member another address, after its machine or port changed
+    /// Change a member's address, after its machine or port changed
     Move {
-        /// Which
+        /// The member's id
         id: u64,
-        /// Where the other nodes dial it from now on: HOST:PORT of its `raft` address
+        /// The address at which the other nodes dial it: HOST:PORT of its `raft` address
         addr: String,
         #[command(flatten)]
         connection: Connection,
     },
-    /// Let exactly these vote, in one step; those who are new are brought up to date first
+    /// Replace the set of voters in one step; new voters first receive the log
     Set {
-        /// The voters: ID, or ID=HOST:PORT for who is no member yet
+        /// The voters: ID, or ID=HOST:PORT for a node that is not a member yet
         #[arg(required = true, value_name = "ID[=HOST:PORT]", value_parser = voter)]
         voters: Vec<VoterRequest>,
         #[command(flatten)]
@@ -188,11 +191,12 @@ enum MemberCommand {
 
 fn voter(text: &str) -> Result<VoterRequest, String> {
     let (id, addr) = text.split_once('=').map_or((text, None), |(id, addr)| (id, Some(addr.to_owned())));
-    let number = id.parse().map_err(|_| format!("{id:?} is no node id"))?;
+    let number = id.parse().map_err(|_| format!("{id:?} is not a node id"))?;
     Ok(VoterRequest { id: NodeId(number), addr })
 }
 
-/// Exactly these are to vote, so one that is named twice is a mistake for another one, which would be removed.
+/// The list is the complete set of voters, so a repeated id is probably a typing error for a node
+/// that would be removed.
 fn distinct(voters: &[VoterRequest]) -> Result<(), Failure> {
     let mut seen = BTreeSet::new();
     match voters.iter().find(|voter| !seen.insert(voter.id)) {
@@ -203,7 +207,7 @@ fn distinct(voters: &[VoterRequest]) -> Result<(), Failure> {
     }
 }
 
-/// Runs the command that the process was started with.
+/// Runs the command given on the process's command line.
 #[must_use]
 pub fn run() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
@@ -217,7 +221,7 @@ pub fn run() -> ExitCode {
     let ended =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::from).and_then(|runtime| {
             let ended = runtime.block_on(cli.run());
-            // What a second signal or a failure left behind must not hold up the end.
+            // Tasks that remain after a second signal or a failure must not delay the exit.
             runtime.shutdown_background();
             ended
         });
@@ -262,7 +266,7 @@ impl Cli {
                 }
                 if !answer.swapped {
                     let expected = if expect.is_some() { "has another value" } else { "exists" };
-                    let problem = format_args!("not swapped: {key:?} {expected}; read it and decide anew");
+                    let problem = format_args!("not swapped: {key:?} {expected}; read it and decide again");
                     return Err(Failure::coded(Exit::Conflict, "not_swapped", problem));
                 }
             }
@@ -281,7 +285,7 @@ impl Cli {
                         (connection.client()?.add_member(NodeId(id), &addr).await?, format!("node {id} is a learner"))
                     }
                     MemberCommand::Promote { id, connection } => {
-                        (connection.client()?.promote_member(NodeId(id)).await?, format!("node {id} votes"))
+                        (connection.client()?.promote_member(NodeId(id)).await?, format!("node {id} is a voter"))
                     }
                     MemberCommand::Remove { id, connection } => {
                         (connection.client()?.remove_member(NodeId(id)).await?, format!("node {id} is removed"))
@@ -292,7 +296,7 @@ impl Cli {
                     ),
                     MemberCommand::Set { voters, connection } => {
                         distinct(&voters)?;
-                        (connection.client()?.set_voters(voters).await?, "exactly these vote".to_owned())
+                        (connection.client()?.set_voters(voters).await?, "the voters are set".to_owned())
                     }
                 };
                 show(format!("{what}, configuration {}", answer.index), json!(answer))?;
@@ -325,7 +329,7 @@ impl Cli {
     }
 }
 
-/// How a value is printed.
+/// The output format of a value.
 struct Shown {
     json: bool,
     newline: bool,
@@ -343,7 +347,8 @@ async fn get(
     };
     if shown.json {
         let index = got.index;
-        // JSON has no bytes: what is no text is written as hexadecimal digits, under another name.
+        // JSON cannot represent bytes: a value that is not UTF-8 is printed as hexadecimal digits,
+        // under another name.
         let object = match std::str::from_utf8(&value) {
             Ok(text) => json!({ "key": key, "value": text, "index": index }),
             Err(_) => {
@@ -356,7 +361,7 @@ async fn get(
     Ok(value::print(&value, shown.newline)?)
 }
 
-/// One line an endpoint; fails if one of them did not answer, after all were asked.
+/// Prints one line per endpoint; fails after all were asked if one did not answer.
 async fn status(connection: &Connection, json: bool) -> Result<(), Failure> {
     let mut failures = Vec::new();
     let mut lines = Vec::new();
@@ -374,7 +379,7 @@ async fn status(connection: &Connection, json: bool) -> Result<(), Failure> {
     Failure::all(failures)
 }
 
-/// One line an endpoint; fails if one of them took none, after all were asked.
+/// Prints one line per endpoint; fails after all were asked if one took no snapshot.
 async fn snapshot(connection: &Connection, json: bool) -> Result<(), Failure> {
     let mut failures = Vec::new();
     for (url, mut client) in connection.each()? {
@@ -393,7 +398,7 @@ fn members_table(answer: &MembersAnswer) -> String {
         let role = if member.witness { format!("{}, witness", member.role) } else { member.role.clone() };
         format!("{:<6}{role:<18}{}", member.id, member.addr.as_deref().unwrap_or("as configured"))
     }));
-    let settled = if answer.settled { "" } else { ", a change is under way" };
+    let settled = if answer.settled { "" } else { ", a change is in progress" };
     lines.push(format!("configuration {}{settled}", answer.index));
     lines.join("\n")
 }

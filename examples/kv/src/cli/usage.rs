@@ -1,18 +1,18 @@
-//! What is said about a command line that is not understood: one line that names the subcommand whose help to read.
+//! Errors of the command line: one line that names the subcommand whose help to read.
 
 use super::Cli;
 use crate::exit::{Exit, Failure, one_line};
 use clap::{CommandFactory, error::ErrorKind};
 use std::{ffi::OsString, process::ExitCode};
 
-/// Help and version as they are; a mistake as one line.
+/// Prints help and version unchanged, and a mistake as one line.
 pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
     if !error.use_stderr() {
         return if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let help = format!("see `{} --help`", subcommand(args));
     let message = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        format!("no command is given; {help}")
+        format!("a command is missing; {help}")
     } else {
         let text = error.render().to_string();
         let mistake = text.split("\n\nUsage:").next().unwrap_or_default();
@@ -22,7 +22,7 @@ pub(super) fn explain(error: &clap::Error, args: &[OsString]) -> ExitCode {
     Failure::new(Exit::Usage, message).report(asks_for_json(args))
 }
 
-/// The subcommand as far as it is understood, such as `quorate-kv member add`.
+/// The subcommand as far as it was recognized, such as `quorate-kv member add`.
 fn subcommand(args: &[OsString]) -> String {
     let (mut command, mut path) = (Cli::command(), "quorate-kv".to_owned());
     for arg in args.iter().skip(1).filter_map(|arg| arg.to_str()).filter(|arg| !arg.starts_with('-')) {
@@ -33,7 +33,7 @@ fn subcommand(args: &[OsString]) -> String {
     path
 }
 
-/// Whether machines read the errors, although the command line was not understood.
+/// Whether `--json` was given, although the command line was not understood.
 fn asks_for_json(args: &[OsString]) -> bool {
     args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
 }

@@ -1,4 +1,5 @@
-//! Values that a command is given: as an argument, from standard input or from a file; and the value that it prints.
+//! Values on the command line: given as an argument, from standard input or from a file; and the
+//! output of values.
 
 use crate::{
     config::Limits,
@@ -11,7 +12,8 @@ use std::{
     io::{self, IsTerminal, Read},
 };
 
-/// The bytes that an argument stands for: `-` is standard input and `@FILE` a file, unless it is to be taken literally.
+/// The bytes of a value argument: `-` is standard input and `@FILE` a file, unless
+/// `literally` is set.
 pub(super) fn read(argument: String, literally: bool) -> Result<Vec<u8>, Failure> {
     match argument.strip_prefix('@') {
         _ if literally => Ok(argument.into_bytes()),
@@ -26,13 +28,13 @@ pub(super) fn read(argument: String, literally: bool) -> Result<Vec<u8>, Failure
     }
 }
 
-/// No server takes more than that, and an endless input must not fill the memory.
+/// The limit matches the most that any server accepts, so an endless input cannot fill the memory.
 fn bounded(from: impl Read, name: &dyn fmt::Display) -> Result<io::Result<Vec<u8>>, Failure> {
     let max = Limits::VALUE_BYTES_MAX;
     let mut bytes = Vec::new();
     match from.take(max as u64 + 1).read_to_end(&mut bytes) {
         Ok(_) if bytes.len() > max => {
-            let problem = format_args!("{name} has more than {max} bytes, the most that any server takes; send less");
+            let problem = format_args!("{name} has more than {max} bytes, the maximum of every server; send less");
             Err(Failure::coded(Exit::Refused, "too_large", problem))
         }
         Ok(_) => Ok(Ok(bytes)),
@@ -40,7 +42,7 @@ fn bounded(from: impl Read, name: &dyn fmt::Display) -> Result<io::Result<Vec<u8
     }
 }
 
-/// Prints a value's exact bytes, and a newline where a person reads them, or asked for one.
+/// Prints the exact bytes of a value, and a newline on a terminal or on request.
 pub(super) fn print(value: &[u8], newline: bool) -> io::Result<()> {
     output::bytes(value)?;
     if newline || io::stdout().is_terminal() { output::bytes(b"\n") } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! Members come and go, and leadership moves, on the command line and by HTTP.
+//! Membership changes and leadership transfers, on the command line and over HTTP.
 
 use crate::support::{PATIENCE, Ran, Running, cluster_with_joiners, raw, run};
 use quorate::NodeId;
@@ -19,15 +19,16 @@ async fn a_node_joins_votes_leads_and_is_removed_by_commands() {
     assert!(added.starts_with("node 4 is a learner, configuration "), "{added}");
     let list = member(&cluster, &["list"]).await.well();
     assert!(list.lines().any(|line| line.contains("learner") && line.ends_with(&address)), "{list}");
-    assert!(member(&cluster, &["promote", "4"]).await.well().starts_with("node 4 votes"));
-    // The newcomer takes requests like any other.
+    assert!(member(&cluster, &["promote", "4"]).await.well().starts_with("node 4 is a voter"));
+    // The new node accepts requests like any other.
     let own = cluster.endpoint(joins);
     run(&["put", "k", "v", "--endpoint", &own]).await.well();
     let moved = run(&["transfer", "--to", "4", "--endpoint", &cluster.endpoint(NodeId(1))]).await.well();
     assert_eq!(moved, "node 4 leads\n");
     assert_eq!(cluster.leader(PATIENCE).await.expect("a leader").node_id, joins);
 
-    // A leader that is to be removed hands over first; then its process ends, and says why.
+    // A leader transfers leadership before it is removed; then its process ends and
+    // gives the reason.
     assert!(member(&cluster, &["remove", "4"]).await.well().starts_with("node 4 is removed"));
     assert_eq!(cluster.ended(joins, PATIENCE).await.expect("it ends").code(), Some(0));
     let said = std::fs::read_to_string(cluster.layout().log_file(joins)).expect("its log");
@@ -53,7 +54,7 @@ async fn a_change_that_can_not_be_is_refused_in_one_line() {
         assert!(line.contains(what), "{args:?}: {line}");
     }
     let line = member(&cluster, &["set", "one"]).await.complaint();
-    assert!(line.contains("no node id"), "{line}");
+    assert!(line.contains("not a node id"), "{line}");
     let line = run(&["transfer", "--to", "9", "--endpoint", &cluster.endpoint(leader)]).await.complaint();
     assert!(line.contains("bad_request") && line.contains("node 9"), "{line}");
 
@@ -84,7 +85,7 @@ async fn a_change_that_can_not_be_is_refused_in_one_line() {
     }
 }
 
-/// Of two operators that saw the same configuration only one changes it.
+/// Of two operators with the same configuration, only one can change it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_made_for_another_configuration_is_a_conflict_that_names_the_one_in_force() {
     let cluster = cluster_with_joiners(3, 0).await;
@@ -101,8 +102,8 @@ async fn a_change_made_for_another_configuration_is_a_conflict_that_names_the_on
     assert!(second.text().contains(&first["index"].to_string()), "{}", second.text());
 }
 
-/// The machine of a member gets another address, as when a container is placed anew: a follower first, then the leader. The
-/// `[[peers]]` of the others still have the old one.
+/// The address of a member's machine changes, as when a container is rescheduled: first a
+/// follower's, then the leader's. The `[[peers]]` of the others still have the old address.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_moves_to_another_port_is_reached_there_at_once_and_no_write_is_lost() {
     let mut cluster = cluster_with_joiners(3, 0).await;
@@ -174,7 +175,7 @@ async fn adding_a_member_again_is_a_conflict_that_says_what_it_is_and_changes_no
         let line = member(&cluster, &args).await.complaint();
         assert!(line.contains(what), "{args:?}: {line}");
     }
-    // The leader's replicator sends to the new address without another election.
+    // The leader's replicator uses the new address without a new election.
     member(&cluster, &["move", "4", &right]).await.well();
     let term = cluster.leader(PATIENCE).await.expect("a leader").term;
     member(&cluster, &["promote", "4"]).await.well();
@@ -191,12 +192,12 @@ async fn adding_a_member_again_is_a_conflict_that_says_what_it_is_and_changes_no
     assert_eq!(raw(&url, &put("4/addr"), &length, body.as_bytes()).await.status, 200, "it is there already");
 }
 
-/// `member`, asked of a node that stays.
+/// Runs `member` against a node that stays.
 async fn member(cluster: &Running, args: &[&str]) -> Ran {
     run(&[&["member"], args, &["--endpoint", &cluster.endpoint(NodeId(1))]].concat()).await
 }
 
-/// A UDP address of this machine that nothing listens on.
+/// A UDP address of this machine without a listener.
 fn free_address() -> String {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
     socket.local_addr().expect("its address").to_string()
