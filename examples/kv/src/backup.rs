@@ -1,8 +1,8 @@
 //! `backup`: a consistent copy of a running cluster's state, in a file.
 //!
-//! The file is a snapshot's, as `storage/FORMAT.md` has it: it says by itself whose it is, up to which entry, and whether it is whole.
-//! It gets its name once it was checked to its last byte and is durable; until then it has a hidden one, and is removed if anything
-//! goes wrong. It never takes the place of another file.
+//! The file is a snapshot as defined in `storage/FORMAT.md`: it contains its cluster, its last
+//! entry, and checksums. It gets its final name only once it is completely checked and durable;
+//! until then it has a hidden name, and is removed on any error. It never replaces another file.
 
 use crate::client::{Client, ClientError};
 use quorate::storage::{StorageError, snapshots::Backup};
@@ -15,22 +15,22 @@ use std::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What was saved.
+/// The properties of a saved backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Saved {
-    /// The file.
+    /// The path of the file.
     pub file: String,
-    /// Its length.
+    /// The length in bytes.
     pub bytes: u64,
-    /// The cluster.
+    /// The name of the backed-up cluster.
     pub cluster: String,
-    /// The node that was asked.
+    /// The node that made the snapshot.
     pub node: quorate::NodeId,
-    /// The last entry that is in it: everything that was acknowledged when it was asked for.
+    /// The last entry in it; all writes acknowledged before the request are included.
     pub index: quorate::Index,
-    /// Its term.
+    /// The term of that entry.
     pub term: quorate::Term,
-    /// Who voted then.
+    /// The voters at that entry.
     pub voters: Vec<quorate::NodeId>,
 }
 
@@ -44,8 +44,8 @@ impl fmt::Display for Saved {
 /// Saves a backup as `out`.
 ///
 /// # Errors
-/// If there is such a file already, it can't be written, no endpoint gives a whole backup, or a signal comes first. Then there is no
-/// such file.
+/// If the file exists, cannot be written, no endpoint delivers a complete backup, or a signal
+/// arrives. In these cases no file named `out` is created.
 pub async fn save(client: &mut Client, out: &Path) -> Result<Saved, BackupError> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
@@ -61,7 +61,7 @@ async fn download(client: &mut Client, out: &Path) -> Result<Saved, BackupError>
     if out.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(out.to_owned()));
     }
-    let Some(name) = out.file_name() else { return Err(failed(io::Error::other("that is no file's name"))) };
+    let Some(name) = out.file_name() else { return Err(failed(io::Error::other("this is not a file name"))) };
     let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let prefix = format!(".{}.", name.to_string_lossy());
     let mut unfinished =
@@ -91,30 +91,30 @@ async fn download(client: &mut Client, out: &Path) -> Result<Saved, BackupError>
     Ok(saved)
 }
 
-/// Why there is no backup.
+/// An error of `backup`.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// A file of this name is there.
+    /// A file with this name exists.
     #[error("{} exists and is not overwritten; choose another name", .0.display())]
     Exists(PathBuf),
-    /// It can't be written.
-    #[error("can't write {}: {error}; choose another place, or make room", out.display())]
+    /// The file cannot be written.
+    #[error("cannot write {}: {error}; choose another place, or free space", out.display())]
     Write {
-        /// The file.
+        /// The path given by `--out`.
         out: PathBuf,
-        /// Why.
+        /// The system's error message.
         error: String,
     },
-    /// No endpoint gave one.
+    /// No endpoint delivered a backup.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// What arrived is not whole.
-    #[error("what arrived is no whole backup, take another: {0}")]
+    /// The received file is damaged or incomplete.
+    #[error("the received backup is damaged or incomplete; take another one: {0}")]
     Damaged(StorageError),
-    /// A signal came.
-    #[error("interrupted: there is no backup")]
+    /// A signal arrived.
+    #[error("interrupted; no backup was saved")]
     Interrupted,
-    /// Signals can't be waited for.
+    /// Signal handlers cannot be installed.
     #[error("{0}")]
     Io(#[from] io::Error),
 }

@@ -1,7 +1,8 @@
-//! `certs`: a private authority for one cluster, and a certificate for each node and client of it.
+//! `certs`: a private authority for one cluster, and a certificate for each of its
+//! nodes and clients.
 //!
-//! Run again on the same directory with further nodes, it signs them with the authority that is there. It checks that
-//! nothing would be overwritten before it writes anything.
+//! A later run on the same directory signs further certificates with the existing authority. All
+//! checks for existing files happen before the first write.
 
 use quorate::{
     NodeId,
@@ -16,13 +17,13 @@ use std::{
 /// The command's arguments.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Where the files go; made if it is missing
+    /// The directory for the files; created if missing
     #[arg(long)]
     pub dir: PathBuf,
     /// The cluster's name: 1 to 63 of a-z, 0-9 and -
     #[arg(long)]
     pub cluster: String,
-    /// A node and where HTTPS clients reach it; repeatable, several hosts are separated by commas
+    /// A node, and the hosts at which HTTPS clients reach it, separated by commas; repeatable
     #[arg(long = "node", value_name = "ID=HOST_OR_IP", value_parser = node)]
     pub nodes: Vec<(NodeId, Vec<String>)>,
     /// A client that needs a certificate; repeatable
@@ -30,10 +31,10 @@ pub struct Args {
     pub clients: Vec<String>,
 }
 
-/// Makes what `args` ask for and returns the names of the files written.
+/// Creates the requested certificates; returns the names of the written files.
 ///
 /// # Errors
-/// If a file exists or can't be written, or the directory has another cluster's authority.
+/// If a file exists or cannot be written, or the directory has another cluster's authority.
 pub fn make(args: &Args) -> Result<Vec<PathBuf>, CertsError> {
     let nodes = args.nodes.iter().map(|(id, _)| format!("node-{id}"));
     let names: Vec<_> = nodes.chain(args.clients.iter().cloned()).collect();
@@ -45,7 +46,7 @@ pub fn make(args: &Args) -> Result<Vec<PathBuf>, CertsError> {
     if let Some(path) = written.iter().find(|path| path.symlink_metadata().is_ok()) {
         return Err(CertificateError::Exists { path: path.clone() }.into());
     }
-    // Keys are in it.
+    // The directory contains private keys.
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&args.dir);
     made.map_err(|error| CertificateError::Io { path: args.dir.clone(), error: error.to_string() })?;
     let (authority, is_new) = authority(&args.dir, &args.cluster)?;
@@ -75,23 +76,23 @@ fn authority(dir: &Path, cluster: &str) -> Result<(Authority, bool), CertsError>
     Ok((authority, true))
 }
 
-/// Why certificates were not made.
+/// An error of `certs`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertsError {
-    /// Making or writing one failed.
+    /// A certificate could not be created or written.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// A name was given twice.
-    #[error("{0} is asked for twice: name every node and client once")]
+    #[error("{0} is given twice; name every node and client once")]
     Twice(String),
-    /// The directory is of another cluster.
+    /// The directory belongs to another cluster.
     #[error("{} has the authority of cluster {is:?}, not {asked:?}: choose another directory", dir.display())]
     OtherCluster {
-        /// The directory.
+        /// The directory given by `--dir`.
         dir: PathBuf,
-        /// Whose it is.
+        /// The name of the cluster whose authority is there.
         is: String,
-        /// What was asked for.
+        /// The name given by `--cluster`.
         asked: String,
     },
 }
@@ -107,7 +108,7 @@ fn node(text: &str) -> Result<(NodeId, Vec<String>), String> {
 fn file_name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.is_empty() || text == "ca" || text.starts_with('.') || !text.chars().all(fits) {
-        return Err("it becomes a file's name: use letters, digits, -, _ and .; \"ca\" is taken".to_owned());
+        return Err("it becomes a file name: use letters, digits, -, _ and .; \"ca\" is reserved".to_owned());
     }
     Ok(text.to_owned())
 }

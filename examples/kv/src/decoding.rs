@@ -1,13 +1,14 @@
-//! What the decoders promise, whatever bytes they are given.
+//! Properties of the decoders, for arbitrary bytes.
 //!
-//! Built for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run the same functions.
+//! Compiled for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`); both call
+//! the same functions.
 
 #[cfg(test)]
 mod tests;
 
 pub use crate::http::decoding::http_bodies;
 
-/// Inputs from which a search for others starts, a list for each property.
+/// Seed inputs, one list per property.
 pub mod seeds {
     pub use super::{command_seeds as commands, config_seeds as config, kv_snapshot_seeds as kv_snapshot};
     pub use crate::http::decoding::seeds as http_bodies;
@@ -21,11 +22,12 @@ use bytes::Bytes;
 use quorate::{Index, StateMachine};
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-/// Reads a command, applies it, and reads a reply.
+/// Decodes a command, applies it, and decodes its reply.
 ///
 /// # Panics
-/// If one of these does not hold: a command or a reply is laid out as it was, byte by byte; whatever an entry holds is answered
-/// with a reply; and what is no command is refused, and changes nothing.
+/// If one of these properties is violated: encoding a decoded command or reply gives the same
+/// bytes; applying any entry gives a valid reply; and bytes that are not a command are refused
+/// and change nothing.
 pub fn commands(input: &[u8]) {
     if let Some(reply) = Reply::decode(input) {
         assert_eq!(reply.encode(), input);
@@ -46,7 +48,7 @@ pub fn commands(input: &[u8]) {
     assert_eq!((kv.get(key).as_deref(), answered), (value, answer));
 }
 
-/// Inputs for [`commands`].
+/// Seed inputs for [`commands`].
 #[must_use]
 pub fn command_seeds() -> Vec<Vec<u8>> {
     let commands = [
@@ -62,11 +64,12 @@ pub fn command_seeds() -> Vec<Vec<u8>> {
 
 /// Restores the map from a snapshot.
 ///
-/// An input is a byte and a snapshot. Bit 0 of the byte: the count and the hash in its head are put right first.
+/// An input is a control byte and a snapshot. If bit 0 of the control byte is set, count and hash
+/// in the header are corrected first.
 ///
 /// # Panics
-/// If one of these does not hold: what is wrong is said in one line, and leaves the map empty; and what was restored is written down
-/// such that it restores to the same, in as many bytes.
+/// If one of these properties is violated: an error is one line, and leaves the map empty; and a
+/// restored map is written as a snapshot of the same length that restores to an equal map.
 pub fn kv_snapshot(input: &[u8]) {
     let Some((control, rest)) = input.split_first() else { return };
     let mut bytes = rest.to_vec();
@@ -89,10 +92,10 @@ pub fn kv_snapshot(input: &[u8]) {
     assert_eq!(written(&restored), again, "equal states give equal bytes");
 }
 
-/// Bytes before the pairs.
+/// The length of the header in bytes.
 const HEAD_BYTES: usize = 24;
 
-/// How many pairs stand there, as far as they are whole, and the hash of the state that they make.
+/// The number of complete pairs, and the hash of the state that they form.
 fn pairs_of(mut rest: &[u8]) -> (u64, u64) {
     let (mut kv, mut count) = (Kv::default(), 0);
     while let Some(([key_low, key_high, value @ ..], behind)) = rest.split_first_chunk::<6>() {
@@ -112,7 +115,7 @@ fn written(kv: &Kv) -> Vec<u8> {
     bytes
 }
 
-/// Inputs for [`kv_snapshot`].
+/// Seed inputs for [`kv_snapshot`].
 #[must_use]
 pub fn kv_snapshot_seeds() -> Vec<Vec<u8>> {
     let of = |keys: &[&[u8]]| {
@@ -128,13 +131,15 @@ pub fn kv_snapshot_seeds() -> Vec<Vec<u8>> {
         .into()
 }
 
-/// Reads a configuration.
+/// Parses a configuration.
 ///
-/// An input is the text of a file; behind zero bytes, variables of the environment that override it (`KEY=VALUE`, without the prefix).
+/// An input is the text of a file, then, separated by zero bytes, environment variables that
+/// override it (`KEY=VALUE`, without the prefix).
 ///
 /// # Panics
-/// If one of these does not hold: whoever is refused learns it from one line; what is accepted makes sense; and with one key more that
-/// nobody knows, in any of its tables, it is refused by the name of that key.
+/// If one of these properties is violated: an error is one line; an accepted configuration is
+/// consistent; and with an additional unknown key in any of its tables, it is refused with an error
+/// that names the key.
 pub fn config(input: &[u8]) {
     let mut parts = input.split(|byte| *byte == 0).map(String::from_utf8_lossy);
     let text = parts.next().unwrap_or_default();
@@ -155,7 +160,7 @@ pub fn config(input: &[u8]) {
             None => (Some(&mut table), "unheard_of".to_owned()),
         };
         target.expect("it is a table").insert("unheard_of".to_owned(), toml::Value::Boolean(true));
-        let error = read(&table.to_string()).expect_err("nobody knows that key").to_string();
+        let error = read(&table.to_string()).expect_err("the key is unknown").to_string();
         assert!(error.contains(&format!("{place}: unknown key")), "{error}");
     }
 }
@@ -182,7 +187,7 @@ fn makes_sense(config: &Config) {
     assert!(config.snapshot.every_entries > 0 && config.snapshot.every_bytes > 0);
 }
 
-/// Inputs for [`config`].
+/// Seed inputs for [`config`].
 #[must_use]
 pub fn config_seeds() -> Vec<Vec<u8>> {
     let short = "node_id = 1\ncluster = \"demo\"\ndata_dir = \"d\"\nraft = \"127.0.0.1:7001\"\nhttp = \"127.0.0.1:8001\"\n\
@@ -201,7 +206,7 @@ pub fn config_seeds() -> Vec<Vec<u8>> {
         };
         format!("{short}\0{}={value}", key.variable().trim_start_matches("QUORATE_"))
     });
-    // A corpus is small: one of a kind.
+    // The corpus is small, so only some variables are used.
     let variables = variables.step_by(4);
     [short.to_owned(), format!("{short}{full}")].into_iter().chain(variables).map(String::into_bytes).collect()
 }

@@ -1,30 +1,31 @@
-//! File descriptors: as many as the system allows, and how many of them clients may take.
+//! File descriptors: the system's limit, and the part of it that clients may use.
 //!
-//! What the log, snapshots and the other nodes need is kept for them: a log that finds no descriptor for its next file waits, and
-//! with it every write.
+//! A reserve is kept for the log, snapshots and other nodes: a log without a descriptor for its
+//! next file waits, and so does every write.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What is kept: this part of all, within these bounds.
+/// The size of the reserve: one part in `RESERVE_PART` of the limit, within these bounds.
 const RESERVE_PART: u64 = 4;
 const RESERVE_MIN: u64 = 48;
 const RESERVE_MAX: u64 = 1024;
-/// However few there are.
+/// The minimum for clients, for any limit.
 const CONNECTIONS_MIN: u64 = 8;
 
-/// How many connections of clients there may be.
+/// The maximum number of client connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Places(usize);
 
 impl Places {
-    /// Raises the process's limit as far as it may, and gives clients up to `max` connections within it.
+    /// Raises the process's limit as far as permitted, and reserves up to `max`
+    /// connections for clients.
     #[must_use]
     pub fn claim(max: usize) -> Self {
         let limit = raise();
         let places = Self::within(limit, max);
         if places.0 < max {
             tracing::warn!(
-                "the limit of open files, {}, leaves {} HTTP connections of {max}; raise it (ulimit -n, LimitNOFILE)",
+                "the limit of open files, {}, leaves {} of {max} HTTP connections; raise it (ulimit -n, LimitNOFILE)",
                 limit.unwrap_or(u64::MAX),
                 places.0
             );
@@ -32,7 +33,7 @@ impl Places {
         places
     }
 
-    /// How many.
+    /// The number of connections.
     #[must_use]
     pub fn connections_max(self) -> usize {
         self.0
@@ -46,7 +47,7 @@ impl Places {
     }
 }
 
-/// Raises the soft limit to the hard one; `None` if there is no limit.
+/// Raises the soft limit to the hard limit; `None` if there is no limit.
 fn raise() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum || current.is_none() {
@@ -55,7 +56,7 @@ fn raise() -> Option<u64> {
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         Ok(()) => maximum,
         Err(error) => {
-            tracing::warn!("can't raise the limit of open files above {current:?}: {error}");
+            tracing::warn!("cannot raise the limit of open files above {current:?}: {error}");
             current
         }
     }

@@ -1,7 +1,9 @@
-//! `discard-unproven`: what a power cut left of a write at the end of the only voter's log.
+//! `discard-unproven`: the removal of a torn write at the end of a single voter's log after
+//! a power cut.
 //!
-//! It shows the entries in doubt, and discards them if it is told to. What may be discarded is the library's decision
-//! (`quorate::storage::salvage`); here is whether it may be done at all, and what is said about it.
+//! It shows the entries in doubt, and discards them with `--yes`. The library
+//! (`quorate::storage::salvage`) decides which entries may be discarded; this module decides
+//! whether the command is allowed at all, and reports.
 
 use crate::{
     config::{Config, ConfigError, Overrides, State},
@@ -23,7 +25,7 @@ pub struct Args {
     /// The node's configuration file, TOML; the node must not run
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Do it; without this, the entries in doubt are shown and nothing is changed
+    /// Discard the entries; without this, they are shown and nothing is changed
     #[arg(long)]
     pub yes: bool,
     /// Values that take precedence over file and environment
@@ -31,13 +33,13 @@ pub struct Args {
     pub overrides: Overrides,
 }
 
-/// What was found or done, for people and for machines; and why nothing was changed.
+/// The report for people and for machines, and the reason if nothing was changed.
 pub type Said = (String, Value, Option<DiscardError>);
 
-/// Looks for entries in doubt, and discards them if `args` say so.
+/// Searches for entries in doubt, and discards them if `args` ask for it.
 ///
 /// # Errors
-/// If the configuration or the directory can't be used, or the node is not the only voter.
+/// If the configuration or the directory cannot be used, or the node is not the only voter.
 pub fn run(args: &Args) -> Result<Said, DiscardError> {
     let (config, _) = Config::load(&args.config, environment::variables()?, &args.overrides)?;
     let survey = Survey::of(&config.data_dir)?;
@@ -46,7 +48,7 @@ pub fn run(args: &Args) -> Result<Said, DiscardError> {
     let entries: Vec<EntryId> = faulty.iter().map(|entry| entry.id).collect();
     let dir = config.data_dir.display();
     let Some(first) = entries.first().copied() else {
-        let human = format!("{dir} has no entries in doubt: there is nothing to discard");
+        let human = format!("{dir} has no entries in doubt; there is nothing to discard");
         return Ok((human, json!({ "in_doubt": [], "discarded": false }), None));
     };
     if faulty.iter().any(|entry| entry.was_durable) {
@@ -57,22 +59,23 @@ pub fn run(args: &Args) -> Result<Said, DiscardError> {
     let in_doubt: Vec<_> = entries.iter().map(|id| json!({ "index": id.index, "term": id.term })).collect();
     let machine = |discarded| json!({ "in_doubt": in_doubt, "from": { "index": first.index, "term": first.term }, "last": { "index": last.index, "term": last.term }, "discarded": discarded });
     let human = format!(
-        "{dir} lost the payload of {listed} (index@term), and nothing proves that this was ever durable.\n\
-         If the power failed while it was written, no client was told that it was. To discard it cuts the log before entry {first}: of \
-         the entries up to {last}, all are gone then."
+        "{dir} lost the payload of {listed} (index@term), and nothing proves that these entries were ever durable.\n\
+         If the power failed while they were written, no client got an acknowledgement. Discarding cuts the log before entry {first}: \
+         all entries from there up to {last} are then lost."
     );
     if !args.yes {
         return Ok((human, machine(false), Some(DiscardError::NotTold)));
     }
-    // It holds the lock on the directory.
+    // The survey holds the lock on the directory.
     drop(survey);
     let wal = Wal::at(&config.data_dir).segment_bytes(config.storage.segment_bytes);
     let after = discard_unproven(&wal, &config.cluster, config.node_id)?;
-    let human = format!("{human}\nDiscarded: the log ends with entry {} now. Start the node.", after.last);
+    let human = format!("{human}\nDiscarded: the log now ends with entry {}. Start the node.", after.last);
     Ok((human, machine(true), None))
 }
 
-/// Where others vote, they have copies and decide; what is in doubt here may be an entry that they counted on.
+/// If there are other voters, they have copies and decide; an entry in doubt here may have counted
+/// towards their commit.
 fn refuse_unless_alone(survey: &Survey, config: &Config) -> Result<(), DiscardError> {
     let listed = || config.peers.iter().map(|peer| peer.id).collect();
     let voters: Vec<NodeId> = survey.membership().map_or_else(listed, Membership::voters);
@@ -82,27 +85,27 @@ fn refuse_unless_alone(survey: &Survey, config: &Config) -> Result<(), DiscardEr
     Err(DiscardError::NotAlone(voters.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
 }
 
-/// Why nothing was discarded.
+/// An error of `discard-unproven`.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscardError {
-    /// The configuration can't be used.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The directory can't be read.
+    /// The directory cannot be read.
     #[error("{0}")]
     Survey(#[from] SurveyError),
-    /// The directory can't be written.
+    /// The directory cannot be written.
     #[error("{0}")]
     Storage(#[from] StorageError),
-    /// It was only asked what would be done.
-    #[error("nothing was changed; read the above, and run it again with --yes to discard")]
+    /// `--yes` was not given.
+    #[error("nothing was changed; to discard the entries above, run the command again with --yes")]
     NotTold,
-    /// There are others.
-    #[error("the voters are {0}: start the node, and the others say what becomes of an entry that is in doubt here")]
+    /// There are other voters.
+    #[error("the voters are {0}: start the node; the other voters decide about entries in doubt")]
     NotAlone(String),
-    /// It was durable once.
+    /// The entry was durable once.
     #[error(
-        "entry {0} was durable once, so that a client may have been told: put the data directory back from a backup"
+        "entry {0} was durable once, so a client may have got an acknowledgement: restore the data directory from a backup"
     )]
     Acknowledged(EntryId),
 }

@@ -1,6 +1,7 @@
-//! Environment variables with the prefix `QUORATE_`: which there are, and what is said about another one.
+//! Environment variables with the prefix `QUORATE_`: the known ones, and warnings about others.
 //!
-//! Another one is no error: Kubernetes sets `QUORATE_PORT` and the like for a service that is called "quorate".
+//! An unknown variable is not an error: Kubernetes sets `QUORATE_PORT` and others for a
+//! service named "quorate".
 
 use crate::config::{ConfigError, KEYS};
 use std::{env, ffi::OsString};
@@ -8,20 +9,20 @@ use std::{env, ffi::OsString};
 pub(crate) const PREFIX: &str = "QUORATE_";
 /// The endpoints of client commands, separated by commas.
 pub(crate) const ENDPOINTS: &str = "QUORATE_ENDPOINTS";
-/// The authority that client commands trust.
+/// The certificate authority that client commands trust.
 pub(crate) const CA: &str = "QUORATE_CA";
-/// For how long client commands wait for an answer.
+/// The time limit of client commands for an answer.
 pub(crate) const TIMEOUT: &str = "QUORATE_TIMEOUT";
 
 const OF_CLIENTS: [&str; 3] = [ENDPOINTS, CA, TIMEOUT];
 
-/// Up to this distance a name is taken for a misspelt one.
+/// The maximum edit distance at which a name counts as misspelt.
 const IS_NEAR: usize = 3;
 
 /// The process's variables with the prefix.
 ///
 /// # Errors
-/// If the value of one that is known is no text.
+/// If the value of a known variable is not UTF-8.
 pub(crate) fn variables() -> Result<Vec<(String, String)>, ConfigError> {
     read(env::vars_os())
 }
@@ -38,20 +39,20 @@ fn read(all: impl Iterator<Item = (OsString, OsString)>) -> Result<Vec<(String, 
         .collect()
 }
 
-/// Whether a key of the configuration or a client's option has this name.
+/// Whether a configuration key or a client option has this variable name.
 pub(crate) fn is_known(name: &str) -> bool {
     known().any(|known| known == name)
 }
 
-/// Warns of variables that nothing reads.
+/// Warns of variables that no setting reads.
 pub(crate) fn warn_of_unknown<'a>(names: impl Iterator<Item = &'a str>) {
     for name in names.filter(|name| name.starts_with(PREFIX) && !is_known(name)) {
         let nearest = nearest(name, known()).map(|(nearest, _)| nearest).unwrap_or_default();
-        tracing::warn!("{name} names no configuration key and is ignored; the nearest known name is {nearest}");
+        tracing::warn!("{name} is not a configuration key and is ignored; the nearest known name is {nearest}");
     }
 }
 
-/// Warns of variables that are probably meant to be a client's: a client command has no other use for the rest.
+/// Warns of variables that are probably misspelt client options; client commands ignore all others.
 pub(crate) fn warn_of_misspelt() {
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for name in names.filter(|name| name.starts_with(PREFIX) && !is_known(name)) {
@@ -66,7 +67,8 @@ fn known() -> impl Iterator<Item = String> {
     KEYS.iter().map(|key| key.variable()).chain(OF_CLIENTS.map(str::to_owned))
 }
 
-/// The nearest of these names, and its distance in letters. One that only goes on from the given name is nearer than any other.
+/// The most similar name, and its edit distance. A name that starts with the given one wins
+/// over all others.
 fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<(String, usize)> {
     let measured = known.map(|known| (!known.starts_with(name), strsim::damerau_levenshtein(name, &known), known));
     measured.min().map(|(_, distance, known)| (known, distance))

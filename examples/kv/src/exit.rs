@@ -1,7 +1,7 @@
-//! Exit codes: one enum for all commands, and the only place where an error becomes one.
+//! Exit codes: one enum for all commands, and the only place where an error is mapped to a code.
 //!
-//! Scripts rely on the codes, so a code tells what to do next: look elsewhere, correct the call, try again, or find out first
-//! whether a write took effect.
+//! Scripts rely on the codes. A code tells what to do next: look elsewhere, correct the call,
+//! retry, or first find out whether a write took effect.
 
 use crate::{
     backup::BackupError, certs::CertsError, client::ClientError, cluster::ClusterError, config::ConfigError,
@@ -15,36 +15,38 @@ use quorate::{
 use serde_json::json;
 use std::{error::Error, fmt, io, process::ExitCode};
 
-/// Why a command did not succeed; success is 0.
+/// The reason of a failure; success is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Exit {
-    /// It failed for a reason that no other code names.
+    /// A failure without a code of its own.
     Failed = 1,
     /// The command line or the configuration is wrong: correct it.
     Usage = 2,
     /// The key or the member does not exist.
     NotFound = 3,
-    /// A comparison failed, or what is there is in the way: read it and decide again.
+    /// A comparison failed, or existing data is in the way: read it and decide again.
     Conflict = 4,
-    /// Nothing happened, because no leader was known, the node was overloaded or stopping, or no endpoint could be reached: try
-    /// again.
+    /// Nothing happened, because no leader was known, the node was overloaded or stopping, or no
+    /// endpoint could be reached: retry.
     TryAgain = 5,
     /// The change may or may not have taken effect: read before the next attempt.
     OutcomeUnknown = 6,
-    /// The request was refused, and will be again: it is too large, not allowed or not understood.
+    /// The request was refused, and will always be: it is too large, not allowed or not understood.
     Refused = 7,
 }
 
 impl Exit {
-    /// The code of a server's refusal. The status groups all codes; those that it groups wrongly are named.
+    /// The code for a server's refusal. Most follow from the HTTP status; exceptions are
+    /// listed by code.
     #[must_use]
     pub fn of_refusal(code: &str, status: u16) -> Self {
         match (code, status) {
-            // Not a quorate-kv server, or a failure of its own: nothing is known about another attempt.
+            // The answer is not a quorate-kv server's, or its internal failure: a retry may or
+            // may not succeed.
             ("unexpected", _) => Self::Failed,
             ("needs_https", _) => Self::Usage,
-            // A witness never has a value, so the same endpoints will never answer this.
+            // A witness never has values, so a retry at the same endpoints cannot succeed.
             ("witness", _) => Self::Refused,
             (_, 404) => Self::NotFound,
             (_, 409 | 410 | 412) => Self::Conflict,
@@ -68,29 +70,29 @@ impl Exit {
     }
 }
 
-/// A failed command: its exit code, a code for machines, and one line for people.
+/// A failed command: its exit code, a code for programs, and one line for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
-    /// How the process ends.
+    /// The process's exit code.
     pub exit: Exit,
-    /// For machines: the server's code where it has one.
+    /// The code for programs: the server's code, if there is one.
     pub code: String,
-    /// What happened, and what to do.
+    /// The message: problem and remedy.
     pub message: String,
 }
 
 impl Failure {
-    /// With the code that all failures of this kind share.
+    /// A failure with the code of its kind.
     pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
         Self::coded(exit, exit.name(), message)
     }
 
-    /// With a code of its own.
+    /// A failure with a specific code.
     pub fn coded(exit: Exit, code: impl Into<String>, message: impl fmt::Display) -> Self {
         Self { exit, code: code.into(), message: one_line(&message.to_string()) }
     }
 
-    /// Several failures of one command: the first one's codes, everybody's words.
+    /// Combines several failures of one command: the codes of the first, the messages of all.
     pub fn all(failures: Vec<Self>) -> Result<(), Self> {
         let message = failures.iter().map(|failure| &*failure.message).collect::<Vec<_>>().join("; ");
         match failures.into_iter().next() {
@@ -99,7 +101,7 @@ impl Failure {
         }
     }
 
-    /// Prints it, and gives the process's exit code.
+    /// Prints the failure, and returns the process's exit code.
     #[must_use]
     pub fn report(&self, as_json: bool) -> ExitCode {
         if as_json {
@@ -117,12 +119,12 @@ impl<E: Exits> From<E> for Failure {
     }
 }
 
-/// An error that a command can end with.
+/// An error that ends a command.
 pub trait Exits: Error {
-    /// How the process ends.
+    /// The process's exit code for this error.
     fn exit(&self) -> Exit;
 
-    /// For machines.
+    /// The code for programs.
     fn code(&self) -> String {
         self.exit().name().to_owned()
     }
@@ -202,7 +204,8 @@ impl Exits for ClusterError {
 impl Exits for DemoError {
     fn exit(&self) -> Exit {
         match self {
-            // What else goes wrong is the cluster's failure to keep a promise, whatever the client was told.
+            // All other errors mean that the cluster broke a promise, regardless of
+            // a client's code.
             Self::Cluster(ClusterError::Certs(error)) => error.exit(),
             Self::InDirectory(error, _) => error.exit(),
             _ => Exit::Failed,
@@ -248,7 +251,7 @@ impl Exits for io::Error {
     }
 }
 
-/// Some messages quote what a file or another program said, line feeds and all.
+/// Joins lines: some messages quote a file or another program.
 pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,10 +1,14 @@
-//! A replicated key-value server on [Quorate](quorate): a complete service to read, to run and to test with.
+//! A replicated key-value server on [Quorate](quorate): a complete service to read, to run and
+//! to test with.
 //!
-//! - [`machine`] is the replicated state; [`serve`] makes it a node, and [`http`] is how clients reach it;
-//! - [`config`] is what a node is told, [`certs`] how it proves who it is;
-//! - [`client`] and [`cli`] are the other side; [`backup`] keeps a copy of the state, [`restore`] and [`recover`] begin a new cluster
-//!   with what is left of one, [`discard`] ends a single node's log before a torn write;
-//! - [`cluster`] runs nodes as processes of this machine, and [`load`] writes to them, for [`demo`] and for tests.
+//! - [`machine`] is the replicated state; [`serve`] runs it as a node, and [`http`] is
+//!   the client interface;
+//! - [`config`] is a node's configuration, [`certs`] makes certificates;
+//! - [`client`] and [`cli`] are the client side; [`backup`] saves a copy of the state, [`restore`]
+//!   and [`recover`] start a new cluster from a backup or from surviving directories, [`discard`]
+//!   cuts a torn write from the end of a single voter's log;
+//! - [`cluster`] runs nodes as processes of this machine, and [`load`] writes to them, for [`demo`]
+//!   and for tests.
 
 pub mod backup;
 pub mod certs;

@@ -1,8 +1,9 @@
-//! Log lines, on their way to standard error without ever holding up whoever writes them.
+//! Log output to standard error that never blocks the threads that log.
 //!
-//! **Bounded and lossy:** lines wait in a queue, and a thread of its own writes them. While standard error is a pipe that nobody reads, the
-//! thread stands still, the queue fills, and further lines are dropped and counted; when it is read again, a line says how many.
-//! A node whose threads wrote by themselves would hang with its log.
+//! **Bounded and lossy:** lines wait in a queue, and a separate thread writes them. While standard
+//! error is a full pipe that is not read, this thread blocks, the queue fills, and further lines
+//! are dropped and counted; once the pipe is read again, a line reports the number. If the node's
+//! threads wrote by themselves, they would block on the pipe.
 
 use std::{
     fmt,
@@ -17,10 +18,11 @@ use std::{
 };
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-/// How many lines may wait, and how long each may be: 32 MiB at most, and usually a hundredth of it.
+/// The maximum number of waiting lines and the maximum length of each: 32 MiB together; usually a
+/// hundredth of that.
 const LINES_MAX: usize = 4096;
 const LINE_BYTES_MAX: usize = 8 << 10;
-/// How long the process waits, at its end, for what waits to be written.
+/// The time limit at the end of the process for writing the waiting lines.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 
 static QUEUE: OnceLock<SyncSender<Message>> = OnceLock::new();
@@ -28,11 +30,11 @@ static LOST: AtomicU64 = AtomicU64::new(0);
 
 enum Message {
     Line(Vec<u8>),
-    /// Everything before this was written.
+    /// A barrier: answered when all earlier lines are written.
     Flush(SyncSender<()>),
 }
 
-/// Logs to standard error from now on: with a queue, for a node; or at once, for commands.
+/// Starts logging to standard error: through the queue for a node, directly for other commands.
 pub(crate) fn start(is_node: bool) {
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default();
     let parsed = EnvFilter::try_new(if asked.is_empty() { "info" } else { &asked });
@@ -51,12 +53,12 @@ pub(crate) fn start(is_node: bool) {
     }
 }
 
-/// How many lines were lost so far.
+/// The number of lines that were dropped so far.
 pub(crate) fn lines_lost() -> u64 {
     LOST.load(Relaxed)
 }
 
-/// Writes a last line behind what waits, within a second if lines are queued; says whether they are.
+/// Writes a last line after the queued ones, within a second; returns whether there is a queue.
 pub(crate) fn last_line(text: impl fmt::Display) -> bool {
     let Some(queue) = QUEUE.get() else { return false };
     let deadline = Instant::now() + LAST_WORDS_LIMIT;
@@ -76,7 +78,7 @@ pub(crate) fn last_line(text: impl fmt::Display) -> bool {
     true
 }
 
-/// Waits, within a second, until what waits is written.
+/// Waits for at most a second until the queued lines are written.
 pub(crate) fn flush() {
     if let Some(queue) = QUEUE.get() {
         let (tell, flushed) = sync_channel(1);
@@ -86,7 +88,7 @@ pub(crate) fn flush() {
     }
 }
 
-/// Without a thread, lines are written by whoever has them.
+/// Starts the writing thread; without it, each thread writes its own lines.
 fn start_queue() -> bool {
     let (queue, lines) = sync_channel(LINES_MAX);
     let writing = move || write(&lines, &mut io::stderr(), &LOST);
@@ -94,24 +96,24 @@ fn start_queue() -> bool {
     started.is_ok() && QUEUE.set(queue).is_ok()
 }
 
-/// Writes lines as they come, and says how many were lost whenever some were.
+/// Writes the queued lines in order, and reports the number of dropped lines after each loss.
 fn write(messages: &Receiver<Message>, to: &mut impl Write, lost: &AtomicU64) {
     let mut told = 0;
     for message in messages {
         match message {
-            // There is nowhere to say that standard error can't be written.
+            // A failure to write to standard error cannot be reported anywhere.
             Message::Line(line) => drop(to.write_all(&line).and_then(|()| to.flush())),
             Message::Flush(tell) => drop(tell.try_send(())),
         }
         let now = lost.load(Relaxed);
         if now > told {
-            let _ = writeln!(to, " WARN {} lines of this log were lost: standard error took no more", now - told);
+            let _ = writeln!(to, " WARN {} log lines were dropped because standard error was blocked", now - told);
             told = now;
         }
     }
 }
 
-/// Puts lines into the queue, or drops them.
+/// Queues lines, or drops them when the queue is full.
 struct Queued;
 
 impl<'a> MakeWriter<'a> for Queued {
@@ -122,7 +124,7 @@ impl<'a> MakeWriter<'a> for Queued {
     }
 }
 
-/// One line; the formatter writes it at once.
+/// One log line; the formatter writes it in a single call.
 struct Line<'a> {
     queue: Option<&'a SyncSender<Message>>,
     lost: &'a AtomicU64,
@@ -163,12 +165,12 @@ mod tests {
         };
         ["one\n", "two\n", "three\n", "four\n"].into_iter().for_each(say);
         say(&"x".repeat(2 * LINE_BYTES_MAX));
-        assert_eq!(lost.load(Relaxed), 3, "nobody waits for room");
+        assert_eq!(lost.load(Relaxed), 3, "a full queue does not block");
         drop(queue);
         let mut written = Vec::new();
         write(&lines, &mut written, &lost);
         let text = String::from_utf8(written).expect("text");
-        assert_eq!(text, "one\n WARN 3 lines of this log were lost: standard error took no more\ntwo\n");
+        assert_eq!(text, "one\n WARN 3 log lines were dropped because standard error was blocked\ntwo\n");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The `quorate-kv` binary: a server, its client and the demo. Everything is in the library.
+//! The `quorate-kv` binary: a server, its client and the demo. All code is in the library.
 
 use std::process::ExitCode;
 

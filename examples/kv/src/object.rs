@@ -1,9 +1,10 @@
-//! Structures that are read from objects and tables alone: serde would take an array with the fields in order, too.
+//! Structures that are deserialized from objects and tables only: serde would also accept an array
+//! with the fields in order.
 
 use serde::{Deserialize, Deserializer, de};
 use std::{fmt, marker::PhantomData};
 
-/// A value that stands there as an object.
+/// A value that is deserialized from an object only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Object<T>(pub(crate) T);
 
@@ -27,27 +28,27 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// For a field that is such a structure.
+/// `deserialize_with` for a field that must be an object.
 pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     Object::deserialize(from).map(|Object(value)| value)
 }
 
-/// For one that may be left out or null.
+/// `deserialize_with` for a field that is an object, null or absent.
 pub(crate) fn optional<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     let value = Option::<Object<T>>::deserialize(from)?;
     Ok(value.map(|Object(value)| value))
 }
 
-/// For a list of them.
+/// `deserialize_with` for a list of objects.
 pub(crate) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     let values = Vec::<Object<T>>::deserialize(from)?;
     Ok(values.into_iter().map(|Object(value)| value).collect())
 }
 
-/// Reads JSON that is an object.
+/// Parses JSON that is an object.
 ///
 /// # Errors
-/// If it is anything else, or not what is asked for.
+/// If it is not an object, or does not match `T`.
 pub(crate) fn from_json<T: de::DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(bytes).map(|Object(value)| value)
 }

@@ -1,4 +1,5 @@
-//! Standard output that may be closed: whoever pipes into `head` wants silence after it, not a panic.
+//! Standard output that may be closed: after the reader of a pipe (such as `head`) has ended,
+//! output is dropped silently instead of causing a panic.
 
 use std::{
     fmt,
@@ -8,15 +9,15 @@ use std::{
 /// Prints a line.
 ///
 /// # Errors
-/// If standard output can't be written, but for a reader that went away.
+/// If standard output cannot be written, unless its reader has closed it.
 pub(crate) fn line(text: impl fmt::Display) -> io::Result<()> {
     bytes(format!("{text}\n").as_bytes())
 }
 
-/// Prints bytes as they are.
+/// Prints bytes unchanged.
 ///
 /// # Errors
-/// As [`line`].
+/// As for [`line`].
 pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -25,12 +26,12 @@ pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// The same for machines: an object, alone in its line.
+/// Prints a JSON object on one line of standard error.
 pub(crate) fn complain_json(object: &serde_json::Value) {
     last_line(&object.to_string());
 }
 
-/// Prints a line on standard error, if there is one.
+/// Prints a line on standard error, if standard error is open.
 pub(crate) fn complain(text: impl fmt::Display) {
     last_line(&format!("quorate-kv: {text}"));
 }

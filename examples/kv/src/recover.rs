@@ -1,8 +1,8 @@
-//! `recover`: when a quorum is lost for good, a cluster of one from what survived.
+//! `recover`: a new cluster of one node from surviving data, after the permanent loss of a quorum.
 //!
-//! It surveys the surviving data directories, says which one is taken, and what may be lost or come back; and only if it is told to
-//! goes on and makes a new directory. It never changes an old one. What is done is the library's (`quorate::storage::salvage`); this
-//! is what is said about it.
+//! It surveys the surviving data directories, and reports the chosen one and the possible losses.
+//! With `--yes` it creates a new directory. It never changes an old one. The library
+//! (`quorate::storage::salvage`) does the work; this module reports.
 
 mod report;
 #[cfg(test)]
@@ -23,16 +23,17 @@ use std::path::{Path, PathBuf};
 /// The command's arguments.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// A data directory that survived; repeatable, the more the better. No node may run on it, and it is not changed
+    /// A surviving data directory; repeatable: each further directory can reduce the loss. No node
+    /// may run on it; it is not changed
     #[arg(long = "from", value_name = "DIR", required = true)]
     pub from: Vec<PathBuf>,
-    /// The new node
+    /// The first node of the new cluster
     #[command(flatten)]
     pub target: Target,
-    /// Give up everything behind this entry, though the chosen directory has it
+    /// Give up all entries after this one, although the chosen directory has them
     #[arg(long, value_name = "INDEX")]
     pub up_to: Option<u64>,
-    /// Do it; without this, nothing is changed
+    /// Create the new directory; without this, nothing is changed
     #[arg(long)]
     pub yes: bool,
 }
@@ -40,16 +41,16 @@ pub struct Args {
 /// The new cluster's first node.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Target {
-    /// Where its data go: a directory that is empty or does not exist
+    /// The data directory to create; it must be empty or not exist
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,
-    /// The new cluster's name, never the old one's: 1 to 63 of a-z, 0-9 and -
+    /// The new cluster's name, different from the old one's: 1 to 63 of a-z, 0-9 and -
     #[arg(long, value_name = "NAME", value_parser = cluster_name)]
     pub cluster: String,
-    /// The node's id, its only voter
+    /// The id of the node, the only voter
     #[arg(long, value_name = "ID", value_parser = node_id)]
     pub node: NodeId,
-    /// Where other nodes will dial it (QUIC)
+    /// The address at which other nodes will dial it (QUIC)
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub addr: String,
 }
@@ -61,25 +62,26 @@ impl Target {
 
     pub(crate) fn new_member(&self) -> NewMember {
         let (cluster, address) = (self.cluster.clone(), self.addr.clone());
-        // Drawn for each directory that is made: those of two restores never take each other for members.
+        // Chosen anew for each created directory: nodes of two restores never accept each
+        // other as members.
         let cluster_id = ClusterId(rand::random());
         NewMember { cluster, member: self.node, address, cluster_id }
     }
 }
 
-/// What comes of it: a report in any case, and whether it was carried out.
+/// The result: always a report, and whether the plan was carried out.
 #[derive(Debug)]
 pub struct Recovered {
-    /// What was found, and what was or would be done.
+    /// The findings, and the plan that was or would be carried out.
     pub report: Report,
-    /// Why nothing was done.
+    /// The reason if nothing was changed.
     pub refused: Option<RecoverError>,
 }
 
-/// Surveys the directories, and makes the new one if `args` say so.
+/// Surveys the directories, and creates the new one with `--yes`.
 ///
 /// # Errors
-/// If the directories can't even be looked at: one is given twice, in use, or the new one lies within.
+/// If the directories cannot be surveyed: one is given twice or in use, or contains the new one.
 pub fn run(args: &Args) -> Result<Recovered, RecoverError> {
     refuse_overlap(&args.from, &args.target.into)?;
     let (mut surveys, mut unusable) = (Vec::new(), Vec::new());
@@ -118,10 +120,10 @@ pub fn run(args: &Args) -> Result<Recovered, RecoverError> {
     Ok(Recovered { report, refused })
 }
 
-/// Nothing may be written into an old directory, and each counts once.
+/// Old directories must not change, and each must be counted once.
 fn refuse_overlap(from: &[PathBuf], into: &Path) -> Result<(), RecoverError> {
     let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or(path.to_owned());
-    // What does not exist yet is where its nearest ancestor is.
+    // A path that does not exist yet is resolved through its nearest existing ancestor.
     let absolute = std::path::absolute(into).unwrap_or(into.to_owned());
     let new = absolute.ancestors().find_map(|above| {
         let rest = absolute.strip_prefix(above).ok()?;
@@ -142,7 +144,7 @@ fn refuse_overlap(from: &[PathBuf], into: &Path) -> Result<(), RecoverError> {
     Ok(())
 }
 
-/// What is left to do once the new directory is there.
+/// The remaining steps once the new directory exists.
 pub(crate) fn next_steps(target: &Target) -> Vec<String> {
     let Target { into, cluster, node, addr } = target;
     let host = addr.rsplit_once(':').map_or(&**addr, |(host, _)| host).trim_matches(['[', ']']);
@@ -153,56 +155,56 @@ pub(crate) fn next_steps(target: &Target) -> Vec<String> {
              [[peers]]: id = {node}, addr = \"{addr}\"",
             into.display()
         ),
-        "quorate-kv serve with it, and read back what matters".to_owned(),
-        "quorate-kv backup --out FILE: until there are others, this is the only copy".to_owned(),
+        "start it with `quorate-kv serve`, and check the important data".to_owned(),
+        "quorate-kv backup --out FILE: until other members join, this is the only copy".to_owned(),
         format!(
             "add members with empty data directories, one by one, under ids other than {node}; a directory that is restored or \
-             recovered again is another cluster, and its node is refused"
+             recovered again belongs to another cluster, and its node is refused"
         ),
     ]
 }
 
-/// Why no new directory was made.
+/// An error of `recover`.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    /// It was only asked what would be done.
-    #[error("nothing was changed; read the above, and run it again with --yes to do it")]
+    /// `--yes` was not given.
+    #[error("nothing was changed; to carry out the plan above, run the command again with --yes")]
     NotTold,
-    /// A node runs on one of them.
-    #[error("{0}; the cluster may still live: recover only what is lost for good")]
+    /// A node runs on one of the directories.
+    #[error("{0}; the cluster may still be alive: recover only after a permanent loss")]
     InUse(SurveyError),
     /// A directory was named twice.
     #[error("{} is given twice; name every directory once", .0.display())]
     Twice(PathBuf),
-    /// The new directory would change an old one.
+    /// The new directory lies within an old one.
     #[error("--into {} lies within {}, which must stay as it is; choose another place", into.display(), dir.display())]
     Within {
-        /// The new one.
+        /// The path given by `--into`.
         into: PathBuf,
-        /// The old one.
+        /// The old directory that contains it.
         dir: PathBuf,
     },
-    /// The new directory is not empty, or can't be read.
+    /// The new directory is not empty, or cannot be read.
     #[error("--into {0}")]
     Occupied(StorageError),
-    /// Its members could join the new one.
+    /// The new cluster has the old one's name, so its members could join.
     #[error(
-        "--cluster {0} is the old cluster's name: its members could join the new one by accident; choose another name"
+        "--cluster {0} is the old cluster's name, so its members could join the new one by accident; choose another name"
     )]
     SameCluster(String),
-    /// The directories don't do, or the new one could not be made.
+    /// The directories cannot be used, or the new one could not be created.
     #[error("{0}")]
     Storage(#[from] StorageError),
 }
 
 fn cluster_name(text: &str) -> Result<String, String> {
-    let remedy = || "it becomes part of a host name: use 1 to 63 of a-z, 0-9 and, inside, -".to_owned();
+    let remedy = || "it becomes part of a host name; use 1 to 63 of a-z, 0-9 and, inside, -".to_owned();
     if is_cluster_name(text) { Ok(text.to_owned()) } else { Err(remedy()) }
 }
 
 fn node_id(text: &str) -> Result<NodeId, String> {
     let id = text.parse().ok().filter(|id| *id > 0);
-    id.map(NodeId).ok_or_else(|| "a node's id is a number from 1 on".to_owned())
+    id.map(NodeId).ok_or_else(|| "a node id is a number of 1 or more".to_owned())
 }
 
 fn address(text: &str) -> Result<String, String> {

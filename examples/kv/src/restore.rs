@@ -1,4 +1,4 @@
-//! `restore`: the data directory of a new cluster's first node, from a backup alone.
+//! `restore`: the data directory of a new cluster's first node, from a backup only.
 
 use crate::recover::{Target, next_steps};
 use quorate::storage::{
@@ -12,18 +12,19 @@ use std::path::PathBuf;
 /// The command's arguments.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// The backup; or a `.snapshot` file of a data directory
+    /// The backup, or a `.snapshot` file of a data directory
     #[arg(long, value_name = "FILE")]
     pub from: PathBuf,
-    /// The new node
+    /// The first node of the new cluster
     #[command(flatten)]
     pub target: Target,
 }
 
-/// Checks every byte of a backup and makes a data directory from it. Says what it did, for people and for machines.
+/// Checks all bytes of a backup and creates a data directory from it. Returns a report for people
+/// and one for programs.
 ///
 /// # Errors
-/// If the backup is not whole, or the directory can't be made.
+/// If the backup is damaged, or the directory cannot be created.
 pub fn run(args: &Args) -> Result<(String, Value), RestoreError> {
     let Args { from, target } = args;
     let backup = Backup::open(from)?;
@@ -36,9 +37,9 @@ pub fn run(args: &Args) -> Result<(String, Value), RestoreError> {
     let Transplanted { kept, last } = salvage::restore(backup, &target.wal(), &new)?;
     let (into, steps) = (target.into.display(), next_steps(target));
     let mut human = format!(
-        "{} is whole: node {member} of cluster {cluster}, everything up to entry {kept}, {bytes} bytes\n\
-         {into} is made: node {} of cluster {}, id {}, the only voter, its log ends with entry {last}\n\
-         What was written behind entry {kept} is not in it.\n\
+        "{} is complete: node {member} of cluster {cluster}, everything up to entry {kept}, {bytes} bytes\n\
+         {into} is created: node {} of cluster {}, id {}, the only voter, its log ends with entry {last}\n\
+         Writes after entry {kept} are not included.\n\
          Next:",
         from.display(),
         target.node,
@@ -53,18 +54,18 @@ pub fn run(args: &Args) -> Result<(String, Value), RestoreError> {
     Ok((human, machine))
 }
 
-/// Why there is no new directory.
+/// An error of `restore`.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// Members of the backup's cluster could join the new one.
+    /// The new cluster has the backup's cluster name, so its members could join.
     #[error(
-        "--cluster {0} is the old cluster's name: its members could join the new one by accident; choose another name"
+        "--cluster {0} is the old cluster's name, so its members could join the new one by accident; choose another name"
     )]
     SameCluster(String),
-    /// The new directory is not empty, or can't be read.
+    /// The new directory is not empty, or cannot be read.
     #[error("--into {0}")]
     Occupied(StorageError),
-    /// The backup does not do, or the directory could not be made.
+    /// The backup is damaged, or the directory could not be created.
     #[error("{0}")]
     Storage(#[from] StorageError),
 }

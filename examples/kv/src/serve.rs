@@ -1,7 +1,7 @@
 //! `serve`: one node in the foreground, from its configuration to its orderly end.
 //!
-//! It owns the process: logging, signals, the order of starting and stopping, the exit code. What a node does is in the
-//! `quorate` crate, what clients see in [`crate::http`].
+//! This module owns the process: logging, signals, the order of start and stop, the exit code. The
+//! node itself is in the `quorate` crate, the client interface in [`crate::http`].
 
 use crate::{
     config::{Config, ConfigError, Overrides, Tls},
@@ -30,13 +30,13 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-/// How long HTTP requests under way may take to finish once the node has stopped.
+/// The time limit for HTTP requests in progress after the node has stopped.
 const HTTP_PATIENCE: Duration = Duration::from_secs(3);
-/// For how long at least clients are told to go elsewhere before their connections are closed.
+/// The minimum time for which clients are answered `stopping` before their connections are closed.
 const REDIRECT_FOR: Duration = Duration::from_millis(200);
-/// How long answers may take to leave when the node has failed.
+/// The time limit for answers to be sent after the node has failed.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// How long the node may take to hand over and to drain.
+/// The time limit for the node's leadership transfer and drain.
 const NODE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The command's arguments.
@@ -48,7 +48,8 @@ pub struct Args {
     /// Check the configuration and the files it names, and exit
     #[arg(long)]
     pub check: bool,
-    /// Stop when standard input closes without having said anything: how a cluster of child processes ends with its parent
+    /// Stop when standard input closes without any input: child processes of a cluster end with
+    /// their parent this way
     #[arg(long, hide = true)]
     pub attached: bool,
     /// Values that take precedence over file and environment
@@ -56,10 +57,10 @@ pub struct Args {
     pub overrides: Overrides,
 }
 
-/// What is printed, in JSON if asked for, once the node serves.
+/// The startup message, printed as JSON if requested, once the node serves.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Ready {
-    /// The node.
+    /// The id of the node.
     pub node_id: quorate::NodeId,
     /// The URL for clients.
     pub http: String,
@@ -70,7 +71,7 @@ pub struct Ready {
 /// Runs a node until it is told to stop.
 ///
 /// # Errors
-/// If the configuration is bad, the node can't start, or it failed.
+/// If the configuration is invalid, the node cannot start, or it fails.
 pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let (config, sources) = Config::load(&args.config, environment::variables()?, &args.overrides)?;
     let places = Places::claim(config.limits.max_http_connections);
@@ -87,7 +88,7 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     }
     let mut signals = StopSignals::listen(args.attached)?;
 
-    // The cheap reasons not to start come before the data directory is touched.
+    // Cheap checks come before the data directory is touched.
     let http = HttpListener::bind(config.http, tls).await.map_err(|error| sources.locate(error))?;
     UdpSocket::bind(config.raft).map_err(|error| sources.locate(unbindable("raft", config.raft, &error)))?;
     let metrics = Metrics::new();
@@ -116,12 +117,13 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let why = match why {
         Ok(why) => why,
         Err(failure) => {
-            // Whoever waited has an answer by now; let it reach them. Who comes now is told to go elsewhere.
+            // All waiting callers have an answer now; this lets the answers leave. New requests
+            // are answered `stopping`.
             tokio::time::sleep(REDIRECT_FOR).await;
             drop(stop);
             let _ = tokio::time::timeout(FAREWELL, serving).await;
             if let Failure::Removed { .. } = failure {
-                // As its operator wanted.
+                // The operator removed the node, so this is a normal end.
                 output::complain(failure);
                 return Ok(());
             }
@@ -130,12 +132,13 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     };
     tracing::info!("stopping: {why}");
     let end = async {
-        // Leadership first, so that writes through other nodes hardly wait. Meanwhile clients are told to go elsewhere: if their
-        // connections were closed at once, those whose request is on its way could not know what became of it.
+        // The leader transfers leadership first, so that writes through other nodes hardly wait.
+        // Connections stay open meanwhile: if they were closed at once, clients could not know the
+        // outcome of requests that are on their way.
         let (drained, ()) =
             tokio::join!(tokio::time::timeout(NODE_PATIENCE, node.shutdown()), tokio::time::sleep(REDIRECT_FOR));
         if drained.is_err() {
-            tracing::warn!("the node did not drain within {NODE_PATIENCE:?}; leaving all the same");
+            tracing::warn!("the node did not drain within {NODE_PATIENCE:?}; exiting anyway");
         }
         drop(stop);
         let _ = serving.await;
@@ -147,7 +150,8 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     }
 }
 
-/// Every name by which clients may call this node over HTTP, beside its address and those of loopback.
+/// All names by which clients may call this node over HTTP, in addition to its address
+/// and loopback names.
 fn hosts(config: &Config) -> Result<Hosts, ConfigError> {
     let own = config.peers.iter().find(|peer| peer.id == config.node_id);
     let own = own.and_then(|own| own.addr.rsplit_once(':')).map(|(host, _)| host.to_owned());
@@ -166,8 +170,8 @@ async fn start(config: &Config, network: Quic, metrics: &Metrics) -> Result<Node
     config.builder().network(network).metrics(metrics).start(Kv::default()).await
 }
 
-/// Once a second: asks the node's threads for a turn, so that a probe finds out at once that one hangs, and counts lost log lines.
-/// It ends with the node.
+/// Polls the node's threads once a second, so that a probe detects a stuck thread at once, and
+/// counts lost log lines. Ends with the node.
 async fn watch(node: Node<Kv>, metrics: NodeMetrics) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -191,8 +195,8 @@ async fn watch(node: Node<Kv>, metrics: NodeMetrics) {
     }
 }
 
-/// Prints that the node serves, on a thread of its own: nobody may read standard output, and the node serves all the same. Resolves
-/// with an error if it can't be written.
+/// Prints the startup message on a separate thread, because standard output may be a pipe that is
+/// not read. Resolves with an error if the message cannot be written.
 fn announced(ready: Ready, cluster: String, json: bool) -> io::Result<impl Future<Output = io::Result<()>>> {
     let (tell, told) = oneshot::channel();
     let print = move || drop(tell.send(announce(&ready, &cluster, json)));
@@ -208,7 +212,7 @@ fn announce(ready: &Ready, cluster: &str, json: bool) -> io::Result<()> {
     output::line(format_args!("node {node_id} of cluster {cluster} serves {http} (clients) and {raft} (nodes, QUIC)"))
 }
 
-/// Everything that tells the process to stop.
+/// All signals that stop the process.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
@@ -224,14 +228,14 @@ impl StopSignals {
         })
     }
 
-    /// Waits for one, and names it.
+    /// Waits for a signal, and returns its name.
     async fn next(&mut self) -> &'static str {
         let parent_left = async {
             let left = match &mut self.parent_left {
                 Some(left) => left.await.is_ok(),
                 None => false,
             };
-            // The sender is dropped unused when the parent wants the node to outlive it.
+            // The sender is dropped unused if the parent wants the node to outlive it.
             if !left {
                 std::future::pending().await
             }
@@ -248,7 +252,8 @@ impl StopSignals {
     }
 }
 
-/// Reads standard input on a thread of its own, which ends with the process: reading can't be cancelled.
+/// Reads standard input on a separate thread, because the read cannot be cancelled. The thread ends
+/// with the process.
 fn parent_left() -> io::Result<oneshot::Receiver<()>> {
     let (left, receiver) = oneshot::channel();
     let read = move || {
@@ -260,33 +265,33 @@ fn parent_left() -> io::Result<oneshot::Receiver<()>> {
     Ok(receiver)
 }
 
-/// Why a node does not run, or no longer.
+/// An error of `serve`.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The configuration, or what it points to, can't be used.
+    /// The configuration, or a file it names, cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The certificates for other nodes can't be used.
+    /// The certificates for other nodes cannot be used.
     #[error("{0}")]
     Network(#[from] NetworkError),
     /// The node could not start.
     #[error("{0}")]
     Start(#[from] StartError),
-    /// The end of the only voter's log is in doubt.
+    /// The end of a single voter's log is in doubt.
     #[error("{why}; `quorate-kv discard-unproven --config {}` shows what is in doubt, and discards it with --yes", config.display())]
     InDoubt {
-        /// What the node says.
+        /// The node's error message.
         why: String,
-        /// The configuration that it was started with.
+        /// The configuration file of the node.
         config: PathBuf,
     },
     /// The node failed while it ran.
     #[error("the node failed: {0}")]
     Failed(Failure),
-    /// It was told to stop while it was stopping.
-    #[error("{0} again: leaving without draining")]
+    /// A second stop signal arrived while the node was stopping.
+    #[error("{0} while stopping: exiting without draining")]
     Impatient(&'static str),
-    /// Signals or standard output can't be used.
+    /// Signals or standard output cannot be used.
     #[error("{0}")]
     Io(#[from] io::Error),
 }

@@ -1,4 +1,4 @@
-//! One endpoint and its connection: opened when needed, kept while it lasts.
+//! One endpoint and its connection: opened when needed, kept while it works.
 
 use super::ClientError;
 use bytes::Bytes;
@@ -20,12 +20,12 @@ use tokio_rustls::{
     },
 };
 
-/// The longest answer that is read, in bytes.
+/// The maximum length of an answer in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// How long a connection may take to open; the next endpoint may be quicker.
+/// The time limit for opening a connection; another endpoint may be faster.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
-/// Whom a client believes over HTTPS.
+/// The certificate authority that a client trusts for HTTPS.
 #[derive(Clone, Default)]
 pub struct Trust(Option<TlsConnector>);
 
@@ -36,10 +36,11 @@ impl Trust {
         Self(None)
     }
 
-    /// Servers with a certificate of the authority whose PEM certificate is in `file`.
+    /// Trust in servers whose certificates are signed by the authority with the PEM
+    /// certificate in `file`.
     ///
     /// # Errors
-    /// In one line, if it has none.
+    /// In one line, if the file has no certificate.
     pub fn authority(file: &Path) -> Result<Self, String> {
         let refuse = |error: &dyn fmt::Display| format!("{}: {error}; name a PEM certificate", file.display());
         let mut roots = RootCertStore::empty();
@@ -47,7 +48,7 @@ impl Trust {
             roots.add(certificate.map_err(|error| refuse(&error))?).map_err(|error| refuse(&error))?;
         }
         if roots.is_empty() {
-            return Err(refuse(&"no certificate in it"));
+            return Err(refuse(&"it has no certificate"));
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -64,7 +65,7 @@ impl fmt::Debug for Trust {
     }
 }
 
-/// Where a server answers.
+/// The address of a server.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     url: String,
@@ -74,14 +75,14 @@ pub(super) struct Endpoint {
     sender: Option<http1::SendRequest<Full<Bytes>>>,
 }
 
-/// A server's answer.
+/// A server's complete answer.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) endpoint: String,
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// Whether something was to be changed.
+    /// Whether the request was a change.
     pub(super) is_change: bool,
 }
 
@@ -92,20 +93,21 @@ pub struct Download {
     status: StatusCode,
     body: Incoming,
     limit: Duration,
-    /// The connection lives as long as this.
+    /// Dropping the sender would close the connection.
     _sender: http1::SendRequest<Full<Bytes>>,
 }
 
 impl Download {
-    /// The next piece; `None` behind the last. An answer that was announced as longer than it turns out to be is an error.
+    /// The next piece; `None` after the last one. An answer that is shorter than announced
+    /// is an error.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`], if it breaks off, or nothing comes in time.
+    /// [`ClientError::Unreachable`], if the connection breaks, or no piece arrives in time.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
         let lost = |cause| ClientError::Unreachable { endpoint: self.endpoint.clone(), cause };
         loop {
             let frame = timeout_at(Instant::now() + self.limit, self.body.frame()).await;
-            let frame = frame.map_err(|_| lost(format!("nothing more came for {:?}", self.limit)))?;
+            let frame = frame.map_err(|_| lost(format!("no data arrived for {:?}", self.limit)))?;
             let Some(frame) =
                 frame.transpose().map_err(|error| lost(format!("the answer broke off: {}", whole(&error))))?
             else {
@@ -117,40 +119,40 @@ impl Download {
         }
     }
 
-    /// The same as a short answer, if it is a refusal.
+    /// A refusal as a complete answer; otherwise the download itself.
     pub(super) async fn refusal(self) -> Result<Self, Exchange> {
         if self.status.is_success() {
             return Ok(self);
         }
         let Self { endpoint, status, body, limit, .. } = self;
         let read = timeout_at(Instant::now() + limit, Limited::new(body, ANSWER_BYTES_MAX).collect()).await;
-        // Without a body it is known by its status.
+        // Without a body, the refusal is known only by its status.
         let body = read.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
         Err(Exchange { endpoint, status, headers: HeaderMap::new(), body, is_change: false })
     }
 }
 
-/// There is no answer.
+/// The failure of a request without an answer.
 #[derive(Debug)]
 pub(super) struct Lost {
     how: How,
-    /// Why.
+    /// The cause as text.
     cause: String,
 }
 
-/// How far it came.
+/// The progress of a request without an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum How {
-    /// The server may have got the request.
+    /// The server may have received the request.
     Sent,
-    /// It has not.
+    /// The server has not received it.
     NotSent,
-    /// It has not, and will not as long as the endpoint is the same.
+    /// The server has not received it, and a retry at this endpoint cannot succeed.
     Mismatch,
 }
 
 impl Lost {
-    /// The same as an error, of a change or of a read.
+    /// The failure as an error of a change or of a read.
     pub(super) fn into_error(self, endpoint: String, is_change: bool) -> ClientError {
         let cause = self.cause;
         match self.how {
@@ -172,14 +174,14 @@ impl Lost {
 impl Endpoint {
     pub(super) fn parse(url: &str, trust: &Trust) -> Result<Self, String> {
         let refuse = |why: &str| format!("endpoint {}: {why}", url.escape_debug());
-        let uri: Uri = url.parse().map_err(|_| refuse("is no URL; write http://HOST:PORT or https://HOST:PORT"))?;
+        let uri: Uri = url.parse().map_err(|_| refuse("is not a URL; write http://HOST:PORT or https://HOST:PORT"))?;
         let authority =
             uri.authority().ok_or_else(|| refuse("has no host; write http://HOST:PORT or https://HOST:PORT"))?;
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(refuse("has a path or a query; leave it out"));
         }
         if authority.as_str().contains('@') {
-            return Err(refuse("has a user name, and nothing here reads it; leave it out"));
+            return Err(refuse("has a user name, which is not supported; leave it out"));
         }
         let (port, tls) = match uri.scheme_str() {
             Some("http") => (80, None),
@@ -208,14 +210,14 @@ impl Endpoint {
         &self.authority
     }
 
-    /// Sends `request` and reads the whole answer, within `limit`.
+    /// Sends `request` and reads the complete answer, within `limit`.
     pub(super) async fn exchange(&mut self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Exchange, Lost> {
         let deadline = Instant::now() + limit;
         let mut request = request;
         if let Some(sender) = self.sender.take() {
             match self.send(sender, request, deadline).await? {
                 Sent::Answered(exchange) => return Ok(exchange),
-                // The server closed the kept connection before anything was sent on it.
+                // The server closed the kept connection before the request was sent.
                 Sent::NotAtAll(unsent, _) => request = unsent,
             }
         }
@@ -226,8 +228,9 @@ impl Endpoint {
         }
     }
 
-    /// Sends `request` on a connection of its own, and gives the answer's body as it comes. The head may take as long as
-    /// `head_limit`, for the server has work to do first, and each piece of the body as long as `limit`.
+    /// Sends `request` on a new connection, and returns the answer's body as it arrives. The head
+    /// may take up to `head_limit`, because the server prepares the data first, each piece of the
+    /// body up to `limit`.
     pub(super) async fn download(
         &self,
         request: Request<Full<Bytes>>,
@@ -303,12 +306,14 @@ async fn begin(
 ) -> Result<http1::SendRequest<Full<Bytes>>, Lost> {
     let begun = http1::handshake(TokioIo::new(stream)).await;
     let (sender, connection) = begun.map_err(|error| Lost::not_sent(whole(&error)))?;
-    // It ends when its sender is dropped; its error reaches whoever waits for an answer.
+    // The task ends when its sender is dropped; its error reaches the caller that waits
+    // for an answer.
     tokio::spawn(connection);
     Ok(sender)
 }
 
-/// Why there is no TLS: an endpoint of another kind, one that is not trusted, or a connection that broke.
+/// The error of a TLS handshake: a wrong kind of endpoint, an untrusted one, or
+/// a broken connection.
 fn insecure(error: io::Error) -> Lost {
     let mismatch = |cause: String| Lost { how: How::Mismatch, cause };
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
@@ -316,7 +321,7 @@ fn insecure(error: io::Error) -> Lost {
             mismatch("this port does not speak https; use http:// if it is a quorate-kv server".to_owned())
         }
         Some(rustls::Error::InvalidCertificate(_)) => mismatch(format!(
-            "{error}; give the authority of this cluster with --ca, and a host that is in the node's certificate"
+            "{error}; give this cluster's authority with --ca, and a host name from the node's certificate"
         )),
         _ => Lost::not_sent(error.to_string()),
     }
@@ -327,7 +332,7 @@ fn broken(error: &hyper::Error) -> String {
     format!("the connection broke: {}{remedy}", whole(error))
 }
 
-/// An error with its causes, in one line.
+/// An error and its causes, in one line.
 fn whole(error: &dyn Error) -> String {
     std::iter::successors(error.source(), |cause| (*cause).source())
         .fold(error.to_string(), |line, cause| format!("{line}: {cause}"))

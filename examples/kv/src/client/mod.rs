@@ -1,8 +1,9 @@
-//! A client of the HTTP interface, over one connection at a time.
+//! A client of the HTTP interface, with one connection at a time.
 //!
-//! It tries the next endpoint after a definite failure that another node may not have: nothing was sent, nobody led, the
-//! node stops. Its writes belong to a session, so one that may have taken effect is repeated, and takes effect once. Only when that
-//! doesn't help is it reported as [`ClientError::OutcomeUnknown`].
+//! It tries the next endpoint after a definite failure that another node may not have: the request
+//! was not sent, no leader was known, the node is stopping. Its writes belong to a session, so a
+//! write of unknown outcome is repeated and still takes effect once. Only if the repetition does
+//! not help is it reported as [`ClientError::OutcomeUnknown`].
 
 mod connection;
 
@@ -29,43 +30,43 @@ use tokio::time::{Instant, sleep};
 
 pub use connection::{Download, Trust};
 
-/// How long an endpoint has to answer, unless said otherwise: longer than a server takes to say that it can't know.
+/// The default time limit for an answer; longer than a server takes to report an unknown outcome.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-/// How long an endpoint has to begin to answer with a backup: it writes its whole state before.
+/// The time limit for the head of a backup: the server first writes its whole state.
 const BACKUP_LIMIT: Duration = Duration::from_secs(600);
-/// How long to wait before a write is repeated: about as long as a cluster takes to find another leader.
+/// The pause before a write is repeated: about the time in which a cluster elects a new leader.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A client of one or several nodes of a cluster.
+/// A client of one or more nodes of a cluster.
 #[derive(Debug)]
 pub struct Client {
     endpoints: Vec<Endpoint>,
-    /// Where the last request succeeded, and the next one begins.
+    /// The endpoint of the last success, used first by the next request.
     current: usize,
     limit: Duration,
     session: Option<Session>,
 }
 
-/// The session that a client's writes belong to.
+/// The session of a client's writes.
 #[derive(Debug)]
 struct Session {
-    /// Random: nobody else's.
+    /// The session's name, random and therefore unique.
     name: String,
-    /// Of the last write.
+    /// The serial of the last write.
     serial: u64,
 }
 
-/// How fresh a read must be.
+/// The consistency of a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum ReadMode {
-    /// Everything acknowledged before the read began is seen.
+    /// All writes acknowledged before the read began are seen.
     #[default]
     Linearizable,
-    /// The same, if clocks do not drift apart by more than the servers were told: the leader answers by its lease.
+    /// The same, if clocks drift apart by no more than configured: the leader relies on its lease.
     Lease,
-    /// Whatever this node has applied, which may be old.
+    /// The state that this node has applied, which may be old.
     Local,
-    /// The same, if the node can prove that it is no further behind than the read allows.
+    /// The state that this node has applied, if it provably lags by no more than the read allows.
     Bounded,
 }
 
@@ -80,45 +81,47 @@ impl fmt::Display for ReadMode {
     }
 }
 
-/// What a read found.
+/// The result of a read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Got {
-    /// The state that was read had applied the log this far.
+    /// The index up to which the state that was read had applied the log.
     pub index: Option<Index>,
-    /// The value; `None` if there is no such key.
+    /// The value; `None` if the key does not exist.
     pub value: Option<Bytes>,
 }
 
 impl Client {
-    /// A client of `endpoints`, in this order: `http://HOST:PORT`, or `https://…` with somebody to trust.
+    /// A client of `endpoints`, tried in this order: `http://HOST:PORT`, or `https://…` with an
+    /// authority to trust.
     ///
     /// # Errors
-    /// [`ClientError::Setup`] if there is none, or one is no such URL.
+    /// [`ClientError::Setup`] if the list is empty or has an invalid URL.
     pub fn new(endpoints: &[String], trust: &Trust) -> Result<Self, ClientError> {
         let endpoints: Vec<_> = endpoints
             .iter()
             .map(|url| Endpoint::parse(url, trust).map_err(ClientError::Setup))
             .collect::<Result<_, _>>()?;
         if endpoints.is_empty() {
-            return Err(ClientError::Setup("no endpoint is given: use --endpoint URL".to_owned()));
+            return Err(ClientError::Setup("no endpoint is given; use --endpoint URL".to_owned()));
         }
         let session = Session { name: format!("client-{:032x}", rand::random::<u128>()), serial: 0 };
         Ok(Self { endpoints, current: 0, limit: ANSWER_LIMIT, session: Some(session) })
     }
 
-    /// The same, without a session: it repeats no write that may have taken effect, and says so.
+    /// The same client without a session: it repeats no write of unknown outcome, but reports it.
     #[must_use]
     pub fn without_session(self) -> Self {
         Self { session: None, ..self }
     }
 
-    /// The same, with this long for an endpoint to answer, and as long again for repeating a write whose outcome is unknown.
+    /// The same client with this time limit for an answer, and again for repetitions of a write
+    /// of unknown outcome.
     #[must_use]
     pub fn with_limit(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }
 
-    /// Sets a key.
+    /// Sets a key to a value.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -126,7 +129,7 @@ impl Client {
         json(self.change(Ask { body: value.into(), ..Ask::new(Method::PUT, key_path(key)) }).await?)
     }
 
-    /// Reads a key.
+    /// Reads the value of a key.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -134,10 +137,11 @@ impl Client {
         self.get_within(key, mode, None, None).await
     }
 
-    /// Reads a key from a node that is behind by no more than this: for [`ReadMode::Bounded`], which needs at least one of the two.
+    /// Reads a key from a node that lags by no more than these bounds: for [`ReadMode::Bounded`],
+    /// which needs at least one of the two.
     ///
     /// # Errors
-    /// See [`ClientError`]; `too_stale` if no endpoint can prove that it is fresh enough.
+    /// See [`ClientError`]; `too_stale` if no endpoint can prove that it is within the bounds.
     pub async fn get_within(
         &mut self,
         key: &str,
@@ -154,7 +158,8 @@ impl Client {
         }
         let exchange = self.ask(&Ask::new(Method::GET, path)).await?;
         if exchange.status == StatusCode::NOT_FOUND && !exchange.headers.contains_key("quorate-index") {
-            // Another server's, or of a path that this one does not have: it says nothing of the key.
+            // The answer of another server, or about a path that this server lacks: it does not say
+            // whether the key exists.
             return Err(refused(&exchange));
         }
         let index = exchange.headers.get("quorate-index").and_then(|index| index.to_str().ok()?.parse().ok());
@@ -162,7 +167,7 @@ impl Client {
         Ok(Got { index: index.map(Index), value })
     }
 
-    /// Removes a key.
+    /// Removes a key and its value.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -170,7 +175,7 @@ impl Client {
         json(self.change(Ask::new(Method::DELETE, key_path(key))).await?)
     }
 
-    /// Sets a key if its value is `expect`, or, without it, if there is no such key.
+    /// Sets a key if its value is `expect`; with `None`, if the key does not exist.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -179,7 +184,7 @@ impl Client {
         json(self.change(Ask::json(Method::POST, format!("{}/cas", key_path(key)), &request)?).await?)
     }
 
-    /// What a node says of itself.
+    /// The status of a node.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -187,7 +192,7 @@ impl Client {
         json(self.ask(&Ask::new(Method::GET, "/v1/status".to_owned())).await?)
     }
 
-    /// Lets a node take a snapshot, and cut its log behind it.
+    /// Takes a snapshot on a node, and cuts its log up to it.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -211,7 +216,7 @@ impl Client {
         self.add(AddRequest { id, addr: addr.to_owned(), witness: false }).await
     }
 
-    /// Adds a member that keeps no commands, and does not vote yet.
+    /// Adds a member that joins as the witness: it stores no commands, and does not vote yet.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -232,7 +237,7 @@ impl Client {
         json(self.ask(&Ask::json(Method::PUT, format!("/v1/members/{id}/addr"), &request)?).await?)
     }
 
-    /// Lets exactly these vote, in one step.
+    /// Replaces the set of voters in one step.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -241,7 +246,7 @@ impl Client {
         json(self.ask(&Ask::json(Method::PUT, "/v1/members".to_owned(), &request)?).await?)
     }
 
-    /// Lets a member vote, as soon as it has caught up.
+    /// Makes a member a voter, once it has caught up.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -249,7 +254,7 @@ impl Client {
         json(self.ask(&Ask::new(Method::POST, format!("/v1/members/{id}/promote"))).await?)
     }
 
-    /// Removes a member.
+    /// Removes a member from the cluster.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -257,7 +262,7 @@ impl Client {
         json(self.ask(&Ask::new(Method::DELETE, format!("/v1/members/{id}"))).await?)
     }
 
-    /// Hands leadership over, to this member or to the best.
+    /// Transfers leadership to this member, or to the voter with the longest log.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -265,7 +270,7 @@ impl Client {
         json(self.ask(&Ask::json(Method::POST, "/v1/transfer".to_owned(), &TransferRequest { to })?).await?)
     }
 
-    /// A backup: a snapshot's file, as it arrives.
+    /// The file of a backup, as it arrives.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -298,7 +303,8 @@ impl Client {
         Ok(String::from_utf8_lossy(&exchange.body).into_owned())
     }
 
-    /// Asks for a write. Within a session it is repeated, at one endpoint after the other, until its outcome is known.
+    /// Sends a write. Within a session it is repeated, at one endpoint after the other, until its
+    /// outcome is known.
     async fn change(&mut self, mut ask: Ask) -> Result<Exchange, ClientError> {
         if let Some(session) = &mut self.session {
             session.serial += 1;
@@ -314,7 +320,7 @@ impl Client {
             self.current = (self.current + 1) % self.endpoints.len();
             match self.ask(&ask).await {
                 Err(error) if error.may_know_later() => {}
-                // Of the attempts before this says nothing.
+                // This failure says nothing about the earlier attempts.
                 Err(_) => break,
                 known => return known,
             }
@@ -351,12 +357,12 @@ impl Client {
     }
 }
 
-/// What an answer that is no success says.
+/// The error of an answer that is not a success.
 fn refused(exchange: &Exchange) -> ClientError {
     let (endpoint, status) = (exchange.endpoint.clone(), exchange.status);
     let Ok(ErrorAnswer { error: code, message }) = object::from_json(&exchange.body) else {
         let message = format!("HTTP status {status}: is this a quorate-kv server?");
-        // A proxy in between may have passed a change on and lost the answer.
+        // A proxy in between may have forwarded the change and lost the answer.
         if exchange.is_change && !status.is_client_error() {
             return ClientError::OutcomeUnknown { endpoint, cause: message };
         }
@@ -368,61 +374,62 @@ fn refused(exchange: &Exchange) -> ClientError {
     ClientError::Refused { endpoint, code, status: status.as_u16(), message }
 }
 
-/// Why there is no answer. Of a write, all but [`ClientError::OutcomeUnknown`] and [`ClientError::Unreadable`] mean: it
-/// did not and will not take effect.
+/// The failure of a request. For a write, all except [`ClientError::OutcomeUnknown`] and
+/// [`ClientError::Unreadable`] mean that it did not and will not take effect.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The client can't be made as asked for.
+    /// The client cannot be created with these arguments.
     #[error("{0}")]
     Setup(String),
-    /// The endpoint speaks another protocol than its URL says, or is not trusted. Nothing was asked of it.
+    /// The endpoint uses another protocol than its URL says, or is not trusted. No
+    /// request was sent.
     #[error("{endpoint}: {cause}")]
     Mismatch {
-        /// Which endpoint.
+        /// The endpoint's URL.
         endpoint: String,
-        /// What to change.
+        /// The problem and its remedy.
         cause: String,
     },
     /// The endpoint could not be reached, or a read was not answered.
-    #[error("{endpoint} can't be reached: {cause}; check the endpoint, or name another one with --endpoint")]
+    #[error("{endpoint} cannot be reached: {cause}; check the endpoint, or name another one with --endpoint")]
     Unreachable {
-        /// Which endpoint.
+        /// The endpoint's URL.
         endpoint: String,
-        /// Why.
+        /// The cause in words.
         cause: String,
     },
-    /// The server said no.
+    /// The server refused the request.
     #[error("{endpoint}: {code}: {message}")]
     Refused {
-        /// Which endpoint.
+        /// The endpoint's URL.
         endpoint: String,
         /// The server's code, such as `no_leader`.
         code: String,
-        /// The HTTP status that it came with.
+        /// The HTTP status of the answer.
         status: u16,
-        /// The server's words.
+        /// The server's message.
         message: String,
     },
     /// The write may or may not take effect.
     #[error("{endpoint}: outcome_unknown: {cause}")]
     OutcomeUnknown {
-        /// Which endpoint.
+        /// The endpoint's URL.
         endpoint: String,
-        /// Why it is not known.
+        /// The reason why the outcome is unknown.
         cause: String,
     },
-    /// The request was carried out and its answer not understood.
+    /// The request was executed, but its answer was not understood.
     #[error("{endpoint}: the answer is not a quorate-kv server's: {cause}; check the endpoint")]
     Unreadable {
-        /// Which endpoint.
+        /// The endpoint's URL.
         endpoint: String,
-        /// What was wrong with it.
+        /// The problem with the answer.
         cause: String,
     },
 }
 
 impl ClientError {
-    /// Whether the request did nothing here, and may well succeed elsewhere.
+    /// Whether the request had no effect here, and may succeed at another endpoint.
     fn may_do_better_elsewhere(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Mismatch { .. } => true,
@@ -433,7 +440,7 @@ impl ClientError {
         }
     }
 
-    /// Whether a write that is repeated may be answered yet.
+    /// Whether a repetition of the write may still give its outcome.
     fn may_know_later(&self) -> bool {
         match self {
             Self::OutcomeUnknown { .. } => true,
@@ -482,23 +489,23 @@ impl Ask {
 fn json<T: DeserializeOwned>(exchange: Exchange) -> Result<T, ClientError> {
     let Exchange { endpoint, body, is_change, .. } = exchange;
     object::from_json(&body).map_err(|error| match is_change {
-        // It was carried out, but nobody knows with what result.
+        // The change was executed with an unknown result.
         true => ClientError::OutcomeUnknown { endpoint, cause: format!("the answer is not understood: {error}") },
         false => ClientError::Unreadable { endpoint, cause: error.to_string() },
     })
 }
 
-/// Everything but what RFC 3986 calls unreserved.
+/// All characters except those that RFC 3986 calls unreserved.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 pub(crate) fn key_path(key: &str) -> String {
     format!("/v1/kv/{}", utf8_percent_encode(key, SEGMENT))
 }
 
-/// Trust for `https` endpoints, by the option `--ca`.
+/// Trust for `https` endpoints, from the option `--ca`.
 ///
 /// # Errors
-/// [`ClientError::Setup`] if the file can't be read or has no certificate.
+/// [`ClientError::Setup`] if the file cannot be read or has no certificate.
 pub fn trust(ca: Option<&Path>) -> Result<Trust, ClientError> {
     let refuse = |error| ClientError::Setup(format!("--ca {error}"));
     ca.map_or(Ok(Trust::nobody()), |ca| Trust::authority(ca).map_err(refuse))

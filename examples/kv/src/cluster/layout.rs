@@ -1,4 +1,4 @@
-//! A cluster's directory: certificates, configurations, and where data and logs go.
+//! The directory of a cluster: certificates, configurations, data and logs.
 
 use super::{ClusterError, ports::free_ports};
 use crate::certs;
@@ -10,27 +10,29 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What cluster to run.
+/// The properties of a cluster.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The `quorate-kv` binary.
+    /// The path of the `quorate-kv` binary.
     pub binary: PathBuf,
-    /// Where everything goes; made if it is missing.
+    /// The directory of all files; created if missing.
     pub dir: PathBuf,
-    /// Its name.
+    /// The cluster's name.
     pub name: String,
-    /// How many nodes begin it, with ids from 1.
+    /// The number of initial nodes, with ids from 1.
     pub nodes: u64,
-    /// How many more may join it later, with the ids behind those. They wait to be added, and no configuration names them.
+    /// The number of further nodes that may join later, with the following ids. They wait to be
+    /// added, and no configuration names them.
     pub joiners: u64,
-    /// Which of them is a witness.
+    /// The id of the witness, if there is one.
     pub witness: Option<NodeId>,
-    /// Further configuration for every node, TOML that begins with a section: `[timing]`, `[snapshot]`, `[storage]` or `[limits]`.
+    /// Further configuration for every node, TOML that begins with a section: `[timing]`,
+    /// `[snapshot]`, `[storage]` or `[limits]`.
     pub sections: String,
 }
 
 impl Options {
-    /// A cluster called "demo" of three nodes with the default configuration.
+    /// A cluster named "demo" of three nodes with the default configuration.
     pub fn new(binary: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
         let (binary, dir) = (binary.into(), dir.into());
         Self { binary, dir, name: "demo".to_owned(), nodes: 3, joiners: 0, witness: None, sections: String::new() }
@@ -41,7 +43,7 @@ impl Options {
     }
 }
 
-/// Where everything of a cluster is.
+/// The paths and addresses of a cluster.
 #[derive(Clone, Debug)]
 pub struct Layout {
     options: Options,
@@ -55,7 +57,7 @@ struct Addresses {
 }
 
 impl Layout {
-    /// Makes certificates and configurations.
+    /// Creates certificates and configurations.
     pub(super) fn make(options: Options) -> Result<Self, ClusterError> {
         let hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
         certs::make(&certs::Args {
@@ -69,7 +71,8 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Writes configurations with new ports, and forgets all data: addresses may be in it.
+    /// Writes configurations with new ports, and removes all data, which may contain
+    /// the old addresses.
     pub(super) fn choose_ports(&mut self) -> Result<(), ClusterError> {
         match fs::remove_dir_all(self.options.dir.join("data")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -94,49 +97,49 @@ impl Layout {
         &self.options.binary
     }
 
-    /// The directory that everything is in.
+    /// The directory of all files.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.options.dir
     }
 
-    /// Every node that the cluster begins with.
+    /// The ids of the initial nodes.
     #[must_use]
     pub fn ids(&self) -> Vec<NodeId> {
         (1..=self.options.nodes).map(NodeId).collect()
     }
 
-    /// Every node that may join it.
+    /// The ids of the nodes that may join.
     #[must_use]
     pub fn joiners(&self) -> Vec<NodeId> {
         (self.options.nodes + 1..=self.options.all()).map(NodeId).collect()
     }
 
-    /// Where other nodes dial a node. Empty for a node that is not of this cluster.
+    /// The address at which other nodes dial a node. Empty for an unknown id.
     #[must_use]
     pub fn address(&self, id: NodeId) -> String {
         self.nodes.get(&id).map(|node| node.raft.clone()).unwrap_or_default()
     }
 
-    /// Where a node serves clients. Empty for a node that is not of this cluster.
+    /// The URL at which a node serves clients. Empty for an unknown id.
     #[must_use]
     pub fn endpoint(&self, id: NodeId) -> String {
         self.nodes.get(&id).map(|node| format!("http://{}", node.http)).unwrap_or_default()
     }
 
-    /// A node's configuration.
+    /// The path of a node's configuration.
     #[must_use]
     pub fn config_file(&self, id: NodeId) -> PathBuf {
         self.options.dir.join(format!("node-{id}.toml"))
     }
 
-    /// A node's data directory.
+    /// The path of a node's data directory.
     #[must_use]
     pub fn data_dir(&self, id: NodeId) -> PathBuf {
         self.options.dir.join("data").join(id.to_string())
     }
 
-    /// What a node says on standard error, of all its runs.
+    /// The path of the file with a node's standard error, of all its runs.
     #[must_use]
     pub fn log_file(&self, id: NodeId) -> PathBuf {
         self.options.dir.join(format!("node-{id}.log"))
@@ -158,14 +161,15 @@ impl Layout {
             quoted(certs.join(format!("node-{id}.pem"))),
             quoted(certs.join(format!("node-{id}.key"))),
         );
-        // Who joins dials those that add it, at the addresses that they tell it; as a witness it must know itself to be one.
+        // A joining node is dialled by the leader that adds it and learns all addresses from it; a
+        // joining witness must list itself.
         let is_witness = self.options.witness == Some(id);
         let peers = match joiners.contains(&id) {
             true => joiners.iter().copied().filter(|joiner| *joiner == id && is_witness).collect(),
             false => members,
         };
         for (id, peer) in self.nodes.iter().filter(|(id, _)| peers.contains(id)) {
-            // Writing to a string can't fail.
+            // Writing to a string cannot fail.
             let _ = write!(text, "\n[[peers]]\nid = {id}\naddr = {:?}\n", peer.raft);
             if self.options.witness == Some(*id) {
                 text += "witness = true\n";

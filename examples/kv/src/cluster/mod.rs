@@ -1,8 +1,9 @@
-//! A cluster of real processes on this machine: for the demo, and for tests that kill.
+//! A cluster of real processes on this machine: for the demo, and for tests that kill nodes.
 //!
-//! It owns a directory (certificates, configurations, data, logs) and the child processes. Nodes find each other over
-//! QUIC on loopback, as they would across machines. Every child ends with its [`Cluster`], however that ends, also with
-//! the whole process: a child stops when its standard input closes.
+//! A [`Cluster`] owns a directory (certificates, configurations, data, logs) and the child
+//! processes. The nodes use QUIC on loopback, as they would across machines. Every child
+//! ends with its [`Cluster`], even if the whole process is killed: a child stops when its
+//! standard input closes.
 
 mod layout;
 mod ports;
@@ -22,14 +23,14 @@ use tokio::{task::JoinSet, time::Instant};
 
 pub use rustix::process::Signal;
 
-/// How often a start is tried again because somebody took a port in between.
+/// The number of attempts to start if a port is taken in between.
 const START_TRIES: usize = 5;
-/// How often to ask again while waiting for other processes, which can't tell when something happens.
+/// The polling interval while waiting for other processes.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
-/// How long a status request may take: a stopped process accepts connections and never answers.
+/// The time limit of a status request: a stopped process accepts connections and never answers.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
 
-/// Nodes, running or not.
+/// The nodes of a cluster, running or not.
 #[derive(Debug)]
 pub struct Cluster {
     layout: Layout,
@@ -37,8 +38,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Makes certificates and configurations in the directory, starts every node but those that may join, and returns when all serve. Nobody
-    /// need lead yet: see [`Cluster::leader`].
+    /// Creates certificates and configurations in the directory, starts all nodes except those that
+    /// may join, and returns when all serve. There may be no leader yet: see [`Cluster::leader`].
     ///
     /// # Errors
     /// If files are in the way, or a node does not start.
@@ -59,7 +60,8 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Makes certificates and configurations, and starts nothing: for who wants to change something first.
+    /// Creates certificates and configurations, and starts nothing, so that the caller can
+    /// change files first.
     ///
     /// # Errors
     /// If files are in the way.
@@ -67,10 +69,10 @@ impl Cluster {
         Ok(Self { layout: Layout::make(options)?, processes: BTreeMap::new() })
     }
 
-    /// Starts every node that does not run, but those that may join, all at once, and returns when they serve.
+    /// Starts all nodes that do not run, except those that may join, and returns when all serve.
     ///
     /// # Errors
-    /// The first that does not start, with what it said.
+    /// The first node that does not start, with its output.
     pub async fn start_all(&mut self) -> Result<(), ClusterError> {
         let ids: Vec<_> = self.ids().into_iter().filter(|id| !self.running().contains(id)).collect();
         self.start_these(&ids).await
@@ -79,7 +81,7 @@ impl Cluster {
     /// Starts a node, unless it runs, and returns when it serves.
     ///
     /// # Errors
-    /// If it does not start, with what it said.
+    /// If it does not start, with its output.
     pub async fn start_node(&mut self, id: NodeId) -> Result<(), ClusterError> {
         let ids: &[NodeId] = if self.processes.contains_key(&id) { &[] } else { &[id] };
         self.start_these(ids).await
@@ -100,35 +102,35 @@ impl Cluster {
         Ok(())
     }
 
-    /// Ends a node with SIGKILL, in the middle of whatever it does.
+    /// Ends a node with SIGKILL, at any point of its work.
     ///
     /// # Errors
-    /// If it does not run.
+    /// If the node does not run.
     pub async fn kill(&mut self, id: NodeId) -> Result<(), ClusterError> {
         let mut process = self.processes.remove(&id).ok_or(ClusterError::NotRunning { id })?;
         Ok(process.kill().await?)
     }
 
-    /// Ends every node that runs, with SIGKILL.
+    /// Ends all running nodes with SIGKILL.
     pub async fn kill_all(&mut self) {
         for mut process in std::mem::take(&mut self.processes).into_values() {
-            // One that is gone already is what was asked for.
+            // The process may have ended already.
             let _ = process.kill().await;
         }
     }
 
-    /// Sends a node a signal: `STOP` and `CONT` make it pause, as a suspended machine does.
+    /// Sends a signal to a node: `STOP` and `CONT` suspend and resume it.
     ///
     /// # Errors
-    /// If it does not run.
+    /// If the node does not run.
     pub fn signal(&self, id: NodeId, signal: Signal) -> Result<(), ClusterError> {
         Ok(self.process(id)?.signal(signal)?)
     }
 
-    /// Asks a node to stop (SIGTERM) and waits for its end.
+    /// Stops a node with SIGTERM and waits for its end.
     ///
     /// # Errors
-    /// If it does not run, or does not end within half a minute.
+    /// If it does not run, or does not end within 30 seconds.
     pub async fn stop(&mut self, id: NodeId) -> Result<ExitStatus, ClusterError> {
         self.signal(id, Signal::TERM)?;
         self.ended(id, Duration::from_secs(30)).await
@@ -146,10 +148,10 @@ impl Cluster {
         Ok(status)
     }
 
-    /// Lets the nodes that run outlive this process, and returns their process ids.
+    /// Lets the running nodes outlive this process; returns their process ids.
     ///
     /// # Errors
-    /// If one has ended already.
+    /// If a node has already ended.
     pub async fn release(self) -> Result<Vec<u32>, ClusterError> {
         let mut pids = Vec::new();
         for process in self.processes.into_values() {
@@ -158,48 +160,50 @@ impl Cluster {
         Ok(pids)
     }
 
-    /// Every node that the cluster begins with.
+    /// The ids of the initial nodes.
     #[must_use]
     pub fn ids(&self) -> Vec<NodeId> {
         self.layout.ids()
     }
 
-    /// Every node that may join it: [`Cluster::start_node`] lets one wait to be added.
+    /// The ids of the nodes that may join: [`Cluster::start_node`] starts one, which then waits
+    /// to be added.
     #[must_use]
     pub fn joiners(&self) -> Vec<NodeId> {
         self.layout.joiners()
     }
 
-    /// Every node that was started and not ended by this.
+    /// The ids of all nodes that were started and not stopped through this value.
     #[must_use]
     pub fn running(&self) -> Vec<NodeId> {
         self.processes.keys().copied().collect()
     }
 
-    /// A node's process id.
+    /// The process id of a node.
     ///
     /// # Errors
-    /// If it does not run.
+    /// If the node does not run.
     pub fn pid(&self, id: NodeId) -> Result<u32, ClusterError> {
         self.process(id)?.pid().ok_or(ClusterError::NotRunning { id })
     }
 
-    /// Where a node serves clients; the same after a restart. Empty for a node that is not of this cluster.
+    /// The URL at which a node serves clients; the same after a restart. Empty for an unknown id.
     #[must_use]
     pub fn endpoint(&self, id: NodeId) -> String {
         self.layout.endpoint(id)
     }
 
-    /// A client of these nodes, in this order, without a session: it tells which outcomes are unknown.
+    /// A client of these nodes, in this order, without a session, so that unknown
+    /// outcomes are reported.
     ///
     /// # Errors
-    /// If there is none.
+    /// If the list is empty.
     pub fn client(&self, of: &[NodeId]) -> Result<Client, ClusterError> {
         let endpoints: Vec<_> = of.iter().map(|id| self.endpoint(*id)).collect();
         Ok(Client::new(&endpoints, &Trust::nobody())?.without_session())
     }
 
-    /// What a node says of itself.
+    /// The status of a node.
     ///
     /// # Errors
     /// If it does not answer.
@@ -207,10 +211,11 @@ impl Cluster {
         Ok(self.client(&[id])?.with_limit(STATUS_LIMIT).status().await?)
     }
 
-    /// Waits until one node leads and every other one that runs follows it, and returns it.
+    /// Waits until one node leads and all other running nodes follow it; returns
+    /// the leader's status.
     ///
     /// # Errors
-    /// If that is not so `within` this time.
+    /// If this does not happen `within` this time.
     pub async fn leader(&self, within: Duration) -> Result<StatusAnswer, ClusterError> {
         self.eventually(within, "a leader that all follow", |statuses| {
             let leader = statuses.iter().find(|status| status.role == "leader")?;
@@ -220,11 +225,11 @@ impl Cluster {
         .await
     }
 
-    /// Waits until every node that runs has applied the same log, and returns their statuses, which have one index and,
-    /// if all is well, one state hash. It needs writers to be quiet.
+    /// Waits until all running nodes have applied the same log; returns their statuses, which have
+    /// equal indexes and, if the nodes agree, equal state hashes. Writers must be stopped.
     ///
     /// # Errors
-    /// If that is not so `within` this time.
+    /// If this does not happen `within` this time.
     pub async fn level(&self, within: Duration) -> Result<Vec<StatusAnswer>, ClusterError> {
         self.eventually(within, "equal applied indexes", |statuses| {
             let first = statuses.first()?;
@@ -236,10 +241,10 @@ impl Cluster {
         .await
     }
 
-    /// Asks every node that runs for its status, again and again, until `probe` finds what it looks for.
+    /// Polls the status of all running nodes until `probe` returns a value.
     ///
     /// # Errors
-    /// If it does not `within` this time, or a node does not answer for so long.
+    /// If it returns none `within` this time, or a node does not answer during it.
     pub async fn eventually<T>(
         &self,
         within: Duration,
@@ -263,7 +268,7 @@ impl Cluster {
         }
     }
 
-    /// Where each node's files are.
+    /// The paths and addresses of all nodes.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -274,38 +279,38 @@ impl Cluster {
     }
 }
 
-/// What went wrong with a cluster.
+/// An error of a cluster of processes.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// Certificates could not be made.
+    /// Certificates could not be created.
     #[error(transparent)]
     Certs(#[from] CertsError),
-    /// A file or process could not be worked with.
+    /// A file or process could not be used.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A client could not be made, or a node did not answer.
+    /// A client could not be created, or a node did not answer.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// A node ended before it served.
     #[error("node {id} did not start: {cause}")]
     DidNotStart {
-        /// Which.
+        /// The node's id.
         id: NodeId,
-        /// What it said.
+        /// The last line of its output.
         cause: String,
     },
-    /// A node was to be worked with that does not run.
+    /// The node does not run.
     #[error("node {id} does not run")]
     NotRunning {
-        /// Which.
+        /// The node's id.
         id: NodeId,
     },
-    /// Something did not happen in time.
-    #[error("waited {within:?} in vain for {what}")]
+    /// A condition was not met in time.
+    #[error("waited {within:?} for {what} without success")]
     Late {
-        /// How long.
+        /// The time limit.
         within: Duration,
-        /// For what.
+        /// The awaited condition.
         what: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Ports that nobody uses, and that nobody is likely to take while a killed node is away.
+//! Free ports that will probably stay free while a killed node is down.
 
 use rand::Rng;
 use std::{
@@ -7,19 +7,20 @@ use std::{
     ops::Range,
 };
 
-/// How many ports below the system's own range are drawn from.
+/// The size of the range below the system's own range.
 const WIDTH: u16 = 20_000;
-/// Below these, services are at home.
+/// Lower ports are usually used by services.
 const LOWEST: u16 = 10_000;
 
-/// Free ports on loopback, for TCP and UDP alike.
+/// Free ports on loopback, for both TCP and UDP.
 ///
-/// Not those that binding port 0 gives: they come from the range from which every outgoing connection of the machine
-/// takes its own, so that a node that is away for a second may find its port taken, or a client that dials it may even
-/// connect to itself. These lie below that range. Somebody may still take one before it is used: try again then.
+/// Ports from binding port 0 are unsuitable: they come from the range of the machine's outgoing
+/// connections, so the port of a node that is down for a second may be taken, or a client that
+/// dials it may even connect to itself. The ports returned here lie below that range. Another
+/// process may still take one before it is used; the caller then retries.
 ///
 /// # Errors
-/// If there are none.
+/// If there are not enough free ports.
 pub(super) fn free_ports(count: usize) -> io::Result<Vec<u16>> {
     let range = range();
     let mut held = Vec::with_capacity(count);
@@ -29,7 +30,7 @@ pub(super) fn free_ports(count: usize) -> io::Result<Vec<u16>> {
         }
         let port = rand::rng().random_range(range.clone());
         let address = (Ipv4Addr::LOCALHOST, port);
-        // Holding the ones found keeps them different from each other.
+        // The sockets found so far stay bound, so that all ports differ.
         held.extend(TcpListener::bind(address).and_then(|tcp| Ok((port, tcp, UdpSocket::bind(address)?))));
     }
     if held.len() < count {
@@ -42,7 +43,7 @@ pub(super) fn free_ports(count: usize) -> io::Result<Vec<u16>> {
 fn range() -> Range<u16> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let system = text.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768_u16);
-    // A system that takes its own ports from everywhere leaves no better choice than among them.
+    // If the system's range begins this low, ports must be taken from within it.
     if system <= LOWEST { LOWEST..u16::MAX } else { system.saturating_sub(WIDTH).max(LOWEST)..system }
 }
 

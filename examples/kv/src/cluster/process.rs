@@ -1,4 +1,4 @@
-//! One node as a child process.
+//! A node as a child process.
 
 use crate::{http::messages::ErrorAnswer, serve::Ready};
 use rustix::process::{Pid, Signal, kill_process};
@@ -8,26 +8,28 @@ use tokio::{
     process::{Child, ChildStdin, Command},
 };
 
-/// How long a node may take until it serves: recovery of a large log included.
+/// The time limit for a node to start, including recovery of a large log.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// A node that serves. Dropping it kills it, unless it was released.
+/// A running node. Dropping it kills the process, unless it was released.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
-    /// The child stops when this closes, so that it also ends with a parent that could drop nothing.
+    /// The child stops when this closes, so that it ends with its parent even if the
+    /// parent is killed.
     leash: ChildStdin,
     released: bool,
 }
 
 impl Process {
-    /// Starts `binary` with `config`, and waits until it serves. What it says goes behind what `log` has.
+    /// Starts `binary` with `config`, and waits until it serves. Its output is appended to `log`.
     pub(super) async fn start(binary: &Path, config: &Path, log: &Path) -> Result<Self, String> {
         let said = fs::OpenOptions::new().append(true).create(true).open(log).map_err(|error| error.to_string())?;
         let before = said.metadata().map_or(0, |metadata| metadata.len());
         let mut command = Command::new(binary);
         command.args(["serve", "--attached", "--json", "--config"]).arg(config);
-        // The configuration alone counts, and the terminal's Ctrl-C is its parent's business.
+        // The environment must not override the configuration, and Ctrl-C on the terminal is
+        // handled by the parent.
         for (variable, _) in std::env::vars_os().filter(|(variable, _)| is_override(variable)) {
             command.env_remove(variable);
         }
@@ -41,15 +43,19 @@ impl Process {
         if read.is_ok() && serde_json::from_str::<Ready>(&line).is_ok() {
             return Ok(Self { child, leash, released: false });
         }
-        // Kills it if it still runs.
+        // Kills the process if it still runs.
         let _ = child.kill().await;
         let text = fs::read(log).unwrap_or_default();
         let new = text.get(usize::try_from(before).unwrap_or(0)..).unwrap_or_default();
         let text = String::from_utf8_lossy(new);
-        let last = text.lines().last().unwrap_or("it said nothing");
+        let last = text.lines().last().unwrap_or("no output");
         let error = serde_json::from_str::<ErrorAnswer>(last).map(|error| error.message);
         let last = error.unwrap_or_else(|_| last.to_owned());
-        Err(if read.is_ok() { last } else { format!("it did not serve within {START_LIMIT:?}; it last said: {last}") })
+        Err(if read.is_ok() {
+            last
+        } else {
+            format!("it did not serve within {START_LIMIT:?}; its last output: {last}")
+        })
     }
 
     pub(super) fn pid(&self) -> Option<u32> {
@@ -62,17 +68,17 @@ impl Process {
         Ok(kill_process(id, signal)?)
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL, and waits for the end of the process.
     pub(super) async fn kill(&mut self) -> io::Result<()> {
         self.child.kill().await
     }
 
-    /// Waits for its end.
+    /// Waits until the process ends.
     pub(super) async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
 
-    /// Lets it outlive this process, and returns its id.
+    /// Lets the process outlive this one; returns its process id.
     pub(super) async fn release(mut self) -> io::Result<Option<u32>> {
         self.leash.write_all(b"stay\n").await?;
         self.released = true;
@@ -83,7 +89,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if !self.released {
-            // One that has ended can't be killed, and need not be.
+            // A process that has already ended cannot be killed.
             let _ = self.child.start_kill();
         }
     }

@@ -1,8 +1,10 @@
-//! What `serve` is told: a TOML file, environment variables over it, flags over both.
+//! The configuration of `serve`: a TOML file, overridden by environment variables,
+//! overridden by flags.
 //!
-//! It owns the keys, their defaults and every check that needs no socket, no certificate and no data directory. Whoever asks for a
-//! [`Config`] gets one that is consistent, or a [`ConfigError`] of one line that names the key or the file and the
-//! remedy. Unknown keys are refused, for a misspelt limit is worse than none.
+//! This module owns the keys, their defaults, and all checks that need no socket, certificate or
+//! data directory. Loading returns a consistent [`Config`] or a one-line [`ConfigError`] with the
+//! key or file, the problem and the remedy. Unknown keys are refused, because a misspelt limit
+//! would silently not apply.
 
 mod node;
 mod overrides;
@@ -22,61 +24,66 @@ use std::{
     time::Duration,
 };
 
-/// Everything that one node needs to know. Paths are relative to the working directory.
+/// The configuration of one node. Paths are relative to the working directory.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// This node: 1 or more, and among `peers`.
+    /// This node's id: 1 or more, and listed in `peers`.
     #[serde(deserialize_with = "node_id")]
     pub node_id: NodeId,
-    /// The cluster's name; part of every certificate's identity, hence a DNS label: 1 to 63 of a-z, 0-9 and `-`.
+    /// The cluster's name. It is part of every certificate's identity, so it must be a DNS label: 1
+    /// to 63 characters of a-z, 0-9 and `-`.
     pub cluster: String,
-    /// Where the log lives. Made if it is missing; belongs to one node for ever.
+    /// The directory of log and snapshots. Created if missing; belongs to this node permanently.
     pub data_dir: PathBuf,
     /// UDP address for the other nodes (QUIC).
     pub raft: SocketAddr,
     /// TCP address for clients, operators and metrics. Port 0 lets the system choose.
     pub http: SocketAddr,
-    /// Whether `http` may be plain text although others can reach it. Default: no.
+    /// Whether `http` may use plain text on an address that other machines can
+    /// reach. Default: false.
     #[serde(default)]
     pub allow_plaintext_http: bool,
-    /// Names by which clients call this node over HTTP, beside its address, `localhost`, its own name in `peers`, and those in its
-    /// `http_tls` certificate; `*.example` for all one level below, `*` for any. Requests that name another host are refused, for a web
-    /// page could let its own name stand for this node's address. Default: none.
+    /// The host names by which clients may address this node, in addition to its address,
+    /// `localhost`, its own name in `peers` and the names in its `http_tls` certificate.
+    /// `*.example` matches all names one level below, `*` matches any name. Requests for other
+    /// hosts are refused, because a web page could let its own name resolve to this node's
+    /// address. Default: none.
     #[serde(default)]
     pub http_hosts: Vec<String>,
-    /// Who this node is to its peers, and whom it believes.
+    /// The node's certificate, and the authority that it trusts, for connections between nodes.
     #[serde(deserialize_with = "object")]
     pub tls: Tls,
-    /// With it, `http` speaks HTTPS. Default: plain text.
+    /// The certificate for HTTPS on `http`. Default: plain text.
     #[serde(default, deserialize_with = "optional")]
     pub http_tls: Option<HttpTls>,
-    /// Whether this node is one of the initial voters (`member`, the default) or waits to be added (`join`). A node that has data
-    /// goes by those, whatever this says.
+    /// Whether this node is one of the initial voters (`member`, the default) or waits to be added
+    /// (`join`). Ignored once the node has data.
     #[serde(default)]
     pub state: State,
-    /// The initial voters, this node among them. Once the cluster has data, membership comes from there. A node that joins needs
-    /// none: those that it has say where it dials them.
+    /// The initial voters, including this node. Once the cluster has data, its own
+    /// membership counts. A joining node needs none; entries that it has say at which
+    /// address it dials those peers.
     #[serde(default, deserialize_with = "list")]
     pub peers: Vec<Peer>,
-    /// Who should lead rather than others, the best first; the same on all nodes. A leader that is not the first of those that are
-    /// there and have kept up hands over to that one after some seconds. Default: nobody.
+    /// Preferred leaders, best first; must be identical on all nodes. A leader hands leadership to
+    /// a better one that is up and has kept up with the log, after some seconds. Default: none.
     #[serde(default, deserialize_with = "node_ids")]
     pub prefers: Vec<NodeId>,
-    /// Heartbeats and elections.
+    /// Heartbeat and election timing.
     #[serde(default, deserialize_with = "object")]
     pub timing: Timing,
-    /// When snapshots are taken, and what stays of the log.
+    /// When snapshots are taken, and how many entries stay in the log.
     #[serde(default, deserialize_with = "object")]
     pub snapshot: Snapshot,
-    /// How the log lies on disk.
+    /// The layout of the log on disk.
     #[serde(default, deserialize_with = "object")]
     pub storage: Storage,
-    /// What is refused rather than queued.
+    /// Limits beyond which requests are refused instead of queued.
     #[serde(default, deserialize_with = "object")]
     pub limits: Limits,
-    /// Entries whose commands are not applied, for a command that the state machine can't apply: the failure names the entry.
-    /// The same on all nodes. Default: none.
+    /// Entries whose commands are not applied, for a command on which the state machine fails; the
+    /// node's failure message names the entry. Must be identical on all nodes. Default: none.
     #[serde(default)]
     pub skip: Vec<SkippedEntry>,
 }
@@ -85,23 +92,23 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SkippedEntry {
-    /// Its place in the log.
+    /// The log index of the entry.
     pub index: u64,
-    /// The term of the leader that created it.
+    /// The term of the leader that created the entry.
     pub term: u64,
-    /// The checksum of its record: `0x` and eight hexadecimal digits, in quotes.
+    /// The checksum of the entry's record: `0x` and eight hexadecimal digits, in quotes.
     #[serde(deserialize_with = "checksum")]
     pub checksum: u32,
 }
 
-/// How a node begins.
+/// The membership with which a new node starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// As one of the initial voters.
+    /// One of the initial voters.
     #[default]
     Member,
-    /// Without a membership: it waits to be added.
+    /// No membership: the node waits to be added.
     Join,
 }
 
@@ -109,11 +116,11 @@ pub enum State {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// The authority that signed every node's certificate, PEM.
+    /// The certificate of the authority that signed all nodes' certificates, PEM.
     pub ca: PathBuf,
     /// This node's certificate, PEM.
     pub cert: PathBuf,
-    /// Its private key, PEM, readable by its owner alone.
+    /// The private key of this node's certificate, PEM, readable by its owner only.
     pub key: PathBuf,
 }
 
@@ -121,9 +128,9 @@ pub struct Tls {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpTls {
-    /// The certificate, with intermediate ones after it, PEM.
+    /// The certificate, followed by intermediate certificates, PEM.
     pub cert: PathBuf,
-    /// Its private key, PEM, readable by its owner alone.
+    /// The private key of the certificate, PEM, readable by its owner only.
     pub key: PathBuf,
 }
 
@@ -131,13 +138,14 @@ pub struct HttpTls {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
-    /// Who it is.
+    /// The peer's node id, 1 or more.
     #[serde(deserialize_with = "node_id")]
     pub id: NodeId,
-    /// `HOST:PORT` at which this node dials it; another node may be told another one.
+    /// `HOST:PORT` at which this node dials the peer; may differ from node to node.
     pub addr: String,
-    /// Whether it is a witness: it keeps no commands, never leads, and breaks ties between two that keep all. One at most, and all
-    /// nodes are told alike. A node that joins as one lists itself, too. Default: no.
+    /// Whether the peer is the witness: a voter that stores no commands, never leads, and breaks
+    /// ties between two full copies. At most one; must be set identically on all nodes. A node that
+    /// joins as the witness also lists itself. Default: false.
     #[serde(default)]
     pub witness: bool,
 }
@@ -146,87 +154,97 @@ pub struct Peer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timing {
-    /// How often a leader says that it leads. Default 50 ms: several a timeout, so that one lost packet elects nobody.
+    /// The interval between a leader's heartbeats. Default 50 ms: several per election timeout, so
+    /// that one lost packet starts no election.
     #[serde(deserialize_with = "duration")]
     pub heartbeat_interval: Duration,
-    /// From how long to how long a follower waits for its leader; drawn anew each time. Default 150 ms to 300 ms: the
-    /// shorter, the sooner a dead leader is replaced, and the sooner a slow one, too.
+    /// The range of the election timeout, chosen anew each time. Default 150 ms to 300 ms. A
+    /// shorter timeout replaces a dead leader sooner, and a merely slow one too.
     #[serde(deserialize_with = "durations")]
     pub election_timeout: [Duration; 2],
-    /// How long a request may wait for a leader before it is answered `no_leader`. Default 0s: four times the longest election timeout.
+    /// How long a request waits for a leader before it is answered `no_leader`. Default 0s: four
+    /// times the longest election timeout.
     #[serde(deserialize_with = "duration")]
     pub leader_wait: Duration,
-    /// A learner that has kept up for so long votes from then on, without being asked for. Default 0s: never.
+    /// The time after which a learner that keeps up becomes a voter by itself. Default 0s: never.
     #[serde(deserialize_with = "duration")]
     pub promote_after: Duration,
 }
 
-/// When snapshots are taken, and what stays of the log. Whichever of `every_entries` and `every_bytes` comes first counts;
-/// `POST /v1/snapshot` takes one at any time.
+/// When snapshots are taken, and how many entries stay in the log. The first of `every_entries` and
+/// `every_bytes` to be reached counts; `POST /v1/snapshot` takes a snapshot at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Snapshot {
-    /// After this many entries. Default 10000: what is applied again after a restart takes a fraction of a second.
+    /// The number of entries between snapshots. Default 10000: applying them again after a restart
+    /// takes a fraction of a second.
     pub every_entries: u64,
-    /// After this many bytes of entries. Default 64 MiB: the log takes a few times as much of the disk, not more.
+    /// The number of bytes of entries between snapshots. Default 64 MiB: the log then uses a few
+    /// times as much disk space.
     pub every_bytes: u64,
-    /// How many entries before a snapshot stay in the log for slow followers, which are sent the whole state otherwise. Default
-    /// 1000.
+    /// The number of entries up to a snapshot that stay in the log for lagging followers, which
+    /// would otherwise need the whole state. Default 1000.
     pub keep_entries: u64,
-    /// The most bytes a second at which a snapshot is sent to a peer; 0: as fast as it takes them. Default 32 MiB.
+    /// The maximum rate at which a snapshot is sent to a peer, in bytes per second; 0: no limit.
+    /// Default 32 MiB.
     pub max_bytes_per_second: u64,
 }
 
-/// How the log lies on disk.
+/// The layout of the log on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
-    /// The size of a segment file, in bytes, 16 KiB to 1 GiB. Default 64 MiB. Two or three of them are on disk at any time.
+    /// The size of a segment file in bytes, 16 KiB to 1 GiB. Default 64 MiB. Two or three segments
+    /// exist at any time.
     pub segment_bytes: u64,
 }
 
-/// What is refused rather than queued.
+/// Limits beyond which requests are refused instead of queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// The longest value, in bytes, up to [`Limits::VALUE_BYTES_MAX`] (almost 8 MiB). Default 1 MiB.
+    /// The maximum length of a value in bytes, up to [`Limits::VALUE_BYTES_MAX`] (almost 8 MiB).
+    /// Default 1 MiB.
     pub max_value_bytes: usize,
-    /// How many writes may wait on this node at once; further ones are answered `overloaded`. Default 4096.
+    /// The maximum number of writes that wait on this node; further ones are answered
+    /// `overloaded`. Default 4096.
     pub max_in_flight_proposals: usize,
-    /// How many bytes of writes may wait on this node at once, unless a single one is larger; further ones are answered
-    /// `overloaded`. Default 64 MiB.
+    /// The maximum number of bytes of writes that wait on this node; further writes are answered
+    /// `overloaded`. A single larger write is accepted alone. Default 64 MiB.
     pub max_in_flight_bytes: usize,
-    /// How many clients may be connected over HTTP at once, as far as the limit of open files leaves room beside the log, snapshots and
-    /// other nodes; beyond it a new connection takes the place of an idle one. Default 4096.
+    /// The maximum number of HTTP connections of clients, if the limit of open files allows as many
+    /// beside the log, snapshots and other nodes. At the maximum, a new connection replaces an idle
+    /// one. Default 4096.
     pub max_http_connections: usize,
 }
 
 impl Config {
-    /// The peer that is a witness.
+    /// The peer that is the witness.
     #[must_use]
     pub fn witness(&self) -> Option<NodeId> {
         self.peers.iter().find(|peer| peer.witness).map(|peer| peer.id)
     }
 
-    /// Reads `file`, lets `environment` override it and `flags` override both, and checks that it makes sense by
-    /// itself: nothing that a start would refuse passes here. What it points to is checked by those who open it; [`Sources`] gives
-    /// their errors a place.
+    /// Reads `file`, applies `environment` over it and `flags` over both, and checks the result: a
+    /// start refuses nothing that passes here. The files it names are checked when they are opened;
+    /// [`Sources`] adds the place to those errors.
     ///
     /// # Errors
-    /// If the file can't be read, is no TOML, has an unknown key, lacks one, or says something that can't work.
+    /// If the file cannot be read, is not TOML, has an unknown key, lacks a key, or contains
+    /// an invalid value.
     pub fn load(
         file: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: &Overrides,
     ) -> Result<(Self, Sources), ConfigError> {
         let text = std::fs::read_to_string(file).map_err(|error| {
-            let problem = format!("can't be read: {error}");
+            let problem = format!("cannot be read: {error}");
             ConfigError::new(file.display(), problem, "name a readable configuration file with --config")
         })?;
         Self::read(file, &text, environment, flags)
     }
 
-    /// The same, of a file that holds `text`.
+    /// As [`Config::load`], for a file with the contents `text`.
     pub(crate) fn read(
         file: &Path,
         text: &str,
@@ -247,20 +265,20 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let name = &self.cluster;
         if !is_cluster_name(name) {
-            let problem = format!("`{}` can't be part of a host name", name.escape_debug());
+            let problem = format!("`{}` cannot be part of a host name", name.escape_debug());
             return Err(ConfigError::new("cluster", problem, "use 1 to 63 of a-z, 0-9 and, inside, `-`"));
         }
         if self.data_dir.as_os_str().is_empty() {
-            return Err(ConfigError::new("data_dir", "is empty", "name a directory of this node's own"));
+            return Err(ConfigError::new("data_dir", "is empty", "name a directory that only this node uses"));
         }
         if !self.http.ip().is_loopback() && self.http_tls.is_none() && !self.allow_plaintext_http {
-            let problem = format!("{} can be reached by others and would speak plain text", self.http);
+            let problem = format!("{} is reachable by other machines and would use plain text", self.http);
             return Err(ConfigError::new("http", problem, "add [http_tls], or set allow_plaintext_http = true"));
         }
         for host in &self.http_hosts {
             let name = host.strip_prefix("*.").unwrap_or(host);
             if host != "*" && (name.contains(['*', ':', '/']) || !is_host_and_port(&format!("{name}:1"))) {
-                let problem = format!("`{}` is no host name", host.escape_debug());
+                let problem = format!("`{}` is not a host name", host.escape_debug());
                 return Err(ConfigError::new(
                     "http_hosts",
                     problem,
@@ -270,20 +288,25 @@ impl Config {
         }
         self.check_peers()?;
         self.check_numbers()?;
-        // The bounds above name keys and are the library's own. Whatever else a start would refuse is refused here, too.
-        self.builder().check().map_err(|error| {
-            ConfigError::new("the configuration", error, "correct the key that this setting comes from")
-        })
+        // The bounds above name keys, and equal the library's. The builder checks everything else
+        // that a start would refuse.
+        self.builder()
+            .check()
+            .map_err(|error| ConfigError::new("the configuration", error, "correct the key of this setting"))
     }
 
     fn check_peers(&self) -> Result<(), ConfigError> {
         let mut seen = BTreeSet::new();
         for (at, Peer { id, addr, .. }) in self.peers.iter().enumerate() {
             if !seen.insert(*id) {
-                return Err(ConfigError::new("peers", format!("two have id {id}"), "give every peer an id of its own"));
+                return Err(ConfigError::new(
+                    "peers",
+                    format!("two entries have id {id}"),
+                    "give every peer its own id",
+                ));
             }
             if !is_host_and_port(addr) {
-                let problem = format!("`{}` of peer {id} is no address", addr.escape_debug());
+                let problem = format!("`{}` of peer {id} is not an address", addr.escape_debug());
                 return Err(ConfigError::new(
                     format_args!("peers[{at}].addr"),
                     problem,
@@ -291,19 +314,19 @@ impl Config {
                 ));
             }
             if !address::is_dialable(addr) {
-                let problem = format!("`{}` of peer {id} is the address of no machine", addr.escape_debug());
-                let remedy = "write where others can dial it, for example 10.0.0.1:7001; `raft` alone may be 0.0.0.0";
+                let problem = format!("`{}` of peer {id} cannot be dialled", addr.escape_debug());
+                let remedy = "write an address that other machines can dial, for example 10.0.0.1:7001; only `raft` may be 0.0.0.0";
                 return Err(ConfigError::new(format_args!("peers[{at}].addr"), problem, remedy));
             }
             if let Some(other) = self.peers[..at].iter().find(|other| address::are_same(&other.addr, addr)) {
-                let problem = format!("peers {} and {id} have one address, {addr}", other.id);
-                let remedy = "give every peer an address of its own";
+                let problem = format!("peers {} and {id} have the same address, {addr}", other.id);
+                let remedy = "give every peer its own address";
                 return Err(ConfigError::new(format_args!("peers[{at}].addr"), problem, remedy));
             }
         }
         if self.peers.len() > Change::MEMBERS_MAX {
-            let (problem, max) = (format!("there are {}", self.peers.len()), Change::MEMBERS_MAX);
-            return Err(ConfigError::new("peers", problem, format_args!("list {max} at most")));
+            let (problem, max) = (format!("{} entries are too many", self.peers.len()), Change::MEMBERS_MAX);
+            return Err(ConfigError::new("peers", problem, format_args!("list at most {max}")));
         }
         let mut preferred = BTreeSet::new();
         if let Some(twice) = self.prefers.iter().find(|id| !preferred.insert(**id)) {
@@ -311,11 +334,15 @@ impl Config {
         }
         let witnesses = self.peers.iter().filter(|peer| peer.witness).count();
         if witnesses > 1 {
-            return Err(ConfigError::new("peers.witness", format!("{witnesses} are witnesses"), "let one be, or none"));
+            return Err(ConfigError::new(
+                "peers.witness",
+                format!("{witnesses} entries are witnesses"),
+                "mark at most one",
+            ));
         }
         if witnesses == 1 && self.state == State::Member && self.peers.len() < 3 {
-            let problem = "beside a witness there must be two others, which keep all";
-            return Err(ConfigError::new("peers.witness", problem, "add another peer, or do without the witness"));
+            let problem = "a witness needs two peers that are not witnesses";
+            return Err(ConfigError::new("peers.witness", problem, "add another peer, or remove the witness"));
         }
         if !seen.contains(&self.node_id) && self.state == State::Member {
             let remedy = "add this node to [[peers]], correct node_id, or set state = \"join\"";
@@ -332,7 +359,7 @@ impl Config {
             let problem = format!("{} is too short", show(heartbeat));
             return Err(ConfigError::new("timing.heartbeat_interval", problem, "use 1ms or more"));
         }
-        // Twice as much may be more than a duration can say.
+        // Doubling the heartbeat interval could overflow.
         if heartbeat > shortest / 2 {
             let problem =
                 format!("{} is more than half of timing.election_timeout, {}", show(heartbeat), show(shortest));
@@ -343,7 +370,8 @@ impl Config {
         }
         if shortest >= longest {
             let problem = format!("{} is not below {}", show(shortest), show(longest));
-            let remedy = "write two, the shorter one first: without spread, elections split for ever";
+            let remedy =
+                "write two different values, the shorter one first: equal timeouts make elections split repeatedly";
             return Err(ConfigError::new("timing.election_timeout", problem, remedy));
         }
         if longest > Duration::from_secs(60) {
@@ -364,11 +392,7 @@ impl Config {
         let speed = self.snapshot.max_bytes_per_second;
         if speed > 0 && speed < Snapshots::BYTES_PER_SECOND_MIN {
             let remedy = format!("use {} or more, or 0 for no limit", Snapshots::BYTES_PER_SECOND_MIN);
-            return Err(ConfigError::new(
-                "snapshot.max_bytes_per_second",
-                format!("{speed} would take for ever"),
-                remedy,
-            ));
+            return Err(ConfigError::new("snapshot.max_bytes_per_second", format!("{speed} is too slow"), remedy));
         }
         let segment_bytes = Wal::SEGMENT_BYTES;
         if !segment_bytes.contains(&self.storage.segment_bytes) {
@@ -420,13 +444,13 @@ impl Default for Limits {
     }
 }
 
-/// What is wrong with a configuration, in one line: the key or file, the problem, the remedy.
+/// An invalid configuration, in one line: the key or file, the problem, the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     place: String,
     problem: String,
     remedy: String,
-    /// The same from the other side, where two values contradict each other.
+    /// The same contradiction reported at the other value, if two values contradict each other.
     other_side: Option<Box<Self>>,
 }
 
@@ -437,7 +461,8 @@ impl ConfigError {
         Self { place: line(&place), problem: line(&problem), remedy: line(&remedy), other_side: None }
     }
 
-    /// The same of two values that contradict each other. [`Sources::locate`] takes the side whose value was given later.
+    /// Adds the report at the other value. [`Sources::locate`] picks the value with
+    /// the higher precedence.
     fn or(self, other_side: Self) -> Self {
         Self { other_side: Some(Box::new(other_side)), ..self }
     }
@@ -458,7 +483,7 @@ fn parse(file: &Path, text: &str) -> Result<toml::Table, ConfigError> {
     })
 }
 
-/// Serde's complaint, with the key's whole path and without its hint on internals.
+/// Converts serde's error: adds the full path of the key and removes hints about internals.
 fn unfit(sources: &Sources, error: &serde_path_to_error::Error<toml::de::Error>) -> ConfigError {
     let problem = error.inner().message();
     let path = error.path().to_string();
@@ -469,7 +494,7 @@ fn unfit(sources: &Sources, error: &serde_path_to_error::Error<toml::de::Error>)
     };
     if let Some((key, known)) = backticked(problem, "unknown field ") {
         let known = known.trim_start_matches(", ").replace("expected one of ", "").replace("expected ", "");
-        return ConfigError::new(sources.of_value(&place(key)), "unknown key", format_args!("known there: {known}"));
+        return ConfigError::new(sources.of_value(&place(key)), "unknown key", format_args!("known keys: {known}"));
     }
     if let Some((key, _)) = backticked(problem, "missing field ") {
         return ConfigError::new(sources.of_missing(&place(key)), "missing", "add it");
@@ -481,7 +506,7 @@ fn backticked<'a>(message: &'a str, lead: &str) -> Option<(&'a str, &'a str)> {
     message.strip_prefix(lead)?.strip_prefix('`')?.split_once('`')
 }
 
-/// Whether a certificate can carry it: it becomes part of a host name.
+/// Whether a certificate can contain the name: it becomes part of a host name.
 pub(crate) fn is_cluster_name(name: &str) -> bool {
     let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=63).contains(&name.len()) && name.chars().all(label) && !name.starts_with('-') && !name.ends_with('-')
@@ -501,15 +526,17 @@ fn checksum<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     let text = String::deserialize(from)?;
     let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 8 && !digits.contains('+'));
     digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).ok_or_else(|| {
-        let problem =
-            format!("`{}` is no checksum; write it as the failure does, such as 0x0123abcd", text.escape_debug());
+        let problem = format!(
+            "`{}` is not a checksum; write it as in the failure message, such as 0x0123abcd",
+            text.escape_debug()
+        );
         serde::de::Error::custom(problem)
     })
 }
 
 fn node_id<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
     match u64::deserialize(from)? {
-        0 => Err(serde::de::Error::custom("0 is no node id, the lowest is 1")),
+        0 => Err(serde::de::Error::custom("0 is not a node id; ids start at 1")),
         id => Ok(NodeId(id)),
     }
 }
@@ -517,7 +544,7 @@ fn node_id<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
 fn node_ids<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<NodeId>, D::Error> {
     let ids = Vec::<NodeId>::deserialize(from)?;
     if ids.contains(&NodeId(0)) {
-        return Err(serde::de::Error::custom("node ids begin at 1"));
+        return Err(serde::de::Error::custom("node ids start at 1"));
     }
     Ok(ids)
 }
@@ -533,7 +560,7 @@ fn durations<'de, D: Deserializer<'de>>(from: D) -> Result<[Duration; 2], D::Err
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| format!("`{}` is no duration such as \"50ms\"", text.escape_debug()))
+    humantime::parse_duration(text).map_err(|_| format!("`{}` is not a duration such as \"50ms\"", text.escape_debug()))
 }
 
 #[cfg(test)]

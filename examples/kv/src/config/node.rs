@@ -1,11 +1,12 @@
-//! The node that a configuration describes: one translation, and one check of it, for `serve` and for `serve --check`.
+//! The node that a configuration describes: one translation, used by `serve` and checked
+//! by `serve --check`.
 
 use super::{Config, Limits, SkippedEntry, State};
 use crate::machine::COMMAND_OVERHEAD_BYTES;
 use quorate::{Builder, Index, Node, Snapshots, Term, Timing, storage::Wal};
 
 impl Config {
-    /// The node, without its network: everything else that this configuration says of it.
+    /// A builder of the node with all settings of this configuration, except the network.
     #[must_use]
     pub fn builder(&self) -> Builder {
         let builder = Node::builder(self.node_id, &self.cluster);
@@ -48,10 +49,11 @@ impl Config {
 }
 
 impl Limits {
-    /// The most that `limits.max_value_bytes` may be: a compare-and-swap carries two values in one command.
+    /// The upper limit of `limits.max_value_bytes`: a compare-and-swap has two values
+    /// in one command.
     pub const VALUE_BYTES_MAX: usize = (quorate::Limits::COMMAND_BYTES_MAX - COMMAND_OVERHEAD_BYTES) / 2;
 
-    /// The longest command: a compare-and-swap of two of the longest values.
+    /// The length of the longest command: a compare-and-swap of two values of the maximum length.
     #[must_use]
     pub const fn command_bytes_max(&self) -> usize {
         self.max_value_bytes.saturating_mul(2).saturating_add(COMMAND_OVERHEAD_BYTES)

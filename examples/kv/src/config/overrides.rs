@@ -1,4 +1,4 @@
-//! Which keys can be overridden, by `QUORATE_<KEY>` and by flag: one table for both.
+//! The keys that can be overridden, by `QUORATE_<KEY>` and by flag: one table for both.
 
 use super::ConfigError;
 use crate::environment::{self, PREFIX};
@@ -8,7 +8,7 @@ use toml::{Table, Value};
 /// A key of the configuration that can be overridden.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// Where it stands, for example `timing.heartbeat_interval`.
+    /// The path of the key, for example `timing.heartbeat_interval`.
     pub path: &'static str,
     kind: Kind,
 }
@@ -26,7 +26,7 @@ enum Kind {
     Peers,
 }
 
-/// Every key, in the order of the file.
+/// All keys, in the order of the file.
 pub const KEYS: &[Key] = &[
     Key { path: "node_id", kind: Kind::Number },
     Key { path: "cluster", kind: Kind::Text },
@@ -85,7 +85,7 @@ impl Key {
             }
             Kind::Peers => {
                 let peers = text.split(',').map(peer).collect::<Option<Vec<_>>>();
-                peers.map(Value::from).ok_or("give ID=ADDR,ID=ADDR, with /witness behind that of a witness")
+                peers.map(Value::from).ok_or("give ID=ADDR,ID=ADDR, and append /witness to the address of a witness")
             }
         }
     }
@@ -105,21 +105,21 @@ fn peer(text: &str) -> Option<Value> {
     ])))
 }
 
-/// Values that take precedence over the file's.
+/// Values that take precedence over those of the file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides(Vec<Override>);
 
 #[derive(Clone, Debug)]
 struct Override {
     key: Key,
-    /// The variable or flag, to name it in an error.
+    /// The variable or flag, named in errors.
     source: String,
     text: String,
 }
 
 impl Overrides {
-    /// Those among `environment` that name a key. Other variables with the prefix are logged and ignored: a platform
-    /// may well set some, for example for a service called "quorate".
+    /// The overrides among `environment`. Other variables with the prefix are logged and ignored: a
+    /// platform may set some, for example for a service named "quorate".
     pub fn from_environment(environment: impl IntoIterator<Item = (String, String)>) -> Self {
         let environment: Vec<_> = environment.into_iter().collect();
         environment::warn_of_unknown(environment.iter().map(|(variable, _)| &**variable));
@@ -130,7 +130,7 @@ impl Overrides {
         Self(of_keys.collect())
     }
 
-    /// Which keys are overridden, and by which variable or flag.
+    /// The overridden keys, and the variable or flag of each.
     pub(super) fn sources(&self) -> impl Iterator<Item = (&'static str, String)> {
         self.0.iter().map(|given| (given.key.path, given.source.clone()))
     }
@@ -144,7 +144,9 @@ impl Overrides {
                 &mut *table
             } else {
                 let inner = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-                inner.as_table_mut().ok_or_else(|| ConfigError::new(section, "is no table", "write it as [section]"))?
+                inner
+                    .as_table_mut()
+                    .ok_or_else(|| ConfigError::new(section, "is not a table", "write it as [section]"))?
             };
             target.insert(name.to_owned(), value);
         }

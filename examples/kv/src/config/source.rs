@@ -1,4 +1,4 @@
-//! The place of every value: the line of the file, the environment variable or the flag that gave it, for errors to name.
+//! The place of each value (line of the file, environment variable or flag), for error messages.
 
 use super::{ConfigError, KEYS, Overrides};
 use std::{
@@ -7,17 +7,17 @@ use std::{
 };
 use toml::de::{DeTable, DeValue};
 
-/// Where the values of a configuration come from.
+/// The places of all values of a configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
     file: PathBuf,
-    /// The line of each path in the file, such as `peers[1].addr`, from 1.
+    /// The line of each path in the file, such as `peers[1].addr`, counted from 1.
     lines: BTreeMap<String, usize>,
-    /// The variable or flag that overrides a key.
+    /// The variable or flag that overrides each key.
     overrides: BTreeMap<&'static str, (Strength, String)>,
 }
 
-/// How a value was given: the later ones override the earlier.
+/// The kinds of source, in order of precedence: later ones override earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Strength {
     Default,
@@ -27,7 +27,8 @@ enum Strength {
 }
 
 impl Sources {
-    /// Of a file that holds `text`, and of what overrides it.
+    /// The places of the values in `text`, the contents of `file`, and of the values
+    /// that override it.
     pub(super) fn of(file: &Path, text: &str, environment: &Overrides, flags: &Overrides) -> Self {
         let mut lines = BTreeMap::new();
         if let Ok(table) = DeTable::parse(text) {
@@ -38,7 +39,7 @@ impl Sources {
         Self { file: file.to_owned(), lines, overrides }
     }
 
-    /// The place of a value that is there, or has a default.
+    /// The place of a value that was given or has a default.
     pub(super) fn of_value(&self, path: &str) -> String {
         let key = KEYS.iter().find(|key| is_within(path, key.path));
         if let Some((_, source)) = key.and_then(|key| self.overrides.get(key.path)) {
@@ -51,7 +52,7 @@ impl Sources {
         }
     }
 
-    /// The place where a key is missing: the table that lacks it.
+    /// The place of a missing key: the table that lacks it.
     pub(super) fn of_missing(&self, path: &str) -> String {
         match path.rsplit_once('.').and_then(|(table, _)| self.line(table)) {
             Some(line) => format!("{}:{line}: {path}", self.file.display()),
@@ -59,7 +60,7 @@ impl Sources {
         }
     }
 
-    /// The same error with its true place, if it names a key.
+    /// The same error with the place of its key, if it names one.
     #[must_use]
     pub fn locate(&self, error: ConfigError) -> ConfigError {
         let error = match error.other_side.clone() {
@@ -80,7 +81,7 @@ impl Sources {
         }
     }
 
-    /// The line of a path, or of the nearest part of the file that it lies in.
+    /// The line of a path, or of the innermost enclosing path that is in the file.
     fn line(&self, path: &str) -> Option<usize> {
         let mut path = path;
         loop {
@@ -92,7 +93,7 @@ impl Sources {
     }
 }
 
-/// Whether `path` is `key` or a part of its value.
+/// Whether `path` is `key` or part of its value.
 fn is_within(path: &str, key: &str) -> bool {
     path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
@@ -118,7 +119,7 @@ fn add_lines(lines: &mut BTreeMap<String, usize>, outer: &str, table: &DeTable<'
     }
 }
 
-/// The line of a byte, from 1.
+/// The line that contains a byte, counted from 1.
 pub(super) fn line_at(text: &str, byte: usize) -> usize {
     text.get(..byte).unwrap_or_default().matches('\n').count() + 1
 }

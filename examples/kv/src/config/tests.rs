@@ -53,12 +53,12 @@ fn there_is_one_witness_beside_two_that_keep_all() {
     assert_eq!(config.witness(), Some(NodeId(3)));
     let two = as_witness("addr = \"n3.example:7001\"").replace("id = 2\n", "id = 2\nwitness = true\n");
     let error = load(&two).expect_err("bad").to_string();
-    assert!(error.contains("peers.witness: 2 are witnesses"), "{error}");
+    assert!(error.contains("peers.witness: 2 entries are witnesses"), "{error}");
     let alone = as_witness("addr = \"n3.example:7001\"").replace("[[peers]]\nid = 2\naddr = \"n2.example:7001\"\n", "");
     let error = load(&alone).expect_err("bad").to_string();
-    assert!(error.contains("two others"), "{error}");
+    assert!(error.contains("two peers that are not witnesses"), "{error}");
     let error = load(&format!("prefers = [0]\n{EXAMPLE}")).expect_err("bad").to_string();
-    assert!(error.contains("begin at 1"), "{error}");
+    assert!(error.contains("start at 1"), "{error}");
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_bad_override_is_named_by_the_variable_or_flag_that_gave_it() {
     assert!(error.starts_with("--peers: `1:a`"), "{error}");
 }
 
-/// The place in an error is where the value is: the line of the file, the variable or the flag.
+/// An error names the place of the value: the line of the file, the variable or the flag.
 #[test]
 fn an_error_names_the_true_place_of_a_value() {
     let line_of = |text: &str, part: &str| {
@@ -110,7 +110,7 @@ fn an_error_names_the_true_place_of_a_value() {
     assert!(error.starts_with("--timing-election-timeout: 80ms is less than twice"), "{error}");
     let error = load_with(EXAMPLE, &[], &["--node-id=9"]).expect_err("bad").to_string();
     assert!(error.starts_with("--node-id: 9 is not among peers"), "{error}");
-    // A variable against the file, and a flag against a variable.
+    // A variable contradicts the file, and a flag contradicts a variable.
     let slow = [("QUORATE_TIMING_HEARTBEAT_INTERVAL", "1s")];
     let error = load_with(EXAMPLE, &slow, &[]).expect_err("bad").to_string();
     assert!(error.starts_with("QUORATE_TIMING_HEARTBEAT_INTERVAL: 1s is more than half"), "{error}");
@@ -118,8 +118,8 @@ fn an_error_names_the_true_place_of_a_value() {
     assert!(error.starts_with("--timing-election-timeout: 1s is less than twice"), "{error}");
 }
 
-/// At every bound, one below and one above: a start refuses nothing that `--check` accepts, and the other way round the bound is not
-/// tighter than what the library states.
+/// Values at each bound, one below it and one above it: a start refuses no configuration that
+/// `--check` accepts, and `--check` is not stricter than the library's documented bounds.
 #[test]
 fn what_is_accepted_is_what_a_node_starts_with() {
     use quorate::{Change, Limits as Node, Snapshots, storage::Wal};
@@ -189,34 +189,34 @@ fn every_key_of_the_file_can_be_overridden() {
 #[test]
 fn each_mistake_is_one_line_that_names_the_key_and_the_remedy() {
     let cases = [
-        ("node_id = 1", "node_id = 1\nnodeid = 2", "nodeid: unknown key; known there: `node_id`"),
+        ("node_id = 1", "node_id = 1\nnodeid = 2", "nodeid: unknown key; known keys: `node_id`"),
         ("heartbeat_interval", "heartbeet_interval", "timing.heartbeet_interval: unknown key"),
         ("addr = \"n2", "port = 1\naddr = \"n2", "peers[1].port: unknown key"),
         ("cluster = \"demo\"", "", "cluster: missing; add it"),
         ("ca = \"certs/ca.pem\"", "", "tls.ca: missing"),
         ("node_id = 1", "node_id = \"1\"", "node_id: invalid type"),
-        ("node_id = 1", "node_id = 0", "node_id: 0 is no node id"),
+        ("node_id = 1", "node_id = 0", "node_id: 0 is not a node id"),
         ("node_id = 1", "node_id = 1 2", "kv.toml:2: "),
         ("node_id = 1", "node_id = 4", "peers: node_id 4 is not among them"),
-        ("id = 2", "id = 3", "peers: two have id 3"),
+        ("id = 2", "id = 3", "peers: two entries have id 3"),
         ("n2.example:7001", "n2.example", "peers[1].addr: `n2.example` of peer 2"),
         ("n2.example:7001", ":7001", "peers[1].addr: `:7001` of peer 2"),
         ("n2.example:7001", "n2.example:0", "peers[1].addr: `n2.example:0` of peer 2"),
-        ("n2.example:7001", "0.0.0.0:7001", "peers[1].addr: `0.0.0.0:7001` of peer 2 is the address of no machine"),
-        ("n2.example:7001", "[::]:7001", "peers[1].addr: `[::]:7001` of peer 2 is the address of no machine"),
-        ("n2.example:7001", "N3.example:7001", "peers[2].addr: peers 2 and 3 have one address"),
+        ("n2.example:7001", "0.0.0.0:7001", "peers[1].addr: `0.0.0.0:7001` of peer 2 cannot be dialled"),
+        ("n2.example:7001", "[::]:7001", "peers[1].addr: `[::]:7001` of peer 2 cannot be dialled"),
+        ("n2.example:7001", "N3.example:7001", "peers[2].addr: peers 2 and 3 have the same address"),
         ("raft = \"127.0.0.1:7001\"", "raft = \"localhost\"", "raft: "),
-        ("http = \"127.0.0.1:8001\"", "http = \"0.0.0.0:8001\"", "http: 0.0.0.0:8001 can be reached by others"),
+        ("http = \"127.0.0.1:8001\"", "http = \"0.0.0.0:8001\"", "http: 0.0.0.0:8001 is reachable by other machines"),
         ("\"demo\"", "\"De mo\"", "cluster: `De mo`"),
         ("\"50ms\"", "\"150ms\"", "timing.heartbeat_interval: 150ms is more than half of"),
         ("\"50ms\"", "\"18446744073709551615s\"", "timing.heartbeat_interval: 584542046090years"),
         ("\"50ms\"", "\"0s\"", "timing.heartbeat_interval: 0s is too short"),
-        ("\"50ms\"", "\"50\"", "timing.heartbeat_interval: `50` is no duration"),
+        ("\"50ms\"", "\"50\"", "timing.heartbeat_interval: `50` is not a duration"),
         ("\"150ms\"", "\"400ms\"", "timing.election_timeout: 400ms is not below 300ms"),
         ("\"300ms\"", "\"2h\"", "timing.election_timeout: 2h is too long"),
         ("every_entries = 10000", "every_entries = 0", "snapshot.every_entries: is 0"),
         ("every_bytes = 67108864", "every_bytes = 0", "snapshot.every_bytes: is 0"),
-        ("max_bytes_per_second = 33554432", "max_bytes_per_second = 9", "snapshot.max_bytes_per_second: 9 would take"),
+        ("max_bytes_per_second = 33554432", "max_bytes_per_second = 9", "snapshot.max_bytes_per_second: 9 is too slow"),
         ("segment_bytes = 67108864", "segment_bytes = 4096", "storage.segment_bytes: 4096 is not between"),
         ("max_value_bytes = 1048576", "max_value_bytes = 0", "limits.max_value_bytes: is 0"),
         ("max_value_bytes = 1048576", "max_value_bytes = 99999999", "limits.max_value_bytes: 99999999 is more"),

@@ -1,4 +1,5 @@
-//! Every decoder keeps its promises on arbitrary bytes, on valid ones that were changed, and on all that fuzzing ever found.
+//! Checks the decoders' properties on arbitrary bytes, on mutated valid bytes, and on
+//! the fuzzing corpus.
 
 use super::{commands, config, http_bodies, kv_snapshot, seeds};
 use proptest::prelude::*;
@@ -39,7 +40,7 @@ fn the_decoders_keep_their_promises_on_the_corpus() {
 }
 
 #[test]
-#[ignore = "writes the seeds into the corpus: to be run when they change"]
+#[ignore = "writes the seeds into the corpus; run it when they change"]
 fn plant_the_corpus() {
     mutations::plant("commands", &seeds::commands());
     mutations::plant("kv_snapshot", &seeds::kv_snapshot());

@@ -1,7 +1,8 @@
-//! `demo`: a cluster of processes on this machine, a killed leader, and the proof that nothing acknowledged was lost.
+//! `demo`: a cluster of processes on this machine, a killed leader, and a check that no
+//! acknowledged write was lost.
 //!
-//! It is a client like any other: what it checks, it checks from outside, over HTTP, against a ledger of what it was
-//! told. It succeeds only if everything held.
+//! The demo is a client like any other: it checks over HTTP, against a ledger of the answers it
+//! got. It succeeds only if all checks pass.
 
 use crate::{
     cluster::{Cluster, ClusterError, Options},
@@ -16,23 +17,23 @@ use tokio::{
     time::Instant,
 };
 
-/// How soon after the leader's death a write must succeed, on a machine that lets every thread run at once.
+/// The time limit for the first write after the leader's death, on an idle machine.
 const UNAVAILABLE_MAX: Duration = Duration::from_secs(1);
-/// How many threads have to be woken, one after the other, from the leader's death to the answer to a write, with one election
-/// lost on the way: a busy machine may delay each.
+/// The number of thread wake-ups from the leader's death to the answer to a write, with one lost
+/// election; a busy machine may delay each of them.
 const HOPS: u32 = 20;
-/// How long anything else may take before the demo gives up: an overloaded machine is no failure.
+/// The time limit of all other steps; long, because an overloaded machine is not a failure.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How many writes are acknowledged before the next thing happens.
+/// The number of acknowledged writes before the next step.
 const WRITES: usize = 1000;
 
 /// The command's arguments.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Where certificates, data and logs go; a temporary directory if left out
+    /// The directory for certificates, data and logs; default: a temporary directory
     #[arg(long)]
     pub dir: Option<PathBuf>,
-    /// How many nodes
+    /// The number of nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=9))]
     pub nodes: u64,
     /// Leave the cluster running and print its endpoints
@@ -40,10 +41,10 @@ pub struct Args {
     pub keep: bool,
 }
 
-/// Runs the demo, telling its story.
+/// Runs the demo, and prints its progress.
 ///
 /// # Errors
-/// If anything did not hold, or it was interrupted. No node outlives it then.
+/// If a check fails, or on a signal. No node keeps running then.
 pub async fn run(args: Args, json: bool) -> Result<(), DemoError> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
@@ -63,7 +64,7 @@ async fn perform(args: Args, story: Story) -> Result<(), DemoError> {
         }
     };
     let result = perform_in(dir.clone(), args.nodes, args.keep, &story).await;
-    // Whoever keeps the cluster needs its directory, and so does whoever asks what went wrong.
+    // A kept cluster needs its directory; after a failure it holds the logs.
     if let Some(temporary) = temporary.filter(|_| args.keep || result.is_err()) {
         let _ = temporary.keep();
     }
@@ -120,7 +121,7 @@ async fn more_writes(ledger: &Ledger) -> Result<(), DemoError> {
     tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.map_err(|_| DemoError::Starved)
 }
 
-/// Kills the leader, and measures how long no write succeeds.
+/// Kills the leader, and measures the time until the first successful write.
 async fn kill_leader(cluster: &mut Cluster, ledger: &Ledger, story: &Story) -> Result<(NodeId, Duration), DemoError> {
     let leader = cluster.leader(PATIENCE).await?;
     let (since, delay) = (Instant::now(), MachineDelay::watch());
@@ -147,7 +148,7 @@ async fn kill_leader(cluster: &mut Cluster, ledger: &Ledger, story: &Story) -> R
     Ok((leader.node_id, unavailable))
 }
 
-/// Waits until all nodes have applied the same log, and compares what they have with what the writers were told.
+/// Waits until all nodes have applied the same log, and compares their contents with the ledger.
 async fn compare(cluster: &Cluster, ledger: &Ledger, story: &Story) -> Result<Verdict, DemoError> {
     let statuses = cluster.level(PATIENCE).await?;
     let hashes: Vec<_> = statuses.iter().map(|status| (status.node_id, status.state_hash.clone())).collect();
@@ -174,7 +175,7 @@ async fn compare(cluster: &Cluster, ledger: &Ledger, story: &Story) -> Result<Ve
     Ok(verdict)
 }
 
-/// In words.
+/// The delay as text.
 fn busy(late: Duration) -> String {
     let (nap, late) = (MachineDelay::NAP.as_millis(), late.as_millis());
     format!("this machine is too busy (a thread that slept {nap} ms ran up to {late} ms late)")
@@ -187,7 +188,7 @@ async fn stop_all(mut cluster: Cluster, story: &Story) -> Result<(), DemoError> 
             return Err(DemoError::BadEnd(id, status.to_string()));
         }
     }
-    story.tell("stopped", "every node by SIGTERM; each drained and ended well")
+    story.tell("stopped", "all nodes with SIGTERM; each drained and exited with 0")
 }
 
 async fn release(cluster: Cluster, verdict: &Verdict, unavailable: Duration, story: &Story) -> Result<(), DemoError> {
@@ -195,11 +196,11 @@ async fn release(cluster: Cluster, verdict: &Verdict, unavailable: Duration, sto
     let pids = cluster.release().await?;
     let listed: Vec<_> = pids.iter().map(ToString::to_string).collect();
     story.tell("kept", format_args!("the cluster runs on: {}", endpoints.join(" ")))?;
-    story.tell("", format_args!("end it with: kill {}", listed.join(" ")))?;
+    story.tell("", format_args!("stop it with: kill {}", listed.join(" ")))?;
     story.end(verdict, unavailable, &json!({ "endpoints": endpoints, "pids": pids }))
 }
 
-/// What is printed: a line a step, or, for machines, one object at the end.
+/// The output: one line per step, or one JSON object at the end.
 struct Story {
     began: Instant,
     json: bool,
@@ -217,7 +218,7 @@ impl Story {
 
     fn end(&self, verdict: &Verdict, unavailable: Duration, kept: &serde_json::Value) -> Result<(), DemoError> {
         if !self.json {
-            return self.tell("ok", "nothing that was acknowledged is missing anywhere");
+            return self.tell("ok", "every node has all acknowledged writes");
         }
         Ok(output::line(json!({
             "acknowledged": verdict.acknowledged,
@@ -231,7 +232,7 @@ impl Story {
     }
 }
 
-/// What did not hold.
+/// A failure of the demo.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// The cluster could not be run.
@@ -240,37 +241,37 @@ pub enum DemoError {
     /// A file, a signal or standard output could not be used.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// SIGINT or SIGTERM.
+    /// SIGINT or SIGTERM arrived.
     #[error("interrupted; every node was killed")]
     Interrupted,
-    /// Too few writes were acknowledged.
+    /// Too few writes were acknowledged in time.
     #[error("fewer than {WRITES} writes were acknowledged within {PATIENCE:?}")]
     Starved,
     /// No write succeeded after the kill.
     #[error("no write succeeded within {PATIENCE:?} of the leader's death")]
     NeverAgain,
-    /// It took too long until a write succeeded after the kill.
+    /// The first write after the kill succeeded too late.
     #[error("a write succeeded only {0:.1?} after the leader's death; it must be less than {1:.1?}")]
     Slow(Duration, Duration),
-    /// Nodes that applied the same log have different state.
+    /// Nodes that applied the same log have different states.
     #[error("nodes that applied the same log have different state: {0:?}")]
     Diverged(Vec<(NodeId, String)>),
-    /// A write is not where it must be, or where it must not.
-    #[error("{} writes are not as promised, the first: {}", .0.len(), .0.first().map_or("", String::as_str))]
+    /// Acknowledged writes are missing, or refused ones are present.
+    #[error("{} writes violate the promises, the first: {}", .0.len(), .0.first().map_or("", String::as_str))]
     Broken(Vec<String>),
-    /// A node did not end well.
-    #[error("node {0} did not end well when told to stop: {1}")]
+    /// A node did not exit with 0.
+    #[error("node {0} did not exit with 0 when told to stop: {1}")]
     BadEnd(NodeId, String),
-    /// Something took too long, on a machine that kept threads waiting for so long.
-    #[error("{why}: end other programs on it and try again; {0}", why = busy(*.1))]
+    /// A time limit was exceeded on a machine that delayed threads by this time.
+    #[error("{why}: stop other programs and try again; {0}", why = busy(*.1))]
     Busy(Box<DemoError>, Duration),
-    /// Any of these, and where to look.
+    /// One of these failures, and the directory with the logs.
     #[error("{0}; logs and data are in {path}", path = .1.display())]
     InDirectory(Box<DemoError>, PathBuf),
 }
 
 impl DemoError {
-    /// Names the machine as the reason of what took too long, if threads ran so late on it.
+    /// Adds the machine's load as the reason of an exceeded time limit, if threads ran late.
     fn on_a_machine(self, busy: Option<Duration>) -> Self {
         match (busy, self) {
             (Some(late), error @ (Self::Slow(..) | Self::Starved | Self::NeverAgain | Self::Cluster(_))) => {

@@ -1,7 +1,8 @@
-//! `GET /v1/backup`: the file of a snapshot, streamed as fast as the client takes it.
+//! `GET /v1/backup`: a snapshot file, streamed at the client's rate.
 //!
-//! **Bounded:** few at a time, each of them a few pieces of 256 KiB; one whose client takes nothing for a while is broken off. What was
-//! broken off is shorter than it was announced, and no file that anybody restores.
+//! **Bounded:** at most [`BACKUPS_MAX`] at a time, each with a few pieces of 256 KiB in memory. A
+//! backup whose client takes no bytes for a while is aborted; it is then shorter than announced, so
+//! no restore accepts it.
 
 use super::{Api, Refusal};
 use axum::{
@@ -24,14 +25,14 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 
-/// How many may be under way at once: each makes the node write a snapshot, and read it.
+/// The maximum number at a time: each makes the node write and read a snapshot.
 const BACKUPS_MAX: usize = 2;
-/// How many pieces are read ahead.
+/// The number of pieces that are read ahead.
 const PIECES_AHEAD: usize = 2;
-/// How long a client may take none.
+/// The time after which a client that takes no bytes is cut off.
 const STALL_LIMIT: Duration = Duration::from_secs(60);
 
-/// Places for backups that are under way.
+/// The permits of backups in progress.
 #[derive(Clone, Debug)]
 pub(super) struct Places(Arc<Semaphore>);
 
@@ -41,7 +42,7 @@ impl Default for Places {
     }
 }
 
-/// Takes a snapshot that has everything acknowledged by now, and answers with its file.
+/// Takes a snapshot that contains all writes acknowledged before, and answers with its file.
 pub(super) async fn backup(State(api): State<Api>) -> Result<Response, Refusal> {
     api.open()?;
     let overloaded = |_| Refusal::Overloaded(Duration::from_secs(1));
@@ -54,28 +55,28 @@ pub(super) async fn backup(State(api): State<Api>) -> Result<Response, Refusal> 
     let reading = std::thread::Builder::new().name("quorate-backup".into());
     reading.spawn(move || read(export, &to, &runtime, place)).map_err(|error| {
         let remedy = "raise the limit of processes (ulimit -u, TasksMax)";
-        Refusal::SnapshotFailed(format!("can't start a thread for the backup: {error}; {remedy}"))
+        Refusal::SnapshotFailed(format!("cannot start a thread for the backup: {error}; {remedy}"))
     })?;
     Ok((index, [(CONTENT_TYPE, "application/octet-stream")], Body::new(pieces)).into_response())
 }
 
-/// Reads piece after piece, on a thread that may block.
+/// Reads all pieces, on a thread that may block.
 fn read(export: Export, to: &mpsc::Sender<io::Result<Bytes>>, runtime: &Handle, _place: OwnedSemaphorePermit) {
     for piece in export {
         if let Err(error) = &piece {
-            tracing::warn!("a backup is broken off: {error}");
+            tracing::warn!("a backup was aborted: {error}");
         }
-        // Whoever asked is gone, or might as well be.
+        // The client has closed the connection, or takes no bytes.
         if runtime.block_on(to.send_timeout(piece.map_err(io::Error::other), STALL_LIMIT)).is_err() {
             return;
         }
     }
 }
 
-/// The file, as it is read.
+/// The file's bytes as they are read.
 struct Pieces {
     arriving: mpsc::Receiver<io::Result<Bytes>>,
-    /// So many bytes are still to come.
+    /// The number of bytes still to come.
     left: u64,
 }
 

@@ -1,7 +1,9 @@
-//! Request bodies, read whole within bounds: of one body, of all bodies at once, of those of one client, and of the time that one takes.
+//! Request bodies, read completely within limits: on one body, on all bodies together, on those of
+//! one client, and on the time of arrival.
 //!
-//! **Charged is what has arrived,** never what was announced: an announcement costs its sender nothing. Of the whole budget one client
-//! has a share; and a part of it is kept for small bodies, so that they pass while large ones fill the rest.
+//! **Only received bytes are charged,** never announced ones, because an announcement costs its
+//! sender nothing. One client gets a share of the budget. A part of the budget is reserved for
+//! small bodies, so that large ones cannot block them.
 
 use super::{connections::Client, refusal::Refusal};
 use axum::{
@@ -18,15 +20,16 @@ use std::{
     time::Duration,
 };
 
-/// How long a body may take to arrive.
+/// The time limit for a body to arrive.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(30);
-/// What counts as a small body.
+/// The maximum length of a small body.
 const SMALL_BYTES: usize = 64 << 10;
-/// What part of the budget one client may have, and what part is kept for small bodies.
+/// The fractions of the budget: one client's share is 1/`SHARE`, the reserve for
+/// small bodies 1/`FOR_SMALL`.
 const SHARE: usize = 4;
 const FOR_SMALL: usize = 8;
 
-/// What all bodies that are being read or carried out may take in memory together.
+/// The memory budget of all bodies that are being read or executed.
 #[derive(Clone, Debug)]
 pub(super) struct Credit(Arc<Mutex<Pools>>);
 
@@ -69,16 +72,16 @@ impl Pool {
     }
 }
 
-/// A body, and the credit that it holds.
+/// A body and its part of the budget.
 #[derive(Debug)]
 pub(super) struct Whole {
-    /// What was sent.
+    /// The received bytes.
     pub(super) bytes: Bytes,
-    /// Given back when the request is done.
+    /// Returned to the budget when the request is done.
     _charge: Charge,
 }
 
-/// What one body has taken of the budget.
+/// The part of the budget that one body has taken.
 #[derive(Debug)]
 struct Charge {
     credit: Credit,
@@ -111,7 +114,7 @@ impl Drop for Charge {
 }
 
 impl Credit {
-    /// This many bytes, of which one client gets its share: a quarter, or `share_min` if that is more.
+    /// A budget of `bytes`; one client's share is a quarter, or `share_min` if that is more.
     #[must_use]
     pub(super) fn of_bytes(bytes: usize, share_min: usize) -> Self {
         let small = bytes / FOR_SMALL;
@@ -126,11 +129,11 @@ impl Credit {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the body of `request`, which may have `max` bytes.
+    /// Reads the body of `request`, of at most `max` bytes.
     ///
     /// # Errors
-    /// If it is longer (before reading it, where its length is announced), if too much has arrived already, of this client or in all,
-    /// or if it does not arrive.
+    /// If it is longer (before reading, if the length is announced), if the budget or the client's
+    /// share is used up, or if it does not arrive.
     pub(super) async fn read(&self, request: Request<Body>, max: usize) -> Result<Whole, Refusal> {
         let too_large = || Refusal::TooLarge(format!("the body has more than {max} bytes; send less"));
         let client = request.extensions().get().copied().unwrap_or(Client::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
@@ -149,7 +152,7 @@ impl Credit {
                 })?;
                 let Ok(piece) = frame.into_data() else { continue };
                 charge.add(piece.len())?;
-                // Most bodies arrive in one piece, which is taken as it is.
+                // Most bodies arrive in one piece, which is used without copying.
                 if first.is_empty() && rest.is_empty() {
                     first = piece;
                     continue;
@@ -236,14 +239,14 @@ mod tests {
         Request::new(Body::from(vec![7; bytes]))
     }
 
-    /// A body of unannounced length, in pieces of these lengths.
+    /// A body without an announced length, in pieces of these lengths.
     fn sent_in(pieces: &[usize]) -> Request<Body> {
         let (more, request) = arriving(0);
         pieces.iter().for_each(|bytes| more.send(vec![7; *bytes]).expect("a body"));
         request
     }
 
-    /// A body that arrives, behind so many bytes, as it is sent.
+    /// A body that starts with this many bytes and continues with the pieces that the test sends.
     fn arriving(bytes: usize) -> (mpsc::UnboundedSender<Vec<u8>>, Request<Body>) {
         struct Pieces(mpsc::UnboundedReceiver<Vec<u8>>);
         impl HttpBody for Pieces {

@@ -1,9 +1,11 @@
-//! Which connections of clients there are, what each is doing, and which one goes when another wants in.
+//! The open connections of clients, their activity, and the choice of one to close for a new one.
 //!
-//! **Bounded:** at most as many as the process has descriptors for. When all places are taken, a new connection takes the place of
-//! one on which nothing has begun: of those, one of the address that has the most, and of its ones the longest idle. So neither idle
-//! connections nor slow bodies keep out new clients, or probes. Nor does an answer of which its client takes nothing for [`STALL_LIMIT`].
-//! A connection whose request is being carried out is never closed so.
+//! **Bounded:** by the descriptors that the process has for clients. When all places are in use,
+//! a new connection replaces one without a request in execution: one of the address with the
+//! most connections, idle ones first, the longest idle one of these. So idle connections and
+//! slow bodies cannot keep out new clients or probes. An answer of which its client takes no
+//! bytes for [`STALL_LIMIT`] cannot either. A connection whose request is being executed is
+//! never closed for another.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,19 +18,19 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// A client that takes nothing of its answer for so long may lose its place.
+/// The time after which a client that takes no bytes of its answer may lose its place.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
-/// How soon to look again whether a connection can go, when all are at work.
+/// The interval of checks for a connection to close, while all are busy.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// All connections. Cheap to clone; clones are the same.
+/// All open connections. Cheap to clone; clones share the state.
 #[derive(Clone)]
 pub(super) struct Connections(Arc<Shared>);
 
 struct Shared {
     max: usize,
     open: Mutex<Open>,
-    /// One has ended.
+    /// Signals that a connection has ended.
     ended: Notify,
 }
 
@@ -38,30 +40,31 @@ struct Open {
     connections: BTreeMap<u64, Arc<Connection>>,
 }
 
-/// One connection.
+/// The state of one connection.
 pub(super) struct Connection {
     number: u64,
     client: Client,
     doing: Mutex<(Doing, Instant)>,
-    /// Bytes arrived that belong to no request that has arrived whole.
+    /// Whether received bytes belong to no complete request.
     has_unread: AtomicBool,
     close: Notify,
 }
 
-/// What happens on a connection.
+/// The activity on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Doing {
-    /// A request is carried out.
+    /// A request is being executed.
     Working,
-    /// An answer leaves; the time is that of the last bytes of it.
+    /// An answer is being sent; the time is that of its last progress.
     Answering,
-    /// A request's body has not arrived; nothing has begun.
+    /// A request's body has not arrived completely; its execution has not started.
     Arriving,
-    /// Nothing, or a request's head has not arrived.
+    /// Idle, or a request's head has not arrived.
     Waiting,
 }
 
-/// What a share is given to: an address, or of IPv6 the network of 64 bits that one machine can have all addresses of.
+/// The unit of sharing: an IPv4 address, or an IPv6 /64 network, all of whose addresses one
+/// machine may own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(super) struct Client(IpAddr);
 
@@ -75,17 +78,17 @@ impl From<IpAddr> for Client {
 }
 
 impl Connections {
-    /// Places for so many.
+    /// Places for at most `max` connections.
     pub(super) fn up_to(max: usize) -> Self {
         Self(Arc::new(Shared { max, open: Mutex::default(), ended: Notify::new() }))
     }
 
-    /// How many are open.
+    /// The number of open connections.
     pub(super) fn count(&self) -> usize {
         self.open().connections.len()
     }
 
-    /// Enters one of this client, once there is a place.
+    /// Registers a connection of `client`, once there is a place.
     pub(super) async fn enter(&self, client: Client) -> Entered {
         loop {
             let ended = self.0.ended.notified();
@@ -93,7 +96,7 @@ impl Connections {
                 return entered;
             }
             self.make_room();
-            // One that is at work now may be idle soon.
+            // A connection that is busy now may become idle soon.
             let _ = tokio::time::timeout(LOOK_AGAIN, ended).await;
         }
     }
@@ -115,7 +118,7 @@ impl Connections {
         Some(Entered { connection, all: self.clone() })
     }
 
-    /// Closes the connection that can best be spared, if one can.
+    /// Closes the connection that is best to give up, if there is one.
     pub(super) fn make_room(&self) {
         let open = self.open();
         let mut of_client: HashMap<Client, usize> = HashMap::new();
@@ -142,12 +145,12 @@ impl Connections {
 }
 
 impl Connection {
-    /// From now on this happens on it.
+    /// Records the start of an activity.
     pub(super) fn does(&self, what: Doing) {
         *self.doing() = (what, Instant::now());
     }
 
-    /// A request's body arrived whole, unless it is answered already.
+    /// Records the complete arrival of a request's body, unless it was already answered.
     pub(super) fn arrived(&self) {
         let mut doing = self.doing();
         if doing.0 == Doing::Arriving {
@@ -155,7 +158,7 @@ impl Connection {
         }
     }
 
-    /// Some of the answer left.
+    /// Records progress of the answer.
     pub(super) fn wrote(&self) {
         let mut doing = self.doing();
         if doing.0 == Doing::Answering {
@@ -171,7 +174,7 @@ impl Connection {
         self.has_unread.load(Relaxed)
     }
 
-    /// Resolves when it must make room for another.
+    /// Resolves when the connection must be closed for another.
     pub(super) async fn closed(&self) {
         self.close.notified().await;
     }
@@ -181,7 +184,7 @@ impl Connection {
     }
 }
 
-/// A connection's place; given back when this is dropped.
+/// A connection's place, returned on drop.
 pub(super) struct Entered {
     pub(super) connection: Arc<Connection>,
     all: Connections,
@@ -207,7 +210,8 @@ mod tests {
             open.push(all.enter(client_of(client)).await);
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        // The oldest of client 1 is at work, and client 2 has been idle for longest, but has one alone.
+        // The oldest connection of client 1 is busy; client 2 has been idle longest, but
+        // has only one.
         open[1].connection.does(Doing::Working);
         assert!(all.enter(client_of(3)).now_or_never().is_none());
         for (entered, goes) in open.iter().zip([false, false, true, false]) {

@@ -1,4 +1,4 @@
-//! What reading requests and answers promises, whatever bytes they are.
+//! Properties of the parsers of requests and answers, for arbitrary bytes.
 
 use super::{
     Key, QueryRejection, ReadQuery, Refusal, cas_bytes_max, cas_request, consistency,
@@ -21,17 +21,18 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use tokio::runtime::{Builder, Runtime};
 
-/// Small, so that inputs reach it.
+/// Small, so that random inputs reach the limit.
 const VALUE_BYTES_MAX: usize = 64;
 
-/// Reads a request's target and its body.
+/// Parses a request's target and its body.
 ///
 /// An input is a target, a line feed and a body.
 ///
 /// # Panics
-/// If one of these does not hold: a key is what its part of the path says, of 1 to 1024 bytes; every text of that length has a path
-/// that says it; a compare-and-swap has values of the allowed length, and says the same when it is sent again; whoever is refused
-/// learns it from one line of JSON; and what is an answer says the same when it is sent again.
+/// If one of these properties is violated: a key is the decoded part of the path, of 1 to 1024
+/// bytes; every text of such a length has a path that decodes to it; a compare-and-swap has values
+/// of the allowed length, and is unchanged by serializing and parsing it again; every refusal is
+/// one line of JSON; and every answer is unchanged by serializing and parsing it again.
 pub fn http_bodies(input: &[u8]) {
     let (target, body) = match input.iter().position(|byte| *byte == b'\n') {
         Some(end) => (&input[..end], &input[end + 1..]),
@@ -67,13 +68,13 @@ fn key_and_query(request: Request<Body>) {
     let segment = request.uri().path().strip_prefix("/v1/kv/").unwrap_or_default().to_owned();
     let Ok(key) = answer(request) else { return };
     let is_escape = |part: &str| part.len() > 1 && part.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
-    assert!(segment.split('%').skip(1).all(is_escape), "what is no escape is refused: {segment}");
+    assert!(segment.split('%').skip(1).all(is_escape), "an invalid escape is refused: {segment}");
     let said = percent_encoding::percent_decode_str(&segment).decode_utf8().expect("it was text");
     assert_eq!(key, said);
     assert!((1..=KEY_BYTES_MAX).contains(&key.len()));
 }
 
-/// The key that the server reads.
+/// The key that the server extracts.
 fn answer(request: Request<Body>) -> Result<String, ()> {
     thread_local! {
         static ROUTER: TowerToHyperService<Router> = TowerToHyperService::new(router());
@@ -99,13 +100,13 @@ fn is_one_line(response: Response) {
     assert_eq!(answer.message.lines().count(), 1, "{:?}", answer.message);
 }
 
-/// The bytes of a body that is there.
+/// The bytes of a complete body.
 fn whole(response: Response) -> Vec<u8> {
     let collected = wait(response.into_body().collect()).expect("no reader fails");
     collected.to_bytes().to_vec()
 }
 
-/// The part of the real one that reads, without a node.
+/// The key and query parts of the real router, without a node.
 fn router() -> Router {
     let read =
         |Key(key): Key, query: Result<Query<ReadQuery>, QueryRejection>| async { consistency(query).map(|_| key) };
@@ -115,7 +116,7 @@ fn router() -> Router {
         .layer(axum::middleware::from_fn(strict::understood))
 }
 
-/// The answers that a client reads.
+/// Checks all types of answers that a client parses.
 fn answers(body: &[u8]) {
     fn one<T: DeserializeOwned + Serialize + PartialEq + Debug>(body: &[u8]) {
         serde_json::from_slice::<T>(body).iter().for_each(says_the_same);
@@ -133,7 +134,7 @@ fn says_the_same<T: DeserializeOwned + Serialize + PartialEq + Debug>(said: &T) 
     assert_eq!(&serde_json::from_slice::<T>(&bytes).expect("it was JSON"), said);
 }
 
-/// Inputs for [`http_bodies`].
+/// Seed inputs for [`http_bodies`].
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     let cas = |expect: Option<&str>, value: &str| {

@@ -1,9 +1,12 @@
-//! Which requests may come from where: no web page may use this server through the browser of somebody who can reach it.
+//! Protection from web pages: no page may use this server through the browser of a user who
+//! can reach it.
 //!
-//! A page can send requests to any address, loopback ones too: with its own `Origin`, and with content types that need no permission
-//! of the server. And it can let its own name stand for this server's address (DNS rebinding): then the `Host` is that name. So under
-//! `/v1` the `Host` must be a name that this server is known by; a change must have one, and no foreign `Origin`; and bodies of JSON must say
-//! that they are JSON. `PUT` and `DELETE` are never sent by a page without permission, so values may have any type.
+//! A page can send requests to any address, including loopback: with its own `Origin`, and with
+//! content types that need no permission of the server. It can also let its own name resolve to
+//! this server's address (DNS rebinding); then the `Host` is that name. So under `/v1`, the `Host`
+//! must be one of this server's names; a change must have a `Host` and no foreign `Origin`; and
+//! JSON bodies must be declared as JSON. A page cannot send `PUT` or `DELETE` without permission,
+//! so values may have any type.
 
 use super::Refusal;
 use axum::http::{
@@ -13,22 +16,22 @@ use axum::http::{
 };
 use std::{net::IpAddr, sync::Arc};
 
-/// The names that this server is known by, beside its address and those of loopback. Cheap to clone.
+/// The names of this server, in addition to its address and the loopback names. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts {
     names: Arc<[String]>,
 }
 
-/// In place of a name: any.
+/// The wildcard that matches any host.
 const ANY: &str = "*";
 
 impl Hosts {
-    /// These, of which `*.example` stands for all names one level below, and `*` for all there are.
+    /// The given names; `*.example` matches all names one level below, `*` matches any name.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self { names: names.into_iter().map(|name| normal(&name)).collect() }
     }
 
-    /// Whether a request may be carried out that came in at `local`.
+    /// Checks a request that arrived at the local address `local`.
     pub(super) fn check(&self, local: IpAddr, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         if !uri.path().starts_with("/v1/") {
             return Ok(());
@@ -40,13 +43,17 @@ impl Hosts {
             self.check_host(local, name.host())?;
         }
         let Some(own) = named.into_iter().flatten().next() else {
-            return if is_change { Err(Refusal::BadRequest("the request names no Host".to_owned())) } else { Ok(()) };
+            return if is_change {
+                Err(Refusal::BadRequest("the request has no Host header".to_owned()))
+            } else {
+                Ok(())
+            };
         };
         match one(headers, &ORIGIN)? {
             Some(origin) if is_change && !is_of(origin, own) => {
                 let origin = String::from_utf8_lossy(origin.as_bytes()).into_owned();
                 Err(Refusal::Forbidden(format!(
-                    "a page of {origin} may change nothing here; only one of the origin http(s)://{own} may"
+                    "pages of {origin} may not change data here; only pages of http(s)://{own} may"
                 )))
             }
             _ => Ok(()),
@@ -68,7 +75,7 @@ impl Hosts {
     }
 }
 
-/// Without the brackets of an IPv6 address, the dot of a whole name, and the case.
+/// Removes the brackets of an IPv6 address and a final dot, and converts to lower case.
 fn normal(host: &str) -> String {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
@@ -82,10 +89,11 @@ fn matches(name: &str, host: &str) -> bool {
 }
 
 fn authority(host: &HeaderValue) -> Result<Authority, Refusal> {
-    Authority::try_from(host.as_bytes()).map_err(|_| Refusal::BadRequest("the Host header names no host".to_owned()))
+    Authority::try_from(host.as_bytes())
+        .map_err(|_| Refusal::BadRequest("the Host header has no valid host".to_owned()))
 }
 
-/// Whether an origin is that of pages that this server would give out.
+/// Whether an origin is this server's own.
 fn is_of(origin: &HeaderValue, own: &Authority) -> bool {
     let Some((scheme, origin)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else { return false };
     let port = match scheme {
@@ -97,15 +105,13 @@ fn is_of(origin: &HeaderValue, own: &Authority) -> bool {
     normal(origin.host()) == normal(own.host()) && origin.port_u16().unwrap_or(port) == own.port_u16().unwrap_or(port)
 }
 
-/// Whether a body says that it is JSON, as no page's can without permission.
+/// Checks that a body is declared as JSON; a page needs permission to send that type.
 pub(super) fn is_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let says = one(headers, &CONTENT_TYPE)?.and_then(|value| value.to_str().ok()).unwrap_or_default();
     if says.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(Refusal::MediaType(
-        "the body must be JSON and say so: send the header `content-type: application/json`".to_owned(),
-    ))
+    Err(Refusal::MediaType("the body must be JSON with the header `content-type: application/json`".to_owned()))
 }
 
 fn one<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) -> Result<Option<&'a HeaderValue>, Refusal> {
@@ -177,7 +183,7 @@ mod tests {
             check("GET", "http://evil.example/v1/status", "127.0.0.1", &[("host", "localhost")]),
             Err(Refusal::UnknownHost(_))
         ));
-        assert_eq!(check("GET", "/v1/kv/k", "127.0.0.1", &[]), Ok(()), "no browser leaves it out");
+        assert_eq!(check("GET", "/v1/kv/k", "127.0.0.1", &[]), Ok(()), "browsers always send it");
         for path in ["/livez", "/readyz", "/metrics"] {
             assert_eq!(check("GET", path, "127.0.0.1", &[("host", "prometheus.example")]), Ok(()));
         }

@@ -1,4 +1,4 @@
-//! What a request's headers say: for how long its client waits, and of a mutation, the session that it belongs to.
+//! Request headers: the client's timeout, and the session of a mutation.
 
 use super::Refusal;
 use axum::{
@@ -9,19 +9,21 @@ use quorate::SessionKey;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Names the client's session: 1 to 64 of `A-Z a-z 0-9 _ . : -`. It comes into being when it is first used.
+/// The client's session: 1 to 64 characters of `A-Z a-z 0-9 _ . : -`. Its first use creates it.
 pub const SESSION: &str = "quorate-session";
-/// Numbers the session's mutations: a whole number, the same when one is repeated.
+/// The number of a mutation within its session: a whole number, the same when the
+/// mutation is repeated.
 pub const SERIAL: &str = "quorate-serial";
 
-/// For how long the client waits, such as `500ms`: a mutation that was not begun with by then never is, and a read is refused.
+/// The client's timeout, such as `500ms`: a mutation that was not started by then never is, and a
+/// read is refused.
 pub const TIMEOUT: &str = "quorate-timeout";
 
-/// What a mutation's headers say.
+/// The headers of a mutation.
 pub(super) struct Terms {
-    /// Which mutation of which session it is; `None` if the client keeps no session.
+    /// The session and serial of the mutation; `None` if the client uses no session.
     pub(super) session: Option<(SessionKey, u64)>,
-    /// Until when the client waits; `None` if it did not say.
+    /// The client's deadline; `None` if the client sent no timeout.
     pub(super) until: Option<Instant>,
 }
 
@@ -29,13 +31,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        // Nobody waits for longer than a server can tell time.
+        // A timeout beyond the range of `Instant` counts as none.
         let until = timeout(&parts.headers)?.and_then(|timeout| Instant::now().checked_add(timeout));
         Ok(Self { session: in_session(&parts.headers)?, until })
     }
 }
 
-/// What a read's headers say: for how long its client waits; `None` if it did not say.
+/// The timeout in a read's headers; `None` if the client sent none.
 pub(super) struct Patience(pub(super) Option<Duration>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Patience {
@@ -49,7 +51,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Patience {
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
     let Some(value) = one(headers, TIMEOUT)? else { return Ok(None) };
     let duration = value.to_str().ok().and_then(|text| humantime::parse_duration(text).ok());
-    duration.map(Some).ok_or_else(|| Refusal::BadRequest(format!("{TIMEOUT} is no duration such as 500ms")))
+    duration.map(Some).ok_or_else(|| Refusal::BadRequest(format!("{TIMEOUT} is not a duration such as 500ms")))
 }
 
 fn in_session(headers: &HeaderMap) -> Result<Option<(SessionKey, u64)>, Refusal> {
@@ -61,12 +63,12 @@ fn in_session(headers: &HeaderMap) -> Result<Option<(SessionKey, u64)>, Refusal>
     };
     let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(byte);
     let Some(key) = SessionKey::named(session).filter(|_| session.iter().all(is_allowed)) else {
-        return refuse("quorate-session is not 1 to 64 of A-Z a-z 0-9 _ . : -");
+        return refuse("quorate-session must be 1 to 64 characters of A-Z a-z 0-9 _ . : -");
     };
     let digits = std::str::from_utf8(serial).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     match digits.and_then(|digits| digits.parse().ok()) {
         Some(serial) => Ok(Some((key, serial))),
-        None => refuse("quorate-serial is no whole number of 64 bits"),
+        None => refuse("quorate-serial is not a whole number of 64 bits"),
     }
 }
 
@@ -75,7 +77,7 @@ pub(super) fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a H
     let first = values.next();
     match values.next() {
         None => Ok(first),
-        Some(_) => Err(Refusal::BadRequest(format!("{name} is there more than once"))),
+        Some(_) => Err(Refusal::BadRequest(format!("{name} is given more than once"))),
     }
 }
 

@@ -1,23 +1,27 @@
-//! The probes: `/livez` says whether a restart would help, `/readyz` whether to send requests here.
+//! The probes: `/livez` tells whether a restart would help, `/readyz` whether the node
+//! can serve requests.
 //!
-//! `/livez` fails when the thread of consensus and network has not taken a turn for [`SILENCE_LIMIT`], or the log's or the state
-//! machine's has ended. A disk that is slow, hangs or is full, and a command that takes long to be applied, keep those two
-//! threads from their turns, and no restart helps: they fail `/readyz` alone, or an orchestrator would kill all nodes of one slow disk.
+//! `/livez` fails when the thread of consensus and network has not responded for [`SILENCE_LIMIT`],
+//! or when the log's or the state machine's thread has ended. A slow, hanging or full disk, or a
+//! slow command, blocks those two threads, and no restart helps. So this fails `/readyz` only:
+//! otherwise an orchestrator would kill all nodes that share a slow disk.
 
 use super::{Api, Refusal};
 use axum::extract::State;
 use quorate::{Status, Turns};
 use std::time::Duration;
 
-/// How long a thread may go without a turn.
+/// The time without a response after which a thread counts as stuck.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Every thread is there, and that of consensus takes turns. That the node failed is not asked: the process ends then.
+/// Succeeds if all threads exist and the consensus thread responds. A failed node is not checked
+/// for, because its process ends.
 pub(super) async fn livez(State(api): State<Api>) -> Result<&'static str, Refusal> {
     is_alive(api.node.turns()).map(|()| "alive\n")
 }
 
-/// The node takes requests: it is not stopping, a leader is known, its threads take turns, and its disk has room.
+/// Succeeds if the node is not stopping, knows a leader, has responsive threads, and has space
+/// on its disk.
 pub(super) async fn readyz(State(api): State<Api>) -> Result<&'static str, Refusal> {
     api.open()?;
     is_ready(api.node.turns())?;
@@ -32,14 +36,16 @@ pub(super) async fn readyz(State(api): State<Api>) -> Result<&'static str, Refus
     Ok("ready\n")
 }
 
-/// Why no node leads, as far as this one knows.
+/// The reason for the lack of a leader, as far as this node knows it.
 fn why_no_leader(status: &Status) -> Refusal {
     let remedy = "start the members that still have it, or restore a backup if none has";
     match (status.lost_up_to, status.faulty) {
-        (Some(lost), _) => {
-            Refusal::DataLost(format!("no leader, and the state up to entry {lost} is lost here; {remedy}"))
+        (Some(lost), _) => Refusal::DataLost(format!(
+            "no leader is known, and this node has lost the state up to entry {lost}; {remedy}"
+        )),
+        (None, 1..) => {
+            Refusal::DataLost(format!("no leader is known, and this node has lost {} entries; {remedy}", status.faulty))
         }
-        (None, 1..) => Refusal::DataLost(format!("no leader, and {} entries are lost here; {remedy}", status.faulty)),
         (None, 0) => Refusal::NoLeader,
     }
 }
@@ -70,7 +76,7 @@ fn takes_turns(silence: Option<Duration>) -> bool {
 
 fn stuck(thread: &str, silence: Option<Duration>) -> Refusal {
     Refusal::Stuck(match silence {
-        Some(silence) => format!("{thread} has not taken a turn for {} s", silence.as_secs()),
+        Some(silence) => format!("{thread} has not responded for {} s", silence.as_secs()),
         None => format!("{thread} has ended"),
     })
 }

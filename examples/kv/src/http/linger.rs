@@ -1,8 +1,9 @@
 //! A stream that is closed without losing its last answer.
 //!
-//! The kernel answers a close with unread input by a reset, which may overtake the answer: a client that still sends its body then
-//! never reads that it was refused, and can't know what became of its request. So the sending side is shut first, and what still
-//! arrives is read and dropped, **within a bound** of time and bytes.
+//! When a socket is closed with unread input, the kernel sends a reset, which may overtake the
+//! answer: a client that is still sending its body would never read the refusal, and could not know
+//! the outcome of its request. So the sending side is shut down first, and further input is read
+//! and dropped, **within a limit** of time and bytes.
 
 use super::connections::Connection;
 use std::{
@@ -17,10 +18,10 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// For how long, and of how many bytes, what arrives after the last answer is dropped.
+/// The limits for dropping input after the last answer.
 const LINGER_LIMIT: Duration = Duration::from_secs(30);
 const LINGER_BYTES_MAX: u64 = 256 << 20;
-/// How much of it is read at a time.
+/// The size of one read.
 const PIECE_BYTES: usize = 16 << 10;
 
 /// The stream of a connection.
@@ -78,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Shuts the sending side, then drops what still arrives.
+    /// Shuts down the sending side, then drops further input.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { stream, connection, draining } = &mut *self;
         if draining.is_none() {
@@ -98,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
                 Ok(()) if !piece.filled().is_empty() => {
                     draining.bytes_left = draining.bytes_left.saturating_sub(piece.filled().len() as u64);
                 }
-                // The client has closed, or is gone.
+                // The client has closed the connection, or it is broken.
                 _ => break,
             }
         }

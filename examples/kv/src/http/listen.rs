@@ -1,8 +1,9 @@
-//! The listener under the routes: plain or TLS, bounded in connections and in patience, stopped gracefully.
+//! The HTTP listener: plain or TLS, limited in connections and in time, with graceful stop.
 //!
-//! **Bounded:** in connections, by [`Places`]; when all are taken, an idle one makes room (`connections`). In patience: of a
-//! handshake, of a request's head, and, in `body`, of its body. What arrives after an answer that ends a connection is dropped
-//! within a bound, so that the answer is read (`linger`).
+//! **Bounded:** [`Places`] limits the connections; when all are in use, an idle one is closed for a
+//! new one (`connections`). Time limits apply to a handshake, to a request's head, and, in `body`,
+//! to its body. Data that arrives after an answer that ends a connection is dropped within a limit,
+//! so that the client can read the answer (`linger`).
 
 use super::{
     connections::{Client, Connection, Connections, Doing, Entered},
@@ -50,15 +51,15 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// How long a TLS handshake may take.
+/// The time limit of a TLS handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-/// How long a request's head may take, and how long a connection may idle between requests.
+/// The time limit for a request's head, and for an idle connection between requests.
 const HEAD_LIMIT: Duration = Duration::from_secs(60);
-/// What one connection may have in memory of a head, or of a body that was not asked for yet.
+/// The maximum memory per connection for a head, or for body bytes that were not requested yet.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// How long to wait after the system had no socket left to accept with.
+/// The pause after the system had no socket left to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often it is logged that it has none.
+/// The interval of log lines about that.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// A bound listener.
@@ -67,13 +68,13 @@ pub struct HttpListener {
     tls: Option<TlsAcceptor>,
 }
 
-/// What a listener is told of the world around it.
+/// The environment of a listener.
 pub struct Terms {
-    /// How many connections there may be.
+    /// The maximum number of connections.
     pub places: Places,
-    /// The names that clients may call this server by.
+    /// The host names by which clients may address this server.
     pub hosts: Hosts,
-    /// Where connections and shortages are counted.
+    /// The metrics for connections and shortages.
     pub metrics: NodeMetrics,
 }
 
@@ -81,22 +82,23 @@ impl HttpListener {
     /// Binds `address`.
     ///
     /// # Errors
-    /// If it is taken or not of this machine, by the key `http`.
+    /// If the address is in use or not local; the error names the key `http`.
     pub async fn bind(address: SocketAddr, tls: Option<TlsAcceptor>) -> Result<Self, ConfigError> {
         let tcp = TcpListener::bind(address).await.map_err(|error| unbindable("http", address, &error))?;
         Ok(Self { tcp, tls })
     }
 
-    /// The URL that it answers at, with the port that the system chose if it was to choose.
+    /// The URL of this listener, with the actual port if the configuration has port 0.
     ///
     /// # Errors
-    /// If the system does not know the address.
+    /// If the system does not report the address.
     pub fn url(&self) -> io::Result<String> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         Ok(format!("{scheme}://{}", self.tcp.local_addr()?))
     }
 
-    /// Serves `router` until `stop` resolves, then lets requests under way finish for up to `patience`.
+    /// Serves `router` until `stop` resolves, then lets requests under way finish for
+    /// up to `patience`.
     pub async fn serve(self, router: Router, terms: Terms, stop: impl Future<Output = ()>, patience: Duration) {
         let graceful = GracefulShutdown::new();
         tokio::select! {
@@ -135,7 +137,7 @@ impl HttpListener {
                         metrics.http_connections(connections.count() as u64);
                     });
                 }
-                // A client that left before it was accepted is nobody's trouble.
+                // The client closed the connection before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     if is_shortage(&error) {
@@ -146,7 +148,7 @@ impl HttpListener {
                         said_at = Some(Instant::now());
                         let remedy = "raise the limit of open files (ulimit -n, LimitNOFILE)";
                         tracing::warn!(
-                            "can't accept HTTP connections: {error}; tried again every {ACCEPT_PAUSE:?}; {remedy}"
+                            "cannot accept HTTP connections: {error}; retrying every {ACCEPT_PAUSE:?}; {remedy}"
                         );
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -156,7 +158,7 @@ impl HttpListener {
     }
 }
 
-/// A connection that is being served.
+/// A connection and the services for it.
 struct Serving {
     service: Served,
     entered: Entered,
@@ -165,7 +167,7 @@ struct Serving {
 
 impl Serving {
     async fn begin(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
-        // Answers are small and complete: waiting to fill a packet only delays them.
+        // Answers are small and complete: waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
         let connection = Arc::clone(&self.entered.connection);
         let serve = async {
@@ -181,7 +183,7 @@ impl Serving {
         };
         tokio::select! {
             biased;
-            () = connection.closed() => tracing::debug!("an HTTP connection made room for another"),
+            () = connection.closed() => tracing::debug!("an HTTP connection was closed for a new one"),
             () = serve => {}
         }
     }
@@ -201,7 +203,7 @@ impl Serving {
     }
 }
 
-/// The stream with TLS; `None` for a client that speaks plain HTTP and was turned away.
+/// The stream with TLS; `None` for a client that sent plain HTTP and got an answer.
 async fn secured(stream: TcpStream, tls: &TlsAcceptor) -> io::Result<Option<TlsStream<TcpStream>>> {
     if plaintext::begins(&stream).await {
         plaintext::turn_away(stream).await;
@@ -210,7 +212,7 @@ async fn secured(stream: TcpStream, tls: &TlsAcceptor) -> io::Result<Option<TlsS
     tls.accept(stream).await.map(Some)
 }
 
-/// The routes, for one connection: says what happens on it, and refuses what must not come from there.
+/// The routes of one connection: tracks its activity, and refuses requests from foreign origins.
 struct Served {
     router: TowerToHyperService<Router>,
     hosts: Hosts,
@@ -245,7 +247,8 @@ impl Service<Request<Incoming>> for Served {
             connection.does(Doing::Answering);
             let (mut head, body) = response.into_parts();
             if !has_arrived.load(Relaxed) {
-                // The rest of the body stands where the next request would: there is none.
+                // The rest of the body occupies the place of the next request, so no further
+                // request can follow.
                 head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(Response::from_parts(head, Answer { body, connection }))
@@ -253,7 +256,7 @@ impl Service<Request<Incoming>> for Served {
     }
 }
 
-/// A request's body, which says when it has arrived.
+/// A request's body; records its complete arrival.
 struct Asked {
     body: Incoming,
     has_arrived: Arc<AtomicBool>,
@@ -275,7 +278,7 @@ impl Asked {
 }
 
 impl Drop for Asked {
-    /// Nobody waits for the rest of it.
+    /// The handler does not read the rest.
     fn drop(&mut self) {
         self.connection.arrived();
     }
@@ -304,7 +307,7 @@ impl HttpBody for Asked {
     }
 }
 
-/// An answer's body, which says when it has left.
+/// An answer's body; records its progress to the client.
 struct Answer {
     body: Body,
     connection: Arc<Connection>,
@@ -333,11 +336,11 @@ impl Drop for Answer {
     }
 }
 
-/// Why nothing can listen at `address`.
+/// The error of a listener that cannot bind `address`.
 pub(crate) fn unbindable(key: &str, address: SocketAddr, error: &io::Error) -> ConfigError {
-    let problem = format!("can't listen at {address}: {error}");
+    let problem = format!("cannot listen at {address}: {error}");
     let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => "stop what listens there, or choose another port",
+        io::ErrorKind::AddrInUse => "stop the other listener, or choose another port",
         io::ErrorKind::AddrNotAvailable => "use an address of this machine",
         io::ErrorKind::PermissionDenied => "choose a port of 1024 or more",
         _ => "choose another address",

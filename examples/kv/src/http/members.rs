@@ -1,4 +1,4 @@
-//! What operators ask for: other members, another leader.
+//! The requests of operators: membership changes and leadership transfer.
 
 use super::{Api, Refusal, messages::*};
 use crate::{config::is_host_and_port, object};
@@ -10,7 +10,7 @@ use axum::{
 use quorate::{Change, ChangeError, ChangeRefused, Member, NodeId, Status, TransferError, address};
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// The longest body: a list of all members that there may be.
+/// The maximum length of a body: a list of the maximum number of members.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// `GET /v1/members`
@@ -31,7 +31,7 @@ fn answer_of(status: &Status) -> MembersAnswer {
     MembersAnswer { index: status.membership_index, settled: status.is_settled, members }
 }
 
-/// `POST /v1/members`: a learner, which may be a witness.
+/// `POST /v1/members`: adds a learner, which may be a witness.
 pub(super) async fn add(
     State(api): State<Api>,
     expect: Result<Query<Expect>, QueryRejection>,
@@ -42,7 +42,7 @@ pub(super) async fn add(
     change(&api, expect, add(valid(id)?, dialable(id, addr)?)).await
 }
 
-/// `PUT /v1/members`: exactly these voters, in one step.
+/// `PUT /v1/members`: replaces the set of voters in one step.
 pub(super) async fn set(
     State(api): State<Api>,
     expect: Result<Query<Expect>, QueryRejection>,
@@ -60,7 +60,7 @@ pub(super) async fn set(
     change(&api, expect, Change::to(voters)).await
 }
 
-/// `PUT /v1/members/{id}/addr`: where the others dial it from now on.
+/// `PUT /v1/members/{id}/addr`: changes the address at which the others dial a member.
 pub(super) async fn move_to(
     State(api): State<Api>,
     Path(id): Path<String>,
@@ -125,29 +125,30 @@ async fn read<T: DeserializeOwned>(api: &Api, request: Request<axum::body::Body>
 fn id_in(text: &str) -> Result<NodeId, Refusal> {
     let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let id = digits.and_then(|digits| digits.parse().ok());
-    let id = id.ok_or_else(|| Refusal::BadRequest(format!("{text:?} is no node id; use a number")))?;
+    let id = id.ok_or_else(|| Refusal::BadRequest(format!("{text:?} is not a node id; use a number")))?;
     valid(NodeId(id))
 }
 
 fn valid(id: NodeId) -> Result<NodeId, Refusal> {
-    if id == NodeId(0) { Err(Refusal::BadRequest("node ids begin at 1".to_owned())) } else { Ok(id) }
+    if id == NodeId(0) { Err(Refusal::BadRequest("node ids start at 1".to_owned())) } else { Ok(id) }
 }
 
-/// An address that can't be dialled, in the configuration for good, is found out late.
+/// Refuses bad addresses early: once in the configuration, one would show only when a
+/// node dials it.
 fn dialable(id: NodeId, addr: String) -> Result<String, Refusal> {
     if is_host_and_port(&addr) && address::is_dialable(&addr) {
         return Ok(addr);
     }
     Err(Refusal::BadRequest(format!(
-        "{addr:?} of node {id} is no address of a machine; write HOST:PORT, for example 10.0.0.1:7001"
+        "{addr:?} of node {id} cannot be dialled; write HOST:PORT, for example 10.0.0.1:7001"
     )))
 }
 
-/// The configuration that a change is for.
+/// The condition of a change: the configuration that must be in force.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Expect {
-    /// Where it stands, as `GET /v1/members` says.
+    /// The log index of that configuration, from `GET /v1/members`.
     expect: Option<u64>,
 }
 

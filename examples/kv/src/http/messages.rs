@@ -1,4 +1,4 @@
-//! The JSON that clients and server exchange.
+//! The JSON bodies of requests and answers.
 
 use crate::object::list;
 use quorate::{Index, NodeId, Term};
@@ -7,37 +7,38 @@ use serde::{Deserialize, Serialize};
 /// The answer to a put.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PutAnswer {
-    /// Where the write stands in the log.
+    /// The log index of the write.
     pub index: Index,
 }
 
 /// The answer to a delete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct DeleteAnswer {
-    /// Where the write stands in the log.
+    /// The log index of the write.
     pub index: Index,
-    /// Whether the key was there before.
+    /// Whether the key existed before.
     pub existed: bool,
 }
 
-/// What a compare-and-swap asks. Its values are text; binary ones are put and got, not compared.
+/// The body of a compare-and-swap. Its values are text; binary values can be put and
+/// read, not compared.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CasRequest {
-    /// The value that the key must have; `null`: it must not exist. Never left out: forgetting it is not asking for
-    /// "must not exist".
+    /// The value that the key must have; `null`: the key must not exist. The field is required, so
+    /// that an omission is not taken for `null`.
     #[serde(deserialize_with = "Option::deserialize")]
     pub expect: Option<String>,
-    /// Its value from then on.
+    /// The new value.
     pub value: String,
 }
 
 /// The answer to a compare-and-swap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CasAnswer {
-    /// Whether the key had the expected value, and has the new one.
+    /// Whether the key had the expected value, and so was set.
     pub swapped: bool,
-    /// Where the comparison stands in the log.
+    /// The log index of the comparison.
     pub index: Index,
 }
 
@@ -51,57 +52,59 @@ pub struct SnapshotAnswer {
 /// The answer to `GET /v1/status`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StatusAnswer {
-    /// The node that answers.
+    /// The id of the answering node.
     pub node_id: NodeId,
     /// `leader`, `follower`, `candidate`, `pre_candidate` or `learner`.
     pub role: String,
-    /// Its term.
+    /// The node's current term.
     pub term: Term,
-    /// Whom it voted for in that term.
+    /// The candidate for which the node voted in this term.
     pub voted_for: Option<NodeId>,
-    /// The leader that it follows or is, if any.
+    /// The leader that the node knows, possibly itself.
     pub leader_id: Option<NodeId>,
-    /// How far it knows the log to be committed.
+    /// The last entry that the node knows to be committed.
     pub commit_index: Index,
-    /// How far it has applied; `state_hash` is of exactly this index.
+    /// The last applied entry; `state_hash` belongs to exactly this index.
     pub applied_index: Index,
-    /// How far its log is durable.
+    /// The last durable entry.
     pub durable_index: Index,
-    /// The last entry of its log.
+    /// The last entry of the log.
     pub last_log_index: Index,
-    /// The first entry that its log still has.
+    /// The first entry in the log.
     pub first_log_index: Index,
-    /// The last entry covered by its newest snapshot; 0 without one.
+    /// The last entry that the newest snapshot covers; 0 without a snapshot.
     pub snapshot_index: Index,
-    /// How many of its entries the disk lost; they heal as soon as another node sends them.
+    /// The number of entries that this node's disk lost; other nodes send them again.
     #[serde(default)]
     pub faulty_entries: u64,
-    /// Whether its disk is full: it takes no commands then, and does not lead.
+    /// Whether the disk is full: the node then accepts no commands and does not lead.
     #[serde(default)]
     pub storage_full: bool,
-    /// Who votes.
+    /// The ids of the voters.
     pub voters: Vec<NodeId>,
-    /// Who receives the log and does not vote.
+    /// The ids of the learners, which receive the log and do not vote.
     pub learners: Vec<NodeId>,
-    /// Who of them keeps no commands, if anybody.
+    /// The id of the witness, which stores no commands.
     #[serde(default)]
     pub witness: Option<NodeId>,
-    /// The cluster's id, 32 hexadecimal digits; nothing until the node knows it. Two clusters of one name differ in it.
+    /// The cluster's id, 32 hexadecimal digits; absent until the node knows it. It differs between
+    /// clusters with the same name.
     #[serde(default)]
     pub cluster_id: Option<String>,
-    /// 16 hexadecimal digits, equal on nodes with equal applied state. Empty on a witness, which has none.
+    /// 16 hexadecimal digits, equal on nodes with equal applied state. Empty on a witness, which
+    /// has no state.
     pub state_hash: String,
 }
 
-/// What `POST /v1/members` asks.
+/// The body of `POST /v1/members`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddRequest {
-    /// Who is to receive the log.
+    /// The id of the new learner.
     pub id: NodeId,
-    /// At which address the members dial it.
+    /// The address at which the members dial it.
     pub addr: String,
-    /// Whether it keeps no commands and breaks ties alone.
+    /// Whether it joins as the witness, which stores no commands and breaks ties.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub witness: bool,
 }
@@ -110,15 +113,15 @@ pub struct AddRequest {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MoveRequest {
-    /// The address at which the members dial it from now on.
+    /// The new address at which the members dial it.
     pub addr: String,
 }
 
-/// What `PUT /v1/members` asks: exactly these vote, in one step.
+/// The body of `PUT /v1/members`: the complete set of voters, changed in one step.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VotersRequest {
-    /// Who.
+    /// The complete set of voters.
     #[serde(deserialize_with = "list")]
     pub voters: Vec<VoterRequest>,
 }
@@ -127,9 +130,9 @@ pub struct VotersRequest {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VoterRequest {
-    /// Who.
+    /// The id of the voter.
     pub id: NodeId,
-    /// At which address the members dial it; needed for who is no member yet.
+    /// The address at which the members dial it; required for a node that is not a member yet.
     #[serde(default)]
     pub addr: Option<String>,
 }
@@ -137,41 +140,41 @@ pub struct VoterRequest {
 /// The answer to a change of the members.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ChangeAnswer {
-    /// Where the configuration stands that is in force now.
+    /// The log index of the configuration in force.
     pub index: Index,
 }
 
 /// The answer to `GET /v1/members`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MembersAnswer {
-    /// Where the configuration stands: what `?expect=` of a change compares.
+    /// The log index of the configuration; the value that `?expect=` of a change is compared with.
     pub index: Index,
-    /// Whether it is committed and no change is under way, as far as this node knows.
+    /// Whether it is committed and no change is in progress, as far as this node knows.
     pub settled: bool,
-    /// The members.
+    /// All members, voters and learners.
     #[serde(deserialize_with = "list")]
     pub members: Vec<MemberAnswer>,
 }
 
-/// A member.
+/// One member, voter or learner.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MemberAnswer {
-    /// Who.
+    /// The id of the member.
     pub id: NodeId,
-    /// At which address the members dial it, if the configuration says so.
+    /// The address at which the members dial it, if the configuration has one.
     pub addr: Option<String>,
     /// `voter` or `learner`.
     pub role: String,
-    /// Whether it is the witness.
+    /// Whether the member is the witness.
     #[serde(default)]
     pub witness: bool,
 }
 
-/// What `POST /v1/transfer` asks.
+/// The body of `POST /v1/transfer`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransferRequest {
-    /// Who is to lead; without it, the voter whose log is longest.
+    /// The new leader; if absent, the voter with the longest log.
     #[serde(default)]
     pub to: Option<NodeId>,
 }
@@ -179,16 +182,17 @@ pub struct TransferRequest {
 /// The answer to `POST /v1/transfer`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TransferAnswer {
-    /// Who leads now.
+    /// The id of the new leader.
     pub leader_id: NodeId,
 }
 
-/// What every refusal says.
+/// The body of every refusal.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorAnswer {
-    /// For machines: `bad_request`, `not_found`, `no_leader`, `too_stale`, `witness`, `overloaded`, `storage_full`, `stopping`, `too_large`,
-    /// `outcome_unknown`, `conflict`, `session_expired`, `stale_serial`, …
+    /// The code for programs: `bad_request`, `not_found`, `no_leader`, `too_stale`, `witness`,
+    /// `overloaded`, `storage_full`, `stopping`, `too_large`, `outcome_unknown`, `conflict`,
+    /// `session_expired`, `stale_serial`, …
     pub error: String,
-    /// For people: one line, what and what to do.
+    /// The message for people: one line with problem and remedy.
     pub message: String,
 }

@@ -1,7 +1,9 @@
-//! The HTTP interface: what clients, operators and Prometheus ask, translated to one call on the node.
+//! The HTTP interface: requests of clients, operators and Prometheus, each translated to one call
+//! of the node.
 //!
-//! It owns routes, bounds on input and the shape of answers; it decides nothing about consistency: any node answers any
-//! request, for the node itself forwards to the leader. The listener underneath is in [`listen`].
+//! This module owns the routes, limits on input, and the format of answers. It decides nothing
+//! about consistency: any node answers any request, because the node itself forwards to the leader.
+//! The listener is in [`listen`].
 
 mod backup;
 mod body;
@@ -49,10 +51,10 @@ use std::sync::{
 };
 use tokio::time::Instant;
 
-/// What all request bodies may take in memory together, in bytes, but twice what one client may.
+/// The memory budget of all request bodies in bytes; at least twice the share of one client.
 const BODIES_BYTES_MAX: usize = 256 << 20;
 
-/// What the handlers work with.
+/// The shared state of the handlers.
 #[derive(Clone)]
 pub struct Api {
     node: Node<Kv>,
@@ -68,18 +70,20 @@ impl Api {
     #[must_use]
     pub fn new(node: Node<Kv>, metrics: Metrics, limits: &Limits) -> Self {
         let value_bytes_max = limits.max_value_bytes;
-        // One client alone may send the longest body, and keep the node as busy as it may be.
+        // One client may send a body of the maximum length, and fill the node's limit of
+        // writes in flight.
         let share_min = cas_bytes_max(value_bytes_max).max(limits.max_in_flight_bytes);
         let credit = Credit::of_bytes(BODIES_BYTES_MAX.max(share_min * 2), share_min);
         Self { node, metrics, value_bytes_max, credit, backups: Default::default(), stopping: Arc::default() }
     }
 
-    /// From now on `/readyz` fails and everything under `/v1` answers `stopping`; what is under way is carried out.
+    /// From now on `/readyz` fails, and `/v1` answers `stopping`; requests in
+    /// progress are completed.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// The routes.
+    /// The router with all paths.
     pub fn router(self) -> Router {
         let key = get(read).put(put).delete(delete).fallback(method_not_allowed);
         Router::new()
@@ -101,11 +105,12 @@ impl Api {
             .with_state(self)
     }
 
-    /// Proposes and waits for the outcome, within the node's own bounds and the client's; within a session, a repeated serial gets
-    /// the first answer. A client that goes away ends the waiting and cancels nothing: the node has the command by then.
+    /// Proposes a command and waits for its outcome, within the limits of node and client. Within a
+    /// session, a repeated serial gets the first answer. If the client disconnects, only the wait
+    /// ends: the node already has the command.
     async fn propose(&self, terms: Terms, command: &Command<'_>) -> Result<(Index, Reply), Refusal> {
         self.open()?;
-        let too_long = || Refusal::TooLarge("the command is too long to be encoded".to_owned());
+        let too_long = || Refusal::TooLarge("the command is too long for its encoding".to_owned());
         let command = command.encode().ok_or_else(too_long)?;
         let left = terms.until.map(|until| until.saturating_duration_since(Instant::now()));
         let Applied { index, reply } = match (terms.session, left) {
@@ -117,7 +122,7 @@ impl Api {
         match Reply::decode(&reply) {
             Some(Reply::Refused) => Err(Refusal::BadRequest("the state machine does not know the command".to_owned())),
             Some(reply) => Ok((index, reply)),
-            // It was applied, by a version whose replies this one does not know.
+            // The command was applied, by a version whose replies this version cannot decode.
             None => Err(Refusal::OutcomeUnknown),
         }
     }
@@ -162,7 +167,7 @@ async fn cas(
     Ok(Json(CasAnswer { index, swapped: reply == Reply::Cas { swapped: true } }))
 }
 
-/// What a compare-and-swap asks, with values of at most `max` bytes.
+/// Parses the body of a compare-and-swap, with values of at most `max` bytes.
 fn cas_request(body: &[u8], max: usize) -> Result<CasRequest, Refusal> {
     let request: CasRequest = object::from_json(body).map_err(|error| {
         Refusal::BadRequest(format!("the body is not {{\"expect\":TEXT or null,\"value\":TEXT}}: {error}"))
@@ -193,7 +198,7 @@ async fn read(
     })
 }
 
-/// How consistent a read must be.
+/// Parses the consistency of a read.
 fn consistency(query: Result<Query<ReadQuery>, QueryRejection>) -> Result<Consistency, Refusal> {
     let refuse = |why: String| Err(Refusal::BadRequest(why));
     let Query(ReadQuery { read, max_age, max_entries }) =
@@ -204,14 +209,14 @@ fn consistency(query: Result<Query<ReadQuery>, QueryRejection>) -> Result<Consis
         Some("lease") => Consistency::Lease,
         Some("local") => Consistency::Local,
         Some("bounded") if !is_bounded => {
-            return refuse("read=bounded needs max_age=500ms, say, or max_entries=100, or both".to_owned());
+            return refuse("read=bounded needs max_age (such as 500ms), max_entries (such as 100), or both".to_owned());
         }
         Some("bounded") => {
             let max_age = max_age
                 .as_deref()
                 .map(humantime::parse_duration)
                 .transpose()
-                .map_err(|_| Refusal::BadRequest("max_age is no duration such as 500ms".to_owned()))?;
+                .map_err(|_| Refusal::BadRequest("max_age is not a duration such as 500ms".to_owned()))?;
             return Ok(Consistency::Bounded { max_age, max_entries });
         }
         Some(other) => {
@@ -220,7 +225,9 @@ fn consistency(query: Result<Query<ReadQuery>, QueryRejection>) -> Result<Consis
         }
     };
     if is_bounded {
-        return refuse("max_age and max_entries are for read=bounded: leave them out, or ask for that".to_owned());
+        return refuse(
+            "max_age and max_entries are for read=bounded only; leave them out, or use read=bounded".to_owned(),
+        );
     }
     Ok(consistency)
 }
@@ -234,7 +241,7 @@ struct ReadQuery {
 }
 
 async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Refusal> {
-    // The hash belongs to the index at which it was read, so that index is the one reported.
+    // The hash belongs to the index at which it was read, so that index is reported.
     let hash = api.node.read(Consistency::Local, Kv::state_hash).await;
     let status = api.node.status().borrow().clone();
     let (applied, state_hash) = match hash {
@@ -264,7 +271,7 @@ async fn status(State(api): State<Api>) -> Result<Json<StatusAnswer>, Refusal> {
     }))
 }
 
-/// Takes a snapshot of this node, and cuts its log behind it. Answers when both are durable.
+/// Takes a snapshot of this node and cuts its log up to it. Answers when both are durable.
 async fn snapshot(State(api): State<Api>) -> Result<Json<SnapshotAnswer>, Refusal> {
     api.open()?;
     Ok(Json(SnapshotAnswer { index: api.node.snapshot().await?.index }))
@@ -295,7 +302,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
     }
 }
 
-/// The longest body of a compare-and-swap: JSON may write a byte as `\u00XX`, six bytes, and there are two values.
+/// The maximum length of a compare-and-swap body: JSON may encode a byte as `\u00XX`, six bytes,
+/// and the body has two values.
 fn cas_bytes_max(value_bytes_max: usize) -> usize {
     value_bytes_max * 12 + 1024
 }

@@ -1,4 +1,5 @@
-//! Plain HTTP on a port that speaks HTTPS: answered in plain text, for a client can't read anything else.
+//! Plain HTTP on an HTTPS port: answered in plain text, because such a client can
+//! read nothing else.
 
 use super::messages::ErrorAnswer;
 use std::time::Duration;
@@ -8,19 +9,21 @@ use tokio::{
     time::timeout,
 };
 
-/// How long such a client may take to leave, and how much it may send meanwhile.
+/// The limits of time and bytes for such a client until the connection is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 const DRAINED_BYTES_MAX: u64 = 64 << 10;
 
-/// Whether the first byte is that of an HTTP method; a TLS handshake begins with 22. Waits for that byte.
+/// Whether the first byte belongs to an HTTP method; a TLS handshake starts with 22. Waits
+/// for that byte.
 pub(super) async fn begins(stream: &TcpStream) -> bool {
     let mut first = [0];
     matches!(stream.peek(&mut first).await, Ok(1)) && first[0].is_ascii_uppercase()
 }
 
-/// Says what to do, and reads what is under way: a connection that is closed with unread input loses the answer.
+/// Answers with the remedy, then reads further input: closing with unread input would
+/// lose the answer.
 pub(super) async fn turn_away(mut stream: TcpStream) {
-    let message = "this port speaks https; use https://, and trust the cluster's authority (--ca)".to_owned();
+    let message = "this port speaks https; use https:// and the cluster's authority (--ca)".to_owned();
     let answer = ErrorAnswer { error: "needs_https".to_owned(), message };
     let body = serde_json::to_string(&answer).unwrap_or_default() + "\n";
     let head = format!(
@@ -32,6 +35,6 @@ pub(super) async fn turn_away(mut stream: TcpStream) {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(DRAINED_BYTES_MAX), &mut tokio::io::sink()).await
     };
-    // It was told, or is gone.
+    // The client has read the answer, or the limit has passed.
     let _ = timeout(FAREWELL, farewell).await;
 }

@@ -1,4 +1,4 @@
-//! Why a request was not carried out, as a status, a code and a line.
+//! The errors of the HTTP interface: each has a status, a code and a one-line message.
 
 use super::messages::ErrorAnswer;
 use axum::{
@@ -12,60 +12,62 @@ use axum::{
 use quorate::{ProposeError, ReadError, SessionError, SnapshotError};
 use std::time::Duration;
 
-/// How soon a node whose disk is full may have found space again.
+/// The retry hint of a full disk: the node checks for space about every second.
 const LOOKS_FOR_SPACE: Duration = Duration::from_secs(1);
 
-/// A refusal. Every one but [`Refusal::OutcomeUnknown`] and [`Refusal::Undecided`] means of a mutation: it did not and will not take
-/// effect.
+/// An error answer. For a mutation, all except [`Refusal::OutcomeUnknown`] and
+/// [`Refusal::Undecided`] mean that it did not and will not take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The request can't be understood.
+    /// The request cannot be parsed.
     BadRequest(String),
-    /// No such key, path or member.
+    /// The key, path or member does not exist.
     NotFound(String),
-    /// The members, or who leads, are not such that this can be done now.
+    /// The current members or leader do not permit this.
     Conflict(String),
-    /// The path exists, for other methods.
+    /// The path exists, but not for this method.
     MethodNotAllowed,
-    /// The request was sent to a name that this server is not known by.
+    /// The `Host` is not one of this server's names.
     UnknownHost(String),
-    /// The request was sent by a page of another origin.
+    /// The request comes from a web page of another origin.
     Forbidden(String),
-    /// The body does not say that it is of the type that is wanted.
+    /// The body's `content-type` is not the required one.
     MediaType(String),
-    /// A thread of this node takes no turns.
+    /// A thread of this node does not respond.
     Stuck(String),
-    /// Nobody leads: try again soon, or another node.
+    /// No leader is known: retry soon, or on another node.
     NoLeader,
-    /// Nobody leads, and what this node lost may be the reason: only an operator can say.
+    /// No leader is known, and data lost on this node may be the reason: an operator must act.
     DataLost(String),
-    /// This node may be further behind than the read allows: try another one.
+    /// This node cannot prove that it is within the read's bounds: try another node.
     TooStale(String),
-    /// This node did not apply in time what a leader confirmed: try another one, or again.
+    /// This node did not apply in time the index that a leader confirmed: try another
+    /// node, or retry.
     Behind(String),
-    /// This node is a witness and has no state: ask another one.
+    /// This node is a witness and has no state: ask another node.
     Witness(String),
-    /// Too much waits already: try again after this time.
+    /// Too many requests wait: retry after this time.
     Overloaded(Duration),
-    /// The time that the client gave the write was over before it was begun with.
+    /// The client's deadline passed before the write was started.
     DeadlinePassed,
-    /// This node's disk is full: try another one, or again once there is space.
+    /// This node's disk is full: try another node, or retry once there is space.
     StorageFull,
-    /// No snapshot was taken.
+    /// The snapshot failed.
     SnapshotFailed(String),
-    /// This node is going away: try another one.
+    /// This node is stopping: try another node.
     Stopping,
-    /// The key or value is longer than allowed.
+    /// The key or value exceeds the limit.
     TooLarge(String),
     /// The write may or may not take effect.
     OutcomeUnknown,
-    /// An operator had the write's entry skipped.
+    /// An operator excluded the write's entry from being applied.
     Skipped,
-    /// What an operator wanted may or may not have come about, or in part; where to look.
+    /// An operator's change may or may not have taken effect, possibly in part; the text says
+    /// how to check.
     Undecided(String),
-    /// The write's session is not known any more.
+    /// The write's session is unknown or expired.
     SessionExpired,
-    /// The write's serial is older than what its session remembers.
+    /// The write's serial is older than those that its session remembers.
     StaleSerial,
 }
 
@@ -77,7 +79,7 @@ impl Refusal {
             Self::NotFound(what) => (StatusCode::NOT_FOUND, "not_found", what.clone()),
             Self::Conflict(why) => (StatusCode::CONFLICT, "conflict", why.clone()),
             Self::MethodNotAllowed => {
-                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", say("this path takes other methods"))
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", say("this path does not support this method"))
             }
             Self::UnknownHost(why) => (StatusCode::MISDIRECTED_REQUEST, "unknown_host", why.clone()),
             Self::Forbidden(why) => (StatusCode::FORBIDDEN, "forbidden", why.clone()),
@@ -95,26 +97,30 @@ impl Refusal {
             Self::Overloaded(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "overloaded",
-                say("too many requests wait; retry after `retry-after`"),
+                say("too many requests wait; retry after the time in `retry-after`"),
             ),
             Self::DeadlinePassed => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "deadline_passed",
-                say("the time for the write was over before it was begun with; retry with more"),
+                say("the deadline passed before the write was started; retry with a longer timeout"),
             ),
             Self::StorageFull => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "storage_full",
-                say("the disk of this node is full; use another node, or free space: it goes on by itself"),
+                say(
+                    "the disk of this node is full; use another node, or free space: the node then continues by itself",
+                ),
             ),
             Self::SnapshotFailed(why) => (StatusCode::INTERNAL_SERVER_ERROR, "snapshot_failed", why.clone()),
-            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping", say("this node stops; use another one")),
+            Self::Stopping => {
+                (StatusCode::SERVICE_UNAVAILABLE, "stopping", say("this node is stopping; use another one"))
+            }
             Self::TooLarge(what) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", what.clone()),
             Self::OutcomeUnknown => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "outcome_unknown",
                 say(
-                    "the write may or may not take effect; read before you retry, or retry with the same quorate-session and -serial",
+                    "the write may or may not take effect; read before a retry, or retry with the same quorate-session and quorate-serial",
                 ),
             ),
             Self::Skipped => (StatusCode::UNPROCESSABLE_ENTITY, "skipped", ProposeError::Skipped.to_string()),
@@ -141,11 +147,12 @@ impl IntoResponse for Refusal {
             _ => None,
         };
         if self == Self::Stopping {
-            // The connection is closed once this is read, and nothing that is sent on it afterwards is lost.
+            // The client closes the connection after this answer, so it sends no request that
+            // would be lost.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(after) = retry_after {
-            // Whole seconds are all that the header knows.
+            // The header allows only whole seconds.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
@@ -153,7 +160,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Some messages quote what a client sent, line feeds and all.
+/// Escapes control characters: some messages quote bytes from the client, including line feeds.
 fn one_line(message: &str) -> String {
     let mut line = String::with_capacity(message.len());
     for c in message.chars() {
@@ -272,7 +279,7 @@ mod tests {
         }
     }
 
-    /// Whoever sends the next request on a connection that is about to close can't know what becomes of it.
+    /// A request sent on a connection that is about to close would have an unknown outcome.
     #[test]
     fn who_is_told_that_the_node_stops_is_told_to_use_the_connection_no_more() {
         assert_eq!(Refusal::Stopping.into_response().headers()[CONNECTION], "close");
@@ -283,7 +290,8 @@ mod tests {
         assert_eq!(Refusal::StorageFull.into_response().headers()[RETRY_AFTER], "1");
     }
 
-    /// A client that retries on 503 and 504 retries exactly what may succeed, or is not known.
+    /// A client that retries on 503 and 504 retries only requests that may succeed or whose
+    /// outcome is unknown.
     #[test]
     fn every_error_of_the_node_keeps_its_meaning_as_a_status_and_a_code() {
         let retry_after = Duration::from_secs(1);

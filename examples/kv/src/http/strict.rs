@@ -1,7 +1,8 @@
-//! Requests that are understood to the last parameter: anything else is refused before a handler sees it.
+//! Strict requests: a request with an unknown parameter, header or body is refused before a
+//! handler sees it.
 //!
-//! A parameter, header or body that nobody reads is a mistake whose author believes that it counts: a misspelt `expect` would change
-//! the members unconditionally, a misspelt `quorate-session` would let a repeated write be applied twice.
+//! Ignoring an unknown part would hide a mistake: a misspelt `expect` would change the members
+//! unconditionally, a misspelt `quorate-session` would let a repeated write be applied twice.
 
 use super::{
     Refusal,
@@ -17,7 +18,7 @@ use axum::{
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeSet;
 
-/// What a request may carry.
+/// The parts that a request may have in addition to its path.
 #[derive(Clone, Copy, Debug)]
 struct Takes {
     method: &'static str,
@@ -32,7 +33,7 @@ const EXPECT: &[&str] = &["expect"];
 /// The headers of a write.
 const TERMS: &[&str] = &[SESSION, SERIAL, TIMEOUT];
 
-/// All that carry more than their path. Others may have a body, which their handler reads or not.
+/// All requests with query, headers or body. Others have a body only if their handler reads one.
 const TAKES: &[Takes] = &[
     takes("GET", "/v1/kv/{key}", READ, &[], false),
     takes("PUT", "/v1/kv/{key}", &[], TERMS, true),
@@ -62,7 +63,7 @@ const fn takes(
     Takes { method, path, parameters, headers, body }
 }
 
-/// A layer over all routes.
+/// A layer over all routes that refuses requests with unknown parts.
 pub(super) async fn understood(request: Request, next: Next) -> Result<Response, Refusal> {
     check(&request)?;
     Ok(next.run(request).await)
@@ -70,7 +71,7 @@ pub(super) async fn understood(request: Request, next: Next) -> Result<Response,
 
 fn check(request: &Request<Body>) -> Result<(), Refusal> {
     check_encoding(request.uri())?;
-    // Without one, there is no such path.
+    // Without a matched path, the request gets 404.
     let Some(path) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
     let listed = TAKES.iter().find(|takes| takes.method == method.as_str() && takes.path == path.as_str());
@@ -84,17 +85,19 @@ fn check(request: &Request<Body>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Every `%` begins an escape, and what is escaped is text.
+/// Checks that every `%` starts an escape, and that the unescaped bytes are UTF-8.
 fn check_encoding(uri: &Uri) -> Result<(), Refusal> {
     for (what, text) in [("path", uri.path()), ("query", uri.query().unwrap_or_default())] {
         let mut parts = text.split('%');
-        // What comes before the first one.
+        // The text before the first `%`.
         parts.next();
         let is_escape = |part: &str| part.len() >= 2 && part.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
         if let Some(bad) = parts.find(|part| !is_escape(part)) {
             let shown: String = bad.chars().take(2).collect();
-            let problem = format!("`%{}` in the {what} is no escape", shown.escape_debug());
-            return Err(Refusal::BadRequest(format!("{problem}; write two hexadecimal digits, and %25 for %")));
+            let problem = format!("`%{}` in the {what} is not an escape", shown.escape_debug());
+            return Err(Refusal::BadRequest(format!(
+                "{problem}; write two hexadecimal digits after %, and %25 for % itself"
+            )));
         }
         if percent_decode_str(text).decode_utf8().is_err() {
             return Err(Refusal::BadRequest(format!("the {what} is not percent-encoded UTF-8")));
@@ -113,13 +116,13 @@ fn check_parameters(uri: &Uri, known: &[&str]) -> Result<(), Refusal> {
             return Err(Refusal::BadRequest(format!("unknown parameter `{shown}`; {}", listed(known))));
         }
         if !seen.insert(name) {
-            return Err(Refusal::BadRequest(format!("parameter `{shown}` is there more than once; give one")));
+            return Err(Refusal::BadRequest(format!("parameter `{shown}` is given more than once; give it once")));
         }
     }
     Ok(())
 }
 
-/// Headers with the prefix are this server's own.
+/// Headers with the prefix `quorate-` belong to this server, so unknown ones are refused.
 fn check_headers(headers: &HeaderMap, known: &[&str]) -> Result<(), Refusal> {
     let unknown = headers.keys().find(|name| name.as_str().starts_with("quorate-") && !known.contains(&name.as_str()));
     match unknown {
@@ -129,7 +132,7 @@ fn check_headers(headers: &HeaderMap, known: &[&str]) -> Result<(), Refusal> {
 }
 
 fn listed(known: &[&str]) -> String {
-    if known.is_empty() { "there is none here".to_owned() } else { format!("known here: {}", known.join(", ")) }
+    if known.is_empty() { "none is allowed here".to_owned() } else { format!("allowed: {}", known.join(", ")) }
 }
 
 #[cfg(test)]
@@ -175,7 +178,7 @@ mod tests {
         }
         let refusal = check_parameters(&"/?raed=local".parse().expect("a URI"), READ);
         let Err(Refusal::BadRequest(why)) = refusal else { panic!("{refusal:?}") };
-        assert_eq!(why, "unknown parameter `raed`; known here: read, max_age, max_entries");
+        assert_eq!(why, "unknown parameter `raed`; allowed: read, max_age, max_entries");
     }
 
     #[test]

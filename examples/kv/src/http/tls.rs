@@ -1,4 +1,4 @@
-//! The certificate of the HTTP server, and the names that it is for.
+//! The certificate of the HTTP server, and its names.
 
 use crate::config::{ConfigError, HttpTls};
 use quorate::transport::certificates::check_private;
@@ -13,10 +13,11 @@ use tokio_rustls::{
 };
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-/// Reads the certificate and key of the HTTP server.
+/// Loads the certificate and key of the HTTP server.
 ///
 /// # Errors
-/// If they can't be read or don't belong together, or others can read the key; by the keys under `http_tls`.
+/// If they cannot be read, do not match, or other users can read the key; the error names the
+/// key under `http_tls`.
 pub fn tls_acceptor(tls: &HttpTls) -> Result<TlsAcceptor, ConfigError> {
     let (cert, key) = (tls.cert.display(), tls.key.display());
     let chain =
@@ -32,16 +33,16 @@ pub fn tls_acceptor(tls: &HttpTls) -> Result<TlsAcceptor, ConfigError> {
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
         .map_err(|error| {
-            let problem = format!("{cert} and {key} don't fit: {error}");
-            ConfigError::new("http_tls", problem, "name a certificate and the key that it was made for")
+            let problem = format!("{cert} and {key} do not match: {error}");
+            ConfigError::new("http_tls", problem, "name a certificate and its private key")
         })?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// The names and addresses that the certificate of the HTTP server is for.
+/// The host names and addresses in the certificate of the HTTP server.
 ///
 /// # Errors
-/// If it can't be read, by the key `http_tls.cert`.
+/// If it cannot be read; the error names the key `http_tls.cert`.
 pub fn names_in(tls: &HttpTls) -> Result<Vec<String>, ConfigError> {
     let cert = tls.cert.display();
     let refuse = |error: &dyn std::fmt::Display| {

@@ -1,4 +1,4 @@
-//! The check: what each node has of what was written.
+//! A comparison of the contents of all nodes with the recorded writes.
 
 use super::ledger::{Told, Write};
 use crate::{
@@ -13,25 +13,26 @@ use std::sync::{
 };
 use tokio::task::JoinSet;
 
-/// Connections a node to read with.
+/// Connections per node for reading.
 const READERS: usize = 4;
 
-/// What the check found.
+/// The result of a check.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Verdict {
-    /// Writes that were acknowledged.
+    /// The number of acknowledged writes.
     pub acknowledged: usize,
-    /// Writes of unknown outcome that took effect.
+    /// The number of writes of unknown outcome that took effect.
     pub unknown_present: usize,
-    /// Writes of unknown outcome that did not.
+    /// The number of writes of unknown outcome that did not take effect.
     pub unknown_absent: usize,
-    /// Writes that were refused.
+    /// The number of refused writes.
     pub refused: usize,
-    /// What must not be, a line each: acknowledged and missing, refused and there, different on two nodes.
+    /// Violations, one line each: an acknowledged write is missing, a refused one is present,
+    /// or nodes differ.
     pub broken: Vec<String>,
 }
 
-/// Reads every key locally on these nodes, and judges.
+/// Reads all keys locally on the given nodes, and compares them with the writes.
 ///
 /// # Errors
 /// If a node does not answer.
@@ -54,7 +55,7 @@ impl Verdict {
         let present = found.iter().filter(|(_, found)| found.is_some()).count();
         for (id, found) in found {
             if found.is_some_and(|found| found != value.as_bytes()) {
-                self.broken.push(format!("{key} has a value on node {id} that nobody wrote"));
+                self.broken.push(format!("{key} has a value on node {id} that no client wrote"));
             }
         }
         let everywhere = present == found.len();

@@ -1,4 +1,4 @@
-//! How late this machine lets a thread run: bounds in time are widened by it, rather than left to luck.
+//! The scheduling delay of this machine, by which tests widen their time limits.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::{
@@ -9,38 +9,39 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A thread that sleeps, works a little, and measures how much longer than that it took: to be woken, and while it was kept from
-/// working.
+/// A thread that sleeps, works a little, and measures by how much that took longer than planned:
+/// delays of its wake-up and interruptions of its work.
 #[derive(Debug)]
 pub struct MachineDelay {
     longest_us: Arc<AtomicU64>,
 }
 
 impl MachineDelay {
-    /// How long the thread sleeps at a time.
+    /// The duration of one sleep.
     pub const NAP: Duration = Duration::from_millis(10);
-    /// How much processor time it takes after that: two hundredths of a processor.
+    /// The processor time used after each sleep: 2 % of a processor.
     const WORK: Duration = Duration::from_micros(200);
-    /// From here on a machine counts as busy: a healthy one wakes a thread within a millisecond.
+    /// The delay from which a machine counts as busy: a healthy one wakes a thread
+    /// within a millisecond.
     const BUSY_MIN: Duration = Duration::from_millis(20);
 
-    /// Measures from now on, until this is dropped.
+    /// Starts measuring, until this value is dropped.
     #[must_use]
     pub fn watch() -> Self {
         let longest_us = Arc::new(AtomicU64::new(0));
         let measured = Arc::downgrade(&longest_us);
-        // Without the thread nothing is measured, and no bound is widened.
+        // Without the thread nothing is measured, and no limit is widened.
         let _ = std::thread::Builder::new().name("machine-delay".to_owned()).spawn(move || measure(&measured));
         Self { longest_us }
     }
 
-    /// The latest that the thread was so far.
+    /// The longest delay so far.
     #[must_use]
     pub fn longest(&self) -> Duration {
         Duration::from_micros(self.longest_us.load(Ordering::Relaxed))
     }
 
-    /// The same, if it is so late that the machine is busy.
+    /// The longest delay, if it shows that the machine is busy.
     #[must_use]
     pub fn busy(&self) -> Option<Duration> {
         Some(self.longest()).filter(|late| *late >= Self::BUSY_MIN)
@@ -60,7 +61,7 @@ fn measure(longest_us: &Weak<AtomicU64>) {
     }
 }
 
-/// What this thread has had of the processor.
+/// The processor time that this thread has used.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())

@@ -1,4 +1,4 @@
-//! What was written and what the clients were told: a client's side of the promise.
+//! A record of all writes and of the answers that clients got.
 
 use crate::client::ClientError;
 use std::{
@@ -7,30 +7,30 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// One write of a key that nobody else writes.
+/// One write, to a key that has no other writer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Write {
-    /// Its key.
+    /// The key, unique to this write.
     pub key: String,
-    /// Its value.
+    /// The value that was written.
     pub value: String,
-    /// What became of it.
+    /// The answer that the client got.
     pub told: Told,
 }
 
-/// What its client was told.
+/// The answer to a write, as far as a check needs it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Told {
-    /// It is in the log for good: it must be on every node.
+    /// Committed: it must be on every node.
     Acknowledged,
-    /// It did not and will not take effect: it must be on none.
+    /// Did not and will not take effect: it must be on no node.
     Refused,
-    /// It may be on every node or on none.
+    /// Unknown: it may be on all nodes or on none.
     Unknown,
 }
 
 impl Told {
-    /// What an outcome tells.
+    /// Classifies the outcome of a client's call.
     pub fn of<T>(outcome: &Result<T, ClientError>) -> Self {
         match outcome {
             Ok(_) => Self::Acknowledged,
@@ -45,8 +45,8 @@ impl Told {
     }
 }
 
-/// Every write, noted as of unknown outcome before it is sent, and corrected when its answer comes: a writer that is
-/// cut off in between leaves the right note behind.
+/// All writes. A write is recorded as unknown before it is sent, and updated when its answer
+/// arrives, so a writer that is cancelled in between leaves a correct record.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     book: Arc<Mutex<Book>>,
@@ -56,20 +56,20 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Book {
     writes: Vec<Write>,
-    /// When each was sent.
+    /// The time at which each write was sent.
     sent: Vec<Instant>,
-    /// When the last one was acknowledged, or the watch began.
+    /// The time of the last acknowledgement, or of [`Ledger::watch`].
     last: Instant,
     longest_gap: Duration,
     slowest: Duration,
 }
 
-/// How clients were served since [`Ledger::watch`].
+/// The service that clients got since [`Ledger::watch`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Service {
-    /// The longest time in which no write of anybody was acknowledged.
+    /// The longest time without an acknowledged write of any client.
     pub longest_gap: Duration,
-    /// The longest that a write took which was acknowledged.
+    /// The longest time that an acknowledged write took.
     pub slowest_write: Duration,
 }
 
@@ -80,7 +80,7 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// One without entries.
+    /// A ledger without entries.
     #[must_use]
     pub fn new() -> Self {
         let (last, zero) = (Instant::now(), Duration::ZERO);
@@ -88,7 +88,7 @@ impl Ledger {
         Self { book: Arc::new(Mutex::new(book)), acknowledged: watch::Sender::new(0) }
     }
 
-    /// Notes a write that is about to be sent, and returns its place.
+    /// Records a write that is about to be sent; returns its position.
     pub fn begin(&self, key: String, value: String) -> usize {
         let mut book = self.book();
         book.writes.push(Write { key, value, told: Told::Unknown });
@@ -96,7 +96,7 @@ impl Ledger {
         book.writes.len() - 1
     }
 
-    /// Notes what its client was told.
+    /// Records the answer to a write.
     pub fn end(&self, place: usize, told: Told) {
         let mut book = self.book();
         if let Some(write) = book.writes.get_mut(place) {
@@ -109,31 +109,31 @@ impl Ledger {
         }
     }
 
-    /// How many were acknowledged so far.
+    /// The number of acknowledged writes so far.
     #[must_use]
     pub fn acknowledged(&self) -> usize {
         *self.acknowledged.borrow()
     }
 
-    /// Waits until so many are.
+    /// Waits until `count` writes are acknowledged.
     pub async fn reaches(&self, count: usize) {
-        // It ends only with the sender, which lives as long as this.
+        // The wait can only end early if the sender is dropped, which lives as long as `self`.
         let _ = self.acknowledged.subscribe().wait_for(|acknowledged| *acknowledged >= count).await;
     }
 
-    /// Everything noted.
+    /// A copy of all recorded writes.
     #[must_use]
     pub fn writes(&self) -> Vec<Write> {
         self.book().writes.clone()
     }
 
-    /// Measures the service from now on.
+    /// Starts measuring the service.
     pub fn watch(&self) {
         let mut book = self.book();
         (book.last, book.longest_gap, book.slowest) = (Instant::now(), Duration::ZERO, Duration::ZERO);
     }
 
-    /// How the service was since [`Ledger::watch`], up to the last acknowledged write.
+    /// The service from [`Ledger::watch`] to the last acknowledged write.
     #[must_use]
     pub fn service(&self) -> Service {
         let book = self.book();

@@ -1,7 +1,8 @@
-//! Load on a cluster, and what became of it: for the [`demo`](crate::demo), and for tests that kill.
+//! Load on a cluster, and a check of its effects: for the [`demo`](crate::demo), and for tests
+//! that kill nodes.
 //!
-//! [`Writers`] write keys of their own as fast as they are answered, and note in a [`Ledger`] what they were told; [`check`]
-//! holds that against what the nodes have.
+//! [`Writers`] write unique keys as fast as they are answered, and record the answers in a
+//! [`Ledger`]; [`check`] compares the ledger with the contents of the nodes.
 
 mod check;
 mod delay;

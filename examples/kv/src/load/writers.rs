@@ -1,4 +1,4 @@
-//! Clients that write as fast as they are answered, to all nodes.
+//! Clients that write to all nodes as fast as they are answered.
 
 use super::ledger::{Ledger, Told};
 use crate::{
@@ -13,19 +13,19 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-/// How long a writer rests after a refusal: long enough not to drown the election in retries.
+/// The pause of a writer after a refusal, so that retries do not disturb an election.
 const REST: Duration = Duration::from_millis(10);
-/// How often a new probe is sent while there is no leader: the precision of the measurement.
+/// The interval of probes while there is no leader; the resolution of the measurement.
 const PROBE_EVERY: Duration = Duration::from_millis(10);
 
-/// How many writers, and how fast.
+/// The number of writers, and their rate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pace {
-    /// Writers a node. Default 4.
+    /// Writers per node. Default 4.
     pub writers: usize,
-    /// How long a writer rests after an answer. Default: not at all.
+    /// The pause of a writer after an answer. Default: none.
     pub rest: Duration,
-    /// Bytes of a value, or more where its name takes more. Default 0.
+    /// The length of a value in bytes; longer if the value's name needs it. Default 0.
     pub value_bytes: usize,
 }
 
@@ -43,18 +43,19 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Starts some for every node; each prefers its node and turns to the others when that can't serve.
+    /// Starts writers for every node. Each prefers its node and uses the others when that
+    /// one cannot serve.
     ///
     /// # Errors
-    /// If no client can be made.
+    /// If a client cannot be created.
     pub fn start(cluster: &Cluster, ledger: &Ledger, pace: Pace) -> Result<Self, ClusterError> {
         Self::start_among(cluster, cluster.ids(), ledger, pace)
     }
 
-    /// The same, for these nodes.
+    /// As [`Writers::start`], for the given nodes only.
     ///
     /// # Errors
-    /// If no client can be made.
+    /// If a client cannot be created.
     pub fn start_among(
         cluster: &Cluster,
         mut ids: Vec<NodeId>,
@@ -69,13 +70,13 @@ impl Writers {
         Ok(Self { tasks, stop })
     }
 
-    /// How many there are.
+    /// The number of writers.
     #[must_use]
     pub fn count(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Lets each finish the write it is at.
+    /// Lets each writer finish its current write, then ends it.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         self.tasks.join_all().await;
@@ -104,8 +105,9 @@ async fn put(client: &mut Client, ledger: &Ledger, key: String, bytes: usize) ->
     outcome.map(drop)
 }
 
-/// Sends a write to one of `survivors` after the other, a new one every few milliseconds whatever became of those
-/// before, until one is acknowledged; returns how long after `since` that was, or `None` if it took longer than `limit`.
+/// Sends probe writes to the survivors in turn, one every few milliseconds, until one
+/// is acknowledged. Returns the time from `since` to that acknowledgement, or `None` if
+/// it exceeds `limit`.
 pub async fn first_write(
     cluster: &Cluster,
     survivors: &[NodeId],

@@ -1,10 +1,11 @@
-//! What clients ask the state machine, and what it answers.
+//! The commands and replies of the state machine.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// What clients ask for. Its encoding stands in the log, so it changes only by adding operations:
+/// A client's command. Its encoding is stored in the log, so it may only be extended
+/// by new operations:
 ///
-/// | bytes | what |
+/// | bytes | meaning |
 /// | --- | --- |
 /// | 1 | operation: 1 put, 2 delete, 3 swap if equal, 4 swap if absent |
 /// | 2 | length of the key, little-endian |
@@ -16,23 +17,23 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 pub enum Command<'a> {
     /// Set a key.
     Put {
-        /// The key.
+        /// The key to set.
         key: &'a [u8],
-        /// Its value from now on.
+        /// The new value.
         value: &'a [u8],
     },
     /// Remove a key.
     Delete {
-        /// The key.
+        /// The key to remove.
         key: &'a [u8],
     },
-    /// Set a key if it has a certain value now.
+    /// Sets a key if it has the expected value.
     Cas {
-        /// The key.
+        /// The key to compare and set.
         key: &'a [u8],
-        /// The value that it must have; `None`: it must not exist.
+        /// The value that the key must have; `None`: the key must not exist.
         expect: Option<&'a [u8]>,
-        /// Its value from then on.
+        /// The new value.
         value: &'a [u8],
     },
 }
@@ -43,7 +44,7 @@ const SWAP_IF_EQUAL: u8 = 3;
 const SWAP_IF_ABSENT: u8 = 4;
 
 impl<'a> Command<'a> {
-    /// Lays it out in bytes; `None` if the key or the expected value is longer than the format can say.
+    /// Encodes the command; `None` if the key or the expected value is too long for the format.
     #[must_use]
     pub fn encode(&self) -> Option<Bytes> {
         let (operation, key, expect, value): (_, _, _, &[u8]) = match *self {
@@ -64,7 +65,7 @@ impl<'a> Command<'a> {
         Some(bytes.freeze())
     }
 
-    /// Reads it back; `None` for bytes that are no command, for example of a later version.
+    /// Decodes a command; `None` for bytes that are not a command, for example of a later version.
     #[must_use]
     pub fn decode(mut bytes: &'a [u8]) -> Option<Self> {
         let operation = bytes.try_get_u8().ok()?;
@@ -84,27 +85,27 @@ impl<'a> Command<'a> {
     }
 }
 
-/// What a command is answered: one byte, or two for answers with a fact.
+/// The reply to a command: one byte, or two for replies with a result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reply {
-    /// It was not understood and changed nothing.
+    /// The command was not understood and changed nothing.
     Refused,
-    /// The key is set.
+    /// The key was set.
     Put,
-    /// The key is gone.
+    /// The key does not exist any more.
     Delete {
-        /// Whether it was there before.
+        /// Whether the key existed before.
         existed: bool,
     },
     /// The comparison was made.
     Cas {
-        /// Whether it held, so that the key is set.
+        /// Whether it succeeded, so that the key was set.
         swapped: bool,
     },
 }
 
 impl Reply {
-    /// Lays it out in bytes.
+    /// Encodes the reply.
     #[must_use]
     pub fn encode(self) -> Bytes {
         Bytes::from_static(match self {
@@ -117,7 +118,7 @@ impl Reply {
         })
     }
 
-    /// Reads it back; `None` for bytes that are no reply.
+    /// Decodes a reply; `None` for bytes that are not a reply.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         match *bytes {

@@ -1,11 +1,12 @@
-//! The state that is replicated: a map of keys to values, and the commands that change it.
+//! The replicated state: a map of keys to values, and the commands that change it.
 //!
-//! It owns the pairs and a hash of them; it does no I/O and knows no clock, so that the same commands in the same order
-//! give the same state, replies and hash on every node and in every version. The node's `Applier` feeds it; the HTTP
-//! handlers encode the [`Command`]s, decode the [`Reply`]s and read it through `Node::read`.
+//! This module owns the pairs and a hash of them. It does no I/O and reads no clock, so the same
+//! commands in the same order give the same state, replies and hash on every node and in every
+//! version. The node's `Applier` calls it; the HTTP handlers encode [`Command`]s, decode [`Reply`]s
+//! and read the state through `Node::read`.
 //!
-//! - `pairs`: the map, of which a copy is made in no time.
-//! - `snapshot`: how a copy is written down and read back.
+//! - `pairs`: the map, which can be copied in microseconds.
+//! - `snapshot`: the format in which a copy is written and read.
 
 mod command;
 mod pairs;
@@ -18,10 +19,11 @@ use pairs::Pairs;
 use quorate::{Index, StateMachine, WriteState};
 use std::io;
 
-/// The longest key, in bytes. Keys travel in a URL and stay in memory on every node.
+/// The maximum length of a key in bytes. Keys are part of URLs and stay in memory on every node.
 pub const KEY_BYTES_MAX: usize = 1024;
 
-/// How much longer than its values a command can be, in bytes: operation, lengths and the key.
+/// The maximum length of a command minus that of its values, in bytes: operation, lengths
+/// and the key.
 pub const COMMAND_OVERHEAD_BYTES: usize = 16 + KEY_BYTES_MAX;
 
 /// The replicated map.
@@ -37,26 +39,26 @@ impl Kv {
         self.pairs.get(key).cloned().map(Bytes::from_owner)
     }
 
-    /// A hash of all pairs: equal states have equal hashes, on every platform and in every version. It tells states
-    /// apart that drifted by accident; it does not resist somebody who looks for collisions.
+    /// A hash of all pairs: equal states have equal hashes, on every platform and in every version.
+    /// It detects accidental differences; it does not resist deliberate collisions.
     #[must_use]
     pub fn state_hash(&self) -> u64 {
         self.pairs.hash()
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
-    /// Whether there is no key.
+    /// Whether the map has no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Carries out one command.
+    /// Executes one command.
     pub fn execute(&mut self, command: &Command<'_>) -> Reply {
         match *command {
             Command::Put { key, value } => {
@@ -86,7 +88,7 @@ impl StateMachine for Kv {
     }
 
     fn restore(&mut self, state: &mut dyn io::Read) -> io::Result<()> {
-        // Before the new pairs are read: there is not always room for both.
+        // The old pairs are dropped first, because memory may not hold both.
         self.pairs = Pairs::default();
         self.pairs = snapshot::read(state)?;
         Ok(())

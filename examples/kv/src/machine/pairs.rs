@@ -1,15 +1,17 @@
 //! The map: many small ordered maps, each shared with its copies until one of them changes it.
 //!
-//! Copying it copies a reference a [`Shard`], whatever is in it. What a shard holds is copied when it is first changed
-//! afterwards: its keys and values stay shared, so that costs some ten nanoseconds a key, a thousandth of all keys at a time. A map
-//! that shares all structure all the time would spare that, and pay for it with every change.
+//! A copy of the map copies one reference per [`Shard`]. The first change of a shard after that
+//! copies the shard, but not its keys and values; this costs some ten nanoseconds per key, for one
+//! thousandth of all keys at a time. A persistent map would avoid this cost, but every change
+//! would be slower.
 
 use rapidhash::v3::{RapidSecrets, RapidStreamHasherV3, rapidhash_v3_seeded};
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Keys and values.
+/// The key-value pairs.
 ///
-/// **Invariant:** `hash` is the wrapping sum of the pairs' hashes, whatever the order they came in, and `len` their number.
+/// **Invariant:** `hash` is the wrapping sum of all pairs' hashes, so it does not depend on their
+/// order; `len` is the number of pairs.
 #[derive(Clone, Debug)]
 pub(super) struct Pairs {
     shards: Box<[Arc<Shard>]>,
@@ -17,7 +19,7 @@ pub(super) struct Pairs {
     hash: u64,
 }
 
-/// The pairs whose keys hash alike, in the order of their keys.
+/// The pairs with the same hash of their key, ordered by key.
 pub(super) type Shard = BTreeMap<Arc<[u8]>, Pair>;
 
 #[derive(Clone, Debug)]
@@ -26,7 +28,8 @@ pub(super) struct Pair {
     hash: u64,
 }
 
-/// With a million keys, the first change of a shard after a copy copies 250; without any keys, they take 32 KiB.
+/// With a million keys, the first change of a shard after a copy copies 250 keys; an empty map
+/// takes 32 KiB.
 const SHARD_BITS: u32 = 12;
 
 impl Default for Pairs {
@@ -40,7 +43,7 @@ impl Pairs {
         self.shards[shard_of(key)].get(key).map(|pair| &pair.value)
     }
 
-    /// Sets a key. Says whether it is a new one.
+    /// Sets a key. Returns whether the key is new.
     pub(super) fn insert(&mut self, key: Arc<[u8]>, value: Arc<[u8]>) -> bool {
         let pair = Pair { hash: pair_hash(&key, &value), value };
         self.hash = self.hash.wrapping_add(pair.hash);
@@ -50,10 +53,10 @@ impl Pairs {
         replaced.is_none()
     }
 
-    /// Removes a key. Says whether it was there.
+    /// Removes a key. Returns whether it existed.
     pub(super) fn remove(&mut self, key: &[u8]) -> bool {
         let shard = &mut self.shards[shard_of(key)];
-        // A shard that has nothing to remove must not be copied for it.
+        // Avoids copying a shard that does not have the key.
         if !shard.contains_key(key) {
             return false;
         }
@@ -71,13 +74,14 @@ impl Pairs {
         self.hash
     }
 
-    /// Its shards, in an order that depends on the keys alone. Each is let go as soon as the next one is taken.
+    /// All shards, in an order that depends only on the keys. Each is dropped when the next
+    /// one is taken.
     pub(super) fn into_shards(self) -> impl Iterator<Item = Arc<Shard>> {
         self.shards.into_iter()
     }
 }
 
-/// Fixed for ever: nodes of different versions compare their hashes.
+/// Must never change: nodes of different versions compare their hashes.
 static SECRETS: RapidSecrets = RapidSecrets::seed(0x7175_6f72_6174_6531);
 
 fn shard_of(key: &[u8]) -> usize {

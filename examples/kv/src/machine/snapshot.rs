@@ -1,26 +1,27 @@
-//! How the state is written down: a stream, little-endian.
+//! The format of a snapshot's state: a byte stream, little-endian.
 //!
-//! | bytes | what |
+//! | bytes | meaning |
 //! | --- | --- |
 //! | 4 | magic: the bytes `QKVS` |
 //! | 4 | version of this layout: 1 |
-//! | 8 | how many pairs there are |
+//! | 8 | number of pairs |
 //! | 8 | the hash of the state, [`Kv::state_hash`](super::Kv::state_hash) |
 //! | … | the pairs |
 //!
-//! and of each pair
+//! and for each pair
 //!
-//! | bytes | what |
+//! | bytes | meaning |
 //! | --- | --- |
 //! | 2 | length of the key |
 //! | 4 | length of the value |
 //! | … | the key |
 //! | … | the value |
 //!
-//! Nothing follows the last pair. Equal states give equal bytes; the order of the pairs means nothing to a reader.
+//! Nothing follows the last pair. Equal states give equal bytes; readers ignore the order
+//! of the pairs.
 //!
-//! Whoever keeps the bytes has checksums of its own. The hash says more: that these are the pairs that were there when the
-//! snapshot was taken, whatever wrote and read them.
+//! The storage has checksums of its own. The hash additionally proves that these are the pairs that
+//! existed when the snapshot was taken, independently of the code that wrote and read them.
 //!
 //! **Bound:** writing and reading buffer [`BUFFER_BYTES`] and one pair.
 
@@ -34,7 +35,7 @@ const MAGIC: [u8; 4] = *b"QKVS";
 const VERSION: u32 = 1;
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// Writes `pairs`, letting go of them on the way.
+/// Writes `pairs`, and drops each shard once it is written.
 pub(super) fn write(pairs: Pairs, to: &mut dyn Write) -> io::Result<()> {
     let mut to = BufWriter::with_capacity(BUFFER_BYTES, to);
     to.write_all(&MAGIC)?;
@@ -43,7 +44,7 @@ pub(super) fn write(pairs: Pairs, to: &mut dyn Write) -> io::Result<()> {
     to.write_all(&pairs.hash().to_le_bytes())?;
     for shard in pairs.into_shards() {
         for (key, pair) in &*shard {
-            // Commands carry keys and values in no more bits, so this fits.
+            // Commands encode keys and values with lengths of these sizes, so they fit.
             to.write_all(&u16::try_from(key.len()).map_err(too_long)?.to_le_bytes())?;
             to.write_all(&u32::try_from(pair.value.len()).map_err(too_long)?.to_le_bytes())?;
             to.write_all(key)?;
@@ -53,20 +54,21 @@ pub(super) fn write(pairs: Pairs, to: &mut dyn Write) -> io::Result<()> {
     to.flush()
 }
 
-/// Reads what [`write`] wrote.
+/// Reads a state that [`write`] wrote.
 ///
 /// # Errors
-/// In one line that says what and where, if `from` fails, or these are not exactly the bytes that were written.
+/// In one line with problem and offset, if `from` fails, or if the bytes are not exactly those
+/// that were written.
 pub(super) fn read(from: &mut dyn Read) -> io::Result<Pairs> {
     let mut from = Reader { from: BufReader::with_capacity(BUFFER_BYTES, from), at: 0 };
     if from.array()? != MAGIC {
-        return Err(invalid(0, "it is no snapshot of this key-value map"));
+        return Err(invalid(0, "the data is not a snapshot of this key-value map"));
     }
     let version = u32::from_le_bytes(from.array()?);
     if version != VERSION {
         return Err(invalid(
             4,
-            format_args!("layout {version} is not known here, only {VERSION}: run a newer release"),
+            format_args!("layout {version} is unknown; this release reads only {VERSION}: run a newer release"),
         ));
     }
     let len = u64::from_le_bytes(from.array()?);
@@ -78,7 +80,7 @@ pub(super) fn read(from: &mut dyn Read) -> io::Result<Pairs> {
         let value_bytes = u64::from(u32::from_le_bytes(from.array()?));
         let (key, value) = (from.bytes(key_bytes)?, from.bytes(value_bytes)?);
         if !pairs.insert(key, value) {
-            return Err(invalid(at, "a key stands there for the second time"));
+            return Err(invalid(at, "a key occurs twice"));
         }
     }
     if from.from.read(&mut [0])? > 0 {
@@ -103,7 +105,8 @@ impl Reader<'_> {
         Ok(bytes)
     }
 
-    /// As many bytes. A length is not believed: what is allocated grows with what is read.
+    /// Reads `length` bytes. Memory grows with the bytes read, because a damaged length could
+    /// be arbitrarily large.
     fn bytes(&mut self, length: u64) -> io::Result<Arc<[u8]>> {
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(usize::MAX).min(BUFFER_BYTES));
         let read = self.from.by_ref().take(length).read_to_end(&mut bytes)? as u64;
@@ -116,18 +119,18 @@ impl Reader<'_> {
 
     fn ended(&self, error: Error) -> Error {
         match error.kind() {
-            ErrorKind::UnexpectedEof => invalid(self.at, "it ends there, within a pair or its header"),
+            ErrorKind::UnexpectedEof => invalid(self.at, "the data ends within a pair or its header"),
             _ => error,
         }
     }
 }
 
 fn invalid(at: u64, what: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::InvalidData, format!("the state can't be restored, offset {at}: {what}"))
+    Error::new(ErrorKind::InvalidData, format!("the state cannot be restored; offset {at}: {what}"))
 }
 
 fn too_long(_: std::num::TryFromIntError) -> Error {
-    Error::new(ErrorKind::InvalidInput, "a key or value is longer than the layout can say")
+    Error::new(ErrorKind::InvalidInput, "a key or value is too long for the layout")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What `recover` found and does, for people and for machines.
+//! The report of `recover`: findings and plan, for people and for programs.
 
 use super::{Target, next_steps};
 use quorate::{
@@ -12,21 +12,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// All of it. It is displayed as text, and serialised for machines.
+/// The complete report. Displayed as text, serialized for programs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     directories: Vec<Directory>,
     plan: Option<Plan>,
-    /// What was made; `None` until then.
+    /// The created directory; `None` if nothing was created.
     made: Option<Made>,
     next: Vec<String>,
 }
 
-/// One directory.
+/// The findings in one directory.
 #[derive(Clone, Debug, Serialize)]
 struct Directory {
     dir: String,
-    /// Why it can't be used.
+    /// The reason if the directory cannot be used.
     error: Option<String>,
     found: Option<Found>,
 }
@@ -37,27 +37,27 @@ struct Found {
     cluster: String,
     term: u64,
     voted_for: Option<NodeId>,
-    /// The log begins behind this entry.
+    /// The last entry before the log's first one.
     base: Entry,
     last: Entry,
     snapshot: Option<Entry>,
     /// Entries whose bytes the disk lost.
     faulty: Vec<Entry>,
-    /// Who votes, as far as its data say.
+    /// The voters, as far as the directory's data tell.
     voters: Vec<NodeId>,
     learners: Vec<NodeId>,
-    /// What a start would put right.
+    /// Problems that a start on the directory would repair.
     notes: Vec<String>,
 }
 
-/// An entry's place.
+/// The index and term of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct Entry {
     index: u64,
     term: u64,
 }
 
-/// What is taken from where, and what that may cost.
+/// The plan: the entries that are kept, their sources, and the possible losses.
 #[derive(Clone, Debug, Serialize)]
 struct Plan {
     chosen: String,
@@ -67,13 +67,13 @@ struct Plan {
     snapshot_from: Option<String>,
     snapshot: Option<Entry>,
     healed: Vec<Healed>,
-    /// The voters of the newest configuration; nothing if no data say.
+    /// The voters of the newest configuration; empty if no data contain one.
     voters: Vec<NodeId>,
-    /// Members that were known to have a log, whoever votes.
+    /// Members that are known to have had a log, voters or not.
     known: Vec<NodeId>,
-    /// Those of the voters whose directories are not among the usable ones.
+    /// Voters without a usable directory.
     missing: Vec<NodeId>,
-    /// Whether the usable directories are a quorum of it.
+    /// Whether the usable directories form a quorum of the voters.
     has_quorum: bool,
     into: String,
     cluster: String,
@@ -95,7 +95,7 @@ struct Made {
 
 impl Serialize for Made {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // JSON's numbers end where ids go on.
+        // A string, because JSON's numbers cannot hold a cluster id.
         let mut made = serializer.serialize_struct("Made", 2)?;
         made.serialize_field("last", &self.last)?;
         made.serialize_field("cluster_id", &self.cluster_id.to_string())?;
@@ -104,7 +104,7 @@ impl Serialize for Made {
 }
 
 impl Report {
-    /// What was found, and what would be done about it, if anything.
+    /// A report of the findings, and of the plan if there is one.
     pub(super) fn of(
         surveys: &[Survey],
         unusable: &[(PathBuf, String)],
@@ -120,12 +120,12 @@ impl Report {
             unusable.iter().map(|(dir, why)| Directory { dir: shown(dir), error: Some(why.clone()), found: None });
         let plan = choice.map(|choice| Plan::of(surveys, choice, target));
         let mut next = if plan.is_some() { next_steps(target) } else { Vec::new() };
-        let last = "keep the old directories, unchanged, until you are sure; never start a node on them again";
+        let last = "keep the old directories unchanged until the data is verified; never start a node on them again";
         next.extend(plan.is_some().then(|| last.to_owned()));
         Self { directories: usable.chain(unusable).collect(), plan, made: None, next }
     }
 
-    /// It was done.
+    /// Records that the plan was carried out.
     pub(super) fn made(&mut self, made: Transplanted, cluster_id: ClusterId) {
         self.made = Some(Made { last: made.last.into(), cluster_id });
     }
@@ -180,7 +180,8 @@ impl Plan {
     }
 }
 
-/// Whether these could elect a leader: a majority of the voters, in each half of a joint configuration.
+/// Whether these nodes could elect a leader: a majority of the voters, in each half of
+/// a joint configuration.
 pub(super) fn has_quorum(membership: &Membership, here: &BTreeSet<NodeId>) -> bool {
     let halves = [membership.incoming(), membership.outgoing()];
     let is_majority = |half: &[NodeId]| half.iter().filter(|id| here.contains(id)).count() > half.len() / 2;
@@ -192,10 +193,10 @@ impl fmt::Display for Report {
         table(f, &self.directories)?;
         for Directory { dir, error, found } in &self.directories {
             if let Some(error) = error {
-                write!(f, "\n{} can't be used: {error}", dir)?;
+                write!(f, "\n{} cannot be used: {error}", dir)?;
             }
             for note in found.iter().flat_map(|found| &found.notes) {
-                write!(f, "\n{}: a start would say: {note}", dir)?;
+                write!(f, "\n{}: a start would report: {note}", dir)?;
             }
         }
         let Some(plan) = &self.plan else { return Ok(()) };
@@ -204,10 +205,10 @@ impl fmt::Display for Report {
         match self.made {
             Some(Made { last, cluster_id }) => write!(
                 f,
-                "\n\nMade: {}, node {node_id} of cluster {cluster}, id {cluster_id}, its only voter. Its log ends with entry {last}.\nNext:",
+                "\n\nCreated: {}, node {node_id} of cluster {cluster}, id {cluster_id}, its only voter. Its log ends with entry {last}.\nNext:",
                 into
             )?,
-            None => write!(f, "\n\nWith --yes, {} is made. Then:", into)?,
+            None => write!(f, "\n\nWith --yes, {} is created. Then:", into)?,
         }
         self.next.iter().zip(1..).try_for_each(|(step, number)| write!(f, "\n  {number}. {step}"))
     }
@@ -227,25 +228,25 @@ impl fmt::Display for Plan {
             (Some(snapshot), Some(from)) => {
                 write!(
                     f,
-                    "\n  Kept: the snapshot of {from}, up to entry {snapshot}, and the log behind it, up to entry {kept}."
+                    "\n  Kept: the snapshot of {from}, up to entry {snapshot}, and the log after it, up to entry {kept}."
                 )?;
             }
             _ => write!(f, "\n  Kept: the log from its first entry on, up to entry {kept}.")?,
         }
         if kept != chosen_last {
-            write!(f, "\n  GIVEN UP, as asked: everything behind entry {kept}, up to {chosen_last}.")?;
+            write!(f, "\n  GIVEN UP, as requested: all entries after {kept}, up to {chosen_last}.")?;
         }
         for Healed { entry, from } in &self.healed {
-            write!(f, "\n  Entry {entry} is lost there, and comes from {from}.")?;
+            write!(f, "\n  Entry {entry} is lost there, and is taken from {from}.")?;
         }
         self.what_may_be_lost(f)?;
         f.write_str(
             "\n\nWHAT MAY COME BACK\
-             \n  Every entry that is kept becomes committed: also writes whose clients were told nothing, or that the\
-             \n  outcome is unknown.\
+             \n  Every entry that is kept becomes committed: also writes without an answer, or whose outcome was\
+             \n  reported as unknown.\
              \n\nBEFORE YOU GO ON\
-             \n  Be sure that no member of the old cluster runs and serves clients, now or later: both clusters would take\
-             \n  writes. Old members can't join the new one by accident, for it has another name; they are not stopped by this.",
+             \n  Make sure that no member of the old cluster runs and serves clients, now or later: both clusters would accept\
+             \n  writes. Old members cannot join the new one by accident, because its name differs; but they are not stopped.",
         )
     }
 }
@@ -257,24 +258,26 @@ impl Plan {
         if self.has_quorum {
             return write!(
                 f,
-                "\n  Nothing that was acknowledged, if these directories are as their nodes left them: of the voters {} a quorum\
+                "\n  No acknowledged write, if these directories are as their nodes left them: a quorum of the voters {}\
                  \n  is listed above. BUT THEN NOTHING NEEDS TO BE RECOVERED: start those nodes, and they elect a leader.",
                 ids(voters)
             );
         }
         match (&voters[..], &known[..]) {
-            ([], []) => write!(f, "\n  No data say who votes: compare with [[peers]] of the old configuration.")?,
+            ([], []) => {
+                write!(f, "\n  The data do not name the voters; compare with [[peers]] of the old configuration.")?
+            }
             ([], known) => write!(
                 f,
-                "\n  No data say who votes: compare with [[peers]] of the old configuration. Known to have had a log: {}.",
+                "\n  The data do not name the voters; compare with [[peers]] of the old configuration. Known to have had a log: {}.",
                 ids(known)
             )?,
             _ => write!(f, "\n  Of the voters {} these are not listed above: {}.", ids(voters), ids(missing))?,
         }
         write!(
             f,
-            "\n  What was committed by voters that are not listed, and did not reach {chosen}, is gone, although\
-             \n  clients were told that it was written. Nobody can say what it was. Name more surviving directories, and it is less."
+            "\n  Entries that were committed by voters that are not listed, and did not reach {chosen}, are lost, although\
+             \n  clients got an acknowledgement. They cannot be listed. Naming more surviving directories reduces the loss."
         )
     }
 }
@@ -310,7 +313,7 @@ fn table(f: &mut fmt::Formatter<'_>, directories: &[Directory]) -> fmt::Result {
     Ok(())
 }
 
-/// A path as text, of which JSON knows no other kind.
+/// A path as text, because JSON has no other type for it.
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }

@@ -1,4 +1,4 @@
-//! What is asked is checked before anything is touched.
+//! Arguments are checked before any directory is changed.
 
 use super::{report::has_quorum, *};
 use clap::{Args as _, FromArgMatches};

@@ -33,13 +33,13 @@ async fn keys_are_written_read_swapped_and_deleted_through_any_node() {
     let deleted: Value = serde_json::from_str(&at(&["delete", "k", "--json"]).await.well()).expect("JSON");
     assert_eq!(deleted["existed"], false);
 
-    // A dead node is passed over; the next endpoint serves.
+    // The client skips a dead node and uses the next endpoint.
     cluster.kill(leader).await.expect("killed");
     cluster.leader(PATIENCE).await.expect("a leader");
     let dead = cluster.endpoint(leader);
     run(&["put", "k", "v", "--endpoint", &dead, "--endpoint", &url]).await.well();
     let line = run(&["put", "k", "v", "--endpoint", &dead]).await.complaint();
-    assert!(line.contains(&dead) && line.contains("can't be reached") && line.contains("--endpoint"), "{line}");
+    assert!(line.contains(&dead) && line.contains("cannot be reached") && line.contains("--endpoint"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,8 +90,8 @@ async fn certificates_are_made_once_and_added_to_and_never_overwritten() {
         (["--node", "1"], "ID=HOST_OR_IP"),
         (["--node", "0=h"], "ID=HOST_OR_IP"),
         (["--node", "9=n1.demo.quorate.internal"], "would name a node"),
-        (["--client", "../x"], "file's name"),
-        (["--client", "ca"], "taken"),
+        (["--client", "../x"], "file name"),
+        (["--client", "ca"], "reserved"),
     ] {
         let line = make(&args).await.complaint();
         assert!(line.contains(names), "{line}");
@@ -125,7 +125,7 @@ async fn https_serves_those_who_trust_the_authority_and_no_others() {
         line.contains("--ca FILE, or QUORATE_CA") && !line.contains("http://"),
         "the remedy is not plain text: {line}"
     );
-    // Each side says what it speaks.
+    // Each side names its own protocol.
     let http = https.replace("https://", "http://");
     let plain = run(&["get", "k", "--endpoint", &http, "--json"]).await;
     assert_eq!(plain.failure(), (2, "needs_https".to_owned()));
@@ -148,7 +148,7 @@ async fn https_serves_those_who_trust_the_authority_and_no_others() {
 async fn a_mistake_on_the_command_line_is_one_line() {
     for (args, names) in [
         (&["put", "k"][..], "VALUE"),
-        (&[], "no command"),
+        (&[], "a command is missing"),
         (&["puts"], "puts"),
         (&["cas", "k", "v"], "--expect"),
         (&["cas", "k", "v", "--expect", "a", "--absent"], "--absent"),
@@ -162,7 +162,7 @@ async fn a_mistake_on_the_command_line_is_one_line() {
         (&["get", "k", "--ca", "/nowhere/ca.pem"], "--ca: /nowhere/ca.pem"),
         (&["put", "k", "@/nowhere/at/all"], "--literal"),
         (&["member", "set", "1", "1", "2"], "names node 1 twice"),
-        (&["member", "set", "one"], "no node id"),
+        (&["member", "set", "one"], "not a node id"),
     ] {
         let ran = run(args).await;
         assert_eq!(ran.code, Some(2), "{ran:?}");
@@ -175,7 +175,7 @@ async fn a_mistake_on_the_command_line_is_one_line() {
     assert!(run(&["--help"]).await.well().contains("demo"));
 }
 
-/// One for each exit code; and what machines are told.
+/// One command for each exit code, and the codes for programs.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_ends_with_the_documented_exit_code() {
     let mut cluster = cluster(3).await;
@@ -217,14 +217,14 @@ async fn every_command_ends_with_the_documented_exit_code() {
         assert_eq!(run(&[args, &["--json"]].concat()).await.failure(), (exit, code.to_owned()), "{args:?}");
     }
 
-    // With the followers asleep, the leader can take a write and not say what becomes of it.
+    // With the followers paused, the leader accepts a write and cannot report its outcome.
     followers.iter().for_each(|id| cluster.signal(*id, Signal::STOP).expect("paused"));
     let unknown = run(&["put", "k", "w", "--json", "--timeout", "2s", "--endpoint", &url]).await;
     assert_eq!(unknown.failure(), (6, "outcome_unknown".to_owned()));
     for id in &followers {
         cluster.kill(*id).await.expect("killed");
     }
-    // By now it has stepped down.
+    // By now the leader has stepped down.
     assert_eq!(at(&["put", "k", "x"]).await.failure(), (5, "no_leader".to_owned()));
     cluster.kill(leader).await.expect("killed");
     assert_eq!(at(&["put", "k", "x"]).await.failure(), (5, "unreachable".to_owned()));
@@ -266,7 +266,7 @@ async fn the_environment_says_where_the_cluster_is_unless_an_option_does() {
     assert_eq!(run_with(&["get", "k", "--endpoint", &url], &elsewhere).await.well(), "v");
     for (variable, value, says) in [
         ("QUORATE_ENDPOINTS", "somewhere", "QUORATE_ENDPOINTS: endpoint somewhere"),
-        ("QUORATE_TIMEOUT", "soon", "QUORATE_TIMEOUT: `soon` is no duration"),
+        ("QUORATE_TIMEOUT", "soon", "QUORATE_TIMEOUT: `soon` is not a duration"),
         ("QUORATE_CA", "/nowhere/ca.pem", "QUORATE_CA: /nowhere/ca.pem"),
         ("QUORATE_CA", "", "QUORATE_CA: is empty"),
     ] {
@@ -275,7 +275,8 @@ async fn the_environment_says_where_the_cluster_is_unless_an_option_does() {
         let line = ran.complaint();
         assert!(line.contains(says), "{line}");
     }
-    // One that is not known may be another program's: no error, but what was probably meant is said.
+    // An unknown variable may belong to another program: it is not an error, but the likely
+    // intended name is shown.
     let ran =
         run_with(&["get", "k", "--endpoint", &url], &[("QUORATE_ENDPOINT", "x"), ("QUORATE_PORT", "tcp://x")]).await;
     assert_eq!((ran.code, &*ran.out, ran.err.lines().count()), (Some(0), "v", 1), "{ran:?}");
@@ -283,7 +284,7 @@ async fn the_environment_says_where_the_cluster_is_unless_an_option_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_standard_output_is_no_panic() {
+async fn a_closed_standard_output_causes_no_panic() {
     let mut command = tokio::process::Command::new(crate::support::BINARY);
     let mut child = command.arg("--help").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
     drop(child.stdout.take());

@@ -1,4 +1,5 @@
-//! Configurations that can't work: each ends the process with one line that names the key or file, and the remedy.
+//! Invalid configurations: each ends the process with one line that names the key or file,
+//! and the remedy.
 
 use crate::support::{Running, laid_out, run, run_with};
 use quorate::NodeId;
@@ -29,24 +30,25 @@ async fn every_bad_configuration_is_refused_in_one_line_with_its_remedy() {
     let taken_http = holds_http.local_addr().expect("bound").to_string();
     let taken_raft = holds_raft.local_addr().expect("bound").to_string();
 
-    // What to replace, by what, what the line must name, and a word of the remedy.
+    // The text to replace, its replacement, the place that the line must name, and a part
+    // of the remedy.
     let cases: &[(&str, &str, &str, &str)] = &[
-        ("node_id", "nodeid = 1\nnode_id", "nodeid: unknown key", "known there"),
-        ("[tls]", "[tls]\npassword = \"x\"", "tls.password: unknown key", "known there"),
+        ("node_id", "nodeid = 1\nnode_id", "nodeid: unknown key", "known keys"),
+        ("[tls]", "[tls]\npassword = \"x\"", "tls.password: unknown key", "known keys"),
         ("node_id = 1", "node_id = 1 = 2", "node-1.toml:1", "correct the TOML"),
         (&cert, "/nowhere/cert.pem", "/nowhere/cert.pem", "check the path"),
-        ("id = 2", "id = 3", "peers: two have id 3", "id of its own"),
+        ("id = 2", "id = 3", "peers: two entries have id 3", "its own id"),
         ("node_id = 1", "node_id = 9", "peers: node_id 9", "add this node to [[peers]]"),
         (&key, "/nowhere/node.key", "/nowhere/node.key", "check the path"),
         (&key, &garbage, "garbage", "give the key"),
         (&key, &directory, "directory: can't be read", "check the path"),
         (&key, &open, "open.key", "chmod 600"),
         (&key, &other_key, "node-2.key", "give the one made with it"),
-        (&http, &taken_http, "http: can't listen at", "choose another port"),
+        (&http, &taken_http, "http: cannot listen at", "choose another port"),
         (
             &format!("raft = \"{raft}"),
             &format!("raft = \"{taken_raft}"),
-            "raft: can't listen at",
+            "raft: cannot listen at",
             "choose another port",
         ),
         (&http, "192.0.2.1:8001", "http: 192.0.2.1:8001", "[http_tls]"),
@@ -54,7 +56,7 @@ async fn every_bad_configuration_is_refused_in_one_line_with_its_remedy() {
         ("[tls]", "allow_plaintext_http = 1\n[tls]", "allow_plaintext_http: ", "correct the value"),
         ("interval = \"100ms\"", "interval = \"400ms\"", "timing.heartbeat_interval: ", "a third"),
         ("[tls]", &format!("[http_tls]\ncert = {cert:?}\nkey = {open:?}\n[tls]"), "http_tls.key: ", "chmod 600"),
-        ("[tls]", &format!("[http_tls]\ncert = {cert:?}\nkey = {other_key:?}\n[tls]"), "http_tls: ", "made for"),
+        ("[tls]", &format!("[http_tls]\ncert = {cert:?}\nkey = {other_key:?}\n[tls]"), "http_tls: ", "its private key"),
         ("cluster = \"demo\"", "cluster = \"other\"", "node-1.pem", "give its own"),
     ];
     for (from, to, names, remedy) in cases {
@@ -63,24 +65,24 @@ async fn every_bad_configuration_is_refused_in_one_line_with_its_remedy() {
         let line = serve(&cluster, ONE, &[]).await;
         assert!(line.contains(names) && line.contains(remedy), "{names} / {remedy}: {line}");
     }
-    // Certificate and key of another node: a pair, but not this node's.
+    // Certificate and key of another node: they match each other, but not this node.
     let text = good.replacen(&cert, &other_cert, 1).replacen(&key, &other_key, 1);
     fs::write(cluster.layout().config_file(ONE), text).expect("written");
     let line = serve(&cluster, ONE, &[]).await;
     assert!(line.contains("node-2.pem") && line.contains("give its own"), "{line}");
 
     let line = run(&["serve", "--config", "/nowhere/node.toml"]).await.complaint();
-    assert!(line.contains("/nowhere/node.toml: can't be read") && line.contains("--config"), "{line}");
+    assert!(line.contains("/nowhere/node.toml: cannot be read") && line.contains("--config"), "{line}");
     assert!(!cluster.layout().data_dir(ONE).exists(), "no bad configuration may touch the data directory");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_directory_of_somebody_else_is_refused() {
+async fn a_data_directory_of_another_node_is_refused() {
     let mut cluster = laid_out("demo", 1);
     cluster.start_all().await.expect("started");
     let data = cluster.layout().data_dir(ONE).display().to_string();
 
-    // In use: by the running node, under its own configuration but for the ports.
+    // In use by the running node, with the same configuration except for the ports.
     let line = serve(&cluster, ONE, &["--raft", "127.0.0.1:0", "--http", "127.0.0.1:0"]).await;
     assert!(line.contains(&data) && line.contains("in use"), "{line}");
     cluster.stop(ONE).await.expect("stopped");
@@ -115,7 +117,8 @@ async fn check_says_that_a_good_configuration_is_valid_and_starts_nothing() {
     run_with(&args, &[("QUORATE_NODE_ID", "7")]).await.well();
 }
 
-/// Whatever keeps a node from starting, short of its sockets and its data, `--check` says in the same words.
+/// `--check` reports everything that prevents a start, except sockets and data, in the same words
+/// as the start.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_refuses_what_a_start_refuses_in_the_same_words() {
     let mut cluster = laid_out("demo", 1);
@@ -145,7 +148,7 @@ async fn check_refuses_what_a_start_refuses_in_the_same_words() {
     assert!(line.contains(&format!("--limits-max-value-bytes: {} is more than {most}", most + 1)), "{line}");
     assert!(!cluster.layout().data_dir(ONE).exists());
 
-    // The largest that is accepted works.
+    // The largest accepted value works.
     let config = cluster.layout().config_file(ONE);
     let text = fs::read_to_string(&config).expect("readable") + &format!("[limits]\nmax_value_bytes = {most}\n");
     fs::write(&config, text).expect("written");
@@ -155,7 +158,7 @@ async fn check_refuses_what_a_start_refuses_in_the_same_words() {
     client.put("k", vec![7; most]).await.expect("written");
 }
 
-/// Starts a node that must refuse to, and returns its complaint.
+/// Starts a node that must refuse, and returns its error line.
 async fn serve(cluster: &Running, id: NodeId, more: &[&str]) -> String {
     let config = cluster.layout().config_file(id).display().to_string();
     run(&[&["serve", "--config", &config], more].concat()).await.complaint()

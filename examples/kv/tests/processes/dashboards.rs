@@ -1,5 +1,6 @@
-//! What operators look at: every expression of the Grafana dashboard and of the alert rules, run in a real Prometheus that
-//! scrapes a live cluster. Skipped, with a word on standard error, where no `prometheus` is installed; CI installs it.
+//! The expressions of the Grafana dashboard and of the alert rules, run in a real Prometheus
+//! that scrapes a live cluster. Skipped with a message where `prometheus` is not installed;
+//! CI installs it.
 
 use crate::support::{PATIENCE, Running, cluster, raw};
 use quorate_kv::client::{Client, ReadMode, Trust};
@@ -13,7 +14,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// A sensible lag for an engine of its own process, that can't tell when it has scraped.
+/// The polling interval; Prometheus cannot signal that it has scraped.
 const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,9 +24,9 @@ async fn every_expression_of_dashboard_and_alerts_answers_on_a_live_cluster() {
         eprintln!("skipped: no prometheus in PATH (Debian package prometheus)");
         return;
     };
-    // A rise is only seen from a scrape before it.
+    // A rise is visible only if a scrape came before it.
     prometheus.until_answered(r#"sum(up{job="quorate"}) == 3"#).await;
-    // Something of everything: writes before and after a leader was lost, and a restart.
+    // Load for all metrics: writes before and after the loss of a leader, and a restart.
     write(&cluster, "before").await;
     let (leader, _) = cluster.roles().await;
     cluster.kill(leader).await.expect("it ran");
@@ -33,7 +34,7 @@ async fn every_expression_of_dashboard_and_alerts_answers_on_a_live_cluster() {
     cluster.start_node(leader).await.expect("it starts again");
     write(&cluster, "after").await;
 
-    // The interval reaches back to before all of it, however slow the machine is.
+    // An interval long enough to include the whole test on a slow machine.
     for expression in dashboard_expressions(".+", "5m") {
         let series = prometheus.until_answered(&expression.promql).await;
         assert!(!series.is_empty(), "{}: no data for {}", expression.title, expression.promql);
@@ -41,7 +42,7 @@ async fn every_expression_of_dashboard_and_alerts_answers_on_a_live_cluster() {
     for expression in alert_expressions() {
         prometheus.query(&expression.promql).await; // panics if it is an error; firing is what it should not do
     }
-    // One leads, and all have come to be in its term.
+    // One node leads, and all have reached its term.
     for expression in [r#"sum(quorate_role{role="leader"}) == 1"#, "max(quorate_term) == min(quorate_term)"] {
         assert_eq!(prometheus.until_answered(expression).await.len(), 1, "{expression}");
     }
@@ -49,7 +50,7 @@ async fn every_expression_of_dashboard_and_alerts_answers_on_a_live_cluster() {
     assert!(value(&prometheus.query(elections).await[0]) >= 1.0, "the survivors elected one of themselves");
 }
 
-/// A Prometheus of its own, that scrapes four times a second.
+/// A Prometheus process that scrapes four times a second.
 struct Prometheus {
     address: String,
     _process: Child,
@@ -78,7 +79,7 @@ impl Prometheus {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
             Err(error) => panic!("prometheus does not run: {error}"),
         };
-        // The system chose the port; the log tells which.
+        // The system chose the port; the log contains it.
         let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
         let address = loop {
             let line = lines.next_line().await.expect("text").expect("prometheus ended");
@@ -97,7 +98,7 @@ impl Prometheus {
         Some(Self { address, _process: process, _dir: dir })
     }
 
-    /// The series that an expression has now.
+    /// The series of an expression now.
     async fn query(&self, promql: &str) -> Vec<Value> {
         let encoded: String = promql.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let mut client = Client::new(&[format!("http://{}", self.address)], &Trust::nobody()).expect("a client");
@@ -107,7 +108,7 @@ impl Prometheus {
         json["data"]["result"].as_array().expect("series").clone()
     }
 
-    /// The same, once there are any; Prometheus can't tell when it has scraped what.
+    /// The series of an expression, as soon as there are any.
     async fn until_answered(&self, promql: &str) -> Vec<Value> {
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -1,4 +1,4 @@
-//! The demo itself.
+//! The demo as a process.
 
 use crate::support::{PATIENCE, run};
 use quorate_kv::client::{Client, Trust};
@@ -23,7 +23,7 @@ async fn the_demo_loses_nothing_and_can_leave_its_cluster_running() {
     assert!(report["acknowledged"].as_u64().expect("a count") >= 3000, "{report}");
     assert_eq!(report["missing"], 0);
     assert!(report["unavailable_ms"].as_u64().expect("a time") < 1000, "{report}");
-    // It never overwrites what an earlier one left.
+    // It never overwrites the files of an earlier run.
     assert!(run(&["demo", "--dir", &at]).await.complaint().contains("exists"));
 }
 
@@ -53,13 +53,13 @@ async fn no_node_outlives_a_demo_that_ends_early() {
 
         let deadline = Instant::now() + PATIENCE;
         while nodes.iter().any(|node| test_kill_process(*node).is_ok() && !is_zombie(*node)) {
-            assert!(Instant::now() < deadline, "after {signal:?} a node lives on");
+            assert!(Instant::now() < deadline, "after {signal:?} a node still runs");
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Whether it has ended and only waits for whoever adopted it.
+/// Whether the process has ended and only waits to be reaped.
 fn is_zombie(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))

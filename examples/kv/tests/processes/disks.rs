@@ -1,4 +1,4 @@
-//! Disks that fail, fill up, lose bytes, or are swapped for empty ones.
+//! Disks that fail, are full, lose bytes, or are replaced by empty ones.
 
 use crate::{
     strace::Strace,
@@ -19,7 +19,7 @@ use std::{
 
 const SLOW: Pace = Pace { writers: 2, rest: Duration::from_millis(3), value_bytes: 200 };
 
-/// Scenario 46 on a real disk: the kernel says once that a sync failed; what it says of the next one is worth nothing.
+/// The kernel reports a failed sync once; the result of the next one proves nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_fdatasync_ends_the_process_and_loses_nothing_acknowledged() {
     let mut cluster = cluster(3).await;
@@ -39,7 +39,7 @@ async fn a_failed_fdatasync_ends_the_process_and_loses_nothing_acknowledged() {
         let log = fs::read_to_string(cluster.layout().log_file(victim)).expect("a log");
         let last = log.lines().last().unwrap_or_default();
         assert!(last.contains("storage failed") && last.contains("sync"), "{last}");
-        // The others go on, and the disk is well again.
+        // The others continue, and the disk works again.
         reaches(&ledger, 50).await;
         cluster.start_node(victim).await.expect("started");
     }
@@ -48,7 +48,7 @@ async fn a_failed_fdatasync_ends_the_process_and_loses_nothing_acknowledged() {
     nothing_is_lost(&cluster, &ledger).await;
 }
 
-/// A restart would help no disk: with one disk under all nodes, it would take all of them.
+/// A restart cannot repair a disk: if all nodes share one, it would take down all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_disk_hangs_is_not_ready_and_alive() {
     let cluster = cluster(3).await;
@@ -118,7 +118,7 @@ async fn a_cluster_of_one_on_a_full_disk_refuses_writes_until_there_is_space() {
                 refused = true;
                 break;
             }
-            // One that was on its way to the disk when the node noticed, and stopped leading.
+            // A write that was on its way to the disk when the node noticed, and stopped leading.
             Err(ClientError::OutcomeUnknown { .. }) if !unknown => unknown = true,
             Err(error) => panic!("neither written nor refused for the full disk: {error}"),
         }
@@ -164,7 +164,7 @@ async fn a_cluster_goes_on_while_the_disk_of_its_leader_or_a_follower_is_full() 
     cluster.start_all().await.expect("started");
     cluster.leader(PATIENCE).await.expect("a leader");
     let ledger = Ledger::new();
-    // Slow enough that the writes themselves fill no disk within minutes, however long the rest takes: nothing is cut here.
+    // Slow enough that the writes themselves fill no disk within minutes: the log is not cut here.
     let pace = Pace { rest: Duration::from_millis(20), writers: 2, value_bytes: VALUE.len() };
     let writers = Writers::start(&cluster, &ledger, pace).expect("writers");
     for of_leader in [true, false] {
@@ -202,7 +202,7 @@ async fn a_damaged_byte_comes_back_from_the_others() {
     }
     cluster.level(PATIENCE).await.expect("level");
     assert!(cluster.stop(victim).await.expect("stopped").success());
-    // In the middle, and the last one.
+    // An entry in the middle, and the last one.
     for damaged in ["the value of number 0030", "the value of number 0059"] {
         let places = flip(&cluster.layout().data_dir(victim), damaged.as_bytes());
         assert!(places > 0, "{damaged:?} is on the disk");
@@ -222,7 +222,7 @@ async fn a_damaged_byte_comes_back_from_the_others() {
         let got = client.get(&format!("k{number}"), ReadMode::Local).await.expect("read");
         assert_eq!(got.value, Some(format!("the value of number {number:04}").into()));
     }
-    // What came back is on its disk.
+    // The repaired entries are on its disk.
     cluster.stop(victim).await.expect("stopped");
     let dir = cluster.layout().data_dir(victim);
     for value in ["the value of number 0030", "the value of number 0059"] {
@@ -246,7 +246,7 @@ async fn a_node_whose_directory_was_emptied_ends_and_names_the_remedy() {
     let victim = followers[0];
     cluster.stop(victim).await.expect("stopped");
     fs::remove_dir_all(cluster.layout().data_dir(victim)).expect("removed");
-    // It serves until a member that knows better tells it, or does not even come so far.
+    // It serves until another member tells it, or ends even before that.
     if cluster.start_node(victim).await.is_ok() {
         let status = cluster.ended(victim, PATIENCE).await.expect("it ends by itself");
         assert!(!status.success(), "{status}");
@@ -257,19 +257,20 @@ async fn a_node_whose_directory_was_emptied_ends_and_names_the_remedy() {
     client.put("after", "v").await.expect("the others go on");
 }
 
-/// Segments as small as they may be: a disk without space is noticed after the writes that two of them hold, about 160.
+/// Segments of the minimum size: a full disk is noticed after the writes that two of them hold,
+/// about 160.
 const SMALL: &str =
     "[snapshot]\nevery_entries = 10000000\nevery_bytes = 1000000000\n\n[storage]\nsegment_bytes = 16384\n";
 const VALUE: &str =
     "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
 
-/// A file system of its own, of 24 MiB in memory.
+/// A separate file system of 24 MiB in memory.
 struct SmallDisk {
     at: PathBuf,
 }
 
 impl SmallDisk {
-    /// `None`, with a word, where that is not permitted.
+    /// `None`, with a message, if mounting is not permitted.
     fn mount(at: &Path) -> Option<Self> {
         fs::create_dir_all(at).expect("made");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(at).output();
@@ -280,7 +281,7 @@ impl SmallDisk {
         None
     }
 
-    /// Leaves no byte free.
+    /// Fills the disk completely.
     fn fill(&self) {
         let mut file = fs::File::options().create(true).append(true).open(self.at.join("filler")).expect("opened");
         let mut piece = &[7_u8; 1 << 16][..];
@@ -317,7 +318,7 @@ async fn until_full(cluster: &Running, id: NodeId, full: bool) {
     seen.expect("noticed");
 }
 
-/// Waits until so many more writes are acknowledged.
+/// Waits until this many more writes are acknowledged.
 async fn reaches(ledger: &Ledger, more: usize) {
     let count = ledger.acknowledged() + more;
     tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.expect("writes go on");
@@ -331,7 +332,7 @@ async fn nothing_is_lost(cluster: &Running, ledger: &Ledger) -> Verdict {
     verdict
 }
 
-/// Damages each place in a directory's files where these bytes stand, and says how many there were.
+/// Damages each occurrence of these bytes in a directory's files, and returns their number.
 fn flip(dir: &Path, bytes: &[u8]) -> usize {
     let mut count = 0;
     for path in files_in(dir) {
@@ -347,7 +348,7 @@ fn flip(dir: &Path, bytes: &[u8]) -> usize {
 }
 
 fn places_of(content: &[u8], bytes: &[u8]) -> Vec<usize> {
-    // Files of segments are mostly zeros; looking for the first byte alone is quick.
+    // Segment files are mostly zeros; searching for the first byte is fast.
     let starts = content.iter().enumerate().filter(|(_, byte)| **byte == bytes[0]);
     starts.map(|(at, _)| at).filter(|at| content[*at..].starts_with(bytes)).collect()
 }

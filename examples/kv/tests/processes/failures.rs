@@ -19,7 +19,7 @@ async fn a_write_succeeds_with_one_of_three_nodes_down_and_never_with_two() {
     cluster.kill(followers[1]).await.expect("killed");
     let mut client = cluster.client(&[leader]).expect("client");
     let delay = MachineDelay::watch();
-    // The first may still find a leader, who can't know yet; the later ones find none.
+    // The first write may still find a leader, which cannot know its outcome; later ones find none.
     for number in 0..3 {
         let asked = Instant::now();
         let outcome = client.put(&format!("two-down-{number}"), "v").await;
@@ -54,7 +54,8 @@ async fn a_killed_leader_is_replaced_and_returns_with_its_term_and_log() {
         cluster.kill(id).await.expect("killed");
     }
     cluster.start_node(leader).await.expect("started");
-    // Alone it can't be elected: what it shows is what it had on disk. A pre-vote changes neither term nor vote.
+    // Alone it cannot be elected, so it shows the state that was on its disk. A pre-vote changes
+    // neither term nor vote.
     let after = cluster.status(leader).await.expect("status");
     assert_eq!((after.term, after.voted_for), (before.term, before.voted_for));
     assert_eq!(after.last_log_index, before.last_log_index);
@@ -73,7 +74,7 @@ async fn a_leader_told_to_stop_drains_and_ends_well_and_others_serve_on() {
     client.put("before", "v").await.expect("written");
     let status = cluster.stop(leader).await.expect("ended");
     assert!(status.success(), "{status}");
-    // A write may meet the moment between two leaders, and is told so.
+    // A write between two leaders is refused with a definite error.
     let deadline = Instant::now() + PATIENCE;
     while let Err(error) = client.put("after", "v").await {
         assert!(Instant::now() < deadline, "{error}");
@@ -93,7 +94,7 @@ async fn a_paused_leader_is_replaced_and_follows_after_it_wakes() {
         assert!(Instant::now() < deadline, "{error}");
     }
     cluster.signal(leader, Signal::CONT).expect("awake");
-    // It reads what was written while it slept, or says that it can't.
+    // It reads the value written during its pause, or reports that it cannot.
     let mut sleeper = cluster.client(&[leader]).expect("client");
     loop {
         match sleeper.get("k", ReadMode::Linearizable).await {

@@ -1,4 +1,5 @@
-//! Planned restarts: a leader that is told to stop hands over, and clients hardly notice.
+//! Planned restarts: a leader that is told to stop transfers leadership, with little
+//! effect on clients.
 
 use crate::support::{MachineDelay, PATIENCE, Running, cluster};
 use quorate_kv::{
@@ -7,14 +8,17 @@ use quorate_kv::{
 };
 use std::time::Duration;
 
-/// How many restarts, unless `QUORATE_RESTARTS` says otherwise:
-/// `QUORATE_RESTARTS=20 cargo test --release -p quorate-kv --test processes planned -- --nocapture`.
+/// The number of restarts, unless `QUORATE_RESTARTS` is set:
+/// `QUORATE_RESTARTS=20 cargo test --release -p quorate-kv --test processes
+/// planned -- --nocapture`.
 const RESTARTS: u32 = 3;
-/// How long no write may be acknowledged, beside what the machine's load costs. An idle machine needs a few milliseconds.
+/// The maximum time without an acknowledged write, in addition to the machine's delays. An idle
+/// machine needs a few milliseconds.
 const GAP_MAX: Duration = Duration::from_secs(1);
-/// At most so many threads, one after the other, are woken between the last write of the old leader and the first of the new.
+/// The maximum number of consecutive thread wake-ups between the old leader's last write and the
+/// new leader's first.
 const HOPS: u32 = 32;
-/// How many entries a node may lack when the next one is restarted.
+/// The maximum lag of a node in entries when the next one is restarted.
 const LAG_MAX: u64 = 100;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +53,7 @@ async fn a_planned_restart_of_the_leader_fails_no_write_and_is_hardly_noticed() 
         ledger.acknowledged()
     );
     println!("nothing acknowledged for at most {gaps:.1?}\nthe slowest writes took {slowest:.1?}");
-    println!("{unplanned} elections that the machine's load cost; a thread woke up to {delay:.1?} late");
+    println!("{unplanned} elections caused by the machine's load; a thread woke up to {delay:.1?} late");
     let verdict = check(&cluster, &cluster.ids(), writes).await.expect("read");
     assert!(verdict.broken.is_empty(), "{verdict:?}");
     assert!((refused, unknown) == (0, 0) || unplanned > 0, "{refused} refused, {unknown} unknown");
@@ -60,8 +64,8 @@ async fn a_planned_restart_of_the_leader_fails_no_write_and_is_hardly_noticed() 
     );
 }
 
-/// Waits until every node has about what the others have, as whoever restarts one after the other must: while one lacks much, a
-/// quorum is missing without another.
+/// Waits until all nodes have about the same log, as a rolling restart must: while one lags much,
+/// the loss of another leaves no quorum.
 async fn caught_up(cluster: &Running) {
     let near = |statuses: &[StatusAnswer]| {
         let most = statuses.iter().map(|status| status.commit_index.0).max()?;
@@ -71,7 +75,7 @@ async fn caught_up(cluster: &Running) {
     cluster.eventually(PATIENCE, "all to have caught up", near).await.expect("it catches up");
 }
 
-/// Waits until so many more are acknowledged.
+/// Waits until this many more writes are acknowledged.
 async fn written(ledger: &Ledger, more: usize) {
     let count = ledger.acknowledged() + more;
     tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.expect("writes go on");

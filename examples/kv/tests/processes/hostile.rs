@@ -1,4 +1,4 @@
-//! Clients that mean no good, or know no better: silent, greedy, or a web page.
+//! Hostile and careless clients: silent ones, greedy ones, and web pages.
 
 use crate::support::{PATIENCE, cluster};
 use quorate_kv::client::ReadMode;
@@ -31,7 +31,7 @@ async fn bodies_that_are_announced_and_not_sent_stop_no_write() {
         stream.set_nonblocking(true).expect("a socket");
         stream.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     });
-    assert!(silent_still, "none was answered yet: they were all pending meanwhile");
+    assert!(silent_still, "none was answered yet: they were all pending");
     drop(silent);
 }
 
@@ -122,7 +122,7 @@ async fn a_web_page_changes_nothing_and_reads_nothing() {
         assert_eq!(ask(&url, request, &headers, body).await, status, "{request} {headers}");
     }
     let mut client = cluster.client(&cluster.ids()).expect("a client");
-    assert_eq!(client.get("k", ReadMode::Linearizable).await.expect("read").value, None, "nothing was written");
+    assert_eq!(client.get("k", ReadMode::Linearizable).await.expect("read").value, None, "no write took effect");
 
     let form = format!("{own}\r\ncontent-type: application/x-www-form-urlencoded");
     assert_eq!(ask(&url, "PUT /v1/kv/k", &form, "v").await, 200, "what curl sends by itself");
@@ -133,7 +133,7 @@ async fn a_web_page_changes_nothing_and_reads_nothing() {
     }
 }
 
-/// The status of an answer to a request with these headers, and no others but the length.
+/// The status of the answer to a request with exactly these headers, plus the length.
 async fn ask(endpoint: &str, request: &str, headers: &str, body: &str) -> u16 {
     let length = body.len();
     let request =

@@ -116,7 +116,7 @@ async fn bad_requests_are_refused_with_a_code_and_a_message() {
         let answer = raw(&url, request, &format!("content-length: {}\r\n", body.len()), body.as_bytes()).await;
         assert_eq!((answer.status, &*answer.code()), (status, code), "{request}");
     }
-    // A header that is misspelt, and one that nothing reads there.
+    // A misspelt header, and a header that the request does not support.
     for (request, header) in [
         ("PUT /v1/kv/k", "quorate-sesion: a"),
         ("GET /v1/kv/k", "quorate-timeout: 1s"),
@@ -126,7 +126,7 @@ async fn bad_requests_are_refused_with_a_code_and_a_message() {
         assert_eq!((answer.status, &*answer.code()), (400, "bad_request"), "{request} {header}");
     }
     let answer = raw(&url, "GET /v1/kv/k", "", b"").await;
-    assert_eq!((answer.status, &*answer.code()), (404, "not_found"), "nothing of this was carried out");
+    assert_eq!((answer.status, &*answer.code()), (404, "not_found"), "none of these was executed");
     let members: Value = serde_json::from_slice(&raw(&url, "GET /v1/members", "", b"").await.body).expect("JSON");
     assert_eq!(members["members"].as_array().map(Vec::len), Some(1), "{members}");
 }
@@ -155,7 +155,7 @@ async fn a_value_of_the_limit_is_taken_and_a_longer_one_is_too_large_however_it_
     let cas = json!({ "expect": null, "value": "v".repeat(limit + 1) }).to_string();
     let answer = raw(&url, "POST /v1/kv/x/cas", &length(cas.len()), cas.as_bytes()).await;
     assert_eq!((answer.status, &*answer.code()), (413, "too_large"));
-    // Every byte of both values may be escaped.
+    // JSON may escape every byte of both values.
     let escaped = "\u{1}".repeat(limit);
     let cas = json!({ "expect": null, "value": escaped }).to_string();
     assert!(cas.len() > 6 * limit);
@@ -164,7 +164,7 @@ async fn a_value_of_the_limit_is_taken_and_a_longer_one_is_too_large_however_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_whose_time_is_over_is_not_begun_with() {
+async fn a_write_after_its_deadline_is_not_started() {
     let cluster = cluster(3).await;
     let (_, followers) = cluster.roles().await;
     let url = cluster.endpoint(followers[0]);
@@ -189,7 +189,7 @@ async fn a_client_that_leaves_before_the_answer_cancels_nothing() {
     let (leader, followers) = cluster.roles().await;
     let before = cluster.level(PATIENCE).await.expect("level")[0].last_log_index;
 
-    // Without followers awake the leader can take the write but not answer it.
+    // With the followers paused, the leader accepts the write and cannot answer it.
     followers.iter().for_each(|id| cluster.signal(*id, Signal::STOP).expect("paused"));
     let url = cluster.endpoint(leader);
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("connected");

@@ -1,4 +1,4 @@
-//! SIGKILL at random moments, under load, on a real disk.
+//! SIGKILL at random times, under load, on a real disk.
 
 use crate::support::{PATIENCE, laid_out_with};
 use quorate::NodeId;
@@ -6,14 +6,14 @@ use quorate_kv::load::{Ledger, Pace, Writers, check};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use std::time::Duration;
 
-/// How many kills, unless `QUORATE_KILLS` says otherwise. 200 take some minutes:
+/// The number of kills, unless `QUORATE_KILLS` is set. 200 take some minutes:
 /// `QUORATE_KILLS=200 cargo test --release -p quorate-kv --test processes random -- --nocapture`.
 const KILLS: u32 = 15;
-/// So small that kills meet segments that roll, snapshots that are written, and logs that are cut.
+/// Small, so that kills hit segment changes, snapshot writes and log cuts.
 const SECTIONS: &str = "[snapshot]\nevery_entries = 300\nkeep_entries = 50\n\n[storage]\nsegment_bytes = 131072\n";
-/// How many writes are acknowledged between a kill and the next.
+/// The number of acknowledged writes between two kills.
 const WRITES: usize = 100;
-/// Above so many writes, only one node is read: the state hash stands for the others.
+/// Above this number of writes only one node is read; equal state hashes cover the others.
 const READ_EVERYWHERE_MAX: usize = 30_000;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,7 +33,7 @@ async fn nodes_killed_at_random_under_load_lose_nothing_acknowledged() {
         let count = ledger.acknowledged() + WRITES;
         let written = tokio::time::timeout(PATIENCE, ledger.reaches(count)).await;
         assert!(written.is_ok(), "nothing is written any more after {killed} kills (seed {seed})");
-        // A moment that nothing in the cluster knows of.
+        // A random moment, unrelated to the cluster's activity.
         tokio::time::sleep(Duration::from_millis(random.random_range(0..100))).await;
         for id in victims(&mut random, &cluster.ids()) {
             cluster.kill(id).await.expect("killed");
@@ -43,7 +43,7 @@ async fn nodes_killed_at_random_under_load_lose_nothing_acknowledged() {
         cluster.start_all().await.expect("started");
     }
     let count = ledger.acknowledged() + WRITES;
-    tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.expect("it goes on after the last kill");
+    tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.expect("writes continue after the last kill");
     writers.stop().await;
 
     let statuses = cluster.level(PATIENCE).await.expect("level");

@@ -1,7 +1,8 @@
-//! A leader that is stopped under its lease's readers, and wakes when another has committed newer writes (SIGSTOP, SIGCONT).
+//! A leader that is paused (SIGSTOP) while clients read by its lease, and that resumes (SIGCONT)
+//! after another leader has committed newer writes.
 //!
-//! How often is an environment variable, for longer runs: `QUORATE_STOPS=200 cargo test --release -p quorate-kv --test processes
-//! leases -- --nocapture`.
+//! An environment variable sets the number of pauses, for longer runs: `QUORATE_STOPS=200 cargo
+//! test --release -p quorate-kv --test processes leases -- --nocapture`.
 
 use crate::support::{PATIENCE, Running, cluster_at_default_timing};
 use quorate_kv::{
@@ -38,13 +39,14 @@ async fn a_leader_that_is_stopped_and_wakes_answers_nothing_stale_from_its_lease
         let (leader, followers) = cluster.roles().await;
         story.moves_on(5).await;
         cluster.signal(leader, Signal::STOP).expect("stopped");
-        // Long enough for its lease to end, and mostly for another to be elected and to commit.
+        // Long enough for its lease to end, and mostly for another leader to be elected
+        // and to commit.
         tokio::time::sleep(Duration::from_millis(random.random_range(20..900))).await;
         let asked = story.asked.load(SeqCst);
         let next = led_by(&cluster, &followers).await;
         cluster.signal(leader, Signal::CONT).expect("awake");
         replaced += u64::from(next);
-        // Whoever asked it while it stood still is answered now.
+        // Reads that were sent while it was paused are answered now.
         let deadline = Instant::now() + PATIENCE;
         while story.asked.load(SeqCst) < asked + 20 * READERS as u64 {
             assert!(Instant::now() < deadline, "readers stand still");
@@ -60,7 +62,7 @@ async fn a_leader_that_is_stopped_and_wakes_answers_nothing_stale_from_its_lease
     assert!(reads > 100 && writes > 10, "{reads} reads, {writes} writes");
 }
 
-/// Whether one of these leads by now.
+/// Whether one of these nodes leads.
 async fn led_by(cluster: &Running, ids: &[quorate::NodeId]) -> bool {
     for id in ids {
         if cluster.client(&[*id]).expect("client").status().await.is_ok_and(|status| status.role == "leader") {
@@ -70,10 +72,10 @@ async fn led_by(cluster: &Running, ids: &[quorate::NodeId]) -> bool {
     false
 }
 
-/// What was written and read.
+/// The writes and reads of a run.
 #[derive(Default)]
 struct Story {
-    /// Where the latest write stands of which anybody was told that it is done.
+    /// The highest index of a write that was acknowledged to any client.
     acknowledged: AtomicU64,
     written: AtomicU64,
     asked: AtomicU64,
@@ -91,7 +93,7 @@ impl Story {
     }
 }
 
-/// Writes by whoever takes it.
+/// Writes through any node that accepts.
 async fn write(mut client: Client, story: Arc<Story>) {
     while !story.ends.load(SeqCst) {
         if let Ok(answer) = client.put("k", "v").await {
@@ -102,7 +104,8 @@ async fn write(mut client: Client, story: Arc<Story>) {
     }
 }
 
-/// Reads by lease from one node. What was acknowledged before is seen: the state that was read had applied it.
+/// Reads by lease from one node. A read must see all writes acknowledged before it: the state it
+/// read had applied them.
 async fn read(mut client: Client, story: Arc<Story>) {
     while !story.ends.load(SeqCst) {
         let floor = story.acknowledged.load(SeqCst);

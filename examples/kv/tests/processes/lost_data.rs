@@ -1,4 +1,5 @@
-//! Data directories that are deleted, or put back from an old copy, under members that acknowledged more.
+//! Members whose data directory was deleted or replaced by an old copy after they
+//! had acknowledged entries.
 
 use crate::support::{PATIENCE, Running, cluster, cluster_with_joiners, laid_out_with, raw, run};
 use quorate::NodeId;
@@ -25,7 +26,7 @@ async fn two_emptied_members_elect_no_one_and_the_survivor_says_that_it_may_have
     }
     cluster.start_node(survivor).await.expect("it starts");
     for id in emptied {
-        // Told before or after it serves.
+        // The node is told before or after it serves.
         if cluster.start_node(id).await.is_ok() {
             assert!(!cluster.ended(id, PATIENCE).await.expect("it ends by itself").success());
         }
@@ -64,7 +65,8 @@ async fn a_survivor_that_was_away_while_two_emptied_members_began_anew_keeps_its
     for number in 0..40 {
         client.put(&format!("after-{number}"), "v").await.expect("written");
     }
-    // They are a cluster of their own by now, with another id. The survivor serves nothing of either history.
+    // The two now form another cluster, with another id. The survivor serves no data
+    // of either history.
     cluster.start_node(survivor).await.expect("it starts");
     let deadline = Instant::now() + PATIENCE;
     while !log_of(&cluster, survivor).contains("may be the last good copy") {
@@ -96,7 +98,7 @@ async fn a_member_started_from_an_old_copy_of_its_directory_stops_and_both_sides
     let said = log_of(&cluster, victim);
     let last = said.lines().last().unwrap_or_default();
     assert!(last.contains("the data directory is an old copy") && last.contains("remove this member"), "{last}");
-    // Whichever heard it first told it, and it ended.
+    // At least one of the others told the member, which then ended.
     let others = [leader, followers[1]];
     let mut told = others.iter().map(|id| log_of(&cluster, *id));
     assert!(told.any(|log| log.contains(&format!("node {victim} lost data"))), "no other member names it");
@@ -183,7 +185,7 @@ async fn nodes_whose_snapshots_are_all_damaged_say_that_the_state_is_lost_and_a_
     }
 }
 
-/// Starts a node on an empty directory; it must end, and say why.
+/// Starts a node on an empty directory; it must end with the reason.
 async fn emptied_ends(cluster: &mut Running, id: NodeId) {
     fs::remove_dir_all(cluster.layout().data_dir(id)).expect("removed");
     if cluster.start_node(id).await.is_ok() {
@@ -194,7 +196,7 @@ async fn emptied_ends(cluster: &mut Running, id: NodeId) {
     assert!(last.contains("data directory is empty") && last.contains("remove this member"), "{last}");
 }
 
-/// Writes so many keys, and waits until all nodes that run have them.
+/// Writes `count` keys, and waits until all running nodes have them.
 async fn written(cluster: &Running, count: usize, prefix: &str) {
     let mut client = cluster.client(&cluster.running()).expect("client");
     for number in 0..count {
@@ -203,7 +205,7 @@ async fn written(cluster: &Running, count: usize, prefix: &str) {
     cluster.level(PATIENCE).await.expect("level");
 }
 
-/// Waits until a node keeps on its disk that a member held so many entries.
+/// Waits until a node has stored on its disk that a member held at least this many entries.
 async fn until_known(cluster: &Running, node: NodeId, member: NodeId, at_least: u64) {
     let (path, deadline) = (cluster.layout().data_dir(node).join("known-members"), Instant::now() + PATIENCE);
     loop {

@@ -1,5 +1,5 @@
-//! The real binary, as its users meet it: processes, files, ports, signals. One test binary, for linking takes longer
-//! than most of these tests.
+//! Tests of the real binary: processes, files, ports, signals. One test binary, because linking
+//! takes longer than most of these tests.
 
 mod commands;
 mod config;

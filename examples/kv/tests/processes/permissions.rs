@@ -1,4 +1,4 @@
-//! Files that other users of a machine must not read, and directories that count as empty.
+//! Files that other users of the machine must not read, and directories that count as empty.
 
 use crate::support::{PATIENCE, laid_out, run};
 use quorate::NodeId;
@@ -69,7 +69,7 @@ async fn the_root_of_a_new_volume_is_an_empty_directory_to_every_command() {
     }
 }
 
-/// The directory and its files, as far as group or others have access.
+/// The directory and those of its files that group or others can access.
 fn open_to_others(dir: &Path) -> Vec<PathBuf> {
     let all = files(dir).into_iter().chain([dir.to_owned()]);
     all.filter(|path| mode(path) & 0o077 != 0).collect()

@@ -1,7 +1,9 @@
-//! The README, followed literally on an https cluster of three: every `sh` block, in its order, and what it shows.
+//! The README, followed literally on an https cluster of three nodes: every `sh` block in order,
+//! and its shown output.
 //!
-//! Machines are directories here. What differs from the README is in one table, [`Reader::here`]; what its prose asks for between
-//! the blocks is in [`Reader::prepare`]. A block that is not run is listed with its reason.
+//! Machines are directories here. The differences from the README are in one table,
+//! [`Reader::here`]; the steps that its text describes between the blocks are in
+//! [`Reader::prepare`]. A block that is not run is listed with the reason.
 
 use crate::support::{BINARY, PATIENCE, RELAXED, laid_out};
 use quorate::NodeId;
@@ -22,15 +24,15 @@ use tokio::{
 
 const README: &str = include_str!("../../README.md");
 
-/// What is not run, and why.
+/// Blocks that are not run, and the reason.
 const NOT_RUN: &[(&str, &str)] =
     &[("cargo run --release -p quorate-kv -- demo", "it builds the release; the demo has a test of its own")];
 
-/// How many machines the README has.
+/// The number of machines in the README.
 const MACHINES: u64 = 7;
 /// The machine of node 3 under its new address.
 const MOVED: u64 = 13;
-/// How often to ask again while other processes, which can't tell when something happens, do their part.
+/// The polling interval while waiting for other processes.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +76,7 @@ fn blocks_are_read_with_what_they_show_and_without_their_indentation() {
 struct Block {
     heading: String,
     text: String,
-    /// The `text` block that follows.
+    /// The `text` block that follows: the expected output.
     shown: Option<String>,
 }
 
@@ -84,7 +86,7 @@ fn blocks() -> Vec<Block> {
 
 fn blocks_of(text: &str) -> Vec<Block> {
     let (mut found, mut heading) = (Vec::<Block>::new(), String::new());
-    // Whether the last fence was of commands, so that the next one may show what they print.
+    // Whether the last block was of commands, so that the next one may show their output.
     let mut is_open = false;
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
@@ -107,15 +109,15 @@ fn blocks_of(text: &str) -> Vec<Block> {
 
 /// The configuration of step 2.
 fn configuration() -> String {
-    let (_, behind) = README.split_once("```toml\n").expect("a configuration");
-    let (inner, _) = behind.split_once("```").expect("its end");
+    let (_, rest) = README.split_once("```toml\n").expect("a configuration");
+    let (inner, _) = rest.split_once("```").expect("its end");
     inner.lines().map(|line| format!("{}\n", line.trim_start())).collect()
 }
 
-/// Somebody at a shell, with machines to run nodes on.
+/// A reader at a shell, with machines to run nodes on.
 struct Reader {
     dir: TempDir,
-    /// Where each machine's node listens, for nodes and for clients.
+    /// The addresses of each machine's node, for nodes and for clients.
     addresses: BTreeMap<u64, (String, String)>,
     /// The `export` lines so far.
     exported: String,
@@ -129,7 +131,7 @@ impl Reader {
             fs::create_dir(dir.path().join(place)).expect("made");
         }
         std::os::unix::fs::symlink(BINARY, dir.path().join("bin/quorate-kv")).expect("linked");
-        // It knows ports that nobody takes for outgoing connections.
+        // A prepared cluster provides ports outside the range of outgoing connections.
         let ports = laid_out("demo", MACHINES + 1);
         let addresses = (1..=MACHINES).chain([MOVED]).zip(1..).map(|(machine, port)| {
             let (raft, http) = (ports.layout().address(NodeId(port)), ports.endpoint(NodeId(port)));
@@ -139,10 +141,10 @@ impl Reader {
         Self { dir, addresses, exported: String::new(), nodes: BTreeMap::new() }
     }
 
-    /// The substitutions: an address of a machine by one of this machine, and PID by the process's id. Nothing else.
+    /// Replaces the README's addresses by local ones, and PID by the process id; nothing else.
     fn here(&self, text: &str, machine: Option<u64>) -> String {
         let mut text = text.to_owned();
-        // The longer ones first: an address may begin with another one.
+        // Longest first, because one address may be a prefix of another.
         for (id, (raft, http)) in self.addresses.iter().rev() {
             text = text.replace(&format!("10.0.0.{id}:7001"), raft).replace(&format!("10.0.0.{id}:8001"), http);
             text = text.replace(&format!("10.0.0.{id}"), "127.0.0.1");
@@ -191,7 +193,7 @@ impl Reader {
         }
     }
 
-    /// Runs line after line, and returns what they print.
+    /// Runs all lines in order, and returns their output.
     async fn run(&mut self, text: &str, machine: Option<u64>) -> String {
         let mut printed = String::new();
         for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
@@ -216,7 +218,7 @@ impl Reader {
         printed
     }
 
-    /// Runs a line to its end, which must be as it says: by a comment that names the exit code, or well.
+    /// Runs a line to its end. It must succeed, or end with the exit code named in its comment.
     async fn command(&self, line: &str, machine: Option<u64>) -> Output {
         let expected = line.split_once("# exit code ").map_or(0, |(_, code)| code.trim().parse().expect("a code"));
         let deadline = Instant::now() + PATIENCE;
@@ -227,7 +229,8 @@ impl Reader {
             if code == Some(expected) {
                 return output;
             }
-            // "Nothing happened; try again", says the README. A busy machine may lose a leader at any time.
+            // Code 5 means "nothing happened; try again": a busy machine may lose its leader
+            // at any time.
             let says = String::from_utf8_lossy(&output.stderr);
             assert!(code == Some(5) && Instant::now() < deadline, "{line}: exit code {code:?}: {says}");
             println!("tried again: {says}");
@@ -248,7 +251,8 @@ impl Reader {
         shell
     }
 
-    /// Starts a node in the background, and waits until it serves; and, but for one that waits to be added, until it has a leader.
+    /// Starts a node in the background, and waits until it serves and has a leader; a joining node
+    /// waits without a leader.
     async fn serve(&mut self, line: &str, id: u64) {
         let log = self.machine(id).join("log");
         let said = fs::OpenOptions::new().append(true).create(true).open(&log).expect("a file");
@@ -267,7 +271,7 @@ impl Reader {
         let url = format!("https://{}", self.addresses[&node_of(id)].1);
         let mut client = Client::new(&[url], &trust).expect("a client");
         let deadline = Instant::now() + PATIENCE;
-        // The first of three has none before the second one runs.
+        // The first of three nodes has no leader before the second one runs.
         while id != 1
             && client.status().await.unwrap_or_else(|error| panic!("{line}: {error}: {}", log())).leader_id.is_none()
         {
@@ -276,7 +280,8 @@ impl Reader {
         }
     }
 
-    /// What the README asks for in words before a command: files that are copied, configurations, nodes that are lost.
+    /// Does the steps that the README describes in words before a command: copies files, writes
+    /// configurations, loses nodes.
     async fn prepare(&mut self, command: &str, machine: Option<u64>) {
         let Some(id) = machine else { return };
         let dir = self.machine(id);
@@ -310,8 +315,8 @@ impl Reader {
         }
     }
 
-    /// That of step 2 for another node, as the README says: the others likewise, 4 and 5 join, 6 and 7 are alone in new clusters. And
-    /// with timing for a busy machine.
+    /// The configuration of step 2 for another node, as the README describes: 4 and 5 join, 6 and 7
+    /// are alone in new clusters. With timing for a busy machine.
     fn configuration_of(&self, id: u64) -> String {
         let of_one = configuration();
         let (head, peers) = of_one.split_at(of_one.find("[[peers]]").expect("peers"));
@@ -329,12 +334,12 @@ impl Reader {
     }
 }
 
-/// The node on a machine.
+/// The node that runs on a machine.
 const fn node_of(machine: u64) -> u64 {
     if machine == MOVED { 3 } else { machine }
 }
 
-/// Copies a directory of files.
+/// Copies all files of a directory.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("made");
     for entry in fs::read_dir(from).expect("a directory") {
@@ -343,7 +348,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// An output without its numbers and the width of its columns.
+/// An output without its numbers and column widths.
 fn shape(text: &str) -> Vec<String> {
     let mut shape = Vec::new();
     for line in text.lines() {

@@ -1,4 +1,5 @@
-//! A quorum that is lost for good, and backups: what an operator has left, and what he is told.
+//! The permanent loss of a quorum, and backups: the operator's options, and the reports
+//! of the commands.
 
 use crate::support::{BINARY, PATIENCE, Running, cluster, laid_out, laid_out_with, raw, run};
 use quorate::{NodeId, storage::snapshots::Backup};
@@ -31,7 +32,7 @@ async fn what_a_survivor_has_is_recovered_as_a_cluster_of_one_that_old_members_c
     reaches(&ledger, 100).await;
     let (leader, followers) = old.roles().await;
     let survivor = followers[0];
-    // A snapshot that is only the beginning, so that the log behind it matters.
+    // An early snapshot, so that the log after it matters.
     let file = old.path("backup");
     let said = run(&["backup", "--out", &file, "--endpoint", &old.endpoint(survivor)]).await.well();
     assert!(said.contains(&format!("of cluster lost, from node {survivor}")), "{said}");
@@ -55,7 +56,7 @@ async fn what_a_survivor_has_is_recovered_as_a_cluster_of_one_that_old_members_c
     {
         assert!(ran.out.contains(said), "{said}: {}", ran.out);
     }
-    assert!(ran.out.contains(&format!("{gone} can't be used")), "{}", ran.out);
+    assert!(ran.out.contains(&format!("{gone} cannot be used")), "{}", ran.out);
     assert!(ran.complaint().contains("nothing was changed"));
     assert!(!Path::new(&into).exists());
 
@@ -74,17 +75,18 @@ async fn what_a_survivor_has_is_recovered_as_a_cluster_of_one_that_old_members_c
     assert_eq!(status.voters, [NodeId(1)]);
     has_acknowledged(&new, &ledger).await;
     new.client(&[NodeId(1)]).expect("client").put("after", "it").await.expect("it takes writes");
-    // A restart, and a snapshot of its own, are nothing special.
+    // A restart and a new snapshot work as usual.
     run(&["snapshot", "--endpoint", &new.endpoint(NodeId(1))]).await.well();
     new.kill(NodeId(1)).await.expect("killed");
     new.start_all().await.expect("it starts again");
     new.leader(PATIENCE).await.expect("it leads itself");
     has_acknowledged(&new, &ledger).await;
 
-    // An old member that is told that the others are where the new node is.
+    // An old member that believes the others to be at the new node's address.
     let config = old.layout().config_file(survivor);
     let mut text = fs::read_to_string(&config).expect("a configuration");
-    // One of the others is the new node, and one is gone. The system may have given the new node a port of one that is gone.
+    // One of the others is replaced by the new node; the third is gone. The new node may have got
+    // the port of the missing one.
     if !text.contains(&addr) {
         text = text.replace(&raft_of(&old, leader), &addr);
     }
@@ -115,7 +117,7 @@ async fn what_a_survivor_has_is_recovered_as_a_cluster_of_one_that_old_members_c
     assert!(run(&asked).await.complaint().contains("a node runs on"));
     old.kill_all().await;
 
-    // Its directory, with the new cluster's certificates and configuration.
+    // The old member's directory, with the new cluster's certificates and configuration.
     let config = shown(&new.layout().config_file(NodeId(1)));
     new.kill_all().await;
     let refused = run(&["serve", "--config", &config, "--data-dir", &from]).await;
@@ -143,7 +145,7 @@ async fn a_backup_that_is_taken_while_clients_write_has_what_was_acknowledged_an
     writers.stop().await;
     assert!(run(&["backup", "--out", &old.path("5.backup")]).await.complaint().contains("not overwritten"));
     let (_, followers) = old.roles().await;
-    // And one of a state that is known, with more behind it.
+    // A further backup of a known state, with entries after it.
     let level = old.level(PATIENCE).await.expect("level")[0].clone();
     run(&["backup", "--out", &old.path("known"), "--endpoint", &old.endpoint(followers[0])]).await.well();
     old.client(&old.ids()).expect("client").put("behind", "the backup").await.expect("written");
@@ -155,7 +157,7 @@ async fn a_backup_that_is_taken_while_clients_write_has_what_was_acknowledged_an
         let file = old.path(file);
         let asked = ["restore", "--from", &file, "--into", &into, "--cluster", name, "--node", "1", "--addr", &addr];
         let said = run(&asked).await.well();
-        assert!(said.contains("is whole") && said.contains("the only voter"), "{said}");
+        assert!(said.contains("is complete") && said.contains("the only voter"), "{said}");
         new.start_all().await.expect("it starts");
         let status = new.leader(PATIENCE).await.expect("it leads itself");
         assert_eq!(status.voters, [NodeId(1)]);
@@ -215,7 +217,7 @@ async fn a_backup_that_is_restored_on_every_member_makes_clusters_that_refuse_ea
     let deadline = tokio::time::Instant::now() + PATIENCE;
     for id in new.ids() {
         let url = new.endpoint(id);
-        // Each says so, in its log and in its metrics.
+        // Each node reports it, in its log and in its metrics.
         let is_refused = |page: &str| {
             let refused = page.lines().filter(|line| line.contains("result=\"refused_identity\""));
             refused.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() >= 1.0
@@ -268,8 +270,9 @@ async fn a_single_node_with_a_torn_write_names_the_command_that_lets_it_start_ag
     assert!(run(&asked).await.complaint().contains("stop that first"), "a node runs on it");
 }
 
-/// Leaves of the last entry what a power cut may: its slot, and the beginning of its record. Takes away the proof that it was synced,
-/// which is written later than the entry itself. See `FORMAT.md`.
+/// Leaves the remains of the last entry after a power cut: its slot, and the beginning of
+/// its record. Removes the proof that it was synced, which is written after the entry
+/// itself. See `FORMAT.md`.
 fn tear(segment: &Path, last: u64) {
     let mut bytes = fs::read(segment).expect("a segment");
     let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
@@ -282,7 +285,7 @@ fn tear(segment: &Path, last: u64) {
     fs::write(segment, bytes).expect("written");
 }
 
-/// The cluster's id, as each node says it, once all know it.
+/// The cluster's id as reported by each node, once all know it.
 async fn statuses(cluster: &Running) -> BTreeMap<NodeId, Option<String>> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
@@ -319,7 +322,7 @@ async fn backups_over_http_are_whole_files_and_few_at_once() {
     let answer = raw(&url, "POST /v1/backup", "content-length: 0\r\n", b"").await;
     assert_eq!((answer.status, &*answer.code()), (405, "method_not_allowed"));
 
-    // Two clients that take nothing: more than sockets hold is left.
+    // Two clients that read nothing: the rest is larger than the socket buffers.
     let mut idle = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("connected");
@@ -342,15 +345,15 @@ async fn a_backup_that_breaks_off_leaves_nothing_that_passes_for_one() {
     let out = shown(&dir.path().join("backup"));
     for (sent, ends, says) in [
         (&b"half of it"[..], true, "broke off"),
-        (&[7; 100], true, "no whole backup"),
-        (b"half of it", false, "nothing more came"),
+        (&[7; 100], true, "damaged or incomplete"),
+        (b"half of it", false, "no data arrived"),
     ] {
         let url = pretender(sent, 100, ends).await;
         let line = run(&["backup", "--out", &out, "--endpoint", &url, "--timeout", "1s"]).await.complaint();
         assert!(line.contains(says), "{line}");
         assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0, "{line}");
     }
-    // Interrupted.
+    // Interrupted by a signal.
     let url = pretender(b"half of it", 100, false).await;
     let mut command = Command::new(BINARY);
     command.args(["backup", "--out", &out, "--endpoint", &url]).stderr(Stdio::piped()).kill_on_drop(true);
@@ -362,9 +365,11 @@ async fn a_backup_that_breaks_off_leaves_nothing_that_passes_for_one() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("told");
     let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("soon").expect("it ends");
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted: there is no backup"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted; no backup was saved"));
     assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0);
-    assert!(run(&["backup", "--out", "/nowhere/at/all", "--endpoint", &url]).await.complaint().contains("can't write"));
+    assert!(
+        run(&["backup", "--out", "/nowhere/at/all", "--endpoint", &url]).await.complaint().contains("cannot write")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -403,7 +408,8 @@ async fn what_can_not_be_recovered_is_refused_in_one_line() {
     assert!(*chosen == *dirs[1] && healed.is_empty() || healed[0]["from"] == *dirs[1], "{json}");
 }
 
-/// Answers every request with so many bytes of a body that is announced longer, then closes the connection or keeps it.
+/// Answers every request with these bytes of a body that is announced as longer, then closes the
+/// connection or keeps it open.
 async fn pretender(sent: &'static [u8], announced: usize, closes: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -447,14 +453,14 @@ async fn has(cluster: &Running, pairs: impl Iterator<Item = (&str, &str)>) {
     assert!(count >= 100, "there is something to lose: {count}");
 }
 
-/// Where a node's peers dial it, as its configuration says.
+/// The address at which a node's peers dial it, from its configuration.
 fn raft_of(cluster: &Running, id: NodeId) -> String {
     let text = fs::read_to_string(cluster.layout().config_file(id)).expect("a configuration");
     let table: toml::Table = text.parse().expect("TOML");
     table["raft"].as_str().expect("an address").to_owned()
 }
 
-/// The ids of all but one, as people read them.
+/// The ids of all nodes except one, as printed for people.
 fn listed(cluster: &Running, but: NodeId) -> String {
     let others = cluster.ids().into_iter().filter(|id| *id != but);
     others.map(|id| id.to_string()).collect::<Vec<_>>().join(", ")

@@ -1,4 +1,4 @@
-//! Writes that are sent again.
+//! Repeated writes within sessions.
 
 use crate::support::{Answer, PATIENCE, cluster, raw};
 use quorate_kv::{
@@ -54,7 +54,7 @@ async fn a_client_finds_out_what_became_of_a_write_that_was_not_answered() {
     let cluster = cluster(3).await;
     let (leader, followers) = cluster.roles().await;
     let urls: Vec<_> = [leader, followers[0], followers[1]].map(|id| cluster.endpoint(id)).into();
-    // Without followers awake the leader takes the write and can't answer it.
+    // With the followers paused, the leader accepts the write and cannot answer it.
     followers.iter().for_each(|id| cluster.signal(*id, Signal::STOP).expect("paused"));
     let mut without = cluster.client(&[leader]).expect("client");
     let mut within = Client::new(&urls, &Trust::nobody()).expect("client").with_limit(PATIENCE);

@@ -1,4 +1,4 @@
-//! Nodes that are short of file descriptors, or whose log nobody reads.
+//! Nodes with too few file descriptors, and nodes whose log output is not read.
 
 use crate::support::{BINARY, PATIENCE, Running, laid_out_as, raw};
 use quorate::NodeId;
@@ -8,12 +8,12 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use tempfile::TempDir;
 use tokio::{net::TcpStream, time::Instant};
 
-/// Small, so that the log needs new files all the time.
+/// Small, so that the log often needs new files.
 const SMALL_SEGMENTS: &str = "[storage]\nsegment_bytes = 16384\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_connections_keep_nobody_out_and_end_no_node_however_few_descriptors_there_are() {
-    // The test holds the other end of each.
+async fn idle_connections_block_no_client_and_end_no_node_with_few_descriptors() {
+    // The test process holds the other end of each connection.
     let _ = Places::claim(4096);
     let (scripts, cluster) = started_by("ulimit -S -n 64; ulimit -H -n 160").await;
     let limits = fs::read_to_string(format!("/proc/{}/limits", cluster.pid(NodeId(1)).expect("it runs")));
@@ -57,7 +57,7 @@ async fn a_cluster_that_runs_out_of_descriptors_waits_and_goes_on() {
     }
     let mut failed = 0;
     for number in 0..200 {
-        // The kept connection goes on; once each log needs a file, nothing is written.
+        // The kept connection works; once each log needs a new file, no write succeeds.
         failed += u32::from(client.put(&format!("k{number}"), "v".repeat(4096)).await.is_err());
         if failed == 2 {
             break;
@@ -69,7 +69,7 @@ async fn a_cluster_that_runs_out_of_descriptors_waits_and_goes_on() {
     }
     let deadline = Instant::now() + PATIENCE;
     while client.put("after", "v").await.is_err() {
-        assert!(Instant::now() < deadline, "the cluster does not go on");
+        assert!(Instant::now() < deadline, "the cluster does not recover");
     }
     assert_eq!(cluster.running(), cluster.ids());
     cluster.level(PATIENCE).await.expect("all nodes run and have all");
@@ -84,11 +84,11 @@ async fn a_cluster_that_runs_out_of_descriptors_waits_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_whose_log_nobody_reads_serve_answer_probes_and_stop() {
+async fn nodes_whose_log_output_is_not_read_serve_answer_probes_and_stop() {
     let dir = TempDir::new().expect("a directory");
     let pipe = dir.path().join("pipe");
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).expect("a pipe");
-    // Held open, and never read.
+    // The pipe is held open and never read.
     let unread = fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("the pipe");
     let lines = format!("export RUST_LOG=info,hyper=trace,quinn_proto=trace; exec 2>{}", pipe.display());
     let (scripts, mut cluster) = started_by(&lines).await;
@@ -119,7 +119,8 @@ async fn nodes_whose_log_nobody_reads_serve_answer_probes_and_stop() {
     drop((unread, scripts));
 }
 
-/// Three nodes, each started by a shell that ran this before; and the directory of its script.
+/// Three nodes, each started by a shell that first runs these commands; and the directory
+/// of its script.
 async fn started_by(before: &str) -> (TempDir, Running) {
     let dir = TempDir::new().expect("a directory");
     let binary = script(dir.path(), before);
@@ -136,14 +137,14 @@ fn script(dir: &Path, before: &str) -> std::path::PathBuf {
     path
 }
 
-/// Sets a node's soft limit of open files, if there is one to set, and returns what it was.
+/// Sets a node's soft limit of open files to `to`, if given; returns the previous one.
 fn limit(cluster: &Running, id: NodeId, to: Option<u64>) -> Option<u64> {
     let pid = Pid::from_raw(cluster.pid(id).expect("it runs").cast_signed());
     let before = prlimit(pid, Resource::Nofile, own_limit(pid, to)).expect("a limit");
     before.current
 }
 
-/// What to set: the hard limit stays.
+/// The new soft limit; the hard limit is unchanged.
 fn own_limit(pid: Option<Pid>, to: Option<u64>) -> Rlimit {
     let limits = fs::read_to_string(format!("/proc/{}/limits", pid.map_or(0, |pid| pid.as_raw_nonzero().get())));
     let limits = limits.expect("the limits of a child");
@@ -152,7 +153,7 @@ fn own_limit(pid: Option<Pid>, to: Option<u64>) -> Rlimit {
     Rlimit { current: to.or(number(3)), maximum: number(4) }
 }
 
-/// The sum of the values of the series whose lines begin so.
+/// The sum of the values of all series whose lines start with `series`.
 fn value_of(page: &str, series: &str) -> u64 {
     let values = page.lines().filter(|line| line.starts_with(series)).filter_map(|line| line.rsplit_once(' '));
     values.map(|(_, value)| value.parse::<u64>().expect("a whole number")).sum()

@@ -1,4 +1,4 @@
-//! Snapshots: on demand, on their own, and for a follower that was away too long.
+//! Snapshots: on demand, automatic, and for a follower that was down too long.
 
 use crate::support::{PATIENCE, Running, laid_out_with, raw, run};
 use quorate::NodeId;
@@ -21,8 +21,8 @@ async fn a_snapshot_is_taken_on_demand_by_request_and_by_command() {
     assert_eq!((answer.status, json["index"].as_u64()), (200, Some(before.applied_index.0)));
     let status = cluster.status(followers[0]).await.expect("status");
     assert_eq!(status.snapshot_index, before.applied_index);
-    assert!(status.first_log_index.0 > 40, "the log was cut but for a tail: {status:?}");
-    assert_eq!(cluster.status(leader).await.expect("status").snapshot_index.0, 0, "it is a node's own business");
+    assert!(status.first_log_index.0 > 40, "the log was cut except for a tail: {status:?}");
+    assert_eq!(cluster.status(leader).await.expect("status").snapshot_index.0, 0, "other nodes take none");
     let answer = raw(&url, "GET /v1/snapshot", "", b"").await;
     assert_eq!((answer.status, &*answer.code()), (405, "method_not_allowed"));
 
@@ -36,7 +36,7 @@ async fn a_snapshot_is_taken_on_demand_by_request_and_by_command() {
     }
     assert_eq!(said.lines().count(), 2);
 
-    // Killed, they begin with the snapshot.
+    // After a kill, nodes start from the snapshot.
     for id in cluster.ids() {
         cluster.kill(id).await.expect("killed");
     }
@@ -80,10 +80,10 @@ async fn a_follower_stopped_until_the_log_was_cut_past_it_comes_back_by_a_snapsh
     let statuses = cluster.level(PATIENCE).await.expect("level");
     assert!(statuses.iter().all(|status| status.state_hash == statuses[0].state_hash), "{statuses:?}");
     let back = cluster.status(away).await.expect("status");
-    assert!(back.snapshot_index > last && past(back.first_log_index.0), "it came by a snapshot: {back:?}");
+    assert!(back.snapshot_index > last && past(back.first_log_index.0), "it got a snapshot: {back:?}");
     has_all(&cluster, 0..600).await;
 
-    // What it was sent, it keeps: it can even lead with it.
+    // The follower keeps the received snapshot, and can even lead from it.
     cluster.kill(away).await.expect("killed");
     cluster.start_node(away).await.expect("started");
     let (leader, _) = cluster.roles().await;
@@ -107,7 +107,7 @@ async fn write(cluster: &Running, keys: std::ops::Range<u32>) {
     write_through(cluster, &cluster.running(), keys).await;
 }
 
-/// Writes keys of their own, each until it is certain that it is written.
+/// Writes its own keys, each until it is acknowledged.
 async fn write_through(cluster: &Running, through: &[NodeId], keys: std::ops::Range<u32>) {
     let mut client = cluster.client(through).expect("client");
     let deadline = tokio::time::Instant::now() + PATIENCE;

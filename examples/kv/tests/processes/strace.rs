@@ -1,4 +1,4 @@
-//! `strace` on a node: it makes system calls fail, and counts them.
+//! `strace` on a node: injects failures into system calls, and counts them.
 
 use std::{
     collections::BTreeMap,
@@ -10,27 +10,29 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// An `strace` attached to a process. It ends when this is dropped, and the process goes on untraced.
+/// An `strace` attached to a process. It detaches when this is dropped; the
+/// process continues untraced.
 pub(crate) struct Strace {
     child: Child,
     output: PathBuf,
 }
 
 impl Strace {
-    /// Makes the `when`-th `fdatasync` of each thread fail from now on, and no later one. `None`, with a word, where there is no
-    /// strace that may attach.
+    /// Makes the `when`-th `fdatasync` of each thread from now on fail, and no later one. `None`,
+    /// with a message, if no strace may attach.
     pub(crate) async fn fail_fdatasync(pid: u32, when: u32, output: &Path) -> Option<Self> {
         let inject = format!("inject=fdatasync:error=EIO:when={when}");
         Self::attach(pid, &["-e", "trace=fdatasync", "-e", &inject], output).await
     }
 
-    /// Lets every `fdatasync` from now on take so many seconds longer. `None`, with a word, where there is no strace that may attach.
+    /// Delays every `fdatasync` from now on by this many seconds. `None`, with a message, if no
+    /// strace may attach.
     pub(crate) async fn delay_fdatasync(pid: u32, seconds: u32, output: &Path) -> Option<Self> {
         let inject = format!("inject=fdatasync:delay_enter={seconds}s");
         Self::attach(pid, &["-e", "trace=fdatasync", "-e", &inject], output).await
     }
 
-    /// Notes every call that makes something durable. `None`, with a word, where there is no strace that may attach.
+    /// Records all calls that make data durable. `None`, with a message, if no strace may attach.
     pub(crate) async fn watch_syncs(pid: u32, output: &Path) -> Option<Self> {
         Self::attach(pid, &["-e", "trace=fdatasync,fsync,sync_file_range,msync,syncfs,sync"], output).await
     }
@@ -51,7 +53,7 @@ impl Strace {
         let mut lines = BufReader::new(child.stderr.take()?).lines();
         while let Some(line) = lines.next_line().await.ok()? {
             if line.contains("attached") {
-                // Read on, or it would block on a full pipe.
+                // The pipe must be read, or strace would block when it is full.
                 tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
                 return Some(Self { child, output: output.to_owned() });
             }
@@ -59,15 +61,16 @@ impl Strace {
         None
     }
 
-    /// Lets go of the process, and says how many calls each of its threads made.
+    /// Detaches from the process, and returns the number of calls per thread.
     pub(crate) async fn counts(mut self) -> BTreeMap<u32, usize> {
-        // Interrupted, it detaches and writes out what it has noted.
+        // When interrupted, strace detaches and writes its records.
         let id = self.child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
         rustix::process::kill_process(id.expect("it runs"), rustix::process::Signal::INT).expect("interrupted");
         self.child.wait().await.expect("ended");
         let text = std::fs::read_to_string(&self.output).expect("what it noted");
         let mut counts = BTreeMap::new();
-        // A call that another thread's line cuts in two is noted as unfinished and, later, as resumed.
+        // A call interrupted by another thread's line is recorded as unfinished, and
+        // later as resumed.
         for line in text.lines().filter(|line| line.contains("sync") && !line.contains("resumed>")) {
             let thread = line.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("a thread");
             *counts.entry(thread).or_default() += 1;

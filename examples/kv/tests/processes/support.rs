@@ -1,5 +1,5 @@
-//! Clusters and commands of the binary under test. What tests do with a cluster is [`Cluster`]'s; this only knows which
-//! binary, and where.
+//! Clusters and commands of the binary under test. [`Cluster`] does the work; this module supplies
+//! the binary and the directory.
 
 use quorate::NodeId;
 use quorate_kv::cluster::{Cluster, Options};
@@ -18,31 +18,32 @@ use tokio::{
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_quorate-kv");
 
-/// How long anything may take that should take milliseconds: machines that test are busy.
+/// The time limit for operations that normally take milliseconds; test machines are busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Timing for processes that share the processors with whatever else runs. At the defaults, a busy machine loses elections that these
-/// tests do not ask for; tests of the default timing itself say so.
+/// Timing for nodes that share the processors with other programs. With the default timing, a
+/// busy machine would cause elections that these tests do not expect; tests of the default
+/// timing say so.
 pub(crate) const RELAXED: &str =
     "[timing]\nheartbeat_interval = \"100ms\"\nelection_timeout = [\"600ms\", \"1200ms\"]\n\n";
 
-/// A cluster in a directory that goes when this does, with its processes.
+/// A cluster in a temporary directory; both end when this is dropped.
 pub(crate) struct Running {
     cluster: Cluster,
     dir: TempDir,
 }
 
-/// A cluster of so many nodes, all serving, one leading.
+/// A cluster of this many nodes, all serving, with a leader.
 pub(crate) async fn cluster(nodes: u64) -> Running {
     cluster_with_joiners(nodes, 0).await
 }
 
-/// The same, with so many more laid out that may join, not started.
+/// As [`cluster`], with further nodes prepared that may join, not started.
 pub(crate) async fn cluster_with_joiners(nodes: u64, joiners: u64) -> Running {
     start(|options| Options { nodes, joiners, sections: RELAXED.to_owned(), ..options }).await
 }
 
-/// A cluster of three at the default timing: for tests that race with its timeouts.
+/// A cluster of three with default timing: for tests that depend on its timeouts.
 pub(crate) async fn cluster_at_default_timing() -> Running {
     start(|options| options).await
 }
@@ -54,18 +55,18 @@ async fn start(options: impl FnOnce(Options) -> Options) -> Running {
     Running { cluster, dir }
 }
 
-/// A cluster with nothing started.
+/// A prepared cluster, not started.
 pub(crate) fn laid_out(name: &str, nodes: u64) -> Running {
     laid_out_with(name, nodes, "")
 }
 
-/// The same, with these sections in every node's configuration.
+/// As [`laid_out`], with these sections in every node's configuration.
 pub(crate) fn laid_out_with(name: &str, nodes: u64, sections: &str) -> Running {
     let (name, sections) = (name.to_owned(), format!("{RELAXED}{sections}"));
     laid_out_as(|options| Options { nodes, name, sections, ..options })
 }
 
-/// The same, as the options say; with no sections of their own they get the relaxed timing.
+/// As [`laid_out`], with these options; without sections, they get the relaxed timing.
 pub(crate) fn laid_out_as(options: impl FnOnce(Options) -> Options) -> Running {
     let dir = TempDir::new().expect("temporary directory");
     let mut options = options(Options::new(BINARY, dir.path()));
@@ -101,7 +102,7 @@ impl DerefMut for Running {
     }
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -124,7 +125,7 @@ pub(crate) async fn run_with(args: &[&str], environment: &[(&str, &str)]) -> Ran
 /// Runs the binary to its end, with this standard input.
 pub(crate) async fn run_on(args: &[&str], environment: &[(&str, &str)], input: &[u8]) -> Output {
     let mut command = Command::new(BINARY);
-    // What is set for the tests is not meant for the binary.
+    // Variables set for the tests must not reach the binary.
     for (variable, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"QUORATE_")) {
         command.env_remove(variable);
     }
@@ -133,7 +134,7 @@ pub(crate) async fn run_on(args: &[&str], environment: &[(&str, &str)], input: &
     let mut child = command.spawn().expect("the binary runs");
     let mut stdin = child.stdin.take().expect("piped");
     let ended = async {
-        // A command that reads no input may end before it was written.
+        // A command that reads no input may end before all input is written.
         let _ = stdin.write_all(input).await;
         drop(stdin);
         child.wait_with_output().await
@@ -143,20 +144,20 @@ pub(crate) async fn run_on(args: &[&str], environment: &[(&str, &str)], input: &
 }
 
 impl Ran {
-    /// Its standard output, if it ended well and complained of nothing.
+    /// The standard output; the command must have succeeded without errors.
     pub(crate) fn well(self) -> String {
         assert_eq!((self.code, &*self.err), (Some(0), ""), "{}", self.out);
         self.out
     }
 
-    /// The exit code of a failure, and the code that machines are told on standard error.
+    /// The exit code of a failure, and the code for programs on standard error.
     pub(crate) fn failure(&self) -> (i32, String) {
         let error: serde_json::Value = serde_json::from_str(&self.err).unwrap_or_else(|_| panic!("no JSON: {self:?}"));
         assert!(error["message"].as_str().is_some_and(|message| message.lines().count() == 1), "{self:?}");
         (self.code.expect("an exit code"), error["error"].as_str().expect("a code").to_owned())
     }
 
-    /// Its one line on standard error, if it failed as it should.
+    /// The one line on standard error; the command must have failed.
     pub(crate) fn complaint(self) -> String {
         assert!(self.code.is_some_and(|code| code != 0), "{self:?}");
         assert_eq!(self.err.lines().count(), 1, "{self:?}");
@@ -164,14 +165,15 @@ impl Ran {
     }
 }
 
-/// An HTTP answer as it came.
+/// An HTTP answer, unparsed except for the status.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
-/// Sends a request byte for byte, with `connection: close`, and reads to the end. Bodies of JSON say so.
+/// Sends a request byte for byte, with `connection: close`, and reads to the end. JSON bodies get
+/// their content type.
 pub(crate) async fn raw(endpoint: &str, request: &str, headers: &str, body: &[u8]) -> Answer {
     let address = endpoint.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).await.expect("connected");
@@ -179,7 +181,7 @@ pub(crate) async fn raw(endpoint: &str, request: &str, headers: &str, body: &[u8
     let json = if is_json { "content-type: application/json\r\n" } else { "" };
     let head = format!("{request} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{json}{headers}\r\n");
     stream.write_all(head.as_bytes()).await.expect("sent");
-    // A server that refuses a body need not read it.
+    // A server that refuses a body does not read all of it.
     let _ = stream.write_all(body).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
@@ -190,12 +192,12 @@ pub(crate) async fn raw(endpoint: &str, request: &str, headers: &str, body: &[u8
 }
 
 impl Answer {
-    /// Its body as text; none of what is tested is chunked.
+    /// The body as text; answers under test are never chunked.
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("text")
     }
 
-    /// The code of an error.
+    /// The code of an error answer.
     pub(crate) fn code(&self) -> String {
         let json: serde_json::Value = serde_json::from_slice(&self.body).expect("JSON");
         assert!(json["message"].as_str().is_some_and(|message| !message.is_empty()), "{json}");

@@ -1,4 +1,4 @@
-//! Other voters while leaders die, nodes stand still and writers write.
+//! Voter changes while leaders are killed, nodes are paused and writers write.
 
 use crate::support::{PATIENCE, Running, cluster_with_joiners};
 use quorate::NodeId;
@@ -11,10 +11,11 @@ use quorate_kv::{
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use std::time::{Duration, Instant};
 
-/// How many rounds of two changes each, unless `QUORATE_ROUNDS` says otherwise:
-/// `QUORATE_ROUNDS=10 cargo test --release -p quorate-kv --test processes three_to_five -- --nocapture`.
+/// The number of rounds of two changes each, unless `QUORATE_ROUNDS` is set:
+/// `QUORATE_ROUNDS=10 cargo test --release -p quorate-kv --test processes
+/// three_to_five -- --nocapture`.
 const ROUNDS: u64 = 2;
-/// How many writes are acknowledged between a change and the next.
+/// The number of acknowledged writes between two changes.
 const WRITES: usize = 100;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,8 +78,9 @@ async fn three_to_five_to_three_voters_in_single_steps_lose_nothing_while_leader
     );
 }
 
-/// Every member in turn makes room for a new one, and the leader hands over when its turn comes. Clients turn to another node when one
-/// refuses. No write fails, unless the machine was so busy that a leader lost its office: then outcomes may be unknown, never lost.
+/// Each member in turn is replaced by a new one; a leader transfers leadership first. Clients use
+/// another node after a refusal. No write fails, unless the machine is so busy that a leader is
+/// deposed: then outcomes may be unknown, but no write is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_replacement_of_five_nodes_fails_no_write() {
     let mut cluster = cluster_with_joiners(5, 5).await;
@@ -104,16 +106,16 @@ async fn a_rolling_replacement_of_five_nodes_fails_no_write() {
     let statuses = cluster.level(PATIENCE).await.expect("level");
     assert!(statuses.iter().all(|status| status.voters == join), "{statuses:?}");
     let verdict = check(&cluster, &join, ledger.writes()).await.expect("read");
-    // A handover raises the term by one, and so does an election that nothing here asks for.
+    // A leadership transfer raises the term by one, and so does an unplanned election.
     let unplanned = statuses[0].term.0.saturating_sub(first_term.0 + handovers);
-    println!("{verdict:?}, {handovers} handovers, {unplanned} elections that the machine's load cost");
+    println!("{verdict:?}, {handovers} leadership transfers, {unplanned} elections caused by the machine's load");
     assert!(verdict.broken.is_empty(), "{verdict:?}");
     let failed = (verdict.refused, verdict.unknown_present, verdict.unknown_absent);
     assert!(failed == (0, 0, 0) || unplanned > 0, "{verdict:?}");
 }
 
-/// Asks for these voters until the answer is yes, as an operator would; gives how often it was not. What has taken effect already
-/// is asked for again without harm.
+/// Requests these voters until the change succeeds; returns the number of failed attempts.
+/// Repeating a change that has taken effect is harmless.
 async fn insist(mut client: Client, voters: Vec<VoterRequest>) -> u32 {
     let (mut refused, deadline) = (0, Instant::now() + PATIENCE * 2);
     while let Err(error) = client.set_voters(voters.clone()).await {
@@ -124,7 +126,7 @@ async fn insist(mut client: Client, voters: Vec<VoterRequest>) -> u32 {
     refused
 }
 
-/// The leader dies and comes back, or stands still for long enough to be replaced.
+/// The leader is killed and restarted, or paused for long enough to be replaced.
 async fn mishap(cluster: &mut Running, leader: NodeId, when: Duration, kill: bool) {
     tokio::time::sleep(when).await;
     if kill {
@@ -132,14 +134,14 @@ async fn mishap(cluster: &mut Running, leader: NodeId, when: Duration, kill: boo
         tokio::time::sleep(Duration::from_millis(500)).await;
         cluster.start_node(leader).await.expect("started");
     } else {
-        // One that was removed before has ended, and is paused no more.
+        // A node that was removed before has ended and cannot be paused.
         let _ = cluster.signal(leader, Signal::STOP);
         tokio::time::sleep(Duration::from_millis(700)).await;
         let _ = cluster.signal(leader, Signal::CONT);
     }
 }
 
-/// Waits until one of these leads, and these follow it.
+/// Waits until one of these nodes leads and all of them follow it.
 async fn leader_among(cluster: &Running, voters: &[NodeId]) -> NodeId {
     let leader = cluster.eventually(PATIENCE, "a leader that the voters follow", |statuses| {
         let mut voters = statuses.iter().filter(|status| voters.contains(&status.node_id));
@@ -149,7 +151,7 @@ async fn leader_among(cluster: &Running, voters: &[NodeId]) -> NodeId {
     leader.await.expect("a leader")
 }
 
-/// Waits until so many more writes are acknowledged.
+/// Waits until this many more writes are acknowledged.
 async fn written(ledger: &Ledger, more: usize) {
     let count = ledger.acknowledged() + more;
     tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.expect("writes go on");

@@ -1,4 +1,5 @@
-//! Two full copies and a witness, as real processes: one of the two is killed, and the other goes on.
+//! Two full copies and a witness, as processes: one of the two copies is killed, and
+//! the other continues.
 
 use crate::support::{PATIENCE, laid_out_as, raw, run};
 use quorate::NodeId;
@@ -9,7 +10,7 @@ use quorate_kv::{
 use std::{fs, path::Path, time::Duration};
 
 const WITNESS: NodeId = NodeId(3);
-/// More writes are acknowledged after each kill.
+/// The number of acknowledged writes that must follow each kill.
 const WRITES: usize = 100;
 
 fn with_witness(nodes: u64, joiners: u64) -> impl FnOnce(Options) -> Options {
@@ -39,7 +40,7 @@ async fn a_witness_and_either_copy_go_on_when_the_other_is_killed() {
     let verdict = check(&cluster, &copies, ledger.writes()).await.expect("read");
     assert!(verdict.broken.is_empty(), "{verdict:?}");
 
-    // It keeps what is needed, and no more.
+    // The witness stores no commands.
     let status = cluster.status(WITNESS).await.expect("its status");
     assert_eq!((status.witness, &*status.state_hash), (Some(WITNESS), ""));
     let bytes = |id| written_bytes(&cluster.layout().data_dir(id));
@@ -70,7 +71,7 @@ async fn a_witness_is_added_by_a_command() {
     assert!(line.contains("bad_request") && line.contains("witness"), "{line}");
 }
 
-/// How many bytes of a directory's files are not zero: the log's are made of zeros in advance.
+/// The number of non-zero bytes in a directory's files: log segments are preallocated with zeros.
 fn written_bytes(dir: &Path) -> usize {
     let files = fs::read_dir(dir).expect("a data directory").map(|entry| entry.expect("an entry").path());
     let contents = files.filter(|path| path.is_file()).map(|path| fs::read(path).expect("readable"));
