@@ -9,7 +9,7 @@
 mod links;
 
 use crate::network::{
-    Delivered, Direction, Event, Inbox, Introduction, Lane, Link, Links, Local, Network, NetworkObserver,
+    Delivered, Direction, Event, Inbox, Introduction, Lane, Link, Links, Network, NetworkContext, NetworkObserver,
 };
 use bytes::Bytes;
 use quorate_raft::{
@@ -315,7 +315,7 @@ impl TestNode {
         });
         let (machine_version, incarnation) = (id.0 as u32, rand::random());
         let introduction = Introduction { machine_version, incarnation, ..Introduction::default() };
-        let local = Local {
+        let context = NetworkContext {
             cluster: cluster.to_owned(),
             node: id,
             introduction: introduction.clone(),
@@ -323,7 +323,7 @@ impl TestNode {
             inbox,
             observer: counts.clone(),
         };
-        let links = network.start(local).await.unwrap_or_else(|error| panic!("node {id} can't start: {error}"));
+        let links = network.start(context).await.unwrap_or_else(|error| panic!("node {id} can't start: {error}"));
         Self { id, links, introduction, counts, events }
     }
 

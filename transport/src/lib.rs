@@ -22,5 +22,5 @@ pub mod network;
 pub mod quic;
 
 pub use memory::{Faults, LinkFaults, MemoryNetwork};
-pub use network::{Introduction, Link, Links, Local, Network, NetworkError, NetworkObserver};
+pub use network::{Introduction, Link, Links, Network, NetworkContext, NetworkError, NetworkObserver};
 pub use quic::{Quic, QuicOptions};

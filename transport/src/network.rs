@@ -31,11 +31,11 @@ pub trait Network: Send + 'static {
     ///
     /// # Errors
     /// If it can't: the address is taken, a certificate does not fit.
-    fn start(self: Box<Self>, local: Local) -> LocalFuture<Result<Box<dyn Links>, NetworkError>>;
+    fn start(self: Box<Self>, context: NetworkContext) -> LocalFuture<Result<Box<dyn Links>, NetworkError>>;
 }
 
 /// Who starts a network.
-pub struct Local {
+pub struct NetworkContext {
     /// The cluster's name. Nobody of another cluster gets through.
     pub cluster: String,
     /// This node.
@@ -88,7 +88,7 @@ pub trait Links {
 
     /// A way to answer `peer` and no more: on the connection that it opened, if there is one. It dials nobody, and tells of no
     /// link that comes or goes. For nodes that are no members of this node's cluster, as far as it knows.
-    fn answering(&self, peer: NodeId) -> Rc<dyn Link>;
+    fn reply_link(&self, peer: NodeId) -> Rc<dyn Link>;
 
     /// Where this node can be dialled, if the network has such addresses; useful when the port was chosen by the system.
     fn local_address(&self) -> Option<SocketAddr>;

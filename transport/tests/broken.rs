@@ -6,7 +6,9 @@ use quorate_raft::{Body, Heartbeat, Message, NodeId};
 use quorate_transport::{
     MemoryNetwork, Network, NetworkObserver,
     conformance::{self, Harness},
-    network::{Delivered, Direction, Event, Inbox, Introduction, Lane, Link, Links, Local, LocalFuture, NetworkError},
+    network::{
+        Delivered, Direction, Event, Inbox, Introduction, Lane, Link, Links, LocalFuture, NetworkContext, NetworkError,
+    },
 };
 use std::{
     cell::{Cell, RefCell},
@@ -98,10 +100,10 @@ struct BrokenNetwork {
 }
 
 impl Network for BrokenNetwork {
-    fn start(self: Box<Self>, local: Local) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
+    fn start(self: Box<Self>, context: NetworkContext) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
         let Self { inner, fault } = *self;
         let dialled = Rc::new(RefCell::new(BTreeSet::new()));
-        let (outer, knows) = (local.inbox.clone(), Rc::clone(&dialled));
+        let (outer, knows) = (context.inbox.clone(), Rc::clone(&dialled));
         let downs = Cell::new(0);
         let inbox = Inbox::new(move |event| {
             if let (Fault::OtherIdIsBelieved, Event::LinkUp { peer: NodeId(2) }) = (fault, &event)
@@ -126,11 +128,11 @@ impl Network for BrokenNetwork {
                 outer.put(altered(fault, event));
             }
         });
-        let observer = Arc::new(BrokenObserver { inner: local.observer.clone(), fault });
-        let outer = local.inbox.clone();
-        let local = Local { inbox, observer, ..local };
+        let observer = Arc::new(BrokenObserver { inner: context.observer.clone(), fault });
+        let outer = context.inbox.clone();
+        let context = NetworkContext { inbox, observer, ..context };
         Box::pin(async move {
-            let inner = inner.start(local).await?;
+            let inner = inner.start(context).await?;
             Ok(Box::new(BrokenLinks { inner, fault, dialled, outer }) as Box<dyn Links>)
         })
     }
@@ -202,11 +204,11 @@ impl Links for BrokenLinks {
         link
     }
 
-    fn answering(&self, peer: NodeId) -> Rc<dyn Link> {
+    fn reply_link(&self, peer: NodeId) -> Rc<dyn Link> {
         match self.fault {
             Fault::AnswersNothing => Rc::new(Deaf),
             Fault::AnsweringDials => self.inner.link(peer, ""),
-            _ => self.inner.answering(peer),
+            _ => self.inner.reply_link(peer),
         }
     }
 

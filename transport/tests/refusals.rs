@@ -194,7 +194,7 @@ fn a_port_that_is_taken_is_named() {
         let one = TestNode::start(&mut pki, NodeId(1)).await;
         let taken = one.links.local_address();
         let network = Box::new(Quic::new(pki.options(NodeId(2), taken)).expect("a network"));
-        let local = quorate_transport::Local {
+        let context = quorate_transport::NetworkContext {
             cluster: CLUSTER.into(),
             node: NodeId(2),
             introduction: Introduction::default(),
@@ -202,7 +202,8 @@ fn a_port_that_is_taken_is_named() {
             inbox: quorate_transport::network::Inbox::new(|_| {}),
             observer: Arc::new(quorate_transport::network::Unobserved),
         };
-        let error = quorate_transport::Network::start(network, local).await.err().expect("it can't start").to_string();
+        let error =
+            quorate_transport::Network::start(network, context).await.err().expect("it can't start").to_string();
         assert!(error.contains(&taken.unwrap().to_string()) && error.contains("the port is taken"), "{error:?}");
     });
 }

@@ -46,7 +46,7 @@ use messages::{Heard, Request, Stop};
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{ClusterId, Index, MachineVersions, Membership, Moment, NodeId, Replica, Settings, Skip};
 use quorate_storage::{StorageHandle, contract::StorageThread};
-use quorate_transport::network::{Inbox, Introduction, Links, Local, Network};
+use quorate_transport::network::{Inbox, Introduction, Links, Network, NetworkContext};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use snapshot_receiver::SnapshotReceiver;
 use std::{
@@ -180,7 +180,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let to_consensus = consensus.clone();
     let observed = Arc::new(ObservedNetwork::new(metrics.clone()));
     observed.peers_are(&replica.peers());
-    let local = Local {
+    let network_context = NetworkContext {
         cluster: cluster.clone(),
         node: id,
         introduction: introduction.clone(),
@@ -188,7 +188,7 @@ pub(crate) async fn launch<M: StateMachine>(
         inbox: Inbox::new(move |event| to_consensus.do_send(Heard(event))),
         observer: observed.clone(),
     };
-    let links = match network.start(local).await {
+    let links = match network.start(network_context).await {
         Ok(links) => Rc::<dyn Links>::from(links),
         Err(error) => {
             drop(storage);

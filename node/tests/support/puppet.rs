@@ -2,7 +2,7 @@ use super::{CLUSTER, soon};
 use quorate::{
     NodeId, Term,
     transport::{
-        Link, Links, Local, MemoryNetwork, Network,
+        Link, Links, MemoryNetwork, Network, NetworkContext,
         network::{Event, Inbox, Introduction, Unobserved},
     },
 };
@@ -27,7 +27,7 @@ impl Puppet {
                 let _ = sender.send(delivered.message);
             }
         });
-        let local = Local {
+        let context = NetworkContext {
             cluster: CLUSTER.into(),
             node: id,
             introduction: Introduction::default(),
@@ -35,7 +35,7 @@ impl Puppet {
             inbox,
             observer: Arc::new(Unobserved),
         };
-        let links = Box::new(network.endpoint(id)).start(local).await.expect("a network");
+        let links = Box::new(network.endpoint(id)).start(context).await.expect("a network");
         Self { link: links.link(subject, ""), others: Vec::new(), links, heard }
     }
 

@@ -1,7 +1,7 @@
 use quorate::{
     NodeId,
     transport::{
-        Link, Links, Local, Network, NetworkError,
+        Link, Links, Network, NetworkContext, NetworkError,
         network::{Introduction, LocalFuture},
     },
 };
@@ -52,9 +52,9 @@ impl Recorder {
 }
 
 impl Network for Recorder {
-    fn start(self: Box<Self>, local: Local) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
+    fn start(self: Box<Self>, context: NetworkContext) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
         Box::pin(async move {
-            let inner = self.inner.start(local).await?;
+            let inner = self.inner.start(context).await?;
             Ok(Box::new(RecordedLinks { inner, record: self.record }) as Box<dyn Links>)
         })
     }
@@ -74,8 +74,8 @@ impl Links for RecordedLinks {
         Rc::new(RecordedLink { peer, inner: self.inner.link(peer, address), record: self.record.clone() })
     }
 
-    fn answering(&self, peer: NodeId) -> Rc<dyn Link> {
-        Rc::new(RecordedLink { peer, inner: self.inner.answering(peer), record: self.record.clone() })
+    fn reply_link(&self, peer: NodeId) -> Rc<dyn Link> {
+        Rc::new(RecordedLink { peer, inner: self.inner.reply_link(peer), record: self.record.clone() })
     }
 
     fn local_address(&self) -> Option<SocketAddr> {

@@ -14,14 +14,14 @@ const TWO: NodeId = NodeId(2);
 
 pub(super) async fn a_node_that_is_not_dialled_is_answered_on_the_way_that_it_opened(harness: &mut dyn Harness) {
     let (mut one, mut two) = (TestNode::start(harness, ONE).await, TestNode::start(harness, TWO).await);
-    two.links.answering(NodeId(7)).send(heartbeat_reply(1));
+    two.links.reply_link(NodeId(7)).send(heartbeat_reply(1));
     assert_eq!(two.counts.dropped("unconnected"), 1, "an answer to nobody is dropped and counted");
     let link = one.link(&mut two).await;
     link.send(heartbeat(1));
     assert_eq!(two.received().await, (ONE, heartbeat(1)), "a request arrives");
-    let answering = two.links.answering(ONE);
+    let reply_link = two.links.reply_link(ONE);
     for message in [heartbeat_reply(2), proposal(3, 300), heartbeat(4)] {
-        answering.send(message.clone());
+        reply_link.send(message.clone());
         assert_eq!(one.received().await, (TWO, message), "what is said to a node that dialled arrives there");
     }
     let is_link = |event: &Event| matches!(event, Event::LinkUp { .. } | Event::LinkDown { .. });

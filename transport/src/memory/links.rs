@@ -61,7 +61,7 @@ impl Links for MemoryLinks {
         Rc::new(MemoryLink { here: Rc::clone(&self.here), peer, route: RefCell::new(None), counts: true })
     }
 
-    fn answering(&self, peer: NodeId) -> Rc<dyn Link> {
+    fn reply_link(&self, peer: NodeId) -> Rc<dyn Link> {
         Rc::new(MemoryLink { here: Rc::clone(&self.here), peer, route: RefCell::new(None), counts: false })
     }
 

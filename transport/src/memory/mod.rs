@@ -19,7 +19,7 @@ mod receiving;
 
 pub use faults::{Faults, LinkFaults};
 
-use crate::network::{Lane, Links, Local, LocalFuture, Network, NetworkError};
+use crate::network::{Lane, Links, LocalFuture, Network, NetworkContext, NetworkError};
 use hub::{Hub, Seat};
 use links::{Here, MemoryLinks};
 use quorate_raft::NodeId;
@@ -77,24 +77,24 @@ pub struct MemoryEndpoint {
 }
 
 impl Network for MemoryEndpoint {
-    fn start(self: Box<Self>, local: Local) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
+    fn start(self: Box<Self>, context: NetworkContext) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
         Box::pin(async move {
-            if local.node != self.node {
-                let (node, endpoint) = (local.node, self.node);
+            if context.node != self.node {
+                let (node, endpoint) = (context.node, self.node);
                 return Err(NetworkError(format!(
                     "node {node} was given the endpoint of node {endpoint}: give it its own"
                 )));
             }
-            let (seat, receivers) = Seat::new(local.cluster, local.introduction);
+            let (seat, receivers) = Seat::new(context.cluster, context.introduction);
             self.hub.seat(self.node, seat.clone())?;
             let linked = Rc::new(RefCell::new(BTreeMap::new()));
             let receive = |(lane, receiver)| {
-                let (inbox, observer) = (local.inbox.clone(), Arc::clone(&local.observer));
+                let (inbox, observer) = (context.inbox.clone(), Arc::clone(&context.observer));
                 let receiving = Receiving::new(Arc::clone(&seat.pipe(lane).load), inbox, observer, Rc::clone(&linked));
                 spawn_local(receiving.run(receiver)).abort_handle()
             };
             let tasks = LANES.into_iter().zip(receivers).map(receive).collect();
-            let here = Here { hub: self.hub, node: self.node, seat, observer: local.observer, linked };
+            let here = Here { hub: self.hub, node: self.node, seat, observer: context.observer, linked };
             Ok(Box::new(MemoryLinks { here: Rc::new(here), tasks }) as Box<dyn Links>)
         })
     }

@@ -78,7 +78,7 @@ async fn introduce(
 ) -> Result<(Hello, [Opened; 2]), Refusal> {
     let peer = identify(shared, connection)?;
     *proved = Some(peer);
-    if shared.offences.borrow().blocks(peer, Instant::now()) {
+    if shared.backoff.borrow().is_refused(peer, Instant::now()) {
         let why = "it sent malformed bytes a moment ago".to_owned();
         return Err(Refusal { result: "refused_back_off", close: Close::BackOff, why });
     }

@@ -2,16 +2,16 @@
 
 use super::{
     Quic, acceptor,
+    backoff::{LogThrottle, PeerBackoff},
     hello::same_cluster,
     incarnations::Incarnations,
     lanes::Carrier,
     peer_link::{PeerLink, QuicLink, Stop},
-    restraint::{Offences, Quiet},
     settings::{self, Pace},
 };
 use crate::{
     codec::{Encoder, Hello, Limits, Versions},
-    network::{Inbox, Introduction, Lane, Link, Links, Local, LocalFuture, NetworkError, NetworkObserver},
+    network::{Inbox, Introduction, Lane, Link, Links, LocalFuture, NetworkContext, NetworkError, NetworkObserver},
 };
 use actix::Addr;
 use quinn::{Endpoint, EndpointConfig, Runtime, TokioRuntime, VarInt};
@@ -27,11 +27,11 @@ use std::{
 use tokio::time::Instant;
 
 /// Binds the socket and begins to accept.
-pub(super) fn start(mut quic: Quic, local: Local) -> Result<QuicLinks, NetworkError> {
-    let pace = Pace::of(local.election_timeout);
+pub(super) fn start(mut quic: Quic, context: NetworkContext) -> Result<QuicLinks, NetworkError> {
+    let pace = Pace::of(context.election_timeout);
     quic.client.transport_config(settings::transport(pace));
     quic.server.transport_config(settings::transport(pace));
-    quic.check(&local.cluster, local.node)?;
+    quic.check(&context.cluster, context.node)?;
     let socket = TokioRuntime
         .wrap_udp_socket(settings::socket(quic.options.listen)?)
         .map_err(|error| NetworkError(format!("UDP {}: {error}", quic.options.listen)))?;
@@ -40,13 +40,13 @@ pub(super) fn start(mut quic: Quic, local: Local) -> Result<QuicLinks, NetworkEr
     let endpoint = Endpoint::new_with_abstract_socket(quic.endpoint, Some(quic.server), socket, Arc::new(TokioRuntime))
         .map_err(|error| NetworkError(format!("UDP {}: {error}", quic.options.listen)))?;
     let local_address = endpoint.local_addr().ok();
-    local.observer.certificate_expires(quic.credentials.expires_unix_seconds);
+    context.observer.certificate_expires(quic.credentials.expires_unix_seconds);
     let hello = Hello {
-        cluster: local.cluster,
-        node: local.node,
+        cluster: context.cluster,
+        node: context.node,
         protocol_min: quic.options.speaks.oldest().number(),
         protocol_max: quic.options.speaks.newest().number(),
-        introduction: local.introduction,
+        introduction: context.introduction,
     };
     let shared = Rc::new(Shared {
         endpoint: RefCell::new(Some(endpoint.clone())),
@@ -63,14 +63,14 @@ pub(super) fn start(mut quic: Quic, local: Local) -> Result<QuicLinks, NetworkEr
         // The same on all nodes: a frame that one sends every other must read.
         limits: Limits::default(),
         frame_timeout: quic.options.frame_timeout,
-        inbox: local.inbox,
-        observer: local.observer,
+        inbox: context.inbox,
+        observer: context.observer,
         accepted: RefCell::default(),
         links: RefCell::default(),
         carriers: RefCell::default(),
-        offences: RefCell::default(),
+        backoff: RefCell::default(),
         incarnations: RefCell::default(),
-        quiet: RefCell::default(),
+        log_throttle: RefCell::default(),
         handshakes: Cell::new(0),
     });
     tokio::task::spawn_local(acceptor::accept(Rc::clone(&shared), endpoint));
@@ -131,9 +131,9 @@ pub(super) struct Shared {
     pub(super) links: RefCell<BTreeMap<NodeId, Addr<PeerLink>>>,
     /// All connections that are up; those that ended are dropped when the next one begins.
     pub(super) carriers: RefCell<Vec<Weak<Carrier>>>,
-    pub(super) offences: RefCell<Offences>,
+    pub(super) backoff: RefCell<PeerBackoff>,
     pub(super) incarnations: RefCell<Incarnations>,
-    quiet: RefCell<Quiet>,
+    log_throttle: RefCell<LogThrottle>,
     /// Handshakes under way on accepted connections.
     pub(super) handshakes: Cell<usize>,
 }
@@ -159,7 +159,7 @@ impl Shared {
     /// Counts a connection that was not made or not let in, and says why in one line, now and then.
     pub(super) fn refused(&self, peer: Option<NodeId>, result: &'static str, remote: SocketAddr, why: &str) {
         self.observer.connection(peer, result);
-        if let Some(kept_out) = self.quiet.borrow_mut().may_log(result, peer, Instant::now()) {
+        if let Some(kept_out) = self.log_throttle.borrow_mut().may_log(result, peer, Instant::now()) {
             tracing::warn!(%remote, peer = peer.map(|peer| peer.0), kept_out, "{result}: {}", one_line(why));
         }
     }
@@ -168,8 +168,8 @@ impl Shared {
     pub(super) fn offended(&self, peer: NodeId, why: &str) {
         self.observer.dropped(Some(peer), "malformed");
         let now = Instant::now();
-        self.offences.borrow_mut().punish(peer, now);
-        if let Some(kept_out) = self.quiet.borrow_mut().may_log("malformed", Some(peer), now) {
+        self.backoff.borrow_mut().extend(peer, now);
+        if let Some(kept_out) = self.log_throttle.borrow_mut().may_log("malformed", Some(peer), now) {
             tracing::warn!(peer = peer.0, kept_out, "disconnected for malformed bytes: {}", one_line(why));
         }
     }
@@ -177,7 +177,7 @@ impl Shared {
     /// Whether a connection of this process of `peer` proves that another one lives, too; says so, now and then.
     pub(super) fn has_twin(&self, peer: NodeId, incarnation: u64, remote: SocketAddr) -> bool {
         let Some(other) = self.incarnations.borrow().twin_of(peer, incarnation) else { return false };
-        if let Some(kept_out) = self.quiet.borrow_mut().may_log("twin", Some(peer), Instant::now()) {
+        if let Some(kept_out) = self.log_throttle.borrow_mut().may_log("twin", Some(peer), Instant::now()) {
             tracing::error!(
                 peer = peer.0, %remote, %other, kept_out,
                 "two live processes use the id {peer}, one at {remote} and one at {other}: a cloned machine or a copied data directory; stop \
@@ -251,8 +251,8 @@ impl Links for QuicLinks {
         Rc::new(QuicLink::start(Rc::clone(&self.shared), peer, address))
     }
 
-    fn answering(&self, peer: NodeId) -> Rc<dyn Link> {
-        Rc::new(QuicLink::answering(Rc::clone(&self.shared), peer))
+    fn reply_link(&self, peer: NodeId) -> Rc<dyn Link> {
+        Rc::new(QuicLink::reply_link(Rc::clone(&self.shared), peer))
     }
 
     fn local_address(&self) -> Option<SocketAddr> {

@@ -42,6 +42,7 @@
 //! another release is spoken to accordingly.
 
 mod acceptor;
+mod backoff;
 mod credentials;
 mod endpoint;
 mod hello;
@@ -49,12 +50,11 @@ mod incarnations;
 mod lanes;
 mod outbox;
 mod peer_link;
-mod restraint;
 mod settings;
 
 use crate::{
     codec::Versions,
-    network::{Links, Local, LocalFuture, Network, NetworkError},
+    network::{Links, LocalFuture, Network, NetworkContext, NetworkError},
 };
 use credentials::Credentials;
 use quorate_raft::NodeId;
@@ -133,8 +133,8 @@ impl Quic {
 }
 
 impl Network for Quic {
-    fn start(self: Box<Self>, local: Local) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
-        Box::pin(async move { endpoint::start(*self, local).map(|links| Box::new(links) as Box<dyn Links>) })
+    fn start(self: Box<Self>, context: NetworkContext) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
+        Box::pin(async move { endpoint::start(*self, context).map(|links| Box::new(links) as Box<dyn Links>) })
     }
 }
 

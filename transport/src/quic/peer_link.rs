@@ -1,10 +1,10 @@
 //! The way to one peer: [`PeerLink`] keeps a connection up, [`QuicLink`] is what the node sends through.
 
 use super::{
+    backoff::{DialBackoff, Doubt},
     endpoint::{Close, Shared, one_line},
     hello::{Opened, Refusal, agree, hear, say},
     lanes::{Carrier, Side},
-    restraint::{BackOff, Doubt},
     settings::Pace,
 };
 use crate::{
@@ -29,7 +29,7 @@ use tokio::{sync::oneshot, time::Instant};
 /// inbox when the link comes up and goes down. Messages do not pass through it: [`QuicLink`] puts them straight into the
 /// bounded queues of the connection, because a mailbox has no bound.
 ///
-/// Between attempts it waits, longer each time, up to [`BackOff::LONGEST`]. It starts over only after a connection that
+/// Between attempts it waits, longer each time, up to [`DialBackoff::LONGEST`]. It starts over only after a connection that
 /// lasted, or at once when the peer itself shows up. Attempts that fail have more time each, for the path may be slow, and every
 /// other one leaves from a fresh port, for a router may misdirect what the usual one receives.
 ///
@@ -42,7 +42,7 @@ pub(super) struct PeerLink {
     /// Shared with the [`QuicLink`]; set while the link is up.
     dialled: Rc<RefCell<Option<Rc<Carrier>>>>,
     state: State,
-    back_off: BackOff,
+    backoff: DialBackoff,
     attempts: usize,
     dialled_at: Instant,
     /// Attempts that failed since the last one that did not.
@@ -184,7 +184,7 @@ impl PeerLink {
         if let State::Up { since, .. } = self.state
             && since.elapsed() >= Self::STABLE_AFTER
         {
-            self.back_off.reset();
+            self.backoff.reset();
             if self.told.replace("lost") != Some("lost") {
                 tracing::warn!(peer = self.peer.0, address = %self.address, "link lost: {}", one_line(why));
             }
@@ -216,7 +216,7 @@ impl PeerLink {
     }
 
     fn wait(&mut self, ctx: &mut Context<Self>) {
-        let pause = self.back_off.next(rand::random());
+        let pause = self.backoff.next(rand::random());
         self.state = State::Waiting(ctx.run_later(pause, Self::dial));
     }
 }
@@ -301,7 +301,7 @@ impl QuicLink {
             dialled: Rc::clone(&dialled),
             // Replaced before anything looks at it: starting dials.
             state: State::Waiting(SpawnHandle::default()),
-            back_off: BackOff::default(),
+            backoff: DialBackoff::default(),
             attempts: 0,
             dialled_at: Instant::now(),
             failures: 0,
@@ -318,7 +318,7 @@ impl QuicLink {
     }
 
     /// Dials nobody: answers on the connection that the peer opened.
-    pub(super) fn answering(shared: Rc<Shared>, peer: NodeId) -> Self {
+    pub(super) fn reply_link(shared: Rc<Shared>, peer: NodeId) -> Self {
         Self { peer, shared, dialled: Rc::default(), keeper: None }
     }
 }

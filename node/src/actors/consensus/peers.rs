@@ -144,7 +144,7 @@ impl Peers {
         if self.strangers.len() >= STRANGERS_MAX && !self.strangers.contains_key(&peer) {
             self.strangers.pop_first();
         }
-        Rc::clone(self.strangers.entry(peer).or_insert_with(|| self.links.answering(peer)))
+        Rc::clone(self.strangers.entry(peer).or_insert_with(|| self.links.reply_link(peer)))
     }
 
     /// Whether there is nobody else.

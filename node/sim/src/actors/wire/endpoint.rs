@@ -5,7 +5,7 @@ use bytes::Bytes;
 use quorate::NodeId;
 use quorate_raft::Message;
 use quorate_transport::{
-    Link, Links, Local, Network, NetworkError,
+    Link, Links, Network, NetworkContext, NetworkError,
     codec::{Decoder, Frame, Limits},
     network::{Inbox, Introduction, LocalFuture},
 };
@@ -26,11 +26,11 @@ use tokio::{
 pub(in super::super) struct Endpoint(pub(in super::super) Wire);
 
 impl Network for Endpoint {
-    fn start(self: Box<Self>, local: Local) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
-        let (wire, node, waiting) = (self.0, local.node, Arc::new(AtomicUsize::new(0)));
+    fn start(self: Box<Self>, context: NetworkContext) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
+        let (wire, node, waiting) = (self.0, context.node, Arc::new(AtomicUsize::new(0)));
         let lanes = [(); 3].map(|()| {
             let (sender, receiver) = mpsc::unbounded_channel();
-            spawn_local(receive(receiver, local.inbox.clone(), wire.clone(), node, Arc::clone(&waiting)));
+            spawn_local(receive(receiver, context.inbox.clone(), wire.clone(), node, Arc::clone(&waiting)));
             sender
         });
         let state = &mut *wire.lock();
@@ -38,7 +38,7 @@ impl Network for Endpoint {
         let number = state.seats_taken;
         let others: Vec<_> =
             state.seats.iter().map(|(id, seat)| (*id, seat.number, seat.introduction.clone())).collect();
-        let introduction = local.introduction;
+        let introduction = context.introduction;
         state.seats.insert(node, Seat { number, lanes, waiting, introduction: introduction.clone() });
         let soon = state.now + LATENCY;
         // Who had not noticed yet that this node was gone notices now: before it is back.
@@ -112,7 +112,7 @@ impl Links for Ends {
         Rc::new(End { wire: self.wire.clone(), node: self.node, peer })
     }
 
-    fn answering(&self, peer: NodeId) -> Rc<dyn Link> {
+    fn reply_link(&self, peer: NodeId) -> Rc<dyn Link> {
         self.link(peer, "")
     }
 

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 /// How long to wait before the next attempt: exponential, with jitter, bounded.
 #[derive(Debug, Default)]
-pub(super) struct BackOff {
+pub(super) struct DialBackoff {
     failures: u32,
 }
 
-impl BackOff {
+impl DialBackoff {
     /// After the first failure, on average.
     pub(super) const FIRST: Duration = Duration::from_millis(20);
     /// After many.
@@ -63,40 +63,40 @@ impl Doubt {
 
 /// Peers that sent malformed bytes, and until when they are not listened to.
 #[derive(Debug, Default)]
-pub(super) struct Offences {
-    of: BTreeMap<NodeId, Offence>,
+pub(super) struct PeerBackoff {
+    of: BTreeMap<NodeId, Pause>,
 }
 
 #[derive(Debug)]
-struct Offence {
+struct Pause {
     until: Instant,
     pause: Duration,
 }
 
-impl Offences {
+impl PeerBackoff {
     const FIRST: Duration = Duration::from_millis(200);
     const LONGEST: Duration = Duration::from_secs(10);
 
     /// `peer` did it (again).
-    pub(super) fn punish(&mut self, peer: NodeId, now: Instant) {
-        let before = self.of.get(&peer).filter(|offence| now < offence.until + Self::LONGEST);
-        let pause = before.map_or(Self::FIRST, |offence| (offence.pause * 2).min(Self::LONGEST));
-        self.of.insert(peer, Offence { until: now + pause, pause });
+    pub(super) fn extend(&mut self, peer: NodeId, now: Instant) {
+        let before = self.of.get(&peer).filter(|pause| now < pause.until + Self::LONGEST);
+        let pause = before.map_or(Self::FIRST, |pause| (pause.pause * 2).min(Self::LONGEST));
+        self.of.insert(peer, Pause { until: now + pause, pause });
     }
 
     /// Whether `peer` is not listened to now.
-    pub(super) fn blocks(&self, peer: NodeId, now: Instant) -> bool {
-        self.of.get(&peer).is_some_and(|offence| now < offence.until)
+    pub(super) fn is_refused(&self, peer: NodeId, now: Instant) -> bool {
+        self.of.get(&peer).is_some_and(|pause| now < pause.until)
     }
 }
 
 /// Lets a line of a kind into the log once in a while, however often there is cause.
 #[derive(Debug, Default)]
-pub(super) struct Quiet {
+pub(super) struct LogThrottle {
     kinds: BTreeMap<(&'static str, Option<NodeId>), (Instant, u64)>,
 }
 
-impl Quiet {
+impl LogThrottle {
     /// One line of a kind about a peer in this time.
     const EVERY: Duration = Duration::from_secs(10);
 
@@ -124,20 +124,20 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_bound_and_a_success_ends_them() {
-        let mut back_off = BackOff::default();
-        let pauses: Vec<_> = (0..40).map(|_| back_off.next(1.0)).collect();
-        assert_eq!(pauses[0], BackOff::FIRST);
+        let mut backoff = DialBackoff::default();
+        let pauses: Vec<_> = (0..40).map(|_| backoff.next(1.0)).collect();
+        assert_eq!(pauses[0], DialBackoff::FIRST);
         assert!(pauses.is_sorted());
-        assert_eq!(pauses[39], BackOff::LONGEST);
-        back_off.reset();
-        assert_eq!(back_off.next(1.0), BackOff::FIRST);
+        assert_eq!(pauses[39], DialBackoff::LONGEST);
+        backoff.reset();
+        assert_eq!(backoff.next(1.0), DialBackoff::FIRST);
     }
 
     #[test]
     fn jitter_never_makes_a_pause_shorter_than_half() {
         for random in [0.0, 0.3, 0.999] {
-            let pause = BackOff::default().next(random);
-            assert!(pause >= BackOff::FIRST / 2 && pause <= BackOff::FIRST);
+            let pause = DialBackoff::default().next(random);
+            assert!(pause >= DialBackoff::FIRST / 2 && pause <= DialBackoff::FIRST);
         }
     }
 
@@ -155,23 +155,23 @@ mod tests {
 
     #[test]
     fn an_offender_is_blocked_for_longer_each_time() {
-        let (mut offences, start) = (Offences::default(), Instant::now());
-        offences.punish(PEER, start);
-        assert!(offences.blocks(PEER, start));
-        assert!(!offences.blocks(PEER, start + Offences::FIRST));
-        offences.punish(PEER, start + Offences::FIRST);
-        assert!(offences.blocks(PEER, start + Offences::FIRST * 2));
-        assert!(!offences.blocks(NodeId(3), start));
+        let (mut backoff, start) = (PeerBackoff::default(), Instant::now());
+        backoff.extend(PEER, start);
+        assert!(backoff.is_refused(PEER, start));
+        assert!(!backoff.is_refused(PEER, start + PeerBackoff::FIRST));
+        backoff.extend(PEER, start + PeerBackoff::FIRST);
+        assert!(backoff.is_refused(PEER, start + PeerBackoff::FIRST * 2));
+        assert!(!backoff.is_refused(NodeId(3), start));
     }
 
     #[test]
     fn a_hammering_peer_gets_one_line_and_the_next_tells_how_many_it_stands_for() {
-        let (mut quiet, start) = (Quiet::default(), Instant::now());
-        assert_eq!(quiet.may_log("refused", None, start), Some(0));
+        let (mut log_throttle, start) = (LogThrottle::default(), Instant::now());
+        assert_eq!(log_throttle.may_log("refused", None, start), Some(0));
         for _ in 0..1000 {
-            assert_eq!(quiet.may_log("refused", None, start), None);
+            assert_eq!(log_throttle.may_log("refused", None, start), None);
         }
-        assert_eq!(quiet.may_log("refused", Some(PEER), start), Some(0));
-        assert_eq!(quiet.may_log("refused", None, start + Quiet::EVERY), Some(1000));
+        assert_eq!(log_throttle.may_log("refused", Some(PEER), start), Some(0));
+        assert_eq!(log_throttle.may_log("refused", None, start + LogThrottle::EVERY), Some(1000));
     }
 }
