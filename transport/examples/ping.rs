@@ -1,5 +1,5 @@
-//! Measures QUIC on this machine: two nodes on threads of their own, one round trip at a time, then appends as fast as
-//! they go. `cargo run --release -p quorate-transport --example ping`
+//! Measures QUIC on this machine: two nodes on threads of their own, one round trip at a time, then
+//! appends as fast as they go. `cargo run --release -p quorate-transport --example ping`
 
 use quorate_raft::{Body, NodeId};
 use quorate_transport::{

@@ -1,11 +1,12 @@
-//! A private certificate authority, and what it issues: one certificate and key a node, and for clients.
+//! A private certificate authority, and what it issues: one certificate and key a node,
+//! and for clients.
 //!
-//! The authority's key signs; whoever has it can be any node, so it belongs on none of them. Certificates are ECDSA
-//! P-256, which every TLS client speaks. The authority's own lasts 10 years, the others 1 year, each from an hour before
-//! it was made, because clocks differ.
+//! The authority's key signs. A holder of that key can be any node, so it belongs on none of them.
+//! Certificates are ECDSA P-256, which every TLS client speaks. The authority's own lasts 10 years,
+//! the others 1 year, each from an hour before it was made, because clocks differ.
 //!
-//! Files: `ca.pem`, `ca.key`, and `NAME.pem`, `NAME.key` for whatever is issued. Nothing is ever overwritten, and keys can
-//! be read by their owner alone.
+//! Files: `ca.pem`, `ca.key`, and `NAME.pem`, `NAME.key` for each certificate issued. Nothing is
+//! ever overwritten, and keys can be read by their owner alone.
 
 use crate::identity::{check_cluster, is_reserved, node_name};
 use quorate_raft::NodeId;
@@ -63,7 +64,7 @@ impl Authority {
         Ok(Self { cluster: cluster.to_owned(), certificate_pem, issuer: Issuer::new(params, key) })
     }
 
-    /// The authority whose `ca.pem` and `ca.key` lie in `dir`.
+    /// Loads the authority from `ca.pem` and `ca.key` in `dir`.
     ///
     /// # Errors
     /// If they can't be read, or are not an authority's, or other users have access to the key.
@@ -104,8 +105,8 @@ impl Authority {
         write_new(&dir.join("ca.pem"), &self.certificate_pem, CERTIFICATE_MODE)
     }
 
-    /// A certificate for a node, as server and as client. `hosts` are names or addresses at which other TLS clients may
-    /// reach it, such as over HTTPS; nodes among themselves need none.
+    /// A certificate for a node, as server and as client. `hosts` are names or addresses at which
+    /// other TLS clients may reach it, such as over HTTPS; nodes among themselves need none.
     ///
     /// # Errors
     /// [`CertificateError::Name`] if a host can't stand in a certificate, or would name a node.
@@ -120,7 +121,8 @@ impl Authority {
         self.issue(params, &name, vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])
     }
 
-    /// A certificate for a client of the nodes' HTTPS endpoints. It names no node, so no node takes it for one.
+    /// A certificate for a client of the nodes' HTTPS endpoints. It names no node, so no node takes
+    /// it for one.
     ///
     /// # Errors
     /// If no certificate can be made.
@@ -182,8 +184,9 @@ pub fn write_new(path: &Path, contents: &str, mode: u32) -> Result<(), Certifica
     })
 }
 
-/// Whether a key's file is private, by PostgreSQL's rule: its owner alone has access, or it is root's and a group may read it,
-/// which is how Kubernetes gives a secret to a process that is not root (`fsGroup`).
+/// Whether a key's file is private, by PostgreSQL's rule: its owner alone has access, or it is
+/// root's and a group may read it, which is how Kubernetes gives a secret to a process that is
+/// not root (`fsGroup`).
 ///
 /// # Errors
 /// In words without the path: it can't be examined, or other users have access.
@@ -219,24 +222,24 @@ pub enum CertificateError {
     /// A file of that name exists.
     #[error("{} exists and is not overwritten: choose another directory, or move it away", path.display())]
     Exists {
-        /// The file.
+        /// The file that exists already.
         path: PathBuf,
     },
     /// A file can't be read or written.
     #[error("{}: {error}", path.display())]
     Io {
-        /// The file.
+        /// The file that can't be read or written.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error, or which users have access to a key.
         error: String,
     },
-    /// A file that does not hold what an authority's does.
+    /// `ca.pem` or `ca.key` is not an authority's.
     #[error("{} is not of a Quorate certificate authority: give the directory in which one was created", path.display())]
     NotAnAuthority {
-        /// The file.
+        /// The file that is none.
         path: PathBuf,
     },
-    /// The library failed.
+    /// The library that makes certificates failed.
     #[error("making a certificate failed: {0}")]
     Made(String),
 }
@@ -247,7 +250,7 @@ impl From<rcgen::Error> for CertificateError {
     }
 }
 
-/// What the authority's common name begins with; the cluster follows.
+/// Prefix of the authority's common name; the cluster's name follows.
 const COMMON_NAME: &str = "Quorate CA of ";
 const CLOCKS_DIFFER: Duration = Duration::from_secs(3600);
 

@@ -1,7 +1,8 @@
-//! How messages lie on the wire: frames.
+//! Frames: the layout of messages on the wire.
 //!
-//! Owns the layout below and the limits on it. Never opens a socket, never believes a length before it was held against
-//! its limit. The networks talk to it: QUIC over streams, memory over single buffers.
+//! Owns the layout below and its limits. Never opens a socket, and never allocates for a
+//! length that was not compared with its limit. The networks use it: QUIC over streams, memory
+//! over single buffers.
 //!
 //! A frame, little-endian:
 //!
@@ -15,13 +16,15 @@
 //! | 12 | 4 | metadata length in bytes, `M` |
 //! | 16 | 4 | body length in bytes, `B` |
 //! | 20 | 4 | CRC-32C of bytes 0..20, the metadata and, with flag bit 0, the body |
-//! | 24 | `M` | metadata: the hello or the message without its bulk, in the forms that `codec/wire.rs` states |
+//! | 24 | `M` | metadata: the hello, or the message without its bulk; see `codec/wire.rs` |
 //! | 24 + `M` | `B` | body: the message's bulk, raw |
 //!
-//! A body of log records has a checksum in every record, which is verified when the records are parsed; it is neither
-//! copied nor read when it is sent. Any other body is covered by the frame's own checksum: flag bit 0.
+//! A body of log records has a checksum in every record, which is verified when the records are
+//! parsed; it is neither copied nor read when it is sent. Any other body is covered by the frame's
+//! own checksum: flag bit 0.
 //!
-//! **Invariant:** between [`Encoder`] and [`Decoder`] no damaged bit gets through, whatever carries the bytes.
+//! **Invariant:** a frame with a damaged bit between [`Encoder`] and [`Decoder`] is refused: by its
+//! checksum, or by those of its records.
 
 mod decoder;
 mod version;
@@ -43,22 +46,23 @@ pub const HEADER_BYTES: usize = 24;
 /// Flag bit 0: the checksum covers the body too.
 pub const FLAG_BODY_CHECKED: u16 = 1;
 
-/// What a frame holds.
+/// The content of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// Opens each direction of a stream.
+    /// The first frame in each direction of a stream.
     Hello(Hello),
-    /// What one node tells another.
+    /// Any later frame.
     Message(Message),
 }
 
-/// The first frame in each direction: who speaks, and what they speak. It proves nothing; the network holds it against
-/// the identity that it has proved itself. It is read before a version is agreed upon, so its form has a version of its own.
+/// The first frame in each direction: the sender's identity, versions and facts. It proves nothing;
+/// the network compares it with the identity that the certificate proves. It is read before a
+/// version is agreed on, so its form has a version of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The cluster the sender belongs to.
     pub cluster: String,
-    /// Who the sender says it is.
+    /// The sender's id, as claimed.
     pub node: NodeId,
     /// The oldest frame version that the sender speaks.
     pub protocol_min: u8,
@@ -88,7 +92,7 @@ impl Default for Limits {
     }
 }
 
-/// A frame, ready to be written: one part after the other.
+/// A frame, ready to be written: `head`, then `body`.
 #[derive(Clone, Debug)]
 pub struct Encoded {
     /// Header and metadata.
@@ -104,14 +108,14 @@ impl Encoded {
         self.head.len() + self.body.len()
     }
 
-    /// Never: a frame has a header.
+    /// Always `false`: a frame has a header.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         false
     }
 }
 
-/// Writes frames.
+/// Encodes hellos and messages as frames of one version, within limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoder {
     limits: Limits,
@@ -125,13 +129,14 @@ impl Default for Encoder {
 }
 
 impl Encoder {
-    /// An encoder that refuses what a peer with the same limits would refuse. It speaks [`Version::CURRENT`].
+    /// An encoder of [`Version::CURRENT`] that refuses frames which a peer with the same
+    /// limits would refuse.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, version: Version::CURRENT }
     }
 
-    /// The same in another version: the one that was agreed upon.
+    /// The same encoder for the version that was agreed on.
     #[must_use]
     pub fn speaking(self, version: Version) -> Self {
         Self { version, ..self }
@@ -140,7 +145,8 @@ impl Encoder {
     /// A message as a frame. Its bulk is shared, not copied.
     ///
     /// # Errors
-    /// [`FrameError::TooLong`] if it exceeds the limits.
+    /// [`FrameError::TooLong`] if it exceeds the limits; [`FrameError::Metadata`] if it has no form
+    /// on the wire.
     pub fn message(&self, message: &Message) -> Result<Encoded, FrameError> {
         let body = message.bulk();
         let records = matches!(message.body, Body::Append(_));
@@ -190,18 +196,19 @@ impl Encoder {
     }
 }
 
-/// Why bytes are not a frame. Whoever sent them gets no further: a stream has no place to go on from.
+/// Errors of encoding and decoding. After one, a stream is of no use: the next frame's
+/// beginning is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// It does not begin like a frame.
+    /// The magic bytes are missing.
     #[error("not a frame: it begins with {0:02x?} instead of the magic bytes")]
     Magic([u8; 4]),
-    /// A frame of another version than the one that was agreed upon.
+    /// A frame of another version than the one that was agreed on.
     #[error("frame of version {found}, where {spoken} was agreed upon")]
     Version {
-        /// What its header says.
+        /// The version in its header.
         found: u8,
-        /// What it should say.
+        /// The version that was agreed on.
         spoken: u8,
     },
     /// A hello of a form that this release does not read.
@@ -224,21 +231,22 @@ pub enum FrameError {
     /// A length above its limit.
     #[error("frame {part} of {bytes} bytes exceeds the limit of {bytes_max}")]
     TooLong {
-        /// Which part of the frame.
+        /// The part: `metadata` or `body`.
         part: &'static str,
-        /// What its length field says.
+        /// The length that the header states.
         bytes: usize,
-        /// What is allowed.
+        /// The limit that it exceeds.
         bytes_max: usize,
     },
-    /// It was damaged.
+    /// A damaged frame.
     #[error("frame checksum does not match")]
     Checksum,
-    /// The metadata is not what the kind says.
+    /// The metadata has no form of the frame's kind: malformed when read, without a
+    /// form when written.
     #[error("frame metadata can't be read")]
     Metadata,
-    /// The metadata or the frame goes on where it should end.
-    #[error("{0} bytes trail behind the frame's {1}")]
+    /// The metadata or the frame is longer than its content.
+    #[error("{0} bytes follow the frame's {1}")]
     Trailing(usize, &'static str),
     /// The body does not fit the message.
     #[error("frame body: {0}")]
@@ -246,7 +254,8 @@ pub enum FrameError {
     /// The bytes ended within a frame.
     #[error("the stream ended within a frame")]
     Truncated,
-    /// Something else was due: a hello first, and only once.
+    /// A frame out of order: a hello comes first. Or the end of a lane, or a message on
+    /// the wrong one.
     #[error("unexpected {0}")]
     Unexpected(&'static str),
 }
@@ -271,7 +280,8 @@ struct Header {
 }
 
 impl Header {
-    /// Reads a header, whose frame must be of this version unless it is a hello, and holds its lengths against the limits.
+    /// Reads a header and compares its lengths with the limits. A message must be of `version`, a
+    /// hello of [`Version::OF_HELLO`].
     fn read(bytes: &[u8; HEADER_BYTES], version: Version, limits: Limits) -> Result<Self, FrameError> {
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let magic = [bytes[0], bytes[1], bytes[2], bytes[3]];
@@ -332,7 +342,7 @@ impl Header {
         Ok(())
     }
 
-    /// Writes all but the checksum. The lengths were checked, so they fit.
+    /// Writes all but the checksum. The lengths fit into 32 bits: [`Header::check`] comes first.
     fn write(&self, head: &mut [u8]) {
         head[0..4].copy_from_slice(&MAGIC);
         head[4] = self.version.number();
@@ -343,7 +353,7 @@ impl Header {
     }
 }
 
-/// Lets postcard write behind the header, into the same buffer.
+/// Lets postcard append to the buffer that begins with the header.
 struct Growing(BytesMut);
 
 impl postcard::ser_flavors::Flavor for Growing {

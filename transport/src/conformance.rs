@@ -1,10 +1,11 @@
-//! What any network must pass, as a suite to run in its tests.
+//! The conformance suite of networks: every [`Network`] must pass it in its tests.
 //!
-//! [`run`] starts nodes on the networks that a [`Harness`] makes, talks between them, and panics with a sentence where a
-//! duty of [`crate::network`] is not met. It needs a tokio runtime with time, and a `LocalSet`. It waits for events, and gives up
-//! after [`PATIENCE`]; where nothing must happen, it waits for a second and a half.
+//! [`run`] starts nodes on the networks that a [`Harness`] makes, sends between them, and panics
+//! with a sentence where a duty of [`crate::network`] is not met. It needs a tokio runtime with
+//! time, and a `LocalSet`. It waits for events, at most for [`PATIENCE`]; where nothing must
+//! happen, it waits for a second and a half.
 //!
-//! What it does not check: who is let in, and what damaged bytes do. That is each network's own.
+//! Not checked: admission of peers, and damaged bytes. Each network has its own tests of these.
 
 mod links;
 
@@ -26,30 +27,31 @@ use std::{
 };
 use tokio::sync::{Notify, mpsc};
 
-/// How long the suite waits for anything before it fails.
+/// The longest wait for an event. The suite fails after it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Makes the networks to be checked.
+/// Makes the networks under test.
 pub trait Harness {
-    /// A network for `node`. `address` is where it listened before, when it is started again: its peers expect it there.
+    /// A network for `node`. A node that is started again gets the `address` at which it listened
+    /// before: its peers dial that.
     fn network(&mut self, node: NodeId, address: Option<SocketAddr>) -> Box<dyn Network>;
 
-    /// The cluster that they belong to.
+    /// The name of the cluster that all of them belong to.
     fn cluster(&self) -> String;
 }
 
-/// Runs everything.
+/// Runs every check.
 ///
 /// # Panics
-/// If the networks do not do what they must.
+/// If a network does not fulfil a duty.
 pub async fn run(harness: &mut dyn Harness) {
-    messages_arrive_both_ways_from_who_sent_them(harness).await;
+    messages_arrive_both_ways_with_their_sender(harness).await;
     each_lane_keeps_its_order(harness).await;
     a_large_batch_arrives_unharmed(harness).await;
     a_full_queue_drops_and_never_waits(harness).await;
     a_lane_that_is_not_read_holds_no_other_back(harness).await;
     links_go_down_and_up_with_their_peer(harness).await;
-    nothing_is_sent_to_nobody(harness).await;
+    a_message_to_an_absent_peer_is_dropped(harness).await;
     a_peer_is_introduced_before_it_can_be_talked_to(harness).await;
     a_node_that_learns_a_fact_states_it(harness).await;
     nodes_of_two_clusters_with_one_name_never_talk(harness).await;
@@ -61,7 +63,7 @@ pub async fn run(harness: &mut dyn Harness) {
     links::a_closed_network_delivers_nothing(harness).await;
 }
 
-async fn messages_arrive_both_ways_from_who_sent_them(harness: &mut dyn Harness) {
+async fn messages_arrive_both_ways_with_their_sender(harness: &mut dyn Harness) {
     let mut nodes = [TestNode::start(harness, NodeId(1)).await, TestNode::start(harness, NodeId(2)).await];
     let mut third = TestNode::start(harness, NodeId(3)).await;
     let [one, two] = &mut nodes;
@@ -69,9 +71,9 @@ async fn messages_arrive_both_ways_from_who_sent_them(harness: &mut dyn Harness)
     let three_to_one = third.link(one).await;
     for round in 0..100 {
         to_two.send(heartbeat(round));
-        assert_eq!(two.received().await, (NodeId(1), heartbeat(round)), "a request arrives, from who sent it");
+        assert_eq!(two.received().await, (NodeId(1), heartbeat(round)), "a request arrives with its sender");
         to_one.send(heartbeat_reply(round));
-        assert_eq!(one.received().await, (NodeId(2), heartbeat_reply(round)), "a reply arrives, from who sent it");
+        assert_eq!(one.received().await, (NodeId(2), heartbeat_reply(round)), "a reply arrives with its sender");
     }
     three_to_one.send(heartbeat(7));
     assert_eq!(one.received().await, (NodeId(3), heartbeat(7)), "a third node is told apart");
@@ -148,7 +150,8 @@ async fn a_full_queue_drops_and_never_waits(harness: &mut dyn Harness) {
 async fn a_lane_that_is_not_read_holds_no_other_back(harness: &mut dyn Harness) {
     let (mut one, mut two) = (TestNode::start(harness, NodeId(1)).await, TestNode::start(harness, NodeId(2)).await);
     let link = one.link(&mut two).await;
-    // What arrives is kept unhandled, with its credit, until a lane takes no more at either end.
+    // Messages that arrive are kept unhandled, with their credit, until a lane is full
+    // at both ends.
     let mut unhandled = Vec::new();
     let floods = [(piece(0, 1 << 20), Inbox::SNAPSHOT_CREDIT_BYTES), (append(1, 1, 1 << 20), Inbox::CREDIT_BYTES)];
     for (message, credit_bytes) in floods {
@@ -201,12 +204,12 @@ async fn links_go_down_and_up_with_their_peer(harness: &mut dyn Harness) {
     close([one, two]).await;
 }
 
-async fn nothing_is_sent_to_nobody(harness: &mut dyn Harness) {
+async fn a_message_to_an_absent_peer_is_dropped(harness: &mut dyn Harness) {
     let one = TestNode::start(harness, NodeId(1)).await;
-    // Port 9 is "discard"; nobody of this cluster listens there.
+    // Port 9 is "discard"; no node of this cluster listens there.
     let link = one.links.link(NodeId(2), "127.0.0.1:9");
     link.send(heartbeat(1));
-    assert_eq!(one.counts.dropped("unconnected"), 1, "a message to nobody is dropped and counted");
+    assert_eq!(one.counts.dropped("unconnected"), 1, "a message to an absent peer is dropped and counted");
     drop(link);
     one.close().await;
 }
@@ -272,21 +275,21 @@ async fn nodes_of_two_clusters_with_one_name_never_talk(harness: &mut dyn Harnes
     close(nodes.into_iter().chain([third])).await;
 }
 
-/// A node that is nothing but its end of a network.
+/// A node that consists of its end of a network alone.
 pub struct TestNode {
-    /// Who it is.
+    /// Its id, also stated as the machine version in its introduction.
     pub id: NodeId,
-    /// Its running network.
+    /// Its running network: the test sends through it.
     pub links: Box<dyn Links>,
-    /// What it states about itself.
+    /// The facts with which it was started.
     pub introduction: Introduction,
-    /// What its network counted.
+    /// The counts of its network's reports.
     pub counts: Arc<Counts>,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
 impl TestNode {
-    /// Starts one.
+    /// Starts a node at a new address.
     ///
     /// # Panics
     /// If its network can't be started.
@@ -294,7 +297,7 @@ impl TestNode {
         Self::start_at(harness, id, None).await
     }
 
-    /// Starts one where it was before.
+    /// Starts a node at `address`, where it was before.
     ///
     /// # Panics
     /// If its network can't be started.
@@ -303,7 +306,7 @@ impl TestNode {
         Self::on(network, &cluster, id).await
     }
 
-    /// Starts one on a network of your own.
+    /// Starts a node on the given network.
     ///
     /// # Panics
     /// If the network can't be started.
@@ -327,7 +330,7 @@ impl TestNode {
         Self { id, links, introduction, counts, events }
     }
 
-    /// A link to a peer, once it is up.
+    /// A link to a peer; waits until it is up.
     pub async fn link(&mut self, peer: &mut Self) -> Rc<dyn Link> {
         let link = self.links.link(peer.id, &peer.address());
         self.until_up(peer.id).await;
@@ -383,15 +386,15 @@ impl TestNode {
         event.ok().flatten().unwrap_or_else(|| panic!("node {} waited for an event, and none came", self.id))
     }
 
-    /// What has happened and was not looked at yet.
+    /// The events that wait to be received.
     pub fn pending(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.events.try_recv().ok()).collect()
     }
 
-    /// Ends it in good order.
+    /// Closes the network.
     ///
     /// # Panics
-    /// If that takes longer than it may.
+    /// If that takes more than two seconds.
     pub async fn close(self) {
         let closing = tokio::time::timeout(Duration::from_secs(2), self.links.close());
         assert!(closing.await.is_ok(), "node {} closes within a second", self.id);
@@ -404,7 +407,7 @@ async fn close(nodes: impl IntoIterator<Item = TestNode>) {
     }
 }
 
-/// Counts what a network reports, and wakes who waits for a count.
+/// An observer that counts the network's reports and wakes the tests that wait for a count.
 #[derive(Debug, Default)]
 pub struct Counts {
     counts: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
@@ -526,7 +529,7 @@ pub fn heartbeat_reply(round: u64) -> Message {
     Message { term: Term(1), body: Body::HeartbeatReply(HeartbeatReply { round, promise: Promise(150_000) }) }
 }
 
-/// A message of the append lane whose bulk is not log records.
+/// A message of the append lane with a bulk other than log records.
 #[must_use]
 pub fn proposal(request: u64, length: u32) -> Message {
     let payloads = Bytes::from(vec![request as u8; length as usize]);
@@ -534,7 +537,7 @@ pub fn proposal(request: u64, length: u32) -> Message {
     Message { term: Term(1), body: Body::Propose(Propose { commands, payloads }) }
 }
 
-/// A message of the append lane with a batch of entries of so many bytes each.
+/// A message of the append lane: a batch of `entries` entries of `bytes` bytes each.
 #[must_use]
 pub fn append(first: u64, entries: u64, bytes: usize) -> Message {
     let mut builder = BatchBuilder::new(crc32c::crc32c_append, Term(1), Index(first), 0, 0);
@@ -550,7 +553,7 @@ pub fn append(first: u64, entries: u64, bytes: usize) -> Message {
     }
 }
 
-/// A message of the snapshot lane with so many bytes of state.
+/// A message of the snapshot lane with `bytes` bytes of state.
 #[must_use]
 pub fn piece(offset: u64, bytes: usize) -> Message {
     let base = SnapshotBase {

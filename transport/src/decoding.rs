@@ -1,6 +1,7 @@
-//! What the codec promises, whatever bytes it is given.
+//! Properties of the codec that hold for any bytes.
 //!
-//! Built for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run the same functions.
+//! Built for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run
+//! the same functions.
 
 use crate::{
     codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version},
@@ -17,18 +18,20 @@ use quorate_raft::{
     },
 };
 
-/// Small enough that a length which is believed shows.
+/// Small limits: a length that is not compared with them shows in memory use.
 const LIMITS: Limits = Limits { metadata_bytes_max: 64 << 10, body_bytes_max: 1 << 20 };
 
 /// Decodes frames from a stream that comes in pieces.
 ///
-/// An input is a byte, as many lengths of pieces as its bits 2 to 5 say, and the wire. Bits 0 and 1 of the byte: 0, the wire is
-/// taken as it is; 1, the checksums of its frames are put right first; else it is a kind, two bytes that say how long the
-/// metadata is, metadata and body, of one frame that is well-formed around them.
+/// An input is a byte, as many lengths of pieces as its bits 2 to 5 say, and the wire. Bits 0 and 1
+/// of the byte: 0, the wire is taken as it is; 1, the checksums of its frames are put right first;
+/// else it is a kind, two bytes that say how long the metadata is, metadata and body, of one frame
+/// that is well-formed around them.
 ///
 /// # Panics
-/// If one of these does not hold: no piece makes a difference; frames take exactly their bytes; none exceeds the
-/// limits; and what was decoded encodes to a frame that decodes to an equal one, and encodes to the same bytes again.
+/// If one of these does not hold: no piece makes a difference; frames take exactly their bytes;
+/// none exceeds the limits; and what was decoded encodes to a frame that decodes to an equal one,
+/// and encodes to the same bytes again.
 pub fn frames(input: &[u8]) {
     let Some((control, rest)) = input.split_first() else { return };
     let (cuts, wire) = rest.split_at((usize::from(control >> 2) % 16).min(rest.len()));
@@ -46,7 +49,7 @@ pub fn frames(input: &[u8]) {
     whole.frames.iter().for_each(keeps_its_value);
 }
 
-/// What came of a stream.
+/// The result of decoding a stream.
 #[derive(Debug, PartialEq)]
 struct Decoding {
     frames: Vec<Frame>,
@@ -57,7 +60,8 @@ struct Decoding {
 }
 
 impl Decoding {
-    /// Decodes `wire` in pieces as long as `cuts` say and a byte more, over and over; in one if there are none.
+    /// Decodes `wire` in pieces as long as `cuts` say and a byte more, over and over; in one if
+    /// there are none.
     fn of(wire: &[u8], cuts: &[u8]) -> Self {
         let (mut decoder, mut wire) = (Decoder::new(LIMITS), Bytes::copy_from_slice(wire));
         let mut this = Self { frames: Vec::new(), taken: 0, error: None, is_within_frame: false };
@@ -87,7 +91,7 @@ impl Decoding {
     }
 }
 
-/// What was decoded can be said again, and means the same.
+/// A decoded frame can be encoded again, to an equal one.
 fn keeps_its_value(frame: &Frame) {
     let encoded = bytes_of(frame);
     let again = Decoding::of(&encoded, &[]);

@@ -1,12 +1,12 @@
-//! Who a certificate speaks for: one DNS name, `n<id>.<cluster>.quorate.internal`.
+//! Identity in a certificate: one DNS name, `n<id>.<cluster>.quorate.internal`.
 //!
-//! A dialler needs nothing from here but [`node_name`]: TLS's standard verifier holds the certificate against it. An
-//! acceptor reads the name out of the certificate that TLS has verified: [`identity_of`].
+//! A dialler needs [`node_name`] alone: TLS's standard verifier compares the certificate with it.
+//! An acceptor reads the name out of the certificate that TLS has verified: [`identity_of`].
 
 use quorate_raft::NodeId;
 use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
-/// Under which names nodes stand. `internal` is reserved for private use and resolves nowhere.
+/// The zone of all nodes' names. `internal` is reserved for private use and resolves nowhere.
 const ZONE: &str = ".quorate.internal";
 
 /// The name of a node, as its certificate must have it.
@@ -15,7 +15,7 @@ pub fn node_name(node: NodeId, cluster: &str) -> String {
     format!("n{node}.{cluster}{ZONE}")
 }
 
-/// Whether `name` lies where nodes' names do, well-formed or not.
+/// Whether `name` lies in the zone of nodes' names, well-formed or not.
 #[must_use]
 pub fn is_reserved(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
@@ -40,19 +40,19 @@ pub fn check_cluster(cluster: &str) -> Result<(), String> {
     ))
 }
 
-/// A proved identity.
+/// The identity that a verified certificate proves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The node.
+    /// The id in the name.
     pub node: NodeId,
-    /// Its cluster.
+    /// The cluster's name in it.
     pub cluster: String,
 }
 
 /// Reads the one node name of a certificate that was already verified.
 ///
 /// # Errors
-/// If it names no node, or more than one: who that is, is anybody's guess.
+/// If it names no node, or more than one: then the identity would be ambiguous.
 pub fn identity_of(certificate: &[u8]) -> Result<Identity, &'static str> {
     let Ok((_, parsed)) = x509_parser::certificate::X509Certificate::from_der(certificate) else {
         return Err("the certificate can't be parsed");

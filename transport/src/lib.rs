@@ -1,13 +1,14 @@
-//! How nodes talk: the seam at which the network can be swapped, and two networks behind it.
+//! Communication between nodes: the seam at which the network can be replaced, and two networks.
 //!
-//! - [`network`] is the seam: what a network owes its node, and what a node owes its network.
-//! - [`quic`] talks across machines: QUIC with mutual TLS.
-//! - [`memory`] talks within a process, and goes wrong on demand, under a seed.
-//! - [`conformance`] is what any network must pass.
-//! - [`codec`] says how messages lie on the wire; [`identity`] who a certificate speaks for; [`certificates`] makes some.
+//! - [`network`] is the seam: the duties of a network to its node.
+//! - [`quic`] connects machines: QUIC with mutual TLS.
+//! - [`memory`] connects nodes of one process, with faults on demand under a seed.
+//! - [`conformance`] is the suite that every network must pass.
+//! - [`codec`] has the layout of messages on the wire; [`identity`] reads the node in a
+//!   certificate; [`certificates`] makes certificates.
 //!
-//! This crate moves messages and proves who sent them. It never decides anything about Raft: of a message it knows the
-//! shape, whether it is a reply, and on which lane it belongs.
+//! This crate moves messages and proves their senders. It decides nothing about Raft: of a message
+//! it knows the form, whether it is a reply, and its lane.
 #![forbid(unsafe_code)]
 
 pub mod certificates;

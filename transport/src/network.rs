@@ -1,21 +1,25 @@
-//! The seam at which the network can be swapped.
+//! The seam at which the network can be replaced.
 //!
-//! A [`Network`] is what a node is built with. Starting it, on the node's own thread, gives [`Links`]; `Links` gives a
-//! [`Link`] a peer; a `Link` takes messages and never waits; what arrives goes to the [`Inbox`].
+//! A node is built with a [`Network`]. Starting it, on the node's own thread, gives [`Links`];
+//! `Links` gives a [`Link`] for each peer; a `Link` takes messages and never waits; messages that
+//! arrive go to the [`Inbox`].
 //!
 //! # Duties
 //!
-//! - **Best effort.** A link may drop, delay, duplicate or reorder messages, and says nothing when it does, but counts it
-//!   with the [`NetworkObserver`]. Raft repairs it. What it never does is alter a message or its sender.
-//! - **Identity.** The sender of a delivered message is who the network proved it to be, never what a message claims.
-//! - **Bounds.** What waits in a link is bounded; beyond that it drops. What was delivered and not yet handled is
-//!   bounded by the inbox's credit: [`Inbox::deliver`] waits for it.
-//! - **Lanes.** Each [`Lane`] has its own queues, bounds and credit: what waits on one, at either end, never holds back, and
-//!   never crowds out, what is sent on another. Within a lane the order is kept as long as nothing is lost; between lanes there
-//!   is none.
-//! - **Introductions.** Before a link comes up, the node is told what the peer states about itself ([`Introduction`]); and before it is
-//!   delivered anything from a peer that has a link to it, also if it has none to the peer. Nodes that state different cluster ids
-//!   get no connection, whatever the cluster's name and their certificates say.
+//! - **Best effort.** A link may drop, delay, duplicate or reorder messages. It reports that to
+//!   the [`NetworkObserver`] alone; Raft repairs it. It never alters a message or its sender.
+//! - **Identity.** The sender of a delivered message is the node that the network proved, never
+//!   one that a message claims.
+//! - **Bounds.** The messages that wait in a link are bounded; beyond that it drops. The
+//!   messages delivered and not yet handled are bounded by the inbox's credit: [`Inbox::deliver`]
+//!   waits for it.
+//! - **Lanes.** Each [`Lane`] has its own queues, bounds and credit: messages that wait on one
+//!   lane, at either end, neither hold back nor crowd out those of another. Within a lane the order
+//!   is kept unless messages are lost; between lanes there is none.
+//! - **Introductions.** The node is told the peer's facts ([`Introduction`]) before a link comes
+//!   up, and before the first message of a peer that has a link to it, even if the node has none to
+//!   the peer. Nodes that state different cluster ids get no connection, even with equal cluster
+//!   names and valid certificates.
 //! - **Never blocks.** Everything here runs on the node's thread, beside consensus.
 
 use quorate_raft::{ClusterId, Message, NodeId, Skip};
@@ -25,51 +29,55 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// A future on the node's thread.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
-/// A network, not yet started: what a node's builder takes. Made anywhere, started on the node's thread.
+/// A network, not yet started: what a node's builder takes. Made anywhere, started on
+/// the node's thread.
 pub trait Network: Send + 'static {
-    /// Opens sockets and begins to receive. Called once, within the node's tokio runtime and `LocalSet`.
+    /// Opens sockets and begins to receive. Called once, within the node's tokio
+    /// runtime and `LocalSet`.
     ///
     /// # Errors
-    /// If it can't: the address is taken, a certificate does not fit.
+    /// If it can't start: the address is taken, or a certificate does not fit.
     fn start(self: Box<Self>, context: NetworkContext) -> LocalFuture<Result<Box<dyn Links>, NetworkError>>;
 }
 
-/// Who starts a network.
+/// The node that starts a network, as the network needs to know it.
 pub struct NetworkContext {
-    /// The cluster's name. Nobody of another cluster gets through.
+    /// The cluster's name. Nodes of other clusters get no connection.
     pub cluster: String,
-    /// This node.
+    /// The node's id, which its certificate must name.
     pub node: NodeId,
-    /// The facts that peers are told about this node ([`Event::Introduced`]), until [`Links::introduce`] replaces them.
+    /// The facts that peers are told about this node ([`Event::Introduced`]), until
+    /// [`Links::introduce`] replaces them.
     pub introduction: Introduction,
-    /// The longest time for which a follower waits for its leader: the measure of how soon a broken path must be noticed, and of how
-    /// slow a path the operator expects.
+    /// The longest time for which a follower waits for its leader. The network derives from it how
+    /// soon it notices a broken path, and how slow a path may be.
     pub election_timeout: Duration,
     /// Where received messages go.
     pub inbox: Inbox,
-    /// Who watches: metrics.
+    /// Receives counts and measurements, for metrics.
     pub observer: Arc<dyn NetworkObserver>,
 }
 
-/// The facts that a node states about itself whenever it connects to a peer. An encoded hello, which contains them, is at
-/// most [`Hello::BYTES_MAX`](crate::codec::Hello::BYTES_MAX) long.
+/// The facts that a node states about itself on every connection. An encoded hello, which contains
+/// them, is at most [`Hello::BYTES_MAX`](crate::codec::Hello::BYTES_MAX) long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Introduction {
     /// The newest version that the node's state machine can apply.
     pub machine_version: u32,
-    /// A random number, drawn at each start of the node: another value means another process.
+    /// A random number, drawn at each start of the node: another value is another process.
     pub incarnation: u64,
     /// The id of the node's cluster, once the node knows it to be committed.
     pub cluster_id: Option<ClusterId>,
-    /// The entries that it skips, in order. Nodes whose lists differ would apply different commands.
+    /// The entries that it skips, in order. Nodes with different lists would
+    /// apply different commands.
     pub skips: Vec<Skip>,
-    /// The settings on which nodes should agree, by name, as text: for operators, who are told where two nodes differ. Nothing rests
-    /// on them.
+    /// The settings on which nodes should agree, by name, as text. Differences are logged for
+    /// operators and have no other effect.
     pub settings: BTreeMap<String, String>,
 }
 
 impl Introduction {
-    /// Whether the two nodes belong to different clusters, though these have one name.
+    /// Whether both nodes know their cluster's id, and the ids differ. The names may be equal.
     #[must_use]
     pub fn is_of_another_cluster(&self, other: &Self) -> bool {
         matches!((self.cluster_id, other.cluster_id), (Some(one), Some(two)) if one != two)
@@ -78,32 +86,35 @@ impl Introduction {
 
 /// A running network.
 pub trait Links {
-    /// Replaces the facts that peers are told about this node. They are told on the connections that are up and on later ones;
-    /// a connection to a node of another cluster is closed.
+    /// Replaces the facts that peers are told about this node. They are told on the connections
+    /// that are up and on later ones; a connection to a node of another cluster is closed.
     fn introduce(&self, introduction: Introduction);
 
-    /// A link to `peer`, dialled at `address` (`HOST:PORT`; what it means is the network's business). It connects by
-    /// itself, and again after it was lost; dropping it ends that.
+    /// A link to `peer`, dialled at `address`: `HOST:PORT`, or any text that the network
+    /// understands. It connects by itself, and again after a loss; dropping it ends that.
     fn link(&self, peer: NodeId, address: &str) -> Rc<dyn Link>;
 
-    /// A way to answer `peer` and no more: on the connection that it opened, if there is one. It dials nobody, and tells of no
-    /// link that comes or goes. For nodes that are no members of this node's cluster, as far as it knows.
+    /// A link that only replies to `peer`, on the connection that the peer opened, if there is one.
+    /// It does not dial and causes no [`Event::LinkUp`] or [`Event::LinkDown`]. For nodes outside
+    /// the configuration that this node knows.
     fn reply_link(&self, peer: NodeId) -> Rc<dyn Link>;
 
-    /// Where this node can be dialled, if the network has such addresses; useful when the port was chosen by the system.
+    /// The address at which this node can be dialled, if the network has addresses. Of use if the
+    /// system chose the port.
     fn local_address(&self) -> Option<SocketAddr>;
 
-    /// Says goodbye to the peers and ends everything, within a second.
+    /// Closes all connections, with a goodbye to the peers. Takes at most a second.
     fn close(&self) -> LocalFuture<()>;
 }
 
-/// A way to one peer.
+/// A link to one peer.
 pub trait Link {
-    /// Sends a message, or drops it: unconnected, or too much waits already. Never waits.
+    /// Queues a message, or drops it if the peer is not connected or the queue is
+    /// full. Never waits.
     fn send(&self, message: Message);
 
-    /// Whether whatever drives the link still lives, or ended because the network was closed. One that does not has panicked,
-    /// and its node must stop too.
+    /// Whether the task that drives the link runs, or ended because the network was closed. `false`
+    /// means that it panicked: its node must stop, too.
     fn is_alive(&self) -> bool {
         true
     }
@@ -112,54 +123,53 @@ pub trait Link {
 /// A message that arrived, and the credit that it holds while it is unhandled.
 #[derive(Debug)]
 pub struct Delivered {
-    /// Who sent it: proved, not claimed.
+    /// The sender, as proved by the network.
     pub from: NodeId,
-    /// What it says.
+    /// The message, as sent.
     pub message: Message,
-    /// Given back when this is dropped.
+    /// The inbox's credit for the message, returned when this is dropped.
     pub credit: Option<OwnedSemaphorePermit>,
 }
 
-/// What a network tells its node.
+/// Events that a network reports to its node.
 #[derive(Debug)]
 pub enum Event {
     /// A message arrived.
     Delivered(Delivered),
-    /// A link to `peer` is usable from now on.
+    /// A link is usable from now on.
     LinkUp {
-        /// The peer.
+        /// The node at its other end.
         peer: NodeId,
     },
-    /// The link to `peer` was lost: what was under way may have been lost with it.
+    /// A link was lost, perhaps with messages on their way.
     LinkDown {
-        /// The peer.
+        /// The node at its other end.
         peer: NodeId,
     },
-    /// `peer`, member or not, stated these facts about itself. It states them on every connection, and other ones after a
-    /// restart or after a change.
+    /// A node stated facts about itself: on every connection, and again when they change.
     Introduced {
-        /// The peer.
+        /// The node, member or not.
         peer: NodeId,
-        /// The facts.
+        /// Its facts, which replace all earlier ones.
         introduction: Introduction,
     },
 }
 
-/// Where a network puts what arrives. Cheap to clone; lives on the node's thread.
+/// The receiver of a network's events. Cheap to clone; stays on the node's thread.
 #[derive(Clone)]
 pub struct Inbox {
     sink: Rc<dyn Fn(Event)>,
-    /// Of its own, so that a heartbeat never waits behind appends that are not handled yet.
+    /// Separate, so that a heartbeat never waits for appends to be handled.
     control: Arc<Semaphore>,
     append: Arc<Semaphore>,
-    /// Of its own, so that appends never wait behind a disk that is writing a snapshot.
+    /// Separate, so that appends never wait for a disk that writes a snapshot.
     snapshot: Arc<Semaphore>,
 }
 
 impl Inbox {
-    /// The most bytes of unhandled messages of the append lane that [`Inbox::deliver`] lets in before it waits.
+    /// The most bytes of unhandled messages on the append lane; [`Inbox::deliver`] waits beyond it.
     pub const CREDIT_BYTES: usize = 64 << 20;
-    /// The same for messages of the control lane, each of which is small.
+    /// The same for the control lane, which has small messages.
     pub const CONTROL_CREDIT_BYTES: usize = 1 << 20;
     /// The same for pieces of snapshots.
     pub const SNAPSHOT_CREDIT_BYTES: usize = 8 << 20;
@@ -192,22 +202,22 @@ impl Inbox {
         }
     }
 
-    /// Hands on an event as it is: for a network around another.
+    /// Reports an event as it is: for a network that wraps another.
     pub fn put(&self, event: Event) {
         (self.sink)(event);
     }
 
-    /// A peer stated facts about itself.
+    /// Reports [`Event::Introduced`].
     pub fn introduced(&self, peer: NodeId, introduction: Introduction) {
         (self.sink)(Event::Introduced { peer, introduction });
     }
 
-    /// A link became usable.
+    /// Reports [`Event::LinkUp`].
     pub fn link_up(&self, peer: NodeId) {
         (self.sink)(Event::LinkUp { peer });
     }
 
-    /// A link was lost.
+    /// Reports [`Event::LinkDown`].
     pub fn link_down(&self, peer: NodeId) {
         (self.sink)(Event::LinkDown { peer });
     }
@@ -219,24 +229,25 @@ impl fmt::Debug for Inbox {
     }
 }
 
-/// Why a network can't be used, in one line that says what, where and what to do.
+/// The reason for which a network can't be used: one line with the problem, its place
+/// and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NetworkError(pub String);
 
-/// Which lane of a connection.
+/// A lane of a connection: a stream of messages with its own order, bounds and priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
-    /// Votes, heartbeats, read index: small, first.
+    /// Votes, heartbeats, read index: small messages, first priority.
     Control,
-    /// Appends, forwarded proposals and their replies.
+    /// Appends and forwarded proposals with their replies, and repaired entries.
     Append,
-    /// Pieces of snapshots: whenever nothing else is to be sent.
+    /// Pieces of snapshots, sent when the other lanes have nothing to send.
     Snapshot,
 }
 
 impl Lane {
-    /// The lane on which a message belongs.
+    /// The lane of a message.
     #[must_use]
     pub fn of(message: &Message) -> Self {
         match message {
@@ -247,31 +258,32 @@ impl Lane {
     }
 }
 
-/// Which way.
+/// The direction in which bytes went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// From the peer to us.
+    /// From the peer to this node.
     Received,
-    /// From us to the peer.
+    /// From this node to the peer.
     Sent,
 }
 
-/// Who watches a network. Every method defaults to nothing.
+/// An observer of a network, for metrics. Every method does nothing by default.
 pub trait NetworkObserver: Send + Sync + 'static {
-    /// Bytes of frames went over a lane.
+    /// Frames of this many bytes were sent or received on a lane.
     fn bytes(&self, _peer: NodeId, _direction: Direction, _lane: Lane, _bytes: u64) {}
-    /// A connection attempt ended: `connected`, `accepted`, `refused_certificate`, `refused_identity`, `refused_twin`,
-    /// `refused_protocol`, `unreachable`, … `peer` is `None` where no identity was proved.
+    /// A connection attempt ended: `connected`, `accepted`, `refused_certificate`,
+    /// `refused_identity`, `refused_twin`, `refused_protocol`, `unreachable`, … `peer` is `None`
+    /// where no identity was proved.
     fn connection(&self, _peer: Option<NodeId>, _result: &'static str) {}
     /// A message was dropped: `unconnected`, `queue_full`, `malformed`, …
     fn dropped(&self, _peer: Option<NodeId>, _reason: &'static str) {}
-    /// The round-trip time as the network measured it.
+    /// A measurement of the round-trip time.
     fn round_trip(&self, _peer: NodeId, _took: Duration) {}
-    /// This node's own certificate ends then: seconds since 1970.
+    /// The end of this node's certificate, in seconds since 1970.
     fn certificate_expires(&self, _at_unix_seconds: u64) {}
 }
 
-/// Watches nothing.
+/// An observer that ignores everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unobserved;
 

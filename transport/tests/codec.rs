@@ -313,7 +313,7 @@ fn decode_in(version: Version, wire: &[u8], cuts: &[usize]) -> (Result<Vec<Frame
     (Ok(frames), decoder)
 }
 
-/// A frame whose header and checksum are in order, whatever it holds.
+/// A frame with a valid header and checksum around any content.
 fn sealed(kind: u8, flags: u8, metadata: &[u8], body: &[u8]) -> Vec<u8> {
     let mut wire = Vec::from(*b"QRTE");
     wire.extend([SPOKEN, kind, flags, 0, 0, 0, 0, 0]);

@@ -1,4 +1,4 @@
-//! What goes wrong on the in-memory network goes wrong as told, and the same way every time.
+//! Faults of the in-memory network: they occur as set, and the same way under the same seed.
 
 mod support;
 
@@ -229,7 +229,8 @@ impl Pair {
         self.drain().await
     }
 
-    /// The rounds of all that arrives until the network is silent: time is paused, so waiting costs none.
+    /// The rounds of all that arrives until the network is silent: time is paused, so
+    /// waiting costs none.
     async fn drain(&mut self) -> Vec<u64> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let delivered = self.two.pending().into_iter().filter_map(|event| match event {

@@ -1,5 +1,4 @@
-//! What a peer may do that holds a valid certificate and means harm, and what becomes of it: it is disconnected, counted,
-//! and never more than a bounded nuisance.
+//! Hostile peers with a valid certificate: each is disconnected and counted, and does bounded harm.
 
 mod support;
 
@@ -254,7 +253,8 @@ fn a_flood_stops_at_the_inbox_credit_while_nothing_is_handled() {
         let (_endpoint, connection, mut lanes) = world.next_peer().await;
         let frame = joined(&append(1, 1, 1 << 20));
         let flood = async { while lanes.append.0.write_chunk(frame.clone()).await.is_ok() {} };
-        // The victim delivers into a queue that nobody empties, so the flood must come to a stop by itself.
+        // The victim delivers into a queue that is not emptied, so the flood must come to a
+        // stop by itself.
         let full = (Inbox::CREDIT_BYTES / frame.len() - 1) * frame.len();
         tokio::select! {
             () = flood => panic!("the connection ended: {:?}", connection.close_reason()),
@@ -311,7 +311,7 @@ fn a_message_above_the_limits_is_dropped_by_its_sender() {
     });
 }
 
-/// Bytes after which nobody can know where the next frame begins, or what the sender is up to.
+/// Bytes after which the beginning of the next frame is unknown.
 fn malformed() -> Vec<(&'static str, Bytes)> {
     let altered = |at: usize, value: u8| {
         let mut bytes = joined(&append(1, 4, 100)).to_vec();
@@ -346,7 +346,8 @@ fn trailing() -> Bytes {
     sealed(&frame[HEADER_BYTES..], 1, &[])
 }
 
-/// The metadata of `message` in front of a body of hundred sevens, its checksum in order but not covering the body.
+/// The metadata of `message` in front of a body of hundred sevens, its checksum in order but not
+/// covering the body.
 fn bad_body(message: &quorate_raft::Message) -> Bytes {
     let frame = Encoder::default().message(message).expect("a short one");
     sealed(&frame.head[HEADER_BYTES..], 0, &[7; 100])

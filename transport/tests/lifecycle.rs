@@ -28,7 +28,8 @@ fn a_peer_that_crashed_and_came_back_is_noticed_long_before_it_would_time_out() 
         one.until_up(TWO).await;
         first.crash();
         let (second, _) = Doomed::start(&mut pki, TWO, Some(address));
-        // It comes back without a word: it dials nobody. All that tells is its answer to what it does not know.
+        // The new process does not dial. Its reset, the answer to a connection that it does not
+        // know, is the only sign of it.
         let restarted = Instant::now();
         link.send(heartbeat(1));
         one.until_down(TWO).await;
@@ -67,7 +68,7 @@ fn replies_go_back_on_the_connection_that_asked_and_requests_do_not() {
         let mut lanes = introduce(&connection, TWO).await;
         lanes.control.0.write_chunk(bytes_of(&heartbeat(1))).await.expect("it is open");
         victim.received().await;
-        // Nobody answers where the victim dials.
+        // No process answers at the address that the victim dials.
         let link = victim.links.link(TWO, "127.0.0.1:9");
         link.send(heartbeat(2));
         assert_eq!(victim.counts.dropped("unconnected"), 1, "a request waits for the own connection");
@@ -120,7 +121,7 @@ fn a_link_of_a_network_that_closes_has_not_died() {
         let link = one.link(&mut two).await;
         let (there, nobody) = (Rc::clone(&link), one.links.link(NodeId(3), "127.0.0.1:9"));
         let looking = async move {
-            // Long enough for the actors behind the links to end.
+            // Long enough for the links' actors to end.
             for _ in 0..100 {
                 assert!(there.is_alive() && nobody.is_alive(), "a node must not take its own goodbye for a panic");
                 tokio::task::yield_now().await;
@@ -146,7 +147,8 @@ fn bytes_of(message: &quorate_raft::Message) -> Bytes {
     quorate_transport::codec::Encoder::default().message(message).expect("a short one").head
 }
 
-/// A node on a thread of its own, whose runtime can be dropped at any moment: no goodbye leaves, as after SIGKILL.
+/// A node on a thread of its own. Its runtime can be dropped at any moment: no goodbye leaves,
+/// as after SIGKILL.
 struct Doomed {
     crash: oneshot::Sender<()>,
     thread: std::thread::JoinHandle<()>,
@@ -166,7 +168,8 @@ impl Doomed {
                 let _ = crashed.await;
                 node
             });
-            // Whoever could say goodbye ends before the node is dropped; the socket goes with it.
+            // The tasks that could send a goodbye end before the node is dropped; the socket
+            // goes with it.
             drop(tasks);
             drop(runtime);
             drop(node);

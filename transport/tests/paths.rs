@@ -1,4 +1,5 @@
-//! QUIC over paths that are slow, are cut for a while, or change the address that a node is seen at.
+//! QUIC over paths that are slow, are cut for a while, or change the address that a node
+//! is seen at.
 
 mod support;
 
@@ -34,7 +35,8 @@ impl Pair {
         Self { one, two, path, link }
     }
 
-    /// Says something every 10 ms until one arrives that was sent from now on, and how long that took.
+    /// Says something every 10 ms until one arrives that was sent from now on, and how
+    /// long that took.
     async fn silence(&mut self) -> Duration {
         let since = Instant::now();
         let first = since.elapsed().as_nanos() as u64;
@@ -75,7 +77,8 @@ fn a_peer_whose_source_port_changes_is_heard_again_long_before_its_connection_wo
     });
 }
 
-/// The probes of a connection with large values under way come less and less often while nothing comes back.
+/// The probes of a connection with large values under way come less and less often while
+/// nothing comes back.
 #[test]
 fn after_a_cut_with_large_values_under_way_a_link_carries_again_at_once() {
     run(async {

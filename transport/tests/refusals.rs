@@ -1,4 +1,4 @@
-//! Who is not let in, how that is counted, and that it is logged once.
+//! Peers that are refused: each refusal is counted by its reason and logged once.
 
 mod support;
 
@@ -269,8 +269,8 @@ fn private(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// While there is only one subscriber in the process, a line's first use on the thread of another test, which has none, switches the
-/// line off for all of them.
+/// While there is only one subscriber in the process, a line's first use on the thread of another
+/// test, which has none, switches the line off for all of them.
 fn another_subscriber() -> tracing::Dispatch {
     tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(Log::default()).finish())
 }

@@ -1,4 +1,5 @@
-//! Nodes of several releases: they speak the newest version that both know, and refuse each other by name if there is none.
+//! Nodes of several releases: they speak the newest version that both know, and refuse each other
+//! by name if there is none.
 
 mod support;
 
@@ -22,7 +23,8 @@ fn neighbouring_releases_talk_on_every_lane() {
             let mut nodes = [started(&mut pki, ONE, one).await, started(&mut pki, TWO, two).await];
             let [one, two] = &mut nodes;
             let link = one.link(two).await;
-            // A heartbeat is what the versions write differently: whoever spoke another one would be disconnected.
+            // The versions write heartbeats differently: a node that spoke the wrong one
+            // would be disconnected.
             for round in 0..20 {
                 for message in [heartbeat(round), append(round + 1, 3, 100), piece(round, 100)] {
                     link.send(message.clone());
@@ -140,7 +142,7 @@ async fn started(pki: &mut Pki, node: NodeId, speaks: Versions) -> TestNode {
     TestNode::start(pki, node).await
 }
 
-/// This release.
+/// The versions of this release.
 fn old() -> Versions {
     Versions::SPOKEN
 }

@@ -1,11 +1,11 @@
 //! The bytes of every message and hello on the wire: version 2 of the frames.
 //!
-//! Every table has a line for each field: its bytes in hexadecimal, and its name. A table covers the metadata of a
-//! frame; integers above a byte are varints (LEB128). Each enum ends with the first number that has no meaning, so a
-//! new variant fails here until its bytes are stated.
+//! Every table has a line for each field: its bytes in hexadecimal, and its name. A table covers
+//! the metadata of a frame; integers above a byte are varints (LEB128). Each enum ends with the
+//! first number that has no meaning, so a new variant fails here until its bytes are stated.
 //!
-//! A test that fails here means that nodes of this release can't talk to nodes of the last one: restore the order, or
-//! raise `Version::CURRENT`.
+//! A test that fails here means that nodes of this release can't talk to nodes of the last one:
+//! restore the order, or raise `Version::CURRENT`.
 
 use bytes::Bytes;
 use quorate_raft::{
@@ -738,8 +738,8 @@ fn is_frame(frame: &Frame, table: &str) {
     assert_eq!(decode(&bytes(table)).as_ref(), Ok(frame));
 }
 
-/// A message of term 3 that begins with these bytes can't be read. Zeros follow them: a number that has a meaning would be read,
-/// and leave some.
+/// A message of term 3 that begins with these bytes can't be read. Zeros follow them: a number that
+/// has a meaning would be read, and leave some.
 fn is_refused(table: &str) {
     let metadata = [&[3], &bytes(table)[..], &[0; 60]].concat();
     let mut wire = [b"QRTE".as_slice(), &[2, 2, 0, 0, 0, 0, 0, 0]].concat();

@@ -1,4 +1,4 @@
-//! Reads frames out of whatever pieces a stream arrives in.
+//! The decoder: frames out of the pieces in which a stream arrives.
 
 use super::{
     CHECKED_BYTES, FLAG_BODY_CHECKED, Frame, FrameError, HEADER_BYTES, Header, Hello, Kind, Limits, Version, version,
@@ -7,13 +7,14 @@ use super::{
 use bytes::{Bytes, BytesMut};
 use quorate_raft::Message;
 
-/// Reads one direction of one stream, piece by piece.
+/// Decodes one direction of one stream, piece by piece.
 ///
-/// **Bound:** it never holds more than one frame, each part within its limit; nothing is allocated for a part whose
-/// length was not checked.
+/// **Bound:** it holds at most one frame, each part within its limit. A part's length is checked
+/// before anything is allocated for it.
 ///
-/// A body that lies whole in a piece is sliced out of it, unless it is so small a part of the piece that keeping it
-/// would keep mostly other bytes in memory; one that lies in several is put together in a buffer of its exact size.
+/// A body that lies whole in a piece is sliced out of it, unless it is less than half of the piece:
+/// then it is copied, so that other bytes are not kept in memory with it. A body in several pieces
+/// is collected in a buffer of its exact size.
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
@@ -21,12 +22,12 @@ pub struct Decoder {
     state: State,
 }
 
-/// A frame that was read.
+/// A decoded frame.
 #[derive(Debug)]
 pub struct Decoded {
-    /// The frame, whole and checked.
+    /// The frame, whole, its checksum verified.
     pub frame: Frame,
-    /// How many bytes it took on the wire.
+    /// Its bytes on the wire.
     pub bytes: usize,
 }
 
@@ -36,11 +37,11 @@ enum State {
     Head { bytes: BytesMut, header: Option<Header> },
     /// The body is being collected.
     Body { opened: Opened, bytes: BytesMut },
-    /// An error was found: there is no way on.
+    /// After an error. Final.
     Failed,
 }
 
-/// A frame whose head was read.
+/// A frame with its head read and its body outstanding.
 #[derive(Debug)]
 struct Opened {
     header: Header,
@@ -49,22 +50,23 @@ struct Opened {
 }
 
 impl Decoder {
-    /// A decoder at the start of a stream. Until it is told otherwise, messages must be of [`Version::CURRENT`].
+    /// A decoder at the start of a stream. Messages must be of [`Version::CURRENT`] until
+    /// [`Decoder::expect`] is called.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, version: Version::CURRENT, state: State::start() }
     }
 
-    /// From the next frame on, messages must be of this version: the one that was agreed upon.
+    /// From the next frame on, messages must be of this version: the one that was agreed on.
     pub fn expect(&mut self, version: Version) {
         self.version = version;
     }
 
-    /// Takes bytes from the front of `piece` until a frame is whole or `piece` is empty. Call it again with the rest
-    /// until it returns `None`.
+    /// Takes bytes from the front of `piece` until a frame is whole or `piece` is empty. Call it
+    /// again with the rest until it returns `None`.
     ///
     /// # Errors
-    /// If the bytes are no frame. The stream is of no use from then on.
+    /// If the bytes are no frame. Every later call fails, too.
     pub fn feed(&mut self, piece: &mut Bytes) -> Result<Option<Decoded>, FrameError> {
         // Left as failed unless the step gets through.
         let state = std::mem::replace(&mut self.state, State::Failed);
@@ -73,13 +75,13 @@ impl Decoder {
         Ok(decoded)
     }
 
-    /// Whether the stream stands within a frame.
+    /// Whether a frame is begun and not complete.
     #[must_use]
     pub fn is_within_frame(&self) -> bool {
         !matches!(&self.state, State::Head { bytes, .. } if bytes.is_empty())
     }
 
-    /// Says that the stream ended.
+    /// Checks that the stream may end here.
     ///
     /// # Errors
     /// [`FrameError::Truncated`] if it ended within a frame.
@@ -89,7 +91,7 @@ impl Decoder {
 
     fn step(&self, state: State, piece: &mut Bytes) -> Result<(State, Option<Decoded>), FrameError> {
         let (opened, collected) = match state {
-            State::Failed => return Err(FrameError::Unexpected("bytes behind a malformed frame")),
+            State::Failed => return Err(FrameError::Unexpected("bytes after a malformed frame")),
             State::Body { opened, bytes } => (opened, bytes),
             State::Head { bytes, header } => match self.head(bytes, header, piece)? {
                 Ok(opened) => (opened, BytesMut::new()),
@@ -99,7 +101,8 @@ impl Decoder {
         body(opened, collected, piece)
     }
 
-    /// Collects header and metadata; the inner error is the state to go on from with the next piece.
+    /// Collects header and metadata; the inner error is the state to go on from with
+    /// the next piece.
     fn head(
         &self,
         mut bytes: BytesMut,
@@ -138,7 +141,8 @@ impl State {
     }
 }
 
-/// Checks and reads the metadata. With a checksum that covers the body too, the check comes with the body.
+/// Verifies and reads the metadata. If the checksum covers the body, too, it is verified once the
+/// body is there.
 fn open(header: Header, head: &[u8]) -> Result<Opened, FrameError> {
     let metadata = &head[HEADER_BYTES..];
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[..CHECKED_BYTES]), metadata);

@@ -1,19 +1,21 @@
-//! Which versions of the frames there are, which of them two nodes speak, and how a message lies in each.
+//! Versions of the frames: which exist, which two nodes speak, and how a message's form
+//! differs between them.
 //!
-//! This is the one place where versions differ. [`wire`] states the forms of [`Version::CURRENT`]; each older version that is
-//! still spoken has its differences in [`write`] and [`read`]. A field that an older version lacks is left out when that
-//! version is written and has a default when it is read. A change that allows no such default is another protocol, with
-//! another ALPN.
+//! This is the one place where versions differ. [`wire`] states the forms of [`Version::CURRENT`];
+//! each older version that is still spoken has its differences in [`write`] and [`read`]. A field
+//! that an older version lacks is left out when that version is written and has a default when it
+//! is read. A change that allows no such default is another protocol, with another ALPN.
 //!
-//! Never here: a connection, or what a message means.
+//! Not here: connections, and the meaning of messages.
 //!
 //! # How a version comes and goes
 //!
-//! A release that changes a message raises `CURRENT`, keeps `OLDEST`, and writes the older form here; the release after
-//! it may raise `OLDEST`. So neighbouring releases always share a version, and a cluster is upgraded node by node.
+//! A release that changes a message raises `CURRENT`, keeps `OLDEST`, and writes the older form
+//! here; the release after it may raise `OLDEST`. So neighbouring releases always share a version,
+//! and a cluster is upgraded node by node.
 //!
-//! The feature `next-wire` builds a version in that does not exist yet, so that tests can have a cluster of both. No range has it
-//! unless it is asked for.
+//! The feature `next-wire` adds a version that does not exist yet, so that tests can run a cluster
+//! of both. A range includes it only if a test asks for that.
 
 use super::{
     Growing,
@@ -28,17 +30,18 @@ use std::fmt;
 pub struct Version(u8);
 
 impl Version {
-    /// The oldest that this release speaks.
+    /// The oldest version that this release speaks.
     pub const OLDEST: Self = Self(2);
-    /// The newest that this release speaks.
+    /// The newest version that this release speaks.
     pub const CURRENT: Self = Self(2);
-    /// The form of a hello, which is read before anything is agreed upon. A hello of another form is refused by name.
+    /// The version of a hello's form, which is read before anything is agreed on. A hello of
+    /// another one is refused by name.
     pub const OF_HELLO: Self = Self(2);
-    /// One that does not exist yet, for tests: a heartbeat has a number more.
+    /// A version that does not exist yet, for tests: its heartbeat has one more field.
     #[cfg(feature = "next-wire")]
     pub const NEXT: Self = Self(Self::CURRENT.0 + 1);
 
-    /// As a frame's header has it.
+    /// The byte in a frame's header.
     #[must_use]
     pub const fn number(self) -> u8 {
         self.0
@@ -51,7 +54,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// The versions that a node speaks: all from the oldest to the newest.
+/// A range of versions that a node speaks: all from the oldest to the newest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Versions {
     oldest: Version,
@@ -59,10 +62,10 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// What this release speaks.
+    /// The range of this release.
     pub const SPOKEN: Self = Self { oldest: Version::OLDEST, newest: Version::CURRENT };
 
-    /// Others, for tests. `None` if there are none between these.
+    /// Another range, for tests; `None` if `newest` is older than `oldest`.
     #[cfg(feature = "next-wire")]
     #[must_use]
     pub fn between(oldest: Version, newest: Version) -> Option<Self> {
@@ -81,8 +84,9 @@ impl Versions {
         self.newest
     }
 
-    /// The version to speak with whoever claims to speak `min` to `max`: the newest that both do. Both sides come to the same.
-    /// `None` if they share none, or if the claim makes no sense: there is no version 0, and no range ends before it begins.
+    /// The version to speak with a peer that claims to speak `min` to `max`: the newest one that
+    /// both speak, so both sides choose the same. `None` if they share none, or if the claim is
+    /// invalid: version 0, or `min` above `max`.
     #[must_use]
     pub fn shared_with(self, min: u8, max: u8) -> Option<Version> {
         let newest = Version(self.newest.0.min(max));
@@ -96,7 +100,7 @@ impl fmt::Display for Versions {
     }
 }
 
-/// The versions that a peer claims to speak, as a line of a log has them.
+/// The versions that a peer claims to speak, displayed for logs.
 pub(crate) struct Claimed(pub(crate) u8, pub(crate) u8);
 
 impl fmt::Display for Claimed {
@@ -105,7 +109,7 @@ impl fmt::Display for Claimed {
     }
 }
 
-/// Writes a message without its bulk, as it lies in a frame of this version.
+/// Writes a message without its bulk as the metadata of a frame of this version.
 pub(super) fn write(version: Version, message: &Message, to: Growing) -> postcard::Result<BytesMut> {
     wire::encode(to, |to| {
         message.write(to)?;
@@ -129,8 +133,9 @@ pub(super) fn read(version: Version, metadata: &[u8]) -> postcard::Result<(Messa
     })
 }
 
-/// The version that does not exist yet. Its heartbeat has one more field, a number that older versions do without: a reader of
-/// either version stumbles over the form of the other, so a test that gets through spoke as agreed.
+/// The version that does not exist yet. Its heartbeat has one more field, a number. A reader of
+/// either version refuses the form of the other, so a test in which heartbeats arrive spoke the
+/// version that was agreed on.
 #[cfg(feature = "next-wire")]
 mod next {
     use quorate_raft::{Body, Message};

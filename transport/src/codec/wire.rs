@@ -1,14 +1,15 @@
 //! Wire forms: the order of fields and the numbers of variants in a frame's metadata.
 //!
-//! A form is stated here for each type that is sent, apart from the rules' types: reordering or extending those changes no
-//! byte. A form names every field with its type and every variant with its number, so a field or a variant that the
-//! rules add, rename or retype does not compile until it has a form. There is no second set of values to convert to:
-//! a message is written from where it lies and read into its final place, in one pass and without a copy.
+//! A form is stated here for each type that is sent, apart from the rules' types: reordering or
+//! extending those changes no byte. A form names every field with its type and every variant with
+//! its number, so a field or a variant that the rules add, rename or retype does not compile until
+//! it has a form. There is no second set of values to convert to: a message is written from where
+//! it lies and read into its final place, in one pass and without a copy.
 //!
-//! Integers, strings and booleans are postcard's: an integer above a byte is a varint (LEB128), a string its length and
-//! UTF-8. A struct is its fields in the stated order. An enum is the variant's number, as a varint, and its fields. An
-//! option is 0, or 1 and the value; a list or a map is its length and its items. `tests/wire_bytes.rs` has the expected
-//! bytes of every form.
+//! Integers, strings and booleans are postcard's: an integer above a byte is a varint (LEB128), a
+//! string its length and UTF-8. A struct is its fields in the stated order. An enum is the
+//! variant's number, as a varint, and its fields. An option is 0, or 1 and the value; a list or a
+//! map is its length and its items. `tests/wire_bytes.rs` has the expected bytes of every form.
 //!
 //! Not here: frames, checksums, and the bulk of a message, which travels raw after the metadata.
 
@@ -27,7 +28,8 @@ pub(super) type Writer = postcard::Serializer<Growing>;
 /// Takes forms off the front of a frame's metadata.
 pub(super) type Reader<'a> = postcard::Deserializer<'a, Slice<'a>>;
 
-/// The most items for which room is made before they are read: a peer's word for a length is worth no more.
+/// The most items for which room is made before they are read: a peer's word for a length is
+/// worth no more.
 const ITEMS_EXPECTED_MAX: u64 = 1024;
 
 /// A type with a form on the wire.
@@ -59,7 +61,8 @@ pub(super) fn decode<T>(metadata: &[u8], read: impl FnOnce(&mut Reader<'_>) -> R
     Ok((value, reader.finalize()?))
 }
 
-/// States the form of a struct: its fields, in order. Fields after `body` are not written, and are empty when read.
+/// States the form of a struct: its fields, in order. Fields after `body` are not written, and are
+/// empty when read.
 macro_rules! wire_struct {
     ($name:ident { $($field:ident: $type:ty),* $(,)? } $(, body $bulk:ident)?) => {
         impl $crate::codec::wire::Wire for $name {

@@ -1,5 +1,6 @@
-//! Duties that concern links, and what is told of them: that nodes which are not dialled can be answered, that a dropped link stays
-//! down, that a link leads to the node that it names, and that both sides are introduced and everything is counted.
+//! Duties that concern links, and what is told of them: that nodes which are not dialled can be
+//! answered, that a dropped link stays down, that a link leads to the node that it names, and that
+//! both sides are introduced and everything is counted.
 
 use super::{Harness, TestNode, append, close, heartbeat, heartbeat_reply, piece, proposal};
 use crate::network::{Delivered, Direction, Event, Lane};

@@ -1,4 +1,5 @@
-//! The codec keeps its promises on arbitrary bytes, on frames that were changed, and on all that fuzzing ever found.
+//! The codec keeps its promises on arbitrary bytes, on frames that were changed, and on all that
+//! fuzzing ever found.
 
 use super::{frames, seeds};
 use proptest::prelude::*;

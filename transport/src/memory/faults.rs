@@ -1,4 +1,4 @@
-//! What goes wrong on the in-memory network: decided message by message, under a seed.
+//! Faults of the in-memory network, decided message by message under a seed.
 
 use super::{LANES, hub::place};
 use crate::network::Lane;
@@ -15,13 +15,13 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// What goes wrong, as a handle: clone it, change it while the nodes run. Everything is off at first.
+/// A handle to the faults: clone it, and change them while the nodes run. None is on at first.
 #[derive(Clone, Debug)]
 pub struct Faults {
     shared: Arc<Shared>,
 }
 
-/// What goes wrong in one direction between two nodes. Probabilities lie in `0.0..=1.0`.
+/// Faults in one direction between two nodes. Probabilities lie in `0.0..=1.0`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinkFaults {
     /// The probability that a message is lost.
@@ -32,8 +32,8 @@ pub struct LinkFaults {
     pub reorder: f64,
     /// See `reorder`. Default: 20 ms.
     pub reorder_within: Duration,
-    /// The probability that one bit of it flips. The receiver's decoder finds that and drops it. Without effect where
-    /// messages travel by value.
+    /// The probability that one bit of it flips. The receiver's decoder finds that and drops it.
+    /// Without effect where messages travel by value.
     pub corrupt: f64,
     /// How long it takes: drawn evenly from here. Without `reorder` the order within a lane stays.
     pub delay: RangeInclusive<Duration>,
@@ -66,12 +66,12 @@ impl Faults {
         Self { shared: Arc::new(Shared { on: AtomicBool::new(false), state: Mutex::new(state) }) }
     }
 
-    /// What goes wrong between all nodes for which nothing else was set.
+    /// Sets the faults between all nodes for which [`Faults::between`] sets none.
     pub fn everywhere(&self, faults: LinkFaults) {
         self.change(|state| state.everywhere = faults);
     }
 
-    /// What goes wrong on the way from one node to another; the way back is another.
+    /// Sets the faults from one node to another. The way back has its own.
     pub fn between(&self, from: NodeId, to: NodeId, faults: LinkFaults) {
         self.change(|state| {
             state.between.insert((from, to), faults);
@@ -116,7 +116,7 @@ impl Faults {
         });
     }
 
-    /// Ends everything.
+    /// Ends every fault.
     pub fn clear(&self) {
         self.change(|state| {
             state.cuts.clear();
@@ -138,7 +138,8 @@ impl Faults {
 
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.lock());
-        // It stays on: a message sent after the faults ended must not overtake one that was delayed before.
+        // It stays on: a message sent after the faults ended must not overtake one that
+        // was delayed before.
         self.shared.on.store(true, Ordering::Relaxed);
     }
 
@@ -147,12 +148,12 @@ impl Faults {
     }
 }
 
-/// What becomes of a message.
+/// The fate of one message.
 #[derive(Debug, PartialEq)]
 pub(super) enum Fate {
-    /// It is lost, and counted as that.
+    /// Lost, and counted as dropped for this reason.
     Lost(&'static str),
-    /// It arrives.
+    /// Delivered, perhaps late, twice or damaged.
     Arrives {
         /// When: an instant a copy, `None` at once.
         copies: Vec<Option<Instant>>,
@@ -189,7 +190,8 @@ impl State {
         let faults = self.between.get(&(from, to)).unwrap_or(&self.everywhere);
         let seed = self.seed;
         let link = self.links.entry((from, to)).or_insert_with(|| LinkState::new(seed, from, to));
-        // As many draws whatever is set, so that turning one fault on does not change when the others strike.
+        // As many draws whatever is set, so that turning one fault on does not change when
+        // the others strike.
         let [drop, duplicate, reorder, corrupt] = std::array::from_fn(|_| link.random.random::<f64>());
         let bit = link.random.random::<u64>();
         let delays: [f64; 3] = std::array::from_fn(|_| link.random.random());

@@ -1,4 +1,4 @@
-//! What the nodes of a process share: who is where, and what waits there.
+//! The hub that the nodes of a process share: their seats, and the queues at them.
 
 use super::{Faults, LANES, MemoryNetwork};
 use crate::network::{Introduction, Lane, NetworkError};
@@ -35,7 +35,7 @@ impl Hub {
         if seats.contains_key(&node) {
             return Err(NetworkError(format!("node {node} runs already on this in-memory network: stop it first")));
         }
-        // A node of another cluster is none of their business.
+        // Nodes of other clusters are not told.
         for other in seats.values().filter(|other| other.may_talk_to(&seat)) {
             other.tell(Parcel::Up(node, seat.clone()));
         }
@@ -43,7 +43,8 @@ impl Hub {
         Ok(())
     }
 
-    /// A node states other facts from now on: its peers hear them, and those of another cluster find it gone.
+    /// A node states other facts from now on: its peers hear them, and those of another cluster
+    /// find it gone.
     pub(super) fn introduce(&self, node: NodeId, seat: &Seat, introduction: Introduction) {
         let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         *seat.introduction.lock().unwrap_or_else(PoisonError::into_inner) = introduction.clone();
@@ -95,7 +96,7 @@ impl Seat {
         &self.pipes[place(lane)]
     }
 
-    /// Says that a node came or went.
+    /// Tells the seat's node that another node came, went or changed its facts.
     pub(super) fn tell(&self, parcel: Parcel) {
         let _ = self.pipe(Lane::Control).sender.send(parcel);
     }
@@ -154,7 +155,7 @@ impl Pipe {
     }
 }
 
-/// What waits in a pipe.
+/// The messages and bytes that wait in a pipe.
 #[derive(Debug)]
 pub(super) struct Load {
     bytes_max: usize,
@@ -163,7 +164,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Whether so many bytes more fit. If they do, they count from now on.
+    /// Adds a message of `bytes` if it fits; says whether it does.
     pub(super) fn add(&self, bytes: usize) -> bool {
         let messages = self.messages.fetch_add(1, Ordering::Relaxed);
         let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What a node sends through.
+//! Links of the in-memory network: the sending side of a node.
 
 use super::{
     faults::Fate,
@@ -19,7 +19,7 @@ use std::{
 };
 use tokio::{task::AbortHandle, time::Instant};
 
-/// What a node's links share.
+/// State that a node's links share.
 pub(super) struct Here {
     pub(super) hub: Arc<Hub>,
     pub(super) node: NodeId,
@@ -86,7 +86,7 @@ struct MemoryLink {
     peer: NodeId,
     /// Where the peer was found last; looked up again once it is gone.
     route: RefCell<Option<Seat>>,
-    /// Whether the node hears of it when the peer comes or goes.
+    /// Whether the node is told when the peer comes or goes. Not so for a reply link.
     counts: bool,
 }
 

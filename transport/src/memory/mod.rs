@@ -1,16 +1,18 @@
-//! The network within a process: nodes on one thread or several, and faults on demand.
+//! The in-memory network: nodes of one process, on one thread or several, with faults on demand.
 //!
-//! Owns the hub that the nodes of a process share, and three queues a node, one a lane. Opens no socket and reads no clock but
-//! tokio's; without faults it touches no timer at all. It has no bandwidth: what is not delayed on purpose arrives at once.
+//! Owns the hub that the nodes of a process share, and three queues a node, one a lane. Opens no
+//! socket and reads no clock but tokio's; without faults it touches no timer at all. It has no
+//! bandwidth limit: a message without a delay arrives at once.
 //!
-//! By default messages travel as encoded frames, so that what tests send is what the wire would carry;
-//! [`MemoryNetwork::by_value`] hands them over as they are.
+//! By default messages travel as encoded frames, so that what tests send is what the wire would
+//! carry; [`MemoryNetwork::by_value`] hands them over as they are.
 //!
-//! **Determinism:** with all nodes on one current-thread runtime with paused time, the same seed and the same sends give
-//! the same deliveries: each direction of each pair of nodes has its own random numbers, and no hash map or wall clock
-//! decides anything.
+//! **Determinism:** with all nodes on one current-thread runtime with paused time, the same seed
+//! and the same sends give the same deliveries: each direction of each pair of nodes has its own
+//! random numbers, and no hash map or wall clock decides anything.
 //!
-//! A cut between two nodes loses what is sent, silently: the links stay up, as they would on a network for a while.
+//! A cut between two nodes loses what is sent, silently: the links stay up, as they would on a
+//! network for a while.
 
 mod faults;
 mod hub;
@@ -39,7 +41,8 @@ pub struct MemoryNetwork {
 impl MemoryNetwork {
     /// The most messages that wait at a node on a lane, on the way ones included; more are dropped.
     pub const MESSAGES_MAX: usize = 8192;
-    /// The most bytes of messages that wait at a node on the control lane, and on the append lane; more are dropped.
+    /// The most bytes of messages that wait at a node on the control lane, and on the append lane;
+    /// more are dropped.
     pub const BYTES_MAX: usize = 64 << 20;
     /// The same on the snapshot lane.
     pub const SNAPSHOT_BYTES_MAX: usize = 16 << 20;
@@ -62,7 +65,7 @@ impl MemoryNetwork {
         MemoryEndpoint { hub: Arc::clone(&self.hub), node }
     }
 
-    /// What goes wrong, adjustable at any time from any thread.
+    /// The faults, adjustable at any time from any thread.
     #[must_use]
     pub fn faults(&self) -> Faults {
         self.hub.faults.clone()

@@ -1,4 +1,4 @@
-//! What a node receives.
+//! The receiving side of a node on the in-memory network.
 
 use super::{
     hub::{Content, Load, Parcel},
@@ -16,13 +16,15 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// The receiving end of one lane of a node: a task, so that what waits for the inbox's credit holds up its own lane alone.
+/// The receiving end of one lane of a node: a task, so that what waits for the inbox's credit holds
+/// up its own lane alone.
 pub(super) struct Receiving {
     load: Arc<Load>,
     inbox: Inbox,
     observer: Arc<dyn NetworkObserver>,
     linked: Rc<RefCell<BTreeMap<NodeId, Linked>>>,
-    /// What arrived and is not due yet, in the order in which it will be; equal instants in the order of arrival.
+    /// Messages that arrived and are not due yet, in the order in which they will be; equal
+    /// instants in the order of arrival.
     held: BTreeMap<(Instant, u64), (NodeId, usize, Content)>,
     arrived: u64,
 }
@@ -73,7 +75,8 @@ impl Receiving {
                     self.deliver(from, bytes, content).await;
                 }
                 Some(Parcel::Message { from, due, bytes, content }) => {
-                    // One that is due at once waits its turn too: timers are coarse, and it must not overtake.
+                    // One that is due at once waits its turn too: timers are coarse, and it
+                    // must not overtake.
                     self.arrived += 1;
                     let due = due.unwrap_or_else(Instant::now);
                     self.held.insert((due, self.arrived), (from, bytes, content));

@@ -1,8 +1,8 @@
-//! Lets peers in, once it is proved who they are.
+//! The acceptor: admits peers after their identity is proved.
 //!
-//! In order: TLS demands a certificate of the cluster's authority; the certificate must name a node of this cluster,
-//! other than this one; the hellos must claim that same node and a protocol spoken here. Whoever fails is told an error
-//! code, counted, and logged, though not once an attempt.
+//! In order: TLS demands a certificate of the cluster's authority; the certificate must name a node
+//! of this cluster, other than this one; the hellos must claim that same node and a version spoken
+//! here. A peer that fails is told an error code, counted, and logged now and then.
 
 use super::{
     endpoint::{Close, Shared},
@@ -17,9 +17,9 @@ use rustls::pki_types::CertificateDer;
 use std::rc::Rc;
 use tokio::{task::spawn_local, time::Instant};
 
-/// Handshakes that may be under way at a time; attempts beyond it are turned away unread.
+/// The most handshakes under way; further attempts are refused unread.
 const HANDSHAKES_MAX: usize = 64;
-/// Above this many, a stranger must first show that it receives at the address that it sends from.
+/// Above this many, a peer must first prove that it receives at the address from which it sends.
 const HANDSHAKES_TRUSTING: usize = 16;
 
 /// Accepts until the endpoint closes.
@@ -30,7 +30,7 @@ pub(super) async fn accept(shared: Rc<Shared>, endpoint: Endpoint) {
             incoming.refuse();
             shared.refused(None, "refused_busy", remote, "too many handshakes are under way");
         } else if shared.handshakes.get() >= HANDSHAKES_TRUSTING && incoming.may_retry() {
-            // It comes back with a token, or was never there.
+            // A peer at that address comes back with a token.
             let _ = incoming.retry();
         } else {
             shared.handshakes.set(shared.handshakes.get() + 1);
@@ -70,7 +70,8 @@ impl From<Refusal> for (Option<NodeId>, Refusal) {
     }
 }
 
-/// Proves who it is and hears and says the hellos. `proved` is who it is, as soon as that is known.
+/// Proves the peer's identity and exchanges the hellos. `proved` is the peer as soon as it is
+/// known, so that a later refusal can be counted for it.
 async fn introduce(
     shared: &Shared,
     connection: &Connection,
@@ -114,7 +115,7 @@ async fn lane(shared: &Shared, connection: &Connection, lane: Lane, peer: NodeId
     Ok((opened, hello))
 }
 
-/// Keeps a process out whose id another live one uses, as long as that one is connected. A restart is no such case.
+/// Refuses a second live process of one id while the first is connected. A restart is no such case.
 fn refuse_twin(shared: &Shared, hello: &Hello, connection: &Connection) -> Result<(), Refusal> {
     let (peer, incarnation) = (hello.node, hello.introduction.incarnation);
     if shared.has_twin(peer, incarnation, connection.remote_address())
@@ -130,7 +131,8 @@ fn refuse_twin(shared: &Shared, hello: &Hello, connection: &Connection) -> Resul
     Ok(())
 }
 
-/// From now on replies to `peer` go out here, and what it sends is delivered. Takes the place of an older connection.
+/// Starts the lanes: replies to the peer go out here, and its messages are delivered. Replaces
+/// an older connection.
 fn welcome(shared: &Rc<Shared>, hello: Hello, lanes: [Opened; 2], connection: Connection) {
     let (peer, incarnation) = (hello.node, hello.introduction.incarnation);
     shared.inbox.introduced(peer, hello.introduction.clone());

@@ -1,49 +1,51 @@
-//! Patience, measured: how long to wait before dialling again, whom not to listen to for a while, and what not to log
-//! again. All of it is bounded by the number of nodes that hold a certificate of the cluster.
+//! Backoff: pauses between dials, refusal of peers that sent malformed bytes, doubt about silent
+//! connections, and a throttle for log lines. All of it is bounded by the number of nodes that hold
+//! a certificate of the cluster.
 
 use quorate_raft::NodeId;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
-/// How long to wait before the next attempt: exponential, with jitter, bounded.
+/// The pause before the next dial: exponential, with jitter, bounded.
 #[derive(Debug, Default)]
 pub(super) struct DialBackoff {
     failures: u32,
 }
 
 impl DialBackoff {
-    /// After the first failure, on average.
+    /// The full pause after the first failure; jitter takes up to half of it away.
     pub(super) const FIRST: Duration = Duration::from_millis(20);
-    /// After many.
+    /// The bound of a full pause.
     pub(super) const LONGEST: Duration = Duration::from_secs(1);
 
-    /// The next pause. `random` lies in `0.0..1.0`, and spreads it from half the full pause to all of it.
+    /// The next pause. `random`, in `0.0..1.0`, spreads it from half the full pause to all of it.
     pub(super) fn next(&mut self, random: f64) -> Duration {
         let full = Self::FIRST.saturating_mul(1 << self.failures.min(16)).min(Self::LONGEST);
         self.failures = self.failures.saturating_add(1);
         full.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// It worked, and went on working.
+    /// A connection lasted: the next pause is the first one again.
     pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
-/// Doubt about a connection, by looks at regular intervals. It begins when nothing was received between so many looks, and ends only
-/// with another measurement of the round trip, which only something new that is acknowledged gives: what the peer sends by itself says
-/// nothing of the way there, and the connection's own probes come less and less often. A look that is late counts for nothing: this
-/// node was too busy to receive, or stood still.
+/// Doubt about a connection, by looks at regular intervals. It begins when nothing was received
+/// between `looks_max` looks. It ends only with a new measurement of the round trip, which requires
+/// an acknowledgement: packets that the peer sends by itself prove nothing about the way there. A
+/// late look does not count: this node was too busy to receive, or suspended.
 #[derive(Debug, Default)]
 pub(super) struct Doubt {
     received: u64,
     looks: u32,
-    /// The measurement when it began.
+    /// The measurement of the round trip when the doubt began.
     since: Option<Duration>,
 }
 
 impl Doubt {
-    /// Looks at how many datagrams were received so far and at the round trip as measured last; says whether there is doubt.
+    /// Takes the number of datagrams received so far and the last measurement of the round trip;
+    /// says whether there is doubt.
     pub(super) fn look(&mut self, received: u64, round_trip: Duration, looks_max: u32, is_late: bool) -> bool {
         self.looks = if received == self.received { self.looks.saturating_add(u32::from(!is_late)) } else { 0 };
         self.received = received;
@@ -55,13 +57,13 @@ impl Doubt {
         self.since.is_some()
     }
 
-    /// Another connection is looked at from now on.
+    /// Begins anew, for another connection.
     pub(super) fn reset(&mut self) {
         *self = Self::default();
     }
 }
 
-/// Peers that sent malformed bytes, and until when they are not listened to.
+/// Peers that sent malformed bytes, each refused for a pause that doubles if it does so again.
 #[derive(Debug, Default)]
 pub(super) struct PeerBackoff {
     of: BTreeMap<NodeId, Pause>,
@@ -77,30 +79,31 @@ impl PeerBackoff {
     const FIRST: Duration = Duration::from_millis(200);
     const LONGEST: Duration = Duration::from_secs(10);
 
-    /// `peer` did it (again).
+    /// Refuses `peer` after malformed bytes: for the first pause, or twice the last one if that
+    /// ended less than [`PeerBackoff::LONGEST`] ago.
     pub(super) fn extend(&mut self, peer: NodeId, now: Instant) {
         let before = self.of.get(&peer).filter(|pause| now < pause.until + Self::LONGEST);
         let pause = before.map_or(Self::FIRST, |pause| (pause.pause * 2).min(Self::LONGEST));
         self.of.insert(peer, Pause { until: now + pause, pause });
     }
 
-    /// Whether `peer` is not listened to now.
+    /// Whether connections of `peer` are refused now.
     pub(super) fn is_refused(&self, peer: NodeId, now: Instant) -> bool {
         self.of.get(&peer).is_some_and(|pause| now < pause.until)
     }
 }
 
-/// Lets a line of a kind into the log once in a while, however often there is cause.
+/// Limits the log to one line of a kind about a peer in [`LogThrottle::EVERY`].
 #[derive(Debug, Default)]
 pub(super) struct LogThrottle {
     kinds: BTreeMap<(&'static str, Option<NodeId>), (Instant, u64)>,
 }
 
 impl LogThrottle {
-    /// One line of a kind about a peer in this time.
+    /// The interval between two lines of a kind about a peer.
     const EVERY: Duration = Duration::from_secs(10);
 
-    /// Whether to log now; if so, how many lines were kept out since the last.
+    /// The number of lines suppressed since the last one, if a line may be logged now.
     pub(super) fn may_log(&mut self, kind: &'static str, peer: Option<NodeId>, now: Instant) -> Option<u64> {
         match self.kinds.get_mut(&(kind, peer)) {
             Some((last, kept_out)) if now < *last + Self::EVERY => {

@@ -1,4 +1,5 @@
-//! The files that make a node itself: authority, certificate, key. Read once, checked before anything is bound to them.
+//! Credentials of a node: authority, certificate and key, read once from their files and checked
+//! before a socket is opened.
 
 use crate::{
     certificates::check_private,
@@ -20,14 +21,14 @@ use std::{
 };
 use x509_parser::prelude::FromDer;
 
-/// What a node proves itself with.
+/// The credentials with which a node proves its identity.
 pub(super) struct Credentials {
     pub(super) roots: Arc<RootCertStore>,
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
-    /// Who the certificate says that this node is.
+    /// The node and cluster that the certificate names.
     pub(super) identity: Identity,
-    /// When it ends: seconds since 1970.
+    /// The certificate's end, in seconds since 1970.
     pub(super) expires_unix_seconds: u64,
     provider: Arc<CryptoProvider>,
     certificate_path: PathBuf,
@@ -76,7 +77,8 @@ impl Credentials {
         })
     }
 
-    /// Checks that they are those of `node` in `cluster`, and that its peers, who trust the same authority, will agree.
+    /// Checks that they are those of `node` in `cluster`, and that peers which trust the same
+    /// authority will accept them.
     pub(super) fn check(&self, cluster: &str, node: NodeId) -> Result<(), NetworkError> {
         check_cluster(cluster).map_err(NetworkError)?;
         let Identity { node: certified, cluster: of } = &self.identity;
@@ -88,7 +90,7 @@ impl Credentials {
                 ),
             ));
         }
-        // Looked at as a peer will look at it: one that this very node would refuse is of no use.
+        // With the verifier that peers use: a certificate that this node would refuse is of no use.
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), Arc::clone(&self.provider))
             .build()
             .map_err(|error| failed(&self.authority_path, format_args!("not a usable authority: {error}")))?;

@@ -1,4 +1,4 @@
-//! The running network: what its tasks share, and how it starts and ends.
+//! The running network: its start and end, and the state that its tasks share.
 
 use super::{
     Quic, acceptor,
@@ -85,7 +85,7 @@ pub(super) enum Close {
     Goodbye = 0,
     /// A newer connection of the same peer took its place.
     Replaced = 1,
-    /// The certificate or the hello names somebody who may not speak here.
+    /// The certificate or the hello names a node or a cluster that is not accepted here.
     Identity = 2,
     /// No hello in time, or one of another protocol.
     Protocol = 3,
@@ -105,16 +105,17 @@ impl Close {
     }
 }
 
-/// What the acceptor, the links and the lanes' tasks share on the node's thread.
+/// State that the acceptor, the links and the lanes' tasks share on the node's thread.
 pub(super) struct Shared {
     /// Gone once the network is closed.
     endpoint: RefCell<Option<Endpoint>>,
-    /// Endpoints on ports of their own, for dials that the first port may have failed: at most one a link that is up or dials.
+    /// Endpoints on ports of their own, for dials that the first port may have failed: at most one
+    /// a link that is up or dials.
     spares: RefCell<Vec<Endpoint>>,
     config: EndpointConfig,
     listen: SocketAddr,
     pub(super) pace: Pace,
-    /// Whether the end was asked for, so that links end in good order.
+    /// Whether the network was closed on purpose: links that end then are no failure.
     pub(super) is_closed: Cell<bool>,
     pub(super) client: quinn::ClientConfig,
     pub(super) cluster: String,
@@ -126,7 +127,8 @@ pub(super) struct Shared {
     pub(super) frame_timeout: Duration,
     pub(super) inbox: Inbox,
     pub(super) observer: Arc<dyn NetworkObserver>,
-    /// The connection that each peer dialled: at most one a peer, so bounded by the certificates that were issued.
+    /// The connection that each peer dialled: at most one a peer, so bounded by the certificates
+    /// that were issued.
     pub(super) accepted: RefCell<BTreeMap<NodeId, Rc<Carrier>>>,
     pub(super) links: RefCell<BTreeMap<NodeId, Addr<PeerLink>>>,
     /// All connections that are up; those that ended are dropped when the next one begins.
@@ -143,7 +145,8 @@ impl Shared {
         self.endpoint.borrow().clone()
     }
 
-    /// An endpoint on a fresh port: a router may hold on to a translation of the usual port that leads nowhere.
+    /// An endpoint on a fresh port: a router may hold on to a translation of the usual port
+    /// that leads nowhere.
     pub(super) fn spare_endpoint(&self) -> Option<Endpoint> {
         if self.is_closed.get() {
             return None;
@@ -156,7 +159,7 @@ impl Shared {
         Some(spare)
     }
 
-    /// Counts a connection that was not made or not let in, and says why in one line, now and then.
+    /// Counts a connection that was refused, and logs the reason in one line, now and then.
     pub(super) fn refused(&self, peer: Option<NodeId>, result: &'static str, remote: SocketAddr, why: &str) {
         self.observer.connection(peer, result);
         if let Some(kept_out) = self.log_throttle.borrow_mut().may_log(result, peer, Instant::now()) {
@@ -164,7 +167,7 @@ impl Shared {
         }
     }
 
-    /// `peer` sent what is not a frame: counts it, says so now and then, and turns a deaf ear to the peer for a while.
+    /// `peer` sent malformed bytes: counts and logs it, and refuses the peer for a while.
     pub(super) fn offended(&self, peer: NodeId, why: &str) {
         self.observer.dropped(Some(peer), "malformed");
         let now = Instant::now();
@@ -174,7 +177,8 @@ impl Shared {
         }
     }
 
-    /// Whether a connection of this process of `peer` proves that another one lives, too; says so, now and then.
+    /// Whether a connection of this process of `peer` proves that another one lives, too; logs it,
+    /// now and then.
     pub(super) fn has_twin(&self, peer: NodeId, incarnation: u64, remote: SocketAddr) -> bool {
         let Some(other) = self.incarnations.borrow().twin_of(peer, incarnation) else { return false };
         if let Some(kept_out) = self.log_throttle.borrow_mut().may_log("twin", Some(peer), Instant::now()) {
@@ -198,7 +202,8 @@ impl Shared {
         of_others.collect()
     }
 
-    /// Says hello once more, with what changed, on every connection that is up; closes those to nodes of another cluster.
+    /// Sends a further hello with the changed facts on every connection that is up; closes those to
+    /// nodes of another cluster.
     fn introduce_again(&self) {
         let hello = self.hello.borrow();
         let frame = Encoder::new(self.limits).hello(&hello);
@@ -229,7 +234,8 @@ impl Shared {
     }
 }
 
-/// The running network, as its node holds it. Dropping it ends it, without waiting for the goodbyes to leave.
+/// The running network, as its node holds it. Dropping it ends it, without waiting for the
+/// goodbyes to leave.
 pub(super) struct QuicLinks {
     shared: Rc<Shared>,
     local_address: Option<SocketAddr>,
@@ -272,8 +278,8 @@ impl Links for QuicLinks {
                 for spare in spares {
                     spare.wait_idle().await;
                 }
-                // Nothing tells when the endpoint's driver has let go of the socket, but it takes only a few turns; who
-                // starts on the same port next should find it free.
+                // The endpoint's driver drops the socket a few turns later, without notice. A node
+                // that starts next on the same port should find it free.
                 while socket.strong_count() > 0 {
                     tokio::task::yield_now().await;
                 }
@@ -290,7 +296,7 @@ impl Drop for QuicLinks {
     }
 }
 
-/// What a peer said, fit for a log: one line, of bounded length, with nothing that a terminal would obey.
+/// A peer's text made fit for a log: one line of bounded length, without control characters.
 pub(super) fn one_line(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -1,4 +1,4 @@
-//! The first frame in each direction of each lane, and what is checked about it.
+//! Hellos: the first frame in each direction of each lane, and the checks of it.
 
 use super::endpoint::{Close, Shared};
 use crate::{
@@ -12,21 +12,21 @@ use quorate_raft::NodeId;
 /// One lane of a connection, opened and introduced. A lane that goes one way has `()` to send on.
 pub(super) struct Opened<S = SendStream> {
     pub(super) lane: Lane,
-    /// What is spoken on it.
+    /// The version agreed on.
     pub(super) version: Version,
     pub(super) send: S,
     pub(super) recv: RecvStream,
     pub(super) decoder: Decoder,
-    /// What came in one piece with the hello and was not read yet.
+    /// Bytes that came in one piece with the hello and are not decoded yet.
     pub(super) rest: Bytes,
 }
 
-/// Why a connection did not come about.
+/// The reason for which a connection is refused.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    /// What it is counted as.
+    /// The label under which it is counted.
     pub(super) result: &'static str,
-    /// How the peer is told.
+    /// The error code that the peer sees.
     pub(super) close: Close,
     pub(super) why: String,
 }
@@ -41,10 +41,10 @@ impl Refusal {
     }
 }
 
-/// The transport's errors, told apart: whom do they blame?
+/// Classifies the errors of QUIC by their cause.
 impl From<ConnectionError> for Refusal {
     fn from(error: ConnectionError) -> Self {
-        // TLS alert 120, no_application_protocol: not a stranger, but one who speaks something else.
+        // TLS alert 120, no_application_protocol: a known peer with another protocol.
         const ALPN_ALERT: u64 = 0x178;
         // RFC 9001, 4.8: TLS alerts are the error codes 0x100 to 0x1ff.
         let of_tls = |code: u64| (0x100..0x200).contains(&code);
@@ -67,7 +67,7 @@ impl From<FrameError> for Refusal {
     }
 }
 
-/// Says hello on a lane.
+/// Sends this node's hello on a lane.
 pub(super) async fn say(send: &mut SendStream, shared: &Shared) -> Result<(), Refusal> {
     let frame = Encoder::new(shared.limits).hello(&shared.hello.borrow())?;
     send.write_chunk(frame.head).await.map_err(|error| match error {
@@ -76,8 +76,8 @@ pub(super) async fn say(send: &mut SendStream, shared: &Shared) -> Result<(), Re
     })
 }
 
-/// Hears the peer's hello on a lane, and holds it against who `proved` to be the peer. From then on the version that both speak is
-/// spoken on the lane.
+/// Receives the peer's hello on a lane and compares it with `proved`, the peer that the certificate
+/// names. The lane speaks the version agreed on from then on.
 pub(super) async fn hear<S>(
     lane: Lane,
     send: S,
@@ -107,7 +107,8 @@ pub(super) async fn hear<S>(
     }
 }
 
-/// Holds what a hello claims against what is proved and spoken here, and says what to speak.
+/// Compares a hello with the proved identity and with the versions spoken here; gives the
+/// version to speak.
 pub(super) fn judge(hello: &Hello, shared: &Shared, proved: NodeId) -> Result<Version, Refusal> {
     let (cluster, speaks) = (&shared.cluster, shared.speaks);
     if hello.cluster != *cluster || hello.node != proved {
@@ -126,8 +127,9 @@ pub(super) fn judge(hello: &Hello, shared: &Shared, proved: NodeId) -> Result<Ve
     })
 }
 
-/// Refuses a peer that states another cluster's id: two clusters may have one name and one authority, after a restore, a recovery, or a
-/// majority that lost its disks. The line fits into what a closed connection tells the peer.
+/// Refuses a peer that states another cluster's id. Two clusters may have one name and one
+/// authority: after a restore, a recovery, or the loss of a majority's disks. The line fits into a
+/// connection's close frame.
 pub(super) fn same_cluster(
     ours: &Introduction,
     theirs: &Introduction,
@@ -145,7 +147,7 @@ pub(super) fn same_cluster(
     )))
 }
 
-/// All lanes of a connection speak the same.
+/// Refuses a connection with different versions on two lanes.
 pub(super) fn agree(one: Version, other: Version) -> Result<(), Refusal> {
     if one == other {
         return Ok(());

@@ -1,10 +1,11 @@
-//! Two live processes of one id, told apart from restarts.
+//! Detection of two live processes of one id, as opposed to restarts.
 //!
-//! A process draws its incarnation at random when it starts. After a restart of a node its peers see another incarnation, and never
-//! the former one again. So one that comes back after another was seen proves that both processes live: a cloned machine, or a
-//! data directory that was copied.
+//! A process draws its incarnation at random when it starts. After a restart of a node its peers
+//! see another incarnation, and never the former one again. So an incarnation that comes back
+//! after another was seen proves that both processes live: a cloned machine, or a data directory
+//! that was copied.
 //!
-//! Here is only what was seen; what is done about it, the acceptor and the links decide.
+//! Owns the incarnations seen. The acceptor and the links decide the consequences.
 
 use quorate_raft::NodeId;
 use std::{
@@ -27,10 +28,11 @@ struct Seen {
 }
 
 impl Incarnations {
-    /// Incarnations that are kept of a peer: more than processes that anybody runs under one id by mistake.
+    /// Incarnations kept of a peer: more than the processes that run under one id by mistake.
     const KEPT: usize = 4;
 
-    /// Where the other live process of `peer` was connected from, if this incarnation comes back after that one.
+    /// The address of the other live process of `peer`, if this incarnation comes back
+    /// after that one.
     pub(super) fn twin_of(&self, peer: NodeId, incarnation: u64) -> Option<SocketAddr> {
         let seen = self.of.get(&peer)?;
         let latest = seen.front().filter(|latest| latest.incarnation != incarnation)?;

@@ -1,12 +1,14 @@
-//! A connection once both sides have introduced themselves: its lanes, and the tasks that write and read them.
+//! A connection once both sides have introduced themselves: its lanes, and the tasks that write
+//! and read them.
 //!
-//! One writer task a lane: it sleeps until something is queued, then takes all that is there into one write. One reader
-//! task a lane: it reads frames and delivers them, waiting for the inbox's credit; while it waits, QUIC's flow control
-//! holds the peer back. One keeper task a connection: once a second it reports the round trip and looks for frames that
-//! do not end.
+//! One writer task a lane: it sleeps until something is queued, then takes all that is there into
+//! one write. One reader task a lane: it reads frames and delivers them, waiting for the inbox's
+//! credit; while it waits, QUIC's flow control holds the peer back. One keeper task a connection:
+//! once a second it reports the round trip and looks for frames that do not end.
 //!
-//! **Invariant:** no lane waits for another. Each has its outbox, its stream's window, and credit of its own in the inbox;
-//! what all lanes share, the connection's windows, has room for every stream's window at once (`settings`).
+//! **Invariant:** no lane waits for another. Each has its outbox, its stream's window, and credit
+//! of its own in the inbox; what all lanes share, the connection's windows, has room for every
+//! stream's window at once (`settings`).
 
 use super::{
     endpoint::{Close, Shared, one_line},
@@ -27,11 +29,12 @@ use std::{
 };
 use tokio::{task::spawn_local, time::Instant};
 
-/// What waits on the control and append lanes, in bytes each.
+/// The most bytes that wait on the control lane, and on the append lane.
 const OUTBOX_BYTES: usize = 32 << 20;
-/// What waits on the snapshot lane, whose sender has its own credit of a few MiB: more would only be older.
+/// The most bytes that wait on the snapshot lane. Its sender has a credit of a few MiB, so more
+/// would not help.
 const SNAPSHOT_OUTBOX_BYTES: usize = 8 << 20;
-/// How many times as long a frame may take on the snapshot lane: whatever else is to be sent goes before it.
+/// The factor by which a frame may take longer on the snapshot lane, which has the lowest priority.
 const SNAPSHOT_PATIENCE: u32 = 6;
 
 /// A connection that carries frames both ways. It ends when the connection ends, and never before.
@@ -40,7 +43,7 @@ pub(super) struct Carrier {
     pub(super) connection: Connection,
     /// The facts that the peer last stated on it.
     pub(super) introduction: Rc<RefCell<Introduction>>,
-    /// What is spoken on it, by both sides and on every lane.
+    /// The version that both sides speak on every lane.
     pub(super) version: Version,
     control: Rc<Outbox>,
     append: Rc<Outbox>,
@@ -121,7 +124,8 @@ async fn write(shared: Rc<Shared>, peer: NodeId, lane: Lane, mut stream: SendStr
     let mut batch = Vec::new();
     while let Some((frames, bytes)) = outbox.take(&mut batch).await {
         if stream.write_all_chunks(&mut batch).await.is_err() {
-            // The connection is lost, or the peer stopped reading the lane; either way the reader or keeper ends it.
+            // The connection is lost, or the peer stopped reading the lane; either way the reader
+            // or keeper ends it.
             return;
         }
         batch.clear();
@@ -135,7 +139,8 @@ async fn write_snapshots(shared: Rc<Shared>, peer: NodeId, connection: Connectio
     if !outbox.filled().await {
         return;
     }
-    // A peer without such a lane lets nobody open it: the outbox stays full, and what is sent is dropped.
+    // A peer without such a lane never accepts it: the outbox stays full, and further
+    // messages are dropped.
     let Ok(mut stream) = connection.open_uni().await else { return };
     let _ = stream.set_priority(super::SNAPSHOT_PRIORITY);
     if say(&mut stream, &shared).await.is_ok() {
@@ -171,7 +176,7 @@ async fn read_snapshots(
     }
 }
 
-/// Since when a frame is begun and not ended; the keeper looks at it.
+/// The time since which a frame is begun and not complete; the keeper checks it.
 struct Progress {
     since: Cell<Option<Instant>>,
     within: Duration,
@@ -204,15 +209,16 @@ struct Reader {
     recv: RecvStream,
     decoder: Decoder,
     progress: Rc<Progress>,
-    /// Where further hellos go. `None` on a lane that has none.
+    /// The facts that further hellos replace. `None` on a lane that has no further hellos.
     introduced: Option<Rc<RefCell<Introduction>>>,
     hellos: u32,
 }
 
 impl Reader {
-    /// Hellos after the first that a peer may send on a connection: the facts of a node rarely change.
+    /// Hellos after the first that a peer may send on a connection: the facts of a
+    /// node rarely change.
     const HELLOS_MAX: u32 = 64;
-    /// How many pieces of a stream are taken at a time; each is at most a datagram long.
+    /// Pieces of a stream taken at a time; each is at most a datagram long.
     const PIECES: usize = 32;
 
     fn new(
@@ -242,7 +248,8 @@ impl Reader {
         }
     }
 
-    /// Reads until the connection ends (well), or the peer sends what it must not (an error).
+    /// Reads until the connection ends, or until the peer sends something that it must not: the
+    /// latter is an error.
     async fn read(&mut self, rest: Bytes) -> Result<(), Bad> {
         self.deliver(rest).await?;
         let mut pieces: [Bytes; Self::PIECES] = std::array::from_fn(|_| Bytes::new());
@@ -298,7 +305,7 @@ impl Reader {
     }
 }
 
-/// Why a lane is not read on.
+/// The reason for which a lane is read no further.
 enum Bad {
     Frame(FrameError),
     Hello(Refusal),

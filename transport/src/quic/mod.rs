@@ -1,45 +1,51 @@
-//! QUIC with mutual TLS: how nodes talk across machines.
+//! QUIC with mutual TLS: the network between machines.
 //!
-//! Owns one UDP socket, the connections on it and the peers' identities. Knows nothing of Raft beyond the shape of a
-//! message. The node talks to it through [`Network`], [`Links`] and [`Link`](crate::Link); it talks back through the inbox.
+//! Owns one UDP socket, the connections on it and the peers' identities. Knows nothing of Raft
+//! beyond the form of a message. The node calls it through [`Network`], [`Links`] and
+//! [`Link`](crate::Link); it reports through the inbox.
 //!
-//! # Who dials whom
+//! # Connections
 //!
-//! Every node dials every peer (`peer_link`) and accepts every peer (`acceptor`), so two nodes have two connections.
-//! Requests go out on the connection that the sender dialled. Replies go back on the connection that the asker dialled,
-//! where they share packets with the acknowledgements; on the sender's own if that one is missing.
+//! Every node dials every peer (`peer_link`) and accepts every peer (`acceptor`), so two nodes have
+//! two connections. Requests go out on the connection that the sender dialled. Replies go back on
+//! the connection that the asker dialled, where they share packets with the acknowledgements; on
+//! the sender's own if that one is missing.
 //!
 //! # Lanes
 //!
-//! A connection has two long-lived bidirectional streams, opened by the dialler: stream 0 is the control lane, which
-//! goes first whenever several have something to send; stream 1 is the append lane. The snapshot lane is a one-way stream
-//! that the dialler opens when it has the first piece to send, and goes last; its answers are small and go back on the control
-//! lane. Each direction of each begins with a [`Hello`](crate::codec::Hello). What is sent waits in a bounded queue a lane
-//! (`lanes`, `outbox`), next to the connection that it belongs to: the mailbox of an actor has no bound, so messages do not
-//! pass through one.
+//! A connection has two long-lived bidirectional streams, opened by the dialler: stream 0 is the
+//! control lane, which goes first whenever several have something to send; stream 1 is the append
+//! lane. The snapshot lane is a one-way stream that the dialler opens when it has the first piece
+//! to send, and goes last; its answers are small and go back on the control lane. Each direction of
+//! each begins with a [`Hello`](crate::codec::Hello). Messages wait in a bounded queue for each
+//! lane (`lanes`, `outbox`), beside their connection: the mailbox of an actor has no bound, so
+//! messages do not pass through one.
 //!
 //! # Identity
 //!
-//! A certificate of the cluster's authority is the condition, its name `n<id>.<cluster>.quorate.internal` is the
-//! identity. The dialler's TLS checks that name as any client does; the acceptor reads it from the verified certificate.
-//! A hello that claims something else is refused.
+//! A certificate of the cluster's authority is the condition, its name
+//! `n<id>.<cluster>.quorate.internal` is the identity. The dialler's TLS checks that name as any
+//! client does; the acceptor reads it from the verified certificate. A hello that claims something
+//! else is refused.
 //!
-//! Two live processes may hold one certificate: a cloned machine. Their incarnations alternate (`incarnations`). Once that is seen, one
-//! of them is kept, and the other refused for as long as that one is connected: the one that this node reaches at the member's
-//! address, or else the one that is connected.
+//! Two live processes may hold one certificate: a cloned machine. Their incarnations alternate
+//! (`incarnations`). Once that is seen, this node keeps the process that it reaches at the
+//! member's address, or else the one that is connected, and refuses the other while the kept
+//! one is connected.
 //!
 //! # Paths that break and change
 //!
-//! A peer that is seen at another address, because a router gave it one, is followed there once QUIC has proved the new path. A
-//! connection on which nothing arrives for about an election timeout is dialled anew beside the old one, by turns from the
-//! usual port and from a fresh one. How long to wait, for what, follows the election timeout (`settings::Pace`) and the measured
-//! round trip; attempts to dial that fail have more time each.
+//! A peer that is seen at another address, because a router gave it one, is followed there once
+//! QUIC has proved the new path. A connection on which nothing arrives for about an election
+//! timeout is dialled anew beside the old one, in turns from the usual port and from a fresh one.
+//! Timeouts follow the election timeout (`settings::Pace`) and the measured round trip; each failed
+//! dial gives the next one more time.
 //!
 //! # Versions
 //!
-//! A hello also says which versions of the frames its sender speaks. The newest that both speak is spoken on the
-//! connection; if there is none, it is refused, by name. Each connection has its own, so a node that comes back with
-//! another release is spoken to accordingly.
+//! A hello also states the versions of the frames that its sender speaks. A connection uses the
+//! newest one that both speak; if there is none, it is refused by name. Each connection has its own
+//! version, so a node may come back with another release.
 
 mod acceptor;
 mod backoff;
@@ -60,15 +66,16 @@ use credentials::Credentials;
 use quorate_raft::NodeId;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-/// The control lane's streams go before the append lane's, whose priority is 0.
+/// Priority of the control lane's streams: above the append lane's, which is 0.
 const CONTROL_PRIORITY: i32 = 1;
-/// The snapshot lane's go behind both.
+/// Priority of the snapshot lane's streams: below both.
 const SNAPSHOT_PRIORITY: i32 = -1;
 
-/// Where to listen and what to prove oneself with.
+/// Options of the QUIC network: address, files, and the time limit of a frame.
 #[derive(Clone, Debug)]
 pub struct QuicOptions {
-    /// The UDP address on which this node accepts, and from which it dials. Port 0: the system chooses.
+    /// The UDP address on which this node accepts, and from which it dials. Port 0:
+    /// the system chooses.
     pub listen: SocketAddr,
     /// The certificate of the cluster's authority, PEM.
     pub ca: PathBuf,
@@ -76,21 +83,22 @@ pub struct QuicOptions {
     pub cert: PathBuf,
     /// Its key, PEM; must be readable by its owner alone.
     pub key: PathBuf,
-    /// How long a frame may take from its first byte to its last. Default: 10 s, which a frame of the greatest length
-    /// makes at 3.4 MB/s; a peer that begins frames and does not end them is disconnected.
+    /// The longest time from a frame's first byte to its last. Default: 10 s, enough for the
+    /// longest frame at 3.4 MB/s. A peer that begins frames and does not end them is disconnected.
     pub frame_timeout: Duration,
-    /// Which versions of the frames it speaks.
+    /// The versions of the frames that the node speaks.
     speaks: Versions,
 }
 
 impl QuicOptions {
-    /// These files and this address, and defaults for the rest.
+    /// Options with this address and these files, and defaults for the rest.
     pub fn new(listen: SocketAddr, ca: impl Into<PathBuf>, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         let (ca, cert, key) = (ca.into(), cert.into(), key.into());
         Self { listen, ca, cert, key, frame_timeout: Duration::from_secs(10), speaks: Versions::SPOKEN }
     }
 
-    /// Speaks these versions of the frames instead of all that this release has: for tests of clusters of several releases.
+    /// Speaks these versions of the frames instead of this release's: for tests of clusters
+    /// of several releases.
     #[cfg(feature = "next-wire")]
     #[must_use]
     pub fn speaking(mut self, speaks: Versions) -> Self {
@@ -99,7 +107,7 @@ impl QuicOptions {
     }
 }
 
-/// The network of QUIC.
+/// A QUIC network, not yet started.
 pub struct Quic {
     options: QuicOptions,
     credentials: Credentials,
@@ -112,8 +120,9 @@ impl Quic {
     /// Loads and checks the files. Opens no socket.
     ///
     /// # Errors
-    /// In one line, naming the file and the remedy: it is missing or unreadable, is not what it should be, the key is
-    /// readable by others or belongs to another certificate, the certificate names no node or has expired.
+    /// In one line, naming the file and the remedy: it is missing or unreadable, is not what it
+    /// should be, the key is readable by others or belongs to another certificate, the certificate
+    /// names no node or has expired.
     pub fn new(options: QuicOptions) -> Result<Self, NetworkError> {
         let provider = settings::provider();
         let credentials = Credentials::load(&options.ca, &options.cert, &options.key, provider.clone())?;
@@ -123,7 +132,8 @@ impl Quic {
         Ok(Self { options, credentials, client, server, endpoint })
     }
 
-    /// Whether the certificate is the one of `node` in `cluster`, and one that peers will accept. Starting checks it too.
+    /// Checks that the certificate is that of `node` in `cluster`, and that peers will accept it.
+    /// Starting checks it, too.
     ///
     /// # Errors
     /// In one line that names the file: it is of another node or cluster, or of another authority.

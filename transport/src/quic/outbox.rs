@@ -1,4 +1,4 @@
-//! What waits to be written on a lane.
+//! The outbox of a lane: frames that wait to be written.
 
 use crate::codec::Encoded;
 use bytes::Bytes;
@@ -9,10 +9,10 @@ use tokio::sync::Notify;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// What waits to be written on one lane of one connection.
+/// The frames that wait to be written on one lane of one connection.
 ///
-/// **Bound:** the bytes that it was made for, and [`Outbox::FRAMES_MAX`], what is being written included; but a frame that
-/// finds it empty always fits.
+/// **Bound:** `bytes_max` bytes and [`Outbox::FRAMES_MAX`] frames, those being written included;
+/// but an empty outbox takes any frame.
 pub(super) struct Outbox {
     bytes_max: usize,
     waiting: RefCell<Waiting>,
@@ -65,8 +65,8 @@ impl Outbox {
         }
     }
 
-    /// Waits for frames and takes all there are into `batch`, which is empty. Says how many frames and bytes that was;
-    /// `None` once closed.
+    /// Waits for frames and moves all of them into `batch`, which is empty. Gives the numbers of
+    /// frames and bytes; `None` once closed.
     pub(super) async fn take(&self, batch: &mut Vec<Bytes>) -> Option<(usize, usize)> {
         loop {
             {
@@ -83,14 +83,14 @@ impl Outbox {
         }
     }
 
-    /// What was taken has been written.
+    /// Frames that were taken are written: they no longer count.
     pub(super) fn written(&self, frames: usize, bytes: usize) {
         let mut waiting = self.waiting.borrow_mut();
         waiting.frames = waiting.frames.saturating_sub(frames); // 0 once closed
         waiting.bytes = waiting.bytes.saturating_sub(bytes);
     }
 
-    /// Says how many frames were still waiting.
+    /// Closes the outbox and gives the number of frames that were not written.
     pub(super) fn close(&self) -> usize {
         let mut waiting = self.waiting.borrow_mut();
         waiting.closed = true;

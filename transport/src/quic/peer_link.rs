@@ -1,4 +1,5 @@
-//! The way to one peer: [`PeerLink`] keeps a connection up, [`QuicLink`] is what the node sends through.
+//! The link to one peer: [`PeerLink`] keeps a connection up, [`QuicLink`] is the sending end that
+//! the node holds.
 
 use super::{
     backoff::{DialBackoff, Doubt},
@@ -23,18 +24,21 @@ use std::{
 };
 use tokio::{sync::oneshot, time::Instant};
 
-/// Dials a peer, again and again until it is there, and again after it was lost.
+/// Dials a peer until a connection is up, and again after a loss.
 ///
-/// Owns the dialled connection. Hears [`PeerSeen`] from the acceptor and [`Stop`] from its link or the network; tells the
-/// inbox when the link comes up and goes down. Messages do not pass through it: [`QuicLink`] puts them straight into the
-/// bounded queues of the connection, because a mailbox has no bound.
+/// Owns the dialled connection. Hears [`PeerSeen`] from the acceptor and [`Stop`] from its link or
+/// the network; tells the inbox when the link comes up and goes down. Messages do not pass through
+/// it: [`QuicLink`] puts them straight into the bounded queues of the connection, because a mailbox
+/// has no bound.
 ///
-/// Between attempts it waits, longer each time, up to [`DialBackoff::LONGEST`]. It starts over only after a connection that
-/// lasted, or at once when the peer itself shows up. Attempts that fail have more time each, for the path may be slow, and every
-/// other one leaves from a fresh port, for a router may misdirect what the usual one receives.
+/// Between attempts it waits, longer each time, up to [`DialBackoff::LONGEST`]. The pauses begin
+/// anew only after a connection that lasted; a peer that dials this node is dialled at once. Each
+/// failed attempt gives the next one more time, because the path may be slow, and every other one
+/// leaves from a fresh port, because a router may misdirect packets to the usual one.
 ///
-/// A connection on which nothing arrives for about an election timeout is dialled anew beside the old one, whose own probes come
-/// less and less often: the first that works again is the link. Keep-alives see to it that a whole path is never silent for so long.
+/// A connection on which nothing arrives for about an election timeout is dialled anew beside the
+/// old one, which probes ever more rarely: the first of the two that works is the link. Keep-alives
+/// prevent such silence on an intact path.
 pub(super) struct PeerLink {
     peer: NodeId,
     address: String,
@@ -45,13 +49,13 @@ pub(super) struct PeerLink {
     backoff: DialBackoff,
     attempts: usize,
     dialled_at: Instant,
-    /// Attempts that failed since the last one that did not.
+    /// Attempts that failed since the last success.
     failures: u32,
     doubt: Doubt,
     looked_at: Instant,
     /// The attempt to replace a connection that is up and silent.
     renewing: Option<SpawnHandle>,
-    /// What was last logged: lines tell of changes, not of attempts.
+    /// The result that was last logged: changes are logged, attempts are not.
     told: Option<&'static str>,
 }
 
@@ -65,9 +69,9 @@ enum State {
 #[derive(actix::Message)]
 #[rtype(result = "()")]
 pub(super) struct PeerSeen {
-    /// Which run of the peer it is.
+    /// The incarnation of the peer's process.
     pub(super) incarnation: u64,
-    /// As measured on the connection that it dialled.
+    /// The round trip measured on the connection that the peer dialled.
     pub(super) round_trip: Duration,
 }
 
@@ -77,18 +81,21 @@ pub(super) struct PeerSeen {
 pub(super) struct Stop;
 
 impl PeerLink {
-    /// For resolving, connecting and the hellos. An attempt to a peer that is not there yet is better begun anew than
-    /// drawn out: QUIC asks less and less often within one. It doubles with each attempt that fails.
+    /// Time limit of an attempt: to resolve, connect and exchange hellos. While a peer is not there
+    /// yet, short attempts find it sooner than a long one, within which QUIC probes ever more
+    /// rarely. The limit doubles with each failed attempt.
     const DIAL_WITHIN: Duration = Duration::from_secs(1);
-    /// It does so this many times: 8 s are enough for a round trip of more than 2 s.
+    /// The most doublings: 8 s are enough for a round trip of more than 2 s.
     const DOUBLED_MAX: u32 = 3;
-    /// A handshake and the hellos take two round trips, and what is lost is sent again.
+    /// Round trips allowed for an attempt: a handshake and the hellos take two, and lost packets
+    /// are sent again.
     const ROUND_TRIPS: u32 = 4;
-    /// This many attempts leave from the usual port before any leaves from a fresh one: most peers are merely down.
+    /// This many attempts leave from the usual port before any leaves from a fresh one: most peers
+    /// are merely down.
     const FRESH_AFTER: u32 = 3;
-    /// A connection that lasts so long is a success.
+    /// A connection that lasts this long resets the backoff.
     const STABLE_AFTER: Duration = Duration::from_secs(1);
-    /// A peer that shows up is dialled at once, but no more often than this.
+    /// The shortest interval between dials that a peer's own connections cause.
     const AT_MOST_EVERY: Duration = Duration::from_millis(20);
 
     fn dial(&mut self, ctx: &mut Context<Self>) {
@@ -232,7 +239,8 @@ impl Actor for PeerLink {
     fn stopped(&mut self, _: &mut Context<Self>) {
         if let Some(carrier) = self.dialled.take() {
             carrier.close(Close::Goodbye);
-            // What was under way may be lost, and a link that takes this one's place has yet to come up.
+            // Messages on their way may be lost, and a link that replaces this one has yet
+            // to come up.
             if !self.shared.is_closed.get() {
                 self.shared.inbox.link_down(self.peer);
             }
@@ -247,7 +255,7 @@ impl Handler<PeerSeen> for PeerLink {
         // An attempt that its own packets may still complete is not begun anew.
         let recent = self.dialled_at.elapsed() < Self::AT_MOST_EVERY.max(seen.round_trip * Self::ROUND_TRIPS);
         match self.state {
-            // It was restarted: this connection leads to nobody.
+            // The peer was restarted: its former process is at the other end of this connection.
             State::Up { incarnation, .. } if incarnation != seen.incarnation => {
                 if let Some(carrier) = &*self.dialled.borrow() {
                     carrier.close(Close::Replaced);
@@ -281,12 +289,12 @@ impl Handler<Stop> for PeerLink {
     }
 }
 
-/// What the node sends through.
+/// The sending end of a link.
 pub(super) struct QuicLink {
     peer: NodeId,
     shared: Rc<Shared>,
     dialled: Rc<RefCell<Option<Rc<Carrier>>>>,
-    /// Nobody keeps up a connection to whom this node only answers.
+    /// The actor that keeps the connection up. `None` for a reply link.
     keeper: Option<Addr<PeerLink>>,
 }
 
@@ -317,7 +325,7 @@ impl QuicLink {
         Self { peer, shared, dialled, keeper: Some(keeper) }
     }
 
-    /// Dials nobody: answers on the connection that the peer opened.
+    /// A link that does not dial and sends on the connection that the peer opened.
     pub(super) fn reply_link(shared: Rc<Shared>, peer: NodeId) -> Self {
         Self { peer, shared, dialled: Rc::default(), keeper: None }
     }
@@ -356,10 +364,10 @@ impl Drop for QuicLink {
     }
 }
 
-/// The end of an attempt to replace a connection that works after all.
+/// The result of an attempt to replace a connection that works after all.
 const NOT_NEEDED: &str = "not_needed";
 
-/// A connection that was dialled, with the peer's word that it was let in.
+/// A dialled connection that the peer accepted.
 struct Dialled {
     connection: Connection,
     lanes: [Opened; 2],
@@ -383,7 +391,8 @@ async fn dial(
     let connecting = endpoint.connect_with(shared.client.clone(), to, &name);
     drop(endpoint);
     let connection = connecting.map_err(|error| unreachable(error.to_string()))?.await?;
-    // The peer was away, and not the path: the old connection works again. Once it hears a hello, it would close that.
+    // The peer was away, and not the path: the old connection works again. Once it hears a hello,
+    // it would close that.
     if doubted.as_ref().is_some_and(|old| old.close_reason().is_none() && Some(old.rtt()) != measured_before) {
         connection.close(Close::Goodbye.code(), b"not needed");
         return Err(Refusal { result: NOT_NEEDED, close: Close::Goodbye, why: "the older connection works".into() });
@@ -396,8 +405,9 @@ async fn dial(
     Ok(Dialled { connection, lanes, hello })
 }
 
-/// Opens the two-way lanes and says hello on them, then hears what comes back: with TLS 1.3 a dialler believes itself connected
-/// before the acceptor has looked at its certificate, so only a hello says that it was let in.
+/// Opens the two-way lanes, sends a hello on each and waits for the peer's. With TLS 1.3 a dialler
+/// considers itself connected before the acceptor has checked its certificate, so only the peer's
+/// hello proves admission.
 async fn introduce(shared: &Shared, peer: NodeId, connection: &Connection) -> Result<([Opened; 2], Hello), Refusal> {
     let (mut control, from_control) = connection.open_bi().await?;
     let (mut append, from_append) = connection.open_bi().await?;
@@ -410,8 +420,9 @@ async fn introduce(shared: &Shared, peer: NodeId, connection: &Connection) -> Re
     Ok(([control, append], hello))
 }
 
-/// The address to try: the one that a name stands for, or, attempt by attempt, each of several. Names are looked up on a thread of
-/// their own, for that may block; tokio's pool would panic where no thread can be started.
+/// The address to try. If a name has several, each attempt takes the next. Names are resolved
+/// on a thread of their own, because that may block; tokio's pool would panic if no thread
+/// can be started.
 async fn resolve(address: &str, attempt: usize) -> Result<SocketAddr, String> {
     if let Ok(address) = address.parse() {
         return Ok(address);

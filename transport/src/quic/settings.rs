@@ -1,5 +1,5 @@
-//! How QUIC and TLS are set up. Every parameter that matters is set here with its reason, none left to a default made for
-//! the open internet.
+//! Settings of QUIC and TLS. Each parameter that matters is set here with its reason, instead of a
+//! default made for the open internet.
 
 use super::credentials::Credentials;
 use crate::network::NetworkError;
@@ -21,20 +21,24 @@ use std::{
     time::Duration,
 };
 
-/// What both sides must ask for in the TLS handshake.
+/// The application protocol that both sides must name in the TLS handshake.
 pub(super) const ALPN: &[u8] = b"quorate/1";
 
-/// Durations that follow the election timeout: what is slow on one network is normal on another.
+/// Durations derived from the election timeout, because networks differ in what is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pace {
-    /// How long a peer may be silent before its connection is given up. Raft finds a dead leader long before; this only
-    /// says when a link is called down where not even a reset comes back. Ten election timeouts, 3 s to 60 s.
+    /// The silence after which a connection is given up. Raft detects a dead leader long before;
+    /// this only bounds the time until a link is reported down where not even a reset comes back.
+    /// Ten election timeouts, 3 s to 60 s.
     pub(super) idle_timeout: Duration,
-    /// Several keep-alives fit into an election timeout, so that silence for as long means that the path is broken.
+    /// The interval of keep-alives. Several fit into an election timeout, so silence for that long
+    /// means a broken path.
     pub(super) keep_alive: Duration,
-    /// How long a dialler may take from its first packet to its last hello. Ten election timeouts, 3 s to 10 s.
+    /// Time limit of an accepted handshake, from the first packet to the last hello. Ten election
+    /// timeouts, 3 s to 10 s.
     pub(super) handshake: Duration,
-    /// How often a connection is looked at for silence: several times in an election timeout.
+    /// The interval at which a connection is checked for silence: a quarter of the election
+    /// timeout, 20 ms to 1 s.
     pub(super) look: Duration,
 }
 
@@ -53,35 +57,44 @@ impl Pace {
     }
 }
 
-/// Before the first measurement. 333 ms is the default, and the first loss would cost a second.
+/// The round trip assumed before the first measurement. With the default, 333 ms, the first loss
+/// would cost a second.
 const INITIAL_RTT: Duration = Duration::from_millis(5);
-/// How long a peer may hold an acknowledgement back. 25 ms is the default, and every probe for a lost packet would wait
-/// for it. Replies usually carry the acknowledgement anyway, so this rarely costs a packet.
+/// The longest delay of an acknowledgement. With the default, 25 ms, every probe for a lost
+/// packet would wait for it. Replies usually carry the acknowledgement anyway, so this rarely
+/// costs a packet.
 const MAX_ACK_DELAY: Duration = Duration::from_millis(2);
-/// Acknowledge after so many packets, at the latest: under load, fewer packets go back for nothing.
+/// An acknowledgement is sent after this many packets at the latest: more packets than by default,
+/// to send fewer back.
 const ACK_EVERY_PACKETS: u32 = 8;
-/// The congestion window to begin with: nodes stand in one network, and the first append should not crawl.
+/// The initial congestion window: large, because nodes share a network and the first append
+/// should be fast.
 const INITIAL_WINDOW_BYTES: u64 = 256 << 10;
-/// Unread bytes that a peer may have under way on one lane. Must exceed bandwidth x delay: 8 MiB carries 8 GB/s at 1 ms.
+/// Unread bytes that a peer may have on their way on one lane. Must exceed bandwidth x delay: 8 MiB
+/// carries 8 GB/s at 1 ms.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-/// The same on all lanes together: every lane's window fits, so one that nobody reads never holds another back.
+/// The same on all lanes together: every lane's window fits, so a lane that is not read never
+/// holds another back.
 const CONNECTION_WINDOW_BYTES: u32 = (TWO_WAY_LANES + ONE_WAY_LANES) * STREAM_WINDOW_BYTES;
-/// Bytes written and not yet acknowledged, on all lanes of a connection. A lane has at most its window of them, so here too
-/// none takes another's share; beyond that the lane's own bounded queue fills.
+/// Bytes written and not yet acknowledged, on all lanes of a connection. A lane has at most its
+/// window of them, so none takes another's share; beyond that the lane's own bounded queue fills.
 const SEND_WINDOW_BYTES: u64 = CONNECTION_WINDOW_BYTES as u64;
-/// A control and an append lane. Nobody opens more.
+/// A control and an append lane: the most two-way streams that a peer may open.
 const TWO_WAY_LANES: u32 = 2;
 /// A snapshot lane.
 const ONE_WAY_LANES: u32 = 1;
-/// The longest datagram tried for. Path discovery finds what fits: jumbo frames where there are some.
+/// The longest datagram tried for. Path discovery finds what fits: jumbo frames where
+/// there are some.
 const DATAGRAM_BYTES_MAX: u16 = 8952;
-/// What the kernel is asked to hold for the socket each way; it grants up to its own limit (`net.core.rmem_max`).
+/// The requested size of the socket's buffers, each way. The kernel grants up to its
+/// own limit (`net.core.rmem_max`).
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
-/// Connection attempts that wait to be looked at. A cluster has a handful of nodes; the rest is refused unseen.
+/// Connection attempts that may wait for the acceptor. A cluster has a handful of nodes; further
+/// attempts are refused.
 const INCOMING_MAX: usize = 64;
-/// Bytes that may arrive on an attempt before it is looked at: there is no early data, so next to none.
+/// Bytes buffered for an attempt that waits: there is no early data, so few arrive.
 const INCOMING_BYTES: u64 = 64 << 10;
-/// At most one answer "I don't know this connection" in this time. It is what tells peers of a restart at once.
+/// The shortest interval between stateless resets, which tell peers of a restart at once.
 const RESET_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The provider of all cryptography here: ring, with the cheapest suite first.
@@ -92,7 +105,8 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// How this node dials. The standard verifier holds the peer's certificate against the name that is dialled.
+/// TLS of dialled connections. The standard verifier compares the peer's certificate with the name
+/// that is dialled.
 pub(super) fn client(credentials: &Credentials, provider: Arc<CryptoProvider>) -> Result<ClientConfig, NetworkError> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
@@ -101,13 +115,14 @@ pub(super) fn client(credentials: &Credentials, provider: Arc<CryptoProvider>) -
         .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())
         .map_err(unusable)?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
-    // No early data, which could be replayed; no resumption, so that every connection shows a certificate.
+    // No early data, which could be replayed; no resumption, so that every connection
+    // shows a certificate.
     tls.enable_early_data = false;
     tls.resumption = Resumption::disabled();
     Ok(ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(unusable)?)))
 }
 
-/// How this node accepts: nobody without a certificate of the cluster's authority.
+/// TLS of accepted connections: a peer needs a certificate of the cluster's authority.
 pub(super) fn server(credentials: &Credentials, provider: Arc<CryptoProvider>) -> Result<ServerConfig, NetworkError> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&credentials.roots), Arc::clone(&provider))
         .build()
@@ -131,8 +146,8 @@ pub(super) fn server(credentials: &Credentials, provider: Arc<CryptoProvider>) -
     Ok(server)
 }
 
-/// The endpoint's own settings. The reset key is derived from the node's private key, so that the node that comes up
-/// again after a crash can still tell its peers that their connections are gone.
+/// The endpoint's own settings. The reset key is derived from the node's private key, so that the
+/// node that comes up again after a crash can still tell its peers that their connections are gone.
 pub(super) fn endpoint(credentials: &Credentials) -> Result<EndpointConfig, NetworkError> {
     let mut reset_key = [0u8; 32];
     hkdf::Salt::new(hkdf::HKDF_SHA256, b"quorate")
@@ -192,12 +207,13 @@ pub(super) fn transport(pace: Pace) -> Arc<TransportConfig> {
         .stream_receive_window(STREAM_WINDOW_BYTES.into())
         .receive_window(CONNECTION_WINDOW_BYTES.into())
         .send_window(SEND_WINDOW_BYTES)
-        .datagram_receive_buffer_size(None) // nobody sends datagrams
-        .allow_spin(false); // nobody watches
+        .datagram_receive_buffer_size(None) // not used
+        .allow_spin(false); // no passive observer measures round trips
     Arc::new(transport)
 }
 
-/// Connection ids of 8 random bytes. quinn's own kind refuses ids from before a restart, so no reset would answer them.
+/// Connection ids of 8 random bytes. quinn's own kind refuses ids from before a restart, so no
+/// reset would answer them.
 struct RandomIds;
 
 impl ConnectionIdGenerator for RandomIds {

@@ -28,7 +28,7 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }
 
-/// The same, where time stands still until everybody waits for it.
+/// Runs a test with paused time, which advances when every task waits.
 pub fn run_paused<T>(test: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
@@ -39,7 +39,7 @@ pub fn run_paused<T>(test: impl Future<Output = T>) -> T {
 pub struct Pki {
     pub authority: Authority,
     pub dir: TempDir,
-    /// What the nodes speak that are started from now on.
+    /// The versions spoken by nodes that are started from now on.
     pub speaks: Versions,
     /// How long their peers may take for a frame: short, for tests of peers that never end one.
     pub frame_timeout: Duration,

@@ -1,4 +1,5 @@
-//! A path between two nodes: a UDP proxy that delays, cuts and changes the port that it sends from, as a router with NAT does.
+//! A path between two nodes: a UDP proxy that delays, cuts and changes the port that it sends from,
+//! as a router with NAT does.
 
 use std::{
     cell::{Cell, RefCell},
@@ -43,7 +44,7 @@ impl Path {
         self.shared.front.local_addr().expect("it is bound").to_string()
     }
 
-    /// Each datagram takes so long, each way.
+    /// Delays each datagram by this, each way.
     pub fn delay(&self, by: Duration) {
         self.shared.delay.set(by);
     }
@@ -53,7 +54,8 @@ impl Path {
         self.shared.is_cut.set(is_cut);
     }
 
-    /// Forgets every translation: what comes from now on leaves from another port, and answers to the old one are lost.
+    /// Forgets every translation: what comes from now on leaves from another port, and answers to
+    /// the old one are lost.
     pub fn rebind(&self) {
         self.shared.back.borrow_mut().clear();
     }
@@ -93,7 +95,7 @@ impl Path {
             return;
         }
         if delay.is_zero() {
-            // What can't be sent is lost, as on any path.
+            // A datagram that can't be sent is lost, as on any path.
             let _ = by.try_send_to(&datagram, to);
             return;
         }

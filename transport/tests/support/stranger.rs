@@ -1,4 +1,5 @@
-//! A peer that does as it likes: a bare QUIC client or server with whatever certificate and whatever bytes.
+//! A peer that does as it likes: a bare QUIC client or server with whatever certificate
+//! and whatever bytes.
 
 use super::{CLUSTER, Pki};
 use bytes::Bytes;
@@ -48,7 +49,7 @@ pub fn client(pki: &Pki, issued: Option<&Issued>, alpn: &[u8]) -> Endpoint {
     endpoint
 }
 
-/// A server with `issued` as its certificate, which asks nobody for one.
+/// A server with `issued` as its certificate that demands no certificate of clients.
 pub fn server(issued: &Issued) -> Endpoint {
     let (chain, key) = parts(issued);
     let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -67,12 +68,12 @@ fn parts(issued: &Issued) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'stati
     (chain, PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).expect("PEM"))
 }
 
-/// A connection to node 1, as somebody whom TLS lets in.
+/// Connects to node 1 with a client whose certificate TLS accepts.
 pub async fn connect(endpoint: &Endpoint, address: SocketAddr) -> Result<Connection, ConnectionError> {
     endpoint.connect(address, &node_name(NodeId(1), CLUSTER)).expect("a valid name").await
 }
 
-/// Both lanes of a connection whose hellos were exchanged.
+/// Both lanes of a connection after the hellos.
 pub struct Lanes {
     pub control: (SendStream, RecvStream),
     pub append: (SendStream, RecvStream),

@@ -1,4 +1,5 @@
-//! Wire form of a hello. It has a version of its own, `Version::OF_HELLO`: it is read before a version is agreed on.
+//! Wire form of a hello. It has a version of its own, `Version::OF_HELLO`: it is read before a
+//! version is agreed on.
 
 use super::wire_struct;
 use crate::{codec::Hello, network::Introduction};

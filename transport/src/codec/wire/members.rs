@@ -114,8 +114,9 @@ impl Wire for Expected {
     }
 }
 
-/// Three lists of ids (incoming voters, outgoing voters, learners), the addresses by id, the ids whose address an operator
-/// gave, the witness, and the cluster's id. Lists that a peer has out of order are put in order.
+/// Three lists of ids (incoming voters, outgoing voters, learners), the addresses by id, the ids
+/// with an address given by an operator, the witness, and the cluster's id. Lists from a peer are
+/// put in order; addresses of no member are dropped.
 impl Wire for Membership {
     fn write(&self, to: &mut Writer) -> Result<()> {
         write_list(self.incoming(), to)?;
