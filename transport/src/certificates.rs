@@ -215,6 +215,7 @@ const fn is_private(mode: u32, is_owned_by_root: bool) -> bool {
 
 /// Why there is no certificate, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CertificateError {
     /// A name that can't stand in a certificate.
     #[error("{0}")]

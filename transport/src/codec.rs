@@ -199,6 +199,7 @@ impl Encoder {
 /// Errors of encoding and decoding. After one, a stream is of no use: the next frame's
 /// beginning is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum FrameError {
     /// The magic bytes are missing.
     #[error("not a frame: it begins with {0:02x?} instead of the magic bytes")]

@@ -23,7 +23,10 @@
 //! - **Never blocks.** Everything here runs on the node's thread, beside consensus.
 
 use quorate_raft::{ClusterId, Message, NodeId, Skip};
-use std::{collections::BTreeMap, fmt, future::Future, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fmt, future::Future, net::SocketAddr, path::PathBuf, pin::Pin, rc::Rc, sync::Arc,
+    time::Duration,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A future on the node's thread.
@@ -229,11 +232,44 @@ impl fmt::Debug for Inbox {
     }
 }
 
-/// The reason for which a network can't be used: one line with the problem, its place
-/// and the remedy.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NetworkError(pub String);
+/// Errors of making or starting a network. Each is displayed as one line: the problem, its place and
+/// the remedy, with the cause in [`source`](std::error::Error::source) where there is one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// The network was made for another node, or the node or the cluster can't be part of it.
+    #[error("{0}")]
+    Identity(String),
+    /// The address can't be listened on.
+    #[error("UDP {address}: {problem}")]
+    Address {
+        /// The address from the configuration.
+        address: SocketAddr,
+        /// The problem and the remedy.
+        problem: String,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A file with a certificate or a key can't be used.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// The file from the configuration.
+        path: PathBuf,
+        /// The problem and the remedy.
+        problem: String,
+        /// The error of the operating system or of TLS, if one caused it.
+        source: Option<Cause>,
+    },
+    /// TLS or QUIC refuses the certificates or a setting.
+    #[error("TLS can't be set up from these certificates: {source}: make new ones")]
+    Tls {
+        /// The library's error.
+        source: Cause,
+    },
+}
+
+/// An error of another library.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// A lane of a connection: a stream of messages with its own order, bounds and priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

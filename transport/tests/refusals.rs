@@ -8,10 +8,10 @@ use quorate_transport::{
     certificates::{Authority, Issued},
     conformance::TestNode,
     identity::node_name,
-    network::Introduction,
+    network::{Introduction, NetworkError},
 };
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{error::Error, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use support::stranger::{ALPN, connect, hello, hello_bytes};
 use support::{CLUSTER, Log, Pki, run};
 
@@ -182,7 +182,7 @@ fn files_that_make_no_node_are_refused_with_their_name_and_a_remedy() {
         assert_eq!(error.lines().count(), 1, "{error:?} is one line");
     }
     let quic = Quic::new(good).expect("these are in order");
-    assert_eq!(quic.check(CLUSTER, NodeId(1)), Ok(()));
+    quic.check(CLUSTER, NodeId(1)).expect("it is that node's");
     assert!(quic.check("elsewhere", NodeId(1)).is_err());
     assert!(quic.check("Not A Label", NodeId(1)).is_err());
 }
@@ -202,8 +202,11 @@ fn a_port_that_is_taken_is_named() {
             inbox: quorate_transport::network::Inbox::new(|_| {}),
             observer: Arc::new(quorate_transport::network::Unobserved),
         };
-        let error =
-            quorate_transport::Network::start(network, context).await.err().expect("it can't start").to_string();
+        let error = quorate_transport::Network::start(network, context).await.err().expect("it can't start");
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>()).expect("the system's");
+        assert_eq!(cause.kind(), std::io::ErrorKind::AddrInUse);
+        assert!(matches!(error, NetworkError::Address { address, .. } if Some(address) == taken));
+        let error = error.to_string();
         assert!(error.contains(&taken.unwrap().to_string()) && error.contains("the port is taken"), "{error:?}");
     });
 }
@@ -225,7 +228,7 @@ fn certificates_are_never_overwritten_and_their_keys_are_private() {
         .write(pki.dir.path(), "node-7")
         .unwrap();
     let quic = Quic::new(pki.options(NodeId(7), None)).expect("a loaded authority issues as the created one does");
-    assert_eq!(quic.check(CLUSTER, NodeId(7)), Ok(()));
+    quic.check(CLUSTER, NodeId(7)).expect("it is that node's");
     assert!(loaded.issue_node(NodeId(7), &[node_name(NodeId(8), CLUSTER)]).is_err(), "no host is a node");
     assert!(Authority::create("No Label").is_err());
     assert!(Authority::load(&make_dir(&pki, "empty")).is_err());

@@ -7,11 +7,7 @@ use crate::{
     backup::BackupError, certs::CertsError, client::ClientError, cluster::ClusterError, config::ConfigError,
     demo::DemoError, discard::DiscardError, output, recover::RecoverError, restore::RestoreError, serve::ServeError,
 };
-use quorate::{
-    StartError,
-    storage::salvage::SurveyError,
-    transport::{NetworkError, certificates::CertificateError},
-};
+use quorate::{StartError, storage::salvage::SurveyError, transport::certificates::CertificateError};
 use serde_json::json;
 use std::{error::Error, fmt, io, process::ExitCode};
 
@@ -185,7 +181,7 @@ impl Exits for ServeError {
     fn exit(&self) -> Exit {
         match self {
             Self::Config(error) => error.exit(),
-            Self::Network(NetworkError(_)) | Self::Start(StartError::Config(_)) => Exit::Usage,
+            Self::Network(_) | Self::Start(StartError::Config(_)) => Exit::Usage,
             Self::Start(_) | Self::InDoubt { .. } | Self::Failed(_) | Self::Impatient(_) | Self::Io(_) => Exit::Failed,
         }
     }

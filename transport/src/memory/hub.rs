@@ -33,7 +33,9 @@ impl Hub {
     pub(super) fn seat(&self, node: NodeId, seat: Seat) -> Result<(), NetworkError> {
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         if seats.contains_key(&node) {
-            return Err(NetworkError(format!("node {node} runs already on this in-memory network: stop it first")));
+            return Err(NetworkError::Identity(format!(
+                "node {node} runs already on this in-memory network: stop it first"
+            )));
         }
         // Nodes of other clusters are not told.
         for other in seats.values().filter(|other| other.may_talk_to(&seat)) {

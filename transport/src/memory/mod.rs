@@ -84,7 +84,7 @@ impl Network for MemoryEndpoint {
         Box::pin(async move {
             if context.node != self.node {
                 let (node, endpoint) = (context.node, self.node);
-                return Err(NetworkError(format!(
+                return Err(NetworkError::Identity(format!(
                     "node {node} was given the endpoint of node {endpoint}: give it its own"
                 )));
             }

@@ -4,7 +4,7 @@
 use crate::{
     certificates::check_private,
     identity::{Identity, check_cluster, identity_of, node_name},
-    network::NetworkError,
+    network::{Cause, NetworkError},
 };
 use quorate_raft::NodeId;
 use rustls::{
@@ -46,7 +46,8 @@ impl Credentials {
         let mut roots = RootCertStore::empty();
         for root in certificates(authority)? {
             roots.add(root).map_err(|error| {
-                failed(authority, format_args!("not a usable authority ({error}): give the cluster's ca.pem"))
+                let problem = format!("not a usable authority ({error}): give the cluster's ca.pem");
+                failed_by(authority, problem, error)
             })?;
         }
         let chain = certificates(certificate)?;
@@ -57,7 +58,10 @@ impl Credentials {
             rustls::Error::InconsistentKeys(_) => {
                 failed(key, format_args!("is not the key of {}: give the one made with it", certificate.display()))
             }
-            other => failed(key, format_args!("can't be used ({other}): make a new certificate and key")),
+            other => {
+                let problem = format!("can't be used ({other}): make a new certificate and key");
+                failed_by(key, problem, other)
+            }
         })?;
         let identity = identity_of(&chain[0]).map_err(|what| {
             failed(certificate, format_args!("{what}: give a node's certificate, made by `quorate-kv certs`"))
@@ -80,7 +84,7 @@ impl Credentials {
     /// Checks that they are those of `node` in `cluster`, and that peers which trust the same
     /// authority will accept them.
     pub(super) fn check(&self, cluster: &str, node: NodeId) -> Result<(), NetworkError> {
-        check_cluster(cluster).map_err(NetworkError)?;
+        check_cluster(cluster).map_err(NetworkError::Identity)?;
         let Identity { node: certified, cluster: of } = &self.identity;
         if (*certified, of.as_str()) != (node, cluster) {
             return Err(failed(
@@ -94,14 +98,13 @@ impl Credentials {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), Arc::clone(&self.provider))
             .build()
             .map_err(|error| failed(&self.authority_path, format_args!("not a usable authority: {error}")))?;
-        let name = ServerName::try_from(node_name(node, cluster)).map_err(|error| NetworkError(error.to_string()))?;
+        let name = ServerName::try_from(node_name(node, cluster))
+            .map_err(|error| NetworkError::Identity(error.to_string()))?;
         verifier.verify_server_cert(&self.chain[0], &self.chain[1..], &name, &[], UnixTime::now()).map_err(
             |error| {
                 let authority = self.authority_path.display();
-                failed(
-                    &self.certificate_path,
-                    format_args!("peers that trust {authority} will refuse it ({error}): give one that it issued"),
-                )
+                let problem = format!("peers that trust {authority} will refuse it ({error}): give one that it issued");
+                failed_by(&self.certificate_path, problem, error)
             },
         )?;
         Ok(())
@@ -119,7 +122,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetworkErro
 
 fn read(path: &Path) -> Result<Vec<u8>, NetworkError> {
     fs::read(path)
-        .map_err(|error| failed(path, format_args!("can't be read ({error}): check the path and its permissions")))
+        .map_err(|error| failed_by(path, format!("can't be read ({error}): check the path and its permissions"), error))
 }
 
 fn check_validity(path: &Path, certificate: &[u8]) -> Result<u64, NetworkError> {
@@ -137,5 +140,9 @@ fn check_validity(path: &Path, certificate: &[u8]) -> Result<u64, NetworkError> 
 }
 
 fn failed(path: &Path, what: impl std::fmt::Display) -> NetworkError {
-    NetworkError(format!("{}: {what}", path.display()))
+    NetworkError::File { path: path.to_owned(), problem: what.to_string(), source: None }
+}
+
+fn failed_by(path: &Path, what: impl std::fmt::Display, cause: impl Into<Cause>) -> NetworkError {
+    NetworkError::File { path: path.to_owned(), problem: what.to_string(), source: Some(cause.into()) }
 }

@@ -32,13 +32,13 @@ pub(super) fn start(mut quic: Quic, context: NetworkContext) -> Result<QuicLinks
     quic.client.transport_config(settings::transport(pace));
     quic.server.transport_config(settings::transport(pace));
     quic.check(&context.cluster, context.node)?;
-    let socket = TokioRuntime
-        .wrap_udp_socket(settings::socket(quic.options.listen)?)
-        .map_err(|error| NetworkError(format!("UDP {}: {error}", quic.options.listen)))?;
+    let address = quic.options.listen;
+    let unusable = |source: std::io::Error| NetworkError::Address { address, problem: source.to_string(), source };
+    let socket = TokioRuntime.wrap_udp_socket(settings::socket(address)?).map_err(unusable)?;
     let held = Arc::downgrade(&socket);
     let config = quic.endpoint.clone();
     let endpoint = Endpoint::new_with_abstract_socket(quic.endpoint, Some(quic.server), socket, Arc::new(TokioRuntime))
-        .map_err(|error| NetworkError(format!("UDP {}: {error}", quic.options.listen)))?;
+        .map_err(unusable)?;
     let local_address = endpoint.local_addr().ok();
     context.observer.certificate_expires(quic.credentials.expires_unix_seconds);
     let hello = Hello {

@@ -2,7 +2,7 @@
 //! default made for the open internet.
 
 use super::credentials::Credentials;
-use crate::network::NetworkError;
+use crate::network::{Cause, NetworkError};
 use quinn::{
     AckFrequencyConfig, ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
     MtuDiscoveryConfig, ServerConfig, TransportConfig, congestion::CubicConfig, crypto::rustls::QuicClientConfig,
@@ -154,7 +154,7 @@ pub(super) fn endpoint(credentials: &Credentials) -> Result<EndpointConfig, Netw
         .extract(credentials.key.secret_der())
         .expand(&[b"stateless reset"], hkdf::HKDF_SHA256)
         .and_then(|key| key.fill(&mut reset_key))
-        .map_err(|_| NetworkError("deriving the stateless reset key failed: make a new key".into()))?;
+        .map_err(|_| NetworkError::Tls { source: "no key for stateless resets can be derived".into() })?;
     let mut endpoint = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset_key)));
     endpoint
         .cid_generator(|| Box::new(RandomIds))
@@ -178,11 +178,12 @@ pub(super) fn socket(listen: SocketAddr) -> Result<UdpSocket, NetworkError> {
         socket.bind(&listen.into())?;
         Ok(UdpSocket::from(socket))
     };
-    bind().map_err(|error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            NetworkError(format!("UDP {listen}: the port is taken: stop what uses it or listen on another"))
-        }
-        _ => NetworkError(format!("UDP {listen}: can't listen ({error}): listen on an address of this machine")),
+    bind().map_err(|source: std::io::Error| {
+        let problem = match source.kind() {
+            std::io::ErrorKind::AddrInUse => "the port is taken: stop what uses it or listen on another".to_owned(),
+            _ => format!("can't listen ({source}): listen on an address of this machine"),
+        };
+        NetworkError::Address { address: listen, problem, source }
     })
 }
 
@@ -232,6 +233,6 @@ impl ConnectionIdGenerator for RandomIds {
     }
 }
 
-fn unusable(error: impl std::fmt::Display) -> NetworkError {
-    NetworkError(format!("TLS can't be set up from these certificates: {error}: make new ones"))
+fn unusable(error: impl Into<Cause>) -> NetworkError {
+    NetworkError::Tls { source: error.into() }
 }
