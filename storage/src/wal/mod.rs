@@ -4,7 +4,7 @@
 //! what arrived during the last sync; [`log::Log`] stages it, writes it and syncs once, with [`cut`] for what a snapshot
 //! covers, [`repair`] for entries that the disk lost, [`space`] for when it is full, and [`place`] for when its files are taken away; [`header`], [`slot`], [`segment`],
 //! [`hard_state`] and [`known`] lay out the files of `FORMAT.md`; [`scan`] and [`tail`] read a segment back, decide entry by
-//! entry and tell a torn write from damage; [`recovery`], [`held`] and [`rewrite`] put a log together again; [`unfinished`] marks a directory that is being made.
+//! entry and tell a torn write from damage; [`recovery`], [`inventory`] and [`rewrite`] put a log together again; [`unfinished`] marks a directory that is being made.
 //!
 //! **Every entry has two places.** Its record, and its slot: identity and checksum, far from the record. One of the two
 //! damaged is survived: the record says what its slot was, the slot says what the record must be.
@@ -20,7 +20,7 @@ mod cut;
 pub(crate) mod decoding;
 pub(crate) mod hard_state;
 mod header;
-mod held;
+mod inventory;
 mod known;
 pub(crate) mod log;
 mod place;

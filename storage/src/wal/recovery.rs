@@ -8,7 +8,7 @@ use super::{
     CLUSTER_BYTES_MAX, Failure, Identity, Outcome, Wal, failed,
     hard_state::{self, HardStateFile},
     header::Layout,
-    held::Held,
+    inventory::Inventory,
     known,
     log::Log,
     segment::{SEQUENCE_MAX, Segment, damaged},
@@ -65,10 +65,10 @@ impl Log {
             .map_err(|error| Failure { op: "open", error, is_full: false, is_shortage: false })?;
         let snapshot = found.snapshots.into_iter().next();
 
-        let mut held = Held { repairs: found.repairs, ..Held::default() };
-        held.repairs.extend(unknown);
+        let mut inventory = Inventory { repairs: found.repairs, ..Inventory::default() };
+        inventory.repairs.extend(unknown);
         let mut spare = Spare::new(wal.disk.clone(), dir, Layout::of(wal.sizes, 0, 0));
-        let files = held.read(wal, &identity, &sequences, hard_state.state(), snapshot.as_ref(), &mut spare)?;
+        let files = inventory.read(wal, &identity, &sequences, hard_state.state(), snapshot.as_ref(), &mut spare)?;
         let has_headroom = space::reserve(disk, dir, wal.sizes.headroom)?;
         let mut log = Self {
             disk: wal.disk.clone(),
@@ -94,12 +94,12 @@ impl Log {
             cut_to: None,
             repaired: Vec::new(),
             cleared: Vec::new(),
-            base: held.base,
-            base_checksum: held.base_checksum,
-            terms: held.terms,
-            last: held.last,
-            last_checksum: held.last_checksum,
-            faulty: held.faulty,
+            base: inventory.base,
+            base_checksum: inventory.base_checksum,
+            terms: inventory.terms,
+            last: inventory.last,
+            last_checksum: inventory.last_checksum,
+            faulty: inventory.faulty,
             known,
             space: if has_headroom { Space::Enough } else { Space::None },
             spare,
@@ -110,9 +110,9 @@ impl Log {
         };
         log.publish()?;
         if wal.discards_unproven {
-            log.discard_unproven(&mut held.repairs)?;
+            log.discard_unproven(&mut inventory.repairs)?;
         }
-        held.memberships.retain(|(index, _)| *index <= log.last.index);
+        inventory.memberships.retain(|(index, _)| *index <= log.last.index);
         let recovered = Recovered {
             hard_state: log.hard_state.state(),
             base: log.base,
@@ -121,10 +121,10 @@ impl Log {
             last_checksum: log.last_checksum,
             faulty: log.faulty.clone(),
             snapshot,
-            memberships: held.memberships,
+            memberships: inventory.memberships,
             has_voted: log.hard_state.has_voted(),
             known: log.known.iter().map(|(member, index)| (*member, *index)).collect(),
-            repairs: held.repairs,
+            repairs: inventory.repairs,
         };
         // Not first behind a sync: what is there may fill the segment, and whether there is room for another is to be known.
         log.prepare();

@@ -17,7 +17,7 @@ use std::io::IoSlice;
 
 /// What the log holds, as far as it was read.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct Inventory {
     pub(super) base: EntryId,
     pub(super) base_checksum: u32,
     pub(super) terms: Vec<(Index, Term)>,
@@ -36,7 +36,7 @@ pub(super) struct Files {
     pub(super) marks: u64,
 }
 
-impl Held {
+impl Inventory {
     /// Reads all that counts.
     pub(super) fn read(
         &mut self,
