@@ -1,6 +1,6 @@
 //! What a segment says about itself, and what stands before each group of records.
 
-use super::{BLOCK_BYTES, Block, Identity, Sizes, read_u32, read_u64, slot::Slot, tail};
+use super::{BLOCK_BYTES, Block, Identity, Sizes, read_u32, read_u64, slot::Slot, torn_tail};
 use crate::disk::File;
 use quorate_raft::{EntryId, Index, NodeId, Term};
 
@@ -131,7 +131,7 @@ impl Header {
         let has_slots = features & Self::SLOTS != 0;
         let fits = match has_slots {
             true => {
-                let is_aligned = layout.slots_at.is_multiple_of(tail::SECTOR as u64);
+                let is_aligned = layout.slots_at.is_multiple_of(torn_tail::SECTOR as u64);
                 layout.slots_at >= SLOTS_AT && is_aligned && layout.slots_bytes > 0 && slots_end <= layout.records_at
             }
             false => slots_end == 0 && layout.records_at >= BLOCK_BYTES as u64,

@@ -14,7 +14,7 @@ use super::{
     header::{Header, Mark},
     read_u32,
     slot::{self, Slot, Table},
-    tail::{self, Expected},
+    torn_tail::{self, Expected},
 };
 use quorate_raft::{
     EntryId, Group, Index, Kind, Membership, Term,
@@ -239,7 +239,7 @@ impl<'a> Scan<'a> {
         };
         let (at, end) = (record.at, record.at + record.head.record_bytes());
         if !record.is_whole() {
-            if self.proven() > at || !tail::is_cut(&record.sum, record.checksum.to_le_bytes()) {
+            if self.proven() > at || !torn_tail::is_cut(&record.sum, record.checksum.to_le_bytes()) {
                 let expected = Expected::record(end - at);
                 return Err(self.judge(index, at, expected, "a record's payload does not hold"));
             }
@@ -316,7 +316,7 @@ impl<'a> Scan<'a> {
     /// Whether nothing but zeros is where the next record's header would be.
     fn zeros_follow(&self) -> bool {
         let there = self.bytes.get(self.behind_mark()..).unwrap_or_default();
-        tail::used(&there[..there.len().min(record::HEADER_BYTES)]) == 0
+        torn_tail::used(&there[..there.len().min(record::HEADER_BYTES)]) == 0
     }
 
     /// What neither a record nor a slot at `at` speaks for: torn, if zeros explain it and nothing proves that this place had been
@@ -324,14 +324,14 @@ impl<'a> Scan<'a> {
     fn judge(&self, index: Index, at: usize, expected: Expected, what: &'static str) -> Tail {
         let rest = self.bytes.get(at..).unwrap_or_default();
         let is_newest = self.end.is_none();
-        if is_newest && self.published() <= at && tail::used(rest) == 0 && self.slots.is_empty_from(index) {
+        if is_newest && self.published() <= at && torn_tail::used(rest) == 0 && self.slots.is_empty_from(index) {
             return Tail::Clean;
         }
         if self.proven() <= at {
             // Where no mark is found, one may be what is missing.
             let is_mark_missing = at == self.at && Expected::MARK.is_missing(rest, at);
             if expected.is_missing(rest, at) || is_mark_missing || self.slots.is_missing(index) {
-                return Tail::Torn { at, bytes: tail::used(rest) };
+                return Tail::Torn { at, bytes: torn_tail::used(rest) };
             }
         }
         Tail::Damaged { at, what }
@@ -364,7 +364,7 @@ impl<'a> Scan<'a> {
             };
             // A mark that went astray has a lower number than those before it.
             let (from, mut highest) = (usize::try_from(self.header.layout.records_at).unwrap_or(usize::MAX), None);
-            for (at, mark) in tail::marks(self.bytes, from, self.header.sequence) {
+            for (at, mark) in torn_tail::marks(self.bytes, from, self.header.sequence) {
                 if highest.is_none_or(|highest| mark.number > highest) && !is_inside(at) {
                     highest = Some(mark.number);
                     proven = proven.max(at);

@@ -3,7 +3,7 @@
 //! A slot says which record must be where, and what its checksum is. So an entry whose record is damaged keeps its term and
 //! index, and whatever is given back for it can be checked.
 
-use super::{header::Header, read_u32, read_u64, tail};
+use super::{header::Header, read_u32, read_u64, torn_tail};
 use quorate_raft::{
     EntryId, Index, Kind, Term,
     record::{self, Record},
@@ -158,7 +158,7 @@ impl<'a> Table<'a> {
     /// Whether the slots from `index` on are empty.
     pub(crate) fn is_empty_from(&self, index: Index) -> bool {
         let from = if self.proof(index).is_some() { index.next() } else { index };
-        tail::used(self.bytes.get(self.place(from)..).unwrap_or_default()) == 0
+        torn_tail::used(self.bytes.get(self.place(from)..).unwrap_or_default()) == 0
     }
 
     /// Whether the slot of `index`, or the part of it in one of its two sectors, never reached the disk: what stands there is
@@ -167,8 +167,8 @@ impl<'a> Table<'a> {
     pub(crate) fn is_missing(&self, index: Index) -> bool {
         let at = self.place(index);
         let Some(slot) = at.checked_add(Slot::BYTES).and_then(|end| self.bytes.get(at..end)) else { return false };
-        let (head, rest) = slot.split_at((tail::SECTOR - at % tail::SECTOR).min(Slot::BYTES));
-        tail::used(head) == 0 || (!rest.is_empty() && tail::used(rest) == 0) || self.proof(index).is_some()
+        let (head, rest) = slot.split_at((torn_tail::SECTOR - at % torn_tail::SECTOR).min(Slot::BYTES));
+        torn_tail::used(head) == 0 || (!rest.is_empty() && torn_tail::used(rest) == 0) || self.proof(index).is_some()
     }
 
     /// The indexes from `index` on that there are slots for.
