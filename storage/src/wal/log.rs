@@ -7,7 +7,7 @@ use super::{
     BLOCK_BYTES, Failure, Identity, Outcome, Sizes, failed,
     hard_state::HardStateFile,
     header::{COPY_AT, Header, Layout, Mark},
-    known::{self, Known},
+    holdings::{self, Holdings},
     repair::Cleared,
     segment::{Segment, damaged},
     shortage::Shortages,
@@ -80,7 +80,7 @@ pub(crate) struct Log {
     pub(super) last_checksum: u32,
     /// Entries whose record is lost, in order.
     pub(super) faulty: Vec<Faulty>,
-    pub(super) known: Known,
+    pub(super) holdings: Holdings,
     pub(super) space: Space,
     pub(super) spare: Spare,
     pub(super) shortages: Shortages,
@@ -147,16 +147,16 @@ impl Log {
 
     /// Keeps for good what members held. Nothing is lost with it if there is no space.
     pub(crate) fn remember(&mut self, members: &[(NodeId, Index)]) -> Outcome<()> {
-        let is_news = |(member, index): &&(NodeId, Index)| self.known.get(member) < Some(index);
+        let is_news = |(member, index): &&(NodeId, Index)| self.holdings.get(member) < Some(index);
         let news: Vec<_> = members.iter().filter(is_news).copied().collect();
         if news.is_empty() {
             return Ok(());
         }
-        let before = self.known.clone();
-        self.known.extend(news);
-        if !self.keeps_known()? {
+        let before = self.holdings.clone();
+        self.holdings.extend(news);
+        if !self.keeps_holdings()? {
             // So that it is written when it is told again.
-            self.known = before;
+            self.holdings = before;
         }
         Ok(())
     }
@@ -164,19 +164,19 @@ impl Log {
     /// The operator discarded entries: if this member held them, it is to forget that it did.
     pub(super) fn forget_discarded(&mut self) -> Outcome<()> {
         let last = self.last.index;
-        match self.known.get_mut(&self.identity.member) {
+        match self.holdings.get_mut(&self.identity.member) {
             Some(held) if *held > last => *held = last,
             _ => return Ok(()),
         }
-        self.keeps_known().map(drop)
+        self.keeps_holdings().map(drop)
     }
 
     /// Writes what the members held. False if there is no space, or a shortage, for it.
-    fn keeps_known(&self) -> Outcome<bool> {
-        match known::write(&*self.disk, &self.dir, &self.identity, &self.known) {
+    fn keeps_holdings(&self) -> Outcome<bool> {
+        match holdings::write(&*self.disk, &self.dir, &self.identity, &self.holdings) {
             Err(failure) if failure.is_full || failure.is_shortage => {
                 tracing::warn!(error = %failure.error, "can't keep for good what the members held");
-                known::remove_leftover(&*self.disk, &self.dir).map(|()| false)
+                holdings::remove_leftover(&*self.disk, &self.dir).map(|()| false)
             }
             outcome => outcome.map(|()| true),
         }

@@ -3,7 +3,7 @@
 //! [`Wal`] is what a user configures. Behind it, from the outside in: the `LogWriter` actor (`log_writer.rs`) gathers
 //! what arrived during the last sync; [`log::Log`] stages it, writes it and syncs once, with [`cut`] for what a snapshot
 //! covers, [`repair`] for entries that the disk lost, [`space`] for when it is full, and [`place`] for when its files are taken away; [`header`], [`slot`], [`segment`],
-//! [`hard_state`] and [`known`] lay out the files of `FORMAT.md`; [`scan`] and [`torn_tail`] read a segment back, decide entry by
+//! [`hard_state`] and [`holdings`] lay out the files of `FORMAT.md`; [`scan`] and [`torn_tail`] read a segment back, decide entry by
 //! entry and tell a torn write from damage; [`recovery`], [`inventory`] and [`rewrite`] put a log together again; [`unfinished`] marks a directory that is being made.
 //!
 //! **Every entry has two places.** Its record, and its slot: identity and checksum, far from the record. One of the two
@@ -20,8 +20,8 @@ mod cut;
 pub(crate) mod decoding;
 pub(crate) mod hard_state;
 mod header;
+mod holdings;
 mod inventory;
-mod known;
 pub(crate) mod log;
 mod place;
 mod recovery;

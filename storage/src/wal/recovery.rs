@@ -8,8 +8,8 @@ use super::{
     CLUSTER_BYTES_MAX, Failure, Identity, Outcome, Wal, failed,
     hard_state::{self, HardStateFile},
     header::Layout,
+    holdings,
     inventory::Inventory,
-    known,
     log::Log,
     segment::{SEQUENCE_MAX, Segment, damaged},
     shortage::Shortages,
@@ -59,14 +59,14 @@ impl Log {
         }
         let hard_state = open_hard_state(wal, &identity, &names, &sequences)?;
         spare::remove_leftovers(disk, dir)?;
-        known::remove_leftover(disk, dir)?;
-        let (known, unknown) = known::read(disk, dir, &identity)?;
+        holdings::remove_leftover(disk, dir)?;
+        let (holdings, unreadable) = holdings::read(disk, dir, &identity)?;
         let (snapshots, found) = SnapshotStore::open(wal.disk.clone(), dir, cluster, member, observer.clone())
             .map_err(|error| Failure { op: "open", error, is_full: false, is_shortage: false })?;
         let snapshot = found.snapshots.into_iter().next();
 
         let mut inventory = Inventory { repairs: found.repairs, ..Inventory::default() };
-        inventory.repairs.extend(unknown);
+        inventory.repairs.extend(unreadable);
         let mut spare = Spare::new(wal.disk.clone(), dir, Layout::of(wal.sizes, 0, 0));
         let files = inventory.read(wal, &identity, &sequences, hard_state.state(), snapshot.as_ref(), &mut spare)?;
         let has_headroom = space::reserve(disk, dir, wal.sizes.headroom)?;
@@ -100,7 +100,7 @@ impl Log {
             last: inventory.last,
             last_checksum: inventory.last_checksum,
             faulty: inventory.faulty,
-            known,
+            holdings,
             space: if has_headroom { Space::Enough } else { Space::None },
             spare,
             shortages: Shortages::new(Arc::clone(&observer)),
@@ -123,7 +123,7 @@ impl Log {
             snapshot,
             memberships: inventory.memberships,
             has_voted: log.hard_state.has_voted(),
-            known: log.known.iter().map(|(member, index)| (*member, *index)).collect(),
+            known: log.holdings.iter().map(|(member, index)| (*member, *index)).collect(),
             repairs: inventory.repairs,
         };
         // Not first behind a sync: what is there may fill the segment, and whether there is room for another is to be known.

@@ -11,7 +11,7 @@ use super::{
     BLOCK_BYTES, Failure, Identity,
     hard_state::{self, HardStateFile},
     header::{Header, Layout},
-    known, read_u64,
+    holdings, read_u64,
     scan::{Found, State},
     seal_block,
     slot::{self, Slot, Table},
@@ -208,16 +208,16 @@ pub fn known_members(input: &[u8]) {
         }
     }
     let (disk, dir) = (SimulatedDisk::new(), Path::new(DIR));
-    disk.put(&dir.join(known::NAME), bytes);
-    if let Err(failure) = known::read(&disk, dir, &identity()) {
+    disk.put(&dir.join(holdings::NAME), bytes);
+    if let Err(failure) = holdings::read(&disk, dir, &identity()) {
         return assert!(failure.error.to_string().contains("of an earlier program"), "{}", failure.error);
     }
-    let read = || known::read(&disk, dir, &identity()).unwrap_or_else(|failure| panic!("{}", failure.error));
+    let read = || holdings::read(&disk, dir, &identity()).unwrap_or_else(|failure| panic!("{}", failure.error));
     let (found, repair) = read();
     match repair {
         Some(line) => assert!(found.is_empty() && line.lines().count() == 1, "{line}"),
         None => {
-            known::write(&disk, dir, &identity(), &found).unwrap_or_else(|failure| panic!("{}", failure.error));
+            holdings::write(&disk, dir, &identity(), &found).unwrap_or_else(|failure| panic!("{}", failure.error));
             assert_eq!(read(), (found, None));
         }
     }
@@ -229,9 +229,9 @@ pub fn known_members_seeds() -> Vec<Vec<u8>> {
     let members = [vec![], vec![(2, 70)], vec![(2, 70), (3, u64::MAX), (9, 0)]];
     let seed = |members: Vec<(u64, u64)>| {
         let disk = SimulatedDisk::new();
-        let known = members.into_iter().map(|(member, index)| (NodeId(member), Index(index))).collect();
-        known::write(&disk, Path::new(DIR), &identity(), &known).expect("written");
-        let bytes = disk.contents(&Path::new(DIR).join(known::NAME)).expect("it is there");
+        let holdings = members.into_iter().map(|(member, index)| (NodeId(member), Index(index))).collect();
+        holdings::write(&disk, Path::new(DIR), &identity(), &holdings).expect("written");
+        let bytes = disk.contents(&Path::new(DIR).join(holdings::NAME)).expect("it is there");
         [&[1], &bytes[..64], &bytes[BLOCK_BYTES..]].concat()
     };
     members.into_iter().map(seed).collect()

@@ -6,7 +6,7 @@ use super::{
         Identity, Stage,
         hard_state::HardStateFile,
         header::{Header, Layout, Mark},
-        known, slot,
+        holdings, slot,
         slot::Slot,
     },
     *,
@@ -263,7 +263,7 @@ fn the_known_members() {
     let dir = Path::new("log");
     disk.create_dir(dir).expect("a directory");
     let holdings = [(NodeId(3), Index(0)), (NodeId(TERM.0), INDEX)].into();
-    known::write(&disk, dir, &identity(), &holdings).expect("written");
+    holdings::write(&disk, dir, &identity(), &holdings).expect("written");
     let fields = [
         (0, "51 55 4f 52 4b 4e 4f 57  02 00 00 00  02 00 00 00"), // QUORKNOW, version, members
         (16, "71 72 73 74 75 76 77 78  04 74 65 73 74"),          // member, cluster
@@ -272,7 +272,7 @@ fn the_known_members() {
         (528, "01 02 03 04 05 06 07 08  11 12 13 14 15 16 17 18  eb 19 cc df"),
     ];
     assert_bytes(&disk.contents(&in_log("known-members")).expect("the file"), 548, &fields);
-    assert_eq!(known::read(&disk, dir, &identity()), Ok((holdings, None)));
+    assert_eq!(holdings::read(&disk, dir, &identity()), Ok((holdings, None)));
 }
 
 #[test]

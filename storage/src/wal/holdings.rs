@@ -23,10 +23,10 @@ const VERSION: u32 = 2;
 const MEMBER_BYTES: usize = 16;
 
 /// Each member and its holding.
-pub(crate) type Known = BTreeMap<NodeId, Index>;
+pub(crate) type Holdings = BTreeMap<NodeId, Index>;
 
 /// What the file says; nothing if there is none, and a line about it if it can't be used.
-pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<(Known, Option<String>)> {
+pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<(Holdings, Option<String>)> {
     let path = dir.join(NAME);
     let file = match disk.open(&path) {
         Ok(file) => file,
@@ -43,10 +43,10 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<
         )));
     }
     Ok(match decode(&bytes[..count], identity) {
-        Some(known) => (known, None),
+        Some(holdings) => (holdings, None),
         None => {
             let path = path.display();
-            (Known::new(), Some(format!("passed over {path}, which is damaged: it is written anew")))
+            (Holdings::new(), Some(format!("passed over {path}, which is damaged: it is written anew")))
         }
     })
 }
@@ -55,11 +55,11 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<
 const BYTES_MAX: u64 = 1 << 20;
 
 /// Writes all of it, durably.
-pub(crate) fn write(disk: &dyn Disk, dir: &Path, identity: &Identity, known: &Known) -> Outcome<()> {
+pub(crate) fn write(disk: &dyn Disk, dir: &Path, identity: &Identity, holdings: &Holdings) -> Outcome<()> {
     let (unfinished, path) = (dir.join(UNFINISHED), dir.join(NAME));
     remove_leftover(disk, dir)?;
     let file = disk.create(&unfinished).map_err(failed("open", &unfinished))?;
-    let bytes = encode(identity, known);
+    let bytes = encode(identity, holdings);
     file.allocate(bytes.len() as u64, Pace::AtOnce).map_err(failed("write", &unfinished))?;
     file.write_at(&mut [IoSlice::new(&bytes)], 0).map_err(failed("write", &unfinished))?;
     file.sync_data().map_err(failed("sync", &unfinished))?;
@@ -81,15 +81,15 @@ fn earlier_version(bytes: &[u8]) -> Option<u32> {
     Block::read(bytes, MAGIC).map(|block| block.u32(8)).filter(|version| *version < VERSION)
 }
 
-fn encode(identity: &Identity, known: &Known) -> Vec<u8> {
+fn encode(identity: &Identity, holdings: &Holdings) -> Vec<u8> {
     let block = Block::new(MAGIC)
         .put_u32(8, VERSION)
-        .put_u32(12, u32::try_from(known.len()).unwrap_or(u32::MAX))
+        .put_u32(12, u32::try_from(holdings.len()).unwrap_or(u32::MAX))
         .put_u64(16, identity.member.0)
         .put_name(24, &identity.cluster)
         .close();
     let mut bytes = block.to_vec();
-    for (member, index) in known {
+    for (member, index) in holdings {
         bytes.extend(member.0.to_le_bytes());
         bytes.extend(index.0.to_le_bytes());
     }
@@ -98,7 +98,7 @@ fn encode(identity: &Identity, known: &Known) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8], identity: &Identity) -> Option<Known> {
+fn decode(bytes: &[u8], identity: &Identity) -> Option<Holdings> {
     let block = Block::read(bytes, MAGIC)?;
     let count = block.u32(12) as usize;
     let end = BLOCK_BYTES + count.checked_mul(MEMBER_BYTES)?;
