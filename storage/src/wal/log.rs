@@ -7,12 +7,12 @@ use super::{
     BLOCK_BYTES, Failure, Identity, Outcome, Sizes, failed,
     hard_state::HardStateFile,
     header::{COPY_AT, Header, Layout, Mark},
+    headroom::Space,
     holdings::{self, Holdings},
     repair::Cleared,
     segment::{Segment, damaged},
     shortage::Shortages,
     slot::{self, Slot},
-    space::Space,
     spare::Spare,
 };
 use crate::{

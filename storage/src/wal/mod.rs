@@ -2,7 +2,7 @@
 //!
 //! [`Wal`] is what a user configures. Behind it, from the outside in: the `LogWriter` actor (`log_writer.rs`) gathers
 //! what arrived during the last sync; [`log::Log`] stages it, writes it and syncs once, with [`cut`] for what a snapshot
-//! covers, [`repair`] for entries that the disk lost, [`space`] for when it is full, and [`place`] for when its files are taken away; [`header`], [`slot`], [`segment`],
+//! covers, [`repair`] for entries that the disk lost, [`headroom`] for when it is full, and [`place`] for when its files are taken away; [`header`], [`slot`], [`segment`],
 //! [`hard_state`] and [`holdings`] lay out the files of `FORMAT.md`; [`scan`] and [`torn_tail`] read a segment back, decide entry by
 //! entry and tell a torn write from damage; [`recovery`], [`inventory`] and [`rewrite`] put a log together again; [`unfinished`] marks a directory that is being made.
 //!
@@ -20,6 +20,7 @@ mod cut;
 pub(crate) mod decoding;
 pub(crate) mod hard_state;
 mod header;
+mod headroom;
 mod holdings;
 mod inventory;
 pub(crate) mod log;
@@ -31,7 +32,6 @@ mod scan;
 mod segment;
 mod shortage;
 mod slot;
-mod space;
 mod spare;
 #[cfg(test)]
 mod tests;
@@ -42,10 +42,10 @@ pub(crate) mod unfinished;
 pub(crate) use block::seal_block;
 pub(crate) use block::{BLOCK_BYTES, Block};
 pub(crate) use header::Header;
+pub(crate) use headroom::RETRY_AFTER;
 pub(crate) use recovery::LOCK;
 pub(crate) use segment::Segment;
 pub(crate) use shortage::REMEDY as SHORTAGE_REMEDY;
-pub(crate) use space::RETRY_AFTER;
 use unfinished::Stage;
 
 use crate::{

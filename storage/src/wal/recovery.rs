@@ -8,13 +8,13 @@ use super::{
     CLUSTER_BYTES_MAX, Failure, Identity, Outcome, Wal, failed,
     hard_state::{self, HardStateFile},
     header::Layout,
+    headroom::{self, Space},
     holdings,
     inventory::Inventory,
     log::Log,
     segment::{SEQUENCE_MAX, Segment, damaged},
     shortage::Shortages,
     slot,
-    space::{self, Space},
     spare::{self, Spare},
 };
 use crate::{
@@ -69,7 +69,7 @@ impl Log {
         inventory.repairs.extend(unreadable);
         let mut spare = Spare::new(wal.disk.clone(), dir, Layout::of(wal.sizes, 0, 0));
         let files = inventory.read(wal, &identity, &sequences, hard_state.state(), snapshot.as_ref(), &mut spare)?;
-        let has_headroom = space::reserve(disk, dir, wal.sizes.headroom)?;
+        let has_headroom = headroom::reserve(disk, dir, wal.sizes.headroom)?;
         let mut log = Self {
             disk: wal.disk.clone(),
             dir: dir.clone(),
