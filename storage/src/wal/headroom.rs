@@ -3,10 +3,10 @@
 //! The next segment's file is made long before it is needed. If it can't be, the store says that it is full, gives back its
 //! headroom, so that metadata can still be written, and tries again about once a second.
 
-use super::{Outcome, failed, log::Log, spare};
+use super::{Outcome, failed, log::Log, next_segment};
 use crate::{
     disk::{Disk, Pace, is_shortage},
-    wal::spare::Readiness,
+    wal::next_segment::Readiness,
 };
 use quorate_raft::mutants::{Mutant, live};
 use std::{io, path::Path, time::Duration};
@@ -34,7 +34,7 @@ impl Log {
 
     /// Whether [`Log::check_space`] should be called again after a while.
     pub(crate) fn awaits_space(&mut self) -> bool {
-        self.is_full() || matches!(self.spare.readiness(), Ok(Readiness::Making | Readiness::Short(_)))
+        self.is_full() || matches!(self.next_segment.readiness(), Ok(Readiness::Making | Readiness::Short(_)))
     }
 
     /// Learns whether the next segment could be made; says so if that is news: whether there is no space.
@@ -42,7 +42,7 @@ impl Log {
     /// # Errors
     /// The disk's, but for lack of space.
     pub(crate) fn check_space(&mut self) -> Outcome<Option<bool>> {
-        match (self.space, self.spare.readiness()?) {
+        match (self.space, self.next_segment.readiness()?) {
             // There is room left in this segment; when that is used up, the next one is waited for.
             (_, Readiness::Short(failure)) => {
                 self.shortages.note(&failure);
@@ -63,8 +63,8 @@ impl Log {
 
     /// Tries again, if there was no space, or no descriptor.
     pub(crate) fn retry_space(&mut self) {
-        if self.is_full() || matches!(self.spare.readiness(), Ok(Readiness::Short(_))) {
-            self.spare.retry();
+        if self.is_full() || matches!(self.next_segment.readiness(), Ok(Readiness::Short(_))) {
+            self.next_segment.retry();
         }
     }
 }
@@ -80,7 +80,7 @@ pub(crate) fn reserve(disk: &dyn Disk, dir: &Path, bytes: u64) -> Outcome<bool> 
         Err(error) if is_shortage(&error) => return Ok(false),
         Err(error) => return Err(failed("open", &path)(error)),
     }
-    match spare::make(disk, &path, bytes, Pace::AtOnce) {
+    match next_segment::make(disk, &path, bytes, Pace::AtOnce) {
         Ok(_) => Ok(true),
         Err(failure) if failure.is_full || failure.is_shortage => Ok(false),
         Err(failure) => Err(failure),

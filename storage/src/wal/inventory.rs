@@ -7,10 +7,10 @@ use super::{
     BLOCK_BYTES, Failure, Identity, Outcome, Wal, failed, hard_state,
     header::{COPY_AT, Header, Layout},
     log::write_header,
+    next_segment::NextSegment,
     rewrite::{chart, rewrite},
     scan::{Part, Scanned, State, Tail, scan},
     segment::{Segment, damaged},
-    spare::Spare,
 };
 use quorate_raft::{EntryId, Faulty, HardState, Index, Membership, Snapshot, Term};
 use std::io::IoSlice;
@@ -45,7 +45,7 @@ impl Inventory {
         sequences: &[u64],
         state: HardState,
         snapshot: Option<&Snapshot>,
-        spare: &mut Spare,
+        next_segment: &mut NextSegment,
     ) -> Outcome<Files> {
         let (mut live, mut superseded) = live(wal, identity, sequences, &mut self.repairs)?;
         let newest = live.pop();
@@ -108,7 +108,7 @@ impl Inventory {
             self.forget_covered(snapshot.base.last.index);
         }
         let marks = u64::from(!scanned.entries.is_empty());
-        let active = rewrite(header, &scanned, &bytes, wal.sizes, spare)?;
+        let active = rewrite(header, &scanned, &bytes, wal.sizes, next_segment)?;
         Ok(Files { sealed, superseded, active, marks })
     }
 

@@ -9,11 +9,11 @@ use super::{
     header::{COPY_AT, Header, Layout, Mark},
     headroom::Space,
     holdings::{self, Holdings},
+    next_segment::NextSegment,
     repair::Cleared,
     segment::{Segment, damaged},
     shortage::Shortages,
     slot::{self, Slot},
-    spare::Spare,
 };
 use crate::{
     contract::{SnapshotSource, StorageError, StorageObserver},
@@ -82,7 +82,7 @@ pub(crate) struct Log {
     pub(super) faulty: Vec<Faulty>,
     pub(super) holdings: Holdings,
     pub(super) space: Space,
-    pub(super) spare: Spare,
+    pub(super) next_segment: NextSegment,
     pub(super) shortages: Shortages,
     pub(super) snapshots: SnapshotStore,
     pub(super) observer: Arc<dyn StorageObserver>,
@@ -365,8 +365,8 @@ impl Log {
                 "asked to append {bytes_min} bytes at once; entries must be smaller"
             )));
         }
-        let spare = &mut self.spare;
-        let (file, capacity, path) = self.shortages.outlast(&*self.disk, || spare.take(layout.capacity))?;
+        let next_segment = &mut self.next_segment;
+        let (file, capacity, path) = self.shortages.outlast(&*self.disk, || next_segment.take(layout.capacity))?;
         let header = Header {
             identity: self.identity.clone(),
             sequence: self.active.header.sequence + 1,
@@ -426,7 +426,7 @@ impl Log {
         let slots = self.last.index.since(self.active.header.previous.index);
         let (used, room) = (self.active.end - layout.records_at, layout.capacity - layout.records_at);
         if used > room / 16 || slots > layout.slots() / 16 {
-            self.spare.prepare();
+            self.next_segment.prepare();
         }
     }
 

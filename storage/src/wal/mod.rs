@@ -24,6 +24,7 @@ mod headroom;
 mod holdings;
 mod inventory;
 pub(crate) mod log;
+mod next_segment;
 mod place;
 mod recovery;
 mod repair;
@@ -32,7 +33,6 @@ mod scan;
 mod segment;
 mod shortage;
 mod slot;
-mod spare;
 #[cfg(test)]
 mod tests;
 mod torn_tail;

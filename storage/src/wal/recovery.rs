@@ -12,10 +12,10 @@ use super::{
     holdings,
     inventory::Inventory,
     log::Log,
+    next_segment::{self, NextSegment},
     segment::{SEQUENCE_MAX, Segment, damaged},
     shortage::Shortages,
     slot,
-    spare::{self, Spare},
 };
 use crate::{
     contract::{Recovered, StorageObserver},
@@ -58,7 +58,7 @@ impl Log {
             return Err(Failure::open(damaged(&path, 0, "no log has so many segments")));
         }
         let hard_state = open_hard_state(wal, &identity, &names, &sequences)?;
-        spare::remove_leftovers(disk, dir)?;
+        next_segment::remove_leftovers(disk, dir)?;
         holdings::remove_leftover(disk, dir)?;
         let (holdings, unreadable) = holdings::read(disk, dir, &identity)?;
         let (snapshots, found) = SnapshotStore::open(wal.disk.clone(), dir, cluster, member, observer.clone())
@@ -67,8 +67,9 @@ impl Log {
 
         let mut inventory = Inventory { repairs: found.repairs, ..Inventory::default() };
         inventory.repairs.extend(unreadable);
-        let mut spare = Spare::new(wal.disk.clone(), dir, Layout::of(wal.sizes, 0, 0));
-        let files = inventory.read(wal, &identity, &sequences, hard_state.state(), snapshot.as_ref(), &mut spare)?;
+        let mut next_segment = NextSegment::new(wal.disk.clone(), dir, Layout::of(wal.sizes, 0, 0));
+        let files =
+            inventory.read(wal, &identity, &sequences, hard_state.state(), snapshot.as_ref(), &mut next_segment)?;
         let has_headroom = headroom::reserve(disk, dir, wal.sizes.headroom)?;
         let mut log = Self {
             disk: wal.disk.clone(),
@@ -102,7 +103,7 @@ impl Log {
             faulty: inventory.faulty,
             holdings,
             space: if has_headroom { Space::Enough } else { Space::None },
-            spare,
+            next_segment,
             shortages: Shortages::new(Arc::clone(&observer)),
             snapshots,
             observer,

@@ -4,10 +4,10 @@ use super::{
     Failure, Outcome, Sizes, failed,
     header::{Header, Layout, Mark},
     log::write_header,
+    next_segment::NextSegment,
     scan::{Found, Scanned, State},
     segment::{Detour, Segment},
     slot,
-    spare::Spare,
 };
 use quorate_raft::EntryId;
 use std::io::IoSlice;
@@ -19,7 +19,7 @@ pub(super) fn rewrite(
     scanned: &Scanned,
     from: &[u8],
     sizes: Sizes,
-    spare: &mut Spare,
+    next_segment: &mut NextSegment,
 ) -> Outcome<Segment> {
     let entries = &scanned.entries;
     let record_bytes: u64 = entries.iter().map(|entry| entry.range().len() as u64).sum();
@@ -29,7 +29,7 @@ pub(super) fn rewrite(
         let sequence = header.sequence;
         return Err(Failure::open(format_args!("segment {sequence} would have 4 GiB; restore the files as they were")));
     }
-    let (file, capacity, path) = spare.take(layout.capacity)?;
+    let (file, capacity, path) = next_segment.take(layout.capacity)?;
     let published_bytes = mark_bytes + record_bytes;
     let header = Header { layout: Layout { capacity, ..layout }, published_bytes, ..header };
     let mut segment = Segment::new(header, path, file);

@@ -8,7 +8,7 @@ use quorate_raft::Membership;
 fn a_group_of_persists_costs_one_sync() {
     let disk = SimulatedDisk::new();
     let mut log = roomy(&disk);
-    log.spare.prepare();
+    log.next_segment.prepare();
     let mut model = Model::default();
     persist(&mut log, &[model.vote(1, 1)]).expect("it is persisted");
     for _ in 0..5 {

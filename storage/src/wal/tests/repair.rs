@@ -161,6 +161,6 @@ fn broken() -> Broken {
     let (mut log, recovered) = opened(&disk);
     assert_eq!(Model::of(&log, &recovered), model);
     // So that its sync is not counted.
-    log.spare.prepare();
+    log.next_segment.prepare();
     Broken { disk, log, recovered, model }
 }

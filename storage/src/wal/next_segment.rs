@@ -18,7 +18,7 @@ pub(crate) const NAMES: [&str; 2] = ["spare", "spare-large"];
 /// Prepares files of zeros, one ahead. Dropping it waits for the one in the making, so that nobody who opens the
 /// directory next finds it being written.
 #[derive(Debug)]
-pub(crate) struct Spare {
+pub(crate) struct NextSegment {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     layout: Layout,
@@ -58,7 +58,7 @@ impl Making {
     }
 }
 
-impl Spare {
+impl NextSegment {
     /// Files for segments of this layout, or larger ones.
     pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, layout: Layout) -> Self {
         Self { disk, dir: dir.to_owned(), layout, making: None, made: None }
@@ -129,7 +129,7 @@ impl Spare {
     }
 }
 
-impl Drop for Spare {
+impl Drop for NextSegment {
     fn drop(&mut self) {
         if let Some(making) = self.making.take() {
             drop(making.take());
