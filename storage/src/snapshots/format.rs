@@ -7,7 +7,7 @@
 use super::{Flaw, trouble};
 use crate::{
     disk::File,
-    wal::{BLOCK_BYTES, Block, Identity, read_u32},
+    wal::{BLOCK_BYTES, Identity, SealedBlock, read_u32},
 };
 use quorate_raft::{EntryId, Index, Membership, NodeId, Snapshot, SnapshotBase, Term};
 use std::path::Path;
@@ -53,7 +53,7 @@ impl Layout {
 pub(super) fn head(base: &SnapshotBase, identity: &Identity, chunk_bytes: usize) -> (Vec<u8>, Layout) {
     let membership = base.membership.encode();
     let chunks_at = (BLOCK_BYTES + membership.len() + CHECKSUM_BYTES).next_multiple_of(PAGE_BYTES);
-    let block = Block::new(MAGIC_HEAD)
+    let block = SealedBlock::new(MAGIC_HEAD)
         .put_u32(8, VERSION)
         .put_u64(16, base.last.index.0)
         .put_u64(24, base.last.term.0)
@@ -76,7 +76,7 @@ pub(super) fn head(base: &SnapshotBase, identity: &Identity, chunk_bytes: usize)
 
 /// The foot: how much there is, and its checksum.
 pub(super) fn foot(layout: &Layout, state_bytes: u64, checksum: u32) -> [u8; BLOCK_BYTES] {
-    Block::new(MAGIC_FOOT).put_u32(8, layout.head_checksum).put_u32(12, checksum).put_u64(16, state_bytes).close()
+    SealedBlock::new(MAGIC_FOOT).put_u32(8, layout.head_checksum).put_u32(12, checksum).put_u64(16, state_bytes).close()
 }
 
 /// Reads head and foot, and checks that they are undamaged, belong together, and have room for all chunks between them; and that
@@ -88,7 +88,7 @@ pub(super) fn read(
 ) -> Result<(Snapshot, Layout, Identity), Flaw> {
     let length = file.length().map_err(trouble("open", path)).map_err(Flaw::Refused)?;
     let block = read_exactly(file, path, 0, BLOCK_BYTES)?;
-    let Some(block) = Block::read(&block, MAGIC_HEAD) else { return Err(Flaw::damaged(path, 0, "the header")) };
+    let Some(block) = SealedBlock::read(&block, MAGIC_HEAD) else { return Err(Flaw::damaged(path, 0, "the header")) };
     let (version, features) = (block.u32(8), block.u32(12));
     if version != VERSION || features != 0 {
         return Err(Flaw::refused(format_args!(
@@ -123,7 +123,7 @@ pub(super) fn read(
 
     let foot_at = length - BLOCK_BYTES as u64;
     let foot = read_exactly(file, path, foot_at, BLOCK_BYTES)?;
-    let foot = Block::read(&foot, MAGIC_FOOT).filter(|foot| foot.u32(8) == head_checksum);
+    let foot = SealedBlock::read(&foot, MAGIC_FOOT).filter(|foot| foot.u32(8) == head_checksum);
     let Some(foot) = foot else { return Err(Flaw::damaged(path, foot_at, "the footer")) };
     let (checksum, bytes) = (foot.u32(12), foot.u64(16));
     if bytes > length || layout.foot_at(bytes) != foot_at {

@@ -4,7 +4,7 @@
 //! is what was acknowledged last; damage to one copy leaves its twin. A pair of which both are damaged is more than a crash
 //! does (it tears at one place), so it is refused rather than answered with an older vote.
 
-use super::{BLOCK_BYTES, Block, Failure, Identity, Outcome, failed};
+use super::{BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed};
 use crate::disk::{Disk, File, Pace};
 use quorate_raft::{
     HardState, NodeId, Promise, Term,
@@ -139,7 +139,7 @@ pub(crate) fn stand_in(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outc
 fn read(file: &dyn File, path: &Path) -> Outcome<Copy> {
     let mut bytes = vec![0; COPIES * APART];
     let count = file.read_at(&mut bytes, 0).map_err(failed("read", path))?;
-    let versions = (0..COPIES).filter_map(|copy| Block::read(bytes.get(copy * APART..)?, MAGIC));
+    let versions = (0..COPIES).filter_map(|copy| SealedBlock::read(bytes.get(copy * APART..)?, MAGIC));
     if let Some(other) = versions.map(|block| block.u32(8)).find(|version| *version != VERSION) {
         let (path, whose) = (path.display(), if other < VERSION { "an earlier" } else { "a later" });
         return Err(Failure::open(format_args!(
@@ -176,7 +176,7 @@ fn newest(bytes: &[u8]) -> Result<Copy, String> {
 impl Copy {
     /// Writes both copies of the pair whose turn it is. Not synced.
     fn write(&self, file: &dyn File) -> io::Result<()> {
-        let block = Block::new(MAGIC)
+        let block = SealedBlock::new(MAGIC)
             .put_u32(8, VERSION)
             .put_u32(12, u32::from(self.state.vote.is_some()) | u32::from(self.has_voted) << 1)
             .put_u64(16, self.sequence)
@@ -195,7 +195,7 @@ impl Copy {
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        let block = Block::read(bytes, MAGIC)?;
+        let block = SealedBlock::read(bytes, MAGIC)?;
         if block.u32(8) != VERSION || block.u64(16) > SEQUENCE_MAX {
             return None;
         }

@@ -1,6 +1,6 @@
 //! What a segment says about itself, and what stands before each group of records.
 
-use super::{BLOCK_BYTES, Block, Identity, Sizes, read_u32, read_u64, slot::Slot, torn_tail};
+use super::{BLOCK_BYTES, Identity, SealedBlock, Sizes, read_u32, read_u64, slot::Slot, torn_tail};
 use crate::disk::File;
 use quorate_raft::{EntryId, Index, NodeId, Term};
 
@@ -84,7 +84,7 @@ impl Header {
     pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
         let slots = if self.has_slots() { Self::SLOTS } else { 0 };
         let starts_over = if self.starts_over { Self::STARTS_OVER } else { 0 };
-        Block::new(Self::MAGIC)
+        SealedBlock::new(Self::MAGIC)
             .put_u32(8, Self::VERSION)
             .put_u32(12, slots | starts_over)
             .put_u64(16, self.sequence)
@@ -113,7 +113,7 @@ impl Header {
 
     /// The header at the start of `bytes`, or what is wrong with it.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
-        let block = Block::read(bytes, Self::MAGIC).ok_or("the header is damaged")?;
+        let block = SealedBlock::read(bytes, Self::MAGIC).ok_or("the header is damaged")?;
         if block.u32(8) != Self::VERSION {
             return Err("the header has a version that this program does not know");
         }

@@ -3,7 +3,7 @@
 //!
 //! Nothing rests on it that others do not remember too: if it is damaged, it is begun anew.
 
-use super::{BLOCK_BYTES, Block, Failure, Identity, Outcome, failed, read_u32, read_u64, shortage::sync_dir};
+use super::{BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed, read_u32, read_u64, shortage::sync_dir};
 use crate::disk::{Disk, Pace};
 use quorate_raft::{Index, NodeId};
 use std::{
@@ -78,11 +78,11 @@ pub(crate) fn remove_leftover(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
 
 /// The version of a file that an earlier program wrote.
 fn earlier_version(bytes: &[u8]) -> Option<u32> {
-    Block::read(bytes, MAGIC).map(|block| block.u32(8)).filter(|version| *version < VERSION)
+    SealedBlock::read(bytes, MAGIC).map(|block| block.u32(8)).filter(|version| *version < VERSION)
 }
 
 fn encode(identity: &Identity, holdings: &Holdings) -> Vec<u8> {
-    let block = Block::new(MAGIC)
+    let block = SealedBlock::new(MAGIC)
         .put_u32(8, VERSION)
         .put_u32(12, u32::try_from(holdings.len()).unwrap_or(u32::MAX))
         .put_u64(16, identity.member.0)
@@ -99,7 +99,7 @@ fn encode(identity: &Identity, holdings: &Holdings) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8], identity: &Identity) -> Option<Holdings> {
-    let block = Block::read(bytes, MAGIC)?;
+    let block = SealedBlock::read(bytes, MAGIC)?;
     let count = block.u32(12) as usize;
     let end = BLOCK_BYTES + count.checked_mul(MEMBER_BYTES)?;
     let is_whole = bytes.len() == end + 4 && crate::checksum(0, &bytes[..end]) == read_u32(bytes, end);

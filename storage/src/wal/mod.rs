@@ -14,7 +14,6 @@
 //! tail into a new segment. So there are no stale records behind the tail, and what is missing from a torn write reads as
 //! zeros.
 
-mod block;
 mod cut;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod decoding;
@@ -30,6 +29,7 @@ mod recovery;
 mod repair;
 mod rewrite;
 mod scan;
+mod sealed_block;
 mod segment;
 mod shortage;
 mod slot;
@@ -38,12 +38,12 @@ mod tests;
 mod torn_tail;
 pub(crate) mod unfinished;
 
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use block::seal_block;
-pub(crate) use block::{BLOCK_BYTES, Block};
 pub(crate) use header::Header;
 pub(crate) use headroom::RETRY_AFTER;
 pub(crate) use recovery::LOCK;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use sealed_block::seal_block;
+pub(crate) use sealed_block::{BLOCK_BYTES, SealedBlock};
 pub(crate) use segment::Segment;
 pub(crate) use shortage::REMEDY as SHORTAGE_REMEDY;
 use unfinished::Stage;

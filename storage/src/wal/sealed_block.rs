@@ -3,12 +3,12 @@
 use super::{CLUSTER_BYTES_MAX, read_u32, read_u64};
 
 /// Fields of fixed width at fixed places of one 512-byte block, closed by a checksum in its last four bytes.
-pub(crate) struct Block([u8; BLOCK_BYTES]);
+pub(crate) struct SealedBlock([u8; BLOCK_BYTES]);
 
 pub(crate) const BLOCK_BYTES: usize = 512;
 const BLOCK_CHECKSUM_AT: usize = BLOCK_BYTES - 4;
 
-impl Block {
+impl SealedBlock {
     pub(crate) fn new(magic: [u8; 8]) -> Self {
         let mut block = Self([0; BLOCK_BYTES]);
         block.0[..8].copy_from_slice(&magic);
