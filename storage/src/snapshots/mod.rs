@@ -79,18 +79,18 @@ impl SnapshotStore {
 
         let mut lasts: Vec<EntryId> = names.iter().filter_map(|name| last_of(name)).collect();
         lasts.sort_unstable_by_key(|last| coverage(*last));
-        let mut held = Vec::new();
+        let mut files = Vec::new();
         for last in lasts.into_iter().rev() {
             let path = dir.join(name_of(last));
             match check(&*disk, &path, last, &identity, found.snapshots.is_empty()) {
                 Ok(source) => {
-                    held.push(Held { last, bytes: source.file_bytes(), is_whole: true });
+                    files.push(SnapshotFile { last, bytes: source.file_bytes(), is_whole: true });
                     found.snapshots.push(source.snapshot().clone());
                 }
                 Err(Flaw::Damaged(what)) => {
                     // Only to say what is taken; a file that can't be asked counts as nothing.
                     let bytes = disk.open(&path).and_then(|file| file.length()).unwrap_or(0);
-                    held.push(Held { last, bytes, is_whole: false });
+                    files.push(SnapshotFile { last, bytes, is_whole: false });
                     found.repairs.push(format!("passed over a snapshot: {what}; {REPLACED}"));
                 }
                 Err(Flaw::Refused(error) | Flaw::Short(error)) => return Err(error),
@@ -99,7 +99,7 @@ impl SnapshotStore {
         let shared = Shared {
             chunk_bytes: format::CHUNK_BYTES,
             publishing: Mutex::new(Publishing { is_closed: false, begun: 0 }),
-            held: Mutex::new(held),
+            files: Mutex::new(files),
             disk,
             dir,
             identity,
@@ -135,8 +135,8 @@ impl SnapshotStore {
     /// The same; a failure says whether it was a shortage.
     pub(crate) fn try_open_newest(&self) -> Outcome<Box<dyn SnapshotSource>> {
         // The lock keeps the file in its place: it is taken off the list before it is removed.
-        let held = self.shared.held();
-        let newest = newest(&held).ok_or_else(|| {
+        let files = self.shared.files();
+        let newest = newest(&files).ok_or_else(|| {
             let dir = self.shared.dir.display();
             Failure::open(format_args!("{dir} holds no snapshot; there is one once it was saved"))
         })?;
@@ -154,14 +154,14 @@ impl SnapshotStore {
     /// To be called when the log begins behind `to`, durably: the snapshots that end before that are removed, beside the caller, for
     /// no log continues them. The newest one stays in any case.
     pub fn remove_older_than(&self, to: Index) {
-        let newest = newest(&self.shared.held());
-        self.shared.remove(|held| held.last.index < to && Some(held.last) != newest);
+        let newest = newest(&self.shared.files());
+        self.shared.remove(|file| file.last.index < to && Some(file.last) != newest);
     }
 
     /// How many bytes the files take, without those in the making.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.shared.held().iter().map(|held| held.bytes).sum()
+        self.shared.files().iter().map(|file| file.bytes).sum()
     }
 }
 
@@ -185,10 +185,10 @@ struct Shared {
     identity: Identity,
     chunk_bytes: usize,
     observer: Arc<dyn StorageObserver>,
-    /// Held while files get their names or lose them. Taken before `held`.
+    /// SnapshotFile while files get their names or lose them. Taken before `files`.
     publishing: Mutex<Publishing>,
-    /// The files that have their names, newest first. Held for moments only: the `LogWriter` waits for it.
-    held: Mutex<Vec<Held>>,
+    /// The files that have their names, newest first. SnapshotFile for moments only: the `LogWriter` waits for it.
+    files: Mutex<Vec<SnapshotFile>>,
 }
 
 struct Publishing {
@@ -199,7 +199,7 @@ struct Publishing {
 }
 
 #[derive(Clone, Copy)]
-struct Held {
+struct SnapshotFile {
     last: EntryId,
     bytes: u64,
     /// Not known to be damaged.
@@ -214,8 +214,8 @@ impl Shared {
         self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn held(&self) -> MutexGuard<'_, Vec<Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn files(&self) -> MutexGuard<'_, Vec<SnapshotFile>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a file that was written and synced the name under which it counts, durably.
@@ -227,7 +227,7 @@ impl Shared {
             return Err(StorageError(format!("{dir} was closed before its snapshot was finished; save it again")));
         }
         self.disk.rename(unfinished, &path).map_err(trouble("rename", unfinished))?;
-        let is_new = !self.held().iter().any(|held| held.last == last && held.is_whole);
+        let is_new = !self.files().iter().any(|file| file.last == last && file.is_whole);
         if let Err(error) = self.disk.sync_dir(&self.dir) {
             // Whether it has its name is not known. If it took the place of one that the log may rely on, it stays: either is whole.
             if is_new {
@@ -236,39 +236,39 @@ impl Shared {
             return Err(trouble("sync", &self.dir)(error));
         }
         {
-            let mut held = self.held();
-            held.retain(|other| other.last != last);
-            held.push(Held { last, bytes, is_whole: true });
-            held.sort_unstable_by_key(|held| std::cmp::Reverse(coverage(held.last)));
+            let mut files = self.files();
+            files.retain(|other| other.last != last);
+            files.push(SnapshotFile { last, bytes, is_whole: true });
+            files.sort_unstable_by_key(|file| std::cmp::Reverse(coverage(file.last)));
         }
         drop(publishing);
         let kept: Vec<EntryId> =
-            self.held().iter().filter(|held| held.is_whole).take(KEPT_MAX).map(|held| held.last).collect();
+            self.files().iter().filter(|file| file.is_whole).take(KEPT_MAX).map(|file| file.last).collect();
         let newest = kept.first().copied();
-        self.remove(|held| {
-            !kept.contains(&held.last) && newest.is_some_and(|newest| coverage(held.last) < coverage(newest))
+        self.remove(|file| {
+            !kept.contains(&file.last) && newest.is_some_and(|newest| coverage(file.last) < coverage(newest))
         });
         Ok(())
     }
 
     /// Takes files off the list, then removes them beside the caller: that takes long for a large one.
-    fn remove(self: &Arc<Self>, is_superfluous: impl Fn(&Held) -> bool) {
+    fn remove(self: &Arc<Self>, is_superfluous: impl Fn(&SnapshotFile) -> bool) {
         let mut taken = Vec::new();
-        self.held().retain(|held| {
-            let goes = is_superfluous(held);
-            taken.extend(goes.then_some(*held));
+        self.files().retain(|file| {
+            let goes = is_superfluous(file);
+            taken.extend(goes.then_some(*file));
             !goes
         });
         if taken.is_empty() {
             return;
         }
         let shared = Arc::clone(self);
-        let mut gone: Vec<EntryId> = taken.iter().map(|held| held.last).collect();
+        let mut gone: Vec<EntryId> = taken.iter().map(|file| file.last).collect();
         let started = self.disk.in_background(Box::new(move || {
             let publishing = shared.publishing();
             let (disk, dir) = (&shared.disk, &shared.dir);
             // One that was saved anew meanwhile has taken its place again.
-            gone.retain(|last| !publishing.is_closed && !shared.held().iter().any(|held| held.last == *last));
+            gone.retain(|last| !publishing.is_closed && !shared.files().iter().any(|file| file.last == *last));
             let removed = gone.iter().try_for_each(|last| disk.remove(&dir.join(name_of(*last))));
             if let Err(error) = removed.and_then(|()| disk.sync_dir(dir)) {
                 let dir = dir.display();
@@ -279,9 +279,9 @@ impl Shared {
             self.observer.ran_short();
             let dir = self.dir.display();
             tracing::warn!(%error, %dir, "can't start a thread to remove old snapshots; they go with the next one; {SHORTAGE_REMEDY}");
-            let mut held = self.held();
-            held.extend(taken);
-            held.sort_unstable_by_key(|held| std::cmp::Reverse(coverage(held.last)));
+            let mut files = self.files();
+            files.extend(taken);
+            files.sort_unstable_by_key(|file| std::cmp::Reverse(coverage(file.last)));
         }
     }
 }
@@ -305,9 +305,9 @@ fn check(
     Ok(source)
 }
 
-/// The snapshot that covers most: `held` is in that order.
-fn newest(held: &[Held]) -> Option<EntryId> {
-    held.iter().find(|held| held.is_whole).map(|held| held.last)
+/// The snapshot that covers most: `files` is in that order.
+fn newest(files: &[SnapshotFile]) -> Option<EntryId> {
+    files.iter().find(|file| file.is_whole).map(|file| file.last)
 }
 
 /// What orders snapshots: how much they cover.
