@@ -1,4 +1,4 @@
-//! A snapshot's file outside of any directory of a member.
+//! Backups: a snapshot's file outside of any member's directory.
 
 #[cfg(test)]
 mod tests;
@@ -12,8 +12,8 @@ use crate::{
 use quorate_raft::{NodeId, Snapshot};
 use std::{io, path::Path};
 
-/// A backup: a snapshot's file that was read to its last byte, and is undamaged. An [`Export`](super::Export) made it, or it is a
-/// `*.snapshot` file of a member's directory.
+/// A backup: a snapshot's file, read to its last byte and undamaged. Made by an
+/// [`Export`](super::Export), or a copy of a `*.snapshot` file of a member's directory.
 pub struct Backup {
     source: FileSource,
     identity: Identity,
@@ -23,12 +23,13 @@ impl Backup {
     /// Opens a file, and checks every byte of it.
     ///
     /// # Errors
-    /// If it can't be read, is no snapshot's file, is cut off or damaged, or comes from a newer program.
+    /// If it can't be read, is no snapshot's file, is cut off or damaged, or comes from
+    /// a newer program.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
         Self::open_on(&RealDisk, path)
     }
 
-    /// The same, on a disk of one's own.
+    /// [`Backup::open`] on a given disk.
     ///
     /// # Errors
     /// As [`Backup::open`].
@@ -48,31 +49,31 @@ impl Backup {
         })
     }
 
-    /// What it is a snapshot of.
+    /// The identity of the snapshot: last entry, membership, size and checksum.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         self.source.snapshot()
     }
 
-    /// The cluster that it was taken of.
+    /// The cluster that the snapshot is of.
     #[must_use]
     pub fn cluster(&self) -> &str {
         &self.identity.cluster
     }
 
-    /// The member that it was taken on.
+    /// The member that took the snapshot.
     #[must_use]
     pub fn member(&self) -> NodeId {
         self.identity.member
     }
 
-    /// How many bytes the file has.
+    /// The size of the file in bytes.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.source.file_bytes()
     }
 
-    /// The snapshot, to be read.
+    /// A source to read the state from.
     #[must_use]
     pub fn into_source(self) -> Box<dyn SnapshotSource> {
         Box::new(self.source)

@@ -1,4 +1,4 @@
-//! What reading snapshots promises, whatever bytes their files hold.
+//! Properties of reading snapshots, for files of any bytes.
 
 use super::{SnapshotStore, format, name_of};
 use crate::{
@@ -17,12 +17,12 @@ const LAST: EntryId = EntryId { term: Term(3), index: Index(70) };
 
 /// Opens a store with one snapshot, and reads it.
 ///
-/// An input is a byte and edits of a good file; with bit 1 of the byte, the file itself. Bit 0: checksums are put right as far as
-/// the lengths lead.
+/// An input is a byte and edits of a good file; with bit 1 of the byte, the file itself. Bit 0:
+/// checksums are recomputed, as far as the lengths allow.
 ///
 /// # Panics
-/// If one of these does not hold: what is wrong is said in one line; a snapshot that is found is the one of its name, whole, and all
-/// bytes that are read have the checksum that it tells, in whatever pieces they are read.
+/// If one of these does not hold: an error is one line; a snapshot that is found is the one in the
+/// file's name, whole, and all bytes that are read have its checksum, in pieces of any size.
 pub fn snapshot(input: &[u8]) {
     let Some((control, rest)) = input.split_first() else { return };
     let mut bytes = if control & 2 != 0 { rest.to_vec() } else { file(300) };
@@ -60,7 +60,7 @@ pub fn snapshot(input: &[u8]) {
     assert_eq!(source.read_at(&mut [0; 4], u64::MAX), Ok(0));
 }
 
-/// A good file, of so many bytes of state.
+/// A good file, with this many bytes of state.
 fn file(state_bytes: usize) -> Vec<u8> {
     let membership = Membership::of_voters([NodeId(1), NodeId(2)]).with_learners([NodeId(5)]);
     let base = SnapshotBase { last: LAST, last_checksum: 7, membership, membership_index: Index(1) };
@@ -76,7 +76,7 @@ fn file(state_bytes: usize) -> Vec<u8> {
     bytes
 }
 
-/// Puts right every checksum that can be found.
+/// Recomputes every checksum that can be found.
 fn seal(bytes: &mut [u8]) {
     seal_block(bytes, 0);
     let (chunk_bytes, chunks_at) = (read_u32(bytes, 44) as usize, read_u32(bytes, 52) as usize);

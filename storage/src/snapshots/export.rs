@@ -1,5 +1,5 @@
-//! A snapshot as one stream of bytes: the very file that a [`SnapshotStore`](super::SnapshotStore) would keep it in, from whatever
-//! storage it comes.
+//! Exports: a snapshot from any storage as a stream of bytes, the same as the file
+//! of a [`SnapshotStore`](super::SnapshotStore).
 
 use super::format::{self, CHECKSUM_BYTES, CHUNK_BYTES, Layout};
 use crate::{
@@ -9,25 +9,26 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use quorate_raft::{NodeId, Snapshot};
 
-/// A snapshot's file, piece by piece, for a backup: `FORMAT.md` says what it looks like, and [`Backup`](super::Backup) reads it.
+/// A snapshot's file, piece by piece, for a backup. `FORMAT.md` has the layout, and
+/// [`Backup`](super::Backup) reads it.
 ///
-/// **Blocks** while it reads, and **is bounded**: it holds a piece, 256 KiB. The first error is the last item, and without one the
-/// bytes are a whole file.
+/// **Blocks** while it reads, and **is bounded**: it holds one piece, 256 KiB. An error is the last
+/// item; without one the bytes are a whole file.
 pub struct Export {
     source: Box<dyn SnapshotSource>,
     layout: Layout,
     head: Option<Bytes>,
-    /// Of the state, in the pieces that were given.
+    /// Bytes of state in the returned pieces.
     bytes: u64,
     checksum: u32,
     is_over: bool,
 }
 
 impl Export {
-    /// The file of a snapshot of this cluster, as this member has it.
+    /// The file of a snapshot of this cluster and member.
     ///
     /// # Errors
-    /// If the cluster's name is too long for it.
+    /// If the cluster's name is longer than 255 bytes.
     pub fn new(source: Box<dyn SnapshotSource>, cluster: &str, member: NodeId) -> Result<Self, StorageError> {
         if cluster.len() > CLUSTER_BYTES_MAX {
             let what = format!("the cluster's name has more than {CLUSTER_BYTES_MAX} bytes; choose a shorter one");
@@ -38,13 +39,13 @@ impl Export {
         Ok(Self { source, layout, head: Some(head.into()), bytes: 0, checksum: 0, is_over: false })
     }
 
-    /// What it is a file of.
+    /// The snapshot that is exported.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         self.source.snapshot()
     }
 
-    /// How many bytes all pieces have together.
+    /// The size of all pieces together, in bytes.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.layout.foot_at(self.snapshot().bytes) + BLOCK_BYTES as u64

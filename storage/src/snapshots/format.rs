@@ -1,8 +1,9 @@
-//! The bytes of a snapshot's file: a head, chunks, a foot. `FORMAT.md` has them in a table.
+//! The bytes of a snapshot's file: a head, chunks, a footer. `FORMAT.md` has them in a table.
 //!
-//! Behind each chunk stands the checksum of the state from its first byte to here. So one pass computes both what guards a
-//! chunk and what stands for the whole, a chunk can be read and checked by itself (the checksum that it continues stands right in
-//! front of it), and a chunk in a wrong place does not fit.
+//! Each chunk is followed by the checksum of the state from its first byte up to there. So one pass
+//! computes the checksums of all chunks and of the whole state; a chunk can be read and checked by
+//! itself, because the checksum that it continues is right before it; and a chunk in a wrong place
+//! does not fit.
 
 use super::{Flaw, trouble};
 use crate::{
@@ -12,44 +13,45 @@ use crate::{
 use quorate_raft::{EntryId, Index, Membership, NodeId, Snapshot, SnapshotBase, Term};
 use std::path::Path;
 
-/// Bytes of state in a chunk: enough for a disk to be fast, little enough to hold one in memory.
+/// Bytes of state in a chunk: enough for a disk to be fast, few enough to hold one in memory.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
-/// A file that says more is not one of ours.
+/// Bound on what a header may say, against allocating for a damaged one.
 const CHUNK_BYTES_MAX: usize = 16 << 20;
-/// What follows a chunk.
+/// Size of the checksum after a chunk.
 pub(super) const CHECKSUM_BYTES: usize = 4;
 
 const MAGIC_HEAD: [u8; 8] = *b"QUORSNAP";
 const MAGIC_FOOT: [u8; 8] = *b"QUORDONE";
 const VERSION: u32 = 1;
-/// Chunks begin on a page.
+/// Alignment of the first chunk.
 const PAGE_BYTES: usize = 4096;
 
-/// How a file is laid out, as its head says.
+/// The layout of a file, from its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// Where the first chunk begins.
+    /// Offset of the first chunk.
     pub(super) chunks_at: u64,
     /// Bytes of state in every chunk but the last.
     pub(super) chunk_bytes: usize,
-    /// The head's checksum, which the foot repeats: it shows that they belong together.
+    /// The head's checksum, which the footer repeats. It covers the membership; the header block is
+    /// covered by its own checksum alone (see `FORMAT.md`).
     head_checksum: u32,
 }
 
 impl Layout {
-    /// Where a chunk begins.
+    /// Offset of a chunk.
     pub(super) fn chunk_at(&self, number: u64) -> u64 {
         self.chunks_at + number * (self.chunk_bytes + CHECKSUM_BYTES) as u64
     }
 
-    /// Where the foot begins, behind so many bytes of state.
+    /// Offset of the footer, for a state of this size.
     pub(super) fn foot_at(&self, state_bytes: u64) -> u64 {
         let chunks = state_bytes.div_ceil(self.chunk_bytes as u64);
         self.chunks_at + state_bytes + chunks * CHECKSUM_BYTES as u64
     }
 }
 
-/// The head: whose snapshot it is, and what it stands for.
+/// The head: owner, last entry covered, membership.
 pub(super) fn head(base: &SnapshotBase, identity: &Identity, chunk_bytes: usize) -> (Vec<u8>, Layout) {
     let membership = base.membership.encode();
     let chunks_at = (BLOCK_BYTES + membership.len() + CHECKSUM_BYTES).next_multiple_of(PAGE_BYTES);
@@ -74,13 +76,13 @@ pub(super) fn head(base: &SnapshotBase, identity: &Identity, chunk_bytes: usize)
     (head, Layout { chunks_at: chunks_at as u64, chunk_bytes, head_checksum })
 }
 
-/// The foot: how much there is, and its checksum.
+/// The footer: size and checksum of the state.
 pub(super) fn foot(layout: &Layout, state_bytes: u64, checksum: u32) -> [u8; BLOCK_BYTES] {
     SealedBlock::new(MAGIC_FOOT).put_u32(8, layout.head_checksum).put_u32(12, checksum).put_u64(16, state_bytes).close()
 }
 
-/// Reads head and foot, and checks that they are undamaged, belong together, and have room for all chunks between them; and that
-/// it is a certain member's, if one is wanted. Says whose it is.
+/// Reads head and footer, and checks that they are undamaged, belong together, and have room for
+/// all chunks between them; and that the owner is `wanted`, if given. Returns the owner.
 pub(super) fn read(
     file: &dyn File,
     path: &Path,
@@ -134,14 +136,15 @@ pub(super) fn read(
     Ok((Snapshot { base, bytes, checksum }, layout, found))
 }
 
-/// So many bytes of a file; what can't be read counts as damaged, for another snapshot may do.
+/// Reads `bytes` bytes of a file. An unreadable file counts as damaged, because another
+/// snapshot may do.
 fn read_exactly(file: &dyn File, path: &Path, offset: u64, bytes: usize) -> Result<Vec<u8>, Flaw> {
     let mut buffer = vec![0; bytes];
     fill(file, path, offset, &mut buffer)?;
     Ok(buffer)
 }
 
-/// The same, into a buffer.
+/// Like [`read_exactly`], into a buffer.
 pub(super) fn fill(file: &dyn File, path: &Path, offset: u64, buffer: &mut [u8]) -> Result<(), Flaw> {
     match file.read_at(buffer, offset) {
         Ok(count) if count == buffer.len() => Ok(()),

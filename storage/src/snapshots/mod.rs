@@ -1,9 +1,10 @@
-//! Snapshots as files of a directory: written and read beside the log, each of them whole or not there at all.
+//! Snapshots as files of a directory beside the log: each of them whole, or not there at all.
 //!
-//! [`SnapshotStore`] owns the files called `*.snapshot` and `*.snapshot.new` of one directory, laid out by [`format`] as
-//! `FORMAT.md` says. It never decides when to save one, or whether the log may forget what one covers; and nothing that goes
-//! wrong here is the end of a log: it fails the one save or read. The `LogWriter` asks it, and so may any other store that keeps
-//! its snapshots in files. The [sinks](SnapshotSink) and [sources](SnapshotSource) that it gives live on their users' threads.
+//! [`SnapshotStore`] owns the files called `*.snapshot` and `*.snapshot.new` of one directory, laid
+//! out by [`format`] as `FORMAT.md` says. It never decides when to save a snapshot, or whether the
+//! log may be compacted. An error here fails one save or read, and never ends the log. Its users
+//! are the `LogWriter` and any other storage that keeps snapshots in files. Its
+//! [sinks](SnapshotSink) and [sources](SnapshotSource) live on their users' threads.
 
 mod backup;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -34,33 +35,36 @@ use std::{
 
 /// The snapshots in a directory.
 ///
-/// A snapshot gets its name when it is whole: it is written under a temporary one, synced, renamed, and the directory is synced.
-/// The newest two are kept, until [`remove_older_than`](Self::remove_older_than): if the newest is found damaged, the log may
+/// A snapshot gets its name when it is complete: it is written under a temporary one, synced,
+/// renamed, and the directory is synced. The newest two are kept, until
+/// [`remove_older_than`](Self::remove_older_than): if the newest is found damaged, the log may
 /// still reach back to the other.
 ///
-/// One store at a time may have a directory: **its owner holds a lock for longer than the store lives**. When the store is
-/// dropped, sinks that are left can't finish any more, and sources stay readable.
+/// A directory may have one store at a time: **its owner holds a lock that outlives the store**.
+/// After the store is dropped, open sinks fail to finish, and open sources stay readable.
 pub struct SnapshotStore {
     shared: Arc<Shared>,
 }
 
-/// What [`SnapshotStore::open`] found.
+/// The result of [`SnapshotStore::open`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The snapshots, newest first. The first one was read to its last byte and is undamaged, even if it is not the newest file;
-    /// of the others the beginning and the end were read.
+    /// The snapshots, newest first. The first one was read to its last byte and is undamaged, even
+    /// if it is not the newest file; of the others the beginning and the end were read.
     pub snapshots: Vec<Snapshot>,
-    /// A line for each file that was removed, for it was never finished, or passed over, for it is damaged.
+    /// A line for the operator per file that was removed because it was unfinished, or ignored
+    /// because it is damaged.
     pub repairs: Vec<String>,
 }
 
 impl SnapshotStore {
-    /// Takes possession of the snapshots in `dir`, which is made if need be; removes what was never finished; and reads the newest
-    /// to its end, as fast as the disk allows, for nothing less says whether it can be relied on.
+    /// Opens the snapshots in `dir`, which is created if it does not exist; removes unfinished
+    /// files; and reads the newest to its end, as fast as the disk allows, because only that shows
+    /// that it is whole.
     ///
     /// # Errors
-    /// If the disk fails, or a snapshot belongs to another member, or to a newer program. Damage is no error: a damaged file is
-    /// passed over, and removed when a newer snapshot takes its place.
+    /// If the disk fails, or a snapshot belongs to another member, or to a newer program. Damage is
+    /// no error: a damaged file is ignored, and removed when a newer snapshot replaces it.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: impl AsRef<Path>,
@@ -88,7 +92,7 @@ impl SnapshotStore {
                     found.snapshots.push(source.snapshot().clone());
                 }
                 Err(Flaw::Damaged(what)) => {
-                    // Only to say what is taken; a file that can't be asked counts as nothing.
+                    // Only for the sum of sizes; 0 if it can't be read.
                     let bytes = disk.open(&path).and_then(|file| file.length()).unwrap_or(0);
                     files.push(SnapshotFile { last, bytes, is_whole: false });
                     found.repairs.push(format!("passed over a snapshot: {what}; {REPLACED}"));
@@ -108,11 +112,12 @@ impl SnapshotStore {
         Ok((Self { shared: Arc::new(shared) }, found))
     }
 
-    /// Begins to write a snapshot. It counts once it is [finished](SnapshotSink::finish); dropping the sink removes it. Several may
-    /// be written at once. The bytes go to the disk on the thread that writes them, through a buffer of 256 KiB, and are synced
-    /// as they come, so that no sync of another file waits long behind them. After an error nothing more can be written.
+    /// Begins to write a snapshot. It counts once it is [finished](SnapshotSink::finish); dropping
+    /// the sink removes it. Several may be written at once. The bytes go to the disk on the thread
+    /// that writes them, through a buffer of 256 KiB, and are synced as they come, so that a sync
+    /// of another file never waits long for them. After an error nothing more can be written.
     ///
-    /// With `expected`, it must turn out to have so many bytes and this checksum.
+    /// With `expected`, the finished snapshot must have this size in bytes and this checksum.
     ///
     /// # Errors
     /// If the file can't be made.
@@ -124,7 +129,8 @@ impl SnapshotStore {
         Ok(Box::new(FileSink::begin(&self.shared, base, expected)?))
     }
 
-    /// Opens the snapshot that covers most. It can be read until the source is dropped, even if it is removed meanwhile.
+    /// Opens the snapshot with the highest index. It can be read until the source is dropped, even
+    /// if it is removed meanwhile.
     ///
     /// # Errors
     /// If there is none, it can't be read, or is damaged at its beginning or end.
@@ -132,9 +138,9 @@ impl SnapshotStore {
         self.try_open_newest().map_err(|failure| failure.error)
     }
 
-    /// The same; a failure says whether it was a shortage.
+    /// [`SnapshotStore::open_newest`], with a failure that says whether it was a shortage.
     pub(crate) fn try_open_newest(&self) -> Outcome<Box<dyn SnapshotSource>> {
-        // The lock keeps the file in its place: it is taken off the list before it is removed.
+        // While the list is locked, the file stays: it is taken off the list before it is removed.
         let files = self.shared.files();
         let newest = newest(&files).ok_or_else(|| {
             let dir = self.shared.dir.display();
@@ -151,14 +157,14 @@ impl SnapshotStore {
         Ok(Box::new(source))
     }
 
-    /// To be called when the log begins behind `to`, durably: the snapshots that end before that are removed, beside the caller, for
-    /// no log continues them. The newest one stays in any case.
+    /// Removes the snapshots with a last entry before `to`, on another thread. To be called when
+    /// the log durably begins after `to`: no log continues those. The newest one always stays.
     pub fn remove_older_than(&self, to: Index) {
         let newest = newest(&self.shared.files());
         self.shared.remove(|file| file.last.index < to && Some(file.last) != newest);
     }
 
-    /// How many bytes the files take, without those in the making.
+    /// The size of all finished files in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.shared.files().iter().map(|file| file.bytes).sum()
@@ -172,29 +178,30 @@ impl fmt::Debug for SnapshotStore {
 }
 
 impl Drop for SnapshotStore {
-    /// Waits for a snapshot that is just getting its name: whoever opens the directory next finds it at rest.
+    /// Waits for a snapshot that is being published, so that the next owner finds the
+    /// directory at rest.
     fn drop(&mut self) {
         self.shared.publishing().is_closed = true;
     }
 }
 
-/// What a store has in common with its sinks.
+/// State shared by a store and its sinks.
 struct Shared {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     identity: Identity,
     chunk_bytes: usize,
     observer: Arc<dyn StorageObserver>,
-    /// SnapshotFile while files get their names or lose them. Taken before `files`.
+    /// Locked while files get or lose their names. Taken before `files`.
     publishing: Mutex<Publishing>,
-    /// The files that have their names, newest first. SnapshotFile for moments only: the `LogWriter` waits for it.
+    /// The finished files, newest first. Locked for moments only: the `LogWriter` waits for it.
     files: Mutex<Vec<SnapshotFile>>,
 }
 
 struct Publishing {
-    /// The directory may belong to another store by now.
+    /// The store was dropped: the directory may belong to another one.
     is_closed: bool,
-    /// How many temporary names were given.
+    /// Number of temporary names used.
     begun: u64,
 }
 
@@ -202,11 +209,11 @@ struct Publishing {
 struct SnapshotFile {
     last: EntryId,
     bytes: u64,
-    /// Not known to be damaged.
+    /// Whether no damage is known.
     is_whole: bool,
 }
 
-/// How many snapshots are kept if none of them is known to be of no use.
+/// The most snapshots that are kept, not counting damaged ones.
 const KEPT_MAX: usize = 2;
 
 impl Shared {
@@ -218,7 +225,7 @@ impl Shared {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a file that was written and synced the name under which it counts, durably.
+    /// Gives a complete and synced file its name, durably.
     fn publish(self: &Arc<Self>, unfinished: &Path, last: EntryId, bytes: u64) -> Result<(), StorageError> {
         let path = self.dir.join(name_of(last));
         let publishing = self.publishing();
@@ -229,7 +236,8 @@ impl Shared {
         self.disk.rename(unfinished, &path).map_err(trouble("rename", unfinished))?;
         let is_new = !self.files().iter().any(|file| file.last == last && file.is_whole);
         if let Err(error) = self.disk.sync_dir(&self.dir) {
-            // Whether it has its name is not known. If it took the place of one that the log may rely on, it stays: either is whole.
+            // After a failed sync it is unknown whether the name is durable. If the file replaced
+            // one that the log may depend on, it stays: either of them is whole.
             if is_new {
                 drop(self.disk.remove(&path));
             }
@@ -251,7 +259,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes files off the list, then removes them beside the caller: that takes long for a large one.
+    /// Takes files off the list, then removes them on another thread: that takes long
+    /// for large ones.
     fn remove(self: &Arc<Self>, is_superfluous: impl Fn(&SnapshotFile) -> bool) {
         let mut taken = Vec::new();
         self.files().retain(|file| {
@@ -267,7 +276,7 @@ impl Shared {
         let started = self.disk.in_background(Box::new(move || {
             let publishing = shared.publishing();
             let (disk, dir) = (&shared.disk, &shared.dir);
-            // One that was saved anew meanwhile has taken its place again.
+            // A snapshot that was saved again meanwhile has the name now.
             gone.retain(|last| !publishing.is_closed && !shared.files().iter().any(|file| file.last == *last));
             let removed = gone.iter().try_for_each(|last| disk.remove(&dir.join(name_of(*last))));
             if let Err(error) = removed.and_then(|()| disk.sync_dir(dir)) {
@@ -286,7 +295,7 @@ impl Shared {
     }
 }
 
-/// Opens a snapshot and checks that it is what its name says: its beginning and end, or all of it.
+/// Opens a snapshot and checks that it is the one in its name: beginning and end, or all of it.
 fn check(
     disk: &dyn Disk,
     path: &Path,
@@ -305,12 +314,12 @@ fn check(
     Ok(source)
 }
 
-/// The snapshot that covers most: `files` is in that order.
+/// The snapshot with the highest index; `files` is in that order.
 fn newest(files: &[SnapshotFile]) -> Option<EntryId> {
     files.iter().find(|file| file.is_whole).map(|file| file.last)
 }
 
-/// What orders snapshots: how much they cover.
+/// The order of snapshots.
 fn coverage(last: EntryId) -> (Index, Term) {
     (last.index, last.term)
 }
@@ -342,17 +351,18 @@ fn remove_unfinished(disk: &dyn Disk, dir: &Path, names: &[String]) -> Result<Ve
     Ok(removed)
 }
 
-/// Why a snapshot can't be used.
+/// The reason why a snapshot can't be used.
 enum Flaw {
-    /// It is damaged or can't be read: an older one may do, or another node's. The line names file and offset, and no remedy.
+    /// It is damaged or can't be read: an older one may do, or another node's. The line names file
+    /// and offset, and no remedy.
     Damaged(String),
-    /// It must not be passed over.
+    /// It must not be ignored: it is another member's, or of a newer program.
     Refused(StorageError),
-    /// It could not be opened for now, which says nothing of it.
+    /// It could not be opened for now; it may be whole.
     Short(StorageError),
 }
 
-/// What becomes of a damaged one, among others of its directory.
+/// Remedy for a damaged one among others.
 const REPLACED: &str = "check the disk, a newer snapshot will replace it";
 
 impl Flaw {
@@ -373,7 +383,7 @@ impl Flaw {
     }
 }
 
-/// Turns an I/O error into a line that says what was being done to which file, and what to do.
+/// Turns an I/O error into a line with the operation, the file and a remedy.
 fn trouble(op: &'static str, path: &Path) -> impl Fn(io::Error) -> StorageError {
     move |error| {
         let remedy = match error.kind() {

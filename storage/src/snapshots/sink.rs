@@ -19,30 +19,30 @@ use std::{
     sync::Arc,
 };
 
-/// A snapshot in the making, under a temporary name.
+/// An unfinished snapshot, under a temporary name.
 pub(super) struct FileSink {
     shared: Arc<Shared>,
     file: Box<dyn File>,
     path: PathBuf,
     base: SnapshotBase,
     expected: Option<(u64, u32)>,
-    /// Written before the first chunk, so that nobody waits for it who only begins.
+    /// Written with the first chunk, so that beginning a snapshot waits for no write.
     head: Vec<u8>,
     layout: Layout,
-    /// The chunk that is being filled.
+    /// The bytes of the next chunk so far.
     chunk: Vec<u8>,
-    /// Of the state, in the chunks that were written.
+    /// Bytes of state in the written chunks.
     bytes: u64,
     checksum: u32,
-    /// Where the next chunk goes.
+    /// Offset of the next chunk.
     at: u64,
     unsynced_bytes: u64,
-    /// What went wrong first: nothing more is written.
+    /// The first error: nothing is written after it.
     failed: Option<(io::ErrorKind, StorageError)>,
     is_published: bool,
 }
 
-/// What is synced at a time. `tests/snapshot_speed.rs` measures what it does to the log.
+/// Bytes per sync. `tests/snapshot_speed.rs` measures the effect on the log.
 const SYNC_BYTES: u64 = 4 << 20;
 
 impl FileSink {
@@ -84,7 +84,7 @@ impl FileSink {
         })
     }
 
-    /// Everything up to the footer and the file's name.
+    /// Writes the rest, and publishes the file.
     fn complete(&mut self) -> Result<Snapshot, StorageError> {
         if let Some((_, error)) = &self.failed {
             return Err(error.clone());
@@ -104,7 +104,7 @@ impl FileSink {
         Ok(Snapshot { base: self.base.clone(), bytes: self.bytes, checksum: self.checksum })
     }
 
-    /// Writes what was gathered as a chunk, and before the first one the header.
+    /// Writes the gathered bytes as a chunk, after the head if it is the first one.
     fn write_chunk(&mut self) -> Result<(), StorageError> {
         let (head, chunk) = (std::mem::take(&mut self.head), std::mem::take(&mut self.chunk));
         let checksum = crate::checksum(self.checksum, &chunk);
@@ -139,7 +139,7 @@ impl FileSink {
         })
     }
 
-    /// Whether so many bytes, and once it is known this checksum, can be what was announced.
+    /// Checks the size, and if given the checksum, against the expected ones.
     fn check_expected(&self, bytes: u64, checksum: Option<u32>) -> Result<(), StorageError> {
         let Some((bytes_expected, checksum_expected)) = self.expected else { return Ok(()) };
         let what = match checksum {
@@ -172,7 +172,7 @@ impl Write for FileSink {
         Ok(some.len())
     }
 
-    /// Nothing: what counts is [`finish`](SnapshotSink::finish).
+    /// Does nothing: only [`finish`](SnapshotSink::finish) makes a snapshot count.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -185,9 +185,9 @@ impl SnapshotSink for FileSink {
 }
 
 impl FileSink {
-    /// Leaves nothing behind. What can't be removed now is at the next start.
+    /// Removes the file; after a failure the next start does.
     fn remove(&self) {
-        // A store that opened the directory later may have a file of this name.
+        // The directory may have a new store by now, with a file of this name.
         let publishing = self.shared.publishing();
         if !publishing.is_closed {
             drop(self.shared.disk.remove(&self.path));

@@ -1,4 +1,4 @@
-//! Reading a snapshot: chunk by chunk, none of its bytes unchecked, on its user's thread.
+//! Reading a snapshot: chunk by chunk, each byte checked, on its user's thread.
 
 use super::{
     Flaw,
@@ -13,13 +13,13 @@ use crate::{
 use quorate_raft::Snapshot;
 use std::path::{Path, PathBuf};
 
-/// An open snapshot. Its file may have lost its name.
+/// An open snapshot. Its file may have been removed since.
 pub(super) struct FileSource {
     file: Box<dyn File>,
     path: PathBuf,
     snapshot: Snapshot,
     layout: Layout,
-    /// The chunk that was read last: its number and bytes.
+    /// Number of the chunk in the buffer.
     chunk: Option<u64>,
     buffer: Vec<u8>,
 }
@@ -34,13 +34,13 @@ impl FileSource {
         Ok(Self::read(file, path, Some(identity))?.0)
     }
 
-    /// The same of anybody's file; says whose it is.
+    /// Like [`FileSource::open`], for any owner if `wanted` is `None`. Returns the owner.
     pub(super) fn read(file: Box<dyn File>, path: &Path, wanted: Option<&Identity>) -> Result<(Self, Identity), Flaw> {
         let (snapshot, layout, identity) = format::read(&*file, path, wanted)?;
         Ok((Self { file, path: path.to_owned(), snapshot, layout, chunk: None, buffer: Vec::new() }, identity))
     }
 
-    /// Reads every byte and checks it.
+    /// Reads and checks every byte.
     pub(super) fn verify(&mut self) -> Result<(), Flaw> {
         for number in 0..self.snapshot.bytes.div_ceil(self.layout.chunk_bytes as u64) {
             self.load(number)?;
@@ -52,12 +52,12 @@ impl FileSource {
         self.layout.foot_at(self.snapshot.bytes) + BLOCK_BYTES as u64
     }
 
-    /// Reads a chunk that exists. Nothing of it is seen unless its checksum holds.
+    /// Reads an existing chunk. Its bytes are returned only if its checksum holds.
     fn load(&mut self, number: u64) -> Result<&[u8], Flaw> {
         let begin = number * self.layout.chunk_bytes as u64;
         let length = (self.snapshot.bytes - begin).min(self.layout.chunk_bytes as u64) as usize;
         let is_last = begin + length as u64 == self.snapshot.bytes;
-        // The checksum that a chunk continues stands in front of it.
+        // The checksum that a chunk continues is right before it.
         let lead = if number == 0 { 0 } else { CHECKSUM_BYTES };
         if self.chunk != Some(number) {
             self.chunk = None;

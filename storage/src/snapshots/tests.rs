@@ -1,4 +1,4 @@
-//! A snapshot is there whole, or it is not there; and what is read of one is what was written.
+//! A snapshot exists as a whole or not at all; and reading it returns the written bytes.
 
 mod formats;
 
@@ -140,7 +140,7 @@ fn damage_that_comes_after_the_start_is_never_given_out_as_state() {
 fn a_chunk_in_the_place_of_another_is_found() {
     let disk = SimulatedDisk::new();
     let (store, _) = open(&disk);
-    // Every chunk has the same bytes: their places alone tell them apart.
+    // All chunks have the same bytes, and differ in their places alone.
     let mut sink = store.begin(base(9), None).expect("begun");
     sink.write_all(&[7; 6 * CHUNK]).expect("written");
     let saved = sink.finish().expect("finished");
@@ -369,7 +369,7 @@ fn two_are_kept_and_after_a_cut_those_that_reach_it() {
         store.remove_older_than(Index(to));
         assert_eq!(indexes(&disk), left, "the log begins behind {to}");
     }
-    // A build that took long may end behind a newer one.
+    // A slow save may finish after that of a newer snapshot.
     save(&store, 25, 100).expect("saved");
     assert_eq!(read(&store).0.base, base(30));
     assert_eq!(
@@ -405,7 +405,7 @@ fn a_sink_that_outlives_its_store_disturbs_nobody() {
     drop(store);
     let (store, found) = open(&disk);
     assert_eq!(found.repairs.len(), 2, "{:?}", found.repairs);
-    // These have the names that the others had.
+    // They get the names of the earlier ones.
     let mut first = store.begin(base(4), None).expect("begun");
     let second = store.begin(base(5), None).expect("begun");
     first.write_all(&state(300)).expect("written");

@@ -1,13 +1,15 @@
-//! What happens to the log's beginning when a snapshot takes its place.
+//! Log compaction: the log's beginning is dropped once a snapshot covers it.
 //!
-//! **Invariant:** files are removed only once what makes them superfluous is durable: the snapshot was before anybody asked, and
-//! a log that starts over has its name before the old one goes. A crash anywhere leaves the old log or the new one.
+//! **Invariant:** a file is removed only after its replacement is durable: the snapshot was durable
+//! before the cut was requested, and a log that starts over has its name before the old one goes. A
+//! crash at any point leaves the old log or the new one.
 
 use super::{Failure, Outcome, failed, log::Log};
 use quorate_raft::{Cut, Index, Term};
 
 impl Log {
-    /// Lets the log begin behind `cut.to`: what follows that very entry stays, and if it is not held, nothing does.
+    /// Lets the log begin after `cut.to`. The entries after exactly that entry stay; if the log
+    /// does not hold it, no entry stays.
     pub(super) fn cut(&mut self, cut: &Cut) -> Outcome<()> {
         let to = cut.to;
         if to == self.base || to.index < self.base.index {
@@ -66,8 +68,9 @@ impl Log {
         Ok(())
     }
 
-    /// Removes what a cut left over, once everything else of it is durable. One file after the other, each for good before the
-    /// next, from the oldest on: a crash in between must not leave a gap.
+    /// Removes the files that a cut made superfluous, once everything else of it is durable: one
+    /// by one, oldest first, each removal durable before the next, so that a crash in between
+    /// leaves no gap.
     pub(super) fn remove_cut_off(&mut self) -> Outcome<()> {
         for segment in std::mem::take(&mut self.cut_off) {
             self.disk.remove(&segment.path).map_err(failed("write", &segment.path))?;

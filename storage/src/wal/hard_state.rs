@@ -1,8 +1,9 @@
 //! Term, vote and promise on disk: two pairs of copies, written in turn.
 //!
-//! A write goes to both copies of the pair that is not the newest. A crash in the middle of it leaves the other pair, which
-//! is what was acknowledged last; damage to one copy leaves its twin. A pair of which both are damaged is more than a crash
-//! does (it tears at one place), so it is refused rather than answered with an older vote.
+//! A write goes to both copies of the pair that is not the newest. A crash in the middle of it
+//! leaves the other pair, which is the last acknowledged state; damage to one copy leaves its twin.
+//! A pair with two damaged copies is more than a crash causes (it tears at one place), so it is
+//! refused rather than answered with an older vote.
 
 use super::{BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed};
 use crate::disk::{Disk, File, Pace};
@@ -15,20 +16,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The file's name.
 pub(crate) const NAME: &str = "hard-state";
-/// What it is called until it is whole.
+/// Its name until it is complete.
 const UNFINISHED: &str = "hard-state.new";
 
 const MAGIC: [u8; 8] = *b"QUORHARD";
 const VERSION: u32 = 2;
-/// Copies lie so far apart that no sector or page holds two of them.
+/// Distance of the copies: no sector or page holds two of them.
 const APART: usize = 4096;
 const COPIES: usize = 4;
-/// No store is written to so often: a copy that says more is damaged, though its checksum holds.
+/// More than any store reaches: a copy with a higher sequence is damaged, though
+/// its checksum holds.
 pub(crate) const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
-/// The open file, and what is newest in it.
+/// The open file, and its newest copy.
 #[derive(Debug)]
 pub(crate) struct HardStateFile {
     file: Box<dyn File>,
@@ -36,20 +37,20 @@ pub(crate) struct HardStateFile {
     newest: Copy,
 }
 
-/// One copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Copy {
     sequence: u64,
     state: HardState,
-    /// Whether there ever was a vote.
+    /// Whether this member ever voted, in this term or an earlier one.
     has_voted: bool,
-    /// The newest segment when it was written: recovery misses no segment from there on unnoticed.
+    /// Sequence of the newest named segment at the time of the write: recovery notices if
+    /// it is missing.
     segment: u64,
     identity: Identity,
 }
 
 impl HardStateFile {
-    /// The open file, and its name.
+    /// The open file, and its path.
     pub(super) fn file(&self) -> (&dyn File, &Path) {
         (&*self.file, &self.path)
     }
@@ -73,8 +74,8 @@ impl HardStateFile {
         Ok(Self { file, path, newest })
     }
 
-    /// Opens the file of a store that was made before, and writes what it says once more, so that nothing rests on what
-    /// a failed sync left in memory.
+    /// Opens the file of an existing store, and writes its newest copy again, so that nothing
+    /// depends on pages that a failed sync left in memory.
     pub(crate) fn open(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<Self> {
         let path = dir.join(NAME);
         let file = disk.open(&path).map_err(failed("open", &path))?;
@@ -92,17 +93,17 @@ impl HardStateFile {
         self.newest.state
     }
 
-    /// Whether there ever was a vote.
+    /// Whether this member ever voted, in this term or an earlier one.
     pub(crate) fn has_voted(&self) -> bool {
         self.newest.has_voted
     }
 
-    /// The newest segment when they were written.
+    /// Sequence of the newest segment that had its name at the last write.
     pub(crate) fn segment(&self) -> u64 {
         self.newest.segment
     }
 
-    /// Makes this the newest, durably.
+    /// Writes a new state, durably.
     pub(crate) fn write(&mut self, state: HardState, segment: u64) -> Outcome<()> {
         let has_voted = self.newest.has_voted || state.vote.is_some();
         let identity = self.newest.identity.clone();
@@ -116,15 +117,16 @@ impl HardStateFile {
     }
 }
 
-/// Whose directory it is.
+/// The owner of the directory.
 pub(crate) fn identity(disk: &dyn Disk, dir: &Path) -> Outcome<Identity> {
     let path = dir.join(NAME);
     let file = disk.open_to_read(&path).map_err(failed("open", &path))?;
     Ok(read(&*file, &path)?.identity)
 }
 
-/// Puts a stand-in in the place of term and vote that are lost: a term above every one that a log can have, and no vote. For a
-/// directory that is only read; on a member's disk it would be a lie.
+/// Replaces a lost file with one that has a term above every term that a log can have, and no
+/// vote. Only for a directory that is read and never run as a member: as a member's hard state it
+/// would be false.
 pub(crate) fn stand_in(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<()> {
     let path = dir.join(NAME);
     match disk.remove(&path) {
@@ -154,7 +156,7 @@ fn read(file: &dyn File, path: &Path) -> Outcome<Copy> {
     })
 }
 
-/// Why data of `found` is not opened as `wanted`.
+/// The refusal to open data of `found` as `wanted`.
 pub(crate) fn mismatch(dir: &Path, found: &Identity, wanted: &Identity) -> Failure {
     Failure::open(format_args!(
         "{} belongs to {found}, not to {wanted}; correct the data directory, the node's id or the cluster's name",
@@ -162,7 +164,7 @@ pub(crate) fn mismatch(dir: &Path, found: &Identity, wanted: &Identity) -> Failu
     ))
 }
 
-/// The newest copy, or what is wrong with them.
+/// The newest copy, or the reason to refuse the file.
 fn newest(bytes: &[u8]) -> Result<Copy, String> {
     let copies: Vec<_> = (0..COPIES).map(|copy| bytes.get(copy * APART..).and_then(Copy::read)).collect();
     let pair = |pair: usize| copies[2 * pair..2 * pair + 2].iter().flatten().max_by_key(|copy| copy.sequence);

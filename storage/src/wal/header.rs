@@ -1,48 +1,50 @@
-//! What a segment says about itself, and what stands before each group of records.
+//! The header of a segment, and the mark before each group of records.
 
 use super::{BLOCK_BYTES, Identity, SealedBlock, Sizes, read_u32, read_u64, slot::Slot, torn_tail};
 use crate::disk::File;
 use quorate_raft::{EntryId, Index, NodeId, Term};
 
-/// What a segment says about itself.
+/// The header of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) identity: Identity,
-    /// Counts up by at least one a segment. Of two that hold the same index, the one with the higher sequence counts.
+    /// At least one more than the preceding segment's. Of two segments with the same index, the one
+    /// with the higher sequence counts.
     pub(crate) sequence: u64,
-    /// The entry before its first one.
+    /// The entry before the segment's first one.
     pub(crate) previous: EntryId,
     /// That entry's checksum.
     pub(crate) previous_checksum: u32,
-    /// Whether no older segment counts at all: the log starts over here, behind a snapshot.
+    /// Whether the log starts over here, after a snapshot: no older segment counts.
     pub(crate) starts_over: bool,
     pub(crate) layout: Layout,
-    /// So many bytes from `records_at` on were synced before the file got its name: damage among them is never a torn write.
+    /// The number of bytes from `records_at` on that were synced before the file got its name:
+    /// damage among them is never a torn write.
     pub(crate) published_bytes: u64,
 }
 
-/// How a segment is cut into parts.
+/// The parts of a segment, by offset and size in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// Where the table of slots begins; 0 if there is none, as in segments of a former program.
+    /// Start of the table of slots; 0 if there is none, as in segments of an earlier program.
     pub(crate) slots_at: u64,
-    /// The table's size.
     pub(crate) slots_bytes: u64,
-    /// Where records begin.
+    /// Start of the records.
     pub(crate) records_at: u64,
     /// The length of the file while it is the newest.
     pub(crate) capacity: u64,
 }
 
-/// Where the header's second copy lies, on a page of its own.
+/// Offset of the header's second copy, on a page of its own.
 pub(crate) const COPY_AT: usize = 4096;
-/// Where slots begin in segments that this version writes: behind the two copies of the header.
+/// Start of the slots in new segments: after the two copies of the header.
 const SLOTS_AT: u64 = 8192;
-/// Of a segment so much is for slots: enough for records of 280 bytes on average.
+/// The table of slots has this fraction of a segment: enough for records of 280 bytes on average.
 const SLOTS_SHARE: u64 = 8;
 
 impl Layout {
-    /// Room for as much as the configuration says, and for so many slots and bytes of marks and records at least.
+    /// Room for the configured size, and for at least this many slots and bytes of
+    /// marks and records.
     pub(crate) fn of(sizes: Sizes, slots_min: u64, bytes_min: u64) -> Self {
         if !sizes.has_slots {
             let capacity = SLOTS_AT + bytes_min.max(sizes.segment);
@@ -55,7 +57,8 @@ impl Layout {
         Self { slots_at: SLOTS_AT, slots_bytes, records_at, capacity }
     }
 
-    /// How many entries it may have: behind the slot of the last one is room to prove that it was synced.
+    /// The most entries that it may have. One slot more is kept free, for the proof after
+    /// the last entry.
     pub(crate) fn slots(&self) -> u64 {
         match self.slots_bytes {
             0 => u64::MAX,
@@ -67,9 +70,9 @@ impl Layout {
 impl Header {
     const MAGIC: [u8; 8] = *b"QUORSEGM";
     const VERSION: u32 = 1;
-    /// It has slots, and a second copy of its header.
+    /// Feature: slots, and a second copy of the header.
     const SLOTS: u32 = 1;
-    /// No older segment counts.
+    /// Feature: no older segment counts.
     const STARTS_OVER: u32 = 2;
 
     pub(crate) fn first(&self) -> Index {
@@ -101,7 +104,7 @@ impl Header {
             .close()
     }
 
-    /// Whose segment a file is, as either copy of its header says; `None` if neither can be read.
+    /// The owner of a segment, from either copy of its header; `None` if neither can be read.
     pub(crate) fn owner(file: &dyn File) -> Option<Identity> {
         let copy = |at: usize| {
             let mut block = [0; BLOCK_BYTES];
@@ -111,7 +114,7 @@ impl Header {
         Some(copy(0).or_else(|| copy(COPY_AT))?.identity)
     }
 
-    /// The header at the start of `bytes`, or what is wrong with it.
+    /// The header at the start of `bytes`, or the reason to refuse it.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let block = SealedBlock::read(bytes, Self::MAGIC).ok_or("the header is damaged")?;
         if block.u32(8) != Self::VERSION {
@@ -152,11 +155,11 @@ impl Header {
     }
 }
 
-/// What stands before the records that one sync covers. It proves that everything before it was synced, for nothing is written
-/// before the sync of what precedes it ended well.
+/// The start of a group: the records of one sync. It proves that all bytes before it were synced,
+/// because nothing is written before the sync of all preceding writes succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
-    /// The segment it belongs to.
+    /// The sequence of its segment.
     pub(crate) segment: u64,
     /// Counts the marks of a segment, from 0.
     pub(crate) number: u64,

@@ -1,7 +1,8 @@
-//! What happens when the disk is full: said while there is still room, and taken back when there is more.
+//! Full disk: reported while there is still room, and withdrawn when there is more.
 //!
-//! The next segment's file is made long before it is needed. If it can't be, the store says that it is full, gives back its
-//! headroom, so that metadata can still be written, and tries again about once a second.
+//! The next segment's file is made long before it is needed. If that fails for lack of space, the
+//! store reports a full disk, removes its headroom, so that metadata can still be written, and
+//! tries again about once a second.
 
 use super::{Outcome, failed, log::Log, next_segment};
 use crate::{
@@ -11,39 +12,40 @@ use crate::{
 use quorate_raft::mutants::{Mutant, live};
 use std::{io, path::Path, time::Duration};
 
-/// The headroom's file: bytes that nobody needs until there are no others.
+/// The headroom's file: bytes to give up when the disk is full.
 pub(crate) const NAME: &str = "headroom";
 
-/// How long to wait before trying again whether there is space.
+/// Pause between two attempts to make the next segment's file on a full disk.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Whether there is space for more entries than fit where there is room already.
+/// Whether there is space for a further segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Space {
-    /// As far as is known.
+    /// No attempt has failed.
     Enough,
-    /// Neither for a segment nor, maybe, for the headroom.
+    /// Not for a segment, and maybe not for the headroom.
     None,
 }
 
 impl Log {
-    /// Whether there is soon no room for further entries.
+    /// Whether the log will soon have no room for further entries.
     pub(crate) fn is_full(&self) -> bool {
         self.space == Space::None
     }
 
-    /// Whether [`Log::check_space`] should be called again after a while.
+    /// Whether to call [`Log::check_space`] again after a while.
     pub(crate) fn awaits_space(&mut self) -> bool {
         self.is_full() || matches!(self.next_segment.readiness(), Ok(Readiness::Making | Readiness::Short(_)))
     }
 
-    /// Learns whether the next segment could be made; says so if that is news: whether there is no space.
+    /// Learns whether the next segment could be made. Returns a change: `true` if the disk is full
+    /// now, `false` if it no longer is.
     ///
     /// # Errors
     /// The disk's, but for lack of space.
     pub(crate) fn check_space(&mut self) -> Outcome<Option<bool>> {
         match (self.space, self.next_segment.readiness()?) {
-            // There is room left in this segment; when that is used up, the next one is waited for.
+            // This segment still has room; when it is used up, the log waits for the next one.
             (_, Readiness::Short(failure)) => {
                 self.shortages.note(&failure);
                 Ok(None)
@@ -61,7 +63,7 @@ impl Log {
         }
     }
 
-    /// Tries again, if there was no space, or no descriptor.
+    /// Tries again after a lack of space, or of descriptors.
     pub(crate) fn retry_space(&mut self) {
         if self.is_full() || matches!(self.next_segment.readiness(), Ok(Readiness::Short(_))) {
             self.next_segment.retry();
@@ -69,7 +71,7 @@ impl Log {
     }
 }
 
-/// Makes the headroom, unless it is there; says whether there was space for it.
+/// Makes the headroom, unless it exists; `false` if there is no space for it.
 pub(crate) fn reserve(disk: &dyn Disk, dir: &Path, bytes: u64) -> Outcome<bool> {
     let path = dir.join(NAME);
     match disk.open(&path) {
@@ -87,7 +89,7 @@ pub(crate) fn reserve(disk: &dyn Disk, dir: &Path, bytes: u64) -> Outcome<bool> 
     }
 }
 
-/// Gives it back.
+/// Removes the headroom.
 pub(crate) fn release(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     let path = dir.join(NAME);
     match disk.remove(&path) {

@@ -1,7 +1,7 @@
-//! Holdings: up to which committed entry each member is known to have acknowledged the log, kept for good. A file of its own, written
-//! every few seconds at most.
+//! Holdings: per member, the last committed entry that it is known to have acknowledged. They are
+//! kept in a file of their own, written every few seconds at most.
 //!
-//! Nothing rests on it that others do not remember too: if it is damaged, it is begun anew.
+//! The other members store the same facts, so a damaged file is discarded.
 
 use super::{BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed, read_u32, read_u64, shortage::sync_dir};
 use crate::disk::{Disk, Pace};
@@ -12,9 +12,8 @@ use std::{
     path::Path,
 };
 
-/// The file's name.
 pub(crate) const NAME: &str = "known-members";
-/// What it is called until it is whole.
+/// Its name until it is complete.
 pub(crate) const UNFINISHED: &str = "known-members.new";
 
 const MAGIC: [u8; 8] = *b"QUORKNOW";
@@ -22,10 +21,10 @@ const VERSION: u32 = 2;
 /// A member's id and an index.
 const MEMBER_BYTES: usize = 16;
 
-/// Each member and its holding.
+/// Each member's holding.
 pub(crate) type Holdings = BTreeMap<NodeId, Index>;
 
-/// What the file says; nothing if there is none, and a line about it if it can't be used.
+/// The holdings in the file; none, and a line for the operator, if it can't be used.
 pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<(Holdings, Option<String>)> {
     let path = dir.join(NAME);
     let file = match disk.open(&path) {
@@ -54,7 +53,7 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<
 /// More members than any cluster has.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// Writes all of it, durably.
+/// Replaces the file, durably.
 pub(crate) fn write(disk: &dyn Disk, dir: &Path, identity: &Identity, holdings: &Holdings) -> Outcome<()> {
     let (unfinished, path) = (dir.join(UNFINISHED), dir.join(NAME));
     remove_leftover(disk, dir)?;
@@ -67,7 +66,7 @@ pub(crate) fn write(disk: &dyn Disk, dir: &Path, identity: &Identity, holdings: 
     sync_dir(disk, dir)
 }
 
-/// Removes what a crash, or a full disk, left of a file in the making.
+/// Removes an unfinished file of an earlier write.
 pub(crate) fn remove_leftover(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     let path = dir.join(UNFINISHED);
     match disk.remove(&path) {
@@ -76,7 +75,7 @@ pub(crate) fn remove_leftover(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     }
 }
 
-/// The version of a file that an earlier program wrote.
+/// The version of a file of an earlier program.
 fn earlier_version(bytes: &[u8]) -> Option<u32> {
     SealedBlock::read(bytes, MAGIC).map(|block| block.u32(8)).filter(|version| *version < VERSION)
 }

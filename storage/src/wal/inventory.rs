@@ -1,7 +1,7 @@
-//! Reads every segment of a directory, and says what the log holds.
+//! The content of the log, as found on the disk at a start.
 //!
-//! The newest one is rewritten; what is damaged in the others is put right in its place. It publishes nothing: a crash leaves
-//! what was there.
+//! It reads every segment, rewrites the newest one, and restores damaged bytes of the others in
+//! place. It publishes nothing: a crash leaves the directory as it was.
 
 use super::{
     BLOCK_BYTES, Failure, Identity, Outcome, Wal, failed, hard_state,
@@ -15,7 +15,7 @@ use super::{
 use quorate_raft::{EntryId, Faulty, HardState, Index, Membership, Snapshot, Term};
 use std::io::IoSlice;
 
-/// What the log holds, as far as it was read.
+/// The content of the log, as far as it was read.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
     pub(super) base: EntryId,
@@ -28,7 +28,7 @@ pub(super) struct Inventory {
     pub(super) repairs: Vec<String>,
 }
 
-/// The files, with the tail rewritten and synced but not yet published.
+/// The segments, with the newest one rewritten and synced but not yet published.
 pub(super) struct Files {
     pub(super) sealed: Vec<Segment>,
     pub(super) superseded: Vec<Segment>,
@@ -37,7 +37,7 @@ pub(super) struct Files {
 }
 
 impl Inventory {
-    /// Reads all that counts.
+    /// Reads all segments that count.
     pub(super) fn read(
         &mut self,
         wal: &Wal,
@@ -57,7 +57,7 @@ impl Inventory {
         for (mut segment, next) in live.into_iter().zip(nexts) {
             match self.read_sealed(&mut segment, &mut bytes, next.first()) {
                 Ok(()) => sealed.push(segment),
-                // Nobody needs what a snapshot covers.
+                // The entries of this segment are covered by the snapshot.
                 Err(failure) if snapshot.is_some_and(|snapshot| snapshot.base.last.index >= next.previous.index) => {
                     self.repairs.push(format!(
                         "dropped the log before {}, which a snapshot covers: {}",
@@ -112,13 +112,13 @@ impl Inventory {
         Ok(Files { sealed, superseded, active, marks })
     }
 
-    /// Begins anew behind an entry.
+    /// Drops all findings and begins after `base`.
     fn start_behind(&mut self, base: EntryId, checksum: u32) {
         let repairs = std::mem::take(&mut self.repairs);
         *self = Self { base, base_checksum: checksum, last: base, last_checksum: checksum, repairs, ..Self::default() };
     }
 
-    /// Whether the log holds this entry, or begins behind it.
+    /// Whether the log holds this entry, or begins after it.
     fn reaches(&self, id: EntryId) -> bool {
         let run = self.terms.partition_point(|(first, _)| *first <= id.index).checked_sub(1);
         id.index < self.base.index
@@ -126,7 +126,7 @@ impl Inventory {
             || (id.index <= self.last.index && run.is_some_and(|run| self.terms[run].1 == id.term))
     }
 
-    /// Faulty entries that a snapshot covers need no payload: the log begins behind the last of them.
+    /// Begins after the last faulty entry that a snapshot covers: its payload is not needed.
     fn forget_covered(&mut self, covered: Index) {
         let Some(last) = self.faulty.iter().rfind(|faulty| faulty.id.index <= covered).copied() else { return };
         (self.base, self.base_checksum) = (last.id, last.checksum);
@@ -141,7 +141,8 @@ impl Inventory {
         self.repairs.push(format!("began the log behind entry {}, which is lost and which a snapshot covers", last.id));
     }
 
-    /// Reads a segment that has a successor, which begins with entry `end`: every entry before that must be known.
+    /// Reads a segment that has a successor, which begins with entry `end`: all entries before that
+    /// must be found.
     fn read_sealed(&mut self, segment: &mut Segment, bytes: &mut Vec<u8>, end: Index) -> Outcome<()> {
         self.follows(segment)?;
         read_all(segment, bytes)?;
@@ -162,7 +163,8 @@ impl Inventory {
         Ok(())
     }
 
-    /// Reads the newest segment, whose last write a crash may have torn. What can be put right is, in `bytes`.
+    /// Reads the newest segment, which may end with a torn write. Restores in `bytes` what
+    /// can be restored.
     fn read_newest(&mut self, newest: &Segment, bytes: &mut [u8]) -> Outcome<Scanned> {
         let (path, layout) = (newest.path.display(), &newest.header.layout);
         let needed = if newest.header.has_slots() { layout.records_at } else { layout.capacity };
@@ -173,7 +175,7 @@ impl Inventory {
         self.follows(newest)?;
         let scanned = scan(bytes, &newest.header, None);
         match scanned.tail {
-            // Cut off between two records: nothing is left of the rest.
+            // Cut off between two records: nothing is left of the write.
             Tail::Clean | Tail::Torn { bytes: 0, .. } => {}
             Tail::Torn { at, bytes } => self.repairs.push(format!(
                 "discarded a torn write of {bytes} bytes at byte {at} of {path}: it was never acknowledged"
@@ -188,7 +190,7 @@ impl Inventory {
         Ok(self.take(newest, scanned))
     }
 
-    /// Refuses a segment that does not begin where the ones before it end.
+    /// Refuses a segment that does not begin where its predecessors end.
     fn follows(&self, segment: &Segment) -> Outcome<()> {
         let header = &segment.header;
         if (header.previous, header.previous_checksum) == (self.last, self.last_checksum) {
@@ -226,7 +228,7 @@ impl Inventory {
                 first.id
             ));
         }
-        // A log that was cut begins within a term.
+        // A compacted log begins within a term.
         if let (true, [first, ..]) = (self.terms.is_empty(), &scanned.entries[..]) {
             let begins = scanned.terms.first().is_some_and(|(index, _)| *index == segment.header.first());
             self.terms.extend((!begins).then_some((segment.header.first(), first.term)));
@@ -238,7 +240,7 @@ impl Inventory {
     }
 }
 
-/// The segments that count, in order, and those that a newer one took the place of.
+/// The segments that count, in order, and the superseded ones.
 fn live(
     wal: &Wal,
     identity: &Identity,

@@ -1,7 +1,7 @@
-//! The open log: stages what is to be persisted, makes it durable with one sync, reads it back.
+//! The open log: stages requests, makes them durable with one sync, reads them back.
 //!
-//! It hears `LogWriter` alone. After an error of any call but [`Log::read`]'s of missing entries it is in no state to go
-//! on: its caller drops it or never calls it again.
+//! Its one caller is `LogWriter`. After an error of any call but [`Log::read`] of missing entries,
+//! the log must not be used again.
 
 use super::{
     BLOCK_BYTES, Failure, Identity, Outcome, Sizes, failed,
@@ -42,35 +42,36 @@ pub(crate) struct Log {
     pub(super) identity: Identity,
     pub(super) sizes: Sizes,
     pub(super) hard_state: HardStateFile,
-    /// Term and vote to be written with the next sync.
+    /// The hard state to write with the next sync.
     pub(super) staged_state: Option<HardState>,
-    /// Segments whose last entry is final, in order. Each ends before the next one begins.
+    /// Segments that get no further entries, in order. Each ends before the next one begins.
     pub(super) sealed: Vec<Segment>,
     pub(super) active: Segment,
-    /// Whether `active` has its name: until then nothing in it counts.
+    /// Whether `active` has its name: until then its content does not count.
     pub(super) is_published: bool,
-    /// The newest segment that has its name.
+    /// Sequence of the newest segment that has its name.
     pub(super) published: u64,
-    /// Records to be written behind `active.end` with the next sync.
+    /// Records to write after `active.end` with the next sync.
     pub(super) staged: Vec<Bytes>,
     pub(super) staged_bytes: u64,
-    /// Their slots, one behind the other, from that of entry `staged_first` on. The buffer is kept from group to group.
+    /// The slots of staged entries, from entry `staged_first` on. The buffer is reused
+    /// for every group.
     pub(super) slots: Vec<u8>,
     pub(super) slots_seed: u32,
     pub(super) staged_first: Index,
-    /// Marks written to `active`.
+    /// Number of marks in `active`.
     pub(super) marks: u64,
-    /// Whether a mark behind everything says that it was synced.
+    /// Whether a proof or the header says that all records were synced.
     pub(super) is_proven: bool,
-    /// Files that no longer count once `active` is published.
+    /// Segments that no longer count once `active` is published.
     pub(super) superseded: Vec<Segment>,
-    /// Files whose entries were cut off, the oldest first.
+    /// Segments to remove after a cut, oldest first.
     pub(super) cut_off: Vec<Segment>,
-    /// How far a cut reached of which the snapshots are not told yet.
+    /// The last cut index that the snapshot store has not been told of.
     pub(super) cut_to: Option<Index>,
-    /// Sequences of segments in which records were put back that are not synced yet.
+    /// Sequences of segments with repaired records that are not synced yet.
     pub(super) repaired: Vec<u64>,
-    /// Slots that still say of such an entry that it was never proven.
+    /// Slots on disk that still mark a repaired entry as not proven.
     pub(super) cleared: Vec<Cleared>,
     pub(super) base: EntryId,
     pub(super) base_checksum: u32,
@@ -78,7 +79,7 @@ pub(crate) struct Log {
     pub(super) terms: Vec<(Index, Term)>,
     pub(super) last: EntryId,
     pub(super) last_checksum: u32,
-    /// Entries whose record is lost, in order.
+    /// Entries with a lost record, in order.
     pub(super) faulty: Vec<Faulty>,
     pub(super) holdings: Holdings,
     pub(super) space: Space,
@@ -86,12 +87,13 @@ pub(crate) struct Log {
     pub(super) shortages: Shortages,
     pub(super) snapshots: SnapshotStore,
     pub(super) observer: Arc<dyn StorageObserver>,
-    // Dropped behind everything that touches the directory, so that the next owner finds it at rest.
+    // The last field, so dropped after all that uses the directory: the next owner finds
+    // it at rest.
     pub(super) lock: Box<dyn Any + Send + Sync>,
 }
 
 impl Log {
-    /// Takes in one request, in order. It is durable once [`Log::sync`] returned.
+    /// Stages one request. Its effects are durable once [`Log::sync`] returns.
     pub(crate) fn stage(&mut self, persist: &Persist) -> Outcome<()> {
         if let Some(state) = persist.hard_state {
             self.staged_state = Some(state);
@@ -111,8 +113,8 @@ impl Log {
         Ok(())
     }
 
-    /// Makes durable what was staged: term and vote first, so that the log never holds an entry of a term that they do
-    /// not know. One sync for the records; none if nothing was staged.
+    /// Makes the staged requests durable: term and vote first, so that the log never holds an entry
+    /// of a term later than theirs. One sync for all records; none if nothing is staged.
     pub(crate) fn sync(&mut self) -> Outcome<()> {
         if let Some(state) = self.staged_state.take() {
             let began = Instant::now();
@@ -145,7 +147,8 @@ impl Log {
         }
     }
 
-    /// Keeps for good what members held. Nothing is lost with it if there is no space.
+    /// Stores holdings of members. For lack of space they are dropped: other members
+    /// store them too.
     pub(crate) fn remember(&mut self, members: &[(NodeId, Index)]) -> Outcome<()> {
         let is_news = |(member, index): &&(NodeId, Index)| self.holdings.get(member) < Some(index);
         let news: Vec<_> = members.iter().filter(is_news).copied().collect();
@@ -155,13 +158,13 @@ impl Log {
         let before = self.holdings.clone();
         self.holdings.extend(news);
         if !self.keeps_holdings()? {
-            // So that it is written when it is told again.
+            // Restored, so that the same holdings count as news the next time.
             self.holdings = before;
         }
         Ok(())
     }
 
-    /// The operator discarded entries: if this member held them, it is to forget that it did.
+    /// Lowers this member's own holding to the end of the log, after an operator discarded entries.
     pub(super) fn forget_discarded(&mut self) -> Outcome<()> {
         let last = self.last.index;
         match self.holdings.get_mut(&self.identity.member) {
@@ -171,7 +174,7 @@ impl Log {
         self.keeps_holdings().map(drop)
     }
 
-    /// Writes what the members held. False if there is no space, or a shortage, for it.
+    /// Writes the holdings. `false` if there is no space, or a shortage.
     fn keeps_holdings(&self) -> Outcome<bool> {
         match holdings::write(&*self.disk, &self.dir, &self.identity, &self.holdings) {
             Err(failure) if failure.is_full || failure.is_shortage => {
@@ -182,8 +185,9 @@ impl Log {
         }
     }
 
-    /// The entries of an inclusive range as far as they are held and fit into `bytes_max`, but at least one; up to the first
-    /// faulty one. Empty if the first is not held. Only what was synced is read: call [`Log::sync`] before.
+    /// Reads the entries of an inclusive range, as far as the log holds them and they fit into
+    /// `bytes_max`, but at least one; up to the first faulty one. Empty if the log does not hold
+    /// the first. Only synced entries are read: call [`Log::sync`] before.
     pub(crate) fn read(&self, from: Index, to: Index, bytes_max: usize) -> Outcome<Vec<Batch>> {
         let (mut batches, mut next, mut left) = (Vec::new(), from, bytes_max);
         let lost = self.faulty.get(self.faulty.partition_point(|faulty| faulty.id.index < from));
@@ -205,7 +209,7 @@ impl Log {
             };
             left = read.iter().fold(left, |left, batch| left.saturating_sub(batch.bytes().len()));
             batches.append(&mut read);
-            // Less than was there means that no more fits.
+            // A shorter result means that no more entries fit.
             let segment_last = self.last_of(segment);
             if last < to.min(segment_last) || left == 0 {
                 break;
@@ -215,24 +219,23 @@ impl Log {
         Ok(batches)
     }
 
-    /// The snapshots beside it.
     pub(crate) fn snapshots(&self) -> &SnapshotStore {
         &self.snapshots
     }
 
-    /// Opens the newest snapshot; waits for a file descriptor if there is none for now, for a node that can't read what it has just
-    /// received could only end.
+    /// Opens the newest snapshot; waits out a shortage of file descriptors, because a node that
+    /// can't read a snapshot it has just received would have to end.
     pub(crate) fn open_newest_snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, StorageError> {
         let snapshots = &self.snapshots;
         self.shortages.outlast(&*self.disk, || snapshots.try_open_newest()).map_err(|failure| failure.error)
     }
 
-    /// From now on a shortage of descriptors, threads or memory is waited out, for as long as the log is `wanted`.
+    /// From now on, waits out shortages of descriptors, threads or memory while
+    /// `wanted` returns true.
     pub(crate) fn wait_for_the_system_while(&mut self, wanted: impl Fn() -> bool + Send + 'static) {
         self.shortages.wait_while(wanted);
     }
 
-    /// Where it lies.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -242,12 +245,11 @@ impl Log {
         !self.is_proven || !self.cleared.is_empty()
     }
 
-    /// Who watches.
     pub(crate) fn observer(&self) -> &dyn StorageObserver {
         &*self.observer
     }
 
-    /// What the files take.
+    /// The size of all segment files in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.sealed.iter().map(|segment| segment.bytes).sum::<u64>() + self.active.bytes
     }
@@ -263,7 +265,8 @@ impl Log {
         if batch.previous_checksum() != self.last_checksum {
             return Err(diverged(batch, previous));
         }
-        // Rules store a term before its entries; so that a lost vote is noticed, nothing else is stored either.
+        // The rules store a term before its entries. The log enforces it, so that recovery notices
+        // a lost vote.
         let state = self.staged_state.unwrap_or(self.hard_state.state());
         if state.term < batch.term() {
             self.staged_state = Some(HardState { term: batch.term(), vote: None, ..state });
@@ -298,13 +301,14 @@ impl Log {
         Ok(())
     }
 
-    /// Where the next record goes.
+    /// Offset of the next record.
     fn staged_end(&self) -> u64 {
         self.active.end + Mark::BYTES as u64 + self.staged_bytes
     }
 
-    /// Starts a segment whose first index is `from`: what the older ones hold from there on no longer counts. What is to be
-    /// appended must follow what stays, or nothing is touched.
+    /// Starts a segment with first index `from`: entries of older segments from there on no longer
+    /// count. `then`, which is appended next, must chain to the last entry that stays, or the call
+    /// fails without an effect.
     pub(super) fn truncate(&mut self, from: Index, then: Option<&Batch>) -> Outcome<()> {
         if from > self.last.index {
             return Ok(());
@@ -336,7 +340,7 @@ impl Log {
         Ok(())
     }
 
-    /// The id and checksum of the entry at `index`, which is synced.
+    /// The id and checksum of the entry at `index`, which must be synced.
     pub(crate) fn entry(&self, index: Index) -> Outcome<(EntryId, u32)> {
         if index == self.base.index {
             return Ok((self.base, self.base_checksum));
@@ -349,8 +353,8 @@ impl Log {
         last.ok_or_else(|| Failure::read(format_args!("entry {index} is gone from {}", self.dir.display())))
     }
 
-    /// Seals the active segment, which is synced, and takes a new one behind `previous`, with room for so many slots and bytes
-    /// at least.
+    /// Seals the active segment, which must be synced, and begins a new one after `previous`, with
+    /// room for at least this many slots and bytes.
     pub(super) fn roll(
         &mut self,
         previous: EntryId,
@@ -383,13 +387,14 @@ impl Log {
         Ok(())
     }
 
-    /// What is staged, as it came, in one write; then the slots, so that a process that dies in between leaves none without its
-    /// record.
+    /// Writes the staged records in one write, then their slots: a process that dies in between
+    /// leaves no slot without its record.
     fn write_staged(&mut self) -> Outcome<()> {
         let active = &mut self.active;
         let written = if self.staged.is_empty() { 0 } else { Mark::BYTES as u64 + self.staged_bytes };
         if !self.is_published {
-            // The header is written with the first records, and says how much was.
+            // The header is written with the first records, because it says how many
+            // bytes they have.
             active.header.published_bytes = written;
             write_header(active)?;
         }
@@ -420,7 +425,8 @@ impl Log {
         Ok(())
     }
 
-    /// Lets the next segment be made: early enough even at full speed, and a node that does little is spared the space.
+    /// Has the next segment made: early enough at full speed, and not at all on a node
+    /// with few writes.
     pub(super) fn prepare(&mut self) {
         let Header { layout, .. } = &self.active.header;
         let slots = self.last.index.since(self.active.header.previous.index);
@@ -430,7 +436,7 @@ impl Log {
         }
     }
 
-    /// Gives the active segment, which is synced, its name, and removes what no longer counts.
+    /// Gives the active segment, which must be synced, its name, and removes superseded segments.
     pub(super) fn publish(&mut self) -> Outcome<()> {
         let path = self.dir.join(Segment::name(self.active.header.sequence));
         self.disk.rename(&self.active.path, &path).map_err(failed("write", &path))?;
@@ -438,7 +444,7 @@ impl Log {
             self.shortages.sync_dir(&*self.disk, &self.dir)?;
         }
         (self.active.path, self.is_published, self.published) = (path, true, self.active.header.sequence);
-        // So that it is noticed if this file is ever missing, whatever is left of the others.
+        // So recovery notices if this file is ever missing, even if the others are intact.
         self.hard_state.write(self.hard_state.state(), self.published)?;
         if !self.superseded.is_empty() {
             for segment in std::mem::take(&mut self.superseded) {
@@ -446,7 +452,8 @@ impl Log {
             }
             self.shortages.sync_dir(&*self.disk, &self.dir)?;
         }
-        // What a sealed segment never used goes back to the file system. Nothing rests on it: no sync.
+        // Returns unused bytes of a sealed segment to the file system. No sync: nothing
+        // depends on it.
         if let Some(sealed) = self.sealed.last_mut().filter(|sealed| sealed.bytes > sealed.end) {
             sealed.file.truncate(sealed.end).map_err(failed("write", &sealed.path))?;
             sealed.bytes = sealed.end;

@@ -1,18 +1,23 @@
-//! The write-ahead log: where it lies and how it is cut into segments.
+//! The write-ahead log: its configuration, and the map of its modules.
 //!
-//! [`Wal`] is what a user configures. Behind it, from the outside in: the `LogWriter` actor (`log_writer.rs`) gathers
-//! what arrived during the last sync; [`log::Log`] stages it, writes it and syncs once, with [`cut`] for what a snapshot
-//! covers, [`repair`] for entries that the disk lost, [`headroom`] for when it is full, and [`place`] for when its files are taken away; [`header`], [`slot`], [`segment`],
-//! [`hard_state`] and [`holdings`] lay out the files of `FORMAT.md`; [`scan`] and [`torn_tail`] read a segment back, decide entry by
-//! entry and tell a torn write from damage; [`recovery`], [`inventory`] and [`rewrite`] put a log together again; [`unfinished`] marks a directory that is being made.
+//! [`Wal`] is the user's configuration. From the outside in: the `LogWriter` actor
+//! (`log_writer.rs`) gathers the requests that arrive during a sync. [`log::Log`] stages them,
+//! writes them and syncs once; [`cut`] does log compaction, [`repair`] restores entries that the
+//! disk lost, [`headroom`] handles a full disk, [`next_segment`] makes files ahead, [`shortage`]
+//! waits for descriptors and threads, and [`place`] notices removed files. [`header`], [`slot`],
+//! [`segment`], [`sealed_block`], [`hard_state`] and [`holdings`] lay out the files of `FORMAT.md`.
+//! [`scan`] reads a segment, decides entry by entry, and [`torn_tail`] tells a torn write from
+//! damage. [`recovery`], [`inventory`] and [`rewrite`] open a log again. [`unfinished`] marks a
+//! directory that is not complete yet.
 //!
-//! **Every entry has two places.** Its record, and its slot: identity and checksum, far from the record. One of the two
-//! damaged is survived: the record says what its slot was, the slot says what the record must be.
+//! **Every entry has two places.** Its record, and its slot (identity and checksum), far from the
+//! record. The log survives damage to one of the two: the slot is restored from the record, and a
+//! record from another member is checked against the slot.
 //!
-//! **Never overwritten.** Bytes of a segment go from zero to their value once, but for putting right what was damaged.
-//! Truncation starts a new segment, whose first index says from where the older ones no longer count; recovery copies the
-//! tail into a new segment. So there are no stale records behind the tail, and what is missing from a torn write reads as
-//! zeros.
+//! **Never overwritten.** Bytes of a segment change once, from zero to their value, except to
+//! restore damaged ones. Truncation starts a new segment, whose first index says from where the
+//! older ones no longer count; recovery copies the newest segment into a new one. So no stale
+//! records follow the end of the log, and bytes missing from a torn write read as zeros.
 
 mod cut;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -63,7 +68,8 @@ use std::{
 
 /// A write-ahead log in a directory: `Wal::at("data/1").storage()`.
 ///
-/// One process at a time opens it; it belongs to one member of one cluster from the first time on.
+/// One process at a time can have it open. It belongs to one member of one cluster from the
+/// first opening on.
 #[derive(Clone, Debug)]
 pub struct Wal {
     pub(crate) dir: PathBuf,
@@ -73,31 +79,32 @@ pub struct Wal {
     pub(crate) disk: Arc<dyn Disk>,
 }
 
-/// How large the files are, in bytes.
+/// Sizes of files and their parts, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     /// Records and slots of a segment.
     pub(crate) segment: u64,
-    /// Between the slots and the records.
+    /// Gap between the slots and the records.
     pub(crate) gap: u64,
-    /// What is given back when the disk is full.
+    /// Size of the headroom, which is removed when the disk is full.
     pub(crate) headroom: u64,
-    /// Whether segments have slots. Without them the log is what it would be without a second place: to be compared with.
+    /// Whether segments have slots. `false` gives a log without second places, to compare with.
     pub(crate) has_slots: bool,
 }
 
 impl Sizes {
-    /// 64 MiB of records and slots: seconds of full load, and what recovery rewrites at most. 1 MiB between the two, so that
-    /// hardly anything damages both. 1 MiB of headroom: many times what metadata takes.
+    /// 64 MiB of records and slots: seconds of full load, and the most that recovery rewrites. A
+    /// gap of 1 MiB, so that one fault hardly damages both places of an entry. 1 MiB of headroom:
+    /// many times the size of metadata.
     const DEFAULT: Self = Self { segment: 64 << 20, gap: 1 << 20, headroom: 1 << 20, has_slots: true };
 }
 
 impl Wal {
-    /// What [`Wal::segment_bytes`] may be: from room for something to hold, up to offsets that leave 32 bits to spare in memory and
-    /// on disk.
+    /// Bounds of [`Wal::segment_bytes`]: the least that is useful, and the most for which all
+    /// offsets in a file fit into 32 bits.
     pub const SEGMENT_BYTES: RangeInclusive<u64> = 16 << 10..=1 << 30;
 
-    /// The log in this directory, which is made if need be.
+    /// The log in this directory, which is created if it does not exist.
     #[must_use]
     pub fn at(dir: impl AsRef<Path>) -> Self {
         Self {
@@ -109,30 +116,33 @@ impl Wal {
         }
     }
 
-    /// How many bytes of entries a segment file has room for, between 16 KiB and 1 GiB; 64 MiB by default. An eighth of it is
-    /// for the entries' slots; the file has 1 MiB and 8 KiB more, between the two and for the header. Larger ones roll over
-    /// more rarely; smaller ones take less space and make a quicker start. A record that is larger gets a segment of its own.
+    /// Sets the bytes of entries in a segment file, between 16 KiB and 1 GiB; 64 MiB by default. An
+    /// eighth of it is for the entries' slots; the file has 1 MiB and 8 KiB more, for the gap and
+    /// the header. Larger segments roll over less often; smaller ones take less space and make
+    /// starts faster. A larger record gets a segment of its own.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.sizes.segment = bytes.clamp(*Self::SEGMENT_BYTES.start(), *Self::SEGMENT_BYTES.end());
         self
     }
 
-    /// Whether to forget, at the next start, entries at the log's end whose payload is lost and that are not proven to have
-    /// been durable: in all likelihood what a power cut left of a write that nobody was told of. By default they stay, and
-    /// the other members say what becomes of them. **For a cluster of one member, after a power cut.**
+    /// Sets whether the next start drops entries at the log's end whose payload is lost and that
+    /// are not proven to have been durable: most likely the rest of an unacknowledged write that a
+    /// power failure cut. By default they stay, and the other members' logs decide. **For a cluster
+    /// of one member, after a power failure.**
     #[must_use]
     pub fn discard_unproven(self, discards: bool) -> Self {
         Self { discards_unproven: discards, ..self }
     }
 
-    /// The disk it lies on; the operating system's by default.
+    /// Sets the disk; the operating system's by default.
     #[must_use]
     pub fn on(self, disk: impl Disk) -> Self {
         Self { disk: Arc::new(disk), ..self }
     }
 
-    /// The storage actor over it, not yet started. Whatever is wrong with the directory is the answer to `Recover`.
+    /// The storage actor, not yet started. An unusable directory is reported in the reply to
+    /// `Recover`.
     #[must_use]
     pub fn storage(self) -> StorageHandle {
         StorageHandle::actor(move || LogWriter::new(self))
@@ -145,14 +155,14 @@ impl From<Wal> for StorageHandle {
     }
 }
 
-/// Whose data it is.
+/// The owner of the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) cluster: String,
     pub(crate) member: NodeId,
 }
 
-/// As many bytes of a cluster's name as the files have room for.
+/// The most bytes of a cluster's name for which the files have room.
 pub(crate) const CLUSTER_BYTES_MAX: usize = 255;
 
 impl fmt::Display for Identity {
@@ -161,14 +171,15 @@ impl fmt::Display for Identity {
     }
 }
 
-/// What went wrong, and in which operation: `open`, `read`, `write` or `sync`.
+/// An error, and the operation that failed: `open`, `read`, `write` or `sync`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) op: &'static str,
     pub(crate) error: StorageError,
     /// Whether there was no space for it.
     pub(crate) is_full: bool,
-    /// Whether a file, a directory or a thread could not be opened or started for now, and nothing was done.
+    /// Whether a file, directory or thread could not be opened or started for now, and
+    /// nothing was done.
     pub(crate) is_shortage: bool,
 }
 
@@ -188,7 +199,7 @@ impl Failure {
     }
 }
 
-/// Turns an I/O error into a failure that says what was being done to which file, and what to do now.
+/// Turns an I/O error into a failure that names the operation, the file and a remedy.
 pub(crate) fn failed(op: &'static str, path: &Path) -> impl Fn(io::Error) -> Failure {
     move |error| {
         let remedy = match error.kind() {
@@ -199,7 +210,8 @@ pub(crate) fn failed(op: &'static str, path: &Path) -> impl Fn(io::Error) -> Fai
             _ => "check the disk and the kernel log, then start the node again",
         };
         let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        // Only what opens or creates something can be tried again: a write or a sync may have been done in part.
+        // Only opening or creating can be tried again: a write or a sync may have been
+        // done in part.
         let is_shortage = op == "open" && is_shortage(&error);
         let error = StorageError(format!("can't {op} {}: {error}; {remedy}", path.display()));
         Failure { op, error, is_full, is_shortage }

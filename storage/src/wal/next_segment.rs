@@ -12,46 +12,46 @@ use std::{
     },
 };
 
-/// What a prepared file is called, and one that is made on the spot because it must be larger.
+/// Names of a file made ahead, and of a larger one that is made on demand.
 pub(crate) const NAMES: [&str; 2] = ["spare", "spare-large"];
 
-/// Prepares files of zeros, one ahead. Dropping it waits for the one in the making, so that nobody who opens the
-/// directory next finds it being written.
+/// Makes files of zeros, one ahead. Dropping it waits for the file in progress, so that the next
+/// owner of the directory finds it at rest.
 #[derive(Debug)]
 pub(crate) struct NextSegment {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     layout: Layout,
     making: Option<Making>,
-    /// The last one that was made, or why it was not.
+    /// The file that was made last, or the reason for its failure.
     made: Option<Outcome<Box<dyn File>>>,
 }
 
-/// How far the next file is.
+/// State of the next file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// Nobody asked for it yet.
+    /// Not requested yet.
     Unasked,
-    /// It is in the making.
+    /// A thread makes it.
     Making,
-    /// It is there.
+    /// Made and synced.
     Ready,
-    /// There is no space for it.
+    /// The disk has no space for it.
     NoSpace,
-    /// There was no file descriptor or no thread for it.
+    /// The system had no file descriptor or no thread for it.
     Short(Failure),
 }
 
-/// A file in the making, on a thread beside.
+/// A file in progress, on a thread of its own.
 #[derive(Debug)]
 struct Making {
     made: Receiver<Outcome<Box<dyn File>>>,
-    /// Dropped to say that somebody waits.
+    /// Dropped to tell the thread that the log waits.
     hurry: SyncSender<Infallible>,
 }
 
 impl Making {
-    /// Waits for it. `None` if its thread is gone.
+    /// Waits for the file. `None` if its thread is gone.
     fn take(self) -> Option<Outcome<Box<dyn File>>> {
         drop(self.hurry);
         self.made.recv().ok()
@@ -59,20 +59,21 @@ impl Making {
 }
 
 impl NextSegment {
-    /// Files for segments of this layout, or larger ones.
+    /// For segments of this layout, or larger ones.
     pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, layout: Layout) -> Self {
         Self { disk, dir: dir.to_owned(), layout, making: None, made: None }
     }
 
-    /// Starts making one, unless one is there or in the making, or could not be made.
+    /// Starts to make a file, unless one is there, is in progress, or has failed.
     pub(crate) fn prepare(&mut self) {
         if self.making.is_none() && self.made.is_none() {
             let ((tell, made), (hurry, hurried)) = (sync_channel(1), sync_channel(0));
             let (disk, path, layout) = (self.disk.clone(), self.dir.join(NAMES[0]), self.layout);
             let thread_for = path.clone();
-            // Nobody may be left to take it; then recovery removes it.
+            // If the receiver is gone, recovery removes the file.
             let started = self.disk.in_background(Box::new(move || {
-                // A table is small, and a log that outruns the zeros is slowed down the more the more places it fills.
+                // The table is zeroed first: it is small, and a log that overtakes the zeros is
+                // slowed down more with each place it has to fill.
                 let first = 0..layout.slots_at + layout.slots_bytes;
                 let pace = Pace::Gently { first, rest: layout.records_at..layout.capacity, hurry: &hurried };
                 drop(tell.send(make(&*disk, &path, layout.capacity, pace)));
@@ -84,16 +85,16 @@ impl NextSegment {
         }
     }
 
-    /// How far it is.
+    /// The state of the next file.
     ///
     /// # Errors
-    /// If it could not be made, for another reason than space or a shortage.
+    /// If it failed, for another reason than lack of space or a shortage.
     pub(crate) fn readiness(&mut self) -> Outcome<Readiness> {
         if let Some(making) = &self.making {
             match making.made.try_recv() {
                 Ok(made) => (self.made, self.making) = (Some(made), None),
                 Err(TryRecvError::Empty) => return Ok(Readiness::Making),
-                // Whoever takes it will make it on the spot.
+                // [`NextSegment::take`] makes it on demand.
                 Err(TryRecvError::Disconnected) => self.making = None,
             }
         }
@@ -106,13 +107,14 @@ impl NextSegment {
         }
     }
 
-    /// Tries again what failed.
+    /// Tries again after a failure.
     pub(crate) fn retry(&mut self) {
         self.made.take_if(|made| made.is_err());
         self.prepare();
     }
 
-    /// A file of zeros of so many bytes at least, its length and its path. Waits for the one in the making.
+    /// A file of zeros of at least this many bytes, its length and its path. Waits for the
+    /// file in progress.
     pub(crate) fn take(&mut self, bytes_min: u64) -> Outcome<(Box<dyn File>, u64, PathBuf)> {
         let bytes = bytes_min.max(self.layout.capacity);
         let path = self.dir.join(NAMES[usize::from(bytes > self.layout.capacity)]);
@@ -120,7 +122,7 @@ impl NextSegment {
             if let Some(making) = self.making.take() {
                 self.made = making.take();
             }
-            // One that could not be made may be possible now.
+            // After a failure, another attempt may succeed now.
             if let Some(Ok(file)) = self.made.take() {
                 return Ok((file, bytes, path));
             }
@@ -137,7 +139,7 @@ impl Drop for NextSegment {
     }
 }
 
-/// Removes what is left of files in the making.
+/// Removes unfinished files of an earlier process.
 pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     for path in NAMES.map(|name| dir.join(name)) {
         match disk.remove(&path) {
@@ -148,13 +150,13 @@ pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// Makes a file of zeros, or leaves none.
+/// Makes and syncs a file of zeros; after a failure, none is left.
 pub(crate) fn make(disk: &dyn Disk, path: &Path, bytes: u64, pace: Pace<'_>) -> Outcome<Box<dyn File>> {
     let file = disk.create(path).map_err(failed("open", path))?;
     let allocated = file.allocate(bytes, pace).map_err(failed("write", path));
     let made = allocated.and_then(|()| file.sync_data().map_err(failed("sync", path)));
     if let Err(failure) = made {
-        // What it took is needed now, and its name the next time.
+        // Its space is needed now, and its name the next time.
         disk.remove(path).map_err(failed("write", path))?;
         return Err(failure);
     }

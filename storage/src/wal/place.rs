@@ -1,8 +1,9 @@
-//! Whether the files that this log has open are still those that its directory names.
+//! A check that the open files of this log are still those that its directory names.
 //!
-//! A process that has a file open reads and writes it also after the file was removed, replaced, or hidden by a mount: writes
-//! succeed, and are gone when the process ends. So the files are compared with their names twice a second, and the active segment
-//! is asked, before anything in it is acknowledged, whether it still has a name at all.
+//! A process can read and write an open file even after the file was removed, replaced, or hidden
+//! by a mount: writes succeed, and are lost when the process ends. So the files are compared with
+//! their names twice a second, and before entries of the active segment are acknowledged, it is
+//! checked that the segment still has a name.
 //!
 //! It decides nothing about entries.
 
@@ -11,7 +12,7 @@ use crate::disk::is_shortage;
 use std::path::Path;
 
 impl Log {
-    /// Compares the lock, term and vote, and every segment with what the directory has under their names.
+    /// Compares the lock, the hard state and every segment with the files that have their names.
     pub(crate) fn check_place(&self) -> Outcome<()> {
         let lock = self.dir.join(LOCK);
         match self.disk.is_locked_by(&lock, &*self.lock) {
@@ -27,7 +28,7 @@ impl Log {
             match file.is_at(path) {
                 Ok(true) => {}
                 Ok(false) => return Err(moved(&self.dir, path)),
-                // The next look finds out.
+                // The next check finds out.
                 Err(error) if is_shortage(&error) => {}
                 Err(error) => return Err(failed("open", path)(error)),
             }
@@ -35,7 +36,8 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the active segment, which was just synced, has a name: what is in it would be gone otherwise.
+    /// Checks that the active segment, which was just synced, has a name: without one, its entries
+    /// would be lost with the process.
     pub(super) fn check_active(&self) -> Outcome<()> {
         let Self { active, dir, .. } = self;
         match active.file.has_name().map_err(failed("open", &active.path))? {

@@ -1,8 +1,10 @@
-//! Opens a directory: proves whose it is and that nothing acknowledged is missing, or refuses, naming file and offset.
+//! Recovery: opens a directory, and proves its owner and that no acknowledged entry is missing, or
+//! refuses it, naming file and offset.
 //!
-//! Every segment is read to its end. What is damaged in one place is put right from the other; what is lost keeps its identity.
-//! The newest segment is the only one that a crash can have torn, for an older one was synced before it got a successor. It is
-//! copied into a new one and synced, so that nothing rests on pages that a failed sync left in memory as clean.
+//! Every segment is read to its end. Damage to one place of an entry is restored from the other; an
+//! entry with a lost record keeps its identity. Only the newest segment can have a torn write,
+//! because an older one was synced before it got a successor. The newest one is copied and synced,
+//! so that nothing depends on pages that a failed sync left in memory as clean.
 
 use super::{
     CLUSTER_BYTES_MAX, Failure, Identity, Outcome, Wal, failed,
@@ -24,11 +26,10 @@ use crate::{
 use quorate_raft::{Index, NodeId};
 use std::{io, sync::Arc};
 
-/// The lock's file.
 pub(crate) const LOCK: &str = "lock";
 
 impl Log {
-    /// Takes possession of a log and says what is in it.
+    /// Locks a directory, and recovers its log.
     pub(crate) fn open(
         wal: &Wal,
         cluster: &str,
@@ -88,7 +89,7 @@ impl Log {
             slots: Vec::new(),
             staged_first: Index(0),
             marks: files.marks,
-            // The header says how much was synced.
+            // The header says how many bytes were synced.
             is_proven: true,
             superseded: files.superseded,
             cut_off: Vec::new(),
@@ -127,12 +128,14 @@ impl Log {
             known: log.holdings.iter().map(|(member, index)| (*member, *index)).collect(),
             repairs: inventory.repairs,
         };
-        // Not first behind a sync: what is there may fill the segment, and whether there is room for another is to be known.
+        // Checked here, not only after a sync: the recovered entries may fill the segment, and the
+        // caller must learn whether there is space for another.
         log.prepare();
         Ok((log, recovered))
     }
 
-    /// Takes what is lost at the end, and was never proven to have been synced, for the remains of a torn write.
+    /// Drops the entries at the end that are lost and not proven to have been synced, as the rest
+    /// of a torn write.
     fn discard_unproven(&mut self, repairs: &mut Vec<String>) -> Outcome<()> {
         let Some(first) = self.faulty.iter().position(|faulty| !faulty.was_durable) else { return Ok(()) };
         if self.faulty[first..].iter().any(|faulty| faulty.was_durable) {

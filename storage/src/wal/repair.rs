@@ -1,4 +1,5 @@
-//! Entries that the disk lost, given back by another member: written where they were, and checked against their slots.
+//! Repair of entries that the disk lost: another member's records, written to their old places, and
+//! checked against their slots.
 
 use super::{
     Failure, Outcome, failed,
@@ -9,17 +10,16 @@ use super::{
 use quorate_raft::{Batch, Faulty, Index, record};
 use std::io::IoSlice;
 
-/// A slot that is to be written once more: what it says of its entry is proven now.
+/// A slot to write again, because its entry is proven now.
 #[derive(Debug)]
 pub(super) struct Cleared {
-    /// The segment's sequence.
     segment: u64,
     slot: Slot,
 }
 
 impl Log {
-    /// Gives faulty entries of `batch` their records back, all or none. Durable with the next sync: torn before that, they are
-    /// faulty as they were.
+    /// Writes the records of faulty entries in `batch`, all or none. Durable with the next sync; if
+    /// the write is torn before, the entries are still faulty.
     pub(super) fn repair(&mut self, batch: &Batch) -> Outcome<()> {
         for record in batch.records() {
             let Some(faulty) = self.faulty_at(record.id.index) else { continue };
@@ -65,9 +65,9 @@ impl Log {
         Ok(())
     }
 
-    /// Says on disk, without a sync, that everything so far was synced: to be called while there is nothing else to do. It
-    /// reaches the disk with the next sync, or when the kernel gets to it, and then tells an entry that was lost from a write
-    /// that was torn.
+    /// Writes a proof, without a sync, that everything so far was synced: to be called when the log
+    /// is idle. The kernel or the next sync brings it to the disk. Then recovery can tell a lost
+    /// entry from a torn write.
     pub(crate) fn prove(&mut self) -> Outcome<()> {
         for Cleared { segment, slot } in std::mem::take(&mut self.cleared) {
             let segment = self.sealed.iter().chain([&self.active]).find(|one| one.header.sequence == segment);
@@ -94,8 +94,8 @@ impl Log {
         self.faulty.get(at)
     }
 
-    /// Syncs the files in which records were put back, but the active one, which is synced with what else goes there; says
-    /// whether that one must be.
+    /// Syncs the segments with repaired records, except the active one, which the caller syncs
+    /// anyway. Returns whether the active one has such records.
     pub(super) fn sync_repaired(&mut self) -> Outcome<bool> {
         let mut is_active = false;
         for sequence in std::mem::take(&mut self.repaired) {

@@ -1,4 +1,5 @@
-//! Copies the newest segment's entries into a new one, so that nothing rests on pages that a failed sync left in memory as clean.
+//! Copies the newest segment's entries into a new one, so that nothing depends on pages that a
+//! failed sync left in memory as clean.
 
 use super::{
     Failure, Outcome, Sizes, failed,
@@ -12,8 +13,9 @@ use super::{
 use quorate_raft::EntryId;
 use std::io::IoSlice;
 
-/// A new segment with these entries, synced but without its name. A faulty entry keeps its slot, and a place of its length among
-/// the records. `header` says what comes before; the layout and what is published are added here.
+/// A new segment with these entries, synced but without its name. A faulty entry keeps its slot,
+/// and a place of its length among the records. `header` gives all but the layout and
+/// `published_bytes`.
 pub(super) fn rewrite(
     header: Header,
     scanned: &Scanned,
@@ -79,13 +81,13 @@ pub(super) fn rewrite(
     Ok(segment)
 }
 
-/// Records that lie one behind the other, and where they go.
+/// Adjacent records, and their destination.
 struct Run {
     from: std::ops::Range<usize>,
     to: u64,
 }
 
-/// Lets reads of a segment that stays find its entries, whatever is damaged between them.
+/// Fills in the positions and detours of a sealed segment, so that reads find its entries.
 pub(super) fn chart(segment: &mut Segment, entries: &[Found], bytes: &[u8]) {
     let mut at = segment.header.layout.records_at;
     for (entry, index) in entries.iter().zip((segment.header.first().0..).map(quorate_raft::Index)) {

@@ -1,14 +1,14 @@
-//! Reads a whole segment and decides, entry by entry, what of it holds.
+//! Reads a whole segment and decides, entry by entry, which of them hold.
 //!
 //! | record | slot | the entry is |
 //! | --- | --- | --- |
 //! | good | good | whole |
-//! | good | bad | whole; its slot is made anew from it |
-//! | payload good | good | whole; what the disk lost of the record's header or checksum is made anew from the slot |
+//! | good | bad | whole; its slot is restored from it |
+//! | payload good | good | whole; the record's header or checksum is restored from the slot |
 //! | bad | good | *faulty*: its identity is known, its payload is lost |
 //! | bad | bad | the end of the log, if a crash explains it; otherwise damage |
 //!
-//! Pure: bytes in, findings out. It trusts nothing and never panics, whatever the bytes are.
+//! Pure: bytes in, findings out. It trusts no byte, and never panics.
 
 use super::{
     header::{Header, Mark},
@@ -23,12 +23,12 @@ use quorate_raft::{
 };
 use std::{cell::OnceCell, ops::Range};
 
-/// What a segment holds.
+/// The findings in a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Scanned {
     /// The last entry; the one before the segment if there is none.
     pub(crate) last: EntryId,
-    /// Its checksum.
+    /// The last entry's checksum.
     pub(crate) last_checksum: u32,
     /// The first index of each term that begins here.
     pub(crate) terms: Vec<(Index, Term)>,
@@ -36,14 +36,13 @@ pub(crate) struct Scanned {
     pub(crate) memberships: Vec<(Index, Membership)>,
     /// The entries, in order, each of them whole or faulty.
     pub(crate) entries: Vec<Found>,
-    /// What is to be put right in place.
+    /// Bytes to restore in place.
     pub(crate) patches: Vec<Patch>,
-    /// What comes behind the last entry.
+    /// The state of the bytes after the last entry.
     pub(crate) tail: Tail,
 }
 
 impl Scanned {
-    /// Nothing.
     pub(crate) fn nothing() -> Self {
         Self::behind(EntryId::default(), 0)
     }
@@ -61,22 +60,21 @@ impl Scanned {
     }
 }
 
-/// An entry that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) term: Term,
     pub(crate) checksum: u32,
-    /// Where its record is, or should be.
+    /// Offset of its record, or of its place if the record is lost.
     pub(crate) offset: u32,
     pub(crate) payload_bytes: u32,
     pub(crate) kind: u8,
     pub(crate) state: State,
 }
 
-/// How much of an entry is there.
+/// How much of an entry is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// All.
+    /// Record and identity.
     Whole,
     /// Its identity alone.
     Faulty {
@@ -85,7 +83,7 @@ pub(crate) enum State {
     },
 }
 
-/// Bytes that belong somewhere else than to where they are.
+/// Bytes to write at an offset of the segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Patch {
     pub(crate) at: usize,
@@ -93,14 +91,14 @@ pub(crate) struct Patch {
     pub(crate) what: Part,
 }
 
-/// What a patch puts right.
+/// The part of an entry that a patch restores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     /// A slot, from its record.
     Slot,
     /// A record's header or checksum, from its slot.
     Record,
-    /// The last checksum of a write that was cut off within it.
+    /// The checksum of the last record, of which a torn write has only the start.
     CutChecksum,
 }
 
@@ -111,29 +109,29 @@ impl Found {
     }
 }
 
-/// What comes behind the last entry of a segment.
+/// The bytes after the last entry of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tail {
-    /// Nothing.
+    /// Nothing but zeros.
     Clean,
-    /// A write that did not reach the disk in full, so that no sync of it ended well.
+    /// A write that did not reach the disk in full, so no sync of it succeeded.
     Torn {
-        /// Where.
+        /// Offset in the file.
         at: usize,
-        /// How many bytes from there on are not zero, up to the last that is not.
+        /// Bytes from there to the last one that is not zero.
         bytes: usize,
     },
-    /// Something that no crash explains.
+    /// Bytes that no crash explains.
     Damaged {
-        /// Where.
+        /// Offset in the file.
         at: usize,
-        /// What does not hold.
+        /// The reason, for the operator.
         what: &'static str,
     },
 }
 
-/// Scans the segment in `bytes`, up to the entry before `end` if there is an end: what follows it does not count, and all before
-/// it had been synced.
+/// Scans the segment in `bytes`. With `end`, the segment has a successor that begins there: entries
+/// from `end` on do not count, and all before it were synced.
 pub(crate) fn scan(bytes: &[u8], header: &Header, end: Option<Index>) -> Scanned {
     let at = usize::try_from(header.layout.records_at).unwrap_or(usize::MAX).min(bytes.len());
     let slots = Table::of(bytes, header);
@@ -159,19 +157,19 @@ struct Scan<'a> {
     bytes: &'a [u8],
     header: &'a Header,
     slots: Table<'a>,
-    /// Behind the last entry.
+    /// Offset after the last entry.
     at: usize,
     end: Option<Index>,
-    /// Everything before this is proven to have been synced.
+    /// Offset up to which all bytes are proven to have been synced.
     proven: OnceCell<usize>,
     found: Scanned,
 }
 
-/// What may lie between two records: nothing, or a mark.
+/// Possible distances of two records: none, or a mark.
 const GAPS: [usize; 2] = [0, Mark::BYTES];
 
 impl<'a> Scan<'a> {
-    /// Takes the next entry in, or says what is there instead.
+    /// Takes the next entry, or returns the end of the scan.
     fn entry(&mut self) -> Result<(), Tail> {
         let (index, term) = (self.found.last.index.next(), self.found.last.term);
         if live(Mutant::ZerosEndLog) && self.zeros_follow() {
@@ -180,7 +178,8 @@ impl<'a> Scan<'a> {
         let is_plausible = |slot: &Slot| {
             let gap = (slot.offset as usize).checked_sub(self.at);
             let end = u64::from(slot.offset).saturating_add(slot.record_bytes() as u64);
-            // A file is cut off at most. So what is made anew from slots never takes more than what was there.
+            // A file may be cut off, never longer. So restoring from slots never exceeds
+            // the original size.
             let fits = end <= self.header.layout.capacity;
             slot.id.term >= term && fits && gap.is_some_and(|gap| GAPS.contains(&gap))
         };
@@ -190,7 +189,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The slot says what the record must be.
+    /// Takes the entry of a good slot, which identifies its record.
     fn by_slot(&mut self, slot: &Slot) -> Result<(), Tail> {
         let at = slot.offset as usize;
         let header = slot.record_header(self.found.last_checksum);
@@ -226,7 +225,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// The record is where the one before it ends, but for marks.
+    /// Takes the entry without a good slot: its record follows the preceding one, or a mark there.
     fn by_place(&mut self, index: Index) -> Result<(), Tail> {
         let record = GAPS.into_iter().find_map(|gap| self.record_at(self.at.saturating_add(gap), index));
         let Some(record) = record else {
@@ -265,7 +264,8 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// The record at `at`, if its header holds and it is the one of `index` behind what was found.
+    /// The record at `at`, if its header holds, its index is `index`, and it chains to the
+    /// last entry found.
     fn record_at(&self, at: usize, index: Index) -> Option<Read<'a>> {
         let bytes: &'a [u8] = self.bytes;
         let head = record::Head::read(bytes.get(at..)?, 0, crate::checksum).ok()?;
@@ -276,7 +276,7 @@ impl<'a> Scan<'a> {
         }
         let rest = bytes.get(at + record::HEADER_BYTES..at + head.record_bytes())?;
         let (payload, sum) = rest.split_last_chunk()?;
-        // Of a damaged outline nothing says what it should be: not this.
+        // A damaged outline does not say what its checksum should be: any but the one it has.
         let checksum = checksum_of(head.kind as u8, head.header_checksum, payload).unwrap_or(!u32::from_le_bytes(*sum));
         Some(Read { at, payload, sum: *sum, checksum, head })
     }
@@ -305,7 +305,7 @@ impl<'a> Scan<'a> {
         self.found.patches.push(Patch { at, bytes: bytes.to_vec(), what });
     }
 
-    /// Where the next record would be: behind a mark, if there is one.
+    /// Offset of the next record: after a mark, if there is one.
     fn behind_mark(&self) -> usize {
         match Mark::decode(self.bytes, self.at, self.header.sequence) {
             Some(_) => self.at.saturating_add(Mark::BYTES),
@@ -313,14 +313,15 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Whether nothing but zeros is where the next record's header would be.
+    /// Whether the next record's header would be all zeros.
     fn zeros_follow(&self) -> bool {
         let there = self.bytes.get(self.behind_mark()..).unwrap_or_default();
         torn_tail::used(&there[..there.len().min(record::HEADER_BYTES)]) == 0
     }
 
-    /// What neither a record nor a slot at `at` speaks for: torn, if zeros explain it and nothing proves that this place had been
-    /// synced. A slot that never reached the disk was written together with its record, and explains it as well.
+    /// Judges a place without a good record or slot: torn, if missing bytes explain it and nothing
+    /// proves that the place was synced. A missing slot explains it as well: slot and record belong
+    /// to one unfinished group.
     fn judge(&self, index: Index, at: usize, expected: Expected, what: &'static str) -> Tail {
         let rest = self.bytes.get(at..).unwrap_or_default();
         let is_newest = self.end.is_none();
@@ -328,7 +329,7 @@ impl<'a> Scan<'a> {
             return Tail::Clean;
         }
         if self.proven() <= at {
-            // Where no mark is found, one may be what is missing.
+            // Without a mark here, the mark itself may be missing.
             let is_mark_missing = at == self.at && Expected::MARK.is_missing(rest, at);
             if expected.is_missing(rest, at) || is_mark_missing || self.slots.is_missing(index) {
                 return Tail::Torn { at, bytes: torn_tail::used(rest) };
@@ -337,14 +338,15 @@ impl<'a> Scan<'a> {
         Tail::Damaged { at, what }
     }
 
-    /// Everything before this was synced before the file got its name.
+    /// Offset up to which all bytes were synced before the file got its name.
     fn published(&self) -> usize {
         let published = self.header.layout.records_at.saturating_add(self.header.published_bytes);
         usize::try_from(published).unwrap_or(usize::MAX)
     }
 
-    /// Everything before this is proven to have been synced: by the header, by a slot that was written after the sync, or by a
-    /// mark that stands where no record does. All of it is, if the segment has a successor, or was cut off, which no crash does.
+    /// Offset up to which all bytes are proven to have been synced: by the header, by a slot that
+    /// was written after a sync, or by a mark that is not inside a record. All bytes are, if the
+    /// segment has a successor, or was cut off, which no crash does.
     fn proven(&self) -> usize {
         *self.proven.get_or_init(|| {
             if self.end.is_some() || (self.bytes.len() as u64) < self.header.layout.capacity {
@@ -362,7 +364,7 @@ impl<'a> Scan<'a> {
                 let next = known.partition_point(|record| record.start <= at);
                 next.checked_sub(1).is_some_and(|last| known[last].end > at)
             };
-            // A mark that went astray has a lower number than those before it.
+            // A misdirected mark has a lower number than the preceding ones.
             let (from, mut highest) = (usize::try_from(self.header.layout.records_at).unwrap_or(usize::MAX), None);
             for (at, mark) in torn_tail::marks(self.bytes, from, self.header.sequence) {
                 if highest.is_none_or(|highest| mark.number > highest) && !is_inside(at) {
@@ -390,14 +392,14 @@ impl Found {
     }
 }
 
-/// A record whose header holds.
+/// A record with a good header.
 struct Read<'a> {
     at: usize,
     head: record::Head,
     payload: &'a [u8],
-    /// The checksum that is written behind it.
+    /// The checksum that the record states.
     sum: [u8; record::TRAILER_BYTES],
-    /// The checksum that it has.
+    /// The checksum that its bytes have.
     checksum: u32,
 }
 

@@ -1,8 +1,10 @@
-//! A block of fields at fixed places, closed by a checksum: what headers and copies of term and vote are written as.
+//! Sealed block: fields at fixed places, closed by a checksum. Headers and copies of the hard state
+//! are sealed blocks.
 
 use super::{CLUSTER_BYTES_MAX, read_u32, read_u64};
 
-/// Fields of fixed width at fixed places of one 512-byte block, closed by a checksum in its last four bytes.
+/// Fields of fixed width at fixed places of one 512-byte block, closed by a checksum in its
+/// last four bytes.
 pub(crate) struct SealedBlock([u8; BLOCK_BYTES]);
 
 pub(crate) const BLOCK_BYTES: usize = 512;
@@ -25,7 +27,7 @@ impl SealedBlock {
         self
     }
 
-    /// A length byte, then the name; callers checked that it fits.
+    /// A length byte, then the name; callers check that it fits.
     pub(crate) fn put_name(mut self, at: usize, name: &str) -> Self {
         let name = &name.as_bytes()[..name.len().min(CLUSTER_BYTES_MAX)];
         self.0[at] = u8::try_from(name.len()).unwrap_or(u8::MAX);
@@ -39,7 +41,7 @@ impl SealedBlock {
         self.0
     }
 
-    /// The block at the start of `bytes`, if it is whole, undamaged and of this kind.
+    /// The block at the start of `bytes`, if it is complete, undamaged and has this magic.
     pub(crate) fn read(bytes: &[u8], magic: [u8; 8]) -> Option<Self> {
         let block: [u8; BLOCK_BYTES] = bytes.get(..BLOCK_BYTES)?.try_into().ok()?;
         let whole = crate::checksum(0, &block[..BLOCK_CHECKSUM_AT]) == read_u32(&block, BLOCK_CHECKSUM_AT);
@@ -60,7 +62,7 @@ impl SealedBlock {
     }
 }
 
-/// Puts right the checksum of the block at `at`, if there is room for one.
+/// Recomputes the checksum of the block at `at`, if there is room for one.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn seal_block(bytes: &mut [u8], at: usize) {
     if let Some(block) = bytes.get_mut(at..at.saturating_add(BLOCK_BYTES)) {

@@ -1,6 +1,6 @@
-//! One segment file: where its entries lie.
+//! One segment file, and the positions of its entries.
 //!
-//! It reads entries back. It decides nothing about what is durable: `log` does.
+//! It reads entries back. It never decides what is durable: `log` does.
 
 use super::{
     Failure, Outcome, failed,
@@ -15,25 +15,26 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A position is kept for about so many bytes of records: what a read has to walk at most, if batches are small.
+/// Distance in bytes between two stored positions: the most that a read walks, if
+/// batches are small.
 pub(crate) const STRIDE_BYTES: u64 = 64 << 10;
 
-/// No log gets so far: a file that says more is damaged, or misnamed.
+/// More than any log reaches: a file with a higher sequence is damaged, or misnamed.
 pub(crate) const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
-/// Where an entry's record begins.
+/// The offset of an entry's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) index: Index,
     pub(crate) offset: u64,
 }
 
-/// A stretch of a segment in which neither a mark nor a record can be read.
+/// A range of a segment in which no mark or record can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Detour {
     pub(crate) at: u64,
     pub(crate) end: u64,
-    /// The entry whose record should be there; `None` for damaged marks.
+    /// The entry whose record is lost; `None` for damaged marks.
     pub(crate) entry: Option<EntryId>,
 }
 
@@ -43,13 +44,13 @@ pub(crate) struct Segment {
     pub(crate) header: Header,
     pub(crate) path: PathBuf,
     pub(crate) file: Box<dyn File>,
-    /// Behind the last record that is written.
+    /// Offset after the last written record.
     pub(crate) end: u64,
-    /// What the file takes.
+    /// The size of the file.
     pub(crate) bytes: u64,
-    /// Some of the records' places, in order; the first one's among them.
+    /// Offsets of some records, in order, always including the first.
     positions: Vec<Position>,
-    /// What reads go around, in order. Nearly always empty.
+    /// Ranges that reads skip, in order. Nearly always empty.
     detours: Vec<Detour>,
 }
 
@@ -63,42 +64,42 @@ impl Segment {
         format!("{sequence:020}.segment")
     }
 
-    /// The sequence in a segment's name; `None` for the name of anything else.
+    /// The sequence in a segment's name; `None` for any other name.
     pub(crate) fn sequence_of(name: &str) -> Option<u64> {
         let sequence = name.strip_suffix(".segment")?.parse().ok()?;
         (Self::name(sequence) == name).then_some(sequence)
     }
 
-    /// Remembers where a record begins, if none near it is known.
+    /// Stores the offset of a record, unless a near one is stored.
     pub(crate) fn remember(&mut self, index: Index, offset: u64) {
         if self.positions.last().is_none_or(|last| offset - last.offset >= STRIDE_BYTES) {
             self.positions.push(Position { index, offset });
         }
     }
 
-    /// Forgets the entries from `index` on, which begin at `offset`.
+    /// Drops the entries from `index` on, which begin at `offset`.
     pub(crate) fn forget(&mut self, index: Index, offset: u64) {
         self.positions.retain(|position| position.index < index);
         self.detours.retain(|detour| detour.at < offset);
         self.end = offset;
     }
 
-    /// Remembers what reads must go around, behind what they go around already.
+    /// Adds a range that reads skip, after all others.
     pub(crate) fn avoid(&mut self, detour: Detour) {
         self.detours.push(detour);
     }
 
-    /// Where the lost record of an entry should be.
+    /// The place of an entry with a lost record.
     pub(crate) fn place_of_lost(&self, index: Index) -> Option<Detour> {
         self.detours.iter().find(|detour| detour.entry.is_some_and(|entry| entry.index == index)).copied()
     }
 
-    /// The record of an entry is there again.
+    /// Marks an entry's record as readable again.
     pub(crate) fn restored(&mut self, index: Index) {
         self.detours.retain(|detour| detour.entry.is_none_or(|entry| entry.index != index));
     }
 
-    /// Where the record of `index` begins; `None` if it is not held.
+    /// The offset of the record of `index`; `None` if the segment does not hold it.
     pub(crate) fn offset_of(&self, index: Index) -> Outcome<Option<u64>> {
         let mut walk = self.walk(index);
         while let Some(item) = walk.next()? {
@@ -109,8 +110,8 @@ impl Segment {
         Ok(None)
     }
 
-    /// Reads entries from `from` to `to`, as far as they are here and fit into `bytes_max` (but at least one), a batch
-    /// for each term. Every checksum is checked.
+    /// Reads entries from `from` to `to`, as far as this segment holds them and they fit into
+    /// `bytes_max` (but at least one), as one batch per term. Every checksum is checked.
     pub(crate) fn read(&self, from: Index, to: Index, bytes_max: usize) -> Outcome<Vec<Batch>> {
         let (mut runs, mut total): (Vec<Run>, usize) = (Vec::new(), 0);
         let mut walk = self.walk(from);
@@ -166,13 +167,13 @@ impl Segment {
     }
 }
 
-/// One line on a damaged file.
+/// The operator's line on a damaged file.
 pub(crate) fn damaged(path: &Path, at: u64, what: &str) -> String {
     let path = path.display();
     format!("{path} is damaged at byte {at}: {what}; remove this member, empty its directory and add it under a new id")
 }
 
-/// Records of one term.
+/// Byte ranges of records of one term.
 struct Run {
     term: Term,
     bytes: Vec<Range<u64>>,
@@ -187,7 +188,7 @@ impl Run {
     }
 }
 
-/// Walks over the headers of records, reading ahead.
+/// An iterator over the headers of records, which reads ahead.
 struct Walk<'a> {
     segment: &'a Segment,
     at: u64,
@@ -233,7 +234,7 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    /// The bytes from here on: `count`, or as many as there are.
+    /// The next `count` bytes, or fewer at the end of the file.
     fn load(&mut self, count: usize) -> Outcome<&[u8]> {
         let segment = self.segment;
         let loaded = self.chunk_at + self.chunk.len() as u64;

@@ -1,8 +1,10 @@
-//! Shortages: a file, a directory or a thread that the log needs and that the system can't give for now.
+//! Shortages: a file, a directory or a thread that the log needs and that the system can't
+//! give for now.
 //!
-//! A shortage is no broken disk: nothing was done, so the same call is tried again, with a growing pause, until it succeeds or the
-//! log is no longer wanted. Meanwhile the log takes nothing, as behind a slow disk, so what waits for it stays bounded. Every failed
-//! attempt is counted; the first one, and one a minute, is logged.
+//! A shortage is no broken disk: nothing was done, so the same call is tried again, with a growing
+//! pause, until it succeeds or the log is no longer wanted. Meanwhile the log takes no requests, as
+//! with a slow disk, so its queues stay bounded. Every failed attempt is counted; the first one,
+//! and one per minute, is logged.
 
 use super::{Failure, Outcome, failed};
 use crate::{contract::StorageObserver, disk::Disk};
@@ -12,39 +14,41 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What an operator can do about one.
+/// The remedy, for the operator.
 pub(crate) const REMEDY: &str =
     "raise the limit of open files (ulimit -n, LimitNOFILE) or of processes (ulimit -u, TasksMax), or free memory";
 
-/// Between two attempts, at first and at most.
+/// Pause between two attempts: the first one, and the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How often a shortage that lasts is logged.
+/// Interval at which a lasting shortage is logged.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
 
-/// Whether somebody still waits for the log.
+/// Returns whether the log is still in use.
 type Wanted = Box<dyn Fn() -> bool + Send>;
 
-/// What becomes of shortages.
+/// The policy for shortages: fail, or wait.
 pub(crate) struct Shortages {
     observer: Arc<dyn StorageObserver>,
-    /// `None` while the log is being opened: then a shortage fails the start, which may be tried again.
+    /// `None` while the log is being opened: then a shortage fails the start, which may
+    /// be tried again.
     wanted: Option<Wanted>,
     said_at: Option<Instant>,
 }
 
 impl Shortages {
-    /// To be failed by.
+    /// A shortage fails the call.
     pub(crate) fn new(observer: Arc<dyn StorageObserver>) -> Self {
         Self { observer, wanted: None, said_at: None }
     }
 
-    /// To be waited out from now on, for as long as the log is `wanted`.
+    /// From now on a shortage is waited out, while `wanted` returns true.
     pub(crate) fn wait_while(&mut self, wanted: impl Fn() -> bool + Send + 'static) {
         self.wanted = Some(Box::new(wanted));
     }
 
-    /// Does something that takes a descriptor or a thread, again and again until there is one.
+    /// Repeats an attempt that takes a descriptor or a thread until it succeeds, or fails
+    /// for another reason.
     pub(crate) fn outlast<T>(&mut self, disk: &dyn Disk, mut attempt: impl FnMut() -> Outcome<T>) -> Outcome<T> {
         let mut pause = PAUSE_MIN;
         loop {
@@ -64,12 +68,12 @@ impl Shortages {
         }
     }
 
-    /// [`Disk::sync_dir`], if need be again and again.
+    /// [`Disk::sync_dir`], repeated during a shortage.
     pub(crate) fn sync_dir(&mut self, disk: &dyn Disk, dir: &Path) -> Outcome<()> {
         self.outlast(disk, || sync_dir(disk, dir))
     }
 
-    /// One happened.
+    /// Counts and logs a shortage.
     pub(crate) fn note(&mut self, failure: &Failure) {
         self.observer.ran_short();
         if self.said_at.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
@@ -78,7 +82,7 @@ impl Shortages {
         }
     }
 
-    /// What failed before has succeeded.
+    /// Logs the end of a shortage.
     pub(crate) fn over(&mut self) {
         if self.said_at.take().is_some() {
             tracing::info!("the log goes on: the system has descriptors and threads again");

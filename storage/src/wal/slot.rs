@@ -1,7 +1,8 @@
-//! The second place of an entry's identity: one slot of fixed size an entry, far in front of the records.
+//! The second place of an entry's identity: one slot of fixed size per entry, far
+//! before the records.
 //!
-//! A slot says which record must be where, and what its checksum is. So an entry whose record is damaged keeps its term and
-//! index, and whatever is given back for it can be checked.
+//! A slot states the offset and checksum of its record. So an entry with a damaged record keeps its
+//! term and index, and a replacement can be checked.
 
 use super::{header::Header, read_u32, read_u64, torn_tail};
 use quorate_raft::{
@@ -15,18 +16,20 @@ pub(crate) struct Slot {
     pub(crate) id: EntryId,
     /// The checksum of its record.
     pub(crate) checksum: u32,
-    /// Where its record begins in the file.
+    /// Offset of its record in the file.
     pub(crate) offset: u32,
     pub(crate) payload_bytes: u32,
     pub(crate) kind: u8,
-    /// Whether the record was lost already when this was written, and was never proven to have been synced.
+    /// Whether the record was already lost when the slot was written, and never proven to
+    /// have been synced.
     pub(crate) is_unproven: bool,
-    /// Whether it was the first one to be written behind a sync: everything before it was synced.
+    /// Whether the entry is the first one written after a sync: all bytes before it were synced.
     pub(crate) begins_group: bool,
 }
 
 impl Slot {
-    /// As much as a record has at least: so a slot lies at least as far from its record as the tables' size.
+    /// The size of the smallest record: so a slot is at least as far from its record as the
+    /// table is long.
     pub(crate) const BYTES: usize = 40;
     const UNPROVEN: u8 = 1;
     const BEGINS_GROUP: u8 = 2;
@@ -58,8 +61,8 @@ impl Slot {
         Self::close(slot, seed)
     }
 
-    /// What stands in the place of the next slot while there is nothing to write: everything up to the end of the records, at
-    /// `offset`, was synced.
+    /// The proof, which takes the next slot while the log is idle: all bytes up to the end of the
+    /// records, at `offset`, were synced.
     pub(crate) fn proof(next: Index, offset: u64, seed: u32) -> [u8; Self::BYTES] {
         let mut slot = [0; Self::BYTES];
         slot[4..8].copy_from_slice(&u32::try_from(offset).unwrap_or(u32::MAX).to_le_bytes());
@@ -78,7 +81,7 @@ impl Slot {
         let is_whole = slot.len() == Self::BYTES && crate::checksum(seed, &slot[..36]) == read_u32(slot, 36);
         let is_known = || {
             read_u32(slot, 28) == 0 // the group
-                && read_u64(slot, 16) < u64::MAX // there is an index behind it
+                && read_u64(slot, 16) < u64::MAX // so that it has a successor
                 && slot[32] <= Kind::Outline as u8
                 && slot[33] & !(Self::UNPROVEN | Self::BEGINS_GROUP) == 0
                 && slot[34..36] == [0; 2]
@@ -94,7 +97,7 @@ impl Slot {
         })
     }
 
-    /// The header that its record must have, behind a record of this checksum.
+    /// The header that its record must have after a record with this checksum.
     pub(crate) fn record_header(&self, previous_checksum: u32) -> [u8; record::HEADER_BYTES] {
         let mut header = [0; record::HEADER_BYTES];
         header[0..4].copy_from_slice(&self.payload_bytes.to_le_bytes());
@@ -107,18 +110,17 @@ impl Slot {
         header
     }
 
-    /// How many bytes its record has.
     pub(crate) fn record_bytes(&self) -> usize {
         (self.payload_bytes as usize).saturating_add(record::OVERHEAD_BYTES)
     }
 }
 
-/// What a slot's checksum continues from: its segment's sequence.
+/// The start of a slot's checksum: that of its segment's sequence.
 pub(crate) fn seed(sequence: u64) -> u32 {
     crate::checksum(0, &sequence.to_le_bytes())
 }
 
-/// Where an entry's slot lies in the file; `None` if the table has none for it.
+/// Offset of an entry's slot in the file; `None` if the table has none for it.
 pub(crate) fn place(header: &Header, index: Index) -> Option<u64> {
     let places = header.layout.slots_bytes / Slot::BYTES as u64;
     let number = index.0.checked_sub(header.first().0).filter(|number| *number < places)?;
@@ -147,7 +149,8 @@ impl<'a> Table<'a> {
         (slot.id.index == index).then_some(slot)
     }
 
-    /// Up to where the records are proven to have been synced, if that stands in the place of the slot of `index`.
+    /// The offset up to which the records are proven to have been synced, if the slot of `index`
+    /// holds a proof.
     pub(crate) fn proof(&self, index: Index) -> Option<u32> {
         let at = self.place(index);
         let slot = self.bytes.get(at..at.checked_add(Slot::BYTES)?)?;
@@ -155,15 +158,15 @@ impl<'a> Table<'a> {
         (slot == Slot::proof(index, u64::from(offset), self.seed)).then_some(offset)
     }
 
-    /// Whether the slots from `index` on are empty.
+    /// Whether the slots from `index` on are empty, but for a proof.
     pub(crate) fn is_empty_from(&self, index: Index) -> bool {
         let from = if self.proof(index).is_some() { index.next() } else { index };
         torn_tail::used(self.bytes.get(self.place(from)..).unwrap_or_default()) == 0
     }
 
-    /// Whether the slot of `index`, or the part of it in one of its two sectors, never reached the disk: what stands there is
-    /// nothing, or what stood there before. Slots end at
-    /// multiples of eight bytes; neither the first nor the last eight can all be meant to be zero.
+    /// Whether the slot of `index`, or its part in one of two sectors, never reached the disk: its
+    /// place has zeros, or still the proof. Slots end at multiples of eight bytes; neither the
+    /// first nor the last eight can all be zero by intent.
     pub(crate) fn is_missing(&self, index: Index) -> bool {
         let at = self.place(index);
         let Some(slot) = at.checked_add(Slot::BYTES).and_then(|end| self.bytes.get(at..end)) else { return false };
@@ -171,7 +174,7 @@ impl<'a> Table<'a> {
         torn_tail::used(head) == 0 || (!rest.is_empty() && torn_tail::used(rest) == 0) || self.proof(index).is_some()
     }
 
-    /// The indexes from `index` on that there are slots for.
+    /// The indexes from `index` on that have a slot in the table.
     pub(crate) fn indexes_from(&self, index: Index) -> impl Iterator<Item = Index> + use<> {
         let count = (self.bytes.len() / Slot::BYTES) as u64;
         (index.0..self.first.plus(count).0).map(Index)

@@ -1,46 +1,50 @@
-//! Tells a write that a crash tore from damage.
+//! Tells a torn write from damage.
 //!
-//! A segment is made of zeros, and each byte is written once. So what a crash kept from reaching the disk reads as zeros:
-//! from somewhere to the end, or sector by sector. Anything else that does not hold was damaged after it was written, and
-//! may have been acknowledged.
+//! A segment is made of zeros, and each byte is written once. So bytes that a crash kept from the
+//! disk read as zeros: from some byte to the end, or sector by sector. Any other bad byte was
+//! damaged after it was written, and may belong to an acknowledged entry.
 
 use super::header::Mark;
 use quorate_raft::record;
 
-/// The smallest piece that a disk writes as one.
+/// The smallest unit that a disk writes atomically, in bytes.
 pub(crate) const SECTOR: usize = 512;
 
-/// What should stand behind the last good record, and how many zeros in it are too many to be meant.
+/// The mark or record that should follow the last good record, and the numbers of zeros that it
+/// cannot have by intent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected {
     bytes: usize,
-    /// Zeros from here on to the end of the file can't be meant: a checksum that is not zero lies among them.
+    /// Zeros from this byte on to the end of the file are missing bytes: a checksum that is not
+    /// zero is among them.
     cut_max: usize,
-    /// In its first sector: so many zeros at the least.
+    /// Zeros that mean missing bytes in its first sector, at least this many.
     first_min: usize,
-    /// In its last sector: so many zeros at the least, and none but zeros to that sector's end.
+    /// Zeros that mean missing bytes in its last sector, at least this many, with zeros up to
+    /// that sector's end.
     last_min: usize,
 }
 
 impl Expected {
     /// A mark begins with eight bytes that are not zero.
     pub(crate) const MARK: Self = Self { bytes: Mark::BYTES, cut_max: Mark::BYTES, first_min: 2, last_min: 1 };
-    /// A record may begin with eight bytes that are: no length, and the group.
+    /// A record may begin with eight zeros by intent: no payload, and the group.
     pub(crate) const RECORD_HEADER: Self =
         Self { bytes: record::HEADER_BYTES, cut_max: record::HEADER_BYTES, first_min: 9, last_min: 1 };
 
-    /// A record of so many bytes, whose header is good.
+    /// A record of this size with a good header.
     pub(crate) fn record(bytes: usize) -> Self {
         let cut_max = bytes - record::TRAILER_BYTES;
         Self { bytes, cut_max, first_min: 9, last_min: record::TRAILER_BYTES }
     }
 
-    /// Whether some of it never reached the disk. `rest` is all that follows the last good record, from `offset` on.
+    /// Whether some of its bytes never reached the disk. `rest` is all bytes after the last good
+    /// record, from `offset` on.
     pub(crate) fn is_missing(self, rest: &[u8], offset: usize) -> bool {
         if used(rest) <= self.cut_max {
             return true;
         }
-        // What precedes `rest` in its first sector had reached the disk with an earlier sync.
+        // Bytes before `rest` in its first sector reached the disk with an earlier sync.
         let mut at = 0;
         while at < self.bytes.min(rest.len()) {
             let sector_end = at + SECTOR - (offset + at) % SECTOR;
@@ -59,14 +63,14 @@ impl Expected {
     }
 }
 
-/// Whether `found` is the checksum `wanted` but for some last bytes, which are zeros. Then what it covers is whole, and
-/// only the end of the write is missing.
+/// Whether `found` is the checksum `wanted` with its last bytes replaced by zeros. Then the record
+/// is whole, and only the end of the write is missing.
 pub(crate) fn is_cut(found: &[u8], wanted: [u8; 4]) -> bool {
     let there = used(found);
     (1..wanted.len()).contains(&there) && found[..there] == wanted[..there]
 }
 
-/// How many bytes there are up to the last that is not zero.
+/// The number of bytes up to the last one that is not zero.
 pub(crate) fn used(bytes: &[u8]) -> usize {
     const ZEROS: [u8; 4096] = [0; 4096];
     let mut end = bytes.len();
@@ -81,7 +85,7 @@ pub(crate) fn used(bytes: &[u8]) -> usize {
     0
 }
 
-/// The good marks of a segment from byte `from` on, and where they are.
+/// The good marks of a segment from byte `from` on, and their offsets.
 pub(crate) fn marks(bytes: &[u8], from: usize, segment: u64) -> impl Iterator<Item = (usize, Mark)> + '_ {
     let rest = bytes.get(from..).unwrap_or_default();
     let rest = &rest[..used(rest)];

@@ -1,28 +1,29 @@
-//! The mark of a directory that is being made from another one's data: while it is there, the directory is refused.
+//! The mark of a directory that is being made from another one's data: while it exists, the
+//! directory is refused.
 //!
-//! It is durable before anything else is there, and removed when all else is: a crash in between leaves nothing that passes for
-//! a member with less data than it should have.
+//! It is durable before any other file exists, and removed when all others are durable: so a
+//! crash in between never leaves a directory that could be taken for a member's with less data
+//! than it should have.
 
 use super::{Failure, LOCK, Outcome, failed};
 use crate::disk::Disk;
 use std::{io, path::Path};
 
-/// The mark's file.
 pub(crate) const NAME: &str = "unfinished";
 
-/// What is expected of a directory that is opened.
+/// The expected stage of a directory that is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// It is a member's, or new.
+    /// A member's directory, or a new one.
     Whole,
-    /// It is empty, and gets the mark.
+    /// An empty directory, which gets the mark.
     Begun,
-    /// It has the mark, and may have all the rest.
+    /// A directory with the mark; all other files may exist.
     Unfinished,
 }
 
 impl Stage {
-    /// Refuses a directory at another stage; `names` is what it holds, and it is locked.
+    /// Refuses a directory at another stage; `names` is its content, and it must be locked.
     pub(super) fn check(self, disk: &dyn Disk, dir: &Path, names: &[String]) -> Outcome<()> {
         let is_marked = names.iter().any(|name| name == NAME);
         match self {
@@ -41,10 +42,11 @@ impl Stage {
     }
 }
 
-/// What an empty directory may hold: the lock of an earlier attempt, and what the root of an ext4 volume always has.
+/// Files that an empty directory may hold: the lock of an earlier attempt, and the one in the root
+/// of every ext4 volume.
 const NO_DATA: [&str; 2] = [LOCK, "lost+found"];
 
-/// Refuses a directory that is there and not empty: every command that makes a data directory asks this.
+/// Refuses a directory that exists and is not empty: for all commands that make a data directory.
 pub(crate) fn refuse_unless_empty(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     match disk.list(dir) {
         Ok(names) => refuse_occupied(dir, &names),
@@ -63,7 +65,7 @@ fn refuse_occupied(dir: &Path, names: &[String]) -> Outcome<()> {
     }
 }
 
-/// Takes the mark away, for good: the directory is whole.
+/// Removes the mark, durably: the directory is complete.
 pub(crate) fn finish(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     let mark = dir.join(NAME);
     disk.remove(&mark).map_err(failed("write", &mark))?;

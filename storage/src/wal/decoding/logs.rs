@@ -1,4 +1,4 @@
-//! Logs on simulated disks, for inputs to change.
+//! Logs on simulated disks, as a start for edits.
 
 use super::{DIR, SLOTS_AT, identity};
 use crate::{
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 const SIZES: Sizes = Sizes { segment: 16 << 10, gap: 512, headroom: 1 << 10, has_slots: true };
 
-/// What files may grow to, all together and beyond what they are: a length that is believed runs into it.
+/// Space left on each disk: allocating by a damaged length exceeds it.
 const SPACE_BYTES: u64 = 1 << 20;
 
 /// Opens the log on `disk`, as a node does when it starts.
@@ -29,7 +29,7 @@ pub(super) fn open(disk: &SimulatedDisk) -> Outcome<(Log, Recovered)> {
     Log::open(&wal, &identity().cluster, identity().member, Arc::new(Unobserved))
 }
 
-/// A header of this layout, of a segment that is the first.
+/// The header of a first segment with this layout.
 pub(super) fn header(sequence: u64, layout: Layout) -> Header {
     Header {
         identity: identity(),
@@ -42,7 +42,7 @@ pub(super) fn header(sequence: u64, layout: Layout) -> Header {
     }
 }
 
-/// As many entries of a term behind another entry; the last one of more than four is a membership.
+/// `count` entries of a term after the given entry; the last one of more than four is a membership.
 pub(super) fn batch(term: u64, behind: (EntryId, u32), count: usize, payload_bytes: usize) -> Batch {
     let (last, checksum) = behind;
     let mut builder = BatchBuilder::new(crate::checksum, Term(term), last.index.next(), checksum, 0);
@@ -84,14 +84,14 @@ pub(super) fn a_segment() -> (Vec<u8>, Header) {
     (bytes, header)
 }
 
-/// Disks with logs as nodes leave them, and an empty one.
+/// Disks with logs of nodes, and an empty one.
 pub(super) fn disks() -> Vec<SimulatedDisk> {
     let disks = [SimulatedDisk::new(), truncated(), cut(), former(), torn()];
     disks.iter().for_each(|disk| disk.crash(Crash::Keep));
     disks.to_vec()
 }
 
-/// What is written to a log.
+/// Writes to a log, and tracks its end.
 struct Writer {
     log: Log,
     last: (EntryId, u32),
@@ -115,7 +115,7 @@ impl Writer {
     }
 }
 
-/// Three segments, for the log was truncated twice, and a vote.
+/// Three segments, from two truncations, and a vote.
 fn truncated() -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     let mut writer = Writer::on(&disk);
@@ -134,7 +134,7 @@ fn truncated() -> SimulatedDisk {
     disk
 }
 
-/// A log that begins behind a snapshot, and members that are known to have one.
+/// A log that begins after a snapshot, and known members.
 fn cut() -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     let mut writer = Writer::on(&disk);
@@ -155,7 +155,7 @@ fn cut() -> SimulatedDisk {
     disk
 }
 
-/// One segment without slots, as a former program wrote it.
+/// One segment without slots, as in an earlier program.
 fn former() -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     let mut writer = Writer::on(&disk);
@@ -178,7 +178,7 @@ fn former() -> SimulatedDisk {
     disk
 }
 
-/// A write was torn, and one entry has lost its record before.
+/// A torn write at the end, and an entry with a lost record before.
 fn torn() -> SimulatedDisk {
     let disk = SimulatedDisk::new();
     let mut writer = Writer::on(&disk);

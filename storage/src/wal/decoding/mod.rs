@@ -1,4 +1,4 @@
-//! What reading the files of a log promises, whatever bytes they hold.
+//! Properties of reading the log's files, for files of any bytes.
 
 mod logs;
 mod recovery;
@@ -21,25 +21,27 @@ use quorate_raft::{EntryId, HardState, Index, NodeId, Promise, Term, record};
 use std::path::Path;
 
 const DIR: &str = "log";
-/// Where a segment's slots begin.
+/// Start of the slots of a segment.
 const SLOTS_AT: usize = 8192;
 
 fn identity() -> Identity {
     Identity { cluster: "test".into(), member: NodeId(1) }
 }
 
-/// Whoever reads it learns what is wrong from one line.
+/// A failure is one line for the operator.
 fn is_one_line(failure: &Failure) {
     assert_eq!(failure.error.to_string().lines().count(), 1, "{}", failure.error);
 }
 
 /// Reads a table of slots.
 ///
-/// An input is a byte, the table's first index (8 bytes) and the table. Bit 0 of the byte: each slot's checksum is put right first.
+/// An input is a byte, the table's first index (8 bytes) and the table. Bit 0 of the byte: each
+/// slot's checksum is recomputed first.
 ///
 /// # Panics
-/// If one of these does not hold: a slot that counts is the one of its index, has a next one, and is laid out as it was; it implies a
-/// header that holds; it is no proof, nor missing; and none lies behind what is said to be the end of all slots.
+/// If one of these does not hold: a slot that counts has the index of its place, can have a
+/// successor, and is encoded to the same bytes; the header that it implies holds; it is no proof,
+/// nor missing; and no slot follows where `Table::is_empty_from` says so.
 pub fn slots(input: &[u8]) {
     let Some(([control, first @ ..], rest)) = input.split_first_chunk::<9>() else { return };
     let (first, seed) = (u64::from_le_bytes(*first), slot::seed(7));
@@ -84,7 +86,7 @@ pub fn slots(input: &[u8]) {
     }
 }
 
-/// Whether the part of a slot in one of its two sectors is zero, though it holds: a checksum can be zero, too.
+/// Whether a part of a good slot in one of its two sectors is zero: a checksum can be zero.
 fn is_torn(slot: &[u8], place: u64) -> bool {
     let (head, rest) = slot.split_at((512 - place as usize % 512).min(slot.len()));
     head.iter().all(|byte| *byte == 0) || !rest.is_empty() && rest.iter().all(|byte| *byte == 0)
@@ -117,14 +119,15 @@ pub fn slots_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Opens the file of term and vote.
+/// Opens a hard-state file.
 ///
-/// An input is a byte and the four copies, of 64 bytes each, the rest of them being zeros; with bit 1 of the byte, the file
-/// itself. Bit 0: the copies' checksums are put right first.
+/// An input is a byte and the four copies, of 64 bytes each, with zeros for the rest; with bit 1 of
+/// the byte, the file itself. Bit 0: the copies' checksums are recomputed first.
 ///
 /// # Panics
-/// If one of these does not hold: what is wrong is said in one line; there is no vote but there was one; what was opened is opened
-/// again as it was, whichever one copy is damaged meanwhile; and a vote that is written then is the one that is read.
+/// If one of these does not hold: an error is one line; a vote implies that the member has voted;
+/// the file opens again with the same state, with any one copy damaged; and a vote written then
+/// is read back.
 pub fn hard_state(input: &[u8]) {
     let Some((control, rest)) = input.split_first() else { return };
     let mut bytes = rest.to_vec();
@@ -150,7 +153,7 @@ pub fn hard_state(input: &[u8]) {
     let told = |file: &HardStateFile| (file.state(), file.has_voted(), file.segment());
     let found = told(&file);
     assert!(found.0.vote.is_none() || found.1, "a vote is one that there was");
-    // With the one of opening it, both pairs are written, as by every start.
+    // Together with the write at the opening, this writes both pairs, as every start does.
     file.write(found.0, found.2).unwrap_or_else(|failure| panic!("it can be written: {}", failure.error));
     for copy in 0..4 {
         let damaged = disk.fork();
@@ -166,7 +169,8 @@ pub fn hard_state(input: &[u8]) {
 
 const COPIES_APART: usize = 4096;
 
-/// Whether a few writes more would be more than any store gets to. So close to that, nothing is promised but that it ends in one line.
+/// Whether a few more writes would exceed the highest sequence. Close to it, only an error of one
+/// line is promised.
 fn is_counted_out(hard_state: &[u8]) -> bool {
     let mut sequences = hard_state.chunks(COPIES_APART).map(|copy| read_u64(copy, 16));
     sequences.any(|sequence| (hard_state::SEQUENCE_MAX - 16..=hard_state::SEQUENCE_MAX).contains(&sequence))
@@ -187,13 +191,14 @@ pub fn hard_state_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Reads the file of known members.
+/// Reads a file of known members.
 ///
-/// An input is a byte, 64 bytes of the file's block and what follows that. Bit 0 of the byte: both checksums are put right first.
+/// An input is a byte, 64 bytes of the file's block and the bytes after the block. Bit 0 of the
+/// byte: both checksums are recomputed first.
 ///
 /// # Panics
-/// If one of these does not hold: a file counts, is passed over with one line, or is refused for its version; and what counts is
-/// written and read again as it was.
+/// If one of these does not hold: a file counts, is ignored with one line, or is refused for its
+/// version; and holdings that count are the same after they are written and read again.
 pub fn known_members(input: &[u8]) {
     let Some((control, rest)) = input.split_first() else { return };
     let (fields, members) = rest.split_at(rest.len().min(64));

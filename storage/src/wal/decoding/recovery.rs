@@ -1,4 +1,4 @@
-//! What starting over a data directory promises, whatever became of its files.
+//! Properties of a start on a data directory, for files of any bytes.
 
 use super::{DIR, is_counted_out, is_one_line, logs, seal_slot};
 use crate::{
@@ -10,16 +10,17 @@ use crate::{
 use quorate_raft::{EntryId, Persist};
 use std::path::{Path, PathBuf};
 
-/// Recovers the log on a disk whose files were changed.
+/// Recovers the log on a disk with edited files.
 ///
-/// An input is a byte that picks one of some logs and edits of its files, whose target picks a file. Operations of its own: a
-/// checksum is put right (a block's, a slot's, or those of records), a file takes the place of another or gets another name, or is
-/// gone.
+/// An input is a byte that picks a log and edits of its files, whose target picks a file. Own
+/// operations: a checksum is recomputed (a block's, a slot's, or those of records), a file replaces
+/// another one, gets another name, or is removed.
 ///
 /// # Panics
-/// If one of these does not hold: whoever is refused learns it from one line; every entry that is not faulty can be read, with all its
-/// checksums, chained to the one before; terms and ends are told as they are; a second start finds the same; and an entry that
-/// is appended then is there after the next one.
+/// If one of these does not hold: an error is one line; every entry that is not faulty can be
+/// read, with all its checksums, chained to its predecessor; the recovered terms and last entry
+/// are those of the entries; a second start finds the same; and an entry appended then is there
+/// after the next start.
 pub fn recovery(input: &[u8]) {
     thread_local! {
         static LOGS: Vec<SimulatedDisk> = logs::disks();
@@ -47,7 +48,8 @@ pub fn recovery(input: &[u8]) {
         (recovered.hard_state, base, last, last_checksum, terms, memberships, snapshot, known, has_voted)
     };
     assert_eq!(found(&again), found(&recovered), "a second start finds what the first one found");
-    // The place of a record that was cut off with the file is made again; one without a payload is whole there.
+    // The second start restores the place of a record that was cut off with the file; a record
+    // without a payload is whole then.
     assert!(again.faulty.iter().all(|faulty| recovered.faulty.contains(faulty)));
     if again.last.index.next().next() == again.last.index.next() {
         return;
@@ -66,7 +68,7 @@ fn reopened(disk: &SimulatedDisk) -> (Log, Recovered) {
     logs::open(disk).unwrap_or_else(|failure| panic!("it opened before: {}", failure.error))
 }
 
-/// Every entry's id and checksum, read back where it is not faulty.
+/// Every entry's id and checksum, read back unless it is faulty.
 fn read(log: &Log, recovered: &Recovered) -> Vec<(EntryId, u32)> {
     let (mut entries, mut next) = (Vec::new(), recovered.base.index.next());
     assert!(recovered.faulty.is_sorted_by(|one, other| one.id.index < other.id.index));
@@ -103,9 +105,9 @@ fn read(log: &Log, recovered: &Recovered) -> Vec<(EntryId, u32)> {
     entries
 }
 
-/// Puts right the checksum of a block, of a slot, or those of records: as `count` says.
+/// Recomputes the checksum of a block or slot, or those of records, by `count`.
 const SEAL: u8 = Edit::OWN;
-/// Puts the contents of the file with the number `at` there.
+/// Copies the content of file number `at` over it.
 const COPY: u8 = Edit::OWN + 1;
 /// Gives the file the name of another segment.
 const RENAME: u8 = Edit::OWN + 2;
@@ -119,7 +121,7 @@ fn change(disk: &SimulatedDisk, edit: &Edit<'_>) {
         SEAL => seal(&mut bytes, path, edit),
         COPY => bytes = disk.contents(&paths[edit.at % paths.len()]).unwrap_or_default(),
         RENAME => {
-            // Small ones, and the highest that there are.
+            // Small ones, and the highest ones.
             let count = edit.count as u64;
             let sequence = if count < 200 { count } else { u64::MAX - (255 - count) };
             return disk.put(&PathBuf::from(DIR).join(Segment::name(sequence)), bytes);

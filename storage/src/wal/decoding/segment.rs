@@ -1,4 +1,4 @@
-//! What scanning a segment promises.
+//! Properties of scanning a segment.
 
 use super::{SLOTS_AT, logs, seal_slot};
 use crate::{
@@ -13,15 +13,16 @@ use crate::{
 };
 use quorate_raft::{EntryId, Index, Kind, record};
 
-/// Decodes a segment's header, and scans what the segment holds.
+/// Decodes a segment's header, and scans the segment.
 ///
-/// An input is a byte, the index at which a successor begins (0: there is none) and edits of a good segment. Bits of the first byte: 0,
-/// the header's checksums are put right; 1, the slots'; 2, the marks' and records'.
+/// An input is a byte, the index at which a successor begins (0: there is none) and edits of a good
+/// segment. Bits of the first byte recompute checksums: 0, the header's; 1, the slots'; 2, the
+/// marks' and records'.
 ///
 /// # Panics
-/// If one of these does not hold: a header is laid out as it was; entries lie one behind the other in the file, those that are whole
-/// have all their checksums once the patches are applied, and chain from the header to the last one; there is none from the successor
-/// on; and once patched, the segment has the same entries.
+/// If one of these does not hold: a header is encoded to the same bytes; entries are in order in
+/// the file; once patched, whole entries have good checksums and chain from the header to the last
+/// one; no entry is at or after the successor's first; and a patched segment has the same entries.
 pub fn segment(input: &[u8]) {
     let Some(([control, end], rest)) = input.split_first_chunk::<2>() else { return };
     let (mut bytes, _) = logs::a_segment();
@@ -69,7 +70,7 @@ fn check(bytes: &[u8], header: &Header, scanned: &Scanned, end: Option<Index>) {
     }
 }
 
-/// Every whole entry's record has all its checksums.
+/// Checks that every whole entry's record has good checksums.
 fn holds(bytes: &[u8], header: &Header, scanned: &Scanned) {
     let (mut chained, mut index) = (header.previous_checksum, header.first());
     for entry in &scanned.entries {
@@ -89,7 +90,7 @@ fn holds(bytes: &[u8], header: &Header, scanned: &Scanned) {
     assert_eq!(scanned.last_checksum, chained);
 }
 
-/// Puts right the checksums of marks and of the records behind each, as far as their lengths lead.
+/// Recomputes the checksums of marks and of the records after each, as far as their lengths lead.
 fn seal_groups(bytes: &mut [u8], header: &Header) {
     let mut at = usize::try_from(header.layout.records_at).unwrap_or(usize::MAX);
     while let Some(mark) = bytes.get_mut(at..at.saturating_add(Mark::BYTES)) {

@@ -1,5 +1,6 @@
-//! A log of three segments, and everything that can happen to one place of it: a flip of every byte, a cut at every byte, every
-//! sector zeroed or another's. Each is healed, made anew, discarded as unacknowledged, or refused; nothing acknowledged is lost.
+//! A log of three segments, and every fault in one place of it: a flip of every byte, a cut at
+//! every byte, every sector zeroed or replaced by another. Each is healed, restored, discarded as
+//! unacknowledged, or refused; no acknowledged entry is lost.
 
 use super::*;
 use crate::disk::{Crash, Operation};
@@ -9,7 +10,7 @@ use std::{collections::BTreeMap, ops::Range, thread};
 fn a_flip_of_every_byte_loses_nothing_that_was_acknowledged() {
     let log = SmallLog::new();
     let counts = log.classify("flips", |disk, path, at| disk.flip(path, at, [0xff, 0x01, 0x80][at % 3]));
-    // A second copy of everything: there is no byte whose loss can't be survived.
+    // Every byte has a second copy, so the loss of any byte is survived.
     assert_eq!(counts.get(&Class::Refused), None, "{counts:?}");
     let [healed, made_anew, discarded] = counts_of(&counts, [Class::Healed, Class::MadeAnew, Class::Discarded]);
     assert!(healed > 2000 && made_anew > 800 && discarded > 1000, "{counts:?}");
@@ -23,7 +24,8 @@ fn a_cut_at_every_byte_loses_nothing_that_was_acknowledged() {
         true
     });
     let [healed, refused] = counts_of(&counts, [Class::Healed, Class::Refused]);
-    // Of a segment that is cut off within its slots nobody knows what is missing, nor of half a hard state what was newest.
+    // Refused: a segment cut off within its slots, since the lost entries are unknown, and half a
+    // hard state, since the newest copy is unknown.
     assert!(healed > 7000 && refused > 20_000, "{counts:?}");
 }
 
@@ -39,7 +41,7 @@ fn zeros_in_every_sector_lose_nothing_that_was_acknowledged() {
     assert!(healed > 50 && made_anew > 15, "{counts:?}");
 }
 
-/// All that a witness keeps of commands is as safe as the commands.
+/// Outlines are as safe as commands.
 #[test]
 fn whatever_happens_to_a_place_of_outlines_loses_nothing_that_was_acknowledged() {
     let log = SmallLog::of(Model::append_outlines);
@@ -61,7 +63,7 @@ fn whatever_happens_to_a_place_of_outlines_loses_nothing_that_was_acknowledged()
 fn a_sector_that_went_astray_loses_nothing_that_was_acknowledged() {
     let log = SmallLog::new();
     let segments = segments(&log.disk);
-    // What was written to one sector of one segment lies in another sector of another, or of the same.
+    // One sector is replaced by another one of the same or another segment.
     for (number, from) in segments.iter().enumerate() {
         for sector in [0, 8, 16, 18, 19, 21] {
             let counts =
@@ -75,7 +77,8 @@ fn a_sector_that_went_astray_loses_nothing_that_was_acknowledged() {
     }
 }
 
-/// Every pair and triple of damaged places of three entries: refused if both places of one are among them, healed otherwise.
+/// Every pair and triple of damaged places of three entries: refused if it includes both places of
+/// one, healed otherwise.
 #[test]
 fn any_three_places_of_different_entries_may_be_damaged() {
     let (mut healed, mut refused) = (0, 0);
@@ -155,18 +158,18 @@ fn a_write_that_goes_astray_while_the_log_runs_loses_nothing_that_was_acknowledg
     }
 }
 
-/// What became of a damaged log.
+/// The outcome for a damaged log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
-    /// Nothing that counts was damaged.
+    /// No byte that counts was damaged.
     Untouched,
-    /// Entries were faulty, and their records were given back.
+    /// Entries were faulty, and were repaired.
     Healed,
-    /// One place was made anew from the other.
+    /// One place was restored from the other.
     MadeAnew,
-    /// What nobody was told of is gone, and nothing else.
+    /// An unacknowledged group is gone, and nothing else.
     Discarded,
-    /// It is not opened.
+    /// The log is not opened.
     Refused,
 }
 
@@ -174,7 +177,7 @@ fn counts_of<const N: usize>(counts: &BTreeMap<Class, usize>, classes: [Class; N
     classes.map(|class| counts.get(&class).copied().unwrap_or(0))
 }
 
-/// Three segments; what was acknowledged, and one group behind it that reached the disk though nobody was told.
+/// Three segments with acknowledged entries, then one unacknowledged group that reached the disk.
 struct SmallLog {
     disk: SimulatedDisk,
     acknowledged: Model,
@@ -188,7 +191,7 @@ impl SmallLog {
         Self::of(Model::append)
     }
 
-    /// The same, of entries as they are appended so.
+    /// A small log whose entries `append` makes.
     fn of(append: fn(&mut Model, u64, usize, usize) -> Persist) -> Self {
         let disk = SimulatedDisk::new();
         let (mut log, _) = open_with(Wal { sizes: SMALL, ..wal(&disk) }).expect("it opens");
@@ -218,7 +221,8 @@ impl SmallLog {
         Self { disk, acknowledged, written: model }
     }
 
-    /// Does something to every byte of every file, on a disk of its own each time, and says what became of the log.
+    /// Damages every byte of every file, on a disk of its own each time, and
+    /// classifies the outcomes.
     fn classify(
         &self,
         what: &str,

@@ -1,4 +1,5 @@
-//! Files whose checksums hold, and which say what no log says: refused in one line or passed over, and never a panic or a full disk.
+//! Files with good checksums and contents that no log writes: refused in one line or ignored, and
+//! never a panic or a full disk.
 
 use super::{
     super::{
@@ -26,7 +27,7 @@ fn a_vote_counted_further_than_any_store_gets_is_damaged() {
     }
 }
 
-/// An earlier one has no promise in it: to read it as none would forget what the member stated.
+/// Version 1 had no promise: reading it as none would forget a promise that the member made.
 #[test]
 fn a_hard_state_of_another_format_version_is_refused_by_name() {
     let (disk, _) = a_log();
@@ -66,7 +67,7 @@ fn a_file_that_is_named_almost_like_a_segment_is_none() {
     assert_eq!(Model::on(&disk), model);
 }
 
-/// Otherwise a start would fill the disk with zeros, for the sake of an entry that was never there.
+/// Otherwise a start would fill the disk with zeros, for an entry that never existed.
 #[test]
 fn a_slot_of_a_record_that_does_not_fit_its_segment_counts_for_nothing() {
     for payload_bytes in [u32::MAX, 1 << 30, FILE_BYTES as u32] {
@@ -97,7 +98,7 @@ fn a_slot_of_a_record_that_does_not_fit_its_segment_counts_for_nothing() {
     }
 }
 
-/// A log of a few entries, all of them acknowledged and proven to be.
+/// A log of a few entries, all acknowledged and proven.
 fn a_log() -> (SimulatedDisk, Model) {
     let disk = SimulatedDisk::new();
     let mut model = Model::default();

@@ -1,4 +1,4 @@
-//! Power cuts: what was acknowledged is there, what was not is gone or there, and nothing else is.
+//! Power failures: every acknowledged entry is there; an unacknowledged one may be; no other is.
 
 use super::*;
 use crate::disk::{Crash, Operation};
@@ -184,7 +184,7 @@ fn what_a_failed_sync_left_in_memory_is_made_durable_before_it_is_believed() {
     let persists = [model.vote(10, 2), model.append(10, 3, 100)];
     disk.fail(Operation::Sync, 2);
     persist(&mut log, &persists).expect_err("the sync fails");
-    // The process ends and starts again; the power stays on, so that the pages still read well.
+    // The process restarts without a power failure, so the page cache is intact.
     drop(log);
     assert_eq!(Model::on(&disk), model);
     disk.crash(Crash::Lose);
@@ -229,7 +229,8 @@ fn whatever_is_persisted_and_wherever_the_power_is_cut_the_log_is_one_that_was_a
             let context = format!("seed {seed}, round {round}, {:?}", recovered.repairs);
             let found = Model::of(&reopened, &recovered);
             assert_was_asked_for(&found, &asked, &context);
-            // A truncation that was asked for may have happened: only what is left of what was told counts.
+            // A requested truncation may have happened: only the acknowledged entries before it
+            // must be there.
             let kept =
                 acknowledged.entries.iter().zip(&found.entries).take_while(|(told, found)| told == found).count();
             let told = Model { entries: acknowledged.entries[..kept].to_vec(), ..acknowledged.clone() };
@@ -271,7 +272,7 @@ impl Random {
         (self.0 >> 33) as usize % bound
     }
 
-    /// Some request; what it makes of the model halfway goes to `asked`.
+    /// Stages a random request; the model halfway through it goes to `asked`.
     fn persist(&mut self, model: &mut Model, asked: &mut Vec<Model>) -> Persist {
         let term = model.last().0.term.0 + self.below(2) as u64;
         let mut persist = Persist::default();
@@ -286,7 +287,7 @@ impl Random {
             asked.push(model.clone());
         }
         if self.below(4) == 0 {
-            // Terms never go back, also where the log does.
+            // Terms never decrease, even where the log is truncated.
             let later = model.hard_state.term.0.max(term) + 1;
             persist.hard_state = model.vote(later, 1 + self.below(3) as u64).hard_state;
         }

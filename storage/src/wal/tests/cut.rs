@@ -1,4 +1,5 @@
-//! Cuts behind snapshots: old or new wherever the power goes, and nothing removed that is still needed.
+//! Log compaction: after a power failure at any point the log is the old or the new one, and no
+//! needed file is removed.
 
 use super::*;
 use crate::disk::{Crash, Operation};
@@ -41,7 +42,7 @@ fn a_log_that_does_not_hold_the_last_entry_of_a_cut_starts_over_behind_it() {
     }
 }
 
-/// 49. Truncation does not forget what was cut off before it.
+/// A truncation keeps the effects of cuts before it.
 #[test]
 fn truncations_and_cuts_in_any_order_start_again_well_wherever_the_power_was_cut() {
     let mut crashes = 0;
@@ -75,7 +76,7 @@ fn truncations_and_cuts_in_any_order_start_again_well_wherever_the_power_was_cut
                 let (log, recovered) = opened(&disk);
                 let found = Model::of(&log, &recovered);
                 let context = format!("{operation:?} {nth} {crash:?}: {:?}", recovered.repairs);
-                // What was cut may be there still; what is behind the cut is what was asked for.
+                // Entries before the cut may still be there; those after it are the requested ones.
                 let is_one = |asked: &Model| {
                     let behind = |model: &Model| {
                         let entries = model.entries.iter().filter(|entry| entry.id.index > asked.base.0.index);
@@ -149,14 +150,14 @@ fn what_a_snapshot_covers_may_be_damaged_beyond_repair() {
     save(&log, model.entries[39].id, model.entries[39].checksum);
     drop(log);
     let oldest = segments(&disk)[0].clone();
-    // Slots and records: nothing of it is left.
+    // Slots and records of it: all bytes are gone.
     assert!(disk.zero(&oldest, 8192..8192 + 16_000));
     let (log, recovered) = opened(&disk);
     assert!(recovered.repairs.iter().any(|line| line.contains("which a snapshot covers")), "{:?}", recovered.repairs);
     let found = Model::of(&log, &recovered);
     assert!(recovered.base.index < Index(40) && model.entries.ends_with(&found.entries));
     drop(log);
-    // Once it is gone, it is gone.
+    // Once removed, it stays removed.
     let again = Model::on(&disk);
     assert_eq!(again, found);
 }
@@ -181,7 +182,7 @@ fn faulty_entries_that_a_snapshot_covers_need_no_repair() {
     assert!(model.entries.ends_with(&Model::of(&log, &recovered).entries));
 }
 
-/// 44. A snapshot that could not be written, for the disk is full, leaves the log as it was.
+/// A snapshot that can't be written, because the disk is full, leaves the log as it was.
 #[test]
 fn a_snapshot_that_could_not_be_saved_cuts_nothing() {
     let mut failures = 0;

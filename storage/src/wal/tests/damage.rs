@@ -1,4 +1,4 @@
-//! Damage that one place alone can't make good: found, and never mistaken for the end of the log.
+//! Damage that one place alone can't repair: found, and never mistaken for the end of the log.
 
 use super::{
     super::{
@@ -10,7 +10,7 @@ use super::{
 };
 use proptest::prelude::*;
 
-/// 48. A zeroed length in the tail segment is not the end of the log.
+/// A zeroed length in the newest segment is not the end of the log.
 #[test]
 fn zeros_in_the_middle_of_the_tail_are_not_the_end_of_the_log() {
     let (disk, model) = small_log();
@@ -136,7 +136,7 @@ fn a_slot_of_another_segment_or_entry_counts_for_nothing() {
     }
 }
 
-/// Segments that a former program wrote have no slots.
+/// An earlier program wrote segments without slots.
 #[test]
 fn segments_without_slots_are_read_and_the_newest_gets_some() {
     for tail in [&b""[..], b"QUORM", &[7; 64]] {
@@ -169,7 +169,7 @@ fn damage_in_a_segment_without_slots_is_refused() {
         let bytes = disk.contents(&path).expect("it is there");
         for entry in &model.entries {
             let record = bytes.windows(entry.bytes.len()).position(|window| window == entry.bytes);
-            // The last group is followed by nothing that proves it.
+            // No byte after the last group proves it.
             for at in record.into_iter().flat_map(|record| [record + 1, record + entry.bytes.len() - 2]) {
                 let disk = disk.fork();
                 disk.flip(&path, at, 0xff);
@@ -206,7 +206,7 @@ proptest! {
     }
 }
 
-/// Two sealed segments and one that is not, all of it acknowledged and proven to be.
+/// Two sealed segments and an active one, all acknowledged and proven.
 fn small_log() -> (SimulatedDisk, Model) {
     let disk = SimulatedDisk::new();
     let mut model = Model::default();
@@ -225,7 +225,8 @@ fn small_log() -> (SimulatedDisk, Model) {
     (disk, model)
 }
 
-/// A log of two segments as a former program wrote them, with something behind the last record.
+/// A log of two segments as an earlier program wrote them, with the bytes of `tail` after
+/// the last record.
 fn former_log(tail: &[u8]) -> (SimulatedDisk, Model) {
     let disk = SimulatedDisk::new();
     let mut model = Model::default();

@@ -1,4 +1,4 @@
-//! Errors of the disk: each is final, none loses what was acknowledged.
+//! Disk errors: each is final, and none loses an acknowledged entry.
 
 use super::*;
 use crate::{
@@ -60,7 +60,7 @@ fn a_disk_that_is_nearly_full_is_said_to_be_full_while_there_is_room_and_then_to
         let mut model = Model::default();
         let mut was_full = log.is_full();
         while !was_full {
-            // A tenth of a segment at a time: the news comes long before the room ends.
+            // A tenth of a segment at a time: the disk is reported full long before the room ends.
             persist(&mut log, &[model.append(1, 1, 1400)]).expect("there is room until it is said that there is none");
             was_full = log.check_space().expect("it is no error") == Some(true);
         }
@@ -173,7 +173,6 @@ fn a_member_that_could_not_be_remembered_for_want_of_a_descriptor_is_remembered_
     assert_eq!(opened(&disk).1.known, [(NodeId(3), Index(9))]);
 }
 
-/// Counts them.
 #[derive(Default)]
 struct Shortages(AtomicU64);
 
@@ -233,8 +232,8 @@ fn a_read_of_damaged_entries_fails_and_names_the_file() {
     assert!(log.read(Index(1), Index(3), 1000).is_ok());
 }
 
-/// Opens a log and does some of everything. Returns what was acknowledged last and every state asked for since, and how
-/// it ended.
+/// Opens a log and does every kind of request. Returns the last acknowledged state with every
+/// requested state since, and the outcome.
 fn work(disk: &SimulatedDisk) -> (Vec<Model>, Outcome<()>) {
     let mut asked = vec![Model::default()];
     let mut run = || {

@@ -1,4 +1,4 @@
-//! Syncs are counted, and the files are what `FORMAT.md` says.
+//! The number of syncs per request, and the order of bytes in files.
 
 use super::{super::header::Mark, *};
 use crate::disk::Operation;
@@ -33,16 +33,17 @@ fn nothing_to_persist_costs_no_sync_and_a_vote_costs_one() {
     assert_eq!(disk.count(Operation::Sync), syncs + 1);
 }
 
-/// 47. After a segment rolls over, the new one is synced, and the directory that it stands in.
+/// After a segment rolls over, the new one is synced, and its directory.
 #[test]
 fn a_rollover_syncs_the_segment_it_leaves_and_names_the_new_one_durably() {
     let disk = SimulatedDisk::new();
     let mut log = roomy(&disk);
     let mut model = Model::default();
-    // So much that the next segment is made ahead.
+    // Enough for the next segment to be made ahead.
     persist(&mut log, &[model.append(1, 3, 70_000)]).expect("it is persisted");
     let (syncs, dirs) = (disk.count(Operation::Sync), disk.count(Operation::SyncDir));
-    // The first fits beside what is there, the second does not. Term and vote note the new segment, which is the third sync.
+    // The first batch fits into the segment, the second does not. The third sync is that of the
+    // hard state, which notes the new segment.
     persist(&mut log, &[model.append(1, 1, 20_000), model.append(1, 1, 14_000)]).expect("it is persisted");
     assert_eq!((disk.count(Operation::Sync) - syncs, disk.count(Operation::SyncDir) - dirs), (3, 1));
     assert_eq!(log.sealed.len(), 1);
@@ -164,7 +165,7 @@ fn configurations_in_the_log_are_told_and_a_lost_one_is_left_out_until_it_is_rep
     assert_eq!(opened(&disk).1.memberships, told);
 }
 
-/// A log whose segments are so large that none has to be made ahead for a while.
+/// A log with segments so large that none has to be made ahead for a while.
 fn roomy(disk: &SimulatedDisk) -> Log {
     let sizes = Sizes { segment: 16 * SIZES.segment, ..SIZES };
     open_with(Wal { sizes, ..wal(disk) }).expect("it opens").0

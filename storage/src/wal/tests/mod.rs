@@ -1,4 +1,4 @@
-//! The log on a simulated disk: every fate that a write, a sync or a byte can meet.
+//! The log on a simulated disk, with every fault of a write, a sync or a byte.
 
 mod both_places;
 mod crafted;
@@ -24,9 +24,9 @@ use std::{
 };
 
 const SIZES: Sizes = Sizes { segment: 16 << 10, gap: 512, headroom: 1 << 10, has_slots: true };
-/// What a segment's file takes.
+/// The size of a segment's file.
 const FILE_BYTES: u64 = SIZES.segment + SIZES.gap + 8192;
-/// Where its records begin.
+/// Start of its records.
 const RECORDS_AT: usize = 8192 + 2048 + 512;
 
 fn wal(disk: &SimulatedDisk) -> Wal {
@@ -50,13 +50,12 @@ fn persist(log: &mut Log, persists: &[Persist]) -> Outcome<()> {
     log.sync()
 }
 
-/// The same, and there is time afterwards.
+/// [`persist`], and then the log is idle.
 fn persist_idly(log: &mut Log, persists: &[Persist]) -> Outcome<()> {
     persist(log, persists)?;
     log.prove()
 }
 
-/// The newest segment's path.
 fn newest(disk: &SimulatedDisk) -> PathBuf {
     segments(disk).pop().expect("there is a segment")
 }
@@ -70,7 +69,7 @@ fn in_log(name: &str) -> PathBuf {
     Path::new("log").join(name)
 }
 
-/// What a store should hold: term and vote, and every entry.
+/// The expected content of a store: hard state and entries.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 struct Model {
     hard_state: HardState,
@@ -82,13 +81,13 @@ struct Model {
 struct Entry {
     id: EntryId,
     checksum: u32,
-    /// The record; of a faulty entry nothing is left.
+    /// The record; empty for a faulty entry.
     bytes: Bytes,
 }
 
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
-        // The checksum stands for the bytes, which some do not have.
+        // The checksum stands for the bytes, which faulty entries lack.
         (self.id, self.checksum) == (other.id, other.checksum)
     }
 }
@@ -100,7 +99,7 @@ impl Model {
         self.entries.last().map_or(self.base, |entry| (entry.id, entry.checksum))
     }
 
-    /// The next `count` entries of `term`, and this model with them. A log stores the term first, if nobody else did.
+    /// Appends `count` entries of `term` to this model. Like a log, it stores the term first.
     fn append(&mut self, term: u64, count: usize, payload_bytes: usize) -> Persist {
         let (last, checksum) = self.last();
         let mut builder = BatchBuilder::new(crate::checksum, Term(term), last.index.next(), checksum, 0);
@@ -117,7 +116,7 @@ impl Model {
         Persist { batch: Some(batch), ..Persist::default() }
     }
 
-    /// The same as a witness keeps them.
+    /// Like [`Model::append`], with outlines as a witness keeps them.
     fn append_outlines(&mut self, term: u64, count: usize, payload_bytes: usize) -> Persist {
         let behind = self.entries.len();
         let whole = self.append(term, count, payload_bytes);
@@ -148,7 +147,7 @@ impl Model {
         Persist { hard_state: Some(self.hard_state), ..Persist::default() }
     }
 
-    /// Begins behind `to`, which is held.
+    /// Begins after `to`, which the log holds.
     fn cut(&mut self, to: u64) -> Persist {
         let gone: Vec<Entry> = self.entries.drain(..(to - self.base.0.index.0) as usize).collect();
         let last = gone.last().expect("something goes");
@@ -156,7 +155,7 @@ impl Model {
         Persist { cut: Some(Cut { to: last.id, checksum: None }), ..Persist::default() }
     }
 
-    /// Begins behind an entry that is not held.
+    /// Begins after an entry that the log does not hold.
     fn start_over(&mut self, to: EntryId, checksum: u32) -> Persist {
         (self.base, self.entries) = ((to, checksum), Vec::new());
         Persist { cut: Some(Cut { to, checksum: Some(checksum) }), ..Persist::default() }
@@ -170,14 +169,14 @@ impl Model {
         Batch::parse(bytes.freeze(), crate::checksum).expect("the model's records are whole")
     }
 
-    /// Gives each faulty entry its record back.
+    /// Requests that repair every faulty entry.
     fn repairs(&self, recovered: &Recovered) -> Vec<Persist> {
         let indexes = recovered.faulty.iter().map(|faulty| faulty.id.index.0);
         let repair = |index| Persist { repair: Some(self.records(index, index)), ..Persist::default() };
         indexes.map(repair).collect()
     }
 
-    /// What an open log really holds, read back entry by entry. Of the faulty ones, what is known.
+    /// The content of an open log, read back entry by entry; of faulty entries, their identity.
     fn of(log: &Log, recovered: &Recovered) -> Self {
         let mut this =
             Self { hard_state: recovered.hard_state, base: (recovered.base, log.base_checksum), entries: Vec::new() };
@@ -208,8 +207,8 @@ impl Model {
     }
 }
 
-/// What is found is one of the states that were asked for, in this order, or on the way from one to the next; term and
-/// vote, which are written first, may be ahead.
+/// The found state is one of the requested ones, or between two adjacent ones; the hard state,
+/// which is written first, may be ahead.
 fn assert_was_asked_for(found: &Model, asked: &[Model], context: &str) {
     let is_between = |pair: &[Model]| {
         let [before, after] = pair else { return false };
@@ -220,7 +219,7 @@ fn assert_was_asked_for(found: &Model, asked: &[Model], context: &str) {
     assert!(asked.iter().any(|asked| asked.hard_state == found.hard_state), "{context}");
 }
 
-/// Nothing of what was acknowledged is lost, and what is lost was not.
+/// Only unacknowledged entries are lost, and none of them counts as durable.
 fn assert_unacknowledged(recovered: &Recovered, acknowledged: &Model, context: &str) {
     for faulty in &recovered.faulty {
         assert!(!faulty.was_durable && faulty.id.index > acknowledged.last().0.index, "{context}: {faulty:?}");

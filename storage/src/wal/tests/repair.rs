@@ -1,4 +1,5 @@
-//! Faulty entries: read around, repaired in place, never anything but what their slots say.
+//! Faulty entries: skipped by reads, repaired in place, with nothing but the records that
+//! their slots identify.
 
 use super::*;
 use crate::disk::{Crash, Operation};
@@ -65,7 +66,7 @@ fn a_repair_of_what_is_whole_changes_nothing() {
     let repair = Persist { repair: Some(model.records(4, 5)), ..Persist::default() };
     persist(&mut log, &[repair]).expect("there is nothing to do");
     assert_eq!((disk.count(Operation::Write), disk.count(Operation::Sync)), (writes, syncs));
-    // A batch of both kinds repairs those that need it.
+    // A batch with faulty and whole entries repairs the faulty ones.
     persist(&mut log, &[Persist { repair: Some(model.records(1, 5)), ..Persist::default() }]).expect("it is repaired");
     drop(log);
     let (_, after) = opened(&disk);
@@ -139,7 +140,7 @@ struct Broken {
     model: Model,
 }
 
-/// Twelve entries in two segments, of which 2, 3, 9 and 12 lost their records.
+/// Twelve entries in two segments; 2, 3, 9 and 12 lost their records.
 fn broken() -> Broken {
     let disk = SimulatedDisk::new();
     let (mut log, _) = opened(&disk);
@@ -160,7 +161,7 @@ fn broken() -> Broken {
     }
     let (mut log, recovered) = opened(&disk);
     assert_eq!(Model::of(&log, &recovered), model);
-    // So that its sync is not counted.
+    // Done before, so that its sync is not counted.
     log.next_segment.prepare();
     Broken { disk, log, recovered, model }
 }

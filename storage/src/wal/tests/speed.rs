@@ -1,4 +1,4 @@
-//! What the second place of every entry costs: the log on a real disk, with slots and without, in turns.
+//! The cost of second places: the log on a real disk, with slots and without, in turns.
 
 use super::*;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ fn slots_cost_no_second_sync() {
         let mut with = Lane::new(true);
         let mut without = Lane::new(false);
         let end = Instant::now() + Duration::from_secs(10);
-        // A few groups each in turns, so that whatever else the disk does meets both.
+        // A few groups each in turns, so that other load on the disk affects both alike.
         while Instant::now() < end {
             with.run(entries, payload_bytes);
             without.run(entries, payload_bytes);
@@ -26,14 +26,14 @@ fn slots_cost_no_second_sync() {
             );
             with / without
         });
-        // The mean has in it whatever else the disk did, and is what a user sees.
+        // The mean includes other load on the disk, as a user's does.
         worst = worst.min(mean);
     }
     // A second sync would leave half of it, or less.
     assert!(worst > 0.5, "{worst:.3} of the throughput is left");
 }
 
-/// A log, and how long each round of groups took.
+/// A log, and the duration of each round of groups.
 struct Lane {
     log: Log,
     _dir: tempfile::TempDir,
