@@ -1,50 +1,58 @@
-//! What a storage actor hears and says: the seam at which a log store can be swapped.
+//! The storage contract: the messages of a storage actor, and its duties. This is the seam at which
+//! a log store can be replaced.
 //!
-//! A storage actor owns the durable log, term, vote and snapshots of one node. It hears [`Recover`] once, then any number of
-//! the others:
+//! A storage actor owns the durable log, term, vote and snapshots of one node. It receives
+//! [`Recover`] once, then any number of the others:
 //!
-//! | message | asks to | answered by |
+//! | message | request | reply |
 //! | --- | --- | --- |
-//! | [`Recover`] | take possession, and say what is there | its result |
-//! | [`Persist`] | cut (compact), truncate, append, repair, store term and vote | [`Persisted`] |
-//! | [`ReadEntries`] | read back | [`EntriesRead`] |
-//! | [`SaveSnapshot`] | begin to write a snapshot: of this node, or of one that is being received | its result: a [`SnapshotSink`] |
+//! | [`Recover`] | lock the store, and report its content | its result |
+//! | [`Persist`] | cut (compact), truncate, append, repair, store the hard state | [`Persisted`] |
+//! | [`ReadEntries`] | read entries | [`EntriesRead`] |
+//! | [`SaveSnapshot`] | begin to write a snapshot: of this node, or received from another one | its result: a [`SnapshotSink`] |
 //! | [`OpenSnapshot`] | read a snapshot: to restore from it, or to send it | its result: a [`SnapshotSource`] |
-//! | [`Remember`] | keep what the members held | nothing |
+//! | [`Remember`] | store holdings of members | none |
 //!
-//! Completions go to the [`Completions`] that came with [`Recover`].
+//! Completions go to the [`Completions`] in [`Recover`].
 //!
 //! # Duties
 //!
-//! - **Order.** Persists take effect in the order in which they arrive, each one: cut, then truncate, then append, then
-//!   repair, then hard state, then its `then` is due. A term is stored with the first of its entries, or before. A read sees what
-//!   it was sent behind.
-//! - **Only what follows.** An append continues the log by index, term and checksum ([`follows`]), and a repair is the very entry
-//!   that is held, by id and checksum; anything else fails the store, and changes nothing.
-//! - **Durability.** [`Persisted`] with a sequence is told only after everything of that sequence and of every earlier
-//!   one would survive a power cut. It may cover several persists: take what arrived during the last sync into one
-//!   write and one sync. An empty persist costs no sync of its own, but is told in order behind the ones before it.
-//! - **Finality.** After the first error nothing more is persisted or told but [`StorageFailed`]: a failed sync is never
-//!   retried, for the kernel may have dropped the pages and call the retry a success.
-//! - **Honesty.** Entries are returned only if every checksum holds. A store that knows the identity of an entry whose
-//!   payload it lost says so ([`Recovered::faulty`]), and never forgets that there was one; reads end before it until it is
-//!   repaired.
-//! - **Snapshots.** What [`SnapshotSink::finish`] returned well would survive a power cut, and is what [`Recovered::snapshot`]
-//!   names if it covers more than any other. A [`Cut`](quorate_raft::Cut) names a last entry that such a snapshot covers: only
-//!   then may entries up to it, and older snapshots, be dropped. Larger pieces may stay: after a restart [`Recovered::base`] may be
-//!   lower, unless the log was started over. A cut to what is gone already changes nothing. A crash between the two leaves a
-//!   snapshot that is ahead of the log; then the log begins behind the snapshot, unless it holds the snapshot's last entry.
+//! - **Order.** Persists take effect in the order of arrival, and the parts of each one in this
+//!   order: cut, truncate, append, repair, hard state; then its `then` is due. A term is stored
+//!   with its first entry, or before. A read sees the effects of all persists before it.
+//! - **Chaining.** An append continues the log by index, term and checksum ([`follows`]), and a
+//!   repair is the very entry that is missing, by id and checksum; any other one fails the store,
+//!   and changes nothing.
+//! - **Durability.** [`Persisted`] with a sequence is sent only after everything of that sequence
+//!   and of every earlier one would survive a power failure. It may cover several persists: take
+//!   all that arrive during a sync into one write and one sync. An empty persist costs no sync of
+//!   its own, but is answered in order, after the ones before it.
+//! - **Finality.** After the first error nothing more is persisted or sent but [`StorageFailed`]: a
+//!   failed sync is never retried, because the kernel may have dropped the pages and report success
+//!   for the retry.
+//! - **Honesty.** Entries are returned only if every checksum holds. A store that knows the
+//!   identity of an entry with a lost payload reports it ([`Recovered::faulty`]), and never forgets
+//!   that it existed; reads end before it until it is repaired.
+//! - **Snapshots.** A snapshot for which [`SnapshotSink::finish`] returned `Ok` survives a power
+//!   failure, and is [`Recovered::snapshot`] if it covers more than any other. A
+//!   [`Cut`](quorate_raft::Cut) names a last entry that such a snapshot covers: only then may
+//!   entries up to it, and older snapshots, be dropped. More may stay: after a restart
+//!   [`Recovered::base`] may be lower, unless the log was started over. A cut to an entry before
+//!   the base changes nothing. A crash between snapshot and cut leaves a snapshot that is ahead of
+//!   the log; then the log begins after the snapshot, unless it holds the snapshot's last entry.
 //!   Snapshots never delay persists: their bytes are written and read on their callers' threads.
-//! - **One owner.** The data belong to one member of one cluster from the first [`Recover`] on, and to one process at a time.
-//! - **Space.** When there is soon no room for entries, a store says [`StorageFull`] while there still is, and again when
-//!   there is room: the node then takes no more commands, and can still vote.
+//! - **One owner.** The data belong to one member of one cluster from the first [`Recover`] on, and
+//!   to one process at a time.
+//! - **Space.** A store sends [`StorageFull`] before it runs out of room for entries, and again
+//!   when there is room: meanwhile the node takes no commands, and can still vote.
 //!
 //! # A store of your own
 //!
-//! Any actix actor with these six handlers is a storage: [`StorageHandle::actor`] takes it. `examples/custom-storage` is one over
-//! redb, to copy from; [`conformance`](crate::conformance) proves the duties. What helps: [`Persist::is_empty`], [`follows`],
-//! [`Recovered::append`], and [`SnapshotStore`](crate::SnapshotStore), which keeps snapshots in files beside a log of any kind.
-//! One that answers `Recover`, and nothing else yet:
+//! Any actix actor with these six handlers is a storage: [`StorageHandle::actor`] takes it.
+//! `examples/custom-storage` is one over redb, to copy from; [`conformance`](crate::conformance)
+//! tests the duties. Helpers: [`Persist::is_empty`], [`follows`], [`Recovered::append`], and
+//! [`SnapshotStore`](crate::SnapshotStore), which keeps snapshots in files beside a log of any
+//! kind. A minimal one that only answers `Recover`:
 //!
 //! ```
 //! use actix::prelude::*;
@@ -110,7 +118,7 @@ use quorate_raft::{
 };
 use std::{io, sync::Arc, time::Duration};
 
-/// Edge → storage, once, before anything else: take possession of the log and say what is in it.
+/// Edge → storage, once, before any other message: lock the log and report its content.
 #[derive(Message)]
 #[rtype(result = "Result<Recovered, StorageError>")]
 pub struct Recover {
@@ -118,16 +126,16 @@ pub struct Recover {
     pub cluster: String,
     /// The member that the data must belong to.
     pub member: NodeId,
-    /// Where outcomes are told.
+    /// The recipient of completions.
     pub completions: Completions,
-    /// Who watches: metrics.
+    /// The recipient of measurements.
     pub observer: Arc<dyn StorageObserver>,
 }
 
-/// What the store holds.
+/// The content of a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Term, vote and promise, as they were persisted last; the default for a store that never held any.
+    /// Term, vote and promise, as persisted last; the default for a new store.
     pub hard_state: HardState,
     /// The entry before the first one held; the default for a log that was never cut.
     pub base: EntryId,
@@ -135,26 +143,29 @@ pub struct Recovered {
     pub terms: Vec<(Index, Term)>,
     /// The last entry; `base` for an empty log.
     pub last: EntryId,
-    /// The checksum of the last record, to which the next one chains; 0 for a log that never held one.
+    /// The checksum of the last record, to which the next one chains; 0 for a log that never
+    /// had an entry.
     pub last_checksum: u32,
-    /// The entries whose identity is known and whose payload is lost, in order.
+    /// The entries with a known identity and a lost payload, in order.
     pub faulty: Vec<Faulty>,
-    /// The snapshot that covers most, if there is one. If `base` is not 0@0 and this does not reach it, the state is lost, and
-    /// the node must get it from another.
+    /// The snapshot with the highest index, if there is one. If `base` is not 0@0 and the snapshot
+    /// does not reach it, the state is lost, and the node must get it from another one.
     pub snapshot: Option<Snapshot>,
-    /// The configurations that are in the log, in order: the entries of kind 2, decoded.
+    /// The configurations in the log, in order: the decoded entries of kind 2.
     pub memberships: Vec<(Index, Membership)>,
-    /// Whether a term with a vote was ever persisted here: a store without one, and without entries, is new or was emptied.
+    /// Whether a term with a vote was ever persisted: a store without one, and without entries, is
+    /// new or was emptied.
     pub has_voted: bool,
-    /// What [`Remember`] was told, in order of members.
+    /// The holdings stored with [`Remember`], in the order of members.
     pub known: Vec<(NodeId, Index)>,
-    /// One line on what recovery had to do, if it had to do anything (for example "discarded a torn tail of 312 bytes in …").
+    /// A line for the operator per action of recovery (for example "discarded a torn tail of 312
+    /// bytes in …").
     pub repairs: Vec<String>,
 }
 
 impl Recovered {
-    /// Takes in the next entries of a log that is being read back: for stores that go through all of it at the start. `base`,
-    /// `last` (equal to it) and `last_checksum` are set before.
+    /// Adds the next entries of a log that is being read back: for stores that read all of it at
+    /// the start. Set `base`, `last` (equal to it) and `last_checksum` before.
     ///
     /// ```
     /// # use quorate_raft::{BatchBuilder, Index, Kind, Term};
@@ -172,7 +183,8 @@ impl Recovered {
     /// ```
     ///
     /// # Errors
-    /// If they do not follow what there is, by index, term and checksum; or hold a configuration that is none.
+    /// If they do not follow what there is, by index, term and checksum; or hold a configuration
+    /// that is none.
     pub fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
         follows((self.last, self.last_checksum), batch)?;
         for record in batch.records().filter(|record| record.kind == Kind::Membership) {
@@ -190,7 +202,8 @@ impl Recovered {
     }
 }
 
-/// Whether entries continue a log that ends with an entry of this id and checksum: all that a store must check of an append.
+/// Checks that entries continue a log with this last entry id and checksum. It is the only check
+/// that a store must make of an append.
 ///
 /// # Errors
 /// If they do not, by index, term or checksum.
@@ -204,13 +217,13 @@ pub fn follows((last, checksum): (EntryId, u32), batch: &Batch) -> Result<(), St
     Err(StorageError(what + "; the log is damaged, or there is a bug in Quorate: report it"))
 }
 
-/// `Consensus` → storage: make this durable, then tell [`Persisted`].
+/// `Consensus` → storage: make this durable, then send [`Persisted`].
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Persist(pub quorate_raft::Persist);
 
 impl Persist {
-    /// Whether there is nothing to make durable: it only must not overtake those before it.
+    /// Whether there is nothing to make durable: it only must not overtake earlier ones.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let quorate_raft::Persist { cut, truncate_from, batch, repair, hard_state, .. } = &self.0;
@@ -218,7 +231,7 @@ impl Persist {
     }
 }
 
-/// Storage → `Consensus`: everything up to `sequence` is durable, so `then` may leave, in order.
+/// Storage → `Consensus`: everything up to `sequence` is durable, so `then` may be sent, in order.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Persisted {
@@ -232,80 +245,83 @@ pub struct Persisted {
 #[derive(Message, Clone, Copy, Debug, PartialEq, Eq)]
 #[rtype(result = "()")]
 pub struct ReadEntries {
-    /// Echoed in the answer.
+    /// Echoed in the reply.
     pub request: u64,
-    /// The first entry wanted.
+    /// The first requested entry.
     pub from: Index,
-    /// The last entry wanted.
+    /// The last requested entry.
     pub to: Index,
-    /// Stop before the batches have more bytes than this; at least one entry is returned.
+    /// The most bytes of batches to return; at least one entry is returned.
     pub bytes_max: usize,
 }
 
-/// Storage → `Consensus`: the entries from `from` on, as far as asked for or as fits.
+/// Storage → `Consensus`: the entries from `from` on, as far as requested and within `bytes_max`.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct EntriesRead {
-    /// The request answered.
+    /// The request's number.
     pub request: u64,
-    /// Consecutive batches from the first entry asked for; empty if that is faulty, or the log no longer has it, for a
-    /// truncation or a cut overtook the request.
+    /// Consecutive batches from the first requested entry; empty if that one is faulty, or the log
+    /// no longer has it, because a truncation or a cut came first.
     pub batches: Vec<Batch>,
 }
 
-/// `Consensus` → storage: begin to write a snapshot. Nothing counts before [`SnapshotSink::finish`]; dropping the sink removes
-/// what was written.
+/// `Consensus` → storage: begin to write a snapshot. It counts after [`SnapshotSink::finish`];
+/// dropping the sink removes it.
 #[derive(Message, Clone, Debug, PartialEq, Eq)]
 #[rtype(result = "Result<Box<dyn SnapshotSink>, StorageError>")]
 pub struct SaveSnapshot {
-    /// What it stands for.
+    /// The last entry that it covers, and the membership there.
     pub base: SnapshotBase,
-    /// How many bytes it must have, and their checksum, if another node sends it: `finish` refuses anything else.
+    /// Size in bytes and checksum of a snapshot that another node sends: `finish`
+    /// refuses any other.
     pub expected: Option<(u64, u32)>,
 }
 
-/// A snapshot that is being written, from whatever thread.
+/// A snapshot that is being written, on any thread.
 pub trait SnapshotSink: io::Write + Send {
-    /// Makes it durable, in one step: before, the store has it not at all, afterwards for good.
+    /// Makes it durable, atomically: before, the store does not have it; afterwards it does.
     ///
     /// # Errors
-    /// If it could not be written, or is not what was expected. Then nothing of it is left, and the log is as it was.
+    /// If it could not be written, or is not the expected one. Then nothing of it is left, and the
+    /// log is unchanged.
     fn finish(self: Box<Self>) -> Result<Snapshot, StorageError>;
 }
 
-/// `Consensus` → storage: read the snapshot that covers most.
+/// `Consensus` → storage: read the snapshot with the highest index.
 #[derive(Message, Clone, Copy, Debug, PartialEq, Eq)]
 #[rtype(result = "Result<Box<dyn SnapshotSource>, StorageError>")]
 pub struct OpenSnapshot;
 
-/// A snapshot that is being read, from whatever thread. It stays readable until it is dropped, also when a newer one takes its
-/// place.
+/// A snapshot that is being read, on any thread. It stays readable until it is dropped, even if a
+/// newer one replaces it.
 pub trait SnapshotSource: Send {
-    /// Which one.
+    /// Its base, size and checksum.
     fn snapshot(&self) -> &Snapshot;
 
-    /// Fills `buffer` with the state's bytes from `offset` on, as far as there are any; says how many. Only bytes whose
-    /// checksum holds are given.
+    /// Fills `buffer` with the state's bytes from `offset` on, and returns their number, which is
+    /// lower only at the end of the state. Only bytes with a good checksum are returned.
     ///
     /// # Errors
     /// If they can't be read, or are damaged.
     fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, StorageError>;
 }
 
-/// `Consensus` → storage: keep for good up to which committed entries these members are known to have acknowledged the log; of
-/// several indexes of a member, the highest. It is no matter if this is lost in a crash.
+/// `Consensus` → storage: store up to which committed entry these members are known to have
+/// acknowledged the log; of several indexes of a member, the highest. A crash may lose it.
 #[derive(Message, Clone, Debug, PartialEq, Eq)]
 #[rtype(result = "()")]
 pub struct Remember {
-    /// The members, and up to which entry; 0 of a member that had a log, and of whose entries none is known to be committed.
+    /// The members and their holdings; 0 for a member that had a log, without a committed entry
+    /// that is known.
     pub members: Vec<(NodeId, Index)>,
 }
 
-/// Storage → `Consensus`: there is soon no room for further entries, or there is again.
+/// Storage → `Consensus`: there will soon be no room for further entries, or there is room again.
 #[derive(Message, Clone, Copy, Debug, PartialEq, Eq)]
 #[rtype(result = "()")]
 pub struct StorageFull {
-    /// Whether there is none.
+    /// Whether room runs out.
     pub is_full: bool,
 }
 
@@ -313,11 +329,11 @@ pub struct StorageFull {
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "()")]
 pub struct StorageFailed {
-    /// What failed.
+    /// The cause, with a remedy.
     pub error: StorageError,
 }
 
-/// Where a storage actor tells outcomes. Cheap to clone; every call is a message, none waits.
+/// The replies of a storage actor. Cheap to clone; every call sends a message, none waits.
 #[derive(Clone)]
 pub struct Completions {
     persisted: Recipient<Persisted>,
@@ -354,12 +370,12 @@ impl Completions {
         self.entries_read.do_send(read);
     }
 
-    /// There is soon no room for further entries, or there is again.
+    /// There will soon be no room for further entries, or there is room again.
     pub fn full(&self, is_full: bool) {
         self.full.do_send(StorageFull { is_full });
     }
 
-    /// Whether the node is still there. If not, nothing that a store waits for is of use to anybody.
+    /// Whether the node still runs. If not, the store need not wait for anything.
     #[must_use]
     pub fn is_heard(&self) -> bool {
         self.failed.connected()
@@ -371,29 +387,30 @@ impl Completions {
     }
 }
 
-/// Why a store can't be used, in one line that says what, where and what to do.
+/// The reason why a store can't be used: one line with the operation, the place and a remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StorageError(pub String);
 
-/// Who watches a store: called from the storage actor's thread, once a batch, and from those that write and read snapshots.
-/// Every method defaults to nothing.
+/// Receives measurements: from the storage actor's thread, once per batch, and from the threads
+/// that write and read snapshots. Every method does nothing by default.
 pub trait StorageObserver: Send + Sync + 'static {
-    /// One `fdatasync` ended well.
+    /// An `fdatasync` succeeded.
     fn synced(&self, _took: Duration) {}
-    /// Bytes went to the log.
+    /// Bytes were written to the log.
     fn wrote(&self, _bytes: u64) {}
-    /// Bytes went to a snapshot.
+    /// Bytes were written to a snapshot.
     fn wrote_snapshot(&self, _bytes: u64) {}
     /// An operation failed: `open`, `read`, `write`, `sync`.
     fn failed(&self, _op: &'static str) {}
-    /// A file could not be opened or made, or a thread not be started, for want of descriptors, threads or memory; it is tried again.
+    /// A file could not be opened or made, or a thread could not be started, for lack of
+    /// descriptors, threads or memory; it will be tried again.
     fn ran_short(&self) {}
-    /// The log takes this much space now.
+    /// The size of the log's files in bytes.
     fn log_bytes(&self, _bytes: u64) {}
 }
 
-/// Watches nothing.
+/// An observer that ignores all measurements.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unobserved;
 

@@ -1,7 +1,8 @@
-//! What the decoders promise, whatever bytes they are given.
+//! Properties of the decoders, for any bytes.
 //!
-//! Built for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run the same functions. An input
-//! whose checksums were all wrong would get no further than that, so most inputs say which are to be put right first.
+//! For tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run the
+//! same functions. An input with wrong checksums is refused at once, so most inputs say which
+//! ones to recompute first.
 
 mod edits;
 #[cfg(test)]
@@ -14,7 +15,7 @@ pub use crate::{
     wal::decoding::{hard_state, known_members, recovery, segment, slots},
 };
 
-/// Inputs from which a search for others starts, a list for each property.
+/// Initial inputs for a search, one list per property.
 pub mod seeds {
     pub use super::record_seeds as records;
     pub use crate::{
@@ -29,12 +30,14 @@ use quorate_raft::{Batch, BatchBuilder, EntryId, Index, Kind, Membership, NodeId
 
 /// Reads log records, and a membership.
 ///
-/// An input is a byte and records. Bit 0 of the byte: their checksums and the chain between them are put right first.
+/// An input is a byte and records. Bit 0 of the byte: their checksums and the chain between them
+/// are recomputed first.
 ///
 /// # Panics
-/// If one of these does not hold: a batch has consecutive entries of one term, each behind the one before; its records take
-/// exactly its bytes, and laid out anew they are the same; each slice of it is a batch; and a membership reads as what it was,
-/// in order.
+/// If one of these does not hold: a batch has consecutive entries of one term, each chained to
+/// its predecessor; its records take exactly its bytes, and are encoded to the same bytes; each
+/// slice of it is a batch; and a membership is the same after it is encoded and read again,
+/// with sorted lists.
 pub fn records(input: &[u8]) {
     let Some((control, rest)) = input.split_first() else { return };
     let mut bytes = rest.to_vec();
@@ -61,7 +64,7 @@ pub fn records(input: &[u8]) {
             membership(record.payload);
         }
     }
-    // An outline stands for what only the checksum is left of.
+    // An outline can't be built without the command's checksum.
     if !batch.is_outlined() {
         let twin = twin.finish().expect("a batch has an entry");
         assert_eq!((twin.bytes(), &twin), (&Bytes::from(bytes), &batch));
@@ -89,7 +92,7 @@ fn membership(bytes: &[u8]) {
     assert!(!membership.learners().iter().any(|learner| membership.is_voter(*learner)));
 }
 
-/// Puts the checksums of records right, as far as their lengths lead.
+/// Recomputes the checksums of records, as far as their lengths lead.
 pub(crate) fn seal_records(bytes: &mut [u8]) {
     let (mut at, mut chained) = (0, None);
     while let Some(head) = bytes.get_mut(at..at + record::HEADER_BYTES) {

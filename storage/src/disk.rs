@@ -1,7 +1,8 @@
-//! The seam beneath the log: what it needs of a file system, and no more.
+//! The disk: the part of a file system that the log uses.
 //!
-//! Everything that the log reads or writes goes through [`Disk`] and [`File`], so that a test can put any fault beneath
-//! it. They own no policy: when to sync, what to write where and what an error means is the log's business.
+//! All reads and writes of the log go through [`Disk`] and [`File`], so that a test can inject
+//! any fault. They own no policy: the log decides when to sync, where to write and how to
+//! treat an error.
 
 mod overlay;
 mod real;
@@ -22,8 +23,9 @@ use std::{
     time::Duration,
 };
 
-/// Whether an error says that file descriptors, threads or memory ran short: nothing was done, and the same call may succeed
-/// later. Meaningful for calls that create or open something, and for no other: a failed sync stays final whatever its error.
+/// Whether an error says that file descriptors, threads or memory ran short: nothing was done, and
+/// the same call may succeed later. Only for calls that create or open something: a failed sync is
+/// final with any error.
 #[must_use]
 pub fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
@@ -33,8 +35,8 @@ pub fn is_shortage(error: &io::Error) -> bool {
 
 /// A file system.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
-    /// Makes a directory and those above it, durably; fine if it is there. Other users have no access to it, nor to any file
-    /// that is created or opened for writing.
+    /// Makes a directory and its parents, durably; does nothing if it exists. Other users get no
+    /// access to it, nor to any file that is created or opened for writing.
     ///
     /// # Errors
     /// The file system's.
@@ -58,7 +60,7 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// `NotFound`, and the file system's.
     fn open(&self, path: &Path) -> io::Result<Box<dyn File>>;
 
-    /// Opens a file that is only read: also where nothing may be written.
+    /// Opens a file for reading only, also on a read-only file system.
     ///
     /// # Errors
     /// As [`Disk::open`].
@@ -66,8 +68,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
         self.open(path)
     }
 
-    /// Gives a file another name in the same directory, in place of the file that had it. Durable once the directory is
-    /// synced.
+    /// Renames a file within its directory, replacing any file with the new name. Durable once the
+    /// directory is synced.
     ///
     /// # Errors
     /// The file system's.
@@ -82,17 +84,17 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Makes every create, rename and remove in a directory durable.
     ///
     /// # Errors
-    /// The file system's. As for [`File::sync_data`], final; but a [shortage](is_shortage) says that the directory could not even be
-    /// opened, so nothing was tried.
+    /// The file system's; final, as for [`File::sync_data`]. But after a [shortage](is_shortage)
+    /// the directory could not even be opened, so nothing was tried.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Locks a file, which is made if need be, for as long as the result lives.
+    /// Locks a file, which is created if it does not exist, while the result lives.
     ///
     /// # Errors
-    /// `WouldBlock` if somebody else has locked it, and the file system's.
+    /// `WouldBlock` if another process has locked it, and the file system's.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
 
-    /// Locks a file as [`Disk::lock`] does, if it is there: none is made.
+    /// Locks an existing file as [`Disk::lock`] does; never creates one.
     ///
     /// # Errors
     /// `NotFound`, and as [`Disk::lock`].
@@ -100,8 +102,9 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
         self.lock(path)
     }
 
-    /// Whether `path` still leads to the file that this lock holds: not if it, or its directory, was removed, replaced, or hidden by
-    /// a mount. A disk that nothing else changes need not look.
+    /// Whether `path` still leads to the file that this lock holds: not if it, or its
+    /// directory, was removed, replaced, or hidden by a mount. A disk that only this process
+    /// can change may return true.
     ///
     /// # Errors
     /// The file system's.
@@ -109,63 +112,66 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
         Ok(true)
     }
 
-    /// Whether anything but this process can change it, so that its files are looked after while they are open.
+    /// Whether other processes can change it. If so, its open files are checked regularly.
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// Does slow work beside the caller's; a simulated disk does it at once, so that runs repeat.
+    /// Runs slow work on another thread; a simulated disk runs it at once, so that runs repeat.
     ///
     /// # Errors
-    /// If no thread can be started. Then the work is dropped, and nothing of it was done.
+    /// If no thread can be started. Then the work is dropped and has not begun.
     fn in_background(&self, work: Box<dyn FnOnce() + Send>) -> io::Result<()>;
 
-    /// Lets the caller wait before it tries again what failed by a [shortage](is_shortage).
+    /// Waits before another attempt after a [shortage](is_shortage).
     fn pause(&self, pause: Duration) {
         std::thread::sleep(pause);
     }
 }
 
-/// Whether somebody waits for it.
+/// How urgently a file is needed.
 #[derive(Clone, Debug)]
 pub enum Pace<'a> {
-    /// As fast as it goes.
+    /// As fast as possible: its user waits.
     AtOnce,
-    /// In small steps, each of them synced, with pauses between, so that no sync of other files waits long behind it and
-    /// a log that grows fast is not slowed down by zeros. What is left out is only reserved: it reads as zeros all the same,
-    /// and costs the syncs that fill it a commit of the file system's journal.
+    /// In small steps, each of them synced, with pauses between, so that no sync of other files
+    /// waits long and a fast log is not slowed down by zeros. The parts that are not written are
+    /// only reserved: they read as zeros too, and each sync of a write into them costs a commit of
+    /// the file system's journal.
     Gently {
-        /// This first, and without pauses.
+        /// Written first, without pauses.
         first: Range<u64>,
-        /// Then this. The rest of the file is left out.
+        /// Written after that. The rest of the file is only reserved.
         rest: Range<u64>,
-        /// When the sender of this is gone, somebody waits: whatever is left then is left out.
+        /// Disconnected once the file's user waits: then the rest is only reserved.
         hurry: &'a Receiver<Infallible>,
     },
 }
 
 /// An open file.
 pub trait File: fmt::Debug + Send + Sync {
-    /// Fills `buffer` from the bytes at `offset` as far as there are any; says how many.
+    /// Fills `buffer` from the bytes at `offset`, and returns their number, which is lower at the
+    /// end of the file.
     ///
     /// # Errors
     /// The file system's.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes all of the slices, one behind the other, from `offset` on.
+    /// Writes all slices, one after the other, from `offset` on.
     ///
     /// # Errors
     /// The file system's. Any part may have been written.
     fn write_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
 
-    /// Makes the file `bytes` long and writes zeros all over it, so that writing into it later changes data alone: a
-    /// sync then needs no commit of the file system's journal. Durable once synced.
+    /// Sets the length to `bytes` and writes zeros to the whole file, so that later writes
+    /// change data alone: their syncs then need no commit of the file system's journal.
+    /// Durable once synced.
     ///
     /// # Errors
     /// The file system's.
     fn allocate(&self, bytes: u64, pace: Pace<'_>) -> io::Result<()>;
 
-    /// Cuts the file off behind `bytes`.
+    /// Cuts the file off after `bytes`.
     ///
     /// # Errors
     /// The file system's.
@@ -177,7 +183,7 @@ pub trait File: fmt::Debug + Send + Sync {
     /// The file system's.
     fn length(&self) -> io::Result<u64>;
 
-    /// Whether `path` leads to this file. A disk that nothing else changes need not look.
+    /// Whether `path` leads to this file. A disk that only this process can change may return true.
     ///
     /// # Errors
     /// The file system's.
@@ -185,7 +191,7 @@ pub trait File: fmt::Debug + Send + Sync {
         Ok(true)
     }
 
-    /// Whether any name leads to it: what is written to a file without one is gone when it is closed.
+    /// Whether the file has any name: without one its content is lost when it is closed.
     ///
     /// # Errors
     /// The file system's.
@@ -193,9 +199,10 @@ pub trait File: fmt::Debug + Send + Sync {
         Ok(true)
     }
 
-    /// Makes what was written durable.
+    /// Makes all writes to the file durable.
     ///
     /// # Errors
-    /// The file system's. **Final**: the kernel may have dropped the pages and call a retry a success.
+    /// The file system's. **Final**: the kernel may have dropped the pages and report success
+    /// for a retry.
     fn sync_data(&self) -> io::Result<()>;
 }

@@ -1,9 +1,11 @@
 //! The actor over the write-ahead log.
 //!
-//! It gathers what arrives while it is busy with the last sync, hands all of it to [`Log`], syncs once, and tells once.
-//! No timer gathers: actix drains the mailbox before it runs what an actor told itself, so the flush that the first
-//! message of a group schedules comes behind every message that was there by then. There are two timers: one asks once a
-//! second whether a full disk has space again, the other twice a second whether the open files are still those of the directory.
+//! It gathers the requests that arrive during a sync, passes all of them to [`Log`], syncs once,
+//! and replies once. No timer gathers them: actix empties the mailbox before it handles a
+//! message that an actor sent to itself, so the flush that a group's first message schedules
+//! follows every message that was there by then. There are two timers: one checks once a second
+//! whether a full disk has space again, the other twice a second whether the open files are
+//! still those of the directory.
 
 use crate::{
     contract::{
@@ -22,13 +24,14 @@ use std::{
 };
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Hears what is to be persisted and read, and tells what became of it.
+/// The storage actor over a [`Log`].
 pub(crate) struct LogWriter {
     wal: Wal,
     open: Option<Open>,
 }
 
-/// After so many requests, or bytes of entries, a flush waits no longer for the mailbox to run dry.
+/// The most requests of a group, and the most bytes of its entries: a flush then no longer waits
+/// for the mailbox to be empty.
 const GROUP_REQUESTS_MAX: usize = 1000;
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
@@ -93,7 +96,7 @@ impl Handler<ReadEntries> for LogWriter {
     }
 }
 
-/// `LogWriter` → itself: make durable what was gathered.
+/// `LogWriter` → itself: make the gathered requests durable.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Flush;
@@ -108,8 +111,8 @@ impl Handler<Flush> for LogWriter {
     }
 }
 
-/// `LogWriter` → itself, behind everything that was told it during the last sync: if that was nothing, there is time to write
-/// that all is synced.
+/// `LogWriter` → itself, after all messages that arrived during the last sync: if there were none,
+/// the log is idle, and a proof can be written.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Idle;
@@ -156,11 +159,11 @@ impl Handler<Remember> for LogWriter {
     }
 }
 
-/// How often the open files are compared with the directory.
+/// Interval of the check that the open files are still those of the directory.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Compares the open files with the directory, until the actor has no address left: a timer of actix would keep the actor, and with
-/// it the lock on the directory, until it is due.
+/// Checks the open files regularly, until the actor has no address left: a timer of actix would
+/// keep the actor, and with it the lock on the directory, until it is due.
 struct WatchPlace {
     due: Pin<Box<Sleep>>,
 }
@@ -188,7 +191,7 @@ impl ActorFuture<LogWriter> for WatchPlace {
 }
 
 impl LogWriter {
-    /// The log, if there is one and it has not failed.
+    /// The open log, or the error.
     fn working(&self) -> Result<&Open, StorageError> {
         let dir = self.wal.dir.display();
         match &self.open {
@@ -201,15 +204,15 @@ impl LogWriter {
     }
 }
 
-/// An open log and what waits for its next sync.
+/// An open log and the requests for its next sync.
 struct Open {
     log: Log,
     completions: Completions,
     group: Group,
     is_failed: bool,
-    /// Whether [`Idle`] is on its way.
+    /// Whether an [`Idle`] is in the mailbox.
     awaits_idleness: bool,
-    /// Whether the timer runs.
+    /// Whether the timer for [`Log::check_space`] runs.
     awaits_space: bool,
 }
 
@@ -239,7 +242,7 @@ impl Open {
         self.watch_space(context);
     }
 
-    /// Does something with the log, unless it failed before; an error is the last thing that is told.
+    /// Runs `what` on the log, unless the log failed before; an error is the last message sent.
     fn attempt(&mut self, what: impl FnOnce(&mut Log, &Completions) -> Outcome<()>) {
         if self.is_failed {
             return;
@@ -252,7 +255,8 @@ impl Open {
         }
     }
 
-    /// Tells whether there is space for entries, when that changes, and looks again after a while if it may change by itself.
+    /// Sends [`StorageFull`] when that changes, and checks again after a while if it may
+    /// change by itself.
     fn watch_space(&mut self, context: &mut Context<LogWriter>) {
         self.attempt(|log, completions| {
             if let Some(is_full) = log.check_space()? {
@@ -277,7 +281,8 @@ impl Open {
     }
 }
 
-/// Everything that was gathered, in order; the reads last, so that they see what they were sent behind.
+/// Carries out the gathered requests, in order; the reads last, so that they see the effects of all
+/// persists before them.
 fn perform(log: &mut Log, completions: &Completions, group: Group) -> Result<(), Failure> {
     let mut told: Option<Persisted> = None;
     for persist in group.persists {

@@ -1,26 +1,27 @@
-//! A storage actor as a node takes it: described, started, ended.
+//! The handle of a storage actor: from its description to its end.
 
 use super::{OpenSnapshot, Persist, ReadEntries, Recover, Remember, SaveSnapshot, StorageError};
 use actix::prelude::*;
 use std::fmt;
 
-/// Where an actor of a node runs.
+/// The thread of an actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// On a thread of its own: it may block.
+    /// A thread of its own: it may block.
     OwnThread,
-    /// On the caller's thread, among the node's other actors: for stores that never block, and for simulation.
+    /// The caller's thread, with the node's other actors: for stores that never block,
+    /// and for simulation.
     Here,
 }
 
-/// A storage actor, not yet started: what [a node's builder](https://docs.rs/quorate) takes.
+/// A storage actor, not yet started: the argument of [a node's builder](https://docs.rs/quorate).
 pub struct StorageHandle {
     start: Box<dyn FnOnce(Place) -> Result<Storage, StorageError> + Send>,
     place: Place,
 }
 
 impl StorageHandle {
-    /// Storage by this actor, made on the thread on which it will live. It gets a thread of its own.
+    /// A storage with this actor, which is made on its thread. It gets a thread of its own.
     pub fn actor<A>(make: impl FnOnce() -> A + Send + 'static) -> Self
     where
         A: Actor<Context = Context<A>>
@@ -52,13 +53,13 @@ impl StorageHandle {
         Self { start: Box::new(start), place: Place::OwnThread }
     }
 
-    /// The same, on the node's own thread: for stores that never block.
+    /// Lets the actor run on the node's own thread: for stores that never block.
     #[must_use]
     pub fn unblocking(self) -> Self {
         Self { place: Place::Here, ..self }
     }
 
-    /// Starts the actor. Within an actix `System`, or for [`Place::Here`] at least within a `LocalSet`.
+    /// Starts the actor. Requires an actix `System`, or for [`Place::Here`] at least a `LocalSet`.
     ///
     /// # Errors
     /// If no thread can be started for it.
@@ -82,32 +83,32 @@ impl fmt::Debug for StorageHandle {
     }
 }
 
-/// A running storage actor.
+/// A running storage actor, as the recipients of its six messages.
 pub struct Storage {
-    /// Hears [`Recover`], once.
+    /// Recipient of [`Recover`], once.
     pub recover: Recipient<Recover>,
-    /// Hears [`Persist`].
+    /// Recipient of [`Persist`].
     pub persist: Recipient<Persist>,
-    /// Hears [`ReadEntries`].
+    /// Recipient of [`ReadEntries`].
     pub read_entries: Recipient<ReadEntries>,
-    /// Hears [`SaveSnapshot`].
+    /// Recipient of [`SaveSnapshot`].
     pub save_snapshot: Recipient<SaveSnapshot>,
-    /// Hears [`OpenSnapshot`].
+    /// Recipient of [`OpenSnapshot`].
     pub open_snapshot: Recipient<OpenSnapshot>,
-    /// Hears [`Remember`].
+    /// Recipient of [`Remember`].
     pub remember: Recipient<Remember>,
     thread: Option<Arbiter>,
 }
 
 impl Storage {
-    /// Whether the actor still lives. One that does not has panicked or stopped, and its node must stop too.
+    /// Whether the actor lives. If not, it has panicked or stopped, and its node must stop too.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.persist.connected()
     }
 
-    /// What ends the actor's thread, taken out so that whoever runs the node can wait for the end. `None` if the actor
-    /// has no thread of its own, or it was taken before.
+    /// The actor's thread, so that the node can wait for its end. `None` if the actor has no thread
+    /// of its own, or it was taken before.
     pub fn take_thread(&mut self) -> Option<StorageThread> {
         self.thread.take().map(StorageThread)
     }
@@ -118,22 +119,22 @@ impl Storage {
 pub struct StorageThread(Arbiter);
 
 impl StorageThread {
-    /// To ask whether it takes turns.
+    /// A handle to probe whether the thread makes progress.
     #[must_use]
     pub fn handle(&self) -> ArbiterHandle {
         self.0.handle()
     }
 
-    /// Lets the actor finish the message that it is handling, drops it, and with it what it holds (files, locks), and
-    /// waits until that is done. Blocks for as long as one write and sync may take.
+    /// Lets the actor finish its current message, drops it with its files and locks, and waits for
+    /// that. Blocks at most for one write and sync.
     pub fn end(self) {
         self.0.stop();
-        // The thread panicking is reported by whoever noticed the actor's death; there is nothing to add.
+        // A panic of the thread was reported when the actor's death was noticed.
         let _ = self.0.join();
     }
 }
 
-/// A thread for an actor that may block. Within an actix `System`.
+/// A thread for an actor that may block. Requires an actix `System`.
 ///
 /// # Errors
 /// If it can't be started, or its event loop can't be opened.

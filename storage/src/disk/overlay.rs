@@ -1,7 +1,7 @@
-//! A disk over another that stays as it is: what is written is kept in memory.
+//! A disk over another one that is only read: writes are kept in memory.
 //!
-//! So whatever opens files may do with them what it always does, recovery among others, and the disk beneath is only read. It
-//! takes as much memory as was written, in pages; space that is only allocated takes none.
+//! So a caller can run recovery, or any other code that writes, on a directory without changing it.
+//! Memory use is the written bytes, in pages; space that is only allocated takes none.
 
 use super::{Disk, File, Pace};
 use std::{
@@ -16,12 +16,12 @@ use std::{
 #[derive(Clone, Debug)]
 pub(crate) struct Overlay {
     beneath: Arc<dyn Disk>,
-    /// The files that were opened, made or renamed; nothing where one was removed.
+    /// The files that were opened, made or renamed; `None` for removed ones.
     changed: Arc<Mutex<BTreeMap<PathBuf, Option<Arc<Layered>>>>>,
 }
 
 impl Overlay {
-    /// Over what `beneath` holds. Nobody else may change that meanwhile.
+    /// An overlay over `beneath`, which must not change meanwhile.
     pub(crate) fn over(beneath: Arc<dyn Disk>) -> Self {
         Self { beneath, changed: Arc::default() }
     }
@@ -45,7 +45,7 @@ impl Overlay {
 }
 
 impl Disk for Overlay {
-    /// Nothing: a directory is there, or there is nothing to lay anything over.
+    /// Does nothing: the directory exists, or there are no files to overlay.
     fn create_dir(&self, _dir: &Path) -> io::Result<()> {
         Ok(())
     }
@@ -95,7 +95,7 @@ impl Disk for Overlay {
         Ok(())
     }
 
-    /// The lock of the disk beneath, if there is such a file: nobody has locked one that is not there.
+    /// The lock of the disk beneath, if the file exists: without one, no process has locked it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
         match self.beneath.lock_to_read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Box::new(())),
@@ -109,11 +109,10 @@ impl Disk for Overlay {
     }
 }
 
-/// An open file.
 #[derive(Debug)]
 struct OverlayFile(Arc<Layered>);
 
-/// A file beneath, if there is one, and what was written over it.
+/// A file beneath, if there is one, and the pages written over it.
 #[derive(Debug, Default)]
 struct Layered {
     beneath: Option<Box<dyn File>>,
@@ -123,7 +122,7 @@ struct Layered {
 #[derive(Debug, Default)]
 struct Layer {
     bytes: u64,
-    /// So much of the file beneath shows through.
+    /// The number of bytes of the file beneath that are visible.
     kept: u64,
     pages: BTreeMap<u64, Box<Page>>,
 }
@@ -142,7 +141,7 @@ impl Layered {
         self.layer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What shows through, or zeros.
+    /// Reads bytes of the file beneath, or zeros.
     fn read_beneath(&self, layer: &Layer, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let shown = layer.kept.saturating_sub(offset).min(buffer.len() as u64) as usize;
         let (shown, rest) = buffer.split_at_mut(shown);
@@ -224,7 +223,7 @@ mod tests {
     use crate::disk::SimulatedDisk;
     use proptest::prelude::*;
 
-    /// Something that is done to a file.
+    /// An operation on a file that changes its directory.
     #[derive(Clone, Debug)]
     enum Step {
         Write { at: u64, bytes: Vec<u8> },

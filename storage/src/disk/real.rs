@@ -18,25 +18,28 @@ use std::{
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
-/// How many slices one call of `pwritev` takes (`IOV_MAX` of Linux).
+/// The most slices of one `pwritev` call (`IOV_MAX` of Linux).
 const SLICES_MAX: usize = 1024;
-/// What `allocate` writes at a time, and gently syncs at a time: behind a segment of 64 MiB as a whole the slowest of a
-/// hundred syncs waits for 50 ms, behind this for 20 ms (on a virtual disk under load).
+/// Bytes that `allocate` writes at a time, and gently syncs at a time: with whole segments of 64
+/// MiB the slowest of a hundred syncs of other files takes 50 ms, with this 20 ms (on a virtual
+/// disk under load).
 const ZEROS: &[u8] = &[0; 1 << 20];
-/// Between two of those: zeros take 8 MiB/s of the disk at most. A log that grows faster than that is better served by
-/// space that is only reserved: zeroing at its pace would halve it.
+/// Pause between two of those: zeros take 8 MiB/s of the disk at most. A log that grows faster is
+/// better served by reserved space: waiting for zeros would halve its speed.
 const PAUSE: Duration = Duration::from_millis(120);
 
-/// The modes of what is created: values are in these files, so other users of the machine have no access.
+/// The mode of new directories. Files hold users' values, so other users of the machine
+/// get no access.
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// The permissions of group and others.
 const OTHERS: u32 = 0o077;
-/// A directory with this bit is shared, as `/tmp` is: its mode is not this node's to change.
+/// A directory with this bit is shared, like `/tmp`: its mode is not changed.
 const STICKY: u32 = 0o1000;
 
-/// Takes a file or directory away from other users, if `metadata` says that they have access. An earlier release, a restored
-/// archive or Kubernetes (`fsGroup`) may have granted it. Only the owner can change that: for another user it stays a warning.
+/// Removes other users' access to a file or directory, if `metadata` says that they have it. An
+/// earlier release, a restored archive or Kubernetes (`fsGroup`) may have granted it. Only the
+/// owner can change that: for another user it stays a warning.
 fn close_to_others(
     path: &Path,
     metadata: io::Result<fs::Metadata>,
@@ -65,7 +68,7 @@ impl Disk for RealDisk {
         fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)?;
         for above in dir.ancestors().skip(1) {
             let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-            // What is above what was made may not be ours to open; it was durable before.
+            // The parent of the first new directory may not be readable; it was durable before.
             match self.sync_dir(above) {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
                 outcome => outcome?,
@@ -107,7 +110,8 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        // A shortage must mean that the directory was not opened: an error of the sync itself is final.
+        // A shortage must mean that the directory was not opened: an error of the sync
+        // itself is final.
         let is_final = |error: io::Error| if is_shortage(&error) { io::Error::other(error.to_string()) } else { error };
         fs::File::open(dir)?.sync_all().map_err(is_final)
     }
@@ -121,7 +125,8 @@ impl Disk for RealDisk {
     }
 
     fn lock_to_read(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        // A network file system locks only what is open for writing; where nothing may be written, nobody else has locked it so.
+        // A network file system locks only files that are open for writing; on a read-only one no
+        // process can hold such a lock.
         let file = fs::OpenOptions::new().read(true).write(true).open(path).or_else(|error| match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => fs::File::open(path),
             _ => Err(error),
@@ -143,7 +148,6 @@ impl Disk for RealDisk {
     }
 }
 
-/// An open file of the operating system.
 #[derive(Debug)]
 struct RealFile(fs::File);
 
@@ -156,7 +160,7 @@ impl RealFile {
         Ok(())
     }
 
-    /// Syncs each step, and stops once somebody waits.
+    /// Syncs each step, and stops once the file's user waits.
     fn zero_in_steps(&self, range: Range<u64>, pause: Duration, hurry: &Receiver<Infallible>) -> io::Result<()> {
         for at in range.clone().step_by(ZEROS.len()) {
             self.zero(at..range.end.min(at + ZEROS.len() as u64))?;
@@ -202,8 +206,8 @@ impl File for RealFile {
     }
 
     fn allocate(&self, bytes: u64, pace: Pace<'_>) -> io::Result<()> {
-        // Reserving all of it first keeps the file in one piece and fails early on a full disk; where the file system
-        // can't, the zeros alone do.
+        // Reserving all of it first keeps the file in one piece and fails early on a full disk; on
+        // file systems that can't reserve, the zeros alone do.
         let reserved = rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, bytes);
         if reserved == Err(rustix::io::Errno::NOSPC) {
             return Err(rustix::io::Errno::NOSPC.into());
@@ -238,8 +242,9 @@ impl File for RealFile {
     }
 }
 
-/// How many names the file has. Asked for nothing else: who asks for the time of the last change makes the next write record a new one
-/// (multigrain timestamps, Linux 6.13 on), and with that every synced write costs a sixth more.
+/// The number of names of the file. Requests no other field: a request for the time of the last
+/// change makes the next write record a new one (multigrain timestamps, Linux 6.13 on), which makes
+/// every synced write slower by a sixth.
 #[cfg(target_os = "linux")]
 fn links(file: &fs::File) -> io::Result<u64> {
     use rustix::fs::{AtFlags, StatxFlags, statx};
@@ -277,7 +282,7 @@ mod tests {
         let modes = || [&dir, &log, &lock].map(|path| mode(path));
         assert_eq!(modes(), [0o700, 0o600, 0o600]);
 
-        // As an earlier release left them, and as Kubernetes does.
+        // Modes that an earlier release, or Kubernetes, leaves.
         for (of_dir, of_file) in [(0o755, 0o644), (0o2775, 0o660)] {
             set(&dir, of_dir);
             [&log, &lock].iter().for_each(|path| set(path, of_file));

@@ -1,4 +1,4 @@
-//! What the log sees of a simulated disk.
+//! The simulated disk as [`Disk`] and [`File`].
 
 use super::{
     Operation, SimulatedDisk,
@@ -87,7 +87,7 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
-    /// Returns at once: simulated time is its driver's.
+    /// Returns at once: the test drives simulated time.
     fn pause(&self, _: Duration) {}
 }
 
@@ -187,7 +187,7 @@ impl File for SimulatedFile {
             change.abandoned = true;
             outcome.is_err()
         });
-        // What was abandoned can't come back over what was written in its place since.
+        // An abandoned write must not overwrite later ones in its place.
         let overlaps = |other: &Range<u64>| settled.iter().any(|one| one.start < other.end && other.start < one.end);
         state.unsynced.retain(|_, change| change.inode != self.inode || !overlaps(&change.what.range()));
         outcome

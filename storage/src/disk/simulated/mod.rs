@@ -1,20 +1,20 @@
 //! A disk in memory that fails on demand.
 //!
-//! | what may happen | how |
+//! | fault | method |
 //! | --- | --- |
 //! | unsynced writes are lost, torn at any byte, or arrive in any order | [`SimulatedDisk::crash`] |
 //! | an operation fails, a write halfway | [`SimulatedDisk::fail`] |
 //! | descriptors or threads run short for a while | [`SimulatedDisk::run_short`] |
-//! | a sync lies | [`SimulatedDisk::lie`] |
+//! | a sync reports success and does nothing | [`SimulatedDisk::lie`] |
 //! | a sync is slow | [`SimulatedDisk::slow_down`] |
-//! | a write goes astray | [`SimulatedDisk::misdirect`] |
+//! | a write goes to a wrong place | [`SimulatedDisk::misdirect`] |
 //! | bits flip, sectors become zeros or another's, files shorter | [`flip`](SimulatedDisk::flip), [`zero`](SimulatedDisk::zero), [`misplace`](SimulatedDisk::misplace), [`cut`](SimulatedDisk::cut) |
 //! | sectors can't be read | [`SimulatedDisk::wear_out`] |
 //! | the disk is full | [`SimulatedDisk::fill_after`] |
-//! | the machine dies in the middle of anything | [`SimulatedDisk::halt_at`], [`SimulatedDisk::halt`] |
+//! | the machine dies during any operation | [`SimulatedDisk::halt_at`], [`SimulatedDisk::halt`] |
 //!
-//! What a disk can be told stands here; [`files`] is what the log sees of it, and [`state`] what is seen, what is durable, and
-//! what lies between.
+//! This file has the controls; [`files`] is the log's view, and [`state`] the visible content, the
+//! durable content, and the changes between them.
 
 mod files;
 mod state;
@@ -28,32 +28,34 @@ use std::{
     time::Duration,
 };
 
-/// A disk in memory, with the guarantees of a real one and no better: what was not synced may be lost, in part or whole.
+/// A disk in memory, with the guarantees of a real one and no better: unsynced changes may be lost,
+/// in part or whole.
 ///
-/// Clones are the same disk. Everything is deterministic: a seed decides what a [`Crash::Scatter`] keeps.
+/// Clones are the same disk. Everything is deterministic: a seed decides the result
+/// of a [`Crash::Scatter`].
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedDisk(Arc<Mutex<State>>);
 
-/// What a power cut does to the writes, creates, renames and removes that were not synced.
+/// The effect of a power failure on writes, creates, renames and removes that were not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     /// None of them reached the disk.
     Lose,
-    /// All of them had reached it.
+    /// All of them reached it.
     Keep,
-    /// The first so many bytes of the writes reached it, in the order of writing, and no change of a name.
+    /// The first bytes of the writes reached it, in the order of writing, and no change of a name.
     Torn {
-        /// How many bytes.
+        /// The number of bytes.
         bytes: u64,
     },
     /// Some of the 512-byte sectors and some changes of names reached it, in any order.
     Scatter {
-        /// Decides which.
+        /// Seed of the choice.
         seed: u64,
     },
 }
 
-/// What can be counted and made to fail.
+/// Kinds of operations, to count and to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     /// Creating or opening a file.
@@ -79,7 +81,8 @@ impl SimulatedDisk {
         Self::default()
     }
 
-    /// Cuts the power: what was not synced meets its fate, and every open file and lock is gone.
+    /// Cuts the power: unsynced changes meet the fate that `crash` says, and every open file and
+    /// lock is gone.
     pub fn crash(&self, crash: Crash) {
         let state = &mut *self.state();
         state.power_cycle += 1;
@@ -124,27 +127,29 @@ impl SimulatedDisk {
         state.durable_names = state.names.clone();
     }
 
-    /// Makes the `nth` of these operations from now on fail, counted from 1: with an I/O error, once. A write that
-    /// fails wrote half; a sync that fails leaves what it should have written readable, and never makes it durable.
+    /// Makes the `nth` of these operations from now on fail, counted from 1: with an I/O error,
+    /// once. A failing write writes half; after a failing sync the writes are still readable, and
+    /// never become durable.
     pub fn fail(&self, operation: Operation, nth: u64) {
         self.state().plan(operation, nth, Fault::Fail);
     }
 
-    /// Makes the next `times` of these operations fail for want of a file descriptor (or, of [`Operation::Thread`], of a thread):
-    /// they do nothing.
+    /// Makes the next `times` of these operations fail for lack of a file descriptor (or, for
+    /// [`Operation::Thread`], of a thread), without an effect.
     pub fn run_short(&self, operation: Operation, times: u64) {
         let state = &mut *self.state();
         (1..=times).for_each(|nth| state.plan(operation, nth, Fault::Short));
     }
 
-    /// Makes the `nth` sync of a file from now on say that it ended well, though nothing is durable for it. A later sync of the
-    /// same file, if it is honest, makes up for it.
+    /// Makes the `nth` sync of a file from now on report success without making anything durable. A
+    /// later honest sync of the same file makes up for it.
     pub fn lie(&self, nth: u64) {
         self.state().plan(Operation::Sync, nth, Fault::Lie);
     }
 
-    /// Lets the machine die with the `nth` operation of any kind from now on, counted from 1: that one, if it writes, is done by
-    /// half, and none does anything from then on. To be followed by a [`SimulatedDisk::crash`].
+    /// Lets the machine die during the `nth` operation of any kind from now on, counted
+    /// from 1: a write is done by half, and no later operation has an effect. To be
+    /// followed by a [`SimulatedDisk::crash`].
     pub fn halt_at(&self, nth: u64) {
         self.state().halts_after = Some(nth.saturating_sub(1));
     }
@@ -154,29 +159,29 @@ impl SimulatedDisk {
         self.state().is_halted = true;
     }
 
-    /// Whether the machine died so, and its power was not cut since.
+    /// Whether the machine died, and its power was not cut since.
     #[must_use]
     pub fn is_halted(&self) -> bool {
         self.state().is_halted
     }
 
-    /// Lets the `nth` write from now on go to another place of its file, so many bytes further, or nearer.
+    /// Moves the `nth` write from now on within its file, by this number of bytes.
     pub fn misdirect(&self, nth: u64, by: i64) {
         self.state().plan(Operation::Write, nth, Fault::Misdirect { by });
     }
 
-    /// Lets every sync from now on take so long, on the thread that asks for it.
+    /// Lets every sync from now on take this time, on its caller's thread.
     pub fn slow_down(&self, syncs_take: Duration) {
         self.state().syncs_take = syncs_take;
     }
 
-    /// Lets files grow by so many bytes more, all together, and then be out of space. What is removed or cut off from then on
-    /// gives its space back.
+    /// Lets files grow by this number of bytes, all together, and then run out of space. Removing
+    /// or cutting off files gives space back.
     pub fn fill_after(&self, bytes: u64) {
         self.state().free_bytes = Some(bytes);
     }
 
-    /// How many of these operations there were.
+    /// Counts the operations of this kind since the disk was made.
     #[must_use]
     pub fn count(&self, operation: Operation) -> u64 {
         self.state().counts.get(&operation).copied().unwrap_or(0)
@@ -188,7 +193,7 @@ impl SimulatedDisk {
         self.state().names.keys().cloned().collect()
     }
 
-    /// What a file holds; `None` if there is none.
+    /// The content of a file; `None` if there is none.
     #[must_use]
     pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state();
@@ -196,7 +201,7 @@ impl SimulatedDisk {
         state.inodes.get(inode).map(|inode| inode.seen.to_vec())
     }
 
-    /// Puts a file there, durably, in place of any other of that name.
+    /// Puts a file there, durably, replacing any other one with that name.
     pub fn put(&self, path: &Path, contents: Vec<u8>) {
         let state = &mut *self.state();
         let inode = state.next_inode();
@@ -213,18 +218,20 @@ impl SimulatedDisk {
         state.durable_names.remove(path);
     }
 
-    /// Flips the bits of `mask` in one byte of a file, durably. Says whether there is such a byte.
+    /// Flips the bits of `mask` in one byte of a file, durably. Returns whether that byte exists.
     pub fn flip(&self, path: &Path, offset: usize, mask: u8) -> bool {
         self.damage(path, offset..offset + 1, |bytes| bytes[0] ^= mask)
     }
 
-    /// Makes a stretch of a file zeros, durably, as far as there is any of it. Says whether there is.
+    /// Zeros a range of a file, durably, as far as it exists. Returns whether any byte
+    /// of it exists.
     pub fn zero(&self, path: &Path, range: Range<usize>) -> bool {
         self.damage(path, range, |bytes| bytes.fill(0))
     }
 
-    /// Puts into a stretch of a file, durably, what lies in another place, of the same or another file: as if a write of that
-    /// had gone astray. Says whether there is such a place, and it holds anything else.
+    /// Replaces a range of a file, durably, with bytes from another place of the same or
+    /// another file: like a misdirected write of those. Returns whether both places exist and
+    /// their bytes differ.
     pub fn misplace(&self, path: &Path, range: Range<usize>, from: &Path, offset: usize) -> bool {
         let Some(there) = self.contents(from) else { return false };
         let there = there.get(offset..).unwrap_or_default();
@@ -247,7 +254,7 @@ impl SimulatedDisk {
         }
     }
 
-    /// Lets reads of a stretch of a file fail, for good.
+    /// Makes all reads of a range of a file fail.
     pub fn wear_out(&self, path: &Path, range: Range<u64>) {
         let state = &mut *self.state();
         let Some(inode) = state.names.get(path).copied() else { return };
@@ -256,21 +263,21 @@ impl SimulatedDisk {
         }
     }
 
-    /// Whether reads of any stretch of any file fail.
+    /// Whether reads of any range of any file fail.
     #[must_use]
     pub fn is_worn(&self) -> bool {
         self.state().inodes.values().any(|inode| !inode.worn.is_empty())
     }
 
-    /// Lets nothing that was planned and did not happen yet happen: no operation fails, lies, goes astray or is the last.
+    /// Cancels all planned faults.
     pub fn forget_plans(&self) {
         let state = &mut *self.state();
         state.faults.clear();
         state.halts_after = None;
     }
 
-    /// Another disk that holds the same now, synced or not, and shares nothing with this one: to try many fates of
-    /// one state. Open files and locks stay with this one.
+    /// Another disk with the same content now, synced or not, that shares nothing with this one: to
+    /// try many faults on one state. Open files and locks stay with this one.
     #[must_use]
     pub fn fork(&self) -> Self {
         let mut state = self.state().clone();

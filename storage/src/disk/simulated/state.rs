@@ -1,4 +1,4 @@
-//! What is seen of a simulated disk, what is durable, and the changes that lie between.
+//! The visible content of a simulated disk, the durable content, and the changes between them.
 
 use super::Operation;
 use std::{
@@ -16,47 +16,47 @@ pub(super) struct State {
     pub(super) durable_names: BTreeMap<PathBuf, u64>,
     pub(super) inodes: BTreeMap<u64, Inode>,
     inodes_made: u64,
-    /// In the order of writing; the key only counts.
+    /// In the order of writing; the key is a counter.
     pub(super) unsynced: BTreeMap<u64, Unsynced>,
     changes_made: u64,
     pub(super) counts: BTreeMap<Operation, u64>,
     pub(super) faults: BTreeMap<(Operation, u64), Fault>,
     pub(super) syncs_take: Duration,
     pub(super) free_bytes: Option<u64>,
-    /// So many operations more, and the machine dies.
+    /// Operations left until the machine dies.
     pub(super) halts_after: Option<u64>,
     pub(super) is_halted: bool,
     pub(super) locks: BTreeSet<PathBuf>,
-    /// How often each file is open: one that has lost its name stays until it is not.
+    /// How often each file is open: a file without a name stays until it is closed.
     pub(super) opened: BTreeMap<u64, usize>,
-    /// Counts power cuts: a file opened before the last one can't be used.
+    /// Number of power failures: files opened before the last one can't be used.
     pub(super) power_cycle: u64,
 }
 
-/// What is to go wrong with an operation.
+/// The fault of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It says so.
+    /// It fails with an I/O error.
     Fail,
     /// There is no file descriptor, or no thread, for it.
     Short,
-    /// It does nothing, and does not say so.
+    /// It does nothing, and reports success.
     Lie,
-    /// It goes so many bytes further.
+    /// It goes to another place of the file.
     Misdirect {
-        /// How many.
+        /// Distance in bytes.
         by: i64,
     },
 }
 
 impl State {
-    /// Something goes wrong with the `nth` operation from now on.
+    /// Plans a fault for the `nth` operation from now on.
     pub(super) fn plan(&mut self, operation: Operation, nth: u64, fault: Fault) {
         let at = self.counts.get(&operation).copied().unwrap_or(0) + nth;
         self.faults.insert((operation, at), fault);
     }
 
-    /// Counts an operation; says what goes wrong with it, if it does not fail.
+    /// Counts an operation; returns its fault, unless that makes it fail.
     pub(super) fn step(&mut self, operation: Operation) -> io::Result<Option<Fault>> {
         let count = self.counts.entry(operation).or_default();
         *count += 1;
@@ -78,7 +78,7 @@ impl State {
         }
     }
 
-    /// Counts a thread that is started, which no machine that dies does by half.
+    /// Counts a thread that is started. A dying machine never starts one by half.
     pub(super) fn start_thread(&mut self) -> io::Result<()> {
         let count = self.counts.entry(Operation::Thread).or_default();
         *count += 1;
@@ -93,7 +93,7 @@ impl State {
         self.inodes_made
     }
 
-    /// Changes what readers see now, and what is durable once synced.
+    /// Changes the visible content now, and the durable content with the next sync.
     pub(super) fn change(&mut self, inode: u64, what: Change) -> io::Result<()> {
         let file = self.inodes.entry(inode).or_default();
         if let Some(free) = &mut self.free_bytes {
@@ -109,7 +109,7 @@ impl State {
         Ok(())
     }
 
-    /// Takes a file's name, and gives back its space.
+    /// Removes a file's name, and gives back its space.
     pub(super) fn unlink(&mut self, path: &Path) -> Option<u64> {
         let inode = self.names.remove(path)?;
         let bytes = self.inodes.get(&inode).map_or(0, |inode| inode.seen.len() as u64);
@@ -118,12 +118,12 @@ impl State {
     }
 }
 
-/// A file. What a fork has in common with the disk it came from is held once.
+/// A file. Forks share the content that they have in common.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inode {
     pub(super) seen: Arc<Vec<u8>>,
     pub(super) durable: Arc<Vec<u8>>,
-    /// What can't be read.
+    /// Ranges that can't be read.
     pub(super) worn: Vec<Range<u64>>,
 }
 
@@ -132,7 +132,7 @@ impl Inode {
         apply(Arc::make_mut(&mut self.seen), what);
     }
 
-    /// Makes a change durable as far as `bytes_max` goes; says how many bytes that took.
+    /// Makes a change durable up to `bytes_max`; returns the number of bytes used.
     pub(super) fn settle(&mut self, what: &Change, bytes_max: u64) -> u64 {
         match what {
             Change::Write { offset, bytes } => {
@@ -164,7 +164,7 @@ impl Inode {
         }
     }
 
-    /// Changes a stretch behind the back of whoever wrote it; says whether there is any of it.
+    /// Changes a range without a write; returns whether any byte of it exists.
     pub(super) fn damage(&mut self, range: Range<usize>, mut what: impl FnMut(&mut [u8])) -> bool {
         let mut is_there = false;
         for contents in [&mut self.seen, &mut self.durable] {
@@ -188,7 +188,7 @@ const SECTOR: usize = 512;
 pub(super) struct Unsynced {
     pub(super) inode: u64,
     pub(super) what: Change,
-    /// A sync of it failed: no later one makes it durable, but it may have reached the disk all the same.
+    /// A sync of it failed: no later one makes it durable, but it may have reached the disk.
     pub(super) abandoned: bool,
 }
 
