@@ -1,4 +1,4 @@
-//! Both stores hold what every store must.
+//! Both stores keep the duties of every store.
 
 use quorate_raft::Index;
 use quorate_storage::{
@@ -94,7 +94,7 @@ impl Harness for WalPlace {
     fn damage(&self, seed: u64) -> bool {
         let files = self.files();
         let (path, bytes) = &files[seed as usize % files.len()];
-        // Most of a segment is zeros that say nothing yet; one seed in eight hits anything.
+        // Most of a segment is unused zeros; one seed in eight may hit them.
         let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0 || seed % 8 == 7).collect();
         let at = written[seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize % written.len()];
         self.disk.flip(path, at, 1 << (seed % 8))
@@ -104,12 +104,13 @@ impl Harness for WalPlace {
 impl WalPlace {
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let all = self.disk.paths().into_iter().filter_map(|path| Some((path.clone(), self.disk.contents(&path)?)));
-        // Of zeros alone are the headroom and the next segment.
+        // Only the headroom and the next segment are all zeros.
         all.filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0)).collect()
     }
 }
 
-/// Where the payload of an entry begins: behind a header (see `quorate_raft::record`) with this index and a checksum that holds.
+/// Offset of an entry's payload: after a header (see `quorate_raft::record`) with this index and
+/// a good checksum.
 fn payload_of(bytes: &[u8], entry: Index) -> Option<usize> {
     let is_header = |at: usize| {
         let header = &bytes[at..at + 36];

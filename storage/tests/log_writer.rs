@@ -1,4 +1,5 @@
-//! The actor over the write-ahead log, seen from the node: groups, order, and the end after an error.
+//! The actor over the write-ahead log, from the node's view: groups, order, and the end
+//! after an error.
 
 use actix::prelude::*;
 use quorate_raft::{BatchBuilder, EntryId, HardState, Index, Kind, Membership, NodeId, SnapshotBase, Term};
@@ -23,7 +24,7 @@ async fn everything_that_is_there_costs_one_sync_and_is_told_once() {
     let disk = SimulatedDisk::new();
     let mut node = Node::start(&disk).await;
     let syncs = disk.count(Operation::Sync);
-    // The store lives on this thread: nothing is handled before this test waits.
+    // The store lives on this thread: it handles no message before this test waits.
     for sequence in 1..=100 {
         node.append(sequence, 1);
     }
@@ -59,7 +60,7 @@ async fn what_arrives_during_a_slow_sync_shares_the_next_one() {
     assert!(disk.count(Operation::Sync) - syncs < 50, "a hundred requests are a few groups");
 }
 
-/// 50. Nothing is told as persisted that only the page cache has.
+/// No write is acknowledged that only the page cache has.
 #[actix::test]
 async fn nothing_is_told_as_persisted_that_a_power_cut_takes_back() {
     let disk = SimulatedDisk::new();
@@ -78,10 +79,11 @@ async fn nothing_is_told_as_persisted_that_a_power_cut_takes_back() {
     }
 }
 
-/// 46. A sync that fails once and would succeed on retry is never retried: the data is gone all the same.
+/// A sync that fails once and would succeed on retry is never retried: its data are lost
+/// all the same.
 #[actix::test]
 async fn after_an_error_of_any_sync_or_write_nothing_more_is_told_but_the_failure_once() {
-    // A group is one sync, and three writes: records, slots, and when there is time that they were synced.
+    // A group takes one sync, and three writes: records, slots, and a proof when the log is idle.
     for (operation, a_group) in [(Operation::Sync, 1), (Operation::Write, 3)] {
         for nth in 1..=6 {
             let disk = SimulatedDisk::new();
@@ -90,7 +92,8 @@ async fn after_an_error_of_any_sync_or_write_nothing_more_is_told_but_the_failur
             let mut told = Vec::new();
             for sequence in 1..=10 {
                 node.append(sequence, 1);
-                // The disk works again after one error, and a retry would seem to succeed: nobody may try.
+                // The disk works again after one error, and a retry would seem to succeed: there
+                // must be none.
                 match node.within_reach().await {
                     Some(word) => told.push(word),
                     None => assert!(told.contains(&Told::Failed), "silence comes behind a failure alone"),
@@ -98,7 +101,7 @@ async fn after_an_error_of_any_sync_or_write_nothing_more_is_told_but_the_failur
             }
             node.storage.read_entries.do_send(ReadEntries { request: 1, from: Index(1), to: Index(1), bytes_max: 100 });
             told.extend(node.within_reach().await);
-            // The third write fails behind the group that it speaks of.
+            // The third write, the proof of the group, fails after it.
             let good = (nth - 1) / a_group + u64::from(a_group > 1 && nth % a_group == 0);
             let expected = (1..=good).map(Told::Persisted).chain([Told::Failed]).collect::<Vec<_>>();
             assert_eq!(told, expected, "{operation:?} {nth}");
@@ -124,7 +127,7 @@ async fn a_full_disk_is_told_and_so_is_that_there_is_space_again_without_a_resta
         told.extend(node.within_reach().await);
         assert!(sequence < 30, "it is told while there is room for most of a segment");
     }
-    // Whoever is in the middle of something can still write.
+    // A process with an open file can still write.
     node.append(sequence + 1, 1);
     assert_eq!(node.next().await, Told::Persisted(sequence + 1));
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -203,7 +206,7 @@ async fn a_log_that_cannot_be_opened_says_why_in_one_line() {
     assert!(error.contains("can't open log/hard-state.new") && !error.contains('\n'), "{error}");
 }
 
-/// A store on this thread, and what it tells.
+/// A store on this thread, and its completions.
 #[actix::test]
 async fn a_directory_that_is_taken_away_from_an_idle_log_is_noticed() {
     type TakeAway = fn(&Path);
@@ -344,7 +347,7 @@ impl Node {
         self.told.recv().await.expect("the store lives")
     }
 
-    /// What is told once every actor on this thread had its turn; `None` if nothing is.
+    /// The next completion after every actor on this thread had its turn; `None` if there is none.
     async fn within_reach(&mut self) -> Option<Told> {
         for _ in 0..20 {
             tokio::task::yield_now().await;

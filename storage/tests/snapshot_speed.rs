@@ -1,12 +1,14 @@
-//! What saving a snapshot costs, and costs the log: throughput, and how long a small file's `fdatasync` takes meanwhile.
+//! The cost of saving a snapshot, for itself and for the log: throughput, and the duration of a
+//! small file's `fdatasync` meanwhile.
 //!
 //! ```text
 //! SNAPSHOT_SPEED=DIR:MEBIBYTES cargo test --release -p quorate-storage --test snapshot_speed -- --ignored --nocapture
 //! ```
 //!
-//! A JSON line a way of writing. `idle` writes nothing. The `file` lines write as the snapshot store does, without its checksums,
-//! and sync after so many MiB; 0 is a sync at the end alone. `store` is the snapshot store; the last line is reading it back. The small
-//! file is written and synced every 2 ms, in place, as a log is.
+//! One JSON line per way of writing. `idle` writes nothing. The `file` lines write as the snapshot
+//! store does, without its checksums, and sync after this number of MiB; 0 is a sync at the end
+//! alone. `store` is the snapshot store; the last line is reading it back. The small file is
+//! written and synced every 2 ms, in place, like a log.
 
 use quorate_raft::{EntryId, Index, NodeId, SnapshotBase, Term};
 use quorate_storage::{
@@ -28,7 +30,7 @@ use std::{
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What is handed to a sink, or a file, at a time.
+/// Bytes of one write to a sink or file.
 const PIECE_BYTES: usize = 256 << 10;
 
 #[test]
@@ -69,7 +71,8 @@ fn saving_a_snapshot_leaves_the_log_its_syncs() -> Outcome<()> {
     Ok(())
 }
 
-/// Does the work while another thread writes and syncs a small file, and prints what each of them took.
+/// Runs `work` while another thread writes and syncs a small file, and prints the
+/// durations of both.
 fn beside(dir: &Path, what: &str, bytes: u64, work: impl FnOnce() -> Outcome<()>) -> Outcome<()> {
     let is_done = Arc::new(AtomicBool::new(false));
     let small = thread::spawn({

@@ -1,8 +1,11 @@
-//! A storage actor of one's own for [Quorate](quorate): log, term and vote in a [redb](https://docs.rs/redb) file, snapshots
-//! beside. `main.rs` runs the key-value server on it; `tests/conformance.rs` proves that it keeps a store's duties:
-//! - **One commit for a group**: what arrived during the last one. Actix drains the mailbox before it runs what an actor
-//!   spawned, so the flush comes behind all that was there. Reads see what they were sent behind, for they flush first.
-//! - **Durable means after a power cut.** A commit is; what a killed process left in the cache is synced first (`create`).
+//! A custom storage actor for [Quorate](quorate): log, term and vote in a
+//! [redb](https://docs.rs/redb) file, snapshots in files beside it. `main.rs` runs the key-value
+//! server on it; `tests/conformance.rs` proves the duties of a store:
+//! - **One commit per group**: the requests that arrived during the last commit. Actix empties the
+//!   mailbox before it runs a future that an actor spawned, so the flush follows every message that
+//!   was there. Reads flush first, so they see the effects of all persists before them.
+//! - **Durable means after a power failure.** A commit is durable; pages that a killed process left
+//!   in the cache are synced first (`create`).
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -12,7 +15,7 @@ use redb::{AccessGuard, Database, ReadableDatabase, ReadableTable, Table, TableD
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, error::Error, fs::File, path::Path, path::PathBuf, sync::Arc, time::Instant};
 
-/// The storage actor over a redb file. Hand it to a node: `.storage(RedbLog::at("data/1.redb"))`.
+/// The storage actor over a redb file. Pass it to a node: `.storage(RedbLog::at("data/1.redb"))`.
 pub struct RedbLog {
     path: PathBuf,
     disk: Arc<dyn Disk>,
@@ -21,21 +24,24 @@ pub struct RedbLog {
     asked: Vec<Persist>,
 }
 
-/// What went well, or what is wrong.
+/// A result with any error of redb, postcard or the disk.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
 impl RedbLog {
-    /// The log in this file, which is made if need be; its directory must exist. Nothing happens before `Recover`.
+    /// The log in this file, which is created if it does not exist; its directory must exist. The
+    /// file is opened by `Recover`.
     pub fn at(path: impl Into<PathBuf>) -> StorageHandle {
         Self::on(RealDisk, path.into(), create)
     }
 
-    /// The same with snapshots on `disk`, in a database that `create` makes: where tests put faults.
+    /// [`RedbLog::at`] with snapshots on `disk`, and a database that `create` makes: for tests,
+    /// which inject faults there.
     pub fn on(disk: impl Disk, path: PathBuf, create: fn(&dyn Disk, &Path) -> Outcome<Database>) -> StorageHandle {
         StorageHandle::actor(move || Self { path, disk: Arc::new(disk), create, open: None, asked: Vec::new() })
     }
 
-    /// Makes everything durable that was asked for, then does this. The first error is the last word: the log is let go of.
+    /// Makes all gathered persists durable, then runs `then`. The first error is reported and
+    /// closes the log.
     fn flush(&mut self, then: impl FnOnce(&mut Log) -> Outcome<()>) {
         let (asked, Some(log)) = (std::mem::take(&mut self.asked), &mut self.open) else { return };
         if let Err(error) = log.persist(asked).and_then(|()| then(log)) {
@@ -50,9 +56,11 @@ fn line(path: &Path, what: impl ToString) -> StorageError {
 }
 
 fn create(disk: &dyn Disk, path: &Path) -> Outcome<Database> {
-    // redb would create it for all users of the machine. It takes an empty file for a new one.
+    // redb would create it with access for all users of the machine. It takes an empty file for
+    // a new one.
     drop(disk.create(path).or_else(|_| disk.open(path))?);
-    // Everything is read at the start anyway, and redb may panic over a damaged file that it did not check.
+    // All of it is read at the start anyway, and redb may panic over a damaged file that it
+    // did not check.
     let database = Database::builder().set_check_integrity_on_open(true).create(path)?;
     File::open(path)?.sync_all()?;
     File::open(std::path::absolute(path)?.parent().unwrap_or(path))?.sync_all()?;
@@ -117,11 +125,12 @@ impl Handler<OpenSnapshot> for RedbLog {
     }
 }
 
-/// Entries by index, each as a batch of one; and one row, a [`State`] as postcard lays it out.
+/// Entries by index, each as a batch of one; and one row, a [`State`] encoded by postcard.
 const ENTRIES: TableDefinition<u64, &[u8]> = TableDefinition::new("entries");
 const STATE: TableDefinition<(), &[u8]> = TableDefinition::new("state");
 
-/// The open log. The observer is dropped last: whoever waits for its end finds the file unlocked.
+/// The open log. The observer is dropped last, so that the file is unlocked when the
+/// observer is gone.
 struct Log {
     completions: Completions,
     snapshots: SnapshotStore,
@@ -131,7 +140,8 @@ struct Log {
     observer: Arc<dyn StorageObserver>,
 }
 
-/// What is kept beside the entries. An entry goes with its checksum: the next one continues that.
+/// The data beside the entries. An entry's row ends with its checksum, to which the
+/// next one chains.
 #[derive(Default, Serialize, Deserialize)]
 struct State {
     owner: (String, NodeId),
@@ -142,7 +152,8 @@ struct State {
 }
 
 impl Log {
-    /// Checks whose the file is and all that is in it. A snapshot that is ahead of the log begins it.
+    /// Checks the owner of the file and every row. The log begins after a snapshot that is
+    /// ahead of it.
     fn open(at: &RedbLog, Recover { cluster, member, completions, observer }: Recover) -> Outcome<(Self, Recovered)> {
         let (database, dir) = ((at.create)(&*at.disk, &at.path)?, at.path.with_extension("snapshots"));
         let (snapshots, found) = SnapshotStore::open(at.disk.clone(), dir, &cluster, member, observer.clone())?;
@@ -170,7 +181,7 @@ impl Log {
         Ok((log, recovered))
     }
 
-    /// Makes durable what is asked, in order, with one commit, and tells so.
+    /// Makes the persists durable, in order, with one commit, and replies.
     fn persist(&mut self, asked: Vec<Persist>) -> Outcome<()> {
         if !asked.iter().all(Persist::is_empty) {
             let transaction = self.database.begin_write()?;
@@ -200,7 +211,7 @@ impl Log {
             self.end = (entry.last_id(), entry.checksum());
             rest = batch.from(entry.last().next());
         }
-        // There is nothing to repair: a file with a damaged entry was not opened.
+        // Nothing can need repair: a file with a damaged entry is not opened.
         self.state.hard_state = asked.hard_state.unwrap_or(self.state.hard_state);
         self.state.has_voted |= self.state.hard_state.vote.is_some();
         Ok(())
@@ -245,7 +256,7 @@ fn find(entries: &impl ReadableTable<u64, &'static [u8]>, id: EntryId) -> Outcom
     Ok(entries.get(id.index.0)?.map(parse).transpose()?.filter(|entry| entry.last_id() == id))
 }
 
-/// The entry in a row, every checksum checked.
+/// The entry in a row, with every checksum checked.
 fn parse(row: AccessGuard<&[u8]>) -> Outcome<Batch> {
     let parsed = Batch::parse(Bytes::copy_from_slice(row.value()), quorate_storage::checksum);
     parsed.map_err(|what| format!("it is damaged ({what}): replace this member by one with a new id").into())

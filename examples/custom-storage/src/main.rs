@@ -1,5 +1,6 @@
-//! The key-value server of `examples/kv`, three nodes in one process, with [`RedbLog`] in place of the write-ahead log:
-//! writes through HTTP, ends every node, starts them again on the same files, and reads everything back.
+//! The key-value server of `examples/kv`, three nodes in one process, with [`RedbLog`] instead of
+//! the write-ahead log: writes through HTTP, ends every node, starts them again on the same files,
+//! and reads all values back.
 
 use quorate::{Limits, Node, NodeId, metrics::Metrics, transport::MemoryNetwork};
 use quorate_custom_storage::RedbLog;
@@ -85,11 +86,11 @@ async fn start_all(dir: &Path) -> Outcome<Vec<Server>> {
     Ok(servers)
 }
 
-/// Ends the nodes: when it returns, their files are free.
+/// Ends the nodes: when it returns, their files are unlocked.
 async fn stop_all(servers: Vec<Server>) {
     for Server { node, stop, serving, .. } in servers {
         drop(stop);
-        // A server that panicked has said so; its node is ended all the same.
+        // A panic of the server was reported; its node is ended all the same.
         let _ = serving.await;
         node.shutdown().await;
     }

@@ -1,4 +1,5 @@
-//! The store keeps every duty of a storage actor, whatever its disk does, and a node finds its log in it again.
+//! The store keeps every duty of a storage actor under all faults of its disk, and a node recovers
+//! its log from it.
 
 use quorate::{
     Consistency, Node, NodeId, StartError,
@@ -108,7 +109,8 @@ async fn get(node: &Node<Kv>, key: u32) -> Option<bytes::Bytes> {
     read.expect("a value").value
 }
 
-/// Behind redb's back its own checksums would notice; so it is asked to store the wrong bit itself.
+/// redb's own checksums would notice a bit flipped in the file; so the wrong bit is
+/// stored through redb.
 fn flip_a_bit_of_the_last_entry(path: &Path) {
     const ENTRIES: TableDefinition<u64, &[u8]> = TableDefinition::new("entries");
     let database = Database::open(path).expect("the file is free");
@@ -123,7 +125,7 @@ fn flip_a_bit_of_the_last_entry(path: &Path) {
     transaction.commit().expect("a commit");
 }
 
-/// A disk in memory with the file on it, and all that can be done to it.
+/// A disk in memory with the file on it, as a harness.
 #[derive(Default)]
 struct Place(SimulatedDisk);
 
@@ -171,7 +173,7 @@ fn create(disk: &dyn Disk, path: &Path) -> Outcome<Database> {
     Ok(Database::builder().set_check_integrity_on_open(true).create_with_backend(OnDisk(file))?)
 }
 
-/// A file of the seam, as redb wants it.
+/// A file of the storage crate as a backend of redb.
 #[derive(Debug)]
 struct OnDisk(Box<dyn File>);
 

@@ -1,4 +1,4 @@
-//! Power cuts and errors: what was told as persisted stays, and after an error nothing more is told.
+//! Power failures and errors: persisted data stays, and after an error no completion follows.
 
 use super::{
     Fault, Harness,
@@ -9,7 +9,7 @@ use crate::contract::{Recovered, StorageError};
 use quorate_raft::{HardState, Index, NodeId, Persist, Promise, Term};
 use std::io::Write;
 
-/// Says whether the harness can cut the power.
+/// Returns whether the harness can cut the power.
 pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) -> bool {
     if !fresh().crash(0) {
         return false;
@@ -24,7 +24,7 @@ pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) -> bool {
     true
 }
 
-/// Says whether the harness can let operations fail.
+/// Returns whether the harness can make operations fail.
 pub(super) async fn run_failing<H: Harness>(fresh: &impl Fn() -> H) -> bool {
     for fault in [Fault::Write, Fault::Sync] {
         let place = fresh();
@@ -90,12 +90,12 @@ async fn what_was_told_survives_a_power_cut_at_any_moment(place: &impl Harness, 
     store.close().await;
 }
 
-/// What a store holds when a request has been done.
+/// The expected content of a store after a request.
 #[derive(Clone, Default)]
 struct Step {
     log: Log,
     hard_state: HardState,
-    /// Where the request cut the log off, if it did.
+    /// The first index that the request truncated, if it did.
     truncated_from: Option<Index>,
 }
 
@@ -121,14 +121,16 @@ impl Step {
             persist.hard_state = Some(step.hard_state);
         }
         if step.hard_state.term < step.log.last().0.term {
-            // No node has an entry of a term that it has not stored; a store may take that for a vote that is lost.
+            // No node has an entry of a term that it has not stored; a store may treat one as
+            // a lost vote.
             step.hard_state = HardState { term: step.log.last().0.term, vote: None, ..step.hard_state };
             persist.hard_state = Some(step.hard_state);
         }
         (step, persist)
     }
 
-    /// The log that was recovered, if it is what this step left; or, as it was not told of, part of it.
+    /// Returns the recovered log if it is the one of this step, or a prefix of it if the step
+    /// was not acknowledged.
     fn log_as_of(&self, recovered: &Recovered, before: Option<&Self>) -> Option<Log> {
         let (last, end) = (recovered.last, self.log.last());
         let least = match before {
@@ -192,7 +194,8 @@ async fn a_power_cut_amid_a_cut_leaves_the_log_before_or_after_it(place: &impl H
     assert_eq!(recovered.snapshot, Some(saved));
     store.assert_holds(&log).await;
 
-    // And one to what it does not hold: the snapshot is there, so the log begins behind it in either case.
+    // And a cut to an entry that it does not hold: the snapshot exists, so the log begins after it
+    // in either case.
     let mut base = log.snapshot_base(Index(20));
     (base.last.index, base.last.term) = (Index(30), Term(2));
     let log = Log::behind(base.last, base.last_checksum);
@@ -216,7 +219,7 @@ async fn an_error_is_the_last_word(place: &impl Harness, fault: Fault) {
     store.await_all().await;
     let mut steps = vec![log.clone()];
     place.fail_next(fault);
-    // A store may prepare things ahead, or read what it needs from memory; but soon it must write.
+    // A store may prepare files ahead, or read from memory; but soon it must write.
     let mut told = 0;
     for sequence in 1..=50 {
         store.persist(append(log.batch(Term(1), 1, 100)));

@@ -1,4 +1,4 @@
-//! Cutting the log behind a snapshot: within what it holds, and to something that it does not.
+//! Log compaction: a cut to an entry that the store holds, and to one that it does not.
 
 use super::{
     Harness,
@@ -19,14 +19,14 @@ pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) {
 }
 
 async fn a_cut_drops_the_beginning_and_keeps_the_rest<H: Harness>(fresh: &impl Fn() -> H) {
-    // Before, at and behind the ends of batches and terms; and in the way of small segments.
+    // Before, at and after the ends of batches and terms; and across small segments.
     for (to, payload_bytes) in [1, 2, 3, 9, 10, 11, 23].into_iter().flat_map(|to| [(to, 30), (to, 3000)]) {
         let (place, mut log) = (fresh(), Log::of(&[(1, 10), (3, 10), (4, 4)], payload_bytes));
         let (mut store, _) = Probe::open(&place).await;
         store.persist_all(&log).await;
         let saved = store.save(log.snapshot_base(Index(to)), b"state").await;
         let before = log.clone();
-        // The store may know the checksum better.
+        // The store may know the checksum itself.
         let asked = log.cut(Index(to));
         store.persist(cut(Cut { checksum: asked.checksum.filter(|_| to % 2 == 0), ..asked }));
         store.await_all().await;
@@ -137,7 +137,8 @@ async fn a_log_that_holds_another_entry_there_starts_over_too<H: Harness>(fresh:
 }
 
 async fn a_snapshot_ahead_of_the_log_begins_it<H: Harness>(fresh: &impl Fn() -> H) {
-    // As it is after a crash between the snapshot and the cut. The last one ends within the log, but is of another one.
+    // The state after a crash between snapshot and cut. The last snapshot ends within the log, but
+    // is of another log.
     for (held, last) in [(Log::default(), 7), (Log::of(&[(1, 5), (2, 5)], 50), 50), (Log::of(&[(1, 5), (2, 5)], 50), 7)]
     {
         let place = fresh();
@@ -163,7 +164,7 @@ async fn a_snapshot_within_the_log_leaves_it_alone(place: &impl Harness) {
     }
 }
 
-/// Takes in a snapshot of another log.
+/// Installs a snapshot of another log.
 async fn install(store: &mut Probe, last: u64) {
     let base = foreign(last);
     store.save(base.clone(), b"state").await;
@@ -172,7 +173,7 @@ async fn install(store: &mut Probe, last: u64) {
     assert!(store.read(Index(1), Index(last), 1000).await.is_empty(), "nothing is left of the log");
 }
 
-/// The log begins right behind the snapshot, for good, and goes on there.
+/// The log durably begins right after the snapshot, and continues there.
 async fn goes_on_behind(place: &impl Harness, last: u64) {
     let base = foreign(last);
     let mut log = Log::behind(base.last, base.last_checksum);

@@ -1,4 +1,4 @@
-//! Damage that came while nobody looked: refused, told, or without effect; never given out as if it were what was stored.
+//! Silent damage at rest: refused, reported, or without effect; never returned as stored data.
 
 use super::{
     Harness,
@@ -7,10 +7,10 @@ use super::{
 };
 use quorate_raft::{HardState, Index, NodeId, Persist, Promise, Term};
 
-/// How many bits are flipped, each in a place of its own.
+/// Number of single-bit flips, each in a new place.
 const FLIPS: u64 = 100;
 
-/// Says whether the harness can damage things.
+/// Returns whether the harness can damage data.
 pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) -> bool {
     for seed in 0..FLIPS {
         if !a_flipped_bit_is_never_believed(&fresh(), seed).await {
@@ -52,11 +52,11 @@ async fn a_flipped_bit_is_never_believed(place: &impl Harness, seed: u64) -> boo
     }
     let lost: Vec<Index> = recovered.faulty.iter().map(|faulty| faulty.id.index).collect();
     let mut is_failed = false;
-    // What a snapshot covers need not be held.
+    // Entries that a snapshot covers need not be there.
     let base = log.base.0.index.max(recovered.base.index.min(saved.base.last.index));
     let held = (base.0 + 1..=log.last().0.index.0).map(Index).filter(|index| !lost.contains(index));
     for index in held {
-        // An error is as good as a refusal: it is the last thing that the store says.
+        // An error is as good as a refusal: no completion follows it.
         let Ok(batches) = store.try_read(index, index, usize::MAX).await else {
             is_failed = true;
             break;

@@ -1,4 +1,4 @@
-//! Entries, term and vote: appended, truncated, read back, and told of in order.
+//! Entries, term and vote: appended, truncated, read back, and acknowledged in order.
 
 use super::{
     Harness,
@@ -145,7 +145,7 @@ async fn term_vote_and_promise_survive_and_the_last_ones_count(place: &impl Harn
         assert_eq!(recovered.hard_state, last);
         for number in 1..=5 {
             let vote = (number != 3).then_some(NodeId(number));
-            // A promise may become longer or shorter, also without another term or vote.
+            // A promise may grow or shrink without another term or vote.
             let promise = Promise([150_000, 0, 1_000_000, u32::MAX, 300_000][(number + restart) as usize % 5]);
             last = HardState { term: Term(10 * restart + number / 2), vote, promise };
             store.persist(Persist { hard_state: Some(last), ..Default::default() });

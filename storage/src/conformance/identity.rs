@@ -1,4 +1,5 @@
-//! What a node must know of itself and of the others: its configurations, whether it ever voted, and who had a log.
+//! Facts about the node and its peers that a store keeps: configurations, whether it ever
+//! voted, and holdings.
 
 use super::{
     Harness,

@@ -1,10 +1,10 @@
-//! What every storage actor must hold, as a suite that any implementation runs against itself.
+//! The duties of every storage actor, as a suite of checks for any implementation.
 //!
 //! ```no_run
 //! # async fn example() {
 //! use quorate_storage::{Memory, MemoryLog, conformance};
 //!
-//! // Each call makes a new, empty place; what it returns opens that place, as often as it is called.
+//! // Each call makes a new, empty place; its result opens that place, as often as it is called.
 //! conformance::run(|| {
 //!     let log = MemoryLog::new();
 //!     move || Memory::shared(&log).storage()
@@ -13,11 +13,12 @@
 //! # }
 //! ```
 //!
-//! Run it within an actix `System` (for example under `#[actix::test]`). It panics with what did not hold.
+//! Run it within an actix `System` (for example under `#[actix::test]`). It panics with
+//! the first violation.
 //!
-//! A function that opens a place is the least that there must be. A [`Harness`] that can also cut the power, let a write fail or
-//! damage what is stored gets the checks that need it; the [`Report`] says which were left out. Here is a whole one, for a store in
-//! memory that can lose entries:
+//! A function that opens a place is the minimum. A [`Harness`] that can also cut the power, make a
+//! write fail or damage stored data gets the checks that need it; the [`Report`] lists the skipped
+//! ones. A whole one, for a store in memory that can lose entries:
 //!
 //! ```
 //! use quorate_storage::{Memory, MemoryLog, StorageHandle, conformance::{self, Harness}};
@@ -42,8 +43,9 @@
 //! # });
 //! ```
 //!
-//! A store must keep the observer that came with [`Recover`](crate::Recover) for as long as it holds anything that a second opener
-//! would find locked: the suite opens a place again when the observer of the first opener is dropped.
+//! A store must keep the observer that came with [`Recover`](crate::Recover) for as long as it
+//! holds anything that a second opener would find locked: the suite opens a place again when the
+//! observer of the first opener is dropped.
 
 mod crashes;
 mod cut;
@@ -58,33 +60,34 @@ mod snapshots;
 use crate::contract::StorageHandle;
 use quorate_raft::Index;
 
-/// A place where a store keeps what it holds, and what can be done to it. Every method but the first says whether it can do
-/// that, and does nothing if not; that is the default.
+/// A place for a store's data, and the faults that a test can inject there. Each method but the
+/// first returns whether it can inject its fault; by default none does.
 pub trait Harness {
-    /// A storage actor over this place, not yet started. It finds what earlier ones left.
+    /// A storage actor over this place, not yet started. It finds the data of earlier ones.
     fn open(&self) -> StorageHandle;
 
-    /// Cuts the power, while a store may be open and busy: what it did not make durable is lost, in part or whole, as `seed` chooses,
-    /// and it can do nothing more to this place. The next one opens what is left.
+    /// Cuts the power, while a store may be open and busy: data that was not durable is lost, in
+    /// part or whole, as `seed` chooses, and the old store has no further effect here. The next
+    /// store opens the rest.
     fn crash(&self, seed: u64) -> bool {
         let _ = seed;
         false
     }
 
-    /// Lets the next operation of this kind fail, once, of the store that is open.
+    /// Makes the next operation of this kind of the open store fail, once.
     fn fail_next(&self, fault: Fault) -> bool {
         let _ = fault;
         false
     }
 
-    /// Damages the payload of an entry, while no store is open, and leaves alone whatever else tells its identity. For stores that
-    /// can tell ([`Recovered::faulty`](crate::Recovered::faulty)).
+    /// Damages the payload of an entry, while no store is open, and no other record of its
+    /// identity. For stores that can tell ([`Recovered::faulty`](crate::Recovered::faulty)).
     fn lose(&self, entry: Index) -> bool {
         let _ = entry;
         false
     }
 
-    /// Flips one bit of whatever is stored, while no store is open; `seed` chooses which.
+    /// Flips one stored bit, while no store is open; `seed` chooses it.
     fn damage(&self, seed: u64) -> bool {
         let _ = seed;
         false
@@ -97,19 +100,19 @@ impl<Open: Fn() -> StorageHandle> Harness for Open {
     }
 }
 
-/// What can be made to fail.
+/// Kinds of operations that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Writing.
+    /// A write to the disk.
     Write,
-    /// Making durable what was written.
+    /// A sync of written data.
     Sync,
 }
 
-/// What was checked.
+/// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// The checks that were left out, because the [`Harness`] can't do what they need.
+    /// The checks that were skipped, because the [`Harness`] can't inject their faults.
     pub skipped: Vec<&'static str>,
 }
 

@@ -1,4 +1,4 @@
-//! What a store should hold.
+//! The expected content of a store.
 
 use super::probe::reply;
 use crate::contract::Recovered;
@@ -6,7 +6,7 @@ use quorate_raft::{
     Batch, BatchBuilder, Cut, EntryId, Index, Kind, Membership, NodeId, Persist, SnapshotBase, Term, record::Record,
 };
 
-/// A log.
+/// A log of entries, as a store should hold it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Log {
     /// The entry before the first, and its checksum.
@@ -15,7 +15,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// A log with so many entries of each of these terms, in batches of 3 at most.
+    /// A log of the given numbers of entries per term, in batches of 3 at most.
     pub(super) fn of(terms: &[(u64, usize)], payload_bytes: usize) -> Self {
         let mut log = Self::default();
         for (term, mut count) in terms.iter().copied() {
@@ -27,15 +27,15 @@ impl Log {
         log
     }
 
-    /// An empty log behind an entry.
+    /// An empty log after an entry.
     pub(super) fn behind(last: EntryId, checksum: u32) -> Self {
         Self { base: (last, checksum), batches: Vec::new() }
     }
 
-    /// Appends some entries and returns them.
+    /// Appends `count` entries and returns them.
     pub(super) fn batch(&mut self, term: Term, count: usize, payload_bytes: usize) -> Batch {
         let first = self.last().0.index.next();
-        // A store has no business with what clients' entries say.
+        // A store never interprets the payload of clients' entries.
         let kind = match (payload_bytes, first.0 % 3) {
             (0, _) => Kind::Noop,
             (_, 0) => Kind::Session,
@@ -48,7 +48,7 @@ impl Log {
         self.push(term, (0..count).map(|number| (kind, payload(number))))
     }
 
-    /// Appends some entries as a witness keeps them, and returns them.
+    /// Appends `count` entries as outlines, as a witness keeps them, and returns them.
     pub(super) fn outlines(&mut self, term: Term, count: usize, payload_bytes: usize) -> Batch {
         let outlines = self.batch(term, count, payload_bytes).outline(crate::checksum);
         self.batches.pop();
@@ -77,7 +77,7 @@ impl Log {
         }
     }
 
-    /// Lets the log begin behind an entry that it holds, and returns what asks a store for that.
+    /// Lets the log begin after an entry that it holds, and returns the request for that.
     pub(super) fn cut(&mut self, to: Index) -> Cut {
         let (id, checksum) = self.entry(to);
         self.batches.retain(|batch| batch.last() > to);
@@ -115,13 +115,14 @@ impl Log {
         builder.finish().expect("there is an entry")
     }
 
-    /// What a snapshot that ends at this entry of the log stands for.
+    /// The base of a snapshot that ends at this entry of the log.
     pub(super) fn snapshot_base(&self, index: Index) -> SnapshotBase {
         let (last, last_checksum) = self.entry(index);
         SnapshotBase { last, last_checksum, membership: members(index), membership_index: index }
     }
 
-    /// This log was recovered. It may reach back further than asked for, for a store may drop entries in larger pieces.
+    /// Asserts that this log was recovered. It may begin earlier, because a store may drop entries
+    /// in larger pieces.
     pub(super) fn assert_is(&self, recovered: &Recovered) {
         assert_eq!((recovered.last, recovered.last_checksum), self.last(), "the last entry is found");
         assert!(recovered.base.index <= self.base.0.index, "no entry is missing behind {}", self.base.0);
@@ -138,13 +139,13 @@ impl Log {
         }
     }
 
-    /// The log was recovered, and begins right behind its base.
+    /// Asserts that this log was recovered, and begins right after its base.
     pub(super) fn assert_is_exactly(&self, recovered: &Recovered) {
         self.assert_is(recovered);
         assert_eq!(recovered.base, self.base.0, "the log begins behind the snapshot");
     }
 
-    /// The batches are `count` entries of this log from `from` on.
+    /// Asserts that the batches are `count` entries of this log from `from` on.
     pub(super) fn assert_equal(&self, batches: &[Batch], from: Index, count: u64) {
         let read: Vec<_> = batches.iter().flat_map(Batch::records).collect();
         let wanted: Vec<_> = self.records().skip_while(|record| record.id.index < from).take(count as usize).collect();
@@ -156,7 +157,7 @@ impl Log {
     }
 }
 
-/// The configuration as of an entry: some that tells one index from another.
+/// The configuration as of an entry: different for each index.
 pub(super) fn members(index: Index) -> Membership {
     Membership::of_addresses((1..=3).map(|id| (NodeId(id), format!("node-{id}:{index}"))))
 }
@@ -177,7 +178,7 @@ pub(super) fn repair(batch: Batch) -> Persist {
     Persist { repair: Some(batch), ..Default::default() }
 }
 
-/// A persist that lets a reply with this number leave.
+/// A persist with a reply that carries this number.
 pub(super) fn then(number: u64, persist: Persist) -> Persist {
     Persist { then: vec![reply(number)], ..persist }
 }

@@ -1,4 +1,4 @@
-//! A running store and what it tells.
+//! A running store and its completions.
 
 use super::{Harness, model::Log};
 use crate::contract::{
@@ -52,14 +52,14 @@ impl Probe {
         (Self { storage, told, gone, sequence: 0, requests: 0 }, outcome)
     }
 
-    /// Asks to persist, and says with which sequence.
+    /// Sends a persist, and returns its sequence.
     pub(super) fn persist(&mut self, persist: quorate_raft::Persist) -> u64 {
         self.sequence += 1;
         self.storage.persist.do_send(Persist(quorate_raft::Persist { sequence: self.sequence, ..persist }));
         self.sequence
     }
 
-    /// Asks to persist all of a log that is not held yet.
+    /// Sends persists for all entries of a log that the store lacks.
     pub(super) async fn persist_all(&mut self, log: &Log) {
         for batch in log.batches() {
             self.persist(super::model::append(batch.clone()));
@@ -67,7 +67,7 @@ impl Probe {
         self.await_all().await;
     }
 
-    /// Waits until everything is persisted that was asked for.
+    /// Waits until all requests are persisted.
     pub(super) async fn await_all(&mut self) -> Vec<Persisted> {
         if self.sequence == 0 {
             return Vec::new();
@@ -115,14 +115,14 @@ impl Probe {
         }
     }
 
-    /// Every entry of the log can be read.
+    /// Asserts that every entry of the log can be read.
     pub(super) async fn assert_holds(&mut self, log: &Log) {
         let (first, last) = (log.base.0.index.next(), log.last().0.index);
         let all = self.read_all(first, last).await;
         log.assert_equal(&all, first, last.since(log.base.0.index));
     }
 
-    /// Every entry of a range, in as many requests as it takes.
+    /// Reads every entry of a range, in as many requests as needed.
     pub(super) async fn read_all(&mut self, first: Index, last: Index) -> Vec<Batch> {
         let (mut next, mut all) = (first, Vec::new());
         while next <= last {
@@ -142,7 +142,7 @@ impl Probe {
         sink.unwrap_or_else(|error| panic!("a snapshot can be begun: {error}"))
     }
 
-    /// Saves a snapshot, from another thread.
+    /// Saves a snapshot, on another thread.
     pub(super) async fn try_save(&self, base: SnapshotBase, state: &[u8]) -> Result<Snapshot, StorageError> {
         let mut sink =
             self.storage.save_snapshot.send(SaveSnapshot { base, expected: None }).await.expect("the store lives")?;
@@ -166,14 +166,14 @@ impl Probe {
         self.storage.open_snapshot.send(OpenSnapshot).await.expect("the store lives")
     }
 
-    /// The newest snapshot is this.
+    /// Asserts that this is the newest snapshot.
     pub(super) async fn assert_holds_snapshot(&self, snapshot: &Snapshot, state: &[u8]) {
         let source = self.source().await.expect("there is a snapshot");
         assert_eq!(source.snapshot(), snapshot, "the snapshot that covers most is opened");
         assert!(read_snapshot(source).expect("it can be read") == state, "a snapshot is read as it was written");
     }
 
-    /// Waits for the failure, which comes after whatever was persisted before.
+    /// Waits for the failure; returns the sequence that was persisted before it.
     pub(super) async fn await_failed(&mut self) -> u64 {
         let mut persisted = 0;
         loop {
@@ -188,25 +188,25 @@ impl Probe {
         }
     }
 
-    /// What is told next, or `None` if the store is gone.
+    /// The next completion, or `None` if the store is gone.
     pub(super) async fn next(&mut self) -> Option<Told> {
         self.told.recv().await
     }
 
-    /// Lets go of the store and waits until it is gone. All that it may still say is what was persisted.
+    /// Drops the store and waits for its end. Only `Persisted` may still arrive.
     pub(super) async fn close(self) {
         for told in self.last_words().await {
             assert!(matches!(told, Told::Persisted(_)), "told without being asked: {told:?}");
         }
     }
 
-    /// Lets go of a store that failed, which may say nothing more.
+    /// Drops a store that failed; no completion may follow.
     pub(super) async fn close_failed(self) {
         let told = self.last_words().await;
         assert!(told.is_empty(), "told after a failure: {told:?}");
     }
 
-    /// Lets go of the store, and says what it told until it was gone.
+    /// Drops the store, and returns its completions until its end.
     pub(super) async fn last_words(mut self) -> Vec<Told> {
         let thread = self.storage.take_thread();
         drop(self.storage);
@@ -222,12 +222,12 @@ impl Probe {
     }
 }
 
-/// Does work on another thread, as users of sinks and sources do.
+/// Runs work on another thread, as users of sinks and sources do.
 pub(super) fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     thread::spawn(work).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Reads a snapshot to its end, from another thread, in pieces that fit no chunk.
+/// Reads a snapshot to its end, on another thread, in pieces that fit no chunk.
 pub(super) fn read_snapshot(mut source: Box<dyn SnapshotSource>) -> Result<Vec<u8>, StorageError> {
     elsewhere(move || {
         let (mut all, mut buffer) = (Vec::new(), vec![0; 99_991]);
@@ -247,14 +247,14 @@ pub(super) fn reply(number: u64) -> Outgoing {
     Outgoing { to: NodeId(2), message: Message { term: Term(1), body } }
 }
 
-/// Says when the store let go of it.
+/// An observer that signals when the store drops it.
 struct Presence {
     _leaves_when_dropped: oneshot::Sender<()>,
 }
 
 impl StorageObserver for Presence {}
 
-/// Passes on what the store tells.
+/// Forwards the store's completions.
 struct Ear(mpsc::UnboundedSender<Told>);
 
 impl Actor for Ear {

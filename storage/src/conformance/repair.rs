@@ -1,4 +1,4 @@
-//! Entries whose payloads were lost: told with their identities, never given out, healed in place.
+//! Entries with lost payloads: reported with their identities, never returned, repaired in place.
 
 use super::{
     Harness,
@@ -8,7 +8,7 @@ use super::{
 use crate::contract::Recovered;
 use quorate_raft::{EntryId, Index, Term};
 
-/// Says whether the harness can lose entries.
+/// Returns whether the harness can lose entries.
 pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) -> bool {
     {
         let place = fresh();
@@ -50,7 +50,7 @@ async fn a_repaired_entry_is_whole_for_good<H: Harness>(fresh: &impl Fn() -> H) 
         persist(&place, &log).await;
         lose(&place, &[lost]);
         let (mut store, _) = Probe::open(&place).await;
-        // Those among them that are held stay as they are.
+        // Whole entries among them stay unchanged.
         store.persist(repair(log.slice(Index(first), Index(last))));
         store.await_all().await;
         store.assert_holds(&log).await;
@@ -129,7 +129,7 @@ async fn a_lost_entry_that_is_removed_is_forgotten(place: &impl Harness) {
     store.close().await;
     let (store, recovered) = Probe::open(place).await;
     log.assert_is(&recovered);
-    // What a store keeps in one piece with what it needs, it may still tell of.
+    // A store that keeps data in larger pieces may still report entries before the cut.
     assert!(recovered.faulty.iter().all(|faulty| faulty.id.index <= Index(5)), "{:?}", recovered.faulty);
     store.close().await;
 }

@@ -1,4 +1,4 @@
-//! Snapshots: there for good once finished, not at all before, and never in the way of the log.
+//! Snapshots: durable once finished, absent before, and never in the way of the log.
 
 use super::{
     Harness,
@@ -66,7 +66,7 @@ async fn what_is_not_as_announced_is_refused(place: &impl Harness) {
     let (bytes, checksum) = (1000, crate::checksum(0, &state(1000)));
     for expected in [(bytes, !checksum), (bytes + 1, checksum), (bytes - 1, checksum)] {
         let mut sink = store.begin(base(5), Some(expected)).await;
-        // What is too long may be refused at once.
+        // A sink may refuse excess bytes at once.
         let outcome = elsewhere(move || sink.write_all(&state(1000)).map(|()| sink.finish()));
         assert!(!matches!(outcome, Ok(Ok(_))), "announced as {expected:?}, it is {:?}", (bytes, checksum));
         store.assert_holds_snapshot(&older, &state(10)).await;
@@ -86,7 +86,7 @@ async fn the_snapshot_that_covers_most_counts(place: &impl Harness) {
     let most = store.save(base(9), &state(200)).await;
     store.save(base(7), &state(300)).await;
     store.assert_holds_snapshot(&most, &state(200)).await;
-    // The same prefix once more: a machine may write the same state in other bytes.
+    // The same prefix again: a machine may encode the same state differently.
     let again = store.save(base(9), &state(400)).await;
     store.assert_holds_snapshot(&again, &state(400)).await;
     store.close().await;
@@ -157,7 +157,7 @@ async fn any_piece_of_a_snapshot_can_be_read(place: &impl Harness) {
     store.close().await;
 }
 
-/// What a snapshot stands for that covers an entry of a log that the store never saw, as one from another node does.
+/// The base of a snapshot of a log that the store never saw, like one from another node.
 fn base(index: u64) -> SnapshotBase {
     let (last, membership) = (EntryId::new(Term(1), Index(index)), members(Index(index)));
     SnapshotBase { last, last_checksum: 77, membership, membership_index: Index(index / 2) }

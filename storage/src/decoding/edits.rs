@@ -1,12 +1,13 @@
-//! Changes to files, as an input spells them: so that a search changes a good file in a few places, and needs not find a whole one.
+//! Edits of files, encoded in an input: so that a search changes a good file in a few places, and
+//! need not find a whole one.
 //!
-//! An edit, little-endian: operation (1 byte), place (2 bytes, times 4 with bit 7 of the operation), count (1 byte), and for some
-//! operations as many bytes.
+//! An edit, little-endian: operation (1 byte), place (2 bytes, times 4 with bit 7 of the
+//! operation), count (1 byte), and for some operations as many bytes.
 
-/// One change.
+/// One edit of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Edit<'a> {
-    /// Bits 4 to 6 of its operation: whatever the reader makes of them.
+    /// Bits 4 to 6 of its operation, with a meaning that the property defines.
     pub(crate) target: u8,
     pub(crate) operation: u8,
     pub(crate) at: usize,
@@ -14,7 +15,7 @@ pub(crate) struct Edit<'a> {
     bytes: &'a [u8],
 }
 
-/// The changes of an input, in order.
+/// The edits of an input, in order.
 pub(crate) struct Edits<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Iterator for Edits<'a> {
@@ -32,22 +33,22 @@ impl<'a> Iterator for Edits<'a> {
 }
 
 impl Edit<'_> {
-    /// Puts its bytes there.
+    /// Replaces bytes with its own.
     pub(crate) const SET: u8 = 0;
-    /// Flips the bits of its bytes there.
+    /// Flips the bits that are set in its bytes.
     pub(crate) const FLIP: u8 = 1;
-    /// Makes 8 times `count` bytes zeros.
+    /// Zeros 8 times `count` bytes.
     const ZERO: u8 = 2;
-    /// Puts there what stands 40 times `count` bytes further on.
+    /// Copies bytes from 40 times `count` bytes further on.
     const MOVE: u8 = 3;
     /// Cuts the file off.
     const CUT: u8 = 4;
     /// Adds 16 times `count` zeros at the end.
     const GROW: u8 = 5;
-    /// The first operation that is its reader's own.
+    /// The first operation that a property defines itself.
     pub(crate) const OWN: u8 = 6;
 
-    /// Changes a file; nothing if the operation is its reader's own.
+    /// Edits a file; does nothing for an operation that a property defines.
     pub(crate) fn apply(&self, to: &mut Vec<u8>) {
         let length = to.len();
         let part = |count: usize| self.at.min(length)..self.at.saturating_add(count).min(length);
@@ -71,7 +72,7 @@ impl Edit<'_> {
     }
 }
 
-/// How an input spells an edit; `bytes` for those that carry some.
+/// Encodes an edit; `bytes` for operations that have some.
 pub(crate) fn edit(operation: u8, at: usize, count: u8, bytes: &[u8]) -> Vec<u8> {
     let [low, high, ..] = at.to_le_bytes();
     let count = if bytes.is_empty() { count } else { bytes.len() as u8 };

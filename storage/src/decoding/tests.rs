@@ -1,4 +1,5 @@
-//! Every decoder keeps its promises on arbitrary bytes, on valid ones that were changed, and on all that fuzzing ever found.
+//! Every decoder keeps its properties on random bytes, on edited good files, and on all inputs that
+//! fuzzing ever found.
 
 use super::{hard_state, known_members, records, recovery, seeds, segment, slots, snapshot};
 use proptest::prelude::*;

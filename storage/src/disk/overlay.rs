@@ -223,7 +223,6 @@ mod tests {
     use crate::disk::SimulatedDisk;
     use proptest::prelude::*;
 
-    /// An operation on a file that changes its directory.
     #[derive(Clone, Debug)]
     enum Step {
         Write { at: u64, bytes: Vec<u8> },

@@ -125,8 +125,8 @@ impl Disk for RealDisk {
     }
 
     fn lock_to_read(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        // A network file system locks only files that are open for writing; on a read-only one no
-        // process can hold such a lock.
+        // A network file system locks only files that are open for writing; where that is not
+        // possible, no other process has locked it so.
         let file = fs::OpenOptions::new().read(true).write(true).open(path).or_else(|error| match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => fs::File::open(path),
             _ => Err(error),

@@ -1,4 +1,4 @@
-//! What a store in memory holds, and how requests change it.
+//! The content of a store in memory, and the effects of requests on it.
 
 use crate::contract::{Recovered, StorageError};
 use bytes::Bytes;
@@ -7,7 +7,7 @@ use quorate_raft::{
 };
 use std::collections::{BTreeMap, VecDeque};
 
-/// A log, term and vote, and a snapshot.
+/// A log, a hard state, and a snapshot.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) owner: Option<(String, NodeId)>,
@@ -16,15 +16,16 @@ pub(super) struct Contents {
     has_voted: bool,
     /// The entry before the first, and its checksum.
     base: (EntryId, u32),
-    /// In order, without a gap, from behind `base` on.
+    /// In order, without a gap, from the entry after `base` on.
     batches: VecDeque<Batch>,
-    /// Whether they were durable, of the entries that count as lost. They are in `batches` all the same: it is a pretence.
+    /// Entries that are reported as lost, and whether they were durable. `batches` still has them.
     lost: BTreeMap<Index, bool>,
     snapshot: Option<(Snapshot, Bytes)>,
 }
 
 impl Contents {
-    /// What is there. The log begins behind a snapshot that is ahead of it from now on.
+    /// The content for [`Recover`](crate::Recover). From now on the log begins after a snapshot
+    /// that is ahead of it.
     pub(super) fn recover(&mut self) -> Recovered {
         let mut repairs = Vec::new();
         if let Some((Snapshot { base, .. }, _)) = &self.snapshot
@@ -58,7 +59,7 @@ impl Contents {
         }
     }
 
-    /// Does what is asked, in the contract's order: cut, truncate, append, repair, hard state.
+    /// Carries out a request, in the contract's order: cut, truncate, append, repair, hard state.
     pub(super) fn persist(&mut self, persist: &Persist) -> Result<(), StorageError> {
         if let Some(cut) = persist.cut {
             self.cut(cut)?;
@@ -79,7 +80,8 @@ impl Contents {
         Ok(())
     }
 
-    /// The entries of an inclusive range, as far as they fit and none is lost; at least one, if the first is held.
+    /// The entries of an inclusive range, as far as they fit into `bytes_max`, up to the first lost
+    /// one; at least one, if the first is held.
     pub(super) fn read(&self, from: Index, to: Index, bytes_max: usize) -> Vec<Batch> {
         let (mut read, mut left) = (Vec::new(), bytes_max);
         let to = self.lost.range(from..).next().map_or(to, |(lost, _)| to.min(lost.previous()));
@@ -101,7 +103,7 @@ impl Contents {
         read
     }
 
-    /// Keeps a snapshot, unless it covers less than the one that is there.
+    /// Keeps a snapshot, unless it covers less than the present one.
     pub(super) fn save(&mut self, snapshot: Snapshot, bytes: Bytes) {
         let last = snapshot.base.last.index;
         if self.snapshot.as_ref().is_none_or(|(held, _)| held.base.last.index <= last) {
@@ -109,7 +111,7 @@ impl Contents {
         }
     }
 
-    /// The snapshot and its bytes.
+    /// The snapshot and its state.
     pub(super) fn snapshot(&self) -> Option<(Snapshot, Bytes)> {
         self.snapshot.clone()
     }
@@ -207,7 +209,7 @@ impl Contents {
         let records = self.batches.iter().flat_map(Batch::records);
         let whole =
             records.filter(|record| record.kind == Kind::Membership && !self.lost.contains_key(&record.id.index));
-        // An entry that was made by a node holds what `Membership::encode` wrote.
+        // Every configuration in the log is encoded by `Membership::encode`.
         whole.filter_map(|record| Some((record.id.index, Membership::decode(record.payload).ok()?))).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! A store without a disk: for simulation, and to measure everything but a disk.
+//! A store without a disk: for simulation, and to measure everything else.
 
 mod contents;
 #[cfg(test)]
@@ -17,26 +17,27 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// A storage actor whose log is in memory: it answers at once, and lives on its node's own thread.
+/// A storage actor with its log in memory: it answers at once, and lives on its node's own thread.
 ///
-/// What it holds is in a [`MemoryLog`]. Keep a clone of that, and a node can be restarted on it: [`Memory::shared`].
+/// Its data are in a [`MemoryLog`]. A node can be restarted on a clone of that: [`Memory::shared`].
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     log: MemoryLog,
 }
 
-/// What a [`Memory`] store holds: entries, term and vote, the newest snapshot. Clones are the same; it outlives the actor.
+/// The data of a [`Memory`] store: entries, term and vote, the newest snapshot. Clones share them;
+/// they outlive the actor.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryLog(Arc<Mutex<Contents>>);
 
 impl Memory {
-    /// An empty store.
+    /// A store without data.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The store over this log: what an earlier one persisted is there.
+    /// The store over this log, with all that earlier stores persisted there.
     #[must_use]
     pub fn shared(log: &MemoryLog) -> Self {
         Self { log: log.clone() }
@@ -56,20 +57,21 @@ impl From<Memory> for StorageHandle {
 }
 
 impl MemoryLog {
-    /// An empty log.
+    /// A log without entries, term or vote.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Lets an entry count as one whose payload a disk lost, until it is repaired: the next store over this log reports it as
-    /// [faulty](Recovered::faulty), and reads end before it. `was_durable` says whether it is proven to have been durable once. For
-    /// tests, while no store is running. Says whether there is such an entry.
+    /// Marks an entry as one with a payload that the disk lost, until it is repaired: the next
+    /// store over this log reports it as [faulty](Recovered::faulty), and reads end before it.
+    /// `was_durable` says whether it is proven to have been durable once. For tests, while no store
+    /// is running. Returns whether the entry exists.
     pub fn lose(&self, entry: Index, was_durable: bool) -> bool {
         self.contents().lose(entry, was_durable)
     }
 
-    /// Removes the snapshot, as if a disk had damaged it. Says whether there was one.
+    /// Removes the snapshot, as if a disk had damaged it. Returns whether there was one.
     pub fn lose_snapshot(&self) -> bool {
         self.contents().lose_snapshot()
     }
@@ -79,7 +81,7 @@ impl MemoryLog {
     }
 }
 
-/// The actor. There is nothing to wait for, so every request is answered from its own handler.
+/// The actor. It never waits, so every handler replies at once.
 struct MemoryWriter {
     log: MemoryLog,
     /// `None` before recovery, and after a failure.
@@ -178,7 +180,7 @@ fn not_open() -> StorageError {
     StorageError("the log in memory is not open, or has failed; recover it first".into())
 }
 
-/// A snapshot in the making.
+/// A snapshot that is being written.
 struct MemorySink {
     log: MemoryLog,
     save: SaveSnapshot,

@@ -1,4 +1,5 @@
-//! What tests of others may rely on: an entry that was lost is told, and a lost snapshot is gone.
+//! The faults that tests of other packages inject: a lost entry is reported, and a lost
+//! snapshot is gone.
 
 use super::*;
 use quorate_raft::{Batch, BatchBuilder, EntryId, Faulty, Kind, SnapshotBase, Term};

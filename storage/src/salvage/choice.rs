@@ -1,40 +1,42 @@
-//! Which of several directories a new one is made from.
+//! The choice among several directories: the source of a new one.
 
 use super::Survey;
 use crate::contract::{SnapshotSource, StorageError};
 use quorate_raft::{Batch, EntryId, Faulty, Index, Snapshot, Term};
 use std::path::{Path, PathBuf};
 
-/// What a new directory is made from: the most advanced log of several, and what of the others makes up for its losses.
+/// The source of a new directory: the most advanced log of several, and replacements from the
+/// others for entries that it lost.
 #[derive(Debug)]
 pub struct Choice<'a> {
     surveys: &'a [Survey],
     chosen: usize,
-    /// Whose snapshot, and which one.
+    /// The survey with the newest snapshot, and that snapshot.
     snapshot: Option<(usize, Snapshot)>,
     healed: Vec<(Faulty, usize)>,
     last: EntryId,
     term: Term,
 }
 
-/// An entry that the chosen directory lost, and one that has it.
+/// An entry that the chosen directory lost, and a directory that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Healed {
-    /// The entry.
+    /// The entry's term and index.
     pub id: EntryId,
-    /// Which directory has it.
+    /// The directory with a whole copy of it.
     pub from: PathBuf,
 }
 
 impl<'a> Choice<'a> {
-    /// The directory whose last entry has the highest term, and of those the highest index, as voters compare logs: it has every
-    /// committed entry that any of them has. Entries that its disk lost come from another directory, and so does the snapshot, if
-    /// another has a newer one.
+    /// Chooses the directory whose last entry has the highest term, and of those the highest index,
+    /// as voters compare logs: it has every committed entry that any of them has. Entries that its
+    /// disk lost come from another directory, and so does the snapshot, if another has a newer one.
     ///
-    /// With `up_to`, the new log ends with the entry of that index: what follows is given up.
+    /// With `up_to`, the new log ends with the entry of that index: later ones are given up.
     ///
     /// # Errors
-    /// If there is none, they are of different clusters or histories, or of what was chosen something is lost that none of them has.
+    /// If there is no survey, they are of different clusters or histories, or the chosen one lost
+    /// an entry that none of them has.
     pub fn of(surveys: &'a [Survey], up_to: Option<Index>) -> Result<Self, StorageError> {
         let refuse = |what: String| Err(StorageError(what));
         let ranked = surveys.iter().enumerate().max_by_key(|(at, survey)| (survey.last(), std::cmp::Reverse(*at)));
@@ -83,12 +85,12 @@ impl<'a> Choice<'a> {
         Ok(this)
     }
 
-    /// Finds each entry behind the snapshot that the chosen directory lost in another one.
+    /// Finds each entry after the snapshot that the chosen directory lost in another one.
     fn heal(&mut self, covered: Index) -> Result<(), StorageError> {
         let needed = covered.next()..=self.last.index;
         for faulty in self.chosen().found().faulty.iter().filter(|faulty| needed.contains(&faulty.id.index)) {
             let mut others = self.surveys.iter().enumerate().filter(|(at, _)| *at != self.chosen);
-            // One that can't be read helps no more than one that does not have it.
+            // An unreadable copy is like none.
             let whole = others.find(|(_, survey)| survey.entry(faulty).is_ok_and(|entry| entry.is_some()));
             let Some((at, _)) = whole else {
                 let (dir, before) = (self.chosen().dir().display(), faulty.id.index.previous());
@@ -103,19 +105,20 @@ impl<'a> Choice<'a> {
         Ok(())
     }
 
-    /// The directory whose log is taken.
+    /// The directory with the chosen log.
     #[must_use]
     pub fn chosen(&self) -> &'a Survey {
         &self.surveys[self.chosen]
     }
 
-    /// The snapshot that the new directory begins with, and where it is; `None` if the log reaches back to its first entry.
+    /// The snapshot that the new directory begins with, and its directory; `None` if the log
+    /// reaches back to its first entry.
     #[must_use]
     pub fn snapshot(&self) -> Option<(&Path, &Snapshot)> {
         self.snapshot.as_ref().map(|(at, snapshot)| (self.surveys[*at].dir(), snapshot))
     }
 
-    /// The entries that come from elsewhere, in order.
+    /// The entries that come from other directories, in order.
     #[must_use]
     pub fn healed(&self) -> Vec<Healed> {
         let healed = self.healed.iter();
@@ -138,7 +141,7 @@ impl<'a> Choice<'a> {
         self.snapshot.as_ref().map(|(at, _)| self.surveys[*at].open_snapshot()).transpose()
     }
 
-    /// The next entries that are kept, from `from` on, whole; none behind the last.
+    /// The next entries that are kept, from `from` on, whole; none after the last.
     pub(super) fn read(&self, from: Index, bytes_max: usize) -> Result<Vec<Batch>, StorageError> {
         if from > self.last.index {
             return Ok(Vec::new());
@@ -153,8 +156,8 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// The snapshot that covers most of a log; it may be another directory's. Whatever a snapshot covers is committed, so it must be
-/// in the most advanced log.
+/// The newest snapshot; it may be another directory's. Entries that a snapshot covers are
+/// committed, so the most advanced log must have them.
 fn newest_snapshot(surveys: &[Survey], most: &Survey) -> Result<Option<(usize, Snapshot)>, StorageError> {
     let mut newest: Option<(usize, Snapshot)> = None;
     for (at, survey) in surveys.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Discards what a power cut left of a write that no client was told of.
+//! Discarding the rest of an unacknowledged write after a power failure.
 
 use crate::{
     contract::{Recovered, StorageError, Unobserved},
@@ -7,9 +7,10 @@ use crate::{
 use quorate_raft::NodeId;
 use std::sync::Arc;
 
-/// Opens the directory as a start does, discards the entries at the log's end whose payload is lost and that are not proven to have
-/// been durable, and closes it again. Says what is there afterwards. **Only for the only voter of a cluster:** where there are
-/// others, an entry that is discarded here may be one that was acknowledged.
+/// Opens the directory as a start does, discards the entries at the log's end that have a lost
+/// payload and are not proven to have been durable, and closes it again. Returns the content
+/// afterwards. **Only for the only voter of a cluster:** with other voters, a discarded entry may
+/// have been acknowledged.
 ///
 /// # Errors
 /// If the directory is in use, belongs to another member, or can't be recovered or written.

@@ -1,25 +1,30 @@
-//! What is done offline when a quorum is lost for good: a cluster of one is made from what survived.
+//! Offline recovery after the permanent loss of a quorum: makes a cluster of one from
+//! the surviving directories.
 //!
-//! 1. [`Survey`] reads a member's directory and leaves it as it is.
-//! 2. [`Choice`] says of several which one is the most advanced, and what helps it: what is lost in one may be whole in another.
-//! 3. [`transplant`] writes a new directory from that, and [`restore`] from a [`Backup`](crate::snapshots::Backup) alone.
+//! 1. [`Survey`] reads a member's directory without a change.
+//! 2. [`Choice`] finds the most advanced one of several, and whole copies in others of entries
+//!    that it lost.
+//! 3. [`transplant`] writes a new directory from that, and [`restore`] from
+//!    a [`Backup`](crate::snapshots::Backup) alone.
 //!
-//! A new directory is that of another cluster: a name is part of every file and of every certificate, so nobody of the old cluster
-//! can open it, or reach a node that runs on it, by accident. Whoever kept the name would have two clusters that believe to be the
+//! The new directory belongs to another cluster: the cluster's name is part of every file and of
+//! every certificate, so no node of the old cluster can open it, or reach a node that runs on it,
+//! by accident. With the old name there could be two clusters that both take themselves for the
 //! same one; so it is refused.
 //!
-//! It owns no policy but that: who asks says which directories there are, and has been told what may be lost. It never changes or
-//! removes anything of an old directory. Nothing of a running node uses it.
+//! It owns no other policy: the caller names the directories, and has been told what may be lost.
+//! It never changes or removes anything in an old directory. A running node never uses it.
 //!
-//! # What is kept, and what is not
+//! # The content of the new log
 //!
-//! The new log ends with what the most advanced log ended with: entries that were acknowledged are among them as far as any of the
-//! surveyed members had them (an entry that was committed is in every log that ends with a later term, and in one of the same term
-//! that is as long); and **entries that nobody was told of become committed**. What was committed by members that are all not among
-//! them is lost, and nobody can say what it was.
+//! The new log ends with the last entry of the most advanced log. It has every acknowledged entry
+//! that any surveyed member had (a committed entry is in every log that ends with a later term, and
+//! in every one of the same term that is as long); and **unacknowledged entries become committed**.
+//! Entries that were committed by other members alone are lost, and unknown.
 //!
-//! No configuration of the old cluster is kept, not even in the log: in place of such entries stand ones that do nothing, so that
-//! none is in force again while the log is applied. Behind the last entry stands the new one, in a term above every one that was seen.
+//! No configuration of the old cluster is kept, not even in the log: no-ops replace such entries,
+//! so that none is in force again while the log is applied. The new configuration follows the last
+//! entry, in a term above every one that was seen.
 
 mod choice;
 mod survey;

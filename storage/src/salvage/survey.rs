@@ -1,4 +1,4 @@
-//! Reads a member's directory and leaves it as it is.
+//! Survey: reads a member's directory without a change.
 
 use crate::{
     contract::{Recovered, SnapshotSource, StorageError, Unobserved},
@@ -12,10 +12,11 @@ use std::{
     sync::Arc,
 };
 
-/// What a member's directory holds, as the member itself would find it if it were started.
+/// The content of a member's directory, as the member would recover it at a start.
 ///
-/// It is read by the very recovery that a start does, over a disk that keeps in memory what that writes: as much as the newest
-/// segment has. Nothing in the directory changes. While this lives, it holds the directory's lock: no node runs on it.
+/// The same recovery reads it, over a disk that keeps writes in memory: as much as the newest
+/// segment has. Nothing in the directory changes. The survey holds the directory's lock, so that no
+/// node runs on it meanwhile.
 pub struct Survey {
     dir: PathBuf,
     cluster: String,
@@ -24,17 +25,17 @@ pub struct Survey {
     log: Log,
 }
 
-/// So much of a log is read at once.
+/// Bytes of a log that are read at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// Why a directory can't be surveyed, in one line.
+/// The reason why a directory can't be surveyed, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SurveyError {
-    /// It is locked: its member lives, and the cluster may too.
+    /// It is locked: its member runs, and the cluster may too.
     #[error("{0}")]
     InUse(String),
-    /// It is not there, holds no member's data, or a member would refuse to start on it: what is damaged then, and where. Another
-    /// directory may do.
+    /// It does not exist, holds no member's data, or a member would refuse to start on it: the line
+    /// says where it is damaged. Another directory may do.
     #[error("{0}")]
     Unusable(String),
 }
@@ -48,7 +49,7 @@ impl Survey {
         Self::on(Arc::new(RealDisk), dir)
     }
 
-    /// The same, on a disk of one's own.
+    /// [`Survey::of`] on a given disk.
     ///
     /// # Errors
     /// As [`Survey::of`].
@@ -90,19 +91,19 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Whether there is nothing but outlines in it, or nothing at all.
+    /// Whether it holds nothing but outlines, or nothing at all.
     fn is_of_witness(&self) -> bool {
         let is_down_for_it = self.membership().is_some_and(|members| members.witness() == Some(self.member));
-        // A full copy's state has its sessions at least.
+        // The state of a full member begins with its sessions.
         let has_no_state = self.found.snapshot.as_ref().is_some_and(|snapshot| snapshot.bytes == 0);
         is_down_for_it || has_no_state || self.first_of_commands() == Some(Kind::Outline)
     }
 
-    /// The kind of the first entry that is of a command, whole or as an outline.
+    /// The kind of the first command or session entry, whole or as an outline.
     fn first_of_commands(&self) -> Option<Kind> {
         let mut next = self.found.base.index.next();
         while next <= self.found.last.index {
-            // What can't be read is another's to judge.
+            // An unreadable entry is reported where it is needed.
             let batches = self.read(next, self.found.last.index, READ_BYTES).ok()?;
             next = batches.last()?.last().next();
             let mut kinds = batches.iter().flat_map(Batch::records).map(|record| record.kind);
@@ -113,62 +114,63 @@ impl Survey {
         None
     }
 
-    /// The directory.
+    /// Path of the directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The cluster whose member it is.
+    /// The name of the cluster that the directory belongs to.
     #[must_use]
     pub fn cluster(&self) -> &str {
         &self.cluster
     }
 
-    /// The member.
+    /// The member that the directory belongs to.
     #[must_use]
     pub fn member(&self) -> NodeId {
         self.member
     }
 
-    /// Everything that was found.
+    /// The recovered content.
     #[must_use]
     pub fn found(&self) -> &Recovered {
         &self.found
     }
 
-    /// The last entry that it has, in its log or its snapshot.
+    /// The last entry in its log or its snapshot.
     #[must_use]
     pub fn last(&self) -> EntryId {
         self.found.last
     }
 
-    /// The highest term that it knows of.
+    /// The highest term in its hard state and of its last entry.
     #[must_use]
     pub fn term(&self) -> Term {
         self.found.hard_state.term.max(self.found.last.term)
     }
 
-    /// The newest configuration that it knows of, committed or not; `None` if none was ever in its log, and it took no snapshot: then
-    /// it is what the nodes are configured with.
+    /// The newest configuration, committed or not; `None` if its log never had one, and it has no
+    /// snapshot: then the nodes' configuration files have it.
     #[must_use]
     pub fn membership(&self) -> Option<&Membership> {
         let in_log = self.found.memberships.last().map(|(_, membership)| membership);
         in_log.or(self.found.snapshot.as_ref().map(|snapshot| &snapshot.base.membership))
     }
 
-    /// The entry of this very id, if it is held and whole.
+    /// The entry with exactly this id, if it is held and whole.
     pub(super) fn entry(&self, faulty: &Faulty) -> Result<Option<Batch>, StorageError> {
         let read = self.read(faulty.id.index, faulty.id.index, 0)?;
         Ok(read.into_iter().next().filter(|batch| (batch.last_id(), batch.checksum()) == (faulty.id, faulty.checksum)))
     }
 
-    /// The entries of an inclusive range, up to the first faulty one, as far as they fit into so many bytes, but at least one.
+    /// The entries of an inclusive range, up to the first faulty one, as far as they fit into
+    /// `bytes_max`, but at least one.
     pub(super) fn read(&self, from: Index, to: Index, bytes_max: usize) -> Result<Vec<Batch>, StorageError> {
         self.log.read(from, to, bytes_max).map_err(|failure| failure.error)
     }
 
-    /// The id and checksum of an entry that its log holds, or begins behind.
+    /// The id and checksum of an entry that its log holds, or begins after.
     pub(super) fn id_at(&self, index: Index) -> Result<Option<(EntryId, u32)>, StorageError> {
         if !(self.found.base.index..=self.found.last.index).contains(&index) {
             return Ok(None);
@@ -181,8 +183,9 @@ impl Survey {
     }
 }
 
-/// Whose directory it is. Term and vote may be lost, for they mean nothing to another cluster: then segments say whose it is, there is
-/// a stand-in, in memory, and a line about it.
+/// The owner of the directory. Term and vote may be lost, because they mean nothing to another
+/// cluster: then a segment's header states the owner, a replacement is put in memory, and a line
+/// for the operator is added.
 fn identify(disk: &Overlay, dir: &Path, names: &[String]) -> Result<(Identity, Option<String>), SurveyError> {
     let lost = if names.iter().any(|name| name == hard_state::NAME) {
         match hard_state::identity(disk, dir) {

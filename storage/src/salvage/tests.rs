@@ -1,4 +1,4 @@
-//! What survived is read without a change; what is made from it is whole, or refused.
+//! A survey changes nothing; a new directory is whole, or refused.
 
 use super::*;
 use crate::{
@@ -29,7 +29,8 @@ fn a_survey_finds_what_a_start_would_find_and_changes_no_byte() {
     member.snapshot(30, b"the state");
     member.cut(10);
     member.append(2, 60);
-    // What a start has to deal with: a torn write, snapshots and files in the making, a damaged header and a damaged slot.
+    // All that a start may find: a torn write, unfinished snapshots and files, a damaged header and
+    // a damaged slot.
     member.tear(&disk, 100);
     let newest = paths(&disk, "1", "segment").pop().expect("a segment");
     assert!(disk.flip(&newest, 100, 1) && disk.flip(&newest, 8192 + 10, 1));
@@ -91,7 +92,7 @@ fn a_witnesss_directory_is_refused_as_one_that_keeps_no_commands_and_says_how_fa
     assert!(said.contains("is of a witness") && said.contains("entry 15@2"), "{said}");
     survey(&disk, "1");
 
-    // One that knows of nothing but its own part.
+    // A member that knows its own part alone.
     let mut joined = Member::new(&disk, "4", 4);
     let mut batch = BatchBuilder::new(crate::checksum, Term(1), Index(1), 0, 0);
     batch.push(Kind::Membership, &voters(&[1, 2, 4]).with_witness(Some(NodeId(4))).encode());
@@ -258,7 +259,7 @@ fn what_one_disk_lost_comes_from_another_or_is_refused_by_name() {
     let all = commands_of(&log, Index(1), Index(20));
     assert_eq!(all, commands);
 
-    // A snapshot makes up for what it covers.
+    // A snapshot replaces the entries that it covers.
     let [one, _] = surveys;
     let surveys = [one, survey(&disk, "3")];
     let choice = Choice::of(&surveys, None).expect("a choice");
@@ -371,7 +372,7 @@ fn what_fails_is_said_in_one_line_and_what_is_left_is_refused() {
             let Err(StorageError(line)) = transplant(&choice, &wal(&disk, "new"), &to()) else { break };
             disk.forget_plans();
             assert_eq!(line.lines().count(), 1, "{line}");
-            // But for the very first steps, before there is anything, and the last, behind everything.
+            // Except for the first steps, before any file exists, and the last, after all others.
             if let Ok((_, found)) = open(&disk, "new", "new", 9) {
                 assert_eq!(found.last.index, Index(61), "{operation:?} {nth}");
             }
@@ -428,7 +429,8 @@ impl Member {
         self
     }
 
-    /// Commands, every tenth entry a configuration; the same on every member, and each with a sync of its own.
+    /// Appends commands, with a configuration at every tenth entry; the same on every member, each
+    /// with a sync of its own.
     fn append(&mut self, term: u64, count: u64) {
         for _ in 0..count {
             let index = self.last.0.index.next();
@@ -468,12 +470,12 @@ impl Member {
         self.log.sync().expect("synced");
     }
 
-    /// The commands behind an index.
+    /// The commands after an index.
     fn commands(&self, behind: u64) -> BTreeMap<Index, Vec<u8>> {
         commands_in(&self.entries).into_iter().filter(|(index, _)| index.0 > behind).collect()
     }
 
-    /// Ends in the middle of a write, of which so many bytes reach the disk.
+    /// Ends during a write, of which this number of bytes reaches the disk.
     fn tear(mut self, disk: &SimulatedDisk, bytes: u64) {
         let mut batch = BatchBuilder::new(crate::checksum, Term(9), self.last.0.index.next(), self.last.1, 0);
         batch.push(Kind::Command, &[1; PAYLOAD]);
@@ -547,7 +549,7 @@ fn paths(disk: &SimulatedDisk, dir: &str, extension: &str) -> Vec<PathBuf> {
     disk.paths().into_iter().filter(is_one).collect()
 }
 
-/// Damages a payload, wherever it lies.
+/// Damages a payload in all files of a directory.
 fn lose(disk: &SimulatedDisk, dir: &str, payload: &[u8]) {
     for path in paths(disk, dir, "segment") {
         let bytes = disk.contents(&path).expect("it is there");

@@ -1,4 +1,4 @@
-//! Writes the directory of a new cluster's first member.
+//! The directory of a new cluster's first member.
 
 use super::Choice;
 use crate::{
@@ -20,41 +20,44 @@ use std::{io::Write, sync::Arc};
 /// The only member of the new cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewMember {
-    /// The new cluster's name: never the old one's.
+    /// The new cluster's name: must differ from the old one's.
     pub cluster: String,
-    /// The member.
+    /// The member's id.
     pub member: NodeId,
-    /// Where others dial it, once there are some.
+    /// The address that later members will dial.
     pub address: String,
-    /// The new cluster's id: drawn at random for each new cluster, so that two of one name are told apart.
+    /// The new cluster's id: drawn at random, so that two clusters of one name can be told apart.
     pub cluster_id: ClusterId,
 }
 
-/// What was written.
+/// The result of a transplant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transplanted {
     /// The last entry that was kept.
     pub kept: EntryId,
-    /// The entry behind it, with the new configuration: the log's last.
+    /// The log's last entry, after `kept`: the new configuration.
     pub last: EntryId,
 }
 
-/// How many bytes of entries are read, and made durable, at a time.
+/// Bytes of entries that are read, and made durable, at a time.
 const BYTES_AT_ONCE: usize = 4 << 20;
-/// Of a snapshot.
+/// Bytes of a snapshot that are copied at a time.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// Makes the directory `into`, which must be empty or not exist, from what was chosen. When it returns well, everything is durable
-/// and was read back. **A crash leaves nothing that passes for a member**: a node refuses what is left then, or finds nothing.
+/// Makes the directory `into`, which must be empty or not exist, from the chosen ones. When it
+/// returns `Ok`, all of it is durable and was read back. **A crash leaves nothing that could be
+/// taken for a member's directory**: a node refuses it, or finds nothing.
 ///
 /// # Errors
-/// If the name is the old cluster's, `into` holds anything, or either side fails. What was begun is left as it is, to be removed.
+/// If the name is the old cluster's, `into` holds anything, or either side fails. An unfinished
+/// directory stays, to be removed.
 pub fn transplant(choice: &Choice<'_>, into: &Wal, to: &NewMember) -> Result<Transplanted, StorageError> {
     refuse_same(choice.chosen().cluster(), to)?;
     write(into, to, choice.open_snapshot()?, choice.last(), choice.term(), |from| choice.read(from, BYTES_AT_ONCE))
 }
 
-/// The same, from a backup alone: the new log begins behind what it covers.
+/// Like [`transplant`], from a backup alone: the new log begins after the last entry
+/// that it covers.
 ///
 /// # Errors
 /// As [`transplant`].
@@ -64,8 +67,8 @@ pub fn restore(backup: Backup, into: &Wal, to: &NewMember) -> Result<Transplante
     write(into, to, Some(backup.into_source()), last, last.term, |_| Ok(Vec::new()))
 }
 
-/// Whether `into` may become a new member's directory: it is empty or does not exist. [`transplant`] and [`restore`] ask this
-/// first; a command that only reports may ask it too.
+/// Checks that `into` may become a new member's directory: it is empty or does not exist.
+/// [`transplant`] and [`restore`] check it first; a command that only reports may check it too.
 ///
 /// # Errors
 /// If it holds anything, or can't be read.
@@ -109,7 +112,7 @@ fn write(
     })
 }
 
-/// The new log, while it grows.
+/// The new log, unfinished.
 struct New<'a> {
     log: Log,
     last: EntryId,
@@ -117,7 +120,7 @@ struct New<'a> {
     to: &'a NewMember,
 }
 
-/// What was written, to be compared with what can be read.
+/// The written content, to compare with what is read back.
 struct Made {
     snapshot: Option<SnapshotBase>,
     membership: Membership,
@@ -153,12 +156,12 @@ impl New<'_> {
         batch.push(Kind::Membership, &membership.encode());
         self.persist(batch, Some(HardState::new(term, None)))?;
         self.sync()?;
-        // There is time: so no start has to wonder whether this was synced.
+        // The log is idle: with a proof, no start has to judge whether this was synced.
         self.log.prove().map_err(|failure| failure.error)?;
         Ok(Made { snapshot, membership, last: self.last })
     }
 
-    /// Copies a snapshot, but for its configuration, and lets the log begin behind it.
+    /// Copies a snapshot, with the new configuration, and lets the log begin after it.
     fn copy_snapshot(
         &mut self,
         mut source: Box<dyn SnapshotSource>,
@@ -184,7 +187,7 @@ impl New<'_> {
         Ok(base)
     }
 
-    /// Appends entries as they were, but configurations: entries that do nothing take their places.
+    /// Appends old entries unchanged, except that no-ops replace configurations.
     fn append(&mut self, old: &Batch) -> Result<(), StorageError> {
         let mut batch = self.batch(old.term(), old.first(), old.bytes().len());
         for record in old.records() {
@@ -218,7 +221,7 @@ impl New<'_> {
 }
 
 impl Made {
-    /// Reads all of it as a start would, and leaves it as it is.
+    /// Reads all of it as a start would, without a change.
     fn check(&self, into: &Wal, to: &NewMember) -> Result<(), StorageError> {
         let over = Wal { stage: Stage::Unfinished, disk: Arc::new(Overlay::over(into.disk.clone())), ..into.clone() };
         let opened: Outcome<_> = Log::open(&over, &to.cluster, to.member, Arc::new(Unobserved));

@@ -29,7 +29,7 @@ pub(super) struct FileSink {
     /// Written with the first chunk, so that beginning a snapshot waits for no write.
     head: Vec<u8>,
     layout: Layout,
-    /// The bytes of the next chunk so far.
+    /// The gathered bytes of the next chunk.
     chunk: Vec<u8>,
     /// Bytes of state in the written chunks.
     bytes: u64,

@@ -176,7 +176,7 @@ fn newest(bytes: &[u8]) -> Result<Copy, String> {
 }
 
 impl Copy {
-    /// Writes both copies of the pair whose turn it is. Not synced.
+    /// Writes both copies of the pair that the sequence selects. Not synced.
     fn write(&self, file: &dyn File) -> io::Result<()> {
         let block = SealedBlock::new(MAGIC)
             .put_u32(8, VERSION)

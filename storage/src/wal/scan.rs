@@ -71,7 +71,7 @@ pub(crate) struct Found {
     pub(crate) state: State,
 }
 
-/// How much of an entry is left.
+/// The parts of an entry that are left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// Record and identity.
