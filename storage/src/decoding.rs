@@ -72,7 +72,7 @@ pub fn records(input: &[u8]) {
     let outline = batch.outline(crate::checksum);
     assert_eq!((outline.last_id(), outline.checksum()), (batch.last_id(), batch.checksum()));
     assert_eq!(Batch::parse(outline.bytes().clone(), crate::checksum).as_ref(), Ok(&outline));
-    assert!(batch.last().next() > batch.last(), "there is an index for the entry behind it");
+    assert!(batch.last().next() > batch.last(), "there is an index for the entry after it");
     if let Ok(memberships) = batch.memberships() {
         assert!(memberships.iter().all(|(_, membership)| !membership.incoming().is_empty()));
     }

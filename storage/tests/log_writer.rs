@@ -96,7 +96,7 @@ async fn after_an_error_of_any_sync_or_write_nothing_more_is_told_but_the_failur
                 // must be none.
                 match node.within_reach().await {
                     Some(word) => told.push(word),
-                    None => assert!(told.contains(&Told::Failed), "silence comes behind a failure alone"),
+                    None => assert!(told.contains(&Told::Failed), "silence comes after a failure alone"),
                 }
             }
             node.storage.read_entries.do_send(ReadEntries { request: 1, from: Index(1), to: Index(1), bytes_max: 100 });

@@ -222,7 +222,7 @@ impl Log {
         if to.index > self.state.base.0.index {
             let held = find(entries, to)?.map(|entry| entry.checksum());
             entries.retain_in(..=held.map_or(u64::MAX, |_| to.index.0), |_, _| false)?;
-            self.state.base = (to, held.or(checksum).ok_or("asked to cut behind an entry that is not held")?);
+            self.state.base = (to, held.or(checksum).ok_or("asked to cut after an entry that is not held")?);
             self.end = held.map_or(self.state.base, |_| self.end);
         }
         Ok(())

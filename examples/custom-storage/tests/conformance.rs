@@ -49,7 +49,7 @@ async fn a_restarted_node_finds_its_term_and_every_acknowledged_write() {
         let status = node.status().borrow().clone();
         if let Some((term, last_log)) = before.replace((status.term, status.last_log)) {
             assert!(status.term > term, "its vote of term {term} is not given again");
-            assert!(status.last_log > last_log, "the log goes on behind entry {last_log}");
+            assert!(status.last_log > last_log, "the log goes on after entry {last_log}");
         }
         node.shutdown().await;
     }

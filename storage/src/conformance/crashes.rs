@@ -198,7 +198,7 @@ async fn a_power_cut_amid_a_cut_leaves_the_log_before_or_after_it(place: &impl H
     // in either case.
     let mut base = log.snapshot_base(Index(20));
     (base.last.index, base.last.term) = (Index(30), Term(2));
-    let log = Log::behind(base.last, base.last_checksum);
+    let log = Log::after(base.last, base.last_checksum);
     store.save(base.clone(), b"state").await;
     store.persist(cut(quorate_raft::Cut { to: base.last, checksum: Some(base.last_checksum) }));
     if seed.is_multiple_of(3) {
@@ -232,7 +232,7 @@ async fn an_error_is_the_last_word(place: &impl Harness, fault: Fault) {
             }
             other => panic!("waited for a failure, was told {other:?}"),
         }
-        assert!(sequence < 50, "{fault:?} failed, and nobody noticed");
+        assert!(sequence < 50, "{fault:?} failed, and the store did not report it");
     }
     store.persist(append(log.batch(Term(1), 1, 100)));
     store.persist(Persist::default());

@@ -9,7 +9,7 @@ use quorate_raft::{Cut, EntryId, Index, Outgoing, Persist, SnapshotBase, Term};
 
 pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) {
     a_cut_drops_the_beginning_and_keeps_the_rest(fresh).await;
-    a_cut_behind_the_last_entry_leaves_its_checksum(&fresh()).await;
+    a_cut_after_the_last_entry_leaves_its_checksum(&fresh()).await;
     a_cut_is_done_before_the_rest_of_its_request_and_told_in_order(&fresh()).await;
     a_cut_to_what_is_gone_already_changes_nothing(&fresh()).await;
     a_cut_to_what_the_log_does_not_hold_starts_it_over(fresh).await;
@@ -52,7 +52,7 @@ async fn a_cut_drops_the_beginning_and_keeps_the_rest<H: Harness>(fresh: &impl F
     }
 }
 
-async fn a_cut_behind_the_last_entry_leaves_its_checksum(place: &impl Harness) {
+async fn a_cut_after_the_last_entry_leaves_its_checksum(place: &impl Harness) {
     let mut log = Log::of(&[(2, 7)], 100);
     let (mut store, _) = Probe::open(place).await;
     store.persist_all(&log).await;
@@ -120,7 +120,7 @@ async fn a_cut_to_what_the_log_does_not_hold_starts_it_over<H: Harness>(fresh: &
         store.persist_all(&held).await;
         install(&mut store, 50).await;
         store.close().await;
-        goes_on_behind(&place, 50).await;
+        goes_on_after(&place, 50).await;
     }
 }
 
@@ -130,9 +130,9 @@ async fn a_log_that_holds_another_entry_there_starts_over_too<H: Harness>(fresh:
         let (mut store, _) = Probe::open(&place).await;
         store.persist_all(&Log::of(&[(1, 10), (2, 10)], payload_bytes)).await;
         install(&mut store, 12).await;
-        assert!(store.read(Index(13), Index(20), 1000).await.is_empty(), "what stood behind it is gone");
+        assert!(store.read(Index(13), Index(20), 1000).await.is_empty(), "what stood after it is gone");
         store.close().await;
-        goes_on_behind(&place, 12).await;
+        goes_on_after(&place, 12).await;
     }
 }
 
@@ -146,7 +146,7 @@ async fn a_snapshot_ahead_of_the_log_begins_it<H: Harness>(fresh: &impl Fn() -> 
         store.persist_all(&held).await;
         store.save(foreign(last), b"state").await;
         store.close().await;
-        goes_on_behind(&place, last).await;
+        goes_on_after(&place, last).await;
     }
 }
 
@@ -174,9 +174,9 @@ async fn install(store: &mut Probe, last: u64) {
 }
 
 /// The log durably begins right after the snapshot, and continues there.
-async fn goes_on_behind(place: &impl Harness, last: u64) {
+async fn goes_on_after(place: &impl Harness, last: u64) {
     let base = foreign(last);
-    let mut log = Log::behind(base.last, base.last_checksum);
+    let mut log = Log::after(base.last, base.last_checksum);
     for _ in 0..3 {
         let (mut store, recovered) = Probe::open(place).await;
         log.assert_is_exactly(&recovered);

@@ -11,13 +11,13 @@ pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) {
     a_new_store_holds_nothing(&fresh()).await;
     what_was_persisted_is_found_after_a_restart(&fresh()).await;
     persists_are_told_in_order_and_each_once(&fresh()).await;
-    an_empty_persist_is_told_behind_the_ones_before_it(&fresh()).await;
+    an_empty_persist_is_told_after_the_ones_before_it(&fresh()).await;
     truncation_removes_entries_for_good(&fresh()).await;
     truncation_reaches_back_across_batches_and_terms(&fresh()).await;
     term_vote_and_promise_survive_and_the_last_ones_count(&fresh()).await;
     a_range_is_read_as_far_as_it_fits(&fresh()).await;
     a_range_that_is_not_there_is_empty(&fresh()).await;
-    reads_see_what_they_were_sent_behind(&fresh()).await;
+    reads_see_the_persists_before_them(&fresh()).await;
     an_entry_of_any_size_comes_back(&fresh()).await;
     what_a_witness_keeps_of_commands_comes_back(&fresh()).await;
     an_append_that_does_not_follow_fails_the_store(&fresh()).await;
@@ -34,7 +34,7 @@ async fn a_new_store_holds_nothing(place: &impl Harness) {
         assert_eq!(
             (recovered.has_voted, recovered.known.len()),
             (false, 0),
-            "it never voted, and knows nobody, {round}"
+            "it never voted, and knows no member, {round}"
         );
         store.close().await;
     }
@@ -72,7 +72,7 @@ async fn persists_are_told_in_order_and_each_once(place: &impl Harness) {
     store.close().await;
 }
 
-async fn an_empty_persist_is_told_behind_the_ones_before_it(place: &impl Harness) {
+async fn an_empty_persist_is_told_after_the_ones_before_it(place: &impl Harness) {
     let (mut store, _) = Probe::open(place).await;
     let mut log = Log::default();
     store.persist(then(1, append(log.batch(Term(1), 10, 1000))));
@@ -186,7 +186,7 @@ async fn a_range_that_is_not_there_is_empty(place: &impl Harness) {
     store.close().await;
 }
 
-async fn reads_see_what_they_were_sent_behind(place: &impl Harness) {
+async fn reads_see_the_persists_before_them(place: &impl Harness) {
     let (mut store, _) = Probe::open(place).await;
     let mut log = Log::default();
     for _ in 0..20 {

@@ -38,8 +38,8 @@ async fn configurations_are_told_with_their_entries(place: &impl Harness) {
 
     let (store, recovered) = Probe::open(place).await;
     log.assert_is(&recovered);
-    let behind: Vec<_> = recovered.memberships.into_iter().filter(|(index, _)| *index > Index(4)).collect();
-    assert_eq!(behind, [configuration(5)], "those of entries that are gone are gone");
+    let after: Vec<_> = recovered.memberships.into_iter().filter(|(index, _)| *index > Index(4)).collect();
+    assert_eq!(after, [configuration(5)], "those of entries that are gone are gone");
     store.close().await;
 }
 

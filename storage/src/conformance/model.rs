@@ -28,7 +28,7 @@ impl Log {
     }
 
     /// An empty log after an entry.
-    pub(super) fn behind(last: EntryId, checksum: u32) -> Self {
+    pub(super) fn after(last: EntryId, checksum: u32) -> Self {
         Self { base: (last, checksum), batches: Vec::new() }
     }
 
@@ -82,7 +82,7 @@ impl Log {
         let (id, checksum) = self.entry(to);
         self.batches.retain(|batch| batch.last() > to);
         if let Some(first) = self.batches.first_mut() {
-            *first = first.from(to.next()).expect("it ends behind");
+            *first = first.from(to.next()).expect("it ends after");
         }
         self.base = (id, checksum);
         Cut { to: id, checksum: Some(checksum) }
@@ -125,7 +125,7 @@ impl Log {
     /// in larger pieces.
     pub(super) fn assert_is(&self, recovered: &Recovered) {
         assert_eq!((recovered.last, recovered.last_checksum), self.last(), "the last entry is found");
-        assert!(recovered.base.index <= self.base.0.index, "no entry is missing behind {}", self.base.0);
+        assert!(recovered.base.index <= self.base.0.index, "no entry is missing after {}", self.base.0);
         let mut terms: Vec<_> = self.batches.iter().map(|batch| (batch.first(), batch.term())).collect();
         terms.dedup_by_key(|(_, term)| *term);
         let told: Vec<_> = recovered.terms.iter().filter(|(first, _)| *first > self.base.0.index).copied().collect();
@@ -142,7 +142,7 @@ impl Log {
     /// Asserts that this log was recovered, and begins right after its base.
     pub(super) fn assert_is_exactly(&self, recovered: &Recovered) {
         self.assert_is(recovered);
-        assert_eq!(recovered.base, self.base.0, "the log begins behind the snapshot");
+        assert_eq!(recovered.base, self.base.0, "the log begins after the snapshot");
     }
 
     /// Asserts that the batches are `count` entries of this log from `from` on.

@@ -33,7 +33,7 @@ impl Contents {
             && self.find(base.last.index).is_none_or(|record| record.id != base.last)
         {
             repairs.push(format!(
-                "the log ends at entry {}, and begins behind the snapshot up to {}",
+                "the log ends at entry {}, and begins after the snapshot up to {}",
                 self.last().0,
                 base.last
             ));
@@ -134,7 +134,7 @@ impl Contents {
         }
         let found = self.find(to.index).filter(|record| record.id == to).map(|record| record.checksum);
         let Some(checksum) = found.or(checksum) else {
-            return Err(bug(format_args!("asked to cut the log behind entry {to}, which it doesn't hold")));
+            return Err(bug(format_args!("asked to cut the log after entry {to}, which it doesn't hold")));
         };
         if found.is_none() {
             self.start_over(to, checksum);
@@ -168,7 +168,7 @@ impl Contents {
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
         let (last, checksum) = self.last();
         if batch.first() != last.index.next() || batch.term() < last.term || batch.previous_checksum() != checksum {
-            return Err(bug(format_args!("asked to append {batch:?} behind entry {last}, which it does not follow")));
+            return Err(bug(format_args!("asked to append {batch:?} after entry {last}, which it does not follow")));
         }
         self.batches.push_back(batch.clone());
         Ok(())

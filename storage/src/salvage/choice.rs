@@ -62,7 +62,7 @@ impl<'a> Choice<'a> {
         let covered = snapshot.as_ref().map_or(Index(0), |(_, snapshot)| snapshot.base.last.index);
         if covered < most.found().base.index {
             return refuse(format!(
-                "{} has the log behind entry {} alone, and no given directory has a snapshot that reaches there: the state is lost; \
+                "{} has the log after entry {} alone, and no given directory has a snapshot that reaches there: the state is lost; \
                  leave this one out, name the directory of another member, or restore a backup",
                 most.dir().display(),
                 most.found().base
@@ -96,7 +96,7 @@ impl<'a> Choice<'a> {
                 let (dir, before) = (self.chosen().dir().display(), faulty.id.index.previous());
                 return Err(StorageError(format!(
                     "the disk lost entry {} of {dir}, and no other given directory has it; name the directory of another member, or \
-                     give up this entry and all behind it with --up-to {before}",
+                     give up this entry and all after it with --up-to {before}",
                     faulty.id
                 )));
             };

@@ -471,8 +471,8 @@ impl Member {
     }
 
     /// The commands after an index.
-    fn commands(&self, behind: u64) -> BTreeMap<Index, Vec<u8>> {
-        commands_in(&self.entries).into_iter().filter(|(index, _)| index.0 > behind).collect()
+    fn commands(&self, after: u64) -> BTreeMap<Index, Vec<u8>> {
+        commands_in(&self.entries).into_iter().filter(|(index, _)| index.0 > after).collect()
     }
 
     /// Ends during a write, of which this number of bytes reaches the disk.

@@ -367,7 +367,7 @@ fn two_are_kept_and_after_a_cut_those_that_reach_it() {
     assert_eq!(found.snapshots.iter().map(|found| found.base.last.index.0).collect::<Vec<_>>(), [30, 20]);
     for (to, left) in [(20, &[20, 30][..]), (21, &[30]), (99, &[30])] {
         store.remove_older_than(Index(to));
-        assert_eq!(indexes(&disk), left, "the log begins behind {to}");
+        assert_eq!(indexes(&disk), left, "the log begins after {to}");
     }
     // A slow save may finish after that of a newer snapshot.
     save(&store, 25, 100).expect("saved");

@@ -16,7 +16,7 @@ impl Log {
             return Ok(());
         }
         if self.term_at(to.index) == Some(to.term) {
-            self.cut_behind(cut)?;
+            self.cut_after(cut)?;
         } else {
             self.start_over(cut)?;
         }
@@ -24,14 +24,14 @@ impl Log {
         Ok(())
     }
 
-    fn cut_behind(&mut self, cut: &Cut) -> Outcome<()> {
+    fn cut_after(&mut self, cut: &Cut) -> Outcome<()> {
         if !self.staged.is_empty() {
             self.sync()?;
         }
         let (to, checksum) = self.entry(cut.to.index)?;
         if let Some(other) = cut.checksum.filter(|other| *other != checksum) {
             return Err(Failure::write(format_args!(
-                "asked to cut the log in {} behind entry {to} with checksum {other:08x}, which has {checksum:08x}: the logs have \
+                "asked to cut the log in {} after entry {to} with checksum {other:08x}, which has {checksum:08x}: the logs have \
                  diverged, nothing was removed; remove this member and add it under a new id",
                 self.dir.display()
             )));
@@ -54,7 +54,7 @@ impl Log {
     fn start_over(&mut self, cut: &Cut) -> Outcome<()> {
         let checksum = cut.checksum.ok_or_else(|| {
             Failure::write(format_args!(
-                "asked to begin the log behind entry {} without its checksum; this is a bug of Quorate's: report it",
+                "asked to begin the log after entry {} without its checksum; this is a bug of Quorate's: report it",
                 cut.to
             ))
         })?;

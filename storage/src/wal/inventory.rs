@@ -51,7 +51,7 @@ impl Inventory {
         let newest = live.pop();
         let nexts: Vec<Header> = live.iter().chain(&newest).skip(1).map(|next| next.header.clone()).collect();
         if let Some(oldest) = live.first().or(newest.as_ref()) {
-            self.start_behind(oldest.header.previous, oldest.header.previous_checksum);
+            self.start_after(oldest.header.previous, oldest.header.previous_checksum);
         }
         let (mut sealed, mut bytes) = (Vec::new(), Vec::new());
         for (mut segment, next) in live.into_iter().zip(nexts) {
@@ -66,7 +66,7 @@ impl Inventory {
                     ));
                     superseded.append(&mut sealed);
                     superseded.push(segment);
-                    self.start_behind(next.previous, next.previous_checksum);
+                    self.start_after(next.previous, next.previous_checksum);
                 }
                 Err(failure) => return Err(failure),
             }
@@ -97,10 +97,10 @@ impl Inventory {
         }
         if let Some(base) = snapshot.map(|snapshot| &snapshot.base).filter(|base| !self.reaches(base.last)) {
             self.repairs.push(format!(
-                "began the log behind entry {}, which a snapshot covers: the log ended with entry {}",
+                "began the log after entry {}, which a snapshot covers: the log ended with entry {}",
                 base.last, self.last
             ));
-            self.start_behind(base.last, base.last_checksum);
+            self.start_after(base.last, base.last_checksum);
             superseded.append(&mut sealed);
             scanned = Scanned::nothing();
             (header.previous, header.previous_checksum, header.starts_over) = (base.last, base.last_checksum, true);
@@ -113,7 +113,7 @@ impl Inventory {
     }
 
     /// Drops all findings and begins after `base`.
-    fn start_behind(&mut self, base: EntryId, checksum: u32) {
+    fn start_after(&mut self, base: EntryId, checksum: u32) {
         let repairs = std::mem::take(&mut self.repairs);
         *self = Self { base, base_checksum: checksum, last: base, last_checksum: checksum, repairs, ..Self::default() };
     }
@@ -138,7 +138,7 @@ impl Inventory {
             Some(run) if self.last.index > last.id.index => run.0 = run.0.max(last.id.index.next()),
             _ => self.terms.clear(),
         }
-        self.repairs.push(format!("began the log behind entry {}, which is lost and which a snapshot covers", last.id));
+        self.repairs.push(format!("began the log after entry {}, which is lost and which a snapshot covers", last.id));
     }
 
     /// Reads a segment that has a successor, which begins with entry `end`: all entries before that

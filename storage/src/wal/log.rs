@@ -258,7 +258,7 @@ impl Log {
         let (first, previous) = (batch.first(), self.last);
         if first != previous.index.next() || batch.term() < previous.term {
             return Err(Failure::write(format_args!(
-                "asked to append entry {first} of term {} behind entry {previous}; this is a bug of Quorate's: report it",
+                "asked to append entry {first} of term {} after entry {previous}; this is a bug of Quorate's: report it",
                 batch.term()
             )));
         }
@@ -315,7 +315,7 @@ impl Log {
         }
         if from <= self.base.index {
             return Err(Failure::write(format_args!(
-                "asked to truncate from entry {from}, but the log begins behind {}; this is a bug of Quorate's: report it",
+                "asked to truncate from entry {from}, but the log begins after {}; this is a bug of Quorate's: report it",
                 self.base
             )));
         }

@@ -44,10 +44,10 @@ pub(crate) struct Scanned {
 
 impl Scanned {
     pub(crate) fn nothing() -> Self {
-        Self::behind(EntryId::default(), 0)
+        Self::after(EntryId::default(), 0)
     }
 
-    fn behind(last: EntryId, last_checksum: u32) -> Self {
+    fn after(last: EntryId, last_checksum: u32) -> Self {
         Self {
             last,
             last_checksum,
@@ -142,7 +142,7 @@ pub(crate) fn scan(bytes: &[u8], header: &Header, end: Option<Index>) -> Scanned
         at,
         end,
         proven: OnceCell::new(),
-        found: Scanned::behind(header.previous, header.previous_checksum),
+        found: Scanned::after(header.previous, header.previous_checksum),
     };
     while end.is_none_or(|end| scan.found.last.index.next() < end) {
         if let Err(tail) = scan.entry() {
@@ -231,7 +231,7 @@ impl<'a> Scan<'a> {
         let Some(record) = record else {
             return Err(self.judge(
                 index,
-                self.behind_mark(),
+                self.after_mark(),
                 Expected::RECORD_HEADER,
                 "a record's header does not hold",
             ));
@@ -245,7 +245,7 @@ impl<'a> Scan<'a> {
             self.patch(end - record::TRAILER_BYTES, &record.checksum.to_le_bytes(), Part::CutChecksum);
         }
         let Ok(offset) = u32::try_from(at) else {
-            return Err(Tail::Damaged { at, what: "a record lies behind 4 GiB" });
+            return Err(Tail::Damaged { at, what: "a record lies beyond 4 GiB" });
         };
         let found = Found {
             term: record.head.id.term,
@@ -306,7 +306,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Offset of the next record: after a mark, if there is one.
-    fn behind_mark(&self) -> usize {
+    fn after_mark(&self) -> usize {
         match Mark::decode(self.bytes, self.at, self.header.sequence) {
             Some(_) => self.at.saturating_add(Mark::BYTES),
             None => self.at,
@@ -315,7 +315,7 @@ impl<'a> Scan<'a> {
 
     /// Whether the next record's header would be all zeros.
     fn zeros_follow(&self) -> bool {
-        let there = self.bytes.get(self.behind_mark()..).unwrap_or_default();
+        let there = self.bytes.get(self.after_mark()..).unwrap_or_default();
         torn_tail::used(&there[..there.len().min(record::HEADER_BYTES)]) == 0
     }
 

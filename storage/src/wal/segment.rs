@@ -225,7 +225,7 @@ impl Walk<'_> {
             let bytes = record::OVERHEAD_BYTES as u64 + u64::from(read_u32(head, 0));
             let end = self.at + bytes;
             if end > self.segment.end {
-                return Err(self.segment.damaged(self.at, "a record ends behind the log"));
+                return Err(self.segment.damaged(self.at, "a record ends after the end of the log"));
             }
             let range = self.at..end;
             self.at = end;

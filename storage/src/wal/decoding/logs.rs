@@ -43,8 +43,8 @@ pub(super) fn header(sequence: u64, layout: Layout) -> Header {
 }
 
 /// `count` entries of a term after the given entry; the last one of more than four is a membership.
-pub(super) fn batch(term: u64, behind: (EntryId, u32), count: usize, payload_bytes: usize) -> Batch {
-    let (last, checksum) = behind;
+pub(super) fn batch(term: u64, after: (EntryId, u32), count: usize, payload_bytes: usize) -> Batch {
+    let (last, checksum) = after;
     let mut builder = BatchBuilder::new(crate::checksum, Term(term), last.index.next(), checksum, 0);
     for number in 0..count {
         let payload: Vec<u8> = (0..payload_bytes).map(|at| (at * 7 + number) as u8 | 1).collect();
@@ -62,9 +62,9 @@ pub(super) fn a_segment() -> (Vec<u8>, Header) {
     let records_at = SLOTS_AT as u64 + 512 + 512;
     let layout = Layout { slots_at: SLOTS_AT as u64, slots_bytes: 512, records_at, capacity: records_at + 2048 };
     let header = header(7, layout);
-    let (mut bytes, mut slots, mut behind) = (vec![0; records_at as usize], Vec::new(), (EntryId::default(), 0));
+    let (mut bytes, mut slots, mut after) = (vec![0; records_at as usize], Vec::new(), (EntryId::default(), 0));
     for (number, count) in (0u64..).zip([3, 1, 5]) {
-        let batch = batch(1 + number / 2, behind, count, 60);
+        let batch = batch(1 + number / 2, after, count, 60);
         let mark = Mark { segment: 7, number, bytes: batch.bytes().len() as u32 };
         bytes.extend(mark.encode());
         let mut at = bytes.len();
@@ -73,9 +73,9 @@ pub(super) fn a_segment() -> (Vec<u8>, Header) {
             at += record::OVERHEAD_BYTES + record.payload.len();
         }
         bytes.extend_from_slice(batch.bytes());
-        behind = (batch.last_id(), batch.checksum());
+        after = (batch.last_id(), batch.checksum());
     }
-    slots.extend(Slot::proof(behind.0.index.next(), bytes.len() as u64, slot::seed(7)));
+    slots.extend(Slot::proof(after.0.index.next(), bytes.len() as u64, slot::seed(7)));
     bytes[SLOTS_AT..SLOTS_AT + slots.len()].copy_from_slice(&slots);
     for at in [0, 4096] {
         bytes[at..at + 512].copy_from_slice(&header.encode());
@@ -162,12 +162,12 @@ fn former() -> SimulatedDisk {
     let vote = HardState::new(Term(2), Some(NodeId(1)));
     writer.persist(Persist { hard_state: Some(vote), ..Persist::default() });
     drop(writer);
-    let (mut bytes, mut behind) = (vec![0; 4096], (EntryId::default(), 0));
+    let (mut bytes, mut after) = (vec![0; 4096], (EntryId::default(), 0));
     for (number, count) in [(0, 6), (1, 2)] {
-        let batch = batch(1 + number, behind, count, 50);
+        let batch = batch(1 + number, after, count, 50);
         bytes.extend(Mark { segment: 1, number, bytes: batch.bytes().len() as u32 }.encode());
         bytes.extend_from_slice(batch.bytes());
-        behind = (batch.last_id(), batch.checksum());
+        after = (batch.last_id(), batch.checksum());
     }
     bytes.resize(9000, 0);
     let layout = Layout { slots_at: 0, slots_bytes: 0, records_at: 4096, capacity: 9000 };

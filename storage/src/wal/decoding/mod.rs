@@ -72,11 +72,11 @@ pub fn slots(input: &[u8]) {
         };
         let there = &segment[place as usize..][..Slot::BYTES];
         assert_eq!((slot.id.index, &slot.encode(seed)[..]), (index, there));
-        assert!(index.next() > index, "there is an index for the entry behind it");
+        assert!(index.next() > index, "there is an index for the entry after it");
         assert_eq!((table.proof(index), table.is_missing(index), is_empty), (None, is_torn(there, place), false));
         let implied = record::Head::read(&slot.record_header(9), 0, crate::checksum);
         assert_eq!(implied.map_err(|malformed| malformed.what), Err("cut off"), "only the payload is missing");
-        assert!(end.is_none_or(|end| index < end), "it lies behind the end");
+        assert!(end.is_none_or(|end| index < end), "it lies after the end");
     }
     for index in indexes {
         if let Some(offset) = table.proof(index) {

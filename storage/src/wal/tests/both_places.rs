@@ -214,7 +214,7 @@ impl SmallLog {
         assert!(!log.sealed.is_empty());
         let acknowledged = model.clone();
         disk.fail(Operation::Sync, 1);
-        persist(&mut log, &[append(&mut model, 3, 2, 200)]).expect_err("nobody is told");
+        persist(&mut log, &[append(&mut model, 3, 2, 200)]).expect_err("it is not acknowledged");
         drop(log);
         disk.crash(Crash::Keep);
         disk.lose(&in_log("spare"));

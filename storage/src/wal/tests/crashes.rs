@@ -18,7 +18,7 @@ fn a_write_that_was_cut_at_any_byte_loses_nothing_that_was_acknowledged() {
         let disk = disk.fork();
         disk.crash(Crash::Torn { bytes });
         let (log, recovered) = opened(&disk);
-        assert_eq!(recovered.faulty, [], "slots are written behind their records: cut at byte {bytes}");
+        assert_eq!(recovered.faulty, [], "slots are written after their records: cut at byte {bytes}");
         let found = Model::of(&log, &recovered);
         assert!(found.entries.starts_with(&acknowledged.entries), "cut at byte {bytes}");
         assert!(model.entries.starts_with(&found.entries), "cut at byte {bytes}");

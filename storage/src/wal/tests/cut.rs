@@ -7,7 +7,7 @@ use quorate_raft::{Membership, SnapshotBase};
 use std::io::Write;
 
 #[test]
-fn a_cut_removes_whole_segments_and_what_is_behind_it_stays() {
+fn a_cut_removes_whole_segments_and_entries_after_it_stay() {
     let (disk, mut log, mut model) = long_log();
     let before = segments(&disk).len();
     for to in [1, 7, 30, 41, 60] {
@@ -26,7 +26,7 @@ fn a_cut_removes_whole_segments_and_what_is_behind_it_stays() {
 }
 
 #[test]
-fn a_log_that_does_not_hold_the_last_entry_of_a_cut_starts_over_behind_it() {
+fn a_log_that_does_not_hold_the_last_entry_of_a_cut_starts_over_after_it() {
     for to in [EntryId::new(Term(2), Index(100)), EntryId::new(Term(9), Index(30))] {
         let (disk, mut log, mut model) = long_log();
         let persists = [model.vote(9, 2), model.start_over(to, 77), model.append(9, 2, 30)];
@@ -78,11 +78,11 @@ fn truncations_and_cuts_in_any_order_start_again_well_wherever_the_power_was_cut
                 let context = format!("{operation:?} {nth} {crash:?}: {:?}", recovered.repairs);
                 // Entries before the cut may still be there; those after it are the requested ones.
                 let is_one = |asked: &Model| {
-                    let behind = |model: &Model| {
+                    let after = |model: &Model| {
                         let entries = model.entries.iter().filter(|entry| entry.id.index > asked.base.0.index);
                         entries.cloned().collect::<Vec<_>>()
                     };
-                    found.last().0.index >= asked.base.0.index && behind(asked).starts_with(&behind(&found))
+                    found.last().0.index >= asked.base.0.index && after(asked).starts_with(&after(&found))
                 };
                 assert!(asked.iter().any(is_one), "{context}: {found:?} is none of {asked:?}");
                 let told = asked.first().map_or(Index(0), |asked| asked.last().0.index);

@@ -118,9 +118,9 @@ impl Model {
 
     /// Like [`Model::append`], with outlines as a witness keeps them.
     fn append_outlines(&mut self, term: u64, count: usize, payload_bytes: usize) -> Persist {
-        let behind = self.entries.len();
+        let after = self.entries.len();
         let whole = self.append(term, count, payload_bytes);
-        self.entries.truncate(behind);
+        self.entries.truncate(after);
         let batch = whole.batch.map(|batch| batch.outline(crate::checksum));
         batch.iter().for_each(|batch| self.take(batch));
         Persist { batch, ..whole }

@@ -35,7 +35,7 @@ fn entries_and_their_repair_in_one_request_cost_one_sync() {
 }
 
 #[test]
-fn reads_stop_before_a_faulty_entry_and_go_on_behind_it() {
+fn reads_stop_before_a_faulty_entry_and_go_on_after_it() {
     let Broken { log, model, .. } = broken();
     let faulty = [2, 3, 9, 12];
     for from in 1..=12 {
@@ -120,7 +120,7 @@ fn what_was_repaired_is_proven_from_then_on() {
 }
 
 #[test]
-fn a_truncation_from_behind_or_at_a_faulty_entry_keeps_what_is_before() {
+fn a_truncation_after_or_at_a_faulty_entry_keeps_what_is_before() {
     for from in [3, 4, 9, 10, 12] {
         let Broken { disk, mut log, recovered, mut model } = broken();
         let persists = [model.truncate(from), model.append(5, 3, 30)];
