@@ -79,7 +79,7 @@
 //!
 //!     fn handle(&mut self, _: Persist, _: &mut Self::Context) {
 //!         if let Some(completions) = self.0.take() {
-//!             completions.failed(StorageError("there is nowhere to write; choose another store".into()));
+//!             completions.failed(StorageError::new("there is nowhere to write; choose another store"));
 //!         }
 //!     }
 //! }
@@ -94,13 +94,13 @@
 //! # impl Handler<SaveSnapshot> for Nowhere {
 //! #     type Result = Result<Box<dyn SnapshotSink>, StorageError>;
 //! #     fn handle(&mut self, _: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
-//! #         Err(StorageError("there is nowhere to write; choose another store".into()))
+//! #         Err(StorageError::new("there is nowhere to write; choose another store"))
 //! #     }
 //! # }
 //! # impl Handler<OpenSnapshot> for Nowhere {
 //! #     type Result = Result<Box<dyn SnapshotSource>, StorageError>;
 //! #     fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
-//! #         Err(StorageError("there is none".into()))
+//! #         Err(StorageError::new("there is none"))
 //! #     }
 //! # }
 //!
@@ -108,8 +108,10 @@
 //! # drop(handle);
 //! ```
 
+mod error;
 mod handle;
 
+pub use error::StorageError;
 pub use handle::{Place, Storage, StorageHandle, StorageThread, thread};
 
 use actix::prelude::*;
@@ -190,7 +192,7 @@ impl Recovered {
         for record in batch.records().filter(|record| record.kind == Kind::Membership) {
             let membership = Membership::decode(record.payload).map_err(|malformed| {
                 let id = record.id;
-                StorageError(format!("entry {id}: {malformed}; find out what wrote it, or replace this member"))
+                StorageError::new(format!("entry {id}: {malformed}; find out what wrote it, or replace this member"))
             })?;
             self.memberships.push((record.id.index, membership));
         }
@@ -214,7 +216,7 @@ pub fn follows((last, checksum): (EntryId, u32), batch: &Batch) -> Result<(), St
         return Ok(());
     }
     let what = format!("entry {first} does not follow entry {last}, the last of the log");
-    Err(StorageError(what + "; the log is damaged, or there is a bug in Quorate: report it"))
+    Err(StorageError::new(what + "; the log is damaged, or there is a bug in Quorate: report it"))
 }
 
 /// `Consensus` → storage: make this durable, then send [`Persisted`].
@@ -386,11 +388,6 @@ impl Completions {
         self.failed.do_send(StorageFailed { error });
     }
 }
-
-/// The reason why a store can't be used: one line with the operation, the place and a remedy.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct StorageError(pub String);
 
 /// Receives measurements: from the storage actor's thread, once per batch, and from the threads
 /// that write and read snapshots. Every method does nothing by default.

@@ -50,7 +50,7 @@ impl Handler<Recover> for LogWriter {
 
     fn handle(&mut self, recover: Recover, context: &mut Self::Context) -> Self::Result {
         if self.open.is_some() {
-            return Err(StorageError(format!("{} was recovered already; do it once", self.wal.dir.display())));
+            return Err(StorageError::new(format!("{} was recovered already; do it once", self.wal.dir.display())));
         }
         let Recover { cluster, member, completions, observer } = recover;
         let (mut log, recovered) =
@@ -144,7 +144,7 @@ impl Handler<OpenSnapshot> for LogWriter {
         self.working()?;
         match &mut self.open {
             Some(open) => open.log.open_newest_snapshot(),
-            None => Err(StorageError("the log was not recovered yet; do that first".into())),
+            None => Err(StorageError::new("the log was not recovered yet; do that first")),
         }
     }
 }
@@ -196,10 +196,10 @@ impl LogWriter {
         let dir = self.wal.dir.display();
         match &self.open {
             Some(open) if open.is_failed => {
-                Err(StorageError(format!("the log in {dir} has failed; start the node again")))
+                Err(StorageError::new(format!("the log in {dir} has failed; start the node again")))
             }
             Some(open) => Ok(open),
-            None => Err(StorageError(format!("the log in {dir} was not recovered yet; do that first"))),
+            None => Err(StorageError::new(format!("the log in {dir} was not recovered yet; do that first"))),
         }
     }
 }

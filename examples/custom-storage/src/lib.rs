@@ -52,7 +52,11 @@ impl RedbLog {
 }
 
 fn line(path: &Path, what: impl ToString) -> StorageError {
-    StorageError(format!("{}: {}; check disk and configuration", path.display(), what.to_string().replace('\n', " ")))
+    StorageError::new(format!(
+        "{}: {}; check disk and configuration",
+        path.display(),
+        what.to_string().replace('\n', " ")
+    ))
 }
 
 fn create(disk: &dyn Disk, path: &Path) -> Outcome<Database> {

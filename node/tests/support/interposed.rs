@@ -128,7 +128,7 @@ impl<H: Hook> Handler<SaveSnapshot> for Interposed<H> {
         let judge = Judge(Arc::clone(&self.judge.0));
         Box::pin(async move {
             let sink = answer.await.expect("a live storage")?;
-            if judge.is_alive() { Ok(sink) } else { Err(StorageError("killed".into())) }
+            if judge.is_alive() { Ok(sink) } else { Err(StorageError::new("killed")) }
         })
     }
 }
@@ -168,7 +168,7 @@ impl<H: Hook> Handler<Persisted> for Returning<H> {
     fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
         let verdict = self.judge.judge(Seen::Durable(&persisted));
         if verdict == Verdict::Fail {
-            self.told.failed(StorageError("told to fail".into()));
+            self.told.failed(StorageError::new("told to fail"));
         }
         if verdict != Verdict::Kill {
             self.told.persisted(persisted);

@@ -149,7 +149,7 @@ impl Probe {
         let state = state.to_owned();
         elsewhere(move || {
             for piece in state.chunks(77_777) {
-                sink.write_all(piece).map_err(|error| StorageError(error.to_string()))?;
+                sink.write_all(piece).map_err(StorageError::from)?;
             }
             sink.finish()
         })

@@ -141,6 +141,7 @@ impl StorageThread {
 pub fn thread() -> Result<Arbiter, StorageError> {
     Arbiter::try_new().map_err(|error| {
         let remedy = crate::wal::SHORTAGE_REMEDY;
-        StorageError(format!("can't start an actor's thread: {error}; {remedy}, then start the node again"))
+        let line = format!("can't start an actor's thread: {error}; {remedy}, then start the node again");
+        StorageError::caused(line, "start", None, error)
     })
 }

@@ -179,7 +179,7 @@ impl Contents {
             self.find(record.id.index).is_none_or(|held| (held.id, held.checksum) != (record.id, record.checksum))
         };
         if let Some(record) = batch.records().find(differs) {
-            return Err(StorageError(format!(
+            return Err(StorageError::new(format!(
                 "entry {} was sent to repair the log, which diverged from it; find out which of the nodes is right",
                 record.id
             )));
@@ -215,5 +215,5 @@ impl Contents {
 }
 
 fn bug(what: std::fmt::Arguments<'_>) -> StorageError {
-    StorageError(format!("{what}; this is a bug of Quorate's: report it"))
+    StorageError::new(format!("{what}; this is a bug of Quorate's: report it"))
 }

@@ -100,7 +100,7 @@ impl Handler<Recover> for MemoryWriter {
         let wanted = (recover.cluster, recover.member);
         let (cluster, member) = contents.owner.get_or_insert_with(|| wanted.clone());
         if (&*cluster, &*member) != (&wanted.0, &wanted.1) {
-            return Err(StorageError(format!(
+            return Err(StorageError::new(format!(
                 "the log in memory belongs to member {member} of cluster {cluster:?}, not to member {} of cluster {:?}; \
                  give each member a log of its own",
                 wanted.1, wanted.0
@@ -157,7 +157,7 @@ impl Handler<OpenSnapshot> for MemoryWriter {
         }
         let found = self.log.contents().snapshot();
         let (snapshot, bytes) =
-            found.ok_or_else(|| StorageError("the store holds no snapshot; there is one once it was saved".into()))?;
+            found.ok_or_else(|| StorageError::new("the store holds no snapshot; there is one once it was saved"))?;
         Ok(Box::new(MemorySource { snapshot, bytes }))
     }
 }
@@ -177,7 +177,7 @@ impl Handler<Remember> for MemoryWriter {
 }
 
 fn not_open() -> StorageError {
-    StorageError("the log in memory is not open, or has failed; recover it first".into())
+    StorageError::new("the log in memory is not open, or has failed; recover it first")
 }
 
 /// A snapshot that is being written.
@@ -205,7 +205,7 @@ impl SnapshotSink for MemorySink {
         let SaveSnapshot { base, expected } = self.save;
         let (bytes, checksum) = (self.bytes.len() as u64, crate::checksum(0, &self.bytes));
         if let Some(expected) = expected.filter(|expected| *expected != (bytes, checksum)) {
-            return Err(StorageError(format!(
+            return Err(StorageError::new(format!(
                 "the snapshot up to entry {} has {bytes} bytes with checksum {checksum:08x}, not {} with {:08x}, as was announced; \
                  send it again",
                 base.last, expected.0, expected.1

@@ -38,7 +38,7 @@ impl<'a> Choice<'a> {
     /// If there is no survey, they are of different clusters or histories, or the chosen one lost
     /// an entry that none of them has.
     pub fn of(surveys: &'a [Survey], up_to: Option<Index>) -> Result<Self, StorageError> {
-        let refuse = |what: String| Err(StorageError(what));
+        let refuse = |what: String| Err(StorageError::new(what));
         let ranked = surveys.iter().enumerate().max_by_key(|(at, survey)| (survey.last(), std::cmp::Reverse(*at)));
         let Some((chosen, most)) = ranked else {
             return refuse("no data directory can be used; name one that survived".into());
@@ -94,7 +94,7 @@ impl<'a> Choice<'a> {
             let whole = others.find(|(_, survey)| survey.entry(faulty).is_ok_and(|entry| entry.is_some()));
             let Some((at, _)) = whole else {
                 let (dir, before) = (self.chosen().dir().display(), faulty.id.index.previous());
-                return Err(StorageError(format!(
+                return Err(StorageError::new(format!(
                     "the disk lost entry {} of {dir}, and no other given directory has it; name the directory of another member, or \
                      give up this entry and all after it with --up-to {before}",
                     faulty.id
@@ -147,7 +147,7 @@ impl<'a> Choice<'a> {
             return Ok(Vec::new());
         }
         let (survey, gone) =
-            (self.chosen(), || StorageError(format!("entry {from} is gone; survey the directory again")));
+            (self.chosen(), || StorageError::new(format!("entry {from} is gone; survey the directory again")));
         let batches = match self.healed.iter().find(|(faulty, _)| faulty.id.index == from) {
             Some((faulty, at)) => self.surveys[*at].entry(faulty)?.into_iter().collect(),
             None => survey.read(from, self.last.index, bytes_max)?,
@@ -167,7 +167,7 @@ fn newest_snapshot(surveys: &[Survey], most: &Survey) -> Result<Option<(usize, S
             continue;
         }
         if most.id_at(base.last.index)? != Some((base.last, base.last_checksum)) {
-            return Err(StorageError(format!(
+            return Err(StorageError::new(format!(
                 "{} has a snapshot that ends at entry {}, which {} does not have, though it ends at entry {}: they are of different \
                  histories; name those of one",
                 survey.dir().display(),

@@ -204,11 +204,12 @@ fn a_new_directory_has_every_entry_and_one_voter_and_opens_as_another_cluster_al
             assert!(read(log.snapshots().open_newest().expect("there")) == state(700_000));
         }
         drop(log);
-        let other = |cluster, member| open(&disk, "new", cluster, member).map(drop).expect_err("it is another's").0;
+        let other =
+            |cluster, member| open(&disk, "new", cluster, member).map(drop).expect_err("it is another's").to_string();
         assert!(other("old", 1).contains("belongs to member 9 of cluster \"new\""));
         assert!(other("new", 1).contains("belongs to member 9 of cluster \"new\""));
         drop(surveys);
-        let line = open(&disk, "1", "new", 1).map(drop).expect_err("the old one stays the old cluster's").0;
+        let line = open(&disk, "1", "new", 1).map(drop).expect_err("the old one stays the old cluster's").to_string();
         assert!(line.contains("belongs to member 1 of cluster \"old\""), "{line}");
         let left: BTreeMap<_, _> =
             before.keys().filter_map(|path| Some((path.clone(), disk.contents(path)?))).collect();
@@ -343,7 +344,8 @@ fn after_a_crash_at_any_operation_the_new_directory_is_empty_refused_or_whole() 
                     assert!(read(log.snapshots().open_newest().expect("there")) == state(600_000), "{context}");
                     outcomes[2] += 1;
                 }
-                Err(StorageError(line)) => {
+                Err(error) => {
+                    let line = error.to_string();
                     assert!(line.contains("never finished") && line.lines().count() == 1, "{context}: {line}");
                     let surveys = [survey(&disk, "1")];
                     let choice = Choice::of(&surveys, None).expect("a choice");
@@ -369,7 +371,8 @@ fn what_fails_is_said_in_one_line_and_what_is_left_is_refused() {
             let surveys = [survey(&disk, "1")];
             let choice = Choice::of(&surveys, None).expect("a choice");
             disk.fail(operation, nth);
-            let Err(StorageError(line)) = transplant(&choice, &wal(&disk, "new"), &to()) else { break };
+            let Err(error) = transplant(&choice, &wal(&disk, "new"), &to()) else { break };
+            let line = error.to_string();
             disk.forget_plans();
             assert_eq!(line.lines().count(), 1, "{line}");
             // Except for the first steps, before any file exists, and the last, after all others.
@@ -567,13 +570,14 @@ fn in_use(disk: &SimulatedDisk, dir: &str) -> bool {
 
 fn unusable(result: Result<Survey, SurveyError>) -> String {
     match result {
-        Err(SurveyError::Unusable(line)) => refused(Err::<(), _>(StorageError(line))),
+        Err(SurveyError::Unusable(line)) => refused(Err::<(), _>(StorageError::new(line))),
         other => panic!("it can't be used: {other:?}"),
     }
 }
 
 fn refused<T>(result: Result<T, StorageError>) -> String {
-    let Err(StorageError(line)) = result else { panic!("it is refused") };
+    let Err(error) = result else { panic!("it is refused") };
+    let line = error.to_string();
     assert_eq!(line.lines().count(), 1, "{line}");
     line
 }

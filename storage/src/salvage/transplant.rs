@@ -80,7 +80,7 @@ fn refuse_same(cluster: &str, to: &NewMember) -> Result<(), StorageError> {
     if cluster != to.cluster {
         return Ok(());
     }
-    Err(StorageError(format!(
+    Err(StorageError::new(format!(
         "{cluster:?} is the old cluster's name: its members could join the new one by accident; choose another name"
     )))
 }
@@ -104,11 +104,10 @@ fn write(
         unfinished::finish(disk, dir).map_err(line)?;
         Ok(Transplanted { kept, last: made.last })
     });
-    made.map_err(|StorageError(what)| {
-        StorageError(format!(
-            "{what}; {} is not whole, no node will start on it: remove it before you try again",
-            dir.display()
-        ))
+    made.map_err(|error| {
+        let dir = dir.display();
+        let line = format!("{error}; {dir} is not whole, no node will start on it: remove it before you try again");
+        error.with_line(line)
     })
 }
 
@@ -149,7 +148,7 @@ impl New<'_> {
         if self.last != kept {
             let what =
                 format!("entry {} is the last that could be read, not {kept}; survey the directory again", self.last);
-            return Err(StorageError(what));
+            return Err(StorageError::new(what));
         }
         let term = term_seen.next();
         let mut batch = self.batch(term, self.last.index.next(), 0);
@@ -177,7 +176,7 @@ impl New<'_> {
             if count == 0 {
                 break;
             }
-            sink.write_all(&buffer[..count]).map_err(|error| StorageError(error.to_string()))?;
+            sink.write_all(&buffer[..count]).map_err(StorageError::from)?;
             at += count as u64;
         }
         sink.finish()?;
@@ -236,6 +235,6 @@ impl Made {
             return Ok(());
         }
         let dir = into.dir.display();
-        Err(StorageError(format!("{dir} does not hold what was written to it; check the disk and the kernel log")))
+        Err(StorageError::new(format!("{dir} does not hold what was written to it; check the disk and the kernel log")))
     }
 }

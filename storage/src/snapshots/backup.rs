@@ -36,7 +36,9 @@ impl Backup {
     pub fn open_on(disk: &dyn Disk, path: impl AsRef<Path>) -> Result<Self, StorageError> {
         let path = path.as_ref();
         let file = disk.open_to_read(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => StorageError(format!("there is no {}; name a backup's file", path.display())),
+            io::ErrorKind::NotFound => {
+                StorageError::new(format!("there is no {}; name a backup's file", path.display()))
+            }
             _ => trouble("open", path)(error),
         })?;
         let read = FileSource::read(file, path, None).and_then(|(mut source, identity)| {
@@ -44,7 +46,7 @@ impl Backup {
             Ok(Self { source, identity })
         });
         read.map_err(|flaw| match flaw {
-            Flaw::Damaged(what) => StorageError(format!("{what}; use another backup")),
+            Flaw::Damaged(what) => StorageError::new(format!("{what}; use another backup")),
             Flaw::Refused(error) | Flaw::Short(error) => error,
         })
     }

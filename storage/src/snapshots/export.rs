@@ -32,7 +32,7 @@ impl Export {
     pub fn new(source: Box<dyn SnapshotSource>, cluster: &str, member: NodeId) -> Result<Self, StorageError> {
         if cluster.len() > CLUSTER_BYTES_MAX {
             let what = format!("the cluster's name has more than {CLUSTER_BYTES_MAX} bytes; choose a shorter one");
-            return Err(StorageError(what));
+            return Err(StorageError::new(what));
         }
         let identity = Identity { cluster: cluster.to_owned(), member };
         let (head, layout) = format::head(&source.snapshot().base, &identity, CHUNK_BYTES);
@@ -69,7 +69,7 @@ impl Export {
         self.checksum = crate::checksum(self.checksum, &chunk[..count]);
         if count < length || self.bytes == whole && self.checksum != checksum {
             let what = format!("the snapshot up to entry {last} is not what the storage says; take another one");
-            return Err(StorageError(what));
+            return Err(StorageError::new(what));
         }
         chunk.extend_from_slice(&self.checksum.to_le_bytes()[..CHECKSUM_BYTES]);
         Ok(chunk.freeze())

@@ -74,7 +74,7 @@ impl SnapshotStore {
     ) -> Result<(Self, Found), StorageError> {
         if cluster.len() > CLUSTER_BYTES_MAX {
             let what = format!("the cluster's name has more than {CLUSTER_BYTES_MAX} bytes; choose a shorter one");
-            return Err(StorageError(what));
+            return Err(StorageError::new(what));
         }
         let (dir, identity) = (dir.as_ref().to_owned(), Identity { cluster: cluster.to_owned(), member });
         disk.create_dir(&dir).map_err(trouble("open", &dir))?;
@@ -231,7 +231,7 @@ impl Shared {
         let publishing = self.publishing();
         if publishing.is_closed {
             let dir = self.dir.display();
-            return Err(StorageError(format!("{dir} was closed before its snapshot was finished; save it again")));
+            return Err(StorageError::new(format!("{dir} was closed before its snapshot was finished; save it again")));
         }
         self.disk.rename(unfinished, &path).map_err(trouble("rename", unfinished))?;
         let is_new = !self.files().iter().any(|file| file.last == last && file.is_whole);
@@ -372,12 +372,12 @@ impl Flaw {
     }
 
     fn refused(what: impl fmt::Display) -> Self {
-        Self::Refused(StorageError(what.to_string()))
+        Self::Refused(StorageError::new(what.to_string()))
     }
 
     fn into_error(self) -> StorageError {
         match self {
-            Self::Damaged(what) => StorageError(format!("{what}; {REPLACED}")),
+            Self::Damaged(what) => StorageError::new(format!("{what}; {REPLACED}")),
             Self::Refused(error) | Self::Short(error) => error,
         }
     }
@@ -393,6 +393,6 @@ fn trouble(op: &'static str, path: &Path) -> impl Fn(io::Error) -> StorageError 
             _ if is_shortage(&error) => SHORTAGE_REMEDY,
             _ => "check the disk and the kernel log",
         };
-        StorageError(format!("can't {op} {}: {error}; {remedy}", path.display()))
+        StorageError::io(op, path, error, remedy)
     }
 }

@@ -151,7 +151,7 @@ impl FileSink {
             _ => format!("{bytes} bytes, not {bytes_expected}"),
         };
         let last = self.base.last;
-        Err(StorageError(format!("the snapshot up to entry {last} has {what}, as was announced; send it again")))
+        Err(StorageError::new(format!("the snapshot up to entry {last} has {what}, as was announced; send it again")))
     }
 }
 

@@ -514,7 +514,7 @@ fn state(bytes: usize) -> Vec<u8> {
 
 fn save(store: &SnapshotStore, index: u64, bytes: usize) -> Result<Snapshot, StorageError> {
     let mut sink = store.begin(base(index), None)?;
-    sink.write_all(&state(bytes)).map_err(|error| StorageError(error.to_string()))?;
+    sink.write_all(&state(bytes)).map_err(StorageError::from)?;
     sink.finish()
 }
 

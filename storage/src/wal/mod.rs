@@ -187,15 +187,15 @@ pub(crate) type Outcome<T> = Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn open(what: impl fmt::Display) -> Self {
-        Self { op: "open", error: StorageError(what.to_string()), is_full: false, is_shortage: false }
+        Self { op: "open", error: StorageError::new(what.to_string()), is_full: false, is_shortage: false }
     }
 
     pub(crate) fn read(what: impl fmt::Display) -> Self {
-        Self { op: "read", error: StorageError(what.to_string()), is_full: false, is_shortage: false }
+        Self { op: "read", error: StorageError::new(what.to_string()), is_full: false, is_shortage: false }
     }
 
     pub(crate) fn write(what: impl fmt::Display) -> Self {
-        Self { op: "write", error: StorageError(what.to_string()), is_full: false, is_shortage: false }
+        Self { op: "write", error: StorageError::new(what.to_string()), is_full: false, is_shortage: false }
     }
 }
 
@@ -213,7 +213,7 @@ pub(crate) fn failed(op: &'static str, path: &Path) -> impl Fn(io::Error) -> Fai
         // Only opening or creating can be tried again: a write or a sync may have been
         // done in part.
         let is_shortage = op == "open" && is_shortage(&error);
-        let error = StorageError(format!("can't {op} {}: {error}; {remedy}", path.display()));
+        let error = StorageError::io(op, path, error, remedy);
         Failure { op, error, is_full, is_shortage }
     }
 }

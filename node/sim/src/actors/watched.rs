@@ -234,13 +234,13 @@ impl Handler<Recover> for Watched {
         let told = Told { node, told: recover.completions, witness: witness.clone() };
         recover.completions = Completions::to(&told.start());
         let Some(inner) = self.inner.take() else {
-            return Box::pin(async { Err(StorageError("it was recovered already".into())) });
+            return Box::pin(async { Err(StorageError::new("it was recovered already")) });
         };
         let storage = inner.start_here();
         let answer = storage.recover.send(recover);
         self.storage = Some(storage);
         Box::pin(async move {
-            let recovered = answer.await.unwrap_or_else(|error| Err(StorageError(error.to_string())))?;
+            let recovered = answer.await.unwrap_or_else(|error| Err(StorageError::new(error.to_string())))?;
             witness.lock().recovered(node, &recovered, |promised, is_damaged| promised.check(&recovered, is_damaged));
             Ok(recovered)
         })
@@ -272,11 +272,11 @@ impl Handler<SaveSnapshot> for Watched {
 
     fn handle(&mut self, save: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
         let Some(storage) = &self.storage else {
-            return Box::pin(async { Err(StorageError("it was not recovered".into())) });
+            return Box::pin(async { Err(StorageError::new("it was not recovered")) });
         };
         let (answer, node, witness) = (storage.save_snapshot.send(save), self.node, self.witness.clone());
         Box::pin(async move {
-            let sink = answer.await.unwrap_or_else(|error| Err(StorageError(error.to_string())))?;
+            let sink = answer.await.unwrap_or_else(|error| Err(StorageError::new(error.to_string())))?;
             Ok(Box::new(Sink { sink, node, checksum: 0, witness }) as Box<dyn SnapshotSink>)
         })
     }
@@ -287,10 +287,10 @@ impl Handler<OpenSnapshot> for Watched {
 
     fn handle(&mut self, open: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
         let Some(storage) = &self.storage else {
-            return Box::pin(async { Err(StorageError("it was not recovered".into())) });
+            return Box::pin(async { Err(StorageError::new("it was not recovered")) });
         };
         let answer = storage.open_snapshot.send(open);
-        Box::pin(async move { answer.await.unwrap_or_else(|error| Err(StorageError(error.to_string()))) })
+        Box::pin(async move { answer.await.unwrap_or_else(|error| Err(StorageError::new(error.to_string()))) })
     }
 }
 

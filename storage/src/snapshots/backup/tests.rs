@@ -112,7 +112,7 @@ fn state(bytes: usize) -> Vec<u8> {
 }
 
 fn refused(result: Result<Backup, StorageError>) -> String {
-    let StorageError(line) = result.map(drop).expect_err("it is refused");
+    let line = result.map(drop).expect_err("it is refused").to_string();
     assert_eq!(line.lines().count(), 1, "{line}");
     line
 }
