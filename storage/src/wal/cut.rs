@@ -72,6 +72,9 @@ impl Log {
     /// by one, oldest first, each removal durable before the next, so that a crash in between
     /// leaves no gap.
     pub(super) fn remove_cut_off(&mut self) -> Outcome<()> {
+        if !self.cut_off.is_empty() {
+            self.assert_holds_all_after_base();
+        }
         for segment in std::mem::take(&mut self.cut_off) {
             self.disk.remove(&segment.path).map_err(failed("write", &segment.path))?;
             self.shortages.sync_dir(&*self.disk, &self.dir)?;

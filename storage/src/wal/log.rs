@@ -369,6 +369,8 @@ impl Log {
                 "asked to append {bytes_min} bytes at once; entries must be smaller"
             )));
         }
+        // Staged records belong to the segment that ends here; in the next one they would be lost.
+        assert!(self.is_published && self.staged.is_empty(), "a segment is sealed once it is synced and named");
         let next_segment = &mut self.next_segment;
         let (file, capacity, path) = self.shortages.outlast(&*self.disk, || next_segment.take(layout.capacity))?;
         let header = Header {
@@ -399,6 +401,10 @@ impl Log {
             write_header(active)?;
         }
         if written > 0 {
+            // Recovery takes no entry without a slot of its own, nor one after the file's length.
+            let slots = if active.header.has_slots() { self.last.index.since(self.staged_first) + 1 } else { 0 };
+            assert_eq!(self.slots.len() as u64, slots * Slot::BYTES as u64, "every staged entry has a slot");
+            assert!(active.end + written <= active.header.layout.capacity, "staged records fit into their segment");
             let mark = Mark {
                 segment: active.header.sequence,
                 number: self.marks,
@@ -447,6 +453,7 @@ impl Log {
         // So recovery notices if this file is ever missing, even if the others are intact.
         self.hard_state.write(self.hard_state.state(), self.published)?;
         if !self.superseded.is_empty() {
+            self.assert_holds_all_after_base();
             for segment in std::mem::take(&mut self.superseded) {
                 self.disk.remove(&segment.path).map_err(failed("write", &segment.path))?;
             }
@@ -460,6 +467,16 @@ impl Log {
         }
         self.observer.log_bytes(self.bytes());
         Ok(())
+    }
+
+    /// Asserted before a file is removed: the entry after the base is in a segment that stays.
+    pub(super) fn assert_holds_all_after_base(&self) {
+        let oldest = self.sealed.first().unwrap_or(&self.active).header.first();
+        assert!(
+            self.is_published && oldest <= self.base.index.next(),
+            "the log after entry {} stays, and its oldest segment begins with entry {oldest}",
+            self.base
+        );
     }
 
     fn last_of(&self, segment: &Segment) -> Index {

@@ -72,6 +72,7 @@ impl Segment {
 
     /// Stores the offset of a record, unless a near one is stored.
     pub(crate) fn remember(&mut self, index: Index, offset: u64) {
+        debug_assert!(self.positions.last().is_none_or(|last| last.index < index && last.offset < offset), "in order");
         if self.positions.last().is_none_or(|last| offset - last.offset >= STRIDE_BYTES) {
             self.positions.push(Position { index, offset });
         }
@@ -86,6 +87,7 @@ impl Segment {
 
     /// Adds a range that reads skip, after all others.
     pub(crate) fn avoid(&mut self, detour: Detour) {
+        debug_assert!(self.detours.last().is_none_or(|last| last.end <= detour.at), "in order");
         self.detours.push(detour);
     }
 

@@ -216,6 +216,25 @@ fn snapshots_before_a_durable_cut_are_removed_and_the_newest_stays() {
     assert_eq!(names, [in_log("00000000000000000030-1.snapshot")]);
 }
 
+#[test]
+#[should_panic(expected = "the log after entry 0@0 stays")]
+fn a_segment_that_the_log_still_needs_is_never_removed() {
+    let (_disk, mut log, mut model) = long_log();
+    log.stage(&model.cut(50)).expect("staged");
+    assert!(!log.cut_off.is_empty());
+    (log.base, log.base_checksum) = (EntryId::default(), 0);
+    drop(log.sync());
+}
+
+#[test]
+#[should_panic(expected = "sealed once it is synced")]
+fn a_segment_with_staged_records_is_never_sealed() {
+    let (_disk, mut log, mut model) = long_log();
+    log.stage(&model.append(4, 1, 10)).expect("staged");
+    let (last, checksum) = (log.last, log.last_checksum);
+    drop(log.roll(last, checksum, false, 0, 0));
+}
+
 /// Sixty entries of terms 1 and 2 in several segments, and a vote in term 4.
 fn long_log() -> (SimulatedDisk, Log, Model) {
     let disk = SimulatedDisk::new();
