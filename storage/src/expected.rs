@@ -1,6 +1,7 @@
 //! Expected bytes in hexadecimal, laid out as in the tables of `FORMAT.md`.
 
-/// Asserts that `found` has `length` bytes: those of `fields`, each at its offset and in order, and zeros between them.
+/// Asserts that `found` has `length` bytes: those of `fields`, each at its offset and in order, and
+/// zeros between them.
 #[track_caller]
 pub(crate) fn assert_bytes(found: &[u8], length: usize, fields: &[(usize, &str)]) {
     assert_eq!(found.len(), length, "length in bytes");

@@ -95,7 +95,7 @@ impl SnapshotStore {
                     // Only for the sum of sizes; 0 if it can't be read.
                     let bytes = disk.open(&path).and_then(|file| file.length()).unwrap_or(0);
                     files.push(SnapshotFile { last, bytes, is_whole: false });
-                    found.repairs.push(format!("passed over a snapshot: {what}; {REPLACED}"));
+                    found.repairs.push(format!("ignored a snapshot: {what}; {REPLACED}"));
                 }
                 Err(Flaw::Refused(error) | Flaw::Short(error)) => return Err(error),
             }

@@ -91,7 +91,8 @@ impl FileSink {
         }
         self.write_chunk()?;
         self.check_expected(self.bytes, Some(self.checksum))?;
-        // A reader finds the footer by the size of the state; elsewhere, the snapshot would be lost.
+        // A reader finds the footer by the size of the state; elsewhere, the snapshot
+        // would be lost.
         assert_eq!(self.at, self.layout.foot_at(self.bytes), "the footer follows the last chunk");
         let foot = format::foot(&self.layout, self.bytes, self.checksum);
         self.write_at(&mut [IoSlice::new(&foot)], self.at)?;

@@ -45,7 +45,7 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<
         Some(holdings) => (holdings, None),
         None => {
             let path = path.display();
-            (Holdings::new(), Some(format!("passed over {path}, which is damaged: it is written anew")))
+            (Holdings::new(), Some(format!("ignored {path}, which is damaged: it will be written again")))
         }
     })
 }

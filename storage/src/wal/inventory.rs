@@ -204,9 +204,9 @@ impl Inventory {
     fn take(&mut self, segment: &Segment, mut scanned: Scanned) -> Scanned {
         let path = segment.path.display();
         for (part, what) in [
-            (Part::Slot, "made anew the slots of"),
-            (Part::Record, "made anew headers or checksums of"),
-            (Part::CutChecksum, "completed the checksum, of which only a part was there, of"),
+            (Part::Slot, "restored the slots of"),
+            (Part::Record, "restored headers or checksums of"),
+            (Part::CutChecksum, "completed the partly written checksum of"),
         ] {
             let count = scanned.patches.iter().filter(|patch| patch.what == part).count();
             if count > 0 {
@@ -287,7 +287,7 @@ fn open_segment(wal: &Wal, identity: &Identity, sequence: u64, repairs: &mut Vec
     if is_damaged && count == bytes.len() {
         write_header(&segment)?;
         segment.file.sync_data().map_err(failed("sync", &segment.path))?;
-        repairs.push(format!("made anew a copy of the header of {}", segment.path.display()));
+        repairs.push(format!("restored a copy of the header of {}", segment.path.display()));
     }
     Ok(segment)
 }

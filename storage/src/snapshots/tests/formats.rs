@@ -1,4 +1,5 @@
-//! The bytes of a snapshot's file, as `FORMAT.md` says. The expected checksums were computed by another program.
+//! The bytes of a snapshot's file, as `FORMAT.md` says. The expected checksums were computed
+//! by another program.
 
 use super::*;
 use crate::expected::assert_bytes;

@@ -50,7 +50,7 @@ pub fn segment(input: &[u8]) {
     }
     holds(&patched, &header, &scanned);
     let again = scan(&patched, &header, end);
-    assert_eq!((again.entries, again.last), (scanned.entries, scanned.last), "what was put right stays");
+    assert_eq!((again.entries, again.last), (scanned.entries, scanned.last), "a patch changes nothing more");
 }
 
 fn check(bytes: &[u8], header: &Header, scanned: &Scanned, end: Option<Index>) {

@@ -12,8 +12,8 @@ fn a_flip_of_every_byte_loses_nothing_that_was_acknowledged() {
     let counts = log.classify("flips", |disk, path, at| disk.flip(path, at, [0xff, 0x01, 0x80][at % 3]));
     // Every byte has a second copy, so the loss of any byte is survived.
     assert_eq!(counts.get(&Class::Refused), None, "{counts:?}");
-    let [healed, made_anew, discarded] = counts_of(&counts, [Class::Healed, Class::MadeAnew, Class::Discarded]);
-    assert!(healed > 2000 && made_anew > 800 && discarded > 1000, "{counts:?}");
+    let [healed, restored, discarded] = counts_of(&counts, [Class::Healed, Class::Restored, Class::Discarded]);
+    assert!(healed > 2000 && restored > 800 && discarded > 1000, "{counts:?}");
 }
 
 #[test]
@@ -37,8 +37,8 @@ fn zeros_in_every_sector_lose_nothing_that_was_acknowledged() {
         at.is_multiple_of(64) && disk.zero(path, at..at + length)
     });
     assert_eq!(counts.get(&Class::Refused), None, "{counts:?}");
-    let [healed, made_anew] = counts_of(&counts, [Class::Healed, Class::MadeAnew]);
-    assert!(healed > 50 && made_anew > 15, "{counts:?}");
+    let [healed, restored] = counts_of(&counts, [Class::Healed, Class::Restored]);
+    assert!(healed > 50 && restored > 15, "{counts:?}");
 }
 
 /// Outlines are as safe as commands.
@@ -47,8 +47,8 @@ fn whatever_happens_to_a_place_of_outlines_loses_nothing_that_was_acknowledged()
     let log = SmallLog::of(Model::append_outlines);
     let counts = log.classify("flips", |disk, path, at| disk.flip(path, at, [0xff, 0x01, 0x80][at % 3]));
     assert_eq!(counts.get(&Class::Refused), None, "{counts:?}");
-    let [healed, made_anew] = counts_of(&counts, [Class::Healed, Class::MadeAnew]);
-    assert!(healed > 100 && made_anew > 800, "{counts:?}");
+    let [healed, restored] = counts_of(&counts, [Class::Healed, Class::Restored]);
+    assert!(healed > 100 && restored > 800, "{counts:?}");
     let counts = log.classify("zeroed stretches", |disk, path, at| {
         at.is_multiple_of(64) && disk.zero(path, at..at + if at.is_multiple_of(512) { 512 } else { 64 })
     });
@@ -166,7 +166,7 @@ enum Class {
     /// Entries were faulty, and were repaired.
     Healed,
     /// One place was restored from the other.
-    MadeAnew,
+    Restored,
     /// An unacknowledged group is gone, and nothing else.
     Discarded,
     /// The log is not opened.
@@ -274,7 +274,7 @@ impl SmallLog {
             let says = |word: &str| recovered.repairs.iter().any(|line| line.contains(word));
             return match () {
                 () if says("discarded") => Class::Discarded,
-                () if says("anew") || says("completed") => Class::MadeAnew,
+                () if says("restored") || says("written again") || says("completed") => Class::Restored,
                 () => Class::Untouched,
             };
         }

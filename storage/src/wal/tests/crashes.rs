@@ -13,7 +13,7 @@ fn a_write_that_was_cut_at_any_byte_loses_nothing_that_was_acknowledged() {
     assert_eq!(persist(&mut log, &unacknowledged).expect_err("the sync fails").op, "sync");
 
     let (records, slots) = (bytes as u64 + 32, 6 * 40);
-    let (mut discarded, mut made_anew) = (0, 0);
+    let (mut discarded, mut restored) = (0, 0);
     for bytes in 0..=records + slots {
         let disk = disk.fork();
         disk.crash(Crash::Torn { bytes });
@@ -23,14 +23,14 @@ fn a_write_that_was_cut_at_any_byte_loses_nothing_that_was_acknowledged() {
         assert!(found.entries.starts_with(&acknowledged.entries), "cut at byte {bytes}");
         assert!(model.entries.starts_with(&found.entries), "cut at byte {bytes}");
         discarded += usize::from(recovered.repairs.iter().any(|line| line.starts_with("discarded a torn write")));
-        made_anew += usize::from(recovered.repairs.iter().any(|line| line.starts_with("made anew the slots")));
+        restored += usize::from(recovered.repairs.iter().any(|line| line.starts_with("restored the slots")));
         assert_eq!(found == model, bytes + 4 > records, "all of it is there if all but a part of a checksum is");
         drop(log);
         disk.crash(Crash::Lose);
         assert_eq!(Model::on(&disk), found, "what recovery found is durable");
     }
     assert!(discarded > bytes / 2, "most cuts leave something to discard");
-    assert!(made_anew > 200, "most cuts leave slots to make anew: {made_anew}");
+    assert!(restored > 200, "most cuts leave slots to restore: {restored}");
 }
 
 #[test]

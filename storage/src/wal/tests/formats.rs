@@ -1,5 +1,5 @@
-//! The bytes of every file of the log but snapshots, as `FORMAT.md` says. The expected checksums were computed by another
-//! program.
+//! The bytes of every file of the log but snapshots, as `FORMAT.md` says. The expected checksums
+//! were computed by another program.
 
 use super::{
     super::{
