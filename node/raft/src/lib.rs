@@ -12,8 +12,9 @@
 //!    [`change`]: how the members change.
 //! 3. [`replica`]: one node's term, vote, log and role, and every rule that changes them.
 //! 4. [`snapshot`]: what takes the place of a log's beginning.
-//! 5. [`ballot`], [`progress`], [`transfer`] and [`reads`]: the small machines beside it: one campaign, one peer, one snapshot
-//!    on its way, the waiting reads. [`lease`]: when a leader need not ask whether it still leads, and why.
+//! 5. [`ballot`], `replication` and [`reads`]: the small machines beside it: one campaign, one peer, the waiting reads.
+//!    A replication is made of [`progress`], the peer's log, and [`transfer`], a snapshot on its way to it.
+//!    [`lease`]: when a leader need not ask whether it still leads, and why.
 //! 6. [`invariants`]: what must hold whatever happens; tests check it after every step. [`mutants`]: bugs that only a build made
 //!    to be tested has, to see whether they are noticed.
 //!
@@ -40,6 +41,7 @@ pub mod quorum;
 pub mod reads;
 pub mod record;
 pub mod replica;
+mod replication;
 pub mod session;
 pub mod snapshot;
 pub mod transfer;
@@ -61,5 +63,6 @@ pub use replica::{
     Cut, Effect, Entries, Faulty, HOLDINGS_EVERY, HandoverRefused, HardState, Leadership, Persist, Recovered, Replica,
     Role, Settings, Violation,
 };
+pub use replication::{Replication, ReplicationOutput, ReplicationStart};
 pub use snapshot::{Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply};
 pub use transfer::{Transfer, TransferSettings};

@@ -153,6 +153,8 @@ mutants! {
     CommitBeyondChecked = "commit-beyond-checked",
     /// A probe that matches is taken for a match of the whole log. (20)
     ProbeMatchesWholeLog = "probe-matches-whole-log",
+    /// Heartbeats name all that is committed, not only what the peer was seen to match. (20)
+    HeartbeatNamesWholeCommit = "heartbeat-names-whole-commit",
     /// An acknowledgement from before something was lost counts. (17)
     LateAcknowledgementCounts = "late-acknowledgement-counts",
     /// Appends that were lost keep their place among those under way. (25)
@@ -249,8 +251,6 @@ mutants! {
     // In the actors.
     /// What waits for a write leaves when it is handed to the storage, not when it is durable. (1, 50)
     ThenLeavesAtOnce = "then-leaves-at-once",
-    /// Heartbeats name all that is committed, not only what the peer was seen to match. (20)
-    HeartbeatNamesWholeCommit = "heartbeat-names-whole-commit",
     /// What a bounded read rests on counts from when it arrived, not from when it was asked for.
     BoundedFromAnswer = "bounded-from-answer",
     /// A read runs before what it must see is applied.

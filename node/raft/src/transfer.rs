@@ -1,9 +1,11 @@
-//! How a snapshot's bytes travel to one peer: how much is under way, what was lost, where to go on.
+//! The transfer of one snapshot's bytes to one peer: the bytes under way, losses, and where to
+//! resume.
 //!
-//! Bytes are sent in order, a chunk at a time, as long as what the follower has not acknowledged yet fits into a window. The
-//! follower answers every chunk with how many bytes it has from the beginning on. What is lost (a connection, a full queue, a
-//! restart of the follower) shows as silence; then the follower is *asked*, with an empty chunk, and the transfer goes on
-//! from where it is. Nothing starts over that need not.
+//! Bytes are sent in order, a chunk at a time; a window bounds those that the follower has not
+//! acknowledged. The follower answers every chunk with the number of bytes that it has, counted
+//! from the beginning. A loss (of a connection, in a full queue, by a restart of the follower)
+//! shows as silence; then the follower is *asked*, with an empty chunk, and the transfer resumes
+//! where the follower is. A transfer never restarts unless the follower lost its bytes.
 //!
 //! It does not read, send, or limit a rate: its `Replicator` does.
 
@@ -15,35 +17,40 @@ use crate::{
 use alloc::{format, string::String};
 use core::time::Duration;
 
-/// The pure piece of a `Replicator` in [`ProgressState::Snapshot`](crate::ProgressState::Snapshot): one snapshot, one peer.
+/// One snapshot on its way to one peer, in
+/// [`ProgressState::Snapshot`](crate::ProgressState::Snapshot).
 ///
-/// **Invariant:** `received <= sent <= snapshot.bytes`, and `sent - received` is at most the window.
+/// **Invariant:** `received <= sent <= snapshot.bytes`, and `sent - received` is at most the
+/// window.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Transfer {
     snapshot: Snapshot,
     settings: TransferSettings,
-    /// Everything before this was sent; the next chunk begins here.
+    /// The bytes before this offset were sent; the next chunk begins here.
     sent: u64,
-    /// Everything before this has arrived.
+    /// The bytes before this offset have arrived.
     received: u64,
     asking: Asking,
     waiting_since: Moment,
     retry_after: Duration,
-    progressed_at: Moment,
 }
 
-/// How chunks are cut and when they count as lost.
+/// Sizes of chunks, bounds of those under way, and timeouts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TransferSettings {
     /// Most bytes in one chunk; default 256 KiB.
     pub chunk_bytes: usize,
     /// Most bytes under way, unacknowledged; a single chunk may always go. Default 4 MiB.
     pub window_bytes: u64,
-    /// After this long without an answer the follower is asked where to go on. Doubles each time, up to `retry_max`, and is
-    /// short again after an answer. It costs an empty message to be too short: nothing is sent twice because of it. Default 1 s.
+    /// After this long without an answer the follower is asked where to go on. Doubles each time,
+    /// up to `retry_max`, and is reset by an answer. Too short a time costs an empty message, and
+    /// no byte is sent twice. Default 1 s.
     pub retry_after: Duration,
-    /// The longest that `retry_after` grows to, and how long a follower that refused is left alone; default 10 s.
+    /// The longest that `retry_after` grows to, and the pause after a refusal; default 10 s.
     pub retry_max: Duration,
+    /// After this long without a byte that is new to the follower, the leader keeps its log for it
+    /// no longer; default 60 s.
+    pub patience: Duration,
 }
 
 impl Default for TransferSettings {
@@ -53,11 +60,12 @@ impl Default for TransferSettings {
             window_bytes: 4 << 20,
             retry_after: Duration::from_secs(1),
             retry_max: Duration::from_secs(10),
+            patience: Duration::from_secs(60),
         }
     }
 }
 
-/// Whether the follower must say how much it has before anything more is sent.
+/// Whether the follower must say which bytes it has before another chunk is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Asking {
     /// No: chunks flow.
@@ -66,13 +74,13 @@ enum Asking {
     Due,
     /// Yes; it was asked.
     Asked,
-    /// It refused: it is asked when it was left alone for long enough.
+    /// It refused: it is asked after a pause.
     Paused,
 }
 
 impl Transfer {
-    /// A transfer that begins by asking: the follower may have a part of this snapshot from before. [`Transfer::tick`] says so
-    /// at once.
+    /// A transfer that begins by asking, because the follower may have a part of this snapshot from
+    /// before: the first [`Transfer::tick`] returns true.
     #[must_use]
     pub fn new(now: Moment, snapshot: Snapshot, settings: TransferSettings) -> Self {
         Self {
@@ -83,33 +91,33 @@ impl Transfer {
             asking: Asking::Due,
             waiting_since: now,
             retry_after: settings.retry_after,
-            progressed_at: now,
         }
     }
 
-    /// Which snapshot.
+    /// The snapshot that is sent.
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// How many bytes have arrived.
+    /// Bytes that have arrived, counted from the beginning.
     #[must_use]
     pub fn received_bytes(&self) -> u64 {
         self.received
     }
 
-    /// How many bytes are under way.
+    /// Bytes sent and not acknowledged.
     #[must_use]
     pub fn in_flight_bytes(&self) -> u64 {
         self.sent - self.received
     }
 
-    /// What must hold of what is under way, for tests and simulations to ask after every step: it fits into the window, or is a
-    /// single chunk, and counts as lost within the longest pause.
+    /// Checks the invariants of chunks under way, for tests and simulations to ask after every
+    /// step: they fit into the window, or are a single chunk, and count as lost within the longest
+    /// pause.
     ///
     /// # Errors
-    /// Says what does not hold, of what is under way.
+    /// The invariant that does not hold.
     pub fn accounts(&self) -> Result<(), String> {
         let Self { snapshot, settings, sent, received, retry_after, .. } = self;
         if received > sent || *sent > snapshot.bytes {
@@ -126,14 +134,8 @@ impl Transfer {
         Ok(())
     }
 
-    /// How long no byte has arrived that had not arrived before: what a pin on the log is given up by.
-    #[must_use]
-    pub fn idle_for(&self, now: Moment) -> Duration {
-        now.since(self.progressed_at)
-    }
-
-    /// The next chunk to read and send, as its offset and length; `None` while the window is full, everything was sent, or the
-    /// follower has yet to say where to go on.
+    /// The next chunk to read and send, as its offset and length; `None` while the window is full,
+    /// all bytes were sent, or the follower has yet to say where to resume.
     #[must_use]
     pub fn want(&self) -> Option<(u64, usize)> {
         let left = self.snapshot.bytes - self.sent;
@@ -143,7 +145,8 @@ impl Transfer {
         (self.asking == Asking::No && left > 0 && fits).then_some((self.sent, usize::try_from(length).ok()?))
     }
 
-    /// The chunk of `length` bytes at `offset` leaves. False if it is not what comes next any more: then it must not.
+    /// The chunk of `length` bytes at `offset` leaves. False if it is not the next chunk any more:
+    /// then it must not leave.
     pub fn sent(&mut self, now: Moment, offset: u64, length: usize) -> bool {
         let wanted = self.want().filter(|(wanted, at_most)| *wanted == offset && length <= *at_most && length > 0);
         if wanted.is_none() {
@@ -163,13 +166,11 @@ impl Transfer {
         }
         let bytes = bytes.min(self.snapshot.bytes);
         let progressed = bytes > self.received;
-        // Less than before: it lost them. No more than before although it was asked: what was under way never arrived. More
-        // than before: that was a slow answer, and nothing is lost.
+        // Fewer than before: the follower lost bytes. No more than before although it was asked:
+        // chunks under way never arrived. More than before: that was a slow answer, and nothing is
+        // lost.
         if bytes < self.received || (self.asking != Asking::No && !progressed) {
             self.sent = bytes;
-        }
-        if progressed {
-            self.progressed_at = now;
         }
         self.received = bytes;
         self.sent = self.sent.max(bytes);
@@ -178,14 +179,14 @@ impl Transfer {
         self.retry_after = self.settings.retry_after;
     }
 
-    /// The follower could not keep it: it is left alone for a while, and then asked anew.
+    /// The follower could not keep the snapshot: it is asked again after a pause.
     pub fn refused(&mut self, now: Moment) {
         (self.sent, self.received) = (0, 0);
         self.asking = Asking::Paused;
         self.waiting_since = now;
     }
 
-    /// The link was lost, or is new: what was under way is lost.
+    /// The link was lost, or is new: chunks under way are lost.
     pub fn link_changed(&mut self, now: Moment) {
         if self.asking != Asking::Paused {
             self.sent = self.received;
@@ -195,15 +196,16 @@ impl Transfer {
         }
     }
 
-    /// The follower answers again after a silence: pauses that have grown meanwhile begin anew.
+    /// The follower answers again after a silence: pauses that have grown meanwhile are short
+    /// again.
     pub fn heard(&mut self, now: Moment) {
         if self.retry_after > self.settings.retry_after {
             self.link_changed(now);
         }
     }
 
-    /// Time passed. True if the follower must be asked now how much it has, with an empty chunk: also when all was sent, to
-    /// learn whether it is installed.
+    /// Time passed. True if the follower must be asked now which bytes it has, with an empty chunk:
+    /// also when all were sent, to learn whether the snapshot is installed.
     pub fn tick(&mut self, now: Moment) -> bool {
         let waited = now.since(self.waiting_since);
         let awaits = self.in_flight_bytes() > 0 || self.sent == self.snapshot.bytes;

@@ -84,8 +84,13 @@ pub(crate) fn started_as(mut disks: Vec<Disk>, membership: Option<Membership>, w
     let mut settings = make::settings();
     (settings.election_timeout_min, settings.election_timeout_max) = (Duration::ZERO, Duration::ZERO);
     let credit = Credit { retry_after: Duration::ZERO, retry_max: Duration::ZERO, ..Credit::default() };
-    let transfer =
-        TransferSettings { chunk_bytes: 1, window_bytes: 2, retry_after: Duration::ZERO, retry_max: Duration::ZERO };
+    let transfer = TransferSettings {
+        chunk_bytes: 1,
+        window_bytes: 2,
+        retry_after: Duration::ZERO,
+        retry_max: Duration::ZERO,
+        patience: Duration::MAX,
+    };
     World::ruled(
         disks,
         Rules {

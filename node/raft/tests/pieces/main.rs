@@ -7,5 +7,6 @@ mod progress;
 mod quorum;
 mod reads;
 mod record;
+mod replication;
 mod session;
 mod transfer;
