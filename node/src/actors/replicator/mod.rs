@@ -1,8 +1,7 @@
 //! `Replicator`: brings one peer up to date during one leadership.
 //!
-//! It owns the [`Progress`], which decides what may be sent; it sends appends and heartbeats on the peer's link. It holds no
-//! log: entries come with `Replicate` while the peer keeps up, and are fetched from `Consensus` when it does not. Where the
-//! log can't help, it sends a snapshot (`sending`).
+//! [`Replication`] decides everything. The actor hands it each message, sends what it says on the
+//! peer's link, wakes it by a timer, and reads the snapshot that is sent (`sending`).
 
 mod sending;
 
@@ -10,17 +9,15 @@ use super::{
     blocking::Blocking,
     consensus::{Clock, Consensus},
     messages::{
-        Acknowledged, CommitAdvanced, Fetch, Fetched, HeartbeatNow, LinkChanged, Matched, NeedsSnapshot, PeerHeard,
-        Rejected, Replicate, ReplicateTo, Stop,
+        Acknowledged, CommitAdvanced, Fetch, Fetched, GivenUp, HeartbeatNow, LinkChanged, Matched, NeedsSnapshot,
+        PeerHeard, Rejected, Replicate, ReplicateTo, SnapshotWanted, Stop,
     },
 };
 use crate::fate::{Fate, Sentinel};
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, PeerMetrics, PeerState};
 use quorate_raft::{
-    Append, Batch, Body, Credit, EntryId, Heartbeat, Index, Message, NodeId, Progress, ProgressState, Term,
-    mutants::{Mutant, live},
-    progress::Send,
+    Credit, Index, Moment, NodeId, ProgressState, Replication, ReplicationOutput, ReplicationStart, Term, Want,
 };
 use quorate_transport::network::Link;
 use sending::Sending;
@@ -30,22 +27,14 @@ use tokio::time::Instant;
 /// The actor.
 pub(crate) struct Replicator {
     peer: NodeId,
-    /// Whether the peer is a witness: then it gets no more of commands than their outline.
-    outlines: bool,
-    term: Term,
-    progress: Progress,
-    commit: Index,
-    round: u64,
-    fetching: bool,
+    replication: Replication,
+    /// Empty between two messages; its memory is used again.
+    outputs: Vec<ReplicationOutput>,
+    /// The snapshot that is sent, while the log is kept for it.
     sending: Option<Sending>,
-    /// A snapshot was asked for and has not come yet.
-    is_wanting: bool,
-    /// How far it must reach, as the peer says; and whether the newest one can't be read.
-    snapshot_at_least: Index,
-    is_unreadable: bool,
-    /// The log is kept for this peer, and when it last made progress.
-    is_pinned: bool,
-    progressed_at: Instant,
+    /// Counts the snapshots that were opened.
+    opened: u64,
+    /// 0 for no limit.
     bytes_per_second: u64,
     blocking: Blocking,
     link: Rc<dyn Link>,
@@ -77,7 +66,7 @@ pub(crate) struct Assignment {
     pub(crate) clock: Clock,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) credit: Credit,
-    /// How fast it may send snapshots; 0 for no limit.
+    /// Limit for snapshots; 0 for none.
     pub(crate) bytes_per_second: u64,
     pub(crate) blocking: Blocking,
     pub(crate) metrics: NodeMetrics,
@@ -86,28 +75,29 @@ pub(crate) struct Assignment {
 
 impl Replicator {
     pub(crate) fn new(assignment: Assignment) -> Self {
-        let Assignment { peer, term, log_last, commit, link, consensus, clock, heartbeat_interval, credit, .. } =
-            assignment;
+        let Assignment { peer, term, epoch, log_last, commit, round, credit, bytes_per_second, clock, .. } = assignment;
+        let start = ReplicationStart {
+            term,
+            epoch,
+            log_last,
+            commit,
+            round,
+            outlines: assignment.outlines.then_some(quorate_storage::checksum),
+            credit,
+            transfer: sending::settings(bytes_per_second),
+        };
         Self {
             peer,
-            outlines: assignment.outlines,
-            term,
-            progress: Progress::new(clock.now(), log_last, credit).in_epoch(assignment.epoch),
-            commit,
-            round: assignment.round,
-            fetching: false,
+            replication: Replication::new(clock.now(), start),
+            outputs: Vec::new(),
             sending: None,
-            is_wanting: false,
-            snapshot_at_least: Index(0),
-            is_unreadable: false,
-            is_pinned: false,
-            progressed_at: Instant::now(),
-            bytes_per_second: assignment.bytes_per_second,
+            opened: 0,
+            bytes_per_second,
             blocking: assignment.blocking,
-            link,
-            consensus,
+            link: assignment.link,
+            consensus: assignment.consensus,
             clock,
-            heartbeat_interval,
+            heartbeat_interval: assignment.heartbeat_interval,
             next_heartbeat: Instant::now(),
             metrics: assignment.metrics.peer(peer.0),
             node_metrics: assignment.metrics,
@@ -116,62 +106,69 @@ impl Replicator {
         }
     }
 
-    /// Sends what comes next, if it is at hand; otherwise asks for it.
-    fn pump(&mut self, ctx: &mut Context<Self>) {
-        if self.progress.state() == ProgressState::Snapshot {
-            return self.pump_snapshot(ctx);
+    /// Calls one rule and performs its outputs.
+    fn rule(&mut self, rule: impl FnOnce(&mut Replication, &mut Vec<ReplicationOutput>)) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        rule(&mut self.replication, &mut outputs);
+        for output in outputs.drain(..) {
+            self.perform(output);
         }
-        if self.fetching {
-            return;
-        }
-        if let Some(want) = self.progress.want() {
-            self.fetching = true;
-            let (term, peer) = (self.term, self.peer);
-            self.consensus.do_send(Fetch { term, peer, from: want.from, bytes_max: want.bytes_max });
+        self.outputs = outputs;
+    }
+
+    /// The same, for a rule after which more of a snapshot may be due.
+    fn rule_now(
+        &mut self,
+        ctx: &mut Context<Self>,
+        rule: impl FnOnce(&mut Replication, Moment, &mut Vec<ReplicationOutput>),
+    ) {
+        let now = self.clock.now();
+        self.rule(|replication, out| rule(replication, now, out));
+        self.send_chunks(now, ctx);
+    }
+
+    fn perform(&mut self, output: ReplicationOutput) {
+        let (term, peer) = (self.replication.term(), self.peer);
+        match output {
+            ReplicationOutput::Send(message) => {
+                if self.fate.is_sound() {
+                    self.link.send(message);
+                }
+            }
+            ReplicationOutput::Matched(index) => self.consensus.do_send(Matched { term, peer, index }),
+            ReplicationOutput::Fetch(Want { from, bytes_max }) => {
+                self.consensus.do_send(Fetch { term, peer, from, bytes_max })
+            }
+            ReplicationOutput::WantSnapshot { at_least, anew } => {
+                self.consensus.do_send(SnapshotWanted { term, peer, at_least, anew });
+            }
+            ReplicationOutput::GiveUpSnapshot => {
+                self.consensus.do_send(GivenUp { term, peer });
+                self.snapshot_given_up();
+            }
+            ReplicationOutput::SnapshotRefused => self.snapshot_refused(),
+            ReplicationOutput::SnapshotInstalled(index) => self.snapshot_installed(index),
         }
     }
 
-    fn offer(&mut self, previous: EntryId, previous_checksum: Option<u32>, batch: Option<Batch>) {
-        let as_kept = |batch: Batch| if self.outlines { batch.outline(quorate_storage::checksum) } else { batch };
-        let batch = batch.map(as_kept);
-        if let Some(send) = self.progress.send(self.clock.now(), previous, batch) {
-            let commit = self.commit;
-            let Send { epoch, previous, batch } = send;
-            self.say(Body::Append(Append { epoch, previous, previous_checksum, commit, batch }));
-        }
-    }
-
-    fn heartbeat(&mut self) {
-        let known = if live(Mutant::HeartbeatNamesWholeCommit) { self.commit } else { self.progress.matched() };
-        let commit = self.commit.min(known);
-        self.say(Body::Heartbeat(Heartbeat { round: self.round, commit }));
+    fn heartbeat(&mut self, rule: impl FnOnce(&mut Replication, &mut Vec<ReplicationOutput>)) {
+        self.rule(rule);
         self.next_heartbeat = Instant::now() + self.heartbeat_interval;
-        self.metrics.matched(self.progress.matched().0, self.progress.lag());
-        self.metrics.state_is(match self.progress.state() {
+        let progress = self.replication.progress();
+        self.metrics.matched(progress.matched().0, progress.lag());
+        self.metrics.state_is(match progress.state() {
             ProgressState::Probe => PeerState::Probe,
             ProgressState::Replicate => PeerState::Replicate,
             ProgressState::Snapshot => PeerState::Snapshot,
         });
     }
 
-    /// A flood of messages must not silence the leader: the deadline is looked at whenever one is handled.
+    /// A flood of messages must not silence the leader: the deadline is looked at whenever one is
+    /// handled.
     fn heartbeat_if_due(&mut self) {
         if self.next_heartbeat <= Instant::now() {
-            self.heartbeat();
-            self.progress.tick(self.clock.now());
-        }
-    }
-
-    fn say(&self, body: Body) {
-        if self.fate.is_sound() {
-            self.link.send(Message { term: self.term, body });
-        }
-    }
-
-    fn tell_matched(&mut self, matched: Option<Index>) {
-        if let Some(index) = matched {
-            self.progressed_at = Instant::now();
-            self.consensus.do_send(Matched { term: self.term, peer: self.peer, index });
+            let now = self.clock.now();
+            self.heartbeat(|replication, out| replication.heartbeat_due(now, out));
         }
     }
 }
@@ -180,14 +177,13 @@ impl Actor for Replicator {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.heartbeat();
+        self.heartbeat(|replication, out| replication.heartbeat(out));
         ctx.run_interval(self.heartbeat_interval, |this, ctx| {
             if !this.consensus.connected() {
-                return ctx.stop(); // it died without a word
+                return ctx.stop(); // it died without a message
             }
             this.heartbeat_if_due();
-            this.give_up_if_idle();
-            this.pump(ctx);
+            this.rule_now(ctx, Replication::tick);
         });
     }
 
@@ -200,12 +196,7 @@ impl Handler<Replicate> for Replicator {
     type Result = ();
 
     fn handle(&mut self, Replicate { previous, batch }: Replicate, ctx: &mut Self::Context) {
-        self.progress.log_grew(batch.last());
-        if !self.fetching {
-            let checksum = Some(batch.previous_checksum());
-            self.offer(previous, checksum, Some(batch));
-        }
-        self.pump(ctx);
+        self.rule_now(ctx, |replication, now, out| replication.appended(now, previous, batch, out));
         self.heartbeat_if_due();
     }
 }
@@ -214,8 +205,7 @@ impl Handler<ReplicateTo> for Replicator {
     type Result = ();
 
     fn handle(&mut self, ReplicateTo { index }: ReplicateTo, ctx: &mut Self::Context) {
-        self.progress.log_grew(index);
-        self.pump(ctx);
+        self.rule_now(ctx, |replication, now, out| replication.log_grew(now, index, out));
         self.heartbeat_if_due();
     }
 }
@@ -224,19 +214,11 @@ impl Handler<Fetched> for Replicator {
     type Result = ();
 
     fn handle(&mut self, fetched: Fetched, ctx: &mut Self::Context) {
-        self.fetching = false;
-        match fetched {
-            Fetched::Entries { previous, checksum, batch } => {
-                self.offer(previous, checksum, batch);
-                self.pump(ctx);
-            }
-            // The interval asks again: at once could be for ever.
-            Fetched::Overtaken => {}
-            Fetched::Compacted => {
-                self.progress.compacted();
-                self.pump(ctx);
-            }
-        }
+        self.rule_now(ctx, |replication, now, out| match fetched {
+            Fetched::Entries { previous, checksum, batch } => replication.fetched(now, previous, checksum, batch, out),
+            Fetched::Overtaken => replication.overtaken(),
+            Fetched::Compacted => replication.compacted(now, out),
+        });
     }
 }
 
@@ -244,9 +226,7 @@ impl Handler<Acknowledged> for Replicator {
     type Result = ();
 
     fn handle(&mut self, Acknowledged { epoch, matched }: Acknowledged, ctx: &mut Self::Context) {
-        let matched = self.progress.acknowledged(self.clock.now(), epoch, matched);
-        self.tell_matched(matched);
-        self.pump(ctx);
+        self.rule_now(ctx, |replication, now, out| replication.acknowledged(now, epoch, matched, out));
         self.heartbeat_if_due();
     }
 }
@@ -256,13 +236,7 @@ impl Handler<Rejected> for Replicator {
 
     fn handle(&mut self, Rejected { epoch, previous, next, last }: Rejected, ctx: &mut Self::Context) {
         self.metrics.append_rejected();
-        let before = self.progress.epoch();
-        let matched = self.progress.rejected(self.clock.now(), epoch, previous, next, last);
-        if self.progress.state() == ProgressState::Snapshot && self.progress.epoch() > before {
-            self.snapshot_link_changed();
-        }
-        self.tell_matched(matched);
-        self.pump(ctx);
+        self.rule_now(ctx, |replication, now, out| replication.rejected(now, epoch, previous, next, last, out));
     }
 }
 
@@ -270,7 +244,7 @@ impl Handler<CommitAdvanced> for Replicator {
     type Result = ();
 
     fn handle(&mut self, CommitAdvanced { commit }: CommitAdvanced, _: &mut Self::Context) {
-        self.commit = commit;
+        self.replication.committed(commit);
     }
 }
 
@@ -278,8 +252,7 @@ impl Handler<HeartbeatNow> for Replicator {
     type Result = ();
 
     fn handle(&mut self, HeartbeatNow { round }: HeartbeatNow, _: &mut Self::Context) {
-        self.round = round;
-        self.heartbeat();
+        self.heartbeat(|replication, out| replication.round_opened(round, out));
     }
 }
 
@@ -287,10 +260,7 @@ impl Handler<PeerHeard> for Replicator {
     type Result = ();
 
     fn handle(&mut self, _: PeerHeard, ctx: &mut Self::Context) {
-        if self.progress.heard(self.clock.now()) {
-            self.snapshot_peer_heard();
-            self.pump(ctx);
-        }
+        self.rule_now(ctx, Replication::heard);
     }
 }
 
@@ -298,9 +268,7 @@ impl Handler<LinkChanged> for Replicator {
     type Result = ();
 
     fn handle(&mut self, _: LinkChanged, ctx: &mut Self::Context) {
-        self.progress.link_changed(self.clock.now());
-        self.snapshot_link_changed();
-        self.pump(ctx);
+        self.rule_now(ctx, Replication::link_changed);
     }
 }
 
@@ -308,15 +276,13 @@ impl Handler<NeedsSnapshot> for Replicator {
     type Result = ();
 
     fn handle(&mut self, NeedsSnapshot { epoch, at_least }: NeedsSnapshot, ctx: &mut Self::Context) {
-        if self.progress.needs_snapshot(epoch) {
-            self.snapshot_at_least = self.snapshot_at_least.max(at_least);
-            self.pump(ctx);
-        }
+        self.rule_now(ctx, |replication, now, out| replication.needs_snapshot(now, epoch, at_least, out));
     }
 }
 
-/// Leadership is over. Losing every address would not end this actor: actix lets one live for as long as it has a timer,
-/// and a replicator that outlived its leadership would go on sending heartbeats of it.
+/// Leadership is over. Losing every address would not end this actor: actix lets one live for as
+/// long as it has a timer, and a replicator that outlived its leadership would go on sending
+/// heartbeats of it.
 impl Handler<Stop> for Replicator {
     type Result = ();
 
