@@ -369,7 +369,7 @@ fn a_leader_finds_where_logs_agree_and_replicates_from_there() {
     let mut world = World::with(disks, quorate_world::make::settings());
     world.elect(1);
     assert_eq!(world.log(3), [1, 1, 3, 4]);
-    let progress = &world.replicator(1, 3).progress;
+    let progress = world.replicator(1, 3).progress();
     assert_eq!((progress.matched(), progress.next()), (Index(4), Index(5)));
 }
 

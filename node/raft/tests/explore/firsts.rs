@@ -95,6 +95,7 @@ pub(crate) fn started_as(mut disks: Vec<Disk>, membership: Option<Membership>, w
         disks,
         Rules {
             credit,
+            explores: true,
             prompt: true,
             snapshot_bytes: 1,
             transfer,
@@ -109,7 +110,7 @@ pub(crate) fn started_as(mut disks: Vec<Disk>, membership: Option<Membership>, w
 /// Node 1 leads term 1 and has committed its no-op; each node promises so many milliseconds, and at its next start the others. All
 /// clocks run alike.
 pub(crate) fn led_by_1_promising(milliseconds: [u64; 3], later: [u64; 3]) -> World {
-    let rules = Rules { prompt: true, digests: true, ..Rules::new(make::settings()) };
+    let rules = Rules { prompt: true, digests: true, explores: true, ..Rules::new(make::settings()) };
     let mut world = World::down(vec![Disk::default(); 3], rules.clone());
     let tell = |world: &mut World, milliseconds: [u64; 3]| {
         for (id, milliseconds) in world.ids().zip(milliseconds) {

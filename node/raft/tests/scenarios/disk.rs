@@ -201,7 +201,7 @@ fn an_emptied_member_is_told_before_it_takes_a_snapshot() {
     world.snapshot(1);
     world.pass(400);
     world.beat(1);
-    assert_eq!(world.replicator(1, 3).progress.state(), ProgressState::Snapshot);
+    assert_eq!(world.replicator(1, 3).progress().state(), ProgressState::Snapshot);
     world.node_mut(NodeId(3)).disk = Disk::default();
     world.restart(3);
     world.pass(4000);

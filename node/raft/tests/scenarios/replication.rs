@@ -36,7 +36,7 @@ fn an_entry_of_an_earlier_term_is_not_committed_by_counting() {
     world.must(Event::Timeout(NodeId(1)));
     world.settle_but(carries_term_4);
     assert_eq!((world.log(2), world.log(3)), (vec![1, 2], vec![1, 2]), "entry 2 is on three of five");
-    let matched = [2, 3].map(|peer| world.replicator(1, peer).progress.matched());
+    let matched = [2, 3].map(|peer| world.replicator(1, peer).progress().matched());
     assert_eq!(matched, [Index(2); 2], "and the leader knows it");
     assert_eq!(world.commit(1), 0, "and not committed");
     world.crash(1);
@@ -221,7 +221,7 @@ fn a_probe_below_a_compacted_log_needs_a_snapshot_and_nothing_else_does() {
     assert_eq!(world.log(2), [1, 2, 2, 2, 4, 4, 5], "2 has the base, and is served from there");
     assert_eq!(world.log(3), [4, 4, 5], "3 does not have it, and was sent a snapshot");
     for peer in [2, 3] {
-        assert_eq!(world.replicator(1, peer).progress.state(), ProgressState::Replicate);
+        assert_eq!(world.replicator(1, peer).progress().state(), ProgressState::Replicate);
     }
     let restored: Vec<_> = world.notes.iter().filter(|(_, note)| matches!(note, Note::Restored(_))).collect();
     assert!(restored.len() == 1 && restored[0].0 == NodeId(3), "{restored:?}");
@@ -245,7 +245,7 @@ fn credit_never_leaks_and_replication_goes_on() {
             world.beat(1);
         }
         for peer in [2, 3] {
-            let progress = &world.replicator(1, peer).progress;
+            let progress = world.replicator(1, peer).progress();
             assert_eq!((progress.in_flight_bytes(), progress.lag()), (0, 0), "round {round}, peer {peer}");
             assert_eq!(progress.state(), ProgressState::Replicate);
         }
@@ -306,10 +306,10 @@ fn a_follower_with_nothing_and_a_leader_with_a_snapshot_alone_converge() {
     world.pass(400);
     world.must(Event::Timeout(NodeId(1)));
     world.settle_but(|_, _, message| message.is_bulk());
-    assert_eq!(world.replicator(1, 3).progress.state(), ProgressState::Snapshot);
+    assert_eq!(world.replicator(1, 3).progress().state(), ProgressState::Snapshot);
     assert_eq!(world.commit(1), 4, "the others do not wait for it");
 
-    let mut progress = world.replicator(1, 3).progress.clone();
+    let mut progress = world.replicator(1, 3).progress().clone();
     assert_eq!(progress.want(), None);
     progress.installed(at(0), Index(3));
     let want = progress.want().expect("it probes behind the snapshot");

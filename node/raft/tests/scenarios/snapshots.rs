@@ -35,17 +35,17 @@ fn a_snapshot_counts_when_it_is_installed_and_not_when_it_was_sent() {
     world.stuck.insert(NodeId(3));
     world.pass(5_000);
     world.beat(1);
-    let transfer = world.replicator(1, 3).transfer.clone().expect("a transfer");
+    let transfer = world.replicator(1, 3).transfer().cloned().expect("a transfer");
     assert_eq!(
         (transfer.want(), transfer.in_flight_bytes()),
         (None, 1),
         "all of it was sent, and all but the end said to be there"
     );
-    assert_eq!(world.replicator(1, 3).progress.state(), ProgressState::Snapshot);
+    assert_eq!(world.replicator(1, 3).progress().state(), ProgressState::Snapshot);
     assert_eq!((world.replica(3).log().base(), world.replica(3).commit()), (id(0, 0), Index(0)));
     world.stuck.clear();
     world.settle();
-    assert_eq!(world.replicator(1, 3).progress.state(), ProgressState::Replicate);
+    assert_eq!(world.replicator(1, 3).progress().state(), ProgressState::Replicate);
     assert_eq!((world.replica(3).log().base(), world.log(3)), (id(4, 1), vec![1, 2]));
     assert_eq!(world.up(3).state, world.up(1).state, "and applied");
 }
@@ -146,7 +146,7 @@ fn a_log_is_not_cut_so_that_a_receiving_follower_must_start_over() {
     world.pass(400);
     world.must(Event::Timeout(NodeId(1)));
     world.settle_but(carries_chunks);
-    assert_eq!(world.replicator(1, 3).progress.state(), ProgressState::Snapshot);
+    assert_eq!(world.replicator(1, 3).progress().state(), ProgressState::Snapshot);
     for _ in 0..3 {
         world.must(Event::Propose(NodeId(1), 5));
         world.settle_but(carries_chunks);

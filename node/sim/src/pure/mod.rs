@@ -123,7 +123,9 @@ impl<'a> Walk<'a> {
         let reshapes = membership.is_some() || plan.witness.is_some();
         report.count("with a witness", u64::from(plan.witness.is_some()));
         let witness = plan.witness;
-        let rules = Rules { checks, membership, witness, ..Rules::new(make::settings()) };
+        let mut rules = Rules { checks, membership, witness, ..Rules::new(make::settings()) };
+        // Short enough that peers are given up within a walk.
+        rules.transfer.patience = Duration::from_secs(2);
         let of_each = (1..=plan.nodes).map(NodeId).map(|id| (id, Arc::new(rules_of(plan, id, &rules))));
         let of_each: BTreeMap<_, _> = of_each.collect();
         let differ = of_each.values().any(|rules| rules.settings.promise() != of_each[&NodeId(1)].settings.promise());

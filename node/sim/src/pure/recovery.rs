@@ -112,7 +112,7 @@ impl Walk<'_> {
     fn is_at_rest(&self, leader: NodeId) -> bool {
         let Some(running) = self.world.running(leader) else { return false };
         let members = running.replicators.iter().filter(|(peer, _)| !self.world.emptied.contains(peer));
-        members.map(|(_, replicator)| &replicator.progress).all(|peer| peer.in_flight_bytes() == 0 && peer.lag() == 0)
+        members.map(|(_, replicator)| replicator.progress()).all(|peer| peer.in_flight_bytes() == 0 && peer.lag() == 0)
     }
 
     fn last_look(&mut self, began: Duration) -> Result<(), String> {

@@ -1,23 +1,24 @@
-//! A whole cluster made of the pure pieces, for tests and simulations: every message between nodes, and every message
-//! between the actors of one node, is an event that somebody delivers, delays, drops or repeats as they like.
+//! A simulated cluster of the pure pieces, for tests and simulations: every message between nodes,
+//! and every message between the actors of one node, is an event that the caller delivers, delays,
+//! drops or repeats.
 //!
 //! - [`world`]: the nodes, what is on the wire, and what may be done to both.
-//! - [`event`]: what can happen; [`rules`]: what all nodes are told.
+//! - [`event`]: the events; [`rules`]: settings of nodes, and the checks after every step.
 //! - [`node`]: one node: the replica and the pieces beside it, wired up as a runtime wires them.
-//! - [`words`]: what its actors are told, and what they tell.
-//! - [`queues`]: what its actors have yet to handle.
-//! - [`replicator`]: one peer's, and what it tells.
-//! - [`disk`]: what survives a crash.
-//! - [`clock`]: what time it is, as one node sees it.
-//! - [`story`]: what scenarios say.
-//! - `checks`: when it is looked whether what must hold does; [`witness`]: what that is; [`watch`] looks only at what a step changed.
-//! - `judge`: how a node takes what it hears, and when it may serve reads.
-//! - `outside`: what a message from outside the configuration may bring about.
-//! - [`quorum`]: how many are enough, counted apart from the rules.
-//! - [`digest`]: what tells states apart.
-//! - [`make`]: small builders.
+//! - [`words`]: the messages between its actors; [`queues`]: those that wait.
+//! - `replicator`: one peer's replication, with its queues.
+//! - [`disk`]: the durable state of a node.
+//! - [`clock`]: the time, as one node sees it.
+//! - [`story`]: the steps of scenarios.
+//! - `checks`: runs the checks after each step; [`witness`]: the safety properties; [`watch`]: the
+//!   same for the changes of a step.
+//! - `judge`: checks of how a node takes a message, and of when it may serve reads.
+//! - `outside`: checks of messages from outside the configuration.
+//! - [`quorum`]: quorums, counted apart from the rules.
+//! - [`digest`]: digests of states and messages.
+//! - [`make`]: builders of test data.
 //!
-//! It is scheduled from outside: nothing here chooses what happens next.
+//! The caller chooses the next event; nothing here does.
 
 mod checks;
 pub mod clock;
@@ -30,7 +31,7 @@ pub mod node;
 mod outside;
 pub mod queues;
 pub mod quorum;
-pub mod replicator;
+mod replicator;
 pub mod rules;
 pub mod story;
 pub mod watch;

@@ -1,38 +1,42 @@
-//! One node: a replica and the pieces beside it, wired up as a runtime wires them.
+//! One node of a world: a replica and the pieces beside it, wired up as a runtime wires them.
 //!
-//! Each piece is an actor with a queue of its own; what it is told and what it tells arrive in order per actor, and in
-//! any order between actors. Nothing is decided here. Their words are in [`words`](super::words).
+//! Each piece is an actor with a queue of its own; its messages arrive in order per actor, and in
+//! any order between actors. Replication is decided by [`Replication`], which the product runs too.
+//! The messages are in [`words`](super::words).
 
-use super::{disk::Disk, queues::Queues, replicator::Replicator, rules::Rules};
+use super::{disk::Disk, queues::Queues, rules::Rules};
 use quorate_raft::{
     Ballot, Batch, Body, Effect, Entries, Index, Lookup, Message, Moment, NodeId, Outcome, Outgoing, Phase, Replica,
-    Role, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, message::Repair,
+    Replication, ReplicationOutput, Role, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term,
+    message::Repair,
 };
 use rand::{Rng, rngs::SmallRng};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub use super::words::{Actor, Ask, Note, Tell};
 
-/// What a node is given at each step, and where it puts what it says.
+/// The surroundings of a node during one step, and the place for its messages.
 pub struct Context<'a> {
-    /// What its clock shows.
+    /// The time, by its own clock.
     pub now: Moment,
     /// Its disk.
     pub disk: &'a mut Disk,
     /// The messages that leave, in order.
     pub sent: Vec<Outgoing>,
-    /// What it shows.
+    /// News to the outside, in order.
     pub notes: Vec<Note>,
-    /// Whether a rule was called, or may have been: then the replica is not what it was.
+    /// Whether a rule was called, or may have been: then the replica may have changed.
     pub ruled: bool,
-    /// What an actor did that it must not.
+    /// A violation by an actor.
     pub broken: Result<(), String>,
     pub(super) effects: Vec<Effect>,
+    pub(super) outputs: Vec<ReplicationOutput>,
     pub(super) timeouts: Option<&'a mut SmallRng>,
 }
 
 impl Context<'_> {
-    /// When an election timer that is armed now goes off: drawn anew, or the shortest timeout in worlds without chance.
+    /// The deadline of an election timer that is armed now: random, or after the shortest timeout
+    /// in worlds without chance.
     fn deadline(&mut self, rules: &Rules) -> Moment {
         let (min, max) = (rules.settings.election_timeout_min, rules.settings.election_timeout_max);
         let timeout = self.timeouts.as_mut().map_or(min, |random| {
@@ -42,33 +46,36 @@ impl Context<'_> {
     }
 }
 
-/// A running node. All of it is lost in a crash.
+/// The volatile state of a node.
 #[derive(Clone, Hash, Debug)]
 pub struct Running {
-    /// Its rules and what they know.
+    /// The rules and their state.
     pub replica: Replica,
-    /// The votes that are being counted.
+    /// The ballot of its campaign.
     pub ballot: Option<Ballot>,
-    /// Those of its leadership.
-    pub replicators: BTreeMap<NodeId, Replicator>,
-    /// The peers that have one, or are about to.
+    /// The replicators of its leadership.
+    pub replicators: BTreeMap<NodeId, Replication>,
+    /// The peers that have a replicator, or will once it handles [`Ask::Start`].
     peers: Vec<NodeId>,
+    /// Peers that wait for a snapshot: the term of that leadership, and the last entry that it must
+    /// cover.
+    needs: BTreeMap<NodeId, (Term, Index)>,
     /// The last entry that the state machine applied.
     pub applied: Index,
-    /// The state machine's state: the checksum of that entry, and with it of everything before.
+    /// The state machine's state: the checksum of that entry, which chains to all before it.
     pub state: u32,
-    /// The snapshot that is arriving, and how much of it has.
+    /// The snapshot that is arriving, and the bytes of it that have arrived.
     pub receiving: Option<(Snapshot, u64)>,
     saving: bool,
-    /// When the election timer goes off, by this node's clock.
+    /// The deadline of the election timer, by this node's clock.
     pub deadline: Moment,
     /// The term in which it was armed.
     pub armed_in: Term,
-    /// What each actor has yet to handle.
+    /// Messages that actors have yet to handle.
     pub asked: Queues<Ask>,
-    /// What `Consensus` has yet to hear from each.
+    /// Messages that `Consensus` has yet to handle.
     pub told: Queues<Tell>,
-    /// What it was told once.
+    /// Settings that never change.
     pub rules: Arc<Rules>,
 }
 
@@ -85,6 +92,7 @@ impl Running {
             ballot: None,
             replicators: BTreeMap::new(),
             peers: Vec::new(),
+            needs: BTreeMap::new(),
             applied,
             state,
             receiving,
@@ -111,11 +119,10 @@ impl Running {
     fn perform(&mut self, context: &mut Context<'_>, effect: Effect) {
         match effect {
             Effect::Send(outgoing) => context.sent.push(outgoing),
-            Effect::ArmTimer => {
+            Effect::ArmTimer | Effect::LeaderHeard => {
                 self.armed_in = self.replica.term();
                 self.deadline = context.deadline(&self.rules);
             }
-            Effect::LeaderHeard => self.deadline = context.deadline(&self.rules),
             Effect::Persist(persist) => self.ask(Actor::Disk, Ask::Persist(persist)),
             Effect::Load { from, to } => self.ask(Actor::Disk, Ask::Load { from, to }),
             Effect::OpenBallot(ballot) => self.ask(Actor::Collector, Ask::Open(ballot)),
@@ -143,7 +150,7 @@ impl Running {
             }
             Effect::ReplicateTo { peer, to } => self.ask(Actor::Replicator(peer), Ask::ReplicateTo(to)),
             Effect::Committed(index) => self.ask_replicators(&Ask::Committed(index)),
-            Effect::HeartbeatNow { round } => self.ask_replicators(&Ask::Beat { round: Some(round) }),
+            Effect::HeartbeatNow { round } => self.ask_replicators(&Ask::Round(round)),
             Effect::Acknowledged { peer, epoch, matched } => {
                 self.ask(Actor::Replicator(peer), Ask::Acknowledged { epoch, matched });
             }
@@ -203,52 +210,86 @@ impl Running {
                 self.rule(context, |replica, out| replica.persisted(now, sequence, out));
             }
             Tell::Loaded(batches) => self.rule(context, |replica, out| replica.loaded(batches, out)),
-            Tell::Applied(index) => self.rule(context, |replica, out| replica.applied(index, out)),
+            Tell::Applied(index) => {
+                self.rule(context, |replica, out| replica.applied(index, out));
+                self.serve_needs(context);
+            }
             Tell::Served { to, repair, batches } => self.serve(context, to, repair, batches),
             Tell::Saved(base) => {
                 self.saving = false;
                 let keep = self.rules.keep_entries;
                 self.rule(context, |replica, out| replica.snapshot_saved(now, &base, keep, out));
+                self.serve_needs(context);
             }
             Tell::Installed { from, epoch, base } => {
                 self.rule(context, |replica, out| replica.snapshot_received(now, from, epoch, &base, out));
             }
-            Tell::Look { term, at_least } if leads == Some(term) => {
-                let Actor::Replicator(peer) = actor else { unreachable!("only replicators look") };
-                let at_least = at_least.max(self.replica.log().base().index);
-                match context.disk.snapshot.clone().filter(|newest| newest.last.index >= at_least) {
-                    Some(base) => {
-                        context.ruled = true;
-                        self.replica.pin(peer, Some(base.last.index));
-                        // Of the state a witness needs nothing.
-                        let is_witness = self.replica.witness() == Some(peer);
-                        let bytes = if is_witness { 0 } else { self.rules.snapshot_bytes };
-                        let checksum = base.last_checksum;
-                        self.ask(actor, Ask::Offer(Snapshot { base, bytes, checksum }));
-                    }
-                    None => self.take_snapshot(),
-                }
+            Tell::WantSnapshot { term, at_least } if leads == Some(term) => {
+                self.needs.insert(actor.peer(), (term, at_least));
+                self.serve_needs(context);
             }
-            // What a replicator of an earlier leadership still says counts for nothing now.
+            Tell::GivenUp { term } if leads == Some(term) => {
+                context.ruled = true;
+                self.replica.pin(actor.peer(), None);
+            }
+            // A message from a replicator of an earlier leadership is ignored.
             Tell::Matched { term, index } if leads == Some(term) => {
-                let Actor::Replicator(peer) = actor else { unreachable!("only replicators match") };
+                let peer = actor.peer();
                 self.rule(context, |replica, out| replica.matched(now, peer, index, out));
             }
             Tell::Fetch { term, want } if leads == Some(term) => {
-                let Actor::Replicator(peer) = actor else { unreachable!("only replicators fetch") };
+                let peer = actor.peer();
                 match self.replica.entries(peer, want.from, want.bytes_max) {
-                    Entries::Here { previous, batch, .. } => self.ask(actor, Ask::Found { previous, batch }),
+                    Entries::Here { previous, checksum, batch } => {
+                        self.ask(actor, Ask::Found { previous, checksum, batch });
+                    }
                     Entries::OnDisk { previous, to } => self.ask(Actor::Disk, Ask::Read { peer, term, previous, to }),
                     Entries::Compacted => self.ask(actor, Ask::Gone),
                 }
             }
             Tell::Read { peer, term, previous, batches } if leads == Some(term) => {
-                let batch = batches.into_iter().next();
-                self.ask(Actor::Replicator(peer), Ask::Found { previous, batch });
+                // One append carries one batch; the replicator asks for what follows it.
+                let found = batches.into_iter().next().map_or(Ask::Overtaken, |batch| Ask::Found {
+                    previous,
+                    checksum: Some(batch.previous_checksum()),
+                    batch: Some(batch),
+                });
+                self.ask(Actor::Replicator(peer), found);
             }
-            Tell::Matched { .. } | Tell::Fetch { .. } | Tell::Read { .. } | Tell::Look { .. } => {}
+            Tell::Matched { .. } | Tell::Fetch { .. } | Tell::Read { .. } => {}
+            Tell::WantSnapshot { .. } | Tell::GivenUp { .. } => {}
         }
         true
+    }
+
+    /// The peer, if it has a replicator, answered a heartbeat of the present term.
+    pub(super) fn heard(&mut self, peer: NodeId) {
+        if self.peers.contains(&peer) && !self.rules.explores {
+            self.ask(Actor::Replicator(peer), Ask::Heard);
+        }
+    }
+
+    /// Offers the newest snapshot to the replicators that it helps, and takes another one if that
+    /// helps the rest.
+    fn serve_needs(&mut self, context: &mut Context<'_>) {
+        if self.needs.is_empty() {
+            return;
+        }
+        let leads = self.replica.is_leader().then(|| self.replica.term());
+        self.needs.retain(|_, (term, _)| leads == Some(*term));
+        let base = self.replica.log().base().index;
+        let newest = context.disk.snapshot.as_ref();
+        let reaches = |index: Index| newest.is_some_and(|newest| newest.last.index >= index.max(base));
+        for (peer, _) in self.needs.extract_if(.., |_, (_, at_least)| reaches(*at_least)) {
+            let base = newest.expect("one that reaches far enough").clone();
+            context.ruled = true;
+            self.replica.pin(peer, Some(base.last.index));
+            let (bytes, checksum) = (self.rules.snapshot_bytes, base.last_checksum);
+            self.asked.push(Actor::Replicator(peer), Ask::Offer(Snapshot { base, bytes, checksum }));
+        }
+        if self.needs.values().any(|(_, at_least)| *at_least <= self.applied) {
+            self.take_snapshot();
+        }
     }
 
     /// An actor is to do something.
@@ -263,7 +304,7 @@ impl Running {
         }
     }
 
-    /// From now on there is a replicator for each of these peers and for nobody else.
+    /// Starts and stops replicators, so that each of these peers and no other has one.
     fn replicate_to(&mut self, peers: Vec<NodeId>, term: Term, log_last: Index) {
         for gone in self.peers.iter().filter(|peer| !peers.contains(peer)) {
             self.asked.push(Actor::Replicator(*gone), Ask::Stop);
@@ -271,12 +312,9 @@ impl Running {
         for new in peers.iter().filter(|peer| !self.peers.contains(peer)) {
             let outlines = self.replica.witness() == Some(*new);
             let log_last = if outlines { self.replica.goes_to(*new) } else { log_last };
-            let epoch = self.replica.first_epoch();
-            self.asked.push(Actor::Replicator(*new), Ask::Start { term, epoch, log_last, outlines });
-            let round = self.replica.read_round();
-            if round > 0 {
-                self.asked.push(Actor::Replicator(*new), Ask::Beat { round: Some(round) });
-            }
+            let (epoch, commit, round) = (self.replica.first_epoch(), self.replica.commit(), self.replica.read_round());
+            let start = Ask::Start { term, epoch, log_last, commit, round, outlines };
+            self.asked.push(Actor::Replicator(*new), start);
         }
         self.peers = peers;
     }
@@ -286,13 +324,13 @@ impl Running {
         self.told.push(actor, tell);
     }
 
-    /// Whether nobody has anything to handle, and `Consensus` has heard everything.
+    /// Whether all queues are empty.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.asked.waiting() | self.told.waiting() == 0
     }
 
-    /// How many writes are not durable yet.
+    /// The number of writes that are not durable yet.
     #[must_use]
     pub fn unpersisted(&self) -> usize {
         self.asked.of(Actor::Disk).len()
@@ -307,7 +345,7 @@ impl Running {
         let Some(last) = self.replica.log().id_of(index) else { return };
         let base = self.replica.base_at(last, self.state);
         if base.membership.is_empty() {
-            return; // it was added by an entry behind it, and what was before is not in its log
+            return; // it was added by a later entry, and does not know the configuration as of this one
         }
         self.saving = true;
         self.ask(Actor::Keeper, Ask::Save(base));
@@ -330,7 +368,8 @@ impl Running {
         let have = if offset == before { before + bytes.len() as u64 } else { before };
         let last = snapshot.base.last;
         if have == snapshot.bytes {
-            // Asked about, or sent again, until it is installed: keeping it once more changes nothing.
+            // The leader asks, or sends the end again, until it is installed: keeping it once more
+            // changes nothing.
             self.ask(Actor::Keeper, Ask::Install { from, epoch, base: snapshot.base });
             return;
         }

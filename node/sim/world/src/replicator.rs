@@ -1,114 +1,43 @@
-//! One peer's replicator, and how a node's replicators are told what to do.
+//! One peer's replicator: [`Replication`] with a queue on either side, and a check that answers of
+//! earlier epochs have no effect.
 
 use super::{
     make,
     node::{Actor, Ask, Context, Running, Tell},
 };
 use quorate_raft::{
-    Append, Batch, Body, EntryId, Heartbeat, Index, Message, Moment, NodeId, Outgoing, Progress, ProgressState,
-    SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Transfer, progress::Send,
+    Checksum, Index, NodeId, Outgoing, ProgressState, Replication, ReplicationOutput, ReplicationStart, Transfer,
 };
 
-/// One peer's replicator.
-#[derive(Clone, Hash, Debug)]
-pub struct Replicator {
-    /// What the leader knows of the peer.
-    pub progress: Progress,
-    term: Term,
-    /// Whether the peer keeps no commands.
-    outlines: bool,
-    commit: Index,
-    round: u64,
-    fetching: bool,
-    /// A snapshot must reach this far to be of use.
-    at_least: Index,
-    /// The snapshot that it is being sent.
-    pub transfer: Option<Transfer>,
-}
-
-impl Replicator {
-    fn send(&mut self, context: &mut Context<'_>, to: NodeId, previous: EntryId, batch: Option<Batch>) {
-        let outlined = |batch: Batch| if self.outlines { batch.outline(make::crc) } else { batch };
-        let batch = batch.map(outlined);
-        if let Some(send) = self.progress.send(context.now, previous, batch) {
-            let Send { epoch, previous, batch } = send;
-            let previous_checksum = batch.as_ref().map(Batch::previous_checksum);
-            let append = Append { epoch, previous, previous_checksum, commit: self.commit, batch };
-            let message = Message { term: self.term, body: Body::Append(append) };
-            context.sent.push(Outgoing { to, message });
-        }
-    }
-
-    /// Sends what fits of a snapshot, or asks how much has arrived.
-    fn transfer(&mut self, context: &mut Context<'_>, to: NodeId) {
-        let (now, term, epoch) = (context.now, self.term, self.progress.epoch());
-        let Some(transfer) = &mut self.transfer else { return };
-        let snapshot = transfer.snapshot().clone();
-        let mut chunk = |offset: u64, length: usize| {
-            let chunk =
-                SnapshotChunk { epoch, snapshot: snapshot.clone().into(), offset, bytes: vec![0; length].into() };
-            context.sent.push(Outgoing { to, message: Message { term, body: Body::SnapshotChunk(chunk) } });
-        };
-        if transfer.tick(now) {
-            chunk(transfer.received_bytes(), 0);
-        }
-        while let Some((offset, length)) = transfer.want() {
-            assert!(transfer.sent(now, offset, length));
-            chunk(offset, length);
-        }
-    }
-
-    fn answered(&mut self, now: Moment, reply: SnapshotReply) {
-        let Some(transfer) = &mut self.transfer else { return };
-        if reply.epoch != self.progress.epoch() || reply.last != transfer.snapshot().base.last {
-            return;
-        }
-        match reply.outcome {
-            SnapshotOutcome::Received { bytes } => transfer.received(now, bytes),
-            // With the next heartbeat it looks for a newer one.
-            SnapshotOutcome::Refused => self.transfer = None,
-            SnapshotOutcome::Installed { index } => {
-                self.transfer = None;
-                self.at_least = Index(0);
-                self.progress.installed(now, index);
-            }
-        }
-    }
-
-    /// An answer of an epoch other than the present one moves nothing.
-    fn is_still(&self, before: Outline, epoch: u64, peer: NodeId) -> Result<(), String> {
-        match self.outline() {
-            now if now == before => Ok(()),
-            now => Err(format!("epochs: an answer of {peer} to epoch {epoch} turned {before:?} into {now:?}")),
-        }
-    }
-
-    fn outline(&self) -> Outline {
-        let progress = &self.progress;
-        let (epoch, matched, next) = (progress.epoch(), progress.matched(), progress.next());
-        let received = self.transfer.as_ref().map(Transfer::received_bytes);
-        Outline { epoch, matched, next, state: progress.state(), received }
-    }
-
-    fn beat(&self, context: &mut Context<'_>, to: NodeId) {
-        let commit = self.commit.min(self.progress.matched());
-        let body = Body::Heartbeat(Heartbeat { round: self.round, commit });
-        context.sent.push(Outgoing { to, message: Message { term: self.term, body } });
-    }
-}
-
-/// What an answer may move.
+/// The parts of a replication that an answer may move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Outline {
+struct Position {
     epoch: u64,
     matched: Index,
     next: Index,
     state: ProgressState,
-    /// So much of a snapshot.
+    /// Bytes of a snapshot.
     received: Option<u64>,
 }
 
-/// The epoch that an answer names, if this is one.
+impl Position {
+    fn of(replication: &Replication) -> Self {
+        let progress = replication.progress();
+        let (epoch, matched, next) = (progress.epoch(), progress.matched(), progress.next());
+        let received = replication.transfer().map(Transfer::received_bytes);
+        Self { epoch, matched, next, state: progress.state(), received }
+    }
+
+    /// An answer of an epoch other than the present one moves nothing.
+    fn allows(self, after: Self, answer: u64, peer: NodeId) -> Result<(), String> {
+        if answer == self.epoch || after == self {
+            return Ok(());
+        }
+        Err(format!("epochs: an answer of {peer} to epoch {answer} turned {self:?} into {after:?}"))
+    }
+}
+
+/// The epoch that an answer names.
 fn epoch_of(ask: &Ask) -> Option<u64> {
     match ask {
         Ask::Acknowledged { epoch, .. } | Ask::Rejected { epoch, .. } | Ask::Needs { epoch, .. } => Some(*epoch),
@@ -118,87 +47,82 @@ fn epoch_of(ask: &Ask) -> Option<u64> {
 }
 
 impl Running {
-    /// A replicator handles what it was asked.
-    pub fn replicate(&mut self, context: &mut Context<'_>, peer: NodeId, ask: Ask) {
-        let (now, actor) = (context.now, Actor::Replicator(peer));
-        if let Ask::Start { term, epoch, log_last, outlines } = ask {
-            let progress = Progress::new(now, log_last, self.rules.credit).in_epoch(epoch);
-            let (at_least, transfer) = (Index(0), None);
-            let (commit, round, fetching) = (Index(0), 0, false);
-            let replicator = Replicator { progress, term, outlines, commit, round, fetching, at_least, transfer };
-            self.replicators.insert(peer, replicator);
-        }
-        if let Ask::Stop = ask {
-            self.replicators.remove(&peer);
-        }
-        let Some(this) = self.replicators.get_mut(&peer) else { return };
-        let term = this.term;
-        let (mut moved, mut looks) = (None, false);
-        let (epoch, before) = (epoch_of(&ask), this.outline());
+    /// A replicator handles the next thing that it was asked.
+    pub(super) fn replicate(&mut self, context: &mut Context<'_>, peer: NodeId, ask: Ask) {
+        let mut out = std::mem::take(&mut context.outputs);
         match ask {
-            Ask::Replicate { previous, batch } => {
-                this.progress.log_grew(batch.last());
-                this.send(context, peer, previous, Some(batch));
+            Ask::Start { term, epoch, log_last, commit, round, outlines } => {
+                let (credit, transfer) = (self.rules.credit, self.rules.transfer);
+                let outlines = outlines.then_some(make::crc as Checksum);
+                let start = ReplicationStart { term, epoch, log_last, commit, round, outlines, credit, transfer };
+                let mut replication = Replication::new(context.now, start);
+                if self.rules.explores {
+                    replication.tick(context.now, &mut out);
+                }
+                // Reads that wait for the round may need this peer.
+                if !self.rules.explores || round > 0 {
+                    replication.heartbeat(&mut out);
+                }
+                self.replicators.insert(peer, replication);
             }
-            Ask::ReplicateTo(index) => this.progress.log_grew(index),
-            Ask::Committed(index) => this.commit = index,
-            Ask::Beat { round } => {
-                this.round = round.unwrap_or(this.round);
-                this.beat(context, peer);
-                if round.is_none() {
-                    this.progress.tick(now);
-                    looks = this.progress.state() == ProgressState::Snapshot && this.transfer.is_none();
+            Ask::Stop => drop(self.replicators.remove(&peer)),
+            ask => {
+                if let Some(replication) = self.replicators.get_mut(&peer) {
+                    let (epoch, before) = (epoch_of(&ask), Position::of(replication));
+                    handle(replication, context, ask, &mut out);
+                    let allowed = epoch.map_or(Ok(()), |epoch| before.allows(Position::of(replication), epoch, peer));
+                    context.broken = std::mem::replace(&mut context.broken, Ok(())).and(allowed);
                 }
             }
-            Ask::LinkChanged => {
-                this.progress.link_changed(now);
-                this.transfer.iter_mut().for_each(|transfer| transfer.link_changed(now));
-            }
-            Ask::Acknowledged { epoch, matched } => moved = this.progress.acknowledged(now, epoch, matched),
-            Ask::Rejected { epoch, previous, next, last } => {
-                let before = this.progress.epoch();
-                moved = this.progress.rejected(now, epoch, previous, next, last);
-                if this.progress.state() == ProgressState::Snapshot && this.progress.epoch() > before {
-                    this.transfer.iter_mut().for_each(|transfer| transfer.link_changed(now));
-                }
-            }
-            Ask::Found { previous, batch } => {
-                this.fetching = false;
-                this.send(context, peer, previous, batch);
-            }
-            Ask::Gone => {
-                this.fetching = false;
-                this.progress.compacted();
-                looks = true;
-            }
-            Ask::Needs { epoch, from } if this.progress.needs_snapshot(epoch) => {
-                this.at_least = from;
-                looks = true;
-            }
-            Ask::Offer(snapshot) if this.progress.state() == ProgressState::Snapshot => {
-                this.transfer = Some(Transfer::new(now, snapshot, self.rules.transfer));
-            }
-            Ask::Answered(reply) => this.answered(now, reply),
-            _ => {}
         }
-        if let Some(epoch) = epoch.filter(|epoch| *epoch != before.epoch)
-            && let Err(broken) = this.is_still(before, epoch, peer)
-        {
-            context.broken = Err(broken);
+        if let Some(replication) = self.replicators.get_mut(&peer) {
+            while let Some((offset, length)) = replication.chunk() {
+                replication.send_chunk(context.now, offset, vec![0; length].into(), &mut out);
+            }
+            let term = replication.term();
+            for output in out.drain(..) {
+                let tell = match output {
+                    ReplicationOutput::Send(message) => {
+                        context.sent.push(Outgoing { to: peer, message });
+                        continue;
+                    }
+                    ReplicationOutput::Matched(index) => Tell::Matched { term, index },
+                    ReplicationOutput::Fetch(want) => Tell::Fetch { term, want },
+                    // Snapshots of these disks can be read as long as their node is up.
+                    ReplicationOutput::WantSnapshot { at_least, .. } => Tell::WantSnapshot { term, at_least },
+                    ReplicationOutput::GiveUpSnapshot => Tell::GivenUp { term },
+                    ReplicationOutput::SnapshotRefused | ReplicationOutput::SnapshotInstalled(_) => continue,
+                };
+                self.tell(Actor::Replicator(peer), tell);
+            }
         }
-        this.transfer(context, peer);
-        if looks {
-            let at_least = this.at_least;
-            self.tell(actor, Tell::Look { term, at_least });
+        context.outputs = out;
+    }
+}
+
+fn handle(it: &mut Replication, context: &Context<'_>, ask: Ask, out: &mut Vec<ReplicationOutput>) {
+    let now = context.now;
+    match ask {
+        Ask::Replicate { previous, batch } => it.appended(now, previous, batch, out),
+        Ask::ReplicateTo(index) => it.log_grew(now, index, out),
+        Ask::Committed(index) => it.committed(index),
+        Ask::Round(round) => it.round_opened(round, out),
+        Ask::Beat => {
+            it.heartbeat_due(now, out);
+            it.tick(now, out);
         }
-        let Some(this) = self.replicators.get_mut(&peer) else { return };
-        let want = if this.fetching { None } else { this.progress.want() };
-        this.fetching |= want.is_some();
-        if let Some(index) = moved {
-            self.tell(actor, Tell::Matched { term, index });
+        Ask::LinkChanged => it.link_changed(now, out),
+        Ask::Heard => it.heard(now, out),
+        Ask::Acknowledged { epoch, matched } => it.acknowledged(now, epoch, matched, out),
+        Ask::Rejected { epoch, previous, next, last } => it.rejected(now, epoch, previous, next, last, out),
+        Ask::Found { previous, checksum, batch } => it.fetched(now, previous, checksum, batch, out),
+        Ask::Overtaken => it.overtaken(),
+        Ask::Gone => it.compacted(now, out),
+        Ask::Needs { epoch, from } => it.needs_snapshot(now, epoch, from, out),
+        Ask::Offer(snapshot) => {
+            it.snapshot_opened(now, &snapshot, out);
         }
-        if let Some(want) = want {
-            self.tell(actor, Tell::Fetch { term, want });
-        }
+        Ask::Answered(reply) => it.snapshot_answered(now, reply, out),
+        other => unreachable!("{other:?} for a replicator"),
     }
 }

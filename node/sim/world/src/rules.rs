@@ -1,40 +1,47 @@
-//! What the nodes of a world are told, and how closely they are watched.
+//! Settings of a world's nodes, and the extent of the checks after every step.
 
 use quorate_raft::{Credit, Membership, NodeId, Settings, TransferSettings};
 
-/// What all nodes are told.
+/// Settings of all nodes.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Each replica.
+    /// Of each replica.
     pub settings: Settings,
-    /// Each replicator.
+    /// Of each replicator: bounds of appends under way.
     pub credit: Credit,
-    /// Whether everything within a node but its disk happens at once, in one step with what caused it.
+    /// For explorations: a replicator that starts probes at once, as at the end of a heartbeat
+    /// interval, and sends no heartbeat; and it does not hear that its peer answers heartbeats.
+    /// Each such message would multiply the interleavings; and where time stands still, each
+    /// answer would end a silence.
+    pub explores: bool,
+    /// Whether everything within a node but its disk happens at once, in one step with what caused
+    /// it.
     pub prompt: bool,
-    /// How many entries stay in front of a snapshot's end when the log is cut.
+    /// Entries up to a snapshot's end that log compaction keeps.
     pub keep_entries: u64,
-    /// How large every snapshot is, in bytes.
+    /// The size of every snapshot, in bytes.
     pub snapshot_bytes: u64,
-    /// In which pieces it is sent.
+    /// Of each replicator: bounds of a snapshot under way.
     pub transfer: TransferSettings,
-    /// Whether what must hold of all logs is checked; not where one of them is damaged on purpose.
+    /// Whether log safety is checked; not where a log is damaged on purpose.
     pub logs_match: bool,
-    /// Who belongs to the cluster, as far as no log says otherwise; without it, every node votes.
+    /// The first configuration; `None` if every node votes.
     pub membership: Option<Membership>,
-    /// The node that is started as a witness, which those of the members who are there from the start know.
+    /// The node that is started as a witness, which those of the members who are there from the
+    /// start know.
     pub witness: Option<NodeId>,
     /// Whether letters carry a digest.
     pub digests: bool,
-    /// How much is looked at after every step.
+    /// The extent of the checks after every step.
     pub checks: Checks,
 }
 
-/// How much is looked at after every step. Both judge alike.
+/// The extent of the checks after every step. Both find the same violations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Checks {
     /// Everything.
     Everything,
-    /// What the step changed: for worlds that make millions of them, and change only in steps.
+    /// The changes of the step: for worlds of millions of steps, which change in steps only.
     Changes,
 }
 
@@ -45,6 +52,7 @@ impl Rules {
         Self {
             settings,
             credit: Credit::default(),
+            explores: false,
             prompt: false,
             keep_entries: 0,
             snapshot_bytes: 3,

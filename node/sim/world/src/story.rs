@@ -4,10 +4,9 @@ use super::{
     disk::Fault,
     event::Event,
     node::{Actor, Note, Running},
-    replicator::Replicator,
     world::World,
 };
-use quorate_raft::{Index, Kind, Membership, Message, NodeId, ReadToken, Replica, Term};
+use quorate_raft::{Index, Kind, Membership, Message, NodeId, ReadToken, Replica, Replication, Term};
 use std::time::Duration;
 
 /// More than a cluster can ever need to come to rest.
@@ -256,7 +255,7 @@ impl World {
 
     /// The replicator of `of`, which leads, to `peer`.
     #[track_caller]
-    pub fn replicator(&self, of: u64, peer: u64) -> &Replicator {
+    pub fn replicator(&self, of: u64, peer: u64) -> &Replication {
         self.up(of).replicators.get(&NodeId(peer)).expect("it leads")
     }
 

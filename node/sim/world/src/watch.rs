@@ -65,9 +65,9 @@ pub(super) fn bounds(id: NodeId, node: &Running) -> Result<(), String> {
         return Err(format!("bounded queues: {longest} things wait for one actor of {id}"));
     }
     for (peer, replicator) in &node.replicators {
-        let accounts = replicator.progress.accounts();
+        let accounts = replicator.progress().accounts();
         accounts.map_err(|what| format!("credit: what {id} has under way to {peer} {what}"))?;
-        if let Some(transfer) = &replicator.transfer {
+        if let Some(transfer) = replicator.transfer() {
             let accounts = transfer.accounts();
             accounts.map_err(|what| format!("window: what {id} has under way of a snapshot to {peer} {what}"))?;
         }

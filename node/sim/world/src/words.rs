@@ -1,253 +1,282 @@
-//! What the actors of a node are told, what they tell, and what a node shows.
+//! Messages between the actors of one node, and the news that a node shows to the outside.
 
 use quorate_raft::{
     Ballot, Batch, EntryId, Index, NodeId, Outgoing, Persist, Snapshot, SnapshotBase, SnapshotReply, Term, Violation,
     Want, message::Repair,
 };
 
-/// The actors beside `Consensus`.
+/// An actor beside `Consensus`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Actor {
     /// Counts votes.
     Collector,
-    /// The log's disk.
+    /// Writes and reads the log.
     Disk,
-    /// Who writes snapshots, beside the log.
+    /// Writes snapshots, beside the log.
     Keeper,
-    /// Who applies entries.
+    /// Applies entries.
     Applier,
-    /// Who replicates to this peer.
+    /// Replicates to this peer.
     Replicator(NodeId),
 }
 
-/// What an actor is told.
+impl Actor {
+    /// The peer of a replicator.
+    ///
+    /// # Panics
+    /// If it is another actor.
+    #[must_use]
+    pub fn peer(self) -> NodeId {
+        match self {
+            Self::Replicator(peer) => peer,
+            other => unreachable!("{other:?} is no replicator"),
+        }
+    }
+}
+
+/// A message to an actor, from `Consensus` or from the network.
 #[derive(Clone, Hash, Debug)]
 pub enum Ask {
-    /// The collector: count these votes from now on.
+    /// To the collector: count votes on this ballot from now on.
     Open(Ballot),
-    /// The collector: a vote came in.
+    /// To the collector: a vote arrived.
     Count {
-        /// Of which campaign.
+        /// The campaign that it answers.
         campaign: u64,
-        /// From whom.
+        /// The voter.
         voter: NodeId,
-        /// What.
+        /// Whether the vote was granted.
         granted: bool,
     },
-    /// The collector: forget the ballot.
+    /// To the collector: forget the ballot.
     Close,
-    /// A replicator: a leadership begins.
+    /// To a replicator: a leadership begins. The fields are those of
+    /// [`ReplicationStart`](quorate_raft::ReplicationStart).
     Start {
-        /// Its term.
+        /// The term of the leadership.
         term: Term,
-        /// The epoch that it begins in.
+        /// The first epoch.
         epoch: u64,
         /// The last entry that may be sent.
         log_last: Index,
-        /// Whether its peer keeps no commands.
+        /// The commit index.
+        commit: Index,
+        /// The latest read round; 0 before the first.
+        round: u64,
+        /// Whether the peer is the witness.
         outlines: bool,
     },
-    /// A replicator: it is over.
+    /// To a replicator: the leadership is over.
     Stop,
-    /// A replicator: the leader's log grew.
+    /// To a replicator: the leader appended entries.
     Replicate {
-        /// The entry before.
+        /// The entry before them.
         previous: EntryId,
         /// The entries.
         batch: Batch,
     },
-    /// A replicator: entries up to here may be sent.
+    /// To a replicator: entries up to this index may be sent.
     ReplicateTo(Index),
-    /// A replicator: the leader committed up to here.
+    /// To a replicator: the commit index of the leader.
     Committed(Index),
-    /// A replicator: send a heartbeat now, of a new round or of the one before; without a round, also look for what was lost.
-    Beat {
-        /// The new round.
-        round: Option<u64>,
-    },
-    /// A replicator: what was under way may be lost.
+    /// To a replicator: the heartbeat interval has passed.
+    Beat,
+    /// To a replicator: a read round was opened.
+    Round(u64),
+    /// To a replicator: the peer answered a heartbeat.
+    Heard,
+    /// To a replicator: messages under way may be lost.
     LinkChanged,
-    /// A replicator: the peer acknowledged an append.
+    /// To a replicator: the peer acknowledged an append.
     Acknowledged {
-        /// Of which epoch.
+        /// The epoch of the append.
         epoch: u64,
-        /// How far it matches.
+        /// The last entry up to which the peer's log matches, durably.
         matched: Index,
     },
-    /// A replicator: the peer rejected an append.
+    /// To a replicator: the peer rejected an append.
     Rejected {
-        /// Of which epoch.
+        /// The epoch of the append.
         epoch: u64,
-        /// The entry that it lacks.
+        /// The entry that the peer lacks.
         previous: Index,
-        /// Behind where the logs may agree.
+        /// The entry just before which the logs may agree.
         next: Index,
-        /// Where its log ends.
+        /// The last entry of the peer's log.
         last: Index,
     },
-    /// A replicator: here is what it wanted.
+    /// To a replicator: the entries that it wanted.
     Found {
-        /// The entry before.
+        /// The entry before them.
         previous: EntryId,
-        /// The entries, if there are any.
+        /// The checksum of the record of `previous`, if it is at hand.
+        checksum: Option<u32>,
+        /// The entries; `None` for a bare probe.
         batch: Option<Batch>,
     },
-    /// A replicator: what it wanted was compacted away.
+    /// To a replicator: the log changed while its entries were read.
+    Overtaken,
+    /// To a replicator: the entries that it wanted were compacted away.
     Gone,
-    /// A replicator: the peer needs a snapshot that reaches this far.
+    /// To a replicator: the peer needs a snapshot.
     Needs {
-        /// As it said of which epoch.
+        /// The epoch of the append that the peer answered.
         epoch: u64,
-        /// How far.
+        /// The last entry that the snapshot must cover.
         from: Index,
     },
-    /// A replicator: here is the newest snapshot.
+    /// To a replicator: the snapshot that it wanted.
     Offer(Snapshot),
-    /// A replicator: the peer answered a piece of it.
+    /// To a replicator: the peer answered a chunk of a snapshot.
     Answered(SnapshotReply),
-    /// The disk: make this durable.
+    /// To the disk: make this durable.
     Persist(Persist),
-    /// The disk: look up what a member lost.
+    /// To the disk: look up entries that a member lost.
     Serve {
-        /// Who.
+        /// The member.
         to: NodeId,
-        /// What.
+        /// The entries that it asks for.
         repair: Repair,
     },
-    /// The keeper: keep a snapshot of this node's own state.
+    /// To the keeper: keep a snapshot of this node's own state.
     Save(SnapshotBase),
-    /// The keeper: keep a snapshot that arrived.
+    /// To the keeper: keep a snapshot that arrived.
     Install {
-        /// From whom.
+        /// The leader that sent it.
         from: NodeId,
-        /// In which epoch.
+        /// The epoch of its last chunk.
         epoch: u64,
-        /// Which.
+        /// The prefix of the log that it covers.
         base: SnapshotBase,
     },
-    /// The applier: become what the newest snapshot holds, which reaches at least this far.
+    /// To the applier: restore the newest snapshot, which covers at least this prefix.
     Restore(SnapshotBase),
-    /// The disk: read entries for a replicator.
+    /// To the disk: read entries for a replicator.
     Read {
-        /// Whose.
+        /// The peer of the replicator.
         peer: NodeId,
-        /// Of which leadership.
+        /// The term of its leadership.
         term: Term,
-        /// The entry before.
+        /// The entry before them.
         previous: EntryId,
-        /// The last one.
+        /// The last entry.
         to: Index,
     },
-    /// The disk: read committed entries to be applied.
+    /// To the disk: read committed entries, for the applier.
     Load {
-        /// The first one.
+        /// The first entry.
         from: Index,
-        /// The last one.
+        /// The last entry.
         to: Index,
     },
-    /// The applier: apply these.
+    /// To the applier: apply these entries.
     Apply(Batch),
 }
 
-/// What an actor tells `Consensus`.
+/// A message to `Consensus`, from an actor.
 #[derive(Clone, Hash, Debug)]
 pub enum Tell {
-    /// The collector: a ballot is decided.
+    /// From the collector: a ballot is decided.
     Decided {
-        /// In which term.
+        /// The term of the campaign.
         term: Term,
-        /// Of which campaign.
+        /// The campaign.
         campaign: u64,
-        /// How.
+        /// Whether it was won.
         won: bool,
     },
-    /// A replicator: how far its peer matches has changed.
+    /// From a replicator: the peer's durable log matches up to another index than before.
     Matched {
-        /// Of which leadership.
+        /// The term of the leadership.
         term: Term,
-        /// To this.
+        /// The last entry that matches.
         index: Index,
     },
-    /// A replicator: it wants entries.
+    /// From a replicator: it wants entries.
     Fetch {
-        /// Of which leadership.
+        /// The term of the leadership.
         term: Term,
-        /// Which.
+        /// The entries.
         want: Want,
     },
-    /// The disk: everything up to here is durable.
-    Persisted {
-        /// The last write that is.
-        sequence: u64,
-        /// What may be said now.
-        then: Vec<Outgoing>,
-    },
-    /// The disk: what a replicator wanted.
-    Read {
-        /// Whose.
-        peer: NodeId,
-        /// Of which leadership.
+    /// From a replicator: it needs a snapshot.
+    WantSnapshot {
+        /// The term of the leadership.
         term: Term,
-        /// The entry before.
-        previous: EntryId,
-        /// What was found.
-        batches: Vec<Batch>,
-    },
-    /// The disk: entries to be applied.
-    Loaded(Vec<Batch>),
-    /// The disk: what a member lost.
-    Served {
-        /// Who.
-        to: NodeId,
-        /// What.
-        repair: Repair,
-        /// What was found.
-        batches: Vec<Batch>,
-    },
-    /// A replicator looks for a snapshot.
-    Look {
-        /// Of which leadership.
-        term: Term,
-        /// How far it must reach.
+        /// The last entry that the snapshot must cover.
         at_least: Index,
     },
-    /// The keeper: this node's snapshot is kept.
+    /// From a replicator: the peer takes nothing of the snapshot that is sent to it.
+    GivenUp {
+        /// The term of the leadership.
+        term: Term,
+    },
+    /// From the disk: writes are durable.
+    Persisted {
+        /// The last durable write.
+        sequence: u64,
+        /// Messages that waited for it, and may leave now.
+        then: Vec<Outgoing>,
+    },
+    /// From the disk: entries that a replicator wanted.
+    Read {
+        /// The peer of the replicator.
+        peer: NodeId,
+        /// The term of its leadership.
+        term: Term,
+        /// The entry before them.
+        previous: EntryId,
+        /// The entries; none if the log changed meanwhile.
+        batches: Vec<Batch>,
+    },
+    /// From the disk: entries to be applied.
+    Loaded(Vec<Batch>),
+    /// From the disk: entries that a member lost.
+    Served {
+        /// The member.
+        to: NodeId,
+        /// The entries that it asked for.
+        repair: Repair,
+        /// The entries that were found.
+        batches: Vec<Batch>,
+    },
+    /// From the keeper: a snapshot of this node's own state is durable.
     Saved(SnapshotBase),
-    /// The keeper: a snapshot that arrived is kept.
+    /// From the keeper: a snapshot that arrived is durable.
     Installed {
-        /// From whom.
+        /// The leader that sent it.
         from: NodeId,
-        /// In which epoch.
+        /// The epoch of its last chunk.
         epoch: u64,
-        /// Which.
+        /// The prefix of the log that it covers.
         base: SnapshotBase,
     },
-    /// The applier: how far it is.
+    /// From the applier: entries up to this index are applied.
     Applied(Index),
 }
 
-/// What a node shows to the outside beside messages.
+/// News that a node shows to the outside, beside messages.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Note {
-    /// Its state machine applied these.
+    /// The state machine applied these entries.
     Applied(Batch),
-    /// These reads may be served.
+    /// Reads may be served.
     ReadsReady {
-        /// Once this is applied.
+        /// The entry that must be applied first.
         index: Index,
-        /// Which.
+        /// The reads.
         tokens: Vec<u64>,
     },
-    /// These reads can't be served here.
+    /// Reads can't be served here.
     ReadsFailed {
-        /// Which.
+        /// The reads.
         tokens: Vec<u64>,
     },
-    /// Its state machine became what this snapshot holds.
+    /// The state machine was restored from the snapshot of this prefix.
     Restored(SnapshotBase),
-    /// A message was not acted on, and why.
+    /// A message was ignored, for this reason.
     Refused(&'static str),
-    /// Another node holds other content under the same id.
+    /// Another node holds other content under the same entry id.
     Diverged {
         /// The entry.
         at: EntryId,
@@ -258,21 +287,21 @@ pub enum Note {
     DataLost {
         /// The member.
         member: NodeId,
-        /// Where its log ends.
+        /// The last entry of its log.
         last: Index,
         /// Its holding.
         held: Index,
     },
-    /// Leadership stays with it, which was to go to another.
+    /// A leadership transfer ended, and this node still leads.
     HandoverEnded {
-        /// To whom.
+        /// The node that was to lead.
         to: NodeId,
     },
-    /// It learned that it was removed, and stops.
+    /// The node learned that it was removed, and stops.
     Removed {
-        /// By which configuration.
+        /// The entry with the configuration that removed it.
         at: Index,
     },
-    /// It saw what no cluster can do, and stops.
+    /// The node saw a violation, and stops.
     Halt(Violation),
 }

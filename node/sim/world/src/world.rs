@@ -15,8 +15,8 @@ use super::{
     witness::{self, Witness},
 };
 use quorate_raft::{
-    Effect, Kind, MachineVersions, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica, Role,
-    Settings, Violation,
+    Body, Effect, Kind, MachineVersions, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica,
+    ReplicationOutput, Role, Settings, Violation,
 };
 use rand::rngs::SmallRng;
 use std::{
@@ -67,6 +67,7 @@ struct Buffers {
     sent: Vec<Outgoing>,
     notes: Vec<Note>,
     effects: Vec<Effect>,
+    outputs: Vec<ReplicationOutput>,
 }
 
 /// One member: what survives a crash, and what does not.
@@ -178,7 +179,7 @@ impl World {
             }),
             Event::Heartbeat(id) => self.enter(id, |node, context| {
                 if node.leads() {
-                    node.ask_replicators(&Ask::Beat { round: None });
+                    node.ask_replicators(&Ask::Beat);
                     let now = context.now;
                     node.rule(context, |replica, out| replica.tick(now, out));
                 }
@@ -248,12 +249,16 @@ impl World {
         let Letter { from, to, message, .. } = Arc::unwrap_or_clone(letter);
         let now = self.now_of(to);
         let mut arrival = self.judge.arrival(from, to, &message);
+        let (term, answers_heartbeat) = (message.term, matches!(message.body, Body::HeartbeatReply(_)));
         let entered = self.enter(to, |node, context| {
             node.rule(context, |replica, out| {
                 let before = Before::of(replica, from, now);
                 replica.receive(now, from, message, out);
                 arrival.heard(now, before, replica, out);
             });
+            if answers_heartbeat && term == node.replica.term() {
+                node.heard(from);
+            }
         });
         self.judge.arrived(arrival, now)?;
         entered
@@ -339,6 +344,7 @@ impl World {
                 notes: Vec::new(),
                 ruled: true,
                 effects: Vec::new(),
+                outputs: Vec::new(),
                 timeouts: timeouts.as_mut(),
                 broken: Ok(()),
             };
@@ -370,16 +376,16 @@ impl World {
         let Self { nodes, timeouts, buffers, .. } = self;
         let node = Arc::make_mut(&mut nodes[slot(id)]);
         let Some(running) = &mut node.running else { return Ok(()) };
-        let Buffers { sent, notes, effects } = std::mem::take(buffers);
+        let Buffers { sent, notes, effects, outputs } = std::mem::take(buffers);
         let timeouts = timeouts.as_mut();
         let (disk, broken) = (&mut node.disk, Ok(()));
-        let mut context = Context { now, disk, sent, notes, ruled: false, effects, timeouts, broken };
+        let mut context = Context { now, disk, sent, notes, ruled: false, effects, outputs, timeouts, broken };
         act(running, &mut context);
         while prompt && within(running, &mut context) {}
-        let Context { mut sent, mut notes, effects, ruled, broken, .. } = context;
+        let Context { mut sent, mut notes, effects, outputs, ruled, broken, .. } = context;
         let said = sent.drain(..).try_for_each(|outgoing| self.send(id, outgoing));
         let heeded = notes.drain(..).try_for_each(|note| self.heed(id, note));
-        self.buffers = Buffers { sent, notes, effects };
+        self.buffers = Buffers { sent, notes, effects, outputs };
         broken.and(said).and(heeded)?;
         self.check(id, ruled)
     }
