@@ -1,19 +1,20 @@
-//! What a leader knows of one follower's log, and what it may send next.
+//! The leader's view of one follower's log, and the bounds of the appends under way to it.
 //!
 //! ```text
 //!            appends matched
-//!   Probe ───────────────────▶ Replicate      (pipelined, as far as credit reaches)
+//!   Probe ───────────────────▶ Replicate      (pipelined, within the credit)
 //!     ▲ │◀────────────────────────┘
 //!     │ │   rejected, timed out, link lost
-//!     │ └──────────▶ Snapshot                 (what it needs next was compacted away)
+//!     │ └──────────▶ Snapshot                 (the next entry was compacted away)
 //!     └─────────────────┘ installed
 //! ```
 //!
-//! While it probes, one append is under way at a time, and its answer moves `next` to where the logs agree. Once one
-//! matched, appends are pipelined: `next` moves when they are *sent*, and credit (entries, bytes and messages that are not
-//! acknowledged yet) bounds how far. All of it starts over, with a new epoch, when something may have been lost; answers
-//! of an earlier epoch count for nothing, so that neither an acknowledgement from before a follower's log went back nor a
-//! stale rejection can move anything.
+//! In `Probe` one append is under way at a time, and its answer moves `next` to where the logs
+//! agree. Once an append has matched, appends are pipelined: `next` moves when they are *sent*, and
+//! credit bounds the entries, bytes and messages that are not acknowledged yet. When something may
+//! have been lost, probing starts again in a new epoch. Answers of an earlier epoch are ignored:
+//! neither an acknowledgement from before the follower's log went back nor a stale rejection has an
+//! effect.
 
 use crate::{
     ids::{EntryId, Index, Moment},
@@ -23,9 +24,10 @@ use crate::{
 use alloc::{collections::VecDeque, format, string::String};
 use core::time::Duration;
 
-/// The pure piece of a `Replicator`: one peer, one leadership.
+/// The log of one peer during one leadership, as its leader knows it.
 ///
-/// **Invariant:** `matched < next`; what is in flight lies in `[.., next)`; in `Probe` at most one append is.
+/// **Invariant:** `matched < next`; entries in flight lie before `next`; in `Probe` at most one
+/// append is in flight.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Progress {
     state: ProgressState,
@@ -36,24 +38,24 @@ pub struct Progress {
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
     waiting_since: Moment,
-    /// When the follower was last heard, whatever it said.
+    /// When the follower last answered a heartbeat.
     heard_at: Moment,
     retry_after: Duration,
     credit: Credit,
 }
 
-/// How a follower is being brought up to date.
+/// The way in which a follower is brought up to date.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ProgressState {
     /// Looking for the entry up to which the logs agree, one append at a time.
     Probe,
     /// Pipelining appends.
     Replicate,
-    /// What it needs next was compacted away: it needs a snapshot first.
+    /// The next entry was compacted away: the follower needs a snapshot first.
     Snapshot,
 }
 
-/// How much may be under way to one peer, unacknowledged, and when it counts as lost.
+/// Bounds of the unacknowledged appends to one peer, and the time after which they count as lost.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Credit {
     /// Most appends.
@@ -64,9 +66,10 @@ pub struct Credit {
     pub bytes: usize,
     /// Most bytes in one append.
     pub append_bytes: usize,
-    /// Most bytes in an append that probes.
+    /// Most bytes in a probe.
     pub probe_bytes: usize,
-    /// After this long without an answer, what is under way counts as lost. Doubles each time, up to `retry_max`.
+    /// After this long without an answer, appends under way count as lost. Doubles each time, up to
+    /// `retry_max`.
     pub retry_after: Duration,
     /// The longest that `retry_after` grows to.
     pub retry_max: Duration,
@@ -87,7 +90,7 @@ impl Default for Credit {
     }
 }
 
-/// An append to send, but for the commit index, which is added when it leaves.
+/// An append to send, without the commit index, which its sender adds.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Send {
     /// The epoch to be echoed.
@@ -101,9 +104,10 @@ pub struct Send {
 /// Entries to be looked up, for [`Progress::send`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Want {
-    /// The first entry wanted; one behind the last means a bare probe of what precedes it.
+    /// The first entry wanted. One after the log's last entry asks for a bare probe of that last
+    /// entry.
     pub from: Index,
-    /// About how many bytes at most.
+    /// About the most bytes.
     pub bytes_max: usize,
 }
 
@@ -114,10 +118,11 @@ struct InFlight {
 }
 
 impl Progress {
-    /// An epoch that no append ever has: what an append of an earlier term is answered with.
+    /// An epoch that no append ever has: in the answer to an append of an earlier term.
     pub const NO_EPOCH: u64 = 0;
 
-    /// A follower of which nothing is known yet: the first append probes behind `log_last`, the leader's last entry.
+    /// A follower of which nothing is known yet. The first append probes for `log_last`, the
+    /// leader's last entry.
     #[must_use]
     pub fn new(now: Moment, log_last: Index, credit: Credit) -> Self {
         Self {
@@ -135,13 +140,13 @@ impl Progress {
         }
     }
 
-    /// The same, beginning in this epoch, which no earlier one for the same follower can have had in this term.
+    /// The same, in this epoch. It must be higher than any epoch of the same follower in this term.
     #[must_use]
     pub fn in_epoch(self, epoch: u64) -> Self {
         Self { epoch, ..self }
     }
 
-    /// How the follower is being brought up to date.
+    /// The way in which the follower is brought up to date.
     #[must_use]
     pub fn state(&self) -> ProgressState {
         self.state
@@ -165,23 +170,24 @@ impl Progress {
         self.epoch
     }
 
-    /// How many entries of the leader's log the follower is not known to have.
+    /// The number of entries of the leader's log that the follower is not known to have.
     #[must_use]
     pub fn lag(&self) -> u64 {
         self.log_last.since(self.matched)
     }
 
-    /// How many bytes are under way.
+    /// Bytes sent and not acknowledged.
     #[must_use]
     pub fn in_flight_bytes(&self) -> usize {
         self.in_flight_bytes
     }
 
-    /// What must hold of what is under way, for tests and simulations to ask after every step: its bytes add up, it was
-    /// within the credit before the newest append was added, and it counts as lost within the longest pause.
+    /// Checks the invariants of appends in flight, for tests and simulations to ask after every
+    /// step: their bytes add up, they were within the credit before the newest was added, and they
+    /// count as lost within the longest pause.
     ///
     /// # Errors
-    /// Says what does not hold, of what is under way.
+    /// The invariant that does not hold.
     pub fn accounts(&self) -> Result<(), String> {
         let bytes: usize = self.in_flight.iter().map(|append| append.bytes).sum();
         if bytes != self.in_flight_bytes {
@@ -217,7 +223,8 @@ impl Progress {
         self.log_last = self.log_last.max(last);
     }
 
-    /// What should be looked up and sent next; `None` if nothing is missing, or credit is used up.
+    /// The entries to look up and send next; `None` if nothing is missing, or the credit is used
+    /// up.
     #[must_use]
     pub fn want(&self) -> Option<Want> {
         match self.state {
@@ -230,7 +237,8 @@ impl Progress {
         }
     }
 
-    /// Takes entries that follow `previous` to send them now, if they are what comes next and credit allows it.
+    /// Counts entries that follow `previous` as sent now. `None` if they are not the next ones, or
+    /// the credit is used up.
     pub fn send(&mut self, now: Moment, previous: EntryId, batch: Option<Batch>) -> Option<Send> {
         let wanted = self.want()?;
         let fits = previous.index.next() == wanted.from
@@ -251,9 +259,11 @@ impl Progress {
         Some(Send { epoch: self.epoch, previous, batch })
     }
 
-    /// The follower's log equals the leader's up to `matched`, durably. Gives the new match index if it moved.
+    /// The follower's log equals the leader's up to `matched`, durably. Returns the new match index
+    /// if it moved.
     pub fn acknowledged(&mut self, now: Moment, epoch: u64, matched: Index) -> Option<Index> {
-        // Nobody has more than was sent: an index beyond is a lie or a bug, and must not move `next`.
+        // No follower has more than was sent: an index after that is a lie or a bug, and must not
+        // move `next`.
         let is_late = epoch != self.epoch && !live(Mutant::LateAcknowledgementCounts);
         if is_late || self.state == ProgressState::Snapshot || matched > self.log_last {
             return None;
@@ -277,11 +287,12 @@ impl Progress {
         })
     }
 
-    /// The follower lacks `previous`; the leader's log says that they may agree just before `next`, and the follower's
-    /// log ends at `last`: they can't agree beyond any of the three. Gives the new match index if the follower's log went back behind it.
+    /// The follower lacks `previous`, its log ends at `last`, and by the leader's log both may
+    /// agree just before `next`: the logs do not agree after any of the three. Returns the new
+    /// match index if the follower's log now ends before it.
     ///
-    /// A follower that lacks what a snapshot covers answers so to its first piece, too, and takes it only in a later epoch than that in
-    /// which it said so.
+    /// A follower that lacks entries that a snapshot covers also answers its first chunk so, and
+    /// takes chunks only of a later epoch than that of its answer.
     pub fn rejected(&mut self, now: Moment, epoch: u64, previous: Index, next: Index, last: Index) -> Option<Index> {
         if self.state == ProgressState::Snapshot && epoch == self.epoch {
             self.epoch += 1;
@@ -299,8 +310,9 @@ impl Progress {
         went_back.then_some(self.matched)
     }
 
-    /// The follower answered something, if only a heartbeat. After a silence the pauses between retries begin anew: they had grown
-    /// because nothing got through, and not because the follower is slow. Says whether there was one.
+    /// The follower answered a heartbeat. After a silence the pauses between retries are short
+    /// again: they had grown because nothing got through, and not because the follower is slow.
+    /// Returns whether there was a silence.
     pub fn heard(&mut self, now: Moment) -> bool {
         let was_silent = now.since(self.heard_at) >= self.credit.retry_after;
         self.heard_at = now;
@@ -311,7 +323,7 @@ impl Progress {
         was_silent
     }
 
-    /// Something may have been lost on the way: the link was, or is new.
+    /// The link was lost, or is new: appends under way may be lost.
     pub fn link_changed(&mut self, now: Moment) {
         if self.state != ProgressState::Snapshot {
             self.retry_after = self.credit.retry_after;
@@ -319,7 +331,8 @@ impl Progress {
         }
     }
 
-    /// Time passed. What is under way for too long counts as lost: probe again.
+    /// Time passed. If appends have been under way for too long they count as lost, and it probes
+    /// again.
     pub fn tick(&mut self, now: Moment) {
         if !self.in_flight.is_empty() && now.since(self.waiting_since) >= self.retry_after {
             let most = if live(Mutant::BackOffWithoutBound) { Duration::MAX } else { self.credit.retry_max };
@@ -329,15 +342,15 @@ impl Progress {
         }
     }
 
-    /// What comes next was compacted away.
+    /// The next entry was compacted away.
     pub fn compacted(&mut self) {
         self.state = ProgressState::Snapshot;
         self.in_flight.clear();
         self.in_flight_bytes = 0;
     }
 
-    /// The follower said that it needs a snapshot, though the log is there. False if it said so to an earlier epoch, or gets
-    /// one already.
+    /// The follower said that it needs a snapshot, though the leader has the log. False if it
+    /// answered an earlier epoch, or a snapshot is on its way already.
     pub fn needs_snapshot(&mut self, epoch: u64) -> bool {
         let news = epoch == self.epoch && self.state != ProgressState::Snapshot;
         if news {
@@ -346,7 +359,8 @@ impl Progress {
         news
     }
 
-    /// The follower has installed a snapshot that ends at `index` (not before: sent is not installed).
+    /// The follower has installed a snapshot that ends at `index`. A snapshot that was merely sent
+    /// does not count.
     pub fn installed(&mut self, now: Moment, index: Index) {
         if self.state == ProgressState::Snapshot {
             self.retry_after = self.credit.retry_after;
@@ -354,7 +368,8 @@ impl Progress {
         }
     }
 
-    /// Where to probe after a loss: nothing matched yet means that the last probe's place is still the best guess.
+    /// The place to probe after a loss. If nothing has matched yet, that of the last probe is still
+    /// the best guess.
     fn probe_floor(&self) -> Index {
         if self.matched == Index(0) && self.state == ProgressState::Probe { self.next } else { self.matched.next() }
     }

@@ -1,4 +1,4 @@
-//! What the actors of a node have yet to handle.
+//! Queues between the actors of a node.
 
 use super::node::Actor;
 use quorate_raft::NodeId;
@@ -7,7 +7,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-/// A queue for every actor. Finding out who has something to do costs nothing.
+/// A queue for every actor. Finding an actor with something to do costs a bit test.
 #[derive(Debug)]
 pub struct Queues<T> {
     /// A bit for every queue that is not empty.
@@ -19,7 +19,7 @@ pub struct Queues<T> {
 const FIXED: usize = 4;
 
 impl<T> Queues<T> {
-    /// Puts something behind the rest of what waits for `actor`.
+    /// Puts a message at the end of the queue of `actor`.
     ///
     /// # Panics
     /// If the actor is the replicator of a node above 60: worlds are small.
@@ -33,7 +33,7 @@ impl<T> Queues<T> {
         self.waiting |= 1 << slot;
     }
 
-    /// Takes what waits first for `actor`.
+    /// Takes the first message for `actor`.
     pub fn pop(&mut self, actor: Actor) -> Option<T> {
         let slot = slot_of(actor);
         let queue = self.queues.get_mut(slot)?;
@@ -44,18 +44,18 @@ impl<T> Queues<T> {
         first
     }
 
-    /// What waits for `actor`, in order.
+    /// The messages for `actor`, in order.
     pub fn of(&self, actor: Actor) -> impl ExactSizeIterator<Item = &T> {
         self.queues.get(slot_of(actor)).map_or_else(Default::default, VecDeque::iter)
     }
 
-    /// Whether anything waits for `actor`.
+    /// Whether the queue of `actor` holds a message.
     #[must_use]
     pub fn has(&self, actor: Actor) -> bool {
         slot_of(actor) < 64 && self.waiting & 1 << slot_of(actor) != 0
     }
 
-    /// The actors for whom something waits, a bit each: see [`nth`].
+    /// The actors with a message, a bit each: see [`nth`].
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.waiting
@@ -67,7 +67,7 @@ impl<T> Queues<T> {
         (0..waiting.count_ones()).map(move |n| nth(waiting, n))
     }
 
-    /// How long the longest queue is.
+    /// The length of the longest queue.
     #[must_use]
     pub fn longest(&self) -> usize {
         self.queues.iter().map(VecDeque::len).max().unwrap_or_default()
@@ -96,10 +96,10 @@ impl<T: Hash> Hash for Queues<T> {
     }
 }
 
-/// The bits of those who write: the disk and the keeper.
+/// The bits of the actors that write: the disk and the keeper.
 pub const WRITERS: u64 = 0b110;
 
-/// Of actors as bits, the one before which there are `n` others.
+/// The actor at position `n` of a set of bits, counted from 0.
 #[must_use]
 pub fn nth(mut actors: u64, n: u32) -> Actor {
     for _ in 0..n {
