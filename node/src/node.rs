@@ -21,10 +21,7 @@ use crate::{
 use actix::Addr;
 use bytes::Bytes;
 use quorate_metrics::{NodeMetrics, ProposalResult, ReadMode, ReadResult};
-use quorate_raft::{
-    Change, Index, Kind, NodeId,
-    message::{AdministerOutcome, Administration},
-};
+use quorate_raft::{AdministerOutcome, Administration, Change, Index, Kind, NodeId};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},

@@ -5,10 +5,7 @@ mod support;
 use bytes::Bytes;
 use futures_util::future::join;
 use quorate::{Index, NodeId, ProposeError, SessionKey, Term};
-use quorate_raft::{
-    Body, Heartbeat, Kind,
-    message::{ForwardedCommand, ForwardedOutcome, Propose, ProposeOutcome, ProposeReply},
-};
+use quorate_raft::{Body, ForwardedCommand, ForwardedOutcome, Heartbeat, Kind, Propose, ProposeOutcome, ProposeReply};
 use std::time::Duration;
 use support::{Cluster, Plan, Puppet, simulate};
 use tokio::time::Instant;

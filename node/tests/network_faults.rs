@@ -7,10 +7,7 @@ use quorate::{
     Consistency, Index, NodeId, Role, Term,
     transport::{Faults, LinkFaults},
 };
-use quorate_raft::{
-    Body, Heartbeat, Kind,
-    message::{ForwardedCommand, ForwardedOutcome, Propose, ProposeOutcome},
-};
+use quorate_raft::{Body, ForwardedCommand, ForwardedOutcome, Heartbeat, Kind, Propose, ProposeOutcome};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::time::Duration;
 use support::{Cluster, Journal, Ledger, Plan, Puppet, seeds, simulate, soon};

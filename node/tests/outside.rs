@@ -4,12 +4,9 @@ mod support;
 
 use quorate::{Change, Consistency, Failure, Index, NodeId, Role, Term};
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Body, EntryId, Heartbeat, Kind, Membership, Message, Phase, RequestVote,
-    Snapshot, SnapshotBase, SnapshotChunk, Vote,
-    message::{
-        Administer, AdministerOutcome, Administration, Emptied, ForwardedCommand, ForwardedOutcome, Propose,
-        ProposeOutcome, ReadIndex, Removed, TimeoutNow,
-    },
+    Administer, AdministerOutcome, Administration, Append, AppendOutcome, AppendReply, Body, Emptied, EntryId,
+    ForwardedCommand, ForwardedOutcome, Heartbeat, Kind, Membership, Message, Phase, Propose, ProposeOutcome,
+    ReadIndex, Removed, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, TimeoutNow, Vote,
 };
 use std::time::Duration;
 use support::{Cluster, Ledger, Plan, Puppet, simulate, soon};

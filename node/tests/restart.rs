@@ -3,10 +3,7 @@
 mod support;
 
 use quorate::{Index, NodeId, Role, Term};
-use quorate_raft::{
-    Body, EntryId, Heartbeat,
-    message::{ForwardedOutcome, ProposeOutcome, ProposeReply, ReadIndexReply},
-};
+use quorate_raft::{Body, EntryId, ForwardedOutcome, Heartbeat, ProposeOutcome, ProposeReply, ReadIndexReply};
 use support::{Cluster, Ledger, Plan, Puppet, simulate, soon};
 
 #[test]

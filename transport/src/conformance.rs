@@ -14,9 +14,8 @@ use crate::network::{
 };
 use bytes::Bytes;
 use quorate_raft::{
-    Append, BatchBuilder, Body, ClusterId, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Membership, Message,
-    NodeId, Promise, Snapshot, SnapshotBase, SnapshotChunk, Term,
-    message::{ForwardedCommand, Propose},
+    Append, BatchBuilder, Body, ClusterId, EntryId, ForwardedCommand, Heartbeat, HeartbeatReply, Index, Kind,
+    Membership, Message, NodeId, Promise, Propose, Snapshot, SnapshotBase, SnapshotChunk, Term,
 };
 use std::{
     collections::BTreeMap,

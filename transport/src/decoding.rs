@@ -9,13 +9,10 @@ use crate::{
 };
 use bytes::Bytes;
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, ClusterId, EntryId, Heartbeat, HeartbeatReply,
-    Index, Kind, Membership, Message, NodeId, Phase, Promise, RequestVote, Snapshot, SnapshotBase, SnapshotChunk,
-    SnapshotOutcome, SnapshotReply, Term, Vote,
-    message::{
-        Emptied, ForwardedCommand, ForwardedOutcome, Holdings, Propose, ProposeOutcome, ProposeReply, ReadIndex,
-        ReadIndexReply, Repair, RepairOutcome, RepairReply,
-    },
+    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, ClusterId, Emptied, EntryId, ForwardedCommand,
+    ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Phase, Promise,
+    Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome, RepairReply, RequestVote,
+    Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Vote,
 };
 
 /// Small limits: a length that is not compared with them shows in memory use.

@@ -328,7 +328,7 @@ impl NetworkObserver for Unobserved {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_raft::{Body, Heartbeat, Index, Term, message::Propose};
+    use quorate_raft::{Body, Heartbeat, Index, Propose, Term};
     use std::cell::RefCell;
 
     #[tokio::test]

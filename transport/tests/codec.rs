@@ -3,14 +3,11 @@
 use bytes::Bytes;
 use proptest::{collection::vec, prelude::*};
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, Change, ClusterId, EntryId, Heartbeat,
-    HeartbeatReply, Index, Kind, Membership, Message, NodeId, Phase, Promise, RequestVote, Snapshot, SnapshotBase,
-    SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Vote,
-    message::{
-        Administer, AdministerOutcome, Administered, Administration, Emptied, ForwardedCommand, ForwardedOutcome,
-        Holdings, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome,
-        RepairReply, TimeoutNow,
-    },
+    Administer, AdministerOutcome, Administered, Administration, Append, AppendOutcome, AppendReply, Batch,
+    BatchBuilder, Body, Change, ClusterId, Emptied, EntryId, ForwardedCommand, ForwardedOutcome, Heartbeat,
+    HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Phase, Promise, Propose, ProposeOutcome,
+    ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, RequestVote, Snapshot,
+    SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow, Vote,
     session::{Request, SessionKey},
 };
 use quorate_transport::codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version};

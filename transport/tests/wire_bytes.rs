@@ -9,14 +9,12 @@
 
 use bytes::Bytes;
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, BatchBuilder, Body, Capacity, Change, ChangeRefused, ClusterId, EntryId,
-    HandoverRefused, Heartbeat, HeartbeatReply, Index, Kind, Member, Membership, Message, NodeId, Phase, Promise,
-    RequestVote, Skip, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Vote,
-    message::{
-        Administer, AdministerOutcome, Administered, Administration, Emptied, ForwardedCommand, ForwardedOutcome,
-        Holdings, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome,
-        RepairReply, TimeoutNow,
-    },
+    Administer, AdministerOutcome, Administered, Administration, Append, AppendOutcome, AppendReply, BatchBuilder,
+    Body, Capacity, Change, ChangeRefused, ClusterId, Emptied, EntryId, ForwardedCommand, ForwardedOutcome,
+    HandoverRefused, Heartbeat, HeartbeatReply, Holdings, Index, Kind, Member, Membership, Message, NodeId, Phase,
+    Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome,
+    RepairReply, RequestVote, Skip, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term,
+    TimeoutNow, Vote,
 };
 use quorate_transport::{
     codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits},

@@ -97,7 +97,7 @@ impl ClockDrift {
 
 /// What a leader knows of its lease.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     held: Option<Held>,
     is_given_up: bool,
 }
@@ -116,7 +116,7 @@ impl Held {
 
 impl Lease {
     /// A quorum answered a round that was opened at `opened`, with promises that surely last so long by this node's clock.
-    pub fn confirmed(&mut self, opened: Moment, lasts: Duration) {
+    pub(crate) fn confirmed(&mut self, opened: Moment, lasts: Duration) {
         let held = Held { since: opened, lasts };
         if !self.is_given_up && self.held.is_none_or(|before| held.ends() > before.ends()) {
             self.held = Some(held);
@@ -125,30 +125,30 @@ impl Lease {
 
     /// How much is left of the lease; `None` if it does not hold. `now` is a look at the clock after the read was asked for.
     #[must_use]
-    pub fn left(&self, now: Moment) -> Option<Duration> {
+    pub(crate) fn left(&self, now: Moment) -> Option<Duration> {
         let Held { since, lasts } = self.held?;
         lasts.checked_sub(now.since(since)).filter(|left| !left.is_zero())
     }
 
     /// For how long it lasts in all; zero if there is none.
     #[must_use]
-    pub fn lasts(&self) -> Duration {
+    pub(crate) fn lasts(&self) -> Duration {
         self.held.map_or(Duration::ZERO, |held| held.lasts)
     }
 
     /// The lease is over; the next round that is opened may begin another.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.held = None;
     }
 
     /// The lease is over, and no round begins another until [`Lease::take_up`].
-    pub fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.end();
         self.is_given_up = true;
     }
 
     /// Rounds may begin a lease again.
-    pub fn take_up(&mut self) {
+    pub(crate) fn take_up(&mut self) {
         self.is_given_up = false;
     }
 }

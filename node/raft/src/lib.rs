@@ -5,18 +5,17 @@
 //! `bytes`. So the same rules that run a node can be explored exhaustively, simulated by the million, and read beside
 //! the paper (Ongaro and Ousterhout, *In Search of an Understandable Consensus Algorithm*, extended version).
 //!
-//! Read it in this order:
+//! Every public name is exported by one path: types at the root, functions and constants in the module that they
+//! belong to. The sources are best read in this order:
 //!
-//! 1. [`ids`], [`record`], [`session`] and [`message`]: the words.
-//! 2. [`membership`] and [`quorum`]: who decides, and how many are enough.
-//!    [`change`]: how the members change.
-//! 3. [`replica`]: one node's term, vote, log and role, and every rule that changes them.
-//! 4. [`snapshot`]: what takes the place of a log's beginning.
-//! 5. [`ballot`], `replication` and [`reads`]: the small machines beside it: one campaign, one peer, the waiting reads.
-//!    A replication is made of [`progress`], the peer's log, and [`transfer`], a snapshot on its way to it.
-//!    [`lease`]: when a leader need not ask whether it still leads, and why.
-//! 6. [`invariants`]: what must hold whatever happens; tests check it after every step. [`mutants`]: bugs that only a build made
-//!    to be tested has, to see whether they are noticed.
+//! 1. `ids`, `entry`, [`record`], `batch`, [`session`] and `message`: terms, entries and messages.
+//! 2. `membership` and [`quorum`]: the voters, and how many of them make a quorum. `change`: membership changes.
+//! 3. `replica`: one node's term, vote, log and role, and every rule that changes them.
+//! 4. `snapshot`: the state that takes the place of a log's beginning.
+//! 5. `ballot`, `replication` (with `progress` and `transfer`) and `reads`: small state machines beside the replica: one
+//!    campaign, replication to one peer with its snapshots, the waiting reads. `lease`: when a leader may serve reads without asking.
+//! 6. [`invariants`]: the safety properties that tests check after every step. [`mutants`]: planted bugs, compiled
+//!    into test builds alone, that show whether tests notice them.
 //!
 //! Every rule has one shape: it takes facts, changes its own state, and pushes [`Effect`]s for its caller to perform
 //! in order.
@@ -25,40 +24,47 @@
 
 extern crate alloc;
 
-pub mod address;
-pub mod ballot;
-pub mod change;
-pub mod ids;
-pub mod invariants;
-pub mod lease;
-pub mod log;
-pub mod machine;
-pub mod membership;
-pub mod message;
-pub mod mutants;
-pub mod progress;
-pub mod quorum;
-pub mod reads;
-pub mod record;
-pub mod replica;
+mod ballot;
+mod batch;
+mod change;
+mod entry;
+mod ids;
+mod lease;
+mod log;
+mod machine;
+mod membership;
+mod message;
+mod progress;
+mod reads;
+mod replica;
 mod replication;
+mod snapshot;
+mod transfer;
+
+pub mod address;
+pub mod invariants;
+pub mod mutants;
+pub mod quorum;
+pub mod record;
 pub mod session;
-pub mod snapshot;
-pub mod transfer;
 
 pub use ballot::{Ballot, Outcome};
-pub use change::{Capacity, Change, ChangeRefused, Member};
+pub use batch::{Batch, BatchBuilder};
+pub use change::{Capacity, Change, ChangeRefused, Expected, Member, Step};
+pub use entry::{Checksum, Kind, Malformed};
 pub use ids::{ClusterId, EntryId, Group, Index, Moment, NodeId, Skip, Term};
 pub use lease::{ClockDrift, Promise};
 pub use log::{Log, Lookup};
 pub use machine::MachineVersions;
 pub use membership::Membership;
 pub use message::{
-    Append, AppendOutcome, AppendReply, Body, Heartbeat, HeartbeatReply, Message, Outgoing, Phase, RequestVote, Vote,
+    Administer, AdministerOutcome, Administered, Administration, Append, AppendOutcome, AppendReply, Body, Emptied,
+    ForwardedCommand, ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Message, Outgoing, Phase, Propose,
+    ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, RequestVote,
+    TimeoutNow, Vote,
 };
-pub use progress::{Credit, Progress, ProgressState, Want};
+pub use progress::{Credit, NextAppend, Progress, ProgressState, Want};
 pub use reads::{ReadToken, Reads};
-pub use record::{Batch, BatchBuilder, Checksum, Kind, Malformed};
 pub use replica::{
     Cut, Effect, Entries, Faulty, HOLDINGS_EVERY, HandoverRefused, HardState, Leadership, Persist, Recovered, Replica,
     Role, Settings, Violation,

@@ -5,8 +5,8 @@
 //! machine are served. Whatever is not cached is read from the storage.
 
 use crate::{
+    batch::Batch,
     ids::{EntryId, Index, Term},
-    record::Batch,
 };
 use alloc::{collections::VecDeque, vec::Vec};
 

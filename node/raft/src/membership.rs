@@ -1,8 +1,8 @@
 //! Who belongs to the cluster, and in what capacity.
 
 use crate::{
+    entry::Malformed,
     ids::{ClusterId, Index, NodeId},
-    record::Malformed,
     snapshot::SnapshotBase,
 };
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
@@ -308,7 +308,7 @@ impl Membership {
 ///
 /// **Invariant:** never empty; strictly increasing in index. The first is the one as of the log's base.
 #[derive(Clone, Debug)]
-pub struct History {
+pub(crate) struct History {
     all: Vec<(Index, Membership)>,
     /// How often it was changed.
     version: u64,
@@ -324,62 +324,62 @@ impl core::hash::Hash for History {
 impl History {
     /// The configuration as of `base`, and where it stands, and those of the entries behind `base`.
     #[must_use]
-    pub fn new((index, membership): (Index, Membership), base: Index, later: Vec<(Index, Membership)>) -> Self {
+    pub(crate) fn new((index, membership): (Index, Membership), base: Index, later: Vec<(Index, Membership)>) -> Self {
         let later = later.into_iter().filter(|(index, _)| *index > base);
         Self { all: core::iter::once((index.min(base), membership)).chain(later).collect(), version: 0 }
     }
 
     /// The one in force: the newest, whether or not it is committed.
     #[must_use]
-    pub fn current(&self) -> &Membership {
+    pub(crate) fn current(&self) -> &Membership {
         &self.all[self.all.len() - 1].1
     }
 
     /// Another number after every change of what is in force, or may be.
     #[must_use]
-    pub fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
     /// Where the one in force stands: its entry, or what came before the log.
     #[must_use]
-    pub fn current_index(&self) -> Index {
+    pub(crate) fn current_index(&self) -> Index {
         self.all[self.all.len() - 1].0
     }
 
     /// All that are held, and where each stands.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &(Index, Membership)> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &(Index, Membership)> {
         self.all.iter()
     }
 
     /// The one as of the entry at `index`, and all later ones.
-    pub fn since(&self, index: Index) -> impl Iterator<Item = &Membership> {
+    pub(crate) fn since(&self, index: Index) -> impl Iterator<Item = &Membership> {
         let behind = self.all.partition_point(|(from, _)| *from <= index);
         self.all[behind.saturating_sub(1)..].iter().map(|(_, membership)| membership)
     }
 
     /// Whether `id` belongs to any of those that are held.
     #[must_use]
-    pub fn ever_contained(&self, id: NodeId) -> bool {
+    pub(crate) fn ever_contained(&self, id: NodeId) -> bool {
         self.all.iter().any(|(_, membership)| membership.contains(id))
     }
 
     /// The one as of the entry at `index`, and where it stands; of the base, for what is before.
     #[must_use]
-    pub fn at(&self, index: Index) -> &(Index, Membership) {
+    pub(crate) fn at(&self, index: Index) -> &(Index, Membership) {
         let behind = self.all.partition_point(|(from, _)| *from <= index);
         &self.all[behind.saturating_sub(1)]
     }
 
     /// The entry at `index` is this configuration: it is in force at once.
-    pub fn appended(&mut self, index: Index, membership: Membership) {
+    pub(crate) fn appended(&mut self, index: Index, membership: Membership) {
         self.truncate_from(index);
         self.all.push((index, membership));
         self.version += 1;
     }
 
     /// The entry at `index`, whose payload had been lost, is this configuration.
-    pub fn repaired(&mut self, index: Index, membership: Membership) {
+    pub(crate) fn repaired(&mut self, index: Index, membership: Membership) {
         if let Err(at) = self.all.binary_search_by_key(&index, |(from, _)| *from) {
             self.all.insert(at.max(1), (index, membership));
             self.version += 1;
@@ -387,20 +387,20 @@ impl History {
     }
 
     /// The entries from `index` on are gone, and their configurations with them.
-    pub fn truncate_from(&mut self, index: Index) {
+    pub(crate) fn truncate_from(&mut self, index: Index) {
         let keep = self.all.partition_point(|(from, _)| *from < index).max(1);
         self.version += u64::from(keep < self.all.len());
         self.all.truncate(keep);
     }
 
     /// The log begins behind `to`: the configuration as of that is the first.
-    pub fn compact(&mut self, to: Index) {
+    pub(crate) fn compact(&mut self, to: Index) {
         let behind = self.all.partition_point(|(from, _)| *from <= to).max(1);
         self.all.drain(..behind - 1);
     }
 
     /// A snapshot brought its configuration; those of entries behind it stay if the log `keeps` them.
-    pub fn install(&mut self, base: &SnapshotBase, keeps: bool) {
+    pub(crate) fn install(&mut self, base: &SnapshotBase, keeps: bool) {
         let (later, version) = (core::mem::take(&mut self.all), self.version + 1);
         let later = if keeps { later } else { Vec::new() };
         let brought = (base.membership_index, base.membership.clone());

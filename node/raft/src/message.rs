@@ -27,10 +27,11 @@
 //! before anybody acts on it. Who sent it is not in the message: the network knows it from the peer's certificate.
 
 use crate::{
+    batch::Batch,
     change::{Change, ChangeRefused},
+    entry::Kind,
     ids::{EntryId, Index, NodeId, Term},
     lease::Promise,
-    record::{Batch, Kind},
     replica::HandoverRefused,
     session::Request,
     snapshot::{SnapshotChunk, SnapshotReply},
@@ -430,8 +431,8 @@ impl Message {
     ///
     /// # Errors
     /// If they are damaged, or this message carries none.
-    pub fn set_bulk(&mut self, bulk: Bytes, checksum: crate::record::Checksum) -> Result<(), crate::record::Malformed> {
-        let misplaced = |what| Err(crate::record::Malformed { offset: 0, what });
+    pub fn set_bulk(&mut self, bulk: Bytes, checksum: crate::Checksum) -> Result<(), crate::Malformed> {
+        let misplaced = |what| Err(crate::Malformed { offset: 0, what });
         match &mut self.body {
             Body::Append(_) if bulk.is_empty() => {}
             Body::Append(append) => append.batch = Some(Batch::parse(bulk, checksum)?),

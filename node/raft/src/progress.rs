@@ -17,9 +17,9 @@
 //! effect.
 
 use crate::{
+    batch::Batch,
     ids::{EntryId, Index, Moment},
     mutants::{Mutant, live},
-    record::Batch,
 };
 use alloc::{collections::VecDeque, format, string::String};
 use core::time::Duration;
@@ -92,7 +92,7 @@ impl Default for Credit {
 
 /// An append to send, without the commit index, which its sender adds.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Send {
+pub struct NextAppend {
     /// The epoch to be echoed.
     pub epoch: u64,
     /// The entry before the batch.
@@ -239,7 +239,7 @@ impl Progress {
 
     /// Counts entries that follow `previous` as sent now. `None` if they are not the next ones, or
     /// the credit is used up.
-    pub fn send(&mut self, now: Moment, previous: EntryId, batch: Option<Batch>) -> Option<Send> {
+    pub fn send(&mut self, now: Moment, previous: EntryId, batch: Option<Batch>) -> Option<NextAppend> {
         let wanted = self.want()?;
         let fits = previous.index.next() == wanted.from
             && batch.as_ref().map_or(self.state == ProgressState::Probe, |batch| batch.first() == wanted.from);
@@ -256,7 +256,7 @@ impl Progress {
         if self.state == ProgressState::Replicate {
             self.next = last.next();
         }
-        Some(Send { epoch: self.epoch, previous, batch })
+        Some(NextAppend { epoch: self.epoch, previous, batch })
     }
 
     /// The follower's log equals the leader's up to `matched`, durably. Returns the new match index

@@ -13,11 +13,12 @@
 //! [`Replication::send_chunk`].
 
 use crate::{
+    batch::Batch,
+    entry::Checksum,
     ids::{EntryId, Index, Moment, Term},
     message::{Append, Body, Heartbeat, Message},
     mutants::{Mutant, live},
-    progress::{Credit, Progress, ProgressState, Send, Want},
-    record::{Batch, Checksum},
+    progress::{Credit, NextAppend, Progress, ProgressState, Want},
     snapshot::{Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply},
     transfer::{Transfer, TransferSettings},
 };
@@ -361,7 +362,7 @@ impl Replication {
             Some(checksum) => batch.map(|batch| batch.outline(checksum)),
             None => batch,
         };
-        if let Some(Send { epoch, previous, batch }) = self.progress.send(now, previous, batch) {
+        if let Some(NextAppend { epoch, previous, batch }) = self.progress.send(now, previous, batch) {
             let append = Append { epoch, previous, previous_checksum, commit: self.commit, batch };
             self.send(Body::Append(append), out);
         }

@@ -20,7 +20,7 @@
 //! [`Request`], and that is what is forwarded. The bounds of the table stand in each entry, so that all nodes agree on them
 //! whatever each is configured with.
 
-use crate::{ids::Index, record::Malformed};
+use crate::{entry::Malformed, ids::Index};
 use alloc::{sync::Arc, vec::Vec};
 use bytes::Bytes;
 use core::fmt;

@@ -6,10 +6,9 @@
 //! node of that id may be there: so campaigns, epochs and rounds are such as nobody has.
 
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, EntryId, Heartbeat, HeartbeatReply, Index, Kind,
-    Membership, Message, NodeId, Phase, Promise, Reads, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, Term, Vote,
-    message::{Emptied, Removed, Repair, TimeoutNow},
-    record::Checksum,
+    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, Checksum, Emptied, EntryId, Heartbeat,
+    HeartbeatReply, Index, Kind, Membership, Message, NodeId, Phase, Promise, Reads, Removed, Repair, RequestVote,
+    Snapshot, SnapshotBase, SnapshotChunk, Term, TimeoutNow, Vote,
 };
 use rand::{Rng, rngs::SmallRng};
 

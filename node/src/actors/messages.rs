@@ -11,8 +11,8 @@ use crate::{
 use actix::Message;
 use bytes::Bytes;
 use quorate_raft::{
-    Batch, EntryId, Index, Kind, Moment, NodeId, Skip, SnapshotBase, SnapshotChunk, SnapshotReply, Term,
-    message::{AdministerOutcome, Administration},
+    AdministerOutcome, Administration, Batch, EntryId, Index, Kind, Moment, NodeId, Skip, SnapshotBase, SnapshotChunk,
+    SnapshotReply, Term,
     mutants::{Mutant, live},
     session::LogTime,
 };

@@ -10,11 +10,11 @@
 
 use super::{Effect, Replica, Role, Violation};
 use crate::{
+    batch::Batch,
     ids::{EntryId, Index, Moment, NodeId},
     message::{Append, AppendOutcome, Body},
     progress::Progress,
     quorum,
-    record::Batch,
 };
 use alloc::vec::Vec;
 

@@ -3,10 +3,10 @@
 use super::HardState;
 use crate::{
     ballot::Ballot,
+    batch::Batch,
     ids::{EntryId, Index, NodeId, Term},
     message::{Outgoing, Repair},
     reads::ReadToken,
-    record::Batch,
     snapshot::{SnapshotBase, SnapshotChunk, SnapshotReply},
 };
 use alloc::vec::Vec;

@@ -16,11 +16,11 @@
 
 use super::{Effect, Faulty, HardState, Persist, Replica};
 use crate::{
+    batch::Batch,
     ids::{EntryId, Index, Moment, NodeId, Term},
     message::{Body, Outgoing, Repair, RepairOutcome, RepairReply},
     mutants::{Mutant, live},
     quorum,
-    record::Batch,
 };
 use alloc::{
     collections::{BTreeSet, VecDeque},

@@ -3,6 +3,7 @@
 
 use super::{Effect, Persist, Replica, Role, Violation};
 use crate::{
+    batch::Batch,
     ids::{EntryId, Index, Moment, NodeId, Term},
     lease::Promise,
     membership::Membership,
@@ -13,7 +14,6 @@ use crate::{
     mutants::{Mutant, live},
     progress::Progress,
     reads::Reads,
-    record::Batch,
 };
 use alloc::vec::Vec;
 

@@ -21,7 +21,7 @@ use core::{cmp::Reverse, fmt};
 
 /// Leadership on its way to another node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Handover {
+pub(crate) struct Handover {
     /// To whom.
     pub to: NodeId,
     began: Moment,

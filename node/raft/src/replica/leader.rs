@@ -3,6 +3,8 @@
 
 use super::{Effect, Persist, Replica, Role};
 use crate::{
+    batch::{Batch, BatchBuilder},
+    entry::Kind,
     ids::{EntryId, Index, Moment, NodeId},
     log::Lookup,
     message::{AppendOutcome, AppendReply},
@@ -10,7 +12,6 @@ use crate::{
     progress::Progress,
     quorum,
     reads::Reads,
-    record::{Batch, BatchBuilder, Kind},
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},

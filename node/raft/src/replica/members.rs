@@ -19,13 +19,14 @@
 
 use super::{Effect, Replica, Role};
 use crate::{
+    batch::BatchBuilder,
     change::{Change, ChangeRefused},
+    entry::Kind,
     ids::{EntryId, Index, Moment, NodeId},
     membership::Membership,
     message::{Body, Phase, Removed},
     mutants::{Mutant, live},
     quorum,
-    record::{BatchBuilder, Kind},
 };
 use alloc::vec::Vec;
 

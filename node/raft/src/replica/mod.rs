@@ -34,6 +34,7 @@ mod witness;
 mod writes;
 
 use crate::{
+    batch::Batch,
     ids::{EntryId, Index, Moment, NodeId, Term},
     lease::Promise,
     log::{Log, Lookup},
@@ -42,7 +43,6 @@ use crate::{
     mutants::{Mutant, live},
     progress::Progress,
     reads::Reads,
-    record::Batch,
     snapshot::SnapshotBase,
 };
 use alloc::vec::Vec;
@@ -50,7 +50,8 @@ use core::time::Duration;
 
 pub use effect::{Cut, Effect, Persist, Violation};
 use faults::Faults;
-pub use handover::{Handover, HandoverRefused};
+use handover::Handover;
+pub use handover::HandoverRefused;
 pub use known::HOLDINGS_EVERY;
 use known::Known;
 pub use leader::{Entries, Leadership};

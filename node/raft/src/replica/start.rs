@@ -1,12 +1,12 @@
 //! What a replica starts from: what its storage recovered, and what it is told once.
 
 use crate::{
+    entry::Checksum,
     ids::{ClusterId, EntryId, Index, NodeId, Term},
     lease::{ClockDrift, Promise},
     log::Log,
     machine::MachineVersions,
     membership::Membership,
-    record::Checksum,
     snapshot::SnapshotBase,
 };
 use alloc::vec::Vec;

@@ -17,10 +17,12 @@
 
 use super::{Effect, Replica, Role};
 use crate::{
+    batch::Batch,
+    entry::Kind,
     ids::{Index, NodeId},
     mutants::{Mutant, live},
     quorum,
-    record::{Batch, Kind, Record},
+    record::Record,
 };
 use alloc::vec::Vec;
 

@@ -3,7 +3,7 @@
 use crate::search::is_of_an_election;
 use quorate_raft::{
     Body, Change, ClockDrift, Credit, EntryId, Index, Membership, Message, NodeId, Phase, Promise, RequestVote, Term,
-    TransferSettings, Vote, message::TimeoutNow,
+    TimeoutNow, TransferSettings, Vote,
 };
 use quorate_world::{
     digest::digest,

@@ -1,9 +1,6 @@
 //! Read rounds (scenario 37: an answer confirms its own round and earlier ones, never a later one).
 
-use quorate_raft::{
-    ClockDrift, Index, Membership, NodeId, Promise,
-    reads::{ReadToken, Reads},
-};
+use quorate_raft::{ClockDrift, Index, Membership, NodeId, Promise, ReadToken, Reads};
 
 #[test]
 fn reads_that_arrive_during_a_round_wait_together_for_the_next() {

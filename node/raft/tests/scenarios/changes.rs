@@ -1,8 +1,6 @@
 //! How the members change (28-34): joint configurations, learners, who was removed.
 
-use quorate_raft::{
-    Body, Capacity, Change, ChangeRefused, Effect, Index, Member, Membership, NodeId, Phase, message::Removed,
-};
+use quorate_raft::{Body, Capacity, Change, ChangeRefused, Effect, Index, Member, Membership, NodeId, Phase, Removed};
 use quorate_world::{
     disk::Disk,
     event::Event,

@@ -1,8 +1,8 @@
 //! What else a disk can do: hold other content than the others', come back empty, have no room.
 
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Body, Effect, EntryId, Index, Message, NodeId, Phase, Progress, ProgressState,
-    Promise, Replica, Role, SnapshotOutcome, Term, Violation, message::Emptied,
+    Append, AppendOutcome, AppendReply, Body, Effect, Emptied, EntryId, Index, Message, NodeId, Phase, Progress,
+    ProgressState, Promise, Replica, Role, SnapshotOutcome, Term, Violation,
 };
 use quorate_world::{
     disk::Disk,

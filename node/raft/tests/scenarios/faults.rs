@@ -1,8 +1,6 @@
 //! Entries that a disk lost (48, 49, as far as rules decide), and the remains of torn writes.
 
-use quorate_raft::{
-    AppendOutcome, Body, Effect, EntryId, Index, NodeId, Phase, Replica, Role, Term, message::RepairOutcome,
-};
+use quorate_raft::{AppendOutcome, Body, Effect, EntryId, Index, NodeId, Phase, RepairOutcome, Replica, Role, Term};
 use quorate_world::{
     disk::{Disk, Fault},
     make::{
@@ -138,7 +136,7 @@ fn a_node_heals_by_what_members_give_it() {
     let mut out = Vec::new();
     node.election_timeout(at(0), Term(5), &mut out);
     let here = |from: EntryId, batch| {
-        Body::RepairReply(quorate_raft::message::RepairReply { from, outcome: RepairOutcome::Here, batch: Some(batch) })
+        Body::RepairReply(quorate_raft::RepairReply { from, outcome: RepairOutcome::Here, batch: Some(batch) })
     };
     let effects = hear(&mut node, at(0), 2, 5, here(id(1, 1), log[0].clone()));
     let write = persists(&effects)[0];
@@ -164,7 +162,7 @@ fn a_node_heals_by_what_members_give_it() {
 fn a_repair_by_another_content_is_not_written() {
     let mut node = faulty_replica(&[1, 1], &[2]);
     let stranger = batch(1, 2, 1, 0xbad);
-    let body = Body::RepairReply(quorate_raft::message::RepairReply {
+    let body = Body::RepairReply(quorate_raft::RepairReply {
         from: id(2, 1),
         outcome: RepairOutcome::Here,
         batch: Some(stranger.clone()),
@@ -211,7 +209,7 @@ fn an_entry_that_was_durable_is_never_forgotten() {
 
     let mut node = faulty_replica(&[1, 1], &[2]);
     let outcome = RepairOutcome::Absent;
-    let absent = Body::RepairReply(quorate_raft::message::RepairReply { from: id(2, 1), outcome, batch: None });
+    let absent = Body::RepairReply(quorate_raft::RepairReply { from: id(2, 1), outcome, batch: None });
     for from in [2, 3] {
         assert_eq!(hear(&mut node, at(0), from, 5, absent.clone()), [], "not even if all others never had it");
     }
@@ -245,11 +243,7 @@ fn an_entry_is_forgotten_by_a_quorum_of_the_others_and_in_a_later_term() {
     let mut disk = disk_of(5, None, &[1, 1]);
     disk.lose(Index(2), Fault::Unproven);
     let absent = |entry| {
-        Body::RepairReply(quorate_raft::message::RepairReply {
-            from: entry,
-            outcome: RepairOutcome::Absent,
-            batch: None,
-        })
+        Body::RepairReply(quorate_raft::RepairReply { from: entry, outcome: RepairOutcome::Absent, batch: None })
     };
     let mut node = Replica::new(NodeId(1), voters(3), disk.recover(), settings());
     let mut out = Vec::new();

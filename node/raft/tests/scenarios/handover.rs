@@ -1,6 +1,6 @@
 //! Leadership that is handed over on purpose (35; Ongaro's thesis, §3.10).
 
-use quorate_raft::{Body, Effect, HandoverRefused, Index, NodeId, message::TimeoutNow};
+use quorate_raft::{Body, Effect, HandoverRefused, Index, NodeId, TimeoutNow};
 use quorate_world::{
     event::Event,
     make::{at, hear, id, lead, persist_all, replica},

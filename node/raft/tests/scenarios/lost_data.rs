@@ -1,8 +1,8 @@
 //! Members whose disk holds less than they acknowledged: emptied directories, old copies of a directory, a lost majority.
 
 use quorate_raft::{
-    AppendOutcome, AppendReply, Body, Effect, HOLDINGS_EVERY, Index, NodeId, Phase, Replica, Term, Violation,
-    message::{Emptied, Holdings},
+    AppendOutcome, AppendReply, Body, Effect, Emptied, HOLDINGS_EVERY, Holdings, Index, NodeId, Phase, Replica, Term,
+    Violation,
 };
 use quorate_world::{
     disk::Disk,

@@ -2,12 +2,9 @@
 //! from each kind of sender, in each state of the receiver.
 
 use quorate_raft::{
-    AppendOutcome, AppendReply, Body, Change, Effect, Index, Membership, Message, NodeId, Phase, Replica, RequestVote,
-    Role, SnapshotOutcome, SnapshotReply, Term,
-    message::{
-        AdministerOutcome, Administered, Administration, Emptied, Holdings, Propose, ProposeReply, ReadIndex,
-        ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
-    },
+    AdministerOutcome, Administered, Administration, AppendOutcome, AppendReply, Body, Change, Effect, Emptied,
+    Holdings, Index, Membership, Message, NodeId, Phase, Propose, ProposeReply, ReadIndex, ReadIndexReply, Removed,
+    Repair, RepairOutcome, RepairReply, Replica, RequestVote, Role, SnapshotOutcome, SnapshotReply, Term, TimeoutNow,
 };
 use quorate_world::{
     disk::Disk,
@@ -125,7 +122,7 @@ fn messages(replica: &Replica) -> Vec<Body> {
         Body::Holdings(Holdings { members: vec![(NodeId(1), Index(u64::MAX))] }),
         Body::TimeoutNow(TimeoutNow { last }),
         Body::Removed(Removed { at: Index(u64::MAX) }),
-        Body::Administer(quorate_raft::message::Administer {
+        Body::Administer(quorate_raft::Administer {
             request: 1,
             what: Administration::Change(Change::remove(NodeId(1))),
         }),

@@ -1,9 +1,8 @@
 //! A voter that keeps no commands: what it is sent, what it is for, and what it must never do.
 
 use quorate_raft::{
-    Batch, Body, Change, ChangeRefused, Effect, HandoverRefused, Index, Kind, Membership, NodeId, Replica, Settings,
-    Violation,
-    message::{RepairOutcome, TimeoutNow},
+    Batch, Body, Change, ChangeRefused, Effect, HandoverRefused, Index, Kind, Membership, NodeId, RepairOutcome,
+    Replica, Settings, TimeoutNow, Violation,
 };
 use quorate_world::{
     disk::{Disk, Fault},

@@ -7,10 +7,7 @@ use crate::{
     plan::{Fault, Power},
 };
 use quorate::{NodeId, Term};
-use quorate_raft::{
-    Body, EntryId, Kind, Message,
-    message::{ForwardedCommand, Propose},
-};
+use quorate_raft::{Body, EntryId, ForwardedCommand, Kind, Message, Propose};
 use rand::Rng;
 use std::time::Duration;
 

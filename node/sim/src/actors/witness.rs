@@ -25,8 +25,7 @@ use super::{
 use crate::{report::Report, trace::Trace};
 use quorate::{Index, NodeId, storage::disk::SimulatedDisk};
 use quorate_raft::{
-    AppendOutcome, Batch, Body, Kind, Message, Phase, SnapshotOutcome, Term, message::RepairOutcome, record::Record,
-    session,
+    AppendOutcome, Batch, Body, Kind, Message, Phase, RepairOutcome, SnapshotOutcome, Term, record::Record, session,
 };
 use quorate_storage::Recovered;
 use std::{

@@ -3,9 +3,8 @@
 use super::disk::{Disk, Fault};
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Ballot, Batch, BatchBuilder, Body, Effect, EntryId, HardState, Heartbeat,
-    HeartbeatReply, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, Promise, Replica, RequestVote,
-    Settings, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, Term, Violation, Vote,
-    message::{Repair, RepairOutcome},
+    HeartbeatReply, Index, Kind, Membership, Message, Moment, NodeId, Outgoing, Phase, Promise, Repair, RepairOutcome,
+    Replica, RequestVote, Settings, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, Term, Violation, Vote,
 };
 use std::time::Duration;
 

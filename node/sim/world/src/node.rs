@@ -6,9 +6,8 @@
 
 use super::{disk::Disk, queues::Queues, rules::Rules};
 use quorate_raft::{
-    Ballot, Batch, Body, Effect, Entries, Index, Lookup, Message, Moment, NodeId, Outcome, Outgoing, Phase, Replica,
-    Replication, ReplicationOutput, Role, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term,
-    message::Repair,
+    Ballot, Batch, Body, Effect, Entries, Index, Lookup, Message, Moment, NodeId, Outcome, Outgoing, Phase, Repair,
+    Replica, Replication, ReplicationOutput, Role, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term,
 };
 use rand::{Rng, rngs::SmallRng};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -12,10 +12,9 @@
 
 use super::{disk::Disk, node::is_pre_vote, quorum, world::Node};
 use quorate_raft::{
-    AppendOutcome, Batch, Body, EntryId, Index, Membership, Message, NodeId, Outgoing, Phase, ReadToken, Replica,
-    SnapshotOutcome, Term,
+    AppendOutcome, Batch, Body, EntryId, Index, Membership, Message, NodeId, Outgoing, Phase, ReadToken, RepairOutcome,
+    Replica, SnapshotOutcome, Term,
     invariants::{Cluster, Seen},
-    message::RepairOutcome,
 };
 use std::{collections::BTreeMap, sync::Arc};
 

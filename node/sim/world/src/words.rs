@@ -1,8 +1,8 @@
 //! Messages between the actors of one node, and the news that a node shows to the outside.
 
 use quorate_raft::{
-    Ballot, Batch, EntryId, Index, NodeId, Outgoing, Persist, Snapshot, SnapshotBase, SnapshotReply, Term, Violation,
-    Want, message::Repair,
+    Ballot, Batch, EntryId, Index, NodeId, Outgoing, Persist, Repair, Snapshot, SnapshotBase, SnapshotReply, Term,
+    Violation, Want,
 };
 
 /// An actor beside `Consensus`.

@@ -10,9 +10,8 @@ use super::{Consensus, names::Names};
 use crate::actors::messages::{Administer, Operator};
 use actix::Context;
 use quorate_raft::{
-    Body, Change, ChangeRefused, Index, Member, NodeId, Replica,
-    message::{self, AdministerOutcome, Administered, Administration},
-    replica::HandoverRefused,
+    AdministerOutcome, Administered, Administration, Body, Change, ChangeRefused, HandoverRefused, Index, Member,
+    NodeId, Replica,
 };
 use std::collections::BTreeMap;
 use tokio::time::Instant;
@@ -107,7 +106,7 @@ impl Consensus {
             Some(leader) => {
                 let request = self.operators.names.next();
                 self.operators.at_leader.insert(request, (leader, operator, Instant::now() + wait));
-                self.say(leader, Body::Administer(message::Administer { request, what }));
+                self.say(leader, Body::Administer(quorate_raft::Administer { request, what }));
             }
             None => {
                 let deadline = Instant::now() + self.timing.leader_wait;
@@ -125,7 +124,7 @@ impl Consensus {
     pub(super) fn administer_forwarded(
         &mut self,
         node: NodeId,
-        message::Administer { request, what }: message::Administer,
+        quorate_raft::Administer { request, what }: quorate_raft::Administer,
         ctx: &mut Context<Self>,
     ) {
         self.administer(Administer { what, operator: Operator::There { node, request } }, ctx);
@@ -135,7 +134,7 @@ impl Consensus {
     pub(super) fn refuse_administer(
         &mut self,
         node: NodeId,
-        message::Administer { request, what }: &message::Administer,
+        quorate_raft::Administer { request, what }: &quorate_raft::Administer,
     ) {
         self.tell_operator(Operator::There { node, request: *request }, refused(what));
     }

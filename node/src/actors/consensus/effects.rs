@@ -14,8 +14,7 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_raft::{
-    Body, Credit, Effect, Entries, EntryId, Index, MachineVersions, Message, NodeId, Outgoing, Term, Violation,
-    message::Repair,
+    Body, Credit, Effect, Entries, EntryId, Index, MachineVersions, Message, NodeId, Outgoing, Repair, Term, Violation,
     mutants::{Mutant, live},
 };
 use quorate_storage::contract::{EntriesRead, Persist, ReadEntries, Remember};

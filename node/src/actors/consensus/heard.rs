@@ -3,10 +3,7 @@
 use super::Consensus;
 use crate::actors::messages::{LinkChanged, PeerHeard, ReadCaller};
 use actix::Context;
-use quorate_raft::{
-    Body, Message, NodeId, Term,
-    message::{ReadIndex, ReadIndexReply},
-};
+use quorate_raft::{Body, Message, NodeId, ReadIndex, ReadIndexReply, Term};
 use quorate_transport::network::Delivered;
 use tokio::time::Instant;
 

@@ -16,8 +16,7 @@ use crate::{
 use bytes::Bytes;
 use quorate_metrics::{NodeMetrics, ProposalResult};
 use quorate_raft::{
-    Batch, Index, Kind, NodeId, Term,
-    message::{ForwardedOutcome, ProposeOutcome, ProposeReply},
+    Batch, ForwardedOutcome, Index, Kind, NodeId, ProposeOutcome, ProposeReply, Term,
     mutants::{Mutant, live},
     session::STAMP_BYTES,
 };

@@ -10,10 +10,7 @@ use crate::{
     error::ReadError,
 };
 use actix::Context;
-use quorate_raft::{
-    Body, Index, Moment, NodeId, ReadToken,
-    message::{ReadIndex, ReadIndexReply},
-};
+use quorate_raft::{Body, Index, Moment, NodeId, ReadIndex, ReadIndexReply, ReadToken};
 use std::collections::{BTreeMap, VecDeque};
 use tokio::time::Instant;
 

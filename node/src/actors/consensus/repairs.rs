@@ -6,7 +6,7 @@
 use super::{Consensus, effects::LoadFor};
 use crate::error::ProposeError;
 use actix::Context;
-use quorate_raft::{Batch, Entries, EntryId, Index, NodeId, message::Repair};
+use quorate_raft::{Batch, Entries, EntryId, Index, NodeId, Repair};
 use tokio::time::Instant;
 
 /// At most so many bytes of entries are sent to a member that lost them, at once.

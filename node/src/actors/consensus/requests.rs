@@ -13,8 +13,7 @@ use actix::Context;
 use bytes::BytesMut;
 use quorate_metrics::ProposalStage;
 use quorate_raft::{
-    Body, Kind, Lookup, NodeId, Term,
-    message::{ForwardedCommand, ForwardedOutcome, Propose, ProposeOutcome, ProposeReply},
+    Body, ForwardedCommand, ForwardedOutcome, Kind, Lookup, NodeId, Propose, ProposeOutcome, ProposeReply, Term,
     mutants::{Mutant, live},
     record::OVERHEAD_BYTES,
     session::{self, Stamp},

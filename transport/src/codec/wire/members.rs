@@ -3,9 +3,8 @@
 use super::{Reader, Wire, Writer, wire_enum, wire_struct, write_list};
 use postcard::{Error, Result};
 use quorate_raft::{
-    Capacity, Change, ChangeRefused, ClusterId, HandoverRefused, Index, Member, Membership, NodeId,
-    change::{Expected, Step},
-    message::{Administer, AdministerOutcome, Administered, Administration, Emptied, Holdings, Removed},
+    Administer, AdministerOutcome, Administered, Administration, Capacity, Change, ChangeRefused, ClusterId, Emptied,
+    Expected, HandoverRefused, Holdings, Index, Member, Membership, NodeId, Removed, Step,
 };
 use std::collections::BTreeMap;
 

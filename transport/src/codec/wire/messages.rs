@@ -2,13 +2,10 @@
 
 use super::{wire_enum, wire_number, wire_struct};
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Body, ClusterId, EntryId, Heartbeat, HeartbeatReply, Index, Kind, Membership,
-    Message, NodeId, Phase, Promise, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome,
-    SnapshotReply, Term, Vote,
-    message::{
-        Administer, Administered, Emptied, ForwardedCommand, ForwardedOutcome, Holdings, Propose, ProposeOutcome,
-        ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, TimeoutNow,
-    },
+    Administer, Administered, Append, AppendOutcome, AppendReply, Body, ClusterId, Emptied, EntryId, ForwardedCommand,
+    ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Phase, Promise,
+    Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply,
+    RequestVote, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow, Vote,
 };
 
 wire_number!(NodeId(u64), Term(u64), Index(u64), Promise(u32), ClusterId(u128));

@@ -5,8 +5,8 @@ use crate::make::{
     append, at, batch, heartbeat, heartbeat_reply, id, matched, node, promising, replica, request_vote, vote, voters,
 };
 use quorate_raft::{
-    Body, Effect, HardState, Message, Moment, NodeId, Outgoing, Persist, Phase, Progress, Promise, Replica, Term,
-    message::{RepairOutcome, RepairReply},
+    Body, Effect, HardState, Message, Moment, NodeId, Outgoing, Persist, Phase, Progress, Promise, RepairOutcome,
+    RepairReply, Replica, Term,
 };
 use std::time::Duration;
 

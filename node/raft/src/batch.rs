@@ -1,0 +1,313 @@
+//! Batches: consecutive entries of one term in one buffer.
+
+use crate::{
+    entry::{Checksum, Kind, Malformed},
+    ids::{EntryId, Group, Index, Term},
+    membership::Membership,
+    record::{
+        HEADER_BYTES, Head, OUTLINE_BYTES, OVERHEAD_BYTES, Record, TRAILER_BYTES, header, read_u32, read_u64,
+        record_checksum, record_end,
+    },
+};
+use alloc::vec::Vec;
+use bytes::{BufMut, Bytes, BytesMut};
+use core::fmt;
+
+/// A run of consecutive entries of one term, laid out as on disk. Never empty. Cloning shares the bytes.
+///
+/// **Invariant:** `bytes` holds exactly `count` well-framed records of `term`, with consecutive indexes from `first`.
+/// [`Batch::parse`] is the only way in from outside.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Batch {
+    term: Term,
+    first: Index,
+    count: u32,
+    /// Whether an entry among them changes the membership: rules look at every batch, and into few.
+    changes: bool,
+    /// Whether some of them are outlines.
+    outlined: bool,
+    bytes: Bytes,
+}
+
+impl Batch {
+    /// Checks the framing, every identity and every checksum of records that came from outside.
+    ///
+    /// # Errors
+    /// Names what is wrong and at which byte, if `bytes` is anything but whole, undamaged records of one term with
+    /// consecutive indexes, chained to each other.
+    pub fn parse(bytes: Bytes, checksum: Checksum) -> Result<Self, Malformed> {
+        let head = Head::read(&bytes, 0, checksum)?;
+        let (mut at, mut count, mut chained) = (0, 0u32, head.previous_checksum);
+        let (mut changes, mut outlined) = (false, false);
+        while at < bytes.len() {
+            let this = Head::read(&bytes, at, checksum)?;
+            let expected = EntryId::new(head.id.term, head.id.index.plus(u64::from(count)));
+            if this.id != expected || this.id.index == Index(0) || this.group != Group(0) {
+                return Err(Malformed { offset: at, what: "identity" });
+            }
+            if this.previous_checksum != chained {
+                return Err(Malformed { offset: at, what: "chain" });
+            }
+            let end = at + HEADER_BYTES + this.payload_bytes;
+            let found = read_u32(&bytes, end);
+            if record_checksum(checksum, this.kind as u8, this.header_checksum, &bytes[at + HEADER_BYTES..end])
+                != Some(found)
+            {
+                return Err(Malformed { offset: at + HEADER_BYTES, what: "payload checksum" });
+            }
+            chained = found;
+            changes |= this.kind == Kind::Membership;
+            outlined |= this.kind == Kind::Outline;
+            at = end + TRAILER_BYTES;
+            count += 1;
+        }
+        Ok(Self { term: head.id.term, first: head.id.index, count, changes, outlined, bytes })
+    }
+
+    /// The term of every entry in it.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The index of its first entry.
+    #[must_use]
+    pub fn first(&self) -> Index {
+        self.first
+    }
+
+    /// The index of its last entry.
+    #[must_use]
+    pub fn last(&self) -> Index {
+        self.first.plus(u64::from(self.count) - 1)
+    }
+
+    /// The id of its last entry.
+    #[must_use]
+    pub fn last_id(&self) -> EntryId {
+        EntryId::new(self.term, self.last())
+    }
+
+    /// How many entries it has; at least 1.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The records, as they lie on disk and on the wire.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The checksum of the record before the first of these.
+    #[must_use]
+    pub fn previous_checksum(&self) -> u32 {
+        read_u32(&self.bytes, 28)
+    }
+
+    /// The checksum of the last of these records: what the next one chains to.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        read_u32(&self.bytes, self.bytes.len() - TRAILER_BYTES)
+    }
+
+    /// The records, in order.
+    pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        let mut at = 0;
+        core::iter::from_fn(move || {
+            (at < self.bytes.len()).then(|| {
+                let end = record_end(&self.bytes, at);
+                let record = &self.bytes[at..end];
+                at = end;
+                Record {
+                    id: EntryId::new(self.term, Index(read_u64(record, 16))),
+                    kind: Kind::from_byte(record[24]).unwrap_or(Kind::Noop),
+                    previous_checksum: read_u32(record, 28),
+                    checksum: read_u32(record, record.len() - TRAILER_BYTES),
+                    payload: &record[HEADER_BYTES..record.len() - TRAILER_BYTES],
+                }
+            })
+        })
+    }
+
+    /// The configurations among the entries, in order, each with its index.
+    ///
+    /// # Errors
+    /// If one of them is none: cut off, or without voters.
+    pub fn memberships(&self) -> Result<Vec<(Index, Membership)>, Malformed> {
+        if !self.changes {
+            return Ok(Vec::new());
+        }
+        let changes = self.records().filter(|record| record.kind == Kind::Membership);
+        changes
+            .map(|record| match Membership::decode(record.payload)? {
+                membership if membership.incoming().is_empty() => Err(Malformed { offset: 0, what: "no voters" }),
+                membership => Ok((record.id.index, membership)),
+            })
+            .collect()
+    }
+
+    /// The entries from `index` on, sharing the bytes; `None` if there is none.
+    #[must_use]
+    pub fn from(&self, index: Index) -> Option<Self> {
+        if index <= self.first {
+            return Some(self.clone());
+        }
+        let skip = u32::try_from(index.since(self.first)).ok().filter(|skip| *skip < self.count)?;
+        let at = self.offset_of(skip);
+        Some(self.slice(index, self.count - skip, self.bytes.slice(at..)))
+    }
+
+    /// The entries up to and including `index`, sharing the bytes; `None` if there is none.
+    #[must_use]
+    pub fn up_to(&self, index: Index) -> Option<Self> {
+        if index >= self.last() {
+            return Some(self.clone());
+        }
+        if index < self.first {
+            return None;
+        }
+        let count = u32::try_from(index.since(self.first)).ok()? + 1;
+        let at = self.offset_of(count);
+        Some(self.slice(self.first, count, self.bytes.slice(..at)))
+    }
+
+    /// As many of the first entries as fit into `bytes_max`, and always one.
+    #[must_use]
+    pub fn within(&self, bytes_max: usize) -> Self {
+        if self.bytes.len() <= bytes_max {
+            return self.clone();
+        }
+        let (mut at, mut count) = (record_end(&self.bytes, 0), 1);
+        while count < self.count {
+            let end = record_end(&self.bytes, at);
+            if end > bytes_max {
+                break;
+            }
+            (at, count) = (end, count + 1);
+        }
+        self.slice(self.first, count, self.bytes.slice(..at))
+    }
+
+    /// Whether some of the entries are outlines, of which a witness kept no more.
+    #[must_use]
+    pub fn is_outlined(&self) -> bool {
+        self.outlined
+    }
+
+    /// The same entries as a witness keeps them: commands as outlines, what the rules themselves need whole.
+    #[must_use]
+    pub fn outline(&self, checksum: Checksum) -> Self {
+        let is_outlined = |kind| matches!(kind, Kind::Command | Kind::Session);
+        if !self.records().any(|record| is_outlined(record.kind)) {
+            return self.clone();
+        }
+        let mut bytes = BytesMut::with_capacity(self.count as usize * (OVERHEAD_BYTES + OUTLINE_BYTES));
+        let mut at = 0;
+        for record in self.records() {
+            let end = record_end(&self.bytes, at);
+            if is_outlined(record.kind) {
+                let header = header(checksum, record.id, Kind::Outline, OUTLINE_BYTES, record.previous_checksum);
+                let of = record.checksum.to_le_bytes();
+                bytes.put_slice(&header);
+                bytes.put_slice(&of);
+                bytes.put_u32_le(checksum(read_u32(&header, 32), &of));
+                bytes.put_slice(&of);
+            } else {
+                bytes.put_slice(&self.bytes[at..end]);
+            }
+            at = end;
+        }
+        Self { outlined: true, bytes: bytes.freeze(), ..self.clone() }
+    }
+
+    fn slice(&self, first: Index, count: u32, bytes: Bytes) -> Self {
+        let mut slice = Self { term: self.term, first, count, changes: false, outlined: false, bytes };
+        slice.changes = self.changes && slice.records().any(|record| record.kind == Kind::Membership);
+        slice.outlined = self.outlined && slice.records().any(|record| record.kind == Kind::Outline);
+        slice
+    }
+
+    fn offset_of(&self, record: u32) -> usize {
+        (0..record).fold(0, |at, _| record_end(&self.bytes, at))
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Batch({}..={}@{}, {} B)", self.first, self.last(), self.term, self.bytes.len())
+    }
+}
+
+/// Lays out a batch, entry by entry, in one buffer.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    term: Term,
+    first: Index,
+    count: u32,
+    changes: bool,
+    chained: u32,
+    bytes: BytesMut,
+    checksum: Checksum,
+}
+
+impl BatchBuilder {
+    /// A batch of `term` that begins at `first` and chains to a record with checksum `previous`.
+    #[must_use]
+    pub fn new(checksum: Checksum, term: Term, first: Index, previous: u32, capacity_bytes: usize) -> Self {
+        let bytes = BytesMut::with_capacity(capacity_bytes);
+        Self { term, first, count: 0, changes: false, chained: previous, bytes, checksum }
+    }
+
+    /// Adds an entry behind the others; never an outline, which stands for one that there is.
+    ///
+    /// # Panics
+    /// If the payload has 4 GiB or more; callers bound payloads far below.
+    pub fn push(&mut self, kind: Kind, payload: &[u8]) {
+        self.push_parts(kind, &[], payload);
+    }
+
+    /// The same, with a payload in two parts, one behind the other.
+    ///
+    /// # Panics
+    /// As [`BatchBuilder::push`].
+    pub fn push_parts(&mut self, kind: Kind, head: &[u8], payload: &[u8]) {
+        let bytes = head.len() + payload.len();
+        let id = EntryId::new(self.term, self.first.plus(u64::from(self.count)));
+        let header = header(self.checksum, id, kind, bytes, self.chained);
+        self.chained = (self.checksum)((self.checksum)(read_u32(&header, 32), head), payload);
+        self.bytes.reserve(OVERHEAD_BYTES + bytes);
+        self.bytes.put_slice(&header);
+        self.bytes.put_slice(head);
+        self.bytes.put_slice(payload);
+        self.bytes.put_u32_le(self.chained);
+        self.changes |= kind == Kind::Membership;
+        self.count += 1;
+    }
+
+    /// How many bytes it has so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing was pushed yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The batch; `None` if nothing was pushed.
+    #[must_use]
+    pub fn finish(self) -> Option<Batch> {
+        (self.count > 0).then(|| Batch {
+            term: self.term,
+            first: self.first,
+            count: self.count,
+            changes: self.changes,
+            outlined: false,
+            bytes: self.bytes.freeze(),
+        })
+    }
+}
