@@ -1,9 +1,11 @@
-//! Addresses of members, as far as the rules look into them: the network gives them their meaning.
+//! Addresses of members: the checks that the rules make. Only the network resolves and dials them.
 
 use core::net::IpAddr;
 
-/// Whether another node could dial it: 1 to [`Change::ADDRESS_BYTES_MAX`](crate::Change::ADDRESS_BYTES_MAX) bytes, and, where it is
-/// `HOST:PORT`, neither port 0 nor an IP address that names no single machine (unspecified, multicast, broadcast).
+/// Whether another node could dial `address`: it has 1 to
+/// [`Change::ADDRESS_BYTES_MAX`](crate::Change::ADDRESS_BYTES_MAX) bytes, and, if it is
+/// `HOST:PORT`, neither port 0 nor an IP address that names no single machine
+/// (unspecified, multicast, broadcast).
 #[must_use]
 pub fn is_dialable(address: &str) -> bool {
     if address.is_empty() || address.len() > crate::Change::ADDRESS_BYTES_MAX {
@@ -17,7 +19,7 @@ pub fn is_dialable(address: &str) -> bool {
     port.parse() != Ok(0u16) && ip(host).is_none_or(names_a_machine)
 }
 
-/// Whether two addresses are surely one: host names are compared as text, whatever they stand for.
+/// Whether two addresses are certainly the same. Host names are compared as text and not resolved.
 #[must_use]
 pub fn are_same(one: &str, other: &str) -> bool {
     let (Some(one), Some(other)) = (one.rsplit_once(':'), other.rsplit_once(':')) else { return one == other };

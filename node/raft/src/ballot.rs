@@ -1,4 +1,4 @@
-//! One campaign's votes.
+//! The votes of one round of a campaign.
 
 use crate::{
     ids::{NodeId, Term},
@@ -8,12 +8,13 @@ use crate::{
 };
 use alloc::collections::BTreeMap;
 
-/// Counts one round of one campaign (paper §5.2): the pure piece of a `VoteCollector`.
+/// Counts the votes of one round of one campaign (paper §5.2): the pure piece of a `VoteCollector`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Ballot {
     /// Pre-vote or vote.
     pub phase: Phase,
-    /// Which campaign of this candidate.
+    /// Number of the round, counted by the candidate since its start: an answer to another
+    /// round is ignored.
     pub campaign: u64,
     /// The candidate's term during the round.
     pub term: Term,
@@ -21,14 +22,14 @@ pub struct Ballot {
     votes: BTreeMap<NodeId, bool>,
 }
 
-/// How a ballot stands.
+/// The present result of a ballot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Outcome {
-    /// A quorum granted.
+    /// A quorum granted its vote.
     Won,
-    /// So many denied that no quorum can grant.
+    /// Enough voters denied that no quorum can grant any more.
     Lost,
-    /// Not decided yet.
+    /// Neither is certain yet.
     Open,
 }
 
@@ -39,7 +40,8 @@ impl Ballot {
         Self { phase, campaign, term, membership, votes: BTreeMap::new() }
     }
 
-    /// Counts the answer of `voter`. Its first answer stands; those who do not vote do not count.
+    /// Counts the answer of `voter`. Its first answer stands; answers of nodes that do not
+    /// vote are ignored.
     pub fn count(&mut self, voter: NodeId, granted: bool) -> Outcome {
         if self.membership.is_voter(voter) {
             self.votes.entry(voter).or_insert(granted);
@@ -47,7 +49,7 @@ impl Ballot {
         self.outcome()
     }
 
-    /// How it stands.
+    /// The result of the votes counted.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let denied = |id| self.votes.get(&id) == Some(&false);

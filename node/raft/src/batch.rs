@@ -13,18 +13,20 @@ use alloc::vec::Vec;
 use bytes::{BufMut, Bytes, BytesMut};
 use core::fmt;
 
-/// A run of consecutive entries of one term, laid out as on disk. Never empty. Cloning shares the bytes.
+/// A run of consecutive entries of one term, laid out as on disk. Never empty. Cloning
+/// shares the bytes.
 ///
-/// **Invariant:** `bytes` holds exactly `count` well-framed records of `term`, with consecutive indexes from `first`.
-/// [`Batch::parse`] is the only way in from outside.
+/// **Invariant:** `bytes` holds exactly `count` well-framed records of `term`, with consecutive
+/// indexes from `first`. Bytes from outside enter through [`Batch::parse`] alone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Batch {
     term: Term,
     first: Index,
     count: u32,
-    /// Whether an entry among them changes the membership: rules look at every batch, and into few.
+    /// Whether one of the entries is a configuration. Rules ask this of every batch, so it
+    /// is counted once.
     changes: bool,
-    /// Whether some of them are outlines.
+    /// Whether one of the entries is a stub.
     outlined: bool,
     bytes: Bytes,
 }
@@ -33,7 +35,7 @@ impl Batch {
     /// Checks the framing, every identity and every checksum of records that came from outside.
     ///
     /// # Errors
-    /// Names what is wrong and at which byte, if `bytes` is anything but whole, undamaged records of one term with
+    /// Names the fault and its offset, unless `bytes` is whole, undamaged records of one term with
     /// consecutive indexes, chained to each other.
     pub fn parse(bytes: Bytes, checksum: Checksum) -> Result<Self, Malformed> {
         let head = Head::read(&bytes, 0, checksum)?;
@@ -64,31 +66,31 @@ impl Batch {
         Ok(Self { term: head.id.term, first: head.id.index, count, changes, outlined, bytes })
     }
 
-    /// The term of every entry in it.
+    /// The term of all entries.
     #[must_use]
     pub fn term(&self) -> Term {
         self.term
     }
 
-    /// The index of its first entry.
+    /// Index of the first entry.
     #[must_use]
     pub fn first(&self) -> Index {
         self.first
     }
 
-    /// The index of its last entry.
+    /// Index of the last entry.
     #[must_use]
     pub fn last(&self) -> Index {
         self.first.plus(u64::from(self.count) - 1)
     }
 
-    /// The id of its last entry.
+    /// Id of the last entry.
     #[must_use]
     pub fn last_id(&self) -> EntryId {
         EntryId::new(self.term, self.last())
     }
 
-    /// How many entries it has; at least 1.
+    /// Number of entries, at least 1.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count
@@ -100,19 +102,19 @@ impl Batch {
         &self.bytes
     }
 
-    /// The checksum of the record before the first of these.
+    /// Checksum of the record before the first of these.
     #[must_use]
     pub fn previous_checksum(&self) -> u32 {
         read_u32(&self.bytes, 28)
     }
 
-    /// The checksum of the last of these records: what the next one chains to.
+    /// Checksum of the last record, which the next one chains to.
     #[must_use]
     pub fn checksum(&self) -> u32 {
         read_u32(&self.bytes, self.bytes.len() - TRAILER_BYTES)
     }
 
-    /// The records, in order.
+    /// The records, in log order.
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
         let mut at = 0;
         core::iter::from_fn(move || {
@@ -134,7 +136,7 @@ impl Batch {
     /// The configurations among the entries, in order, each with its index.
     ///
     /// # Errors
-    /// If one of them is none: cut off, or without voters.
+    /// If a payload is not a configuration: cut off, or without voters.
     pub fn memberships(&self) -> Result<Vec<(Index, Membership)>, Malformed> {
         if !self.changes {
             return Ok(Vec::new());
@@ -148,7 +150,7 @@ impl Batch {
             .collect()
     }
 
-    /// The entries from `index` on, sharing the bytes; `None` if there is none.
+    /// The entries from `index` on, sharing the bytes; `None` if the batch ends before `index`.
     #[must_use]
     pub fn from(&self, index: Index) -> Option<Self> {
         if index <= self.first {
@@ -159,7 +161,8 @@ impl Batch {
         Some(self.slice(index, self.count - skip, self.bytes.slice(at..)))
     }
 
-    /// The entries up to and including `index`, sharing the bytes; `None` if there is none.
+    /// The entries up to and including `index`, sharing the bytes; `None` if the batch
+    /// begins after `index`.
     #[must_use]
     pub fn up_to(&self, index: Index) -> Option<Self> {
         if index >= self.last() {
@@ -173,7 +176,7 @@ impl Batch {
         Some(self.slice(self.first, count, self.bytes.slice(..at)))
     }
 
-    /// As many of the first entries as fit into `bytes_max`, and always one.
+    /// The first entries that fit into `bytes_max`, and at least one.
     #[must_use]
     pub fn within(&self, bytes_max: usize) -> Self {
         if self.bytes.len() <= bytes_max {
@@ -190,13 +193,14 @@ impl Batch {
         self.slice(self.first, count, self.bytes.slice(..at))
     }
 
-    /// Whether some of the entries are outlines, of which a witness kept no more.
+    /// Whether one of the entries is a stub, as witnesses keep them.
     #[must_use]
     pub fn is_outlined(&self) -> bool {
         self.outlined
     }
 
-    /// The same entries as a witness keeps them: commands as outlines, what the rules themselves need whole.
+    /// The same entries as a witness keeps them: commands as stubs; no-ops and configurations,
+    /// which the rules need, whole.
     #[must_use]
     pub fn outline(&self, checksum: Checksum) -> Self {
         let is_outlined = |kind| matches!(kind, Kind::Command | Kind::Session);
@@ -240,7 +244,7 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// Lays out a batch, entry by entry, in one buffer.
+/// Builds a batch, entry by entry, in one buffer.
 #[derive(Debug)]
 pub struct BatchBuilder {
     term: Term,
@@ -260,15 +264,16 @@ impl BatchBuilder {
         Self { term, first, count: 0, changes: false, chained: previous, bytes, checksum }
     }
 
-    /// Adds an entry behind the others; never an outline, which stands for one that there is.
+    /// Adds an entry after the others. Not for stubs: [`Batch::outline`] makes those
+    /// from whole records.
     ///
     /// # Panics
-    /// If the payload has 4 GiB or more; callers bound payloads far below.
+    /// If the payload has 4 GiB or more; callers bound payloads far below that.
     pub fn push(&mut self, kind: Kind, payload: &[u8]) {
         self.push_parts(kind, &[], payload);
     }
 
-    /// The same, with a payload in two parts, one behind the other.
+    /// The same, for a payload in two parts: `head`, then `payload`.
     ///
     /// # Panics
     /// As [`BatchBuilder::push`].
@@ -286,19 +291,19 @@ impl BatchBuilder {
         self.count += 1;
     }
 
-    /// How many bytes it has so far.
+    /// Present length of the records in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether nothing was pushed yet.
+    /// Whether the builder has no entry yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The batch; `None` if nothing was pushed.
+    /// The batch; `None` if it has no entry.
     #[must_use]
     pub fn finish(self) -> Option<Batch> {
         (self.count > 0).then(|| Batch {

@@ -1,8 +1,10 @@
-//! What an operator wants the members to be, and what the cluster must go through to get there (paper §6).
+//! Membership changes as an operator asks for them, and the configuration that each leads
+//! to (paper §6).
 //!
-//! A [`Change`] is any number of steps, taken together. If it changes who votes, the cluster goes through a joint configuration,
-//! in which every decision needs a majority of the old voters and one of the new; otherwise one entry does. It is safe against
-//! races when it names the configuration that it was made for ([`Change::expecting`]).
+//! A [`Change`] is any number of steps, taken together. If it changes the voters, the cluster goes
+//! through a joint configuration, in which every decision needs a majority of the old voters and
+//! one of the new; otherwise one entry is enough. A change that names the configuration it was made
+//! for is safe against concurrent changes ([`Change::expecting`]).
 
 mod refused;
 
@@ -19,7 +21,7 @@ use alloc::{
     vec::Vec,
 };
 
-/// A change of the members, in one step however much it changes.
+/// A membership change: one or more steps, applied together.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Change {
     steps: Vec<Step>,
@@ -34,7 +36,8 @@ pub enum Expected {
     Any,
     /// Only the configuration of the entry at this index.
     Exactly(Index),
-    /// A configuration to which some of the change's steps may have led already: the leader accepted the change before. Never sent.
+    /// A configuration to which some of the change's steps may have led already: the leader
+    /// accepted the change before. Never sent.
     Partial,
 }
 
@@ -55,12 +58,12 @@ pub enum Step {
     Move(NodeId, String),
 }
 
-/// A member and where it is dialled; for one whose address is known already it may be left out.
+/// A member and the address at which it is dialled; the address of a known member may be left out.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Member {
-    /// Who.
+    /// Id of the member.
     pub id: NodeId,
-    /// At what address the other members dial it.
+    /// The address at which other members dial it, of at most [`Change::ADDRESS_BYTES_MAX`] bytes.
     pub address: Option<String>,
 }
 
@@ -77,50 +80,52 @@ impl<A: Into<String>> From<(NodeId, A)> for Member {
 }
 
 impl Change {
-    /// Most members, voters and learners together: messages to everybody stay bounded.
+    /// Most members, voters and learners together: it bounds every broadcast.
     pub const MEMBERS_MAX: usize = 64;
     /// Longest address, in bytes.
     pub const ADDRESS_BYTES_MAX: usize = 255;
 
-    /// Exactly these vote. Who voted and is not among them leaves; other learners stay. An address of a member must be the one that
-    /// is known ([`Change::move_to`] changes it).
+    /// Makes exactly these nodes the voters. A voter that is not listed is removed; other learners
+    /// stay. An address given for a member must be the known one ([`Change::move_to`] changes it).
     #[must_use]
     pub fn to<M: Into<Member>>(voters: impl IntoIterator<Item = M>) -> Self {
         Self::of(Step::To(voters.into_iter().map(Into::into).collect()))
     }
 
-    /// A new member receives the log, as a learner. For a node that is a member already it is refused.
+    /// Adds a node as a learner, which receives the log. Refused if the node is a member already.
     #[must_use]
     pub fn add(id: NodeId, address: impl Into<String>) -> Self {
         Self::of(Step::Add(Member::from((id, address))))
     }
 
-    /// The same for one that keeps no commands, and never leads: once promoted, it breaks ties between two full copies. There is one
-    /// at most, and whoever is one stays one. It must have been started as one.
+    /// Adds a witness as a learner. It keeps no commands and never leads; once promoted, it breaks
+    /// ties between two full copies. A cluster has one at most, a member can't turn into one or
+    /// cease to be one, and the node must have been started as a witness.
     #[must_use]
     pub fn add_witness(id: NodeId, address: impl Into<String>) -> Self {
         Self::of(Step::AddWitness(Member::from((id, address))))
     }
 
-    /// A learner votes from now on.
+    /// Turns a learner into a voter.
     #[must_use]
     pub fn promote(id: NodeId) -> Self {
         Self::of(Step::Promote(id))
     }
 
-    /// A member leaves.
+    /// Removes a member.
     #[must_use]
     pub fn remove(id: NodeId) -> Self {
         Self::of(Step::Remove(id))
     }
 
-    /// A member is dialled at another address from now on, by every node, whatever address a node was started with for it.
+    /// Changes the address of a member. It precedes any address that a node was started with
+    /// for that member.
     #[must_use]
     pub fn move_to(id: NodeId, address: impl Into<String>) -> Self {
         Self::of(Step::Move(id, address.into()))
     }
 
-    /// A voter leaves, and another node, which is no member yet, takes its place.
+    /// Replaces a voter by a node that is not a member yet.
     #[must_use]
     pub fn replace(leaves: NodeId, joins: impl Into<Member>) -> Self {
         let member = joins.into();
@@ -130,7 +135,7 @@ impl Change {
         change
     }
 
-    /// The same, and then another, as one change.
+    /// Both changes as one: the steps of `self`, then those of `then`.
     #[must_use]
     pub fn and(mut self, mut then: Self) -> Self {
         self.steps.append(&mut then.steps);
@@ -140,25 +145,27 @@ impl Change {
         self
     }
 
-    /// Only if the configuration in force is still the one of the entry at `index`: safe against others who change it, too.
+    /// Refuses the change unless the configuration in force is still the one of the entry at
+    /// `index`: safe against concurrent changes.
     #[must_use]
     pub fn expecting(mut self, index: Index) -> Self {
         self.expected = Expected::Exactly(index);
         self
     }
 
-    /// The same, for the leader that has accepted it and carries it out in several steps: whatever configuration is in force, and
-    /// though the members that it adds may belong to it.
+    /// The same change, for the leader that accepted it and carries it out in several steps: it
+    /// applies to any configuration, and the members that it adds may belong to it already.
     #[must_use]
     pub fn resumed(mut self) -> Self {
         self.expected = Expected::Partial;
         self
     }
 
-    /// The configuration that it leads to from `current`, whose entry is at `index`: never a joint one.
+    /// The configuration that the change leads to from `current`, whose entry is at `index`: never
+    /// a joint one.
     ///
     /// # Errors
-    /// If it makes no sense there.
+    /// If the change does not apply to `current`.
     pub fn target(&self, current: &Membership, index: Index) -> Result<Membership, ChangeRefused> {
         if let Expected::Exactly(expected) = self.expected
             && expected != index
@@ -180,14 +187,14 @@ impl Change {
         target.finish()
     }
 
-    /// Members that it brings in and that `current` does not know, with their addresses: they have to be brought up to date
-    /// before they may vote.
+    /// The members that the change adds and `current` does not have, with their addresses: they
+    /// have to catch up before they may vote.
     #[must_use]
     pub fn newcomers(&self, current: &Membership) -> Vec<Member> {
         self.members().filter(|member| !current.contains(member.id)).cloned().collect()
     }
 
-    /// Those whom it names with what is known of them.
+    /// The members that the steps name together with an address.
     fn members(&self) -> impl Iterator<Item = &Member> {
         self.steps.iter().flat_map(|step| match step {
             Step::To(voters) => voters.as_slice(),
@@ -196,7 +203,8 @@ impl Change {
         })
     }
 
-    /// A change of these steps, in order: the inverse of [`Change::steps`] and [`Change::expected`].
+    /// A change of these steps, in order: the inverse of
+    /// [`Change::steps`] and [`Change::expected`].
     #[must_use]
     pub fn from_parts(steps: Vec<Step>, expected: Expected) -> Self {
         Self { steps, expected }
@@ -219,11 +227,11 @@ impl Change {
     }
 }
 
-/// Beside a witness that votes, so many full voters there are at least: with one alone it would be needed for every commit, and
-/// add nothing.
+/// Fewest full voters beside a voting witness: with only one, the witness would be needed for every
+/// commit and add nothing.
 const FULL_VOTERS_MIN: usize = 2;
 
-/// Where the steps taken so far lead.
+/// The configuration that the steps taken so far lead to.
 struct Target {
     voters: BTreeSet<NodeId>,
     learners: BTreeSet<NodeId>,
@@ -267,7 +275,8 @@ impl Target {
             }
             Step::Add(Member { id, address }) => self.add(*id, address.as_ref())?,
             Step::AddWitness(Member { id, address }) => {
-                // Two at a time, though in different halves, could each hold what the other lacks: nor in place of one that leaves.
+                // Two witnesses at once, even in different halves, could each hold entries that the
+                // other lacks. So a new one is refused while the old one leaves, too.
                 if let Some(other) = self.witness.filter(|other| other != id) {
                     return Err(ChangeRefused::WitnessTaken { id: other });
                 }
@@ -305,7 +314,8 @@ impl Target {
         Ok(())
     }
 
-    /// `id` is dialled at this address: at no other, and no other node is, not even one that leaves in the same change.
+    /// Takes `address` for `id`. It must not belong to another member, not even to one that leaves
+    /// in the same change, and must not differ from the address that is known for `id`.
     fn know(&mut self, id: NodeId, address: &str) -> Result<(), ChangeRefused> {
         if let Some((by, _)) = self.addresses.iter().find(|(other, taken)| **other != id && are_same(taken, address)) {
             return Err(ChangeRefused::AddressTaken { id, by: *by });

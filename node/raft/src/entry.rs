@@ -1,24 +1,25 @@
-//! Kinds of entries, the checksum over them, and the error for bytes that are no entries.
+//! Kinds of log entries, the checksum function, and the error for malformed bytes.
 
 use core::fmt;
 
 /// Continues a checksum over more bytes: `checksum(checksum(0, a), b) == checksum(0, a ++ b)`.
 pub type Checksum = fn(u32, &[u8]) -> u32;
 
-/// What an entry is for.
+/// The purpose of an entry, one byte of its record.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Kind {
-    /// Appended by a new leader so that it can commit what came before (paper §8). No payload.
+    /// Appended by a new leader so that it can commit the entries before it (paper §8). No payload.
     Noop = 0,
-    /// A client's command; the payload is the state machine's business.
+    /// A client's command, opaque to the rules.
     Command = 1,
-    /// A change of membership.
+    /// A configuration of the cluster, in force as soon as the entry is in a log.
     Membership = 2,
-    /// A client's command that is applied once however often it is in the log, or what opens a session: see
-    /// [`session`](crate::session).
+    /// A client's command that is applied once however often it is in the log, or a request to open
+    /// a session: see [`session`](crate::session).
     Session = 3,
-    /// What a witness keeps of a command, of whatever kind: its identity.
+    /// A stub that a witness keeps for a command of either kind: the entry's identity and checksum
+    /// without the payload.
     Outline = 4,
 }
 
@@ -35,12 +36,12 @@ impl Kind {
     }
 }
 
-/// Bytes that are not a batch.
+/// Bytes that are not what they should be: a record, a batch, or the payload of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed {
-    /// Where, from the start of the bytes.
+    /// Offset of the fault from the start of the bytes.
     pub offset: usize,
-    /// What was wrong there.
+    /// A short description of the fault.
     pub what: &'static str,
 }
 

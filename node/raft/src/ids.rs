@@ -1,4 +1,4 @@
-//! The words that everything else is said in. A term, an index and a node are never bare integers.
+//! Newtypes for terms, indexes, nodes and entry ids: none of them is ever a bare integer.
 
 use core::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,8 @@ number!(
     NodeId(u64)
 );
 number!(
-    /// Raft's logical clock (paper §5.1). 0 is "before any election"; it never decreases on one node.
+    /// Raft's logical clock (paper §5.1). 0 is "before any election"; it never decreases
+    /// on one node.
     Term(u64)
 );
 number!(
@@ -31,12 +32,14 @@ number!(
     Index(u64)
 );
 number!(
-    /// Which Raft group a message or record belongs to. Always 0 for now: groups will share connections and a log.
+    /// The Raft group of a message or record. Always 0 today: the field is reserved for groups that
+    /// share connections and a log.
     Group(u32)
 );
 
-/// The identity of a cluster: a random number that the first leader's first entry states, and each restore or recovery draws
-/// anew. Two clusters of one name have different ones. Displayed as 32 hexadecimal digits.
+/// The identity of a cluster: a random number, stated by the first leader's first entry and drawn
+/// anew by each restore or recovery. Two clusters of one name have different ones. Displayed as
+/// 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ClusterId(pub u128);
 
@@ -47,7 +50,7 @@ impl fmt::Display for ClusterId {
 }
 
 impl Term {
-    /// The term after this one, saturating.
+    /// The next term, saturating.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
@@ -55,39 +58,40 @@ impl Term {
 }
 
 impl Index {
-    /// The index after this one, saturating.
+    /// The next index, saturating.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// The index before this one; 0 stays 0.
+    /// The previous index; 0 stays 0.
     #[must_use]
     pub fn previous(self) -> Self {
         Self(self.0.saturating_sub(1))
     }
 
-    /// This index moved up by `count` entries, saturating.
+    /// This index plus `count` entries, saturating.
     #[must_use]
     pub fn plus(self, count: u64) -> Self {
         Self(self.0.saturating_add(count))
     }
 
-    /// How many entries lie in `(other, self]`; 0 if `other` is not below.
+    /// Number of entries in `(other, self]`; 0 if `other` is not below.
     #[must_use]
     pub fn since(self, other: Self) -> u64 {
         self.0.saturating_sub(other.0)
     }
 }
 
-/// What identifies an entry: equal ids mean equal entries and equal logs before them (Log Matching, paper §5.3).
+/// The identity of an entry: equal ids mean equal entries and equal logs before them (Log
+/// Matching, paper §5.3).
 ///
-/// The order is term first, then index: it is the "at least as up-to-date" order of paper §5.4.1.
+/// The order is term first, then index: the "at least as up-to-date" order of paper §5.4.1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct EntryId {
     /// The term of the leader that created the entry.
     pub term: Term,
-    /// Its place in the log.
+    /// Position in the log, from 1.
     pub index: Index,
 }
 
@@ -105,13 +109,14 @@ impl fmt::Display for EntryId {
     }
 }
 
-/// An entry that an operator names to be skipped: its command is answered with an error and not applied. The checksum covers the
-/// entry and, through the chain, all before it, so no other entry can be meant.
+/// An entry that an operator marks to be skipped: its command is answered with an error and not
+/// applied. The checksum covers the entry and, through the chain, all entries before it, so no
+/// other entry can be meant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Skip {
-    /// Its place in the log.
+    /// Position in the log, from 1.
     pub index: Index,
-    /// The term of the leader that created it.
+    /// The term of the leader that created the entry.
     pub term: Term,
     /// The checksum of its record.
     pub checksum: u32,
@@ -123,7 +128,8 @@ impl fmt::Display for Skip {
     }
 }
 
-/// A point on one node's monotonic clock: time since that node started. Never compared between nodes.
+/// A point on one node's monotonic clock: time since that node started. Never
+/// compared between nodes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct Moment(pub Duration);
 

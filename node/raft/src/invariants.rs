@@ -1,8 +1,9 @@
-//! What must hold whatever happens: the safety properties of the paper's Figure 3, checked on all replicas at once.
+//! Safety invariants: the properties of the paper's Figure 3, checked on all replicas at once.
 //!
-//! Tests and simulations call [`Cluster::check`] after every step. It remembers what it has seen, because some properties
-//! speak about history: who ever led a term, and what was ever committed. Where there are millions of steps,
-//! [`Cluster::check_changed`] comes to the same judgement by looking only at what one replica changed.
+//! Tests and simulations call [`Cluster::check`] after every step. It remembers its observations,
+//! because some properties are about history: the leader of every term, and the committed
+//! entries. For millions of steps, [`Cluster::check_changed`] comes to the same verdict from the
+//! changes of one replica.
 
 mod changed;
 
@@ -14,11 +15,11 @@ use alloc::{collections::BTreeMap, format, string::String};
 
 pub use changed::Seen;
 
-/// Watches the replicas of one cluster from outside.
+/// An observer of all replicas of one cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Cluster {
     leaders: BTreeMap<Term, NodeId>,
-    /// Where the log of each present leader ended when it was last looked at, and how far it had committed.
+    /// For each present leader, its last entry and its commit index when it was last checked.
     leading: BTreeMap<Term, (EntryId, Index)>,
     committed: BTreeMap<Index, Committed>,
 }
@@ -28,18 +29,19 @@ pub struct Cluster {
 struct Committed {
     /// The entry's own term.
     term: Term,
-    /// The term in which it was seen committed. That may be later: entries of earlier terms are committed along with one
-    /// of the current term, and a leader of a term in between, deposed and not yet aware of it, may lack them.
+    /// The term in which it was seen committed. It may be later than the entry's: entries of
+    /// earlier terms are committed along with one of the current term, and a leader of a term in
+    /// between, deposed and not yet aware of it, may lack them.
     during: Term,
 }
 
 impl Cluster {
-    /// The entries that were ever seen committed, in order.
+    /// All entries that were ever seen committed, in order.
     pub fn committed(&self) -> impl DoubleEndedIterator<Item = EntryId> {
         self.committed.iter().map(|(index, committed)| EntryId::new(committed.term, *index))
     }
 
-    /// Those from `from` to `to`.
+    /// The same from index `from` to index `to`.
     pub fn committed_in(&self, from: Index, to: Index) -> impl Iterator<Item = EntryId> {
         let within = if from <= to { from..=to } else { to..=to };
         self.committed.range(within).map(|(index, committed)| EntryId::new(committed.term, *index))
@@ -48,7 +50,7 @@ impl Cluster {
     /// Checks every property on the replicas as they are now.
     ///
     /// # Errors
-    /// Says which property is violated, and by whom.
+    /// Names the property that is violated, and the replicas.
     pub fn check<'a>(&mut self, replicas: impl Iterator<Item = &'a Replica> + Clone) -> Result<(), String> {
         let leads = |term| replicas.clone().any(|replica| replica.is_leader() && replica.term() == term);
         self.leading.retain(|term, _| leads(*term));
@@ -82,7 +84,8 @@ impl Cluster {
         }
     }
 
-    /// What a leader was when it was last looked at bounds what it may be now.
+    /// A leader's log only grows, and it commits only entries of its own term by counting, compared
+    /// with the last check.
     fn as_it_led_before(&mut self, replica: &Replica) -> Result<(), String> {
         if !replica.is_leader() {
             return Ok(());
@@ -95,8 +98,9 @@ impl Cluster {
         if commit > commit_before { commits_its_own(replica) } else { Ok(()) }
     }
 
-    /// If a server has applied an entry at an index, no other ever applies a different one there (§5.4.3). Looks at what the
-    /// replica committed from `from` on, and says from where on something of it was not known to be.
+    /// If a server has applied an entry at an index, no other ever applies a different one there
+    /// (§5.4.3). Checks the entries that the replica committed from `from` on, and returns the
+    /// first index that was not known to be committed.
     fn state_machine_safety(&mut self, replica: &Replica, from: Index) -> Result<Option<Index>, String> {
         let (mut index, commit) = (from, replica.commit());
         let mut first_news = None;
@@ -119,7 +123,7 @@ impl Cluster {
         Ok(first_news)
     }
 
-    /// What a snapshot took the place of was committed (§7).
+    /// The entries that a snapshot replaced were committed (§7).
     fn base_was_committed(&self, replica: &Replica) -> Result<(), String> {
         let (id, base) = (replica.id(), replica.log().base());
         match self.committed.get(&base.index) {
@@ -130,8 +134,8 @@ impl Cluster {
         }
     }
 
-    /// An entry that is committed in a term is in the logs of the leaders of all later terms (§5.4). Looks at those from
-    /// `from` on.
+    /// An entry that is committed in a term is in the logs of the leaders of all later terms
+    /// (§5.4). Checks the entries from `from` on.
     fn leader_completeness(&self, replica: &Replica, from: Index) -> Result<(), String> {
         let Role::Leader(leadership) = replica.role() else { return Ok(()) };
         for (index, Committed { term, during }) in self.committed.range(from.max(replica.log().first())..) {
@@ -155,8 +159,8 @@ fn leader_append_only(replica: &Replica, before: EntryId) -> Result<(), String> 
     Err(format!("leader append-only: {} leads {} and no longer has {before}", replica.id(), replica.term()))
 }
 
-/// Only entries of the leader's own term are committed by counting; those before are committed along with one of them (§5.4.2).
-/// What a snapshot covers was committed by others.
+/// Only entries of the leader's own term are committed by counting; earlier ones are committed
+/// along with one of them (§5.4.2). Entries covered by a snapshot were committed by others.
 fn commits_its_own(replica: &Replica) -> Result<(), String> {
     let (id, commit) = (replica.id(), replica.commit());
     match replica.log().term_of(commit) {
@@ -168,8 +172,8 @@ fn commits_its_own(replica: &Replica) -> Result<(), String> {
     }
 }
 
-/// If two logs contain an entry with the same index and term, they are identical up to there (§5.3). Looks at those from just
-/// before `from` on.
+/// If two logs contain an entry with the same index and term, they are identical up to there
+/// (§5.3). Checks from just before `from` on.
 fn log_matching(one: &Replica, other: &Replica, from: Index) -> Result<(), String> {
     let mut index = one.log().last().index.min(other.log().last().index);
     let floor = one.log().base().index.max(other.log().base().index).max(from.previous().previous());
@@ -193,7 +197,8 @@ fn log_matching(one: &Replica, other: &Replica, from: Index) -> Result<(), Strin
     Ok(())
 }
 
-/// As of what both know to be committed, two replicas are in the same configuration (§6, §7).
+/// Two replicas have the same configuration as of the last entry that both know to be
+/// committed (§6, §7).
 fn same_configuration(one: &Replica, other: &Replica) -> Result<(), String> {
     let index = one.commit().min(other.commit());
     let known = |replica: &Replica| index >= replica.snapshot_index().max(replica.log().base().index);
@@ -202,7 +207,8 @@ fn same_configuration(one: &Replica, other: &Replica) -> Result<(), String> {
         && known(other)
         && whole(one)
         && whole(other)
-        // Who was added learns of the members by the entry that added it, and knows nothing of those before.
+        // A node that was added learns of the members from the entry that added it, and
+        // of none before.
         && !one.membership_at(index).is_empty()
         && !other.membership_at(index).is_empty()
         && one.membership_at(index) != other.membership_at(index)
@@ -212,7 +218,7 @@ fn same_configuration(one: &Replica, other: &Replica) -> Result<(), String> {
     Ok(())
 }
 
-/// Nothing was cut without a snapshot (§7).
+/// A log is only cut if a snapshot covers the part that is cut (§7).
 fn cut_behind_a_snapshot(replica: &Replica) -> Result<(), String> {
     let (id, base, snapshot) = (replica.id(), replica.log().base(), replica.snapshot_index());
     if base.index > snapshot && replica.lost_up_to() != Some(base.index) {
@@ -221,7 +227,7 @@ fn cut_behind_a_snapshot(replica: &Replica) -> Result<(), String> {
     Ok(())
 }
 
-/// Nothing faulty is applied, and who has lost anything does not lead.
+/// No faulty entry is applied, and a node with faulty entries or lost state does not lead.
 fn whole_before_used(replica: &Replica) -> Result<(), String> {
     let id = replica.id();
     if let Some(first) = replica.first_faulty()

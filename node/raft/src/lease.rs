@@ -1,40 +1,53 @@
-//! The leader's lease: for how long it may answer reads without asking anybody (Ongaro's thesis, §6.4.1).
+//! Leases: for how long a leader may answer reads without asking its peers
+//! (Ongaro's thesis, §6.4.1).
 //!
-//! **The promise.** A voter that hears a leader refuses every vote and pre-vote, and stands for nothing itself, until its own shortest
-//! election timeout has passed since (`Replica::refuses_elections`). A later term does not end the promise, nor does a restart. The
-//! answer to a heartbeat states the promise, as a duration ([`Promise`]). Settings may differ between nodes, for a while or for good:
-//! a leader relies on what was stated, and never on its own setting.
+//! **The promise.** A voter that hears a leader denies every vote and pre-vote, and does not
+//! campaign itself, until its own shortest election timeout has passed since
+//! (`Replica::refuses_elections`). Neither a later term nor a restart ends the promise. The
+//! answer to a heartbeat states it, as a duration ([`Promise`]). Settings may differ between
+//! nodes, for a while or for good: a leader relies on the promises that were stated, and never on
+//! its own setting.
 //!
-//! **On disk first.** A promise is on the voter's disk before it is stated (`HardState::promise`); until then the answers state what
-//! is on the disk already, or none. A node that starts can't know when it heard a leader last: it refuses for as long as the promise
-//! on its disk from its start on, also if its setting is shorter now. When that time is over, no promise of an earlier run is in force
-//! any more, and the next write of the hard state may replace the longer promise by that of the present run.
+//! **On disk first.** A promise is on the voter's disk before it is stated (`HardState::promise`);
+//! until then the answers state the promise that is on the disk already, or none. A node that
+//! starts can't know when it last heard a leader. So it denies votes for the duration on its disk,
+//! counted from its start, even if its setting is shorter now. After that time no promise of an
+//! earlier run is in force any more, and the next write of the hard state may replace the longer
+//! promise by that of the present run.
 //!
-//! **The lease.** A round is opened at a moment, by the leader's clock; no heartbeat that names it can have left before. When a
-//! quorum has answered the round, each of that quorum heard the leader after that moment. The lease counts from that moment, never
-//! from the answers, and lasts as the longest promise that a quorum has reached, in each half of the configuration: then every other
-//! quorum has a member whose promise is not over. The leader counts as one of them, with its own promise. The lease ends earlier than
-//! that promise by what [`ClockDrift`] allows two clocks to differ in the meantime. A voter that states no promise confirms a round for
+//! **The lease.** A round is opened at a moment of the leader's clock, and no heartbeat that names
+//! it can have left before. When a quorum has answered the round, each of that quorum heard the
+//! leader after that moment. The lease counts from that moment, never from the answers, and lasts
+//! as the longest promise that a quorum has reached, in each half of the configuration: then every
+//! other quorum has a member whose promise is not over. The leader counts as one of them, with its
+//! own promise. The lease is shorter than that promise by the difference that [`ClockDrift`] allows
+//! between two clocks in the meantime. A voter that states no promise confirms a round for the
 //! reads that wait for it, and backs no lease.
 //!
-//! **The argument.** While the lease holds, nobody else leads in a later term, so nobody else commits. A leader that committed
-//! something in its own term knows of everything that was committed before (thesis §6.4, step 1). So what it takes for
-//! committed at such a moment is all that is committed. Who reads at that index gets a state of that moment; and if the
-//! clock was looked at after the read was asked for, the moment lies between the question and the answer, however late that comes.
+//! **The argument.** While the lease holds, no other node leads in a later term, so no other node
+//! commits. A leader that committed an entry of its own term knows of everything that was committed
+//! before (thesis §6.4, step 1). So its commit index at such a moment covers all that is committed,
+//! and a read at that index returns a state of that moment. If the leader read its clock after the
+//! read was requested, the moment lies between request and answer, however late the answer arrives.
 //!
-//! Three things are exempt from the promise, and each is no danger:
-//! - A node that stated no promise keeps none at its start, or a new cluster would elect nobody for a while. No lease rests on it. An
-//!   answer that states one leaves after the write that made the promise durable, so that a node without one on its disk stated
-//!   none; but for one whose directory was emptied, which votes only for a candidate with an empty log, and none of those wins any
-//!   more once something was committed, as the lease requires.
-//! - A configuration that is appended ends the lease and every round that was opened before: another quorum counts from then on.
-//! - Who is asked by its leader to take over at once is elected in spite of the promise. Before it asks, the leader gives its lease
-//!   up ([`Lease::give_up`]).
+//! Three cases are exempt from the promise, and each is safe:
+//! - A node that stated no promise keeps none at its start; otherwise a new cluster would elect
+//!   no leader for a while. No lease rests on such a node. An answer that states a promise leaves
+//!   after the write that made the promise durable, so a node without one on its disk stated
+//!   none. The exception is a node whose data directory was emptied: it votes only for a
+//!   candidate with an empty log, and no such candidate wins any more once an entry was
+//!   committed, which a lease requires.
+//! - An appended configuration ends the lease and every round that was opened before: another
+//!   quorum counts from then on.
+//! - The target of a leadership transfer is elected in spite of the promise. The leader gives its
+//!   lease up ([`Lease::give_up`]) before it tells the target to campaign.
 //!
-//! The margin is the leader's own setting: it is a statement about clocks, and not about what another node does.
+//! The margin is the leader's own setting: it is a statement about clocks, and not about the
+//! behaviour of another node.
 //!
-//! The clock must be monotonic, and count the time for which the machine was suspended. A machine whose clock stands still while it
-//! does, and whose kernel is not told, must not serve from a lease.
+//! The clock must be monotonic, and include the time for which the machine was suspended. A
+//! machine whose clock stands still while it is suspended, unknown to its kernel, must not serve
+//! from a lease.
 
 use crate::{
     ids::Moment,
@@ -43,37 +56,39 @@ use crate::{
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
-/// For how long a voter votes for nobody after it heard a leader, in microseconds: at most 71 minutes. 0 is no promise.
+/// For how long a voter grants no vote after it heard a leader, in microseconds: at most 71
+/// minutes. 0 is no promise.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Promise(pub u32);
 
 impl Promise {
-    /// No promise.
+    /// Backs no lease.
     pub const NONE: Self = Self(0);
 
-    /// The longest promise that `kept` fulfils: never longer than that.
+    /// The longest promise that is not longer than `kept`.
     #[must_use]
     pub fn of(kept: Duration) -> Self {
         Self(u32::try_from(kept.as_micros()).unwrap_or(u32::MAX))
     }
 
-    /// For how long it lasts after a leader was heard.
+    /// Its duration, counted from when a leader was heard.
     #[must_use]
     pub fn lasts(self) -> Duration {
         Duration::from_micros(self.0.into())
     }
 }
 
-/// How far the clocks of two nodes may drift apart.
+/// The most that the clocks of two nodes may drift apart.
 ///
-/// While the slower of the two shows an interval, the faster one shows at most `per_mille` thousandths of it more, and `fixed` on top.
-/// The kernel steers a monotonic clock by 500 millionths, an operator by a tenth at most; crystals are off by 100 millionths.
+/// While the slower of the two shows an interval, the faster one shows at most `per_mille`
+/// thousandths more, plus `fixed`. The kernel steers a monotonic clock by 500 millionths, an
+/// operator by a tenth at most; crystals are off by 100 millionths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClockDrift {
     /// Thousandths of the interval; default 100.
     pub per_mille: u16,
-    /// On top of that, for what is rounded; default 1 ms.
+    /// Added to that, for rounding; default 1 ms.
     pub fixed: Duration,
 }
 
@@ -84,7 +99,8 @@ impl Default for ClockDrift {
 }
 
 impl ClockDrift {
-    /// For how long a promise of so long surely lasts, by any other clock; zero if that can't be said of any time.
+    /// The part of a promise that has certainly not passed by any other clock; zero if
+    /// nothing is certain.
     #[must_use]
     pub fn surely_within(&self, promise: Duration) -> Duration {
         if live(Mutant::LeaseWithoutMargin) {
@@ -95,7 +111,7 @@ impl ClockDrift {
     }
 }
 
-/// What a leader knows of its lease.
+/// A leader's lease, if it has one.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub(crate) struct Lease {
     held: Option<Held>,
@@ -115,7 +131,8 @@ impl Held {
 }
 
 impl Lease {
-    /// A quorum answered a round that was opened at `opened`, with promises that surely last so long by this node's clock.
+    /// A quorum answered a round that was opened at `opened`, with promises that certainly last for
+    /// `lasts` by this node's clock.
     pub(crate) fn confirmed(&mut self, opened: Moment, lasts: Duration) {
         let held = Held { since: opened, lasts };
         if !self.is_given_up && self.held.is_none_or(|before| held.ends() > before.ends()) {
@@ -123,25 +140,26 @@ impl Lease {
         }
     }
 
-    /// How much is left of the lease; `None` if it does not hold. `now` is a look at the clock after the read was asked for.
+    /// The time left; `None` without a lease. `now` must be read from the clock after the
+    /// read was requested.
     #[must_use]
     pub(crate) fn left(&self, now: Moment) -> Option<Duration> {
         let Held { since, lasts } = self.held?;
         lasts.checked_sub(now.since(since)).filter(|left| !left.is_zero())
     }
 
-    /// For how long it lasts in all; zero if there is none.
+    /// Its whole duration; zero without a lease.
     #[must_use]
     pub(crate) fn lasts(&self) -> Duration {
         self.held.map_or(Duration::ZERO, |held| held.lasts)
     }
 
-    /// The lease is over; the next round that is opened may begin another.
+    /// Ends the lease; the next round that is opened may begin another.
     pub(crate) fn end(&mut self) {
         self.held = None;
     }
 
-    /// The lease is over, and no round begins another until [`Lease::take_up`].
+    /// Ends the lease, and no round of this leadership begins another.
     pub(crate) fn give_up(&mut self) {
         self.end();
         self.is_given_up = true;

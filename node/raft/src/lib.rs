@@ -1,24 +1,27 @@
 //! Raft as pure rules.
 //!
-//! This crate decides; it never acts. It has no clock (`now` is an argument), no randomness, no I/O, no threads and
-//! no hash maps, and the compiler proves most of that: `no_std`, no unsafe code, and no dependency beyond `serde` and
-//! `bytes`. So the same rules that run a node can be explored exhaustively, simulated by the million, and read beside
-//! the paper (Ongaro and Ousterhout, *In Search of an Understandable Consensus Algorithm*, extended version).
+//! This crate decides and never acts. It has no clock (`now` is an argument), no randomness, no
+//! I/O, no threads and no hash maps, and the compiler enforces most of that: `no_std`, no unsafe
+//! code, no dependency beyond `serde` and `bytes`. So the rules that run a node can also be
+//! explored exhaustively, simulated by the million, and read beside the paper (Ongaro and
+//! Ousterhout, *In Search of an Understandable Consensus Algorithm*, extended version).
 //!
-//! Every public name is exported by one path: types at the root, functions and constants in the module that they
-//! belong to. The sources are best read in this order:
+//! Every public name is exported by one path: types at the root, functions and constants in the
+//! module that they belong to. The sources are best read in this order:
 //!
 //! 1. `ids`, `entry`, [`record`], `batch`, [`session`] and `message`: terms, entries and messages.
-//! 2. `membership` and [`quorum`]: the voters, and how many of them make a quorum. `change`: membership changes.
+//! 2. `membership` and [`quorum`]: the voters, and how many of them make a quorum.
+//!    `change`: membership changes.
 //! 3. `replica`: one node's term, vote, log and role, and every rule that changes them.
 //! 4. `snapshot`: the state that takes the place of a log's beginning.
-//! 5. `ballot`, `replication` (with `progress` and `transfer`) and `reads`: small state machines beside the replica: one
-//!    campaign, replication to one peer with its snapshots, the waiting reads. `lease`: when a leader may serve reads without asking.
-//! 6. [`invariants`]: the safety properties that tests check after every step. [`mutants`]: planted bugs, compiled
-//!    into test builds alone, that show whether tests notice them.
+//! 5. `ballot`, `replication` (with `progress` and `transfer`) and `reads`: small state machines
+//!    beside the replica: one campaign, replication to one peer with its snapshots, the waiting
+//!    reads. `lease`: when a leader may serve reads without asking.
+//! 6. [`invariants`]: the safety properties that tests check after every step. [`mutants`]: planted
+//!    bugs, compiled into test builds alone, that show whether tests notice them.
 //!
-//! Every rule has one shape: it takes facts, changes its own state, and pushes [`Effect`]s for its caller to perform
-//! in order.
+//! Every rule has one shape: it takes facts, changes its own state, and pushes [`Effect`]s for its
+//! caller to perform in order.
 #![no_std]
 #![forbid(unsafe_code)]
 

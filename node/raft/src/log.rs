@@ -1,8 +1,10 @@
-//! What a replica knows of its log: where it begins and ends, which term is where, and the entries of late.
+//! A replica's view of its log: its bounds, the term of every entry, and a cache of
+//! the latest entries.
 //!
-//! The entries themselves are on disk, with the storage. Here is what the rules need at once: the terms, as runs (a log
-//! of a million entries has a handful of leaders), and a cache of the latest batches, from which peers and the state
-//! machine are served. Whatever is not cached is read from the storage.
+//! The entries themselves are on disk, owned by the storage. This module has the part that the
+//! rules need at once: the terms, as runs (a log of a million entries has a handful of leaders),
+//! and the latest batches, from which peers and the state machine are served. Entries that are not
+//! cached are read from the storage.
 
 use crate::{
     batch::Batch,
@@ -10,10 +12,11 @@ use crate::{
 };
 use alloc::{collections::VecDeque, vec::Vec};
 
-/// A log's outline and its latest entries.
+/// Bounds and terms of a log, and its latest entries.
 ///
-/// **Invariant:** `runs` is strictly increasing in index and in term, begins at `first()` unless the log is empty, and
-/// ends at or below `last`. The cache is consecutive and ends at `last`, unless it is empty.
+/// **Invariant:** `runs` is strictly increasing in index and in term, begins at `first()` unless
+/// the log is empty, and ends at or below `last`. The cache is consecutive and ends at `last`,
+/// unless it is empty.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Log {
     base: EntryId,
@@ -25,16 +28,16 @@ pub struct Log {
     cached_bytes: usize,
 }
 
-/// Where entries can be had.
+/// The place where entries can be found.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Lookup {
-    /// Here they are, from the index asked for on.
+    /// Here: the entries from the requested index on.
     Cached(Batch),
-    /// The storage has them, up to this index at least.
+    /// In the storage, at least up to this index.
     OnDisk(Index),
-    /// Nowhere: they were compacted away; only a snapshot has what they did.
+    /// Nowhere: they were compacted away, and only a snapshot has their effect.
     Compacted,
-    /// Nowhere: the log ends before.
+    /// Nowhere: the log ends before the requested index.
     Beyond,
 }
 
@@ -55,13 +58,13 @@ impl Log {
         self.base
     }
 
-    /// The index of the first entry held, or that it would have.
+    /// Index of the first entry held; in an empty log, of the next entry.
     #[must_use]
     pub fn first(&self) -> Index {
         self.base.index.next()
     }
 
-    /// The last entry; `base` if there is none.
+    /// The last entry; `base` if the log is empty.
     #[must_use]
     pub fn last(&self) -> EntryId {
         self.last
@@ -73,7 +76,7 @@ impl Log {
         self.last_checksum
     }
 
-    /// The term of the entry at `index`, also of `base`; `None` outside.
+    /// The term of the entry at `index`, also of `base`; `None` outside the log.
     #[must_use]
     pub fn term_of(&self, index: Index) -> Option<Term> {
         if index == self.base.index {
@@ -86,18 +89,18 @@ impl Log {
         run.checked_sub(1).map(|run| self.runs[run].1)
     }
 
-    /// The first index of every term behind `base`, and the term.
+    /// The first index of every term after `base`, and the term.
     pub(crate) fn runs(&self) -> &[(Index, Term)] {
         &self.runs
     }
 
-    /// Whether the log holds this very entry (or has it as `base`).
+    /// Whether the log holds an entry with this id (or has it as `base`).
     #[must_use]
     pub fn contains(&self, id: EntryId) -> bool {
         self.term_of(id.index) == Some(id.term)
     }
 
-    /// The last entry of those behind `index` that have the same term as it.
+    /// The last of the consecutive entries from `index` on that have the same term.
     #[must_use]
     pub fn run_end(&self, index: Index) -> Index {
         let next = self.runs.partition_point(|(first, _)| *first <= index);
@@ -110,8 +113,8 @@ impl Log {
         self.term_of(index).map(|term| EntryId::new(term, index))
     }
 
-    /// The term at `index` (or of the last entry, if that is before) and the first index of that term: what a follower
-    /// names as the conflict when it lacks `index`.
+    /// The term at `index` (or of the last entry, if that is before) and the first index of that
+    /// term: a follower that lacks `index` names it as the conflict.
     #[must_use]
     pub fn conflict_at(&self, index: Index) -> EntryId {
         let index = index.min(self.last.index);
@@ -119,10 +122,10 @@ impl Log {
         run.checked_sub(1).map_or(self.base, |run| EntryId::new(self.runs[run].1, self.runs[run].0))
     }
 
-    /// Where a leader should look next for the entry up to which a follower agrees, given the follower's conflict.
+    /// The index from which a leader should send next, given the conflict that a follower named.
     ///
-    /// If this log has entries of the conflicting term, the two may agree up to the last of those; otherwise they can
-    /// only agree before the follower's first entry of that term.
+    /// If this log has entries of the conflicting term, the two may agree up to the last of those;
+    /// otherwise they can only agree before the follower's first entry of that term.
     #[must_use]
     pub fn next_after_conflict(&self, conflict: EntryId) -> Index {
         let run = self.runs.partition_point(|(_, term)| *term <= conflict.term);
@@ -130,13 +133,14 @@ impl Log {
             Some((_, term)) if term == conflict.term => {
                 self.runs.get(run).map_or(self.last.index.next(), |(first, _)| *first)
             }
-            // Of the others of that term only `base` is left, and a follower that has it needs no snapshot.
+            // Only `base` is left of the entries of that term, and a follower that has it
+            // needs no snapshot.
             _ if conflict.term == self.base.term && conflict.index <= self.base.index => self.first(),
             _ => conflict.index.max(Index(1)),
         }
     }
 
-    /// The checksum of the record at `index`, if that is known without reading the disk.
+    /// The checksum of the record at `index`, if it is known without reading the disk.
     #[must_use]
     pub fn checksum_of(&self, index: Index) -> Option<u32> {
         if index == self.last.index {
@@ -151,8 +155,8 @@ impl Log {
         }
     }
 
-    /// Puts `batch` where it belongs and removes everything that stood from there on. It may begin anywhere from
-    /// `first()` to just behind the last entry.
+    /// Removes all entries from the first index of `batch` on and appends `batch` there. It may
+    /// begin anywhere from `first()` to the index after the last entry.
     pub fn replace_from(&mut self, batch: Batch) {
         debug_assert!(batch.first() > self.base.index && batch.first() <= self.last.index.next());
         self.forget_from(batch.first());
@@ -185,8 +189,8 @@ impl Log {
         }
     }
 
-    /// Forgets cached batches that lie at or below `up_to` (they must be durable), oldest first, until the cache has
-    /// at most `bytes_max`.
+    /// Evicts cached batches at or below `up_to` (they must be durable), oldest first, until the
+    /// cache has at most `bytes_max`.
     pub fn evict(&mut self, up_to: Index, bytes_max: usize) {
         while self.cached_bytes > bytes_max && self.cache.front().is_some_and(|batch| batch.last() <= up_to) {
             if let Some(batch) = self.cache.pop_front() {
@@ -195,8 +199,9 @@ impl Log {
         }
     }
 
-    /// Cuts everything up to and including `to`, whose record has this checksum if it is known: a snapshot has it. An entry
-    /// that the log does not hold replaces the whole log; then the checksum must be known.
+    /// Removes everything up to and including `to`, which a snapshot covers; `checksum` is that of
+    /// its record, if known. An entry that the log does not hold replaces the whole log; then the
+    /// checksum must be known.
     pub fn compact(&mut self, to: EntryId, checksum: Option<u32>) {
         if to.index <= self.base.index {
             return;
@@ -221,7 +226,7 @@ impl Log {
         }
     }
 
-    /// Removes the entries from `index` on; the one before has this checksum.
+    /// Removes the entries from `index` on; the record before has this checksum.
     pub(crate) fn truncate_from(&mut self, index: Index, checksum: u32) {
         if let Some(last) = self.id_of(index.previous()).filter(|_| index <= self.last.index) {
             self.forget_from(index);
@@ -229,7 +234,7 @@ impl Log {
         }
     }
 
-    /// The record of the entry that is `base` has this checksum.
+    /// Sets the checksum of the record that is `base`.
     pub(crate) fn know_base(&mut self, checksum: u32) {
         self.base_checksum = Some(checksum);
     }

@@ -1,13 +1,15 @@
-//! Versions of the state machine, as far as elections mind them. What they mean is the service's business.
+//! Versions of the state machine, as far as elections depend on them. Their meaning is
+//! the service's own.
 
-/// What a node's state machine writes, and what it applies.
+/// The version that a node's state machine writes, and the versions that it applies.
 ///
-/// A leader's commands and snapshots are of the version that its machine writes. So a voter votes only for whoever writes what it can
-/// apply, and nobody comes to lead whose entries a quorum could not apply. A node of an older release may lead newer ones;
-/// a newer one leads as soon as a quorum applies what it writes.
+/// A leader's commands and snapshots have the version that its machine writes. A voter grants its
+/// vote only to a candidate whose version it can apply, so no leader is elected whose entries a
+/// quorum could not apply. A node of an older release may lead newer ones; a newer one may lead as
+/// soon as a quorum applies what it writes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct MachineVersions {
-    /// The version of what this node's machine writes: of the commands that its release proposes, and of its snapshots.
+    /// The version of the commands that this node proposes and of the snapshots that it writes.
     pub writes: u32,
     /// The oldest version that it applies.
     pub oldest: u32,
@@ -16,7 +18,7 @@ pub struct MachineVersions {
 }
 
 impl MachineVersions {
-    /// Whether the machine can apply what is of this version.
+    /// Whether the machine applies this version.
     #[must_use]
     pub fn apply(&self, version: u32) -> bool {
         (self.oldest..=self.newest).contains(&version)

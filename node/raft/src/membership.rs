@@ -1,4 +1,5 @@
-//! Who belongs to the cluster, and in what capacity.
+//! Cluster configurations: the members, their capacities and addresses, and the configurations
+//! in a log.
 
 use crate::{
     entry::Malformed,
@@ -10,16 +11,16 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// The members of the cluster (paper §6).
 ///
-/// In a joint configuration there are two sets of voters, and every decision needs a majority of each. With `outgoing`
-/// empty it is an ordinary one.
+/// A joint configuration has two sets of voters, and every decision needs a majority of each. With
+/// `outgoing` empty it is an ordinary one.
 ///
 /// One of the members may be a *witness*, which keeps no commands (see `replica::witness`).
 ///
-/// It also holds the cluster's id, which never changes once a leader's first entry has stated it: so the id is wherever a
-/// configuration is, in the log, in snapshots and on the wire.
+/// A configuration also holds the cluster's id, which never changes once a leader's first entry has
+/// stated it. So the id is in the log, in snapshots and on the wire, wherever a configuration is.
 ///
-/// **Invariant:** the three lists are sorted and free of duplicates, and no learner is a voter. The witness is a member. A given
-/// address is one of the addresses.
+/// **Invariant:** the three lists are sorted and free of duplicates, and no learner is a voter. The
+/// witness is a member. Every id in `given` has an address.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Membership {
     incoming: Vec<NodeId>,
@@ -31,18 +32,18 @@ pub struct Membership {
     cluster_id: Option<ClusterId>,
 }
 
-/// What an encoded membership with a cluster's id ends with: this, and the id.
+/// Tag of the cluster's id at the end of an encoded membership.
 const CLUSTER_ID: u8 = 1;
 const CLUSTER_ID_BYTES: usize = 17;
 
 impl Membership {
-    /// A cluster of these voters, without addresses.
+    /// An ordinary configuration of these voters, without addresses.
     #[must_use]
     pub fn of_voters(voters: impl IntoIterator<Item = NodeId>) -> Self {
         Self { incoming: sorted(voters), ..Self::default() }
     }
 
-    /// A cluster of these voters, each with the address that it is dialled at.
+    /// An ordinary configuration of these voters, each with the address at which it is dialled.
     #[must_use]
     pub fn of_addresses(voters: impl IntoIterator<Item = (NodeId, String)>) -> Self {
         let addresses: BTreeMap<_, _> = voters.into_iter().collect();
@@ -55,7 +56,8 @@ impl Membership {
         Self { incoming: sorted(incoming), outgoing: sorted(outgoing), ..Self::default() }
     }
 
-    /// The same with these learners: they receive the log, and neither vote nor count. Voters among them are left out.
+    /// The same with these learners, which receive the log and neither vote nor count. Voters among
+    /// them are left out.
     #[must_use]
     pub fn with_learners(mut self, learners: impl IntoIterator<Item = NodeId>) -> Self {
         self.learners = sorted(learners);
@@ -64,7 +66,7 @@ impl Membership {
         self
     }
 
-    /// The same with these addresses, of members.
+    /// The same with these addresses; those of non-members are left out.
     #[must_use]
     pub fn with_addresses(mut self, addresses: BTreeMap<NodeId, String>) -> Self {
         self.addresses = addresses;
@@ -74,7 +76,7 @@ impl Membership {
         self
     }
 
-    /// The same; of these members an operator gave the address, with a change.
+    /// The same, with the addresses of these members marked as given by an operator in a change.
     #[must_use]
     pub fn with_given_addresses(mut self, members: impl IntoIterator<Item = NodeId>) -> Self {
         self.given = sorted(members);
@@ -89,14 +91,14 @@ impl Membership {
         self
     }
 
-    /// The same in the cluster of this id.
+    /// The same with this cluster id.
     #[must_use]
     pub fn with_cluster_id(self, cluster_id: Option<ClusterId>) -> Self {
         Self { cluster_id, ..self }
     }
 
-    /// The joint configuration that leads from `self` to `target`, neither of which is joint (paper §6, C-old,new). Learners are
-    /// those of the target already.
+    /// The joint configuration that leads from `self` to `target`, neither of which is joint (paper
+    /// §6, C-old,new). Its learners are the target's.
     #[must_use]
     pub fn toward(&self, target: &Self) -> Self {
         let mut addresses = self.addresses.clone();
@@ -109,7 +111,8 @@ impl Membership {
             .with_cluster_id(self.cluster_id)
     }
 
-    /// What a joint configuration leads to: its new half alone (paper §6, C-new). Any other is that already.
+    /// The configuration that a joint one leads to: its new half alone (paper §6, C-new). An
+    /// ordinary one is returned unchanged.
     #[must_use]
     pub fn settled(&self) -> Self {
         Self::of_voters(self.incoming.iter().copied())
@@ -138,7 +141,7 @@ impl Membership {
         &self.outgoing
     }
 
-    /// Those who receive the log but do not vote.
+    /// The members that receive the log and do not vote.
     #[must_use]
     pub fn learners(&self) -> &[NodeId] {
         &self.learners
@@ -150,39 +153,40 @@ impl Membership {
         self.witness
     }
 
-    /// The id of the cluster, if a leader has stated one.
+    /// The cluster's id, if a leader has stated one.
     #[must_use]
     pub fn cluster_id(&self) -> Option<ClusterId> {
         self.cluster_id
     }
 
-    /// Where to dial a member, if known.
+    /// The address at which to dial a member, if known.
     #[must_use]
     pub fn address(&self, id: NodeId) -> Option<&str> {
         self.addresses.get(&id).map(String::as_str)
     }
 
-    /// The addresses that are known.
+    /// All known addresses.
     #[must_use]
     pub fn addresses(&self) -> &BTreeMap<NodeId, String> {
         &self.addresses
     }
 
-    /// The members whose address an operator gave with a change. It counts before an address that a node was started with, which
-    /// may be the one that the member has left.
+    /// The members whose address an operator gave in a change. Such an address precedes one that a
+    /// node was started with, which the member may have left.
     #[must_use]
     pub fn given_addresses(&self) -> &[NodeId] {
         &self.given
     }
 
-    /// Where to dial a member, for a node that was started with `own` address for it: the one that an operator gave last.
+    /// The address at which to dial a member, for a node that was started with `own` address for
+    /// it: the one that an operator gave last.
     #[must_use]
     pub fn address_over<'a>(&'a self, id: NodeId, own: Option<&'a str>) -> Option<&'a str> {
         let given = self.given.binary_search(&id).is_ok();
         own.filter(|_| !given).or(self.address(id))
     }
 
-    /// Whether nobody belongs to it: a node that waits to be added knows no more.
+    /// Whether it has no voters: all that a node knows while it waits to be added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.incoming.is_empty()
@@ -194,7 +198,7 @@ impl Membership {
         self.incoming.binary_search(&id).is_ok() || self.outgoing.binary_search(&id).is_ok()
     }
 
-    /// Whether `id` belongs at all.
+    /// Whether `id` is a voter or a learner.
     #[must_use]
     pub fn contains(&self, id: NodeId) -> bool {
         self.is_voter(id) || self.learners.binary_search(&id).is_ok()
@@ -206,7 +210,7 @@ impl Membership {
         sorted(self.incoming.iter().chain(&self.outgoing).copied())
     }
 
-    /// Every member but `this` once, in order: whom `this` talks to.
+    /// Every member but `this` once, in order: the peers of `this`.
     #[must_use]
     pub fn peers_of(&self, this: NodeId) -> Vec<NodeId> {
         let all = self.incoming.iter().chain(&self.outgoing).chain(&self.learners);
@@ -215,10 +219,11 @@ impl Membership {
 }
 
 impl Membership {
-    /// As the payload of an entry: for each of the three lists a count (4 bytes) and ids (8 bytes each), then a count of
-    /// addresses, each an id, a length (4 bytes) and text; then, if there is a witness or a given address, the witness (8 bytes; 0
-    /// for none) and the ids whose address was given (8 bytes each); then, if the cluster has an id, a 1 (1 byte) and the id (16
-    /// bytes). Little-endian.
+    /// The payload of a membership entry: for each of the three lists a count (4 bytes) and ids (8
+    /// bytes each); then a count of addresses, each an id, a length (4 bytes) and text; then, if
+    /// there is a witness or a given address, the witness (8 bytes; 0 for none) and the ids whose
+    /// address was given (8 bytes each); then, if the cluster has an id, a 1 (1 byte) and the id
+    /// (16 bytes). Little-endian.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let count = |length| u32::try_from(length).unwrap_or(u32::MAX);
@@ -244,7 +249,7 @@ impl Membership {
         bytes.freeze()
     }
 
-    /// Reads what [`Membership::encode`] wrote.
+    /// Decodes the output of [`Membership::encode`].
     ///
     /// # Errors
     /// If it is anything else.
@@ -267,7 +272,7 @@ impl Membership {
             addresses.insert(id, address.into());
             rest = text.1;
         }
-        // Everything before the id is a multiple of 8 bytes.
+        // All fields before the cluster id have a length that is a multiple of 8 bytes.
         let cluster_id = match rest.split_last_chunk::<CLUSTER_ID_BYTES>() {
             Some((before, [CLUSTER_ID, id @ ..])) if before.len() % 8 == 0 => {
                 rest = before;
@@ -306,79 +311,82 @@ impl Membership {
 
 /// The configurations of a log, each in force from its entry on, committed or not (paper §6).
 ///
-/// **Invariant:** never empty; strictly increasing in index. The first is the one as of the log's base.
+/// **Invariant:** never empty; strictly increasing in index. The first is the configuration as of
+/// the log's base.
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     all: Vec<(Index, Membership)>,
-    /// How often it was changed.
+    /// Number of changes so far.
     version: u64,
 }
 
 impl core::hash::Hash for History {
-    /// How often it was changed decides nothing.
+    /// The number of changes decides nothing, so it tells no two states apart.
     fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
         self.all.hash(state);
     }
 }
 
 impl History {
-    /// The configuration as of `base`, and where it stands, and those of the entries behind `base`.
+    /// The configuration as of `base`, with the index of its entry, and those of
+    /// entries after `base`.
     #[must_use]
     pub(crate) fn new((index, membership): (Index, Membership), base: Index, later: Vec<(Index, Membership)>) -> Self {
         let later = later.into_iter().filter(|(index, _)| *index > base);
         Self { all: core::iter::once((index.min(base), membership)).chain(later).collect(), version: 0 }
     }
 
-    /// The one in force: the newest, whether or not it is committed.
+    /// The configuration in force: the newest, committed or not.
     #[must_use]
     pub(crate) fn current(&self) -> &Membership {
         &self.all[self.all.len() - 1].1
     }
 
-    /// Another number after every change of what is in force, or may be.
+    /// Differs after every change of the configuration in force, or of one that may be.
     #[must_use]
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Where the one in force stands: its entry, or what came before the log.
+    /// Index of the entry of the configuration in force; it may be before the log's beginning.
     #[must_use]
     pub(crate) fn current_index(&self) -> Index {
         self.all[self.all.len() - 1].0
     }
 
-    /// All that are held, and where each stands.
+    /// All configurations that are held, each with its index.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &(Index, Membership)> {
         self.all.iter()
     }
 
-    /// The one as of the entry at `index`, and all later ones.
+    /// The configuration as of the entry at `index`, and all later ones.
     pub(crate) fn since(&self, index: Index) -> impl Iterator<Item = &Membership> {
         let behind = self.all.partition_point(|(from, _)| *from <= index);
         self.all[behind.saturating_sub(1)..].iter().map(|(_, membership)| membership)
     }
 
-    /// Whether `id` belongs to any of those that are held.
+    /// Whether `id` belongs to any of the configurations that are held.
     #[must_use]
     pub(crate) fn ever_contained(&self, id: NodeId) -> bool {
         self.all.iter().any(|(_, membership)| membership.contains(id))
     }
 
-    /// The one as of the entry at `index`, and where it stands; of the base, for what is before.
+    /// The configuration as of the entry at `index`, with its own index; that of the base if
+    /// `index` is before it.
     #[must_use]
     pub(crate) fn at(&self, index: Index) -> &(Index, Membership) {
         let behind = self.all.partition_point(|(from, _)| *from <= index);
         &self.all[behind.saturating_sub(1)]
     }
 
-    /// The entry at `index` is this configuration: it is in force at once.
+    /// Takes the configuration of a new entry at `index`, which is in force at once.
     pub(crate) fn appended(&mut self, index: Index, membership: Membership) {
         self.truncate_from(index);
         self.all.push((index, membership));
         self.version += 1;
     }
 
-    /// The entry at `index`, whose payload had been lost, is this configuration.
+    /// Takes the configuration of the entry at `index`, whose payload had been lost.
     pub(crate) fn repaired(&mut self, index: Index, membership: Membership) {
         if let Err(at) = self.all.binary_search_by_key(&index, |(from, _)| *from) {
             self.all.insert(at.max(1), (index, membership));
@@ -386,20 +394,20 @@ impl History {
         }
     }
 
-    /// The entries from `index` on are gone, and their configurations with them.
+    /// Removes the configurations of the entries from `index` on.
     pub(crate) fn truncate_from(&mut self, index: Index) {
         let keep = self.all.partition_point(|(from, _)| *from < index).max(1);
         self.version += u64::from(keep < self.all.len());
         self.all.truncate(keep);
     }
 
-    /// The log begins behind `to`: the configuration as of that is the first.
+    /// Lets the log begin after `to`: the configuration as of `to` becomes the first.
     pub(crate) fn compact(&mut self, to: Index) {
         let behind = self.all.partition_point(|(from, _)| *from <= to).max(1);
         self.all.drain(..behind - 1);
     }
 
-    /// A snapshot brought its configuration; those of entries behind it stay if the log `keeps` them.
+    /// Takes the configuration of a snapshot; those of later entries stay if the log `keeps` them.
     pub(crate) fn install(&mut self, base: &SnapshotBase, keeps: bool) {
         let (later, version) = (core::mem::take(&mut self.all), self.version + 1);
         let later = if keeps { later } else { Vec::new() };

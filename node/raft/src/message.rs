@@ -1,30 +1,34 @@
-//! What nodes say to each other. The paper's names are kept where the paper has one.
+//! Messages between nodes, with the paper's names where the paper has one.
 //!
 //! | message | from | to | why | paper |
 //! | --- | --- | --- | --- | --- |
-//! | [`RequestVote`] | a (pre-)candidate's [`Replica`](crate::Replica) | every other voter | to be elected, or to learn that it would be | §5.2, thesis §9.6 |
+//! | [`RequestVote`] | a (pre-)candidate | every other voter | to be elected, or to learn whether it would be | §5.2, thesis §9.6 |
 //! | [`Vote`] | a voter | the (pre-)candidate | grants or denies, once durable | §5.2 |
-//! | [`Append`] | a leader's `Replicator` | its peer | to replicate entries, or to probe where logs agree | §5.3 |
-//! | [`AppendReply`] | a follower | the leader | entries are durable, or logs do not agree there | §5.3 |
-//! | [`Heartbeat`] | a leader's `Replicator` | its peer | leadership, the commit index, a read round | §5.2, §6.4 of the thesis |
-//! | [`HeartbeatReply`] | a follower | the leader | it still follows, and for how long it votes for nobody: check-quorum, read index and lease count it | thesis §6.4 |
+//! | [`Append`] | a leader's `Replicator` | its peer | replicates entries, or probes where the logs agree | §5.3 |
+//! | [`AppendReply`] | a follower | the leader | entries are durable, or the logs do not agree there | §5.3 |
+//! | [`Heartbeat`] | a leader's `Replicator` | its peer | leadership, the commit index, a read round | §5.2, thesis §6.4 |
+//! | [`HeartbeatReply`] | a follower | the leader | it still follows, and for how long it grants no vote: counted by check-quorum, read index and lease | thesis §6.4 |
 //! | [`Body::Propose`] | a node with clients | the leader | forwards their commands | §8 |
 //! | [`Body::ProposeReply`] | the leader | that node | their outcomes | §8 |
 //! | [`Body::ReadIndex`] | a node with readers | the leader | asks for an index to read at | thesis §6.4 |
 //! | [`Body::ReadIndexReply`] | the leader | that node | the index, once leadership was confirmed | thesis §6.4 |
 //! | [`SnapshotChunk`] | a leader's `Replicator` | its peer | a piece of the state, where entries were compacted away | §7 |
-//! | [`SnapshotReply`] | a follower | the leader | how much arrived, or that it is installed | §7 |
+//! | [`SnapshotReply`] | a follower | the leader | bytes received so far, or that the snapshot is installed | §7 |
 //! | [`Repair`] | a node with faulty entries | every other member | asks for entries whose payload its disk lost | – |
 //! | [`RepairReply`] | a member | that node | the entries, or that it does not have them | – |
-//! | [`Body::Emptied`] | a member | a member with less than its holding | its disk was emptied or put back: it must not take part | – |
-//! | [`Body::Holdings`] | a leader | every member | so that all remember what each member holds | – |
-//! | [`Body::TimeoutNow`] | a leader | the voter that is to lead | campaigns at once | thesis §3.10 |
-//! | [`Body::Removed`] | a member | one that is none any more | it was removed, and nobody will tell it otherwise | thesis §4.2.3 |
-//! | [`Body::Administer`] | a node with an operator | the leader | forwards a change of members, or a handover | §6, thesis §3.10 |
-//! | [`Body::Administered`] | the leader | that node | what came of it | – |
+//! | [`Body::Emptied`] | a member | a member with less than its holding | its disk was emptied or rolled back: it must not take part | – |
+//! | [`Body::Holdings`] | a leader | every member | what each member holds, for all to remember | – |
+//! | [`Body::TimeoutNow`] | a leader | the transfer target | campaign at once | thesis §3.10 |
+//! | [`Body::Removed`] | a member | a former member | it was removed, which its own log can't tell it | thesis §4.2.3 |
+//! | [`Body::Administer`] | a node with an operator | the leader | forwards a membership change or a leadership transfer | §6, thesis §3.10 |
+//! | [`Body::Administered`] | the leader | that node | the result | – |
 //!
-//! Every message carries its sender's current term and passes one door, `Replica::receive`,
-//! before anybody acts on it. Who sent it is not in the message: the network knows it from the peer's certificate.
+//! A message carries its sender's current term when it was sent (the one exception is the answer to
+//! a pre-vote, which repeats the asker's term). `Replica::receive` is the only entry and bounds the
+//! term of every message. It then compares the term (paper §5.1) for all messages but
+//! [`RequestVote`], [`Repair`], [`Body::Emptied`], [`Body::Holdings`] and [`Body::Removed`], which
+//! are valid in any term and whose rules judge the term themselves. The sender is not part of a
+//! message: the network knows it from the peer's certificate.
 
 use crate::{
     batch::Batch,
@@ -39,26 +43,27 @@ use crate::{
 use alloc::vec::Vec;
 use bytes::Bytes;
 
-/// A message and whom it is for.
+/// A message with its destination.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Outgoing {
-    /// The receiver.
+    /// The receiver, never this node itself.
     pub to: NodeId,
-    /// What it is told.
+    /// The message to send.
     pub message: Message,
 }
 
-/// What one node tells another.
+/// One message from node to node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Message {
-    /// The sender's current term when it was sent.
+    /// The sender's current term when it sent the message; in the answer to a pre-vote,
+    /// the asker's term.
     pub term: Term,
-    /// What it says.
+    /// The content by kind.
     pub body: Body,
 }
 
-/// What a message says. A codec sends bulk bytes (a batch, forwarded payloads, a piece of a snapshot) raw, after the encoded
-/// rest, through [`Message::bulk`] and [`Message::set_bulk`].
+/// The content of a message. A codec sends bulk bytes (a batch, forwarded payloads, a piece of a
+/// snapshot) raw, after the encoded rest, through [`Message::bulk`] and [`Message::set_bulk`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Body {
     /// Asks for a vote.
@@ -69,7 +74,7 @@ pub enum Body {
     Append(Append),
     /// Answers an [`Append`].
     AppendReply(AppendReply),
-    /// Says that the leader leads.
+    /// Asserts leadership and carries the commit index.
     Heartbeat(Heartbeat),
     /// Answers a [`Heartbeat`].
     HeartbeatReply(HeartbeatReply),
@@ -89,84 +94,86 @@ pub enum Body {
     Repair(Repair),
     /// Answers a [`Repair`].
     RepairReply(RepairReply),
-    /// Says to a member how much it held: more than it comes with.
+    /// Tells a member that it once held more than it has now.
     Emptied(Emptied),
-    /// Says to the voter that is to lead that it may.
+    /// Tells the target of a leadership transfer to campaign.
     TimeoutNow(TimeoutNow),
-    /// Says to a node that it was removed.
+    /// Tells a node that it was removed.
     Removed(Removed),
-    /// Forwards to the leader what an operator wants.
+    /// Forwards an operator's request to the leader.
     Administer(Administer),
     /// Answers an [`Administer`].
     Administered(Administered),
-    /// Says what each member holds.
+    /// Tells the holdings of all members.
     Holdings(Holdings),
 }
 
-/// Which of an election's two rounds.
+/// The two rounds of an election.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Phase {
-    /// "Would you vote for me in the next term?" Changes nobody's term or vote (thesis §9.6).
+    /// "Would you vote for me in the next term?" Changes no term and no vote (thesis §9.6).
     PreVote,
     /// "Vote for me in this term."
     Vote,
 }
 
-/// Asks for a vote, or in the pre-vote phase whether one would be given. Resets nothing at the receiver but, in the
-/// vote phase and if it grants, its vote.
+/// Asks for a vote, or in the pre-vote phase whether one would be given. At the receiver it changes
+/// nothing else than, in the vote phase, the term and, if granted, the vote.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RequestVote {
-    /// Pre-vote or vote. In the pre-vote phase the message's term is the sender's own, and the vote asked about is one
-    /// in the term after it.
+    /// Pre-vote or vote. In the pre-vote phase the message's term is the sender's own, and the vote
+    /// asked about is one in the term after it.
     pub phase: Phase,
-    /// Which of the sender's campaigns, so that a late answer counts for no other.
+    /// Number of the sender's round, so that a late answer counts for no other.
     pub campaign: u64,
     /// The last entry of the candidate's log (paper §5.4.1).
     pub last: EntryId,
-    /// Whether the leader itself asked for this campaign: then that it is still heard is no reason to refuse (thesis §3.10).
+    /// Whether the leader itself asked for this campaign by a leadership transfer: then voters
+    /// grant it although they hear that leader (thesis §3.10).
     pub handed_over: bool,
-    /// The version of what the candidate's state machine writes: who can't apply it does not vote for it.
+    /// The version that the candidate's state machine writes: a voter that can't apply it
+    /// denies its vote.
     pub machine_version: u32,
 }
 
-/// Answers a [`RequestVote`]; a granted vote left only after it was durable.
+/// Answers a [`RequestVote`]; a granted vote is sent only after it is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Vote {
-    /// The phase that was asked about.
+    /// The phase of the request.
     pub phase: Phase,
-    /// The campaign that was asked about.
+    /// The campaign number of the request.
     pub campaign: u64,
-    /// Whether it is granted.
+    /// Whether the vote is granted.
     pub granted: bool,
 }
 
-/// Replicates entries: "AppendEntries" of the paper (§5.3). Without entries it probes where the logs agree.
+/// Replicates entries: "AppendEntries" of the paper (§5.3). Without entries it probes where
+/// the logs agree.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Append {
-    /// Which run of this peer's replication it belongs to, echoed by the reply: see
-    /// `Progress`.
+    /// The epoch of this peer's replication, echoed by the reply: see `Progress`.
     pub epoch: u64,
     /// The entry before the first of the batch.
     pub previous: EntryId,
-    /// The checksum of that entry's record, which stands for the whole log before it; `None` if the leader would have to
-    /// read its disk for it.
+    /// The checksum of that entry's record, which covers the whole log up to it; `None` if the
+    /// leader would have to read its disk for it.
     pub previous_checksum: Option<u32>,
-    /// How far the leader has committed.
+    /// The leader's commit index.
     pub commit: Index,
-    /// The entries.
+    /// The entries; `None` for a probe.
     pub batch: Option<Batch>,
 }
 
-/// Answers an [`Append`]; left only after what it says was durable.
+/// Answers an [`Append`]; sent only after the entries that it confirms are durable.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct AppendReply {
     /// The epoch of the append.
     pub epoch: u64,
-    /// What became of it.
+    /// The follower's result for it.
     pub outcome: AppendOutcome,
 }
 
-/// What became of an [`Append`].
+/// The result of an [`Append`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AppendOutcome {
     /// The follower's durable log equals the leader's up to `matched`.
@@ -176,38 +183,39 @@ pub enum AppendOutcome {
     },
     /// The follower does not have `previous`.
     Rejected {
-        /// The index of the `previous` that it does not have.
+        /// The index of the `previous` that it lacks.
         previous: Index,
-        /// The term of the follower's last entry at or before `previous`, and the first index that it holds of that
-        /// term: repair skips a term a round trip, not an entry (paper §5.3, last paragraph). 0@0 from a follower that never
-        /// held an entry and never voted, as far as it knows; 0@1 from one whose log is merely empty.
+        /// The term of the follower's last entry at or before `previous`, and the first index that
+        /// it holds of that term: each round trip skips a term, not an entry (paper §5.3, last
+        /// paragraph). 0@0 from a follower that never held an entry and never voted, as far as it
+        /// knows; 0@1 from one whose log is merely empty.
         conflict: EntryId,
         /// The last index up to which the follower holds entries whole.
         last: Index,
-        /// Where its log ends, entries whose payload its disk lost included. Never before its holding, unless its disk was
-        /// emptied or put back.
+        /// The end of its log, including entries whose payload its disk lost. Never before its
+        /// holding, unless its disk was emptied or rolled back.
         log_last: Index,
     },
-    /// The follower has the same entry id with another content: one of the two logs is damaged, and nothing was
-    /// overwritten.
+    /// The follower has the same entry id with another content: one of the two logs is damaged. The
+    /// follower overwrote nothing.
     Diverged {
-        /// The entry.
+        /// The entry that differs.
         at: EntryId,
     },
-    /// The follower lost its state and can't go back to the log's beginning: it needs a snapshot that reaches this far at
-    /// least.
+    /// The follower lost its state and can't go back to the log's beginning: it needs a snapshot
+    /// that reaches at least up to `from`.
     NeedsSnapshot {
-        /// How far.
+        /// The last entry that the follower's lost state had covered.
         from: Index,
     },
 }
 
-/// Says that the leader leads: an AppendEntries without entries, on a lane that bulk never delays.
+/// Asserts leadership: an AppendEntries without entries, on a lane that bulk never delays.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Heartbeat {
     /// The read round it opens or belongs to (thesis §6.4).
     pub round: u64,
-    /// How far the follower may commit: never above what it was seen to match.
+    /// The index up to which the follower may commit: at most what it is known to match.
     pub commit: Index,
 }
 
@@ -216,12 +224,13 @@ pub struct Heartbeat {
 pub struct HeartbeatReply {
     /// The round of the heartbeat.
     pub round: u64,
-    /// For how long the sender votes for nobody from when it heard that heartbeat on: durable, and what a lease rests on.
-    /// [`Promise::NONE`] backs no lease.
+    /// For how long the sender grants no vote after it heard that heartbeat. Durable at the sender,
+    /// and the basis of leases. [`Promise::NONE`] backs no lease.
     pub promise: Promise,
 }
 
-/// Forwards clients' commands to the leader. At most once: it is never sent again after it may have arrived.
+/// Forwards clients' commands to the leader. At most once: it is never sent again after it
+/// may have arrived.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Propose {
     /// The commands, in the order of their bytes in `payloads`.
@@ -233,13 +242,15 @@ pub struct Propose {
 /// One command of a [`Propose`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ForwardedCommand {
-    /// The forwarder's name for the command. Unique within one run of that node.
+    /// The forwarder's id of the command, unique within one run of that node.
     pub request: u64,
     /// The command's length in [`Propose::payloads`], in bytes.
     pub length: u32,
-    /// [`Kind::Command`], or [`Kind::Session`] for a session's request without its stamp, which the leader adds.
+    /// [`Kind::Command`], or [`Kind::Session`] for a session's request without its stamp, which
+    /// the leader adds.
     pub kind: Kind,
-    /// For how many more milliseconds the caller waits. A leader that has not begun with the command by then never does.
+    /// For how many more milliseconds the caller waits. A leader that has not begun with the
+    /// command by then never does.
     pub waits_ms: u32,
 }
 
@@ -248,44 +259,45 @@ pub struct ForwardedCommand {
 pub struct ProposeReply {
     /// An outcome for each command that is answered.
     pub outcomes: Vec<ForwardedOutcome>,
-    /// The state machine's replies to the applied commands, concatenated in the order of `outcomes`.
+    /// The state machine's replies to the applied commands, concatenated in the
+    /// order of `outcomes`.
     pub replies: Bytes,
 }
 
 /// The outcome of one [`ForwardedCommand`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ForwardedOutcome {
-    /// The forwarder's name for the command.
+    /// The forwarder's id of the command.
     pub request: u64,
-    /// The outcome.
+    /// The outcome, definite or unknown.
     pub outcome: ProposeOutcome,
 }
 
-/// What became of one forwarded command.
+/// The outcome of one forwarded command.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ProposeOutcome {
-    /// Committed and applied; the state machine's reply has this many bytes.
+    /// Committed and applied; the state machine's reply has `reply_bytes` bytes.
     Applied {
-        /// Where it stands in the log.
+        /// The index of its entry.
         index: Index,
         /// Length of the reply in [`ProposeReply::replies`].
         reply_bytes: u32,
     },
     /// It did not and will not take effect: the receiver does not lead.
     NotLeader,
-    /// It did not and will not take effect: the leader has too much to do.
+    /// It did not and will not take effect: the leader is overloaded.
     Overloaded,
     /// It may or may not take effect.
     Unknown,
-    /// It was not applied: its session was opened once, and is known no longer.
+    /// It was not applied: its session was opened once and has expired.
     SessionExpired,
-    /// It was not applied now: its serial is older than what the session remembers.
+    /// It was not applied now: its serial is older than the session remembers.
     StaleSerial,
-    /// It did not and will not take effect: nobody waits for it any more, and the receiver had not begun with it.
+    /// It did not and will not take effect: its deadline passed before the receiver started it.
     DeadlinePassed,
-    /// It did not and will not take effect: it is larger than the receiver allows, which is this many bytes.
+    /// It did not and will not take effect: it is larger than the receiver allows.
     TooLarge {
-        /// The receiver's limit.
+        /// The receiver's limit in bytes.
         max: u32,
     },
     /// It did not and will not take effect: an operator had its entry skipped.
@@ -295,26 +307,28 @@ pub enum ProposeOutcome {
 /// Asks for a read index.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ReadIndex {
-    /// The asker's name for the request.
+    /// The asker's id of the request, echoed by the reply.
     pub request: u64,
-    /// Whether the leader's lease will do: its readers asked for that.
+    /// Whether the leader may answer from its lease, as its readers asked for.
     pub by_lease: bool,
 }
 
 /// Answers a [`ReadIndex`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ReadIndexReply {
-    /// The asker's name for the request.
+    /// The asker's id of the request.
     pub request: u64,
-    /// What was committed when the request arrived and leadership was confirmed, or known by the lease; `None` if it could not be.
+    /// The commit index when the request arrived, once leadership was confirmed by a round or by
+    /// the lease; `None` if it could not be.
     pub index: Option<Index>,
 }
 
-/// Asks for entries whose identity this node knows and whose payload its disk lost. Anybody's copy will do: it must have the
-/// checksum that the asker knows, and with it the same log before it.
+/// Asks for entries whose identity this node knows and whose payload its disk lost. The copy
+/// of any member will do: it must have the checksum that the asker knows, and with it the same
+/// log before it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Repair {
-    /// The first one.
+    /// The first faulty entry.
     pub from: EntryId,
     /// The last one wanted; of the same term.
     pub to: Index,
@@ -325,91 +339,97 @@ pub struct Repair {
 pub struct RepairReply {
     /// The first entry that was asked for.
     pub from: EntryId,
-    /// What became of it.
+    /// Whether the sender has that entry.
     pub outcome: RepairOutcome,
-    /// The entries from there on, as far as they fit, with [`RepairOutcome::Here`].
+    /// With [`RepairOutcome::Here`], the entries from `from` on that fit.
     pub batch: Option<Batch>,
 }
 
 /// Whether a member has an entry that another one lost.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RepairOutcome {
-    /// It has it, and sends it.
+    /// It has the entry, and sends it.
     Here,
-    /// It never had it, or holds it only as something that was never known to be synced: it does not speak for the entry.
+    /// It never had the entry, or holds only an identity that was never known to be synced: it does
+    /// not vouch for the entry.
     Absent,
-    /// It had it, and lost it too, or compacted it: no help, and no reason to forget it.
+    /// It had the entry, and lost it too or compacted it: it can't help, and the entry must
+    /// not be forgotten.
     Lost,
 }
 
-/// Says to a member that comes with less what it held: its data directory was emptied or put back, and it must not vote or
-/// acknowledge. One that has as much, for the message was late, goes on.
+/// Tells a member that comes with less than its holding: its data directory was emptied or rolled
+/// back, and it must not vote or acknowledge. A receiver that holds as much ignores the message:
+/// it was late.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Emptied {
-    /// Its holding: up to which committed entry it acknowledged the log; 0 if it had a log and no more is known.
+    /// Its holding: the last committed entry up to which it acknowledged the log; 0 if it had a log
+    /// and no more is known.
     pub known_at: Index,
 }
 
-/// Says what each member holds, so that it is remembered by all: up to which committed entry it acknowledged the log, durably.
+/// Tells the holding of each member, for all to remember: the last committed entry up to which it
+/// durably acknowledged the log.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Holdings {
-    /// The members, former ones among them, and their holdings.
+    /// Members, former ones included, and their holdings.
     pub members: Vec<(NodeId, Index)>,
 }
 
-/// Tells the voter to which leadership is handed over to campaign at once.
+/// Tells the target of a leadership transfer to campaign at once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimeoutNow {
-    /// The leader's last entry: without it, durably, the campaign would be in vain.
+    /// The leader's last entry: a target that does not hold it durably ignores the message.
     pub last: EntryId,
 }
 
-/// Says to a node that it belongs to the cluster no more.
+/// Tells a node that it no longer belongs to the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Removed {
-    /// Where the configuration without it stands, which is committed.
+    /// Index of the committed configuration without that node.
     pub at: Index,
 }
 
-/// Forwards to the leader what an operator wants. At most once: it is never sent again after it may have arrived.
+/// Forwards an operator's request to the leader. At most once: it is never sent again after it
+/// may have arrived.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Administer {
-    /// The asker's name for the request.
+    /// The asker's id of the request, echoed by the reply.
     pub request: u64,
-    /// What is wanted.
+    /// The operation to carry out.
     pub what: Administration,
 }
 
-/// What an operator wants of the leader.
+/// An operation that an operator asks of the leader.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Administration {
-    /// Other members.
+    /// Change the members.
     Change(Change),
-    /// Another leader: this one, or the best.
+    /// Transfer leadership to this voter, or to the best one.
     HandOver(Option<NodeId>),
 }
 
-/// What came of an [`Administer`].
+/// The result of an [`Administer`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Administered {
-    /// The asker's name for the request.
+    /// The asker's id of the request.
     pub request: u64,
-    /// What came of it.
+    /// The result, definite or unknown.
     pub outcome: AdministerOutcome,
 }
 
-/// What came of an operator's wish.
+/// The result of an operator's request.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum AdministerOutcome {
-    /// The configuration in force, committed, is the one of this entry.
+    /// The configuration in force is committed; its entry has this index.
     Changed(Index),
     /// No change was made.
     ChangeRefused(ChangeRefused),
     /// This node leads now, or is about to.
     HandedOver(NodeId),
-    /// The leader stayed.
+    /// The leader is unchanged.
     HandoverRefused(HandoverRefused),
-    /// It may or may not come about: the leader was lost, or had no time.
+    /// It may or may not take effect: leadership was lost, or the time ran out.
     Unknown,
 }
 
@@ -449,7 +469,7 @@ impl Message {
                     let (command, behind) = rest.split_at(*length as usize);
                     match kind {
                         Kind::Command => {}
-                        // Once it is in the log, everybody must be able to read it.
+                        // Every node must be able to decode it once it is in the log.
                         Kind::Session => drop(Request::decode(command)?),
                         Kind::Noop | Kind::Membership | Kind::Outline => {
                             return misplaced("commands that no client has");
@@ -475,7 +495,8 @@ impl Message {
         Ok(())
     }
 
-    /// Whether this answers a message of the receiver's: replies travel back on the connection that asked.
+    /// Whether this answers a message of the receiver's: replies travel back on the connection
+    /// of the request.
     #[must_use]
     pub fn is_reply(&self) -> bool {
         matches!(

@@ -1,4 +1,4 @@
-//! How many are enough: the arithmetic of majorities, plain and joint, shared by votes, commits and reads.
+//! Quorums: the arithmetic of majorities, plain and joint, shared by votes, commits and reads.
 
 use crate::{
     ids::NodeId,
@@ -7,8 +7,8 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// Whether those for whom `agrees` holds form a quorum: a majority of each half. Without voters
-/// there is none.
+/// Whether the voters for which `agrees` holds form a quorum: a majority of each half. A
+/// configuration without voters has no quorum.
 #[must_use]
 pub fn reached(membership: &Membership, agrees: impl Fn(NodeId) -> bool) -> bool {
     let agreeing = |voters: &[NodeId]| voters.iter().filter(|id| agrees(**id)).count();
@@ -17,10 +17,11 @@ pub fn reached(membership: &Membership, agrees: impl Fn(NodeId) -> bool) -> bool
         && halves(membership).all(|voters| agreeing(voters) + spared >= majority(voters.len()))
 }
 
-/// The largest value that a quorum has reached, where `reached_by` says how far each voter is.
+/// The largest value that a quorum has reached; `reached_by` gives the value of each voter.
 ///
-/// With match indexes this is the commit candidate of paper §5.3 and §5.4; with acknowledged heartbeat rounds, the
-/// last confirmed round. A configuration without voters has reached nothing: the default.
+/// With match indexes this is the commit candidate of paper §5.3 and §5.4; with
+/// acknowledged heartbeat rounds, the last confirmed round. A configuration without voters
+/// has reached the default.
 #[must_use]
 pub fn agreed<T: Ord + Copy + Default>(membership: &Membership, reached_by: impl Fn(NodeId) -> T) -> T {
     if membership.incoming().is_empty() {
@@ -37,7 +38,7 @@ pub fn agreed<T: Ord + Copy + Default>(membership: &Membership, reached_by: impl
         .unwrap_or_default()
 }
 
-/// The smallest number of voters that any two sets of which share a member.
+/// The smallest size at which any two sets of voters share a member.
 #[must_use]
 pub fn majority(voters: usize) -> usize {
     voters / 2 + 1

@@ -1,13 +1,15 @@
-//! Linearizable reads without writing to the log: the read index (Ongaro's thesis, §6.4).
+//! Linearizable reads without a log entry: the read index (Ongaro's thesis, §6.4).
 //!
-//! A leader that wants to answer a read notes its commit index, then makes sure that it still led *after* the read
-//! arrived: it opens a round, tells it to every peer in a heartbeat, and when a quorum has answered that round or a later
-//! one, the reads that waited for it may be served at the noted index. Reads that arrive while a round is under way wait
-//! together for the next: a round costs the same for one read and for a thousand.
+//! To answer a read, a leader notes its commit index and then confirms that it still led *after*
+//! the read arrived: it opens a round and tells its number to every peer in a heartbeat. When a
+//! quorum has answered that round or a later one, the reads that waited for it may be served at the
+//! noted index. Reads that arrive while a round is in progress wait together for the next one: a
+//! round costs the same for one read and for a thousand.
 //!
-//! Rounds are numbered by the leader, within its term, and never reused, so that no late answer confirms a newer round.
+//! The leader numbers its rounds within its term and never reuses a number, so no late answer
+//! confirms a newer round.
 //!
-//! A confirmed round also begins a [lease](crate::lease), for reads that ask for one.
+//! A confirmed round also begins a [lease](crate::lease), for reads that accept one.
 
 use crate::{
     ids::{Index, Moment, NodeId},
@@ -18,7 +20,7 @@ use crate::{
 };
 use alloc::{collections::BTreeMap, vec::Vec};
 
-/// Names a waiting read; chosen by whoever asks, meaningless here.
+/// Id of a waiting read, chosen by the caller and opaque here.
 pub type ReadToken = u64;
 
 /// The reads that a leader has yet to confirm.
@@ -28,7 +30,7 @@ pub struct Reads {
     answered: BTreeMap<NodeId, Answer>,
     asked: Vec<ReadToken>,
     open: Option<Open>,
-    /// A round is wanted though nobody waits for it.
+    /// Whether a round is wanted though no read waits for it: it renews the lease.
     renews: bool,
     pub(crate) lease: Lease,
 }
@@ -40,38 +42,40 @@ struct Answer {
     promise: Promise,
 }
 
-/// A round under way.
+/// A round in progress.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Open {
-    /// What was committed when it was opened.
+    /// The commit index when it was opened.
     commit: Index,
     tokens: Vec<ReadToken>,
-    /// No heartbeat of it can have left before; `None` if nobody looked at the clock.
+    /// A moment before any heartbeat of it left; `None` if the clock was not read.
     opened: Option<Moment>,
 }
 
 impl Reads {
-    /// A round that no leader ever opens: what a heartbeat of an earlier term is answered with.
+    /// A round that no leader opens: it answers a heartbeat of an earlier term.
     pub const NO_ROUND: u64 = 0;
 
-    /// A read waits for the next round.
+    /// Lets a read wait for the next round.
     pub fn ask(&mut self, token: ReadToken) {
         self.asked.push(token);
     }
 
-    /// The latest round: every heartbeat carries it.
+    /// Number of the latest round, which every heartbeat carries.
     #[must_use]
     pub fn round(&self) -> u64 {
         self.round
     }
 
-    /// A round is to be opened though no read waits, unless one is under way: the lease is to go on.
+    /// Lets the next call open a round though no read waits, unless one is in progress: the lease
+    /// is to be renewed.
     pub fn renew(&mut self) {
         self.renews = self.open.is_none();
     }
 
-    /// Opens a round for the reads that wait, if none is under way; `commit` is the leader's commit index now. The round,
-    /// if one was opened, must be told to every peer. A round that is opened without a look at the clock begins no lease.
+    /// Opens a round for the waiting reads, unless one is in progress; `commit` is the leader's
+    /// commit index now. The caller must tell the round to every peer. A round opened without `now`
+    /// begins no lease.
     pub fn open_round(&mut self, commit: Index, now: Option<Moment>) -> Option<u64> {
         if self.open.is_some() || (self.asked.is_empty() && !self.renews) {
             return None;
@@ -82,7 +86,8 @@ impl Reads {
         Some(self.round)
     }
 
-    /// Another quorum counts from now on: what the one before answered, or will answer, says nothing of it.
+    /// Ends the lease because another quorum counts from now on. Answers to the open round, past
+    /// and future, begin none.
     pub fn end_lease(&mut self) {
         self.lease.end();
         if let Some(open) = &mut self.open {
@@ -90,9 +95,9 @@ impl Reads {
         }
     }
 
-    /// `peer` answered a heartbeat of `round`, and stated this promise.
+    /// `peer` answered a heartbeat of `round` and stated this promise.
     pub fn answered(&mut self, peer: NodeId, round: u64, promise: Promise) {
-        // A round that was not opened yet can't have been answered, whatever a peer says.
+        // A peer can't have answered a round that was not opened yet.
         if round <= self.round {
             let round = if live(Mutant::LateRoundConfirms) { self.round } else { round };
             let latest = self.answered.entry(peer).or_default();
@@ -104,8 +109,9 @@ impl Reads {
         }
     }
 
-    /// The reads of the open round and the index to serve them at, once a quorum (the leader included) answered it. The leader's
-    /// own promise is `own`, and clocks `drift` apart by so much.
+    /// The reads of the open round and the index to serve them at, once a quorum (the leader
+    /// included) answered it. `own` is the leader's own promise, `drift` the most that two
+    /// clocks may differ.
     pub fn confirmed(
         &mut self,
         this: NodeId,
@@ -126,7 +132,7 @@ impl Reads {
         Some((commit, tokens))
     }
 
-    /// The longest promise that a quorum of those who answered the latest round has reached.
+    /// The longest promise that a quorum of the nodes that answered the latest round has reached.
     fn promised(&self, this: NodeId, membership: &Membership, own: Promise) -> Promise {
         let stated = |id| match self.answer_of(id) {
             _ if id == this => own,
@@ -147,7 +153,7 @@ impl Reads {
         self.answered.get(&peer).copied().unwrap_or_default()
     }
 
-    /// Every read that waits, taken out: leadership is lost.
+    /// Removes and returns every waiting read: leadership is lost.
     pub fn abandon(&mut self) -> Vec<ReadToken> {
         let mut tokens = self.open.take().map_or_else(Vec::new, |open| open.tokens);
         tokens.append(&mut self.asked);

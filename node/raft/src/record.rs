@@ -1,7 +1,9 @@
-//! How entries are laid out, once, for the leader's disk, the wire and the followers' disks alike.
+//! The layout of log entries, the same on the leader's disk, on the wire and on
+//! the followers' disks.
 //!
-//! A [`Batch`](crate::Batch) is a run of consecutive entries of **one term** in one contiguous buffer. It is built once, by the
-//! leader that accepted the proposals, and after that only sliced. A record, little-endian:
+//! A [`Batch`](crate::Batch) is a run of consecutive entries of **one term** in one contiguous
+//! buffer. The leader that accepted the proposals builds it once; after that it is only sliced.
+//! A record, little-endian:
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
@@ -16,15 +18,18 @@
 //! | 36 | length | payload |
 //! | 36 + length | 4 | checksum of the payload, continued from the header's: the *record's checksum* |
 //!
-//! The header's own checksum keeps the framing when a payload is damaged. The record's checksum covers the previous
-//! record's, so it is a function of the whole log up to here: two nodes with an equal checksum at an equal entry id
-//! hold equal logs, and two with different ones have diverged.
+//! The header's own checksum keeps the framing when a payload is damaged. The record's checksum
+//! covers the previous record's, so it is a function of the whole log up to here: two nodes with an
+//! equal checksum at an equal entry id hold equal logs, and two with different ones have diverged.
 //!
-//! A witness keeps of a command nothing but what its record is called: an *outline*, a record with the same header but for kind
-//! and length, and **the same record's checksum** behind a payload of 8 bytes: that checksum, and one of the outline itself, which
-//! continues from its header's over the 4 bytes before. So the chain is that of the whole log, and logs are compared as ever.
+//! A witness keeps only the identity of a command, as a *stub*: a record whose header differs in
+//! kind and length only. Its payload has 8 bytes: the checksum of the original record, then a
+//! checksum of the stub itself, which continues from its header's over those 4 bytes. **The trailer
+//! repeats the original record's checksum.** So the chain of checksums is that of the whole log,
+//! and a witness's log can be compared with any other.
 //!
-//! The checksum function is an argument (nodes use CRC-32C), because computing it fast is not a rule of Raft.
+//! The checksum function is an argument (nodes use CRC-32C), because computing it fast is not a
+//! rule of Raft.
 
 use crate::{
     entry::{Checksum, Kind, Malformed},
@@ -40,43 +45,45 @@ pub(crate) const OUTLINE_BYTES: usize = 8;
 /// Bytes that a record adds to its payload.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TRAILER_BYTES;
 
-/// One entry, seen inside a batch.
+/// One entry, borrowed from a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
-    /// Its id.
+    /// Term and index of the entry.
     pub id: EntryId,
-    /// What it is for.
+    /// The purpose of the entry.
     pub kind: Kind,
-    /// The checksum of the record before it.
+    /// Checksum of the record before it; 0 for the first entry of a log.
     pub previous_checksum: u32,
-    /// Its own checksum.
+    /// Checksum of this record, which covers the whole log up to here.
     pub checksum: u32,
-    /// The payload.
+    /// The payload, without header and trailer.
     pub payload: &'a [u8],
 }
 
-/// A record's header, checked by itself: what recovery has when the payload is damaged.
+/// A record's header, checked by itself: all that recovery has when the payload is damaged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Head {
-    /// The entry's id.
+    /// Term and index of the entry.
     pub id: EntryId,
-    /// The group it belongs to.
+    /// The Raft group of the entry; always 0.
     pub group: Group,
-    /// What it is for.
+    /// The purpose of the entry.
     pub kind: Kind,
-    /// The payload's length.
+    /// Length of the payload in bytes.
     pub payload_bytes: usize,
-    /// The checksum of the record before.
+    /// Checksum of the record before it; 0 for the first entry of a log.
     pub previous_checksum: u32,
     /// The header's own checksum, from which the payload's continues.
     pub header_checksum: u32,
 }
 
 impl Head {
-    /// Reads the header at `offset` of `bytes` and checks that it is undamaged and that the whole record lies inside.
+    /// Reads the header at `offset` of `bytes` and checks that it is undamaged and that the whole
+    /// record lies inside `bytes`.
     ///
     /// # Errors
-    /// If it is not.
+    /// If the record is cut off, a checksum is wrong, the kind is unknown, or the index is
+    /// the largest one.
     pub fn read(bytes: &[u8], offset: usize, checksum: Checksum) -> Result<Self, Malformed> {
         let fail = |what| Malformed { offset, what };
         let header = bytes.get(offset..offset + HEADER_BYTES).ok_or(fail("cut off"))?;
@@ -87,7 +94,7 @@ impl Head {
         let kind = Kind::from_byte(header[24]).filter(|_| header[25..28] == [0; 3]).ok_or(fail("kind"))?;
         let id = EntryId::new(Term(read_u64(header, 8)), Index(read_u64(header, 16)));
         if id.index.next() == id.index {
-            // Nothing could follow it: rules count on an index behind each.
+            // An entry at the largest index would have no successor, which the rules rely on.
             return Err(fail("identity"));
         }
         let payload_bytes = read_u32(header, 0) as usize;
@@ -104,15 +111,15 @@ impl Head {
         })
     }
 
-    /// Bytes of the whole record.
+    /// Bytes of the whole record: header, payload and trailer.
     #[must_use]
     pub fn record_bytes(&self) -> usize {
         OVERHEAD_BYTES + self.payload_bytes
     }
 }
 
-/// What the checksum of a record with this header and payload must be: computed, or, of an outline, what it says. `None` of an
-/// outline that is damaged, or none.
+/// The checksum that a record with this header and payload must have: computed, or, for a stub,
+/// taken from its payload. `None` for a damaged stub.
 #[must_use]
 pub fn record_checksum(checksum: Checksum, kind: u8, header_checksum: u32, payload: &[u8]) -> Option<u32> {
     if kind != Kind::Outline as u8 {
@@ -122,7 +129,6 @@ pub fn record_checksum(checksum: Checksum, kind: u8, header_checksum: u32, paylo
     (*own == checksum(header_checksum, of).to_le_bytes()).then(|| u32::from_le_bytes(*of))
 }
 
-/// Lays out a header.
 pub(crate) fn header(
     checksum: Checksum,
     id: EntryId,

@@ -1,57 +1,57 @@
-//! What an entry of a client session says besides its command (thesis §6.3): whose it is, which of that client's commands,
-//! and when, in log time.
+//! The layout of session entries (thesis §6.3): the command of a client session with its session,
+//! its serial, and a time in log time.
 //!
-//! It owns the layout alone. What the cluster remembers of sessions is the state of whoever applies the entries; the state
-//! machine behind that sees nothing but the command. The payload of an entry of [`Kind::Session`](crate::Kind::Session),
-//! little-endian:
+//! This module owns the layout alone. The session table belongs to the node that
+//! applies the entries; the state machine sees only the command. The payload of an
+//! entry of [`Kind::Session`](crate::Kind::Session), little-endian:
 //!
 //! | offset | size | field |
 //! | --- | --- | --- |
 //! | 0 | 8 | log time of the entry, in milliseconds |
-//! | 8 | 4 | after how many milliseconds of log time a session that is not used is forgotten |
-//! | 12 | 4 | how many sessions there may be |
+//! | 8 | 4 | milliseconds of log time after which an unused session expires |
+//! | 12 | 4 | most sessions that the table holds |
 //! | 16 | 1 | 0 opens a session, 1 a command of an opened one, 2 a command of a named one |
 //! | 17 | 1 | length of the key: 0 to open, 8 of an opened session, 1 to 64 of a named one |
 //! | 18 | 8 | the command's serial; 0 to open |
 //! | 26 | length | the key: the index of the entry that opened the session, or its name |
 //! | 26 + length | … | the command; nothing to open |
 //!
-//! The first 16 bytes are the [`Stamp`], which the leader writes as it appends. A client's node makes the rest, the
-//! [`Request`], and that is what is forwarded. The bounds of the table stand in each entry, so that all nodes agree on them
-//! whatever each is configured with.
+//! The first 16 bytes are the [`Stamp`], which the leader writes when it appends the entry. A
+//! client's node makes the rest, the [`Request`], which may be forwarded. The bounds of the table
+//! stand in each entry, so that all nodes agree on them even if they are configured differently.
 
 use crate::{entry::Malformed, ids::Index};
 use alloc::{sync::Arc, vec::Vec};
 use bytes::Bytes;
 use core::fmt;
 
-/// Bytes of a [`Stamp`].
+/// Length of a [`Stamp`].
 pub const STAMP_BYTES: usize = 16;
-/// The longest name of a session.
+/// Longest name of a session.
 pub const NAME_BYTES_MAX: usize = 64;
-/// The most bytes that stand in front of a command in a [`Request`].
+/// Most bytes before a command in a [`Request`].
 pub const REQUEST_OVERHEAD_BYTES: usize = REQUEST_HEAD_BYTES + NAME_BYTES_MAX;
 
 const REQUEST_HEAD_BYTES: usize = 10;
 
-/// A moment in *log time*, in milliseconds: the time that leaders have counted while they led. All nodes agree on it, for it
-/// stands in the log; no clock on a wall has a part in it.
+/// A moment in *log time*, in milliseconds: the time that leaders have counted while they led. It
+/// is in the log, so all nodes agree on it; no wall clock is involved.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct LogTime(pub u64);
 
-/// What the leader adds to a request as it appends it.
+/// The part of a session entry that the leader adds when it appends it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Stamp {
-    /// When it is appended.
+    /// The log time when the entry is appended.
     pub time: LogTime,
-    /// After how many milliseconds of log time a session that is not used is forgotten.
+    /// Milliseconds of log time after which an unused session expires.
     pub idle_limit_ms: u32,
-    /// How many sessions there may be.
+    /// Most sessions that the table holds.
     pub sessions_max: u32,
 }
 
 impl Stamp {
-    /// Its bytes.
+    /// The 16 bytes at the start of a payload.
     #[must_use]
     pub fn encode(self) -> [u8; STAMP_BYTES] {
         let mut bytes = [0; STAMP_BYTES];
@@ -62,13 +62,13 @@ impl Stamp {
     }
 }
 
-/// Which session. Opened ones and named ones never meet, whatever the names are. Cheap to clone.
+/// The identity of a session. An opened and a named session are never the same. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey(Key);
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Key {
-    /// Opened by the entry at this index: so no two are the same.
+    /// Unique, because at most one session is opened by an entry.
     Opened(Index),
     Named(Arc<[u8]>),
 }
@@ -80,19 +80,20 @@ impl SessionKey {
         Self(Key::Opened(index))
     }
 
-    /// The session of this name, which its clients choose; `None` unless it has 1 to [`NAME_BYTES_MAX`] bytes.
+    /// The session of this name, which its clients choose; `None` unless it has 1
+    /// to [`NAME_BYTES_MAX`] bytes.
     #[must_use]
     pub fn named(name: &[u8]) -> Option<Self> {
         (1..=NAME_BYTES_MAX).contains(&name.len()).then(|| Self(Key::Named(name.into())))
     }
 
-    /// Whether it had to be opened, rather than coming into being with its first command.
+    /// Whether it was opened by an entry; a named session exists from its first command on.
     #[must_use]
     pub fn is_opened(&self) -> bool {
         matches!(self.0, Key::Opened(_))
     }
 
-    /// Its tag and the bytes that stand for it.
+    /// Passes its tag and its encoded bytes to `use_them`.
     pub fn with_bytes<T>(&self, use_them: impl FnOnce(u8, &[u8]) -> T) -> T {
         match &self.0 {
             Key::Opened(index) => use_them(1, &index.0.to_le_bytes()),
@@ -100,7 +101,7 @@ impl SessionKey {
         }
     }
 
-    /// The session of which these are tag and bytes.
+    /// The session with this tag and these encoded bytes; `None` if there is no such session.
     #[must_use]
     pub fn from_bytes(tag: u8, bytes: &[u8]) -> Option<Self> {
         match tag {
@@ -120,27 +121,27 @@ impl fmt::Debug for SessionKey {
     }
 }
 
-/// What a client wants of its session.
+/// A request of a client to its session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request<'a> {
-    /// To have one.
+    /// Opens a new session.
     Open,
-    /// That a command is applied, once.
+    /// Applies a command at most once.
     Command {
-        /// Its session.
+        /// The session of the command.
         key: SessionKey,
-        /// Which of the session's commands: each has its own, also if it is sent again.
+        /// Number of the command within its session; the same when it is sent again.
         serial: u64,
-        /// The state machine's business.
+        /// The command, opaque to all but the state machine.
         command: &'a [u8],
     },
 }
 
 impl<'a> Request<'a> {
-    /// Reads what stands behind a stamp, or was forwarded without one.
+    /// Decodes a request without its stamp.
     ///
     /// # Errors
-    /// If it is not laid out as above.
+    /// If it does not have the layout above.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let wrong = |offset, what| Malformed { offset, what };
         let head = bytes.split_first_chunk::<REQUEST_HEAD_BYTES>().ok_or(wrong(0, "what a session says is cut off"))?;
@@ -174,10 +175,10 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Reads the payload of an entry of a session.
+/// Decodes the payload of a session entry.
 ///
 /// # Errors
-/// If it is not laid out as above.
+/// If it does not have the layout above.
 pub fn decode(payload: &[u8]) -> Result<(Stamp, Request<'_>), Malformed> {
     let cut_off = Malformed { offset: 0, what: "a session's stamp is cut off" };
     let (stamp, request) = payload.split_first_chunk::<STAMP_BYTES>().ok_or(cut_off)?;

@@ -1,8 +1,8 @@
-//! What a snapshot stands for, and how it travels.
+//! Snapshots as the rules see them, and the messages that carry one.
 //!
-//! A snapshot is the state machine's state after a prefix of the log (paper §7). Its bytes are the state machine's
-//! business; here is what the rules need to know of it: which entry is the last one that it covers, so that the log can
-//! begin behind that, and the configuration as of that entry.
+//! A snapshot is the state machine's state after a prefix of the log (paper §7). Its bytes are
+//! opaque to the rules, which need only the last entry that it covers, so that the log can begin
+//! after that, and the configuration as of that entry.
 
 use crate::{
     ids::{EntryId, Index},
@@ -11,25 +11,26 @@ use crate::{
 use alloc::boxed::Box;
 use bytes::Bytes;
 
-/// The prefix of the log that a snapshot stands for.
+/// The prefix of the log that a snapshot replaces.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct SnapshotBase {
     /// The last entry that it covers.
     pub last: EntryId,
-    /// The checksum of that entry's record: what the next one chains to.
+    /// The checksum of that entry's record, which the next one chains to.
     pub last_checksum: u32,
-    /// The configuration as of that entry, never a later one: one that is not committed may still be taken back.
+    /// The configuration as of that entry, never a later one: an uncommitted one may still
+    /// be taken back.
     pub membership: Membership,
-    /// Where that configuration stands: its entry; 0 for the one that the cluster began with.
+    /// Index of that configuration's entry; 0 for the one that the cluster began with.
     pub membership_index: Index,
 }
 
-/// A whole snapshot.
+/// A whole snapshot, without its bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Snapshot {
-    /// What it stands for.
+    /// The prefix of the log that it replaces.
     pub base: SnapshotBase,
-    /// How many bytes the state has.
+    /// Length of the state in bytes.
     pub bytes: u64,
     /// The checksum of those bytes.
     pub checksum: u32,
@@ -38,13 +39,13 @@ pub struct Snapshot {
 /// A piece of a snapshot, from the leader: "InstallSnapshot" of the paper (§7, Figure 13).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SnapshotChunk {
-    /// Which run of this peer's replication it belongs to, echoed by the reply.
+    /// The epoch of this peer's replication, echoed by the reply.
     pub epoch: u64,
-    /// The snapshot that it is a piece of. Boxed: it would make every message larger.
+    /// The snapshot that it is a piece of. Boxed to keep every other message small.
     pub snapshot: Box<Snapshot>,
-    /// Where the piece begins in the state.
+    /// Offset of the piece in the state, in bytes.
     pub offset: u64,
-    /// The piece. Empty to ask how much of it the follower has.
+    /// The piece. Empty to ask how much of the snapshot the follower has.
     pub bytes: Bytes,
 }
 
@@ -55,23 +56,25 @@ pub struct SnapshotReply {
     pub epoch: u64,
     /// The last entry that the snapshot covers.
     pub last: EntryId,
-    /// How far it got.
+    /// The progress of the snapshot.
     pub outcome: SnapshotOutcome,
 }
 
-/// How far a transfer got.
+/// The progress of a snapshot at the follower.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SnapshotOutcome {
-    /// So many bytes from the beginning on have arrived; send on from there.
+    /// The first `bytes` bytes have arrived; continue from there.
     Received {
-        /// How many.
+        /// Number of bytes, from the beginning on.
         bytes: u64,
     },
-    /// The follower's log and state reach this far, durably: installed, or it was there already.
+    /// The follower's log and state durably reach up to `index`: the snapshot is installed, or
+    /// was not needed.
     Installed {
-        /// How far.
+        /// The last entry that the state covers.
         index: Index,
     },
-    /// The follower could not keep it (a full disk, bytes that do not match the checksum): begin again, later.
+    /// The follower could not keep it (a full disk, bytes that do not match the checksum):
+    /// start again, later.
     Refused,
 }

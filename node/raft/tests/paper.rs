@@ -1,6 +1,7 @@
-//! The paper, sentence by sentence: each rule of Figure 2 and each property of Figure 3 of Ongaro and Ousterhout, *In
-//! Search of an Understandable Consensus Algorithm* (extended version). Every test quotes the rule that it is about; where
-//! these rules go further than the figure (pre-vote, conflict hints, durability in parallel), it says so.
+//! The paper, sentence by sentence: each rule of Figure 2 and each property of Figure 3 of Ongaro
+//! and Ousterhout, *In Search of an Understandable Consensus Algorithm* (extended version). Every
+//! test quotes its rule, and says where these rules go further than the figure (pre-vote, conflict
+//! hints, durability in parallel).
 
 use quorate_raft::{AppendOutcome, Effect, Index, NodeId, Phase, Replica, Role, Term, Violation, invariants::Cluster};
 use quorate_world::{
@@ -25,8 +26,8 @@ fn a_vote_is_denied_to_a_candidate_of_an_earlier_term() {
     assert_eq!(voter.vote(), None);
 }
 
-/// 2. "If votedFor is null or candidateId, and candidate's log is at least as up-to-date as receiver's log, grant vote
-///    (§5.2, §5.4)."
+/// 2. "If votedFor is null or candidateId, and candidate's log is at least as up-to-date as
+///    receiver's log, grant vote (§5.2, §5.4)."
 #[test]
 fn a_vote_is_granted_to_the_first_candidate_whose_log_is_up_to_date() {
     let mut voter = replica(1, 3, 5, None, &[1, 2]);
@@ -41,8 +42,9 @@ fn a_vote_is_granted_to_the_first_candidate_whose_log_is_up_to_date() {
     assert_eq!(vote_reply(&again), Some((Term(5), true)), "the same candidate may ask again");
 }
 
-/// 2., second half, and §5.4.1: "If the logs have last entries with different terms, then the log with the later term is
-/// more up-to-date. If the logs end with the same term, then whichever log is longer is more up-to-date."
+/// 2., second half, and §5.4.1: "If the logs have last entries with different terms, then the log
+/// with the later term is more up-to-date. If the logs end with the same term, then whichever log
+/// is longer is more up-to-date."
 #[test]
 fn a_vote_is_denied_to_a_candidate_whose_log_is_behind() {
     for (last, granted) in [(id(9, 2), false), (id(2, 3), false), (id(3, 3), true), (id(4, 3), true), (id(1, 4), true)]
@@ -55,7 +57,8 @@ fn a_vote_is_denied_to_a_candidate_whose_log_is_behind() {
     }
 }
 
-/// Figure 2, "Persistent state on all servers: (Updated on stable storage before responding to RPCs)".
+/// Figure 2, "Persistent state on all servers: (Updated on stable storage before
+/// responding to RPCs)".
 #[test]
 fn a_granted_vote_leaves_only_once_it_is_durable() {
     let mut voter = replica(1, 3, 5, None, &[]);
@@ -88,8 +91,9 @@ fn an_append_of_an_earlier_term_is_rejected() {
     assert_eq!(follower.leader(), None);
 }
 
-/// 2. "Reply false if log doesn't contain an entry at prevLogIndex whose term matches prevLogTerm (§5.3)", with the hint
-///    of §5.3: "the follower can include the term of the conflicting entry and the first index it stores for that term".
+/// 2. "Reply false if log doesn't contain an entry at prevLogIndex whose term matches prevLogTerm
+///    (§5.3)", with the hint of §5.3: "the follower can include the term of the conflicting entry
+///    and the first index it stores for that term".
 #[test]
 fn an_append_is_rejected_where_the_log_lacks_the_entry_before_it() {
     let mut follower = replica(1, 3, 5, None, &[1, 1, 2, 2, 2]);
@@ -112,8 +116,8 @@ fn an_append_is_rejected_where_the_log_lacks_the_entry_before_it() {
     assert_eq!(terms(&follower), [1, 1, 2, 2, 2], "a rejected append changes nothing");
 }
 
-/// 3. "If an existing entry conflicts with a new one (same index but different terms), delete the existing entry and all
-///    that follow it (§5.3)."
+/// 3. "If an existing entry conflicts with a new one (same index but different terms), delete the
+///    existing entry and all that follow it (§5.3)."
 #[test]
 fn a_conflicting_entry_is_deleted_with_all_that_follow_it() {
     let mut follower = replica(1, 3, 5, None, &[1, 2, 2, 2]);
@@ -124,7 +128,8 @@ fn a_conflicting_entry_is_deleted_with_all_that_follow_it() {
     assert_eq!((last.truncate_from, last.batch.as_ref()), (Some(Index(2)), Some(&log[1])));
 }
 
-/// 3., the "if": entries that do not conflict stay, and so do those behind them; the append may be an old one.
+/// 3., the "if": entries that do not conflict stay, and so do entries after them; the append may be
+/// an old one.
 #[test]
 fn entries_that_match_are_kept_with_all_that_follow_them() {
     let mut follower = replica(1, 3, 5, None, &[1, 2, 2, 2]);
@@ -136,7 +141,8 @@ fn entries_that_match_are_kept_with_all_that_follow_them() {
     assert_eq!(append_reply(&effects), Some(AppendOutcome::Matched { matched: Index(2) }), "it vouches for no more");
 }
 
-/// 4. "Append any new entries not already in the log", and "(Updated on stable storage before responding to RPCs)".
+/// 4. "Append any new entries not already in the log", and "(Updated on stable storage before
+///    responding to RPCs)".
 #[test]
 fn new_entries_are_appended_and_acknowledged_once_durable() {
     let mut follower = replica(1, 3, 5, None, &[1, 5]);
@@ -159,7 +165,8 @@ fn new_entries_are_appended_and_acknowledged_once_durable() {
     assert_eq!(follower.durable(), Index(4));
 }
 
-/// 5. "If leaderCommit > commitIndex, set commitIndex = min(leaderCommit, index of last new entry)."
+/// 5. "If leaderCommit > commitIndex, set commitIndex = min(leaderCommit, index of
+///    last new entry)."
 #[test]
 fn a_follower_commits_no_further_than_the_append_vouches_for() {
     let mut follower = replica(1, 3, 5, None, &[1, 1, 1, 1]);
@@ -173,8 +180,8 @@ fn a_follower_commits_no_further_than_the_append_vouches_for() {
 
 // ---- Rules for servers: all servers ----
 
-/// All servers, 1. "If commitIndex > lastApplied: increment lastApplied, apply log[lastApplied] to state machine (§5.3)."
-/// Here a follower applies an entry only when it is durable as well.
+/// All servers, 1. "If commitIndex > lastApplied: increment lastApplied, apply log[lastApplied] to
+/// state machine (§5.3)." Here a follower applies an entry only when it is durable as well.
 #[test]
 fn committed_entries_are_applied_in_order_and_once() {
     let mut follower = replica(1, 3, 5, None, &[]);
@@ -191,8 +198,9 @@ fn committed_entries_are_applied_in_order_and_once() {
     assert_eq!(applied(&effects), [3]);
 }
 
-/// All servers, 2. "If RPC request or response contains term T > currentTerm: set currentTerm = T, convert to follower
-/// (§5.1)." (A pre-vote carries no new term, and whoever hears a leader ignores campaigns: thesis §9.6, §4.2.3.)
+/// All servers, 2. "If RPC request or response contains term T > currentTerm: set currentTerm = T,
+/// convert to follower (§5.1)." (A pre-vote carries no new term, and a node that hears a leader
+/// ignores campaigns: thesis §9.6, §4.2.3.)
 #[test]
 fn a_message_of_a_later_term_makes_anyone_a_follower_of_it() {
     let bodies = [
@@ -235,8 +243,8 @@ fn a_follower_answers_candidates_and_leaders() {
     }
 }
 
-/// Followers, 2. "If election timeout elapses without receiving AppendEntries RPC from current leader or granting vote to
-/// candidate: convert to candidate" — here to pre-candidate first.
+/// Followers, 2. "If election timeout elapses without receiving AppendEntries RPC from current
+/// leader or granting vote to candidate: convert to candidate" — here to pre-candidate first.
 #[test]
 fn a_follower_that_hears_nobody_campaigns() {
     let mut follower = replica(1, 3, 5, None, &[]);
@@ -256,8 +264,9 @@ fn a_follower_that_hears_nobody_campaigns() {
 
 // ---- Rules for servers: candidates (§5.2) ----
 
-/// Candidates, 1. "On conversion to candidate, start election: increment currentTerm, vote for self, reset election timer,
-/// send RequestVote RPCs to all other servers" — behind a won pre-vote, and once term and vote are durable.
+/// Candidates, 1. "On conversion to candidate, start election: increment currentTerm, vote for
+/// self, reset election timer, send RequestVote RPCs to all other servers" — after a won pre-vote,
+/// and once term and vote are durable.
 #[test]
 fn a_candidate_raises_its_term_votes_for_itself_and_asks_all_others() {
     let mut node = replica(1, 3, 5, Some(2), &[1]);
@@ -311,7 +320,8 @@ fn a_candidate_follows_the_leader_of_its_term() {
     }
 }
 
-/// Candidates, 4. "If election timeout elapses: start new election" — with a pre-vote, so that terms do not rise in vain.
+/// Candidates, 4. "If election timeout elapses: start new election" — with a pre-vote, so that
+/// terms do not rise in vain.
 #[test]
 fn a_candidate_that_times_out_campaigns_again() {
     let mut candidate = replica(1, 3, 5, None, &[]);
@@ -325,8 +335,9 @@ fn a_candidate_that_times_out_campaigns_again() {
 
 // ---- Rules for servers: leaders ----
 
-/// Leaders, 1. "Upon election: send initial empty AppendEntries RPCs (heartbeat) to each server; repeat during idle
-/// periods to prevent election timeouts (§5.2)" — here a no-op to append, so that replicators have something to send.
+/// Leaders, 1. "Upon election: send initial empty AppendEntries RPCs (heartbeat) to each server;
+/// repeat during idle periods to prevent election timeouts (§5.2)" — here a no-op to append, so
+/// that replicators have something to send.
 #[test]
 fn a_new_leader_makes_itself_known_and_keeps_its_followers_from_campaigning() {
     let mut world = World::new(3);
@@ -341,8 +352,8 @@ fn a_new_leader_makes_itself_known_and_keeps_its_followers_from_campaigning() {
     assert_eq!([2, 3].map(|id| world.replica(id).leader()), [Some(NodeId(1)); 2]);
 }
 
-/// Leaders, 2. "If command received from client: append entry to local log, respond after entry applied to state machine
-/// (§5.3)."
+/// Leaders, 2. "If command received from client: append entry to local log, respond after entry
+/// applied to state machine (§5.3)."
 #[test]
 fn a_command_is_appended_replicated_and_applied() {
     let mut world = World::new(3);
@@ -359,9 +370,10 @@ fn a_command_is_appended_replicated_and_applied() {
     assert_eq!([1, 2, 3].map(|id| world.replica(id).applied_index()), [Index(3); 3]);
 }
 
-/// Leaders, 3. "If last log index ≥ nextIndex for a follower: send AppendEntries RPC with log entries starting at
-/// nextIndex. If successful: update nextIndex and matchIndex for follower (§5.3). If AppendEntries fails because of log
-/// inconsistency: decrement nextIndex and retry (§5.3)."
+/// Leaders, 3. "If last log index ≥ nextIndex for a follower: send AppendEntries RPC with
+/// log entries starting at nextIndex. If successful: update nextIndex and matchIndex for
+/// follower (§5.3). If AppendEntries fails because of log inconsistency: decrement nextIndex
+/// and retry (§5.3)."
 #[test]
 fn a_leader_finds_where_logs_agree_and_replicates_from_there() {
     use quorate_world::make::disk_of;
@@ -373,8 +385,9 @@ fn a_leader_finds_where_logs_agree_and_replicates_from_there() {
     assert_eq!((progress.matched(), progress.next()), (Index(4), Index(5)));
 }
 
-/// Leaders, 4. "If there exists an N such that N > commitIndex, a majority of matchIndex[i] ≥ N, and log[N].term ==
-/// currentTerm: set commitIndex = N (§5.3, §5.4)." The leader's own disk is one of them.
+/// Leaders, 4. "If there exists an N such that N > commitIndex, a majority of matchIndex[i] ≥ N,
+/// and log[N].term == currentTerm: set commitIndex = N (§5.3, §5.4)." The leader's own disk is
+/// one of them.
 #[test]
 fn a_leader_commits_what_a_majority_has_in_its_own_term() {
     let mut leader = replica(1, 5, 2, None, &[1, 2]);
@@ -391,7 +404,7 @@ fn a_leader_commits_what_a_majority_has_in_its_own_term() {
     assert_eq!(leader.commit(), Index(3), "with its own disk it is three, and all before are committed too");
 }
 
-// ---- Figure 3: what holds at all times ----
+// ---- Figure 3: properties that hold at all times ----
 
 /// Election Safety: "at most one leader can be elected in a given term. §5.2"
 #[test]
@@ -411,7 +424,8 @@ fn two_candidates_of_one_term_never_both_lead() {
     assert!(witness.check(leaders.iter()).is_err_and(|violated| violated.contains("election safety")));
 }
 
-/// Leader Append-Only: "a leader never overwrites or deletes entries in its log; it only appends new entries. §5.3"
+/// Leader Append-Only: "a leader never overwrites or deletes entries in its log; it only appends
+/// new entries. §5.3"
 #[test]
 fn a_leader_never_takes_entries_from_another() {
     let mut leader = replica(1, 3, 5, None, &[1, 1]);
@@ -423,8 +437,8 @@ fn a_leader_never_takes_entries_from_another() {
     assert_eq!(*leader.log(), before);
 }
 
-/// Log Matching: "if two logs contain an entry with the same index and term, then the logs are identical in all entries up
-/// through the given index. §5.3"
+/// Log Matching: "if two logs contain an entry with the same index and term, then the logs are
+/// identical in all entries up through the given index. §5.3"
 #[test]
 fn equal_ids_with_different_content_before_them_are_noticed() {
     let mut follower = replica(1, 3, 5, None, &[5, 5]);
@@ -445,8 +459,8 @@ fn equal_ids_with_different_content_before_them_are_noticed() {
     assert!(witness.check(logs.iter()).is_err_and(|violated| violated.contains("log matching")));
 }
 
-/// Leader Completeness: "if a log entry is committed in a given term, then that entry will be present in the logs of the
-/// leaders for all higher-numbered terms. §5.4"
+/// Leader Completeness: "if a log entry is committed in a given term, then that entry will be
+/// present in the logs of the leaders for all higher-numbered terms. §5.4"
 #[test]
 fn only_a_node_with_all_committed_entries_is_elected() {
     let mut world = World::new(3);
@@ -463,8 +477,8 @@ fn only_a_node_with_all_committed_entries_is_elected() {
     assert_eq!(world.log(3), world.log(2));
 }
 
-/// State Machine Safety: "if a server has applied a log entry at a given index to its state machine, no other server will
-/// ever apply a different log entry for the same index. §5.4.3"
+/// State Machine Safety: "if a server has applied a log entry at a given index to its state
+/// machine, no other server will ever apply a different log entry for the same index. §5.4.3"
 #[test]
 fn a_leader_that_contradicts_a_committed_entry_is_not_followed() {
     let mut follower = replica(1, 3, 5, None, &[1, 1]);
@@ -479,10 +493,11 @@ fn a_leader_that_contradicts_a_committed_entry_is_not_followed() {
 
 // ---- §7, log compaction, and the InstallSnapshot RPC (Figure 13) ----
 
-/// "The snapshot also includes a small amount of metadata: the last included index is the index of the last entry in the log
-/// that the snapshot replaces (the last entry the state machine had applied), and the last included term is the term of this
-/// entry. These are preserved to support the AppendEntries consistency check for the first log entry following the snapshot,
-/// since that entry needs a previous log index and term."
+/// "The snapshot also includes a small amount of metadata: the last included index is the index of
+/// the last entry in the log that the snapshot replaces (the last entry the state machine had
+/// applied), and the last included term is the term of this entry. These are preserved to support
+/// the AppendEntries consistency check for the first log entry following the snapshot, since that
+/// entry needs a previous log index and term."
 #[test]
 fn the_entry_behind_a_snapshot_is_checked_against_its_last() {
     let mut disk = disk_of(5, None, &[1, 1, 2]);
@@ -499,8 +514,8 @@ fn the_entry_behind_a_snapshot_is_checked_against_its_last() {
     assert!(halted(&conflict).is_some(), "what a snapshot covers was committed: no leader has another entry there");
 }
 
-/// "To enable cluster membership changes (Section 6), the snapshot also includes the latest configuration in the log as of last
-/// included index."
+/// "To enable cluster membership changes (Section 6), the snapshot also includes the latest
+/// configuration in the log as of last included index."
 #[test]
 fn a_snapshot_includes_the_configuration_as_of_its_last_entry() {
     let mut disk = disk_of(5, None, &[1]);
@@ -510,8 +525,8 @@ fn a_snapshot_includes_the_configuration_as_of_its_last_entry() {
     assert_eq!((replica.membership_at(Index(1)), replica.membership_at(Index(2))), (&voters(3), &voters(5)));
 }
 
-/// "Once a server completes writing a snapshot, it may delete all log entries up through the last included index, as well as any
-/// prior snapshot."
+/// "Once a server completes writing a snapshot, it may delete all log entries up through the last
+/// included index, as well as any prior snapshot."
 #[test]
 fn a_log_is_deleted_up_through_a_snapshot_and_no_further() {
     let mut world = World::new(3);
@@ -524,8 +539,9 @@ fn a_log_is_deleted_up_through_a_snapshot_and_no_further() {
     assert_eq!(world.log(2), vec![1; 6], "every server takes snapshots independently");
 }
 
-/// "The leader must occasionally send snapshots to followers that lag behind. This happens when the leader has already discarded
-/// the next log entry that it needs to send to a follower." And it is no reason to keep anybody else waiting.
+/// "The leader must occasionally send snapshots to followers that lag behind. This happens when the
+/// leader has already discarded the next log entry that it needs to send to a follower." The other
+/// followers do not wait for it.
 #[test]
 fn a_follower_whose_next_entry_was_discarded_gets_the_snapshot() {
     let mut world = World::new(3);
@@ -543,8 +559,8 @@ fn a_follower_whose_next_entry_was_discarded_gets_the_snapshot() {
     assert!(world.replica(2).log().base() == id(0, 0));
 }
 
-/// Figure 13, 1.: "Reply immediately if term < currentTerm" (with what tells the sender that it no longer leads: here its next
-/// append does).
+/// Figure 13, 1.: "Reply immediately if term < currentTerm". The sender learns of the later term
+/// from the reply to its next append.
 #[test]
 fn a_piece_of_an_earlier_term_is_not_taken() {
     let mut follower = replica(1, 3, 5, None, &[1]);
@@ -552,8 +568,8 @@ fn a_piece_of_an_earlier_term_is_not_taken() {
     assert_eq!(follower.leader(), None);
 }
 
-/// Figure 13, 6.: "If existing log entry has same index and term as snapshot's last included entry, retain log entries following
-/// it and reply."
+/// Figure 13, 6.: "If existing log entry has same index and term as snapshot's last included entry,
+/// retain log entries following it and reply."
 #[test]
 fn entries_that_follow_a_snapshot_are_retained() {
     let mut follower = replica(1, 3, 5, None, &[1, 1, 2, 2]);
@@ -566,8 +582,8 @@ fn entries_that_follow_a_snapshot_are_retained() {
     assert_eq!(promised(&out).len(), 1);
 }
 
-/// Figure 13, 7. and 8.: "Discard the entire log. Reset state machine using snapshot contents (and load snapshot's cluster
-/// configuration)."
+/// Figure 13, 7. and 8.: "Discard the entire log. Reset state machine using snapshot contents (and
+/// load snapshot's cluster configuration)."
 #[test]
 fn a_log_that_a_snapshot_contradicts_or_exceeds_is_discarded() {
     for (log, last) in [(&[1, 1, 1, 1][..], (3, 2)), (&[1], (3, 2))] {
@@ -585,9 +601,10 @@ fn a_log_that_a_snapshot_contradicts_or_exceeds_is_discarded() {
     }
 }
 
-/// "If instead the follower receives a snapshot that describes a prefix of its log (due to retransmission or by mistake), then log
-/// entries covered by the snapshot are deleted but entries following the snapshot are still valid and must be retained." Here
-/// not even the covered ones are: the node gets there by itself.
+/// "If instead the follower receives a snapshot that describes a prefix of its log (due to
+/// retransmission or by mistake), then log entries covered by the snapshot are deleted but entries
+/// following the snapshot are still valid and must be retained." Here not even the covered ones are
+/// deleted: the node's own log reaches further.
 #[test]
 fn a_snapshot_of_a_prefix_that_is_committed_changes_nothing() {
     let mut follower = replica(1, 3, 5, None, &[1, 1, 1]);

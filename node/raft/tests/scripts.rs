@@ -1,22 +1,22 @@
-//! Stories about clusters, in `scripts/*.txt`: commands, each followed by what it is expected to print, indented.
+//! Scripted clusters, in `scripts/*.txt`: commands, each followed by its expected output, indented.
 //!
-//! | command | does |
+//! | command | effect |
 //! | --- | --- |
 //! | `cluster N` | N nodes with empty disks, started by `start` |
-//! | `disk N term T log TERM...` | what node N starts with |
+//! | `disk N term T log TERM...` | the disk with which node N starts |
 //! | `start` | starts all nodes |
-//! | `watch votes`, `appends`, `heartbeats`, `nothing` | which messages are printed as they arrive, from now on |
+//! | `watch votes`, `appends`, `heartbeats`, `nothing` | the kinds of messages to print on arrival, from now on |
 //! | `cut A B`, `cut A > B`, `isolate A`, `heal` | links |
 //! | `stick A`, `free A` | whether A's disk finishes writes |
 //! | `pass MS` | time passes |
-//! | `timeout A`, `beat A`, `propose A COUNT`, `read A TOKEN` | something happens at A, and nothing arrives yet |
-//! | `settle` | everything under way arrives and is handled |
-//! | `elect A` | nobody is heard for long, A times out, everything settles |
+//! | `timeout A`, `beat A`, `propose A COUNT`, `read A TOKEN` | an event at A; no message arrives yet |
+//! | `settle` | every message in flight arrives and is handled |
+//! | `elect A` | no leader is heard for a while, A times out, everything settles |
 //! | `crash A`, `restart A` | A loses all but its disk; it starts again |
-//! | `show` | a line a node |
+//! | `show` | prints a line per node |
 //!
-//! The witness checks after every step what must hold. `QUORATE_BLESS=1 cargo test --test scripts` writes what is printed
-//! into the scripts; read the difference before you keep it.
+//! The safety invariants are checked after every step. `QUORATE_BLESS=1 cargo test --test scripts`
+//! writes the actual output into the scripts; read the difference before you keep it.
 
 use quorate_raft::{AppendOutcome, Body, Message, NodeId, Phase, Role};
 use quorate_world::{
@@ -57,7 +57,7 @@ struct Story {
 }
 
 impl Story {
-    /// The script again, with what its commands print now.
+    /// The script again, with the output that its commands print now.
     fn tell(&mut self, script: &str) -> String {
         let mut happened = String::new();
         for line in script.lines().filter(|line| !line.starts_with("    ")) {
@@ -116,7 +116,7 @@ impl Story {
         Vec::new()
     }
 
-    /// What arrived and is watched, and which reads were answered.
+    /// The watched messages that arrived, and the reads that were answered.
     fn settle(&mut self) -> Vec<String> {
         let world = self.world.as_mut().expect("it was started");
         let arrived = world.settle();
@@ -132,7 +132,7 @@ impl Story {
     }
 }
 
-/// A line on a node: what it is, its term, its log's terms, and how far it has committed.
+/// A line about a node: its role, its term, its log's terms, and its commit index.
 fn show(world: &World, id: NodeId) -> String {
     let Some(running) = world.running(id) else { return format!("{id} is down") };
     let replica = &running.replica;
@@ -146,7 +146,7 @@ fn show(world: &World, id: NodeId) -> String {
     format!("{id} {role} in term {}, log {}, committed {}", replica.term(), terms.join(" "), replica.commit())
 }
 
-/// What a message says, and what kind of message that is.
+/// The text of a message, and its kind.
 fn say(message: &Message) -> Option<(&'static str, String)> {
     let term = message.term;
     Some(match &message.body {

@@ -1,89 +1,94 @@
-//! Reasons for which a change of the members is refused.
+//! Reasons for which a membership change is refused.
 
 use super::Change;
 use crate::ids::{Index, NodeId};
 use alloc::string::String;
 use core::fmt;
 
-/// Why the members are not changed. Nothing has happened.
+/// The reason why a membership change was refused. Nothing has happened.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum ChangeRefused {
     /// This node does not lead: ask the leader.
     NotLeader,
-    /// The leader has yet to commit an entry of its own term: until then it does not know which configuration is in force
-    /// (the flaw in single-server changes that Ongaro announced in 2015, and no less a condition here). Try again.
+    /// The leader has not committed an entry of its own term yet, and until then does not know
+    /// which configuration is in force (the flaw in single-server changes that Ongaro announced in
+    /// 2015, and a condition here as well). Try again.
     NotReady,
-    /// Another change is under way, whose configuration stands at `index`. Try again when it is through.
+    /// Another change is in progress, with its configuration at `index`. Try again when
+    /// it is complete.
     Pending {
-        /// Its entry.
+        /// Index of its entry.
         index: Index,
     },
-    /// The configuration is no longer the one that the change was made for: look at it again.
+    /// The configuration is no longer the one that the change was made for: read
+    /// the configuration again.
     Moved {
-        /// The one that was expected.
+        /// The index that the change expected.
         expected: Index,
-        /// The one that is in force.
+        /// Index of the configuration in force.
         found: Index,
     },
-    /// Leadership is being handed over. Try again.
+    /// A leadership transfer is in progress. Try again.
     HandingOver,
-    /// Nobody of this id belongs to the cluster.
+    /// No member of the cluster has this id.
     Unknown {
-        /// Who.
+        /// The id that the change names.
         id: NodeId,
     },
-    /// A new member has no address, or one that is none.
+    /// A new member has no address, or one that no other node could dial.
     BadAddress {
-        /// Who.
+        /// Id of the new member.
         id: NodeId,
     },
-    /// A node that is to be added is a member already, or is known at another address than the one given.
+    /// A node to be added is a member already, or is known at another address than the one given.
     Member {
-        /// The node.
+        /// Id of the node.
         id: NodeId,
-        /// Its place in the cluster.
+        /// Its present place in the cluster.
         capacity: Capacity,
-        /// The address at which the configuration has it, if it says so.
+        /// Its address in the configuration, if there is one.
         address: Option<String>,
     },
-    /// Another member is dialled at the address.
+    /// Another member has the address.
     AddressTaken {
-        /// The node that was to have it.
+        /// The node that was to get the address.
         id: NodeId,
         /// The member that has it.
         by: NodeId,
     },
-    /// A list of voters names a node twice: one of the two is a mistake for another node, which would be removed.
+    /// A list of voters names a node twice: one of the two is probably a mistake for another node,
+    /// which would be removed.
     Twice {
-        /// Which.
+        /// The id listed twice.
         id: NodeId,
     },
     /// A voter would become a learner, which takes two changes.
     Demotes {
-        /// Who.
+        /// Id of the voter.
         id: NodeId,
     },
-    /// Nobody would vote.
+    /// No voter would be left.
     NoVoters,
     /// There would be more than [`Change::MEMBERS_MAX`] members.
     TooMany,
-    /// There is a witness already, or one that only just leaves.
+    /// There is a witness already, or one that is just leaving.
     WitnessTaken {
-        /// Who.
+        /// Id of that witness.
         id: NodeId,
     },
-    /// A member that is no witness can't become one.
+    /// A member that is not a witness can't become one.
     NotWitness {
-        /// Who.
+        /// Id of the member.
         id: NodeId,
     },
-    /// Beside a witness fewer than two full copies would vote.
+    /// Fewer than two full copies would vote beside the witness.
     TooFewFull,
-    /// A new voter is too far behind, or one without which there would be no quorum: it would hold up every commit.
+    /// A new voter lags too far behind, or an old one without which there would be no quorum: it
+    /// would hold up every commit.
     Behind {
-        /// Who.
+        /// Id of the voter.
         id: NodeId,
-        /// How many entries it lacks; all of them, if nothing was heard of it lately.
+        /// Number of entries that it lacks; all of them, if it was not heard lately.
         entries: u64,
     },
 }
@@ -150,7 +155,7 @@ impl fmt::Display for ChangeRefused {
 /// The place of a member in the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Capacity {
-    /// Votes and keeps everything.
+    /// Votes and keeps every entry whole.
     Voter,
     /// Receives the log and does not vote.
     Learner,

@@ -1,9 +1,11 @@
-//! The same judgement as [`Cluster::check`]'s, at the price of what one replica changed.
+//! Incremental check: the same verdict as [`Cluster::check`], at the price of
+//! one replica's changes.
 //!
-//! Why that is enough: every property speaks about one replica, about two, or about one and what was ever seen. If none but one
-//! replica did anything since everything was checked, then all that others are was checked, alone and against each other, and
-//! what was ever seen has only grown: by what this replica newly committed, against which the others are checked again. Of a log
-//! that only grew at its end, what was there before was checked too. Whenever that can't be told for sure, all of it is checked.
+//! It is enough because every property concerns one replica, two replicas, or one replica and the
+//! history. If only one replica changed since everything was checked, then the others were checked,
+//! alone and against each other, and the history has only grown: by the entries that this replica
+//! newly committed, against which the others are checked again. If a log only grew at its end, its
+//! earlier part was checked too. In any case of doubt everything is checked.
 
 use super::{Cluster, cut_behind_a_snapshot, log_matching, order_of_indexes, same_configuration, whole_before_used};
 use crate::{
@@ -12,14 +14,14 @@ use crate::{
 };
 use alloc::{string::String, vec::Vec};
 
-/// What one replica was when it was last checked.
+/// The state of one replica when it was last checked.
 #[derive(Clone, Default, Debug)]
 pub struct Seen(Option<Outline>);
 
 #[derive(Clone, Default, Debug)]
 struct Outline {
     term: Term,
-    /// Where its leadership begins, if it leads.
+    /// Index of the leader's first entry, if it leads.
     leads_from: Option<Index>,
     commit: Index,
     base: EntryId,
@@ -30,13 +32,14 @@ struct Outline {
 }
 
 impl Cluster {
-    /// Checks every property, if none but the replica of `changed` did anything since the last check of either kind; `seen` is
-    /// what was seen of it then, and is kept for each replica by the caller. It is not among `replicas` while it is down.
+    /// Checks every property, provided that only the replica of `changed` acted since the last
+    /// check of either kind. `seen` is its state at that check, kept by the caller for each
+    /// replica. A replica that is down is not among `replicas`.
     ///
-    /// Gives from where to where something was committed that was not known to be.
+    /// Returns the first and the last index newly known to be committed.
     ///
     /// # Errors
-    /// Says which property is violated, and by whom.
+    /// Names the property that is violated, and the replicas.
     pub fn check_changed<'a>(
         &mut self,
         changed: NodeId,
@@ -85,7 +88,8 @@ impl Cluster {
 }
 
 impl Seen {
-    /// From where on the replica's log is new, if it is for sure what it was before that.
+    /// The first index of the replica's log that is new, if its earlier part
+    /// is certainly unchanged.
     fn grown_from(&self, replica: &Replica) -> Option<Index> {
         let (seen, log) = (self.0.as_ref()?, replica.log());
         let behind = seen.last.index.next();
@@ -97,12 +101,12 @@ impl Seen {
             return is_same.then_some(behind);
         }
         let ends_there = log.runs().get(seen.runs.len()).is_none_or(|(first, _)| *first >= behind);
-        // What was put in the place of an entry of the same id is cached, and its checksum known.
+        // An entry that replaced one of the same id is cached, and its checksum known.
         let is_same = || log.checksum_of(seen.last.index).is_none_or(|checksum| checksum == seen.last_checksum);
         (log.last().index > seen.last.index && ends_there && is_same()).then_some(behind)
     }
 
-    /// Whether the replica leads as it did.
+    /// Whether the replica leads in the same leadership.
     fn leads_like(&self, replica: &Replica) -> bool {
         self.0.as_ref().is_some_and(|seen| seen.term == replica.term() && seen.leads_from == leads_from(replica))
     }

@@ -1,8 +1,8 @@
-//! How a node comes to lead: first it asks whether it would be elected (pre-vote, thesis §9.6), and only then raises its
-//! term and asks for votes (paper §5.2).
+//! Elections: a node first asks whether it would be elected (pre-vote, thesis §9.6), and only then
+//! raises its term and asks for votes (paper §5.2).
 //!
-//! **Invariant:** a term rises here only behind a won pre-vote, or at the word of the term's leader, so a node that reaches no
-//! quorum never inflates it.
+//! **Invariant:** a term rises here only after a won pre-vote or at the request of the term's
+//! leader, so a node that reaches no quorum never inflates it.
 
 use super::{Effect, HardState, Persist, Replica, Role};
 use crate::{
@@ -14,10 +14,11 @@ use crate::{
 use alloc::vec::Vec;
 
 impl Replica {
-    /// No leader was heard for an election timeout: asks who would vote for this node; or, if it must not lead because
-    /// entries are lost here, asks for those.
+    /// Starts a campaign, as no leader was heard for an election timeout. A node that must not lead
+    /// because entries are lost here asks for those instead.
     pub(super) fn campaign(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        // The leader is forgotten: it must not keep this node from voting for another (both survivors may be here).
+        // The leader is forgotten: it must not keep this node from voting for another (both
+        // survivors of its crash may be at this point).
         self.step_down(out);
         if !self.faults.is_empty() && !live(Mutant::CampaignsWithFaultyEntries) {
             return self.ask_for_repair(now, out);
@@ -35,7 +36,7 @@ impl Replica {
         out.extend(self.vote_requests(Phase::PreVote, false).map(Effect::Send));
     }
 
-    /// The ballot of `campaign` in `term` was won. A late one counts for nothing.
+    /// The ballot of `campaign` in `term` was won. A late result is ignored.
     pub fn election_won(&mut self, now: Moment, term: Term, campaign: u64, out: &mut Vec<Effect>) {
         if term != self.term() || campaign != self.campaign {
             return;
@@ -51,7 +52,8 @@ impl Replica {
         }
     }
 
-    /// The ballot of `campaign` in `term` was lost: waits for the next timeout. A late one counts for nothing.
+    /// The ballot of `campaign` in `term` was lost: waits for the next timeout. A late
+    /// result is ignored.
     pub fn election_lost(&mut self, term: Term, campaign: u64, out: &mut Vec<Effect>) {
         let campaigning = matches!(self.role, Role::PreCandidate | Role::Candidate);
         if term == self.term() && campaign == self.campaign && campaigning {
@@ -59,7 +61,8 @@ impl Replica {
         }
     }
 
-    /// Raises the term, votes for itself, and asks for votes as soon as both are durable. Its own vote counts then too.
+    /// Raises the term, votes for itself, and asks for votes as soon as both are durable. Its own
+    /// vote counts then, too.
     pub(super) fn stand_for_election(&mut self, now: Moment, handed_over: bool, out: &mut Vec<Effect>) {
         self.role = Role::Candidate;
         self.campaign += 1;
@@ -72,7 +75,7 @@ impl Replica {
         out.push(Effect::ArmTimer);
     }
 
-    /// A voter answered.
+    /// A voter answered a vote request.
     pub(super) fn vote_received(&mut self, now: Moment, from: NodeId, vote: Vote, out: &mut Vec<Effect>) {
         let asked = match vote.phase {
             Phase::PreVote => matches!(self.role, Role::PreCandidate),
@@ -101,7 +104,8 @@ impl Replica {
         let message = Message { term: self.term(), body: Body::RequestVote(request) };
         let mut voters = self.membership().voters();
         if !self.membership().is_voter(self.id) {
-            // Those who vote now may themselves be gone by now: whoever was ever heard of may know more.
+            // The voters known here may be gone by now: any node of any configuration held may know
+            // a later one.
             voters.extend(self.memberships.iter().flat_map(|(_, membership)| membership.peers_of(self.id)));
             voters.sort_unstable();
             voters.dedup();

@@ -1,12 +1,14 @@
-//! Two logs that hold different content under the same id.
+//! Divergence: two logs that hold different content under the same id.
 //!
-//! No correct cluster gets there (Log Matching, paper §5.3): a disk, a memory or a program is broken, and nobody can tell whose by
-//! looking at two logs. So nothing is overwritten, both sides say so, and the *minority* stops: a leader that a quorum
-//! refuses, or a follower whose leader has committed an entry of its own term, which takes a quorum that holds what it holds.
-//! (What this follower itself knows to be committed proves nothing: its own copy may have been damaged since.)
+//! No correct cluster gets there (Log Matching, paper §5.3): a disk, a memory or a program is
+//! broken, and two logs alone do not tell which. So nothing is overwritten, both sides report it,
+//! and the *minority* stops: a leader that a quorum refuses, or a follower whose leader has
+//! committed an entry of its own term, which takes a quorum with equal logs. (That the follower
+//! knows the entry to be committed proves nothing: its own copy may have been damaged since.)
 //!
-//! A record's checksum covers the whole log before it, so one comparison suffices; it costs nothing where entries are simply
-//! appended, and is left out where a checksum would have to be read from disk.
+//! A record's checksum covers the whole log before it, so one comparison suffices. It costs
+//! nothing where entries are simply appended, and is left out where a checksum would have to be
+//! read from disk.
 
 use super::{Effect, Replica, Role, Violation};
 use crate::{
@@ -19,7 +21,8 @@ use crate::{
 use alloc::vec::Vec;
 
 impl Replica {
-    /// Where this log differs from what a leader's append says, of which it holds everything up to `held` by its id.
+    /// The first entry at which this log differs from a leader's append; this log holds all ids of
+    /// the append up to `held`.
     pub(super) fn difference_to(&self, append: &Append, held: Index) -> Option<EntryId> {
         let previous = append.previous;
         let theirs = append.batch.as_ref().map(Batch::previous_checksum).or(append.previous_checksum);
@@ -29,18 +32,20 @@ impl Replica {
         }
     }
 
-    /// The first of the entries of `batch` up to `held`, all held here, whose content is known to differ.
+    /// The first entry of `batch` up to `held` whose content is known to differ; all of their ids
+    /// are held here.
     pub(super) fn difference_in(&self, batch: &Batch, held: Index) -> Option<EntryId> {
         let common = batch.up_to(held)?;
         let differs = |id: EntryId, theirs| self.checksum_of(id.index).is_some_and(|ours| ours != theirs);
-        // An equal checksum says that everything before is equal, too; but what is faulty here is only known by its own.
+        // An equal checksum proves that everything before is equal, too; but a faulty entry is only
+        // known by its own checksum.
         if self.faults.is_empty() && !differs(common.last_id(), common.checksum()) {
             return None;
         }
         common.records().find(|record| differs(record.id, record.checksum)).map(|record| record.id)
     }
 
-    /// The leader's log differs from this one at `at`.
+    /// Reports that the leader's log differs from this one at `at`.
     pub(super) fn diverge(&mut self, now: Moment, from: NodeId, at: EntryId, append: &Append, out: &mut Vec<Effect>) {
         self.diverged = Some(at);
         out.push(Effect::Diverged { at, with: from });
@@ -50,8 +55,8 @@ impl Replica {
         }
     }
 
-    /// What is wrong if this node stands alone with its log. Whose log is damaged can't be told, unless the leader is known to have
-    /// lost its own.
+    /// The violation if a quorum contradicts this node. It can't be told whose log is damaged,
+    /// unless the leader is known to have lost data.
     pub(super) fn divergence(&self, at: EntryId, leader: NodeId) -> Violation {
         match self.is_known_lost(leader) {
             true => Violation::CommittedConflict { index: at.index, leader },
@@ -59,7 +64,8 @@ impl Replica {
         }
     }
 
-    /// Where this log differs from that of a leader whose log is a quorum's: it has committed an entry of its own term.
+    /// The entry at which this log differs from a quorum's: the leader has committed an entry of
+    /// its own term, so a quorum holds the leader's log.
     pub(super) fn stands_alone(&self, append: &Append) -> Option<EntryId> {
         let at = self.diverged?;
         let own = |id: EntryId| id.term == self.term() && id.index <= append.commit;
@@ -78,7 +84,7 @@ impl Replica {
             return out.push(Effect::Halt(Violation::Diverged { at, leader: from }));
         }
         if commit >= leadership.first {
-            // Proof that it stands alone.
+            // Proves to the follower that a quorum contradicts it.
             let previous = EntryId::new(self.hard_state.term, leadership.first);
             let proof = Append { epoch: Progress::NO_EPOCH, previous, previous_checksum: None, commit, batch: None };
             self.say(now, from, Body::Append(proof), out);

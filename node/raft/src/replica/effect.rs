@@ -1,4 +1,4 @@
-//! What a rule wants done, and what must never be seen.
+//! Effects of the rules, and safety violations.
 
 use super::HardState;
 use crate::{
@@ -12,273 +12,287 @@ use crate::{
 use alloc::vec::Vec;
 use core::fmt;
 
-/// What the storage makes durable, in this order: cut, truncate, append, repair, hard state; then `then` may leave.
+/// State to make durable, in this order: cut, truncate, append, repair, hard state; then
+/// `then` may leave.
 ///
-/// "Persist, then speak": a reply that needs durability travels inside the request to persist, so that nobody keeps a
-/// table of pending replies and nobody can get the order wrong. An empty one (nothing but `then`) is a reply that must
-/// not overtake the writes before it.
+/// "Persist, then speak": a reply that needs durability travels inside the request to persist, so
+/// there is no table of pending replies and no way to get the order wrong. A request with nothing
+/// but `then` carries a reply that must not overtake the writes before it.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Persist {
-    /// Counts up by one a request; a completion names the highest one that is durable.
+    /// Counts up by one per request; a completion names the highest one that is durable.
     pub sequence: u64,
-    /// Let a snapshot, which is durable, take the place of the log's beginning first.
+    /// First, let a durable snapshot take the place of the log's beginning.
     pub cut: Option<Cut>,
-    /// Remove the entries from here on then.
+    /// Then remove the entries from here on.
     pub truncate_from: Option<Index>,
-    /// Then append these.
+    /// Then append these entries.
     pub batch: Option<Batch>,
-    /// Give these entries, which are held, the payloads that they lost. Those among them that are not faulty stay as they
-    /// are.
+    /// Then give these entries, which the log holds, the payloads that they lost. Entries among
+    /// them that are not faulty stay as they are.
     pub repair: Option<Batch>,
     /// Then store this term, vote and promise.
     pub hard_state: Option<HardState>,
-    /// What may be said once all of it is durable.
+    /// Messages that may leave once all of it is durable.
     pub then: Vec<Outgoing>,
 }
 
-/// The end of a log's beginning that a snapshot covers.
+/// A log compaction: the part of the log that a snapshot replaces.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Cut {
-    /// The last entry to go. What stands behind it stays if the log holds this very entry; otherwise the log starts over,
-    /// empty, behind it.
+    /// The last entry to remove. Entries after it stay if the log holds this very entry; otherwise
+    /// the log starts over after it, empty.
     pub to: EntryId,
-    /// The checksum of its record; `None` if the log holds the entry and the storage knows it better.
+    /// The checksum of its record; `None` if the log holds the entry and the storage
+    /// knows the checksum.
     pub checksum: Option<u32>,
 }
 
-/// What a rule wants done. Effects are performed in order.
+/// A request of the rules to their caller. Effects are performed in order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Effect {
     /// Send this now.
     Send(Outgoing),
-    /// Make this durable, then let its `then` leave, then call [`Replica::persisted`](super::Replica::persisted).
+    /// Make this durable, then send its `then`, then call
+    /// [`Replica::persisted`](super::Replica::persisted).
     Persist(Persist),
     /// Set the election timer anew, with fresh randomness.
     ArmTimer,
-    /// A legitimate leader was heard: push the deadline out.
+    /// A legitimate leader was heard: push the election deadline out.
     LeaderHeard,
-    /// Start counting the votes of a campaign, forgetting any other.
+    /// Count the votes of this round, and forget any other.
     OpenBallot(Ballot),
-    /// A vote of the current campaign came in.
+    /// A vote of the current round arrived.
     CountVote {
-        /// Which campaign.
+        /// Number of the round.
         campaign: u64,
-        /// Who answered.
+        /// The node that answered.
         voter: NodeId,
-        /// What.
+        /// Whether it granted its vote.
         granted: bool,
     },
     /// The campaign is over: forget the ballot.
     CloseBallot,
-    /// Start a replicator a peer.
+    /// Start a replicator for each peer.
     StartReplicators {
-        /// The leadership.
+        /// The term of the leadership.
         term: Term,
-        /// The last entry of the log, behind which they begin to probe.
+        /// The last entry of the log, after which they start to probe.
         log_last: Index,
     },
     /// Stop all replicators: leadership is over.
     StopReplicators,
-    /// Entries were appended to the leader's log: replicate them, to everybody but a witness.
+    /// Entries were appended to the leader's log: replicate them to every peer but the witness.
     Replicate {
         /// The entry before them.
         previous: EntryId,
-        /// The entries.
+        /// The new entries.
         batch: Batch,
     },
-    /// The witness may have the entries up to here now: for its replicator. What is replicated to all goes to the others alone.
+    /// Let the witness's replicator send entries up to here. [`Effect::Replicate`] does
+    /// not reach it.
     ReplicateTo {
-        /// The witness.
+        /// Id of the witness.
         peer: NodeId,
-        /// The last entry.
+        /// Index of the last entry that it may have.
         to: Index,
     },
-    /// The leader's commit index moved: replicators send it along from now on.
+    /// The leader's commit index moved: replicators send it from now on.
     Committed(Index),
-    /// Tell every peer of this read round now.
+    /// Send a heartbeat of this read round to every peer now.
     HeartbeatNow {
-        /// The round.
+        /// Number of the round.
         round: u64,
     },
-    /// A peer acknowledged an append: for its replicator.
+    /// For a peer's replicator: the peer acknowledged an append.
     Acknowledged {
-        /// The peer.
+        /// Id of the peer.
         peer: NodeId,
-        /// The append's epoch.
+        /// Epoch of the append.
         epoch: u64,
-        /// How far it matches, durably.
+        /// The index up to which the peer's durable log matches.
         matched: Index,
     },
-    /// A peer rejected an append: for its replicator.
+    /// For a peer's replicator: the peer rejected an append.
     Rejected {
-        /// The peer.
+        /// Id of the peer.
         peer: NodeId,
-        /// The append's epoch.
+        /// Epoch of the append.
         epoch: u64,
         /// The entry that it lacks.
         previous: Index,
-        /// Where the logs may next agree, just before this.
+        /// The index to send from next: the logs may agree just before it.
         next: Index,
         /// The peer's last entry.
         last: Index,
     },
-    /// These entries are committed: apply them, in order.
+    /// Apply these committed entries, in order.
     Apply(Batch),
-    /// These committed entries are no longer cached: read them from the storage and call [`Replica::loaded`](super::Replica::loaded).
+    /// Read these committed entries, which are no longer cached, from the storage
+    /// and call [`Replica::loaded`](super::Replica::loaded).
     Load {
-        /// The first one.
+        /// Index of the first one.
         from: Index,
-        /// The last one.
+        /// Index of the last one.
         to: Index,
     },
-    /// The state machine must become what the newest snapshot holds, which covers entries up to here; then call
-    /// [`Replica::applied`](super::Replica::applied).
+    /// Restore the state machine from the newest snapshot, which covers entries up to here;
+    /// then call [`Replica::applied`](super::Replica::applied).
     Restore(SnapshotBase),
-    /// The leader sends a piece of a snapshot that this node needs.
+    /// The leader sent a piece of a snapshot that this node needs.
     SnapshotChunk {
-        /// The leader.
+        /// Id of the leader.
         from: NodeId,
-        /// The piece.
+        /// The piece, for the snapshot receiver.
         chunk: SnapshotChunk,
     },
-    /// A peer answered a piece of a snapshot: for its replicator.
+    /// For a peer's replicator: the peer answered a piece of a snapshot.
     SnapshotAnswered {
-        /// The peer.
+        /// Id of the peer.
         peer: NodeId,
-        /// What it said.
+        /// Its reply, unchanged.
         reply: SnapshotReply,
     },
-    /// A peer can't be brought up to date from the log, though the log is there: for its replicator.
+    /// For a peer's replicator: the peer needs a snapshot, even if the leader still
+    /// has the entries.
     NeedsSnapshot {
-        /// The peer.
+        /// Id of the peer.
         peer: NodeId,
-        /// The append's epoch.
+        /// Epoch of the append.
         epoch: u64,
-        /// How far the snapshot must reach at least.
+        /// The last entry that the snapshot must cover at least.
         from: Index,
     },
-    /// A member asks for entries that it lost: look them up, from the cache or the storage, and answer it with
-    /// [`Replica::repair_reply`](super::Replica::repair_reply).
+    /// A member asks for entries that it lost: look them up, in the cache or the storage, and
+    /// answer with [`Replica::repair_reply`](super::Replica::repair_reply).
     ServeRepair {
-        /// Who asks.
+        /// The node that asks.
         to: NodeId,
-        /// For what. This node holds all of it.
+        /// The entries, all of which this node holds.
         repair: Repair,
     },
-    /// Remember for good up to which committed entries these members acknowledged the log. No completion is awaited.
+    /// Remember for good the holdings of these members: the last committed entry up to which each
+    /// acknowledged the log. No completion is awaited.
     Remember {
-        /// The members, and their holdings.
+        /// Members and their holdings.
         members: Vec<(NodeId, Index)>,
     },
-    /// A member came with less than it held: its disk was emptied or put back. It was told and refused. Say so loudly.
+    /// Report, loudly, that a member came with less than its holding: its disk was emptied or
+    /// rolled back. It was told, and refused.
     DataLost {
-        /// The member.
+        /// Id of the member.
         member: NodeId,
-        /// Where its log ends.
+        /// The last entry of its log.
         last: Index,
-        /// Up to which committed entry it had acknowledged the log.
+        /// Its holding: the last committed entry up to which it had acknowledged the log.
         held: Index,
-        /// Whether the members that did so leave no quorum: this node may have the last good copy.
+        /// Whether the members without loss are no quorum any more: this node may have the
+        /// last good copy.
         is_last_copy: bool,
     },
-    /// These reads may be served as soon as `index` is applied.
+    /// Serve these reads as soon as `index` is applied.
     ReadsReady {
-        /// What must be applied first.
+        /// Index to be applied first.
         index: Index,
-        /// The reads.
+        /// Ids of the reads.
         tokens: Vec<ReadToken>,
     },
-    /// These reads can't be served here: this node does not lead (any more).
+    /// These reads can't be served here: this node does not lead, or no longer does.
     ReadsFailed {
-        /// The reads.
+        /// Ids of the reads.
         tokens: Vec<ReadToken>,
     },
-    /// This node and another hold different content under the same id: one of the two logs is damaged. Say so loudly; nothing
-    /// was overwritten.
+    /// Report, loudly, that this node and another hold different content under the same id: one of
+    /// the two logs is damaged. Nothing was overwritten.
     Diverged {
-        /// The entry.
+        /// The entry that differs.
         at: EntryId,
-        /// The other node.
+        /// Id of the other node.
         with: NodeId,
     },
-    /// The configuration in force is another one, or is committed now: talk to [`Replica::peers`](super::Replica::peers), and, if
-    /// this node leads, replicate to each of them and to nobody else.
+    /// The configuration in force has changed, or is committed now: talk to
+    /// [`Replica::peers`](super::Replica::peers), and, if this node leads, replicate to each of
+    /// them and to no other.
     MembersChanged,
-    /// Leadership, which was on its way to another, stays with this node: proposals that waited for that need not any more.
+    /// A leadership transfer ended without success: proposals that waited for it may proceed.
     HandoverEnded {
-        /// To whom it was to go.
+        /// The target of the transfer.
         to: NodeId,
     },
     /// This node was removed from the cluster: it should stop.
     Removed {
-        /// Where the configuration without it stands, which is committed.
+        /// Index of the committed configuration without this node.
         at: Index,
     },
-    /// A (pre-)candidate got no vote because this node's state machine could not apply what it writes. Say so, by name.
+    /// Report the name of a (pre-)candidate that got no vote because this node's state machine
+    /// can't apply the version that it writes.
     MachineUnknown {
-        /// The candidate.
+        /// Id of the candidate.
         candidate: NodeId,
-        /// What it writes.
+        /// The version that it writes.
         version: u32,
     },
-    /// A message was not acted on.
+    /// A message was ignored.
     Refused {
-        /// Who sent it.
+        /// Id of its sender.
         from: NodeId,
-        /// Why: a short word for counting.
+        /// The reason, a label for counting.
         reason: &'static str,
     },
-    /// Something happened that no Raft cluster can do. Nothing this node says can be trusted: stop it.
+    /// A safety violation: no output of this node can be trusted any more. Stop it.
     Halt(Violation),
 }
 
-/// What no correct cluster can do; seeing it stops the node.
+/// A state that no correct cluster can reach; observing it stops the node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Violation {
     /// Two nodes lead in one term (Election Safety, Figure 3).
     TwoLeaders {
-        /// The term.
+        /// The term that both lead.
         term: Term,
-        /// One of them.
+        /// One of the leaders.
         one: NodeId,
-        /// The other.
+        /// The other one.
         other: NodeId,
     },
     /// A leader's log contradicts an entry that is committed here (Leader Completeness, Figure 3).
     CommittedConflict {
-        /// The entry.
+        /// Index of the entry.
         index: Index,
-        /// Whose leader says otherwise.
+        /// Id of that leader.
         leader: NodeId,
     },
-    /// The same entry id, but other content, and this node stands alone with its own (Log Matching, Figure 3).
+    /// An entry has other content under the same id elsewhere, and a quorum does not hold this
+    /// node's (Log Matching, Figure 3).
     Diverged {
-        /// The entry.
+        /// The entry that differs.
         at: EntryId,
-        /// Who has the other content: the leader, or, if this node leads, the last of a quorum that refuses.
+        /// The node with the other content: the leader, or, if this node leads, the last of a
+        /// quorum that refuses.
         leader: NodeId,
     },
-    /// A leader takes this node for a witness and it is none, or the other way round.
+    /// A leader treats this node as a witness and it is not one, or the other way round.
     Mistaken {
-        /// Who.
+        /// Id of the leader.
         leader: NodeId,
-        /// What this node is.
+        /// Whether this node is a witness.
         is_witness: bool,
     },
     /// This member had a log, and its data directory is empty.
     Emptied {
-        /// Its holding, as far as it was known.
+        /// Its holding, as the other node remembers it.
         known_at: Index,
-        /// Who remembers.
+        /// The node that remembers it.
         by: NodeId,
     },
-    /// This member once held more than its log has: an old copy of its data directory, or a disk that lost writes.
+    /// This member once held more than its log has: its data directory was rolled back to an old
+    /// copy, or its disk lost writes.
     PutBack {
-        /// Where its log ends.
+        /// The last entry of its log.
         last: Index,
-        /// Up to which committed entry it had acknowledged the log.
+        /// Its holding: the last committed entry up to which it had acknowledged the log.
         known_at: Index,
-        /// The member that remembers.
+        /// The node that remembers it.
         by: NodeId,
     },
 }

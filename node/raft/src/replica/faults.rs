@@ -1,18 +1,24 @@
-//! Entries whose payload the disk lost, and how they come back: protocol-aware recovery (Alagappan et al., FAST 2018).
+//! Faulty entries, whose payload the disk lost, and their repair: protocol-aware recovery
+//! (Alagappan et al., FAST 2018).
 //!
-//! The storage still knows such an entry's identity and checksum, so this node's votes and log checks stay truthful. But it
-//! can't apply the entry, serve it, or say that it holds it; and it must not lead. Until it is whole again it
+//! The storage still knows such an entry's identity and checksum, so this node's votes and log
+//! checks stay truthful. But it can't apply the entry, serve it, or acknowledge it; and it must not
+//! lead. Until its log is whole again it
 //! - **does not campaign**, and applies nothing at or above the first faulty entry;
-//! - **rejects** every append that begins behind that entry, so that its leader goes back and sends it again;
-//! - **asks** every member for it while it hears no leader, as no leader may be possible without it;
-//! - **forgets** it, if it is the remains of a write that nobody was ever told of (see [`Replica::discard`]).
+//! - **rejects** every append that begins after that entry, so that its leader goes back and
+//!   sends it again;
+//! - **asks** every member for it while it hears no leader, as no leader may be
+//!   possible without it;
+//! - **forgets** it, if it is the remains of a write that was never
+//!   acknowledged (see [`Replica::discard`]).
 //!
-//! A node that lost its state (its log begins behind entries of which it has no snapshot) is like one whose entries up to there
-//! are all faulty, but only a snapshot heals it.
+//! A node that lost its state (its log begins after entries of which it has no snapshot) is like
+//! one whose entries up to there are all faulty, but only a snapshot heals it.
 //!
-//! **Invariant:** nothing at or above the first faulty entry is released, or promised before its repair is durable.
+//! **Invariant:** no entry at or above the first faulty one is dispatched, or promised before its
+//! repair is durable.
 //!
-//! **Invariant:** only a prefix of the faulty entries is ever under repair.
+//! **Invariant:** the entries under repair are a prefix of the faulty entries.
 
 use super::{Effect, Faulty, HardState, Persist, Replica};
 use crate::{
@@ -27,20 +33,20 @@ use alloc::{
     vec::Vec,
 };
 
-/// What is lost, and what is known about that.
+/// The faulty entries, their repairs, and the lost state.
 #[derive(Clone, Hash, Default, Debug)]
 pub(super) struct Faults {
     faulty: VecDeque<Faulty>,
-    /// Repairs under way: the write, and the last entry that it makes whole.
+    /// Repairs in progress: the sequence of the write, and the last entry that it makes whole.
     repairing: VecDeque<(u64, Index)>,
-    /// The log begins behind this entry, and no snapshot reaches it.
+    /// The log begins after this entry, and no snapshot covers it.
     lost: Option<Index>,
-    /// The term that was recovered: everything that was promised before the crash was promised in it or earlier. Only kept while
-    /// entries are faulty.
+    /// The term that was recovered: all promises before the crash were made in it or earlier. Only
+    /// kept while entries are faulty.
     recovered_in: Term,
-    /// An entry, and the voters that do not have it.
+    /// A faulty entry, and the voters that do not have it.
     absent: (EntryId, BTreeSet<NodeId>),
-    /// The checksum of an entry that was read for the sake of the one behind it.
+    /// The checksum of an entry that was read because the next one is doubtful.
     read: Option<(Index, u32)>,
 }
 
@@ -63,7 +69,7 @@ impl Faults {
         self.faulty.get(open).copied()
     }
 
-    /// Up to where the state is lost.
+    /// The last entry that the lost state had covered.
     pub(super) fn lost(&self) -> Option<Index> {
         self.lost
     }
@@ -96,7 +102,7 @@ impl Faults {
         self.repairing.push_back((sequence, to));
     }
 
-    /// Everything up to `sequence` is durable.
+    /// Every write up to `sequence` is durable.
     pub(super) fn persisted(&mut self, sequence: u64) {
         while let Some((_, to)) = self.repairing.pop_front_if(|(repair, _)| *repair <= sequence) {
             self.whole_up_to(to);
@@ -109,7 +115,7 @@ impl Faults {
         self.settle();
     }
 
-    /// A snapshot has what the entries up to `index` did.
+    /// A snapshot covers the entries up to `index`.
     pub(super) fn covered(&mut self, index: Index) {
         self.lost = self.lost.filter(|lost| *lost > index);
         self.whole_up_to(index);
@@ -120,12 +126,12 @@ impl Faults {
         self.settle();
     }
 
-    /// What members said counts for this term alone.
+    /// Forgets the members' answers: they count for one term alone.
     pub(super) fn term_changed(&mut self) {
         self.absent = <_>::default();
     }
 
-    /// Keeps nothing that is about no faulty entry.
+    /// Resets everything but the lost state once no entry is faulty.
     fn settle(&mut self) {
         if self.faulty.is_empty() {
             *self = Self { lost: self.lost, ..Self::default() };
@@ -140,37 +146,41 @@ impl Replica {
         self.faults.first()
     }
 
-    /// How many entries' payloads are lost.
+    /// Number of entries whose payload is lost.
     #[must_use]
     pub fn faulty_count(&self) -> usize {
         self.faults.faulty.len()
     }
 
-    /// If the state is lost: how far a snapshot must reach at least to bring it back. The log begins behind this entry.
+    /// If the state is lost: the last entry that a snapshot must cover at least to bring it back.
+    /// The log begins after this entry.
     #[must_use]
     pub fn lost_up_to(&self) -> Option<Index> {
         self.faults.lost()
     }
 
-    /// The checksum of the entry at `index`, if that is known without reading the disk: a faulty entry's is.
+    /// The checksum of the entry at `index`, if it is known without reading the disk; that of a
+    /// faulty entry is.
     pub(super) fn checksum_of(&self, index: Index) -> Option<u32> {
         let faulty = || self.faults.get(index).map(|faulty| faulty.checksum);
         self.log.checksum_of(index).or_else(faulty)
     }
 
-    /// Of a batch of which this log holds everything up to `held`: what its faulty entries need, if there are any.
+    /// The part of a batch that repairs faulty entries, if any; this log holds all entries of the
+    /// batch up to `held`.
     pub(super) fn repair_in(&self, batch: &Batch, held: Index) -> Option<Batch> {
         let last = self.faults.last_open_up_to(held)?;
         let first = self.faults.first_open()?.id.index;
         batch.from(first).and_then(|batch| batch.up_to(last))
     }
 
-    /// No leader is heard. Asks every member for the first entries that are faulty.
+    /// Asks every member for the first run of faulty entries, as no leader is heard.
     pub(super) fn ask_for_repair(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Some(first) = self.faults.first_open() else { return };
         let before = first.id.index.previous();
         if self.is_doubtful(first) && self.checksum_before(first).is_none() && !self.loading {
-            // It may have to be forgotten, and then the log ends with the one before.
+            // The faulty entry may have to be forgotten; then the log ends with the
+            // entry before it.
             self.loading = true;
             out.push(Effect::Load { from: before, to: before });
         }
@@ -187,8 +197,9 @@ impl Replica {
         peers.into_iter().map(|to| self.outgoing(to, Body::Repair(repair))).collect()
     }
 
-    /// A member lost entries. Whatever the terms are, an entry is the same; but the answer that it is not here is a promise to a
-    /// term (see [`Replica::discard`]), so a later one is adopted, unless a leader is heard.
+    /// A member asks for entries that it lost. An entry is the same in every term; but the answer
+    /// that it is absent is a promise to a term (see [`Replica::discard`]), so a later term is
+    /// adopted, unless a leader is heard.
     pub(super) fn repair_asked(
         &mut self,
         now: Moment,
@@ -207,10 +218,10 @@ impl Replica {
         }
         let base = self.log.base();
         let outcome = match self.faults.get(id.index).filter(|faulty| faulty.id == id) {
-            Some(_) if self.faults.first_open().is_none_or(|open| open.id.index > id.index) => return, // soon it is whole
+            Some(_) if self.faults.first_open().is_none_or(|open| open.id.index > id.index) => return, // its repair is in progress
             Some(faulty) if faulty.was_durable => RepairOutcome::Lost,
             Some(_) => RepairOutcome::Absent,
-            // It had it, and can't help.
+            // A witness had the entry, and can't help.
             None if id.index > base.index && self.log.contains(id) && self.is_witness() => RepairOutcome::Lost,
             None if id.index > base.index && self.log.contains(id) && !live(Mutant::AbsentThoughHeld) => {
                 let repair = Repair { to: self.whole_run(id, repair.to), ..repair };
@@ -219,7 +230,8 @@ impl Replica {
             None if id.index < base.index || id == base => RepairOutcome::Lost,
             None => RepairOutcome::Absent,
         };
-        // One that may have been emptied does not know what it had. And where a leader is heard, the asker will hear it too.
+        // A node that may have been emptied does not know its past. And if a leader is heard, the
+        // asker will hear it too.
         let speaks = !self.known.is_new && !hears_leader;
         match outcome {
             RepairOutcome::Absent if !speaks => {}
@@ -238,18 +250,20 @@ impl Replica {
         to.min(whole).min(run)
     }
 
-    /// Answers [`Effect::ServeRepair`] with the batches that were found, which may be fewer than asked for, or none.
+    /// Answers [`Effect::ServeRepair`] with the batches that were found, which may be fewer than
+    /// asked for, or none.
     #[must_use]
     pub fn repair_reply(&self, repair: Repair, batches: Vec<Batch>) -> Body {
         let fits = |batch: &Batch| EntryId::new(batch.term(), batch.first()) == repair.from;
         let found = batches.into_iter().next().and_then(|batch| batch.from(repair.from.index)).filter(fits);
         let batch = found.and_then(|batch| batch.up_to(repair.to));
-        // Nothing found: a truncation or a cut overtook the question. That says nothing about the entry.
+        // Nothing was found: a truncation or a cut overtook the request. That says nothing
+        // about the entry.
         let outcome = if batch.is_some() { RepairOutcome::Here } else { RepairOutcome::Lost };
         Body::RepairReply(RepairReply { from: repair.from, outcome, batch })
     }
 
-    /// A member answered.
+    /// A member answered a request for faulty entries.
     pub(super) fn repair_answered(&mut self, now: Moment, from: NodeId, reply: RepairReply, out: &mut Vec<Effect>) {
         let Some(first) = self.faults.first_open().filter(|first| first.id == reply.from) else { return };
         match (reply.outcome, reply.batch.and_then(|batch| self.as_kept_here(batch))) {
@@ -274,7 +288,7 @@ impl Replica {
         if let Some(at) = self.difference_in(&batch, batch.last()) {
             return out.push(Effect::Diverged { at, with: from });
         }
-        // Whoever had these is asked for the next, as soon as these are safe.
+        // The same member is asked for the next ones, as soon as these are durable.
         let next = self.faults.run_from(batch.last().next());
         let then = next.map(|repair| self.outgoing(from, Body::Repair(repair))).into_iter().collect();
         let version = self.memberships.version();
@@ -289,7 +303,7 @@ impl Replica {
 
     /// A member does not have the `first` faulty entry.
     fn absent_at(&mut self, now: Moment, from: NodeId, first: Faulty, out: &mut Vec<Effect>) {
-        // A leader has it, or has another in its place: either is soon here.
+        // A leader holds the entry, or another one in its place, and will send it.
         if !self.is_doubtful(first) || self.leader.is_some() || !self.membership().is_voter(from) {
             return;
         }
@@ -309,8 +323,9 @@ impl Replica {
         }
     }
 
-    /// Everybody would confirm that the entry never was committed; but what they say now, in a term in which this node may have
-    /// acknowledged it, leaves them free to accept it a moment later. So they are asked again, in a term of which that is not so.
+    /// Asks again in a later term. A quorum says that the entry is absent; but said in a term in
+    /// which this node may have acknowledged it, the answers leave its members free to accept it a
+    /// moment later. In the new term they do not.
     fn ask_in_a_later_term(&mut self, now: Moment, out: &mut Vec<Effect>) {
         self.hard_state = HardState { term: self.term().next(), vote: None, ..self.hard_state };
         self.forget_what_was_shown();
@@ -320,15 +335,16 @@ impl Replica {
         out.push(Effect::ArmTimer);
     }
 
-    /// Forgets the `first` faulty entry and all behind it: it is the remains of a write that a crash tore.
+    /// Forgets the `first` faulty entry and all after it: it is the remains of a torn write.
     ///
-    /// It is not proven that the entry was ever durable here, and of the others a quorum said that it is not there. Had it been
-    /// committed, a quorum would have held it, durably, and so would one of those who said that: on *its* disk it would have
-    /// been lost without a trace too. And it can't become committed by this node's acknowledgement, which may still be on its
-    /// way: they all said it in a later term than any in which this node was up before its crash; from then on they take the
-    /// entry from no leader that could have had that acknowledgement.
+    /// The entry is not proven to have ever been durable here, and a quorum of the others answered
+    /// that they do not have it. Had it been committed, a quorum would have held it durably, and so
+    /// would one of those that answered: on *its* disk it would have been lost without a trace,
+    /// too. And this node's acknowledgement, which may still be in flight, can't commit it: all of
+    /// them answered in a later term than any in which this node was up before its crash, and from
+    /// then on they take the entry from no leader that could have had that acknowledgement.
     ///
-    /// This node itself does not count among them: one damaged disk alone must never be enough.
+    /// This node does not count itself among them: one damaged disk alone must never be enough.
     fn discard(&mut self, now: Moment, first: Faulty, out: &mut Vec<Effect>) {
         let Some(checksum) = self.checksum_before(first) else { return }; // being read; the next answer finds it
         let from = first.id.index;
@@ -342,7 +358,7 @@ impl Replica {
         self.persist(now, Persist { truncate_from: Some(from), ..Persist::default() }, out);
     }
 
-    /// Whether it may be that nobody was ever told of this entry.
+    /// Whether the entry may never have been acknowledged.
     fn is_doubtful(&self, faulty: Faulty) -> bool {
         !faulty.was_durable && faulty.id.index > self.commit
     }
@@ -353,7 +369,7 @@ impl Replica {
         self.checksum_of(before).or_else(read)
     }
 
-    /// Entries were read: perhaps the one before a doubtful entry is among them.
+    /// Entries were read: the one before a doubtful entry may be among them.
     pub(super) fn note_what_precedes_a_fault(&mut self, batches: &[Batch]) {
         let Some(before) = self.faults.first_open().map(|first| first.id.index.previous()) else { return };
         let last = batches.last().filter(|batch| batch.last() == before && self.log.contains(batch.last_id()));

@@ -1,5 +1,5 @@
-//! What a follower does: votes, and makes its log the leader's (paper §5.2, §5.3, §5.4.1; Figure 2, "Receiver
-//! implementation").
+//! Rules of a follower: it votes, and makes its log equal to the leader's (paper §5.2, §5.3,
+//! §5.4.1; Figure 2, "Receiver implementation").
 
 use super::{Effect, Persist, Replica, Role, Violation};
 use crate::{
@@ -20,8 +20,9 @@ use alloc::vec::Vec;
 impl Replica {
     /// A (pre-)candidate of `term` asks for a vote.
     ///
-    /// Whoever hears a leader refuses, and does not even take note of the term: a node that was cut off must not depose
-    /// a leader that the others hear (thesis §4.2.3), and that leader may rely on it (§6.4.1).
+    /// A voter that hears a leader denies it and does not even adopt the term: a node that was cut
+    /// off must not depose a leader that the others hear (thesis §4.2.3), and that leader may rely
+    /// on it (§6.4.1).
     pub(super) fn vote_requested(
         &mut self,
         now: Moment,
@@ -34,23 +35,24 @@ impl Replica {
             return;
         }
         if self.comes_with_less(now, from, request.last.index, request.last.index == Index(0), out) {
-            // It may end at this answer, before the leader has heard it.
+            // This answer may stop the candidate before the leader hears of its loss.
             self.name_lost(from, request.last.index, out);
             return self.say(now, from, Body::Vote(answer_to(request)), out);
         }
         if request.phase == Phase::Vote {
-            // Its vote for itself is durable: if it comes without a log, that was taken from it. Whoever asks for a pre-vote may
-            // have nothing on its disk yet.
+            // The candidate's vote for itself is durable, and its log with it: if it comes without
+            // a log later, it lost it. A pre-candidate may have nothing on its disk yet.
             self.learn_log_of(from, request.last.index, out);
         }
         let refuses = self.refuses_elections(now) && !live(Mutant::VoterDeafToLeader);
         let handed_over = request.handed_over && self.may_be_handed_leadership(from);
-        // One that may have been emptied must not take part in a decision about entries that it may once have acknowledged.
-        // And one that waits to be added is none of those with which a cluster begins.
+        // A node that may have been emptied must not take part in decisions about entries that it
+        // may once have acknowledged. It votes only for an empty log, and not while it waits to be
+        // added: then it is not one of the members with which a cluster begins.
         let begins = request.last.index == Index(0) && !self.membership().is_empty();
         let may_judge = !self.known.is_new || begins;
         let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
-        // Entries and snapshots of that leader would stop this node's machine.
+        // Otherwise entries and snapshots of that leader would stop this node's state machine.
         let can_apply = self.settings.machine.apply(request.machine_version) || live(Mutant::VoteForUnknownMachine);
         if !can_apply && (!refuses || handed_over) {
             out.push(Effect::MachineUnknown { candidate: from, version: request.machine_version });
@@ -77,14 +79,15 @@ impl Replica {
         }
     }
 
-    /// Says whether this node would vote for a pre-candidate. Nothing changes here, whatever the answer.
+    /// Answers a pre-vote. Nothing changes here, whether it is granted or not.
     fn answer_pre_vote(&mut self, now: Moment, to: NodeId, term: Term, vote: Vote, out: &mut Vec<Effect>) {
         self.hard_state.vote.take_if(|_| vote.granted && live(Mutant::PreVoteForgetsVote));
         if term < self.term() {
-            // It must learn of the later term, or it would ask about earlier ones for ever.
+            // The asker must learn of the later term, or it would ask about earlier ones for ever.
             return self.say(now, to, Body::Vote(vote), out);
         }
-        // The answer carries the asker's term, not this node's: it promises nothing, and must pass the asker's door.
+        // The answer carries the asker's term, not this node's: it promises nothing, and must pass
+        // the asker's comparison of terms.
         out.push(Effect::Send(Outgoing { to, message: Message { term, body: Body::Vote(vote) } }));
     }
 
@@ -94,7 +97,8 @@ impl Replica {
             return self.say(now, to, granted, out);
         }
         if matches!(self.role, Role::PreCandidate) {
-            // Its own campaign would depose whom it helps to elect (Figure 2: no timeout counts behind a granted vote).
+            // This node's own campaign would depose the candidate that it helps to elect (Figure 2:
+            // no election timeout after a granted vote).
             self.step_down(out);
         }
         self.hard_state.vote = Some(to);
@@ -148,7 +152,8 @@ impl Replica {
                 return self.contradicted(now, from, missing.first(), out);
             }
             if self.is_full {
-                // What it can't keep it must not acknowledge; the leader sends it again.
+                // An entry without room can't be kept and must not be acknowledged; the leader
+                // sends it again.
                 return out.push(Effect::Refused { from, reason: "storage_full" });
             }
         }
@@ -172,17 +177,19 @@ impl Replica {
                 out.push(Effect::MembersChanged);
             }
         }
-        // Whoever leads has voted for itself, durably: if it comes without a log, that was taken from it.
+        // A leader has voted for itself, durably: if it comes without a log later, it lost it.
         self.learn_log_of(from, matched, out);
         self.recognise_leader(now);
-        // Only what this append covered is known to be the leader's (Figure 2: "index of last new entry").
+        // Only entries that this append covered are known to be the leader's (Figure 2: "index of
+        // last new entry").
         let checked = if live(Mutant::CommitBeyondChecked) { self.log.last().index } else { matched };
         if self.believes_commit() {
             self.learn_commit(commit.min(checked), out);
         }
     }
 
-    /// Whether an append can come from a leader at all, and whether there is room for it; gives the configurations in it.
+    /// Checks that a leader can have sent this append, and that there is room for it; returns the
+    /// configurations in it.
     fn checked(&self, append: &Append) -> Result<Vec<(Index, Membership)>, &'static str> {
         let Append { previous, previous_checksum, batch, .. } = append;
         if previous.index == Index(0) && previous.term != Term(0) {
@@ -198,14 +205,15 @@ impl Replica {
         }
         let pending = self.writes.pending_bytes();
         if pending > 0 && pending + batch.bytes().len() > self.settings.unpersisted_bytes_max {
-            // An honest leader's credit is far below this; it sends again what is dropped here.
+            // An honest leader's credit is far below this; it sends again an append that
+            // is dropped here.
             return Err("unpersisted");
         }
         batch.memberships().map_err(|_| "malformed")
     }
 
-    /// The part of an append that lies behind the log's base. Entries up to there are committed and compacted: they match,
-    /// whatever their terms were.
+    /// The part of an append after the log's base. Entries up to the base are committed and
+    /// compacted: they match, whatever their terms were.
     fn behind_base(&self, append: Append) -> Append {
         let base = self.log.base();
         if append.previous.index >= base.index {
@@ -215,11 +223,13 @@ impl Replica {
         Append { previous: base, previous_checksum: None, batch, ..append }
     }
 
-    /// Why an append behind `previous` can't be taken, if so: the answer to it, or the committed entry that it contradicts.
+    /// The reason to reject an append after `previous`, if there is one: the outcome to answer
+    /// with, or the committed entry that it contradicts.
     fn rejects(&self, previous: EntryId) -> Option<Result<AppendOutcome, Index>> {
         let faulty = self.faults.first_open().filter(|_| !live(Mutant::FaultyCountsAsHeld));
         if let Some(faulty) = faulty.map(|first| first.id.index).filter(|at| *at <= previous.index) {
-            // The leader must go back and send again what is lost here: until then it does not count as held.
+            // The leader must go back and send the lost entry again: until then it does not
+            // count as held.
             let (conflict, last) = (self.log.conflict_at(faulty), faulty.previous());
             let log_last = self.log.last().index;
             return Some(Ok(AppendOutcome::Rejected { previous: previous.index, conflict, last, log_last }));
@@ -235,7 +245,8 @@ impl Replica {
         Some(Ok(AppendOutcome::Rejected { previous: previous.index, conflict, last, log_last: last }))
     }
 
-    /// The conflict that a rejection of `previous` names. It tells an empty log of a member with a past from that of a new one.
+    /// The conflict that a rejection of `previous` names. It distinguishes the empty log of a
+    /// member with a past from that of a new member.
     pub(super) fn conflict_at(&self, previous: Index) -> EntryId {
         match self.log.last().index {
             Index(0) if !self.known.is_new => EntryId::new(Term(0), Index(1)),
@@ -243,8 +254,9 @@ impl Replica {
         }
     }
 
-    /// The last entry of a leader's batch that this log holds, or the one before the batch. Entries that match stay, also
-    /// those behind the batch: it may be an old one, delivered late (Figure 2: "if an existing entry conflicts").
+    /// The last entry of a leader's batch that this log holds, or the one before the batch.
+    /// Matching entries stay, and so do entries after the batch: the append may be an old one,
+    /// delivered late (Figure 2: "if an existing entry conflicts").
     fn held_of(&self, batch: &Batch) -> Index {
         let last_common = batch.last().min(self.log.last().index);
         let last_common = if live(Mutant::MatchingEntriesReplaced) { batch.first().previous() } else { last_common };
@@ -255,7 +267,8 @@ impl Replica {
         index.previous()
     }
 
-    /// Takes entries into the log that it lacks, in the place of those that conflict; gives where these began.
+    /// Appends the entries that the log lacks, replacing those that conflict; returns the
+    /// first index replaced.
     fn take(&mut self, missing: &Batch) -> Option<Index> {
         let truncate_from = (missing.first() <= self.log.last().index).then_some(missing.first());
         if let Some(from) = truncate_from {
@@ -277,7 +290,7 @@ impl Replica {
         self.say(now, to, Body::AppendReply(AppendReply { epoch, outcome }), out);
     }
 
-    /// The leader of the current term says that it leads.
+    /// The leader of the current term asserts its leadership.
     pub(super) fn heartbeat_received(
         &mut self,
         now: Moment,
@@ -291,7 +304,8 @@ impl Replica {
         // The leader never names more than it has seen this log match, durably.
         let last = self.log.last().index;
         if heartbeat.commit > last && self.membership().contains(from) {
-            // This disk was emptied or put back. The leader is to name this member before it says so and ends it.
+            // This disk was emptied or rolled back. The rejection lets the leader report this
+            // member before it tells the member, which stops then.
             let (previous, conflict) = (heartbeat.commit, self.log.conflict_at(heartbeat.commit));
             let outcome = AppendOutcome::Rejected { previous, conflict, last, log_last: last };
             return self.answer(now, from, Progress::NO_EPOCH, outcome, out);
@@ -299,22 +313,24 @@ impl Replica {
         if self.believes_commit() {
             self.learn_commit(heartbeat.commit.min(last), out);
         }
-        // One that may have been emptied could have promised a later term to another, and confirms no leadership. Nor does one that
-        // protects no leader, because no configuration here names it yet.
+        // A node that may have been emptied could have promised a later term to another candidate,
+        // so it confirms no leadership. Nor does a node that protects no leader, because no
+        // configuration here names its leader yet.
         if self.known.is_new || !self.leader_is_member {
             let reply = HeartbeatReply { round: Reads::NO_ROUND, promise: Promise::NONE };
             return self.say(now, from, Body::HeartbeatReply(reply), out);
         }
-        // The first answers do not wait for the disk: they confirm the round, and state what is durable.
+        // Answers do not wait for the disk: they confirm the round, and state the promise
+        // that is durable.
         let reply = HeartbeatReply { round: heartbeat.round, promise: self.stated_promise() };
         self.say(now, from, Body::HeartbeatReply(reply), out);
         self.write_promise(now, out);
     }
 
-    /// Recognises `from` as the leader of the current term; false if that can't be.
+    /// Recognises `from` as the leader of the current term; false if another node already leads it.
     pub(super) fn follow(&mut self, now: Moment, from: NodeId, out: &mut Vec<Effect>) -> bool {
         if let Some(known) = self.leader.filter(|known| *known != from) {
-            // Two members can't both lead; one of them against a node from outside is in the right.
+            // Two members can't both lead; against a node from outside, a member prevails.
             if self.leader_is_member || self.is_outside(from) {
                 let violation = Violation::TwoLeaders { term: self.term(), one: known, other: from };
                 out.push(self.violated_by(from, violation));

@@ -1,14 +1,16 @@
-//! How leadership is handed over on purpose (thesis §3.10): to a member that an operator names, or to the best one when this
-//! node is to stop or was removed.
+//! Leadership transfer (thesis §3.10): to a member that an operator names, or to the best one when
+//! this node is about to stop or was removed.
 //!
-//! First the target catches up, while everything goes on. When it is nearly there the leader takes no more proposals, so that
-//! the log stands still; when the target has all of it and all of it is committed, it is told to campaign at once
-//! ([`TimeoutNow`]). Its campaign asks for no pre-vote, and voters grant it although they hear a leader.
+//! First the target catches up, while proposals go on. When it lacks few entries the leader takes
+//! no more proposals, so that the log stands still. When the target holds all entries and all are
+//! committed, it is told to campaign at once ([`TimeoutNow`]). Its campaign skips the pre-vote, and
+//! voters grant it although they hear a leader.
 //!
-//! **Invariant:** it takes a bounded time. A target that is slow or gone costs at most the longest election timeout during
-//! which proposals wait; then everything is as before.
+//! **Invariant:** a transfer takes a bounded time. A target that is slow or gone makes proposals
+//! wait for at most the longest election timeout; then the leader goes on as before.
 //!
-//! **Invariant:** a leader that told somebody to campaign never trusts its lease again in that term: the word may arrive late.
+//! **Invariant:** a leader that told a target to campaign never trusts its lease again in that
+//! term: the message may arrive late.
 
 use super::{Effect, Replica, Role};
 use crate::{
@@ -19,10 +21,10 @@ use crate::{
 use alloc::vec::Vec;
 use core::{cmp::Reverse, fmt};
 
-/// Leadership on its way to another node.
+/// A leadership transfer in progress.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Handover {
-    /// To whom.
+    /// The node that is to lead.
     pub to: NodeId,
     began: Moment,
     /// Since when no proposals are taken.
@@ -31,31 +33,33 @@ pub(crate) struct Handover {
     is_told: bool,
 }
 
-/// Why leadership is not handed over. Nothing has happened, but for [`HandoverRefused::GivenUp`].
+/// The reason why leadership is not transferred. Nothing has happened,
+/// except for [`HandoverRefused::GivenUp`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum HandoverRefused {
     /// This node does not lead: ask the leader.
     NotLeader,
-    /// It is on its way to another already.
+    /// A transfer to another node is in progress.
     Pending {
-        /// To whom.
+        /// The target of that transfer.
         to: NodeId,
     },
-    /// It is no voter, and may not lead.
+    /// The node is not a voter, and may not lead.
     NotVoter {
-        /// Who.
+        /// Id of the node.
         id: NodeId,
     },
-    /// It is a witness, and never leads.
+    /// The node is a witness, and never leads.
     Witness {
-        /// Who.
+        /// Id of the witness.
         id: NodeId,
     },
-    /// Nothing was heard of it, or of any voter, lately.
+    /// The node, or, if none was named, every other voter, was not heard lately.
     Unreachable,
-    /// It did not take over in time: this node leads as before. It may have been told to campaign, and do so when it hears of it.
+    /// The target did not take over in time, and this node still leads. The target may have been
+    /// told to campaign, and may do so when the message arrives.
     GivenUp {
-        /// Who.
+        /// The target of the transfer.
         to: NodeId,
     },
 }
@@ -80,16 +84,17 @@ impl fmt::Display for HandoverRefused {
 }
 
 impl Replica {
-    /// How many entries a target may lack when proposals begin to wait for it: as many as a few round trips bring.
+    /// The most entries that a target may lack when proposals begin to wait for it: about as many
+    /// as a few round trips bring.
     const HOLD_LAG_MAX: u64 = 1024;
-    /// How often the longest election timeout a target may take to get that far.
+    /// The time that a target has to get that far, in longest election timeouts.
     const CATCH_UP_TIMEOUTS: u32 = 10;
 
-    /// Hands leadership over, to the member named, or to the voter that is heard and has the longest log. Gives whom it is going
-    /// to; if that is this node, nothing is to be done.
+    /// Begins a leadership transfer to the named member, or to the voter with the longest log among
+    /// those heard lately. Returns the target; if that is this node, there is nothing to do.
     ///
     /// # Errors
-    /// If it can't be begun.
+    /// If it can't begin.
     pub fn hand_over(
         &mut self,
         now: Moment,
@@ -113,7 +118,7 @@ impl Replica {
         }
         let may_lead = |id: &NodeId| *id != self.id && Some(*id) != witness;
         let voters = self.membership().incoming().iter().copied().filter(may_lead);
-        // Who was just elected has heard nobody since: whoever is there will answer soon.
+        // A leader that was just elected has heard no peer yet: those that are up will answer soon.
         let is_young = leadership.is_young(now, self);
         let is_there = |id: &NodeId| is_young || self.lag_of(now, *id).is_some();
         let candidates = voters.filter(|id| to.is_none_or(|to| *id == to) && is_there(id));
@@ -126,7 +131,7 @@ impl Replica {
         Ok(to)
     }
 
-    /// To whom leadership is on its way.
+    /// The target of the transfer in progress.
     #[must_use]
     pub fn handing_over_to(&self) -> Option<NodeId> {
         match &self.role {
@@ -135,8 +140,8 @@ impl Replica {
         }
     }
 
-    /// Whether proposals have to wait, because leadership is about to move. [`Effect::HandoverEnded`] says when they need not
-    /// any more, if this node still leads then.
+    /// Whether proposals have to wait, because leadership is about to move.
+    /// [`Effect::HandoverEnded`] tells when they may proceed, if this node still leads then.
     #[must_use]
     pub fn holds_proposals(&self) -> bool {
         match &self.role {
@@ -147,7 +152,8 @@ impl Replica {
         }
     }
 
-    /// Time passed: what must not last for ever ends. To be called about once a heartbeat interval.
+    /// Lets time pass: gives up a transfer that takes too long, tells holdings, observes the state
+    /// machine. Call it about once per heartbeat interval.
     pub fn tick(&mut self, now: Moment, out: &mut Vec<Effect>) {
         self.look_at_applying(now);
         self.tell_holdings(now, out);
@@ -163,7 +169,7 @@ impl Replica {
         }
     }
 
-    /// The target may have got further.
+    /// Advances the transfer, as the target may have caught up.
     pub(super) fn continue_handover(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         let Some(handover) = &mut leadership.handover else { return };
@@ -191,7 +197,7 @@ impl Replica {
         }
     }
 
-    /// A leader that is no voter any more, for good: it hands over first, if it can.
+    /// A leader that is no longer a voter, for good: it transfers leadership first, if it can.
     pub(super) fn depart(&mut self, now: Moment, out: &mut Vec<Effect>) {
         if self.handing_over_to().is_none() && self.hand_over(now, None, out).is_err() {
             self.step_down(out);
@@ -203,7 +209,8 @@ impl Replica {
         self.is_settled() && self.membership_index() > Index(0) && !self.membership().is_voter(self.id)
     }
 
-    /// The leader tells this node to campaign at once. It must have all that the leader has, and have it durably.
+    /// The leader tells this node to campaign at once. It does so only if it holds the leader's
+    /// whole log, durably.
     pub(super) fn told_to_campaign(&mut self, now: Moment, from: NodeId, last: EntryId, out: &mut Vec<Effect>) {
         let is_whole = self.log.last() == last && self.writes.durable() == last.index;
         let may_lead = self.faults.is_empty() && !self.is_full && !self.is_stalled(now) && !self.is_witness();

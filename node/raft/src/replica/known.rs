@@ -1,20 +1,26 @@
-//! Lost-data guard: a member whose data directory was emptied, or put back to an earlier state, must not pass for whole.
+//! Lost-data guard: detects members whose data directory was emptied, or rolled back to
+//! an earlier state.
 //!
-//! Such a member's acknowledgements and votes are gone, and with them the reason to trust a quorum that counts it. It can't know
-//! that itself. So each node remembers, for good, the *holding* of every member: up to which committed entry that member
-//! acknowledged the log, durably. A sound disk never holds less again: only uncommitted entries are ever truncated. A member that comes
-//! with less is told so ([`Body::Emptied`]), is neither elected nor brought up, is named, and stops.
+//! The acknowledgements and votes of such a member are gone, and with them the reason to trust a
+//! quorum that counts it. The member itself can't know that. So each node remembers, for good, the
+//! *holding* of every member: the last committed entry up to which that member durably acknowledged
+//! the log. A sound disk never holds less again, as only uncommitted entries are ever truncated. A
+//! member that comes with less is told so ([`Body::Emptied`]), is neither elected nor brought up to
+//! date, is reported, and stops.
 //!
-//! A leader knows the holdings of its own leadership exactly. It tells them to all members ([`Body::Holdings`]) every
-//! [`HOLDINGS_EVERY`], so that a later leader, or a survivor, knows them too.
+//! A leader knows the holdings of its own leadership exactly. It tells them to all members
+//! ([`Body::Holdings`]) every [`HOLDINGS_EVERY`], so that a later leader, or a survivor,
+//! knows them too.
 //!
-//! A node's own holding survives its restart, unlike its commit index: no leader's log takes the place of these entries, even if a
-//! majority that lost its data elected that leader.
+//! A node's own holding survives its restart, unlike its commit index: no leader's log replaces
+//! entries up to it, not even that of a leader elected by a majority that lost its data.
 //!
-//! A member that never held or promised anything, as far as it knows, is new or was emptied, and is careful: it votes only among
-//! others like it, and confirms no leadership, until a leader has brought it up.
+//! A member that never held or promised anything, as far as its disk knows, is new or was emptied.
+//! It is careful: until a leader has brought it up to date, it votes only among others like it, and
+//! confirms no leadership.
 //!
-//! **Invariant:** a holding is a fact about the past, so neither delay nor repetition of a message makes it wrong.
+//! **Invariant:** a holding is a fact about the past, so neither delay nor repetition of a message
+//! makes it wrong.
 
 use super::{Effect, Leadership, Replica, Role, Violation};
 use crate::{
@@ -33,36 +39,42 @@ use core::{
     time::Duration,
 };
 
-/// How often a leader tells the holdings of the members, and how often they are written at most. What was acknowledged since, only
-/// the leader itself knows.
+/// The interval in which a leader tells the members' holdings, and the shortest one in which they
+/// are written. Later acknowledgements are known to the leader alone.
 pub const HOLDINGS_EVERY: Duration = Duration::from_secs(5);
 
-/// Holdings of more nodes than this are not remembered: a cluster never has that many, removed ones included.
+/// Holdings of more nodes than this are not remembered: a cluster never has that many,
+/// former members included.
 const HOLDINGS_MAX: usize = 4096;
 
-/// What a replica knows of its own past and the others'.
+/// A replica's knowledge of its own past and of the other members'.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
-    /// This member never held an entry, and never voted: it is new, or it was emptied.
+    /// This member never held an entry and never voted: it is new, or it was emptied.
     pub(super) is_new: bool,
-    /// The members that had a log, this node among them, and their holdings; index 0 if no entry of it is known to be committed.
+    /// The members that had a log, this node among them, and their holdings; index 0 if no entry of
+    /// it is known to be committed.
     holdings: BTreeMap<NodeId, Index>,
-    /// Members that came with less than their holding, and where their logs ended.
+    /// Members that came with less than their holding, and the last entries of their logs.
     lost: BTreeMap<NodeId, Index>,
-    /// The latest epoch in which this leader's peers acknowledged something, and in which term.
+    /// The latest epoch in which each of this leader's peers acknowledged an append, with its term.
     acknowledged: BTreeMap<NodeId, (Term, u64)>,
-    /// When this leader told the holdings.
+    /// When this leader last told the holdings, and in which term.
     told: Option<(Term, Moment)>,
-    /// The leader that was told where this member's log ends when it sent what would make it whole, in which term and epoch.
+    /// The leader that was told where this member's log ends, after it sent a snapshot or the log
+    /// from its first entry on; with term and epoch.
     introduced: Option<(Term, NodeId, u64)>,
-    /// If this member is new: the voters that answered its first pre-vote, and so remember no log of it.
+    /// If this member is new: the voters that answered its first pre-vote, and so remember no
+    /// log of it.
     answered: BTreeSet<NodeId>,
-    /// If this member is new: its first pre-vote, once that was won with answers missing.
+    /// If this member is new: the campaign of its first pre-vote, once that was won
+    /// with answers missing.
     waits_in: Option<u64>,
 }
 
 impl Hash for Known {
-    /// Losses, and the epochs that prove them, are for operators; when holdings were told decides only when they are told again.
+    /// Losses, and the epochs that prove them, are for operators; when holdings were told decides
+    /// only when they are told again.
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.is_new, self.introduced, &self.holdings, &self.answered, self.waits_in).hash(state);
     }
@@ -90,8 +102,8 @@ impl Replica {
         self.known.is_new
     }
 
-    /// Up to which committed entry a member, or this node itself, is known to have acknowledged the log, durably; `None` if it is not
-    /// known to have had one.
+    /// The holding of a member, or of this node itself: the last committed entry up to which it is
+    /// known to have durably acknowledged the log. `None` if it is not known to have had a log.
     #[must_use]
     pub fn holding_of(&self, member: NodeId) -> Option<Index> {
         let remembered = self.known.holdings.get(&member).copied();
@@ -100,21 +112,23 @@ impl Replica {
         remembered.max(Some(matched).filter(|matched| *matched > Index(0)))
     }
 
-    /// Where this node's log ends, and its holding, if the log ends before that: its disk lost entries without a trace.
+    /// The last entry of this node's log and its holding, if the log ends before the holding: its
+    /// disk lost entries without a trace.
     #[must_use]
     pub fn lost_tail(&self) -> Option<(Index, Index)> {
         let last = self.log.last().index;
         self.known.holdings.get(&self.id).copied().filter(|held| *held > last).map(|held| (last, held))
     }
 
-    /// How far this log is known to be committed, by this life of the node or an earlier one.
+    /// The last entry of this log that is known to be committed, by this run of the node or
+    /// an earlier one.
     #[must_use]
     pub fn known_committed(&self) -> Index {
         let held = self.known.holdings.get(&self.id);
         held.map_or(self.commit, |held| self.commit.max((*held).min(self.log.last().index)))
     }
 
-    /// `member` has a log, durably: remembers that for good.
+    /// `member` durably has a log: remembers that for good.
     pub(super) fn learn_log_of(&mut self, member: NodeId, last: Index, out: &mut Vec<Effect>) {
         let is_news = || !self.known.holdings.contains_key(&member) && self.membership().contains(member);
         if last > Index(0) && is_news() {
@@ -122,7 +136,7 @@ impl Replica {
         }
     }
 
-    /// Remembers these holdings for good, as far as they are news.
+    /// Remembers those of the holdings that are new, for good.
     fn remember(&mut self, holdings: Vec<(NodeId, Index)>, out: &mut Vec<Effect>) {
         let mut members = holdings;
         members.retain(|(member, index)| {
@@ -138,7 +152,7 @@ impl Replica {
         }
     }
 
-    /// Remembers what this leadership knows of the members' holdings, this node's among them.
+    /// Remembers the holdings that this leadership knows, this node's own among them.
     pub(super) fn remember_holdings(&mut self, out: &mut Vec<Effect>) {
         let own = (self.id, self.commit.min(self.writes.durable()));
         let Role::Leader(leadership) = &self.role else { return };
@@ -147,7 +161,8 @@ impl Replica {
         self.remember(held, out)
     }
 
-    /// Tells the members each other's holdings, if it is time to: also without news, for a message may be lost.
+    /// Tells the members each other's holdings when it is time, also without changes, for a message
+    /// may be lost.
     pub(super) fn tell_holdings(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(Leadership { since, .. }) = &self.role else { return };
         let told = self.known.told.filter(|(term, _)| *term == self.term());
@@ -162,7 +177,8 @@ impl Replica {
         }
     }
 
-    /// A leader tells the members' holdings. This node's own among them is what the leader's memory of it says.
+    /// A leader tells the members' holdings. This node's own among them is the leader's
+    /// memory of it.
     pub(super) fn holdings_told(&mut self, from: NodeId, told: Holdings, out: &mut Vec<Effect>) {
         if !self.is_trusted(from) {
             return out.push(Effect::Refused { from, reason: "stranger" });
@@ -177,9 +193,11 @@ impl Replica {
         self.remember(others.chain(here).collect(), out);
     }
 
-    /// Whether `member`, whose log ends at `last`, had more than that, or had a log and comes as a new one. Then it is told.
+    /// Whether `member`, whose log ends at `last`, had more than that, or had a log and comes as a
+    /// new one. Then it is told.
     ///
-    /// The message may be old, and then the member knows better and goes on; it is told all the same, and what it asks for is refused.
+    /// The message may be old; then the member knows better and goes on. It is told all the same,
+    /// and its request is refused.
     pub(super) fn comes_with_less(
         &mut self,
         now: Moment,
@@ -204,15 +222,16 @@ impl Replica {
         *latest = (*latest).max((self.hard_state.term, epoch));
     }
 
-    /// Whether an answer in this epoch that names less than the member held is news. A member that lost data was started again, so that
-    /// a later epoch began; an answer of an epoch in which it acknowledged something may have been repeated, or overtaken. An answer of no
-    /// epoch is one to a heartbeat, which never names more than the member acknowledged.
+    /// Whether an answer in this epoch that names less than the member held proves a loss. A member
+    /// that lost data was restarted, so a later epoch began; an answer of an epoch in which it
+    /// acknowledged an append may have been repeated, or overtaken. An answer without an epoch is
+    /// one to a heartbeat, which never names more than the member acknowledged.
     pub(super) fn proves_loss(&self, member: NodeId, epoch: u64) -> bool {
         let acknowledged = self.known.acknowledged.get(&member).copied().unwrap_or_default();
         epoch == Progress::NO_EPOCH || (self.term(), epoch) > acknowledged
     }
 
-    /// `member` came with less than it held: names it, once.
+    /// Reports, once, that `member` came with less than it held.
     pub(super) fn name_lost(&mut self, member: NodeId, last: Index, out: &mut Vec<Effect>) {
         let Some(held) = self.holding_of(member) else { return };
         if self.known.lost.insert(member, last) != Some(last) {
@@ -222,8 +241,8 @@ impl Replica {
         }
     }
 
-    /// A leader's log lacks the entry at `index`, which is committed here: the members that elected it lost it. It is told, and this node,
-    /// which may have the last good copy, stops.
+    /// A leader's log lacks the entry at `index`, which is committed here: the members that elected
+    /// it lost the entry. The leader is told. This node, which may have the last good copy, stops.
     pub(super) fn contradicted(&mut self, now: Moment, leader: NodeId, index: Index, out: &mut Vec<Effect>) {
         if self.comes_with_less(now, leader, index.previous(), false, out) {
             self.name_lost(leader, index.previous(), out);
@@ -231,16 +250,18 @@ impl Replica {
         out.push(self.violated_by(leader, Violation::CommittedConflict { index, leader }));
     }
 
-    /// Whether a member came with less than it held, and not with more since.
+    /// Whether a member came with less than it held, and has not come with more since.
     pub(super) fn is_known_lost(&self, member: NodeId) -> bool {
         self.known.lost.contains_key(&member)
     }
 
-    /// Whether the leader that sends this has yet to hear where this member's log ends: then it is told.
+    /// Whether the sender of this append or chunk has yet to hear where this member's log ends:
+    /// then it is told.
     ///
-    /// A snapshot would make a member that lost its log pass for whole, and so would the log from its first entry on, which fits behind
-    /// nothing. Any other append finds out by itself: it is rejected, and the leader remembers. So these are rejected, too, once; and the
-    /// leader, unless it remembers more, begins an epoch in which they are taken.
+    /// A snapshot would make a member that lost its log pass for whole, and so would the log from
+    /// its first entry on, for which no earlier entry is compared. (Any other append is rejected by
+    /// itself, and the leader then remembers the holding.) So these are rejected, too, once. Unless
+    /// the leader remembers more, it begins an epoch in which they are taken.
     pub(super) fn is_stranger_to(
         &mut self,
         now: Moment,
@@ -261,8 +282,9 @@ impl Replica {
         true
     }
 
-    /// Whether a pre-vote that was won elects no one yet: the first of a new member, until all voters answered or the election timer goes
-    /// off again. Other emptied members would elect it at once; a voter that remembers its log tells it so with its answer.
+    /// Whether a won pre-vote must not elect this node yet: the first of a new member, until all
+    /// voters answered or the election timer goes off again. Other emptied members would elect it
+    /// at once; a voter that remembers its log says so in its answer.
     pub(super) fn waits_for_answers(&mut self) -> bool {
         let waits = self.known.is_new && self.known.waits_in.is_none_or(|waits_in| waits_in == self.campaign);
         let others = || self.membership().voters().into_iter().filter(|voter| *voter != self.id);
@@ -273,7 +295,8 @@ impl Replica {
         waits
     }
 
-    /// A voter answered a pre-vote. Whether that was the last answer for which this new member waited.
+    /// A voter answered a pre-vote. Returns whether that was the last answer that this new
+    /// member waited for.
     pub(super) fn was_last_answer(&mut self, from: NodeId) -> bool {
         if !self.known.is_new {
             return false;
@@ -282,7 +305,8 @@ impl Replica {
         self.known.waits_in == Some(self.campaign) && !self.waits_for_answers()
     }
 
-    /// A member says what this one held. With less than that, this node's disk was emptied or put back.
+    /// A member tells this node its holding. If this node has less, its disk was emptied
+    /// or rolled back.
     pub(super) fn told_emptied(&mut self, from: NodeId, emptied: Emptied, out: &mut Vec<Effect>) {
         if !self.is_trusted(from) {
             return;
@@ -308,7 +332,8 @@ impl Replica {
         is_lost
     }
 
-    /// Whether a node may say what this one held: a member; or, to one that waits to be added and has no configuration, its leader.
+    /// Whether `from` may tell this node its holding: a member; or, while this node waits to be
+    /// added and has no configuration, its leader.
     fn is_trusted(&self, from: NodeId) -> bool {
         self.membership().contains(from) || (self.membership().is_empty() && self.leader == Some(from))
     }

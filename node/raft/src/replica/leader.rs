@@ -1,5 +1,5 @@
-//! What a leader does: appends, replicates, commits (paper §5.3, §5.4.2; Figure 2, "Leaders"), and steps down when it hears no
-//! quorum (thesis §6.2). What it does for reads is in `reads`.
+//! Rules of a leader: it appends, replicates and commits (paper §5.3, §5.4.2; Figure 2, "Leaders"),
+//! and steps down when it hears no quorum (thesis §6.2). Its reads are in `reads`.
 
 use super::{Effect, Persist, Replica, Role};
 use crate::{
@@ -18,27 +18,28 @@ use alloc::{
     vec::Vec,
 };
 
-/// What only a leader knows, of this one leadership.
+/// The state of one leadership.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Leadership {
-    /// The no-op with which it began: until that is committed nothing is known to be (paper §8).
+    /// Index of its first entry: until that is committed, the leader knows of no
+    /// commitment (paper §8).
     pub first: Index,
     pub(super) reads: Reads,
-    /// Peers that are being sent a snapshot, and up to where the log may be cut for each.
+    /// For each peer that is being sent a snapshot, the index up to which the log may be cut.
     pub(super) pins: BTreeMap<NodeId, Index>,
-    /// Peers whose log differs from this one's under the same ids.
+    /// Peers whose log differs from this one under the same ids.
     pub(super) refused_by: BTreeSet<NodeId>,
     pub(super) matched: BTreeMap<NodeId, Index>,
     pub(super) heard: BTreeMap<NodeId, Moment>,
     pub(super) handover: Option<super::Handover>,
     pub(super) tie_break: super::witness::TieBreak,
-    /// How often it changed the members.
+    /// Number of membership changes in this leadership.
     changes: u32,
     pub(super) since: Moment,
 }
 
 impl Leadership {
-    /// How far `peer`'s durable log is known to match.
+    /// The index up to which `peer`'s durable log is known to match.
     #[must_use]
     pub fn matched(&self, peer: NodeId) -> Index {
         self.matched.get(&peer).copied().unwrap_or_default()
@@ -50,25 +51,28 @@ impl Leadership {
         self.reads.round()
     }
 
-    /// In which epoch replication to a peer begins that is begun now. A peer that was removed and is added again takes no snapshot
-    /// in an earlier epoch than it heard in this term, and what it said in one must not count: so each change of the members
-    /// leaves 2^32 epochs to those before it.
+    /// The first epoch of replication to a peer that starts now. A peer that was removed and is
+    /// added again takes no snapshot of an earlier epoch than it heard in this term, and its
+    /// answers of such an epoch must not count. So each membership change leaves 2^32 epochs to
+    /// those before it.
     pub(super) fn first_epoch(&self) -> u64 {
         let before = if live(Mutant::EpochsBeginAnew) { 0 } else { u64::from(self.changes) << 32 };
         before + Progress::NO_EPOCH + 1
     }
 
-    /// Whether it is so young that it need not have heard anybody yet.
+    /// Whether the leadership is younger than the longest election timeout, so that silence of a
+    /// peer means nothing yet.
     pub(super) fn is_young(&self, now: Moment, replica: &Replica) -> bool {
         now.since(self.since) < replica.settings.election_timeout_max
     }
 
-    /// The moments from which the silence of others counts.
+    /// The moments from which the silence of peers is counted.
     pub(super) fn contacts(&mut self) -> impl Iterator<Item = &mut Moment> {
         self.heard.values_mut().chain([&mut self.since])
     }
 
-    /// Whether a quorum was heard within the longest election timeout; a new leader has that long to hear one.
+    /// Whether a quorum was heard within the longest election timeout; a new leader has that long
+    /// to hear one.
     pub(super) fn hears_quorum(&self, now: Moment, replica: &Replica) -> bool {
         let recently = |contact: Moment| now.since(contact) < replica.settings.election_timeout_max;
         let heard = |id| id == replica.id || self.heard.get(&id).is_some_and(|contact| recently(*contact));
@@ -77,8 +81,9 @@ impl Leadership {
 }
 
 impl Replica {
-    /// Begins to lead, with an entry of the new term so that everything before it can be committed: a no-op; or, in a cluster
-    /// without an id, the configuration in force with one. Its voters are the same, so no majority differs.
+    /// Begins to lead, with an entry of the new term so that everything before it can be committed:
+    /// a no-op, or, in a cluster without an id, the configuration in force with one. Its voters are
+    /// the same, so no majority differs.
     pub(super) fn lead(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let previous = self.log.last();
         let first = previous.index.next();
@@ -117,7 +122,8 @@ impl Replica {
         self.release(out);
     }
 
-    /// Where the next batch of proposals begins; `None` if this node does not lead.
+    /// A builder for the next batch of proposals, at the end of the log; `None` if this node
+    /// does not lead.
     #[must_use]
     pub fn next_batch(&self, capacity_bytes: usize) -> Option<BatchBuilder> {
         self.is_leader().then(|| {
@@ -126,11 +132,11 @@ impl Replica {
         })
     }
 
-    /// Appends a batch that was begun with [`Replica::next_batch`], with nothing between.
+    /// Appends a batch that was begun with [`Replica::next_batch`], with no append in between.
     ///
     /// # Panics
-    /// If this node does not lead, the batch does not fit behind its log, or a configuration in it is none: all are the
-    /// caller's mistake.
+    /// If this node does not lead, the batch does not follow its log, or a configuration in it is
+    /// malformed: all are mistakes of the caller.
     pub fn propose(&mut self, now: Moment, batch: Batch, out: &mut Vec<Effect>) {
         let fits = batch.term() == self.term() && batch.first() == self.log.last().index.next();
         assert!(self.is_leader() && fits, "a batch is proposed to the leader it was begun with");
@@ -146,7 +152,7 @@ impl Replica {
             self.end_lease();
         }
         self.log.replace_from(batch.clone());
-        // To the peers first: their disks and this node's then work at the same time.
+        // The peers first: their disks and this node's then work at the same time.
         out.push(Effect::Replicate { previous, batch: batch.clone() });
         self.persist(now, Persist { batch: Some(batch), ..Persist::default() }, out);
         if is_changed {
@@ -154,12 +160,12 @@ impl Replica {
                 leadership.changes = leadership.changes.saturating_add(1);
             }
             out.push(Effect::MembersChanged);
-            // Fewer may be enough now, and none of them may answer once more.
+            // A smaller quorum may suffice now, and none of its members may answer again.
             self.confirm_reads(Some(now), out);
         }
     }
 
-    /// A peer answered an append: its replicator judges what that means for its progress.
+    /// A peer answered an append; its replicator judges what that means for its progress.
     pub(super) fn append_answered(&mut self, now: Moment, from: NodeId, reply: AppendReply, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         leadership.heard.insert(from, now);
@@ -170,7 +176,7 @@ impl Replica {
                 Effect::Acknowledged { peer: from, epoch, matched }
             }
             AppendOutcome::Rejected { previous, conflict, last, log_last } => {
-                // It must not be brought up as if it were new, or only behind.
+                // A peer that lost data must not be brought up as if it were new, or only lagging.
                 let is_new = log_last == Index(0) && conflict.index == Index(0);
                 if self.comes_with_less(now, from, log_last, is_new, out) {
                     if self.proves_loss(from, epoch) {
@@ -189,8 +195,8 @@ impl Replica {
         out.push(effect);
     }
 
-    /// A peer's replicator found that the peer's durable log matches up to `index`. Lower than before means that the
-    /// peer's log went back, and what it once had no longer counts.
+    /// A peer's replicator found that the peer's durable log matches up to `index`. A lower index
+    /// than before means that the peer's log went back, and the entries after it no longer count.
     pub fn matched(&mut self, now: Moment, peer: NodeId, index: Index, out: &mut Vec<Effect>) {
         let last = self.log.last().index;
         let Role::Leader(leadership) = &mut self.role else { return };
@@ -206,8 +212,8 @@ impl Replica {
         self.advance_commit(now, out);
     }
 
-    /// Commits what a quorum has, if it is of the current term: earlier entries are committed only along with it, never
-    /// by counting (paper §5.4.2, Figure 8).
+    /// Commits the entries that a quorum holds, if the last of them is of the current term: earlier
+    /// entries are committed only along with one of it, never by counting (paper §5.4.2, Figure 8).
     pub(super) fn advance_commit(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &self.role else { return };
         let here = if live(Mutant::LeaderCountsUnsynced) { self.log.last().index } else { self.writes.durable() };
@@ -225,8 +231,8 @@ impl Replica {
         self.continue_handover(now, out);
     }
 
-    /// Steps down if no quorum was heard for an election timeout: the others may long have elected another leader, and
-    /// clients should look for it (thesis §6.2).
+    /// Steps down if no quorum was heard for an election timeout: the others may long have elected
+    /// another leader, and clients should look for it (thesis §6.2).
     pub(super) fn check_quorum(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &self.role else { return };
         if !leadership.hears_quorum(now, self) && !live(Mutant::QuorumNeverChecked) {
@@ -234,8 +240,8 @@ impl Replica {
         }
     }
 
-    /// Entries for the replicator of `peer`: those from `from` on, as far as it may have them, and the entry before them. Without
-    /// entries it is a bare probe: `from` is just behind them.
+    /// Entries for the replicator of `peer`: those from `from` on that it may have, and the entry
+    /// before them. If `from` is the index after the last of them, it is a bare probe.
     #[must_use]
     pub fn entries(&self, peer: NodeId, from: Index, bytes_max: usize) -> Entries {
         let last = self.goes_to(peer);
@@ -257,25 +263,25 @@ impl Replica {
     }
 }
 
-/// Where a replicator's entries are.
+/// The place of a replicator's entries.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Entries {
-    /// Here.
+    /// In memory, ready to be sent.
     Here {
         /// The entry before them.
         previous: EntryId,
-        /// Its record's checksum, if that is known without reading the disk.
+        /// Checksum of that entry's record, if it is known without reading the disk.
         checksum: Option<u32>,
-        /// They, or none if the log ends before.
+        /// The entries; `None` if the log ends before them.
         batch: Option<Batch>,
     },
-    /// With the storage.
+    /// On disk, to be read from the storage.
     OnDisk {
         /// The entry before them.
         previous: EntryId,
-        /// The last one that the storage surely has.
+        /// The last entry that the storage certainly has.
         to: Index,
     },
-    /// Gone; a snapshot has what they did.
+    /// Compacted away; only a snapshot has their effect.
     Compacted,
 }

@@ -1,21 +1,24 @@
-//! How the members change: one change at a time, through a joint configuration (paper §6).
+//! Membership changes: one at a time, through a joint configuration (paper §6).
 //!
 //! ```text
 //!                 change                    commit                       commit
 //!   C-old ──────────────────▶ C-old,new ───────────────▶ C-new ───────────────────────▶ done; a leader that
-//!     │   only learners change                             ▲                            is not in it hands over
-//!     └────────────────────────────────────────────────────┘
+//!     │   only learners change                             ▲                            is not in it transfers
+//!     └────────────────────────────────────────────────────┘                            its leadership
 //! ```
 //!
-//! A configuration is in force from the moment it is in a node's log, committed or not. Whoever leads when a joint one is
-//! committed appends what it leads to; that it is no longer the one in force is what makes it happen once.
+//! A configuration is in force from the moment it is in a node's log, committed or not. The leader
+//! at the time when a joint configuration is committed appends the one that follows. That replaces
+//! the joint one as the configuration in force, so it happens once.
 //!
-//! **Invariant:** a leader appends a configuration only if the one before it is committed, and so is an entry of its own term. The
-//! one exception changes no member: a leader's first entry may give the configuration in force the cluster's id.
+//! **Invariant:** a leader appends a configuration only if the one before it is committed, and so
+//! is an entry of its own term. The one exception changes no member: a leader's first entry may
+//! give the configuration in force the cluster's id.
 //!
-//! Who was removed can't know it: nobody replicates to it any more, and what its log says may be taken back. So it asks, when it
-//! hears no leader, as it would for a pre-vote; and a member that hears one tells it ([`Body::Removed`]). A leader that was removed
-//! knows.
+//! A removed node can't know of its removal: it receives no entries any more, and an
+//! uncommitted configuration in its log may be taken back. So while it hears no leader it sends
+//! pre-vote requests, and a member that hears a leader answers with [`Body::Removed`]. A leader
+//! that was removed knows.
 
 use super::{Effect, Replica, Role};
 use crate::{
@@ -31,12 +34,13 @@ use crate::{
 use alloc::vec::Vec;
 
 impl Replica {
-    /// Begins a change of the members. Gives where its entry stands, or where the configuration in force stands if it is that
-    /// already. The change is through when the configuration in force is committed and no longer joint
-    /// ([`Replica::is_settled`]).
+    /// Begins a membership change. Returns the index of its first configuration, or that of the
+    /// configuration in force if the change would not alter it. The change is complete when the
+    /// configuration in force is committed and no longer joint ([`Replica::is_settled`]).
     ///
     /// # Errors
-    /// If it can't be begun now, or makes no sense: then nothing has happened.
+    /// If it can't begin now, or does not apply to the configuration in force: then
+    /// nothing has happened.
     pub fn change(&mut self, now: Moment, change: &Change, out: &mut Vec<Effect>) -> Result<Index, ChangeRefused> {
         let Role::Leader(leadership) = &self.role else { return Err(ChangeRefused::NotLeader) };
         let index = self.memberships.current_index();
@@ -63,25 +67,25 @@ impl Replica {
         Ok(self.log.last().index)
     }
 
-    /// Whether the configuration in force is committed, and no joint one.
+    /// Whether the configuration in force is committed and not joint.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.memberships.current_index() <= self.commit && !self.membership().is_joint()
     }
 
-    /// Where the configuration in force stands: its entry, or what came before the log.
+    /// Index of the entry of the configuration in force; it may be before the log's beginning.
     #[must_use]
     pub fn membership_index(&self) -> Index {
         self.memberships.current_index()
     }
 
-    /// The configurations of its log, and where each stands; first the one as of the log's beginning.
+    /// The configurations in the log, each with its index; first the one as of the log's beginning.
     pub fn configurations(&self) -> impl DoubleEndedIterator<Item = &(Index, Membership)> {
         self.memberships.iter()
     }
 
-    /// Whom this node talks to: the members, and, until the configuration in force is committed, those of the one before, who may
-    /// have to bring that about.
+    /// The nodes that this node talks to: the members, and, until the configuration in force is
+    /// committed, those of the committed one, which may be needed to commit it.
     #[must_use]
     pub fn peers(&self) -> Vec<NodeId> {
         let mut peers = self.membership().peers_of(self.id);
@@ -93,7 +97,7 @@ impl Replica {
         peers
     }
 
-    /// How many entries `peer` is known to lack, if this node leads and heard of it lately.
+    /// The number of entries that `peer` is known to lack, if this node leads and heard it lately.
     #[must_use]
     pub fn lag_of(&self, now: Moment, peer: NodeId) -> Option<u64> {
         let Role::Leader(leadership) = &self.role else { return None };
@@ -102,13 +106,14 @@ impl Replica {
         recently.then(|| self.log.last().index.since(leadership.matched(peer)))
     }
 
-    /// Whether a member holds something and lacks little, as far as this node, if it leads, has heard lately.
+    /// Whether this node leads, heard a member lately, and knows it to hold entries and lack few.
     #[must_use]
     pub fn keeps_up(&self, now: Moment, member: NodeId) -> bool {
         self.is_leader() && self.is_caught_up(now, member).is_ok()
     }
 
-    /// Whether the cluster could go on with these voters: who is new has caught up, and so has a quorum.
+    /// Whether the cluster could go on with these voters: each new one has caught up, and so
+    /// has a quorum.
     fn could_go_on_as(&self, now: Moment, target: &Membership) -> Result<(), ChangeRefused> {
         let new = target.incoming().iter().filter(|id| !self.membership().is_voter(**id));
         new.copied().try_for_each(|id| self.is_caught_up(now, id))?;
@@ -120,8 +125,8 @@ impl Replica {
         others.map(|id| self.is_caught_up(now, id)).find(Result::is_err).unwrap_or(Ok(()))
     }
 
-    /// Whether a member that is to vote would not hold up the others. One that holds nothing yet votes for nobody who does (see
-    /// `known`), so it must hold something, durably.
+    /// Whether a member would not hold up the others as a voter. A node that holds nothing votes
+    /// for no candidate with a log (see `known`), so the member must durably hold entries.
     fn is_caught_up(&self, now: Moment, id: NodeId) -> Result<(), ChangeRefused> {
         let holds = matches!(&self.role, Role::Leader(leadership) if leadership.matched(id) > Index(0));
         let lag = self.lag_of(now, id).filter(|_| holds);
@@ -140,7 +145,8 @@ impl Replica {
         }
     }
 
-    /// The leader's commit index moved, or it came to lead. Goes on with what the configuration in force asks for.
+    /// The leader's commit index moved from `before`: takes the next step of the
+    /// configuration in force.
     pub(super) fn continue_change(&mut self, now: Moment, before: Index, out: &mut Vec<Effect>) {
         let index = self.memberships.current_index();
         if index > self.commit {
@@ -159,8 +165,9 @@ impl Replica {
         }
     }
 
-    /// Whether this node votes; or did, until a configuration without it that may never be committed unless it leads: it may be the
-    /// only one that has it, and a voter of the one before (thesis §4.2.2). Then it counts for no majority.
+    /// Whether this node may be needed as leader: it is a voter, or was one before an uncommitted
+    /// configuration without it. It may be the only node that holds that configuration, which is
+    /// then never committed unless it leads (thesis §4.2.2). Then it counts for no majority.
     pub(super) fn may_be_needed_as_leader(&self) -> bool {
         if self.is_witness() && !live(Mutant::WitnessCampaigns) {
             return false;
@@ -170,19 +177,21 @@ impl Replica {
         is_voter(self.membership()) || (has_left() && self.memberships.since(self.commit).any(is_voter))
     }
 
-    /// Asks the voters where it stands: this node can't lead, as far as it knows, and hears no leader. It might have been
-    /// removed. No ballot is open, so that whatever they answer elects nobody.
+    /// Sends pre-vote requests to learn whether this node was removed: it can't lead, as far as it
+    /// knows, and hears no leader. No ballot is open, so the answers elect no leader.
     pub(super) fn ask_whether_removed(&self, out: &mut Vec<Effect>) {
         out.extend(self.vote_requests(Phase::PreVote, false).map(Effect::Send));
     }
 
-    /// Whether a node that asks for a vote, and whose log ends at `last`, was removed, for all that this one knows: then it is told.
+    /// Whether a node that asks for a vote, and whose log ends at `last`, was certainly removed. If
+    /// so, it is told.
     pub(super) fn tells_removed(&mut self, now: Moment, from: NodeId, last: EntryId, out: &mut Vec<Effect>) -> bool {
         let at = self.memberships.current_index();
-        // Where nobody leads, a later configuration that has the asker again may yet need its vote. And who is no member by its own
-        // log lags behind itself.
+        // Without a leader, a later configuration that includes the asker again may yet need its
+        // vote. And a node that is not a member by its own log lags itself.
         let may_tell = self.hears_leader(now) && self.membership().contains(self.id);
-        // What may be taken back is told nobody; and whoever has more than this log may belong by what comes then.
+        // An uncommitted configuration may be taken back; and an asker with a longer log than this
+        // one may be a member by a later configuration.
         let is_certain = at <= self.commit && at > Index(0) && last <= self.log.last();
         let is_removed = may_tell && is_certain && !self.membership().contains(from);
         if is_removed {
@@ -194,14 +203,16 @@ impl Replica {
     /// A member says that a configuration without this node is committed.
     pub(super) fn told_removed(&mut self, now: Moment, from: NodeId, removed: Removed, out: &mut Vec<Effect>) {
         let index = self.memberships.current_index();
-        // Who came back, or has only just been added, hears of the past from those who lag behind; but whoever hears a leader
-        // belongs to its cluster.
+        // A node that was added again, or only just added, may get outdated messages from members
+        // that lag; but a node that hears a leader belongs to its cluster.
         let is_named_here = self.membership().contains(self.id);
         let is_news = removed.at > index || (removed.at == index && !is_named_here);
-        // Only a node that its own log does not name takes the word of one that has left, too: others may not be there any more.
+        // Only a node that its own log does not name also believes a former member: the present
+        // members may be unknown to it.
         let is_credible = self.memberships.ever_contained(from)
             && (!self.is_outside(from) || !is_named_here || live(Mutant::OutsiderRemoves));
-        // A leader that no configuration here names yet replicates to this node, so it knows better.
+        // A leader that no configuration here names yet replicates to this node, so
+        // it knows better.
         let is_led = self.leader.is_some() && (self.hears_leader(now) || !self.leader_is_member);
         if is_news && is_credible && !self.is_leader() && !is_led {
             out.push(Effect::Removed { at: removed.at });

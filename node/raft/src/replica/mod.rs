@@ -1,19 +1,35 @@
-//! One node's Raft: its term and vote, its log's outline, its role, and every rule that changes them.
+//! The replica: one node's term and vote, its view of the log, its role, and every rule
+//! that changes them.
 //!
-//! The rules are in three files, one a role, as in Figure 2 of the paper: `follower`, `candidate` and `leader`. This
-//! file has what all of them share: the state, the door through which every message comes, and the order of durability.
-//! What a rule wants done is an [`Effect`].
+//! This file has the state that all rules share, the entry for every message
+//! ([`Replica::receive`]), and the order of durability. The rules are in the modules below; each
+//! takes facts and pushes [`Effect`]s.
+//!
+//! | module | rules |
+//! | --- | --- |
+//! | `follower`, `candidate`, `leader` | the roles, as in Figure 2 of the paper |
+//! | `members`, `handover` | membership changes; leadership transfer |
+//! | `reads`, `promises` | read index and lease; the promises that leases rest on |
+//! | `snapshots` | log compaction and installed snapshots |
+//! | `witness` | replication to a witness |
+//! | `outside` | messages from nodes outside the configuration |
+//! | `known` | lost-data guard: members that lost their data directory |
+//! | `faults`, `divergence` | entries that the disk lost; logs that differ under the same ids |
+//! | `start`, `writes`, `effect`, `view` | recovered state and settings; pending writes; effects; getters |
 //!
 //! # Durability
 //!
-//! A rule never waits. What must be durable leaves as [`Effect::Persist`], and what may be said only afterwards travels
-//! inside it. Sequences count the requests; [`Replica::persisted`] moves `durable` forward, and a truncation moves it back at
-//! once, so that no completion from before it can count an entry that is no longer there.
+//! A rule never waits. It pushes state that must be durable as [`Effect::Persist`], and the
+//! messages that must wait for it travel inside. Sequences number the requests.
+//! [`Replica::persisted`] moves `durable` forward, and a truncation moves it back at once, so that
+//! no completion from before the truncation counts an entry that is no longer there.
 //!
-//! **Invariant:** nothing that promises a term or a vote leaves before that term and vote are durable (`Replica::say`), and
-//! nothing that promises an entry leaves before the entry is durable (`Replica::say_when_durable`).
+//! **Invariant:** no message that promises a term or a vote leaves before that term and vote
+//! are durable (`Replica::say`), and no message that promises an entry leaves before the entry
+//! is durable (`Replica::say_when_durable`).
 //!
-//! **Invariant:** `applied <= released <= commit <= log.last()`; a follower releases nothing that is not durable here.
+//! **Invariant:** `applied <= dispatched <= commit <= log.last()`; a follower dispatches only
+//! entries that are durable here.
 
 mod candidate;
 mod divergence;
@@ -71,9 +87,11 @@ pub struct Replica {
     leader: Option<NodeId>,
     /// Whether that leader was a member, by this node's configuration, when it was last heard.
     leader_is_member: bool,
-    /// The highest term above this node's that a member has shown without raising this node's (see `outside`); otherwise 0.
+    /// The highest term above this node's that a member has shown without raising this node's (see
+    /// `outside`); otherwise 0.
     shown: Term,
-    /// When a leader, of whatever term, was heard last: since when the promise of this run counts, on which leases rest.
+    /// When a leader, of any term, was last heard: the promise of this run, on which leases rest,
+    /// counts from then.
     leader_contact: Option<Moment>,
     promises: Promises,
     campaign: u64,
@@ -87,13 +105,13 @@ pub struct Replica {
     writes: Writes,
     faults: Faults,
     known: Known,
-    /// Where the log differs from that of the present term's leader.
+    /// The entry at which the log differs from that of the present term's leader.
     diverged: Option<EntryId>,
-    /// Whether the storage soon has no room for further entries.
+    /// Whether the storage is about to run out of room for entries.
     is_full: bool,
 }
 
-/// What a node is doing (paper §5.1, and pre-vote of the thesis §9.6).
+/// A node's role (paper §5.1, and pre-vote of the thesis §9.6).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one a replica")]
 pub enum Role {
@@ -103,11 +121,11 @@ pub enum Role {
     PreCandidate,
     /// Asks to be elected.
     Candidate,
-    /// Leads.
+    /// Leads in the current term.
     Leader(Leadership),
 }
 
-/// Since when the state machine has been at one entry, as far as was looked.
+/// Since when the state machine has been at its present entry, as far as observed.
 #[derive(Clone, Copy, Default, Debug)]
 struct Applying {
     seen: Index,
@@ -115,7 +133,7 @@ struct Applying {
 }
 
 impl core::hash::Hash for Applying {
-    /// It says only how long something takes; where time stands still that tells no two states apart.
+    /// It only measures time; in models where time stands still it tells no two states apart.
     fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
 }
 
@@ -123,8 +141,8 @@ impl core::hash::Hash for Applying {
 const TERM_LIMIT: Term = Term(u64::MAX / 2);
 
 impl Replica {
-    /// A replica that resumes what was recovered, as a follower. Perform [`Effect::ArmTimer`] first. If the node ran before, it must
-    /// be told with [`Replica::started`].
+    /// A follower that resumes from `recovered`. The caller performs [`Effect::ArmTimer`] first. If
+    /// the node ran before, call [`Replica::started`].
     #[must_use]
     pub fn new(id: NodeId, membership: Membership, recovered: Recovered, settings: Settings) -> Self {
         let Recovered { hard_state, mut log, faulty, snapshot, memberships, has_voted, known } = recovered;
@@ -132,7 +150,8 @@ impl Replica {
             snapshot.unwrap_or_else(|| SnapshotBase { membership, ..SnapshotBase::default() });
         let base = last.index;
         let lost = Some(log.base().index).filter(|begins| *begins > base);
-        // Entries that the snapshot covers are kept for peers alone: faulty ones among them are no loss.
+        // Entries that the snapshot covers are kept for peers only: a faulty one among them
+        // is no loss.
         let (covered, faulty): (Vec<_>, Vec<_>) = faulty.into_iter().partition(|faulty| faulty.id.index <= base);
         if let Some(Faulty { id, checksum, .. }) = covered.last() {
             log.compact(*id, Some(*checksum));
@@ -168,8 +187,9 @@ impl Replica {
         }
     }
 
-    /// Hears a message from `from`, whom the network proved to be the sender. The one door: the term is compared here,
-    /// before anybody acts on anything (paper §5.1).
+    /// Handles a message from `from`, which the network has authenticated. The only entry for
+    /// messages: terms are bounded and compared here (paper §5.1). Messages that are valid in any
+    /// term go to their rules before the comparison.
     pub fn receive(&mut self, now: Moment, from: NodeId, message: Message, out: &mut Vec<Effect>) {
         let Message { term, body } = message;
         if term >= TERM_LIMIT || self.is_out_of_reach(term) || from == self.id {
@@ -202,26 +222,28 @@ impl Replica {
             Body::SnapshotReply(reply) => self.snapshot_answered(now, from, reply, out),
             Body::RepairReply(reply) => self.repair_answered(now, from, reply, out),
             Body::TimeoutNow(TimeoutNow { last }) => self.told_to_campaign(now, from, last, out),
-            // Of any term, and heard above.
+            // Valid in any term, and handled above.
             Body::RequestVote(_) | Body::Repair(_) | Body::Emptied(_) | Body::Holdings(_) | Body::Removed(_) => {}
-            // The remaining messages are no rule's business but the term's; the runtime answers them.
+            // The runtime answers the remaining messages; the rules only compare their term.
             Body::Propose(_) | Body::ProposeReply(_) => {}
             Body::ReadIndex(_) | Body::ReadIndexReply(_) => {}
             Body::Administer(_) | Body::Administered(_) => {}
         }
     }
 
-    /// The election timer went off. `term` is the one in which it was armed; a later one has armed it anew.
+    /// Handles an election timeout. `term` is the one in which the timer was armed; a later term
+    /// has armed it anew.
     pub fn election_timeout(&mut self, now: Moment, term: Term, out: &mut Vec<Effect>) {
         if term != self.term() {
             return;
         }
-        // Whatever happens, the timer never stays disarmed.
+        // The timer never stays disarmed.
         if !matches!(self.role, Role::PreCandidate | Role::Candidate) || !live(Mutant::TimerStaysDisarmed) {
             out.push(Effect::ArmTimer);
         }
         match self.role {
-            // Heartbeats need no disk: they would hide for ever that nothing is written here any more.
+            // Heartbeats need no disk: they would hide for ever that no write completes
+            // here any more.
             Role::Leader(_) if self.is_stalled(now) && !live(Mutant::StalledLeaderStays) => self.step_down(out),
             Role::Leader(_) => {
                 self.look_at_commits(out);
@@ -232,10 +254,12 @@ impl Replica {
         }
     }
 
-    /// This node's own thread did not run for `by`, until `now`. Messages that arrived in that time were not handled, so it is no
-    /// silence of their senders: the time since each contact is shorter by as much.
+    /// The node's thread did not run for `by`, until `now`. Messages that arrived meanwhile
+    /// were not handled, so that time is not their senders' silence: it does not count as time
+    /// since a contact.
     ///
-    /// Promises to leaders become longer by it, never shorter. A lease does not move: it counts by the clock alone.
+    /// Promises to leaders become longer by it, never shorter. A lease does not move: it counts by
+    /// the clock alone.
     pub fn stalled(&mut self, now: Moment, by: Duration) {
         let excuse = |contact: &mut Moment| *contact = contact.plus(by).min(now).max(*contact);
         self.leader_contact.iter_mut().for_each(excuse);
@@ -244,7 +268,8 @@ impl Replica {
         }
     }
 
-    /// Everything up to `sequence` is durable. Completions may come in any order; a lower one says nothing new.
+    /// Everything up to `sequence` is durable. Completions may arrive in any order; a lower
+    /// one is redundant.
     pub fn persisted(&mut self, now: Moment, sequence: u64, out: &mut Vec<Effect>) {
         let vote_for_self = self.writes.completed(sequence).filter(|campaign| *campaign == self.campaign);
         self.faults.persisted(sequence);
@@ -256,8 +281,8 @@ impl Replica {
         self.release(out);
     }
 
-    /// The storage soon has no room for further entries, or has again. A node without room can vote and follow, and does not
-    /// lead: whoever has room does.
+    /// The storage is about to run out of room (`full`), or has room again. A node without room
+    /// votes and follows, and does not lead.
     pub fn storage_full(&mut self, full: bool, out: &mut Vec<Effect>) {
         self.is_full = full;
         if full && !matches!(self.role, Role::Follower) {
@@ -265,7 +290,7 @@ impl Replica {
         }
     }
 
-    /// Whether the storage soon has no room for further entries.
+    /// Whether the storage is about to run out of room for entries.
     #[must_use]
     pub fn is_storage_full(&self) -> bool {
         self.is_full
@@ -273,15 +298,16 @@ impl Replica {
 
     /// The state machine has applied everything up to `index`.
     pub fn applied(&mut self, index: Index, out: &mut Vec<Effect>) {
-        // A snapshot that was restored may be newer than the one that it was restored for.
+        // A restored snapshot may be newer than the one that [`Effect::Restore`] named.
         let before = self.applied;
         self.applied = before.max(index.min(self.released));
-        // It gets on. How long it takes for the next is looked at anew.
+        // Progress: the time for the next entry is measured anew.
         self.applying.since.take_if(|_| self.applied > before);
         self.release(out);
     }
 
-    /// Answers [`Effect::Load`]: consecutive batches from its first entry on, or none if the storage no longer has it.
+    /// Answers [`Effect::Load`]: consecutive batches from its first entry on, or none if the
+    /// storage no longer has it.
     pub fn loaded(&mut self, batches: Vec<Batch>, out: &mut Vec<Effect>) {
         self.loading = false;
         self.note_what_precedes_a_fault(&batches);
@@ -295,7 +321,7 @@ impl Replica {
         self.release(out);
     }
 
-    /// Hands committed entries to the state machine, as far as they may go.
+    /// Dispatches committed entries to the state machine, up to `releasable`.
     fn release(&mut self, out: &mut Vec<Effect>) {
         while !self.loading && self.released < self.releasable() {
             match self.log.lookup(self.released.next(), self.releasable(), usize::MAX) {
@@ -320,7 +346,7 @@ impl Replica {
         here.min(room).min(if live(Mutant::FaultyEntriesReleased) { Index(u64::MAX) } else { whole })
     }
 
-    /// Follows in a later term: whatever was under way in the old one is over (paper §5.1).
+    /// Follows in a later term: all that belonged to the old one is over (paper §5.1).
     fn adopt(&mut self, now: Moment, term: Term, out: &mut Vec<Effect>) {
         debug_assert!(term > self.term());
         self.step_down(out);
@@ -334,10 +360,11 @@ impl Replica {
         out.push(Effect::ArmTimer);
     }
 
-    /// Becomes a follower. The term stays, and with it the vote: forgetting it would allow a second one.
+    /// Becomes a follower. The term stays, and with it the vote: forgetting it would allow
+    /// a second one.
     fn step_down(&mut self, out: &mut Vec<Effect>) {
         if self.is_leader() {
-            // Later leaderships of this node know only what is remembered.
+            // A later leadership of this node knows only the holdings that are remembered.
             self.remember_holdings(out);
         }
         self.leader = None;
@@ -359,13 +386,15 @@ impl Replica {
         }
     }
 
-    /// Whether this node votes for nobody, not even itself: it leads, or it promised as much to a leader that it heard lately. That it
-    /// has learnt of a later term since does not free it: the leader may not have (thesis §4.2.3, §6.4.1).
+    /// Whether this node grants no vote and does not campaign: it leads, or it promised so to a
+    /// leader that it heard lately. A later term does not end the promise, for that leader may not
+    /// know of it (thesis §4.2.3, §6.4.1).
     fn refuses_elections(&self, now: Moment) -> bool {
         self.hears_leader(now) || (!self.is_leader() && self.is_promised(now))
     }
 
-    /// Whether the leader of the current term, a member, is being heard. A leader hears itself, if it hears a quorum.
+    /// Whether the leader of the current term, a member, was heard lately. A leader counts as heard
+    /// while it hears a quorum.
     fn hears_leader(&self, now: Moment) -> bool {
         let limit = if live(Mutant::LeaderNeverForgotten) { Duration::MAX } else { self.settings.election_timeout_min };
         let recently = |contact: Moment| now.since(contact) < limit;
@@ -375,13 +404,14 @@ impl Replica {
         }
     }
 
-    /// Whether the disk has been at one write, or the state machine at one entry, for so long that this node had better not lead.
+    /// Whether the disk has been at one write, or the state machine at one entry, for too
+    /// long to lead.
     fn is_stalled(&self, now: Moment) -> bool {
         let too_long = |since: Moment| now.since(since) >= self.settings.stall_limit;
         self.writes.waiting_since().is_some_and(too_long) || self.applying.since.is_some_and(too_long)
     }
 
-    /// Looks whether the state machine gets on.
+    /// Observes whether the state machine makes progress.
     fn look_at_applying(&mut self, now: Moment) {
         let is_idle = self.applied >= self.released;
         let moved = self.applying.seen != self.applied;
@@ -393,10 +423,10 @@ impl Replica {
         self.applying.seen = self.applied;
     }
 
-    /// Tells a sender of an old term about the new one, if it waits for an answer.
+    /// Answers a request of an old term, so that its sender learns of the new one.
     ///
-    /// The answer carries the new term, and the sender may by now lead in that: so it names no epoch and no round of the
-    /// old leadership, which a new one could take for its own.
+    /// The answer carries the new term, and the sender may lead in that by now. So the answer names
+    /// no epoch and no round of the old leadership, which a new one could take for its own.
     fn answer_stale(&mut self, now: Moment, to: NodeId, body: Body, out: &mut Vec<Effect>) {
         match body {
             Body::Append(append) => {
@@ -413,7 +443,8 @@ impl Replica {
         }
     }
 
-    /// Says something that promises at most the current term and vote: it leaves as soon as they are durable.
+    /// Sends a message that promises at most the current term and vote: at once if they are
+    /// durable, otherwise as soon as they are.
     fn say(&mut self, now: Moment, to: NodeId, body: Body, out: &mut Vec<Effect>) {
         if self.writes.hard_state_is_durable() || live(Mutant::SaysBeforeTermIsDurable) {
             out.push(Effect::Send(self.outgoing(to, body)));
@@ -422,7 +453,7 @@ impl Replica {
         }
     }
 
-    /// Says something that promises entries: it leaves when every write so far is durable.
+    /// Sends a message that promises entries: as soon as every write so far is durable.
     fn say_when_durable(&mut self, now: Moment, to: NodeId, body: Body, out: &mut Vec<Effect>) {
         let message = self.outgoing(to, body);
         if self.writes.is_idle() {
@@ -440,7 +471,7 @@ impl Replica {
         self.write(now, persist, None, out);
     }
 
-    /// The same, for a write that may hold the vote of a campaign for itself.
+    /// The same as `persist`, for a write that may hold a candidate's own vote.
     fn write(&mut self, now: Moment, mut persist: Persist, campaign: Option<u64>, out: &mut Vec<Effect>) {
         if let Some(state) = &mut persist.hard_state {
             self.forget_earlier_promise(now);

@@ -1,27 +1,32 @@
-//! Messages from outside the configuration: the certificate of a removed node stays valid, and a node may hold one that never was a
-//! member.
+//! Messages from outside the configuration: a removed node's certificate stays valid, and a node
+//! that never was a member may have one.
 //!
-//! A later configuration, of which this node has yet to hear, may name the sender, and the sender may lead by it. So where no leader
-//! is heard, a node from outside is voted for and followed (thesis §4.1): otherwise a cluster could not elect the member that it added
-//! last. Everything else from outside is refused, and counted as `stranger`.
+//! A later configuration that this node does not know yet may name the sender, and the sender may
+//! lead by it. So while no leader is heard, a node from outside is voted for and followed (thesis
+//! §4.1); otherwise a cluster could not elect the member that it added last. All other messages
+//! from outside are refused, and counted as `stranger`.
 //!
-//! **Invariant:** while a leader is heard, nothing from outside changes term, vote or leader.
+//! **Invariant:** while a leader is heard, no message from outside changes term, vote or leader.
 //!
-//! **Invariant:** nothing from outside ends a node. A contradiction ends it only if both sides are members.
+//! **Invariant:** no message from outside stops a node. A contradiction stops it only if both
+//! sides are members.
 //!
-//! A leader from outside is followed as far as its log goes, until a configuration in that log names it. Until then it is not
-//! protected, answers to it back no lease and no read, its commit index is not believed, nothing is forwarded to it, and it gives way
-//! to a member that claims the same term.
+//! A leader from outside is followed until a configuration in its log names it. Until then it is
+//! not protected against elections, answers to it back no lease and no read, its commit index is
+//! not believed, no request is forwarded to it, and a member that claims the same term replaces it.
 //!
 //! # Limits
 //!
-//! - A node from outside can send entries, or a snapshot, with a configuration that names it, to a node that hears no leader. No
-//!   rule tells it from a member that was added while this node was away. Nothing of that is possible while a leader is heard.
-//! - While no leader is heard, it can raise the term again and again, and so hold up an election for as long as it sends. Each message
-//!   raises the term by 1,000 at most; 2^63 takes 9 * 10^15 of them, 292 years at a million a second.
-//! - A node without a configuration (it waits to be added) follows every node, at any term: it knows no member that it could ask. If it was
-//!   led more than 2^32 terms ahead, members refuse what it says from then on; it needs an empty directory and a new id. Otherwise the
-//!   cluster takes over its term when it is added, which costs one election.
+//! - A node from outside can send entries, or a snapshot, with a configuration that names it, to a
+//!   node that hears no leader. No rule distinguishes it from a member that was added while this
+//!   node was away. None of that is possible while a leader is heard.
+//! - While no leader is heard, it can raise the term again and again, and so hold up an election as
+//!   long as it sends. Each message raises the term by 1,000 at most; 2^63 takes 9 * 10^15 of them,
+//!   292 years at a million a second.
+//! - A node without a configuration (it waits to be added) follows every node, at any term: it
+//!   knows no member that it could ask. If it was led more than 2^32 terms ahead, members refuse
+//!   its messages from then on; it needs an empty directory and a new id. Otherwise the cluster
+//!   adopts its term when it is added, which costs one election.
 
 use super::{Effect, Replica, Violation};
 use crate::{
@@ -32,17 +37,20 @@ use crate::{
 use core::cmp::Ordering;
 
 impl Replica {
-    /// How far a node that the configuration in force does not name raises the term at most, unless a member has shown that term, too. A
-    /// thousand terms are five minutes of failed elections at the default timing, far more than a node that was away has missed; and if
-    /// it has missed more, the members' answers to its next pre-vote show it the term.
+    /// The most by which a node that is not a member raises the term, unless a member has shown
+    /// that term, too. A thousand terms are five minutes of failed elections at the default timing,
+    /// far more than a node that was away has missed. If it has missed more, the members' answers
+    /// to its next pre-vote show it the term.
     const UNPROVEN_RISE_MAX: u64 = 1_000;
-    /// No message raises the term further than this, whoever sent it: an election a millisecond takes 49 days for it, so the term is
-    /// damaged, or was forged towards a node that waited to be added. The term limit stays out of reach of 2^31 such messages.
+    /// No message raises the term by more than this, from any sender: at one election per
+    /// millisecond it takes 49 days, so such a term is damaged, or was forged towards a node that
+    /// waited to be added. The term limit is out of reach of 2^31 such messages.
     const RISE_MAX: u64 = 1 << 32;
 
-    /// Whether a node belongs to no configuration that counts here: the committed one and those after it. A leader that was a member
-    /// stays one to the end of its leadership: it leads until the configuration without it is committed, and hands over then. To a
-    /// node without a configuration nobody is outside.
+    /// Whether a node belongs neither to the committed configuration nor to a later one. A leader
+    /// that was a member stays one to the end of its leadership: it leads until the configuration
+    /// without it is committed, and then transfers leadership. To a node without a configuration no
+    /// node is outside.
     #[must_use]
     pub fn is_outside(&self, id: NodeId) -> bool {
         let leads = self.leader == Some(id) && self.leader_is_member;
@@ -50,7 +58,7 @@ impl Replica {
         !self.membership().is_empty() && !leads && !is_named()
     }
 
-    /// Whether a message is acted on at all; otherwise as what it is counted.
+    /// Admits a message, or returns the label under which its refusal is counted.
     pub(super) fn let_in(&mut self, now: Moment, from: NodeId, term: Term, body: &Body) -> Result<(), &'static str> {
         let is_outside = self.is_outside(from);
         if is_outside && !self.heeds_from_outside(now, from, term, body) {
@@ -63,7 +71,7 @@ impl Replica {
         if self.proves_terms(from) {
             self.shown = self.shown.max(term);
         }
-        // These raise no term.
+        // Pre-votes, and `Removed`, `Emptied` and `Holdings`, do not raise the term.
         let is_about_terms = match body {
             Body::RequestVote(request) => request.phase == Phase::Vote,
             Body::Removed(_) | Body::Emptied(_) | Body::Holdings(_) => false,
@@ -72,8 +80,8 @@ impl Replica {
         if may_rise || !is_about_terms { Ok(()) } else { Err("stranger") }
     }
 
-    /// What is heard from outside the configuration: requests of nodes that lead, or may come to, while no leader is heard here; and
-    /// those that change nothing.
+    /// Whether a message from outside is handled: requests of nodes that lead, or may come to lead,
+    /// while no leader is heard here; and those that change nothing.
     fn heeds_from_outside(&self, now: Moment, from: NodeId, term: Term, body: &Body) -> bool {
         match body {
             Body::RequestVote(request) if request.phase == Phase::PreVote => true,
@@ -81,12 +89,12 @@ impl Replica {
             Body::RequestVote(_) => !self.refuses_elections(now),
             Body::Repair(_) => !self.hears_leader(now),
             Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_) => match term.cmp(&self.term()) {
-                // It is told the term.
+                // The sender is told the later term.
                 Ordering::Less => true,
                 Ordering::Equal => self.leader.is_none_or(|leader| leader == from) || live(Mutant::OutsiderEndsNode),
                 Ordering::Greater => !self.hears_leader(now),
             },
-            // It has a rule of its own.
+            // Judged by a rule of its own.
             Body::Removed(_) => true,
             _ => false,
         }
@@ -97,7 +105,7 @@ impl Replica {
         term.0.saturating_sub(self.term().0) > Self::RISE_MAX && !self.membership().is_empty()
     }
 
-    /// Whether the term may become this one at the word of `from`.
+    /// Whether a message of `from` may raise the term to this one.
     pub(super) fn may_rise_to(&self, from: NodeId, term: Term) -> bool {
         term.0.saturating_sub(self.term().0) <= Self::UNPROVEN_RISE_MAX
             || term <= self.shown
@@ -105,22 +113,23 @@ impl Replica {
             || live(Mutant::OutsiderTermUnbounded)
     }
 
-    /// Whether the term that a node shows is one that the cluster has come to.
+    /// Whether a term that the node shows is one that the cluster has reached.
     fn proves_terms(&self, id: NodeId) -> bool {
         self.membership().is_empty() || self.membership().contains(id)
     }
 
-    /// The term has risen.
+    /// Forgets a shown term once the own term has reached it.
     pub(super) fn forget_what_was_shown(&mut self) {
         self.shown = if self.shown > self.term() { self.shown } else { Term(0) };
     }
 
-    /// Whether a leader may have handed over to a node: to voters alone.
+    /// Whether a leader may have transferred leadership to this node: to voters only.
     pub(super) fn may_be_handed_leadership(&self, id: NodeId) -> bool {
         self.memberships.since(self.commit).any(|membership| membership.is_voter(id)) || live(Mutant::OutsiderHandsOver)
     }
 
-    /// Entries or a snapshot of the leader have come: perhaps a configuration that names it.
+    /// Entries or a snapshot of the leader have arrived, perhaps with a configuration
+    /// that names it.
     pub(super) fn recognise_leader(&mut self, now: Moment) {
         if !self.leader_is_member && self.leader.is_some_and(|leader| !self.is_outside(leader)) {
             self.leader_is_member = true;
@@ -128,15 +137,17 @@ impl Replica {
         }
     }
 
-    /// Whether what the leader says is committed counts: one that no configuration here names may have left long ago.
+    /// Whether the leader's commit index counts: a leader that no configuration here names may have
+    /// left long ago.
     pub(super) fn believes_commit(&self) -> bool {
         self.leader_is_member || live(Mutant::OutsiderCommits)
     }
 
-    /// What `from` says can't be, if all members follow the rules: the node ends, unless it is said from outside.
+    /// The effect of a message that contradicts the rules: this node stops, unless the
+    /// sender is outside.
     pub(super) fn violated_by(&self, from: NodeId, violation: Violation) -> Effect {
-        // A node without a configuration can't tell members from others; but that it was started as another than it was added as, it
-        // must say at once.
+        // A node without a configuration can't tell members from others. Only that it was started
+        // as another kind than it was added as must be reported at once.
         let is_unsure = self.membership().is_empty() && !matches!(violation, Violation::Mistaken { .. });
         if (is_unsure || self.is_outside(from)) && !live(Mutant::OutsiderEndsNode) {
             return Effect::Refused { from, reason: "stranger" };

@@ -1,5 +1,5 @@
-//! What this node promised the leaders that it heard: it keeps that, has it on its disk, and states it. The argument is in
-//! [`lease`](crate::lease).
+//! This node's promises to leaders: it keeps them, persists them, and states them. The argument is
+//! in the `lease` module.
 
 use super::{Persist, Replica};
 use crate::{
@@ -10,14 +10,15 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// What a replica knows of its promises.
+/// The state of a replica's promises.
 #[derive(Clone, Hash, Debug)]
 pub(super) struct Promises {
-    /// Up to when one of an earlier run may be in force; `None` if the node was not told when it started.
+    /// The time until which a promise of an earlier run may be in force; `None` if the node was not
+    /// told that it started.
     earlier: Option<Moment>,
-    /// What is on the disk.
+    /// The promise on the disk.
     durable: Promise,
-    /// The request with which a longer one is written.
+    /// The sequence of the write that stores a longer one.
     writing: Option<u64>,
 }
 
@@ -28,8 +29,9 @@ impl Promises {
 }
 
 impl Replica {
-    /// The node starts now, and may have run before: when it heard a leader last it can't know, so it keeps from now on what it
-    /// promised then (thesis §6.4.1). One that stated no promise keeps none.
+    /// Tells a node that ran before that it starts now. It can't know when it last heard a leader,
+    /// so it keeps its earlier promise counted from now on (thesis §6.4.1). One that stated no
+    /// promise keeps none.
     #[must_use]
     pub fn started(mut self, now: Moment) -> Self {
         let mut promise = self.hard_state.promise;
@@ -48,7 +50,7 @@ impl Replica {
         self.hard_state.promise
     }
 
-    /// Whether a promise is in force: of this run, or of an earlier one.
+    /// Whether a promise is in force, of this run or of an earlier one.
     pub(super) fn is_promised(&self, now: Moment) -> bool {
         let kept = self.settings.election_timeout_min;
         self.leader_contact.is_some_and(|contact| now.since(contact) < kept) || self.keeps_earlier(now)
@@ -58,13 +60,14 @@ impl Replica {
         self.promises.earlier.is_some_and(|until| now < until)
     }
 
-    /// What may be stated now: no more than is durable.
+    /// The promise that may be stated now: no longer than the durable one.
     pub(super) fn stated_promise(&self) -> Promise {
         let own = self.settings.promise();
         if live(Mutant::PromiseBeforeDurable) { own } else { own.min(self.promises.durable) }
     }
 
-    /// Makes the promise of this run durable, unless it is, or is being written: normally once a data directory.
+    /// Persists the promise of this run, unless it is durable or being written: normally once
+    /// per data directory.
     pub(super) fn write_promise(&mut self, now: Moment, out: &mut Vec<Effect>) {
         if self.settings.promise() > self.hard_state.promise {
             self.hard_state.promise = self.settings.promise();
@@ -73,15 +76,15 @@ impl Replica {
         }
     }
 
-    /// Writes are done.
+    /// Writes are done: the promise among them is durable.
     pub(super) fn promise_persisted(&mut self) {
         if self.promises.writing.take_if(|sequence| self.writes.is_done(*sequence)).is_some() {
             self.promises.durable = self.hard_state.promise;
         }
     }
 
-    /// The hard state is about to be written. A longer promise of an earlier run goes with that, once it is over, so that no later
-    /// start has to wait for it.
+    /// Called before the hard state is written: replaces a longer promise of an earlier run, once
+    /// it is over, so that no later start has to wait for it.
     pub(super) fn forget_earlier_promise(&mut self, now: Moment) {
         let own = self.settings.promise();
         if own < self.hard_state.promise && self.promises.earlier.is_some() && !self.keeps_earlier(now) {

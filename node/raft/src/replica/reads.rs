@@ -1,4 +1,5 @@
-//! What a leader does for those who want to read: it confirms that it still leads (thesis §6.4), or knows it by its lease (§6.4.1).
+//! Reads at a leader: it confirms that it still leads (thesis §6.4), or knows it by
+//! its lease (§6.4.1).
 
 use super::{Effect, Replica, Role};
 use crate::{
@@ -11,8 +12,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 impl Replica {
-    /// Somebody wants to read: names the read by `token` and answers with [`Effect::ReadsReady`] or
-    /// [`Effect::ReadsFailed`], as soon as a quorum confirmed that this node led after `now`.
+    /// Requests a linearizable read with id `token`, answered by [`Effect::ReadsReady`] or
+    /// [`Effect::ReadsFailed`] as soon as a quorum has confirmed that this node led after `now`.
     pub fn read(&mut self, now: Moment, token: ReadToken, out: &mut Vec<Effect>) {
         match &mut self.role {
             Role::Leader(leadership) => {
@@ -23,10 +24,11 @@ impl Replica {
         }
     }
 
-    /// The same, and this node's lease will do. Without one the read waits for a round, like any other, and that begins one. A lease
-    /// that is being used is renewed before it ends, so that a leader with many such reads always has one.
+    /// The same for a read that accepts the leader's lease. Without a lease the read waits for a
+    /// round, like any other, and that round begins one. A lease in use is renewed before it ends,
+    /// so that a leader with many such reads always has one.
     ///
-    /// `now` is a look at the clock after the read was asked for.
+    /// `now` must be read from the clock after the read was requested.
     pub fn read_by_lease(&mut self, now: Moment, token: ReadToken, out: &mut Vec<Effect>) {
         let Some(left) = self.lease_left(now) else { return self.read(now, token, out) };
         out.push(Effect::ReadsReady { index: self.commit, tokens: alloc::vec![token] });
@@ -38,7 +40,7 @@ impl Replica {
         }
     }
 
-    /// How much is left of this node's lease; `None` if it has none.
+    /// The time left of this node's lease; `None` if it has none.
     #[must_use]
     pub fn lease_left(&self, now: Moment) -> Option<Duration> {
         let Role::Leader(leadership) = &self.role else { return None };
@@ -46,24 +48,25 @@ impl Replica {
         leadership.reads.lease.left(now).filter(|_| knows_commits)
     }
 
-    /// The lease is over and will not be renewed as long as this node leads: somebody may be elected in spite of the promises that it
-    /// rests on. A handover does so before a peer is told that it may stand for election at once; reads by lease wait for a round
-    /// from then on.
+    /// The lease is over and will not be renewed as long as this node leads: somebody may be
+    /// elected in spite of the promises that it rests on. A handover does so before a peer is told
+    /// that it may stand for election at once; reads by lease wait for a round from then on.
     pub fn give_up_lease(&mut self) {
         if let Role::Leader(leadership) = &mut self.role {
             leadership.reads.lease.give_up();
         }
     }
 
-    /// Nothing came of it, and no peer was told: rounds may begin a lease again. Never after a peer was told, for what it was told
-    /// may reach it, and what it asks for then its voters, at any time.
+    /// Nothing came of it, and no peer was told: rounds may begin a lease again. Never after a
+    /// peer was told, for what it was told may reach it, and what it asks for then its voters,
+    /// at any time.
     pub fn take_up_lease(&mut self) {
         if let Role::Leader(leadership) = &mut self.role {
             leadership.reads.lease.take_up();
         }
     }
 
-    /// Another configuration counts from now on.
+    /// Ends the lease: another configuration counts from now on.
     pub(super) fn end_lease(&mut self) {
         if let Role::Leader(leadership) = &mut self.role {
             leadership.reads.end_lease();
@@ -84,8 +87,9 @@ impl Replica {
         self.confirm_reads(Some(now), out);
     }
 
-    /// Opens a read round if reads wait and one may be: not before this term's first commit, for until then the leader
-    /// does not know how far its predecessors committed (thesis §6.4, step 1).
+    /// Opens a read round if reads wait and it is allowed: not before this term's first commit,
+    /// for until then the leader does not know the commit index of its predecessors (thesis
+    /// §6.4, step 1).
     pub(super) fn open_read_round(&mut self, now: Option<Moment>, out: &mut Vec<Effect>) {
         let commit = self.commit;
         let Role::Leader(leadership) = &mut self.role else { return };

@@ -1,6 +1,8 @@
-//! How a snapshot takes the place of a log's beginning: this node's own (paper §7), or the leader's (Figure 13).
+//! Log compaction with this node's own snapshots (paper §7), and installation of the
+//! leader's (Figure 13).
 //!
-//! **Invariant:** nothing is cut that no durable snapshot covers, and what a snapshot covers was committed.
+//! **Invariant:** only entries that a durable snapshot covers are cut, and a snapshot covers
+//! only committed entries.
 
 use super::{Cut, Effect, Persist, Replica, Role, Violation};
 use crate::{
@@ -12,8 +14,9 @@ use crate::{
 use alloc::vec::Vec;
 
 impl Replica {
-    /// A snapshot of this node's own state is durable: cuts the log behind it, but for `keep_entries` that slow peers may
-    /// still need, and for what a peer that is receiving a snapshot will need next.
+    /// A snapshot of this node's own state is durable: cuts the log up to it. It keeps the last
+    /// `keep_entries` of those, which slow peers may still need, and all that a peer will need
+    /// after a snapshot that it is receiving.
     pub fn snapshot_saved(&mut self, now: Moment, base: &SnapshotBase, keep_entries: u64, out: &mut Vec<Effect>) {
         if !self.log.contains(base.last) || base.last.index > self.released {
             return; // overtaken by one of the leader's
@@ -31,8 +34,8 @@ impl Replica {
         }
     }
 
-    /// A peer is being sent a snapshot that ends at `at`: the entries behind it stay until the peer has them, or until
-    /// `None` says that it is given up.
+    /// A peer is being sent a snapshot that ends at `at`: the entries after it stay until the peer
+    /// has them, or until `None` ends the pin.
     pub fn pin(&mut self, peer: NodeId, at: Option<Index>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         match at {
@@ -66,16 +69,18 @@ impl Replica {
         }
         match self.judge(base) {
             Judgement::Past => self.say_installed(now, from, chunk.epoch, base.last, out),
-            // Its log could not begin anew behind it; so it is left alone for a while.
+            // A full storage could not begin its log anew after the snapshot, so such a node
+            // declines it for now.
             Judgement::Wanted if !self.is_full => out.push(Effect::SnapshotChunk { from, chunk }),
             judgement => self.decline(now, from, chunk.epoch, base.last, judgement, out),
         }
     }
 
-    /// A snapshot that `from` sent is whole, checked and durable: the log and the state machine follow it, unless they
-    /// are past it by now.
+    /// A snapshot that `from` sent is whole, checked and durable: the log and the state machine
+    /// follow it, unless they are past it by now.
     ///
-    /// `from` may no longer lead, and this node may campaign or even lead: what a snapshot covers is committed all the same.
+    /// `from` may no longer lead, and this node may campaign or even lead: a snapshot covers
+    /// committed entries in any case.
     pub fn snapshot_received(
         &mut self,
         now: Moment,
@@ -139,7 +144,7 @@ impl Replica {
         out.push(Effect::SnapshotAnswered { peer: from, reply });
     }
 
-    /// What a snapshot is to this node.
+    /// The relation of a snapshot to this node's log and state.
     fn judge(&self, base: &SnapshotBase) -> Judgement {
         let last = base.last;
         let differs = |ours: u32| self.log.contains(last) && ours != base.last_checksum;
@@ -150,7 +155,7 @@ impl Replica {
             _ if self.checksum_of(last.index).is_some_and(differs) => Judgement::Differs,
             _ if self.faults.lost().is_some_and(|lost| last.index < lost) => Judgement::TooOld,
             _ if self.faults.lost().is_some() || last.index > self.commit => Judgement::Wanted,
-            // Committed here, and on the way to be applied, unless a faulty entry bars the way.
+            // Committed here and about to be applied, unless a faulty entry blocks it.
             _ if self.faults.first().is_some_and(|faulty| faulty <= last.index) => Judgement::Wanted,
             _ => Judgement::Past,
         }
@@ -181,8 +186,8 @@ impl Replica {
         self.say_when_durable(now, to, Body::SnapshotReply(SnapshotReply { epoch, last, outcome }), out);
     }
 
-    /// The last entry that may be cut for the sake of peers that are receiving a snapshot. Those that have come as far as
-    /// `kept` need no pin any more: the entries that are kept for everybody are enough.
+    /// The last entry that may be cut while peers are receiving a snapshot. Peers that have reached
+    /// `kept` need no pin any more: the entries that are kept for every peer are enough.
     fn pinned_below(&mut self, kept: Index) -> Index {
         let Role::Leader(leadership) = &mut self.role else { return kept };
         leadership.pins.retain(|_, pin| *pin < kept);
@@ -190,17 +195,17 @@ impl Replica {
     }
 }
 
-/// What a snapshot is to a node.
+/// The relation of a snapshot to this node's log and state.
 #[derive(Clone, Copy)]
 enum Judgement {
-    /// It takes the node further than it can get by its own log.
+    /// It takes the node further than its own log can.
     Wanted,
     /// The node is there already, or gets there without it.
     Past,
-    /// It does not reach as far as the state that the node lost.
+    /// It does not reach up to the state that the node lost.
     TooOld,
     /// The node holds its last entry with other content.
     Differs,
-    /// The node knows another entry to be committed in its last one's place.
+    /// The node knows another entry to be committed at its last index.
     Contradicts,
 }

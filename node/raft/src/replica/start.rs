@@ -1,4 +1,4 @@
-//! What a replica starts from: what its storage recovered, and what it is told once.
+//! Recovered state and settings, from which a replica starts.
 
 use crate::{
     entry::Checksum,
@@ -13,85 +13,92 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
-/// What must survive a crash besides the log (paper, Figure 2: persistent state).
+/// The state besides the log that must survive a crash (paper, Figure 2: persistent state).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct HardState {
     /// The latest term this node has seen.
     pub term: Term,
-    /// Whom it voted for in that term.
+    /// The candidate that it voted for in that term.
     pub vote: Option<NodeId>,
-    /// The longest promise that it may have stated and that may still be in force (thesis §6.4.1; see [`lease`](crate::lease)).
+    /// The longest promise that it may have stated and that may still be in force (thesis §6.4.1;
+    /// see the `lease` module).
     pub promise: Promise,
 }
 
 impl HardState {
-    /// A term, and the vote in it, of a node that made no promise.
+    /// The hard state of a node that made no promise.
     #[must_use]
     pub fn new(term: Term, vote: Option<NodeId>) -> Self {
         Self { term, vote, promise: Promise::NONE }
     }
 }
 
-/// What a storage recovered: where a replica starts from.
+/// The state that a storage recovered.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Recovered {
     /// Term, vote and promise.
     pub hard_state: HardState,
-    /// The log's outline.
+    /// Bounds and terms of the log.
     pub log: Log,
     /// The entries whose payload is lost, in order.
     pub faulty: Vec<Faulty>,
     /// The newest snapshot, from which the state machine was restored.
     pub snapshot: Option<SnapshotBase>,
-    /// The configurations that are in the log, in order.
+    /// The configurations in the log, in order, each with its index.
     pub memberships: Vec<(Index, Membership)>,
-    /// Whether this member ever voted or held anything: one that did not is new, or its directory was emptied.
+    /// Whether this member ever voted or held anything. If not, it is new, or its data
+    /// directory was emptied.
     pub has_voted: bool,
-    /// The members that are known to have had a log, and up to which committed entry each had acknowledged it.
+    /// The members that are known to have had a log, with their holdings: the last committed entry
+    /// up to which each had acknowledged it.
     pub known: Vec<(NodeId, Index)>,
 }
 
-/// An entry of which the storage knows the identity, and has lost the payload.
+/// An entry whose identity the storage knows and whose payload is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Faulty {
-    /// The entry.
+    /// Term and index of the entry.
     pub id: EntryId,
     /// The checksum that its record must have.
     pub checksum: u32,
-    /// Whether it is proven to have been durable once. If not, it may as well be the remains of a write that a crash tore
-    /// and that nobody was ever told of.
+    /// Whether it is proven to have been durable once. If not, it may be the remains of a torn
+    /// write that was never acknowledged.
     pub was_durable: bool,
 }
 
-/// What a replica is told once.
+/// Settings of a replica, fixed for its lifetime.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// The shortest election timeout: how long a heard leader is protected against elections. Default 150 ms.
+    /// The shortest election timeout: how long a heard leader is protected against elections.
+    /// Default 150 ms.
     pub election_timeout_min: Duration,
     /// The longest election timeout: how long a leader may be without a quorum. Default 300 ms.
     pub election_timeout_max: Duration,
-    /// How far the clocks of two nodes may drift apart, at most: by so much less than voters promise a leader relies on.
+    /// The most that the clocks of two nodes may drift apart: a lease is shorter than the voters'
+    /// promises by this.
     pub clock_drift_max: ClockDrift,
-    /// A node whose disk has been at one write, or whose state machine at one entry, for this long neither leads nor campaigns;
-    /// default 3 s.
+    /// A node whose disk has been at one write, or whose state machine at one entry, for this long
+    /// neither leads nor campaigns; default 3 s.
     pub stall_limit: Duration,
-    /// A follower with this many bytes accepted and not yet durable drops further appends; default 64 MiB.
+    /// A follower with this many bytes accepted and not yet durable drops further appends;
+    /// default 64 MiB.
     pub unpersisted_bytes_max: usize,
     /// At most this many bytes of recent entries are cached; default 64 MiB.
     pub cache_bytes_max: usize,
-    /// At most this many committed entries are handed to the state machine before it has applied some; default 65,536.
+    /// At most this many committed entries are dispatched to the state machine before it has
+    /// applied some; default 65,536.
     pub unapplied_entries_max: u64,
-    /// A member may be made a voter if it lacks at most this many entries; default 4,096, what enters the log as one batch at
-    /// most.
+    /// A member may become a voter if it lacks at most this many entries; default 4,096, the most
+    /// that enter the log as one batch.
     pub promotion_lag_max: u64,
-    /// Whether this node keeps no commands: it votes, and never leads. Default no.
+    /// Whether this node is a witness: it votes, keeps no commands, and never leads. Default no.
     pub is_witness: bool,
-    /// What this node's state machine writes and applies; default 0 alone.
+    /// The versions that this node's state machine writes and applies; default 0 alone.
     pub machine: MachineVersions,
-    /// The id that the cluster gets if this node is its first leader: drawn at random, by the runtime. Without one, a cluster that
-    /// has no id stays so. Default none.
+    /// The id that the cluster gets if this node is its first leader, drawn at random by the
+    /// runtime. Without one, a cluster that has no id stays so. Default none.
     pub cluster_id: Option<ClusterId>,
-    /// How records are checksummed.
+    /// The checksum function for records.
     pub checksum: Checksum,
 }
 
@@ -115,7 +122,7 @@ impl Settings {
         }
     }
 
-    /// What this node promises the leaders that it hears.
+    /// The promise that this node makes to the leaders that it hears.
     #[must_use]
     pub fn promise(&self) -> Promise {
         Promise::of(self.election_timeout_min)

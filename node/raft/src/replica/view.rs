@@ -1,4 +1,4 @@
-//! What a replica shows of itself. Nothing here changes anything.
+//! Getters of a replica. Nothing here changes anything.
 
 use super::{Replica, Role};
 use crate::{
@@ -11,19 +11,19 @@ use crate::{
 };
 
 impl Replica {
-    /// This node.
+    /// Id of this node.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// What its state machine writes and applies.
+    /// The versions that its state machine writes and applies.
     #[must_use]
     pub fn machine(&self) -> MachineVersions {
         self.settings.machine
     }
 
-    /// The current term.
+    /// The current term, which may not be durable yet.
     #[must_use]
     pub fn term(&self) -> Term {
         self.hard_state.term
@@ -35,19 +35,20 @@ impl Replica {
         self.hard_state.vote
     }
 
-    /// What this node is doing.
+    /// The role, with the leader's state if it leads.
     #[must_use]
     pub fn role(&self) -> &Role {
         &self.role
     }
 
-    /// Whether it leads.
+    /// Whether it leads in the current term.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         matches!(self.role, Role::Leader(_))
     }
 
-    /// The latest read round, if it leads: what the heartbeats of every replicator carry, also of one that starts now.
+    /// The latest read round, if it leads: the heartbeats of every replicator carry it, also of one
+    /// that starts now.
     #[must_use]
     pub fn read_round(&self) -> u64 {
         match &self.role {
@@ -56,7 +57,7 @@ impl Replica {
         }
     }
 
-    /// In which epoch replication to a peer begins that is begun now, if it leads.
+    /// The first epoch of replication to a peer that starts now, if it leads.
     #[must_use]
     pub fn first_epoch(&self) -> u64 {
         match &self.role {
@@ -65,45 +66,46 @@ impl Replica {
         }
     }
 
-    /// Whether a leader is being heard: by a leader, itself, as long as it hears a quorum.
+    /// Whether a leader was heard lately: by a leader, itself, while it hears a quorum.
     #[must_use]
     pub fn is_led(&self, now: Moment) -> bool {
         self.hears_leader(now)
     }
 
-    /// Whether it follows a leader that is being heard.
+    /// Whether it follows a leader that it heard lately.
     #[must_use]
     pub fn follows(&self, now: Moment) -> bool {
         !self.is_leader() && self.hears_leader(now)
     }
 
-    /// The leader of the current term, if known. One that no configuration here names yet (see `outside`) is not shown: nothing is
-    /// asked of it.
+    /// The leader of the current term, if known. A leader that no configuration here names yet (see
+    /// `outside`) is not returned: nothing may be asked of it.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
         self.leader.filter(|_| self.leader_is_member)
     }
 
-    /// The members.
+    /// The configuration in force, committed or not.
     #[must_use]
     pub fn membership(&self) -> &Membership {
         self.memberships.current()
     }
 
-    /// The cluster's id, once the entry that states it is known to be committed: until then another leader may state another.
+    /// The cluster's id, once the entry that states it is known to be committed: until then another
+    /// leader may state another.
     #[must_use]
     pub fn cluster_id(&self) -> Option<ClusterId> {
         self.membership_at(self.commit).cluster_id()
     }
 
-    /// The configuration as of the entry at `index`, which is not behind the newest snapshot: what belongs in a snapshot
-    /// that ends there.
+    /// The configuration as of the entry at `index`, which is not before the newest snapshot: the
+    /// one for a snapshot that ends there.
     #[must_use]
     pub fn membership_at(&self, index: Index) -> &Membership {
         &self.memberships.at(index).1
     }
 
-    /// What a snapshot stands for that ends at this entry, which is applied; its record has this checksum.
+    /// The base of a snapshot that ends at this applied entry, whose record has this checksum.
     #[must_use]
     pub fn base_at(&self, last: EntryId, last_checksum: u32) -> SnapshotBase {
         let (membership_index, membership) = self.memberships.at(last.index).clone();
@@ -116,7 +118,7 @@ impl Replica {
         self.snapshot
     }
 
-    /// The log's outline.
+    /// Bounds and terms of the log.
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.log
@@ -128,7 +130,7 @@ impl Replica {
         self.commit
     }
 
-    /// The last entry handed out to be applied.
+    /// The last entry dispatched to the state machine.
     #[must_use]
     pub fn released(&self) -> Index {
         self.released

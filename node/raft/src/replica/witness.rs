@@ -1,19 +1,24 @@
-//! The witness: a voter that keeps terms, votes and the identity of entries, and nothing of what they say. With two full copies it
-//! breaks the tie when one is gone, for a fraction of the disk and without a state machine. It never leads.
+//! The witness: a voter that keeps terms, votes and the identity of entries, without their
+//! payloads. It breaks the tie between two full copies when one is gone, for a fraction of the disk
+//! and without a state machine. It never leads.
 //!
-//! It is safe because it is an ordinary voter in everything that counts: it votes by an ordinary log, of ordinary ids and
-//! checksums, and it acknowledges what is on its disk. What it can't do is bring an entry back; so it must not be the only one
-//! that has it, and as few as possible should be held by it and one full copy alone. Therefore:
+//! It is safe because it is an ordinary voter in all that counts: its votes rest on an ordinary log
+//! of ids and checksums, and it acknowledges entries once they are on its disk. But it can't bring
+//! an entry back. So it must not be the only member that has an entry, and as few entries as
+//! possible should be held by it and one full copy alone. Therefore:
 //!
-//! - **Only what full copies hold**, durably, goes to a witness.
-//! - **Only what is committed**, as long as the full voters commit by themselves: it never gets ahead of any that could lead next.
-//!   When they have not, for an election timeout, because one of them is gone or slow, it is *called on*: then it also gets what it
-//!   takes to commit, until the full voters have caught up with what is committed.
-//! - **One at most**: what one that is called on acknowledges is held by a quorum then.
+//! - **Only entries that full copies hold**, durably, go to a witness.
+//! - **Only committed entries**, as long as the full voters commit by themselves: the witness never
+//!   gets ahead of a node that could lead next. When they have not committed for an election
+//!   timeout, because one of them is gone or slow, the leader starts a *tie-break*: it also sends
+//!   the witness the entries that its acknowledgement would commit, until the full voters have
+//!   caught up with all that is committed.
+//! - **At most one witness**: with one, an entry that it acknowledges in a tie-break is held
+//!   by a quorum.
 //!
-//! The limit of it: what was committed while the witness was called on has one full copy less than a quorum. If that is lost for
-//! good before another caught up, nobody can lead until an operator decides (`recover`). If it is only away, so is the cluster,
-//! until it comes back.
+//! The limit: an entry that was committed in a tie-break has one full copy less than a quorum. If
+//! that copy is lost for good before another node caught up, no node can lead until an operator
+//! decides (`recover`). If it is only away, the cluster waits until it comes back.
 
 use super::{Effect, Replica, Role};
 use crate::{
@@ -26,20 +31,22 @@ use crate::{
 };
 use alloc::vec::Vec;
 
-/// What a leader knows of its witness's part.
+/// A leader's state of replication to the witness.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct TieBreak {
-    /// Up to where the full voters must have everything by themselves before it is called on no more. A new leader calls on it:
-    /// whoever led before may be the one that is gone.
+    /// If a tie-break is in progress: the index up to which the full voters must hold everything by
+    /// themselves before it ends. A new leader starts with one, as the previous leader may be the
+    /// node that is gone.
     called_until: Option<Index>,
-    /// How far it may go. It never goes back: its replicator counts on what it was told.
+    /// The last entry that the witness may have. It never goes back: the witness's replicator
+    /// relies on it.
     limit: Index,
-    /// What was committed when this was looked at last.
+    /// The commit index when progress was last checked.
     commit: Index,
 }
 
 impl TieBreak {
-    /// That of a leadership that begins with the entry at `first`.
+    /// The state of a leadership whose first entry is at `first`.
     pub(super) fn new(first: Index) -> Self {
         Self { called_until: Some(first), limit: Index(0), commit: Index(0) }
     }
@@ -52,14 +59,15 @@ impl Replica {
         self.settings.is_witness
     }
 
-    /// Whether this node is what the configuration in force has it down for.
+    /// Whether this node is of the kind that the configuration in force says: witness or full copy.
     #[must_use]
     pub fn is_as_configured(&self) -> bool {
         let membership = self.membership();
         !membership.contains(self.id) || (membership.witness() == Some(self.id)) == self.is_witness()
     }
 
-    /// Entries of a member as they may be kept here: by a witness as outlines, by anybody else whole. `None` if they can't be.
+    /// Entries of another member in the form in which this node keeps them: stubs on a witness,
+    /// whole entries elsewhere. `None` if that is impossible.
     pub(super) fn as_kept_here(&self, batch: Batch) -> Option<Batch> {
         match self.is_witness() {
             true => Some(batch.outline(self.settings.checksum)),
@@ -67,14 +75,15 @@ impl Replica {
         }
     }
 
-    /// Whether a leader sends entries as to somebody else than this node is: what it takes this one's word for is not so.
+    /// Whether a leader sends entries in the form for the other kind of node: it takes a witness
+    /// for a full copy, or the other way round.
     pub(super) fn is_mistaken_for_another(&self, batch: &Batch) -> bool {
         let is_kept_whole = |record: Record<'_>| matches!(record.kind, Kind::Command | Kind::Session);
         if self.is_witness() { batch.records().any(is_kept_whole) } else { batch.is_outlined() }
     }
 
-    /// The witness by the configuration in force, or, while that may be taken back, by the last that is committed: it may be about to
-    /// leave.
+    /// The witness of the configuration in force, or, while that is uncommitted and has none, of
+    /// the committed one: it may be about to leave.
     #[must_use]
     pub fn witness(&self) -> Option<NodeId> {
         self.membership().witness().or_else(|| self.memberships.at(self.commit).1.witness())
@@ -91,7 +100,8 @@ impl Replica {
         leadership.tie_break.limit.max(self.commit)
     }
 
-    /// Something was committed, or may be with the witness. Tells its replicator, if it may go further.
+    /// Tells the witness's replicator if it may send more: the commit index moved, or an
+    /// acknowledgement of the witness may move it.
     pub(super) fn lead_witness(&mut self, out: &mut Vec<Effect>) {
         let Some(witness) = self.witness() else { return };
         if !self.is_leader() {
@@ -101,7 +111,8 @@ impl Replica {
         let by_themselves = quorum::agreed(self.membership(), without_it);
         let commit = self.commit;
         if let Role::Leader(leadership) = &mut self.role {
-            // They have what waited for it, and what is committed: nothing hangs on the witness any more.
+            // The full voters hold the entries that waited and all that is committed: the witness
+            // is no longer needed to commit.
             leadership.tie_break.called_until.take_if(|until| by_themselves >= commit.max(*until));
         }
         let to = self.may_have(witness);
@@ -113,7 +124,8 @@ impl Replica {
         }
     }
 
-    /// How far the witness may go as things are: to what is committed, or what its word would commit.
+    /// The last entry that the witness may have now: the last committed one, or, in a tie-break,
+    /// the last that its acknowledgement would commit.
     fn may_have(&self, witness: NodeId) -> Index {
         let is_called = matches!(&self.role, Role::Leader(leadership) if leadership.tie_break.called_until.is_some());
         if live(Mutant::WitnessAhead) {
@@ -123,8 +135,8 @@ impl Replica {
         if is_called { self.commit.max(quorum::agreed(self.membership(), with_it)) } else { self.commit }
     }
 
-    /// An election timeout has passed. If nothing was committed meanwhile though there was something to commit, calls on the
-    /// witness.
+    /// Called after an election timeout. If nothing was committed meanwhile although entries were
+    /// waiting, starts a tie-break.
     pub(super) fn look_at_commits(&mut self, out: &mut Vec<Effect>) {
         if self.witness().is_none() {
             return;
@@ -138,7 +150,7 @@ impl Replica {
         self.lead_witness(out);
     }
 
-    /// How far a voter's durable log is known to go, if this node leads.
+    /// The last entry of a voter's durable log, as far as this leader knows.
     fn reached_by(&self, id: NodeId) -> Index {
         match &self.role {
             _ if id == self.id => self.writes.durable(),

@@ -1,4 +1,4 @@
-//! The writes that are under way, and how far the log is durable.
+//! Pending writes, and the durable part of the log.
 
 use super::{HardState, Persist};
 use crate::{
@@ -7,13 +7,13 @@ use crate::{
 };
 use alloc::collections::VecDeque;
 
-/// The writes that are under way, and what is durable.
+/// Pending writes, in order, and the index up to which the log is durable.
 #[derive(Clone, Hash, Debug)]
 pub(super) struct Writes {
     sequence: u64,
     pending: VecDeque<Write>,
     pending_bytes: usize,
-    /// The latest term and vote that were written, and with which request.
+    /// The latest term and vote that were written; `voted_sequence` is the sequence of that write.
     voted: (Term, Option<NodeId>),
     voted_sequence: u64,
     completed: u64,
@@ -24,7 +24,7 @@ pub(super) struct Writes {
 struct Write {
     sequence: u64,
     since: Moment,
-    /// Where the log ends once this is durable; lowered when a later truncation cuts below.
+    /// The last entry of the log once this is durable; lowered by a later truncation.
     log_last: Index,
     bytes: usize,
     /// The campaign whose own vote this write makes durable.
@@ -44,12 +44,13 @@ impl Writes {
         }
     }
 
-    /// Numbers a request and remembers what its completion will make durable: the log up to `log_last`, and the `vote`
-    /// of a campaign for itself.
+    /// Numbers a request and records its effect once complete: the log is durable up to `log_last`,
+    /// and so is the own `vote` of a campaign.
     pub(super) fn start(&mut self, since: Moment, mut persist: Persist, log_last: Index, vote: Option<u64>) -> Persist {
         self.sequence += 1;
         persist.sequence = self.sequence;
-        // A promise that is written beside the same term and vote holds back nothing that only those allow.
+        // A promise that is written with the same term and vote holds back no message that depends
+        // on term and vote alone.
         if let Some(state) = persist.hard_state
             && self.voted != (state.term, state.vote)
         {
@@ -68,7 +69,8 @@ impl Writes {
         persist
     }
 
-    /// Takes note of a completion; gives the campaign whose own vote became durable with it, if one did.
+    /// Handles a completion; returns the campaign whose own vote became durable with it,
+    /// if one did.
     pub(super) fn completed(&mut self, sequence: u64) -> Option<u64> {
         let mut vote = None;
         self.completed = self.completed.max(sequence.min(self.sequence));
@@ -81,7 +83,8 @@ impl Writes {
         vote
     }
 
-    /// A durable snapshot covers the log up to `index`. What was being written behind that stays if the log `keeps` it.
+    /// A durable snapshot covers the log up to `index`. Pending entries after it stay if the
+    /// log `keeps` them.
     pub(super) fn covered(&mut self, index: Index, keeps: bool) {
         let moved = |last: Index| if keeps { last.max(index) } else { index };
         self.durable = moved(self.durable);
@@ -95,7 +98,7 @@ impl Writes {
         self.durable
     }
 
-    /// How many bytes of entries are not durable yet.
+    /// Number of bytes of entries that are not durable yet.
     pub(super) fn pending_bytes(&self) -> usize {
         self.pending_bytes
     }
@@ -115,12 +118,12 @@ impl Writes {
         self.completed >= self.voted_sequence
     }
 
-    /// The latest request.
+    /// The sequence of the latest write.
     pub(super) fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Whether this request is done.
+    /// Whether this write is done.
     pub(super) fn is_done(&self, sequence: u64) -> bool {
         self.completed >= sequence
     }

@@ -1,39 +1,41 @@
-//! How much may happen.
+//! Bounds of an exploration.
 
 use quorate_raft::{Change, NodeId};
 
-/// How much may happen.
+/// The number of events of each kind that an exploration covers.
 #[derive(Clone, Copy, Hash, Debug)]
 pub(crate) struct Bounds {
     /// Whether pre-votes are asked for, or won at once.
     pub(crate) pre_vote: bool,
-    /// Whether what leaders say is ever delivered. Without it an exploration is about elections alone.
+    /// Whether leaders' messages are ever delivered. Without them an exploration is
+    /// about elections alone.
     pub(crate) replicates: bool,
-    /// Nobody campaigns in this term or later.
+    /// No campaign starts in this term or later.
     pub(crate) terms: u64,
-    /// Nobody proposes at this index or behind.
+    /// No proposal gets this index or a later one.
     pub(crate) log: u64,
-    /// How often each node's election timer may go off.
+    /// The number of times that each node's election timer may go off.
     pub(crate) timeouts: [u8; 3],
-    /// Crashes, of all nodes together; each may tear the write under way, and be followed by a restart at any time.
+    /// Crashes, of all nodes together; each may tear the pending write, and be followed by a
+    /// restart at any time.
     pub(crate) crashes: u8,
     /// Messages that arrive a second time.
     pub(crate) repeats: u8,
-    /// Heartbeats of all leaders together; with each, appends under way count as lost.
+    /// Heartbeats of all leaders together; with each, appends in flight count as lost.
     pub(crate) heartbeats: u8,
     pub(crate) proposals: u8,
     pub(crate) reads: u8,
-    /// Reads for which a lease will do.
+    /// Reads that accept a lease.
     pub(crate) leases: u8,
     /// Milliseconds that pass, each at any time. Without them time stands still.
     pub(crate) waits: u8,
-    /// MakeChange of the members, for which any leaders may be asked, in this order.
+    /// Membership changes, for which any leader may be asked, in this order.
     pub(crate) changes: &'static [MakeChange],
-    /// Handovers of all leaders together.
+    /// Leadership transfers of all leaders together.
     pub(crate) handovers: u8,
     /// Snapshots of all nodes together.
     pub(crate) snapshots: u8,
-    /// Whether a torn write may leave entries of which only the identity is there.
+    /// Whether a torn write may leave entries with their identity alone.
     pub(crate) tears_payloads: bool,
 }
 
@@ -62,7 +64,7 @@ impl Default for Bounds {
 
 pub(crate) type MakeChange = fn() -> Change;
 
-/// Of two voters, with one that has caught up beside them.
+/// Changes of two voters, beside a third node that has caught up.
 pub(crate) const CHANGES: [(&str, &[MakeChange]); 2] =
     [("a follower is replaced", &[replaces]), ("the leader is replaced", &[leaves])];
 
@@ -90,7 +92,7 @@ pub(crate) fn changed(changes: &'static [MakeChange], timeouts: [u8; 3]) -> Boun
     Bounds { replicates: true, terms: 2, log: 4, timeouts, changes, ..Bounds::default() }
 }
 
-/// Node 2 may depose node 1.
+/// The bounds within which node 2 may depose node 1.
 pub(crate) fn change_of_leader() -> Bounds {
     Bounds { replicates: true, terms: 2, log: 3, timeouts: [0, 1, 0], proposals: 1, ..Bounds::default() }
 }

@@ -20,8 +20,8 @@ pub(crate) fn cluster() -> World {
     started(vec![Disk::default(); 3])
 }
 
-/// Node 1 has led term 2, and node 3 term 3; each left an entry on its own disk alone. Now node 1 leads term 4, by the
-/// vote of node 2.
+/// Node 1 has led term 2, and node 3 term 3; each left an entry on its own disk alone. Now node 1
+/// leads term 4, by the vote of node 2.
 pub(crate) fn figure_8() -> World {
     let disk = |term, terms: &[u64]| make::disk_of(term, None, terms);
     let mut world = started(vec![disk(3, &[1, 2]), disk(3, &[1]), disk(4, &[1, 3])]);
@@ -33,7 +33,8 @@ pub(crate) fn figure_8() -> World {
     world
 }
 
-/// Node 1 leads term 1 and has committed two entries with node 2; node 3 has none of them, and can be reached again.
+/// Node 1 leads term 1 and has committed two entries with node 2; node 3 has neither, and can
+/// be reached again.
 pub(crate) fn a_follower_behind() -> World {
     let mut world = cluster();
     world.elect(1);
@@ -55,7 +56,8 @@ pub(crate) fn a_follower_behind_a_cut() -> World {
     world
 }
 
-/// Three entries on every disk, the first of them committed for sure; node 1 lost the second, and node 2 the first.
+/// Three entries on every disk, the first of them known to be committed; node 1 lost the second,
+/// and node 2 the first.
 pub(crate) fn with_lost_payloads() -> World {
     let mut disks = vec![make::disk_of(1, None, &[1, 1, 1]); 3];
     disks[0].lose(Index(2), Fault::Proven);
@@ -63,7 +65,7 @@ pub(crate) fn with_lost_payloads() -> World {
     started(disks)
 }
 
-/// Nodes 1 and 3 have an entry; behind it node 2 has what a crash left of another.
+/// Nodes 1 and 3 have an entry; after it node 2 has the remains of another, left by a crash.
 pub(crate) fn with_a_torn_write() -> World {
     let mut disks = [&[1][..], &[1, 1], &[1]].map(|terms| make::disk_of(1, None, terms));
     disks[1].lose(Index(2), Fault::Torn);
@@ -79,7 +81,7 @@ pub(crate) fn started_with(disks: Vec<Disk>, membership: Option<Membership>) -> 
 }
 
 pub(crate) fn started_as(mut disks: Vec<Disk>, membership: Option<Membership>, witness: Option<NodeId>) -> World {
-    // Where time stands still no promise would ever be over.
+    // Without a clock no promise would ever end.
     disks.iter_mut().for_each(|disk| disk.hard_state.promise = Promise::NONE);
     let mut settings = make::settings();
     (settings.election_timeout_min, settings.election_timeout_max) = (Duration::ZERO, Duration::ZERO);
@@ -107,8 +109,8 @@ pub(crate) fn started_as(mut disks: Vec<Disk>, membership: Option<Membership>, w
     )
 }
 
-/// Node 1 leads term 1 and has committed its no-op; each node promises so many milliseconds, and at its next start the others. All
-/// clocks run alike.
+/// Node 1 leads term 1 and has committed its no-op; each node promises the given milliseconds, and
+/// those of `later` at its next start. All clocks run alike.
 pub(crate) fn led_by_1_promising(milliseconds: [u64; 3], later: [u64; 3]) -> World {
     let rules = Rules { prompt: true, digests: true, explores: true, ..Rules::new(make::settings()) };
     let mut world = World::down(vec![Disk::default(); 3], rules.clone());
@@ -134,14 +136,14 @@ pub(crate) fn led_by_1_promising(milliseconds: [u64; 3], later: [u64; 3]) -> Wor
     world
 }
 
-/// Three nodes of which the first leads term 1 and has committed its no-op.
+/// Three nodes; the first leads term 1 and has committed its no-op.
 pub(crate) fn led_by_1() -> World {
     let mut world = cluster();
     world.elect(1);
     world
 }
 
-/// The same, and nodes 1 and 3 don't reach each other any more.
+/// The same, and nodes 1 and 3 can't reach each other any more.
 pub(crate) fn led_by_1_out_of_reach_of_3() -> World {
     let mut world = led_by_1();
     world.cut.extend([(1, 3), (3, 1)].map(|(from, to)| (NodeId(from), NodeId(to))));
@@ -168,7 +170,8 @@ pub(crate) fn led_by_1_without_3() -> World {
     world
 }
 
-/// The same world, and a node from outside has sent nodes 1 and 2 what would do most, if it were believed.
+/// The same world, and a node from outside has sent nodes 1 and 2 the messages that would do most
+/// harm if they were believed.
 pub(crate) fn with_messages_from(outside: u64, mut world: World) -> World {
     let last = world.replica(1).log().last();
     let asks = RequestVote {
@@ -195,7 +198,8 @@ pub(crate) fn with_messages_from(outside: u64, mut world: World) -> World {
     world
 }
 
-/// Nodes 1 and 2 keep all, node 3 is the witness, and the first leads term 1 and has committed its no-op.
+/// Nodes 1 and 2 are full copies, node 3 is the witness; the first leads term 1 and has
+/// committed its no-op.
 pub(crate) fn led_by_1_with_a_witness() -> World {
     let mut world = started_as(vec![Disk::default(); 3], None, Some(NodeId(3)));
     world.elect(1);

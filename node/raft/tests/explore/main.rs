@@ -1,29 +1,37 @@
-//! Every interleaving of a small world: from a first state, everything that can happen within the stated bounds happens,
-//! in every order, and what must hold (`quorate_world::witness`) is checked in every state.
+//! Exhaustive exploration of a small world: from a first state, every event within the stated
+//! bounds happens, in every order, and the safety invariants (`quorate_world::witness`) are checked
+//! in every state.
 //!
-//! A state is the whole cluster (replicas, ballots, progress, disks, messages under way, and the witness's memory) and what
-//! is left of the bounds. Visited states are remembered by a 128-bit digest. The search is depth first, so the path to a
-//! violation is at hand, and ends only when nothing is left: each test prints how many states there were.
+//! A state is the whole cluster (replicas, ballots, progress, disks, messages in flight, and the
+//! history of the invariants) and the remaining bounds. Visited states are remembered by a 128-bit
+//! digest. The search is depth first, so the path to a violation is at hand, and ends only when no
+//! event is left: each test prints the number of states.
 //!
-//! What is left out of the interleavings, and why that hides nothing:
+//! Some interleavings are left out, and hide nothing:
 //!
-//! - **Within a node everything but the disk is prompt.** The actors of a node share no state; a message between two of
-//!   them that is delayed looks, from outside, like the message from a peer (or from the disk) that caused it being delayed,
-//!   and those are delayed at will. The simulator interleaves the inner messages too.
-//! - **The wire is a bag.** Any message may arrive at any time after it was sent, or never: a message that is lost is one
-//!   that this exploration never delivers, so losses, delays and reordering need no events of their own. Duplicates do.
-//!   For the same reason an arrival that changes nothing but the bag leads to nothing new, and is not followed.
-//! - **What can't be heard any more is lost.** A reply of a term before the one on its receiver's disk, or one for a candidate or
-//!   leader of that term who is none any more, is ignored for ever: it is taken off the wire at once, or it would tell apart states
+//! - **Within a node everything but the disk is prompt.** The actors of a node share no state. From
+//!   outside, a delayed message between two of them looks as if the message from a peer (or from
+//!   the disk) that caused it were delayed, and those are delayed at will. The simulator
+//!   interleaves the inner messages too.
+//! - **The wire is a bag.** Any message may arrive at any time after it was sent, or never. A lost
+//!   message is one that this exploration never delivers, so losses, delays and reordering need no
+//!   events of their own; duplicates do. For the same reason an arrival that changes nothing but
+//!   the bag leads to no new state, and is not followed.
+//! - **Messages that no node can hear any more are lost.** A reply of a term before the one on
+//!   its receiver's disk, or one for a candidate or leader of that term that has another role
+//!   now, is ignored for ever. It is taken off the wire at once, or it would distinguish states
 //!   that behave alike.
-//! - **Time is modelled for leases alone.** Elsewhere election timeouts are zero: nobody is protected by having heard a leader, any timer may go
-//!   off at any time, and any append may count as lost at any time. Every behaviour of a timed cluster is among these.
-//! - Where a bound says `pre_vote: false`, every pre-vote is won at once. A pre-vote changes nothing at its voters and
-//!   promises nothing, so all it decides is whether the campaign goes on, and here it always may.
+//! - **Time is modelled for leases alone.** Elsewhere election timeouts are zero: no heard leader
+//!   is protected, any timer may go off at any time, and any append may count as lost at any time.
+//!   Every behaviour of a timed cluster is among these.
+//! - Where a bound says `pre_vote: false`, every pre-vote is won at once. A pre-vote changes
+//!   nothing at its voters and promises nothing, so it only decides whether the campaign goes on,
+//!   and here it always may.
 //!
-//! [`firsts`] has the first states, [`bounds`] how much may happen, [`search`] the search.
+//! [`firsts`] has the first states, [`bounds`] the bounds, [`search`] the search.
 //!
-//! `cargo test -p quorate-raft --test explore -- --ignored --nocapture` explores larger bounds; it takes some minutes.
+//! `cargo test -p quorate-raft --test explore -- --ignored --nocapture` explores larger bounds; it
+//! takes some minutes.
 
 mod bounds;
 mod firsts;
@@ -70,7 +78,7 @@ fn no_interleaving_of_different_promises_and_a_change_of_leader_serves_a_stale_r
 
 #[test]
 fn no_interleaving_of_a_restart_without_a_promise_serves_a_stale_read_by_lease() {
-    // No time passes: whatever was promised is in force.
+    // No time passes: every promise stays in force.
     let bounds = Bounds { proposals: 0, leases: 2, crashes: 1, ..change_of_leader() };
     explore("leases, and a restart that promises nothing", led_by_1_promising([1, 1, 1], [1, 0, 0]), bounds);
 }

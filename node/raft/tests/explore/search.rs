@@ -50,7 +50,7 @@ pub(crate) fn explore(name: &str, first: World, bounds: Bounds) {
     println!("{name}: {} states, {steps} steps, {deepest} deep, exhausted in {took:.1} s: {bounds:?}", visited.len());
 }
 
-/// A state on the path, and what else can happen in it.
+/// A state on the path, and the events that can still happen in it.
 struct Visit {
     state: State,
     cause: Option<Event>,
@@ -77,21 +77,22 @@ impl State {
         Self { world, left, digests }
     }
 
-    /// Whether all that happened is that a message arrived and was ignored. Whatever can happen from here can happen from
-    /// `before` too, where that message is never delivered: this state needs no visit.
+    /// Whether only a message arrived since `before`, and was ignored. Every event that can happen
+    /// from here can also happen from `before`, where that message is never delivered: this state
+    /// needs no visit.
     fn only_lost_a_message_since(&self, before: &State) -> bool {
         self.digests == before.digests
             && self.world.wire.len() < before.world.wire.len()
             && self.world.witness == before.world.witness
     }
 
-    /// What tells this state from others. The wire is a bag, so the order of sending does not.
+    /// The identity of this state. The wire is a bag, so the order of sending is not part of it.
     fn digest(&self) -> u128 {
         let wire = self.world.wire.iter().fold(0u128, |sum, letter| sum.wrapping_add(letter.digest));
         digest(&(self.digests, wire, &*self.world.witness, self.left))
     }
 
-    /// Everything that can happen now.
+    /// All events that can happen now.
     fn events(&self) -> Vec<Event> {
         let (world, left) = (&self.world, &self.left);
         let mut events = Vec::new();
@@ -176,19 +177,20 @@ impl State {
     }
 }
 
-/// Whether the message changes nothing and brings about nothing, whenever it arrives.
+/// Whether the message changes nothing and causes nothing, whenever it arrives.
 fn is_dead(to: &Node, message: &Message) -> bool {
     // A crash takes a node back to what is on its disk.
     let durable = to.disk.hard_state.term;
     let has_role = |role: fn(&Role) -> bool| to.running.as_ref().is_some_and(|running| role(running.replica.role()));
     match &message.body {
         Body::Vote(Vote { phase: Phase::Vote, .. }) => {
-            // Whoever stands for election again does so in a later term.
+            // A node that stands for election again does so in a later term.
             let counts = message.term == durable && has_role(|role| matches!(role, Role::Candidate));
             message.term <= durable && !counts
         }
         Body::AppendReply(_) | Body::HeartbeatReply(_) | Body::SnapshotReply(_) => {
-            // Nobody leads a term twice; but who still may lead it for the first time is answered, too, by whom it made follow.
+            // No node leads a term twice. But a node that may still lead it for the first time also
+            // gets answers from nodes that it made follow.
             let counts = has_role(|role| matches!(role, Role::Leader(_) | Role::Candidate));
             message.term < durable || (message.term == durable && !counts)
         }

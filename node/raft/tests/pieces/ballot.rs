@@ -1,4 +1,4 @@
-//! One campaign's votes.
+//! The votes of one round of a campaign.
 
 use quorate_raft::{Ballot, Membership, NodeId, Outcome, Phase, Term};
 

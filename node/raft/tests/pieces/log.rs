@@ -1,10 +1,10 @@
-//! The log's outline against a plain list of entries.
+//! A log's bounds and terms, compared with a plain list of entries.
 
 use proptest::prelude::*;
 use quorate_raft::{Batch, EntryId, Index, Log, Lookup, Term};
 use quorate_world::make::{batch, id};
 
-/// The dumb twin: every entry, one by one.
+/// The brute-force twin: every entry, one by one.
 #[derive(Default)]
 struct Twin {
     base: EntryId,
@@ -19,7 +19,7 @@ enum Change {
     Compact { at: u8 },
     /// A snapshot from beyond the log.
     Leap { by: u64 },
-    /// Forget what is cached down to this many bytes.
+    /// Evict cached batches down to this size in bytes.
     Evict { bytes_max: usize },
 }
 
@@ -35,12 +35,14 @@ proptest! {
 }
 
 proptest! {
-    /// Wherever two logs part, a probe finds it in at most one rejection a term of either (paper §5.3).
+    /// A probe finds the entry where two logs part in at most one rejection per term of
+    /// either (paper §5.3).
     #[test]
     fn repair_takes_a_round_trip_a_term(common in terms_list(), ours in terms_list(), theirs in terms_list()) {
         let log = |rest: &[u64]| outline(&common.iter().chain(rest).copied().collect::<Vec<_>>());
         let (shared, start) = (common.len() as u64, common.last().copied().unwrap_or(0));
-        // Two leaders of one term can't be: behind the common part, the terms of the two have nothing in common.
+        // Two leaders of one term are impossible: after the common part, the two logs
+        // share no term.
         let (leader, follower) = (log(&ours.iter().map(|term| start + term * 2).collect::<Vec<_>>()), log(&theirs.iter().map(|term| start + term * 2 - 1).collect::<Vec<_>>()));
         let (mut previous, mut rejections) = (leader.last().index, 0);
         while !follower.contains(leader.id_of(previous).expect("in the leader's log")) {

@@ -1,4 +1,5 @@
-//! The small pieces alone: each against a dumb twin that is obviously right, or against everything that can be done to it.
+//! The small pieces alone: each compared with a brute-force twin that is obviously right, or
+//! exposed to every possible input.
 
 mod ballot;
 mod log;

@@ -1,4 +1,4 @@
-//! Memberships as the payload of an entry.
+//! Configurations as payloads of entries.
 
 use quorate_raft::{Membership, NodeId};
 use std::{
@@ -6,7 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A peer or a disk may say anything that fits into an entry, and must not keep the rules busy with it.
+/// A peer or a disk may present any bytes that fit into an entry, and must not keep the rules
+/// busy with them.
 #[test]
 fn the_learners_of_a_membership_that_fills_an_entry_are_told_from_its_voters_in_no_time() {
     let count = 200_000;

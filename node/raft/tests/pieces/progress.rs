@@ -1,4 +1,4 @@
-//! One peer's progress: whatever order answers come in, credit returns, and what is known to match is true.
+//! Replication to one peer: in any order of answers, credit returns, and the match index is true.
 
 use proptest::prelude::*;
 use quorate_raft::{Credit, Index, Progress, ProgressState};
@@ -9,12 +9,12 @@ const LOG: u64 = 30;
 
 #[derive(Clone, Debug)]
 enum Happens {
-    /// Send what is wanted, of at most this many entries; it gets through, or does not.
+    /// Send the wanted entries, at most this many; the append gets through, or does not.
     Send {
         entries: u64,
         arrives: bool,
     },
-    /// The answer at this fraction of those under way arrives, again perhaps.
+    /// The answer at this fraction of those in flight arrives, perhaps again.
     Answer {
         at: u8,
         stays: bool,
@@ -26,8 +26,9 @@ enum Happens {
 }
 
 proptest! {
-    /// Against an honest follower that holds the first `has` entries and loses nothing: whatever is lost, repeated or
-    /// reordered, `matched` is never above what the follower has, in the end it has everything, and all credit is back.
+    /// Against an honest follower that holds the first `has` entries and loses nothing: in spite of
+    /// loss, repetition and reordering, `matched` is never above the follower's last entry, in the
+    /// end it has everything, and all credit is back.
     #[test]
     fn replication_recovers_from_any_loss_and_all_credit_returns(has in 0u64..LOG, story in proptest::collection::vec(happens(), 0..120)) {
         let credit = Credit { messages: 3, entries: 7, bytes: 400, ..Credit::default() };
@@ -56,8 +57,8 @@ proptest! {
     }
 }
 
-/// The pauses between retries grow while nothing gets through. A follower that is heard again, though only by the answer to a
-/// heartbeat, is sent what it lacks at once.
+/// The pauses between retries grow while no append gets through. A follower that is heard again,
+/// even if only by the answer to a heartbeat, is sent the entries that it lacks at once.
 #[test]
 fn a_follower_that_answers_again_after_a_silence_is_sent_what_it_lacks_at_once() {
     let credit = Credit::default();
@@ -73,7 +74,7 @@ fn a_follower_that_answers_again_after_a_silence_is_sent_what_it_lacks_at_once()
     assert!(progress.heard(at(10_300)));
     assert!(progress.want().is_some(), "the answer to a heartbeat ends the pause");
     send(&mut progress, &mut follower, 10_300, 5, false);
-    // A follower that answers heartbeats all the time and is slow to write is left in peace.
+    // A follower that answers heartbeats but is slow to write gets no more retries for that.
     let mut probes = 0;
     for now in (10_350..20_000).step_by(50) {
         assert!(!progress.heard(at(now)));
@@ -115,7 +116,7 @@ fn the_follower_s_end_bounds_the_next_probe() {
     assert_eq!(progress.next(), Index(41));
 }
 
-/// Matched up to here, or lacks this one and ends there.
+/// Matched up to here; or lacks the first index and ends at the second.
 type Answer = Result<u64, (u64, u64)>;
 
 struct Follower {

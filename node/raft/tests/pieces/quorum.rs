@@ -1,4 +1,4 @@
-//! Majorities, plain and joint, against a twin that tries every set of voters.
+//! Majorities, plain and joint, compared with a twin that tries every set of voters.
 
 use quorate_raft::{Ballot, Membership, NodeId, Outcome, Phase, Term, quorum};
 
@@ -38,7 +38,7 @@ fn any_two_quorums_share_a_voter() {
 #[test]
 fn a_ballot_is_won_by_a_quorum_and_lost_when_there_can_be_none() {
     for membership in memberships() {
-        // Every voter grants, denies, or says nothing.
+        // Every voter grants, denies, or does not answer.
         for answers in 0..3u64.pow(5) {
             let answer = |id: NodeId| answers / 3u64.pow(id.0 as u32) % 3;
             let mut ballot = Ballot::new(Phase::Vote, 1, Term(1), membership.clone());
@@ -61,7 +61,7 @@ fn memberships() -> impl Iterator<Item = Membership> {
     (0u32..32).flat_map(move |incoming| (0u32..32).map(move |outgoing| Membership::joint(set(incoming), set(outgoing))))
 }
 
-/// A quorum, by the definition: more than half of each half that there is.
+/// A quorum, by the definition: more than half of each half that exists.
 fn dumb(membership: &Membership, agrees: impl Fn(NodeId) -> bool) -> bool {
     let more_than_half = |voters: &[NodeId]| {
         let agreeing = voters.iter().filter(|id| agrees(**id)).count();

@@ -1,4 +1,4 @@
-//! Read rounds (scenario 37: an answer confirms its own round and earlier ones, never a later one).
+//! Read rounds: an answer confirms its own round and earlier ones, never a later one.
 
 use quorate_raft::{ClockDrift, Index, Membership, NodeId, Promise, ReadToken, Reads};
 
@@ -61,7 +61,7 @@ fn members() -> Membership {
     Membership::of_voters([1, 2, 3].map(NodeId))
 }
 
-/// Without a promise: no lease counts here.
+/// Without a promise: no lease is involved here.
 fn confirmed(reads: &mut Reads, members: &Membership) -> Option<(Index, Vec<ReadToken>)> {
     reads.confirmed(NodeId(1), members, Promise::NONE, ClockDrift::default())
 }

@@ -1,4 +1,4 @@
-//! Records: what was laid out is read back, and whatever was damaged is refused.
+//! Records: encoding and decoding agree, and damaged bytes are refused.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -102,7 +102,8 @@ proptest! {
         prop_assert!(parsed.records().zip(parsed.records().skip(1)).all(|(a, b)| b.previous_checksum == a.checksum && b.id.index == a.id.index.next()));
     }
 
-    /// Slices are what parsing those bytes would give, and hold exactly the entries asked for.
+    /// Slices equal the batches that parsing their bytes gives, and hold exactly
+    /// the requested entries.
     #[test]
     fn slices_hold_what_was_asked_for(count in 1u64..10, first in 1u64..20, from in 0u64..40, to in 0u64..40, bytes_max in 0usize..500) {
         let whole = batch(2, first, count, 5);

@@ -11,7 +11,7 @@ fn transfer(bytes: u64) -> Transfer {
     Transfer::new(at(0), Snapshot { bytes, ..snapshot_of(5, 1) }, settings())
 }
 
-/// Sends whatever it wants to; gives the offsets.
+/// Sends all that it wants to; returns the offsets.
 fn pump(transfer: &mut Transfer, now: u64) -> Vec<u64> {
     let mut offsets = Vec::new();
     while let Some((offset, length)) = transfer.want() {
@@ -114,7 +114,8 @@ fn a_refusal_pauses_it_and_then_it_begins_again() {
     assert_eq!(transfer.want(), Some((0, 10)));
 }
 
-/// Over any link, with any losses, to a follower that restarts, everything arrives, and never more than a window is under way.
+/// Over any link, with any losses, to a follower that restarts, everything arrives, and never more
+/// than a window is in flight.
 #[test]
 fn it_arrives_over_any_link() {
     for seed in 0..300 {

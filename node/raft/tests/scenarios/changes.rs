@@ -1,4 +1,4 @@
-//! How the members change (28-34): joint configurations, learners, who was removed.
+//! Membership changes: joint configurations, learners, removed nodes.
 
 use quorate_raft::{Body, Capacity, Change, ChangeRefused, Effect, Index, Member, Membership, NodeId, Phase, Removed};
 use quorate_world::{
@@ -10,7 +10,7 @@ use quorate_world::{
     world::World,
 };
 
-/// A world of `nodes`, of which the first `members` belong to the cluster, and node 1 leads.
+/// A world of `nodes` nodes; the first `members` belong to the cluster, and node 1 leads.
 fn world(nodes: u64, members: u64) -> World {
     let membership = Some(voters(members));
     let disks = vec![Disk::default(); nodes as usize];
@@ -47,7 +47,7 @@ fn removed(world: &World) -> Vec<NodeId> {
     world.removed.iter().copied().collect()
 }
 
-/// 28. "A change is accepted before the leader has committed an entry of its own term."
+/// "A change is accepted before the leader has committed an entry of its own term."
 #[test]
 fn no_change_is_accepted_before_the_leader_has_committed_in_its_own_term() {
     let mut leader = replica(1, 3, 1, None, &[1]);
@@ -61,7 +61,8 @@ fn no_change_is_accepted_before_the_leader_has_committed_in_its_own_term() {
     assert_eq!(leader.change(at(0), &add, &mut out), Ok(Index(3)));
 }
 
-/// Thesis §4.1: a learner is added by one entry; whoever changes the voters goes through a joint configuration (paper §6).
+/// Thesis §4.1: a learner is added by one entry; a change of the voters goes through a joint
+/// configuration (paper §6).
 #[test]
 fn voters_change_through_a_joint_configuration_and_learners_at_once() {
     let mut world = world(4, 3);
@@ -83,7 +84,7 @@ fn voters_change_through_a_joint_configuration_and_learners_at_once() {
     assert_eq!(world.replica(4).membership(), &settled);
 }
 
-/// One at a time: a second change is told that one is under way.
+/// A second change is refused while another is in progress.
 #[test]
 fn a_second_change_is_refused_while_one_is_under_way() {
     let mut world = world(4, 3);
@@ -94,7 +95,7 @@ fn a_second_change_is_refused_while_one_is_under_way() {
     assert_eq!(second, Err(ChangeRefused::Pending { index }));
 }
 
-/// Nor is a change that would leave the cluster to voters that are not there: it would stand still.
+/// Nor is a change that would leave the cluster to voters that are down: it would stand still.
 #[test]
 fn a_change_that_leaves_no_quorum_of_those_who_are_there_is_refused() {
     let mut world = world(3, 3);
@@ -106,7 +107,7 @@ fn a_change_that_leaves_no_quorum_of_those_who_are_there_is_refused() {
     change(&mut world, 1, Change::remove(NodeId(3))).expect("two are there");
 }
 
-/// Whoever wants to change what is no longer there is told so.
+/// A change of a configuration that is no longer in force is refused.
 #[test]
 fn a_change_that_expects_another_configuration_is_refused() {
     let mut world = world(4, 3);
@@ -191,8 +192,8 @@ fn no_two_members_are_dialled_at_one_address() {
     change(&mut world, 1, Change::add(NodeId(5), "10.0.0.4:7001")).expect("the address is free again");
 }
 
-/// An address that an operator gave counts before the one that a node was started with; one from the start of a cluster does not, for
-/// each node has its own.
+/// An address that an operator gave precedes the one that a node was started with; one from the
+/// start of a cluster does not, for each node has its own.
 #[test]
 fn a_member_that_was_moved_is_dialled_at_its_new_address_by_every_node() {
     let mut world = world(3, 3);
@@ -217,7 +218,8 @@ fn a_member_that_was_moved_is_dialled_at_its_new_address_by_every_node() {
     assert_eq!(world.replica(1).membership().given_addresses(), []);
 }
 
-/// 29. "The leader dies between the joint configuration and the final one: the next leader completes it exactly once."
+/// "The leader dies between the joint configuration and the final one: the next leader completes
+/// it exactly once."
 #[test]
 fn the_next_leader_completes_a_joint_configuration_exactly_once() {
     let mut world = world(4, 3);
@@ -225,7 +227,7 @@ fn the_next_leader_completes_a_joint_configuration_exactly_once() {
     world.settle();
     world.beat(1);
     let joint = change(&mut world, 1, Change::to([1, 2, 4].map(NodeId))).expect("it has caught up");
-    // Everybody gets it, and nobody tells the leader.
+    // Every node gets it, and the leader hears no answer.
     world.cut_way(2, 1);
     world.cut_way(3, 1);
     world.cut_way(4, 1);
@@ -247,7 +249,7 @@ fn the_next_leader_completes_a_joint_configuration_exactly_once() {
     assert_eq!(world.replica(2).log().last().index, joint.next().next(), "once");
 }
 
-/// 30. "A joint configuration found on restart counts one majority instead of two."
+/// "A joint configuration found on restart counts one majority instead of two."
 #[test]
 fn a_joint_configuration_that_is_found_on_restart_needs_both_majorities() {
     let mut world = world(5, 3);
@@ -278,7 +280,7 @@ fn a_joint_configuration_that_is_found_on_restart_needs_both_majorities() {
     assert!(!world.replica(4).membership().is_joint(), "with two of the old ones it goes on");
 }
 
-/// 32. "A promoted learner that has not heard of its promotion must vote when asked."
+/// "A promoted learner that has not heard of its promotion must vote when asked."
 #[test]
 fn a_learner_that_has_not_heard_of_its_promotion_votes_when_asked() {
     let mut learner = quorate_raft::Replica::new(
@@ -298,7 +300,8 @@ fn a_learner_that_has_not_heard_of_its_promotion_votes_when_asked() {
     assert!(granted, "{effects:?}");
 }
 
-/// 32., second half: a leader that was removed leads until that is committed, hands over, and learns that it is removed.
+/// A leader that was removed leads until that is committed, transfers leadership, and learns that
+/// it is removed.
 #[test]
 fn a_removed_leader_steps_down_only_after_the_commit_and_hands_over_first() {
     let mut world = world(3, 3);
@@ -321,13 +324,13 @@ fn a_removed_leader_steps_down_only_after_the_commit_and_hands_over_first() {
     assert_eq!(world.replica(leader.0).membership().voters(), [2, 3].map(NodeId));
 }
 
-/// Thesis §4.2.2: a leader that appended a configuration without itself, and died before anybody had it, has to lead once more:
-/// only it has the entry, and the others need its vote.
+/// Thesis §4.2.2: a leader that appended a configuration without itself, and died before any other
+/// node had it, has to lead once more: only it has the entry, and the others need its vote.
 #[test]
 fn a_leader_that_leaves_and_alone_has_the_configuration_without_it_leads_again() {
     let mut world = world(2, 2);
     change(&mut world, 1, Change::remove(NodeId(1))).expect("it leads");
-    // The joint configuration is committed, and nobody hears of what follows.
+    // The joint configuration is committed, and no node hears of the next one.
     world.settle_but(|from, _, message| {
         from == NodeId(1) && matches!(&message.body, Body::Append(append) if append.previous.index >= Index(2))
     });
@@ -353,7 +356,8 @@ fn a_leader_that_leaves_and_alone_has_the_configuration_without_it_leads_again()
     assert_eq!((removed(&world), leader_of(&world)), (vec![NodeId(1)], Some(NodeId(2))));
 }
 
-/// 33. "A removed node keeps campaigning and disrupts": it changes nobody's term, and learns that it was removed.
+/// "A removed node keeps campaigning and disrupts": it changes no other node's term, and learns
+/// that it was removed.
 #[test]
 fn a_removed_node_that_missed_it_disrupts_nobody_and_is_told() {
     let mut world = world(3, 3);
@@ -388,7 +392,7 @@ fn a_removed_node_that_does_not_vote_any_more_asks_where_it_stands() {
     assert_eq!(removed(&world), [NodeId(3)]);
 }
 
-/// Those whom it knows to vote may be gone themselves: it asks everybody whom it ever heard of.
+/// The voters that it knows may be gone themselves: it asks every node that it ever heard of.
 #[test]
 fn who_was_removed_long_ago_asks_all_whom_it_ever_knew() {
     let mut world = world(3, 3);
@@ -402,7 +406,7 @@ fn who_was_removed_long_ago_asks_all_whom_it_ever_knew() {
     assert!(world.wire.iter().any(|letter| (letter.from, letter.to) == (NodeId(3), NodeId(2))), "{:?}", world.wire);
 }
 
-/// What a member that lags behind says of the past does not stop who was added again since.
+/// An outdated message from a member that lags does not stop a node that was added again since.
 #[test]
 fn who_was_added_again_is_not_stopped_by_news_of_an_earlier_removal() {
     let mut node = replica(4, 4, 5, None, &[1, 1]);
@@ -413,8 +417,9 @@ fn who_was_added_again_is_not_stopped_by_news_of_an_earlier_removal() {
     assert!(effects.contains(&Effect::Removed { at: Index(9) }));
 }
 
-/// Who is told may have been added again by an entry that the teller lacks, and be needed to elect whoever has it: where nobody
-/// leads, nobody is told. Nor does one tell that is no member itself, by what it has: it lags behind.
+/// A removed node may have been added again by an entry that the teller lacks, and may be needed to
+/// elect the node that has the entry: without a leader, no node is told of its removal. Nor does a
+/// node tell that is not a member by its own log: it lags.
 #[test]
 fn only_a_member_that_hears_a_leader_tells_who_was_removed() {
     let tells = |configuration: &Membership, asked_at| {
@@ -430,7 +435,7 @@ fn only_a_member_that_hears_a_leader_tells_who_was_removed() {
     assert!(!tells(&Membership::of_voters([NodeId(1), NodeId(3)]), 10), "it is no member itself");
 }
 
-/// 34. "A learner restarts as a voter."
+/// "A learner restarts as a voter."
 #[test]
 fn a_learner_restarts_as_a_learner() {
     let mut world = world(4, 3);
@@ -446,7 +451,7 @@ fn a_learner_restarts_as_a_learner() {
     assert!(world.replica(1).is_leader() && !world.replica(4).is_leader());
 }
 
-/// 34., second half: "A wedged peer's pending call blocks the removal of that peer."
+/// "A wedged peer's pending call blocks the removal of that peer."
 #[test]
 fn a_peer_that_answers_nothing_is_removed_all_the_same() {
     let mut world = world(3, 3);
@@ -460,7 +465,7 @@ fn a_peer_that_answers_nothing_is_removed_all_the_same() {
     assert!(!world.running(NodeId(1)).expect("it runs").replicators.contains_key(&NodeId(3)));
 }
 
-/// A read that waits for voters who then leave is answered by those who stay.
+/// A read that waits for voters that then leave is answered by those that stay.
 #[test]
 fn a_read_does_not_wait_for_voters_who_left() {
     let mut world = world(2, 2);
@@ -469,13 +474,13 @@ fn a_read_does_not_wait_for_voters_who_left() {
     world.settle();
     world.heal();
     change(&mut world, 1, Change::remove(NodeId(2))).expect("it was heard a moment ago");
-    // Appends alone get through, and their answers.
+    // Only appends and their answers get through.
     world.settle_but(|_, _, message| matches!(&message.body, Body::HeartbeatReply(_)));
     assert_eq!(world.replica(1).membership(), &voters(1));
     assert_eq!(world.answered_reads().0.len(), 1);
 }
 
-/// A read round that is under way may need who votes only since: it hears of it, too.
+/// A read round in progress may need voters that were added since: they hear of it, too.
 #[test]
 fn a_read_round_is_told_to_who_is_added_while_it_is_open() {
     let mut world = world(3, 2);

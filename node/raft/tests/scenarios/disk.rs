@@ -1,4 +1,4 @@
-//! What else a disk can do: hold other content than the others', come back empty, have no room.
+//! Other faults of a disk: different content, lost data, no room.
 
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Body, Effect, Emptied, EntryId, Index, Message, NodeId, Phase, Progress,
@@ -18,8 +18,9 @@ use quorate_world::{
 
 // ---- Divergence ----
 
-/// A follower with another content under the same id overwrites nothing, says so, and stops once its leader has proven that a
-/// quorum holds the other; what it knows to be committed itself proves nothing.
+/// A follower with another content under the same id overwrites nothing, reports it, and stops once
+/// its leader has proven that a quorum holds the leader's content. That the follower knows the
+/// entry to be committed proves nothing.
 #[test]
 fn a_follower_that_stands_alone_stops_and_one_that_may_be_right_does_not() {
     let mut follower = replica(2, 3, 5, None, &[1, 1]);
@@ -36,7 +37,7 @@ fn a_follower_that_stands_alone_stops_and_one_that_may_be_right_does_not() {
     assert_eq!(halted(&effects), Some(Violation::Diverged { at: id(2, 1), leader: NodeId(1) }));
 }
 
-/// Entries that are held are compared, too.
+/// Entries that are already held are compared, too.
 #[test]
 fn entries_that_overlap_are_compared() {
     let mut follower = replica(2, 3, 5, None, &[]);
@@ -52,7 +53,8 @@ fn entries_that_overlap_are_compared() {
     assert_eq!(follower.log().last_checksum(), ours.checksum());
 }
 
-/// A leader that a quorum refuses stops; one that a single follower refuses proves to it that it stands alone.
+/// A leader that a quorum refuses stops; one that a single follower refuses proves to it that a
+/// quorum contradicts it.
 #[test]
 fn a_leader_that_a_quorum_refuses_stops() {
     let diverged =
@@ -75,7 +77,8 @@ fn a_leader_that_a_quorum_refuses_stops() {
     assert_eq!((proof.previous, proof.commit), (id(3, 2), Index(3)), "an entry of its own term is committed");
 }
 
-/// Divergence in a whole cluster: the damaged one stops, whether it leads or follows, and the others go on.
+/// Divergence in a whole cluster: the damaged node stops, whether it leads or follows, and the
+/// others go on.
 #[test]
 fn the_damaged_one_stops_and_the_others_go_on() {
     let damaged = || {
@@ -138,7 +141,8 @@ fn a_new_member_votes_for_new_ones_alone() {
     assert!(!follower.is_new(), "a leader brought it up");
 }
 
-/// The log from its first entry on fits behind nothing: an emptied member would pass for whole if a leader that remembers it sent that.
+/// For the log from its first entry on no earlier entry is compared: an emptied member would pass
+/// for whole if a leader that remembers it sent that.
 #[test]
 fn an_emptied_member_says_so_before_it_takes_the_log_from_its_first_entry_on() {
     let mut emptied = Replica::new(NodeId(3), voters(3), Disk::default().recover(), settings());
@@ -172,8 +176,8 @@ fn an_emptied_member_says_so_before_it_takes_the_log_from_its_first_entry_on() {
     assert!(told && !tells.iter().any(|effect| matches!(effect, Effect::Rejected { .. })), "{tells:?}");
 }
 
-/// A member whose directory was emptied is told by those who remember that it had a log, is neither brought up nor elected, and
-/// stops.
+/// A member whose directory was emptied is told by the members that remember its log, is neither
+/// brought up to date nor elected, and stops.
 #[test]
 fn an_emptied_member_is_told_and_stops() {
     let mut world = World::new(3);
@@ -190,8 +194,8 @@ fn an_emptied_member_is_told_and_stops() {
     assert_eq!(world.node(NodeId(3)).disk.last(), id(0, 0), "it was not brought up as if it were new");
 }
 
-/// The same where the leader has cut its log, and would send a snapshot, to which nothing says what its receiver lacks. Found by
-/// simulation: the snapshot made it a voter like any other.
+/// The same where the leader has cut its log, and would send a snapshot, for which the receiver
+/// reports nothing that it lacks. Found by simulation: the snapshot made it a voter like any other.
 #[test]
 fn an_emptied_member_is_told_before_it_takes_a_snapshot() {
     let mut world = World::new(3);
@@ -211,7 +215,8 @@ fn an_emptied_member_is_told_before_it_takes_a_snapshot() {
     assert_eq!(world.node(NodeId(3)).disk.snapshot, None, "it was not brought up as if it were new");
 }
 
-/// A disk without room for a segment has none to begin the log anew behind a snapshot. Found by simulation: the node ended.
+/// A disk without room for a segment has none to begin the log anew after a snapshot. Found by
+/// simulation: the node stopped.
 #[test]
 fn a_full_node_takes_no_snapshot_until_it_has_room() {
     let mut follower = replica(2, 3, 5, None, &[1]);
@@ -225,8 +230,9 @@ fn a_full_node_takes_no_snapshot_until_it_has_room() {
     assert!(takes(&hear(&mut follower, at(0), 1, 5, chunk(2))));
 }
 
-/// One that named entries before they were durable, and lost them in a crash, lost nothing that it had promised. Found by
-/// simulation: behind a slow disk it asked for a pre-vote, and was taken for an emptied one for ever.
+/// A node that named entries before they were durable, and lost them in a crash, lost nothing that
+/// it had promised. Found by simulation: with a slow disk it asked for a pre-vote, and was taken
+/// for an emptied one for ever.
 #[test]
 fn a_member_that_never_had_a_durable_log_is_not_taken_for_an_emptied_one() {
     let mut world = World::new(3);
@@ -249,7 +255,8 @@ fn a_member_that_never_had_a_durable_log_is_not_taken_for_an_emptied_one() {
     assert_eq!(world.node(NodeId(3)).disk.last().index, Index(2), "it was brought up");
 }
 
-/// And whoever is new indeed, of which nobody remembers a log, says so and is brought up.
+/// A node that is really new, and of which no member remembers a log, says so and is brought
+/// up to date.
 #[test]
 fn a_new_member_introduces_itself_before_it_takes_a_snapshot() {
     let mut new = Replica::new(NodeId(3), voters(3), Disk::default().recover(), settings());
@@ -268,7 +275,8 @@ fn a_new_member_introduces_itself_before_it_takes_a_snapshot() {
     assert!(!takes(&hear(&mut new, at(0), 2, 6, chunk(8))), "the next leader has not");
 }
 
-/// A voter tells it, too; and one that is merely empty, and knows that it voted, is not stopped.
+/// A voter tells it, too; but a node whose log is merely empty, and that knows that it voted,
+/// is not stopped.
 #[test]
 fn an_emptied_candidate_is_told_by_its_voters() {
     let mut voter = replica(1, 3, 5, None, &[1]);
@@ -322,8 +330,8 @@ fn a_lost_first_entry_is_not_an_empty_directory() {
 
 // ---- No room ----
 
-/// A full disk: the leader steps down, nobody full campaigns, what would have to be kept is not acknowledged; votes and heartbeats
-/// go on, and with room again everything does.
+/// A full disk: the leader steps down, no full node campaigns, and entries without room are not
+/// acknowledged. Votes and heartbeats go on, and with room again all of it does.
 #[test]
 fn a_full_node_votes_and_follows_and_does_not_lead() {
     let mut leader = replica(1, 3, 1, None, &[1]);
@@ -359,7 +367,7 @@ fn a_full_node_votes_and_follows_and_does_not_lead() {
     assert_eq!(append_reply(&effects), Some(AppendOutcome::Matched { matched: Index(3) }));
 }
 
-/// The same in a cluster: another leads, the full one catches up when it has room again.
+/// The same in a cluster: another node leads, and the full one catches up when it has room again.
 #[test]
 fn a_cluster_goes_on_without_the_room_of_one() {
     let mut world = World::new(3);

@@ -1,5 +1,5 @@
-//! Elections (1 to 12, 14). Not here: 13, which is about leases and stands there; 10 and 11 also depend on timers, and are tried
-//! with whole nodes too.
+//! Elections. Leases are in `leases`; the scenarios that also depend on timers are tried with
+//! whole nodes too.
 
 use quorate_raft::{Effect, NodeId, Phase, Replica, Role, Term, Violation};
 use quorate_world::{
@@ -14,14 +14,15 @@ use quorate_world::{
 use rand::{SeedableRng, rngs::SmallRng};
 use std::time::Duration;
 
-/// 1. A vote that was not durable was never given: after a crash the node may vote anew, and nobody counted the first.
+/// "A vote reply leaves before the vote is durable": after a crash the node may vote anew, and its
+/// first vote was never counted.
 #[test]
 fn a_vote_that_a_crash_erased_was_never_heard_of() {
     let mut world = World::new(3);
     world.cut_link(1, 3);
     world.stuck.insert(NodeId(2));
     for _ in 0..2 {
-        // At its second pre-vote: one that is new waits for the answer of 3 first.
+        // At its second pre-vote: a new node first waits for the answer of node 3.
         world.pass(400);
         world.timeout_of(1);
     }
@@ -36,8 +37,8 @@ fn a_vote_that_a_crash_erased_was_never_heard_of() {
     assert_eq!((world.term(3), world.replica(2).vote()), (1, Some(NodeId(3))));
 }
 
-/// Time in which a node's own thread did not run is no silence of the others, for a follower and for a leader. The promise to a
-/// leader grows by it, and only as far as time has gone.
+/// Time in which a node's own thread did not run is not silence of the others, for a follower and
+/// for a leader. The promise to a leader grows by it, but not into the future.
 #[test]
 fn a_stall_of_the_own_thread_is_no_silence_of_the_others() {
     let mut voter = replica(1, 3, 5, None, &[]);
@@ -64,7 +65,7 @@ fn a_stall_of_the_own_thread_is_no_silence_of_the_others() {
     assert!(!leader.is_leader(), "silence without a stall counts");
 }
 
-/// 2. A candidate that steps down within its term keeps the vote that it cast in it.
+/// A candidate that steps down within its term keeps the vote that it cast in it.
 #[test]
 fn stepping_down_within_a_term_keeps_its_vote() {
     let mut node = replica(1, 3, 5, None, &[]);
@@ -82,7 +83,7 @@ fn stepping_down_within_a_term_keeps_its_vote() {
     assert_eq!(vote_reply(&effects), Some((Term(6), false)));
 }
 
-/// 3. A pre-vote changes nobody's term or vote, and its late answer is no vote.
+/// A pre-vote changes no term and no vote, and its late answer is no vote.
 #[test]
 fn a_pre_vote_changes_nothing_and_its_late_answer_is_no_vote() {
     let mut voter = replica(1, 3, 5, Some(2), &[1]);
@@ -105,7 +106,7 @@ fn a_pre_vote_changes_nothing_and_its_late_answer_is_no_vote() {
     );
 }
 
-/// 4. Granting a pre-vote is not hearing a leader, and does not skip the log check.
+/// Granting a pre-vote does not count as hearing a leader, and does not skip the log check.
 #[test]
 fn granting_a_pre_vote_protects_nobody_and_checks_the_log() {
     let mut voter = replica(1, 3, 5, None, &[1, 5]);
@@ -118,7 +119,7 @@ fn granting_a_pre_vote_protects_nobody_and_checks_the_log() {
     assert_eq!(vote_reply(&effects), Some((Term(6), false)), "a shorter log is not up to date");
 }
 
-/// 5. "At least as up to date" compares (term, index) as a pair, term first.
+/// "At least as up to date" compares (term, index) as a pair, term first.
 #[test]
 fn a_later_last_term_beats_a_longer_log() {
     let mut voter = replica(1, 3, 5, None, &[1, 1, 1, 3]);
@@ -129,7 +130,8 @@ fn a_later_last_term_beats_a_longer_log() {
     assert_eq!(vote_reply(&effects), Some((Term(5), false)));
 }
 
-/// 6. A node with a better log in an earlier term learns of the later term through its pre-votes, and then wins.
+/// A node with a better log in an earlier term learns of the later term through its pre-votes,
+/// and then wins.
 #[test]
 fn a_better_log_in_an_earlier_term_still_comes_to_lead() {
     let disks = vec![disk_of(2, None, &[1, 1, 2, 2]), disk_of(5, None, &[1, 1]), Disk::default()];
@@ -144,7 +146,7 @@ fn a_better_log_in_an_earlier_term_still_comes_to_lead() {
     assert_eq!(world.leaders(), [(Term(6), NodeId(1))]);
 }
 
-/// 7. Both survivors of a leader campaign at once: each has forgotten it, so one of them wins.
+/// Both survivors of a leader campaign at once: each has forgotten it, so one of them wins.
 #[test]
 fn two_pre_candidates_forget_the_dead_leader_and_elect_one_of_them() {
     let mut world = World::new(3);
@@ -166,7 +168,8 @@ fn two_pre_candidates_forget_the_dead_leader_and_elect_one_of_them() {
     assert_eq!(world.leaders().len(), 1);
 }
 
-/// 8. A campaign that was overtaken, by a leader or by a vote for another, does not go on; and no timer stays disarmed.
+/// A campaign that was overtaken, by a leader or by a vote for another, does not go on; and no
+/// timer stays disarmed.
 #[test]
 fn an_overtaken_campaign_ends_and_the_timer_stays_armed() {
     let mut node = replica(1, 3, 5, None, &[]);
@@ -210,7 +213,7 @@ fn an_overtaken_campaign_ends_and_the_timer_stays_armed() {
     assert!(out.contains(&Effect::ArmTimer), "a leader's too: it checks its quorum by it");
 }
 
-/// 8., too: a vote for oneself that becomes durable late counts for no campaign but its own.
+/// A vote for oneself that becomes durable late counts for no campaign but its own.
 #[test]
 fn a_vote_for_oneself_counts_for_its_own_campaign_alone() {
     let mut node = replica(1, 3, 5, None, &[]);
@@ -222,7 +225,7 @@ fn a_vote_for_oneself_counts_for_its_own_campaign_alone() {
     assert_eq!(persist_all(&mut node, &out), [], "the campaign is over");
 }
 
-/// 9. Nodes that all time out at once draw new timeouts, and soon differ.
+/// Nodes that all time out at once draw new timeouts, and soon differ.
 #[test]
 fn nodes_that_time_out_together_do_not_do_so_for_ever() {
     for seed in 0..20 {
@@ -244,7 +247,7 @@ fn nodes_that_time_out_together_do_not_do_so_for_ever() {
     }
 }
 
-/// 10. A node that was cut off comes back without an inflated term, and the leader stays.
+/// A node that was cut off comes back without an inflated term, and the leader stays.
 #[test]
 fn a_node_that_comes_back_deposes_nobody() {
     let mut world = World::new(3);
@@ -262,7 +265,7 @@ fn a_node_that_comes_back_deposes_nobody() {
     assert_eq!(world.replica(3).leader(), Some(NodeId(1)));
 }
 
-/// 10., too: even a node that did raise its term deposes nobody while the others hear their leader (thesis §4.2.3).
+/// Even a node that did raise its term deposes no leader while the others hear it (thesis §4.2.3).
 #[test]
 fn whoever_hears_a_leader_takes_no_note_of_a_campaign() {
     let mut follower = replica(1, 3, 5, None, &[]);
@@ -277,7 +280,8 @@ fn whoever_hears_a_leader_takes_no_note_of_a_campaign() {
     assert_eq!(vote_reply(&effects), Some((Term(9), true)), "after the shortest election timeout it does");
 }
 
-/// 11. Two nodes that can't reach each other but both reach the third: the leader stays, and terms do not rise.
+/// Two nodes that can't reach each other but both reach the third: the leader stays, and terms
+/// do not rise.
 #[test]
 fn a_triangle_with_a_missing_side_keeps_its_leader() {
     let mut world = World::new(3);
@@ -292,7 +296,7 @@ fn a_triangle_with_a_missing_side_keeps_its_leader() {
     assert_eq!((world.leaders(), world.term(2)), (vec![(Term(1), NodeId(1))], 1));
 }
 
-/// 12. A leader that hears nobody steps down; a node that hears nobody disturbs nobody.
+/// A leader that hears no follower steps down; a node that hears no message disturbs no other.
 #[test]
 fn one_way_links_neither_keep_a_deaf_leader_nor_let_a_deaf_follower_disrupt() {
     let mut world = World::new(3);
@@ -319,7 +323,7 @@ fn one_way_links_neither_keep_a_deaf_leader_nor_let_a_deaf_follower_disrupt() {
     assert_eq!((world.leaders(), world.term(3)), (vec![(Term(1), NodeId(1))], 1));
 }
 
-/// 14. Two leaders of one term are noticed by whoever hears both, and stop it.
+/// A node that hears two leaders of one term stops.
 #[test]
 fn hearing_two_leaders_of_one_term_stops_the_node() {
     let mut follower = replica(1, 3, 5, None, &[]);

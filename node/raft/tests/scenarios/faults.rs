@@ -1,4 +1,4 @@
-//! Entries that a disk lost (48, 49, as far as rules decide), and the remains of torn writes.
+//! Faulty entries, and the remains of torn writes.
 
 use quorate_raft::{AppendOutcome, Body, Effect, EntryId, Index, NodeId, Phase, RepairOutcome, Replica, Role, Term};
 use quorate_world::{
@@ -10,7 +10,8 @@ use quorate_world::{
     world::World,
 };
 
-/// 48. A hole in the log is no end of it: votes and log checks go by what is known to have been there.
+/// A hole in the log does not end it: votes and log checks rest on the entries that are known to
+/// have been there.
 #[test]
 fn a_faulty_entry_is_not_the_end_of_the_log() {
     for lost in [2, 3] {
@@ -35,8 +36,9 @@ fn a_faulty_node_asks_for_what_it_lost_instead_of_votes() {
     assert_eq!(asked, [2, 3].map(|to| (NodeId(to), repair(id(2, 1), 3))), "the first run of one term");
 }
 
-/// An append that begins behind a faulty entry is rejected, so that the leader goes back to it; what it sends again is written in
-/// place, and nothing at or above is acknowledged or applied before that is durable.
+/// An append that begins after a faulty entry is rejected, so that the leader goes back to it. The
+/// entry that it sends again is written in place, and no entry at or above it is acknowledged or
+/// applied before that is durable.
 #[test]
 fn a_leader_that_is_rejected_goes_back_and_heals() {
     let log = log_of(&[1, 1, 1, 1]);
@@ -59,7 +61,7 @@ fn a_leader_that_is_rejected_goes_back_and_heals() {
     assert_eq!((node.first_faulty(), node.commit()), (None, Index(4)));
 }
 
-/// A faulty entry in the place of which the leader has another is simply replaced.
+/// A faulty entry is simply replaced if the leader has another in its place.
 #[test]
 fn a_faulty_entry_that_conflicts_is_replaced() {
     let mut node = faulty_replica(&[1, 2, 2], &[2]);
@@ -70,7 +72,7 @@ fn a_faulty_entry_that_conflicts_is_replaced() {
     assert_eq!((node.first_faulty(), terms(&node)), (None, vec![1, 5]));
 }
 
-/// Nothing at or above the first faulty entry is applied, whatever is committed.
+/// No entry at or above the first faulty one is applied, even if it is committed.
 #[test]
 fn nothing_above_a_faulty_entry_is_applied() {
     let mut node = faulty_replica(&[1, 1, 1, 1], &[3]);
@@ -83,7 +85,8 @@ fn nothing_above_a_faulty_entry_is_applied() {
     assert!(!out.iter().any(|effect| matches!(effect, Effect::Load { .. })), "and it does not ask for what is lost");
 }
 
-/// Whoever has an entry serves it; who lost or cut it is no help; who never had it says so, and only then.
+/// A member that has the entry serves it; one that lost or cut it can't help; one that never had it
+/// says so, and only then.
 #[test]
 fn a_member_answers_for_an_entry_what_it_knows() {
     let answer = |node: &mut Replica, from: EntryId| {
@@ -113,7 +116,7 @@ fn a_member_answers_for_an_entry_what_it_knows() {
     assert_eq!(answer(&mut node, id(2, 1)), None, "it follows a leader, from whom it may yet take it");
 }
 
-/// A reply has what was asked for, as far as it was found.
+/// A reply has the requested entries that were found.
 #[test]
 fn a_repair_reply_has_what_was_asked_for() {
     let node = replica(1, 3, 5, None, &[1, 1, 1, 1]);
@@ -128,7 +131,8 @@ fn a_repair_reply_has_what_was_asked_for() {
     assert_eq!(batch_of(vec![batch(2, 2, 1, 0)]), (RepairOutcome::Lost, None), "another entry by now");
 }
 
-/// Without a leader a node heals by what any member gives it, run by run, each asked for when the one before is durable.
+/// Without a leader a node repairs its log with entries of any member, run by run, each requested
+/// when the one before is durable.
 #[test]
 fn a_node_heals_by_what_members_give_it() {
     let mut node = faulty_replica(&[1, 1, 2, 2], &[1, 4]);
@@ -157,7 +161,8 @@ fn a_node_heals_by_what_members_give_it() {
     );
 }
 
-/// What is given must be what was lost: another content under the same id is divergence, and not written.
+/// A repair must match the lost entry: another content under the same id is divergence,
+/// and not written.
 #[test]
 fn a_repair_by_another_content_is_not_written() {
     let mut node = faulty_replica(&[1, 1], &[2]);
@@ -174,7 +179,7 @@ fn a_repair_by_another_content_is_not_written() {
     assert_eq!(node.first_faulty(), Some(Index(2)));
 }
 
-/// Every node lost another entry, and nobody may lead; together they have everything.
+/// Every node lost another entry, and none may lead; together they have everything.
 #[test]
 fn nodes_that_each_lost_something_else_heal_each_other() {
     let mut disks = vec![disk_of(1, None, &[1; 6]); 3];
@@ -191,7 +196,7 @@ fn nodes_that_each_lost_something_else_heal_each_other() {
     assert_eq!(world.commit(2), 7);
 }
 
-/// An entry that nobody has any more is waited for, not forgotten: it may be committed.
+/// An entry that no node has any more is waited for, not forgotten: it may be committed.
 #[test]
 fn an_entry_that_was_durable_is_never_forgotten() {
     let mut disks = [&[1, 1][..], &[1, 1], &[1]].map(|terms| disk_of(1, None, terms));
@@ -216,8 +221,8 @@ fn an_entry_that_was_durable_is_never_forgotten() {
     assert_eq!((node.term(), terms(&node)), (Term(5), vec![1, 1]));
 }
 
-/// The remains of a write that a power cut of the whole cluster tore: a quorum never had it, so it is forgotten, and the cluster
-/// goes on.
+/// The remains of a write that a power cut of the whole cluster tore: no quorum ever had it, so it
+/// is forgotten, and the cluster goes on.
 #[test]
 fn the_remains_of_a_torn_write_do_not_stop_a_cluster() {
     let mut disks = [&[1][..], &[1, 1], &[1, 1, 1]].map(|terms| disk_of(1, None, terms));
@@ -237,7 +242,8 @@ fn the_remains_of_a_torn_write_do_not_stop_a_cluster() {
     assert_eq!([world.log(1), world.log(2)], [world.log(3), world.log(3)]);
 }
 
-/// It is forgotten only when a quorum *beside this node* says so, of that very entry, in a later term than it was lost in.
+/// An entry is forgotten only when a quorum *without this node* says that it is absent: this very
+/// entry, in a later term than it was lost in.
 #[test]
 fn an_entry_is_forgotten_by_a_quorum_of_the_others_and_in_a_later_term() {
     let mut disk = disk_of(5, None, &[1, 1]);
@@ -273,8 +279,9 @@ fn an_entry_is_forgotten_by_a_quorum_of_the_others_and_in_a_later_term() {
     assert_eq!(node.log().last_checksum(), log_of(&[1])[0].checksum(), "the next one chains to what is there");
 }
 
-/// Five nodes, an unproven loss, a leader that still counts this node's acknowledgement from before: the others adopt the later
-/// term before their word counts, so the leader can't use both.
+/// Five nodes, an unproven loss, a leader that still counts this node's acknowledgement
+/// from before: the others adopt the later term before their answers count, so the leader
+/// can't use both.
 #[test]
 fn a_leader_cannot_commit_with_an_acknowledgement_that_is_about_to_be_forgotten() {
     let mut disks = vec![disk_of(1, Some(5), &[1]); 5];
@@ -308,7 +315,8 @@ fn what_a_snapshot_covers_need_not_be_whole() {
     assert_eq!((node.log().base(), node.snapshot_index()), (id(2, 1), Index(3)), "peers are not served from it");
 }
 
-/// 49. What is purged stays known behind a truncation, and applied is never ahead of the log.
+/// "Truncation forgets what was purged": the purged part stays known, and applied is never ahead
+/// of the log.
 #[test]
 fn a_truncation_up_to_the_snapshot_survives_a_restart() {
     let mut disk = disk_of(2, None, &[1, 1, 2]);

@@ -1,4 +1,4 @@
-//! Leadership that is handed over on purpose (35; Ongaro's thesis, §3.10).
+//! Leadership transfer (Ongaro's thesis, §3.10).
 
 use quorate_raft::{Body, Effect, HandoverRefused, Index, NodeId, TimeoutNow};
 use quorate_world::{
@@ -30,8 +30,8 @@ fn ended(world: &World) -> bool {
     world.notes.iter().any(|(_, note)| matches!(note, Note::HandoverEnded { .. }))
 }
 
-/// Thesis §3.10: the prior leader brings the target's log up to date and sends it TimeoutNow; it is elected without waiting for
-/// anybody's timeout, though everybody hears a leader.
+/// Thesis §3.10: the prior leader brings the target's log up to date and sends it TimeoutNow. The
+/// target is elected without an election timeout, though all nodes hear a leader.
 #[test]
 fn leadership_moves_to_the_member_named_in_one_election() {
     let mut world = led_by_1();
@@ -47,7 +47,7 @@ fn leadership_moves_to_the_member_named_in_one_election() {
     assert_eq!(world.log(1), world.log(3));
 }
 
-/// Who was elected a moment ago has heard nobody since, and hands over all the same.
+/// A leader that was just elected has heard no peer yet, and transfers leadership all the same.
 #[test]
 fn a_leader_that_has_heard_nobody_yet_may_hand_over() {
     let mut leader = replica(1, 3, 1, None, &[1]);
@@ -62,7 +62,7 @@ fn a_leader_that_has_heard_nobody_yet_may_hand_over() {
     assert!(out.iter().any(tells));
 }
 
-/// Without a name it goes to the one whose log is longest.
+/// Without a named target it goes to the node with the longest log.
 #[test]
 fn leadership_moves_to_the_best_if_nobody_is_named() {
     let mut world = led_by_1();
@@ -74,7 +74,8 @@ fn leadership_moves_to_the_best_if_nobody_is_named() {
     assert!(world.replica(3).is_leader());
 }
 
-/// 35. "A transfer target campaigns before its log is complete": it is told only when it has everything, committed.
+/// "A transfer target campaigns before its log is complete": it is told only when it
+/// has everything, committed.
 #[test]
 fn the_target_is_told_only_when_it_has_the_whole_log_and_all_of_it_is_committed() {
     let mut world = led_by_1();
@@ -88,7 +89,7 @@ fn the_target_is_told_only_when_it_has_the_whole_log_and_all_of_it_is_committed(
     assert_eq!(world.replica(2).log().last(), id(6, world.term(2)), "two entries more, and its own");
 }
 
-/// 35. "… or durable": and a target that is told early, or lost something since, does not campaign.
+/// "… or durable": a target that is told early, or lost an entry since, does not campaign.
 #[test]
 fn a_target_whose_log_is_not_the_leaders_does_not_campaign() {
     let mut target = replica(2, 3, 5, None, &[1, 1]);
@@ -105,7 +106,7 @@ fn a_target_whose_log_is_not_the_leaders_does_not_campaign() {
     assert_eq!(target.term().0, 6);
 }
 
-/// 35. "A transfer to a dead node blocks writes or reads for ever."
+/// "A transfer to a dead node blocks writes or reads for ever."
 #[test]
 fn a_handover_to_a_node_that_does_not_answer_is_given_up_and_everything_is_as_before() {
     let mut world = led_by_1();
@@ -128,7 +129,7 @@ fn a_handover_to_a_node_that_does_not_answer_is_given_up_and_everything_is_as_be
     assert_eq!(hand_over(&mut world, 1, Some(3)), Err(HandoverRefused::Unreachable), "nothing was heard of it since");
 }
 
-/// What is told late is harmless: the term has moved on.
+/// A late message to campaign is harmless: the term has moved on.
 #[test]
 fn a_word_to_campaign_that_arrives_in_a_later_term_counts_for_nothing() {
     let mut world = led_by_1();
@@ -162,7 +163,8 @@ fn who_may_not_lead_is_refused_by_name() {
     assert_eq!(hand_over(&mut world, 1, Some(3)), Ok(NodeId(3)), "the same again is the same");
 }
 
-/// The members don't change while leadership moves, nor the other way round but for what a joint configuration leads to.
+/// The members don't change during a transfer, and no transfer starts during a change, except for
+/// the step that follows a joint configuration.
 #[test]
 fn no_change_begins_while_leadership_moves() {
     let mut world = led_by_1();

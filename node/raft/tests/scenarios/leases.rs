@@ -1,4 +1,4 @@
-//! Leases (13, 36 to 39), and what Ongaro's thesis says of them (§6.4.1, §4.2.3), a test a sentence.
+//! Leases, and what Ongaro's thesis says of them (§6.4.1, §4.2.3), a test per sentence.
 
 use quorate_raft::{ClockDrift, Effect, Index, Kind, Membership, Moment, NodeId, Phase, Replica, Role, Term};
 use quorate_world::{
@@ -15,8 +15,8 @@ use std::time::Duration;
 /// With the default settings: nine tenths of 150 ms, and a millisecond less.
 const LEASE: u64 = 134;
 
-/// 13., §4.2.3: whoever heard a leader grants no vote within the minimum election timeout, also if it does not remember because it
-///      was restarted.
+/// §4.2.3: a voter that heard a leader grants no vote within the minimum election timeout, even if
+/// a restart made it forget the leader.
 #[test]
 fn a_restarted_voter_keeps_the_promise_that_it_may_have_made() {
     let restarted = || replica(1, 3, 5, None, &[1]).started(at(1_000));
@@ -36,7 +36,8 @@ fn a_restarted_voter_keeps_the_promise_that_it_may_have_made() {
     assert_eq!(*voter.role(), Role::PreCandidate);
 }
 
-/// 13., the exception: a member that never voted or held anything has promised nothing, and a new cluster elects at once.
+/// The exception: a member that never voted or held anything has promised nothing, and a new
+/// cluster elects at once.
 #[test]
 fn a_new_voter_has_no_promise_to_keep() {
     let mut new = Replica::new(NodeId(1), voters(3), Disk::default().recover(), settings()).started(at(1_000));
@@ -45,8 +46,8 @@ fn a_new_voter_has_no_promise_to_keep() {
     assert_eq!(vote_reply(&effects), Some((Term(1), true)));
 }
 
-/// 13., too: that a voter learns of a later term, from somebody who can't win it, does not free it of its promise. The leader may
-/// not have heard of that term.
+/// A later term, from a node that can't win it, does not free a voter of its promise. The leader
+/// may not have heard of that term.
 #[test]
 fn a_later_term_does_not_end_the_promise_to_the_leader_of_an_earlier_one() {
     let mut voter = replica(1, 5, 5, None, &[1]);
@@ -63,8 +64,8 @@ fn a_later_term_does_not_end_the_promise_to_the_leader_of_an_earlier_one() {
     assert_eq!(vote_reply(&effects), Some((Term(8), true)));
 }
 
-/// §6.4.1: a round of heartbeats that a majority acknowledged extends the lease to its start, plus the election timeout, less what
-/// clocks may drift apart.
+/// §6.4.1: a round of heartbeats that a majority acknowledged extends the lease to its start, plus
+/// the election timeout, less the drift allowed between clocks.
 #[test]
 fn a_lease_counts_from_the_beginning_of_a_round_and_not_from_its_answers() {
     let mut leader = leader(voters(3));
@@ -75,7 +76,7 @@ fn a_lease_counts_from_the_beginning_of_a_round_and_not_from_its_answers() {
     assert!(!by_lease(&mut leader, 1_000 + LEASE, 3).contains(&ready(1, 3)), "the answers came much later");
 }
 
-/// A lease counts by the clock alone: that the leader's thread did not run is no excuse.
+/// A lease counts by the clock alone: a stall of the leader's thread does not prolong it.
 #[test]
 fn a_stall_of_the_own_thread_prolongs_no_lease() {
     let mut leader = leader(voters(3));
@@ -86,8 +87,8 @@ fn a_stall_of_the_own_thread_prolongs_no_lease() {
     assert_eq!(leader.lease_left(at(1_000 + LEASE)), None);
 }
 
-/// 39. The lease ends before the promise that it rests on, also if the voter's clock is fast, or the leader's slow, by what was
-///     stated.
+/// The lease ends before the promise that it rests on, even if the voter's clock is fast, or the
+/// leader's slow, by the stated drift.
 #[test]
 fn a_lease_ends_before_the_promise_by_any_clock_within_the_stated_drift() {
     let promise = Duration::from_millis(150);
@@ -95,7 +96,8 @@ fn a_lease_ends_before_the_promise_by_any_clock_within_the_stated_drift() {
         let drift = ClockDrift { per_mille, fixed: Duration::ZERO };
         let lease = drift.surely_within(promise);
         assert!(lease > promise / 3, "{lease:?} is of little use");
-        // While the leader's clock shows the lease, a faster one shows so much, and its voter still refuses.
+        // While the leader's clock shows the lease, a faster one shows this much, and its
+        // voter still refuses.
         assert!(lease + lease * u32::from(per_mille) / 1000 <= promise, "{per_mille}: {lease:?}");
     }
     assert_eq!(ClockDrift::default().surely_within(promise), Duration::from_millis(LEASE));
@@ -105,7 +107,8 @@ fn a_lease_ends_before_the_promise_by_any_clock_within_the_stated_drift() {
     assert_eq!(useless.surely_within(promise), Duration::ZERO);
 }
 
-/// 36. A new leader has no lease before it has committed in its own term, whoever voted for it.
+/// A new leader has no lease before it has committed in its own term, not even with the
+/// votes of all.
 #[test]
 fn a_new_leader_serves_nothing_from_a_lease_before_its_first_commit() {
     let mut leader = replica(1, 3, 1, None, &[1, 1]);
@@ -121,7 +124,7 @@ fn a_new_leader_serves_nothing_from_a_lease_before_its_first_commit() {
     assert_eq!(hear(&mut leader, at(1_010), 2, 2, heartbeat_reply(1)), [ready]);
 }
 
-/// 37. A late answer to an earlier round begins no lease as of a newer one.
+/// A late answer to an earlier round begins no lease as of a newer one.
 #[test]
 fn a_late_answer_to_an_earlier_round_prolongs_nothing() {
     let mut leader = leader(voters(3));
@@ -137,7 +140,7 @@ fn a_late_answer_to_an_earlier_round_prolongs_nothing() {
     assert_eq!(by_lease(&mut leader, 1_120 + LEASE - 1, 4)[0], ready(1, 4));
 }
 
-/// 38. A leader that stood still, and wakes when its lease is over, answers nothing from it.
+/// A leader that stood still, and wakes when its lease is over, answers no read from it.
 #[test]
 fn a_leader_that_wakes_answers_nothing_from_its_lease() {
     let mut world = World::new(3);
@@ -146,7 +149,7 @@ fn a_leader_that_wakes_answers_nothing_from_its_lease() {
     world.settle();
     world.read_by_lease(1, 2);
     assert_eq!(world.answered_reads().0.len(), 2, "the second without asking anybody");
-    // It stands still; meanwhile the others elect another, which commits.
+    // Node 1 stands still; meanwhile the others elect another leader, which commits.
     world.isolate(1);
     world.elect(2);
     world.propose(2, 1);
@@ -158,8 +161,8 @@ fn a_leader_that_wakes_answers_nothing_from_its_lease() {
     assert_eq!(world.answered_reads(), (vec![], vec![3]));
 }
 
-/// Leases are not used unless asked for (§6.4.1 advises against them where they are not needed): a round is opened for a read, or
-/// ahead for those that use the lease, and never otherwise.
+/// Leases are not used unless asked for (§6.4.1 advises against them where they are not needed): a
+/// round is opened for a read, or ahead for reads that use the lease, and never otherwise.
 #[test]
 fn a_lease_in_use_is_renewed_before_it_ends_and_one_that_is_not_ends() {
     let mut leader = leader(voters(3));
@@ -175,7 +178,8 @@ fn a_lease_in_use_is_renewed_before_it_ends_and_one_that_is_not_ends() {
     assert!(!out.contains(&ready(1, 6)), "who does not ask for the lease does not get it");
 }
 
-/// §6.4.1: a transfer elects somebody in spite of the promises, so the lease is over before anybody is told to stand, and stays so.
+/// §6.4.1: a transfer elects its target in spite of the promises, so the lease ends before the
+/// target is told to campaign, and no round begins another.
 #[test]
 fn a_lease_is_given_up_before_a_transfer() {
     let mut leader = leader(voters(3));
@@ -190,7 +194,8 @@ fn a_lease_is_given_up_before_a_transfer() {
     assert_eq!(by_lease(&mut leader, 1_005, 4), [ready(1, 4)]);
 }
 
-/// A lease is of one configuration, and only its voters give it: in a joint one a majority of each half.
+/// A lease belongs to one configuration, and only its voters give it: in a joint one a majority
+/// of each half.
 #[test]
 fn only_a_quorum_of_the_present_configuration_gives_a_lease() {
     let joint = Membership::joint([1, 2, 3].map(NodeId), [3, 4, 5].map(NodeId)).with_learners([NodeId(6)]);
@@ -205,7 +210,7 @@ fn only_a_quorum_of_the_present_configuration_gives_a_lease() {
     assert_eq!(by_lease(&mut leader, 1_002, 3), [Effect::HeartbeatNow { round: 2 }], "another configuration has not");
 }
 
-/// A round that was under way when the configuration changed begins no lease either.
+/// A round that was in progress when the configuration changed begins no lease either.
 #[test]
 fn a_round_of_an_earlier_configuration_begins_no_lease() {
     let mut leader = leader(voters(3));

@@ -1,4 +1,5 @@
-//! Members whose disk holds less than they acknowledged: emptied directories, old copies of a directory, a lost majority.
+//! Members whose disk holds less than they acknowledged: emptied directories, old copies of a
+//! directory, a lost majority.
 
 use quorate_raft::{
     AppendOutcome, AppendReply, Body, Effect, Emptied, HOLDINGS_EVERY, Holdings, Index, NodeId, Phase, Replica, Term,
@@ -15,7 +16,8 @@ use quorate_world::{
     world::World,
 };
 
-/// A leader of three with entries 1 to 3, of which the last is its own, all committed and held by the others.
+/// A leader of three with entries 1 to 3, the last of its own term, all committed and held
+/// by the others.
 fn leader_of_three() -> Replica {
     let mut leader = replica(1, 3, 1, None, &[1, 1]);
     let led = lead(&mut leader, at(0));
@@ -55,7 +57,8 @@ fn holdings(members: &[(u64, u64)]) -> Body {
     Body::Holdings(Holdings { members })
 }
 
-/// A follower started from yesterday's directory, in the very leadership in which it acknowledged more.
+/// A follower started from yesterday's directory, in the very leadership in which
+/// it acknowledged more.
 #[test]
 fn a_leader_names_a_member_that_comes_with_less_than_it_acknowledged_and_does_not_bring_it_up() {
     let mut leader = leader_of_three();
@@ -69,8 +72,8 @@ fn a_leader_names_a_member_that_comes_with_less_than_it_acknowledged_and_does_no
     assert_eq!(named(&other), [(2, 0, 3, true)], "no quorum is left that has its data");
 }
 
-/// A rejection from before an acknowledgement may be repeated, or be overtaken by it. A member that lost data was started again, and
-/// answers in a later epoch.
+/// A rejection from before an acknowledgement may be repeated, or be overtaken by it. A member that
+/// lost data was restarted, and answers in a later epoch.
 #[test]
 fn a_late_rejection_names_no_member_that_acknowledged_more_in_the_same_epoch() {
     let mut leader = leader_of_three();
@@ -83,7 +86,8 @@ fn a_late_rejection_names_no_member_that_acknowledged_more_in_the_same_epoch() {
     assert_eq!(named(&again), [(3, 1, 3, false)]);
 }
 
-/// Only committed entries are never truncated: an uncommitted tail may rightly be gone, and a faulty entry is not.
+/// Only committed entries are never truncated: an uncommitted tail may rightly be gone, and a
+/// faulty entry is not.
 #[test]
 fn a_member_whose_uncommitted_tail_is_gone_or_whose_entries_are_faulty_is_sound() {
     let mut leader = replica(1, 5, 1, None, &[1, 1]);
@@ -98,7 +102,7 @@ fn a_member_whose_uncommitted_tail_is_gone_or_whose_entries_are_faulty_is_sound(
     assert!(matches!(effects[..], [Effect::Rejected { .. }]), "its disk lost the payload of entry 1: {effects:?}");
 }
 
-/// The member itself judges, so a late message ends no sound one.
+/// The member itself judges, so a late message stops no sound member.
 #[test]
 fn a_member_that_has_less_than_it_is_told_that_it_held_stops_and_any_other_goes_on() {
     let put_back = || replica(3, 3, 5, None, &[1, 1]);
@@ -117,7 +121,7 @@ fn a_member_that_has_less_than_it_is_told_that_it_held_stops_and_any_other_goes_
     assert!(violation.to_string().contains("remove this member and add a new one"), "{violation}");
 }
 
-/// What one leader knew, the next one knows, and so does a voter that never led.
+/// The next leader knows the holdings that one leader knew, and so does a voter that never led.
 #[test]
 fn a_leader_tells_all_members_what_each_holds_and_they_keep_it_and_refuse_a_member_with_less() {
     let mut leader = leader_of_three();
@@ -156,8 +160,8 @@ fn a_leader_tells_all_members_what_each_holds_and_they_keep_it_and_refuse_a_memb
     assert!(matches!(vote_reply(&effects), Some((_, true))), "that much it had");
 }
 
-/// A commit index is not durable, a holding is: a survivor that starts again does not truncate what was committed, though it does not
-/// know yet how far its log is.
+/// A commit index is not durable, a holding is: a survivor that restarts does not truncate
+/// committed entries, though it does not know its commit index yet.
 #[test]
 fn a_survivor_that_was_restarted_keeps_its_log_from_a_leader_that_lost_it_tells_that_leader_and_stops() {
     let survivor = || {
@@ -181,14 +185,15 @@ fn a_survivor_that_was_restarted_keeps_its_log_from_a_leader_that_lost_it_tells_
         assert!(persists(&effects).iter().all(|persist| persist.truncate_from.is_none() && persist.batch.is_none()));
         assert_eq!(told(&effects), [(NodeId(1), Index(4))]);
     }
-    // What is not known to be committed gives way as ever.
+    // Entries that are not known to be committed are replaced as always.
     let tail = append(1, id(3, 5), 3, Some(batch(6, 4, 1, log_of(&[1, 1, 5])[1].checksum())));
     let mut survivor = survivor();
     assert_eq!(halted(&hear(&mut survivor, at(0), 1, 6, tail)), None);
     assert_eq!(terms(&survivor), [1, 1, 5, 6]);
 }
 
-/// An emptied member that was told to join has no configuration: it believes its leader, and votes for no one.
+/// An emptied member that was told to join has no configuration: it believes its leader, and
+/// grants no vote.
 #[test]
 fn an_emptied_member_that_waits_to_be_added_is_stopped_by_its_leader_and_elects_no_one() {
     let waiting =
@@ -205,7 +210,8 @@ fn an_emptied_member_that_waits_to_be_added_is_stopped_by_its_leader_and_elects_
     }
 }
 
-/// The rules of a whole cluster: a removed id, or a member's, is not given to another directory, whoever leads by then.
+/// The same for a whole cluster: the id of a member, present or former, is not given to another
+/// directory under any later leader.
 #[test]
 fn an_id_that_had_a_log_is_refused_to_an_empty_directory_by_a_later_leader_too() {
     let mut world = World::new(3);
@@ -247,7 +253,8 @@ fn two_emptied_members_are_stopped_by_the_survivor_before_they_lead() {
     assert_eq!((world.replica(3).is_leader(), world.log(3)), (false, vec![1, 1, 1, 1]));
 }
 
-/// A snapshot would hide the loss: its first piece is rejected once, by what the log ends at, and the leader that remembers more says so.
+/// A snapshot would hide the loss: its first piece is rejected once, with the end of the log, and
+/// the leader that remembers more says so.
 #[test]
 fn a_member_whose_directory_was_put_back_is_not_made_whole_by_a_snapshot() {
     let mut follower = replica(3, 3, 1, None, &[1]);

@@ -1,5 +1,5 @@
-//! What went wrong in other Raft systems, one test each, named after what must hold here. The numbers are those of the
-//! project's list of scenarios. Not here are those that no rule decides alone.
+//! Regressions of other Raft systems: a test for each bug that rules alone decide, named after the
+//! property that must hold here. Quotes are the bugs.
 
 mod changes;
 mod disk;

@@ -1,4 +1,4 @@
-//! Configurations in the log (31): in force from when they are appended, and gone with their entry.
+//! Configurations in the log: in force from when they are appended, and gone with their entry.
 
 use quorate_raft::{AppendOutcome, Batch, Effect, Index, Membership, NodeId, Replica, Term};
 use quorate_world::{
@@ -9,7 +9,8 @@ use quorate_world::{
     world::World,
 };
 
-/// A configuration counts from its entry on, committed or not, and the one before counts again when the entry goes.
+/// A configuration counts from its entry on, committed or not, and the one before counts again when
+/// the entry is removed.
 #[test]
 fn a_configuration_is_in_force_when_appended_and_gone_when_truncated() {
     let mut follower = replica(2, 3, 5, None, &[1]);
@@ -45,7 +46,8 @@ fn a_leader_commits_by_the_configuration_that_it_appended() {
     assert_eq!(leader.commit(), Index(2));
 }
 
-/// 31. A snapshot has the configuration as of its last entry, never a later one that may still be taken back.
+/// A snapshot has the configuration as of its last entry, never a later one that may still
+/// be taken back.
 #[test]
 fn a_snapshot_taken_under_an_uncommitted_configuration_does_not_hold_it() {
     let mut follower = replica(2, 3, 5, None, &[1, 1]);
@@ -64,7 +66,8 @@ fn a_snapshot_taken_under_an_uncommitted_configuration_does_not_hold_it() {
     assert_eq!(follower.membership(), &voters(3), "and goes with its entry, though that stood just behind the base");
 }
 
-/// 31., second half: a snapshot that replaces a configuration in the log leaves none of it in force, and brings its own.
+/// A snapshot that replaces a configuration in the log leaves none of it in force, and
+/// brings its own.
 #[test]
 fn a_snapshot_that_replaces_a_configuration_brings_its_own() {
     let change = |follower: &mut Replica| {
@@ -90,7 +93,8 @@ fn a_snapshot_that_replaces_a_configuration_brings_its_own() {
     assert_eq!(follower.membership_at(Index(1)), &voters(4));
 }
 
-/// 31., across a restart: the configurations in the log count from there, those that a snapshot covers from the snapshot.
+/// Across a restart, the configurations in the log count from their entries, and those that a
+/// snapshot covers from the snapshot.
 #[test]
 fn configurations_come_back_from_log_and_snapshot() {
     let mut disk = disk_of(1, None, &[1]);
@@ -108,7 +112,8 @@ fn configurations_come_back_from_log_and_snapshot() {
     assert_eq!(replica.membership(), &voters(5));
 }
 
-/// 31., whole: a leader takes a configuration, cuts its log behind it, and a follower that was away gets both by snapshot.
+/// A leader takes a configuration, cuts its log after it, and a follower that was away gets
+/// both by snapshot.
 #[test]
 fn a_follower_that_was_away_learns_the_configuration_by_snapshot() {
     let mut world = World::new(3);
@@ -128,7 +133,7 @@ fn a_follower_that_was_away_learns_the_configuration_by_snapshot() {
     world.crash(3);
     world.restart(3);
     assert_eq!(world.replica(3).membership(), &learners, "and still has it after a restart");
-    // Who asks one node where it stands may ask another to change just that.
+    // The index that one node reports may be expected at another one.
     let at = world.replica(1).membership_index();
     assert_eq!((at, world.replica(3).membership_index()), (Index(2), Index(2)), "wherever the snapshot ends");
     world.crash(1);
@@ -136,7 +141,7 @@ fn a_follower_that_was_away_learns_the_configuration_by_snapshot() {
     assert_eq!(world.replica(1).membership_index(), at);
 }
 
-/// What is no configuration is refused, and stops nobody.
+/// Malformed configurations are refused, and stop no node.
 #[test]
 fn a_configuration_that_is_none_is_refused() {
     let mut follower = replica(2, 3, 5, None, &[1]);

@@ -1,5 +1,5 @@
-//! Messages from outside the configuration (57): of a node that was removed, and of one that never was a member. Each kind of message
-//! from each kind of sender, in each state of the receiver.
+//! Messages from outside the configuration: of a node that was removed, and of one that never was a
+//! member. Each kind of message from each kind of sender, in each state of the receiver.
 
 use quorate_raft::{
     AdministerOutcome, Administered, Administration, AppendOutcome, AppendReply, Body, Change, Effect, Emptied,
@@ -24,7 +24,7 @@ const LEARNER: u64 = 4;
 const REMOVED: u64 = 5;
 const NEVER_A_MEMBER: u64 = 9;
 
-/// What a receiver does.
+/// Whether a receiver hears a leader, and its role.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     HearsLeader,
@@ -35,7 +35,8 @@ enum State {
 
 const STATES: [State; 4] = [State::HearsLeader, State::HearsNone, State::Campaigns, State::Leads];
 
-/// Node 1 of voters 1, 2 and 3, of which 3 is the witness, and learner 4, in term 5. Node 5 was a voter, and a committed entry removed it.
+/// Node 1 of voters 1, 2 and 3, of which 3 is the witness, and learner 4, in term 5. Node 5 was a
+/// voter, and a committed entry removed it.
 fn receiver(state: State) -> Replica {
     let members = voters(3).with_learners([NodeId(LEARNER)]).with_witness(Some(NodeId(3)));
     let before = Membership::of_voters([1, 2, 3, REMOVED].map(NodeId))
@@ -61,7 +62,7 @@ fn receiver(state: State) -> Replica {
     replica
 }
 
-/// When a message arrives: soon after the leader was heard, or long after.
+/// The time when a message arrives: soon after the leader was heard, or long after.
 fn now(state: State) -> quorate_raft::Moment {
     match state {
         State::HearsLeader => at(10_001),
@@ -69,7 +70,7 @@ fn now(state: State) -> quorate_raft::Moment {
     }
 }
 
-/// Every kind of message, each with the claims that would do most.
+/// Every kind of message, each with the claims that would do most harm.
 fn messages(replica: &Replica) -> Vec<Body> {
     let last = replica.log().last();
     let request = |phase, handed_over| {
@@ -130,7 +131,7 @@ fn messages(replica: &Replica) -> Vec<Body> {
     ]
 }
 
-/// A number for each kind; a kind that is added does not compile here until it is.
+/// A number for each kind; a new kind does not compile here until it has one.
 fn kind(body: &Body) -> usize {
     match body {
         Body::RequestVote(_) => 0,
@@ -166,14 +167,14 @@ fn is_stranger(effect: &Effect) -> bool {
     matches!(effect, Effect::Refused { reason: "stranger", .. })
 }
 
-/// Term, vote and leader; and what a message from outside must not move either.
+/// Term, vote and leader, and all else that a message from outside must not move.
 fn what_counts(replica: &Replica) -> impl PartialEq + std::fmt::Debug + use<> {
     let role = core::mem::discriminant(replica.role());
     let log = (replica.commit(), replica.log().last(), replica.membership().clone());
     (replica.term(), replica.vote(), replica.leader(), role, log)
 }
 
-/// Every message from every node outside, in every term that says something, to a node in every state.
+/// Every message from every node outside, in every distinct term, to a node in every state.
 fn each_from_outside(mut check: impl FnMut(State, &Replica, Replica, &Body, u64, Vec<Effect>)) {
     let mut kinds = BTreeSet::new();
     for state in STATES {
@@ -200,7 +201,7 @@ fn while_a_leader_is_heard_nothing_from_outside_changes_anything() {
             return;
         }
         assert_eq!(what_counts(&after), what_counts(before), "{state:?}: {body:?} in term {term}");
-        // It may be told something; nothing else happens.
+        // The receiver may tell or count something; nothing else happens.
         let is_harmless = |effect: &Effect| match effect {
             Effect::Send(outgoing) => !matches!(&outgoing.message.body, Body::Vote(vote) if vote.granted),
             Effect::Refused { reason, .. } => ["stranger", "malformed"].contains(reason),
@@ -219,7 +220,8 @@ fn nothing_from_outside_ends_a_node() {
     });
 }
 
-/// Also not by what it is told later: the commit index of a node from outside is not believed, nor is its word to campaign.
+/// Nor by a later message: the commit index of a node from outside is not believed, nor its
+/// request to campaign.
 #[test]
 fn nothing_from_outside_commits_an_entry_or_makes_a_node_campaign_or_raises_the_term_far() {
     each_from_outside(|state, before, after, body, term, effects| {
@@ -238,7 +240,8 @@ fn nothing_from_outside_commits_an_entry_or_makes_a_node_campaign_or_raises_the_
     });
 }
 
-/// Where no leader is heard, a later configuration may name a node of which this one has not heard: it is voted for, and followed.
+/// While no leader is heard, a later configuration may name a node that this one does not know: it
+/// is voted for, and followed.
 #[test]
 fn without_a_leader_a_node_from_outside_is_voted_for_and_followed() {
     for from in [REMOVED, NEVER_A_MEMBER] {
@@ -258,7 +261,8 @@ fn without_a_leader_a_node_from_outside_is_voted_for_and_followed() {
     }
 }
 
-/// Members by the configuration in force raise the term as far as they say; others only once a member has shown that term.
+/// Members of the configuration in force raise the term to any that they show; others only once a
+/// member has shown that term.
 #[test]
 fn a_term_far_ahead_counts_once_a_member_shows_it() {
     let far = 5 + 1_001;
@@ -292,7 +296,7 @@ fn no_message_at_all_raises_the_term_to_its_limit() {
     }
 }
 
-/// What members say is heard in every state, as before.
+/// Messages of members are handled in every state, as before.
 #[test]
 fn members_are_heard() {
     for from in [2, 3, LEARNER] {
@@ -317,7 +321,7 @@ fn members_are_heard() {
     assert!(ends(&two), "two members that lead one term break Raft");
 }
 
-/// A member that leads takes the place of a node from outside that claimed its term first.
+/// A member that leads replaces a node from outside that claimed its term first.
 #[test]
 fn a_member_that_leads_takes_the_place_of_a_pretender() {
     let mut node = receiver(State::HearsNone);
@@ -336,7 +340,8 @@ fn a_member_that_leads_takes_the_place_of_a_pretender() {
     assert_eq!(pretends, [Effect::Refused { from: NodeId(NEVER_A_MEMBER), reason: "stranger" }]);
 }
 
-/// A node without a configuration waits to be added: it follows at any term, and two pretenders don't end it.
+/// A node without a configuration waits to be added: it follows at any term, and two pretenders
+/// don't stop it.
 #[test]
 fn a_node_that_waits_to_be_added_follows_at_any_term_and_outlives_two_pretenders() {
     let mut node = Replica::new(NodeId(7), Membership::default(), Disk::default().recover(), settings());
@@ -346,7 +351,8 @@ fn a_node_that_waits_to_be_added_follows_at_any_term_and_outlives_two_pretenders
     assert_eq!(effects, [Effect::Refused { from: NodeId(2), reason: "stranger" }]);
 }
 
-/// A leader that removes itself hands over when that is committed, though it is no member any more then.
+/// A leader that removes itself transfers leadership when that is committed, though it is no longer
+/// a member then.
 #[test]
 fn a_leader_that_leaves_is_heard_to_the_end() {
     let mut node = receiver(State::HearsNone);
@@ -363,7 +369,8 @@ fn a_leader_that_leaves_is_heard_to_the_end() {
     assert!(!ends(&late));
 }
 
-/// Node 4 was added while node 3 was away. Then the leader dies, and node 4 needs the vote of node 3, which has not heard of it.
+/// Node 4 was added while node 3 was away. Then the leader dies, and node 4 needs the vote of node
+/// 3, which has not heard of it.
 #[test]
 fn a_node_that_lags_elects_a_member_of_which_it_has_not_heard() {
     let membership = Some(voters(3));
@@ -390,7 +397,8 @@ fn a_node_that_lags_elects_a_member_of_which_it_has_not_heard() {
     assert_eq!((world.replica(3).leader(), world.commit(3)), (Some(NodeId(4)), world.commit(4)));
 }
 
-/// The attack of one message: a vote request in the last term, or a thousand terms ahead, to every node of a healthy cluster.
+/// The attack of one message: a vote request in the last term, or a thousand terms ahead, to every
+/// node of a healthy cluster.
 #[test]
 fn one_vote_request_of_a_removed_node_neither_deposes_the_leader_nor_bricks_the_cluster() {
     for term in [LAST_TERM, 1_001, 2] {
@@ -422,7 +430,8 @@ fn one_vote_request_of_a_removed_node_neither_deposes_the_leader_nor_bricks_the_
     }
 }
 
-/// A node that waits to be added can be led to any term. What it says afterwards, as a learner, leads nobody there.
+/// A node that waits to be added can be led to any term. Its later messages, as a learner, raise no
+/// other node's term.
 #[test]
 fn a_learner_that_was_led_astray_leads_nobody_to_the_last_term() {
     let mut leader = receiver(State::Leads);

@@ -1,4 +1,5 @@
-//! The promises that leases rest on, where settings differ between nodes (Ongaro's thesis, §6.4.1; sofa-jraft #372).
+//! The promises that leases rest on, with settings that differ between nodes (Ongaro's thesis,
+//! §6.4.1; sofa-jraft #372).
 
 use quorate_raft::{
     Body, Effect, HardState, Index, Kind, Membership, NodeId, Phase, Promise, Replica, Role, Settings, Term,
@@ -15,8 +16,9 @@ use std::time::Duration;
 const SHORT: Duration = Duration::from_millis(150);
 const LONG: Duration = Duration::from_secs(1);
 
-/// A leader relies on what its voters stated, and never on its own setting: of two, or of three, the shorter or the longer one that a
-/// quorum has reached. Nine tenths of it and a millisecond less are left.
+/// A leader relies on the promises that its voters stated, and never on its own setting: with two
+/// or three nodes, on the shorter or the longer one, whichever a quorum has reached. Nine tenths of
+/// it and a millisecond less remain.
 #[test]
 fn a_lease_lasts_no_longer_than_a_quorum_promised_whatever_the_leaders_own_setting_is() {
     let (none, short, long) = (Promise::NONE, Promise::of(SHORT), Promise::of(LONG));
@@ -48,7 +50,7 @@ fn a_lease_lasts_no_longer_than_a_quorum_promised_whatever_the_leaders_own_setti
     }
 }
 
-/// In a joint configuration each half has its quorum; a learner backs nothing.
+/// In a joint configuration each half has its quorum; a learner backs no lease.
 #[test]
 fn in_a_joint_configuration_the_shorter_promise_of_both_halves_counts() {
     let (short, long) = (Promise::of(SHORT), Promise::of(LONG));
@@ -66,7 +68,7 @@ fn in_a_joint_configuration_the_shorter_promise_of_both_halves_counts() {
     }
 }
 
-/// What is read by a round needs no promise.
+/// A read by a round needs no promise.
 #[test]
 fn a_voter_that_states_no_promise_confirms_a_round_and_backs_no_lease() {
     let mut leader = leader(voters(3), SHORT);
@@ -78,7 +80,8 @@ fn a_voter_that_states_no_promise_confirms_a_round_and_backs_no_lease() {
     assert_eq!(leader.lease_left(at(1_000)), None);
 }
 
-/// A later round with shorter promises does not end what earlier ones gave: those voters keep their promises all the same.
+/// A later round with shorter promises does not end the lease of earlier ones: those voters keep
+/// their promises all the same.
 #[test]
 fn a_shorter_promise_of_a_later_round_does_not_end_a_lease_early() {
     let mut leader = leader(voters(3), LONG);
@@ -89,8 +92,8 @@ fn a_shorter_promise_of_a_later_round_does_not_end_a_lease_early() {
     assert_eq!(lasts_until(&mut leader), 899);
 }
 
-/// Half of a lease is half of what it lasts, and not of the leader's setting: otherwise a leader with a long one would open a round with
-/// every read.
+/// A lease is half over after half of its own duration, not of the leader's setting: otherwise a
+/// leader with a long setting would open a round with every read.
 #[test]
 fn a_lease_on_short_promises_is_renewed_when_half_of_it_is_over_and_not_with_every_read() {
     let mut leader = leader(voters(3), LONG);
@@ -102,7 +105,8 @@ fn a_lease_on_short_promises_is_renewed_when_half_of_it_is_over_and_not_with_eve
     }
 }
 
-/// Persist, then speak: the answers do not wait for it, and state what is durable. One write a data directory.
+/// Persist, then speak: the answers do not wait for the write, and state the durable promise. One
+/// write per data directory.
 #[test]
 fn a_promise_is_on_the_disk_before_it_is_stated_and_is_written_once() {
     let mut voter = voter(Disk::with(HardState::new(Term(2), None)), SHORT);
@@ -119,7 +123,7 @@ fn a_promise_is_on_the_disk_before_it_is_stated_and_is_written_once() {
     }
 }
 
-/// A longer setting: what is on the disk may be stated at once, for it is kept as well.
+/// With a longer setting, the promise on the disk may be stated at once, for it is kept as well.
 #[test]
 fn a_longer_promise_is_stated_when_it_is_durable_and_the_shorter_one_until_then() {
     let mut voter = voter(disk_of(2, None, &[1]), LONG);
@@ -130,8 +134,8 @@ fn a_longer_promise_is_stated_when_it_is_durable_and_the_shorter_one_until_then(
     assert_eq!(stated(&hear(&mut voter, at(1), 1, 2, heartbeat(5, 0))), [(5, Promise::of(LONG))]);
 }
 
-/// 13. A rolling change of the setting: whatever a voter is told at its next start, it keeps what it may have promised before, from that
-///     start on; and promises its leader no more than it keeps now.
+/// A rolling change of the setting: a voter keeps the promise that it may have made before, from
+/// its next start on, under any new setting; and promises its leader no more than it keeps now.
 #[test]
 fn a_restart_with_a_shorter_setting_keeps_the_longer_promise() {
     let restarted = || voter(with_promise(LONG), SHORT).started(at(1_000));
@@ -163,8 +167,8 @@ fn a_witness_keeps_its_longer_promise_through_a_restart() {
     }
 }
 
-/// A promise that was long by mistake is not kept for ever: once it is over it is forgotten with the next write that is made anyway, and
-/// never before.
+/// A promise that was long by mistake is not kept for ever: once it is over, the next write that
+/// happens anyway replaces it, and never before.
 #[test]
 fn an_earlier_promise_leaves_the_disk_when_it_is_over_and_no_sooner() {
     for (now, kept) in [(1_999, LONG), (2_000, SHORT)] {
@@ -180,7 +184,7 @@ fn an_earlier_promise_leaves_the_disk_when_it_is_over_and_no_sooner() {
     assert_eq!(voter.promise(), Promise::of(LONG));
 }
 
-/// A node that stated nothing keeps nothing: no lease rests on it.
+/// A node that stated no promise keeps none: no lease rests on it.
 #[test]
 fn a_restart_without_a_promise_on_the_disk_waits_for_nothing() {
     let mut disk = disk_of(2, None, &[1]);
@@ -190,7 +194,7 @@ fn a_restart_without_a_promise_on_the_disk_waits_for_nothing() {
     assert_eq!(vote_reply(&asked).map(|(_, granted)| granted), Some(true));
 }
 
-/// The disk of a promise is no reason to hold back what only term and vote allow.
+/// Writing a promise holds back no message that depends on term and vote alone.
 #[test]
 fn what_term_and_vote_allow_does_not_wait_for_a_promise() {
     let mut voter = voter(disk_of(2, None, &[1]), LONG);
@@ -200,7 +204,7 @@ fn what_term_and_vote_allow_does_not_wait_for_a_promise() {
     assert_eq!((sent(&behind).len(), promised(&behind).len()), (1, 0), "{behind:?}");
 }
 
-/// One that is new, or was emptied, confirms nothing and promises nothing.
+/// A node that is new, or was emptied, confirms no round and states no promise.
 #[test]
 fn a_new_node_states_no_promise_before_it_holds_anything() {
     let mut new = voter(Disk::default(), SHORT);
@@ -234,14 +238,15 @@ fn voter(mut disk: Disk, shortest: Duration) -> Replica {
     Replica::new(NodeId(2), voters(3), disk.recover(), told(shortest))
 }
 
-/// The disk of a node that promised so much in term 2.
+/// The disk of a node that made this promise in term 2.
 fn with_promise(promise: Duration) -> Disk {
     let mut disk = disk_of(2, None, &[1]);
     disk.hard_state.promise = Promise::of(promise);
     disk
 }
 
-/// Node 1, which leads these members in term 2, has committed its no-op with all of them, and has asked for a lease at 1,000.
+/// Node 1, which leads these members in term 2, has committed its no-op with all of them, and has
+/// asked for a lease at 1,000.
 fn leader(members: Membership, shortest: Duration) -> Replica {
     let mut leader = Replica::new(NodeId(1), members, disk_of(1, None, &[]).recover(), told(shortest));
     let led = lead(&mut leader, at(900));
@@ -260,12 +265,12 @@ fn confirm(leader: &mut Replica, peer: u64, promise: Promise) {
     hear(leader, at(1_000), peer, 2, promising(1, promise));
 }
 
-/// For how many milliseconds after 1,000 the leader has a lease.
+/// The number of milliseconds after 1,000 for which the leader has a lease.
 fn lasts_until(leader: &mut Replica) -> u64 {
     (0..2_000).find(|after| leader.lease_left(at(1_000 + after)).is_none()).expect("no lease is for ever")
 }
 
-/// The rounds and promises that are stated.
+/// The rounds and promises in the replies.
 fn stated(effects: &[Effect]) -> Vec<(u64, Promise)> {
     let said = sent(effects).into_iter().chain(promised(effects));
     said.filter_map(|outgoing| match outgoing.message.body {

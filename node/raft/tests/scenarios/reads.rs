@@ -1,4 +1,4 @@
-//! Reads (36, 37).
+//! Linearizable reads, by read index.
 
 use quorate_raft::{Body, Effect, Index, Message, NodeId, Replica, Term};
 use quorate_world::{
@@ -7,7 +7,8 @@ use quorate_world::{
     world::World,
 };
 
-/// 36. A new leader serves no read before it has committed in its own term: it may not know what was committed before.
+/// A new leader serves no read before it has committed in its own term: it may not know the commit
+/// index of its predecessors.
 #[test]
 fn a_new_leader_serves_reads_only_after_its_first_commit() {
     let mut world = World::new(3);
@@ -30,7 +31,7 @@ fn a_new_leader_serves_reads_only_after_its_first_commit() {
     assert_eq!(world.answered_reads(), (vec![(7, Index(3))], vec![]));
 }
 
-/// 37. A late answer to an older round confirms no newer one.
+/// A late answer to an older round confirms no newer one.
 #[test]
 fn a_late_answer_confirms_no_newer_round() {
     let mut leader = replica(1, 3, 1, None, &[]);
@@ -53,14 +54,16 @@ fn a_late_answer_confirms_no_newer_round() {
     assert_eq!(hear(&mut leader, at(0), 2, 2, heartbeat_reply(2)), [ready(vec![2])]);
 }
 
-/// 37., across terms: rounds begin anew with every leadership, so an answer to a heartbeat of an earlier one names none.
+/// Across terms: rounds begin anew with every leadership, so an answer to a heartbeat of an earlier
+/// one names no round.
 #[test]
 fn an_answer_to_an_earlier_leadership_confirms_no_read_of_this_one() {
     let mut world = World::new(3);
     world.elect(1);
     world.read(1, 1);
     world.settle_within();
-    // The heartbeat of round 1 in term 1 to node 2 is delayed; all else goes on until node 1 leads term 2.
+    // The heartbeat of round 1 in term 1 to node 2 is delayed; all else goes on until node 1
+    // leads term 2.
     let delayed = world.wire.iter().position(|letter| letter.to == NodeId(2)).map(|at| world.wire.remove(at));
     world.settle();
     world.pass(400);
@@ -71,7 +74,8 @@ fn an_answer_to_an_earlier_leadership_confirms_no_read_of_this_one() {
     world.wire.extend(delayed);
     world.deliver_first(|_, to, _| to == NodeId(2));
     let answer = world.wire.pop().expect("2 tells of the later term");
-    // Node 2 answered before the next read is asked for; then it helps to elect node 3, which commits.
+    // Node 2 answered before the next read is asked for; then it helps to elect node
+    // 3, which commits.
     world.isolate(1);
     world.elect(3);
     world.propose(3, 1);

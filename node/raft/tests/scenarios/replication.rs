@@ -1,4 +1,4 @@
-//! Replication and commit (15 to 27).
+//! Replication and commit.
 
 use quorate_raft::{
     AppendOutcome, Body, Credit, Entries, HardState, Index, Kind, Message, NodeId, Progress, ProgressState, Replica,
@@ -17,14 +17,16 @@ use quorate_world::{
 };
 use std::{cell::RefCell, collections::BTreeSet};
 
-/// 15. Figure 8: an entry of an earlier term on a majority is not committed by that, and may yet be replaced.
+/// Figure 8: an entry of an earlier term on a majority is not thereby committed, and may
+/// yet be replaced.
 #[test]
 fn an_entry_of_an_earlier_term_is_not_committed_by_counting() {
     let disks = [&[1, 2][..], &[1], &[1], &[1], &[1, 3]].map(|terms| disk_of(3, None, terms));
     let mut world = World::with(disks.into(), settings());
     world.isolate(5);
     world.cut_link(1, 4);
-    // The no-op of term 4 reaches nobody, but for the first try at each node, which rejects it: it lacks entry 2.
+    // The no-op of term 4 reaches no node, except for the first try at each, which the node
+    // rejects: it lacks entry 2.
     let tried = RefCell::new(BTreeSet::new());
     let carries_term_4 = |_: NodeId, to: NodeId, message: &Message| match &message.body {
         Body::Append(append) if append.batch.as_ref().is_some_and(|batch| batch.term() == Term(4)) => {
@@ -48,7 +50,7 @@ fn an_entry_of_an_earlier_term_is_not_committed_by_counting() {
     assert_eq!(world.log(3), [1, 3, 5], "it is replaced");
 }
 
-/// 16. Acknowledgements out of order never commit what no quorum has.
+/// Acknowledgements out of order never commit an entry that no quorum has.
 #[test]
 fn acknowledgements_out_of_order_commit_no_more_than_a_quorum_has() {
     let mut leader = replica(1, 5, 1, None, &[]);
@@ -67,7 +69,7 @@ fn acknowledgements_out_of_order_commit_no_more_than_a_quorum_has() {
     assert_eq!(leader.commit(), Index(4));
 }
 
-/// 17. After a follower's log went back, an acknowledgement from before counts for nothing.
+/// After a follower's log went back, an earlier acknowledgement does not count.
 #[test]
 fn an_acknowledgement_from_before_a_log_went_back_does_not_count() {
     let mut progress = Progress::new(at(0), Index(5), Credit::default());
@@ -87,7 +89,7 @@ fn an_acknowledgement_from_before_a_log_went_back_does_not_count() {
     assert_eq!(leader.commit(), Index(0), "only one of the two still has it");
 }
 
-/// 18. A rejection of an append of an earlier term, or epoch, moves nothing.
+/// A rejection of an append of an earlier term, or epoch, moves nothing.
 #[test]
 fn a_stale_rejection_rewinds_nothing() {
     let mut follower = replica(2, 3, 7, None, &[1]);
@@ -108,7 +110,7 @@ fn a_stale_rejection_rewinds_nothing() {
     assert_eq!((progress.matched(), progress.next(), progress.state()), (Index(5), Index(6), ProgressState::Replicate));
 }
 
-/// 18., second half: a completion from before a truncation counts nothing that was truncated.
+/// A completion from before a truncation counts no truncated entry.
 #[test]
 fn a_completion_from_before_a_truncation_counts_nothing_truncated() {
     let mut follower = replica(1, 3, 1, None, &[]);
@@ -124,7 +126,7 @@ fn a_completion_from_before_a_truncation_counts_nothing_truncated() {
     assert_eq!((follower.durable(), follower.released()), (Index(2), Index(2)));
 }
 
-/// 19. A delayed duplicate of an append deletes nothing behind it.
+/// A delayed duplicate of an append deletes no entry after it.
 #[test]
 fn a_delayed_duplicate_deletes_nothing() {
     let mut follower = replica(1, 3, 1, None, &[]);
@@ -137,7 +139,7 @@ fn a_delayed_duplicate_deletes_nothing() {
     assert!(persists(&effects).iter().all(|persist| persist.truncate_from.is_none()));
 }
 
-/// 20. A commit index says nothing about a suffix that this append did not check.
+/// A commit index says nothing about a suffix that this append did not check.
 #[test]
 fn an_unchecked_suffix_is_not_committed() {
     let mut follower = replica(1, 3, 1, None, &[1, 1, 1]);
@@ -155,7 +157,7 @@ fn an_unchecked_suffix_is_not_committed() {
     assert_eq!(world.commit(3), 0, "a heartbeat names no more than was seen to match");
 }
 
-/// 21. Entries never leave without the entry before them, wherever they are read from.
+/// Entries never leave without the entry before them, from the cache or from the disk.
 #[test]
 fn entries_never_leave_without_the_one_before_them() {
     let mut disk = disk_of(2, None, &[1, 1, 1, 2, 2]);
@@ -179,7 +181,7 @@ fn entries_never_leave_without_the_one_before_them() {
     assert_eq!(progress.send(at(0), id(5, 2), Some(batch(2, 7, 1, 0))), None);
 }
 
-/// 22. Completions out of order lose nothing.
+/// Completions out of order lose no progress.
 #[test]
 fn completions_out_of_order_lose_nothing() {
     let mut follower = replica(1, 3, 1, None, &[]);
@@ -192,7 +194,7 @@ fn completions_out_of_order_lose_nothing() {
     assert_eq!((follower.durable(), follower.released(), follower.writing_since()), (Index(3), Index(3), None));
 }
 
-/// 22. and 23. A single voter leads and commits, and not before its own disk has finished.
+/// A single voter leads and commits, and not before its own disk has finished.
 #[test]
 fn a_single_voter_commits_when_its_disk_has_and_not_before() {
     let mut world = World::new(1);
@@ -210,7 +212,8 @@ fn a_single_voter_commits_when_its_disk_has_and_not_before() {
     assert_eq!((world.commit(1), world.replica(1).applied_index()), (3, Index(3)));
 }
 
-/// 24. A probe for an entry that was compacted away asks for a snapshot, and one that can do without does not.
+/// A probe for an entry that was compacted away asks for a snapshot; a probe that needs no such
+/// entry does not.
 #[test]
 fn a_probe_below_a_compacted_log_needs_a_snapshot_and_nothing_else_does() {
     let mut compacted = disk_of(4, None, &[1, 2, 2, 2, 4, 4]);
@@ -228,7 +231,7 @@ fn a_probe_below_a_compacted_log_needs_a_snapshot_and_nothing_else_does() {
     assert_eq!(world.commit(1), 7);
 }
 
-/// 25. Credit comes back whatever is lost, and replication goes on.
+/// Credit returns in spite of any loss, and replication goes on.
 #[test]
 fn credit_never_leaks_and_replication_goes_on() {
     let credit = Credit { messages: 2, entries: 3, bytes: 200, append_bytes: 60, ..Credit::default() };
@@ -253,7 +256,7 @@ fn credit_never_leaks_and_replication_goes_on() {
     assert_eq!(world.log(2), vec![1; 101]);
 }
 
-/// 26. What goes unanswered is sent again, ever more rarely; any answer ends the restraint.
+/// An append without an answer is sent again, with growing pauses; any answer ends the pauses.
 #[test]
 fn retries_back_off_and_an_answer_ends_that() {
     let mut progress = Progress::new(at(0), Index(5), Credit::default());
@@ -281,7 +284,7 @@ fn retries_back_off_and_an_answer_ends_that() {
     assert!(wait(&mut progress, now), "so is a new link");
 }
 
-/// 26., too: a follower that is merely behind is found in one round trip, not in one an entry.
+/// A follower that merely lags is found in one round trip, not in one per entry.
 #[test]
 fn a_follower_that_is_far_behind_is_found_in_one_round_trip() {
     let long = vec![1; 500];
@@ -297,7 +300,8 @@ fn a_follower_that_is_far_behind_is_found_in_one_round_trip() {
     assert_eq!((world.log(3).len(), rejections), (501, 1));
 }
 
-/// 27. A fully compacted log and a follower with nothing: it waits for a snapshot, and goes on once that is installed.
+/// A fully compacted log and a follower with nothing: it waits for a snapshot, and goes on once
+/// that is installed.
 #[test]
 fn a_follower_with_nothing_and_a_leader_with_a_snapshot_alone_converge() {
     let mut compacted = disk_of(4, None, &[1, 2, 4]);

@@ -1,4 +1,4 @@
-//! What is decided by the rules of what goes wrong at run time (52), and hostile peers.
+//! Faults at run time as far as the rules decide, and hostile peers.
 
 use quorate_raft::{Effect, Index, NodeId, Persist, Replica, Role, Term};
 use quorate_world::{
@@ -9,7 +9,8 @@ use quorate_world::{
     world::World,
 };
 
-/// 52. A leader whose disk is stuck steps down and does not campaign, however well it is heard; another leads meanwhile.
+/// A leader whose disk is stuck steps down and does not campaign, though its peers hear it well;
+/// another node leads meanwhile.
 #[test]
 fn a_leader_whose_disk_is_stuck_is_replaced() {
     let mut world = World::new(3);
@@ -38,8 +39,8 @@ fn a_leader_whose_disk_is_stuck_is_replaced() {
     assert_eq!(world.replica(1).leader(), Some(NodeId(2)));
 }
 
-/// 52., of the state machine: a leader whose machine is stuck at one entry answers nobody, and is replaced; one that is only slow is
-/// not.
+/// A leader whose state machine is stuck at one entry answers no request, and is replaced; one that
+/// is only slow is not.
 #[test]
 fn a_leader_whose_state_machine_is_stuck_is_replaced_and_one_that_is_slow_is_not() {
     for is_stuck in [true, false] {
@@ -61,7 +62,7 @@ fn a_leader_whose_state_machine_is_stuck_is_replaced_and_one_that_is_slow_is_not
     }
 }
 
-/// Hostile or broken peers are refused and stop nobody.
+/// Hostile or broken peers are refused and stop no node.
 #[test]
 fn malformed_messages_are_refused() {
     let refused = |effects: &[Effect]| matches!(effects.last(), Some(Effect::Refused { .. }));

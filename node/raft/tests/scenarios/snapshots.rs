@@ -1,4 +1,4 @@
-//! Snapshots (40 to 45), as far as rules decide. 43 and the first half of 44 are the runtime's and the storage's.
+//! Snapshots, as far as the rules decide.
 
 use quorate_raft::{
     AppendOutcome, Effect, Index, Message, NodeId, ProgressState, Replica, SnapshotOutcome, Term, Transfer,
@@ -18,14 +18,14 @@ fn carries_chunks(_: NodeId, _: NodeId, message: &Message) -> bool {
     message.is_bulk()
 }
 
-/// A leader that cut its log up to entry 4, and node 3, which has but one.
+/// A leader that cut its log up to entry 4, and node 3, which has only one.
 fn behind_a_cut() -> World {
     let mut compacted = disk_of(1, None, &[1, 1, 1, 1, 1]);
     compacted.compact(Index(4), voters(3));
     World::with(vec![compacted, disk_of(1, None, &[1, 1, 1, 1, 1]), disk_of(1, None, &[1])], settings())
 }
 
-/// 40. A snapshot counts as installed when it is, durably, and not when it was sent.
+/// A snapshot counts as installed when it durably is, and not when it was sent.
 #[test]
 fn a_snapshot_counts_when_it_is_installed_and_not_when_it_was_sent() {
     let mut world = behind_a_cut();
@@ -50,7 +50,7 @@ fn a_snapshot_counts_when_it_is_installed_and_not_when_it_was_sent() {
     assert_eq!(world.up(3).state, world.up(1).state, "and applied");
 }
 
-/// 40., on the receiving side: the reply waits for the cut, which waits for the snapshot.
+/// On the receiving side: the reply waits for the cut, which waits for the snapshot.
 #[test]
 fn an_installed_snapshot_is_told_of_only_when_log_and_state_follow_it() {
     let mut follower = replica(2, 3, 5, None, &[1, 1]);
@@ -74,7 +74,8 @@ fn an_installed_snapshot_is_told_of_only_when_log_and_state_follow_it() {
     assert_eq!(follower.applied_index(), Index(7));
 }
 
-/// 40., two at once: whichever is there first, the log ends up behind the later one, and the state never goes back.
+/// Two at once: in either order of arrival, the log ends up after the later one, and the state
+/// never goes back.
 #[test]
 fn of_two_snapshots_at_once_the_later_one_wins() {
     for order in [[5, 8], [8, 5]] {
@@ -96,7 +97,7 @@ fn of_two_snapshots_at_once_the_later_one_wins() {
     }
 }
 
-/// 41. Whoever is past a snapshot says so at once, and is not sent it.
+/// A node that is past a snapshot says so at once, and is not sent it.
 #[test]
 fn a_follower_that_is_past_a_snapshot_says_so_and_restores_nothing() {
     let mut follower = replica(2, 3, 5, None, &[1, 1, 1]);
@@ -114,7 +115,7 @@ fn a_follower_that_is_past_a_snapshot_says_so_and_restores_nothing() {
     assert_eq!(terms(&follower), [1, 1, 1]);
 }
 
-/// 41., second half: a snapshot that contradicts what is committed is not installed.
+/// A snapshot that contradicts a committed entry is not installed.
 #[test]
 fn a_snapshot_that_contradicts_a_committed_entry_stops_the_node() {
     let conflict = Some(Violation::CommittedConflict { index: Index(2), leader: NodeId(1) });
@@ -127,7 +128,7 @@ fn a_snapshot_that_contradicts_a_committed_entry_stops_the_node() {
     assert_eq!(terms(&follower), [1, 1, 1], "nothing was overwritten");
 }
 
-/// 41., too: one whose last entry differs under the same id is noticed, and not installed.
+/// A snapshot whose last entry differs under the same id is noticed, and not installed.
 #[test]
 fn a_snapshot_of_another_content_under_the_same_id_is_not_installed() {
     let mut follower = replica(2, 3, 5, None, &[1, 1, 1]);
@@ -138,8 +139,9 @@ fn a_snapshot_of_another_content_under_the_same_id_is_not_installed() {
     assert_eq!(terms(&follower), [1, 1, 1]);
 }
 
-/// 42., while a follower receives a snapshot the log is not cut from under it, however many snapshots are taken meanwhile; and
-/// once it has caught up, or is given up, the log is cut again.
+/// While a follower receives a snapshot, the log that it needs next is not cut, even if more
+/// snapshots are taken meanwhile. Once it has caught up, or the transfer is given up, the log
+/// is cut again.
 #[test]
 fn a_log_is_not_cut_so_that_a_receiving_follower_must_start_over() {
     let mut world = behind_a_cut();
@@ -167,7 +169,7 @@ fn a_log_is_not_cut_so_that_a_receiving_follower_must_start_over() {
     assert_eq!(world.replica(1).log().base(), world.replica(1).log().last(), "it has caught up");
 }
 
-/// 42., too: a pin follows the peer, holds no more than it must, and ends when it is given up.
+/// A pin follows the peer, holds no more than it must, and ends when the transfer is given up.
 #[test]
 fn a_pin_follows_its_peer_and_ends() {
     let mut leader = replica(1, 3, 1, None, &[1; 20]);
@@ -200,7 +202,8 @@ fn a_pin_follows_its_peer_and_ends() {
     assert_eq!(saved(&mut leader, 21, 0), 21, "it was given up");
 }
 
-/// 42., second half: a slow answer is no lost chunk. What was sent is sent again only when the follower says that it is not there.
+/// A slow answer is no lost chunk. A chunk is sent again only when the follower says that
+/// it is missing.
 #[test]
 fn a_chunk_that_takes_longer_than_its_timeout_is_not_sent_again() {
     let patience = TransferSettings { chunk_bytes: 10, window_bytes: 30, ..TransferSettings::default() };
@@ -222,7 +225,8 @@ fn a_chunk_that_takes_longer_than_its_timeout_is_not_sent_again() {
     assert_eq!(transfer.want(), Some((10, 10)), "nothing more has arrived: that is lost");
 }
 
-/// 44. Nothing is cut before a snapshot is durable, nor more than it covers, nor what is not durable itself.
+/// No entry is cut before a snapshot is durable, beyond the snapshot, or before the entry
+/// itself is durable.
 #[test]
 fn nothing_is_cut_that_no_durable_snapshot_covers() {
     let mut world = World::new(3);
@@ -250,7 +254,7 @@ fn nothing_is_cut_that_no_durable_snapshot_covers() {
     assert_eq!((replica.applied_index(), world.up(1).applied), (Index(6), Index(6)), "and restored from");
 }
 
-/// 44., in the rules: a snapshot of what was not released is no reason to cut.
+/// In the rules: a snapshot of entries that were not dispatched is no reason to cut.
 #[test]
 fn a_snapshot_of_what_was_not_applied_cuts_nothing() {
     let mut follower = replica(2, 3, 5, None, &[1, 1, 1]);
@@ -262,7 +266,8 @@ fn a_snapshot_of_what_was_not_applied_cuts_nothing() {
     }
 }
 
-/// 45. Callers whose entries an installed snapshot covers: the runtime learns of it before anything behind is applied.
+/// Callers whose entries an installed snapshot covers: the runtime learns of it before any later
+/// entry is applied.
 #[test]
 fn a_restore_comes_before_what_is_applied_behind_it() {
     let mut follower = replica(2, 3, 5, None, &[1]);
@@ -282,7 +287,8 @@ fn a_restore_comes_before_what_is_applied_behind_it() {
     assert!(!applied(&out) && applied(&effects));
 }
 
-/// A snapshot from the last leader arrives while this node asks for votes: it claimed the log that it had, and asks no longer.
+/// A snapshot from the last leader arrives while this node campaigns: the campaign claimed the log
+/// before it, and ends.
 #[test]
 fn a_candidate_whose_log_a_snapshot_replaces_campaigns_no_longer() {
     let mut node = replica(2, 3, 5, None, &[1, 3, 3]);
@@ -295,7 +301,7 @@ fn a_candidate_whose_log_a_snapshot_replaces_campaigns_no_longer() {
     assert!(!node.is_leader() && out.is_empty());
 }
 
-/// A leader hears of no other in its term; and what a snapshot covers its log has.
+/// A leader hears of no other in its term, and its log holds all entries that a snapshot covers.
 #[test]
 fn a_leader_takes_no_snapshot_that_its_log_does_not_hold() {
     let mut leader = replica(1, 3, 5, None, &[1, 1]);
@@ -328,7 +334,8 @@ fn a_malformed_piece_of_a_snapshot_is_refused() {
     assert!(refused(&mut follower, snapshot_chunk(1, &snapshot_of(4, 2), u64::MAX, b"a")), "an overflow");
 }
 
-/// A log that begins behind lost state asks for a snapshot that reaches far enough, and nothing else brings it back.
+/// A log that begins after lost state asks for a snapshot that reaches far enough, and only such a
+/// snapshot brings the state back.
 #[test]
 fn a_node_that_lost_its_state_is_healed_by_a_snapshot_that_reaches_it() {
     let mut disk = disk_of(1, None, &[1; 6]);

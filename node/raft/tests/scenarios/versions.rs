@@ -1,4 +1,5 @@
-//! Clusters of several releases, whose state machines do not all apply what the others write. Wire versions are no rule's business.
+//! Clusters of several releases, whose state machines do not all apply each other's entries. The
+//! rules do not know wire versions.
 
 use quorate_raft::{Body, Effect, MachineVersions, NodeId, Phase, Replica, RequestVote, Settings, Term};
 use quorate_world::{
@@ -8,7 +9,8 @@ use quorate_world::{
     world::World,
 };
 
-/// A voter votes for whoever writes what it can apply, in either round, also if that is older than what it writes itself.
+/// A voter votes for a candidate whose version it can apply, in either round, even if that is older
+/// than the version that it writes.
 #[test]
 fn a_voter_votes_only_for_whoever_writes_what_it_can_apply() {
     for (phase, handed_over) in [(Phase::PreVote, false), (Phase::Vote, false), (Phase::Vote, true)] {
@@ -29,7 +31,7 @@ fn a_voter_votes_only_for_whoever_writes_what_it_can_apply() {
     }
 }
 
-/// Whoever hears a leader refuses for that reason alone, and blames nobody's version.
+/// A voter that hears a leader refuses for that reason alone, and reports no version.
 #[test]
 fn a_voter_that_hears_a_leader_blames_no_version() {
     let mut voter = applying(0, 0, 0);
@@ -39,8 +41,8 @@ fn a_voter_that_hears_a_leader_blames_no_version() {
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::MachineUnknown { .. })));
 }
 
-/// A release that writes something new leads as soon as a quorum can apply that, and no sooner; the older ones lead until then, and no
-/// term is lost in vain.
+/// A release that writes a new version leads as soon as a quorum can apply it, and no sooner; the
+/// older ones lead until then, and no term is lost in vain.
 #[test]
 fn a_newer_release_leads_as_soon_as_a_quorum_applies_what_it_writes() {
     let mut world = World::new(3);
@@ -70,7 +72,8 @@ fn a_newer_release_leads_as_soon_as_a_quorum_applies_what_it_writes() {
     assert_eq!(world.log(3), world.log(1), "the third follows");
 }
 
-/// A release that already applies what the next one will write hands leadership to and fro with it.
+/// A release that already applies the version of the next one exchanges leadership with it
+/// in both directions.
 #[test]
 fn a_release_that_reads_ahead_votes_for_the_next_one() {
     let mut world = World::new(3);
@@ -86,7 +89,7 @@ fn a_release_that_reads_ahead_votes_for_the_next_one() {
     world.elect(2);
 }
 
-/// It comes back with a release that writes 1, and applies what the older one wrote.
+/// It comes back with a release that writes 1, and applies the older one's version.
 fn upgrade(world: &mut World, node: u64) {
     world.machines.insert(NodeId(node), MachineVersions { writes: 1, oldest: 0, newest: 1 });
     world.crash(node);

@@ -1,4 +1,5 @@
-//! A voter that keeps no commands: what it is sent, what it is for, and what it must never do.
+//! The witness, a voter that keeps no commands: the entries that it is sent, its purpose, and the
+//! things that it must never do.
 
 use quorate_raft::{
     Batch, Body, Change, ChangeRefused, Effect, HandoverRefused, Index, Kind, Membership, NodeId, RepairOutcome,
@@ -17,14 +18,14 @@ use quorate_world::{
 
 const WITNESS: NodeId = NodeId(3);
 
-/// Nodes 1 and 2 keep all, 3 is the witness, and node 1 leads.
+/// Nodes 1 and 2 are full copies, 3 is the witness, and node 1 leads.
 fn world() -> World {
     let mut world = World::ruled(vec![Disk::default(); 3], Rules { witness: Some(WITNESS), ..Rules::new(settings()) });
     world.elect(1);
     world
 }
 
-/// A witness of three that recovered such a log.
+/// A witness of three that recovered this log.
 fn witness(term: u64, terms: &[u64]) -> Replica {
     let settings = Settings { is_witness: true, ..settings() };
     let membership = voters(3).with_witness(Some(WITNESS));
@@ -33,14 +34,14 @@ fn witness(term: u64, terms: &[u64]) -> Replica {
     Replica::new(WITNESS, membership, disk.recover(), settings)
 }
 
-/// What the witness's disk has of commands: everything is an outline.
+/// The kinds of commands on the witness's disk: all are stubs.
 fn kinds(world: &World) -> Vec<Kind> {
     let disk = &world.node(WITNESS).disk;
     let batches = disk.read(disk.base.index.next(), Index(u64::MAX));
     batches.iter().flat_map(|batch| batch.records().map(|record| record.kind).collect::<Vec<_>>()).collect()
 }
 
-/// The leader's election timer goes off, twice: something was to be committed all the time, and was not.
+/// The leader's election timer goes off, twice, with entries waiting to be committed all the time.
 fn wait_in_vain(world: &mut World, leader: u64) {
     for _ in 0..2 {
         world.pass(200);
@@ -98,7 +99,7 @@ fn a_witness_is_sent_outlines_and_of_those_what_is_committed() {
     assert_eq!(kinds(&world), [Kind::Noop, Kind::Outline, Kind::Outline, Kind::Outline]);
 }
 
-/// It is what it is for.
+/// Its purpose: with one full copy down, the other commits.
 #[test]
 fn with_one_full_copy_gone_the_other_goes_on() {
     let mut world = world();
@@ -110,7 +111,7 @@ fn with_one_full_copy_gone_the_other_goes_on() {
     assert_eq!(world.replica(1).commit(), world.replica(1).log().last().index);
     world.propose(1, 2);
     assert_eq!(world.replica(1).commit(), world.replica(1).log().last().index, "and goes on at once");
-    // The other comes back, and soon nothing hangs on the witness any more.
+    // The other copy comes back, and soon the witness is no longer needed to commit.
     world.heal();
     for _ in 0..3 {
         world.pass(400);
@@ -124,7 +125,7 @@ fn with_one_full_copy_gone_the_other_goes_on() {
     assert_eq!(world.node(WITNESS).disk.last().index, committed, "it is not called on any more");
 }
 
-/// Its replicator counts on what it was told: what it may send is never less than before.
+/// Its replicator relies on the limit: the last entry that it may send never goes back.
 #[test]
 fn what_a_witness_may_have_never_goes_back() {
     let mut leader =
@@ -144,12 +145,13 @@ fn what_a_witness_may_have_never_goes_back() {
     assert_eq!(leader.goes_to(WITNESS), Index(4));
 }
 
-/// As long as both full copies are there, the witness gets ahead of neither: so either can be elected when the other dies.
+/// While both full copies are up, the witness gets ahead of neither: so either can be elected when
+/// the other dies.
 #[test]
 fn the_other_full_copy_is_elected_when_the_leader_dies() {
     let mut world = world();
     world.propose(1, 4);
-    // In flight to the follower, and not there.
+    // In flight to the follower, and not arrived.
     world.cut_way(1, 2);
     world.propose(1, 4);
     world.must(Event::Crash(NodeId(1), None));
@@ -163,7 +165,8 @@ fn the_other_full_copy_is_elected_when_the_leader_dies() {
     assert_eq!(world.node(NodeId(1)).disk.last(), world.replica(2).log().last());
 }
 
-/// The limit: what a leader and the witness committed waits for that leader, and is not lost.
+/// The limit: an entry that a leader and the witness committed waits for that leader, and
+/// is not lost.
 #[test]
 fn what_was_committed_with_the_witness_waits_for_who_has_it() {
     let mut world = world();
@@ -211,7 +214,7 @@ fn leadership_is_handed_to_no_witness() {
     assert_eq!(hand_over(&mut world, None), Ok(NodeId(2)));
 }
 
-/// It had the entry, so nobody may forget it; and it can't give it back.
+/// It had the entry, so the entry must not be forgotten; and it can't give it back.
 #[test]
 fn a_witness_says_of_what_it_holds_that_it_is_lost() {
     let mut witness = witness(5, &[1, 1, 2]);
@@ -247,7 +250,7 @@ fn a_full_copy_takes_no_outlines_and_a_witness_keeps_nothing_else() {
     assert!(append_reply(&effects).is_some());
 }
 
-/// It compares logs as everybody does: by ids, and by what they stand for.
+/// It compares logs like any other node: by ids, and by checksums.
 #[test]
 fn a_witness_notices_that_a_log_differs_under_the_same_ids() {
     let mut witness = witness(5, &[1, 1]);
@@ -283,7 +286,7 @@ fn a_witness_that_was_away_needs_no_state_to_catch_up() {
     assert_eq!(world.replica(3).commit(), world.replica(1).commit());
 }
 
-/// Its own log is cut as everybody's.
+/// Its own log is cut like any other.
 #[test]
 fn a_witness_restarts_with_what_it_promised() {
     let mut world = world();
@@ -298,7 +301,8 @@ fn a_witness_restarts_with_what_it_promised() {
     assert!(world.replica(3).is_witness() && world.replica(3).is_as_configured());
 }
 
-/// What its disk lost of an outline the others have: they send the whole entry, and it keeps as much of it as before.
+/// A stub that its disk lost comes from the others: they send the whole entry, and the witness
+/// keeps a stub of it, as before.
 #[test]
 fn a_witness_gets_back_what_its_disk_lost() {
     let mut world = world();
@@ -318,7 +322,7 @@ fn a_witness_gets_back_what_its_disk_lost() {
     }
     assert_eq!(world.replica(3).first_faulty(), None);
     assert_eq!(kinds(&world)[..before.len()], before);
-    // And without a leader: anybody's copy will do.
+    // And without a leader: the copy of any member will do.
     world.must(Event::Crash(WITNESS, None));
     world.must(Event::Lose(WITNESS, Index(3), Fault::Proven));
     world.must(Event::Restart(WITNESS));
