@@ -164,9 +164,4 @@ impl Lease {
         self.end();
         self.is_given_up = true;
     }
-
-    /// Rounds may begin a lease again.
-    pub(crate) fn take_up(&mut self) {
-        self.is_given_up = false;
-    }
 }

@@ -48,24 +48,6 @@ impl Replica {
         leadership.reads.lease.left(now).filter(|_| knows_commits)
     }
 
-    /// The lease is over and will not be renewed as long as this node leads: somebody may be
-    /// elected in spite of the promises that it rests on. A handover does so before a peer is told
-    /// that it may stand for election at once; reads by lease wait for a round from then on.
-    pub fn give_up_lease(&mut self) {
-        if let Role::Leader(leadership) = &mut self.role {
-            leadership.reads.lease.give_up();
-        }
-    }
-
-    /// Nothing came of it, and no peer was told: rounds may begin a lease again. Never after a
-    /// peer was told, for what it was told may reach it, and what it asks for then its voters,
-    /// at any time.
-    pub fn take_up_lease(&mut self) {
-        if let Role::Leader(leadership) = &mut self.role {
-            leadership.reads.lease.take_up();
-        }
-    }
-
     /// Ends the lease: another configuration counts from now on.
     pub(super) fn end_lease(&mut self) {
         if let Role::Leader(leadership) = &mut self.role {
