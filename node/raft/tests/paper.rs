@@ -46,7 +46,7 @@ fn a_vote_is_granted_to_the_first_candidate_whose_log_is_up_to_date() {
 /// with the later term is more up-to-date. If the logs end with the same term, then whichever log
 /// is longer is more up-to-date."
 #[test]
-fn a_vote_is_denied_to_a_candidate_whose_log_is_behind() {
+fn a_vote_is_denied_to_a_candidate_whose_log_is_less_up_to_date() {
     for (last, granted) in [(id(9, 2), false), (id(2, 3), false), (id(3, 3), true), (id(4, 3), true), (id(1, 4), true)]
     {
         for phase in [Phase::Vote, Phase::PreVote] {
@@ -246,7 +246,7 @@ fn a_follower_answers_candidates_and_leaders() {
 /// Followers, 2. "If election timeout elapses without receiving AppendEntries RPC from current
 /// leader or granting vote to candidate: convert to candidate" — here to pre-candidate first.
 #[test]
-fn a_follower_that_hears_nobody_campaigns() {
+fn a_follower_that_hears_no_leader_campaigns() {
     let mut follower = replica(1, 3, 5, None, &[]);
     let mut out = Vec::new();
     hear(&mut follower, at(1_000), 2, 5, heartbeat(0, 0));
@@ -389,7 +389,7 @@ fn a_leader_finds_where_logs_agree_and_replicates_from_there() {
 /// and log[N].term == currentTerm: set commitIndex = N (§5.3, §5.4)." The leader's own disk is
 /// one of them.
 #[test]
-fn a_leader_commits_what_a_majority_has_in_its_own_term() {
+fn a_leader_commits_entries_of_its_own_term_that_a_majority_has() {
     let mut leader = replica(1, 5, 2, None, &[1, 2]);
     let led = lead(&mut leader, at(0));
     let mut out = Vec::new();

@@ -28,6 +28,6 @@ fn a_joint_ballot_needs_both_halves() {
 }
 
 #[test]
-fn nobody_wins_without_voters() {
+fn no_candidate_wins_without_voters() {
     assert_eq!(Ballot::new(Phase::Vote, 1, Term(1), Membership::default()).count(NodeId(1), true), Outcome::Lost);
 }

@@ -25,7 +25,7 @@ enum Change {
 
 proptest! {
     #[test]
-    fn a_log_knows_what_a_list_of_its_entries_knows(changes in proptest::collection::vec(change(), 1..25)) {
+    fn a_log_agrees_with_a_list_of_its_entries(changes in proptest::collection::vec(change(), 1..25)) {
         let (mut log, mut twin) = (Log::new(EntryId::default(), Vec::new(), EntryId::default(), 0), Twin::default());
         for change in changes {
             apply(&change, &mut log, &mut twin);

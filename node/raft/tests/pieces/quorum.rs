@@ -13,7 +13,7 @@ fn a_quorum_is_a_majority_of_each_half() {
 }
 
 #[test]
-fn what_a_quorum_has_reached_is_the_largest_value_that_a_quorum_has() {
+fn the_agreed_value_is_the_largest_that_a_quorum_has_reached() {
     for membership in memberships() {
         for values in 0..3u64.pow(5) {
             let reached = |id: NodeId| values / 3u64.pow(id.0 as u32) % 3;

@@ -67,7 +67,7 @@ fn no_record_has_the_last_index_for_another_must_be_able_to_follow() {
 }
 
 #[test]
-fn a_header_tells_what_a_damaged_payload_was() {
+fn a_header_identifies_a_record_with_a_damaged_payload() {
     let mut bytes = batch(3, 7, 1, 9).bytes().to_vec();
     let last = bytes.len() - 6;
     bytes[last] ^= 1;
@@ -90,7 +90,7 @@ fn a_payload_in_two_parts_is_laid_out_like_the_whole() {
 
 proptest! {
     #[test]
-    fn what_was_laid_out_is_read_back(payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..12), first in 1u64..1_000, previous: u32) {
+    fn decoding_returns_the_encoded_values(payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 1..12), first in 1u64..1_000, previous: u32) {
         let mut builder = BatchBuilder::new(crc, Term(4), Index(first), previous, 0);
         payloads.iter().for_each(|payload| builder.push(Kind::Session, payload));
         let batch = builder.finish().expect("at least one");
@@ -105,7 +105,7 @@ proptest! {
     /// Slices equal the batches that parsing their bytes gives, and hold exactly
     /// the requested entries.
     #[test]
-    fn slices_hold_what_was_asked_for(count in 1u64..10, first in 1u64..20, from in 0u64..40, to in 0u64..40, bytes_max in 0usize..500) {
+    fn slices_hold_the_requested_entries(count in 1u64..10, first in 1u64..20, from in 0u64..40, to in 0u64..40, bytes_max in 0usize..500) {
         let whole = batch(2, first, count, 5);
         let last = first + count - 1;
         let span = |slice: &Option<Batch>| slice.as_ref().map(|slice| (slice.first().0, slice.last().0));

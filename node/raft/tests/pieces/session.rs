@@ -29,7 +29,7 @@ fn a_name_has_1_to_64_bytes_and_is_no_opened_session() {
 }
 
 #[test]
-fn what_is_not_laid_out_so_is_refused() {
+fn malformed_session_entries_are_refused() {
     let key = SessionKey::named(b"name").expect("a name");
     let good = stamped(STAMP, &Request::Command { key, serial: 1, command: b"" });
     for end in 0..good.len() {
@@ -52,7 +52,7 @@ fn what_is_not_laid_out_so_is_refused() {
 
 proptest! {
     #[test]
-    fn what_was_laid_out_is_read_back(
+    fn decoding_returns_the_encoded_values(
         (time, idle_limit_ms, sessions_max) in any::<(u64, u32, u32)>(),
         name in proptest::collection::vec(any::<u8>(), 0..=NAME_BYTES_MAX),
         (opened, serial) in any::<(u64, u64)>(),

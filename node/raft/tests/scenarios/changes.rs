@@ -97,7 +97,7 @@ fn a_second_change_is_refused_while_one_is_under_way() {
 
 /// Nor is a change that would leave the cluster to voters that are down: it would stand still.
 #[test]
-fn a_change_that_leaves_no_quorum_of_those_who_are_there_is_refused() {
+fn a_change_that_leaves_no_quorum_of_live_members_is_refused() {
     let mut world = world(3, 3);
     world.isolate(3);
     world.pass(400);
@@ -136,7 +136,7 @@ fn a_learner_that_is_behind_or_silent_is_not_promoted() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_by_name() {
+fn a_change_that_does_not_apply_is_refused_with_its_reason() {
     let mut world = world(3, 3);
     let no = |world: &mut World, wish: Change| change(world, 1, wish).expect_err("it makes no sense");
     assert_eq!(no(&mut world, Change::promote(NodeId(9))), ChangeRefused::Unknown { id: NodeId(9) });
@@ -160,7 +160,7 @@ fn what_makes_no_sense_is_refused_by_name() {
 }
 
 #[test]
-fn a_node_that_is_a_member_is_not_added_and_the_refusal_says_what_it_is() {
+fn a_node_that_is_a_member_is_not_added_and_the_refusal_names_its_capacity() {
     let mut world = world(4, 3);
     change(&mut world, 1, Change::add(NodeId(4), "four")).expect("it leads");
     world.settle();
@@ -359,7 +359,7 @@ fn a_leader_that_leaves_and_alone_has_the_configuration_without_it_leads_again()
 /// "A removed node keeps campaigning and disrupts": it changes no other node's term, and learns
 /// that it was removed.
 #[test]
-fn a_removed_node_that_missed_it_disrupts_nobody_and_is_told() {
+fn a_removed_node_that_missed_its_removal_disrupts_no_member_and_is_told() {
     let mut world = world(3, 3);
     world.isolate(3);
     change(&mut world, 1, Change::remove(NodeId(3))).expect("it leads");
@@ -394,7 +394,7 @@ fn a_removed_node_that_does_not_vote_any_more_asks_where_it_stands() {
 
 /// The voters that it knows may be gone themselves: it asks every node that it ever heard of.
 #[test]
-fn who_was_removed_long_ago_asks_all_whom_it_ever_knew() {
+fn a_node_removed_long_ago_asks_every_node_it_ever_knew() {
     let mut world = world(3, 3);
     change(&mut world, 1, Change::to([NodeId(1)])).expect("it leads");
     world.settle();
@@ -408,7 +408,7 @@ fn who_was_removed_long_ago_asks_all_whom_it_ever_knew() {
 
 /// An outdated message from a member that lags does not stop a node that was added again since.
 #[test]
-fn who_was_added_again_is_not_stopped_by_news_of_an_earlier_removal() {
+fn a_node_added_again_is_not_stopped_by_news_of_an_earlier_removal() {
     let mut node = replica(4, 4, 5, None, &[1, 1]);
     let removed = Body::Removed(Removed { at: Index(0) });
     let effects = hear(&mut node, at(0), 2, 5, removed);
@@ -421,7 +421,7 @@ fn who_was_added_again_is_not_stopped_by_news_of_an_earlier_removal() {
 /// elect the node that has the entry: without a leader, no node is told of its removal. Nor does a
 /// node tell that is not a member by its own log: it lags.
 #[test]
-fn only_a_member_that_hears_a_leader_tells_who_was_removed() {
+fn only_a_member_that_hears_a_leader_tells_a_removed_node() {
     let tells = |configuration: &Membership, asked_at| {
         let mut node = replica(2, 4, 1, None, &[1]);
         let change = changing(1, 2, log_of(&[1])[0].checksum(), configuration);
@@ -467,7 +467,7 @@ fn a_peer_that_answers_nothing_is_removed_all_the_same() {
 
 /// A read that waits for voters that then leave is answered by those that stay.
 #[test]
-fn a_read_does_not_wait_for_voters_who_left() {
+fn a_read_does_not_wait_for_removed_voters() {
     let mut world = world(2, 2);
     world.cut_way(2, 1);
     world.must(Event::Read(NodeId(1), 7));
@@ -482,7 +482,7 @@ fn a_read_does_not_wait_for_voters_who_left() {
 
 /// A read round in progress may need voters that were added since: they hear of it, too.
 #[test]
-fn a_read_round_is_told_to_who_is_added_while_it_is_open() {
+fn a_read_round_reaches_a_member_that_is_added_while_it_is_open() {
     let mut world = world(3, 2);
     world.cut_way(1, 2);
     world.must(Event::Read(NodeId(1), 7));

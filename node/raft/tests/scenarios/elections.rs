@@ -108,7 +108,7 @@ fn a_pre_vote_changes_nothing_and_its_late_answer_is_no_vote() {
 
 /// Granting a pre-vote does not count as hearing a leader, and does not skip the log check.
 #[test]
-fn granting_a_pre_vote_protects_nobody_and_checks_the_log() {
+fn granting_a_pre_vote_protects_no_candidate_and_checks_the_log() {
     let mut voter = replica(1, 3, 5, None, &[1, 5]);
     let effects = hear(&mut voter, at(0), 2, 5, request_vote(Phase::PreVote, 1, id(2, 5)));
     assert_eq!(vote_reply(&effects), Some((Term(5), true)));
@@ -249,7 +249,7 @@ fn nodes_that_time_out_together_do_not_do_so_for_ever() {
 
 /// A node that was cut off comes back without an inflated term, and the leader stays.
 #[test]
-fn a_node_that_comes_back_deposes_nobody() {
+fn a_node_that_comes_back_deposes_no_leader() {
     let mut world = World::new(3);
     world.elect(1);
     world.isolate(3);
@@ -267,7 +267,7 @@ fn a_node_that_comes_back_deposes_nobody() {
 
 /// Even a node that did raise its term deposes no leader while the others hear it (thesis §4.2.3).
 #[test]
-fn whoever_hears_a_leader_takes_no_note_of_a_campaign() {
+fn a_node_that_hears_a_leader_ignores_campaigns() {
     let mut follower = replica(1, 3, 5, None, &[]);
     hear(&mut follower, at(1_000), 2, 5, heartbeat(0, 0));
     let effects = hear(&mut follower, at(1_149), 3, 9, request_vote(Phase::Vote, 1, id(9, 9)));

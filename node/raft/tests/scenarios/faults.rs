@@ -26,7 +26,7 @@ fn a_faulty_entry_is_not_the_end_of_the_log() {
 
 /// A node with faulty entries does not campaign; it asks every member for the first of them.
 #[test]
-fn a_faulty_node_asks_for_what_it_lost_instead_of_votes() {
+fn a_node_with_faulty_entries_asks_for_them_instead_of_votes() {
     let mut node = faulty_replica(&[1, 1, 1, 2, 2], &[2, 3, 4]);
     let mut out = Vec::new();
     node.election_timeout(at(0), Term(5), &mut out);
@@ -88,7 +88,7 @@ fn nothing_above_a_faulty_entry_is_applied() {
 /// A member that has the entry serves it; one that lost or cut it can't help; one that never had it
 /// says so, and only then.
 #[test]
-fn a_member_answers_for_an_entry_what_it_knows() {
+fn a_member_answers_truthfully_about_an_entry() {
     let answer = |node: &mut Replica, from: EntryId| {
         let effects = hear(node, at(9_000), 3, 5, repair(from, from.index.0));
         let served = effects.iter().any(|effect| matches!(effect, Effect::ServeRepair { .. }));
@@ -118,7 +118,7 @@ fn a_member_answers_for_an_entry_what_it_knows() {
 
 /// A reply has the requested entries that were found.
 #[test]
-fn a_repair_reply_has_what_was_asked_for() {
+fn a_repair_reply_has_the_requested_entries() {
     let node = replica(1, 3, 5, None, &[1, 1, 1, 1]);
     let log = log_of(&[1, 1, 1, 1]);
     let Body::Repair(asked) = repair(id(2, 1), 3) else { panic!("a question") };
@@ -134,7 +134,7 @@ fn a_repair_reply_has_what_was_asked_for() {
 /// Without a leader a node repairs its log with entries of any member, run by run, each requested
 /// when the one before is durable.
 #[test]
-fn a_node_heals_by_what_members_give_it() {
+fn a_node_repairs_its_log_with_entries_of_members() {
     let mut node = faulty_replica(&[1, 1, 2, 2], &[1, 4]);
     let log = log_of(&[1, 1, 2, 2]);
     let mut out = Vec::new();
@@ -299,7 +299,7 @@ fn a_leader_cannot_commit_with_an_acknowledgement_that_is_about_to_be_forgotten(
 
 /// A faulty entry that a snapshot covers is no loss.
 #[test]
-fn what_a_snapshot_covers_need_not_be_whole() {
+fn entries_that_a_snapshot_covers_need_not_be_whole() {
     let mut disk = disk_of(1, None, &[1, 1, 1, 1]);
     disk.compact(Index(1), voters(3));
     let base = quorate_raft::SnapshotBase {

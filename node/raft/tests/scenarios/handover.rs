@@ -49,7 +49,7 @@ fn leadership_moves_to_the_member_named_in_one_election() {
 
 /// A leader that was just elected has heard no peer yet, and transfers leadership all the same.
 #[test]
-fn a_leader_that_has_heard_nobody_yet_may_hand_over() {
+fn a_leader_that_has_heard_no_peer_yet_may_transfer_leadership() {
     let mut leader = replica(1, 3, 1, None, &[1]);
     let led = lead(&mut leader, at(0));
     persist_all(&mut leader, &led);
@@ -64,7 +64,7 @@ fn a_leader_that_has_heard_nobody_yet_may_hand_over() {
 
 /// Without a named target it goes to the node with the longest log.
 #[test]
-fn leadership_moves_to_the_best_if_nobody_is_named() {
+fn leadership_moves_to_the_best_voter_if_none_is_named() {
     let mut world = led_by_1();
     world.cut_way(1, 2);
     world.propose(1, 3);
@@ -152,7 +152,7 @@ fn a_word_to_campaign_that_arrives_in_a_later_term_counts_for_nothing() {
 }
 
 #[test]
-fn who_may_not_lead_is_refused_by_name() {
+fn a_target_that_may_not_lead_is_refused_with_its_reason() {
     let mut world = led_by_1();
     assert_eq!(hand_over(&mut world, 1, Some(9)), Err(HandoverRefused::NotVoter { id: NodeId(9) }));
     assert_eq!(hand_over(&mut world, 2, Some(3)), Err(HandoverRefused::NotLeader));

@@ -123,7 +123,7 @@ fn a_member_that_has_less_than_it_is_told_that_it_held_stops_and_any_other_goes_
 
 /// The next leader knows the holdings that one leader knew, and so does a voter that never led.
 #[test]
-fn a_leader_tells_all_members_what_each_holds_and_they_keep_it_and_refuse_a_member_with_less() {
+fn a_leader_tells_all_members_the_holdings_and_they_refuse_a_member_with_less() {
     let mut leader = leader_of_three();
     let mut out = Vec::new();
     let mut tick = |leader: &mut Replica, milliseconds| {
@@ -256,7 +256,7 @@ fn two_emptied_members_are_stopped_by_the_survivor_before_they_lead() {
 /// A snapshot would hide the loss: its first piece is rejected once, with the end of the log, and
 /// the leader that remembers more says so.
 #[test]
-fn a_member_whose_directory_was_put_back_is_not_made_whole_by_a_snapshot() {
+fn a_member_whose_directory_was_rolled_back_is_not_made_whole_by_a_snapshot() {
     let mut follower = replica(3, 3, 1, None, &[1]);
     let mut chunk = |epoch| hear(&mut follower, at(0), 1, 2, snapshot_chunk(epoch, &snapshot_of(3, 2), 0, b"abc"));
     let effects = [chunk(4), chunk(4)].concat();
@@ -272,7 +272,7 @@ fn a_member_whose_directory_was_put_back_is_not_made_whole_by_a_snapshot() {
 
 /// Yesterday's data directory: its member stops, and the others go on.
 #[test]
-fn a_member_whose_directory_was_put_back_stops() {
+fn a_member_whose_directory_was_rolled_back_stops() {
     for another_leads in [false, true] {
         let mut world = World::new(3);
         world.elect(1);

@@ -433,7 +433,7 @@ fn one_vote_request_of_a_removed_node_neither_deposes_the_leader_nor_bricks_the_
 /// A node that waits to be added can be led to any term. Its later messages, as a learner, raise no
 /// other node's term.
 #[test]
-fn a_learner_that_was_led_astray_leads_nobody_to_the_last_term() {
+fn a_learner_that_was_led_astray_leads_no_member_to_the_last_term() {
     let mut leader = receiver(State::Leads);
     let stale = Body::AppendReply(AppendReply {
         epoch: 0,

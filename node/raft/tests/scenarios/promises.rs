@@ -196,7 +196,7 @@ fn a_restart_without_a_promise_on_the_disk_waits_for_nothing() {
 
 /// Writing a promise holds back no message that depends on term and vote alone.
 #[test]
-fn what_term_and_vote_allow_does_not_wait_for_a_promise() {
+fn a_message_that_needs_term_and_vote_alone_does_not_wait_for_a_promise() {
     let mut voter = voter(disk_of(2, None, &[1]), LONG);
     let first = hear(&mut voter, at(0), 1, 2, heartbeat(4, 0));
     assert_eq!(persists(&first).len(), 1);
@@ -221,7 +221,7 @@ fn a_new_node_states_no_promise_before_it_holds_anything() {
 }
 
 #[test]
-fn a_promise_is_never_longer_than_what_is_kept() {
+fn a_promise_is_never_longer_than_the_duration_kept() {
     for (kept, micros) in [(0, 0), (999, 0), (1_000, 1), (150_000_999, 150_000), (u64::MAX, u32::MAX)] {
         let promise = Promise::of(Duration::from_nanos(kept));
         assert_eq!(promise, Promise(micros));

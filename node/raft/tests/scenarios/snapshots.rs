@@ -256,7 +256,7 @@ fn nothing_is_cut_that_no_durable_snapshot_covers() {
 
 /// In the rules: a snapshot of entries that were not dispatched is no reason to cut.
 #[test]
-fn a_snapshot_of_what_was_not_applied_cuts_nothing() {
+fn a_snapshot_of_entries_that_were_not_applied_cuts_nothing() {
     let mut follower = replica(2, 3, 5, None, &[1, 1, 1]);
     hear(&mut follower, at(0), 1, 5, append(1, id(3, 1), 2, None));
     for (index, term) in [(3, 1), (2, 4), (9, 5)] {
@@ -269,7 +269,7 @@ fn a_snapshot_of_what_was_not_applied_cuts_nothing() {
 /// Callers whose entries an installed snapshot covers: the runtime learns of it before any later
 /// entry is applied.
 #[test]
-fn a_restore_comes_before_what_is_applied_behind_it() {
+fn a_restore_comes_before_the_entries_after_it_are_applied() {
     let mut follower = replica(2, 3, 5, None, &[1]);
     let log = log_of(&[1, 1, 1, 1]);
     hear(&mut follower, at(0), 1, 5, append(1, id(1, 1), 1, log[0].from(Index(2))));

@@ -12,7 +12,7 @@ use quorate_world::{
 /// A voter votes for a candidate whose version it can apply, in either round, even if that is older
 /// than the version that it writes.
 #[test]
-fn a_voter_votes_only_for_whoever_writes_what_it_can_apply() {
+fn a_voter_votes_only_for_a_candidate_whose_version_it_applies() {
     for (phase, handed_over) in [(Phase::PreVote, false), (Phase::Vote, false), (Phase::Vote, true)] {
         for version in [0, 1, 2, 3, 4, 5, u32::MAX] {
             let mut voter = applying(2, 4, 3);
@@ -44,7 +44,7 @@ fn a_voter_that_hears_a_leader_blames_no_version() {
 /// A release that writes a new version leads as soon as a quorum can apply it, and no sooner; the
 /// older ones lead until then, and no term is lost in vain.
 #[test]
-fn a_newer_release_leads_as_soon_as_a_quorum_applies_what_it_writes() {
+fn a_newer_release_leads_as_soon_as_a_quorum_applies_its_version() {
     let mut world = World::new(3);
     world.elect(1);
     world.propose(1, 3);

@@ -83,7 +83,7 @@ fn an_outline_stands_for_its_record_in_every_comparison() {
 }
 
 #[test]
-fn a_witness_is_sent_outlines_and_of_those_what_is_committed() {
+fn a_witness_is_sent_committed_entries_and_keeps_stubs_of_them() {
     let mut world = world();
     world.cut_way(2, 1);
     world.propose(1, 3);
@@ -127,7 +127,7 @@ fn with_one_full_copy_gone_the_other_goes_on() {
 
 /// Its replicator relies on the limit: the last entry that it may send never goes back.
 #[test]
-fn what_a_witness_may_have_never_goes_back() {
+fn the_limit_of_a_witness_never_goes_back() {
     let mut leader =
         Replica::new(NodeId(1), voters(3).with_witness(Some(WITNESS)), Disk::default().recover(), settings());
     let led = lead(&mut leader, at(0));
@@ -168,7 +168,7 @@ fn the_other_full_copy_is_elected_when_the_leader_dies() {
 /// The limit: an entry that a leader and the witness committed waits for that leader, and
 /// is not lost.
 #[test]
-fn what_was_committed_with_the_witness_waits_for_who_has_it() {
+fn an_entry_committed_with_the_witness_waits_for_the_node_that_has_it() {
     let mut world = world();
     world.isolate(2);
     world.propose(1, 3);
@@ -216,7 +216,7 @@ fn leadership_is_handed_to_no_witness() {
 
 /// It had the entry, so the entry must not be forgotten; and it can't give it back.
 #[test]
-fn a_witness_says_of_what_it_holds_that_it_is_lost() {
+fn a_witness_answers_for_an_entry_that_it_holds_that_it_is_lost() {
     let mut witness = witness(5, &[1, 1, 2]);
     let said = |effects: Vec<Effect>| {
         let sent = effects.iter().filter_map(|effect| match effect {
@@ -288,7 +288,7 @@ fn a_witness_that_was_away_needs_no_state_to_catch_up() {
 
 /// Its own log is cut like any other.
 #[test]
-fn a_witness_restarts_with_what_it_promised() {
+fn a_witness_restarts_with_its_promises() {
     let mut world = world();
     world.propose(1, 3);
     world.beat(1);
@@ -304,7 +304,7 @@ fn a_witness_restarts_with_what_it_promised() {
 /// A stub that its disk lost comes from the others: they send the whole entry, and the witness
 /// keeps a stub of it, as before.
 #[test]
-fn a_witness_gets_back_what_its_disk_lost() {
+fn a_witness_repairs_the_stubs_that_its_disk_lost() {
     let mut world = world();
     world.propose(1, 3);
     world.beat(1);
@@ -380,7 +380,7 @@ fn addressed(nodes: u64, witness: Option<NodeId>) -> Membership {
 }
 
 #[test]
-fn a_node_knows_when_it_is_not_what_the_configuration_says() {
+fn a_node_knows_when_the_configuration_contradicts_its_kind() {
     let replica = |is_witness, membership: Membership| {
         let settings = Settings { is_witness, ..settings() };
         Replica::new(WITNESS, membership, Disk::default().recover(), settings).is_as_configured()
