@@ -98,29 +98,29 @@ impl fmt::Display for ChangeRefused {
         match self {
             Self::NotLeader => write!(f, "this node does not lead; ask the leader"),
             Self::NotReady => {
-                write!(f, "the leader is new and has committed nothing of its term yet; try again")
+                write!(f, "the leader is new and has not committed an entry of its term yet; try again")
             }
             Self::Pending { index } => {
-                write!(f, "another change, at entry {index}, is under way; try again when it is through")
+                write!(f, "another change, at entry {index}, is in progress; try again when it is complete")
             }
             Self::Moved { expected, found } => {
-                write!(f, "the configuration is the one of entry {found}, not of {expected}; look at it again")
+                write!(f, "the configuration in force is that of entry {found}, not {expected}; read it again and repeat the change")
             }
-            Self::HandingOver => write!(f, "leadership is being handed over; try again"),
-            Self::Unknown { id } => write!(f, "node {id} is no member; see the members' list"),
+            Self::HandingOver => write!(f, "a leadership transfer is in progress; try again"),
+            Self::Unknown { id } => write!(f, "node {id} is not a member; check the list of members"),
             Self::BadAddress { id } => {
                 write!(
                     f,
-                    "node {id} needs an address at which the others can dial it: at most {} bytes, neither port 0 nor an address such \
-                     as 0.0.0.0 that is no machine's",
+                    "node {id} needs an address that the others can dial: at most {} bytes, and neither port 0 nor an address \
+                     such as 0.0.0.0 that names no machine",
                     Change::ADDRESS_BYTES_MAX
                 )
             }
             Self::Member { id, capacity, address: Some(address) } => {
-                write!(f, "node {id} is a {capacity} already, at {address}; to change its address, move it")
+                write!(f, "node {id} is a {capacity} already, at {address}; use a move to change its address")
             }
             Self::Member { id, capacity, address: None } => {
-                write!(f, "node {id} is a {capacity} already; to give it an address, move it")
+                write!(f, "node {id} is a {capacity} already; use a move to give it an address")
             }
             Self::AddressTaken { id, by } => {
                 write!(
@@ -129,22 +129,22 @@ impl fmt::Display for ChangeRefused {
                 )
             }
             Self::Twice { id } => write!(f, "node {id} is listed twice; list every voter once"),
-            Self::Demotes { id } => write!(f, "node {id} votes; remove it first, and add it then"),
+            Self::Demotes { id } => write!(f, "node {id} is a voter; remove it first, then add it as a learner"),
             Self::NoVoters => write!(f, "no voter would be left; add and promote another first"),
-            Self::TooMany => write!(f, "there would be more than {} members", Change::MEMBERS_MAX),
+            Self::TooMany => write!(f, "the cluster would have more than {} members", Change::MEMBERS_MAX),
             Self::WitnessTaken { id } => {
-                write!(f, "node {id} is the witness, and there is one at most; remove it first")
+                write!(f, "node {id} is the witness, and a cluster has one at most; remove it first")
             }
             Self::NotWitness { id } => {
-                write!(f, "node {id} is a member and no witness; remove it, and add a witness under a new id")
+                write!(f, "node {id} is a member without being a witness; remove it, and add a witness under a new id")
             }
             Self::TooFewFull => {
-                write!(f, "beside a witness two others must vote; add and promote another first, or remove the witness")
+                write!(f, "a cluster with a witness needs two other voters; add and promote another first, or remove the witness")
             }
             Self::Behind { id, entries } => {
                 write!(
                     f,
-                    "node {id} lacks {entries} entries and would hold up the cluster as a voter; see that it runs and is \
+                    "node {id} lacks {entries} entries and would hold up the cluster as a voter; check that it runs and is \
                      reachable, and try again"
                 )
             }

@@ -303,7 +303,7 @@ impl fmt::Display for Violation {
             Self::TwoLeaders { term, one, other } => {
                 write!(
                     f,
-                    "nodes {one} and {other} both lead in term {term}: a vote was lost or a node id is used twice"
+                    "nodes {one} and {other} both lead in term {term}: a disk lost a vote, or two nodes have one id"
                 )
             }
             Self::CommittedConflict { index, leader } => {
@@ -319,7 +319,7 @@ impl fmt::Display for Violation {
                     f,
                     "entry {at} differs from that of node {leader}, and a quorum does not hold it as this node does: either the log \
                      here is damaged, or the other members lost theirs and this may be the last good copy; keep this data directory \
-                     until that is known, then recover the cluster from it (quorate-kv recover), or remove this member and add a new \
+                     until the cause is known, then recover the cluster from it (quorate-kv recover), or remove this member and add a new \
                      one under a new id"
                 )
             }
@@ -327,23 +327,23 @@ impl fmt::Display for Violation {
                 let (is, not) = if *is_witness { ("a witness", "a full copy") } else { ("a full copy", "a witness") };
                 write!(
                     f,
-                    "this node was started as {is}, and leader {leader} takes it for {not}; start it as what the cluster's configuration \
+                    "this node was started as {is}, and leader {leader} treats it as {not}; start it as the cluster's configuration \
                      says, on a data directory of that kind"
                 )
             }
             Self::Emptied { known_at, by } => {
                 write!(
                     f,
-                    "the data directory is empty, but node {by} knows that this member had a log, committed up to entry {known_at}: what \
-                     it acknowledged and voted is lost; remove this member and add a new one under a new id"
+                    "the data directory is empty, but node {by} knows that this member had a log, committed up to entry {known_at}: its \
+                     acknowledgements and votes are lost; remove this member and add a new one under a new id"
                 )
             }
             Self::PutBack { last, known_at, by } => {
                 write!(
                     f,
                     "the log here ends at entry {last}, but node {by} knows that this member acknowledged committed entries up to \
-                     {known_at}: the data directory is an old copy, or its disk lost writes, and what this member acknowledged and voted \
-                     since is lost; remove this member and add a new one with an empty data directory under a new id"
+                     {known_at}: the data directory is an old copy, or its disk lost writes, and this member's later acknowledgements \
+                     and votes are lost; remove this member and add a new one with an empty data directory under a new id"
                 )
             }
         }

@@ -68,15 +68,15 @@ impl fmt::Display for HandoverRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotLeader => write!(f, "this node does not lead; ask the leader"),
-            Self::Pending { to } => write!(f, "leadership is on its way to node {to} already; try again"),
+            Self::Pending { to } => write!(f, "a leadership transfer to node {to} is in progress; try again"),
             Self::NotVoter { id } => write!(f, "node {id} does not vote and can't lead; promote it first"),
-            Self::Witness { id } => write!(f, "node {id} is a witness and can't lead; name another"),
-            Self::Unreachable => write!(f, "nothing was heard of that node lately; see that it runs and is reachable"),
+            Self::Witness { id } => write!(f, "node {id} is a witness and can't lead; choose another"),
+            Self::Unreachable => write!(f, "that node was not heard lately; check that it runs and is reachable"),
             Self::GivenUp { to } => {
                 write!(
                     f,
                     "node {to} did not take over in time, and the leader is unchanged; node {to} may still take over if the \
-                     leader's word reaches it late; look at the status, and try again"
+                     leader's message reaches it late; check the status, and try again"
                 )
             }
         }
