@@ -231,9 +231,9 @@ fn cut_behind_a_snapshot(replica: &Replica) -> Result<(), String> {
 fn whole_before_used(replica: &Replica) -> Result<(), String> {
     let id = replica.id();
     if let Some(first) = replica.first_faulty()
-        && (first <= replica.released() || first <= replica.log().base().index || first > replica.log().last().index)
+        && (first <= replica.dispatched() || first <= replica.log().base().index || first > replica.log().last().index)
     {
-        return Err(format!("faulty entries: {id} lost {first} and released up to {}", replica.released()));
+        return Err(format!("faulty entries: {id} lost {first} and dispatched up to {}", replica.dispatched()));
     }
     let lost = replica.first_faulty().is_some() || replica.lost_up_to().is_some();
     if lost && !matches!(replica.role(), Role::Follower) {
@@ -243,14 +243,14 @@ fn whole_before_used(replica: &Replica) -> Result<(), String> {
 }
 
 fn order_of_indexes(replica: &Replica) -> Result<(), String> {
-    let (applied, released, commit) = (replica.applied_index(), replica.released(), replica.commit());
+    let (applied, dispatched, commit) = (replica.applied_index(), replica.dispatched(), replica.commit());
     let (durable, last) = (replica.durable(), replica.log().last().index);
-    let in_order = applied <= released && released <= commit && commit <= last && durable <= last;
-    if in_order && replica.snapshot_index() <= released {
+    let in_order = applied <= dispatched && dispatched <= commit && commit <= last && durable <= last;
+    if in_order && replica.snapshot_index() <= dispatched {
         return Ok(());
     }
     Err(format!(
-        "order of indexes: {}: applied {applied} released {released} commit {commit} durable {durable} last {last}",
+        "order of indexes: {}: applied {applied} dispatched {dispatched} commit {commit} durable {durable} last {last}",
         replica.id()
     ))
 }

@@ -351,7 +351,7 @@ impl Replica {
     fn learn_commit(&mut self, commit: Index, out: &mut Vec<Effect>) {
         if commit > self.commit {
             let before = core::mem::replace(&mut self.commit, commit);
-            self.release(out);
+            self.dispatch(out);
             if (before.next()..=commit).contains(&self.memberships.current_index()) {
                 out.push(Effect::MembersChanged);
             }

@@ -119,7 +119,7 @@ impl Replica {
             self.append(now, batch, out);
         }
         out.push(Effect::ArmTimer);
-        self.release(out);
+        self.dispatch(out);
     }
 
     /// A builder for the next batch of proposals, at the end of the log; `None` if this node
@@ -223,7 +223,7 @@ impl Replica {
         if agreed > self.commit && is_own {
             let before = core::mem::replace(&mut self.commit, agreed);
             out.push(Effect::Committed(agreed));
-            self.release(out);
+            self.dispatch(out);
             self.open_read_round(None, out);
             self.continue_change(now, before, out);
         }

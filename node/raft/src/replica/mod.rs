@@ -96,7 +96,7 @@ pub struct Replica {
     promises: Promises,
     campaign: u64,
     commit: Index,
-    released: Index,
+    dispatched: Index,
     applied: Index,
     applying: Applying,
     loading: bool,
@@ -178,7 +178,7 @@ impl Replica {
             role: Role::Follower,
             campaign: 0,
             commit: base,
-            released: base,
+            dispatched: base,
             applied: base,
             applying: Applying::default(),
             loading: false,
@@ -278,7 +278,7 @@ impl Replica {
             out.push(Effect::CountVote { campaign, voter: self.id, granted: true });
         }
         self.advance_commit(now, out);
-        self.release(out);
+        self.dispatch(out);
     }
 
     /// The storage is about to run out of room (`full`), or has room again. A node without room
@@ -300,10 +300,10 @@ impl Replica {
     pub fn applied(&mut self, index: Index, out: &mut Vec<Effect>) {
         // A restored snapshot may be newer than the one that [`Effect::Restore`] named.
         let before = self.applied;
-        self.applied = before.max(index.min(self.released));
+        self.applied = before.max(index.min(self.dispatched));
         // Progress: the time for the next entry is measured anew.
         self.applying.since.take_if(|_| self.applied > before);
-        self.release(out);
+        self.dispatch(out);
     }
 
     /// Answers [`Effect::Load`]: consecutive batches from its first entry on, or none if the
@@ -312,34 +312,34 @@ impl Replica {
         self.loading = false;
         self.note_what_precedes_a_fault(&batches);
         for batch in batches {
-            let wanted = batch.from(self.released.next()).and_then(|batch| batch.up_to(self.releasable()));
-            if let Some(batch) = wanted.filter(|batch| batch.first() == self.released.next()) {
-                self.released = batch.last();
+            let wanted = batch.from(self.dispatched.next()).and_then(|batch| batch.up_to(self.dispatchable()));
+            if let Some(batch) = wanted.filter(|batch| batch.first() == self.dispatched.next()) {
+                self.dispatched = batch.last();
                 out.push(Effect::Apply(batch));
             }
         }
-        self.release(out);
+        self.dispatch(out);
     }
 
-    /// Dispatches committed entries to the state machine, up to `releasable`.
-    fn release(&mut self, out: &mut Vec<Effect>) {
-        while !self.loading && self.released < self.releasable() {
-            match self.log.lookup(self.released.next(), self.releasable(), usize::MAX) {
+    /// Dispatches committed entries to the state machine, up to `dispatchable`.
+    fn dispatch(&mut self, out: &mut Vec<Effect>) {
+        while !self.loading && self.dispatched < self.dispatchable() {
+            match self.log.lookup(self.dispatched.next(), self.dispatchable(), usize::MAX) {
                 Lookup::Cached(batch) => {
-                    self.released = batch.last();
+                    self.dispatched = batch.last();
                     out.push(Effect::Apply(batch));
                 }
                 Lookup::OnDisk(to) => {
                     self.loading = true;
-                    out.push(Effect::Load { from: self.released.next(), to: to.min(self.releasable()) });
+                    out.push(Effect::Load { from: self.dispatched.next(), to: to.min(self.dispatchable()) });
                 }
                 Lookup::Compacted | Lookup::Beyond => break,
             }
         }
-        self.log.evict(self.released.min(self.writes.durable()), self.settings.cache_bytes_max);
+        self.log.evict(self.dispatched.min(self.writes.durable()), self.settings.cache_bytes_max);
     }
 
-    fn releasable(&self) -> Index {
+    fn dispatchable(&self) -> Index {
         let room = self.applied.plus(self.settings.unapplied_entries_max);
         let here = if self.is_leader() { self.commit } else { self.commit.min(self.writes.durable()) };
         let whole = self.faults.first().map_or(Index(u64::MAX), Index::previous);
@@ -413,7 +413,7 @@ impl Replica {
 
     /// Observes whether the state machine makes progress.
     fn look_at_applying(&mut self, now: Moment) {
-        let is_idle = self.applied >= self.released;
+        let is_idle = self.applied >= self.dispatched;
         let moved = self.applying.seen != self.applied;
         if is_idle {
             self.applying.since = None;

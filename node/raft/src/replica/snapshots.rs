@@ -18,11 +18,11 @@ impl Replica {
     /// `keep_entries` of those, which slow peers may still need, and all that a peer will need
     /// after a snapshot that it is receiving.
     pub fn snapshot_saved(&mut self, now: Moment, base: &SnapshotBase, keep_entries: u64, out: &mut Vec<Effect>) {
-        if !self.log.contains(base.last) || base.last.index > self.released {
+        if !self.log.contains(base.last) || base.last.index > self.dispatched {
             return; // overtaken by one of the leader's
         }
         self.snapshot = self.snapshot.max(base.last.index);
-        let covered = if live(Mutant::CutBeyondSnapshot) { self.released } else { self.snapshot };
+        let covered = if live(Mutant::CutBeyondSnapshot) { self.dispatched } else { self.snapshot };
         let kept = Index(covered.0.saturating_sub(keep_entries));
         let to = kept.min(self.pinned_below(kept)).min(self.writes.durable());
         if let Some(to) = self.log.id_of(to).filter(|to| to.index > self.log.base().index) {
@@ -93,7 +93,7 @@ impl Replica {
         let keeps = self.log.contains(last);
         match self.judge(base) {
             Judgement::Past => {
-                if keeps && last.index <= self.released {
+                if keeps && last.index <= self.dispatched {
                     self.snapshot = self.snapshot.max(last.index);
                 }
                 return self.say_installed(now, from, epoch, last, out);
@@ -119,7 +119,7 @@ impl Replica {
         self.faults.covered(if keeps { last.index } else { Index(u64::MAX) });
         self.diverged = self.diverged.filter(|at| keeps && at.index > last.index);
         self.snapshot = last.index;
-        self.released = self.released.max(last.index);
+        self.dispatched = self.dispatched.max(last.index);
         self.writes.covered(last.index, keeps);
         let reply = SnapshotReply { epoch, last, outcome: SnapshotOutcome::Installed { index: last.index } };
         let then = alloc::vec![self.outgoing(from, Body::SnapshotReply(reply))];
@@ -134,7 +134,7 @@ impl Replica {
                 self.continue_change(now, before, out);
             }
         }
-        self.release(out);
+        self.dispatch(out);
     }
 
     /// A peer answered a piece of a snapshot.

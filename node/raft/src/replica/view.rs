@@ -132,8 +132,8 @@ impl Replica {
 
     /// The last entry dispatched to the state machine.
     #[must_use]
-    pub fn released(&self) -> Index {
-        self.released
+    pub fn dispatched(&self) -> Index {
+        self.dispatched
     }
 
     /// The last entry that the state machine has applied.

@@ -53,7 +53,7 @@ fn a_leader_that_is_rejected_goes_back_and_heals() {
     assert_eq!((write.truncate_from, &write.batch), (None, &None), "nothing is overwritten");
     assert_eq!(write.repair.as_ref().map(|batch| (batch.first(), batch.last())), Some((Index(2), Index(2))));
     assert_eq!(append_reply(&effects), Some(AppendOutcome::Matched { matched: Index(3) }));
-    assert_eq!((node.first_faulty(), node.released()), (Some(Index(2)), Index(0)), "not whole yet");
+    assert_eq!((node.first_faulty(), node.dispatched()), (Some(Index(2)), Index(0)), "not whole yet");
     persist_all(&mut node, &effects);
     assert_eq!((node.first_faulty(), node.faulty_count()), (Some(Index(4)), 1));
     let effects = hear(&mut node, at(0), 3, 5, append(1, id(3, 1), 4, log[0].from(Index(4))));
@@ -81,7 +81,7 @@ fn nothing_above_a_faulty_entry_is_applied() {
     assert_eq!(node.commit(), Index(4));
     let mut out = Vec::new();
     node.loaded(vec![log[0].clone()], &mut out);
-    assert_eq!(node.released(), Index(2), "though the storage gave more");
+    assert_eq!(node.dispatched(), Index(2), "though the storage gave more");
     assert!(!out.iter().any(|effect| matches!(effect, Effect::Load { .. })), "and it does not ask for what is lost");
 }
 

@@ -121,9 +121,9 @@ fn a_completion_from_before_a_truncation_counts_nothing_truncated() {
     follower.persisted(at(0), persists(&first)[0].sequence, &mut out);
     assert_eq!(follower.durable(), Index(1), "3 was durable for a moment, and 2 is another now");
     hear(&mut follower, at(0), 3, 2, append(1, id(2, 2), 2, None));
-    assert_eq!(follower.released(), Index(1), "so 2 is not applied");
+    assert_eq!(follower.dispatched(), Index(1), "so 2 is not applied");
     persist_all(&mut follower, &second);
-    assert_eq!((follower.durable(), follower.released()), (Index(2), Index(2)));
+    assert_eq!((follower.durable(), follower.dispatched()), (Index(2), Index(2)));
 }
 
 /// A delayed duplicate of an append deletes no entry after it.
@@ -191,7 +191,7 @@ fn completions_out_of_order_lose_nothing() {
     persist_all(&mut follower, &two);
     assert_eq!(follower.durable(), Index(3));
     assert_eq!(persist_all(&mut follower, &one), [], "an earlier one says nothing new");
-    assert_eq!((follower.durable(), follower.released(), follower.writing_since()), (Index(3), Index(3), None));
+    assert_eq!((follower.durable(), follower.dispatched(), follower.writing_since()), (Index(3), Index(3), None));
 }
 
 /// A single voter leads and commits, and not before its own disk has finished.

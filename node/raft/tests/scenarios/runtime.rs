@@ -49,7 +49,7 @@ fn a_leader_whose_state_machine_is_stuck_is_replaced_and_one_that_is_slow_is_not
         persist_all(&mut leader, &led);
         let (mut out, term) = (Vec::new(), leader.term());
         leader.matched(at(0), NodeId(2), Index(1), &mut out);
-        assert_eq!((leader.released(), leader.applied_index()), (Index(1), Index(0)));
+        assert_eq!((leader.dispatched(), leader.applied_index()), (Index(1), Index(0)));
         for now in (0..=3_000).step_by(50) {
             leader.tick(at(now), &mut out);
             hear(&mut leader, at(now), 2, term.0, heartbeat_reply(0));

@@ -69,7 +69,7 @@ fn an_installed_snapshot_is_told_of_only_when_log_and_state_follow_it() {
     let installed = SnapshotOutcome::Installed { index: Index(7) };
     assert_eq!(snapshot_reply(&promised(&out)), Some(installed), "it leaves when the cut is durable");
     assert!(out.contains(&Effect::Restore(base.base.clone())));
-    assert_eq!((follower.commit(), follower.released(), follower.applied_index()), (Index(7), Index(7), Index(0)));
+    assert_eq!((follower.commit(), follower.dispatched(), follower.applied_index()), (Index(7), Index(7), Index(0)));
     follower.applied(Index(7), &mut out);
     assert_eq!(follower.applied_index(), Index(7));
 }
@@ -89,7 +89,7 @@ fn of_two_snapshots_at_once_the_later_one_wins() {
                 _ => None,
             }));
         }
-        assert_eq!((follower.log().base(), follower.released()), (id(8, 4), Index(8)), "{order:?}");
+        assert_eq!((follower.log().base(), follower.dispatched()), (id(8, 4), Index(8)), "{order:?}");
         assert!(restored.is_sorted() && restored.last() == Some(&8), "{order:?}: {restored:?}");
         follower.applied(Index(5), &mut Vec::new());
         follower.applied(Index(8), &mut Vec::new());
@@ -181,7 +181,7 @@ fn a_pin_follows_its_peer_and_ends() {
     let mut out = Vec::new();
     leader.loaded(loaded, &mut out);
     leader.applied(Index(21), &mut out);
-    assert_eq!(leader.released(), Index(21));
+    assert_eq!(leader.dispatched(), Index(21));
     let saved = |leader: &mut Replica, index: u64, keep: u64| {
         let mut base = snapshot_of(index, if index == 21 { 2 } else { 1 }).base;
         base.membership = voters(3);
@@ -354,7 +354,7 @@ fn a_node_that_lost_its_state_is_healed_by_a_snapshot_that_reaches_it() {
     base.last_checksum = disk.base_checksum;
     out.clear();
     node.snapshot_received(at(1_000), NodeId(1), 7, &base, &mut out);
-    assert_eq!((node.lost_up_to(), node.released(), terms(&node)), (None, Index(4), vec![1, 1]), "5 and 6 are kept");
+    assert_eq!((node.lost_up_to(), node.dispatched(), terms(&node)), (None, Index(4), vec![1, 1]), "5 and 6 are kept");
     let effects = hear(&mut node, at(1_000), 1, 1, append(7, id(6, 1), 6, None));
     assert_eq!(append_reply(&effects), Some(AppendOutcome::Matched { matched: Index(6) }));
 

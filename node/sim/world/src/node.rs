@@ -338,7 +338,7 @@ impl Running {
     /// A snapshot of what is applied is to be kept, unless one is being kept.
     pub fn take_snapshot(&mut self) {
         let index = self.applied;
-        if self.saving || index <= self.replica.snapshot_index() || index > self.replica.released() {
+        if self.saving || index <= self.replica.snapshot_index() || index > self.replica.dispatched() {
             return;
         }
         let Some(last) = self.replica.log().id_of(index) else { return };

@@ -305,7 +305,7 @@ impl Consensus {
         let drained = || {
             self.proposals.is_empty()
                 && self.turns.is_empty()
-                && self.replica.applied_index() == self.replica.released()
+                && self.replica.applied_index() == self.replica.dispatched()
                 && self.replica.handing_over_to().is_none()
                 && !self.is_taken_for_leader()
                 && self.operators.are_answered()
