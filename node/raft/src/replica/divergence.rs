@@ -50,7 +50,7 @@ impl Replica {
         self.diverged = Some(at);
         out.push(Effect::Diverged { at, with: from });
         self.answer(now, from, append.epoch, AppendOutcome::Diverged { at }, out);
-        if let Some(at) = self.stands_alone(append) {
+        if let Some(at) = self.contradicts_quorum(append) {
             out.push(self.violated_by(from, self.divergence(at, from)));
         }
     }
@@ -66,7 +66,7 @@ impl Replica {
 
     /// The entry at which this log differs from a quorum's: the leader has committed an entry of
     /// its own term, so a quorum holds the leader's log.
-    pub(super) fn stands_alone(&self, append: &Append) -> Option<EntryId> {
+    pub(super) fn contradicts_quorum(&self, append: &Append) -> Option<EntryId> {
         let at = self.diverged?;
         let own = |id: EntryId| id.term == self.term() && id.index <= append.commit;
         let first = append.batch.as_ref().map(|batch| EntryId::new(batch.term(), batch.first()));

@@ -266,7 +266,7 @@ impl Replica {
     /// A member answered a request for faulty entries.
     pub(super) fn repair_answered(&mut self, now: Moment, from: NodeId, reply: RepairReply, out: &mut Vec<Effect>) {
         let Some(first) = self.faults.first_open().filter(|first| first.id == reply.from) else { return };
-        match (reply.outcome, reply.batch.and_then(|batch| self.as_kept_here(batch))) {
+        match (reply.outcome, reply.batch.and_then(|batch| self.in_local_form(batch))) {
             (RepairOutcome::Here, Some(batch)) => self.repair_with(now, from, batch, out),
             (RepairOutcome::Here, None) => out.push(Effect::Refused { from, reason: "malformed" }),
             (RepairOutcome::Absent, _) => self.absent_at(now, from, first, out),

@@ -125,7 +125,7 @@ impl Replica {
             Ok(changes) => changes,
             Err(reason) => return out.push(Effect::Refused { from, reason }),
         };
-        if let Some(at) = self.stands_alone(&append) {
+        if let Some(at) = self.contradicts_quorum(&append) {
             return out.push(self.violated_by(from, self.divergence(at, from)));
         }
         if let Some(lost) = self.faults.lost() {

@@ -68,7 +68,7 @@ impl Replica {
 
     /// Entries of another member in the form in which this node keeps them: stubs on a witness,
     /// whole entries elsewhere. `None` if that is impossible.
-    pub(super) fn as_kept_here(&self, batch: Batch) -> Option<Batch> {
+    pub(super) fn in_local_form(&self, batch: Batch) -> Option<Batch> {
         match self.is_witness() {
             true => Some(batch.outline(self.settings.checksum)),
             false => Some(batch).filter(|batch| !batch.is_outlined()),
