@@ -232,7 +232,7 @@ impl Replica {
         };
         // A node that may have been emptied does not know its past. And if a leader is heard, the
         // asker will hear it too.
-        let speaks = !self.known.is_new && !hears_leader;
+        let speaks = !self.guard.is_new && !hears_leader;
         match outcome {
             RepairOutcome::Absent if !speaks => {}
             outcome => {

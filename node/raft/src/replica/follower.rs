@@ -50,7 +50,7 @@ impl Replica {
         // may once have acknowledged. It votes only for an empty log, and not while it waits to be
         // added: then it is not one of the members with which a cluster begins.
         let begins = request.last.index == Index(0) && !self.membership().is_empty();
-        let may_judge = !self.known.is_new || begins;
+        let may_judge = !self.guard.is_new || begins;
         let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
         // Otherwise entries and snapshots of that leader would stop this node's state machine.
         let can_apply = self.settings.machine.apply(request.machine_version) || live(Mutant::VoteForUnknownMachine);
@@ -249,7 +249,7 @@ impl Replica {
     /// member with a past from that of a new member.
     pub(super) fn conflict_at(&self, previous: Index) -> EntryId {
         match self.log.last().index {
-            Index(0) if !self.known.is_new => EntryId::new(Term(0), Index(1)),
+            Index(0) if !self.guard.is_new => EntryId::new(Term(0), Index(1)),
             _ => self.log.conflict_at(previous),
         }
     }
@@ -316,7 +316,7 @@ impl Replica {
         // A node that may have been emptied could have promised a later term to another candidate,
         // so it confirms no leadership. Nor does a node that protects no leader, because no
         // configuration here names its leader yet.
-        if self.known.is_new || !self.leader_is_member {
+        if self.guard.is_new || !self.leader_is_member {
             let reply = HeartbeatReply { round: Reads::NO_ROUND, promise: Promise::NONE };
             return self.say(now, from, Body::HeartbeatReply(reply), out);
         }

@@ -126,7 +126,7 @@ impl Replica {
     }
 
     /// Whether a member would not hold up the others as a voter. A node that holds nothing votes
-    /// for no candidate with a log (see `known`), so the member must durably hold entries.
+    /// for no candidate with a log (see `lost_data`), so the member must durably hold entries.
     fn is_caught_up(&self, now: Moment, id: NodeId) -> Result<(), ChangeRefused> {
         let holds = matches!(&self.role, Role::Leader(leadership) if leadership.matched(id) > Index(0));
         let lag = self.lag_of(now, id).filter(|_| holds);

@@ -13,7 +13,7 @@
 //! | `snapshots` | log compaction and installed snapshots |
 //! | `witness` | replication to a witness |
 //! | `outside` | messages from nodes outside the configuration |
-//! | `known` | lost-data guard: members that lost their data directory |
+//! | `lost_data` | lost-data guard: members that lost their data directory |
 //! | `faults`, `divergence` | entries that the disk lost; logs that differ under the same ids |
 //! | `start`, `writes`, `effect`, `view` | recovered state and settings; pending writes; effects; getters |
 //!
@@ -37,7 +37,7 @@ mod effect;
 mod faults;
 mod follower;
 mod handover;
-mod known;
+mod lost_data;
 mod leader;
 mod members;
 mod outside;
@@ -68,8 +68,8 @@ pub use effect::{Cut, Effect, Persist, Violation};
 use faults::Faults;
 use handover::Handover;
 pub use handover::HandoverRefused;
-pub use known::HOLDINGS_EVERY;
-use known::Known;
+pub use lost_data::HOLDINGS_EVERY;
+use lost_data::LostDataGuard;
 pub use leader::{Entries, Leadership};
 use promises::Promises;
 pub use start::{Faulty, HardState, Recovered, Settings};
@@ -104,7 +104,7 @@ pub struct Replica {
     snapshot: Index,
     writes: Writes,
     faults: Faults,
-    known: Known,
+    guard: LostDataGuard,
     /// The entry at which the log differs from that of the present term's leader.
     diverged: Option<EntryId>,
     /// Whether the storage is about to run out of room for entries.
@@ -165,7 +165,7 @@ impl Replica {
             settings,
             memberships: membership::History::new((membership_index, membership), base, memberships),
             faults: Faults::new(faulty, lost, hard_state.term),
-            known: Known::new(is_new, known),
+            guard: LostDataGuard::new(is_new, known),
             diverged: None,
             is_full: false,
             promises: Promises::new(hard_state.promise),
@@ -478,7 +478,7 @@ impl Replica {
             state.promise = self.hard_state.promise;
         }
         let promises = persist.batch.is_some() || persist.cut.is_some();
-        self.known.is_new &= !promises && persist.hard_state.is_none_or(|state| state.vote.is_none());
+        self.guard.is_new &= !promises && persist.hard_state.is_none_or(|state| state.vote.is_none());
         let repairs_to = persist.repair.as_ref().map(Batch::last);
         let persist = self.writes.start(now, persist, self.log.last().index, campaign);
         if let Some(to) = repairs_to {

@@ -49,7 +49,7 @@ const HOLDINGS_MAX: usize = 4096;
 
 /// A replica's knowledge of its own past and of the other members'.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct LostDataGuard {
     /// This member never held an entry and never voted: it is new, or it was emptied.
     pub(super) is_new: bool,
     /// The members that had a log, this node among them, and their holdings; index 0 if no entry of
@@ -72,7 +72,7 @@ pub(super) struct Known {
     waits_in: Option<u64>,
 }
 
-impl Hash for Known {
+impl Hash for LostDataGuard {
     /// Losses, and the epochs that prove them, are for operators; when holdings were told decides
     /// only when they are told again.
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -80,7 +80,7 @@ impl Hash for Known {
     }
 }
 
-impl Known {
+impl LostDataGuard {
     pub(super) fn new(is_new: bool, holdings: impl IntoIterator<Item = (NodeId, Index)>) -> Self {
         Self {
             is_new,
@@ -99,14 +99,14 @@ impl Replica {
     /// Whether this node never held an entry and never voted, as far as its own disk knows.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.known.is_new
+        self.guard.is_new
     }
 
     /// The holding of a member, or of this node itself: the last committed entry up to which it is
     /// known to have durably acknowledged the log. `None` if it is not known to have had a log.
     #[must_use]
     pub fn holding_of(&self, member: NodeId) -> Option<Index> {
-        let remembered = self.known.holdings.get(&member).copied();
+        let remembered = self.guard.holdings.get(&member).copied();
         let Role::Leader(leadership) = &self.role else { return remembered };
         let matched = leadership.matched(member).min(self.commit);
         remembered.max(Some(matched).filter(|matched| *matched > Index(0)))
@@ -117,20 +117,20 @@ impl Replica {
     #[must_use]
     pub fn lost_tail(&self) -> Option<(Index, Index)> {
         let last = self.log.last().index;
-        self.known.holdings.get(&self.id).copied().filter(|held| *held > last).map(|held| (last, held))
+        self.guard.holdings.get(&self.id).copied().filter(|held| *held > last).map(|held| (last, held))
     }
 
     /// The last entry of this log that is known to be committed, by this run of the node or
     /// an earlier one.
     #[must_use]
     pub fn known_committed(&self) -> Index {
-        let held = self.known.holdings.get(&self.id);
+        let held = self.guard.holdings.get(&self.id);
         held.map_or(self.commit, |held| self.commit.max((*held).min(self.log.last().index)))
     }
 
     /// `member` durably has a log: remembers that for good.
     pub(super) fn learn_log_of(&mut self, member: NodeId, last: Index, out: &mut Vec<Effect>) {
-        let is_news = || !self.known.holdings.contains_key(&member) && self.membership().contains(member);
+        let is_news = || !self.guard.holdings.contains_key(&member) && self.membership().contains(member);
         if last > Index(0) && is_news() {
             self.remember(alloc::vec![(member, Index(0))], out);
         }
@@ -140,10 +140,10 @@ impl Replica {
     fn remember(&mut self, holdings: Vec<(NodeId, Index)>, out: &mut Vec<Effect>) {
         let mut members = holdings;
         members.retain(|(member, index)| {
-            let known = self.known.holdings.get(member).copied();
-            let is_news = known < Some(*index) && (known.is_some() || self.known.holdings.len() < HOLDINGS_MAX);
+            let known = self.guard.holdings.get(member).copied();
+            let is_news = known < Some(*index) && (known.is_some() || self.guard.holdings.len() < HOLDINGS_MAX);
             if is_news {
-                self.known.holdings.insert(*member, *index);
+                self.guard.holdings.insert(*member, *index);
             }
             is_news
         });
@@ -165,13 +165,13 @@ impl Replica {
     /// may be lost.
     pub(super) fn tell_holdings(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(Leadership { since, .. }) = &self.role else { return };
-        let told = self.known.told.filter(|(term, _)| *term == self.term());
+        let told = self.guard.told.filter(|(term, _)| *term == self.term());
         if now.since(told.map_or(*since, |(_, at)| at)) < HOLDINGS_EVERY {
             return;
         }
         self.remember_holdings(out);
-        self.known.told = Some((self.term(), now));
-        let members: Vec<_> = self.known.holdings.iter().map(|(member, index)| (*member, *index)).collect();
+        self.guard.told = Some((self.term(), now));
+        let members: Vec<_> = self.guard.holdings.iter().map(|(member, index)| (*member, *index)).collect();
         for peer in self.peers() {
             self.say(now, peer, Body::Holdings(Holdings { members: members.clone() }), out);
         }
@@ -209,7 +209,7 @@ impl Replica {
         let Some(held) = self.holding_of(member) else { return false };
         let lacks = last < held && !live(Mutant::LesserLogWelcome);
         if !lacks && !is_new {
-            self.known.lost.remove(&member);
+            self.guard.lost.remove(&member);
             return false;
         }
         self.say(now, member, Body::Emptied(Emptied { known_at: held }), out);
@@ -218,7 +218,7 @@ impl Replica {
 
     /// A peer acknowledged an append of this epoch.
     pub(super) fn note_acknowledged(&mut self, peer: NodeId, epoch: u64) {
-        let latest = self.known.acknowledged.entry(peer).or_default();
+        let latest = self.guard.acknowledged.entry(peer).or_default();
         *latest = (*latest).max((self.hard_state.term, epoch));
     }
 
@@ -227,15 +227,15 @@ impl Replica {
     /// acknowledged an append may have been repeated, or overtaken. An answer without an epoch is
     /// one to a heartbeat, which never names more than the member acknowledged.
     pub(super) fn proves_loss(&self, member: NodeId, epoch: u64) -> bool {
-        let acknowledged = self.known.acknowledged.get(&member).copied().unwrap_or_default();
+        let acknowledged = self.guard.acknowledged.get(&member).copied().unwrap_or_default();
         epoch == Progress::NO_EPOCH || (self.term(), epoch) > acknowledged
     }
 
     /// Reports, once, that `member` came with less than it held.
     pub(super) fn name_lost(&mut self, member: NodeId, last: Index, out: &mut Vec<Effect>) {
         let Some(held) = self.holding_of(member) else { return };
-        if self.known.lost.insert(member, last) != Some(last) {
-            let is_lost = |id| self.known.lost.contains_key(&id);
+        if self.guard.lost.insert(member, last) != Some(last) {
+            let is_lost = |id| self.guard.lost.contains_key(&id);
             let is_last_copy = !quorum::reached(self.membership(), |id| !is_lost(id));
             out.push(Effect::DataLost { member, last, held, is_last_copy });
         }
@@ -252,7 +252,7 @@ impl Replica {
 
     /// Whether a member came with less than it held, and has not come with more since.
     pub(super) fn is_known_lost(&self, member: NodeId) -> bool {
-        self.known.lost.contains_key(&member)
+        self.guard.lost.contains_key(&member)
     }
 
     /// Whether the sender of this append or chunk has yet to hear where this member's log ends:
@@ -270,13 +270,13 @@ impl Replica {
         out: &mut Vec<Effect>,
     ) -> bool {
         let (term, last) = (self.term(), self.log.last().index);
-        let told = self.known.introduced.filter(|(in_term, to, _)| (*in_term, *to) == (term, from));
-        let lacks = self.known.is_new || last < previous;
+        let told = self.guard.introduced.filter(|(in_term, to, _)| (*in_term, *to) == (term, from));
+        let lacks = self.guard.is_new || last < previous;
         if !lacks || told.is_some_and(|(_, _, in_epoch)| epoch > in_epoch) {
             return false;
         }
-        self.known.introduced = told.or(Some((term, from, epoch)));
-        let conflict = if self.known.is_new { EntryId::default() } else { self.conflict_at(previous) };
+        self.guard.introduced = told.or(Some((term, from, epoch)));
+        let conflict = if self.guard.is_new { EntryId::default() } else { self.conflict_at(previous) };
         let outcome = AppendOutcome::Rejected { previous, conflict, last, log_last: last };
         self.say(now, from, Body::AppendReply(AppendReply { epoch, outcome }), out);
         true
@@ -286,11 +286,11 @@ impl Replica {
     /// voters answered or the election timer goes off again. Other emptied members would elect it
     /// at once; a voter that remembers its log says so in its answer.
     pub(super) fn waits_for_answers(&mut self) -> bool {
-        let waits = self.known.is_new && self.known.waits_in.is_none_or(|waits_in| waits_in == self.campaign);
+        let waits = self.guard.is_new && self.guard.waits_in.is_none_or(|waits_in| waits_in == self.campaign);
         let others = || self.membership().voters().into_iter().filter(|voter| *voter != self.id);
-        let waits = waits && !others().all(|voter| self.known.answered.contains(&voter));
+        let waits = waits && !others().all(|voter| self.guard.answered.contains(&voter));
         if waits {
-            self.known.waits_in = Some(self.campaign);
+            self.guard.waits_in = Some(self.campaign);
         }
         waits
     }
@@ -298,11 +298,11 @@ impl Replica {
     /// A voter answered a pre-vote. Returns whether that was the last answer that this new
     /// member waited for.
     pub(super) fn was_last_answer(&mut self, from: NodeId) -> bool {
-        if !self.known.is_new {
+        if !self.guard.is_new {
             return false;
         }
-        self.known.answered.insert(from);
-        self.known.waits_in == Some(self.campaign) && !self.waits_for_answers()
+        self.guard.answered.insert(from);
+        self.guard.waits_in == Some(self.campaign) && !self.waits_for_answers()
     }
 
     /// A member tells this node its holding. If this node has less, its disk was emptied
@@ -311,7 +311,7 @@ impl Replica {
         if !self.is_trusted(from) {
             return;
         }
-        if self.known.is_new && !live(Mutant::EmptiedGoesOn) {
+        if self.guard.is_new && !live(Mutant::EmptiedGoesOn) {
             out.push(Effect::Halt(Violation::Emptied { known_at: emptied.known_at, by: from }));
         } else {
             self.halts_as_lost(from, emptied.known_at, out);
