@@ -139,7 +139,7 @@ fn three_become_five_and_three_others_in_one_change_each() {
     simulate(async {
         let (mut cluster, ledger) = (grown(3, 2).await, Ledger::default());
         ledger.propose(cluster.node(NodeId(1)), "before").await.expect("an acknowledgement");
-        let five = Change::to([(NodeId(4), address(4)), (NodeId(5), address(5))])
+        let five = Change::set_voters([(NodeId(4), address(4)), (NodeId(5), address(5))])
             .and(Change::add(NodeId(9), address(9)))
             .and(Change::remove(NodeId(9)));
         let refused = change(&cluster, NodeId(1), five).await;
@@ -202,7 +202,7 @@ fn a_change_that_is_refused_leaves_no_learner_behind() {
         for asked in [1, 2, 3].map(NodeId) {
             let cluster = grown(2, 10).await;
             cluster.faults.isolate(NodeId(5));
-            let wish = || Change::to([1, 2, 3].map(|id| (NodeId(id), address(id))));
+            let wish = || Change::set_voters([1, 2, 3].map(|id| (NodeId(id), address(id))));
             let grows = || {
                 let joins = [4, 5].map(|id| Change::add(NodeId(id), address(id)).and(Change::promote(NodeId(id))));
                 joins.into_iter().fold(wish(), Change::and)
@@ -223,7 +223,7 @@ fn a_change_that_is_refused_removes_no_learner_that_it_did_not_add() {
         let cluster = grown(2, 11).await;
         change(&cluster, NodeId(1), Change::add(NodeId(4), address(4))).await.expect("it is added");
         cluster.faults.isolate(NodeId(5));
-        let four = Change::to([1, 2, 3, 5].map(|id| (NodeId(id), address(id))));
+        let four = Change::set_voters([1, 2, 3, 5].map(|id| (NodeId(id), address(id))));
         let refused = change(&cluster, NodeId(1), four).await;
         assert!(matches!(refused, Err(ChangeError::Refused(ChangeRefused::Behind { .. }))), "{refused:?}");
         assert_eq!(cluster.status(leader(&cluster)).learners, [NodeId(4)]);
@@ -241,7 +241,7 @@ fn of_a_change_whose_leader_is_lost_behind_its_first_step_the_outcome_is_unknown
             let others: Vec<_> = [1, 2, 3].map(NodeId).into_iter().filter(|id| *id != old).collect();
             let asked = if at_leader { old } else { others[0] };
             let node = cluster.node(asked).clone();
-            let four = Change::to([1, 2, 3, 4].map(|id| (NodeId(id), address(id))));
+            let four = Change::set_voters([1, 2, 3, 4].map(|id| (NodeId(id), address(id))));
             let asking = tokio::task::spawn_local(async move { node.change(four).await });
             cluster
                 .until("the first step", |view: &View| {
@@ -290,7 +290,7 @@ fn who_joins_a_cluster_that_has_cut_its_log_gets_a_snapshot() {
             ledger.propose(cluster.node(NodeId(1)), format!("before {nth}")).await.expect("an acknowledgement");
         }
         cluster.start(NodeId(4)).await;
-        change(&cluster, NodeId(1), Change::to([1, 2, 3].map(NodeId)).and(Change::add(NodeId(4), address(4))))
+        change(&cluster, NodeId(1), Change::set_voters([1, 2, 3].map(NodeId)).and(Change::add(NodeId(4), address(4))))
             .await
             .expect("it is added");
         change(&cluster, NodeId(1), Change::promote(NodeId(4))).await.expect("it has caught up");
@@ -451,7 +451,7 @@ fn three_to_five_to_three_voters_under_partitions_and_kills() {
             let (mut cluster, ledger) = (grown(2, seed).await, Ledger::default());
             ledger.propose(cluster.node(NodeId(1)), "before").await.expect("an acknowledgement");
             for (round, voters) in [[1, 2, 3, 4, 5].as_slice(), &[3, 4, 5]].into_iter().enumerate() {
-                let wish = Change::to(voters.iter().map(|id| (NodeId(*id), address(*id))));
+                let wish = Change::set_voters(voters.iter().map(|id| (NodeId(*id), address(*id))));
                 // Who waits to be added knows nobody to forward to.
                 let asked = if round == 0 { NodeId(3) } else { NodeId(3 + seed % 3) };
                 // The leader dies, or is cut off, somewhere on the way.
@@ -476,7 +476,7 @@ fn three_to_five_to_three_voters_under_partitions_and_kills() {
                     changes[1] += 1;
                 }
                 loop {
-                    let wish = Change::to(voters.iter().map(|id| (NodeId(*id), address(*id))));
+                    let wish = Change::set_voters(voters.iter().map(|id| (NodeId(*id), address(*id))));
                     if change(&cluster, asked, wish).await.is_ok() {
                         break;
                     }
@@ -505,7 +505,7 @@ fn members_change_on_threads_of_their_own() {
         let mut cluster = Cluster::start_all(Plan { joiners: 1, threads: true, timing, ..Plan::default() }).await;
         cluster.leader().await;
         cluster.start(NodeId(4)).await;
-        change(&cluster, NodeId(2), Change::to([(NodeId(2), address(2)), (NodeId(4), address(4))]))
+        change(&cluster, NodeId(2), Change::set_voters([(NodeId(2), address(2)), (NodeId(4), address(4))]))
             .await
             .expect("one step");
         settled_among(&cluster, &[2, 4]).await;

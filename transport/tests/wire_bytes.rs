@@ -579,7 +579,7 @@ fn administer_with_a_handover() {
 fn administer_with_a_change() {
     let voters = [Member::from((NodeId(1), "a:1")), Member::from(NodeId(2))];
     is_change(
-        Change::to(voters),
+        Change::set_voters(voters),
         "01    | one step
          00    | To
          02    | two members

@@ -44,8 +44,8 @@ pub enum Expected {
 /// One step of a [`Change`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Step {
-    /// Exactly these members vote: see [`Change::to`].
-    To(Vec<Member>),
+    /// Exactly these members vote: see [`Change::set_voters`].
+    SetVoters(Vec<Member>),
     /// A node joins as a learner: see [`Change::add`].
     Add(Member),
     /// A node joins as the witness: see [`Change::add_witness`].
@@ -88,8 +88,8 @@ impl Change {
     /// Makes exactly these nodes the voters. A voter that is not listed is removed; other learners
     /// stay. An address given for a member must be the known one ([`Change::move_to`] changes it).
     #[must_use]
-    pub fn to<M: Into<Member>>(voters: impl IntoIterator<Item = M>) -> Self {
-        Self::of(Step::To(voters.into_iter().map(Into::into).collect()))
+    pub fn set_voters<M: Into<Member>>(voters: impl IntoIterator<Item = M>) -> Self {
+        Self::of(Step::SetVoters(voters.into_iter().map(Into::into).collect()))
     }
 
     /// Adds a node as a learner, which receives the log. Refused if the node is a member already.
@@ -197,7 +197,7 @@ impl Change {
     /// The members that the steps name together with an address.
     fn members(&self) -> impl Iterator<Item = &Member> {
         self.steps.iter().flat_map(|step| match step {
-            Step::To(voters) => voters.as_slice(),
+            Step::SetVoters(voters) => voters.as_slice(),
             Step::Add(member) | Step::AddWitness(member) => core::slice::from_ref(member),
             Step::Promote(_) | Step::Remove(_) | Step::Move(..) => &[],
         })
@@ -260,7 +260,7 @@ impl From<&Membership> for Target {
 impl Target {
     fn take(&mut self, step: &Step) -> Result<(), ChangeRefused> {
         match step {
-            Step::To(members) => {
+            Step::SetVoters(members) => {
                 let mut seen = BTreeSet::new();
                 if let Some(twice) = members.iter().find(|member| !seen.insert(member.id)) {
                     return Err(ChangeRefused::Twice { id: twice.id });

@@ -57,7 +57,7 @@ pub(super) async fn set(
             Ok(Member { id: valid(voter.id)?, address })
         })
         .collect::<Result<_, Refusal>>()?;
-    change(&api, expect, Change::to(voters)).await
+    change(&api, expect, Change::set_voters(voters)).await
 }
 
 /// `PUT /v1/members/{id}/addr`: changes the address at which the others dial a member.

@@ -69,23 +69,23 @@ pub(crate) const CHANGES: [(&str, &[MakeChange]); 2] =
     [("a follower is replaced", &[replaces]), ("the leader is replaced", &[leaves])];
 
 pub(crate) fn replaces() -> Change {
-    Change::to([NodeId(1), NodeId(3)])
+    Change::set_voters([NodeId(1), NodeId(3)])
 }
 
 pub(crate) fn leaves() -> Change {
-    Change::to([NodeId(2), NodeId(3)])
+    Change::set_voters([NodeId(2), NodeId(3)])
 }
 
 pub(crate) fn grows() -> Change {
-    Change::to([1, 2, 3].map(NodeId))
+    Change::set_voters([1, 2, 3].map(NodeId))
 }
 
 pub(crate) fn leaves_3() -> Change {
-    Change::to([NodeId(1), NodeId(2)])
+    Change::set_voters([NodeId(1), NodeId(2)])
 }
 
 pub(crate) fn shrinks() -> Change {
-    Change::to([NodeId(1)])
+    Change::set_voters([NodeId(1)])
 }
 
 pub(crate) fn changed(changes: &'static [MakeChange], timeouts: [u8; 3]) -> Bounds {

@@ -72,7 +72,7 @@ fn voters_change_through_a_joint_configuration_and_learners_at_once() {
     assert!(!world.replica(1).membership().is_joint());
     world.beat(1);
     assert_eq!(world.log(4), world.log(1), "the learner has the log");
-    let index = change(&mut world, 1, Change::to([1, 2, 4].map(NodeId))).expect("it has caught up");
+    let index = change(&mut world, 1, Change::set_voters([1, 2, 4].map(NodeId))).expect("it has caught up");
     assert!(world.replica(1).membership().is_joint());
     assert_eq!(world.replica(1).membership_index(), index);
     world.settle();
@@ -141,8 +141,8 @@ fn a_change_that_does_not_apply_is_refused_with_its_reason() {
     let no = |world: &mut World, wish: Change| change(world, 1, wish).expect_err("it makes no sense");
     assert_eq!(no(&mut world, Change::promote(NodeId(9))), ChangeRefused::Unknown { id: NodeId(9) });
     assert_eq!(no(&mut world, Change::remove(NodeId(9))), ChangeRefused::Unknown { id: NodeId(9) });
-    assert_eq!(no(&mut world, Change::to([NodeId(9)])), ChangeRefused::BadAddress { id: NodeId(9) });
-    let twice = Change::to([NodeId(1), NodeId(1), NodeId(2)]);
+    assert_eq!(no(&mut world, Change::set_voters([NodeId(9)])), ChangeRefused::BadAddress { id: NodeId(9) });
+    let twice = Change::set_voters([NodeId(1), NodeId(1), NodeId(2)]);
     assert_eq!(no(&mut world, twice), ChangeRefused::Twice { id: NodeId(1) });
     assert_eq!(no(&mut world, Change::add(NodeId(9), "")), ChangeRefused::BadAddress { id: NodeId(9) });
     for nowhere in ["0.0.0.0:7001", "[::]:7001", "10.0.0.9:0"] {
@@ -150,7 +150,7 @@ fn a_change_that_does_not_apply_is_refused_with_its_reason() {
         assert_eq!(no(&mut world, Change::move_to(NodeId(3), nowhere)), ChangeRefused::BadAddress { id: NodeId(3) });
     }
     assert_eq!(no(&mut world, Change::move_to(NodeId(9), "nine")), ChangeRefused::Unknown { id: NodeId(9) });
-    assert_eq!(no(&mut world, Change::to([] as [NodeId; 0])), ChangeRefused::NoVoters);
+    assert_eq!(no(&mut world, Change::set_voters([] as [NodeId; 0])), ChangeRefused::NoVoters);
     let demotes = Change::remove(NodeId(2)).and(Change::add(NodeId(2), "two"));
     assert_eq!(no(&mut world, demotes), ChangeRefused::Demotes { id: NodeId(2) });
     let many = (10..80).map(|id| Change::add(NodeId(id), format!("node-{id}"))).reduce(Change::and).expect("some");
@@ -172,7 +172,7 @@ fn a_node_that_is_a_member_is_not_added_and_the_refusal_names_its_capacity() {
     }
     let elsewhere = [(NodeId(1), None), (NodeId(4), Some("elsewhere".to_owned()))];
     let elsewhere = elsewhere.map(|(id, address)| Member { id, address });
-    let refused = change(&mut world, 1, Change::to(elsewhere)).expect_err("only a move changes an address");
+    let refused = change(&mut world, 1, Change::set_voters(elsewhere)).expect_err("only a move changes an address");
     assert!(matches!(refused, ChangeRefused::Member { id: NodeId(4), .. }), "{refused:?}");
     assert_eq!(world.replica(1).membership(), &before, "nothing has happened");
 }
@@ -226,7 +226,7 @@ fn the_next_leader_completes_a_joint_configuration_exactly_once() {
     change(&mut world, 1, Change::add(NodeId(4), "four")).expect("it leads");
     world.settle();
     world.beat(1);
-    let joint = change(&mut world, 1, Change::to([1, 2, 4].map(NodeId))).expect("it has caught up");
+    let joint = change(&mut world, 1, Change::set_voters([1, 2, 4].map(NodeId))).expect("it has caught up");
     // Every node gets it, and the leader hears no answer.
     world.cut_way(2, 1);
     world.cut_way(3, 1);
@@ -258,7 +258,7 @@ fn a_joint_configuration_that_is_found_on_restart_needs_both_majorities() {
         world.settle();
         world.beat(1);
     }
-    change(&mut world, 1, Change::to([1, 4, 5].map(NodeId))).expect("they have caught up");
+    change(&mut world, 1, Change::set_voters([1, 4, 5].map(NodeId))).expect("they have caught up");
     for id in 2..=5 {
         world.cut_way(id, 1);
     }
@@ -396,7 +396,7 @@ fn a_removed_node_that_does_not_vote_any_more_asks_where_it_stands() {
 #[test]
 fn a_node_removed_long_ago_asks_every_node_it_ever_knew() {
     let mut world = world(3, 3);
-    change(&mut world, 1, Change::to([NodeId(1)])).expect("it leads");
+    change(&mut world, 1, Change::set_voters([NodeId(1)])).expect("it leads");
     world.settle();
     world.beat(1);
     world.must(Event::Crash(NodeId(3), None));

@@ -61,7 +61,7 @@ impl Cluster<'_> {
         let (id, asked) = (member.id, Rc::clone(&self.operator.asked));
         let Some(process) = member.process_mut() else { return };
         let handle = process.node().clone();
-        let change = Change::to(goal.iter().map(|id| (*id, super::address_of(*id))));
+        let change = Change::set_voters(goal.iter().map(|id| (*id, super::address_of(*id))));
         asked.set(Some(now));
         let witness = self.witness.clone();
         witness.lock().say(format_args!("the operator asks {id} that {goal:?} vote"));

@@ -53,7 +53,7 @@ impl Walk<'_> {
         let before = running.replica.membership_index();
         let change = match missing {
             Some(id) => Change::add(id, format!("node-{id}")),
-            None => Change::to(goal),
+            None => Change::set_voters(goal),
         };
         self.say(|| format!("{leader}, in {membership:?} of {before}, is asked for {change:?}"));
         self.step(leader, Event::Change(leader, change))?;
