@@ -279,7 +279,7 @@ pub enum Violation {
         is_witness: bool,
     },
     /// This member had a log, and its data directory is empty.
-    Emptied {
+    DataLost {
         /// Its holding, as the other node remembers it.
         known_at: Index,
         /// The node that remembers it.
@@ -287,7 +287,7 @@ pub enum Violation {
     },
     /// This member once held more than its log has: its data directory was rolled back to an old
     /// copy, or its disk lost writes.
-    PutBack {
+    RolledBack {
         /// The last entry of its log.
         last: Index,
         /// Its holding: the last committed entry up to which it had acknowledged the log.
@@ -331,14 +331,14 @@ impl fmt::Display for Violation {
                      says, on a data directory of that kind"
                 )
             }
-            Self::Emptied { known_at, by } => {
+            Self::DataLost { known_at, by } => {
                 write!(
                     f,
                     "the data directory is empty, but node {by} knows that this member had a log, committed up to entry {known_at}: its \
                      acknowledgements and votes are lost; remove this member and add a new one under a new id"
                 )
             }
-            Self::PutBack { last, known_at, by } => {
+            Self::RolledBack { last, known_at, by } => {
                 write!(
                     f,
                     "the log here ends at entry {last}, but node {by} knows that this member acknowledged committed entries up to \

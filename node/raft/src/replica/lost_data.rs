@@ -307,12 +307,12 @@ impl Replica {
 
     /// A member tells this node its holding. If this node has less, its disk was emptied
     /// or rolled back.
-    pub(super) fn told_emptied(&mut self, from: NodeId, emptied: Emptied, out: &mut Vec<Effect>) {
+    pub(super) fn told_data_lost(&mut self, from: NodeId, emptied: Emptied, out: &mut Vec<Effect>) {
         if !self.is_trusted(from) {
             return;
         }
         if self.guard.is_new && !live(Mutant::EmptiedGoesOn) {
-            out.push(Effect::Halt(Violation::Emptied { known_at: emptied.known_at, by: from }));
+            out.push(Effect::Halt(Violation::DataLost { known_at: emptied.known_at, by: from }));
         } else {
             self.halts_as_lost(from, emptied.known_at, out);
         }
@@ -325,8 +325,8 @@ impl Replica {
             last < known_at && !live(if last == Index(0) { Mutant::EmptiedGoesOn } else { Mutant::PutBackGoesOn });
         if is_lost {
             out.push(Effect::Halt(match last == Index(0) {
-                true => Violation::Emptied { known_at, by },
-                false => Violation::PutBack { last, known_at, by },
+                true => Violation::DataLost { known_at, by },
+                false => Violation::RolledBack { last, known_at, by },
             }));
         }
         is_lost

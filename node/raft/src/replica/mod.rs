@@ -202,7 +202,7 @@ impl Replica {
             Body::RequestVote(request) => return self.vote_requested(now, from, term, request, out),
             Body::Removed(removed) => return self.told_removed(now, from, removed, out),
             Body::Repair(repair) => return self.repair_asked(now, from, term, repair, out),
-            Body::Emptied(emptied) => return self.told_emptied(from, emptied, out),
+            Body::Emptied(emptied) => return self.told_data_lost(from, emptied, out),
             Body::Holdings(holdings) => return self.holdings_told(from, holdings, out),
             _ => {}
         }

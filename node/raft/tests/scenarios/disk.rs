@@ -299,7 +299,7 @@ fn an_emptied_candidate_is_told_by_its_voters() {
     assert!(said.iter().any(|outgoing| outgoing.message.body == emptied));
 
     let mut new = Replica::new(NodeId(3), voters(3), Disk::default().recover(), settings());
-    let violation = Violation::Emptied { known_at: Index(0), by: NodeId(1) };
+    let violation = Violation::DataLost { known_at: Index(0), by: NodeId(1) };
     assert_eq!(halted(&hear(&mut new.clone(), at(0), 1, 0, emptied.clone())), Some(violation), "whatever the terms");
     assert_eq!(halted(&hear(&mut new, at(0), 9, 5, emptied.clone())), None, "a stranger knows nothing");
     let mut empty = replica(3, 3, 5, Some(1), &[]);

@@ -107,7 +107,7 @@ fn a_member_whose_uncommitted_tail_is_gone_or_whose_entries_are_faulty_is_sound(
 fn a_member_that_has_less_than_it_is_told_that_it_held_stops_and_any_other_goes_on() {
     let put_back = || replica(3, 3, 5, None, &[1, 1]);
     let emptied = |known_at| Body::Emptied(Emptied { known_at: Index(known_at) });
-    let violation = Violation::PutBack { last: Index(2), known_at: Index(4), by: NodeId(1) };
+    let violation = Violation::RolledBack { last: Index(2), known_at: Index(4), by: NodeId(1) };
     assert_eq!(halted(&hear(&mut put_back(), at(0), 1, 0, emptied(4))), Some(violation), "whatever the terms");
     assert_eq!(halted(&hear(&mut put_back(), at(0), 1, 0, holdings(&[(2, 9), (3, 4)]))), Some(violation));
     let effects = hear(&mut put_back(), at(0), 1, 5, heartbeat(1, 4));
@@ -202,7 +202,7 @@ fn an_emptied_member_that_waits_to_be_added_is_stopped_by_its_leader_and_elects_
     let word = || Body::Emptied(Emptied { known_at: Index(4) });
     assert_eq!(halted(&hear(&mut emptied, at(0), 1, 5, word())), None, "of a node that leads nothing here");
     hear(&mut emptied, at(0), 1, 5, append(1, id(4, 5), 4, None));
-    let violation = Violation::Emptied { known_at: Index(4), by: NodeId(1) };
+    let violation = Violation::DataLost { known_at: Index(4), by: NodeId(1) };
     assert_eq!(halted(&hear(&mut emptied, at(0), 1, 5, word())), Some(violation));
     for phase in [Phase::PreVote, Phase::Vote] {
         let effects = hear(&mut waiting(), at(0), 2, 5, request_vote(phase, 1, id(0, 0)));

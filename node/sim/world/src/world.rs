@@ -416,7 +416,7 @@ impl World {
 
     fn heed(&mut self, id: NodeId, note: Note) -> Result<(), String> {
         match &note {
-            Note::Halt(Violation::Emptied { .. } | Violation::PutBack { .. }) if self.emptied.contains(&id) => {
+            Note::Halt(Violation::DataLost { .. } | Violation::RolledBack { .. }) if self.emptied.contains(&id) => {
                 self.node_mut(id).running = None;
             }
             // It may have been added again since, and not have heard of it; then its operator starts it again.

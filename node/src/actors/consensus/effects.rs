@@ -112,7 +112,7 @@ impl Consensus {
             Effect::Remember { members } => self.storage.remember.do_send(Remember { members }),
             Effect::DataLost { member, last, held, is_last_copy } => self.data_lost(member, last, held, is_last_copy),
             Effect::Diverged { at, with } => self.diverged(at, with),
-            Effect::Halt(violation @ (Violation::Emptied { .. } | Violation::PutBack { .. })) => {
+            Effect::Halt(violation @ (Violation::DataLost { .. } | Violation::RolledBack { .. })) => {
                 self.fate.fail(Failure::DataLost(violation.to_string()));
             }
             Effect::Halt(violation) => self.fate.fail(Failure::Violation(violation.to_string())),
