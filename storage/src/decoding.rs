@@ -57,19 +57,19 @@ pub fn records(input: &[u8]) {
         let index = first.checked_add(number).expect("indexes do not end within a batch");
         assert_eq!(record.id, EntryId::new(batch.term(), Index(index)));
         match record.kind {
-            Kind::Outline => assert_eq!(record.payload[..4], record.checksum.to_le_bytes()),
+            Kind::Stub => assert_eq!(record.payload[..4], record.checksum.to_le_bytes()),
             kind => twin.push(kind, record.payload),
         }
         if record.kind == Kind::Membership {
             membership(record.payload);
         }
     }
-    // An outline can't be built without the command's checksum.
-    if !batch.is_outlined() {
+    // A stub can't be built without the command's checksum.
+    if !batch.has_stubs() {
         let twin = twin.finish().expect("a batch has an entry");
         assert_eq!((twin.bytes(), &twin), (&Bytes::from(bytes), &batch));
     }
-    let outline = batch.outline(crate::checksum);
+    let outline = batch.to_stubs(crate::checksum);
     assert_eq!((outline.last_id(), outline.checksum()), (batch.last_id(), batch.checksum()));
     assert_eq!(Batch::parse(outline.bytes().clone(), crate::checksum).as_ref(), Ok(&outline));
     assert!(batch.last().next() > batch.last(), "there is an index for the entry after it");
@@ -135,7 +135,10 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
         with(1, &commands),
         with(
             0,
-            Batch::parse(mixed.clone().into(), crate::checksum).expect("it was built").outline(crate::checksum).bytes(),
+            Batch::parse(mixed.clone().into(), crate::checksum)
+                .expect("it was built")
+                .to_stubs(crate::checksum)
+                .bytes(),
         ),
         with(1, &batch(&[(Kind::Membership, &addressed.encode())])),
         with(0, &joint.encode()),

@@ -344,7 +344,7 @@ fn propose() {
 
 #[test]
 fn the_kinds_that_no_client_proposes_have_numbers_too() {
-    for (number, kind) in [(0, Kind::Noop), (2, Kind::Membership), (4, Kind::Outline)] {
+    for (number, kind) in [(0, Kind::Noop), (2, Kind::Membership), (4, Kind::Stub)] {
         let commands = vec![ForwardedCommand { request: 1, length: 0, kind, waits_ms: 0 }];
         let body = Body::Propose(Propose { commands, payloads: Bytes::new() });
         let encoded = Encoder::default().message(&Message { term: Term(3), body }).expect("it fits");

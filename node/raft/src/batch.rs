@@ -5,7 +5,7 @@ use crate::{
     ids::{EntryId, Group, Index, Term},
     membership::Membership,
     record::{
-        HEADER_BYTES, Head, OUTLINE_BYTES, OVERHEAD_BYTES, Record, TRAILER_BYTES, header, read_u32, read_u64,
+        HEADER_BYTES, Head, OVERHEAD_BYTES, Record, STUB_BYTES, TRAILER_BYTES, header, read_u32, read_u64,
         record_checksum, record_end,
     },
 };
@@ -27,7 +27,7 @@ pub struct Batch {
     /// is counted once.
     changes: bool,
     /// Whether one of the entries is a stub.
-    outlined: bool,
+    has_stubs: bool,
     bytes: Bytes,
 }
 
@@ -40,7 +40,7 @@ impl Batch {
     pub fn parse(bytes: Bytes, checksum: Checksum) -> Result<Self, Malformed> {
         let head = Head::read(&bytes, 0, checksum)?;
         let (mut at, mut count, mut chained) = (0, 0u32, head.previous_checksum);
-        let (mut changes, mut outlined) = (false, false);
+        let (mut changes, mut has_stubs) = (false, false);
         while at < bytes.len() {
             let this = Head::read(&bytes, at, checksum)?;
             let expected = EntryId::new(head.id.term, head.id.index.plus(u64::from(count)));
@@ -59,11 +59,11 @@ impl Batch {
             }
             chained = found;
             changes |= this.kind == Kind::Membership;
-            outlined |= this.kind == Kind::Outline;
+            has_stubs |= this.kind == Kind::Stub;
             at = end + TRAILER_BYTES;
             count += 1;
         }
-        Ok(Self { term: head.id.term, first: head.id.index, count, changes, outlined, bytes })
+        Ok(Self { term: head.id.term, first: head.id.index, count, changes, has_stubs, bytes })
     }
 
     /// The term of all entries.
@@ -195,24 +195,24 @@ impl Batch {
 
     /// Whether one of the entries is a stub, as witnesses keep them.
     #[must_use]
-    pub fn is_outlined(&self) -> bool {
-        self.outlined
+    pub fn has_stubs(&self) -> bool {
+        self.has_stubs
     }
 
     /// The same entries as a witness keeps them: commands as stubs; no-ops and configurations,
     /// which the rules need, whole.
     #[must_use]
-    pub fn outline(&self, checksum: Checksum) -> Self {
-        let is_outlined = |kind| matches!(kind, Kind::Command | Kind::Session);
-        if !self.records().any(|record| is_outlined(record.kind)) {
+    pub fn to_stubs(&self, checksum: Checksum) -> Self {
+        let is_command = |kind| matches!(kind, Kind::Command | Kind::Session);
+        if !self.records().any(|record| is_command(record.kind)) {
             return self.clone();
         }
-        let mut bytes = BytesMut::with_capacity(self.count as usize * (OVERHEAD_BYTES + OUTLINE_BYTES));
+        let mut bytes = BytesMut::with_capacity(self.count as usize * (OVERHEAD_BYTES + STUB_BYTES));
         let mut at = 0;
         for record in self.records() {
             let end = record_end(&self.bytes, at);
-            if is_outlined(record.kind) {
-                let header = header(checksum, record.id, Kind::Outline, OUTLINE_BYTES, record.previous_checksum);
+            if is_command(record.kind) {
+                let header = header(checksum, record.id, Kind::Stub, STUB_BYTES, record.previous_checksum);
                 let of = record.checksum.to_le_bytes();
                 bytes.put_slice(&header);
                 bytes.put_slice(&of);
@@ -223,13 +223,13 @@ impl Batch {
             }
             at = end;
         }
-        Self { outlined: true, bytes: bytes.freeze(), ..self.clone() }
+        Self { has_stubs: true, bytes: bytes.freeze(), ..self.clone() }
     }
 
     fn slice(&self, first: Index, count: u32, bytes: Bytes) -> Self {
-        let mut slice = Self { term: self.term, first, count, changes: false, outlined: false, bytes };
+        let mut slice = Self { term: self.term, first, count, changes: false, has_stubs: false, bytes };
         slice.changes = self.changes && slice.records().any(|record| record.kind == Kind::Membership);
-        slice.outlined = self.outlined && slice.records().any(|record| record.kind == Kind::Outline);
+        slice.has_stubs = self.has_stubs && slice.records().any(|record| record.kind == Kind::Stub);
         slice
     }
 
@@ -264,7 +264,7 @@ impl BatchBuilder {
         Self { term, first, count: 0, changes: false, chained: previous, bytes, checksum }
     }
 
-    /// Adds an entry after the others. Not for stubs: [`Batch::outline`] makes those
+    /// Adds an entry after the others. Not for stubs: [`Batch::to_stubs`] makes those
     /// from whole records.
     ///
     /// # Panics
@@ -311,7 +311,7 @@ impl BatchBuilder {
             first: self.first,
             count: self.count,
             changes: self.changes,
-            outlined: false,
+            has_stubs: false,
             bytes: self.bytes.freeze(),
         })
     }

@@ -20,7 +20,7 @@ pub enum Kind {
     Session = 3,
     /// A stub that a witness keeps for a command of either kind: the entry's identity and checksum
     /// without the payload.
-    Outline = 4,
+    Stub = 4,
 }
 
 impl Kind {
@@ -30,7 +30,7 @@ impl Kind {
             1 => Some(Self::Command),
             2 => Some(Self::Membership),
             3 => Some(Self::Session),
-            4 => Some(Self::Outline),
+            4 => Some(Self::Stub),
             _ => None,
         }
     }

@@ -471,7 +471,7 @@ impl Message {
                         Kind::Command => {}
                         // Every node must be able to decode it once it is in the log.
                         Kind::Session => drop(Request::decode(command)?),
-                        Kind::Noop | Kind::Membership | Kind::Outline => {
+                        Kind::Noop | Kind::Membership | Kind::Stub => {
                             return misplaced("commands that no client has");
                         }
                     }

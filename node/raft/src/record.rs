@@ -11,7 +11,7 @@
 //! | 4 | 4 | group (0) |
 //! | 8 | 8 | term |
 //! | 16 | 8 | index |
-//! | 24 | 1 | kind: 0 no-op, 1 command, 2 membership, 3 session, 4 outline |
+//! | 24 | 1 | kind: 0 no-op, 1 command, 2 membership, 3 session, 4 stub |
 //! | 25 | 3 | zero |
 //! | 28 | 4 | checksum of the previous record (0 before the first) |
 //! | 32 | 4 | checksum of bytes 0..32 |
@@ -40,8 +40,8 @@ use crate::{
 pub const HEADER_BYTES: usize = 36;
 /// Bytes after a record's payload.
 pub const TRAILER_BYTES: usize = 4;
-/// Bytes of an outline's payload.
-pub(crate) const OUTLINE_BYTES: usize = 8;
+/// Bytes of a stub's payload.
+pub(crate) const STUB_BYTES: usize = 8;
 /// Bytes that a record adds to its payload.
 pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TRAILER_BYTES;
 
@@ -122,7 +122,7 @@ impl Head {
 /// taken from its payload. `None` for a damaged stub.
 #[must_use]
 pub fn record_checksum(checksum: Checksum, kind: u8, header_checksum: u32, payload: &[u8]) -> Option<u32> {
-    if kind != Kind::Outline as u8 {
+    if kind != Kind::Stub as u8 {
         return Some(checksum(header_checksum, payload));
     }
     let (of, own) = payload.split_first_chunk::<4>()?;

@@ -68,7 +68,7 @@ pub struct ReplicationStart {
     pub commit: Index,
     /// The latest read round.
     pub round: u64,
-    /// For the witness, which is sent outlines instead of commands: the checksum of log records.
+    /// For the witness, which is sent stubs instead of commands: the checksum of log records.
     pub outlines: Option<Checksum>,
     /// Bounds of appends under way.
     pub credit: Credit,
@@ -359,7 +359,7 @@ impl Replication {
         out: &mut Vec<ReplicationOutput>,
     ) {
         let batch = match self.outlines {
-            Some(checksum) => batch.map(|batch| batch.outline(checksum)),
+            Some(checksum) => batch.map(|batch| batch.to_stubs(checksum)),
             None => batch,
         };
         if let Some(NextAppend { epoch, previous, batch }) = self.progress.send(now, previous, batch) {

@@ -126,7 +126,7 @@ impl<M: StateMachine> Applier<M> {
                 (Kind::Command, Some(machine)) => {
                     Ok(node::Applied { index, reply: machine.apply(index, record.payload) })
                 }
-                (Kind::Outline, Some(_)) => return self.fate.fail(outline_found(index)),
+                (Kind::Stub, Some(_)) => return self.fate.fail(stub_found(index)),
                 (Kind::Session, Some(_)) => match self.apply_in_session(index, record.payload, skips) {
                     Ok(outcome) => outcome,
                     Err(unreadable) => return self.fate.fail(unreadable),
@@ -299,10 +299,10 @@ impl<M> Drop for Applier<M> {
 }
 
 /// Nobody else could have written it.
-fn outline_found(index: Index) -> Failure {
+fn stub_found(index: Index) -> Failure {
     Failure::Storage(format!(
-        "of entry {index} the log has only an outline: it is a witness's; start this node as the witness, or on a data directory of \
-         its own"
+        "the log has only a stub of entry {index}, so it belongs to a witness; start this node as the witness, or on a data \
+         directory of its own"
     ))
 }
 

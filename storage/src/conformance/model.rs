@@ -48,9 +48,9 @@ impl Log {
         self.push(term, (0..count).map(|number| (kind, payload(number))))
     }
 
-    /// Appends `count` entries as outlines, as a witness keeps them, and returns them.
+    /// Appends `count` entries as stubs, as a witness keeps them, and returns them.
     pub(super) fn outlines(&mut self, term: Term, count: usize, payload_bytes: usize) -> Batch {
-        let outlines = self.batch(term, count, payload_bytes).outline(crate::checksum);
+        let outlines = self.batch(term, count, payload_bytes).to_stubs(crate::checksum);
         self.batches.pop();
         self.batches.push(outlines.clone());
         outlines

@@ -91,15 +91,15 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Whether it holds nothing but outlines, or nothing at all.
+    /// Whether it holds nothing but stubs, or nothing at all.
     fn is_of_witness(&self) -> bool {
         let is_down_for_it = self.membership().is_some_and(|members| members.witness() == Some(self.member));
         // The state of a full member begins with its sessions.
         let has_no_state = self.found.snapshot.as_ref().is_some_and(|snapshot| snapshot.bytes == 0);
-        is_down_for_it || has_no_state || self.first_of_commands() == Some(Kind::Outline)
+        is_down_for_it || has_no_state || self.first_of_commands() == Some(Kind::Stub)
     }
 
-    /// The kind of the first command or session entry, whole or as an outline.
+    /// The kind of the first command or session entry, whole or as a stub.
     fn first_of_commands(&self) -> Option<Kind> {
         let mut next = self.found.base.index.next();
         while next <= self.found.last.index {

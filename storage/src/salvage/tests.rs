@@ -85,7 +85,7 @@ fn a_witnesss_directory_is_refused_as_one_that_keeps_no_commands_and_says_how_fa
     Member::new(&disk, "1", 1).grown(2, 14).stop();
     let mut witness = Member::new(&disk, "3", 3);
     for batch in Member::new(&disk, "2", 2).grown(2, 15).entries {
-        witness.persist(Persist { batch: Some(batch.outline(crate::checksum)), ..Persist::default() });
+        witness.persist(Persist { batch: Some(batch.to_stubs(crate::checksum)), ..Persist::default() });
     }
     witness.stop();
     let said = unusable(Survey::on(Arc::new(disk.clone()), "3"));

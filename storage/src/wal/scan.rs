@@ -276,7 +276,7 @@ impl<'a> Scan<'a> {
         }
         let rest = bytes.get(at + record::HEADER_BYTES..at + head.record_bytes())?;
         let (payload, sum) = rest.split_last_chunk()?;
-        // A damaged outline does not say what its checksum should be: any but the one it has.
+        // A damaged stub does not say what its checksum should be: any but the one it has.
         let checksum = checksum_of(head.kind as u8, head.header_checksum, payload).unwrap_or(!u32::from_le_bytes(*sum));
         Some(Read { at, payload, sum: *sum, checksum, head })
     }

@@ -104,7 +104,10 @@ impl fmt::Display for ChangeRefused {
                 write!(f, "another change, at entry {index}, is in progress; try again when it is complete")
             }
             Self::Moved { expected, found } => {
-                write!(f, "the configuration in force is that of entry {found}, not {expected}; read it again and repeat the change")
+                write!(
+                    f,
+                    "the configuration in force is that of entry {found}, not {expected}; read it again and repeat the change"
+                )
             }
             Self::HandingOver => write!(f, "a leadership transfer is in progress; try again"),
             Self::Unknown { id } => write!(f, "node {id} is not a member; check the list of members"),
@@ -139,7 +142,10 @@ impl fmt::Display for ChangeRefused {
                 write!(f, "node {id} is a member without being a witness; remove it, and add a witness under a new id")
             }
             Self::TooFewFull => {
-                write!(f, "a cluster with a witness needs two other voters; add and promote another first, or remove the witness")
+                write!(
+                    f,
+                    "a cluster with a witness needs two other voters; add and promote another first, or remove the witness"
+                )
             }
             Self::Behind { id, entries } => {
                 write!(

@@ -70,8 +70,8 @@ impl Replica {
     /// whole entries elsewhere. `None` if that is impossible.
     pub(super) fn in_local_form(&self, batch: Batch) -> Option<Batch> {
         match self.is_witness() {
-            true => Some(batch.outline(self.settings.checksum)),
-            false => Some(batch).filter(|batch| !batch.is_outlined()),
+            true => Some(batch.to_stubs(self.settings.checksum)),
+            false => Some(batch).filter(|batch| !batch.has_stubs()),
         }
     }
 
@@ -79,7 +79,7 @@ impl Replica {
     /// for a full copy, or the other way round.
     pub(super) fn is_mistaken_for_another(&self, batch: &Batch) -> bool {
         let is_kept_whole = |record: Record<'_>| matches!(record.kind, Kind::Command | Kind::Session);
-        if self.is_witness() { batch.records().any(is_kept_whole) } else { batch.is_outlined() }
+        if self.is_witness() { batch.records().any(is_kept_whole) } else { batch.has_stubs() }
     }
 
     /// The witness of the configuration in force, or, while that is uncommitted and has none, of

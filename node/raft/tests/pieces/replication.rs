@@ -199,7 +199,7 @@ fn the_witness_is_sent_outlines_and_of_a_snapshot_no_bytes() {
     let Some(ReplicationOutput::Send(Message { body: Body::Append(append), .. })) = probe.last() else {
         panic!("{probe:?}")
     };
-    assert_eq!(append.batch, Some(entry(6).outline(crc)));
+    assert_eq!(append.batch, Some(entry(6).to_stubs(crc)));
     peer.at(0, |it, now, out| it.needs_snapshot(now, EPOCH, Index(1), out));
     peer.open(0);
     let sent = peer.replication.transfer().expect("a transfer").snapshot().clone();

@@ -30,7 +30,7 @@ fn witness(term: u64, terms: &[u64]) -> Replica {
     let settings = Settings { is_witness: true, ..settings() };
     let membership = voters(3).with_witness(Some(WITNESS));
     let mut disk = Disk::with(disk_of(term, None, &[]).hard_state);
-    log_of(terms).iter().for_each(|batch| disk.append(&batch.outline(crc)));
+    log_of(terms).iter().for_each(|batch| disk.append(&batch.to_stubs(crc)));
     Replica::new(WITNESS, membership, disk.recover(), settings)
 }
 
@@ -53,27 +53,27 @@ fn wait_in_vain(world: &mut World, leader: u64) {
 }
 
 #[test]
-fn an_outline_stands_for_its_record_in_every_comparison() {
+fn a_stub_stands_for_its_record_in_every_comparison() {
     let mut log = quorate_raft::BatchBuilder::new(crc, quorate_raft::Term(3), Index(7), 9, 0);
     log.push(Kind::Noop, &[]);
     log.push(Kind::Command, b"a command that nobody keeps");
     log.push(Kind::Membership, &voters(3).with_witness(Some(WITNESS)).encode());
     log.push(Kind::Session, &[7; 90]);
     let whole = log.finish().expect("four entries");
-    let outline = whole.outline(crc);
-    let kept = Batch::parse(outline.bytes().clone(), crc).expect("it holds");
-    assert_eq!(kept, outline);
-    assert_eq!(kept.outline(crc), kept, "once is enough");
+    let stubs = whole.to_stubs(crc);
+    let kept = Batch::parse(stubs.bytes().clone(), crc).expect("it holds");
+    assert_eq!(kept, stubs);
+    assert_eq!(kept.to_stubs(crc), kept, "once is enough");
     assert_eq!((kept.first(), kept.last_id(), kept.checksum()), (whole.first(), whole.last_id(), whole.checksum()));
     let identity = |batch: &Batch| -> Vec<_> {
         batch.records().map(|record| (record.id, record.previous_checksum, record.checksum)).collect()
     };
     assert_eq!(identity(&kept), identity(&whole));
     assert_eq!(kept.memberships(), whole.memberships());
-    assert!(kept.is_outlined() && !whole.is_outlined());
-    assert!(!kept.up_to(Index(7)).expect("the no-op").is_outlined(), "of what is whole, all is kept");
+    assert!(kept.has_stubs() && !whole.has_stubs());
+    assert!(!kept.up_to(Index(7)).expect("the no-op").has_stubs(), "of what is whole, all is kept");
     let kinds: Vec<_> = kept.records().map(|record| record.kind).collect();
-    assert_eq!(kinds, [Kind::Noop, Kind::Outline, Kind::Membership, Kind::Outline]);
+    assert_eq!(kinds, [Kind::Noop, Kind::Stub, Kind::Membership, Kind::Stub]);
     assert!(!kept.bytes().windows(7).any(|bytes| bytes == b"command"));
     for at in 0..kept.bytes().len() {
         let mut damaged = kept.bytes().to_vec();
@@ -96,7 +96,7 @@ fn a_witness_is_sent_committed_entries_and_keeps_stubs_of_them() {
     world.beat(1);
     assert_eq!(world.replica(1).commit(), world.replica(1).log().last().index);
     assert_eq!(world.node(WITNESS).disk.last(), world.replica(1).log().last());
-    assert_eq!(kinds(&world), [Kind::Noop, Kind::Outline, Kind::Outline, Kind::Outline]);
+    assert_eq!(kinds(&world), [Kind::Noop, Kind::Stub, Kind::Stub, Kind::Stub]);
 }
 
 /// Its purpose: with one full copy down, the other commits.
@@ -230,23 +230,23 @@ fn a_witness_answers_for_an_entry_that_it_holds_that_it_is_lost() {
 }
 
 #[test]
-fn a_full_copy_takes_no_outlines_and_a_witness_keeps_nothing_else() {
-    let outline = batch(5, 1, 2, 0).outline(crc);
+fn a_full_copy_takes_no_stubs_and_a_witness_keeps_nothing_else() {
+    let stubs = batch(5, 1, 2, 0).to_stubs(crc);
     let mut full = Replica::new(NodeId(2), voters(3), Disk::default().recover(), settings());
     let mistaken = |effects: &[Effect], is_witness| {
         let violation = Violation::Mistaken { leader: NodeId(1), is_witness };
         assert_eq!(effects.last(), Some(&Effect::Halt(violation)));
     };
-    mistaken(&hear(&mut full, at(0), 1, 5, append(1, id(0, 0), 0, Some(outline.clone()))), false);
+    mistaken(&hear(&mut full, at(0), 1, 5, append(1, id(0, 0), 0, Some(stubs.clone()))), false);
     let mut mistaken_for_full = witness(5, &[]);
     mistaken(&hear(&mut mistaken_for_full, at(0), 1, 5, append(1, id(0, 0), 0, Some(batch(5, 1, 2, 0)))), true);
     let mut witness = witness(5, &[]);
-    let effects = hear(&mut witness, at(0), 1, 5, append(1, id(0, 0), 0, Some(outline)));
+    let effects = hear(&mut witness, at(0), 1, 5, append(1, id(0, 0), 0, Some(stubs)));
     let written = effects.iter().find_map(|effect| match effect {
         Effect::Persist(persist) => persist.batch.clone(),
         _ => None,
     });
-    assert!(written.is_some_and(|batch| batch.records().all(|record| record.kind == Kind::Outline)));
+    assert!(written.is_some_and(|batch| batch.records().all(|record| record.kind == Kind::Stub)));
     assert!(append_reply(&effects).is_some());
 }
 

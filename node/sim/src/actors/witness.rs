@@ -288,7 +288,7 @@ impl Witness {
             }
             if let Some(applied) = self.applied.get(&index)
                 && term > applied.during
-                && record.kind != Kind::Outline
+                && record.kind != Kind::Stub
                 && command_in(&record) != Some(applied.command)
             {
                 let id = record.id;

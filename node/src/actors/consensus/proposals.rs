@@ -148,7 +148,7 @@ impl Proposals {
         let payloads: BTreeSet<(Term, &[u8])> =
             records().filter_map(|record| Some((record.id.term, asked_for(record.kind, record.payload)?))).collect();
         // A witness keeps no payloads.
-        let is_known = records().all(|record| record.kind != Kind::Outline);
+        let is_known = records().all(|record| record.kind != Kind::Stub);
         let is_absent =
             |forwarded: &Forwarded| !payloads.contains(&(forwarded.sent.term, &forwarded.proposal.payload[..]));
         for forwarded in self.forwarded.values_mut().filter(|forwarded| forwarded.is_stranded(term)) {

@@ -41,7 +41,7 @@ fn zeros_in_every_sector_lose_nothing_that_was_acknowledged() {
     assert!(healed > 50 && restored > 15, "{counts:?}");
 }
 
-/// Outlines are as safe as commands.
+/// Stubs are as safe as commands.
 #[test]
 fn whatever_happens_to_a_place_of_outlines_loses_nothing_that_was_acknowledged() {
     let log = SmallLog::of(Model::append_outlines);

@@ -344,13 +344,13 @@ fn records_of_every_kind() {
     assert_eq!(Batch::parse(batch.bytes().clone(), crate::checksum), Ok(batch.clone()));
 
     // The same records as a witness keeps them.
-    let outlined = batch.outline(crate::checksum);
+    let outlined = batch.to_stubs(crate::checksum);
     let fields = [
         (0, "00 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"), // no-op: payload length, group, term
         // index, kind, zero, checksum of the record before it
         (16, "11 12 13 14 15 16 17 18  00  00 00 00  a1 a2 a3 a4"),
         (32, "9d 42 b8 de  9d 42 b8 de"), // checksum of bytes 0..32, the record's checksum
-        // outline of the command: payload length, group, term
+        // stub of the command: payload length, group, term
         (40, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
         // index, kind, zero, checksum of the record before it
         (56, "12 12 13 14 15 16 17 18  04  00 00 00  9d 42 b8 de"),
@@ -362,7 +362,7 @@ fn records_of_every_kind() {
         (120, "9f ba 07 54"), // checksum of bytes 0..32
         (124, "01 00 00 00 09 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"), // payload
         (148, "95 7f d6 71"), // the record's checksum
-        // outline of the session's command: payload length, group, term
+        // stub of the session's command: payload length, group, term
         (152, "08 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"),
         // index, kind, zero, checksum of the record before it
         (168, "14 12 13 14 15 16 17 18  04  00 00 00  95 7f d6 71"),

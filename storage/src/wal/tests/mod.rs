@@ -116,12 +116,12 @@ impl Model {
         Persist { batch: Some(batch), ..Persist::default() }
     }
 
-    /// Like [`Model::append`], with outlines as a witness keeps them.
+    /// Like [`Model::append`], with stubs as a witness keeps them.
     fn append_outlines(&mut self, term: u64, count: usize, payload_bytes: usize) -> Persist {
         let after = self.entries.len();
         let whole = self.append(term, count, payload_bytes);
         self.entries.truncate(after);
-        let batch = whole.batch.map(|batch| batch.outline(crate::checksum));
+        let batch = whole.batch.map(|batch| batch.to_stubs(crate::checksum));
         batch.iter().for_each(|batch| self.take(batch));
         Persist { batch, ..whole }
     }

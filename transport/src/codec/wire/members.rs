@@ -32,7 +32,7 @@ wire_enum!(AdministerOutcome {
 });
 
 wire_enum!(Step {
-    0 => To(voters: Vec<Member>),
+    0 => SetVoters(voters: Vec<Member>),
     1 => Add(member: Member),
     2 => AddWitness(member: Member),
     3 => Promote(id: NodeId),

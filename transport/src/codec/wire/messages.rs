@@ -81,7 +81,7 @@ wire_enum!(Kind {
     1 => Command,
     2 => Membership,
     3 => Session,
-    4 => Outline,
+    4 => Stub,
 });
 
 wire_struct!(ProposeReply { outcomes: Vec<ForwardedOutcome> }, body replies);

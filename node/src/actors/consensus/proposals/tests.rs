@@ -134,7 +134,7 @@ fn a_log_of_outlines_proves_nothing_of_what_was_forwarded() {
     let mut world = World::new();
     let mut told = world.forward("unseen", 1);
     world.proposals.leader_changed(Some(NodeId(3)), world.now + Duration::from_secs(5));
-    let batches = [batch(5, 1, &[(Kind::Outline, &[0; 48])]), batch(6, 2, &[(Kind::Noop, b"")])];
+    let batches = [batch(5, 1, &[(Kind::Stub, &[0; 48])]), batch(6, 2, &[(Kind::Noop, b"")])];
     assert!(world.proposals.decide(Term(2), &batches, world.now).is_empty());
     world.proposals.expire(world.now, ProposeError::NoLeader);
     assert_eq!(told.try_recv(), Ok(Err(ProposeError::OutcomeUnknown)));
