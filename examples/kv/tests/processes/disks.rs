@@ -316,7 +316,12 @@ async fn until_full(cluster: &Running, id: NodeId, full: bool) {
             statuses.iter().any(|status| status.node_id == id && status.storage_full == full).then_some(())
         })
         .await;
-    seen.expect("noticed");
+    if let Err(late) = seen {
+        for id in cluster.ids() {
+            println!("node {id}: {:?}", cluster.status(id).await);
+        }
+        panic!("{late}");
+    }
 }
 
 /// Waits until this many more writes are acknowledged.
