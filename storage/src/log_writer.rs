@@ -17,6 +17,7 @@ use crate::{
 use actix::prelude::*;
 use quorate_raft::Outgoing;
 use std::{
+    path::Path,
     pin::Pin,
     sync::Arc,
     task::{self, Poll},
@@ -63,6 +64,11 @@ impl Handler<Recover> for LogWriter {
         }
         let node = completions.clone();
         log.wait_for_the_system_while(move || node.is_heard());
+        // A simulated disk gets no space while its driver waits.
+        if self.wal.disk.is_shared() {
+            let (node, dir) = (completions.clone(), self.wal.dir.clone());
+            log.wait_for_space(move || tell_full(&node, &dir, true));
+        }
         let group = Group::default();
         let open = Open { log, completions, group, is_failed: false, awaits_idleness: false, awaits_space: false };
         self.open.insert(open).watch_space(context);
@@ -260,12 +266,7 @@ impl Open {
     fn watch_space(&mut self, context: &mut Context<LogWriter>) {
         self.attempt(|log, completions| {
             if let Some(is_full) = log.check_space()? {
-                let dir = log.dir().display();
-                match is_full {
-                    true => tracing::warn!(%dir, "the disk is full: no more commands are taken until there is space"),
-                    false => tracing::info!(%dir, "the disk has space again"),
-                }
-                completions.full(is_full);
+                tell_full(completions, log.dir(), is_full);
             }
             Ok(())
         });
@@ -279,6 +280,15 @@ impl Open {
             });
         }
     }
+}
+
+fn tell_full(completions: &Completions, dir: &Path, is_full: bool) {
+    let dir = dir.display();
+    match is_full {
+        true => tracing::warn!(%dir, "the disk is full: no more commands are taken until there is space"),
+        false => tracing::info!(%dir, "the disk has space again"),
+    }
+    completions.full(is_full);
 }
 
 /// Carries out the gathered requests, in order; the reads last, so that they see the effects of all

@@ -63,6 +63,23 @@ impl Log {
         }
     }
 
+    /// Whether a write without space waits for it.
+    pub(super) fn waits_for_space(&self) -> bool {
+        self.on_full.is_some() && self.shortages.is_wanted()
+    }
+
+    /// The segment is used up and the next one can't be made: said at once, for the caller waits for space.
+    pub(super) fn out_of_space(&mut self) -> Outcome<()> {
+        if !self.is_full() {
+            release(&*self.disk, &self.dir)?;
+            self.space = Space::None;
+            if let Some(on_full) = &self.on_full {
+                on_full();
+            }
+        }
+        Ok(())
+    }
+
     /// Tries again after a lack of space, or of descriptors.
     pub(crate) fn retry_space(&mut self) {
         if self.is_full() || matches!(self.next_segment.readiness(), Ok(Readiness::Short(_))) {

@@ -7,7 +7,7 @@ use super::{
     BLOCK_BYTES, Failure, Identity, Outcome, Sizes, failed,
     hard_state::HardStateFile,
     header::{COPY_AT, Header, Layout, Mark},
-    headroom::Space,
+    headroom::{RETRY_AFTER, Space},
     holdings::{self, Holdings},
     next_segment::NextSegment,
     repair::Cleared,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     contract::{SnapshotSource, StorageError, StorageObserver},
-    disk::Disk,
+    disk::{Disk, File},
     snapshots::SnapshotStore,
 };
 use bytes::Bytes;
@@ -85,6 +85,8 @@ pub(crate) struct Log {
     pub(super) space: Space,
     pub(super) next_segment: NextSegment,
     pub(super) shortages: Shortages,
+    /// Called when the disk is full and a write waits for space; without it such a write fails.
+    pub(super) on_full: Option<Box<dyn Fn() + Send>>,
     pub(super) snapshots: SnapshotStore,
     pub(super) observer: Arc<dyn StorageObserver>,
     // The last field, so dropped after all that uses the directory: the next owner finds
@@ -236,6 +238,11 @@ impl Log {
         self.shortages.wait_while(wanted);
     }
 
+    /// From now on a write for which there is no space calls `on_full` and waits for space, for as long as the log is wanted.
+    pub(crate) fn wait_for_space(&mut self, on_full: impl Fn() + Send + 'static) {
+        self.on_full = Some(Box::new(on_full));
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -371,8 +378,7 @@ impl Log {
         }
         // Staged records belong to the segment that ends here; in the next one they would be lost.
         assert!(self.is_published && self.staged.is_empty(), "a segment is sealed once it is synced and named");
-        let next_segment = &mut self.next_segment;
-        let (file, capacity, path) = self.shortages.outlast(&*self.disk, || next_segment.take(layout.capacity))?;
+        let (file, capacity, path) = self.next_file(layout.capacity)?;
         let header = Header {
             identity: self.identity.clone(),
             sequence: self.active.header.sequence + 1,
@@ -387,6 +393,21 @@ impl Log {
         self.sealed.push(full);
         (self.is_published, self.is_proven, self.marks) = (false, false, 0);
         Ok(())
+    }
+
+    /// The file of the next segment. A full disk is waited out: nothing was written that depends on
+    /// that file.
+    fn next_file(&mut self, capacity: u64) -> Outcome<(Box<dyn File>, u64, PathBuf)> {
+        loop {
+            let next_segment = &mut self.next_segment;
+            match self.shortages.outlast(&*self.disk, || next_segment.take(capacity)) {
+                Err(failure) if failure.is_full && self.waits_for_space() => {
+                    self.out_of_space()?;
+                    self.disk.pause(RETRY_AFTER);
+                }
+                file => return file,
+            }
+        }
     }
 
     /// Writes the staged records in one write, then their slots: a process that dies in between

@@ -106,6 +106,7 @@ impl Log {
             space: if has_headroom { Space::Enough } else { Space::None },
             next_segment,
             shortages: Shortages::new(Arc::clone(&observer)),
+            on_full: None,
             snapshots,
             observer,
             lock,

@@ -47,13 +47,18 @@ impl Shortages {
         self.wanted = Some(Box::new(wanted));
     }
 
+    /// Whether the log is waited for.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| wanted())
+    }
+
     /// Repeats an attempt that takes a descriptor or a thread until it succeeds, or fails
     /// for another reason.
     pub(crate) fn outlast<T>(&mut self, disk: &dyn Disk, mut attempt: impl FnMut() -> Outcome<T>) -> Outcome<T> {
         let mut pause = PAUSE_MIN;
         loop {
             match attempt() {
-                Err(failure) if failure.is_shortage && self.wanted.as_ref().is_some_and(|wanted| wanted()) => {
+                Err(failure) if failure.is_shortage && self.is_wanted() => {
                     self.note(&failure);
                     disk.pause(pause);
                     pause = (pause * 2).min(PAUSE_MAX);

@@ -50,6 +50,53 @@ fn a_full_disk_is_named_and_loses_nothing_that_was_acknowledged() {
     assert!(failures > 20);
 }
 
+/// A slow thread makes the next segment, and a fast log uses up the current one before the full disk is noticed.
+#[test]
+fn a_write_without_space_says_that_the_disk_is_full_and_waits_until_there_is_space() {
+    let mut waited = 0;
+    for bytes in (30_000..130_000).step_by(1009) {
+        let disk = SimulatedDisk::new();
+        disk.fill_after(bytes);
+        let Some((mut log, _)) = open(&disk).ok().filter(|(log, _)| !log.is_full()) else { continue };
+        let (told, asked) = (Arc::new(AtomicU64::new(0)), AtomicU64::new(0));
+        let (tell, freed) = (told.clone(), disk.clone());
+        log.wait_for_space(move || {
+            tell.fetch_add(1, Relaxed);
+        });
+        // The space comes while the write waits.
+        log.wait_for_the_system_while(move || {
+            if asked.fetch_add(1, Relaxed) == 3 {
+                freed.fill_after(1 << 30);
+            }
+            true
+        });
+        let mut model = Model::default();
+        for _ in 0..60 {
+            persist(&mut log, &[model.append(1, 1, 1400)]).expect("it waits for space");
+        }
+        assert!(told.load(Relaxed) <= 1, "full after {bytes} bytes: it is said once");
+        assert_eq!(log.is_full(), told.load(Relaxed) == 1, "full after {bytes} bytes");
+        waited += told.load(Relaxed);
+        drop(log);
+        disk.crash(Crash::Lose);
+        assert_eq!(Model::on(&disk), model, "full after {bytes} bytes");
+    }
+    assert!(waited > 20, "{waited}");
+}
+
+#[test]
+fn a_write_without_space_fails_once_the_log_is_no_longer_wanted() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _) = opened(&disk);
+    log.wait_for_space(|| ());
+    log.wait_for_the_system_while(|| false);
+    disk.fill_after(0);
+    let mut model = Model::default();
+    let failure = (0..100).find_map(|_| persist(&mut log, &[model.append(1, 1, 1400)]).err());
+    let line = failure.expect("the next segment can't be made").error.to_string();
+    assert!(line.contains("No space left on device") && line.contains("free space"), "{line}");
+}
+
 #[test]
 fn a_disk_that_is_nearly_full_is_said_to_be_full_while_there_is_room_and_then_to_have_space_again() {
     let mut told = 0;
