@@ -226,7 +226,7 @@ impl Exits for DiscardError {
             Self::NotTold => Exit::Usage,
             Self::Survey(SurveyError::InUse(_)) => Exit::Conflict,
             Self::NotAlone(_) | Self::Acknowledged(_) => Exit::Refused,
-            Self::Survey(SurveyError::Unusable(_)) | Self::Storage(_) => Exit::Failed,
+            Self::Survey(_) | Self::Storage(_) => Exit::Failed,
         }
     }
 }

@@ -88,8 +88,8 @@ pub fn run(args: &Args) -> Result<Recovered, RecoverError> {
     for dir in &args.from {
         match Survey::of(dir) {
             Ok(survey) => surveys.push(survey),
-            Err(SurveyError::Unusable(why)) => unusable.push((dir.clone(), why)),
             Err(in_use @ SurveyError::InUse(_)) => return Err(RecoverError::InUse(in_use)),
+            Err(why) => unusable.push((dir.clone(), why.to_string())),
         }
     }
     let choice = Choice::of(&surveys, args.up_to.map(Index));

@@ -30,14 +30,15 @@ const READ_BYTES: usize = 64 << 10;
 
 /// The reason why a directory can't be surveyed, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SurveyError {
     /// It is locked: its member runs, and the cluster may too.
-    #[error("{0}")]
-    InUse(String),
+    #[error(transparent)]
+    InUse(StorageError),
     /// It does not exist, holds no member's data, or a member would refuse to start on it: the line
     /// says where it is damaged. Another directory may do.
-    #[error("{0}")]
-    Unusable(String),
+    #[error(transparent)]
+    Unusable(StorageError),
 }
 
 impl Survey {
@@ -56,22 +57,19 @@ impl Survey {
     pub fn on(disk: Arc<dyn Disk>, dir: impl AsRef<Path>) -> Result<Self, SurveyError> {
         let dir = dir.as_ref().to_owned();
         let names = disk.list(&dir).map_err(|error| {
-            let dir = dir.display();
-            SurveyError::Unusable(format!(
-                "can't read {dir}: {error}; name a data directory, and be allowed to read it"
-            ))
+            let remedy = "name a data directory, and be allowed to read it";
+            SurveyError::Unusable(StorageError::io("read", &dir, error, remedy))
         })?;
         if disk.lock_to_read(&dir.join(LOCK)).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             let dir = dir.display();
-            return Err(SurveyError::InUse(format!(
-                "a node runs on {dir}, or something else reads it; stop that first"
-            )));
+            let line = format!("a node runs on {dir}, or something else reads it; stop that first");
+            return Err(SurveyError::InUse(StorageError::new(line)));
         }
         let overlay = Overlay::over(disk);
         let (identity, lost) = identify(&overlay, &dir, &names)?;
         let wal = Wal { disk: Arc::new(overlay), ..Wal::at(&dir) };
         let opened = Log::open(&wal, &identity.cluster, identity.member, Arc::new(Unobserved));
-        let (log, mut found) = opened.map_err(|failure| SurveyError::Unusable(failure.error.to_string()))?;
+        let (log, mut found) = opened.map_err(|failure| SurveyError::Unusable(failure.error))?;
         if let Some(why) = lost {
             found.hard_state = HardState::new(found.last.term, None);
             found.repairs.insert(
@@ -81,12 +79,12 @@ impl Survey {
         }
         let survey = Self { dir, cluster: identity.cluster, member: identity.member, found, log };
         if survey.is_of_witness() {
-            return Err(SurveyError::Unusable(format!(
+            return Err(SurveyError::Unusable(StorageError::new(format!(
                 "{} is of a witness, which keeps no commands; its log ends with entry {}: of what is committed up to there, the others \
                  given may lack something; name the directories of full copies",
                 survey.dir.display(),
                 survey.last()
-            )));
+            ))));
         }
         Ok(survey)
     }
@@ -198,8 +196,8 @@ fn identify(disk: &Overlay, dir: &Path, names: &[String]) -> Result<(Identity, O
     };
     let segments = names.iter().rev().filter(|name| Segment::sequence_of(name).is_some());
     let owner = segments.filter_map(|name| Header::owner(&*disk.open(&dir.join(name)).ok()?)).next();
-    let Some(identity) = owner else { return Err(SurveyError::Unusable(lost)) };
-    hard_state::stand_in(disk, dir, &identity).map_err(|failure| SurveyError::Unusable(failure.error.to_string()))?;
+    let Some(identity) = owner else { return Err(SurveyError::Unusable(StorageError::new(lost))) };
+    hard_state::stand_in(disk, dir, &identity).map_err(|failure| SurveyError::Unusable(failure.error))?;
     Ok((identity, Some(lost)))
 }
 

@@ -565,12 +565,12 @@ fn lose(disk: &SimulatedDisk, dir: &str, payload: &[u8]) {
 }
 
 fn in_use(disk: &SimulatedDisk, dir: &str) -> bool {
-    matches!(Survey::on(Arc::new(disk.clone()), dir), Err(SurveyError::InUse(line)) if line.contains("a node runs on"))
+    matches!(Survey::on(Arc::new(disk.clone()), dir), Err(SurveyError::InUse(error)) if error.to_string().contains("a node runs on"))
 }
 
 fn unusable(result: Result<Survey, SurveyError>) -> String {
     match result {
-        Err(SurveyError::Unusable(line)) => refused(Err::<(), _>(StorageError::new(line))),
+        Err(SurveyError::Unusable(error)) => refused(Err::<(), _>(error)),
         other => panic!("it can't be used: {other:?}"),
     }
 }
