@@ -153,7 +153,7 @@ async fn stages(cluster: &Cluster, stage: Duration, value: Bytes) -> Result<(), 
     watch.end(cluster, &mut line).await?;
     say("overload", line);
     for second in 0..AFTER_S {
-        let within: Vec<Took> = after.iter().filter(|took| took.asked.as_secs() == second).copied().collect();
+        let within: Vec<Latency> = after.iter().filter(|took| took.asked.as_secs() == second).copied().collect();
         let mut line = latencies(&within, Duration::from_secs(1));
         line["second"] = (second + 1).into();
         say("after", line);
@@ -193,14 +193,19 @@ fn say(stage: &str, mut line: Value) {
 /// The time from a command's request until it was applied; `asked` counts from the start
 /// of the stage.
 #[derive(Clone, Copy)]
-struct Took {
+struct Latency {
     asked: Duration,
     took: Duration,
 }
 
 /// Callers that wait for each answer before the next command. A refused caller retries after the
 /// given time; the latency includes that.
-async fn closed_loop(node: &Node<Sink>, callers: usize, value: &Bytes, length: Duration) -> Result<Vec<Took>, Failed> {
+async fn closed_loop(
+    node: &Node<Sink>,
+    callers: usize,
+    value: &Bytes,
+    length: Duration,
+) -> Result<Vec<Latency>, Failed> {
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for _ in 0..callers {
@@ -216,7 +221,7 @@ async fn closed_loop(node: &Node<Sink>, callers: usize, value: &Bytes, length: D
                         Err(error) => return Err(error),
                     }
                 }
-                all.push(Took { asked, took: start.elapsed() - asked });
+                all.push(Latency { asked, took: start.elapsed() - asked });
             }
             Ok(all)
         });
@@ -351,7 +356,7 @@ impl Watch {
 }
 
 /// The number of commands, and their latencies.
-fn latencies(all: &[Took], length: Duration) -> Value {
+fn latencies(all: &[Latency], length: Duration) -> Value {
     let mut us: Vec<u128> = all.iter().map(|took| took.took.as_micros()).collect();
     us.sort_unstable();
     // Without any latency the value is `null`, not zero.

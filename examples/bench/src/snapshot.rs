@@ -65,7 +65,7 @@ pub(crate) fn run(bytes: u64, bytes_per_second: u64) -> Result<(), Failed> {
     // The leader dials the third node through the wire; the other two are connected directly.
     let from_leader = [nodes[0], nodes[1], front];
     let _second = Member::start(MEMBER, 2, dir.path(), nodes, Stdio::null())?;
-    let third = Away::start(dir.path(), nodes)?;
+    let third = ThirdNode::start(dir.path(), nodes)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let node = start(LEADER, dir.path(), &from_leader, bytes_per_second).await?;
@@ -92,18 +92,18 @@ async fn start(id: u64, dir: &Path, addresses: &[SocketAddr], bytes_per_second: 
 
 /// The progress of a member.
 #[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-struct Has {
+struct MemberState {
     applied: u64,
     snapshot: u64,
     hash: u64,
 }
 
 async fn tell(node: &Node<Kv>) -> Result<(), Failed> {
-    let mut told = Has::default();
+    let mut told = MemberState::default();
     loop {
         let snapshot = node.status().borrow().snapshot.0;
         let read = node.read(Consistency::Local, Kv::state_hash).await?;
-        let has = Has { applied: read.index.0, snapshot, hash: read.value };
+        let has = MemberState { applied: read.index.0, snapshot, hash: read.value };
         if has != told {
             println!("{}", serde_json::to_string(&has)?);
             told = has;
@@ -113,16 +113,16 @@ async fn tell(node: &Node<Kv>) -> Result<(), Failed> {
 }
 
 /// The node that stops and starts.
-struct Away {
+struct ThirdNode {
     member: Member,
-    has: watch::Receiver<Has>,
+    has: watch::Receiver<MemberState>,
 }
 
-impl Away {
+impl ThirdNode {
     fn start(dir: &Path, nodes: &[SocketAddr]) -> Result<Self, Failed> {
         let mut member = Member::start(MEMBER, AWAY, dir, nodes, Stdio::piped())?;
         let out = member.take_output().ok_or("the member has no output")?;
-        let (heard, has) = watch::channel(Has::default());
+        let (heard, has) = watch::channel(MemberState::default());
         std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
                 let _ = heard.send(serde_json::from_str(&line).unwrap_or_default());
@@ -131,7 +131,7 @@ impl Away {
         Ok(Self { member, has })
     }
 
-    async fn until(&mut self, what: &str, holds: impl Fn(&Has) -> bool) -> Result<Has, Failed> {
+    async fn until(&mut self, what: &str, holds: impl Fn(&MemberState) -> bool) -> Result<MemberState, Failed> {
         let waited = tokio::time::timeout(PATIENCE, self.has.wait_for(holds)).await;
         let waited = waited.map_err(|_| format!("the third node did not {what} within {PATIENCE:?}"))?;
         Ok(*waited.map_err(|_| format!("the third node ended before it did {what}"))?)
@@ -149,7 +149,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn measure(&self, mut third: Away) -> Result<Value, Failed> {
+    async fn measure(&self, mut third: ThirdNode) -> Result<Value, Failed> {
         self.put("first", 0).await?;
         third.until("begin", |has| has.applied > 0).await?;
         stop(third).await?;
@@ -171,7 +171,7 @@ impl Run<'_> {
         tokio::time::sleep(BEFORE).await;
         let calm = Instant::now();
 
-        let mut third = Away::start(self.dir, self.nodes)?;
+        let mut third = ThirdNode::start(self.dir, self.nodes)?;
         let memory = Memory::watch(third.member.pid());
         let sent_before = self.wire.bytes();
         self.wire.until_bytes(sent_before + BEGUN_BYTES).await;
@@ -222,7 +222,7 @@ impl Run<'_> {
             return Err(format!("the log still begins at {first}, which the third node has").into());
         }
         let (sent_before, begun) = (self.wire.bytes(), Instant::now());
-        let mut third = Away::start(self.dir, self.nodes)?;
+        let mut third = ThirdNode::start(self.dir, self.nodes)?;
         let half = self.bytes / 2;
         self.wire.until_bytes(sent_before + half).await;
         self.wire.cut(true);
@@ -271,7 +271,7 @@ impl Run<'_> {
 }
 
 /// Stops a member orderly, without blocking the writers.
-async fn stop(third: Away) -> Result<(), Failed> {
+async fn stop(third: ThirdNode) -> Result<(), Failed> {
     Ok(tokio::task::spawn_blocking(move || drop(third.member)).await?)
 }
 

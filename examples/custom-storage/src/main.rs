@@ -7,11 +7,11 @@ use quorate_custom_storage::RedbLog;
 use quorate_kv::{
     client::{Client, ReadMode, Trust},
     config,
-    descriptors::Places,
+    descriptors::ConnectionLimit,
     http::{
         Api,
         guard::Hosts,
-        listen::{HttpListener, Terms},
+        listen::{HttpListener, ListenerOptions},
     },
     machine::Kv,
 };
@@ -68,12 +68,12 @@ impl Server {
             .start(Kv::default())
             .await?;
         let http = HttpListener::bind(([127, 0, 0, 1], 0).into(), None).await?;
-        let places = Places::claim(limits.max_http_connections);
-        let terms = Terms { places, hosts: Hosts::default(), metrics: metrics.node(id.0) };
+        let connections = ConnectionLimit::claim(limits.max_http_connections);
+        let options = ListenerOptions { connections, hosts: Hosts::default(), metrics: metrics.node(id.0) };
         let (url, router) = (http.url()?, Api::new(node.clone(), metrics, &limits).router());
         let (stop, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or_default() };
-        let serving = tokio::spawn(http.serve(router, terms, stopped, Duration::from_secs(3)));
+        let serving = tokio::spawn(http.serve(router, options, stopped, Duration::from_secs(3)));
         Ok(Self { node, url, stop, serving })
     }
 }
@@ -98,5 +98,5 @@ async fn stop_all(servers: Vec<Server>) {
 
 fn client(servers: &[Server]) -> Outcome<Client> {
     let urls: Vec<String> = servers.iter().map(|server| server.url.clone()).collect();
-    Ok(Client::new(&urls, &Trust::nobody())?)
+    Ok(Client::new(&urls, &Trust::none())?)
 }

@@ -14,23 +14,23 @@ const CONNECTIONS_MIN: u64 = 8;
 
 /// The maximum number of client connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Places(usize);
+pub struct ConnectionLimit(usize);
 
-impl Places {
+impl ConnectionLimit {
     /// Raises the process's limit as far as permitted, and reserves up to `max`
     /// connections for clients.
     #[must_use]
     pub fn claim(max: usize) -> Self {
         let limit = raise();
-        let places = Self::within(limit, max);
-        if places.0 < max {
+        let connections = Self::within(limit, max);
+        if connections.0 < max {
             tracing::warn!(
                 "the limit of open files, {}, leaves {} of {max} HTTP connections; raise it (ulimit -n, LimitNOFILE)",
                 limit.unwrap_or(u64::MAX),
-                places.0
+                connections.0
             );
         }
-        places
+        connections
     }
 
     /// The number of connections.
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn connections_leave_a_reserve_and_are_never_more_than_configured() {
-        for (limit, max, places) in [
+        for (limit, max, connections) in [
             (Some(1024), 4096, 768),
             (Some(256), 4096, 192),
             (Some(100), 4096, 52),
@@ -77,7 +77,7 @@ mod tests {
             (Some(1 << 20), 10, 10),
             (None, 4096, 4096),
         ] {
-            assert_eq!(Places::within(limit, max), Places(places), "{limit:?} {max}");
+            assert_eq!(ConnectionLimit::within(limit, max), ConnectionLimit(connections), "{limit:?} {max}");
         }
     }
 }

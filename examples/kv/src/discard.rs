@@ -34,13 +34,13 @@ pub struct Args {
 }
 
 /// The report for people and for machines, and the reason if nothing was changed.
-pub type Said = (String, Value, Option<DiscardError>);
+pub type Report = (String, Value, Option<DiscardError>);
 
 /// Searches for entries in doubt, and discards them if `args` ask for it.
 ///
 /// # Errors
 /// If the configuration or the directory cannot be used, or the node is not the only voter.
-pub fn run(args: &Args) -> Result<Said, DiscardError> {
+pub fn run(args: &Args) -> Result<Report, DiscardError> {
     let (config, _) = Config::load(&args.config, environment::variables()?, &args.overrides)?;
     let survey = Survey::of(&config.data_dir)?;
     refuse_unless_alone(&survey, &config)?;

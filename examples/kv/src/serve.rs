@@ -5,12 +5,12 @@
 
 use crate::{
     config::{Config, ConfigError, Overrides, Tls},
-    descriptors::Places,
+    descriptors::ConnectionLimit,
     environment,
     http::{
         Api,
         guard::Hosts,
-        listen::{HttpListener, Terms, unbindable},
+        listen::{HttpListener, ListenerOptions, unbindable},
         tls::{names_in, tls_acceptor},
     },
     logging,
@@ -74,7 +74,7 @@ pub struct Ready {
 /// If the configuration is invalid, the node cannot start, or it fails.
 pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let (config, sources) = Config::load(&args.config, environment::variables()?, &args.overrides)?;
-    let places = Places::claim(config.limits.max_http_connections);
+    let connections = ConnectionLimit::claim(config.limits.max_http_connections);
     let tls = config.http_tls.as_ref().map(tls_acceptor).transpose().map_err(|error| sources.locate(error))?;
     let hosts = hosts(&config).map_err(|error| sources.locate(error))?;
     let network = network(&config)?;
@@ -104,8 +104,8 @@ pub async fn run(args: Args, json: bool) -> Result<(), ServeError> {
     let api = Api::new(node.clone(), metrics, &config.limits);
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async { stopped.await.unwrap_or_default() };
-    let terms = Terms { places, hosts, metrics: own };
-    let serving = tokio::spawn(http.serve(api.clone().router(), terms, stopped, HTTP_PATIENCE));
+    let options = ListenerOptions { connections, hosts, metrics: own };
+    let serving = tokio::spawn(http.serve(api.clone().router(), options, stopped, HTTP_PATIENCE));
 
     let why = tokio::select! {
         biased;

@@ -51,7 +51,7 @@ impl Connection {
 
     fn client_of(&self, endpoints: &[String], place: &str) -> Result<Client, Failure> {
         let trust = match self.ca(own)? {
-            None => Trust::nobody(),
+            None => Trust::none(),
             Some(Given { value, place }) => Trust::authority(&value).map_err(|error| misused(place, error))?,
         };
         let client = Client::new(endpoints, &trust).map_err(|error| misused(place, error))?;

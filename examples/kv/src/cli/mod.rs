@@ -251,7 +251,7 @@ impl Cli {
                 show(format!("written, index {}", answer.index), json!(answer))?;
             }
             Command::Get { key, read, max_age, max_entries, newline, connection } => {
-                let shown = Shown { json: self.json, newline };
+                let shown = OutputFormat { json: self.json, newline };
                 get(&connection, &key, (read, max_age, max_entries), shown).await?;
             }
             Command::Delete { key, connection } => {
@@ -330,7 +330,7 @@ impl Cli {
 }
 
 /// The output format of a value.
-struct Shown {
+struct OutputFormat {
     json: bool,
     newline: bool,
 }
@@ -339,7 +339,7 @@ async fn get(
     connection: &Connection,
     key: &str,
     (read, max_age, max_entries): (ReadMode, Option<Duration>, Option<u64>),
-    shown: Shown,
+    shown: OutputFormat,
 ) -> Result<(), Failure> {
     let got = connection.client()?.get_within(key, read, max_age, max_entries).await?;
     let Some(value) = got.value else {

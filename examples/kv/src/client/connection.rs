@@ -32,7 +32,7 @@ pub struct Trust(Option<TlsConnector>);
 impl Trust {
     /// No authority: for plain HTTP.
     #[must_use]
-    pub fn nobody() -> Self {
+    pub fn none() -> Self {
         Self(None)
     }
 
@@ -134,15 +134,15 @@ impl Download {
 
 /// The failure of a request without an answer.
 #[derive(Debug)]
-pub(super) struct Lost {
-    how: How,
+pub(super) struct NoAnswer {
+    delivery: Delivery,
     /// The cause as text.
     cause: String,
 }
 
 /// The progress of a request without an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum How {
+enum Delivery {
     /// The server may have received the request.
     Sent,
     /// The server has not received it.
@@ -151,23 +151,23 @@ enum How {
     Mismatch,
 }
 
-impl Lost {
+impl NoAnswer {
     /// The failure as an error of a change or of a read.
     pub(super) fn into_error(self, endpoint: String, is_change: bool) -> ClientError {
         let cause = self.cause;
-        match self.how {
-            How::Sent if is_change => ClientError::OutcomeUnknown { endpoint, cause },
-            How::Sent | How::NotSent => ClientError::Unreachable { endpoint, cause },
-            How::Mismatch => ClientError::Mismatch { endpoint, cause },
+        match self.delivery {
+            Delivery::Sent if is_change => ClientError::OutcomeUnknown { endpoint, cause },
+            Delivery::Sent | Delivery::NotSent => ClientError::Unreachable { endpoint, cause },
+            Delivery::Mismatch => ClientError::Mismatch { endpoint, cause },
         }
     }
 
     fn sent(cause: String) -> Self {
-        Self { how: How::Sent, cause }
+        Self { delivery: Delivery::Sent, cause }
     }
 
     fn not_sent(cause: String) -> Self {
-        Self { how: How::NotSent, cause }
+        Self { delivery: Delivery::NotSent, cause }
     }
 }
 
@@ -211,7 +211,11 @@ impl Endpoint {
     }
 
     /// Sends `request` and reads the complete answer, within `limit`.
-    pub(super) async fn exchange(&mut self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Exchange, Lost> {
+    pub(super) async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        limit: Duration,
+    ) -> Result<Exchange, NoAnswer> {
         let deadline = Instant::now() + limit;
         let mut request = request;
         if let Some(sender) = self.sender.take() {
@@ -224,7 +228,7 @@ impl Endpoint {
         let sender = self.connect(deadline).await?;
         match self.send(sender, request, deadline).await? {
             Sent::Answered(exchange) => Ok(exchange),
-            Sent::NotAtAll(_, cause) => Err(Lost::not_sent(cause)),
+            Sent::NotAtAll(_, cause) => Err(NoAnswer::not_sent(cause)),
         }
     }
 
@@ -236,12 +240,12 @@ impl Endpoint {
         request: Request<Full<Bytes>>,
         head_limit: Duration,
         limit: Duration,
-    ) -> Result<Download, Lost> {
+    ) -> Result<Download, NoAnswer> {
         let deadline = Instant::now() + head_limit;
         let mut sender = self.connect(deadline).await?;
         let answered = timeout_at(deadline, sender.send_request(request)).await;
-        let answered = answered.map_err(|_| Lost::sent("it did not answer in time".to_owned()))?;
-        let (head, body) = answered.map_err(|error| Lost::sent(broken(&error)))?.into_parts();
+        let answered = answered.map_err(|_| NoAnswer::sent("it did not answer in time".to_owned()))?;
+        let (head, body) = answered.map_err(|error| NoAnswer::sent(broken(&error)))?.into_parts();
         Ok(Download { endpoint: self.url.clone(), status: head.status, body, limit, _sender: sender })
     }
 
@@ -250,33 +254,33 @@ impl Endpoint {
         mut sender: http1::SendRequest<Full<Bytes>>,
         request: Request<Full<Bytes>>,
         deadline: Instant,
-    ) -> Result<Sent, Lost> {
-        let late = |_| Lost::sent("it did not answer in time".to_owned());
+    ) -> Result<Sent, NoAnswer> {
+        let late = |_| NoAnswer::sent("it did not answer in time".to_owned());
         match timeout_at(deadline, sender.ready()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Ok(Sent::NotAtAll(request, whole(&error))),
-            Err(_) => return Err(Lost::not_sent("the connection was busy for too long".to_owned())),
+            Err(_) => return Err(NoAnswer::not_sent("the connection was busy for too long".to_owned())),
         }
         let response = match timeout_at(deadline, sender.try_send_request(request)).await.map_err(late)? {
             Ok(response) => response,
             Err(mut error) => match error.take_message() {
                 Some(request) => return Ok(Sent::NotAtAll(request, whole(error.error()))),
-                None => return Err(Lost::sent(broken(error.error()))),
+                None => return Err(NoAnswer::sent(broken(error.error()))),
             },
         };
         let (head, body) = response.into_parts();
         let body = timeout_at(deadline, Limited::new(body, ANSWER_BYTES_MAX).collect()).await.map_err(late)?;
-        let body = body.map_err(|error| Lost::sent(format!("the answer broke off: {error}")))?.to_bytes();
+        let body = body.map_err(|error| NoAnswer::sent(format!("the answer broke off: {error}")))?.to_bytes();
         self.sender = Some(sender);
         let (endpoint, status, headers) = (self.url.clone(), head.status, head.headers);
         Ok(Sent::Answered(Exchange { endpoint, status, headers, body, is_change: false }))
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<http1::SendRequest<Full<Bytes>>, Lost> {
+    async fn connect(&self, deadline: Instant) -> Result<http1::SendRequest<Full<Bytes>>, NoAnswer> {
         let deadline = deadline.min(Instant::now() + CONNECT_LIMIT);
-        let late = |_| Lost::not_sent(format!("no connection within {CONNECT_LIMIT:?}"));
+        let late = |_| NoAnswer::not_sent(format!("no connection within {CONNECT_LIMIT:?}"));
         let opened = async {
-            let refused = |error: io::Error| Lost::not_sent(error.to_string());
+            let refused = |error: io::Error| NoAnswer::not_sent(error.to_string());
             let stream = TcpStream::connect(&self.address).await.map_err(refused)?;
             let _ = stream.set_nodelay(true);
             match &self.tls {
@@ -303,9 +307,9 @@ enum Sent {
 
 async fn begin(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> Result<http1::SendRequest<Full<Bytes>>, Lost> {
+) -> Result<http1::SendRequest<Full<Bytes>>, NoAnswer> {
     let begun = http1::handshake(TokioIo::new(stream)).await;
-    let (sender, connection) = begun.map_err(|error| Lost::not_sent(whole(&error)))?;
+    let (sender, connection) = begun.map_err(|error| NoAnswer::not_sent(whole(&error)))?;
     // The task ends when its sender is dropped; its error reaches the caller that waits
     // for an answer.
     tokio::spawn(connection);
@@ -314,8 +318,8 @@ async fn begin(
 
 /// The error of a TLS handshake: a wrong kind of endpoint, an untrusted one, or
 /// a broken connection.
-fn insecure(error: io::Error) -> Lost {
-    let mismatch = |cause: String| Lost { how: How::Mismatch, cause };
+fn insecure(error: io::Error) -> NoAnswer {
+    let mismatch = |cause: String| NoAnswer { delivery: Delivery::Mismatch, cause };
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidMessage(_)) => {
             mismatch("this port does not speak https; use http:// if it is a quorate-kv server".to_owned())
@@ -323,7 +327,7 @@ fn insecure(error: io::Error) -> Lost {
         Some(rustls::Error::InvalidCertificate(_)) => mismatch(format!(
             "{error}; give this cluster's authority with --ca, and a host name from the node's certificate"
         )),
-        _ => Lost::not_sent(error.to_string()),
+        _ => NoAnswer::not_sent(error.to_string()),
     }
 }
 

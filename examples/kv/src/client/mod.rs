@@ -126,7 +126,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn put(&mut self, key: &str, value: impl Into<Bytes>) -> Result<PutAnswer, ClientError> {
-        json(self.change(Ask { body: value.into(), ..Ask::new(Method::PUT, key_path(key)) }).await?)
+        json(self.change(ApiRequest { body: value.into(), ..ApiRequest::new(Method::PUT, key_path(key)) }).await?)
     }
 
     /// Reads the value of a key.
@@ -156,7 +156,7 @@ impl Client {
         if let Some(entries) = max_entries {
             path += &format!("&max_entries={entries}");
         }
-        let exchange = self.ask(&Ask::new(Method::GET, path)).await?;
+        let exchange = self.ask(&ApiRequest::new(Method::GET, path)).await?;
         if exchange.status == StatusCode::NOT_FOUND && !exchange.headers.contains_key("quorate-index") {
             // The answer of another server, or about a path that this server lacks: it does not say
             // whether the key exists.
@@ -172,7 +172,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn delete(&mut self, key: &str) -> Result<DeleteAnswer, ClientError> {
-        json(self.change(Ask::new(Method::DELETE, key_path(key))).await?)
+        json(self.change(ApiRequest::new(Method::DELETE, key_path(key))).await?)
     }
 
     /// Sets a key if its value is `expect`; with `None`, if the key does not exist.
@@ -181,7 +181,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn cas(&mut self, key: &str, expect: Option<&str>, value: &str) -> Result<CasAnswer, ClientError> {
         let request = CasRequest { expect: expect.map(str::to_owned), value: value.to_owned() };
-        json(self.change(Ask::json(Method::POST, format!("{}/cas", key_path(key)), &request)?).await?)
+        json(self.change(ApiRequest::json(Method::POST, format!("{}/cas", key_path(key)), &request)?).await?)
     }
 
     /// The status of a node.
@@ -189,7 +189,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn status(&mut self) -> Result<StatusAnswer, ClientError> {
-        json(self.ask(&Ask::new(Method::GET, "/v1/status".to_owned())).await?)
+        json(self.ask(&ApiRequest::new(Method::GET, "/v1/status".to_owned())).await?)
     }
 
     /// Takes a snapshot on a node, and cuts its log up to it.
@@ -197,7 +197,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn snapshot(&mut self) -> Result<SnapshotAnswer, ClientError> {
-        json(self.ask(&Ask::new(Method::POST, "/v1/snapshot".to_owned())).await?)
+        json(self.ask(&ApiRequest::new(Method::POST, "/v1/snapshot".to_owned())).await?)
     }
 
     /// The members, as a node knows them.
@@ -205,7 +205,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn members(&mut self) -> Result<MembersAnswer, ClientError> {
-        json(self.ask(&Ask::new(Method::GET, "/v1/members".to_owned())).await?)
+        json(self.ask(&ApiRequest::new(Method::GET, "/v1/members".to_owned())).await?)
     }
 
     /// Adds a member that receives the log and does not vote.
@@ -225,7 +225,7 @@ impl Client {
     }
 
     async fn add(&mut self, request: AddRequest) -> Result<ChangeAnswer, ClientError> {
-        json(self.ask(&Ask::json(Method::POST, "/v1/members".to_owned(), &request)?).await?)
+        json(self.ask(&ApiRequest::json(Method::POST, "/v1/members".to_owned(), &request)?).await?)
     }
 
     /// Changes the address at which the others dial a member.
@@ -234,7 +234,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn move_member(&mut self, id: NodeId, addr: &str) -> Result<ChangeAnswer, ClientError> {
         let request = MoveRequest { addr: addr.to_owned() };
-        json(self.ask(&Ask::json(Method::PUT, format!("/v1/members/{id}/addr"), &request)?).await?)
+        json(self.ask(&ApiRequest::json(Method::PUT, format!("/v1/members/{id}/addr"), &request)?).await?)
     }
 
     /// Replaces the set of voters in one step.
@@ -243,7 +243,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn set_voters(&mut self, voters: Vec<VoterRequest>) -> Result<ChangeAnswer, ClientError> {
         let request = VotersRequest { voters };
-        json(self.ask(&Ask::json(Method::PUT, "/v1/members".to_owned(), &request)?).await?)
+        json(self.ask(&ApiRequest::json(Method::PUT, "/v1/members".to_owned(), &request)?).await?)
     }
 
     /// Makes a member a voter, once it has caught up.
@@ -251,7 +251,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn promote_member(&mut self, id: NodeId) -> Result<ChangeAnswer, ClientError> {
-        json(self.ask(&Ask::new(Method::POST, format!("/v1/members/{id}/promote"))).await?)
+        json(self.ask(&ApiRequest::new(Method::POST, format!("/v1/members/{id}/promote"))).await?)
     }
 
     /// Removes a member from the cluster.
@@ -259,7 +259,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn remove_member(&mut self, id: NodeId) -> Result<ChangeAnswer, ClientError> {
-        json(self.ask(&Ask::new(Method::DELETE, format!("/v1/members/{id}"))).await?)
+        json(self.ask(&ApiRequest::new(Method::DELETE, format!("/v1/members/{id}"))).await?)
     }
 
     /// Transfers leadership to this member, or to the voter with the longest log.
@@ -267,7 +267,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn transfer(&mut self, to: Option<NodeId>) -> Result<TransferAnswer, ClientError> {
-        json(self.ask(&Ask::json(Method::POST, "/v1/transfer".to_owned(), &TransferRequest { to })?).await?)
+        json(self.ask(&ApiRequest::json(Method::POST, "/v1/transfer".to_owned(), &TransferRequest { to })?).await?)
     }
 
     /// The file of a backup, as it arrives.
@@ -275,7 +275,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn backup(&mut self) -> Result<Download, ClientError> {
-        let ask = Ask::new(Method::GET, "/v1/backup".to_owned());
+        let ask = ApiRequest::new(Method::GET, "/v1/backup".to_owned());
         let mut last = None;
         for endpoint in &self.endpoints {
             let request = ask.request(endpoint)?;
@@ -299,13 +299,13 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn text(&mut self, path: &str) -> Result<String, ClientError> {
-        let exchange = self.ask(&Ask::new(Method::GET, path.to_owned())).await?;
+        let exchange = self.ask(&ApiRequest::new(Method::GET, path.to_owned())).await?;
         Ok(String::from_utf8_lossy(&exchange.body).into_owned())
     }
 
     /// Sends a write. Within a session it is repeated, at one endpoint after the other, until its
     /// outcome is known.
-    async fn change(&mut self, mut ask: Ask) -> Result<Exchange, ClientError> {
+    async fn change(&mut self, mut ask: ApiRequest) -> Result<Exchange, ClientError> {
         if let Some(session) = &mut self.session {
             session.serial += 1;
             ask.session = Some((session.name.clone(), session.serial));
@@ -328,7 +328,7 @@ impl Client {
         Err(unknown)
     }
 
-    async fn ask(&mut self, ask: &Ask) -> Result<Exchange, ClientError> {
+    async fn ask(&mut self, ask: &ApiRequest) -> Result<Exchange, ClientError> {
         let mut last = None;
         for offset in 0..self.endpoints.len() {
             let at = (self.current + offset) % self.endpoints.len();
@@ -344,7 +344,7 @@ impl Client {
         Err(last.unwrap_or_else(|| ClientError::Setup("no endpoint is given".to_owned())))
     }
 
-    async fn ask_one(&mut self, at: usize, ask: &Ask) -> Result<Exchange, ClientError> {
+    async fn ask_one(&mut self, at: usize, ask: &ApiRequest) -> Result<Exchange, ClientError> {
         let endpoint = &mut self.endpoints[at];
         let request = ask.request(endpoint)?;
         let exchanged = endpoint.exchange(request, self.limit).await;
@@ -450,7 +450,7 @@ impl ClientError {
     }
 }
 
-struct Ask {
+struct ApiRequest {
     /// The session's name, and the write's serial.
     session: Option<(String, u64)>,
     method: Method,
@@ -459,7 +459,7 @@ struct Ask {
     content_type: &'static str,
 }
 
-impl Ask {
+impl ApiRequest {
     fn new(method: Method, path: String) -> Self {
         Self { session: None, method, path, body: Bytes::new(), content_type: "application/octet-stream" }
     }
@@ -508,5 +508,5 @@ pub(crate) fn key_path(key: &str) -> String {
 /// [`ClientError::Setup`] if the file cannot be read or has no certificate.
 pub fn trust(ca: Option<&Path>) -> Result<Trust, ClientError> {
     let refuse = |error| ClientError::Setup(format!("--ca {error}"));
-    ca.map_or(Ok(Trust::nobody()), |ca| Trust::authority(ca).map_err(refuse))
+    ca.map_or(Ok(Trust::none()), |ca| Trust::authority(ca).map_err(refuse))
 }

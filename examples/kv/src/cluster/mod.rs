@@ -200,7 +200,7 @@ impl Cluster {
     /// If the list is empty.
     pub fn client(&self, of: &[NodeId]) -> Result<Client, ClusterError> {
         let endpoints: Vec<_> = of.iter().map(|id| self.endpoint(*id)).collect();
-        Ok(Client::new(&endpoints, &Trust::nobody())?.without_session())
+        Ok(Client::new(&endpoints, &Trust::none())?.without_session())
     }
 
     /// The status of a node.
@@ -230,7 +230,7 @@ impl Cluster {
     ///
     /// # Errors
     /// If this does not happen `within` this time.
-    pub async fn level(&self, within: Duration) -> Result<Vec<StatusAnswer>, ClusterError> {
+    pub async fn converge(&self, within: Duration) -> Result<Vec<StatusAnswer>, ClusterError> {
         self.eventually(within, "equal applied indexes", |statuses| {
             let first = statuses.first()?;
             let same = |status: &StatusAnswer| {

@@ -6,7 +6,7 @@
 
 use crate::{
     cluster::{Cluster, ClusterError, Options},
-    load::{Ledger, MachineDelay, Pace, Verdict, Writers, check, first_write},
+    load::{Ledger, LoadOptions, MachineDelay, Verdict, Writers, check, first_write},
     output,
 };
 use quorate::NodeId;
@@ -86,7 +86,7 @@ async fn perform_in(dir: PathBuf, nodes: u64, keep: bool, story: &Story) -> Resu
     story.tell("elected", format_args!("node {} leads term {}", leader.node_id, leader.term))?;
 
     let ledger = Ledger::new();
-    let writers = Writers::start(&cluster, &ledger, Pace::default())?;
+    let writers = Writers::start(&cluster, &ledger, LoadOptions::default())?;
     more_writes(&ledger).await?;
     story.tell(
         "writing",
@@ -150,7 +150,7 @@ async fn kill_leader(cluster: &mut Cluster, ledger: &Ledger, story: &Story) -> R
 
 /// Waits until all nodes have applied the same log, and compares their contents with the ledger.
 async fn compare(cluster: &Cluster, ledger: &Ledger, story: &Story) -> Result<Verdict, DemoError> {
-    let statuses = cluster.level(PATIENCE).await?;
+    let statuses = cluster.converge(PATIENCE).await?;
     let hashes: Vec<_> = statuses.iter().map(|status| (status.node_id, status.state_hash.clone())).collect();
     let Some((_, hash)) = hashes.first().filter(|(_, first)| hashes.iter().all(|(_, hash)| hash == first)) else {
         return Err(DemoError::Diverged(hashes));

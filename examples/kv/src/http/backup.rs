@@ -34,9 +34,9 @@ const STALL_LIMIT: Duration = Duration::from_secs(60);
 
 /// The permits of backups in progress.
 #[derive(Clone, Debug)]
-pub(super) struct Places(Arc<Semaphore>);
+pub(super) struct BackupPermits(Arc<Semaphore>);
 
-impl Default for Places {
+impl Default for BackupPermits {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(BACKUPS_MAX)))
     }

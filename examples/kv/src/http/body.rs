@@ -31,7 +31,7 @@ const FOR_SMALL: usize = 8;
 
 /// The memory budget of all bodies that are being read or executed.
 #[derive(Clone, Debug)]
-pub(super) struct Credit(Arc<Mutex<Pools>>);
+pub(super) struct BodyBudget(Arc<Mutex<Pools>>);
 
 #[derive(Debug)]
 struct Pools {
@@ -84,7 +84,7 @@ pub(super) struct Whole {
 /// The part of the budget that one body has taken.
 #[derive(Debug)]
 struct Charge {
-    credit: Credit,
+    budget: BodyBudget,
     client: Client,
     all: usize,
     small: usize,
@@ -92,7 +92,7 @@ struct Charge {
 
 impl Charge {
     fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
-        let mut pools = self.credit.pools();
+        let mut pools = self.budget.pools();
         if pools.all.take(self.client, bytes) {
             self.all += bytes;
             return Ok(());
@@ -107,13 +107,13 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let mut pools = self.credit.pools();
+        let mut pools = self.budget.pools();
         pools.all.give_back(self.client, self.all);
         pools.small.give_back(self.client, self.small);
     }
 }
 
-impl Credit {
+impl BodyBudget {
     /// A budget of `bytes`; one client's share is a quarter, or `share_min` if that is more.
     #[must_use]
     pub(super) fn of_bytes(bytes: usize, share_min: usize) -> Self {
@@ -141,7 +141,7 @@ impl Credit {
         if body.size_hint().lower() > max as u64 {
             return Err(too_large());
         }
-        let mut charge = Charge { credit: self.clone(), client, all: 0, small: 0 };
+        let mut charge = Charge { budget: self.clone(), client, all: 0, small: 0 };
         let arriving = async {
             let mut body = Limited::new(body, max);
             let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
@@ -182,56 +182,56 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_of_just_the_limit_is_read_and_one_byte_more_is_refused() {
-        let credit = Credit::of_bytes(1000, 1000);
-        assert_eq!(credit.read(announced(10), 10).await.expect("fits").bytes.len(), 10);
-        assert!(matches!(credit.read(announced(11), 10).await, Err(Refusal::TooLarge(_))));
+        let budget = BodyBudget::of_bytes(1000, 1000);
+        assert_eq!(budget.read(announced(10), 10).await.expect("fits").bytes.len(), 10);
+        assert!(matches!(budget.read(announced(11), 10).await, Err(Refusal::TooLarge(_))));
         for pieces in [vec![11], vec![5, 6], vec![1; 11]] {
-            assert!(matches!(credit.read(sent_in(&pieces), 10).await, Err(Refusal::TooLarge(_))));
+            assert!(matches!(budget.read(sent_in(&pieces), 10).await, Err(Refusal::TooLarge(_))));
         }
         for pieces in [vec![10], vec![4, 6], vec![1; 10]] {
-            assert_eq!(credit.read(sent_in(&pieces), 10).await.expect("fits").bytes, vec![7; 10]);
+            assert_eq!(budget.read(sent_in(&pieces), 10).await.expect("fits").bytes, vec![7; 10]);
         }
     }
 
     #[tokio::test]
     async fn only_what_has_arrived_is_charged_and_it_is_given_back() {
-        let credit = Credit::of_bytes(8 << 20, 8 << 20);
+        let budget = BodyBudget::of_bytes(8 << 20, 8 << 20);
         let (more, request) = arriving(1);
-        let mut silent = Box::pin(credit.read(request, 1 << 30));
+        let mut silent = Box::pin(budget.read(request, 1 << 30));
         assert!(silent.as_mut().now_or_never().is_none());
         more.send(vec![7]).expect("it is being read");
         assert!(silent.as_mut().now_or_never().is_none(), "it is not whole");
-        let whole = credit.read(announced(6 << 20), 8 << 20).await.expect("a byte is all that is taken");
-        assert!(matches!(credit.read(announced(2 << 20), 8 << 20).await, Err(Refusal::Overloaded(_))));
+        let whole = budget.read(announced(6 << 20), 8 << 20).await.expect("a byte is all that is taken");
+        assert!(matches!(budget.read(announced(2 << 20), 8 << 20).await, Err(Refusal::Overloaded(_))));
         drop((whole, silent));
-        assert!(credit.read(announced(7 << 20), 8 << 20).await.is_ok(), "all is given back");
+        assert!(budget.read(announced(7 << 20), 8 << 20).await.is_ok(), "all is given back");
     }
 
     #[tokio::test]
     async fn small_bodies_pass_while_large_ones_fill_the_budget() {
-        let credit = Credit::of_bytes(8 << 20, 8 << 20);
-        let held = credit.read(announced(7 << 20), 8 << 20).await.expect("fits");
-        assert!(matches!(credit.read(announced(SMALL_BYTES + 1), 1 << 20).await, Err(Refusal::Overloaded(_))));
-        let small = credit.read(announced(SMALL_BYTES), 1 << 20).await.expect("it passes");
+        let budget = BodyBudget::of_bytes(8 << 20, 8 << 20);
+        let held = budget.read(announced(7 << 20), 8 << 20).await.expect("fits");
+        assert!(matches!(budget.read(announced(SMALL_BYTES + 1), 1 << 20).await, Err(Refusal::Overloaded(_))));
+        let small = budget.read(announced(SMALL_BYTES), 1 << 20).await.expect("it passes");
         drop((held, small));
-        assert!(credit.read(announced(7 << 20), 8 << 20).await.is_ok());
+        assert!(budget.read(announced(7 << 20), 8 << 20).await.is_ok());
     }
 
     #[tokio::test]
     async fn one_client_has_no_more_than_its_share() {
-        let credit = Credit::of_bytes(8 << 20, 1);
-        let greedy = credit.read(announced(2 << 20), 8 << 20).await.expect("its share");
-        assert!(matches!(credit.read(announced(1 << 20), 8 << 20).await, Err(Refusal::Overloaded(_))));
+        let budget = BodyBudget::of_bytes(8 << 20, 1);
+        let greedy = budget.read(announced(2 << 20), 8 << 20).await.expect("its share");
+        assert!(matches!(budget.read(announced(1 << 20), 8 << 20).await, Err(Refusal::Overloaded(_))));
         let mut other = announced(1 << 20);
         other.extensions_mut().insert(Client::from(IpAddr::from([10, 0, 0, 2])));
-        credit.read(other, 8 << 20).await.expect("another client's share");
+        budget.read(other, 8 << 20).await.expect("another client's share");
         drop(greedy);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_arrive_in_time_is_refused() {
         let (_more, request) = arriving(1);
-        let refused = Credit::of_bytes(1000, 1000).read(request, 1000).await;
+        let refused = BodyBudget::of_bytes(1000, 1000).read(request, 1000).await;
         assert!(matches!(refused, Err(Refusal::BadRequest(why)) if why.contains("did not arrive within 30s")));
     }
 

@@ -44,7 +44,7 @@ struct Open {
 pub(super) struct Connection {
     number: u64,
     client: Client,
-    doing: Mutex<(Doing, Instant)>,
+    activity: Mutex<(Activity, Instant)>,
     /// Whether received bytes belong to no complete request.
     has_unread: AtomicBool,
     close: Notify,
@@ -52,7 +52,7 @@ pub(super) struct Connection {
 
 /// The activity on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Doing {
+pub(super) enum Activity {
     /// A request is being executed.
     Working,
     /// An answer is being sent; the time is that of its last progress.
@@ -89,11 +89,11 @@ impl Connections {
     }
 
     /// Registers a connection of `client`, once there is a place.
-    pub(super) async fn enter(&self, client: Client) -> Entered {
+    pub(super) async fn register(&self, client: Client) -> Registration {
         loop {
             let ended = self.0.ended.notified();
-            if let Some(entered) = self.try_enter(client) {
-                return entered;
+            if let Some(registration) = self.try_register(client) {
+                return registration;
             }
             self.make_room();
             // A connection that is busy now may become idle soon.
@@ -101,7 +101,7 @@ impl Connections {
         }
     }
 
-    fn try_enter(&self, client: Client) -> Option<Entered> {
+    fn try_register(&self, client: Client) -> Option<Registration> {
         let mut open = self.open();
         if open.connections.len() >= self.0.max {
             return None;
@@ -110,12 +110,12 @@ impl Connections {
         let connection = Arc::new(Connection {
             number: open.begun,
             client,
-            doing: Mutex::new((Doing::Waiting, Instant::now())),
+            activity: Mutex::new((Activity::Waiting, Instant::now())),
             has_unread: AtomicBool::new(false),
             close: Notify::new(),
         });
         open.connections.insert(connection.number, Arc::clone(&connection));
-        Some(Entered { connection, all: self.clone() })
+        Some(Registration { connection, all: self.clone() })
     }
 
     /// Closes the connection that is best to give up, if there is one.
@@ -126,13 +126,14 @@ impl Connections {
             *of_client.entry(connection.client).or_default() += 1;
         }
         let spared = open.connections.values().filter_map(|connection| {
-            let (doing, since) = *connection.doing();
-            let can_go = match doing {
-                Doing::Working => false,
-                Doing::Answering => since.elapsed() >= STALL_LIMIT,
-                Doing::Arriving | Doing::Waiting => true,
+            let (activity, since) = *connection.activity();
+            let can_go = match activity {
+                Activity::Working => false,
+                Activity::Answering => since.elapsed() >= STALL_LIMIT,
+                Activity::Arriving | Activity::Waiting => true,
             };
-            can_go.then(|| ((of_client.get(&connection.client).copied(), doing, std::cmp::Reverse(since)), connection))
+            can_go
+                .then(|| ((of_client.get(&connection.client).copied(), activity, std::cmp::Reverse(since)), connection))
         });
         if let Some((_, connection)) = spared.max_by_key(|(rank, _)| *rank) {
             connection.close.notify_one();
@@ -146,23 +147,23 @@ impl Connections {
 
 impl Connection {
     /// Records the start of an activity.
-    pub(super) fn does(&self, what: Doing) {
-        *self.doing() = (what, Instant::now());
+    pub(super) fn set_activity(&self, what: Activity) {
+        *self.activity() = (what, Instant::now());
     }
 
     /// Records the complete arrival of a request's body, unless it was already answered.
     pub(super) fn arrived(&self) {
-        let mut doing = self.doing();
-        if doing.0 == Doing::Arriving {
-            *doing = (Doing::Working, Instant::now());
+        let mut activity = self.activity();
+        if activity.0 == Activity::Arriving {
+            *activity = (Activity::Working, Instant::now());
         }
     }
 
     /// Records progress of the answer.
     pub(super) fn wrote(&self) {
-        let mut doing = self.doing();
-        if doing.0 == Doing::Answering {
-            doing.1 = Instant::now();
+        let mut activity = self.activity();
+        if activity.0 == Activity::Answering {
+            activity.1 = Instant::now();
         }
     }
 
@@ -179,18 +180,18 @@ impl Connection {
         self.close.notified().await;
     }
 
-    fn doing(&self) -> MutexGuard<'_, (Doing, Instant)> {
-        self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn activity(&self) -> MutexGuard<'_, (Activity, Instant)> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A connection's place, returned on drop.
-pub(super) struct Entered {
+pub(super) struct Registration {
     pub(super) connection: Arc<Connection>,
     all: Connections,
 }
 
-impl Drop for Entered {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.all.open().connections.remove(&self.connection.number);
         self.all.0.ended.notify_one();
@@ -203,21 +204,21 @@ mod tests {
     use futures_util::FutureExt;
 
     #[tokio::test(start_paused = true)]
-    async fn the_longest_idle_connection_of_the_greediest_client_makes_room() {
+    async fn the_longest_idle_connection_of_the_client_with_the_most_makes_room() {
         let all = Connections::up_to(4);
         let mut open = Vec::new();
         for client in [2, 1, 1, 1] {
-            open.push(all.enter(client_of(client)).await);
+            open.push(all.register(client_of(client)).await);
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         // The oldest connection of client 1 is busy; client 2 has been idle longest, but
         // has only one.
-        open[1].connection.does(Doing::Working);
-        assert!(all.enter(client_of(3)).now_or_never().is_none());
-        for (entered, goes) in open.iter().zip([false, false, true, false]) {
-            assert_eq!(entered.connection.closed().now_or_never().is_some(), goes);
+        open[1].connection.set_activity(Activity::Working);
+        assert!(all.register(client_of(3)).now_or_never().is_none());
+        for (registration, goes) in open.iter().zip([false, false, true, false]) {
+            assert_eq!(registration.connection.closed().now_or_never().is_some(), goes);
         }
-        let mut newcomer = Box::pin(all.enter(client_of(3)));
+        let mut newcomer = Box::pin(all.register(client_of(3)));
         assert!(newcomer.as_mut().now_or_never().is_none());
         drop(open.remove(2));
         newcomer.now_or_never().expect("there is a place");
@@ -226,31 +227,31 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_arrive_makes_room_and_work_does_not() {
         let all = Connections::up_to(2);
-        let (slow, busy) = (all.enter(client_of(1)).await, all.enter(client_of(1)).await);
-        slow.connection.does(Doing::Arriving);
-        busy.connection.does(Doing::Arriving);
+        let (slow, busy) = (all.register(client_of(1)).await, all.register(client_of(1)).await);
+        slow.connection.set_activity(Activity::Arriving);
+        busy.connection.set_activity(Activity::Arriving);
         busy.connection.arrived();
         all.make_room();
         assert!(slow.connection.closed().now_or_never().is_some());
-        slow.connection.does(Doing::Working);
+        slow.connection.set_activity(Activity::Working);
         all.make_room();
         assert!(slow.connection.closed().now_or_never().is_none() && busy.connection.closed().now_or_never().is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_nobody_takes_makes_room_and_one_that_leaves_does_not() {
+    async fn an_answer_that_is_not_read_makes_room_and_one_that_leaves_does_not() {
         let all = Connections::up_to(1);
-        let entered = all.enter(client_of(1)).await;
-        entered.connection.does(Doing::Answering);
+        let registration = all.register(client_of(1)).await;
+        registration.connection.set_activity(Activity::Answering);
         for _ in 0..10 {
             tokio::time::advance(STALL_LIMIT / 2).await;
             all.make_room();
-            assert!(entered.connection.closed().now_or_never().is_none());
-            entered.connection.wrote();
+            assert!(registration.connection.closed().now_or_never().is_none());
+            registration.connection.wrote();
         }
         tokio::time::advance(STALL_LIMIT).await;
         all.make_room();
-        assert!(entered.connection.closed().now_or_never().is_some());
+        assert!(registration.connection.closed().now_or_never().is_some());
     }
 
     #[test]

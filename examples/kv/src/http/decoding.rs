@@ -113,7 +113,7 @@ fn router() -> Router {
     let router = Router::new().route("/v1/kv/{key}", get(read));
     router
         .fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
-        .layer(axum::middleware::from_fn(strict::understood))
+        .layer(axum::middleware::from_fn(strict::refuse_unknown))
 }
 
 /// Checks all types of answers that a client parses.

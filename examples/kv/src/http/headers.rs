@@ -20,14 +20,14 @@ pub const SERIAL: &str = "quorate-serial";
 pub const TIMEOUT: &str = "quorate-timeout";
 
 /// The headers of a mutation.
-pub(super) struct Terms {
+pub(super) struct MutationHeaders {
     /// The session and serial of the mutation; `None` if the client uses no session.
     pub(super) session: Option<(SessionKey, u64)>,
     /// The client's deadline; `None` if the client sent no timeout.
     pub(super) until: Option<Instant>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Terms {
+impl<S: Send + Sync> FromRequestParts<S> for MutationHeaders {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
@@ -38,9 +38,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Terms {
 }
 
 /// The timeout in a read's headers; `None` if the client sent none.
-pub(super) struct Patience(pub(super) Option<Duration>);
+pub(super) struct ReadTimeout(pub(super) Option<Duration>);
 
-impl<S: Send + Sync> FromRequestParts<S> for Patience {
+impl<S: Send + Sync> FromRequestParts<S> for ReadTimeout {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {

@@ -1,17 +1,17 @@
 //! The HTTP listener: plain or TLS, limited in connections and in time, with graceful stop.
 //!
-//! **Bounded:** [`Places`] limits the connections; when all are in use, an idle one is closed for a
+//! **Bounded:** [`ConnectionLimit`] limits the connections; when all are in use, an idle one is closed for a
 //! new one (`connections`). Time limits apply to a handshake, to a request's head, and, in `body`,
 //! to its body. Data that arrives after an answer that ends a connection is dropped within a limit,
 //! so that the client can read the answer (`linger`).
 
 use super::{
-    connections::{Client, Connection, Connections, Doing, Entered},
+    connections::{Activity, Client, Connection, Connections, Registration},
     guard::Hosts,
     linger::Lingering,
     plaintext,
 };
-use crate::{config::ConfigError, descriptors::Places};
+use crate::{config::ConfigError, descriptors::ConnectionLimit};
 use axum::{
     Router,
     body::{Body, Bytes, HttpBody},
@@ -69,9 +69,9 @@ pub struct HttpListener {
 }
 
 /// The environment of a listener.
-pub struct Terms {
+pub struct ListenerOptions {
     /// The maximum number of connections.
-    pub places: Places,
+    pub connections: ConnectionLimit,
     /// The host names by which clients may address this server.
     pub hosts: Hosts,
     /// The metrics for connections and shortages.
@@ -99,12 +99,18 @@ impl HttpListener {
 
     /// Serves `router` until `stop` resolves, then lets requests under way finish for
     /// up to `patience`.
-    pub async fn serve(self, router: Router, terms: Terms, stop: impl Future<Output = ()>, patience: Duration) {
+    pub async fn serve(
+        self,
+        router: Router,
+        options: ListenerOptions,
+        stop: impl Future<Output = ()>,
+        patience: Duration,
+    ) {
         let graceful = GracefulShutdown::new();
         tokio::select! {
             biased;
             () = stop => {}
-            () = self.accept(&router, &terms, &graceful) => {}
+            () = self.accept(&router, &options, &graceful) => {}
         }
         drop(self.tcp);
         if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
@@ -112,25 +118,25 @@ impl HttpListener {
         }
     }
 
-    async fn accept(&self, router: &Router, terms: &Terms, graceful: &GracefulShutdown) {
-        let connections = Connections::up_to(terms.places.connections_max());
+    async fn accept(&self, router: &Router, options: &ListenerOptions, graceful: &GracefulShutdown) {
+        let connections = Connections::up_to(options.connections.connections_max());
         let mut said_at: Option<Instant> = None;
         loop {
             match self.tcp.accept().await {
                 Ok((stream, from)) => {
                     let Ok(local) = stream.local_addr() else { continue };
                     let client = Client::from(from.ip());
-                    let entered = connections.enter(client).await;
-                    terms.metrics.http_connections(connections.count() as u64);
+                    let registration = connections.register(client).await;
+                    options.metrics.http_connections(connections.count() as u64);
                     let service = Served {
                         router: TowerToHyperService::new(router.clone()),
-                        hosts: terms.hosts.clone(),
+                        hosts: options.hosts.clone(),
                         local: local.ip(),
                         client,
-                        connection: Arc::clone(&entered.connection),
+                        connection: Arc::clone(&registration.connection),
                     };
-                    let serving = Serving { service, entered, watcher: graceful.watcher() };
-                    let (metrics, connections) = (terms.metrics.clone(), connections.clone());
+                    let serving = Serving { service, registration, watcher: graceful.watcher() };
+                    let (metrics, connections) = (options.metrics.clone(), connections.clone());
                     let tls = self.tls.clone();
                     tokio::spawn(async move {
                         serving.begin(stream, tls).await;
@@ -141,7 +147,7 @@ impl HttpListener {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     if is_shortage(&error) {
-                        terms.metrics.ran_short(Shortage::Connection);
+                        options.metrics.ran_short(Shortage::Connection);
                         connections.make_room();
                     }
                     if said_at.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
@@ -161,7 +167,7 @@ impl HttpListener {
 /// A connection and the services for it.
 struct Serving {
     service: Served,
-    entered: Entered,
+    registration: Registration,
     watcher: Watcher,
 }
 
@@ -169,7 +175,7 @@ impl Serving {
     async fn begin(self, stream: TcpStream, tls: Option<TlsAcceptor>) {
         // Answers are small and complete: waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
-        let connection = Arc::clone(&self.entered.connection);
+        let connection = Arc::clone(&self.registration.connection);
         let serve = async {
             match tls {
                 None => self.run(stream).await,
@@ -189,8 +195,8 @@ impl Serving {
     }
 
     async fn run(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
-        let Self { service, entered, watcher } = self;
-        let stream = Lingering::new(stream, Arc::clone(&entered.connection));
+        let Self { service, registration, watcher } = self;
+        let stream = Lingering::new(stream, Arc::clone(&registration.connection));
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_LIMIT)
@@ -199,7 +205,7 @@ impl Serving {
         if let Err(error) = watcher.watch(served).await {
             tracing::debug!("an HTTP connection ended: {error}");
         }
-        drop(entered);
+        drop(registration);
     }
 }
 
@@ -229,7 +235,7 @@ impl Service<Request<Incoming>> for Served {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let has_arrived = Arc::new(AtomicBool::new(false));
         let connection = Arc::clone(&self.connection);
-        connection.does(Doing::Arriving);
+        connection.set_activity(Activity::Arriving);
         let allowed = self.hosts.check(self.local, request.method(), request.uri(), request.headers());
         let mut request = request.map(|body| Asked {
             body,
@@ -244,7 +250,7 @@ impl Service<Request<Incoming>> for Served {
                 Ok(answering) => answering.await?,
                 Err(refusal) => refusal.into_response(),
             };
-            connection.does(Doing::Answering);
+            connection.set_activity(Activity::Answering);
             let (mut head, body) = response.into_parts();
             if !has_arrived.load(Relaxed) {
                 // The rest of the body occupies the place of the next request, so no further
@@ -332,7 +338,7 @@ impl HttpBody for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.connection.does(Doing::Waiting);
+        self.connection.set_activity(Activity::Waiting);
     }
 }
 

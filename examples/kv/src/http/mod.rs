@@ -37,8 +37,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use body::Credit;
-use headers::{Patience, Terms};
+use body::BodyBudget;
+use headers::{MutationHeaders, ReadTimeout};
 use messages::{CasAnswer, CasRequest, DeleteAnswer, PutAnswer, SnapshotAnswer, StatusAnswer};
 use quorate::{
     Applied, Consistency, Index, Node, Read, ReadError,
@@ -60,8 +60,8 @@ pub struct Api {
     node: Node<Kv>,
     metrics: Metrics,
     value_bytes_max: usize,
-    credit: Credit,
-    backups: backup::Places,
+    budget: BodyBudget,
+    backups: backup::BackupPermits,
     stopping: Arc<AtomicBool>,
 }
 
@@ -73,8 +73,8 @@ impl Api {
         // One client may send a body of the maximum length, and fill the node's limit of
         // writes in flight.
         let share_min = cas_bytes_max(value_bytes_max).max(limits.max_in_flight_bytes);
-        let credit = Credit::of_bytes(BODIES_BYTES_MAX.max(share_min * 2), share_min);
-        Self { node, metrics, value_bytes_max, credit, backups: Default::default(), stopping: Arc::default() }
+        let budget = BodyBudget::of_bytes(BODIES_BYTES_MAX.max(share_min * 2), share_min);
+        Self { node, metrics, value_bytes_max, budget, backups: Default::default(), stopping: Arc::default() }
     }
 
     /// From now on `/readyz` fails, and `/v1` answers `stopping`; requests in
@@ -101,19 +101,19 @@ impl Api {
             .route("/readyz", get(health::readyz).fallback(method_not_allowed))
             .route("/metrics", get(metrics).fallback(method_not_allowed))
             .fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
-            .layer(axum::middleware::from_fn(strict::understood))
+            .layer(axum::middleware::from_fn(strict::refuse_unknown))
             .with_state(self)
     }
 
     /// Proposes a command and waits for its outcome, within the limits of node and client. Within a
     /// session, a repeated serial gets the first answer. If the client disconnects, only the wait
     /// ends: the node already has the command.
-    async fn propose(&self, terms: Terms, command: &Command<'_>) -> Result<(Index, Reply), Refusal> {
+    async fn propose(&self, headers: MutationHeaders, command: &Command<'_>) -> Result<(Index, Reply), Refusal> {
         self.open()?;
         let too_long = || Refusal::TooLarge("the command is too long for its encoding".to_owned());
         let command = command.encode().ok_or_else(too_long)?;
-        let left = terms.until.map(|until| until.saturating_duration_since(Instant::now()));
-        let Applied { index, reply } = match (terms.session, left) {
+        let left = headers.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let Applied { index, reply } = match (headers.session, left) {
             (Some((key, serial)), Some(left)) => self.node.propose_as_within(&key, serial, command, left).await?,
             (Some((key, serial)), None) => self.node.propose_as(&key, serial, command).await?,
             (None, Some(left)) => self.node.propose_within(command, left).await?,
@@ -135,35 +135,39 @@ impl Api {
 async fn put(
     State(api): State<Api>,
     Key(key): Key,
-    terms: Terms,
+    headers: MutationHeaders,
     request: Request<Body>,
 ) -> Result<Json<PutAnswer>, Refusal> {
-    let value = api.credit.read(request, api.value_bytes_max).await?;
-    let (index, _) = api.propose(terms, &Command::Put { key: key.as_bytes(), value: &value.bytes }).await?;
+    let value = api.budget.read(request, api.value_bytes_max).await?;
+    let (index, _) = api.propose(headers, &Command::Put { key: key.as_bytes(), value: &value.bytes }).await?;
     Ok(Json(PutAnswer { index }))
 }
 
-async fn delete(State(api): State<Api>, Key(key): Key, terms: Terms) -> Result<Json<DeleteAnswer>, Refusal> {
-    let (index, reply) = api.propose(terms, &Command::Delete { key: key.as_bytes() }).await?;
+async fn delete(
+    State(api): State<Api>,
+    Key(key): Key,
+    headers: MutationHeaders,
+) -> Result<Json<DeleteAnswer>, Refusal> {
+    let (index, reply) = api.propose(headers, &Command::Delete { key: key.as_bytes() }).await?;
     Ok(Json(DeleteAnswer { index, existed: reply == Reply::Delete { existed: true } }))
 }
 
 async fn cas(
     State(api): State<Api>,
     Key(key): Key,
-    terms: Terms,
+    headers: MutationHeaders,
     request: Request<Body>,
 ) -> Result<Json<CasAnswer>, Refusal> {
     guard::is_json(request.headers())?;
     let max = api.value_bytes_max;
-    let whole = api.credit.read(request, cas_bytes_max(max)).await?;
+    let whole = api.budget.read(request, cas_bytes_max(max)).await?;
     let CasRequest { expect, value } = cas_request(&whole.bytes, max)?;
     let command = Command::Cas {
         key: key.as_bytes(),
         expect: expect.as_ref().map(|expect| expect.as_bytes()),
         value: value.as_bytes(),
     };
-    let (index, reply) = api.propose(terms, &command).await?;
+    let (index, reply) = api.propose(headers, &command).await?;
     Ok(Json(CasAnswer { index, swapped: reply == Reply::Cas { swapped: true } }))
 }
 
@@ -181,7 +185,7 @@ fn cas_request(body: &[u8], max: usize) -> Result<CasRequest, Refusal> {
 async fn read(
     State(api): State<Api>,
     Key(key): Key,
-    Patience(within): Patience,
+    ReadTimeout(within): ReadTimeout,
     query: Result<Query<ReadQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     api.open()?;

@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 
 /// The parts that a request may have in addition to its path.
 #[derive(Clone, Copy, Debug)]
-struct Takes {
+struct Accepts {
     method: &'static str,
     path: &'static str,
     parameters: &'static [&'static str],
@@ -31,40 +31,40 @@ struct Takes {
 const READ: &[&str] = &["read", "max_age", "max_entries"];
 const EXPECT: &[&str] = &["expect"];
 /// The headers of a write.
-const TERMS: &[&str] = &[SESSION, SERIAL, TIMEOUT];
+const MUTATION: &[&str] = &[SESSION, SERIAL, TIMEOUT];
 
 /// All requests with query, headers or body. Others have a body only if their handler reads one.
-const TAKES: &[Takes] = &[
-    takes("GET", "/v1/kv/{key}", READ, &[], false),
-    takes("PUT", "/v1/kv/{key}", &[], TERMS, true),
-    takes("DELETE", "/v1/kv/{key}", &[], TERMS, false),
-    takes("POST", "/v1/kv/{key}/cas", &[], TERMS, true),
-    takes("GET", "/v1/status", &[], &[], false),
-    takes("GET", "/v1/members", &[], &[], false),
-    takes("POST", "/v1/members", EXPECT, &[], true),
-    takes("PUT", "/v1/members", EXPECT, &[], true),
-    takes("DELETE", "/v1/members/{id}", EXPECT, &[], false),
-    takes("PUT", "/v1/members/{id}/addr", EXPECT, &[], true),
-    takes("POST", "/v1/members/{id}/promote", EXPECT, &[], false),
-    takes("POST", "/v1/snapshot", &[], &[], false),
-    takes("GET", "/v1/backup", &[], &[], false),
-    takes("GET", "/livez", &[], &[], false),
-    takes("GET", "/readyz", &[], &[], false),
-    takes("GET", "/metrics", &[], &[], false),
+const ACCEPTED: &[Accepts] = &[
+    accepts("GET", "/v1/kv/{key}", READ, &[], false),
+    accepts("PUT", "/v1/kv/{key}", &[], MUTATION, true),
+    accepts("DELETE", "/v1/kv/{key}", &[], MUTATION, false),
+    accepts("POST", "/v1/kv/{key}/cas", &[], MUTATION, true),
+    accepts("GET", "/v1/status", &[], &[], false),
+    accepts("GET", "/v1/members", &[], &[], false),
+    accepts("POST", "/v1/members", EXPECT, &[], true),
+    accepts("PUT", "/v1/members", EXPECT, &[], true),
+    accepts("DELETE", "/v1/members/{id}", EXPECT, &[], false),
+    accepts("PUT", "/v1/members/{id}/addr", EXPECT, &[], true),
+    accepts("POST", "/v1/members/{id}/promote", EXPECT, &[], false),
+    accepts("POST", "/v1/snapshot", &[], &[], false),
+    accepts("GET", "/v1/backup", &[], &[], false),
+    accepts("GET", "/livez", &[], &[], false),
+    accepts("GET", "/readyz", &[], &[], false),
+    accepts("GET", "/metrics", &[], &[], false),
 ];
 
-const fn takes(
+const fn accepts(
     method: &'static str,
     path: &'static str,
     parameters: &'static [&'static str],
     headers: &'static [&'static str],
     body: bool,
-) -> Takes {
-    Takes { method, path, parameters, headers, body }
+) -> Accepts {
+    Accepts { method, path, parameters, headers, body }
 }
 
 /// A layer over all routes that refuses requests with unknown parts.
-pub(super) async fn understood(request: Request, next: Next) -> Result<Response, Refusal> {
+pub(super) async fn refuse_unknown(request: Request, next: Next) -> Result<Response, Refusal> {
     check(&request)?;
     Ok(next.run(request).await)
 }
@@ -74,11 +74,11 @@ fn check(request: &Request<Body>) -> Result<(), Refusal> {
     // Without a matched path, the request gets 404.
     let Some(path) = request.extensions().get::<MatchedPath>() else { return Ok(()) };
     let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
-    let listed = TAKES.iter().find(|takes| takes.method == method.as_str() && takes.path == path.as_str());
-    let takes = listed.copied().unwrap_or(takes("", "", &[], &[], true));
-    check_parameters(request.uri(), takes.parameters)?;
-    check_headers(request.headers(), takes.headers)?;
-    if !takes.body && !request.body().is_end_stream() {
+    let listed = ACCEPTED.iter().find(|accepts| accepts.method == method.as_str() && accepts.path == path.as_str());
+    let accepts = listed.copied().unwrap_or(accepts("", "", &[], &[], true));
+    check_parameters(request.uri(), accepts.parameters)?;
+    check_headers(request.headers(), accepts.headers)?;
+    if !accepts.body && !request.body().is_end_stream() {
         let asked = format!("{method} {}", path.as_str());
         return Err(Refusal::BadRequest(format!("{asked} takes no body; leave it out")));
     }
@@ -184,9 +184,9 @@ mod tests {
     #[test]
     fn headers_with_the_prefix_are_known() {
         for (name, known, expected) in [
-            (SESSION, TERMS, true),
-            ("quorate-sesion", TERMS, false),
-            ("Quorate-Timeouts", TERMS, false),
+            (SESSION, MUTATION, true),
+            ("quorate-sesion", MUTATION, false),
+            ("Quorate-Timeouts", MUTATION, false),
             (SESSION, &[][..], false),
             ("x-request-id", &[], true),
             ("quorate", &[], true),

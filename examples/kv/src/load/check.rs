@@ -1,6 +1,6 @@
 //! A comparison of the contents of all nodes with the recorded writes.
 
-use super::ledger::{Told, Write};
+use super::ledger::{Write, WriteOutcome};
 use crate::{
     client::ReadMode,
     cluster::{Cluster, ClusterError},
@@ -51,7 +51,7 @@ pub async fn check(cluster: &Cluster, on: &[NodeId], writes: Vec<Write>) -> Resu
 
 impl Verdict {
     fn add(&mut self, write: &Write, found: &[(NodeId, Option<&[u8]>)]) {
-        let Write { key, value, told } = write;
+        let Write { key, value, outcome } = write;
         let present = found.iter().filter(|(_, found)| found.is_some()).count();
         for (id, found) in found {
             if found.is_some_and(|found| found != value.as_bytes()) {
@@ -59,22 +59,22 @@ impl Verdict {
             }
         }
         let everywhere = present == found.len();
-        match told {
-            Told::Acknowledged => {
+        match outcome {
+            WriteOutcome::Acknowledged => {
                 self.acknowledged += 1;
                 if !everywhere {
                     self.broken.push(format!("{key} was acknowledged and is on {present} of {} nodes", found.len()));
                 }
             }
-            Told::Refused => {
+            WriteOutcome::Refused => {
                 self.refused += 1;
                 if present > 0 {
                     self.broken.push(format!("{key} was refused and is on {present} of {} nodes", found.len()));
                 }
             }
-            Told::Unknown if everywhere => self.unknown_present += 1,
-            Told::Unknown if present == 0 => self.unknown_absent += 1,
-            Told::Unknown => self.broken.push(format!("{key} is on {present} of {} nodes", found.len())),
+            WriteOutcome::Unknown if everywhere => self.unknown_present += 1,
+            WriteOutcome::Unknown if present == 0 => self.unknown_absent += 1,
+            WriteOutcome::Unknown => self.broken.push(format!("{key} is on {present} of {} nodes", found.len())),
         }
     }
 }
@@ -107,32 +107,32 @@ mod tests {
 
     #[test]
     fn an_acknowledged_write_missing_on_one_node_is_broken() {
-        assert_eq!(judge(Told::Acknowledged, [Some("v"), Some("v"), Some("v")]), 0);
-        assert_eq!(judge(Told::Acknowledged, [Some("v"), Some("v"), None]), 1);
-        assert_eq!(judge(Told::Acknowledged, [None, None, None]), 1);
+        assert_eq!(judge(WriteOutcome::Acknowledged, [Some("v"), Some("v"), Some("v")]), 0);
+        assert_eq!(judge(WriteOutcome::Acknowledged, [Some("v"), Some("v"), None]), 1);
+        assert_eq!(judge(WriteOutcome::Acknowledged, [None, None, None]), 1);
     }
 
     #[test]
     fn a_write_of_unknown_outcome_is_on_all_nodes_or_on_none() {
-        assert_eq!(judge(Told::Unknown, [Some("v"), Some("v"), Some("v")]), 0);
-        assert_eq!(judge(Told::Unknown, [None, None, None]), 0);
-        assert_eq!(judge(Told::Unknown, [Some("v"), None, None]), 1);
+        assert_eq!(judge(WriteOutcome::Unknown, [Some("v"), Some("v"), Some("v")]), 0);
+        assert_eq!(judge(WriteOutcome::Unknown, [None, None, None]), 0);
+        assert_eq!(judge(WriteOutcome::Unknown, [Some("v"), None, None]), 1);
     }
 
     #[test]
     fn a_refused_write_that_is_anywhere_is_broken() {
-        assert_eq!(judge(Told::Refused, [None, None, None]), 0);
-        assert_eq!(judge(Told::Refused, [Some("v"), Some("v"), Some("v")]), 1);
+        assert_eq!(judge(WriteOutcome::Refused, [None, None, None]), 0);
+        assert_eq!(judge(WriteOutcome::Refused, [Some("v"), Some("v"), Some("v")]), 1);
     }
 
     #[test]
     fn a_value_that_nobody_wrote_is_broken() {
-        assert_eq!(judge(Told::Acknowledged, [Some("v"), Some("x"), Some("v")]), 1);
+        assert_eq!(judge(WriteOutcome::Acknowledged, [Some("v"), Some("x"), Some("v")]), 1);
     }
 
-    fn judge(told: Told, found: [Option<&str>; 3]) -> usize {
+    fn judge(outcome: WriteOutcome, found: [Option<&str>; 3]) -> usize {
         let mut verdict = Verdict::default();
-        let write = Write { key: "k".to_owned(), value: "v".to_owned(), told };
+        let write = Write { key: "k".to_owned(), value: "v".to_owned(), outcome };
         let ids = [1, 2, 3].map(NodeId);
         verdict.add(&write, &ids.into_iter().zip(found.map(|value| value.map(str::as_bytes))).collect::<Vec<_>>());
         verdict.broken.len()

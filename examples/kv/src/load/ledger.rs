@@ -15,12 +15,12 @@ pub struct Write {
     /// The value that was written.
     pub value: String,
     /// The answer that the client got.
-    pub told: Told,
+    pub outcome: WriteOutcome,
 }
 
 /// The answer to a write, as far as a check needs it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Told {
+pub enum WriteOutcome {
     /// Committed: it must be on every node.
     Acknowledged,
     /// Did not and will not take effect: it must be on no node.
@@ -29,7 +29,7 @@ pub enum Told {
     Unknown,
 }
 
-impl Told {
+impl WriteOutcome {
     /// Classifies the outcome of a client's call.
     pub fn of<T>(outcome: &Result<T, ClientError>) -> Self {
         match outcome {
@@ -91,18 +91,18 @@ impl Ledger {
     /// Records a write that is about to be sent; returns its position.
     pub fn begin(&self, key: String, value: String) -> usize {
         let mut book = self.book();
-        book.writes.push(Write { key, value, told: Told::Unknown });
+        book.writes.push(Write { key, value, outcome: WriteOutcome::Unknown });
         book.sent.push(Instant::now());
         book.writes.len() - 1
     }
 
     /// Records the answer to a write.
-    pub fn end(&self, place: usize, told: Told) {
+    pub fn end(&self, place: usize, outcome: WriteOutcome) {
         let mut book = self.book();
         if let Some(write) = book.writes.get_mut(place) {
-            write.told = told;
+            write.outcome = outcome;
         }
-        if told == Told::Acknowledged {
+        if outcome == WriteOutcome::Acknowledged {
             book.acknowledged(place);
             drop(book);
             self.acknowledged.send_modify(|count| *count += 1);

@@ -11,5 +11,5 @@ mod writers;
 
 pub use check::{Verdict, check};
 pub use delay::MachineDelay;
-pub use ledger::{Ledger, Service, Told, Write};
-pub use writers::{Pace, Writers, first_write};
+pub use ledger::{Ledger, Service, Write, WriteOutcome};
+pub use writers::{LoadOptions, Writers, first_write};

@@ -1,6 +1,6 @@
 //! Clients that write to all nodes as fast as they are answered.
 
-use super::ledger::{Ledger, Told};
+use super::ledger::{Ledger, WriteOutcome};
 use crate::{
     client::{Client, ClientError},
     cluster::{Cluster, ClusterError},
@@ -20,7 +20,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(10);
 
 /// The number of writers, and their rate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pace {
+pub struct LoadOptions {
     /// Writers per node. Default 4.
     pub writers: usize,
     /// The pause of a writer after an answer. Default: none.
@@ -29,7 +29,7 @@ pub struct Pace {
     pub value_bytes: usize,
 }
 
-impl Default for Pace {
+impl Default for LoadOptions {
     fn default() -> Self {
         Self { writers: 4, rest: Duration::ZERO, value_bytes: 0 }
     }
@@ -48,8 +48,8 @@ impl Writers {
     ///
     /// # Errors
     /// If a client cannot be created.
-    pub fn start(cluster: &Cluster, ledger: &Ledger, pace: Pace) -> Result<Self, ClusterError> {
-        Self::start_among(cluster, cluster.ids(), ledger, pace)
+    pub fn start(cluster: &Cluster, ledger: &Ledger, options: LoadOptions) -> Result<Self, ClusterError> {
+        Self::start_among(cluster, cluster.ids(), ledger, options)
     }
 
     /// As [`Writers::start`], for the given nodes only.
@@ -60,12 +60,12 @@ impl Writers {
         cluster: &Cluster,
         mut ids: Vec<NodeId>,
         ledger: &Ledger,
-        pace: Pace,
+        options: LoadOptions,
     ) -> Result<Self, ClusterError> {
         let (mut tasks, stop) = (JoinSet::new(), watch::Sender::new(false));
-        for name in 0..ids.len() * pace.writers {
+        for name in 0..ids.len() * options.writers {
             ids.rotate_left(1);
-            tasks.spawn(write(name, cluster.client(&ids)?, ledger.clone(), pace, stop.subscribe()));
+            tasks.spawn(write(name, cluster.client(&ids)?, ledger.clone(), options, stop.subscribe()));
         }
         Ok(Self { tasks, stop })
     }
@@ -83,13 +83,14 @@ impl Writers {
     }
 }
 
-async fn write(name: usize, mut client: Client, ledger: Ledger, pace: Pace, stop: watch::Receiver<bool>) {
+async fn write(name: usize, mut client: Client, ledger: Ledger, options: LoadOptions, stop: watch::Receiver<bool>) {
     for number in 0_u64.. {
         if *stop.borrow() {
             return;
         }
-        let told = put(&mut client, &ledger, format!("writer-{name}/{number}"), pace.value_bytes).await;
-        let rest = if Told::of(&told) == Told::Acknowledged { pace.rest } else { pace.rest.max(REST) };
+        let answer = put(&mut client, &ledger, format!("writer-{name}/{number}"), options.value_bytes).await;
+        let rest =
+            if WriteOutcome::of(&answer) == WriteOutcome::Acknowledged { options.rest } else { options.rest.max(REST) };
         if !rest.is_zero() {
             tokio::time::sleep(rest).await;
         }
@@ -101,7 +102,7 @@ async fn put(client: &mut Client, ledger: &Ledger, key: String, bytes: usize) ->
     let value = format!("{value:bytes$}");
     let place = ledger.begin(key.clone(), value.clone());
     let outcome = client.put(&key, value).await;
-    ledger.end(place, Told::of(&outcome));
+    ledger.end(place, WriteOutcome::of(&outcome));
     outcome.map(drop)
 }
 

@@ -12,33 +12,33 @@ async fn keys_are_written_read_swapped_and_deleted_through_any_node() {
     let url = cluster.endpoint(followers[0]);
     let at = async |args: &[&str]| run(&[args, &["--endpoint", &url]].concat()).await;
 
-    assert!(at(&["put", "k", "one"]).await.well().starts_with("written, index "));
-    assert_eq!(at(&["get", "k"]).await.well(), "one");
-    assert_eq!(at(&["get", "k", "--read", "lease"]).await.well(), "one");
-    assert_eq!(at(&["get", "k", "--read", "bounded", "--max-entries", "0"]).await.well(), "one");
-    assert!(at(&["get", "k", "--read", "bounded"]).await.complaint().contains("max_age"));
-    let got: Value = serde_json::from_str(&at(&["--json", "get", "k"]).await.well()).expect("JSON");
+    assert!(at(&["put", "k", "one"]).await.succeeded().starts_with("written, index "));
+    assert_eq!(at(&["get", "k"]).await.succeeded(), "one");
+    assert_eq!(at(&["get", "k", "--read", "lease"]).await.succeeded(), "one");
+    assert_eq!(at(&["get", "k", "--read", "bounded", "--max-entries", "0"]).await.succeeded(), "one");
+    assert!(at(&["get", "k", "--read", "bounded"]).await.error_line().contains("max_age"));
+    let got: Value = serde_json::from_str(&at(&["--json", "get", "k"]).await.succeeded()).expect("JSON");
     assert_eq!((&got["key"], &got["value"]), (&json!("k"), &json!("one")));
 
-    assert!(at(&["cas", "k", "--expect", "one", "two"]).await.well().starts_with("swapped"));
-    assert!(at(&["cas", "k", "--absent", "three"]).await.complaint().contains("not swapped"));
+    assert!(at(&["cas", "k", "--expect", "one", "two"]).await.succeeded().starts_with("swapped"));
+    assert!(at(&["cas", "k", "--absent", "three"]).await.error_line().contains("not swapped"));
     let refused = at(&["cas", "k", "--expect", "one", "three", "--json"]).await;
     assert_eq!(refused.failure(), (4, "not_swapped".to_owned()));
     assert!(refused.out.contains(r#""swapped":false"#), "{}", refused.out);
-    assert_eq!(at(&["get", "k"]).await.well(), "two");
+    assert_eq!(at(&["get", "k"]).await.succeeded(), "two");
 
-    assert!(at(&["delete", "k"]).await.well().starts_with("deleted"));
-    assert!(at(&["delete", "k"]).await.well().starts_with("was not there"));
-    assert!(at(&["get", "k"]).await.complaint().contains("not_found"));
-    let deleted: Value = serde_json::from_str(&at(&["delete", "k", "--json"]).await.well()).expect("JSON");
+    assert!(at(&["delete", "k"]).await.succeeded().starts_with("deleted"));
+    assert!(at(&["delete", "k"]).await.succeeded().starts_with("was not there"));
+    assert!(at(&["get", "k"]).await.error_line().contains("not_found"));
+    let deleted: Value = serde_json::from_str(&at(&["delete", "k", "--json"]).await.succeeded()).expect("JSON");
     assert_eq!(deleted["existed"], false);
 
     // The client skips a dead node and uses the next endpoint.
     cluster.kill(leader).await.expect("killed");
     cluster.leader(PATIENCE).await.expect("a leader");
     let dead = cluster.endpoint(leader);
-    run(&["put", "k", "v", "--endpoint", &dead, "--endpoint", &url]).await.well();
-    let line = run(&["put", "k", "v", "--endpoint", &dead]).await.complaint();
+    run(&["put", "k", "v", "--endpoint", &dead, "--endpoint", &url]).await.succeeded();
+    let line = run(&["put", "k", "v", "--endpoint", &dead]).await.error_line();
     assert!(line.contains(&dead) && line.contains("cannot be reached") && line.contains("--endpoint"), "{line}");
 }
 
@@ -49,7 +49,7 @@ async fn status_shows_every_endpoint_that_answers() {
     let urls = cluster.ids().into_iter().map(|id| cluster.endpoint(id)).collect::<Vec<_>>();
     let mut args = vec!["status"];
     urls.iter().for_each(|url| args.extend(["--endpoint", url]));
-    let table = run(&args).await.well();
+    let table = run(&args).await.succeeded();
     assert_eq!(table.lines().count(), 4, "{table}");
     assert_eq!(table.matches("leader ").count(), 2, "the head and one row: {table}");
 
@@ -61,7 +61,7 @@ async fn status_shows_every_endpoint_that_answers() {
     assert_eq!(nodes.len(), 2);
     assert!(nodes.iter().any(|node| node["role"] == "leader" && node["node_id"] == leader.0));
     let dead = cluster.endpoint(followers[0]);
-    run(&["status", "--endpoint", &dead]).await.complaint();
+    run(&["status", "--endpoint", &dead]).await.error_line();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,16 +72,16 @@ async fn certificates_are_made_once_and_added_to_and_never_overwritten() {
     let base = ["certs", "--dir", &at, "--cluster", "demo"];
     let make = async |more: &[&str]| run(&[&base, more].concat()).await;
 
-    let said = make(&["--node", "1=10.0.0.1", "--node", "2=n2.example,10.0.0.2", "--client", "ops"]).await.well();
+    let said = make(&["--node", "1=10.0.0.1", "--node", "2=n2.example,10.0.0.2", "--client", "ops"]).await.succeeded();
     assert_eq!(said.lines().count(), 8, "{said}");
     for key in ["ca.key", "node-1.key", "node-2.key", "ops.key"] {
         assert_eq!(fs::metadata(path(key)).expect(key).permissions().mode() & 0o777, 0o600, "{key}");
     }
     let authority = fs::read(path("ca.pem")).expect("readable");
-    make(&["--node", "3=10.0.0.3"]).await.well();
+    make(&["--node", "3=10.0.0.3"]).await.succeeded();
     assert!(path("node-3.pem").exists());
 
-    let line = make(&["--node", "4=10.0.0.4", "--node", "1=10.0.0.1"]).await.complaint();
+    let line = make(&["--node", "4=10.0.0.4", "--node", "1=10.0.0.1"]).await.error_line();
     assert!(line.contains("node-1.pem exists") && line.contains("choose another directory"), "{line}");
     assert!(!path("node-4.pem").exists(), "nothing is written if anything is in the way");
     assert_eq!(fs::read(path("ca.pem")).expect("readable"), authority);
@@ -93,10 +93,10 @@ async fn certificates_are_made_once_and_added_to_and_never_overwritten() {
         (["--client", "../x"], "file name"),
         (["--client", "ca"], "reserved"),
     ] {
-        let line = make(&args).await.complaint();
+        let line = make(&args).await.error_line();
         assert!(line.contains(names), "{line}");
     }
-    let line = run(&["certs", "--dir", &at, "--cluster", "other", "--node", "9=h"]).await.complaint();
+    let line = run(&["certs", "--dir", &at, "--cluster", "other", "--node", "9=h"]).await.error_line();
     assert!(line.contains("\"demo\", not \"other\""), "{line}");
 }
 
@@ -118,9 +118,9 @@ async fn https_serves_those_who_trust_the_authority_and_no_others() {
     while wrote.err.contains("no_leader") {
         wrote = run(&["put", "k", "v", "--endpoint", &https, "--ca", &ca]).await;
     }
-    wrote.well();
-    assert_eq!(run(&["get", "k", "--endpoint", &https, "--ca", &ca]).await.well(), "v");
-    let line = run(&["get", "k", "--endpoint", &https]).await.complaint();
+    wrote.succeeded();
+    assert_eq!(run(&["get", "k", "--endpoint", &https, "--ca", &ca]).await.succeeded(), "v");
+    let line = run(&["get", "k", "--endpoint", &https]).await.error_line();
     assert!(
         line.contains("--ca FILE, or QUORATE_CA") && !line.contains("http://"),
         "the remedy is not plain text: {line}"
@@ -136,12 +136,12 @@ async fn https_serves_those_who_trust_the_authority_and_no_others() {
     let secured = plain.endpoint(plain.ids()[0]).replace("http://", "https://");
     let ran = run(&["get", "k", "--endpoint", &secured, "--ca", &ca]).await;
     assert_eq!(ran.code, Some(2), "{ran:?}");
-    assert!(ran.complaint().contains("does not speak https; use http://"));
+    assert!(ran.error_line().contains("does not speak https; use http://"));
     let others = crate::support::laid_out("demo", 1);
-    let line = run(&["get", "k", "--endpoint", &https, "--ca", &others.path("certs/ca.pem")]).await.complaint();
+    let line = run(&["get", "k", "--endpoint", &https, "--ca", &others.path("certs/ca.pem")]).await.error_line();
     assert!(line.contains("invalid peer certificate") && line.contains("--ca"), "{line}");
     let trusted = [("QUORATE_ENDPOINTS", &*https), ("QUORATE_CA", &*ca)];
-    assert_eq!(run_with(&["get", "k"], &trusted).await.well(), "v");
+    assert_eq!(run_with(&["get", "k"], &trusted).await.succeeded(), "v");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,13 +166,13 @@ async fn a_mistake_on_the_command_line_is_one_line() {
     ] {
         let ran = run(args).await;
         assert_eq!(ran.code, Some(2), "{ran:?}");
-        let line = ran.complaint();
+        let line = ran.error_line();
         assert!(line.contains(names), "{args:?}: {line}");
         assert_eq!(run(&[args, &["--json"]].concat()).await.failure(), (2, "usage".to_owned()), "{args:?}");
     }
-    let line = run(&["member", "add", "4"]).await.complaint();
+    let line = run(&["member", "add", "4"]).await.error_line();
     assert!(line.contains("see `quorate-kv member add --help`"), "{line}");
-    assert!(run(&["--help"]).await.well().contains("demo"));
+    assert!(run(&["--help"]).await.succeeded().contains("demo"));
 }
 
 /// One command for each exit code, and the codes for programs.
@@ -186,7 +186,7 @@ async fn every_command_ends_with_the_documented_exit_code() {
     fs::write(&backup, "in the way").expect("written");
     let large = format!("@{large}");
     let at = async |args: &[&str]| run(&[args, &["--json", "--endpoint", &url]].concat()).await;
-    at(&["put", "k", "v"]).await.well();
+    at(&["put", "k", "v"]).await.succeeded();
     for (args, exit, code) in [
         (&["get", "absent"][..], 3, "not_found"),
         (&["cas", "k", "--absent", "w"], 4, "not_swapped"),
@@ -261,9 +261,9 @@ async fn the_environment_says_where_the_cluster_is_unless_an_option_does() {
     let cluster = cluster(1).await;
     let url = cluster.endpoint(cluster.ids()[0]);
     let both = format!("http://127.0.0.1:1, {url}");
-    run_with(&["put", "k", "v"], &[("QUORATE_ENDPOINTS", &both)]).await.well();
+    run_with(&["put", "k", "v"], &[("QUORATE_ENDPOINTS", &both)]).await.succeeded();
     let elsewhere = [("QUORATE_ENDPOINTS", "http://127.0.0.1:1")];
-    assert_eq!(run_with(&["get", "k", "--endpoint", &url], &elsewhere).await.well(), "v");
+    assert_eq!(run_with(&["get", "k", "--endpoint", &url], &elsewhere).await.succeeded(), "v");
     for (variable, value, says) in [
         ("QUORATE_ENDPOINTS", "somewhere", "QUORATE_ENDPOINTS: endpoint somewhere"),
         ("QUORATE_TIMEOUT", "soon", "QUORATE_TIMEOUT: `soon` is not a duration"),
@@ -272,7 +272,7 @@ async fn the_environment_says_where_the_cluster_is_unless_an_option_does() {
     ] {
         let ran = run_with(&["get", "k"], &[(variable, value)]).await;
         assert_eq!(ran.code, Some(2), "{ran:?}");
-        let line = ran.complaint();
+        let line = ran.error_line();
         assert!(line.contains(says), "{line}");
     }
     // An unknown variable may belong to another program: it is not an error, but the likely

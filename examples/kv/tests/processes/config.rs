@@ -71,7 +71,7 @@ async fn every_bad_configuration_is_refused_in_one_line_with_its_remedy() {
     let line = serve(&cluster, ONE, &[]).await;
     assert!(line.contains("node-2.pem") && line.contains("give its own"), "{line}");
 
-    let line = run(&["serve", "--config", "/nowhere/node.toml"]).await.complaint();
+    let line = run(&["serve", "--config", "/nowhere/node.toml"]).await.error_line();
     assert!(line.contains("/nowhere/node.toml: cannot be read") && line.contains("--config"), "{line}");
     assert!(!cluster.layout().data_dir(ONE).exists(), "no bad configuration may touch the data directory");
 }
@@ -100,21 +100,21 @@ async fn a_data_directory_of_another_node_is_refused() {
 async fn check_says_that_a_good_configuration_is_valid_and_starts_nothing() {
     let cluster = laid_out("demo", 3);
     let config = cluster.layout().config_file(ONE).display().to_string();
-    let said = run(&["serve", "--config", &config, "--check"]).await.well();
+    let said = run(&["serve", "--config", &config, "--check"]).await.succeeded();
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.contains("valid"), "{said}");
     assert!(!cluster.layout().data_dir(ONE).exists());
 
     let args = ["serve", "--config", &config, "--check"];
-    let line = run_with(&args, &[("QUORATE_NODE_ID", "7")]).await.complaint();
+    let line = run_with(&args, &[("QUORATE_NODE_ID", "7")]).await.error_line();
     assert!(line.contains("QUORATE_NODE_ID: 7 is not among peers"), "{line}");
-    let line = run(&["serve", "--config", &config, "--check", "--node-id", "7"]).await.complaint();
+    let line = run(&["serve", "--config", &config, "--check", "--node-id", "7"]).await.error_line();
     assert!(line.contains("--node-id: 7 is not among peers"), "{line}");
     let said = run_with(&args, &[("QUORATE_PORT", "tcp://10.0.0.1:7001"), ("QUORATE_CLUSTR", "x")]).await;
     assert_eq!((said.code, said.err.lines().count()), (Some(0), 2), "{said:?}");
     assert!(said.err.contains("nearest known name is QUORATE_CLUSTER"), "{said:?}");
     let args = ["serve", "--config", &config, "--check", "--node-id", "1"];
-    run_with(&args, &[("QUORATE_NODE_ID", "7")]).await.well();
+    run_with(&args, &[("QUORATE_NODE_ID", "7")]).await.succeeded();
 }
 
 /// `--check` reports everything that prevents a start, except sockets and data, in the same words
@@ -161,7 +161,7 @@ async fn check_refuses_what_a_start_refuses_in_the_same_words() {
 /// Starts a node that must refuse, and returns its error line.
 async fn serve(cluster: &Running, id: NodeId, more: &[&str]) -> String {
     let config = cluster.layout().config_file(id).display().to_string();
-    run(&[&["serve", "--config", &config], more].concat()).await.complaint()
+    run(&[&["serve", "--config", &config], more].concat()).await.error_line()
 }
 
 fn value(config: &str, key: &str) -> String {

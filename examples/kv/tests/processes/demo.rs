@@ -11,11 +11,11 @@ async fn the_demo_loses_nothing_and_can_leave_its_cluster_running() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let at = dir.path().join("demo").display().to_string();
     let ran = run(&["demo", "--keep", "--json", "--dir", &at]).await;
-    let report: Value = serde_json::from_str(&ran.well()).expect("JSON");
+    let report: Value = serde_json::from_str(&ran.succeeded()).expect("JSON");
     let pids = report["kept"]["pids"].as_array().expect("pids").iter().map(pid).collect::<Vec<_>>();
     let endpoints: Vec<String> = serde_json::from_value(report["kept"]["endpoints"].clone()).expect("endpoints");
 
-    let mut client = Client::new(&endpoints, &Trust::nobody()).expect("client");
+    let mut client = Client::new(&endpoints, &Trust::none()).expect("client");
     let outcome = client.put("after", "the demo").await;
     pids.iter().for_each(|pid| kill_process(*pid, Signal::KILL).expect("it ran"));
     outcome.expect("the cluster serves on");
@@ -24,7 +24,7 @@ async fn the_demo_loses_nothing_and_can_leave_its_cluster_running() {
     assert_eq!(report["missing"], 0);
     assert!(report["unavailable_ms"].as_u64().expect("a time") < 1000, "{report}");
     // It never overwrites the files of an earlier run.
-    assert!(run(&["demo", "--dir", &at]).await.complaint().contains("exists"));
+    assert!(run(&["demo", "--dir", &at]).await.error_line().contains("exists"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

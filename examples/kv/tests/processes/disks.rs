@@ -7,7 +7,7 @@ use crate::{
 use quorate::NodeId;
 use quorate_kv::{
     client::{ClientError, ReadMode},
-    load::{Ledger, Pace, Verdict, Writers, check},
+    load::{Ledger, LoadOptions, Verdict, Writers, check},
 };
 use std::{
     fs,
@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const SLOW: Pace = Pace { writers: 2, rest: Duration::from_millis(3), value_bytes: 200 };
+const SLOW: LoadOptions = LoadOptions { writers: 2, rest: Duration::from_millis(3), value_bytes: 200 };
 
 /// The kernel reports a failed sync once; the result of the next one proves nothing.
 #[tokio::test(flavor = "multi_thread")]
@@ -166,7 +166,7 @@ async fn a_cluster_goes_on_while_the_disk_of_its_leader_or_a_follower_is_full() 
     let ledger = Ledger::new();
     // Two segments hold 540 of these, which a busy machine writes in a minute. 5,400 writes fill the
     // disk by themselves, within 54 s at the earliest: the log is not cut here.
-    let pace = Pace { rest: Duration::from_millis(20), writers: 2, value_bytes: 400 };
+    let pace = LoadOptions { rest: Duration::from_millis(20), writers: 2, value_bytes: 400 };
     let writers = Writers::start(&cluster, &ledger, pace).expect("writers");
     for of_leader in [true, false] {
         reaches(&ledger, 50).await;
@@ -201,7 +201,7 @@ async fn a_damaged_byte_comes_back_from_the_others() {
     for number in 0..60 {
         client.put(&format!("k{number}"), format!("the value of number {number:04}")).await.expect("written");
     }
-    cluster.level(PATIENCE).await.expect("level");
+    cluster.converge(PATIENCE).await.expect("level");
     assert!(cluster.stop(victim).await.expect("stopped").success());
     // An entry in the middle, and the last one.
     for damaged in ["the value of number 0030", "the value of number 0059"] {
@@ -210,7 +210,7 @@ async fn a_damaged_byte_comes_back_from_the_others() {
     }
     cluster.start_node(victim).await.expect("damage of one node is no reason not to start");
     client.put("after", "v").await.expect("written");
-    let statuses = cluster.level(PATIENCE).await.expect("level");
+    let statuses = cluster.converge(PATIENCE).await.expect("level");
     assert!(statuses.iter().all(|status| status.state_hash == statuses[0].state_hash), "{statuses:?}");
     let healed = cluster
         .eventually(PATIENCE, "no faulty entries", |statuses| {
@@ -243,7 +243,7 @@ async fn a_node_whose_directory_was_emptied_ends_and_names_the_remedy() {
     for number in 0..20 {
         client.put(&format!("k{number}"), "v").await.expect("written");
     }
-    cluster.level(PATIENCE).await.expect("level");
+    cluster.converge(PATIENCE).await.expect("level");
     let victim = followers[0];
     cluster.stop(victim).await.expect("stopped");
     fs::remove_dir_all(cluster.layout().data_dir(victim)).expect("removed");
@@ -331,7 +331,7 @@ async fn reaches(ledger: &Ledger, more: usize) {
 }
 
 async fn nothing_is_lost(cluster: &Running, ledger: &Ledger) -> Verdict {
-    let statuses = cluster.level(PATIENCE).await.expect("level");
+    let statuses = cluster.converge(PATIENCE).await.expect("level");
     assert!(statuses.iter().all(|status| status.state_hash == statuses[0].state_hash), "{statuses:?}");
     let verdict = check(cluster, &cluster.ids(), ledger.writes()).await.expect("read");
     assert!(verdict.broken.is_empty(), "{verdict:?}");

@@ -46,7 +46,7 @@ async fn a_killed_leader_is_replaced_and_returns_with_its_term_and_log() {
     for number in 0..50 {
         client.put(&format!("k{number}"), "v").await.expect("written");
     }
-    cluster.level(PATIENCE).await.expect("level");
+    cluster.converge(PATIENCE).await.expect("level");
     let before = cluster.status(leader).await.expect("status");
     assert_eq!(before.voted_for, Some(leader));
 
@@ -62,7 +62,7 @@ async fn a_killed_leader_is_replaced_and_returns_with_its_term_and_log() {
 
     cluster.start_all().await.expect("started");
     assert!(cluster.leader(PATIENCE).await.expect("a leader").term > before.term);
-    let statuses = cluster.level(PATIENCE).await.expect("level");
+    let statuses = cluster.converge(PATIENCE).await.expect("level");
     assert!(statuses.iter().all(|status| status.state_hash == before.state_hash), "{statuses:?}");
 }
 
@@ -102,7 +102,7 @@ async fn a_paused_leader_is_replaced_and_follows_after_it_wakes() {
             Err(error) => assert!(Instant::now() < deadline + PATIENCE, "{error}"),
         }
     }
-    let statuses = cluster.level(PATIENCE).await.expect("level");
+    let statuses = cluster.converge(PATIENCE).await.expect("level");
     assert_eq!(statuses.iter().filter(|status| status.role == "leader").count(), 1);
 }
 

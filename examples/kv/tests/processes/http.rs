@@ -187,7 +187,7 @@ async fn a_write_after_its_deadline_is_not_started() {
 async fn a_client_that_leaves_before_the_answer_cancels_nothing() {
     let cluster = cluster(3).await;
     let (leader, followers) = cluster.roles().await;
-    let before = cluster.level(PATIENCE).await.expect("level")[0].last_log_index;
+    let before = cluster.converge(PATIENCE).await.expect("level")[0].last_log_index;
 
     // With the followers paused, the leader accepts the write and cannot answer it.
     followers.iter().for_each(|id| cluster.signal(*id, Signal::STOP).expect("paused"));

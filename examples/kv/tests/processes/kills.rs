@@ -2,7 +2,7 @@
 
 use crate::support::{PATIENCE, laid_out_with};
 use quorate::NodeId;
-use quorate_kv::load::{Ledger, Pace, Writers, check};
+use quorate_kv::load::{Ledger, LoadOptions, Writers, check};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn nodes_killed_at_random_under_load_lose_nothing_acknowledged() {
     let mut cluster = laid_out_with("kills", 3, SECTIONS);
     cluster.start_all().await.expect("started");
     let ledger = Ledger::new();
-    let pace = Pace { writers: 4, rest: Duration::from_millis(1), value_bytes: 200 };
+    let pace = LoadOptions { writers: 4, rest: Duration::from_millis(1), value_bytes: 200 };
     let writers = Writers::start(&cluster, &ledger, pace).expect("writers");
 
     let mut killed = 0;
@@ -46,7 +46,7 @@ async fn nodes_killed_at_random_under_load_lose_nothing_acknowledged() {
     tokio::time::timeout(PATIENCE, ledger.reaches(count)).await.expect("writes continue after the last kill");
     writers.stop().await;
 
-    let statuses = cluster.level(PATIENCE).await.expect("level");
+    let statuses = cluster.converge(PATIENCE).await.expect("level");
     assert!(statuses.iter().all(|status| status.state_hash == statuses[0].state_hash), "seed {seed}: {statuses:?}");
     let (writes, ids) = (ledger.writes(), cluster.ids());
     let on = if writes.len() > READ_EVERYWHERE_MAX { &ids[..1] } else { &ids[..] };

@@ -122,8 +122,8 @@ async fn an_id_with_a_past_is_refused_to_an_empty_directory_also_if_it_was_remov
     let address = cluster.layout().address(joins);
     let endpoint = cluster.endpoint(NodeId(1));
     cluster.start_node(joins).await.expect("it waits to be added");
-    run(&["member", "add", "4", &address, "--endpoint", &endpoint]).await.well();
-    run(&["member", "promote", "4", "--endpoint", &endpoint]).await.well();
+    run(&["member", "add", "4", &address, "--endpoint", &endpoint]).await.succeeded();
+    run(&["member", "promote", "4", "--endpoint", &endpoint]).await.succeeded();
     written(&cluster, 5, "k").await;
     for member in cluster.ids() {
         until_known(&cluster, member, joins, 0).await;
@@ -132,10 +132,10 @@ async fn an_id_with_a_past_is_refused_to_an_empty_directory_also_if_it_was_remov
     cluster.kill(joins).await.expect("killed");
     emptied_ends(&mut cluster, joins).await;
     // The same id, removed, and added again under another leader.
-    run(&["member", "remove", "4", "--endpoint", &endpoint]).await.well();
+    run(&["member", "remove", "4", "--endpoint", &endpoint]).await.succeeded();
     let (_, followers) = cluster.roles().await;
-    run(&["transfer", "--to", &followers[0].to_string(), "--endpoint", &endpoint]).await.well();
-    run(&["member", "add", "4", &address, "--endpoint", &endpoint]).await.well();
+    run(&["transfer", "--to", &followers[0].to_string(), "--endpoint", &endpoint]).await.succeeded();
+    run(&["member", "add", "4", &address, "--endpoint", &endpoint]).await.succeeded();
     emptied_ends(&mut cluster, joins).await;
     written(&cluster, 1, "afterwards").await;
 }
@@ -150,9 +150,9 @@ async fn nodes_whose_snapshots_are_all_damaged_say_that_the_state_is_lost_and_a_
     for number in 0..30 {
         client.put(&format!("k{number}"), vec![b'v'; 20_000]).await.expect("written");
     }
-    cluster.level(PATIENCE).await.expect("level");
+    cluster.converge(PATIENCE).await.expect("level");
     for id in cluster.ids() {
-        run(&["snapshot", "--endpoint", &cluster.endpoint(id)]).await.well();
+        run(&["snapshot", "--endpoint", &cluster.endpoint(id)]).await.succeeded();
     }
     cluster.kill_all().await;
     for id in cluster.ids() {
@@ -202,7 +202,7 @@ async fn written(cluster: &Running, count: usize, prefix: &str) {
     for number in 0..count {
         client.put(&format!("{prefix}-{number}"), "v").await.expect("written");
     }
-    cluster.level(PATIENCE).await.expect("level");
+    cluster.converge(PATIENCE).await.expect("level");
 }
 
 /// Waits until a node has stored on its disk that a member held at least this many entries.

@@ -2,7 +2,7 @@
 
 use crate::support::{PATIENCE, Ran, Running, cluster_with_joiners, raw, run};
 use quorate::NodeId;
-use quorate_kv::load::{Ledger, Pace, Writers, check};
+use quorate_kv::load::{Ledger, LoadOptions, Writers, check};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -13,29 +13,29 @@ async fn a_node_joins_votes_leads_and_is_removed_by_commands() {
     cluster.start_node(joins).await.expect("it waits to be added");
     let address = cluster.layout().address(joins);
 
-    let list = member(&cluster, &["list"]).await.well();
+    let list = member(&cluster, &["list"]).await.succeeded();
     assert_eq!(list.matches("voter").count(), 3, "{list}");
-    let added = member(&cluster, &["add", "4", &address]).await.well();
+    let added = member(&cluster, &["add", "4", &address]).await.succeeded();
     assert!(added.starts_with("node 4 is a learner, configuration "), "{added}");
-    let list = member(&cluster, &["list"]).await.well();
+    let list = member(&cluster, &["list"]).await.succeeded();
     assert!(list.lines().any(|line| line.contains("learner") && line.ends_with(&address)), "{list}");
-    assert!(member(&cluster, &["promote", "4"]).await.well().starts_with("node 4 is a voter"));
+    assert!(member(&cluster, &["promote", "4"]).await.succeeded().starts_with("node 4 is a voter"));
     // The new node accepts requests like any other.
     let own = cluster.endpoint(joins);
-    run(&["put", "k", "v", "--endpoint", &own]).await.well();
-    let moved = run(&["transfer", "--to", "4", "--endpoint", &cluster.endpoint(NodeId(1))]).await.well();
+    run(&["put", "k", "v", "--endpoint", &own]).await.succeeded();
+    let moved = run(&["transfer", "--to", "4", "--endpoint", &cluster.endpoint(NodeId(1))]).await.succeeded();
     assert_eq!(moved, "node 4 leads\n");
     assert_eq!(cluster.leader(PATIENCE).await.expect("a leader").node_id, joins);
 
     // A leader transfers leadership before it is removed; then its process ends and
     // gives the reason.
-    assert!(member(&cluster, &["remove", "4"]).await.well().starts_with("node 4 is removed"));
+    assert!(member(&cluster, &["remove", "4"]).await.succeeded().starts_with("node 4 is removed"));
     assert_eq!(cluster.ended(joins, PATIENCE).await.expect("it ends").code(), Some(0));
     let said = std::fs::read_to_string(cluster.layout().log_file(joins)).expect("its log");
     assert!(said.lines().any(|line| line.starts_with("quorate-kv: this node was removed from the cluster")), "{said}");
-    let list: Value = serde_json::from_str(&member(&cluster, &["list", "--json"]).await.well()).expect("JSON");
+    let list: Value = serde_json::from_str(&member(&cluster, &["list", "--json"]).await.succeeded()).expect("JSON");
     assert_eq!(list["members"].as_array().map(Vec::len), Some(3), "{list}");
-    run(&["put", "k", "w", "--endpoint", &cluster.endpoint(NodeId(1))]).await.well();
+    run(&["put", "k", "w", "--endpoint", &cluster.endpoint(NodeId(1))]).await.succeeded();
     cluster.leader(PATIENCE).await.expect("a leader of the others");
 }
 
@@ -50,12 +50,12 @@ async fn a_change_that_can_not_be_is_refused_in_one_line() {
         (&["add", "0", "127.0.0.1:1"], "bad_request"),
         (&["set", "1", "2", "9"], "bad_request"),
     ] {
-        let line = member(&cluster, args).await.complaint();
+        let line = member(&cluster, args).await.error_line();
         assert!(line.contains(what), "{args:?}: {line}");
     }
-    let line = member(&cluster, &["set", "one"]).await.complaint();
+    let line = member(&cluster, &["set", "one"]).await.error_line();
     assert!(line.contains("not a node id"), "{line}");
-    let line = run(&["transfer", "--to", "9", "--endpoint", &cluster.endpoint(leader)]).await.complaint();
+    let line = run(&["transfer", "--to", "9", "--endpoint", &cluster.endpoint(leader)]).await.error_line();
     assert!(line.contains("bad_request") && line.contains("node 9"), "{line}");
 
     for id in [leader, followers[0]] {
@@ -108,7 +108,7 @@ async fn a_change_made_for_another_configuration_is_a_conflict_that_names_the_on
 async fn a_node_that_moves_to_another_port_is_reached_there_at_once_and_no_write_is_lost() {
     let mut cluster = cluster_with_joiners(3, 0).await;
     let ledger = Ledger::new();
-    let pace = Pace { writers: 1, rest: Duration::from_millis(5), value_bytes: 100 };
+    let pace = LoadOptions { writers: 1, rest: Duration::from_millis(5), value_bytes: 100 };
     let writers = Writers::start(&cluster, &ledger, pace).expect("writers");
     let (leader, followers) = cluster.roles().await;
     let term = cluster.status(leader).await.expect("status").term;
@@ -121,7 +121,7 @@ async fn a_node_that_moves_to_another_port_is_reached_there_at_once_and_no_write
         let listens = |address: &str| format!("raft = {address:?}\n");
         std::fs::write(&file, text.replace(&listens(&old), &listens(&new))).expect("written");
         let args = ["member", "move", &moves.to_string(), &new, "--endpoint", &cluster.endpoint(by)];
-        let said = run(&args).await.well();
+        let said = run(&args).await.succeeded();
         assert!(said.starts_with(&format!("node {moves} is dialled at {new}, configuration ")), "{said}");
         cluster.start_node(moves).await.expect("it starts at its new address");
         let committed = cluster.status(by).await.expect("status").commit_index;
@@ -131,7 +131,7 @@ async fn a_node_that_moves_to_another_port_is_reached_there_at_once_and_no_write
             })
             .await
             .expect("it receives what is written");
-        let list = run(&["member", "list", "--endpoint", &cluster.endpoint(by)]).await.well();
+        let list = run(&["member", "list", "--endpoint", &cluster.endpoint(by)]).await.succeeded();
         assert!(list.lines().any(|line| line.starts_with(&moves.to_string()) && line.ends_with(&new)), "{list}");
         if moves != leader {
             let status = cluster.status(leader).await.expect("status");
@@ -139,7 +139,7 @@ async fn a_node_that_moves_to_another_port_is_reached_there_at_once_and_no_write
         }
     }
     writers.stop().await;
-    let levelled = cluster.level(PATIENCE).await.expect("they agree");
+    let levelled = cluster.converge(PATIENCE).await.expect("they agree");
     assert!(levelled.iter().all(|status| status.state_hash == levelled[0].state_hash), "{levelled:?}");
     let verdict = check(&cluster, &cluster.ids(), ledger.writes()).await.expect("they answer");
     assert!(verdict.acknowledged > 0 && verdict.broken.is_empty(), "{verdict:?}");
@@ -155,7 +155,7 @@ async fn adding_a_member_again_is_a_conflict_that_says_what_it_is_and_changes_no
     let joins = cluster.joiners()[0];
     cluster.start_node(joins).await.expect("it waits to be added");
     let (wrong, right) = (free_address(), cluster.layout().address(joins));
-    member(&cluster, &["add", "4", &wrong]).await.well();
+    member(&cluster, &["add", "4", &wrong]).await.succeeded();
     let one = cluster.layout().address(NodeId(1));
     for (args, says) in [
         (["add", "4", &right], format!("node 4 is a learner already, at {wrong}")),
@@ -163,7 +163,7 @@ async fn adding_a_member_again_is_a_conflict_that_says_what_it_is_and_changes_no
         (["add", "9", &one], "the address of node 9 is already that of node 1".to_owned()),
         (["move", "4", &one], "the address of node 4 is already that of node 1".to_owned()),
     ] {
-        let line = member(&cluster, &args).await.complaint();
+        let line = member(&cluster, &args).await.error_line();
         assert!(line.contains("conflict") && line.contains(&says), "{args:?}: {line}");
     }
     for (args, what) in [
@@ -172,13 +172,13 @@ async fn adding_a_member_again_is_a_conflict_that_says_what_it_is_and_changes_no
         (["move", "4", "127.0.0.1:0"], "bad_request"),
         (["add", "9", "[::]:7001"], "bad_request"),
     ] {
-        let line = member(&cluster, &args).await.complaint();
+        let line = member(&cluster, &args).await.error_line();
         assert!(line.contains(what), "{args:?}: {line}");
     }
     // The leader's replicator uses the new address without a new election.
-    member(&cluster, &["move", "4", &right]).await.well();
+    member(&cluster, &["move", "4", &right]).await.succeeded();
     let term = cluster.leader(PATIENCE).await.expect("a leader").term;
-    member(&cluster, &["promote", "4"]).await.well();
+    member(&cluster, &["promote", "4"]).await.succeeded();
     assert_eq!(cluster.leader(PATIENCE).await.expect("a leader").term, term);
 
     let url = cluster.endpoint(NodeId(1));

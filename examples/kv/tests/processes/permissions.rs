@@ -16,8 +16,8 @@ async fn other_users_have_no_access_to_data_not_even_to_what_was_open_to_them_be
     let (data, url, backup) = (alone.layout().data_dir(ONE), alone.endpoint(ONE), alone.path("backup"));
     alone.start_all().await.expect("started");
     alone.leader(PATIENCE).await.expect("a leader");
-    run(&["put", "k", "v", "--endpoint", &url]).await.well();
-    run(&["snapshot", "--endpoint", &url]).await.well();
+    run(&["put", "k", "v", "--endpoint", &url]).await.succeeded();
+    run(&["snapshot", "--endpoint", &url]).await.succeeded();
     assert_eq!(open_to_others(&data), Vec::<PathBuf>::new());
     alone.stop(ONE).await.expect("stopped");
 
@@ -27,8 +27,8 @@ async fn other_users_have_no_access_to_data_not_even_to_what_was_open_to_them_be
     set_mode(&data, 0o755);
     alone.start_all().await.expect("started");
     alone.leader(PATIENCE).await.expect("a leader");
-    run(&["snapshot", "--endpoint", &url]).await.well();
-    run(&["backup", "--out", &backup, "--endpoint", &url]).await.well();
+    run(&["snapshot", "--endpoint", &url]).await.succeeded();
+    run(&["backup", "--out", &backup, "--endpoint", &url]).await.succeeded();
     assert_eq!(open_to_others(&data), Vec::<PathBuf>::new());
     assert_eq!(mode(Path::new(&backup)), 0o600);
     assert_eq!(mode(Path::new(&alone.path("certs"))), 0o700);
@@ -45,7 +45,7 @@ async fn the_root_of_a_new_volume_is_an_empty_directory_to_every_command() {
     let from = volume(&data.display().to_string());
     alone.start_all().await.expect("started");
     alone.leader(PATIENCE).await.expect("a leader");
-    run(&["backup", "--out", &backup, "--endpoint", &url]).await.well();
+    run(&["backup", "--out", &backup, "--endpoint", &url]).await.succeeded();
     alone.kill(ONE).await.expect("killed");
 
     let target = ["--cluster", "new", "--node", "1", "--addr", "127.0.0.1:7001"];
@@ -55,15 +55,15 @@ async fn the_root_of_a_new_volume_is_an_empty_directory_to_every_command() {
     fs::create_dir(&occupied).expect("made");
     fs::write(Path::new(&occupied).join("notes"), "").expect("written");
     for (command, name) in [(&recover, "recovered"), (&restore, "restored")] {
-        let line = run(&[&command[..], &["--into", &occupied]].concat()).await.complaint();
+        let line = run(&[&command[..], &["--into", &occupied]].concat()).await.error_line();
         assert!(line.contains("is not empty: it holds \"notes\""), "{line}");
         let into = volume(&alone.path(name));
         if name == "recovered" {
-            let line = run(&[&command[..], &["--into", &into]].concat()).await.complaint();
+            let line = run(&[&command[..], &["--into", &into]].concat()).await.error_line();
             assert!(line.contains("nothing was changed"), "{line}");
-            run(&[&command[..], &["--into", &into, "--yes"]].concat()).await.well();
+            run(&[&command[..], &["--into", &into, "--yes"]].concat()).await.succeeded();
         } else {
-            run(&[&command[..], &["--into", &into]].concat()).await.well();
+            run(&[&command[..], &["--into", &into]].concat()).await.succeeded();
         }
         assert_eq!(open_to_others(Path::new(&into)), Vec::<PathBuf>::new());
     }

@@ -5,7 +5,7 @@ use crate::support::{BINARY, PATIENCE, Running, cluster, laid_out, laid_out_with
 use quorate::{NodeId, storage::snapshots::Backup};
 use quorate_kv::{
     client::ReadMode,
-    load::{Ledger, Pace, Told, Writers},
+    load::{Ledger, LoadOptions, WriteOutcome, Writers},
 };
 use serde_json::Value;
 use std::{
@@ -22,7 +22,7 @@ use tokio::{
 };
 
 const ON_DEMAND: &str = "[snapshot]\nevery_entries = 1000000\nkeep_entries = 10\n";
-const STEADY: Pace = Pace { writers: 2, rest: Duration::from_millis(2), value_bytes: 100 };
+const STEADY: LoadOptions = LoadOptions { writers: 2, rest: Duration::from_millis(2), value_bytes: 100 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_survivor_has_is_recovered_as_a_cluster_of_one_that_old_members_can_not_join() {
@@ -34,11 +34,11 @@ async fn what_a_survivor_has_is_recovered_as_a_cluster_of_one_that_old_members_c
     let survivor = followers[0];
     // An early snapshot, so that the log after it matters.
     let file = old.path("backup");
-    let said = run(&["backup", "--out", &file, "--endpoint", &old.endpoint(survivor)]).await.well();
+    let said = run(&["backup", "--out", &file, "--endpoint", &old.endpoint(survivor)]).await.succeeded();
     assert!(said.contains(&format!("of cluster lost, from node {survivor}")), "{said}");
     reaches(&ledger, ledger.acknowledged() + 100).await;
     writers.stop().await;
-    old.level(PATIENCE).await.expect("level");
+    old.converge(PATIENCE).await.expect("level");
     old.kill_all().await;
     for id in [leader, followers[1]] {
         fs::remove_dir_all(old.layout().data_dir(id)).expect("it is gone for good");
@@ -57,10 +57,10 @@ async fn what_a_survivor_has_is_recovered_as_a_cluster_of_one_that_old_members_c
         assert!(ran.out.contains(said), "{said}: {}", ran.out);
     }
     assert!(ran.out.contains(&format!("{gone} cannot be used")), "{}", ran.out);
-    assert!(ran.complaint().contains("nothing was changed"));
+    assert!(ran.error_line().contains("nothing was changed"));
     assert!(!Path::new(&into).exists());
 
-    let said = run(&[&asked[..], &["--yes", "--json"]].concat()).await.well();
+    let said = run(&[&asked[..], &["--yes", "--json"]].concat()).await.succeeded();
     let json: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(json["plan"]["chosen"], from);
     assert_eq!(json["plan"]["missing"].as_array().map(Vec::len), Some(2));
@@ -68,7 +68,7 @@ async fn what_a_survivor_has_is_recovered_as_a_cluster_of_one_that_old_members_c
     assert!(json["plan"]["snapshot"]["index"].as_u64() < json["plan"]["kept"]["index"].as_u64(), "{json}");
     assert_eq!(json["made"]["last"]["index"].as_u64(), json["plan"]["kept"]["index"].as_u64().map(|kept| kept + 1));
     assert!(contents(Path::new(&from)) == before, "the old directory is as it was");
-    assert!(run(&[&asked[..], &["--yes"]].concat()).await.complaint().contains("not empty"));
+    assert!(run(&[&asked[..], &["--yes"]].concat()).await.error_line().contains("not empty"));
 
     new.start_all().await.expect("it starts");
     let status = new.leader(PATIENCE).await.expect("it leads itself");
@@ -76,7 +76,7 @@ async fn what_a_survivor_has_is_recovered_as_a_cluster_of_one_that_old_members_c
     has_acknowledged(&new, &ledger).await;
     new.client(&[NodeId(1)]).expect("client").put("after", "it").await.expect("it takes writes");
     // A restart and a new snapshot work as usual.
-    run(&["snapshot", "--endpoint", &new.endpoint(NodeId(1))]).await.well();
+    run(&["snapshot", "--endpoint", &new.endpoint(NodeId(1))]).await.succeeded();
     new.kill(NodeId(1)).await.expect("killed");
     new.start_all().await.expect("it starts again");
     new.leader(PATIENCE).await.expect("it leads itself");
@@ -114,7 +114,7 @@ async fn what_a_survivor_has_is_recovered_as_a_cluster_of_one_that_old_members_c
     assert_eq!(old.status(survivor).await.expect("status").leader_id, None);
     let status = new.status(NodeId(1)).await.expect("status");
     assert_eq!((&*status.role, status.term), ("leader", term), "the new cluster is not disturbed");
-    assert!(run(&asked).await.complaint().contains("a node runs on"));
+    assert!(run(&asked).await.error_line().contains("a node runs on"));
     old.kill_all().await;
 
     // The old member's directory, with the new cluster's certificates and configuration.
@@ -138,16 +138,16 @@ async fn a_backup_that_is_taken_while_clients_write_has_what_was_acknowledged_an
         reaches(&ledger, ledger.acknowledged() + 20).await;
         before = ledger.writes();
         let file = old.path(&format!("{number}.backup"));
-        let said = run(&["backup", "--json", "--out", &file, "--endpoint", &old.endpoint(id)]).await.well();
+        let said = run(&["backup", "--json", "--out", &file, "--endpoint", &old.endpoint(id)]).await.succeeded();
         let json: Value = serde_json::from_str(&said).expect("JSON");
         assert_eq!(json["bytes"].as_u64(), Some(fs::metadata(&file).expect("a file").len()));
     }
     writers.stop().await;
-    assert!(run(&["backup", "--out", &old.path("5.backup")]).await.complaint().contains("not overwritten"));
+    assert!(run(&["backup", "--out", &old.path("5.backup")]).await.error_line().contains("not overwritten"));
     let (_, followers) = old.roles().await;
     // A further backup of a known state, with entries after it.
-    let level = old.level(PATIENCE).await.expect("level")[0].clone();
-    run(&["backup", "--out", &old.path("known"), "--endpoint", &old.endpoint(followers[0])]).await.well();
+    let level = old.converge(PATIENCE).await.expect("level")[0].clone();
+    run(&["backup", "--out", &old.path("known"), "--endpoint", &old.endpoint(followers[0])]).await.succeeded();
     old.client(&old.ids()).expect("client").put("behind", "the backup").await.expect("written");
 
     let (hash, index) = (level.state_hash, level.applied_index);
@@ -156,7 +156,7 @@ async fn a_backup_that_is_taken_while_clients_write_has_what_was_acknowledged_an
         let (into, addr) = (shown(&new.layout().data_dir(NodeId(1))), raft_of(&new, NodeId(1)));
         let file = old.path(file);
         let asked = ["restore", "--from", &file, "--into", &into, "--cluster", name, "--node", "1", "--addr", &addr];
-        let said = run(&asked).await.well();
+        let said = run(&asked).await.succeeded();
         assert!(said.contains("is complete") && said.contains("the only voter"), "{said}");
         new.start_all().await.expect("it starts");
         let status = new.leader(PATIENCE).await.expect("it leads itself");
@@ -167,14 +167,14 @@ async fn a_backup_that_is_taken_while_clients_write_has_what_was_acknowledged_an
             assert_eq!(client.get("behind", ReadMode::Linearizable).await.expect("read").value, None);
             has_acknowledged(&new, &ledger).await;
         } else {
-            let acknowledged = before.iter().filter(|write| write.told == Told::Acknowledged);
+            let acknowledged = before.iter().filter(|write| write.outcome == WriteOutcome::Acknowledged);
             has(&new, acknowledged.map(|write| (&*write.key, &*write.value))).await;
         }
         new.client(&[NodeId(1)]).expect("client").put("after", "it").await.expect("it takes writes");
-        assert!(run(&asked).await.complaint().contains("not empty"));
+        assert!(run(&asked).await.error_line().contains("not empty"));
         let same = ["restore", "--from", &file, "--into", &new.path("x"), "--cluster", "saved", "--node", "1"];
         let same = run(&[&same[..], &["--addr", &addr]].concat()).await;
-        assert!(same.complaint().contains("choose another name"));
+        assert!(same.error_line().contains("choose another name"));
     }
 
     let damaged = old.path("damaged");
@@ -185,7 +185,7 @@ async fn a_backup_that_is_taken_while_clients_write_has_what_was_acknowledged_an
         fs::write(&damaged, bytes).expect("written");
         let into = old.path("never");
         let asked = ["restore", "--from", &damaged, "--into", &into, "--cluster", "never", "--node", "1"];
-        let line = run(&[&asked[..], &["--addr", "127.0.0.1:7001"]].concat()).await.complaint();
+        let line = run(&[&asked[..], &["--addr", "127.0.0.1:7001"]].concat()).await.error_line();
         assert!(line.contains("is damaged at byte") && line.contains("use another backup"), "{line}");
         assert!(!Path::new(&into).exists());
     }
@@ -199,14 +199,14 @@ async fn a_backup_that_is_restored_on_every_member_makes_clusters_that_refuse_ea
     let ids: BTreeMap<_, _> = statuses(&old).await;
     let first = ids[&NodeId(1)].clone().expect("a cluster has an id");
     assert!(ids.values().all(|id| id.as_ref() == Some(&first)), "and one only: {ids:?}");
-    run(&["backup", "--out", &old.path("backup"), "--endpoint", &old.endpoint(NodeId(1))]).await.well();
+    run(&["backup", "--out", &old.path("backup"), "--endpoint", &old.endpoint(NodeId(1))]).await.succeeded();
 
     let mut new = laid_out("twice", 3);
     let mut made = Vec::new();
     for id in new.ids() {
         let (file, into, addr) = (old.path("backup"), shown(&new.layout().data_dir(id)), raft_of(&new, id));
         let asked = ["restore", "--from", &file, "--into", &into, "--cluster", "twice", "--addr", &addr, "--json"];
-        let said = run(&[&asked[..], &["--node", &id.to_string()]].concat()).await.well();
+        let said = run(&[&asked[..], &["--node", &id.to_string()]].concat()).await.succeeded();
         let json: Value = serde_json::from_str(&said).expect("JSON");
         made.push(json["cluster_id"].as_str().expect("an id").to_owned());
     }
@@ -247,7 +247,7 @@ async fn a_single_node_with_a_torn_write_names_the_command_that_lets_it_start_ag
     alone.kill(id).await.expect("killed");
     let entry = format!("{}@{}", last.last_log_index, last.term);
     let asked = ["discard-unproven", "--config", &config];
-    assert!(run(&asked).await.well().contains("nothing to discard"));
+    assert!(run(&asked).await.succeeded().contains("nothing to discard"));
     tear(&newest_segment(&alone.layout().data_dir(id)), last.last_log_index.0);
 
     let refused = run(&["serve", "--config", &config]).await;
@@ -256,8 +256,8 @@ async fn a_single_node_with_a_torn_write_names_the_command_that_lets_it_start_ag
     assert!(said.contains(&entry) && said.contains(&asked.join(" ")) && said.contains("--yes"), "{said}");
     let ran = run(&asked).await;
     assert!(ran.out.contains(&entry), "{}", ran.out);
-    assert!(ran.complaint().contains("nothing was changed"));
-    let said = run(&[&asked[..], &["--yes", "--json"]].concat()).await.well();
+    assert!(ran.error_line().contains("nothing was changed"));
+    let said = run(&[&asked[..], &["--yes", "--json"]].concat()).await.succeeded();
     let json: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!((&json["in_doubt"][0]["index"], &json["discarded"]), (&last.last_log_index.0.into(), &true.into()));
 
@@ -267,7 +267,7 @@ async fn a_single_node_with_a_torn_write_names_the_command_that_lets_it_start_ag
     let got = client.get("before", ReadMode::Linearizable).await.expect("read").value;
     assert_eq!(got, Some("acknowledged".to_owned().into()));
     assert_eq!(client.get("torn", ReadMode::Linearizable).await.expect("read").value, None);
-    assert!(run(&asked).await.complaint().contains("stop that first"), "a node runs on it");
+    assert!(run(&asked).await.error_line().contains("stop that first"), "a node runs on it");
 }
 
 /// Leaves the remains of the last entry after a power cut: its slot, and the beginning of
@@ -349,7 +349,7 @@ async fn a_backup_that_breaks_off_leaves_nothing_that_passes_for_one() {
         (b"half of it", false, "no data arrived"),
     ] {
         let url = pretender(sent, 100, ends).await;
-        let line = run(&["backup", "--out", &out, "--endpoint", &url, "--timeout", "1s"]).await.complaint();
+        let line = run(&["backup", "--out", &out, "--endpoint", &url, "--timeout", "1s"]).await.error_line();
         assert!(line.contains(says), "{line}");
         assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0, "{line}");
     }
@@ -368,7 +368,7 @@ async fn a_backup_that_breaks_off_leaves_nothing_that_passes_for_one() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted; no backup was saved"));
     assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 0);
     assert!(
-        run(&["backup", "--out", "/nowhere/at/all", "--endpoint", &url]).await.complaint().contains("cannot write")
+        run(&["backup", "--out", "/nowhere/at/all", "--endpoint", &url]).await.error_line().contains("cannot write")
     );
 }
 
@@ -379,7 +379,7 @@ async fn what_can_not_be_recovered_is_refused_in_one_line() {
     for key in 0..30 {
         old.client(&[leader]).expect("client").put(&format!("k{key}"), "a value").await.expect("written");
     }
-    old.level(PATIENCE).await.expect("level");
+    old.converge(PATIENCE).await.expect("level");
     old.kill_all().await;
     let dirs: Vec<_> = old.ids().into_iter().map(|id| shown(&old.layout().data_dir(id))).collect();
     let into = old.path("new");
@@ -388,9 +388,9 @@ async fn what_can_not_be_recovered_is_refused_in_one_line() {
         let target = ["--into", &*into, "--cluster", cluster, "--node", "7", "--addr", "127.0.0.1:7001"];
         run(&[&["recover"], &from[..], &target[..], more].concat()).await
     };
-    let said = recover(&[&dirs[0]], "demo", &["--yes"]).await.complaint();
+    let said = recover(&[&dirs[0]], "demo", &["--yes"]).await.error_line();
     assert!(said.contains("choose another name"), "{said}");
-    let said = recover(&[&dirs[0], &dirs[0]], "new", &["--yes"]).await.complaint();
+    let said = recover(&[&dirs[0], &dirs[0]], "new", &["--yes"]).await.error_line();
     assert!(said.contains("given twice"), "{said}");
 
     // An entry that one disk lost, and another has.
@@ -399,10 +399,10 @@ async fn what_can_not_be_recovered_is_refused_in_one_line() {
     let at = bytes.windows(3).position(|window| window == b"k20").expect("it is there");
     bytes[at] ^= 1;
     fs::write(&segment, bytes).expect("written");
-    let said = recover(&[&dirs[0]], "new", &["--yes"]).await.complaint();
+    let said = recover(&[&dirs[0]], "new", &["--yes"]).await.error_line();
     assert!(said.contains("lost entry") && said.contains("--up-to"), "{said}");
     assert!(!Path::new(&into).exists());
-    let said = recover(&[&dirs[0], &dirs[1]], "new", &["--yes", "--json"]).await.well();
+    let said = recover(&[&dirs[0], &dirs[1]], "new", &["--yes", "--json"]).await.succeeded();
     let json: Value = serde_json::from_str(&said).expect("JSON");
     let (chosen, healed) = (&json["plan"]["chosen"], json["plan"]["healed"].as_array().expect("a list"));
     assert!(*chosen == *dirs[1] && healed.is_empty() || healed[0]["from"] == *dirs[1], "{json}");
@@ -438,7 +438,7 @@ async fn reaches(ledger: &Ledger, count: usize) {
 
 async fn has_acknowledged(cluster: &Running, ledger: &Ledger) {
     let writes = ledger.writes();
-    let acknowledged = writes.iter().filter(|write| write.told == Told::Acknowledged);
+    let acknowledged = writes.iter().filter(|write| write.outcome == WriteOutcome::Acknowledged);
     has(cluster, acknowledged.map(|write| (&*write.key, &*write.value))).await;
 }
 

@@ -57,7 +57,7 @@ async fn a_client_finds_out_what_became_of_a_write_that_was_not_answered() {
     // With the followers paused, the leader accepts the write and cannot answer it.
     followers.iter().for_each(|id| cluster.signal(*id, Signal::STOP).expect("paused"));
     let mut without = cluster.client(&[leader]).expect("client");
-    let mut within = Client::new(&urls, &Trust::nobody()).expect("client").with_limit(PATIENCE);
+    let mut within = Client::new(&urls, &Trust::none()).expect("client").with_limit(PATIENCE);
     let wake = async {
         tokio::time::sleep(Duration::from_millis(700)).await;
         followers.iter().for_each(|id| cluster.signal(*id, Signal::CONT).expect("awake"));
@@ -68,7 +68,7 @@ async fn a_client_finds_out_what_became_of_a_write_that_was_not_answered() {
     assert!(swapped.swapped, "a swap that was repeated did not fail on itself");
     let again = within.cas("k", None, "2").await.expect("answered");
     assert!(!again.swapped, "the next write of the session is another one");
-    cluster.level(PATIENCE).await.expect("level");
+    cluster.converge(PATIENCE).await.expect("level");
 }
 
 async fn within(url: &str, request: &str, session: &str, serial: u64, body: &str) -> Answer {

@@ -2,7 +2,7 @@
 
 use crate::support::{BINARY, PATIENCE, Running, laid_out_as, raw};
 use quorate::NodeId;
-use quorate_kv::{client::ReadMode, cluster::Options, descriptors::Places};
+use quorate_kv::{client::ReadMode, cluster::Options, descriptors::ConnectionLimit};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use tempfile::TempDir;
@@ -14,7 +14,7 @@ const SMALL_SEGMENTS: &str = "[storage]\nsegment_bytes = 16384\n";
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_block_no_client_and_end_no_node_with_few_descriptors() {
     // The test process holds the other end of each connection.
-    let _ = Places::claim(4096);
+    let _ = ConnectionLimit::claim(4096);
     let (scripts, cluster) = started_by("ulimit -S -n 64; ulimit -H -n 160").await;
     let limits = fs::read_to_string(format!("/proc/{}/limits", cluster.pid(NodeId(1)).expect("it runs")));
     let limits = limits.expect("the limits of a child");
@@ -40,7 +40,7 @@ async fn idle_connections_block_no_client_and_end_no_node_with_few_descriptors()
         let open = value_of(answer.text(), "quorate_http_connections{");
         assert!((100..=112).contains(&open), "most of the idle ones stay: {open}");
     }
-    cluster.level(PATIENCE).await.expect("all nodes run and have all");
+    cluster.converge(PATIENCE).await.expect("all nodes run and have all");
     drop((idle, scripts));
 }
 
@@ -72,7 +72,7 @@ async fn a_cluster_that_runs_out_of_descriptors_waits_and_goes_on() {
         assert!(Instant::now() < deadline, "the cluster does not recover");
     }
     assert_eq!(cluster.running(), cluster.ids());
-    cluster.level(PATIENCE).await.expect("all nodes run and have all");
+    cluster.converge(PATIENCE).await.expect("all nodes run and have all");
     let mut short = 0;
     for id in cluster.ids() {
         let answer = raw(&cluster.endpoint(id), "GET /metrics", "", b"").await;

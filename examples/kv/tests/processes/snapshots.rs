@@ -13,7 +13,7 @@ async fn a_snapshot_is_taken_on_demand_by_request_and_by_command() {
     let mut cluster = started("demand", 3, ON_DEMAND).await;
     let (leader, followers) = cluster.roles().await;
     write(&cluster, 0..60).await;
-    let before = cluster.level(PATIENCE).await.expect("level")[0].clone();
+    let before = cluster.converge(PATIENCE).await.expect("level")[0].clone();
 
     let url = cluster.endpoint(followers[0]);
     let answer = raw(&url, "POST /v1/snapshot", "content-length: 0\r\n", b"").await;
@@ -27,9 +27,9 @@ async fn a_snapshot_is_taken_on_demand_by_request_and_by_command() {
     assert_eq!((answer.status, &*answer.code()), (405, "method_not_allowed"));
 
     let [one, other] = [leader, followers[1]].map(|id| cluster.endpoint(id));
-    let said = run(&["snapshot", "--endpoint", &one]).await.well();
+    let said = run(&["snapshot", "--endpoint", &one]).await.succeeded();
     assert_eq!(said, format!("{one}: snapshot taken, index {}\n", before.applied_index));
-    let said = run(&["snapshot", "--json", "--endpoint", &one, "--endpoint", &other]).await.well();
+    let said = run(&["snapshot", "--json", "--endpoint", &one, "--endpoint", &other]).await.succeeded();
     for (line, url) in said.lines().zip([&one, &other]) {
         let json: Value = serde_json::from_str(line).expect("JSON");
         assert_eq!((json["endpoint"].as_str(), json["index"].as_u64()), (Some(&**url), Some(before.applied_index.0)));
@@ -43,7 +43,7 @@ async fn a_snapshot_is_taken_on_demand_by_request_and_by_command() {
     cluster.start_all().await.expect("started");
     cluster.leader(PATIENCE).await.expect("a leader");
     write(&cluster, 60..70).await;
-    let after = cluster.level(PATIENCE).await.expect("level");
+    let after = cluster.converge(PATIENCE).await.expect("level");
     assert!(after.iter().all(|status| status.state_hash == after[0].state_hash), "{after:?}");
     assert!(after.iter().all(|status| status.snapshot_index == before.applied_index), "{after:?}");
     has_all(&cluster, 0..70).await;
@@ -56,7 +56,7 @@ async fn a_snapshot_of_a_node_that_does_not_answer_is_a_failure_in_one_line() {
     let (url, nobody) = (cluster.endpoint(id), "http://127.0.0.1:9");
     let ran = run(&["snapshot", "--endpoint", nobody, "--endpoint", &url]).await;
     assert!(ran.out.starts_with(&format!("{url}: snapshot taken")), "the others are asked all the same: {ran:?}");
-    assert!(ran.complaint().contains(nobody));
+    assert!(ran.error_line().contains(nobody));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +65,7 @@ async fn a_follower_stopped_until_the_log_was_cut_past_it_comes_back_by_a_snapsh
     write(&cluster, 0..20).await;
     let (_, followers) = cluster.roles().await;
     let away = followers[0];
-    let last = cluster.level(PATIENCE).await.expect("level")[0].last_log_index;
+    let last = cluster.converge(PATIENCE).await.expect("level")[0].last_log_index;
     cluster.kill(away).await.expect("killed");
     write(&cluster, 20..600).await;
     let past = |first: u64| first > last.0 + 1;
@@ -77,7 +77,7 @@ async fn a_follower_stopped_until_the_log_was_cut_past_it_comes_back_by_a_snapsh
     cut.expect("snapshots are taken, and logs cut, on their own");
 
     cluster.start_node(away).await.expect("started");
-    let statuses = cluster.level(PATIENCE).await.expect("level");
+    let statuses = cluster.converge(PATIENCE).await.expect("level");
     assert!(statuses.iter().all(|status| status.state_hash == statuses[0].state_hash), "{statuses:?}");
     let back = cluster.status(away).await.expect("status");
     assert!(back.snapshot_index > last && past(back.first_log_index.0), "it got a snapshot: {back:?}");
@@ -92,7 +92,7 @@ async fn a_follower_stopped_until_the_log_was_cut_past_it_comes_back_by_a_snapsh
         write_through(&cluster, &[away], 600..605).await;
         cluster.signal(leader, Signal::CONT).expect("awake");
     }
-    let statuses = cluster.level(PATIENCE).await.expect("level");
+    let statuses = cluster.converge(PATIENCE).await.expect("level");
     assert!(statuses.iter().all(|status| status.state_hash == statuses[0].state_hash), "{statuses:?}");
 }
 

@@ -145,7 +145,7 @@ pub(crate) async fn run_on(args: &[&str], environment: &[(&str, &str)], input: &
 
 impl Ran {
     /// The standard output; the command must have succeeded without errors.
-    pub(crate) fn well(self) -> String {
+    pub(crate) fn succeeded(self) -> String {
         assert_eq!((self.code, &*self.err), (Some(0), ""), "{}", self.out);
         self.out
     }
@@ -158,7 +158,7 @@ impl Ran {
     }
 
     /// The one line on standard error; the command must have failed.
-    pub(crate) fn complaint(self) -> String {
+    pub(crate) fn error_line(self) -> String {
         assert!(self.code.is_some_and(|code| code != 0), "{self:?}");
         assert_eq!(self.err.lines().count(), 1, "{self:?}");
         self.err

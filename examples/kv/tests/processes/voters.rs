@@ -6,7 +6,7 @@ use quorate_kv::{
     client::Client,
     cluster::Signal,
     http::messages::VoterRequest,
-    load::{Ledger, Pace, Writers, check},
+    load::{Ledger, LoadOptions, Writers, check},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ async fn three_to_five_to_three_voters_in_single_steps_lose_nothing_while_leader
     let (mut voters, joiners) = (cluster.ids(), cluster.joiners());
     let ledger = Ledger::new();
     let everybody = voters.iter().chain(&joiners).copied().collect();
-    let pace = Pace { writers: 1, rest: Duration::from_millis(2), value_bytes: 100 };
+    let pace = LoadOptions { writers: 1, rest: Duration::from_millis(2), value_bytes: 100 };
     let writers = Writers::start_among(&cluster, everybody, &ledger, pace).expect("writers");
     let (mut kills, mut pauses, mut refusals) = (0, 0, 0);
     for newcomers in joiners.chunks(2) {
@@ -60,7 +60,7 @@ async fn three_to_five_to_three_voters_in_single_steps_lose_nothing_while_leader
     written(&ledger, WRITES).await;
     writers.stop().await;
 
-    let statuses = cluster.level(PATIENCE).await.expect("level");
+    let statuses = cluster.converge(PATIENCE).await.expect("level");
     assert!(statuses.iter().all(|status| status.state_hash == statuses[0].state_hash), "seed {seed}: {statuses:?}");
     voters.sort_unstable();
     assert!(statuses.iter().all(|status| status.voters == voters), "seed {seed}: {statuses:?}");
@@ -87,28 +87,28 @@ async fn a_rolling_replacement_of_five_nodes_fails_no_write() {
     let (leave, join) = (cluster.ids(), cluster.joiners());
     let ledger = Ledger::new();
     let everybody = leave.iter().chain(&join).copied().collect();
-    let pace = Pace { writers: 2, rest: Duration::from_millis(2), value_bytes: 100 };
+    let pace = LoadOptions { writers: 2, rest: Duration::from_millis(2), value_bytes: 100 };
     let writers = Writers::start_among(&cluster, everybody, &ledger, pace).expect("writers");
     let first_term = cluster.leader(PATIENCE).await.expect("a leader").term;
-    let mut handovers = 0;
+    let mut transfers = 0;
     for (nth, (old, new)) in leave.iter().zip(&join).enumerate() {
         cluster.start_node(*new).await.expect("it waits to be added");
         let stay = [&leave[nth + 1..], &join[..nth]].concat();
         let mut client = cluster.client(&stay).expect("client").with_limit(PATIENCE);
         client.add_member(*new, &cluster.layout().address(*new)).await.expect("added");
         client.promote_member(*new).await.expect("promoted");
-        handovers += u64::from(cluster.status(*old).await.expect("its status").role == "leader");
+        transfers += u64::from(cluster.status(*old).await.expect("its status").role == "leader");
         client.remove_member(*old).await.expect("removed");
         assert_eq!(cluster.ended(*old, PATIENCE).await.expect("it ends").code(), Some(0), "node {old}");
         written(&ledger, WRITES).await;
     }
     writers.stop().await;
-    let statuses = cluster.level(PATIENCE).await.expect("level");
+    let statuses = cluster.converge(PATIENCE).await.expect("level");
     assert!(statuses.iter().all(|status| status.voters == join), "{statuses:?}");
     let verdict = check(&cluster, &join, ledger.writes()).await.expect("read");
     // A leadership transfer raises the term by one, and so does an unplanned election.
-    let unplanned = statuses[0].term.0.saturating_sub(first_term.0 + handovers);
-    println!("{verdict:?}, {handovers} leadership transfers, {unplanned} elections caused by the machine's load");
+    let unplanned = statuses[0].term.0.saturating_sub(first_term.0 + transfers);
+    println!("{verdict:?}, {transfers} leadership transfers, {unplanned} elections caused by the machine's load");
     assert!(verdict.broken.is_empty(), "{verdict:?}");
     let failed = (verdict.refused, verdict.unknown_present, verdict.unknown_absent);
     assert!(failed == (0, 0, 0) || unplanned > 0, "{verdict:?}");

@@ -5,7 +5,7 @@ use crate::support::{PATIENCE, laid_out_as, raw, run};
 use quorate::NodeId;
 use quorate_kv::{
     cluster::Options,
-    load::{Ledger, Pace, Writers, check},
+    load::{Ledger, LoadOptions, Writers, check},
 };
 use std::{fs, path::Path, time::Duration};
 
@@ -22,7 +22,7 @@ async fn a_witness_and_either_copy_go_on_when_the_other_is_killed() {
     let mut cluster = laid_out_as(with_witness(3, 0));
     cluster.start_all().await.expect("started");
     let ledger = Ledger::new();
-    let pace = Pace { writers: 4, rest: Duration::from_millis(1), value_bytes: 2000 };
+    let pace = LoadOptions { writers: 4, rest: Duration::from_millis(1), value_bytes: 2000 };
     for _ in 0..4 {
         let writers = Writers::start(&cluster, &ledger, pace).expect("writers");
         let written = tokio::time::timeout(PATIENCE, ledger.reaches(ledger.acknowledged() + WRITES)).await;
@@ -34,7 +34,7 @@ async fn a_witness_and_either_copy_go_on_when_the_other_is_killed() {
         written.expect("one copy and the witness go on");
         writers.stop().await;
         cluster.start_all().await.expect("started");
-        cluster.level(PATIENCE).await.expect("level");
+        cluster.converge(PATIENCE).await.expect("level");
     }
     let copies = [NodeId(1), NodeId(2)];
     let verdict = check(&cluster, &copies, ledger.writes()).await.expect("read");
@@ -49,8 +49,8 @@ async fn a_witness_and_either_copy_go_on_when_the_other_is_killed() {
     let answer = raw(&cluster.endpoint(WITNESS), "GET /v1/kv/k?read=local", "", b"").await;
     assert_eq!((answer.status, &*answer.code()), (503, "witness"), "{}", answer.text());
     let url = cluster.endpoint(WITNESS);
-    run(&["put", "k", "through the witness", "--endpoint", &url]).await.well();
-    assert_eq!(run(&["get", "k", "--endpoint", &cluster.endpoint(NodeId(1))]).await.well(), "through the witness");
+    run(&["put", "k", "through the witness", "--endpoint", &url]).await.succeeded();
+    assert_eq!(run(&["get", "k", "--endpoint", &cluster.endpoint(NodeId(1))]).await.succeeded(), "through the witness");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,14 +60,14 @@ async fn a_witness_is_added_by_a_command() {
     cluster.leader(PATIENCE).await.expect("a leader");
     cluster.start_node(WITNESS).await.expect("it waits to be added");
     let (url, address) = (cluster.endpoint(NodeId(1)), cluster.layout().address(WITNESS));
-    let added = run(&["member", "add", "3", &address, "--witness", "--endpoint", &url]).await.well();
+    let added = run(&["member", "add", "3", &address, "--witness", "--endpoint", &url]).await.succeeded();
     assert!(added.starts_with("node 3 is a learner, and a witness, configuration "), "{added}");
-    run(&["member", "promote", "3", "--endpoint", &url]).await.well();
-    let list = run(&["member", "list", "--endpoint", &url]).await.well();
+    run(&["member", "promote", "3", "--endpoint", &url]).await.succeeded();
+    let list = run(&["member", "list", "--endpoint", &url]).await.succeeded();
     assert!(list.lines().any(|line| line.contains("voter, witness") && line.ends_with(&address)), "{list}");
-    let line = run(&["member", "remove", "2", "--endpoint", &url]).await.complaint();
+    let line = run(&["member", "remove", "2", "--endpoint", &url]).await.error_line();
     assert!(line.contains("bad_request") && line.contains("witness"), "{line}");
-    let line = run(&["transfer", "--to", "3", "--endpoint", &url]).await.complaint();
+    let line = run(&["transfer", "--to", "3", "--endpoint", &url]).await.error_line();
     assert!(line.contains("bad_request") && line.contains("witness"), "{line}");
 }
 

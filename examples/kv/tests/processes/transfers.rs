@@ -4,7 +4,7 @@
 use crate::support::{MachineDelay, PATIENCE, Running, cluster};
 use quorate_kv::{
     http::messages::StatusAnswer,
-    load::{Ledger, Pace, Told, Writers, check},
+    load::{Ledger, LoadOptions, WriteOutcome, Writers, check},
 };
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const LAG_MAX: u64 = 100;
 async fn a_planned_restart_of_the_leader_fails_no_write_and_is_hardly_noticed() {
     let restarts = std::env::var("QUORATE_RESTARTS").map_or(RESTARTS, |count| count.parse().expect("a number"));
     let (mut cluster, ledger) = (cluster(3).await, Ledger::new());
-    let writers = Writers::start(&cluster, &ledger, Pace::default()).expect("writers");
+    let writers = Writers::start(&cluster, &ledger, LoadOptions::default()).expect("writers");
     let (first_term, delay) = (cluster.leader(PATIENCE).await.expect("a leader").term, MachineDelay::watch());
     let (mut gaps, mut slowest) = (Vec::new(), Vec::new());
     for nth in 0..restarts {
@@ -43,11 +43,11 @@ async fn a_planned_restart_of_the_leader_fails_no_write_and_is_hardly_noticed() 
         slowest.push(service.slowest_write);
     }
     writers.stop().await;
-    let statuses = cluster.level(PATIENCE).await.expect("level");
+    let statuses = cluster.converge(PATIENCE).await.expect("level");
     let (unplanned, delay) = (statuses[0].term.0.saturating_sub(first_term.0 + u64::from(restarts)), delay.longest());
     let writes = ledger.writes();
-    let count = |told: Told| writes.iter().filter(|write| write.told == told).count();
-    let (refused, unknown) = (count(Told::Refused), count(Told::Unknown));
+    let count = |outcome: WriteOutcome| writes.iter().filter(|write| write.outcome == outcome).count();
+    let (refused, unknown) = (count(WriteOutcome::Refused), count(WriteOutcome::Unknown));
     println!(
         "{restarts} restarts of the leader, {} writes acknowledged, {refused} refused by all, {unknown} of unknown outcome",
         ledger.acknowledged()
