@@ -24,7 +24,7 @@ pub struct Ballot {
 
 /// The present result of a ballot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Outcome {
+pub enum BallotOutcome {
     /// A quorum granted its vote.
     Won,
     /// Enough voters denied that no quorum can grant any more.
@@ -42,7 +42,7 @@ impl Ballot {
 
     /// Counts the answer of `voter`. Its first answer stands; answers of nodes that do not
     /// vote are ignored.
-    pub fn count(&mut self, voter: NodeId, granted: bool) -> Outcome {
+    pub fn count(&mut self, voter: NodeId, granted: bool) -> BallotOutcome {
         if self.membership.is_voter(voter) {
             self.votes.entry(voter).or_insert(granted);
         }
@@ -51,14 +51,14 @@ impl Ballot {
 
     /// The result of the votes counted.
     #[must_use]
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> BallotOutcome {
         let denied = |id| self.votes.get(&id) == Some(&false);
         if quorum::reached(&self.membership, |id| self.votes.get(&id) == Some(&true)) {
-            Outcome::Won
+            BallotOutcome::Won
         } else if quorum::reached(&self.membership, |id| !denied(id)) {
-            Outcome::Open
+            BallotOutcome::Open
         } else {
-            Outcome::Lost
+            BallotOutcome::Lost
         }
     }
 }

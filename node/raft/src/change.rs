@@ -24,14 +24,14 @@ use alloc::{
 /// A membership change: one or more steps, applied together.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Change {
-    steps: Vec<Step>,
-    expected: Expected,
+    steps: Vec<ChangeStep>,
+    expected: ExpectedConfiguration,
 }
 
 /// The configurations to which a change may be applied.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub enum Expected {
-    /// Any configuration.
+pub enum ExpectedConfiguration {
+    /// Any configuration in force.
     #[default]
     Any,
     /// Only the configuration of the entry at this index.
@@ -43,7 +43,7 @@ pub enum Expected {
 
 /// One step of a [`Change`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Step {
+pub enum ChangeStep {
     /// Exactly these members vote: see [`Change::set_voters`].
     SetVoters(Vec<Member>),
     /// A node joins as a learner: see [`Change::add`].
@@ -89,13 +89,13 @@ impl Change {
     /// stay. An address given for a member must be the known one ([`Change::move_to`] changes it).
     #[must_use]
     pub fn set_voters<M: Into<Member>>(voters: impl IntoIterator<Item = M>) -> Self {
-        Self::of(Step::SetVoters(voters.into_iter().map(Into::into).collect()))
+        Self::of(ChangeStep::SetVoters(voters.into_iter().map(Into::into).collect()))
     }
 
     /// Adds a node as a learner, which receives the log. Refused if the node is a member already.
     #[must_use]
     pub fn add(id: NodeId, address: impl Into<String>) -> Self {
-        Self::of(Step::Add(Member::from((id, address))))
+        Self::of(ChangeStep::Add(Member::from((id, address))))
     }
 
     /// Adds a witness as a learner. It keeps no commands and never leads; once promoted, it breaks
@@ -103,26 +103,26 @@ impl Change {
     /// cease to be one, and the node must have been started as a witness.
     #[must_use]
     pub fn add_witness(id: NodeId, address: impl Into<String>) -> Self {
-        Self::of(Step::AddWitness(Member::from((id, address))))
+        Self::of(ChangeStep::AddWitness(Member::from((id, address))))
     }
 
     /// Turns a learner into a voter.
     #[must_use]
     pub fn promote(id: NodeId) -> Self {
-        Self::of(Step::Promote(id))
+        Self::of(ChangeStep::Promote(id))
     }
 
     /// Removes a member.
     #[must_use]
     pub fn remove(id: NodeId) -> Self {
-        Self::of(Step::Remove(id))
+        Self::of(ChangeStep::Remove(id))
     }
 
     /// Changes the address of a member. It precedes any address that a node was started with
     /// for that member.
     #[must_use]
     pub fn move_to(id: NodeId, address: impl Into<String>) -> Self {
-        Self::of(Step::Move(id, address.into()))
+        Self::of(ChangeStep::Move(id, address.into()))
     }
 
     /// Replaces a voter by a node that is not a member yet.
@@ -131,7 +131,7 @@ impl Change {
         let member = joins.into();
         let id = member.id;
         let mut change = Self::remove(leaves);
-        change.steps.extend([Step::Add(member), Step::Promote(id)]);
+        change.steps.extend([ChangeStep::Add(member), ChangeStep::Promote(id)]);
         change
     }
 
@@ -139,7 +139,7 @@ impl Change {
     #[must_use]
     pub fn and(mut self, mut then: Self) -> Self {
         self.steps.append(&mut then.steps);
-        if then.expected != Expected::Any {
+        if then.expected != ExpectedConfiguration::Any {
             self.expected = then.expected;
         }
         self
@@ -149,7 +149,7 @@ impl Change {
     /// `index`: safe against concurrent changes.
     #[must_use]
     pub fn expecting(mut self, index: Index) -> Self {
-        self.expected = Expected::Exactly(index);
+        self.expected = ExpectedConfiguration::Exactly(index);
         self
     }
 
@@ -157,7 +157,7 @@ impl Change {
     /// applies to any configuration, and the members that it adds may belong to it already.
     #[must_use]
     pub fn resumed(mut self) -> Self {
-        self.expected = Expected::Partial;
+        self.expected = ExpectedConfiguration::Partial;
         self
     }
 
@@ -167,7 +167,7 @@ impl Change {
     /// # Errors
     /// If the change does not apply to `current`.
     pub fn target(&self, current: &Membership, index: Index) -> Result<Membership, ChangeRefused> {
-        if let Expected::Exactly(expected) = self.expected
+        if let ExpectedConfiguration::Exactly(expected) = self.expected
             && expected != index
         {
             return Err(ChangeRefused::Moved { expected, found: index });
@@ -179,7 +179,7 @@ impl Change {
         if let Some(member) = self.members().find(is_bad) {
             return Err(ChangeRefused::BadAddress { id: member.id });
         }
-        let mut target = Target { resumes: self.expected == Expected::Partial, ..Target::from(current) };
+        let mut target = Target { resumes: self.expected == ExpectedConfiguration::Partial, ..Target::from(current) };
         self.steps.iter().try_for_each(|step| target.take(step))?;
         if let Some(id) = target.learners.iter().find(|id| current.incoming().binary_search(id).is_ok()) {
             return Err(ChangeRefused::Demotes { id: *id });
@@ -197,32 +197,32 @@ impl Change {
     /// The members that the steps name together with an address.
     fn members(&self) -> impl Iterator<Item = &Member> {
         self.steps.iter().flat_map(|step| match step {
-            Step::SetVoters(voters) => voters.as_slice(),
-            Step::Add(member) | Step::AddWitness(member) => core::slice::from_ref(member),
-            Step::Promote(_) | Step::Remove(_) | Step::Move(..) => &[],
+            ChangeStep::SetVoters(voters) => voters.as_slice(),
+            ChangeStep::Add(member) | ChangeStep::AddWitness(member) => core::slice::from_ref(member),
+            ChangeStep::Promote(_) | ChangeStep::Remove(_) | ChangeStep::Move(..) => &[],
         })
     }
 
     /// A change of these steps, in order: the inverse of
     /// [`Change::steps`] and [`Change::expected`].
     #[must_use]
-    pub fn from_parts(steps: Vec<Step>, expected: Expected) -> Self {
+    pub fn from_parts(steps: Vec<ChangeStep>, expected: ExpectedConfiguration) -> Self {
         Self { steps, expected }
     }
 
     /// The steps, in the order in which they are taken.
     #[must_use]
-    pub fn steps(&self) -> &[Step] {
+    pub fn steps(&self) -> &[ChangeStep] {
         &self.steps
     }
 
     /// The configurations to which the change may be applied.
     #[must_use]
-    pub fn expected(&self) -> Expected {
+    pub fn expected(&self) -> ExpectedConfiguration {
         self.expected
     }
 
-    fn of(step: Step) -> Self {
+    fn of(step: ChangeStep) -> Self {
         Self { steps: alloc::vec![step], ..Self::default() }
     }
 }
@@ -231,7 +231,7 @@ impl Change {
 /// commit and add nothing.
 const FULL_VOTERS_MIN: usize = 2;
 
-/// The configuration that the steps taken so far lead to.
+/// The configuration after the steps already taken.
 struct Target {
     voters: BTreeSet<NodeId>,
     learners: BTreeSet<NodeId>,
@@ -258,9 +258,9 @@ impl From<&Membership> for Target {
 }
 
 impl Target {
-    fn take(&mut self, step: &Step) -> Result<(), ChangeRefused> {
+    fn take(&mut self, step: &ChangeStep) -> Result<(), ChangeRefused> {
         match step {
-            Step::SetVoters(members) => {
+            ChangeStep::SetVoters(members) => {
                 let mut seen = BTreeSet::new();
                 if let Some(twice) = members.iter().find(|member| !seen.insert(member.id)) {
                     return Err(ChangeRefused::Twice { id: twice.id });
@@ -273,8 +273,8 @@ impl Target {
                 }
                 self.voters = members.iter().map(|member| member.id).collect();
             }
-            Step::Add(Member { id, address }) => self.add(*id, address.as_ref())?,
-            Step::AddWitness(Member { id, address }) => {
+            ChangeStep::Add(Member { id, address }) => self.add(*id, address.as_ref())?,
+            ChangeStep::AddWitness(Member { id, address }) => {
                 // Two witnesses at once, even in different halves, could each hold entries that the
                 // other lacks. So a new one is refused while the old one leaves, too.
                 if let Some(other) = self.witness.filter(|other| other != id) {
@@ -286,17 +286,19 @@ impl Target {
                 self.add(*id, address.as_ref())?;
                 self.witness = Some(*id);
             }
-            Step::Promote(id) if self.voters.contains(id) => {}
-            Step::Promote(id) if self.learners.remove(id) => drop(self.voters.insert(*id)),
-            Step::Remove(id) if self.voters.remove(id) || self.learners.remove(id) => {}
-            Step::Move(id, address) if self.contains(*id) => {
+            ChangeStep::Promote(id) if self.voters.contains(id) => {}
+            ChangeStep::Promote(id) if self.learners.remove(id) => drop(self.voters.insert(*id)),
+            ChangeStep::Remove(id) if self.voters.remove(id) || self.learners.remove(id) => {}
+            ChangeStep::Move(id, address) if self.contains(*id) => {
                 if !is_dialable(address) {
                     return Err(ChangeRefused::BadAddress { id: *id });
                 }
                 self.addresses.remove(id);
                 self.know(*id, address)?;
             }
-            Step::Promote(id) | Step::Remove(id) | Step::Move(id, _) => return Err(ChangeRefused::Unknown { id: *id }),
+            ChangeStep::Promote(id) | ChangeStep::Remove(id) | ChangeStep::Move(id, _) => {
+                return Err(ChangeRefused::Unknown { id: *id });
+            }
         }
         Ok(())
     }

@@ -51,9 +51,9 @@ pub mod quorum;
 pub mod record;
 pub mod session;
 
-pub use ballot::{Ballot, Outcome};
+pub use ballot::{Ballot, BallotOutcome};
 pub use batch::{Batch, BatchBuilder};
-pub use change::{Capacity, Change, ChangeRefused, Expected, Member, Step};
+pub use change::{Capacity, Change, ChangeRefused, ChangeStep, ExpectedConfiguration, Member};
 pub use entry::{Checksum, Kind, Malformed};
 pub use ids::{ClusterId, EntryId, Group, Index, Moment, NodeId, Skip, Term};
 pub use lease::{ClockDrift, Promise};

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::fate::Sentinel;
 use actix::prelude::*;
-use quorate_raft::{Ballot, Outcome};
+use quorate_raft::{Ballot, BallotOutcome};
 
 /// The actor.
 pub(crate) struct VoteCollector {
@@ -29,9 +29,9 @@ impl VoteCollector {
         }
         let term = self.ballot.term;
         match self.ballot.count(voter, granted) {
-            Outcome::Open => return,
-            Outcome::Won => self.consensus.do_send(ElectionWon { term, campaign }),
-            Outcome::Lost => self.consensus.do_send(ElectionLost { term, campaign }),
+            BallotOutcome::Open => return,
+            BallotOutcome::Won => self.consensus.do_send(ElectionWon { term, campaign }),
+            BallotOutcome::Lost => self.consensus.do_send(ElectionLost { term, campaign }),
         }
         ctx.stop();
     }

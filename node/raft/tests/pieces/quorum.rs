@@ -1,6 +1,6 @@
 //! Majorities, plain and joint, compared with a twin that tries every set of voters.
 
-use quorate_raft::{Ballot, Membership, NodeId, Outcome, Phase, Term, quorum};
+use quorate_raft::{Ballot, BallotOutcome, Membership, NodeId, Phase, Term, quorum};
 
 #[test]
 fn a_quorum_is_a_majority_of_each_half() {
@@ -46,9 +46,9 @@ fn a_ballot_is_won_by_a_quorum_and_lost_when_there_can_be_none() {
                 ballot.count(id, answer(id) == 1);
             }
             let expected = match () {
-                () if dumb(&membership, |id| answer(id) == 1) => Outcome::Won,
-                () if dumb(&membership, |id| answer(id) != 0) => Outcome::Open,
-                () => Outcome::Lost,
+                () if dumb(&membership, |id| answer(id) == 1) => BallotOutcome::Won,
+                () if dumb(&membership, |id| answer(id) != 0) => BallotOutcome::Open,
+                () => BallotOutcome::Lost,
             };
             assert_eq!(ballot.outcome(), expected, "{membership:?} {answers}");
         }

@@ -6,8 +6,9 @@
 
 use super::{disk::Disk, queues::Queues, rules::Rules};
 use quorate_raft::{
-    Ballot, Batch, Body, Effect, Entries, Index, Lookup, Message, Moment, NodeId, Outcome, Outgoing, Phase, Repair,
-    Replica, Replication, ReplicationOutput, Role, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term,
+    Ballot, BallotOutcome, Batch, Body, Effect, Entries, Index, Lookup, Message, Moment, NodeId, Outgoing, Phase,
+    Repair, Replica, Replication, ReplicationOutput, Role, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply,
+    Term,
 };
 use rand::{Rng, rngs::SmallRng};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -428,9 +429,9 @@ impl Running {
             Ask::Count { campaign, voter, granted } => {
                 let Some(ballot) = self.ballot.as_mut().filter(|ballot| ballot.campaign == campaign) else { return };
                 let (outcome, term) = (ballot.count(voter, granted), ballot.term);
-                if outcome != Outcome::Open {
+                if outcome != BallotOutcome::Open {
                     self.ballot = None;
-                    self.tell(Actor::Collector, Tell::Decided { term, campaign, won: outcome == Outcome::Won });
+                    self.tell(Actor::Collector, Tell::Decided { term, campaign, won: outcome == BallotOutcome::Won });
                 }
             }
             other => unreachable!("{other:?} for the collector"),

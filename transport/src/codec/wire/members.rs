@@ -3,8 +3,8 @@
 use super::{Reader, Wire, Writer, wire_enum, wire_struct, write_list};
 use postcard::{Error, Result};
 use quorate_raft::{
-    Administer, AdministerOutcome, Administered, Administration, Capacity, Change, ChangeRefused, ClusterId, Emptied,
-    Expected, HandoverRefused, Holdings, Index, Member, Membership, NodeId, Removed, Step,
+    Administer, AdministerOutcome, Administered, Administration, Capacity, Change, ChangeRefused, ChangeStep,
+    ClusterId, Emptied, ExpectedConfiguration, HandoverRefused, Holdings, Index, Member, Membership, NodeId, Removed,
 };
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ wire_enum!(AdministerOutcome {
     4 => Unknown,
 });
 
-wire_enum!(Step {
+wire_enum!(ChangeStep {
     0 => SetVoters(voters: Vec<Member>),
     1 => Add(member: Member),
     2 => AddWitness(member: Member),
@@ -86,12 +86,12 @@ impl Wire for Change {
     }
 
     fn read(from: &mut Reader<'_>) -> Result<Self> {
-        Ok(Self::from_parts(Vec::read(from)?, Expected::read(from)?))
+        Ok(Self::from_parts(Vec::read(from)?, ExpectedConfiguration::read(from)?))
     }
 }
 
 /// 0 any; 1 exactly one, and its index.
-impl Wire for Expected {
+impl Wire for ExpectedConfiguration {
     fn write(&self, to: &mut Writer) -> Result<()> {
         match self {
             Self::Any => u32::write(&0, to),
