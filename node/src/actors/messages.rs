@@ -180,7 +180,7 @@ pub(crate) struct SourceCaller {
 /// The network → `Consensus`: a message arrived, or a link changed.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Heard(pub(crate) Event);
+pub(crate) struct NetworkEvent(pub(crate) Event);
 
 /// `Consensus` → `ElectionTimer`: a new random deadline, for this term.
 #[derive(Message)]

@@ -42,7 +42,7 @@ use applier::Applier;
 use blocking::Blocking;
 use consensus::{BATCH_ENTRIES_MAX, Clock, Consensus, Parts, Peers, Snapshotting, status_of};
 use election_timer::ElectionTimer;
-use messages::{Heard, Request, Stop};
+use messages::{NetworkEvent, Request, Stop};
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{ClusterId, Index, MachineVersions, Membership, Moment, NodeId, Replica, Settings, Skip};
 use quorate_storage::{StorageHandle, contract::StorageThread};
@@ -185,7 +185,7 @@ pub(crate) async fn launch<M: StateMachine>(
         node: id,
         introduction: introduction.clone(),
         election_timeout: timing.election_timeout.1,
-        inbox: Inbox::new(move |event| to_consensus.do_send(Heard(event))),
+        inbox: Inbox::new(move |event| to_consensus.do_send(NetworkEvent(event))),
         observer: observed.clone(),
     };
     let links = match network.start(network_context).await {

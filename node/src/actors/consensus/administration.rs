@@ -6,7 +6,7 @@
 //! undone, because the leadership ends or no quorum answers, the outcome is unknown.
 //! One change at a time: whoever comes second is told so.
 
-use super::{Consensus, names::Names};
+use super::{Consensus, request_ids::RequestIds};
 use crate::actors::messages::{Administer, Operator};
 use actix::Context;
 use quorate_raft::{
@@ -19,11 +19,11 @@ use tokio::time::Instant;
 /// The operators who wait.
 pub(super) struct Operators {
     change: Option<UnderWay>,
-    handovers: Vec<(Operator, NodeId, Instant)>,
+    transfers: Vec<(Operator, NodeId, Instant)>,
     /// Nobody leads whom they could be forwarded to.
-    parked: Vec<(Administer, Instant)>,
+    deferred: Vec<(Administer, Instant)>,
     at_leader: BTreeMap<u64, (NodeId, Operator, Instant)>,
-    names: Names,
+    ids: RequestIds,
 }
 
 /// The most that wait at a time: there are few operators.
@@ -73,8 +73,8 @@ impl UnderWay {
 }
 
 impl Operators {
-    pub(super) fn new(names: Names) -> Self {
-        Self { change: None, handovers: Vec::new(), parked: Vec::new(), at_leader: BTreeMap::new(), names }
+    pub(super) fn new(ids: RequestIds) -> Self {
+        Self { change: None, transfers: Vec::new(), deferred: Vec::new(), at_leader: BTreeMap::new(), ids }
     }
 
     /// Whether the leader owes no answer to anybody here.
@@ -83,7 +83,7 @@ impl Operators {
     }
 
     fn count(&self) -> usize {
-        self.handovers.len() + self.parked.len() + self.at_leader.len()
+        self.transfers.len() + self.deferred.len() + self.at_leader.len()
     }
 }
 
@@ -96,7 +96,7 @@ impl Consensus {
         if self.replica.is_leader() {
             return match what {
                 Administration::Change(change) => self.begin_change(change, operator, ctx),
-                Administration::HandOver(to) => self.begin_handover(to, operator, ctx),
+                Administration::HandOver(to) => self.begin_transfer(to, operator, ctx),
             };
         }
         let Operator::Here(_) = operator else { return self.tell_operator(operator, refused(&what)) };
@@ -104,13 +104,13 @@ impl Consensus {
         let wait = self.timing.catch_up_wait + self.timing.leader_wait * 2;
         match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
             Some(leader) => {
-                let request = self.operators.names.next();
+                let request = self.operators.ids.next();
                 self.operators.at_leader.insert(request, (leader, operator, Instant::now() + wait));
                 self.say(leader, Body::Administer(quorate_raft::Administer { request, what }));
             }
             None => {
                 let deadline = Instant::now() + self.timing.leader_wait;
-                self.operators.parked.push((Administer { what, operator }, deadline));
+                self.operators.deferred.push((Administer { what, operator }, deadline));
             }
         }
     }
@@ -227,7 +227,7 @@ impl Consensus {
         }
     }
 
-    fn begin_handover(&mut self, to: Option<NodeId>, operator: Operator, ctx: &mut Context<Self>) {
+    fn begin_transfer(&mut self, to: Option<NodeId>, operator: Operator, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         let mut outcome = Err(HandoverRefused::NotLeader);
         self.rule(ctx, |replica, out| outcome = replica.hand_over(now, to, out));
@@ -235,19 +235,19 @@ impl Consensus {
             Ok(to) if to == self.replica.id() => self.tell_operator(operator, AdministerOutcome::HandedOver(to)),
             Ok(to) => {
                 let deadline = Instant::now() + self.timing.leader_wait + self.timing.election_timeout.1 * 10;
-                self.operators.handovers.push((operator, to, deadline));
+                self.operators.transfers.push((operator, to, deadline));
             }
             Err(why) => self.tell_operator(operator, AdministerOutcome::HandoverRefused(why)),
         }
     }
 
     /// The target of a handover did not take over.
-    pub(super) fn end_handover(&mut self, to: NodeId, ctx: &mut Context<Self>) {
-        for (operator, ..) in std::mem::take(&mut self.operators.handovers) {
+    pub(super) fn transfer_ended(&mut self, to: NodeId, ctx: &mut Context<Self>) {
+        for (operator, ..) in std::mem::take(&mut self.operators.transfers) {
             let why = HandoverRefused::GivenUp { to };
             self.tell_operator(operator, AdministerOutcome::HandoverRefused(why));
         }
-        self.take_parked(ctx);
+        self.retry_deferred(ctx);
     }
 
     /// Another leads, or nobody is known to.
@@ -261,11 +261,11 @@ impl Consensus {
             }
         }
         if leader != self.replica.id() {
-            for (operator, ..) in std::mem::take(&mut self.operators.handovers) {
+            for (operator, ..) in std::mem::take(&mut self.operators.transfers) {
                 self.tell_operator(operator, AdministerOutcome::HandedOver(leader));
             }
         }
-        for (administer, _) in std::mem::take(&mut self.operators.parked) {
+        for (administer, _) in std::mem::take(&mut self.operators.deferred) {
             self.administer(administer, ctx);
         }
     }
@@ -274,12 +274,12 @@ impl Consensus {
     pub(super) fn expire_operators(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
         for (administer, _) in
-            self.operators.parked.extract_if(.., |(_, deadline)| *deadline <= now).collect::<Vec<_>>()
+            self.operators.deferred.extract_if(.., |(_, deadline)| *deadline <= now).collect::<Vec<_>>()
         {
             let outcome = refused(&administer.what);
             self.tell_operator(administer.operator, outcome);
         }
-        let late = self.operators.handovers.extract_if(.., |(_, _, deadline)| *deadline <= now);
+        let late = self.operators.transfers.extract_if(.., |(_, _, deadline)| *deadline <= now);
         let late: Vec<_> = late.map(|(operator, ..)| operator).collect();
         let lost = self.operators.at_leader.extract_if(.., |_, (_, _, deadline)| *deadline <= now);
         let lost: Vec<_> = lost.map(|(_, (_, operator, _))| operator).collect();

@@ -35,7 +35,7 @@ impl Consensus {
         match effect {
             Effect::Send(outgoing) => self.send(outgoing),
             Effect::Persist(mut persist) => {
-                self.seen.votes_cast(&persist.then);
+                self.status.votes_cast(&persist.then);
                 if live(Mutant::ThenLeavesAtOnce) {
                     std::mem::take(&mut persist.then).into_iter().for_each(|outgoing| self.send_persisted(outgoing));
                 }
@@ -47,13 +47,13 @@ impl Consensus {
             Effect::ArmTimer => self.timer.do_send(Arm { term: self.replica.term() }),
             Effect::LeaderHeard => self.timer.do_send(LeaderHeard { term: self.replica.term() }),
             Effect::OpenBallot(ballot) => {
-                self.seen.ballot_opened(ballot.phase);
+                self.status.ballot_opened(ballot.phase);
                 let sentinel = self.fate.sentinel("VoteCollector");
                 self.collector = Some(VoteCollector::new(ballot, ctx.address(), sentinel).start());
             }
             Effect::CountVote { campaign, voter, granted } => self.count_vote(campaign, voter, granted),
             Effect::CloseBallot => {
-                self.seen.ballot_closed();
+                self.status.ballot_closed();
                 self.collector = None;
             }
             Effect::StartReplicators { .. } => {
@@ -84,7 +84,7 @@ impl Consensus {
             }
             Effect::Apply(batch) => {
                 let callers = self.proposals.committed(&batch);
-                self.hand_over(Committed { batch, callers, at: Instant::now() });
+                self.apply(Committed { batch, callers, at: Instant::now() });
             }
             Effect::Load { from, to } => self.load(LoadFor::Applier, from, to, self.limits.max_batch_bytes * 4),
             Effect::ReadsReady { index, tokens } => {
@@ -98,7 +98,7 @@ impl Consensus {
             }
             Effect::MembersChanged => self.members_changed(ctx),
             // What waited for it is proposed once the effects beside this one are performed.
-            Effect::HandoverEnded { to } => self.handover_ended = Some(to),
+            Effect::HandoverEnded { to } => self.ended_transfer = Some(to),
             Effect::Removed { at } => self.removed(at),
             Effect::MachineUnknown { candidate, version } => self.machine_unknown(candidate, version),
             Effect::Refused { from, reason } => self.metrics.dropped(Some(from.0), reason),
@@ -133,7 +133,7 @@ impl Consensus {
     }
 
     pub(super) fn send(&mut self, outgoing: Outgoing) {
-        self.seen.votes_cast(std::slice::from_ref(&outgoing));
+        self.status.votes_cast(std::slice::from_ref(&outgoing));
         self.send_uncounted(outgoing);
     }
 
@@ -154,7 +154,7 @@ impl Consensus {
 
     pub(super) fn count_vote(&mut self, campaign: u64, voter: NodeId, granted: bool) {
         if voter != self.replica.id() {
-            self.seen.vote_received(granted);
+            self.status.vote_received(granted);
         }
         if let Some(collector) = &self.collector {
             if granted {

@@ -1,44 +1,44 @@
 //! `Consensus`: owns term, vote, role, membership, match indexes and commit index: the [`Replica`].
 //!
 //! Every handler has the same three steps: call one rule, perform the effects that it returned, look whether anything
-//! changed that somebody waits for ([`Consensus::settle`]). It decides nothing by itself; what it adds to the rules is who
-//! waits for what ([`Proposals`], [`Reads`]) and what the world sees ([`Seen`]).
+//! changed that somebody waits for ([`Consensus::after_rule`]). It decides nothing by itself; what it adds to the rules is who
+//! waits for what ([`Proposals`], [`Reads`]) and what the world sees ([`StatusPublisher`]).
 //!
-//! Here is what it owns and hears; `heard` has what the network says, `effects` what it tells whom, `requests` where
+//! Here is what it owns and hears; `network_events` has what the network says, `effects` what it tells whom, `requests` where
 //! proposals go, `reads`, `freshness`, `snapshots` and `repairs` what those names say.
 
 mod administration;
+mod automatic;
 mod clock;
 mod effects;
 mod freshness;
-mod heard;
-mod names;
+mod large_commands;
+mod network_events;
 mod peers;
-mod preferences;
 mod proposals;
 mod reads;
 mod repairs;
+mod request_ids;
 mod requests;
-mod seen;
 mod skips;
 mod snapshots;
 mod stages;
+mod status_publisher;
 #[cfg(test)]
 mod tests;
-mod turns;
 
 pub(crate) use clock::Clock;
 pub(crate) use freshness::{Bounds, Granted};
 pub(crate) use peers::Peers;
-pub(crate) use seen::status_of;
 pub(crate) use snapshots::Snapshotting;
+pub(crate) use status_publisher::status_of;
 
 use super::{
     Requests,
     election_timer::ElectionTimer,
     messages::{
-        Applied, Arm, Committed, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Heard, Matched, Request,
-        SnapshotArrived, SnapshotProgress, SnapshotWanted, Stalled, StateTaken, Stop,
+        Applied, Arm, Committed, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Matched, NetworkEvent,
+        Request, SnapshotArrived, SnapshotProgress, SnapshotWanted, Stalled, StateTaken, Stop,
     },
     replicator::Replicator,
     vote_collector::VoteCollector,
@@ -55,10 +55,10 @@ use crate::{
 };
 use actix::prelude::*;
 use administration::Operators;
+use automatic::Automation;
 use effects::LoadFor;
 use freshness::Freshness;
-use names::{Arrived, Names};
-use preferences::Preferences;
+use large_commands::LargeCommands;
 use proposals::Proposals;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{Effect, EntryId, Index, NodeId, Replica, Skip};
@@ -66,14 +66,14 @@ use quorate_storage::contract::{EntriesRead, Persisted, Storage, StorageFailed, 
 use quorate_transport::network::{Event, Introduction};
 use reads::Reads;
 use repairs::Stuck;
-use seen::Seen;
+use request_ids::{DuplicateFilter, RequestIds};
 use stages::Stages;
+use status_publisher::StatusPublisher;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 use tokio::{sync::watch, time::Instant};
-use turns::Turns;
 
 /// The most commands that enter the log, or are forwarded, as one batch.
 pub(crate) const BATCH_ENTRIES_MAX: usize = 4096;
@@ -86,10 +86,10 @@ pub(crate) struct Consensus {
     proposals: Proposals,
     reads: Reads,
     freshness: Freshness,
-    arrived: Arrived,
-    seen: Seen,
+    duplicates: DuplicateFilter,
+    status: StatusPublisher,
     operators: Operators,
-    preferences: Preferences,
+    automation: Automation,
     /// Who should lead rather than others, the best first.
     prefers: Vec<NodeId>,
     /// What this node states about itself.
@@ -118,7 +118,7 @@ pub(crate) struct Consensus {
     /// Batches that the leader is persisting or committing, for the metrics of those stages.
     stages: Stages,
     /// Whoever was to take over did not, and nobody was told yet.
-    handover_ended: Option<NodeId>,
+    ended_transfer: Option<NodeId>,
     stopping: Option<Instant>,
     tenure: Tenure,
     /// This node was removed, by the configuration of this entry: it stops.
@@ -133,7 +133,7 @@ pub(crate) struct Consensus {
     gate: Arc<Gate>,
     /// What other nodes forwarded, and is not answered yet.
     gate_for_others: Arc<Gate>,
-    turns: Turns,
+    large: LargeCommands,
     metrics: NodeMetrics,
     fate: Fate,
     _sentinel: Sentinel,
@@ -203,16 +203,16 @@ impl Consensus {
             fate,
         } = parts;
         Self {
-            seen: Seen::new(&replica, status, compared, metrics.clone()),
-            arrived: Arrived::since(replica.term()),
+            status: StatusPublisher::new(&replica, status, compared, metrics.clone()),
+            duplicates: DuplicateFilter::since(replica.term()),
             replica,
             requests: Some(requests),
             effects: Vec::new(),
-            proposals: Proposals::new(Names::new(life), metrics.clone()),
-            reads: Reads::new(Names::new(life)),
+            proposals: Proposals::new(RequestIds::new(life), metrics.clone()),
+            reads: Reads::new(RequestIds::new(life)),
             freshness: Freshness::default(),
-            operators: Operators::new(Names::new(life)),
-            preferences: Preferences::default(),
+            operators: Operators::new(RequestIds::new(life)),
+            automation: Automation::default(),
             prefers,
             introduction,
             peers,
@@ -233,7 +233,7 @@ impl Consensus {
             machines_unknown: BTreeMap::new(),
             durable_sequence: 0,
             stages: Stages::default(),
-            handover_ended: None,
+            ended_transfer: None,
             stopping: None,
             tenure: Tenure::Never,
             removed_at: None,
@@ -245,7 +245,7 @@ impl Consensus {
             sessions,
             gate,
             gate_for_others: Gate::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes),
-            turns: Turns::default(),
+            large: LargeCommands::default(),
             metrics,
             _sentinel: fate.sentinel("Consensus"),
             fate,
@@ -263,12 +263,12 @@ impl Consensus {
             self.perform(effect, ctx);
         }
         self.effects = effects;
-        self.settle(ctx);
+        self.after_rule(ctx);
     }
 
     /// Looks what the last rule changed: tells the world, and lets those who waited for a leader go on.
-    fn settle(&mut self, ctx: &mut Context<Self>) {
-        let change = self.seen.look(&self.replica);
+    fn after_rule(&mut self, ctx: &mut Context<Self>) {
+        let change = self.status.publish(&self.replica);
         if change.leader {
             self.log_clock.leads(self.replica.is_leader(), self.clock.now());
             self.tenure = match self.replica.leader() {
@@ -279,21 +279,21 @@ impl Consensus {
             // Those whose leader is gone learn soon that the outcome is unknown; it may still be told until then.
             let soon = Instant::now() + self.timing.election_timeout.1 * 2;
             self.proposals.leader_changed(self.replica.leader(), soon);
-            self.turns.leader_changed();
+            self.large.leader_changed();
             let stranded = self.reads.leader_changed();
-            self.take_reads_again(stranded, ctx);
+            self.retry_reads(stranded, ctx);
             self.leader_changed_for_operators(ctx);
             if self.replica.leader().is_some() {
-                self.take_parked(ctx);
+                self.retry_deferred(ctx);
             }
         }
-        self.look_at_stranded(ctx);
-        let due = self.turns.due(self.replica.commit());
+        self.decide_stranded(ctx);
+        let due = self.large.due(self.replica.commit());
         if !due.is_empty() {
-            self.take_proposals_again(due, ctx);
+            self.retry_proposals(due, ctx);
         }
-        if let Some(to) = self.handover_ended.take() {
-            self.end_handover(to, ctx);
+        if let Some(to) = self.ended_transfer.take() {
+            self.transfer_ended(to, ctx);
         }
         if self.introduction.cluster_id.is_none() {
             self.learn_cluster_id();
@@ -304,7 +304,7 @@ impl Consensus {
         // Callers whose command is committed and not yet applied wait at the state machine.
         let drained = || {
             self.proposals.is_empty()
-                && self.turns.is_empty()
+                && self.large.is_empty()
                 && self.replica.applied_index() == self.replica.dispatched()
                 && self.replica.handing_over_to().is_none()
                 && !self.is_taken_for_leader()
@@ -359,8 +359,8 @@ impl Consensus {
             self.stopping = Some(Instant::now() + self.timing.election_timeout.1);
             self.stops_as_removed = true;
         }
-        let parked = self.proposals.unpark();
-        let outcomes = self.proposals.refuse(parked, ProposeError::Stopped);
+        let deferred = self.proposals.take_deferred();
+        let outcomes = self.proposals.refuse(deferred, ProposeError::Stopped);
         self.answer_forwarded(outcomes);
     }
 
@@ -369,7 +369,7 @@ impl Consensus {
         let peers = self.replica.peers();
         self.peers.are(&peers, self.replica.membership());
         self.observed.peers_are(&peers);
-        self.seen.members_changed(&self.replica);
+        self.status.members_changed(&self.replica);
         self.go_on_if_added_again();
         if !self.replica.is_as_configured() {
             self.fate.fail(Failure::NotAsConfigured { is_witness: self.replica.is_witness() });
@@ -385,7 +385,7 @@ impl Consensus {
         tracing::info!(node = %self.replica.id(), "the cluster's id is {id}");
         self.introduction.cluster_id = Some(id);
         self.peers.introduce(self.introduction.clone());
-        self.seen.cluster_id_known(id);
+        self.status.cluster_id_known(id);
     }
 
     /// What is looked at every heartbeat interval: deadlines of callers, and whether the others still live.
@@ -397,15 +397,15 @@ impl Consensus {
             self.fate.fail(Failure::ActorDied { actor: "PeerLink" });
         }
         let now = Instant::now();
-        let outcomes = self.proposals.expire(now, self.why_nobody_leads());
+        let outcomes = self.proposals.expire(now, self.no_leader_error());
         self.answer_forwarded(outcomes);
-        self.expire_turns(now);
+        self.expire_large(now);
         let late = self.reads.expire(now);
         self.refuse_reads(late);
-        self.seen.time_passed(&self.replica, self.gate.inside() as u64);
+        self.status.time_passed(&self.replica, self.gate.inside() as u64);
         self.peers.let_go();
         self.expire_operators(ctx);
-        self.look_after_preferences(ctx);
+        self.look_after_automation(ctx);
         self.look_after_losses();
         let now = self.clock.now();
         self.rule(ctx, |replica, out| replica.tick(now, out));
@@ -445,13 +445,13 @@ impl StreamHandler<Vec<Request>> for Consensus {
         }
         self.take_proposals(proposals, ctx);
         self.take_reads(reads, ctx);
-        self.settle(ctx);
+        self.after_rule(ctx);
     }
 
     /// Every handle is gone: nobody can ask anything of this node any more.
     fn finished(&mut self, ctx: &mut Self::Context) {
         self.stopping.get_or_insert(Instant::now());
-        self.settle(ctx);
+        self.after_rule(ctx);
     }
 }
 
@@ -470,13 +470,13 @@ macro_rules! hear {
 }
 
 hear! {
-    Heard: |this, Heard(event), ctx| match event {
+    NetworkEvent: |this, NetworkEvent(event), ctx| match event {
         Event::Delivered(delivered) => this.delivered(delivered, ctx),
         Event::LinkUp { peer } => this.link_changed(peer, true, ctx),
         Event::LinkDown { peer } => this.link_changed(peer, false, ctx),
         Event::Introduced { peer, introduction } => {
             this.compare_skips(peer, &introduction.skips);
-            this.seen.introduced(peer, introduction, &this.replica);
+            this.status.introduced(peer, introduction, &this.replica);
         }
     };
     Stalled: |this, Stalled { by }, ctx| {
@@ -486,17 +486,17 @@ hear! {
     ElectionTimeout: |this, ElectionTimeout { term }, ctx| {
         let now = this.clock.now();
         if term == this.replica.term() {
-            this.seen.ballot_timed_out();
+            this.status.ballot_timed_out();
         }
         this.rule(ctx, |replica, out| replica.election_timeout(now, term, out));
     };
     ElectionWon: |this, ElectionWon { term, campaign }, ctx| {
         let now = this.clock.now();
-        this.seen.ballot_decided(true);
+        this.status.ballot_decided(true);
         this.rule(ctx, |replica, out| replica.election_won(now, term, campaign, out));
     };
     ElectionLost: |this, ElectionLost { term, campaign }, ctx| {
-        this.seen.ballot_decided(false);
+        this.status.ballot_decided(false);
         this.rule(ctx, |replica, out| replica.election_lost(term, campaign, out));
     };
     Persisted: |this, Persisted { sequence, then }, ctx| {

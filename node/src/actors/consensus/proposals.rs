@@ -1,12 +1,12 @@
 //! Who waits for the outcome of a command, and where it is.
 //!
-//! A command is in one of three places: *parked* until somebody leads, *forwarded* to the leader, or *in the log* here.
-//! Parked ones have not happened, so giving up on them is a definite failure. What was forwarded or appended may happen
+//! A command is in one of three places: *deferred* until somebody leads, *forwarded* to the leader, or *in the log* here.
+//! Deferred ones have not happened, so giving up on them is a definite failure. What was forwarded or appended may happen
 //! any time later, whoever leads, so giving up on it is an unknown outcome. Two things prove that it never will: another entry
 //! is committed in its place; or, of what was forwarded, an entry of a later term is committed and no entry is this command. The
 //! latter is tried again: a leader takes what was forwarded to it in the term in which it was sent, or never.
 
-use super::names::Names;
+use super::request_ids::RequestIds;
 use crate::{
     actors::messages::{Caller, Callers, Proposal},
     error::ProposeError,
@@ -28,21 +28,21 @@ use tokio::time::Instant;
 
 /// The callers that wait.
 pub(super) struct Proposals {
-    parked: VecDeque<Parked>,
+    deferred: VecDeque<Deferred>,
     forwarded: BTreeMap<u64, Forwarded>,
-    names: Names,
+    ids: RequestIds,
     in_log: VecDeque<InLog>,
     /// Whether some were forwarded in an earlier term, and it is not known yet whether they were taken.
     has_stranded: bool,
     metrics: NodeMetrics,
 }
 
-struct Parked {
+struct Deferred {
     proposal: Proposal,
     deadline: Instant,
 }
 
-impl Parked {
+impl Deferred {
     fn is_over(&self, now: Instant) -> bool {
         self.deadline <= now || self.proposal.is_late(now)
     }
@@ -92,11 +92,11 @@ fn asked_for(kind: Kind, payload: &[u8]) -> Option<&[u8]> {
 type ForOtherNodes = Vec<(NodeId, u64, ProposeOutcome)>;
 
 impl Proposals {
-    pub(super) fn new(names: Names, metrics: NodeMetrics) -> Self {
+    pub(super) fn new(ids: RequestIds, metrics: NodeMetrics) -> Self {
         Self {
-            parked: VecDeque::new(),
+            deferred: VecDeque::new(),
             forwarded: BTreeMap::new(),
-            names,
+            ids,
             in_log: VecDeque::new(),
             has_stranded: false,
             metrics,
@@ -105,22 +105,22 @@ impl Proposals {
 
     /// Whether nobody waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.parked.is_empty() && self.forwarded.is_empty() && self.in_log.is_empty()
+        self.deferred.is_empty() && self.forwarded.is_empty() && self.in_log.is_empty()
     }
 
     /// Nobody leads that could be reached: these wait for somebody who does.
-    pub(super) fn park(&mut self, proposals: Vec<Proposal>, deadline: Instant) {
-        self.parked.extend(proposals.into_iter().map(|proposal| Parked { proposal, deadline }));
+    pub(super) fn defer(&mut self, proposals: Vec<Proposal>, deadline: Instant) {
+        self.deferred.extend(proposals.into_iter().map(|proposal| Deferred { proposal, deadline }));
     }
 
-    /// Everything that is parked, taken out.
-    pub(super) fn unpark(&mut self) -> Vec<Proposal> {
-        self.parked.drain(..).map(|parked| parked.proposal).collect()
+    /// Everything that is deferred, taken out.
+    pub(super) fn take_deferred(&mut self) -> Vec<Proposal> {
+        self.deferred.drain(..).map(|deferred| deferred.proposal).collect()
     }
 
     /// One is being forwarded: gives the name under which the leader will answer it.
     pub(super) fn forwarded(&mut self, sent: Sent, proposal: Proposal, deadline: Instant) -> u64 {
-        let name = self.names.next();
+        let name = self.ids.next();
         self.forwarded.insert(name, Forwarded { sent, proposal, deadline, may_be_taken: false });
         name
     }
@@ -292,7 +292,7 @@ impl Proposals {
         for request in lost {
             if let Some(Forwarded { proposal, deadline, .. }) = self.forwarded.remove(&request) {
                 if live(Mutant::UnknownOutcomeRetried) {
-                    self.park(vec![proposal], deadline);
+                    self.defer(vec![proposal], deadline);
                     continue;
                 }
                 let lost = if live(Mutant::LostLinkIsDefinite) {
@@ -311,9 +311,9 @@ impl Proposals {
     pub(super) fn expire(&mut self, now: Instant, because: ProposeError) -> ForOtherNodes {
         let mut outcomes = Vec::new();
         // Callers wait for different times: whose is over may stand anywhere.
-        let (over, parked): (Vec<_>, Vec<_>) = self.parked.drain(..).partition(|parked| parked.is_over(now));
-        self.parked = parked.into();
-        for Parked { proposal, deadline } in over {
+        let (over, deferred): (Vec<_>, Vec<_>) = self.deferred.drain(..).partition(|deferred| deferred.is_over(now));
+        self.deferred = deferred.into();
+        for Deferred { proposal, deadline } in over {
             let because = if deadline <= now { because } else { ProposeError::DeadlinePassed };
             outcomes.extend(self.tell(proposal.caller, because));
         }

@@ -4,7 +4,7 @@
 //! **The clock is looked at here**, after a read was taken from its queue: a lease that holds then holds at a moment between the
 //! question and the answer, for how long the process stood still before does not matter, and after does not either.
 
-use super::{Consensus, Granted, names::Names};
+use super::{Consensus, Granted, request_ids::RequestIds};
 use crate::{
     actors::messages::{ReadCaller, Wants},
     error::ReadError,
@@ -61,7 +61,7 @@ impl Consensus {
                 let request = self.reads.asked_leader(leader, group);
                 self.say(leader, Body::ReadIndex(ReadIndex { request, by_lease }));
             }
-            _ => self.reads.park(here, deadline),
+            _ => self.reads.defer(here, deadline),
         }
     }
 
@@ -139,7 +139,7 @@ impl Consensus {
     }
 
     /// Asks again for what was lost on its way. Leaders may come and go for ever, but nobody waits for as long.
-    pub(super) fn take_reads_again(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
+    pub(super) fn retry_reads(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
         let (now, patience) = (Instant::now(), self.timing.proposal_timeout);
         let is_late = |caller: &ReadCaller| matches!(caller, ReadCaller::Here { asked, .. } if caller.deadline(*asked + patience) <= now);
         let (late, rest): (Vec<_>, Vec<_>) = callers.into_iter().partition(is_late);
@@ -150,10 +150,10 @@ impl Consensus {
 
 /// The readers that wait. Those who ask together wait together, under one token or one request.
 pub(super) struct Reads {
-    parked: VecDeque<Group>,
+    deferred: VecDeque<Group>,
     here: BTreeMap<ReadToken, Group>,
     at_leader: BTreeMap<u64, (NodeId, Group)>,
-    names: Names,
+    ids: RequestIds,
 }
 
 struct Group {
@@ -166,32 +166,32 @@ struct Group {
 }
 
 impl Reads {
-    pub(super) fn new(names: Names) -> Self {
-        Self { parked: VecDeque::new(), here: BTreeMap::new(), at_leader: BTreeMap::new(), names }
+    pub(super) fn new(ids: RequestIds) -> Self {
+        Self { deferred: VecDeque::new(), here: BTreeMap::new(), at_leader: BTreeMap::new(), ids }
     }
 
     /// Nobody leads that could be reached: these wait for somebody who does.
-    pub(super) fn park(&mut self, callers: Vec<ReadCaller>, deadline: Instant) {
+    pub(super) fn defer(&mut self, callers: Vec<ReadCaller>, deadline: Instant) {
         if !callers.is_empty() {
-            self.parked.push_back(Group { callers, asked: Moment::default(), committed: Index(0), deadline });
+            self.deferred.push_back(Group { callers, asked: Moment::default(), committed: Index(0), deadline });
         }
     }
 
-    /// Everything that is parked, taken out.
-    pub(super) fn unpark(&mut self) -> Vec<ReadCaller> {
-        self.parked.drain(..).flat_map(|group| group.callers).collect()
+    /// Everything that is deferred, taken out.
+    pub(super) fn take_deferred(&mut self) -> Vec<ReadCaller> {
+        self.deferred.drain(..).flat_map(|group| group.callers).collect()
     }
 
     /// These are asked of this node's own leadership, under this token.
     fn asked_here(&mut self, callers: Vec<ReadCaller>, asked: Moment, deadline: Instant) -> ReadToken {
-        let token = self.names.next();
+        let token = self.ids.next();
         self.here.insert(token, Group { callers, asked, committed: Index(0), deadline });
         token
     }
 
     /// These are asked of the leader, under this request.
     fn asked_leader(&mut self, leader: NodeId, group: Group) -> u64 {
-        let request = self.names.next();
+        let request = self.ids.next();
         self.at_leader.insert(request, (leader, group));
         request
     }
@@ -209,7 +209,7 @@ impl Reads {
             let Some(Group { callers, deadline, .. }) = self.here.remove(&token) else { continue };
             let (here, there): (Vec<_>, Vec<_>) =
                 callers.into_iter().partition(|caller| matches!(caller, ReadCaller::Here { .. }));
-            self.park(here, deadline);
+            self.defer(here, deadline);
             others.extend(there);
         }
         others
@@ -240,13 +240,13 @@ impl Reads {
     /// Those that are past their deadline, given up on.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<ReadCaller> {
         let mut late = Vec::new();
-        let parked = self.parked.iter_mut();
+        let deferred = self.deferred.iter_mut();
         let asked = self.here.values_mut().chain(self.at_leader.values_mut().map(|(_, group)| group));
-        for group in parked.chain(asked) {
+        for group in deferred.chain(asked) {
             let deadline = group.deadline;
             late.extend(group.callers.extract_if(.., |caller| caller.deadline(deadline) <= now));
         }
-        self.parked.retain(|group| !group.callers.is_empty());
+        self.deferred.retain(|group| !group.callers.is_empty());
         self.here.retain(|_, group| !group.callers.is_empty());
         self.at_leader.retain(|_, (_, group)| !group.callers.is_empty());
         late

@@ -107,7 +107,7 @@ impl Consensus {
     }
 
     /// What a caller is told for whose command no leader was found.
-    pub(super) fn why_nobody_leads(&self) -> ProposeError {
+    pub(super) fn no_leader_error(&self) -> ProposeError {
         if self.replica.is_storage_full() { ProposeError::StorageFull } else { ProposeError::NoLeader }
     }
 }

@@ -44,7 +44,7 @@ impl Consensus {
                 self.answer_forwarded(outcomes);
             }
             if self.replica.holds_proposals() {
-                return self.proposals.park(proposals, Instant::now() + self.timing.leader_wait);
+                return self.proposals.defer(proposals, Instant::now() + self.timing.leader_wait);
             }
             return self.append(proposals, ctx);
         }
@@ -59,7 +59,7 @@ impl Consensus {
                 let outcomes = self.proposals.refuse(here, ProposeError::StorageFull);
                 self.answer_forwarded(outcomes);
             }
-            None => self.proposals.park(here, Instant::now() + self.timing.leader_wait),
+            None => self.proposals.defer(here, Instant::now() + self.timing.leader_wait),
         }
     }
 
@@ -75,8 +75,8 @@ impl Consensus {
     }
 
     /// Of large commands whose turn did not come in time.
-    pub(super) fn expire_turns(&mut self, now: Instant) {
-        let mut over = self.turns.expire(now, self.timing.proposal_timeout);
+    pub(super) fn expire_large(&mut self, now: Instant) {
+        let mut over = self.large.expire(now, self.timing.proposal_timeout);
         self.drop_late(&mut over);
         let outcomes = self.proposals.refuse(over, ProposeError::Overloaded { retry_after: self.gate.retry_after() });
         self.answer_forwarded(outcomes);
@@ -86,7 +86,7 @@ impl Consensus {
     pub(super) fn append(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
         let now = Instant::now();
         let log = (self.replica.log().last().index, self.replica.commit());
-        let proposals = self.turns.admit(proposals, log, self.limits.max_batch_bytes);
+        let proposals = self.large.admit(proposals, log, self.limits.max_batch_bytes);
         let mut proposals = proposals.into_iter().peekable();
         while proposals.peek().is_some() {
             let capacity = (proposals.len() * (OVERHEAD_BYTES + 256)).min(self.limits.max_batch_bytes);
@@ -158,10 +158,10 @@ impl Consensus {
     ) {
         let Propose { commands, mut payloads } = propose;
         let Some(first) = commands.first() else { return };
-        if !self.arrived.is_new(from, first.request) && !live(Mutant::DuplicateProposalTaken) {
+        if !self.duplicates.is_new(from, first.request) && !live(Mutant::DuplicateProposalTaken) {
             return self.metrics.dropped(Some(from.0), "duplicate");
         }
-        if self.arrived.may_have_before(term) {
+        if self.duplicates.is_from_before_restart(term) {
             // To refuse them could be a lie, and to take them a second time.
             let outcome = ProposeOutcome::Unknown;
             let unknown = |command: ForwardedCommand| ForwardedOutcome { request: command.request, outcome };
@@ -240,19 +240,19 @@ impl Consensus {
     }
 
     /// Somebody may take now what waited for that.
-    pub(super) fn take_parked(&mut self, ctx: &mut Context<Self>) {
-        let parked = self.proposals.unpark();
-        self.take_proposals_again(parked, ctx);
-        let parked = self.reads.unpark();
-        self.take_reads_again(parked, ctx);
+    pub(super) fn retry_deferred(&mut self, ctx: &mut Context<Self>) {
+        let deferred = self.proposals.take_deferred();
+        self.retry_proposals(deferred, ctx);
+        let deferred = self.reads.take_deferred();
+        self.retry_reads(deferred, ctx);
     }
 
     /// Nothing has happened to these yet. Leaders may come and go for ever, but nobody waits for as long.
-    pub(super) fn take_proposals_again(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
+    pub(super) fn retry_proposals(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
         let patience = self.timing.proposal_timeout;
         let is_late = |caller: &Caller| matches!(caller, Caller::Here(waiter) if waiter.asked.elapsed() >= patience);
         let (late, rest): (Vec<_>, Vec<_>) = proposals.into_iter().partition(|proposal| is_late(&proposal.caller));
-        let outcomes = self.proposals.refuse(late, self.why_nobody_leads());
+        let outcomes = self.proposals.refuse(late, self.no_leader_error());
         self.answer_forwarded(outcomes);
         self.take_proposals(rest, ctx);
     }
@@ -261,7 +261,7 @@ impl Consensus {
     /// committed: then the log has all of them that will ever take effect. Those that it lacks are forwarded again.
     ///
     /// Of those that it may have, the old leader alone knows the outcome; if it lives, its answer is on the way.
-    pub(super) fn look_at_stranded(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn decide_stranded(&mut self, ctx: &mut Context<Self>) {
         let (log, commit) = (self.replica.log(), self.replica.commit());
         let Some(term) = log.term_of(commit) else { return };
         let Some(after) = self.proposals.stranded_after(term) else { return };
@@ -274,7 +274,7 @@ impl Consensus {
         }
         let answered_by = Instant::now() + self.timing.heartbeat_interval * 2;
         let never_taken = self.proposals.decide(term, &batches, answered_by);
-        self.take_proposals_again(never_taken, ctx);
+        self.retry_proposals(never_taken, ctx);
     }
 
     /// Whether it would be no use to ask a node again that refused in `term`: it is still taken for the leader. That it

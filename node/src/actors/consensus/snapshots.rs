@@ -262,7 +262,7 @@ impl Consensus {
                 callers.into_iter().for_each(|caller| caller.tell(Err(error.clone())));
             }
         }
-        self.settle(ctx);
+        self.after_rule(ctx);
     }
 
     /// The newest snapshot, for a peer's replicator; one that reaches far enough is taken first, if there is none.
@@ -275,7 +275,7 @@ impl Consensus {
                 );
             }
             self.snapshots.needs.insert(peer, Need { term, at_least, anew });
-            self.settle(ctx);
+            self.after_rule(ctx);
         }
     }
 
@@ -309,7 +309,7 @@ impl Consensus {
                         this.snapshots.needs.insert(peer, Need { at_least, anew: true, ..need });
                     }
                 }
-                this.settle(ctx);
+                this.after_rule(ctx);
             }));
         }
     }
@@ -367,7 +367,7 @@ impl Consensus {
     }
 
     /// Hands entries to the state machine, behind whatever it must become first.
-    pub(super) fn hand_over(&mut self, committed: Committed) {
+    pub(super) fn apply(&mut self, committed: Committed) {
         self.snapshots.bytes += committed.batch.bytes().len() as u64;
         match &mut self.snapshots.restoring {
             // Few: entries wait here only until the snapshot's file is open.

@@ -46,16 +46,16 @@ fn who_waits_from_an_earlier_leadership_hides_nobody_of_a_later_one() {
 #[test]
 fn whoever_waits_too_long_learns_how_much_is_known() {
     let mut world = World::new();
-    let (mut parked, mut in_log) = (Vec::new(), world.append(1, 1, 2));
+    let (mut deferred, mut in_log) = (Vec::new(), world.append(1, 1, 2));
     for _ in 0..2 {
         let (caller, told) = world.caller();
         let proposal = Proposal { kind: Kind::Command, payload: Bytes::new(), caller, until: None };
-        world.proposals.park(vec![proposal], world.now);
-        parked.push(told);
+        world.proposals.defer(vec![proposal], world.now);
+        deferred.push(told);
     }
     world.proposals.leader_changed(None, world.now);
     assert!(world.proposals.expire(world.now, ProposeError::NoLeader).is_empty());
-    assert!(parked.iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::NoLeader))));
+    assert!(deferred.iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::NoLeader))));
     assert!(in_log.iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::OutcomeUnknown))));
     assert!(world.proposals.is_empty());
 }
@@ -154,7 +154,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let proposals = Proposals::new(Names::new(1), Metrics::new().node(1));
+        let proposals = Proposals::new(RequestIds::new(1), Metrics::new().node(1));
         Self { proposals, gate: Gate::new(100, 100), now: Instant::now() }
     }
 

@@ -16,13 +16,13 @@ pub(super) const LARGE_BYTES: usize = 64 << 10;
 
 /// The large commands of a leader's callers that wait for their turn.
 #[derive(Default)]
-pub(super) struct Turns {
+pub(super) struct LargeCommands {
     waiting: VecDeque<Proposal>,
     /// The last entry of the turn that was taken last: with its commit the next one begins.
     last: Index,
 }
 
-impl Turns {
+impl LargeCommands {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 /// What a leader remembers for it.
 #[derive(Default)]
-pub(super) struct Preferences {
+pub(super) struct Automation {
     /// Since when this node leads.
     leads_since: Option<Instant>,
     /// Since when each learner has kept up.
@@ -29,14 +29,14 @@ const RETRY_MAX: Duration = Duration::from_secs(600);
 
 impl Consensus {
     /// To be called about once a heartbeat interval.
-    pub(super) fn look_after_preferences(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn look_after_automation(&mut self, ctx: &mut Context<Self>) {
         if !self.replica.is_leader() || self.stopping.is_some() {
-            self.preferences.leads_since = None;
-            self.preferences.keeps_up_since.clear();
+            self.automation.leads_since = None;
+            self.automation.keeps_up_since.clear();
             return;
         }
         let now = Instant::now();
-        let since = *self.preferences.leads_since.get_or_insert(now);
+        let since = *self.automation.leads_since.get_or_insert(now);
         let is_idle = self.replica.is_settled() && self.replica.handing_over_to().is_none() && !self.has_change();
         if let Some(learner) = self.stable_learner(now).filter(|_| is_idle) {
             return self.promote(learner, ctx);
@@ -51,7 +51,7 @@ impl Consensus {
         let (after, at) = (self.timing.promote_after, self.clock.now());
         let learners = self.replica.membership().learners();
         let keeps_up: Vec<_> = learners.iter().copied().filter(|id| self.replica.keeps_up(at, *id)).collect();
-        let known = &mut self.preferences.keeps_up_since;
+        let known = &mut self.automation.keeps_up_since;
         known.retain(|id, _| keeps_up.contains(id));
         for id in keeps_up {
             known.entry(id).or_insert(now);
@@ -62,7 +62,7 @@ impl Consensus {
 
     fn promote(&mut self, learner: NodeId, ctx: &mut Context<Self>) {
         let (now, change) = (self.clock.now(), Change::promote(learner));
-        self.preferences.keeps_up_since.remove(&learner);
+        self.automation.keeps_up_since.remove(&learner);
         let mut outcome = Ok(self.replica.membership_index());
         self.rule(ctx, |replica, out| outcome = replica.change(now, &change, out));
         match outcome {
@@ -73,7 +73,7 @@ impl Consensus {
 
     /// Hands over to the first of the preferred voters that is there and has nearly everything, unless that is this node.
     fn hand_to_preferred(&mut self, now: Instant, ctx: &mut Context<Self>) {
-        if self.preferences.not_before.is_some_and(|(at, _)| now < at) {
+        if self.automation.not_before.is_some_and(|(at, _)| now < at) {
             return;
         }
         let at = self.clock.now();
@@ -84,8 +84,8 @@ impl Consensus {
         let Some(to) = better.filter(may_lead).find(|id| self.replica.keeps_up(at, *id)) else {
             return;
         };
-        let pause = self.preferences.not_before.map_or(RETRY_MIN, |(_, pause)| pause);
-        self.preferences.not_before = Some((now + pause, (pause * 2).min(RETRY_MAX)));
+        let pause = self.automation.not_before.map_or(RETRY_MIN, |(_, pause)| pause);
+        self.automation.not_before = Some((now + pause, (pause * 2).min(RETRY_MAX)));
         tracing::info!(%to, "leadership goes to a node that is preferred");
         self.rule(ctx, |replica, out| {
             // If it can't be now, it is tried again later.

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 /// What was last shown.
-pub(super) struct Seen {
+pub(super) struct StatusPublisher {
     status: watch::Sender<Status>,
     /// The leader that was last known, through times without one.
     last_leader: Option<NodeId>,
@@ -40,7 +40,7 @@ pub(super) struct Change {
     pub(super) leader: bool,
 }
 
-impl Seen {
+impl StatusPublisher {
     pub(super) fn new(
         replica: &Replica,
         status: watch::Sender<Status>,
@@ -48,7 +48,7 @@ impl Seen {
         metrics: NodeMetrics,
     ) -> Self {
         let now = Instant::now();
-        let seen = Self {
+        let publisher = Self {
             status,
             last_leader: None,
             leaderless_since: Some(now),
@@ -59,18 +59,18 @@ impl Seen {
             upkeep_done: now,
             metrics,
         };
-        seen.show_indexes(&status_of(replica));
-        seen.metrics.term_is(replica.term().0);
-        seen.metrics.role_is(role_in_metrics(status_of(replica).role));
-        seen.metrics.has_leader(false);
+        publisher.show_indexes(&status_of(replica));
+        publisher.metrics.term_is(replica.term().0);
+        publisher.metrics.role_is(role_in_metrics(status_of(replica).role));
+        publisher.metrics.has_leader(false);
         // Whoever waited for an earlier life of this node, in this process, waits no more.
-        seen.metrics.proposals_in_flight(0);
-        seen.metrics.faulty_entries(replica.faulty_count() as u64);
-        seen
+        publisher.metrics.proposals_in_flight(0);
+        publisher.metrics.faulty_entries(replica.faulty_count() as u64);
+        publisher
     }
 
     /// Looks at the replica after a rule was called.
-    pub(super) fn look(&mut self, replica: &Replica) -> Change {
+    pub(super) fn publish(&mut self, replica: &Replica) -> Change {
         let mut change = Change::default();
         let (mut old, mut new) = (None, None);
         self.status.send_if_modified(|status| {

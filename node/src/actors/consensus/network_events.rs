@@ -37,9 +37,9 @@ impl Consensus {
             Some(Body::ProposeReply(reply)) => {
                 let again = self.proposals.outcomes_arrived(from, reply, self.gate.retry_after());
                 if self.would_refuse_again(from, term) {
-                    self.proposals.park(again, Instant::now() + self.timing.leader_wait);
+                    self.proposals.defer(again, Instant::now() + self.timing.leader_wait);
                 } else {
-                    self.take_proposals_again(again, ctx);
+                    self.retry_proposals(again, ctx);
                 }
             }
             Some(Body::Administer(administer)) if is_outside => self.refuse_administer(from, &administer),
@@ -58,9 +58,9 @@ impl Consensus {
                 None => {
                     let callers = self.reads.leader_refused(from, request);
                     if self.would_refuse_again(from, term) {
-                        self.reads.park(callers, Instant::now() + self.timing.leader_wait);
+                        self.reads.defer(callers, Instant::now() + self.timing.leader_wait);
                     } else {
-                        self.take_reads_again(callers, ctx);
+                        self.retry_reads(callers, ctx);
                     }
                 }
             },
@@ -77,11 +77,11 @@ impl Consensus {
             self.proposals.peer_lost(peer);
             self.operators_peer_lost(peer);
             let stranded = self.reads.peer_lost(peer);
-            self.take_reads_again(stranded, ctx);
+            self.retry_reads(stranded, ctx);
         }
         self.tell_replicator(peer, LinkChanged);
         if up && self.replica.leader() == Some(peer) {
-            self.take_parked(ctx);
+            self.retry_deferred(ctx);
         }
     }
 }
