@@ -40,7 +40,9 @@ use crate::{
 use actix::prelude::*;
 use applier::Applier;
 use blocking::Blocking;
-use consensus::{BATCH_ENTRIES_MAX, Clock, Consensus, Parts, Peers, Snapshotting, status_of};
+use consensus::{
+    BATCH_ENTRIES_MAX, Clock, Connections, Consensus, NodeContext, Parts, Peers, Roles, Snapshotting, status_of,
+};
 use election_timer::ElectionTimer;
 use messages::{NetworkEvent, Request, Stop};
 use quorate_metrics::NodeMetrics;
@@ -175,7 +177,7 @@ pub(crate) async fn launch<M: StateMachine>(
         incarnation,
         cluster_id: replica.cluster_id(),
         settings: compared.stated(),
-        skips: skips.clone(),
+        skips,
     };
     let to_consensus = consensus.clone();
     let observed = Arc::new(ObservedNetwork::new(metrics.clone()));
@@ -205,33 +207,27 @@ pub(crate) async fn launch<M: StateMachine>(
     let blocking = Blocking::new(threads, metrics.clone());
     let (to_consensus, save) = (consensus.clone(), storage.save_snapshot.clone());
     let receiver = SnapshotReceiver::new(save, to_consensus, blocking.clone(), metrics.clone(), fate.clone()).start();
-    let (take_state, restore) = (applier.clone().recipient(), applier.clone().recipient());
     let gate = Gate::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes);
     let (requests, received) = mpsc::unbounded_channel();
     let (status, watched) = watch::channel(status_of(&replica));
     let clock = Clock::start();
     context.run(Consensus::new(Parts {
         replica,
+        node: NodeContext { clock, timing, limits, sessions, metrics: metrics.clone(), fate: fate.clone() },
         requests: Requests::new(received, timing.busy_poll),
-        prefers,
-        introduction,
-        peers,
-        observed,
-        storage,
-        timer,
-        applier: applier.clone().recipient(),
-        skips,
-        snapshots: Snapshotting::new(snapshots, take_state, restore, receiver, blocking.clone()),
+        preferred: prefers,
+        connections: Connections::new(peers, observed, introduction),
+        roles: Roles::new(timer, storage),
+        snapshots: Snapshotting::new(
+            snapshots,
+            (applier.clone().recipient(), applier.clone().recipient(), applier.clone().recipient()),
+            receiver,
+            blocking.clone(),
+        ),
         status,
         life,
         compared,
-        clock,
-        timing,
-        limits,
-        sessions,
         gate: Arc::clone(&gate),
-        metrics: metrics.clone(),
-        fate: fate.clone(),
     }));
     let (closing, closed) = watch::channel(false);
     let node = Node::new(Shared {

@@ -23,6 +23,8 @@ pub(super) struct Operators {
     /// Nobody leads whom they could be forwarded to.
     deferred: Vec<(Administer, Instant)>,
     at_leader: BTreeMap<u64, (NodeId, Operator, Instant)>,
+    /// The target of a transfer that came to nothing, until the operators are told.
+    pub(super) ended_transfer: Option<NodeId>,
     ids: RequestIds,
 }
 
@@ -73,8 +75,15 @@ impl UnderWay {
 }
 
 impl Operators {
-    pub(super) fn new(ids: RequestIds) -> Self {
-        Self { change: None, transfers: Vec::new(), deferred: Vec::new(), at_leader: BTreeMap::new(), ids }
+    pub(super) fn new(life: u32) -> Self {
+        Self {
+            change: None,
+            transfers: Vec::new(),
+            deferred: Vec::new(),
+            at_leader: BTreeMap::new(),
+            ended_transfer: None,
+            ids: RequestIds::new(life),
+        }
     }
 
     /// Whether the leader owes no answer to anybody here.
@@ -101,15 +110,15 @@ impl Consensus {
         }
         let Operator::Here(_) = operator else { return self.tell_operator(operator, refused(&what)) };
         // A change may have to be undone before it is refused.
-        let wait = self.timing.catch_up_wait + self.timing.leader_wait * 2;
-        match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
+        let wait = self.node.timing.catch_up_wait + self.node.timing.leader_wait * 2;
+        match self.reachable_leader() {
             Some(leader) => {
                 let request = self.operators.ids.next();
                 self.operators.at_leader.insert(request, (leader, operator, Instant::now() + wait));
                 self.say(leader, Body::Administer(quorate_raft::Administer { request, what }));
             }
             None => {
-                let deadline = Instant::now() + self.timing.leader_wait;
+                let deadline = Instant::now() + self.node.timing.leader_wait;
                 self.operators.deferred.push((Administer { what, operator }, deadline));
             }
         }
@@ -157,7 +166,7 @@ impl Consensus {
         if let Err(why) = change.target(self.replica.membership(), index) {
             return self.tell_operator(operator, AdministerOutcome::ChangeRefused(why));
         }
-        let deadline = Instant::now() + self.timing.catch_up_wait;
+        let deadline = Instant::now() + self.node.timing.catch_up_wait;
         let change = change.resumed();
         self.operators.change =
             Some(UnderWay { change, operator, deadline, appended: None, added: Vec::new(), undone_for: None });
@@ -179,7 +188,7 @@ impl Consensus {
                 return self.look_at_change();
             }
         };
-        let now = self.clock.now();
+        let now = self.node.clock.now();
         let mut outcome = Err(ChangeRefused::NotReady);
         self.rule(ctx, |replica, out| outcome = replica.change(now, step, out));
         let may_wait = under_way.deadline > Instant::now();
@@ -196,7 +205,7 @@ impl Consensus {
             }
             (Err(why), _) => {
                 under_way.undone_for = Some(why);
-                under_way.deadline = Instant::now() + self.timing.leader_wait;
+                under_way.deadline = Instant::now() + self.node.timing.leader_wait;
                 self.operators.change = Some(under_way);
                 return self.go_on_with_change(ctx);
             }
@@ -228,13 +237,13 @@ impl Consensus {
     }
 
     fn begin_transfer(&mut self, to: Option<NodeId>, operator: Operator, ctx: &mut Context<Self>) {
-        let now = self.clock.now();
+        let now = self.node.clock.now();
         let mut outcome = Err(HandoverRefused::NotLeader);
         self.rule(ctx, |replica, out| outcome = replica.hand_over(now, to, out));
         match outcome {
             Ok(to) if to == self.replica.id() => self.tell_operator(operator, AdministerOutcome::HandedOver(to)),
             Ok(to) => {
-                let deadline = Instant::now() + self.timing.leader_wait + self.timing.election_timeout.1 * 10;
+                let deadline = Instant::now() + self.node.timing.leader_wait + self.node.timing.election_timeout.1 * 10;
                 self.operators.transfers.push((operator, to, deadline));
             }
             Err(why) => self.tell_operator(operator, AdministerOutcome::HandoverRefused(why)),
@@ -254,7 +263,7 @@ impl Consensus {
     pub(super) fn leader_changed_for_operators(&mut self, ctx: &mut Context<Self>) {
         let Some(leader) = self.replica.leader() else { return };
         // The one before may be gone. If it is not, its answer comes within this time.
-        let soon = Instant::now() + self.timing.election_timeout.1 * 2;
+        let soon = Instant::now() + self.node.timing.election_timeout.1 * 2;
         for (asked, _, deadline) in self.operators.at_leader.values_mut() {
             if *asked != leader {
                 *deadline = (*deadline).min(soon);

@@ -11,8 +11,9 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 /// What a leader remembers for it.
-#[derive(Default)]
 pub(super) struct Automation {
+    /// Preferred leaders, best first.
+    preferred: Vec<NodeId>,
     /// Since when this node leads.
     leads_since: Option<Instant>,
     /// Since when each learner has kept up.
@@ -26,6 +27,12 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(5);
 /// The pause after a handover to a preferred node was tried; it doubles with every further one.
 const RETRY_MIN: Duration = Duration::from_secs(10);
 const RETRY_MAX: Duration = Duration::from_secs(600);
+
+impl Automation {
+    pub(super) fn new(preferred: Vec<NodeId>) -> Self {
+        Self { preferred, leads_since: None, keeps_up_since: BTreeMap::new(), not_before: None }
+    }
+}
 
 impl Consensus {
     /// To be called about once a heartbeat interval.
@@ -48,7 +55,7 @@ impl Consensus {
 
     /// A learner that has kept up for long enough, if any is to be promoted by itself.
     fn stable_learner(&mut self, now: Instant) -> Option<NodeId> {
-        let (after, at) = (self.timing.promote_after, self.clock.now());
+        let (after, at) = (self.node.timing.promote_after, self.node.clock.now());
         let learners = self.replica.membership().learners();
         let keeps_up: Vec<_> = learners.iter().copied().filter(|id| self.replica.keeps_up(at, *id)).collect();
         let known = &mut self.automation.keeps_up_since;
@@ -61,7 +68,7 @@ impl Consensus {
     }
 
     fn promote(&mut self, learner: NodeId, ctx: &mut Context<Self>) {
-        let (now, change) = (self.clock.now(), Change::promote(learner));
+        let (now, change) = (self.node.clock.now(), Change::promote(learner));
         self.automation.keeps_up_since.remove(&learner);
         let mut outcome = Ok(self.replica.membership_index());
         self.rule(ctx, |replica, out| outcome = replica.change(now, &change, out));
@@ -76,9 +83,9 @@ impl Consensus {
         if self.automation.not_before.is_some_and(|(at, _)| now < at) {
             return;
         }
-        let at = self.clock.now();
+        let at = self.node.clock.now();
         let this = self.replica.id();
-        let better = self.prefers.iter().copied().take_while(|id| *id != this);
+        let better = self.automation.preferred.iter().copied().take_while(|id| *id != this);
         let (voters, witness) = (self.replica.membership().incoming(), self.replica.membership().witness());
         let may_lead = |id: &NodeId| voters.contains(id) && witness != Some(*id);
         let Some(to) = better.filter(may_lead).find(|id| self.replica.keeps_up(at, *id)) else {

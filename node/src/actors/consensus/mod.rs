@@ -1,15 +1,16 @@
-//! `Consensus`: owns term, vote, role, membership, match indexes and commit index: the [`Replica`].
+//! `Consensus`: the actor around the [`Replica`], which owns term, vote, role, membership, match indexes and commit index.
 //!
-//! Every handler has the same three steps: call one rule, perform the effects that it returned, look whether anything
-//! changed that somebody waits for ([`Consensus::after_rule`]). It decides nothing by itself; what it adds to the rules is who
-//! waits for what ([`Proposals`], [`Reads`]) and what the world sees ([`StatusPublisher`]).
+//! The actor is a switchboard. A handler calls one rule, performs the effects that the rule returned, and lets
+//! [`Consensus::after_rule`] publish the new status and continue with requests that the rule made ready.
+//! What the rules do not decide is decided by pure modules, which see neither mailboxes nor clocks.
 //!
-//! Here is what it owns and hears; `network_events` has what the network says, `effects` what it tells whom, `requests` where
-//! proposals go, `reads`, `freshness`, `snapshots` and `repairs` what those names say.
+//! `network_events` takes messages in, `effects` carries the rules' effects out, `requests` and `reads` take proposals and
+//! reads; `snapshots` and `repairs` serve the rules' wishes of those names.
 
 mod administration;
 mod automatic;
 mod clock;
+mod connections;
 mod effects;
 mod freshness;
 mod large_commands;
@@ -20,7 +21,7 @@ mod reads;
 mod repairs;
 mod request_ids;
 mod requests;
-mod skips;
+mod roles;
 mod snapshots;
 mod stages;
 mod status_publisher;
@@ -28,51 +29,40 @@ mod status_publisher;
 mod tests;
 
 pub(crate) use clock::Clock;
+pub(crate) use connections::Connections;
 pub(crate) use freshness::{Bounds, Granted};
 pub(crate) use peers::Peers;
+pub(crate) use roles::Roles;
 pub(crate) use snapshots::Snapshotting;
 pub(crate) use status_publisher::status_of;
 
 use super::{
     Requests,
-    election_timer::ElectionTimer,
     messages::{
-        Applied, Arm, Committed, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Matched, NetworkEvent,
-        Request, SnapshotArrived, SnapshotProgress, SnapshotWanted, Stalled, StateTaken, Stop,
+        Applied, Arm, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Matched, NetworkEvent, Request,
+        SnapshotArrived, SnapshotProgress, SnapshotWanted, Stalled, StateTaken, Stop,
     },
-    replicator::Replicator,
-    vote_collector::VoteCollector,
 };
 use crate::{
     config::{Limits, Sessions, Timing},
     error::{Failure, ProposeError},
     fate::{Fate, Sentinel},
     gate::Gate,
-    observe::ObservedNetwork,
-    sessions::LogClock,
     settings::Compared,
     status::Status,
 };
 use actix::prelude::*;
 use administration::Operators;
 use automatic::Automation;
-use effects::LoadFor;
-use freshness::Freshness;
-use large_commands::LargeCommands;
 use proposals::Proposals;
 use quorate_metrics::NodeMetrics;
-use quorate_raft::{Effect, EntryId, Index, NodeId, Replica, Skip};
-use quorate_storage::contract::{EntriesRead, Persisted, Storage, StorageFailed, StorageFull};
-use quorate_transport::network::{Event, Introduction};
+use quorate_raft::{Effect, Index, NodeId, Replica};
+use quorate_storage::contract::{EntriesRead, Persisted, StorageFailed, StorageFull};
+use quorate_transport::network::Event;
 use reads::Reads;
-use repairs::Stuck;
-use request_ids::{DuplicateFilter, RequestIds};
-use stages::Stages;
+use repairs::Warnings;
 use status_publisher::StatusPublisher;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 use tokio::{sync::watch, time::Instant};
 
 /// The most commands that enter the log, or are forwarded, as one batch.
@@ -81,62 +71,37 @@ pub(crate) const BATCH_ENTRIES_MAX: usize = 4096;
 /// The actor.
 pub(crate) struct Consensus {
     replica: Replica,
-    requests: Option<Requests>,
+    /// Effects of the rule that runs. Kept between rules, so that none allocates.
     effects: Vec<Effect>,
+    node: NodeContext,
+    /// The handles' requests, until the actor has started.
+    requests: Option<Requests>,
     proposals: Proposals,
     reads: Reads,
-    freshness: Freshness,
-    duplicates: DuplicateFilter,
-    status: StatusPublisher,
     operators: Operators,
     automation: Automation,
-    /// Who should lead rather than others, the best first.
-    prefers: Vec<NodeId>,
-    /// What this node states about itself.
-    introduction: Introduction,
-    peers: Peers,
-    observed: Arc<ObservedNetwork>,
-    reachable: BTreeSet<NodeId>,
-    storage: Storage,
-    loads: BTreeMap<u64, LoadFor>,
-    next_load: u64,
-    timer: Addr<ElectionTimer>,
-    collector: Option<Addr<VoteCollector>>,
-    replicators: BTreeMap<NodeId, Addr<Replicator>>,
-    applier: Recipient<Committed>,
+    status: StatusPublisher,
+    connections: Connections,
+    roles: Roles,
     snapshots: Snapshotting,
-    /// The entries that this node skips, and those that peers skip whose lists differ.
-    skips: Vec<Skip>,
-    skips_of_others: BTreeMap<NodeId, Vec<Skip>>,
-    /// Where the logs of others were last found to differ from this one.
-    divergences: BTreeMap<NodeId, EntryId>,
-    stuck: Stuck,
-    /// Who got no vote because its state machine writes what the one here can't apply, and what it writes.
-    machines_unknown: BTreeMap<NodeId, u32>,
-    /// The highest write that is durable.
-    durable_sequence: u64,
-    /// Batches that the leader is persisting or committing, for the metrics of those stages.
-    stages: Stages,
-    /// Whoever was to take over did not, and nobody was told yet.
-    ended_transfer: Option<NodeId>,
+    warnings: Warnings,
     stopping: Option<Instant>,
     tenure: Tenure,
     /// This node was removed, by the configuration of this entry: it stops.
     removed_at: Option<Index>,
     /// And that is the only reason why it stops.
     stops_as_removed: bool,
-    clock: Clock,
-    log_clock: LogClock,
-    timing: Timing,
-    limits: Limits,
-    sessions: Sessions,
-    gate: Arc<Gate>,
-    /// What other nodes forwarded, and is not answered yet.
-    gate_for_others: Arc<Gate>,
-    large: LargeCommands,
-    metrics: NodeMetrics,
-    fate: Fate,
     _sentinel: Sentinel,
+}
+
+/// The settings, clock and metrics of a node, and whether it still runs.
+pub(crate) struct NodeContext {
+    pub(crate) clock: Clock,
+    pub(crate) timing: Timing,
+    pub(crate) limits: Limits,
+    pub(crate) sessions: Sessions,
+    pub(crate) metrics: NodeMetrics,
+    pub(crate) fate: Fate,
 }
 
 /// Whether this node has led.
@@ -151,110 +116,53 @@ enum Tenure {
     },
 }
 
-/// What a `Consensus` is made of.
+/// The parts of a `Consensus`.
 pub(crate) struct Parts {
     pub(crate) replica: Replica,
+    pub(crate) node: NodeContext,
     pub(crate) requests: Requests,
-    pub(crate) prefers: Vec<NodeId>,
-    pub(crate) introduction: Introduction,
-    pub(crate) peers: Peers,
-    pub(crate) observed: Arc<ObservedNetwork>,
-    pub(crate) storage: Storage,
-    pub(crate) timer: Addr<ElectionTimer>,
-    pub(crate) applier: Recipient<Committed>,
-    pub(crate) skips: Vec<Skip>,
+    /// Preferred leaders, best first.
+    pub(crate) preferred: Vec<NodeId>,
+    pub(crate) connections: Connections,
+    pub(crate) roles: Roles,
     pub(crate) snapshots: Snapshotting,
     pub(crate) status: watch::Sender<Status>,
-    /// Random: no other life of this node has had it.
+    /// Random: differs from that of every earlier process of this node.
     pub(crate) life: u32,
     pub(crate) compared: Compared,
-    pub(crate) clock: Clock,
-    pub(crate) timing: Timing,
-    pub(crate) limits: Limits,
-    pub(crate) sessions: Sessions,
+    /// Admission of this node's own callers.
     pub(crate) gate: Arc<Gate>,
-    pub(crate) metrics: NodeMetrics,
-    pub(crate) fate: Fate,
 }
 
 impl Consensus {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts {
-            replica,
-            requests,
-            prefers,
-            introduction,
-            peers,
-            observed,
-            storage,
-            timer,
-            applier,
-            skips,
-            snapshots,
-            status,
-            life,
-            compared,
-            clock,
-            timing,
-            limits,
-            sessions,
-            gate,
-            metrics,
-            fate,
-        } = parts;
+        let Parts { replica, node, requests, preferred, connections, roles, snapshots, status, life, compared, gate } =
+            parts;
         Self {
-            status: StatusPublisher::new(&replica, status, compared, metrics.clone()),
-            duplicates: DuplicateFilter::since(replica.term()),
-            replica,
-            requests: Some(requests),
             effects: Vec::new(),
-            proposals: Proposals::new(RequestIds::new(life), metrics.clone()),
-            reads: Reads::new(RequestIds::new(life)),
-            freshness: Freshness::default(),
-            operators: Operators::new(RequestIds::new(life)),
-            automation: Automation::default(),
-            prefers,
-            introduction,
-            peers,
-            observed,
-            reachable: BTreeSet::new(),
-            storage,
-            loads: BTreeMap::new(),
-            next_load: 0,
-            timer,
-            collector: None,
-            replicators: BTreeMap::new(),
-            applier,
-            skips,
-            skips_of_others: BTreeMap::new(),
+            requests: Some(requests),
+            proposals: Proposals::new(life, replica.term(), gate, &node.limits, node.metrics.clone()),
+            reads: Reads::new(life),
+            operators: Operators::new(life),
+            automation: Automation::new(preferred),
+            status: StatusPublisher::new(&replica, status, compared, node.metrics.clone()),
+            connections,
+            roles,
             snapshots,
-            divergences: BTreeMap::new(),
-            stuck: Stuck::default(),
-            machines_unknown: BTreeMap::new(),
-            durable_sequence: 0,
-            stages: Stages::default(),
-            ended_transfer: None,
+            warnings: Warnings::default(),
             stopping: None,
             tenure: Tenure::Never,
             removed_at: None,
             stops_as_removed: false,
-            clock,
-            log_clock: LogClock::default(),
-            timing,
-            limits,
-            sessions,
-            gate,
-            gate_for_others: Gate::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes),
-            large: LargeCommands::default(),
-            metrics,
-            _sentinel: fate.sentinel("Consensus"),
-            fate,
+            _sentinel: node.fate.sentinel("Consensus"),
+            node,
+            replica,
         }
     }
 
     /// Calls a rule, performs what it wants done, and looks what has changed.
     fn rule(&mut self, ctx: &mut Context<Self>, rule: impl FnOnce(&mut Replica, &mut Vec<Effect>)) {
-        if !self.fate.is_sound() {
+        if !self.node.fate.is_sound() {
             return;
         }
         let mut effects = std::mem::take(&mut self.effects);
@@ -270,16 +178,16 @@ impl Consensus {
     fn after_rule(&mut self, ctx: &mut Context<Self>) {
         let change = self.status.publish(&self.replica);
         if change.leader {
-            self.log_clock.leads(self.replica.is_leader(), self.clock.now());
+            self.proposals.log_clock.leads(self.replica.is_leader(), self.node.clock.now());
             self.tenure = match self.replica.leader() {
                 Some(leader) if leader == self.replica.id() => Tenure::Leads,
                 Some(_) if self.tenure == Tenure::Leads => Tenure::Over { since: Instant::now() },
                 _ => self.tenure,
             };
             // Those whose leader is gone learn soon that the outcome is unknown; it may still be told until then.
-            let soon = Instant::now() + self.timing.election_timeout.1 * 2;
+            let soon = Instant::now() + self.node.timing.election_timeout.1 * 2;
             self.proposals.leader_changed(self.replica.leader(), soon);
-            self.large.leader_changed();
+            self.proposals.large.leader_changed();
             let stranded = self.reads.leader_changed();
             self.retry_reads(stranded, ctx);
             self.leader_changed_for_operators(ctx);
@@ -288,14 +196,14 @@ impl Consensus {
             }
         }
         self.decide_stranded(ctx);
-        let due = self.large.due(self.replica.commit());
+        let due = self.proposals.large.due(self.replica.commit());
         if !due.is_empty() {
             self.retry_proposals(due, ctx);
         }
-        if let Some(to) = self.ended_transfer.take() {
+        if let Some(to) = self.operators.ended_transfer.take() {
             self.transfer_ended(to, ctx);
         }
-        if self.introduction.cluster_id.is_none() {
+        if self.connections.introduction.cluster_id.is_none() {
             self.learn_cluster_id();
         }
         self.look_at_change();
@@ -304,7 +212,7 @@ impl Consensus {
         // Callers whose command is committed and not yet applied wait at the state machine.
         let drained = || {
             self.proposals.is_empty()
-                && self.large.is_empty()
+                && self.proposals.large.is_empty()
                 && self.replica.applied_index() == self.replica.dispatched()
                 && self.replica.handing_over_to().is_none()
                 && !self.is_taken_for_leader()
@@ -313,18 +221,18 @@ impl Consensus {
         if self.stopping.is_some_and(|deadline| drained() || deadline <= Instant::now()) {
             match self.removed_at {
                 // Whoever leads counts on it again, or has yet to learn that it need not: that it is silent soon tells.
-                Some(_) if self.replica.follows(self.clock.now()) => {}
-                Some(at) => self.fate.fail(Failure::Removed { at }),
-                None => self.fate.shut_down(),
+                Some(_) if self.replica.follows(self.node.clock.now()) => {}
+                Some(at) => self.node.fate.fail(Failure::Removed { at }),
+                None => self.node.fate.shut_down(),
             }
         }
     }
 
     /// Whoever leads hands over first, so that nobody has to wait for an election.
     fn begin_to_stop(&mut self, ctx: &mut Context<Self>) {
-        self.stopping.get_or_insert(Instant::now() + self.timing.leader_wait);
+        self.stopping.get_or_insert(Instant::now() + self.node.timing.leader_wait);
         self.stops_as_removed = false;
-        let now = self.clock.now();
+        let now = self.node.clock.now();
         self.rule(ctx, |replica, out| {
             // If nobody can take over, it ends as it is.
             let _ = replica.hand_over(now, None, out);
@@ -338,7 +246,7 @@ impl Consensus {
             Tenure::Never => false,
             // One that does not lead any more waits for its successor; one that does found nobody to hand over to.
             Tenure::Leads => !self.replica.is_leader(),
-            Tenure::Over { since } => since.elapsed() < self.timing.heartbeat_interval,
+            Tenure::Over { since } => since.elapsed() < self.node.timing.heartbeat_interval,
         }
     }
 
@@ -356,7 +264,7 @@ impl Consensus {
         tracing::warn!(node = %self.replica.id(), %at, "this node was removed from the cluster: it stops");
         self.removed_at.get_or_insert(at);
         if self.stopping.is_none() {
-            self.stopping = Some(Instant::now() + self.timing.election_timeout.1);
+            self.stopping = Some(Instant::now() + self.node.timing.election_timeout.1);
             self.stops_as_removed = true;
         }
         let deferred = self.proposals.take_deferred();
@@ -364,37 +272,13 @@ impl Consensus {
         self.answer_forwarded(outcomes);
     }
 
-    /// Another configuration is in force, or it is committed now.
-    fn members_changed(&mut self, ctx: &mut Context<Self>) {
-        let peers = self.replica.peers();
-        self.peers.are(&peers, self.replica.membership());
-        self.observed.peers_are(&peers);
-        self.status.members_changed(&self.replica);
-        self.go_on_if_added_again();
-        if !self.replica.is_as_configured() {
-            self.fate.fail(Failure::NotAsConfigured { is_witness: self.replica.is_witness() });
-        }
-        if self.replica.is_leader() {
-            self.replicate_to(&peers, ctx);
-        }
-    }
-
-    /// States the cluster's id, once an entry that has it is committed.
-    fn learn_cluster_id(&mut self) {
-        let Some(id) = self.replica.cluster_id() else { return };
-        tracing::info!(node = %self.replica.id(), "the cluster's id is {id}");
-        self.introduction.cluster_id = Some(id);
-        self.peers.introduce(self.introduction.clone());
-        self.status.cluster_id_known(id);
-    }
-
     /// What is looked at every heartbeat interval: deadlines of callers, and whether the others still live.
     fn housekeep(&mut self, ctx: &mut Context<Self>) {
-        if !self.storage.is_alive() {
-            self.fate.fail(Failure::ActorDied { actor: "storage" });
+        if !self.roles.storage.is_alive() {
+            self.node.fate.fail(Failure::ActorDied { actor: "storage" });
         }
-        if !self.peers.are_alive() {
-            self.fate.fail(Failure::ActorDied { actor: "PeerLink" });
+        if !self.connections.peers.are_alive() {
+            self.node.fate.fail(Failure::ActorDied { actor: "PeerLink" });
         }
         let now = Instant::now();
         let outcomes = self.proposals.expire(now, self.no_leader_error());
@@ -402,12 +286,12 @@ impl Consensus {
         self.expire_large(now);
         let late = self.reads.expire(now);
         self.refuse_reads(late);
-        self.status.time_passed(&self.replica, self.gate.inside() as u64);
-        self.peers.let_go();
+        self.status.time_passed(&self.replica, self.proposals.gate.inside() as u64);
+        self.connections.peers.let_go();
         self.expire_operators(ctx);
         self.look_after_automation(ctx);
         self.look_after_losses();
-        let now = self.clock.now();
+        let now = self.node.clock.now();
         self.rule(ctx, |replica, out| replica.tick(now, out));
     }
 }
@@ -416,8 +300,8 @@ impl Actor for Consensus {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.timer.do_send(Arm { term: self.replica.term() });
-        ctx.run_interval(self.timing.heartbeat_interval, Self::housekeep);
+        self.roles.timer.do_send(Arm { term: self.replica.term() });
+        ctx.run_interval(self.node.timing.heartbeat_interval, Self::housekeep);
         if let Some(requests) = self.requests.take() {
             Self::add_stream(requests, ctx);
         }
@@ -426,7 +310,7 @@ impl Actor for Consensus {
     fn stopped(&mut self, _: &mut Self::Context) {
         self.stop_replicators();
         self.snapshots.stop();
-        self.timer.do_send(Stop);
+        self.roles.timer.do_send(Stop);
     }
 }
 
@@ -480,18 +364,18 @@ hear! {
         }
     };
     Stalled: |this, Stalled { by }, ctx| {
-        let now = this.clock.now();
+        let now = this.node.clock.now();
         this.rule(ctx, |replica, _| replica.stalled(now, by));
     };
     ElectionTimeout: |this, ElectionTimeout { term }, ctx| {
-        let now = this.clock.now();
+        let now = this.node.clock.now();
         if term == this.replica.term() {
             this.status.ballot_timed_out();
         }
         this.rule(ctx, |replica, out| replica.election_timeout(now, term, out));
     };
     ElectionWon: |this, ElectionWon { term, campaign }, ctx| {
-        let now = this.clock.now();
+        let now = this.node.clock.now();
         this.status.ballot_decided(true);
         this.rule(ctx, |replica, out| replica.election_won(now, term, campaign, out));
     };
@@ -503,24 +387,23 @@ hear! {
         for outgoing in then {
             this.send_persisted(outgoing);
         }
-        this.durable_sequence = sequence;
-        let now = this.clock.now();
+        let now = this.node.clock.now();
         this.rule(ctx, |replica, out| replica.persisted(now, sequence, out));
         this.snapshots.persisted(sequence);
-        this.stages.durable(this.replica.durable(), &this.metrics);
+        this.proposals.stages.durable(this.replica.durable(), &this.node.metrics);
     };
     EntriesRead: |this, read, ctx| this.entries_read(read, ctx);
     StorageFull: |this, StorageFull { is_full }, ctx| this.storage_full(is_full, ctx);
-    StorageFailed: |this, StorageFailed { error }, _ctx| this.fate.fail(Failure::Storage(error.to_string()));
+    StorageFailed: |this, StorageFailed { error }, _ctx| this.node.fate.fail(Failure::Storage(error.to_string()));
     Matched: |this, Matched { term, peer, index }, ctx| if term == this.replica.term() {
-        let now = this.clock.now();
+        let now = this.node.clock.now();
         this.rule(ctx, |replica, out| replica.matched(now, peer, index, out));
     };
     Fetch: |this, fetch, _ctx| this.fetch(fetch);
     Stop: |_this, Stop, ctx| ctx.stop();
     Applied: |this, Applied { index, log_time, answers }, ctx| {
-        this.log_clock.applied(log_time, this.clock.now());
-        if this.fate.is_sound() {
+        this.proposals.log_clock.applied(log_time, this.node.clock.now());
+        if this.node.fate.is_sound() {
             this.answer_applied(answers);
         }
         this.restored_up_to(index);

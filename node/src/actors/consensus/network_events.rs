@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 impl Consensus {
     pub(super) fn delivered(&mut self, Delivered { from, message, credit }: Delivered, ctx: &mut Context<Self>) {
-        if self.skips_of_others.contains_key(&from) {
-            return self.metrics.dropped(Some(from.0), "skip_list");
+        if self.connections.skips_of_others.contains_key(&from) {
+            return self.node.metrics.dropped(Some(from.0), "skip_list");
         }
-        let (now, term) = (self.clock.now(), message.term);
+        let (now, term) = (self.node.clock.now(), message.term);
         let answers_heartbeat = matches!(message.body, Body::HeartbeatReply(_));
         // What the rules have no business with is kept aside: they see its term, then it is acted on here.
         let (message, rest) = match message.body {
@@ -30,14 +30,14 @@ impl Consensus {
             self.rule(ctx, |replica, out| replica.receive(now, from, message, out));
         }
         if answers_heartbeat && term == self.replica.term() {
-            self.tell_replicator(from, PeerHeard);
+            self.roles.tell_replicator(from, PeerHeard);
         }
-        match rest.filter(|_| self.fate.is_sound()) {
+        match rest.filter(|_| self.node.fate.is_sound()) {
             Some(Body::Propose(propose)) => self.proposals_forwarded(from, term, propose, is_outside, ctx),
             Some(Body::ProposeReply(reply)) => {
-                let again = self.proposals.outcomes_arrived(from, reply, self.gate.retry_after());
+                let again = self.proposals.outcomes_arrived(from, reply, self.proposals.gate.retry_after());
                 if self.would_refuse_again(from, term) {
-                    self.proposals.defer(again, Instant::now() + self.timing.leader_wait);
+                    self.proposals.defer(again, Instant::now() + self.node.timing.leader_wait);
                 } else {
                     self.retry_proposals(again, ctx);
                 }
@@ -58,7 +58,7 @@ impl Consensus {
                 None => {
                     let callers = self.reads.leader_refused(from, request);
                     if self.would_refuse_again(from, term) {
-                        self.reads.defer(callers, Instant::now() + self.timing.leader_wait);
+                        self.reads.defer(callers, Instant::now() + self.node.timing.leader_wait);
                     } else {
                         self.retry_reads(callers, ctx);
                     }
@@ -71,15 +71,15 @@ impl Consensus {
 
     pub(super) fn link_changed(&mut self, peer: NodeId, up: bool, ctx: &mut Context<Self>) {
         if up {
-            self.reachable.insert(peer);
+            self.connections.reachable.insert(peer);
         } else {
-            self.reachable.remove(&peer);
+            self.connections.reachable.remove(&peer);
             self.proposals.peer_lost(peer);
             self.operators_peer_lost(peer);
             let stranded = self.reads.peer_lost(peer);
             self.retry_reads(stranded, ctx);
         }
-        self.tell_replicator(peer, LinkChanged);
+        self.roles.tell_replicator(peer, LinkChanged);
         if up && self.replica.leader() == Some(peer) {
             self.retry_deferred(ctx);
         }

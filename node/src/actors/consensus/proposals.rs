@@ -6,12 +6,18 @@
 //! is committed in its place; or, of what was forwarded, an entry of a later term is committed and no entry is this command. The
 //! latter is tried again: a leader takes what was forwarded to it in the term in which it was sent, or never.
 
-use super::request_ids::RequestIds;
+use super::{
+    large_commands::LargeCommands,
+    request_ids::{DuplicateFilter, RequestIds},
+    stages::Stages,
+};
 use crate::{
     actors::messages::{Caller, Callers, Proposal},
+    config::Limits,
     error::ProposeError,
+    gate::Gate,
     node::Applied,
-    sessions::Refusal,
+    sessions::{LogClock, Refusal},
 };
 use bytes::Bytes;
 use quorate_metrics::{NodeMetrics, ProposalResult};
@@ -22,6 +28,7 @@ use quorate_raft::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 use tokio::time::Instant;
@@ -34,6 +41,15 @@ pub(super) struct Proposals {
     in_log: VecDeque<InLog>,
     /// Whether some were forwarded in an earlier term, and it is not known yet whether they were taken.
     has_stranded: bool,
+    pub(super) large: LargeCommands,
+    pub(super) duplicates: DuplicateFilter,
+    /// Admission of this node's own callers.
+    pub(super) gate: Arc<Gate>,
+    /// Admission of commands that other nodes forward, until they are answered.
+    pub(super) gate_for_others: Arc<Gate>,
+    pub(super) log_clock: LogClock,
+    /// Batches that the leader is persisting or committing, for the metrics of those stages.
+    pub(super) stages: Stages,
     metrics: NodeMetrics,
 }
 
@@ -92,13 +108,21 @@ fn asked_for(kind: Kind, payload: &[u8]) -> Option<&[u8]> {
 type ForOtherNodes = Vec<(NodeId, u64, ProposeOutcome)>;
 
 impl Proposals {
-    pub(super) fn new(ids: RequestIds, metrics: NodeMetrics) -> Self {
+    /// Of a node that starts with what it had in the term `recovered_in`. `life` is random: it differs from that of every earlier
+    /// process of this node.
+    pub(super) fn new(life: u32, recovered_in: Term, gate: Arc<Gate>, limits: &Limits, metrics: NodeMetrics) -> Self {
         Self {
             deferred: VecDeque::new(),
             forwarded: BTreeMap::new(),
-            ids,
+            ids: RequestIds::new(life),
             in_log: VecDeque::new(),
             has_stranded: false,
+            large: LargeCommands::default(),
+            duplicates: DuplicateFilter::since(recovered_in),
+            gate,
+            gate_for_others: Gate::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes),
+            log_clock: LogClock::default(),
+            stages: Stages::default(),
             metrics,
         }
     }

@@ -4,7 +4,7 @@
 //! **The clock is looked at here**, after a read was taken from its queue: a lease that holds then holds at a moment between the
 //! question and the answer, for how long the process stood still before does not matter, and after does not either.
 
-use super::{Consensus, Granted, request_ids::RequestIds};
+use super::{Consensus, Granted, freshness::Freshness, request_ids::RequestIds};
 use crate::{
     actors::messages::{ReadCaller, Wants},
     error::ReadError,
@@ -18,7 +18,7 @@ impl Consensus {
     /// Asks for an index: this node's rules if it leads, the leader if it knows one that it reaches; otherwise they wait for one. Bounded
     /// reads ask only if nothing that is proven already will do.
     pub(super) fn take_reads(&mut self, mut callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
-        let now = self.clock.now();
+        let now = self.node.clock.now();
         let by_proof: Vec<_> = callers.extract_if(.., |caller| self.grant(caller, now).is_some()).collect();
         for caller in by_proof {
             if let Some(granted) = self.grant(&caller, now) {
@@ -34,7 +34,7 @@ impl Consensus {
     fn grant(&self, caller: &ReadCaller, now: Moment) -> Option<Granted> {
         match caller {
             ReadCaller::Here { wants: Wants::Within { bounds, called }, .. } => {
-                self.freshness.grant(*bounds, *called, now, self.replica.applied_index())
+                self.reads.freshness.grant(*bounds, *called, now, self.replica.applied_index())
             }
             _ => None,
         }
@@ -44,7 +44,7 @@ impl Consensus {
         if callers.is_empty() {
             return;
         }
-        let (asked, deadline) = (self.clock.now(), Instant::now() + self.timing.leader_wait);
+        let (asked, deadline) = (self.node.clock.now(), Instant::now() + self.node.timing.leader_wait);
         if self.replica.is_leader() {
             let token = self.reads.asked_here(callers, asked, deadline);
             return self.rule(ctx, |replica, out| match by_lease {
@@ -55,7 +55,7 @@ impl Consensus {
         let (here, there): (Vec<_>, Vec<_>) =
             callers.into_iter().partition(|caller| matches!(caller, ReadCaller::Here { .. }));
         self.refuse_reads(there);
-        match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
+        match self.reachable_leader() {
             Some(leader) if !here.is_empty() => {
                 let group = Group { callers: here, asked, committed: self.replica.known_committed(), deadline };
                 let request = self.reads.asked_leader(leader, group);
@@ -86,10 +86,10 @@ impl Consensus {
         if callers.is_empty() {
             return;
         }
-        let now = self.clock.now();
+        let now = self.node.clock.now();
         // Bounded reads rest on no lease: what one answered proves nothing to them.
         if !callers.iter().any(ReadCaller::is_by_lease) {
-            self.freshness.proven(asked, index, now);
+            self.reads.freshness.proven(asked, index, now);
         }
         for caller in callers {
             let granted = match &caller {
@@ -110,7 +110,7 @@ impl Consensus {
 
     /// Nobody can tell these what they need to know.
     pub(super) fn refuse_reads(&mut self, callers: Vec<ReadCaller>) {
-        let now = self.clock.now();
+        let now = self.node.clock.now();
         for caller in callers {
             let refusal = self.refusal_of(&caller, now);
             self.answer_read(caller, Err(refusal));
@@ -120,7 +120,7 @@ impl Consensus {
     fn refusal_of(&self, caller: &ReadCaller, now: Moment) -> ReadError {
         match caller {
             ReadCaller::Here { wants: Wants::Within { .. }, .. } => {
-                self.freshness.too_stale(now, self.replica.applied_index())
+                self.reads.freshness.too_stale(now, self.replica.applied_index())
             }
             _ if self.replica.is_storage_full() && self.replica.leader().is_none() => ReadError::StorageFull,
             _ => ReadError::NoLeader,
@@ -140,7 +140,7 @@ impl Consensus {
 
     /// Asks again for what was lost on its way. Leaders may come and go for ever, but nobody waits for as long.
     pub(super) fn retry_reads(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
-        let (now, patience) = (Instant::now(), self.timing.proposal_timeout);
+        let (now, patience) = (Instant::now(), self.node.timing.proposal_timeout);
         let is_late = |caller: &ReadCaller| matches!(caller, ReadCaller::Here { asked, .. } if caller.deadline(*asked + patience) <= now);
         let (late, rest): (Vec<_>, Vec<_>) = callers.into_iter().partition(is_late);
         self.refuse_reads(late);
@@ -153,6 +153,7 @@ pub(super) struct Reads {
     deferred: VecDeque<Group>,
     here: BTreeMap<ReadToken, Group>,
     at_leader: BTreeMap<u64, (NodeId, Group)>,
+    freshness: Freshness,
     ids: RequestIds,
 }
 
@@ -166,8 +167,14 @@ struct Group {
 }
 
 impl Reads {
-    pub(super) fn new(ids: RequestIds) -> Self {
-        Self { deferred: VecDeque::new(), here: BTreeMap::new(), at_leader: BTreeMap::new(), ids }
+    pub(super) fn new(life: u32) -> Self {
+        Self {
+            deferred: VecDeque::new(),
+            here: BTreeMap::new(),
+            at_leader: BTreeMap::new(),
+            freshness: Freshness::default(),
+            ids: RequestIds::new(life),
+        }
     }
 
     /// Nobody leads that could be reached: these wait for somebody who does.

@@ -3,10 +3,11 @@
 //! What is asked of whom, and what an answer means, the rules decide: here entries are looked up for other members, and
 //! damage is made known.
 
-use super::{Consensus, effects::LoadFor};
+use super::{Consensus, roles::LoadFor};
 use crate::error::ProposeError;
 use actix::Context;
 use quorate_raft::{Batch, Entries, EntryId, Index, NodeId, Repair};
+use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 /// At most so many bytes of entries are sent to a member that lost them, at once.
@@ -15,9 +16,19 @@ const REPAIR_BYTES_MAX: usize = 1 << 20;
 /// No leader is heard for so many of the longest election timeouts: then a loss here is taken for the reason.
 const STUCK_TIMEOUTS: u32 = 10;
 
+/// Problems that were reported, so that each is reported once.
+#[derive(Default)]
+pub(super) struct Warnings {
+    /// The entry at which each member's log was last found to differ from this one.
+    divergences: BTreeMap<NodeId, EntryId>,
+    stuck: Stuck,
+    /// Candidates that got no vote because their state machine writes a version that the one here can't apply: that version.
+    pub(super) machines_unknown: BTreeMap<NodeId, u32>,
+}
+
 /// A node that lost entries or its state, and hears no leader that could bring them back.
 #[derive(Default)]
-pub(super) struct Stuck {
+struct Stuck {
     since: Option<Instant>,
     is_said: bool,
 }
@@ -27,13 +38,13 @@ impl Consensus {
     pub(super) fn look_after_losses(&mut self) {
         let (lost, faulty) = (self.replica.lost_up_to(), self.replica.first_faulty());
         if self.replica.leader().is_some() || (lost.is_none() && faulty.is_none()) {
-            return self.stuck = Stuck::default();
+            return self.warnings.stuck = Stuck::default();
         }
-        let waited = self.stuck.since.get_or_insert_with(Instant::now).elapsed();
-        if self.stuck.is_said || waited < self.timing.election_timeout.1 * STUCK_TIMEOUTS {
+        let waited = self.warnings.stuck.since.get_or_insert_with(Instant::now).elapsed();
+        if self.warnings.stuck.is_said || waited < self.node.timing.election_timeout.1 * STUCK_TIMEOUTS {
             return;
         }
-        self.stuck.is_said = true;
+        self.warnings.stuck.is_said = true;
         let node = self.replica.id();
         match (lost, faulty) {
             (Some(lost), _) => tracing::error!(
@@ -69,8 +80,8 @@ impl Consensus {
 
     /// Says once of an entry and a member that the two logs differ there; messages that find it again are many.
     pub(super) fn diverged(&mut self, at: EntryId, with: NodeId) {
-        if self.divergences.insert(with, at) != Some(at) {
-            self.metrics.peer(with.0).diverged();
+        if self.warnings.divergences.insert(with, at) != Some(at) {
+            self.node.metrics.peer(with.0).diverged();
             tracing::error!(
                 node = %self.replica.id(),
                 "entry {at} differs from that of {with}: one of the two logs is damaged; nothing was overwritten, and whoever \
@@ -81,7 +92,7 @@ impl Consensus {
 
     /// Says that a member came with less than it had acknowledged, and what that means for the cluster.
     pub(super) fn data_lost(&self, member: NodeId, last: Index, held: Index, is_last_copy: bool) {
-        self.metrics.peer(member.0).data_lost();
+        self.node.metrics.peer(member.0).data_lost();
         tracing::error!(
             node = %self.replica.id(),
             "node {member} lost data: its log ends at entry {last}, and it had acknowledged committed entries up to {held}; its data \

@@ -44,7 +44,7 @@ impl Consensus {
                 self.answer_forwarded(outcomes);
             }
             if self.replica.holds_proposals() {
-                return self.proposals.defer(proposals, Instant::now() + self.timing.leader_wait);
+                return self.proposals.defer(proposals, Instant::now() + self.node.timing.leader_wait);
             }
             return self.append(proposals, ctx);
         }
@@ -52,14 +52,14 @@ impl Consensus {
             proposals.into_iter().partition(|proposal| matches!(proposal.caller, Caller::Here(_)));
         let outcomes = self.proposals.refuse(there, ProposeError::NoLeader);
         self.answer_forwarded(outcomes);
-        match self.replica.leader().filter(|leader| self.reachable.contains(leader)) {
+        match self.reachable_leader() {
             Some(leader) => self.forward(leader, here),
             // Nobody else will come to lead.
-            None if self.replica.is_storage_full() && self.peers.is_empty() => {
+            None if self.replica.is_storage_full() && self.connections.peers.is_empty() => {
                 let outcomes = self.proposals.refuse(here, ProposeError::StorageFull);
                 self.answer_forwarded(outcomes);
             }
-            None => self.proposals.defer(here, Instant::now() + self.timing.leader_wait),
+            None => self.proposals.defer(here, Instant::now() + self.node.timing.leader_wait),
         }
     }
 
@@ -76,9 +76,10 @@ impl Consensus {
 
     /// Of large commands whose turn did not come in time.
     pub(super) fn expire_large(&mut self, now: Instant) {
-        let mut over = self.large.expire(now, self.timing.proposal_timeout);
+        let mut over = self.proposals.large.expire(now, self.node.timing.proposal_timeout);
         self.drop_late(&mut over);
-        let outcomes = self.proposals.refuse(over, ProposeError::Overloaded { retry_after: self.gate.retry_after() });
+        let outcomes =
+            self.proposals.refuse(over, ProposeError::Overloaded { retry_after: self.proposals.gate.retry_after() });
         self.answer_forwarded(outcomes);
     }
 
@@ -86,16 +87,16 @@ impl Consensus {
     pub(super) fn append(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
         let now = Instant::now();
         let log = (self.replica.log().last().index, self.replica.commit());
-        let proposals = self.large.admit(proposals, log, self.limits.max_batch_bytes);
+        let proposals = self.proposals.large.admit(proposals, log, self.node.limits.max_batch_bytes);
         let mut proposals = proposals.into_iter().peekable();
         while proposals.peek().is_some() {
-            let capacity = (proposals.len() * (OVERHEAD_BYTES + 256)).min(self.limits.max_batch_bytes);
+            let capacity = (proposals.len() * (OVERHEAD_BYTES + 256)).min(self.node.limits.max_batch_bytes);
             let Some(mut builder) = self.replica.next_batch(capacity) else { return };
             let mut callers = Vec::with_capacity(proposals.len().min(BATCH_ENTRIES_MAX));
             while let Some(Proposal { kind, payload, caller, .. }) = proposals.next_if(|next| {
                 builder.is_empty()
                     || (callers.len() < BATCH_ENTRIES_MAX
-                        && builder.len() + OVERHEAD_BYTES + next.payload.len() <= self.limits.max_batch_bytes)
+                        && builder.len() + OVERHEAD_BYTES + next.payload.len() <= self.node.limits.max_batch_bytes)
             }) {
                 match kind {
                     Kind::Session => builder.push_parts(kind, &self.stamp().encode(), &payload),
@@ -105,35 +106,35 @@ impl Consensus {
             }
             let Some(batch) = builder.finish() else { return };
             let count = callers.len() as u64;
-            self.metrics.batch(count);
-            self.metrics.proposal_stage_n(ProposalStage::Queue, mean_wait(&callers, now), count);
-            self.stages.appended(batch.last(), count, now);
-            let deadline = now + self.timing.proposal_timeout;
+            self.node.metrics.batch(count);
+            self.node.metrics.proposal_stage_n(ProposalStage::Queue, mean_wait(&callers, now), count);
+            self.proposals.stages.appended(batch.last(), count, now);
+            let deadline = now + self.node.timing.proposal_timeout;
             self.proposals.appended(batch.first(), batch.term(), callers, deadline);
-            let now = self.clock.now();
+            let now = self.node.clock.now();
             self.rule(ctx, |replica, out| replica.propose(now, batch, out));
         }
     }
 
     /// What the leader adds to what a session says.
     fn stamp(&mut self) -> Stamp {
-        let time = self.log_clock.stamp(self.clock.now());
-        Stamp { time, idle_limit_ms: self.sessions.idle_limit_ms(), sessions_max: self.sessions.max_sessions }
+        let time = self.proposals.log_clock.stamp(self.node.clock.now());
+        Stamp { time, idle_limit_ms: self.node.sessions.idle_limit_ms(), sessions_max: self.node.sessions.max_sessions }
     }
 
     pub(super) fn forward(&mut self, leader: NodeId, proposals: Vec<Proposal>) {
         let now = Instant::now();
-        let latest = now + self.timing.proposal_timeout;
+        let latest = now + self.node.timing.proposal_timeout;
         let sent = Sent { to: leader, term: self.replica.term(), after: self.replica.commit() };
         // The leader says of what it did not begin with that it never will. That must have time to arrive.
-        let to_answer = self.timing.heartbeat_interval * 2;
+        let to_answer = self.node.timing.heartbeat_interval * 2;
         let mut proposals = proposals.into_iter().peekable();
         while proposals.peek().is_some() {
             let (mut commands, mut payloads) = (Vec::new(), BytesMut::new());
             while let Some(Proposal { kind, payload, caller, until }) = proposals.next_if(|next| {
                 commands.is_empty()
                     || (commands.len() < BATCH_ENTRIES_MAX
-                        && payloads.len() + next.payload.len() <= self.limits.max_batch_bytes)
+                        && payloads.len() + next.payload.len() <= self.node.limits.max_batch_bytes)
             }) {
                 let waits = until.map_or(latest, |until| until.min(latest)).saturating_duration_since(now);
                 let waits_ms = u32::try_from(waits.as_millis()).unwrap_or(u32::MAX);
@@ -158,10 +159,10 @@ impl Consensus {
     ) {
         let Propose { commands, mut payloads } = propose;
         let Some(first) = commands.first() else { return };
-        if !self.duplicates.is_new(from, first.request) && !live(Mutant::DuplicateProposalTaken) {
-            return self.metrics.dropped(Some(from.0), "duplicate");
+        if !self.proposals.duplicates.is_new(from, first.request) && !live(Mutant::DuplicateProposalTaken) {
+            return self.node.metrics.dropped(Some(from.0), "duplicate");
         }
-        if self.duplicates.is_from_before_restart(term) {
+        if self.proposals.duplicates.is_from_before_restart(term) {
             // To refuse them could be a lie, and to take them a second time.
             let outcome = ProposeOutcome::Unknown;
             let unknown = |command: ForwardedCommand| ForwardedOutcome { request: command.request, outcome };
@@ -187,7 +188,7 @@ impl Consensus {
                 refused.push(ForwardedOutcome { request, outcome });
                 continue;
             }
-            match self.gate_for_others.enter(payload.len(), None) {
+            match self.proposals.gate_for_others.enter(payload.len(), None) {
                 Some(credit) => {
                     let caller = Caller::There { node: from, request, term, credit };
                     let until = now.checked_add(Duration::from_millis(waits_ms.into()));
@@ -227,7 +228,7 @@ impl Consensus {
                 Err(Refusal::StaleSerial) => (ProposeOutcome::StaleSerial, bytes::Bytes::new()),
                 Err(Refusal::Skipped) => (ProposeOutcome::Skipped, bytes::Bytes::new()),
             };
-            if !outcomes.is_empty() && replies.len() + reply.len() > self.limits.max_batch_bytes {
+            if !outcomes.is_empty() && replies.len() + reply.len() > self.node.limits.max_batch_bytes {
                 let (outcomes, replies) = (std::mem::take(outcomes), replies.split().freeze());
                 self.say(node, Body::ProposeReply(ProposeReply { outcomes, replies }));
             }
@@ -249,7 +250,7 @@ impl Consensus {
 
     /// Nothing has happened to these yet. Leaders may come and go for ever, but nobody waits for as long.
     pub(super) fn retry_proposals(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
-        let patience = self.timing.proposal_timeout;
+        let patience = self.node.timing.proposal_timeout;
         let is_late = |caller: &Caller| matches!(caller, Caller::Here(waiter) if waiter.asked.elapsed() >= patience);
         let (late, rest): (Vec<_>, Vec<_>) = proposals.into_iter().partition(|proposal| is_late(&proposal.caller));
         let outcomes = self.proposals.refuse(late, self.no_leader_error());
@@ -272,7 +273,7 @@ impl Consensus {
             from = batch.last().next();
             batches.push(batch);
         }
-        let answered_by = Instant::now() + self.timing.heartbeat_interval * 2;
+        let answered_by = Instant::now() + self.node.timing.heartbeat_interval * 2;
         let never_taken = self.proposals.decide(term, &batches, answered_by);
         self.retry_proposals(never_taken, ctx);
     }

@@ -32,6 +32,7 @@ pub(crate) struct Snapshotting {
     config: Snapshots,
     take_state: Recipient<TakeState>,
     restore: Recipient<Restore>,
+    applier: Recipient<Committed>,
     receiver: Addr<SnapshotReceiver>,
     pub(super) blocking: Blocking,
     /// Bytes of entries that went to the state machine since the last snapshot was begun.
@@ -43,6 +44,8 @@ pub(crate) struct Snapshotting {
     cutting: Vec<(u64, Index, Vec<SnapshotCaller>)>,
     /// The last write that cuts the log.
     last_cut: u64,
+    /// The highest write that is durable.
+    durable: u64,
     /// Peers for which no snapshot reaches far enough yet.
     needs: BTreeMap<NodeId, Need>,
     /// The state machine makes none.
@@ -85,8 +88,7 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 impl Snapshotting {
     pub(crate) fn new(
         config: Snapshots,
-        take_state: Recipient<TakeState>,
-        restore: Recipient<Restore>,
+        (take_state, restore, applier): (Recipient<TakeState>, Recipient<Restore>, Recipient<Committed>),
         receiver: Addr<SnapshotReceiver>,
         blocking: Blocking,
     ) -> Self {
@@ -94,6 +96,7 @@ impl Snapshotting {
             config,
             take_state,
             restore,
+            applier,
             receiver,
             blocking,
             bytes: 0,
@@ -101,6 +104,7 @@ impl Snapshotting {
             callers: Vec::new(),
             cutting: Vec::new(),
             last_cut: 0,
+            durable: 0,
             needs: BTreeMap::new(),
             unsupported: false,
             failures: 0,
@@ -121,6 +125,7 @@ impl Snapshotting {
 
     /// Everything up to this write is durable.
     pub(super) fn persisted(&mut self, sequence: u64) {
+        self.durable = sequence;
         for (_, index, callers) in self.cutting.extract_if(.., |(cut, ..)| *cut <= sequence) {
             callers.into_iter().for_each(|caller| caller.tell(Ok(index)));
         }
@@ -157,7 +162,7 @@ impl Consensus {
 
     /// A caller wants to read the newest one.
     pub(super) fn open_newest(&mut self, SourceCaller { answer }: SourceCaller, ctx: &mut Context<Self>) {
-        let opening = self.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
+        let opening = self.roles.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
         ctx.spawn(opening.map(move |source, _, _| {
             // If the storage has died the node has, and dropping the answer says so. Whoever asked may have lost patience.
             if let Ok(source) = source {
@@ -203,16 +208,17 @@ impl Consensus {
             return self.build_ended(Ok(newest), ctx);
         }
         let save = SaveSnapshot { base: self.replica.base_at(last, last_checksum), expected: None };
-        let opening = self.storage.save_snapshot.send(save).into_actor(self).map(move |sink, this, ctx| match sink {
-            Ok(Ok(sink)) => this.write_state(write, sink, ctx),
-            Ok(Err(error)) => this.build_ended(Err(SnapshotError::Failed(error.to_string())), ctx),
-            Err(_) => {} // the storage has died, and the node with it
-        });
+        let opening =
+            self.roles.storage.save_snapshot.send(save).into_actor(self).map(move |sink, this, ctx| match sink {
+                Ok(Ok(sink)) => this.write_state(write, sink, ctx),
+                Ok(Err(error)) => this.build_ended(Err(SnapshotError::Failed(error.to_string())), ctx),
+                Err(_) => {} // the storage has died, and the node with it
+            });
         ctx.spawn(opening);
     }
 
     fn write_state(&mut self, write: crate::machine::WriteState, sink: Box<dyn SnapshotSink>, ctx: &mut Context<Self>) {
-        let fate = self.fate.clone();
+        let fate = self.node.fate.clone();
         let writing = self.snapshots.blocking.run(move || state::write(write, sink, &fate));
         let writing = writing.into_actor(self).map(|written, this, ctx| match written.and_then(|written| written) {
             Ok(snapshot) => this.snapshot_built(&snapshot, ctx),
@@ -222,16 +228,16 @@ impl Consensus {
     }
 
     fn snapshot_built(&mut self, snapshot: &Snapshot, ctx: &mut Context<Self>) {
-        if !self.fate.is_sound() {
+        if !self.node.fate.is_sound() {
             return;
         }
         if let Some(build) = &self.snapshots.build {
             let took = build.began.elapsed();
-            self.metrics.snapshot_took(SnapshotPhase::Build, took);
+            self.node.metrics.snapshot_took(SnapshotPhase::Build, took);
             let last = snapshot.base.last;
             tracing::info!(node = %self.replica.id(), "took a snapshot that ends at {last}: {} bytes in {took:?}", snapshot.bytes);
         }
-        let now = self.clock.now();
+        let now = self.node.clock.now();
         let (base, keep) = (&snapshot.base, self.snapshots.config.keep_entries);
         self.rule(ctx, |replica, out| replica.snapshot_saved(now, base, keep, out));
         self.build_ended(Ok(base.last.index), ctx);
@@ -246,14 +252,14 @@ impl Consensus {
                 (snapshots.failures, snapshots.not_before) = (0, None);
                 snapshots.needs.values_mut().for_each(|need| need.anew = false);
                 snapshots.cutting.push((snapshots.last_cut, *index, callers));
-                if self.durable_sequence >= snapshots.last_cut {
-                    snapshots.persisted(self.durable_sequence);
+                if snapshots.durable >= snapshots.last_cut {
+                    snapshots.persisted(snapshots.durable);
                 }
             }
             Err(error) => {
                 if let SnapshotError::Failed(error) = error {
                     tracing::warn!("no snapshot was taken: {error}");
-                    self.metrics.snapshot_failed(SnapshotPhase::Build);
+                    self.node.metrics.snapshot_failed(SnapshotPhase::Build);
                 }
                 snapshots.bytes += bytes;
                 let pause = (RETRY_MIN * 2u32.saturating_pow(snapshots.failures.min(16))).min(RETRY_MAX);
@@ -289,7 +295,7 @@ impl Consensus {
         let helped = |_: &NodeId, need: &mut Need| newest > Index(0) && need.at_least <= newest && !need.anew;
         let helped: Vec<_> = self.snapshots.needs.extract_if(.., helped).collect();
         for (peer, need) in helped {
-            let opening = self.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
+            let opening = self.roles.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
             ctx.spawn(opening.map(move |source, this, ctx| {
                 let Ok(source) = source else { return };
                 if need.term != this.replica.term() || !this.replica.is_leader() {
@@ -300,12 +306,12 @@ impl Consensus {
                 match source {
                     Ok(source) if source.snapshot().base.last.index >= at_least => {
                         this.replica.pin(peer, Some(source.snapshot().base.last.index));
-                        this.tell_replicator(peer, SnapshotOpened { source });
+                        this.roles.tell_replicator(peer, SnapshotOpened { source });
                     }
                     Ok(_) => drop(this.snapshots.needs.insert(peer, Need { at_least, anew: true, ..need })),
                     Err(error) => {
                         tracing::warn!("can't read the newest snapshot, taking another: {error}");
-                        this.metrics.snapshot_failed(SnapshotPhase::Send);
+                        this.node.metrics.snapshot_failed(SnapshotPhase::Send);
                         this.snapshots.needs.insert(peer, Need { at_least, anew: true, ..need });
                     }
                 }
@@ -323,7 +329,7 @@ impl Consensus {
     /// A piece of a snapshot that this node needs. One at a time: nothing arrives before the last one is restored.
     pub(super) fn piece_arrived(&self, from: NodeId, chunk: SnapshotChunk) {
         if self.snapshots.restoring.is_some() {
-            return self.metrics.dropped(Some(from.0), "snapshot_busy");
+            return self.node.metrics.dropped(Some(from.0), "snapshot_busy");
         }
         self.snapshots.receiver.do_send(PieceArrived { term: self.replica.term(), from, chunk });
     }
@@ -333,7 +339,7 @@ impl Consensus {
     }
 
     pub(super) fn snapshot_arrived(&mut self, arrived: SnapshotArrived, ctx: &mut Context<Self>) {
-        let (now, SnapshotArrived { from, epoch, base }) = (self.clock.now(), arrived);
+        let (now, SnapshotArrived { from, epoch, base }) = (self.node.clock.now(), arrived);
         self.rule(ctx, |replica, out| replica.snapshot_received(now, from, epoch, &base, out));
     }
 
@@ -344,24 +350,24 @@ impl Consensus {
         self.answer_forwarded(outcomes);
         self.snapshots.bytes = 0;
         self.snapshots.restoring = Some(Restoring { index, is_open: false, held: Vec::new() });
-        let opening = self.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
+        let opening = self.roles.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
         ctx.spawn(opening.map(move |source, this, _| match source {
             Ok(Ok(source)) if source.snapshot().base.last.index == index => {
                 this.snapshots.restore.do_send(Restore { source, done: None });
                 if let Some(restoring) = &mut this.snapshots.restoring {
                     restoring.is_open = true;
                     let held = std::mem::take(&mut restoring.held);
-                    held.into_iter().for_each(|committed| this.applier.do_send(committed));
+                    held.into_iter().for_each(|committed| this.snapshots.applier.do_send(committed));
                 }
             }
             Ok(Ok(other)) => {
                 let found = other.snapshot().base.last.index;
-                this.fate.fail(Failure::Storage(format!(
+                this.node.fate.fail(Failure::Storage(format!(
                     "the newest snapshot ends at entry {found}, not at {index}, which was installed a moment ago; this is a \
                      bug of the storage: report it"
                 )));
             }
-            Ok(Err(error)) => this.fate.fail(Failure::Storage(error.to_string())),
+            Ok(Err(error)) => this.node.fate.fail(Failure::Storage(error.to_string())),
             Err(_) => {} // the storage has died, and the node with it
         }));
     }
@@ -372,7 +378,7 @@ impl Consensus {
         match &mut self.snapshots.restoring {
             // Few: entries wait here only until the snapshot's file is open.
             Some(restoring) if !restoring.is_open => restoring.held.push(committed),
-            _ => self.applier.do_send(committed),
+            _ => self.snapshots.applier.do_send(committed),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a panic in each of the actors does to its node.
 
 use super::*;
+use crate::actors::{election_timer::ElectionTimer, replicator::Replicator, vote_collector::VoteCollector};
 use crate::{Node, ProposeError, ReadError, actors, builder::Builder};
 use quorate_storage::Memory;
 use quorate_transport::MemoryNetwork;
@@ -73,9 +74,9 @@ impl Handler<Victim> for Consensus {
     fn handle(&mut self, victim: Victim, _: &mut Self::Context) {
         match victim {
             Victim::Consensus => panic!("told to"),
-            Victim::ElectionTimer => self.timer.do_send(Panic),
-            Victim::VoteCollector => self.collector.as_ref().expect("an open ballot").do_send(Panic),
-            Victim::Replicator => self.replicators.values().next().expect("a leader").do_send(Panic),
+            Victim::ElectionTimer => self.roles.timer.do_send(Panic),
+            Victim::VoteCollector => self.roles.collector.as_ref().expect("an open ballot").do_send(Panic),
+            Victim::Replicator => self.roles.replicators.values().next().expect("a leader").do_send(Panic),
         }
     }
 }

@@ -154,7 +154,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let proposals = Proposals::new(RequestIds::new(1), Metrics::new().node(1));
+        let proposals = Proposals::new(1, Term(0), Gate::new(100, 100), &Limits::default(), Metrics::new().node(1));
         Self { proposals, gate: Gate::new(100, 100), now: Instant::now() }
     }
 
