@@ -37,7 +37,7 @@ impl Automation {
 impl Consensus {
     /// To be called about once a heartbeat interval.
     pub(super) fn look_after_automation(&mut self, ctx: &mut Context<Self>) {
-        if !self.replica.is_leader() || self.stopping.is_some() {
+        if !self.replica.is_leader() || self.stopping.is_stopping() {
             self.automation.leads_since = None;
             self.automation.keeps_up_since.clear();
             return;

@@ -38,13 +38,15 @@ impl Consensus {
         self.replica.leader().filter(|leader| self.connections.reachable.contains(leader))
     }
 
-    /// Another configuration is in force, or it is committed now.
+    /// Another configuration is in force, or it is committed now: links, status and replicators follow it.
     pub(super) fn members_changed(&mut self, ctx: &mut Context<Self>) {
         let peers = self.replica.peers();
         self.connections.peers.are(&peers, self.replica.membership());
         self.connections.observed.peers_are(&peers);
         self.status.members_changed(&self.replica);
-        self.go_on_if_added_again();
+        if self.replica.membership().contains(self.replica.id()) && self.stopping.is_member() {
+            tracing::info!(node = %self.replica.id(), "this node was added to the cluster again: it goes on");
+        }
         if !self.replica.is_as_configured() {
             self.node.fate.fail(Failure::NotAsConfigured { is_witness: self.replica.is_witness() });
         }
@@ -53,7 +55,7 @@ impl Consensus {
         }
     }
 
-    /// States the cluster's id, once an entry that has it is committed.
+    /// States the cluster's id to peers, once an entry that has it is committed.
     pub(super) fn learn_cluster_id(&mut self) {
         let Some(id) = self.replica.cluster_id() else { return };
         tracing::info!(node = %self.replica.id(), "the cluster's id is {id}");
@@ -62,7 +64,7 @@ impl Consensus {
         self.status.cluster_id_known(id);
     }
 
-    /// A peer stated what it skips.
+    /// A peer stated its skip list.
     pub(super) fn compare_skips(&mut self, peer: NodeId, theirs: &[Skip]) {
         let is_witness = self.replica.is_witness() || self.replica.witness() == Some(peer);
         if is_witness || theirs == self.connections.introduction.skips {

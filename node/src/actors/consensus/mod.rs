@@ -25,6 +25,7 @@ mod roles;
 mod snapshots;
 mod stages;
 mod status_publisher;
+mod stopping;
 #[cfg(test)]
 mod tests;
 
@@ -63,6 +64,7 @@ use reads::Reads;
 use repairs::Warnings;
 use status_publisher::StatusPublisher;
 use std::sync::Arc;
+use stopping::Stopping;
 use tokio::{sync::watch, time::Instant};
 
 /// The most commands that enter the log, or are forwarded, as one batch.
@@ -85,12 +87,7 @@ pub(crate) struct Consensus {
     roles: Roles,
     snapshots: Snapshotting,
     warnings: Warnings,
-    stopping: Option<Instant>,
-    tenure: Tenure,
-    /// This node was removed, by the configuration of this entry: it stops.
-    removed_at: Option<Index>,
-    /// And that is the only reason why it stops.
-    stops_as_removed: bool,
+    stopping: Stopping,
     _sentinel: Sentinel,
 }
 
@@ -102,18 +99,6 @@ pub(crate) struct NodeContext {
     pub(crate) sessions: Sessions,
     pub(crate) metrics: NodeMetrics,
     pub(crate) fate: Fate,
-}
-
-/// Whether this node has led.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tenure {
-    Never,
-    /// It does, or nobody is known to lead after it.
-    Leads,
-    /// Another was heard to lead after it.
-    Over {
-        since: Instant,
-    },
 }
 
 /// The parts of a `Consensus`.
@@ -150,17 +135,14 @@ impl Consensus {
             roles,
             snapshots,
             warnings: Warnings::default(),
-            stopping: None,
-            tenure: Tenure::Never,
-            removed_at: None,
-            stops_as_removed: false,
+            stopping: Stopping::new(),
             _sentinel: node.fate.sentinel("Consensus"),
             node,
             replica,
         }
     }
 
-    /// Calls a rule, performs what it wants done, and looks what has changed.
+    /// Calls a rule, performs the effects that it returned, and continues with what they made ready.
     fn rule(&mut self, ctx: &mut Context<Self>, rule: impl FnOnce(&mut Replica, &mut Vec<Effect>)) {
         if !self.node.fate.is_sound() {
             return;
@@ -174,26 +156,10 @@ impl Consensus {
         self.after_rule(ctx);
     }
 
-    /// Looks what the last rule changed: tells the world, and lets those who waited for a leader go on.
+    /// Publishes the status, continues with requests that the last rule made ready, and ends a node that stops and is done.
     fn after_rule(&mut self, ctx: &mut Context<Self>) {
-        let change = self.status.publish(&self.replica);
-        if change.leader {
-            self.proposals.log_clock.leads(self.replica.is_leader(), self.node.clock.now());
-            self.tenure = match self.replica.leader() {
-                Some(leader) if leader == self.replica.id() => Tenure::Leads,
-                Some(_) if self.tenure == Tenure::Leads => Tenure::Over { since: Instant::now() },
-                _ => self.tenure,
-            };
-            // Those whose leader is gone learn soon that the outcome is unknown; it may still be told until then.
-            let soon = Instant::now() + self.node.timing.election_timeout.1 * 2;
-            self.proposals.leader_changed(self.replica.leader(), soon);
-            self.proposals.large.leader_changed();
-            let stranded = self.reads.leader_changed();
-            self.retry_reads(stranded, ctx);
-            self.leader_changed_for_operators(ctx);
-            if self.replica.leader().is_some() {
-                self.retry_deferred(ctx);
-            }
+        if self.status.publish(&self.replica).leader {
+            self.leader_changed(ctx);
         }
         self.decide_stranded(ctx);
         let due = self.proposals.large.due(self.replica.commit());
@@ -209,70 +175,63 @@ impl Consensus {
         self.look_at_change();
         self.take_snapshot_if_due();
         self.serve_needs(ctx);
-        // Callers whose command is committed and not yet applied wait at the state machine.
-        let drained = || {
-            self.proposals.is_empty()
-                && self.proposals.large.is_empty()
-                && self.replica.applied_index() == self.replica.dispatched()
-                && self.replica.handing_over_to().is_none()
-                && !self.is_taken_for_leader()
-                && self.operators.are_answered()
-        };
-        if self.stopping.is_some_and(|deadline| drained() || deadline <= Instant::now()) {
-            match self.removed_at {
-                // Whoever leads counts on it again, or has yet to learn that it need not: that it is silent soon tells.
-                Some(_) if self.replica.follows(self.node.clock.now()) => {}
-                Some(at) => self.node.fate.fail(Failure::Removed { at }),
-                None => self.node.fate.shut_down(),
-            }
+        if self.stopping.is_stopping() {
+            self.end_if_done();
         }
     }
 
-    /// Whoever leads hands over first, so that nobody has to wait for an election.
+    /// Another node leads, none does, or the same one leads another term.
+    fn leader_changed(&mut self, ctx: &mut Context<Self>) {
+        let (now, leader) = (Instant::now(), self.replica.leader());
+        self.proposals.log_clock.leads(self.replica.is_leader(), self.node.clock.now());
+        self.stopping.leader_changed(leader, self.replica.id(), now);
+        // The leader before may still answer until then; after that its callers learn that the outcome is unknown.
+        self.proposals.leader_changed(leader, now + self.node.timing.election_timeout.1 * 2);
+        self.proposals.large.leader_changed();
+        let stranded = self.reads.leader_changed();
+        self.retry_reads(stranded, ctx);
+        self.leader_changed_for_operators(ctx);
+        if self.replica.leader().is_some() {
+            self.retry_deferred(ctx);
+        }
+    }
+
+    /// Answers the callers, and transfers leadership first, so that no election is needed; then the node ends.
     fn begin_to_stop(&mut self, ctx: &mut Context<Self>) {
-        self.stopping.get_or_insert(Instant::now() + self.node.timing.leader_wait);
-        self.stops_as_removed = false;
+        self.stopping.shutdown_requested(Instant::now(), &self.node.timing);
         let now = self.node.clock.now();
         self.rule(ctx, |replica, out| {
-            // If nobody can take over, it ends as it is.
+            // Without a successor the node ends as it is.
             let _ = replica.hand_over(now, None, out);
         });
     }
 
-    /// Whether others may still forward to this node what its successor should get. If it were gone by then, nobody could tell
-    /// whether it had taken it.
-    fn is_taken_for_leader(&self) -> bool {
-        match self.tenure {
-            Tenure::Never => false,
-            // One that does not lead any more waits for its successor; one that does found nobody to hand over to.
-            Tenure::Leads => !self.replica.is_leader(),
-            Tenure::Over { since } => since.elapsed() < self.node.timing.heartbeat_interval,
-        }
-    }
-
-    /// It has been added again before it had stopped.
-    fn go_on_if_added_again(&mut self) {
-        if self.removed_at.is_some() && self.replica.membership().contains(self.replica.id()) {
-            tracing::info!(node = %self.replica.id(), "this node was added to the cluster again: it goes on");
-            self.removed_at = None;
-            self.stopping.take_if(|_| std::mem::take(&mut self.stops_as_removed));
+    fn end_if_done(&self) {
+        let view = stopping::View {
+            has_proposals: !self.proposals.is_empty(),
+            has_unapplied: self.replica.applied_index() != self.replica.dispatched(),
+            has_operators: !self.operators.are_answered(),
+            is_leader: self.replica.is_leader(),
+            is_transferring: self.replica.handing_over_to().is_some(),
+            follows: self.stopping.is_removed() && self.replica.follows(self.node.clock.now()),
+        };
+        match self.stopping.decide(Instant::now(), &self.node.timing, &view) {
+            stopping::Decision::GoOn => {}
+            stopping::Decision::ShutDown => self.node.fate.shut_down(),
+            stopping::Decision::EndAsRemoved(at) => self.node.fate.fail(Failure::Removed { at }),
         }
     }
 
     /// The cluster goes on without this node.
     fn removed(&mut self, at: Index) {
         tracing::warn!(node = %self.replica.id(), %at, "this node was removed from the cluster: it stops");
-        self.removed_at.get_or_insert(at);
-        if self.stopping.is_none() {
-            self.stopping = Some(Instant::now() + self.node.timing.election_timeout.1);
-            self.stops_as_removed = true;
-        }
+        self.stopping.removed(at, Instant::now(), &self.node.timing);
         let deferred = self.proposals.take_deferred();
         let outcomes = self.proposals.refuse(deferred, ProposeError::Stopped);
         self.answer_forwarded(outcomes);
     }
 
-    /// What is looked at every heartbeat interval: deadlines of callers, and whether the others still live.
+    /// Every heartbeat interval: gives up on requests past their deadline, and ends the node if a role actor is gone.
     fn housekeep(&mut self, ctx: &mut Context<Self>) {
         if !self.roles.storage.is_alive() {
             self.node.fate.fail(Failure::ActorDied { actor: "storage" });
@@ -332,9 +291,9 @@ impl StreamHandler<Vec<Request>> for Consensus {
         self.after_rule(ctx);
     }
 
-    /// Every handle is gone: nobody can ask anything of this node any more.
+    /// The last handle is gone: no request can come any more.
     fn finished(&mut self, ctx: &mut Self::Context) {
-        self.stopping.get_or_insert(Instant::now());
+        self.stopping.handles_dropped(Instant::now());
         self.after_rule(ctx);
     }
 }

@@ -127,9 +127,9 @@ impl Proposals {
         }
     }
 
-    /// Whether nobody waits.
+    /// Whether no caller waits for an outcome.
     pub(super) fn is_empty(&self) -> bool {
-        self.deferred.is_empty() && self.forwarded.is_empty() && self.in_log.is_empty()
+        self.deferred.is_empty() && self.forwarded.is_empty() && self.in_log.is_empty() && self.large.is_empty()
     }
 
     /// Nobody leads that could be reached: these wait for somebody who does.

@@ -32,7 +32,7 @@ impl Consensus {
         if proposals.is_empty() {
             return;
         }
-        if self.stopping.is_some() {
+        if self.stopping.is_stopping() {
             let outcomes = self.proposals.refuse(proposals, ProposeError::Stopped);
             return self.answer_forwarded(outcomes);
         }

@@ -150,7 +150,7 @@ impl Snapshotting {
 impl Consensus {
     /// A caller wants one.
     pub(super) fn take_snapshot(&mut self, caller: SnapshotCaller) {
-        if self.stopping.is_some() {
+        if self.stopping.is_stopping() {
             caller.tell(Err(SnapshotError::Stopped));
         } else if self.replica.membership_at(self.replica.applied_index()).is_empty() {
             let why = "this node has not joined a cluster yet; wait until it is listed among the members";
