@@ -22,6 +22,7 @@ mod repairs;
 mod request_ids;
 mod requests;
 mod roles;
+mod snapshot_policy;
 mod snapshots;
 mod stages;
 mod status_publisher;

@@ -1,12 +1,16 @@
-//! Consensus' part in snapshots: when one is taken, who gets it, and that the state machine follows one that arrived.
+//! The part of `Consensus` in snapshots: it carries out what the [`SnapshotPolicy`] decides, opens snapshots for peers, and has the
+//! state machine restored from one that arrived.
 //!
-//! It writes and reads none: the state machine's view is written on a thread that may block, a [`Replicator`] sends, and the
-//! [`SnapshotReceiver`] takes in. What a snapshot does to the log is the rules' business.
+//! It neither writes nor reads snapshots: a thread that may block writes the state machine's view, a [`Replicator`] sends, and
+//! the [`SnapshotReceiver`] receives. The rules decide what a snapshot does to the log.
 //!
 //! [`Replicator`]: crate::actors::replicator::Replicator
 //! [`SnapshotReceiver`]: crate::actors::snapshot_receiver::SnapshotReceiver
 
-use super::Consensus;
+use super::{
+    Consensus,
+    snapshot_policy::{Decision, Need, SnapshotPolicy, Taken, View},
+};
 use crate::{
     actors::{
         blocking::Blocking,
@@ -22,68 +26,46 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_metrics::SnapshotPhase;
-use quorate_raft::{Body, Index, NodeId, Snapshot, SnapshotBase, SnapshotChunk, Term};
-use quorate_storage::{OpenSnapshot, SaveSnapshot, SnapshotSink};
-use std::{collections::BTreeMap, time::Duration};
+use quorate_raft::{Body, Index, NodeId, Snapshot, SnapshotBase, SnapshotChunk};
+use quorate_storage::{OpenSnapshot, SaveSnapshot, SnapshotSink, SnapshotSource, StorageError};
 use tokio::time::Instant;
 
-/// What waits for a snapshot, and what of one is under way.
+/// Snapshots that are being built, cut the log or are restored, and their callers.
 pub(crate) struct Snapshotting {
     config: Snapshots,
+    policy: SnapshotPolicy,
     take_state: Recipient<TakeState>,
     restore: Recipient<Restore>,
     applier: Recipient<Committed>,
     receiver: Addr<SnapshotReceiver>,
     pub(super) blocking: Blocking,
-    /// Bytes of entries that went to the state machine since the last snapshot was begun.
-    bytes: u64,
-    build: Option<Build>,
     /// Callers whose snapshot is not begun yet.
     callers: Vec<SnapshotCaller>,
-    /// Callers whose snapshot is durable, and the write that cuts the log behind it.
+    build: Option<Build>,
+    /// Callers whose snapshot is durable, its last index, and the write that cuts the log up to there.
     cutting: Vec<(u64, Index, Vec<SnapshotCaller>)>,
     /// The last write that cuts the log.
     last_cut: u64,
     /// The highest write that is durable.
     durable: u64,
-    /// Peers for which no snapshot reaches far enough yet.
-    needs: BTreeMap<NodeId, Need>,
-    /// The state machine makes none.
-    unsupported: bool,
-    /// So many builds in a row failed, and until when none is tried again.
-    failures: u32,
-    not_before: Option<Instant>,
-    /// An arrived snapshot on its way to the state machine, and what was committed behind it meanwhile.
+    /// A received snapshot on its way to the state machine.
     restoring: Option<Restoring>,
 }
 
 /// A snapshot that is being taken and written.
 struct Build {
     began: Instant,
-    /// What [`Snapshotting::bytes`] were when it began: they count again if it fails.
-    bytes: u64,
     callers: Vec<SnapshotCaller>,
-    /// Also if nothing was applied since the last one: that can't be read.
-    anew: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Need {
-    term: Term,
-    at_least: Index,
-    /// The newest one reaches, and can't be read.
-    anew: bool,
 }
 
 struct Restoring {
+    /// The last index that the snapshot covers.
     index: Index,
+    /// Its file is open: the state machine has it before any entry that is sent from now on.
     is_open: bool,
+    /// Entries committed until then.
     held: Vec<Committed>,
 }
-
-/// The pause after a build failed; it doubles with every further one.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
 
 impl Snapshotting {
     pub(crate) fn new(
@@ -94,36 +76,32 @@ impl Snapshotting {
     ) -> Self {
         Self {
             config,
+            policy: SnapshotPolicy::new(config),
             take_state,
             restore,
             applier,
             receiver,
             blocking,
-            bytes: 0,
-            build: None,
             callers: Vec::new(),
+            build: None,
             cutting: Vec::new(),
             last_cut: 0,
             durable: 0,
-            needs: BTreeMap::new(),
-            unsupported: false,
-            failures: 0,
-            not_before: None,
             restoring: None,
         }
     }
 
-    /// How fast they may be sent.
+    /// The rate at which a snapshot is sent to each peer; 0 is no limit.
     pub(super) fn bytes_per_second(&self) -> u64 {
         self.config.bytes_per_second
     }
 
-    /// This write cuts the log.
+    /// The write `sequence` cuts the log.
     pub(super) fn cuts(&mut self, sequence: u64) {
         self.last_cut = sequence;
     }
 
-    /// Everything up to this write is durable.
+    /// All writes up to `sequence` are durable.
     pub(super) fn persisted(&mut self, sequence: u64) {
         self.durable = sequence;
         for (_, index, callers) in self.cutting.extract_if(.., |(cut, ..)| *cut <= sequence) {
@@ -131,24 +109,14 @@ impl Snapshotting {
         }
     }
 
-    /// Nothing more will come of those that wait.
+    /// The node has ended.
     pub(super) fn stop(&mut self) {
         self.receiver.do_send(Stop);
-    }
-
-    fn wants_one(&self, applied: Index, newest: Index) -> bool {
-        let Snapshots { every_entries, every_bytes, .. } = self.config;
-        let grown = applied.since(newest);
-        let by_size =
-            grown > 0 && (every_entries > 0 && grown >= every_entries || every_bytes > 0 && self.bytes >= every_bytes);
-        let reaches = |need: &Need| need.anew || (newest < need.at_least && need.at_least <= applied);
-        let may_retry = self.not_before.is_none_or(|at| at <= Instant::now());
-        !self.callers.is_empty() || ((by_size || self.needs.values().any(reaches)) && may_retry)
     }
 }
 
 impl Consensus {
-    /// A caller wants one.
+    /// A caller wants a snapshot of what is applied by now.
     pub(super) fn take_snapshot(&mut self, caller: SnapshotCaller) {
         if self.stopping.is_stopping() {
             caller.tell(Err(SnapshotError::Stopped));
@@ -160,51 +128,51 @@ impl Consensus {
         }
     }
 
-    /// A caller wants to read the newest one.
+    /// A caller wants to read the newest snapshot.
     pub(super) fn open_newest(&mut self, SourceCaller { answer }: SourceCaller, ctx: &mut Context<Self>) {
         let opening = self.roles.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
         ctx.spawn(opening.map(move |source, _, _| {
-            // If the storage has died the node has, and dropping the answer says so. Whoever asked may have lost patience.
+            // A storage that died ends the node: dropping the answer says so. The caller may have left.
             if let Ok(source) = source {
                 drop(answer.send(source));
             }
         }));
     }
 
-    /// Begins to take a snapshot, if one is due. What becomes due during a build is looked at again behind it.
+    /// Begins to take a snapshot, if one is due. Reasons that come up during a build count when it ends.
     pub(super) fn take_snapshot_if_due(&mut self) {
-        let snapshots = &mut self.snapshots;
-        // A snapshot says who the members are: who joined hears that from an entry behind those that it applies first.
-        let knows_members = !self.replica.membership_at(self.replica.applied_index()).is_empty();
-        if snapshots.build.is_some() || snapshots.restoring.is_some() || !knows_members {
+        let applied = self.replica.applied_index();
+        let view = View {
+            applied,
+            newest: self.replica.snapshot_index(),
+            knows_members: !self.replica.membership_at(applied).is_empty(),
+            is_restoring: self.snapshots.restoring.is_some(),
+            has_callers: !self.snapshots.callers.is_empty(),
+        };
+        let decision = self.snapshots.policy.decide(Instant::now, &view);
+        if decision == Decision::Wait {
             return;
         }
-        if !snapshots.wants_one(self.replica.applied_index(), self.replica.snapshot_index()) {
-            return;
-        }
-        let callers = std::mem::take(&mut snapshots.callers);
-        if snapshots.unsupported {
-            snapshots.needs.clear();
+        let callers = std::mem::take(&mut self.snapshots.callers);
+        if decision == Decision::Refuse {
             return callers.into_iter().for_each(|caller| caller.tell(Err(SnapshotError::Unsupported)));
         }
-        let anew = snapshots.needs.values().any(|need| need.anew);
-        let bytes = std::mem::take(&mut snapshots.bytes);
-        snapshots.build = Some(Build { began: Instant::now(), bytes, callers, anew });
-        // Behind everything that was committed so far, in the mailbox too.
-        snapshots.take_state.do_send(TakeState);
+        self.snapshots.build = Some(Build { began: Instant::now(), callers });
+        // It reaches the state machine after all that was committed before.
+        self.snapshots.take_state.do_send(TakeState);
     }
 
     /// The state machine gave a view of its state: it is to be written.
     pub(super) fn state_taken(&mut self, taken: StateTaken, ctx: &mut Context<Self>) {
         let StateTaken { last, last_checksum, write } = taken;
-        let Some(build) = &self.snapshots.build else { return };
+        let newest = self.replica.snapshot_index();
+        let Some(taken) = self.snapshots.policy.state_taken(last.index, newest) else { return };
         let Some(write) = write else {
             tracing::info!("the state machine makes no snapshots: the log is kept in full");
-            self.snapshots.unsupported = true;
+            self.snapshots.policy.unsupported();
             return self.build_ended(Err(SnapshotError::Unsupported), ctx);
         };
-        let newest = self.replica.snapshot_index();
-        if last.index < newest || last.index == newest && !build.anew || last.index == Index(0) {
+        if taken == Taken::Covered {
             return self.build_ended(Ok(newest), ctx);
         }
         let save = SaveSnapshot { base: self.replica.base_at(last, last_checksum), expected: None };
@@ -243,80 +211,69 @@ impl Consensus {
         self.build_ended(Ok(base.last.index), ctx);
     }
 
-    /// The build is over: tells who waited for it, and lets those go on who need a snapshot.
+    /// The build is over: answers its callers, and serves the peers that need a snapshot.
     fn build_ended(&mut self, outcome: Result<Index, SnapshotError>, ctx: &mut Context<Self>) {
         let snapshots = &mut self.snapshots;
-        let Some(Build { bytes, callers, .. }) = snapshots.build.take() else { return };
-        match &outcome {
+        let Some(Build { callers, .. }) = snapshots.build.take() else { return };
+        match outcome {
             Ok(index) => {
-                (snapshots.failures, snapshots.not_before) = (0, None);
-                snapshots.needs.values_mut().for_each(|need| need.anew = false);
-                snapshots.cutting.push((snapshots.last_cut, *index, callers));
+                snapshots.policy.built();
+                snapshots.cutting.push((snapshots.last_cut, index, callers));
                 if snapshots.durable >= snapshots.last_cut {
                     snapshots.persisted(snapshots.durable);
                 }
             }
             Err(error) => {
-                if let SnapshotError::Failed(error) = error {
+                if let SnapshotError::Failed(error) = &error {
                     tracing::warn!("no snapshot was taken: {error}");
                     self.node.metrics.snapshot_failed(SnapshotPhase::Build);
                 }
-                snapshots.bytes += bytes;
-                let pause = (RETRY_MIN * 2u32.saturating_pow(snapshots.failures.min(16))).min(RETRY_MAX);
-                snapshots.failures += 1;
-                snapshots.not_before = Some(Instant::now() + pause);
+                snapshots.policy.failed(Instant::now());
                 callers.into_iter().for_each(|caller| caller.tell(Err(error.clone())));
             }
         }
         self.after_rule(ctx);
     }
 
-    /// The newest snapshot, for a peer's replicator; one that reaches far enough is taken first, if there is none.
+    /// A peer's replicator wants the newest snapshot; if that does not reach far enough, another is taken first.
     pub(super) fn snapshot_wanted(&mut self, wanted: SnapshotWanted, ctx: &mut Context<Self>) {
         let SnapshotWanted { term, peer, at_least, anew } = wanted;
         if term == self.replica.term() && self.replica.is_leader() {
-            if self.snapshots.unsupported {
+            if self.snapshots.policy.is_unsupported() {
                 tracing::warn!(
                     "{peer} needs a snapshot, and the state machine makes none: remove it and add a new member"
                 );
             }
-            self.snapshots.needs.insert(peer, Need { term, at_least, anew });
+            self.snapshots.policy.needed(peer, Need { term, at_least, anew });
             self.after_rule(ctx);
         }
     }
 
-    /// Opens the newest snapshot for whoever it helps.
+    /// Opens the newest snapshot for each peer that it helps.
     pub(super) fn serve_needs(&mut self, ctx: &mut Context<Self>) {
-        if self.snapshots.needs.is_empty() || self.snapshots.build.is_some() {
-            return;
-        }
-        let (term, newest) = (self.replica.term(), self.replica.snapshot_index());
-        self.snapshots.needs.retain(|_, need| need.term == term);
-        let helped = |_: &NodeId, need: &mut Need| newest > Index(0) && need.at_least <= newest && !need.anew;
-        let helped: Vec<_> = self.snapshots.needs.extract_if(.., helped).collect();
-        for (peer, need) in helped {
+        for (peer, need) in self.snapshots.policy.helped(self.replica.term(), self.replica.snapshot_index()) {
             let opening = self.roles.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
             ctx.spawn(opening.map(move |source, this, ctx| {
                 let Ok(source) = source else { return };
-                if need.term != this.replica.term() || !this.replica.is_leader() {
-                    return;
+                if need.term == this.replica.term() && this.replica.is_leader() {
+                    this.snapshot_opened(peer, need, source);
+                    this.after_rule(ctx);
                 }
-                // The log may have been cut since.
-                let at_least = need.at_least.max(this.replica.log().base().index);
-                match source {
-                    Ok(source) if source.snapshot().base.last.index >= at_least => {
-                        this.replica.pin(peer, Some(source.snapshot().base.last.index));
-                        this.roles.tell_replicator(peer, SnapshotOpened { source });
-                    }
-                    Ok(_) => drop(this.snapshots.needs.insert(peer, Need { at_least, anew: true, ..need })),
-                    Err(error) => {
-                        tracing::warn!("can't read the newest snapshot, taking another: {error}");
-                        this.node.metrics.snapshot_failed(SnapshotPhase::Send);
-                        this.snapshots.needs.insert(peer, Need { at_least, anew: true, ..need });
-                    }
-                }
-                this.after_rule(ctx);
             }));
+        }
+    }
+
+    fn snapshot_opened(&mut self, peer: NodeId, need: Need, source: Result<Box<dyn SnapshotSource>, StorageError>) {
+        if let Err(error) = &source {
+            tracing::warn!("can't read the newest snapshot, taking another: {error}");
+            self.node.metrics.snapshot_failed(SnapshotPhase::Send);
+        }
+        let source = source.ok();
+        let found = source.as_ref().map(|source| source.snapshot().base.last.index);
+        let helps = self.snapshots.policy.opened(peer, need, found, self.replica.log().base().index);
+        if let Some(source) = source.filter(|_| helps) {
+            self.replica.pin(peer, found);
+            self.roles.tell_replicator(peer, SnapshotOpened { source });
         }
     }
 
@@ -326,7 +283,7 @@ impl Consensus {
         }
     }
 
-    /// A piece of a snapshot that this node needs. One at a time: nothing arrives before the last one is restored.
+    /// A piece of a snapshot that this node needs. None is taken before the last snapshot is restored.
     pub(super) fn piece_arrived(&self, from: NodeId, chunk: SnapshotChunk) {
         if self.snapshots.restoring.is_some() {
             return self.node.metrics.dropped(Some(from.0), "snapshot_busy");
@@ -343,12 +300,12 @@ impl Consensus {
         self.rule(ctx, |replica, out| replica.snapshot_received(now, from, epoch, &base, out));
     }
 
-    /// The state machine must become what the newest snapshot holds. What is committed behind it waits meanwhile.
+    /// The state machine must take over the state of the newest snapshot. Entries committed after it wait until its file is open.
     pub(super) fn restore(&mut self, base: &SnapshotBase, ctx: &mut Context<Self>) {
         let index = base.last.index;
         let outcomes = self.proposals.covered(index);
         self.answer_forwarded(outcomes);
-        self.snapshots.bytes = 0;
+        self.snapshots.policy.restoring();
         self.snapshots.restoring = Some(Restoring { index, is_open: false, held: Vec::new() });
         let opening = self.roles.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
         ctx.spawn(opening.map(move |source, this, _| match source {
@@ -372,11 +329,11 @@ impl Consensus {
         }));
     }
 
-    /// Hands entries to the state machine, behind whatever it must become first.
+    /// Sends committed entries to the state machine, after a snapshot that it must restore first.
     pub(super) fn apply(&mut self, committed: Committed) {
-        self.snapshots.bytes += committed.batch.bytes().len() as u64;
+        self.snapshots.policy.applying(committed.batch.bytes().len() as u64);
         match &mut self.snapshots.restoring {
-            // Few: entries wait here only until the snapshot's file is open.
+            // Few wait: opening a file takes no longer than a read.
             Some(restoring) if !restoring.is_open => restoring.held.push(committed),
             _ => self.snapshots.applier.do_send(committed),
         }
