@@ -6,7 +6,11 @@
 //! undone, because the leadership ends or no quorum answers, the outcome is unknown.
 //! One change at a time: whoever comes second is told so.
 
-use super::{Consensus, request_ids::RequestIds};
+use super::{
+    Consensus,
+    automatic::{self, Step},
+    request_ids::RequestIds,
+};
 use crate::actors::messages::{Administer, Operator};
 use actix::Context;
 use quorate_raft::{
@@ -122,11 +126,6 @@ impl Consensus {
                 self.operators.deferred.push((Administer { what, operator }, deadline));
             }
         }
-    }
-
-    /// Whether a change is under way for somebody who waits for it.
-    pub(super) fn has_change(&self) -> bool {
-        self.operators.change.is_some()
     }
 
     /// Another node's operator wants something.
@@ -304,6 +303,44 @@ impl Consensus {
         let lost = self.operators.at_leader.extract_if(.., |_, (leader, ..)| *leader == peer);
         for operator in lost.map(|(_, (_, operator, _))| operator).collect::<Vec<_>>() {
             self.tell_operator(operator, AdministerOutcome::Unknown);
+        }
+    }
+
+    /// About once a heartbeat interval: takes the step that automatic promotion or transfer has due.
+    pub(super) fn take_automatic_step(&mut self, ctx: &mut Context<Self>) {
+        if !self.replica.is_leader() || self.stopping.is_stopping() {
+            return self.automation.reset();
+        }
+        let now = self.node.clock.now();
+        let membership = self.replica.membership();
+        let view = automatic::View {
+            this: self.replica.id(),
+            voters: membership.incoming(),
+            learners: membership.learners(),
+            witness: membership.witness(),
+            is_idle: self.replica.is_settled()
+                && self.replica.handing_over_to().is_none()
+                && self.operators.change.is_none(),
+            keeps_up: &|id| self.replica.keeps_up(now, id),
+        };
+        match self.automation.next(Instant::now(), self.node.timing.promote_after, &view) {
+            None => {}
+            Some(Step::Promote(learner)) => {
+                let change = Change::promote(learner);
+                let mut outcome = Ok(self.replica.membership_index());
+                self.rule(ctx, |replica, out| outcome = replica.change(now, &change, out));
+                match outcome {
+                    Ok(index) => tracing::info!(%learner, %index, "a learner that kept up votes from now on"),
+                    Err(why) => tracing::warn!(%learner, "a learner that kept up does not vote yet: {why}"),
+                }
+            }
+            Some(Step::Transfer(to)) => {
+                tracing::info!(%to, "leadership goes to a node that is preferred");
+                self.rule(ctx, |replica, out| {
+                    // A refused transfer is tried again later.
+                    let _ = replica.hand_over(now, Some(to), out);
+                });
+            }
         }
     }
 

@@ -1,30 +1,47 @@
-//! What a leader does of its own accord for its operator: it lets learners vote that have kept up for long enough, and hands
-//! leadership to a node that is preferred.
+//! Automatic promotion and transfer: a leader lets learners vote that have kept up for long enough, and transfers leadership to a
+//! preferred leader.
 //!
-//! Neither decides anything about safety or liveness: both only ask for what an operator might ask for, and take no for an
-//! answer. Elections know nothing of preferences, so whoever can be elected is.
+//! Safety and liveness do not rest on this module: it asks for what an operator might ask for, and a refusal is final until
+//! the next attempt. Elections know no preferences, so every voter that can be elected may lead.
 
-use super::Consensus;
-use actix::Context;
-use quorate_raft::{Change, NodeId};
+use quorate_raft::NodeId;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
-/// What a leader remembers for it.
+/// The memory of a leader for automatic steps.
 pub(super) struct Automation {
     /// Preferred leaders, best first.
     preferred: Vec<NodeId>,
-    /// Since when this node leads.
     leads_since: Option<Instant>,
-    /// Since when each learner has kept up.
+    /// For each learner that keeps up, since when it does.
     keeps_up_since: BTreeMap<NodeId, Instant>,
-    /// When it may try again to hand over, and how long it waits then if that comes to nothing.
+    /// The earliest time of the next transfer, and the pause after it.
     not_before: Option<(Instant, Duration)>,
 }
 
-/// A leadership this young stays where it is: the cluster has just been through an election.
+/// A leader's configuration, and the progress of its members.
+pub(super) struct View<'a> {
+    pub(super) this: NodeId,
+    pub(super) voters: &'a [NodeId],
+    pub(super) learners: &'a [NodeId],
+    pub(super) witness: Option<NodeId>,
+    /// The configuration is settled, and neither a change nor a transfer is under way.
+    pub(super) is_idle: bool,
+    /// Whether a member answers and has nearly the whole log.
+    pub(super) keeps_up: &'a dyn Fn(NodeId) -> bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Step {
+    /// Let this learner vote.
+    Promote(NodeId),
+    /// Transfer leadership to this voter.
+    Transfer(NodeId),
+}
+
+/// No transfer happens earlier in a leadership: the cluster has just been through an election.
 const SETTLES_WITHIN: Duration = Duration::from_secs(5);
-/// The pause after a handover to a preferred node was tried; it doubles with every further one.
+/// The pause after an automatic transfer was tried; it doubles with every further one.
 const RETRY_MIN: Duration = Duration::from_secs(10);
 const RETRY_MAX: Duration = Duration::from_secs(600);
 
@@ -32,71 +49,174 @@ impl Automation {
     pub(super) fn new(preferred: Vec<NodeId>) -> Self {
         Self { preferred, leads_since: None, keeps_up_since: BTreeMap::new(), not_before: None }
     }
+
+    /// This node does not lead, or is about to stop. The pause between transfers stays.
+    pub(super) fn reset(&mut self) {
+        self.leads_since = None;
+        self.keeps_up_since.clear();
+    }
+
+    /// The next step of a leader, if one is due. To be asked about once a heartbeat interval. Learners that keep up for
+    /// `promote_after` are promoted; zero promotes none.
+    pub(super) fn next(&mut self, now: Instant, promote_after: Duration, view: &View<'_>) -> Option<Step> {
+        let leads_since = *self.leads_since.get_or_insert(now);
+        let learner = self.stable_learner(now, promote_after, view);
+        if !view.is_idle {
+            return None;
+        }
+        if let Some(learner) = learner {
+            self.keeps_up_since.remove(&learner);
+            return Some(Step::Promote(learner));
+        }
+        if now.duration_since(leads_since) < SETTLES_WITHIN || self.not_before.is_some_and(|(at, _)| now < at) {
+            return None;
+        }
+        let to = self.better_leader(view)?;
+        let pause = self.not_before.map_or(RETRY_MIN, |(_, pause)| pause);
+        self.not_before = Some((now + pause, (pause * 2).min(RETRY_MAX)));
+        Some(Step::Transfer(to))
+    }
+
+    fn stable_learner(&mut self, now: Instant, promote_after: Duration, view: &View<'_>) -> Option<NodeId> {
+        let keeps_up = |id: &NodeId| (view.keeps_up)(*id);
+        let keeps_up: Vec<_> = view.learners.iter().copied().filter(keeps_up).collect();
+        self.keeps_up_since.retain(|id, _| keeps_up.contains(id));
+        for id in keeps_up {
+            self.keeps_up_since.entry(id).or_insert(now);
+        }
+        let is_stable = |since: &Instant| !promote_after.is_zero() && now.duration_since(*since) >= promote_after;
+        self.keeps_up_since.iter().find(|(_, since)| is_stable(since)).map(|(id, _)| *id)
+    }
+
+    /// The first preferred voter that keeps up, unless this node is preferred to it.
+    fn better_leader(&self, view: &View<'_>) -> Option<NodeId> {
+        let better = self.preferred.iter().copied().take_while(|id| *id != view.this);
+        let may_lead = |id: &NodeId| view.voters.contains(id) && view.witness != Some(*id);
+        better.filter(may_lead).find(|id| (view.keeps_up)(*id))
+    }
 }
 
-impl Consensus {
-    /// To be called about once a heartbeat interval.
-    pub(super) fn look_after_automation(&mut self, ctx: &mut Context<Self>) {
-        if !self.replica.is_leader() || self.stopping.is_stopping() {
-            self.automation.leads_since = None;
-            self.automation.keeps_up_since.clear();
-            return;
-        }
-        let now = Instant::now();
-        let since = *self.automation.leads_since.get_or_insert(now);
-        let is_idle = self.replica.is_settled() && self.replica.handing_over_to().is_none() && !self.has_change();
-        if let Some(learner) = self.stable_learner(now).filter(|_| is_idle) {
-            return self.promote(learner, ctx);
-        }
-        if is_idle && now.duration_since(since) >= SETTLES_WITHIN {
-            self.hand_to_preferred(now, ctx);
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_learner_votes_once_it_kept_up_for_long_enough_without_a_break() {
+        let mut world = World::new(&[]);
+        world.learners = vec![NodeId(4)];
+        world.keeps_up = vec![NodeId(4)];
+        assert_eq!(world.next(), None);
+        world.now += SECOND * 9;
+        assert_eq!(world.next(), None);
+        world.keeps_up.clear();
+        assert_eq!(world.next(), None);
+        world.keeps_up = vec![NodeId(4)];
+        world.now += SECOND;
+        assert_eq!(world.next(), None, "the count begins anew");
+        world.now += SECOND * 10;
+        assert_eq!(world.next(), Some(Step::Promote(NodeId(4))));
+        assert_eq!(world.next(), None, "a refused promotion waits as long again");
+        world.now += SECOND * 10;
+        assert_eq!(world.next(), Some(Step::Promote(NodeId(4))));
     }
 
-    /// A learner that has kept up for long enough, if any is to be promoted by itself.
-    fn stable_learner(&mut self, now: Instant) -> Option<NodeId> {
-        let (after, at) = (self.node.timing.promote_after, self.node.clock.now());
-        let learners = self.replica.membership().learners();
-        let keeps_up: Vec<_> = learners.iter().copied().filter(|id| self.replica.keeps_up(at, *id)).collect();
-        let known = &mut self.automation.keeps_up_since;
-        known.retain(|id, _| keeps_up.contains(id));
-        for id in keeps_up {
-            known.entry(id).or_insert(now);
-        }
-        let is_stable = |since: &Instant| now.duration_since(*since) >= after;
-        known.iter().find(|(_, since)| !after.is_zero() && is_stable(since)).map(|(id, _)| *id)
+    #[test]
+    fn without_a_setting_no_learner_is_promoted() {
+        let mut world = World::new(&[]);
+        (world.learners, world.keeps_up, world.promote_after) = (vec![NodeId(4)], vec![NodeId(4)], Duration::ZERO);
+        world.next();
+        world.now += SECOND * 1000;
+        assert_eq!(world.next(), None);
     }
 
-    fn promote(&mut self, learner: NodeId, ctx: &mut Context<Self>) {
-        let (now, change) = (self.node.clock.now(), Change::promote(learner));
-        self.automation.keeps_up_since.remove(&learner);
-        let mut outcome = Ok(self.replica.membership_index());
-        self.rule(ctx, |replica, out| outcome = replica.change(now, &change, out));
-        match outcome {
-            Ok(index) => tracing::info!(%learner, %index, "a learner that kept up votes from now on"),
-            Err(why) => tracing::warn!(%learner, "a learner that kept up does not vote yet: {why}"),
-        }
+    #[test]
+    fn nothing_is_begun_during_a_change_or_a_transfer() {
+        let mut world = World::new(&[3]);
+        (world.learners, world.keeps_up) = (vec![NodeId(4)], vec![NodeId(3), NodeId(4)]);
+        world.is_idle = false;
+        world.next();
+        world.now += SECOND * 10;
+        assert_eq!(world.next(), None);
+        world.is_idle = true;
+        assert_eq!(world.next(), Some(Step::Promote(NodeId(4))), "the learner kept up meanwhile");
     }
 
-    /// Hands over to the first of the preferred voters that is there and has nearly everything, unless that is this node.
-    fn hand_to_preferred(&mut self, now: Instant, ctx: &mut Context<Self>) {
-        if self.automation.not_before.is_some_and(|(at, _)| now < at) {
-            return;
+    #[test]
+    fn leadership_goes_to_the_best_preferred_voter_that_keeps_up() {
+        let mut world = World::new(&[9, 3, 2, 1]);
+        world.keeps_up = vec![NodeId(2), NodeId(9)];
+        assert_eq!(world.next(), None);
+        world.now += SETTLES_WITHIN;
+        assert_eq!(world.next(), Some(Step::Transfer(NodeId(2))), "9 is no voter, 3 does not keep up");
+    }
+
+    #[test]
+    fn leadership_stays_where_no_better_leader_is_preferred() {
+        let mut world = World::new(&[1, 2]);
+        world.keeps_up = vec![NodeId(2)];
+        world.next();
+        world.now += SETTLES_WITHIN;
+        assert_eq!(world.next(), None);
+        world = World::new(&[3]);
+        (world.keeps_up, world.witness) = (vec![NodeId(3)], Some(NodeId(3)));
+        world.next();
+        world.now += SETTLES_WITHIN;
+        assert_eq!(world.next(), None, "a witness never leads");
+    }
+
+    #[test]
+    fn transfers_pause_for_longer_each_time_whoever_led_meanwhile() {
+        let mut world = World::new(&[2]);
+        world.keeps_up = vec![NodeId(2)];
+        let mut pauses = Vec::new();
+        let mut last = None;
+        for _ in 0..3000 {
+            if world.next() == Some(Step::Transfer(NodeId(2))) {
+                pauses.extend(last.map(|last| world.now.duration_since(last).as_secs()));
+                last = Some(world.now);
+                world.automation.reset();
+            }
+            world.now += SECOND;
         }
-        let at = self.node.clock.now();
-        let this = self.replica.id();
-        let better = self.automation.preferred.iter().copied().take_while(|id| *id != this);
-        let (voters, witness) = (self.replica.membership().incoming(), self.replica.membership().witness());
-        let may_lead = |id: &NodeId| voters.contains(id) && witness != Some(*id);
-        let Some(to) = better.filter(may_lead).find(|id| self.replica.keeps_up(at, *id)) else {
-            return;
-        };
-        let pause = self.automation.not_before.map_or(RETRY_MIN, |(_, pause)| pause);
-        self.automation.not_before = Some((now + pause, (pause * 2).min(RETRY_MAX)));
-        tracing::info!(%to, "leadership goes to a node that is preferred");
-        self.rule(ctx, |replica, out| {
-            // If it can't be now, it is tried again later.
-            let _ = replica.hand_over(at, Some(to), out);
-        });
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
+    }
+
+    struct World {
+        automation: Automation,
+        now: Instant,
+        promote_after: Duration,
+        learners: Vec<NodeId>,
+        keeps_up: Vec<NodeId>,
+        witness: Option<NodeId>,
+        is_idle: bool,
+    }
+
+    impl World {
+        /// Node 1 leads 2 and 3.
+        fn new(preferred: &[u64]) -> Self {
+            Self {
+                automation: Automation::new(preferred.iter().copied().map(NodeId).collect()),
+                now: Instant::now(),
+                promote_after: SECOND * 10,
+                learners: Vec::new(),
+                keeps_up: Vec::new(),
+                witness: None,
+                is_idle: true,
+            }
+        }
+
+        fn next(&mut self) -> Option<Step> {
+            let view = View {
+                this: NodeId(1),
+                voters: &[NodeId(1), NodeId(2), NodeId(3)],
+                learners: &self.learners,
+                witness: self.witness,
+                is_idle: self.is_idle,
+                keeps_up: &|id| self.keeps_up.contains(&id),
+            };
+            self.automation.next(self.now, self.promote_after, &view)
+        }
     }
 }

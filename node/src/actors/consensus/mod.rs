@@ -249,7 +249,7 @@ impl Consensus {
         self.status.time_passed(&self.replica, self.proposals.gate.inside() as u64);
         self.connections.peers.let_go();
         self.expire_operators(ctx);
-        self.look_after_automation(ctx);
+        self.take_automatic_step(ctx);
         self.look_after_losses();
         let now = self.node.clock.now();
         self.rule(ctx, |replica, out| replica.tick(now, out));
