@@ -1,24 +1,24 @@
-//! Large commands take turns, so that small ones need not wait behind all of them.
+//! Large commands: they enter the log one batch's worth at a time, so that small ones need not wait for all of them.
 //!
-//! The log is one line: whoever stands behind ten megabytes waits until ten megabytes are on a majority's disks. So of the large
-//! ones only a batch's worth is in the log and not committed at a time. The others wait here, in their order, and small ones
-//! pass them. Nothing has happened to what waits here. It never waits for long: each turn is as short as a commit, and those
-//! who wait for too long are told that there is too much to do. How many may wait is bounded by the gates.
+//! Entries are committed in log order, so a command appended after ten megabytes waits until ten megabytes are on the disks of a
+//! majority. Large commands therefore wait here, in their order, until the ones appended before are committed, and small commands
+//! pass them. A command that waits here has had no effect. A wait is as short as a few commits; a command whose wait is too
+//! long is refused as overload. The gates bound how many may wait.
 
 use crate::actors::messages::{Caller, Proposal};
 use quorate_raft::Index;
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
-/// A command of so many bytes is large. Smaller ones are sent together, and a network carries this much in about a
+/// A command of at least this many bytes is large. Smaller ones are sent together; a network carries this much in about a
 /// millisecond.
 pub(super) const LARGE_BYTES: usize = 64 << 10;
 
-/// The large commands of a leader's callers that wait for their turn.
+/// The large commands that wait at a leader to be appended.
 #[derive(Default)]
 pub(super) struct LargeCommands {
     waiting: VecDeque<Proposal>,
-    /// The last entry of the turn that was taken last: with its commit the next one begins.
+    /// The last index that the latest large commands can have in the log: with its commit the next ones may follow.
     last: Index,
 }
 
@@ -27,7 +27,7 @@ impl LargeCommands {
         self.waiting.is_empty()
     }
 
-    /// Of what is to be appended to a log that ends at `end`, what may be now, the large behind the small. The rest waits.
+    /// The proposals that may be appended now to a log that ends at `end`, large ones last. The others wait.
     pub(super) fn admit(
         &mut self,
         proposals: Vec<Proposal>,
@@ -52,17 +52,17 @@ impl LargeCommands {
         now
     }
 
-    /// Somebody else leads, or nobody: what is in the log tells nothing of whose turn it is.
+    /// Another node leads, or none: the indexes of this node's log say nothing of the commands that it appended.
     pub(super) fn leader_changed(&mut self) {
         self.last = Index(0);
     }
 
-    /// Those who wait, if some of them have their turn when everything up to `commit` is committed: to be taken again.
+    /// All that wait, taken out to be proposed again, if some of them may be appended at this commit index.
     pub(super) fn due(&mut self, commit: Index) -> Vec<Proposal> {
         if self.last <= commit { std::mem::take(&mut self.waiting).into() } else { Vec::new() }
     }
 
-    /// Those who have waited for as long as anybody may.
+    /// The commands that are past their deadline, or were proposed here longer ago than `patience`, taken out.
     pub(super) fn expire(&mut self, now: Instant, patience: Duration) -> Vec<Proposal> {
         let is_over = |proposal: &Proposal| match &proposal.caller {
             Caller::Here(waiter) => proposal.is_late(now) || waiter.asked + patience <= now,
@@ -76,4 +76,99 @@ impl LargeCommands {
 
 fn is_large(proposal: &Proposal) -> bool {
     proposal.payload.len() >= LARGE_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{actors::messages::Waiter, gate::Gate};
+    use bytes::Bytes;
+    use quorate_raft::{Kind, NodeId, Term};
+    use std::sync::Arc;
+    use tokio::sync::oneshot;
+
+    const BATCH: usize = 3 * LARGE_BYTES;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn small_commands_pass_large_ones_that_wait() {
+        let mut world = World::new();
+        assert_eq!(world.admit(&[1, LARGE_BYTES, 2], 10, 10), [1, 2, LARGE_BYTES], "large ones go last");
+        // Entry 13 is the large one: until it is committed no other is appended.
+        assert_eq!(world.admit(&[LARGE_BYTES, 3, LARGE_BYTES - 1], 13, 12), [3, LARGE_BYTES - 1]);
+        assert!(world.due(12).is_empty());
+        assert_eq!(world.due(13), [LARGE_BYTES]);
+        assert!(world.large.is_empty());
+    }
+
+    #[test]
+    fn a_batch_of_large_commands_is_appended_at_a_time() {
+        let mut world = World::new();
+        let four = [LARGE_BYTES; 4];
+        assert_eq!(world.admit(&four, 0, 0), four[..3]);
+        assert!(world.due(2).is_empty());
+        assert_eq!(world.due(3), four[3..]);
+        assert_eq!(world.admit(&[2 * BATCH, LARGE_BYTES], 3, 3), [2 * BATCH], "a larger one goes alone");
+        assert!(!world.large.is_empty());
+    }
+
+    #[test]
+    fn after_a_change_of_leader_the_ones_that_wait_are_proposed_again_at_once() {
+        let mut world = World::new();
+        world.admit(&[LARGE_BYTES; 4], 0, 0);
+        world.large.leader_changed();
+        assert_eq!(world.due(0), [LARGE_BYTES]);
+    }
+
+    #[test]
+    fn a_command_waits_for_no_longer_than_its_caller() {
+        let mut world = World::new();
+        world.admit(&[BATCH], 0, 0);
+        let deadline = world.now + SECOND;
+        let credit = world.gate.enter(0, None).expect("room");
+        let there = Caller::There { node: NodeId(2), request: 1, term: Term(1), credit };
+        let waiting = vec![
+            world.proposal(LARGE_BYTES, Some(deadline)),
+            world.proposal(LARGE_BYTES + 1, None),
+            Proposal { caller: there, ..world.proposal(LARGE_BYTES + 2, None) },
+        ];
+        assert!(world.large.admit(waiting, (Index(1), Index(0)), BATCH).is_empty());
+        let mut expired = |after: Duration| sizes(&world.large.expire(world.now + after, SECOND * 2));
+        assert!(expired(SECOND - Duration::from_millis(1)).is_empty());
+        assert_eq!(expired(SECOND), [LARGE_BYTES]);
+        assert_eq!(expired(SECOND * 2), [LARGE_BYTES + 1]);
+        assert!(expired(SECOND * 100).is_empty(), "the node that forwarded it watches its deadline");
+    }
+
+    struct World {
+        large: LargeCommands,
+        gate: Arc<Gate>,
+        now: Instant,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { large: LargeCommands::default(), gate: Gate::new(100, 100), now: Instant::now() }
+        }
+
+        fn proposal(&self, bytes: usize, until: Option<Instant>) -> Proposal {
+            let credit = self.gate.enter(0, None).expect("room");
+            let caller = Caller::Here(Waiter { answer: oneshot::channel().0, asked: self.now, credit });
+            Proposal { kind: Kind::Command, payload: Bytes::from(vec![0; bytes]), caller, until }
+        }
+
+        /// Proposes commands of these sizes to a log that ends at `end`; gives the sizes of those that are appended.
+        fn admit(&mut self, bytes: &[usize], end: u64, commit: u64) -> Vec<usize> {
+            let proposals = bytes.iter().map(|bytes| self.proposal(*bytes, None)).collect();
+            sizes(&self.large.admit(proposals, (Index(end), Index(commit)), BATCH))
+        }
+
+        fn due(&mut self, commit: u64) -> Vec<usize> {
+            sizes(&self.large.due(Index(commit)))
+        }
+    }
+
+    fn sizes(proposals: &[Proposal]) -> Vec<usize> {
+        proposals.iter().map(|proposal| proposal.payload.len()).collect()
+    }
 }
