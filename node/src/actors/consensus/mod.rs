@@ -22,6 +22,7 @@ mod repairs;
 mod request_ids;
 mod requests;
 mod roles;
+mod routing;
 mod snapshot_policy;
 mod snapshots;
 mod stages;

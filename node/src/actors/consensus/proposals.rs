@@ -1,10 +1,11 @@
-//! Who waits for the outcome of a command, and where it is.
+//! The callers that wait for the outcome of a command, and the place of the command.
 //!
-//! A command is in one of three places: *deferred* until somebody leads, *forwarded* to the leader, or *in the log* here.
-//! Deferred ones have not happened, so giving up on them is a definite failure. What was forwarded or appended may happen
-//! any time later, whoever leads, so giving up on it is an unknown outcome. Two things prove that it never will: another entry
-//! is committed in its place; or, of what was forwarded, an entry of a later term is committed and no entry is this command. The
-//! latter is tried again: a leader takes what was forwarded to it in the term in which it was sent, or never.
+//! A command is in one of four places: *deferred* until a leader can be reached, among the *large* commands of a leader,
+//! *forwarded* to the leader, or *in the log* here. In the first two it has had no effect, so to give up is a definite failure. A
+//! command that was forwarded or appended may take effect at any later time, under any leader, so to give up is an unknown
+//! outcome. Two facts prove that it never will: another entry is committed at its index; or, for a forwarded command, an entry of
+//! a later term is committed and no entry has the command. Then it is forwarded again: a leader appends a forwarded command in the
+//! term in which it was sent, or never.
 
 use super::{
     large_commands::LargeCommands,
@@ -33,13 +34,13 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// The callers that wait.
+/// The callers that wait for an outcome.
 pub(super) struct Proposals {
     deferred: VecDeque<Deferred>,
     forwarded: BTreeMap<u64, Forwarded>,
     ids: RequestIds,
     in_log: VecDeque<InLog>,
-    /// Whether some were forwarded in an earlier term, and it is not known yet whether they were taken.
+    /// Commands were forwarded in an earlier term, and whether they were appended is not known yet.
     has_stranded: bool,
     pub(super) large: LargeCommands,
     pub(super) duplicates: DuplicateFilter,
@@ -68,7 +69,7 @@ struct Forwarded {
     sent: Sent,
     proposal: Proposal,
     deadline: Instant,
-    /// An entry that is committed may be this one.
+    /// A committed entry may be this command.
     may_be_taken: bool,
 }
 
@@ -76,9 +77,9 @@ struct Forwarded {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Sent {
     pub(super) to: NodeId,
-    /// The leader takes it in this term or never.
+    /// The leader appends it in this term or never.
     pub(super) term: Term,
-    /// What was known to be committed then: its entry, if there is one, lies after that.
+    /// The commit index known then: the entry of the command, if there is one, lies after it.
     pub(super) after: Index,
 }
 
@@ -91,13 +92,13 @@ struct InLog {
 }
 
 impl Forwarded {
-    /// Whether it was forwarded before `term`, and it is not known whether it was taken.
+    /// Whether it was forwarded before `term`, and whether it was appended is not known.
     fn is_stranded(&self, term: Term) -> bool {
         self.sent.term < term && !self.may_be_taken
     }
 }
 
-/// The part of an entry's payload that was forwarded: the leader puts a stamp in front of what a session says.
+/// The part of an entry's payload that was forwarded: the leader puts a stamp in front of a session's.
 fn asked_for(kind: Kind, payload: &[u8]) -> Option<&[u8]> {
     match kind {
         Kind::Session => payload.get(STAMP_BYTES..),
@@ -132,25 +133,24 @@ impl Proposals {
         self.deferred.is_empty() && self.forwarded.is_empty() && self.in_log.is_empty() && self.large.is_empty()
     }
 
-    /// Nobody leads that could be reached: these wait for somebody who does.
+    /// No leader can be reached: these wait for one.
     pub(super) fn defer(&mut self, proposals: Vec<Proposal>, deadline: Instant) {
         self.deferred.extend(proposals.into_iter().map(|proposal| Deferred { proposal, deadline }));
     }
 
-    /// Everything that is deferred, taken out.
+    /// All deferred commands, taken out.
     pub(super) fn take_deferred(&mut self) -> Vec<Proposal> {
         self.deferred.drain(..).map(|deferred| deferred.proposal).collect()
     }
 
-    /// One is being forwarded: gives the name under which the leader will answer it.
+    /// A command is being forwarded: gives the id under which the leader will answer it.
     pub(super) fn forwarded(&mut self, sent: Sent, proposal: Proposal, deadline: Instant) -> u64 {
         let name = self.ids.next();
         self.forwarded.insert(name, Forwarded { sent, proposal, deadline, may_be_taken: false });
         name
     }
 
-    /// After which index the log says what became of those that were forwarded before `term`; `None` if there are none, or they
-    /// were looked at.
+    /// The index after which the log decides the commands that were forwarded before `term`; `None` if there are none left to decide.
     pub(super) fn stranded_after(&self, term: Term) -> Option<Index> {
         if !self.has_stranded {
             return None;
@@ -162,11 +162,11 @@ impl Proposals {
             .min()
     }
 
-    /// An entry of `term` is committed, and the `batches` are all that is committed after what [`Proposals::stranded_after`] gave.
-    /// Gives the commands of earlier terms that are not among them: no leader took them, and none ever will.
+    /// An entry of `term` is committed, and the `batches` are all that is committed after [`Proposals::stranded_after`]. Gives the
+    /// commands of earlier terms that are not among them: no leader appended them, and none ever will.
     ///
-    /// An entry does not say who asked for it: one with the same payload may be another's. Who has one waits for its answer
-    /// `until` then, and learns nothing if none comes.
+    /// An entry does not name its caller: an equal payload may be another caller's. So the caller of a command that is among them
+    /// waits for the leader's answer until `until`, and then the outcome is unknown.
     pub(super) fn decide(&mut self, term: Term, batches: &[Batch], until: Instant) -> Vec<Proposal> {
         let records = || batches.iter().flat_map(Batch::records);
         let payloads: BTreeSet<(Term, &[u8])> =
@@ -187,15 +187,15 @@ impl Proposals {
         never_taken
     }
 
-    /// These were appended to the log, from `first` on.
+    /// The commands of these callers were appended, from index `first` on.
     pub(super) fn appended(&mut self, first: Index, term: Term, callers: Vec<Caller>, deadline: Instant) {
         self.in_log.push_back(InLog { first, term, callers, deadline });
     }
 
-    /// These entries are committed: gives the callers who wait for them. Whoever waited for another entry in the same
-    /// place learns that it will never be.
+    /// Entries are committed: gives their callers. The caller of another entry at the same index is told that it never will be
+    /// committed.
     ///
-    /// Callers of earlier leaderships may stand in front of the ones looked for, and wait for later places: they stay.
+    /// Callers of an earlier leadership may stand before the wanted ones and wait for later indexes: they stay.
     pub(super) fn committed(&mut self, batch: &Batch) -> Vec<Callers> {
         let (mut taken, mut at) = (Vec::new(), 0);
         while let Some(next) = self.in_log.get(at) {
@@ -215,7 +215,7 @@ impl Proposals {
             if front.term == batch.term() || live(Mutant::CallersByIndexAlone) {
                 taken.push(Callers { first: front.first, callers: front.callers });
             } else {
-                // Of those that other nodes forwarded, the nodes look at their own deadlines.
+                // Nodes that forwarded a command watch its deadline themselves.
                 for caller in front.callers {
                     self.tell(caller, ProposeError::NoLeader);
                 }
@@ -224,7 +224,7 @@ impl Proposals {
         taken
     }
 
-    /// The leader that these were forwarded to has answered. Gives those that it did not take, to be asked of another.
+    /// The leader answered forwarded commands. Gives those that it did not append, to be forwarded to the next leader.
     pub(super) fn outcomes_arrived(
         &mut self,
         from: NodeId,
@@ -280,8 +280,7 @@ impl Proposals {
         again
     }
 
-    /// A snapshot took the place of the entries up to `index`: what they came to, nobody here will ever know. Gives what
-    /// other nodes must be told.
+    /// A snapshot took the place of the entries up to `index`: their outcomes are unknown here. Gives the answers to other nodes.
     pub(super) fn covered(&mut self, index: Index) -> ForOtherNodes {
         let (mut outcomes, mut kept) = (Vec::new(), VecDeque::new());
         for mut in_log in std::mem::take(&mut self.in_log) {
@@ -298,7 +297,7 @@ impl Proposals {
         outcomes
     }
 
-    /// Another leads, or nobody is known to: what waits on the one before has until `soon`.
+    /// Another node leads, or none: commands that the leader before has, or that are in the log, have until `soon`.
     pub(super) fn leader_changed(&mut self, leader: Option<NodeId>, soon: Instant) {
         self.has_stranded = !self.forwarded.is_empty();
         for forwarded in self.forwarded.values_mut().filter(|forwarded| Some(forwarded.sent.to) != leader) {
@@ -309,7 +308,7 @@ impl Proposals {
         }
     }
 
-    /// The link to `peer` was lost, and with it the answers that were on their way.
+    /// The link to `peer` was lost, and with it answers that may have been on their way.
     pub(super) fn peer_lost(&mut self, peer: NodeId) {
         let lost: Vec<_> =
             self.forwarded.iter().filter(|(_, f)| f.sent.to == peer).map(|(request, _)| *request).collect();
@@ -329,12 +328,10 @@ impl Proposals {
         }
     }
 
-    /// Gives up on whatever is past its deadline. Gives what other nodes must be told.
-    ///
-    /// What nobody took was taken by nobody `because`.
+    /// Gives up on commands past their deadlines; deferred ones fail with `because`. Gives the answers to other nodes.
     pub(super) fn expire(&mut self, now: Instant, because: ProposeError) -> ForOtherNodes {
         let mut outcomes = Vec::new();
-        // Callers wait for different times: whose is over may stand anywhere.
+        // Deadlines differ: a late one may stand anywhere.
         let (over, deferred): (Vec<_>, Vec<_>) = self.deferred.drain(..).partition(|deferred| deferred.is_over(now));
         self.deferred = deferred.into();
         for Deferred { proposal, deadline } in over {
@@ -352,7 +349,7 @@ impl Proposals {
                 outcomes.extend(self.tell(forwarded.proposal.caller, unknown));
             }
         }
-        // Callers leave, their places stay: what is committed after all finds nobody waiting.
+        // Their entries may be committed later; then no caller waits.
         let late = if live(Mutant::LateIsDefinite) { ProposeError::NoLeader } else { ProposeError::OutcomeUnknown };
         while let Some(in_log) = self.in_log.pop_front_if(|in_log| in_log.deadline <= now) {
             for caller in in_log.callers {
@@ -362,12 +359,22 @@ impl Proposals {
         outcomes
     }
 
-    /// Tells the callers of commands that were never appended why not.
+    /// Tells the callers of commands that were not appended. Gives the answers to other nodes.
     pub(super) fn refuse(&mut self, proposals: Vec<Proposal>, error: ProposeError) -> ForOtherNodes {
         proposals.into_iter().filter_map(|proposal| self.tell(proposal.caller, error)).collect()
     }
 
-    /// Tells a caller of this node at once; gives what a caller of another node is to be told.
+    /// Takes out the commands for which `why` has an error, and tells their callers. Gives the answers to other nodes.
+    pub(super) fn refuse_where(
+        &self,
+        proposals: &mut Vec<Proposal>,
+        why: impl Fn(&Proposal) -> Option<ProposeError>,
+    ) -> ForOtherNodes {
+        let refused = proposals.extract_if(.., |proposal| why(proposal).is_some());
+        refused.filter_map(|proposal| why(&proposal).and_then(|error| self.tell(proposal.caller, error))).collect()
+    }
+
+    /// Tells a caller of this node at once; gives the answer to a caller of another node.
     fn tell(&self, caller: Caller, error: ProposeError) -> Option<(NodeId, u64, ProposeOutcome)> {
         match caller {
             Caller::Here(waiter) => {
@@ -381,7 +388,7 @@ impl Proposals {
                     ProposeError::TooLarge { max, .. } => {
                         ProposeOutcome::TooLarge { max: u32::try_from(max).unwrap_or(u32::MAX) }
                     }
-                    // Whoever leads next may take it: the other node asks that one.
+                    // The next leader may append it: the other node asks that one.
                     ProposeError::NoLeader | ProposeError::StorageFull | ProposeError::Stopped => {
                         ProposeOutcome::NotLeader
                     }
@@ -395,7 +402,7 @@ impl Proposals {
     }
 }
 
-/// Tells a caller of this node that its command was committed, and refused when it was to be applied.
+/// Tells a caller of this node that its command was committed, and refused when it was applied.
 fn refuse(caller: Caller, refusal: Refusal) {
     if let Caller::Here(waiter) = caller {
         waiter.tell(Ok(Err(refusal)));

@@ -1,20 +1,23 @@
-//! Ids for what one node asks of another.
+//! Ids of requests between nodes, and detection of duplicates.
 //!
-//! A network may repeat a message, and hold it back for as long as it likes; a node may restart meanwhile. So no answer
-//! to one life of a node may pass for an answer to its next, and no forwarded command may be taken twice.
+//! A network may repeat a message and delay it for any time, and a node may restart meanwhile. So an answer to a request of one
+//! process of a node must not pass for an answer to a later process, and no forwarded command may be taken twice.
 
-use quorate_raft::{NodeId, Term};
+use quorate_raft::{
+    NodeId, Term,
+    mutants::{Mutant, live},
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Makes ids that no earlier life of this node has used: the upper half tells the life, by chance, and the lower
-/// half counts.
+/// Makes ids that no earlier process of this node has used: the upper half is a random number of the process, the lower half
+/// counts.
 #[derive(Debug)]
 pub(super) struct RequestIds {
     last: u64,
 }
 
 impl RequestIds {
-    /// `life` is random: it must differ from the one before a restart.
+    /// `life` is random: it differs from that of every earlier process of this node.
     pub(super) fn new(life: u32) -> Self {
         Self { last: u64::from(life) << 32 }
     }
@@ -25,18 +28,17 @@ impl RequestIds {
     }
 }
 
-/// Which messages with forwarded commands have arrived, so that a second copy of one is told from a new one. A message
-/// is named by its first command.
+/// Tells the second copy of a message with forwarded commands from a new message. The id of its first command names a message.
 ///
-/// What arrived at this node before it was restarted is forgotten. But that was in the term that was recovered, or an earlier
-/// one: so of a message from such a term nobody can tell.
+/// Messages that arrived before this node restarted are forgotten. They were sent in the term that was recovered, or earlier, so a
+/// message from such a term may be a copy.
 #[derive(Default, Debug)]
 pub(super) struct DuplicateFilter {
     recovered_in: Term,
     by_node: BTreeMap<NodeId, VecDeque<Life>>,
 }
 
-/// The ids that arrived from one life of a node: some above the floor, and whatever there was below it.
+/// The ids that arrived from one process of a node: some above the floor, and possibly all up to it.
 #[derive(Debug)]
 struct Life {
     number: u64,
@@ -44,27 +46,49 @@ struct Life {
     above: BTreeSet<u64>,
 }
 
-/// A message that as many later ones have overtaken counts as lost.
+/// The use of a message with forwarded commands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Arrival {
+    /// Its commands are new.
+    New,
+    /// It arrived before, or is too late to tell.
+    Duplicate,
+    /// A copy may have arrived before the restart, and its commands been taken: the outcome is unknown.
+    MayBeTaken,
+    /// Its sender is outside the configuration: its commands are refused.
+    FromOutside,
+}
+
+/// A message that this many later ones have overtaken counts as lost.
 const OVERTAKEN_MAX: usize = 1024;
-/// A copy that is delivered after so many restarts of its sender is not recognised any more.
+/// A copy that arrives after this many restarts of its sender is not detected.
 const LIVES_MAX: usize = 4;
 
 impl DuplicateFilter {
-    /// At a node that starts with what it had in this term.
+    /// Of a node that starts with what it had in the term `recovered_in`.
     pub(super) fn since(recovered_in: Term) -> Self {
         Self { recovered_in, by_node: BTreeMap::new() }
     }
 
-    /// Whether a message that was sent in this term may have arrived before the restart, too: a copy of it, of which this node
-    /// took the commands then, for all it knows.
-    pub(super) fn is_from_before_restart(&self, sent_in: Term) -> bool {
-        sent_in <= self.recovered_in && sent_in > Term(0)
+    /// Judges a message from a node that was let in, with the id of its first command and the term in which it was sent.
+    pub(super) fn arrived(&mut self, from: NodeId, id: u64, sent_in: Term, is_outside: bool) -> Arrival {
+        if !self.is_new(from, id) && !live(Mutant::DuplicateProposalTaken) {
+            return Arrival::Duplicate;
+        }
+        if sent_in <= self.recovered_in && sent_in > Term(0) {
+            // A refusal could be false, and to take its commands could be the second time.
+            return Arrival::MayBeTaken;
+        }
+        // Judged last: a copy of a message that was taken while its sender was a member must not be called refused.
+        if is_outside && !live(Mutant::OutsiderForwards) {
+            return Arrival::FromOutside;
+        }
+        Arrival::New
     }
 
-    /// Takes note of a message from a member; false if it has arrived before, or is too late to tell.
-    pub(super) fn is_new(&mut self, from: NodeId, name: u64) -> bool {
+    fn is_new(&mut self, from: NodeId, id: u64) -> bool {
         let lives = self.by_node.entry(from).or_default();
-        let number = name >> 32;
+        let number = id >> 32;
         let at = lives.iter().position(|life| life.number == number).unwrap_or_else(|| {
             if lives.len() == LIVES_MAX {
                 lives.pop_front();
@@ -73,7 +97,7 @@ impl DuplicateFilter {
             lives.len() - 1
         });
         let life = &mut lives[at];
-        let is_new = name > life.floor && life.above.insert(name);
+        let is_new = id > life.floor && life.above.insert(id);
         if life.above.len() > OVERTAKEN_MAX {
             life.floor = life.above.pop_first().unwrap_or(life.floor);
         }
@@ -98,11 +122,25 @@ mod tests {
     }
 
     #[test]
-    fn of_what_was_sent_before_a_restart_nobody_can_tell() {
-        let arrived = DuplicateFilter::since(Term(3));
-        assert!(arrived.is_from_before_restart(Term(3)) && arrived.is_from_before_restart(Term(2)));
-        assert!(!arrived.is_from_before_restart(Term(4)));
-        assert!(!DuplicateFilter::since(Term(0)).is_from_before_restart(Term(0)), "nobody led in that");
+    fn commands_of_a_term_before_the_restart_may_have_been_taken() {
+        let mut filter = DuplicateFilter::since(Term(3));
+        let mut id = 0;
+        let mut sent_in = |term| {
+            id += 1;
+            filter.arrived(NodeId(1), id, Term(term), false)
+        };
+        assert_eq!([2, 3, 4].map(&mut sent_in), [Arrival::MayBeTaken, Arrival::MayBeTaken, Arrival::New]);
+        let mut filter = DuplicateFilter::since(Term(0));
+        assert_eq!(filter.arrived(NodeId(1), 1, Term(0), false), Arrival::New, "no node led in term 0");
+    }
+
+    #[test]
+    fn commands_from_outside_are_refused_unless_a_copy_of_them_may_have_been_taken() {
+        let mut filter = DuplicateFilter::since(Term(3));
+        assert_eq!(filter.arrived(NodeId(1), 1, Term(4), false), Arrival::New);
+        assert_eq!(filter.arrived(NodeId(1), 1, Term(4), true), Arrival::Duplicate);
+        assert_eq!(filter.arrived(NodeId(1), 2, Term(3), true), Arrival::MayBeTaken);
+        assert_eq!(filter.arrived(NodeId(1), 3, Term(4), true), Arrival::FromOutside);
     }
 
     #[test]
@@ -116,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_and_what_was_forgotten_is_not_new() {
+    fn memory_is_bounded_and_a_forgotten_message_is_not_new() {
         let mut arrived = DuplicateFilter::default();
         for life in 0..10 {
             let mut ids = RequestIds::new(life);
@@ -133,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_from_a_senders_life_before_is_not_new() {
+    fn a_copy_from_an_earlier_process_of_its_sender_is_not_new() {
         let mut arrived = DuplicateFilter::default();
         let (before, after) = (RequestIds::new(9).next(), RequestIds::new(3).next());
         assert!(arrived.is_new(NodeId(1), before));

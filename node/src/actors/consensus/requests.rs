@@ -1,7 +1,12 @@
-//! Where proposals go: into the log here, to the leader, or to wait for one; and how their callers, here and on other nodes,
-//! are answered.
+//! The way of a proposal through `Consensus`: it is appended here, forwarded to the leader, deferred or refused, and its caller, here or
+//! on another node, is answered.
 
-use super::{BATCH_ENTRIES_MAX, Consensus, proposals::Sent};
+use super::{
+    BATCH_ENTRIES_MAX, Consensus,
+    proposals::Sent,
+    request_ids::Arrival,
+    routing::{self, Route},
+};
 use crate::{
     actors::messages::{Answer, Caller, Proposal},
     config::Limits,
@@ -22,8 +27,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 impl Consensus {
-    /// Appends proposals if this node leads, forwards them to the leader if it knows one that it reaches, and lets them
-    /// wait for one otherwise. What was forwarded to this node is never forwarded on: it goes back.
+    /// Appends proposals if this node leads, and forwards or defers them otherwise, as [`routing`](super::routing) decides.
     pub(super) fn take_proposals(&mut self, mut proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
         if live(Mutant::DroppedCallerCancels) {
             proposals.retain(|proposal| !proposal.caller.is_gone());
@@ -32,38 +36,36 @@ impl Consensus {
         if proposals.is_empty() {
             return;
         }
-        if self.stopping.is_stopping() {
-            let outcomes = self.proposals.refuse(proposals, ProposeError::Stopped);
-            return self.answer_forwarded(outcomes);
-        }
-        if self.replica.is_leader() {
-            let term = self.replica.term();
-            if proposals.iter().any(|proposal| proposal.caller.is_of_another_term(term)) {
-                let old = proposals.extract_if(.., |proposal| proposal.caller.is_of_another_term(term)).collect();
-                let outcomes = self.proposals.refuse(old, ProposeError::NoLeader);
-                self.answer_forwarded(outcomes);
-            }
-            if self.replica.holds_proposals() {
-                return self.proposals.defer(proposals, Instant::now() + self.node.timing.leader_wait);
-            }
-            return self.append(proposals, ctx);
-        }
-        let (here, there): (Vec<_>, Vec<_>) =
-            proposals.into_iter().partition(|proposal| matches!(proposal.caller, Caller::Here(_)));
-        let outcomes = self.proposals.refuse(there, ProposeError::NoLeader);
+        let view = self.routing_view();
+        let outcomes = self.proposals.refuse_where(&mut proposals, |proposal| view.refusal(&proposal.caller));
         self.answer_forwarded(outcomes);
-        match self.reachable_leader() {
-            Some(leader) => self.forward(leader, here),
-            // Nobody else will come to lead.
-            None if self.replica.is_storage_full() && self.connections.peers.is_empty() => {
-                let outcomes = self.proposals.refuse(here, ProposeError::StorageFull);
-                self.answer_forwarded(outcomes);
+        if proposals.is_empty() {
+            return;
+        }
+        match view.route_proposals() {
+            Route::Here => self.append(proposals, ctx),
+            Route::Forward(leader) => self.forward(leader, proposals),
+            Route::Defer | Route::Refuse => {
+                self.proposals.defer(proposals, Instant::now() + self.node.timing.leader_wait);
             }
-            None => self.proposals.defer(here, Instant::now() + self.node.timing.leader_wait),
         }
     }
 
-    /// Whose callers wait no longer is not begun with: they are told so.
+    /// The node's part in the cluster, for the route of a request.
+    pub(super) fn routing_view(&self) -> routing::View {
+        let is_leader = self.replica.is_leader();
+        routing::View {
+            is_leader,
+            term: self.replica.term(),
+            leader: if is_leader { None } else { self.reachable_leader() },
+            is_stopping: self.stopping.is_stopping(),
+            holds_proposals: self.replica.holds_proposals(),
+            is_storage_full: self.replica.is_storage_full(),
+            is_alone: self.connections.peers.is_empty(),
+        }
+    }
+
+    /// Refuses proposals past their deadlines: they are never started.
     fn drop_late(&mut self, proposals: &mut Vec<Proposal>) {
         if proposals.iter().all(|proposal| proposal.until.is_none()) {
             return;
@@ -74,7 +76,7 @@ impl Consensus {
         self.answer_forwarded(outcomes);
     }
 
-    /// Of large commands whose turn did not come in time.
+    /// Refuses large commands that waited for too long.
     pub(super) fn expire_large(&mut self, now: Instant) {
         let mut over = self.proposals.large.expire(now, self.node.timing.proposal_timeout);
         self.drop_late(&mut over);
@@ -83,7 +85,7 @@ impl Consensus {
         self.answer_forwarded(outcomes);
     }
 
-    /// Lays proposals out as batches and hands each to the rules. Large ones may have to wait for their turn.
+    /// Lays proposals out as batches and passes each to the rules. Large ones may have to wait.
     pub(super) fn append(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
         let now = Instant::now();
         let log = (self.replica.log().last().index, self.replica.commit());
@@ -116,7 +118,7 @@ impl Consensus {
         }
     }
 
-    /// What the leader adds to what a session says.
+    /// The stamp of a session entry.
     fn stamp(&mut self) -> Stamp {
         let time = self.proposals.log_clock.stamp(self.node.clock.now());
         Stamp { time, idle_limit_ms: self.node.sessions.idle_limit_ms(), sessions_max: self.node.sessions.max_sessions }
@@ -126,7 +128,7 @@ impl Consensus {
         let now = Instant::now();
         let latest = now + self.node.timing.proposal_timeout;
         let sent = Sent { to: leader, term: self.replica.term(), after: self.replica.commit() };
-        // The leader says of what it did not begin with that it never will. That must have time to arrive.
+        // The refusal of an expired command by the leader has this time to arrive.
         let to_answer = self.node.timing.heartbeat_interval * 2;
         let mut proposals = proposals.into_iter().peekable();
         while proposals.peek().is_some() {
@@ -148,7 +150,7 @@ impl Consensus {
         }
     }
 
-    /// Another node's clients' commands. They are bounded like this node's own. Those of a node outside the configuration are refused.
+    /// Another node forwarded commands of its clients. They are bounded like this node's own.
     pub(super) fn proposals_forwarded(
         &mut self,
         from: NodeId,
@@ -159,31 +161,25 @@ impl Consensus {
     ) {
         let Propose { commands, mut payloads } = propose;
         let Some(first) = commands.first() else { return };
-        if !self.proposals.duplicates.is_new(from, first.request) && !live(Mutant::DuplicateProposalTaken) {
-            return self.node.metrics.dropped(Some(from.0), "duplicate");
-        }
-        if self.proposals.duplicates.is_from_before_restart(term) {
-            // To refuse them could be a lie, and to take them a second time.
-            let outcome = ProposeOutcome::Unknown;
-            let unknown = |command: ForwardedCommand| ForwardedOutcome { request: command.request, outcome };
-            let outcomes = commands.into_iter().map(unknown).collect();
-            return self.say(from, Body::ProposeReply(ProposeReply { outcomes, replies: bytes::Bytes::new() }));
-        }
-        // Only now: a copy of what was taken while its sender was a member must not be called refused.
-        if is_outside && !live(Mutant::OutsiderForwards) {
-            let refused = |command: ForwardedCommand| (from, command.request, ProposeOutcome::NotLeader);
-            let outcomes = commands.into_iter().map(refused).collect();
-            return self.answer_forwarded(outcomes);
+        let refusal = match self.proposals.duplicates.arrived(from, first.request, term, is_outside) {
+            Arrival::New => None,
+            Arrival::Duplicate => return self.node.metrics.dropped(Some(from.0), "duplicate"),
+            Arrival::MayBeTaken => Some(ProposeOutcome::Unknown),
+            Arrival::FromOutside => Some(ProposeOutcome::NotLeader),
+        };
+        if let Some(refusal) = refusal {
+            return self
+                .answer_forwarded(commands.into_iter().map(|command| (from, command.request, refusal)).collect());
         }
         let (mut taken, mut refused) = (Vec::new(), Vec::new());
         let now = Instant::now();
         for ForwardedCommand { request, length, kind, waits_ms } in commands {
             let payload = payloads.split_to((length as usize).min(payloads.len()));
             let besides = if kind == Kind::Session { session::REQUEST_OVERHEAD_BYTES } else { 0 };
-            // The limit of the node that a client asked counts, and this node's may be lower.
+            // The limit of the node that the client asked counts; this node's may be lower.
             let max = Limits::COMMAND_BYTES_MAX;
             if payload.len() > max + besides {
-                // It never will be allowed here: to try again would be no use.
+                // No retry here can succeed.
                 let outcome = ProposeOutcome::TooLarge { max: u32::try_from(max).unwrap_or(u32::MAX) };
                 refused.push(ForwardedOutcome { request, outcome });
                 continue;
@@ -203,7 +199,7 @@ impl Consensus {
         self.take_proposals(taken, ctx);
     }
 
-    /// Tells other nodes the outcomes of what they forwarded: of a node's, all in one message.
+    /// Answers commands that other nodes forwarded, with one message for each node.
     pub(super) fn answer_forwarded(&mut self, outcomes: Vec<(NodeId, u64, ProposeOutcome)>) {
         let mut by_node: BTreeMap<NodeId, Vec<ForwardedOutcome>> = BTreeMap::new();
         for (node, request, outcome) in outcomes {
@@ -214,7 +210,7 @@ impl Consensus {
         }
     }
 
-    /// Tells other nodes what the commands that they forwarded came to: each in few messages, none of them large.
+    /// Answers commands that other nodes forwarded and that were applied, with few messages, none of them large.
     pub(super) fn answer_applied(&mut self, answers: Vec<Answer>) {
         let mut by_node: BTreeMap<NodeId, (Vec<ForwardedOutcome>, BytesMut)> = BTreeMap::new();
         for Answer { node, request, outcome } in answers {
@@ -240,7 +236,7 @@ impl Consensus {
         }
     }
 
-    /// Somebody may take now what waited for that.
+    /// Takes deferred proposals and reads again: a leader may be reachable now.
     pub(super) fn retry_deferred(&mut self, ctx: &mut Context<Self>) {
         let deferred = self.proposals.take_deferred();
         self.retry_proposals(deferred, ctx);
@@ -248,7 +244,8 @@ impl Consensus {
         self.retry_reads(deferred, ctx);
     }
 
-    /// Nothing has happened to these yet. Leaders may come and go for ever, but nobody waits for as long.
+    /// Takes proposals again that have had no effect. However often leaders change, a caller waits no longer than
+    /// `proposal_timeout`.
     pub(super) fn retry_proposals(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
         let patience = self.node.timing.proposal_timeout;
         let is_late = |caller: &Caller| matches!(caller, Caller::Here(waiter) if waiter.asked.elapsed() >= patience);
@@ -258,17 +255,17 @@ impl Consensus {
         self.take_proposals(rest, ctx);
     }
 
-    /// Finds out what became of the commands that were forwarded to a leader of an earlier term, once a later term's entry is
-    /// committed: then the log has all of them that will ever take effect. Those that it lacks are forwarded again.
+    /// Decides the commands that were forwarded to the leader of an earlier term, once an entry of a later term is committed: then the
+    /// log has all of them that will ever take effect. Commands that it lacks are forwarded again.
     ///
-    /// Of those that it may have, the old leader alone knows the outcome; if it lives, its answer is on the way.
+    /// The outcome of the others is known to the earlier leader alone; if that is alive, its answer is on the way.
     pub(super) fn decide_stranded(&mut self, ctx: &mut Context<Self>) {
         let (log, commit) = (self.replica.log(), self.replica.commit());
         let Some(term) = log.term_of(commit) else { return };
         let Some(after) = self.proposals.stranded_after(term) else { return };
         let (mut batches, mut from) = (Vec::new(), after.next());
         while from <= commit {
-            // Payloads that are not at hand are not waited for: the deadline is near.
+            // Payloads that are not cached are not waited for: the deadline is near.
             let Lookup::Cached(batch) = log.lookup(from, commit, usize::MAX) else { return };
             from = batch.last().next();
             batches.push(batch);
@@ -278,8 +275,8 @@ impl Consensus {
         self.retry_proposals(never_taken, ctx);
     }
 
-    /// Whether it would be no use to ask a node again that refused in `term`: it is still taken for the leader. That it
-    /// is not, or another is, will be known soon.
+    /// Whether a node that refused in `term` is still taken for the leader of that term: to ask it again is no use. Another leader, or
+    /// that there is none, will be known soon.
     pub(super) fn would_refuse_again(&self, node: NodeId, term: Term) -> bool {
         self.replica.leader() == Some(node) && self.replica.term() == term
     }
