@@ -17,6 +17,7 @@ mod large_commands;
 mod network_events;
 mod peers;
 mod proposals;
+mod read_requests;
 mod reads;
 mod repairs;
 mod request_ids;

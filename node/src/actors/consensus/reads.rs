@@ -1,154 +1,21 @@
-//! Who waits for an index to read at: where reads go, and how their callers, here and on other nodes, are answered. Reading twice is
-//! harmless, so whatever is lost on the way is simply asked again, until its deadline.
+//! Reads: the callers that wait for an index to read at, and what each may be served.
 //!
-//! **The clock is looked at here**, after a read was taken from its queue: a lease that holds then holds at a moment between the
-//! question and the answer, for how long the process stood still before does not matter, and after does not either.
+//! Callers that ask together wait together, under one token of this node's rules or one request to the leader. Reading twice is
+//! harmless, so a request that is lost on its way is asked again, until its callers' deadlines.
 
-use super::{Consensus, Granted, freshness::Freshness, request_ids::RequestIds};
+use super::{
+    freshness::{Freshness, Granted},
+    request_ids::RequestIds,
+};
 use crate::{
     actors::messages::{ReadCaller, Wants},
     error::ReadError,
 };
-use actix::Context;
-use quorate_raft::{Body, Index, Moment, NodeId, ReadIndex, ReadIndexReply, ReadToken};
+use quorate_raft::{Index, Moment, NodeId, ReadToken};
 use std::collections::{BTreeMap, VecDeque};
 use tokio::time::Instant;
 
-impl Consensus {
-    /// Asks for an index: this node's rules if it leads, the leader if it knows one that it reaches; otherwise they wait for one. Bounded
-    /// reads ask only if nothing that is proven already will do.
-    pub(super) fn take_reads(&mut self, mut callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
-        let now = self.node.clock.now();
-        let by_proof: Vec<_> = callers.extract_if(.., |caller| self.grant(caller, now).is_some()).collect();
-        for caller in by_proof {
-            if let Some(granted) = self.grant(&caller, now) {
-                self.answer_read(caller, Ok(granted));
-            }
-        }
-        let (by_lease, rest): (Vec<_>, Vec<_>) = callers.into_iter().partition(ReadCaller::is_by_lease);
-        self.ask_for_index(by_lease, true, ctx);
-        self.ask_for_index(rest, false, ctx);
-    }
-
-    /// What a bounded read may be served at by what is proven.
-    fn grant(&self, caller: &ReadCaller, now: Moment) -> Option<Granted> {
-        match caller {
-            ReadCaller::Here { wants: Wants::Within { bounds, called }, .. } => {
-                self.reads.freshness.grant(*bounds, *called, now, self.replica.applied_index())
-            }
-            _ => None,
-        }
-    }
-
-    fn ask_for_index(&mut self, callers: Vec<ReadCaller>, by_lease: bool, ctx: &mut Context<Self>) {
-        if callers.is_empty() {
-            return;
-        }
-        let (asked, deadline) = (self.node.clock.now(), Instant::now() + self.node.timing.leader_wait);
-        if self.replica.is_leader() {
-            let token = self.reads.asked_here(callers, asked, deadline);
-            return self.rule(ctx, |replica, out| match by_lease {
-                true => replica.read_by_lease(asked, token, out),
-                false => replica.read(asked, token, out),
-            });
-        }
-        let (here, there): (Vec<_>, Vec<_>) =
-            callers.into_iter().partition(|caller| matches!(caller, ReadCaller::Here { .. }));
-        self.refuse_reads(there);
-        match self.reachable_leader() {
-            Some(leader) if !here.is_empty() => {
-                let group = Group { callers: here, asked, committed: self.replica.known_committed(), deadline };
-                let request = self.reads.asked_leader(leader, group);
-                self.say(leader, Body::ReadIndex(ReadIndex { request, by_lease }));
-            }
-            _ => self.reads.defer(here, deadline),
-        }
-    }
-
-    /// The leader answered a request. A sound leader's index covers all that was known to be committed here when this node asked: one
-    /// that answers with less lost data, with the majority that elected it, and nothing is read from here.
-    pub(super) fn leader_answered(&mut self, from: NodeId, request: u64, index: Index) {
-        let Some(Group { callers, asked, committed, .. }) = self.reads.leader_answered(from, request) else { return };
-        if index >= committed {
-            return self.index_known(asked, index, callers);
-        }
-        tracing::error!(
-            node = %self.replica.id(),
-            "leader {from} has committed nothing after entry {index}, and entry {committed} is committed here: the members that elected it \
-             lost data, and this may be the last good copy; keep this data directory, stop the other members, and recover the cluster \
-             from it (quorate-kv recover)"
-        );
-        self.refuse_reads(callers);
-    }
-
-    /// Everything that was committed when these asked, at `asked`, is covered by `index`.
-    pub(super) fn index_known(&mut self, asked: Moment, index: Index, callers: Vec<ReadCaller>) {
-        if callers.is_empty() {
-            return;
-        }
-        let now = self.node.clock.now();
-        // Bounded reads rest on no lease: what one answered proves nothing to them.
-        if !callers.iter().any(ReadCaller::is_by_lease) {
-            self.reads.freshness.proven(asked, index, now);
-        }
-        for caller in callers {
-            let granted = match &caller {
-                ReadCaller::Here { wants: Wants::Within { .. }, .. } => {
-                    self.grant(&caller, now).ok_or_else(|| self.refusal_of(&caller, now))
-                }
-                // No entry is taken here any more: it would wait in vain.
-                ReadCaller::Here { .. }
-                    if self.replica.is_storage_full() && index > self.replica.log().last().index =>
-                {
-                    Err(ReadError::StorageFull)
-                }
-                _ => Ok(Granted { index, bounded: None }),
-            };
-            self.answer_read(caller, granted);
-        }
-    }
-
-    /// Nobody can tell these what they need to know.
-    pub(super) fn refuse_reads(&mut self, callers: Vec<ReadCaller>) {
-        let now = self.node.clock.now();
-        for caller in callers {
-            let refusal = self.refusal_of(&caller, now);
-            self.answer_read(caller, Err(refusal));
-        }
-    }
-
-    fn refusal_of(&self, caller: &ReadCaller, now: Moment) -> ReadError {
-        match caller {
-            ReadCaller::Here { wants: Wants::Within { .. }, .. } => {
-                self.reads.freshness.too_stale(now, self.replica.applied_index())
-            }
-            _ if self.replica.is_storage_full() && self.replica.leader().is_none() => ReadError::StorageFull,
-            _ => ReadError::NoLeader,
-        }
-    }
-
-    fn answer_read(&mut self, caller: ReadCaller, outcome: Result<Granted, ReadError>) {
-        match caller {
-            // Whoever asked may have lost patience.
-            ReadCaller::Here { answer, .. } => drop(answer.send(outcome)),
-            ReadCaller::There { node, request, .. } => {
-                let index = outcome.ok().map(|granted| granted.index);
-                self.say(node, Body::ReadIndexReply(ReadIndexReply { request, index }));
-            }
-        }
-    }
-
-    /// Asks again for what was lost on its way. Leaders may come and go for ever, but nobody waits for as long.
-    pub(super) fn retry_reads(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
-        let (now, patience) = (Instant::now(), self.node.timing.proposal_timeout);
-        let is_late = |caller: &ReadCaller| matches!(caller, ReadCaller::Here { asked, .. } if caller.deadline(*asked + patience) <= now);
-        let (late, rest): (Vec<_>, Vec<_>) = callers.into_iter().partition(is_late);
-        self.refuse_reads(late);
-        self.take_reads(rest, ctx);
-    }
-}
-
-/// The readers that wait. Those who ask together wait together, under one token or one request.
+/// The readers that wait, and the proofs that bounded reads rest on.
 pub(super) struct Reads {
     deferred: VecDeque<Group>,
     here: BTreeMap<ReadToken, Group>,
@@ -157,16 +24,35 @@ pub(super) struct Reads {
     ids: RequestIds,
 }
 
-struct Group {
-    callers: Vec<ReadCaller>,
-    /// When they asked: an answer proves something of that moment. Meaningless of those who have yet to.
-    asked: Moment,
-    /// How far the log was known to be committed here then.
-    committed: Index,
-    deadline: Instant,
+/// Readers that asked together.
+pub(super) struct Group {
+    pub(super) callers: Vec<ReadCaller>,
+    /// An answer covers all that was committed at this moment. Without meaning while the group is deferred.
+    pub(super) asked: Moment,
+    /// The highest index that was known to be committed here then.
+    pub(super) committed: Index,
+    pub(super) deadline: Instant,
+}
+
+/// The replica's part in a read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    pub(super) applied: Index,
+    pub(super) last_log: Index,
+    pub(super) has_leader: bool,
+    pub(super) is_storage_full: bool,
+}
+
+/// The leader's answer to a request.
+pub(super) enum Answer {
+    /// It covers all that was committed when the group asked.
+    Index(Group),
+    /// It covers less than this node knew to be committed: the members that elected the leader lost data.
+    DataLost(Group),
 }
 
 impl Reads {
+    /// `life` is random: it differs from that of every earlier process of this node.
     pub(super) fn new(life: u32) -> Self {
         Self {
             deferred: VecDeque::new(),
@@ -177,39 +63,85 @@ impl Reads {
         }
     }
 
-    /// Nobody leads that could be reached: these wait for somebody who does.
+    /// What a bounded read may be served at by what is proven; `None` for other reads, and if nothing proves enough.
+    pub(super) fn grant(&self, caller: &ReadCaller, now: Moment, view: &View) -> Option<Granted> {
+        match caller {
+            ReadCaller::Here { wants: Wants::Within { bounds, called }, .. } => {
+                self.freshness.grant(*bounds, *called, now, view.applied)
+            }
+            _ => None,
+        }
+    }
+
+    /// All that was committed at `asked` is covered by `index`, the answer to these callers, which arrives `now`.
+    pub(super) fn proven(&mut self, asked: Moment, index: Index, callers: &[ReadCaller], now: Moment) {
+        // Bounded reads rest on no lease: an answer by lease proves nothing to them.
+        if !callers.iter().any(ReadCaller::is_by_lease) {
+            self.freshness.proven(asked, index, now);
+        }
+    }
+
+    /// The answer to a caller whose group was answered with `index`.
+    pub(super) fn answer(
+        &self,
+        caller: &ReadCaller,
+        index: Index,
+        now: Moment,
+        view: &View,
+    ) -> Result<Granted, ReadError> {
+        match caller {
+            ReadCaller::Here { wants: Wants::Within { .. }, .. } => {
+                self.grant(caller, now, view).ok_or_else(|| self.refusal(caller, now, view))
+            }
+            // No entry is taken here any more: the read would wait in vain.
+            ReadCaller::Here { .. } if view.is_storage_full && index > view.last_log => Err(ReadError::StorageFull),
+            _ => Ok(Granted { index, bounded: None }),
+        }
+    }
+
+    /// The refusal of a caller that no node can answer.
+    pub(super) fn refusal(&self, caller: &ReadCaller, now: Moment, view: &View) -> ReadError {
+        match caller {
+            ReadCaller::Here { wants: Wants::Within { .. }, .. } => self.freshness.too_stale(now, view.applied),
+            _ if view.is_storage_full && !view.has_leader => ReadError::StorageFull,
+            _ => ReadError::NoLeader,
+        }
+    }
+
+    /// No leader can be reached: these wait for one.
     pub(super) fn defer(&mut self, callers: Vec<ReadCaller>, deadline: Instant) {
         if !callers.is_empty() {
             self.deferred.push_back(Group { callers, asked: Moment::default(), committed: Index(0), deadline });
         }
     }
 
-    /// Everything that is deferred, taken out.
+    /// All deferred readers, taken out.
     pub(super) fn take_deferred(&mut self) -> Vec<ReadCaller> {
         self.deferred.drain(..).flat_map(|group| group.callers).collect()
     }
 
-    /// These are asked of this node's own leadership, under this token.
-    fn asked_here(&mut self, callers: Vec<ReadCaller>, asked: Moment, deadline: Instant) -> ReadToken {
+    /// A group asks this node's own leadership: gives the token under which the rules will answer.
+    pub(super) fn asked_here(&mut self, group: Group) -> ReadToken {
         let token = self.ids.next();
-        self.here.insert(token, Group { callers, asked, committed: Index(0), deadline });
+        self.here.insert(token, group);
         token
     }
 
-    /// These are asked of the leader, under this request.
-    fn asked_leader(&mut self, leader: NodeId, group: Group) -> u64 {
+    /// A group asks the leader: gives the id of the request.
+    pub(super) fn asked_leader(&mut self, leader: NodeId, group: Group) -> u64 {
         let request = self.ids.next();
         self.at_leader.insert(request, (leader, group));
         request
     }
 
-    /// The rules confirmed these: gives who asked, and when.
+    /// The rules confirmed these tokens: gives the callers, and when they asked.
     pub(super) fn answered_here(&mut self, tokens: Vec<ReadToken>) -> Vec<(Moment, Vec<ReadCaller>)> {
         let groups = tokens.into_iter().filter_map(|token| self.here.remove(&token));
         groups.map(|group| (group.asked, group.callers)).collect()
     }
 
-    /// The rules could not confirm these: this node leads no more. Its own readers ask the next leader; gives the others.
+    /// The rules could not confirm these tokens: this node leads no more. Its own readers wait for the next leader; gives those of
+    /// other nodes, to be refused.
     pub(super) fn failed(&mut self, tokens: Vec<ReadToken>) -> Vec<ReadCaller> {
         let mut others = Vec::new();
         for token in tokens {
@@ -222,29 +154,34 @@ impl Reads {
         others
     }
 
-    /// The leader answered a request: gives those that asked; `None` if it was answered, or given up on, before.
-    fn leader_answered(&mut self, from: NodeId, request: u64) -> Option<Group> {
+    /// The leader answered a request with `index`; `None` if the group was answered or refused before, or asked another node.
+    pub(super) fn leader_answered(&mut self, from: NodeId, request: u64, index: Index) -> Option<Answer> {
+        let group = self.take_asked(from, request)?;
+        Some(if index < group.committed { Answer::DataLost(group) } else { Answer::Index(group) })
+    }
+
+    /// The leader refused a request: gives its callers.
+    pub(super) fn leader_refused(&mut self, from: NodeId, request: u64) -> Vec<ReadCaller> {
+        self.take_asked(from, request).map_or_else(Vec::new, |group| group.callers)
+    }
+
+    fn take_asked(&mut self, from: NodeId, request: u64) -> Option<Group> {
         self.at_leader.get(&request).filter(|(leader, _)| *leader == from)?;
         self.at_leader.remove(&request).map(|(_, group)| group)
     }
 
-    /// The leader could not answer a request: gives the readers that asked.
-    pub(super) fn leader_refused(&mut self, from: NodeId, request: u64) -> Vec<ReadCaller> {
-        self.leader_answered(from, request).map_or_else(Vec::new, |group| group.callers)
-    }
-
-    /// Another leads: gives those who asked the one before.
+    /// Another node leads, or none: gives the callers that asked the leader before.
     pub(super) fn leader_changed(&mut self) -> Vec<ReadCaller> {
         std::mem::take(&mut self.at_leader).into_values().flat_map(|(_, group)| group.callers).collect()
     }
 
-    /// The link to `peer` was lost: gives those who asked it.
+    /// The link to `peer` was lost: gives the callers that asked it.
     pub(super) fn peer_lost(&mut self, peer: NodeId) -> Vec<ReadCaller> {
         let lost = self.at_leader.extract_if(.., |_, (leader, _)| *leader == peer);
         lost.flat_map(|(_, (_, group))| group.callers).collect()
     }
 
-    /// Those that are past their deadline, given up on.
+    /// Callers past their deadlines, taken out.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<ReadCaller> {
         let mut late = Vec::new();
         let deferred = self.deferred.iter_mut();
@@ -257,5 +194,141 @@ impl Reads {
         self.here.retain(|_, group| !group.callers.is_empty());
         self.at_leader.retain(|_, (_, group)| !group.callers.is_empty());
         late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::consensus::Bounds;
+    use std::time::Duration;
+    use tokio::sync::oneshot;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const LEADER: NodeId = NodeId(2);
+    const VIEW: View = View { applied: Index(5), last_log: Index(9), has_leader: true, is_storage_full: false };
+    const AT: fn(u64) -> Moment = |ms| Moment(Duration::from_millis(ms));
+
+    #[test]
+    fn an_answer_counts_once_and_from_the_leader_that_was_asked() {
+        let mut world = World::new();
+        let request = world.ask_leader(vec![world.caller(Wants::Confirmed)], 0);
+        assert!(world.reads.leader_answered(NodeId(3), request, Index(9)).is_none());
+        assert!(matches!(world.reads.leader_answered(LEADER, request, Index(9)), Some(Answer::Index(_))));
+        assert!(world.reads.leader_answered(LEADER, request, Index(9)).is_none());
+        assert!(world.reads.leader_refused(LEADER, request).is_empty());
+    }
+
+    #[test]
+    fn a_leader_that_covers_less_than_was_committed_here_lost_data() {
+        let mut world = World::new();
+        let (less, all) = (world.ask_leader(Vec::new(), 7), world.ask_leader(Vec::new(), 7));
+        assert!(matches!(world.reads.leader_answered(LEADER, less, Index(6)), Some(Answer::DataLost(_))));
+        assert!(matches!(world.reads.leader_answered(LEADER, all, Index(7)), Some(Answer::Index(_))));
+    }
+
+    #[test]
+    fn a_leadership_that_ends_defers_its_own_readers_and_gives_back_those_of_others() {
+        let mut world = World::new();
+        let token = world.ask_here(vec![world.caller(Wants::Confirmed), there(1), world.caller(Wants::ByLease)]);
+        assert!(matches!(world.reads.failed(vec![token, token + 1])[..], [ReadCaller::There { request: 1, .. }]));
+        assert_eq!(world.reads.take_deferred().len(), 2);
+        assert!(world.reads.take_deferred().is_empty());
+    }
+
+    #[test]
+    fn requests_to_a_lost_or_earlier_leader_are_given_back() {
+        let mut world = World::new();
+        world.ask_leader(vec![world.caller(Wants::Confirmed)], 0);
+        assert!(world.reads.peer_lost(NodeId(3)).is_empty());
+        assert_eq!(world.reads.peer_lost(LEADER).len(), 1);
+        world.ask_leader(vec![world.caller(Wants::Confirmed)], 0);
+        assert_eq!(world.reads.leader_changed().len(), 1);
+        assert!(world.reads.leader_changed().is_empty());
+    }
+
+    #[test]
+    fn callers_wait_until_the_deadline_of_their_group_or_their_own() {
+        let mut world = World::new();
+        let within = Wants::Within { bounds: bounds(500), called: AT(0) };
+        world.ask_leader(vec![world.caller(Wants::Confirmed), world.caller(within)], 0);
+        world.reads.defer(vec![world.caller(Wants::Confirmed)], world.now + SECOND * 2);
+        let token = world.ask_here(vec![world.caller_until(world.now + SECOND * 3)]);
+        let mut expired = |after: Duration| world.reads.expire(world.now + after).len();
+        assert_eq!(expired(Duration::from_millis(499)), 0);
+        assert_eq!(expired(Duration::from_millis(500)), 1, "its answer would be too old");
+        assert_eq!(expired(SECOND), 1);
+        assert_eq!(expired(SECOND * 2), 1);
+        assert_eq!(world.reads.answered_here(vec![token]).len(), 1, "it said that it waits for longer");
+    }
+
+    #[test]
+    fn an_answer_proves_something_to_bounded_reads_unless_it_rests_on_a_lease() {
+        let mut world = World::new();
+        let bounded = world.caller(Wants::Within { bounds: bounds(100), called: AT(50) });
+        assert_eq!(world.reads.grant(&bounded, AT(60), &VIEW), None);
+        world.reads.proven(AT(40), Index(5), &[world.caller(Wants::ByLease)], AT(60));
+        assert_eq!(world.reads.grant(&bounded, AT(60), &VIEW), None);
+        assert_eq!(
+            world.reads.answer(&bounded, Index(5), AT(60), &VIEW),
+            Err(ReadError::TooStale { age: None, entries: None })
+        );
+        world.reads.proven(AT(40), Index(5), &[world.caller(Wants::Confirmed)], AT(60));
+        assert!(world.reads.grant(&bounded, AT(60), &VIEW).is_some_and(|granted| granted.index == Index(5)));
+        assert_eq!(world.reads.grant(&world.caller(Wants::Confirmed), AT(60), &VIEW), None, "it always asks");
+    }
+
+    #[test]
+    fn a_full_disk_refuses_reads_that_wait_for_entries() {
+        let world = World::new();
+        let (own, full) = (world.caller(Wants::Confirmed), View { is_storage_full: true, ..VIEW });
+        let answer = |caller: &ReadCaller, index| world.reads.answer(caller, Index(index), AT(0), &full);
+        assert_eq!(answer(&own, 9), Ok(Granted { index: Index(9), bounded: None }));
+        assert_eq!(answer(&own, 10), Err(ReadError::StorageFull));
+        assert!(answer(&there(1), 10).is_ok(), "the other node may have the entry");
+        assert_eq!(world.reads.refusal(&own, AT(0), &full), ReadError::NoLeader);
+        assert_eq!(world.reads.refusal(&own, AT(0), &View { has_leader: false, ..full }), ReadError::StorageFull);
+    }
+
+    struct World {
+        reads: Reads,
+        now: Instant,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { reads: Reads::new(1), now: Instant::now() }
+        }
+
+        fn caller(&self, wants: Wants) -> ReadCaller {
+            ReadCaller::Here { answer: oneshot::channel().0, asked: self.now, wants, until: None }
+        }
+
+        fn caller_until(&self, until: Instant) -> ReadCaller {
+            let (answer, asked) = (oneshot::channel().0, self.now);
+            ReadCaller::Here { answer, asked, wants: Wants::Confirmed, until: Some(until) }
+        }
+
+        fn group(&self, callers: Vec<ReadCaller>, committed: u64) -> Group {
+            Group { callers, asked: AT(0), committed: Index(committed), deadline: self.now + SECOND }
+        }
+
+        fn ask_here(&mut self, callers: Vec<ReadCaller>) -> ReadToken {
+            let group = self.group(callers, 0);
+            self.reads.asked_here(group)
+        }
+
+        fn ask_leader(&mut self, callers: Vec<ReadCaller>, committed: u64) -> u64 {
+            let group = self.group(callers, committed);
+            self.reads.asked_leader(LEADER, group)
+        }
+    }
+
+    fn there(request: u64) -> ReadCaller {
+        ReadCaller::There { node: NodeId(4), request, by_lease: false }
+    }
+
+    fn bounds(ms: u64) -> Bounds {
+        Bounds { max_age: Some(Duration::from_millis(ms)), max_entries: None }
     }
 }
