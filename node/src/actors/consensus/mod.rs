@@ -14,6 +14,7 @@ mod connections;
 mod effects;
 mod freshness;
 mod large_commands;
+mod membership_change;
 mod network_events;
 mod peers;
 mod proposals;
@@ -175,7 +176,7 @@ impl Consensus {
         if self.connections.introduction.cluster_id.is_none() {
             self.learn_cluster_id();
         }
-        self.look_at_change();
+        self.end_change_if_done();
         self.take_snapshot_if_due();
         self.serve_needs(ctx);
         if self.stopping.is_stopping() {
