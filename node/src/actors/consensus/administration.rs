@@ -1,7 +1,9 @@
-//! Requests of operators: membership changes and leadership transfers. Any node takes one and forwards it to the leader, which carries
-//! it out and answers when it is committed, refused, or its outcome is unknown.
+//! Requests of operators: membership changes and leadership transfers. Any node takes one and
+//! forwards it to the leader, which carries it out and answers when it is committed, refused, or
+//! its outcome is unknown.
 //!
-//! [`ChangeUnderWay`] decides the steps of a change. There is one change at a time: a second one is refused as pending.
+//! [`ChangeUnderWay`] decides the steps of a change. There is one change at a time: a second one is
+//! refused as pending.
 
 use super::{
     Consensus,
@@ -137,7 +139,8 @@ impl Consensus {
     /// Takes the next step of the change under way, if it can be taken now.
     fn continue_change(&mut self, ctx: &mut Context<Self>) {
         self.end_change_if_done();
-        // Not in its place while a rule runs: the effects of a step are judged when all of them are performed.
+        // Not in its place while a rule runs: the effects of a step are judged when all of
+        // them are performed.
         let Some((mut change, operator)) = self.operators.change.take() else { return };
         let tried = match change.next(&self.change_view()) {
             None | Some(Next::Undone) => Tried::Wait,
@@ -165,7 +168,8 @@ impl Consensus {
         }
     }
 
-    /// Answers the operator of a change that is committed, or that this node can't bring about any more.
+    /// Answers the operator of a change that is committed, or that this node can't bring
+    /// about any more.
     pub(super) fn end_change_if_done(&mut self) {
         let Some((change, _)) = &self.operators.change else { return };
         if let Some(outcome) = change.outcome(Instant::now(), &self.change_view())
@@ -218,7 +222,8 @@ impl Consensus {
         }
     }
 
-    /// Gives up on requests past their deadlines, and continues the change under way: its new members may have caught up.
+    /// Gives up on requests past their deadlines, and continues the change under way: its new
+    /// members may have caught up.
     pub(super) fn expire_operators(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
         for (administer, _) in
@@ -245,7 +250,8 @@ impl Consensus {
         }
     }
 
-    /// About once a heartbeat interval: takes the step that automatic promotion or transfer has due.
+    /// About once a heartbeat interval: takes the step that automatic promotion or
+    /// transfer has due.
     pub(super) fn take_automatic_step(&mut self, ctx: &mut Context<Self>) {
         if !self.replica.is_leader() || self.stopping.is_stopping() {
             return self.automation.reset();

@@ -1,8 +1,9 @@
-//! Automatic promotion and transfer: a leader lets learners vote that have kept up for long enough, and transfers leadership to a
-//! preferred leader.
+//! Automatic promotion and transfer: a leader lets learners vote that have kept up for long enough,
+//! and transfers leadership to a preferred leader.
 //!
-//! Safety and liveness do not rest on this module: it asks for what an operator might ask for, and a refusal is final until
-//! the next attempt. Elections know no preferences, so every voter that can be elected may lead.
+//! Safety and liveness do not rest on this module: it asks for what an operator might ask for, and
+//! a refusal is final until the next attempt. Elections know no preferences, so every voter that
+//! can be elected may lead.
 
 use quorate_raft::NodeId;
 use std::{collections::BTreeMap, time::Duration};
@@ -56,8 +57,8 @@ impl Automation {
         self.keeps_up_since.clear();
     }
 
-    /// The next step of a leader, if one is due. To be asked about once a heartbeat interval. Learners that keep up for
-    /// `promote_after` are promoted; zero promotes none.
+    /// The next step of a leader, if one is due. To be asked about once a heartbeat interval.
+    /// Learners that keep up for `promote_after` are promoted; zero promotes none.
     pub(super) fn next(&mut self, now: Instant, promote_after: Duration, view: &View<'_>) -> Option<Step> {
         let leads_since = *self.leads_since.get_or_insert(now);
         let learner = self.stable_learner(now, promote_after, view);

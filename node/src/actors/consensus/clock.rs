@@ -1,5 +1,5 @@
-//! The node's clock: monotonic, and counting the time for which the machine was suspended. Rules see moments since the node started,
-//! never a wall clock.
+//! The node's clock: monotonic, with the time for which the machine was suspended. Rules see
+//! moments since the node started, never a wall clock.
 
 use quorate_raft::Moment;
 #[cfg(target_os = "linux")]
@@ -7,11 +7,11 @@ use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Gives moments. Tokio's clock, so that tests can pause it; that one stands still while the machine is suspended, so what was slept
-/// is added: a leader that wakes must find its lease over.
+/// The source of moments: tokio's clock, so that tests can pause it, and the time of suspensions,
+/// for which tokio's clock stands still: a leader that wakes must find its lease over.
 ///
-/// Where the kernel does not tell (other systems than Linux, a virtual machine that its host froze), suspended time does not count, and
-/// leases must not be asked for.
+/// Where the kernel does not tell it (other systems than Linux, a virtual machine that its host
+/// froze), suspended time does not count, and lease reads must not be used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Instant,
@@ -35,7 +35,8 @@ fn look(clock: ClockId) -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-/// For how long the machine was suspended since it booted: at least, and at most. Two clocks can't be looked at at once.
+/// The time of suspensions since the machine booted, with its bounds: two clocks can't be
+/// read at once.
 #[derive(Clone, Copy, Default, Debug)]
 struct Slept {
     at_least: Duration,
@@ -43,18 +44,18 @@ struct Slept {
 }
 
 impl Slept {
-    /// No machine is suspended and back in less.
+    /// No machine is suspended and resumed in less.
     #[cfg(target_os = "linux")]
     const SHORTEST: Duration = Duration::from_micros(100);
 
-    /// None at all unless there was some for sure, so that what is no more than the time between two looks never counts; and then as
-    /// much as it may have been.
+    /// Zero unless there surely was a suspension, so that the time between two readings never
+    /// counts; then the longest that it may have been.
     fn since(self, before: Self) -> Duration {
         if self.at_least <= before.at_most { Duration::ZERO } else { self.at_most.saturating_sub(before.at_least) }
     }
 
-    /// What was slept since. The careful look costs four times as much, and is taken only where a quick one shows more than it
-    /// showed then by [`Self::SHORTEST`].
+    /// The time of suspensions since. The exact reading costs four times as much, and is made only
+    /// if a quick one shows at least [`Self::SHORTEST`] more than before.
     #[cfg(target_os = "linux")]
     fn until_now(self) -> Duration {
         let monotonic = look(ClockId::Monotonic);
@@ -64,7 +65,7 @@ impl Slept {
 
     #[cfg(target_os = "linux")]
     fn now() -> Self {
-        /// Who is interrupted between two looks looks again, but not for ever.
+        /// A thread that is interrupted between two readings reads again, this often at most.
         const LOOKS_MAX: usize = 8;
         const APART_MAX: Duration = Duration::from_micros(20);
         let mut slept = Self::default();
@@ -100,7 +101,7 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     #[test]
-    fn what_was_slept_for_sure_counts_in_full_and_what_may_be_the_time_between_two_looks_does_not() {
+    fn a_sure_suspension_counts_in_full_and_the_time_between_two_readings_does_not() {
         let before = Slept { at_least: MS(1_000), at_most: MS(1_002) };
         let same = Slept { at_least: MS(1_001), at_most: MS(1_003) };
         assert_eq!(same.since(before), Duration::ZERO);
@@ -112,7 +113,7 @@ mod tests {
     async fn it_shows_what_the_runtime_shows_and_stands_still_with_it() {
         let clock = Clock::start();
         std::thread::sleep(MS(5));
-        assert_eq!(clock.now(), Moment::default(), "the runtime's clock is paused, and nobody suspended this machine");
+        assert_eq!(clock.now(), Moment::default(), "the runtime's clock is paused, and the machine was not suspended");
         tokio::time::advance(MS(7)).await;
         assert_eq!(clock.now(), Moment(MS(7)));
     }

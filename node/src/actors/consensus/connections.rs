@@ -1,8 +1,10 @@
-//! The other nodes, as this one knows them: links, reachable peers, and the facts that nodes state about themselves.
+//! The other nodes, as this one knows them: links, reachable peers, and the facts that nodes
+//! state about themselves.
 //!
-//! All nodes must skip the same entries, or their states would differ. So nodes with different skip lists do not hear each other.
-//! A node learns the commit index from a leader that it hears, or from a quorum that hears it; so a quorum applies or
-//! skips alike whatever this node applies or skips after a start. A witness applies nothing and needs no list.
+//! All nodes must skip the same entries, or their states would differ. So nodes with different skip
+//! lists do not hear each other. A node learns the commit index from a leader that it hears, or
+//! from a quorum that hears it; so a quorum applies or skips alike whatever this node applies or
+//! skips after a start. A witness applies nothing and needs no list.
 
 use super::{Consensus, Peers};
 use crate::{error::Failure, observe::ObservedNetwork};
@@ -22,7 +24,8 @@ pub(crate) struct Connections {
     pub(super) reachable: BTreeSet<NodeId>,
     /// The facts that this node states about itself, its skip list among them.
     pub(super) introduction: Introduction,
-    /// Peers whose skip list differs from this node's, and their lists: messages of these peers are dropped.
+    /// Peers whose skip list differs from this node's, and their lists: messages of these
+    /// peers are dropped.
     pub(super) skips_of_others: BTreeMap<NodeId, Vec<Skip>>,
 }
 
@@ -38,7 +41,8 @@ impl Consensus {
         self.replica.leader().filter(|leader| self.connections.reachable.contains(leader))
     }
 
-    /// Another configuration is in force, or it is committed now: links, status and replicators follow it.
+    /// Another configuration is in force, or it is committed now: links, status and
+    /// replicators follow it.
     pub(super) fn members_changed(&mut self, ctx: &mut Context<Self>) {
         let peers = self.replica.peers();
         self.connections.peers.are(&peers, self.replica.membership());

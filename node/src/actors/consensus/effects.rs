@@ -1,4 +1,4 @@
-//! How effects are performed: who is told what.
+//! The effects of rules, performed: messages to peers and to the other actors.
 
 use super::{Consensus, roles::LoadFor, stages::Stages};
 use crate::{
@@ -90,7 +90,7 @@ impl Consensus {
                 self.refuse_reads(there);
             }
             Effect::MembersChanged => self.members_changed(ctx),
-            // What waited for it is proposed once the effects beside this one are performed.
+            // Deferred proposals are taken again once the other effects of this rule are performed.
             Effect::HandoverEnded { to } => self.operators.ended_transfer = Some(to),
             Effect::Removed { at } => self.removed(at),
             Effect::MachineUnknown { candidate, version } => self.machine_unknown(candidate, version),
@@ -112,7 +112,8 @@ impl Consensus {
         }
     }
 
-    /// Counts every vote that was not given, and says why once a candidate and version.
+    /// Counts every vote that was not granted, and logs the reason once for each
+    /// candidate and version.
     fn machine_unknown(&mut self, candidate: NodeId, version: u32) {
         self.node.metrics.dropped(Some(candidate.0), "machine_version");
         if self.warnings.machines_unknown.insert(candidate, version) != Some(version) {
@@ -136,7 +137,8 @@ impl Consensus {
         }
     }
 
-    /// What waited for durability leaves. Votes in it were counted when they were handed to the storage.
+    /// Sends a message that waited for a write. Votes were counted when the write was sent
+    /// to the storage.
     pub(super) fn send_persisted(&mut self, outgoing: Outgoing) {
         self.send_uncounted(outgoing);
     }
@@ -158,7 +160,7 @@ impl Consensus {
         }
     }
 
-    /// From now on there is a replicator for each of these, and for nobody else.
+    /// Starts a replicator for each of these peers that has none, and stops all others.
     pub(super) fn replicate_to(&mut self, peers: &[NodeId], ctx: &mut Context<Self>) {
         for (_, replicator) in self.roles.replicators.extract_if(.., |peer, _| !peers.contains(peer)) {
             replicator.do_send(Stop);
@@ -218,7 +220,7 @@ impl Consensus {
         match self.roles.loads.remove(&request) {
             Some(LoadFor::Applier) => self.rule(ctx, |replica, out| replica.loaded(batches, out)),
             Some(LoadFor::Peer { peer, term, previous }) if term == self.replica.term() => {
-                // One append carries one batch; the replicator asks for what follows it.
+                // One append carries one batch; the replicator asks for the entries after it.
                 let fetched = match batches.into_iter().next() {
                     Some(batch) => {
                         Fetched::Entries { previous, checksum: Some(batch.previous_checksum()), batch: Some(batch) }

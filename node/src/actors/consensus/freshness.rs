@@ -1,11 +1,13 @@
-//! What this node can prove about how far behind it may be.
+//! Freshness: proofs of the age of this node's state, for bounded reads.
 //!
-//! Only an answer proves anything, and of the moment at which it was asked for: a leader that confirmed, after it was asked, that it
-//! leads, named an index that covers everything committed by then. So who has applied that index misses nothing that was
-//! committed when this node asked. How long the answer took, or a heartbeat that arrives, says nothing: both may be old.
+//! Only an answer to a question is a proof, and it dates from the question: a leader that confirmed
+//! its leadership after it was asked names an index that covers everything committed by then. A
+//! node that has applied that index misses nothing that was committed when it asked. A heartbeat
+//! that arrives proves nothing: it may be old.
 //!
-//! **Invariant:** ages count from the question, by this node's clock. Every linearizable or bounded read of this node that is
-//! answered renews the proof, so bounded reads cost a question only when nobody asked anything for as long as they allow.
+//! **Invariant:** ages count from the question, by this node's clock. Every linearizable or bounded
+//! read of this node that is answered renews the proof, so a bounded read asks only if no read
+//! asked within its bound.
 
 use crate::error::ReadError;
 use quorate_raft::{
@@ -14,26 +16,26 @@ use quorate_raft::{
 };
 use std::{collections::VecDeque, time::Duration};
 
-/// How far behind a read may be.
+/// The staleness that a read allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Bounds {
     pub(crate) max_age: Option<Duration>,
     pub(crate) max_entries: Option<u64>,
 }
 
-/// What a read may be served at.
+/// The permission to serve a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Granted {
-    /// As soon as this is applied.
+    /// The read may run when this index is applied.
     pub(crate) index: Index,
-    /// What else must hold then, of a bounded read.
+    /// The further condition of a bounded read.
     pub(crate) bounded: Option<Bounded>,
 }
 
-/// What a bounded read rests on.
+/// The proofs of a bounded read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Bounded {
-    /// Until when it may be served.
+    /// The read may be served until then.
     until: Option<Moment>,
     newest: Proof,
 }
@@ -45,8 +47,8 @@ struct Proof {
     index: Index,
 }
 
-/// What was proven lately, oldest first. The newest is always there; of those before it so many, so far apart, that a node that
-/// applies late finds one that it has reached.
+/// The latest proofs, oldest first. The newest is always kept; the others lie apart, so that a node
+/// that applies late finds one that it has reached.
 #[derive(Default, Debug)]
 pub(super) struct Freshness {
     proofs: VecDeque<Proof>,
@@ -56,7 +58,7 @@ const PROOFS_MAX: usize = 16;
 const PROOFS_APART: Duration = Duration::from_millis(20);
 
 impl Freshness {
-    /// An index was asked for at `asked`, and `index` is the answer, which arrives `now`.
+    /// The answer to a question of the moment `asked` is `index`; it arrives `now`.
     pub(super) fn proven(&mut self, asked: Moment, index: Index, now: Moment) {
         let asked = if live(Mutant::BoundedFromAnswer) { now } else { asked };
         let mut newest = self.proofs.iter().rev();
@@ -75,15 +77,15 @@ impl Freshness {
         }
     }
 
-    /// At what a read within these bounds, called for at `called`, may be served by what is proven, on a node that has applied so
-    /// much; `None` if nothing proves enough.
+    /// The index at which a bounded read that was called for at `called` can be served from the
+    /// proofs there are; `None` if none suffices.
     pub(super) fn grant(&self, bounds: Bounds, called: Moment, now: Moment, applied: Index) -> Option<Granted> {
         let newest = *self.proofs.back()?;
         let behind = |entries: u64| Index(newest.index.0.saturating_sub(entries));
         let (index, until) = match bounds {
             Bounds { max_age: Some(max_age), max_entries } => {
                 let mut young = self.proofs.iter().rev().filter(|proof| now.since(proof.asked) <= max_age);
-                // If none is reached, the newest will be, and holds for longest.
+                // If none is applied, the newest will be, and holds for longest.
                 let proof = young.clone().find(|proof| proof.index <= applied).or_else(|| young.next())?;
                 (proof.index.max(max_entries.map_or(Index(0), behind)), Some(proof.asked.plus(max_age)))
             }
@@ -94,7 +96,7 @@ impl Freshness {
         Some(Granted { index, bounded: Some(Bounded { until, newest }) })
     }
 
-    /// The refusal of a read that nothing proven allows, on a node that has applied so much.
+    /// The refusal of a read that no proof allows.
     pub(super) fn too_stale(&self, now: Moment, applied: Index) -> ReadError {
         let newest = self.proofs.back();
         newest.map_or(ReadError::TooStale { age: None, entries: None }, |proof| proof.too_stale(now, applied))
@@ -102,12 +104,12 @@ impl Freshness {
 }
 
 impl Bounded {
-    /// Whether it may still be served.
+    /// Whether the read may still be served.
     pub(crate) fn holds(&self, now: Moment) -> bool {
         self.until.is_none_or(|until| now <= until)
     }
 
-    /// The refusal, if it may not.
+    /// The refusal of a read that may not.
     pub(crate) fn too_stale(&self, now: Moment, applied: Index) -> ReadError {
         self.newest.too_stale(now, applied)
     }
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_and_the_newest_is_among_it() {
+    fn the_proofs_are_bounded_and_the_newest_is_among_them() {
         let mut freshness = Freshness::default();
         for at in 0..2_000 {
             freshness.proven(AT(at), Index(at), AT(at));

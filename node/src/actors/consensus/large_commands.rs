@@ -1,24 +1,27 @@
-//! Large commands: they enter the log one batch's worth at a time, so that small ones need not wait for all of them.
+//! Large commands: they enter the log one batch's worth at a time, so that small ones need not wait
+//! for all of them.
 //!
-//! Entries are committed in log order, so a command appended after ten megabytes waits until ten megabytes are on the disks of a
-//! majority. Large commands therefore wait here, in their order, until the ones appended before are committed, and small commands
-//! pass them. A command that waits here has had no effect. A wait is as short as a few commits; a command whose wait is too
-//! long is refused as overload. The gates bound how many may wait.
+//! Entries are committed in log order, so a command appended after ten megabytes waits until ten
+//! megabytes are on the disks of a majority. Large commands therefore wait here, in their order,
+//! until the ones appended before are committed, and small commands pass them. A command that waits
+//! here has had no effect. A wait is as short as a few commits; a command whose wait is too long is
+//! refused as overload. The gates bound how many may wait.
 
 use crate::actors::messages::{Caller, Proposal};
 use quorate_raft::Index;
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
-/// A command of at least this many bytes is large. Smaller ones are sent together; a network carries this much in about a
-/// millisecond.
+/// A command of at least this many bytes is large. Smaller ones are sent together; a network
+/// carries this much in about a millisecond.
 pub(super) const LARGE_BYTES: usize = 64 << 10;
 
 /// The large commands that wait at a leader to be appended.
 #[derive(Default)]
 pub(super) struct LargeCommands {
     waiting: VecDeque<Proposal>,
-    /// The last index that the latest large commands can have in the log: with its commit the next ones may follow.
+    /// The last index that the latest large commands can have in the log: with its commit the next
+    /// ones may follow.
     last: Index,
 }
 
@@ -27,7 +30,8 @@ impl LargeCommands {
         self.waiting.is_empty()
     }
 
-    /// The proposals that may be appended now to a log that ends at `end`, large ones last. The others wait.
+    /// The proposals that may be appended now to a log that ends at `end`, large ones last.
+    /// The others wait.
     pub(super) fn admit(
         &mut self,
         proposals: Vec<Proposal>,
@@ -52,17 +56,20 @@ impl LargeCommands {
         now
     }
 
-    /// Another node leads, or none: the indexes of this node's log say nothing of the commands that it appended.
+    /// Another node leads, or none: the indexes of this node's log say nothing of the commands
+    /// that it appended.
     pub(super) fn leader_changed(&mut self) {
         self.last = Index(0);
     }
 
-    /// All that wait, taken out to be proposed again, if some of them may be appended at this commit index.
+    /// All that wait, taken out to be proposed again, if some of them may be appended at
+    /// this commit index.
     pub(super) fn due(&mut self, commit: Index) -> Vec<Proposal> {
         if self.last <= commit { std::mem::take(&mut self.waiting).into() } else { Vec::new() }
     }
 
-    /// The commands that are past their deadline, or were proposed here longer ago than `patience`, taken out.
+    /// The commands that are past their deadline, or were proposed here longer ago than
+    /// `patience`, taken out.
     pub(super) fn expire(&mut self, now: Instant, patience: Duration) -> Vec<Proposal> {
         let is_over = |proposal: &Proposal| match &proposal.caller {
             Caller::Here(waiter) => proposal.is_late(now) || waiter.asked + patience <= now,
@@ -157,7 +164,8 @@ mod tests {
             Proposal { kind: Kind::Command, payload: Bytes::from(vec![0; bytes]), caller, until }
         }
 
-        /// Proposes commands of these sizes to a log that ends at `end`; gives the sizes of those that are appended.
+        /// Proposes commands of these sizes to a log that ends at `end`; gives the sizes of those
+        /// that are appended.
         fn admit(&mut self, bytes: &[usize], end: u64, commit: u64) -> Vec<usize> {
             let proposals = bytes.iter().map(|bytes| self.proposal(*bytes, None)).collect();
             sizes(&self.large.admit(proposals, (Index(end), Index(commit)), BATCH))

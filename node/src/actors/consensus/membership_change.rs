@@ -1,8 +1,9 @@
 //! The steps of a membership change, at the leader that carries it out.
 //!
-//! A change that lets unknown nodes vote takes two steps: they are added as learners, and the voters change when they have caught up.
-//! If the last step is refused, the learners of the first one are removed before the operator is told, so that a refusal has no
-//! effect; if they can't be removed, because the leadership ends or no quorum answers, the outcome is unknown.
+//! A change that lets unknown nodes vote takes two steps: they are added as learners, and the
+//! voters change when they have caught up. If the last step is refused, the learners of the first
+//! one are removed before the operator is told, so that a refusal has no effect; if they can't be
+//! removed, because the leadership ends or no quorum answers, the outcome is unknown.
 
 use quorate_raft::{AdministerOutcome, Change, ChangeRefused, Index, Member, Membership, NodeId};
 use tokio::time::Instant;
@@ -57,8 +58,8 @@ impl ChangeUnderWay {
     /// Accepts a change.
     ///
     /// # Errors
-    /// A change that makes no sense in the configuration in force. Its expectation is checked here alone, for its own first step
-    /// changes the configuration.
+    /// A change that makes no sense in the configuration in force. Its expectation is checked here
+    /// alone, for its own first step changes the configuration.
     pub(super) fn begin(change: Change, deadline: Instant, view: &View<'_>) -> Result<Self, ChangeRefused> {
         change.target(view.membership, view.index)?;
         Ok(Self { change: change.resumed(), deadline, appended: None, added: Vec::new(), undone_for: None })
@@ -80,7 +81,8 @@ impl ChangeUnderWay {
         Some(Next::Add(add, ids))
     }
 
-    /// The rules accepted or refused a step. If the first one has to be undone, there is time until `undo_by`.
+    /// The rules accepted or refused a step. If the first one has to be undone, there is
+    /// time until `undo_by`.
     pub(super) fn tried(
         &mut self,
         step: Next,
@@ -103,7 +105,8 @@ impl ChangeUnderWay {
         Tried::Wait
     }
 
-    /// The answer to the operator, once the change is committed, or this node can't bring it about any more.
+    /// The answer to the operator, once the change is committed, or this node can't bring it
+    /// about any more.
     pub(super) fn outcome(&self, now: Instant, view: &View<'_>) -> Option<AdministerOutcome> {
         let is_late = self.deadline <= now;
         Some(match (self.appended, &self.undone_for) {
@@ -113,7 +116,8 @@ impl ChangeUnderWay {
             }
             (_, Some(_)) if is_late || !view.is_leader => AdministerOutcome::Unknown,
             (Some(_), _) if !view.is_leader => AdministerOutcome::Unknown,
-            // The learners of the first step may stay: no other leader knows that they are to leave.
+            // The learners of the first step may stay: no other leader knows that they
+            // are to leave.
             (None, _) if !view.is_leader && !self.added.is_empty() => AdministerOutcome::Unknown,
             (None, _) if !view.is_leader => AdministerOutcome::ChangeRefused(ChangeRefused::NotLeader),
             _ => return None,

@@ -1,11 +1,16 @@
-//! `Consensus`: the actor around the [`Replica`], which owns term, vote, role, membership, match indexes and commit index.
+//! `Consensus`: the actor around the [`Replica`], which owns term, vote, role, membership, match
+//! indexes and commit index.
 //!
-//! The actor is a switchboard. A handler calls one rule, performs the effects that the rule returned, and lets
-//! [`Consensus::after_rule`] publish the new status and continue with requests that the rule made ready.
-//! What the rules do not decide is decided by pure modules, which see neither mailboxes nor clocks.
+//! The actor is a switchboard. A handler calls one rule, performs the effects that the rule
+//! returned, and lets [`Consensus::after_rule`] publish the new status and continue with
+//! requests that the rule made ready. Pure modules, which see neither mailboxes nor clocks,
+//! decide the rest: `routing`, `request_ids`, `large_commands` and `proposals` for commands,
+//! `reads` and `freshness` for reads, `membership_change` and `automatic` for the members,
+//! `snapshot_policy` and `stopping`.
 //!
-//! `network_events` takes messages in, `effects` carries the rules' effects out, `requests` and `reads` take proposals and
-//! reads; `snapshots` and `repairs` serve the rules' wishes of those names.
+//! The other modules carry decisions out: `network_events` takes messages in, `effects` performs
+//! the rules' effects, `requests`, `read_requests` and `administration` serve callers, `snapshots`
+//! and `repairs` serve peers.
 
 mod administration;
 mod automatic;
@@ -74,7 +79,7 @@ use tokio::{sync::watch, time::Instant};
 /// The most commands that enter the log, or are forwarded, as one batch.
 pub(crate) const BATCH_ENTRIES_MAX: usize = 4096;
 
-/// The actor.
+/// The actor: the replica, the pieces that decide beside it, and the addresses of the other actors.
 pub(crate) struct Consensus {
     replica: Replica,
     /// Effects of the rule that runs. Kept between rules, so that none allocates.
@@ -146,7 +151,8 @@ impl Consensus {
         }
     }
 
-    /// Calls a rule, performs the effects that it returned, and continues with what they made ready.
+    /// Calls a rule, performs the effects that it returned, and continues with what
+    /// they made ready.
     fn rule(&mut self, ctx: &mut Context<Self>, rule: impl FnOnce(&mut Replica, &mut Vec<Effect>)) {
         if !self.node.fate.is_sound() {
             return;
@@ -160,7 +166,8 @@ impl Consensus {
         self.after_rule(ctx);
     }
 
-    /// Publishes the status, continues with requests that the last rule made ready, and ends a node that stops and is done.
+    /// Publishes the status, continues with requests that the last rule made ready, and ends a node
+    /// that stops and is done.
     fn after_rule(&mut self, ctx: &mut Context<Self>) {
         if self.status.publish(&self.replica).leader {
             self.leader_changed(ctx);
@@ -189,7 +196,8 @@ impl Consensus {
         let (now, leader) = (Instant::now(), self.replica.leader());
         self.proposals.log_clock.leads(self.replica.is_leader(), self.node.clock.now());
         self.stopping.leader_changed(leader, self.replica.id(), now);
-        // The leader before may still answer until then; after that its callers learn that the outcome is unknown.
+        // The leader before may still answer until then; after that its callers learn that the
+        // outcome is unknown.
         self.proposals.leader_changed(leader, now + self.node.timing.election_timeout.1 * 2);
         self.proposals.large.leader_changed();
         let stranded = self.reads.leader_changed();
@@ -200,7 +208,8 @@ impl Consensus {
         }
     }
 
-    /// Answers the callers, and transfers leadership first, so that no election is needed; then the node ends.
+    /// Answers the callers, and transfers leadership first, so that no election is needed; then
+    /// the node ends.
     fn begin_to_stop(&mut self, ctx: &mut Context<Self>) {
         self.stopping.shutdown_requested(Instant::now(), &self.node.timing);
         let now = self.node.clock.now();
@@ -235,7 +244,8 @@ impl Consensus {
         self.answer_forwarded(outcomes);
     }
 
-    /// Every heartbeat interval: gives up on requests past their deadline, and ends the node if a role actor is gone.
+    /// Every heartbeat interval: gives up on requests past their deadline, and ends the node if a
+    /// role actor is gone.
     fn housekeep(&mut self, ctx: &mut Context<Self>) {
         if !self.roles.storage.is_alive() {
             self.node.fate.fail(Failure::ActorDied { actor: "storage" });

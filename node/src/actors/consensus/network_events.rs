@@ -1,4 +1,4 @@
-//! What the network says: messages that arrived, and links that changed.
+//! Network events: messages that arrived, and links that changed.
 
 use super::Consensus;
 use crate::actors::messages::{LinkChanged, PeerHeard, ReadCaller};
@@ -14,7 +14,7 @@ impl Consensus {
         }
         let (now, term) = (self.node.clock.now(), message.term);
         let answers_heartbeat = matches!(message.body, Body::HeartbeatReply(_));
-        // What the rules have no business with is kept aside: they see its term, then it is acted on here.
+        // Forwarded requests and their answers are served here; the rules see their term first.
         let (message, rest) = match message.body {
             Body::Propose(propose) => (empty(message.term), Some(Body::Propose(propose))),
             Body::ProposeReply(reply) => (empty(message.term), Some(Body::ProposeReply(reply))),
@@ -24,7 +24,8 @@ impl Consensus {
             _ => (message, None),
         };
         let is_outside = self.replica.is_outside(from);
-        // An answer counts if this node asked its sender, also if the sender has left since; but not for its term.
+        // An answer counts if this node asked its sender, even if the sender has left since; its
+        // term does not.
         let is_answer = matches!(&rest, Some(Body::ProposeReply(_) | Body::ReadIndexReply(_) | Body::Administered(_)));
         if !is_outside || !is_answer {
             self.rule(ctx, |replica, out| replica.receive(now, from, message, out));
@@ -86,7 +87,7 @@ impl Consensus {
     }
 }
 
-/// A message that tells the rules nothing but its sender's term.
+/// A message that carries nothing but its sender's term.
 fn empty(term: Term) -> Message {
     Message { term, body: Body::ReadIndex(ReadIndex { request: 0, by_lease: false }) }
 }

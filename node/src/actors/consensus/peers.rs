@@ -1,31 +1,36 @@
-//! The links to the other nodes: one to each member, dialled; and one back to whoever else speaks to this node.
+//! Links to other nodes: one to each member, dialled; and one back to any other node that sends
+//! to this one.
 //!
-//! Members come and go with the configuration. Who is not in this node's may well be in a newer one, and lead it; or it was removed
-//! and asks why nobody answers. Both hold a certificate of the cluster, or the network had not let them in; so both are heard, and
-//! answered on the connection that they opened. For a while after its start a node also dials those that it was told of and that its
-//! configuration does not name, so that nodes of another cluster with this one's name are noticed.
+//! Members come and go with the configuration. A node that is not in this node's configuration may
+//! be in a newer one, and lead; or it was removed and asks why it hears no leader. Both hold a
+//! certificate of the cluster, or the network had refused them; so both are heard, and answered on
+//! the connection that they opened. For a while after its start a node also dials the nodes that
+//! its settings list and its configuration does not name, so that nodes of another cluster with the
+//! same name are noticed.
 
 use quorate_raft::{Membership, Message, NodeId};
 use quorate_transport::network::{Introduction, Link, Links};
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 use tokio::time::Instant;
 
-/// For so long a link to one who left stays: what it is told at last must reach it.
+/// The link to a member that left stays for this time: the last messages to it must arrive.
 const LINGER: Duration = Duration::from_secs(2);
-/// For so long after its start a node dials those that it was told of and that are no members: long enough for nodes that are
-/// started one after the other.
+/// For this time after its start a node dials listed nodes that are no members: long enough for
+/// nodes that are started one after the other.
 const MEETS_FOR: Duration = Duration::from_secs(60);
-/// Most links back to nodes that are no members; beyond it the one with the lowest id is forgotten.
+/// The most links back to nodes that are no members; above it the one with the lowest
+/// id is dropped.
 const STRANGERS_MAX: usize = 64;
 
 /// The links of a node.
 pub(crate) struct Peers {
     links: Rc<dyn Links>,
-    /// Where this node dials others, unless an operator has given them another address since: a proxy may stand between.
+    /// The addresses in this node's settings, which may be a proxy's. An address that an operator
+    /// gave counts first.
     own_addresses: BTreeMap<NodeId, String>,
     members: BTreeMap<NodeId, Member>,
     strangers: BTreeMap<NodeId, Rc<dyn Link>>,
-    /// Links that carry nothing but an introduction, and until when.
+    /// Links that carry nothing but an introduction.
     met: BTreeMap<NodeId, Rc<dyn Link>>,
     meets_until: Instant,
 }
@@ -36,8 +41,9 @@ struct Member {
     left_at: Option<Instant>,
 }
 
-/// The way to a member, whatever its address. [`Peers`] alone owns the link and replaces it when the address changes; replicators
-/// hold the way, so none of them sends to an address that the member has left.
+/// The way to a member at its current address. [`Peers`] alone owns the link and replaces it
+/// when the address changes; replicators hold the way, so none sends to an address that the
+/// member has left.
 struct Way(RefCell<Rc<dyn Link>>);
 
 impl Link for Way {
@@ -62,8 +68,8 @@ impl Peers {
         }
     }
 
-    /// From now on these are the peers. A peer is dialled at the address that an operator gave it, else at the one that this node was
-    /// started with, else at the one in `membership`.
+    /// Sets the peers. A peer is dialled at the address that an operator gave it, else at the one
+    /// that this node was started with, else at the one in `membership`.
     pub(crate) fn are(&mut self, peers: &[NodeId], membership: &Membership) {
         for peer in peers {
             let own = self.own_addresses.get(peer).map(String::as_str);
@@ -103,13 +109,14 @@ impl Peers {
         }
     }
 
-    /// Dials, for a while, those that this node was told of and that its configuration does not name. If they are of another cluster
-    /// with this one's name, both sides say so: after a restore on several nodes, each of them is a cluster of its own.
+    /// Dials, for a while, the listed nodes that the configuration does not name. If they belong to
+    /// another cluster with the same name, both sides log it: after a restore on several nodes,
+    /// each of them is a cluster of its own.
     pub(crate) fn meet(&mut self, this: NodeId, membership: &Membership) {
         if membership.is_empty() {
             return;
         }
-        // One that left in an entry that may be taken back has its link still.
+        // A member that left in an entry that may be truncated still has its link.
         let is_linked = |id: &NodeId| membership.contains(*id) || self.members.contains_key(id);
         let listed = self.own_addresses.iter().filter(|(id, _)| **id != this && !is_linked(id));
         self.met = listed.map(|(id, address)| (*id, self.links.link(*id, address))).collect();
@@ -123,12 +130,12 @@ impl Peers {
         }
     }
 
-    /// States these facts about this node from now on.
+    /// Sets the facts that this node states about itself.
     pub(crate) fn introduce(&self, introduction: Introduction) {
         self.links.introduce(introduction);
     }
 
-    /// Lets go of links to those who left a while ago.
+    /// Drops the links to nodes that left a while ago.
     pub(crate) fn let_go(&mut self) {
         if !self.met.is_empty() && Instant::now() >= self.meets_until {
             self.met.clear();
@@ -136,7 +143,7 @@ impl Peers {
         self.members.retain(|_, member| member.left_at.is_none_or(|since| since.elapsed() < LINGER));
     }
 
-    /// The link to a node: for one that is no member, a way to answer it.
+    /// The link to a member, or the way to answer another node.
     pub(crate) fn get(&mut self, peer: NodeId) -> Rc<dyn Link> {
         if let Some(member) = self.members.get(&peer) {
             return Rc::clone(&member.way) as Rc<dyn Link>;
@@ -147,12 +154,12 @@ impl Peers {
         Rc::clone(self.strangers.entry(peer).or_insert_with(|| self.links.reply_link(peer)))
     }
 
-    /// Whether there is nobody else.
+    /// Whether this node is the only member.
     pub(crate) fn is_empty(&self) -> bool {
         self.members.values().all(|member| member.left_at.is_some())
     }
 
-    /// Whether whatever drives the links still lives.
+    /// Whether the actors that drive the links are alive.
     pub(crate) fn are_alive(&self) -> bool {
         self.members.values().all(|member| member.way.is_alive())
     }

@@ -1,11 +1,12 @@
 //! The callers that wait for the outcome of a command, and the place of the command.
 //!
-//! A command is in one of four places: *deferred* until a leader can be reached, among the *large* commands of a leader,
-//! *forwarded* to the leader, or *in the log* here. In the first two it has had no effect, so to give up is a definite failure. A
-//! command that was forwarded or appended may take effect at any later time, under any leader, so to give up is an unknown
-//! outcome. Two facts prove that it never will: another entry is committed at its index; or, for a forwarded command, an entry of
-//! a later term is committed and no entry has the command. Then it is forwarded again: a leader appends a forwarded command in the
-//! term in which it was sent, or never.
+//! A command is in one of four places: *deferred* until a leader can be reached, among the *large*
+//! commands of a leader, *forwarded* to the leader, or *in the log* here. In the first two it has
+//! had no effect, so to give up is a definite failure. A command that was forwarded or appended may
+//! take effect at any later time, under any leader, so to give up is an unknown outcome. Two facts
+//! prove that it never will: another entry is committed at its index; or, for a forwarded command,
+//! an entry of a later term is committed and no entry has the command. Then it is forwarded again:
+//! a leader appends a forwarded command in the term in which it was sent, or never.
 
 use super::{
     large_commands::LargeCommands,
@@ -98,7 +99,8 @@ impl Forwarded {
     }
 }
 
-/// The part of an entry's payload that was forwarded: the leader puts a stamp in front of a session's.
+/// The part of an entry's payload that was forwarded: the leader puts a stamp in front
+/// of a session's.
 fn asked_for(kind: Kind, payload: &[u8]) -> Option<&[u8]> {
     match kind {
         Kind::Session => payload.get(STAMP_BYTES..),
@@ -109,8 +111,8 @@ fn asked_for(kind: Kind, payload: &[u8]) -> Option<&[u8]> {
 type ForOtherNodes = Vec<(NodeId, u64, ProposeOutcome)>;
 
 impl Proposals {
-    /// Of a node that starts with what it had in the term `recovered_in`. `life` is random: it differs from that of every earlier
-    /// process of this node.
+    /// Of a node that starts with what it had in the term `recovered_in`. `life` is random: it
+    /// differs from that of every earlier process of this node.
     pub(super) fn new(life: u32, recovered_in: Term, gate: Arc<Gate>, limits: &Limits, metrics: NodeMetrics) -> Self {
         Self {
             deferred: VecDeque::new(),
@@ -150,7 +152,8 @@ impl Proposals {
         name
     }
 
-    /// The index after which the log decides the commands that were forwarded before `term`; `None` if there are none left to decide.
+    /// The index after which the log decides the commands that were forwarded before `term`; `None`
+    /// if there are none left to decide.
     pub(super) fn stranded_after(&self, term: Term) -> Option<Index> {
         if !self.has_stranded {
             return None;
@@ -162,11 +165,13 @@ impl Proposals {
             .min()
     }
 
-    /// An entry of `term` is committed, and the `batches` are all that is committed after [`Proposals::stranded_after`]. Gives the
-    /// commands of earlier terms that are not among them: no leader appended them, and none ever will.
+    /// An entry of `term` is committed, and the `batches` are all that is committed after
+    /// [`Proposals::stranded_after`]. Gives the commands of earlier terms that are not among them:
+    /// no leader appended them, and none ever will.
     ///
-    /// An entry does not name its caller: an equal payload may be another caller's. So the caller of a command that is among them
-    /// waits for the leader's answer until `until`, and then the outcome is unknown.
+    /// An entry does not name its caller: an equal payload may be another caller's. So the caller
+    /// of a command that is among them waits for the leader's answer until `until`, and then the
+    /// outcome is unknown.
     pub(super) fn decide(&mut self, term: Term, batches: &[Batch], until: Instant) -> Vec<Proposal> {
         let records = || batches.iter().flat_map(Batch::records);
         let payloads: BTreeSet<(Term, &[u8])> =
@@ -192,10 +197,11 @@ impl Proposals {
         self.in_log.push_back(InLog { first, term, callers, deadline });
     }
 
-    /// Entries are committed: gives their callers. The caller of another entry at the same index is told that it never will be
-    /// committed.
+    /// Entries are committed: gives their callers. The caller of another entry at the same index is
+    /// told that it never will be committed.
     ///
-    /// Callers of an earlier leadership may stand before the wanted ones and wait for later indexes: they stay.
+    /// Callers of an earlier leadership may stand before the wanted ones and wait for later
+    /// indexes: they stay.
     pub(super) fn committed(&mut self, batch: &Batch) -> Vec<Callers> {
         let (mut taken, mut at) = (Vec::new(), 0);
         while let Some(next) = self.in_log.get(at) {
@@ -224,7 +230,8 @@ impl Proposals {
         taken
     }
 
-    /// The leader answered forwarded commands. Gives those that it did not append, to be forwarded to the next leader.
+    /// The leader answered forwarded commands. Gives those that it did not append, to be forwarded
+    /// to the next leader.
     pub(super) fn outcomes_arrived(
         &mut self,
         from: NodeId,
@@ -280,7 +287,8 @@ impl Proposals {
         again
     }
 
-    /// A snapshot took the place of the entries up to `index`: their outcomes are unknown here. Gives the answers to other nodes.
+    /// A snapshot took the place of the entries up to `index`: their outcomes are unknown here.
+    /// Gives the answers to other nodes.
     pub(super) fn covered(&mut self, index: Index) -> ForOtherNodes {
         let (mut outcomes, mut kept) = (Vec::new(), VecDeque::new());
         for mut in_log in std::mem::take(&mut self.in_log) {
@@ -297,7 +305,8 @@ impl Proposals {
         outcomes
     }
 
-    /// Another node leads, or none: commands that the leader before has, or that are in the log, have until `soon`.
+    /// Another node leads, or none: commands that the leader before has, or that are in the log,
+    /// have until `soon`.
     pub(super) fn leader_changed(&mut self, leader: Option<NodeId>, soon: Instant) {
         self.has_stranded = !self.forwarded.is_empty();
         for forwarded in self.forwarded.values_mut().filter(|forwarded| Some(forwarded.sent.to) != leader) {
@@ -328,7 +337,8 @@ impl Proposals {
         }
     }
 
-    /// Gives up on commands past their deadlines; deferred ones fail with `because`. Gives the answers to other nodes.
+    /// Gives up on commands past their deadlines; deferred ones fail with `because`. Gives the
+    /// answers to other nodes.
     pub(super) fn expire(&mut self, now: Instant, because: ProposeError) -> ForOtherNodes {
         let mut outcomes = Vec::new();
         // Deadlines differ: a late one may stand anywhere.
@@ -364,7 +374,8 @@ impl Proposals {
         proposals.into_iter().filter_map(|proposal| self.tell(proposal.caller, error)).collect()
     }
 
-    /// Takes out the commands for which `why` has an error, and tells their callers. Gives the answers to other nodes.
+    /// Takes out the commands for which `why` has an error, and tells their callers. Gives the
+    /// answers to other nodes.
     pub(super) fn refuse_where(
         &self,
         proposals: &mut Vec<Proposal>,

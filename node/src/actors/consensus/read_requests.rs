@@ -1,7 +1,9 @@
-//! The way of a read through `Consensus`: the index that it needs is asked for here or at the leader, and its caller is answered.
+//! The way of a read through `Consensus`: the index that it needs is asked for here or at the
+//! leader, and its caller is answered.
 //!
-//! **The clock is read here**, after a read was taken from its queue: a lease that holds then holds at a moment between the
-//! question and the answer. A process that stood still before or after that does no harm.
+//! **The clock is read here**, after a read was taken from its queue: a lease that holds then holds
+//! at a moment between the question and the answer. A process that stood still before or after that
+//! does no harm.
 
 use super::{
     Consensus, Granted,
@@ -68,8 +70,8 @@ impl Consensus {
         }
     }
 
-    /// The leader answered a request. The index of a sound leader covers all that was known to be committed here when the request
-    /// was made; if it does not, nothing is read from that leader.
+    /// The leader answered a request. The index of a sound leader covers all that was known to be
+    /// committed here when the request was made; if it does not, nothing is read from that leader.
     pub(super) fn leader_answered(&mut self, from: NodeId, request: u64, index: Index) {
         match self.reads.leader_answered(from, request, index) {
             None => {}
@@ -123,8 +125,8 @@ impl Consensus {
         }
     }
 
-    /// Asks again for reads that were lost on their way. However often leaders change, a caller waits no longer than
-    /// `proposal_timeout`, or until its own deadline.
+    /// Asks again for reads that were lost on their way. However often leaders change, a caller
+    /// waits no longer than `proposal_timeout`, or until its own deadline.
     pub(super) fn retry_reads(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
         if callers.is_empty() {
             return;

@@ -1,7 +1,8 @@
 //! Reads: the callers that wait for an index to read at, and what each may be served.
 //!
-//! Callers that ask together wait together, under one token of this node's rules or one request to the leader. Reading twice is
-//! harmless, so a request that is lost on its way is asked again, until its callers' deadlines.
+//! Callers that ask together wait together, under one token of this node's rules or one request to
+//! the leader. Reading twice is harmless, so a request that is lost on its way is asked again,
+//! until its callers' deadlines.
 
 use super::{
     freshness::{Freshness, Granted},
@@ -27,7 +28,8 @@ pub(super) struct Reads {
 /// Readers that asked together.
 pub(super) struct Group {
     pub(super) callers: Vec<ReadCaller>,
-    /// An answer covers all that was committed at this moment. Without meaning while the group is deferred.
+    /// An answer covers all that was committed at this moment. Without meaning while the
+    /// group is deferred.
     pub(super) asked: Moment,
     /// The highest index that was known to be committed here then.
     pub(super) committed: Index,
@@ -47,7 +49,8 @@ pub(super) struct View {
 pub(super) enum Answer {
     /// It covers all that was committed when the group asked.
     Index(Group),
-    /// It covers less than this node knew to be committed: the members that elected the leader lost data.
+    /// It covers less than this node knew to be committed: the members that elected the
+    /// leader lost data.
     DataLost(Group),
 }
 
@@ -63,7 +66,8 @@ impl Reads {
         }
     }
 
-    /// What a bounded read may be served at by what is proven; `None` for other reads, and if nothing proves enough.
+    /// The permission to serve a bounded read from the proofs there are; `None` for other reads,
+    /// and if none suffices.
     pub(super) fn grant(&self, caller: &ReadCaller, now: Moment, view: &View) -> Option<Granted> {
         match caller {
             ReadCaller::Here { wants: Wants::Within { bounds, called }, .. } => {
@@ -73,7 +77,8 @@ impl Reads {
         }
     }
 
-    /// All that was committed at `asked` is covered by `index`, the answer to these callers, which arrives `now`.
+    /// All that was committed at `asked` is covered by `index`, the answer to these callers,
+    /// which arrives `now`.
     pub(super) fn proven(&mut self, asked: Moment, index: Index, callers: &[ReadCaller], now: Moment) {
         // Bounded reads rest on no lease: an answer by lease proves nothing to them.
         if !callers.iter().any(ReadCaller::is_by_lease) {
@@ -140,8 +145,8 @@ impl Reads {
         groups.map(|group| (group.asked, group.callers)).collect()
     }
 
-    /// The rules could not confirm these tokens: this node leads no more. Its own readers wait for the next leader; gives those of
-    /// other nodes, to be refused.
+    /// The rules could not confirm these tokens: this node leads no more. Its own readers wait for
+    /// the next leader; gives those of other nodes, to be refused.
     pub(super) fn failed(&mut self, tokens: Vec<ReadToken>) -> Vec<ReadCaller> {
         let mut others = Vec::new();
         for token in tokens {
@@ -154,7 +159,8 @@ impl Reads {
         others
     }
 
-    /// The leader answered a request with `index`; `None` if the group was answered or refused before, or asked another node.
+    /// The leader answered a request with `index`; `None` if the group was answered or refused
+    /// before, or asked another node.
     pub(super) fn leader_answered(&mut self, from: NodeId, request: u64, index: Index) -> Option<Answer> {
         let group = self.take_asked(from, request)?;
         Some(if index < group.committed { Answer::DataLost(group) } else { Answer::Index(group) })

@@ -1,7 +1,7 @@
-//! Consensus' part in healing what a disk lost, and in what to do when it is full.
+//! The part of `Consensus` in the repair of lost entries and in a full disk.
 //!
-//! What is asked of whom, and what an answer means, the rules decide: here entries are looked up for other members, and
-//! damage is made known.
+//! The rules decide which member is asked and what an answer means. Here entries are looked up for
+//! other members, and damage is logged and counted.
 
 use super::{Consensus, roles::LoadFor};
 use crate::error::ProposeError;
@@ -10,10 +10,11 @@ use quorate_raft::{Batch, Entries, EntryId, Index, NodeId, Repair};
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
-/// At most so many bytes of entries are sent to a member that lost them, at once.
+/// The most bytes of entries in one answer to a member that lost them.
 const REPAIR_BYTES_MAX: usize = 1 << 20;
 
-/// No leader is heard for so many of the longest election timeouts: then a loss here is taken for the reason.
+/// After this many of the longest election timeouts without a leader, a loss on this node is taken
+/// for the reason.
 const STUCK_TIMEOUTS: u32 = 10;
 
 /// Problems that were reported, so that each is reported once.
@@ -22,7 +23,8 @@ pub(super) struct Warnings {
     /// The entry at which each member's log was last found to differ from this one.
     divergences: BTreeMap<NodeId, EntryId>,
     stuck: Stuck,
-    /// Candidates that got no vote because their state machine writes a version that the one here can't apply: that version.
+    /// Candidates that got no vote because their state machine writes a version that the one here
+    /// can't apply: that version.
     pub(super) machines_unknown: BTreeMap<NodeId, u32>,
 }
 
@@ -34,7 +36,8 @@ struct Stuck {
 }
 
 impl Consensus {
-    /// Says, once each time, that no leader comes and that something is lost here without which there may never be one.
+    /// Logs, once each time, that no leader is heard and that data is lost here without which none
+    /// may ever be elected.
     pub(super) fn look_after_losses(&mut self) {
         let (lost, faulty) = (self.replica.lost_up_to(), self.replica.first_faulty());
         if self.replica.leader().is_some() || (lost.is_none() && faulty.is_none()) {
@@ -78,7 +81,8 @@ impl Consensus {
         self.say(to, reply);
     }
 
-    /// Says once of an entry and a member that the two logs differ there; messages that find it again are many.
+    /// Logs, once for each entry and member, that the two logs differ there; many messages
+    /// find it again.
     pub(super) fn diverged(&mut self, at: EntryId, with: NodeId) {
         if self.warnings.divergences.insert(with, at) != Some(at) {
             self.node.metrics.peer(with.0).diverged();
@@ -90,7 +94,8 @@ impl Consensus {
         }
     }
 
-    /// Says that a member came with less than it had acknowledged, and what that means for the cluster.
+    /// Logs that a member came back with less than it had acknowledged, and the consequence
+    /// for the cluster.
     pub(super) fn data_lost(&self, member: NodeId, last: Index, held: Index, is_last_copy: bool) {
         self.node.metrics.peer(member.0).data_lost();
         tracing::error!(
@@ -107,7 +112,7 @@ impl Consensus {
         }
     }
 
-    /// The storage has no room for entries, or has again.
+    /// The storage has no space for entries, or has again.
     pub(super) fn storage_full(&mut self, is_full: bool, ctx: &mut Context<Self>) {
         if is_full {
             tracing::error!(node = %self.replica.id(), "the disk is full: no commands are taken here until there is space");
@@ -117,7 +122,7 @@ impl Consensus {
         self.rule(ctx, |replica, out| replica.storage_full(is_full, out));
     }
 
-    /// What a caller is told for whose command no leader was found.
+    /// The error of a command for which no leader was found.
     pub(super) fn no_leader_error(&self) -> ProposeError {
         if self.replica.is_storage_full() { ProposeError::StorageFull } else { ProposeError::NoLeader }
     }

@@ -1,7 +1,8 @@
 //! Ids of requests between nodes, and detection of duplicates.
 //!
-//! A network may repeat a message and delay it for any time, and a node may restart meanwhile. So an answer to a request of one
-//! process of a node must not pass for an answer to a later process, and no forwarded command may be taken twice.
+//! A network may repeat a message and delay it for any time, and a node may restart meanwhile. So
+//! an answer to a request of one process of a node must not pass for an answer to a later process,
+//! and no forwarded command may be taken twice.
 
 use quorate_raft::{
     NodeId, Term,
@@ -9,8 +10,8 @@ use quorate_raft::{
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Makes ids that no earlier process of this node has used: the upper half is a random number of the process, the lower half
-/// counts.
+/// Makes ids that no earlier process of this node has used: the upper half is a random number of
+/// the process, the lower half counts.
 #[derive(Debug)]
 pub(super) struct RequestIds {
     last: u64,
@@ -28,17 +29,19 @@ impl RequestIds {
     }
 }
 
-/// Tells the second copy of a message with forwarded commands from a new message. The id of its first command names a message.
+/// Tells the second copy of a message with forwarded commands from a new message. The id of its
+/// first command names a message.
 ///
-/// Messages that arrived before this node restarted are forgotten. They were sent in the term that was recovered, or earlier, so a
-/// message from such a term may be a copy.
+/// Messages that arrived before this node restarted are forgotten. They were sent in the term that
+/// was recovered, or earlier, so a message from such a term may be a copy.
 #[derive(Default, Debug)]
 pub(super) struct DuplicateFilter {
     recovered_in: Term,
     by_node: BTreeMap<NodeId, VecDeque<Life>>,
 }
 
-/// The ids that arrived from one process of a node: some above the floor, and possibly all up to it.
+/// The ids that arrived from one process of a node: some above the floor, and possibly all
+/// up to it.
 #[derive(Debug)]
 struct Life {
     number: u64,
@@ -53,7 +56,8 @@ pub(super) enum Arrival {
     New,
     /// It arrived before, or is too late to tell.
     Duplicate,
-    /// A copy may have arrived before the restart, and its commands been taken: the outcome is unknown.
+    /// A copy may have arrived before the restart, and its commands been taken: the
+    /// outcome is unknown.
     MayBeTaken,
     /// Its sender is outside the configuration: its commands are refused.
     FromOutside,
@@ -70,7 +74,8 @@ impl DuplicateFilter {
         Self { recovered_in, by_node: BTreeMap::new() }
     }
 
-    /// Judges a message from a node that was let in, with the id of its first command and the term in which it was sent.
+    /// Judges a message from a node that was let in, with the id of its first command and the term
+    /// in which it was sent.
     pub(super) fn arrived(&mut self, from: NodeId, id: u64, sent_in: Term, is_outside: bool) -> Arrival {
         if !self.is_new(from, id) && !live(Mutant::DuplicateProposalTaken) {
             return Arrival::Duplicate;
@@ -79,7 +84,8 @@ impl DuplicateFilter {
             // A refusal could be false, and to take its commands could be the second time.
             return Arrival::MayBeTaken;
         }
-        // Judged last: a copy of a message that was taken while its sender was a member must not be called refused.
+        // Judged last: a copy of a message that was taken while its sender was a member must not
+        // be called refused.
         if is_outside && !live(Mutant::OutsiderForwards) {
             return Arrival::FromOutside;
         }

@@ -1,5 +1,5 @@
-//! The way of a proposal through `Consensus`: it is appended here, forwarded to the leader, deferred or refused, and its caller, here or
-//! on another node, is answered.
+//! The way of a proposal through `Consensus`: it is appended here, forwarded to the leader,
+//! deferred or refused, and its caller, here or on another node, is answered.
 
 use super::{
     BATCH_ENTRIES_MAX, Consensus,
@@ -27,7 +27,8 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 impl Consensus {
-    /// Appends proposals if this node leads, and forwards or defers them otherwise, as [`routing`](super::routing) decides.
+    /// Appends proposals if this node leads, and forwards or defers them otherwise,
+    /// as [`routing`](super::routing) decides.
     pub(super) fn take_proposals(&mut self, mut proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
         if live(Mutant::DroppedCallerCancels) {
             proposals.retain(|proposal| !proposal.caller.is_gone());
@@ -210,7 +211,8 @@ impl Consensus {
         }
     }
 
-    /// Answers commands that other nodes forwarded and that were applied, with few messages, none of them large.
+    /// Answers commands that other nodes forwarded and that were applied, with few messages, none
+    /// of them large.
     pub(super) fn answer_applied(&mut self, answers: Vec<Answer>) {
         let mut by_node: BTreeMap<NodeId, (Vec<ForwardedOutcome>, BytesMut)> = BTreeMap::new();
         for Answer { node, request, outcome } in answers {
@@ -244,8 +246,8 @@ impl Consensus {
         self.retry_reads(deferred, ctx);
     }
 
-    /// Takes proposals again that have had no effect. However often leaders change, a caller waits no longer than
-    /// `proposal_timeout`.
+    /// Takes proposals again that have had no effect. However often leaders change, a caller waits
+    /// no longer than `proposal_timeout`.
     pub(super) fn retry_proposals(&mut self, proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
         let patience = self.node.timing.proposal_timeout;
         let is_late = |caller: &Caller| matches!(caller, Caller::Here(waiter) if waiter.asked.elapsed() >= patience);
@@ -255,10 +257,12 @@ impl Consensus {
         self.take_proposals(rest, ctx);
     }
 
-    /// Decides the commands that were forwarded to the leader of an earlier term, once an entry of a later term is committed: then the
-    /// log has all of them that will ever take effect. Commands that it lacks are forwarded again.
+    /// Decides the commands that were forwarded to the leader of an earlier term, once an entry of
+    /// a later term is committed: then the log has all of them that will ever take effect. Commands
+    /// that it lacks are forwarded again.
     ///
-    /// The outcome of the others is known to the earlier leader alone; if that is alive, its answer is on the way.
+    /// The outcome of the others is known to the earlier leader alone; if that is alive, its answer
+    /// is on the way.
     pub(super) fn decide_stranded(&mut self, ctx: &mut Context<Self>) {
         let (log, commit) = (self.replica.log(), self.replica.commit());
         let Some(term) = log.term_of(commit) else { return };
@@ -275,8 +279,8 @@ impl Consensus {
         self.retry_proposals(never_taken, ctx);
     }
 
-    /// Whether a node that refused in `term` is still taken for the leader of that term: to ask it again is no use. Another leader, or
-    /// that there is none, will be known soon.
+    /// Whether a node that refused in `term` is still taken for the leader of that term: to ask it
+    /// again is no use. Another leader, or that there is none, will be known soon.
     pub(super) fn would_refuse_again(&self, node: NodeId, term: Term) -> bool {
         self.replica.leader() == Some(node) && self.replica.term() == term
     }

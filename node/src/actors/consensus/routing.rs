@@ -1,7 +1,8 @@
-//! Request routing: whether a proposal, a read or an operator's request is served here, sent to the leader, kept until there is one,
-//! or refused.
+//! Request routing: whether a proposal, a read or an operator's request is served here, sent to the
+//! leader, kept until there is one, or refused.
 //!
-//! A request that another node forwarded is never forwarded on: it is served here or refused, and the other node asks again.
+//! A request that another node forwarded is never forwarded on: it is served here or refused, and
+//! the other node asks again.
 
 use crate::{actors::messages::Caller, error::ProposeError};
 use quorate_raft::{NodeId, Term};

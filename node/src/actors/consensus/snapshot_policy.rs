@@ -1,4 +1,5 @@
-//! Snapshot policy: when a snapshot is due, when a failed one is tried again, and which peers the newest one helps.
+//! Snapshot policy: when a snapshot is due, when a failed one is tried again, and which peers the
+//! newest one helps.
 
 use crate::config::Snapshots;
 use quorate_raft::{Index, NodeId, Term};
@@ -44,7 +45,8 @@ pub(super) struct View {
     pub(super) applied: Index,
     /// The end of the newest snapshot.
     pub(super) newest: Index,
-    /// The members are known at the applied index: a snapshot names them. They are not yet on a node that just joined.
+    /// The members are known at the applied index: a snapshot names them. They are not yet on a
+    /// node that just joined.
     pub(super) knows_members: bool,
     /// A received snapshot is on its way to the state machine.
     pub(super) is_restoring: bool,
@@ -127,7 +129,8 @@ impl SnapshotPolicy {
             || ((by_size || self.needs.values().any(reaches)) && self.not_before.is_none_or(|at| at <= clock()))
     }
 
-    /// The state machine gave a view of its state after entry `last`; `None` if no build is under way.
+    /// The state machine gave a view of its state after entry `last`; `None` if no build
+    /// is under way.
     pub(super) fn state_taken(&self, last: Index, newest: Index) -> Option<Taken> {
         let build = self.build.as_ref()?;
         let is_covered = last < newest || last == newest && !build.anew || last == Index(0);
@@ -154,8 +157,8 @@ impl SnapshotPolicy {
         self.not_before = Some(now + pause);
     }
 
-    /// The peers that the newest snapshot helps, taken out. During a build there are none: a newer one comes soon. Needs of
-    /// earlier leaderships are forgotten.
+    /// The peers that the newest snapshot helps, taken out. During a build there are none: a newer
+    /// one comes soon. Needs of earlier leaderships are forgotten.
     pub(super) fn helped(&mut self, term: Term, newest: Index) -> Vec<(NodeId, Need)> {
         if self.needs.is_empty() || self.build.is_some() {
             return Vec::new();
@@ -165,8 +168,8 @@ impl SnapshotPolicy {
         self.needs.extract_if(.., is_helped).collect()
     }
 
-    /// The newest snapshot was opened for a peer, and ends at `found`; `None` if it can't be read. The log begins after `log_base`.
-    /// Whether it helps the peer; if not, another one is built.
+    /// The newest snapshot was opened for a peer, and ends at `found`; `None` if it can't be read.
+    /// The log begins after `log_base`. Whether it helps the peer; if not, another one is built.
     pub(super) fn opened(&mut self, peer: NodeId, need: Need, found: Option<Index>, log_base: Index) -> bool {
         // The log may have been cut since the peer said what it needs.
         let at_least = need.at_least.max(log_base);

@@ -1,8 +1,9 @@
-//! The part of `Consensus` in snapshots: it carries out what the [`SnapshotPolicy`] decides, opens snapshots for peers, and has the
-//! state machine restored from one that arrived.
+//! The part of `Consensus` in snapshots: it carries out what the [`SnapshotPolicy`] decides, opens
+//! snapshots for peers, and has the state machine restored from one that arrived.
 //!
-//! It neither writes nor reads snapshots: a thread that may block writes the state machine's view, a [`Replicator`] sends, and
-//! the [`SnapshotReceiver`] receives. The rules decide what a snapshot does to the log.
+//! It neither writes nor reads snapshots: a thread that may block writes the state machine's view,
+//! a [`Replicator`] sends, and the [`SnapshotReceiver`] receives. The rules decide what a snapshot
+//! does to the log.
 //!
 //! [`Replicator`]: crate::actors::replicator::Replicator
 //! [`SnapshotReceiver`]: crate::actors::snapshot_receiver::SnapshotReceiver
@@ -42,7 +43,8 @@ pub(crate) struct Snapshotting {
     /// Callers whose snapshot is not begun yet.
     callers: Vec<SnapshotCaller>,
     build: Option<Build>,
-    /// Callers whose snapshot is durable, its last index, and the write that cuts the log up to there.
+    /// Callers whose snapshot is durable, its last index, and the write that cuts the log
+    /// up to there.
     cutting: Vec<(u64, Index, Vec<SnapshotCaller>)>,
     /// The last write that cuts the log.
     last_cut: u64,
@@ -132,14 +134,16 @@ impl Consensus {
     pub(super) fn open_newest(&mut self, SourceCaller { answer }: SourceCaller, ctx: &mut Context<Self>) {
         let opening = self.roles.storage.open_snapshot.send(OpenSnapshot).into_actor(self);
         ctx.spawn(opening.map(move |source, _, _| {
-            // A storage that died ends the node: dropping the answer says so. The caller may have left.
+            // A storage that died ends the node: dropping the answer says so. The caller
+            // may have left.
             if let Ok(source) = source {
                 drop(answer.send(source));
             }
         }));
     }
 
-    /// Begins to take a snapshot, if one is due. Reasons that come up during a build count when it ends.
+    /// Begins to take a snapshot, if one is due. Reasons that come up during a build count
+    /// when it ends.
     pub(super) fn take_snapshot_if_due(&mut self) {
         let applied = self.replica.applied_index();
         let view = View {
@@ -235,7 +239,8 @@ impl Consensus {
         self.after_rule(ctx);
     }
 
-    /// A peer's replicator wants the newest snapshot; if that does not reach far enough, another is taken first.
+    /// A peer's replicator wants the newest snapshot; if that does not reach far enough, another
+    /// is taken first.
     pub(super) fn snapshot_wanted(&mut self, wanted: SnapshotWanted, ctx: &mut Context<Self>) {
         let SnapshotWanted { term, peer, at_least, anew } = wanted;
         if term == self.replica.term() && self.replica.is_leader() {
@@ -283,7 +288,8 @@ impl Consensus {
         }
     }
 
-    /// A piece of a snapshot that this node needs. None is taken before the last snapshot is restored.
+    /// A piece of a snapshot that this node needs. None is taken before the last
+    /// snapshot is restored.
     pub(super) fn piece_arrived(&self, from: NodeId, chunk: SnapshotChunk) {
         if self.snapshots.restoring.is_some() {
             return self.node.metrics.dropped(Some(from.0), "snapshot_busy");
@@ -300,7 +306,8 @@ impl Consensus {
         self.rule(ctx, |replica, out| replica.snapshot_received(now, from, epoch, &base, out));
     }
 
-    /// The state machine must take over the state of the newest snapshot. Entries committed after it wait until its file is open.
+    /// The state machine must take over the state of the newest snapshot. Entries committed after
+    /// it wait until its file is open.
     pub(super) fn restore(&mut self, base: &SnapshotBase, ctx: &mut Context<Self>) {
         let index = base.last.index;
         let outcomes = self.proposals.covered(index);

@@ -1,11 +1,12 @@
-//! How long batches take on their way, for the metrics.
+//! Durations of the stages of a batch, for the metrics.
 
 use quorate_metrics::{NodeMetrics, ProposalStage};
 use quorate_raft::Index;
 use std::collections::VecDeque;
 use tokio::time::Instant;
 
-/// When the leader's latest batches got their indexes.
+/// For each batch that the leader is persisting or committing: its last index, its number of
+/// entries, and when it was appended.
 #[derive(Default)]
 pub(super) struct Stages {
     persisting: VecDeque<(Index, u64, Instant)>,

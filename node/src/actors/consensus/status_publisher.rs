@@ -1,4 +1,5 @@
-//! What the world sees of the replica: the status that handles watch, and the metrics of elections, terms and indexes.
+//! The status publisher: the status that handles watch, and the metrics of elections,
+//! terms and indexes.
 
 use crate::{
     settings::{Compared, Difference},
@@ -10,13 +11,13 @@ use quorate_transport::Introduction;
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
-/// What was last shown.
+/// The published status, and the state behind its metrics.
 pub(super) struct StatusPublisher {
     status: watch::Sender<Status>,
     /// The leader that was last known, through times without one.
     last_leader: Option<NodeId>,
     leaderless_since: Option<Instant>,
-    /// The facts that peers last stated about themselves: at most one a certificate that was issued.
+    /// The facts that peers last stated about themselves: at most one for each certificate.
     introductions: BTreeMap<NodeId, Introduction>,
     compared: Compared,
     ballot: Option<OpenBallot>,
@@ -25,7 +26,8 @@ pub(super) struct StatusPublisher {
     metrics: NodeMetrics,
 }
 
-/// How often what was measured is sorted into the histograms, so that it takes bounded memory also if nobody scrapes.
+/// The interval at which measurements are sorted into histograms, so that they take bounded memory
+/// without a scraper.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 struct OpenBallot {
@@ -33,7 +35,7 @@ struct OpenBallot {
     decided: bool,
 }
 
-/// What changed since the last look.
+/// The changes since the status was last published.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Change {
     /// The leader, or the term that it leads.
@@ -63,13 +65,13 @@ impl StatusPublisher {
         publisher.metrics.term_is(replica.term().0);
         publisher.metrics.role_is(role_in_metrics(status_of(replica).role));
         publisher.metrics.has_leader(false);
-        // Whoever waited for an earlier life of this node, in this process, waits no more.
+        // An earlier node of this id in this process may have left its numbers.
         publisher.metrics.proposals_in_flight(0);
         publisher.metrics.faulty_entries(replica.faulty_count() as u64);
         publisher
     }
 
-    /// Looks at the replica after a rule was called.
+    /// Publishes the status if a rule changed it.
     pub(super) fn publish(&mut self, replica: &Replica) -> Change {
         let mut change = Change::default();
         let (mut old, mut new) = (None, None);
@@ -107,7 +109,7 @@ impl StatusPublisher {
         change
     }
 
-    /// Another configuration is in force, or it is committed now.
+    /// Another configuration is in force, or it is committed.
     pub(super) fn members_changed(&self, replica: &Replica) {
         self.status.send_modify(|status| {
             show_members(status, replica);
@@ -128,7 +130,7 @@ impl StatusPublisher {
         self.status.send_if_modified(|status| std::mem::replace(&mut status.machine_versions, now.clone()) != now);
     }
 
-    /// Says where a peer is configured differently: each setting once a value.
+    /// Logs the settings in which a peer differs: each once for each value.
     fn compare(&mut self, peer: NodeId, stated: &BTreeMap<String, String>, node: NodeId) {
         for Difference { setting, own, other, advice } in self.compared.compare(peer, stated) {
             tracing::warn!(%node, %peer, setting, "{setting} is {own:?} here and {other:?} at node {peer}: {advice}");
@@ -141,7 +143,7 @@ impl StatusPublisher {
         let faulty = replica.faulty_count() as u64;
         if faulty != old.faulty {
             let gone = old.faulty.saturating_sub(faulty);
-            // What was discarded is not in the log any more.
+            // Discarded entries are not in the log any more.
             let discarded = gone.min(old.last_log.since(replica.log().last().index));
             self.metrics.repaired(Repair::Discarded, discarded);
             self.metrics.repaired(Repair::Healed, gone - discarded);
@@ -183,7 +185,8 @@ impl StatusPublisher {
         }
     }
 
-    /// A while has passed: numbers that need not be exact to the message are shown.
+    /// Publishes the numbers that need not be exact at each message. To be called about once
+    /// a heartbeat interval.
     pub(super) fn time_passed(&mut self, replica: &Replica, in_flight: u64) {
         self.metrics.proposals_in_flight(in_flight);
         self.show_indexes(&status_of(replica));
@@ -209,7 +212,7 @@ impl StatusPublisher {
         self.decided(if won { ElectionResult::Won } else { ElectionResult::Lost });
     }
 
-    /// The election timeout has passed: a ballot that is still open gets no more time.
+    /// The election timeout has passed: an open ballot has failed.
     pub(super) fn ballot_timed_out(&mut self) {
         self.decided(ElectionResult::TimedOut);
     }
@@ -232,7 +235,7 @@ impl StatusPublisher {
         self.metrics.election_finished(in_metrics(phase), result, self.campaign_began.elapsed());
     }
 
-    /// Counts the votes among messages that leave, or will when they are durable.
+    /// Counts the votes among messages that leave now, or when a write is durable.
     pub(super) fn votes_cast(&self, messages: &[Outgoing]) {
         for outgoing in messages {
             if let Body::Vote(vote) = &outgoing.message.body {
@@ -287,7 +290,7 @@ pub(crate) fn status_of(replica: &Replica) -> Status {
     status
 }
 
-/// The least and the greatest of what the members' state machines can apply, if all are known.
+/// The least and the greatest version that the members' state machines apply, if all are known.
 fn machine_versions(replica: &Replica, heard: &BTreeMap<NodeId, Introduction>) -> Option<RangeInclusive<u32>> {
     let membership = replica.membership();
     let of = |member: NodeId| {
@@ -311,7 +314,7 @@ fn show_members(status: &mut Status, replica: &Replica) {
     status.is_settled = replica.is_settled();
 }
 
-/// Brings the parts of a status that change from message to message up to date, without allocating.
+/// Updates the fields that change with every message, without allocating.
 fn refresh(status: &mut Status, replica: &Replica) {
     status.role = role_of(replica);
     status.term = replica.term();

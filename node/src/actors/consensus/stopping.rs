@@ -1,8 +1,9 @@
 //! When a node that is to stop has nothing left to do.
 //!
-//! A node stops because its handle asked for it, because the last handle is gone, or because it was removed from the cluster.
-//! It first answers its callers, within a deadline. A node that led also waits until the others know its successor: until then
-//! they may forward commands to it, and if it were gone, nothing could tell whether it had taken them.
+//! A node stops because its handle asked for it, because the last handle is gone, or because it was
+//! removed from the cluster. It first answers its callers, within a deadline. A node that led also
+//! waits until the others know its successor: until then they may forward commands to it, and if it
+//! were gone, nothing could tell whether it had taken them.
 
 use crate::config::Timing;
 use quorate_raft::{Index, NodeId};
@@ -88,7 +89,8 @@ impl Stopping {
         }
     }
 
-    /// A configuration names this node. True if it was removed before; a shutdown that a handle asked for goes on.
+    /// A configuration names this node. True if it was removed before; a shutdown that a handle
+    /// asked for goes on.
     pub(super) fn is_member(&mut self) -> bool {
         let was_removed = self.removed_at.take().is_some();
         if was_removed {
@@ -115,7 +117,8 @@ impl Stopping {
             && !self.is_taken_for_leader(now, timing, view);
         match self.removed_at {
             _ if !is_drained && now < deadline => Decision::GoOn,
-            // A leader that sends to this node counts on it again, or does not know yet that it need not. Its silence shows which.
+            // A leader that sends to this node counts on it again, or does not know yet that it
+            // need not. Its silence shows which.
             Some(_) if view.follows => Decision::GoOn,
             Some(at) => Decision::EndAsRemoved(at),
             None => Decision::ShutDown,

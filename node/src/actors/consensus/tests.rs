@@ -1,4 +1,4 @@
-//! What a panic in each of the actors does to its node.
+//! A panic in any actor ends its node.
 
 use super::*;
 use crate::actors::{election_timer::ElectionTimer, replicator::Replicator, vote_collector::VoteCollector};
@@ -41,7 +41,7 @@ fn a_panic_in_a_replicator_ends_the_node() {
     simulate(async {
         let world = World::start().await;
         let other = world.builder(NodeId(2)).start_local(()).await.expect("a node");
-        // Whoever leads, it shall be this one.
+        // Until this node leads.
         while !world.until(|status| status.leader.is_some()).await {
             world.network.faults().isolate(NodeId(2));
             world.until(|status| status.leader.is_none()).await;

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 type Told = oneshot::Receiver<Result<Outcome, ProposeError>>;
 
 #[test]
-fn who_waits_for_a_committed_entry_is_found() {
+fn the_callers_of_a_committed_entry_are_found() {
     let mut world = World::new();
     let mut told = world.append(1, 1, 3);
     told.extend(world.append(4, 1, 2));
@@ -19,7 +19,7 @@ fn who_waits_for_a_committed_entry_is_found() {
 }
 
 #[test]
-fn whose_place_another_entry_took_learns_that_it_will_never_be() {
+fn a_caller_whose_place_another_entry_took_learns_that_it_will_never_be() {
     let mut world = World::new();
     let mut told = world.append(1, 1, 2);
     assert_eq!(world.commit(1, 2, 2), []);
@@ -27,7 +27,7 @@ fn whose_place_another_entry_took_learns_that_it_will_never_be() {
 }
 
 #[test]
-fn who_waits_from_an_earlier_leadership_hides_nobody_of_a_later_one() {
+fn a_caller_of_an_earlier_leadership_hides_none_of_a_later_one() {
     let mut world = World::new();
     // It led in term 2, was cut back to entry 5 by another leader, and leads again in term 4.
     let mut early = world.append(5, 2, 6);
@@ -44,7 +44,7 @@ fn who_waits_from_an_earlier_leadership_hides_nobody_of_a_later_one() {
 }
 
 #[test]
-fn whoever_waits_too_long_learns_how_much_is_known() {
+fn a_caller_that_waits_too_long_learns_what_is_known() {
     let mut world = World::new();
     let (mut deferred, mut in_log) = (Vec::new(), world.append(1, 1, 2));
     for _ in 0..2 {
@@ -61,24 +61,26 @@ fn whoever_waits_too_long_learns_how_much_is_known() {
 }
 
 #[test]
-fn who_waits_for_an_entry_that_a_snapshot_covers_learns_that_the_outcome_is_unknown() {
+fn a_caller_of_an_entry_that_a_snapshot_covers_learns_that_the_outcome_is_unknown() {
     let mut world = World::new();
     let mut early = world.append(1, 1, 3);
     let mut across = world.append(4, 1, 4);
     let mut late = world.append(8, 1, 2);
-    assert!(world.proposals.covered(Index(5)).is_empty(), "nobody of them is on another node");
+    assert!(world.proposals.covered(Index(5)).is_empty(), "none of them is on another node");
     assert!(early.iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::OutcomeUnknown))));
     assert!(across[..2].iter_mut().all(|told| told.try_recv() == Ok(Err(ProposeError::OutcomeUnknown))));
     assert!(across[2..].iter_mut().chain(&mut late).all(|told| told.try_recv().is_err()), "these still wait");
     assert_eq!(world.commit(6, 1, 4), [(Index(6), 2), (Index(8), 2)]);
 }
 
-/// What can never succeed is not reported as worth another attempt, nor the other way round, and an unknown outcome stays one.
+/// A failure for good is not reported as worth another attempt, nor the reverse, and an unknown
+/// outcome stays unknown.
 #[test]
 fn an_answer_keeps_its_meaning_on_its_way_to_the_node_that_forwarded() {
     use ProposeError::{DeadlinePassed, NoLeader, OutcomeUnknown, Overloaded, Skipped, Stopped, StorageFull, TooLarge};
     let retry_after = Duration::from_millis(20);
-    // The error at the leader, and what the caller is told; nothing, if the next leader is asked instead.
+    // The error at the leader, and what the caller is told; nothing, if the next leader
+    // is asked instead.
     let table = [
         (NoLeader, None),
         (StorageFull, None),
@@ -103,7 +105,7 @@ fn an_answer_keeps_its_meaning_on_its_way_to_the_node_that_forwarded() {
 }
 
 #[test]
-fn of_what_was_forwarded_in_an_earlier_term_the_log_proves_what_was_never_taken() {
+fn the_log_proves_which_commands_of_an_earlier_term_were_never_appended() {
     let mut world = World::new();
     let mut told: Vec<_> = [("taken", 1), ("lost", 1), ("session", 1), ("later", 2)]
         .into_iter()
@@ -130,7 +132,7 @@ fn of_what_was_forwarded_in_an_earlier_term_the_log_proves_what_was_never_taken(
 }
 
 #[test]
-fn a_log_of_outlines_proves_nothing_of_what_was_forwarded() {
+fn a_log_of_outlines_proves_nothing_of_forwarded_commands() {
     let mut world = World::new();
     let mut told = world.forward("unseen", 1);
     world.proposals.leader_changed(Some(NodeId(3)), world.now + Duration::from_secs(5));
@@ -180,14 +182,15 @@ impl World {
         told
     }
 
-    /// Commits so many entries of one term; gives where callers wait, and how many.
+    /// Commits `count` entries of one term; gives the indexes at which callers wait,
+    /// and their numbers.
     fn commit(&mut self, first: u64, term: u64, count: u64) -> Vec<(Index, usize)> {
         let mut batch = BatchBuilder::new(quorate_storage::checksum, Term(term), Index(first), 0, 64);
         (0..count).for_each(|_| batch.push(Kind::Command, b""));
         let batch = batch.finish().expect("a batch");
         let taken = self.proposals.committed(&batch);
         let places = taken.iter().map(|callers| (callers.first, callers.callers.len())).collect();
-        // The state machine would answer them; here nobody does.
+        // The state machine would answer them.
         taken.into_iter().for_each(std::mem::forget);
         places
     }
