@@ -28,8 +28,8 @@ use tokio::{
     time::Instant,
 };
 
-/// A running node. Cheap to clone, usable from any thread and any tokio runtime. When the last clone is dropped, the node
-/// shuts down.
+/// A running node. Cheap to clone, usable from any thread and any tokio runtime. When the last
+/// clone is dropped, the node shuts down.
 pub struct Node<M: StateMachine> {
     pub(crate) shared: Arc<Shared<M>>,
     share: Option<Share>,
@@ -40,7 +40,7 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) is_witness: bool,
     pub(crate) cluster: String,
     pub(crate) limits: Limits,
-    /// For how long after its deadline a proposal's caller waits to hear whether it was begun with.
+    /// Grace period after a proposal's deadline in which a definite answer may still arrive.
     pub(crate) says_late_within: Duration,
     pub(crate) requests: mpsc::UnboundedSender<Request>,
     pub(crate) gate: Arc<Gate>,
@@ -56,7 +56,7 @@ pub(crate) struct Shared<M: StateMachine> {
 /// A command that was committed and applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Applied {
-    /// Where it stands in the log.
+    /// The index of its log entry.
     pub index: Index,
     /// What [`StateMachine::apply`] returned on the leader.
     pub reply: Bytes,
@@ -65,62 +65,65 @@ pub struct Applied {
 /// A snapshot that is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotTaken {
-    /// The last entry that it covers; 0 if nothing was ever applied, and there is nothing to cover.
+    /// The last index that it covers; 0 if nothing was ever applied, and no snapshot was taken.
     pub index: Index,
 }
 
 /// Members that were changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MembersChanged {
-    /// Where the configuration stands that is in force, and committed: for [`Change::expecting`].
+    /// The index of the configuration in force, which is committed: for [`Change::expecting`].
     pub index: Index,
 }
 
 /// The result of a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Read<T> {
-    /// The last entry that had been applied when it was taken.
+    /// The last index that was applied when the query ran.
     pub index: Index,
-    /// What was read.
+    /// The value that the query returned.
     pub value: T,
 }
 
-/// What a read promises.
+/// The promise of a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Consistency {
-    /// It sees every write that was acknowledged, to anybody, before it began. Costs a round of heartbeats, shared by all
-    /// reads that wait (read index, Ongaro's thesis §6.4); served by any node.
+    /// Sees every write that was acknowledged to any caller before the read began. Costs a
+    /// round of heartbeats, shared by all reads that wait (read index, Ongaro's thesis §6.4);
+    /// served by any node.
     Linearizable,
-    /// The same, if no two nodes' clocks drift apart by more than [`Timing::clock_drift_max`](crate::Timing::clock_drift_max), all voters
-    /// have the same [`Timing::election_timeout`](crate::Timing::election_timeout), and
-    /// clocks count the time for which a machine is suspended (Linux; not a virtual machine that its host freezes). The leader answers
-    /// by its lease, without asking anybody, if it has one; reads by lease make it have one (thesis §6.4.1). Another node asks the
-    /// leader.
+    /// The same, if the clocks of no two nodes drift apart by more than
+    /// [`Timing::clock_drift_max`](crate::Timing::clock_drift_max), and clocks count the time for
+    /// which a machine is suspended (Linux; not a virtual machine that its host freezes). The
+    /// leader answers by its lease, without a message to other nodes; reads by lease keep the lease
+    /// alive (thesis §6.4.1). Another node asks the leader.
     Lease,
-    /// It sees what this node happens to have applied, which may be behind by any amount. Costs nothing.
+    /// Sees what this node has applied, however old that is. Costs nothing.
     Local,
-    /// It sees what this node has applied, if the node can prove that this is not too old, by its own clock; otherwise the node asks
-    /// the leader first, and if that does not answer in time the read is refused with [`ReadError::TooStale`]. A read that
-    /// waits for its proof is refused within a heartbeat interval after it can't come in time any more.
+    /// Sees what this node has applied, if the node can prove that it is not too old, by its own
+    /// clock. Otherwise the node asks the leader first, and if no answer comes in time the read is
+    /// refused with [`ReadError::TooStale`]. A read that waits for its proof is refused within a
+    /// heartbeat interval after its answer could only come too late.
     Bounded {
-        /// At a moment between the call and its answer, it misses nothing that was committed longer ago than this. What costs a
-        /// question is that nobody asked this node for a linearizable or bounded read for as long.
+        /// At a moment between the call and its answer, the read misses nothing that was committed
+        /// longer ago than this. It costs a message to the leader only if this node answered no
+        /// linearizable or bounded read within that time.
         max_age: Option<Duration>,
-        /// It misses at most so many entries of those that were committed when the node last asked: at most `max_age` ago or, without
-        /// that, for this very read.
+        /// The read misses at most this many of the entries that were committed when the node last
+        /// asked the leader: at most `max_age` ago or, without that, for this very read.
         max_entries: Option<u64>,
     },
 }
 
 impl Node<()> {
-    /// Begins to describe node `id` of the cluster named `cluster`.
+    /// A builder of node `id` of the cluster named `cluster`.
     #[must_use]
     pub fn builder(id: NodeId, cluster: impl Into<String>) -> Builder {
         Builder::new(id, cluster.into())
     }
 }
 
-/// Only a name for [`Node::builder`] to hang on: it applies nothing.
+/// Applies nothing: it gives [`Node::builder`] a type to be called on.
 impl StateMachine for () {
     fn apply(&mut self, _: Index, _: &[u8]) -> Bytes {
         Bytes::new()
@@ -132,30 +135,31 @@ impl<M: StateMachine> Node<M> {
         Self { shared: Arc::new(shared), share: None }
     }
 
-    /// For how long its threads have not taken a turn: for a liveness probe. Waits for nothing, and each call asks them again, so call it
-    /// about once a second: a thread that hangs is noticed that much late. A node that was started on its caller's thread
+    /// The time for which each of its threads has not taken a turn: for a liveness probe. It does
+    /// not wait: each call asks the threads again, so a thread that hangs is noticed one call
+    /// later; once a second is enough. A node that was started on its caller's thread
     /// ([`Builder::start_local`]) has none of its own, and always answers zero.
     #[must_use]
     pub fn turns(&self) -> Turns {
         self.shared.pulse.turns()
     }
 
-    /// This node.
+    /// The id of this node, unique within the cluster.
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.shared.id
     }
 
-    /// The same node, for one more client: what is asked through this handle, its clones and its sessions is also bounded by the
-    /// client's own share ([`Limits::max_in_flight_per_client`]), so that it leaves places to others. Cheap: make one a
-    /// connection, user or job.
+    /// A handle for one more client: requests through it, its clones and its sessions are also
+    /// bounded by the client's own share ([`Limits::max_in_flight_per_client`]), so that other
+    /// clients find places. Cheap: make one for each connection, user or job.
     #[must_use]
     pub fn client(&self) -> Self {
         let (places, bytes) = self.shared.limits.of_client();
         Self { shared: Arc::clone(&self.shared), share: Some(Gate::share(places, bytes)) }
     }
 
-    /// A place for a caller with so many bytes, or when it may be worth coming again.
+    /// Admits a caller with this many bytes; the error is the time after which to retry.
     fn enter(&self, bytes: usize) -> Result<Credit, Duration> {
         self.shared.gate.enter(bytes, self.share.as_ref()).ok_or_else(|| self.retry_after())
     }
@@ -164,38 +168,41 @@ impl<M: StateMachine> Node<M> {
         self.shared.gate.retry_after()
     }
 
-    /// Replicates a command and applies it on every node; any node takes it and forwards it to the leader.
+    /// Replicates a command and applies it on every node; any node takes it and forwards it
+    /// to the leader.
     ///
-    /// Resolves once it is committed (durable on a majority) and applied on the leader. Dropping the future cancels
-    /// nothing.
+    /// Resolves once the command is committed (durable on a majority) and applied on the leader. To
+    /// drop the future cancels nothing: the command may still be applied.
     ///
     /// # Errors
-    /// Only [`ProposeError::OutcomeUnknown`] may take effect after all; every other error means that it did not and will
-    /// not.
+    /// Only [`ProposeError::OutcomeUnknown`] may take effect after all; every other error means
+    /// that it did not and will not.
     pub async fn propose(&self, command: impl Into<Bytes>) -> Result<Applied, ProposeError> {
         self.propose_by(command.into(), None).await
     }
 
-    /// The same, for a caller that waits for so long: if nobody has begun with the command by then, neither this node nor the
-    /// leader, nobody ever will, and it is refused with [`ProposeError::DeadlinePassed`]. If somebody has, and it is not
-    /// applied, the outcome is unknown. The answer comes at most two heartbeat intervals after that.
+    /// The same with a deadline, `within` from now. A command that neither this node nor the leader
+    /// has accepted by then is never started, and is refused with [`ProposeError::DeadlinePassed`].
+    /// If it was accepted and is not applied, the outcome is unknown. The answer comes at most two
+    /// heartbeat intervals after the deadline.
     ///
     /// # Errors
     /// As [`Node::propose`].
     pub async fn propose_within(&self, command: impl Into<Bytes>, within: Duration) -> Result<Applied, ProposeError> {
-        // Nobody waits for longer than a node can tell time.
+        // A deadline beyond the range of the clock is none.
         self.propose_by(command.into(), Instant::now().checked_add(within)).await
     }
 
     async fn propose_by(&self, command: Bytes, until: Option<Instant>) -> Result<Applied, ProposeError> {
         self.offer(Kind::Command, command.len(), command, until).await?.map_err(|refusal| match refusal {
             Refusal::Skipped => ProposeError::Skipped,
-            // Only what a session says is ever refused like this.
+            // Commands without a session are never refused like this.
             Refusal::Expired | Refusal::StaleSerial => ProposeError::OutcomeUnknown,
         })
     }
 
-    /// Offers a command of so many bytes, with what a session says around it.
+    /// Proposes a command of `command_bytes`; `payload` has it with the fields of its
+    /// session around it.
     pub(crate) async fn offer(
         &self,
         kind: Kind,
@@ -205,7 +212,7 @@ impl<M: StateMachine> Node<M> {
     ) -> Result<Outcome, ProposeError> {
         let outcome = self.offer_once(kind, command_bytes, payload, until).await;
         let result = match &outcome {
-            Ok(Ok(_)) => return outcome, // was counted where it was applied, or its answer arrived
+            Ok(Ok(_)) => return outcome, // counted where it was applied, or where its answer arrived
             Ok(Err(Refusal::Expired)) => ProposalResult::SessionExpired,
             Ok(Err(Refusal::StaleSerial)) => ProposalResult::StaleSerial,
             Ok(Err(Refusal::Skipped)) => ProposalResult::Skipped,
@@ -243,20 +250,22 @@ impl<M: StateMachine> Node<M> {
             None => answered.await.unwrap_or(lost),
             Some(end) => match tokio::time::timeout_at(end, answered).await {
                 Ok(outcome) => outcome.unwrap_or(lost),
-                // It is in the log, or the node is too busy to say.
+                // It is in the log, or the node is too busy to answer.
                 Err(_) => lost,
             },
         }
     }
 
-    /// Reads this node's copy of the state machine with `query`, under a promise of freshness. It runs on the state
-    /// machine's thread, between two applies: keep it short.
+    /// Reads this node's copy of the state machine with `query`, under a promise of freshness. It
+    /// runs on the state machine's thread, between two applies: keep it short.
     ///
-    /// It waits for a leader, and for this node to apply what the leader confirms, for [`Timing::leader_wait`](crate::Timing::leader_wait)
-    /// each; [`Node::read_within`] waits for as long as its caller says.
+    /// It waits for a leader, and for this node to apply what the leader confirms, for
+    /// [`Timing::leader_wait`](crate::Timing::leader_wait) each; [`Node::read_within`] waits for as
+    /// long as its caller says.
     ///
     /// # Errors
-    /// If nobody leads, this node is behind or its disk is full, too much is in flight, or the node stops.
+    /// If there is no leader, this node lags or its disk is full, too much is in flight, or
+    /// the node stops.
     pub async fn read<T: Send + 'static>(
         &self,
         consistency: Consistency,
@@ -265,18 +274,19 @@ impl<M: StateMachine> Node<M> {
         self.read_by(consistency, None, query).await
     }
 
-    /// The same, for a caller that waits for so long in all, be it less or more than the settings have it. A refusal comes at most
-    /// a heartbeat interval after that.
+    /// The same with a deadline, `within` from now, in place of the waits of the settings. A
+    /// refusal comes at most a heartbeat interval after the deadline.
     ///
     /// # Errors
-    /// As [`Node::read`]. What passes for a lack of time says what it was that took too long: no leader, or this node being behind.
+    /// As [`Node::read`]. The error at the deadline names the cause of the delay: there is no
+    /// leader, or this node lags.
     pub async fn read_within<T: Send + 'static>(
         &self,
         consistency: Consistency,
         within: Duration,
         query: impl FnOnce(&M) -> T + Send + 'static,
     ) -> Result<Read<T>, ReadError> {
-        // Nobody waits for longer than a node can tell time.
+        // A deadline beyond the range of the clock is none.
         self.read_by(consistency, Instant::now().checked_add(within), query).await
     }
 
@@ -329,7 +339,8 @@ impl<M: StateMachine> Node<M> {
             return Err(ReadError::Witness);
         }
         let mut credit = self.enter(0).map_err(|retry_after| ReadError::Overloaded { retry_after })?;
-        // What is proven when it is looked for may be too old a moment later; then it is asked for, once.
+        // A proof that is young enough now may be too old when the query runs; then the leader
+        // is asked, once.
         for is_last in [false, true] {
             match self.read_once((consistency, until), query, credit, is_last).await? {
                 Once::Read(read) => return Ok(read),
@@ -371,8 +382,9 @@ impl<M: StateMachine> Node<M> {
         let (answer, answered) = oneshot::channel();
         let (status, wanted) = (shared.status.clone(), index);
         let run = Box::new(move |machine: Option<&M>, index| {
-            // It may have waited for entries. What holds at this look holds at a moment between the call and its answer: nothing is
-            // applied before the value is taken, and if the process stands still meanwhile the answer is late, and no worse.
+            // The read may have waited for entries. A bound that holds now holds at a moment
+            // between the call and its answer: nothing is applied before the query has run, and a
+            // process that stands still meanwhile only answers late.
             let holds = bounded.is_none_or(|bounded| bounded.holds(clock.now()));
             let refusal = || match bounded {
                 Some(bounded) => bounded.too_stale(clock.now(), index),
@@ -388,16 +400,16 @@ impl<M: StateMachine> Node<M> {
                 Some(_) if !is_last => Ok(Once::TooLate((query, credit))),
                 _ => Err(refusal()),
             };
-            // Whoever asked may have lost patience; nobody else wants the value.
+            // The caller may have left.
             let _ = answer.send(outcome);
         });
         shared.applier.do_send(Query { index, until, run });
         answered.await.unwrap_or(Err(ReadError::Stopped))
     }
 
-    /// Takes a snapshot of what this node has applied by now, and cuts the log behind it, but for
-    /// [`Snapshots::keep_entries`](crate::Snapshots::keep_entries). Resolves when both are durable. If a snapshot is being
-    /// written already, another one follows.
+    /// Takes a snapshot of what this node has applied by now, and cuts the log up to its end, but
+    /// for [`Snapshots::keep_entries`](crate::Snapshots::keep_entries). Resolves when both are
+    /// durable. If a snapshot is being written already, another one follows.
     ///
     /// # Errors
     /// If the state machine makes none, it could not be written, or the node stops.
@@ -414,11 +426,13 @@ impl<M: StateMachine> Node<M> {
         Ok(SnapshotTaken { index })
     }
 
-    /// Changes the members, in one step; any node takes it and forwards it to the leader. Members that are to vote and are new
-    /// are brought up to date first, for at most [`Timing::catch_up_wait`](crate::Timing::catch_up_wait). Resolves when the
-    /// last configuration is committed. One change at a time.
+    /// Changes the members, in one step; any node takes it and forwards it to the leader. Members
+    /// that are to vote and are new are brought up to date first, for at most
+    /// [`Timing::catch_up_wait`](crate::Timing::catch_up_wait). Resolves when the last
+    /// configuration is committed. One change at a time.
     ///
-    /// Never give an id that was removed to another data directory: the others remember whose log it was.
+    /// Never give the id of a removed node to another data directory: the other members remember
+    /// the log of that id.
     ///
     /// # Errors
     /// Only [`ChangeError::OutcomeUnknown`] may come about after all.
@@ -431,12 +445,12 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
-    /// Hands leadership over to a voter, or to the one whose log is longest; any node takes it and forwards it to the leader.
-    /// Writes wait meanwhile, for at most about the longest election timeout; none fails for it. Resolves when the other leads,
-    /// and says who leads then.
+    /// Transfers leadership to a voter, or to the one whose log is longest; any node takes the
+    /// request and forwards it to the leader. Writes wait meanwhile, for at most about the longest
+    /// election timeout; none fails. Resolves with the new leader.
     ///
     /// # Errors
-    /// If leadership stayed where it was, or nobody is known to lead.
+    /// If the leader is unchanged, or the outcome is unknown.
     pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, TransferError> {
         match self.administer(Administration::HandOver(to)).await {
             Some(AdministerOutcome::HandedOver(to)) => Ok(to),
@@ -458,23 +472,25 @@ impl<M: StateMachine> Node<M> {
         Some(answered.await.unwrap_or(AdministerOutcome::Unknown))
     }
 
-    /// What the node shows of itself: the latest, and through [`watch::Receiver::changed`] every change.
+    /// The latest status of the node; [`watch::Receiver::changed`] waits for the next one.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.clone()
     }
 
     /// Takes no more requests, waits for the ones under way (at most
-    /// [`Timing::leader_wait`](crate::Timing::leader_wait)), then ends the node. When it returns, everything that the node
-    /// held (ports, files, locks) is free. Also returns if the node had failed.
+    /// [`Timing::leader_wait`](crate::Timing::leader_wait)), then ends the node. When it
+    /// returns, everything that the node held (ports, files, locks) is free. Also returns if
+    /// the node had failed.
     pub async fn shutdown(&self) {
-        // A node that is gone already needs no asking.
+        // The node may be gone already.
         let _ = self.shared.requests.send(Request::Shutdown);
         let mut closed = self.shared.closed.clone();
         let _ = closed.wait_for(|closed| *closed).await;
     }
 
-    /// Resolves when the node has failed, with the cause; never, if it ends because it was asked to.
+    /// Resolves when the node has failed, with the cause; never, if it ends because it
+    /// was asked to.
     pub async fn failed(&self) -> Failure {
         match self.shared.fate.ended().await {
             End::Failed(failure) => failure,
@@ -483,10 +499,11 @@ impl<M: StateMachine> Node<M> {
     }
 }
 
-/// What became of one attempt to read.
+/// The result of one attempt to read.
 enum Once<T, Q> {
     Read(Read<T>),
-    /// What it rested on had become too old meanwhile: here is what is needed to ask anew.
+    /// The proof had become too old when the query was to run: the query and the credit
+    /// for another attempt.
     TooLate((Q, Credit)),
 }
 

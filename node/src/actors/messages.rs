@@ -1,5 +1,6 @@
-//! What the actors say to each other. Every message that belongs to a term, a campaign or a leadership carries it, and is
-//! dropped when it comes too late. `ARCHITECTURE.md` has them all in one table.
+//! The messages between the actors of a node. A message that belongs to a term, a campaign or a
+//! leadership carries it, and is dropped when it comes too late. `ARCHITECTURE.md` has all of them
+//! in one table.
 
 use super::consensus::{Bounds, Granted};
 use crate::{
@@ -21,57 +22,59 @@ use quorate_transport::network::Event;
 use std::{collections::BTreeSet, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
-/// A handle → `Consensus`, through the bounded stream of requests.
+/// A handle → `Consensus`, through the stream of requests. Proposals, reads and snapshots have
+/// passed the gate, which bounds them.
 pub(crate) enum Request {
-    /// Replicate this.
+    /// Replicate this command.
     Propose(Proposal),
     /// From which index on may a read be served here?
     ReadIndex(ReadCaller),
     /// Take a snapshot of what is applied by now.
     Snapshot(SnapshotCaller),
-    /// Change the members, or hand over.
+    /// Change the members, or transfer leadership.
     Administer(Administer),
     /// Open the newest snapshot: a backup reads it.
     OpenNewest(SourceCaller),
-    /// Drain and end.
+    /// Answer the callers, then end the node.
     Shutdown,
 }
 
-/// What an entry came to, once it was committed: only what a session's says is refused then.
+/// The result of a committed entry. Only the command of a session, or a skipped entry, is refused.
 pub(crate) type Outcome = Result<node::Applied, sessions::Refusal>;
 
-/// A command, or what a session says without the leader's stamp, and who wants to know what becomes of it.
+/// A command, or the payload of a session's entry without the leader's stamp, and its caller.
 pub(crate) struct Proposal {
     pub(crate) kind: Kind,
     pub(crate) payload: Bytes,
     pub(crate) caller: Caller,
-    /// When nobody waits for it any more: whoever has not begun with it by then need not.
+    /// The deadline: if the command was not appended or forwarded by then, it never is.
     pub(crate) until: Option<Instant>,
 }
 
 impl Proposal {
-    /// Whether nobody waits for it any more.
+    /// Whether its deadline has passed.
     pub(crate) fn is_late(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
 }
 
-/// Who wants to know what becomes of a command.
+/// The caller that waits for the outcome of a command.
 pub(crate) enum Caller {
     /// A caller of this node's handle.
     Here(Waiter),
-    /// Another node, that forwarded it in this term.
+    /// Another node, which forwarded it in this term.
     There { node: NodeId, request: u64, term: Term, credit: Credit },
 }
 
 impl Caller {
-    /// Whether another node forwarded it in another term. It is not taken then: once an entry of a later term is committed, that
-    /// node looks in its log for what it forwarded, and what is not there must never get there.
+    /// Whether another node forwarded it in another term. It must not be appended then: once
+    /// an entry of a later term is committed, that node takes each command that its log lacks
+    /// for never appended.
     pub(crate) fn is_of_another_term(&self, now: Term) -> bool {
         matches!(self, Self::There { term, .. } if *term != now)
     }
 
-    /// Whether nobody here waits for the answer any more.
+    /// Whether the caller has dropped its future.
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self, Self::Here(waiter) if waiter.answer.is_closed())
     }
@@ -85,56 +88,56 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Tells the outcome. The place inside is given back first: a caller that has its answer may come again at once.
+    /// Tells the outcome. The place is given back first: a caller that has its answer may propose
+    /// again at once.
     pub(crate) fn tell(self, outcome: Result<Outcome, ProposeError>) {
         if self.answer.is_closed() && live(Mutant::DroppedCallerKeepsPlace) {
             return std::mem::forget(self.credit);
         }
         drop(self.credit);
-        // Whoever asked may have lost patience; what happened has happened all the same.
+        // The caller may have left; the outcome stands.
         let _ = self.answer.send(outcome);
     }
 }
 
-/// Who wants to know at what index it may read.
+/// The caller that waits for an index to read at.
 pub(crate) enum ReadCaller {
     /// A caller of this node's handle.
     Here {
         answer: oneshot::Sender<Result<Granted, ReadError>>,
         asked: Instant,
         wants: Wants,
-        /// Until when it waits; if it did not say, as long as the node's settings have it.
+        /// Its deadline; without one, the node's settings decide.
         until: Option<Instant>,
     },
-    /// Another node, whose callers wait for it.
+    /// Another node, for its callers.
     There { node: NodeId, request: u64, by_lease: bool },
 }
 
-/// What a read of this node's handle promises its caller.
+/// The promise that a read of this node's handle wants.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wants {
-    /// To be linearizable, whatever that takes.
+    /// Linearizable, confirmed by a quorum.
     Confirmed,
-    /// To be linearizable, if the leader's lease can be trusted.
+    /// Linearizable, if the leader's lease can be trusted.
     ByLease,
-    /// To be behind by no more than this, when called for at this moment.
+    /// No staler than the bounds, for a read that was called for at this moment.
     Within { bounds: Bounds, called: Moment },
 }
 
 impl ReadCaller {
-    /// Whether the leader's lease will do.
+    /// Whether the leader may answer by its lease.
     pub(crate) fn is_by_lease(&self) -> bool {
         matches!(self, Self::Here { wants: Wants::ByLease, .. } | Self::There { by_lease: true, .. })
     }
 
-    /// When no answer helps it any more, if one that comes later than `deadline` surely does not.
-    ///
-    /// A caller that said until when it waits is given neither less nor more.
+    /// The time after which no answer helps this caller: its own deadline, else `deadline`, and for
+    /// a bounded read no later than the age that it allows.
     pub(crate) fn deadline(&self, deadline: Instant) -> Instant {
         let Self::Here { asked, wants, until, .. } = self else { return deadline };
         let deadline = until.unwrap_or(deadline);
         match wants {
-            // What is asked for now is older than that by then.
+            // An answer to a question of now is too old by then.
             Wants::Within { bounds: Bounds { max_age: Some(age), .. }, .. } => {
                 asked.checked_add(*age).map_or(deadline, |until| until.min(deadline))
             }
@@ -143,17 +146,17 @@ impl ReadCaller {
     }
 }
 
-/// What an operator wants, and who that is.
+/// An operator's request, and the operator.
 pub(crate) struct Administer {
     pub(crate) what: Administration,
     pub(crate) operator: Operator,
 }
 
-/// Who wants to know what becomes of it.
+/// The operator that waits for an answer.
 pub(crate) enum Operator {
     /// A caller of this node's handle.
     Here(oneshot::Sender<AdministerOutcome>),
-    /// Another node, that forwarded it.
+    /// Another node, which forwarded the request.
     There { node: NodeId, request: u64 },
 }
 
@@ -167,7 +170,7 @@ impl SnapshotCaller {
     /// Tells the outcome.
     pub(crate) fn tell(self, outcome: Result<Index, SnapshotError>) {
         drop(self.credit);
-        // Whoever asked may have lost patience.
+        // The caller may have left.
         let _ = self.answer.send(outcome);
     }
 }
@@ -203,7 +206,7 @@ pub(crate) struct ElectionTimeout {
     pub(crate) term: Term,
 }
 
-/// `ElectionTimer` → `Consensus`: the node's thread did not run for so long, until now.
+/// `ElectionTimer` → `Consensus`: the node's thread did not run for this time, until now.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Stalled {
@@ -309,15 +312,16 @@ pub(crate) struct Fetch {
     pub(crate) bytes_max: usize,
 }
 
-/// `Consensus` → `Replicator`: what it fetched.
+/// `Consensus` → `Replicator`: the answer to [`Fetch`].
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) enum Fetched {
-    /// Entries (or none, for a bare probe), the one before them, and its checksum if that is at hand.
+    /// Entries (or none, for a bare probe), the one before them, and its checksum if that
+    /// is at hand.
     Entries { previous: EntryId, checksum: Option<u32>, batch: Option<Batch> },
-    /// The log no longer has them as they were asked for; ask again.
+    /// The log has changed since the request: ask again.
     Overtaken,
-    /// They were compacted away.
+    /// Log compaction removed them.
     Compacted,
 }
 
@@ -335,7 +339,7 @@ pub(crate) struct Matched {
 #[rtype(result = "()")]
 pub(crate) struct Committed {
     pub(crate) batch: Batch,
-    /// Runs of callers, in order of index; entries that nobody waits for have none.
+    /// Runs of callers, in order of index; entries without a caller have none.
     pub(crate) callers: Vec<Callers>,
     /// When it was committed.
     pub(crate) at: Instant,
@@ -347,12 +351,13 @@ pub(crate) struct Callers {
     pub(crate) callers: Vec<Caller>,
 }
 
-/// `Applier` → `Consensus`: everything up to `index` is applied; these answers are for other nodes' callers.
+/// `Applier` → `Consensus`: all entries up to `index` are applied; the answers are for callers
+/// of other nodes.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Applied {
     pub(crate) index: Index,
-    /// Of the last entry of a session among them.
+    /// The log time of the last session entry among them.
     pub(crate) log_time: LogTime,
     pub(crate) answers: Vec<Answer>,
 }
@@ -364,7 +369,7 @@ pub(crate) struct Answer {
     pub(crate) outcome: Outcome,
 }
 
-/// `Consensus` → `Applier`: give me a consistent view of the state as of now.
+/// `Consensus` → `Applier`: give a consistent view of the current state.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct TakeState;
@@ -380,12 +385,13 @@ pub(crate) struct StateTaken {
     pub(crate) write: Option<WriteState>,
 }
 
-/// `Consensus`, or the edge before it runs → `Applier`: become what this snapshot holds.
+/// `Consensus`, or the edge before it runs → `Applier`: take over the state of this snapshot.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Restore {
     pub(crate) source: Box<dyn SnapshotSource>,
-    /// Who waits for the outcome, and for the entries that the snapshot says were skipped. If nobody does, the node lives on what was restored, or fails.
+    /// Receives the outcome, with the entries that the snapshot says were skipped. Without a
+    /// receiver, an error fails the node.
     pub(crate) done: Option<oneshot::Sender<Result<BTreeSet<Skip>, String>>>,
 }
 
@@ -400,14 +406,16 @@ pub(crate) struct SnapshotWanted {
     pub(crate) anew: bool,
 }
 
-/// `Consensus` → the `Replicator` that wanted it: here it is. The entries behind it stay in the log meanwhile.
+/// `Consensus` → the `Replicator` that wanted it: here it is. The entries after it stay in
+/// the log meanwhile.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct SnapshotOpened {
     pub(crate) source: Box<dyn SnapshotSource>,
 }
 
-/// `Replicator` → `Consensus`: the peer took nothing for so long that the log need not be kept for it any more.
+/// `Replicator` → `Consensus`: the peer accepted nothing for a minute: the log is no longer
+/// kept for it.
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
 pub(crate) struct GivenUp {
@@ -415,7 +423,8 @@ pub(crate) struct GivenUp {
     pub(crate) peer: NodeId,
 }
 
-/// `Consensus` → the peer's `Replicator`: the log can't help it, though the log is there.
+/// `Consensus` → the peer's `Replicator`: the peer lost its state, so entries of the log
+/// can't help it.
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
 pub(crate) struct NeedsSnapshot {
@@ -430,7 +439,8 @@ pub(crate) struct PieceAnswered {
     pub(crate) reply: SnapshotReply,
 }
 
-/// `Consensus` → `SnapshotReceiver`: the leader of `term` sends a piece of a snapshot that this node needs.
+/// `Consensus` → `SnapshotReceiver`: the leader of `term` sends a piece of a snapshot that
+/// this node needs.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct PieceArrived {
@@ -439,7 +449,7 @@ pub(crate) struct PieceArrived {
     pub(crate) chunk: SnapshotChunk,
 }
 
-/// `SnapshotReceiver` → `Consensus`: tell the leader this.
+/// `SnapshotReceiver` → `Consensus`: send this reply to the leader.
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
 pub(crate) struct SnapshotProgress {
@@ -447,7 +457,7 @@ pub(crate) struct SnapshotProgress {
     pub(crate) reply: SnapshotReply,
 }
 
-/// `SnapshotReceiver` → `Consensus`: a snapshot is here: whole, right and durable.
+/// `SnapshotReceiver` → `Consensus`: a snapshot has arrived, is checked, and durable.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct SnapshotArrived {
@@ -456,8 +466,8 @@ pub(crate) struct SnapshotArrived {
     pub(crate) base: SnapshotBase,
 }
 
-/// The node → `Consensus`, `Applier`, and `Consensus` → `ElectionTimer`: the node has ended; so do you. `Consensus` →
-/// `Replicator`: the leadership has.
+/// The node → `Consensus` and `Applier`, `Consensus` → `ElectionTimer`: the node has ended: stop.
+/// `Consensus` → `Replicator`: the leadership has ended: stop.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Stop;
