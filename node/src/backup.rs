@@ -10,19 +10,22 @@ use quorate_storage::snapshots::Export;
 use tokio::sync::oneshot;
 
 impl<M: StateMachine> Node<M> {
-    /// A backup: the file of a snapshot that has every write that was acknowledged, to anybody, before this was called. Any node
-    /// makes one, and the cluster goes on meanwhile.
+    /// A backup: the file of a snapshot that has every write that any node acknowledged before this
+    /// was called. Any node makes one, and the cluster goes on meanwhile.
     ///
-    /// It learns from the leader what was acknowledged, waits until this node has applied that, [takes a
-    /// snapshot](Self::snapshot), which also cuts this node's log, and opens it. What it gives reads the file piece by piece, and
-    /// **blocks**: do that on a thread that may. It stays readable when newer snapshots take this one's place, and holds the space
-    /// of the file until it is dropped.
+    /// The node asks the leader for the commit index, waits until it has applied all entries up to
+    /// it, [takes a snapshot](Self::snapshot), which also compacts this node's log, and opens it.
+    /// The returned export reads the file piece by piece, and **blocks**: read it on a thread that
+    /// may block. It stays readable when newer snapshots replace this one, and holds the space of
+    /// the file until it is dropped.
     ///
     /// [`storage::snapshots::Backup`](quorate_storage::snapshots::Backup) reads such a file, and
-    /// [`storage::salvage::restore`](quorate_storage::salvage::restore) makes the first member of a new cluster from it.
+    /// [`storage::salvage::restore`](quorate_storage::salvage::restore) makes the first member of a
+    /// new cluster from it.
     ///
     /// # Errors
-    /// If nobody leads, the snapshot can't be taken or opened, too much is in flight, or the node stops.
+    /// If there is no leader, the snapshot can't be taken or opened, too much is in flight, or
+    /// the node stops.
     pub async fn backup(&self) -> Result<Export, BackupError> {
         self.read(Consistency::Linearizable, |_| ()).await?;
         let taken = self.snapshot().await?;

@@ -1,4 +1,4 @@
-//! How a node comes to be.
+//! The builder of a node: its settings, the checks of them, and the start.
 
 use crate::{
     actors::{self, Plan},
@@ -22,8 +22,8 @@ use std::{
 };
 use tokio::sync::oneshot;
 
-/// A node, described but not started. [`Builder::voters`], [`Builder::network`] and [`Builder::storage`] are needed; the
-/// rest has defaults.
+/// The description of a node that is not started yet. [`Builder::voters`], [`Builder::network`] and
+/// [`Builder::storage`] are required; the rest has defaults.
 pub struct Builder {
     id: NodeId,
     cluster: String,
@@ -45,7 +45,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// How many entries may be skipped.
+    /// The most entries that may be skipped.
     pub const SKIPS_MAX: usize = 256;
 
     pub(crate) fn new(id: NodeId, cluster: String) -> Self {
@@ -70,146 +70,159 @@ impl Builder {
         }
     }
 
-    /// The initial members, this node among them, each with the address at which *this* node dials it.
+    /// The initial members, this node among them, each with the address at which *this*
+    /// node dials it.
     #[must_use]
     pub fn voters<A: Into<String>>(mut self, voters: impl IntoIterator<Item = (NodeId, A)>) -> Self {
         self.voters = voters.into_iter().map(|(id, address)| (id, address.into())).collect();
         self
     }
 
-    /// It belongs to no cluster yet: it waits until a leader of one adds it ([`Change::add`](crate::Change::add)) and sends it
-    /// the log. [`Builder::voters`] are not needed then; those that are given say at which address this node dials them. A node
-    /// that has a log goes by that, whatever this says.
+    /// Declares that the node belongs to no cluster yet: it waits until a leader of one adds it
+    /// ([`Change::add`](crate::Change::add)) and sends it the log. [`Builder::voters`] are not
+    /// needed then; any that are given only say at which address this node dials them. A node that
+    /// has a log goes by the log and ignores this.
     #[must_use]
     pub fn joins(mut self) -> Self {
         self.joins = true;
         self
     }
 
-    /// The member that is a witness, to be told all nodes alike; for one that [joins](Builder::joins) itself, if it is to be added as
-    /// one ([`Change::add_witness`](crate::Change::add_witness)).
+    /// The member that is a witness; must be the same on all nodes. A node
+    /// that [joins](Builder::joins) names itself here if it is to be added
+    /// as one ([`Change::add_witness`](crate::Change::add_witness)).
     ///
-    /// A witness keeps terms, votes and the identity of entries, and nothing of what they say; it needs no state machine, and the one
-    /// that it is started with is dropped. It votes, and never leads: with two full copies it breaks the tie when one is gone. What is
-    /// committed while one is gone has only the other copy: if that is lost too, so is what nobody else has.
+    /// A witness keeps terms, votes and the identity of entries, but not their payloads; it needs
+    /// no state machine, and the one that it is started with is dropped. It votes and never leads:
+    /// with two full copies, it breaks the tie when one is gone. Entries committed while one copy
+    /// is gone exist only in the other; if that is lost too, so are they.
     #[must_use]
     pub fn witness(mut self, id: NodeId) -> Self {
         self.witness = Some(id);
         self
     }
 
-    /// Who should lead rather than others, the best first; to be told all nodes alike. A leader that is not the first of those who
-    /// are there and have kept up hands over to that one, once it has led for some seconds. Elections don't ask for it: if nobody
-    /// preferred is there, anybody leads.
+    /// The members that should lead in preference to others, the best first; must be the same on
+    /// all nodes. A leader transfers leadership, once it has led for some seconds, to the first of
+    /// them that is up and has kept up, unless it comes earlier in the list itself. Elections
+    /// ignore the list: if no preferred member is up, any other may lead.
     #[must_use]
     pub fn prefers(mut self, leaders: impl IntoIterator<Item = NodeId>) -> Self {
         self.prefers = leaders.into_iter().collect();
         self
     }
 
-    /// How it talks to the others: for example [`transport::Quic`](quorate_transport::Quic).
+    /// The network to the other nodes: for example [`transport::Quic`](quorate_transport::Quic).
     #[must_use]
     pub fn network(mut self, network: impl Network) -> Self {
         self.network = Some(Box::new(network));
         self
     }
 
-    /// Where it keeps its log: for example [`storage::Wal`](quorate_storage::Wal), or an actor of your own in a
-    /// [`StorageHandle`].
+    /// The storage of the node's log: for example [`storage::Wal`](quorate_storage::Wal), or an
+    /// actor of your own in a [`StorageHandle`].
     #[must_use]
     pub fn storage(mut self, storage: impl Into<StorageHandle>) -> Self {
         self.storage = Some(storage.into());
         self
     }
 
-    /// When things happen.
+    /// Intervals and time limits of the node.
     #[must_use]
     pub fn timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
         self
     }
 
-    /// How much it takes on.
+    /// Limits on the work that the node accepts.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// When it takes snapshots, and how it sends them.
+    /// Rules for taking and sending snapshots.
     #[must_use]
     pub fn snapshots(mut self, snapshots: Snapshots) -> Self {
         self.snapshots = snapshots;
         self
     }
 
-    /// How many client sessions the cluster remembers, and for how long.
+    /// The number of client sessions that the cluster remembers, and the time for which it does.
     #[must_use]
     pub fn sessions(mut self, sessions: Sessions) -> Self {
         self.sessions = sessions;
         self
     }
 
-    /// The version of what its state machine writes: of the commands that this release proposes, and of its snapshots. Default 0.
-    /// Raise it when older releases could not apply them; by itself, the node does nothing differently.
+    /// The version that the node's state machine writes: of the commands that this release
+    /// proposes, and of its snapshots. Default 0. Raise it when older releases could not apply
+    /// them; the node itself does nothing differently.
     ///
-    /// A voter whose machine can't apply it votes for another: so nobody leads whose entries a quorum could not apply.
+    /// A voter with a state machine that can't apply this version votes for another candidate, so
+    /// no leader is elected while a quorum could not apply its entries.
     #[must_use]
     pub fn machine_version(mut self, writes: u32) -> Self {
         self.machine_version = writes;
         self
     }
 
-    /// The versions that its state machine can apply, and restore snapshots of. Default: all up to what it writes. More than
-    /// that lets a release learn to read what the next one will write: [`Status::machine_versions`](crate::Status) says when all
-    /// members can.
+    /// The versions that the node's state machine can apply, and restore snapshots of.
+    /// Default: all up to the version that it writes. A wider range lets a release read the
+    /// version that the next release will write: [`Status::machine_versions`](crate::Status)
+    /// says when all members can.
     #[must_use]
     pub fn machine_versions(mut self, applies: RangeInclusive<u32>) -> Self {
         self.machine_versions = Some(applies);
         self
     }
 
-    /// An entry whose command is not applied: its caller, if there still is one, is told [`ProposeError::Skipped`](crate::ProposeError).
-    /// May be called for several. This is the way out when a state machine panics at an entry, after each restart again:
-    /// [`Failure::ApplyPanicked`](crate::Failure) names the entry.
+    /// Adds an entry to the list of those that the state machine never applies: the entry's caller,
+    /// if it still waits, gets [`ProposeError::Skipped`](crate::ProposeError). May be called for
+    /// several. This is the way out when a state machine panics at an entry again after each
+    /// restart: [`Failure::ApplyPanicked`](crate::Failure) names the entry.
     ///
-    /// **To be told all nodes alike**: whose lists differ do not hear each other, and say so, for one would apply what another does
-    /// not. Skip nothing that any node has applied: a node whose snapshot has what the entry did refuses to start. Keep an entry on
-    /// the list until the snapshots of all nodes cover it; those remember it.
+    /// **The list must be the same on all nodes**: nodes with different lists ignore each other's
+    /// messages, and report it, because one would apply an entry that the other skips. Skip
+    /// nothing that any node has applied: a node refuses to start if its snapshot has the effect
+    /// of a skipped entry. Keep an entry on the list until the snapshots of all nodes cover it;
+    /// those remember it.
     #[must_use]
     pub fn skip(mut self, index: Index, term: Term, checksum: u32) -> Self {
         self.skips.push(Skip { index, term, checksum });
         self
     }
 
-    /// Where it is measured. Several nodes of a process may share one.
+    /// The registry that the node's metrics go to. Several nodes of a process may share one.
     #[must_use]
     pub fn metrics(mut self, metrics: &Metrics) -> Self {
         self.metrics = metrics.clone();
         self
     }
 
-    /// Fixes the randomness of election timeouts, for tests that must run the same way each time. By default it comes
-    /// from the operating system. A node that is started again needs another seed: from it also come the names by which
-    /// nodes tell what they ask of each other from what they asked before a restart.
+    /// Fixes the randomness of election timeouts, for tests that must run the same way each time.
+    /// By default it comes from the operating system. A node that is started again needs another
+    /// seed: the names by which nodes tell their present requests from those before a restart also
+    /// come from it.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Starts the node on threads of its own: one for consensus and network, one for the storage, one for the state
-    /// machine; while a snapshot is written, sent or received, one or two more. Returns as soon as its log is recovered, its
-    /// state machine restored from the newest snapshot, and its network up; it need not have a leader yet.
+    /// Starts the node on threads of its own: one for consensus and network, one for the storage,
+    /// one for the state machine; while a snapshot is written, sent or received, one or two more.
+    /// Returns as soon as its log is recovered, its state machine restored from the newest
+    /// snapshot, and its network up; a leader need not be known yet.
     ///
     /// # Errors
-    /// If the configuration makes no sense, the storage can't be recovered, the state machine refuses the snapshot, or the
-    /// network can't be opened. Then nothing is left running.
+    /// If the configuration makes no sense, the storage can't be recovered, the state machine
+    /// refuses the snapshot, or the network can't be opened. Then nothing is left running.
     pub async fn start<M: StateMachine>(self, machine: M) -> Result<Node<M>, StartError> {
         let name = format!("quorate-{}", self.id);
         let plan = self.plan()?;
         let (started, starting) = oneshot::channel();
-        // Made here, for actix would panic if it can't be.
+        // Created here because actix panics if it can't create one.
         let cannot = |what: &str, error: std::io::Error| {
             let remedy = "raise the limits of open files (ulimit -n) and processes (ulimit -u), or free memory";
             StartError::Config(format!("can't start the node's {what}: {error}; {remedy}, then start it again"))
@@ -225,7 +238,8 @@ impl Builder {
                     Ok((node, running)) => (Ok(node), Some(running)),
                     Err(error) => (Err(error), None),
                 };
-                // If nobody waits for the node any more, its handle is dropped here, and it shuts down.
+                // If the caller has dropped its future, the handle is dropped here, and the
+                // node shuts down.
                 let _ = started.send(node);
                 if let Some(running) = running {
                     running.until_ended().await;
@@ -236,9 +250,9 @@ impl Builder {
         starting.await.unwrap_or_else(|_| Err(StartError::Config("the node's thread panicked while starting".into())))
     }
 
-    /// Starts the node on the current thread, all actors of it, within a [`tokio::task::LocalSet`]. So several nodes can
-    /// share a thread, and with paused time, a seed, and a network and storage in memory, a whole cluster is
-    /// deterministic.
+    /// Starts the node, with all its actors, on the current thread, within a
+    /// [`tokio::task::LocalSet`]. Several nodes can then share a thread. With paused time, a seed,
+    /// and a network and storage in memory, a whole cluster is deterministic.
     ///
     /// # Errors
     /// As [`Builder::start`].
@@ -261,8 +275,8 @@ impl Builder {
         )))
     }
 
-    /// Checks every setting as [`Builder::start`] does before anything else, and starts nothing. Network and storage may still be
-    /// missing.
+    /// Checks every setting as [`Builder::start`] does first, and starts nothing. Network and
+    /// storage may still be missing.
     ///
     /// # Errors
     /// [`StartError::Config`], if a setting is out of bounds or contradicts another one.
@@ -326,7 +340,7 @@ impl Builder {
     }
 }
 
-/// Networks within a process need no addresses: an empty one is none.
+/// Checks each address but empty ones: networks within a process need none.
 fn check_addresses(addresses: &BTreeMap<NodeId, String>) -> Result<(), StartError> {
     for (id, address) in addresses.iter().filter(|(_, address)| !address.is_empty()) {
         if !is_dialable(address) {
@@ -344,7 +358,7 @@ fn check_addresses(addresses: &BTreeMap<NodeId, String>) -> Result<(), StartErro
     Ok(())
 }
 
-/// The voters' addresses, within the bounds that a change of the members is held to.
+/// The voters' addresses, checked against the same bounds as a change of the members.
 fn addresses(voters: &[(NodeId, String)]) -> Result<BTreeMap<NodeId, String>, StartError> {
     let mut addresses = BTreeMap::new();
     for (voter, address) in voters {

@@ -1,41 +1,51 @@
-//! The numbers that a node runs by. Every default works on a local network.
+//! The numbers that a node runs by, with their bounds. Every default works on a local network.
 
 use crate::error::StartError;
 use quorate_raft::ClockDrift;
 use std::time::Duration;
 
-/// When things happen.
+/// Intervals and time limits of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timing {
-    /// How often a leader says that it leads. Default 50 ms: several fit into an election timeout, so that a lost one
-    /// does not cost an election.
+    /// Interval at which a leader sends heartbeats. Default 50 ms: several fit into an election
+    /// timeout, so that one lost heartbeat costs no election.
     pub heartbeat_interval: Duration,
-    /// A node that hears no leader for a random time between these two starts an election. Default 150 to 300 ms, as in
-    /// the paper (§9.3). The shorter one must be at least twice the heartbeat interval, and the longer one longer. It is also how long
-    /// this node, as a voter, promises a leader not to elect another: reads by lease rest on the promises of a quorum. Nodes may have
-    /// different ones, for example during a rolling change; after a change to a shorter one, a node that starts keeps the longer promise
-    /// once more before it votes.
+    /// Range of the random time after which a node that hears no leader starts an election. Default
+    /// 150 to 300 ms, as in the paper (§9.3). The shorter one is at least twice the heartbeat
+    /// interval, and the longer one is longer.
+    ///
+    /// It is also the time for which this node, as a voter, promises a leader to elect no other:
+    /// reads by lease rest on the promises of a quorum. Nodes may have different ones, for example
+    /// during a rolling change. After a change to a shorter one, a node that starts keeps the
+    /// longer promise once more before it votes.
     pub election_timeout: (Duration, Duration),
-    /// How far the clocks of two nodes may drift apart. A leader's lease, which only reads that ask for it rely on
-    /// ([`Consistency::Lease`](crate::Consistency::Lease)), ends so much before the shortest election timeout, which voters promise
-    /// it. Default a tenth of that and 1 ms: 134 ms of 150 are left. Real clocks differ by less than a thousandth.
+    /// The largest drift between the clocks of two nodes. Only reads that ask for a lease rely on
+    /// it ([`Consistency::Lease`](crate::Consistency::Lease)): the lease of a leader ends earlier
+    /// than the shortest election timeout, which voters promise it, by this drift. Default a tenth
+    /// of that and 1 ms: 134 ms of 150 are left. Real clocks differ by less than a thousandth.
     pub clock_drift_max: ClockDrift,
-    /// A node whose disk has been at one write, or whose state machine has been at one command, for this long neither leads nor
-    /// asks to: heartbeats, which need neither, must not hide that it is stuck. Default 3 s, and never less than twice the longest election timeout.
+    /// A node neither leads nor asks to once a single write of its disk, or a single command of its
+    /// state machine, has taken this long: heartbeats, which need neither, must not hide that the
+    /// node is stuck. Default 3 s, and never less than twice the longest election timeout.
     pub stall_limit: Duration,
-    /// For how long after a request the node's thread looks for the next one before it sleeps. Waking a sleeping thread
-    /// takes 15 to 50 us; looking costs a processor. Default zero: sleep at once. Something like 100 us suits a node with
-    /// processors of its own whose few callers wait for each answer.
+    /// The time for which the node's thread polls for the next request before it sleeps. Waking a
+    /// sleeping thread takes 15 to 50 us; polling occupies a processor. Default zero: the thread
+    /// sleeps at once. About 100 us suits a node that has processors of its own and few callers,
+    /// each of which waits for its answer.
     pub busy_poll: Duration,
-    /// How long a proposal may wait for its outcome before the caller is told that it is unknown; and after how long a
-    /// proposal or read that found no leader to take it is not tried again, though another may lead. Default 5 s.
+    /// The longest time that a proposal waits for its outcome before the caller is told that it is
+    /// unknown. A proposal or read that found no leader to take it is not tried again after this
+    /// time, even if another node may lead. Default 5 s.
     pub proposal_timeout: Duration,
-    /// How long a proposal or read may wait for somebody to lead before the caller is told that nobody does. Default zero: four times
-    /// the longest election timeout, which is a few elections on any network.
+    /// The longest time that a proposal or read waits for a leader before it is refused for want
+    /// of one. Default zero: four times the longest election timeout, which is a few elections
+    /// on any network.
     pub leader_wait: Duration,
-    /// How long a change of the members waits for a new voter to catch up before it is refused. Default 10 s.
+    /// The time that a change of the members waits for a new voter to catch up before it is
+    /// refused. Default 10 s.
     pub catch_up_wait: Duration,
-    /// A learner that has kept up for so long votes from then on, without being asked for. Default zero: never.
+    /// A learner that has kept up for this time becomes a voter without a request. Default zero:
+    /// no learner does.
     pub promote_after: Duration,
 }
 
@@ -56,10 +66,11 @@ impl Default for Timing {
 }
 
 impl Timing {
-    /// The longest that [`Timing::election_timeout`] may be: a day. What is computed from it stays within what a duration can say.
+    /// The longest that [`Timing::election_timeout`] may be: a day. Durations computed from it
+    /// then cannot overflow.
     pub const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 
-    /// With a number in the place of each that follows from another.
+    /// Replaces a zero that stands for a value derived from another setting.
     pub(crate) fn resolved(self) -> Self {
         let leader_wait = if self.leader_wait.is_zero() { self.election_timeout.1 * 4 } else { self.leader_wait };
         Self { leader_wait, ..self }
@@ -97,22 +108,27 @@ impl Timing {
     }
 }
 
-/// How much a node takes on. Beyond it the answer is an error, never a growing queue.
+/// Limits on the work that a node accepts. Beyond them a request is refused with an error; no queue
+/// grows without bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// The largest command, in bytes, that this node takes from its callers; what other nodes took from theirs it takes as well.
-    /// Default 1 MiB, at most [`Limits::COMMAND_BYTES_MAX`].
+    /// The largest command, in bytes, that this node takes from its callers;
+    /// commands that other nodes took from theirs are not held to it. Default 1 MiB,
+    /// at most [`Limits::COMMAND_BYTES_MAX`].
     pub max_command_bytes: usize,
-    /// The most proposals and reads of this node's own callers that wait for an answer. Default 4,096.
+    /// The most proposals and reads of this node's own callers that wait for an
+    /// answer. Default 4,096.
     pub max_in_flight_proposals: usize,
-    /// The most bytes of proposals of this node's own callers that wait for an answer, unless a single one is larger. Default
-    /// 64 MiB. What other nodes forward to it is bounded by as much again.
+    /// The most bytes of proposals of this node's own callers that wait for an answer, unless a
+    /// single one is larger. Default 64 MiB. Proposals that other nodes forward to it have a bound
+    /// of their own, of the same size.
     pub max_in_flight_bytes: usize,
-    /// The most proposals and reads of one client ([`Node::client`](crate::Node::client)) that wait for an answer, and in any case
-    /// no more than half of all, nor of the bytes, so that there is room for others. Default 2,048.
+    /// The most proposals and reads of one client ([`Node::client`](crate::Node::client)) that wait
+    /// for an answer. A client never has more than half of all places, nor of the bytes, so that
+    /// there is room for others. Default 2,048.
     pub max_in_flight_per_client: usize,
-    /// The most bytes of proposals that go to the disk and the peers as one batch, unless a single one is larger.
-    /// Default 1 MiB, at most [`Limits::COMMAND_BYTES_MAX`].
+    /// The most bytes of proposals that go to the disk and the peers as one batch, unless a single
+    /// one is larger. Default 1 MiB, at most [`Limits::COMMAND_BYTES_MAX`].
     pub max_batch_bytes: usize,
 }
 
@@ -129,10 +145,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The largest that [`Limits::max_command_bytes`] may be: a command must fit into a frame, with room to spare.
+    /// The largest that [`Limits::max_command_bytes`] may be: a command must fit into a frame, with
+    /// room to spare.
     pub const COMMAND_BYTES_MAX: usize = 16 << 20;
 
-    /// What one client may have in flight: places, and bytes.
+    /// The most that one client may have in flight: places, and bytes.
     pub(crate) fn of_client(&self) -> (usize, usize) {
         let places = self.max_in_flight_per_client.min(self.max_in_flight_proposals / 2);
         (places.max(1), self.max_in_flight_bytes / 2)
@@ -163,23 +180,27 @@ impl Limits {
     }
 }
 
-/// When snapshots are taken, what they leave of the log, and how fast they are sent.
+/// When snapshots are taken, the part of the log that they leave, and the rate at which
+/// they are sent.
 ///
-/// They need a state machine that makes them ([`StateMachine::snapshot`](crate::StateMachine::snapshot)); without, the log
-/// is kept in full.
+/// They need a state machine that makes them
+/// ([`StateMachine::snapshot`](crate::StateMachine::snapshot)); without one, the log is
+/// kept in full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Snapshots {
-    /// A snapshot is taken when so many entries were applied since the last one. Default 10,000; 0 never does. It bounds how
-    /// much is applied again after a restart.
+    /// A snapshot is taken once this number of entries was applied since the last one.
+    /// Default 10,000; 0 disables this trigger. It bounds the entries that are applied again
+    /// after a restart.
     pub every_entries: u64,
-    /// A snapshot is taken when so many bytes of entries were applied since the last one. Default 64 MiB; 0 never does. It
-    /// bounds what the log takes of the disk.
+    /// A snapshot is taken once this number of bytes of entries was applied since the last one.
+    /// Default 64 MiB; 0 disables this trigger. It bounds the disk space of the log.
     pub every_bytes: u64,
-    /// So many entries before a snapshot's end stay in the log, for followers that are only a little behind: sending them
-    /// is cheaper than sending the state. Default 1,000.
+    /// The number of entries up to a snapshot's end that log compaction keeps, for followers that
+    /// lag a little: sending these entries is cheaper than sending the state. Default 1,000.
     pub keep_entries: u64,
-    /// The most bytes a second that a snapshot is sent with, to each peer; 0: as fast as the peer takes it. Default 32 MiB: what
-    /// is encrypted, sent and written beside them is hardly delayed then.
+    /// The rate at which a snapshot is sent to each peer, in bytes per second; 0 means as fast as
+    /// the peer takes it. Default 32 MiB: it hardly delays other traffic that is encrypted, sent
+    /// and written at the same time.
     pub bytes_per_second: u64,
 }
 
@@ -190,8 +211,8 @@ impl Default for Snapshots {
 }
 
 impl Snapshots {
-    /// The least that [`Snapshots::bytes_per_second`] may be, but for 0. Slower than that, the log grows without end while a
-    /// snapshot is on its way.
+    /// The least that [`Snapshots::bytes_per_second`] may be, other than 0. At a lower rate, the
+    /// log grows without bound while a snapshot is being sent.
     pub const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 
     pub(crate) fn check(&self) -> Result<(), StartError> {
@@ -206,16 +227,17 @@ impl Snapshots {
     }
 }
 
-/// How many client sessions are remembered, and for how long. Whoever leads decides: its numbers stand in the entries, so all nodes
-/// agree on them even while they are configured differently.
+/// The number of client sessions that are remembered, and the time for which they are. The
+/// leader decides: its numbers stand in the entries, so all nodes agree on them even while they
+/// are configured differently.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sessions {
-    /// A session that is not used for so long is forgotten. It is measured in log time: the time that leaders count while they
-    /// lead. Default 1 hour, at most [`Sessions::IDLE_LIMIT_MAX`].
+    /// A session that is not used for this time is forgotten. It is measured in log time: the time
+    /// that leaders count while they lead. Default 1 hour, at most [`Sessions::IDLE_LIMIT_MAX`].
     pub idle_limit: Duration,
-    /// So many sessions there may be; beyond it the one is forgotten that was not used for longest. Default 10,000, at most
-    /// [`Sessions::SESSIONS_MAX`]. A session takes some hundred bytes, and for each of its last 64 commands some dozen and the
-    /// reply.
+    /// The most sessions that are remembered; beyond it, the least recently used one is forgotten.
+    /// Default 10,000, at most [`Sessions::SESSIONS_MAX`]. A session takes some hundred bytes, and
+    /// for each of its last 64 commands some dozen and the reply.
     pub max_sessions: u32,
 }
 
@@ -226,7 +248,8 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// The longest that [`Sessions::idle_limit`] may be: 49 days, which is what an entry can say.
+    /// The longest that [`Sessions::idle_limit`] may be: 49 days, the largest value that an
+    /// entry can hold.
     pub const IDLE_LIMIT_MAX: Duration = Duration::from_millis(u32::MAX as u64);
     /// The most that [`Sessions::max_sessions`] may be.
     pub const SESSIONS_MAX: u32 = crate::sessions::SESSIONS_MAX;

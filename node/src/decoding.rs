@@ -1,6 +1,7 @@
-//! What the decoders of client sessions promise, whatever bytes they are given.
+//! The properties of the decoders of client sessions, which hold for any bytes.
 //!
-//! Built for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run the same functions.
+//! Built for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run
+//! the same functions.
 
 #[cfg(test)]
 mod tests;
@@ -13,14 +14,16 @@ use quorate_raft::{
 };
 use std::io::ErrorKind;
 
-/// Reads an entry of a session, or sessions from a snapshot and lets an entry change them.
+/// Reads either a session entry, or sessions from a snapshot, which it then lets an entry change.
 ///
-/// An input is the payload of an entry, if its first byte is 0; else what stands behind that is sessions as a snapshot has them.
+/// If the first byte of an input is 0, the rest is the payload of an entry; else the rest is
+/// sessions in the format of a snapshot.
 ///
 /// # Panics
-/// If one of these does not hold: an entry that can be read is laid out as it was; sessions that can be read are laid out as they
-/// were, up to where they end; what can't be read is refused with one line; and sessions that were read take any entry, apply
-/// it once at most, and give its answer again.
+/// If one of these does not hold: an entry that can be read encodes to the same bytes; sessions
+/// that can be read encode to the same bytes, up to where they end; unreadable input is refused
+/// with one line; and sessions that were read take any entry, apply it at most once, and give
+/// its answer again.
 pub fn sessions(input: &[u8]) {
     let Some((choice, rest)) = input.split_first() else { return };
     if *choice == 0 {
@@ -49,7 +52,7 @@ pub fn sessions(input: &[u8]) {
     }
 }
 
-/// Lets an entry change sessions, twice.
+/// Applies one entry to the table twice, at two indexes.
 fn take(table: &mut Table, stamp: Stamp, request: &Request<'_>) {
     let mut called = 0;
     let mut apply = |index| {
@@ -58,7 +61,7 @@ fn take(table: &mut Table, stamp: Stamp, request: &Request<'_>) {
             Some(Bytes::from_static(b"reply"))
         })
     };
-    // Behind all that a table can have used, for no log reaches there.
+    // After all indexes that a table can have used, for no log reaches that far.
     let (first, again) = (apply(u64::MAX - 1), apply(u64::MAX));
     assert!(called <= 1);
     if let (Request::Command { .. }, Verdict::Applied { .. }) = (request, &first) {
@@ -66,7 +69,7 @@ fn take(table: &mut Table, stamp: Stamp, request: &Request<'_>) {
     }
 }
 
-/// Inputs for [`sessions`].
+/// Seed inputs for [`sessions`].
 #[must_use]
 pub fn session_seeds() -> Vec<Vec<u8>> {
     let stamp = Stamp { time: LogTime(70_000), idle_limit_ms: 3_600_000, sessions_max: 10_000 };

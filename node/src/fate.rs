@@ -1,8 +1,8 @@
-//! How a node ends: all at once.
+//! The end of a node, which ends all its parts at once.
 //!
-//! Half a node must not live on. So whatever goes wrong anywhere (a panic in an actor, a storage error, a violated
-//! invariant) is told here, once; from that instant [`Fate::is_sound`] is false, and everybody who could send, persist or
-//! answer asks it first.
+//! No part of a node may outlive the others. Any failure (a panic in an actor, a storage error, a
+//! violated invariant) is therefore reported here, once. From that instant [`Fate::is_sound`] is
+//! false, and every part that could send, persist or answer checks it first.
 
 use crate::error::Failure;
 use std::sync::{
@@ -21,9 +21,9 @@ pub(crate) struct Fate {
 /// Why a node ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum End {
-    /// It was asked to.
+    /// A caller asked it to shut down.
     Shutdown,
-    /// It failed.
+    /// The first failure of any of its parts.
     Failed(Failure),
 }
 
@@ -32,7 +32,7 @@ impl Fate {
         Self { sound: Arc::new(AtomicBool::new(true)), end: watch::channel(None).0 }
     }
 
-    /// Whether the node may still say anything.
+    /// Whether the node may still send, persist or answer.
     pub(crate) fn is_sound(&self) -> bool {
         self.sound.load(Ordering::Acquire)
     }
@@ -42,7 +42,7 @@ impl Fate {
         !self.is_sound() || self.end.borrow().is_some()
     }
 
-    /// The node failed. The first cause stands.
+    /// Ends the node with a failure. The first cause stands.
     pub(crate) fn fail(&self, cause: Failure) {
         self.sound.store(false, Ordering::Release);
         self.end.send_if_modified(|end| match end {
@@ -55,12 +55,12 @@ impl Fate {
         });
     }
 
-    /// The node was asked to end and has drained.
+    /// Ends a node that was asked to shut down and has drained.
     pub(crate) fn shut_down(&self) {
         self.end.send_if_modified(|end| end.is_none() && end.replace(End::Shutdown).is_none());
     }
 
-    /// Resolves when the node ended.
+    /// Resolves once the node has ended.
     pub(crate) async fn ended(&self) -> End {
         let mut end = self.end.subscribe();
         match end.wait_for(Option::is_some).await {
@@ -69,13 +69,14 @@ impl Fate {
         }
     }
 
-    /// To be held by an actor: fails the node if the actor is dropped by a panic.
+    /// A guard for an actor to hold: fails the node if a panic drops the actor.
     pub(crate) fn sentinel(&self, actor: &'static str) -> Sentinel {
         Sentinel { actor, fate: self.clone() }
     }
 }
 
-/// Notices the panic of the actor that holds it: actix drops the actor and goes on, but the node must not.
+/// Detects a panic of the actor that holds it: actix drops the actor and goes on, but the
+/// node must not.
 #[derive(Debug)]
 pub(crate) struct Sentinel {
     actor: &'static str,

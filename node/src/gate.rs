@@ -1,6 +1,8 @@
-//! How many callers, with how many bytes, may be inside a node at once. Overload is an answer, never a growing queue.
+//! Admission control: the bounds on the callers, and on their bytes, that may be inside a node at
+//! once. An overloaded node answers instead of letting a queue grow.
 //!
-//! Nobody waits here. It also knows how long what is inside takes to leave, and so when it is worth coming again.
+//! No caller waits here. The gate also measures the pace at which places become free, and derives
+//! from it when a refused caller may come again.
 
 use std::{
     sync::{
@@ -11,8 +13,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Counts what waits for an answer, and what it weighs: the proposals and reads of a node's own callers, or the commands that
-/// other nodes forwarded.
+/// The requests that wait for an answer, with their bytes: the proposals and reads of the callers
+/// of this node, or the commands that other nodes forwarded.
 #[derive(Debug)]
 pub(crate) struct Gate {
     room: Room,
@@ -27,12 +29,13 @@ impl Gate {
         Arc::new(Self { room: Room::new(places, bytes), pace: Mutex::new(Pace::new(now)), seen })
     }
 
-    /// What one client may take of it.
+    /// The bounds on the places and bytes that one client may take of a gate.
     pub(crate) fn share(places: usize, bytes: usize) -> Share {
         Share(Arc::new(Room::new(places, bytes)))
     }
 
-    /// Lets one caller in with so many bytes, until its credit is dropped; `None` if too much is inside, or inside of its share.
+    /// Admits one request of this many bytes until its credit is dropped; `None` if the gate or the
+    /// share has no room.
     pub(crate) fn enter(self: &Arc<Self>, bytes: usize, share: Option<&Share>) -> Option<Credit> {
         let share = match share {
             Some(Share(room)) => Some(Arc::clone(room.take(bytes).then_some(room)?)),
@@ -50,27 +53,28 @@ impl Gate {
         None
     }
 
-    /// How many are inside.
+    /// The number of requests that are inside.
     pub(crate) fn inside(&self) -> usize {
         self.room.places.load(Ordering::Relaxed)
     }
 
-    /// When whoever was not let in may come again: about when what is inside now will have left.
+    /// The time until a refused caller may come again: an estimate of when the requests that are
+    /// inside now will have left.
     pub(crate) fn retry_after(&self) -> Duration {
         self.seen.pace().until_gone(self.inside(), Instant::now())
     }
 
     fn move_on(&self, rule: fn(&mut Pace, Instant)) {
         let now = Instant::now();
-        // Whatever a panic left of it is numbers.
+        // The data are plain numbers, so a poisoned lock is still usable.
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         rule(&mut pace, now);
         self.seen.show(&pace);
     }
 }
 
-/// What of the pace is looked at by those who are refused: they may be very many, and must not get in the way of those who
-/// leave.
+/// A copy of the pace for refused callers, which may be very many: they read it without taking the
+/// lock that departing requests need.
 #[derive(Debug)]
 struct Seen {
     since: Instant,
@@ -92,12 +96,12 @@ impl Seen {
     }
 }
 
-/// What one client may take of a gate.
+/// The part of a gate that one client may take. Clones share the same room.
 #[derive(Clone, Debug)]
 pub(crate) struct Share(Arc<Room>);
 
-/// A caller's place inside. It travels with the request and is given back when that was answered, not when the caller
-/// loses patience: a dropped caller cancels nothing.
+/// The place of a request inside. It travels with the request and is given back once that is
+/// answered, not when the caller stops waiting: a dropped caller cancels nothing.
 #[derive(Debug)]
 pub(crate) struct Credit {
     gate: Arc<Gate>,
@@ -115,7 +119,8 @@ impl Drop for Credit {
     }
 }
 
-/// Places and bytes, of which there are so many. While two ask at once, one may be refused who would have found room.
+/// A bounded number of places and bytes. When two requests ask at once, one of them may be refused
+/// although there was room for it.
 #[derive(Debug)]
 struct Room {
     places: AtomicUsize,
@@ -128,10 +133,11 @@ impl Room {
         Self { places: AtomicUsize::new(0), bytes: AtomicUsize::new(0), max: (places, bytes) }
     }
 
-    /// Whether there was a place, and room for the bytes: a single one that is larger may go alone.
+    /// Takes a place and the bytes, if there is room. A request that exceeds the bound of bytes is
+    /// admitted alone, when no other bytes are inside.
     fn take(&self, bytes: usize) -> bool {
         let (places_max, bytes_max) = self.max;
-        // Whoever finds it full only looks: under overload these are most.
+        // A full room is only read, not written: under overload most requests end here.
         if self.places.load(Ordering::Relaxed) >= places_max {
             return false;
         }
@@ -152,22 +158,23 @@ impl Room {
     }
 }
 
-/// How fast places become free, while there is somebody inside.
+/// The rate at which places become free while at least one is taken.
 #[derive(Debug)]
 struct Pace {
-    /// When one left last, or the first one entered.
+    /// The time of the last departure, or of the first entry into an empty gate.
     moved: Instant,
-    /// For how long there was somebody inside, and how many left meanwhile: since it was measured last, and half of what was
-    /// counted before, so that neither a pause nor a burst is all that is known.
+    /// The time during which requests were inside, and the number that left in it: since the
+    /// last measurement, plus half of the earlier counts, so that one pause or burst does
+    /// not decide alone.
     busy: Duration,
     left: u32,
-    /// How long it takes until the next one leaves, by the last measurement.
+    /// The time between departures, as last measured.
     each: Option<Duration>,
 }
 
-/// Whoever is told to come again does so no sooner, and no later.
+/// The least and the greatest wait that a refused caller is told.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
-/// For how long places are counted. It is also what is said before anything was measured.
+/// The busy time that a measurement takes. It is also the wait told before the first measurement.
 const MEASURED_FOR: Duration = Duration::from_millis(100);
 
 impl Pace {
@@ -175,7 +182,7 @@ impl Pace {
         Self { moved: now, busy: Duration::ZERO, left: 0, each: None }
     }
 
-    /// The first one entered: until now there was nothing to wait for.
+    /// The first request entered an empty gate: the time before does not count as waiting.
     fn begins(&mut self, now: Instant) {
         self.moved = now;
     }
@@ -190,8 +197,8 @@ impl Pace {
         }
     }
 
-    /// How long so many take to leave: at the pace of late, and for as much longer as nobody has left. More of them never
-    /// take less.
+    /// The time until `inside` requests have left: at the measured pace, plus the time since the
+    /// last departure. It never decreases as `inside` grows.
     fn until_gone(&self, inside: usize, now: Instant) -> Duration {
         let stuck = now.saturating_duration_since(self.moved);
         let inside = u32::try_from(inside).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! Quorate: a Raft node runtime. You bring a [`StateMachine`], it gives you a replicated service.
+//! Quorate, a Raft node runtime, which makes a [`StateMachine`] a replicated service.
 //!
 //! ```no_run
 //! use quorate::{Consistency, Index, Node, NodeId, StateMachine, storage::Wal, transport::{Quic, QuicOptions}};
@@ -28,15 +28,19 @@
 //! # The tour
 //!
 //! - [`Node`] is the handle: propose, read, status, shutdown. [`Builder`] makes one.
-//! - [`Node::session`] opens a [`Session`]: commands through it are sent again until their outcome is known, and take effect once.
-//!   [`Node::propose_as`] is for those who number and repeat their commands themselves. Without a session
-//!   [`ProposeError::OutcomeUnknown`] is the caller's to resolve.
-//! - Every role of Raft is an actor (in `actors`), and every actor is a thin shell around one pure piece of
-//!   [`quorate_raft`]. `ARCHITECTURE.md` beside this crate has the map: every actor, every message, every flow.
-//! - [`transport`] and [`storage`] are the seams: any [`transport::network::Network`], any storage actor.
-//! - [`metrics`] is what Prometheus sees.
+//! - [`Node::session`] opens a [`Session`]: commands through it are sent again until their
+//!   outcome is known, and take effect once. [`Node::propose_as`] is for callers that number and
+//!   repeat their commands themselves. Without a session [`ProposeError::OutcomeUnknown`] is the
+//!   caller's to resolve.
+//! - Every role of Raft is an actor (in `actors`), and every actor is a thin shell around one pure
+//!   piece of [`quorate_raft`]. `ARCHITECTURE.md` beside this crate has the map: every actor, every
+//!   message, every flow.
+//! - [`transport`] and [`storage`] are the seams: any [`transport::network::Network`],
+//!   any storage actor.
+//! - [`metrics`] has the Prometheus metrics of a node.
 //!
-//! A node runs on a thread of its own, with an actix `System` inside; its handle works from any tokio runtime.
+//! A node runs on a thread of its own, with an actix `System` inside; its handle works from any
+//! tokio runtime.
 
 mod actors;
 mod backup;

@@ -1,47 +1,55 @@
-//! What a user brings.
+//! The state machine that a user implements, and the form of its snapshots.
 
 use bytes::Bytes;
 use quorate_raft::Index;
 use std::io;
 
-/// Writes a state as it was when this was made. Runs on a thread of its own, while commands go on being applied.
+/// Writes a state as it was when this was made. Runs on a thread of its own, while commands go
+/// on being applied.
 ///
-/// An error, or a panic, costs that one snapshot: it is logged and counted, the log is not cut, and another is tried later.
-/// When the node shuts down, the next write fails; whoever shuts it down waits for that.
+/// An error or a panic costs only this snapshot: it is logged and counted, the log is not
+/// compacted, and another snapshot is tried later. When the node shuts down, the next write fails;
+/// the shutdown waits for that.
 pub type WriteState = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
 
 /// The service that is replicated: the one trait that a user implements.
 ///
-/// Every node applies the same commands in the same order to its own copy, so all copies are equal as long as `apply` is
-/// deterministic: no clock, no randomness, no I/O whose result matters, no iteration order of a hash map.
+/// Every node applies the same commands in the same order to its own copy. All copies stay equal so
+/// long as `apply` is deterministic: no clock, no randomness, no I/O that affects the result, no
+/// iteration order of a hash map.
 ///
 /// It lives on a thread of its own, where it may take its time; consensus goes on meanwhile.
 pub trait StateMachine: Send + 'static {
-    /// Applies the committed command at `index` and returns the reply for whoever proposed it.
+    /// Applies the committed command at `index` and returns the reply for its caller.
     ///
-    /// Indexes rise, with gaps: the log has entries of Raft's own. After a restart commands are applied again, from behind
-    /// the newest snapshot or from the beginning of the log, to the machine that the node was started with.
+    /// Indexes rise, with gaps: the log has entries of Raft's own. After a restart commands are
+    /// applied again, from after the newest snapshot or from the beginning of the log, to the
+    /// machine that the node was started with.
     ///
-    /// A command of a session that is in the log again, because its client could not know, is not applied again: whoever sent it
-    /// gets the first reply ([`Node::session`](crate::Node::session)).
+    /// A command of a session that is in the log again, because its client
+    /// did not know the outcome, is not applied again: the client gets the
+    /// first reply ([`Node::session`](crate::Node::session)).
     ///
-    /// Copy what is kept: `command` is a part of a much larger buffer. A panic here stops the node, and does so
-    /// again after every restart, until an operator has the entry skipped ([`Builder::skip`](crate::Builder::skip)).
+    /// Copy the parts that are kept: `command` is a slice of a much larger buffer. A panic
+    /// here stops the node, and does so again after every restart, until an operator has the
+    /// entry skipped ([`Builder::skip`](crate::Builder::skip)).
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes;
 
-    /// A consistent view of the state as of now, to be written later. Nothing is applied until this returns, so it should
-    /// be quick: clone a persistent map, or state behind an `Arc` that is copied on write. A panic here stops the node.
+    /// A consistent view of the state as of now, to be written later. Nothing is applied until this
+    /// returns, so it must be quick: clone a persistent map, or state in an `Arc` that is copied on
+    /// write. A panic here stops the node.
     ///
-    /// `None`, the default, is a machine without snapshots: its log is kept, and applied again on every start, in full.
+    /// `None`, the default, means a machine without snapshots: its log is kept in full, and applied
+    /// again on every start.
     fn snapshot(&self) -> Option<WriteState> {
         None
     }
 
-    /// Becomes what a snapshot holds: exactly the bytes that a [`WriteState`] wrote, on this node or another. What the machine
-    /// was before is gone.
+    /// Replaces the state by that of a snapshot: exactly the bytes that a [`WriteState`] wrote, on
+    /// this node or another.
     ///
     /// # Errors
-    /// If they are not such bytes. Then the node stops.
+    /// If the bytes are no such snapshot. Then the node stops.
     fn restore(&mut self, _state: &mut dyn io::Read) -> io::Result<()> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this state machine makes no snapshots and restores none"))
     }

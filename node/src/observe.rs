@@ -1,4 +1,5 @@
-//! Lets storage and network be seen: what they report goes into the node's metrics.
+//! The observers of the storage and the network, which record their reports in the metrics
+//! of the node.
 
 use quorate_metrics::{self as metrics, NodeMetrics, PeerMetrics};
 use quorate_raft::NodeId;
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-/// Records what a storage reports.
+/// Records the reports of the storage.
 pub(crate) struct ObservedStorage(pub(crate) NodeMetrics);
 
 impl StorageObserver for ObservedStorage {
@@ -35,10 +36,10 @@ impl StorageObserver for ObservedStorage {
     }
 }
 
-/// Records what a network reports.
+/// Records the reports of the network.
 pub(crate) struct ObservedNetwork {
     node: NodeMetrics,
-    /// Handles of the members, so that nothing is looked up by name for every write.
+    /// The metrics of each member, so that a write needs no lookup by name.
     peers: RwLock<BTreeMap<NodeId, PeerMetrics>>,
 }
 
@@ -47,7 +48,7 @@ impl ObservedNetwork {
         Self { node, peers: RwLock::default() }
     }
 
-    /// From now on these are the members.
+    /// Keeps a series for each of these members, and drops those of other peers.
     pub(crate) fn peers_are(&self, members: &[NodeId]) {
         let mut peers = self.peers.write().unwrap_or_else(PoisonError::into_inner);
         peers.retain(|peer, _| members.contains(peer));
@@ -95,7 +96,7 @@ impl NetworkObserver for ObservedNetwork {
 }
 
 impl ObservedNetwork {
-    /// A peer that does not belong, whatever it proved, must not become a series.
+    /// The peer, if it is a member. Other peers, even authenticated ones, must not become a series.
     fn member(&self, peer: Option<NodeId>) -> Option<u64> {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
         peer.filter(|peer| peers.contains_key(peer)).map(|peer| peer.0)

@@ -1,6 +1,8 @@
-//! Sessions, from a client's side: commands that may be sent again and are applied once (Ongaro's thesis, §6.3).
+//! Sessions on the client's side: commands that may be sent again and are applied once
+//! (Ongaro's thesis, §6.3).
 //!
-//! Here is who numbers commands, and who sends them again. What the cluster remembers of them is in [`sessions`](crate::sessions).
+//! This module numbers commands and sends them again. The cluster's memory of them, for duplicate
+//! detection, is in [`sessions`](crate::sessions).
 
 use crate::{
     error::{ProposeError, SessionError},
@@ -19,11 +21,12 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-/// A session that was opened with [`Node::session`]. What is proposed through it is sent again until its outcome is known, and
-/// takes effect once at most.
+/// A session that was opened with [`Node::session`]. A command proposed through it is sent again
+/// until its outcome is known, and takes effect at most once.
 ///
-/// Cheap to clone; clones are the same session. Any number of callers may propose at once: 64 commands are under way, the
-/// others wait for their turn. The session ends when it was not used for [`Sessions::idle_limit`](crate::Sessions::idle_limit).
+/// Cheap to clone; clones are the same session. Any number of callers may propose at once: at most
+/// 64 commands are in flight, the others wait for their turn. The session ends when it was not
+/// used for [`Sessions::idle_limit`](crate::Sessions::idle_limit).
 pub struct Session<M: StateMachine> {
     node: Node<M>,
     key: SessionKey,
@@ -31,16 +34,18 @@ pub struct Session<M: StateMachine> {
     serials: Arc<watch::Sender<Serials>>,
 }
 
-/// After how long a command is given up, unless said otherwise.
+/// The default time after which a command is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The pause before a command is sent again; it doubles with every further one.
+/// The pause before a command is sent again; it doubles with every further attempt.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 impl<M: StateMachine> Node<M> {
-    /// Opens a session: through it commands are sent again until their outcome is known, and take effect once at most.
+    /// Opens a session: through it commands are sent again until their outcome is known, and take
+    /// effect at most once.
     ///
-    /// Tries for up to 30 s. If opening it is in the log twice after all, the other one is forgotten when its time is over.
+    /// Tries for up to 30 s. If a retry puts the opening into the log twice, the other session is
+    /// forgotten after its idle limit.
     ///
     /// # Errors
     /// As [`Node::propose`].
@@ -62,16 +67,19 @@ impl<M: StateMachine> Node<M> {
         }
     }
 
-    /// Proposes a command as `serial` of a session, once: for those who number and repeat their commands themselves. With a
-    /// serial that was applied before, the first answer is given again, and the command is not even looked at.
+    /// Proposes a command as `serial` of a session, once: for callers that number and repeat their
+    /// commands themselves. With a serial that was applied before, the first answer is given again,
+    /// and the command itself is ignored.
     ///
-    /// A session that is *opened* ([`Session::key`]) takes no command when it is known no longer. One that is *named* by its
-    /// client comes into being when it is first used, and again when it is used behind its end: **a command that is repeated
-    /// then is applied again.** So repeat soon: within [`Sessions::idle_limit`](crate::Sessions::idle_limit), and while fewer than
+    /// A session that is *opened* ([`Session::key`]) takes no command once it is forgotten. One
+    /// that is *named* by its client comes into being when it is first used, and again when it is
+    /// used after its end: **a command that is repeated then is applied again.** So repeat soon:
+    /// within [`Sessions::idle_limit`](crate::Sessions::idle_limit), and while fewer than
     /// [`Sessions::max_sessions`](crate::Sessions::max_sessions) others were used since.
     ///
     /// # Errors
-    /// What they say is about this attempt. After [`ProposeError::OutcomeUnknown`], propose the same serial again.
+    /// Each error concerns this attempt only. After [`ProposeError::OutcomeUnknown`], propose the
+    /// same serial again.
     pub async fn propose_as(
         &self,
         key: &SessionKey,
@@ -81,11 +89,12 @@ impl<M: StateMachine> Node<M> {
         self.propose_as_by(key, serial, command.into(), None).await
     }
 
-    /// The same, for a caller that waits for so long: see [`Node::propose_within`].
+    /// As [`Node::propose_as`], for a caller that waits at most
+    /// `within`: see [`Node::propose_within`].
     ///
     /// # Errors
-    /// As [`Node::propose_as`]. After [`ProposeError::DeadlinePassed`] this attempt did nothing and will not; an earlier one may
-    /// have been applied.
+    /// As [`Node::propose_as`]. After [`ProposeError::DeadlinePassed`] this attempt did nothing and
+    /// will not; an earlier one may have been applied.
     pub async fn propose_as_within(
         &self,
         key: &SessionKey,
@@ -109,27 +118,28 @@ impl<M: StateMachine> Node<M> {
 }
 
 impl<M: StateMachine> Session<M> {
-    /// The same, which gives a command up after this long. Default 30 s.
+    /// The same session, with another time after which a command is given up. Default 30 s.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
-    /// Which session it is: for [`Node::propose_as`], at any node.
+    /// The session's key, for [`Node::propose_as`] at any node.
     #[must_use]
     pub fn key(&self) -> &SessionKey {
         &self.key
     }
 
     /// Replicates a command and applies it on every node, once. It is sent again by itself after
-    /// [`ProposeError::NoLeader`], [`ProposeError::Overloaded`] and [`ProposeError::OutcomeUnknown`], with growing pauses,
-    /// until its outcome is known or the session's patience ends.
+    /// [`ProposeError::NoLeader`], [`ProposeError::Overloaded`] and
+    /// [`ProposeError::OutcomeUnknown`], with growing pauses, until its outcome is known or the
+    /// session's patience ends.
     ///
-    /// Dropping the future cancels nothing that is under way.
+    /// Dropping the future does not cancel an attempt that is in flight.
     ///
     /// # Errors
-    /// [`ProposeError::OutcomeUnknown`] alone may have taken effect, once at most; every other error means that it did not and
-    /// will not.
+    /// Only a command with [`ProposeError::OutcomeUnknown`] may have taken effect, at most once;
+    /// after every other error it did not and will not.
     pub async fn propose(&self, command: impl Into<Bytes>) -> Result<Applied, SessionError> {
         let (command, deadline) = (command.into(), Instant::now() + self.patience);
         let turn = self.turn(deadline).await?;
@@ -139,7 +149,8 @@ impl<M: StateMachine> Session<M> {
         until_known(deadline, attempt).await
     }
 
-    /// The next serial, once there is room for it: none may be so far behind that it is forgotten.
+    /// Takes the next serial, once there is room: all serials in flight stay within the window that
+    /// the cluster remembers.
     async fn turn(&self, deadline: Instant) -> Result<Turn, SessionError> {
         let mut watched = self.serials.subscribe();
         loop {
@@ -158,15 +169,15 @@ impl<M: StateMachine> Session<M> {
     }
 }
 
-/// Tries until the outcome is known, with growing pauses. Once that of one attempt is not, those of later ones that say nothing
-/// of it don't count as an answer.
+/// Tries until the outcome is known, with growing pauses. Once the outcome of one attempt is
+/// unknown, a later attempt's error that says nothing about it is no answer.
 async fn until_known<F>(deadline: Instant, mut attempt: impl FnMut() -> F) -> Result<Applied, SessionError>
 where
     F: Future<Output = Result<Applied, SessionError>>,
 {
     let (mut is_unknown, mut pause) = (false, PAUSE_MIN);
     loop {
-        // An attempt has a bound of its own; what remains of it when patience ends is not waited for.
+        // An attempt has a bound of its own; the part of it beyond the deadline is not waited for.
         let outcome = timeout_at(deadline, attempt()).await;
         let error = match outcome {
             Ok(Ok(applied)) => return Ok(applied),
@@ -177,7 +188,7 @@ where
         let rest = match error {
             SessionError::Proposal(ProposeError::NoLeader | ProposeError::OutcomeUnknown) => pause,
             SessionError::Proposal(ProposeError::Overloaded { retry_after }) => pause.max(retry_after),
-            // The session says so of the serial, whichever attempt it was.
+            // The session states this of the serial, so it holds for every attempt.
             SessionError::Proposal(ProposeError::Skipped) => return Err(error),
             _ if is_unknown => return Err(ProposeError::OutcomeUnknown.into()),
             _ => return Err(error),
@@ -190,7 +201,6 @@ where
     }
 }
 
-/// A session's serials.
 #[derive(Default, Debug)]
 struct Serials {
     last: u64,
@@ -211,7 +221,7 @@ impl Serials {
     }
 }
 
-/// A serial that is under way.
+/// A serial in flight, until it is dropped.
 struct Turn {
     serial: u64,
     serials: Arc<watch::Sender<Serials>>,
@@ -276,7 +286,7 @@ mod tests {
         assert_eq!(tried(&[NoLeader.into()]).await, Err(NoLeader.into()));
     }
 
-    /// What comes of these attempts, the last of them over and over.
+    /// The outcome of these attempts, with the last of them repeated.
     async fn tried(attempts: &[SessionError]) -> Result<Applied, SessionError> {
         let mut nth = 0;
         until_known(Instant::now() + Duration::from_secs(5), || {

@@ -1,7 +1,8 @@
-//! The settings that nodes state when they meet, so that each can say where they differ.
+//! The settings that nodes state when they meet, so that each can report where they differ.
 //!
-//! Nothing rests on them: whatever would be unsafe while settings differ travels with messages and entries (`ARCHITECTURE.md` has the
-//! list). They are compared because of a difference by mistake: then behaviour depends on the node that leads, or that was asked.
+//! No safety rests on them: a value that would be unsafe to differ travels with messages and
+//! entries (`ARCHITECTURE.md` has the list). They are compared to find a difference made by
+//! mistake, which makes behaviour depend on the node that leads, or that was asked.
 
 use crate::config::{Limits, Sessions, Timing};
 use quorate_raft::{Index, NodeId, Replica};
@@ -13,7 +14,7 @@ pub(crate) struct Compared {
     differing: BTreeMap<NodeId, BTreeMap<&'static str, String>>,
 }
 
-/// A setting, as text, and what to do where another node has another.
+/// A setting as text, with advice for when another node has a different value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Setting {
     name: &'static str,
@@ -89,12 +90,12 @@ impl Compared {
         Self { own, differing: BTreeMap::new() }
     }
 
-    /// What this node states.
+    /// The settings that this node states to its peers.
     pub(crate) fn stated(&self) -> BTreeMap<String, String> {
         self.own.iter().map(|setting| (setting.name.to_owned(), setting.value.clone())).collect()
     }
 
-    /// A peer stated its settings: those that differ, each value once.
+    /// Compares the settings that a peer stated; each different value is returned once.
     pub(crate) fn compare(&mut self, peer: NodeId, stated: &BTreeMap<String, String>) -> Vec<Difference> {
         let known = self.differing.entry(peer).or_default();
         let mut news = Vec::new();
@@ -112,7 +113,7 @@ impl Compared {
         news
     }
 
-    /// How many of its settings a peer has differently, as it stated last.
+    /// Number of settings that differ at a peer, as it stated last.
     pub(crate) fn differing(&self, peer: NodeId) -> usize {
         self.differing.get(&peer).map_or(0, BTreeMap::len)
     }

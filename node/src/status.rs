@@ -1,20 +1,20 @@
-//! What a node shows of itself.
+//! The status of a node, as its handle and its interfaces show it.
 
 use quorate_raft::{ClusterId, Index, NodeId, Term};
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-/// A node at one moment. Watch it through [`Node::status`](crate::Node::status).
+/// The state of a node at one moment. Watch it through [`Node::status`](crate::Node::status).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
-    /// This node.
+    /// Id of this node.
     pub node: NodeId,
-    /// What it is doing.
+    /// Role in the current term.
     pub role: Role,
-    /// Its current term.
+    /// Current term of the node.
     pub term: Term,
-    /// Whom it voted for in that term.
+    /// Candidate that it voted for in that term.
     pub vote: Option<NodeId>,
-    /// The leader that it knows of.
+    /// Leader that the node knows of.
     pub leader: Option<NodeId>,
     /// The last entry that it knows to be committed.
     pub commit: Index,
@@ -28,54 +28,57 @@ pub struct Status {
     pub first_log: Index,
     /// The last entry that the newest snapshot covers; 0 without one.
     pub snapshot: Index,
-    /// How many entries are faulty: their identity is known, their payload was lost to the disk. They heal as soon as another
-    /// member sends them.
+    /// Number of faulty entries: their identity is known, but their payload was lost to the disk.
+    /// They heal as soon as another member sends them.
     pub faulty: u64,
-    /// If the state is lost, because no snapshot covers the beginning of the log that was cut: up to which entry. A member that has the
-    /// state brings it back; if none has, a backup must be restored.
+    /// Last entry of the lost state, if no snapshot covers the log's compacted beginning. Another
+    /// member that has the state restores it; if none has, a backup must be restored.
     pub lost_up_to: Option<Index>,
-    /// Whether the disk is full: then the node takes no commands, and neither leads nor asks to.
+    /// Whether the disk is full: if so, the node takes no commands, and neither leads nor asks to.
     pub storage_full: bool,
-    /// Who votes.
+    /// Members that vote.
     pub voters: Vec<NodeId>,
-    /// Who receives the log and does not vote.
+    /// Members that receive the log and do not vote.
     pub learners: Vec<NodeId>,
-    /// Who of them keeps no commands, and never leads, if anybody.
+    /// Voter that keeps no commands and never leads, if there is one.
     pub witness: Option<NodeId>,
-    /// Where members are dialled, as far as the configuration says.
+    /// Addresses at which members are dialled, as far as the configuration has them.
     pub addresses: BTreeMap<NodeId, String>,
-    /// Where the configuration in force stands: its entry; 0 for the one that the node was started with, until a leader's first
-    /// entry gives that the cluster's id. What
-    /// [`Change::expecting`](crate::Change::expecting) compares.
+    /// Index of the entry with the configuration in force; 0 for the one that the node was started
+    /// with, until a leader's first entry adds the cluster's id to it.
+    /// [`Change::expecting`](crate::Change::expecting) compares it.
     pub membership_index: Index,
-    /// Whether that configuration is committed and no joint one: no change is under way, as far as this node knows.
+    /// Whether that configuration is committed and not a joint one: as far as this node knows, no
+    /// change of the members is in progress.
     pub is_settled: bool,
-    /// The cluster's id: stated by the first leader's first entry, and drawn anew by each restore and recovery. `None` until this
-    /// node knows that entry to be committed.
+    /// Id of the cluster: stated by the first leader's first entry, and drawn anew by each restore
+    /// and recovery. `None` until this node knows that entry to be committed.
     pub cluster_id: Option<ClusterId>,
-    /// The newest versions that the state machines of all members can apply: from the least of them to the greatest, as far as
-    /// this node heard last. `None` until it heard of every member. A service may write a new version once the least is there, and
-    /// go on from then on: whoever comes later must apply it too.
+    /// The newest versions that the members' state machines can apply: from the least of them to
+    /// the greatest, as last reported to this node. `None` until every member has reported. A
+    /// service may write a new version once the least is there, and from then on: a member that is
+    /// added later must apply it too.
     pub machine_versions: Option<RangeInclusive<u32>>,
 }
 
-/// What a node is doing.
+/// The role of a node in its term.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
-    /// It leads.
+    /// Leads the current term.
     Leader,
-    /// It follows a leader, or waits for one.
+    /// Follows a leader, or waits for one.
     Follower,
-    /// It asks to be elected.
+    /// Asks the voters for their votes.
     Candidate,
-    /// It asks whether it would be elected.
+    /// Asks the voters whether they would vote for it, in a term that it has not begun.
     PreCandidate,
-    /// It receives the log and does not vote.
+    /// Receives the log and does not vote.
     Learner,
 }
 
 impl Role {
-    /// The word for it in interfaces: `leader`, `follower`, `candidate`, `pre_candidate` or `learner`.
+    /// The role's name in interfaces: `leader`, `follower`, `candidate`,
+    /// `pre_candidate` or `learner`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Whether a node's threads take turns: each is asked to do nothing, and it is seen how long that takes.
+//! The responsiveness of a node's threads: each is asked to do nothing, and its delay is measured.
 
 use actix::ArbiterHandle;
 use std::{
@@ -9,19 +9,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// For how long each thread of a node has not taken a turn, as far as it was asked: [`Node::turns`](crate::Node::turns). `None` if it
-/// has ended.
+/// The time for which each thread of a node has left a question unanswered:
+/// [`Node::turns`](crate::Node::turns). Zero if it answered the one before; `None` if the
+/// thread has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Turns {
-    /// Consensus, elections, replication and the network.
+    /// The thread of consensus, elections, replication and the network.
     pub consensus: Option<Duration>,
-    /// The storage's, which waits for the disk.
+    /// The thread of the storage, which waits for the disk.
     pub log_writer: Option<Duration>,
-    /// The state machine's, which may be busy with a command, a query or a snapshot for any time.
+    /// The thread of the state machine, which a command, a query or a snapshot may occupy
+    /// for any time.
     pub applier: Option<Duration>,
 }
 
-/// Asks the threads of a node. Those that an actor shares with the node's caller answer at once.
+/// Asks the threads of a node. An actor on its caller's thread has none of its own, and
+/// answers at once.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     pub(crate) consensus: Probe,
@@ -36,7 +39,7 @@ impl Pulse {
     }
 }
 
-/// Asks one thread; at most one question is under way.
+/// Asks one thread; at most one question is in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Probe {
     thread: Option<ArbiterHandle>,

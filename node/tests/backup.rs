@@ -1,4 +1,4 @@
-//! Backups of whole nodes: consistent, and enough to begin another cluster with.
+//! Backups of whole nodes: they are consistent, and suffice to begin another cluster.
 
 mod support;
 

@@ -1,5 +1,6 @@
-//! Everything at once: clients that write and read, while disks lose power between any two writes, nodes restart, the
-//! network loses, repeats, delays and cuts, and snapshots are taken and sent. Whatever callers were told must be true in the end.
+//! All faults at once: clients write and read while disks lose power between any two writes, nodes
+//! restart, the network loses, repeats, delays and cuts, and snapshots are taken and sent. In the
+//! end every answer to a caller must be true.
 
 mod support;
 
@@ -57,11 +58,12 @@ fn callers_are_told_the_truth_whatever_breaks() {
 
 struct World {
     cluster: Cluster,
-    /// For the clients: the nodes that run at the moment.
+    /// The running nodes, for the clients.
     nodes: Rc<RefCell<BTreeMap<NodeId, Node<Journal>>>>,
     ledger: Ledger,
     disks: BTreeMap<NodeId, SimulatedDisk>,
-    /// Where the power was just cut: those nodes do and say nothing any more, and wait to be started again.
+    /// The nodes that just lost power: they do and say nothing any more, and wait to
+    /// be started again.
     dark: BTreeSet<NodeId>,
     cuts: (mpsc::UnboundedSender<NodeId>, mpsc::UnboundedReceiver<NodeId>),
     power_cuts: u64,
@@ -89,7 +91,7 @@ impl World {
         world
     }
 
-    /// Starts a node whose power may fail, if so wanted, at any moment of any write.
+    /// Starts a node. If it is doomed, its power may fail at any moment of any write.
     async fn start(&mut self, id: NodeId, doomed: bool) {
         let (disk, faults) = (self.disks[&id].clone(), self.cluster.faults.clone());
         let (cut, mut random) = (self.cuts.0.clone(), SmallRng::seed_from_u64(self.random.random()));
@@ -115,11 +117,11 @@ impl World {
     async fn stop(&mut self, id: NodeId) {
         self.nodes.borrow_mut().remove(&id);
         self.cluster.stop(id).await;
-        // The log behind the storage that this one stands before ends with it, not before.
+        // The wrapped log actor ends with its wrapper, but only after it.
         sleep(Duration::from_millis(1)).await;
     }
 
-    /// One more thing goes wrong, or is mended.
+    /// Adds one more fault, or mends one.
     async fn disturb(&mut self) {
         while let Ok(id) = self.cuts.1.try_recv() {
             self.power_cuts += 1;
@@ -140,7 +142,7 @@ impl World {
         sleep(Duration::from_millis(self.random.random_range(10..900))).await;
     }
 
-    /// Whoever lost power is started again.
+    /// Starts the nodes again that lost power.
     async fn light_up(&mut self, doomed: bool) {
         for id in std::mem::take(&mut self.dark) {
             self.stop(id).await;
@@ -156,7 +158,7 @@ impl World {
         }
     }
 
-    /// Every node runs, and nothing goes wrong any more.
+    /// Starts every node and mends all faults.
     async fn calm_down(&mut self) {
         for id in self.cluster.ids() {
             self.stop(id).await;

@@ -1,4 +1,5 @@
-//! What nobody waits for any more is not begun with, here or at the leader, and its caller is told so.
+//! Deadlines of proposals and reads: a request with a deadline that has passed is not begun, here
+//! or at the leader, and its caller is told so.
 
 mod support;
 
@@ -19,7 +20,7 @@ fn a_command_whose_deadline_passes_while_nobody_leads_is_never_applied() {
         cluster.start(NodeId(1)).await;
         let node = cluster.node(NodeId(1)).clone();
         let began = Instant::now();
-        // The patient one stands in front.
+        // The patient caller is first in the queue.
         let patient = tokio::task::spawn_local(async move { node.propose_within("patient", HEARTBEAT * 200).await });
         let node = cluster.node(NodeId(1)).clone();
         let within = Duration::from_millis(230);
@@ -86,7 +87,8 @@ fn the_time_left_travels_with_a_forwarded_command() {
         cluster.start(subject).await;
         follow(&mut puppet).await;
         let within = Duration::from_millis(120);
-        // What the leader says of it is what its caller is told; of silence, only that nothing is known.
+        // The answer of the leader is passed on to the caller; after silence the
+        // outcome is unknown.
         for (answer, told) in
             [(Some(ProposeOutcome::DeadlinePassed), ProposeError::DeadlinePassed), (None, ProposeError::OutcomeUnknown)]
         {
@@ -141,13 +143,13 @@ fn a_leader_does_not_begin_with_what_another_node_does_not_wait_for() {
     });
 }
 
-/// The puppet leads, and the subject knows.
+/// Makes the puppet lead, and the subject know it.
 async fn follow(puppet: &mut Puppet) {
     puppet.say(Term(1), Body::Heartbeat(Heartbeat { round: 1, commit: Index(0) }));
     puppet.hear("a reply", |message| matches!(message.body, Body::HeartbeatReply(_)).then_some(())).await;
 }
 
-/// The name of a forwarded command, and for how long its caller waits.
+/// The number of a forwarded command, and the milliseconds that its caller waits.
 async fn forwarded(puppet: &mut Puppet) -> (u64, u32) {
     let first = |message: &quorate_raft::Message| match &message.body {
         Body::Propose(propose) => propose.commands.first().map(|command| (command.request, command.waits_ms)),

@@ -1,4 +1,4 @@
-//! Nodes that are configured differently: for a while, as in every rolling change, or by mistake.
+//! Nodes with different settings: for a while, as in every rolling change, or by mistake.
 
 mod support;
 
@@ -8,8 +8,8 @@ use support::{Cluster, Journal, Plan, simulate, soon};
 
 const KIB: usize = 1 << 10;
 
-/// Whichever node leads: the limit counts where a client asks, and nowhere else. A leader with a lower one answered "overloaded", for
-/// ever.
+/// The limit applies at the node that a client asks, and nowhere else. A leader with a lower limit
+/// must not answer "overloaded" forever.
 #[test]
 fn a_command_that_a_node_takes_from_its_caller_is_carried_out_by_a_leader_with_a_lower_limit() {
     simulate(async {
@@ -25,7 +25,8 @@ fn a_command_that_a_node_takes_from_its_caller_is_carried_out_by_a_leader_with_a
     });
 }
 
-/// Neither does such an entry stop a follower: its limits are for its callers, and its batches for what it leads.
+/// Such an entry does not stop a follower: its limits are for its own callers, and its batch limits
+/// for its own leadership.
 #[test]
 fn a_follower_with_a_lower_limit_takes_what_its_leader_took() {
     simulate(async {
@@ -43,7 +44,7 @@ fn a_follower_with_a_lower_limit_takes_what_its_leader_took() {
     });
 }
 
-/// It is counted a peer, and said once: the log has both values and what to do.
+/// The difference is counted for each peer and logged once, with both values and the remedy.
 #[test]
 fn nodes_count_the_settings_that_a_peer_has_differently_until_they_are_the_same() {
     simulate(async {

@@ -1,4 +1,4 @@
-//! Persist, then speak: what a node promised, it keeps through a crash at any moment.
+//! Durability before messages: a node keeps its promises through a crash at any moment.
 
 mod support;
 
@@ -77,7 +77,8 @@ fn a_candidate_that_crashed_votes_for_nobody_else_in_its_term() {
     for crash in CRASHES {
         simulate(async {
             let mut world = World::new().await;
-            // Killed when its term and its vote for itself are on the disk and nobody was asked.
+            // Killed when its term and its vote for itself are on the disk, and no
+            // vote was requested.
             let asks = |seen: &Seen<'_>| matches!(seen, Seen::Durable(done) if done.then.iter().any(asks_for_vote));
             world.start_doomed(crash, asks).await;
             let pre_vote = |message: &Message| match message.body {
@@ -85,7 +86,8 @@ fn a_candidate_that_crashed_votes_for_nobody_else_in_its_term() {
                 _ => None,
             };
             let (term, request) = world.first.hear("a pre-vote", pre_vote).await;
-            // A new node stands once all voters have answered: one might know that its log was lost.
+            // A new node campaigns once all voters have answered: one of them might know that its
+            // log was lost.
             let yes = Vote { phase: Phase::PreVote, campaign: request.campaign, granted: true };
             world.first.say(term, Body::Vote(yes));
             world.second.say(term, Body::Vote(yes));
@@ -143,7 +145,7 @@ fn an_entry_is_acknowledged_only_when_the_disk_has_it() {
 fn nothing_is_promised_in_a_term_that_is_not_durable() {
     simulate(async {
         let mut world = World::new().await;
-        // The disk is stuck from the moment on at which the new term goes to it.
+        // The disk is stuck from the write of the new term on.
         world
             .start_doomed(Crash::Lose, |seen| matches!(seen, Seen::Asked(persist) if persist.hard_state.is_some()))
             .await;
@@ -153,7 +155,7 @@ fn nothing_is_promised_in_a_term_that_is_not_durable() {
         world.second.say(Term(6), request_vote());
         for puppet in [&mut world.first, &mut world.second] {
             let said = puppet.hear_for_a_second().await;
-            // To ask who would vote for it promises nothing.
+            // A pre-vote request promises nothing.
             let asks = |body: &Body| matches!(body, Body::RequestVote(request) if request.phase == Phase::PreVote);
             let in_new_term = said.iter().find(|message| message.term > Term(0) && !asks(&message.body));
             assert_eq!(in_new_term, None, "a term that a crash would forget was promised");
@@ -164,7 +166,7 @@ fn nothing_is_promised_in_a_term_that_is_not_durable() {
 const CRASHES: [Crash; 5] =
     [Crash::Lose, Crash::Keep, Crash::Torn { bytes: 100 }, Crash::Scatter { seed: 1 }, Crash::Scatter { seed: 2 }];
 
-/// One node on a disk that may crash, between two puppets.
+/// One node on a disk that may crash, and two puppets as its peers.
 struct World {
     cluster: Cluster,
     disk: SimulatedDisk,
@@ -184,7 +186,7 @@ impl World {
         Wal::at("data").segment_bytes(32 << 10).on(self.disk.clone()).storage()
     }
 
-    /// Starts the node. At the moment that `doom` names the power fails.
+    /// Starts the node. The power fails at the moment that `doom` selects.
     async fn start_doomed(&mut self, crash: Crash, mut doom: impl FnMut(&Seen<'_>) -> bool + Send + Unpin + 'static) {
         let disk = self.disk.clone();
         let storage = Interposed::around(self.wal(), move |seen| {
@@ -197,13 +199,13 @@ impl World {
         self.cluster.start_as(SUBJECT, Journal::default(), |builder| builder.storage(storage)).await;
     }
 
-    /// The power fails now, and nothing that the node would still say is heard.
+    /// Cuts the power now: no later message of the node is heard.
     async fn crash(&mut self, crash: Crash) {
         self.cluster.faults.isolate(SUBJECT);
         self.disk.crash(crash);
     }
 
-    /// Starts it again on what the disk still has.
+    /// Starts the node again on the content that the disk still has.
     async fn restart(&mut self) {
         self.cluster.stop(SUBJECT).await;
         self.cluster.faults.heal();
@@ -212,7 +214,7 @@ impl World {
         }
         let storage = self.wal();
         self.cluster.start_as(SUBJECT, Journal::default(), |builder| builder.storage(storage)).await;
-        // Until then it votes for nobody, whatever its disk says.
+        // Before that the node grants no vote, even if its disk shows none.
         tokio::time::sleep(Timing::default().election_timeout.0).await;
     }
 }

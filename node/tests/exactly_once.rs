@@ -1,6 +1,8 @@
-//! What sessions are for, counted: a counter, clients that repeat what they got no answer to, and leaders that die.
+//! Duplicate detection of sessions, measured with a counter: clients repeat the increments that got
+//! no answer, and leaders die.
 //!
-//! `KILLS=50 cargo test --release -p quorate --test exactly_once -- --nocapture` prints what came of it, with sessions and without.
+//! `KILLS=50 cargo test --release -p quorate --test exactly_once -- --nocapture` prints the counts,
+//! with sessions and without.
 
 mod support;
 
@@ -29,17 +31,18 @@ fn a_counter_incremented_through_sessions_ends_at_the_number_of_increments_and_w
     assert!(without.too_many() > 0, "nothing was applied twice: the sessions had nothing to prevent");
 }
 
-/// What came of it.
+/// The counts of one run.
 #[derive(Clone, Copy, Default, Debug)]
 struct Tally {
     kills: u64,
-    /// Increments that were acknowledged when they were first proposed, or after attempts that surely did nothing.
+    /// Increments that were acknowledged at their first attempt, or after attempts that certainly
+    /// had no effect.
     acknowledged: u64,
-    /// Increments that were acknowledged behind an attempt whose outcome was unknown.
+    /// Increments that were acknowledged after an attempt with an unknown outcome.
     resolved: u64,
-    /// Attempts whose outcome was unknown.
+    /// Attempts with an unknown outcome.
     unknown: u64,
-    /// Where the counter ends.
+    /// The final value of the counter.
     counter: u64,
 }
 
@@ -51,7 +54,7 @@ impl Tally {
 
 type Nodes = Rc<RefCell<BTreeMap<NodeId, Node<Journal>>>>;
 
-/// Lets clients increment while leaders are killed, each in the middle of what it does.
+/// Lets clients increment while leaders are killed at arbitrary points of their work.
 async fn count(kills: u64, with_sessions: bool) -> Tally {
     let mut cluster = Cluster::start_all(Plan { seed: 0x0e, ..Plan::default() }).await;
     let delay = Duration::from_millis(1)..=Duration::from_millis(4);
@@ -72,7 +75,8 @@ async fn count(kills: u64, with_sessions: bool) -> Tally {
     for _ in 0..kills {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let leader = cluster.leader().await;
-        // What it sends still leaves, and no answer reaches it; then nothing leaves, and it ends.
+        // First no answer reaches the leader while its messages still leave; then it is
+        // isolated, and stopped.
         cluster.others(leader).into_iter().for_each(|other| cluster.faults.cut(other, leader));
         tokio::time::sleep(Duration::from_millis(5)).await;
         cluster.faults.isolate(leader);
@@ -94,7 +98,7 @@ async fn count(kills: u64, with_sessions: bool) -> Tally {
     Tally { counter: cluster.journal(leader).entries().len() as u64, ..tally.get() }
 }
 
-/// A client: increments, and asks any node again until it is told that it did.
+/// A client: increments, and repeats each increment at any node until it is acknowledged.
 async fn increment(
     client: u64,
     session: Option<SessionKey>,

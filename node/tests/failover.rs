@@ -1,4 +1,4 @@
-//! Nodes elect, replicate, and survive the loss of some.
+//! Elections, replication, and the loss of some nodes.
 
 mod support;
 
@@ -125,7 +125,7 @@ fn with_two_of_three_nodes_down_nothing_is_acknowledged_and_nobody_hangs() {
             let leader = cluster.leader().await;
             let survivor = if survivor_leads { leader } else { cluster.others(leader)[0] };
             for id in cluster.others(survivor) {
-                // Cut off rather than stopped: a machine that died says no goodbye.
+                // Cut off rather than stopped: a machine that dies sends no farewell.
                 cluster.faults.isolate(id);
             }
             let node = cluster.node(survivor).clone();
@@ -194,7 +194,8 @@ fn an_entry_that_the_next_leader_commits_is_never_reported_as_failed() {
         simulate(async {
             let (cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
             let old = cluster.settled().await;
-            // The leader is heard, and hears nobody: its entry reaches all logs, and its callers no answer.
+            // The leader is heard, but hears no other node: its entry reaches all logs, and its
+            // callers get no answer.
             for id in cluster.others(old) {
                 cluster.faults.cut(id, old);
             }
@@ -235,7 +236,7 @@ fn a_command_forwarded_to_who_leads_no_more_goes_to_who_does() {
         let (cluster, ledger) = (Cluster::of_three(7).await, Ledger::default());
         let old = cluster.settled().await;
         let [asker, other] = cluster.others(old)[..] else { panic!("three nodes") };
-        // What the asker forwards is on its way while the leader is replaced.
+        // The forwarded command is under way while the leader is replaced.
         let slow = Duration::from_millis(800);
         let late = quorate::transport::LinkFaults { delay: slow..=slow, ..Default::default() };
         cluster.faults.between(asker, old, late);
@@ -253,8 +254,9 @@ fn a_command_forwarded_to_who_leads_no_more_goes_to_who_does() {
     });
 }
 
-/// How long after another leads a caller waits for what was forwarded to a leader that died: for the old leader's answer, if there
-/// may be one, two heartbeat intervals; until deadlines are looked at, one more; and some round trips.
+/// The time after the election of another leader within which a caller gets an answer for a command
+/// that was forwarded to a dead leader: two heartbeat intervals for a possible answer of the old
+/// leader, one more until deadlines are checked, and some round trips.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(200);
 
 #[test]
@@ -295,7 +297,7 @@ fn of_a_write_that_a_dying_leader_took_the_caller_hears_as_soon_as_another_leads
             let propose = async { (ledger.propose(&asker, "forwarded").await, tokio::time::Instant::now()) };
             let ((outcome, answered), led) = tokio::join!(propose, async {
                 cluster.until("the leader to take it", |view| (view[&old].last_log > last).then_some(())).await;
-                // What it sends arrives, and it hears of nothing that arrived.
+                // The messages of the leader arrive, but no reply reaches it.
                 others.iter().for_each(|id| cluster.faults.cut(*id, old));
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 cluster.faults.isolate(old);

@@ -1,4 +1,4 @@
-//! Half a node must not live on: whatever breaks in it ends all of it, and only it.
+//! Failures of single parts of a node: any of them ends the whole node, and no other.
 
 mod support;
 
@@ -18,7 +18,7 @@ use support::{
     Cluster, Interposed, Journal, Ledger, Plan, Puppet, Record, Recorder, Seen, Verdict, run, simulate, soon,
 };
 
-/// Asks for the first vote of a cluster.
+/// A request for the first vote of a cluster.
 const REQUEST: RequestVote = RequestVote {
     phase: Phase::Vote,
     campaign: 1,
@@ -90,7 +90,8 @@ fn a_link_that_panics_ends_its_node_and_no_other() {
             let (broken, record) = (NodeId(1), Record::default());
             record.panic_at(such);
             let network = Recorder::around(cluster.network.endpoint(broken), &record);
-            // It loses patience long before the others do, so it campaigns, and leads.
+            // Its election timeout is far shorter than those of the others, so it
+            // campaigns, and leads.
             let hasty = Timing::default();
             cluster.start_as(broken, Journal::default(), |builder| builder.network(network).timing(hasty)).await;
             cluster.start(NodeId(2)).await;
@@ -140,7 +141,7 @@ fn after_a_failed_sync_no_vote_leaves() {
         let wal = Wal::at("data").segment_bytes(32 << 10).on(disk.clone());
         cluster.start_as(NodeId(1), Journal::default(), |builder| builder.storage(wal)).await;
         disk.fail(Operation::Sync, 1);
-        // The second one asks for a promise that would only repeat the first: a sync that failed is not tried again.
+        // The second request asks for the same promise again: a failed sync is not tried again.
         for _ in 0..2 {
             candidate.say(Term(5), Body::RequestVote(REQUEST));
             let said = candidate.hear_for_a_second().await;
@@ -326,7 +327,7 @@ fn a_caller_that_leaves_cancels_nothing() {
     });
 }
 
-/// The node that failed answers every caller, and has not sent anything since.
+/// Checks that the failed node answers every caller, and has sent nothing since its failure.
 async fn ends_silently(node: &quorate::Node<Journal>, record: &Record) {
     let sent = record.sent().len();
     let outcome = soon("the outcome of a proposal", node.propose("too late")).await;
@@ -351,7 +352,8 @@ async fn the_others_go_on(cluster: &mut Cluster, ledger: &Ledger, broken: NodeId
     ledger.check(&cluster.journals());
 }
 
-/// Threads must share the machine's processors with whatever else runs: elections may take their time.
+/// A plan for nodes with threads, which share the processors with other programs: elections
+/// may take longer.
 fn threaded() -> Plan {
     Plan { threads: true, timing: support::relaxed(), ..Plan::default() }
 }

@@ -1,4 +1,4 @@
-//! The handle goes wherever a user's code goes.
+//! The handle of a node in all places of user code: other threads, other runtimes, none.
 
 mod support;
 
@@ -56,7 +56,7 @@ fn nodes_run_under_a_plain_tokio_main() {
     assert_eq!(indexes.len(), 3, "each command has an index of its own");
 }
 
-/// A handle needs no runtime of its own kind: here, none is there that could run timers or sockets.
+/// A handle needs no runtime of a certain kind: this one has no timers or sockets.
 #[test]
 fn a_handle_works_where_no_tokio_runtime_is() {
     let network = MemoryNetwork::new(0);
@@ -68,7 +68,7 @@ fn a_handle_works_where_no_tokio_runtime_is() {
     block_on(node.shutdown());
 }
 
-/// The least that can run a future.
+/// A minimal executor of futures.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -80,7 +80,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// A heartbeat of a high term from a node that holds a certificate of the cluster and is no member of it.
+/// A heartbeat with a high term from a node that holds a certificate of the cluster and is
+/// not a member.
 #[test]
 fn what_a_stranger_says_counts_for_nothing() {
     simulate(async {
@@ -133,7 +134,7 @@ fn a_node_that_polls_busily_serves_and_comes_to_rest() {
         let node = builder.start_local(Journal::default()).await.expect("a node");
         for _ in 0..3 {
             soon("an answer", node.propose("command")).await.expect("an acknowledgement");
-            // Simulated time passes only while nobody has anything to do.
+            // Simulated time passes only while no task is busy.
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
     });

@@ -1,4 +1,5 @@
-//! Leadership is handed over: nobody waits for an election timeout, and no write fails for it.
+//! Leadership transfers: no caller waits for an election timeout, and no write fails
+//! because of one.
 
 mod support;
 
@@ -27,7 +28,7 @@ fn leadership_goes_to_whom_it_is_handed_while_writes_go_on() {
                 .collect();
             for target in cluster.others(old) {
                 let began = Instant::now();
-                // Any node takes it.
+                // Any node accepts the request.
                 let leads = soon("a handover", cluster.node(NodeId(1)).transfer(Some(target))).await;
                 assert_eq!(leads, Ok(target), "seed {seed}");
                 assert!(began.elapsed() < Duration::from_millis(100), "seed {seed}: {:?}", began.elapsed());
@@ -63,7 +64,8 @@ fn a_handover_to_nobody_that_answers_is_given_up_and_writes_go_on() {
     });
 }
 
-/// Whoever is to stop hands over first: a planned restart costs a round trip, not an election timeout.
+/// A leader that shuts down transfers leadership first: a planned restart costs a round trip, not
+/// an election timeout.
 #[test]
 fn a_leader_that_is_stopped_hands_over_first() {
     let mut longest = Duration::ZERO;
@@ -89,7 +91,7 @@ fn a_leader_that_is_stopped_hands_over_first() {
     assert!(longest < Duration::from_millis(100), "{longest:?}");
 }
 
-/// A node that is preferred leads again some seconds after it is back; as long as it is not there, anybody does.
+/// A preferred node leads again some seconds after it is back; until then, any other node may lead.
 #[test]
 fn leadership_goes_to_a_preferred_node_that_is_there() {
     simulate(async {
@@ -113,7 +115,7 @@ fn leadership_goes_to_a_preferred_node_that_is_there() {
     });
 }
 
-/// What others forwarded to it before they heard of its successor comes back, and goes there.
+/// Commands that others forward before they hear of the successor come back, and are sent to it.
 #[test]
 fn no_write_that_others_forward_to_a_leader_that_stops_is_lost_sight_of() {
     for seed in seeds(20) {
@@ -135,7 +137,7 @@ fn no_write_that_others_forward_to_a_leader_that_stops_is_lost_sight_of() {
                             let write = ledger.propose(&node, format!("{id}/{nth}: {written}")).await;
                             write.unwrap_or_else(|error| panic!("seed {seed}: write {written} at {id}: {error}"));
                             written += 1;
-                            // The clock of these tests stands still while anybody is busy.
+                            // Simulated time stands still while any task is busy.
                             tokio::time::sleep(Duration::from_millis(1)).await;
                         }
                         written

@@ -1,5 +1,5 @@
-//! What disks lose, others still have: faulty entries are healed, lost states fetched, emptied directories and diverged logs
-//! refused, full disks survived.
+//! Recovery from disk damage: faulty entries are healed, lost states are fetched, emptied
+//! directories and diverged logs are refused, full disks are survived.
 
 mod support;
 
@@ -55,7 +55,7 @@ fn nothing_from_the_first_faulty_entry_on_is_applied() {
         cluster.log(hurt).lose(Index(5), true);
         cluster.start(hurt).await;
         let mut puppet = Puppet::start(&cluster.network, NodeId(2), hurt).await;
-        // A leader says that all of it is committed, and has no entries to send.
+        // The puppet leads: all entries are committed, and it has none to send.
         let term = Term(cluster.status(hurt).term.0 + 1);
         let heartbeat = Heartbeat { round: 1, commit: last };
         for _ in 0..20 {
@@ -83,7 +83,7 @@ fn all_three_may_lose_different_entries_and_none_is_forgotten() {
             for id in cluster.members() {
                 cluster.start(id).await;
             }
-            // Nobody can lead: they help each other first.
+            // No node can lead until the nodes have healed each other.
             cluster.settled().await;
             assert!(cluster.ids().into_iter().all(|id| cluster.status(id).faulty == 0));
             ledger.propose(cluster.node(NodeId(1)), "afterwards").await.expect("an acknowledgement");
@@ -120,7 +120,8 @@ fn a_power_cut_that_tears_the_last_write_of_all_three_does_not_leave_them_stuck(
     for seed in support::seeds(5) {
         simulate(async {
             let (mut cluster, ledger, last) = written(Plan { seed, ..Plan::default() }, 5).await;
-            // The leader appends one more, which reaches its disk, and no follower's.
+            // The leader appends one more entry, which reaches its own disk and that
+            // of no follower.
             let leader = cluster.leader().await;
             cluster.faults.isolate(leader);
             let (node, asked) = (cluster.node(leader).clone(), ledger.clone());
@@ -130,7 +131,7 @@ fn a_power_cut_that_tears_the_last_write_of_all_three_does_not_leave_them_stuck(
             cluster.stop_all().await;
             assert_eq!(soon("an answer", torn).await.expect("a task"), Err(ProposeError::OutcomeUnknown));
             cluster.faults.heal();
-            // Of its payload nothing is left, and nothing proves that it was ever synced.
+            // Nothing of the payload is left, nor any proof that it was ever synced.
             assert!(cluster.log(leader).lose(index, false));
             for id in cluster.members() {
                 cluster.start(id).await;
@@ -153,7 +154,7 @@ fn a_node_whose_snapshot_is_lost_gets_another() {
         soon("a snapshot", cluster.node(hurt).snapshot()).await.expect("a snapshot");
         cluster.stop(hurt).await;
         assert!(cluster.log(hurt).lose_snapshot());
-        // The leader's log is whole: it must take a snapshot for this one alone.
+        // The leader's log is whole: it must take a snapshot for this node alone.
         assert_eq!(cluster.status(leader).first_log, Index(1));
         cluster.start(hurt).await;
         let status = cluster.status(hurt);
@@ -249,7 +250,8 @@ fn an_emptied_node_never_votes_the_others_memory_away() {
         let (mut cluster, ledger, last) = written(Plan::default(), 5).await;
         let leader = cluster.leader().await;
         let (hurt, behind) = (cluster.others(leader)[0], cluster.others(leader)[1]);
-        // `behind` misses what the two others acknowledge; then one of them dies, and the other is emptied.
+        // One follower misses an entry that the two others acknowledge; then one of these is
+        // stopped, and the other is emptied.
         cluster.stop(behind).await;
         ledger.propose(cluster.node(leader), "on two of three").await.expect("an acknowledgement");
         cluster.settled().await;
@@ -257,11 +259,12 @@ fn an_emptied_node_never_votes_the_others_memory_away() {
         cluster.empty(hurt);
         cluster.start(hurt).await;
         cluster.start(behind).await;
-        // Neither of them knows that the other one is not new; it votes for nobody with a log all the same.
+        // Neither node knows that the other one is not new; still, the emptied one votes for no
+        // node with a log.
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(cluster.status(behind).leader, None, "nobody may lead who lacks what was acknowledged");
         assert_eq!((cluster.status(behind).last_log, cluster.status(hurt).last_log), (last, Index(0)));
-        // The third one remembers.
+        // The third node knows that the emptied one had a log.
         cluster.start(leader).await;
         soon("a refusal", cluster.node(hurt).failed()).await;
         cluster.stop(hurt).await;
@@ -283,7 +286,7 @@ fn a_node_that_stands_alone_with_its_log_stops_and_overwrites_nothing() {
         };
         leader.say(term, append(1, EntryId::default(), Some(0), Index(0), Some(mine.clone())));
         leader.hear("an acknowledgement", matched).await;
-        // The next leader holds something else under the same id.
+        // The next leader has another entry under the same id.
         let others = batch(1, 0, &["other"]);
         let next = batch(2, others.checksum(), &["next"]);
         let previous = EntryId::new(term, Index(1));
@@ -299,7 +302,7 @@ fn a_node_that_stands_alone_with_its_log_stops_and_overwrites_nothing() {
         leader.say(term, append(3, previous, Some(others.checksum()), Index(0), Some(next.clone())));
         leader.hear("an answer", diverged).await;
         assert_eq!(cluster.metric("quorate_divergences_total", &["peer=\"2\""]) as u64, 1, "said once");
-        // A quorum has the leader's: this node stands alone.
+        // A quorum has the leader's entry: only this node has another.
         leader.say(term, append(4, previous, Some(others.checksum()), Index(1), Some(next)));
         let failure = soon("the end", cluster.node(subject).failed()).await;
         let Failure::Violation(said) = failure else { panic!("{failure:?}") };
@@ -331,7 +334,7 @@ fn a_leader_whose_disk_is_full_makes_way_and_all_goes_on_when_there_is_space() {
         ledger.propose(cluster.node(leader), "through the full one").await.expect("an acknowledgement");
         assert_eq!(cluster.metric("quorate_storage_full", &[&format!("node=\"{leader}\"")]) as u64, 1);
 
-        // With a second full one nothing can be acknowledged any more, and everybody is told definitely.
+        // With a second full disk no write can be acknowledged, and the caller gets an error.
         tap_of(next).full(true);
         cluster.until("nobody to lead", |view: &View| (view[&next].role != Role::Leader).then_some(())).await;
         let told = ledger.propose(cluster.node(leader), "in vain").await;
@@ -366,7 +369,7 @@ fn a_single_node_whose_disk_is_full_says_so_definitely_and_goes_on_when_there_is
     });
 }
 
-/// A settled cluster with so many commands; and the last entry of its logs.
+/// A settled cluster with this many commands, and the last entry of its logs.
 async fn written(plan: Plan, commands: usize) -> (Cluster, Ledger, Index) {
     let (cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
     let leader = cluster.leader().await;

@@ -1,4 +1,4 @@
-//! Members come and go while the cluster serves.
+//! Membership changes of a cluster that serves clients meanwhile.
 
 mod support;
 
@@ -36,7 +36,8 @@ fn leader(cluster: &Cluster) -> NodeId {
     cluster.ids().into_iter().find(leads).expect("a leader")
 }
 
-/// Waits until these follow one leader, and all of them know the configuration with exactly these voters.
+/// Waits until these voters follow one leader, and all of them know the configuration with
+/// exactly these voters.
 async fn settled_among(cluster: &Cluster, voters: &[u64]) -> NodeId {
     let voters: Vec<_> = voters.iter().copied().map(NodeId).collect();
     let agree = |status: &Status| status.voters == voters && status.is_settled;
@@ -64,7 +65,7 @@ fn replication_to_a_member_that_is_added_again_begins_behind_every_epoch_that_it
         let (mut last_heard, mut term) = (0, None);
         for _ in 0..3 {
             change(&cluster, leader, Change::add(member, "9")).await.expect("it is added");
-            // What it rejects begins another epoch.
+            // Each rejection begins another epoch.
             for _ in 0..3 {
                 let append = |message: &Message| match &message.body {
                     Body::Append(append) => Some((message.term, append.epoch, append.previous.index)),
@@ -113,7 +114,8 @@ fn a_node_joins_catches_up_and_votes() {
     });
 }
 
-/// A leader that was removed drains for a moment. If it is added again meanwhile, whoever leads counts on it.
+/// A leader that was removed drains for a moment. If it is added again meanwhile, the new leader
+/// counts on it.
 #[test]
 fn who_is_added_again_before_it_has_stopped_goes_on() {
     simulate(async {
@@ -133,7 +135,8 @@ fn who_is_added_again_before_it_has_stopped_goes_on() {
     });
 }
 
-/// Exactly these voters, whoever they were: those who are new are brought up to date first, and then it is one step.
+/// The change names exactly the new voters: those that are new are brought up to date first, and
+/// the rest is one step.
 #[test]
 fn three_become_five_and_three_others_in_one_change_each() {
     simulate(async {
@@ -164,7 +167,8 @@ fn who_expects_another_configuration_is_refused_and_told_which_there_is() {
         let cluster = grown(2, 3).await;
         let by = NodeId(1);
         settled_among(&cluster, &[1, 2, 3]).await;
-        // The first leader's first entry: the members that the cluster was started with, and its id.
+        // The first leader's first entry: the members that the cluster was started with,
+        // and its id.
         let expected = cluster.status(by).membership_index;
         let first = change(&cluster, by, Change::add(NodeId(4), address(4)).expecting(expected)).await.expect("it is");
         let second = change(&cluster, by, Change::add(NodeId(5), address(5)).expecting(expected)).await;
@@ -195,7 +199,8 @@ fn a_promotion_waits_for_the_learner_and_says_why_not_if_that_takes_too_long() {
     });
 }
 
-/// New voters come in as learners first. If they do not catch up, the refusal says that nothing has happened, and so it is.
+/// New voters are added as learners first. If they do not catch up, the refusal says that nothing
+/// has happened, which is true.
 #[test]
 fn a_change_that_is_refused_leaves_no_learner_behind() {
     simulate(async {
@@ -216,7 +221,7 @@ fn a_change_that_is_refused_leaves_no_learner_behind() {
     });
 }
 
-/// A learner that was one before stays one.
+/// A learner that was one before the change stays one.
 #[test]
 fn a_change_that_is_refused_removes_no_learner_that_it_did_not_add() {
     simulate(async {
@@ -230,7 +235,8 @@ fn a_change_that_is_refused_removes_no_learner_that_it_did_not_add() {
     });
 }
 
-/// Its first step may have come about, and nobody else knows that it is to be undone: so it is no refusal.
+/// The first step may have been committed, and no other node knows that it is to be undone: so the
+/// outcome is not a refusal.
 #[test]
 fn of_a_change_whose_leader_is_lost_behind_its_first_step_the_outcome_is_unknown() {
     simulate(async {
@@ -258,7 +264,8 @@ fn of_a_change_whose_leader_is_lost_behind_its_first_step_the_outcome_is_unknown
     });
 }
 
-/// If the operator wants it so, a learner that keeps up votes by itself; one that does not, does not.
+/// With automatic promotion, a learner that keeps up becomes a voter; one that does not keep up
+/// stays a learner.
 #[test]
 fn a_learner_that_keeps_up_votes_by_itself_if_that_is_wanted() {
     simulate(async {
@@ -278,7 +285,7 @@ fn a_learner_that_keeps_up_votes_by_itself_if_that_is_wanted() {
     });
 }
 
-/// The log that it would need was cut: it gets a snapshot, and with it the members.
+/// The log that the new member needs was cut: it gets a snapshot, and the members with it.
 #[test]
 fn who_joins_a_cluster_that_has_cut_its_log_gets_a_snapshot() {
     simulate(async {
@@ -304,7 +311,7 @@ fn who_joins_a_cluster_that_has_cut_its_log_gets_a_snapshot() {
     });
 }
 
-/// A node that was removed, by whomever it hears it, stops and says so; nobody else is disturbed.
+/// A removed node stops and says so, by whichever node it is told; the others are not disturbed.
 #[test]
 fn a_removed_node_stops_and_says_so_also_if_it_was_away() {
     simulate(async {
@@ -339,7 +346,7 @@ fn a_leader_that_is_removed_hands_over_first() {
     });
 }
 
-/// Every member of five is replaced while 64 writers write: none of them fails, nothing is lost.
+/// Every member of five is replaced while 64 writers write: no writer fails, and nothing is lost.
 #[test]
 fn a_rolling_replacement_of_five_members_under_64_writers_fails_no_write() {
     simulate(async {
@@ -371,12 +378,12 @@ fn a_rolling_replacement_of_five_members_under_64_writers_fails_no_write() {
     });
 }
 
-/// Somebody who stays.
+/// A running member that stays in the next replacement.
 fn cluster_member(cluster: &Cluster, leaves: u64) -> NodeId {
     cluster.ids().into_iter().find(|id| id.0 > leaves && id.0 < leaves + 5).expect("a member")
 }
 
-/// Whom writers may ask.
+/// The nodes that writers may ask.
 type Nodes = Rc<RefCell<Vec<(u64, quorate::Node<support::Journal>)>>>;
 
 /// Writers that go to another node when one refuses.
@@ -429,7 +436,7 @@ impl Writers {
         self.nodes.borrow_mut().retain(|(node, _)| *node != id);
     }
 
-    /// How many writes were acknowledged, and of how many the outcome is unknown.
+    /// The number of acknowledged writes, and the number with an unknown outcome.
     async fn stop(self) -> (u64, u64) {
         self.is_over.set(true);
         let (mut written, mut unknown) = (0, 0);
@@ -442,7 +449,8 @@ impl Writers {
     }
 }
 
-/// From three to five voters and back to three, each in one joint step, while links are cut and leaders die.
+/// From three to five voters and back to three, each in one joint step, while links are cut
+/// and leaders die.
 #[test]
 fn three_to_five_to_three_voters_under_partitions_and_kills() {
     let mut changes = [0; 2];
@@ -452,9 +460,9 @@ fn three_to_five_to_three_voters_under_partitions_and_kills() {
             ledger.propose(cluster.node(NodeId(1)), "before").await.expect("an acknowledgement");
             for (round, voters) in [[1, 2, 3, 4, 5].as_slice(), &[3, 4, 5]].into_iter().enumerate() {
                 let wish = Change::set_voters(voters.iter().map(|id| (NodeId(*id), address(*id))));
-                // Who waits to be added knows nobody to forward to.
+                // A node that waits to be added knows no node to forward to.
                 let asked = if round == 0 { NodeId(3) } else { NodeId(3 + seed % 3) };
-                // The leader dies, or is cut off, somewhere on the way.
+                // The leader dies, or is cut off, at some point of the change.
                 let before: &[u64] = if round == 0 { &[1, 2, 3] } else { &[1, 2, 3, 4, 5] };
                 let before: Vec<_> = before.iter().copied().map(NodeId).collect();
                 let unlucky = cluster.leader_among(&before).await;
@@ -471,7 +479,8 @@ fn three_to_five_to_three_voters_under_partitions_and_kills() {
                     cluster.faults.heal();
                 }
                 let outcome = soon("an answer", asking).await.expect("an answer");
-                // Whoever does not know looks, and asks again; who was refused asks again, too.
+                // A caller that was refused asks again; one that does not know the outcome
+                // checks it first.
                 if outcome.is_err() {
                     changes[1] += 1;
                 }
@@ -497,7 +506,7 @@ fn three_to_five_to_three_voters_under_partitions_and_kills() {
     println!("{} changes, {} of them interrupted", changes[0], changes[1]);
 }
 
-/// The same words over threads of their own: what `simulate` can't see.
+/// The same protocol with real threads, which `simulate` does not cover.
 #[test]
 fn members_change_on_threads_of_their_own() {
     run(async {

@@ -1,4 +1,4 @@
-//! Whatever happens to a node shows on its page, with the right value.
+//! The metrics of whole nodes: every event shows on the page of its node, with the right value.
 
 mod support;
 
@@ -31,13 +31,13 @@ fn every_fate_of_a_campaign_is_counted() {
         };
         let term_changes = |cause| page.read("quorate_term_changes_total", &[("cause", cause)]);
 
-        // Nobody answers the first campaign.
+        // The first campaign gets no answer.
         first.hear("a pre-vote", asks(Phase::PreVote)).await;
         assert_eq!((started("pre_vote"), page.read("quorate_role", &[("role", "pre_candidate")])), (1.0, 1.0));
         let campaign = first.hear("another", asks(Phase::PreVote)).await;
         assert_eq!((started("pre_vote"), finished("pre_vote", "timed_out")), (2.0, 1.0));
 
-        // Both deny the second.
+        // Both peers deny the second campaign.
         for puppet in [&first, &second] {
             puppet.say(Term(0), vote(Phase::PreVote, campaign, false));
         }
@@ -45,7 +45,8 @@ fn every_fate_of_a_campaign_is_counted() {
         assert_eq!((finished("pre_vote", "lost"), votes("pre_vote", "received", "denied")), (1.0, 2.0));
         assert_eq!(page.read("quorate_election_duration_seconds_count", &[]), 2.0);
 
-        // The third is won; the election behind it is overtaken by a leader of that term.
+        // The third campaign wins its pre-vote; the election that follows is superseded by a leader
+        // of that term.
         first.say(Term(0), vote(Phase::PreVote, campaign, true));
         first.hear("a request for its vote", asks(Phase::Vote)).await;
         assert_eq!((finished("pre_vote", "won"), votes("pre_vote", "received", "granted")), (1.0, 1.0));
@@ -56,7 +57,7 @@ fn every_fate_of_a_campaign_is_counted() {
         assert_eq!((finished("vote", "superseded"), term_changes("higher_term")), (1.0, 0.0));
         assert_eq!((page.read("quorate_has_leader", &[]), page.read("quorate_leader_changes_total", &[])), (1.0, 1.0));
 
-        // It hears a leader, so it denies; when that is silent, it grants.
+        // While the node hears a leader it denies votes; once the leader is silent, it grants them.
         for (granted, denials) in [(0.0, 1.0), (1.0, 1.0)] {
             first.say(Term(7), request(Phase::PreVote));
             first.say(Term(7), request(Phase::Vote));
@@ -68,7 +69,7 @@ fn every_fate_of_a_campaign_is_counted() {
         }
         assert_eq!((page.read("quorate_term", &[]), term_changes("higher_term")), (7.0, 1.0));
 
-        // At last it is elected.
+        // Now the node is elected.
         loop {
             let (term, phase, campaign) = first
                 .hear("a request", |message| match message.body {
@@ -100,7 +101,7 @@ fn the_way_of_a_write_is_measured() {
             }
         }
         cluster.settled().await;
-        // Numbers that need not be exact to the message are shown every heartbeat.
+        // Gauges that need not be exact are updated once a heartbeat.
         tokio::time::sleep(Duration::from_millis(200)).await;
         for id in cluster.ids() {
             let page = Page::of(&cluster.metrics, id);
@@ -176,7 +177,7 @@ fn how_every_proposal_and_read_ended_is_counted() {
         assert!(node.read(Consistency::Linearizable, |_| ()).await.is_err());
         assert_eq!((proposals("no_leader"), reads("linearizable", "no_leader")), (1.0, 1.0));
 
-        // What belongs to a leader is gone with its leadership.
+        // The series of a leader end with its leadership.
         for peer in cluster.others(leader).iter().map(NodeId::to_string) {
             assert_eq!(page.read("quorate_peer_match_index", &[("peer", &peer)]), 0.0);
             for state in ["probe", "replicate", "snapshot"] {
@@ -268,7 +269,7 @@ async fn durable(plan: Plan) -> (Cluster, BTreeMap<NodeId, SimulatedDisk>) {
     (cluster, disks)
 }
 
-/// What Prometheus would read of one node.
+/// The page that Prometheus reads of one node.
 struct Page {
     metrics: Metrics,
     node: String,
@@ -279,7 +280,7 @@ impl Page {
         Self { metrics: metrics.clone(), node: node.to_string() }
     }
 
-    /// The one sample of this name with these labels, beside the node's.
+    /// The only sample of this name with these labels, besides that of the node.
     fn read(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let page = self.metrics.render();
         let mut found = page.lines().filter_map(|line| {

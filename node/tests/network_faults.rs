@@ -1,4 +1,5 @@
-//! Networks that lose, repeat, hold back and shuffle messages, or carry them one way only.
+//! Networks with faults: they lose, repeat, delay and reorder messages, or carry them in
+//! one direction only.
 
 mod support;
 
@@ -27,8 +28,9 @@ fn every_caller_is_told_the_truth_over_a_bad_network() {
     }
 }
 
-/// Simulated with seed 3674: a leader took a command, died, and was up again when the network repeated it; its answer, that it did
-/// not lead, made the forwarder try elsewhere, and the command was applied twice.
+/// A leader takes a command, dies, and is up again when the network repeats the command. Its
+/// answer that it does not lead must not make the forwarder try elsewhere: the command would
+/// be applied twice.
 #[test]
 fn of_a_command_that_may_have_been_taken_before_a_restart_the_outcome_is_unknown() {
     simulate(async {
@@ -202,7 +204,7 @@ fn a_cut_between_two_nodes_that_a_third_reaches_both_changes_no_leader() {
     });
 }
 
-/// Loses, repeats, shuffles and delays.
+/// Faults of a link that loses, repeats, reorders and delays.
 fn bad() -> LinkFaults {
     LinkFaults {
         drop: 0.05,
@@ -214,7 +216,7 @@ fn bad() -> LinkFaults {
     }
 }
 
-/// One node, or one direction between two.
+/// Cuts off one node, or one direction between two nodes.
 fn cut_some(faults: &Faults, random: &mut SmallRng) {
     let [one, other] = std::array::from_fn(|_| NodeId(random.random_range(1..=3)));
     if one == other {
@@ -224,7 +226,7 @@ fn cut_some(faults: &Faults, random: &mut SmallRng) {
     }
 }
 
-/// A client a node.
+/// Starts one client for each node.
 fn clients(cluster: &Cluster, ledger: &Ledger, commands: u64) -> Vec<tokio::task::JoinHandle<()>> {
     let client = |id: NodeId| {
         let (node, ledger): (quorate::Node<Journal>, _) = (cluster.node(id).clone(), ledger.clone());

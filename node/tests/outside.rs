@@ -1,4 +1,5 @@
-//! A node from outside the configuration, removed or never added, holds a certificate of the cluster and says anything it likes.
+//! Attacks by a node outside the configuration, removed or never added, that holds a certificate of
+//! the cluster and may send any message.
 
 mod support;
 
@@ -11,12 +12,12 @@ use quorate_raft::{
 use std::time::Duration;
 use support::{Cluster, Ledger, Plan, Puppet, simulate, soon};
 
-/// The last term that is not refused as malformed: behind it nobody could campaign.
+/// The last term that is not refused as malformed: no node could campaign after it.
 const LAST_TERM: Term = Term(u64::MAX / 2 - 1);
 const REMOVED: NodeId = NodeId(4);
 const NEVER_A_MEMBER: NodeId = NodeId(9);
 
-/// Nodes 1 to 3 and one that they removed, which has stopped; and who leads.
+/// Nodes 1 to 3, the removed and stopped node 4, and the leader.
 async fn cluster_without_4() -> (Cluster, Ledger, NodeId) {
     let mut cluster = Cluster::start_all(Plan { members: 4, ..Plan::default() }).await;
     let ledger = Ledger::default();
@@ -32,7 +33,7 @@ async fn cluster_without_4() -> (Cluster, Ledger, NodeId) {
     (cluster, ledger, leader)
 }
 
-/// What would do most, in this term or the one that it is made for.
+/// The messages that would do the most harm, in this term and in later ones.
 fn attacks(present: Term, last: EntryId) -> Vec<(Term, Body)> {
     let mut attacks = Vec::new();
     for term in [present, present.next(), Term(present.0 + 1_000), Term(1 << 40), LAST_TERM] {
@@ -69,7 +70,7 @@ fn heartbeat(round: u64, commit: u64) -> Body {
     Body::Heartbeat(Heartbeat { round, commit: Index(commit) })
 }
 
-/// A whole snapshot that is ahead of everything.
+/// A complete snapshot, with a last entry far after all others.
 fn snapshot_chunk() -> Body {
     let membership = Membership::of_voters([NEVER_A_MEMBER]);
     let last = EntryId::new(Term(1), Index(1 << 40));
@@ -103,7 +104,7 @@ fn nothing_that_a_removed_node_says_deposes_a_leader_or_ends_a_node() {
             }
         }
         ledger.propose(cluster.node(NodeId(1)), "after").await.expect("an acknowledgement");
-        // What was said is on no disk.
+        // No disk holds any effect of these messages.
         cluster.stop_all().await;
         for id in [1, 2, 3].map(NodeId) {
             cluster.start(id).await;
@@ -158,7 +159,7 @@ fn what_a_removed_node_forwards_is_refused() {
     });
 }
 
-/// A learner is a member: what it forwards is carried out, from the moment that the leader knows it.
+/// A learner is a member: its forwarded commands are carried out once the leader knows it.
 #[test]
 fn what_a_learner_forwards_is_carried_out() {
     simulate(async {
@@ -174,7 +175,8 @@ fn what_a_learner_forwards_is_carried_out() {
     });
 }
 
-/// Before a leader is elected, a term far ahead is not believed, and a modest one holds nothing up for long.
+/// Before a leader is elected, a term far ahead is not adopted, and a slightly higher one
+/// costs little time.
 #[test]
 fn a_node_that_hears_no_leader_is_not_led_far_astray() {
     simulate(async {

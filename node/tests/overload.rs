@@ -1,4 +1,4 @@
-//! Overload is an answer, never a growing queue, and never an election.
+//! Overload of whole nodes: it leads to answers, never to a growing queue or an election.
 
 mod support;
 
@@ -19,7 +19,7 @@ fn more_proposals_than_allowed_are_refused_at_once() {
     simulate(async {
         let limits = Limits { max_in_flight_proposals: 3, ..Limits::default() };
         let mut cluster = Cluster::vacant(Plan { limits, ..Plan::default() });
-        // Alone, it has no leader: whoever is let in waits.
+        // Alone, the node has no leader: admitted callers wait.
         cluster.start(NodeId(1)).await;
         let node = cluster.node(NodeId(1)).clone();
         let mut waiting: Vec<_> = (0..3).map(|nth| Box::pin(node.propose(format!("{nth}")))).collect();
@@ -109,7 +109,7 @@ fn a_leader_bounds_what_others_forward() {
     simulate(async {
         let mut cluster = Cluster::vacant(Plan::default());
         for id in cluster.members() {
-            // Callers find room at every node, and more of it than forwarded commands do at any.
+            // Every node admits more callers than any node admits forwarded commands.
             let max_in_flight_proposals = if id == NodeId(3) { 64 } else { 4 };
             let limits = Limits { max_in_flight_proposals, ..Limits::default() };
             cluster.start_as(id, support::Journal::default(), |builder| builder.limits(limits)).await;
@@ -179,7 +179,8 @@ fn commands_of_any_size_up_to_the_limit_get_through() {
             let node = cluster.node(id);
             let commands = sizes.iter().enumerate().map(|(nth, size)| format!("{id}{nth:02}").repeat(size.div_ceil(3)));
             let proposals = commands.zip(sizes).map(|(command, size)| ledger.propose(node, command[..size].to_owned()));
-            // The shortest ones are the same from every node; that they were taken is enough.
+            // The shortest commands are the same from every node; it is enough that
+            // they were accepted.
             for outcome in join_all(proposals).await {
                 outcome.expect("an acknowledgement");
             }
@@ -196,14 +197,14 @@ fn small_commands_pass_large_ones_and_none_is_left_behind() {
         let leader = cluster.settled().await;
         for id in cluster.ids() {
             let node = cluster.node(id);
-            // Two hundred-kibibyte ones fit into a turn; so there are ten turns.
+            // A turn holds two of the large commands; so there are ten turns.
             let large = join_all((0..20).map(|nth| ledger.propose(node, format!("{id}{nth:03}").repeat(30 << 10))));
             let small = join_all((0..20).map(|nth| ledger.propose(node, format!("{id} small {nth}"))));
             let (large, small) = futures_util::future::join(large, small).await;
             let index = |outcome: &Result<quorate::Applied, _>| outcome.as_ref().expect("an acknowledgement").index;
             let last_small = small.iter().map(index).max();
             let before = large.iter().filter(|outcome| Some(index(outcome)) < last_small).count();
-            // What is forwarded comes in pieces, and the first of them may be large.
+            // Forwarded commands come in batches, and the first of them may be large.
             assert!(
                 before <= if id == leader { 2 } else { 20 },
                 "{before} large ones went before the small ones of {id}"
@@ -225,7 +226,7 @@ fn who_waits_for_a_turn_hears_the_truth_when_the_leader_is_lost() {
             let node = cluster.node(leader).clone();
             let proposing = join_all((0..20).map(|nth| ledger.propose(&node, format!("{nth:04}").repeat(30 << 10))));
             let losing = async {
-                // Before anything of it can be committed.
+                // Early enough that none of it can be committed yet.
                 tokio::time::sleep(Duration::from_micros(seed)).await;
                 cluster.faults.isolate(leader);
                 cluster.leader_among(&cluster.others(leader)).await;
@@ -252,7 +253,7 @@ fn large_replies_to_forwarded_commands_get_through_together() {
             nodes.push(builder.start_local(Verbose).await.expect("a node"));
         }
         for node in &nodes {
-            // Together they are more than a frame may carry.
+            // Together the replies are more than a frame may carry.
             let outcomes = join_all((0..40).map(|_| node.propose("1000000"))).await;
             for outcome in outcomes {
                 assert_eq!(outcome.expect("an acknowledgement").reply.len(), 1_000_000);
@@ -261,7 +262,7 @@ fn large_replies_to_forwarded_commands_get_through_together() {
     });
 }
 
-/// Replies with as many bytes as the command says.
+/// A state machine that replies with as many bytes as the command says.
 struct Verbose;
 
 impl quorate::StateMachine for Verbose {
@@ -295,7 +296,7 @@ fn a_flood_of_proposals_starves_no_heartbeat() {
             })
         });
         let clients: Vec<_> = clients.collect();
-        // It is a flood, and outlasts several election timeouts.
+        // The flood outlasts several election timeouts.
         let (flood, lasts) = (acknowledged.acquire_many(10_000), tokio::time::sleep(timing.election_timeout.1 * 2));
         soon("10,000 acknowledgements", async { join(flood, lasts).await.0.map(drop) }).await.expect("it is open");
         let status = cluster.status(leader);
@@ -306,7 +307,7 @@ fn a_flood_of_proposals_starves_no_heartbeat() {
     });
 }
 
-/// Waits until node 3, which has room for more callers than the others, does not lead.
+/// Waits until node 3, which admits more callers than the others, does not lead.
 async fn until_another_leads(cluster: &mut Cluster) {
     while cluster.leader().await == NodeId(3) {
         cluster.faults.isolate(NodeId(3));

@@ -37,11 +37,12 @@ fn a_receiver_that_loses_its_power_at_any_step_of_installing_has_the_old_state_o
 
 const RECEIVER: NodeId = NodeId(3);
 
-/// A cluster whose third member was away, and is sent a snapshot when it starts. A world of its own for each moment: a leader
-/// remembers what the member acknowledged, and takes an earlier state of its disk for a loss.
+/// A cluster with a third member that was away, and is sent a snapshot when it starts. Each moment
+/// gets a world of its own: a leader remembers the acknowledgements of the member, and takes an
+/// earlier state of its disk for a loss.
 struct Receiving {
     cluster: Cluster,
-    /// The receiver's.
+    /// The disk of the receiver.
     disk: SimulatedDisk,
     covered: Index,
     whole: Vec<(Index, String)>,
@@ -71,7 +72,7 @@ impl Receiving {
         let storage = wal(&disk);
         let started = cluster.try_start_as(RECEIVER, Journal::default(), |builder| builder.storage(storage)).await;
         if started.is_ok() {
-            // What fails ends the node, or the transfer for ten seconds: this is the moment.
+            // A failure ends the node, or the transfer for ten seconds: this is the moment.
             let reached = async {
                 while disk.count(operation) < at_first + nth {
                     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -119,7 +120,7 @@ fn a_power_cut_of_all_three_in_the_middle_of_a_write_loses_nothing_that_was_ackn
                 ledger.propose(cluster.node(leader), command).await.expect("an acknowledgement");
             }
             cluster.settled().await;
-            // All write the next entry, and none of them comes to sync it.
+            // All nodes write the next entry, and none of them syncs it.
             disks.values().for_each(|disk| disk.fail(Operation::Sync, 1));
             let told = ledger.propose(cluster.node(leader), format!("torn {:x>500}", "")).await;
             assert!(matches!(told, Err(ProposeError::OutcomeUnknown)), "{told:?}");
@@ -228,7 +229,8 @@ fn a_full_disk_of_the_leader_or_a_follower_costs_no_acknowledged_write_and_heals
             disks[&full].fill_after(10_000);
             let command = |nth: usize| format!("{nth} {}", "x".repeat(500));
             let mut nth = 0;
-            // Until it is full; each outcome is definite, or the leader was lost on the way.
+            // Writes until the disk is full; each outcome is definite, or the leader
+            // was lost meanwhile.
             while !cluster.status(full).storage_full {
                 assert!(nth < 1000, "never full");
                 let told = ledger.propose(cluster.node(full), command(nth)).await;
@@ -255,7 +257,7 @@ fn a_full_disk_of_the_leader_or_a_follower_costs_no_acknowledged_write_and_heals
             ledger.propose(cluster.node(full), "afterwards").await.expect("an acknowledgement");
             cluster.settled().await;
             ledger.check(&cluster.journals());
-            // And with a restart.
+            // The same must hold after a restart.
             cluster.stop_all().await;
             for (id, disk) in &disks {
                 start(&mut cluster, *id, disk).await;

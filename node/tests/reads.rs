@@ -1,4 +1,5 @@
-//! What each kind of read promises, and what it costs, with whole nodes: a message takes 10 ms one way, so a question takes 20.
+//! The guarantees and the costs of each kind of read, with whole nodes: a message takes 10 ms one
+//! way, so a round trip takes 20.
 
 mod support;
 
@@ -113,8 +114,8 @@ fn a_leader_that_is_cut_off_serves_by_its_lease_until_that_ends_and_nothing_of_i
     }
 }
 
-/// A rolling change of `election_timeout`, as anybody makes one: the leader has the longer one already. Without the promises that voters
-/// state, this one served thousands of stale reads.
+/// A usual rolling change of `election_timeout`: the leader has the longer one already. Without the
+/// promises that voters state, this leader would serve stale reads.
 #[test]
 fn a_leader_with_a_longer_election_timeout_that_is_cut_off_serves_nothing_stale_by_its_lease() {
     for seed in 0..5 {
@@ -128,8 +129,8 @@ fn a_leader_with_a_longer_election_timeout_that_is_cut_off_serves_nothing_stale_
     }
 }
 
-/// The other way round: the voters have promised the longer time already, and are restarted with the shorter one while the leader is
-/// cut off. What they promised before they keep.
+/// The opposite change: the voters have promised the longer time already, and are restarted with
+/// the shorter one while the leader is cut off. They keep their earlier promises.
 #[test]
 fn voters_that_restart_with_a_shorter_election_timeout_elect_nobody_while_a_lease_rests_on_the_longer_one() {
     for seed in 0..5 {
@@ -242,7 +243,7 @@ fn timing(election_timeout: (Duration, Duration)) -> Timing {
     Timing { election_timeout, ..Timing::default() }
 }
 
-/// Three nodes with these timings, of which the first leads, and has a lease.
+/// Three nodes with these timings. Node 1 leads, and has a lease.
 async fn led_by_1(seed: u64, timings: impl Fn(NodeId) -> (Duration, Duration)) -> (Cluster, NodeId) {
     let mut cluster = Cluster::vacant(Plan { seed, ..Plan::default() });
     for id in cluster.members() {
@@ -263,14 +264,15 @@ async fn led_by_1(seed: u64, timings: impl Fn(NodeId) -> (Duration, Duration)) -
 
 #[derive(Debug)]
 struct Served {
-    /// Reads that the leader served after it was cut off, and when the last of them was.
+    /// Reads that the leader served after it was cut off, and the time of the last of them.
     by_lease: u64,
     lease_ended: Duration,
     /// Writes that the others acknowledged meanwhile.
     writes: u64,
 }
 
-/// Cuts the leader off, if it is not yet. A client reads from it by lease and must see what others have acknowledged before.
+/// Cuts the leader off, unless it is cut off already. A client reads from it by lease and must see
+/// all writes that the others acknowledged before.
 async fn cut_off_while_others_write(cluster: &Cluster, leader: NodeId, lasts: Duration) -> Served {
     cluster.faults.isolate(leader);
     let (cut, others) = (Instant::now(), cluster.others(leader));
@@ -302,7 +304,7 @@ async fn cut_off_while_others_write(cluster: &Cluster, leader: NodeId, lasts: Du
     Served { by_lease, lease_ended, writes: writes.get() }
 }
 
-/// Three nodes far apart, and who leads them. Nobody has asked for anything but what an election needs.
+/// Three distant nodes, and the leader. No message but those of the election has been sent.
 async fn distant(seed: u64) -> (Cluster, NodeId) {
     let cluster = Cluster::of_three(seed).await;
     cluster.faults.everywhere(LinkFaults { delay: FAR..=FAR, ..LinkFaults::default() });

@@ -1,9 +1,10 @@
-//! Three nodes, three acknowledged entries, and damage in up to three places: of everything that can be recovered all is,
-//! and nothing that can't is forgotten.
+//! Three nodes, three acknowledged entries, and damage in up to three places: all that can be
+//! recovered is recovered, and the rest is not forgotten.
 //!
-//! After the study behind protocol-aware recovery (Alagappan et al., FAST 2018, §2 and §5), in which stock systems survived
-//! 46 of 2,401 such corruptions. Here an entry has two places on a disk, its record and its slot, and each may be flipped
-//! or zeroed: 18 places, 36 single corruptions, and every pair and every triple of places. Whole nodes recover, over their
+//! The cases follow the study for protocol-aware recovery (Alagappan et al., FAST 2018, §2 and §5),
+//! in which stock systems survived 46 of 2,401 such corruptions. Here an entry has two places on a
+//! disk, its record and its slot, and each may be flipped or zeroed: 18 places, 36 single
+//! corruptions, and every pair and every triple of places. Whole nodes recover, over their
 //! write-ahead logs on simulated disks.
 
 mod support;
@@ -27,7 +28,7 @@ fn whatever_can_be_recovered_of_a_sample_is_and_the_rest_is_not_forgotten() {
     let all = [NodeId(1), NodeId(2), NodeId(3)];
     let (recoverable, not): (Vec<_>, Vec<_>) = triples.into_iter().partition(|case| case.leaves_a_copy_of_each(&all));
     assert_eq!(not.len(), 24, "one entry on all three nodes, each flipped or zeroed");
-    // Steps that are prime to how the cases are ordered.
+    // Steps that share no factor with the order of the cases.
     let pairs = pairs.into_iter().step_by(29);
     let triples = recoverable.into_iter().step_by(331).chain(not.into_iter().step_by(7));
     Table::try_all(singles.into_iter().chain(pairs).chain(triples));
@@ -39,16 +40,17 @@ fn whatever_can_be_recovered_of_all_pairs_and_triples_is_and_the_rest_is_not_for
     Table::try_all((1..=3).flat_map(cases));
 }
 
-/// What became of cases.
+/// The number of cases, by outcome.
 #[derive(Default, Debug)]
 struct Table {
     /// All three nodes have all entries.
     recovered: usize,
-    /// One refused to start, and said which file is damaged where; the two others have all entries.
+    /// One node refused to start, with the damaged file and place in its error; the two others
+    /// have all entries.
     recovered_by_two: usize,
-    /// No record of an entry was left undamaged, and yet it could be put together again.
+    /// No record of an entry was left undamaged, but one could be reconstructed.
     put_together: usize,
-    /// No copy is left of an entry: nobody leads, and nobody forgot that it was there.
+    /// No copy of an entry is left: no node leads, and no node has forgotten the entry.
     kept_waiting: usize,
 }
 
@@ -106,7 +108,8 @@ impl Table {
         }
     }
 
-    /// No record of an entry is as it was. A flipped header can be put together again from its slot; otherwise nobody leads.
+    /// No record of an entry is intact. A flipped header can be reconstructed from its slot;
+    /// otherwise no node leads.
     async fn waits(&mut self, cluster: &Cluster) {
         tokio::time::sleep(Duration::from_secs(10)).await;
         if cluster.ids().into_iter().any(|id| cluster.status(id).leader.is_some()) {
@@ -125,11 +128,11 @@ impl Table {
 }
 
 const COMMANDS: [&str; 3] = ["the first command", "the second command", "the third command"];
-/// The first entry is the leader's own.
+/// The first command: entry 1 is that of the leader.
 const FIRST: Index = Index(2);
 const LAST: Index = Index(4);
 
-/// One place that is damaged.
+/// One damaged place of one node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Hit {
     node: NodeId,
@@ -150,7 +153,7 @@ enum Damage {
     Zeroed,
 }
 
-/// Damage in several places.
+/// The damaged places of one case.
 struct Case(Vec<Hit>);
 
 impl Case {
@@ -158,12 +161,12 @@ impl Case {
         self.0.iter().any(|hit| (hit.node, hit.entry, hit.place) == (node, entry, place))
     }
 
-    /// Whether a node can't know any more which entry it lost: both places are damaged.
+    /// Whether a node can't tell which entry it lost: both places are damaged.
     fn is_beyond_identity(&self, node: NodeId) -> bool {
         entries().any(|entry| self.hits(node, entry, Place::Record) && self.hits(node, entry, Place::Slot))
     }
 
-    /// Whether each entry's record is left on one of these nodes.
+    /// Whether one of these nodes has an undamaged record of each entry.
     fn leaves_a_copy_of_each(&self, nodes: &[NodeId]) -> bool {
         entries().all(|entry| nodes.iter().any(|node| !self.hits(*node, entry, Place::Record)))
     }
@@ -179,7 +182,7 @@ fn places() -> Vec<(NodeId, Index, Place)> {
     held.flat_map(|(node, entry)| [Place::Record, Place::Slot].map(|place| (node, entry, place))).collect()
 }
 
-/// All ways to damage so many places.
+/// All cases with damage in this many places.
 fn cases(count: usize) -> Vec<Case> {
     let places = places();
     let mut cases = vec![(0, Vec::new())];
@@ -200,7 +203,7 @@ fn cases(count: usize) -> Vec<Case> {
     cases.into_iter().map(|(_, hits)| Case(hits)).collect()
 }
 
-/// Three disks on which three commands are acknowledged, and where on them everything lies.
+/// Three disks with three acknowledged commands, and the location of every record and slot.
 struct Template {
     disks: BTreeMap<NodeId, SimulatedDisk>,
     places: BTreeMap<(NodeId, Index, Place), (PathBuf, Range<usize>)>,
@@ -227,13 +230,13 @@ impl Template {
         Self { places: places.collect(), disks }
     }
 
-    /// A copy of a node's disk, with what the case damages of it.
+    /// A copy of a node's disk with the damage of the case.
     fn damaged(&self, node: NodeId, case: &Case) -> SimulatedDisk {
         let disk = self.disks[&node].fork();
         for hit in case.0.iter().filter(|hit| hit.node == node) {
             let (path, range) = self.places[&(hit.node, hit.entry, hit.place)].clone();
             let done = match hit.damage {
-                // Some byte of it, another one each time.
+                // One byte of it, a different one each time.
                 Damage::Flipped => {
                     let turn = case.0.iter().map(|hit| hit.entry.0 * 7 + hit.node.0 * 3).sum::<u64>() as usize;
                     disk.flip(&path, range.start + turn % range.len(), 0x10)
@@ -250,7 +253,7 @@ fn wal(disk: &SimulatedDisk) -> Wal {
     Wal::at("data").segment_bytes(16 << 10).on(disk.clone())
 }
 
-/// Where an entry's record or slot lies: see `storage/FORMAT.md`.
+/// The location of an entry's record or slot: see `storage/FORMAT.md`.
 fn find(disk: &SimulatedDisk, entry: Index, place: Place) -> (PathBuf, Range<usize>) {
     let command = COMMANDS[usize::try_from(entry.since(FIRST)).expect("few")].as_bytes();
     let holds = |path: &PathBuf| {
@@ -277,7 +280,7 @@ fn commands_of(cluster: &Cluster, node: NodeId) -> Vec<String> {
     entries.filter(|command| command != "afterwards").collect()
 }
 
-/// Says which case it was that failed.
+/// Prints the case if the test panics.
 struct Named<'a>(&'a Case);
 
 impl Drop for Named<'_> {

@@ -1,4 +1,5 @@
-//! Clusters whose nodes run several releases: with other versions of the frames, over QUIC, and of the state machine.
+//! Clusters of several releases: with different versions of the frames, over QUIC, and of
+//! the state machine.
 
 mod support;
 
@@ -26,7 +27,8 @@ const ONE: NodeId = NodeId(1);
 const TWO: NodeId = NodeId(2);
 const THREE: NodeId = NodeId(3);
 
-/// From this release to one that also speaks the next version, and from there to one that speaks nothing else, while clients write.
+/// A change from this release to one that also speaks the next version, and then to one that speaks
+/// only that, while clients write.
 #[test]
 fn a_cluster_is_upgraded_node_by_node_and_no_acknowledged_write_is_lost() {
     run(async {
@@ -56,7 +58,7 @@ fn a_cluster_is_upgraded_node_by_node_and_no_acknowledged_write_is_lost() {
     });
 }
 
-/// Two that share no version refuse each other, and go on with the one that speaks with both.
+/// Two nodes that share no version refuse each other, and go on with the node that speaks both.
 #[test]
 fn two_releases_that_share_no_version_work_through_one_that_speaks_both() {
     run(async {
@@ -77,7 +79,8 @@ fn two_releases_that_share_no_version_work_through_one_that_speaks_both() {
         soon("50 acknowledged writes", write).await;
         assert!(cluster.metric("quorate_net_connections_total", &["node=\"1\"", "peer=\"3\"", REFUSED]) > 0.0);
         assert!(cluster.metric("quorate_net_connections_total", &["node=\"3\"", "peer=\"1\"", REFUSED]) > 0.0);
-        // Whoever leads, all follow once it is the one in the middle.
+        // The current leader transfers leadership to the node that speaks both versions: all others
+        // can follow that one.
         let led = async {
             while cluster.status(TWO).role != Role::Leader {
                 let leader = cluster.status(TWO).leader.filter(|leader| *leader != TWO);
@@ -106,7 +109,7 @@ fn a_newer_state_machine_leads_once_a_quorum_applies_what_it_writes() {
         cluster.until("one is newer", all_are(0, 1)).await;
         let leader = cluster.settled().await;
         assert_ne!(leader, ONE);
-        // Of the two that are left the older one must lead.
+        // The older of the two remaining nodes must lead.
         cluster.stop(leader).await;
         let other = cluster.others(ONE)[0];
         let denied = [format!("node=\"{other}\""), "reason=\"machine_version\"".into()];
@@ -142,7 +145,7 @@ fn while_a_member_was_never_heard_of_nobody_says_what_all_can_apply() {
         assert!(cluster.ids().iter().all(|id| cluster.status(*id).machine_versions.is_none()));
         cluster.start_as(THREE, Journal::default(), |builder| builder.machine_version(2)).await;
         cluster.until("all are known", all_are(0, 4)).await;
-        // Who is gone for a while counts as what it was.
+        // A node that is away counts with its last known versions.
         cluster.stop(THREE).await;
         cluster.settled().await;
         assert!(cluster.ids().iter().all(|id| cluster.status(*id).machine_versions == Some(0..=4)));
@@ -167,7 +170,7 @@ fn all_are(least: u32, greatest: u32) -> impl Fn(&support::View) -> Option<()> {
     move |view| view.values().all(|status| status.machine_versions == Some(least..=greatest)).then_some(())
 }
 
-/// Three nodes over QUIC, each of its release.
+/// Three nodes over QUIC, each with the versions of its release.
 struct Releases {
     cluster: Cluster,
     addresses: BTreeMap<NodeId, SocketAddr>,
@@ -179,7 +182,7 @@ impl Releases {
         let (certificates, authority) = (tempfile::tempdir().expect("a directory"), Authority::create(CLUSTER));
         let authority = authority.expect("an authority");
         authority.write(certificates.path()).expect("files");
-        // Held until all are chosen, so that they differ.
+        // The sockets are held until all ports are chosen, so that they differ.
         let sockets = [ONE, TWO, THREE].map(|id| (id, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port")));
         let addresses = sockets.iter().map(|(id, socket)| (*id, socket.local_addr().expect("it is bound"))).collect();
         for (id, _) in &sockets {
@@ -223,7 +226,7 @@ impl Writers {
         Self { ledger: ledger.clone(), tasks: tasks.collect(), is_over }
     }
 
-    /// Waits until so many more were acknowledged.
+    /// Waits until this many more writes were acknowledged.
     async fn acknowledged(&self, more: usize) {
         let wanted = self.ledger.acknowledged() + more;
         let there = async {
@@ -250,22 +253,22 @@ async fn write(node: Node<Journal>, ledger: Ledger, is_over: Arc<AtomicBool>, na
         if ledger.propose(&node, format!("{name}-{number}")).await.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // The whole ledger is looked through at the end, for every write.
+        // A bound on the number of writes: the check searches the whole ledger for each.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
-/// This release.
+/// The versions that this release speaks.
 fn old() -> Versions {
     Versions::SPOKEN
 }
 
-/// The next one, which still speaks what this one does.
+/// A release that speaks the current and the next version.
 fn both() -> Versions {
     Versions::between(Version::CURRENT, Version::NEXT).expect("in order")
 }
 
-/// The one after it.
+/// A release that speaks only the next version.
 fn new() -> Versions {
     Versions::between(Version::NEXT, Version::NEXT).expect("in order")
 }

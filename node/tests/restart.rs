@@ -1,4 +1,4 @@
-//! What a node knew, it knows again after a restart.
+//! Restarts: a node recovers all that it knew before.
 
 mod support;
 
@@ -188,7 +188,7 @@ fn nobody_waits_for_ever_for_leaders_that_come_and_go() {
         let mut term = Term(1);
         while !(writing.is_finished() && reading.is_finished()) {
             assert!(began.elapsed() < std::time::Duration::from_secs(15), "they still wait");
-            // Whoever leads leads no more when it is asked, and the other leads then.
+            // The leader that is asked has just lost its leadership to the other one.
             let asked = leaders[0].hear_for_a_second().await;
             for message in asked {
                 match message.body {
@@ -216,7 +216,7 @@ fn nobody_waits_for_ever_for_leaders_that_come_and_go() {
     });
 }
 
-/// Lets the node hear its leader, and waits until it has handled that and whatever was said before.
+/// Lets the node hear its leader, and waits until it has handled that message and all earlier ones.
 async fn follow(cluster: &Cluster, puppet: &Puppet, term: Term) {
     puppet.say(term, Body::Heartbeat(Heartbeat { round: 0, commit: EntryId::default().index }));
     cluster.until("the node to follow", |view| view[&NodeId(1)].leader).await;

@@ -1,4 +1,5 @@
-//! Client sessions of whole nodes: a command that is sent again is applied once, whatever happens meanwhile.
+//! Client sessions of whole nodes: a command that is sent again is applied once, under
+//! every fault meanwhile.
 
 mod support;
 
@@ -128,15 +129,16 @@ fn sessions_survive_a_restart_of_all_nodes_from_log_and_snapshot() {
     });
 }
 
-/// Scenario 45: the entry that a caller waits for is covered by a snapshot that another leader sends. The caller learns that the
-/// outcome is unknown; the session asks again, and finds the first answer.
+/// Scenario 45: the entry that a caller waits for is covered by a snapshot that another
+/// leader sends. The caller learns that the outcome is unknown; the session asks again, and
+/// finds the first answer.
 #[test]
 fn a_caller_whose_entry_a_snapshot_covers_finds_the_first_answer() {
     simulate(async {
         let plan = Plan {
             seed: 5,
             snapshots: Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 0, ..Snapshots::default() },
-            // Nobody gives up before the snapshot comes.
+            // No caller gives up before the snapshot comes.
             timing: Timing { proposal_timeout: Duration::from_secs(20), ..Timing::default() },
             ..Plan::default()
         };
@@ -247,7 +249,7 @@ fn the_bound_of_the_leader_is_that_of_all() {
     simulate(async {
         let mut cluster = Cluster::vacant(Plan { seed: 9, ..Plan::default() });
         for id in cluster.members() {
-            // Each is configured otherwise; who leads decides, and all agree.
+            // Each node has another setting; that of the leader decides, and all agree.
             let sessions = Sessions { max_sessions: 3 + id.0 as u32, ..Sessions::default() };
             cluster.start_as(id, Journal::default(), |builder| builder.sessions(sessions)).await;
         }
@@ -256,7 +258,7 @@ fn the_bound_of_the_leader_is_that_of_all() {
             cluster.node(leader).propose_as(&named(&format!("client {nth}")), 1, "x").await.expect("it is applied");
         }
         cluster.settled().await;
-        // They are counted once a heartbeat.
+        // The metric is updated once a heartbeat.
         tokio::time::sleep(Duration::from_secs(1)).await;
         for id in cluster.ids() {
             let label = format!("node=\"{id}\"");

@@ -1,4 +1,4 @@
-//! A node that ends leaves nothing behind: no port, no lock, no thread, no caller.
+//! The shutdown of a node: it leaves no port, lock, thread or waiting caller.
 
 mod support;
 
@@ -73,7 +73,7 @@ fn shutdown_does_not_wait_for_peers_that_are_dead() {
     let _alone = alone();
     run(async {
         let (dir, address) = (certificates(), free_address());
-        // Nobody is there; and one is whose machine swallows every packet.
+        // One peer does not run; the machine of the other drops every packet.
         let (nobody, silent) = (free_address(), UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket"));
         let peers = [(NodeId(1), address), (NodeId(2), nobody), (NodeId(3), silent.local_addr().expect("an address"))];
         let node = durable(dir.path(), address, &peers).await;
@@ -148,7 +148,7 @@ fn what_is_under_way_is_finished_first() {
                 let (machine, gate) = Slow::new();
                 let voters = [1, 2, 3].map(|id| (NodeId(id), ""));
                 let node = Node::builder(id, CLUSTER).voters(voters).network(network.endpoint(id));
-                // However slow the machine is that this runs on, the test opens the gate in time.
+                // The test opens the gate in time also on a slow machine.
                 let node = node.timing(Timing { leader_wait: Duration::from_secs(25), ..support::relaxed() });
                 let node = node.storage(quorate::storage::Memory::new()).start(machine).await.expect("a node");
                 nodes.push(node);
@@ -163,7 +163,7 @@ fn what_is_under_way_is_finished_first() {
                 let node = nodes[asked].clone();
                 async move { node.propose("slow").await }
             });
-            // The leader's machine is at it, and is not done.
+            // The leader's state machine has begun the command, and has not finished.
             gates[leader].entered().await;
             let node = nodes[leader].clone();
             let mut ending = Box::pin(node.shutdown());
@@ -198,13 +198,13 @@ fn shutdown_twice_or_after_the_end_returns() {
     });
 }
 
-/// Threads and ports are the process's: these tests take turns.
+/// Threads and ports belong to the process: these tests take turns.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The names of the threads that nodes have, sorted: as far as the system keeps them, 15 bytes.
+/// The sorted names of the threads of nodes, cut to the 15 bytes that the system keeps.
 fn threads() -> Vec<String> {
     let tasks = std::fs::read_dir("/proc/self/task").expect("a list of threads");
     let names = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
@@ -214,7 +214,8 @@ fn threads() -> Vec<String> {
     names
 }
 
-/// What a node held is free when it says so; its thread has a few instructions to go then.
+/// The resources of a node are free when it reports its end; its thread may run a
+/// few instructions more.
 async fn ends_with(expected: Vec<String>) {
     soon("no thread but those before", async {
         while threads() != expected {
@@ -248,7 +249,7 @@ async fn durable(dir: &Path, address: SocketAddr, members: &[(NodeId, SocketAddr
     builder(dir, address, members).start(Journal::default()).await.expect("a node")
 }
 
-/// A state machine that takes as long as its gate is shut.
+/// A state machine that blocks while its gate is shut.
 struct Slow {
     entered: tokio::sync::mpsc::UnboundedSender<()>,
     shut: mpsc::Receiver<()>,
@@ -256,7 +257,7 @@ struct Slow {
 
 struct Gate {
     entered: tokio::sync::Mutex<tokio::sync::mpsc::UnboundedReceiver<()>>,
-    /// The gate is shut for as long as this is there.
+    /// The gate is shut while this is `Some`.
     shut: Mutex<Option<mpsc::Sender<()>>>,
 }
 

@@ -1,4 +1,5 @@
-//! A command that makes the state machine panic: named, and skipped by every node alike, or by none.
+//! Commands that make the state machine panic: the entry is named, and skipped by every node
+//! or by none.
 
 mod support;
 
@@ -15,7 +16,8 @@ const POISON: &str = "poison";
 fn a_command_that_no_machine_can_apply_is_named_and_can_be_skipped_by_all() {
     simulate(async {
         let (mut cluster, entry) = poisoned().await;
-        // A restart applies it again, once a leader says that it is committed, and the same entry is named.
+        // A restart applies the entry again once a leader says that it is committed, and the same
+        // entry is named.
         for id in cluster.members() {
             start(&mut cluster, id, |builder| builder).await;
         }
@@ -35,7 +37,8 @@ fn a_command_that_no_machine_can_apply_is_named_and_can_be_skipped_by_all() {
         let journals = cluster.journals();
         assert!(journals.iter().all(|(_, journal)| *journal == journals[0].1 && journal.len() == 4), "{journals:?}");
 
-        // Once snapshots cover it, the list is not needed any more, and nodes with and without it agree.
+        // Once snapshots cover the entry, the list is no longer needed: nodes with and
+        // without it agree.
         for id in cluster.ids() {
             cluster.node(id).snapshot().await.expect("a snapshot");
         }
@@ -58,7 +61,7 @@ fn a_node_that_skips_other_entries_is_not_heard_until_it_skips_the_same() {
         for id in [NodeId(1), NodeId(2)] {
             start(&mut cluster, id, skipping(entry)).await;
         }
-        // Its machine could apply the entry: it must not get that far.
+        // The machine of this node could apply the entry: it must not get to that point.
         cluster.start(odd).await;
         let leader = cluster.leader_among(&[NodeId(1), NodeId(2)]).await;
         cluster.node(leader).propose("after").await.expect("two are a quorum");
@@ -116,7 +119,7 @@ fn one_index_is_skipped_under_one_name() {
     });
 }
 
-/// A cluster that is down: in its log are two commands, and one that no machine of it can apply.
+/// A stopped cluster. Its log holds two commands, and one that no machine can apply.
 async fn poisoned() -> (Cluster, Skip) {
     let snapshots = Snapshots { every_entries: 0, every_bytes: 0, ..Snapshots::default() };
     let mut cluster = Cluster::vacant(Plan { snapshots, ..Plan::default() });
@@ -135,7 +138,8 @@ async fn poisoned() -> (Cluster, Skip) {
     (cluster, one)
 }
 
-/// Waits for two of three to fail at an entry, ends the third, and gives what they named.
+/// Waits for two of three nodes to fail at an entry, stops the third, and gives the entries
+/// that they named.
 async fn all_failed(cluster: &mut Cluster) -> Vec<Skip> {
     let mut entries = Vec::new();
     while entries.len() < 2 {

@@ -1,4 +1,4 @@
-//! A state machine that is slow is waited for; one that is stuck costs its node the leadership.
+//! Slow state machines: a slow one is waited for, and a stuck one costs its node the leadership.
 
 mod support;
 
@@ -8,7 +8,7 @@ use quorate::{Index, Node, NodeId, Role, StateMachine, Timing, storage::Memory, 
 use std::time::Duration;
 use support::{CLUSTER, run, soon};
 
-/// Takes as long for a command as that says, in milliseconds.
+/// A state machine that takes the milliseconds that a command says.
 struct Slow;
 
 impl StateMachine for Slow {
@@ -19,7 +19,7 @@ impl StateMachine for Slow {
     }
 }
 
-/// A single voter on threads of its own: nobody but itself can take its leadership.
+/// A single voter on threads of its own: no other node can take its leadership.
 async fn alone() -> Node<Slow> {
     let network = MemoryNetwork::new(0);
     let timing = Timing { stall_limit: Duration::from_millis(600), ..Timing::default() };
@@ -35,7 +35,7 @@ fn a_slow_state_machine_is_no_stuck_one_however_much_it_has_to_do() {
     run(async {
         let node = alone().await;
         let term = node.status().borrow().term;
-        // One batch, and more than the limit until all of it is applied.
+        // One batch, which takes longer than the limit to apply.
         let answers = soon("all answers", join_all((0..400).map(|_| node.propose("3")))).await;
         assert!(answers.iter().all(Result::is_ok));
         assert_eq!(node.status().borrow().term, term, "it led all the time");

@@ -1,4 +1,5 @@
-//! Snapshots of whole nodes: when they are taken, what they leave of the log, and that restarts begin with them.
+//! Snapshots of whole nodes: the policy that takes them, the log that they leave, and restarts that
+//! begin with them.
 
 mod support;
 
@@ -167,7 +168,8 @@ fn building_blocks_no_applying_and_a_snapshot_asked_for_meanwhile_follows() {
             last = ledger.propose(&node, format!("during {nth}")).await.expect("an acknowledgement").index;
         }
         let second = ask();
-        // It is asked for while the first one is being written, and so it must not be the first one.
+        // The request comes while the first snapshot is being written, so that one must
+        // not answer it.
         let asked = node.clone();
         asked.read(quorate::Consistency::Linearizable, |_| ()).await.expect("a read");
         assert!(!first.is_finished() && !second.is_finished());
@@ -202,7 +204,7 @@ fn a_build_that_fails_or_panics_fails_alone() {
             assert_eq!(cluster.status(NodeId(1)).first_log, Index(1), "the log is as it was");
             assert!(cluster.metric("quorate_snapshot_failures_total", &["phase=\"build\""]) >= 1.0);
             healthy.store(true, Ordering::SeqCst);
-            // Nobody has to ask: what was due stays due.
+            // No request is needed: a snapshot that was due stays due.
             let taken = |view: &support::View| (view[&NodeId(1)].snapshot >= Index(10)).then_some(());
             cluster.until("the snapshot that was due", taken).await;
         });
@@ -235,7 +237,7 @@ fn a_shutdown_does_not_wait_for_a_state_to_be_written_to_its_end() {
     });
 }
 
-/// A machine whose state has no end.
+/// A machine with a state that never ends.
 struct Endless {
     begun: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,

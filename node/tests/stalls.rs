@@ -1,4 +1,5 @@
-//! A node's thread that did not run for a while is no reason to elect another leader, and no excuse for ever.
+//! Stalls of a node's thread: a short one does not cause an election, and repeated ones are
+//! not excused forever.
 
 mod support;
 
@@ -28,8 +29,8 @@ fn stalls_of_the_nodes_thread_cost_no_election() {
     }
 }
 
-/// The bound that `Stalls` states: twice the longest election timeout, and what is excused at most; a candidate may need a second
-/// attempt.
+/// The bound that `Stalls` states: twice the longest election timeout, plus the greatest excused
+/// time. A candidate may need a second attempt.
 #[test]
 fn a_new_leader_is_elected_within_the_stated_bound_however_often_the_thread_stalls() {
     for (runs, stalls) in [(20, 80), (5, 200), (100, 150)] {

@@ -1,4 +1,5 @@
-//! A follower whose log can't be brought up to date any more gets the leader's snapshot, and nobody else notices.
+//! Snapshot transfers to a follower that the leader's log can no longer bring up to date; the other
+//! nodes are not affected.
 
 mod support;
 
@@ -20,7 +21,7 @@ fn a_follower_that_was_away_until_the_log_was_cut_gets_a_snapshot() {
             assert!(journal.applied() <= 12, "{} were applied anew", journal.applied());
             ledger.check(&cluster.journals());
             assert!(cluster.status(away).snapshot >= Index(20));
-            // It is as good as any other from now on.
+            // The restored follower is as good as any other.
             ledger.propose(cluster.node(away), "afterwards").await.expect("an acknowledgement");
             cluster.stop(leader).await;
             cluster.leader().await;
@@ -153,7 +154,8 @@ fn another_leader_completes_what_one_began() {
             }
             cluster.start(away).await;
             pieces_arrive(&cluster, 150_000.0).await;
-            // The majority needs the one that is away: until it has the snapshot it can't acknowledge anything.
+            // The majority needs the node that is away: until it has the snapshot, no write
+            // can be acknowledged.
             cluster.stop(leader).await;
             let next = cluster.leader().await;
             assert_ne!(next, away, "it lacks what is committed");
@@ -194,7 +196,7 @@ fn a_follower_that_falls_behind_again_during_its_transfer_need_not_begin_again()
         let (leader, away) = away_from_a_large_state(&mut cluster, &ledger).await;
         cluster.start(away).await;
         pieces_arrive(&cluster, 50_000.0).await;
-        // Many snapshots are taken while one is on its way; the log behind that one stays.
+        // Many snapshots are taken while one is being sent; the log after that one stays.
         let before = cluster.status(leader).first_log;
         write(&cluster, &ledger, leader, 200, 10).await;
         let status = cluster.status(leader);
@@ -202,7 +204,7 @@ fn a_follower_that_falls_behind_again_during_its_transfer_need_not_begin_again()
         assert_eq!(status.first_log, before, "kept for whom the snapshot is being sent");
         cluster.settled().await;
         assert_eq!(cluster.journal(away).restored(), 1);
-        // And is let go of when it is not needed any more.
+        // The log is released once it is no longer needed.
         write(&cluster, &ledger, leader, 50, 10).await;
         cluster.until("the log to be cut", |view| (view[&leader].first_log > status.snapshot).then_some(())).await;
         cluster.settled().await;
@@ -228,7 +230,7 @@ fn a_peer_that_vanishes_during_its_transfer_holds_the_log_back_for_a_minute_at_m
         let others: Vec<_> = cluster.others(away);
         let cut = |view: &View| (view[&leader].first_log > Index(before.0 + 100)).then_some(());
         cluster.until("the log to be cut", cut).await;
-        // Once it is back it gets another.
+        // Once the node is back it gets another snapshot.
         cluster.faults.heal();
         cluster.leader_among(&others).await;
         cluster.settled().await;
@@ -240,7 +242,7 @@ fn a_peer_that_vanishes_during_its_transfer_holds_the_log_back_for_a_minute_at_m
 #[test]
 fn whoever_waits_for_an_entry_that_a_snapshot_covers_learns_that_the_outcome_is_unknown() {
     simulate(async {
-        // Nobody's patience ends before: what they are told they are told because of the snapshot.
+        // No caller gives up before: their outcomes are due to the snapshot.
         let hour = Duration::from_secs(3600);
         let timing = Timing { proposal_timeout: hour, leader_wait: hour, ..Timing::default() };
         let (cluster, ledger) = (Cluster::start_all(Plan { timing, ..small() }).await, Ledger::default());
@@ -317,19 +319,20 @@ fn nodes_on_threads_send_snapshots_from_disk_to_disk() {
     });
 }
 
-/// Snapshots every ten entries, of which two stay.
+/// A snapshot every ten entries, with two entries kept in the log.
 fn small() -> Plan {
     let snapshots = Snapshots { every_entries: 10, every_bytes: 0, keep_entries: 2, ..Snapshots::default() };
     Plan { snapshots, ..Plan::default() }
 }
 
-/// Snapshots on demand, sent with an eighth of a megabyte a second.
+/// Snapshots on demand, sent at an eighth of a megabyte a second.
 fn slow() -> Plan {
     let snapshots = Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 0, bytes_per_second: 128 << 10 };
     Plan { snapshots, ..Plan::default() }
 }
 
-/// Stops a follower and writes until the log that it would need is cut. Gives the leader and the follower.
+/// Stops a follower and writes until the log that it needs is cut. Gives the leader
+/// and the follower.
 async fn away(cluster: &mut Cluster, ledger: &Ledger, commands: usize) -> (NodeId, NodeId) {
     let leader = cluster.leader().await;
     let away = cluster.others(leader)[0];
@@ -341,7 +344,7 @@ async fn away(cluster: &mut Cluster, ledger: &Ledger, commands: usize) -> (NodeI
     (leader, away)
 }
 
-/// The same, with a state of half a megabyte.
+/// Stops a follower in the same way, with a state of half a megabyte.
 async fn away_from_a_large_state(cluster: &mut Cluster, ledger: &Ledger) -> (NodeId, NodeId) {
     let leader = cluster.leader().await;
     let away = cluster.others(leader)[0];
@@ -360,21 +363,22 @@ async fn write(cluster: &Cluster, ledger: &Ledger, at: NodeId, commands: usize, 
     }
 }
 
-/// Lets the leader take a snapshot and cut its log, so that whoever is away needs it. Where time is real, the leader may have
-/// begun to send an earlier one into the void, for which it keeps a few entries.
+/// Lets the leader take a snapshot and cut its log, so that a node that is away needs it. In
+/// real time the leader may have begun to send an earlier one to no receiver, for which it keeps
+/// a few entries.
 async fn cut(cluster: &Cluster, leader: NodeId) {
     let taken = soon("a snapshot", cluster.node(leader).snapshot()).await.expect("a snapshot");
     let is_cut = |view: &View| (view[&leader].first_log.0 + 2 >= taken.index.0.min(11)).then_some(());
     cluster.until("the log to be cut", is_cut).await;
 }
 
-/// Waits until so many bytes of snapshots have arrived anywhere since now.
+/// Waits until nodes have received this many more bytes of snapshots.
 async fn pieces_arrive(cluster: &Cluster, bytes: f64) {
     let arrived = || cluster.metric("quorate_snapshot_bytes_total", &["direction=\"received\""]);
     let wanted = arrived() + bytes;
     soon("pieces of a snapshot", async {
         while arrived() < wanted {
-            // Simulated time: it passes as soon as everybody waits.
+            // Simulated time passes only while all tasks wait.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })

@@ -1,4 +1,5 @@
-//! Two full copies and a witness: what the third node is for, what it keeps, and what it refuses.
+//! Clusters of two full copies and a witness: the use of the witness, the data that it keeps, and
+//! the requests that it refuses.
 
 mod support;
 
@@ -11,7 +12,7 @@ use support::{Cluster, Journal, Ledger, Plan, simulate, soon};
 
 const WITNESS: NodeId = NodeId(3);
 
-/// Nodes 1 and 2, and the witness on a disk.
+/// Nodes 1 and 2, and the witness with its disk.
 async fn with_witness(plan: Plan) -> (Cluster, SimulatedDisk) {
     let (mut cluster, disk) = (Cluster::vacant(plan), SimulatedDisk::new());
     for id in [1, 2].map(NodeId) {
@@ -26,7 +27,7 @@ async fn start_witness(cluster: &mut Cluster, disk: &SimulatedDisk) {
     cluster.start_as(WITNESS, Journal::default(), |builder| builder.witness(WITNESS).storage(wal)).await;
 }
 
-/// Everything that a disk holds.
+/// All bytes that a disk holds.
 fn bytes_on(disk: &SimulatedDisk) -> Vec<u8> {
     disk.paths().iter().filter_map(|path| disk.contents(path)).flatten().collect()
 }
@@ -50,7 +51,8 @@ fn with_one_copy_gone_the_other_goes_on_and_nothing_is_lost() {
         for nth in 0..20 {
             ledger.propose(cluster.node(leader), format!("one {nth}")).await.expect("the witness breaks the tie");
         }
-        // Whoever lacks what the two committed does not lead: the other one comes back, and has to be brought up first.
+        // A node without the entries that the two committed does not lead: the restarted copy must
+        // be brought up to date first.
         cluster.start_as(other, Journal::default(), |builder| builder.witness(WITNESS)).await;
         cluster.settled().await;
         cluster.stop(leader).await;
@@ -107,7 +109,8 @@ fn a_witness_forwards_writes_and_serves_no_reads() {
     });
 }
 
-/// It was away for longer than logs are kept, and is brought up without a byte of state. Its own log is cut, too.
+/// The witness was away for longer than logs are kept, and is brought up to date without a byte of
+/// state. Its own log is cut, too.
 #[test]
 fn a_witness_catches_up_without_state_and_cuts_its_log() {
     simulate(async {
@@ -156,7 +159,8 @@ fn a_witness_joins_and_leaves_while_the_cluster_serves() {
     });
 }
 
-/// Started as what it is not, a node refuses: at once where it can know, and when it is told otherwise.
+/// A node that is started in the wrong role refuses: at once where it can know its role, else when
+/// it is told.
 #[test]
 fn a_node_that_is_not_what_the_cluster_takes_it_for_stops() {
     simulate(async {
@@ -164,7 +168,8 @@ fn a_node_that_is_not_what_the_cluster_takes_it_for_stops() {
         cluster.leader().await;
         cluster.settled().await;
         cluster.stop(WITNESS).await;
-        // Its own configuration says nothing of a witness, so it is a full copy to itself; and the log is not one's.
+        // Its own configuration names no witness, so it takes itself for a full copy; but the log
+        // is that of a witness.
         let wal = Wal::at("data").segment_bytes(32 << 10).on(disk.clone());
         cluster.node(NodeId(1)).propose("one more").await.expect("an acknowledgement");
         let started = cluster.try_start_as(WITNESS, Journal::default(), |builder| builder.storage(wal)).await;
@@ -188,7 +193,7 @@ fn a_node_that_is_not_what_the_cluster_takes_it_for_stops() {
     });
 }
 
-/// The limit, and that it is kept: what one copy and the witness have nobody else decides about.
+/// The limit of a witness: entries that only one copy and the witness have wait for that copy.
 #[test]
 fn what_one_copy_and_the_witness_have_waits_for_that_copy() {
     simulate(async {

@@ -1,5 +1,6 @@
-//! Inputs for the properties that fuzz targets and tests share: arbitrary bytes, valid inputs that were changed, and the
-//! corpus. Included by path into the tests of each crate that has decoders.
+//! Inputs for the properties that fuzz targets and tests share: arbitrary bytes, valid inputs
+//! that were changed, and the corpus. The file is included by path into the tests of each crate
+//! that has decoders.
 
 use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
 use std::{
@@ -7,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Arbitrary bytes now and then; mostly some of `seeds`, changed in a few places.
+/// Mostly some of `seeds`, changed in a few places; at times arbitrary bytes.
 pub(crate) fn inputs(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let mutated = (select(seeds), vec(edit(), 0..6)).prop_map(|(mut bytes, edits)| {
         edits.iter().for_each(|edit| edit.apply(&mut bytes));
@@ -31,7 +32,7 @@ pub(crate) fn replay(target: &str, promise: impl Fn(&[u8])) {
     assert!(count > 0, "{} holds inputs", dir.display());
 }
 
-/// Writes a target's seeds to its corpus, in place of former ones.
+/// Writes the seeds of a target to its corpus, in place of earlier ones.
 pub(crate) fn plant(target: &str, seeds: &[Vec<u8>]) {
     let dir = corpus(target);
     fs::create_dir_all(&dir).expect("a directory");
@@ -63,7 +64,7 @@ enum Edit {
 
 fn edit() -> impl Strategy<Value = Edit> {
     let at = any::<Index>;
-    // What lengths and counters are most likely to be wrong about.
+    // Values at the limits, where lengths and counters go wrong most often.
     let number = prop_oneof![
         select(vec![0u64, 1, 0x7f, 0x80, 0xff, 0xffff, 1 << 31, u64::from(u32::MAX), 1 << 63, u64::MAX - 1, u64::MAX]),
         any::<u64>(),

@@ -1,4 +1,5 @@
-//! The command line: what it takes, and exit codes. 0: all held; 1: something did not; 2: the command made no sense.
+//! The command line and its exit codes. 0: every check held; 1: one did not; 2: the command
+//! made no sense.
 
 mod mutants;
 mod replay;
@@ -31,19 +32,19 @@ enum Command {
     Mutants(mutants::Args),
 }
 
-/// Which layers carry plans out.
+/// The layers that carry plans out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 enum Layers {
     /// The pure pieces
     Pure,
     /// The real actors
     Actors,
-    /// Either, for every seed
+    /// Both layers, for every seed
     #[default]
     Both,
 }
 
-/// Which layer carries a plan out.
+/// The layer that carries a plan out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum OneLayer {
     /// The pure pieces
@@ -69,11 +70,11 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-/// A command that can't be carried out: what, where, what to do, in one line.
+/// A command that can't be carried out: the mistake, its place and the remedy, in one line.
 #[derive(Debug)]
 struct Misuse(String);
 
-/// Whether all held.
+/// Whether all checks held.
 type Held = Result<bool, Misuse>;
 
 impl Layers {
@@ -95,26 +96,26 @@ impl From<OneLayer> for Layer {
     }
 }
 
-/// As many threads as wanted, or one for each processor.
+/// The number of threads asked for, else one for each processor.
 fn threads(jobs: Option<NonZeroUsize>) -> NonZeroUsize {
     jobs.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// How a run is repeated by hand, up to what it says.
+/// The beginning of the command that repeats a run, up to its subcommand.
 const COMMAND: &str = "cargo run --release -p quorate-sim --";
 
-/// One line to people, beside what the command prints.
+/// Prints a line for people on standard error.
 fn tell(line: &str) {
     eprintln!("quorate-sim: {line}");
 }
 
-/// One line of what the command prints.
+/// Prints a line of the result on standard output.
 fn say(line: &str) {
-    // Whoever reads may have seen enough, as `head` has.
+    // The reader may close its end early, as `head` does.
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
-/// What did not hold, in one line. A violation may say more in further ones.
+/// The first line of a violation, with its seed and layer. A violation may have further lines.
 fn in_a_line(failure: &Failure) -> String {
     let Failure { seed, layer, violation } = failure;
     let first = violation.lines().next().unwrap_or_default();

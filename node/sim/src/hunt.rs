@@ -1,7 +1,8 @@
-//! Hunts mutants: lets bugs that were bred on purpose live, one at a time, and runs seeds until one of them shows.
+//! The hunt for mutants: each is a bug planted on purpose, enabled alone, and seeds run until one
+//! of them fails.
 //!
-//! A mutant is alive in the whole process, so all threads hunt the same one. Who breeds it is the caller's business; the
-//! ordinary build has none.
+//! A mutant is enabled for the whole process, so all threads hunt the same one. The caller enables
+//! it; the ordinary build has none.
 
 use crate::{
     Layer,
@@ -14,38 +15,38 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The first mutant that the pure layer can't have: this one and those behind it live in the storage and in the actors. The layer
-/// of actors hunts them first.
+/// The first mutant that the pure layer can't have: this one and all later ones live in the storage
+/// and in the actors, so the layer of actors hunts them first.
 const FIRST_OF_ACTORS: Mutant = Mutant::PageCacheCountsAsDisk;
 
-/// How far a hunt goes.
+/// The limits of a hunt.
 #[derive(Clone, Copy, Debug)]
 pub struct Hunt {
-    /// So many seeds of the pure layer, at most.
+    /// Seeds of the pure layer, at most.
     pub pure_max: u64,
-    /// So many of the layer of actors.
+    /// Seeds of the layer of actors, at most.
     pub actors_max: u64,
-    /// On how many threads.
+    /// The number of worker threads.
     pub jobs: NonZeroUsize,
-    /// What carries a plan out.
+    /// The function that carries a plan out.
     pub carry: Carry,
 }
 
-/// How a hunt ended.
+/// The result of the hunt for one mutant.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
-    /// Who was hunted.
+    /// The mutant that was enabled.
     pub mutant: Mutant,
-    /// The seed that it showed with; none if it survived.
+    /// The first failure that it caused; none if it survived.
     pub caught: Option<Failure>,
-    /// How many seeds were run, on all layers, up to that one.
+    /// Seeds run on all layers, up to and including the one that failed.
     pub seeds: u64,
-    /// How long it took.
+    /// Wall time of the hunt.
     pub took: Duration,
 }
 
 impl Hunt {
-    /// Hunts the mutant that is alive, first on one layer, then on the other.
+    /// Hunts the mutant that is enabled, first on one layer, then on the other.
     #[must_use]
     pub fn hunt(&self, mutant: Mutant, mut tell: impl FnMut(&str)) -> Row {
         let begun = Instant::now();
@@ -61,7 +62,7 @@ impl Hunt {
         Row { mutant, caught: None, seeds, took: begun.elapsed() }
     }
 
-    /// Runs the first seeds of a layer and gives the first that failed.
+    /// Runs the first `seeds` seeds of a layer and returns the failure with the lowest seed.
     #[must_use]
     pub fn run(&self, layer: Layer, seeds: u64, tell: impl FnMut(&str)) -> Option<Failure> {
         let settings = Settings {
@@ -76,7 +77,7 @@ impl Hunt {
         runs::run(&settings, tell).failures.into_iter().next()
     }
 
-    /// How many seeds of a layer are run at most.
+    /// The most seeds that run on a layer.
     #[must_use]
     pub const fn seeds_max(&self, layer: Layer) -> u64 {
         match layer {
@@ -91,12 +92,12 @@ fn layers(mutant: Mutant) -> [Layer; 2] {
     if mutant >= FIRST_OF_ACTORS { [Layer::Actors, Layer::Pure] } else { [Layer::Pure, Layer::Actors] }
 }
 
-/// The head of a table in Markdown, above rows from [`Row::to_markdown`].
+/// The head of the Markdown table, above rows from [`Row::to_markdown`].
 pub const MARKDOWN_HEAD: &str =
     "| mutant | caught by | layer | seed | seeds run | time |\n| --- | --- | --- | --: | --: | --: |";
 
 impl Row {
-    /// A row of a table in Markdown.
+    /// This row of the Markdown table.
     #[must_use]
     pub fn to_markdown(&self) -> String {
         format!("| {} |", self.cells().join(" | "))

@@ -1,16 +1,19 @@
-//! Whole clusters under every fault, each a function of one seed.
+//! Simulation of whole clusters under every fault, each run a function of one seed.
 //!
-//! Trust is earned by what was tried. A [`Plan`] says what goes wrong with a cluster, and when; two layers carry it out:
+//! A [`Plan`] says which faults a cluster meets, and when; two layers carry it out:
 //!
-//! - [`Layer::Pure`]: the pure pieces of `quorate-raft`, scheduled by us: internal messages as well as wire messages are events,
-//!   in order between any two actors, in any order otherwise. Millions of steps a second, every invariant after every step.
-//! - [`Layer::Actors`]: the real actors, the real codec, the real write-ahead log over a simulated disk, each node with a clock
-//!   of its own. What callers were told is checked for linearizability.
+//! - [`Layer::Pure`]: the pure pieces of `quorate-raft`, scheduled at random: internal messages as
+//!   well as wire messages are events, in order between any two actors, in any order otherwise.
+//!   Millions of steps a second, every invariant checked after every step.
+//! - [`Layer::Actors`]: the real actors, the real codec, the real write-ahead log over a
+//!   simulated disk, each node with a clock of its own. The replies to callers are
+//!   checked for linearizability.
 //!
 //! At the end of a plan its faults stop, and the cluster must heal, agree and serve.
 //!
-//! The command `quorate-sim` runs seeds, replays one, shortens a plan that fails, and lets mutants live. What can't be simulated
-//! (real QUIC, a real disk, signals) stays with the tests of real processes.
+//! The command `quorate-sim` runs seeds, replays one, shortens a plan that fails, and hunts
+//! mutants. Tests of real processes cover the parts that can't be simulated: real QUIC, a
+//! real disk, signals.
 
 mod actors;
 pub mod hunt;
@@ -28,26 +31,27 @@ pub use plan::Plan;
 pub use report::Report;
 pub use trace::Trace;
 
-/// What carries a plan out.
+/// The part of the system that carries a plan out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Layer {
-    /// The pure pieces.
+    /// The pure pieces of `quorate-raft`, without tasks or I/O.
     Pure,
-    /// The real actors.
+    /// The real actors, over a simulated network and disk.
     Actors,
 }
 
-/// How a run ended.
+/// The result of one run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// What it did.
+    /// Counts of the events of the run.
     pub report: Report,
-    /// What must hold and did not, as in `election safety: 1 and 2 both led term 3`: the property, a colon, the facts.
+    /// The violation, if there is one, as in `election safety: 1 and 2 both led term 3`: the
+    /// property, a colon, the facts.
     pub violation: Option<String>,
 }
 
 impl Layer {
-    /// Carries out a plan. Same plan, same outcome, same trace.
+    /// Carries out a plan. The same plan has the same outcome and the same trace.
     #[must_use]
     pub fn run(self, plan: &Plan, trace: &mut Trace) -> Outcome {
         match self {

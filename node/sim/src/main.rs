@@ -1,4 +1,5 @@
-//! The command `quorate-sim`: runs seeds, replays one, shortens a plan that fails, hunts mutants. The rest is in the library.
+//! The command `quorate-sim`: runs seeds, replays one, shortens a plan that fails, hunts mutants.
+//! All else is in the library.
 
 mod cli;
 

@@ -1,9 +1,11 @@
-//! Messages from outside a node's configuration: of a node that was removed, or of an id that never was a member. Each makes the
-//! claims that would do most, if they were believed.
+//! Messages from outside a node's configuration: from a node that was removed, or from an id that
+//! never was a member. Each makes the claims that would do the most harm if they were believed.
 //!
-//! Left out is what no rule can tell from a member that was added while the receiver was away: forged entries and snapshots, sent while
-//! it hears no leader. While it hears one, they come, too. And answers to what is claimed here must not count where they arrive, for a
-//! node of that id may be there: so campaigns, epochs and rounds are such as nobody has.
+//! One kind is left out, because no rule can tell it from a message of a member that was added
+//! while the receiver was away: forged entries and snapshots, sent while the receiver hears no
+//! leader. They are sent while it hears one. Answers to the claims made here must not count
+//! where they arrive, for a node of that id may exist: so campaigns, epochs and rounds are such
+//! as no node has.
 
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, Checksum, Emptied, EntryId, Heartbeat,
@@ -16,15 +18,15 @@ use rand::{Rng, rngs::SmallRng};
 const LAST_TERM: Term = Term(u64::MAX / 2 - 1);
 const FAR: Index = Index(1 << 40);
 
-/// What is known of the node that will hear it.
+/// State of the node that will receive the message.
 pub(crate) struct Receiver {
     pub(crate) term: Term,
     pub(crate) last: EntryId,
-    /// Whether it hears a leader, for sure.
+    /// Whether it certainly hears a leader.
     pub(crate) is_led: bool,
 }
 
-/// Anything that a node outside may say.
+/// Draws a message that a node outside may send.
 pub(crate) fn message(random: &mut SmallRng, receiver: &Receiver, checksum: Checksum) -> Message {
     let Receiver { term, last, is_led } = *receiver;
     let far = |rise: u64| Term(term.0.saturating_add(rise).min(LAST_TERM.0));
@@ -83,7 +85,8 @@ pub(crate) fn message(random: &mut SmallRng, receiver: &Receiver, checksum: Chec
             })
         }
     };
-    // An answer to a pre-vote repeats the term that was asked about, and a node of the sender's id may be there to hear it.
+    // An answer to a pre-vote repeats the term that was asked about, and may reach a real node with
+    // the sender's id.
     let is_pre_vote = matches!(&body, Body::RequestVote(request) if request.phase == Phase::PreVote);
     Message { term: if is_pre_vote { claimed.min(far(1_000)) } else { claimed }, body }
 }

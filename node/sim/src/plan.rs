@@ -1,9 +1,10 @@
-//! What goes wrong with one cluster, and when: the same plan for both layers.
+//! The fault plan of one simulated cluster: faults and their times, the same plan for both layers.
 //!
-//! A plan is a function of its seed, and can be read, shortened and run again. It says *what* happens; each layer does it in its
-//! own way, and what it leaves open (which message is lost, which byte flips) comes from the seed too. Which kinds of faults a
-//! plan has, and how hard each is, is drawn anew for every seed (swarm testing, Groce et al., ISSTA 2012): a plan with
-//! everything in it hides what only shows without some of it.
+//! A plan is a function of its seed, and can be read, shortened and run again. It names the faults;
+//! each layer injects them in its own way, and the choices that it leaves open (the message that is
+//! lost, the byte that flips) come from the seed too. The kinds of faults in a plan, and their
+//! strength, are drawn anew for every seed (swarm testing, Groce et al., ISSTA 2012): a plan with
+//! all kinds hides the bugs that only show without some of them.
 
 mod draw;
 mod fault;
@@ -15,96 +16,98 @@ use quorate_raft::NodeId;
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
 
-/// What happens to one cluster.
+/// One cluster, its workload and its faults.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Decides everything that the rest leaves open.
+    /// Decides everything that the other fields leave open.
     pub seed: u64,
-    /// How many members there are, all of them voters: 1, 3 or 5.
+    /// The number of members, all of them voters: 1, 3 or 5.
     pub nodes: u64,
-    /// The member that is a witness, if there is one.
+    /// The member that is a witness, if the cluster has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<NodeId>,
-    /// How long faults go on. Afterwards the cluster must heal.
+    /// The time during which faults occur. The cluster must heal after it.
     #[serde(rename = "length_ns", with = "nanos")]
     pub length: Duration,
-    /// How many clients write and read, each one thing at a time.
+    /// The number of clients. Each has one operation under way at a time.
     pub clients: u64,
-    /// How many keys they share.
+    /// The number of keys that all clients share.
     pub keys: u64,
-    /// How long a client rests between two things, at most.
+    /// The longest pause of a client between two operations.
     #[serde(rename = "rest_ns", with = "nanos")]
     pub rest: Duration,
-    /// After so many entries a node takes a snapshot by itself; 0 never.
+    /// The number of entries after which a node takes a snapshot by itself; 0 for never.
     pub snapshot_every: u64,
-    /// So many entries stay in front of a snapshot.
+    /// The number of entries up to a snapshot's last that log compaction keeps.
     pub keep_entries: u64,
-    /// What goes wrong, in order of time.
+    /// The faults, in order of their start.
     pub faults: Vec<Planned>,
 }
 
-/// One thing that goes wrong.
+/// One fault, with its time.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Planned {
-    /// When it begins, after the start.
+    /// The start, counted from the start of the run.
     #[serde(rename = "at_ns", with = "nanos")]
     pub at: Duration,
-    /// How long it lasts. What happens at once has none: then it is how long it takes until it is made good (a node that
-    /// crashed starts again, say).
+    /// The duration. For a fault that happens at once, the time until its repair, such as the
+    /// restart of a node that crashed.
     #[serde(rename = "lasts_ns", with = "nanos")]
     pub lasts: Duration,
-    /// What.
+    /// The fault that begins then.
     pub fault: Fault,
 }
 
-/// What one node is told, and others may not be: by default settings differ between nodes.
+/// The settings of one node: by default they differ between nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Told {
     /// The shortest election timeout, until a [`Fault::Retime`]; the longest is twice as long.
     pub shortest: Duration,
-    /// By so many thousandths it takes clocks to drift apart more than they do.
+    /// Thousandths that the node adds to the clock drift that it must assume.
     pub spared: u16,
-    /// Its limits are drawn from this.
+    /// The random number that the node's limits are derived from.
     pub draws: u64,
 }
 
 impl Plan {
-    /// What a node is told at its first start.
+    /// The settings of a node at its first start.
     #[must_use]
     pub fn told(&self, node: NodeId) -> Told {
         draw::told(self.seed, node)
     }
 
-    /// Whether disks lose nothing that was durable. Where the members change, what a quorum of some has others may come to decide
-    /// about; and what a witness acknowledged there may be one copy of alone.
+    /// Whether durable data on disks must survive. When the members change, a quorum may come to
+    /// consist of nodes that lack what an earlier quorum held; and an entry that a witness
+    /// acknowledged may have a single copy.
     #[must_use]
     pub fn spares_disks(&self) -> bool {
         self.changes_members() || self.witness.is_some()
     }
 
-    /// Whether the members change.
+    /// Whether the plan has a [`Fault::Change`].
     #[must_use]
     pub fn changes_members(&self) -> bool {
         self.faults.iter().any(|planned| matches!(planned.fault, Fault::Change { .. }))
     }
 
-    /// The release that a node runs after its next upgrade, if these are what all run now: one ahead of the oldest at most.
+    /// The release of a node after its next upgrade, given the releases `all` that run now: at most
+    /// one later than the oldest.
     #[must_use]
     pub fn next_release(of: u32, all: impl Iterator<Item = u32>) -> u32 {
         let oldest = all.min().unwrap_or(of);
         (of + 1).min(oldest + 1)
     }
 
-    /// The plan of a seed.
+    /// The plan that a seed determines.
     #[must_use]
     pub fn of(seed: u64) -> Self {
         draw::plan(seed)
     }
 
-    /// By how many thousandths of an interval a fast clock shows more than a slow one, rounded up; `None` if clocks leap, which no
-    /// lease survives: nobody reads by lease then.
+    /// The thousandths of an interval by which the fastest clock runs ahead of the slowest, rounded
+    /// up. `None` if clocks leap: no lease survives that, and no client reads by lease then.
     #[must_use]
     pub fn clock_drift(&self) -> Option<u16> {
         if self.faults.iter().any(|planned| matches!(planned.fault, Fault::Jump { .. })) {
@@ -115,7 +118,7 @@ impl Plan {
         u16::try_from((apart.unsigned_abs() * 1000).div_ceil(fast.unsigned_abs().max(1))).ok()
     }
 
-    /// By how many thousandths the slowest and the fastest clock differ from one that is right.
+    /// The deviation of the slowest and of the fastest clock from a correct one, in thousandths.
     #[must_use]
     pub fn drifts(&self) -> (i16, i16) {
         let drifts = self.faults.iter().filter_map(|planned| match planned.fault {

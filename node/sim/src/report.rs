@@ -1,4 +1,4 @@
-//! What runs did, counted: how much was tried is as much a result as that nothing was found.
+//! Counts of the events of runs: a clean result means little unless the faults had effects.
 
 use crate::plan::KINDS;
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -6,30 +6,31 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 /// Counts of one run, or of many together.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Report {
-    /// How many runs.
+    /// The number of runs counted here.
     pub runs: u64,
-    /// How much time passed within them.
+    /// Simulated time within the runs.
     pub simulated: Duration,
-    /// What happened, one event at a time.
+    /// The number of events that happened.
     pub steps: u64,
-    /// How often each kind of fault did something: a message lost, a node crashed, a byte flipped.
+    /// By kind of fault, how often it had an effect: a message lost, a node crashed,
+    /// a byte flipped.
     pub fired: BTreeMap<&'static str, u64>,
-    /// What else is worth counting: elections won, entries committed, snapshots taken, reads checked, …
+    /// Other counts: elections won, entries committed, snapshots taken, reads checked, …
     pub counts: BTreeMap<&'static str, u64>,
 }
 
 impl Report {
-    /// A fault did something.
+    /// Counts one effect of a kind of fault.
     pub fn fired(&mut self, kind: &'static str) {
         *self.fired.entry(kind).or_default() += 1;
     }
 
-    /// So many more of these.
+    /// Adds `more` to the count named `what`.
     pub fn count(&mut self, what: &'static str, more: u64) {
         *self.counts.entry(what).or_default() += more;
     }
 
-    /// Takes in another.
+    /// Adds the counts of another report.
     pub fn add(&mut self, other: &Self) {
         self.runs += other.runs;
         self.simulated += other.simulated;
@@ -38,7 +39,7 @@ impl Report {
         other.counts.iter().for_each(|(what, count)| self.count(what, *count));
     }
 
-    /// The kinds of faults that never did anything.
+    /// The kinds of faults that had no effect in any run.
     #[must_use]
     pub fn dead(&self) -> Vec<&'static str> {
         KINDS.into_iter().filter(|kind| self.fired.get(kind).is_none_or(|count| *count == 0)).collect()

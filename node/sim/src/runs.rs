@@ -1,7 +1,8 @@
-//! Runs many seeds on several threads, and one seed in a cage of its own.
+//! Runs of many seeds on several threads, and of one seed on a thread of its own (`cage`).
 //!
-//! Owns threads, wall time and panics. Knows nothing of clusters: a [`Carry`] carries each plan out. What it finds does not
-//! depend on how many threads there are: seeds are taken in order, and those begun are ended before anyone stops.
+//! The module owns threads, wall time and panics. It knows nothing of clusters: a [`Carry`] carries
+//! each plan out. The result does not depend on the number of threads: seeds are taken in order,
+//! and every seed that was begun is finished before the run stops.
 
 mod cage;
 mod figures;
@@ -22,43 +23,42 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Carries a plan out: [`Layer::run`], or a stand-in for it.
+/// The function that carries a plan out: [`Layer::run`], or a stand-in for it.
 pub type Carry = fn(Layer, &Plan, &mut Trace) -> Outcome;
 
-/// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// What to run.
+/// The choice of seeds and layers for a run, and its limits.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Which seeds, in this order.
+    /// The seeds, run in this order.
     pub seeds: Range<u64>,
-    /// On which layers each.
+    /// The layers that run each seed.
     pub layers: Vec<Layer>,
-    /// On how many threads.
+    /// The number of worker threads.
     pub jobs: NonZeroUsize,
-    /// Every so many-th seed runs a second time, and must have the same trace.
+    /// Every n-th seed runs a second time, and must have the same trace.
     pub twice_every: Option<NonZeroU64>,
-    /// No seed is begun after so long.
+    /// No seed is begun once this time has passed.
     pub time_max: Option<Duration>,
-    /// No seed is begun after so many failed.
+    /// No seed is begun once this number of runs has failed.
     pub failures_max: NonZeroUsize,
-    /// What carries a plan out.
+    /// The function that carries a plan out.
     pub carry: Carry,
 }
 
-/// A seed that failed.
+/// A seed that failed, on one layer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
-    /// Which.
+    /// The seed of the plan.
     pub seed: u64,
-    /// On which layer.
+    /// The layer that ran it.
     pub layer: Layer,
-    /// What did not hold.
+    /// The property that did not hold, a colon, and the details.
     pub violation: String,
 }
 
-/// What a layer is called.
+/// The name of a layer on the command line and in reports.
 #[must_use]
 pub const fn name(layer: Layer) -> &'static str {
     match layer {
@@ -67,13 +67,14 @@ pub const fn name(layer: Layer) -> &'static str {
     }
 }
 
-/// The property that a violation is about: what stands before its first colon.
+/// The property that a violation is about: the text before its first colon.
 #[must_use]
 pub fn property(violation: &str) -> &str {
     violation.split_once(": ").map_or(violation, |(property, _)| property)
 }
 
-/// Runs seeds until there are no more, time is up, or enough have failed. Now and then `tell` hears how far it is.
+/// Runs seeds until none is left, time is up, or enough have failed. `tell` gets a line of progress
+/// every ten seconds.
 #[must_use]
 pub fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Summary {
     let begun = Instant::now();
@@ -88,7 +89,7 @@ pub fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Summary {
             });
         }
         drop(working);
-        // Ends when the last worker lets go of its end.
+        // Ends when the last worker drops its sender.
         while idle.recv_timeout(TELL_EVERY) == Err(RecvTimeoutError::Timeout) {
             tell(&work.progress());
         }
@@ -99,13 +100,13 @@ pub fn run(settings: &Settings, mut tell: impl FnMut(&str)) -> Summary {
     Summary { figures, failures, wall: begun.elapsed(), jobs: settings.jobs }
 }
 
-/// What the threads share.
+/// The state that the worker threads share.
 struct Work<'a> {
     settings: &'a Settings,
     begun: Instant,
-    /// How many runs there are: seeds times layers.
+    /// The number of runs: seeds times layers.
     total: u64,
-    /// The next of them that nobody has begun.
+    /// The number of the next run to begin.
     next: AtomicU64,
     stop: AtomicBool,
     found: Mutex<Found>,
@@ -114,7 +115,7 @@ struct Work<'a> {
 struct Found {
     figures: Vec<(Layer, Figures)>,
     failures: Vec<Failure>,
-    /// What each thread is at, and since when.
+    /// By thread: its current seed and layer, and when it began.
     at: Vec<Option<(u64, Layer, Instant)>>,
 }
 
@@ -200,13 +201,13 @@ impl<'a> Work<'a> {
         line
     }
 
-    /// What is found is whole between any two lines, so that of a thread that panicked is too.
+    /// A thread that panicked leaves valid figures: they are consistent between any two statements.
     fn found(&self) -> MutexGuard<'_, Found> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What is wrong if two runs of one plan differ.
+/// The violation to report if two runs of one plan differ.
 fn differ(first: &Run, second: &Run) -> Option<String> {
     let ended = |run: &Run| run.outcome.violation.clone().unwrap_or_else(|| "ended well".into());
     (first.digest != second.digest || second.outcome.violation.is_some()).then(|| {

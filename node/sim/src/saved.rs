@@ -1,53 +1,53 @@
-//! Plans in files, so that a shortened one can be kept, sent to somebody, edited by hand and run again.
+//! Plans in files, so that a shortened plan can be kept, shared, edited by hand and run again.
 //!
-//! A file is JSON, with times in whole nanoseconds. Reading refuses what no cluster could carry out: nodes that are not
-//! there, times out of order, chances above one.
+//! A file is JSON, with times in whole nanoseconds. Reading refuses plans that no cluster could
+//! carry out: absent nodes, times out of order, chances above one.
 
 use crate::plan::{Fault, Plan, Planned};
 use quorate_raft::NodeId;
 use std::{fmt, fs, io, path::Path, time::Duration};
 
-/// No file of a plan is larger than this; one of the longest plan is a hundredth of it.
+/// The largest file that is read, in bytes; one of the longest plan is a hundredth of it.
 const FILE_MAX: u64 = 1 << 20;
-/// How large a cluster may be.
+/// The most nodes of a cluster.
 const NODES_MAX: u64 = 9;
-/// How many clients and keys there may be.
+/// The most clients, and the most keys.
 const CLIENTS_MAX: u64 = 1_000;
-/// How long faults may go on.
+/// The latest end of the faults.
 const LENGTH_MAX: Duration = Duration::from_secs(3600);
 /// Twice the interval of heartbeats: no node takes a shorter election timeout.
 const RETIME_MIN: Duration = Duration::from_millis(100);
-/// How much may go wrong.
+/// The most faults in a plan.
 const FAULTS_MAX: usize = 10_000;
 
-/// Why there is no plan in a file, or no file.
+/// The reason why a plan can't be read or written.
 #[derive(Debug)]
 pub enum SavedError {
     /// The file can't be read or written.
     Io(io::Error),
-    /// It holds no plan: not the JSON of one, or not one that can be carried out.
+    /// The file holds no plan: other JSON or none, or a plan that can't be carried out.
     Plan(String),
 }
 
-/// The plan as text.
+/// The plan as JSON text, the content of a file.
 #[must_use]
 pub fn to_text(plan: &Plan) -> String {
-    // Nothing in a plan has no JSON: no map, no float.
+    // Infallible: a plan has no map and no float.
     serde_json::to_string_pretty(plan).unwrap_or_default() + "\n"
 }
 
-/// The plan in a text.
+/// Reads a plan from JSON text.
 ///
 /// # Errors
 ///
-/// If it holds none that could be carried out.
+/// If the text holds no plan that can be carried out.
 pub fn from_text(text: &str) -> Result<Plan, SavedError> {
     let plan = serde_json::from_str(text).map_err(|error| SavedError::Plan(error.to_string()))?;
     check(&plan).map_err(SavedError::Plan)?;
     Ok(plan)
 }
 
-/// Writes a plan to a file, instead of what it held.
+/// Writes a plan to a file and replaces its content.
 ///
 /// # Errors
 ///
@@ -60,7 +60,7 @@ pub fn write(file: &Path, plan: &Plan) -> Result<(), SavedError> {
 ///
 /// # Errors
 ///
-/// If the file can't be read, or holds no plan that could be carried out.
+/// If the file can't be read, or holds no plan that can be carried out.
 pub fn read(file: &Path) -> Result<Plan, SavedError> {
     let size = fs::metadata(file).map_err(SavedError::Io)?.len();
     if size > FILE_MAX {
@@ -69,11 +69,11 @@ pub fn read(file: &Path) -> Result<Plan, SavedError> {
     from_text(&fs::read_to_string(file).map_err(SavedError::Io)?)
 }
 
-/// Whether a plan can be carried out; if not, why.
+/// Checks that a plan can be carried out.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// The reason why it can't be.
 pub fn check(plan: &Plan) -> Result<(), String> {
     let within = |what: &str, value: u64, max: u64| match value {
         value if (1..=max).contains(&value) => Ok(()),

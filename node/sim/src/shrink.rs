@@ -1,9 +1,11 @@
-//! Shortens a plan that fails: what is left is what it takes.
+//! The search for a smaller plan that fails in the same way: only the parts that cause
+//! the failure remain.
 //!
-//! Faults are left out in halves, quarters and so on down to single ones (delta debugging, Zeller and Hildebrandt, 2002); then
-//! what is left is made smaller: faults closer together, a shorter plan, fewer nodes, clients and keys, no snapshots, faults that
-//! last less. All of it is tried again until nothing helps. A smaller plan is taken if it fails *with the same property*:
-//! another bug on the way is another bug.
+//! Faults are left out in halves, quarters and so on down to single ones (delta debugging, Zeller
+//! and Hildebrandt, 2002); then the rest is reduced: faults closer together, a shorter plan,
+//! fewer nodes, clients and keys, no snapshots, shorter faults. All of it is tried again until
+//! nothing helps. A smaller plan is taken if it fails *with the same property*: another property
+//! means another bug.
 
 use crate::{
     plan::{Plan, Planned},
@@ -12,25 +14,26 @@ use crate::{
 };
 use std::time::Duration;
 
-/// No plan is made shorter than this: its faults end before the first election anyhow.
+/// No plan is made shorter than this: its faults would end before the first election.
 const LENGTH_MIN: Duration = Duration::from_millis(50);
-/// Less than this is not worth a run.
+/// A change of time smaller than this is not worth a run.
 const STEP_MIN: Duration = Duration::from_millis(2);
 
-/// A plan, shortened.
+/// The result of shortening a plan.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Shrunk {
-    /// What is left.
+    /// The smallest plan that failed.
     pub plan: Plan,
-    /// How it fails.
+    /// The violation of that plan.
     pub violation: String,
-    /// How many plans were tried.
+    /// The number of plans that were tried.
     pub runs: usize,
-    /// Whether nothing smaller is left to try; if not, the runs were used up.
+    /// Whether nothing smaller is left to try; if false, the runs were used up.
     pub minimal: bool,
 }
 
-/// Shortens a plan for which `fails` tells what does not hold. It is asked `runs_max` times at most.
+/// Shortens a plan; `fails` runs a plan and returns its violation. It is called `runs_max`
+/// times at most.
 ///
 /// With a violation that comes and goes, the result is the smallest plan that was seen to fail.
 #[must_use]
@@ -58,7 +61,8 @@ pub fn shrink(plan: &Plan, violation: &str, runs_max: usize, fails: impl FnMut(&
     }
 }
 
-/// Whether two violations are of one bug, as far as their words tell: the same property, and panics from the same place.
+/// Whether two violations show the same bug, judged by their words: the same property, and panics
+/// from the same place.
 #[must_use]
 pub fn alike(one: &str, other: &str) -> bool {
     let place = |violation: &str| match violation.rsplit_once(", at ") {
@@ -75,7 +79,7 @@ struct Search<F> {
 }
 
 impl<F: FnMut(&Plan) -> Option<String>> Search<F> {
-    /// Whether the changed plan fails too: then it is the best from now on.
+    /// Whether the changed plan fails, too: then it replaces the best one.
     fn attempt(&mut self, change: impl FnOnce(&mut Plan)) -> bool {
         let mut plan = self.best.plan.clone();
         change(&mut plan);
@@ -102,7 +106,7 @@ impl<F: FnMut(&Plan) -> Option<String>> Search<F> {
             let mut from = 0;
             while from < self.best.plan.faults.len() {
                 let to = (from + size).min(self.best.plan.faults.len());
-                // What follows moves up if they are left out.
+                // If they are left out, the next ones move up.
                 if !self.attempt(|plan| drop(plan.faults.drain(from..to))) {
                     from = to;
                 }
@@ -123,7 +127,8 @@ impl<F: FnMut(&Plan) -> Option<String>> Search<F> {
         }
     }
 
-    /// Lets each fault, and all behind it, come sooner after the one before: at once, or after half of the time.
+    /// Moves each fault, and all later ones, closer to the one before: at once, or after half
+    /// of the time.
     fn earlier(&mut self) {
         for nth in 0..self.best.plan.faults.len() {
             let sooner = |plan: &mut Plan, share: f64| {
@@ -139,7 +144,7 @@ impl<F: FnMut(&Plan) -> Option<String>> Search<F> {
     }
 
     fn shorter(&mut self) {
-        // First all that comes after the last fault, then ever smaller parts of the rest.
+        // First all time after the last fault, then ever smaller parts of the rest.
         let end = self.best.plan.faults.iter().map(|planned| planned.at + planned.lasts).max().unwrap_or_default();
         self.attempt(|plan| cut(plan, end.clamp(LENGTH_MIN, plan.length.max(LENGTH_MIN))));
         for share in [0.25, 0.5, 0.75, 0.9] {
@@ -148,7 +153,7 @@ impl<F: FnMut(&Plan) -> Option<String>> Search<F> {
         }
     }
 
-    /// Makes one number smaller, down to `min`.
+    /// Reduces one number, to no less than `min`.
     fn smaller(&mut self, number: impl Fn(&mut Plan) -> &mut u64, min: u64) {
         if self.attempt(|plan| *number(plan) = min) {
             return;
@@ -175,7 +180,7 @@ impl<F: FnMut(&Plan) -> Option<String>> Search<F> {
     }
 }
 
-/// Ends a plan's faults at a time; those that would begin later are gone.
+/// Ends the faults of a plan at a time; faults that would begin later are removed.
 fn cut(plan: &mut Plan, length: Duration) {
     plan.length = length;
     plan.faults.retain(|planned| planned.at < length);
@@ -216,7 +221,7 @@ mod tests {
 
     #[test]
     fn another_property_is_another_bug() {
-        // Without the faults of another kind it is liveness that fails, so they stay.
+        // Without the faults of the other kind the failure is one of liveness, so they stay.
         let found = failing(|plan| {
             let pause = plan.faults.iter().any(|planned| planned.fault.kind() == "pause");
             breaks(plan).map(|safety| if pause { safety } else { "liveness: nothing commits".into() })
@@ -243,7 +248,8 @@ mod tests {
         })
     }
 
-    /// A stand-in for a layer: a crash of node 3 and a later partition, with two clients, break a cluster of three or more.
+    /// A stand-in for a layer: a crash of node 3 and a later partition, with two clients, break a
+    /// cluster of three or more.
     fn breaks(plan: &Plan) -> Option<String> {
         let crash =
             plan.faults.iter().position(|planned| matches!(planned.fault, Fault::Crash { node: NodeId(3), .. }))?;
@@ -253,7 +259,7 @@ mod tests {
             .then(|| format!("safety: lost with {} faults", plan.faults.len()))
     }
 
-    /// A drawn plan with much in it, and what breaks it.
+    /// A drawn plan with many faults, and its violation.
     fn broken() -> Plan {
         let mut plan = (0..).map(Plan::of).find(|plan| plan.nodes == 5 && plan.faults.len() > 40 && plan.clients > 2);
         let plan = plan.as_mut().expect("drawn soon");

@@ -1,4 +1,5 @@
-//! What happened in one run, in order: hashed, so that two runs of a seed can be compared, and in words, if somebody reads them.
+//! The trace of one run: its events in order, hashed so that two runs of a seed can be compared,
+//! and in words if they are asked for.
 
 use std::{
     fmt,
@@ -6,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-/// Takes note of what happens.
+/// A recorder of events: always a hash, sometimes words.
 #[derive(Default, Debug)]
 pub struct Trace {
     /// Without random keys: the same run has the same hash in every process of one build.
@@ -14,23 +15,23 @@ pub struct Trace {
     lines: Option<Vec<String>>,
 }
 
-/// The most lines that are kept; a run that says more is cut off in front.
+/// The most lines that are kept; beyond that the oldest go.
 const LINES_MAX: usize = 200_000;
 
 impl Trace {
-    /// Keeps words too.
+    /// A trace that keeps words, too.
     #[must_use]
     pub fn in_words() -> Self {
         Self { lines: Some(Vec::new()), ..Self::default() }
     }
 
-    /// Something happened.
+    /// Records an event at a simulated time, in the hash and in words.
     pub fn note(&mut self, at: Duration, event: &(impl Hash + fmt::Display)) {
         (at, event).hash(&mut self.hasher);
         self.say(at, event);
     }
 
-    /// The same, for what is told in words alone and does not count for the hash.
+    /// Records an event in words alone; the hash stays as it is.
     pub fn say(&mut self, at: Duration, event: &impl fmt::Display) {
         if let Some(lines) = &mut self.lines {
             lines.push(format!("{:>10.3} ms  {event}", at.as_secs_f64() * 1000.0));
@@ -40,24 +41,24 @@ impl Trace {
         }
     }
 
-    /// The same, for what has a hash of its own.
+    /// Records an event in the hash alone.
     pub fn hash(&mut self, event: &impl Hash) {
         event.hash(&mut self.hasher);
     }
 
-    /// Whether words are kept: then it is worth making some.
+    /// Whether words are kept: if not, callers need not make any.
     #[must_use]
     pub fn is_read(&self) -> bool {
         self.lines.is_some()
     }
 
-    /// The hash of all that was noted.
+    /// The hash of all events up to now.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.hasher.finish()
     }
 
-    /// The words.
+    /// The words that were kept, one event a line.
     #[must_use]
     pub fn lines(&self) -> &[String] {
         self.lines.as_deref().unwrap_or_default()

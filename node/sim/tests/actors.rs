@@ -1,4 +1,4 @@
-//! A slice of the actor layer, and what must hold of the layer itself.
+//! A slice of the actor layer, and the properties of the layer itself.
 
 use quorate_raft::NodeId;
 use quorate_sim::{
@@ -56,7 +56,7 @@ fn a_cluster_without_faults_serves_all_the_time() {
     assert!(report.fired.is_empty(), "{report}");
 }
 
-/// A plan of three nodes with nothing in it.
+/// A plan of three nodes without faults.
 fn calm(seed: u64) -> Plan {
     Plan {
         nodes: 3,

@@ -98,7 +98,7 @@ fn a_mutant_that_does_not_exist_is_refused_with_those_that_do() {
     assert!(told.contains("vote-before-durable"), "{told}");
 }
 
-/// Runs the command, which must refuse with exit code 2; what it said.
+/// Runs a command that must be refused with exit code 2; returns its message.
 fn refused(arguments: &[&str]) -> String {
     let out = quorate_sim(arguments);
     assert_eq!(out.status.code(), Some(2), "{arguments:?}: {}", text(&out.stdout));
@@ -113,7 +113,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// All but how long it took here.
+/// The output without the wall times in it.
 fn without_time(said: &str) -> String {
     said.lines()
         .map(|line| line.split_once(", ").filter(|_| line.starts_with("trace ")).map_or(line, |it| it.0))

@@ -1,9 +1,9 @@
-//! The pure layer itself: that a slice of seeds runs clean, that nothing in it is dead, that it is a function of its plan, and
-//! that its quick checks judge as the dumb ones do.
+//! The pure layer itself: a slice of seeds runs clean, every part of it has an effect, the run is a
+//! function of its plan, and its quick checks judge as the simple ones do.
 
 use quorate_sim::{Layer, Plan, Report, Trace, pure};
 
-/// Enough for every kind of fault to do something.
+/// Enough for every kind of fault to have an effect.
 const SEEDS: u64 = 1_000;
 
 #[test]

@@ -1,4 +1,4 @@
-//! Many runs, on stand-ins for the layers.
+//! Runs of many seeds, with stand-ins for the layers.
 
 use quorate_sim::{
     Layer, Outcome, Plan, Report, Trace,
@@ -17,7 +17,7 @@ fn the_first_failures_are_found_on_any_number_of_threads() {
         let seeds: Vec<_> = summary.failures.iter().map(|failure| failure.seed).collect();
         assert_eq!(seeds, [29, 59], "on {jobs} threads");
         let runs = summary.together().report.runs;
-        // How far the other threads get before one has said that it failed is chance.
+        // The progress of the other threads, before one has reported a failure, is chance.
         assert!(runs == 60 || (runs > 60 && jobs > 1), "{runs} runs on {jobs} threads: it stops");
     }
 }
@@ -135,7 +135,7 @@ fn outcome(failed: bool) -> Outcome {
     Outcome { report: Report { runs: 1, ..Report::default() }, violation }
 }
 
-/// So that the stand-ins above have the form of a layer.
+/// Shows that the stand-ins above have the signature of a layer.
 #[test]
 fn a_layer_carries_plans_out() {
     let carry: Carry = Layer::run;

@@ -1,8 +1,10 @@
-//! `Applier`: owns the state machine, the client sessions and how far both have applied, for the life of the node.
+//! `Applier`: owns the state machine, the client sessions and the applied index, for the life
+//! of the node.
 //!
-//! It hears which entries are committed, applies them in order, and answers the callers itself, from its own thread: an
-//! answer is one hop from the client. It takes the state for snapshots and restores it from them, and never writes one
-//! itself: nothing is applied meanwhile. It never decides what is committed.
+//! It receives committed entries, applies them in order, and answers the callers itself, from its
+//! own thread: an answer is one hop from the client. It takes the state for snapshots and restores
+//! it from them, but never writes one itself, since no entry is applied meanwhile. It never decides
+//! which entries are committed.
 
 use super::{
     consensus::Consensus,
@@ -27,49 +29,54 @@ use quorate_storage::SnapshotSource;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
-/// The actor.
+/// The actor that applies committed entries.
 pub(crate) struct Applier<M> {
-    /// Boxed, so that actix may move the actor whatever the machine is made of. A witness has none: it counts entries.
+    /// Boxed, so that actix may move the actor even if the machine may not move. `None` on a
+    /// witness, which only counts entries.
     machine: Option<Box<M>>,
     sessions: Table,
-    /// The entries that are skipped.
+    /// The entries that the node was told to skip.
     skips: BTreeMap<Index, Skip>,
     /// The entry that the machine is applying.
     applying: Option<Skip>,
-    /// The last entry that was applied, and its record's checksum.
+    /// The last entry that was applied, and the checksum of its record.
     last: EntryId,
     last_checksum: u32,
     answers: Vec<Answer>,
     telling: bool,
-    /// When `Consensus` was last told how far it came, and whether the machine takes so long that it is looked at after each entry.
+    /// When `Consensus` was last told the applied index, and whether the machine is so slow that
+    /// the time is checked after each entry.
     told_at: Instant,
     is_slow: bool,
     waiting: BTreeMap<Index, Vec<Waiting<M>>>,
-    /// When it looks next which reads have waited too long.
+    /// The next check for reads that have waited too long.
     looks_at: Option<Instant>,
     patience: Duration,
     consensus: Addr<Consensus>,
     metrics: NodeMetrics,
     fate: Fate,
-    /// For a mutant alone.
+    /// Read by one mutant only.
     started: Instant,
     _sentinel: Sentinel,
 }
 
-/// Within a batch, after so many entries the applier looks how long it has been at it; and if it has told nobody for so long, it does.
+/// The entries of a batch after which the applier checks the time since its last report to
+/// `Consensus`. It reports within the batch once `TELL_EVERY` has passed.
 const LOOK_EVERY: u64 = 16;
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
-/// A read of the machine, and of how far it has applied; without a machine, if that was not far enough for too long.
+/// A read of the machine at the given applied index; without a machine, if the read waited too long
+/// for its index.
 pub(crate) type Run<M> = Box<dyn FnOnce(Option<&M>, Index) + Send>;
 
-/// A read, and until when it waits for entries.
+/// A read that waits for its index to be applied, until `until`.
 struct Waiting<M> {
     until: Instant,
     run: Run<M>,
 }
 
-/// A handle → `Applier`: run this as soon as `index` is applied, or without the machine if it is not `until` then.
+/// A handle → `Applier`: run this as soon as `index` is applied, or without the machine if that has
+/// not happened by `until`.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Query<M> {
@@ -79,7 +86,7 @@ pub(crate) struct Query<M> {
 }
 
 impl<M: StateMachine> Applier<M> {
-    /// Reads wait about as long as `patience` for what they must see.
+    /// `patience` bounds, roughly, the wait of reads without a deadline.
     pub(crate) fn new(
         machine: Option<M>,
         skips: BTreeMap<Index, Skip>,
@@ -150,7 +157,7 @@ impl<M: StateMachine> Applier<M> {
         }
     }
 
-    /// Whether the entry is one that is skipped. All nodes skip the same, so all come to the same state.
+    /// Whether the entry is skipped. All nodes skip the same entries, so that their states agree.
     fn skips(&mut self, entry: Skip, kind: Kind) -> bool {
         let Some(named) = self.skips.get(&entry.index) else { return false };
         if *named != entry {
@@ -168,7 +175,8 @@ impl<M: StateMachine> Applier<M> {
         true
     }
 
-    /// Tells `Consensus` now and then how far it came within a batch: a machine that is slow is not stuck, and its leader may lead on.
+    /// Reports the applied index to `Consensus` within a long batch: a slow machine is then not
+    /// taken for a stuck one, which would cost the leader its leadership.
     fn tell_if_late(&mut self) {
         let since = self.told_at.elapsed();
         self.is_slow = since >= TELL_EVERY / 2;
@@ -183,7 +191,7 @@ impl<M: StateMachine> Applier<M> {
         self.consensus.do_send(Applied { index: self.last.index, log_time: self.sessions.now(), answers });
     }
 
-    /// What a session says is the table's business, and the command in it is the machine's, once.
+    /// Applies a session entry: the table decides whether the machine is called.
     fn apply_in_session(&mut self, index: Index, payload: &[u8], skips: bool) -> Result<Outcome, Failure> {
         let (mut stamp, request) = session::decode(payload).map_err(|malformed| {
             Failure::Violation(format!(
@@ -204,7 +212,7 @@ impl<M: StateMachine> Applier<M> {
 
     fn answer(&mut self, caller: Caller, outcome: Outcome, tally: &mut Tally) {
         match caller {
-            // The node may have failed since this was committed; then nobody may be told anything.
+            // The node may have failed since this was committed; then no caller may be answered.
             _ if !self.fate.is_sound() => {}
             Caller::Here(waiter) => {
                 tally.answered += u64::from(outcome.is_ok());
@@ -259,7 +267,7 @@ impl<M: StateMachine> Applier<M> {
         }
     }
 
-    /// Tells `Consensus` how far it came, once the mailbox is empty.
+    /// Reports the applied index to `Consensus` once the mailbox is empty.
     fn tell_later(&mut self, ctx: &mut Context<Self>) {
         if !self.telling {
             self.telling = true;
@@ -267,14 +275,15 @@ impl<M: StateMachine> Applier<M> {
         }
     }
 
-    /// Looks, as long as reads wait, which of them have waited too long: the node may have lost its leader for good.
+    /// Gives up the reads that have waited too long, for as long as any wait: the node may have
+    /// lost its leader for good.
     fn give_up_later(&mut self, ctx: &mut Context<Self>) {
         let Some(first) = self.waiting.values().flatten().map(|waiting| waiting.until).min() else { return };
         if self.looks_at.is_none_or(|at| first < at) {
             self.looks_at = Some(first);
             let now = Instant::now();
             ctx.run_later(first.saturating_duration_since(now), move |this, ctx| {
-                // One that is to look earlier may have come between.
+                // An earlier check may have been scheduled since.
                 this.looks_at.take_if(|at| *at == first);
                 let now = Instant::now();
                 for waiting in this.waiting.values_mut() {
@@ -290,7 +299,8 @@ impl<M: StateMachine> Applier<M> {
 }
 
 impl<M> Drop for Applier<M> {
-    /// Says at which entry the machine panicked, before the sentinel says that an actor did.
+    /// Reports the entry at which the machine panicked, before the sentinel reports that
+    /// an actor did.
     fn drop(&mut self) {
         if let Some(entry) = self.applying.filter(|_| std::thread::panicking()) {
             self.fate.fail(Failure::ApplyPanicked { entry });
@@ -298,7 +308,7 @@ impl<M> Drop for Applier<M> {
     }
 }
 
-/// Nobody else could have written it.
+/// The failure of a full node that finds a stub: only a witness writes stubs.
 fn stub_found(index: Index) -> Failure {
     Failure::Storage(format!(
         "the log has only a stub of entry {index}, so it belongs to a witness; start this node as the witness, or on a data \
@@ -306,7 +316,7 @@ fn stub_found(index: Index) -> Failure {
     ))
 }
 
-/// What a batch's answers add up to: metrics are recorded once a batch.
+/// The sums of one batch: metrics are recorded once a batch.
 struct Tally {
     now: Instant,
     applied: u64,
@@ -327,7 +337,8 @@ impl Callers {
     }
 }
 
-/// To itself, once its mailbox is empty: tell `Consensus` how far it came. One hop between threads for all of them.
+/// To itself, once its mailbox is empty: report to `Consensus`. One hop between threads covers all
+/// batches until then.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Tell;
@@ -377,7 +388,7 @@ impl<M: StateMachine> Handler<Restore> for Applier<M> {
         }
         let restored = self.restore(source);
         match (done, restored) {
-            // Whoever waits for it also decides what it means.
+            // The receiver of the result also decides what an error means.
             (Some(done), restored) => drop(done.send(restored.map(|()| self.sessions.skipped().clone()))),
             (None, Ok(())) => {
                 self.serve_waiting();
@@ -404,7 +415,7 @@ impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
 
     fn handle(&mut self, Query { index, until, run }: Query<M>, ctx: &mut Self::Context) {
         if !self.fate.is_sound() {
-            return; // whoever asks learns from its silence that the node has ended
+            return; // dropping the query tells the caller that the node has ended
         }
         if index <= self.last.index || live(Mutant::ReadsAtOnce) {
             run(self.machine.as_deref(), self.last.index);

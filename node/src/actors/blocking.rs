@@ -1,8 +1,9 @@
-//! Where work runs that may block: writing, reading and syncing the bytes of snapshots.
+//! The threads for work that may block: writing, reading and syncing the bytes of snapshots.
 //!
-//! On a node with threads that is a pool beside them, of which a node uses a thread for each snapshot that is being written,
-//! sent or received; idle threads end. On a node without threads it is the caller's own, at once, so that simulations stay
-//! deterministic. A thread that can't be started fails the one job that it was for: tokio's own pool would panic instead.
+//! A node with threads has a pool beside them, with one thread for each snapshot that is being
+//! written, sent or received; idle threads end. On a node without threads a job runs at once on the
+//! thread of the caller, so that simulations stay deterministic. If a thread can't be started, only
+//! the job that needed it fails: the pool of tokio would panic instead.
 
 use quorate_metrics::{NodeMetrics, Shortage};
 use std::{
@@ -18,7 +19,7 @@ use std::{
 };
 use tokio::sync::{oneshot, watch};
 
-/// Runs jobs that may block, and knows when all are done. Cheap to clone; clones are the same.
+/// Runs jobs that may block, and counts them until all are done. Clones share the same pool.
 #[derive(Clone)]
 pub(crate) struct Blocking {
     pool: Option<Arc<Pool>>,
@@ -32,10 +33,11 @@ struct Jobs {
     closed: bool,
 }
 
-/// Why a job has no result, in one line: it panicked, or no thread could be started for it.
+/// The reason that a job has no result, in one line: it panicked, or no thread could be
+/// started for it.
 pub(crate) type NoResult = String;
 
-/// A job's result, on its way.
+/// The result of a job that may still run.
 pub(crate) type Outcome<T> = Pin<Box<dyn Future<Output = Result<T, NoResult>>>>;
 
 impl Blocking {
@@ -43,7 +45,7 @@ impl Blocking {
         Self { pool: threads.then(Arc::default), metrics, jobs: watch::channel(Jobs::default()).0 }
     }
 
-    /// Runs a job. It runs to its end also if nobody waits for its result any more.
+    /// Runs a job. It runs to its end even if its result is dropped.
     pub(crate) fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
         let Some(running) = Running::enter(&self.jobs) else {
             return Box::pin(ready(Err("the node has ended".to_owned())));
@@ -55,7 +57,7 @@ impl Blocking {
         };
         let Some(pool) = &self.pool else { return Box::pin(ready(job())) };
         let (tell, told) = oneshot::channel();
-        // Whoever asked may be gone.
+        // The receiver of the result may be gone.
         if let Err(error) = pool.run(Box::new(move || drop(tell.send(job())))) {
             self.metrics.ran_short(Shortage::Thread);
             let remedy = "raise the limit of processes (ulimit -u, TasksMax), or free memory";
@@ -64,7 +66,7 @@ impl Blocking {
         Box::pin(async move { told.await.unwrap_or_else(|_| Err("the job was dropped".to_owned())) })
     }
 
-    /// Begins no more jobs, and waits for those that run.
+    /// Refuses further jobs, and waits for those that run.
     pub(crate) async fn close(&self) {
         let mut jobs = self.jobs.subscribe();
         self.jobs.send_modify(|jobs| jobs.closed = true);
@@ -76,8 +78,8 @@ impl Blocking {
     }
 }
 
-/// A file of a snapshot between two jobs. Dropping one may remove it or free all its blocks, which takes long for a large one: that
-/// happens on a thread that may block.
+/// A file of a snapshot between two jobs. To drop it may remove the file or free all its blocks,
+/// which takes long for a large one; so it is dropped on a thread that may block.
 pub(crate) struct Aside<T: Send + 'static>(Option<T>, Blocking);
 
 impl<T: Send + 'static> Aside<T> {
@@ -85,7 +87,7 @@ impl<T: Send + 'static> Aside<T> {
         Self(Some(value), blocking.clone())
     }
 
-    /// For the next job.
+    /// Takes the value for the next job.
     pub(crate) fn take(mut self) -> Option<T> {
         self.0.take()
     }
@@ -101,10 +103,10 @@ impl<T: Send + 'static> Drop for Aside<T> {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// After so long without a job a thread ends.
+/// The time without a job after which a thread ends.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Threads that run one job after the other: as many as there are jobs, and idle ones for a while.
+/// A pool of threads without a bound: one for each job, and idle ones for a while.
 #[derive(Default)]
 struct Pool {
     state: Mutex<Waiting>,
@@ -119,7 +121,7 @@ struct Waiting {
 }
 
 impl Pool {
-    /// Runs a job on an idle thread, or on a new one. If there is none, the job is dropped.
+    /// Runs a job on an idle thread, or on a new one. If none can be started, the job is dropped.
     fn run(self: &Arc<Self>, job: Job) -> io::Result<()> {
         let mut state = self.state();
         if state.idle > state.jobs.len() {
@@ -156,7 +158,7 @@ impl Pool {
     }
 }
 
-/// Counts a job, until it is dropped.
+/// Counts a job as running until it is dropped.
 struct Running(watch::Sender<Jobs>);
 
 impl Running {

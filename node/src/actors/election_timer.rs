@@ -1,13 +1,14 @@
-//! `ElectionTimer`: owns the election deadline and its randomness, and measures whether the node's thread runs, for the life of the
-//! node.
+//! `ElectionTimer`: owns the election timeout and its randomness, and measures the stalls of the
+//! node's thread, for the life of the node.
 //!
-//! It never decides what a timeout means: `Consensus` does. The deadline is an absolute instant; the timer that wakes it
-//! only looks whether the deadline has passed.
+//! It never decides what a timeout means: `Consensus` does. The deadline is an absolute instant; a
+//! wake-up only checks whether the deadline has passed.
 //!
-//! **Time in which the thread did not run is no silence of the leader** ([`Stalls`]). Four times a heartbeat interval the timer wakes
-//! and looks how late it is. A stall moves the deadline, and `Consensus` is told of it first ([`Stalled`]). After a late wake-up
-//! the deadline of a follower is at least one such wake-up away, once a deadline: messages of the leader may have arrived during the
-//! stall, and are handled first.
+//! **Time in which the thread did not run does not count as silence of the leader** ([`Stalls`]).
+//! Four times a heartbeat interval the timer wakes and measures how late it is. A stall moves the
+//! deadline, and `Consensus` is told of it first ([`Stalled`]). After a late wake-up the deadline
+//! of a follower is at least one such wake-up away, once for each deadline: messages of the leader
+//! may have arrived during the stall, and are handled first.
 
 use super::{
     consensus::Consensus,
@@ -22,13 +23,13 @@ use rand::{Rng, rngs::SmallRng};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The actor.
+/// The actor that owns the election timeout.
 pub(crate) struct ElectionTimer {
     consensus: Addr<Consensus>,
     timeout: (Duration, Duration),
     random: SmallRng,
     armed: Option<Armed>,
-    /// How often it looks whether the thread runs.
+    /// The interval between two measurements of the thread.
     look_every: Duration,
     due: Instant,
     stalls: Stalls,
@@ -41,12 +42,13 @@ struct Armed {
     term: Term,
     at: Instant,
     deadline: Instant,
-    /// What had arrived before a late wake-up was given time to be handled.
+    /// Whether the deadline was already moved for the messages that arrived before a late wake-up.
     has_waited: bool,
 }
 
 impl Armed {
-    /// The thread woke late. What it did not run for since this was armed does not count.
+    /// Moves the deadline after a late wake-up. Of the stall, only the part since the timer was
+    /// armed is excused.
     fn stalled(&mut self, now: Instant, excused: Duration, look_every: Duration) {
         self.deadline += excused.min(now.saturating_duration_since(self.at));
         if !std::mem::replace(&mut self.has_waited, true) {
@@ -56,7 +58,8 @@ impl Armed {
 }
 
 impl ElectionTimer {
-    /// How often the longest election timeout may pass in stalls that are excused, before only half of what follows is.
+    /// The allowance for excused stalls, in longest election timeouts. Once it is used up, only
+    /// half of a further stall is excused.
     const EXCUSED_TIMEOUTS: u32 = 2;
 
     pub(crate) fn new(
@@ -80,9 +83,11 @@ impl ElectionTimer {
         }
     }
 
-    /// Without a leader there is nothing to be waited for after a stall: candidates would only be brought into phase by it.
+    /// Draws a new deadline. Without a leader a stall grants no extra wait: it would only bring
+    /// candidates into phase.
     fn arm(&mut self, term: Term, heard_leader: bool) {
-        // Never the same for long: nodes whose timers are in phase must fall out of it (paper §5.2).
+        // A new random timeout each time, so that nodes with timers in phase fall out of
+        // phase (paper §5.2).
         let timeout = self.random.random_range(self.timeout.0..self.timeout.1);
         let at = Instant::now();
         self.armed = Some(Armed { term, at, deadline: at + timeout, has_waited: !heard_leader });
@@ -145,7 +150,8 @@ impl Handler<LeaderHeard> for ElectionTimer {
     }
 }
 
-/// The node has ended. Losing every address would not end this actor before its timer went off.
+/// The node has ended. Without this message the actor would live until its timer fires, even with
+/// every address dropped.
 impl Handler<Stop> for ElectionTimer {
     type Result = ();
 

@@ -1,18 +1,18 @@
-//! The actors of a node, and how they are wired.
+//! The actors of a node, and the wiring between them.
 //!
 //! ```text
-//!   handles ──requests──▶ ┌───────────┐ ──Arm, LeaderHeard──▶ ElectionTimer ──ElectionTimeout──▶ ┐
-//!                         │           │ ──VoteGranted/Denied─▶ VoteCollector ──ElectionWon/Lost─▶ │ (to
-//!   peers ◀──▶ PeerLink ─▶│ Consensus │ ──Replicate, …──────▶ Replicator ×n ──Fetch, Matched────▶ │ Consensus)
-//!                         │           │ ──PieceArrived──────▶ SnapshotReceiver ─SnapshotArrived─▶ │
-//!             (transport) │           │ ──Persist───────────▶ LogWriter     ──Persisted─────────▶ │
-//!                         └───────────┘ ──Committed─────────▶ Applier       ──Applied───────────▶ ┘
-//!                                                                └─────────answers─────────▶ callers
+//! handles ──requests─▶ ┌───────────┐ ─Arm, LeaderHeard───▶ ElectionTimer    ─ElectionTimeout──▶
+//!                      │           │ ─VoteGranted/Denied─▶ VoteCollector    ─ElectionWon/Lost─▶
+//! peers ◀─▶ PeerLink ─▶│ Consensus │ ─Replicate, …───────▶ Replicator ×n    ─Fetch, Matched───▶
+//!                      │           │ ─PieceArrived───────▶ SnapshotReceiver ─SnapshotArrived──▶
+//!         (transport)  │           │ ─Persist────────────▶ LogWriter        ─Persisted────────▶
+//!                      └───────────┘ ─Committed──────────▶ Applier          ─Applied──────────▶
+//!                                                             └────answers────▶ callers
 //! ```
 //!
-//! Everything on the left half and the replicators share the node's thread, where a message costs a tenth of a
-//! microsecond; `LogWriter` and `Applier`, which may block, have a thread each. The bytes of snapshots are written and read
-//! on threads of a pool (`blocking`).
+//! The messages on the right go to `Consensus`. These actors share the node's thread, where a
+//! message costs a tenth of a microsecond; only `LogWriter` and `Applier`, which may block, have a
+//! thread each. The bytes of snapshots are written and read on threads of a pool (`blocking`).
 
 pub(crate) mod applier;
 pub(crate) mod blocking;
@@ -61,14 +61,15 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 
-/// Everything that a node is started with.
+/// The parts and settings that a node is started with.
 pub(crate) struct Plan {
     pub(crate) id: NodeId,
     pub(crate) cluster: String,
     pub(crate) membership: Membership,
     /// Whether this node is a witness.
     pub(crate) is_witness: bool,
-    /// Where this node dials others, unless an operator has given them another address since.
+    /// The addresses at which this node dials others, unless an operator has given them
+    /// another address since.
     pub(crate) addresses: BTreeMap<NodeId, String>,
     pub(crate) prefers: Vec<NodeId>,
     pub(crate) network: Box<dyn Network>,
@@ -78,14 +79,15 @@ pub(crate) struct Plan {
     pub(crate) snapshots: Snapshots,
     pub(crate) sessions: Sessions,
     pub(crate) machine: MachineVersions,
-    /// The entries that are skipped.
+    /// The entries that the operator has named to be skipped.
     pub(crate) skips: BTreeMap<Index, Skip>,
     pub(crate) metrics: NodeMetrics,
     pub(crate) seed: Option<u64>,
     pub(crate) fate: Fate,
 }
 
-/// Starts every actor of a node: on threads of their own where they may block, or all on this thread.
+/// Starts every actor of a node: those that may block on threads of their own, or all of them
+/// on this thread.
 pub(crate) async fn launch<M: StateMachine>(
     plan: Plan,
     machine: M,
@@ -110,7 +112,8 @@ pub(crate) async fn launch<M: StateMachine>(
         seed,
         fate,
     } = plan;
-    // The address exists before the actor does: storage and network need it to be started.
+    // The context gives an address before the actor exists: storage and network need one
+    // to be started.
     let context = Context::<Consensus>::new();
     let consensus = context.address();
 
@@ -125,7 +128,7 @@ pub(crate) async fn launch<M: StateMachine>(
     };
     let mut random = seed.map_or_else(SmallRng::from_os_rng, SmallRng::seed_from_u64);
     let life = random.random();
-    // Of a clone: the timer draws the same numbers whatever else is drawn.
+    // A clone, so that the numbers of the timer do not depend on other draws.
     let mut drawn = random.clone();
     let incarnation = drawn.random();
     let settings = Settings {
@@ -139,7 +142,8 @@ pub(crate) async fn launch<M: StateMachine>(
         ..Settings::new(quorate_storage::checksum)
     };
     let (faulty, has_snapshot) = (recovered.faulty.clone(), recovered.snapshot.is_some());
-    // Its clock starts later still: the promise of its last life is kept long enough.
+    // The clock starts at zero, later than this: the promise from before a restart is
+    // kept long enough.
     let replica = Replica::new(id, membership, recovered, settings).started(Moment::default());
     let refused = recovery::refuse_if_alone(&replica, &faulty)
         .and_then(|()| recovery::refuse_if_tail_lost(&replica))
@@ -161,7 +165,8 @@ pub(crate) async fn launch<M: StateMachine>(
         }
         false => applier.start(),
     };
-    // What the snapshot skipped counts as well, so that an entry may be taken off the list once every snapshot covers it.
+    // The entries that the snapshot skipped count as well, so that an entry may be taken off the
+    // list once every snapshot covers it.
     let mut skips: BTreeSet<Skip> = skips.into_values().collect();
     if has_snapshot {
         match recovery::restore(&storage, applier.clone().recipient()).await {
@@ -197,7 +202,8 @@ pub(crate) async fn launch<M: StateMachine>(
             return Err(held.end_for(StartError::Network(error.to_string())));
         }
     };
-    // An address that this node was started with counts before the configuration's, unless an operator gave that.
+    // An address given at the start takes precedence over that of the configuration, unless an
+    // operator gave the latter.
     let mut peers = Peers::new(links.clone(), addresses);
     peers.are(&replica.peers(), replica.membership());
     peers.meet(id, replica.membership());
@@ -254,7 +260,7 @@ pub(crate) async fn launch<M: StateMachine>(
     Ok((node, Running { fate, links, consensus, stop_applier, blocking, threads: held, closing }))
 }
 
-/// A node's actors, while they run.
+/// The running actors of a node.
 pub(crate) struct Running {
     fate: Fate,
     links: Rc<dyn Links>,
@@ -266,27 +272,29 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Waits until the node ends, for whatever reason, then ends every actor and frees everything that they hold.
+    /// Waits until the node ends, for any reason, then ends every actor and frees all
+    /// that they hold.
     pub(crate) async fn until_ended(self) {
         let end = self.fate.ended().await;
         if end == End::Shutdown {
             tracing::info!("shutting down");
         }
         self.links.close().await;
-        // Gone with it: timer, collector, replicators, receiver, and the last addresses of the storage.
+        // With it end the timer, collector, replicators and receiver, and the last addresses
+        // of the storage.
         self.consensus.do_send(Stop);
         self.stop_applier.do_send(Stop);
         while self.consensus.connected() {
             tokio::task::yield_now().await;
         }
-        // Before the storage: a snapshot that was being written must not outlive the lock on its directory.
+        // Before the storage: the writing of a snapshot must not outlast the lock on the directory.
         self.blocking.close().await;
         self.threads.end();
         self.closing.send_replace(true);
     }
 }
 
-/// The threads of a node's actors that may block.
+/// The threads of the actors that may block.
 struct Threads {
     storage: Option<StorageThread>,
     applier: Option<Arbiter>,
@@ -297,7 +305,7 @@ impl Threads {
     fn end(self) {
         if let Some(thread) = self.applier {
             thread.stop();
-            // A panic of its was reported by the actor that noticed.
+            // The actor that noticed a panic has reported it.
             let _ = thread.join();
         }
         if let Some(thread) = self.storage {
@@ -305,19 +313,21 @@ impl Threads {
         }
     }
 
-    /// The same, for a node that does not start.
+    /// Ends the threads of a node that does not start.
     fn end_for(self, error: StartError) -> StartError {
         self.end();
         error
     }
 }
 
-/// The handles' requests, as they come: whatever has arrived since the last look is one batch.
+/// The requests of handles, as a stream: those that have arrived since the last poll
+/// form one batch.
 pub(crate) struct Requests {
     received: mpsc::UnboundedReceiver<Request>,
     busy_poll: Duration,
-    /// Until when to look again at once rather than to sleep. Of the real clock, also where tokio's is paused: a task that
-    /// never sleeps would hold that back for ever.
+    /// The time until which to poll again at once instead of sleeping. It is a time of the real
+    /// clock, also where the clock of tokio is paused: a task that never sleeps would hold that
+    /// clock back forever.
     looking_until: Option<Instant>,
 }
 

@@ -1,5 +1,5 @@
-//! What a node does before anything of it runs: takes possession of its storage, and lets the state machine become what the
-//! newest snapshot holds.
+//! The recovery of a node before its actors run: it opens the storage, and restores the state
+//! machine from the newest snapshot.
 
 use super::{consensus::Consensus, messages::Restore};
 use crate::{
@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// What the storage holds, as the rules want it.
+/// Recovers the storage, and gives its content in the form that the rules take.
 pub(super) async fn recover(
     storage: &Storage,
     cluster: &str,
@@ -69,11 +69,11 @@ pub(super) async fn recover(
     })
 }
 
-/// Entries that an error names, at most.
+/// The most entries that an error names.
 const NAMED_MAX: usize = 8;
 
-/// Refuses to start the only voter on a log of which it lost a part: nobody else has a copy to heal it with, and waiting for
-/// one would look like a hang.
+/// Refuses to start the only voter if its log lost a part: no other node has a copy to heal it
+/// with, and to wait for one would look like a hang.
 pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<(), StartError> {
     if replica.membership().voters() != [replica.id()] {
         return Ok(());
@@ -104,7 +104,8 @@ pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<()
     )))
 }
 
-/// Refuses to start on a log that ends before an entry that was committed and durable here: its end was lost without a trace.
+/// Refuses to start if the log ends before an entry that was committed and durable here: its end
+/// was lost without a trace.
 pub(super) fn refuse_if_tail_lost(replica: &Replica) -> Result<(), StartError> {
     let Some((last, held)) = replica.lost_tail() else { return Ok(()) };
     Err(StartError::Storage(format!(
@@ -114,7 +115,7 @@ pub(super) fn refuse_if_tail_lost(replica: &Replica) -> Result<(), StartError> {
     )))
 }
 
-/// Refuses to start a witness as a full copy, or the other way round.
+/// Refuses to start a witness as a full copy, or a full copy as a witness.
 pub(super) fn refuse_if_not_as_configured(replica: &Replica) -> Result<(), StartError> {
     if replica.is_as_configured() {
         return Ok(());
@@ -122,8 +123,8 @@ pub(super) fn refuse_if_not_as_configured(replica: &Replica) -> Result<(), Start
     Err(StartError::Config(Failure::NotAsConfigured { is_witness: replica.is_witness() }.to_string()))
 }
 
-/// Lets the state machine become what the newest snapshot holds, on the machine's own thread, and waits for it. Gives the
-/// entries that were skipped on the way to that.
+/// Restores the state machine from the newest snapshot, on its own thread, and waits for the
+/// result. Gives the entries that were skipped up to that snapshot.
 pub(super) async fn restore(storage: &Storage, applier: Recipient<Restore>) -> Result<BTreeSet<Skip>, StartError> {
     let source = storage
         .open_snapshot

@@ -1,9 +1,11 @@
-//! `SnapshotReceiver`: takes in the snapshot that the leader sends, for the life of the node.
+//! `SnapshotReceiver`: receives the snapshot that the leader sends, for the life of the node.
 //!
-//! One at a time: pieces in order go to a [`SnapshotSink`], on a thread that may block; every other piece is answered with
-//! how far the snapshot has got, so that the leader goes on from there. What has arrived stays when the connection is
-//! lost. Nothing counts before the last byte is there, its checksum is right, and the storage has made it durable; then
-//! `Consensus` hears of it. It never decides whether a snapshot is wanted: the rules do, before a piece comes here.
+//! It receives one snapshot at a time. Pieces in order go to a [`SnapshotSink`], on a thread that
+//! may block; every other piece is answered with the number of bytes received, so that the leader
+//! goes on from there. The received bytes stay when the connection is lost. A snapshot does not
+//! count until its last byte is there, its checksum is right, and the storage has made it durable;
+//! then `Consensus` is told. This actor never decides whether a snapshot is wanted: the rules do,
+//! before a piece comes here.
 
 use super::{
     blocking::{Aside, Blocking},
@@ -19,12 +21,14 @@ use quorate_storage::{SaveSnapshot, SnapshotSink};
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
-/// The actor.
+/// The actor that receives snapshots.
 pub(crate) struct SnapshotReceiver {
     arriving: Option<Arriving>,
-    /// The last entry of the latest one that arrived whole: pieces of it that come late begin nothing.
+    /// The last entry of the latest snapshot that arrived whole: late pieces of it begin
+    /// no new transfer.
     whole: Index,
-    /// Counts transfers, so that what the disk says of an earlier one is told from what it says of this.
+    /// Counts transfers, to tell the results of the disk for an earlier transfer from those
+    /// for this one.
     number: u64,
     save: Recipient<SaveSnapshot>,
     consensus: Addr<Consensus>,
@@ -39,10 +43,10 @@ struct Arriving {
     number: u64,
     leader: Leader,
     snapshot: Snapshot,
-    /// Pieces in order, not yet written.
+    /// Pieces in order that are not yet written.
     waiting: VecDeque<Bytes>,
     waiting_bytes: u64,
-    /// How many bytes have arrived, how many of them are written, and how many the leader was told.
+    /// The bytes that have arrived, that are written, and that the leader was told.
     arrived: u64,
     written: u64,
     told: u64,
@@ -51,7 +55,8 @@ struct Arriving {
     disk: Disk,
 }
 
-/// Who sends it, in which term and in which run of replication: answers go there. A later one counts more.
+/// The sender, its term and its epoch of replication: the address of the answers. A greater one
+/// replaces a lesser one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Leader {
     term: Term,
@@ -59,17 +64,18 @@ struct Leader {
     node: NodeId,
 }
 
-/// Where the sink is.
+/// The place of the sink.
 enum Disk {
-    /// At hand.
+    /// Held here, between two jobs.
     Idle(Aside<Box<dyn SnapshotSink>>),
-    /// Being opened, written to, or finished.
+    /// It is being opened, written to, or finished.
     Busy,
 }
 
-/// An honest leader's window is far smaller; what is beyond is dropped, and asked for again.
+/// The most bytes that wait for the disk, far above the window of a correct leader; pieces beyond
+/// it are dropped, and asked for again.
 const WAITING_BYTES_MAX: u64 = 32 << 20;
-/// What has arrived of a snapshot that nobody goes on sending is removed after so long.
+/// The silence of the sender after which an incomplete snapshot is removed.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 impl SnapshotReceiver {
@@ -95,7 +101,8 @@ impl SnapshotReceiver {
         let Some(arriving) = &mut self.arriving else { return };
         arriving.heard = now;
         if chunk.bytes.is_empty() {
-            // The leader goes on from what it is told: not from what has arrived and still waits for the disk.
+            // An empty piece asks for the progress: the leader goes on after all bytes that have
+            // arrived, though some still wait for the disk.
             arriving.told = arriving.arrived;
             return self.tell_progress();
         }
@@ -109,7 +116,7 @@ impl SnapshotReceiver {
         }
     }
 
-    /// Another snapshot than the one that was arriving, if one was: it takes its place.
+    /// Begins another snapshot. It replaces the one that was arriving.
     fn begin(&mut self, leader: Leader, chunk: SnapshotChunk, ctx: &mut Context<Self>) {
         let SnapshotChunk { snapshot, offset, bytes, .. } = chunk;
         let now = Instant::now();
@@ -157,7 +164,7 @@ impl SnapshotReceiver {
         arriving.waiting.push_back(bytes);
     }
 
-    /// The disk has opened, or written so many bytes more, or failed.
+    /// The disk has opened the sink, has written this many bytes, or has failed.
     fn disk_did(
         &mut self,
         number: u64,
@@ -179,7 +186,7 @@ impl SnapshotReceiver {
         }
     }
 
-    /// Writes what waits; when all is written, makes it count.
+    /// Writes the waiting pieces; when all bytes are written, finishes the snapshot.
     fn write(&mut self, ctx: &mut Context<Self>) {
         let Some(arriving) = &mut self.arriving else { return };
         let is_whole = arriving.written >= arriving.snapshot.bytes;
@@ -244,8 +251,8 @@ impl SnapshotReceiver {
 
     fn tell_progress(&mut self) {
         if let Some(arriving) = &mut self.arriving {
-            // What is not written yet is told when it is: so the leader's window bounds what waits here. Never less than
-            // before, which would mean that it was lost.
+            // Only written bytes are acknowledged, so that the window of the leader bounds the
+            // bytes that wait here. A lower value than before would mean that bytes were lost.
             arriving.told = arriving.told.max(arriving.written);
         }
         if let Some(arriving) = &self.arriving {
@@ -260,7 +267,8 @@ impl SnapshotReceiver {
 }
 
 impl Arriving {
-    /// The part of a piece that comes next; `None` if all of it has arrived before, or something before it has not.
+    /// The part of a piece that comes next; `None` if all of it has arrived before, or if an
+    /// earlier piece is missing.
     fn news_of(&self, offset: u64, bytes: Bytes) -> Option<Bytes> {
         let known = usize::try_from(self.arrived.checked_sub(offset)?).ok()?;
         (known < bytes.len()).then(|| bytes.slice(known..))

@@ -1,35 +1,37 @@
-//! How late the node's thread wakes, and how much of that is excused: time in which the thread did not run is no silence of others.
+//! The stalls of the node's thread, measured as late wake-ups, and the part of them that is
+//! excused: time in which the thread did not run does not count as silence of other nodes.
 //!
-//! **Bound.** What is excused comes out of an allowance. Time in which the thread does run refills it, up to `excused_max`. So of any
-//! time `t`, at least `(t - excused_max) / 2` counts as silence, however busy the machine is: a node on it notices the silence
-//! of `s` within `2 s + excused_max`.
+//! **Bound.** Excused time comes out of an allowance. Time in which the thread does run refills it,
+//! up to `excused_max`. So of any time `t`, at least `(t - excused_max) / 2` counts as silence, at
+//! any load of the machine: a silence of `s` is noticed within `2 s + excused_max`.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A timer that fires later than this was late because the thread did not run: below it lies the timer's own resolution.
+/// The lateness from which a wake-up counts as a stall: less than this is within the resolution
+/// of the timer.
 pub(crate) const LATE_MIN: Duration = Duration::from_millis(5);
-/// How often late wake-ups are logged at most.
+/// The least time between two reports of late wake-ups.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// What was measured of one thread.
+/// The measurements of one thread.
 #[derive(Debug)]
 pub(crate) struct Stalls {
     allowance: Duration,
     excused_max: Duration,
     woke_at: Instant,
-    /// Late wake-ups of at least this length are worth a line.
+    /// The lateness from which a wake-up is reported.
     report_min: Duration,
     reported_at: Option<Instant>,
     unreported: Report,
 }
 
-/// A wake-up.
+/// A measured wake-up of the thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Woke {
-    /// How long after it was due.
+    /// The time since it was due.
     pub(crate) late: Duration,
-    /// How much of that does not count as silence of others.
+    /// The part of `late` that does not count as silence of other nodes.
     pub(crate) excused: Duration,
 }
 
@@ -52,7 +54,7 @@ impl Stalls {
         }
     }
 
-    /// The thread was to wake at `due`, and wakes now.
+    /// Records a wake-up at `now` that was due at `due`.
     pub(crate) fn woke(&mut self, due: Instant, now: Instant) -> Woke {
         let late = now.saturating_duration_since(due);
         let ran = now.saturating_duration_since(self.woke_at).saturating_sub(late);
@@ -67,7 +69,7 @@ impl Stalls {
         Woke { late, excused }
     }
 
-    /// Late wake-ups that are to be logged now.
+    /// The late wake-ups to report now, if a report is due.
     pub(crate) fn report(&mut self, now: Instant) -> Option<Report> {
         let is_due = self.reported_at.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_EVERY);
         if self.unreported.count == 0 || !is_due {
@@ -85,7 +87,8 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
     const ALLOWED: Duration = Duration::from_millis(600);
 
-    /// A thread that runs for `runs`, then stands still for `stands`, again and again: how much of `total` counts as silence.
+    /// The part of `total` that counts as silence on a thread that alternately runs for `runs` and
+    /// stalls for `stands`.
     fn counted(runs: Duration, stands: Duration, total: Duration) -> Duration {
         let mut now = Instant::now();
         let (began, mut excused) = (now, Duration::ZERO);

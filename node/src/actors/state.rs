@@ -1,4 +1,5 @@
-//! Between the state machine's reading and writing and the storage's snapshots: the sessions, then the machine's state.
+//! The state in a snapshot: the sessions, then the state of the machine, written to a sink and read
+//! from a source of the storage.
 
 use crate::{
     fate::Fate,
@@ -12,26 +13,27 @@ use quorate_raft::{
 use quorate_storage::{SnapshotSink, SnapshotSource};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
-/// A state machine may write and read a few bytes at a time; checksums and files like more.
+/// Bytes of a buffer: a state machine may write and read a few bytes at a time, which checksums and
+/// files handle slowly.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// A state to be written: the sessions, and the machine's behind them.
+/// A state to be written: the sessions, and then the state of the machine.
 pub(super) fn behind(sessions: Table, write: WriteState) -> WriteState {
     Box::new(move |to| {
         let sessions = if live(Mutant::SessionsNotInSnapshot) { Table::default() } else { sessions };
         sessions::write(&sessions, to)?;
-        // The table that lives on need not copy any more what it shared with this one.
+        // The live table then no longer has to copy the sessions that it shared with this one.
         drop(sessions);
         write(to)
     })
 }
 
-/// The state of a witness.
+/// The state of a witness, which is empty.
 pub(super) fn nothing() -> WriteState {
     Box::new(|_| Ok(()))
 }
 
-/// Writes a state and makes it durable. Gives up when the node has ended.
+/// Writes a state and makes it durable. Fails once the node has ended.
 pub(super) fn write(write: WriteState, sink: Box<dyn SnapshotSink>, fate: &Fate) -> Result<Snapshot, String> {
     let in_words = |error: io::Error| error.to_string();
     let mut writer = BufWriter::with_capacity(BUFFER_BYTES, WhileAlive { sink, fate });
@@ -40,7 +42,7 @@ pub(super) fn write(write: WriteState, sink: Box<dyn SnapshotSink>, fate: &Fate)
     sink.finish().map_err(|error| error.to_string())
 }
 
-/// Lets a machine become what a snapshot holds. Gives the sessions, and says which snapshot it is.
+/// Restores a machine from a snapshot. Gives the base of the snapshot and its sessions.
 pub(super) fn restore(
     machine: &mut impl StateMachine,
     source: Box<dyn SnapshotSource>,
@@ -52,7 +54,8 @@ pub(super) fn restore(
     Ok((base, sessions))
 }
 
-/// A sink, for as long as the node lives: whoever shuts it down need not wait for a large state to be written.
+/// A sink that fails once the node has ended: a shutdown need not wait for a large state
+/// to be written.
 struct WhileAlive<'a> {
     sink: Box<dyn SnapshotSink>,
     fate: &'a Fate,
@@ -71,7 +74,7 @@ impl Write for WhileAlive<'_> {
     }
 }
 
-/// A source, read from its beginning to its end.
+/// A source that is read from its beginning to its end.
 struct FromSource {
     source: Box<dyn SnapshotSource>,
     offset: u64,

@@ -1,7 +1,8 @@
-//! `VoteCollector`: counts the votes of one round of one campaign, and lives no longer.
+//! `VoteCollector`: counts the votes of one round of one campaign, and ends with that round.
 //!
-//! It holds no term or vote of its own, only the [`Ballot`]. The requests themselves do not come from here: a vote may be
-//! asked for only once the candidate's own term and vote are durable, so they travel inside that `Persist`.
+//! It holds no term or vote of its own, only the [`Ballot`]. It does not send the vote requests: a
+//! vote may be requested only once the candidate's own term and vote are durable, so the requests
+//! travel inside that `Persist`.
 
 use super::{
     consensus::Consensus,
@@ -11,7 +12,7 @@ use crate::fate::Sentinel;
 use actix::prelude::*;
 use quorate_raft::{Ballot, BallotOutcome};
 
-/// The actor.
+/// The actor that counts the votes of one round.
 pub(crate) struct VoteCollector {
     ballot: Ballot,
     consensus: Addr<Consensus>,

@@ -1,20 +1,20 @@
-//! How a leader counts log time.
+//! The log time that a leader stamps on session entries.
 
 use quorate_raft::{Moment, session::LogTime};
 
-/// Log time, on the node that leads: it goes on from the highest that this node has applied or stamped, by its monotonic
-/// clock, and stands still while the node does not lead. So what passes without a leader, or before the first one hears of
-/// it, does not count, which only lets sessions live longer.
+/// Log time as the leader counts it: from the highest that this node has applied or stamped, by its
+/// monotonic clock. It stands still while the node does not lead. Time without a leader, or before
+/// a new leader hears the latest log time, does not count, which only lets sessions live longer.
 #[derive(Default, Debug)]
 pub(crate) struct LogClock {
-    /// The highest that was applied or stamped.
+    /// The highest log time that was applied or stamped.
     reached: LogTime,
-    /// While the node leads: a moment of its clock, and what log time was then.
+    /// While the node leads: a moment of its clock, and the log time at that moment.
     runs: Option<(Moment, LogTime)>,
 }
 
 impl LogClock {
-    /// The node leads from now on, or does not.
+    /// Starts the count when the node begins to lead, and stops it when leadership ends.
     pub(crate) fn leads(&mut self, is_leader: bool, now: Moment) {
         self.runs = is_leader.then_some((now, self.reached));
     }
@@ -29,7 +29,7 @@ impl LogClock {
         }
     }
 
-    /// What an entry is stamped with that is appended now.
+    /// The stamp of an entry that is appended now.
     pub(crate) fn stamp(&mut self, now: Moment) -> LogTime {
         if let Some(runs) = self.runs {
             self.reached = self.reached.max(count(runs, now));

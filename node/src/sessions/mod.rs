@@ -1,16 +1,19 @@
-//! What the cluster remembers of client sessions, so that a command that is sent again is applied once (Ongaro's thesis, §6.3).
+//! The client sessions that the cluster remembers for duplicate detection: a command that is sent
+//! again is applied once (Ongaro's thesis, §6.3).
 //!
-//! A [`Table`] is a part of the state that every node applies: it changes with entries and with nothing else, so nodes that
-//! have applied the same entries have equal ones. The [`Applier`](crate::actors::applier) owns it, beside the state machine, which never
-//! sees it. It has no clock: time is what entries say, [`LogTime`]; the leader's side of that is the [`LogClock`]. Bounds come
-//! with each entry, too. How it is written into snapshots is in [`snapshot`].
+//! A [`Table`] is a part of the replicated state: it changes with entries and with nothing else, so
+//! nodes that have applied the same entries have equal tables. The
+//! [`Applier`](crate::actors::applier) owns it, beside the state machine, which never sees it. The
+//! table has no clock: its time is the [`LogTime`] that entries carry, which the leader counts with
+//! the [`LogClock`]. Entries carry the bounds, too. The layout in snapshots is in [`snapshot`].
 //!
 //! - A serial that was applied gets its first answer again. The machine is not called.
-//! - A serial of [`WINDOW`] or more below the session's highest gets none: it may have been applied long ago. Nor does
-//!   one whose answer was too large to be kept.
-//! - A command of an opened session that is not known any more is not applied. A named session comes into being with its
-//!   first command, and again with the first one behind its end.
-//! - A session that was not used for its time ends; if there are too many, the one ends that was not used for longest.
+//! - A serial that is [`WINDOW`] or more below the highest of the session gets no answer: it may
+//!   have been applied long ago. Nor does a serial with an answer that was too large to be kept.
+//! - A command of an opened session that is no longer known is not applied. A named session begins
+//!   with its first command, and begins again with the first command after it has ended.
+//! - A session ends once it has been idle for the idle limit. If there are too many, the one that
+//!   has been idle for longest ends.
 
 mod clock;
 mod snapshot;
@@ -31,33 +34,37 @@ use std::{
     sync::Arc,
 };
 
-/// How many serials, up to the highest that was used, a session remembers; so many commands of a session may be under way.
+/// The number of serials, counted down from the highest used, that a session remembers; this bounds
+/// the commands of a session that may be under way.
 pub(crate) const WINDOW: u64 = 64;
-/// The most bytes of answers that a session keeps, unless the latest is larger. Those of the lowest serials go first.
+/// The most bytes of answers that a session keeps, unless the latest answer is larger. The answers
+/// to the lowest serials go first.
 const SESSION_REPLY_BYTES_MAX: usize = 64 << 10;
-/// The most bytes of answers that all sessions keep together. The sessions that were not used for longest go first.
+/// The most bytes of answers that all sessions keep together. The sessions that have been idle for
+/// longest go first.
 const REPLY_BYTES_MAX: usize = 64 << 20;
-/// The most sessions, whatever an entry says.
+/// The most sessions, even if an entry carries a higher bound.
 pub(crate) const SESSIONS_MAX: u32 = 1_000_000;
 
-/// All sessions. Cloning is cheap: clones share what neither changes.
+/// All sessions. Cloning is cheap: clones share the sessions that neither of them changes.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Table {
     now: LogTime,
     sessions: BTreeMap<SessionKey, Arc<Session>>,
-    /// Which session an entry used, if none behind it did: the first of these was not used for longest.
+    /// The session for which an entry is the latest use. The first of these sessions has been
+    /// idle for longest.
     by_use: BTreeMap<Index, SessionKey>,
     reply_bytes: usize,
-    /// Every entry that was skipped, ever: so that snapshots say so.
+    /// Every entry that was ever skipped; snapshots contain them.
     skipped: BTreeSet<Skip>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Session {
-    /// The last entry that used it, and when that was.
+    /// The last entry that used it, and the log time of that use.
     used_by: Index,
     used_at: LogTime,
-    /// By serial.
+    /// The answers by serial, within the window.
     answers: BTreeMap<u64, Answer>,
     reply_bytes: usize,
 }
@@ -69,12 +76,12 @@ struct Answer {
     kept: Kept,
 }
 
-/// What is kept of an answer.
+/// The part of an answer that is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Kept {
-    /// What the machine replied.
+    /// The reply of the machine.
     Reply(Box<[u8]>),
-    /// It took too much.
+    /// The reply was dropped: the bound on the bytes was exceeded.
     Nothing,
     /// The machine was not asked: an operator had the entry skipped.
     Skipped,
@@ -89,29 +96,31 @@ impl Kept {
     }
 }
 
-/// What an entry of a session came to.
+/// The result of the entry of a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
-    /// It was applied, or opened the session of its index, or was applied before: at `index`, with this reply.
+    /// It was applied now or before, or opened the session of its index: at `index`,
+    /// with this reply.
     Applied { index: Index, reply: Bytes },
-    /// It was not applied.
+    /// It was not applied, for this reason.
     Refused(Refusal),
 }
 
 /// Why a command of a session was not applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refusal {
-    /// Its session was opened once, and is known no longer.
+    /// Its session was opened, and is no longer known.
     Expired,
-    /// Its serial is older than what the session remembers.
+    /// Its serial is below the window of the session, or its answer was not kept.
     StaleSerial,
     /// An operator had its entry skipped. Also of a command without a session.
     Skipped,
 }
 
 impl Table {
-    /// What the entry at `index` does; `machine` is called if its command is to be applied, and gives nothing if the entry is
-    /// skipped. The session remembers that like a reply, so that a command that is sent again is skipped, too.
+    /// Applies the entry at `index`. `machine` is called if its command is to be applied, and
+    /// returns `None` if the entry is skipped. The session remembers that like a reply, so that a
+    /// command that is sent again is skipped, too.
     pub(crate) fn apply(
         &mut self,
         index: Index,
@@ -138,22 +147,22 @@ impl Table {
         verdict
     }
 
-    /// Up to when entries have been applied.
+    /// The log time of the latest applied entry.
     pub(crate) fn now(&self) -> LogTime {
         self.now
     }
 
-    /// The entry is skipped.
+    /// Records that this entry is skipped.
     pub(crate) fn skip(&mut self, entry: Skip) {
         self.skipped.insert(entry);
     }
 
-    /// The entries that were skipped.
+    /// Every entry that was ever skipped.
     pub(crate) fn skipped(&self) -> &BTreeSet<Skip> {
         &self.skipped
     }
 
-    /// How many sessions there are.
+    /// The number of sessions.
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()
     }
@@ -164,7 +173,7 @@ impl Table {
         self.sessions.insert(key, Arc::new(session));
     }
 
-    /// A session is used by the entry at `index`.
+    /// Looks the command up in its session and marks the session as used by the entry at `index`.
     fn use_one(
         &mut self,
         key: &SessionKey,
@@ -184,7 +193,7 @@ impl Table {
         verdict
     }
 
-    /// Forgets who was not used for so long.
+    /// Ends the sessions that have been idle for longer than the limit.
     fn expire(&mut self, idle_limit_ms: u32) {
         let used_since = self.now.0.saturating_sub(u64::from(idle_limit_ms));
         while let Some((_, key)) = self.by_use.first_key_value() {
@@ -195,7 +204,8 @@ impl Table {
         }
     }
 
-    /// Forgets who was not used for longest, until there are not too many; never the one that this entry used.
+    /// Ends the sessions that have been idle for longest until the bounds hold; never the session
+    /// that this entry used.
     fn make_room(&mut self, sessions_max: u32, index: Index) {
         let max = if live(Mutant::SessionBoundIgnored) { SESSIONS_MAX } else { sessions_max.clamp(1, SESSIONS_MAX) };
         while self.sessions.len() > max as usize || self.reply_bytes > REPLY_BYTES_MAX {
@@ -236,14 +246,15 @@ impl Session {
         }
         let reply = machine();
         self.answers = self.answers.split_off(&highest.saturating_sub(WINDOW - 1));
-        // Copied: it may be a part of something large.
+        // Copied: the reply may be a slice of a larger buffer.
         let kept = reply.as_ref().map_or(Kept::Skipped, |reply| Kept::Reply(reply[..].into()));
         self.answers.insert(serial, Answer { index, kept });
         self.forget_replies(serial);
         reply.map_or(Verdict::Refused(Refusal::Skipped), |reply| Verdict::Applied { index, reply })
     }
 
-    /// Counts what is kept, and lets go of what is too much, but for the answer to this serial.
+    /// Recounts the bytes kept, and drops replies above the bound, lowest serial first; the reply
+    /// to `latest` stays.
     fn forget_replies(&mut self, latest: u64) {
         self.reply_bytes = self.answers.values().map(|answer| answer.kept.bytes()).sum();
         for (serial, answer) in &mut self.answers {

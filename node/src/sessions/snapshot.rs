@@ -1,13 +1,14 @@
-//! How the sessions are written down, in front of the state machine's bytes: a stream, little-endian.
+//! The layout of the sessions in a snapshot: a stream before the bytes of the state machine,
+//! little-endian.
 //!
 //! | bytes | what |
 //! | --- | --- |
 //! | 8 | magic: the bytes `QSESSION` |
 //! | 4 | version of this layout: 2 |
 //! | 8 | log time |
-//! | 4 | how many entries were skipped |
-//! | … | they, in order: the index (8), the term (8), the checksum (4) |
-//! | 4 | how many sessions there are |
+//! | 4 | number of skipped entries |
+//! | … | the skipped entries, in order: the index (8), the term (8), the checksum (4) |
+//! | 4 | number of sessions |
 //! | … | the sessions, in the order of their tags and keys |
 //!
 //! and of each session
@@ -18,13 +19,14 @@
 //! | 1 | length of its key |
 //! | … | its key: the index of the entry that opened it, or its name |
 //! | 8 | the index of the last entry that used it |
-//! | 8 | the log time of that |
-//! | 1 | how many answers there are |
+//! | 8 | the log time of that entry |
+//! | 1 | number of answers |
 //! | … | the answers, by serial: the serial (8), the index (8), the length of the reply (4; all ones if it was not kept, one less if the entry was skipped), the reply |
 //!
-//! Equal tables give equal bytes. The state machine's follow. Whoever keeps the bytes has a checksum of them.
+//! Equal tables give equal bytes. The bytes of the state machine follow. The layout has no checksum
+//! of its own: the snapshot has one.
 //!
-//! **Bound:** a length is not believed: what is allocated grows with what is read.
+//! **Bound:** a length is not trusted: allocations grow only with the bytes read.
 
 use super::{Answer, Kept, SESSIONS_MAX, Session, Table, WINDOW};
 use quorate_raft::{
@@ -43,7 +45,10 @@ const VERSION: u32 = 2;
 const NOT_KEPT: u32 = u32::MAX;
 const SKIPPED: u32 = u32::MAX - 1;
 
-/// Writes `table`.
+/// Writes `table` in the current version of the layout.
+///
+/// # Errors
+/// If `to` fails, or a count exceeds its field.
 pub(crate) fn write(table: &Table, to: &mut dyn Write) -> io::Result<()> {
     to.write_all(&MAGIC)?;
     to.write_all(&VERSION.to_le_bytes())?;
@@ -76,10 +81,10 @@ pub(crate) fn write(table: &Table, to: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads what [`write`] wrote, and nothing behind it.
+/// Reads the bytes that [`write`] wrote, and none after them.
 ///
 /// # Errors
-/// In one line that says what and where, if `from` fails, or these are not such bytes.
+/// One line that names the cause and the offset, if `from` fails or the bytes are malformed.
 pub(crate) fn read(from: &mut dyn Read) -> io::Result<Table> {
     let mut from = Reader { from, at: 0 };
     if from.array()? != MAGIC {

@@ -1,4 +1,5 @@
-//! A test a rule, and all of them against a dumb twin under random operations.
+//! One test for each rule of the table, and a comparison of all rules with a naive twin
+//! under random operations.
 
 use super::*;
 use quorate_raft::Term;
@@ -196,7 +197,7 @@ fn replicas_agree_with_each_other_and_with_a_dumb_twin_whatever_happens() {
             assert_eq!(one.table.len(), twin.sessions.len());
             one.table.check(stamp);
             if random.random_bool(0.05) {
-                // It becomes what a snapshot holds.
+                // The other table becomes the one that a snapshot restores.
                 let mut bytes = Vec::new();
                 write(&one.table, &mut bytes).expect("memory takes everything");
                 other.table = read(&mut &bytes[..]).expect("what was written");
@@ -222,11 +223,11 @@ impl Table {
     }
 }
 
-/// One list, searched from end to end.
+/// A naive table: lists, searched from end to end.
 #[derive(Default)]
 struct Twin {
     now: u64,
-    /// Key, and when it was last used; in order of use.
+    /// The key and the log time of the last use, in order of use.
     sessions: Vec<(SessionKey, u64)>,
     /// Every answer that a session of that key remembers.
     answers: Vec<(SessionKey, u64, Verdict)>,

@@ -8,11 +8,11 @@ use quorate::{
 };
 use std::collections::BTreeMap;
 
-/// What a cluster is made of.
+/// The settings that a cluster is started with.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub members: u64,
-    /// Nodes beside them that wait to be added.
+    /// Further nodes that wait to be added.
     pub joiners: u64,
     pub seed: u64,
     /// Nodes have threads of their own; time is real.
@@ -64,7 +64,7 @@ impl Cluster {
         Self::start_all(Plan { seed, ..Plan::default() }).await
     }
 
-    /// Starts every node.
+    /// Starts every node of the plan.
     pub async fn start_all(plan: Plan) -> Self {
         let mut cluster = Self::vacant(plan);
         for id in cluster.members() {
@@ -73,7 +73,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts none.
+    /// A cluster of the plan, with no node started.
     pub fn vacant(plan: Plan) -> Self {
         let network = if plan.by_value { MemoryNetwork::by_value(plan.seed) } else { MemoryNetwork::new(plan.seed) };
         let logs = (1..=plan.members + plan.joiners).map(|id| (NodeId(id), MemoryLog::new())).collect();
@@ -86,12 +86,12 @@ impl Cluster {
         self.start_as(id, Journal::default(), |builder| builder).await;
     }
 
-    /// The same, with another state machine, storage or network.
+    /// Starts a node with another state machine, storage or network.
     pub async fn start_as(&mut self, id: NodeId, journal: Journal, change: impl FnOnce(Builder) -> Builder) {
         self.try_start_as(id, journal, change).await.expect("a node");
     }
 
-    /// The same, for one that may refuse.
+    /// Starts a node that may refuse to start.
     pub async fn try_start_as(
         &mut self,
         id: NodeId,
@@ -120,32 +120,33 @@ impl Cluster {
         Ok(())
     }
 
-    /// What a node keeps, for tests that damage it; not while it runs.
+    /// The log that a node keeps, for tests that damage it while the node does not run.
     pub fn log(&self, id: NodeId) -> &MemoryLog {
         &self.logs[&id]
     }
 
-    /// Empties a node's storage.
+    /// Replaces a node's storage with an empty one.
     pub fn empty(&mut self, id: NodeId) {
         self.logs.insert(id, MemoryLog::new());
     }
 
-    /// Takes note that a node has ended by itself.
+    /// Records that a node has ended by itself.
     pub fn ended(&mut self, id: NodeId) {
         self.running.remove(&id).expect("a running node");
     }
 
-    /// Changes what nodes are started with from now on.
+    /// The plan for nodes that are started from now on.
     pub fn plan(&mut self) -> &mut Plan {
         &mut self.plan
     }
 
-    /// Ends a node.
+    /// Shuts a running node down.
     pub async fn stop(&mut self, id: NodeId) {
         self.running.remove(&id).expect("a running node").node.shutdown().await;
     }
 
-    /// Ends all, and whoever leads at last: then it hands over to nobody, and nothing more is written.
+    /// Ends all nodes, the leader last: it then has no successor to transfer leadership to, and
+    /// nothing more is written.
     pub async fn stop_all(&mut self) {
         let mut ids = self.ids();
         ids.sort_by_key(|id| self.status(*id).role == Role::Leader);
@@ -154,17 +155,17 @@ impl Cluster {
         }
     }
 
-    /// Those that the cluster begins with.
+    /// The members that the cluster begins with.
     pub fn members(&self) -> impl Iterator<Item = NodeId> + use<> {
         (1..=self.plan.members).map(NodeId)
     }
 
-    /// The running ones.
+    /// The nodes that run now.
     pub fn ids(&self) -> Vec<NodeId> {
         self.running.keys().copied().collect()
     }
 
-    /// The running ones but this.
+    /// The running nodes except this one.
     pub fn others(&self, id: NodeId) -> Vec<NodeId> {
         self.ids().into_iter().filter(|other| *other != id).collect()
     }
@@ -181,7 +182,7 @@ impl Cluster {
         self.node(id).status().borrow().clone()
     }
 
-    /// What every running node has applied.
+    /// The entries that every running node has applied.
     pub fn journals(&self) -> Vec<(NodeId, Vec<(Index, String)>)> {
         self.running.iter().map(|(id, running)| (*id, running.journal.entries())).collect()
     }
@@ -191,12 +192,12 @@ impl Cluster {
         self.leader_among(&self.ids()).await
     }
 
-    /// Waits until these follow one among them.
+    /// Waits until these nodes follow one leader among them.
     pub async fn leader_among(&self, ids: &[NodeId]) -> NodeId {
         self.until("a leader that all follow", |view| leader_of(view, ids)).await
     }
 
-    /// What a metric says, added up over all its series that have these labels, as in `node="1"`.
+    /// The sum of a metric over all its series that have these labels, as in `node="1"`.
     pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let page = self.metrics.render();
         let series = page.lines().filter(|line| line.starts_with(&format!("{name}{{")));
@@ -214,7 +215,7 @@ impl Cluster {
         .await
     }
 
-    /// Waits for a moment at which `found` finds something.
+    /// Waits until `found` returns a value.
     pub async fn until<T>(&self, what: &str, found: impl Fn(&View) -> Option<T>) -> T {
         let mut watched: Vec<_> = self.running.values().map(|running| running.node.status()).collect();
         let waiting = async {
@@ -226,7 +227,7 @@ impl Cluster {
                 }
                 let changes = watched.iter_mut().map(|status| {
                     Box::pin(async {
-                        // One that has ended changes no more.
+                        // A node that has ended changes no more.
                         if status.changed().await.is_err() {
                             pending().await
                         }

@@ -5,7 +5,8 @@ use quorate::storage::{
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A storage actor of a user's own: it passes everything on to another, and lets a hook decide at two moments.
+/// A storage actor as a user could write one: it passes all requests on to another, and lets a hook
+/// decide at two moments.
 pub struct Interposed<H> {
     inner: Option<StorageHandle>,
     storage: Option<Storage>,
@@ -13,7 +14,8 @@ pub struct Interposed<H> {
     tap: Tap,
 }
 
-/// Says of a running storage what only a real disk would: that it is full, or has room again.
+/// Reports for a running storage a state that only a real disk has: that it is full, or
+/// has room again.
 #[derive(Clone, Default)]
 pub struct Tap(Arc<Mutex<Option<Completions>>>);
 
@@ -26,36 +28,37 @@ impl Tap {
 
 /// A moment at which the hook decides.
 pub enum Seen<'a> {
-    /// Before anything of it is written.
+    /// A request that is not written yet.
     Asked(&'a quorate_raft::Persist),
-    /// It is on the disk, and nobody knows yet.
+    /// A write that is durable, and not reported yet.
     Durable(&'a Persisted),
 }
 
-/// What the hook decides.
+/// The decision of the hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     GoOn,
-    /// As after SIGKILL: this storage neither does nor says anything any more.
+    /// As after SIGKILL: this storage does and reports nothing any more.
     Kill,
-    /// The actor panics. Only when asked: a storage that panics on the way back would live on.
+    /// The actor panics. Only on a request: a storage that panics on the way back would live on.
     Panic,
-    /// On the way back: says that the storage has failed, and goes on all the same, which none should.
+    /// On the way back: reports that the storage has failed, and goes on all the same, which
+    /// no storage should.
     Fail,
 }
 
-/// What a hook is.
+/// A function that decides at each moment that it sees.
 pub trait Hook: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static {}
 
 impl<H: FnMut(Seen<'_>) -> Verdict + Send + Unpin + 'static> Hook for H {}
 
 impl<H: Hook> Interposed<H> {
-    /// The storage to start a node with.
+    /// The storage to start a node with, without a tap.
     pub fn around(inner: impl Into<StorageHandle>, hook: H) -> StorageHandle {
         Self::tapped(inner, hook, &Tap::default())
     }
 
-    /// The same, with a tap.
+    /// The storage to start a node with, and a tap that reports for it.
     pub fn tapped(inner: impl Into<StorageHandle>, hook: H, tap: &Tap) -> StorageHandle {
         let (inner, judge, tap) = (Some(inner.into()), Judge(Arc::new(Mutex::new(Some(hook)))), tap.clone());
         StorageHandle::actor(move || Self { inner, storage: None, judge, tap })
@@ -152,7 +155,8 @@ impl<H: Hook> Handler<Remember> for Interposed<H> {
     }
 }
 
-/// The way back. An actor of its own, so that no two hold each other's address and neither ever ends.
+/// The way back: an actor of its own. Otherwise two actors would hold the address of each other,
+/// and neither would ever end.
 struct Returning<H> {
     told: Completions,
     judge: Judge<H>,

@@ -9,13 +9,15 @@ use std::{
     },
 };
 
-/// A state machine that remembers every command, where its test can see it. The reply to the nth command is `n`.
+/// A state machine that remembers every command, visible to its test. The reply to the nth
+/// command is `n`.
 ///
-/// Clones see the same; a node that is started again gets a new one, which is restored or applies everything again.
+/// Clones share their content; a node that is started again gets a new one, which is restored or
+/// applies everything again.
 #[derive(Clone, Default)]
 pub struct Journal {
     entries: Arc<Mutex<Vec<(Index, String)>>>,
-    /// How often it applied a command, and was restored.
+    /// The number of commands applied, and of restores.
     applied: Arc<AtomicUsize>,
     restored: Arc<AtomicUsize>,
     fatal: Option<&'static str>,
@@ -27,42 +29,42 @@ pub struct Journal {
 type BeforeWriting = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 impl Journal {
-    /// One that panics when it is to apply this command.
+    /// A journal that panics when it is to apply this command.
     pub fn panicking_at(command: &'static str) -> Self {
         Self { fatal: Some(command), ..Self::default() }
     }
 
-    /// One that calls this before a snapshot of it is written, on the thread that writes it.
+    /// A journal that calls this before its snapshot is written, on the thread that writes it.
     pub fn calling(before_writing: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Self {
         Self { before_writing: Some(Arc::new(before_writing)), ..Self::default() }
     }
 
-    /// One that makes no snapshots.
+    /// A journal that makes no snapshots.
     pub fn without_snapshots() -> Self {
         Self { makes_none: true, ..Self::default() }
     }
 
-    /// One that can't be restored from anything.
+    /// A journal that can't be restored from any snapshot.
     pub fn refusing() -> Self {
         Self { refuses: true, ..Self::default() }
     }
 
-    /// What was applied, in order.
+    /// The applied commands, in order.
     pub fn entries(&self) -> Vec<(Index, String)> {
         self.lock().clone()
     }
 
-    /// How often a command was applied.
+    /// The number of times that a command was applied.
     pub fn count(&self, command: &str) -> usize {
         self.lock().iter().filter(|(_, applied)| applied == command).count()
     }
 
-    /// How many commands this machine applied itself, rather than finding them in a snapshot.
+    /// The number of commands that this machine applied itself, not those restored from a snapshot.
     pub fn applied(&self) -> usize {
         self.applied.load(Ordering::Relaxed)
     }
 
-    /// How often it was restored from a snapshot.
+    /// The number of restores from a snapshot.
     pub fn restored(&self) -> usize {
         self.restored.load(Ordering::Relaxed)
     }

@@ -2,15 +2,16 @@ use super::{Journal, soon};
 use quorate::{Applied, Index, Node, NodeId, ProposeError};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What callers were told of their commands, each of which is proposed once and differs from all others.
+/// The outcomes that callers were told, by command. Each command is proposed once and differs
+/// from all others.
 #[derive(Clone, Default, Debug)]
 pub struct Ledger(Arc<Mutex<Vec<Told>>>);
 
-/// A command, and what its caller was told.
+/// A command, and the outcome that its caller was told.
 type Told = (String, Result<Applied, ProposeError>);
 
 impl Ledger {
-    /// Proposes, and writes down the outcome. Fails the test if there is none.
+    /// Proposes, and records the outcome. Fails the test if there is none.
     pub async fn propose(&self, node: &Node<Journal>, command: impl Into<String>) -> Result<Applied, ProposeError> {
         let command = command.into();
         let outcome = soon("the outcome of a proposal", node.propose(command.clone())).await;
@@ -18,19 +19,19 @@ impl Ledger {
         outcome
     }
 
-    /// How many callers were told anything.
+    /// The number of callers that were told an outcome.
     pub fn told(&self) -> usize {
         self.outcomes().len()
     }
 
-    /// How many commands were acknowledged.
+    /// The number of commands that were acknowledged.
     pub fn acknowledged(&self) -> usize {
         self.outcomes().iter().filter(|(_, outcome)| outcome.is_ok()).count()
     }
 
-    /// Checks that all journals are equal and that every caller was told the truth: what was acknowledged was applied
-    /// exactly once, where and with the reply that was told; what failed definitely never was; what is unknown was at
-    /// most once.
+    /// Checks that all journals are equal and that every outcome is true: an acknowledged command
+    /// was applied exactly once, at the index and with the reply that were told; a command that
+    /// failed definitely was never applied; one with an unknown outcome was applied at most once.
     pub fn check(&self, journals: &[(NodeId, Vec<(Index, String)>)]) {
         let [(_, first), others @ ..] = journals else { panic!("no journals") };
         for (node, journal) in others {

@@ -10,7 +10,8 @@ use quorate_raft::{Append, Body, Index, Message};
 use std::{rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
-/// A peer of one node under test that says exactly what it is told to say, and hears everything that is said to it.
+/// A peer of one node under test: it sends the messages that a test scripts, and receives all that
+/// are sent to it.
 pub struct Puppet {
     link: Rc<dyn Link>,
     others: Vec<Rc<dyn Link>>,
@@ -39,19 +40,20 @@ impl Puppet {
         Self { link: links.link(subject, ""), others: Vec::new(), links, heard }
     }
 
-    /// Reaches another node, too.
+    /// Links the puppet to another node, too.
     pub fn links_to(&mut self, other: NodeId) {
         self.others.push(self.links.link(other, ""));
     }
 
-    /// Says the same to all that it reaches.
+    /// Sends the same message to all nodes that it is linked to.
     pub fn say_to_all(&self, term: Term, body: &Body) {
         for link in self.others.iter().chain([&self.link]) {
             link.send(Message { term, body: body.clone() });
         }
     }
 
-    /// Entries from the first on it sends twice, the second time in a later epoch: one that is new says so before it takes them.
+    /// Sends a message. An append from the first entry on is sent twice, the second time in a later
+    /// epoch: a new node answers the first one only with the fact that it is new.
     pub fn say(&self, term: Term, body: Body) {
         let again = match &body {
             Body::Append(append) if append.previous.index == Index(0) && append.batch.is_some() => {
@@ -64,7 +66,7 @@ impl Puppet {
         }
     }
 
-    /// The next message that `pick` wants; the ones before it are forgotten.
+    /// The next message that `pick` selects; earlier ones are dropped.
     pub async fn hear<T>(&mut self, what: &str, mut pick: impl FnMut(&Message) -> Option<T>) -> T {
         soon(what, async {
             loop {
@@ -77,7 +79,7 @@ impl Puppet {
         .await
     }
 
-    /// Everything that is said to it from now on, in a second of simulated time.
+    /// All messages that arrive in the next second of simulated time.
     pub async fn hear_for_a_second(&mut self) -> Vec<Message> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         std::iter::from_fn(|| self.heard.try_recv().ok()).collect()

@@ -13,13 +13,13 @@ use std::{
     time::Duration,
 };
 
-/// A network that writes down whatever its node sends, and panics when told to.
+/// A network that records the messages of its node, and panics on request.
 pub struct Recorder {
     inner: Box<dyn Network>,
     record: Record,
 }
 
-/// What a [`Recorder`] wrote down. Clones are the same.
+/// The messages that a [`Recorder`] has seen. Clones share them.
 #[derive(Clone, Default)]
 pub struct Record(Arc<Mutex<Contents>>);
 
@@ -30,12 +30,12 @@ struct Contents {
 }
 
 impl Record {
-    /// Everything sent so far.
+    /// All messages sent until now.
     pub fn sent(&self) -> Vec<Outgoing> {
         self.lock().sent.clone()
     }
 
-    /// From now on the link panics when it is to send such a message.
+    /// Makes the link panic when it is to send such a message.
     pub fn panic_at(&self, such: fn(&Body) -> bool) {
         self.lock().panic_at = Some(such);
     }
@@ -83,7 +83,7 @@ impl Links for RecordedLinks {
     }
 
     fn close(&self) -> LocalFuture<()> {
-        // Saying goodbye may take its time: a node that failed must be silent meanwhile.
+        // The farewell may take time: a node that failed must be silent meanwhile.
         let closing = self.inner.close();
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(900)).await;

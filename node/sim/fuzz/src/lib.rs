@@ -1,12 +1,12 @@
-//! What all fuzz targets have in common: a bound on memory. See `README.md`.
+//! A memory bound that all fuzz targets share. See `README.md`.
 //!
-//! A decoder that believes a length allocates before it reads, so one huge allocation is a finding, whether or not the
-//! machine had the memory for it.
+//! A decoder that believes a length allocates before it reads, so one huge allocation is a finding,
+//! whether or not the machine had the memory for it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// No decoder may ask for more at once, in bytes: above every limit that the targets set, below what a believed length
-/// of 32 bits asks for.
+/// The largest single allocation of a decoder, in bytes: above every limit that the targets set,
+/// below the allocation that a 32-bit length would cause if it were believed.
 const ALLOCATION_BYTES_MAX: usize = 64 << 20;
 
 struct Bounded;
@@ -47,7 +47,8 @@ fn check(bytes: usize) {
     }
 }
 
-/// Makes a binary a fuzz target: every input goes to one function, which panics if a promise is broken.
+/// Makes a binary a fuzz target: every input goes to one function, which panics if a
+/// property is broken.
 #[macro_export]
 macro_rules! target {
     ($promise:path) => {

@@ -1,7 +1,8 @@
-//! The callers of a simulated cluster: each asks one thing at a time, of any node, and remembers what it was told.
+//! The callers of a simulated cluster: each has one operation under way, asks any node, and
+//! remembers the answer.
 //!
-//! Stamps order what they see: what is told in one turn of the driver is told before anything is asked in the next. So two
-//! operations count as one behind the other only if they surely were.
+//! Stamps order the observations: an answer of one turn of the driver precedes all operations that
+//! are invoked in the next. Two operations count as ordered only if they surely were.
 
 use super::{
     freshness::{Past, bounded},
@@ -26,20 +27,21 @@ use std::{
     time::Duration,
 };
 
-/// Everybody who asks.
+/// All callers of a run, and the history of their operations.
 pub(super) struct Clients {
     clients: Vec<Client>,
     sessions: Sessions,
     keys: u64,
     rest: Duration,
     asked: BTreeMap<u64, Asked>,
-    /// What was told since the driver last looked.
+    /// The answers since the driver last looked.
     told: Rc<RefCell<Vec<(u64, Told)>>>,
     stamp: u64,
-    /// The last entry that anybody was told of: whatever is asked from now on comes behind it.
+    /// The last entry that any caller was told of: every operation invoked from now on must
+    /// come after it.
     acknowledged: Index,
     past: Past,
-    /// How far each running node's own copy was seen to be.
+    /// The latest index at which each running node served a read.
     seen: BTreeMap<NodeId, Index>,
     is_closed: bool,
     witness: SharedWitness,
@@ -49,68 +51,68 @@ struct Client {
     random: SmallRng,
     rests_until: Duration,
     waits_for: Option<u64>,
-    /// What it waits for is not under way: it is to be asked for again, after a rest.
+    /// The awaited operation is not under way: it is to be retried after a rest.
     asks_again: bool,
 }
 
-/// One thing that was asked.
+/// An operation that a caller invoked.
 struct Asked {
     client: u64,
     node: NodeId,
     key: u64,
     call: Call,
-    /// For how long its caller waits until somebody begins with it, if it said so.
+    /// The deadline for the leader to begin with the operation, if the caller set one.
     within: Option<Duration>,
     invoked: u64,
     floor: Index,
     answer: Option<(u64, Told)>,
-    /// What is asked for as which serial of which session, if in any.
+    /// The session, the serial and the command of the operation, if it belongs to a session.
     session: Option<(SessionKey, u64, Bytes)>,
-    /// Whether an attempt came to nobody knows what.
+    /// Whether any attempt had an unknown outcome.
     is_unknown: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Call {
-    /// Of a session.
+    /// Opens a session.
     Open,
     Change(Change),
     Read(Consistency),
 }
 
-/// What a caller was told.
+/// The answer to a caller.
 #[derive(Clone, Copy, Debug)]
 enum Told {
     Applied {
         index: Index,
         changed: bool,
     },
-    /// It did not and will not take effect.
+    /// The command did not and will not take effect.
     Refused,
-    /// The same, because it was not begun with in time.
+    /// As `Refused`: its deadline passed before it was begun.
     Late,
-    /// It may or may not.
+    /// The command may or may not take effect.
     Unknown,
     Found {
         index: Index,
         value: Option<u64>,
     },
     NotRead,
-    /// A session was.
+    /// A session was opened.
     Opened {
         index: Index,
     },
-    /// Its session takes it no more, and has not applied it now.
+    /// The session takes the command no more, and this attempt did not apply it.
     SessionRefused {
         expired: bool,
     },
-    /// It can't be proven that it would see enough.
+    /// The node can't prove that the read would be fresh enough.
     TooStale,
 }
 
-/// Commands are this long at most, so that logs fill more than one segment.
+/// The longest padding of a command, in bytes, so that logs fill more than one segment.
 const PADDING_MAX: usize = 2_000;
-/// So many of those who write wait for less than this.
+/// The share of writes that have a deadline, `WITHIN_MAX` at most.
 const IMPATIENT: f64 = 0.25;
 const WITHIN_MAX: Duration = Duration::from_millis(500);
 
@@ -138,7 +140,7 @@ impl Clients {
         }
     }
 
-    /// Those who have rested ask for something.
+    /// Every client that has rested invokes an operation, or retries its last.
     pub(super) fn ask(&mut self, now: Duration, running: &mut BTreeMap<NodeId, &mut Process>) {
         self.stamp += 1;
         if !running.is_empty() {
@@ -226,7 +228,7 @@ impl Clients {
         }
     }
 
-    /// Those who must know ask again, anybody, as the same serial.
+    /// Clients with an unknown outcome retry at any node, with the same serial.
     fn ask_again(&mut self, now: Duration, running: &mut BTreeMap<NodeId, &mut Process>) {
         for (id, client) in (0..).zip(&mut self.clients) {
             let Some(operation) = client.waits_for.filter(|_| client.asks_again && client.rests_until <= now) else {
@@ -245,7 +247,8 @@ impl Clients {
         }
     }
 
-    /// One caller at every node asks for something and leaves at once. Whatever was asked for is to be done all the same.
+    /// One caller at every node proposes a command and leaves at once. The commands must take
+    /// effect all the same.
     pub(super) fn ask_and_leave(&mut self, running: &mut BTreeMap<NodeId, &mut Process>) -> Vec<u64> {
         self.stamp += 1;
         let mut left = Vec::new();
@@ -255,7 +258,7 @@ impl Clients {
             let command = Command { operation, key: 0, change }.encode(0);
             process.call(async move {
                 let mut asking = Box::pin(handle.propose(command));
-                // It is asked for once the future is looked at.
+                // The first poll sends the proposal.
                 poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx).is_ready())).await;
             });
             let (call, answer) = (Call::Change(change), Some((self.stamp, Told::Unknown)));
@@ -269,7 +272,7 @@ impl Clients {
         left
     }
 
-    /// Hears what callers were told in this turn, and checks it against what was applied.
+    /// Takes the answers of this turn, and checks them against the applied commands.
     pub(super) fn hear(&mut self, now: Duration) {
         self.stamp += 1;
         let told = std::mem::take(&mut *self.told.borrow_mut());
@@ -278,7 +281,7 @@ impl Clients {
         }
     }
 
-    /// A node died, and with it everything that was asked of it.
+    /// A node died, and with it all operations under way there.
     pub(super) fn died(&mut self, now: Duration, node: NodeId) {
         self.seen.remove(&node);
         let waiting = self.clients.iter().filter_map(|client| client.waits_for);
@@ -393,28 +396,28 @@ impl Clients {
         }
     }
 
-    /// Nobody asks for anything any more.
+    /// Clients invoke nothing from now on.
     pub(super) fn close(&mut self) {
         self.is_closed = true;
     }
 
-    /// Whether nobody waits for an answer.
+    /// Whether no client waits for an answer.
     pub(super) fn are_idle(&self) -> bool {
         self.clients.iter().all(|client| client.waits_for.is_none())
     }
 
-    /// How much was asked by now.
+    /// The number of operations invoked by now.
     pub(super) fn count(&self) -> u64 {
         self.asked.len() as u64
     }
 
-    /// How many writes that were asked for behind the first so many operations were acknowledged.
+    /// The number of acknowledged writes after the first `operations` operations.
     pub(super) fn served_since(&self, operations: u64) -> usize {
         let since = self.asked.range(operations + 1..);
         since.filter(|(_, asked)| matches!(asked.answer, Some((_, Told::Applied { .. })))).count()
     }
 
-    /// Looks for an order of everything that was asked of each key that explains what was told.
+    /// Looks, for each key, for an order of its operations that explains all answers.
     pub(super) fn check_linearizable(&self) -> Result<(), String> {
         for key in 0..self.keys {
             let history: Vec<_> =
@@ -429,7 +432,7 @@ impl Clients {
     }
 }
 
-/// Proposes something within a session, once.
+/// One attempt to propose a command within a session.
 async fn propose_as(
     handle: quorate::Node<Registers>,
     operation: u64,
@@ -460,13 +463,14 @@ impl Told {
         }
     }
 
-    /// A session was opened; these are the bytes of its key.
+    /// The answer for an opened session, from the bytes of its key.
     fn opened_at(index: &[u8]) -> Self {
         index.try_into().map_or(Self::NotRead, |index| Self::Opened { index: Index(u64::from_le_bytes(index)) })
     }
 }
 
-/// An operation as the checker takes it. Local reads promise nothing to it, and reads that were not served say nothing.
+/// An operation in the checker's form. Local and bounded reads promise it nothing, and reads
+/// without an answer add nothing.
 fn operation_of(asked: &Asked) -> Option<Operation> {
     let call = match asked.call {
         Call::Change(Change::Write { value }) => linearizability::Call::Write(value),

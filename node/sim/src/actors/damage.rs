@@ -1,8 +1,9 @@
-//! What of a disk may be damaged, and where.
+//! The damage to disks: which disk may be damaged, and where.
 //!
-//! The plan may not destroy the last copy of a committed entry: no log survives that, and a run could only show a refusal. So one
-//! member's disk is damaged at a time, and the next only when that one has healed: all others then hold what was committed
-//! with them. A stretch is shorter than what lies between the two places of an entry, so one damage never meets both.
+//! The plan may not destroy the last copy of a committed entry: no log survives that, and a run
+//! could only show a refusal. Only one member's disk is damaged at a time, and the next only after
+//! that one has healed: all others then hold all entries committed with them. A damaged stretch is
+//! shorter than the distance between the two places of an entry, so no damage covers both.
 
 use super::{
     Cluster,
@@ -16,12 +17,12 @@ use quorate::{
 use rand::{Rng, rngs::SmallRng};
 use std::{path::PathBuf, time::Duration};
 
-/// The longest stretch that is damaged.
+/// The longest damaged stretch, in bytes.
 const STRETCH_MAX: usize = 2048;
 const SECTOR: usize = 512;
 
 impl Cluster<'_> {
-    /// A node goes down, its disk is damaged, and it comes up again.
+    /// Kills a node and damages its disk; the node starts again after `down`.
     pub(super) fn damage(&mut self, node: NodeId, fault: &Fault, down: Duration) {
         if !self.may_lose(node) {
             return self.witness.lock().report.count("damage held back", 1);
@@ -57,7 +58,8 @@ impl Cluster<'_> {
         }
     }
 
-    /// A node's directory is emptied. It must be told so by the others, who remember its log, and stop.
+    /// Empties a node's directory. The others remember its log: they must tell it, and
+    /// it must stop.
     pub(super) fn wipe(&mut self, node: NodeId, down: Duration) {
         if !self.may_lose(node) || self.plan.nodes < 3 {
             return;
@@ -70,7 +72,7 @@ impl Cluster<'_> {
         witness.say(format_args!("the directory of {node} is emptied"));
     }
 
-    /// A node's directory is copied, as far as it is durable.
+    /// Copies the durable part of a node's directory.
     pub(super) fn copy(&mut self, node: NodeId) {
         let led = self.led_by_another(node).filter(|_| self.may_lose(node) && self.plan.nodes >= 3);
         let mut witness = self.witness.lock();
@@ -86,8 +88,8 @@ impl Cluster<'_> {
         self.member(node).copy = copied;
     }
 
-    /// A node's directory is put back to its copy, if the leader of then knows that the node held more, and so no vote was lost. The
-    /// node must be told so, and stop.
+    /// Puts a node's directory back to its copy, if the current leader knows that the node held
+    /// more, so that no vote is lost. The others must tell the node, and it must stop.
     pub(super) fn put_back(&mut self, node: NodeId) {
         let Some(Copied { disk, promised, led }) = self.member(node).copy.take() else { return };
         let acknowledged = self.member(node).status().map_or(Index(0), |status| status.commit);
@@ -105,7 +107,7 @@ impl Cluster<'_> {
         (place.disk, place.promised) = (disk, promised);
     }
 
-    /// The other node that all follow, and its term.
+    /// The leader that all members follow, if it is another node, and its term.
     fn led_by_another(&self, node: NodeId) -> Option<(NodeId, Term)> {
         let status = self.members.first()?.status()?;
         let led = (status.leader?, status.term);
@@ -114,7 +116,7 @@ impl Cluster<'_> {
         Some(led).filter(|_| led.0 != node && all_follow)
     }
 
-    /// Whether a node may lose something: all others are up, whole, and no strangers to the log.
+    /// Whether a node may lose data: all others are up and undamaged, and have a log.
     fn may_lose(&mut self, node: NodeId) -> bool {
         self.look_who_healed();
         let mut witness = self.witness.lock();
@@ -129,20 +131,23 @@ impl Cluster<'_> {
             })
     }
 
-    /// Whether a power cut may leave an entry's identity without its payload. Nobody could tell that from an entry that was lost
-    /// together with what another member lost, and the cluster would have to wait for its operator.
+    /// Whether a power cut may leave an entry's identity without its payload. That looks
+    /// the same as an entry that another member lost too, and the cluster would have to
+    /// wait for its operator.
     pub(super) fn may_scatter(&mut self) -> bool {
         self.look_who_healed();
         let mut witness = self.witness.lock();
         let mut members = self.members.iter();
         members.all(|member| {
             let is_sound = !matches!(member.state, State::Out) && member.lost_by.is_none();
-            // One that never held anything can't tell that it was not emptied, and counts as lost.
+            // A node that never held anything can't tell that it was not emptied, and
+            // counts as lost.
             is_sound && !witness.disk(member.id).is_damaged && witness.promised(member.id).last() > Index(0)
         })
     }
 
-    /// A damaged disk is sound again once its node has everything that anybody knows to be committed.
+    /// A damaged disk is sound again once its node has all entries that any node knows
+    /// to be committed.
     fn look_who_healed(&mut self) {
         let commit = self.members.iter().filter_map(|member| Some(member.status()?.commit)).max();
         let mut witness = self.witness.lock();
@@ -153,7 +158,7 @@ impl Cluster<'_> {
                 && Some(status.applied) >= commit
                 && status.leader.is_some();
             let disk = witness.disk(member.id);
-            // What is worn out is faulty again after every start.
+            // A worn sector is faulty again after every start.
             if is_whole && !disk.disk.is_worn() {
                 (disk.is_damaged, disk.is_misplaced) = (false, false);
             }
@@ -161,7 +166,7 @@ impl Cluster<'_> {
     }
 }
 
-/// Which operation of a disk is to fail next, and which of its kind: mostly a sync.
+/// The disk operation that is to fail, mostly a sync, and its ordinal among its kind.
 pub(super) fn failing(random: &mut SmallRng) -> (Operation, u64) {
     let operation = match random.random_range(0..10) {
         0 => Operation::Write,
@@ -173,7 +178,7 @@ pub(super) fn failing(random: &mut SmallRng) -> (Operation, u64) {
     (operation, random.random_range(1..8))
 }
 
-/// A stretch of a file in which something is written.
+/// A stretch of a file that holds data.
 struct Place {
     path: PathBuf,
     from: usize,

@@ -1,5 +1,5 @@
-//! What the plan does to nodes, disks and clocks. What it does to messages, [`wire`](super::wire) does; and which damage it may
-//! do, [`damage`](super::damage) decides.
+//! The plan's faults of nodes, disks and clocks. [`wire`](super::wire) has those of messages, and
+//! [`damage`](super::damage) decides which damage is permitted.
 
 use super::{Cluster, damage};
 use crate::{
@@ -11,13 +11,13 @@ use quorate_raft::{Body, EntryId, ForwardedCommand, Kind, Message, Propose};
 use rand::Rng;
 use std::time::Duration;
 
-/// A disk that is filling up has room for this many bytes more, at most.
+/// The most free bytes on a disk that is about to be full.
 const LEFT_BYTES_MAX: u64 = 100_000;
-/// In a turn, so many of 100 outsiders say something.
+/// The chance, in percent, that an outsider sends a message in a turn.
 const SAY_SOMETHING: u32 = 5;
 
 impl Cluster<'_> {
-    /// What the plan has due begins, and what is over ends.
+    /// Begins the faults that are due, and ends those that are over.
     pub(super) fn begin_and_end_faults(&mut self) {
         let before = self.under_way.len();
         let now = self.now;
@@ -36,7 +36,7 @@ impl Cluster<'_> {
         }
     }
 
-    /// Outsiders say something to those who hear them now.
+    /// Outsiders send messages to the nodes that are exposed to them now.
     pub(super) fn let_outsiders_speak(&mut self) {
         let hear = self.under_way.iter().filter_map(|(_, fault)| match fault {
             Fault::Outsider { to } => Some(*to),
@@ -51,13 +51,13 @@ impl Cluster<'_> {
 
     fn say_from_outside(&mut self, to: NodeId) {
         let Some(status) = self.member(to).status() else { return };
-        // Which nodes it counts among its members is sure only while nothing is under way.
+        // The node's configuration is certain only while no change is under way.
         if status.voters.is_empty() || !status.is_settled {
             return;
         }
         let is_outside = |id: &NodeId| *id != to && !status.voters.contains(id) && !status.learners.contains(id);
         let mut outside: Vec<_> = (1..=self.plan.nodes).map(NodeId).filter(is_outside).collect();
-        // A node that has left leads on for a moment.
+        // A leader that was removed leads on for a moment.
         outside.retain(|id| status.leader != Some(*id) && !self.is_up(*id));
         outside.push(NodeId(self.plan.nodes + 1));
         let from = outside[self.random.random_range(0..outside.len())];
@@ -75,7 +75,7 @@ impl Cluster<'_> {
         witness.report.count("said by removed nodes", removed);
     }
 
-    /// A command that no client gave: the state machine would say so.
+    /// A command that no client proposed: the state machine would report it.
     fn forwarded(&mut self, term: Term) -> Message {
         let (request, payload) = (self.random.random(), bytes::Bytes::from_static(b"forged"));
         let (length, kind, waits_ms) = (payload.len() as u32, Kind::Command, 1_000);
@@ -165,7 +165,7 @@ impl Cluster<'_> {
                     process.call(async move { drop(handle.snapshot().await) });
                 }
             }
-            // Nothing that is durable is lost then.
+            // These plans must not lose durable data.
             Fault::Flip { .. }
             | Fault::Zero { .. }
             | Fault::Misdirect { .. }

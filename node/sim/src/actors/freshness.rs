@@ -1,20 +1,21 @@
-//! How old what a read finds may be: what each kind of read must see.
+//! The freshness of reads: the least index that each kind of read must see.
 
 use crate::plan::Plan;
 use quorate::{Consistency, Index};
 use rand::{Rng, rngs::SmallRng};
 use std::time::Duration;
 
-/// When it was known of which entry that it was committed. Times are the cluster's own.
+/// The entries known to be committed, and since when, in the cluster's own time.
 pub(super) struct Past {
     known: Vec<(Duration, Index)>,
-    /// By how many thousandths the slowest clock is slow: what it shows took so much longer.
+    /// The thousandths by which the slowest clock is slow: an interval that it shows took
+    /// that much longer.
     slow_per_mille: u32,
     /// Whether clients may read by lease: no clock leaps.
     pub(super) leases: bool,
 }
 
-/// A node looks at its clock once a turn, and what is told in one is known in the next.
+/// A node reads its clock once a turn, and an answer of one turn counts in the next.
 const LOOKS: Duration = Duration::from_millis(3);
 
 impl Past {
@@ -27,14 +28,14 @@ impl Past {
         }
     }
 
-    /// Somebody was told of an entry.
+    /// A caller was told of the entry at `index`.
     pub(super) fn told(&mut self, now: Duration, index: Index) {
         if self.known.last().is_none_or(|(_, last)| *last < index) {
             self.known.push((now, index));
         }
     }
 
-    /// How far whoever reads now must at least see.
+    /// The least index that a read must see if it is invoked at `now`.
     pub(super) fn floor(&self, now: Duration, consistency: Consistency) -> Index {
         match consistency {
             Consistency::Linearizable | Consistency::Lease => self.known_by(now),
@@ -56,7 +57,7 @@ impl Past {
     }
 }
 
-/// Some bounds.
+/// Random bounds for a bounded read.
 pub(super) fn bounded(random: &mut SmallRng) -> Consistency {
     let max_age = random.random_bool(0.8).then(|| Duration::from_millis(random.random_range(0..400)));
     let max_entries = (max_age.is_none() || random.random_bool(0.3)).then(|| random.random_range(0..10));

@@ -1,4 +1,4 @@
-//! One member: what outlives its processes.
+//! The state of one member that outlives its processes.
 
 use super::{
     process::Process,
@@ -16,53 +16,54 @@ use quorate::{
 };
 use std::time::Duration;
 
-/// A member and what is broken about it.
+/// A member, and the faults in effect on it.
 pub(super) struct Member {
     pub(super) id: NodeId,
     pub(super) state: State,
-    /// How it is to die when it dies by itself, and how long it is down then.
+    /// The fate of unsynced writes and the downtime, for a death by itself.
     pub(super) dies_with: (Power, Duration),
-    /// If an operation of its disk is to fail: the same, for when it has noticed.
+    /// As `dies_with`, for when the node has noticed the planned failure of a disk operation.
     pub(super) fails_with: Option<(Power, Duration)>,
     pub(super) is_paused: bool,
     pub(super) is_full: bool,
-    /// Whether it has noticed.
+    /// Whether the node has noticed that its disk is full.
     pub(super) knows_full: bool,
     /// The kind of fault by which its directory was emptied or put back.
     pub(super) lost_by: Option<&'static str>,
     pub(super) copy: Option<Copied>,
-    /// It learned that it was removed, and stopped.
+    /// Whether it learned of its removal and stopped.
     pub(super) was_removed: bool,
-    /// What it is told at its next start.
+    /// The settings for its next start.
     pub(super) told: Told,
-    /// The shortest election timeout that it runs with.
+    /// The shortest election timeout that the current life runs with.
     runs_with: Duration,
-    /// The release that it runs from its next start on: its machine writes this version.
+    /// The release from its next start on, which is the version that its state machine writes.
     pub(super) release: u32,
-    /// Its operator lets it forget what a power cut left: for the only voter.
+    /// Whether its operator lets it discard unproven entries after a power cut: for the only voter.
     pub(super) discards: bool,
     pub(super) slow_by: Duration,
     pub(super) drift_per_mille: i64,
-    /// Thousandths of a turn that its clock is owed.
+    /// Time that its clock has yet to advance, in thousandths of a millisecond.
     owed: i64,
-    /// How long it stood still.
+    /// The time for which it stood still.
     stood: Duration,
     lives: u64,
-    /// For how long it has run since a quorum, with itself, was last heard by it.
+    /// Its running time since it last heard a quorum, itself included.
     pub(super) unheard: Duration,
-    /// For how long it has run since its disk last finished anything that was waiting.
+    /// Its running time since its disk last finished a pending write.
     pub(super) stuck: Duration,
-    /// How many writes its disk had finished when that was last looked at.
+    /// The number of writes that its disk had finished at the last look.
     finished: u64,
 }
 
-/// A leader looks whether it hears a quorum whenever its election timer goes off, which is twice the shortest timeout at the latest;
-/// clocks run up to 15 % slow.
+/// The bound on leading without a quorum. A leader checks for one whenever its election timer
+/// expires, after twice the shortest timeout at the latest; clocks run up to 15 % slow.
 fn unheard_max(shortest: Duration) -> Duration {
     Duration::from_millis(300) + shortest.mul_f64(4.7)
 }
 
-/// The default stall limit is 3 s, never less than twice the longest timeout, and it is looked at then, too.
+/// The bound on leading with a stuck disk. The default stall limit is 3 s, and at least twice the
+/// longest timeout; it is checked when the election timer expires, too.
 fn stuck_max(shortest: Duration) -> Duration {
     let limit = Duration::from_secs(3).max(4 * shortest);
     limit.mul_f64(1.2) + shortest.mul_f64(2.4) + Duration::from_millis(240)
@@ -72,11 +73,11 @@ fn stuck_max(shortest: Duration) -> Duration {
 pub(super) struct Copied {
     pub(super) disk: SimulatedDisk,
     pub(super) promised: Promised,
-    /// The leader, and its term.
+    /// The leader and its term.
     pub(super) led: (NodeId, Term),
 }
 
-/// Whether it runs.
+/// The state of its process.
 pub(super) enum State {
     Up(Box<Process>),
     Down {
@@ -139,7 +140,7 @@ impl Member {
         }
     }
 
-    /// It is down until then.
+    /// Marks the member as down until then.
     pub(super) fn died(&mut self, until: Duration) {
         self.state = State::Down { until };
         (self.is_paused, self.owed, self.stood) = (false, 0, Duration::ZERO);
@@ -147,7 +148,7 @@ impl Member {
         self.fails_with = None;
     }
 
-    /// So much of the cluster's time passes.
+    /// Runs the node for `turn` of the cluster's time, as its clock shows it.
     pub(super) fn run_for(&mut self, turn: Duration) {
         self.stood += turn;
         if self.is_paused || self.stood <= self.slow_by {
@@ -168,7 +169,7 @@ impl Member {
         }
     }
 
-    /// Its clock leaps. One that stands still finds out when it goes on.
+    /// Its clock leaps. A paused node notices that when it continues.
     pub(super) fn leap(&mut self, by: Duration) {
         self.stood += by;
         if self.is_paused {
@@ -180,7 +181,7 @@ impl Member {
         }
     }
 
-    /// A leader that hears no quorum, or whose disk finishes nothing, must not lead for long (thesis §6.2).
+    /// A leader that hears no quorum, or has a stuck disk, must not lead for long (thesis §6.2).
     pub(super) fn look_alive(
         &mut self,
         plan: &Plan,
@@ -191,7 +192,7 @@ impl Member {
     ) -> Result<(), String> {
         let (unheard_max, stuck_max) = (unheard_max(self.runs_with), stuck_max(self.runs_with));
         let heard = wire.heard_since(self.id, now.saturating_sub(unheard_max)) as u64;
-        // Where the members change, fewer may be enough.
+        // When the members change, fewer nodes may be a quorum.
         if !leads || heard >= plan.nodes / 2 || plan.changes_members() {
             self.unheard = Duration::ZERO;
         }
@@ -215,14 +216,15 @@ impl Member {
         Ok(())
     }
 
-    /// Counts its lives: no two have the same randomness.
+    /// The number of the next life, so that no two lives have the same seed.
     pub(super) fn next_life(&mut self) -> u64 {
         self.lives += 1;
         self.lives
     }
 
-    /// Its own election timeout; and callers, who give up earlier: so that they see more in a short run; and what clocks drift apart is
-    /// at least as much as they do. A node looks at its clock once a turn, and that shows whole milliseconds.
+    /// The node's own timing. Callers give up earlier than by default, so that more timeouts fit
+    /// into a short run. The assumed clock drift is at least the actual one; its fixed part is
+    /// there because a node reads its clock once a turn, in whole milliseconds.
     pub(super) fn timing(&mut self, plan: &Plan) -> Timing {
         self.runs_with = self.told.shortest;
         let per_mille = plan.clock_drift().unwrap_or_default() + self.told.spared;
@@ -236,7 +238,7 @@ impl Member {
         }
     }
 
-    /// Its own limits, all of them far above what a client asks for at once.
+    /// The node's own limits, all of them far above the need of one client.
     pub(super) fn limits(&self) -> Limits {
         let draws = self.told.draws;
         Limits {
@@ -247,7 +249,7 @@ impl Member {
         }
     }
 
-    /// Its log, on its disk.
+    /// The log on its disk, watched.
     pub(super) fn storage(&self, plan: &Plan, witness: &SharedWitness) -> StorageHandle {
         let disk = witness.lock().disk(self.id).disk.clone();
         let segment_bytes = if plan.seed.is_multiple_of(3) { 16 * SEGMENT_BYTES } else { SEGMENT_BYTES };
@@ -256,7 +258,7 @@ impl Member {
     }
 }
 
-/// What becomes of what was written and not synced.
+/// The fate of unsynced writes, in the disk's terms.
 pub(super) fn fate(power: Power, seed: u64, torn_bytes: u64) -> Crash {
     match power {
         Power::Kept => Crash::Keep,
@@ -266,7 +268,7 @@ pub(super) fn fate(power: Power, seed: u64, torn_bytes: u64) -> Crash {
     }
 }
 
-/// What it is called in reports.
+/// The name of the fate in reports.
 pub(super) fn what_is_left(power: Power) -> &'static str {
     match power {
         Power::Kept => "deaths, unsynced writes kept",
@@ -276,7 +278,7 @@ pub(super) fn what_is_left(power: Power) -> &'static str {
     }
 }
 
-/// Snapshots of some runs take several pieces.
+/// The bytes of padding in a snapshot: in some runs a snapshot takes several pieces.
 pub(super) fn ballast(plan: &Plan) -> usize {
     if plan.seed.is_multiple_of(5) { 700 << 10 } else { 100 }
 }

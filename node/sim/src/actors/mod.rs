@@ -1,18 +1,21 @@
-//! The layer of real actors: whole nodes, the real codec, the real write-ahead log over simulated disks.
+//! The layer of real actors: whole nodes, the real codec, the real write-ahead log
+//! over simulated disks.
 //!
-//! Every node has a runtime of its own, all on this thread, and the driver is the only one who lets time pass: turn by turn, a
-//! millisecond of the cluster's time each, it hands over what the network has due, lets clients ask, lets each node run for as
-//! long as its clock went on, and looks at everything. What a node sends in a turn arrives in a later one. So a run is a
-//! function of its plan.
+//! Every node has its own runtime, all on this thread, and only the driver lets time pass. In
+//! each turn of one millisecond of the cluster's time the driver delivers the messages that are
+//! due, lets clients ask, lets each node run for the time that its clock advanced, and checks
+//! everything. A message sent in a turn arrives in a later one. A run is therefore a function
+//! of its plan.
 //!
 //! - [`process`]: one life of a node. Dropping it is a crash.
-//! - [`member`]: what outlives it: the disk, the clock, what is broken.
+//! - [`member`]: the state that outlives it: the disk, the clock, the faults in effect.
 //! - [`wire`]: the network.
-//! - [`watched`]: the storage, and what it promised.
+//! - [`watched`]: the storage, and its durability promises.
 //! - [`registers`]: the replicated service.
-//! - [`clients`]: who asks, and what was told; [`sessions`]: whether they ask again; [`operators`]: who changes the members.
-//! - [`witness`]: what must hold; [`freshness`]: of what reads find.
-//! - [`faults`]: what the plan does to nodes, and [`damage`] to disks.
+//! - [`clients`]: the callers and their answers; [`sessions`]: their retries; [`operators`]:
+//!   the member changes.
+//! - [`witness`]: the properties that must hold; [`freshness`]: those of reads.
+//! - [`faults`]: the plan's faults of nodes, and [`damage`] of disks.
 
 mod clients;
 mod damage;
@@ -43,16 +46,16 @@ use std::{collections::BTreeMap, time::Duration};
 use wire::Wire;
 use witness::SharedWitness;
 
-/// How much of the cluster's time passes in a turn.
+/// The cluster's time that passes in a turn.
 const TURN: Duration = Duration::from_millis(1);
-/// Once nothing goes wrong any more, the cluster must serve and agree within this.
+/// The time after the last fault within which the cluster must serve and agree.
 const HEALS_WITHIN: Duration = Duration::from_secs(30);
-/// And then be left alone for so long: some figures are looked at once a heartbeat.
+/// The time of rest that follows: some metrics are sampled once per heartbeat.
 const AT_REST: Duration = Duration::from_millis(120);
-/// So many writes must be acknowledged then.
+/// The number of writes that must be acknowledged after the last fault.
 const SERVES: usize = 5;
 
-/// Carries out a plan.
+/// Runs a plan to its end or to the first violation.
 pub(crate) fn run(plan: &Plan, trace: &mut Trace) -> Outcome {
     let witness = SharedWitness::new(std::mem::take(trace), plan.witness);
     let mut cluster = Cluster::new(plan, &witness);
@@ -77,9 +80,9 @@ struct Cluster<'a> {
     clients: Clients,
     operator: Operator,
     metrics: Metrics,
-    /// The plan's faults that have not begun.
+    /// Faults of the plan that have not begun.
     ahead: std::slice::Iter<'a, Planned>,
-    /// Those under way, and when they end.
+    /// The faults in effect, with their ends.
     under_way: Vec<(Duration, &'a Fault)>,
     leaders: BTreeMap<Term, NodeId>,
     witness: SharedWitness,
@@ -104,7 +107,8 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Faults, then none; what is left to say then is an error.
+    /// Runs with the plan's faults, then without: the cluster must then heal, settle and pass
+    /// the final checks.
     fn run(&mut self) -> Result<(), String> {
         while self.now < self.plan.length {
             self.begin_and_end_faults();
@@ -138,7 +142,7 @@ impl<'a> Cluster<'a> {
         self.clients.check_linearizable()
     }
 
-    /// Until all agree, and a moment longer.
+    /// Runs until all members agree, and for `AT_REST` longer.
     fn settle_until(&mut self, deadline: Duration) -> Result<(), String> {
         let mut since = self.now;
         while self.now < since + AT_REST {
@@ -158,7 +162,8 @@ impl<'a> Cluster<'a> {
         self.start_due();
         self.operate();
         self.wire.deliver(self.now);
-        // At the end they ask whoever belongs: who was removed may never hear of it, and serves nobody.
+        // After the last fault clients ask only members: a removed node may never learn of its
+        // removal, and serves no request.
         let belong = if self.now < self.plan.length { Vec::new() } else { self.leader_knows() };
         let mut asked = running(&mut self.members);
         asked.retain(|id, _| belong.is_empty() || belong.contains(id));
@@ -173,7 +178,7 @@ impl<'a> Cluster<'a> {
         self.witness.lock().violation().map_or(Ok(()), Err)
     }
 
-    /// Looks at every node: who has ended, and who leads.
+    /// Checks every node's state, and handles the end of each node that has ended.
     fn look(&mut self) -> Result<(), String> {
         for at in 0..self.members.len() {
             let member = &mut self.members[at];
@@ -219,7 +224,7 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// A node ended itself.
+    /// Handles a node that ended by itself: an error unless the plan explains it.
     fn failed(&mut self, id: NodeId, failure: &quorate::Failure) -> Result<(), String> {
         let member = &mut self.members[id.0 as usize - 1];
         let is_damaged = self.witness.lock().disk(id).is_damaged;
@@ -241,12 +246,13 @@ impl<'a> Cluster<'a> {
             && matches!(failure, quorate::Failure::Storage(_))
             && (member.knows_full || self.witness.lock().promised(id).needs_a_segment())
         {
-            // What it was doing when it heard that there is no room may not fit; nor may what takes a segment before anybody
-            // thought of the next: it says so, and nothing is lost.
+            // A write under way when the disk reports that it is full may not fit, nor may
+            // one that needs a segment before the next is allocated. The node reports that,
+            // and loses nothing.
             self.witness.lock().report.count("ended by a full disk", 1);
             self.kill(id, Power::Kept, Duration::from_millis(100));
         } else if is_damaged && matches!(failure, quorate::Failure::Storage(_)) {
-            // What is damaged may be found only when it is read.
+            // Damage may be found only when the data is read.
             self.witness.lock().report.count("ended by damage", 1);
             self.kill(id, Power::Kept, Duration::from_millis(100));
         } else {
@@ -255,7 +261,7 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// A node dies; its disk meets its fate, and it starts again after a while.
+    /// A node dies with its unsynced writes treated as `power` says, and starts again after `down`.
     fn kill(&mut self, id: NodeId, power: Power, down: Duration) {
         let seed = self.random.random();
         let torn = self.random.random_range(0..3_000);
@@ -265,7 +271,7 @@ impl<'a> Cluster<'a> {
         if !matches!(member.state, State::Up(_)) {
             return;
         }
-        // Whatever its actors still do while they are dropped reaches nobody.
+        // Messages that its actors send while they are dropped reach no other node.
         self.wire.remove(id);
         self.witness.lock().disk(id).disk.halt();
         member.died(self.now + down);
@@ -277,7 +283,7 @@ impl<'a> Cluster<'a> {
         witness.say(format_args!("{id} dies, its unsynced writes: {power:?}"));
     }
 
-    /// Starts those whose time has come.
+    /// Starts the nodes that have reached the end of their downtime.
     fn start_due(&mut self) {
         for at in 0..self.members.len() {
             let member = &mut self.members[at];
@@ -327,8 +333,9 @@ impl<'a> Cluster<'a> {
                 let words = error.to_string();
                 witness.say(format_args!("{id} does not start: {words}"));
                 let disk = witness.disk(id);
-                // Damage is healed, for an entry has two places. What can't be read at all is for the operator; and so is what was
-                // written elsewhere, if it could be the end of the log that was acknowledged.
+                // Recovery repairs damage, for an entry has two places. Unreadable data is
+                // left to the operator, and so is misplaced data that could be the end of
+                // the acknowledged log.
                 let is_out = disk.is_damaged && (disk.disk.is_worn() || disk.is_misplaced);
                 let may_wait = disk.disk.is_halted() || member.is_full || member.fails_with.is_some();
                 disk.disk.crash(quorate::storage::disk::Crash::Keep);
@@ -348,7 +355,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Nothing goes wrong any more, and everybody who can be is up.
+    /// Ends all faults, and lets every node start that can.
     fn calm_down(&mut self) {
         for (_, fault) in std::mem::take(&mut self.under_way) {
             self.end(fault);
@@ -358,7 +365,7 @@ impl<'a> Cluster<'a> {
         self.witness.lock().say(format_args!("no more faults"));
         self.upgrade_all();
         for member in &mut self.members {
-            // What is still to come of what was planned comes soon, or not at all.
+            // Pending crashes and disk failures are cancelled; pending restarts are due at once.
             self.witness.lock().disk(member.id).disk.forget_plans();
             member.fails_with = None;
             if let State::Down { until } = &mut member.state {
@@ -367,7 +374,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Who belongs to the cluster, as its leader knows; nobody, while nobody leads.
+    /// The voters and learners that the leader of the latest term knows; empty without a leader.
     fn leader_knows(&self) -> Vec<NodeId> {
         let leads = |status: &quorate::Status| status.role == Role::Leader;
         let leaders = self.members.iter().filter_map(Member::status).filter(leads);
@@ -375,10 +382,11 @@ impl<'a> Cluster<'a> {
         leader.map_or_else(Vec::new, |leader| [leader.voters, leader.learners].concat())
     }
 
-    /// Whether everybody who belongs to the cluster and is not out for good follows one leader and has applied what it has. Who was
-    /// removed may never hear of it, if all whom it knew were removed, too.
+    /// Whether all members that can run follow one leader and have applied its whole log.
+    /// Removed nodes do not count: a node may never learn of its removal if all nodes that it
+    /// knew were removed too.
     fn is_settled(&self) -> bool {
-        // Who is on its way out comes back.
+        // A node that is stopping will start again.
         if self.members.iter().any(|member| matches!(&member.state, State::Up(process) if process.is_stopping())) {
             return false;
         }
@@ -392,13 +400,14 @@ impl<'a> Cluster<'a> {
                 && status.last_log == leader.last_log
                 && status.applied == leader.last_log
                 && status.faulty == 0
-                // What a slow disk has yet to do, somebody may wait for.
+                // A caller may wait for a write that a slow disk has not finished.
                 && self.witness.lock().disk(status.node).waiting == 0
         };
         statuses.iter().all(agrees) && self.clients.are_idle() && self.is_as_wanted()
     }
 
-    /// At rest nobody holds a place inside any node that belongs. One that is removed only now may be anything but at rest.
+    /// At rest no proposal is in flight at any member. A node that is being removed may not
+    /// be at rest.
     fn check_credit(&self) -> Result<(), String> {
         let (page, belong) = (self.metrics.render(), self.leader_knows());
         let is_there = |member: &&Member| matches!(member.state, State::Up(_)) && belong.contains(&member.id);
@@ -414,7 +423,8 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// Everybody remembers the same sessions, and not too many: it shows in snapshots of the same entry.
+    /// All nodes hold the same sessions, within their bound: their snapshots of one
+    /// entry are compared.
     fn check_sessions(&mut self, deadline: Duration) -> Result<(), String> {
         let (page, max) = (self.metrics.render(), f64::from(sessions::bounds(self.plan).max_sessions));
         for member in &mut self.members {
@@ -425,7 +435,7 @@ impl<'a> Cluster<'a> {
                 return Err(format!("sessions: {} remembers {held:?}, and there may be {max}", member.id));
             }
             let handle = process.node().clone();
-            // What is written is compared as it is written.
+            // The watched storage compares the snapshot as it is written.
             process.call(async move { drop(handle.snapshot().await) });
         }
         self.settle_until(deadline)
@@ -452,7 +462,6 @@ impl<'a> Cluster<'a> {
     }
 }
 
-/// The nodes that run.
 /// The address of a node in every configuration of a simulated cluster.
 fn address_of(id: NodeId) -> String {
     format!("node-{id}")

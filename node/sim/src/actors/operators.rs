@@ -1,32 +1,33 @@
-//! Who changes the members and moves leadership: an operator with a goal, who asks whoever leads until it is reached.
+//! The operator of a simulated cluster: member changes, upgrades and leadership transfers. The
+//! operator has a goal, and asks the current leader until it is reached.
 
 use super::{Cluster, member::State};
 use crate::plan::Plan;
 use quorate::{Change, NodeId, Role};
 use std::{cell::Cell, rc::Rc, time::Duration};
 
-/// How often the operator looks.
+/// The interval between two looks of the operator.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long the operator waits for an answer before asking anew.
+/// The time that the operator waits for an answer before it asks anew.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What the operator wants.
+/// The operator's goal, and the request under way.
 #[derive(Default)]
 pub(super) struct Operator {
-    /// Who is to vote.
+    /// The wanted set of voters.
     goal: Option<Vec<NodeId>>,
     next_look: Duration,
-    /// Whether somebody was asked and has not answered, and since when.
+    /// The time of the unanswered request, if there is one.
     asked: Rc<Cell<Option<Duration>>>,
 }
 
 impl Cluster<'_> {
-    /// From now on these are to vote.
+    /// Makes these voters the operator's goal.
     pub(super) fn aim_at(&mut self, voters: &[NodeId]) {
         self.operator.goal = Some(voters.to_vec());
     }
 
-    /// Whether the cluster has become what the operator wants, as far as its leader knows.
+    /// Whether the leader's configuration is settled and has the wanted voters.
     pub(super) fn is_as_wanted(&self) -> bool {
         let Some(goal) = &self.operator.goal else { return true };
         let statuses = self.members.iter().filter_map(|member| member.status());
@@ -34,7 +35,7 @@ impl Cluster<'_> {
         leader.is_some_and(|leader| leader.is_settled && leader.voters == *goal)
     }
 
-    /// The operator starts who is wanted and stopped, and asks for what is missing.
+    /// Starts wanted nodes that have stopped, and asks the leader for the wanted voters.
     pub(super) fn operate(&mut self) {
         if self.operator.next_look > self.now {
             return;
@@ -42,7 +43,7 @@ impl Cluster<'_> {
         self.operator.next_look = self.now + LOOK_EVERY;
         let Some(goal) = self.operator.goal.clone() else { return };
         let now = self.now;
-        // Who has been added since it was removed may not have heard of it, and be needed.
+        // A node that was removed and added again may not have heard of that, and may be needed.
         let statuses = self.members.iter().filter_map(|member| member.status());
         let newest = statuses.max_by_key(|status| status.membership_index);
         let needed = newest.map_or_else(Vec::new, |newest| [newest.voters, newest.learners].concat());
@@ -76,7 +77,8 @@ impl Cluster<'_> {
         });
     }
 
-    /// The operator stops a node and starts the next release in its place, if no node is older. Says whether.
+    /// Stops a node and starts the next release in its place, unless another node runs an older
+    /// one. Returns whether it does.
     pub(super) fn upgrade(&mut self, node: NodeId, down: Duration) -> bool {
         let (release, all) = (self.member(node).release, self.members.iter().map(|member| member.release));
         let next = Plan::next_release(release, all);
@@ -88,7 +90,7 @@ impl Cluster<'_> {
         next > release
     }
 
-    /// The operator ends the rollout: all run the newest release.
+    /// Ends the rollout: all nodes run the newest release.
     pub(super) fn upgrade_all(&mut self) {
         let newest = self.members.iter().map(|member| member.release).max().unwrap_or(0);
         for id in self.ids() {
@@ -99,7 +101,7 @@ impl Cluster<'_> {
         }
     }
 
-    /// The operator asks a node that leadership goes to another.
+    /// Asks the leader for a leadership transfer to `to`.
     pub(super) fn hand_over(&mut self, to: NodeId) {
         let leads = |member: &&mut super::member::Member| member.status().is_some_and(|it| it.role == Role::Leader);
         let Some(process) = self.members.iter_mut().find(leads).and_then(|member| member.process_mut()) else { return };

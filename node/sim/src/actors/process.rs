@@ -1,8 +1,9 @@
-//! One life of a node: the real actors on a thread-less runtime of its own, whose clock stands still unless it is moved.
+//! One life of a node: the real actors on their own runtime without threads. Its clock stands still
+//! unless the driver moves it.
 //!
-//! A runtime a node, because a clock belongs to a runtime: so each node's runs as its plan says, leaps when its machine wakes, and
-//! stands while others' go on. And because whoever drops a runtime drops every task in it, between any two of its steps: that is
-//! a crash.
+//! Each node has a runtime because a clock belongs to a runtime: it runs at the plan's rate, leaps
+//! when the machine wakes, and stands while others run. Dropping a runtime also drops every task
+//! in it between two of its steps, and that is a crash.
 
 use super::registers::Registers;
 use quorate::{Builder, Failure, Node, StartError, Status};
@@ -18,21 +19,22 @@ use tokio::{
     time::{Instant, advance, sleep_until},
 };
 
-/// A running node.
+/// A running node, with its runtime.
 pub(super) struct Process {
     node: Node<Registers>,
     failure: Rc<RefCell<Option<Failure>>>,
     closed: Rc<Cell<bool>>,
     is_stopping: bool,
     began: Instant,
-    /// What its clock shows since it began. Whole milliseconds: tokio's timers know no others.
+    /// The time that its clock shows since the start, in whole milliseconds: tokio's timers
+    /// are no finer.
     clock: Duration,
     tasks: LocalSet,
     runtime: Runtime,
 }
 
 impl Drop for Process {
-    /// Actors that are dropped still do this and that, which reaches nobody any more, but must find a clock.
+    /// Actors still act while they are dropped. That has no effect outside, but needs a clock.
     fn drop(&mut self) {
         let _clock = self.runtime.enter();
         drop(std::mem::take(&mut self.tasks));
@@ -40,7 +42,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Starts a node. It returns once its log is recovered and its network is up.
+    /// Starts a node. Returns once its log is recovered and its network is up.
     pub(super) fn start(builder: Builder, machine: Registers) -> Result<Self, StartError> {
         let tasks = LocalSet::new();
         let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -61,35 +63,34 @@ impl Process {
         Ok(process)
     }
 
-    /// Does everything that is due while so much time passes on its clock.
+    /// Runs all tasks that are due while its clock advances by `time`.
     pub(super) fn run_for(&mut self, time: Duration) {
         self.clock += time;
         let until = self.began + self.clock;
         self.tasks.block_on(&self.runtime, async move { sleep_until(until).await });
     }
 
-    /// Its clock leaps: whatever became due meanwhile is late.
+    /// Its clock leaps: timers that became due meanwhile are late.
     pub(super) fn leap(&mut self, by: Duration) {
         self.clock += by;
         self.tasks.block_on(&self.runtime, async move { advance(by).await });
     }
 
-    /// Lets a caller ask something of the node, within it: what is under way when the node dies is never answered.
+    /// Runs a caller's future on the node's runtime. A call under way when the node dies
+    /// gets no answer.
     pub(super) fn call(&mut self, call: impl Future<Output = ()> + 'static) {
         drop(self.tasks.spawn_local(call));
     }
 
-    /// The node's handle.
     pub(super) fn node(&self) -> &Node<Registers> {
         &self.node
     }
 
-    /// What it shows of itself.
     pub(super) fn status(&self) -> Status {
         self.node.status().borrow().clone()
     }
 
-    /// Asks it to end in good order.
+    /// Asks the node to shut down in order.
     pub(super) fn shut_down(&mut self) {
         self.is_stopping = true;
         let (node, closed) = (self.node.clone(), Rc::clone(&self.closed));
@@ -99,17 +100,17 @@ impl Process {
         });
     }
 
-    /// Whether it was asked to: it takes no commands any more, and hands over.
+    /// Whether a shutdown was requested: the node takes no commands, and transfers its leadership.
     pub(super) fn is_stopping(&self) -> bool {
         self.is_stopping
     }
 
-    /// Whether it has ended in good order.
+    /// Whether it has shut down in order.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.get()
     }
 
-    /// Why it ended otherwise.
+    /// The reason of any other end.
     pub(super) fn failure(&self) -> Option<Failure> {
         self.failure.borrow().clone()
     }

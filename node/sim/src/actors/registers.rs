@@ -1,4 +1,5 @@
-//! The replicated service of the simulation: a few registers, and commands that say who asked for them.
+//! The replicated service of the simulation: a few registers, and commands that
+//! name their operation.
 
 use super::witness::SharedWitness;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -9,18 +10,18 @@ use std::{
     io::{self, Read, Write},
 };
 
-/// What a command does to a key. Values are names: no two writes have the same.
+/// The effect of a command on its key. Each written value is unique in a run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Change {
-    /// Sets it.
+    /// Sets the value.
     Write { value: u64 },
-    /// Removes it. Says whether it was there.
+    /// Removes the value. Returns whether there was one.
     Delete,
-    /// Sets it if it holds what is expected. Says whether it did.
+    /// Sets the value if the present one is as expected. Returns whether it did.
     Swap { expect: Option<u64>, value: u64 },
 }
 
-/// A command: `operation` names it, once and for all.
+/// A command, identified by its `operation` in the whole run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Command {
     pub(super) operation: u64,
@@ -29,7 +30,7 @@ pub(super) struct Command {
 }
 
 impl Command {
-    /// Its bytes, with so many behind them that mean nothing.
+    /// The encoded command, followed by `padding` bytes without a meaning.
     pub(super) fn encode(&self, padding: usize) -> Bytes {
         let mut bytes = BytesMut::with_capacity(48 + padding);
         bytes.put_u64_le(self.operation);
@@ -47,7 +48,7 @@ impl Command {
         bytes.freeze()
     }
 
-    /// What a record's payload holds, if it is a command.
+    /// The command in a record's payload, if it is one.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let number = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
         let (operation, key, value) = (number(0)?, number(8)?, number(26)?);
@@ -62,11 +63,11 @@ impl Command {
     }
 }
 
-/// The state, and what it is after every command alike on every node.
+/// The state, which is the same on every node after every command.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub(super) struct State {
     values: BTreeMap<u64, u64>,
-    /// Of every command that was carried out, in order.
+    /// A hash over all commands carried out, in order.
     history: u64,
 }
 
@@ -75,7 +76,7 @@ impl State {
         self.values.get(&key).copied()
     }
 
-    /// Carries out a command; says whether it changed what it was meant to change.
+    /// Carries out a command. Returns whether it had its effect.
     pub(super) fn carry_out(&mut self, command: &Command) -> bool {
         let mut hasher = DefaultHasher::new();
         (self.history, command).hash(&mut hasher);
@@ -97,12 +98,12 @@ impl State {
     }
 }
 
-/// One node's copy.
+/// The state machine of one node.
 pub(super) struct Registers {
     node: NodeId,
     state: State,
     applied: Index,
-    /// How many bytes that mean nothing a snapshot has: so that it takes more than one piece.
+    /// Bytes of padding in a snapshot, so that it takes more than one piece.
     ballast: usize,
     witness: SharedWitness,
 }

@@ -1,22 +1,22 @@
-//! How the clients of a run keep sessions, if they do: two of them share one, and ask again until they know.
+//! The sessions of a run's clients, in the runs that have them: two clients share a session, and
+//! each retries until it knows the outcome.
 
 use crate::plan::Plan;
 use quorate::{Index, SessionKey, Sessions as Bounds};
 use std::time::Duration;
 
-/// The sessions of a run's clients.
 pub(super) struct Sessions {
     kind: Kind,
-    /// Of the first two clients, of the next two, and so on.
+    /// One entry for each two clients, in order.
     pairs: Vec<Pair>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     None,
-    /// They have names, and the bounds are wide: nothing is ever forgotten.
+    /// Sessions have names, and wide bounds: none ever expires.
     Named,
-    /// They are opened, and the bounds are so tight that they are forgotten all the time.
+    /// Sessions are opened, and the bounds are tight enough that they expire all the time.
     Opened,
 }
 
@@ -26,13 +26,13 @@ struct Pair {
     serial: u64,
 }
 
-/// What a client is to do next.
+/// The next step of a client.
 pub(super) enum Next {
-    /// Ask without a session.
+    /// Propose without a session.
     Without,
-    /// Open one.
+    /// Open a session first.
     Open,
-    /// Ask as this serial of this session.
+    /// Propose with this serial of this session.
     As(SessionKey, u64),
 }
 
@@ -47,7 +47,7 @@ impl Sessions {
         Self { kind, pairs: (0..plan.clients.div_ceil(2)).map(pair).collect() }
     }
 
-    /// For a client's next change.
+    /// The step for a client's next change; takes a new serial.
     pub(super) fn next(&mut self, client: u64) -> Next {
         let pair = &mut self.pairs[client as usize / 2];
         match &pair.key {
@@ -65,17 +65,17 @@ impl Sessions {
         self.pairs[client as usize / 2] = Pair { key: Some(SessionKey::opened(index)), serial: 0 };
     }
 
-    /// A client's session is known no longer.
+    /// A client's session has expired.
     pub(super) fn expired(&mut self, client: u64, key: &SessionKey) {
         self.pairs[client as usize / 2].key.take_if(|current| current == key);
     }
 }
 
-/// What the nodes of a run are started with.
+/// The session bounds of a run's nodes.
 pub(super) fn bounds(plan: &Plan) -> Bounds {
     match kind(plan) {
         Kind::None | Kind::Named => Bounds::default(),
-        // One less than there would be, so that they make room for each other.
+        // One less than the clients need, so that sessions displace each other.
         Kind::Opened => Bounds {
             idle_limit: Duration::from_millis(500),
             max_sessions: (plan.clients.div_ceil(2) as u32).saturating_sub(1).max(1),

@@ -1,7 +1,8 @@
-//! A storage that is watched: the real log, behind an actor that remembers what it said was durable, and can be slow.
+//! A watched storage: the real log, wrapped in an actor that records its durability reports and
+//! can be slow.
 //!
-//! What was told is compared with what the log recovers after a crash: that is the promise, and nothing inside the log is
-//! believed for it.
+//! The reports are compared with the data that the log recovers after a crash. The check relies on
+//! nothing inside the log.
 
 use super::witness::SharedWitness;
 use actix::prelude::*;
@@ -17,50 +18,53 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Segments of a simulated log: the smallest that there are, so that there are many. Some runs have larger ones.
+/// The segment size of a simulated log in bytes: the smallest that the log accepts, so that there
+/// are many segments. Some runs have larger ones.
 pub(super) const SEGMENT_BYTES: usize = 16 << 10;
-/// So many entries have a slot in one: an eighth of it, 40 bytes each.
+/// The entry slots of a segment: an eighth of it, at 40 bytes per slot.
 const SEGMENT_SLOTS: usize = SEGMENT_BYTES / 8 / 40;
 
-/// What a node's disk was said to hold, by the actor that writes it: survives the node.
+/// The data that a node's disk holds according to the reports of its log. Survives the node.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Promised {
     pub(super) hard_state: HardState,
-    /// The last entry that was cut.
+    /// The last entry removed by log compaction.
     base: EntryId,
     entries: BTreeMap<Index, Term>,
-    /// Those whose payload was gone at the last recovery, and is not back, and whether they are proven to have been durable: they
-    /// may be forgotten, too.
+    /// Entries that lacked their payload at the last recovery and are not repaired, each with
+    /// whether it is proven to have been durable. The next recovery may lack them.
     faulty: BTreeMap<Index, bool>,
     pub(super) snapshot: Index,
-    /// What was asked, and not yet said to be durable: any part of it may be.
+    /// Writes that were requested and not yet reported durable: any part of them may be durable.
     asked: VecDeque<quorate_raft::Persist>,
 }
 
 impl Promised {
-    /// The last entry that is durable.
+    /// The index of the last durable entry.
     pub(super) fn last(&self) -> Index {
         self.entries.last_key_value().map_or(self.base.index, |(index, _)| *index)
     }
 
-    /// Whether an entry has one place on the disk alone, until it is repaired or the next start leaves it behind: also if a snapshot
-    /// covers it meanwhile, for records are found one behind the other.
+    /// Whether an entry has only one place left on the disk. That lasts until a repair, or until
+    /// the next start drops the entry; a snapshot that covers it does not help, for records are
+    /// found in sequence.
     pub(super) fn has_faulty(&self) -> bool {
         !self.faulty.is_empty()
     }
 
-    /// Whether this entry is durable, or was cut behind a snapshot.
+    /// Whether this entry is durable, or covered by a cut or a snapshot.
     pub(super) fn holds(&self, id: EntryId) -> bool {
         id.index <= self.base.index.max(self.snapshot) || self.entries.get(&id.index) == Some(&id.term)
     }
 
-    /// How many writes are under way.
+    /// The number of writes under way.
     fn unfinished(&self) -> usize {
         self.asked.len()
     }
 
-    /// Whether what is under way takes a segment of its own: it takes back a part of the log, lets it begin behind a snapshot, or
-    /// fills most of one at once, which only the small ones of a simulation know.
+    /// Whether the writes under way need a new segment: they truncate the log, start it after a
+    /// snapshot, or fill most of a segment at once, which happens only with the small segments
+    /// of a simulation.
     pub(super) fn needs_a_segment(&self) -> bool {
         let batches = self.asked.iter().filter_map(|persist| persist.batch.as_ref());
         let (mut bytes, mut entries) = (0, 0);
@@ -70,7 +74,7 @@ impl Promised {
             || self.asked.iter().any(|persist| persist.truncate_from.is_some() || persist.cut.is_some())
     }
 
-    /// The first entry of those that a log may discard if it is told to.
+    /// The first entry of the suffix that a log may discard on the operator's order.
     fn discardable_from(&self) -> Option<Index> {
         let (first, _) = self.faulty.iter().find(|(_, was_durable)| !**was_durable)?;
         let proven = self.faulty.range(*first..).any(|(_, was_durable)| *was_durable);
@@ -81,7 +85,7 @@ impl Promised {
         self.asked.push_back(persist.clone());
     }
 
-    /// Everything up to `sequence` is durable.
+    /// All writes up to `sequence` are durable.
     fn persisted(&mut self, sequence: u64) {
         while let Some(persist) = self.asked.pop_front_if(|persist| persist.sequence <= sequence) {
             if let Some(Cut { to, .. }) = persist.cut.filter(|cut| cut.to.index > self.base.index) {
@@ -105,7 +109,8 @@ impl Promised {
         }
     }
 
-    /// What is recovered must be what was promised, but for what was under way. Of a `damaged` disk it must still know what it lost.
+    /// Compares the recovered data with the promise, except for writes under way. On a damaged disk
+    /// the log must still know which entries it lost.
     fn check(&self, recovered: &Recovered, is_damaged: bool) -> Result<(), String> {
         let (then, now) = (self.hard_state, recovered.hard_state);
         if now.term < then.term || (now.term == then.term && then.vote.is_some() && now.vote != then.vote) {
@@ -119,7 +124,8 @@ impl Promised {
             ));
         }
         let truncated = self.asked.iter().filter_map(|persist| persist.truncate_from).min().unwrap_or(Index(u64::MAX));
-        // A cut that the log does not hold starts it over; so does a snapshot, whose cut was yet to come.
+        // A cut at an entry that the log does not hold restarts the log; so does a snapshot with
+        // its cut still to come.
         let restarted = self.asked.iter().any(|persist| persist.cut.is_some()) || snapshot > self.last();
         let newest = recovered.snapshot.as_ref().map(|snapshot| snapshot.base.last);
         let starts_over = newest.is_some_and(|newest| {
@@ -127,7 +133,8 @@ impl Promised {
                 && self.entries.contains_key(&newest.index)
                 && self.entries.get(&newest.index) != Some(&newest.term)
         });
-        // Behind one that may never have been durable nothing was ever acknowledged: an operator may discard it all.
+        // Nothing after an entry that may never have been durable was ever acknowledged: an
+        // operator may discard all of it.
         let discarded = self.discardable_from().filter(|from| recovered.last.index < *from).unwrap_or(Index(u64::MAX));
         let kept = |index: &Index| {
             let stays = *index < truncated.min(discarded) && !starts_over;
@@ -148,7 +155,7 @@ impl Promised {
     }
 }
 
-/// What a disk holds that was just recovered: from here on that is what is promised.
+/// The data just recovered from a disk is the promise from then on.
 impl From<&Recovered> for Promised {
     fn from(recovered: &Recovered) -> Self {
         let mut entries = BTreeMap::new();
@@ -169,13 +176,13 @@ impl From<&Recovered> for Promised {
     }
 }
 
-/// The actor.
+/// The actor between a node and its log.
 pub(super) struct Watched {
     node: NodeId,
     inner: Option<StorageHandle>,
     storage: Option<Storage>,
     witness: SharedWitness,
-    /// What a slow disk has not come to yet.
+    /// Requests that a slow disk has not begun.
     late: VecDeque<(Instant, Late)>,
 }
 
@@ -185,7 +192,7 @@ enum Late {
 }
 
 impl Watched {
-    /// The storage to start a node with.
+    /// A handle to `inner` with this actor in between.
     pub(super) fn around(inner: impl Into<StorageHandle>, node: NodeId, witness: SharedWitness) -> StorageHandle {
         let inner = Some(inner.into());
         StorageHandle::actor(move || Self { node, inner, storage: None, witness, late: VecDeque::new() })
@@ -200,7 +207,7 @@ impl Watched {
         ctx.run_later(takes, Self::do_due);
     }
 
-    /// In the order in which it came, however long each was to take.
+    /// Passes requests on in the order of their arrival, also if a later one is due earlier.
     fn do_due(&mut self, ctx: &mut Context<Self>) {
         while let Some((_, late)) = self.late.pop_front_if(|(due, _)| *due <= Instant::now()) {
             self.do_now(late);
@@ -304,11 +311,11 @@ impl Handler<Remember> for Watched {
     }
 }
 
-/// A snapshot counts from the moment at which it was said to be durable.
+/// A snapshot is promised once it was reported durable.
 struct Sink {
     sink: Box<dyn SnapshotSink>,
     node: NodeId,
-    /// Of what was written.
+    /// The checksum of all bytes written.
     checksum: u32,
     witness: SharedWitness,
 }
@@ -337,7 +344,7 @@ impl SnapshotSink for Sink {
     }
 }
 
-/// The way back: what is told is promised from then on.
+/// The way back to the node: completions that pass here are promises from then on.
 struct Told {
     node: NodeId,
     told: Completions,

@@ -1,7 +1,9 @@
-//! The network of a simulated cluster: real frames, in memory, that take as long and fare as badly as the plan says.
+//! The network of a simulated cluster: real frames in memory, with the delays and losses
+//! of the plan.
 //!
-//! The nodes' clocks are not one, so the network keeps the cluster's own time: what is sent leaves now, and arrives when the
-//! driver hands it over, in a later turn. Within a lane the order is kept unless it is to be broken; between lanes there is none.
+//! The nodes' clocks differ, so the network keeps the cluster's own time: a message leaves at once,
+//! and arrives when the driver delivers it, in a later turn. Messages of one lane keep their order
+//! unless a fault breaks it; messages of different lanes have none.
 
 mod endpoint;
 
@@ -27,39 +29,39 @@ use std::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
-/// What all nodes of a cluster are connected by.
+/// The network that connects all nodes of a cluster.
 #[derive(Clone)]
 pub(super) struct Wire(Arc<Mutex<State>>);
 
-/// The most frames that wait at a node, on their way or unhandled; more are dropped.
+/// The most frames that a receiver may have unhandled; further ones are dropped.
 const WAITING_MAX: usize = 8192;
-/// The least that a frame takes.
+/// The least time that a frame takes.
 const LATENCY: Duration = Duration::from_millis(1);
-/// A message that may be overtaken is held back by up to this much.
+/// The longest extra delay of a message that may be overtaken.
 const REORDER_WITHIN: Duration = Duration::from_millis(40);
-/// After this long without the other end a link counts as down, at the latest.
+/// The longest time after which a peer notices that a link is down.
 const NOTICED_WITHIN: Duration = Duration::from_millis(250);
 
 struct State {
     now: Duration,
     random: SmallRng,
-    /// What is on its way, in the order in which it arrives.
+    /// Parcels under way, in the order of their arrival.
     flying: BTreeMap<(Duration, u64), Parcel>,
     sent: u64,
     last_due: BTreeMap<(NodeId, NodeId, u8), Duration>,
     seats: BTreeMap<NodeId, Seat>,
     seats_taken: u64,
     faults: Vec<Fault>,
-    /// Nodes that say nothing any more: they are about to be dead.
+    /// Nodes that send nothing more: they are about to die.
     silent: BTreeSet<NodeId>,
-    /// How many more messages a node says before it dies.
+    /// The number of messages that a node still sends before it dies.
     last_words: BTreeMap<NodeId, u16>,
-    /// When something from one node last arrived at another.
+    /// The time of the last arrival from one node at another.
     heard: BTreeMap<(NodeId, NodeId), Duration>,
     witness: SharedWitness,
 }
 
-/// Where a running node receives.
+/// The receiving side of a running node.
 struct Seat {
     number: u64,
     lanes: [UnboundedSender<Incoming>; 3],
@@ -70,13 +72,13 @@ struct Seat {
 
 struct Parcel {
     to: NodeId,
-    /// Of which life of the receiver; `None`: of whichever there is then.
+    /// The life of the receiver that it is meant for; `None` for the life at its arrival.
     seat: Option<u64>,
     lane: u8,
     incoming: Incoming,
 }
 
-/// What arrives at a node.
+/// An event that arrives at a node.
 #[derive(Clone)]
 enum Incoming {
     Frame { from: NodeId, frame: Bytes, is_corrupt: bool },
@@ -102,27 +104,27 @@ impl Wire {
         })))
     }
 
-    /// What goes wrong from now on.
+    /// Replaces the faults in effect.
     pub(super) fn set_faults(&self, faults: Vec<Fault>) {
         self.lock().faults = faults;
     }
 
-    /// A node dies with the `nth` message from now on: that one is not sent.
+    /// The node dies with its `nth` message from now on, and that one is not sent.
     pub(super) fn die_at(&self, node: NodeId, nth: u16) {
         self.lock().last_words.insert(node, nth);
     }
 
-    /// Nobody dies so any more.
+    /// Cancels the deaths planned with `die_at`.
     pub(super) fn forget_plans(&self) {
         self.lock().last_words.clear();
     }
 
-    /// Whether a node died so.
+    /// Whether the node died as `die_at` planned.
     pub(super) fn has_died(&self, node: NodeId) -> bool {
         self.lock().silent.contains(&node)
     }
 
-    /// A node is no more: its peers notice after a while.
+    /// A node is gone: its peers notice after a while.
     pub(super) fn remove(&self, node: NodeId) {
         let state = &mut *self.lock();
         state.silent.remove(&node);
@@ -136,7 +138,7 @@ impl Wire {
         }
     }
 
-    /// Time passes: what is due by now arrives.
+    /// Advances the time to `now`, and delivers all parcels due by then.
     pub(super) fn deliver(&self, now: Duration) {
         let state = &mut *self.lock();
         state.now = now;
@@ -149,7 +151,8 @@ impl Wire {
         }
     }
 
-    /// A node that does not run says something. It arrives soon, or the sender might be a member by then.
+    /// Sends a message from a node that does not run. It arrives soon, before the sender can
+    /// be a member.
     pub(super) fn says_from_outside(&self, from: NodeId, to: NodeId, message: &Message) {
         let state = &mut *self.lock();
         if let Some(frame) = encoded(message) {
@@ -158,7 +161,7 @@ impl Wire {
         }
     }
 
-    /// From how many others something has arrived at a node since then.
+    /// The number of nodes from which a message has arrived at `node` since then.
     pub(super) fn heard_since(&self, node: NodeId, since: Duration) -> usize {
         self.lock().heard.iter().filter(|((_, to), at)| *to == node && **at >= since).count()
     }
@@ -186,11 +189,11 @@ impl State {
             self.heard.insert((*from, to), self.now);
             self.witness.lock().arrived(*from, to, frame);
         }
-        // A seat whose tasks are gone takes nothing: its node is about to be removed.
+        // A seat without tasks takes nothing: its node is about to be removed.
         let _ = here.lanes[usize::from(lane)].send(incoming);
     }
 
-    /// `from` says something. It knows of nothing that becomes of it.
+    /// Sends a message. The sender does not learn its fate.
     fn send(&mut self, from: NodeId, to: NodeId, message: &Message) {
         if self.silent.contains(&from) || !self.seats.contains_key(&from) {
             return;

@@ -1,22 +1,27 @@
-//! What is seen of a cluster from outside while it runs, and what must hold of it.
+//! The external observer of a simulated cluster, and the properties that it checks.
 //!
-//! It outlives every node, and believes none: it compares what nodes say with what was durable when they said it, what they
-//! apply with what others applied, and what callers were told with what was applied. The first thing that does not hold ends the
-//! run.
+//! The observer outlives every node, and trusts none. It compares messages with the durable data of
+//! their senders, the entries that a node applies with those that others applied, and the answers
+//! to callers with the applied commands. The first violation ends the run.
 //!
-//! - **One vote.** The votes that ever left a node name one candidate a term.
+//! - **One vote.** All votes of a node in a term name one candidate.
 //! - **Election safety.** Only one node ever sends entries, heartbeats or snapshots in a term.
-//! - **Durable promises.** A term, a vote, an entry or a snapshot that a message promises was said to be durable when it left;
-//!   and what was said to be durable is recovered after every crash.
-//! - **Log matching.** Entries of one id have one checksum, in every append and every answer to a repair.
-//! - **Leader completeness.** No leader of a later term sends another entry in the place of one that was applied.
-//! - **State machine safety.** What is applied at an index, and the state behind it, is the same on every node in every life.
-//! - **At most once.** A command is applied at one index at most, however often it was proposed; one that definitely failed, at
-//!   none. Whoever asked again is told where it was applied first, and what was replied then.
-//! - **A tie-break, no more.** The member that keeps no commands keeps none, writes no state, never leads, and is sent only what
-//!   somebody holds who keeps them.
-//! - **Sessions.** What nodes write of the state behind one entry is the same to the last byte, sessions and all, and no more of
-//!   them than there may be.
+//! - **Durable promises.** A term, a vote, an entry or a snapshot that a message promises was
+//!   reported durable before the message left; and all data reported durable is recovered
+//!   after every crash.
+//! - **Log matching.** Entries of one id have one checksum, in every append and every answer
+//!   to a repair.
+//! - **Leader completeness.** No leader of a later term sends another entry in the place of
+//!   an applied one.
+//! - **State machine safety.** The command applied at an index, and the state after it, is the same
+//!   on every node in every life.
+//! - **At most once.** A command is applied at one index at most, however often it was proposed;
+//!   one that definitely failed, at none. A caller that retries gets the index and the reply of
+//!   the first application.
+//! - **A tie-break, no more.** The witness member stores no commands, writes no state, never leads,
+//!   and is sent only entries that a member with commands holds.
+//! - **Sessions.** All snapshots of the state after one entry are equal to the last byte, sessions
+//!   included, and hold no more sessions than the bound.
 
 use super::{
     registers::{Command, State},
@@ -35,12 +40,12 @@ use std::{
     time::Duration,
 };
 
-/// The witness, as everybody who tells it something holds it.
+/// The observer, shared by all parts of a run that report to it.
 #[derive(Clone)]
 pub(super) struct SharedWitness(Arc<Mutex<Witness>>);
 
 impl SharedWitness {
-    /// With `stateless`, the member that keeps no commands.
+    /// `stateless` is the witness member, which stores no commands.
     pub(super) fn new(trace: Trace, stateless: Option<NodeId>) -> Self {
         Self(Arc::new(Mutex::new(Witness::new(trace, stateless))))
     }
@@ -50,13 +55,13 @@ impl SharedWitness {
     }
 }
 
-/// What it remembers.
+/// The record of all facts that the checks compare.
 pub(super) struct Witness {
     pub(super) now: Duration,
     pub(super) trace: Trace,
     pub(super) report: Report,
     violation: Option<String>,
-    /// The member that keeps no commands.
+    /// The witness member, which stores no commands.
     stateless: Option<NodeId>,
     disks: BTreeMap<NodeId, Disk>,
     votes: BTreeMap<(NodeId, Term), NodeId>,
@@ -64,22 +69,23 @@ pub(super) struct Witness {
     /// The checksum of every entry that was ever sent.
     entries: BTreeMap<(Index, Term), u32>,
     applied: BTreeMap<Index, Applied>,
-    /// Where each operation's command was applied.
+    /// The index at which each operation's command was applied.
     indexes: BTreeMap<u64, Index>,
-    /// What the machine replied to it then.
+    /// The first reply of the state machine to each operation's command.
     replies: BTreeMap<u64, bool>,
-    /// The checksum of every state that was written in a snapshot, and who wrote it first.
+    /// The checksum of every state written in a snapshot, with the first node that wrote it.
     written: BTreeMap<Index, (NodeId, u32)>,
-    /// The operations whose callers were told that they did not and will not take effect.
+    /// The operations that did not and will not take effect, as their callers were told.
     failed: BTreeSet<u64>,
 }
 
-/// An entry that was applied, when it first was.
+/// An entry, as it was applied for the first time.
 struct Applied {
     command: Command,
-    /// What it left behind.
+    /// The state after the entry.
     state: State,
-    /// The latest term that anybody led by then: it was committed in that or an earlier one.
+    /// The latest term with a leader by then: the entry was committed in that term or
+    /// an earlier one.
     during: Term,
 }
 
@@ -87,13 +93,13 @@ struct Applied {
 #[derive(Default)]
 pub(super) struct Disk {
     pub(super) disk: SimulatedDisk,
-    /// Every write takes so much longer.
+    /// The additional time of each write.
     pub(super) syncs_take: Duration,
-    /// Whether something on it was damaged that may not have healed yet.
+    /// Whether the disk has damage that may not have healed yet.
     pub(super) is_damaged: bool,
-    /// Whether it holds what belongs elsewhere.
+    /// Whether the disk holds data that belongs elsewhere.
     pub(super) is_misplaced: bool,
-    /// How many writes are waiting, and how many were ever finished.
+    /// The number of pending writes; `finished` counts those ever finished.
     pub(super) waiting: usize,
     pub(super) finished: u64,
     pub(super) promised: Promised,
@@ -119,18 +125,18 @@ impl Witness {
         }
     }
 
-    /// Something does not hold. The first one stands.
+    /// Records a violation. The first one stands.
     pub(super) fn fail(&mut self, violation: String) {
         self.trace.say(self.now, &format_args!("VIOLATED  {violation}"));
         self.violation.get_or_insert(violation);
     }
 
-    /// What does not hold, if anything.
+    /// The first violation, if there is one.
     pub(super) fn violation(&self) -> Option<String> {
         self.violation.clone()
     }
 
-    /// What happened, for whoever reads it.
+    /// Adds a line to the trace.
     pub(super) fn say(&mut self, what: fmt::Arguments<'_>) {
         self.trace.say(self.now, &what);
     }
@@ -143,12 +149,12 @@ impl Witness {
         &mut self.disk(node).promised
     }
 
-    /// A node's directory was emptied: nothing that it promised counts any more.
+    /// A node's directory was emptied: its earlier promises count no more.
     pub(super) fn wiped(&mut self, node: NodeId) {
         self.disks.insert(node, Disk::default());
     }
 
-    /// A node's log was recovered.
+    /// Checks a recovered log against the promises, then takes it as the new promise.
     pub(super) fn recovered(
         &mut self,
         node: NodeId,
@@ -169,7 +175,7 @@ impl Witness {
         }
     }
 
-    /// A message leaves.
+    /// Checks a message as it leaves its sender.
     pub(super) fn sent(&mut self, from: NodeId, to: NodeId, message: &Message) {
         self.report.steps += 1;
         let term = message.term;
@@ -205,7 +211,7 @@ impl Witness {
         }
     }
 
-    /// Whether the member that keeps no commands is used for what it is for.
+    /// Checks that the witness member serves as a tie-break only.
     fn spares(&mut self, from: NodeId, to: NodeId, message: &Message) -> Result<(), String> {
         let leads = match &message.body {
             Body::RequestVote(request) => request.phase == Phase::Vote,
@@ -218,13 +224,13 @@ impl Witness {
         let Some(last) = append.batch.as_ref().filter(|_| Some(to) == self.stateless).map(Batch::last_id) else {
             return Ok(());
         };
-        // Who leads no more does not know what the others have taken back since.
+        // A deposed leader does not know what other nodes have truncated since.
         let is_over = self.disks.values().any(|disk| disk.promised.hard_state.term > message.term);
         let is_kept = is_over || self.disks.iter().any(|(id, disk)| *id != to && disk.promised.holds(last));
         if is_kept { Ok(()) } else { Err("and nobody who keeps commands holds that".into()) }
     }
 
-    /// A node is to write this.
+    /// Checks a write that a node requests: the witness member writes no commands.
     pub(super) fn writes(&mut self, node: NodeId, persist: &quorate_raft::Persist) {
         let batches = [&persist.batch, &persist.repair].into_iter().flatten();
         let mut records = batches.flat_map(Batch::records);
@@ -234,14 +240,14 @@ impl Witness {
         }
     }
 
-    /// What a message promises was said to be durable.
+    /// Checks that all data which a message promises was reported durable.
     fn promises(&mut self, from: NodeId, to: NodeId, message: &Message) -> Result<(), String> {
         let promised = &self.disks.entry(from).or_default().promised;
         let (state, term) = (promised.hard_state, message.term);
         let is_pre_vote = match &message.body {
             Body::RequestVote(request) => request.phase == Phase::PreVote,
             Body::Vote(vote) => vote.phase == Phase::PreVote,
-            // How much has arrived, that no more is taken, and what may help another, is said at once.
+            // Snapshot progress, a refusal and repair data promise nothing durable.
             Body::SnapshotReply(reply) => !matches!(reply.outcome, SnapshotOutcome::Installed { .. }),
             Body::RepairReply(reply) => reply.outcome != RepairOutcome::Absent,
             Body::Propose(_) | Body::ProposeReply(_) | Body::ReadIndex(_) | Body::ReadIndexReply(_) => true,
@@ -299,7 +305,7 @@ impl Witness {
         }
     }
 
-    /// A node applied a command.
+    /// Compares a command that a node applied, and the state after it, with those of other nodes.
     pub(super) fn applied(&mut self, node: NodeId, index: Index, command: &Command, changed: bool, state: &State) {
         let during = self.leaders.last_key_value().map_or(Term(0), |(term, _)| *term);
         let last = self.applied.last_key_value().map_or(Index(0), |(last, _)| *last);
@@ -334,7 +340,7 @@ impl Witness {
         }
     }
 
-    /// A node's state was replaced by that of a snapshot.
+    /// Compares the state that a node restored from a snapshot with the observed one.
     pub(super) fn restored(&mut self, node: NodeId, index: Index, state: &State) {
         self.report.count("restored", 1);
         self.say(format_args!("{node} is restored up to {index}"));
@@ -354,20 +360,21 @@ impl Witness {
         }
     }
 
-    /// Where an operation's command was applied, if it was.
+    /// The index at which an operation's command was first applied.
     pub(super) fn index_of(&self, operation: u64) -> Option<Index> {
         self.indexes.get(&operation).copied()
     }
 
-    /// What was replied to an operation's command when it was applied, if it was.
+    /// The reply to an operation's command when it was first applied.
     pub(super) fn reply_of(&self, operation: u64) -> Option<bool> {
         self.replies.get(&operation).copied()
     }
 
-    /// A node wrote the state behind an entry, with what it remembers of sessions: these bytes have this checksum.
+    /// Compares the checksum of a snapshot, state and sessions, with that of other nodes' snapshots
+    /// of the same entry.
     pub(super) fn written(&mut self, node: NodeId, index: Index, checksum: u32) {
         if Some(node) == self.stateless {
-            // Nothing has the checksum 0.
+            // The checksum of no bytes is 0.
             if checksum != 0 {
                 self.fail(format!("tie-break: {node} writes a state"));
             }
@@ -379,12 +386,12 @@ impl Witness {
         }
     }
 
-    /// The state behind an entry.
+    /// The state after the last command applied at or before `index`.
     pub(super) fn state_at(&self, index: Index) -> State {
         self.applied.range(..=index).next_back().map_or_else(State::default, |(_, applied)| applied.state.clone())
     }
 
-    /// A frame arrives.
+    /// Adds a frame to the trace on its arrival.
     pub(super) fn arrived(&mut self, from: NodeId, to: NodeId, frame: &bytes::Bytes) {
         self.report.steps += 1;
         self.trace.hash(&(self.now, from, to, quorate_storage::checksum(0, frame)));
@@ -396,7 +403,7 @@ impl Witness {
     }
 }
 
-/// The command that an entry has, if it has one.
+/// The command of an entry, also of one within a session.
 fn command_in(record: &Record<'_>) -> Option<Command> {
     match record.kind {
         Kind::Session => match session::decode(record.payload) {
@@ -407,7 +414,7 @@ fn command_in(record: &Record<'_>) -> Option<Command> {
     }
 }
 
-/// A message in a few words.
+/// A short form of a message, for the trace.
 pub(super) fn brief(message: &Message) -> String {
     let Message { term, body } = message;
     let what = match body {

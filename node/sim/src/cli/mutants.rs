@@ -1,14 +1,15 @@
-//! `quorate-sim mutants`.
+//! The command `quorate-sim mutants`: it hunts every mutant, or one.
 
 use super::{Held, Misuse};
 use std::num::NonZeroUsize;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only this one
+    /// Only this mutant
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
-    /// At most so many seeds of each layer for each mutant; by default 5,000 pure and 600 of actors
+    /// At most this many seeds of each layer for each mutant; by default 5,000 pure and
+    /// 600 of actors
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
     /// Threads, by default one for each processor
@@ -19,13 +20,13 @@ pub(super) struct Args {
     markdown: bool,
 }
 
-/// Says how to build mutants in.
+/// Refuses, and says how to build with mutants.
 #[cfg(not(feature = "mutants"))]
 pub(super) fn run(_: &Args) -> Held {
     Err(not_built())
 }
 
-/// Says how to build mutants in.
+/// Refuses, and says how to build with mutants.
 #[cfg(not(feature = "mutants"))]
 pub(super) fn breed(_: &str) -> Result<(), Misuse> {
     Err(not_built())
@@ -54,11 +55,12 @@ mod built_in {
         hunt::{Hunt, MARKDOWN_HEAD},
     };
 
-    /// Bounds of the hunt for one mutant.
+    /// Most seeds of each layer for one mutant.
     const PURE_MAX: u64 = 5_000;
     const ACTORS_MAX: u64 = 600;
 
-    /// With no mutant alive, so many seeds of either layer must be clean: else a catch would mean nothing.
+    /// With no mutant enabled, this many seeds of each layer must pass: else a catch
+    /// would mean nothing.
     const CLEAN: u64 = 300;
 
     pub(in super::super) fn run(args: &Args) -> Held {
@@ -98,7 +100,7 @@ mod built_in {
         Ok(survivors.is_empty())
     }
 
-    /// Lets a mutant live from now on.
+    /// Enables a mutant in this process.
     pub(in super::super) fn breed(name: &str) -> Result<(), Misuse> {
         mutants::breed(Some(named(name)?));
         Ok(())

@@ -1,4 +1,4 @@
-//! `quorate-sim replay`.
+//! The command `quorate-sim replay`: it repeats one seed or plan, and can shrink it.
 
 use super::{COMMAND, Held, Misuse, OneLayer, say, tell};
 use quorate_sim::{
@@ -13,19 +13,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often progress is told.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("which").required(true))]
 pub(super) struct Args {
-    /// The seed
+    /// The seed of the plan
     #[arg(group = "which")]
     seed: Option<u64>,
     /// A plan in a file, as `--save` and `--shrink` write it
     #[arg(long, value_name = "FILE", group = "which")]
     plan: Option<PathBuf>,
-    /// What carries it out
+    /// The layer that carries it out
     #[arg(long, value_enum, default_value = "actors")]
     layer: OneLayer,
     /// Print all that happened
@@ -34,7 +33,7 @@ pub(super) struct Args {
     /// If it fails, look for a smaller plan that fails in the same way
     #[arg(long)]
     shrink: bool,
-    /// Try so many smaller plans, at most
+    /// Try this many smaller plans, at most
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     tries: usize,
     /// Write the plan (the smaller one, if there is) to this file
@@ -51,7 +50,7 @@ pub(super) fn run(args: &Args) -> Held {
         (None, Some(file)) => saved::read(file).map_err(|error| {
             Misuse(format!("{}: {error}; write a new file with `quorate-sim replay SEED --save FILE`", file.display()))
         })?,
-        // clap asks for one of them.
+        // clap requires one of the two.
         (None, None) => return Err(Misuse("neither a seed nor a plan; say one of them".into())),
     };
     if let Some(name) = &args.mutant {
@@ -85,7 +84,7 @@ pub(super) fn run(args: &Args) -> Held {
     Ok(false)
 }
 
-/// The plan, its trace, and how it ended.
+/// Prints the plan, its trace and its result.
 fn show(plan: &Plan, run: &Run) {
     say(plan.to_string().trim_end());
     run.lines.iter().for_each(|line| say(line));

@@ -1,4 +1,4 @@
-//! `quorate-sim run`.
+//! The command `quorate-sim run`: it runs many seeds and prints their totals and failures.
 
 use super::{COMMAND, Held, Layers, Misuse, in_a_line, say, tell, threads};
 use quorate_sim::{
@@ -12,10 +12,10 @@ use std::{
     time::Duration,
 };
 
-/// So many seeds must have made every kind of fault do something.
+/// After this number of seeds every kind of fault must have had an effect.
 const ALIVE_AFTER: u64 = 1_000;
 
-/// So many lines of a trace are shown with a failure.
+/// The last lines of a trace, shown with a failure.
 const LAST_LINES: usize = 40;
 
 /// Fresh seeds begin below this, so that every program that reads the JSON can hold one.
@@ -26,7 +26,7 @@ pub(super) struct Args {
     /// Which seeds: `A..B` without B, or `fresh:N` for N from a random place, which is printed
     #[arg(long, value_name = "A..B|fresh:N")]
     seeds: Seeds,
-    /// What carries them out
+    /// The layers that carry them out
     #[arg(long, value_enum, default_value_t)]
     layer: Layers,
     /// Threads, by default one for each processor
@@ -35,10 +35,10 @@ pub(super) struct Args {
     /// Run every K-th seed a second time: its trace must be the same
     #[arg(long, value_name = "K")]
     twice: Option<NonZeroU64>,
-    /// Begin no seed after so many minutes
+    /// Begin no seed after this many minutes
     #[arg(long, value_name = "M")]
     minutes: Option<NonZeroU64>,
-    /// Begin no seed after so many failed
+    /// Begin no seed after this many failures
     #[arg(long, value_name = "N", default_value = "3")]
     failures: NonZeroUsize,
     /// Print JSON, for machines
@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args) -> Held {
             first..first + count
         }
     };
-    // First of all, so that it stands there whatever happens.
+    // Printed first, so that an interrupted run can be repeated.
     let Range { start, end } = seeds;
     tell(&format!("seeds {start}..{end}"));
 
@@ -94,14 +94,14 @@ pub(super) fn run(args: &Args) -> Held {
     Ok(summary.failures.is_empty() && dead.is_none())
 }
 
-/// The kinds of faults that never did anything in many seeds.
+/// The kinds of faults that had no effect in many seeds.
 fn dead(summary: &Summary) -> Option<String> {
     let seeds = summary.figures.iter().map(|(_, figures)| figures.report.runs).max().unwrap_or_default();
     let kinds = summary.together().report.dead();
     (seeds >= ALIVE_AFTER && !kinds.is_empty()).then(|| kinds.join(", "))
 }
 
-/// What failed, how to see it again, and how it ended.
+/// Prints a failure: the violation, the command that repeats it, and the end of its trace.
 fn show(failure: &Failure) {
     let Failure { seed, layer, violation } = failure;
     say(&in_a_line(failure));

@@ -1,46 +1,47 @@
-//! Which operations are placed, in what order, and what that leaves: every move can be taken back at the same cost.
+//! A partial order under construction: the operations placed, and the operations left. Every move
+//! can be taken back at the cost of making it.
 
 use super::problem::{ABSENT, Act, Held, Problem};
 
 /// A partly placed problem.
 pub(super) struct Board<'a> {
     pub(super) problem: &'a Problem,
-    /// What the register holds after all that is placed.
+    /// The state of the register after all placed operations.
     pub(super) held: Held,
     /// The moves, oldest first.
     pub(super) trail: Vec<Placed>,
-    /// How many completed operations are placed.
+    /// The number of completed operations that are placed.
     pub(super) required_placed: usize,
-    /// How many of each class are placed, without zeros, by class.
+    /// For each class with placed operations, their number; sorted by class.
     pub(super) taken: Vec<(u32, u32)>,
     /// Completed operations still to be placed, by invocation.
     calls: Links,
-    /// The same, by response.
+    /// The same operations, by response.
     responses: Links,
-    /// Those of them that are easy to please, by invocation.
+    /// Those that are easy to please (see `Act`), by invocation.
     easy: Links,
     /// A bit for each placed completed operation.
     placed: Vec<u64>,
-    /// For each completed operation, how many are invoked no later than its response.
+    /// For each completed operation, the number of those invoked no later than its response.
     reach: Vec<usize>,
-    /// For each number of completed operations, the earliest response of the others, if those were the first invoked.
+    /// At index n, the earliest response of all but the n completed operations invoked first.
     earliest_response_after: Vec<u64>,
-    /// How many of each class are placed.
+    /// The number of placed operations of each class.
     used: Vec<usize>,
     /// For each state, the completed operations still to be placed that need it, by response.
     needers: Links,
-    /// For each state, those that make it, by invocation.
+    /// For each state, the completed operations still to be placed that make it, by invocation.
     makers: Links,
     /// For each state, the classes that make it.
     maker_classes: Vec<Vec<usize>>,
-    /// For each state, how many operations still to be placed name it.
+    /// For each state, the number of operations still to be placed that name it.
     names: Vec<i64>,
 }
 
-/// How far back a guess looks for what an operation needs.
+/// The longest chain of needs that a guess follows.
 const URGENT_CHAIN_MAX: usize = 16;
 
-/// What is placed in one move.
+/// The choice made in one move.
 #[derive(Clone, Copy)]
 pub(super) enum Choice {
     /// A completed operation.
@@ -49,15 +50,15 @@ pub(super) enum Choice {
     Class(usize),
 }
 
-/// A move.
+/// A move, with the data to take it back.
 pub(super) struct Placed {
     pub(super) choice: Choice,
-    /// What the register held before.
+    /// The state of the register before the move.
     pub(super) before: Held,
 }
 
 impl<'a> Board<'a> {
-    /// Nothing is placed yet.
+    /// A board on which nothing is placed yet.
     pub(super) fn new(problem: &'a Problem) -> Self {
         let required = &problem.required;
         let count = required.len();
@@ -115,29 +116,30 @@ impl<'a> Board<'a> {
         self.calls.first(0)
     }
 
-    /// The one after it.
+    /// The next one after `operation`, by invocation.
     pub(super) fn after(&self, operation: usize) -> Option<usize> {
         self.calls.after(operation)
     }
 
-    /// What a completed operation does.
+    /// The act of a completed operation.
     pub(super) fn act(&self, operation: usize) -> Act {
         self.problem.required[operation].act
     }
 
-    /// Whether a completed operation that is still to be placed may come next: none of the others ended before it began.
+    /// Whether a completed operation that is still to be placed may come next: none of the others
+    /// ended before it began.
     pub(super) fn may_come_next(&self, operation: usize) -> bool {
         self.problem.required[operation].invoked <= self.first_response()
     }
 
-    /// The same for the next operation of a class, if any is left.
+    /// The same for the next operation of a class; false if none is left.
     pub(super) fn class_may_come_next(&self, class: usize) -> bool {
         let member = self.problem.classes[class].members.get(self.used[class]);
         member.is_some_and(|&(invoked, _)| invoked <= self.first_response())
     }
 
-    /// Whether a completed operation still needs the register to hold `held`, and nothing that is left can make it so in
-    /// time.
+    /// Whether a completed operation still needs the register to hold `held`, and no operation that
+    /// is left can restore that state in time.
     pub(super) fn is_lost(&self, held: Held) -> bool {
         let Some(needer) = self.needers.first(held as usize) else { return false };
         let made_until = self.problem.required[needer].responded;
@@ -150,8 +152,9 @@ impl<'a> Board<'a> {
             })
     }
 
-    /// A guess at what should come next: the operation that has to end first, or what makes the state that it needs, or
-    /// what makes the state that this one needs, and so on, until one is legal.
+    /// A guess at the best next operation: the one that has to end first, or an operation that
+    /// makes the state it needs, or one that makes the state which that one needs, and so on, until
+    /// one is legal.
     pub(super) fn most_urgent(&self) -> Option<usize> {
         let mut goal = self.responses.first(0)?;
         for _ in 0..URGENT_CHAIN_MAX {
@@ -169,22 +172,23 @@ impl<'a> Board<'a> {
         self.names[held as usize] == 0
     }
 
-    /// Whether no easy one can follow an unplaced operation at once: there is none left, or some other operation must
-    /// come between.
+    /// Whether no easy operation can directly follow an unplaced one: none is left, or some other
+    /// operation must come between.
     pub(super) fn is_apart_from_easy(&self, operation: usize) -> bool {
-        // While `operation` is not placed, none that is invoked after its response is.
+        // While `operation` is not placed, none that is invoked after its response can be.
         let between_until = self.earliest_response_after[self.reach[operation]];
         self.easy.first(0).is_none_or(|easy| between_until < self.problem.required[easy].invoked)
     }
 
-    /// The completed operations that are placed, in short: the first that is not, and bits for those near it.
+    /// The completed operations that are placed, in short: the first that is not, and bits for
+    /// those near it.
     pub(super) fn placed_required(&self) -> Option<(usize, &[u64])> {
         // All before `first` are placed, and none that is invoked after its response.
         let first = self.first()?;
         Some((first, &self.placed[first / 64..self.reach[first].div_ceil(64)]))
     }
 
-    /// Places an operation that may come next and is legal.
+    /// Places an operation. The caller has checked that it may come next and is legal.
     pub(super) fn place(&mut self, choice: Choice) {
         let act = match choice {
             Choice::Required(operation) => {
@@ -270,8 +274,8 @@ impl<'a> Board<'a> {
     }
 }
 
-/// Doubly linked lists of numbers below a bound, each number in at most one of them. Any can be taken out, and be put
-/// back in the reverse order.
+/// Doubly linked lists of numbers below a bound, each number in at most one of them. Any can be
+/// taken out, and be put back in the reverse order.
 struct Links {
     /// After the numbers, one end for each list.
     next: Vec<u32>,

@@ -1,9 +1,11 @@
-//! Makes a failed history small, and says what is wrong with it.
+//! The explanation of a violation: the history reduced to the few operations that contradict each
+//! other, and their report.
 //!
-//! Operations are never simply dropped: a read whose write is dropped fails for a reason that the history never had.
-//! They are *forgiven* instead: a forgiven operation counts as one of unknown outcome, which may be placed anywhere
-//! after its invocation or be left out. That only makes a history easier, so what fails then is at fault in the whole
-//! history too. What remains is the core: operations that contradict each other whatever the others did.
+//! Operations are never simply dropped: a read without its write would fail for a reason that the
+//! history never had. They are *forgiven* instead: a forgiven operation counts as one of unknown
+//! outcome, which may be placed anywhere after its invocation or be left out. That only makes a
+//! history easier, so a forgiven history that fails shows a fault of the whole one, too. The rest
+//! is the core: operations that contradict each other regardless of all others.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -13,22 +15,23 @@ use super::{
     search::{Answer, decide, furthest},
 };
 
-/// Why a history is not linearizable. Its `Display` is a report of several lines.
+/// The reason why a history is not linearizable. Its `Display` is a report of several lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Operations that already contradict each other, by invocation, with those that may have made a value that they
-    /// name. Any other operation of the history may have taken effect at any time after its invocation, or never: the
-    /// contradiction stays. Small, but not always the smallest.
+    /// Operations that already contradict each other, by invocation, with those that may have made
+    /// a value that they name. The contradiction stays even if all other operations took effect at
+    /// any time after their invocation, or never. Small, but not always the smallest.
     pub core: Vec<Operation>,
-    /// The longest order of them that was found.
+    /// The longest order of core operations that was found.
     pub placed: Vec<Operation>,
-    /// What the key holds after that.
+    /// The value of the key after `placed`; `None` if it is absent.
     pub holds: Option<u64>,
-    /// Those one of which would have to come next in that order.
+    /// Completed operations, one of which would have to come next in that order.
     pub next: Vec<Operation>,
-    /// Operations that definitely failed, though the core names a value that nobody else made.
+    /// Operations that definitely failed, though the core names a value that no
+    /// other operation made.
     pub failed: Vec<Operation>,
-    /// How many operations the whole history has.
+    /// The number of operations in the whole history.
     pub history_len: usize,
 }
 
@@ -71,18 +74,20 @@ pub(super) fn explain(history: &[Operation], initial: Option<u64>, steps_max: u6
     }
 }
 
-/// Steps of the search for the longest order. The core is small; if it is not, any long order will do.
+/// Steps of the search for the longest order. The core is usually small; if not, any long
+/// order will do.
 const EXPLAIN_STEPS_MAX: u64 = 200_000;
 
 struct Shrinker {
-    /// The history, in which what is forgiven is of unknown outcome. It is not linearizable.
+    /// The history with forgiven operations of unknown outcome. It is not linearizable.
     history: Vec<Operation>,
     initial: Option<u64>,
     steps_left: u64,
 }
 
 impl Shrinker {
-    /// Finds the shortest beginning that fails, by bisection: what fails at some moment fails at all later ones.
+    /// Finds the shortest beginning that fails, by bisection: a history that fails at some moment
+    /// fails at all later ones.
     fn forgive_what_ended_late(&mut self) {
         let mut ends: Vec<u64> = self.history.iter().filter_map(Operation::responded).collect();
         ends.sort_unstable();
@@ -101,8 +106,8 @@ impl Shrinker {
         }
     }
 
-    /// Tries to forgive nearly all at once: what remains is then quickly judged. The writes, and what ended last, are the
-    /// likeliest to contradict each other.
+    /// Tries to forgive nearly all at once, since the rest is then judged quickly. The writes, and
+    /// the operations that ended last, are the likeliest to contradict each other.
     fn forgive_all_but_writes(&mut self) {
         let Some(end) = self.history.iter().filter_map(Operation::responded).max() else { return };
         let is_kept: [fn(Call) -> bool; 3] = [
@@ -123,8 +128,9 @@ impl Shrinker {
         }
     }
 
-    /// Forgives what it can, kind by kind. What only observes comes first: forgiven, it is out of the way. What deletes
-    /// and swaps comes next: if it may happen or not, there is more to try with each write that is left.
+    /// Forgives as many operations as possible, kind by kind. Observers come first: once forgiven,
+    /// they are out of the way. Deletes and swaps come next: once forgiven they add choices, the
+    /// more so the more writes are left.
     fn forgive_by_kind(&mut self) {
         let kinds: [fn(Call, Reply) -> bool; 4] =
             [only_observed, |call, _| call == Call::Delete, |call, _| matches!(call, Call::Cas { .. }), |_, _| true];
@@ -138,7 +144,7 @@ impl Shrinker {
         }
     }
 
-    /// Forgives what it can of these, in ever smaller chunks.
+    /// Forgives as many of these operations as possible, in ever smaller chunks.
     fn forgive_in_chunks(&mut self, mut strict: Vec<usize>) {
         strict.sort_by_key(|&position| self.history[position].invoked);
         let mut size = strict.len();
@@ -154,14 +160,14 @@ impl Shrinker {
         }
     }
 
-    /// Forgives these operations if the history then still fails.
+    /// Forgives these operations if the history then still fails; says whether it does.
     fn forgive(&mut self, positions: &[usize]) -> bool {
         let before: Vec<Outcome> = positions.iter().map(|&position| self.history[position].outcome).collect();
         for &position in positions {
             self.history[position].outcome = Outcome::Unknown;
         }
         let problem = Problem::new(&self.history, self.initial);
-        // One hard try must not eat what many easy ones need.
+        // One hard try must not use up the steps of many easy ones.
         let (answer, steps) = decide(&problem, self.steps_left / 32);
         let fails = answer == Answer::Impossible;
         self.steps_left = self.steps_left.saturating_sub(steps + self.history.len() as u64);
@@ -179,7 +185,7 @@ fn only_observed(call: Call, reply: Reply) -> bool {
     call == Call::Read || matches!(reply, Reply::Swapped(false) | Reply::Existed(false))
 }
 
-/// What the key holds after a call that took effect.
+/// The value of the key after a call that took effect.
 fn effect(held: Option<u64>, call: Call) -> Option<u64> {
     match call {
         Call::Write(value) => Some(value),
@@ -190,7 +196,7 @@ fn effect(held: Option<u64>, call: Call) -> Option<u64> {
     }
 }
 
-/// What a register that holds `held` answers.
+/// The reply of a register that holds `held`.
 fn answer(held: Option<u64>, call: Call) -> Reply {
     match call {
         Call::Write(_) => Reply::Written,
@@ -200,7 +206,7 @@ fn answer(held: Option<u64>, call: Call) -> Reply {
     }
 }
 
-/// The state that a completed operation names as the one it saw, or did not see.
+/// The state that a completed operation reports as seen, or as not seen.
 fn named(operation: &Operation) -> Option<Option<u64>> {
     match (operation.call, operation.outcome) {
         (Call::Cas { expect, .. }, _) => Some(expect),
@@ -210,7 +216,7 @@ fn named(operation: &Operation) -> Option<Option<u64>> {
     }
 }
 
-/// The state that an operation leaves behind if it has an effect.
+/// The state of the key after an operation, if it has an effect.
 fn made(operation: &Operation) -> Option<Option<u64>> {
     match (operation.call, operation.outcome) {
         (Call::Read, _) | (_, Outcome::Completed { reply: Reply::Swapped(false) | Reply::Existed(false), .. }) => None,
@@ -246,10 +252,10 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Lines of one list that are shown.
+/// The most operations shown in one list.
 const LINES_MAX: usize = 40;
 
-/// Shows the last operations: what went wrong stands at the end.
+/// Shows the last operations: the contradiction stands at the end.
 fn lines(f: &mut fmt::Formatter<'_>, operations: &[Operation]) -> fmt::Result {
     omitted(f, operations.len())?;
     operations.iter().skip(operations.len().saturating_sub(LINES_MAX)).try_for_each(|line| writeln!(f, "  {line}"))

@@ -1,19 +1,23 @@
-//! Judges what clients saw of one key: is there an order of the operations, each at one moment between its invocation
-//! and its response, in which a single register would have answered the same?
+//! A linearizability checker for one key: is there an order of the operations, each at one moment
+//! between its invocation and its response, in which a single register would have given the same
+//! answers?
 //!
-//! It owns the search for that order and the explanation when there is none. It knows nothing of the simulator, keeps
-//! no clock and draws no random numbers: the same history gets the same verdict. The checker of a run records the
-//! operations, parts them by key ([`by_key`]) and asks [`check`] for each key. Linearizability is local: a history is
-//! linearizable if it is so key by key.
+//! The module owns the search for that order and the explanation when there is none. It knows
+//! nothing of the simulator, keeps no clock and draws no random numbers: the same history gets the
+//! same verdict. The checker of a run records the operations, splits them by key ([`by_key`]) and
+//! calls [`check`] for each key. Linearizability is local: a history is linearizable if its part
+//! for each key is.
 //!
-//! The search is Wing and Gong's ("Testing and verifying concurrent objects", 1993) with Lowe's memory of what was
-//! tried ("Testing for linearizability", 2017) and the linked lists of Horn and Kroening ("Faster linearizability
-//! checking via P-compositionality", 2015). What else cuts it is listed in `search` and `problem`, with the reason why
-//! it cannot change the verdict; the tests compare with a twin that has none of it.
+//! The search is Wing and Gong's ("Testing and verifying concurrent objects", 1993) with Lowe's
+//! memory of earlier tries ("Testing for linearizability", 2017) and the linked lists of Horn and
+//! Kroening ("Faster linearizability checking via P-compositionality", 2015). The other cuts are
+//! listed in `search` and `problem`, with the reason why none can change the verdict; the tests
+//! compare with a twin that has none of them.
 //!
-//! No crate is used for it. todc-utils 0.1.1 has the same search, but every call needs a response, it has no bound, and
-//! its answer is a bare yes or no; stateright 0.31 knows pending operations, but remembers nothing of what it tried and
-//! brings an HTTP server; lincheck 0.2.1 drives threads under loom and takes no recorded history.
+//! No crate is used for it. todc-utils 0.1.1 has the same search, but every call needs a response,
+//! the search has no bound, and the answer is a bare yes or no; stateright 0.31 knows pending
+//! operations, but remembers no earlier try and brings an HTTP server; lincheck 0.2.1 drives
+//! threads under loom and takes no recorded history.
 //!
 //! ```text
 //! mod      what a history is, and the verdict
@@ -39,15 +43,16 @@ pub use explain::Explanation;
 use problem::Problem;
 use search::{Answer, decide};
 
-/// Says whether `history`, all operations on one key, is linearizable. `initial` is what the key held before, `None` if
-/// it was absent.
+/// Says whether `history`, all operations on one key, is linearizable. `initial` is the value of
+/// the key before the first operation, `None` if it was absent.
 ///
-/// `steps_max` bounds the search: it looks at an operation at most about that often, and remembers less. A history that
-/// proves illegal is then made smaller and explained, with at most as many steps again. [`STEPS_MAX`] is a good value.
+/// `steps_max` bounds the search: it looks at an operation at most about that often, and remembers
+/// less. A history that proves illegal is then reduced and explained, with at most as many steps
+/// again. [`STEPS_MAX`] is a good value.
 ///
-/// Two operations are ordered only if one ended *before* the other began: a response and an invocation with the same
-/// stamp are concurrent, whoever the clients are. That finds less, never too much; who wants equal stamps ordered
-/// stamps every event from a counter.
+/// Two operations are ordered only if one ended *before* the other began: a response and an
+/// invocation with the same stamp are concurrent, even of one client. This may miss a violation,
+/// but never reports a false one; to have all events ordered, stamp each from one counter.
 pub fn check(history: &[Operation], initial: Option<u64>, steps_max: u64) -> Verdict {
     match decide(&Problem::new(history, initial), steps_max).0 {
         Answer::Found => Verdict::Linearizable,
@@ -56,10 +61,10 @@ pub fn check(history: &[Operation], initial: Option<u64>, steps_max: u64) -> Ver
     }
 }
 
-/// Steps that decide histories of a few thousand operations: a second or two of work, if all are used.
+/// Steps that decide histories of a few thousand operations: a second or two if all are used.
 pub const STEPS_MAX: u64 = 20_000_000;
 
-/// Parts a history by key; within a key, operations keep their order.
+/// Splits a history by key; within a key, operations keep their order.
 pub fn by_key<K: Ord>(history: impl IntoIterator<Item = (K, Operation)>) -> BTreeMap<K, Vec<Operation>> {
     let mut keys: BTreeMap<K, Vec<Operation>> = BTreeMap::new();
     for (key, operation) in history {
@@ -68,81 +73,85 @@ pub fn by_key<K: Ord>(history: impl IntoIterator<Item = (K, Operation)>) -> BTre
     keys
 }
 
-/// What [`check`] found.
+/// The result of [`check`] for one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Verdict {
-    /// There is an order.
+    /// An order exists.
     Linearizable,
-    /// There is none.
+    /// No order exists.
     Violated(Box<Explanation>),
-    /// The steps ran out first. Says nothing of the history: ask again with more steps, or keep histories shorter.
+    /// The steps ran out first, so the history may be either: retry with more steps, or
+    /// record shorter histories.
     Undecided,
 }
 
-/// What one client did to the key.
+/// One operation of one client on the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// Who; for the reader only.
+    /// The client that asked; used only in reports.
     pub client: u64,
-    /// What was asked for.
+    /// The call that the client made.
     pub call: Call,
-    /// When it was asked for. Stamps are moments of any one order, such as nanoseconds or a counter of events.
+    /// The moment of the call. Stamps are moments of any one order, such as nanoseconds or a
+    /// counter of events.
     pub invoked: u64,
-    /// What came of it.
+    /// The result, as far as the client knows.
     pub outcome: Outcome,
 }
 
-/// What a client asks for. Values are opaque numbers; the same may be written twice.
+/// A request of a client. Values are opaque numbers; the same may be written twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// Sets the value.
+    /// Sets the value of the key.
     Write(u64),
-    /// Returns the value.
+    /// Returns the value, or its absence.
     Read,
-    /// Sets the value if the key holds what is expected.
+    /// Compare and swap: sets the value if the key holds the expected one.
     Cas {
-        /// What the key must hold; `None`: it must be absent.
+        /// The value that the key must hold; `None`: it must be absent.
         expect: Option<u64>,
-        /// What it then holds.
+        /// The value afterwards, if it swapped.
         new: u64,
     },
     /// Makes the key absent.
     Delete,
 }
 
-/// What came of an operation.
+/// The result of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It took effect once, no later than the moment `at`. A response before its invocation is a violation.
+    /// It took effect once, no later than the moment `at`. A response before its invocation
+    /// is a violation.
     Completed {
-        /// When the response came.
+        /// The moment of the response.
         at: u64,
-        /// What it said. A reply of another call's kind is a violation.
+        /// The reply. One that belongs to another kind of call is a violation.
         reply: Reply,
     },
-    /// Nobody can tell: it took effect once, at any moment after its invocation, however late, or never.
+    /// Unknown to the client: the operation took effect once, at any moment after its invocation,
+    /// however late, or never.
     Unknown,
-    /// It did not and will not take effect. The search leaves it out, so whoever sees its effect is in the wrong; it is
-    /// part of the history only to be named then.
+    /// The operation did not and will not take effect. The search leaves it out, so a read of its
+    /// effect is a violation; it stays in the history only to be named in that case.
     Failed,
 }
 
-/// What a completed operation answered.
+/// The reply to a completed operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// To [`Call::Write`].
+    /// Reply to [`Call::Write`].
     Written,
     /// To [`Call::Read`]: the value, `None` if the key was absent.
     Value(Option<u64>),
-    /// To [`Call::Cas`]: whether it held what was expected.
+    /// To [`Call::Cas`]: whether the key held the expected value.
     Swapped(bool),
-    /// To [`Call::Delete`]: whether there was something to delete.
+    /// To [`Call::Delete`]: whether the key had a value.
     Existed(bool),
 }
 
 impl Operation {
-    /// When it ended, if it did.
+    /// The moment of the response; `None` without one.
     fn responded(&self) -> Option<u64> {
         match self.outcome {
             Outcome::Completed { at, .. } => Some(at),

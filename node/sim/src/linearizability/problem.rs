@@ -1,19 +1,22 @@
-//! A history as the search wants it: small numbers instead of values, in the order of invocation.
+//! A history in the form that the search uses: small numbers instead of values, in the
+//! order of invocation.
 //!
-//! Some simplifications are made here. None changes the answer; the tests compare it with a twin that makes none of them.
-//! - Values that no operation names in a result or an expectation are indistinguishable: all become [`UNNAMED`].
-//! - An operation of unknown outcome is left out if it can have no effect (a read), if nobody wants what it makes, or if
-//!   it began after all completed ones had ended.
-//! - Operations of unknown outcome that do the same form one [`Class`]. They can be used in the order of invocation
-//!   only, for two of them can always change places.
+//! Three simplifications are made here. None changes the answer; the tests compare it with a twin
+//! that makes none of them.
+//! - Values that no operation names in a result or an expectation are indistinguishable:
+//!   all become [`UNNAMED`].
+//! - An operation of unknown outcome is left out if it can have no effect (a read), if no operation
+//!   needs the state that it makes, or if it began after all completed ones had ended.
+//! - Operations of unknown outcome that do the same form one [`Class`]. They are used in the order
+//!   of invocation only, for any two of them can change places.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Call, Operation, Outcome, Reply};
 
-/// What the register holds: [`ABSENT`], [`UNNAMED`], or a value's number.
+/// The state of the register: [`ABSENT`], [`UNNAMED`], or the number of a value.
 pub(super) type Held = u32;
-/// The key is not there.
+/// The key is absent.
 pub(super) const ABSENT: Held = 0;
 /// Some value that no operation names.
 const UNNAMED: Held = 1;
@@ -25,7 +28,7 @@ pub(super) struct Problem {
     pub(super) required: Vec<Required>,
     /// Operations of unknown outcome.
     pub(super) classes: Vec<Class>,
-    /// Every `Held` is below it.
+    /// Every `Held` is below this bound.
     pub(super) held_count: usize,
 }
 
@@ -34,21 +37,22 @@ pub(super) struct Required {
     pub(super) act: Act,
     pub(super) invoked: u64,
     pub(super) responded: u64,
-    /// Its place in the history.
+    /// Its position in the history.
     pub(super) position: usize,
 }
 
-/// Operations of unknown outcome that do the same: each may be placed anywhere after its invocation, or nowhere.
+/// Operations of unknown outcome that do the same: each may be placed anywhere after its
+/// invocation, or nowhere.
 pub(super) struct Class {
     pub(super) act: Act,
-    /// (invocation, place in the history), by invocation.
+    /// (invocation, position in the history), by invocation.
     pub(super) members: Vec<(u64, usize)>,
 }
 
-/// A call and its result in one: where it is legal, and what the register holds afterwards.
+/// A call and its result in one: the states at which it is legal, and the state that follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Act {
-    /// A read that returned this.
+    /// A read that returned this state.
     Read(Held),
     Write(Held),
     /// A cas that swapped.
@@ -64,12 +68,13 @@ pub(super) enum Act {
     Remove,
     /// A delete that found nothing.
     Miss,
-    /// A result that no state explains: a reply of another call's kind, or a response before its invocation.
+    /// A result that no state explains: a reply of another call's kind, or a response
+    /// before its invocation.
     Never,
 }
 
 impl Act {
-    /// What the register holds after it, if it is legal at `held`.
+    /// The state after it, if it is legal at `held`.
     pub(super) fn apply(self, held: Held) -> Option<Held> {
         match self {
             Act::Read(value) => (held == value).then_some(held),
@@ -101,7 +106,7 @@ impl Act {
         }
     }
 
-    /// The state that it leaves behind, whatever it found.
+    /// The state that it sets, if it changes the register.
     pub(super) fn makes(self) -> Option<Held> {
         match self {
             Act::Write(value) => Some(value),
@@ -168,8 +173,9 @@ impl Problem {
     }
 }
 
-/// The states for which an operation of unknown outcome may be of use: those that a completed operation needs, and those
-/// from which unknown cas lead there. All of them, if a completed operation is easy to please.
+/// The states for which an operation of unknown outcome may be of use: those that a completed
+/// operation needs, and those from which unknown cas lead there. All states, if a completed
+/// operation is easy to please.
 enum Wanted {
     All,
     Only(HashSet<Option<u64>>),
@@ -254,7 +260,7 @@ impl Numbers {
         }
     }
 
-    /// What the call does if it takes effect and has one.
+    /// The act of a call that takes effect; none if it has no effect.
     fn effect(&self, call: Call) -> Option<Act> {
         match call {
             Call::Read => None,

@@ -1,24 +1,25 @@
-//! The search: Wing and Gong's, with Lowe's memory of what was tried.
+//! The search for an order: Wing and Gong's, with Lowe's memory of earlier tries.
 //!
-//! From a state of the register, place an operation that may come next and that is legal, and go on from there; take it
-//! back when nothing can follow. An operation may come next if no other completed one that is still to be placed ended
-//! before it began. What is still to be placed stands in linked lists, so that placing and taking back cost O(1).
+//! From a state of the register, place an operation that may come next and that is legal, and go on
+//! from there; take it back when nothing can follow. An operation may come next if no other
+//! completed one that is still to be placed ended before it began. Operations still to be placed
+//! are kept in linked lists, so that placing and taking back cost O(1).
 //!
-//! What cuts the search, each exact:
-//! - **Observers at once.** An operation that changes nothing and is legal now is placed now: if an order exists, so
-//!   does one with it here.
-//! - **Memory.** What is placed, with the state, is tried once. And since nobody has to use an operation of unknown
-//!   outcome, a try is hopeless too if one that had used fewer of them was.
-//! - **Unknown ones for a reason.** An operation of unknown outcome is placed only if something can follow that would
-//!   not do the same without it; else it could be left out.
-//! - **Lost values.** Nobody leaves a value that a completed operation still needs and nobody can bring back in
-//!   time.
-//! - **Dead writes first.** If nobody left names the value of a write that may come next, it can as well come before any
-//!   other write that may: it is then the only write to try. Not so if an operation could follow it at once that is
-//!   pleased by any value.
+//! These cuts reduce the search, and each is exact:
+//! - **Observers at once.** An operation that changes nothing and is legal now is placed now: if an
+//!   order exists, so does one with it here.
+//! - **Memory.** A set of placed operations, with the state, is tried once. And since operations of
+//!   unknown outcome are optional, a try is also hopeless if one that had used fewer of them was.
+//! - **Unknown ones for a reason.** An operation of unknown outcome is placed only if something can
+//!   follow that would not do the same without it; else it could be left out.
+//! - **Lost values.** A value that a completed operation still needs is not left if no operation
+//!   can bring it back in time.
+//! - **Dead writes first.** If no operation left names the value of a write that may come next,
+//!   that write can as well come before any other that may: it is then the only write to try. The
+//!   exception: an operation that an unnamed value pleases could follow the write at once.
 //!
-//! The order in which choices are tried follows a guess at where the operations belong. It decides how soon an order is
-//! found, never whether there is one.
+//! The order of the choices follows a guess at the moments of the operations. It decides how soon
+//! an order is found, never whether one exists.
 
 use std::collections::HashMap;
 
@@ -27,10 +28,12 @@ use super::{
     problem::{Act, Held, Problem},
 };
 
-/// Decides a problem in at most about `steps_max` looks at an operation or at a remembered try; returns the looks too.
+/// Decides a problem in at most about `steps_max` looks at an operation or at a remembered try;
+/// returns the looks, too.
 ///
-/// A search tries first what its guess of where the operations belong says. Some guesses cost a thousand times what
-/// others do, so this gives each a share of the steps, and shares grow. An answer is right whatever the guess.
+/// A search first tries the choices that its guess favours. Some guesses cost a thousand times
+/// as much as others, so each gets a share of the steps, and shares grow. An answer is right
+/// for every guess.
 pub(super) fn decide(problem: &Problem, steps_max: u64) -> (Answer, u64) {
     let (mut steps, mut share) = (0, SHARE_MIN + SHARE_PER_OPERATION * problem.required.len() as u64);
     for attempt in 0.. {
@@ -45,34 +48,34 @@ pub(super) fn decide(problem: &Problem, steps_max: u64) -> (Answer, u64) {
     (Answer::OutOfSteps, steps)
 }
 
-/// A search for an order that goes as far as it can in about `steps_max` looks.
+/// Searches for an order that goes as far as possible in about `steps_max` looks.
 pub(super) fn furthest(problem: &Problem, steps_max: u64) -> Furthest {
     let mut search = Search { furthest: Some(Furthest::default()), ..Search::new(problem, steps_max) };
     search.run();
     search.furthest.unwrap_or_default()
 }
 
-/// The first guess gets so many looks, and so many for each operation: most histories need fewer.
+/// The steps of the first guess, and those added for each operation: most histories need fewer.
 const SHARE_MIN: u64 = 1_000;
 const SHARE_PER_OPERATION: u64 = 32;
 
-/// How a search ended.
+/// The result of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// All completed operations are placed.
     Found,
-    /// There is no order.
+    /// No order exists, as a complete search has shown.
     Impossible,
-    /// The steps ran out.
+    /// The steps ran out before an answer was found.
     OutOfSteps,
 }
 
-/// The furthest that an explaining search came: positions in the history.
+/// The furthest point that an explaining search reached. Operations are positions in the history.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Furthest {
     /// Operations in the order found.
     pub(super) placed: Vec<usize>,
-    /// Completed operations one of which would have to come next.
+    /// Completed operations, one of which would have to come next.
     pub(super) next: Vec<usize>,
     required_placed: usize,
 }
@@ -80,31 +83,32 @@ pub(super) struct Furthest {
 /// One search through the orders of a problem.
 struct Search<'a> {
     board: Board<'a>,
-    /// Which guess it follows.
+    /// The number of the guess that it follows.
     attempt: u64,
     steps: u64,
     steps_max: u64,
     /// Places with alternatives, from the start to here.
     nodes: Vec<Node>,
-    /// For what is placed and held: which operations of unknown outcome were used. None of the sets holds another.
+    /// By placed operations and state: the operations of unknown outcome used in each try. No
+    /// set contains another.
     memory: HashMap<Position, Vec<Used>>,
-    /// Set in a search that explains: it does not cut what is hopeless by what comes later, and so goes far.
+    /// Set in a search that explains: it skips the cuts that look ahead, so that it goes far.
     furthest: Option<Furthest>,
 }
 
-/// The first completed operation that is not placed, what is held, and bits for what is placed after it.
+/// The first completed operation that is not placed, the state, and bits for placed ones after it.
 type Position = (usize, Held, Box<[u64]>);
 
-/// How many of each class, without zeros, by class.
+/// For each class with used operations, their number; sorted by class.
 type Used = Box<[(u32, u32)]>;
 
-/// A place with alternatives.
+/// A place in the order at which several operations can come next.
 struct Node {
-    /// The moves before the one that led here.
+    /// The number of moves before the one that led here.
     mark: usize,
     /// Completed operations still to be tried, the next one last.
     required: Vec<u32>,
-    /// Classes tried; they come after the completed operations.
+    /// The classes already tried; they come after the completed operations.
     classes_tried: usize,
     /// The only write to try, if there is one.
     dead_write: Option<usize>,
@@ -116,7 +120,7 @@ impl<'a> Search<'a> {
         Self { board: Board::new(problem), attempt: 0, steps: 0, steps_max, nodes, memory, furthest: None }
     }
 
-    /// Searches; to be called once.
+    /// Runs the search; may be called once.
     fn run(&mut self) -> Answer {
         if self.furthest.is_none() && self.is_hopeless_from_the_start() {
             return Answer::Impossible;
@@ -152,8 +156,8 @@ impl<'a> Search<'a> {
             || (0..problem.held_count as Held).any(|held| held != self.board.held && self.board.is_lost(held))
     }
 
-    /// Follows the move at `mark`: places the observers that are legal after it, and opens a node there, or takes all
-    /// back if nothing is to be tried. True if nothing is left to be placed.
+    /// Follows the move at `mark`: places the observers that are legal after it, then opens a node,
+    /// or takes all back if there is nothing to try. True if nothing is left to be placed.
     fn enter(&mut self, mark: usize) -> bool {
         if self.furthest.is_none()
             && let Some(moved) = self.board.trail.get(mark)
@@ -195,8 +199,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Notes what is placed and held; false if that was noted before, with no operation of unknown outcome used that is
-    /// not used now.
+    /// Remembers the placed operations and the state; false if they were remembered before with a
+    /// subset of the operations of unknown outcome used now.
     fn remember(&mut self) -> bool {
         let Some((first, window)) = self.board.placed_required() else { return true };
         let tries = self.memory.entry((first, self.board.held, window.into())).or_default();
@@ -242,7 +246,7 @@ impl<'a> Search<'a> {
         Some(Choice::Class(class))
     }
 
-    /// The completed operations to try next, the best one last: the one that must be placed first.
+    /// The completed operations to try next, the most urgent one last, since it is tried first.
     fn required_choices(&mut self, dead_write: Option<usize>) -> Vec<u32> {
         let mut choices = Vec::new();
         let mut next = self.board.first();
@@ -266,7 +270,8 @@ impl<'a> Search<'a> {
         choices
     }
 
-    /// When an operation may have taken effect. The first try takes its response, each other one draws a moment.
+    /// A guess at the moment of an operation. The first attempt takes the response, each other one
+    /// draws a moment.
     fn guessed_moment(&self, operation: usize) -> u64 {
         let required = &self.board.problem.required[operation];
         match self.attempt {
@@ -278,7 +283,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether something can follow the next operation of a class that would not do the same without it.
+    /// Whether an operation can follow the next one of a class that would be illegal, or end
+    /// differently, without it.
     fn is_of_use(&mut self, class: usize) -> bool {
         let classes = &self.board.problem.classes;
         let before = self.board.held;
@@ -296,7 +302,7 @@ impl<'a> Search<'a> {
         (0..classes.len()).any(|other| other != class && self.class_may_come_next(other) && tells(classes[other].act))
     }
 
-    /// Asks the board, and counts the look.
+    /// Asks the board, and counts the look as a step.
     fn may_come_next(&mut self, operation: usize) -> bool {
         self.steps += 1;
         self.board.may_come_next(operation)

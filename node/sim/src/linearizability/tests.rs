@@ -1,4 +1,5 @@
-//! Histories that anyone can judge by hand, what is said about the bad ones, and what the large ones cost.
+//! Histories that can be judged by hand, the explanations of the illegal ones, and the cost
+//! of large ones.
 
 use super::{
     Call, Explanation, Operation, Outcome, Reply, STEPS_MAX, Verdict, by_key, check,
@@ -255,7 +256,7 @@ fn large_histories_take_a_few_looks_at_each_operation() {
 
 #[test]
 fn unknown_writes_that_nobody_reads_do_not_multiply_the_search() {
-    // A cas that fails without a reason visible to the search but the unknown writes; then a stale read.
+    // A failing cas that only the unknown writes can explain to the search; then a stale read.
     let mut history: Vec<Operation> = (0..40).map(|client| unknown(client, Call::Write(100 + client), 0)).collect();
     for round in 0..30 {
         let begin = 10 * round;

@@ -1,5 +1,5 @@
-//! The deliberately dumb twin: tries every order, remembers nothing, cuts nothing. And random histories small enough
-//! for it, with the comparison.
+//! A deliberately simple twin of the search: it tries every order, remembers nothing, cuts nothing.
+//! The module also draws random histories small enough for it, and compares both.
 
 use super::{Call, Operation, Outcome, Reply, STEPS_MAX, Verdict, check};
 
@@ -132,17 +132,17 @@ fn listed(history: &[Operation]) -> String {
     history.iter().map(|operation| format!("{operation}\n")).collect()
 }
 
-/// What random histories look like.
+/// The limits of random histories.
 pub(super) struct Shape {
     pub(super) operations: usize,
-    /// Values are below it.
+    /// Values are below this bound.
     pub(super) values: u64,
-    /// Invocations are below it.
+    /// Invocations are below this bound.
     pub(super) stamps: u64,
-    /// Operations take less than twice as long.
+    /// Operations take less than twice this time.
     pub(super) duration: u64,
     pub(super) unknown_percent: u64,
-    /// Without deletes, failing cas and the like.
+    /// Leaves out deletes, failing cas and the like.
     pub(super) only_reads_and_writes: bool,
     /// No value is written twice.
     pub(super) unique: bool,
@@ -150,7 +150,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// One small enough for the twin.
+    /// A random shape, small enough for the twin.
     fn any(random: &mut Random) -> Self {
         Self {
             operations: 1 + random.below(7) as usize,
@@ -164,7 +164,8 @@ impl Shape {
         }
     }
 
-    /// What clients of an atomic register may see: each operation takes effect at a random moment between its stamps.
+    /// The operations that clients of an atomic register may see: each takes effect at a random
+    /// moment between its stamps.
     pub(super) fn history(&self, random: &mut Random) -> Vec<Operation> {
         let mut planned: Vec<(u64, u64, u64)> = (0..self.operations)
             .map(|_| {

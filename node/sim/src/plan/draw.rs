@@ -1,26 +1,25 @@
-//! How a seed becomes a plan.
+//! The derivation of a plan from its seed.
 
 use super::{Fault, KINDS, Plan, Planned, Power, Told, Way};
 use quorate_raft::NodeId;
 use rand::{Rng, SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use std::time::Duration;
 
-/// A plan is read by people when it fails: no more than this goes wrong in one.
+/// The most faults in one plan: people read a plan that fails.
 const FAULTS_MAX: usize = 80;
 
-/// The kind of faults of which a rolling change has one a node.
+/// The kind of which a rolling change has one fault per node.
 const ROLLING: &str = "retime";
 
-/// The kind of faults that a plan has one of, in a time of its own at the end.
+/// The kind of which a plan has at most one fault, in a separate phase at the end.
 const LATE: &str = "put-back";
 
 /// The default of the shortest election timeout.
 const SHORTEST_DEFAULT: Duration = Duration::from_millis(150);
 
-/// So many plans have one with a witness, if their members stay.
+/// One in this number of plans has a witness, if its members do not change.
 const WITNESS_ONE_IN: u32 = 6;
 
-/// The plan of a seed.
 pub(super) fn plan(seed: u64) -> Plan {
     let mut random = SmallRng::seed_from_u64(seed);
     let random = &mut random;
@@ -39,7 +38,7 @@ pub(super) fn plan(seed: u64) -> Plan {
         faults: Vec::new(),
     };
     for kind in KINDS.into_iter().filter(|kind| ![ROLLING, LATE].contains(kind)) {
-        // Some kinds of faults at a time, each with a strength of its own.
+        // Each kind that is present has its own strength.
         if !random.random_bool(share_of(kind)) {
             continue;
         }
@@ -66,8 +65,9 @@ pub(super) fn plan(seed: u64) -> Plan {
     plan
 }
 
-/// A directory that is put back, in a time in which nothing else begins: the others know that its node held more only once a leader
-/// told them, which takes one that leads for five seconds. Drawn apart from the rest.
+/// Adds a directory that is put back, in a phase in which no other fault begins: the other nodes
+/// know that the node held more only when a leader told them, and a leader does so only after five
+/// seconds of leadership. Drawn from a separate generator.
 fn put_back(plan: &mut Plan) {
     let mut random = SmallRng::seed_from_u64(plan.seed ^ 0x9b_ac_4d);
     let random = &mut random;
@@ -82,8 +82,9 @@ fn put_back(plan: &mut Plan) {
     plan.faults.push(Planned { at, lasts, fault: Fault::PutBack { node } });
 }
 
-/// Some rolling changes of the timing, one or two behind each other: the nodes in any order, each with its restart. They are drawn apart
-/// from the rest: what else goes wrong with a seed does not depend on them.
+/// Adds one or two rolling changes of the timing, one after the other: the nodes in any order, each
+/// with a restart. They are drawn from a separate generator, so that the seed's other faults do not
+/// depend on them.
 fn roll_out_timings(plan: &mut Plan) {
     let mut random = SmallRng::seed_from_u64(plan.seed ^ 0x4e_71_3e);
     let random = &mut random;
@@ -110,7 +111,7 @@ fn roll_out_timings(plan: &mut Plan) {
     plan.faults.sort_by_key(|planned| planned.at);
 }
 
-/// What a node is told of its own: half of them have the default.
+/// The settings of one node: each setting is the default with probability one half.
 pub(super) fn told(seed: u64, node: NodeId) -> Told {
     let mut random = SmallRng::seed_from_u64(seed ^ 0x7e_11 ^ node.0 << 32);
     let random = &mut random;
@@ -119,12 +120,13 @@ pub(super) fn told(seed: u64, node: NodeId) -> Told {
     Told { shortest, spared, draws: random.random() }
 }
 
-/// At least twice the heartbeat interval, at most what a cluster gets over within a plan.
+/// At least twice the heartbeat interval, at most a value that a cluster recovers from
+/// within a plan.
 fn shortest_timeout(random: &mut SmallRng) -> Duration {
     Duration::from_millis([100, 150, 200, 300, 500, 800][random.random_range(0..6)])
 }
 
-/// How many of 1 plans have a kind.
+/// The share of plans that have a kind, between 0 and 1.
 fn share_of(kind: &str) -> f64 {
     match kind {
         "wipe" | LATE => 0.1,
@@ -179,7 +181,7 @@ fn fault(kind: &str, nodes: u64, random: &mut SmallRng) -> (Fault, Duration) {
     }
 }
 
-/// Every way, all ways from or to one node, or a single one.
+/// All messages, all from or to one node, or those of one directed link.
 fn way(nodes: u64, random: &mut SmallRng) -> Way {
     let mut maybe = || random.random_bool(0.5).then(|| NodeId(random.random_range(1..=nodes)));
     Way { from: maybe(), to: maybe() }
@@ -209,7 +211,7 @@ fn millis(random: &mut SmallRng, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(random.random_range(range))
 }
 
-/// Draws one of a few, each as often as its weight says.
+/// Draws one item, with a probability proportional to its weight.
 trait ChooseWeighted<T> {
     fn choose_weighted(&self, random: &mut SmallRng) -> &T;
 }

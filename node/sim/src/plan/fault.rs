@@ -1,263 +1,268 @@
-//! The kinds of faults.
+//! The kinds of faults that a plan can have.
 
 use super::nanos;
 use quorate_raft::NodeId;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What goes wrong. Chances are in 1,000 messages.
+/// A fault. `per_mille` of a message fault is the chance of each message, in thousandths.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Fault {
     /// Messages are lost.
     Drop {
-        /// Which.
+        /// The messages that may be lost.
         way: Way,
-        /// How many.
+        /// The share of messages lost, in thousandths.
         per_mille: u16,
     },
     /// Messages arrive twice.
     Duplicate {
-        /// Which.
+        /// The messages that may be duplicated.
         way: Way,
-        /// How many.
+        /// The share of messages duplicated, in thousandths.
         per_mille: u16,
     },
     /// Messages are overtaken.
     Reorder {
-        /// Which.
+        /// The messages that may be overtaken.
         way: Way,
-        /// How many.
+        /// The share of messages overtaken, in thousandths.
         per_mille: u16,
     },
-    /// A bit of a message flips on its way.
+    /// One bit of a message flips on its way.
     Corrupt {
-        /// Which.
+        /// The messages that may be corrupted.
         way: Way,
-        /// How many.
+        /// The share of messages corrupted, in thousandths.
         per_mille: u16,
     },
-    /// Messages take a random time, up to this much.
+    /// Each message takes an additional random time.
     Delay {
-        /// Which.
+        /// The messages that are delayed.
         way: Way,
-        /// The longest.
+        /// The longest additional time.
         #[serde(rename = "up_to_ns", with = "nanos")]
         up_to: Duration,
     },
-    /// Messages take longer, all by the same.
+    /// Each message takes the same additional time.
     SlowLink {
-        /// Which.
+        /// The messages that are delayed.
         way: Way,
-        /// By how much.
+        /// The additional time of each message.
         #[serde(rename = "by_ns", with = "nanos")]
         by: Duration,
     },
-    /// Nothing gets through one way; the way back is open.
+    /// Messages from one node to another are lost; the opposite direction works.
     CutOneWay {
-        /// Who sends.
+        /// The sender of the lost messages.
         from: NodeId,
-        /// Who should hear.
+        /// The receiver of the lost messages.
         to: NodeId,
     },
-    /// Nothing gets through between two nodes; a third reaches both.
+    /// All messages between two nodes are lost; a third node reaches both.
     CutLink {
-        /// One.
+        /// One end of the link.
         one: NodeId,
-        /// The other.
+        /// The other end of the link.
         other: NodeId,
     },
-    /// Nothing gets through between some nodes and the rest.
+    /// All messages between some nodes and the rest are lost.
     Partition {
-        /// Some.
+        /// The nodes on one side.
         some: Vec<NodeId>,
     },
-    /// The link between two nodes goes up and down.
+    /// The link between two nodes goes down and up again, periodically.
     Flap {
-        /// One.
+        /// One end of the link.
         one: NodeId,
-        /// The other.
+        /// The other end of the link.
         other: NodeId,
-        /// How long it is up, and how long it is down.
+        /// The duration of each up phase and of each down phase.
         #[serde(rename = "every_ns", with = "nanos")]
         every: Duration,
     },
-    /// A node dies at any moment.
+    /// A node dies at an arbitrary moment.
     Crash {
-        /// Which.
+        /// The node that dies.
         node: NodeId,
-        /// What becomes of its disk.
+        /// The fate of its unsynced writes.
         power: Power,
     },
-    /// A node dies with the `nth` thing it does from now on that is seen outside: a write, a sync, a message.
+    /// A node dies with the `nth` effect from now on that is visible outside: a write, a
+    /// sync, a message.
     CrashAtEffect {
-        /// Which.
+        /// The node that dies.
         node: NodeId,
-        /// With which.
+        /// The effect that the node dies with, counted from 1.
         nth: u16,
-        /// What becomes of its disk.
+        /// The fate of its unsynced writes.
         power: Power,
     },
     /// All nodes die at once.
     CrashAll {
-        /// What becomes of their disks.
+        /// The fate of their unsynced writes.
         power: Power,
     },
-    /// A node stands still, and goes on as if nothing had happened.
+    /// A node stands still, then continues as if nothing had happened.
     Pause {
-        /// Which.
+        /// The node that stands still.
         node: NodeId,
     },
-    /// A node takes this much longer for everything.
+    /// A node is slower at everything.
     SlowNode {
-        /// Which.
+        /// The node that is slow.
         node: NodeId,
-        /// How much.
+        /// The additional time.
         #[serde(rename = "by_ns", with = "nanos")]
         by: Duration,
     },
-    /// Of a node's disk: while the node is down, after a crash, some bits flip.
+    /// A node crashes, and some bits on its disk flip while it is down.
     Flip {
-        /// Whose.
+        /// The owner of the disk.
         node: NodeId,
     },
-    /// The same, but sectors become zeros.
+    /// As `Flip`, but sectors become zeros.
     Zero {
-        /// Whose.
+        /// The owner of the disk.
         node: NodeId,
     },
-    /// The same, but sectors hold what belongs elsewhere.
+    /// As `Flip`, but sectors hold data that belongs elsewhere.
     Misdirect {
-        /// Whose.
+        /// The owner of the disk.
         node: NodeId,
     },
-    /// The same, but sectors can't be read.
+    /// As `Flip`, but sectors can't be read.
     ReadError {
-        /// Whose.
+        /// The owner of the disk.
         node: NodeId,
     },
-    /// A node's next sync fails, and with it the node.
+    /// The next disk operation of a node fails, mostly a sync, and the node ends with it.
     SyncFailure {
-        /// Whose.
+        /// The owner of the disk.
         node: NodeId,
-        /// What becomes of its disk.
+        /// The fate of its unsynced writes.
         power: Power,
     },
-    /// A node's disk is full.
+    /// The disk of a node runs full.
     Full {
-        /// Whose.
+        /// The owner of the disk.
         node: NodeId,
     },
-    /// Every write of a node takes this much longer.
+    /// Every write of a node to its disk takes longer.
     SlowDisk {
-        /// Whose.
+        /// The owner of the disk.
         node: NodeId,
-        /// How much.
+        /// The additional time of each write.
         #[serde(rename = "by_ns", with = "nanos")]
         by: Duration,
     },
-    /// A node's clock runs fast or slow.
+    /// The clock of a node runs fast or slow.
     Drift {
-        /// Whose.
+        /// The owner of the clock.
         node: NodeId,
-        /// By so many thousandths.
+        /// The deviation in thousandths; positive for a fast clock.
         per_mille: i16,
     },
-    /// A node's clock leaps ahead, as after a suspended machine wakes.
+    /// The clock of a node leaps ahead, as it does when a suspended machine wakes.
     Jump {
-        /// Whose.
+        /// The owner of the clock.
         node: NodeId,
-        /// By how much.
+        /// The length of the leap.
         #[serde(rename = "by_ns", with = "nanos")]
         by: Duration,
     },
-    /// The operator stops a node in order and starts it again.
+    /// The operator shuts a node down in order and starts it again.
     Restart {
-        /// Which.
+        /// The node that restarts.
         node: NodeId,
     },
-    /// The operator stops all nodes in one order and starts them in another.
+    /// The operator shuts all nodes down in order; their starts come in random order.
     RestartAll,
-    /// The operator asks a node for a snapshot, which cuts its log.
+    /// The operator asks a node for a snapshot, with log compaction after it.
     Snapshot {
-        /// Which.
+        /// The node that takes the snapshot.
         node: NodeId,
     },
-    /// The operator wants these to vote, and nobody else. Nodes that are no members yet are added first.
+    /// The operator wants exactly these voters. Nodes that are not yet members are added first.
     Change {
-        /// Who.
+        /// The voters of the new configuration.
         voters: Vec<NodeId>,
     },
-    /// The operator wants leadership to be handed over.
+    /// The operator asks for a leadership transfer.
     HandOver {
-        /// To whom.
+        /// The leader after the transfer.
         to: NodeId,
     },
-    /// The operator empties a node's directory. It must refuse to take part from then on.
+    /// The operator empties the directory of a node. The node must refuse to take part
+    /// from then on.
     Wipe {
-        /// Whose.
+        /// The owner of the directory.
         node: NodeId,
     },
-    /// A node's directory is copied, and at the end it is put back to that copy. The node must refuse to take part from then on.
+    /// The directory of a node is copied at the start and put back to that copy at the end. The
+    /// node must refuse to take part from then on.
     PutBack {
-        /// Whose.
+        /// The owner of the directory.
         node: NodeId,
     },
-    /// The operator stops a node in order and starts the next release in its place: its state machine writes a later version, and
-    /// still applies all earlier ones. No node is further than one release ahead of another. At the end the operator brings all to the
-    /// newest.
+    /// The operator shuts a node down in order and starts the next release in its place: its state
+    /// machine writes a later version and still applies all earlier ones. Releases of two nodes
+    /// differ by one at most. At the end the operator brings all nodes to the newest.
     Upgrade {
-        /// Which.
+        /// The node that is upgraded.
         node: NodeId,
     },
-    /// The operator stops a node in order and starts it with another election timeout: a rolling change has one a node.
+    /// The operator shuts a node down in order and starts it with another election timeout: a
+    /// rolling change has one such fault per node.
     Retime {
-        /// Which.
+        /// The node that restarts.
         node: NodeId,
         /// The shortest election timeout from then on; the longest is twice as long.
         #[serde(rename = "shortest_ns", with = "nanos")]
         shortest: Duration,
     },
-    /// Nodes from outside a node's configuration, removed or never added, say anything to it: forged votes, heartbeats, entries.
+    /// Nodes outside the receiver's configuration, removed or never added, send it arbitrary
+    /// messages: forged votes, heartbeats, entries.
     Outsider {
-        /// Which hears it.
+        /// The receiver of the messages.
         to: NodeId,
     },
 }
 
-/// Messages from one node to another; `None` stands for any.
+/// The messages from one node to another; `None` stands for any node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Way {
-    /// Who sends.
+    /// The sender of the messages.
     pub from: Option<NodeId>,
-    /// Who hears.
+    /// The receiver of the messages.
     pub to: Option<NodeId>,
 }
 
 impl Way {
-    /// Whether messages from one to the other are meant.
+    /// Whether the way includes messages between these two nodes.
     #[must_use]
     pub fn leads(&self, from: NodeId, to: NodeId) -> bool {
         self.from.is_none_or(|only| only == from) && self.to.is_none_or(|only| only == to)
     }
 }
 
-/// What becomes of what a node wrote and did not sync when it dies.
+/// The fate of a node's unsynced writes when it dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Power {
-    /// All of it is kept: the process died, the machine did not.
+    /// All are kept: the process died, the machine did not.
     Kept,
-    /// All of it is lost.
+    /// All of them are lost.
     Lost,
-    /// A part of it is kept, in the order of writing.
+    /// A prefix of them is kept, in the order of writing.
     Torn,
-    /// Some sectors of it are kept, in any order.
+    /// Some of their sectors are kept, in any order.
     Scattered,
 }
 
-/// Every kind, by its name in reports. What stands here must fire in a long run, or it is dead.
+/// The name of every kind in reports. A kind that never fires in a long run is dead.
 pub const KINDS: [&str; 34] = [
     "drop",
     "duplicate",
@@ -296,7 +301,7 @@ pub const KINDS: [&str; 34] = [
 ];
 
 impl Fault {
-    /// Its name, one of [`KINDS`].
+    /// The name of the kind, one of [`KINDS`].
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {

@@ -1,4 +1,5 @@
-//! Times in files of plans: whole nanoseconds, since a plan that is read back must be the same to the last digit.
+//! The serialized form of times in plan files: whole nanoseconds, since a plan that is read back
+//! must be exactly the same.
 
 use serde::{Deserialize, Deserializer, Serializer, ser::Error};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Who writes and reads: clients of the plan's number, each one thing at a time, each with somebody whom it takes for the leader.
+//! The clients of a walk, which write and read. Each does one thing at a time, with the node that
+//! it takes for the leader.
 
 use super::{STEPS, TICK, Walk};
 use crate::Plan;
@@ -7,15 +8,14 @@ use quorate_world::event::Event;
 use rand::Rng;
 use std::time::Duration;
 
-/// Whoever has waited this long does something else.
+/// A client gives up a request after this time.
 const PATIENCE: Duration = Duration::from_millis(800);
-/// So many steps may be ahead of their time before clients rest.
+/// Clients rest while the walk is more than this many steps ahead of schedule.
 const SLACK: u64 = 300;
 
-/// All clients.
 pub(super) struct Clients {
     clients: Vec<Client>,
-    /// Every command is another.
+    /// No command is used twice.
     next_command: u64,
     next_token: ReadToken,
 }
@@ -38,19 +38,19 @@ impl Clients {
         Self { clients: (0..plan.clients).map(|_| client()).collect(), next_command: 0, next_token: 0 }
     }
 
-    /// Names a read.
+    /// Returns a token that no earlier read has.
     pub(super) fn token(&mut self) -> ReadToken {
         self.next_token += 1;
         self.next_token
     }
 
-    /// Names some commands.
+    /// Reserves `count` commands that were never used before.
     pub(super) fn commands(&mut self, count: u64) -> std::ops::Range<u64> {
         self.next_command += count;
         self.next_command - count..self.next_command
     }
 
-    /// A read was answered, or failed.
+    /// Ends the read with this token, whether it was answered or failed.
     pub(super) fn answered(&mut self, answered: ReadToken) {
         for client in &mut self.clients {
             if matches!(client.doing, Doing::Reading { token, .. } if token == answered) {
@@ -69,7 +69,7 @@ impl Clients {
 }
 
 impl Walk<'_> {
-    /// Clients go on with what they do.
+    /// Lets each client go on: begin a request, take its result, or give it up.
     pub(super) fn tick_clients(&mut self) -> Result<(), String> {
         let now = self.now();
         let share = now.as_secs_f64() / self.plan.length.as_secs_f64().max(0.001);
@@ -97,7 +97,8 @@ impl Walk<'_> {
         self.clients.clients[at].doing = Doing::Resting { until: self.now() + at_least + rest };
     }
 
-    /// A client asks somebody for something: mostly whom it takes for the leader, at times anybody.
+    /// Sends a request of a client: mostly to the node that it takes for the leader, else to
+    /// a random one.
     fn ask(&mut self, at: usize) -> Result<(), String> {
         let anybody = NodeId(self.random.random_range(1..=self.plan.nodes));
         let known = self.clients.clients[at].leader.filter(|_| self.random.random_bool(0.9));
@@ -112,7 +113,7 @@ impl Walk<'_> {
         if self.random.random_bool(0.4) {
             let token = self.clients.token();
             self.clients.clients[at].doing = Doing::Reading { since, token };
-            // Two in three: a lease that is not used ends.
+            // Two reads in three: a lease that is used for no read expires.
             if self.leases && !token.is_multiple_of(3) {
                 self.report.count("asked to read by lease", 1);
                 return self.step(to, Event::ReadByLease(to, token));

@@ -1,5 +1,6 @@
-//! What a disk may lose, and what it must not: as long as everything can still be told, nobody loses the last copy of an entry that
-//! may be committed, and where logs are cut, a quorum loses nothing. What would go further is held back, and counted.
+//! Limits on the damage to disks: while nodes can still tell what they lost, the last copy of an
+//! entry that may be committed survives, and where logs are compacted, a quorum loses nothing.
+//! Damage beyond that is held back, and counted.
 
 use super::{Walk, machines::id_of};
 use quorate_raft::{Index, NodeId};
@@ -9,11 +10,11 @@ use quorate_world::{
 };
 use rand::Rng;
 
-/// Most entries that one fault takes.
+/// The most entries that one fault takes.
 const ENTRIES_MAX: usize = 3;
 
 impl Walk<'_> {
-    /// The disk of a node that is down suffers from a fault of this kind.
+    /// Damages the disk of a node that is down, by a fault of this kind.
     pub(super) fn harm(&mut self, at: usize, kind: &'static str) -> Result<(), String> {
         let id = id_of(at);
         for _ in 0..self.random.random_range(1..=ENTRIES_MAX) {
@@ -29,7 +30,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// What the disk of a node may lose now.
+    /// Draws damage to the disk of this node that the cluster can survive; none if
+    /// that is impossible.
     fn survivable(&mut self, id: NodeId, kind: &'static str) -> Option<Event> {
         let disk = &self.world.node(id).disk;
         let whole = disk.whole();
@@ -53,18 +55,19 @@ impl Walk<'_> {
         let (lost, others) = (lost?, || self.others(id));
         let is_remembered = self.world.is_quorum(|node| node.id == id || node.disk.remembers(lost));
         let held = others().any(|disk| disk.holds(lost));
-        // Without proof that it was durable it counts as torn: that is survived once an entry, not on several disks at once.
+        // Without proof that it was durable it counts as torn: that is survived on one disk for
+        // each entry, not on several at once.
         let doubted = others().any(|disk| disk.doubts(lost));
-        // The only copy of an entry that can't have been committed may go, too: but not where a copy that is still on its way may
-        // be torn, for then nobody could tell the two cases apart.
+        // The only copy of an entry that can't have been committed may go, too: but not where a
+        // copy in flight may be torn, for then the two cases can't be told apart.
         let surely_uncommitted = !is_remembered && most_are_sound && !self.tears;
-        // Zeros look like what was never written; everything else leaves some proof.
+        // Zeros look like space that was never written; every other fault leaves some proof.
         let unproven = !doubted && self.random.random_bool(if kind == "zero" { 0.7 } else { 0.1 });
         let fault = if unproven { Fault::Unproven } else { Fault::Proven };
         (held || surely_uncommitted).then_some(Event::Lose(id, lost.index, fault))
     }
 
-    /// Somebody empties the directory of a node that is down, if that can be survived.
+    /// Empties the directory of a node that is down, if the cluster can survive that.
     pub(super) fn empty_if_survivable(&mut self, at: usize) -> Result<(), String> {
         let id = id_of(at);
         if !self.others_can_do_without(id) {
@@ -78,7 +81,8 @@ impl Walk<'_> {
         self.after(id, stepped)
     }
 
-    /// The directory of a node that is down is put back to its copy, if that can be survived and is noticed.
+    /// Puts the directory of a node that is down back to its copy, if the cluster can survive
+    /// and notice that.
     pub(super) fn put_back_if_survivable(&mut self, at: usize) -> Result<(), String> {
         let id = id_of(at);
         let lacks = self.machines[at].copy.as_ref().is_some_and(|copy| self.is_known_to_hold_more(id, copy));
@@ -94,8 +98,9 @@ impl Walk<'_> {
         self.after(id, stepped)
     }
 
-    /// Whether all others know, for good, that a node held more than a copy of its disk has, and the copy has no other term, vote or
-    /// promise than the disk: a lost vote or promise can't be noticed.
+    /// Whether all others know durably that a node held more entries than a copy of its disk has,
+    /// and the copy has the same term and vote and no shorter promise: a lost vote or promise
+    /// can't be noticed.
     fn is_known_to_hold_more(&self, id: NodeId, copy: &Disk) -> bool {
         let (disk, last) = (&self.world.node(id).disk, copy.last().index);
         let (then, now) = (copy.hard_state, disk.hard_state);
@@ -104,7 +109,8 @@ impl Walk<'_> {
         last > Index(0) && promises && copy.is_sound() && self.others(id).all(knows)
     }
 
-    /// Whether the others can go on without what a node holds and promised, and all of them know that it had a log.
+    /// Whether the others can go on without the entries and promises of a node, and all of them
+    /// know that it had a log.
     fn others_can_do_without(&self, id: NodeId) -> bool {
         let mut entries = self.world.witness.committed().chain(self.world.node(id).disk.entries());
         let remembered = |entry| self.world.is_quorum(|node| node.id != id && node.disk.remembers(entry));

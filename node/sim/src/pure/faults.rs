@@ -1,4 +1,4 @@
-//! What each fault of a plan means in a walk.
+//! The effect of each planned fault on a walk.
 
 use super::{
     Walk,
@@ -21,9 +21,9 @@ use rand::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// When faults begin and end.
+/// The times at which the faults of a plan begin and end.
 pub(super) struct Agenda {
-    /// In order of time; faults by their place in the plan.
+    /// In order of time; the last field is the position of the fault in the plan.
     turns: Vec<(Duration, Turn, usize)>,
     next: usize,
     active: Vec<usize>,
@@ -32,7 +32,7 @@ pub(super) struct Agenda {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Begin,
-    /// A link that flaps goes up or down.
+    /// A flapping link is cut or restored.
     Flap,
     End,
 }
@@ -44,7 +44,7 @@ impl Agenda {
             let ends = planned.at + planned.lasts;
             turns.push((planned.at, Turn::Begin, fault));
             if let Fault::Flap { every, .. } = planned.fault {
-                // A millisecond at least: nothing looks more often.
+                // At least a millisecond, the interval of ticks.
                 let every = every.max(Duration::from_millis(1));
                 let flaps = (1..).map(|n| planned.at + every * n).take_while(|at| *at < ends);
                 turns.extend(flaps.map(|at| (at, Turn::Flap, fault)));
@@ -55,19 +55,19 @@ impl Agenda {
         Self { turns, next: 0, active: Vec::new() }
     }
 
-    /// When something begins or ends next.
+    /// The time of the next turn, or `Duration::MAX`.
     pub(super) fn next_at(&self) -> Duration {
         self.turns.get(self.next).map_or(Duration::MAX, |(at, ..)| *at)
     }
 
-    /// Nothing begins any more, and everything ends.
+    /// Ends all faults; none begins any more.
     pub(super) fn finish(&mut self) {
         self.next = self.turns.len();
         self.active.clear();
     }
 }
 
-/// What becomes of a disk with a fault, if that says so.
+/// The fate of unsynced writes with a fault that stops a node; none for other faults.
 pub(super) fn power_of(fault: &Fault) -> Option<Power> {
     match fault {
         Fault::Crash { power, .. }
@@ -78,11 +78,11 @@ pub(super) fn power_of(fault: &Fault) -> Option<Power> {
     }
 }
 
-/// In a tick, so many of 100 outsiders say something.
+/// The chance, of 100, that an outsider sends a message in a tick.
 const SAY_SOMETHING: u32 = 15;
 
 impl Walk<'_> {
-    /// Outsiders say something to those who hear them now.
+    /// Lets outsiders send messages to the nodes that an active fault exposes to them.
     pub(super) fn tick_outsiders(&mut self) -> Result<(), String> {
         let hears = |fault: &usize| match self.plan.faults[*fault].fault {
             Fault::Outsider { to } => Some(to),
@@ -110,7 +110,7 @@ impl Walk<'_> {
         self.arrive(Arc::new(Letter { from, to, message, digest: 0 }))
     }
 
-    /// What is due begins or ends.
+    /// Begins and ends the faults that are due.
     pub(super) fn turn_what_is_due(&mut self) -> Result<(), String> {
         while self.agenda.next_at() <= self.now() {
             let (_, turn, fault) = self.agenda.turns[self.agenda.next];
@@ -135,7 +135,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// What happens at once.
+    /// Applies the immediate effect of a fault; lasting effects are set by `now_at_work`.
     fn begin(&mut self, fault: usize) -> Result<(), String> {
         let planned = &self.plan.faults[fault];
         let (kind, lasts, now) = (planned.fault.kind(), planned.lasts, self.now());
@@ -210,7 +210,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// What is at work for a while is what it should be now.
+    /// Applies the lasting effects of the active faults, and ends those of all others.
     pub(super) fn now_at_work(&mut self) -> Result<(), String> {
         let plan = self.plan;
         let active = || self.agenda.active.iter().map(|fault| &plan.faults[*fault]);
@@ -248,7 +248,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// A disk is full, or has room again. That a leader goes counts as an effect; so does what a follower refuses then.
+    /// Fills a disk, or gives it room again. It counts as an effect if the node led; a refusal by
+    /// a follower counts as one, too.
     fn fill(&mut self, id: NodeId, full: bool) -> Result<(), String> {
         let led = self.world.running(id).is_some_and(|running| running.leads());
         self.step(id, Event::Full(id, full))?;
@@ -258,7 +259,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Letters get through again; whoever sends may notice that there was no connection, or not.
+    /// A cut link works again; the sender may or may not notice that the connection was lost.
     fn link_changed(&mut self, from: NodeId, to: NodeId) -> Result<(), String> {
         let leads = self.world.running(from).is_some_and(|running| running.leads());
         if leads && (self.healing || self.random.random_bool(0.5)) {

@@ -1,4 +1,4 @@
-//! What a node's machine does to it: its timers go off, it stands still or is slow, it dies and starts again.
+//! The machine that a node runs on: its timers, pauses, slowness, crashes and restarts.
 
 use super::{TICK, Walk};
 use crate::{Report, plan::Power};
@@ -11,37 +11,37 @@ use quorate_world::{
 use rand::Rng;
 use std::time::Duration;
 
-/// A leader's heartbeats leave this often, by its own clock.
+/// Interval between the heartbeats of a leader, by its own clock.
 const HEARTBEAT: Duration = Duration::from_millis(50);
 
-/// What is true of a node's machine beside what its world knows.
+/// State of a node's machine that its world does not keep.
 pub(super) struct Machine {
-    /// The lanes that end here, as bits.
+    /// The lanes of the network that end here, as bits.
     pub(super) lanes_to: u32,
-    /// It does nothing before this.
+    /// The node does nothing before this time.
     pub(super) idle_until: Duration,
-    /// It takes this much longer for everything.
+    /// Added to the time that each task takes.
     pub(super) slow_by: Duration,
-    /// Its disk takes this much longer, and when it is done with what it is at.
+    /// Added to the time that each write takes.
     pub(super) disk_slow_by: Duration,
     disk_ready: Option<Duration>,
-    /// When it starts again, if it is down.
+    /// The time of its next start, if it is down.
     pub(super) back_at: Option<Duration>,
-    /// It was emptied, was told so, and never starts again.
+    /// The node was removed, or was told that it was emptied; it is not started by itself.
     pub(super) out: bool,
-    /// Its disk is full.
     pub(super) full: bool,
-    /// Its next sync fails; what becomes of its disk then, and after how long it starts again.
+    /// The next sync fails; then the fate of unsynced writes, and the time until the next start.
     pub(super) sync_fails: Option<(Power, Duration)>,
-    /// It dies with the effect after so many; the rest as above.
+    /// The node dies with the n-th effect from now; the rest as in `sync_fails`.
     pub(super) dies_after: Option<(u16, Power, Duration)>,
-    /// What its disk suffers before it starts again, as kinds of faults.
+    /// Kinds of faults that its disk suffers before the next start.
     pub(super) harm: Vec<&'static str>,
-    /// Somebody empties its directory as soon as it is down and that can be survived.
+    /// The operator empties its directory as soon as it is down and the cluster can survive that.
     pub(super) empties: bool,
-    /// A copy of its disk: an earlier state of its directory.
+    /// A copy of its disk: an earlier state of the directory.
     pub(super) copy: Option<Disk>,
-    /// Its directory is put back to that copy as soon as it is down and that can be survived.
+    /// The directory is put back to `copy` as soon as the node is down and the cluster
+    /// can survive that.
     pub(super) puts_back: bool,
     beat_at: Moment,
     snapshot_at: Index,
@@ -69,7 +69,7 @@ impl Machine {
         }
     }
 
-    /// Whether the disk, which has something to do, is not done yet.
+    /// Whether the disk has work that it can't finish yet.
     pub(super) fn disk_is_slow(&mut self, now: Duration, report: &mut Report) -> bool {
         if self.disk_slow_by.is_zero() {
             return false;
@@ -81,7 +81,7 @@ impl Machine {
         now < ready
     }
 
-    /// Nothing goes wrong with it any more; what is lost stays lost.
+    /// Ends all faults of the machine; lost data stays lost.
     pub(super) fn heal(&mut self) {
         *self = Self {
             lanes_to: self.lanes_to,
@@ -96,7 +96,7 @@ impl Machine {
 }
 
 impl Walk<'_> {
-    /// Time has passed: whatever is due happens.
+    /// Handles all that is due at this time.
     pub(super) fn tick(&mut self) -> Result<(), String> {
         self.turn_what_is_due()?;
         self.tick_outsiders()?;
@@ -145,7 +145,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// When the next thing is due that does not wait for anything else.
+    /// The time of the next event that depends on time alone.
     pub(super) fn next_wake(&self) -> Duration {
         let now = self.now();
         let machines = self.machines.iter().enumerate().filter(|(_, machine)| !machine.out);
@@ -163,7 +163,7 @@ impl Walk<'_> {
         machines.min().unwrap_or(Duration::MAX).min(others)
     }
 
-    /// A node that is slow has to rest after everything that it does.
+    /// Keeps a slow node idle for a while, after each task.
     pub(super) fn rest(&mut self, id: NodeId) {
         let now = self.now();
         let machine = &mut self.machines[slot(id)];
@@ -173,12 +173,12 @@ impl Walk<'_> {
         }
     }
 
-    /// The disk is done with something.
+    /// Ends the task of the disk: the next one is delayed anew.
     pub(super) fn wrote(&mut self, id: NodeId) {
         self.machines[slot(id)].disk_ready = None;
     }
 
-    /// A node dies, if it runs, and starts again after a while.
+    /// Stops a node without warning, if it runs; it starts again after `down_for`.
     pub(super) fn crash(&mut self, at: usize, power: Power, down_for: Duration) -> Result<bool, String> {
         let (id, now) = (id_of(at), self.now());
         let Some(running) = self.world.running(id) else { return Ok(false) };
@@ -189,7 +189,7 @@ impl Walk<'_> {
         };
         let torn = match power {
             Power::Kept | Power::Lost => None,
-            // Beside one that was emptied nobody could tell a torn entry from one that both have lost.
+            // With one node emptied, a torn entry can't be told from one that both have lost.
             Power::Scattered if self.tears && self.world.emptied.is_empty() => Some(Torn::Named),
             Power::Torn | Power::Scattered => Some([Torn::Truncated, Torn::Appended][self.random.random_range(0..2)]),
         };
@@ -204,7 +204,7 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    /// The operator stops a node: what it has to write is written.
+    /// Stops a node in an orderly way: its pending writes are carried out first.
     pub(super) fn stop(&mut self, at: usize, down_for: Duration) -> Result<bool, String> {
         let id = id_of(at);
         while self.world.running(id).is_some_and(|running| running.asked.has(Actor::Disk)) {
@@ -213,14 +213,14 @@ impl Walk<'_> {
         self.crash(at, Power::Lost, down_for)
     }
 
-    /// A node starts, after what its disk had to suffer while it was down.
+    /// Starts a node, after its disk has suffered the faults that were saved up while it was down.
     pub(super) fn restart(&mut self, at: usize) -> Result<(), String> {
         let id = id_of(at);
         for kind in std::mem::take(&mut self.machines[at].harm) {
             self.harm(at, kind)?;
         }
         if self.machines.len() == 1 {
-            // Nobody else could say that a torn write never counted.
+            // No other node could say that a torn write never counted.
             let discarded = self.world.node_mut(id).disk.discard_unproven();
             self.report.count("discarded by the operator", discarded);
         }
@@ -233,13 +233,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// It halted, as it must.
+    /// The node halted, as it must when it was emptied: it never starts again.
     pub(super) fn went_out(&mut self, id: NodeId) {
         self.machines[slot(id)].out = true;
         self.report.count("told to be emptied", 1);
     }
 
-    /// Whether a node dies with what it does now that is seen outside.
+    /// Whether the node dies with this effect, which is visible outside.
     pub(super) fn dies_with_this_effect(&mut self, id: NodeId) -> bool {
         match &mut self.machines[slot(id)].dies_after {
             Some((left, ..)) => {
@@ -258,14 +258,14 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whether the sync that comes now fails: then the node is down.
+    /// Whether the next sync fails; the node is then down.
     pub(super) fn sync_fails(&mut self, id: NodeId) -> Result<bool, String> {
         let Some((power, down_for)) = self.machines[slot(id)].sync_fails.take() else { return Ok(false) };
         self.report.fired("sync-failure");
         self.crash(slot(id), power, down_for)
     }
 
-    /// A node takes a snapshot of its own accord once it has applied enough.
+    /// Takes a snapshot if the node has applied enough entries since the last one.
     pub(super) fn snapshot_if_due(&mut self, id: NodeId) -> Result<(), String> {
         let every = self.plan.snapshot_every;
         let Some(running) = self.world.running(id).filter(|_| every > 0) else { return Ok(()) };
@@ -278,7 +278,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// A node takes a snapshot; false if it has no reason to.
+    /// Asks a node for a snapshot; false if it has no reason to take one.
     pub(super) fn snapshot(&mut self, id: NodeId) -> Result<bool, String> {
         let keeps = |walk: &Self| walk.world.running(id).map_or(0, |running| running.asked.of(Actor::Keeper).len());
         let before = keeps(self);

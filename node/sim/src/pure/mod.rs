@@ -1,19 +1,20 @@
-//! The layer of pure pieces: one cluster of `quorate-world`, scheduled by chance.
+//! The layer of pure pieces: one cluster of `quorate-world`, scheduled at random.
 //!
-//! A walk makes one thing happen after the other. Which one is drawn: any actor of any node may handle its next task, any node may
-//! hear what its actors told it, any letter that is first in its lane may arrive. Time passes a little with each, and leaps when
-//! nothing is left to do. On top of that comes what the plan says. After every step everything that must hold is checked; when the
-//! faults are over, the cluster must come to rest, agree, and serve.
+//! A walk makes events happen one after the other, drawn at random: any actor of any node may
+//! handle its next task, any node may handle a message of its actors, any letter that is first in
+//! its lane may arrive. Time advances a little with each, and leaps when nothing else can happen.
+//! The faults of the plan come on top. All invariants are checked after every step; when the faults
+//! are over, the cluster must come to rest, agree, and serve.
 //!
-//! - `steps`: one event, what it leaves behind, and what is checked then.
-//! - `machines`: what a node's machine does to it: timers, pauses, crashes.
-//! - `network`: what happens to letters; `corruption` flips their bits.
-//! - `faults`: what each fault of a plan means here.
-//! - `damage`: what a disk may lose, and what it must not.
-//! - `clients`: who writes and reads; `operators`: who changes the members and moves leadership.
-//! - `recovery`: what must become of the cluster at the end.
+//! - `steps`: one event, its results, and the checks that follow.
+//! - `machines`: timers, pauses, crashes and restarts of nodes.
+//! - `network`: the delivery of letters; `corruption` flips their bits.
+//! - `faults`: the effect of each fault of a plan.
+//! - `damage`: the limits on damage to disks.
+//! - `clients`: reads and writes; `operators`: membership changes and leadership transfers.
+//! - `recovery`: the requirements at the end.
 //!
-//! Nothing here knows the rules of Raft; it knows what a cluster of them must be like from outside.
+//! Nothing here knows the rules of Raft, only the properties of a cluster as seen from outside.
 
 mod clients;
 mod corruption;
@@ -49,14 +50,14 @@ use std::{
     time::Duration,
 };
 
-/// Carries out a plan. Same plan, same outcome, same trace.
+/// Carries out a plan. The same plan has the same outcome and the same trace.
 #[must_use]
 pub fn run(plan: &Plan, trace: &mut Trace) -> Outcome {
     Walk::new(plan, trace, None).ended()
 }
 
-/// The same, and everything is also checked by the dumb twin of the checks after a step, which looks at everything; it must
-/// judge every step alike. It takes many times as long.
+/// Like `run`, but checks each step twice: also by a simple twin that looks at everything, and
+/// both must judge alike. It takes many times as long.
 #[must_use]
 pub fn run_with_twin(plan: &Plan, trace: &mut Trace, damage: Damage) -> Outcome {
     let mut walk = Walk::new(plan, trace, Some(Witness::default()));
@@ -64,20 +65,21 @@ pub fn run_with_twin(plan: &Plan, trace: &mut Trace, damage: Damage) -> Outcome 
     walk.ended()
 }
 
-/// Which damage disks may suffer.
+/// The damage that disks may suffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Damage {
-    /// Only as much as a cluster must survive.
+    /// Damage that a cluster must survive.
     Survivable,
-    /// Any: to see that it is noticed.
+    /// Any damage, to see that the checks notice it.
     Reckless,
 }
 
-/// About how many steps a plan's length is given: clients rest longer where there would be more.
+/// The approximate number of steps in a plan's length: clients rest longer where there
+/// would be more.
 const STEPS: u64 = 10_000;
-/// More than these, and the faults are over early: it is bounded, whatever a plan says.
+/// The faults end early after this many steps, so that every plan ends.
 const STEPS_MAX: u64 = 60_000;
-/// Timers, clients and the plan are looked at this often.
+/// Interval between two looks at timers, clients and the plan.
 const TICK: Duration = Duration::from_millis(1);
 
 struct Walk<'a> {
@@ -89,22 +91,22 @@ struct Walk<'a> {
     network: Network,
     machines: Vec<Machine>,
     clients: Clients,
-    /// Whether clients may read by lease: no clock leaps.
+    /// Whether clients may read by lease; they may not where clocks leap.
     leases: bool,
     agenda: Agenda,
     operator: Operator,
-    /// Whether the members change: then no disk loses what was durable.
+    /// Whether the members change, or one is a witness: then no disk loses durable data.
     reshapes: bool,
     next_tick: Duration,
-    /// How long a step takes, in nanoseconds, on average.
+    /// The average time of a step, in nanoseconds.
     pace: u64,
     steps: u64,
     digest: u64,
-    /// Whether a torn write may leave entries of which only the identity is there.
+    /// Whether a torn write may leave entries of which only the identity is known.
     tears: bool,
-    /// Whether all members took part before: only those can tell what they lost.
+    /// Whether all members took part before: only such members can tell what they lost.
     settled: bool,
-    /// Whether logs are ever cut.
+    /// Whether logs are ever compacted.
     cuts: bool,
     reckless: bool,
     healing: bool,
@@ -124,14 +126,15 @@ impl<'a> Walk<'a> {
         report.count("with a witness", u64::from(plan.witness.is_some()));
         let witness = plan.witness;
         let mut rules = Rules { checks, membership, witness, ..Rules::new(make::settings()) };
-        // Short enough that peers are given up within a walk.
+        // Short enough that leaders stop keeping their log for silent peers within a walk.
         rules.transfer.patience = Duration::from_secs(2);
         let of_each = (1..=plan.nodes).map(NodeId).map(|id| (id, Arc::new(rules_of(plan, id, &rules))));
         let of_each: BTreeMap<_, _> = of_each.collect();
         let differ = of_each.values().any(|rules| rules.settings.promise() != of_each[&NodeId(1)].settings.promise());
         report.count("with different timings", u64::from(differ));
-        // A member that is new, or was emptied, can't tell what it lost, and counts as lost itself until it is brought up. So
-        // there is damage only among members that took part before.
+        // A member that is new, or was emptied, can't tell what it lost, and counts as lost
+        // itself until it is brought up to date. So disks are damaged only if all members
+        // took part before.
         let settled = random.random_bool(0.75);
         let mut disk = Disk::default();
         disk.has_voted = settled;
@@ -172,7 +175,7 @@ impl<'a> Walk<'a> {
     }
 
     fn ended(mut self) -> Outcome {
-        // Where the pieces themselves see what can't be, they panic: a violation like any other.
+        // The pieces panic where they see something impossible: that is a violation, too.
         let walked = catch_unwind(AssertUnwindSafe(|| self.walk()));
         let ended = walked.unwrap_or_else(|panic| Err(format!("panic: {}", words_of(&*panic))));
         if let Err(violation) = &ended {
@@ -200,7 +203,7 @@ impl<'a> Walk<'a> {
         self.world.now.0
     }
 
-    /// One thing happens; or, if nothing can, time leaps to where something may, and no further than `end`.
+    /// Makes one event happen; if none can, time leaps to the next one, but not past `end`.
     fn go_on(&mut self, end: Duration) -> Result<(), String> {
         if self.now() >= self.next_tick {
             self.tick()?;
@@ -214,7 +217,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Draws what happens next, and makes it happen; false if nothing can.
+    /// Draws the next event and makes it happen; false if there is none.
     fn choose(&mut self) -> Result<bool, String> {
         const NODES_MAX: usize = 5;
         let now = self.now();
@@ -268,7 +271,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What one node is told.
+/// The rules that one node is started with.
 fn rules_of(plan: &Plan, id: NodeId, all: &Rules) -> Rules {
     let told = plan.told(id);
     let mut random = SmallRng::seed_from_u64(told.draws);
@@ -280,7 +283,7 @@ fn rules_of(plan: &Plan, id: NodeId, all: &Rules) -> Rules {
     settings.promotion_lag_max = random.random_range(0..20);
     settings.stall_limit = Duration::from_millis(random.random_range(2_000..4_000));
     if let Some(per_mille) = plan.clock_drift() {
-        // On some nodes as little as there must be; for what is rounded a few nanoseconds more.
+        // On some nodes the smallest valid value; the microsecond covers rounding.
         settings.clock_drift_max = ClockDrift { per_mille: per_mille + told.spared, fixed: Duration::from_micros(1) };
     }
     let credit = Credit {
@@ -296,8 +299,9 @@ fn rules_of(plan: &Plan, id: NodeId, all: &Rules) -> Rules {
     Rules { settings, credit, keep_entries, ..all.clone() }
 }
 
-/// Some clusters of five are between two configurations of three at first. Where the members change, some may have to be added
-/// first. In the others all nodes are members, for good.
+/// The first members: some clusters of five start in a joint configuration. Where the members
+/// change, some nodes may have to be added first. In all other clusters every node is a
+/// member for good.
 fn members_at_first(plan: &Plan) -> Option<Membership> {
     let mut random = SmallRng::seed_from_u64(plan.seed ^ 0x2c0f);
     if plan.nodes == 5 && random.random_bool(0.3) {

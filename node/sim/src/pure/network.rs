@@ -1,7 +1,8 @@
-//! The network between the nodes of a walk: letters in order from one node to another, in any order otherwise, and whatever the
-//! plan does to them.
+//! The network between the nodes of a walk: each link delivers in order, different links in any
+//! order, and the faults of the plan interfere.
 //!
-//! It decides when a letter may arrive, and whether. Which of those that may arrives next, the walk decides.
+//! The network decides when a letter may arrive, and whether it does. The walk decides which of the
+//! letters that may arrive comes next.
 
 use super::corruption;
 use crate::{
@@ -13,35 +14,35 @@ use quorate_world::world::Letter;
 use rand::{Rng, rngs::SmallRng};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-/// Most letters that wait between two nodes; what comes then is lost, as a lane loses what it has no room for.
+/// The most letters in flight between two nodes; a lane that is full loses further ones.
 const LANE_MAX: usize = 256;
-/// Most letters that left the order of their lane; what should join them is lost.
+/// The most letters that left the order of their lane; no more than these leave it.
 const STRAYS_MAX: usize = 256;
-/// How late a letter may be that was sent twice, or overtaken.
+/// The longest delay of a letter that was duplicated or reordered, in milliseconds.
 const STRAY_MS_MAX: u64 = 150;
 
-/// All lanes.
 pub(super) struct Network {
     nodes: usize,
     lanes: Vec<Lane>,
-    /// A bit for every lane whose first letter may arrive now.
+    /// A bit for every lane with a first letter that may arrive now.
     ready: u32,
-    /// A bit for every lane whose first letter may arrive later, and when the first of those may.
+    /// A bit for every lane with a first letter that is not due yet. `next_due` is a lower
+    /// bound of their times.
     waiting: u32,
     next_due: Duration,
-    /// Letters outside the order, each with when it may arrive.
+    /// Letters outside the order of their lanes, each with its earliest arrival.
     strays: Vec<(Duration, Arc<Letter>)>,
     next_stray: Duration,
 }
 
-/// The way from one node to another.
+/// The link from one node to another.
 #[derive(Default)]
 struct Lane {
     letters: VecDeque<(Duration, Arc<Letter>)>,
     weather: Weather,
 }
 
-/// What is wrong with a way. Chances are in 1,000.
+/// Faults of a link. Chances are in 1,000.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Weather {
     drop: u16,
@@ -66,10 +67,10 @@ impl Network {
         }
     }
 
-    /// A letter leaves.
+    /// Sends a letter; a fault may drop, delay, duplicate, reorder or corrupt it.
     ///
     /// # Errors
-    /// If one that was damaged on the way would have been taken for another.
+    /// If the receiver would accept a corrupted letter.
     pub(super) fn post(
         &mut self,
         letter: Arc<Letter>,
@@ -127,7 +128,7 @@ impl Network {
         self.strays.push((due, letter));
     }
 
-    /// A bit for every lane whose first letter may arrive now.
+    /// A bit for every lane with a first letter that may arrive now.
     pub(super) fn ready(&mut self, now: Duration) -> u32 {
         if now >= self.next_due {
             self.next_due = Duration::MAX;
@@ -140,29 +141,27 @@ impl Network {
         self.ready
     }
 
-    /// The lanes to a node, as bits.
     pub(super) fn lanes_to(&self, node: usize) -> u32 {
         (0..self.nodes).map(|from| 1 << (from * self.nodes + node)).sum()
     }
 
-    /// When the next letter may arrive that may not yet, if there is one.
+    /// The earliest time at which a letter that is not due yet may arrive, or `Duration::MAX`.
     pub(super) fn next_due(&self) -> Duration {
         self.next_due.min(self.next_stray)
     }
 
-    /// The first letter of a lane arrives; nothing, if it is lost.
+    /// Takes the first letter of a lane; none if the link is cut.
     pub(super) fn take(&mut self, lane: usize, now: Duration, report: &mut Report) -> Option<Arc<Letter>> {
         let (_, letter) = self.lanes[lane].letters.pop_front()?;
         self.judge(lane, now);
         self.arrives(letter, report)
     }
 
-    /// Whether a letter outside the order may arrive now.
     pub(super) fn has_stray(&self, now: Duration) -> bool {
         self.next_stray <= now
     }
 
-    /// A letter outside the order arrives; nothing, if it is lost, or if its receiver is idle for now.
+    /// Takes a letter outside the order; none if the link is cut or the receiver is idle.
     pub(super) fn take_stray(
         &mut self,
         now: Duration,
@@ -191,7 +190,7 @@ impl Network {
         }
     }
 
-    /// A node died, and with it what it had on the way, or some of its connections.
+    /// Drops the letters in flight on some of the links of a node that died.
     pub(super) fn lose_links_of(&mut self, node: NodeId, now: Duration, random: &mut SmallRng) {
         for at in 0..self.lanes.len() {
             let of_node = slot(node) == at / self.nodes || slot(node) == at % self.nodes;
@@ -202,7 +201,8 @@ impl Network {
         }
     }
 
-    /// These faults are at work from now on, and no other. Gives the ways that were cut and no longer are.
+    /// Applies exactly these faults to all links. Returns the links that were cut and
+    /// no longer are.
     pub(super) fn weather<'a>(
         &mut self,
         faults: impl Iterator<Item = &'a Planned>,
@@ -244,7 +244,8 @@ impl Network {
 }
 
 impl Weather {
-    /// Adds what a fault does to the way from one node to another. Of two of a kind the worse counts.
+    /// Adds the effect of a fault on the link between two nodes. Of two faults of a kind
+    /// the worse counts.
     fn suffer(&mut self, planned: &Planned, from: NodeId, to: NodeId, now: Duration) {
         let per_mille = |worst: &mut u16, way: &Way, per_mille: u16| {
             if way.leads(from, to) {

@@ -1,4 +1,5 @@
-//! Who changes the members and moves leadership: an operator with a goal, who asks whoever leads until it is reached.
+//! The operator of a walk: it has a membership as its goal, and asks the leader for changes until
+//! the goal is reached. It also moves leadership, upgrades nodes and changes their timing.
 
 use super::{
     Walk,
@@ -9,38 +10,36 @@ use quorate_raft::{Change, MachineVersions, NodeId};
 use quorate_world::{event::Event, rules::Rules};
 use std::{sync::Arc, time::Duration};
 
-/// How often the operator looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// What the operator wants.
 #[derive(Default)]
 pub(super) struct Operator {
-    /// Who is to vote.
+    /// The voters that the operator wants; none if any membership will do.
     goal: Option<Vec<NodeId>>,
     next_look: Duration,
 }
 
 impl Walk<'_> {
-    /// From now on these are to vote.
+    /// Sets the goal of the operator.
     pub(super) fn aim_at(&mut self, voters: &[NodeId]) {
         self.operator.goal = Some(voters.to_vec());
         self.operator.next_look = self.now();
     }
 
-    /// Whether the cluster has become what the operator wants.
+    /// Whether the members are those that the operator wants, and no joint configuration is left.
     pub(super) fn is_as_wanted(&self) -> bool {
         let members = self.world.members();
         self.operator.goal.as_ref().is_none_or(|goal| members.incoming() == goal && !members.is_joint())
     }
 
-    /// The operator asks for the next step, if one is missing.
+    /// Asks the leader for the next change, if the goal is not reached.
     pub(super) fn tick_operator(&mut self) -> Result<(), String> {
         if self.operator.next_look > self.now() {
             return Ok(());
         }
         self.operator.next_look = self.now() + LOOK_EVERY;
         let Some(goal) = self.operator.goal.clone() else { return Ok(()) };
-        // Also one that was added again, and heard of its removal before from somebody who lags behind.
+        // A node that was added again may first have heard of its removal from a lagging member.
         let members = self.world.members().peers_of(NodeId(0));
         goal.iter().chain(&members).for_each(|id| self.bring_back(*id));
         if self.is_as_wanted() {
@@ -64,7 +63,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The operator stops a node and starts the next release in its place, if no node is older.
+    /// Stops a node and starts the next release in its place, if no node runs an older one.
     pub(super) fn upgrade(&mut self, at: usize, down_for: Duration) -> Result<bool, String> {
         let release = |at: usize| self.world.machine_of(id_of(at)).writes;
         let next = Plan::next_release(release(at), (0..self.machines.len()).map(release));
@@ -74,7 +73,7 @@ impl Walk<'_> {
         self.bring_to(at, next, down_for)
     }
 
-    /// The operator ends the rollout: all run the newest release.
+    /// Ends the rollout: upgrades all nodes to the newest release that any of them runs.
     pub(super) fn upgrade_all(&mut self) -> Result<(), String> {
         let newest = (0..self.machines.len()).map(|at| self.world.machine_of(id_of(at)).writes).max().unwrap_or(0);
         for at in 0..self.machines.len() {
@@ -91,7 +90,7 @@ impl Walk<'_> {
         self.stop(at, down_for)
     }
 
-    /// The operator stops a node, which has another election timeout from its next start on.
+    /// Stops a node; it has another election timeout from its next start on.
     pub(super) fn retime(&mut self, at: usize, shortest: Duration, down_for: Duration) -> Result<bool, String> {
         let rules = self.world.told.get_mut(&id_of(at)).map(Arc::make_mut);
         if let Some(Rules { settings, .. }) = rules {
@@ -100,14 +99,15 @@ impl Walk<'_> {
         self.stop(at, down_for)
     }
 
-    /// The operator asks a leader to hand over.
+    /// Asks the leader for a leadership transfer. No transfer has begun if the result is false.
     pub(super) fn hand_over(&mut self, to: NodeId) -> Result<bool, String> {
         let Some((_, leader)) = self.world.leaders().first().copied() else { return Ok(false) };
         self.step(leader, Event::HandOver(leader, Some(to).filter(|to| *to != leader)))?;
         Ok(self.world.running(leader).is_some_and(|running| running.replica.handing_over_to().is_some()))
     }
 
-    /// A node that was removed, and stopped, is started again to be added: with the log that it has.
+    /// Restarts a node that was removed and stopped, so that it can be added again, with
+    /// its old log.
     fn bring_back(&mut self, id: NodeId) {
         if self.world.removed.remove(&id) {
             let now = self.now();
@@ -117,14 +117,14 @@ impl Walk<'_> {
         }
     }
 
-    /// It learned that it was removed.
+    /// Stops a node that has learned of its removal from the cluster.
     pub(super) fn was_removed(&mut self, id: NodeId) {
         self.machines[slot(id)].out = true;
         self.report.count("removed", 1);
         self.say(|| format!("{id} stops: it was removed"));
     }
 
-    /// The nodes that belong to the cluster now, by their place.
+    /// Whether the node in this slot belongs to the cluster now.
     pub(super) fn is_member(&self, at: usize) -> bool {
         self.world.members().contains(id_of(at))
     }

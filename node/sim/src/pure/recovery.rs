@@ -1,27 +1,26 @@
-//! The faults are over: within a bound somebody leads, commits and serves, everybody has what is committed, and nothing is left
-//! under way.
+//! The end of a walk, without faults: within a bound a leader is elected, commits and serves, every
+//! member has applied all that is committed, and nothing is left in flight.
 
 use super::{Walk, machines::id_of};
 use quorate_raft::{NodeId, ReadToken, Term};
 use quorate_world::{event::Event, node::Running};
 use std::time::Duration;
 
-/// Within so much of the cluster's time.
+/// The cluster has this much of its own time to recover.
 const RECOVERY: Duration = Duration::from_secs(20);
-/// And within so many steps: it must not be busy with itself.
+/// The most steps that recovery may take: the cluster must not be busy with itself.
 const STEPS_MAX: u64 = 150_000;
-/// How slow the pieces may be then, in nanoseconds a step.
+/// The longest average step of a recovery, in nanoseconds.
 const PACE_MAX: u64 = 20_000;
-/// How often it is looked at, and asked to serve.
+/// Pause between two looks at the cluster; a new leader is asked to serve at such a look.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// What the cluster was asked to serve.
+/// The requests that were made of one leader in one term.
 #[derive(Clone, Copy)]
 struct Asked {
-    /// Who led then.
     leader: NodeId,
     term: Term,
-    /// A read, until it is answered.
+    /// A read; recovery ends only once it is answered.
     token: ReadToken,
 }
 
@@ -92,7 +91,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whether every member has applied everything that is in any log; and who was emptied was told.
+    /// Whether every member has applied the longest log in full and lacks no entry, every emptied
+    /// node was told of its loss, and the members are those that the operator wants.
     fn agree(&self) -> bool {
         let is_member = |id: NodeId| self.is_member(id.0 as usize - 1) && !self.world.emptied.contains(&id);
         let members = || self.world.nodes.iter().filter(|node| is_member(node.id));
@@ -108,7 +108,7 @@ impl Walk<'_> {
             && self.is_as_wanted()
     }
 
-    /// Whether nothing that is charged to credit is under way: all of it came back.
+    /// Whether the leader has nothing in flight: all credit of its peers has come back.
     fn is_at_rest(&self, leader: NodeId) -> bool {
         let Some(running) = self.world.running(leader) else { return false };
         let members = running.replicators.iter().filter(|(peer, _)| !self.world.emptied.contains(peer));

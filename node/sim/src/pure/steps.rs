@@ -1,4 +1,4 @@
-//! One step of a walk: an event, what it leaves behind, and what must hold then.
+//! One step of a walk: an event, its results, and the checks that follow it.
 
 use super::Walk;
 use crate::runs::property;
@@ -10,18 +10,18 @@ use quorate_world::{
 };
 use std::sync::Arc;
 
-/// Everything is checked whatever was checked before, once in so many steps.
+/// Once in this many steps everything is checked, not only the changes.
 const CHECK_ALL_EVERY: u64 = 2_048;
 
 impl Walk<'_> {
-    /// Anything happens to a node.
+    /// Lets an event happen to a node.
     pub(super) fn step(&mut self, id: NodeId, event: Event) -> Result<(), String> {
         self.mix(code_of(&event), id);
         let stepped = self.world.step(event);
         self.after(id, stepped)
     }
 
-    /// An actor of a node handles its next task.
+    /// Lets an actor of a node handle its next task.
     pub(super) fn act(&mut self, id: NodeId, actor: Actor) -> Result<(), String> {
         if actor == Actor::Disk && self.disk_is_next(id)? {
             return Ok(());
@@ -37,7 +37,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// A node hears what an actor told it.
+    /// Lets a node handle a message of one of its actors.
     pub(super) fn listen(&mut self, id: NodeId, actor: Actor) -> Result<(), String> {
         let led = || self.world.running(id).is_some_and(|running| running.leads());
         let may_be_elected = actor == Actor::Collector && !led();
@@ -52,7 +52,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// A letter arrives.
+    /// Delivers a letter to its receiver.
     pub(super) fn arrive(&mut self, letter: Arc<Letter>) -> Result<(), String> {
         let to = letter.to;
         self.mix(40 + letter.from.0, to);
@@ -65,7 +65,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// A client gives a node commands.
+    /// Proposes commands to a node, as a client does.
     pub(super) fn propose(&mut self, id: NodeId, commands: std::ops::Range<u64>) -> Result<(), String> {
         self.mix(60, id);
         self.say(|| format!("{id} is given commands {commands:?}"));
@@ -73,7 +73,7 @@ impl Walk<'_> {
         self.after(id, stepped)
     }
 
-    /// What a step leaves behind: letters, and news.
+    /// Handles the results of a step: violations, letters and notes.
     pub(super) fn after(&mut self, id: NodeId, stepped: Result<(), String>) -> Result<(), String> {
         self.steps += 1;
         self.compare_with_twin(&stepped)?;
@@ -104,7 +104,7 @@ impl Walk<'_> {
             }
             self.network.post(letter, now, &mut self.random, &mut self.report)?;
             if self.dies_with_this_effect(id) {
-                dies = true; // and what else it was about to say is never said
+                dies = true; // later letters of this step are never sent
                 break;
             }
         }
@@ -157,7 +157,7 @@ impl Walk<'_> {
         tokens.iter().for_each(|token| self.clients.answered(*token));
     }
 
-    /// The checks that look at what changed, and those that look at everything, must judge alike.
+    /// The checks that look at changes, and those that look at everything, must judge alike.
     fn compare_with_twin(&mut self, stepped: &Result<(), String>) -> Result<(), String> {
         let Some(twin) = &mut self.twin else { return Ok(()) };
         let judged = self.world.check_by(twin);
@@ -170,7 +170,8 @@ impl Walk<'_> {
         }
     }
 
-    /// What a disk does next: whether it dies with it, and whether that is worth counting. True if the node is down now.
+    /// Draws the fate of the next task of the disk: its sync may fail, and the node may die with
+    /// it. True if the node is down now.
     fn disk_is_next(&mut self, id: NodeId) -> Result<bool, String> {
         let Some(running) = self.world.running(id) else { return Ok(true) };
         let Some(Ask::Persist(persist)) = running.asked.of(Actor::Disk).next() else { return Ok(false) };
@@ -192,7 +193,7 @@ impl Walk<'_> {
         Ok(false)
     }
 
-    /// Something to read, if somebody does.
+    /// Adds words to the trace, if it keeps any.
     pub(super) fn say(&mut self, words: impl FnOnce() -> String) {
         if self.trace.is_read() {
             let now = self.now();
@@ -208,7 +209,7 @@ impl Walk<'_> {
     }
 }
 
-/// Whether both kinds of checks see such a thing; the others are seen as they happen.
+/// Whether both kinds of checks see this violation; the others are seen only as they happen.
 fn is_of_both(violation: &str) -> bool {
     const SEEN_AS_THEY_HAPPEN: [&str; 16] = [
         "changes",

@@ -1,4 +1,4 @@
-//! One run in a cage: a thread of its own, with a panic caught and a time that it may take.
+//! One run on a thread of its own, with its panic caught and its time limited.
 
 use super::Carry;
 use crate::{Layer, Outcome, Plan, Report, Trace};
@@ -10,35 +10,37 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A run that takes longer counts as one that does not end. Seconds are usual on the slowest machine.
+/// A run that takes longer counts as endless. Seconds are usual, even on the slowest machine.
 pub const RUN_TIME_MAX: Duration = Duration::from_secs(300);
 
-/// How one run went.
+/// The result of one run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// What it did, and what did not hold.
+    /// The report and the violation, if there is one.
     pub outcome: Outcome,
     /// The hash of its trace.
     pub digest: u64,
-    /// Its trace in words, if those were wanted.
+    /// Its trace in words; empty unless `Words::Kept` was asked for.
     pub lines: Vec<String>,
-    /// How long it took here.
+    /// Wall time of the run.
     pub took: Duration,
 }
 
-/// Whether a trace is kept in words.
+/// Whether the words of a trace are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Words {
-    /// Only its hash.
+    /// The trace keeps only its hash.
     None,
-    /// In words.
+    /// The trace keeps its words, too.
     Kept,
 }
 
-/// Carries a plan out once, on a thread of its own: nothing that a run leaves behind on its thread reaches the next one.
+/// Carries a plan out once, on a thread of its own, so that no state of the thread reaches
+/// the next run.
 ///
-/// A panic is a violation `panic: message, at file:line:column`, also if it was caught on the way (an actor's ends a task, not
-/// the thread). So is a run that takes longer than [`RUN_TIME_MAX`]; its thread is left alone.
+/// A panic is a violation `panic: message, at file:line:column`, even one that was caught before it
+/// reached the thread (an actor's panic ends a task only). A run that takes longer than
+/// [`RUN_TIME_MAX`] is a violation, too; its thread is abandoned.
 #[must_use]
 pub fn once(carry: Carry, layer: Layer, plan: &Plan, words: Words) -> Run {
     note_panics();
@@ -46,7 +48,7 @@ pub fn once(carry: Carry, layer: Layer, plan: &Plan, words: Words) -> Run {
     let (done, wait) = mpsc::sync_channel(1);
     let own = plan.clone();
     let thread = thread::Builder::new().name(format!("seed {}", plan.seed)).spawn(move || {
-        // Fails only if nobody waits any more.
+        // Fails only if the run was given up before.
         let _ = done.send(caught(carry, layer, &own, words));
     });
     let Ok(thread) = thread else {
@@ -54,7 +56,7 @@ pub fn once(carry: Carry, layer: Layer, plan: &Plan, words: Words) -> Run {
     };
     match wait.recv_timeout(RUN_TIME_MAX) {
         Ok(run) => {
-            // What the thread still holds is let go before the next run begins.
+            // The thread's own state must be dropped before the next run begins.
             let _ = thread.join();
             run
         }
@@ -89,7 +91,8 @@ thread_local! {
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// From now on a panic on a thread that carries out a plan is noted and not printed. All others are as loud as before.
+/// Installs a panic hook, once: a panic on a thread that carries out a plan is noted and not
+/// printed, any other is printed as usual.
 fn note_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

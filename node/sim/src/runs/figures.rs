@@ -1,41 +1,41 @@
-//! What many runs came to.
+//! Totals of many runs, and the speed of the simulation.
 
 use super::{Failure, Run, name};
 use crate::{Layer, Report};
 use std::{fmt, num::NonZeroUsize, time::Duration};
 
-/// What the runs on one layer came to.
+/// Totals of the runs on one layer.
 #[derive(Clone, Default, Debug)]
 pub struct Figures {
-    /// What they did.
+    /// The counts of all runs, added up.
     pub report: Report,
-    /// How long they took, all together, each on one thread. Second runs are left out, here and in the report.
+    /// Their time, added up, each on one thread. Second runs are left out, here and in the report.
     pub busy: Duration,
-    /// How many of them ran a second time.
+    /// The number of runs that were repeated for comparison.
     pub repeated: u64,
 }
 
-/// What all runs came to.
+/// The result of a whole command, on all its layers.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// On each layer.
+    /// The totals of each layer.
     pub figures: Vec<(Layer, Figures)>,
-    /// The seeds that failed, in order, no more than were wanted.
+    /// The seeds that failed, in order, at most the number that was asked for.
     pub failures: Vec<Failure>,
-    /// How long it took.
+    /// Wall time from the first run to the last.
     pub wall: Duration,
-    /// On how many threads.
+    /// The number of worker threads.
     pub jobs: NonZeroUsize,
 }
 
 impl Figures {
     pub(super) fn took(&mut self, run: &Run) {
-        // A layer that gave up early may not have counted itself.
+        // The report of a layer that ended early may lack the count of its run.
         self.report.add(&Report { runs: 1, ..run.outcome.report.clone() });
         self.busy += run.took;
     }
 
-    /// Simulated hours an hour, runs a minute and steps a second, if `share` of the time counts.
+    /// Simulated hours an hour, runs a minute and steps a second, if the runs took `time`.
     #[must_use]
     pub fn speed(&self, time: Duration) -> Speed {
         let a_second = |count: f64| count / time.as_secs_f64().max(f64::MIN_POSITIVE);
@@ -47,19 +47,19 @@ impl Figures {
     }
 }
 
-/// How fast runs were.
+/// The speed of runs, simulated and real.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Speed {
     /// Simulated time for each hour of real time.
     pub simulated_hours_an_hour: f64,
     /// Seeds, each on one layer, a minute.
     pub runs_a_minute: f64,
-    /// Steps a second.
+    /// Steps a second of real time.
     pub steps_a_second: f64,
 }
 
 impl Summary {
-    /// What all layers came to together.
+    /// The totals of all layers, added up.
     #[must_use]
     pub fn together(&self) -> Figures {
         self.figures.iter().fold(Figures::default(), |mut all, (_, figures)| {
@@ -70,7 +70,7 @@ impl Summary {
         })
     }
 
-    /// For machines.
+    /// The summary as JSON, for programs.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::json;

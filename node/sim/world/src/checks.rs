@@ -1,4 +1,4 @@
-//! What is looked at after every step, and what may be asked for besides.
+//! The checks after every step, and the checks that tests run besides.
 
 use super::{
     clock::Clock,
@@ -13,7 +13,8 @@ use quorate_raft::{Moment, NodeId, Promise, Replica, Term};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 impl World {
-    /// Checks what must hold, where only `id` did anything since the last time, and its replica only if it was `ruled`.
+    /// Checks the properties after a step in which only `id` did anything, and its replica only
+    /// if it was `ruled`.
     pub(super) fn check(&mut self, id: NodeId, ruled: bool) -> Result<(), String> {
         if self.rules.checks == Checks::Everything {
             return self.check_all();
@@ -37,10 +38,10 @@ impl World {
         Ok(())
     }
 
-    /// Checks everything that must hold of all nodes as they are now, whatever was checked before.
+    /// Checks all properties of all nodes as they are now, whatever was checked before.
     ///
     /// # Errors
-    /// What must hold and does not.
+    /// The property that does not hold.
     pub fn check_all(&mut self) -> Result<(), String> {
         if !self.rules.logs_match {
             return Ok(());
@@ -53,18 +54,19 @@ impl World {
         checked
     }
 
-    /// Lets another witness check everything that it checks after a step.
+    /// Makes another witness check everything that it checks after a step.
     ///
     /// # Errors
-    /// What must hold and does not.
+    /// The property that does not hold.
     pub fn check_by(&self, witness: &mut Witness) -> Result<(), String> {
         witness.check(self.replicas(), &self.nodes, &self.members)
     }
 
-    /// Checks that whoever has a lease, by its own clock, may have it. Where clocks leap nobody may.
+    /// Checks that every leader with a lease, by its own clock, may have it. Not for worlds in
+    /// which clocks leap: no leader may have one there.
     ///
     /// # Errors
-    /// What must hold and does not.
+    /// The property that does not hold.
     pub fn check_leases(&self) -> Result<(), String> {
         let Self { nodes, judge, clocks, now, emptied, .. } = self;
         for replica in self.replicas().filter(|replica| replica.is_leader()) {
@@ -76,14 +78,14 @@ impl World {
         Ok(())
     }
 
-    /// Checks of who has just come to lead that a quorum can apply what it writes.
+    /// Checks that a quorum can apply the entries of a node that has just become leader.
     ///
     /// # Errors
-    /// What must hold and does not.
+    /// The property that does not hold.
     pub fn check_versions(&self, leader: NodeId) -> Result<(), String> {
         let Some(running) = self.running(leader) else { return Ok(()) };
         let (version, members) = (running.replica.machine().writes, running.replica.membership());
-        // Who is down may be on its way to a later release, never to an earlier one.
+        // A node that is down may be on its way to a later release, never to an earlier one.
         if quorum::reached(members, |id| self.machine_of(id).apply(version)) {
             return Ok(());
         }
@@ -91,7 +93,7 @@ impl World {
     }
 }
 
-/// Everybody, as one leader's lease depends on them.
+/// All nodes, as the lease of one leader depends on them.
 pub(super) struct Beside<'a> {
     pub(super) replica: &'a Replica,
     pub(super) nodes: &'a [Arc<Node>],

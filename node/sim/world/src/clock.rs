@@ -3,18 +3,18 @@
 use quorate_raft::Moment;
 use std::time::Duration;
 
-/// How a node's clock stands to the time that passes. By default it shows just that.
+/// A node's clock as a function of the true time. By default it shows the true time.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Clock {
-    /// When its rate last changed, and what it showed then.
+    /// The true time at which the rate last changed, and the time shown then.
     since: Duration,
     shown: Duration,
-    /// By so many thousandths it is fast; slow, if negative.
+    /// The drift in thousandths: fast if positive, slow if negative.
     per_mille: i16,
 }
 
 impl Clock {
-    /// What it shows at `now`.
+    /// The time that the clock shows at the true time `now`.
     #[must_use]
     pub fn at(&self, now: Duration) -> Moment {
         let passed = now.saturating_sub(self.since);
@@ -25,7 +25,7 @@ impl Clock {
         Moment(self.shown + Duration::from_nanos(nanos / 1000 * self.rate() + nanos % 1000 * self.rate() / 1000))
     }
 
-    /// How long it takes from `now` until it shows `moment`; zero if it does already.
+    /// The true time from `now` until the clock shows `moment`; zero if it does already.
     #[must_use]
     pub fn until(&self, now: Duration, moment: Moment) -> Duration {
         let left = moment.since(self.at(now));
@@ -33,25 +33,26 @@ impl Clock {
             return left;
         }
         let nanos = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX / 2000);
-        // A thousandth of a thousandth too late is early enough, and too early would be asked again for ever.
+        // A microsecond too late does no harm, and too early would make the
+        // caller ask again forever.
         Duration::from_nanos(
             nanos / self.rate() * 1000 + nanos % self.rate() * 1000 / self.rate() + 1000 * u64::from(nanos > 0),
         )
     }
 
-    /// From `now` on it is fast by so many thousandths; slow, if negative. At most by half.
+    /// Makes the clock drift from `now` on, by `per_mille` thousandths: between -500 and 500.
     pub fn drift(&mut self, now: Duration, per_mille: i16) {
         (self.shown, self.since) = (self.at(now).0, now);
         self.per_mille = per_mille.clamp(-500, 500);
     }
 
-    /// By so many thousandths it is fast; slow, if negative.
+    /// The drift in thousandths: fast if positive, slow if negative.
     #[must_use]
     pub fn drifts_by(&self) -> i16 {
         self.per_mille
     }
 
-    /// It leaps ahead.
+    /// Moves the clock ahead.
     pub fn leap(&mut self, by: Duration) {
         self.shown += by;
     }

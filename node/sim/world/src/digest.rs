@@ -1,5 +1,5 @@
-//! 128-bit digests of states and messages: wide enough that among the millions of states of one exploration no two
-//! different ones are taken for the same (among 10^8 the chance is below 10^-22).
+//! 128-bit digests of states and messages. They are wide enough that no two different states of one
+//! exploration are taken for the same: among 10^8 states the chance of a collision is below 10^-22.
 
 use std::hash::{Hash, Hasher};
 

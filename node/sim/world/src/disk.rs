@@ -1,4 +1,4 @@
-//! What survives a crash: the durable log, term and vote, and the newest snapshot of one node.
+//! The durable state of one node: log, term and vote, and the newest snapshot.
 
 use quorate_raft::{
     Batch, Cut, EntryId, Faulty, HardState, Index, Log, Membership, NodeId, Persist, Recovered, SnapshotBase, Term,
@@ -8,20 +8,22 @@ use std::{
     hash::{Hash, Hasher},
 };
 
-/// A disk that is durable as far as it was written.
+/// A disk on which every write is durable once it is made.
 ///
-/// Entries are kept one a batch, so that equal contents are equal disks, however they were written.
+/// Each entry is a batch of its own, so that disks with equal contents are equal,
+/// however they were written.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Disk {
-    /// Term and vote.
+    /// The durable term, vote and promise.
     pub hard_state: HardState,
     /// Whether a vote was ever written.
     pub has_voted: bool,
     /// The entry before the first one held.
     pub base: EntryId,
-    /// The checksum of its record.
+    /// The checksum of the record of `base`.
     pub base_checksum: u32,
-    /// The newest snapshot. Its state is a checksum: what a state machine is in these worlds.
+    /// The newest snapshot. Its state is a checksum, like that of every state
+    /// machine in these worlds.
     pub snapshot: Option<SnapshotBase>,
     /// The members that are known to have had a log, and their holdings.
     pub known: BTreeMap<NodeId, Index>,
@@ -31,7 +33,8 @@ pub struct Disk {
     less: Less,
 }
 
-/// From where on a disk may hold less than when it was last looked at. It tells no two disks apart.
+/// The first index from which a disk may hold less than when it was last examined. It tells
+/// no two disks apart.
 #[derive(Clone, Copy, Default, Debug)]
 struct Less(Option<Index>);
 
@@ -47,25 +50,25 @@ impl Hash for Less {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
-/// What happened to a faulty entry.
+/// The origin of a fault in an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Fault {
-    /// It was durable, and the storage can prove it.
+    /// The entry was durable, and the storage can prove it.
     Proven,
-    /// It was durable, but nothing on the disk says so.
+    /// The entry was durable, but nothing on the disk says so.
     Unproven,
-    /// It never was: a crash tore its write.
+    /// The entry never was durable: a crash tore its write.
     Torn,
 }
 
-/// How far a write got before the power went.
+/// The part of a write that was done when the power failed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Torn {
-    /// The cut and the truncation alone.
+    /// Only the cut and the truncation.
     Truncated,
-    /// Those and the entries' identities, without their payloads.
+    /// Also the entries' identities, without their payloads.
     Named,
-    /// Those and the entries, not the hard state.
+    /// Also the entries, but not the hard state.
     Appended,
 }
 
@@ -75,7 +78,7 @@ impl Disk {
         Self { hard_state, has_voted: hard_state.term > Term(0), ..Self::default() }
     }
 
-    /// Writes all of it: cut, truncate, append, repair, hard state.
+    /// Performs a whole write: cut, truncation, append, repair, hard state.
     pub fn persist(&mut self, persist: &Persist) {
         self.persist_torn(persist, Torn::Appended);
         if let Some(repair) = &persist.repair {
@@ -90,7 +93,7 @@ impl Disk {
         }
     }
 
-    /// Writes the first part of it.
+    /// Performs the part of a write that `torn` names.
     pub fn persist_torn(&mut self, persist: &Persist, torn: Torn) {
         if let Some(cut) = persist.cut {
             self.cut(cut);
@@ -109,7 +112,7 @@ impl Disk {
         }
     }
 
-    /// Keeps the holdings of these members.
+    /// Keeps the holdings of these members, where they grew.
     pub fn remember(&mut self, members: &[(NodeId, Index)]) {
         for (member, index) in members {
             let held = self.known.entry(*member).or_default();
@@ -117,7 +120,7 @@ impl Disk {
         }
     }
 
-    /// Adds entries behind the others.
+    /// Appends entries to the log, without a check that they follow it.
     pub fn append(&mut self, batch: &Batch) {
         self.entries.extend(one_by_one(batch));
     }
@@ -152,14 +155,14 @@ impl Disk {
         }
     }
 
-    /// Keeps a snapshot, if it covers more than the one there is.
+    /// Keeps a snapshot, if it covers more than the present one.
     pub fn save(&mut self, base: &SnapshotBase) {
         if self.snapshot.as_ref().is_none_or(|snapshot| snapshot.last.index < base.last.index) {
             self.snapshot = Some(base.clone());
         }
     }
 
-    /// Forgets everything up to `to`, and has a snapshot of it instead.
+    /// Removes all entries up to `to`, and has a snapshot of them instead.
     pub fn compact(&mut self, to: Index, membership: Membership) {
         let last = self.id_of(to).expect("it is held");
         let at = usize::try_from(to.since(self.base.index)).expect("small") - 1;
@@ -168,21 +171,22 @@ impl Disk {
         self.cut(Cut { to: last, checksum: None });
     }
 
-    /// The payload of an entry is lost.
+    /// Loses the payload of an entry.
     pub fn lose(&mut self, index: Index, fault: Fault) {
         assert!(index > self.base.index && index <= self.last().index, "{index} is not there to be lost");
         self.holds_less_from(index);
         self.faulty.insert(index, fault);
     }
 
-    /// The snapshot is lost.
+    /// Loses the snapshot.
     pub fn lose_snapshot(&mut self) {
         self.holds_less_from(Index(0));
         self.snapshot = None;
     }
 
-    /// The operator of an only voter says that what is not proven to have been durable never was: it is discarded, with all behind
-    /// it. Gives how many entries that were.
+    /// The operator of an only voter declares that entries not proven to have been durable
+    /// never were: the first of them and all entries after it are discarded. Returns the
+    /// number of discarded entries.
     pub fn discard_unproven(&mut self) -> u64 {
         let unproven = self.faulty.iter().find(|(_, fault)| **fault != Fault::Proven).map(|(index, _)| *index);
         let Some(from) = unproven else { return 0 };
@@ -191,22 +195,23 @@ impl Disk {
         before.since(self.last().index)
     }
 
-    /// All of it is lost: somebody emptied the directory.
+    /// Loses everything, like a directory that was emptied.
     pub fn wipe(&mut self) {
         *self = Self { less: Less(Some(Index(0))), ..Self::default() };
     }
 
-    /// The directory is put back: the disk is what it was when this copy of it was taken.
+    /// Puts the directory back to its state when `copy` was taken.
     pub fn put_back(&mut self, copy: Self) {
         *self = Self { less: Less(Some(Index(0))), ..copy };
     }
 
-    /// From where on it may hold less since this was last asked; `None` if it holds what it held.
+    /// Takes the first index from which the disk may hold less since the last call; `None` if
+    /// it holds no less.
     pub fn take_less(&mut self) -> Option<Index> {
         self.less.0.take()
     }
 
-    /// From where on it may hold less since [`Disk::take_less`].
+    /// The first index from which the disk may hold less since [`Disk::take_less`].
     #[must_use]
     pub fn less_from(&self) -> Option<Index> {
         self.less.0
@@ -221,7 +226,7 @@ impl Disk {
         self.entries.last().map_or(self.base, Batch::last_id)
     }
 
-    /// The id of the entry at `index`.
+    /// The id of the entry at `index`; `None` before the base or after the last entry.
     pub fn id_of(&self, index: Index) -> Option<EntryId> {
         let behind_base = index.0.checked_sub(self.base.index.0);
         match behind_base {
@@ -231,12 +236,13 @@ impl Disk {
         }
     }
 
-    /// Whether what this very entry did is durable: it is whole, or a snapshot covers it.
+    /// Whether the effect of this very entry is durable: the entry is whole, or
+    /// a snapshot covers it.
     pub fn holds(&self, id: EntryId) -> bool {
         self.covers(id) || (self.id_of(id.index) == Some(id) && self.is_whole(id.index))
     }
 
-    /// Whether it holds it, or knows that it did.
+    /// Whether the disk holds the entry, or knows that it did.
     pub fn remembers(&self, id: EntryId) -> bool {
         let torn = self.faulty.get(&id.index) == Some(&Fault::Torn);
         self.covers(id) || id.index <= self.base.index || (self.id_of(id.index) == Some(id) && !torn)
@@ -255,42 +261,43 @@ impl Disk {
         !self.has_voted && self.last().index == Index(0)
     }
 
-    /// Whether nothing is lost that ever was durable. Of a disk that is empty nobody knows.
+    /// Whether everything that ever was durable still is. False for an empty disk, which
+    /// may have been emptied.
     pub fn is_sound(&self) -> bool {
         let covered = self.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.last.index);
         let has_past = self.has_voted || self.last().index > Index(0);
         has_past && covered >= self.base.index && self.faulty.values().all(|fault| *fault == Fault::Torn)
     }
 
-    /// Whether it lost this entry, and can't prove that it was durable.
+    /// Whether the disk lost this entry, and can't prove that it was durable.
     pub fn doubts(&self, id: EntryId) -> bool {
         self.id_of(id.index) == Some(id) && self.faulty.get(&id.index).is_some_and(|fault| *fault != Fault::Proven)
     }
 
-    /// The entries behind the base, whole or not, as their ids.
+    /// The ids of the entries after the base, whole or not.
     pub fn entries(&self) -> impl Iterator<Item = EntryId> {
         self.entries.iter().map(Batch::last_id)
     }
 
-    /// The entries that are whole, as their ids.
+    /// The ids of the entries that are whole.
     pub fn whole(&self) -> Vec<EntryId> {
         self.entries.iter().map(Batch::last_id).filter(|id| self.is_whole(id.index)).collect()
     }
 
-    /// The entries from `from` to `to`, up to the first that is faulty.
+    /// The entries from `from` to `to`, up to the first faulty one.
     pub fn read(&self, from: Index, to: Index) -> Vec<Batch> {
         let before = usize::try_from(from.since(self.base.index)).unwrap_or(usize::MAX).max(1) - 1;
         let wanted = self.entries.iter().skip(before).take_while(|entry| entry.first() <= to);
         wanted.take_while(|entry| self.is_whole(entry.first())).cloned().collect()
     }
 
-    /// What a storage finds when it starts.
+    /// The state that a storage finds when it starts.
     pub fn recover(&mut self) -> Recovered {
         if let Some(SnapshotBase { last, last_checksum, .. }) = self.snapshot.clone()
             && last.index > self.base.index
             && self.id_of(last.index) != Some(last)
         {
-            // A crash between the snapshot and the cut.
+            // A crash between the snapshot and the cut leaves this state.
             self.cut(Cut { to: last, checksum: Some(last_checksum) });
         }
         let mut terms: Vec<(Index, Term)> = Vec::new();

@@ -1,4 +1,4 @@
-//! What can happen to a world.
+//! The events of a world.
 
 use super::{
     disk::{Fault, Torn},
@@ -6,38 +6,38 @@ use super::{
 };
 use quorate_raft::{Change, Index, NodeId, ReadToken};
 
-/// What can happen.
+/// An event, chosen by the caller. Places on the wire count from 0.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
     /// The message at this place on the wire arrives.
     Deliver(usize),
-    /// It arrives and stays on the wire, to arrive again.
+    /// The message arrives and stays on the wire, to arrive again.
     Repeat(usize),
-    /// It is lost.
+    /// The message is lost.
     Drop(usize),
     /// An actor of a node handles its next task.
     Act(NodeId, Actor),
-    /// A node's `Consensus` hears what an actor told it.
+    /// A node's `Consensus` handles the next message of an actor.
     Listen(NodeId, Actor),
-    /// A node's election timer goes off.
+    /// A node's election timer expires.
     Timeout(NodeId),
     /// A node's pre-vote is won, whatever its voters would say: a pre-vote promises nothing.
     WinPreVote(NodeId),
-    /// A leader's heartbeats are due; what was under way for too long counts as lost.
+    /// A leader's heartbeats are due; messages under way for too long count as lost.
     Heartbeat(NodeId),
     /// A client gives a leader this many commands.
     Propose(NodeId, u64),
     /// An operator asks a leader for a change of the members.
     Change(NodeId, Change),
-    /// An operator asks a leader to hand over, to this node or to the best.
+    /// An operator asks a leader for a leadership transfer, to this node or to the best one.
     HandOver(NodeId, Option<NodeId>),
     /// A client asks a node to read.
     Read(NodeId, ReadToken),
-    /// The same, and its lease will do.
+    /// The same, where a lease suffices.
     ReadByLease(NodeId, ReadToken),
     /// A node is to take a snapshot of its state.
     Snapshot(NodeId),
-    /// A node's disk has soon no room for entries, or has again.
+    /// A node's disk is about to be full (true), or has room again (false).
     Full(NodeId, bool),
     /// A node that is down loses the payload of an entry.
     Lose(NodeId, Index, Fault),
@@ -45,7 +45,7 @@ pub enum Event {
     LoseSnapshot(NodeId),
     /// A node loses everything but its disk; the write under way may be torn.
     Crash(NodeId, Option<Torn>),
-    /// It starts again.
+    /// A node that is down starts again.
     Restart(NodeId),
     /// A millisecond passes.
     Wait,

@@ -1,25 +1,33 @@
-//! What must hold of how a node takes what it hears, judged from outside: by what was delivered to it and when, and by what it says
-//! then. It looks only at letters that speak of votes, leadership and lost entries, and only as they arrive.
+//! Checks of a node's reactions, from outside: they compare the messages delivered to the node, and
+//! their times, with its answers and effects. Only messages about votes, leadership and lost
+//! entries are examined, and only as they arrive.
 //!
-//! - **Up-to-date votes.** Whoever grants a vote, or says that it would, has no log that is more up-to-date than the asker's
-//!   (paper §5.4.1). And who is asked for a pre-vote by one whose log is no less up-to-date does not refuse without another reason:
-//!   or nobody may ever be elected.
-//! - **Protected leaders.** A node that heard a leader within its own shortest election timeout, by its own clock, grants no vote and
-//!   asks for none, whatever term it learnt of since; nor does one within the promise that was on its disk when it started, nor within
-//!   any promise that it ever stated, whatever it is told now (thesis §4.2.3, §6.4.1).
-//! - **Read index.** A read may be served only when a quorum, the leader included, heard and answered a heartbeat of a round that
-//!   first left after the read was asked for (thesis §6.4). And whoever hears a heartbeat answers with that heartbeat's
-//!   round in that heartbeat's term, or with none.
-//! - **Lease.** A read that may be served by lease needs no such round; but as long as anybody has a lease, a quorum, itself
-//!   included, protects leaders by its own clocks and its own promises, and nobody leads in a later term (§6.4.1).
-//! - **Covered.** Whoever answers an append says of no entry that it matches but of those that the append covered, and of those that it
-//!   knows to be committed because it cut its log behind them (Figure 2: "index of last new entry").
-//! - **Outsiders.** A message from outside a node's configuration ends no node, moves no commit index, and raises the term by 1,000 at
-//!   most unless a member has shown that term; while a leader is heard it changes nothing at all ([`outside`](super::outside)).
-//! - **Epochs.** What a leader sends a peer is of no earlier epoch than what it sent it before in that term, though the peer may have been
-//!   removed and added again meanwhile: answers to what was said before must not count.
-//! - **Discards.** A node forgets lost entries of its own accord only in a later term than the one that its disk had when it started:
-//!   what others say in that one may be overtaken by what it said itself.
+//! - **Up-to-date votes.** A node that grants a vote or a pre-vote has no log that is more
+//!   up-to-date than the candidate's (paper §5.4.1). Nor does a node refuse a pre-vote to a
+//!   candidate with a log at least as up-to-date as its own, unless it has another reason:
+//!   otherwise no election might ever succeed.
+//! - **Protected leaders.** A node that heard a leader within its own shortest election timeout, by
+//!   its own clock, grants no vote and asks for none, whatever term it has learned of since. The
+//!   same holds of a node within the promise that was on its disk when it started, and within any
+//!   promise that it ever stated, whatever its present settings are (thesis §4.2.3, §6.4.1).
+//! - **Read index.** A read may be served only when a quorum, the leader included, heard and
+//!   answered a heartbeat of a round that first left after the read was asked for (thesis
+//!   §6.4). A node answers a heartbeat with that heartbeat's round in that heartbeat's term,
+//!   or with no round.
+//! - **Lease.** A read that may be served by lease needs no such round. While a leader has a lease,
+//!   a quorum, itself included, protects leaders by its own clocks and its own promises, and no
+//!   node leads in a later term (§6.4.1).
+//! - **Covered.** An answer to an append reports entries as matching only up to the last one that
+//!   the append covered, or up to the base of the follower's log: that entry is known to be
+//!   committed, because log compaction removed it (Figure 2: "index of last new entry").
+//! - **Outsiders.** A message from outside a node's configuration ends no node, moves no commit
+//!   index, and raises the term by at most 1,000 unless a member has shown that term; while a
+//!   leader is heard it changes nothing at all ([`outside`](super::outside)).
+//! - **Epochs.** Within a term, the epochs of a leader's messages to one peer never go back, even
+//!   if the peer was removed and added again meanwhile: answers to earlier messages must not count.
+//! - **Discards.** A node forgets lost entries of its own accord only in a later term than the one
+//!   on its disk when it started: in the term on its disk, the node itself may have acknowledged
+//!   entries after the other nodes gave their answers.
 
 #[cfg(test)]
 mod tests;
@@ -35,30 +43,31 @@ use quorate_raft::{
 };
 use std::time::Duration;
 
-/// What it remembers of a cluster: as much as reads that wait, and a few words a node. It tells no two worlds apart.
+/// The memory of the checks. Its size is bounded by the waiting reads plus a few words per node. It
+/// tells no two worlds apart.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Judge {
     nodes: Vec<Judged>,
-    /// Reads that were asked for and rounds that left so far: what comes later has a higher number.
+    /// A logical clock, advanced by every read asked for and every heartbeat that leaves.
     moments: u64,
-    /// Who was told to campaign, and by the leader of which term.
+    /// Nodes that were told to campaign, with the term of the leader that told them.
     told_to_campaign: Vec<(NodeId, Term)>,
 }
 
-/// What a lease depends on, beside the leader that has it.
+/// The other nodes, as far as a lease depends on them.
 pub(super) trait Others {
-    /// Who leads in a later term, if anyone does.
+    /// The leader of a later term, if there is one.
     fn successor(&self) -> Option<(NodeId, Term)>;
 
-    /// What the clock of a node that runs shows.
+    /// The clock of `voter`; `None` while it is down.
     fn clock(&self, voter: NodeId) -> Option<Moment>;
 
-    /// Whether a node could vote for nobody who may win, whatever it heard: it is down, and will begin with its promise anew or new;
-    /// or it was emptied.
+    /// Whether a node could not vote for any candidate that may win, whatever it heard: it was
+    /// emptied, or it is down and will start either with its promise renewed or as a new node.
     fn is_bound(&self, voter: NodeId) -> bool;
 }
 
-/// Of one node, in its present life.
+/// The memory of one node's present life.
 #[derive(Clone, Default, Debug)]
 struct Judged {
     memory: Memory,
@@ -68,7 +77,7 @@ struct Judged {
     shown: Term,
 }
 
-/// The latest epoch in which it sent each peer something, as the leader of this term.
+/// The latest epoch of the messages to each peer, as the leader of `term`.
 #[derive(Clone, Default, Debug)]
 struct Epochs {
     term: Term,
@@ -77,28 +86,28 @@ struct Epochs {
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Memory {
-    /// The leader that it heard last in this life, and when by its own clock.
+    /// The last leader that was heard in this life, and the time by the node's own clock.
     heard: Option<(NodeId, Moment)>,
-    /// For so long it protects a leader that it heard.
+    /// The time for which a leader that was heard is protected.
     protection: Duration,
-    /// Up to when it keeps the promise that was on its disk when it started.
+    /// The end of the promise that was on its disk when it started.
     starts_until: Moment,
-    /// Up to when it keeps what it stated, in whatever life.
+    /// The latest end of all promises that it stated, in any life.
     stated_until: Moment,
     /// The term that its disk had when it started.
     recovered_in: Term,
 }
 
-/// What it asks as a leader whether it still leads.
+/// The read rounds of a leader.
 #[derive(Clone, Default, Debug)]
 struct Rounds {
     term: Term,
     newest: u64,
-    /// When each round first left; only those that a read may wait for.
+    /// The moment at which each round first left; only rounds that a read may wait for.
     left: Vec<(u64, u64)>,
-    /// For each peer, when the latest round that it heard and answered first left.
+    /// For each peer, the moment at which the latest round that it answered first left.
     answered: Vec<(NodeId, u64)>,
-    /// When each read that waits was asked for, and whether a lease will do.
+    /// For each waiting read, the moment at which it was asked for, and whether a lease suffices.
     reads: Vec<(ReadToken, u64, bool)>,
 }
 
@@ -113,13 +122,13 @@ pub(super) struct Arrival {
     memory: Memory,
     /// Whether it came from the leader that the node follows now.
     leads: bool,
-    /// Whether it was answered as what it is.
+    /// Whether the heartbeat was answered with its own round and term.
     is_answered: bool,
-    /// The promise that was stated.
+    /// The longest promise stated in an answer.
     stated: Promise,
     /// The highest term that a member has shown its receiver.
     shown: Term,
-    /// Whether all that was said and done about it may be.
+    /// The outcome of the checks.
     verdict: Result<(), String>,
 }
 
@@ -128,7 +137,7 @@ enum What {
     Beat {
         round: u64,
     },
-    /// Entries up to this one, or a probe of it.
+    /// An append of entries up to this one, or a probe of it.
     Append {
         covers: Index,
     },
@@ -169,10 +178,10 @@ impl Judge {
         }
     }
 
-    /// It has arrived.
+    /// Records the outcome of an arrival.
     ///
     /// # Errors
-    /// What must hold of what was said and done about it, and does not.
+    /// The property that the node's reaction violates.
     pub(super) fn arrived(&mut self, arrival: Arrival, now: Moment) -> Result<(), String> {
         let Arrival { from, to, term, what, leads, is_answered, stated, shown, verdict, .. } = arrival;
         self.of(to).shown = shown;
@@ -189,11 +198,11 @@ impl Judge {
         verdict
     }
 
-    /// A message leaves a node, whose clock shows `now`.
+    /// Records a message that leaves a node while its clock shows `now`.
     ///
     /// # Errors
-    /// If it asks for a pre-vote too early, or sends something in an epoch that is over. Votes are asked for only behind a won
-    /// pre-vote, or when its leader said so.
+    /// If the node asks for a pre-vote too early, or the message has an epoch that is over.
+    /// Requests for votes are not checked: they follow a won pre-vote or the leader's request.
     pub(super) fn leaves(
         &mut self,
         from: NodeId,
@@ -223,8 +232,8 @@ impl Judge {
         }
     }
 
-    /// A node starts with what its disk has, and protects leaders for so long from now on. One that is new, or was emptied, stated
-    /// nothing, as far as it can know.
+    /// Begins a life of a node, with its hard state `has`, that protects leaders for `protection`.
+    /// A new or emptied node can't know of promises that it stated before.
     pub(super) fn starts(&mut self, id: NodeId, has: HardState, is_new: bool, protection: Duration, now: Moment) {
         let before = if is_new { Memory::default() } else { self.of(id).memory };
         let memory = Memory {
@@ -237,17 +246,18 @@ impl Judge {
         *self.of(id) = Judged { memory, ..Judged::default() };
     }
 
-    /// Somebody asks a node that runs for a read; whether the lease will do.
+    /// Records a read asked for at a running node; `by_lease` if a lease suffices.
     pub(super) fn read_asked(&mut self, id: NodeId, token: ReadToken, by_lease: bool) {
         self.moments += 1;
         let now = self.moments;
         self.of(id).rounds.reads.push((token, now, by_lease));
     }
 
-    /// A node says that a read may be served.
+    /// Records that a node reports a read as ready to be served.
     ///
     /// # Errors
-    /// If no quorum confirmed that it still led when the read was asked for, and it has no right to a lease.
+    /// If no quorum confirmed its leadership after the read was asked for, and it has no
+    /// right to a lease.
     pub(super) fn read_ready(
         &mut self,
         id: NodeId,
@@ -271,10 +281,10 @@ impl Judge {
         ))
     }
 
-    /// A node has a lease, or says so.
+    /// Checks a lease that a node has, or reports.
     ///
     /// # Errors
-    /// If it can't have one.
+    /// If a later term has a leader, or no quorum keeps its promises.
     pub(super) fn lease(&self, id: NodeId, membership: &Membership, others: &impl Others) -> Result<(), String> {
         if let Some((other, term)) = others.successor() {
             return Err(format!("lease: {id} has one, and {other} leads term {term}"));
@@ -288,7 +298,7 @@ impl Judge {
         Err(format!("lease: {id} has one, and no quorum keeps the promise that it rests on"))
     }
 
-    /// A node says that a read can't be served.
+    /// Records that a node can't serve a read.
     pub(super) fn read_failed(&mut self, id: NodeId, token: ReadToken) {
         self.of(id).rounds.forget(token);
     }
@@ -308,13 +318,13 @@ impl Judge {
 }
 
 impl Memory {
-    /// Up to when it votes for nobody because it stated as much. That it heard a leader protects that leader, too; but no lease may rest
-    /// on what was not stated.
+    /// The time until which it votes for no candidate because of a promise. A leader that it heard
+    /// is protected too, but no lease may rest on a protection that was not stated.
     fn keeps_word_until(&self) -> Moment {
         self.starts_until.max(self.stated_until)
     }
 
-    /// Why it may vote for nobody yet, if so.
+    /// The reason why it may not vote yet, if there is one.
     fn protects(&self, now: Moment) -> Option<String> {
         if let Some((leader, at)) = self.heard.filter(|(_, at)| now.since(*at) < self.protection) {
             return Some(format!("heard {leader} {:?} ago", now.since(at)));
@@ -366,7 +376,7 @@ impl Rounds {
         self.reads.iter().find(|(read, ..)| *read == token).map(|(_, asked, by_lease)| (*asked, *by_lease))
     }
 
-    /// Nobody waits for a read any more, nor for rounds that left before all that still wait were asked for.
+    /// Forgets a read, and the rounds that left before all remaining reads were asked for.
     fn forget(&mut self, token: ReadToken) {
         self.reads.retain(|(read, ..)| *read != token);
         let oldest = self.reads.iter().map(|(_, asked, _)| *asked).min().unwrap_or(u64::MAX);
@@ -374,23 +384,23 @@ impl Rounds {
     }
 }
 
-/// What a replica was just before it heard something.
+/// A replica just before it heard a message.
 #[derive(Clone, Copy)]
 pub(super) struct Before {
     last: EntryId,
-    /// If what it heard came from outside its configuration.
+    /// Set if the message came from outside its configuration.
     outside: Option<Outside>,
 }
 
 impl Before {
-    /// Of a replica that hears something from `from` now.
+    /// The state of a replica that is about to hear a message from `from`.
     pub(super) fn of(replica: &Replica, from: NodeId, now: Moment) -> Self {
         Self { last: replica.log().last(), outside: Outside::of(replica, from, now) }
     }
 }
 
 impl Arrival {
-    /// Judges what a replica says and does about what arrived.
+    /// Judges the reaction of a replica to the letter.
     pub(super) fn heard(&mut self, now: Moment, before: Before, replica: &Replica, effects: &[Effect]) {
         if replica.membership().contains(self.from) {
             self.shown = self.shown.max(self.term);
@@ -434,7 +444,8 @@ impl Arrival {
         }
     }
 
-    /// A leader that hears a quorum may refuse, but whether it does is not known here.
+    /// A leader that hears a quorum may refuse. Every leader is taken for such a leader, because
+    /// the judge does not know the answers that it heard.
     fn denied(
         &self,
         now: Moment,
@@ -448,12 +459,12 @@ impl Arrival {
             return Ok(());
         }
         let (from, to, theirs, ours) = (self.from, self.to, request.last, before.last);
-        // One that comes with nothing may have been emptied, and one that has nothing may not judge.
+        // A candidate with an empty log may have been emptied, and a new node may not judge.
         let knows_too_little = theirs.index == Index(0) || replica.is_new();
         let is_late = self.term.next() <= replica.term();
         let can_apply = replica.machine().apply(request.machine_version);
         let is_protected = replica.is_leader() || self.memory.protects(now).is_some();
-        // In a term that it would not believe it votes for nobody either.
+        // A node grants no vote in a term that it would not believe.
         let is_unproven = outside::is_unproven(replica.term(), self.term.next(), self.shown);
         if is_behind(theirs, ours) || knows_too_little || is_late || !can_apply || is_protected || is_unproven {
             return Ok(());
@@ -509,12 +520,12 @@ impl Arrival {
     }
 }
 
-/// Whether ours is more up-to-date (paper §5.4.1).
+/// Whether `ours` is more up-to-date (paper §5.4.1).
 fn is_behind(theirs: EntryId, ours: EntryId) -> bool {
     theirs.term < ours.term || (theirs.term == ours.term && theirs.index < ours.index)
 }
 
-/// All that is said, now or once it is durable.
+/// All messages among the effects, sent at once or after a write.
 fn said(effects: &[Effect]) -> impl Iterator<Item = &Outgoing> {
     effects.iter().flat_map(|effect| match effect {
         Effect::Send(outgoing) => std::slice::from_ref(outgoing),

@@ -2,7 +2,7 @@
 //! and every message between the actors of one node, is an event that the caller delivers, delays,
 //! drops or repeats.
 //!
-//! - [`world`]: the nodes, what is on the wire, and what may be done to both.
+//! - [`world`]: the nodes and the wire between them, with the operations on both.
 //! - [`event`]: the events; [`rules`]: settings of nodes, and the checks after every step.
 //! - [`node`]: one node: the replica and the pieces beside it, wired up as a runtime wires them.
 //! - [`words`]: the messages between its actors; [`queues`]: those that wait.

@@ -1,4 +1,4 @@
-//! Small builders: ids, messages, batches and logs.
+//! Small builders of test data: ids, messages, batches and logs.
 
 use super::disk::{Disk, Fault};
 use quorate_raft::{
@@ -8,27 +8,27 @@ use quorate_raft::{
 };
 use std::time::Duration;
 
-/// CRC-32C, continued: what nodes use.
+/// The checksum function of nodes: CRC-32C, continued from `seed`.
 pub fn crc(seed: u32, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(seed, bytes)
 }
 
-/// A node.
+/// The node with this id.
 pub fn node(id: u64) -> NodeId {
     NodeId(id)
 }
 
-/// An entry.
+/// The entry with this index and term.
 pub fn id(index: u64, term: u64) -> EntryId {
     EntryId::new(Term(term), Index(index))
 }
 
-/// So many milliseconds after a node started.
+/// The moment `milliseconds` after a node started.
 pub fn at(milliseconds: u64) -> Moment {
     Moment(Duration::from_millis(milliseconds))
 }
 
-/// The default settings.
+/// The default settings, with `crc` as checksum.
 pub fn settings() -> Settings {
     Settings::new(crc)
 }
@@ -38,7 +38,7 @@ pub fn voters(nodes: u64) -> Membership {
     Membership::of_voters((1..=nodes).map(NodeId))
 }
 
-/// A batch of `count` commands of `term` from `first` on, behind a record with checksum `previous`.
+/// A batch of `count` commands of `term` from `first` on, after a record with checksum `previous`.
 pub fn batch(term: u64, first: u64, count: u64, previous: u32) -> Batch {
     let mut builder = BatchBuilder::new(crc, Term(term), Index(first), previous, 0);
     for index in first..first + count {
@@ -47,8 +47,8 @@ pub fn batch(term: u64, first: u64, count: u64, previous: u32) -> Batch {
     builder.finish().expect("at least one entry")
 }
 
-/// A log with an entry of each of these terms, as one batch a run of equal terms. Logs that begin with the same terms
-/// begin with the same bytes.
+/// A log with one entry for each of these terms, and one batch for each run of equal terms. Logs
+/// that begin with the same terms begin with the same bytes.
 pub fn log_of(terms: &[u64]) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     let (mut first, mut rest) = (1, terms);
@@ -61,7 +61,7 @@ pub fn log_of(terms: &[u64]) -> Vec<Batch> {
     batches
 }
 
-/// A disk with such a log, and the promise of the default settings on it.
+/// A disk with the log of these terms, and the promise of the default settings.
 pub fn disk_of(term: u64, vote: Option<u64>, terms: &[u64]) -> Disk {
     let hard_state = HardState { term: Term(term), vote: vote.map(NodeId), promise: settings().promise() };
     let mut disk = Disk::with(hard_state);
@@ -69,12 +69,13 @@ pub fn disk_of(term: u64, vote: Option<u64>, terms: &[u64]) -> Disk {
     disk
 }
 
-/// A replica that recovered such a log, of a cluster of `nodes`.
+/// A replica that recovered such a log, in a cluster of `nodes`.
 pub fn replica(id: u64, nodes: u64, term: u64, vote: Option<u64>, terms: &[u64]) -> Replica {
     Replica::new(NodeId(id), voters(nodes), disk_of(term, vote, terms).recover(), settings())
 }
 
-/// Node 1 of three in term 5, with such a log, of which it lost these entries, provably durable once.
+/// Node 1 of three in term 5, with such a log. It lost the entries `lost`, which are proven
+/// to have been durable.
 pub fn faulty_replica(terms: &[u64], lost: &[u64]) -> Replica {
     let mut disk = disk_of(5, None, terms);
     lost.iter().for_each(|index| disk.lose(Index(*index), Fault::Proven));
@@ -88,12 +89,12 @@ pub fn changing(term: u64, index: u64, previous: u32, membership: &Membership) -
     builder.finish().expect("an entry")
 }
 
-/// Asks for lost entries.
+/// A request for lost entries, from `from` up to index `to`.
 pub fn repair(from: EntryId, to: u64) -> Body {
     Body::Repair(Repair { from, to: Index(to) })
 }
 
-/// What is said of a lost entry.
+/// The first answer about a lost entry in `said`.
 pub fn repair_reply(said: &[&Outgoing]) -> Option<RepairOutcome> {
     said.iter().find_map(|outgoing| match &outgoing.message.body {
         Body::RepairReply(reply) => Some(reply.outcome),
@@ -101,30 +102,30 @@ pub fn repair_reply(said: &[&Outgoing]) -> Option<RepairOutcome> {
     })
 }
 
-/// What `replica` does when it hears `body` from `from` in `term`.
+/// The effects of `body` from node `from` in `term` on `replica`.
 pub fn hear(replica: &mut Replica, now: Moment, from: u64, term: u64, body: Body) -> Vec<Effect> {
     let mut out = Vec::new();
     replica.receive(now, NodeId(from), Message { term: Term(term), body }, &mut out);
     out
 }
 
-/// Asks for a vote.
+/// A request for a vote, without leadership transfer, by a candidate of machine version 0.
 pub fn request_vote(phase: Phase, campaign: u64, last: EntryId) -> Body {
     Body::RequestVote(RequestVote { phase, campaign, last, handed_over: false, machine_version: 0 })
 }
 
-/// Answers that.
+/// The answer to a request for a vote.
 pub fn vote(phase: Phase, campaign: u64, granted: bool) -> Body {
     Body::Vote(Vote { phase, campaign, granted })
 }
 
-/// Entries, or a probe.
+/// An append of `batch`, or a probe if it is `None`.
 pub fn append(epoch: u64, previous: EntryId, commit: u64, batch: Option<Batch>) -> Body {
     let previous_checksum = batch.as_ref().map(Batch::previous_checksum);
     Body::Append(Append { epoch, previous, previous_checksum, commit: Index(commit), batch })
 }
 
-/// Answers those.
+/// The answer to an append that matches up to `matched`.
 pub fn matched(epoch: u64, matched: u64) -> Body {
     Body::AppendReply(AppendReply { epoch, outcome: AppendOutcome::Matched { matched: Index(matched) } })
 }
@@ -136,13 +137,13 @@ pub fn snapshot_of(index: u64, term: u64) -> Snapshot {
     Snapshot { base, bytes: 3, checksum: 7 }
 }
 
-/// A piece of a snapshot.
+/// A chunk of a snapshot, from byte `offset` on.
 pub fn snapshot_chunk(epoch: u64, snapshot: &Snapshot, offset: u64, bytes: &'static [u8]) -> Body {
     let chunk = SnapshotChunk { epoch, snapshot: snapshot.clone().into(), offset, bytes: bytes.into() };
     Body::SnapshotChunk(chunk)
 }
 
-/// What is said of a snapshot.
+/// The first answer about a snapshot in `said`.
 pub fn snapshot_reply(said: &[&Outgoing]) -> Option<SnapshotOutcome> {
     said.iter().find_map(|outgoing| match &outgoing.message.body {
         Body::SnapshotReply(reply) => Some(reply.outcome),
@@ -150,22 +151,22 @@ pub fn snapshot_reply(said: &[&Outgoing]) -> Option<SnapshotOutcome> {
     })
 }
 
-/// A heartbeat.
+/// A heartbeat of a leader with this read round and commit index.
 pub fn heartbeat(round: u64, commit: u64) -> Body {
     Body::Heartbeat(Heartbeat { round, commit: Index(commit) })
 }
 
-/// Answers it, with the promise of the default settings.
+/// The answer to a heartbeat, with the promise of the default settings.
 pub fn heartbeat_reply(round: u64) -> Body {
     promising(round, settings().promise())
 }
 
-/// Answers it, with this promise.
+/// The answer to a heartbeat, with this promise.
 pub fn promising(round: u64, promise: Promise) -> Body {
     Body::HeartbeatReply(HeartbeatReply { round, promise })
 }
 
-/// What leaves at once.
+/// The messages that leave at once.
 pub fn sent(effects: &[Effect]) -> Vec<&Outgoing> {
     effects
         .iter()
@@ -173,12 +174,12 @@ pub fn sent(effects: &[Effect]) -> Vec<&Outgoing> {
         .collect()
 }
 
-/// What leaves once it is durable.
+/// The messages that leave once a write is durable.
 pub fn promised(effects: &[Effect]) -> Vec<&Outgoing> {
     persists(effects).into_iter().flat_map(|persist| &persist.then).collect()
 }
 
-/// What is to be made durable.
+/// The writes among the effects, in order.
 pub fn persists(effects: &[Effect]) -> Vec<&quorate_raft::Persist> {
     let mut persists = Vec::new();
     for effect in effects {
@@ -196,8 +197,8 @@ pub fn terms(replica: &Replica) -> Vec<u64> {
     indexes.map(|index| log.term_of(Index(index)).expect("inside the log").0).collect()
 }
 
-/// `replica` times out and wins its pre-vote, the second one if it is new; its vote for itself is durable. Gives the ballot of its
-/// campaign.
+/// `replica` times out and wins its pre-vote, the second one if it is new; its vote for itself is
+/// durable. Returns the ballot of its campaign.
 pub fn stand(replica: &mut Replica, now: Moment) -> Ballot {
     let mut out = Vec::new();
     for _ in 0..=u8::from(replica.is_new()) {
@@ -212,7 +213,7 @@ pub fn stand(replica: &mut Replica, now: Moment) -> Ballot {
     campaign
 }
 
-/// `replica` campaigns and wins. Gives what it does then.
+/// `replica` campaigns and wins. Returns the effects of its victory.
 pub fn lead(replica: &mut Replica, now: Moment) -> Vec<Effect> {
     let campaign = stand(replica, now);
     let mut out = Vec::new();
@@ -231,7 +232,7 @@ pub fn opened(effects: &[Effect]) -> Option<Ballot> {
     opened
 }
 
-/// Everything that `effects` asks to be made durable is.
+/// Makes all writes among `effects` durable, and returns the effects of that.
 pub fn persist_all(replica: &mut Replica, effects: &[Effect]) -> Vec<Effect> {
     let mut out = Vec::new();
     if let Some(last) = persists(effects).last() {
@@ -240,7 +241,7 @@ pub fn persist_all(replica: &mut Replica, effects: &[Effect]) -> Vec<Effect> {
     out
 }
 
-/// The answer to an append, and whether it waits for the disk.
+/// The first answer to an append, whether it waits for the disk or not.
 pub fn append_reply(effects: &[Effect]) -> Option<AppendOutcome> {
     sent(effects).into_iter().chain(promised(effects)).find_map(|outgoing| match &outgoing.message.body {
         Body::AppendReply(reply) => Some(reply.outcome),
@@ -248,7 +249,7 @@ pub fn append_reply(effects: &[Effect]) -> Option<AppendOutcome> {
     })
 }
 
-/// The answer to a request for a vote, and the term that it carries.
+/// The first answer to a request for a vote, with its term.
 pub fn vote_reply(effects: &[Effect]) -> Option<(Term, bool)> {
     sent(effects).into_iter().chain(promised(effects)).find_map(|outgoing| match &outgoing.message.body {
         Body::Vote(vote) => Some((outgoing.message.term, vote.granted)),
@@ -256,7 +257,7 @@ pub fn vote_reply(effects: &[Effect]) -> Option<(Term, bool)> {
     })
 }
 
-/// Why the node stops, if it does.
+/// The violation for which the node stops, if it does.
 pub fn halted(effects: &[Effect]) -> Option<Violation> {
     effects.iter().find_map(|effect| if let Effect::Halt(violation) = effect { Some(*violation) } else { None })
 }

@@ -19,7 +19,7 @@ pub use super::words::{Actor, Ask, Note, Tell};
 pub struct Context<'a> {
     /// The time, by its own clock.
     pub now: Moment,
-    /// Its disk.
+    /// The disk of the node.
     pub disk: &'a mut Disk,
     /// The messages that leave, in order.
     pub sent: Vec<Outgoing>,
@@ -57,8 +57,8 @@ pub struct Running {
     pub replicators: BTreeMap<NodeId, Replication>,
     /// The peers that have a replicator, or will once it handles [`Ask::Start`].
     peers: Vec<NodeId>,
-    /// Peers that wait for a snapshot: the term of that leadership, and the last entry that it must
-    /// cover.
+    /// Peers that wait for a snapshot: the term of that leadership, and the last entry that
+    /// the snapshot must cover.
     needs: BTreeMap<NodeId, (Term, Index)>,
     /// The last entry that the state machine applied.
     pub applied: Index,

@@ -1,8 +1,9 @@
-//! Messages from outside a node's configuration, and the most that one may bring about: counted apart from the rules.
+//! Limits on the effects of messages from outside a node's configuration, counted
+//! apart from the rules.
 
 use quorate_raft::{Effect, Index, Moment, NodeId, Replica, Term};
 
-/// A replica just before it hears something from outside its configuration.
+/// A replica just before it hears a message from outside its configuration.
 #[derive(Clone, Copy)]
 pub(super) struct Outside {
     is_led: bool,
@@ -10,20 +11,21 @@ pub(super) struct Outside {
     commit: Index,
 }
 
-/// What a leader that is heard protects.
+/// The state that no outsider may change while a leader is heard: term, vote, leader, leadership.
 type State = (Term, Option<NodeId>, Option<NodeId>, bool);
 
-/// How far a term rises at the word of a node that no member confirms.
+/// The most by which a term rises through an outsider's message if no member has
+/// shown the new term.
 const RISE_MAX: u64 = 1_000;
 
 impl Outside {
-    /// `None` if the sender belongs to a configuration that counts, or leads.
+    /// `None` if the sender leads, or belongs to a configuration that counts.
     pub(super) fn of(replica: &Replica, from: NodeId, now: Moment) -> Option<Self> {
         let is_outside = !replica.membership().is_empty() && !is_named(replica, from) && replica.leader() != Some(from);
         is_outside.then(|| Self { is_led: replica.is_led(now), state: state(replica), commit: replica.commit() })
     }
 
-    /// Judges what became of it, if members have shown this term at most.
+    /// Judges the reaction of the replica. `shown` is the highest term that members have shown.
     pub(super) fn judge(self, from: NodeId, shown: Term, replica: &Replica, effects: &[Effect]) -> Result<(), String> {
         let (to, state) = (replica.id(), state(replica));
         let says = |what: String| Err(format!("outsiders: {from}, of which {to} has not heard, {what}"));
@@ -50,7 +52,8 @@ impl Outside {
     }
 }
 
-/// Whether the term may not rise so far, if members have shown this one at most.
+/// Whether a term may not rise from `from` to `to`, if `shown` is the highest
+/// term shown by members.
 pub(super) fn is_unproven(from: Term, to: Term, shown: Term) -> bool {
     to.0.saturating_sub(from.0) > RISE_MAX && to > shown
 }
@@ -59,7 +62,7 @@ fn state(replica: &Replica) -> State {
     (replica.term(), replica.vote(), replica.leader(), replica.is_leader())
 }
 
-/// Whether the configuration as of what is committed, or a later one, has this node.
+/// Whether this node is in the configuration as of the commit index, or in a later one.
 fn is_named(replica: &Replica, id: NodeId) -> bool {
     for (index, membership) in replica.configurations().rev() {
         if membership.contains(id) {

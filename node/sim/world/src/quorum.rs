@@ -1,8 +1,9 @@
-//! How many are enough, counted apart from the rules, which it judges.
+//! Quorums, counted apart from the rules, which this module judges.
 
 use quorate_raft::{Membership, NodeId};
 
-/// Whether those for whom `agrees` holds are more than half of the voters, and of either half of them in a joint configuration.
+/// Whether the nodes for which `agrees` holds are more than half of the voters; in a joint
+/// configuration, more than half of both its halves.
 #[must_use]
 pub fn reached(membership: &Membership, agrees: impl Fn(NodeId) -> bool) -> bool {
     let most = |voters: &[NodeId]| 2 * voters.iter().filter(|voter| agrees(**voter)).count() > voters.len();

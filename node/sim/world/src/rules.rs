@@ -2,33 +2,33 @@
 
 use quorate_raft::{Credit, Membership, NodeId, Settings, TransferSettings};
 
-/// Settings of all nodes.
+/// The settings of all nodes of a world.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Of each replica.
+    /// The settings of each replica.
     pub settings: Settings,
-    /// Of each replicator: bounds of appends under way.
+    /// The bounds of appends under way, of each replicator.
     pub credit: Credit,
     /// For explorations: a replicator that starts probes at once, as at the end of a heartbeat
     /// interval, and sends no heartbeat; and it does not hear that its peer answers heartbeats.
     /// Each such message would multiply the interleavings; and where time stands still, each
     /// answer would end a silence.
     pub explores: bool,
-    /// Whether everything within a node but its disk happens at once, in one step with what caused
-    /// it.
+    /// Whether all that an event causes within its node, except on the disk, happens
+    /// in the same step.
     pub prompt: bool,
     /// Entries up to a snapshot's end that log compaction keeps.
     pub keep_entries: u64,
     /// The size of every snapshot, in bytes.
     pub snapshot_bytes: u64,
-    /// Of each replicator: bounds of a snapshot under way.
+    /// The bounds of a snapshot under way, of each replicator.
     pub transfer: TransferSettings,
-    /// Whether log safety is checked; not where a log is damaged on purpose.
+    /// Whether the properties of nodes are checked after steps; false where a log
+    /// is damaged on purpose.
     pub logs_match: bool,
     /// The first configuration; `None` if every node votes.
     pub membership: Option<Membership>,
-    /// The node that is started as a witness, which those of the members who are there from the
-    /// start know.
+    /// The node that is started as a witness; the members of the first configuration know it.
     pub witness: Option<NodeId>,
     /// Whether letters carry a digest.
     pub digests: bool,
@@ -36,10 +36,10 @@ pub struct Rules {
     pub checks: Checks,
 }
 
-/// The extent of the checks after every step. Both find the same violations.
+/// The extent of the checks after every step. Both variants find the same violations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Checks {
-    /// Everything.
+    /// All properties of all nodes.
     Everything,
     /// The changes of the step: for worlds of millions of steps, which change in steps only.
     Changes,
@@ -67,6 +67,6 @@ impl Rules {
 }
 
 impl std::hash::Hash for Rules {
-    /// They never change.
+    /// Adds nothing: rules never change.
     fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
 }

@@ -1,4 +1,5 @@
-//! What a scenario says: elect this node, cut that link, let everything settle. Each panics with what no longer holds.
+//! The steps of scenarios: elect a node, cut a link, let everything settle. Each panics with the
+//! property that a step violates.
 
 use super::{
     disk::Fault,
@@ -9,14 +10,14 @@ use super::{
 use quorate_raft::{Index, Kind, Membership, Message, NodeId, ReadToken, Replica, Replication, Term};
 use std::time::Duration;
 
-/// More than a cluster can ever need to come to rest.
+/// More steps than a cluster can need to come to rest.
 const SETTLE_STEPS_MAX: usize = 200_000;
 
 impl World {
     /// Makes `event` happen.
     ///
     /// # Panics
-    /// With what must hold and no longer does.
+    /// With the property that no longer holds.
     #[track_caller]
     pub fn must(&mut self, event: Event) {
         if let Err(violated) = self.step(event.clone()) {
@@ -24,14 +25,14 @@ impl World {
         }
     }
 
-    /// Everything under way arrives, in order, and every disk that is not stuck finishes. Nobody times out. Gives every
-    /// message that arrived.
+    /// Delivers everything under way, in order, and finishes the writes of every disk that is not
+    /// stuck. No node times out. Returns every message that arrived.
     #[track_caller]
     pub fn settle(&mut self) -> Vec<(NodeId, NodeId, Message)> {
         self.settle_but(|_, _, _| false)
     }
 
-    /// The same, but for messages that `lost` says are lost.
+    /// The same, but messages for which `lost` holds are lost.
     #[track_caller]
     pub fn settle_but(&mut self, lost: impl Fn(NodeId, NodeId, &Message) -> bool) -> Vec<(NodeId, NodeId, Message)> {
         let mut arrived = Vec::new();
@@ -53,7 +54,7 @@ impl World {
         panic!("the cluster never comes to rest");
     }
 
-    /// The same, and no further than until somebody leads.
+    /// The same, until some node leads.
     #[track_caller]
     pub fn settle_until_led(&mut self) {
         while self.leaders().is_empty() {
@@ -64,13 +65,13 @@ impl World {
         }
     }
 
-    /// Everything within the nodes happens, and nothing on the wire; stuck disks stay stuck.
+    /// Finishes everything within the nodes, and delivers nothing; stuck disks stay stuck.
     #[track_caller]
     pub fn settle_within(&mut self) {
         while self.within_nodes() {}
     }
 
-    /// One thing within some node; false if nothing is left to do.
+    /// Takes one step within some node; false if nothing is left.
     #[track_caller]
     fn within_nodes(&mut self) -> bool {
         for id in self.ids() {
@@ -90,13 +91,13 @@ impl World {
         false
     }
 
-    /// Time passes, and nothing else happens.
+    /// Lets time pass, in true milliseconds; nothing else happens.
     pub fn pass(&mut self, milliseconds: u64) {
         self.now = self.now.plus(Duration::from_millis(milliseconds));
     }
 
-    /// `id` hears nobody for longer than any election timeout, and nor does anyone else; it campaigns, and everything
-    /// settles.
+    /// `id` campaigns once no node has heard a leader for longer than any election
+    /// timeout, and everything settles.
     #[track_caller]
     pub fn elect(&mut self, id: u64) {
         // A new member that some voter does not answer stands at its second pre-vote.
@@ -146,10 +147,10 @@ impl World {
         self.settle();
     }
 
-    /// The next thing that can happen within the nodes or on the wire.
+    /// Takes the next step that is possible within the nodes or on the wire.
     ///
     /// # Errors
-    /// What must hold and does not.
+    /// The property that does not hold.
     pub fn step_any(&mut self) -> Result<(), String> {
         let busy = self.ids().find_map(|id| {
             let running = self.running(id)?;
@@ -168,19 +169,19 @@ impl World {
         self.wire.is_empty() && self.nodes.iter().all(|node| node.running.as_ref().is_none_or(Running::is_at_rest))
     }
 
-    /// Somebody asks `id` for a read.
+    /// A client asks `id` for a read.
     #[track_caller]
     pub fn read(&mut self, id: u64, token: ReadToken) {
         self.must(Event::Read(NodeId(id), token));
     }
 
-    /// The same, and the lease of `id` will do.
+    /// The same, where a lease of `id` suffices.
     #[track_caller]
     pub fn read_by_lease(&mut self, id: u64, token: ReadToken) {
         self.must(Event::ReadByLease(NodeId(id), token));
     }
 
-    /// `id` loses all but its disk.
+    /// `id` loses everything but its disk.
     #[track_caller]
     pub fn crash(&mut self, id: u64) {
         self.must(Event::Crash(NodeId(id), None));
@@ -192,7 +193,7 @@ impl World {
         self.must(Event::Restart(NodeId(id)));
     }
 
-    /// `id` keeps a snapshot of what it has applied, and cuts its log; everything settles.
+    /// `id` keeps a snapshot of its applied entries, and compacts its log; everything settles.
     #[track_caller]
     pub fn snapshot(&mut self, id: u64) {
         self.must(Event::Snapshot(NodeId(id)));
@@ -205,23 +206,23 @@ impl World {
         entries.into_iter().for_each(|index| self.must(Event::Lose(NodeId(id), Index(index), Fault::Proven)));
     }
 
-    /// Nothing gets through from `from` to `to`.
+    /// Cuts the link from `from` to `to`, in this direction only.
     pub fn cut_way(&mut self, from: u64, to: u64) {
         self.cut.insert((NodeId(from), NodeId(to)));
     }
 
-    /// Nothing gets through between the two.
+    /// Cuts the link in both directions.
     pub fn cut_link(&mut self, one: u64, other: u64) {
         self.cut_way(one, other);
         self.cut_way(other, one);
     }
 
-    /// Nothing gets through between `id` and anyone.
+    /// Cuts all links of `id`, in both directions.
     pub fn isolate(&mut self, id: u64) {
         self.ids().filter(|other| other.0 != id).for_each(|other| self.cut_link(id, other.0));
     }
 
-    /// Everything gets through again, and replicators know it.
+    /// Restores all links, and tells the replicators of leaders.
     #[track_caller]
     pub fn heal(&mut self) {
         for (from, to) in std::mem::take(&mut self.cut) {
@@ -233,7 +234,7 @@ impl World {
         }
     }
 
-    /// The first message on the wire for which `is` holds arrives now, before any other.
+    /// Delivers the first message on the wire for which `is` holds, before any other.
     #[track_caller]
     pub fn deliver_first(&mut self, is: impl Fn(NodeId, NodeId, &Message) -> bool) {
         let at = self.wire.iter().position(|letter| is(letter.from, letter.to, &letter.message));
@@ -241,13 +242,13 @@ impl World {
         self.settle_within();
     }
 
-    /// The rules of `id`, which runs.
+    /// The replica of `id`, which runs.
     #[track_caller]
     pub fn replica(&self, id: u64) -> &Replica {
         &self.up(id).replica
     }
 
-    /// `id`, which runs.
+    /// The volatile state of `id`, which runs.
     #[track_caller]
     pub fn up(&self, id: u64) -> &Running {
         self.running(NodeId(id)).expect("the node runs")
@@ -259,7 +260,7 @@ impl World {
         self.up(of).replicators.get(&NodeId(peer)).expect("it leads")
     }
 
-    /// Who leads, the latest term first.
+    /// The nodes that lead, the latest term first.
     pub fn leaders(&self) -> Vec<(Term, NodeId)> {
         let mut leaders: Vec<_> =
             self.replicas().filter(|replica| replica.is_leader()).map(|leader| (leader.term(), leader.id())).collect();
@@ -267,25 +268,26 @@ impl World {
         leaders
     }
 
-    /// How far `id` knows entries to be committed.
+    /// The commit index of `id`.
     #[track_caller]
     pub fn commit(&self, id: u64) -> u64 {
         self.replica(id).commit().0
     }
 
-    /// The term of `id`.
+    /// The current term of `id`.
     #[track_caller]
     pub fn term(&self, id: u64) -> u64 {
         self.replica(id).term().0
     }
 
-    /// The terms of a running node's log.
+    /// The terms of the entries in a running node's log.
     #[track_caller]
     pub fn log(&self, id: u64) -> Vec<u64> {
         super::make::terms(self.replica(id))
     }
 
-    /// The reads that were answered, each with its index, and those that failed, since the last call.
+    /// The reads that were answered, each with its index, and the reads that failed,
+    /// since the last call.
     pub fn answered_reads(&mut self) -> (Vec<(ReadToken, Index)>, Vec<ReadToken>) {
         let (mut ready, mut failed) = (Vec::new(), Vec::new());
         for (_, note) in std::mem::take(&mut self.notes) {

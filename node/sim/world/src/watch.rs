@@ -1,7 +1,9 @@
-//! What the checks after a step need to look only at what the step changed.
+//! The memory of the last checks, so that the checks after a step cover only the
+//! changes of the step.
 //!
-//! The dumb twin is [`Witness::check`](super::witness::Witness::check), which looks at everything. Both judge every step
-//! alike: what did not change was judged before, and what is remembered only grows.
+//! The simple counterpart is [`Witness::check`](super::witness::Witness::check), which
+//! covers everything. Both judge every step alike: unchanged parts were judged before, and
+//! the memory only grows.
 
 use super::{
     node::{Note, Running},
@@ -9,27 +11,28 @@ use super::{
 };
 use quorate_raft::{NodeId, invariants::Seen};
 
-/// What was seen at the last check. No part of a world's state: it tells no two worlds apart.
+/// The state at the last check. It is no part of a world's state: it tells no two worlds apart.
 #[derive(Clone, Default, Debug)]
 pub struct Watch {
     nodes: Vec<Watched>,
-    /// The checksum of the last entry applied, for every index that some node ever stopped at.
+    /// The checksum of the last entry applied, for every index at which some node ever stopped.
     applied: Vec<Option<u32>>,
 }
 
-/// The same, of one node.
+/// The state of one node at the last check.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Watched {
     pub(super) seen: Seen,
     pub(super) vouched: Vouched,
 }
 
-/// Most tasks that wait for one actor of a node. What feeds them is bounded: clients by their number, peers by credit, the disk by
-/// the bytes that it may still owe, everything else by the time between two heartbeats; what exceeds this grows without bound.
+/// The most tasks that may wait for one actor of a node. All sources of tasks are bounded: clients
+/// by their number, peers by credit, the disk by the bytes that it may still owe, all else by the
+/// time between two heartbeats. A longer queue is taken to grow without bound.
 pub const QUEUE_MAX: usize = 4_000;
 
 impl Watch {
-    /// What was seen of a node.
+    /// The memory of one node.
     pub(super) fn of(&mut self, id: NodeId) -> &mut Watched {
         let at = usize::try_from(id.0).unwrap_or(usize::MAX) - 1;
         if at >= self.nodes.len() {
@@ -38,7 +41,7 @@ impl Watch {
         &mut self.nodes[at]
     }
 
-    /// A node shows something: no two state machines are in different states as of one entry.
+    /// Checks news of a node: no two state machines differ as of the same entry.
     pub(super) fn applied(&mut self, id: NodeId, note: &Note) -> Result<(), String> {
         let (index, state) = match note {
             Note::Applied(batch) => (batch.last(), batch.checksum()),
@@ -58,7 +61,8 @@ impl Watch {
     }
 }
 
-/// No queue within a node grows without bound, and nothing is sent beyond its credit or its window.
+/// Checks that no queue within a node grows without bound, and that nothing is sent beyond its
+/// credit or its window.
 pub(super) fn bounds(id: NodeId, node: &Running) -> Result<(), String> {
     let longest = node.asked.longest().max(node.told.longest());
     if longest > QUEUE_MAX {

@@ -1,14 +1,17 @@
-//! What must hold, checked after every step from outside, with a memory that no crash erases.
+//! Safety properties, checked from outside after every step, with a memory that no crash erases.
 //!
 //! Beside the paper's properties (`invariants::Cluster`):
-//! - **Durable promises.** What a message promises is on its sender's disk when it leaves: its term, its vote, the entries
-//!   that it says match.
+//! - **Durable promises.** The term, the vote and the matching entries that a message promises are
+//!   on its sender's disk when it leaves.
 //! - **One vote.** The votes that ever left a node name one candidate a term.
-//! - **Durable commits.** Whatever was ever seen committed is on the disks of a quorum: whole, or at least not forgotten;
-//!   and it is whole on one of them that keeps commands.
-//! - **A tie-break, no more.** The member that is started as a witness never leads, and is sent nothing that nobody else holds.
-//! - **Whole handovers.** Who is told to campaign at once holds what its leader has.
-//! - **Linearizable reads.** A read is served at or above everything that was committed when it was asked for.
+//! - **Durable commits.** Every entry that was ever seen committed is on the disks of a
+//!   quorum: whole, or at least not forgotten; and it is whole on the disk of at least one
+//!   node that keeps commands.
+//! - **A tie-break, no more.** The member that is started as a witness never leads, and is sent no
+//!   entry that no other node holds.
+//! - **Whole transfers.** A node that is told to campaign at once holds all entries of its leader.
+//! - **Linearizable reads.** A read is served at or above everything that was committed when
+//!   it was asked for.
 
 use super::{disk::Disk, node::is_pre_vote, quorum, world::Node};
 use quorate_raft::{
@@ -18,18 +21,18 @@ use quorate_raft::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Watches one cluster.
+/// The observer of one cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Witness {
     cluster: Cluster,
     votes: BTreeMap<(NodeId, Term), NodeId>,
-    /// For every read asked for, what was committed then.
+    /// For every read asked for, the last index committed at that time.
     reads: BTreeMap<ReadToken, Index>,
-    /// The configurations that were ever seen committed, by where they stand.
+    /// The configurations that were ever seen committed, by the index of their entry.
     members: BTreeMap<Index, Membership>,
 }
 
-/// Up to where a disk is known to hold what the leader of a term has.
+/// The last index up to which a disk is known to match the log of a term's leader.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Vouched {
     term: Term,
@@ -44,10 +47,11 @@ impl Vouched {
 }
 
 impl Witness {
-    /// Checks what must hold of all nodes, which are these members, as they are now.
+    /// Checks all nodes as they are now. `members` is the configuration until a later
+    /// one is seen committed.
     ///
     /// # Errors
-    /// What must hold and does not.
+    /// The property that does not hold.
     pub fn check<'a>(
         &mut self,
         replicas: impl Iterator<Item = &'a Replica> + Clone,
@@ -60,8 +64,8 @@ impl Witness {
         self.cluster.committed().try_for_each(|entry| durable_commit(entry, nodes, members))
     }
 
-    /// The same, if only `changed` did anything since the last check of either kind, and its disk holds no less but from
-    /// `less_from` on.
+    /// The same, if only `changed` did anything since the last check of either kind, and its disk
+    /// holds no less than then, except from `less_from` on.
     pub(super) fn check_changed<'a>(
         &mut self,
         changed: NodeId,
@@ -74,7 +78,8 @@ impl Witness {
         replicas.clone().filter(|replica| replica.id() == changed).for_each(|replica| self.learn_members(replica));
         let news = self.cluster.check_changed(changed, seen, replicas)?;
         let members = self.members.last_key_value().map_or(members, |(_, members)| members);
-        // What a disk holds can be too little only where it holds less, or where more was committed.
+        // A disk can hold too little only where it holds less than before, or
+        // where more was committed.
         for entry in news.into_iter().flat_map(|(from, to)| self.cluster.committed_in(from, to)) {
             durable_commit(entry, nodes, members)?;
         }
@@ -84,11 +89,12 @@ impl Witness {
         Ok(())
     }
 
-    /// Checks a message as it leaves `from`, whose disk this is. `leader` leads in the message's term, if anyone does. What was
-    /// found durable is `vouched` for, and not looked at again.
+    /// Checks a message as it leaves `from`, the owner of `disk`. `leader` is the leader of the
+    /// message's term, if there is one. Entries up to `vouched` were found durable before and
+    /// are not examined again.
     ///
     /// # Errors
-    /// What must hold and does not.
+    /// The property that does not hold.
     pub(super) fn leaves<'a>(
         &mut self,
         from: NodeId,
@@ -126,7 +132,7 @@ impl Witness {
         {
             let log = leader.log();
             let sure = vouched.as_ref().filter(|vouched| vouched.term == message.term).map_or(Index(0), |vouched| {
-                // A leader only appends, so what was found equal stays equal unless this disk lost it.
+                // A leader only appends: entries found equal stay equal unless this disk lost them.
                 disk.less_from().map_or(vouched.to, |less| vouched.to.min(less.previous()))
             });
             let mut index = matched.min(log.last().index);
@@ -152,7 +158,8 @@ impl Witness {
         Ok(())
     }
 
-    /// The newest configuration that was ever seen committed; `None` while that is the one that the cluster began with.
+    /// The newest configuration that was ever seen committed; `None` while the cluster still
+    /// has its first one.
     #[must_use]
     pub fn members(&self) -> Option<&Membership> {
         self.members.last_key_value().map(|(_, members)| members)
@@ -166,16 +173,16 @@ impl Witness {
         }
     }
 
-    /// Somebody asks for a read.
+    /// Records a read as it is asked for.
     pub fn read_asked(&mut self, token: ReadToken) {
         let committed = self.last_committed().index;
         self.reads.insert(token, committed);
     }
 
-    /// A read may be served at `index`.
+    /// Records that a read may be served at `index`.
     ///
     /// # Errors
-    /// What must hold and does not.
+    /// The property that does not hold.
     pub fn read_ready(&mut self, token: ReadToken, index: Index) -> Result<(), String> {
         match self.reads.remove(&token) {
             Some(committed) if committed <= index => Ok(()),
@@ -186,12 +193,12 @@ impl Witness {
         }
     }
 
-    /// A read can't be served.
+    /// Records that a read can't be served.
     pub fn read_failed(&mut self, token: ReadToken) {
         self.reads.remove(&token);
     }
 
-    /// Whether nobody waits for this read: it was answered, or failed.
+    /// Whether this read no longer waits: it was answered, or failed.
     #[must_use]
     pub fn was_answered(&self, token: ReadToken) -> bool {
         !self.reads.contains_key(&token)
@@ -208,13 +215,15 @@ impl Witness {
     }
 }
 
-/// Whatever was ever seen committed is remembered by the disks of a quorum, and whole on one.
+/// Checks that the disks of a quorum remember a committed entry, and that at least
+/// one holds it whole.
 fn durable_commit(entry: EntryId, nodes: &[Arc<Node>], members: &Membership) -> Result<(), String> {
     let disk = |id: NodeId| nodes.iter().find(|node| node.id == id).map(|node| &node.disk);
     let remembers = |id| disk(id).is_some_and(|disk| disk.remembers(entry));
-    // A leader commits by the newest configuration of its log, which another may take back: by the one that a joint one leads
-    // to, which is a half of it, or, just so, by a joint one that nobody else has. Whoever is elected by the one before has the
-    // entry all the same: its voters are among them.
+    // A leader commits by the newest configuration of its log, which a later leader may remove:
+    // by the settled one that follows a joint one, or by a joint one that no other node has. A
+    // leader elected by the previous configuration has the entry all the same: the two quorums
+    // have a voter in common.
     let leading = nodes.iter().filter_map(|node| node.running.as_ref()).filter(|running| running.leads());
     let by_leader =
         || leading.map(|running| running.replica.membership()).any(|members| quorum::reached(members, remembers));
@@ -229,10 +238,11 @@ fn durable_commit(entry: EntryId, nodes: &[Arc<Node>], members: &Membership) -> 
     Err(format!("durable commits: {entry} was committed, {remember} disks remember it and {hold} hold it"))
 }
 
-/// The member that keeps no commands does what it is for, and what it is sent is durable at somebody who keeps them.
+/// Checks that the witness does not act as a leader or a candidate, and that the entries sent to it
+/// are durable at a node that keeps commands.
 ///
 /// # Errors
-/// What must hold and does not.
+/// The property that does not hold.
 pub(super) fn spared(witness: NodeId, from: NodeId, nodes: &[Arc<Node>], outgoing: &Outgoing) -> Result<(), String> {
     let Outgoing { to, message } = outgoing;
     let leads = match &message.body {
@@ -242,7 +252,7 @@ pub(super) fn spared(witness: NodeId, from: NodeId, nodes: &[Arc<Node>], outgoin
     if from == witness && leads {
         return Err(format!("tie-break: {from} keeps no commands, and says {message:?} to {to}"));
     }
-    // Who leads no more does not know what the others have taken back since.
+    // A deposed leader does not know which entries the other nodes have removed since.
     let is_over = nodes.iter().any(|node| node.disk.hard_state.term > message.term);
     let is_kept = |entry| is_over || nodes.iter().any(|node| node.id != witness && node.disk.holds(entry));
     match &message.body {
@@ -256,16 +266,17 @@ pub(super) fn spared(witness: NodeId, from: NodeId, nodes: &[Arc<Node>], outgoin
     }
 }
 
-/// Who is told to campaign at once holds all that it is to lead with, or did.
+/// Checks that a node told to campaign at once holds all entries that it is to lead with,
+/// or once held them.
 ///
 /// # Errors
-/// What must hold and does not.
+/// The property that does not hold.
 pub(super) fn hands_over_whole(nodes: &[Arc<Node>], from: NodeId, outgoing: &Outgoing) -> Result<(), String> {
     let Outgoing { to, message } = outgoing;
     let Body::TimeoutNow(told) = &message.body else { return Ok(()) };
-    // Or its disk lost it since; then it does not campaign.
+    // A disk that lost the entry since still remembers it; its node does not campaign.
     let holds = |node: &Arc<Node>| node.id == *to && node.disk.remembers(told.last);
-    // Who leads no more does not know what the others have taken back since.
+    // A deposed leader does not know which entries the other nodes have removed since.
     let is_over = nodes.iter().any(|node| node.disk.hard_state.term > message.term);
     if is_over || nodes.iter().any(holds) {
         return Ok(());
@@ -273,7 +284,7 @@ pub(super) fn hands_over_whole(nodes: &[Arc<Node>], from: NodeId, outgoing: &Out
     Err(format!("handover: {from} tells {to} to campaign, which does not hold {}", told.last))
 }
 
-/// Whom a message is a vote for: a granted vote, or a candidate's request, which says that it voted for itself.
+/// The candidate that a message votes for: a candidate's request is a vote for itself.
 fn vote_in(from: NodeId, outgoing: &Outgoing) -> Option<NodeId> {
     match &outgoing.message.body {
         Body::Vote(vote) if vote.phase == Phase::Vote && vote.granted => Some(outgoing.to),
@@ -282,7 +293,8 @@ fn vote_in(from: NodeId, outgoing: &Outgoing) -> Option<NodeId> {
     }
 }
 
-/// How much has arrived, and what may help another, is said at once.
+/// Whether a message may leave before anything is durable: a count of bytes received, or an entry
+/// that may help another node.
 fn promises_nothing(message: &Message) -> bool {
     match &message.body {
         Body::SnapshotReply(reply) => matches!(reply.outcome, SnapshotOutcome::Received { .. }),

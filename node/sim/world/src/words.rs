@@ -8,13 +8,13 @@ use quorate_raft::{
 /// An actor beside `Consensus`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Actor {
-    /// Counts votes.
+    /// Counts votes of campaigns.
     Collector,
     /// Writes and reads the log.
     Disk,
     /// Writes snapshots, beside the log.
     Keeper,
-    /// Applies entries.
+    /// Applies entries to the state machine.
     Applier,
     /// Replicates to this peer.
     Replicator(NodeId),
@@ -43,7 +43,7 @@ pub enum Ask {
     Count {
         /// The campaign that it answers.
         campaign: u64,
-        /// The voter.
+        /// The node that voted.
         voter: NodeId,
         /// Whether the vote was granted.
         granted: bool,
@@ -57,7 +57,7 @@ pub enum Ask {
         term: Term,
         /// The first epoch.
         epoch: u64,
-        /// The last entry that may be sent.
+        /// The last entry that may be sent, by index.
         log_last: Index,
         /// The commit index.
         commit: Index,
@@ -72,7 +72,7 @@ pub enum Ask {
     Replicate {
         /// The entry before them.
         previous: EntryId,
-        /// The entries.
+        /// The entries, in one batch.
         batch: Batch,
     },
     /// To a replicator: entries up to this index may be sent.
@@ -133,7 +133,7 @@ pub enum Ask {
     Persist(Persist),
     /// To the disk: look up entries that a member lost.
     Serve {
-        /// The member.
+        /// The member that lost them.
         to: NodeId,
         /// The entries that it asks for.
         repair: Repair,
@@ -180,7 +180,7 @@ pub enum Tell {
     Decided {
         /// The term of the campaign.
         term: Term,
-        /// The campaign.
+        /// The number of the campaign.
         campaign: u64,
         /// Whether it was won.
         won: bool,
@@ -196,7 +196,7 @@ pub enum Tell {
     Fetch {
         /// The term of the leadership.
         term: Term,
-        /// The entries.
+        /// The entries, by index and term.
         want: Want,
     },
     /// From a replicator: it needs a snapshot.
@@ -233,7 +233,7 @@ pub enum Tell {
     Loaded(Vec<Batch>),
     /// From the disk: entries that a member lost.
     Served {
-        /// The member.
+        /// The member that lost them.
         to: NodeId,
         /// The entries that it asked for.
         repair: Repair,
@@ -264,12 +264,12 @@ pub enum Note {
     ReadsReady {
         /// The entry that must be applied first.
         index: Index,
-        /// The reads.
+        /// The tokens of the reads.
         tokens: Vec<u64>,
     },
     /// Reads can't be served here.
     ReadsFailed {
-        /// The reads.
+        /// The tokens of the reads.
         tokens: Vec<u64>,
     },
     /// The state machine was restored from the snapshot of this prefix.
@@ -278,18 +278,18 @@ pub enum Note {
     Refused(&'static str),
     /// Another node holds other content under the same entry id.
     Diverged {
-        /// The entry.
+        /// The id of the entry.
         at: EntryId,
         /// The other node.
         with: NodeId,
     },
     /// A member came with less than it held.
     DataLost {
-        /// The member.
+        /// The member with the loss.
         member: NodeId,
         /// The last entry of its log.
         last: Index,
-        /// Its holding.
+        /// Its holding: the last committed entry that it had acknowledged.
         held: Index,
     },
     /// A leadership transfer ended, and this node still leads.

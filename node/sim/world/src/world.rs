@@ -1,4 +1,4 @@
-//! The nodes of one cluster, what is on the wire between them, and what may be done to both.
+//! The nodes of one cluster and the wire between them, with the operations on both.
 
 use super::{
     checks::Beside,
@@ -24,36 +24,37 @@ use std::{
     sync::Arc,
 };
 
-/// A cluster. Cloning is cheap: what did not change is shared.
+/// A cluster. Cloning is cheap: unchanged parts are shared.
 #[derive(Clone)]
 pub struct World {
-    /// Its members, 1 first.
+    /// The nodes, 1 first.
     pub nodes: Vec<Arc<Node>>,
-    /// What was sent and not yet delivered, in the order of sending.
+    /// Messages sent and not yet delivered, in the order of sending.
     pub wire: Vec<Arc<Letter>>,
-    /// Ways on which nothing gets through, one direction each.
+    /// Directions of links on which nothing gets through.
     pub cut: BTreeSet<(NodeId, NodeId)>,
-    /// Nodes whose disks do not finish anything.
+    /// Nodes with disks that finish nothing.
     pub stuck: BTreeSet<NodeId>,
-    /// The time, as nobody in particular sees it.
+    /// The true time, from which each node's clock may differ.
     pub now: Moment,
     /// The nodes' clocks, 1 first.
     pub clocks: Vec<Clock>,
-    /// What checks what must hold.
+    /// The observer that checks the safety properties.
     pub witness: Arc<Witness>,
-    /// What nodes showed, in order; tests look at it and clear it.
+    /// News that nodes showed, in order; tests look at it and clear it.
     pub notes: Vec<(NodeId, Note)>,
-    /// Where election timeouts are drawn from; without it they are all the shortest.
+    /// The source of election timeouts; without it all timeouts are the shortest.
     pub timeouts: Option<SmallRng>,
-    /// Nodes whose directories were emptied or put back: they may, and must, refuse to go on.
+    /// Nodes with directories that were emptied or put back: they may, and must, refuse to go on.
     pub emptied: BTreeSet<NodeId>,
     /// Nodes that learned that they were removed, and stopped.
     pub removed: BTreeSet<NodeId>,
-    /// Which state machines nodes have from their next start on; the others have what the settings say.
+    /// The state machine versions of nodes from their next start on; other nodes have
+    /// those of the settings.
     pub machines: BTreeMap<NodeId, MachineVersions>,
-    /// What nodes are told from their next start on; the others are told what all are.
+    /// The rules of nodes from their next start on; other nodes have those of the world.
     pub told: BTreeMap<NodeId, Arc<Rules>>,
-    /// Who belongs to it, as far as no log says otherwise.
+    /// The members, until a log says otherwise.
     pub(super) members: Arc<Membership>,
     pub(super) rules: Arc<Rules>,
     pub(super) watch: Watch,
@@ -61,7 +62,7 @@ pub struct World {
     buffers: Buffers,
 }
 
-/// Used again and again, and empty in between.
+/// Buffers used again at every step, and empty in between.
 #[derive(Clone, Default)]
 struct Buffers {
     sent: Vec<Outgoing>,
@@ -70,27 +71,27 @@ struct Buffers {
     outputs: Vec<ReplicationOutput>,
 }
 
-/// One member: what survives a crash, and what does not.
+/// One node: its durable and its volatile state.
 #[derive(Clone, Hash, Debug)]
 pub struct Node {
-    /// Which.
+    /// The node's identity, from 1 on.
     pub id: NodeId,
-    /// What survives.
+    /// The state that survives a crash.
     pub disk: Disk,
-    /// What does not; `None` while it is down.
+    /// The state that does not; `None` while the node is down.
     pub running: Option<Running>,
 }
 
 /// A message on its way.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Letter {
-    /// Who sent it.
+    /// The node that sent it.
     pub from: NodeId,
-    /// Whom it is for.
+    /// The node that it is for.
     pub to: NodeId,
-    /// What it says.
+    /// The term and the body.
     pub message: Message,
-    /// Of the rest; 0 where [`Rules::digests`] says that nobody asks for it.
+    /// The digest of the other fields; 0 unless [`Rules::digests`] is set.
     pub digest: u128,
 }
 
@@ -101,16 +102,16 @@ impl World {
         Self::with(vec![Disk::default(); nodes as usize], make::settings())
     }
 
-    /// A cluster of running nodes with these disks.
+    /// A cluster of running nodes with these disks and settings.
     #[must_use]
     pub fn with(disks: Vec<Disk>, settings: Settings) -> Self {
         Self::ruled(disks, Rules::new(settings))
     }
 
-    /// The same, told these rules.
+    /// A cluster of running nodes with these disks and rules.
     ///
     /// # Panics
-    /// If what must hold does not hold of such disks.
+    /// If the disks violate a property.
     #[must_use]
     pub fn ruled(disks: Vec<Disk>, rules: Rules) -> Self {
         let mut world = Self::down(disks, rules);
@@ -120,7 +121,7 @@ impl World {
         world
     }
 
-    /// A cluster of nodes with these disks that have yet to start.
+    /// A cluster of nodes with these disks, none of them started.
     #[must_use]
     pub fn down(disks: Vec<Disk>, rules: Rules) -> Self {
         let node = |(at, disk)| Arc::new(Node { id: NodeId(at as u64 + 1), disk, running: None });
@@ -151,7 +152,7 @@ impl World {
     /// Makes `event` happen. An event that can't happen does nothing.
     ///
     /// # Errors
-    /// What must hold and no longer does.
+    /// The property that no longer holds.
     pub fn step(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Deliver(at) | Event::Repeat(at) => {
@@ -190,7 +191,7 @@ impl World {
                 let knows_commits =
                     matches!(node.replica.role(), Role::Leader(it) if it.first <= node.replica.commit());
                 let is_settled = node.replica.is_settled();
-                // Refused, it is as if nobody had asked.
+                // A refused change has no effect.
                 node.rule(context, |replica, out| {
                     let _ = replica.change(now, &change, out);
                 });
@@ -241,10 +242,10 @@ impl World {
         })
     }
 
-    /// A letter arrives; at a node that is down it is lost.
+    /// Delivers a letter; at a node that is down it is lost.
     ///
     /// # Errors
-    /// What must hold and no longer does.
+    /// The property that no longer holds.
     pub fn deliver(&mut self, letter: Arc<Letter>) -> Result<(), String> {
         let Letter { from, to, message, .. } = Arc::unwrap_or_clone(letter);
         let now = self.now_of(to);
@@ -264,10 +265,10 @@ impl World {
         entered
     }
 
-    /// A client gives these commands to a node, in one batch; nothing happens unless it leads.
+    /// Gives a node these commands of a client, in one batch; nothing happens unless it leads.
     ///
     /// # Errors
-    /// What must hold and no longer does.
+    /// The property that no longer holds.
     pub fn propose_to(&mut self, id: NodeId, commands: impl Iterator<Item = u64>) -> Result<(), String> {
         self.enter(id, |node, context| {
             let batch = node.replica.next_batch(0).filter(|_| !node.replica.holds_proposals());
@@ -279,11 +280,11 @@ impl World {
         })
     }
 
-    /// A node loses everything but its disk. The first `written` of the writes that wait are on it all the same, though
-    /// nobody was told, and of the next one what is `torn`.
+    /// A node loses everything but its disk. The disk still gets the first `written` of the waiting
+    /// writes, unacknowledged, and the part of the next one that `torn` names.
     ///
     /// # Errors
-    /// What must hold and no longer does.
+    /// The property that no longer holds.
     pub fn lose_power(&mut self, id: NodeId, written: usize, torn: Option<Torn>) -> Result<(), String> {
         let node = self.node_mut(id);
         if let Some(running) = node.running.take() {
@@ -299,16 +300,16 @@ impl World {
         self.check(id, true)
     }
 
-    /// Somebody empties the directory of a node that is down.
+    /// Empties the directory of a node that is down.
     ///
     /// # Errors
-    /// What must hold and no longer does.
+    /// The property that no longer holds.
     pub fn empty(&mut self, id: NodeId) -> Result<(), String> {
         self.emptied.insert(id);
         self.damage(id, Disk::wipe)
     }
 
-    /// The directory of a node that is down is put back to what it was when `copy` was taken.
+    /// Puts the directory of a node that is down back to its state when `copy` was taken.
     ///
     /// # Errors
     /// The property that no longer holds.
@@ -326,7 +327,7 @@ impl World {
 
     fn start(&mut self, id: NodeId) -> Result<(), String> {
         let rules = Arc::clone(self.told.get(&id).unwrap_or(&self.rules));
-        // Whoever is not among them waits to be added.
+        // A node that is not among the members waits to be added.
         let members = if self.members.contains(id) { Membership::clone(&self.members) } else { Membership::default() };
         let now = self.now_of(id);
         let is_witness = self.rules.witness == Some(id);
@@ -359,10 +360,11 @@ impl World {
         })
     }
 
-    /// Lets one node do anything, and everything within it that is prompt; puts on the wire what it says.
+    /// Lets one node act, finishes everything within it that is prompt, and puts its
+    /// messages on the wire.
     ///
     /// # Errors
-    /// What must hold and no longer does.
+    /// The property that no longer holds.
     pub fn on(&mut self, id: NodeId, act: impl FnOnce(&mut Running, &mut Context<'_>)) -> Result<(), String> {
         self.enter(id, |node, context| {
             context.ruled = true;
@@ -370,7 +372,7 @@ impl World {
         })
     }
 
-    /// The same, for what changes the replica by its rules alone.
+    /// The same, for an `act` that changes the replica by its rules alone.
     fn enter(&mut self, id: NodeId, act: impl FnOnce(&mut Running, &mut Context<'_>)) -> Result<(), String> {
         let (now, prompt) = (self.now_of(id), self.rules.prompt);
         let Self { nodes, timeouts, buffers, .. } = self;
@@ -419,7 +421,8 @@ impl World {
             Note::Halt(Violation::DataLost { .. } | Violation::RolledBack { .. }) if self.emptied.contains(&id) => {
                 self.node_mut(id).running = None;
             }
-            // It may have been added again since, and not have heard of it; then its operator starts it again.
+            // The node may have been added again since without having heard of it; then its
+            // operator starts it again.
             Note::Removed { .. } => {
                 self.removed.insert(id);
                 self.node_mut(id).running = None;
@@ -458,48 +461,48 @@ impl World {
         (1..=self.nodes.len() as u64).map(NodeId)
     }
 
-    /// Who belongs to the cluster: by the newest configuration that was ever seen committed.
+    /// The members by the newest configuration that was ever seen committed.
     #[must_use]
     pub fn members(&self) -> &Membership {
         self.witness.members().unwrap_or(&self.members)
     }
 
-    /// Whether the nodes for which `agrees` holds can decide by themselves, by that configuration.
+    /// Whether the nodes for which `agrees` holds are a quorum of the members.
     pub fn is_quorum(&self, agrees: impl Fn(&Node) -> bool) -> bool {
         quorum::reached(self.members(), |id| agrees(self.node(id)))
     }
 
-    /// What the state machine of a node can do, from its next start on.
+    /// The versions of a node's state machine, from its next start on.
     #[must_use]
     pub fn machine_of(&self, id: NodeId) -> MachineVersions {
         self.machines.get(&id).copied().unwrap_or(self.rules.settings.machine)
     }
 
-    /// What a node's clock shows.
+    /// The time by a node's clock.
     #[must_use]
     pub fn now_of(&self, id: NodeId) -> Moment {
         self.clocks[slot(id)].at(self.now.0)
     }
 
-    /// One of them.
+    /// The node `id`, running or not.
     #[must_use]
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[slot(id)]
     }
 
-    /// One of them, to be changed.
+    /// The node `id`, mutable; its shared state is copied first.
     #[must_use]
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
         Arc::make_mut(&mut self.nodes[slot(id)])
     }
 
-    /// One of them, if it runs.
+    /// The volatile state of `id`; `None` while it is down.
     #[must_use]
     pub fn running(&self, id: NodeId) -> Option<&Running> {
         self.node(id).running.as_ref()
     }
 
-    /// The rules of all that run.
+    /// The replicas of all running nodes.
     pub fn replicas(&self) -> impl Iterator<Item = &Replica> + Clone {
         replicas(&self.nodes)
     }
@@ -513,7 +516,7 @@ pub(super) fn slot(id: NodeId) -> usize {
     usize::try_from(id.0).unwrap_or(usize::MAX) - 1
 }
 
-/// One thing within a node, but for what its disk has to do; false if nothing is left.
+/// Takes one step within a node, except on its disk; false if nothing is left.
 fn within(node: &mut Running, context: &mut Context<'_>) -> bool {
     let actor = node.asked.actors().find(|actor| !matches!(actor, Actor::Disk | Actor::Keeper));
     let told = node.told.actors().next();

@@ -3,8 +3,8 @@
 //!
 //! All nodes must skip the same entries, or their states would differ. So nodes with different skip
 //! lists do not hear each other. A node learns the commit index from a leader that it hears, or
-//! from a quorum that hears it; so a quorum applies or skips alike whatever this node applies or
-//! skips after a start. A witness applies nothing and needs no list.
+//! from a quorum that hears it; so a quorum applies or skips alike, regardless of the entries that
+//! this node applies or skips after a start. A witness applies nothing and needs no list.
 
 use super::{Consensus, Peers};
 use crate::{error::Failure, observe::ObservedNetwork};
@@ -16,15 +16,15 @@ use std::{
     sync::Arc,
 };
 
-/// Links to other nodes, and what is known of them.
+/// The links to other nodes, and the facts that they state.
 pub(crate) struct Connections {
     pub(super) peers: Peers,
     pub(super) observed: Arc<ObservedNetwork>,
-    /// Peers whose link is up.
+    /// The peers with a link that is up.
     pub(super) reachable: BTreeSet<NodeId>,
     /// The facts that this node states about itself, its skip list among them.
     pub(super) introduction: Introduction,
-    /// Peers whose skip list differs from this node's, and their lists: messages of these
+    /// The skip lists that differ from the list of this node, by peer: messages of these
     /// peers are dropped.
     pub(super) skips_of_others: BTreeMap<NodeId, Vec<Skip>>,
 }

@@ -40,11 +40,11 @@ pub(crate) struct Snapshotting {
     applier: Recipient<Committed>,
     receiver: Addr<SnapshotReceiver>,
     pub(super) blocking: Blocking,
-    /// Callers whose snapshot is not begun yet.
+    /// Callers that wait for a snapshot that is not begun yet.
     callers: Vec<SnapshotCaller>,
     build: Option<Build>,
-    /// Callers whose snapshot is durable, its last index, and the write that cuts the log
-    /// up to there.
+    /// The write that cuts the log up to a durable snapshot, the last index of that snapshot,
+    /// and its callers.
     cutting: Vec<(u64, Index, Vec<SnapshotCaller>)>,
     /// The last write that cuts the log.
     last_cut: u64,

@@ -24,17 +24,17 @@ use sending::Sending;
 use std::{rc::Rc, time::Duration};
 use tokio::time::Instant;
 
-/// The actor.
+/// The actor that replicates to one peer.
 pub(crate) struct Replicator {
     peer: NodeId,
     replication: Replication,
-    /// Empty between two messages; its memory is used again.
+    /// Empty between two messages; kept to reuse its memory.
     outputs: Vec<ReplicationOutput>,
     /// The snapshot that is sent, while the log is kept for it.
     sending: Option<Sending>,
-    /// Counts the snapshots that were opened.
+    /// Counts the snapshots that were opened; each transfer is numbered with it.
     opened: u64,
-    /// 0 for no limit.
+    /// The rate limit for snapshots; 0 for none.
     bytes_per_second: u64,
     blocking: Blocking,
     link: Rc<dyn Link>,
@@ -48,13 +48,13 @@ pub(crate) struct Replicator {
     _sentinel: Sentinel,
 }
 
-/// What a replicator is started with.
+/// The parts and settings that a replicator is started with.
 pub(crate) struct Assignment {
     pub(crate) peer: NodeId,
-    /// Whether it is a witness.
+    /// Whether the peer is a witness, which is sent no payloads.
     pub(crate) outlines: bool,
     pub(crate) term: Term,
-    /// The epoch that it begins in.
+    /// The first epoch of this replicator.
     pub(crate) epoch: u64,
     /// The last entry that may be sent.
     pub(crate) log_last: Index,
@@ -66,7 +66,7 @@ pub(crate) struct Assignment {
     pub(crate) clock: Clock,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) credit: Credit,
-    /// Limit for snapshots; 0 for none.
+    /// The rate limit for snapshots; 0 for none.
     pub(crate) bytes_per_second: u64,
     pub(crate) blocking: Blocking,
     pub(crate) metrics: NodeMetrics,
@@ -116,7 +116,7 @@ impl Replicator {
         self.outputs = outputs;
     }
 
-    /// The same, for a rule after which more of a snapshot may be due.
+    /// Calls one rule after which more chunks of a snapshot may be due.
     fn rule_now(
         &mut self,
         ctx: &mut Context<Self>,
@@ -163,8 +163,8 @@ impl Replicator {
         });
     }
 
-    /// A flood of messages must not silence the leader: the deadline is looked at whenever one is
-    /// handled.
+    /// Each message that is handled also checks the heartbeat deadline: a flood of messages must
+    /// not delay heartbeats.
     fn heartbeat_if_due(&mut self) {
         if self.next_heartbeat <= Instant::now() {
             let now = self.clock.now();
@@ -280,9 +280,9 @@ impl Handler<NeedsSnapshot> for Replicator {
     }
 }
 
-/// Leadership is over. Losing every address would not end this actor: actix lets one live for as
-/// long as it has a timer, and a replicator that outlived its leadership would go on sending
-/// heartbeats of it.
+/// The leadership has ended. Without this message the actor would outlive it, even with every
+/// address dropped: actix keeps an actor with a timer alive, and it would go on sending heartbeats
+/// of that leadership.
 impl Handler<Stop> for Replicator {
     type Result = ();
 

@@ -17,35 +17,36 @@ use quorate_storage::SnapshotSource;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The bytes of a snapshot that is sent to the peer.
+/// A snapshot that is being sent to the peer.
 pub(super) struct Sending {
-    /// Tells it from earlier ones, of which a read may still be under way.
+    /// The number of this transfer: a read for an earlier one may still be under way.
     number: u64,
     last: EntryId,
     /// Bytes to send; 0 for the witness, which keeps none of the state.
     bytes: u64,
     /// `None` while it is being read from.
     source: Option<Aside<Box<dyn SnapshotSource>>>,
-    /// Bytes that were read and not sent yet, and their offset in the state.
+    /// Bytes that were read and are not yet sent, and their offset in the state.
     ready_at: u64,
     ready: Bytes,
     pace: Pace,
     began: Instant,
 }
 
-/// Bytes of one read: a few chunks.
+/// The bytes of one read, which is a few chunks.
 const READ_BYTES: u64 = 1 << 20;
 /// The smallest chunk that a low rate makes.
 const CHUNK_BYTES_MIN: u64 = 16 << 10;
 
-/// Chunks and window that suit a rate; 0 for no limit.
+/// The chunk and window sizes for a rate; 0 for no limit.
 pub(super) fn settings(bytes_per_second: u64) -> TransferSettings {
     let mut settings = TransferSettings::default();
     if bytes_per_second > 0 {
-        // Several a second, so that the pace is even.
+        // Four chunks a second, so that the pace is even.
         let chunk_bytes = (bytes_per_second / 4).clamp(CHUNK_BYTES_MIN, settings.chunk_bytes as u64);
         settings.chunk_bytes = usize::try_from(chunk_bytes).unwrap_or(settings.chunk_bytes);
-        // Bytes of half a second: those under way when a connection breaks silently are sent twice.
+        // The bytes of half a second: those under way when a connection breaks silently
+        // are sent twice.
         settings.window_bytes = (bytes_per_second / 2).clamp(chunk_bytes * 2, settings.window_bytes);
     }
     settings
@@ -116,7 +117,7 @@ impl Replicator {
         };
         let reading = self.blocking.run(job).into_actor(self).map(move |read, this, ctx| {
             let blocking = &this.blocking;
-            // Wrapped whatever comes of it: it is closed on a thread that may block.
+            // Wrapped in any case, so that it is closed on a thread that may block.
             let read = read.and_then(|read| read).map(|(source, bytes)| (Aside::new(source, blocking), bytes));
             let Some(sending) = this.sending.as_mut().filter(|sending| sending.number == number) else { return };
             match read {
@@ -131,7 +132,8 @@ impl Replicator {
         ctx.spawn(reading);
     }
 
-    /// It can't be read to its end: another is to be taken and sent, after a pause.
+    /// Gives up a snapshot that can't be read to its end: another is to be taken and sent,
+    /// after a pause.
     fn unreadable(&mut self, error: &str) {
         if let Some(Sending { last, .. }) = self.sending.take() {
             tracing::warn!("can't send the snapshot that ends at {last} to {}: {error}", self.peer);
@@ -152,7 +154,7 @@ impl Replicator {
         }
     }
 
-    /// Closes the snapshot: the log is kept for the peer no longer.
+    /// Closes the snapshot. The log is no longer kept for the peer.
     pub(super) fn snapshot_given_up(&mut self) {
         if self.sending.take().is_some() {
             tracing::warn!("{} takes nothing of the snapshot that is sent to it: given up for now", self.peer);
@@ -199,17 +201,17 @@ impl Handler<PieceAnswered> for Replicator {
     }
 }
 
-/// How fast chunks may leave.
+/// The pace at which chunks may leave.
 struct Pace {
-    /// 0 for no limit.
+    /// The rate limit; 0 for none.
     bytes_per_second: u64,
-    /// When the next chunk may.
+    /// The time at which the next chunk may leave.
     next: Instant,
     is_waking: bool,
 }
 
 impl Pace {
-    /// How long to wait before the next chunk.
+    /// The time to wait before the next chunk may leave; `None` if it may leave now.
     fn pause(&self) -> Option<Duration> {
         let pause = self.next.saturating_duration_since(Instant::now());
         (self.bytes_per_second > 0 && !pause.is_zero()).then_some(pause)
@@ -217,7 +219,7 @@ impl Pace {
 
     fn sent(&mut self, bytes: usize) {
         if self.bytes_per_second > 0 {
-            // Time that passed unused is not made up for.
+            // Unused time is not made up for.
             let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
             self.next = self.next.max(Instant::now()) + takes;
         }

@@ -22,7 +22,7 @@ use tokio::{
     task::spawn_local,
 };
 
-/// What a node is started with.
+/// The network that a node is started with.
 pub(in super::super) struct Endpoint(pub(in super::super) Wire);
 
 impl Network for Endpoint {
@@ -41,7 +41,7 @@ impl Network for Endpoint {
         let introduction = context.introduction;
         state.seats.insert(node, Seat { number, lanes, waiting, introduction: introduction.clone() });
         let soon = state.now + LATENCY;
-        // Who had not noticed yet that this node was gone notices now: before it is back.
+        // Peers that had not noticed the node's absence notice it now, before its return.
         state.flying.retain(|_, parcel| !matches!(parcel.incoming, Incoming::Down(gone) if gone == node));
         for (other, seat, theirs) in others {
             state.put(soon, Parcel { to: other, seat: Some(seat), lane: 0, incoming: Incoming::Down(node) });
@@ -54,7 +54,8 @@ impl Network for Endpoint {
     }
 }
 
-/// The receiving end of one lane: what waits for the inbox's credit holds up its own lane alone.
+/// The receiving end of one lane: a message that waits for the inbox's credit blocks only
+/// its own lane.
 async fn receive(
     mut incoming: UnboundedReceiver<Incoming>,
     inbox: Inbox,

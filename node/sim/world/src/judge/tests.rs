@@ -1,4 +1,4 @@
-//! Whether the judge sees what must not be, and nothing else.
+//! Tests that the judge finds every forbidden reaction, and no other.
 
 use super::{Before, Judge, Others};
 use crate::make::{
@@ -161,7 +161,7 @@ fn a_node_that_is_down_backs_a_lease_only_if_it_will_keep_a_promise() {
     }
 }
 
-/// So late by all clocks; nobody else leads.
+/// All clocks show this many milliseconds; no other node leads.
 struct At(u64);
 
 impl Others for At {
@@ -178,7 +178,7 @@ impl Others for At {
     }
 }
 
-/// All others are down.
+/// All other nodes are down.
 struct Down {
     is_bound: bool,
 }
@@ -197,7 +197,7 @@ impl Others for Down {
     }
 }
 
-/// At 200 by all clocks; this node leads a later term.
+/// All clocks show 200 ms; the given node, if any, leads a later term.
 struct Alone(Option<(NodeId, Term)>);
 
 impl Others for Alone {
@@ -214,10 +214,10 @@ impl Others for Alone {
     }
 }
 
-/// How long leaders are protected by all.
+/// The time for which all nodes protect leaders.
 const PROTECTS: Duration = Duration::from_millis(150);
 
-/// The disk of a node that promised as much.
+/// The hard state of a node that promised `PROTECTS`.
 fn promises() -> HardState {
     HardState { promise: Promise::of(PROTECTS), ..HardState::new(Term(1), None) }
 }
@@ -253,12 +253,12 @@ fn says(body: Body) -> Effect {
     Effect::Send(Outgoing { to: node(1), message: answer(body) })
 }
 
-/// Node 1 says this.
+/// Node 1 sends node 2 this message.
 fn leaves(judge: &mut Judge, message: &Message) {
     judge.leaves(node(1), &to_2(message.clone()), at(0)).expect("no campaign");
 }
 
-/// Node 2 hears this from node 1, and says that.
+/// Node 2 hears this message from node 1, and answers with `says_then`.
 fn hears(judge: &mut Judge, message: Message, says_then: Body) -> Result<(), String> {
     let replica = follower();
     arrives(judge, &message, 0, Before::of(&replica, node(1), at(0)), &replica, &[says(says_then)])
