@@ -51,8 +51,7 @@ impl Log {
                 Ok(None)
             }
             (Space::Enough, Readiness::NoSpace) if !live(Mutant::FullDiskUntold) => {
-                release(&*self.disk, &self.dir)?;
-                self.space = Space::None;
+                self.give_up_headroom()?;
                 Ok(Some(true))
             }
             (Space::None, Readiness::Ready) if reserve(&*self.disk, &self.dir, self.sizes.headroom)? => {
@@ -68,15 +67,22 @@ impl Log {
         self.on_full.is_some() && self.shortages.is_wanted()
     }
 
-    /// The segment is used up and the next one can't be made: said at once, for the caller waits for space.
+    /// The segment is used up and the next one can't be made. Reported at once, because the writing
+    /// thread then waits for space.
     pub(super) fn out_of_space(&mut self) -> Outcome<()> {
         if !self.is_full() {
-            release(&*self.disk, &self.dir)?;
-            self.space = Space::None;
+            self.give_up_headroom()?;
             if let Some(on_full) = &self.on_full {
                 on_full();
             }
         }
+        Ok(())
+    }
+
+    /// The disk is full: its last bytes are for metadata.
+    fn give_up_headroom(&mut self) -> Outcome<()> {
+        release(&*self.disk, &self.dir)?;
+        self.space = Space::None;
         Ok(())
     }
 
