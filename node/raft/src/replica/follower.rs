@@ -60,8 +60,7 @@ impl Replica {
         match request.phase {
             Phase::PreVote => {
                 let up_to_date = up_to_date || live(Mutant::PreVoteWithoutLogCheck);
-                let may_rise = self.may_rise_to(from, term.next());
-                let granted = !refuses && up_to_date && can_apply && term.next() > self.term() && may_rise;
+                let granted = !refuses && up_to_date && can_apply && term.next() > self.term();
                 self.answer_pre_vote(now, from, term, Vote { granted, ..answer_to(request) }, out);
             }
             Phase::Vote if refuses && !handed_over => self.say(now, from, Body::Vote(answer_to(request)), out),

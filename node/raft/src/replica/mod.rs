@@ -195,7 +195,7 @@ impl Replica {
         if term >= TERM_LIMIT || self.is_out_of_reach(term) || from == self.id {
             return out.push(Effect::Refused { from, reason: "malformed" });
         }
-        if let Err(reason) = self.let_in(now, from, term, &body) {
+        if let Err(reason) = self.let_in(now, from, term, &body, out) {
             return out.push(Effect::Refused { from, reason });
         }
         match body {

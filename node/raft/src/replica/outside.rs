@@ -22,7 +22,9 @@
 //!   node was away. None of that is possible while a leader is heard.
 //! - While no leader is heard, it can raise the term again and again, and so hold up an election as
 //!   long as it sends. Each message raises the term by 1,000 at most; 2^63 takes 9 * 10^15 of them,
-//!   292 years at a million a second.
+//!   292 years at a million a second. A smaller limit, or none of these steps, would lock out a member
+//!   that was away while its cluster's other members were all replaced: no member that it knows is
+//!   left to show it the term.
 //! - A node without a configuration (it waits to be added) follows every node, at any term: it
 //!   knows no member that it could ask. If it was led more than 2^32 terms ahead, members refuse
 //!   its messages from then on; it needs an empty directory and a new id. Otherwise the cluster
@@ -34,13 +36,14 @@ use crate::{
     message::{Body, Phase},
     mutants::{Mutant, live},
 };
+use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 impl Replica {
-    /// The most by which a node that is not a member raises the term, unless a member has shown
-    /// that term, too. A thousand terms are five minutes of failed elections at the default timing,
-    /// far more than a node that was away has missed. If it has missed more, the members' answers
-    /// to its next pre-vote show it the term.
+    /// The most by which one message of a node that is not a member raises the term, unless a member
+    /// has shown that term, too. A thousand terms are five minutes of failed elections at the
+    /// default timing, far more than a node that was away has missed. If it has missed more, the
+    /// members' answers to its next pre-vote show it the term, or further messages raise it.
     const UNPROVEN_RISE_MAX: u64 = 1_000;
     /// No message raises the term by more than this, from any sender: at one election per
     /// millisecond it takes 49 days, so such a term is damaged, or was forged towards a node that
@@ -58,8 +61,17 @@ impl Replica {
         !self.membership().is_empty() && !leads && !is_named()
     }
 
-    /// Admits a message, or returns the label under which its refusal is counted.
-    pub(super) fn let_in(&mut self, now: Moment, from: NodeId, term: Term, body: &Body) -> Result<(), &'static str> {
+    /// Admits a message, or returns the label under which its refusal is counted. A message whose
+    /// term is too far ahead is refused, but raises the term as far as one message may: so the
+    /// sender's next ones come through.
+    pub(super) fn let_in(
+        &mut self,
+        now: Moment,
+        from: NodeId,
+        term: Term,
+        body: &Body,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), &'static str> {
         let is_outside = self.is_outside(from);
         if is_outside && !self.heeds_from_outside(now, from, term, body) {
             return Err("stranger");
@@ -77,7 +89,11 @@ impl Replica {
             Body::Removed(_) | Body::Emptied(_) | Body::Holdings(_) => false,
             _ => true,
         };
-        if may_rise || !is_about_terms { Ok(()) } else { Err("stranger") }
+        if may_rise || !is_about_terms {
+            return Ok(());
+        }
+        self.adopt(now, Term(self.term().0 + Self::UNPROVEN_RISE_MAX), out);
+        Err("stranger")
     }
 
     /// Whether a message from outside is handled: requests of nodes that lead, or may come to lead,
@@ -106,7 +122,7 @@ impl Replica {
     }
 
     /// Whether a message of `from` may raise the term to this one.
-    pub(super) fn may_rise_to(&self, from: NodeId, term: Term) -> bool {
+    fn may_rise_to(&self, from: NodeId, term: Term) -> bool {
         term.0.saturating_sub(self.term().0) <= Self::UNPROVEN_RISE_MAX
             || term <= self.shown
             || self.proves_terms(from)

@@ -32,10 +32,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::{
-    outside::{self, Outside},
-    quorum,
-};
+use super::{outside::Outside, quorum};
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Batch, Body, Effect, EntryId, HardState, HeartbeatReply, Index, Membership,
     Message, Moment, NodeId, Outgoing, Phase, Progress, Promise, ReadToken, Reads, Replica, RequestVote, SnapshotChunk,
@@ -464,9 +461,7 @@ impl Arrival {
         let is_late = self.term.next() <= replica.term();
         let can_apply = replica.machine().apply(request.machine_version);
         let is_protected = replica.is_leader() || self.memory.protects(now).is_some();
-        // A node grants no vote in a term that it would not believe.
-        let is_unproven = outside::is_unproven(replica.term(), self.term.next(), self.shown);
-        if is_behind(theirs, ours) || knows_too_little || is_late || !can_apply || is_protected || is_unproven {
+        if is_behind(theirs, ours) || knows_too_little || is_late || !can_apply || is_protected {
             return Ok(());
         }
         Err(format!(

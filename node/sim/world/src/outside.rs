@@ -42,7 +42,7 @@ impl Outside {
             return says(format!("changes {:?} to {state:?} though it hears a leader", self.state));
         }
         let (before, after) = (self.state.0, state.0);
-        if is_unproven(before, after, shown) {
+        if after.0.saturating_sub(before.0) > RISE_MAX && after > shown {
             return says(format!("raises its term from {before} to {after}"));
         }
         if replica.commit() != self.commit && !is_named(replica, from) {
@@ -50,12 +50,6 @@ impl Outside {
         }
         Ok(())
     }
-}
-
-/// Whether a term may not rise from `from` to `to`, if `shown` is the highest
-/// term shown by members.
-pub(super) fn is_unproven(from: Term, to: Term, shown: Term) -> bool {
-    to.0.saturating_sub(from.0) > RISE_MAX && to > shown
 }
 
 fn state(replica: &Replica) -> State {
