@@ -57,6 +57,7 @@ impl Replica {
         if !can_apply && (!refuses || handed_over) {
             out.push(Effect::MachineUnknown { candidate: from, version: request.machine_version });
         }
+        let up_to_date = up_to_date && !self.replaces(now, from, request.last);
         match request.phase {
             Phase::PreVote => {
                 let up_to_date = up_to_date || live(Mutant::PreVoteWithoutLogCheck);

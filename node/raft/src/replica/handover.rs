@@ -213,8 +213,7 @@ impl Replica {
     /// whole log, durably.
     pub(super) fn told_to_campaign(&mut self, now: Moment, from: NodeId, last: EntryId, out: &mut Vec<Effect>) {
         let is_whole = self.log.last() == last && self.writes.durable() == last.index;
-        let may_lead = self.faults.is_empty() && !self.is_full && !self.is_stalled(now) && !self.is_witness();
-        if self.leader == Some(from) && is_whole && may_lead && self.membership().is_voter(self.id) {
+        if self.leader == Some(from) && is_whole && self.can_lead(now) {
             self.step_down(out);
             self.stand_for_election(now, true, out);
         }

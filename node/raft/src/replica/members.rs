@@ -177,6 +177,22 @@ impl Replica {
         is_voter(self.membership()) || (has_left() && self.memberships.since(self.commit).any(is_voter))
     }
 
+    /// Whether a candidate has left the cluster, and this node can lead in its place: it has the
+    /// candidate's whole log, and no configuration there that may be in force names the candidate. A
+    /// removed node that restarts knows no commit index, so it campaigns. Elected again and again,
+    /// because it may be faster than the members, it would hold the cluster up: members believe
+    /// neither its commit index nor its request to take over.
+    pub(super) fn replaces(&self, now: Moment, candidate: NodeId, last: EntryId) -> bool {
+        last == self.log.last() && self.is_outside(candidate) && self.can_lead(now)
+    }
+
+    /// Whether this node, a voter, could lead if it were elected: its log is whole, and its disk has
+    /// room and answers.
+    pub(super) fn can_lead(&self, now: Moment) -> bool {
+        let is_healthy = self.faults.is_empty() && !self.is_full && !self.is_stalled(now);
+        is_healthy && self.membership().is_voter(self.id) && !self.is_witness()
+    }
+
     /// Sends pre-vote requests to learn whether this node was removed: it can't lead, as far as it
     /// knows, and hears no leader. No ballot is open, so the answers elect no leader.
     pub(super) fn ask_whether_removed(&self, out: &mut Vec<Effect>) {

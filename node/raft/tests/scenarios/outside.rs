@@ -311,6 +311,28 @@ fn a_member_far_behind_is_reached_by_a_leader_and_by_a_candidate_that_it_does_no
     assert_eq!(elected, Some(FAR + 4));
 }
 
+/// A node that was removed and starts again knows no commit index, and campaigns. A voter that has all
+/// its entries, and could lead itself, does not elect it: it could lead, but neither commit nor hand
+/// leadership over. With more entries it may be the only one that can.
+#[test]
+fn a_removed_node_is_not_elected_by_a_voter_that_could_lead_in_its_place() {
+    let asked = |mut voter: Replica, from: u64, last| {
+        let ask =
+            |phase| Body::RequestVote(RequestVote { phase, campaign: 1, last, handed_over: false, machine_version: 0 });
+        let phases = [(4, Phase::PreVote), (6, Phase::Vote)];
+        let votes = phases.map(|(term, phase)| hear(&mut voter, at(20_000), from, term.max(5), ask(phase)));
+        votes.map(|effects| vote_reply(&effects).expect("it is answered").1)
+    };
+    let voter = || receiver(State::HearsNone);
+    let last = voter().log().last();
+    assert_eq!(asked(voter(), REMOVED, last), [false, false]);
+    assert_eq!(asked(voter(), REMOVED, id(last.term.0, last.index.0 + 1)), [true, true]);
+    assert_eq!(asked(voter(), 2, last), [true, true], "members are elected as ever");
+    let mut full = voter();
+    full.storage_full(true, &mut Vec::new());
+    assert_eq!(asked(full, REMOVED, last), [true, true], "a node with a full disk does not lead");
+}
+
 #[test]
 fn no_message_at_all_raises_the_term_to_its_limit() {
     for from in [2, 3, LEARNER, REMOVED, NEVER_A_MEMBER] {

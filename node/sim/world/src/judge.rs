@@ -461,7 +461,9 @@ impl Arrival {
         let is_late = self.term.next() <= replica.term();
         let can_apply = replica.machine().apply(request.machine_version);
         let is_protected = replica.is_leader() || self.memory.protects(now).is_some();
-        if is_behind(theirs, ours) || knows_too_little || is_late || !can_apply || is_protected {
+        // A voter that lacks nothing of a candidate that has left leads in its place.
+        let has_left = theirs == ours && before.outside.is_some();
+        if is_behind(theirs, ours) || knows_too_little || is_late || !can_apply || is_protected || has_left {
             return Ok(());
         }
         Err(format!(
