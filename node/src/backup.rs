@@ -4,7 +4,8 @@ use crate::{
     actors::messages::{Request, SourceCaller},
     error::BackupError,
     machine::StateMachine,
-    node::{Consistency, Node},
+    node::Node,
+    results::Consistency,
 };
 use quorate_storage::snapshots::Export;
 use tokio::sync::oneshot;

@@ -54,6 +54,7 @@ mod gate;
 mod machine;
 mod node;
 mod observe;
+mod results;
 mod session;
 mod sessions;
 mod settings;
@@ -66,7 +67,7 @@ pub use error::{
     BackupError, ChangeError, Failure, ProposeError, ReadError, SessionError, SnapshotError, StartError, TransferError,
 };
 pub use machine::{StateMachine, WriteState};
-pub use node::{Applied, Consistency, MembersChanged, Node, Read, SnapshotTaken};
+pub use node::Node;
 pub use quorate_metrics as metrics;
 pub use quorate_raft::{
     Capacity, Change, ChangeRefused, ClockDrift, ClusterId, EntryId, HandoverRefused, Index, Member, Membership,
@@ -74,6 +75,7 @@ pub use quorate_raft::{
 };
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;
+pub use results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken};
 pub use session::Session;
 pub use status::{Role, Status};
 pub use turns::Turns;

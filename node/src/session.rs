@@ -7,7 +7,8 @@
 use crate::{
     error::{ProposeError, SessionError},
     machine::StateMachine,
-    node::{Applied, Node},
+    node::Node,
+    results::Applied,
     sessions::{Refusal, WINDOW},
 };
 use bytes::Bytes;

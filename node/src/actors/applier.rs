@@ -7,7 +7,6 @@
 //! which entries are committed.
 
 use super::{
-    consensus::Consensus,
     messages::{Answer, Applied, Caller, Callers, Committed, Outcome, Restore, StateTaken, Stop, TakeState},
     state,
 };
@@ -15,7 +14,7 @@ use crate::{
     error::Failure,
     fate::{Fate, Sentinel},
     machine::StateMachine,
-    node,
+    results,
     sessions::{Refusal, Table, Verdict},
 };
 use actix::prelude::*;
@@ -52,7 +51,8 @@ pub(crate) struct Applier<M> {
     /// The next check for reads that have waited too long.
     looks_at: Option<Instant>,
     patience: Duration,
-    consensus: Addr<Consensus>,
+    applied: Recipient<Applied>,
+    state_taken: Recipient<StateTaken>,
     metrics: NodeMetrics,
     fate: Fate,
     /// Read by one mutant only.
@@ -90,7 +90,8 @@ impl<M: StateMachine> Applier<M> {
     pub(crate) fn new(
         machine: Option<M>,
         skips: BTreeMap<Index, Skip>,
-        consensus: Addr<Consensus>,
+        applied: Recipient<Applied>,
+        state_taken: Recipient<StateTaken>,
         patience: Duration,
         metrics: NodeMetrics,
         fate: Fate,
@@ -109,7 +110,8 @@ impl<M: StateMachine> Applier<M> {
             waiting: BTreeMap::new(),
             looks_at: None,
             patience,
-            consensus,
+            applied,
+            state_taken,
             metrics,
             started: Instant::now(),
             _sentinel: fate.sentinel("Applier"),
@@ -126,12 +128,12 @@ impl<M: StateMachine> Applier<M> {
             let entry = Skip { index, term: record.id.term, checksum: record.checksum };
             let skips = !self.skips.is_empty() && self.skips(entry, record.kind);
             self.applying = Some(entry);
-            let nothing = || Ok(node::Applied { index, reply: bytes::Bytes::new() });
+            let nothing = || Ok(results::Applied { index, reply: bytes::Bytes::new() });
             let outcome = match (record.kind, &mut self.machine) {
                 (Kind::Noop | Kind::Membership, _) | (_, None) => nothing(),
                 (Kind::Command, Some(_)) if skips => Err(Refusal::Skipped),
                 (Kind::Command, Some(machine)) => {
-                    Ok(node::Applied { index, reply: machine.apply(index, record.payload) })
+                    Ok(results::Applied { index, reply: machine.apply(index, record.payload) })
                 }
                 (Kind::Stub, Some(_)) => return self.fate.fail(stub_found(index)),
                 (Kind::Session, Some(_)) => match self.apply_in_session(index, record.payload, skips) {
@@ -188,7 +190,7 @@ impl<M: StateMachine> Applier<M> {
     fn tell(&mut self) {
         self.told_at = Instant::now();
         let answers = std::mem::take(&mut self.answers);
-        self.consensus.do_send(Applied { index: self.last.index, log_time: self.sessions.now(), answers });
+        self.applied.do_send(Applied { index: self.last.index, log_time: self.sessions.now(), answers });
     }
 
     /// Applies a session entry: the table decides whether the machine is called.
@@ -205,7 +207,7 @@ impl<M: StateMachine> Applier<M> {
         let mut apply =
             |command: &[u8]| machine.as_mut().filter(|_| !skips).map(|machine| machine.apply(index, command));
         Ok(match self.sessions.apply(index, stamp, &request, |command| apply(command)) {
-            Verdict::Applied { index, reply } => Ok(node::Applied { index, reply }),
+            Verdict::Applied { index, reply } => Ok(results::Applied { index, reply }),
             Verdict::Refused(refusal) => Err(refusal),
         })
     }
@@ -374,7 +376,7 @@ impl<M: StateMachine> Handler<TakeState> for Applier<M> {
                 Some(machine) => machine.snapshot().map(|write| state::behind(sessions.clone(), write)),
                 None => Some(state::nothing()),
             };
-            self.consensus.do_send(StateTaken { last, last_checksum, write });
+            self.state_taken.do_send(StateTaken { last, last_checksum, write });
         }
     }
 }

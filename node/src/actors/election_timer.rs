@@ -11,7 +11,6 @@
 //! may have arrived during the stall, and are handled first.
 
 use super::{
-    consensus::Consensus,
     messages::{Arm, ElectionTimeout, LeaderHeard, Stalled, Stop},
     stalls::{LATE_MIN, Stalls},
 };
@@ -25,7 +24,8 @@ use tokio::time::Instant;
 
 /// The actor that owns the election timeout.
 pub(crate) struct ElectionTimer {
-    consensus: Addr<Consensus>,
+    timed_out: Recipient<ElectionTimeout>,
+    stalled: Recipient<Stalled>,
     timeout: (Duration, Duration),
     random: SmallRng,
     armed: Option<Armed>,
@@ -63,7 +63,8 @@ impl ElectionTimer {
     const EXCUSED_TIMEOUTS: u32 = 2;
 
     pub(crate) fn new(
-        consensus: Addr<Consensus>,
+        timed_out: Recipient<ElectionTimeout>,
+        stalled: Recipient<Stalled>,
         timing: &Timing,
         random: SmallRng,
         metrics: NodeMetrics,
@@ -71,7 +72,8 @@ impl ElectionTimer {
     ) -> Self {
         let (now, timeout) = (Instant::now(), timing.election_timeout);
         Self {
-            consensus,
+            timed_out,
+            stalled,
             timeout,
             random,
             armed: None,
@@ -105,7 +107,7 @@ impl ElectionTimer {
         let woke = self.stalls.woke(self.due, now);
         self.metrics.woke(woke.late, woke.late >= LATE_MIN);
         if woke.late >= LATE_MIN {
-            self.consensus.do_send(Stalled { by: woke.excused });
+            self.stalled.do_send(Stalled { by: woke.excused });
             if let Some(armed) = &mut self.armed {
                 armed.stalled(now, woke.excused, self.look_every);
             }
@@ -120,7 +122,7 @@ impl ElectionTimer {
             );
         }
         if let Some(Armed { term, .. }) = self.armed.take_if(|armed| armed.deadline <= now) {
-            self.consensus.do_send(ElectionTimeout { term });
+            self.timed_out.do_send(ElectionTimeout { term });
         }
         self.wake_later(ctx);
     }

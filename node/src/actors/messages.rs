@@ -2,12 +2,12 @@
 //! leadership carries it, and is dropped when it comes too late. `ARCHITECTURE.md` has all of them
 //! in one table.
 
-use super::consensus::{Bounds, Granted};
+use super::freshness::{Bounds, Granted};
 use crate::{
     error::{ProposeError, ReadError, SnapshotError},
     gate::Credit,
     machine::WriteState,
-    node, sessions,
+    results, sessions,
 };
 use actix::Message;
 use bytes::Bytes;
@@ -40,7 +40,7 @@ pub(crate) enum Request {
 }
 
 /// The result of a committed entry. Only the command of a session, or a skipped entry, is refused.
-pub(crate) type Outcome = Result<node::Applied, sessions::Refusal>;
+pub(crate) type Outcome = Result<results::Applied, sessions::Refusal>;
 
 /// A command, or the payload of a session's entry without the leader's stamp, and its caller.
 pub(crate) struct Proposal {

@@ -16,8 +16,10 @@
 
 pub(crate) mod applier;
 pub(crate) mod blocking;
+pub(crate) mod clock;
 pub(crate) mod consensus;
 pub(crate) mod election_timer;
+pub(crate) mod freshness;
 pub(crate) mod messages;
 mod recovery;
 pub(crate) mod replicator;
@@ -40,14 +42,13 @@ use crate::{
 use actix::prelude::*;
 use applier::Applier;
 use blocking::Blocking;
-use consensus::{
-    BATCH_ENTRIES_MAX, Clock, Connections, Consensus, NodeContext, Parts, Peers, Roles, Snapshotting, status_of,
-};
+use clock::Clock;
+use consensus::{BATCH_ENTRIES_MAX, Connections, Consensus, NodeContext, Parts, Peers, Roles, Snapshotting, status_of};
 use election_timer::ElectionTimer;
 use messages::{NetworkEvent, Request, Stop};
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{ClusterId, Index, MachineVersions, Membership, Moment, NodeId, Replica, Settings, Skip};
-use quorate_storage::{StorageHandle, contract::StorageThread};
+use quorate_storage::{Completions, StorageHandle, contract::StorageThread};
 use quorate_transport::network::{Inbox, Introduction, Links, Network, NetworkContext};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use snapshot_receiver::SnapshotReceiver;
@@ -122,7 +123,8 @@ pub(crate) async fn launch<M: StateMachine>(
         false => storage.start_here(),
     };
     let mut held = Threads { storage: storage.take_thread(), applier: None };
-    let recovered = match recovery::recover(&storage, &cluster, id, &consensus, metrics.clone()).await {
+    let recovered = match recovery::recover(&storage, &cluster, id, Completions::to(&consensus), metrics.clone()).await
+    {
         Ok(recovered) => recovered,
         Err(error) => return Err(held.end_for(error)),
     };
@@ -153,8 +155,15 @@ pub(crate) async fn launch<M: StateMachine>(
     }
 
     let machine = (!is_witness).then_some(machine);
-    let applier =
-        Applier::new(machine, skips.clone(), consensus.clone(), timing.leader_wait, metrics.clone(), fate.clone());
+    let applier = Applier::new(
+        machine,
+        skips.clone(),
+        consensus.clone().recipient(),
+        consensus.clone().recipient(),
+        timing.leader_wait,
+        metrics.clone(),
+        fate.clone(),
+    );
     let applier = match threads {
         true => {
             let thread = match quorate_storage::contract::thread() {
@@ -209,10 +218,26 @@ pub(crate) async fn launch<M: StateMachine>(
     peers.meet(id, replica.membership());
 
     let sentinel = fate.sentinel("ElectionTimer");
-    let timer = ElectionTimer::new(consensus.clone(), &timing, random, metrics.clone(), sentinel).start();
+    let timer = ElectionTimer::new(
+        consensus.clone().recipient(),
+        consensus.clone().recipient(),
+        &timing,
+        random,
+        metrics.clone(),
+        sentinel,
+    )
+    .start();
     let blocking = Blocking::new(threads, metrics.clone());
-    let (to_consensus, save) = (consensus.clone(), storage.save_snapshot.clone());
-    let receiver = SnapshotReceiver::new(save, to_consensus, blocking.clone(), metrics.clone(), fate.clone()).start();
+    let save = storage.save_snapshot.clone();
+    let receiver = SnapshotReceiver::new(
+        save,
+        consensus.clone().recipient(),
+        consensus.clone().recipient(),
+        blocking.clone(),
+        metrics.clone(),
+        fate.clone(),
+    )
+    .start();
     let gate = Gate::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes);
     let (requests, received) = mpsc::unbounded_channel();
     let (status, watched) = watch::channel(status_of(&replica));

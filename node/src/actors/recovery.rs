@@ -1,7 +1,7 @@
 //! The recovery of a node before its actors run: it opens the storage, and restores the state
 //! machine from the newest snapshot.
 
-use super::{consensus::Consensus, messages::Restore};
+use super::messages::Restore;
 use crate::{
     error::{Failure, StartError},
     observe::ObservedStorage,
@@ -19,15 +19,11 @@ pub(super) async fn recover(
     storage: &Storage,
     cluster: &str,
     member: NodeId,
-    consensus: &Addr<Consensus>,
+    completions: Completions,
     metrics: NodeMetrics,
 ) -> Result<quorate_raft::Recovered, StartError> {
-    let request = Recover {
-        cluster: cluster.to_owned(),
-        member,
-        completions: Completions::to(consensus),
-        observer: Arc::new(ObservedStorage(metrics)),
-    };
+    let request =
+        Recover { cluster: cluster.to_owned(), member, completions, observer: Arc::new(ObservedStorage(metrics)) };
     let recovered = storage
         .recover
         .send(request)

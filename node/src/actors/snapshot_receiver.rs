@@ -9,7 +9,6 @@
 
 use super::{
     blocking::{Aside, Blocking},
-    consensus::Consensus,
     messages::{PieceArrived, SnapshotArrived, SnapshotProgress, Stop},
 };
 use crate::fate::{Fate, Sentinel};
@@ -31,7 +30,8 @@ pub(crate) struct SnapshotReceiver {
     /// for this one.
     number: u64,
     save: Recipient<SaveSnapshot>,
-    consensus: Addr<Consensus>,
+    arrived: Recipient<SnapshotArrived>,
+    progressed: Recipient<SnapshotProgress>,
     blocking: Blocking,
     metrics: NodeMetrics,
     fate: Fate,
@@ -81,13 +81,25 @@ const PATIENCE: Duration = Duration::from_secs(600);
 impl SnapshotReceiver {
     pub(crate) fn new(
         save: Recipient<SaveSnapshot>,
-        consensus: Addr<Consensus>,
+        arrived: Recipient<SnapshotArrived>,
+        progressed: Recipient<SnapshotProgress>,
         blocking: Blocking,
         metrics: NodeMetrics,
         fate: Fate,
     ) -> Self {
         let _sentinel = fate.sentinel("SnapshotReceiver");
-        Self { arriving: None, whole: Index(0), number: 0, save, consensus, blocking, metrics, fate, _sentinel }
+        Self {
+            arriving: None,
+            whole: Index(0),
+            number: 0,
+            save,
+            arrived,
+            progressed,
+            blocking,
+            metrics,
+            fate,
+            _sentinel,
+        }
     }
 
     fn piece(&mut self, leader: Leader, chunk: SnapshotChunk, ctx: &mut Context<Self>) {
@@ -230,7 +242,7 @@ impl SnapshotReceiver {
                     this.metrics.snapshot_took(SnapshotPhase::Receive, arriving.began.elapsed());
                     this.whole = snapshot.base.last.index;
                     let Leader { node: from, epoch, .. } = arriving.leader;
-                    this.consensus.do_send(SnapshotArrived { from, epoch, base: snapshot.base });
+                    this.arrived.do_send(SnapshotArrived { from, epoch, base: snapshot.base });
                 }
                 Err(error) => {
                     this.arriving = Some(arriving);
@@ -262,7 +274,7 @@ impl SnapshotReceiver {
 
     fn tell(&self, arriving: &Arriving, outcome: SnapshotOutcome) {
         let reply = SnapshotReply { epoch: arriving.leader.epoch, last: arriving.snapshot.base.last, outcome };
-        self.consensus.do_send(SnapshotProgress { to: arriving.leader.node, reply });
+        self.progressed.do_send(SnapshotProgress { to: arriving.leader.node, reply });
     }
 }
 

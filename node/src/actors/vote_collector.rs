@@ -4,10 +4,7 @@
 //! vote may be requested only once the candidate's own term and vote are durable, so the requests
 //! travel inside that `Persist`.
 
-use super::{
-    consensus::Consensus,
-    messages::{ElectionLost, ElectionWon, VoteDenied, VoteGranted},
-};
+use super::messages::{ElectionLost, ElectionWon, VoteDenied, VoteGranted};
 use crate::fate::Sentinel;
 use actix::prelude::*;
 use quorate_raft::{Ballot, BallotOutcome};
@@ -15,13 +12,19 @@ use quorate_raft::{Ballot, BallotOutcome};
 /// The actor that counts the votes of one round.
 pub(crate) struct VoteCollector {
     ballot: Ballot,
-    consensus: Addr<Consensus>,
+    won: Recipient<ElectionWon>,
+    lost: Recipient<ElectionLost>,
     _sentinel: Sentinel,
 }
 
 impl VoteCollector {
-    pub(crate) fn new(ballot: Ballot, consensus: Addr<Consensus>, sentinel: Sentinel) -> Self {
-        Self { ballot, consensus, _sentinel: sentinel }
+    pub(crate) fn new(
+        ballot: Ballot,
+        won: Recipient<ElectionWon>,
+        lost: Recipient<ElectionLost>,
+        sentinel: Sentinel,
+    ) -> Self {
+        Self { ballot, won, lost, _sentinel: sentinel }
     }
 
     fn count(&mut self, campaign: u64, voter: quorate_raft::NodeId, granted: bool, ctx: &mut Context<Self>) {
@@ -31,8 +34,8 @@ impl VoteCollector {
         let term = self.ballot.term;
         match self.ballot.count(voter, granted) {
             BallotOutcome::Open => return,
-            BallotOutcome::Won => self.consensus.do_send(ElectionWon { term, campaign }),
-            BallotOutcome::Lost => self.consensus.do_send(ElectionLost { term, campaign }),
+            BallotOutcome::Won => self.won.do_send(ElectionWon { term, campaign }),
+            BallotOutcome::Lost => self.lost.do_send(ElectionLost { term, campaign }),
         }
         ctx.stop();
     }

@@ -42,7 +42,9 @@ impl Consensus {
             Effect::OpenBallot(ballot) => {
                 self.status.ballot_opened(ballot.phase);
                 let sentinel = self.node.fate.sentinel("VoteCollector");
-                self.roles.collector = Some(VoteCollector::new(ballot, ctx.address(), sentinel).start());
+                self.roles.collector = Some(
+                    VoteCollector::new(ballot, ctx.address().recipient(), ctx.address().recipient(), sentinel).start(),
+                );
             }
             Effect::CountVote { campaign, voter, granted } => self.count_vote(campaign, voter, granted),
             Effect::CloseBallot => {

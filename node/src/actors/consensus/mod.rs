@@ -14,10 +14,8 @@
 
 mod administration;
 mod automatic;
-mod clock;
 mod connections;
 mod effects;
-mod freshness;
 mod large_commands;
 mod membership_change;
 mod network_events;
@@ -38,9 +36,7 @@ mod stopping;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use clock::Clock;
 pub(crate) use connections::Connections;
-pub(crate) use freshness::{Bounds, Granted};
 pub(crate) use peers::Peers;
 pub(crate) use roles::Roles;
 pub(crate) use snapshots::Snapshotting;
@@ -48,6 +44,7 @@ pub(crate) use status_publisher::status_of;
 
 use super::{
     Requests,
+    clock::Clock,
     messages::{
         Applied, Arm, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Matched, NetworkEvent, Request,
         SnapshotArrived, SnapshotProgress, SnapshotWanted, Stalled, StateTaken, Stop,

@@ -18,7 +18,7 @@ use crate::{
     config::Limits,
     error::ProposeError,
     gate::Gate,
-    node::Applied,
+    results::Applied,
     sessions::{LogClock, Refusal},
 };
 use bytes::Bytes;

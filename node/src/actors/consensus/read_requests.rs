@@ -6,11 +6,14 @@
 //! does no harm.
 
 use super::{
-    Consensus, Granted,
+    Consensus,
     reads::{self, Answer, Group},
     routing::Route,
 };
-use crate::{actors::messages::ReadCaller, error::ReadError};
+use crate::{
+    actors::{freshness::Granted, messages::ReadCaller},
+    error::ReadError,
+};
 use actix::Context;
 use quorate_raft::{Body, Index, Moment, NodeId, ReadIndex, ReadIndexReply};
 use tokio::time::Instant;

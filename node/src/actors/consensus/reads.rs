@@ -4,12 +4,12 @@
 //! the leader. Reading twice is harmless, so a request that is lost on its way is asked again,
 //! until its callers' deadlines.
 
-use super::{
-    freshness::{Freshness, Granted},
-    request_ids::RequestIds,
-};
+use super::request_ids::RequestIds;
 use crate::{
-    actors::messages::{ReadCaller, Wants},
+    actors::{
+        freshness::{Freshness, Granted},
+        messages::{ReadCaller, Wants},
+    },
     error::ReadError,
 };
 use quorate_raft::{Index, Moment, NodeId, ReadToken};
@@ -206,7 +206,7 @@ impl Reads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::consensus::Bounds;
+    use crate::actors::freshness::Bounds;
     use std::time::Duration;
     use tokio::sync::oneshot;
 

@@ -11,7 +11,7 @@ use crate::{
     actors::messages::{Answer, Caller, Proposal},
     config::Limits,
     error::ProposeError,
-    node::Applied,
+    results::Applied,
     sessions::Refusal,
 };
 use actix::Context;

@@ -7,7 +7,8 @@ mod sending;
 
 use super::{
     blocking::Blocking,
-    consensus::{Clock, Consensus},
+    clock::Clock,
+    consensus::Consensus,
     messages::{
         Acknowledged, CommitAdvanced, Fetch, Fetched, GivenUp, HeartbeatNow, LinkChanged, Matched, NeedsSnapshot,
         PeerHeard, Rejected, Replicate, ReplicateTo, SnapshotWanted, Stop,
