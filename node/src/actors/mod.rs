@@ -23,6 +23,7 @@ pub(crate) mod freshness;
 pub(crate) mod messages;
 mod recovery;
 pub(crate) mod replicator;
+pub(crate) mod requests;
 pub(crate) mod snapshot_receiver;
 mod stalls;
 mod state;
@@ -43,22 +44,20 @@ use actix::prelude::*;
 use applier::Applier;
 use blocking::Blocking;
 use clock::Clock;
-use consensus::{BATCH_ENTRIES_MAX, Connections, Consensus, NodeContext, Parts, Peers, Roles, Snapshotting, status_of};
+use consensus::{Connections, Consensus, NodeContext, Parts, Peers, Roles, Snapshotting, status_of};
 use election_timer::ElectionTimer;
-use messages::{NetworkEvent, Request, Stop};
+use messages::{NetworkEvent, Stop};
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{ClusterId, Index, MachineVersions, Membership, Moment, NodeId, Replica, Settings, Skip};
 use quorate_storage::{Completions, StorageHandle, contract::StorageThread};
 use quorate_transport::network::{Inbox, Introduction, Links, Network, NetworkContext};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
+use requests::Requests;
 use snapshot_receiver::SnapshotReceiver;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context as Wake, Poll},
-    time::{Duration, Instant},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -342,42 +341,5 @@ impl Threads {
     fn end_for(self, error: StartError) -> StartError {
         self.end();
         error
-    }
-}
-
-/// The requests of handles, as a stream: those that have arrived since the last poll
-/// form one batch.
-pub(crate) struct Requests {
-    received: mpsc::UnboundedReceiver<Request>,
-    busy_poll: Duration,
-    /// The time until which to poll again at once instead of sleeping. It is a time of the real
-    /// clock, also where the clock of tokio is paused: a task that never sleeps would hold that
-    /// clock back forever.
-    looking_until: Option<Instant>,
-}
-
-impl Requests {
-    fn new(received: mpsc::UnboundedReceiver<Request>, busy_poll: Duration) -> Self {
-        Self { received, busy_poll, looking_until: None }
-    }
-}
-
-impl futures_util::Stream for Requests {
-    type Item = Vec<Request>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Wake<'_>) -> Poll<Option<Self::Item>> {
-        let mut batch = Vec::new();
-        match self.received.poll_recv_many(cx, &mut batch, BATCH_ENTRIES_MAX) {
-            Poll::Ready(count) => {
-                self.looking_until = (!self.busy_poll.is_zero()).then(|| Instant::now() + self.busy_poll);
-                Poll::Ready((count > 0).then_some(batch))
-            }
-            Poll::Pending => {
-                if self.looking_until.is_some_and(|until| Instant::now() < until) {
-                    cx.waker().wake_by_ref();
-                }
-                Poll::Pending
-            }
-        }
     }
 }

@@ -9,7 +9,6 @@ use super::{
     Consensus,
     automatic::{self, Step},
     membership_change::{self, ChangeUnderWay, Next, Tried},
-    request_ids::RequestIds,
     routing::Route,
 };
 use crate::actors::messages::{Administer, Operator};
@@ -17,51 +16,12 @@ use actix::Context;
 use quorate_raft::{
     AdministerOutcome, Administered, Administration, Body, Change, ChangeRefused, HandoverRefused, NodeId,
 };
-use std::collections::BTreeMap;
 use tokio::time::Instant;
-
-/// The operators that wait for an answer.
-pub(super) struct Operators {
-    change: Option<(ChangeUnderWay, Operator)>,
-    /// Transfers under way, with their targets and deadlines.
-    transfers: Vec<(Operator, NodeId, Instant)>,
-    /// No leader can be reached: these wait for one.
-    deferred: Vec<(Administer, Instant)>,
-    at_leader: BTreeMap<u64, (NodeId, Operator, Instant)>,
-    /// The target of a transfer that was given up, until the operators are told.
-    pub(super) ended_transfer: Option<NodeId>,
-    ids: RequestIds,
-}
-
-/// The most operators that wait at a time.
-const OPERATORS_MAX: usize = 64;
-
-impl Operators {
-    pub(super) fn new(life: u32) -> Self {
-        Self {
-            change: None,
-            transfers: Vec::new(),
-            deferred: Vec::new(),
-            at_leader: BTreeMap::new(),
-            ended_transfer: None,
-            ids: RequestIds::new(life),
-        }
-    }
-
-    /// Whether no operator of this node waits for an answer of the leader.
-    pub(super) fn are_answered(&self) -> bool {
-        self.at_leader.is_empty()
-    }
-
-    fn count(&self) -> usize {
-        self.transfers.len() + self.deferred.len() + self.at_leader.len()
-    }
-}
 
 impl Consensus {
     /// An operator of this node or of another wants a change or a transfer.
     pub(super) fn administer(&mut self, Administer { what, operator }: Administer, ctx: &mut Context<Self>) {
-        if self.operators.count() >= OPERATORS_MAX {
+        if self.operators.are_too_many() {
             return self.answer_operator(operator, refused(&what));
         }
         match self.routing_view().route(matches!(operator, Operator::There { .. })) {

@@ -17,8 +17,10 @@ mod automatic;
 mod connections;
 mod effects;
 mod large_commands;
+mod members;
 mod membership_change;
 mod network_events;
+mod operators;
 mod peers;
 mod proposals;
 mod read_requests;
@@ -30,25 +32,27 @@ mod roles;
 mod routing;
 mod snapshot_policy;
 mod snapshots;
+mod snapshotting;
 mod stages;
 mod status_publisher;
 mod stopping;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 pub(crate) use connections::Connections;
 pub(crate) use peers::Peers;
 pub(crate) use roles::Roles;
-pub(crate) use snapshots::Snapshotting;
+pub(crate) use snapshotting::Snapshotting;
 pub(crate) use status_publisher::status_of;
 
 use super::{
-    Requests,
     clock::Clock,
     messages::{
         Applied, Arm, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Matched, NetworkEvent, Request,
         SnapshotArrived, SnapshotProgress, SnapshotWanted, Stalled, StateTaken, Stop,
     },
+    requests::Requests,
 };
 use crate::{
     config::{Limits, Sessions, Timing},
@@ -59,22 +63,19 @@ use crate::{
     status::Status,
 };
 use actix::prelude::*;
-use administration::Operators;
 use automatic::Automation;
+use operators::Operators;
 use proposals::Proposals;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{Effect, Index, NodeId, Replica};
 use quorate_storage::contract::{EntriesRead, Persisted, StorageFailed, StorageFull};
 use quorate_transport::network::Event;
 use reads::Reads;
-use repairs::Warnings;
 use status_publisher::StatusPublisher;
 use std::sync::Arc;
 use stopping::Stopping;
 use tokio::{sync::watch, time::Instant};
-
-/// The most commands that enter the log, or are forwarded, as one batch.
-pub(crate) const BATCH_ENTRIES_MAX: usize = 4096;
+use warnings::Warnings;
 
 /// The actor: the replica, the pieces that decide beside it, and the addresses of the other actors.
 pub(crate) struct Consensus {

@@ -3,11 +3,10 @@
 //! The rules decide which member is asked and what an answer means. Here entries are looked up for
 //! other members, and damage is logged and counted.
 
-use super::{Consensus, roles::LoadFor};
+use super::{Consensus, roles::LoadFor, warnings::Stuck};
 use crate::error::ProposeError;
 use actix::Context;
 use quorate_raft::{Batch, Entries, EntryId, Index, NodeId, Repair};
-use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 /// The most bytes of entries in one answer to a member that lost them.
@@ -16,24 +15,6 @@ const REPAIR_BYTES_MAX: usize = 1 << 20;
 /// After this many of the longest election timeouts without a leader, a loss on this node is taken
 /// for the reason.
 const STUCK_TIMEOUTS: u32 = 10;
-
-/// Problems that were reported, so that each is reported once.
-#[derive(Default)]
-pub(super) struct Warnings {
-    /// The entry at which each member's log was last found to differ from this one.
-    divergences: BTreeMap<NodeId, EntryId>,
-    stuck: Stuck,
-    /// Candidates that got no vote because their state machine writes a version that the one here
-    /// can't apply: that version.
-    pub(super) machines_unknown: BTreeMap<NodeId, u32>,
-}
-
-/// A node that lost entries or its state, and hears no leader that could bring them back.
-#[derive(Default)]
-struct Stuck {
-    since: Option<Instant>,
-    is_said: bool,
-}
 
 impl Consensus {
     /// Logs, once each time, that no leader is heard and that data is lost here without which none

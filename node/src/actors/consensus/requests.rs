@@ -2,13 +2,16 @@
 //! deferred or refused, and its caller, here or on another node, is answered.
 
 use super::{
-    BATCH_ENTRIES_MAX, Consensus,
+    Consensus,
     proposals::Sent,
     request_ids::Arrival,
     routing::{self, Route},
 };
 use crate::{
-    actors::messages::{Answer, Caller, Proposal},
+    actors::{
+        messages::{Answer, Caller, Proposal},
+        requests::BATCH_ENTRIES_MAX,
+    },
     config::Limits,
     error::ProposeError,
     results::Applied,

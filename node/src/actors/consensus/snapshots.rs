@@ -1,4 +1,4 @@
-//! The part of `Consensus` in snapshots: it carries out what the [`SnapshotPolicy`] decides, opens
+//! The part of `Consensus` in snapshots: it carries out what the [`SnapshotPolicy`](super::snapshot_policy::SnapshotPolicy) decides, opens
 //! snapshots for peers, and has the state machine restored from one that arrived.
 //!
 //! It neither writes nor reads snapshots: a thread that may block writes the state machine's view,
@@ -10,19 +10,17 @@
 
 use super::{
     Consensus,
-    snapshot_policy::{Decision, Need, SnapshotPolicy, Taken, View},
+    snapshot_policy::{Decision, Need, Taken, View},
+    snapshotting::{Build, Restoring},
 };
 use crate::{
     actors::{
-        blocking::Blocking,
         messages::{
             Committed, GivenUp, PieceArrived, Restore, SnapshotArrived, SnapshotCaller, SnapshotOpened,
-            SnapshotProgress, SnapshotWanted, SourceCaller, StateTaken, Stop, TakeState,
+            SnapshotProgress, SnapshotWanted, SourceCaller, StateTaken, TakeState,
         },
-        snapshot_receiver::SnapshotReceiver,
         state,
     },
-    config::Snapshots,
     error::{Failure, SnapshotError},
 };
 use actix::prelude::*;
@@ -30,92 +28,6 @@ use quorate_metrics::SnapshotPhase;
 use quorate_raft::{Body, Index, NodeId, Snapshot, SnapshotBase, SnapshotChunk};
 use quorate_storage::{OpenSnapshot, SaveSnapshot, SnapshotSink, SnapshotSource, StorageError};
 use tokio::time::Instant;
-
-/// Snapshots that are being built, cut the log or are restored, and their callers.
-pub(crate) struct Snapshotting {
-    config: Snapshots,
-    policy: SnapshotPolicy,
-    take_state: Recipient<TakeState>,
-    restore: Recipient<Restore>,
-    applier: Recipient<Committed>,
-    receiver: Addr<SnapshotReceiver>,
-    pub(super) blocking: Blocking,
-    /// Callers that wait for a snapshot that is not begun yet.
-    callers: Vec<SnapshotCaller>,
-    build: Option<Build>,
-    /// The write that cuts the log up to a durable snapshot, the last index of that snapshot,
-    /// and its callers.
-    cutting: Vec<(u64, Index, Vec<SnapshotCaller>)>,
-    /// The last write that cuts the log.
-    last_cut: u64,
-    /// The highest write that is durable.
-    durable: u64,
-    /// A received snapshot on its way to the state machine.
-    restoring: Option<Restoring>,
-}
-
-/// A snapshot that is being taken and written.
-struct Build {
-    began: Instant,
-    callers: Vec<SnapshotCaller>,
-}
-
-struct Restoring {
-    /// The last index that the snapshot covers.
-    index: Index,
-    /// Its file is open: the state machine has it before any entry that is sent from now on.
-    is_open: bool,
-    /// Entries committed until then.
-    held: Vec<Committed>,
-}
-
-impl Snapshotting {
-    pub(crate) fn new(
-        config: Snapshots,
-        (take_state, restore, applier): (Recipient<TakeState>, Recipient<Restore>, Recipient<Committed>),
-        receiver: Addr<SnapshotReceiver>,
-        blocking: Blocking,
-    ) -> Self {
-        Self {
-            config,
-            policy: SnapshotPolicy::new(config),
-            take_state,
-            restore,
-            applier,
-            receiver,
-            blocking,
-            callers: Vec::new(),
-            build: None,
-            cutting: Vec::new(),
-            last_cut: 0,
-            durable: 0,
-            restoring: None,
-        }
-    }
-
-    /// The rate at which a snapshot is sent to each peer; 0 is no limit.
-    pub(super) fn bytes_per_second(&self) -> u64 {
-        self.config.bytes_per_second
-    }
-
-    /// The write `sequence` cuts the log.
-    pub(super) fn cuts(&mut self, sequence: u64) {
-        self.last_cut = sequence;
-    }
-
-    /// All writes up to `sequence` are durable.
-    pub(super) fn persisted(&mut self, sequence: u64) {
-        self.durable = sequence;
-        for (_, index, callers) in self.cutting.extract_if(.., |(cut, ..)| *cut <= sequence) {
-            callers.into_iter().for_each(|caller| caller.tell(Ok(index)));
-        }
-    }
-
-    /// The node has ended.
-    pub(super) fn stop(&mut self) {
-        self.receiver.do_send(Stop);
-    }
-}
 
 impl Consensus {
     /// A caller wants a snapshot of what is applied by now.

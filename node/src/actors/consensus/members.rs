@@ -1,0 +1,75 @@
+//! The part of `Consensus` in the members of the cluster: links, status and replicators follow the
+//! configuration, and peers with other skip lists are not heard.
+//!
+//! All nodes must skip the same entries, or their states would differ. So nodes with different skip
+//! lists do not hear each other. A node learns the commit index from a leader that it hears, or
+//! from a quorum that hears it; so a quorum applies or skips alike, regardless of the entries that
+//! this node applies or skips after a start. A witness applies nothing and needs no list.
+
+use super::Consensus;
+use crate::error::Failure;
+use actix::Context;
+use quorate_raft::{NodeId, Skip};
+
+impl Consensus {
+    /// The leader, if a message can reach it now.
+    pub(super) fn reachable_leader(&self) -> Option<NodeId> {
+        self.replica.leader().filter(|leader| self.connections.reachable.contains(leader))
+    }
+
+    /// Another configuration is in force, or it is committed now: links, status and
+    /// replicators follow it.
+    pub(super) fn members_changed(&mut self, ctx: &mut Context<Self>) {
+        let peers = self.replica.peers();
+        self.connections.peers.are(&peers, self.replica.membership());
+        self.connections.observed.peers_are(&peers);
+        self.status.members_changed(&self.replica);
+        if self.replica.membership().contains(self.replica.id()) && self.stopping.is_member() {
+            tracing::info!(node = %self.replica.id(), "this node was added to the cluster again: it goes on");
+        }
+        if !self.replica.is_as_configured() {
+            self.node.fate.fail(Failure::NotAsConfigured { is_witness: self.replica.is_witness() });
+        }
+        if self.replica.is_leader() {
+            self.replicate_to(&peers, ctx);
+        }
+    }
+
+    /// States the cluster's id to peers, once an entry that has it is committed.
+    pub(super) fn learn_cluster_id(&mut self) {
+        let Some(id) = self.replica.cluster_id() else { return };
+        tracing::info!(node = %self.replica.id(), "the cluster's id is {id}");
+        self.connections.introduction.cluster_id = Some(id);
+        self.connections.peers.introduce(self.connections.introduction.clone());
+        self.status.cluster_id_known(id);
+    }
+
+    /// A peer stated its skip list.
+    pub(super) fn compare_skips(&mut self, peer: NodeId, theirs: &[Skip]) {
+        let is_witness = self.replica.is_witness() || self.replica.witness() == Some(peer);
+        if is_witness || theirs == self.connections.introduction.skips {
+            if self.connections.skips_of_others.remove(&peer).is_some() {
+                tracing::info!(node = %self.replica.id(), "{peer} skips the same entries as this node again, and is heard");
+            }
+            return;
+        }
+        if self.connections.skips_of_others.get(&peer).is_some_and(|known| known == theirs) {
+            return;
+        }
+        tracing::error!(
+            node = %self.replica.id(),
+            "node {peer} skips {}, this node skips {}: their states would differ, so nothing that it says is heard; name the same \
+             entries on every node (Builder::skip, [[skip]]) and restart those that change",
+            listed(theirs),
+            listed(&self.connections.introduction.skips)
+        );
+        self.connections.skips_of_others.insert(peer, theirs.to_vec());
+    }
+}
+
+fn listed(skips: &[Skip]) -> String {
+    if skips.is_empty() {
+        return "no entry".to_owned();
+    }
+    skips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
