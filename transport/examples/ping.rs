@@ -2,11 +2,8 @@
 //! appends as fast as they go. `cargo run --release -p quorate-transport --example ping`
 
 use quorate_raft::{Body, NodeId};
-use quorate_transport::{
-    Network, Quic, QuicOptions,
-    certificates::Authority,
-    conformance::{TestNode, append, heartbeat_reply, proposal},
-};
+use quorate_transport::{Network, Quic, QuicOptions, certificates::Authority};
+use quorate_transport_testing::conformance::{TestNode, append, heartbeat_reply, proposal};
 use std::{
     path::Path,
     sync::mpsc,
@@ -80,7 +77,7 @@ fn main() {
             let megabytes = (BATCHES * bytes as u64) as f64 / 1e6;
             println!("appends of {} KiB: {:.0} MB/s", bytes >> 10, megabytes / seconds);
         }
-        link.send(quorate_transport::conformance::heartbeat(0));
+        link.send(quorate_transport_testing::conformance::heartbeat(0));
         // Waited for elsewhere: this thread still has to send it.
         tokio::task::spawn_blocking(|| echo.join().expect("node 2 ends well")).await.expect("it ends");
     });

@@ -3,9 +3,10 @@
 //! - [`network`] is the seam: the duties of a network to its node.
 //! - [`quic`] connects machines: QUIC with mutual TLS.
 //! - [`memory`] connects nodes of one process, with faults on demand under a seed.
-//! - [`conformance`] is the suite that every network must pass.
 //! - [`codec`] has the layout of messages on the wire; [`identity`] reads the node in a
 //!   certificate; [`certificates`] makes certificates.
+//!
+//! `quorate-transport-testing` has the suite that every network must pass.
 //!
 //! This crate moves messages and proves their senders. It decides nothing about Raft: of a message
 //! it knows the form, whether it is a reply, and its lane.
@@ -13,10 +14,6 @@
 
 pub mod certificates;
 pub mod codec;
-pub mod conformance;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod decoding;
 pub mod identity;
 pub mod memory;
 pub mod network;

@@ -3,10 +3,8 @@
 mod support;
 
 use quorate_raft::NodeId;
-use quorate_transport::{
-    MemoryNetwork, Network,
-    conformance::{self, Harness},
-};
+use quorate_transport::{MemoryNetwork, Network};
+use quorate_transport_testing::conformance::{self, Harness};
 use std::net::SocketAddr;
 
 struct Memory(MemoryNetwork);

@@ -5,9 +5,9 @@ mod support;
 use quorate_raft::{Body, NodeId};
 use quorate_transport::{
     LinkFaults, MemoryNetwork,
-    conformance::{TestNode, append, heartbeat, heartbeat_reply},
     network::{Delivered, Event, Link},
 };
+use quorate_transport_testing::conformance::{TestNode, append, heartbeat, heartbeat_reply};
 use std::{rc::Rc, time::Duration};
 use support::{CLUSTER, run_paused};
 use tokio::time::Instant;

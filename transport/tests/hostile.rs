@@ -8,9 +8,9 @@ use quinn::Connection;
 use quorate_raft::NodeId;
 use quorate_transport::{
     codec::{Encoder, HEADER_BYTES, Limits, Version},
-    conformance::{TestNode, append, heartbeat, piece, proposal},
     network::{Event, Inbox},
 };
+use quorate_transport_testing::conformance::{TestNode, append, heartbeat, piece, proposal};
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},

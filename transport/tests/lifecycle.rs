@@ -4,10 +4,8 @@ mod support;
 
 use bytes::Bytes;
 use quorate_raft::NodeId;
-use quorate_transport::{
-    codec::{Decoder, Frame, Limits},
-    conformance::{Counts, Harness, TestNode, heartbeat, heartbeat_reply},
-};
+use quorate_transport::codec::{Decoder, Frame, Limits};
+use quorate_transport_testing::conformance::{Counts, Harness, TestNode, heartbeat, heartbeat_reply};
 use std::{net::SocketAddr, rc::Rc, sync::mpsc, time::Duration};
 use support::{
     Pki, run,

@@ -4,10 +4,8 @@
 mod support;
 
 use quorate_raft::NodeId;
-use quorate_transport::{
-    conformance::{TestNode, append, heartbeat},
-    network::{Event, Link},
-};
+use quorate_transport::network::{Event, Link};
+use quorate_transport_testing::conformance::{TestNode, append, heartbeat};
 use std::{rc::Rc, time::Duration};
 use support::{Pki, path::Path, run};
 use tokio::time::Instant;

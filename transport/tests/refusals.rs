@@ -6,10 +6,10 @@ use quorate_raft::NodeId;
 use quorate_transport::{
     Quic,
     certificates::{Authority, Issued},
-    conformance::TestNode,
     identity::node_name,
     network::{Introduction, NetworkError},
 };
+use quorate_transport_testing::conformance::TestNode;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use std::{error::Error, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use support::stranger::{ALPN, connect, hello, hello_bytes};

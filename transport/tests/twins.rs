@@ -3,10 +3,8 @@
 mod support;
 
 use quorate_raft::NodeId;
-use quorate_transport::{
-    conformance::{TestNode, heartbeat},
-    network::Event,
-};
+use quorate_transport::network::Event;
+use quorate_transport_testing::conformance::{TestNode, heartbeat};
 use std::time::Duration;
 use support::{Log, Pki, run};
 

@@ -6,9 +6,9 @@ mod support;
 use quorate_raft::NodeId;
 use quorate_transport::{
     codec::{Version, Versions},
-    conformance::{self, TestNode, append, heartbeat, piece},
     network::Event,
 };
+use quorate_transport_testing::conformance::{self, TestNode, append, heartbeat, piece};
 use support::stranger::{ALPN, closed_with, connect, hello, hello_bytes};
 use support::{Log, Pki, run};
 

@@ -9,8 +9,8 @@ use quorate_transport::{
     Network, Quic, QuicOptions,
     certificates::{Authority, Issued},
     codec::Versions,
-    conformance::Harness,
 };
+use quorate_transport_testing::conformance::Harness;
 use std::{
     io::Write,
     net::{Ipv4Addr, SocketAddr},

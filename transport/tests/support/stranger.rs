@@ -107,7 +107,7 @@ pub fn hello_bytes(hello: &Hello) -> Bytes {
 
 /// The application error code with which the other side closed; `None` if it ended otherwise.
 pub async fn closed_with(connection: &Connection) -> Option<u64> {
-    let closed = tokio::time::timeout(quorate_transport::conformance::PATIENCE, connection.closed()).await;
+    let closed = tokio::time::timeout(quorate_transport_testing::conformance::PATIENCE, connection.closed()).await;
     match closed.expect("it is closed in time") {
         ConnectionError::ApplicationClosed(close) => Some(close.error_code.into_inner()),
         _ => None,

@@ -1,3 +1,3 @@
 #![no_main]
 
-quorate_fuzz::target!(quorate_transport::decoding::frames);
+quorate_fuzz::target!(quorate_transport_testing::decoding::frames);

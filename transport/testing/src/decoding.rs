@@ -1,18 +1,17 @@
 //! Properties of the codec that hold for any bytes.
 //!
-//! Built for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run
-//! the same functions.
+//! The tests of this package and the fuzz targets in `node/sim/fuzz` run the same functions.
 
-use crate::{
-    codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version},
-    network::Introduction,
-};
 use bytes::Bytes;
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, ClusterId, Emptied, EntryId, ForwardedCommand,
     ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Index, Kind, Membership, Message, NodeId, Phase, Promise,
     Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Repair, RepairOutcome, RepairReply, RequestVote,
     Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, Vote,
+};
+use quorate_transport::{
+    codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits, Version},
+    network::Introduction,
 };
 
 /// Small limits: a length that is not compared with them shows in memory use.
@@ -266,6 +265,3 @@ fn membership() -> Membership {
     let addressed = Membership::of_addresses([(NodeId(1), "127.0.0.1:7001".into()), (NodeId(2), "[::1]:7002".into())]);
     addressed.with_learners([NodeId(4)])
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,8 +3,8 @@
 //! both sides are introduced and everything is counted.
 
 use super::{Harness, TestNode, append, close, heartbeat, heartbeat_reply, piece, proposal};
-use crate::network::{Delivered, Direction, Event, Lane};
 use quorate_raft::NodeId;
+use quorate_transport::network::{Delivered, Direction, Event, Lane};
 use std::time::Duration;
 
 /// How long nothing may happen where nothing must: longer than a network pauses between attempts.

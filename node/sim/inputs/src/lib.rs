@@ -1,6 +1,6 @@
 //! Inputs for the properties that fuzz targets and tests share: arbitrary bytes, valid inputs
-//! that were changed, and the corpus. The file is included by path into the tests of each crate
-//! that has decoders.
+//! that were changed, and the corpus in `node/sim/fuzz`. Only for tests in a checkout.
+#![forbid(unsafe_code)]
 
 use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
 use std::{
@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Mostly some of `seeds`, changed in a few places; at times arbitrary bytes.
-pub(crate) fn inputs(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+pub fn inputs(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let mutated = (select(seeds), vec(edit(), 0..6)).prop_map(|(mut bytes, edits)| {
         edits.iter().for_each(|edit| edit.apply(&mut bytes));
         bytes
@@ -18,7 +18,10 @@ pub(crate) fn inputs(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// Runs a property over every file of a target's corpus.
-pub(crate) fn replay(target: &str, promise: impl Fn(&[u8])) {
+///
+/// # Panics
+/// If the property panics, or there is no file.
+pub fn replay(target: &str, promise: impl Fn(&[u8])) {
     let dir = corpus(target);
     let files = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{} is there: {error}", dir.display()));
     let mut count = 0;
@@ -33,7 +36,10 @@ pub(crate) fn replay(target: &str, promise: impl Fn(&[u8])) {
 }
 
 /// Writes the seeds of a target to its corpus, in place of earlier ones.
-pub(crate) fn plant(target: &str, seeds: &[Vec<u8>]) {
+///
+/// # Panics
+/// If the directory can't be written.
+pub fn plant(target: &str, seeds: &[Vec<u8>]) {
     let dir = corpus(target);
     fs::create_dir_all(&dir).expect("a directory");
     for file in fs::read_dir(&dir).expect("a directory") {

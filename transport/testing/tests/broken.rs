@@ -1,15 +1,13 @@
 //! The suite for networks fails each network that is broken in one way.
 
-mod support;
-
 use quorate_raft::{Body, Heartbeat, Message, NodeId};
 use quorate_transport::{
     MemoryNetwork, Network, NetworkObserver,
-    conformance::{self, Harness},
     network::{
         Delivered, Direction, Event, Inbox, Introduction, Lane, Link, Links, LocalFuture, NetworkContext, NetworkError,
     },
 };
+use quorate_transport_testing::conformance::{self, Harness};
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeSet, VecDeque},
@@ -19,7 +17,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use support::{CLUSTER, run_paused};
 use tokio::{task::spawn_local, time::sleep};
 
 /// A way in which a network can be broken.
@@ -68,6 +65,8 @@ const FAULTS: [Fault; 19] = [
     Fault::FactsAreNotRenewed,
     Fault::SomeAreLost,
 ];
+
+const CLUSTER: &str = "testing";
 
 #[test]
 fn a_network_around_another_that_breaks_nothing_conforms() {
@@ -277,4 +276,11 @@ impl Link for BrokenLink {
             _ => self.inner.send(message),
         }
     }
+}
+
+/// Runs a test with paused time, which advances when every task waits.
+fn run_paused<T>(test: impl Future<Output = T>) -> T {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, test)
 }

@@ -1,7 +1,7 @@
 //! The conformance suite of networks: every [`Network`] must pass it in its tests.
 //!
 //! [`run`] starts nodes on the networks that a [`Harness`] makes, sends between them, and panics
-//! with a sentence where a duty of [`crate::network`] is not met. It needs a tokio runtime with
+//! with a sentence where a duty of [`quorate_transport::network`] is not met. It needs a tokio runtime with
 //! time, and a `LocalSet`. It waits for events, at most for [`PATIENCE`]; where nothing must
 //! happen, it waits for a second and a half.
 //!
@@ -9,13 +9,13 @@
 
 mod links;
 
-use crate::network::{
-    Delivered, Direction, Event, Inbox, Introduction, Lane, Link, Links, Network, NetworkContext, NetworkObserver,
-};
 use bytes::Bytes;
 use quorate_raft::{
     Append, BatchBuilder, Body, ClusterId, EntryId, ForwardedCommand, Heartbeat, HeartbeatReply, Index, Kind,
     Membership, Message, NodeId, Promise, Propose, Snapshot, SnapshotBase, SnapshotChunk, Term,
+};
+use quorate_transport::network::{
+    Delivered, Direction, Event, Inbox, Introduction, Lane, Link, Links, Network, NetworkContext, NetworkObserver,
 };
 use std::{
     collections::BTreeMap,
