@@ -103,7 +103,7 @@ fn opened(disk: &SimulatedDisk, backup: Export) -> Backup {
 }
 
 async fn start(id: NodeId, cluster: &str, wal: Wal, journal: Journal) -> Result<Node<Journal>, quorate::StartError> {
-    let network = MemoryNetwork::new(1).endpoint(id);
+    let network = MemoryNetwork::new().endpoint(id);
     let builder = Node::builder(id, cluster).voters([(id, "there")]).network(network).storage(wal).seed(1);
     builder.start_local(journal).await
 }

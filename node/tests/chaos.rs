@@ -10,8 +10,8 @@ use quorate::{
         Wal,
         disk::{Crash, SimulatedDisk},
     },
-    transport::LinkFaults,
 };
+use quorate_transport_testing::LinkFaults;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
     cell::{Cell, RefCell},

@@ -6,7 +6,8 @@
 
 mod support;
 
-use quorate::{Node, NodeId, ProposeError, SessionError, SessionKey, transport::LinkFaults};
+use quorate::{Node, NodeId, ProposeError, SessionError, SessionKey};
+use quorate_transport_testing::LinkFaults;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
     cell::{Cell, RefCell},

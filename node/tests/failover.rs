@@ -238,7 +238,7 @@ fn a_command_forwarded_to_who_leads_no_more_goes_to_who_does() {
         let [asker, other] = cluster.others(old)[..] else { panic!("three nodes") };
         // The forwarded command is under way while the leader is replaced.
         let slow = Duration::from_millis(800);
-        let late = quorate::transport::LinkFaults { delay: slow..=slow, ..Default::default() };
+        let late = quorate_transport_testing::LinkFaults { delay: slow..=slow, ..Default::default() };
         cluster.faults.between(asker, old, late);
         let node = cluster.node(asker).clone();
         let (outcome, ()) = tokio::join!(ledger.propose(&node, "forwarded"), async {
@@ -292,7 +292,9 @@ fn of_a_write_that_a_dying_leader_took_the_caller_hears_as_soon_as_another_leads
             let old = cluster.settled().await;
             let (others, last) = (cluster.others(old), cluster.status(old).last_log);
             let delay = Duration::from_millis(5);
-            cluster.faults.everywhere(quorate::transport::LinkFaults { delay: delay..=delay, ..Default::default() });
+            cluster
+                .faults
+                .everywhere(quorate_transport_testing::LinkFaults { delay: delay..=delay, ..Default::default() });
             let asker = cluster.node(others[0]).clone();
             let propose = async { (ledger.propose(&asker, "forwarded").await, tokio::time::Instant::now()) };
             let ((outcome, answered), led) = tokio::join!(propose, async {

@@ -6,6 +6,7 @@ use quorate::{
     Consistency, Index, Limits, Node, NodeId, Term, Timing, metrics::Metrics, storage::Memory, transport::MemoryNetwork,
 };
 use quorate_raft::{Body, Heartbeat};
+use quorate_transport_testing::FaultNetwork;
 use support::{CLUSTER, Journal, Puppet, simulate, soon};
 
 #[test]
@@ -23,7 +24,7 @@ fn a_handle_is_send_sync_and_clone() {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_plain_main() -> Vec<u64> {
-    let (network, ids) = (MemoryNetwork::new(0), [1, 2, 3].map(NodeId));
+    let (network, ids) = (MemoryNetwork::new(), [1, 2, 3].map(NodeId));
     let mut nodes = Vec::new();
     for id in ids {
         let builder = Node::builder(id, CLUSTER).voters(ids.map(|id| (id, "")));
@@ -59,7 +60,7 @@ fn nodes_run_under_a_plain_tokio_main() {
 /// A handle needs no runtime of a certain kind: this one has no timers or sockets.
 #[test]
 fn a_handle_works_where_no_tokio_runtime_is() {
-    let network = MemoryNetwork::new(0);
+    let network = MemoryNetwork::new();
     let builder = Node::builder(NodeId(1), CLUSTER).voters([(NodeId(1), "")]);
     let starting = builder.network(network.endpoint(NodeId(1))).storage(Memory::new()).start(Journal::default());
     let node = block_on(starting).expect("a node");
@@ -85,7 +86,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 #[test]
 fn what_a_stranger_says_counts_for_nothing() {
     simulate(async {
-        let network = MemoryNetwork::new(0);
+        let network = FaultNetwork::new(0);
         let metrics = Metrics::new();
         let builder = Node::builder(NodeId(1), CLUSTER).voters([(NodeId(1), "")]).metrics(&metrics);
         let node = builder.network(network.endpoint(NodeId(1))).storage(Memory::new());
@@ -112,7 +113,7 @@ fn what_a_stranger_says_counts_for_nothing() {
 fn limits_that_can_not_work_are_refused_by_name() {
     simulate(async {
         let refused = |limits| async move {
-            let network = MemoryNetwork::new(0);
+            let network = MemoryNetwork::new();
             let builder = Node::builder(NodeId(1), CLUSTER).voters([(NodeId(1), "")]).limits(limits);
             let builder = builder.network(network.endpoint(NodeId(1))).storage(Memory::new());
             builder.start_local(Journal::default()).await.expect_err("a refusal").to_string()
@@ -127,7 +128,7 @@ fn limits_that_can_not_work_are_refused_by_name() {
 #[test]
 fn a_node_that_polls_busily_serves_and_comes_to_rest() {
     simulate(async {
-        let network = MemoryNetwork::new(0);
+        let network = MemoryNetwork::new();
         let timing = Timing { busy_poll: std::time::Duration::from_millis(1), ..Timing::default() };
         let builder = Node::builder(NodeId(1), CLUSTER).voters([(NodeId(1), "")]).timing(timing);
         let builder = builder.network(network.endpoint(NodeId(1))).storage(Memory::new());

@@ -3,7 +3,8 @@
 
 mod support;
 
-use quorate::{HandoverRefused, NodeId, Role, TransferError, transport::LinkFaults};
+use quorate::{HandoverRefused, NodeId, Role, TransferError};
+use quorate_transport_testing::LinkFaults;
 use std::{cell::Cell, rc::Rc, time::Duration};
 use support::{Cluster, Journal, Ledger, Plan, run, seeds, simulate, soon};
 use tokio::time::Instant;

@@ -4,11 +4,9 @@
 mod support;
 
 use bytes::Bytes;
-use quorate::{
-    Consistency, Index, NodeId, Role, Term,
-    transport::{Faults, LinkFaults},
-};
+use quorate::{Consistency, Index, NodeId, Role, Term};
 use quorate_raft::{Body, ForwardedCommand, ForwardedOutcome, Heartbeat, Kind, Propose, ProposeOutcome};
+use quorate_transport_testing::{Faults, LinkFaults};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::time::Duration;
 use support::{Cluster, Journal, Ledger, Plan, Puppet, seeds, simulate, soon};
@@ -213,6 +211,7 @@ fn bad() -> LinkFaults {
         reorder_within: Duration::from_millis(30),
         corrupt: 0.01,
         delay: Duration::ZERO..=Duration::from_millis(8),
+        ..LinkFaults::default()
     }
 }
 

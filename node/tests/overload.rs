@@ -245,7 +245,7 @@ fn who_waits_for_a_turn_hears_the_truth_when_the_leader_is_lost() {
 #[test]
 fn large_replies_to_forwarded_commands_get_through_together() {
     simulate(async {
-        let (network, ids) = (quorate::transport::MemoryNetwork::new(1), [1, 2, 3].map(NodeId));
+        let (network, ids) = (quorate::transport::MemoryNetwork::new(), [1, 2, 3].map(NodeId));
         let mut nodes = Vec::new();
         for id in ids {
             let builder = quorate::Node::builder(id, support::CLUSTER).voters(ids.map(|id| (id, "")));

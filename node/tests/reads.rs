@@ -3,7 +3,8 @@
 
 mod support;
 
-use quorate::{Consistency, Index, NodeId, Read, ReadError, Timing, transport::LinkFaults};
+use quorate::{Consistency, Index, NodeId, Read, ReadError, Timing};
+use quorate_transport_testing::LinkFaults;
 use std::{cell::Cell, time::Duration};
 use support::{Cluster, Journal, Plan, simulate, soon};
 use tokio::time::{Instant, sleep};

@@ -4,7 +4,8 @@
 mod support;
 
 use futures_util::future::join_all;
-use quorate::{Applied, ProposeError, SessionError, SessionKey, Sessions, Snapshots, Timing, transport::LinkFaults};
+use quorate::{Applied, ProposeError, SessionError, SessionKey, Sessions, Snapshots, Timing};
+use quorate_transport_testing::LinkFaults;
 use std::time::Duration;
 use support::{Cluster, Journal, Plan, relaxed, run, simulate, soon};
 

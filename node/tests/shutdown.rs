@@ -141,7 +141,7 @@ fn what_is_under_way_is_finished_first() {
     let _alone = alone();
     run(async {
         for forwarded in [false, true] {
-            let network = MemoryNetwork::new(1);
+            let network = MemoryNetwork::new();
             let mut nodes = Vec::new();
             let mut gates = Vec::new();
             for id in [1, 2, 3].map(NodeId) {

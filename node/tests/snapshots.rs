@@ -217,7 +217,7 @@ fn a_shutdown_does_not_wait_for_a_state_to_be_written_to_its_end() {
         let written = Arc::new(AtomicBool::new(false));
         let begun = Arc::new(AtomicBool::new(false));
         let machine = Endless { begun: Arc::clone(&begun), ended: Arc::clone(&written) };
-        let network = quorate::transport::MemoryNetwork::new(1);
+        let network = quorate::transport::MemoryNetwork::new();
         let node = quorate::Node::builder(NodeId(1), support::CLUSTER)
             .voters([(NodeId(1), "")])
             .network(network.endpoint(NodeId(1)))

@@ -3,7 +3,8 @@
 
 mod support;
 
-use quorate::{Index, NodeId, ProposeError, Role, Snapshots, Timing, storage::Wal, transport::LinkFaults};
+use quorate::{Index, NodeId, ProposeError, Role, Snapshots, Timing, storage::Wal};
+use quorate_transport_testing::LinkFaults;
 use std::time::Duration;
 use support::{Cluster, Journal, Ledger, Plan, View, simulate, soon};
 use tokio::time::Instant;

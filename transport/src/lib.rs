@@ -2,11 +2,11 @@
 //!
 //! - [`network`] is the seam: the duties of a network to its node.
 //! - [`quic`] connects machines: QUIC with mutual TLS.
-//! - [`memory`] connects nodes of one process, with faults on demand under a seed.
+//! - [`memory`] connects nodes of one process.
 //! - [`codec`] has the layout of messages on the wire; [`identity`] reads the node in a
 //!   certificate; [`certificates`] makes certificates.
 //!
-//! `quorate-transport-testing` has the suite that every network must pass.
+//! `quorate-transport-testing` has the suite that every network must pass, and a network with faults.
 //!
 //! This crate moves messages and proves their senders. It decides nothing about Raft: of a message
 //! it knows the form, whether it is a reply, and its lane.
@@ -19,6 +19,6 @@ pub mod memory;
 pub mod network;
 pub mod quic;
 
-pub use memory::{Faults, LinkFaults, MemoryNetwork};
+pub use memory::MemoryNetwork;
 pub use network::{Introduction, Link, Links, Network, NetworkContext, NetworkError, NetworkObserver};
 pub use quic::{Quic, QuicOptions};

@@ -26,10 +26,10 @@ fn quic_conforms() {
 
 #[test]
 fn the_encoded_memory_network_conforms() {
-    support::run_paused(conformance::run(&mut Memory(MemoryNetwork::new(1))));
+    support::run_paused(conformance::run(&mut Memory(MemoryNetwork::new())));
 }
 
 #[test]
 fn the_memory_network_by_value_conforms() {
-    support::run_paused(conformance::run(&mut Memory(MemoryNetwork::by_value(1))));
+    support::run_paused(conformance::run(&mut Memory(MemoryNetwork::by_value())));
 }

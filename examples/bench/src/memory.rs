@@ -21,7 +21,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failed> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         LocalSet::new().block_on(&runtime, async move {
             let mut nodes = Vec::new();
-            let network = MemoryNetwork::by_value(0);
+            let network = MemoryNetwork::by_value();
             for id in 1..=NODES {
                 nodes.push(start(id, &network, in_flight_max).await?);
             }

@@ -12,7 +12,7 @@ impl StateMachine for Counter {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (network, ids) = (MemoryNetwork::new(0), [NodeId(1), NodeId(2), NodeId(3)]);
+    let (network, ids) = (MemoryNetwork::new(), [NodeId(1), NodeId(2), NodeId(3)]);
     let mut nodes = Vec::new();
     for id in ids {
         let node = Node::builder(id, "counter")

@@ -79,7 +79,7 @@ impl Server {
 }
 
 async fn start_all(dir: &Path) -> Outcome<Vec<Server>> {
-    let (network, mut servers) = (MemoryNetwork::new(0), Vec::new());
+    let (network, mut servers) = (MemoryNetwork::new(), Vec::new());
     for id in MEMBERS {
         servers.push(Server::start(id, &network, dir).await?);
     }

@@ -93,7 +93,7 @@ async fn a_file_that_is_no_log_is_refused_and_left_as_it_is() {
 async fn start(path: &Path) -> Result<Node<Kv>, StartError> {
     Node::builder(NodeId(1), "test")
         .voters([(NodeId(1), "")])
-        .network(MemoryNetwork::new(0).endpoint(NodeId(1)))
+        .network(MemoryNetwork::new().endpoint(NodeId(1)))
         .storage(RedbLog::at(path))
         .start(Kv::default())
         .await

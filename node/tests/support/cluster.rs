@@ -4,8 +4,8 @@ use quorate::{
     Builder, Index, Limits, Node, NodeId, Role, Snapshots, StartError, Status, Timing,
     metrics::Metrics,
     storage::{Memory, MemoryLog},
-    transport::{Faults, MemoryNetwork},
 };
+use quorate_transport_testing::{FaultNetwork, Faults};
 use std::collections::BTreeMap;
 
 /// The settings that a cluster is started with.
@@ -41,7 +41,7 @@ impl Default for Plan {
 
 /// Nodes over one in-memory network, each with a log that survives it.
 pub struct Cluster {
-    pub network: MemoryNetwork,
+    pub network: FaultNetwork,
     pub faults: Faults,
     pub metrics: Metrics,
     plan: Plan,
@@ -75,7 +75,7 @@ impl Cluster {
 
     /// A cluster of the plan, with no node started.
     pub fn vacant(plan: Plan) -> Self {
-        let network = if plan.by_value { MemoryNetwork::by_value(plan.seed) } else { MemoryNetwork::new(plan.seed) };
+        let network = if plan.by_value { FaultNetwork::by_value(plan.seed) } else { FaultNetwork::new(plan.seed) };
         let logs = (1..=plan.members + plan.joiners).map(|id| (NodeId(id), MemoryLog::new())).collect();
         let (faults, metrics) = (network.faults(), Metrics::new());
         Self { network, faults, metrics, plan, logs, running: BTreeMap::new(), starts: 0 }

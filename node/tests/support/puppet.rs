@@ -2,11 +2,12 @@ use super::{CLUSTER, soon};
 use quorate::{
     NodeId, Term,
     transport::{
-        Link, Links, MemoryNetwork, Network, NetworkContext,
+        Link, Links, Network, NetworkContext,
         network::{Event, Inbox, Introduction, Unobserved},
     },
 };
 use quorate_raft::{Append, Body, Index, Message};
+use quorate_transport_testing::FaultNetwork;
 use std::{rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
@@ -21,7 +22,7 @@ pub struct Puppet {
 
 impl Puppet {
     /// Takes the place of member `id` towards `subject`.
-    pub async fn start(network: &MemoryNetwork, id: NodeId, subject: NodeId) -> Self {
+    pub async fn start(network: &FaultNetwork, id: NodeId, subject: NodeId) -> Self {
         let (sender, heard) = mpsc::unbounded_channel();
         let inbox = Inbox::new(move |event| {
             if let Event::Delivered(delivered) = event {

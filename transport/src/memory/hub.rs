@@ -1,6 +1,6 @@
 //! The hub that the nodes of a process share: their seats, and the queues at them.
 
-use super::{Faults, LANES, MemoryNetwork};
+use super::{LANES, MemoryNetwork};
 use crate::network::{Introduction, Lane, NetworkError};
 use bytes::Bytes;
 use quorate_raft::{Message, NodeId};
@@ -11,22 +11,18 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
 };
-use tokio::{
-    sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
-    time::Instant,
-};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 #[derive(Debug)]
 pub(super) struct Hub {
     /// Whether messages travel as frames.
     pub(super) encoded: bool,
-    pub(super) faults: Faults,
     seats: Mutex<BTreeMap<NodeId, Seat>>,
 }
 
 impl Hub {
-    pub(super) fn new(encoded: bool, seed: u64) -> Self {
-        Self { encoded, faults: Faults::new(seed), seats: Mutex::default() }
+    pub(super) fn new(encoded: bool) -> Self {
+        Self { encoded, seats: Mutex::default() }
     }
 
     /// Takes a seat and tells the others.
@@ -123,7 +119,7 @@ impl Seat {
 }
 
 /// Where a lane stands in [`LANES`].
-pub(super) fn place(lane: Lane) -> usize {
+fn place(lane: Lane) -> usize {
     match lane {
         Lane::Control => 0,
         Lane::Append => 1,
@@ -187,7 +183,6 @@ impl Load {
 pub(super) enum Parcel {
     Message {
         from: NodeId,
-        due: Option<Instant>,
         bytes: usize,
         content: Content,
     },

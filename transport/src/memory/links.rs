@@ -1,9 +1,6 @@
 //! Links of the in-memory network: the sending side of a node.
 
-use super::{
-    faults::Fate,
-    hub::{Content, Hub, Parcel, Seat},
-};
+use super::hub::{Content, Hub, Parcel, Seat};
 use crate::{
     codec::Encoder,
     network::{Direction, Introduction, Lane, Link, Links, LocalFuture, NetworkObserver},
@@ -17,7 +14,7 @@ use std::{
     rc::Rc,
     sync::Arc,
 };
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::task::AbortHandle;
 
 /// State that a node's links share.
 pub(super) struct Here {
@@ -98,12 +95,12 @@ impl MemoryLink {
         Ref::filter_map(self.route.borrow(), Option::as_ref).ok()
     }
 
-    fn put(&self, to: &Seat, lane: Lane, due: Option<Instant>, bytes: usize, content: Content) {
+    fn put(&self, to: &Seat, lane: Lane, bytes: usize, content: Content) {
         let pipe = to.pipe(lane);
         if !pipe.load.add(bytes) {
             return self.dropped("queue_full");
         }
-        let parcel = Parcel::Message { from: self.here.node, due, bytes, content };
+        let parcel = Parcel::Message { from: self.here.node, bytes, content };
         if pipe.sender.send(parcel).is_err() {
             pipe.load.remove(bytes);
             self.dropped("unconnected");
@@ -117,7 +114,7 @@ impl MemoryLink {
 
 impl Link for MemoryLink {
     fn send(&self, message: Message) {
-        let Here { hub, node, observer, .. } = &*self.here;
+        let Here { hub, observer, .. } = &*self.here;
         let Some(to) = self.route() else {
             return self.dropped("unconnected");
         };
@@ -135,17 +132,7 @@ impl Link for MemoryLink {
             (Content::Value(message), bytes)
         };
         observer.bytes(self.peer, Direction::Sent, lane, bytes as u64);
-        if !hub.faults.are_on() {
-            return self.put(&to, lane, None, bytes, content);
-        }
-        match hub.faults.decide(*node, self.peer, lane, Instant::now()) {
-            Fate::Lost(reason) => self.dropped(reason),
-            Fate::Arrives { copies, corrupt_at } => {
-                for due in copies {
-                    self.put(&to, lane, due, bytes, copy(&content, corrupt_at));
-                }
-            }
-        }
+        self.put(&to, lane, bytes, content);
     }
 }
 
@@ -157,20 +144,6 @@ impl Drop for MemoryLink {
             if links.count == 0 {
                 linked.remove(&self.peer);
             }
-        }
-    }
-}
-
-/// A copy, with one bit flipped at a place that `corrupt_at` chooses. A value has no bits to flip.
-fn copy(content: &Content, corrupt_at: Option<u64>) -> Content {
-    match (content, corrupt_at) {
-        (Content::Value(message), _) => Content::Value(message.clone()),
-        (Content::Frame(frame), None) => Content::Frame(frame.clone()),
-        (Content::Frame(frame), Some(at)) => {
-            let mut damaged = frame.to_vec();
-            let bit = at % (damaged.len() as u64 * 8);
-            damaged[(bit / 8) as usize] ^= 1 << (bit % 8);
-            Content::Frame(damaged.into())
         }
     }
 }

@@ -1,25 +1,18 @@
-//! The in-memory network: nodes of one process, on one thread or several, with faults on demand.
+//! The in-memory network: nodes of one process, on one thread or several.
 //!
 //! Owns the hub that the nodes of a process share, and three queues a node, one a lane. Opens no
-//! socket and reads no clock but tokio's; without faults it touches no timer at all. It has no
-//! bandwidth limit: a message without a delay arrives at once.
+//! socket, reads no clock and has no bandwidth limit: a message arrives at once.
+//! `quorate-transport-testing` adds faults.
 //!
 //! By default messages travel as encoded frames, so that what tests send is what the wire would
 //! carry; [`MemoryNetwork::by_value`] hands them over as they are.
 //!
-//! **Determinism:** with all nodes on one current-thread runtime with paused time, the same seed
-//! and the same sends give the same deliveries: each direction of each pair of nodes has its own
-//! random numbers, and no hash map or wall clock decides anything.
-//!
-//! A cut between two nodes loses what is sent, silently: the links stay up, as they would on a
-//! network for a while.
+//! **Determinism:** with all nodes on one current-thread runtime, the same sends give the same
+//! deliveries: no random number, hash map or clock decides anything.
 
-mod faults;
 mod hub;
 mod links;
 mod receiving;
-
-pub use faults::{Faults, LinkFaults};
 
 use crate::network::{Lane, Links, LocalFuture, Network, NetworkContext, NetworkError};
 use hub::{Hub, Seat};
@@ -39,7 +32,7 @@ pub struct MemoryNetwork {
 }
 
 impl MemoryNetwork {
-    /// The most messages that wait at a node on a lane, on the way ones included; more are dropped.
+    /// The most messages that wait at a node on a lane; more are dropped.
     pub const MESSAGES_MAX: usize = 8192;
     /// The most bytes of messages that wait at a node on the control lane, and on the append lane;
     /// more are dropped.
@@ -47,16 +40,16 @@ impl MemoryNetwork {
     /// The same on the snapshot lane.
     pub const SNAPSHOT_BYTES_MAX: usize = 16 << 20;
 
-    /// A hub on which messages travel encoded. `seed` decides every fault.
+    /// A hub on which messages travel encoded.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self { hub: Arc::new(Hub::new(true, seed)) }
+    pub fn new() -> Self {
+        Self { hub: Arc::new(Hub::new(true)) }
     }
 
-    /// A hub on which messages travel as they are: fast. Nothing can be corrupted on it.
+    /// A hub on which messages travel as they are: fast.
     #[must_use]
-    pub fn by_value(seed: u64) -> Self {
-        Self { hub: Arc::new(Hub::new(false, seed)) }
+    pub fn by_value() -> Self {
+        Self { hub: Arc::new(Hub::new(false)) }
     }
 
     /// The network as `node` sees it. Addresses mean nothing on it.
@@ -64,11 +57,11 @@ impl MemoryNetwork {
     pub fn endpoint(&self, node: NodeId) -> MemoryEndpoint {
         MemoryEndpoint { hub: Arc::clone(&self.hub), node }
     }
+}
 
-    /// The faults, adjustable at any time from any thread.
-    #[must_use]
-    pub fn faults(&self) -> Faults {
-        self.hub.faults.clone()
+impl Default for MemoryNetwork {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

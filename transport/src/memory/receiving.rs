@@ -11,10 +11,7 @@ use crate::{
 use bytes::Bytes;
 use quorate_raft::{Message, NodeId};
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
-use tokio::{
-    sync::mpsc::UnboundedReceiver,
-    time::{Instant, sleep_until},
-};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// The receiving end of one lane of a node: a task, so that what waits for the inbox's credit holds
 /// up its own lane alone.
@@ -23,10 +20,6 @@ pub(super) struct Receiving {
     inbox: Inbox,
     observer: Arc<dyn NetworkObserver>,
     linked: Rc<RefCell<BTreeMap<NodeId, Linked>>>,
-    /// Messages that arrived and are not due yet, in the order in which they will be; equal
-    /// instants in the order of arrival.
-    held: BTreeMap<(Instant, u64), (NodeId, usize, Content)>,
-    arrived: u64,
 }
 
 impl Receiving {
@@ -36,63 +29,31 @@ impl Receiving {
         observer: Arc<dyn NetworkObserver>,
         linked: Rc<RefCell<BTreeMap<NodeId, Linked>>>,
     ) -> Self {
-        Self { load, inbox, observer, linked, held: BTreeMap::new(), arrived: 0 }
+        Self { load, inbox, observer, linked }
     }
 
-    pub(super) async fn run(mut self, mut receiver: UnboundedReceiver<Parcel>) {
-        loop {
-            let parcel = match self.held.first_key_value() {
-                None => receiver.recv().await,
-                Some((&(due, _), _)) => tokio::select! {
-                    biased;
-                    () = sleep_until(due) => {
-                        self.deliver_due().await;
-                        continue;
-                    }
-                    parcel = receiver.recv() => parcel,
-                },
-            };
+    pub(super) async fn run(self, mut receiver: UnboundedReceiver<Parcel>) {
+        while let Some(parcel) = receiver.recv().await {
             match parcel {
-                None => return,
-                Some(Parcel::Up(peer, seat)) => {
+                Parcel::Up(peer, seat) => {
                     // Introduced even without a link to it: it may have one to this node.
                     self.inbox.introduced(peer, seat.introduction());
                     if self.changes(peer, true) {
                         self.inbox.link_up(peer);
                     }
                 }
-                Some(Parcel::Introduced(peer, introduction)) => {
+                Parcel::Introduced(peer, introduction) => {
                     if self.linked.borrow().get(&peer).is_some_and(|links| links.up) {
                         self.inbox.introduced(peer, introduction);
                     }
                 }
-                Some(Parcel::Down(peer)) => {
+                Parcel::Down(peer) => {
                     if self.changes(peer, false) {
                         self.inbox.link_down(peer);
                     }
                 }
-                Some(Parcel::Message { from, due: None, bytes, content }) if self.held.is_empty() => {
-                    self.deliver(from, bytes, content).await;
-                }
-                Some(Parcel::Message { from, due, bytes, content }) => {
-                    // One that is due at once waits its turn too: timers are coarse, and it
-                    // must not overtake.
-                    self.arrived += 1;
-                    let due = due.unwrap_or_else(Instant::now);
-                    self.held.insert((due, self.arrived), (from, bytes, content));
-                }
+                Parcel::Message { from, bytes, content } => self.deliver(from, bytes, content).await,
             }
-        }
-    }
-
-    async fn deliver_due(&mut self) {
-        let now = Instant::now();
-        while let Some(next) = self.held.first_entry() {
-            if next.key().0 > now {
-                return;
-            }
-            let (from, bytes, content) = next.remove();
-            self.deliver(from, bytes, content).await;
         }
     }
 

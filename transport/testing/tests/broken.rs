@@ -1,5 +1,7 @@
 //! The suite for networks fails each network that is broken in one way.
 
+mod support;
+
 use quorate_raft::{Body, Heartbeat, Message, NodeId};
 use quorate_transport::{
     MemoryNetwork, Network, NetworkObserver,
@@ -17,6 +19,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use support::{CLUSTER, run_paused};
 use tokio::{task::spawn_local, time::sleep};
 
 /// A way in which a network can be broken.
@@ -66,17 +69,15 @@ const FAULTS: [Fault; 19] = [
     Fault::SomeAreLost,
 ];
 
-const CLUSTER: &str = "testing";
-
 #[test]
 fn a_network_around_another_that_breaks_nothing_conforms() {
-    run_paused(conformance::run(&mut Broken(MemoryNetwork::new(1), Fault::None)));
+    run_paused(conformance::run(&mut Broken(MemoryNetwork::new(), Fault::None)));
 }
 
 #[test]
 fn each_broken_network_fails_the_suite() {
     for fault in FAULTS {
-        let run = || run_paused(conformance::run(&mut Broken(MemoryNetwork::new(1), fault)));
+        let run = || run_paused(conformance::run(&mut Broken(MemoryNetwork::new(), fault)));
         assert!(catch_unwind(AssertUnwindSafe(run)).is_err(), "{fault:?} passes the suite");
     }
 }
@@ -276,11 +277,4 @@ impl Link for BrokenLink {
             _ => self.inner.send(message),
         }
     }
-}
-
-/// Runs a test with paused time, which advances when every task waits.
-fn run_paused<T>(test: impl Future<Output = T>) -> T {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    tokio::task::LocalSet::new().block_on(&runtime, test)
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::actors::{election_timer::ElectionTimer, replicator::Replicator, vote_collector::VoteCollector};
 use crate::{Node, ProposeError, ReadError, actors, builder::Builder};
 use quorate_storage::Memory;
-use quorate_transport::MemoryNetwork;
+use quorate_transport_testing::FaultNetwork;
 use std::{future::Future, time::Duration};
 
 #[test]
@@ -97,14 +97,14 @@ panics!(ElectionTimer VoteCollector Replicator);
 
 /// One node of a cluster of two.
 struct World {
-    network: MemoryNetwork,
+    network: FaultNetwork,
     consensus: Addr<Consensus>,
     node: Node<()>,
 }
 
 impl World {
     async fn start() -> Self {
-        let network = MemoryNetwork::new(1);
+        let network = FaultNetwork::new(1);
         let plan = builder(&network, NodeId(1)).plan().expect("a plan");
         let (node, running) = actors::launch(plan, (), false).await.expect("a node");
         let consensus = running.consensus.clone();
@@ -140,7 +140,7 @@ impl World {
     }
 }
 
-fn builder(network: &MemoryNetwork, id: NodeId) -> Builder {
+fn builder(network: &FaultNetwork, id: NodeId) -> Builder {
     let voters = [1, 2].map(|id| (NodeId(id), ""));
     Node::builder(id, "testing").voters(voters).network(network.endpoint(id)).storage(Memory::new()).seed(id.0)
 }

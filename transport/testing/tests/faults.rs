@@ -1,14 +1,17 @@
-//! Faults of the in-memory network: they occur as set, and the same way under the same seed.
+//! Faults of a network: they occur as set, and the same way under the same seed.
 
 mod support;
 
 use quorate_raft::{Body, NodeId};
 use quorate_transport::{
-    LinkFaults, MemoryNetwork,
+    MemoryNetwork, Network,
     network::{Delivered, Event, Link},
 };
-use quorate_transport_testing::conformance::{TestNode, append, heartbeat, heartbeat_reply};
-use std::{rc::Rc, time::Duration};
+use quorate_transport_testing::{
+    FaultNetwork, Faults, FaultyEndpoint, LinkFaults,
+    conformance::{self, Harness, TestNode, append, heartbeat, heartbeat_reply},
+};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 use support::{CLUSTER, run_paused};
 use tokio::time::Instant;
 
@@ -34,9 +37,9 @@ fn the_same_seed_gives_the_same_deliveries_at_the_same_times() {
 fn a_dropped_message_is_gone_and_counted() {
     run_paused(async {
         let mut pair = Pair::new().await;
-        pair.hub.faults().between(ONE, TWO, LinkFaults { drop: 0.5, ..LinkFaults::default() });
+        pair.network.faults().between(ONE, TWO, LinkFaults { drop: 0.5, ..LinkFaults::default() });
         let received = pair.send_and_drain(1000).await;
-        assert_eq!(received.len() as u64 + pair.one.counts.dropped("fault_drop"), 1000);
+        assert_eq!(received.len() as u64 + pair.two.counts.dropped("fault_drop"), 1000);
         assert!((400..600).contains(&received.len()), "about half arrive: {}", received.len());
         assert!(received.is_sorted(), "those that arrive keep their order");
     });
@@ -46,8 +49,10 @@ fn a_dropped_message_is_gone_and_counted() {
 fn a_duplicated_message_arrives_twice() {
     run_paused(async {
         let mut pair = Pair::new().await;
-        pair.hub.faults().everywhere(LinkFaults { duplicate: 1.0, ..LinkFaults::default() });
-        assert_eq!(pair.send_and_drain(3).await, [0, 0, 1, 1, 2, 2]);
+        pair.network.faults().everywhere(LinkFaults { duplicate: 1.0, ..LinkFaults::default() });
+        let mut received = pair.send_and_drain(3).await;
+        received.sort_unstable();
+        assert_eq!(received, [0, 0, 1, 1, 2, 2]);
     });
 }
 
@@ -56,7 +61,7 @@ fn a_delay_takes_its_time_and_keeps_the_order() {
     run_paused(async {
         let mut pair = Pair::new().await;
         let delay = Duration::from_millis(10)..=Duration::from_millis(50);
-        pair.hub.faults().everywhere(LinkFaults { delay, ..LinkFaults::default() });
+        pair.network.faults().everywhere(LinkFaults { delay, ..LinkFaults::default() });
         let sent = Instant::now();
         pair.link.send(heartbeat(0));
         pair.two.received().await;
@@ -70,10 +75,11 @@ fn a_delay_takes_its_time_and_keeps_the_order() {
 fn nothing_overtakes_what_is_delayed_once_the_delay_ends() {
     run_paused(async {
         let mut pair = Pair::new().await;
-        let faults = pair.hub.faults();
+        let faults = pair.network.faults();
         let delay = Duration::from_millis(50)..=Duration::from_millis(50);
         faults.everywhere(LinkFaults { delay, ..LinkFaults::default() });
         pair.link.send(heartbeat(0));
+        tokio::time::sleep(Duration::from_millis(1)).await;
         faults.clear();
         pair.link.send(heartbeat(1));
         assert_eq!(pair.drain().await, [0, 1]);
@@ -84,7 +90,7 @@ fn nothing_overtakes_what_is_delayed_once_the_delay_ends() {
 fn reordered_messages_overtake_each_other_and_none_is_lost() {
     run_paused(async {
         let mut pair = Pair::new().await;
-        pair.hub.faults().everywhere(LinkFaults { reorder: 0.5, ..LinkFaults::default() });
+        pair.network.faults().everywhere(LinkFaults { reorder: 0.5, ..LinkFaults::default() });
         let mut received = pair.send_and_drain(100).await;
         assert!(!received.is_sorted());
         received.sort_unstable();
@@ -96,7 +102,7 @@ fn reordered_messages_overtake_each_other_and_none_is_lost() {
 fn every_corrupted_message_is_found_and_dropped() {
     run_paused(async {
         let mut pair = Pair::new().await;
-        pair.hub.faults().everywhere(LinkFaults { corrupt: 1.0, ..LinkFaults::default() });
+        pair.network.faults().everywhere(LinkFaults { corrupt: 1.0, ..LinkFaults::default() });
         for round in 0..500 {
             pair.link.send(heartbeat(round));
             pair.link.send(append(1, 3, 50));
@@ -110,11 +116,11 @@ fn every_corrupted_message_is_found_and_dropped() {
 fn a_cut_goes_one_way() {
     run_paused(async {
         let mut pair = Pair::new().await;
-        let faults = pair.hub.faults();
+        let faults = pair.network.faults();
         let back = pair.two.link(&mut pair.one).await;
         faults.cut(ONE, TWO);
         assert_eq!(pair.send_and_drain(5).await, []);
-        assert_eq!(pair.one.counts.dropped("fault_cut"), 5);
+        assert_eq!(pair.two.counts.dropped("fault_cut"), 5);
         back.send(heartbeat_reply(1));
         assert_eq!(pair.one.received().await, (TWO, heartbeat_reply(1)));
         faults.mend(ONE, TWO);
@@ -127,7 +133,7 @@ fn a_partition_goes_both_ways_and_heals() {
     run_paused(async {
         let mut pair = Pair::new().await;
         let back = pair.two.link(&mut pair.one).await;
-        let faults = pair.hub.faults();
+        let faults = pair.network.faults();
         faults.partition(&[ONE], &[TWO, NodeId(3)]);
         back.send(heartbeat_reply(1));
         assert_eq!(pair.send_and_drain(5).await, []);
@@ -137,58 +143,65 @@ fn a_partition_goes_both_ways_and_heals() {
         faults.isolate(TWO);
         back.send(heartbeat_reply(1));
         assert_eq!(pair.send_and_drain(1).await, []);
-        assert_eq!(pair.two.counts.dropped("fault_cut"), 2);
+        let cut = [&pair.one, &pair.two].map(|node| node.counts.dropped("fault_cut"));
+        assert_eq!(cut, [2, 6], "counted where they would have arrived");
     });
 }
 
 #[test]
-fn nodes_on_different_threads_reach_each_other() {
-    let hub = MemoryNetwork::by_value(0);
-    let (ready, is_ready) = std::sync::mpsc::channel();
-    let endpoint = hub.endpoint(TWO);
-    let echo = std::thread::spawn(move || {
-        support::run(async move {
-            let mut two = TestNode::on(Box::new(endpoint), CLUSTER, TWO).await;
-            let link = two.links.link(ONE, "");
-            ready.send(()).expect("the test waits");
-            for _ in 0..1000 {
-                let (from, message) = two.received().await;
-                assert_eq!(from, ONE);
-                let Body::Heartbeat(heartbeat) = message.body else { panic!("only heartbeats are sent") };
-                link.send(heartbeat_reply(heartbeat.round));
-            }
-        });
-    });
-    is_ready.recv().expect("node 2 starts");
-    support::run(async {
-        let mut one = TestNode::on(Box::new(hub.endpoint(ONE)), CLUSTER, ONE).await;
-        let link = one.links.link(TWO, "");
-        one.until_up(TWO).await;
-        for round in 0..1000 {
-            link.send(heartbeat(round));
-            assert_eq!(one.received().await, (TWO, heartbeat_reply(round)));
-        }
-    });
-    echo.join().expect("node 2 ends well");
-}
-
-#[test]
-fn nodes_of_different_clusters_do_not_meet() {
+fn a_delayed_message_outlives_its_sender_and_is_lost_with_its_receiver() {
     run_paused(async {
-        let hub = MemoryNetwork::new(0);
-        let one = TestNode::on(Box::new(hub.endpoint(ONE)), "here", ONE).await;
-        let mut two = TestNode::on(Box::new(hub.endpoint(TWO)), "there", TWO).await;
-        one.links.link(TWO, "").send(heartbeat(1));
+        let mut pair = Pair::new().await;
+        let delay = Duration::from_millis(50)..=Duration::from_millis(50);
+        pair.network.faults().everywhere(LinkFaults { delay, ..LinkFaults::default() });
+        pair.link.send(heartbeat(1));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        pair.one.close().await;
+        assert_eq!(pair.two.received().await, (ONE, heartbeat(1)));
+        pair.one = TestNode::on(Box::new(pair.network.endpoint(ONE)), CLUSTER, ONE).await;
+        pair.link = pair.one.link(&mut pair.two).await;
+        pair.link.send(heartbeat(2));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        pair.two.close().await;
+        pair.two = TestNode::on(Box::new(pair.network.endpoint(TWO)), CLUSTER, TWO).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(two.pending().is_empty());
-        assert_eq!(one.counts.dropped("unconnected"), 1);
+        assert!(!pair.two.pending().iter().any(|event| matches!(event, Event::Delivered(_))));
     });
+}
+
+#[test]
+fn a_network_with_faults_that_are_off_conforms() {
+    run_paused(conformance::run(&mut Around { faults: Faults::new(1), network: MemoryNetwork::new() }));
+}
+
+#[test]
+fn a_network_with_faults_that_are_over_conforms() {
+    let faults = Faults::new(1);
+    faults.isolate(ONE);
+    faults.clear();
+    run_paused(conformance::run(&mut Around { faults, network: MemoryNetwork::new() }));
+}
+
+/// Networks with shared faults.
+struct Around {
+    faults: Faults,
+    network: MemoryNetwork,
+}
+
+impl Harness for Around {
+    fn network(&mut self, node: NodeId, _: Option<SocketAddr>) -> Box<dyn Network> {
+        Box::new(FaultyEndpoint::around(self.network.endpoint(node), &self.faults))
+    }
+
+    fn cluster(&self) -> String {
+        CLUSTER.into()
+    }
 }
 
 /// When what arrived, with mixed faults.
 async fn story(seed: u64, faults: LinkFaults) -> Vec<(Duration, u64)> {
     let (mut pair, start) = (Pair::seeded(seed).await, Instant::now());
-    pair.hub.faults().everywhere(faults);
+    pair.network.faults().everywhere(faults);
     for round in 0..300 {
         pair.link.send(heartbeat(round));
     }
@@ -203,7 +216,7 @@ async fn story(seed: u64, faults: LinkFaults) -> Vec<(Duration, u64)> {
 
 /// Two nodes, and a link from the first to the second.
 struct Pair {
-    hub: MemoryNetwork,
+    network: FaultNetwork,
     one: TestNode,
     two: TestNode,
     link: Rc<dyn Link>,
@@ -215,11 +228,11 @@ impl Pair {
     }
 
     async fn seeded(seed: u64) -> Self {
-        let hub = MemoryNetwork::new(seed);
-        let mut one = TestNode::on(Box::new(hub.endpoint(ONE)), CLUSTER, ONE).await;
-        let mut two = TestNode::on(Box::new(hub.endpoint(TWO)), CLUSTER, TWO).await;
+        let network = FaultNetwork::new(seed);
+        let mut one = TestNode::on(Box::new(network.endpoint(ONE)), CLUSTER, ONE).await;
+        let mut two = TestNode::on(Box::new(network.endpoint(TWO)), CLUSTER, TWO).await;
         let link = one.link(&mut two).await;
-        Self { hub, one, two, link }
+        Self { network, one, two, link }
     }
 
     async fn send_and_drain(&mut self, count: u64) -> Vec<u64> {
