@@ -8,7 +8,6 @@ mod sending;
 use super::{
     blocking::Blocking,
     clock::Clock,
-    consensus::Consensus,
     messages::{
         Acknowledged, CommitAdvanced, Fetch, Fetched, GivenUp, HeartbeatNow, LinkChanged, Matched, NeedsSnapshot,
         PeerHeard, Rejected, Replicate, ReplicateTo, SnapshotWanted, Stop,
@@ -39,7 +38,7 @@ pub(crate) struct Replicator {
     bytes_per_second: u64,
     blocking: Blocking,
     link: Rc<dyn Link>,
-    consensus: Addr<Consensus>,
+    reports: Reports,
     clock: Clock,
     heartbeat_interval: Duration,
     next_heartbeat: Instant,
@@ -47,6 +46,14 @@ pub(crate) struct Replicator {
     node_metrics: NodeMetrics,
     fate: Fate,
     _sentinel: Sentinel,
+}
+
+/// The receivers of a replicator's messages: all are `Consensus`.
+pub(crate) struct Reports {
+    pub(crate) matched: Recipient<Matched>,
+    pub(crate) fetch: Recipient<Fetch>,
+    pub(crate) snapshot_wanted: Recipient<SnapshotWanted>,
+    pub(crate) given_up: Recipient<GivenUp>,
 }
 
 /// The parts and settings that a replicator is started with.
@@ -63,7 +70,7 @@ pub(crate) struct Assignment {
     /// The latest read round: reads that wait for it may need this peer.
     pub(crate) round: u64,
     pub(crate) link: Rc<dyn Link>,
-    pub(crate) consensus: Addr<Consensus>,
+    pub(crate) reports: Reports,
     pub(crate) clock: Clock,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) credit: Credit,
@@ -96,7 +103,7 @@ impl Replicator {
             bytes_per_second,
             blocking: assignment.blocking,
             link: assignment.link,
-            consensus: assignment.consensus,
+            reports: assignment.reports,
             clock,
             heartbeat_interval: assignment.heartbeat_interval,
             next_heartbeat: Instant::now(),
@@ -136,15 +143,15 @@ impl Replicator {
                     self.link.send(message);
                 }
             }
-            ReplicationOutput::Matched(index) => self.consensus.do_send(Matched { term, peer, index }),
+            ReplicationOutput::Matched(index) => self.reports.matched.do_send(Matched { term, peer, index }),
             ReplicationOutput::Fetch(Want { from, bytes_max }) => {
-                self.consensus.do_send(Fetch { term, peer, from, bytes_max })
+                self.reports.fetch.do_send(Fetch { term, peer, from, bytes_max });
             }
             ReplicationOutput::WantSnapshot { at_least, anew } => {
-                self.consensus.do_send(SnapshotWanted { term, peer, at_least, anew });
+                self.reports.snapshot_wanted.do_send(SnapshotWanted { term, peer, at_least, anew });
             }
             ReplicationOutput::GiveUpSnapshot => {
-                self.consensus.do_send(GivenUp { term, peer });
+                self.reports.given_up.do_send(GivenUp { term, peer });
                 self.snapshot_given_up();
             }
             ReplicationOutput::SnapshotRefused => self.snapshot_refused(),
@@ -180,7 +187,7 @@ impl Actor for Replicator {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.heartbeat(|replication, out| replication.heartbeat(out));
         ctx.run_interval(self.heartbeat_interval, |this, ctx| {
-            if !this.consensus.connected() {
+            if !this.reports.matched.connected() {
                 return ctx.stop(); // it died without a message
             }
             this.heartbeat_if_due();
