@@ -3,8 +3,10 @@
 mod support;
 
 use quorate::{Consistency, NodeId, ProposeError, ReadError, Role, Timing};
+use quorate_transport_testing::LinkFaults;
 use std::{collections::BTreeSet, time::Duration};
-use support::{Cluster, Ledger, Plan, run, seeds, simulate, soon};
+use support::{Cluster, Ledger, Plan, View, run, seeds, simulate, soon};
+use tokio::time::Instant;
 
 #[test]
 fn three_nodes_elect_one_leader() {
@@ -16,6 +18,26 @@ fn three_nodes_elect_one_leader() {
             assert_eq!(cluster.ids().into_iter().filter(leads).collect::<Vec<_>>(), [leader], "seed {seed}");
         });
     }
+}
+
+/// The first append of a leadership carries its first entry: the followers' logs are known to end
+/// where the leader's did, unless an answer says otherwise.
+#[test]
+fn the_first_commit_of_a_leader_takes_one_round_trip() {
+    simulate(async {
+        let (cluster, one_way) = (Cluster::of_three(1).await, Duration::from_millis(20));
+        let first = cluster.settled().await;
+        assert_eq!(cluster.metric("quorate_append_rejections_total", &[]), 0.0, "the logs were equal");
+        cluster.faults.everywhere(LinkFaults { delay: one_way..=one_way, ..LinkFaults::default() });
+        cluster.faults.isolate(first);
+        let others = cluster.others(first);
+        let leads = |view: &View| others.iter().copied().find(|id| view[id].role == Role::Leader);
+        let next = cluster.until("another leader", leads).await;
+        let (mut status, elected) = (cluster.node(next).status(), Instant::now());
+        let last = status.borrow().last_log;
+        status.wait_for(|status| status.commit >= last).await.expect("a live node");
+        assert_eq!(elected.elapsed().as_millis(), (one_way * 2).as_millis());
+    });
 }
 
 #[test]

@@ -51,9 +51,9 @@ impl Consensus {
                 self.status.ballot_closed();
                 self.roles.collector = None;
             }
-            Effect::StartReplicators { .. } => {
+            Effect::StartReplicators { log_last, .. } => {
                 let peers = self.replica.peers();
-                self.replicate_to(&peers, ctx);
+                self.replicate_to(&peers, log_last, ctx);
             }
             Effect::StopReplicators => {
                 self.stop_replicators();
@@ -162,8 +162,9 @@ impl Consensus {
         }
     }
 
-    /// Starts a replicator for each of these peers that has none, and stops all others.
-    pub(super) fn replicate_to(&mut self, peers: &[NodeId], ctx: &mut Context<Self>) {
+    /// Starts a replicator for each of these peers that has none, and stops all others. The first
+    /// probe of a new one looks for `log_last`.
+    pub(super) fn replicate_to(&mut self, peers: &[NodeId], log_last: Index, ctx: &mut Context<Self>) {
         for (_, replicator) in self.roles.replicators.extract_if(.., |peer, _| !peers.contains(peer)) {
             replicator.do_send(Stop);
         }
@@ -171,12 +172,13 @@ impl Consensus {
             if self.roles.replicators.contains_key(&peer) {
                 continue;
             }
+            let outlines = self.replica.witness() == Some(peer);
             let replicator = Replicator::new(Assignment {
                 peer,
-                outlines: self.replica.witness() == Some(peer),
+                outlines,
                 term: self.replica.term(),
                 epoch: self.replica.first_epoch(),
-                log_last: self.replica.goes_to(peer),
+                log_last: if outlines { self.replica.goes_to(peer) } else { log_last },
                 commit: self.replica.commit(),
                 round: self.replica.read_round(),
                 link: self.connections.peers.get(peer),

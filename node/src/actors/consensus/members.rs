@@ -31,7 +31,7 @@ impl Consensus {
             self.node.fate.fail(Failure::NotAsConfigured { is_witness: self.replica.is_witness() });
         }
         if self.replica.is_leader() {
-            self.replicate_to(&peers, ctx);
+            self.replicate_to(&peers, self.replica.log().last().index, ctx);
         }
     }
 
