@@ -46,6 +46,7 @@ mod actors;
 mod backup;
 mod builder;
 mod config;
+mod decisions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod decoding;
 mod error;

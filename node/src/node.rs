@@ -4,13 +4,13 @@ use crate::{
     actors::{
         applier::{Applier, Query},
         clock::Clock,
-        freshness::{Bounds, Granted},
         messages::{
             Administer, Caller, Operator, Outcome, Proposal, ReadCaller, Request, SnapshotCaller, Waiter, Wants,
         },
     },
     builder::Builder,
     config::Limits,
+    decisions::freshness::{Bounds, Granted},
     error::{ChangeError, Failure, ProposeError, ReadError, SnapshotError, TransferError},
     fate::{End, Fate},
     gate::{Credit, Gate, Share},

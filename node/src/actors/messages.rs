@@ -2,8 +2,8 @@
 //! leadership carries it, and is dropped when it comes too late. `ARCHITECTURE.md` has all of them
 //! in one table.
 
-use super::freshness::{Bounds, Granted};
 use crate::{
+    decisions::freshness::{Bounds, Granted},
     error::{ProposeError, ReadError, SnapshotError},
     gate::Credit,
     machine::WriteState,

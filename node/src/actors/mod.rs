@@ -19,7 +19,6 @@ pub(crate) mod blocking;
 pub(crate) mod clock;
 pub(crate) mod consensus;
 pub(crate) mod election_timer;
-pub(crate) mod freshness;
 pub(crate) mod messages;
 mod recovery;
 pub(crate) mod replicator;

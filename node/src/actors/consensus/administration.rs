@@ -5,13 +5,15 @@
 //! [`ChangeUnderWay`] decides the steps of a change. There is one change at a time: a second one is
 //! refused as pending.
 
-use super::{
-    Consensus,
-    automatic::{self, Step},
-    membership_change::{self, ChangeUnderWay, Next, Tried},
-    routing::Route,
+use super::Consensus;
+use crate::{
+    actors::messages::{Administer, Operator},
+    decisions::{
+        automatic::{self, Step},
+        membership_change::{self, ChangeUnderWay, Next, Tried},
+        routing::Route,
+    },
 };
-use crate::actors::messages::{Administer, Operator};
 use actix::Context;
 use quorate_raft::{
     AdministerOutcome, Administered, Administration, Body, Change, ChangeRefused, HandoverRefused, NodeId,

@@ -3,39 +3,29 @@
 //!
 //! The actor is a switchboard. A handler calls one rule, performs the effects that the rule
 //! returned, and lets [`Consensus::after_rule`] publish the new status and continue with
-//! requests that the rule made ready. Pure modules, which see neither mailboxes nor clocks,
-//! decide the rest: `routing`, `request_ids`, `large_commands` and `proposals` for commands,
-//! `reads` and `freshness` for reads, `membership_change` and `automatic` for the members,
-//! `snapshot_policy` and `stopping`.
+//! requests that the rule made ready. The modules of [`decisions`](crate::decisions) decide the
+//! rest.
 //!
-//! The other modules carry decisions out: `network_events` takes messages in, `effects` performs
+//! The modules here carry decisions out: `network_events` takes messages in, `effects` performs
 //! the rules' effects, `requests`, `read_requests` and `administration` serve callers, `snapshots`
-//! and `repairs` serve peers.
+//! and `repairs` serve peers, `members` follows the configuration.
 
 mod administration;
-mod automatic;
 mod connections;
 mod effects;
-mod large_commands;
 mod members;
-mod membership_change;
 mod network_events;
 mod operators;
 mod peers;
 mod proposals;
 mod read_requests;
-mod reads;
 mod repairs;
-mod request_ids;
 mod requests;
 mod roles;
-mod routing;
-mod snapshot_policy;
 mod snapshots;
 mod snapshotting;
 mod stages;
 mod status_publisher;
-mod stopping;
 #[cfg(test)]
 mod tests;
 mod warnings;
@@ -56,6 +46,11 @@ use super::{
 };
 use crate::{
     config::{Limits, Sessions, Timing},
+    decisions::{
+        automatic::Automation,
+        reads::Reads,
+        stopping::{self, Stopping},
+    },
     error::{Failure, ProposeError},
     fate::{Fate, Sentinel},
     gate::Gate,
@@ -63,17 +58,14 @@ use crate::{
     status::Status,
 };
 use actix::prelude::*;
-use automatic::Automation;
 use operators::Operators;
 use proposals::Proposals;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{Effect, Index, NodeId, Replica};
 use quorate_storage::contract::{EntriesRead, Persisted, StorageFailed, StorageFull};
 use quorate_transport::network::Event;
-use reads::Reads;
 use status_publisher::StatusPublisher;
 use std::sync::Arc;
-use stopping::Stopping;
 use tokio::{sync::watch, time::Instant};
 use warnings::Warnings;
 

@@ -1,7 +1,9 @@
 //! The operators that wait for a membership change or a leadership transfer.
 
-use super::{membership_change::ChangeUnderWay, request_ids::RequestIds};
-use crate::actors::messages::{Administer, Operator};
+use crate::{
+    actors::messages::{Administer, Operator},
+    decisions::{membership_change::ChangeUnderWay, request_ids::RequestIds},
+};
 use quorate_raft::NodeId;
 use std::collections::BTreeMap;
 use tokio::time::Instant;

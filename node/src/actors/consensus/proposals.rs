@@ -8,14 +8,14 @@
 //! an entry of a later term is committed and no entry has the command. Then it is forwarded again:
 //! a leader appends a forwarded command in the term in which it was sent, or never.
 
-use super::{
-    large_commands::LargeCommands,
-    request_ids::{DuplicateFilter, RequestIds},
-    stages::Stages,
-};
+use super::stages::Stages;
 use crate::{
     actors::messages::{Caller, Callers, Proposal},
     config::Limits,
+    decisions::{
+        large_commands::LargeCommands,
+        request_ids::{DuplicateFilter, RequestIds},
+    },
     error::ProposeError,
     gate::Gate,
     results::Applied,

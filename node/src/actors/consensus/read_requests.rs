@@ -5,13 +5,14 @@
 //! at a moment between the question and the answer. A process that stood still before or after that
 //! does no harm.
 
-use super::{
-    Consensus,
-    reads::{self, Answer, Group},
-    routing::Route,
-};
+use super::Consensus;
 use crate::{
-    actors::{freshness::Granted, messages::ReadCaller},
+    actors::messages::ReadCaller,
+    decisions::{
+        freshness::Granted,
+        reads::{self, Answer, Group},
+        routing::Route,
+    },
     error::ReadError,
 };
 use actix::Context;

@@ -1,18 +1,17 @@
 //! The way of a proposal through `Consensus`: it is appended here, forwarded to the leader,
 //! deferred or refused, and its caller, here or on another node, is answered.
 
-use super::{
-    Consensus,
-    proposals::Sent,
-    request_ids::Arrival,
-    routing::{self, Route},
-};
+use super::{Consensus, proposals::Sent};
 use crate::{
     actors::{
         messages::{Answer, Caller, Proposal},
         requests::BATCH_ENTRIES_MAX,
     },
     config::Limits,
+    decisions::{
+        request_ids::Arrival,
+        routing::{self, Route},
+    },
     error::ProposeError,
     results::Applied,
     sessions::Refusal,
@@ -31,7 +30,7 @@ use tokio::time::Instant;
 
 impl Consensus {
     /// Appends proposals if this node leads, and forwards or defers them otherwise,
-    /// as [`routing`](super::routing) decides.
+    /// as [`routing`] decides.
     pub(super) fn take_proposals(&mut self, mut proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
         if live(Mutant::DroppedCallerCancels) {
             proposals.retain(|proposal| !proposal.caller.is_gone());

@@ -10,7 +10,6 @@
 
 use super::{
     Consensus,
-    snapshot_policy::{Decision, Need, Taken, View},
     snapshotting::{Build, Restoring},
 };
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
         },
         state,
     },
+    decisions::snapshot_policy::{Decision, Need, Taken, View},
     error::{Failure, SnapshotError},
 };
 use actix::prelude::*;

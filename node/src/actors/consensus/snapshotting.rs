@@ -1,6 +1,5 @@
 //! Snapshots under way: one that is built, those that cut the log, and one that is restored.
 
-use super::snapshot_policy::SnapshotPolicy;
 use crate::{
     actors::{
         blocking::Blocking,
@@ -8,6 +7,7 @@ use crate::{
         snapshot_receiver::SnapshotReceiver,
     },
     config::Snapshots,
+    decisions::snapshot_policy::SnapshotPolicy,
 };
 use actix::prelude::*;
 use quorate_raft::Index;

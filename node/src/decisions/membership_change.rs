@@ -9,7 +9,7 @@ use quorate_raft::{AdministerOutcome, Change, ChangeRefused, Index, Member, Memb
 use tokio::time::Instant;
 
 /// A change that was accepted and is not answered yet.
-pub(super) struct ChangeUnderWay {
+pub(crate) struct ChangeUnderWay {
     change: Change,
     /// A refusal that may pass is waited for until then.
     deadline: Instant,
@@ -23,17 +23,17 @@ pub(super) struct ChangeUnderWay {
 
 /// The configuration in force, and the node's part in it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View<'a> {
-    pub(super) membership: &'a Membership,
+pub(crate) struct View<'a> {
+    pub(crate) membership: &'a Membership,
     /// The entry of that configuration.
-    pub(super) index: Index,
-    pub(super) is_settled: bool,
-    pub(super) is_leader: bool,
+    pub(crate) index: Index,
+    pub(crate) is_settled: bool,
+    pub(crate) is_leader: bool,
 }
 
 /// The next step of a change.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// New members that are to vote are added as learners.
     Add(Change, Vec<NodeId>),
     /// The voters change.
@@ -46,7 +46,7 @@ pub(super) enum Next {
 
 /// The state of a change after one of its steps was tried.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) enum Tried {
+pub(crate) enum Tried {
     /// It goes on when the step is committed, or can be tried again.
     Wait,
     /// The next step is due at once.
@@ -60,13 +60,13 @@ impl ChangeUnderWay {
     /// # Errors
     /// A change that makes no sense in the configuration in force. Its expectation is checked here
     /// alone, for its own first step changes the configuration.
-    pub(super) fn begin(change: Change, deadline: Instant, view: &View<'_>) -> Result<Self, ChangeRefused> {
+    pub(crate) fn begin(change: Change, deadline: Instant, view: &View<'_>) -> Result<Self, ChangeRefused> {
         change.target(view.membership, view.index)?;
         Ok(Self { change: change.resumed(), deadline, appended: None, added: Vec::new(), undone_for: None })
     }
 
     /// The next step; `None` if the last one was appended.
-    pub(super) fn next(&self, view: &View<'_>) -> Option<Next> {
+    pub(crate) fn next(&self, view: &View<'_>) -> Option<Next> {
         if self.appended.is_some() {
             return None;
         }
@@ -83,7 +83,7 @@ impl ChangeUnderWay {
 
     /// The rules accepted or refused a step. If the first one has to be undone, there is
     /// time until `undo_by`.
-    pub(super) fn tried(
+    pub(crate) fn tried(
         &mut self,
         step: Next,
         outcome: Result<Index, ChangeRefused>,
@@ -107,7 +107,7 @@ impl ChangeUnderWay {
 
     /// The answer to the operator, once the change is committed, or this node can't bring it
     /// about any more.
-    pub(super) fn outcome(&self, now: Instant, view: &View<'_>) -> Option<AdministerOutcome> {
+    pub(crate) fn outcome(&self, now: Instant, view: &View<'_>) -> Option<AdministerOutcome> {
         let is_late = self.deadline <= now;
         Some(match (self.appended, &self.undone_for) {
             (Some(appended), _) if view.is_settled && view.index >= appended => AdministerOutcome::Changed(view.index),

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 /// The reasons for a snapshot that have come up since the last one. At most one is built at a time.
-pub(super) struct SnapshotPolicy {
+pub(crate) struct SnapshotPolicy {
     config: Snapshots,
     /// Bytes of entries that went to the state machine since the last build began.
     bytes: u64,
@@ -31,30 +31,30 @@ struct Build {
 
 /// A peer's need of a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Need {
+pub(crate) struct Need {
     /// The leadership in which it is sent.
-    pub(super) term: Term,
-    pub(super) at_least: Index,
+    pub(crate) term: Term,
+    pub(crate) at_least: Index,
     /// The newest snapshot reaches, and can't be read.
-    pub(super) anew: bool,
+    pub(crate) anew: bool,
 }
 
 /// The node's part in the decision.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View {
-    pub(super) applied: Index,
+pub(crate) struct View {
+    pub(crate) applied: Index,
     /// The end of the newest snapshot.
-    pub(super) newest: Index,
+    pub(crate) newest: Index,
     /// The members are known at the applied index: a snapshot names them. They are not yet on a
     /// node that just joined.
-    pub(super) knows_members: bool,
+    pub(crate) knows_members: bool,
     /// A received snapshot is on its way to the state machine.
-    pub(super) is_restoring: bool,
-    pub(super) has_callers: bool,
+    pub(crate) is_restoring: bool,
+    pub(crate) has_callers: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Decision {
+pub(crate) enum Decision {
     Wait,
     Build,
     /// A snapshot is wanted and the state machine makes none: its callers are told.
@@ -63,7 +63,7 @@ pub(super) enum Decision {
 
 /// The use of a view of the state that the state machine gave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Taken {
+pub(crate) enum Taken {
     Write,
     /// The newest snapshot has this state already.
     Covered,
@@ -74,7 +74,7 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 impl SnapshotPolicy {
-    pub(super) fn new(config: Snapshots) -> Self {
+    pub(crate) fn new(config: Snapshots) -> Self {
         Self {
             config,
             bytes: 0,
@@ -87,26 +87,26 @@ impl SnapshotPolicy {
     }
 
     /// Entries of this size went to the state machine.
-    pub(super) fn applying(&mut self, bytes: u64) {
+    pub(crate) fn applying(&mut self, bytes: u64) {
         self.bytes += bytes;
     }
 
     /// A received snapshot takes the place of the state.
-    pub(super) fn restoring(&mut self) {
+    pub(crate) fn restoring(&mut self) {
         self.bytes = 0;
     }
 
     /// A peer needs a snapshot.
-    pub(super) fn needed(&mut self, peer: NodeId, need: Need) {
+    pub(crate) fn needed(&mut self, peer: NodeId, need: Need) {
         self.needs.insert(peer, need);
     }
 
-    pub(super) fn is_unsupported(&self) -> bool {
+    pub(crate) fn is_unsupported(&self) -> bool {
         self.is_unsupported
     }
 
     /// Whether a build begins now; it has begun if so. The clock is read only after a failure.
-    pub(super) fn decide(&mut self, clock: impl FnOnce() -> Instant, view: &View) -> Decision {
+    pub(crate) fn decide(&mut self, clock: impl FnOnce() -> Instant, view: &View) -> Decision {
         if self.build.is_some() || view.is_restoring || !view.knows_members || !self.is_due(clock, view) {
             return Decision::Wait;
         }
@@ -131,26 +131,26 @@ impl SnapshotPolicy {
 
     /// The state machine gave a view of its state after entry `last`; `None` if no build
     /// is under way.
-    pub(super) fn state_taken(&self, last: Index, newest: Index) -> Option<Taken> {
+    pub(crate) fn state_taken(&self, last: Index, newest: Index) -> Option<Taken> {
         let build = self.build.as_ref()?;
         let is_covered = last < newest || last == newest && !build.anew || last == Index(0);
         Some(if is_covered { Taken::Covered } else { Taken::Write })
     }
 
     /// The state machine makes no snapshots.
-    pub(super) fn unsupported(&mut self) {
+    pub(crate) fn unsupported(&mut self) {
         self.is_unsupported = true;
     }
 
     /// The build ended well: the newest snapshot has the state that was wanted.
-    pub(super) fn built(&mut self) {
+    pub(crate) fn built(&mut self) {
         self.build = None;
         (self.failures, self.not_before) = (0, None);
         self.needs.values_mut().for_each(|need| need.anew = false);
     }
 
     /// The build failed: its reasons stay, and it is tried again after a pause.
-    pub(super) fn failed(&mut self, now: Instant) {
+    pub(crate) fn failed(&mut self, now: Instant) {
         self.bytes += self.build.take().map_or(0, |build| build.bytes);
         let pause = (RETRY_MIN * 2u32.saturating_pow(self.failures.min(16))).min(RETRY_MAX);
         self.failures += 1;
@@ -159,7 +159,7 @@ impl SnapshotPolicy {
 
     /// The peers that the newest snapshot helps, taken out. During a build there are none: a newer
     /// one comes soon. Needs of earlier leaderships are forgotten.
-    pub(super) fn helped(&mut self, term: Term, newest: Index) -> Vec<(NodeId, Need)> {
+    pub(crate) fn helped(&mut self, term: Term, newest: Index) -> Vec<(NodeId, Need)> {
         if self.needs.is_empty() || self.build.is_some() {
             return Vec::new();
         }
@@ -170,7 +170,7 @@ impl SnapshotPolicy {
 
     /// The newest snapshot was opened for a peer, and ends at `found`; `None` if it can't be read.
     /// The log begins after `log_base`. Whether it helps the peer; if not, another one is built.
-    pub(super) fn opened(&mut self, peer: NodeId, need: Need, found: Option<Index>, log_base: Index) -> bool {
+    pub(crate) fn opened(&mut self, peer: NodeId, need: Need, found: Option<Index>, log_base: Index) -> bool {
         // The log may have been cut since the peer said what it needs.
         let at_least = need.at_least.max(log_base);
         let helps = found.is_some_and(|found| found >= at_least);

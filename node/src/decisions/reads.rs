@@ -4,12 +4,12 @@
 //! the leader. Reading twice is harmless, so a request that is lost on its way is asked again,
 //! until its callers' deadlines.
 
-use super::request_ids::RequestIds;
+use super::{
+    freshness::{Freshness, Granted},
+    request_ids::RequestIds,
+};
 use crate::{
-    actors::{
-        freshness::{Freshness, Granted},
-        messages::{ReadCaller, Wants},
-    },
+    actors::messages::{ReadCaller, Wants},
     error::ReadError,
 };
 use quorate_raft::{Index, Moment, NodeId, ReadToken};
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tokio::time::Instant;
 
 /// The readers that wait, and the proofs that bounded reads rest on.
-pub(super) struct Reads {
+pub(crate) struct Reads {
     deferred: VecDeque<Group>,
     here: BTreeMap<ReadToken, Group>,
     at_leader: BTreeMap<u64, (NodeId, Group)>,
@@ -26,27 +26,27 @@ pub(super) struct Reads {
 }
 
 /// Readers that asked together.
-pub(super) struct Group {
-    pub(super) callers: Vec<ReadCaller>,
+pub(crate) struct Group {
+    pub(crate) callers: Vec<ReadCaller>,
     /// An answer covers all that was committed at this moment. Without meaning while the
     /// group is deferred.
-    pub(super) asked: Moment,
+    pub(crate) asked: Moment,
     /// The highest index that was known to be committed here then.
-    pub(super) committed: Index,
-    pub(super) deadline: Instant,
+    pub(crate) committed: Index,
+    pub(crate) deadline: Instant,
 }
 
 /// The replica's part in a read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View {
-    pub(super) applied: Index,
-    pub(super) last_log: Index,
-    pub(super) has_leader: bool,
-    pub(super) is_storage_full: bool,
+pub(crate) struct View {
+    pub(crate) applied: Index,
+    pub(crate) last_log: Index,
+    pub(crate) has_leader: bool,
+    pub(crate) is_storage_full: bool,
 }
 
 /// The leader's answer to a request.
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It covers all that was committed when the group asked.
     Index(Group),
     /// It covers less than this node knew to be committed: the members that elected the
@@ -56,7 +56,7 @@ pub(super) enum Answer {
 
 impl Reads {
     /// `life` is random: it differs from that of every earlier process of this node.
-    pub(super) fn new(life: u32) -> Self {
+    pub(crate) fn new(life: u32) -> Self {
         Self {
             deferred: VecDeque::new(),
             here: BTreeMap::new(),
@@ -68,7 +68,7 @@ impl Reads {
 
     /// The permission to serve a bounded read from the proofs there are; `None` for other reads,
     /// and if none suffices.
-    pub(super) fn grant(&self, caller: &ReadCaller, now: Moment, view: &View) -> Option<Granted> {
+    pub(crate) fn grant(&self, caller: &ReadCaller, now: Moment, view: &View) -> Option<Granted> {
         match caller {
             ReadCaller::Here { wants: Wants::Within { bounds, called }, .. } => {
                 self.freshness.grant(*bounds, *called, now, view.applied)
@@ -79,7 +79,7 @@ impl Reads {
 
     /// All that was committed at `asked` is covered by `index`, the answer to these callers,
     /// which arrives `now`.
-    pub(super) fn proven(&mut self, asked: Moment, index: Index, callers: &[ReadCaller], now: Moment) {
+    pub(crate) fn proven(&mut self, asked: Moment, index: Index, callers: &[ReadCaller], now: Moment) {
         // Bounded reads rest on no lease: an answer by lease proves nothing to them.
         if !callers.iter().any(ReadCaller::is_by_lease) {
             self.freshness.proven(asked, index, now);
@@ -87,7 +87,7 @@ impl Reads {
     }
 
     /// The answer to a caller whose group was answered with `index`.
-    pub(super) fn answer(
+    pub(crate) fn answer(
         &self,
         caller: &ReadCaller,
         index: Index,
@@ -105,7 +105,7 @@ impl Reads {
     }
 
     /// The refusal of a caller that no node can answer.
-    pub(super) fn refusal(&self, caller: &ReadCaller, now: Moment, view: &View) -> ReadError {
+    pub(crate) fn refusal(&self, caller: &ReadCaller, now: Moment, view: &View) -> ReadError {
         match caller {
             ReadCaller::Here { wants: Wants::Within { .. }, .. } => self.freshness.too_stale(now, view.applied),
             _ if view.is_storage_full && !view.has_leader => ReadError::StorageFull,
@@ -114,40 +114,40 @@ impl Reads {
     }
 
     /// No leader can be reached: these wait for one.
-    pub(super) fn defer(&mut self, callers: Vec<ReadCaller>, deadline: Instant) {
+    pub(crate) fn defer(&mut self, callers: Vec<ReadCaller>, deadline: Instant) {
         if !callers.is_empty() {
             self.deferred.push_back(Group { callers, asked: Moment::default(), committed: Index(0), deadline });
         }
     }
 
     /// All deferred readers, taken out.
-    pub(super) fn take_deferred(&mut self) -> Vec<ReadCaller> {
+    pub(crate) fn take_deferred(&mut self) -> Vec<ReadCaller> {
         self.deferred.drain(..).flat_map(|group| group.callers).collect()
     }
 
     /// A group asks this node's own leadership: gives the token under which the rules will answer.
-    pub(super) fn asked_here(&mut self, group: Group) -> ReadToken {
+    pub(crate) fn asked_here(&mut self, group: Group) -> ReadToken {
         let token = self.ids.next();
         self.here.insert(token, group);
         token
     }
 
     /// A group asks the leader: gives the id of the request.
-    pub(super) fn asked_leader(&mut self, leader: NodeId, group: Group) -> u64 {
+    pub(crate) fn asked_leader(&mut self, leader: NodeId, group: Group) -> u64 {
         let request = self.ids.next();
         self.at_leader.insert(request, (leader, group));
         request
     }
 
     /// The rules confirmed these tokens: gives the callers, and when they asked.
-    pub(super) fn answered_here(&mut self, tokens: Vec<ReadToken>) -> Vec<(Moment, Vec<ReadCaller>)> {
+    pub(crate) fn answered_here(&mut self, tokens: Vec<ReadToken>) -> Vec<(Moment, Vec<ReadCaller>)> {
         let groups = tokens.into_iter().filter_map(|token| self.here.remove(&token));
         groups.map(|group| (group.asked, group.callers)).collect()
     }
 
     /// The rules could not confirm these tokens: this node leads no more. Its own readers wait for
     /// the next leader; gives those of other nodes, to be refused.
-    pub(super) fn failed(&mut self, tokens: Vec<ReadToken>) -> Vec<ReadCaller> {
+    pub(crate) fn failed(&mut self, tokens: Vec<ReadToken>) -> Vec<ReadCaller> {
         let mut others = Vec::new();
         for token in tokens {
             let Some(Group { callers, deadline, .. }) = self.here.remove(&token) else { continue };
@@ -161,13 +161,13 @@ impl Reads {
 
     /// The leader answered a request with `index`; `None` if the group was answered or refused
     /// before, or asked another node.
-    pub(super) fn leader_answered(&mut self, from: NodeId, request: u64, index: Index) -> Option<Answer> {
+    pub(crate) fn leader_answered(&mut self, from: NodeId, request: u64, index: Index) -> Option<Answer> {
         let group = self.take_asked(from, request)?;
         Some(if index < group.committed { Answer::DataLost(group) } else { Answer::Index(group) })
     }
 
     /// The leader refused a request: gives its callers.
-    pub(super) fn leader_refused(&mut self, from: NodeId, request: u64) -> Vec<ReadCaller> {
+    pub(crate) fn leader_refused(&mut self, from: NodeId, request: u64) -> Vec<ReadCaller> {
         self.take_asked(from, request).map_or_else(Vec::new, |group| group.callers)
     }
 
@@ -177,18 +177,18 @@ impl Reads {
     }
 
     /// Another node leads, or none: gives the callers that asked the leader before.
-    pub(super) fn leader_changed(&mut self) -> Vec<ReadCaller> {
+    pub(crate) fn leader_changed(&mut self) -> Vec<ReadCaller> {
         std::mem::take(&mut self.at_leader).into_values().flat_map(|(_, group)| group.callers).collect()
     }
 
     /// The link to `peer` was lost: gives the callers that asked it.
-    pub(super) fn peer_lost(&mut self, peer: NodeId) -> Vec<ReadCaller> {
+    pub(crate) fn peer_lost(&mut self, peer: NodeId) -> Vec<ReadCaller> {
         let lost = self.at_leader.extract_if(.., |_, (leader, _)| *leader == peer);
         lost.flat_map(|(_, (_, group))| group.callers).collect()
     }
 
     /// Callers past their deadlines, taken out.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<ReadCaller> {
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<ReadCaller> {
         let mut late = Vec::new();
         let deferred = self.deferred.iter_mut();
         let asked = self.here.values_mut().chain(self.at_leader.values_mut().map(|(_, group)| group));
@@ -206,7 +206,7 @@ impl Reads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::freshness::Bounds;
+    use crate::decisions::freshness::Bounds;
     use std::time::Duration;
     use tokio::sync::oneshot;
 

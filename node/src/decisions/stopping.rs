@@ -10,7 +10,7 @@ use quorate_raft::{Index, NodeId};
 use tokio::time::Instant;
 
 /// Why and by when this node stops, if it does, and whether it has led.
-pub(super) struct Stopping {
+pub(crate) struct Stopping {
     /// The node ends at this time at the latest.
     deadline: Option<Instant>,
     /// The configuration of this entry removed the node.
@@ -34,22 +34,22 @@ enum Tenure {
 
 /// The work that a stopping node still has, and its part in the cluster.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View {
+pub(crate) struct View {
     /// Callers wait for the outcome of proposals.
-    pub(super) has_proposals: bool,
+    pub(crate) has_proposals: bool,
     /// Committed entries are not applied: their callers wait at the state machine.
-    pub(super) has_unapplied: bool,
+    pub(crate) has_unapplied: bool,
     /// Operators wait for an answer of the leader.
-    pub(super) has_operators: bool,
-    pub(super) is_leader: bool,
+    pub(crate) has_operators: bool,
+    pub(crate) is_leader: bool,
     /// Leadership is on its way to another node.
-    pub(super) is_transferring: bool,
+    pub(crate) is_transferring: bool,
     /// A leader sends to this node.
-    pub(super) follows: bool,
+    pub(crate) follows: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Decision {
+pub(crate) enum Decision {
     GoOn,
     ShutDown,
     /// The node ends because the configuration of this entry removed it.
@@ -57,31 +57,31 @@ pub(super) enum Decision {
 }
 
 impl Stopping {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { deadline: None, removed_at: None, is_for_removal: false, tenure: Tenure::Never }
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.deadline.is_some()
     }
 
-    pub(super) fn is_removed(&self) -> bool {
+    pub(crate) fn is_removed(&self) -> bool {
         self.removed_at.is_some()
     }
 
     /// A handle asks the node to shut down. The first deadline stands.
-    pub(super) fn shutdown_requested(&mut self, now: Instant, timing: &Timing) {
+    pub(crate) fn shutdown_requested(&mut self, now: Instant, timing: &Timing) {
         self.deadline.get_or_insert(now + timing.leader_wait);
         self.is_for_removal = false;
     }
 
     /// The last handle is gone: no request can come any more.
-    pub(super) fn handles_dropped(&mut self, now: Instant) {
+    pub(crate) fn handles_dropped(&mut self, now: Instant) {
         self.deadline.get_or_insert(now);
     }
 
     /// The configuration of entry `at` does not name this node.
-    pub(super) fn removed(&mut self, at: Index, now: Instant, timing: &Timing) {
+    pub(crate) fn removed(&mut self, at: Index, now: Instant, timing: &Timing) {
         self.removed_at.get_or_insert(at);
         if self.deadline.is_none() {
             self.deadline = Some(now + timing.election_timeout.1);
@@ -91,7 +91,7 @@ impl Stopping {
 
     /// A configuration names this node. True if it was removed before; a shutdown that a handle
     /// asked for goes on.
-    pub(super) fn is_member(&mut self) -> bool {
+    pub(crate) fn is_member(&mut self) -> bool {
         let was_removed = self.removed_at.take().is_some();
         if was_removed {
             self.deadline.take_if(|_| std::mem::take(&mut self.is_for_removal));
@@ -99,7 +99,7 @@ impl Stopping {
         was_removed
     }
 
-    pub(super) fn leader_changed(&mut self, leader: Option<NodeId>, this: NodeId, now: Instant) {
+    pub(crate) fn leader_changed(&mut self, leader: Option<NodeId>, this: NodeId, now: Instant) {
         self.tenure = match leader {
             Some(leader) if leader == this => Tenure::Leads,
             Some(_) if self.tenure == Tenure::Leads => Tenure::Over { since: now },
@@ -108,7 +108,7 @@ impl Stopping {
     }
 
     /// Whether the node ends now.
-    pub(super) fn decide(&self, now: Instant, timing: &Timing, view: &View) -> Decision {
+    pub(crate) fn decide(&self, now: Instant, timing: &Timing, view: &View) -> Decision {
         let Some(deadline) = self.deadline else { return Decision::GoOn };
         let is_drained = !view.has_proposals
             && !view.has_unapplied

@@ -50,7 +50,7 @@ struct Proof {
 /// The latest proofs, oldest first. The newest is always kept; the others lie apart, so that a node
 /// that applies late finds one that it has reached.
 #[derive(Default, Debug)]
-pub(super) struct Freshness {
+pub(crate) struct Freshness {
     proofs: VecDeque<Proof>,
 }
 
@@ -59,7 +59,7 @@ const PROOFS_APART: Duration = Duration::from_millis(20);
 
 impl Freshness {
     /// The answer to a question of the moment `asked` is `index`; it arrives `now`.
-    pub(super) fn proven(&mut self, asked: Moment, index: Index, now: Moment) {
+    pub(crate) fn proven(&mut self, asked: Moment, index: Index, now: Moment) {
         let asked = if live(Mutant::BoundedFromAnswer) { now } else { asked };
         let mut newest = self.proofs.iter().rev();
         let (last, before) = (newest.next().copied(), newest.next().copied());
@@ -79,7 +79,7 @@ impl Freshness {
 
     /// The index at which a bounded read that was called for at `called` can be served from the
     /// proofs there are; `None` if none suffices.
-    pub(super) fn grant(&self, bounds: Bounds, called: Moment, now: Moment, applied: Index) -> Option<Granted> {
+    pub(crate) fn grant(&self, bounds: Bounds, called: Moment, now: Moment, applied: Index) -> Option<Granted> {
         let newest = *self.proofs.back()?;
         let behind = |entries: u64| Index(newest.index.0.saturating_sub(entries));
         let (index, until) = match bounds {
@@ -97,7 +97,7 @@ impl Freshness {
     }
 
     /// The refusal of a read that no proof allows.
-    pub(super) fn too_stale(&self, now: Moment, applied: Index) -> ReadError {
+    pub(crate) fn too_stale(&self, now: Moment, applied: Index) -> ReadError {
         let newest = self.proofs.back();
         newest.map_or(ReadError::TooStale { age: None, entries: None }, |proof| proof.too_stale(now, applied))
     }

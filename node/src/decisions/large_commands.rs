@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 /// A command of at least this many bytes is large. Smaller ones are sent together; a network
 /// carries this much in about a millisecond.
-pub(super) const LARGE_BYTES: usize = 64 << 10;
+pub(crate) const LARGE_BYTES: usize = 64 << 10;
 
 /// The large commands that wait at a leader to be appended.
 #[derive(Default)]
-pub(super) struct LargeCommands {
+pub(crate) struct LargeCommands {
     waiting: VecDeque<Proposal>,
     /// The last index that the latest large commands can have in the log: with its commit the next
     /// ones may follow.
@@ -26,13 +26,13 @@ pub(super) struct LargeCommands {
 }
 
 impl LargeCommands {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
     /// The proposals that may be appended now to a log that ends at `end`, large ones last.
     /// The others wait.
-    pub(super) fn admit(
+    pub(crate) fn admit(
         &mut self,
         proposals: Vec<Proposal>,
         (end, commit): (Index, Index),
@@ -58,19 +58,19 @@ impl LargeCommands {
 
     /// Another node leads, or none: the indexes of this node's log say nothing of the commands
     /// that it appended.
-    pub(super) fn leader_changed(&mut self) {
+    pub(crate) fn leader_changed(&mut self) {
         self.last = Index(0);
     }
 
     /// All that wait, taken out to be proposed again, if some of them may be appended at
     /// this commit index.
-    pub(super) fn due(&mut self, commit: Index) -> Vec<Proposal> {
+    pub(crate) fn due(&mut self, commit: Index) -> Vec<Proposal> {
         if self.last <= commit { std::mem::take(&mut self.waiting).into() } else { Vec::new() }
     }
 
     /// The commands that are past their deadline, or were proposed here longer ago than
     /// `patience`, taken out.
-    pub(super) fn expire(&mut self, now: Instant, patience: Duration) -> Vec<Proposal> {
+    pub(crate) fn expire(&mut self, now: Instant, patience: Duration) -> Vec<Proposal> {
         let is_over = |proposal: &Proposal| match &proposal.caller {
             Caller::Here(waiter) => proposal.is_late(now) || waiter.asked + patience <= now,
             Caller::There { .. } => proposal.is_late(now),

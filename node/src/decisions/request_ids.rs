@@ -13,17 +13,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// Makes ids that no earlier process of this node has used: the upper half is a random number of
 /// the process, the lower half counts.
 #[derive(Debug)]
-pub(super) struct RequestIds {
+pub(crate) struct RequestIds {
     last: u64,
 }
 
 impl RequestIds {
     /// `life` is random: it differs from that of every earlier process of this node.
-    pub(super) fn new(life: u32) -> Self {
+    pub(crate) fn new(life: u32) -> Self {
         Self { last: u64::from(life) << 32 }
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.last = self.last.wrapping_add(1);
         self.last
     }
@@ -35,7 +35,7 @@ impl RequestIds {
 /// Messages that arrived before this node restarted are forgotten. They were sent in the term that
 /// was recovered, or earlier, so a message from such a term may be a copy.
 #[derive(Default, Debug)]
-pub(super) struct DuplicateFilter {
+pub(crate) struct DuplicateFilter {
     recovered_in: Term,
     by_node: BTreeMap<NodeId, VecDeque<Life>>,
 }
@@ -51,7 +51,7 @@ struct Life {
 
 /// The use of a message with forwarded commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Arrival {
+pub(crate) enum Arrival {
     /// Its commands are new.
     New,
     /// It arrived before, or is too late to tell.
@@ -70,13 +70,13 @@ const LIVES_MAX: usize = 4;
 
 impl DuplicateFilter {
     /// Of a node that starts with what it had in the term `recovered_in`.
-    pub(super) fn since(recovered_in: Term) -> Self {
+    pub(crate) fn since(recovered_in: Term) -> Self {
         Self { recovered_in, by_node: BTreeMap::new() }
     }
 
     /// Judges a message from a node that was let in, with the id of its first command and the term
     /// in which it was sent.
-    pub(super) fn arrived(&mut self, from: NodeId, id: u64, sent_in: Term, is_outside: bool) -> Arrival {
+    pub(crate) fn arrived(&mut self, from: NodeId, id: u64, sent_in: Term, is_outside: bool) -> Arrival {
         if !self.is_new(from, id) && !live(Mutant::DuplicateProposalTaken) {
             return Arrival::Duplicate;
         }

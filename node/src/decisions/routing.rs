@@ -9,21 +9,21 @@ use quorate_raft::{NodeId, Term};
 
 /// The node's part in the cluster.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View {
-    pub(super) is_leader: bool,
-    pub(super) term: Term,
+pub(crate) struct View {
+    pub(crate) is_leader: bool,
+    pub(crate) term: Term,
     /// Another node that leads and can be reached.
-    pub(super) leader: Option<NodeId>,
-    pub(super) is_stopping: bool,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) is_stopping: bool,
     /// Leadership is about to move: proposals have to wait.
-    pub(super) holds_proposals: bool,
-    pub(super) is_storage_full: bool,
+    pub(crate) holds_proposals: bool,
+    pub(crate) is_storage_full: bool,
     /// There is no other member.
-    pub(super) is_alone: bool,
+    pub(crate) is_alone: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Route {
+pub(crate) enum Route {
     /// This node leads: it serves the request.
     Here,
     /// To the leader.
@@ -36,7 +36,7 @@ pub(super) enum Route {
 
 impl View {
     /// The route of a request that needs the leader.
-    pub(super) fn route(&self, is_forwarded: bool) -> Route {
+    pub(crate) fn route(&self, is_forwarded: bool) -> Route {
         match self.leader {
             _ if self.is_leader => Route::Here,
             _ if is_forwarded => Route::Refuse,
@@ -46,7 +46,7 @@ impl View {
     }
 
     /// The refusal of a proposal that this caller made, if it is refused.
-    pub(super) fn refusal(&self, caller: &Caller) -> Option<ProposeError> {
+    pub(crate) fn refusal(&self, caller: &Caller) -> Option<ProposeError> {
         match caller {
             _ if self.is_stopping => Some(ProposeError::Stopped),
             // It is appended in the term in which it was forwarded, or never.
@@ -62,7 +62,7 @@ impl View {
     }
 
     /// The route of proposals that are not refused: it is the same for all.
-    pub(super) fn route_proposals(&self) -> Route {
+    pub(crate) fn route_proposals(&self) -> Route {
         match self.route(false) {
             Route::Here if self.holds_proposals => Route::Defer,
             route => route,

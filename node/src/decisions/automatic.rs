@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 /// The memory of a leader for automatic steps.
-pub(super) struct Automation {
+pub(crate) struct Automation {
     /// Preferred leaders, best first.
     preferred: Vec<NodeId>,
     leads_since: Option<Instant>,
@@ -21,19 +21,19 @@ pub(super) struct Automation {
 }
 
 /// A leader's configuration, and the progress of its members.
-pub(super) struct View<'a> {
-    pub(super) this: NodeId,
-    pub(super) voters: &'a [NodeId],
-    pub(super) learners: &'a [NodeId],
-    pub(super) witness: Option<NodeId>,
+pub(crate) struct View<'a> {
+    pub(crate) this: NodeId,
+    pub(crate) voters: &'a [NodeId],
+    pub(crate) learners: &'a [NodeId],
+    pub(crate) witness: Option<NodeId>,
     /// The configuration is settled, and neither a change nor a transfer is under way.
-    pub(super) is_idle: bool,
+    pub(crate) is_idle: bool,
     /// Whether a member answers and has nearly the whole log.
-    pub(super) keeps_up: &'a dyn Fn(NodeId) -> bool,
+    pub(crate) keeps_up: &'a dyn Fn(NodeId) -> bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Let this learner vote.
     Promote(NodeId),
     /// Transfer leadership to this voter.
@@ -47,19 +47,19 @@ const RETRY_MIN: Duration = Duration::from_secs(10);
 const RETRY_MAX: Duration = Duration::from_secs(600);
 
 impl Automation {
-    pub(super) fn new(preferred: Vec<NodeId>) -> Self {
+    pub(crate) fn new(preferred: Vec<NodeId>) -> Self {
         Self { preferred, leads_since: None, keeps_up_since: BTreeMap::new(), not_before: None }
     }
 
     /// This node does not lead, or is about to stop. The pause between transfers stays.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.leads_since = None;
         self.keeps_up_since.clear();
     }
 
     /// The next step of a leader, if one is due. To be asked about once a heartbeat interval.
     /// Learners that keep up for `promote_after` are promoted; zero promotes none.
-    pub(super) fn next(&mut self, now: Instant, promote_after: Duration, view: &View<'_>) -> Option<Step> {
+    pub(crate) fn next(&mut self, now: Instant, promote_after: Duration, view: &View<'_>) -> Option<Step> {
         let leads_since = *self.leads_since.get_or_insert(now);
         let learner = self.stable_learner(now, promote_after, view);
         if !view.is_idle {
