@@ -5,19 +5,18 @@
 //! a refusal is final until the next attempt. Elections know no preferences, so every voter that
 //! can be elected may lead.
 
-use quorate_raft::NodeId;
+use quorate_raft::{Moment, NodeId};
 use std::{collections::BTreeMap, time::Duration};
-use tokio::time::Instant;
 
 /// The memory of a leader for automatic steps.
 pub(crate) struct Automation {
     /// Preferred leaders, best first.
     preferred: Vec<NodeId>,
-    leads_since: Option<Instant>,
+    leads_since: Option<Moment>,
     /// For each learner that keeps up, since when it does.
-    keeps_up_since: BTreeMap<NodeId, Instant>,
+    keeps_up_since: BTreeMap<NodeId, Moment>,
     /// The earliest time of the next transfer, and the pause after it.
-    not_before: Option<(Instant, Duration)>,
+    not_before: Option<(Moment, Duration)>,
 }
 
 /// A leader's configuration, and the progress of its members.
@@ -59,7 +58,7 @@ impl Automation {
 
     /// The next step of a leader, if one is due. To be asked about once a heartbeat interval.
     /// Learners that keep up for `promote_after` are promoted; zero promotes none.
-    pub(crate) fn next(&mut self, now: Instant, promote_after: Duration, view: &View<'_>) -> Option<Step> {
+    pub(crate) fn next(&mut self, now: Moment, promote_after: Duration, view: &View<'_>) -> Option<Step> {
         let leads_since = *self.leads_since.get_or_insert(now);
         let learner = self.stable_learner(now, promote_after, view);
         if !view.is_idle {
@@ -69,23 +68,23 @@ impl Automation {
             self.keeps_up_since.remove(&learner);
             return Some(Step::Promote(learner));
         }
-        if now.duration_since(leads_since) < SETTLES_WITHIN || self.not_before.is_some_and(|(at, _)| now < at) {
+        if now.since(leads_since) < SETTLES_WITHIN || self.not_before.is_some_and(|(at, _)| now < at) {
             return None;
         }
         let to = self.better_leader(view)?;
         let pause = self.not_before.map_or(RETRY_MIN, |(_, pause)| pause);
-        self.not_before = Some((now + pause, (pause * 2).min(RETRY_MAX)));
+        self.not_before = Some((now.plus(pause), (pause * 2).min(RETRY_MAX)));
         Some(Step::Transfer(to))
     }
 
-    fn stable_learner(&mut self, now: Instant, promote_after: Duration, view: &View<'_>) -> Option<NodeId> {
+    fn stable_learner(&mut self, now: Moment, promote_after: Duration, view: &View<'_>) -> Option<NodeId> {
         let keeps_up = |id: &NodeId| (view.keeps_up)(*id);
         let keeps_up: Vec<_> = view.learners.iter().copied().filter(keeps_up).collect();
         self.keeps_up_since.retain(|id, _| keeps_up.contains(id));
         for id in keeps_up {
             self.keeps_up_since.entry(id).or_insert(now);
         }
-        let is_stable = |since: &Instant| !promote_after.is_zero() && now.duration_since(*since) >= promote_after;
+        let is_stable = |since: &Moment| !promote_after.is_zero() && now.since(*since) >= promote_after;
         self.keeps_up_since.iter().find(|(_, since)| is_stable(since)).map(|(id, _)| *id)
     }
 
@@ -109,17 +108,17 @@ mod tests {
         world.learners = vec![NodeId(4)];
         world.keeps_up = vec![NodeId(4)];
         assert_eq!(world.next(), None);
-        world.now += SECOND * 9;
+        world.now = world.now.plus(SECOND * 9);
         assert_eq!(world.next(), None);
         world.keeps_up.clear();
         assert_eq!(world.next(), None);
         world.keeps_up = vec![NodeId(4)];
-        world.now += SECOND;
+        world.now = world.now.plus(SECOND);
         assert_eq!(world.next(), None, "the count begins anew");
-        world.now += SECOND * 10;
+        world.now = world.now.plus(SECOND * 10);
         assert_eq!(world.next(), Some(Step::Promote(NodeId(4))));
         assert_eq!(world.next(), None, "a refused promotion waits as long again");
-        world.now += SECOND * 10;
+        world.now = world.now.plus(SECOND * 10);
         assert_eq!(world.next(), Some(Step::Promote(NodeId(4))));
     }
 
@@ -128,7 +127,7 @@ mod tests {
         let mut world = World::new(&[]);
         (world.learners, world.keeps_up, world.promote_after) = (vec![NodeId(4)], vec![NodeId(4)], Duration::ZERO);
         world.next();
-        world.now += SECOND * 1000;
+        world.now = world.now.plus(SECOND * 1000);
         assert_eq!(world.next(), None);
     }
 
@@ -138,7 +137,7 @@ mod tests {
         (world.learners, world.keeps_up) = (vec![NodeId(4)], vec![NodeId(3), NodeId(4)]);
         world.is_idle = false;
         world.next();
-        world.now += SECOND * 10;
+        world.now = world.now.plus(SECOND * 10);
         assert_eq!(world.next(), None);
         world.is_idle = true;
         assert_eq!(world.next(), Some(Step::Promote(NodeId(4))), "the learner kept up meanwhile");
@@ -149,7 +148,7 @@ mod tests {
         let mut world = World::new(&[9, 3, 2, 1]);
         world.keeps_up = vec![NodeId(2), NodeId(9)];
         assert_eq!(world.next(), None);
-        world.now += SETTLES_WITHIN;
+        world.now = world.now.plus(SETTLES_WITHIN);
         assert_eq!(world.next(), Some(Step::Transfer(NodeId(2))), "9 is no voter, 3 does not keep up");
     }
 
@@ -158,12 +157,12 @@ mod tests {
         let mut world = World::new(&[1, 2]);
         world.keeps_up = vec![NodeId(2)];
         world.next();
-        world.now += SETTLES_WITHIN;
+        world.now = world.now.plus(SETTLES_WITHIN);
         assert_eq!(world.next(), None);
         world = World::new(&[3]);
         (world.keeps_up, world.witness) = (vec![NodeId(3)], Some(NodeId(3)));
         world.next();
-        world.now += SETTLES_WITHIN;
+        world.now = world.now.plus(SETTLES_WITHIN);
         assert_eq!(world.next(), None, "a witness never leads");
     }
 
@@ -175,18 +174,18 @@ mod tests {
         let mut last = None;
         for _ in 0..3000 {
             if world.next() == Some(Step::Transfer(NodeId(2))) {
-                pauses.extend(last.map(|last| world.now.duration_since(last).as_secs()));
+                pauses.extend(last.map(|last| world.now.since(last).as_secs()));
                 last = Some(world.now);
                 world.automation.reset();
             }
-            world.now += SECOND;
+            world.now = world.now.plus(SECOND);
         }
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
     }
 
     struct World {
         automation: Automation,
-        now: Instant,
+        now: Moment,
         promote_after: Duration,
         learners: Vec<NodeId>,
         keeps_up: Vec<NodeId>,
@@ -199,7 +198,7 @@ mod tests {
         fn new(preferred: &[u64]) -> Self {
             Self {
                 automation: Automation::new(preferred.iter().copied().map(NodeId).collect()),
-                now: Instant::now(),
+                now: Moment::default(),
                 promote_after: SECOND * 10,
                 learners: Vec::new(),
                 keeps_up: Vec::new(),

@@ -5,14 +5,13 @@
 //! one are removed before the operator is told, so that a refusal has no effect; if they can't be
 //! removed, because the leadership ends or no quorum answers, the outcome is unknown.
 
-use quorate_raft::{AdministerOutcome, Change, ChangeRefused, Index, Member, Membership, NodeId};
-use tokio::time::Instant;
+use quorate_raft::{AdministerOutcome, Change, ChangeRefused, Index, Member, Membership, Moment, NodeId};
 
 /// A change that was accepted and is not answered yet.
 pub(crate) struct ChangeUnderWay {
     change: Change,
     /// A refusal that may pass is waited for until then.
-    deadline: Instant,
+    deadline: Moment,
     /// The entry of the last configuration, or of the joint one before it.
     appended: Option<Index>,
     /// The learners that the first step added.
@@ -60,7 +59,7 @@ impl ChangeUnderWay {
     /// # Errors
     /// A change that makes no sense in the configuration in force. Its expectation is checked here
     /// alone, for its own first step changes the configuration.
-    pub(crate) fn begin(change: Change, deadline: Instant, view: &View<'_>) -> Result<Self, ChangeRefused> {
+    pub(crate) fn begin(change: Change, deadline: Moment, view: &View<'_>) -> Result<Self, ChangeRefused> {
         change.target(view.membership, view.index)?;
         Ok(Self { change: change.resumed(), deadline, appended: None, added: Vec::new(), undone_for: None })
     }
@@ -87,8 +86,8 @@ impl ChangeUnderWay {
         &mut self,
         step: Next,
         outcome: Result<Index, ChangeRefused>,
-        now: Instant,
-        undo_by: Instant,
+        now: Moment,
+        undo_by: Moment,
     ) -> Tried {
         match (outcome, step) {
             (Ok(_), Next::Add(_, ids)) => self.added.extend(ids),
@@ -107,7 +106,7 @@ impl ChangeUnderWay {
 
     /// The answer to the operator, once the change is committed, or this node can't bring it
     /// about any more.
-    pub(crate) fn outcome(&self, now: Instant, view: &View<'_>) -> Option<AdministerOutcome> {
+    pub(crate) fn outcome(&self, now: Moment, view: &View<'_>) -> Option<AdministerOutcome> {
         let is_late = self.deadline <= now;
         Some(match (self.appended, &self.undone_for) {
             (Some(appended), _) if view.is_settled && view.index >= appended => AdministerOutcome::Changed(view.index),
@@ -204,7 +203,7 @@ mod tests {
         let mut world = World::new(Change::remove(NodeId(3)));
         let step = world.next();
         assert_eq!(world.tried(step, Err(ChangeRefused::HandingOver)), Tried::Wait);
-        world.now += SECOND * 10;
+        world.now = world.now.plus(SECOND * 10);
         let (step, refused) = (world.next(), AdministerOutcome::ChangeRefused(ChangeRefused::HandingOver));
         assert_eq!(world.tried(step, Err(ChangeRefused::HandingOver)), Tried::Over(refused));
     }
@@ -227,11 +226,11 @@ mod tests {
     #[test]
     fn a_first_step_that_cannot_be_undone_leaves_the_outcome_unknown() {
         let mut world = World::refused_after_first_step();
-        world.now += SECOND;
+        world.now = world.now.plus(SECOND);
         assert_eq!(world.outcome(), Some(AdministerOutcome::Unknown), "in time");
         let mut world = World::refused_after_first_step();
         let step = world.next();
-        world.now += SECOND;
+        world.now = world.now.plus(SECOND);
         assert_eq!(world.tried(step, Err(ChangeRefused::NotReady)), Tried::Over(AdministerOutcome::Unknown));
         let mut world = World::refused_after_first_step();
         world.is_leader = false;
@@ -257,7 +256,7 @@ mod tests {
 
     struct World {
         under_way: ChangeUnderWay,
-        now: Instant,
+        now: Moment,
         membership: Membership,
         index: Index,
         is_settled: bool,
@@ -267,9 +266,9 @@ mod tests {
     impl World {
         /// Nodes 1 to 3 vote since entry 10.
         fn new(change: Change) -> Self {
-            let (membership, now) = (three(), Instant::now());
+            let (membership, now) = (three(), Moment::default());
             let view = View { membership: &membership, index: Index(10), is_settled: true, is_leader: true };
-            let under_way = ChangeUnderWay::begin(change, now + SECOND * 10, &view).expect("it makes sense");
+            let under_way = ChangeUnderWay::begin(change, now.plus(SECOND * 10), &view).expect("it makes sense");
             Self { under_way, now, membership, index: Index(10), is_settled: true, is_leader: true }
         }
 
@@ -285,7 +284,7 @@ mod tests {
         /// And the last step was refused for good; a second is left to undo the first one.
         fn refused_after_first_step() -> Self {
             let mut world = Self::added();
-            world.now += SECOND * 10;
+            world.now = world.now.plus(SECOND * 10);
             let step = world.next();
             assert_eq!(world.tried(step, Err(ChangeRefused::NotReady)), Tried::Again);
             world
@@ -306,7 +305,7 @@ mod tests {
         }
 
         fn tried(&mut self, step: Option<Next>, outcome: Result<Index, ChangeRefused>) -> Tried {
-            self.under_way.tried(step.expect("a step"), outcome, self.now, self.now + SECOND)
+            self.under_way.tried(step.expect("a step"), outcome, self.now, self.now.plus(SECOND))
         }
 
         fn outcome(&self) -> Option<AdministerOutcome> {

@@ -2,9 +2,8 @@
 //! newest one helps.
 
 use crate::config::Snapshots;
-use quorate_raft::{Index, NodeId, Term};
+use quorate_raft::{Index, Moment, NodeId, Term};
 use std::{collections::BTreeMap, time::Duration};
-use tokio::time::Instant;
 
 /// The reasons for a snapshot that have come up since the last one. At most one is built at a time.
 pub(crate) struct SnapshotPolicy {
@@ -19,7 +18,7 @@ pub(crate) struct SnapshotPolicy {
     /// Builds that failed in a row.
     failures: u32,
     /// After a failure, no build begins by itself before this time.
-    not_before: Option<Instant>,
+    not_before: Option<Moment>,
 }
 
 struct Build {
@@ -106,7 +105,7 @@ impl SnapshotPolicy {
     }
 
     /// Whether a build begins now; it has begun if so. The clock is read only after a failure.
-    pub(crate) fn decide(&mut self, clock: impl FnOnce() -> Instant, view: &View) -> Decision {
+    pub(crate) fn decide(&mut self, clock: impl FnOnce() -> Moment, view: &View) -> Decision {
         if self.build.is_some() || view.is_restoring || !view.knows_members || !self.is_due(clock, view) {
             return Decision::Wait;
         }
@@ -119,7 +118,7 @@ impl SnapshotPolicy {
         Decision::Build
     }
 
-    fn is_due(&self, clock: impl FnOnce() -> Instant, view: &View) -> bool {
+    fn is_due(&self, clock: impl FnOnce() -> Moment, view: &View) -> bool {
         let Snapshots { every_entries, every_bytes, .. } = self.config;
         let grown = view.applied.since(view.newest);
         let by_size =
@@ -150,11 +149,11 @@ impl SnapshotPolicy {
     }
 
     /// The build failed: its reasons stay, and it is tried again after a pause.
-    pub(crate) fn failed(&mut self, now: Instant) {
+    pub(crate) fn failed(&mut self, now: Moment) {
         self.bytes += self.build.take().map_or(0, |build| build.bytes);
         let pause = (RETRY_MIN * 2u32.saturating_pow(self.failures.min(16))).min(RETRY_MAX);
         self.failures += 1;
-        self.not_before = Some(now + pause);
+        self.not_before = Some(now.plus(pause));
     }
 
     /// The peers that the newest snapshot helps, taken out. During a build there are none: a newer
@@ -225,13 +224,13 @@ mod tests {
         let mut policy = policy(0, 100);
         policy.applying(100);
         let due = View { applied: Index(10), ..IDLE };
-        let (mut now, mut pauses) = (Instant::now(), Vec::new());
+        let (mut now, mut pauses) = (Moment::default(), Vec::new());
         for _ in 0..8 {
             assert_eq!(policy.decide(|| now, &due), Decision::Build);
             policy.failed(now);
             let again = policy.not_before.expect("a pause");
-            assert_eq!(policy.decide(|| again - Duration::from_millis(1), &due), Decision::Wait);
-            pauses.push(again.duration_since(now).as_secs());
+            assert_eq!(policy.decide(|| Moment(again.0 - Duration::from_millis(1)), &due), Decision::Wait);
+            pauses.push(again.since(now).as_secs());
             now = again;
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
@@ -246,7 +245,7 @@ mod tests {
     fn a_caller_waits_for_no_pause() {
         let mut policy = policy(0, 0);
         assert_eq!(decide(&mut policy, View { has_callers: true, ..IDLE }), Decision::Build);
-        policy.failed(Instant::now());
+        policy.failed(Moment::default());
         assert_eq!(decide(&mut policy, View { has_callers: true, ..IDLE }), Decision::Build);
     }
 
@@ -316,6 +315,6 @@ mod tests {
     }
 
     fn decide(policy: &mut SnapshotPolicy, view: View) -> Decision {
-        policy.decide(Instant::now, &view)
+        policy.decide(Moment::default, &view)
     }
 }

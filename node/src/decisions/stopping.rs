@@ -6,13 +6,12 @@
 //! were gone, nothing could tell whether it had taken them.
 
 use crate::config::Timing;
-use quorate_raft::{Index, NodeId};
-use tokio::time::Instant;
+use quorate_raft::{Index, Moment, NodeId};
 
 /// Why and by when this node stops, if it does, and whether it has led.
 pub(crate) struct Stopping {
     /// The node ends at this time at the latest.
-    deadline: Option<Instant>,
+    deadline: Option<Moment>,
     /// The configuration of this entry removed the node.
     removed_at: Option<Index>,
     /// The removal is the only reason to stop: the node goes on if it is added again.
@@ -28,7 +27,7 @@ enum Tenure {
     Leads,
     /// A successor was first heard of at this time.
     Over {
-        since: Instant,
+        since: Moment,
     },
 }
 
@@ -70,21 +69,21 @@ impl Stopping {
     }
 
     /// A handle asks the node to shut down. The first deadline stands.
-    pub(crate) fn shutdown_requested(&mut self, now: Instant, timing: &Timing) {
-        self.deadline.get_or_insert(now + timing.leader_wait);
+    pub(crate) fn shutdown_requested(&mut self, now: Moment, timing: &Timing) {
+        self.deadline.get_or_insert(now.plus(timing.leader_wait));
         self.is_for_removal = false;
     }
 
     /// The last handle is gone: no request can come any more.
-    pub(crate) fn handles_dropped(&mut self, now: Instant) {
+    pub(crate) fn handles_dropped(&mut self, now: Moment) {
         self.deadline.get_or_insert(now);
     }
 
     /// The configuration of entry `at` does not name this node.
-    pub(crate) fn removed(&mut self, at: Index, now: Instant, timing: &Timing) {
+    pub(crate) fn removed(&mut self, at: Index, now: Moment, timing: &Timing) {
         self.removed_at.get_or_insert(at);
         if self.deadline.is_none() {
-            self.deadline = Some(now + timing.election_timeout.1);
+            self.deadline = Some(now.plus(timing.election_timeout.1));
             self.is_for_removal = true;
         }
     }
@@ -99,7 +98,7 @@ impl Stopping {
         was_removed
     }
 
-    pub(crate) fn leader_changed(&mut self, leader: Option<NodeId>, this: NodeId, now: Instant) {
+    pub(crate) fn leader_changed(&mut self, leader: Option<NodeId>, this: NodeId, now: Moment) {
         self.tenure = match leader {
             Some(leader) if leader == this => Tenure::Leads,
             Some(_) if self.tenure == Tenure::Leads => Tenure::Over { since: now },
@@ -108,7 +107,7 @@ impl Stopping {
     }
 
     /// Whether the node ends now.
-    pub(crate) fn decide(&self, now: Instant, timing: &Timing, view: &View) -> Decision {
+    pub(crate) fn decide(&self, now: Moment, timing: &Timing, view: &View) -> Decision {
         let Some(deadline) = self.deadline else { return Decision::GoOn };
         let is_drained = !view.has_proposals
             && !view.has_unapplied
@@ -126,12 +125,12 @@ impl Stopping {
     }
 
     /// Whether others may still forward commands to this node that its successor should get.
-    fn is_taken_for_leader(&self, now: Instant, timing: &Timing, view: &View) -> bool {
+    fn is_taken_for_leader(&self, now: Moment, timing: &Timing, view: &View) -> bool {
         match self.tenure {
             Tenure::Never => false,
             // A leader that is still one found no successor: there is none to wait for.
             Tenure::Leads => !view.is_leader,
-            Tenure::Over { since } => now.saturating_duration_since(since) < timing.heartbeat_interval,
+            Tenure::Over { since } => now.since(since) < timing.heartbeat_interval,
         }
     }
 }
@@ -169,11 +168,11 @@ mod tests {
             View { is_transferring: true, ..IDLE },
         ];
         assert!(busy.iter().all(|view| world.decide(*view) == Decision::GoOn));
-        world.now += world.timing.leader_wait - Duration::from_millis(1);
+        world.now = world.now.plus(world.timing.leader_wait - Duration::from_millis(1));
         // A second request does not put the deadline off.
         world.stopping.shutdown_requested(world.now, &world.timing);
         assert!(busy.iter().all(|view| world.decide(*view) == Decision::GoOn));
-        world.now += Duration::from_millis(1);
+        world.now = world.now.plus(Duration::from_millis(1));
         assert!(busy.iter().all(|view| world.decide(*view) == Decision::ShutDown));
     }
 
@@ -194,11 +193,11 @@ mod tests {
         world.stopping.leader_changed(None, THIS, world.now);
         assert_eq!(world.decide(IDLE), Decision::GoOn);
         world.stopping.leader_changed(Some(NodeId(2)), THIS, world.now);
-        world.now += world.timing.heartbeat_interval - Duration::from_millis(1);
+        world.now = world.now.plus(world.timing.heartbeat_interval - Duration::from_millis(1));
         assert_eq!(world.decide(IDLE), Decision::GoOn);
         // A later leader is no reason to wait anew.
         world.stopping.leader_changed(Some(NodeId(3)), THIS, world.now);
-        world.now += Duration::from_millis(1);
+        world.now = world.now.plus(Duration::from_millis(1));
         assert_eq!(world.decide(IDLE), Decision::ShutDown);
     }
 
@@ -217,7 +216,7 @@ mod tests {
         world.stopping.removed(Index(9), world.now, &world.timing);
         assert_eq!(world.decide(View { has_unapplied: true, ..IDLE }), Decision::GoOn);
         assert_eq!(world.decide(IDLE), Decision::EndAsRemoved(Index(7)), "the first removal is named");
-        world.now += world.timing.election_timeout.1;
+        world.now = world.now.plus(world.timing.election_timeout.1);
         assert_eq!(world.decide(View { follows: true, ..IDLE }), Decision::GoOn);
         assert_eq!(world.decide(View { has_unapplied: true, ..IDLE }), Decision::EndAsRemoved(Index(7)));
     }
@@ -239,12 +238,12 @@ mod tests {
     struct World {
         stopping: Stopping,
         timing: Timing,
-        now: Instant,
+        now: Moment,
     }
 
     impl World {
         fn new() -> Self {
-            Self { stopping: Stopping::new(), timing: Timing::default().resolved(), now: Instant::now() }
+            Self { stopping: Stopping::new(), timing: Timing::default().resolved(), now: Moment::default() }
         }
 
         fn decide(&self, view: View) -> Decision {

@@ -18,7 +18,6 @@ use actix::Context;
 use quorate_raft::{
     AdministerOutcome, Administered, Administration, Body, Change, ChangeRefused, HandoverRefused, NodeId,
 };
-use tokio::time::Instant;
 
 impl Consensus {
     /// An operator of this node or of another wants a change or a transfer.
@@ -35,11 +34,11 @@ impl Consensus {
                 let request = self.operators.ids.next();
                 // The leader may have to undo a change before it refuses it.
                 let wait = self.node.timing.catch_up_wait + self.node.timing.leader_wait * 2;
-                self.operators.at_leader.insert(request, (leader, operator, Instant::now() + wait));
+                self.operators.at_leader.insert(request, (leader, operator, self.node.clock.now().plus(wait)));
                 self.say(leader, Body::Administer(quorate_raft::Administer { request, what }));
             }
             Route::Defer => {
-                let deadline = Instant::now() + self.node.timing.leader_wait;
+                let deadline = self.node.clock.now().plus(self.node.timing.leader_wait);
                 self.operators.deferred.push((Administer { what, operator }, deadline));
             }
             Route::Refuse => self.answer_operator(operator, refused(&what)),
@@ -78,7 +77,7 @@ impl Consensus {
         let view = self.change_view();
         let begun = match &self.operators.change {
             Some(_) => Err(ChangeRefused::Pending { index: view.index }),
-            None => ChangeUnderWay::begin(change, Instant::now() + self.node.timing.catch_up_wait, &view),
+            None => ChangeUnderWay::begin(change, self.node.clock.now().plus(self.node.timing.catch_up_wait), &view),
         };
         match begun {
             Ok(change) => {
@@ -113,8 +112,8 @@ impl Consensus {
                         outcome = replica.change(now, step, out);
                     }
                 });
-                let now = Instant::now();
-                change.tried(next, outcome, now, now + self.node.timing.leader_wait)
+                let now = self.node.clock.now();
+                change.tried(next, outcome, now, now.plus(self.node.timing.leader_wait))
             }
         };
         match tried {
@@ -134,7 +133,7 @@ impl Consensus {
     /// about any more.
     pub(super) fn end_change_if_done(&mut self) {
         let Some((change, _)) = &self.operators.change else { return };
-        if let Some(outcome) = change.outcome(Instant::now(), &self.change_view())
+        if let Some(outcome) = change.outcome(self.node.clock.now(), &self.change_view())
             && let Some((_, operator)) = self.operators.change.take()
         {
             self.answer_operator(operator, outcome);
@@ -148,7 +147,7 @@ impl Consensus {
         match outcome {
             Ok(to) if to == self.replica.id() => self.answer_operator(operator, AdministerOutcome::HandedOver(to)),
             Ok(to) => {
-                let deadline = Instant::now() + self.node.timing.leader_wait + self.node.timing.election_timeout.1 * 10;
+                let deadline = now.plus(self.node.timing.leader_wait + self.node.timing.election_timeout.1 * 10);
                 self.operators.transfers.push((operator, to, deadline));
             }
             Err(why) => self.answer_operator(operator, AdministerOutcome::HandoverRefused(why)),
@@ -168,7 +167,7 @@ impl Consensus {
     pub(super) fn leader_changed_for_operators(&mut self, ctx: &mut Context<Self>) {
         let Some(leader) = self.replica.leader() else { return };
         // If the leader before is still there, its answer comes within this time.
-        let soon = Instant::now() + self.node.timing.election_timeout.1 * 2;
+        let soon = self.node.clock.now().plus(self.node.timing.election_timeout.1 * 2);
         for (asked, _, deadline) in self.operators.at_leader.values_mut() {
             if *asked != leader {
                 *deadline = (*deadline).min(soon);
@@ -187,7 +186,7 @@ impl Consensus {
     /// Gives up on requests past their deadlines, and continues the change under way: its new
     /// members may have caught up.
     pub(super) fn expire_operators(&mut self, ctx: &mut Context<Self>) {
-        let now = Instant::now();
+        let now = self.node.clock.now();
         for (administer, _) in
             self.operators.deferred.extract_if(.., |(_, deadline)| *deadline <= now).collect::<Vec<_>>()
         {
@@ -230,7 +229,7 @@ impl Consensus {
                 && self.operators.change.is_none(),
             keeps_up: &|id| self.replica.keeps_up(now, id),
         };
-        match self.automation.next(Instant::now(), self.node.timing.promote_after, &view) {
+        match self.automation.next(self.node.clock.now(), self.node.timing.promote_after, &view) {
             None => {}
             Some(Step::Promote(learner)) => {
                 let change = Change::promote(learner);

@@ -185,7 +185,7 @@ impl Consensus {
     fn leader_changed(&mut self, ctx: &mut Context<Self>) {
         let (now, leader) = (Instant::now(), self.replica.leader());
         self.proposals.log_clock.leads(self.replica.is_leader(), self.node.clock.now());
-        self.stopping.leader_changed(leader, self.replica.id(), now);
+        self.stopping.leader_changed(leader, self.replica.id(), self.node.clock.now());
         // The leader before may still answer until then; after that its callers learn that the
         // outcome is unknown.
         self.proposals.leader_changed(leader, now + self.node.timing.election_timeout.1 * 2);
@@ -201,7 +201,7 @@ impl Consensus {
     /// Answers the callers, and transfers leadership first, so that no election is needed; then
     /// the node ends.
     fn begin_to_stop(&mut self, ctx: &mut Context<Self>) {
-        self.stopping.shutdown_requested(Instant::now(), &self.node.timing);
+        self.stopping.shutdown_requested(self.node.clock.now(), &self.node.timing);
         let now = self.node.clock.now();
         self.rule(ctx, |replica, out| {
             // Without a successor the node ends as it is.
@@ -218,7 +218,7 @@ impl Consensus {
             is_transferring: self.replica.handing_over_to().is_some(),
             follows: self.stopping.is_removed() && self.replica.follows(self.node.clock.now()),
         };
-        match self.stopping.decide(Instant::now(), &self.node.timing, &view) {
+        match self.stopping.decide(self.node.clock.now(), &self.node.timing, &view) {
             stopping::Decision::GoOn => {}
             stopping::Decision::ShutDown => self.node.fate.shut_down(),
             stopping::Decision::EndAsRemoved(at) => self.node.fate.fail(Failure::Removed { at }),
@@ -228,7 +228,7 @@ impl Consensus {
     /// The cluster goes on without this node.
     fn removed(&mut self, at: Index) {
         tracing::warn!(node = %self.replica.id(), %at, "this node was removed from the cluster: it stops");
-        self.stopping.removed(at, Instant::now(), &self.node.timing);
+        self.stopping.removed(at, self.node.clock.now(), &self.node.timing);
         let deferred = self.proposals.take_deferred();
         let outcomes = self.proposals.refuse(deferred, ProposeError::Stopped);
         self.answer_forwarded(outcomes);
@@ -297,7 +297,7 @@ impl StreamHandler<Vec<Request>> for Consensus {
 
     /// The last handle is gone: no request can come any more.
     fn finished(&mut self, ctx: &mut Self::Context) {
-        self.stopping.handles_dropped(Instant::now());
+        self.stopping.handles_dropped(self.node.clock.now());
         self.after_rule(ctx);
     }
 }

@@ -4,18 +4,17 @@ use crate::{
     actors::messages::{Administer, Operator},
     decisions::{membership_change::ChangeUnderWay, request_ids::RequestIds},
 };
-use quorate_raft::NodeId;
+use quorate_raft::{Moment, NodeId};
 use std::collections::BTreeMap;
-use tokio::time::Instant;
 
 /// The operators that wait for an answer.
 pub(super) struct Operators {
     pub(super) change: Option<(ChangeUnderWay, Operator)>,
     /// Transfers under way, with their targets and deadlines.
-    pub(super) transfers: Vec<(Operator, NodeId, Instant)>,
+    pub(super) transfers: Vec<(Operator, NodeId, Moment)>,
     /// No leader can be reached: these wait for one.
-    pub(super) deferred: Vec<(Administer, Instant)>,
-    pub(super) at_leader: BTreeMap<u64, (NodeId, Operator, Instant)>,
+    pub(super) deferred: Vec<(Administer, Moment)>,
+    pub(super) at_leader: BTreeMap<u64, (NodeId, Operator, Moment)>,
     /// The target of a transfer that was given up, until the operators are told.
     pub(super) ended_transfer: Option<NodeId>,
     pub(super) ids: RequestIds,

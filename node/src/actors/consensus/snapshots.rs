@@ -65,7 +65,7 @@ impl Consensus {
             is_restoring: self.snapshots.restoring.is_some(),
             has_callers: !self.snapshots.callers.is_empty(),
         };
-        let decision = self.snapshots.policy.decide(Instant::now, &view);
+        let decision = self.snapshots.policy.decide(|| self.node.clock.now(), &view);
         if decision == Decision::Wait {
             return;
         }
@@ -144,7 +144,7 @@ impl Consensus {
                     tracing::warn!("no snapshot was taken: {error}");
                     self.node.metrics.snapshot_failed(SnapshotPhase::Build);
                 }
-                snapshots.policy.failed(Instant::now());
+                snapshots.policy.failed(self.node.clock.now());
                 callers.into_iter().for_each(|caller| caller.tell(Err(error.clone())));
             }
         }
