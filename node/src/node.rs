@@ -4,13 +4,14 @@ use crate::{
     actors::{
         applier::{Applier, Query},
         clock::Clock,
-        messages::{
-            Administer, Caller, Operator, Outcome, Proposal, ReadCaller, Request, SnapshotCaller, Waiter, Wants,
-        },
+        messages::{Administer, Offer, Operator, ReadCaller, Request, SnapshotCaller, Waiter, Wants},
     },
     builder::Builder,
     config::Limits,
-    decisions::freshness::{Bounds, Granted},
+    decisions::{
+        callers::Outcome,
+        freshness::{Bounds, Granted},
+    },
     error::{ChangeError, Failure, ProposeError, ReadError, SnapshotError, TransferError},
     fate::{End, Fate},
     gate::{Credit, Gate, Share},
@@ -179,10 +180,10 @@ impl<M: StateMachine> Node<M> {
         }
         let credit = self.enter(payload.len()).map_err(|retry_after| ProposeError::Overloaded { retry_after })?;
         let (answer, answered) = oneshot::channel();
-        let caller = Caller::Here(Waiter { answer, asked: Instant::now(), credit });
+        let waiter = Waiter { answer, asked: Instant::now(), credit };
         shared
             .requests
-            .send(Request::Propose(Proposal { kind, payload, caller, until }))
+            .send(Request::Propose(Offer { kind, payload, waiter, until }))
             .map_err(|_| ProposeError::Stopped)?;
         // An answer that never comes was lost with the node.
         let lost = Err(ProposeError::OutcomeUnknown);

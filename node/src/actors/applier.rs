@@ -7,10 +7,11 @@
 //! which entries are committed.
 
 use super::{
-    messages::{Answer, Applied, Caller, Callers, Committed, Outcome, Restore, StateTaken, Stop, TakeState},
+    messages::{Applied, Caller, Callers, Committed, Restore, StateTaken, Stop, TakeState},
     state,
 };
 use crate::{
+    decisions::callers::{Answer, Outcome},
     error::Failure,
     fate::{Fate, Sentinel},
     machine::StateMachine,
@@ -216,7 +217,7 @@ impl<M: StateMachine> Applier<M> {
         match caller {
             // The node may have failed since this was committed; then no caller may be answered.
             _ if !self.fate.is_sound() => {}
-            Caller::Here(waiter) => {
+            Caller::Here { waiter, .. } => {
                 tally.answered += u64::from(outcome.is_ok());
                 tally.waited += tally.now.saturating_duration_since(waiter.asked);
                 waiter.tell(Ok(outcome));

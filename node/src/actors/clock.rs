@@ -23,8 +23,29 @@ impl Clock {
         Self { started: Instant::now(), slept_before: Slept::now() }
     }
 
+    /// The present on this clock and on that of the runtime, by which callers count.
+    pub(crate) fn both_now(self) -> Both {
+        Both { moment: self.now(), instant: Instant::now() }
+    }
+
     pub(crate) fn now(self) -> Moment {
         Moment(self.started.elapsed() + self.slept_before.until_now())
+    }
+}
+
+/// One time on two clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Both {
+    pub(crate) moment: Moment,
+    instant: Instant,
+}
+
+impl Both {
+    /// Another time of the runtime's clock. A suspension of the machine in between does not count.
+    pub(crate) fn moment_of(self, instant: Instant) -> Moment {
+        let later = instant.saturating_duration_since(self.instant);
+        let earlier = self.instant.saturating_duration_since(instant);
+        Moment(self.moment.plus(later).0.saturating_sub(earlier))
     }
 }
 
@@ -94,7 +115,7 @@ impl Slept {
 
 #[cfg(test)]
 mod tests {
-    use super::{Clock, Slept};
+    use super::{Clock, Instant, Slept};
     use quorate_raft::Moment;
     use std::time::Duration;
 
@@ -107,6 +128,16 @@ mod tests {
         assert_eq!(same.since(before), Duration::ZERO);
         let later = Slept { at_least: MS(6_000), at_most: MS(6_001) };
         assert_eq!(later.since(before), MS(5_001));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_of_the_runtime_is_a_moment_as_far_from_the_present() {
+        let (clock, asked) = (Clock::start(), Instant::now());
+        tokio::time::advance(MS(7)).await;
+        let now = clock.both_now();
+        assert_eq!(now.moment_of(asked), Moment::default());
+        assert_eq!(now.moment_of(Instant::now()), now.moment);
+        assert_eq!(now.moment_of(asked + MS(10)), Moment(MS(10)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,11 +3,13 @@
 //! in one table.
 
 use crate::{
-    decisions::freshness::{Bounds, Granted},
+    decisions::{
+        callers::{self, Answer, Outcome},
+        freshness::{Bounds, Granted},
+    },
     error::{ProposeError, ReadError, SnapshotError},
     gate::Credit,
     machine::WriteState,
-    results, sessions,
 };
 use actix::Message;
 use bytes::Bytes;
@@ -26,7 +28,7 @@ use tokio::{sync::oneshot, time::Instant};
 /// passed the gate, which bounds them.
 pub(crate) enum Request {
     /// Replicate this command.
-    Propose(Proposal),
+    Propose(Offer),
     /// From which index on may a read be served here?
     ReadIndex(ReadCaller),
     /// Take a snapshot of what is applied by now.
@@ -39,46 +41,20 @@ pub(crate) enum Request {
     Shutdown,
 }
 
-/// The result of a committed entry. Only the command of a session, or a skipped entry, is refused.
-pub(crate) type Outcome = Result<results::Applied, sessions::Refusal>;
-
-/// A command, or the payload of a session's entry without the leader's stamp, and its caller.
-pub(crate) struct Proposal {
+/// A command of a caller of this node's handle.
+pub(crate) struct Offer {
     pub(crate) kind: Kind,
     pub(crate) payload: Bytes,
-    pub(crate) caller: Caller,
+    pub(crate) waiter: Waiter,
     /// The deadline: if the command was not appended or forwarded by then, it never is.
     pub(crate) until: Option<Instant>,
 }
 
-impl Proposal {
-    /// Whether its deadline has passed.
-    pub(crate) fn is_late(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| until <= now)
-    }
-}
-
 /// The caller that waits for the outcome of a command.
-pub(crate) enum Caller {
-    /// A caller of this node's handle.
-    Here(Waiter),
-    /// Another node, which forwarded it in this term.
-    There { node: NodeId, request: u64, term: Term, credit: Credit },
-}
+pub(crate) type Caller = callers::Caller<Waiter, Credit>;
 
-impl Caller {
-    /// Whether another node forwarded it in another term. It must not be appended then: once
-    /// an entry of a later term is committed, that node takes each command that its log lacks
-    /// for never appended.
-    pub(crate) fn is_of_another_term(&self, now: Term) -> bool {
-        matches!(self, Self::There { term, .. } if *term != now)
-    }
-
-    /// Whether the caller has dropped its future.
-    pub(crate) fn is_gone(&self) -> bool {
-        matches!(self, Self::Here(waiter) if waiter.answer.is_closed())
-    }
-}
+/// The callers of consecutive entries.
+pub(crate) type Callers = callers::Callers<Waiter, Credit>;
 
 /// A caller of this node's handle, waiting for the outcome of its command.
 pub(crate) struct Waiter {
@@ -88,6 +64,11 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
+    /// Whether the caller has dropped its future.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.answer.is_closed()
+    }
+
     /// Tells the outcome. The place is given back first: a caller that has its answer may propose
     /// again at once.
     pub(crate) fn tell(self, outcome: Result<Outcome, ProposeError>) {
@@ -345,12 +326,6 @@ pub(crate) struct Committed {
     pub(crate) at: Instant,
 }
 
-/// The callers of consecutive entries, from `first` on.
-pub(crate) struct Callers {
-    pub(crate) first: Index,
-    pub(crate) callers: Vec<Caller>,
-}
-
 /// `Applier` → `Consensus`: all entries up to `index` are applied; the answers are for callers
 /// of other nodes.
 #[derive(Message)]
@@ -360,13 +335,6 @@ pub(crate) struct Applied {
     /// The log time of the last session entry among them.
     pub(crate) log_time: LogTime,
     pub(crate) answers: Vec<Answer>,
-}
-
-/// The outcome of a command that another node forwarded.
-pub(crate) struct Answer {
-    pub(crate) node: NodeId,
-    pub(crate) request: u64,
-    pub(crate) outcome: Outcome,
 }
 
 /// `Consensus` → `Applier`: give a consistent view of the current state.

@@ -1,15 +1,13 @@
 //! The stream of the handles' requests.
 
 use super::messages::Request;
+use crate::decisions::proposals::BATCH_ENTRIES_MAX;
 use std::{
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
-
-/// The most commands that enter the log, or are forwarded, as one batch.
-pub(crate) const BATCH_ENTRIES_MAX: usize = 4096;
 
 /// The requests of handles, as a stream: those that have arrived since the last poll
 /// form one batch.

@@ -7,25 +7,28 @@
 //! here has had no effect. A wait is as short as a few commits; a command whose wait is too long is
 //! refused as overload. The gates bound how many may wait.
 
-use crate::actors::messages::{Caller, Proposal};
-use quorate_raft::Index;
+use super::callers::{Caller, Proposal};
+use quorate_raft::{Index, Moment};
 use std::{collections::VecDeque, time::Duration};
-use tokio::time::Instant;
 
 /// A command of at least this many bytes is large. Smaller ones are sent together; a network
 /// carries this much in about a millisecond.
 pub(crate) const LARGE_BYTES: usize = 64 << 10;
 
 /// The large commands that wait at a leader to be appended.
-#[derive(Default)]
-pub(crate) struct LargeCommands {
-    waiting: VecDeque<Proposal>,
+#[derive(Debug)]
+pub(crate) struct LargeCommands<W, C> {
+    waiting: VecDeque<Proposal<W, C>>,
     /// The last index that the latest large commands can have in the log: with its commit the next
     /// ones may follow.
     last: Index,
 }
 
-impl LargeCommands {
+impl<W, C> LargeCommands<W, C> {
+    pub(crate) fn new() -> Self {
+        Self { waiting: VecDeque::new(), last: Index(0) }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -34,10 +37,10 @@ impl LargeCommands {
     /// The others wait.
     pub(crate) fn admit(
         &mut self,
-        proposals: Vec<Proposal>,
+        proposals: Vec<Proposal<W, C>>,
         (end, commit): (Index, Index),
         bytes_max: usize,
-    ) -> Vec<Proposal> {
+    ) -> Vec<Proposal<W, C>> {
         if proposals.iter().all(|proposal| !is_large(proposal)) {
             return proposals;
         }
@@ -62,17 +65,21 @@ impl LargeCommands {
         self.last = Index(0);
     }
 
-    /// All that wait, taken out to be proposed again, if some of them may be appended at
-    /// this commit index.
-    pub(crate) fn due(&mut self, commit: Index) -> Vec<Proposal> {
-        if self.last <= commit { std::mem::take(&mut self.waiting).into() } else { Vec::new() }
+    /// Whether some of those that wait may be appended at this commit index.
+    pub(crate) fn is_due(&self, commit: Index) -> bool {
+        self.last <= commit && !self.waiting.is_empty()
+    }
+
+    /// All that wait, taken out to be proposed again.
+    pub(crate) fn take(&mut self) -> Vec<Proposal<W, C>> {
+        std::mem::take(&mut self.waiting).into()
     }
 
     /// The commands that are past their deadline, or were proposed here longer ago than
     /// `patience`, taken out.
-    pub(crate) fn expire(&mut self, now: Instant, patience: Duration) -> Vec<Proposal> {
-        let is_over = |proposal: &Proposal| match &proposal.caller {
-            Caller::Here(waiter) => proposal.is_late(now) || waiter.asked + patience <= now,
+    pub(crate) fn expire(&mut self, now: Moment, patience: Duration) -> Vec<Proposal<W, C>> {
+        let is_over = |proposal: &Proposal<W, C>| match &proposal.caller {
+            Caller::Here { .. } => proposal.is_late(now) || proposal.caller.has_waited(patience, now),
             Caller::There { .. } => proposal.is_late(now),
         };
         let (over, waiting): (Vec<_>, Vec<_>) = self.waiting.drain(..).partition(is_over);
@@ -81,18 +88,15 @@ impl LargeCommands {
     }
 }
 
-fn is_large(proposal: &Proposal) -> bool {
+fn is_large<W, C>(proposal: &Proposal<W, C>) -> bool {
     proposal.payload.len() >= LARGE_BYTES
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{actors::messages::Waiter, gate::Gate};
     use bytes::Bytes;
     use quorate_raft::{Kind, NodeId, Term};
-    use std::sync::Arc;
-    use tokio::sync::oneshot;
 
     const BATCH: usize = 3 * LARGE_BYTES;
     const SECOND: Duration = Duration::from_secs(1);
@@ -131,16 +135,15 @@ mod tests {
     fn a_command_waits_for_no_longer_than_its_caller() {
         let mut world = World::new();
         world.admit(&[BATCH], 0, 0);
-        let deadline = world.now + SECOND;
-        let credit = world.gate.enter(0, None).expect("room");
-        let there = Caller::There { node: NodeId(2), request: 1, term: Term(1), credit };
+        let deadline = world.now.plus(SECOND);
+        let there = Caller::There { node: NodeId(2), request: 1, term: Term(1), credit: () };
         let waiting = vec![
             world.proposal(LARGE_BYTES, Some(deadline)),
             world.proposal(LARGE_BYTES + 1, None),
             Proposal { caller: there, ..world.proposal(LARGE_BYTES + 2, None) },
         ];
         assert!(world.large.admit(waiting, (Index(1), Index(0)), BATCH).is_empty());
-        let mut expired = |after: Duration| sizes(&world.large.expire(world.now + after, SECOND * 2));
+        let mut expired = |after: Duration| sizes(&world.large.expire(world.now.plus(after), SECOND * 2));
         assert!(expired(SECOND - Duration::from_millis(1)).is_empty());
         assert_eq!(expired(SECOND), [LARGE_BYTES]);
         assert_eq!(expired(SECOND * 2), [LARGE_BYTES + 1]);
@@ -148,19 +151,17 @@ mod tests {
     }
 
     struct World {
-        large: LargeCommands,
-        gate: Arc<Gate>,
-        now: Instant,
+        large: LargeCommands<(), ()>,
+        now: Moment,
     }
 
     impl World {
         fn new() -> Self {
-            Self { large: LargeCommands::default(), gate: Gate::new(100, 100), now: Instant::now() }
+            Self { large: LargeCommands::new(), now: Moment::default() }
         }
 
-        fn proposal(&self, bytes: usize, until: Option<Instant>) -> Proposal {
-            let credit = self.gate.enter(0, None).expect("room");
-            let caller = Caller::Here(Waiter { answer: oneshot::channel().0, asked: self.now, credit });
+        fn proposal(&self, bytes: usize, until: Option<Moment>) -> Proposal<(), ()> {
+            let caller = Caller::Here { asked: self.now, waiter: () };
             Proposal { kind: Kind::Command, payload: Bytes::from(vec![0; bytes]), caller, until }
         }
 
@@ -172,11 +173,11 @@ mod tests {
         }
 
         fn due(&mut self, commit: u64) -> Vec<usize> {
-            sizes(&self.large.due(Index(commit)))
+            if self.large.is_due(Index(commit)) { sizes(&self.large.take()) } else { Vec::new() }
         }
     }
 
-    fn sizes(proposals: &[Proposal]) -> Vec<usize> {
+    fn sizes(proposals: &[Proposal<(), ()>]) -> Vec<usize> {
         proposals.iter().map(|proposal| proposal.payload.len()).collect()
     }
 }

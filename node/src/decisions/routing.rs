@@ -4,7 +4,8 @@
 //! A request that another node forwarded is never forwarded on: it is served here or refused, and
 //! the other node asks again.
 
-use crate::{actors::messages::Caller, error::ProposeError};
+use super::callers::Caller;
+use crate::error::ProposeError;
 use quorate_raft::{NodeId, Term};
 
 /// The node's part in the cluster.
@@ -12,6 +13,8 @@ use quorate_raft::{NodeId, Term};
 pub(crate) struct View {
     pub(crate) is_leader: bool,
     pub(crate) term: Term,
+    /// The node that is taken for the leader of this term; it may be this node.
+    pub(crate) known_leader: Option<NodeId>,
     /// Another node that leads and can be reached.
     pub(crate) leader: Option<NodeId>,
     pub(crate) is_stopping: bool,
@@ -46,7 +49,7 @@ impl View {
     }
 
     /// The refusal of a proposal that this caller made, if it is refused.
-    pub(crate) fn refusal(&self, caller: &Caller) -> Option<ProposeError> {
+    pub(crate) fn refusal<W, C>(&self, caller: &Caller<W, C>) -> Option<ProposeError> {
         match caller {
             _ if self.is_stopping => Some(ProposeError::Stopped),
             // It is appended in the term in which it was forwarded, or never.
@@ -54,11 +57,17 @@ impl View {
                 Some(ProposeError::NoLeader)
             }
             // No other node will come to lead.
-            Caller::Here(_) if self.route(false) == Route::Defer && self.is_storage_full && self.is_alone => {
+            Caller::Here { .. } if self.route(false) == Route::Defer && self.is_storage_full && self.is_alone => {
                 Some(ProposeError::StorageFull)
             }
             _ => None,
         }
+    }
+
+    /// Whether a node that refused in `term` is still taken for the leader of that term: to ask it
+    /// again is no use. Another leader, or that there is none, will be known soon.
+    pub(crate) fn would_refuse_again(&self, node: NodeId, term: Term) -> bool {
+        self.known_leader == Some(node) && self.term == term
     }
 
     /// The route of proposals that are not refused: it is the same for all.
@@ -73,20 +82,20 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{actors::messages::Waiter, gate::Gate};
-    use tokio::{sync::oneshot, time::Instant};
+    use quorate_raft::Moment;
 
     const FOLLOWER: View = View {
         is_leader: false,
         term: Term(7),
+        known_leader: Some(NodeId(2)),
         leader: Some(NodeId(2)),
         is_stopping: false,
         holds_proposals: false,
         is_storage_full: false,
         is_alone: false,
     };
-    const LEADER: View = View { is_leader: true, leader: None, ..FOLLOWER };
-    const LEADERLESS: View = View { leader: None, ..FOLLOWER };
+    const LEADER: View = View { is_leader: true, known_leader: Some(NodeId(1)), leader: None, ..FOLLOWER };
+    const LEADERLESS: View = View { known_leader: None, leader: None, ..FOLLOWER };
 
     #[test]
     fn a_request_is_served_by_the_leader_and_waits_for_one() {
@@ -120,6 +129,14 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_refused_is_not_asked_again_in_its_term() {
+        assert!(FOLLOWER.would_refuse_again(NodeId(2), Term(7)));
+        assert!(!FOLLOWER.would_refuse_again(NodeId(2), Term(6)), "it leads since");
+        assert!(!FOLLOWER.would_refuse_again(NodeId(3), Term(7)), "another node leads");
+        assert!(!LEADERLESS.would_refuse_again(NodeId(2), Term(7)));
+    }
+
+    #[test]
     fn a_stopping_node_takes_no_proposals() {
         for view in [LEADER, FOLLOWER, LEADERLESS].map(|view| View { is_stopping: true, ..view }) {
             assert_eq!(view.refusal(&own()), Some(ProposeError::Stopped));
@@ -135,13 +152,11 @@ mod tests {
         assert_eq!(View { is_alone: true, ..LEADERLESS }.refusal(&own()), None);
     }
 
-    fn own() -> Caller {
-        let credit = Gate::new(1, 1).enter(0, None).expect("room");
-        Caller::Here(Waiter { answer: oneshot::channel().0, asked: Instant::now(), credit })
+    fn own() -> Caller<(), ()> {
+        Caller::Here { asked: Moment::default(), waiter: () }
     }
 
-    fn forwarded_in(term: u64) -> Caller {
-        let credit = Gate::new(1, 1).enter(0, None).expect("room");
-        Caller::There { node: NodeId(3), request: 1, term: Term(term), credit }
+    fn forwarded_in(term: u64) -> Caller<(), ()> {
+        Caller::There { node: NodeId(3), request: 1, term: Term(term), credit: () }
     }
 }

@@ -57,7 +57,7 @@ impl Consensus {
             }
             Effect::StopReplicators => {
                 self.stop_replicators();
-                self.proposals.stages = Stages::default();
+                self.commands.stages = Stages::default();
             }
             Effect::Replicate { previous, batch } => {
                 let witness = self.replica.witness();
@@ -67,7 +67,7 @@ impl Consensus {
             }
             Effect::ReplicateTo { peer, to } => self.roles.tell_replicator(peer, ReplicateTo { index: to }),
             Effect::Committed(commit) => {
-                self.proposals.stages.committed(commit, &self.node.metrics);
+                self.commands.stages.committed(commit, &self.node.metrics);
                 self.roles.tell_replicators(CommitAdvanced { commit });
             }
             Effect::HeartbeatNow { round } => self.roles.tell_replicators(HeartbeatNow { round }),
@@ -78,7 +78,8 @@ impl Consensus {
                 self.roles.tell_replicator(peer, Rejected { epoch, previous, next, last });
             }
             Effect::Apply(batch) => {
-                let callers = self.proposals.committed(&batch);
+                let mut callers = Vec::new();
+                self.decide_commands(ctx, |commands, _, _, out| callers = commands.committed(&batch, out));
                 self.apply(Committed { batch, callers, at: Instant::now() });
             }
             Effect::Load { from, to } => self.load(LoadFor::Applier, from, to, self.node.limits.max_batch_bytes * 4),
@@ -94,7 +95,7 @@ impl Consensus {
             Effect::MembersChanged => self.members_changed(ctx),
             // Deferred proposals are taken again once the other effects of this rule are performed.
             Effect::HandoverEnded { to } => self.operators.ended_transfer = Some(to),
-            Effect::Removed { at } => self.removed(at),
+            Effect::Removed { at } => self.removed(at, ctx),
             Effect::MachineUnknown { candidate, version } => self.machine_unknown(candidate, version),
             Effect::Refused { from, reason } => self.node.metrics.dropped(Some(from.0), reason),
             Effect::Restore(base) => self.restore(&base, ctx),

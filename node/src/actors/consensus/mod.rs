@@ -11,13 +11,13 @@
 //! and `repairs` serve peers, `members` follows the configuration.
 
 mod administration;
+mod commands;
 mod connections;
 mod effects;
 mod members;
 mod network_events;
 mod operators;
 mod peers;
-mod proposals;
 mod read_requests;
 mod repairs;
 mod requests;
@@ -48,18 +48,19 @@ use crate::{
     config::{Limits, Sessions, Timing},
     decisions::{
         automatic::Automation,
+        proposals::{self, Proposals},
         reads::Reads,
         stopping::{self, Stopping},
     },
-    error::{Failure, ProposeError},
+    error::Failure,
     fate::{Fate, Sentinel},
     gate::Gate,
     settings::Compared,
     status::Status,
 };
 use actix::prelude::*;
+use commands::Commands;
 use operators::Operators;
-use proposals::Proposals;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{Effect, Index, NodeId, Replica};
 use quorate_storage::contract::{EntriesRead, Persisted, StorageFailed, StorageFull};
@@ -77,7 +78,7 @@ pub(crate) struct Consensus {
     node: NodeContext,
     /// The handles' requests, until the actor has started.
     requests: Option<Requests>,
-    proposals: Proposals,
+    commands: Commands,
     reads: Reads,
     operators: Operators,
     automation: Automation,
@@ -122,10 +123,11 @@ impl Consensus {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { replica, node, requests, preferred, connections, roles, snapshots, status, life, compared, gate } =
             parts;
+        let settings = proposals::Settings { timing: node.timing, limits: node.limits, sessions: node.sessions };
         Self {
             effects: Vec::new(),
             requests: Some(requests),
-            proposals: Proposals::new(life, replica.term(), gate, &node.limits, node.metrics.clone()),
+            commands: Commands::new(Proposals::new(life, replica.term(), settings), gate, &node.limits),
             reads: Reads::new(life),
             operators: Operators::new(life),
             automation: Automation::new(preferred),
@@ -163,9 +165,8 @@ impl Consensus {
             self.leader_changed(ctx);
         }
         self.decide_stranded(ctx);
-        let due = self.proposals.large.due(self.replica.commit());
-        if !due.is_empty() {
-            self.retry_proposals(due, ctx);
+        if self.commands.proposals.is_large_due(self.replica.commit()) {
+            self.decide_commands(ctx, Proposals::large_due);
         }
         if let Some(to) = self.operators.ended_transfer.take() {
             self.transfer_ended(to, ctx);
@@ -183,13 +184,8 @@ impl Consensus {
 
     /// Another node leads, none does, or the same one leads another term.
     fn leader_changed(&mut self, ctx: &mut Context<Self>) {
-        let (now, leader) = (Instant::now(), self.replica.leader());
-        self.proposals.log_clock.leads(self.replica.is_leader(), self.node.clock.now());
-        self.stopping.leader_changed(leader, self.replica.id(), self.node.clock.now());
-        // The leader before may still answer until then; after that its callers learn that the
-        // outcome is unknown.
-        self.proposals.leader_changed(leader, now + self.node.timing.election_timeout.1 * 2);
-        self.proposals.large.leader_changed();
+        self.stopping.leader_changed(self.replica.leader(), self.replica.id(), self.node.clock.now());
+        self.decide_commands(ctx, |commands, now, view, _| commands.leader_changed(now, view));
         let stranded = self.reads.leader_changed();
         self.retry_reads(stranded, ctx);
         self.leader_changed_for_operators(ctx);
@@ -211,7 +207,7 @@ impl Consensus {
 
     fn end_if_done(&self) {
         let view = stopping::View {
-            has_proposals: !self.proposals.is_empty(),
+            has_proposals: !self.commands.proposals.is_empty(),
             has_unapplied: self.replica.applied_index() != self.replica.dispatched(),
             has_operators: !self.operators.are_answered(),
             is_leader: self.replica.is_leader(),
@@ -226,12 +222,10 @@ impl Consensus {
     }
 
     /// The cluster goes on without this node.
-    fn removed(&mut self, at: Index) {
+    fn removed(&mut self, at: Index, ctx: &mut Context<Self>) {
         tracing::warn!(node = %self.replica.id(), %at, "this node was removed from the cluster: it stops");
         self.stopping.removed(at, self.node.clock.now(), &self.node.timing);
-        let deferred = self.proposals.take_deferred();
-        let outcomes = self.proposals.refuse(deferred, ProposeError::Stopped);
-        self.answer_forwarded(outcomes);
+        self.decide_commands(ctx, |commands, _, view, out| commands.removed(view, out));
     }
 
     /// Every heartbeat interval: gives up on requests past their deadline, and ends the node if a
@@ -243,13 +237,11 @@ impl Consensus {
         if !self.connections.peers.are_alive() {
             self.node.fate.fail(Failure::ActorDied { actor: "PeerLink" });
         }
-        let now = Instant::now();
-        let outcomes = self.proposals.expire(now, self.no_leader_error());
-        self.answer_forwarded(outcomes);
-        self.expire_large(now);
-        let late = self.reads.expire(now);
+        let retry_after = self.commands.gate.retry_after();
+        self.decide_commands(ctx, |commands, now, view, out| commands.expire(retry_after, now, view, out));
+        let late = self.reads.expire(Instant::now());
         self.refuse_reads(late);
-        self.status.time_passed(&self.replica, self.proposals.gate.inside() as u64);
+        self.status.time_passed(&self.replica, self.commands.gate.inside() as u64);
         self.connections.peers.let_go();
         self.expire_operators(ctx);
         self.take_automatic_step(ctx);
@@ -279,10 +271,10 @@ impl Actor for Consensus {
 
 impl StreamHandler<Vec<Request>> for Consensus {
     fn handle(&mut self, requests: Vec<Request>, ctx: &mut Self::Context) {
-        let (mut proposals, mut reads) = (Vec::with_capacity(requests.len()), Vec::new());
+        let (mut offers, mut reads) = (Vec::with_capacity(requests.len()), Vec::new());
         for request in requests {
             match request {
-                Request::Propose(proposal) => proposals.push(proposal),
+                Request::Propose(offer) => offers.push(offer),
                 Request::ReadIndex(caller) => reads.push(caller),
                 Request::Snapshot(caller) => self.take_snapshot(caller),
                 Request::Administer(administer) => self.administer(administer, ctx),
@@ -290,7 +282,7 @@ impl StreamHandler<Vec<Request>> for Consensus {
                 Request::Shutdown => self.begin_to_stop(ctx),
             }
         }
-        self.take_proposals(proposals, ctx);
+        self.take_offers(offers, ctx);
         self.take_reads(reads, ctx);
         self.after_rule(ctx);
     }
@@ -353,7 +345,7 @@ hear! {
         let now = this.node.clock.now();
         this.rule(ctx, |replica, out| replica.persisted(now, sequence, out));
         this.snapshots.persisted(sequence);
-        this.proposals.stages.durable(this.replica.durable(), &this.node.metrics);
+        this.commands.stages.durable(this.replica.durable(), &this.node.metrics);
     };
     EntriesRead: |this, read, ctx| this.entries_read(read, ctx);
     StorageFull: |this, StorageFull { is_full }, ctx| this.storage_full(is_full, ctx);
@@ -365,10 +357,7 @@ hear! {
     Fetch: |this, fetch, _ctx| this.fetch(fetch);
     Stop: |_this, Stop, ctx| ctx.stop();
     Applied: |this, Applied { index, log_time, answers }, ctx| {
-        this.proposals.log_clock.applied(log_time, this.node.clock.now());
-        if this.node.fate.is_sound() {
-            this.answer_applied(answers);
-        }
+        this.decide_commands(ctx, |commands, now, view, out| commands.applied(log_time, answers, now, view, out));
         this.restored_up_to(index);
         this.rule(ctx, |replica, out| replica.applied(index, out));
     };

@@ -34,14 +34,12 @@ impl Consensus {
             self.roles.tell_replicator(from, PeerHeard);
         }
         match rest.filter(|_| self.node.fate.is_sound()) {
-            Some(Body::Propose(propose)) => self.proposals_forwarded(from, term, propose, is_outside, ctx),
+            Some(Body::Propose(propose)) => self.proposals_forwarded((from, term, is_outside), propose, ctx),
             Some(Body::ProposeReply(reply)) => {
-                let again = self.proposals.outcomes_arrived(from, reply, self.proposals.gate.retry_after());
-                if self.would_refuse_again(from, term) {
-                    self.proposals.defer(again, Instant::now() + self.node.timing.leader_wait);
-                } else {
-                    self.retry_proposals(again, ctx);
-                }
+                let retry_after = self.commands.gate.retry_after();
+                self.decide_commands(ctx, |commands, now, view, out| {
+                    commands.answered((from, term), reply, retry_after, now, view, out);
+                });
             }
             Some(Body::Administer(administer)) if is_outside => self.refuse_administer(from, &administer),
             Some(Body::Administer(administer)) => self.administer_forwarded(from, administer, ctx),
@@ -58,7 +56,7 @@ impl Consensus {
                 Some(index) => self.leader_answered(from, request, index),
                 None => {
                     let callers = self.reads.leader_refused(from, request);
-                    if self.would_refuse_again(from, term) {
+                    if self.routing_view().would_refuse_again(from, term) {
                         self.reads.defer(callers, Instant::now() + self.node.timing.leader_wait);
                     } else {
                         self.retry_reads(callers, ctx);
@@ -75,7 +73,7 @@ impl Consensus {
             self.connections.reachable.insert(peer);
         } else {
             self.connections.reachable.remove(&peer);
-            self.proposals.peer_lost(peer);
+            self.decide_commands(ctx, |commands, _, _, out| commands.peer_lost(peer, out));
             self.operators_peer_lost(peer);
             let stranded = self.reads.peer_lost(peer);
             self.retry_reads(stranded, ctx);

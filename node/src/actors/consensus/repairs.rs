@@ -4,7 +4,6 @@
 //! other members, and damage is logged and counted.
 
 use super::{Consensus, roles::LoadFor, warnings::Stuck};
-use crate::error::ProposeError;
 use actix::Context;
 use quorate_raft::{Batch, Entries, EntryId, Index, NodeId, Repair};
 use tokio::time::Instant;
@@ -101,10 +100,5 @@ impl Consensus {
             tracing::info!(node = %self.replica.id(), "there is space on the disk again");
         }
         self.rule(ctx, |replica, out| replica.storage_full(is_full, out));
-    }
-
-    /// The error of a command for which no leader was found.
-    pub(super) fn no_leader_error(&self) -> ProposeError {
-        if self.replica.is_storage_full() { ProposeError::StorageFull } else { ProposeError::NoLeader }
     }
 }

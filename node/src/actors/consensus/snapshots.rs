@@ -222,8 +222,7 @@ impl Consensus {
     /// it wait until its file is open.
     pub(super) fn restore(&mut self, base: &SnapshotBase, ctx: &mut Context<Self>) {
         let index = base.last.index;
-        let outcomes = self.proposals.covered(index);
-        self.answer_forwarded(outcomes);
+        self.decide_commands(ctx, |commands, _, view, out| commands.covered(index, view, out));
         self.snapshots.policy.restoring();
         self.snapshots.restoring = Some(Restoring { index, is_open: false, held: Vec::new() });
         let opening = self.roles.storage.open_snapshot.send(OpenSnapshot).into_actor(self);

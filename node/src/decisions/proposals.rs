@@ -1,0 +1,694 @@
+//! Proposals: where each command is, and the outcome that its caller is told.
+//!
+//! A command is in one of four places: *deferred* until a leader can be reached, among the *large*
+//! commands of a leader, *forwarded* to the leader, or *in the log* here. In the first two it has
+//! had no effect, so to give up is a definite failure. A command that was forwarded or appended may
+//! take effect at any later time, under any leader, so to give up is an unknown outcome. Two facts
+//! prove that it never will: another entry is committed at its index; or, for a forwarded command,
+//! an entry of a later term is committed and no entry has the command. Then it is forwarded again:
+//! a leader appends a forwarded command in the term in which it was sent, or never.
+
+use super::{
+    callers::{Answer, Caller, Callers, Outcome, Proposal},
+    large_commands::LargeCommands,
+    request_ids::{Arrival, DuplicateFilter, RequestIds},
+    routing::{self, Route},
+};
+use crate::{
+    config::{Limits, Sessions, Timing},
+    error::ProposeError,
+    results::Applied,
+    sessions::{LogClock, Refusal},
+};
+use bytes::{Bytes, BytesMut};
+use quorate_raft::{
+    Batch, BatchBuilder, Body, ForwardedCommand, ForwardedOutcome, Index, Kind, Message, Moment, NodeId, Outgoing,
+    Propose, ProposeOutcome, ProposeReply, Term,
+    mutants::{Mutant, live},
+    record::OVERHEAD_BYTES,
+    session::{LogTime, REQUEST_OVERHEAD_BYTES, STAMP_BYTES, Stamp},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    iter::Peekable,
+    time::Duration,
+    vec,
+};
+
+/// The most commands that enter the log, or are forwarded, as one batch.
+pub(crate) const BATCH_ENTRIES_MAX: usize = 4096;
+
+/// The commands of a node that have no outcome yet. A method takes one event and pushes
+/// [`Effect`]s, which its caller performs in order.
+#[derive(Debug)]
+pub(crate) struct Proposals<W, C> {
+    deferred: VecDeque<Deferred<W, C>>,
+    forwarded: BTreeMap<u64, Forwarded<W, C>>,
+    ids: RequestIds,
+    in_log: VecDeque<InLog<W, C>>,
+    /// Commands were forwarded in an earlier term, and whether they were appended is not known yet.
+    has_stranded: bool,
+    large: LargeCommands<W, C>,
+    duplicates: DuplicateFilter,
+    log_clock: LogClock,
+    /// Outcomes that leave at the end of the event that runs, with one message for each node.
+    replies: BTreeMap<NodeId, Vec<ForwardedOutcome>>,
+    settings: Settings,
+}
+
+/// The settings of the node that decisions about commands depend on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) timing: Timing,
+    pub(crate) limits: Limits,
+    pub(crate) sessions: Sessions,
+}
+
+/// The node's part in the cluster, and its log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) routing: routing::View,
+    pub(crate) last_log: Index,
+    pub(crate) commit: Index,
+}
+
+/// A decision, to be carried out.
+#[derive(Debug)]
+pub(crate) enum Effect<W, C> {
+    /// Append these commands: [`Proposals::lay_out`] makes batches of them.
+    Append(Vec<Proposal<W, C>>),
+    Send(Outgoing),
+    /// Tell a caller of this node the outcome.
+    Answer {
+        waiter: W,
+        outcome: Result<Outcome, ProposeError>,
+    },
+    /// Count a message that was dropped.
+    Dropped {
+        from: NodeId,
+        reason: &'static str,
+    },
+}
+
+/// A batch for the log.
+#[derive(Debug)]
+pub(crate) struct LaidOut {
+    pub(crate) batch: Batch,
+    /// Its number of commands.
+    pub(crate) count: u64,
+    /// The mean time since its commands were proposed. Those of other nodes count as zero.
+    pub(crate) mean_wait: Duration,
+}
+
+#[derive(Debug)]
+struct Deferred<W, C> {
+    proposal: Proposal<W, C>,
+    deadline: Moment,
+}
+
+impl<W, C> Deferred<W, C> {
+    fn is_over(&self, now: Moment) -> bool {
+        self.deadline <= now || self.proposal.is_late(now)
+    }
+}
+
+#[derive(Debug)]
+struct Forwarded<W, C> {
+    sent: Sent,
+    proposal: Proposal<W, C>,
+    deadline: Moment,
+    /// A committed entry may be this command.
+    may_be_taken: bool,
+}
+
+/// How a command was forwarded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Sent {
+    to: NodeId,
+    /// The leader appends it in this term or never.
+    term: Term,
+    /// The commit index known then: the entry of the command, if there is one, lies after it.
+    after: Index,
+}
+
+/// The callers of consecutive entries of one batch.
+#[derive(Debug)]
+struct InLog<W, C> {
+    first: Index,
+    term: Term,
+    callers: Vec<Caller<W, C>>,
+    deadline: Moment,
+}
+
+impl<W, C> Forwarded<W, C> {
+    /// Whether it was forwarded before `term`, and whether it was appended is not known.
+    fn is_stranded(&self, term: Term) -> bool {
+        self.sent.term < term && !self.may_be_taken
+    }
+}
+
+/// The part of an entry's payload that was forwarded: the leader puts a stamp in front
+/// of a session's.
+fn asked_for(kind: Kind, payload: &[u8]) -> Option<&[u8]> {
+    match kind {
+        Kind::Session => payload.get(STAMP_BYTES..),
+        _ => Some(payload),
+    }
+}
+
+type Effects<W, C> = Vec<Effect<W, C>>;
+
+impl<W, C> Proposals<W, C> {
+    /// Of a node that starts with what it had in the term `recovered_in`. `life` is random: it
+    /// differs from that of every earlier process of this node.
+    pub(crate) fn new(life: u32, recovered_in: Term, settings: Settings) -> Self {
+        Self {
+            deferred: VecDeque::new(),
+            forwarded: BTreeMap::new(),
+            ids: RequestIds::new(life),
+            in_log: VecDeque::new(),
+            has_stranded: false,
+            large: LargeCommands::new(),
+            duplicates: DuplicateFilter::since(recovered_in),
+            log_clock: LogClock::default(),
+            replies: BTreeMap::new(),
+            settings,
+        }
+    }
+
+    /// Whether no caller waits for an outcome.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.deferred.is_empty() && self.forwarded.is_empty() && self.in_log.is_empty() && self.large.is_empty()
+    }
+
+    /// Callers of this node propose these, or none of them could be appended when they were to be.
+    pub(crate) fn offered(
+        &mut self,
+        proposals: Vec<Proposal<W, C>>,
+        now: Moment,
+        view: &View,
+        out: &mut Effects<W, C>,
+    ) {
+        self.place(proposals, now, view, out);
+        self.send_replies(view, out);
+    }
+
+    /// Another node forwarded commands of its callers, in a message of `term`. `is_outside` says
+    /// that the configuration does not name it. `admit` gives a place to a command of this many
+    /// bytes, if there is room.
+    pub(crate) fn arrived(
+        &mut self,
+        (from, term, is_outside): (NodeId, Term, bool),
+        Propose { commands, mut payloads }: Propose,
+        mut admit: impl FnMut(usize) -> Option<C>,
+        now: Moment,
+        view: &View,
+        out: &mut Effects<W, C>,
+    ) {
+        let Some(first) = commands.first() else { return };
+        let refusal = match self.duplicates.arrived(from, first.request, term, is_outside) {
+            Arrival::New => None,
+            Arrival::Duplicate => return out.push(Effect::Dropped { from, reason: "duplicate" }),
+            Arrival::MayBeTaken => Some(ProposeOutcome::Unknown),
+            Arrival::FromOutside => Some(ProposeOutcome::NotLeader),
+        };
+        let mut taken = Vec::new();
+        for ForwardedCommand { request, length, kind, waits_ms } in commands {
+            let payload = payloads.split_to((length as usize).min(payloads.len()));
+            let refusal = refusal.or_else(|| too_large(kind, payload.len()));
+            let admitted = match refusal {
+                Some(outcome) => Err(outcome),
+                None => admit(payload.len()).ok_or(ProposeOutcome::Overloaded),
+            };
+            match admitted {
+                Ok(credit) => {
+                    let caller = Caller::There { node: from, request, term, credit };
+                    let until = Some(now.plus(Duration::from_millis(waits_ms.into())));
+                    taken.push(Proposal { kind, payload, caller, until });
+                }
+                Err(outcome) => self.reply(from, request, outcome),
+            }
+        }
+        self.place(taken, now, view, out);
+        self.send_replies(view, out);
+    }
+
+    /// A leader can be reached: deferred commands take another way.
+    pub(crate) fn leader_reachable(&mut self, now: Moment, view: &View, out: &mut Effects<W, C>) {
+        let deferred = self.deferred.drain(..).map(|deferred| deferred.proposal).collect();
+        self.retry(deferred, now, view, out);
+        self.send_replies(view, out);
+    }
+
+    /// Whether large commands that wait may be appended at this commit index.
+    pub(crate) fn is_large_due(&self, commit: Index) -> bool {
+        self.large.is_due(commit)
+    }
+
+    /// Large commands that wait may be appended.
+    pub(crate) fn large_due(&mut self, now: Moment, view: &View, out: &mut Effects<W, C>) {
+        let due = self.large.take();
+        self.retry(due, now, view, out);
+        self.send_replies(view, out);
+    }
+
+    /// Makes one batch of the next of these commands, which are appended with it. `None` if this
+    /// node leads no more, so that there is no `builder` of a batch with this capacity.
+    pub(crate) fn lay_out(
+        &mut self,
+        commands: &mut Peekable<vec::IntoIter<Proposal<W, C>>>,
+        builder: impl FnOnce(usize) -> Option<BatchBuilder>,
+        now: Moment,
+    ) -> Option<LaidOut> {
+        let bytes_max = self.settings.limits.max_batch_bytes;
+        let mut builder = builder((commands.len() * (OVERHEAD_BYTES + 256)).min(bytes_max))?;
+        let mut callers = Vec::with_capacity(commands.len().min(BATCH_ENTRIES_MAX));
+        while let Some(Proposal { kind, payload, caller, .. }) = commands.next_if(|next| {
+            builder.is_empty()
+                || (callers.len() < BATCH_ENTRIES_MAX
+                    && builder.len() + OVERHEAD_BYTES + next.payload.len() <= bytes_max)
+        }) {
+            match kind {
+                Kind::Session => builder.push_parts(kind, &self.stamp(now).encode(), &payload),
+                _ => builder.push(kind, &payload),
+            }
+            callers.push(caller);
+        }
+        let batch = builder.finish()?;
+        let (count, mean_wait) = (callers.len() as u64, mean_wait(&callers, now));
+        self.appended(batch.first(), batch.term(), callers, now);
+        Some(LaidOut { batch, count, mean_wait })
+    }
+
+    /// The index after which the log decides the commands that were forwarded before `term`; `None`
+    /// if there are none left to decide.
+    pub(crate) fn stranded_after(&self, term: Term) -> Option<Index> {
+        if !self.has_stranded {
+            return None;
+        }
+        self.forwarded
+            .values()
+            .filter(|forwarded| forwarded.is_stranded(term))
+            .map(|forwarded| forwarded.sent.after)
+            .min()
+    }
+
+    /// An entry of `term` is committed, and the `batches` are all that is committed after
+    /// [`Proposals::stranded_after`]. The commands of earlier terms that are not among them take
+    /// another way: no leader appended them, and none ever will.
+    ///
+    /// An entry does not name its caller: an equal payload may be another caller's. So the caller
+    /// of a command that is among them waits for the leader's answer, for two heartbeat intervals,
+    /// and then the outcome is unknown.
+    pub(crate) fn decide_stranded(
+        &mut self,
+        term: Term,
+        batches: &[Batch],
+        now: Moment,
+        view: &View,
+        out: &mut Effects<W, C>,
+    ) {
+        let until = now.plus(self.settings.timing.heartbeat_interval * 2);
+        let records = || batches.iter().flat_map(Batch::records);
+        let payloads: BTreeSet<(Term, &[u8])> =
+            records().filter_map(|record| Some((record.id.term, asked_for(record.kind, record.payload)?))).collect();
+        // A witness keeps no payloads.
+        let is_known = records().all(|record| record.kind != Kind::Stub);
+        let is_absent =
+            |forwarded: &Forwarded<W, C>| !payloads.contains(&(forwarded.sent.term, &forwarded.proposal.payload[..]));
+        for forwarded in self.forwarded.values_mut().filter(|forwarded| forwarded.is_stranded(term)) {
+            forwarded.may_be_taken = true;
+            if !is_known || !is_absent(forwarded) {
+                forwarded.deadline = forwarded.deadline.min(until);
+            }
+        }
+        let never =
+            |_: &u64, forwarded: &mut Forwarded<W, C>| is_known && forwarded.sent.term < term && is_absent(forwarded);
+        let never_taken = self.forwarded.extract_if(.., never).map(|(_, forwarded)| forwarded.proposal).collect();
+        self.has_stranded = self.forwarded.values().any(|forwarded| !forwarded.may_be_taken);
+        self.retry(never_taken, now, view, out);
+        self.send_replies(view, out);
+    }
+
+    /// Entries are committed: gives their callers. The caller of another entry at the same index is
+    /// told that it never will be committed.
+    ///
+    /// Callers of an earlier leadership may stand before the wanted ones and wait for later
+    /// indexes: they stay.
+    pub(crate) fn committed(&mut self, batch: &Batch, out: &mut Effects<W, C>) -> Vec<Callers<W, C>> {
+        let (mut taken, mut at) = (Vec::new(), 0);
+        while let Some(next) = self.in_log.get(at) {
+            if next.first > batch.last() {
+                if next.term >= batch.term() {
+                    break;
+                }
+                at += 1;
+                continue;
+            }
+            let Some(mut front) = self.in_log.remove(at) else { break };
+            let within = usize::try_from(batch.last().since(front.first) + 1).unwrap_or(usize::MAX);
+            if within < front.callers.len() {
+                let callers = front.callers.split_off(within);
+                self.in_log.insert(at, InLog { first: batch.last().next(), callers, ..front });
+            }
+            if front.term == batch.term() || live(Mutant::CallersByIndexAlone) {
+                taken.push(Callers { first: front.first, callers: front.callers });
+            } else {
+                for caller in front.callers {
+                    // Nodes that forwarded a command watch its deadline themselves.
+                    if let Caller::Here { waiter, .. } = caller {
+                        out.push(Effect::Answer { waiter, outcome: Err(ProposeError::NoLeader) });
+                    }
+                }
+            }
+        }
+        taken
+    }
+
+    /// Entries up to this log time are applied, and these answers are for other nodes. They leave
+    /// with few messages, none of them large.
+    pub(crate) fn applied(
+        &mut self,
+        log_time: LogTime,
+        answers: Vec<Answer>,
+        now: Moment,
+        view: &View,
+        out: &mut Effects<W, C>,
+    ) {
+        self.log_clock.applied(log_time, now);
+        let mut by_node: BTreeMap<NodeId, (Vec<ForwardedOutcome>, BytesMut)> = BTreeMap::new();
+        for Answer { node, request, outcome } in answers {
+            let (outcomes, replies) = by_node.entry(node).or_default();
+            let (outcome, reply) = match outcome {
+                Ok(Applied { index, reply }) => {
+                    let reply_bytes = u32::try_from(reply.len()).unwrap_or(u32::MAX);
+                    (ProposeOutcome::Applied { index, reply_bytes }, reply)
+                }
+                Err(Refusal::Expired) => (ProposeOutcome::SessionExpired, Bytes::new()),
+                Err(Refusal::StaleSerial) => (ProposeOutcome::StaleSerial, Bytes::new()),
+                Err(Refusal::Skipped) => (ProposeOutcome::Skipped, Bytes::new()),
+            };
+            if !outcomes.is_empty() && replies.len() + reply.len() > self.settings.limits.max_batch_bytes {
+                let reply = ProposeReply { outcomes: std::mem::take(outcomes), replies: replies.split().freeze() };
+                out.push(send(node, Body::ProposeReply(reply), view));
+            }
+            outcomes.push(ForwardedOutcome { request, outcome });
+            replies.extend_from_slice(&reply);
+        }
+        for (node, (outcomes, replies)) in by_node {
+            out.push(send(node, Body::ProposeReply(ProposeReply { outcomes, replies: replies.freeze() }), view));
+        }
+    }
+
+    /// The leader answered forwarded commands, in a message of `term`. Those that it did not append
+    /// take another way. A caller that it was too busy for is told to come again after
+    /// `retry_after`.
+    pub(crate) fn answered(
+        &mut self,
+        (from, term): (NodeId, Term),
+        ProposeReply { outcomes, mut replies }: ProposeReply,
+        retry_after: Duration,
+        now: Moment,
+        view: &View,
+        out: &mut Effects<W, C>,
+    ) {
+        let mut again = Vec::new();
+        for ForwardedOutcome { request, outcome } in outcomes {
+            let reply = match outcome {
+                ProposeOutcome::Applied { reply_bytes, .. } => {
+                    replies.split_to((reply_bytes as usize).min(replies.len()))
+                }
+                _ => Bytes::new(),
+            };
+            if self.forwarded.get(&request).is_none_or(|forwarded| forwarded.sent.to != from) {
+                continue; // answered, or given up on, before
+            }
+            let Some(Forwarded { proposal, .. }) = self.forwarded.remove(&request) else { continue };
+            let outcome = match outcome {
+                ProposeOutcome::NotLeader => {
+                    again.push(proposal);
+                    continue;
+                }
+                ProposeOutcome::Applied { index, .. } => Ok(Ok(Applied { index, reply })),
+                ProposeOutcome::SessionExpired => Ok(Err(Refusal::Expired)),
+                ProposeOutcome::StaleSerial => Ok(Err(Refusal::StaleSerial)),
+                ProposeOutcome::Skipped => Ok(Err(Refusal::Skipped)),
+                ProposeOutcome::Overloaded => Err(ProposeError::Overloaded { retry_after }),
+                ProposeOutcome::DeadlinePassed => Err(ProposeError::DeadlinePassed),
+                ProposeOutcome::TooLarge { max } => {
+                    Err(ProposeError::TooLarge { bytes: proposal.payload.len(), max: max as usize })
+                }
+                ProposeOutcome::Unknown => Err(ProposeError::OutcomeUnknown),
+            };
+            // A command that another node forwarded is never forwarded on.
+            if let Caller::Here { waiter, .. } = proposal.caller {
+                out.push(Effect::Answer { waiter, outcome });
+            }
+        }
+        if view.routing.would_refuse_again(from, term) {
+            self.defer(again, now);
+        } else {
+            self.retry(again, now, view, out);
+        }
+        self.send_replies(view, out);
+    }
+
+    /// A snapshot took the place of the entries up to `index`: their outcomes are unknown here.
+    pub(crate) fn covered(&mut self, index: Index, view: &View, out: &mut Effects<W, C>) {
+        let mut kept = VecDeque::new();
+        for mut in_log in std::mem::take(&mut self.in_log) {
+            let within = (index.next().since(in_log.first) as usize).min(in_log.callers.len());
+            let later = in_log.callers.split_off(within);
+            for caller in in_log.callers {
+                self.fail(caller, ProposeError::OutcomeUnknown, out);
+            }
+            if !later.is_empty() {
+                kept.push_back(InLog { first: in_log.first.max(index.next()), callers: later, ..in_log });
+            }
+        }
+        self.in_log = kept;
+        self.send_replies(view, out);
+    }
+
+    /// Another node leads, none does, or the same one leads another term. The leader before may
+    /// still answer for a while; then the outcomes of the commands that it has, or that are in the
+    /// log, are unknown.
+    pub(crate) fn leader_changed(&mut self, now: Moment, view: &View) {
+        self.log_clock.leads(view.routing.is_leader, now);
+        self.large.leader_changed();
+        let soon = now.plus(self.settings.timing.election_timeout.1 * 2);
+        self.has_stranded = !self.forwarded.is_empty();
+        let leader = view.routing.known_leader;
+        for forwarded in self.forwarded.values_mut().filter(|forwarded| Some(forwarded.sent.to) != leader) {
+            forwarded.deadline = forwarded.deadline.min(soon);
+        }
+        for in_log in &mut self.in_log {
+            in_log.deadline = in_log.deadline.min(soon);
+        }
+    }
+
+    /// The link to `peer` was lost, and with it answers that may have been on their way.
+    pub(crate) fn peer_lost(&mut self, peer: NodeId, out: &mut Effects<W, C>) {
+        let lost = self.forwarded.extract_if(.., |_, forwarded| forwarded.sent.to == peer);
+        for Forwarded { proposal, deadline, .. } in lost.map(|(_, forwarded)| forwarded).collect::<Vec<_>>() {
+            if live(Mutant::UnknownOutcomeRetried) {
+                self.deferred.push_back(Deferred { proposal, deadline });
+                continue;
+            }
+            let lost =
+                if live(Mutant::LostLinkIsDefinite) { ProposeError::NoLeader } else { ProposeError::OutcomeUnknown };
+            self.fail(proposal.caller, lost, out);
+        }
+    }
+
+    /// Gives up on commands past their deadlines. A caller whose large command waited for too long
+    /// is told to come again after `retry_after`.
+    pub(crate) fn expire(&mut self, retry_after: Duration, now: Moment, view: &View, out: &mut Effects<W, C>) {
+        // Deadlines differ: a late one may stand anywhere.
+        let (over, deferred): (Vec<_>, Vec<_>) = self.deferred.drain(..).partition(|deferred| deferred.is_over(now));
+        self.deferred = deferred.into();
+        for Deferred { proposal, deadline } in over {
+            let because = if deadline <= now { no_leader(view) } else { ProposeError::DeadlinePassed };
+            self.fail(proposal.caller, because, out);
+        }
+        let unknown = match live(Mutant::ForwardedLateIsDefinite) {
+            true => ProposeError::DeadlinePassed,
+            false => ProposeError::OutcomeUnknown,
+        };
+        let late = self.forwarded.extract_if(.., |_, forwarded| forwarded.deadline <= now);
+        for forwarded in late.map(|(_, forwarded)| forwarded).collect::<Vec<_>>() {
+            self.fail(forwarded.proposal.caller, unknown, out);
+        }
+        // Their entries may be committed later; then no caller waits.
+        let late = if live(Mutant::LateIsDefinite) { ProposeError::NoLeader } else { ProposeError::OutcomeUnknown };
+        while let Some(in_log) = self.in_log.pop_front_if(|in_log| in_log.deadline <= now) {
+            for caller in in_log.callers {
+                self.fail(caller, late, out);
+            }
+        }
+        for proposal in self.large.expire(now, self.settings.timing.proposal_timeout) {
+            let late = proposal.is_late(now);
+            let because = if late { ProposeError::DeadlinePassed } else { ProposeError::Overloaded { retry_after } };
+            self.fail(proposal.caller, because, out);
+        }
+        self.send_replies(view, out);
+    }
+
+    /// The node was removed from the cluster: deferred commands are refused.
+    pub(crate) fn removed(&mut self, view: &View, out: &mut Effects<W, C>) {
+        for Deferred { proposal, .. } in std::mem::take(&mut self.deferred) {
+            self.fail(proposal.caller, ProposeError::Stopped, out);
+        }
+        self.send_replies(view, out);
+    }
+
+    /// Takes commands again that have had no effect. However often leaders change, a caller waits
+    /// no longer than `proposal_timeout`.
+    fn retry(&mut self, mut proposals: Vec<Proposal<W, C>>, now: Moment, view: &View, out: &mut Effects<W, C>) {
+        let patience = self.settings.timing.proposal_timeout;
+        let late: Vec<_> = proposals.extract_if(.., |proposal| proposal.caller.has_waited(patience, now)).collect();
+        for proposal in late {
+            self.fail(proposal.caller, no_leader(view), out);
+        }
+        self.place(proposals, now, view, out);
+    }
+
+    /// Refuses commands that are late or that no node may take, and finds a place for the others.
+    fn place(&mut self, mut proposals: Vec<Proposal<W, C>>, now: Moment, view: &View, out: &mut Effects<W, C>) {
+        let refusal = |proposal: &Proposal<W, C>| match proposal.is_late(now) {
+            true => Some(ProposeError::DeadlinePassed),
+            false => view.routing.refusal(&proposal.caller),
+        };
+        let refused: Vec<_> = proposals.extract_if(.., |proposal| refusal(proposal).is_some()).collect();
+        for proposal in refused {
+            if let Some(error) = refusal(&proposal) {
+                self.fail(proposal.caller, error, out);
+            }
+        }
+        if proposals.is_empty() {
+            return;
+        }
+        match view.routing.route_proposals() {
+            Route::Here => {
+                let log = (view.last_log, view.commit);
+                let admitted = self.large.admit(proposals, log, self.settings.limits.max_batch_bytes);
+                if !admitted.is_empty() {
+                    out.push(Effect::Append(admitted));
+                }
+            }
+            Route::Forward(leader) => self.forward(leader, proposals, now, view, out),
+            Route::Defer | Route::Refuse => self.defer(proposals, now),
+        }
+    }
+
+    /// No leader can be reached: these wait for one.
+    fn defer(&mut self, proposals: Vec<Proposal<W, C>>, now: Moment) {
+        let deadline = now.plus(self.settings.timing.leader_wait);
+        self.deferred.extend(proposals.into_iter().map(|proposal| Deferred { proposal, deadline }));
+    }
+
+    fn forward(
+        &mut self,
+        leader: NodeId,
+        proposals: Vec<Proposal<W, C>>,
+        now: Moment,
+        view: &View,
+        out: &mut Effects<W, C>,
+    ) {
+        let latest = now.plus(self.settings.timing.proposal_timeout);
+        let sent = Sent { to: leader, term: view.routing.term, after: view.commit };
+        let bytes_max = self.settings.limits.max_batch_bytes;
+        // The refusal of an expired command by the leader has this time to arrive.
+        let to_answer = self.settings.timing.heartbeat_interval * 2;
+        let mut proposals = proposals.into_iter().peekable();
+        while proposals.peek().is_some() {
+            let (mut commands, mut payloads) = (Vec::new(), BytesMut::new());
+            while let Some(proposal) = proposals.next_if(|next| {
+                commands.is_empty()
+                    || (commands.len() < BATCH_ENTRIES_MAX && payloads.len() + next.payload.len() <= bytes_max)
+            }) {
+                let waits = proposal.until.map_or(latest, |until| until.min(latest)).since(now);
+                let waits_ms = u32::try_from(waits.as_millis()).unwrap_or(u32::MAX);
+                let length = u32::try_from(proposal.payload.len()).unwrap_or(u32::MAX);
+                payloads.extend_from_slice(&proposal.payload);
+                let (request, kind) = (self.ids.next(), proposal.kind);
+                let deadline = latest.min(now.plus(waits + to_answer));
+                self.forwarded.insert(request, Forwarded { sent, proposal, deadline, may_be_taken: false });
+                commands.push(ForwardedCommand { request, length, kind, waits_ms });
+            }
+            out.push(send(leader, Body::Propose(Propose { commands, payloads: payloads.freeze() }), view));
+        }
+    }
+
+    /// The commands of these callers were appended, from index `first` on.
+    fn appended(&mut self, first: Index, term: Term, callers: Vec<Caller<W, C>>, now: Moment) {
+        let deadline = now.plus(self.settings.timing.proposal_timeout);
+        self.in_log.push_back(InLog { first, term, callers, deadline });
+    }
+
+    /// The stamp of a session entry.
+    fn stamp(&mut self, now: Moment) -> Stamp {
+        let Sessions { max_sessions, .. } = self.settings.sessions;
+        let idle_limit_ms = self.settings.sessions.idle_limit_ms();
+        Stamp { time: self.log_clock.stamp(now), idle_limit_ms, sessions_max: max_sessions }
+    }
+
+    /// Tells a caller that its command has no result.
+    fn fail(&mut self, caller: Caller<W, C>, error: ProposeError, out: &mut Effects<W, C>) {
+        match caller {
+            Caller::Here { waiter, .. } => out.push(Effect::Answer { waiter, outcome: Err(error) }),
+            Caller::There { node, request, .. } => self.reply(node, request, in_reply(error)),
+        }
+    }
+
+    fn reply(&mut self, node: NodeId, request: u64, outcome: ProposeOutcome) {
+        self.replies.entry(node).or_default().push(ForwardedOutcome { request, outcome });
+    }
+
+    fn send_replies(&mut self, view: &View, out: &mut Effects<W, C>) {
+        for (node, outcomes) in std::mem::take(&mut self.replies) {
+            out.push(send(node, Body::ProposeReply(ProposeReply { outcomes, replies: Bytes::new() }), view));
+        }
+    }
+}
+
+fn send<W, C>(to: NodeId, body: Body, view: &View) -> Effect<W, C> {
+    Effect::Send(Outgoing { to, message: Message { term: view.routing.term, body } })
+}
+
+/// The refusal of a forwarded command that no node can take. The limit of the node that the client
+/// asked counts; this node's may be lower.
+fn too_large(kind: Kind, bytes: usize) -> Option<ProposeOutcome> {
+    let besides = if kind == Kind::Session { REQUEST_OVERHEAD_BYTES } else { 0 };
+    let max = Limits::COMMAND_BYTES_MAX;
+    (bytes > max + besides).then(|| ProposeOutcome::TooLarge { max: u32::try_from(max).unwrap_or(u32::MAX) })
+}
+
+/// The error of a command for which no leader was found.
+fn no_leader(view: &View) -> ProposeError {
+    if view.routing.is_storage_full { ProposeError::StorageFull } else { ProposeError::NoLeader }
+}
+
+/// An error as the node that forwarded the command is told it.
+fn in_reply(error: ProposeError) -> ProposeOutcome {
+    match error {
+        ProposeError::Overloaded { .. } => ProposeOutcome::Overloaded,
+        ProposeError::TooLarge { max, .. } => ProposeOutcome::TooLarge { max: u32::try_from(max).unwrap_or(u32::MAX) },
+        // The next leader may append it: the other node asks that one.
+        ProposeError::NoLeader | ProposeError::StorageFull | ProposeError::Stopped => ProposeOutcome::NotLeader,
+        ProposeError::DeadlinePassed => ProposeOutcome::DeadlinePassed,
+        ProposeError::Skipped => ProposeOutcome::Skipped,
+        ProposeError::OutcomeUnknown => ProposeOutcome::Unknown,
+    }
+}
+
+fn mean_wait<W, C>(callers: &[Caller<W, C>], now: Moment) -> Duration {
+    let waits = callers.iter().map(|caller| match caller {
+        Caller::Here { asked, .. } => now.since(*asked),
+        Caller::There { .. } => Duration::ZERO,
+    });
+    waits.sum::<Duration>() / u32::try_from(callers.len().max(1)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;
