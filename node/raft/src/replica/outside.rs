@@ -61,9 +61,9 @@ impl Replica {
         !self.membership().is_empty() && !leads && !is_named()
     }
 
-    /// Admits a message, or returns the label under which its refusal is counted. A message whose
-    /// term is too far ahead is refused, but raises the term as far as one message may: so the
-    /// sender's next ones come through.
+    /// Admits a message, or returns the label under which its refusal is counted. A message of a
+    /// leader or candidate whose term is too far ahead is refused, but raises the term as far as one
+    /// message may: so the sender's next ones come through.
     pub(super) fn let_in(
         &mut self,
         now: Moment,
@@ -92,7 +92,11 @@ impl Replica {
         if may_rise || !is_about_terms {
             return Ok(());
         }
-        self.adopt(now, Term(self.term().0 + Self::UNPROVEN_RISE_MAX), out);
+        // Answers are left out: a removed node with a late term would pass it on through others
+        // that were removed, and so depose leaders.
+        if matches!(body, Body::RequestVote(_) | Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_)) {
+            self.adopt(now, Term(self.term().0 + Self::UNPROVEN_RISE_MAX), out);
+        }
         Err("stranger")
     }
 

@@ -70,7 +70,7 @@ struct Judged {
     memory: Memory,
     rounds: Rounds,
     epochs: Epochs,
-    /// The highest term that a member has shown it.
+    /// The highest term that a member has shown it, or any node while it had no configuration.
     shown: Term,
 }
 
@@ -399,7 +399,8 @@ impl Before {
 impl Arrival {
     /// Judges the reaction of a replica to the letter.
     pub(super) fn heard(&mut self, now: Moment, before: Before, replica: &Replica, effects: &[Effect]) {
-        if replica.membership().contains(self.from) {
+        // A node without a configuration knows no member, and believes every node.
+        if replica.membership().is_empty() || replica.membership().contains(self.from) {
             self.shown = self.shown.max(self.term);
         }
         if let Some(outside) = before.outside {
