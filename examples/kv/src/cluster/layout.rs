@@ -1,6 +1,9 @@
 //! The directory of a cluster: certificates, configurations, data and logs.
 
-use super::{ClusterError, ports::free_ports};
+use super::{
+    ClusterError,
+    ports::{Ports, free_ports},
+};
 use crate::certs;
 use quorate::NodeId;
 use std::{
@@ -8,6 +11,7 @@ use std::{
     fmt::Write,
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// The properties of a cluster.
@@ -48,6 +52,7 @@ impl Options {
 pub struct Layout {
     options: Options,
     nodes: BTreeMap<NodeId, Addresses>,
+    ports: Option<Arc<Ports>>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,7 +71,7 @@ impl Layout {
             nodes: (1..=options.all()).map(|id| (NodeId(id), hosts.clone())).collect(),
             clients: Vec::new(),
         })?;
-        let mut layout = Self { options, nodes: BTreeMap::new() };
+        let mut layout = Self { options, nodes: BTreeMap::new(), ports: None };
         layout.choose_ports()?;
         Ok(layout)
     }
@@ -80,11 +85,12 @@ impl Layout {
         }
         let count = usize::try_from(self.options.all()).unwrap_or(usize::MAX);
         let ports = free_ports(count.saturating_mul(2))?;
-        let addresses = ports.chunks_exact(2).map(|ports| {
+        let addresses = ports.ports.chunks_exact(2).map(|ports| {
             let [raft, http] = [ports[0], ports[1]].map(|port| format!("127.0.0.1:{port}"));
             Addresses { raft, http }
         });
         self.nodes = (1..=self.options.all()).map(NodeId).zip(addresses).collect();
+        self.ports = Some(Arc::new(ports));
         for (id, addresses) in &self.nodes {
             fs::write(self.config_file(*id), self.configuration(*id, addresses))?;
         }

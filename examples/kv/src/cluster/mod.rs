@@ -119,7 +119,8 @@ impl Cluster {
         }
     }
 
-    /// Sends a signal to a node: `STOP` and `CONT` suspend and resume it.
+    /// Sends a signal to a node: `STOP` and `CONT` suspend and resume it. After `STOP` the whole
+    /// process is stopped when this returns.
     ///
     /// # Errors
     /// If the node does not run.

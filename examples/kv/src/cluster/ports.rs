@@ -1,4 +1,4 @@
-//! Free ports that will probably stay free while a killed node is down.
+//! Free ports that no other cluster takes while a killed node is down.
 
 use rand::Rng;
 use std::{
@@ -12,16 +12,27 @@ const WIDTH: u16 = 20_000;
 /// Lower ports are usually used by services.
 const LOWEST: u16 = 10_000;
 
-/// Free ports on loopback, for both TCP and UDP.
+/// Where a port is held for its cluster, so that no other cluster of this machine takes it while its
+/// node is down: bound on another loopback address, which no node listens on.
+const HOLD_AT: Ipv4Addr = Ipv4Addr::new(127, 0, 81, 1);
+
+/// Ports on loopback, for both TCP and UDP, held for one cluster until this is dropped.
+#[derive(Debug)]
+pub(super) struct Ports {
+    pub(super) ports: Vec<u16>,
+    _held: Vec<UdpSocket>,
+}
+
+/// Free ports on loopback.
 ///
 /// Ports from binding port 0 are unsuitable: they come from the range of the machine's outgoing
 /// connections, so the port of a node that is down for a second may be taken, or a client that
-/// dials it may even connect to itself. The ports returned here lie below that range. Another
-/// process may still take one before it is used; the caller then retries.
+/// dials it may even connect to itself. The ports returned here lie below that range. A process
+/// other than a cluster's may still take one before it is used; the caller then retries.
 ///
 /// # Errors
 /// If there are not enough free ports.
-pub(super) fn free_ports(count: usize) -> io::Result<Vec<u16>> {
+pub(super) fn free_ports(count: usize) -> io::Result<Ports> {
     let range = range();
     let mut held = Vec::with_capacity(count);
     for _ in 0..count * 100 {
@@ -30,14 +41,24 @@ pub(super) fn free_ports(count: usize) -> io::Result<Vec<u16>> {
         }
         let port = rand::rng().random_range(range.clone());
         let address = (Ipv4Addr::LOCALHOST, port);
+        let Ok(hold) = hold(port) else { continue };
         // The sockets found so far stay bound, so that all ports differ.
-        held.extend(TcpListener::bind(address).and_then(|tcp| Ok((port, tcp, UdpSocket::bind(address)?))));
+        held.extend(TcpListener::bind(address).and_then(|tcp| Ok((port, hold, tcp, UdpSocket::bind(address)?))));
     }
     if held.len() < count {
         let message = format!("no {count} free ports between {} and {} on loopback", range.start, range.end);
         return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
     }
-    Ok(held.into_iter().map(|(port, ..)| port).collect())
+    let (ports, holds): (_, Vec<_>) = held.into_iter().map(|(port, hold, ..)| (port, hold)).unzip();
+    Ok(Ports { ports, _held: holds.into_iter().flatten().collect() })
+}
+
+/// `None` on a system that has one loopback address only.
+fn hold(port: u16) -> io::Result<Option<UdpSocket>> {
+    match UdpSocket::bind((HOLD_AT, port)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(None),
+        bound => bound.map(Some),
+    }
 }
 
 fn range() -> Range<u16> {
@@ -53,9 +74,22 @@ mod tests {
 
     #[test]
     fn free_ports_differ_and_can_be_bound() {
-        let ports = free_ports(20).expect("free ports");
+        let Ports { ports, _held } = free_ports(20).expect("free ports");
         let distinct: std::collections::BTreeSet<_> = ports.iter().collect();
         assert_eq!(distinct.len(), 20);
         assert!(ports.iter().all(|port| range().contains(port)));
+        for port in ports {
+            UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).expect("the cluster's nodes can");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_port_is_held_while_its_node_is_down_and_free_after_the_cluster() {
+        let ports = free_ports(1).expect("a free port");
+        let port = ports.ports[0];
+        assert_eq!(hold(port).expect_err("another cluster's try").kind(), io::ErrorKind::AddrInUse);
+        drop(ports);
+        assert!(hold(port).expect("free again").is_some());
     }
 }

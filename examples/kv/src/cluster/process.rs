@@ -1,7 +1,7 @@
 //! A node as a child process.
 
 use crate::{http::messages::ErrorAnswer, serve::Ready};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::{fs, io, path::Path, process::ExitStatus, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -62,10 +62,18 @@ impl Process {
         self.child.id()
     }
 
+    /// Sends a signal. After `STOP` it returns once all threads are stopped: on a busy machine others
+    /// run on until the one that gets the signal has run.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let id = id.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the process has ended"))?;
-        Ok(kill_process(id, signal)?)
+        kill_process(id, signal)?;
+        if signal == Signal::STOP {
+            // The state is only looked at: the end of the process is still to be collected.
+            let either = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            waitid(WaitId::Pid(id), either)?;
+        }
+        Ok(())
     }
 
     /// Sends SIGKILL, and waits for the end of the process.
