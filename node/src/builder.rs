@@ -4,7 +4,7 @@ use crate::{
     actors::{self, Plan},
     config::{Limits, Sessions, Snapshots, Timing},
     error::StartError,
-    fate::Fate,
+    lifecycle::Lifecycle,
     machine::StateMachine,
     node::Node,
 };
@@ -335,7 +335,7 @@ impl Builder {
             skips,
             metrics: metrics.node(id.0),
             seed,
-            fate: Fate::new(),
+            lifecycle: Lifecycle::new(),
         })
     }
 }

@@ -50,8 +50,8 @@ mod decisions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod decoding;
 mod error;
-mod fate;
 mod gate;
+mod lifecycle;
 mod machine;
 mod node;
 mod observe;

@@ -13,8 +13,8 @@ use crate::{
         freshness::{Bounds, Granted},
     },
     error::{ChangeError, Failure, ProposeError, ReadError, SnapshotError, TransferError},
-    fate::{End, Fate},
     gate::{Credit, Gate, Share},
+    lifecycle::{End, Lifecycle},
     machine::StateMachine,
     results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken},
     sessions::Refusal,
@@ -50,7 +50,7 @@ pub(crate) struct Shared<M: StateMachine> {
     pub(crate) clock: Clock,
     pub(crate) applier: Addr<Applier<M>>,
     pub(crate) status: watch::Receiver<Status>,
-    pub(crate) fate: Fate,
+    pub(crate) lifecycle: Lifecycle,
     pub(crate) closed: watch::Receiver<bool>,
     pub(crate) pulse: Pulse,
     pub(crate) metrics: NodeMetrics,
@@ -175,7 +175,7 @@ impl<M: StateMachine> Node<M> {
         if bytes > max {
             return Err(ProposeError::TooLarge { bytes, max });
         }
-        if !shared.fate.is_sound() {
+        if !shared.lifecycle.is_sound() {
             return Err(ProposeError::Stopped);
         }
         let credit = self.enter(payload.len()).map_err(|retry_after| ProposeError::Overloaded { retry_after })?;
@@ -273,7 +273,7 @@ impl<M: StateMachine> Node<M> {
         Q: FnOnce(&M) -> T + Send + 'static,
     {
         let shared = &*self.shared;
-        if !shared.fate.is_sound() {
+        if !shared.lifecycle.is_sound() {
             return Err(ReadError::Stopped);
         }
         if shared.is_witness {
@@ -356,7 +356,7 @@ impl<M: StateMachine> Node<M> {
     /// If the state machine makes none, it could not be written, or the node stops.
     pub async fn snapshot(&self) -> Result<SnapshotTaken, SnapshotError> {
         let shared = &*self.shared;
-        if !shared.fate.is_sound() {
+        if !shared.lifecycle.is_sound() {
             return Err(SnapshotError::Stopped);
         }
         let credit = self.enter(0).map_err(|retry_after| SnapshotError::Overloaded { retry_after })?;
@@ -403,7 +403,7 @@ impl<M: StateMachine> Node<M> {
 
     async fn administer(&self, what: Administration) -> Option<AdministerOutcome> {
         let shared = &*self.shared;
-        if !shared.fate.is_sound() {
+        if !shared.lifecycle.is_sound() {
             return None;
         }
         let (answer, answered) = oneshot::channel();
@@ -433,7 +433,7 @@ impl<M: StateMachine> Node<M> {
     /// Resolves when the node has failed, with the cause; never, if it ends because it
     /// was asked to.
     pub async fn failed(&self) -> Failure {
-        match self.shared.fate.ended().await {
+        match self.shared.lifecycle.ended().await {
             End::Failed(failure) => failure,
             End::Shutdown => std::future::pending().await,
         }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     decisions::callers::{Answer, Outcome},
     error::Failure,
-    fate::{Fate, Sentinel},
+    lifecycle::{Lifecycle, Sentinel},
     machine::StateMachine,
     results,
     sessions::{Refusal, Table, Verdict},
@@ -55,7 +55,7 @@ pub(crate) struct Applier<M> {
     applied: Recipient<Applied>,
     state_taken: Recipient<StateTaken>,
     metrics: NodeMetrics,
-    fate: Fate,
+    lifecycle: Lifecycle,
     /// Read by one mutant only.
     started: Instant,
     _sentinel: Sentinel,
@@ -95,7 +95,7 @@ impl<M: StateMachine> Applier<M> {
         state_taken: Recipient<StateTaken>,
         patience: Duration,
         metrics: NodeMetrics,
-        fate: Fate,
+        lifecycle: Lifecycle,
     ) -> Self {
         Self {
             machine: machine.map(Box::new),
@@ -115,8 +115,8 @@ impl<M: StateMachine> Applier<M> {
             state_taken,
             metrics,
             started: Instant::now(),
-            _sentinel: fate.sentinel("Applier"),
-            fate,
+            _sentinel: lifecycle.sentinel("Applier"),
+            lifecycle,
         }
     }
 
@@ -136,10 +136,10 @@ impl<M: StateMachine> Applier<M> {
                 (Kind::Command, Some(machine)) => {
                     Ok(results::Applied { index, reply: machine.apply(index, record.payload) })
                 }
-                (Kind::Stub, Some(_)) => return self.fate.fail(stub_found(index)),
+                (Kind::Stub, Some(_)) => return self.lifecycle.fail(stub_found(index)),
                 (Kind::Session, Some(_)) => match self.apply_in_session(index, record.payload, skips) {
                     Ok(outcome) => outcome,
-                    Err(unreadable) => return self.fate.fail(unreadable),
+                    Err(unreadable) => return self.lifecycle.fail(unreadable),
                 },
             };
             self.applying = None;
@@ -216,7 +216,7 @@ impl<M: StateMachine> Applier<M> {
     fn answer(&mut self, caller: Caller, outcome: Outcome, tally: &mut Tally) {
         match caller {
             // The node may have failed since this was committed; then no caller may be answered.
-            _ if !self.fate.is_sound() => {}
+            _ if !self.lifecycle.is_sound() => {}
             Caller::Here { waiter, .. } => {
                 tally.answered += u64::from(outcome.is_ok());
                 tally.waited += tally.now.saturating_duration_since(waiter.asked);
@@ -306,7 +306,7 @@ impl<M> Drop for Applier<M> {
     /// an actor did.
     fn drop(&mut self) {
         if let Some(entry) = self.applying.filter(|_| std::thread::panicking()) {
-            self.fate.fail(Failure::ApplyPanicked { entry });
+            self.lifecycle.fail(Failure::ApplyPanicked { entry });
         }
     }
 }
@@ -354,11 +354,11 @@ impl<M: StateMachine> Handler<Committed> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, committed: Committed, ctx: &mut Self::Context) {
-        if !self.fate.is_sound() {
+        if !self.lifecycle.is_sound() {
             return;
         }
         self.apply(committed);
-        if !self.fate.is_sound() {
+        if !self.lifecycle.is_sound() {
             return;
         }
         self.serve_waiting();
@@ -370,7 +370,7 @@ impl<M: StateMachine> Handler<TakeState> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, _: TakeState, _: &mut Self::Context) {
-        if self.fate.is_sound() {
+        if self.lifecycle.is_sound() {
             let (last, last_checksum) = (self.last, self.last_checksum);
             let sessions = &self.sessions;
             let write = match &self.machine {
@@ -386,7 +386,7 @@ impl<M: StateMachine> Handler<Restore> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, Restore { source, done }: Restore, ctx: &mut Self::Context) {
-        if !self.fate.is_sound() {
+        if !self.lifecycle.is_sound() {
             return;
         }
         let restored = self.restore(source);
@@ -397,7 +397,7 @@ impl<M: StateMachine> Handler<Restore> for Applier<M> {
                 self.serve_waiting();
                 self.tell_later(ctx);
             }
-            (None, Err(error)) => self.fate.fail(Failure::Restore(error)),
+            (None, Err(error)) => self.lifecycle.fail(Failure::Restore(error)),
         }
     }
 }
@@ -417,7 +417,7 @@ impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, Query { index, until, run }: Query<M>, ctx: &mut Self::Context) {
-        if !self.fate.is_sound() {
+        if !self.lifecycle.is_sound() {
             return; // dropping the query tells the caller that the node has ended
         }
         if index <= self.last.index || live(Mutant::ReadsAtOnce) {

@@ -14,7 +14,7 @@ use super::{
     messages::{Arm, ElectionTimeout, LeaderHeard, Stalled, Stop},
     stalls::{LATE_MIN, Stalls},
 };
-use crate::{config::Timing, fate::Sentinel};
+use crate::{config::Timing, lifecycle::Sentinel};
 use actix::prelude::*;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::Term;

@@ -31,8 +31,8 @@ pub(crate) mod vote_collector;
 use crate::{
     config::{Limits, Sessions, Snapshots, Timing},
     error::StartError,
-    fate::{End, Fate},
     gate::Gate,
+    lifecycle::{End, Lifecycle},
     machine::StateMachine,
     node::{Node, Shared},
     observe::ObservedNetwork,
@@ -82,7 +82,7 @@ pub(crate) struct Plan {
     pub(crate) skips: BTreeMap<Index, Skip>,
     pub(crate) metrics: NodeMetrics,
     pub(crate) seed: Option<u64>,
-    pub(crate) fate: Fate,
+    pub(crate) lifecycle: Lifecycle,
 }
 
 /// Starts every actor of a node: those that may block on threads of their own, or all of them
@@ -109,7 +109,7 @@ pub(crate) async fn launch<M: StateMachine>(
         skips,
         metrics,
         seed,
-        fate,
+        lifecycle,
     } = plan;
     // The context gives an address before the actor exists: storage and network need one
     // to be started.
@@ -160,7 +160,7 @@ pub(crate) async fn launch<M: StateMachine>(
         consensus.clone().recipient(),
         timing.leader_wait,
         metrics.clone(),
-        fate.clone(),
+        lifecycle.clone(),
     );
     let applier = match threads {
         true => {
@@ -215,7 +215,7 @@ pub(crate) async fn launch<M: StateMachine>(
     peers.are(&replica.peers(), replica.membership());
     peers.meet(id, replica.membership());
 
-    let sentinel = fate.sentinel("ElectionTimer");
+    let sentinel = lifecycle.sentinel("ElectionTimer");
     let timer = ElectionTimer::new(
         consensus.clone().recipient(),
         consensus.clone().recipient(),
@@ -233,7 +233,7 @@ pub(crate) async fn launch<M: StateMachine>(
         consensus.clone().recipient(),
         blocking.clone(),
         metrics.clone(),
-        fate.clone(),
+        lifecycle.clone(),
     )
     .start();
     let gate = Gate::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes);
@@ -242,7 +242,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let clock = Clock::start();
     context.run(Consensus::new(Parts {
         replica,
-        node: NodeContext { clock, timing, limits, sessions, metrics: metrics.clone(), fate: fate.clone() },
+        node: NodeContext { clock, timing, limits, sessions, metrics: metrics.clone(), lifecycle: lifecycle.clone() },
         requests: Requests::new(received, timing.busy_poll),
         preferred: prefers,
         connections: Connections::new(peers, observed, introduction),
@@ -270,7 +270,7 @@ pub(crate) async fn launch<M: StateMachine>(
         clock,
         applier: applier.clone(),
         status: watched,
-        fate: fate.clone(),
+        lifecycle: lifecycle.clone(),
         closed,
         metrics,
         pulse: Pulse {
@@ -280,12 +280,12 @@ pub(crate) async fn launch<M: StateMachine>(
         },
     });
     let stop_applier = applier.recipient();
-    Ok((node, Running { fate, links, consensus, stop_applier, blocking, threads: held, closing }))
+    Ok((node, Running { lifecycle, links, consensus, stop_applier, blocking, threads: held, closing }))
 }
 
 /// The running actors of a node.
 pub(crate) struct Running {
-    fate: Fate,
+    lifecycle: Lifecycle,
     links: Rc<dyn Links>,
     consensus: Addr<Consensus>,
     stop_applier: Recipient<Stop>,
@@ -298,7 +298,7 @@ impl Running {
     /// Waits until the node ends, for any reason, then ends every actor and frees all
     /// that they hold.
     pub(crate) async fn until_ended(self) {
-        let end = self.fate.ended().await;
+        let end = self.lifecycle.ended().await;
         if end == End::Shutdown {
             tracing::info!("shutting down");
         }

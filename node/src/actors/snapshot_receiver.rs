@@ -11,7 +11,7 @@ use super::{
     blocking::{Aside, Blocking},
     messages::{PieceArrived, SnapshotArrived, SnapshotProgress, Stop},
 };
-use crate::fate::{Fate, Sentinel};
+use crate::lifecycle::{Lifecycle, Sentinel};
 use actix::prelude::*;
 use bytes::Bytes;
 use quorate_metrics::{Direction, NodeMetrics, SnapshotPhase};
@@ -34,7 +34,7 @@ pub(crate) struct SnapshotReceiver {
     progressed: Recipient<SnapshotProgress>,
     blocking: Blocking,
     metrics: NodeMetrics,
-    fate: Fate,
+    lifecycle: Lifecycle,
     _sentinel: Sentinel,
 }
 
@@ -85,9 +85,9 @@ impl SnapshotReceiver {
         progressed: Recipient<SnapshotProgress>,
         blocking: Blocking,
         metrics: NodeMetrics,
-        fate: Fate,
+        lifecycle: Lifecycle,
     ) -> Self {
-        let _sentinel = fate.sentinel("SnapshotReceiver");
+        let _sentinel = lifecycle.sentinel("SnapshotReceiver");
         Self {
             arriving: None,
             whole: Index(0),
@@ -97,7 +97,7 @@ impl SnapshotReceiver {
             progressed,
             blocking,
             metrics,
-            fate,
+            lifecycle,
             _sentinel,
         }
     }
@@ -237,7 +237,7 @@ impl SnapshotReceiver {
         let finished = self.blocking.run(job).into_actor(self).map(move |result, this, _| {
             let Some(arriving) = this.arriving.take_if(|arriving| arriving.number == number) else { return };
             match result.and_then(|finished| finished) {
-                Ok(_) if !this.fate.is_sound() => {}
+                Ok(_) if !this.lifecycle.is_sound() => {}
                 Ok(snapshot) => {
                     this.metrics.snapshot_took(SnapshotPhase::Receive, arriving.began.elapsed());
                     this.whole = snapshot.base.last.index;
@@ -304,7 +304,7 @@ impl Handler<PieceArrived> for SnapshotReceiver {
     type Result = ();
 
     fn handle(&mut self, PieceArrived { term, from, chunk }: PieceArrived, ctx: &mut Self::Context) {
-        if self.fate.is_sound() {
+        if self.lifecycle.is_sound() {
             self.piece(Leader { term, epoch: chunk.epoch, node: from }, chunk, ctx);
         }
     }

@@ -2,7 +2,7 @@
 //! from a source of the storage.
 
 use crate::{
-    fate::Fate,
+    lifecycle::Lifecycle,
     machine::{StateMachine, WriteState},
     sessions::{self, Table},
 };
@@ -34,9 +34,9 @@ pub(super) fn nothing() -> WriteState {
 }
 
 /// Writes a state and makes it durable. Fails once the node has ended.
-pub(super) fn write(write: WriteState, sink: Box<dyn SnapshotSink>, fate: &Fate) -> Result<Snapshot, String> {
+pub(super) fn write(write: WriteState, sink: Box<dyn SnapshotSink>, lifecycle: &Lifecycle) -> Result<Snapshot, String> {
     let in_words = |error: io::Error| error.to_string();
-    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, WhileAlive { sink, fate });
+    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, WhileAlive { sink, lifecycle });
     write(&mut writer).map_err(in_words)?;
     let WhileAlive { sink, .. } = writer.into_inner().map_err(|error| in_words(error.into_error()))?;
     sink.finish().map_err(|error| error.to_string())
@@ -58,12 +58,12 @@ pub(super) fn restore(
 /// to be written.
 struct WhileAlive<'a> {
     sink: Box<dyn SnapshotSink>,
-    fate: &'a Fate,
+    lifecycle: &'a Lifecycle,
 }
 
 impl Write for WhileAlive<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.fate.has_ended() {
+        if self.lifecycle.has_ended() {
             return Err(io::Error::other("the node has ended"));
         }
         self.sink.write(bytes)

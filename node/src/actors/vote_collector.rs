@@ -5,7 +5,7 @@
 //! travel inside that `Persist`.
 
 use super::messages::{ElectionLost, ElectionWon, VoteDenied, VoteGranted};
-use crate::fate::Sentinel;
+use crate::lifecycle::Sentinel;
 use actix::prelude::*;
 use quorate_raft::{Ballot, BallotOutcome};
 

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 impl Consensus {
     pub(super) fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
-        if !self.node.fate.is_sound() {
+        if !self.node.lifecycle.is_sound() {
             return;
         }
         match effect {
@@ -41,7 +41,7 @@ impl Consensus {
             Effect::LeaderHeard => self.roles.timer.do_send(LeaderHeard { term: self.replica.term() }),
             Effect::OpenBallot(ballot) => {
                 self.status.ballot_opened(ballot.phase);
-                let sentinel = self.node.fate.sentinel("VoteCollector");
+                let sentinel = self.node.lifecycle.sentinel("VoteCollector");
                 self.roles.collector = Some(
                     VoteCollector::new(ballot, ctx.address().recipient(), ctx.address().recipient(), sentinel).start(),
                 );
@@ -109,9 +109,9 @@ impl Consensus {
             Effect::DataLost { member, last, held, is_last_copy } => self.data_lost(member, last, held, is_last_copy),
             Effect::Diverged { at, with } => self.diverged(at, with),
             Effect::Halt(violation @ (Violation::DataLost { .. } | Violation::RolledBack { .. })) => {
-                self.node.fate.fail(Failure::DataLost(violation.to_string()));
+                self.node.lifecycle.fail(Failure::DataLost(violation.to_string()));
             }
-            Effect::Halt(violation) => self.node.fate.fail(Failure::Violation(violation.to_string())),
+            Effect::Halt(violation) => self.node.lifecycle.fail(Failure::Violation(violation.to_string())),
         }
     }
 
@@ -135,7 +135,7 @@ impl Consensus {
     }
 
     fn send_uncounted(&mut self, Outgoing { to, message }: Outgoing) {
-        if self.node.fate.is_sound() {
+        if self.node.lifecycle.is_sound() {
             self.connections.peers.get(to).send(message);
         }
     }
@@ -195,7 +195,7 @@ impl Consensus {
                 bytes_per_second: self.snapshots.bytes_per_second(),
                 blocking: self.snapshots.blocking.clone(),
                 metrics: self.node.metrics.clone(),
-                fate: self.node.fate.clone(),
+                lifecycle: self.node.lifecycle.clone(),
             });
             self.roles.replicators.insert(peer, replicator.start());
         }

@@ -28,7 +28,7 @@ impl Consensus {
             tracing::info!(node = %self.replica.id(), "this node was added to the cluster again: it goes on");
         }
         if !self.replica.is_as_configured() {
-            self.node.fate.fail(Failure::NotAsConfigured { is_witness: self.replica.is_witness() });
+            self.node.lifecycle.fail(Failure::NotAsConfigured { is_witness: self.replica.is_witness() });
         }
         if self.replica.is_leader() {
             self.replicate_to(&peers, self.replica.log().last().index, ctx);

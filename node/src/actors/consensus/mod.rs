@@ -53,8 +53,8 @@ use crate::{
         stopping::{self, Stopping},
     },
     error::Failure,
-    fate::{Fate, Sentinel},
     gate::Gate,
+    lifecycle::{Lifecycle, Sentinel},
     settings::Compared,
     status::Status,
 };
@@ -98,7 +98,7 @@ pub(crate) struct NodeContext {
     pub(crate) limits: Limits,
     pub(crate) sessions: Sessions,
     pub(crate) metrics: NodeMetrics,
-    pub(crate) fate: Fate,
+    pub(crate) lifecycle: Lifecycle,
 }
 
 /// The parts of a `Consensus`.
@@ -137,7 +137,7 @@ impl Consensus {
             snapshots,
             warnings: Warnings::default(),
             stopping: Stopping::new(),
-            _sentinel: node.fate.sentinel("Consensus"),
+            _sentinel: node.lifecycle.sentinel("Consensus"),
             node,
             replica,
         }
@@ -146,7 +146,7 @@ impl Consensus {
     /// Calls a rule, performs the effects that it returned, and continues with what
     /// they made ready.
     fn rule(&mut self, ctx: &mut Context<Self>, rule: impl FnOnce(&mut Replica, &mut Vec<Effect>)) {
-        if !self.node.fate.is_sound() {
+        if !self.node.lifecycle.is_sound() {
             return;
         }
         let mut effects = std::mem::take(&mut self.effects);
@@ -216,8 +216,8 @@ impl Consensus {
         };
         match self.stopping.decide(self.node.clock.now(), &self.node.timing, &view) {
             stopping::Decision::GoOn => {}
-            stopping::Decision::ShutDown => self.node.fate.shut_down(),
-            stopping::Decision::EndAsRemoved(at) => self.node.fate.fail(Failure::Removed { at }),
+            stopping::Decision::ShutDown => self.node.lifecycle.shut_down(),
+            stopping::Decision::EndAsRemoved(at) => self.node.lifecycle.fail(Failure::Removed { at }),
         }
     }
 
@@ -232,10 +232,10 @@ impl Consensus {
     /// role actor is gone.
     fn housekeep(&mut self, ctx: &mut Context<Self>) {
         if !self.roles.storage.is_alive() {
-            self.node.fate.fail(Failure::ActorDied { actor: "storage" });
+            self.node.lifecycle.fail(Failure::ActorDied { actor: "storage" });
         }
         if !self.connections.peers.are_alive() {
-            self.node.fate.fail(Failure::ActorDied { actor: "PeerLink" });
+            self.node.lifecycle.fail(Failure::ActorDied { actor: "PeerLink" });
         }
         let retry_after = self.commands.gate.retry_after();
         self.decide_commands(ctx, |commands, now, view, out| commands.expire(retry_after, now, view, out));
@@ -349,7 +349,7 @@ hear! {
     };
     EntriesRead: |this, read, ctx| this.entries_read(read, ctx);
     StorageFull: |this, StorageFull { is_full }, ctx| this.storage_full(is_full, ctx);
-    StorageFailed: |this, StorageFailed { error }, _ctx| this.node.fate.fail(Failure::Storage(error.to_string()));
+    StorageFailed: |this, StorageFailed { error }, _ctx| this.node.lifecycle.fail(Failure::Storage(error.to_string()));
     Matched: |this, Matched { term, peer, index }, ctx| if term == this.replica.term() {
         let now = this.node.clock.now();
         this.rule(ctx, |replica, out| replica.matched(now, peer, index, out));

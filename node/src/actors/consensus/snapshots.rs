@@ -102,8 +102,8 @@ impl Consensus {
     }
 
     fn write_state(&mut self, write: crate::machine::WriteState, sink: Box<dyn SnapshotSink>, ctx: &mut Context<Self>) {
-        let fate = self.node.fate.clone();
-        let writing = self.snapshots.blocking.run(move || state::write(write, sink, &fate));
+        let lifecycle = self.node.lifecycle.clone();
+        let writing = self.snapshots.blocking.run(move || state::write(write, sink, &lifecycle));
         let writing = writing.into_actor(self).map(|written, this, ctx| match written.and_then(|written| written) {
             Ok(snapshot) => this.snapshot_built(&snapshot, ctx),
             Err(error) => this.build_ended(Err(SnapshotError::Failed(error)), ctx),
@@ -112,7 +112,7 @@ impl Consensus {
     }
 
     fn snapshot_built(&mut self, snapshot: &Snapshot, ctx: &mut Context<Self>) {
-        if !self.node.fate.is_sound() {
+        if !self.node.lifecycle.is_sound() {
             return;
         }
         if let Some(build) = &self.snapshots.build {
@@ -237,12 +237,12 @@ impl Consensus {
             }
             Ok(Ok(other)) => {
                 let found = other.snapshot().base.last.index;
-                this.node.fate.fail(Failure::Storage(format!(
+                this.node.lifecycle.fail(Failure::Storage(format!(
                     "the newest snapshot ends at entry {found}, not at {index}, which was installed a moment ago; this is a \
                      bug of the storage: report it"
                 )));
             }
-            Ok(Err(error)) => this.node.fate.fail(Failure::Storage(error.to_string())),
+            Ok(Err(error)) => this.node.lifecycle.fail(Failure::Storage(error.to_string())),
             Err(_) => {} // the storage has died, and the node with it
         }));
     }

@@ -13,7 +13,7 @@ use super::{
         PeerHeard, Rejected, Replicate, ReplicateTo, SnapshotWanted, Stop,
     },
 };
-use crate::fate::{Fate, Sentinel};
+use crate::lifecycle::{Lifecycle, Sentinel};
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, PeerMetrics, PeerState};
 use quorate_raft::{
@@ -44,7 +44,7 @@ pub(crate) struct Replicator {
     next_heartbeat: Instant,
     metrics: PeerMetrics,
     node_metrics: NodeMetrics,
-    fate: Fate,
+    lifecycle: Lifecycle,
     _sentinel: Sentinel,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Assignment {
     pub(crate) bytes_per_second: u64,
     pub(crate) blocking: Blocking,
     pub(crate) metrics: NodeMetrics,
-    pub(crate) fate: Fate,
+    pub(crate) lifecycle: Lifecycle,
 }
 
 impl Replicator {
@@ -109,8 +109,8 @@ impl Replicator {
             next_heartbeat: Instant::now(),
             metrics: assignment.metrics.peer(peer.0),
             node_metrics: assignment.metrics,
-            _sentinel: assignment.fate.sentinel("Replicator"),
-            fate: assignment.fate,
+            _sentinel: assignment.lifecycle.sentinel("Replicator"),
+            lifecycle: assignment.lifecycle,
         }
     }
 
@@ -139,7 +139,7 @@ impl Replicator {
         let (term, peer) = (self.replication.term(), self.peer);
         match output {
             ReplicationOutput::Send(message) => {
-                if self.fate.is_sound() {
+                if self.lifecycle.is_sound() {
                     self.link.send(message);
                 }
             }

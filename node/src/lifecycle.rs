@@ -1,7 +1,7 @@
 //! The end of a node, which ends all its parts at once.
 //!
 //! No part of a node may outlive the others. Any failure (a panic in an actor, a storage error, a
-//! violated invariant) is therefore reported here, once. From that instant [`Fate::is_sound`] is
+//! violated invariant) is therefore reported here, once. From that instant [`Lifecycle::is_sound`] is
 //! false, and every part that could send, persist or answer checks it first.
 
 use crate::error::Failure;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 /// Whether, and why, a node ended. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Fate {
+pub(crate) struct Lifecycle {
     sound: Arc<AtomicBool>,
     end: watch::Sender<Option<End>>,
 }
@@ -27,7 +27,7 @@ pub(crate) enum End {
     Failed(Failure),
 }
 
-impl Fate {
+impl Lifecycle {
     pub(crate) fn new() -> Self {
         Self { sound: Arc::new(AtomicBool::new(true)), end: watch::channel(None).0 }
     }
@@ -71,7 +71,7 @@ impl Fate {
 
     /// A guard for an actor to hold: fails the node if a panic drops the actor.
     pub(crate) fn sentinel(&self, actor: &'static str) -> Sentinel {
-        Sentinel { actor, fate: self.clone() }
+        Sentinel { actor, lifecycle: self.clone() }
     }
 }
 
@@ -80,13 +80,13 @@ impl Fate {
 #[derive(Debug)]
 pub(crate) struct Sentinel {
     actor: &'static str,
-    fate: Fate,
+    lifecycle: Lifecycle,
 }
 
 impl Drop for Sentinel {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.fate.fail(Failure::ActorDied { actor: self.actor });
+            self.lifecycle.fail(Failure::ActorDied { actor: self.actor });
         }
     }
 }
