@@ -1,7 +1,7 @@
 //! The end of a node, which ends all its parts at once.
 //!
 //! No part of a node may outlive the others. Any failure (a panic in an actor, a storage error, a
-//! violated invariant) is therefore reported here, once. From that instant [`Lifecycle::is_sound`] is
+//! violated invariant) is therefore reported here, once. From that instant [`Lifecycle::is_running`] is
 //! false, and every part that could send, persist or answer checks it first.
 
 use crate::error::Failure;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 /// Whether, and why, a node ended. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Lifecycle {
-    sound: Arc<AtomicBool>,
+    running: Arc<AtomicBool>,
     end: watch::Sender<Option<End>>,
 }
 
@@ -29,22 +29,22 @@ pub(crate) enum End {
 
 impl Lifecycle {
     pub(crate) fn new() -> Self {
-        Self { sound: Arc::new(AtomicBool::new(true)), end: watch::channel(None).0 }
+        Self { running: Arc::new(AtomicBool::new(true)), end: watch::channel(None).0 }
     }
 
     /// Whether the node may still send, persist or answer.
-    pub(crate) fn is_sound(&self) -> bool {
-        self.sound.load(Ordering::Acquire)
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
     }
 
     /// Whether the node has ended, well or not.
     pub(crate) fn has_ended(&self) -> bool {
-        !self.is_sound() || self.end.borrow().is_some()
+        !self.is_running() || self.end.borrow().is_some()
     }
 
     /// Ends the node with a failure. The first cause stands.
     pub(crate) fn fail(&self, cause: Failure) {
-        self.sound.store(false, Ordering::Release);
+        self.running.store(false, Ordering::Release);
         self.end.send_if_modified(|end| match end {
             Some(End::Failed(_)) => false,
             _ => {

@@ -175,7 +175,7 @@ impl<M: StateMachine> Node<M> {
         if bytes > max {
             return Err(ProposeError::TooLarge { bytes, max });
         }
-        if !shared.lifecycle.is_sound() {
+        if !shared.lifecycle.is_running() {
             return Err(ProposeError::Stopped);
         }
         let credit = self.enter(payload.len()).map_err(|retry_after| ProposeError::Overloaded { retry_after })?;
@@ -273,7 +273,7 @@ impl<M: StateMachine> Node<M> {
         Q: FnOnce(&M) -> T + Send + 'static,
     {
         let shared = &*self.shared;
-        if !shared.lifecycle.is_sound() {
+        if !shared.lifecycle.is_running() {
             return Err(ReadError::Stopped);
         }
         if shared.is_witness {
@@ -356,7 +356,7 @@ impl<M: StateMachine> Node<M> {
     /// If the state machine makes none, it could not be written, or the node stops.
     pub async fn snapshot(&self) -> Result<SnapshotTaken, SnapshotError> {
         let shared = &*self.shared;
-        if !shared.lifecycle.is_sound() {
+        if !shared.lifecycle.is_running() {
             return Err(SnapshotError::Stopped);
         }
         let credit = self.enter(0).map_err(|retry_after| SnapshotError::Overloaded { retry_after })?;
@@ -403,7 +403,7 @@ impl<M: StateMachine> Node<M> {
 
     async fn administer(&self, what: Administration) -> Option<AdministerOutcome> {
         let shared = &*self.shared;
-        if !shared.lifecycle.is_sound() {
+        if !shared.lifecycle.is_running() {
             return None;
         }
         let (answer, answered) = oneshot::channel();

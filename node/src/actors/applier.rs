@@ -216,7 +216,7 @@ impl<M: StateMachine> Applier<M> {
     fn answer(&mut self, caller: Caller, outcome: Outcome, tally: &mut Tally) {
         match caller {
             // The node may have failed since this was committed; then no caller may be answered.
-            _ if !self.lifecycle.is_sound() => {}
+            _ if !self.lifecycle.is_running() => {}
             Caller::Here { waiter, .. } => {
                 tally.answered += u64::from(outcome.is_ok());
                 tally.waited += tally.now.saturating_duration_since(waiter.asked);
@@ -354,11 +354,11 @@ impl<M: StateMachine> Handler<Committed> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, committed: Committed, ctx: &mut Self::Context) {
-        if !self.lifecycle.is_sound() {
+        if !self.lifecycle.is_running() {
             return;
         }
         self.apply(committed);
-        if !self.lifecycle.is_sound() {
+        if !self.lifecycle.is_running() {
             return;
         }
         self.serve_waiting();
@@ -370,7 +370,7 @@ impl<M: StateMachine> Handler<TakeState> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, _: TakeState, _: &mut Self::Context) {
-        if self.lifecycle.is_sound() {
+        if self.lifecycle.is_running() {
             let (last, last_checksum) = (self.last, self.last_checksum);
             let sessions = &self.sessions;
             let write = match &self.machine {
@@ -386,7 +386,7 @@ impl<M: StateMachine> Handler<Restore> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, Restore { source, done }: Restore, ctx: &mut Self::Context) {
-        if !self.lifecycle.is_sound() {
+        if !self.lifecycle.is_running() {
             return;
         }
         let restored = self.restore(source);
@@ -417,7 +417,7 @@ impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
     type Result = ();
 
     fn handle(&mut self, Query { index, until, run }: Query<M>, ctx: &mut Self::Context) {
-        if !self.lifecycle.is_sound() {
+        if !self.lifecycle.is_running() {
             return; // dropping the query tells the caller that the node has ended
         }
         if index <= self.last.index || live(Mutant::ReadsAtOnce) {

@@ -237,7 +237,7 @@ impl SnapshotReceiver {
         let finished = self.blocking.run(job).into_actor(self).map(move |result, this, _| {
             let Some(arriving) = this.arriving.take_if(|arriving| arriving.number == number) else { return };
             match result.and_then(|finished| finished) {
-                Ok(_) if !this.lifecycle.is_sound() => {}
+                Ok(_) if !this.lifecycle.is_running() => {}
                 Ok(snapshot) => {
                     this.metrics.snapshot_took(SnapshotPhase::Receive, arriving.began.elapsed());
                     this.whole = snapshot.base.last.index;
@@ -304,7 +304,7 @@ impl Handler<PieceArrived> for SnapshotReceiver {
     type Result = ();
 
     fn handle(&mut self, PieceArrived { term, from, chunk }: PieceArrived, ctx: &mut Self::Context) {
-        if self.lifecycle.is_sound() {
+        if self.lifecycle.is_running() {
             self.piece(Leader { term, epoch: chunk.epoch, node: from }, chunk, ctx);
         }
     }

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 impl Consensus {
     pub(super) fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
-        if !self.node.lifecycle.is_sound() {
+        if !self.node.lifecycle.is_running() {
             return;
         }
         match effect {
@@ -135,7 +135,7 @@ impl Consensus {
     }
 
     fn send_uncounted(&mut self, Outgoing { to, message }: Outgoing) {
-        if self.node.lifecycle.is_sound() {
+        if self.node.lifecycle.is_running() {
             self.connections.peers.get(to).send(message);
         }
     }

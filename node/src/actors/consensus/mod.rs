@@ -146,7 +146,7 @@ impl Consensus {
     /// Calls a rule, performs the effects that it returned, and continues with what
     /// they made ready.
     fn rule(&mut self, ctx: &mut Context<Self>, rule: impl FnOnce(&mut Replica, &mut Vec<Effect>)) {
-        if !self.node.lifecycle.is_sound() {
+        if !self.node.lifecycle.is_running() {
             return;
         }
         let mut effects = std::mem::take(&mut self.effects);

@@ -33,7 +33,7 @@ impl Consensus {
         if answers_heartbeat && term == self.replica.term() {
             self.roles.tell_replicator(from, PeerHeard);
         }
-        match rest.filter(|_| self.node.lifecycle.is_sound()) {
+        match rest.filter(|_| self.node.lifecycle.is_running()) {
             Some(Body::Propose(propose)) => self.proposals_forwarded((from, term, is_outside), propose, ctx),
             Some(Body::ProposeReply(reply)) => {
                 let retry_after = self.commands.gate.retry_after();

@@ -112,7 +112,7 @@ impl Consensus {
     }
 
     fn snapshot_built(&mut self, snapshot: &Snapshot, ctx: &mut Context<Self>) {
-        if !self.node.lifecycle.is_sound() {
+        if !self.node.lifecycle.is_running() {
             return;
         }
         if let Some(build) = &self.snapshots.build {

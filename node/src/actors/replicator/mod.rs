@@ -139,7 +139,7 @@ impl Replicator {
         let (term, peer) = (self.replication.term(), self.peer);
         match output {
             ReplicationOutput::Send(message) => {
-                if self.lifecycle.is_sound() {
+                if self.lifecycle.is_running() {
                     self.link.send(message);
                 }
             }

@@ -85,7 +85,7 @@ impl Replicator {
     /// Sends the chunks that are due and at hand, and reads the next.
     pub(super) fn send_chunks(&mut self, now: Moment, ctx: &mut Context<Self>) {
         while let Some((offset, length)) = self.replication.chunk() {
-            if !self.lifecycle.is_sound() {
+            if !self.lifecycle.is_running() {
                 self.sending = None;
             }
             let Some(sending) = &mut self.sending else { return };
