@@ -70,20 +70,20 @@ impl Lifecycle {
     }
 
     /// A guard for an actor to hold: fails the node if a panic drops the actor.
-    pub(crate) fn sentinel(&self, actor: &'static str) -> Sentinel {
-        Sentinel { actor, lifecycle: self.clone() }
+    pub(crate) fn panic_guard(&self, actor: &'static str) -> PanicGuard {
+        PanicGuard { actor, lifecycle: self.clone() }
     }
 }
 
 /// Detects a panic of the actor that holds it: actix drops the actor and goes on, but the
 /// node must not.
 #[derive(Debug)]
-pub(crate) struct Sentinel {
+pub(crate) struct PanicGuard {
     actor: &'static str,
     lifecycle: Lifecycle,
 }
 
-impl Drop for Sentinel {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.lifecycle.fail(Failure::ActorDied { actor: self.actor });

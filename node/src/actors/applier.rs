@@ -13,7 +13,7 @@ use super::{
 use crate::{
     decisions::callers::{Answer, Outcome},
     error::Failure,
-    lifecycle::{Lifecycle, Sentinel},
+    lifecycle::{Lifecycle, PanicGuard},
     machine::StateMachine,
     results,
     sessions::{Refusal, Table, Verdict},
@@ -58,7 +58,7 @@ pub(crate) struct Applier<M> {
     lifecycle: Lifecycle,
     /// Read by one mutant only.
     started: Instant,
-    _sentinel: Sentinel,
+    _panic_guard: PanicGuard,
 }
 
 /// The entries of a batch after which the applier checks the time since its last report to
@@ -115,7 +115,7 @@ impl<M: StateMachine> Applier<M> {
             state_taken,
             metrics,
             started: Instant::now(),
-            _sentinel: lifecycle.sentinel("Applier"),
+            _panic_guard: lifecycle.panic_guard("Applier"),
             lifecycle,
         }
     }
@@ -302,7 +302,7 @@ impl<M: StateMachine> Applier<M> {
 }
 
 impl<M> Drop for Applier<M> {
-    /// Reports the entry at which the machine panicked, before the sentinel reports that
+    /// Reports the entry at which the machine panicked, before the panic_guard reports that
     /// an actor did.
     fn drop(&mut self) {
         if let Some(entry) = self.applying.filter(|_| std::thread::panicking()) {

@@ -14,7 +14,7 @@ use super::{
     messages::{Arm, ElectionTimeout, LeaderHeard, Stalled, Stop},
     stalls::{LATE_MIN, Stalls},
 };
-use crate::{config::Timing, lifecycle::Sentinel};
+use crate::{config::Timing, lifecycle::PanicGuard};
 use actix::prelude::*;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::Term;
@@ -34,7 +34,7 @@ pub(crate) struct ElectionTimer {
     due: Instant,
     stalls: Stalls,
     metrics: NodeMetrics,
-    _sentinel: Sentinel,
+    _panic_guard: PanicGuard,
 }
 
 #[derive(Clone, Copy)]
@@ -68,7 +68,7 @@ impl ElectionTimer {
         timing: &Timing,
         random: SmallRng,
         metrics: NodeMetrics,
-        sentinel: Sentinel,
+        panic_guard: PanicGuard,
     ) -> Self {
         let (now, timeout) = (Instant::now(), timing.election_timeout);
         Self {
@@ -81,7 +81,7 @@ impl ElectionTimer {
             due: now,
             stalls: Stalls::new(timeout.1 * Self::EXCUSED_TIMEOUTS, timing.heartbeat_interval, now),
             metrics,
-            _sentinel: sentinel,
+            _panic_guard: panic_guard,
         }
     }
 

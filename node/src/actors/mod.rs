@@ -215,14 +215,14 @@ pub(crate) async fn launch<M: StateMachine>(
     peers.are(&replica.peers(), replica.membership());
     peers.meet(id, replica.membership());
 
-    let sentinel = lifecycle.sentinel("ElectionTimer");
+    let panic_guard = lifecycle.panic_guard("ElectionTimer");
     let timer = ElectionTimer::new(
         consensus.clone().recipient(),
         consensus.clone().recipient(),
         &timing,
         random,
         metrics.clone(),
-        sentinel,
+        panic_guard,
     )
     .start();
     let blocking = Blocking::new(threads, metrics.clone());

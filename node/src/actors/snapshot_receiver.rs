@@ -11,7 +11,7 @@ use super::{
     blocking::{Aside, Blocking},
     messages::{PieceArrived, SnapshotArrived, SnapshotProgress, Stop},
 };
-use crate::lifecycle::{Lifecycle, Sentinel};
+use crate::lifecycle::{Lifecycle, PanicGuard};
 use actix::prelude::*;
 use bytes::Bytes;
 use quorate_metrics::{Direction, NodeMetrics, SnapshotPhase};
@@ -35,7 +35,7 @@ pub(crate) struct SnapshotReceiver {
     blocking: Blocking,
     metrics: NodeMetrics,
     lifecycle: Lifecycle,
-    _sentinel: Sentinel,
+    _panic_guard: PanicGuard,
 }
 
 /// A snapshot that is on its way here.
@@ -87,7 +87,7 @@ impl SnapshotReceiver {
         metrics: NodeMetrics,
         lifecycle: Lifecycle,
     ) -> Self {
-        let _sentinel = lifecycle.sentinel("SnapshotReceiver");
+        let _panic_guard = lifecycle.panic_guard("SnapshotReceiver");
         Self {
             arriving: None,
             whole: Index(0),
@@ -98,7 +98,7 @@ impl SnapshotReceiver {
             blocking,
             metrics,
             lifecycle,
-            _sentinel,
+            _panic_guard,
         }
     }
 

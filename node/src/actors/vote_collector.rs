@@ -5,7 +5,7 @@
 //! travel inside that `Persist`.
 
 use super::messages::{ElectionLost, ElectionWon, VoteDenied, VoteGranted};
-use crate::lifecycle::Sentinel;
+use crate::lifecycle::PanicGuard;
 use actix::prelude::*;
 use quorate_raft::{Ballot, BallotOutcome};
 
@@ -14,7 +14,7 @@ pub(crate) struct VoteCollector {
     ballot: Ballot,
     won: Recipient<ElectionWon>,
     lost: Recipient<ElectionLost>,
-    _sentinel: Sentinel,
+    _panic_guard: PanicGuard,
 }
 
 impl VoteCollector {
@@ -22,9 +22,9 @@ impl VoteCollector {
         ballot: Ballot,
         won: Recipient<ElectionWon>,
         lost: Recipient<ElectionLost>,
-        sentinel: Sentinel,
+        panic_guard: PanicGuard,
     ) -> Self {
-        Self { ballot, won, lost, _sentinel: sentinel }
+        Self { ballot, won, lost, _panic_guard: panic_guard }
     }
 
     fn count(&mut self, campaign: u64, voter: quorate_raft::NodeId, granted: bool, ctx: &mut Context<Self>) {

@@ -41,9 +41,10 @@ impl Consensus {
             Effect::LeaderHeard => self.roles.timer.do_send(LeaderHeard { term: self.replica.term() }),
             Effect::OpenBallot(ballot) => {
                 self.status.ballot_opened(ballot.phase);
-                let sentinel = self.node.lifecycle.sentinel("VoteCollector");
+                let panic_guard = self.node.lifecycle.panic_guard("VoteCollector");
                 self.roles.collector = Some(
-                    VoteCollector::new(ballot, ctx.address().recipient(), ctx.address().recipient(), sentinel).start(),
+                    VoteCollector::new(ballot, ctx.address().recipient(), ctx.address().recipient(), panic_guard)
+                        .start(),
                 );
             }
             Effect::CountVote { campaign, voter, granted } => self.count_vote(campaign, voter, granted),

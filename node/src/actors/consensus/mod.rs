@@ -54,7 +54,7 @@ use crate::{
     },
     error::Failure,
     gate::Gate,
-    lifecycle::{Lifecycle, Sentinel},
+    lifecycle::{Lifecycle, PanicGuard},
     settings::Compared,
     status::Status,
 };
@@ -88,7 +88,7 @@ pub(crate) struct Consensus {
     snapshots: Snapshotting,
     warnings: Warnings,
     stopping: Stopping,
-    _sentinel: Sentinel,
+    _panic_guard: PanicGuard,
 }
 
 /// The settings, clock and metrics of a node, and whether it still runs.
@@ -137,7 +137,7 @@ impl Consensus {
             snapshots,
             warnings: Warnings::default(),
             stopping: Stopping::new(),
-            _sentinel: node.lifecycle.sentinel("Consensus"),
+            _panic_guard: node.lifecycle.panic_guard("Consensus"),
             node,
             replica,
         }

@@ -13,7 +13,7 @@ use super::{
         PeerHeard, Rejected, Replicate, ReplicateTo, SnapshotWanted, Stop,
     },
 };
-use crate::lifecycle::{Lifecycle, Sentinel};
+use crate::lifecycle::{Lifecycle, PanicGuard};
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, PeerMetrics, PeerState};
 use quorate_raft::{
@@ -45,7 +45,7 @@ pub(crate) struct Replicator {
     metrics: PeerMetrics,
     node_metrics: NodeMetrics,
     lifecycle: Lifecycle,
-    _sentinel: Sentinel,
+    _panic_guard: PanicGuard,
 }
 
 /// The receivers of a replicator's messages: all are `Consensus`.
@@ -109,7 +109,7 @@ impl Replicator {
             next_heartbeat: Instant::now(),
             metrics: assignment.metrics.peer(peer.0),
             node_metrics: assignment.metrics,
-            _sentinel: assignment.lifecycle.sentinel("Replicator"),
+            _panic_guard: assignment.lifecycle.panic_guard("Replicator"),
             lifecycle: assignment.lifecycle,
         }
     }
