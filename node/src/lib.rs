@@ -43,6 +43,7 @@
 //! tokio runtime.
 
 mod actors;
+mod admission;
 mod backup;
 mod builder;
 mod config;
@@ -50,7 +51,6 @@ mod decisions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod decoding;
 mod error;
-mod gate;
 mod lifecycle;
 mod machine;
 mod node;

@@ -6,6 +6,7 @@ use crate::{
         clock::Clock,
         messages::{Administer, Offer, Operator, ReadCaller, Request, SnapshotCaller, Waiter, Wants},
     },
+    admission::{Admission, Credit, Share},
     builder::Builder,
     config::Limits,
     decisions::{
@@ -13,7 +14,6 @@ use crate::{
         freshness::{Bounds, Granted},
     },
     error::{ChangeError, Failure, ProposeError, ReadError, SnapshotError, TransferError},
-    gate::{Credit, Gate, Share},
     lifecycle::{End, Lifecycle},
     machine::StateMachine,
     results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken},
@@ -46,7 +46,7 @@ pub(crate) struct Shared<M: StateMachine> {
     /// Grace period after a proposal's deadline in which a definite answer may still arrive.
     pub(crate) says_late_within: Duration,
     pub(crate) requests: mpsc::UnboundedSender<Request>,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) clock: Clock,
     pub(crate) applier: Addr<Applier<M>>,
     pub(crate) status: watch::Receiver<Status>,
@@ -97,16 +97,16 @@ impl<M: StateMachine> Node<M> {
     #[must_use]
     pub fn client(&self) -> Self {
         let (places, bytes) = self.shared.limits.of_client();
-        Self { shared: Arc::clone(&self.shared), share: Some(Gate::share(places, bytes)) }
+        Self { shared: Arc::clone(&self.shared), share: Some(Admission::client_quota(places, bytes)) }
     }
 
     /// Admits a caller with this many bytes; the error is the time after which to retry.
     fn enter(&self, bytes: usize) -> Result<Credit, Duration> {
-        self.shared.gate.enter(bytes, self.share.as_ref()).ok_or_else(|| self.retry_after())
+        self.shared.admission.enter(bytes, self.share.as_ref()).ok_or_else(|| self.retry_after())
     }
 
     pub(crate) fn retry_after(&self) -> Duration {
-        self.shared.gate.retry_after()
+        self.shared.admission.retry_after()
     }
 
     /// Replicates a command and applies it on every node; any node takes it and forwards it

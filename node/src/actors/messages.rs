@@ -3,12 +3,12 @@
 //! in one table.
 
 use crate::{
+    admission::Credit,
     decisions::{
         callers::{self, Answer, Outcome},
         freshness::{Bounds, Granted},
     },
     error::{ProposeError, ReadError, SnapshotError},
-    gate::Credit,
     machine::WriteState,
 };
 use actix::Message;
@@ -25,7 +25,7 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 /// A handle → `Consensus`, through the stream of requests. Proposals, reads and snapshots have
-/// passed the gate, which bounds them.
+/// passed admission control, which bounds them.
 pub(crate) enum Request {
     /// Replicate this command.
     Propose(Offer),

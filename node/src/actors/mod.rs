@@ -29,9 +29,9 @@ mod state;
 pub(crate) mod vote_collector;
 
 use crate::{
+    admission::Admission,
     config::{Limits, Sessions, Snapshots, Timing},
     error::StartError,
-    gate::Gate,
     lifecycle::{End, Lifecycle},
     machine::StateMachine,
     node::{Node, Shared},
@@ -236,7 +236,7 @@ pub(crate) async fn launch<M: StateMachine>(
         lifecycle.clone(),
     )
     .start();
-    let gate = Gate::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes);
+    let admission = Admission::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes);
     let (requests, received) = mpsc::unbounded_channel();
     let (status, watched) = watch::channel(status_of(&replica));
     let clock = Clock::start();
@@ -256,7 +256,7 @@ pub(crate) async fn launch<M: StateMachine>(
         status,
         life,
         compared,
-        gate: Arc::clone(&gate),
+        admission: Arc::clone(&admission),
     }));
     let (closing, closed) = watch::channel(false);
     let node = Node::new(Shared {
@@ -266,7 +266,7 @@ pub(crate) async fn launch<M: StateMachine>(
         limits,
         says_late_within: timing.heartbeat_interval * 2,
         requests,
-        gate,
+        admission,
         clock,
         applier: applier.clone(),
         status: watched,

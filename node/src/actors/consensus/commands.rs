@@ -3,9 +3,9 @@
 use super::stages::Stages;
 use crate::{
     actors::messages::Waiter,
+    admission::{Admission, Credit},
     config::Limits,
     decisions::proposals::{Effect, Proposals},
-    gate::{Credit, Gate},
 };
 use std::sync::Arc;
 
@@ -15,20 +15,20 @@ pub(super) struct Commands {
     /// Effects of the decision that runs. Kept between decisions, so that none allocates.
     pub(super) effects: Vec<Effect<Waiter, Credit>>,
     /// Admission of this node's own callers.
-    pub(super) gate: Arc<Gate>,
+    pub(super) admission: Arc<Admission>,
     /// Admission of commands that other nodes forward, until they are answered.
-    pub(super) gate_for_others: Arc<Gate>,
+    pub(super) gate_for_others: Arc<Admission>,
     /// Batches that the leader is persisting or committing, for the metrics of those stages.
     pub(super) stages: Stages,
 }
 
 impl Commands {
-    pub(super) fn new(proposals: Proposals<Waiter, Credit>, gate: Arc<Gate>, limits: &Limits) -> Self {
+    pub(super) fn new(proposals: Proposals<Waiter, Credit>, admission: Arc<Admission>, limits: &Limits) -> Self {
         Self {
             proposals,
             effects: Vec::new(),
-            gate,
-            gate_for_others: Gate::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes),
+            admission,
+            gate_for_others: Admission::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes),
             stages: Stages::default(),
         }
     }

@@ -45,6 +45,7 @@ use super::{
     requests::Requests,
 };
 use crate::{
+    admission::Admission,
     config::{Limits, Sessions, Timing},
     decisions::{
         automatic::Automation,
@@ -53,7 +54,6 @@ use crate::{
         stopping::{self, Stopping},
     },
     error::Failure,
-    gate::Gate,
     lifecycle::{Lifecycle, PanicGuard},
     settings::Compared,
     status::Status,
@@ -116,18 +116,29 @@ pub(crate) struct Parts {
     pub(crate) life: u32,
     pub(crate) compared: Compared,
     /// Admission of this node's own callers.
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) admission: Arc<Admission>,
 }
 
 impl Consensus {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { replica, node, requests, preferred, connections, roles, snapshots, status, life, compared, gate } =
-            parts;
+        let Parts {
+            replica,
+            node,
+            requests,
+            preferred,
+            connections,
+            roles,
+            snapshots,
+            status,
+            life,
+            compared,
+            admission,
+        } = parts;
         let settings = proposals::Settings { timing: node.timing, limits: node.limits, sessions: node.sessions };
         Self {
             effects: Vec::new(),
             requests: Some(requests),
-            commands: Commands::new(Proposals::new(life, replica.term(), settings), gate, &node.limits),
+            commands: Commands::new(Proposals::new(life, replica.term(), settings), admission, &node.limits),
             reads: Reads::new(life),
             operators: Operators::new(life),
             automation: Automation::new(preferred),
@@ -237,11 +248,11 @@ impl Consensus {
         if !self.connections.peers.are_alive() {
             self.node.lifecycle.fail(Failure::ActorDied { actor: "PeerLink" });
         }
-        let retry_after = self.commands.gate.retry_after();
+        let retry_after = self.commands.admission.retry_after();
         self.decide_commands(ctx, |commands, now, view, out| commands.expire(retry_after, now, view, out));
         let late = self.reads.expire(Instant::now());
         self.refuse_reads(late);
-        self.status.time_passed(&self.replica, self.commands.gate.inside() as u64);
+        self.status.time_passed(&self.replica, self.commands.admission.inside() as u64);
         self.connections.peers.let_go();
         self.expire_operators(ctx);
         self.take_automatic_step(ctx);

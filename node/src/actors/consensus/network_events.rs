@@ -36,7 +36,7 @@ impl Consensus {
         match rest.filter(|_| self.node.lifecycle.is_running()) {
             Some(Body::Propose(propose)) => self.proposals_forwarded((from, term, is_outside), propose, ctx),
             Some(Body::ProposeReply(reply)) => {
-                let retry_after = self.commands.gate.retry_after();
+                let retry_after = self.commands.admission.retry_after();
                 self.decide_commands(ctx, |commands, now, view, out| {
                     commands.answered((from, term), reply, retry_after, now, view, out);
                 });

@@ -4,12 +4,12 @@
 use super::Consensus;
 use crate::{
     actors::messages::{Offer, Waiter},
+    admission::Credit,
     decisions::{
         callers::{Caller, Proposal},
         proposals::{Effect, Proposals, View},
         routing,
     },
-    gate::Credit,
 };
 use actix::Context;
 use quorate_metrics::{ProposalResult, ProposalStage};
@@ -98,8 +98,8 @@ impl Consensus {
         propose: Propose,
         ctx: &mut Context<Self>,
     ) {
-        let gate = Arc::clone(&self.commands.gate_for_others);
-        let admit = |bytes| gate.enter(bytes, None);
+        let admission = Arc::clone(&self.commands.gate_for_others);
+        let admit = |bytes| admission.enter(bytes, None);
         self.decide_commands(ctx, |commands, now, view, out| {
             commands.arrived((from, term, is_outside), propose, admit, now, view, out);
         });

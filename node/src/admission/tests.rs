@@ -7,8 +7,8 @@ fn it_lets_in_whom_a_plain_count_would() {
         let mut random = SmallRng::seed_from_u64(seed);
         let (places, bytes) = (random.random_range(1..6), random.random_range(1..200));
         let (of_client, bytes_of_client) = (random.random_range(1..6), random.random_range(1..200));
-        let gate = Gate::new(places, bytes);
-        let clients: Vec<Share> = (0..2).map(|_| Gate::share(of_client, bytes_of_client)).collect();
+        let admission = Admission::new(places, bytes);
+        let clients: Vec<Share> = (0..2).map(|_| Admission::client_quota(of_client, bytes_of_client)).collect();
         let mut inside: Vec<(Option<usize>, usize, Credit)> = Vec::new();
         for step in 0..200 {
             if random.random_bool(0.4) && !inside.is_empty() {
@@ -28,38 +28,38 @@ fn it_lets_in_whom_a_plain_count_would() {
             };
             let expected = fits(None, (places, bytes))
                 && client.is_none_or(|client| fits(Some(client), (of_client, bytes_of_client)));
-            let credit = gate.enter(size, client.map(|client| &clients[client]));
+            let credit = admission.enter(size, client.map(|client| &clients[client]));
             assert_eq!(credit.is_some(), expected, "seed {seed}, step {step}");
             inside.extend(credit.map(|credit| (client, size, credit)));
-            assert_eq!(gate.inside(), inside.len());
+            assert_eq!(admission.inside(), inside.len());
         }
         inside.clear();
-        assert_eq!((gate.inside(), gate.room.bytes.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((admission.inside(), admission.room.bytes.load(Ordering::Relaxed)), (0, 0));
         assert!(clients.iter().all(|Share(room)| room.places.load(Ordering::Relaxed) == 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_is_refused_is_told_when_those_inside_will_have_left() {
-    let gate = Gate::new(100, usize::MAX);
-    let mut inside: std::collections::VecDeque<_> = (0..100).map(|_| gate.enter(0, None).expect("room")).collect();
-    assert_eq!(gate.retry_after(), MEASURED_FOR, "nothing is known yet");
+    let admission = Admission::new(100, usize::MAX);
+    let mut inside: std::collections::VecDeque<_> = (0..100).map(|_| admission.enter(0, None).expect("room")).collect();
+    assert_eq!(admission.retry_after(), MEASURED_FOR, "nothing is known yet");
     // One leaves each 4 ms, and another takes its place.
     for _ in 0..200 {
         tokio::time::advance(Duration::from_millis(4)).await;
         inside.pop_front();
-        inside.extend(gate.enter(0, None));
+        inside.extend(admission.enter(0, None));
     }
-    let told = gate.retry_after();
+    let told = admission.retry_after();
     assert!((380..420).contains(&told.as_millis()), "{told:?}");
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(gate.retry_after(), told + Duration::from_secs(1), "nobody left for a second");
+    assert_eq!(admission.retry_after(), told + Duration::from_secs(1), "nobody left for a second");
     tokio::time::advance(Duration::from_secs(60)).await;
-    assert_eq!(gate.retry_after(), RETRY_AFTER.1);
+    assert_eq!(admission.retry_after(), RETRY_AFTER.1);
     inside.clear();
     tokio::time::advance(Duration::from_secs(60)).await;
-    let _first = gate.enter(0, None);
-    assert!(gate.retry_after() <= MEASURED_FOR, "that nobody was there is no reason to wait");
+    let _first = admission.enter(0, None);
+    assert!(admission.retry_after() <= MEASURED_FOR, "that nobody was there is no reason to wait");
 }
 
 #[test]

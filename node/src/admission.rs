@@ -1,7 +1,7 @@
 //! Admission control: the bounds on the callers, and on their bytes, that may be inside a node at
 //! once. An overloaded node answers instead of letting a queue grow.
 //!
-//! No caller waits here. The gate also measures the pace at which places become free, and derives
+//! No caller waits here. Admission also measures the pace at which places become free, and derives
 //! from it when a refused caller may come again.
 
 use std::{
@@ -16,25 +16,25 @@ use tokio::time::Instant;
 /// The requests that wait for an answer, with their bytes: the proposals and reads of the callers
 /// of this node, or the commands that other nodes forwarded.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct Admission {
     room: Room,
     pace: Mutex<Pace>,
     seen: Seen,
 }
 
-impl Gate {
+impl Admission {
     pub(crate) fn new(places: usize, bytes: usize) -> Arc<Self> {
         let now = Instant::now();
         let seen = Seen { since: now, moved_ns: AtomicU64::new(0), each_ns: AtomicU64::new(u64::MAX) };
         Arc::new(Self { room: Room::new(places, bytes), pace: Mutex::new(Pace::new(now)), seen })
     }
 
-    /// The bounds on the places and bytes that one client may take of a gate.
-    pub(crate) fn share(places: usize, bytes: usize) -> Share {
+    /// The bounds on the places and bytes that one client may take.
+    pub(crate) fn client_quota(places: usize, bytes: usize) -> Share {
         Share(Arc::new(Room::new(places, bytes)))
     }
 
-    /// Admits one request of this many bytes until its credit is dropped; `None` if the gate or the
+    /// Admits one request of this many bytes until its credit is dropped; `None` if the node or the
     /// share has no room.
     pub(crate) fn enter(self: &Arc<Self>, bytes: usize, share: Option<&Share>) -> Option<Credit> {
         let share = match share {
@@ -45,7 +45,7 @@ impl Gate {
             if self.inside() == 1 {
                 self.move_on(Pace::begins);
             }
-            return Some(Credit { gate: Arc::clone(self), share, bytes });
+            return Some(Credit { admission: Arc::clone(self), share, bytes });
         }
         if let Some(room) = share {
             room.give_back(bytes);
@@ -96,7 +96,7 @@ impl Seen {
     }
 }
 
-/// The part of a gate that one client may take. Clones share the same room.
+/// The part of the places and bytes that one client may take. Clones share the same room.
 #[derive(Clone, Debug)]
 pub(crate) struct Share(Arc<Room>);
 
@@ -104,7 +104,7 @@ pub(crate) struct Share(Arc<Room>);
 /// answered, not when the caller stops waiting: a dropped caller cancels nothing.
 #[derive(Debug)]
 pub(crate) struct Credit {
-    gate: Arc<Gate>,
+    admission: Arc<Admission>,
     share: Option<Arc<Room>>,
     bytes: usize,
 }
@@ -114,8 +114,8 @@ impl Drop for Credit {
         if let Some(share) = &self.share {
             share.give_back(self.bytes);
         }
-        self.gate.room.give_back(self.bytes);
-        self.gate.move_on(Pace::left);
+        self.admission.room.give_back(self.bytes);
+        self.admission.move_on(Pace::left);
     }
 }
 
@@ -161,7 +161,7 @@ impl Room {
 /// The rate at which places become free while at least one is taken.
 #[derive(Debug)]
 struct Pace {
-    /// The time of the last departure, or of the first entry into an empty gate.
+    /// The time of the last departure, or of the first entry into an empty node.
     moved: Instant,
     /// The time during which requests were inside, and the number that left in it: since the
     /// last measurement, plus half of the earlier counts, so that one pause or burst does
@@ -182,7 +182,7 @@ impl Pace {
         Self { moved: now, busy: Duration::ZERO, left: 0, each: None }
     }
 
-    /// The first request entered an empty gate: the time before does not count as waiting.
+    /// The first request entered an empty node: the time before does not count as waiting.
     fn begins(&mut self, now: Instant) {
         self.moved = now;
     }
