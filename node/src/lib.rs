@@ -71,7 +71,7 @@ pub use machine::{StateMachine, WriteState};
 pub use node::Node;
 pub use quorate_metrics as metrics;
 pub use quorate_raft::{
-    Capacity, Change, ChangeRefused, ClockDrift, ClusterId, EntryId, HandoverRefused, Index, Member, Membership,
+    Change, ChangeRefused, ClockDrift, ClusterId, EntryId, HandoverRefused, Index, Member, MemberKind, Membership,
     NodeId, Skip, Term, address, session::SessionKey,
 };
 pub use quorate_storage as storage;

@@ -10,11 +10,10 @@
 use bytes::Bytes;
 use quorate_raft::{
     Administer, AdministerOutcome, Administered, Administration, Append, AppendOutcome, AppendReply, BatchBuilder,
-    Body, Capacity, Change, ChangeRefused, ClusterId, Emptied, EntryId, ForwardedCommand, ForwardedOutcome,
-    HandoverRefused, Heartbeat, HeartbeatReply, Holdings, Index, Kind, Member, Membership, Message, NodeId, Phase,
-    Promise, Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome,
-    RepairReply, RequestVote, Skip, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term,
-    TimeoutNow, Vote,
+    Body, Change, ChangeRefused, ClusterId, Emptied, EntryId, ForwardedCommand, ForwardedOutcome, HandoverRefused,
+    Heartbeat, HeartbeatReply, Holdings, Index, Kind, Member, MemberKind, Membership, Message, NodeId, Phase, Promise,
+    Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply,
+    RequestVote, Skip, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow, Vote,
 };
 use quorate_transport::{
     codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits},
@@ -654,8 +653,7 @@ fn administered() {
 #[test]
 fn refusals_of_a_change() {
     let id = NodeId(2);
-    let member =
-        |capacity, address: Option<&str>| ChangeRefused::Member { id, capacity, address: address.map(Into::into) };
+    let member = |kind, address: Option<&str>| ChangeRefused::Member { id, kind, address: address.map(Into::into) };
     for (refused, bytes) in [
         (ChangeRefused::NotLeader, "00 |"),
         (ChangeRefused::NotReady, "01 |"),
@@ -664,10 +662,10 @@ fn refusals_of_a_change() {
         (ChangeRefused::HandingOver, "04 |"),
         (ChangeRefused::Unknown { id }, "05 02 | id"),
         (ChangeRefused::BadAddress { id }, "06 02 | id"),
-        (member(Capacity::Voter, None), "07 02 00 00 | id, capacity, address"),
-        (member(Capacity::Learner, Some("a")), "07 02 01 01 01 61 | id, capacity, address"),
-        (member(Capacity::WitnessVoter, None), "07 02 02 00 | id, capacity, address"),
-        (member(Capacity::WitnessLearner, None), "07 02 03 00 | id, capacity, address"),
+        (member(MemberKind::Voter, None), "07 02 00 00 | id, kind, address"),
+        (member(MemberKind::Learner, Some("a")), "07 02 01 01 01 61 | id, kind, address"),
+        (member(MemberKind::WitnessVoter, None), "07 02 02 00 | id, kind, address"),
+        (member(MemberKind::WitnessLearner, None), "07 02 03 00 | id, kind, address"),
         (ChangeRefused::AddressTaken { id, by: NodeId(3) }, "08 02 03 | id, by"),
         (ChangeRefused::Twice { id }, "09 02 | id"),
         (ChangeRefused::Demotes { id }, "0a 02 | id"),
@@ -681,7 +679,7 @@ fn refusals_of_a_change() {
         is_administered(AdministerOutcome::ChangeRefused(refused), &format!("01 | ChangeRefused\n{bytes}"));
     }
     is_refused("12 01 01 11 | no refusal of a change");
-    is_refused("12 01 01 07 02 04 | no capacity");
+    is_refused("12 01 01 07 02 04 | no kind");
 }
 
 #[test]

@@ -8,7 +8,7 @@
 
 mod refused;
 
-pub use refused::{Capacity, ChangeRefused};
+pub use refused::{ChangeRefused, MemberKind};
 
 use crate::{
     address::{are_same, is_dialable},
@@ -338,13 +338,13 @@ impl Target {
     }
 
     fn is_member(&self, id: NodeId) -> ChangeRefused {
-        let capacity = match (self.witness == Some(id), self.voters.contains(&id)) {
-            (true, true) => Capacity::WitnessVoter,
-            (true, false) => Capacity::WitnessLearner,
-            (false, true) => Capacity::Voter,
-            (false, false) => Capacity::Learner,
+        let kind = match (self.witness == Some(id), self.voters.contains(&id)) {
+            (true, true) => MemberKind::WitnessVoter,
+            (true, false) => MemberKind::WitnessLearner,
+            (false, true) => MemberKind::Voter,
+            (false, false) => MemberKind::Learner,
         };
-        ChangeRefused::Member { id, capacity, address: self.addresses.get(&id).cloned() }
+        ChangeRefused::Member { id, kind, address: self.addresses.get(&id).cloned() }
     }
 
     fn finish(self) -> Result<Membership, ChangeRefused> {

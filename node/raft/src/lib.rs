@@ -53,7 +53,7 @@ pub mod session;
 
 pub use ballot::{Ballot, BallotOutcome};
 pub use batch::{Batch, BatchBuilder};
-pub use change::{Capacity, Change, ChangeRefused, ChangeStep, ExpectedConfiguration, Member};
+pub use change::{Change, ChangeRefused, ChangeStep, ExpectedConfiguration, Member, MemberKind};
 pub use entry::{Checksum, Kind, Malformed};
 pub use ids::{ClusterId, EntryId, Group, Index, Moment, NodeId, Skip, Term};
 pub use lease::{ClockDrift, Promise};

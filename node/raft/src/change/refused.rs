@@ -45,7 +45,7 @@ pub enum ChangeRefused {
         /// Id of the node.
         id: NodeId,
         /// Its present place in the cluster.
-        capacity: Capacity,
+        kind: MemberKind,
         /// Its address in the configuration, if there is one.
         address: Option<String>,
     },
@@ -119,11 +119,11 @@ impl fmt::Display for ChangeRefused {
                     Change::ADDRESS_BYTES_MAX
                 )
             }
-            Self::Member { id, capacity, address: Some(address) } => {
-                write!(f, "node {id} is a {capacity} already, at {address}; use a move to change its address")
+            Self::Member { id, kind, address: Some(address) } => {
+                write!(f, "node {id} is a {kind} already, at {address}; use a move to change its address")
             }
-            Self::Member { id, capacity, address: None } => {
-                write!(f, "node {id} is a {capacity} already; use a move to give it an address")
+            Self::Member { id, kind, address: None } => {
+                write!(f, "node {id} is a {kind} already; use a move to give it an address")
             }
             Self::AddressTaken { id, by } => {
                 write!(
@@ -160,7 +160,7 @@ impl fmt::Display for ChangeRefused {
 
 /// The place of a member in the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Capacity {
+pub enum MemberKind {
     /// Votes and keeps every entry whole.
     Voter,
     /// Receives the log and does not vote.
@@ -171,7 +171,7 @@ pub enum Capacity {
     WitnessLearner,
 }
 
-impl fmt::Display for Capacity {
+impl fmt::Display for MemberKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Voter => "voter",

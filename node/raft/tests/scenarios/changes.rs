@@ -1,6 +1,8 @@
 //! Membership changes: joint configurations, learners, removed nodes.
 
-use quorate_raft::{Body, Capacity, Change, ChangeRefused, Effect, Index, Member, Membership, NodeId, Phase, Removed};
+use quorate_raft::{
+    Body, Change, ChangeRefused, Effect, Index, Member, MemberKind, Membership, NodeId, Phase, Removed,
+};
 use quorate_world::{
     disk::Disk,
     event::Event,
@@ -165,10 +167,10 @@ fn a_node_that_is_a_member_is_not_added_and_the_refusal_names_its_capacity() {
     change(&mut world, 1, Change::add(NodeId(4), "four")).expect("it leads");
     world.settle();
     let before = world.replica(1).membership().clone();
-    for (id, capacity, address) in [(2, Capacity::Voter, None), (4, Capacity::Learner, Some("four".to_owned()))] {
+    for (id, kind, address) in [(2, MemberKind::Voter, None), (4, MemberKind::Learner, Some("four".to_owned()))] {
         let refused = change(&mut world, 1, Change::add(NodeId(id), "elsewhere")).expect_err("it is a member");
-        assert_eq!(refused, ChangeRefused::Member { id: NodeId(id), capacity, address });
-        assert!(refused.to_string().contains(&format!("node {id} is a {capacity}")), "{refused}");
+        assert_eq!(refused, ChangeRefused::Member { id: NodeId(id), kind, address });
+        assert!(refused.to_string().contains(&format!("node {id} is a {kind}")), "{refused}");
     }
     let elsewhere = [(NodeId(1), None), (NodeId(4), Some("elsewhere".to_owned()))];
     let elsewhere = elsewhere.map(|(id, address)| Member { id, address });

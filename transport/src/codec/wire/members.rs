@@ -3,8 +3,8 @@
 use super::{Reader, Wire, Writer, wire_enum, wire_struct, write_list};
 use postcard::{Error, Result};
 use quorate_raft::{
-    Administer, AdministerOutcome, Administered, Administration, Capacity, Change, ChangeRefused, ChangeStep,
-    ClusterId, Emptied, ExpectedConfiguration, HandoverRefused, Holdings, Index, Member, Membership, NodeId, Removed,
+    Administer, AdministerOutcome, Administered, Administration, Change, ChangeRefused, ChangeStep, ClusterId, Emptied,
+    ExpectedConfiguration, HandoverRefused, Holdings, Index, Member, MemberKind, Membership, NodeId, Removed,
 };
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ wire_enum!(ChangeRefused {
     4 => HandingOver,
     5 => Unknown { id: NodeId },
     6 => BadAddress { id: NodeId },
-    7 => Member { id: NodeId, capacity: Capacity, address: Option<String> },
+    7 => Member { id: NodeId, kind: MemberKind, address: Option<String> },
     8 => AddressTaken { id: NodeId, by: NodeId },
     9 => Twice { id: NodeId },
     10 => Demotes { id: NodeId },
@@ -62,7 +62,7 @@ wire_enum!(ChangeRefused {
     16 => Behind { id: NodeId, entries: u64 },
 });
 
-wire_enum!(Capacity {
+wire_enum!(MemberKind {
     0 => Voter,
     1 => Learner,
     2 => WitnessVoter,
