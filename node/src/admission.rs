@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// of this node, or the commands that other nodes forwarded.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    room: Room,
+    capacity: Capacity,
     pace: Mutex<Pace>,
     seen: Seen,
 }
@@ -26,36 +26,36 @@ impl Admission {
     pub(crate) fn new(places: usize, bytes: usize) -> Arc<Self> {
         let now = Instant::now();
         let seen = Seen { since: now, moved_ns: AtomicU64::new(0), each_ns: AtomicU64::new(u64::MAX) };
-        Arc::new(Self { room: Room::new(places, bytes), pace: Mutex::new(Pace::new(now)), seen })
+        Arc::new(Self { capacity: Capacity::new(places, bytes), pace: Mutex::new(Pace::new(now)), seen })
     }
 
     /// The bounds on the places and bytes that one client may take.
     pub(crate) fn client_quota(places: usize, bytes: usize) -> Share {
-        Share(Arc::new(Room::new(places, bytes)))
+        Share(Arc::new(Capacity::new(places, bytes)))
     }
 
     /// Admits one request of this many bytes until its credit is dropped; `None` if the node or the
     /// share has no room.
     pub(crate) fn enter(self: &Arc<Self>, bytes: usize, share: Option<&Share>) -> Option<Credit> {
         let share = match share {
-            Some(Share(room)) => Some(Arc::clone(room.take(bytes).then_some(room)?)),
+            Some(Share(capacity)) => Some(Arc::clone(capacity.take(bytes).then_some(capacity)?)),
             None => None,
         };
-        if self.room.take(bytes) {
+        if self.capacity.take(bytes) {
             if self.inside() == 1 {
                 self.move_on(Pace::begins);
             }
             return Some(Credit { admission: Arc::clone(self), share, bytes });
         }
-        if let Some(room) = share {
-            room.give_back(bytes);
+        if let Some(capacity) = share {
+            capacity.give_back(bytes);
         }
         None
     }
 
     /// The number of requests that are inside.
     pub(crate) fn inside(&self) -> usize {
-        self.room.places.load(Ordering::Relaxed)
+        self.capacity.places.load(Ordering::Relaxed)
     }
 
     /// The time until a refused caller may come again: an estimate of when the requests that are
@@ -96,16 +96,16 @@ impl Seen {
     }
 }
 
-/// The part of the places and bytes that one client may take. Clones share the same room.
+/// The part of the places and bytes that one client may take. Clones share the same capacity.
 #[derive(Clone, Debug)]
-pub(crate) struct Share(Arc<Room>);
+pub(crate) struct Share(Arc<Capacity>);
 
 /// The place of a request inside. It travels with the request and is given back once that is
 /// answered, not when the caller stops waiting: a dropped caller cancels nothing.
 #[derive(Debug)]
 pub(crate) struct Credit {
     admission: Arc<Admission>,
-    share: Option<Arc<Room>>,
+    share: Option<Arc<Capacity>>,
     bytes: usize,
 }
 
@@ -114,7 +114,7 @@ impl Drop for Credit {
         if let Some(share) = &self.share {
             share.give_back(self.bytes);
         }
-        self.admission.room.give_back(self.bytes);
+        self.admission.capacity.give_back(self.bytes);
         self.admission.move_on(Pace::left);
     }
 }
@@ -122,13 +122,13 @@ impl Drop for Credit {
 /// A bounded number of places and bytes. When two requests ask at once, one of them may be refused
 /// although there was room for it.
 #[derive(Debug)]
-struct Room {
+struct Capacity {
     places: AtomicUsize,
     bytes: AtomicUsize,
     max: (usize, usize),
 }
 
-impl Room {
+impl Capacity {
     fn new(places: usize, bytes: usize) -> Self {
         Self { places: AtomicUsize::new(0), bytes: AtomicUsize::new(0), max: (places, bytes) }
     }
@@ -137,7 +137,7 @@ impl Room {
     /// admitted alone, when no other bytes are inside.
     fn take(&self, bytes: usize) -> bool {
         let (places_max, bytes_max) = self.max;
-        // A full room is only read, not written: under overload most requests end here.
+        // A full capacity is only read, not written: under overload most requests end here.
         if self.places.load(Ordering::Relaxed) >= places_max {
             return false;
         }

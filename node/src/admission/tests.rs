@@ -34,8 +34,8 @@ fn it_lets_in_whom_a_plain_count_would() {
             assert_eq!(admission.inside(), inside.len());
         }
         inside.clear();
-        assert_eq!((admission.inside(), admission.room.bytes.load(Ordering::Relaxed)), (0, 0));
-        assert!(clients.iter().all(|Share(room)| room.places.load(Ordering::Relaxed) == 0));
+        assert_eq!((admission.inside(), admission.capacity.bytes.load(Ordering::Relaxed)), (0, 0));
+        assert!(clients.iter().all(|Share(capacity)| capacity.places.load(Ordering::Relaxed) == 0));
     }
 }
 
