@@ -1,7 +1,7 @@
 //! Admission control: the bounds on the callers, and on their bytes, that may be inside a node at
 //! once. An overloaded node answers instead of letting a queue grow.
 //!
-//! No caller waits here. Admission also measures the pace at which places become free, and derives
+//! No caller waits here. Admission also measures the rate at which places become free, and derives
 //! from it when a refused caller may come again.
 
 use std::{
@@ -18,15 +18,15 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Admission {
     capacity: Capacity,
-    pace: Mutex<Pace>,
-    seen: Seen,
+    rate: Mutex<DrainRate>,
+    published: PublishedRate,
 }
 
 impl Admission {
     pub(crate) fn new(places: usize, bytes: usize) -> Arc<Self> {
         let now = Instant::now();
-        let seen = Seen { since: now, moved_ns: AtomicU64::new(0), each_ns: AtomicU64::new(u64::MAX) };
-        Arc::new(Self { capacity: Capacity::new(places, bytes), pace: Mutex::new(Pace::new(now)), seen })
+        let published = PublishedRate { since: now, moved_ns: AtomicU64::new(0), each_ns: AtomicU64::new(u64::MAX) };
+        Arc::new(Self { capacity: Capacity::new(places, bytes), rate: Mutex::new(DrainRate::new(now)), published })
     }
 
     /// The bounds on the places and bytes that one client may take.
@@ -43,7 +43,7 @@ impl Admission {
         };
         if self.capacity.take(bytes) {
             if self.inside() == 1 {
-                self.move_on(Pace::begins);
+                self.move_on(DrainRate::begins);
             }
             return Some(Credit { admission: Arc::clone(self), share, bytes });
         }
@@ -61,38 +61,38 @@ impl Admission {
     /// The time until a refused caller may come again: an estimate of when the requests that are
     /// inside now will have left.
     pub(crate) fn retry_after(&self) -> Duration {
-        self.seen.pace().until_gone(self.inside(), Instant::now())
+        self.published.drain_rate().until_gone(self.inside(), Instant::now())
     }
 
-    fn move_on(&self, rule: fn(&mut Pace, Instant)) {
+    fn move_on(&self, rule: fn(&mut DrainRate, Instant)) {
         let now = Instant::now();
         // The data are plain numbers, so a poisoned lock is still usable.
-        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        rule(&mut pace, now);
-        self.seen.show(&pace);
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        rule(&mut rate, now);
+        self.published.publish(&rate);
     }
 }
 
-/// A copy of the pace for refused callers, which may be very many: they read it without taking the
+/// A copy of the rate for refused callers, which may be very many: they read it without taking the
 /// lock that departing requests need.
 #[derive(Debug)]
-struct Seen {
+struct PublishedRate {
     since: Instant,
     moved_ns: AtomicU64,
     each_ns: AtomicU64,
 }
 
-impl Seen {
-    fn show(&self, pace: &Pace) {
+impl PublishedRate {
+    fn publish(&self, rate: &DrainRate) {
         let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.moved_ns.store(ns(pace.moved.saturating_duration_since(self.since)), Ordering::Relaxed);
-        self.each_ns.store(pace.each.map_or(u64::MAX, ns), Ordering::Relaxed);
+        self.moved_ns.store(ns(rate.moved.saturating_duration_since(self.since)), Ordering::Relaxed);
+        self.each_ns.store(rate.each.map_or(u64::MAX, ns), Ordering::Relaxed);
     }
 
-    fn pace(&self) -> Pace {
+    fn drain_rate(&self) -> DrainRate {
         let ns = |time: &AtomicU64| Duration::from_nanos(time.load(Ordering::Relaxed));
         let each = (self.each_ns.load(Ordering::Relaxed) != u64::MAX).then(|| ns(&self.each_ns));
-        Pace { each, ..Pace::new(self.since + ns(&self.moved_ns)) }
+        DrainRate { each, ..DrainRate::new(self.since + ns(&self.moved_ns)) }
     }
 }
 
@@ -115,7 +115,7 @@ impl Drop for Credit {
             share.give_back(self.bytes);
         }
         self.admission.capacity.give_back(self.bytes);
-        self.admission.move_on(Pace::left);
+        self.admission.move_on(DrainRate::left);
     }
 }
 
@@ -160,7 +160,7 @@ impl Capacity {
 
 /// The rate at which places become free while at least one is taken.
 #[derive(Debug)]
-struct Pace {
+struct DrainRate {
     /// The time of the last departure, or of the first entry into an empty node.
     moved: Instant,
     /// The time during which requests were inside, and the number that left in it: since the
@@ -177,7 +177,7 @@ const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(10), Duration::
 /// The busy time that a measurement takes. It is also the wait told before the first measurement.
 const MEASURED_FOR: Duration = Duration::from_millis(100);
 
-impl Pace {
+impl DrainRate {
     fn new(now: Instant) -> Self {
         Self { moved: now, busy: Duration::ZERO, left: 0, each: None }
     }
@@ -197,7 +197,7 @@ impl Pace {
         }
     }
 
-    /// The time until `inside` requests have left: at the measured pace, plus the time since the
+    /// The time until `inside` requests have left: at the measured rate, plus the time since the
     /// last departure. It never decreases as `inside` grows.
     fn until_gone(&self, inside: usize, now: Instant) -> Duration {
         let stuck = now.saturating_duration_since(self.moved);

@@ -67,19 +67,19 @@ fn the_more_are_inside_and_the_slower_they_leave_the_longer_is_the_wait() {
     let mut random = SmallRng::seed_from_u64(1);
     let now = Instant::now();
     for _ in 0..2000 {
-        let mut pace = Pace::new(now);
+        let mut rate = DrainRate::new(now);
         let mut at = now;
         let step = Duration::from_micros(random.random_range(0..200_000));
         for _ in 0..random.random_range(0..50) {
             at += step;
-            pace.left(at);
+            rate.left(at);
         }
         let (few, late) = (random.random_range(0..5000), at + Duration::from_micros(random.random_range(0..9_000_000)));
-        let wait = pace.until_gone(few, at);
+        let wait = rate.until_gone(few, at);
         assert!(RETRY_AFTER.0 <= wait && wait <= RETRY_AFTER.1, "{wait:?}");
-        assert!(wait <= pace.until_gone(few + random.random_range(0..usize::MAX / 2), at));
-        assert!(wait <= pace.until_gone(few, late));
-        let slower = Pace { each: pace.each.map(|each| each * 2), ..pace };
+        assert!(wait <= rate.until_gone(few + random.random_range(0..usize::MAX / 2), at));
+        assert!(wait <= rate.until_gone(few, late));
+        let slower = DrainRate { each: rate.each.map(|each| each * 2), ..rate };
         assert!(wait <= slower.until_gone(few, at));
     }
 }
