@@ -30,24 +30,24 @@ impl Admission {
     }
 
     /// The bounds on the places and bytes that one client may take.
-    pub(crate) fn client_quota(places: usize, bytes: usize) -> Share {
-        Share(Arc::new(Capacity::new(places, bytes)))
+    pub(crate) fn client_quota(places: usize, bytes: usize) -> ClientQuota {
+        ClientQuota(Arc::new(Capacity::new(places, bytes)))
     }
 
     /// Admits one request of this many bytes until its credit is dropped; `None` if the node or the
-    /// share has no room.
-    pub(crate) fn enter(self: &Arc<Self>, bytes: usize, share: Option<&Share>) -> Option<Credit> {
-        let share = match share {
-            Some(Share(capacity)) => Some(Arc::clone(capacity.take(bytes).then_some(capacity)?)),
+    /// quota has no room.
+    pub(crate) fn enter(self: &Arc<Self>, bytes: usize, quota: Option<&ClientQuota>) -> Option<Credit> {
+        let quota = match quota {
+            Some(ClientQuota(capacity)) => Some(Arc::clone(capacity.take(bytes).then_some(capacity)?)),
             None => None,
         };
         if self.capacity.take(bytes) {
             if self.inside() == 1 {
                 self.move_on(DrainRate::begins);
             }
-            return Some(Credit { admission: Arc::clone(self), share, bytes });
+            return Some(Credit { admission: Arc::clone(self), quota, bytes });
         }
-        if let Some(capacity) = share {
+        if let Some(capacity) = quota {
             capacity.give_back(bytes);
         }
         None
@@ -98,21 +98,21 @@ impl PublishedRate {
 
 /// The part of the places and bytes that one client may take. Clones share the same capacity.
 #[derive(Clone, Debug)]
-pub(crate) struct Share(Arc<Capacity>);
+pub(crate) struct ClientQuota(Arc<Capacity>);
 
 /// The place of a request inside. It travels with the request and is given back once that is
 /// answered, not when the caller stops waiting: a dropped caller cancels nothing.
 #[derive(Debug)]
 pub(crate) struct Credit {
     admission: Arc<Admission>,
-    share: Option<Arc<Capacity>>,
+    quota: Option<Arc<Capacity>>,
     bytes: usize,
 }
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        if let Some(share) = &self.share {
-            share.give_back(self.bytes);
+        if let Some(quota) = &self.quota {
+            quota.give_back(self.bytes);
         }
         self.admission.capacity.give_back(self.bytes);
         self.admission.move_on(DrainRate::left);

@@ -6,7 +6,7 @@ use crate::{
         clock::Clock,
         messages::{Administer, Offer, Operator, ReadCaller, Request, SnapshotCaller, Waiter, Wants},
     },
-    admission::{Admission, Credit, Share},
+    admission::{Admission, ClientQuota, Credit},
     builder::Builder,
     config::Limits,
     decisions::{
@@ -35,7 +35,7 @@ use tokio::{
 /// clone is dropped, the node shuts down.
 pub struct Node<M: StateMachine> {
     pub(crate) shared: Arc<Shared<M>>,
-    share: Option<Share>,
+    quota: Option<ClientQuota>,
 }
 
 pub(crate) struct Shared<M: StateMachine> {
@@ -73,7 +73,7 @@ impl StateMachine for () {
 
 impl<M: StateMachine> Node<M> {
     pub(crate) fn new(shared: Shared<M>) -> Self {
-        Self { shared: Arc::new(shared), share: None }
+        Self { shared: Arc::new(shared), quota: None }
     }
 
     /// The time for which each of its threads has not taken a turn: for a liveness probe. It does
@@ -92,17 +92,17 @@ impl<M: StateMachine> Node<M> {
     }
 
     /// A handle for one more client: requests through it, its clones and its sessions are also
-    /// bounded by the client's own share ([`Limits::max_in_flight_per_client`]), so that other
+    /// bounded by the client's own quota ([`Limits::max_in_flight_per_client`]), so that other
     /// clients find places. Cheap: make one for each connection, user or job.
     #[must_use]
     pub fn client(&self) -> Self {
         let (places, bytes) = self.shared.limits.of_client();
-        Self { shared: Arc::clone(&self.shared), share: Some(Admission::client_quota(places, bytes)) }
+        Self { shared: Arc::clone(&self.shared), quota: Some(Admission::client_quota(places, bytes)) }
     }
 
     /// Admits a caller with this many bytes; the error is the time after which to retry.
     fn enter(&self, bytes: usize) -> Result<Credit, Duration> {
-        self.shared.admission.enter(bytes, self.share.as_ref()).ok_or_else(|| self.retry_after())
+        self.shared.admission.enter(bytes, self.quota.as_ref()).ok_or_else(|| self.retry_after())
     }
 
     pub(crate) fn retry_after(&self) -> Duration {
@@ -463,7 +463,7 @@ fn result_of(error: ProposeError) -> ProposalResult {
 
 impl<M: StateMachine> Clone for Node<M> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), share: self.share.clone() }
+        Self { shared: Arc::clone(&self.shared), quota: self.quota.clone() }
     }
 }
 

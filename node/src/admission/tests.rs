@@ -8,7 +8,7 @@ fn it_lets_in_whom_a_plain_count_would() {
         let (places, bytes) = (random.random_range(1..6), random.random_range(1..200));
         let (of_client, bytes_of_client) = (random.random_range(1..6), random.random_range(1..200));
         let admission = Admission::new(places, bytes);
-        let clients: Vec<Share> = (0..2).map(|_| Admission::client_quota(of_client, bytes_of_client)).collect();
+        let clients: Vec<ClientQuota> = (0..2).map(|_| Admission::client_quota(of_client, bytes_of_client)).collect();
         let mut inside: Vec<(Option<usize>, usize, Credit)> = Vec::new();
         for step in 0..200 {
             if random.random_bool(0.4) && !inside.is_empty() {
@@ -35,7 +35,7 @@ fn it_lets_in_whom_a_plain_count_would() {
         }
         inside.clear();
         assert_eq!((admission.inside(), admission.capacity.bytes.load(Ordering::Relaxed)), (0, 0));
-        assert!(clients.iter().all(|Share(capacity)| capacity.places.load(Ordering::Relaxed) == 0));
+        assert!(clients.iter().all(|ClientQuota(capacity)| capacity.places.load(Ordering::Relaxed) == 0));
     }
 }
 
