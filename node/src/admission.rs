@@ -34,9 +34,9 @@ impl Admission {
         ClientQuota(Arc::new(Capacity::new(places, bytes)))
     }
 
-    /// Admits one request of this many bytes until its credit is dropped; `None` if the node or the
+    /// Admits one request of this many bytes until its permit is dropped; `None` if the node or the
     /// quota has no room.
-    pub(crate) fn enter(self: &Arc<Self>, bytes: usize, quota: Option<&ClientQuota>) -> Option<Credit> {
+    pub(crate) fn enter(self: &Arc<Self>, bytes: usize, quota: Option<&ClientQuota>) -> Option<Permit> {
         let quota = match quota {
             Some(ClientQuota(capacity)) => Some(Arc::clone(capacity.take(bytes).then_some(capacity)?)),
             None => None,
@@ -45,7 +45,7 @@ impl Admission {
             if self.inside() == 1 {
                 self.move_on(DrainRate::begins);
             }
-            return Some(Credit { admission: Arc::clone(self), quota, bytes });
+            return Some(Permit { admission: Arc::clone(self), quota, bytes });
         }
         if let Some(capacity) = quota {
             capacity.give_back(bytes);
@@ -103,13 +103,13 @@ pub(crate) struct ClientQuota(Arc<Capacity>);
 /// The place of a request inside. It travels with the request and is given back once that is
 /// answered, not when the caller stops waiting: a dropped caller cancels nothing.
 #[derive(Debug)]
-pub(crate) struct Credit {
+pub(crate) struct Permit {
     admission: Arc<Admission>,
     quota: Option<Arc<Capacity>>,
     bytes: usize,
 }
 
-impl Drop for Credit {
+impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(quota) = &self.quota {
             quota.give_back(self.bytes);

@@ -6,7 +6,7 @@ use crate::{
         clock::Clock,
         messages::{Administer, Offer, Operator, ReadCaller, Request, SnapshotCaller, Waiter, Wants},
     },
-    admission::{Admission, ClientQuota, Credit},
+    admission::{Admission, ClientQuota, Permit},
     builder::Builder,
     config::Limits,
     decisions::{
@@ -101,7 +101,7 @@ impl<M: StateMachine> Node<M> {
     }
 
     /// Admits a caller with this many bytes; the error is the time after which to retry.
-    fn enter(&self, bytes: usize) -> Result<Credit, Duration> {
+    fn enter(&self, bytes: usize) -> Result<Permit, Duration> {
         self.shared.admission.enter(bytes, self.quota.as_ref()).ok_or_else(|| self.retry_after())
     }
 
@@ -178,9 +178,9 @@ impl<M: StateMachine> Node<M> {
         if !shared.lifecycle.is_running() {
             return Err(ProposeError::Stopped);
         }
-        let credit = self.enter(payload.len()).map_err(|retry_after| ProposeError::Overloaded { retry_after })?;
+        let permit = self.enter(payload.len()).map_err(|retry_after| ProposeError::Overloaded { retry_after })?;
         let (answer, answered) = oneshot::channel();
-        let waiter = Waiter { answer, asked: Instant::now(), credit };
+        let waiter = Waiter { answer, asked: Instant::now(), permit };
         shared
             .requests
             .send(Request::Propose(Offer { kind, payload, waiter, until }))
@@ -279,13 +279,13 @@ impl<M: StateMachine> Node<M> {
         if shared.is_witness {
             return Err(ReadError::Witness);
         }
-        let mut credit = self.enter(0).map_err(|retry_after| ReadError::Overloaded { retry_after })?;
+        let mut permit = self.enter(0).map_err(|retry_after| ReadError::Overloaded { retry_after })?;
         // A proof that is young enough now may be too old when the query runs; then the leader
         // is asked, once.
         for is_last in [false, true] {
-            match self.read_once((consistency, until), query, credit, is_last).await? {
+            match self.read_once((consistency, until), query, permit, is_last).await? {
                 Once::Read(read) => return Ok(read),
-                Once::TooLate(again) => (query, credit) = again,
+                Once::TooLate(again) => (query, permit) = again,
             }
         }
         Err(ReadError::NoLeader)
@@ -295,7 +295,7 @@ impl<M: StateMachine> Node<M> {
         &self,
         (consistency, until): (Consistency, Option<Instant>),
         query: Q,
-        credit: Credit,
+        permit: Permit,
         is_last: bool,
     ) -> Result<Once<T, Q>, ReadError>
     where
@@ -335,10 +335,10 @@ impl<M: StateMachine> Node<M> {
             let outcome = match machine {
                 Some(machine) if holds => {
                     let read = Read { index, value: query(machine) };
-                    drop(credit);
+                    drop(permit);
                     Ok(Once::Read(read))
                 }
-                Some(_) if !is_last => Ok(Once::TooLate((query, credit))),
+                Some(_) if !is_last => Ok(Once::TooLate((query, permit))),
                 _ => Err(refusal()),
             };
             // The caller may have left.
@@ -359,9 +359,9 @@ impl<M: StateMachine> Node<M> {
         if !shared.lifecycle.is_running() {
             return Err(SnapshotError::Stopped);
         }
-        let credit = self.enter(0).map_err(|retry_after| SnapshotError::Overloaded { retry_after })?;
+        let permit = self.enter(0).map_err(|retry_after| SnapshotError::Overloaded { retry_after })?;
         let (answer, answered) = oneshot::channel();
-        let request = Request::Snapshot(SnapshotCaller { answer, credit });
+        let request = Request::Snapshot(SnapshotCaller { answer, permit });
         shared.requests.send(request).map_err(|_| SnapshotError::Stopped)?;
         let index = answered.await.unwrap_or(Err(SnapshotError::Stopped))?;
         Ok(SnapshotTaken { index })
@@ -443,9 +443,9 @@ impl<M: StateMachine> Node<M> {
 /// The result of one attempt to read.
 enum Once<T, Q> {
     Read(Read<T>),
-    /// The proof had become too old when the query was to run: the query and the credit
+    /// The proof had become too old when the query was to run: the query and the permit
     /// for another attempt.
-    TooLate((Q, Credit)),
+    TooLate((Q, Permit)),
 }
 
 fn result_of(error: ProposeError) -> ProposalResult {

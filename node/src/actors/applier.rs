@@ -222,8 +222,8 @@ impl<M: StateMachine> Applier<M> {
                 tally.waited += tally.now.saturating_duration_since(waiter.asked);
                 waiter.tell(Ok(outcome));
             }
-            Caller::There { node, request, credit, .. } => {
-                drop(credit);
+            Caller::There { node, request, permit, .. } => {
+                drop(permit);
                 self.answers.push(Answer { node, request, outcome });
             }
         }

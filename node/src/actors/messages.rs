@@ -3,7 +3,7 @@
 //! in one table.
 
 use crate::{
-    admission::Credit,
+    admission::Permit,
     decisions::{
         callers::{self, Answer, Outcome},
         freshness::{Bounds, Granted},
@@ -51,16 +51,16 @@ pub(crate) struct Offer {
 }
 
 /// The caller that waits for the outcome of a command.
-pub(crate) type Caller = callers::Caller<Waiter, Credit>;
+pub(crate) type Caller = callers::Caller<Waiter, Permit>;
 
 /// The callers of consecutive entries.
-pub(crate) type Callers = callers::Callers<Waiter, Credit>;
+pub(crate) type Callers = callers::Callers<Waiter, Permit>;
 
 /// A caller of this node's handle, waiting for the outcome of its command.
 pub(crate) struct Waiter {
     pub(crate) answer: oneshot::Sender<Result<Outcome, ProposeError>>,
     pub(crate) asked: Instant,
-    pub(crate) credit: Credit,
+    pub(crate) permit: Permit,
 }
 
 impl Waiter {
@@ -73,9 +73,9 @@ impl Waiter {
     /// again at once.
     pub(crate) fn tell(self, outcome: Result<Outcome, ProposeError>) {
         if self.answer.is_closed() && live(Mutant::DroppedCallerKeepsPlace) {
-            return std::mem::forget(self.credit);
+            return std::mem::forget(self.permit);
         }
-        drop(self.credit);
+        drop(self.permit);
         // The caller may have left; the outcome stands.
         let _ = self.answer.send(outcome);
     }
@@ -144,13 +144,13 @@ pub(crate) enum Operator {
 /// A caller of this node's handle, waiting for a snapshot.
 pub(crate) struct SnapshotCaller {
     pub(crate) answer: oneshot::Sender<Result<Index, SnapshotError>>,
-    pub(crate) credit: Credit,
+    pub(crate) permit: Permit,
 }
 
 impl SnapshotCaller {
     /// Tells the outcome.
     pub(crate) fn tell(self, outcome: Result<Index, SnapshotError>) {
-        drop(self.credit);
+        drop(self.permit);
         // The caller may have left.
         let _ = self.answer.send(outcome);
     }

@@ -9,7 +9,7 @@ fn it_lets_in_whom_a_plain_count_would() {
         let (of_client, bytes_of_client) = (random.random_range(1..6), random.random_range(1..200));
         let admission = Admission::new(places, bytes);
         let clients: Vec<ClientQuota> = (0..2).map(|_| Admission::client_quota(of_client, bytes_of_client)).collect();
-        let mut inside: Vec<(Option<usize>, usize, Credit)> = Vec::new();
+        let mut inside: Vec<(Option<usize>, usize, Permit)> = Vec::new();
         for step in 0..200 {
             if random.random_bool(0.4) && !inside.is_empty() {
                 drop(inside.swap_remove(random.random_range(0..inside.len())));
@@ -28,9 +28,9 @@ fn it_lets_in_whom_a_plain_count_would() {
             };
             let expected = fits(None, (places, bytes))
                 && client.is_none_or(|client| fits(Some(client), (of_client, bytes_of_client)));
-            let credit = admission.enter(size, client.map(|client| &clients[client]));
-            assert_eq!(credit.is_some(), expected, "seed {seed}, step {step}");
-            inside.extend(credit.map(|credit| (client, size, credit)));
+            let permit = admission.enter(size, client.map(|client| &clients[client]));
+            assert_eq!(permit.is_some(), expected, "seed {seed}, step {step}");
+            inside.extend(permit.map(|permit| (client, size, permit)));
             assert_eq!(admission.inside(), inside.len());
         }
         inside.clear();

@@ -35,7 +35,7 @@ pub(crate) enum Caller<W, C> {
     /// A caller of this node's handle.
     Here { asked: Moment, waiter: W },
     /// Another node, which forwarded it in this term.
-    There { node: NodeId, request: u64, term: Term, credit: C },
+    There { node: NodeId, request: u64, term: Term, permit: C },
 }
 
 impl<W, C> Caller<W, C> {

@@ -136,7 +136,7 @@ mod tests {
         let mut world = World::new();
         world.admit(&[BATCH], 0, 0);
         let deadline = world.now.plus(SECOND);
-        let there = Caller::There { node: NodeId(2), request: 1, term: Term(1), credit: () };
+        let there = Caller::There { node: NodeId(2), request: 1, term: Term(1), permit: () };
         let waiting = vec![
             world.proposal(LARGE_BYTES, Some(deadline)),
             world.proposal(LARGE_BYTES + 1, None),

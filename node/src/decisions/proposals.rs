@@ -221,8 +221,8 @@ impl<W, C> Proposals<W, C> {
                 None => admit(payload.len()).ok_or(ProposeOutcome::Overloaded),
             };
             match admitted {
-                Ok(credit) => {
-                    let caller = Caller::There { node: from, request, term, credit };
+                Ok(permit) => {
+                    let caller = Caller::There { node: from, request, term, permit };
                     let until = Some(now.plus(Duration::from_millis(waits_ms.into())));
                     taken.push(Proposal { kind, payload, caller, until });
                 }

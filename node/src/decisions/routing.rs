@@ -157,6 +157,6 @@ mod tests {
     }
 
     fn forwarded_in(term: u64) -> Caller<(), ()> {
-        Caller::There { node: NodeId(3), request: 1, term: Term(term), credit: () }
+        Caller::There { node: NodeId(3), request: 1, term: Term(term), permit: () }
     }
 }

@@ -3,7 +3,7 @@
 use super::stages::Stages;
 use crate::{
     actors::messages::Waiter,
-    admission::{Admission, Credit},
+    admission::{Admission, Permit},
     config::Limits,
     decisions::proposals::{Effect, Proposals},
 };
@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 /// The commands without an outcome, and the places that they hold.
 pub(super) struct Commands {
-    pub(super) proposals: Proposals<Waiter, Credit>,
+    pub(super) proposals: Proposals<Waiter, Permit>,
     /// Effects of the decision that runs. Kept between decisions, so that none allocates.
-    pub(super) effects: Vec<Effect<Waiter, Credit>>,
+    pub(super) effects: Vec<Effect<Waiter, Permit>>,
     /// Admission of this node's own callers.
     pub(super) admission: Arc<Admission>,
     /// Admission of commands that other nodes forward, until they are answered.
@@ -23,7 +23,7 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    pub(super) fn new(proposals: Proposals<Waiter, Credit>, admission: Arc<Admission>, limits: &Limits) -> Self {
+    pub(super) fn new(proposals: Proposals<Waiter, Permit>, admission: Arc<Admission>, limits: &Limits) -> Self {
         Self {
             proposals,
             effects: Vec::new(),

@@ -4,7 +4,7 @@
 use super::Consensus;
 use crate::{
     actors::messages::{Offer, Waiter},
-    admission::Credit,
+    admission::Permit,
     decisions::{
         callers::{Caller, Proposal},
         proposals::{Effect, Proposals, View},
@@ -25,7 +25,7 @@ impl Consensus {
     pub(super) fn decide_commands(
         &mut self,
         ctx: &mut Context<Self>,
-        event: impl FnOnce(&mut Proposals<Waiter, Credit>, Moment, &View, &mut Vec<Effect<Waiter, Credit>>),
+        event: impl FnOnce(&mut Proposals<Waiter, Permit>, Moment, &View, &mut Vec<Effect<Waiter, Permit>>),
     ) {
         let (now, view) = (self.node.clock.now(), self.proposals_view());
         let mut effects = std::mem::take(&mut self.commands.effects);
@@ -36,7 +36,7 @@ impl Consensus {
         self.commands.effects = effects;
     }
 
-    fn perform_for_commands(&mut self, effect: Effect<Waiter, Credit>, ctx: &mut Context<Self>) {
+    fn perform_for_commands(&mut self, effect: Effect<Waiter, Permit>, ctx: &mut Context<Self>) {
         match effect {
             Effect::Append(commands) => self.append(commands, ctx),
             Effect::Send(outgoing) => self.send(outgoing),
@@ -106,7 +106,7 @@ impl Consensus {
     }
 
     /// Passes commands to the rules, batch by batch.
-    fn append(&mut self, commands: Vec<Proposal<Waiter, Credit>>, ctx: &mut Context<Self>) {
+    fn append(&mut self, commands: Vec<Proposal<Waiter, Permit>>, ctx: &mut Context<Self>) {
         let mut commands = commands.into_iter().peekable();
         while commands.peek().is_some() {
             let (now, instant) = (self.node.clock.now(), Instant::now());
