@@ -10,7 +10,7 @@
 //!
 //! let metrics = Metrics::new();
 //! let node = metrics.node(1);
-//! node.role_is(Role::PreCandidate);
+//! node.set_role(Role::PreCandidate);
 //! node.election_started(Phase::PreVote);
 //!
 //! let page = metrics.render();

@@ -21,9 +21,9 @@ fn every_method_changes_exactly_its_series() {
         let node = metrics.node(1);
         let peer = node.peer(2);
         // Non-zero values, so that a step that clears or overwrites them shows.
-        node.role_is(Role::Follower);
+        node.set_role(Role::Follower);
         peer.matched(1, 1);
-        peer.state_is(PeerState::Probe);
+        peer.set_state(PeerState::Probe);
         let before = without_buckets(&metrics);
         act(&node);
         let after = without_buckets(&metrics);
@@ -86,11 +86,11 @@ macro_rules! steps {
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
 steps! {
-    |node| node.role_is(Role::Leader) => {
+    |node| node.set_role(Role::Leader) => {
         "quorate_role{role=follower}" = 0.0,
         "quorate_role{role=leader}" = 1.0,
     }
-    |node| node.term_is(7) => { "quorate_term{}" = 7.0 }
+    |node| node.set_term(7) => { "quorate_term{}" = 7.0 }
     |node| node.term_changed(TermChange::HigherTerm) => { "quorate_term_changes_total{cause=higher_term}" = 1.0 }
     |node| node.election_started(Phase::PreVote) => { "quorate_elections_started_total{phase=pre_vote}" = 1.0 }
     |node| node.election_finished(Phase::Vote, ElectionResult::Won, MS(40)) => {
@@ -116,10 +116,10 @@ steps! {
     |node| node.has_leader(true) => { "quorate_has_leader{}" = 1.0 }
     |node| node.leaderless_for(MS(1500)) => { "quorate_leaderless_seconds_total{}" = 1.0 }
     |node| node.log_spans(11, 99) => { "quorate_first_index{}" = 11.0, "quorate_last_index{}" = 99.0 }
-    |node| node.durable_index_is(98) => { "quorate_durable_index{}" = 98.0 }
-    |node| node.commit_index_is(97) => { "quorate_commit_index{}" = 97.0 }
-    |node| node.applied_index_is(96) => { "quorate_applied_index{}" = 96.0 }
-    |node| node.snapshot_index_is(10) => { "quorate_snapshot_index{}" = 10.0 }
+    |node| node.set_durable_index(98) => { "quorate_durable_index{}" = 98.0 }
+    |node| node.set_commit_index(97) => { "quorate_commit_index{}" = 97.0 }
+    |node| node.set_applied_index(96) => { "quorate_applied_index{}" = 96.0 }
+    |node| node.set_snapshot_index(10) => { "quorate_snapshot_index{}" = 10.0 }
     |node| node.proposals(ProposalResult::OutcomeUnknown, 64) => {
         "quorate_proposals_total{result=outcome_unknown}" = 64.0,
     }
@@ -158,7 +158,7 @@ steps! {
         "quorate_peer_match_index{peer=2}" = 90.0,
         "quorate_peer_lag_entries{peer=2}" = 9.0,
     }
-    |node| node.peer(2).state_is(PeerState::Replicate) => {
+    |node| node.peer(2).set_state(PeerState::Replicate) => {
         "quorate_peer_state{peer=2,state=probe}" = 0.0,
         "quorate_peer_state{peer=2,state=replicate}" = 1.0,
     }

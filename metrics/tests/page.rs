@@ -145,8 +145,8 @@ fn the_buckets_of_a_histogram_add_up() {
 fn several_nodes_share_a_page_and_do_not_mix() {
     let metrics = Metrics::new();
     let (one, two) = (metrics.node(1), metrics.node(2));
-    one.term_is(5);
-    two.term_is(6);
+    one.set_term(5);
+    two.set_term(6);
     metrics.node(1).election_started(Phase::Vote);
     let page = metrics.render();
     for line in [
@@ -215,11 +215,11 @@ fn of_the_values_of_a_choice_one_is_one() {
     };
     assert_eq!(chosen("quorate_role"), [""; 0]);
     for role in Role::ALL {
-        node.role_is(*role);
+        node.set_role(*role);
         assert_eq!(chosen("quorate_role"), [role.as_str()]);
     }
     for state in PeerState::ALL {
-        node.peer(2).state_is(*state);
+        node.peer(2).set_state(*state);
         assert_eq!(chosen("quorate_peer_state"), [state.as_str()]);
     }
     node.peer(2).replication_ended();

@@ -43,12 +43,12 @@ impl Elections {
 
 impl NodeMetrics {
     /// Sets the node's role. Until the first call all roles read 0.
-    pub fn role_is(&self, role: Role) {
+    pub fn set_role(&self, role: Role) {
         self.inner.elections.role.is(role);
     }
 
     /// Sets the node's current term, also the one it resumed after a restart.
-    pub fn term_is(&self, term: u64) {
+    pub fn set_term(&self, term: u64) {
         self.inner.elections.term.set(float(term));
     }
 

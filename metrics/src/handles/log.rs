@@ -34,22 +34,22 @@ impl NodeMetrics {
     }
 
     /// Sets the index of the last entry that is durable on this node.
-    pub fn durable_index_is(&self, index: u64) {
+    pub fn set_durable_index(&self, index: u64) {
         self.inner.log.durable.set(float(index));
     }
 
     /// Sets the index of the last entry that this node knows to be committed.
-    pub fn commit_index_is(&self, index: u64) {
+    pub fn set_commit_index(&self, index: u64) {
         self.inner.log.commit.set(float(index));
     }
 
     /// Sets the index of the last entry that the state machine has applied.
-    pub fn applied_index_is(&self, index: u64) {
+    pub fn set_applied_index(&self, index: u64) {
         self.inner.log.applied.set(float(index));
     }
 
     /// Sets the index of the last entry that the latest snapshot covers.
-    pub fn snapshot_index_is(&self, index: u64) {
+    pub fn set_snapshot_index(&self, index: u64) {
         self.inner.log.snapshot.set(float(index));
     }
 }

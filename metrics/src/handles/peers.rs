@@ -140,7 +140,7 @@ impl PeerMetrics {
     }
 
     /// Sets, while this node leads, the state of replication to the peer.
-    pub fn state_is(&self, state: PeerState) {
+    pub fn set_state(&self, state: PeerState) {
         self.inner.state.is(state);
     }
 

@@ -70,8 +70,8 @@ pub(crate) fn full_page() -> String {
 /// Calls every method of a node's handles, with every label value.
 pub(crate) fn record_everything(node: &NodeMetrics) {
     let took = Duration::from_micros(300);
-    Role::ALL.iter().for_each(|role| node.role_is(*role));
-    node.term_is(3);
+    Role::ALL.iter().for_each(|role| node.set_role(*role));
+    node.set_term(3);
     TermChange::ALL.iter().for_each(|cause| node.term_changed(*cause));
     for phase in Phase::ALL {
         node.election_started(*phase);
@@ -84,10 +84,10 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
     node.has_leader(true);
     node.leaderless_for(took);
     node.log_spans(1, 9);
-    node.durable_index_is(8);
-    node.commit_index_is(7);
-    node.applied_index_is(6);
-    node.snapshot_index_is(5);
+    node.set_durable_index(8);
+    node.set_commit_index(7);
+    node.set_applied_index(6);
+    node.set_snapshot_index(5);
     ProposalResult::ALL.iter().for_each(|result| node.proposals(*result, 2));
     node.proposals_in_flight(4);
     node.sessions(3);
@@ -107,7 +107,7 @@ pub(crate) fn record_everything(node: &NodeMetrics) {
     for peer in [2, 3] {
         let peer = node.peer(peer);
         peer.matched(5, 4);
-        PeerState::ALL.iter().for_each(|state| peer.state_is(*state));
+        PeerState::ALL.iter().for_each(|state| peer.set_state(*state));
         peer.append_rejected();
         peer.diverged();
         peer.data_lost();

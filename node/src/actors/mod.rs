@@ -212,7 +212,7 @@ pub(crate) async fn launch<M: StateMachine>(
     // An address given at the start takes precedence over that of the configuration, unless an
     // operator gave the latter.
     let mut peers = Peers::new(links.clone(), addresses);
-    peers.are(&replica.peers(), replica.membership());
+    peers.set_members(&replica.peers(), replica.membership());
     peers.meet(id, replica.membership());
 
     let panic_guard = lifecycle.panic_guard("ElectionTimer");

@@ -21,7 +21,7 @@ impl Consensus {
     /// replicators follow it.
     pub(super) fn members_changed(&mut self, ctx: &mut Context<Self>) {
         let peers = self.replica.peers();
-        self.connections.peers.are(&peers, self.replica.membership());
+        self.connections.peers.set_members(&peers, self.replica.membership());
         self.connections.observed.peers_are(&peers);
         self.status.members_changed(&self.replica);
         if self.replica.membership().contains(self.replica.id()) && self.stopping.is_member() {

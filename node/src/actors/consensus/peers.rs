@@ -70,7 +70,7 @@ impl Peers {
 
     /// Sets the peers. A peer is dialled at the address that an operator gave it, else at the one
     /// that this node was started with, else at the one in `membership`.
-    pub(crate) fn are(&mut self, peers: &[NodeId], membership: &Membership) {
+    pub(crate) fn set_members(&mut self, peers: &[NodeId], membership: &Membership) {
         for peer in peers {
             let own = self.own_addresses.get(peer).map(String::as_str);
             let known = membership.address_over(*peer, own);

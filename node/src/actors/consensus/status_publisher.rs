@@ -62,8 +62,8 @@ impl StatusPublisher {
             metrics,
         };
         publisher.show_indexes(&status_of(replica));
-        publisher.metrics.term_is(replica.term().0);
-        publisher.metrics.role_is(role_in_metrics(status_of(replica).role));
+        publisher.metrics.set_term(replica.term().0);
+        publisher.metrics.set_role(role_in_metrics(status_of(replica).role));
         publisher.metrics.has_leader(false);
         // An earlier node of this id in this process may have left its numbers.
         publisher.metrics.proposals_in_flight(0);
@@ -161,10 +161,10 @@ impl StatusPublisher {
         if new.term != old.term {
             let campaigning = new.role == Role::Candidate;
             self.metrics.term_changed(if campaigning { TermChange::Campaign } else { TermChange::HigherTerm });
-            self.metrics.term_is(new.term.0);
+            self.metrics.set_term(new.term.0);
         }
         if new.role != old.role {
-            self.metrics.role_is(role_in_metrics(new.role));
+            self.metrics.set_role(role_in_metrics(new.role));
             tracing::info!(node = %new.node, term = %new.term, "{} is {} now", new.node, new.role.as_str());
         }
         if new.leader == old.leader {
@@ -252,10 +252,10 @@ impl StatusPublisher {
 
     fn show_indexes(&self, status: &Status) {
         self.metrics.log_spans(status.first_log.0, status.last_log.0);
-        self.metrics.durable_index_is(status.durable.0);
-        self.metrics.commit_index_is(status.commit.0);
-        self.metrics.applied_index_is(status.applied.0);
-        self.metrics.snapshot_index_is(status.snapshot.0);
+        self.metrics.set_durable_index(status.durable.0);
+        self.metrics.set_commit_index(status.commit.0);
+        self.metrics.set_applied_index(status.applied.0);
+        self.metrics.set_snapshot_index(status.snapshot.0);
     }
 }
 

@@ -164,7 +164,7 @@ impl Replicator {
         self.next_heartbeat = Instant::now() + self.heartbeat_interval;
         let progress = self.replication.progress();
         self.metrics.matched(progress.matched().0, progress.lag());
-        self.metrics.state_is(match progress.state() {
+        self.metrics.set_state(match progress.state() {
             ProgressState::Probe => PeerState::Probe,
             ProgressState::Replicate => PeerState::Replicate,
             ProgressState::Snapshot => PeerState::Snapshot,
