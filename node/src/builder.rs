@@ -30,7 +30,7 @@ pub struct Builder {
     voters: Vec<(NodeId, String)>,
     joins: bool,
     witness: Option<NodeId>,
-    prefers: Vec<NodeId>,
+    preferred_leaders: Vec<NodeId>,
     network: Option<Box<dyn Network>>,
     storage: Option<StorageHandle>,
     timing: Timing,
@@ -55,7 +55,7 @@ impl Builder {
             voters: Vec::new(),
             joins: false,
             witness: None,
-            prefers: Vec::new(),
+            preferred_leaders: Vec::new(),
             network: None,
             storage: None,
             timing: Timing::default(),
@@ -107,8 +107,8 @@ impl Builder {
     /// them that is up and has kept up, unless it comes earlier in the list itself. Elections
     /// ignore the list: if no preferred member is up, any other may lead.
     #[must_use]
-    pub fn prefers(mut self, leaders: impl IntoIterator<Item = NodeId>) -> Self {
-        self.prefers = leaders.into_iter().collect();
+    pub fn preferred_leaders(mut self, leaders: impl IntoIterator<Item = NodeId>) -> Self {
+        self.preferred_leaders = leaders.into_iter().collect();
         self
     }
 
@@ -312,7 +312,9 @@ impl Builder {
         self.check()?;
         let machine = self.machine()?;
         let addresses = addresses(&self.voters)?;
-        let Self { id, cluster, joins, prefers, network, storage, timing, limits, snapshots, sessions, .. } = self;
+        let Self {
+            id, cluster, joins, preferred_leaders, network, storage, timing, limits, snapshots, sessions, ..
+        } = self;
         let (metrics, seed) = (self.metrics, self.seed);
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
         let skips = self.skips.iter().map(|skip| (skip.index, *skip)).collect();
@@ -324,7 +326,7 @@ impl Builder {
             membership: if joins { Membership::default() } else { of_addresses() },
             is_witness,
             addresses,
-            prefers,
+            preferred_leaders,
             network: network.ok_or(missing("network"))?,
             storage: storage.ok_or(missing("storage"))?,
             timing: timing.resolved(),

@@ -39,7 +39,7 @@ impl Compared {
         timing: &Timing,
         limits: &Limits,
         sessions: &Sessions,
-        prefers: &[NodeId],
+        preferred_leaders: &[NodeId],
         replica: &Replica,
     ) -> Self {
         let (shortest, longest) = timing.election_timeout;
@@ -74,7 +74,7 @@ impl Compared {
             ),
             setting(
                 "prefers",
-                in_words(prefers),
+                in_words(preferred_leaders),
                 "each leader hands over by its own list, so leadership may go back and forth: give all nodes the same",
             ),
         ];

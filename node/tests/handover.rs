@@ -97,9 +97,9 @@ fn a_leader_that_is_stopped_hands_over_first() {
 fn leadership_goes_to_a_preferred_node_that_is_there() {
     simulate(async {
         let mut cluster = Cluster::vacant(Plan { seed: 3, ..Plan::default() });
-        let prefers = |builder: quorate::Builder| builder.prefers([NodeId(3), NodeId(2)]);
+        let preferring = |builder: quorate::Builder| builder.preferred_leaders([NodeId(3), NodeId(2)]);
         for id in cluster.members() {
-            cluster.start_as(id, Journal::default(), prefers).await;
+            cluster.start_as(id, Journal::default(), preferring).await;
         }
         let leads = async |cluster: &Cluster, id: u64| {
             let what = format!("node {id} to lead");
@@ -108,7 +108,7 @@ fn leadership_goes_to_a_preferred_node_that_is_there() {
         leads(&cluster, 3).await;
         cluster.stop(NodeId(3)).await;
         leads(&cluster, 2).await;
-        cluster.start_as(NodeId(3), Journal::default(), prefers).await;
+        cluster.start_as(NodeId(3), Journal::default(), preferring).await;
         leads(&cluster, 3).await;
         let terms = cluster.status(NodeId(3)).term;
         tokio::time::sleep(Duration::from_secs(60)).await;

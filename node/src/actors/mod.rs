@@ -70,7 +70,7 @@ pub(crate) struct Plan {
     /// The addresses at which this node dials others, unless an operator has given them
     /// another address since.
     pub(crate) addresses: BTreeMap<NodeId, String>,
-    pub(crate) prefers: Vec<NodeId>,
+    pub(crate) preferred_leaders: Vec<NodeId>,
     pub(crate) network: Box<dyn Network>,
     pub(crate) storage: StorageHandle,
     pub(crate) timing: Timing,
@@ -98,7 +98,7 @@ pub(crate) async fn launch<M: StateMachine>(
         membership,
         is_witness,
         addresses,
-        prefers,
+        preferred_leaders,
         network,
         storage,
         timing,
@@ -183,7 +183,7 @@ pub(crate) async fn launch<M: StateMachine>(
     }
     let skips: Vec<Skip> = skips.into_iter().collect();
 
-    let compared = Compared::new(&timing, &limits, &sessions, &prefers, &replica);
+    let compared = Compared::new(&timing, &limits, &sessions, &preferred_leaders, &replica);
     let introduction = Introduction {
         machine_version: machine_versions.newest,
         incarnation,
@@ -244,7 +244,7 @@ pub(crate) async fn launch<M: StateMachine>(
         replica,
         node: NodeContext { clock, timing, limits, sessions, metrics: metrics.clone(), lifecycle: lifecycle.clone() },
         requests: Requests::new(received, timing.busy_poll),
-        preferred: prefers,
+        preferred: preferred_leaders,
         connections: Connections::new(peers, observed, introduction),
         roles: Roles::new(timer, storage),
         snapshots: Snapshotting::new(

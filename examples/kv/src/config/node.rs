@@ -24,7 +24,7 @@ impl Config {
         let [shortest, longest] = self.timing.election_timeout;
         builder
             .voters(self.peers.iter().map(|peer| (peer.id, peer.addr.clone())))
-            .prefers(self.prefers.iter().copied())
+            .preferred_leaders(self.prefers.iter().copied())
             .storage(Wal::at(&self.data_dir).segment_bytes(self.storage.segment_bytes))
             .timing(Timing {
                 heartbeat_interval: self.timing.heartbeat_interval,
