@@ -28,7 +28,7 @@ pub struct Builder {
     id: NodeId,
     cluster: String,
     voters: Vec<(NodeId, String)>,
-    joins: bool,
+    join: bool,
     witness: Option<NodeId>,
     preferred_leaders: Vec<NodeId>,
     network: Option<Box<dyn Network>>,
@@ -53,7 +53,7 @@ impl Builder {
             id,
             cluster,
             voters: Vec::new(),
-            joins: false,
+            join: false,
             witness: None,
             preferred_leaders: Vec::new(),
             network: None,
@@ -83,13 +83,13 @@ impl Builder {
     /// needed then; any that are given only say at which address this node dials them. A node that
     /// has a log goes by the log and ignores this.
     #[must_use]
-    pub fn joins(mut self) -> Self {
-        self.joins = true;
+    pub fn join(mut self, join: bool) -> Self {
+        self.join = join;
         self
     }
 
     /// The member that is a witness; must be the same on all nodes. A node
-    /// that [joins](Builder::joins) names itself here if it is to be added
+    /// that [joins](Builder::join) names itself here if it is to be added
     /// as one ([`Change::add_witness`](crate::Change::add_witness)).
     ///
     /// A witness keeps terms, votes and the identity of entries, but not their payloads; it needs
@@ -287,9 +287,9 @@ impl Builder {
         self.snapshots.check()?;
         self.sessions.check()?;
         let addresses = addresses(&self.voters)?;
-        if !addresses.contains_key(&self.id) && !self.joins {
+        if !addresses.contains_key(&self.id) && !self.join {
             return Err(StartError::Config(format!(
-                "node {} is not among the voters: list it too, or let it join (Builder::joins)",
+                "node {} is not among the voters: list it too, or let it join (Builder::join)",
                 self.id
             )));
         }
@@ -302,7 +302,7 @@ impl Builder {
                 Self::SKIPS_MAX
             )));
         }
-        match self.witness.filter(|_| !self.joins) {
+        match self.witness.filter(|_| !self.join) {
             Some(witness) => check_witness(witness, &addresses),
             None => Ok(()),
         }
@@ -313,7 +313,7 @@ impl Builder {
         let machine = self.machine()?;
         let addresses = addresses(&self.voters)?;
         let Self {
-            id, cluster, joins, preferred_leaders, network, storage, timing, limits, snapshots, sessions, ..
+            id, cluster, join, preferred_leaders, network, storage, timing, limits, snapshots, sessions, ..
         } = self;
         let (metrics, seed) = (self.metrics, self.seed);
         let missing = |what| StartError::Config(format!("the node has no {what}: call Builder::{what}"));
@@ -323,7 +323,7 @@ impl Builder {
         Ok(Plan {
             id,
             cluster,
-            membership: if joins { Membership::default() } else { of_addresses() },
+            membership: if join { Membership::default() } else { of_addresses() },
             is_witness,
             addresses,
             preferred_leaders,

@@ -102,7 +102,7 @@ impl Cluster {
         let described = Node::builder(id, CLUSTER);
         let described = match id.0 <= self.plan.members {
             true => described.voters(self.members().map(|id| (id, ""))),
-            false => described.joins(),
+            false => described.join(true),
         };
         let builder = change(
             described

@@ -12,7 +12,7 @@ impl Config {
         let builder = Node::builder(self.node_id, &self.cluster);
         let builder = match self.state {
             State::Member => builder,
-            State::Join => builder.joins(),
+            State::Join => builder.join(true),
         };
         let builder = match self.witness() {
             Some(witness) => builder.witness(witness),
