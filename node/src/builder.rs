@@ -37,8 +37,8 @@ pub struct Builder {
     limits: Limits,
     snapshots: Snapshots,
     sessions: Sessions,
-    machine_version: u32,
-    machine_versions: Option<RangeInclusive<u32>>,
+    writes_version: u32,
+    applies_versions: Option<RangeInclusive<u32>>,
     skips: Vec<Skip>,
     metrics: Metrics,
     seed: Option<u64>,
@@ -62,8 +62,8 @@ impl Builder {
             limits: Limits::default(),
             snapshots: Snapshots::default(),
             sessions: Sessions::default(),
-            machine_version: 0,
-            machine_versions: None,
+            writes_version: 0,
+            applies_versions: None,
             skips: Vec::new(),
             metrics: Metrics::new(),
             seed: None,
@@ -162,8 +162,8 @@ impl Builder {
     /// A voter with a state machine that can't apply this version votes for another candidate, so
     /// no leader is elected while a quorum could not apply its entries.
     #[must_use]
-    pub fn machine_version(mut self, writes: u32) -> Self {
-        self.machine_version = writes;
+    pub fn writes_version(mut self, writes: u32) -> Self {
+        self.writes_version = writes;
         self
     }
 
@@ -172,8 +172,8 @@ impl Builder {
     /// version that the next release will write: [`Status::machine_versions`](crate::Status)
     /// says when all members can.
     #[must_use]
-    pub fn machine_versions(mut self, applies: RangeInclusive<u32>) -> Self {
-        self.machine_versions = Some(applies);
+    pub fn applies_versions(mut self, applies: RangeInclusive<u32>) -> Self {
+        self.applies_versions = Some(applies);
         self
     }
 
@@ -263,15 +263,15 @@ impl Builder {
     }
 
     fn machine(&self) -> Result<MachineVersions, StartError> {
-        let writes = self.machine_version;
-        let (oldest, newest) = self.machine_versions.clone().unwrap_or(0..=writes).into_inner();
+        let writes = self.writes_version;
+        let (oldest, newest) = self.applies_versions.clone().unwrap_or(0..=writes).into_inner();
         let machine = MachineVersions { writes, oldest, newest };
         if machine.apply(writes) {
             return Ok(machine);
         }
         Err(StartError::Config(format!(
             "the state machine writes version {writes} and applies only {oldest} to {newest}: let it apply what it writes \
-             (Builder::machine_versions)"
+             (Builder::applies_versions)"
         )))
     }
 

@@ -102,7 +102,7 @@ fn a_newer_state_machine_leads_once_a_quorum_applies_what_it_writes() {
         let mut cluster = Cluster::of_three(7).await;
         let ledger = Ledger::default();
         cluster.until("all state machines are known", all_are(0, 0)).await;
-        let upgraded = |builder: Builder| builder.machine_version(1);
+        let upgraded = |builder: Builder| builder.writes_version(1);
 
         cluster.stop(ONE).await;
         cluster.start_as(ONE, Journal::default(), upgraded).await;
@@ -140,10 +140,10 @@ fn while_a_member_was_never_heard_of_nobody_says_what_all_can_apply() {
     simulate(async {
         let mut cluster = Cluster::vacant(Plan::default());
         cluster.start(ONE).await;
-        cluster.start_as(TWO, Journal::default(), |builder| builder.machine_versions(0..=4)).await;
+        cluster.start_as(TWO, Journal::default(), |builder| builder.applies_versions(0..=4)).await;
         cluster.settled().await;
         assert!(cluster.ids().iter().all(|id| cluster.status(*id).machine_versions.is_none()));
-        cluster.start_as(THREE, Journal::default(), |builder| builder.machine_version(2)).await;
+        cluster.start_as(THREE, Journal::default(), |builder| builder.writes_version(2)).await;
         cluster.until("all are known", all_are(0, 4)).await;
         // A node that is away counts with its last known versions.
         cluster.stop(THREE).await;
@@ -156,7 +156,7 @@ fn while_a_member_was_never_heard_of_nobody_says_what_all_can_apply() {
 fn a_machine_that_does_not_apply_what_it_writes_is_refused() {
     simulate(async {
         let mut cluster = Cluster::vacant(Plan::default());
-        let wrong = |builder: Builder| builder.machine_version(3).machine_versions(0..=2);
+        let wrong = |builder: Builder| builder.writes_version(3).applies_versions(0..=2);
         match cluster.try_start_as(ONE, Journal::default(), wrong).await {
             Err(StartError::Config(why)) => assert!(why.contains("writes version 3 and applies only 0 to 2"), "{why}"),
             other => panic!("{other:?}"),

@@ -316,7 +316,7 @@ impl<'a> Cluster<'a> {
             .snapshots(snapshots)
             .sessions(sessions::bounds(plan))
             .metrics(&self.metrics)
-            .machine_version(self.members[at].release)
+            .writes_version(self.members[at].release)
             .seed(plan.seed << 20 | lives << 4 | id.0);
         self.witness.lock().say(format_args!("{id} starts"));
         let machine = registers::Registers::new(id, member::ballast(plan), self.witness.clone());
