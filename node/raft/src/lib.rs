@@ -14,7 +14,7 @@
 //!    `change`: membership changes.
 //! 3. `replica`: one node's term, vote, log and role, and every rule that changes them.
 //! 4. `snapshot`: the state that takes the place of a log's beginning.
-//! 5. `ballot`, `replication` (with `progress` and `transfer`) and `reads`: small state machines
+//! 5. `ballot`, `replication` (with `progress` and `snapshot_transfer`) and `reads`: small state machines
 //!    beside the replica: one campaign, replication to one peer with its snapshots, the waiting
 //!    reads. `lease`: when a leader may serve reads without asking.
 //! 6. [`invariants`]: the safety properties that tests check after every step. [`mutants`]: planted
@@ -42,7 +42,7 @@ mod reads;
 mod replica;
 mod replication;
 mod snapshot;
-mod transfer;
+mod snapshot_transfer;
 
 pub mod address;
 pub mod invariants;
@@ -74,4 +74,4 @@ pub use replica::{
 };
 pub use replication::{Replication, ReplicationOutput, ReplicationStart};
 pub use snapshot::{Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply};
-pub use transfer::{Transfer, TransferSettings};
+pub use snapshot_transfer::{SnapshotTransfer, SnapshotTransferSettings};

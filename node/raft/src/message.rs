@@ -405,7 +405,7 @@ pub struct Administer {
 pub enum Administration {
     /// Change the members.
     Change(Change),
-    /// Transfer leadership to this voter, or to the best one.
+    /// SnapshotTransfer leadership to this voter, or to the best one.
     HandOver(Option<NodeId>),
 }
 

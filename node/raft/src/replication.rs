@@ -1,7 +1,7 @@
 //! Replication to one peer during one leadership: every decision of a `Replicator`, without its
 //! I/O.
 //!
-//! It joins [`Progress`] (which entries the peer has and may be sent), [`Transfer`] (the snapshot
+//! It joins [`Progress`] (which entries the peer has and may be sent), [`SnapshotTransfer`] (the snapshot
 //! that takes the place of compacted entries) and what messages to the peer carry: term, epoch,
 //! commit index and read round. A method takes one fact and pushes [`ReplicationOutput`]s, which its caller
 //! performs in order.
@@ -20,7 +20,7 @@ use crate::{
     mutants::{Mutant, live},
     progress::{Credit, NextAppend, Progress, ProgressState, Want},
     snapshot::{Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply},
-    transfer::{Transfer, TransferSettings},
+    snapshot_transfer::{SnapshotTransfer, SnapshotTransferSettings},
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -37,9 +37,9 @@ pub struct Replication {
     commit: Index,
     round: u64,
     is_fetching: bool,
-    settings: TransferSettings,
-    transfer: Option<Transfer>,
-    /// The peer took nothing for [`TransferSettings::patience`]. The transfer sends no more chunks,
+    settings: SnapshotTransferSettings,
+    transfer: Option<SnapshotTransfer>,
+    /// The peer took nothing for [`SnapshotTransferSettings::patience`]. The transfer sends no more chunks,
     /// but goes on asking the peer; an answer begins another.
     is_given_up: bool,
     /// A snapshot was asked for and has not come yet.
@@ -73,7 +73,7 @@ pub struct ReplicationStart {
     /// Bounds of appends under way.
     pub credit: Credit,
     /// Bounds of a snapshot under way.
-    pub transfer: TransferSettings,
+    pub transfer: SnapshotTransferSettings,
 }
 
 /// An effect, for the caller to perform.
@@ -141,7 +141,7 @@ impl Replication {
 
     /// The snapshot under way.
     #[must_use]
-    pub fn transfer(&self) -> Option<&Transfer> {
+    pub fn transfer(&self) -> Option<&SnapshotTransfer> {
         self.transfer.as_ref()
     }
 
@@ -289,7 +289,7 @@ impl Replication {
                 Some(checksum) => Snapshot { base: snapshot.base.clone(), bytes: 0, checksum: checksum(0, &[]) },
                 None => snapshot.clone(),
             };
-            self.transfer = Some(Transfer::new(now, snapshot, self.settings));
+            self.transfer = Some(SnapshotTransfer::new(now, snapshot, self.settings));
         }
         self.pump(now, out);
         is_wanted
@@ -409,6 +409,6 @@ impl Replication {
     }
 }
 
-fn chunk_of(epoch: u64, transfer: &Transfer, offset: u64, bytes: Bytes) -> Body {
+fn chunk_of(epoch: u64, transfer: &SnapshotTransfer, offset: u64, bytes: Bytes) -> Body {
     Body::SnapshotChunk(SnapshotChunk { epoch, snapshot: transfer.snapshot().clone().into(), offset, bytes })
 }

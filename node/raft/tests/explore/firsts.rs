@@ -2,8 +2,8 @@
 
 use crate::search::is_of_an_election;
 use quorate_raft::{
-    Body, Change, ClockDrift, Credit, EntryId, Index, Membership, Message, NodeId, Phase, Promise, RequestVote, Term,
-    TimeoutNow, TransferSettings, Vote,
+    Body, Change, ClockDrift, Credit, EntryId, Index, Membership, Message, NodeId, Phase, Promise, RequestVote,
+    SnapshotTransferSettings, Term, TimeoutNow, Vote,
 };
 use quorate_world::{
     digest::digest,
@@ -86,7 +86,7 @@ pub(crate) fn started_as(mut disks: Vec<Disk>, membership: Option<Membership>, w
     let mut settings = make::settings();
     (settings.election_timeout_min, settings.election_timeout_max) = (Duration::ZERO, Duration::ZERO);
     let credit = Credit { retry_after: Duration::ZERO, retry_max: Duration::ZERO, ..Credit::default() };
-    let transfer = TransferSettings {
+    let transfer = SnapshotTransferSettings {
         chunk_bytes: 1,
         window_bytes: 2,
         retry_after: Duration::ZERO,

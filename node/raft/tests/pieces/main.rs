@@ -10,4 +10,4 @@ mod reads;
 mod record;
 mod replication;
 mod session;
-mod transfer;
+mod snapshot_transfer;

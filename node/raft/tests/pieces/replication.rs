@@ -3,7 +3,7 @@
 
 use quorate_raft::{
     Append, Batch, Body, Credit, Heartbeat, Index, Message, ProgressState, Replication, ReplicationOutput,
-    ReplicationStart, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TransferSettings, Want,
+    ReplicationStart, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply, SnapshotTransferSettings, Term, Want,
 };
 use quorate_world::make::{at, batch, crc, id};
 use std::time::Duration;
@@ -287,11 +287,11 @@ fn start() -> ReplicationStart {
         round: 1,
         outlines: None,
         credit: Credit::default(),
-        transfer: TransferSettings {
+        transfer: SnapshotTransferSettings {
             chunk_bytes: 10,
             window_bytes: 20,
             patience: Duration::from_secs(60),
-            ..TransferSettings::default()
+            ..SnapshotTransferSettings::default()
         },
     }
 }

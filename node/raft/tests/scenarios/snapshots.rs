@@ -1,8 +1,8 @@
 //! Snapshots, as far as the rules decide.
 
 use quorate_raft::{
-    AppendOutcome, Effect, Index, Message, NodeId, ProgressState, Replica, SnapshotOutcome, Term, Transfer,
-    TransferSettings, Violation,
+    AppendOutcome, Effect, Index, Message, NodeId, ProgressState, Replica, SnapshotOutcome, SnapshotTransfer,
+    SnapshotTransferSettings, Term, Violation,
 };
 use quorate_world::{
     event::Event,
@@ -206,10 +206,11 @@ fn a_pin_follows_its_peer_and_ends() {
 /// it is missing.
 #[test]
 fn a_chunk_that_takes_longer_than_its_timeout_is_not_sent_again() {
-    let patience = TransferSettings { chunk_bytes: 10, window_bytes: 30, ..TransferSettings::default() };
+    let patience =
+        SnapshotTransferSettings { chunk_bytes: 10, window_bytes: 30, ..SnapshotTransferSettings::default() };
     let mut snapshot = snapshot_of(5, 1);
     snapshot.bytes = 100;
-    let mut transfer = Transfer::new(at(0), snapshot, patience);
+    let mut transfer = SnapshotTransfer::new(at(0), snapshot, patience);
     assert!(transfer.tick(at(0)), "it asks what is there");
     transfer.received(at(0), 0);
     while let Some((offset, length)) = transfer.want() {

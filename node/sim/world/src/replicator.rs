@@ -6,7 +6,8 @@ use super::{
     node::{Actor, Ask, Context, Running, Tell},
 };
 use quorate_raft::{
-    Checksum, Index, NodeId, Outgoing, ProgressState, Replication, ReplicationOutput, ReplicationStart, Transfer,
+    Checksum, Index, NodeId, Outgoing, ProgressState, Replication, ReplicationOutput, ReplicationStart,
+    SnapshotTransfer,
 };
 
 /// The parts of a replication that an answer may move.
@@ -24,7 +25,7 @@ impl Position {
     fn of(replication: &Replication) -> Self {
         let progress = replication.progress();
         let (epoch, matched, next) = (progress.epoch(), progress.matched(), progress.next());
-        let received = replication.transfer().map(Transfer::received_bytes);
+        let received = replication.transfer().map(SnapshotTransfer::received_bytes);
         Self { epoch, matched, next, state: progress.state(), received }
     }
 

@@ -1,6 +1,6 @@
 //! Settings of a world's nodes, and the extent of the checks after every step.
 
-use quorate_raft::{Credit, Membership, NodeId, Settings, TransferSettings};
+use quorate_raft::{Credit, Membership, NodeId, Settings, SnapshotTransferSettings};
 
 /// The settings of all nodes of a world.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct Rules {
     /// The size of every snapshot, in bytes.
     pub snapshot_bytes: u64,
     /// The bounds of a snapshot under way, of each replicator.
-    pub transfer: TransferSettings,
+    pub transfer: SnapshotTransferSettings,
     /// Whether the properties of nodes are checked after steps; false where a log
     /// is damaged on purpose.
     pub logs_match: bool,
@@ -56,7 +56,11 @@ impl Rules {
             prompt: false,
             keep_entries: 0,
             snapshot_bytes: 3,
-            transfer: TransferSettings { chunk_bytes: 1, window_bytes: 2, ..TransferSettings::default() },
+            transfer: SnapshotTransferSettings {
+                chunk_bytes: 1,
+                window_bytes: 2,
+                ..SnapshotTransferSettings::default()
+            },
             logs_match: true,
             membership: None,
             witness: None,

@@ -12,7 +12,7 @@ use crate::actors::{
 use actix::prelude::*;
 use bytes::Bytes;
 use quorate_metrics::{Direction, SnapshotPhase};
-use quorate_raft::{EntryId, Index, Moment, Replication, TransferSettings};
+use quorate_raft::{EntryId, Index, Moment, Replication, SnapshotTransferSettings};
 use quorate_storage::SnapshotSource;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -39,8 +39,8 @@ const READ_BYTES: u64 = 1 << 20;
 const CHUNK_BYTES_MIN: u64 = 16 << 10;
 
 /// The chunk and window sizes for a rate; 0 for no limit.
-pub(super) fn settings(bytes_per_second: u64) -> TransferSettings {
-    let mut settings = TransferSettings::default();
+pub(super) fn settings(bytes_per_second: u64) -> SnapshotTransferSettings {
+    let mut settings = SnapshotTransferSettings::default();
     if bytes_per_second > 0 {
         // Four chunks a second, so that the pace is even.
         let chunk_bytes = (bytes_per_second / 4).clamp(CHUNK_BYTES_MIN, settings.chunk_bytes as u64);

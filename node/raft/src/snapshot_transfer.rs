@@ -23,9 +23,9 @@ use core::time::Duration;
 /// **Invariant:** `received <= sent <= snapshot.bytes`, and `sent - received` is at most the
 /// window.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Transfer {
+pub struct SnapshotTransfer {
     snapshot: Snapshot,
-    settings: TransferSettings,
+    settings: SnapshotTransferSettings,
     /// The bytes before this offset were sent; the next chunk begins here.
     sent: u64,
     /// The bytes before this offset have arrived.
@@ -37,7 +37,7 @@ pub struct Transfer {
 
 /// Sizes of chunks, bounds of those under way, and timeouts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct TransferSettings {
+pub struct SnapshotTransferSettings {
     /// Most bytes in one chunk; default 256 KiB.
     pub chunk_bytes: usize,
     /// Most bytes under way, unacknowledged; a single chunk may always go. Default 4 MiB.
@@ -53,7 +53,7 @@ pub struct TransferSettings {
     pub patience: Duration,
 }
 
-impl Default for TransferSettings {
+impl Default for SnapshotTransferSettings {
     fn default() -> Self {
         Self {
             chunk_bytes: 256 << 10,
@@ -78,11 +78,11 @@ enum Asking {
     Paused,
 }
 
-impl Transfer {
+impl SnapshotTransfer {
     /// A transfer that begins by asking, because the follower may have a part of this snapshot from
-    /// before: the first [`Transfer::tick`] returns true.
+    /// before: the first [`SnapshotTransfer::tick`] returns true.
     #[must_use]
-    pub fn new(now: Moment, snapshot: Snapshot, settings: TransferSettings) -> Self {
+    pub fn new(now: Moment, snapshot: Snapshot, settings: SnapshotTransferSettings) -> Self {
         Self {
             snapshot,
             settings,

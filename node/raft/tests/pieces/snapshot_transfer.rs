@@ -1,18 +1,18 @@
-use quorate_raft::{Snapshot, Transfer, TransferSettings};
+use quorate_raft::{Snapshot, SnapshotTransfer, SnapshotTransferSettings};
 use quorate_world::make::{at, snapshot_of};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::collections::VecDeque;
 
-fn settings() -> TransferSettings {
-    TransferSettings { chunk_bytes: 10, window_bytes: 30, ..TransferSettings::default() }
+fn settings() -> SnapshotTransferSettings {
+    SnapshotTransferSettings { chunk_bytes: 10, window_bytes: 30, ..SnapshotTransferSettings::default() }
 }
 
-fn transfer(bytes: u64) -> Transfer {
-    Transfer::new(at(0), Snapshot { bytes, ..snapshot_of(5, 1) }, settings())
+fn transfer(bytes: u64) -> SnapshotTransfer {
+    SnapshotTransfer::new(at(0), Snapshot { bytes, ..snapshot_of(5, 1) }, settings())
 }
 
 /// Sends all that it wants to; returns the offsets.
-fn pump(transfer: &mut Transfer, now: u64) -> Vec<u64> {
+fn pump(transfer: &mut SnapshotTransfer, now: u64) -> Vec<u64> {
     let mut offsets = Vec::new();
     while let Some((offset, length)) = transfer.want() {
         assert!(transfer.sent(at(now), offset, length));
