@@ -69,9 +69,9 @@ pub fn records(input: &[u8]) {
         let twin = twin.finish().expect("a batch has an entry");
         assert_eq!((twin.bytes(), &twin), (&Bytes::from(bytes), &batch));
     }
-    let outline = batch.to_stubs(crate::checksum);
-    assert_eq!((outline.last_id(), outline.checksum()), (batch.last_id(), batch.checksum()));
-    assert_eq!(Batch::parse(outline.bytes().clone(), crate::checksum).as_ref(), Ok(&outline));
+    let stubs = batch.to_stubs(crate::checksum);
+    assert_eq!((stubs.last_id(), stubs.checksum()), (batch.last_id(), batch.checksum()));
+    assert_eq!(Batch::parse(stubs.bytes().clone(), crate::checksum).as_ref(), Ok(&stubs));
     assert!(batch.last().next() > batch.last(), "there is an index for the entry after it");
     if let Ok(memberships) = batch.memberships() {
         assert!(memberships.iter().all(|(_, membership)| !membership.incoming().is_empty()));

@@ -32,7 +32,7 @@ use bytes::Bytes;
 #[derive(Clone, Hash, Debug)]
 pub struct Replication {
     term: Term,
-    outlines: Option<Checksum>,
+    stub_checksum: Option<Checksum>,
     progress: Progress,
     commit: Index,
     round: u64,
@@ -69,7 +69,7 @@ pub struct ReplicationStart {
     /// The latest read round.
     pub round: u64,
     /// For the witness, which is sent stubs instead of commands: the checksum of log records.
-    pub outlines: Option<Checksum>,
+    pub stub_checksum: Option<Checksum>,
     /// Bounds of appends under way.
     pub credit: Credit,
     /// Bounds of a snapshot under way.
@@ -108,10 +108,11 @@ impl Replication {
     /// Replication that has sent nothing yet.
     #[must_use]
     pub fn new(now: Moment, start: ReplicationStart) -> Self {
-        let ReplicationStart { term, epoch, log_last, commit, round, outlines, credit, transfer: settings } = start;
+        let ReplicationStart { term, epoch, log_last, commit, round, stub_checksum, credit, transfer: settings } =
+            start;
         Self {
             term,
-            outlines,
+            stub_checksum,
             progress: Progress::new(now, log_last, credit).in_epoch(epoch),
             commit,
             round,
@@ -284,7 +285,7 @@ impl Replication {
         (self.awaits_snapshot, self.is_pinned, self.progressed_at) = (false, true, now);
         let is_wanted = self.progress.state() == ProgressState::Snapshot && self.transfer.is_none();
         if is_wanted {
-            let snapshot = match self.outlines {
+            let snapshot = match self.stub_checksum {
                 // The witness keeps none of the state.
                 Some(checksum) => Snapshot { base: snapshot.base.clone(), bytes: 0, checksum: checksum(0, &[]) },
                 None => snapshot.clone(),
@@ -358,7 +359,7 @@ impl Replication {
         batch: Option<Batch>,
         out: &mut Vec<ReplicationOutput>,
     ) {
-        let batch = match self.outlines {
+        let batch = match self.stub_checksum {
             Some(checksum) => batch.map(|batch| batch.to_stubs(checksum)),
             None => batch,
         };

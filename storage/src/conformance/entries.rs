@@ -219,10 +219,10 @@ async fn what_a_witness_keeps_of_commands_comes_back(place: &impl Harness) {
         let (mut store, recovered) = Probe::open(place).await;
         log.assert_is(&recovered);
         for bytes in [100, 0, 5000] {
-            store.persist(append(log.outlines(Term(restart), 3, bytes)));
+            store.persist(append(log.stubs(Term(restart), 3, bytes)));
         }
         store.persist(append(log.membership(Term(restart), &members(Index(restart)))));
-        store.persist(append(log.outlines(Term(restart), 2, 70)));
+        store.persist(append(log.stubs(Term(restart), 2, 70)));
         store.await_persisted(5).await;
         store.assert_holds(&log).await;
         store.close().await;

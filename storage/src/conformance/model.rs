@@ -49,11 +49,11 @@ impl Log {
     }
 
     /// Appends `count` entries as stubs, as a witness keeps them, and returns them.
-    pub(super) fn outlines(&mut self, term: Term, count: usize, payload_bytes: usize) -> Batch {
-        let outlines = self.batch(term, count, payload_bytes).to_stubs(crate::checksum);
+    pub(super) fn stubs(&mut self, term: Term, count: usize, payload_bytes: usize) -> Batch {
+        let stubs = self.batch(term, count, payload_bytes).to_stubs(crate::checksum);
         self.batches.pop();
-        self.batches.push(outlines.clone());
-        outlines
+        self.batches.push(stubs.clone());
+        stubs
     }
 
     /// Appends a configuration and returns its entry.

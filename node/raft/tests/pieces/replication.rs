@@ -190,8 +190,8 @@ fn a_snapshot_that_cannot_be_read_is_replaced_by_one_that_is_taken_anew() {
 }
 
 #[test]
-fn the_witness_is_sent_outlines_and_of_a_snapshot_no_bytes() {
-    let mut peer = Peer::started(ReplicationStart { outlines: Some(crc), ..start() });
+fn the_witness_is_sent_stubs_and_of_a_snapshot_no_bytes() {
+    let mut peer = Peer::started(ReplicationStart { stub_checksum: Some(crc), ..start() });
     let probe = peer.at(0, |it, now, out| {
         it.tick(now, out);
         it.fetched(now, id(LAST, TERM), None, Some(entry(6)), out);
@@ -285,7 +285,7 @@ fn start() -> ReplicationStart {
         log_last: Index(LAST),
         commit: Index(2),
         round: 1,
-        outlines: None,
+        stub_checksum: None,
         credit: Credit::default(),
         transfer: SnapshotTransferSettings {
             chunk_bytes: 10,

@@ -54,8 +54,8 @@ impl Running {
         match ask {
             Ask::Start { term, epoch, log_last, commit, round, outlines } => {
                 let (credit, transfer) = (self.rules.credit, self.rules.transfer);
-                let outlines = outlines.then_some(make::crc as Checksum);
-                let start = ReplicationStart { term, epoch, log_last, commit, round, outlines, credit, transfer };
+                let stub_checksum = outlines.then_some(make::crc as Checksum);
+                let start = ReplicationStart { term, epoch, log_last, commit, round, stub_checksum, credit, transfer };
                 let mut replication = Replication::new(context.now, start);
                 if self.rules.explores {
                     replication.tick(context.now, &mut out);

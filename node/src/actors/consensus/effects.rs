@@ -174,13 +174,13 @@ impl Consensus {
             if self.roles.replicators.contains_key(&peer) {
                 continue;
             }
-            let outlines = self.replica.witness() == Some(peer);
+            let sends_stubs = self.replica.witness() == Some(peer);
             let replicator = Replicator::new(Assignment {
                 peer,
-                outlines,
+                sends_stubs,
                 term: self.replica.term(),
                 epoch: self.replica.first_epoch(),
-                log_last: if outlines { self.replica.goes_to(peer) } else { log_last },
+                log_last: if sends_stubs { self.replica.goes_to(peer) } else { log_last },
                 commit: self.replica.commit(),
                 round: self.replica.read_round(),
                 link: self.connections.peers.get(peer),

@@ -60,7 +60,7 @@ pub(crate) struct Reports {
 pub(crate) struct Assignment {
     pub(crate) peer: NodeId,
     /// Whether the peer is a witness, which is sent no payloads.
-    pub(crate) outlines: bool,
+    pub(crate) sends_stubs: bool,
     pub(crate) term: Term,
     /// The first epoch of this replicator.
     pub(crate) epoch: u64,
@@ -90,7 +90,7 @@ impl Replicator {
             log_last,
             commit,
             round,
-            outlines: assignment.outlines.then_some(quorate_storage::checksum),
+            stub_checksum: assignment.sends_stubs.then_some(quorate_storage::checksum),
             credit,
             transfer: sending::settings(bytes_per_second),
         };

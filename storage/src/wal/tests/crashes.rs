@@ -34,11 +34,11 @@ fn a_write_that_was_cut_at_any_byte_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
-fn outlines_that_were_cut_at_any_byte_lose_nothing_that_was_acknowledged() {
+fn stubs_that_were_cut_at_any_byte_lose_nothing_that_was_acknowledged() {
     let (disk, mut log, mut model) = with_some_entries();
-    persist(&mut log, &[model.append_outlines(9, 3, 200)]).expect("it is persisted");
+    persist(&mut log, &[model.append_stubs(9, 3, 200)]).expect("it is persisted");
     let acknowledged = model.clone();
-    let unacknowledged = [model.append_outlines(9, 3, 200), model.append_outlines(9, 2, 31)];
+    let unacknowledged = [model.append_stubs(9, 3, 200), model.append_stubs(9, 2, 31)];
     let bytes: usize = unacknowledged.iter().flat_map(|persist| &persist.batch).map(|batch| batch.bytes().len()).sum();
     assert_eq!(bytes, 5 * 48);
     disk.fail(Operation::Sync, 1);

@@ -344,7 +344,7 @@ fn records_of_every_kind() {
     assert_eq!(Batch::parse(batch.bytes().clone(), crate::checksum), Ok(batch.clone()));
 
     // The same records as a witness keeps them.
-    let outlined = batch.to_stubs(crate::checksum);
+    let stubs = batch.to_stubs(crate::checksum);
     let fields = [
         (0, "00 00 00 00  00 00 00 00  01 02 03 04 05 06 07 08"), // no-op: payload length, group, term
         // index, kind, zero, checksum of the record before it
@@ -369,8 +369,8 @@ fn records_of_every_kind() {
         // checksum of bytes 0..32, payload, the record's checksum
         (184, "23 5f 69 5d  f1 ab 27 3c 52 de 79 3c  f1 ab 27 3c"),
     ];
-    assert_bytes(outlined.bytes(), 200, &fields);
-    assert_eq!(Batch::parse(outlined.bytes().clone(), crate::checksum), Ok(outlined));
+    assert_bytes(stubs.bytes(), 200, &fields);
+    assert_eq!(Batch::parse(stubs.bytes().clone(), crate::checksum), Ok(stubs));
 }
 
 /// The payload of kind 2.

@@ -117,7 +117,7 @@ impl Model {
     }
 
     /// Like [`Model::append`], with stubs as a witness keeps them.
-    fn append_outlines(&mut self, term: u64, count: usize, payload_bytes: usize) -> Persist {
+    fn append_stubs(&mut self, term: u64, count: usize, payload_bytes: usize) -> Persist {
         let after = self.entries.len();
         let whole = self.append(term, count, payload_bytes);
         self.entries.truncate(after);
