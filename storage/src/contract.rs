@@ -159,7 +159,7 @@ pub struct Recovered {
     /// new or was emptied.
     pub has_voted: bool,
     /// The holdings stored with [`Remember`], in the order of members.
-    pub known: Vec<(NodeId, Index)>,
+    pub holdings: Vec<(NodeId, Index)>,
     /// A line for the operator per action of recovery (for example "discarded a torn tail of 312
     /// bytes in …").
     pub repairs: Vec<String>,

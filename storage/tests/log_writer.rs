@@ -195,7 +195,7 @@ async fn snapshots_are_saved_and_opened_beside_the_log_and_members_are_remembere
     disk.crash(Crash::Lose);
     let after = Node::start(&disk).await;
     assert_eq!(after.recovered.snapshot, Some(saved));
-    assert_eq!(after.recovered.known, [(NodeId(2), Index(9))]);
+    assert_eq!(after.recovered.holdings, [(NodeId(2), Index(9))]);
 }
 
 #[actix::test]

@@ -106,7 +106,7 @@ impl Handler<Remember> for RedbLog {
     fn handle(&mut self, Remember { members }: Remember, _: &mut Self::Context) {
         self.flush(|log| {
             for (member, index) in members {
-                log.state.known.entry(member).and_modify(|known| *known = index.max(*known)).or_insert(index);
+                log.state.holdings.entry(member).and_modify(|known| *known = index.max(*known)).or_insert(index);
             }
             log.commit(log.database.begin_write()?)
         });
@@ -151,7 +151,7 @@ struct State {
     owner: (String, NodeId),
     hard_state: HardState,
     has_voted: bool,
-    known: BTreeMap<NodeId, Index>,
+    holdings: BTreeMap<NodeId, Index>,
     base: (EntryId, u32),
 }
 
@@ -174,8 +174,8 @@ impl Log {
         }
         let State { hard_state, has_voted, base: (base, last_checksum), .. } = log.state;
         let read = Recovered { hard_state, has_voted, base, last: base, last_checksum, ..Recovered::default() };
-        let known = log.state.known.clone().into_iter().collect();
-        let mut recovered = Recovered { snapshot, known, repairs: found.repairs, ..read };
+        let holdings = log.state.holdings.clone().into_iter().collect();
+        let mut recovered = Recovered { snapshot, holdings, repairs: found.repairs, ..read };
         for row in entries.iter()? {
             recovered.append(&parse(row?.1)?)?;
         }

@@ -61,7 +61,7 @@ pub(super) async fn recover(
         snapshot: snapshot.map(|snapshot| snapshot.base),
         memberships,
         has_voted: recovered.has_voted,
-        known: recovered.known,
+        holdings: recovered.holdings,
     })
 }
 

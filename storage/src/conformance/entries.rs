@@ -32,7 +32,7 @@ async fn a_new_store_holds_nothing(place: &impl Harness) {
         assert_eq!((recovered.last_checksum, recovered.terms.len()), (0, 0), "a new log is empty, {round}");
         assert_eq!((recovered.faulty.len(), recovered.snapshot), (0, None), "nothing is lost or saved, {round}");
         assert_eq!(
-            (recovered.has_voted, recovered.known.len()),
+            (recovered.has_voted, recovered.holdings.len()),
             (false, 0),
             "it never voted, and knows no member, {round}"
         );

@@ -70,7 +70,7 @@ async fn what_was_remembered_is_known_after_a_restart(place: &impl Harness) {
     store.close().await;
     for _ in 0..2 {
         let (store, recovered) = Probe::open(place).await;
-        assert_eq!(recovered.known, [(NodeId(2), Index(12)), (NodeId(3), Index(9)), (NodeId(5), Index(1))]);
+        assert_eq!(recovered.holdings, [(NodeId(2), Index(12)), (NodeId(3), Index(9)), (NodeId(5), Index(1))]);
         store.close().await;
     }
 }

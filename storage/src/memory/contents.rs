@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) owner: Option<(String, NodeId)>,
-    pub(super) known: BTreeMap<NodeId, Index>,
+    pub(super) holdings: BTreeMap<NodeId, Index>,
     hard_state: HardState,
     has_voted: bool,
     /// The entry before the first, and its checksum.
@@ -54,7 +54,7 @@ impl Contents {
             snapshot: self.snapshot.as_ref().map(|(snapshot, _)| snapshot.clone()),
             memberships: self.memberships(),
             has_voted: self.has_voted,
-            known: self.known.iter().map(|(member, index)| (*member, *index)).collect(),
+            holdings: self.holdings.iter().map(|(member, index)| (*member, *index)).collect(),
             repairs,
         }
     }

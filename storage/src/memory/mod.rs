@@ -167,9 +167,9 @@ impl Handler<Remember> for MemoryWriter {
 
     fn handle(&mut self, Remember { members }: Remember, _: &mut Self::Context) {
         if self.open.is_some() {
-            let known = &mut self.log.contents().known;
+            let holdings = &mut self.log.contents().holdings;
             for (member, index) in members {
-                let highest = known.entry(member).or_default();
+                let highest = holdings.entry(member).or_default();
                 *highest = index.max(*highest);
             }
         }

@@ -126,7 +126,7 @@ impl Log {
             snapshot,
             memberships: inventory.memberships,
             has_voted: log.hard_state.has_voted(),
-            known: log.holdings.iter().map(|(member, index)| (*member, *index)).collect(),
+            holdings: log.holdings.iter().map(|(member, index)| (*member, *index)).collect(),
             repairs: inventory.repairs,
         };
         // Checked here, not only after a sync: the recovered entries may fill the segment, and the

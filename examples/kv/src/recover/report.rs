@@ -171,7 +171,7 @@ impl Plan {
             missing: voters.iter().copied().filter(|id| !here.contains(id)).collect(),
             has_quorum: membership.is_some_and(|membership| has_quorum(membership, &here)),
             voters,
-            known: choice.chosen().found().known.iter().map(|(member, _)| *member).collect(),
+            known: choice.chosen().found().holdings.iter().map(|(member, _)| *member).collect(),
             into: shown(&target.into),
             cluster: target.cluster.clone(),
             node_id: target.node,

@@ -145,7 +145,7 @@ impl Replica {
     /// the node ran before, call [`Replica::started`].
     #[must_use]
     pub fn new(id: NodeId, membership: Membership, recovered: Recovered, settings: Settings) -> Self {
-        let Recovered { hard_state, mut log, faulty, snapshot, memberships, has_voted, known } = recovered;
+        let Recovered { hard_state, mut log, faulty, snapshot, memberships, has_voted, holdings } = recovered;
         let SnapshotBase { last, last_checksum, membership, membership_index } =
             snapshot.unwrap_or_else(|| SnapshotBase { membership, ..SnapshotBase::default() });
         let base = last.index;
@@ -165,7 +165,7 @@ impl Replica {
             settings,
             memberships: membership::History::new((membership_index, membership), base, memberships),
             faults: Faults::new(faulty, lost, hard_state.term),
-            guard: LostDataGuard::new(is_new, known),
+            guard: LostDataGuard::new(is_new, holdings),
             diverged: None,
             is_full: false,
             promises: Promises::new(hard_state.promise),

@@ -51,7 +51,7 @@ pub struct Recovered {
     pub has_voted: bool,
     /// The members that are known to have had a log, with their holdings: the last committed entry
     /// up to which each had acknowledged it.
-    pub known: Vec<(NodeId, Index)>,
+    pub holdings: Vec<(NodeId, Index)>,
 }
 
 /// An entry whose identity the storage knows and whose payload is lost.

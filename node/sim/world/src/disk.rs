@@ -321,7 +321,7 @@ impl Disk {
             snapshot: self.snapshot.clone(),
             memberships,
             has_voted: self.has_voted,
-            known: self.known.iter().map(|(member, held)| (*member, *held)).collect(),
+            holdings: self.known.iter().map(|(member, held)| (*member, *held)).collect(),
         }
     }
 

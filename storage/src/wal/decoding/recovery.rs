@@ -44,8 +44,8 @@ pub fn recovery(input: &[u8]) {
     assert_eq!(read(&log, &again), entries);
     let found = |recovered: &Recovered| {
         let Recovered { base, last, last_checksum, .. } = *recovered;
-        let Recovered { terms, memberships, snapshot, known, has_voted, .. } = recovered.clone();
-        (recovered.hard_state, base, last, last_checksum, terms, memberships, snapshot, known, has_voted)
+        let Recovered { terms, memberships, snapshot, holdings, has_voted, .. } = recovered.clone();
+        (recovered.hard_state, base, last, last_checksum, terms, memberships, snapshot, holdings, has_voted)
     };
     assert_eq!(found(&again), found(&recovered), "a second start finds what the first one found");
     // The second start restores the place of a record that was cut off with the file; a record

@@ -217,7 +217,7 @@ fn a_member_that_could_not_be_remembered_for_want_of_a_descriptor_is_remembered_
     log.remember(&[(NodeId(3), Index(9))]).expect("written");
     drop(log);
     disk.crash(Crash::Lose);
-    assert_eq!(opened(&disk).1.known, [(NodeId(3), Index(9))]);
+    assert_eq!(opened(&disk).1.holdings, [(NodeId(3), Index(9))]);
 }
 
 #[derive(Default)]

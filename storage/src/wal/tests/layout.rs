@@ -114,14 +114,14 @@ fn a_segment_whose_slots_are_used_up_is_followed_by_another_and_so_are_more_entr
 fn which_members_had_a_log_is_kept_and_so_is_whether_this_one_ever_voted() {
     let disk = SimulatedDisk::new();
     let (mut log, recovered) = opened(&disk);
-    assert_eq!((recovered.known, recovered.has_voted), (vec![], false));
+    assert_eq!((recovered.holdings, recovered.has_voted), (vec![], false));
     for (member, index) in [(3, 8), (1, 5), (3, 4)] {
         log.remember(&[(NodeId(member), Index(index))]).expect("it is kept");
     }
     drop(log);
     disk.crash(crate::disk::Crash::Lose);
     let (mut log, recovered) = opened(&disk);
-    assert_eq!((recovered.known, recovered.has_voted), (vec![(NodeId(1), Index(5)), (NodeId(3), Index(8))], false));
+    assert_eq!((recovered.holdings, recovered.has_voted), (vec![(NodeId(1), Index(5)), (NodeId(3), Index(8))], false));
     let mut model = Model::default();
     let forgets = Persist { hard_state: Some(HardState::new(Term(3), None)), ..Persist::default() };
     persist(&mut log, &[model.vote(2, 2)]).expect("it is persisted");
@@ -131,7 +131,7 @@ fn which_members_had_a_log_is_kept_and_so_is_whether_this_one_ever_voted() {
 
     assert!(disk.flip(&in_log("known-members"), 520, 1));
     let (_, recovered) = opened(&disk);
-    assert_eq!(recovered.known, []);
+    assert_eq!(recovered.holdings, []);
     assert!(recovered.repairs.iter().any(|line| line.contains("known-members")), "{:?}", recovered.repairs);
 }
 
