@@ -67,12 +67,12 @@ impl Replica {
         if self.is_stranger_to(now, from, (chunk.epoch, chunk.snapshot.base.last.index), out) {
             return;
         }
-        match self.judge(base) {
-            Judgement::Past => self.say_installed(now, from, chunk.epoch, base.last, out),
+        match self.relation_of(base) {
+            BaseRelation::Past => self.say_installed(now, from, chunk.epoch, base.last, out),
             // A full storage could not begin its log anew after the snapshot, so such a node
             // declines it for now.
-            Judgement::Wanted if !self.is_full => out.push(Effect::SnapshotChunk { from, chunk }),
-            judgement => self.decline(now, from, chunk.epoch, base.last, judgement, out),
+            BaseRelation::Wanted if !self.is_full => out.push(Effect::SnapshotChunk { from, chunk }),
+            relation => self.decline(now, from, chunk.epoch, base.last, relation, out),
         }
     }
 
@@ -91,15 +91,15 @@ impl Replica {
     ) {
         let last = base.last;
         let keeps = self.log.contains(last);
-        match self.judge(base) {
-            Judgement::Past => {
+        match self.relation_of(base) {
+            BaseRelation::Past => {
                 if keeps && last.index <= self.dispatched {
                     self.snapshot = self.snapshot.max(last.index);
                 }
                 return self.say_installed(now, from, epoch, last, out);
             }
-            Judgement::Wanted => {}
-            judgement => return self.decline(now, from, epoch, last, judgement, out),
+            BaseRelation::Wanted => {}
+            relation => return self.decline(now, from, epoch, last, relation, out),
         }
         match self.role {
             Role::Follower => {}
@@ -145,19 +145,19 @@ impl Replica {
     }
 
     /// The relation of a snapshot to this node's log and state.
-    fn judge(&self, base: &SnapshotBase) -> Judgement {
+    fn relation_of(&self, base: &SnapshotBase) -> BaseRelation {
         let last = base.last;
         let differs = |ours: u32| self.log.contains(last) && ours != base.last_checksum;
         match self.log.term_of(last.index) {
             Some(term) if term != last.term && last.index <= self.known_committed().max(self.log.base().index) => {
-                Judgement::Contradicts
+                BaseRelation::Contradicts
             }
-            _ if self.checksum_of(last.index).is_some_and(differs) => Judgement::Differs,
-            _ if self.faults.lost().is_some_and(|lost| last.index < lost) => Judgement::TooOld,
-            _ if self.faults.lost().is_some() || last.index > self.commit => Judgement::Wanted,
+            _ if self.checksum_of(last.index).is_some_and(differs) => BaseRelation::Differs,
+            _ if self.faults.lost().is_some_and(|lost| last.index < lost) => BaseRelation::TooOld,
+            _ if self.faults.lost().is_some() || last.index > self.commit => BaseRelation::Wanted,
             // Committed here and about to be applied, unless a faulty entry blocks it.
-            _ if self.faults.first().is_some_and(|faulty| faulty <= last.index) => Judgement::Wanted,
-            _ => Judgement::Past,
+            _ if self.faults.first().is_some_and(|faulty| faulty <= last.index) => BaseRelation::Wanted,
+            _ => BaseRelation::Past,
         }
     }
 
@@ -167,14 +167,14 @@ impl Replica {
         to: NodeId,
         epoch: u64,
         last: EntryId,
-        judgement: Judgement,
+        relation: BaseRelation,
         out: &mut Vec<Effect>,
     ) {
-        match judgement {
-            Judgement::Contradicts => {
+        match relation {
+            BaseRelation::Contradicts => {
                 return self.contradicted(now, to, last.index, out);
             }
-            Judgement::Differs => out.push(Effect::Diverged { at: last, with: to }),
+            BaseRelation::Differs => out.push(Effect::Diverged { at: last, with: to }),
             _ => {}
         }
         let reply = SnapshotReply { epoch, last, outcome: SnapshotOutcome::Refused };
@@ -197,7 +197,7 @@ impl Replica {
 
 /// The relation of a snapshot to this node's log and state.
 #[derive(Clone, Copy)]
-enum Judgement {
+enum BaseRelation {
     /// It takes the node further than its own log can.
     Wanted,
     /// The node is there already, or gets there without it.
