@@ -6,7 +6,7 @@ use quorate_metrics::{Metrics, ProposalStage};
 use std::time::Duration;
 
 #[test]
-fn a_node_that_nobody_scrapes_stays_small_through_upkeep() {
+fn a_node_that_is_never_scraped_stays_small_through_upkeep() {
     let metrics = Metrics::new();
     let node = metrics.node(1);
     let before = resident_kib();

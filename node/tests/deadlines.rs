@@ -14,7 +14,7 @@ use tokio::time::Instant;
 const HEARTBEAT: Duration = Duration::from_millis(50);
 
 #[test]
-fn a_command_whose_deadline_passes_while_nobody_leads_is_never_applied() {
+fn a_command_whose_deadline_passes_without_a_leader_is_never_applied() {
     simulate(async {
         let mut cluster = Cluster::vacant(Plan::default());
         cluster.start(NodeId(1)).await;
@@ -38,7 +38,7 @@ fn a_command_whose_deadline_passes_while_nobody_leads_is_never_applied() {
 }
 
 #[test]
-fn a_command_that_comes_too_late_is_begun_with_by_nobody() {
+fn an_expired_command_is_started_by_no_node() {
     simulate(async {
         let cluster = Cluster::of_three(1).await;
         cluster.settled().await;
@@ -59,7 +59,7 @@ fn a_command_that_comes_too_late_is_begun_with_by_nobody() {
 }
 
 #[test]
-fn a_command_of_a_session_that_comes_too_late_is_begun_with_by_nobody() {
+fn an_expired_command_of_a_session_is_started_by_no_node() {
     simulate(async {
         let cluster = Cluster::of_three(1).await;
         cluster.settled().await;

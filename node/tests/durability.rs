@@ -73,7 +73,7 @@ fn a_vote_that_was_heard_survives_any_crash() {
 }
 
 #[test]
-fn a_candidate_that_crashed_votes_for_nobody_else_in_its_term() {
+fn a_candidate_that_crashed_votes_for_no_other_in_its_term() {
     for crash in CRASHES {
         simulate(async {
             let mut world = World::new().await;

@@ -105,7 +105,7 @@ fn a_leader_that_is_cut_off_steps_down_and_another_serves() {
 }
 
 #[test]
-fn a_follower_that_returns_raises_no_term_and_deposes_nobody() {
+fn a_follower_that_returns_raises_no_term_and_deposes_no_leader() {
     simulate(async {
         let cluster = Cluster::of_three(3).await;
         let leader = cluster.leader().await;
@@ -140,7 +140,7 @@ fn a_write_with_one_of_three_nodes_down_succeeds() {
 }
 
 #[test]
-fn with_two_of_three_nodes_down_nothing_is_acknowledged_and_nobody_hangs() {
+fn with_two_of_three_nodes_down_nothing_is_acknowledged_and_no_caller_hangs() {
     for survivor_leads in [true, false] {
         simulate(async {
             let (mut cluster, ledger) = (Cluster::of_three(5).await, Ledger::default());
@@ -253,7 +253,7 @@ fn an_entry_that_another_takes_the_place_of_is_applied_nowhere() {
 }
 
 #[test]
-fn a_command_forwarded_to_who_leads_no_more_goes_to_who_does() {
+fn a_command_forwarded_to_a_former_leader_goes_to_the_new_one() {
     simulate(async {
         let (cluster, ledger) = (Cluster::of_three(7).await, Ledger::default());
         let old = cluster.settled().await;

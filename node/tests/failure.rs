@@ -153,7 +153,7 @@ fn after_a_failed_sync_no_vote_leaves() {
 }
 
 #[test]
-fn what_becomes_durable_after_the_failure_is_not_said() {
+fn a_write_that_becomes_durable_after_the_failure_is_not_reported() {
     simulate(async {
         let (mut cluster, record) = (Cluster::vacant(Plan::default()), Record::default());
         let mut candidate = Puppet::start(&cluster.network, NodeId(2), NodeId(1)).await;
@@ -247,7 +247,7 @@ fn an_entry_of_a_session_that_cant_be_read_ends_the_node_before_what_is_behind_i
 }
 
 #[test]
-fn nobody_hangs_on_a_node_that_failed_with_threads_of_its_own() {
+fn no_caller_hangs_on_a_node_that_failed_with_threads_of_its_own() {
     run(async {
         let (mut cluster, ledger) = (Cluster::vacant(threaded()), Ledger::default());
         let broken = NodeId(1);

@@ -84,7 +84,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// A heartbeat with a high term from a node that holds a certificate of the cluster and is
 /// not a member.
 #[test]
-fn what_a_stranger_says_counts_for_nothing() {
+fn messages_of_a_stranger_count_for_nothing() {
     simulate(async {
         let network = FaultNetwork::new(0);
         let metrics = Metrics::new();

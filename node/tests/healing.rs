@@ -95,7 +95,7 @@ fn all_three_may_lose_different_entries_and_none_is_forgotten() {
 }
 
 #[test]
-fn what_all_have_lost_is_never_forgotten_and_nobody_leads() {
+fn an_entry_that_all_have_lost_is_never_forgotten_and_no_node_leads() {
     simulate(async {
         let (mut cluster, ledger, _) = written(Plan::default(), 5).await;
         cluster.stop_all().await;

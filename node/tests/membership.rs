@@ -117,7 +117,7 @@ fn a_node_joins_catches_up_and_votes() {
 /// A leader that was removed drains for a moment. If it is added again meanwhile, the new leader
 /// counts on it.
 #[test]
-fn who_is_added_again_before_it_has_stopped_goes_on() {
+fn a_node_that_is_added_again_before_it_has_stopped_goes_on() {
     simulate(async {
         let mut cluster = Cluster::start_all(Plan::default()).await;
         let old = cluster.leader().await;
@@ -162,7 +162,7 @@ fn three_become_five_and_three_others_in_one_change_each() {
 }
 
 #[test]
-fn who_expects_another_configuration_is_refused_and_told_which_there_is() {
+fn a_caller_that_expects_another_configuration_is_refused_and_told_the_present_one() {
     simulate(async {
         let cluster = grown(2, 3).await;
         let by = NodeId(1);
@@ -287,7 +287,7 @@ fn a_learner_that_keeps_up_votes_by_itself_if_that_is_wanted() {
 
 /// The log that the new member needs was cut: it gets a snapshot, and the members with it.
 #[test]
-fn who_joins_a_cluster_that_has_cut_its_log_gets_a_snapshot() {
+fn a_node_that_joins_a_cluster_with_a_compacted_log_gets_a_snapshot() {
     simulate(async {
         let snapshots = Snapshots { every_entries: 20, keep_entries: 0, ..Snapshots::default() };
         let mut cluster = Cluster::start_all(Plan { joiners: 1, seed: 5, snapshots, ..Plan::default() }).await;

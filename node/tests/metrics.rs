@@ -144,7 +144,7 @@ fn the_way_of_a_write_is_measured() {
 }
 
 #[test]
-fn how_every_proposal_and_read_ended_is_counted() {
+fn every_result_of_proposals_and_reads_is_counted() {
     simulate(async {
         let limits = Limits { max_in_flight_proposals: 2, max_command_bytes: 100, ..Limits::default() };
         let cluster = Cluster::start_all(Plan { limits, ..Plan::default() }).await;

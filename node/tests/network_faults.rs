@@ -138,7 +138,7 @@ fn a_linearizable_read_sees_every_acknowledged_write_from_any_node() {
 }
 
 #[test]
-fn a_leader_that_is_heard_but_hears_nobody_is_replaced() {
+fn a_leader_that_is_heard_but_hears_no_node_is_replaced() {
     simulate(async {
         let (cluster, ledger) = (Cluster::of_three(1).await, Ledger::default());
         let deaf = cluster.leader().await;
@@ -158,7 +158,7 @@ fn a_leader_that_is_heard_but_hears_nobody_is_replaced() {
 }
 
 #[test]
-fn a_node_that_hears_nobody_but_is_heard_disrupts_nothing() {
+fn a_node_that_hears_no_other_but_is_heard_disrupts_nothing() {
     simulate(async {
         let (cluster, ledger) = (Cluster::of_three(2).await, Ledger::default());
         let leader = cluster.leader().await;

@@ -216,7 +216,7 @@ fn small_commands_pass_large_ones_and_none_is_left_behind() {
 }
 
 #[test]
-fn who_waits_for_a_turn_hears_the_truth_when_the_leader_is_lost() {
+fn a_caller_of_a_deferred_command_hears_the_truth_when_the_leader_is_lost() {
     for seed in support::seeds(4) {
         simulate(async {
             let limits = Limits { max_batch_bytes: 300 << 10, ..Limits::default() };

@@ -66,7 +66,7 @@ fn a_read_waits_for_a_leader_as_long_as_its_caller_says() {
 }
 
 #[test]
-fn every_read_but_a_local_one_sees_what_was_acknowledged_before_whoever_serves_it() {
+fn every_read_but_a_local_one_sees_earlier_acknowledged_writes_on_any_node() {
     simulate(async {
         let (cluster, _) = distant(2).await;
         for round in 0..30 {
@@ -133,7 +133,7 @@ fn a_leader_with_a_longer_election_timeout_that_is_cut_off_serves_nothing_stale_
 /// The opposite change: the voters have promised the longer time already, and are restarted with
 /// the shorter one while the leader is cut off. They keep their earlier promises.
 #[test]
-fn voters_that_restart_with_a_shorter_election_timeout_elect_nobody_while_a_lease_rests_on_the_longer_one() {
+fn voters_that_restart_with_a_shorter_election_timeout_elect_no_leader_while_a_lease_rests_on_the_longer_one() {
     for seed in 0..5 {
         simulate(async {
             let (mut cluster, leader) = led_by_1(seed, |_| LONG).await;

@@ -23,7 +23,7 @@ use std::{
 use support::{Cluster, Journal, Ledger, Plan, simulate};
 
 #[test]
-fn whatever_can_be_recovered_of_a_sample_is_and_the_rest_is_not_forgotten() {
+fn all_recoverable_entries_of_a_sample_are_recovered_and_the_rest_is_not_forgotten() {
     let (singles, pairs, triples) = (cases(1), cases(2), cases(3));
     let all = [NodeId(1), NodeId(2), NodeId(3)];
     let (recoverable, not): (Vec<_>, Vec<_>) = triples.into_iter().partition(|case| case.leaves_a_copy_of_each(&all));
@@ -36,7 +36,7 @@ fn whatever_can_be_recovered_of_a_sample_is_and_the_rest_is_not_forgotten() {
 
 #[test]
 #[ignore = "7,176 cases: about ten minutes; cargo test -p quorate --test recoverable -- --ignored --nocapture"]
-fn whatever_can_be_recovered_of_all_pairs_and_triples_is_and_the_rest_is_not_forgotten() {
+fn all_recoverable_entries_of_all_pairs_and_triples_are_recovered_and_the_rest_is_not_forgotten() {
     Table::try_all((1..=3).flat_map(cases));
 }
 

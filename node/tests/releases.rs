@@ -136,7 +136,7 @@ fn a_newer_state_machine_leads_once_a_quorum_applies_what_it_writes() {
 }
 
 #[test]
-fn while_a_member_was_never_heard_of_nobody_says_what_all_can_apply() {
+fn until_every_member_was_heard_no_node_says_which_versions_all_can_apply() {
     simulate(async {
         let mut cluster = Cluster::vacant(Plan::default());
         cluster.start(ONE).await;

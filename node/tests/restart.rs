@@ -170,7 +170,7 @@ fn a_read_that_waits_for_entries_which_never_come_is_given_up() {
 }
 
 #[test]
-fn nobody_waits_for_ever_for_leaders_that_come_and_go() {
+fn no_caller_waits_for_ever_for_leaders_that_come_and_go() {
     simulate(async {
         let (mut cluster, ledger, subject) = (Cluster::vacant(Plan::default()), Ledger::default(), NodeId(1));
         let mut leaders = [

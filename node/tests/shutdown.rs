@@ -18,7 +18,7 @@ use support::{CLUSTER, Cluster, Journal, Ledger, Plan, run, simulate, soon};
 use tempfile::TempDir;
 
 #[test]
-fn what_a_node_held_is_free_when_shutdown_returns() {
+fn ports_and_files_are_free_when_shutdown_returns() {
     let _alone = alone();
     run(async {
         let (dir, address) = (certificates(), free_address());
@@ -36,7 +36,7 @@ fn what_a_node_held_is_free_when_shutdown_returns() {
 }
 
 #[test]
-fn what_a_node_without_threads_held_is_free_too() {
+fn ports_and_files_of_a_node_without_threads_are_free_too() {
     simulate(async {
         let disk = quorate::storage::disk::SimulatedDisk::new();
         let mut cluster = Cluster::vacant(Plan { members: 1, ..Plan::default() });
@@ -137,7 +137,7 @@ fn a_task_of_a_node_outlives_nothing() {
 }
 
 #[test]
-fn what_is_under_way_is_finished_first() {
+fn work_in_progress_is_finished_first() {
     let _alone = alone();
     run(async {
         for forwarded in [false, true] {

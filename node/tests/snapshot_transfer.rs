@@ -53,7 +53,7 @@ fn one_that_was_restarted_afterwards_needs_no_second_snapshot() {
 }
 
 #[test]
-fn a_transfer_goes_on_where_it_was_when_the_connection_was_cut_and_nobody_else_notices() {
+fn a_transfer_resumes_where_the_connection_was_cut_and_no_other_node_notices() {
     simulate(async {
         let (mut cluster, ledger) = (Cluster::start_all(slow()).await, Ledger::default());
         let (leader, away) = away_from_a_large_state(&mut cluster, &ledger).await;
@@ -241,7 +241,7 @@ fn a_peer_that_vanishes_during_its_transfer_holds_the_log_back_for_a_minute_at_m
 }
 
 #[test]
-fn whoever_waits_for_an_entry_that_a_snapshot_covers_learns_that_the_outcome_is_unknown() {
+fn a_caller_of_an_entry_that_a_received_snapshot_covers_learns_that_the_outcome_is_unknown() {
     simulate(async {
         // No caller gives up before: their outcomes are due to the snapshot.
         let hour = Duration::from_secs(3600);

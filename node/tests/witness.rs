@@ -195,7 +195,7 @@ fn a_node_that_is_not_what_the_cluster_takes_it_for_stops() {
 
 /// The limit of a witness: entries that only one copy and the witness have wait for that copy.
 #[test]
-fn what_one_copy_and_the_witness_have_waits_for_that_copy() {
+fn entries_of_one_copy_and_the_witness_wait_for_that_copy() {
     simulate(async {
         let (mut cluster, _) = with_witness(Plan::default()).await;
         let leader = cluster.leader().await;

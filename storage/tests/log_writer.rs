@@ -48,7 +48,7 @@ async fn a_persisted_batch_costs_exactly_one_sync_in_steady_state() {
 }
 
 #[actix::test]
-async fn what_arrives_during_a_slow_sync_shares_the_next_one() {
+async fn writes_that_arrive_during_a_slow_sync_share_the_next_one() {
     let disk = SimulatedDisk::new();
     let mut node = Node::start_with(&disk, |store| store.start().expect("a thread")).await.expect("the store opens");
     let syncs = disk.count(Operation::Sync);

@@ -18,7 +18,7 @@ const SPOKEN: u8 = Version::CURRENT.number();
 
 proptest! {
     #[test]
-    fn what_is_encoded_is_decoded_whatever_pieces_it_comes_in(
+    fn encoded_frames_are_decoded_in_pieces_of_any_size(
         messages in vec(message(), 1..6),
         version in prop_oneof![Just(Version::CURRENT), Just(Version::NEXT)],
         cuts in vec(1usize..300, 1..40),
@@ -89,7 +89,7 @@ fn a_bulk_is_sent_without_a_copy() {
 }
 
 #[test]
-fn what_a_snapshot_and_a_repair_carry_is_sent_without_a_copy() {
+fn bytes_of_a_snapshot_and_a_repair_are_sent_without_a_copy() {
     let chunk = SnapshotChunk { epoch: 1, snapshot: Box::default(), offset: 9, bytes: vec![7; 5000].into() };
     let (from, outcome) = (EntryId::new(Term(3), Index(1)), RepairOutcome::Here);
     let repaired = RepairReply { from, outcome, batch: records(1, &[vec![7; 5000]]) };
@@ -112,7 +112,7 @@ fn a_repair_with_a_body_that_is_no_batch_is_refused() {
 }
 
 #[test]
-fn what_no_client_may_propose_is_refused() {
+fn a_command_that_no_client_may_propose_is_refused() {
     let of = |kind, payloads| {
         let command = ForwardedCommand { request: 1, length: 10, kind, waits_ms: 5000 };
         let propose = Propose { commands: vec![command], payloads };
@@ -278,7 +278,7 @@ fn a_decoder_that_failed_stays_failed() {
 }
 
 #[test]
-fn what_exceeds_the_limits_is_not_even_sent() {
+fn a_message_that_exceeds_the_limits_is_not_even_sent() {
     let limits = Limits { metadata_bytes_max: 100, body_bytes_max: 100 };
     let error = Encoder::new(limits).message(&batch(1, vec![vec![0; 100]])).unwrap_err();
     assert_eq!(error, FrameError::TooLong { part: "body", bytes: 140, bytes_max: 100 });

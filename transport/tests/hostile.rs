@@ -96,7 +96,7 @@ fn a_frame_that_never_ends_ends_the_connection() {
 }
 
 #[test]
-fn what_is_no_hello_of_this_peer_is_refused() {
+fn a_frame_that_is_no_hello_of_this_peer_is_refused() {
     run(async {
         let mut world = World::new().await;
         let other_version = |node| {
@@ -146,7 +146,7 @@ fn what_is_no_hello_of_this_peer_is_refused() {
 }
 
 #[test]
-fn whoever_sent_malformed_bytes_is_not_listened_to_for_a_while() {
+fn a_peer_that_sent_malformed_bytes_is_refused_for_a_while() {
     run(async {
         let mut world = World::new().await;
         let (endpoint, mut connection, mut lanes) = world.next_peer().await;
@@ -176,7 +176,7 @@ fn whoever_sent_malformed_bytes_is_not_listened_to_for_a_while() {
 }
 
 #[test]
-fn nobody_opens_more_streams_than_there_are_lanes() {
+fn a_peer_opens_no_more_streams_than_there_are_lanes() {
     run(async {
         let mut world = World::new().await;
         let (_endpoint, connection, mut lanes) = world.next_peer().await;
@@ -234,7 +234,7 @@ fn an_offset_and_a_length_from_the_peer_are_carried_and_not_believed() {
 }
 
 #[test]
-fn connections_that_never_say_hello_are_let_go_and_keep_nobody_out_for_long() {
+fn connections_that_never_say_hello_are_closed_and_keep_no_peer_out_for_long() {
     run(async {
         let mut world = World::new().await;
         let issued = world.pki.issue(NodeId(50));

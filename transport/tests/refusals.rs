@@ -16,7 +16,7 @@ use support::stranger::{ALPN, connect, hello, hello_bytes};
 use support::{CLUSTER, Log, Pki, run};
 
 #[test]
-fn whoever_proves_no_node_of_this_cluster_is_refused_and_counted() {
+fn a_peer_that_proves_no_node_of_this_cluster_is_refused_and_counted() {
     run(async {
         let mut pki = Pki::new();
         let victim = TestNode::start(&mut pki, NodeId(1)).await;
@@ -85,7 +85,7 @@ fn another_protocol_is_refused_and_counted() {
 }
 
 #[test]
-fn a_dialler_refuses_whoever_is_not_the_node_that_it_dialled() {
+fn a_dialler_refuses_all_but_the_node_that_it_dialled() {
     run(async {
         let mut pki = Pki::new();
         let one = TestNode::start(&mut pki, NodeId(1)).await;

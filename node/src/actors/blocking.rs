@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_stands_aside_is_dropped_on_another_thread() {
+    async fn a_value_that_was_set_aside_is_dropped_on_another_thread() {
         struct Tells(oneshot::Sender<thread::ThreadId>);
         struct File(Option<Tells>);
         impl Drop for File {

@@ -2,7 +2,7 @@ use super::*;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 #[test]
-fn it_lets_in_whom_a_plain_count_would() {
+fn it_admits_the_callers_that_a_plain_count_would() {
     for seed in 0..200 {
         let mut random = SmallRng::seed_from_u64(seed);
         let (places, bytes) = (random.random_range(1..6), random.random_range(1..200));
@@ -40,7 +40,7 @@ fn it_lets_in_whom_a_plain_count_would() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_refused_is_told_when_those_inside_will_have_left() {
+async fn a_refused_caller_is_told_when_the_present_ones_will_have_left() {
     let admission = Admission::new(100, usize::MAX);
     let mut inside: std::collections::VecDeque<_> = (0..100).map(|_| admission.enter(0, None).expect("room")).collect();
     assert_eq!(admission.retry_after(), MEASURED_FOR, "nothing is known yet");

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn transfers_pause_for_longer_each_time_whoever_led_meanwhile() {
+    fn transfers_pause_for_longer_each_time_whichever_node_led_meanwhile() {
         let mut world = World::new(&[2]);
         world.keeps_up = vec![NodeId(2)];
         let mut pauses = Vec::new();

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_back_and_nothing_behind_it() {
+    fn a_written_table_is_read_back_and_nothing_after_it() {
         for table in [Table::default(), some()] {
             let bytes = [&written(&table)[..], b"the machine's"].concat();
             let mut from = &bytes[..];
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_changed_byte_makes_of_it_is_refused_or_is_a_table() {
+    fn a_table_with_a_changed_byte_is_refused_or_is_a_table() {
         let good = written(&some());
         for bit in 0..good.len() * 8 {
             let mut damaged = good.clone();

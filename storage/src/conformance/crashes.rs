@@ -15,7 +15,7 @@ pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) -> bool {
         return false;
     }
     for seed in 0..40 {
-        what_was_told_survives_a_power_cut_at_any_moment(&fresh(), seed).await;
+        acknowledged_state_survives_a_power_cut_at_any_moment(&fresh(), seed).await;
     }
     for seed in 0..10 {
         a_power_cut_leaves_snapshots_whole_or_not_there(&fresh(), seed).await;
@@ -40,7 +40,7 @@ pub(super) async fn run_failing<H: Harness>(fresh: &impl Fn() -> H) -> bool {
     true
 }
 
-async fn what_was_told_survives_a_power_cut_at_any_moment(place: &impl Harness, seed: u64) {
+async fn acknowledged_state_survives_a_power_cut_at_any_moment(place: &impl Harness, seed: u64) {
     let mut random = Random(seed);
     let (mut store, _) = Probe::open(place).await;
     let mut steps = vec![Step::default()];

@@ -9,7 +9,7 @@ use quorate_raft::{HardState, Index, NodeId, Outgoing, Persist, Promise, Term};
 
 pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) {
     a_new_store_holds_nothing(&fresh()).await;
-    what_was_persisted_is_found_after_a_restart(&fresh()).await;
+    persisted_state_is_found_after_a_restart(&fresh()).await;
     persists_are_told_in_order_and_each_once(&fresh()).await;
     an_empty_persist_is_told_after_the_ones_before_it(&fresh()).await;
     truncation_removes_entries_for_good(&fresh()).await;
@@ -19,7 +19,7 @@ pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) {
     a_range_that_is_not_there_is_empty(&fresh()).await;
     reads_see_the_persists_before_them(&fresh()).await;
     an_entry_of_any_size_comes_back(&fresh()).await;
-    what_a_witness_keeps_of_commands_comes_back(&fresh()).await;
+    stubs_of_a_witness_come_back(&fresh()).await;
     an_append_that_does_not_follow_fails_the_store(&fresh()).await;
     another_members_data_is_refused(&fresh()).await;
 }
@@ -40,7 +40,7 @@ async fn a_new_store_holds_nothing(place: &impl Harness) {
     }
 }
 
-async fn what_was_persisted_is_found_after_a_restart(place: &impl Harness) {
+async fn persisted_state_is_found_after_a_restart(place: &impl Harness) {
     let mut log = Log::default();
     for restart in 1..=4 {
         let (mut store, recovered) = Probe::open(place).await;
@@ -213,7 +213,7 @@ async fn an_entry_of_any_size_comes_back(place: &impl Harness) {
     store.close().await;
 }
 
-async fn what_a_witness_keeps_of_commands_comes_back(place: &impl Harness) {
+async fn stubs_of_a_witness_come_back(place: &impl Harness) {
     let mut log = Log::default();
     for restart in 1..=2 {
         let (mut store, recovered) = Probe::open(place).await;

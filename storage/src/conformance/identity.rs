@@ -11,7 +11,7 @@ use quorate_raft::{HardState, Index, NodeId, Persist, Term};
 pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) {
     configurations_are_told_with_their_entries(&fresh()).await;
     a_vote_is_never_forgotten(&fresh()).await;
-    what_was_remembered_is_known_after_a_restart(&fresh()).await;
+    remembered_holdings_are_known_after_a_restart(&fresh()).await;
 }
 
 async fn configurations_are_told_with_their_entries(place: &impl Harness) {
@@ -60,7 +60,7 @@ async fn a_vote_is_never_forgotten(place: &impl Harness) {
     }
 }
 
-async fn what_was_remembered_is_known_after_a_restart(place: &impl Harness) {
+async fn remembered_holdings_are_known_after_a_restart(place: &impl Harness) {
     let (mut store, _) = Probe::open(place).await;
     for (member, index) in [(3, 9), (2, 7), (2, 12), (5, 1)] {
         store.remember(NodeId(member), Index(index));

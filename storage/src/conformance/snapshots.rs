@@ -11,8 +11,8 @@ use std::io::Write;
 pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) {
     a_store_without_a_snapshot_says_so(&fresh()).await;
     a_finished_snapshot_is_found_after_a_restart(&fresh()).await;
-    what_was_not_finished_is_nowhere(&fresh()).await;
-    what_is_not_as_announced_is_refused(&fresh()).await;
+    an_unfinished_snapshot_is_nowhere(&fresh()).await;
+    a_snapshot_that_is_not_as_announced_is_refused(&fresh()).await;
     the_snapshot_that_covers_most_counts(&fresh()).await;
     a_snapshot_is_read_on_when_others_take_its_place(&fresh()).await;
     a_snapshot_in_the_making_holds_up_nothing(&fresh()).await;
@@ -45,7 +45,7 @@ async fn a_finished_snapshot_is_found_after_a_restart(place: &impl Harness) {
     store.close().await;
 }
 
-async fn what_was_not_finished_is_nowhere(place: &impl Harness) {
+async fn an_unfinished_snapshot_is_nowhere(place: &impl Harness) {
     let (store, _) = Probe::open(place).await;
     for round in 0..2 {
         let mut sink = store.begin(base(5), None).await;
@@ -60,7 +60,7 @@ async fn what_was_not_finished_is_nowhere(place: &impl Harness) {
     store.close().await;
 }
 
-async fn what_is_not_as_announced_is_refused(place: &impl Harness) {
+async fn a_snapshot_that_is_not_as_announced_is_refused(place: &impl Harness) {
     let (store, _) = Probe::open(place).await;
     let older = store.save(base(3), &state(10)).await;
     let (bytes, checksum) = (1000, crate::checksum(0, &state(1000)));

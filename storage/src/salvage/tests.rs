@@ -67,7 +67,7 @@ fn a_directory_that_a_node_runs_on_is_refused_and_a_surveyed_one_is_not_started(
 }
 
 #[test]
-fn what_is_no_members_directory_is_refused_and_stays_as_it_is() {
+fn a_directory_of_no_member_is_refused_and_stays_as_it_is() {
     let disk = SimulatedDisk::new();
     assert!(unusable(Survey::on(Arc::new(disk.clone()), "1")).contains("no whole data directory"));
     disk.put(Path::new("2/photo"), b"jpeg".to_vec());
@@ -237,7 +237,7 @@ fn a_new_directory_keeps_its_name_and_its_place_to_itself() {
 }
 
 #[test]
-fn what_one_disk_lost_comes_from_another_or_is_refused_by_name() {
+fn entries_that_one_disk_lost_come_from_another_or_are_refused_by_name() {
     let disk = SimulatedDisk::new();
     Member::new(&disk, "1", 1).grown(1, 20).grown(2, 20).stop();
     Member::new(&disk, "2", 2).grown(1, 20).grown(2, 10).stop();
@@ -359,7 +359,7 @@ fn after_a_crash_at_any_operation_the_new_directory_is_empty_refused_or_whole() 
 }
 
 #[test]
-fn what_fails_is_said_in_one_line_and_what_is_left_is_refused() {
+fn a_failure_is_reported_in_one_line_and_a_left_directory_is_refused() {
     let disk = SimulatedDisk::new();
     let mut member = Member::new(&disk, "1", 1).grown(1, 60);
     member.snapshot(20, &state(600_000));

@@ -15,7 +15,7 @@ const DIR: &str = "log";
 const CHUNK: usize = 64;
 
 #[test]
-fn what_was_written_is_read_after_a_power_cut() {
+fn synced_bytes_are_read_after_a_power_cut() {
     let disk = SimulatedDisk::new();
     for bytes in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 10 * CHUNK, 1000] {
         let (store, _) = open(&disk);
@@ -295,7 +295,7 @@ fn a_start_without_descriptors_is_refused_and_passes_over_no_snapshot() {
 }
 
 #[test]
-fn what_is_not_as_announced_is_refused_and_leaves_nothing() {
+fn a_snapshot_that_is_not_as_announced_is_refused_and_leaves_nothing() {
     let disk = SimulatedDisk::new();
     let (store, _) = open(&disk);
     let before = disk.paths();
@@ -396,7 +396,7 @@ fn a_damaged_snapshot_goes_when_a_newer_one_is_there() {
 }
 
 #[test]
-fn a_sink_that_outlives_its_store_disturbs_nobody() {
+fn a_sink_that_outlives_its_store_disturbs_no_other() {
     let disk = SimulatedDisk::new();
     let (store, _) = open(&disk);
     let mut late = store.begin(base(3), None).expect("begun");
@@ -438,7 +438,7 @@ fn snapshots_are_written_side_by_side() {
 }
 
 #[test]
-fn what_belongs_to_another_or_to_a_newer_program_is_refused() {
+fn snapshots_of_another_member_or_of_a_newer_program_are_refused() {
     let disk = SimulatedDisk::new();
     save(&open(&disk).0, 9, 100).expect("saved");
     for (cluster, member, wanted) in [("c", 2, "member 2"), ("d", 1, "\"d\"")] {

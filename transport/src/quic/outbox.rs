@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_being_written_counts_until_it_is_written() {
+    async fn bytes_being_written_count_until_they_are_written() {
         let outbox = Outbox::of_bytes(BYTES_MAX);
         outbox.push(frame(BYTES_MAX)).expect("it is empty");
         let mut batch = Vec::new();

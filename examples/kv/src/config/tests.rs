@@ -121,7 +121,7 @@ fn an_error_names_the_true_place_of_a_value() {
 /// Values at each bound, one below it and one above it: a start refuses no configuration that
 /// `--check` accepts, and `--check` is not stricter than the library's documented bounds.
 #[test]
-fn what_is_accepted_is_what_a_node_starts_with() {
+fn an_accepted_configuration_is_the_one_that_a_node_starts_with() {
     use quorate::{Change, Limits as Node, Snapshots, storage::Wal};
     let around = |bound: u64| [bound.saturating_sub(1), bound, bound.saturating_add(1)];
     let numbers: &[(&str, &[u64])] = &[

@@ -281,7 +281,7 @@ mod tests {
 
     /// A request sent on a connection that is about to close would have an unknown outcome.
     #[test]
-    fn who_is_told_that_the_node_stops_is_told_to_use_the_connection_no_more() {
+    fn a_client_of_a_stopping_node_is_told_to_close_the_connection() {
         assert_eq!(Refusal::Stopping.into_response().headers()[CONNECTION], "close");
     }
 

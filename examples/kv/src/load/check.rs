@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_nobody_wrote_is_broken() {
+    fn a_value_that_was_never_written_is_broken() {
         assert_eq!(judge(WriteOutcome::Acknowledged, [Some("v"), Some("x"), Some("v")]), 1);
     }
 

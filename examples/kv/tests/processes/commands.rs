@@ -101,7 +101,7 @@ async fn certificates_are_made_once_and_added_to_and_never_overwritten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn https_serves_those_who_trust_the_authority_and_no_others() {
+async fn https_serves_clients_that_trust_the_authority_and_no_others() {
     let cluster = crate::support::laid_out("demo", 1);
     let id = cluster.ids()[0];
     let (cert, key, ca) =

@@ -25,7 +25,7 @@ const ON_DEMAND: &str = "[snapshot]\nevery_entries = 1000000\nkeep_entries = 10\
 const STEADY: LoadOptions = LoadOptions { writers: 2, rest: Duration::from_millis(2), value_bytes: 100 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_survivor_has_is_recovered_as_a_cluster_of_one_that_old_members_can_not_join() {
+async fn data_of_a_survivor_become_a_cluster_of_one_that_old_members_can_not_join() {
     let mut old = started("lost", 3, ON_DEMAND).await;
     let ledger = Ledger::new();
     let writers = Writers::start(&old, &ledger, STEADY).expect("writers");
@@ -373,7 +373,7 @@ async fn a_backup_that_breaks_off_leaves_nothing_that_passes_for_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_not_be_recovered_is_refused_in_one_line() {
+async fn data_that_can_not_be_recovered_are_refused_in_one_line() {
     let mut old = cluster(3).await;
     let (leader, _) = old.roles().await;
     for key in 0..30 {

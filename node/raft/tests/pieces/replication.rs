@@ -66,7 +66,7 @@ fn a_heartbeat_commits_no_more_than_the_peer_is_known_to_have() {
 }
 
 #[test]
-fn what_goes_unanswered_counts_as_lost_with_a_heartbeat_and_is_fetched_again() {
+fn unanswered_appends_count_as_lost_with_a_heartbeat_and_are_fetched_again() {
     let mut peer = Peer::replicating();
     peer.append(6);
     peer.at(199, |it, now, out| it.heartbeat_due(now, out));

@@ -69,7 +69,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_read_is_laid_out_so(bytes in proptest::collection::vec(0u8..70, 0..120)) {
+    fn every_decoded_session_request_has_this_layout(bytes in proptest::collection::vec(0u8..70, 0..120)) {
         if let Ok((stamp, request)) = session::decode(&bytes) {
             prop_assert_eq!(stamped(stamp, &request), bytes);
         }

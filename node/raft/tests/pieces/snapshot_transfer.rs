@@ -49,7 +49,7 @@ fn a_last_chunk_is_as_long_as_what_is_left_and_a_state_of_nothing_is_only_asked_
 }
 
 #[test]
-fn what_is_not_wanted_is_not_sent() {
+fn an_unwanted_snapshot_is_not_sent() {
     let mut transfer = transfer(100);
     assert!(!transfer.sent(at(0), 0, 10), "it has not asked yet");
     transfer.tick(at(0));

@@ -43,7 +43,7 @@ fn zeros_in_every_sector_lose_nothing_that_was_acknowledged() {
 
 /// Stubs are as safe as commands.
 #[test]
-fn whatever_happens_to_a_place_of_stubs_loses_nothing_that_was_acknowledged() {
+fn no_damage_to_a_place_of_stubs_loses_acknowledged_entries() {
     let log = SmallLog::of(Model::append_stubs);
     let counts = log.classify("flips", |disk, path, at| disk.flip(path, at, [0xff, 0x01, 0x80][at % 3]));
     assert_eq!(counts.get(&Class::Refused), None, "{counts:?}");

@@ -179,7 +179,7 @@ fn a_truncation_that_was_cut_short_happened_or_did_not() {
 }
 
 #[test]
-fn what_a_failed_sync_left_in_memory_is_made_durable_before_it_is_believed() {
+fn bytes_that_a_failed_sync_left_in_memory_are_made_durable_before_they_are_believed() {
     let (disk, mut log, mut model) = with_some_entries();
     let persists = [model.vote(10, 2), model.append(10, 3, 100)];
     disk.fail(Operation::Sync, 2);
@@ -192,7 +192,7 @@ fn what_a_failed_sync_left_in_memory_is_made_durable_before_it_is_believed() {
 }
 
 #[test]
-fn whatever_is_persisted_and_wherever_the_power_is_cut_the_log_is_one_that_was_asked_for() {
+fn after_any_writes_and_any_power_cut_the_log_is_one_that_was_asked_for() {
     let mut faulty = 0;
     for seed in 0..150 {
         let mut random = Random(seed);

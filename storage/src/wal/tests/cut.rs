@@ -145,7 +145,7 @@ fn a_snapshot_ahead_of_the_log_begins_it_anew_and_one_that_the_log_holds_does_no
 }
 
 #[test]
-fn what_a_snapshot_covers_may_be_damaged_beyond_repair() {
+fn entries_that_a_snapshot_covers_may_be_damaged_beyond_repair() {
     let (disk, log, model) = long_log();
     save(&log, model.entries[39].id, model.entries[39].checksum);
     drop(log);

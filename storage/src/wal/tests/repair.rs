@@ -97,7 +97,7 @@ fn a_repair_that_was_cut_short_leaves_the_entry_faulty_or_whole() {
 }
 
 #[test]
-fn what_was_repaired_is_proven_from_then_on() {
+fn a_repaired_entry_is_proven_from_then_on() {
     let disk = SimulatedDisk::new();
     let (mut log, _) = opened(&disk);
     let mut model = Model::default();
