@@ -236,11 +236,26 @@ pub enum Effect {
     Refused {
         /// Id of its sender.
         from: NodeId,
-        /// The reason, a label for counting.
-        reason: &'static str,
+        /// The reason.
+        reason: MessageRefusal,
     },
     /// A safety violation: no output of this node can be trusted any more. Stop it.
     Halt(Violation),
+}
+
+/// Why a message was ignored. Its sender gets no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MessageRefusal {
+    /// It violates the format or the rules, as no node without a fault sends it.
+    Malformed,
+    /// Its sender is not a member, or is no longer one.
+    Stranger,
+    /// Entries that are not durable yet take all bytes of
+    /// [`Settings::unpersisted_bytes_max`](super::Settings::unpersisted_bytes_max). The leader sends
+    /// it again.
+    Unpersisted,
+    /// The disk has no room for its entries. The leader sends it again.
+    StorageFull,
 }
 
 /// A state that no correct cluster can reach; observing it stops the node.

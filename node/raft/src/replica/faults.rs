@@ -20,7 +20,7 @@
 //!
 //! **Invariant:** the entries under repair are a prefix of the faulty entries.
 
-use super::{Effect, Faulty, HardState, Persist, Replica};
+use super::{Effect, Faulty, HardState, MessageRefusal, Persist, Replica};
 use crate::{
     batch::Batch,
     ids::{EntryId, Index, Moment, NodeId, Term},
@@ -210,7 +210,7 @@ impl Replica {
     ) {
         let id = repair.from;
         if id.index == Index(0) || repair.to < id.index {
-            return out.push(Effect::Refused { from, reason: "malformed" });
+            return out.push(Effect::Refused { from, reason: MessageRefusal::Malformed });
         }
         let hears_leader = self.hears_leader(now);
         if term > self.term() && !hears_leader {
@@ -268,7 +268,7 @@ impl Replica {
         let Some(first) = self.faults.first_open().filter(|first| first.id == reply.from) else { return };
         match (reply.outcome, reply.batch.and_then(|batch| self.in_local_form(batch))) {
             (RepairOutcome::Here, Some(batch)) => self.repair_with(now, from, batch, out),
-            (RepairOutcome::Here, None) => out.push(Effect::Refused { from, reason: "malformed" }),
+            (RepairOutcome::Here, None) => out.push(Effect::Refused { from, reason: MessageRefusal::Malformed }),
             (RepairOutcome::Absent, _) => self.absent_at(now, from, first, out),
             (RepairOutcome::Lost, _) => {}
         }
@@ -280,10 +280,10 @@ impl Replica {
         };
         let fits = EntryId::new(batch.term(), batch.first()) == wanted.from;
         let Some(batch) = batch.up_to(wanted.to).filter(|_| fits) else {
-            return out.push(Effect::Refused { from, reason: "malformed" });
+            return out.push(Effect::Refused { from, reason: MessageRefusal::Malformed });
         };
         let Ok(changes) = batch.memberships() else {
-            return out.push(Effect::Refused { from, reason: "malformed" });
+            return out.push(Effect::Refused { from, reason: MessageRefusal::Malformed });
         };
         if let Some(at) = self.difference_in(&batch, batch.last()) {
             return out.push(Effect::Diverged { at, with: from });

@@ -1,7 +1,7 @@
 //! Rules of a follower: it votes, and makes its log equal to the leader's (paper §5.2, §5.3,
 //! §5.4.1; Figure 2, "Receiver implementation").
 
-use super::{Effect, Persist, Replica, Role, Violation};
+use super::{Effect, MessageRefusal, Persist, Replica, Role, Violation};
 use crate::{
     batch::Batch,
     ids::{EntryId, Index, Moment, NodeId, Term},
@@ -16,6 +16,14 @@ use crate::{
     reads::Reads,
 };
 use alloc::vec::Vec;
+
+/// Why an append does not continue this log.
+enum Rejection {
+    /// The entry before it is not held here: the leader goes back, as this outcome says.
+    Mismatch(AppendOutcome),
+    /// The entry at this index is committed here under another id.
+    ContradictsCommitted(Index),
+}
 
 impl Replica {
     /// A (pre-)candidate of `term` asks for a vote.
@@ -135,8 +143,8 @@ impl Replica {
         let previous = append.previous;
         if let Some(rejected) = self.rejects(previous) {
             return match rejected {
-                Ok(outcome) => self.answer(now, from, epoch, outcome, out),
-                Err(index) => self.contradicted(now, from, index, out),
+                Rejection::Mismatch(outcome) => self.answer(now, from, epoch, outcome, out),
+                Rejection::ContradictsCommitted(index) => self.contradicted(now, from, index, out),
             };
         }
         let held = append.batch.as_ref().map_or(previous.index, |batch| self.held_of(batch));
@@ -154,7 +162,7 @@ impl Replica {
             if self.is_full {
                 // An entry without room can't be kept and must not be acknowledged; the leader
                 // sends it again.
-                return out.push(Effect::Refused { from, reason: "storage_full" });
+                return out.push(Effect::Refused { from, reason: MessageRefusal::StorageFull });
             }
         }
         let reply = Body::AppendReply(AppendReply { epoch, outcome: AppendOutcome::Matched { matched } });
@@ -190,10 +198,10 @@ impl Replica {
 
     /// Checks that a leader can have sent this append, and that there is room for it; returns the
     /// configurations in it.
-    fn checked(&self, append: &Append) -> Result<Vec<(Index, Membership)>, &'static str> {
+    fn checked(&self, append: &Append) -> Result<Vec<(Index, Membership)>, MessageRefusal> {
         let Append { previous, previous_checksum, batch, .. } = append;
         if previous.index == Index(0) && previous.term != Term(0) {
-            return Err("malformed");
+            return Err(MessageRefusal::Malformed);
         }
         let Some(batch) = batch else { return Ok(Vec::new()) };
         let fits = batch.first() == previous.index.next()
@@ -201,15 +209,15 @@ impl Replica {
             && batch.term() <= self.term()
             && previous_checksum.is_none_or(|checksum| checksum == batch.previous_checksum());
         if !fits {
-            return Err("malformed");
+            return Err(MessageRefusal::Malformed);
         }
         let pending = self.writes.pending_bytes();
         if pending > 0 && pending + batch.bytes().len() > self.settings.unpersisted_bytes_max {
             // An honest leader's credit is far below this; it sends again an append that
             // is dropped here.
-            return Err("unpersisted");
+            return Err(MessageRefusal::Unpersisted);
         }
-        batch.memberships().map_err(|_| "malformed")
+        batch.memberships().map_err(|_| MessageRefusal::Malformed)
     }
 
     /// The part of an append after the log's base. Entries up to the base are committed and
@@ -223,26 +231,27 @@ impl Replica {
         Append { previous: base, previous_checksum: None, batch, ..append }
     }
 
-    /// The reason to reject an append after `previous`, if there is one: the outcome to answer
-    /// with, or the committed entry that it contradicts.
-    fn rejects(&self, previous: EntryId) -> Option<Result<AppendOutcome, Index>> {
+    /// The reason to reject an append after `previous`, if there is one.
+    fn rejects(&self, previous: EntryId) -> Option<Rejection> {
         let faulty = self.faults.first_open().filter(|_| !live(Mutant::FaultyCountsAsHeld));
         if let Some(faulty) = faulty.map(|first| first.id.index).filter(|at| *at <= previous.index) {
             // The leader must go back and send the lost entry again: until then it does not
             // count as held.
             let (conflict, last) = (self.log.conflict_at(faulty), faulty.previous());
             let log_last = self.log.last().index;
-            return Some(Ok(AppendOutcome::Rejected { previous: previous.index, conflict, last, log_last }));
+            let outcome = AppendOutcome::Rejected { previous: previous.index, conflict, last, log_last };
+            return Some(Rejection::Mismatch(outcome));
         }
         if self.log.contains(previous) {
             return None;
         }
         if previous.index <= self.known_committed() {
-            return Some(Err(previous.index));
+            return Some(Rejection::ContradictsCommitted(previous.index));
         }
         let last = self.log.last().index;
         let conflict = self.conflict_at(previous.index);
-        Some(Ok(AppendOutcome::Rejected { previous: previous.index, conflict, last, log_last: last }))
+        let outcome = AppendOutcome::Rejected { previous: previous.index, conflict, last, log_last: last };
+        Some(Rejection::Mismatch(outcome))
     }
 
     /// The conflict that a rejection of `previous` names. It distinguishes the empty log of a

@@ -22,7 +22,7 @@
 //! **Invariant:** a holding is a fact about the past, so neither delay nor repetition of a message
 //! makes it wrong.
 
-use super::{Effect, Leadership, Replica, Role, Violation};
+use super::{Effect, Leadership, MessageRefusal, Replica, Role, Violation};
 use crate::{
     ids::{EntryId, Index, Moment, NodeId, Term},
     message::{AppendOutcome, AppendReply, Body, Emptied, Holdings},
@@ -181,7 +181,7 @@ impl Replica {
     /// memory of it.
     pub(super) fn holdings_told(&mut self, from: NodeId, told: Holdings, out: &mut Vec<Effect>) {
         if !self.is_trusted(from) {
-            return out.push(Effect::Refused { from, reason: "stranger" });
+            return out.push(Effect::Refused { from, reason: MessageRefusal::Stranger });
         }
         let own = told.members.iter().find(|(member, _)| *member == self.id).map(|(_, held)| *held);
         if self.halts_as_lost(from, own.unwrap_or_default(), out) {

@@ -64,7 +64,7 @@ use crate::{
 use alloc::vec::Vec;
 use core::time::Duration;
 
-pub use effect::{Cut, Effect, Persist, Violation};
+pub use effect::{Cut, Effect, MessageRefusal, Persist, Violation};
 use faults::Faults;
 use handover::Handover;
 pub use handover::HandoverRefused;
@@ -193,7 +193,7 @@ impl Replica {
     pub fn receive(&mut self, now: Moment, from: NodeId, message: Message, out: &mut Vec<Effect>) {
         let Message { term, body } = message;
         if term >= TERM_LIMIT || self.is_out_of_reach(term) || from == self.id {
-            return out.push(Effect::Refused { from, reason: "malformed" });
+            return out.push(Effect::Refused { from, reason: MessageRefusal::Malformed });
         }
         if let Err(reason) = self.let_in(now, from, term, &body, out) {
             return out.push(Effect::Refused { from, reason });

@@ -30,7 +30,7 @@
 //!   its messages from then on; it needs an empty directory and a new id. Otherwise the cluster
 //!   adopts its term when it is added, which costs one election.
 
-use super::{Effect, Replica, Violation};
+use super::{Effect, MessageRefusal, Replica, Violation};
 use crate::{
     ids::{Moment, NodeId, Term},
     message::{Body, Phase},
@@ -61,9 +61,9 @@ impl Replica {
         !self.membership().is_empty() && !leads && !is_named()
     }
 
-    /// Admits a message, or returns the label under which its refusal is counted. A message of a
-    /// leader or candidate whose term is too far ahead is refused, but raises the term as far as one
-    /// message may: so the sender's next ones come through.
+    /// Admits a message, or returns the reason to refuse it. A message of a leader or candidate
+    /// whose term is too far ahead is refused, but raises the term as far as one message may: so the
+    /// sender's next ones come through.
     pub(super) fn let_in(
         &mut self,
         now: Moment,
@@ -71,10 +71,10 @@ impl Replica {
         term: Term,
         body: &Body,
         out: &mut Vec<Effect>,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), MessageRefusal> {
         let is_outside = self.is_outside(from);
         if is_outside && !self.heeds_from_outside(now, from, term, body) {
-            return Err("stranger");
+            return Err(MessageRefusal::Stranger);
         }
         if term <= self.term() {
             return Ok(());
@@ -97,7 +97,7 @@ impl Replica {
         if matches!(body, Body::RequestVote(_) | Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_)) {
             self.adopt(now, Term(self.term().0 + Self::UNPROVEN_RISE_MAX), out);
         }
-        Err("stranger")
+        Err(MessageRefusal::Stranger)
     }
 
     /// Whether a message from outside is handled: requests of nodes that lead, or may come to lead,
@@ -170,7 +170,7 @@ impl Replica {
         // as another kind than it was added as must be reported at once.
         let is_unsure = self.membership().is_empty() && !matches!(violation, Violation::Mistaken { .. });
         if (is_unsure || self.is_outside(from)) && !live(Mutant::OutsiderEndsNode) {
-            return Effect::Refused { from, reason: "stranger" };
+            return Effect::Refused { from, reason: MessageRefusal::Stranger };
         }
         Effect::Halt(violation)
     }

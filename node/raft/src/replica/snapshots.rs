@@ -4,7 +4,7 @@
 //! **Invariant:** only entries that a durable snapshot covers are cut, and a snapshot covers
 //! only committed entries.
 
-use super::{Cut, Effect, Persist, Replica, Role, Violation};
+use super::{Cut, Effect, MessageRefusal, Persist, Replica, Role, Violation};
 use crate::{
     ids::{EntryId, Index, Moment, NodeId},
     message::Body,
@@ -62,7 +62,7 @@ impl Replica {
             && !base.membership.incoming().is_empty()
             && ends.is_some_and(|ends| ends <= *bytes);
         if !fits {
-            return out.push(Effect::Refused { from, reason: "malformed" });
+            return out.push(Effect::Refused { from, reason: MessageRefusal::Malformed });
         }
         if self.is_stranger_to(now, from, (chunk.epoch, chunk.snapshot.base.last.index), out) {
             return;

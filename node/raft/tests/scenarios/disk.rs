@@ -1,8 +1,8 @@
 //! Other faults of a disk: different content, lost data, no room.
 
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Body, Effect, Emptied, EntryId, Index, Message, NodeId, Phase, Progress,
-    ProgressState, Promise, Replica, Role, SnapshotOutcome, Term, Violation,
+    Append, AppendOutcome, AppendReply, Body, Effect, Emptied, EntryId, Index, Message, MessageRefusal, NodeId, Phase,
+    Progress, ProgressState, Promise, Replica, Role, SnapshotOutcome, Term, Violation,
 };
 use quorate_world::{
     disk::Disk,
@@ -354,7 +354,7 @@ fn a_full_node_votes_and_follows_and_does_not_lead() {
     let log = log_of(&[1, 1, 1]);
     let entries = || append(1, id(1, 1), 0, log[0].from(Index(2)));
     let effects = hear(&mut full, at(0), 1, 5, entries());
-    assert!(matches!(effects.last(), Some(Effect::Refused { reason: "storage_full", .. })));
+    assert!(matches!(effects.last(), Some(Effect::Refused { reason: MessageRefusal::StorageFull, .. })));
     assert_eq!((terms(&full), append_reply(&effects)), (vec![1, 1], None));
     let held = append(1, id(1, 1), 0, log[0].from(Index(2)).and_then(|batch| batch.up_to(Index(2))));
     let effects = hear(&mut full, at(0), 1, 5, held);

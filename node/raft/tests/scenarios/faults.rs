@@ -1,6 +1,8 @@
 //! Faulty entries, and the remains of torn writes.
 
-use quorate_raft::{AppendOutcome, Body, Effect, EntryId, Index, NodeId, Phase, RepairOutcome, Replica, Role, Term};
+use quorate_raft::{
+    AppendOutcome, Body, Effect, EntryId, Index, MessageRefusal, NodeId, Phase, RepairOutcome, Replica, Role, Term,
+};
 use quorate_world::{
     disk::{Disk, Fault},
     make::{
@@ -259,7 +261,7 @@ fn an_entry_is_forgotten_by_a_quorum_of_the_others_and_in_a_later_term() {
     for _ in 0..2 {
         assert_eq!(hear(&mut node, at(0), 2, 5, absent(id(2, 1))), [], "one voter, twice");
     }
-    let refused = Effect::Refused { from: NodeId(9), reason: "stranger" };
+    let refused = Effect::Refused { from: NodeId(9), reason: MessageRefusal::Stranger };
     assert_eq!(hear(&mut node, at(0), 9, 5, absent(id(2, 1))), [refused], "no member");
     assert_eq!(hear(&mut node, at(0), 3, 5, absent(id(2, 3))), [], "of another entry");
     let effects = hear(&mut node, at(0), 3, 5, absent(id(2, 1)));

@@ -1,6 +1,6 @@
 //! Configurations in the log: in force from when they are appended, and gone with their entry.
 
-use quorate_raft::{AppendOutcome, Batch, Effect, Index, Membership, NodeId, Replica, Term};
+use quorate_raft::{AppendOutcome, Batch, Effect, Index, Membership, MessageRefusal, NodeId, Replica, Term};
 use quorate_world::{
     make::{
         append, append_reply, at, batch, changing, disk_of, hear, id, lead, log_of, persist_all, persists, replica,
@@ -148,7 +148,7 @@ fn a_configuration_that_is_none_is_refused() {
     let before = log_of(&[1])[0].checksum();
     let refused = |follower: &mut Replica, batch: Batch| {
         let effects = hear(follower, at(0), 1, 5, append(1, id(1, 1), 0, Some(batch)));
-        matches!(effects.last(), Some(Effect::Refused { reason: "malformed", .. }))
+        matches!(effects.last(), Some(Effect::Refused { reason: MessageRefusal::Malformed, .. }))
     };
     assert!(refused(&mut follower, changing(5, 2, before, &Membership::default())), "nobody would vote");
     let mut cut = quorate_raft::BatchBuilder::new(quorate_world::make::crc, Term(5), Index(2), before, 0);

@@ -3,8 +3,9 @@
 
 use quorate_raft::{
     AdministerOutcome, Administered, Administration, AppendOutcome, AppendReply, Body, Change, Effect, Emptied,
-    Holdings, Index, Membership, Message, NodeId, Phase, Propose, ProposeReply, ReadIndex, ReadIndexReply, Removed,
-    Repair, RepairOutcome, RepairReply, Replica, RequestVote, Role, SnapshotOutcome, SnapshotReply, Term, TimeoutNow,
+    Holdings, Index, Membership, Message, MessageRefusal, NodeId, Phase, Propose, ProposeReply, ReadIndex,
+    ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, Replica, RequestVote, Role, SnapshotOutcome,
+    SnapshotReply, Term, TimeoutNow,
 };
 use quorate_world::{
     disk::Disk,
@@ -164,7 +165,7 @@ fn ends(effects: &[Effect]) -> bool {
 }
 
 fn is_stranger(effect: &Effect) -> bool {
-    matches!(effect, Effect::Refused { reason: "stranger", .. })
+    matches!(effect, Effect::Refused { reason: MessageRefusal::Stranger, .. })
 }
 
 /// Term, vote and leader, and all else that a message from outside must not move.
@@ -204,7 +205,7 @@ fn while_a_leader_is_heard_nothing_from_outside_changes_anything() {
         // The receiver may tell or count something; nothing else happens.
         let is_harmless = |effect: &Effect| match effect {
             Effect::Send(outgoing) => !matches!(&outgoing.message.body, Body::Vote(vote) if vote.granted),
-            Effect::Refused { reason, .. } => ["stranger", "malformed"].contains(reason),
+            Effect::Refused { reason, .. } => [MessageRefusal::Stranger, MessageRefusal::Malformed].contains(reason),
             _ => false,
         };
         assert!(effects.iter().all(is_harmless), "{state:?}: {body:?} in term {term} does {effects:?}");
@@ -387,7 +388,7 @@ fn a_member_that_leads_takes_the_place_of_a_pretender() {
     assert!(!ends(&heard));
     assert_eq!((node.leader(), node.is_led(at(20_000))), (Some(NodeId(2)), true));
     let pretends = hear(&mut node, at(20_001), NEVER_A_MEMBER, 6, append(1, id(2, 1), 2, None));
-    assert_eq!(pretends, [Effect::Refused { from: NodeId(NEVER_A_MEMBER), reason: "stranger" }]);
+    assert_eq!(pretends, [Effect::Refused { from: NodeId(NEVER_A_MEMBER), reason: MessageRefusal::Stranger }]);
 }
 
 /// A node without a configuration waits to be added: it follows at any term, and two pretenders
@@ -398,7 +399,7 @@ fn a_node_that_waits_to_be_added_follows_at_any_term_and_outlives_two_pretenders
     hear(&mut node, at(0), 1, LAST_TERM, append(1, id(9, 9), 0, None));
     assert_eq!((node.term(), node.leader()), (Term(LAST_TERM), Some(NodeId(1))));
     let effects = hear(&mut node, at(0), 2, LAST_TERM, append(1, id(9, 9), 0, None));
-    assert_eq!(effects, [Effect::Refused { from: NodeId(2), reason: "stranger" }]);
+    assert_eq!(effects, [Effect::Refused { from: NodeId(2), reason: MessageRefusal::Stranger }]);
 }
 
 /// A leader that removes itself transfers leadership when that is committed, though it is no longer
@@ -490,7 +491,7 @@ fn a_learner_that_was_led_astray_leads_no_member_to_the_last_term() {
         outcome: AppendOutcome::Rejected { previous: Index(3), conflict: id(0, 0), last: Index(0), log_last: Index(0) },
     });
     let effects = hear(&mut leader, at(20_000), LEARNER, LAST_TERM, stale.clone());
-    assert_eq!(effects, [Effect::Refused { from: NodeId(LEARNER), reason: "malformed" }]);
+    assert_eq!(effects, [Effect::Refused { from: NodeId(LEARNER), reason: MessageRefusal::Malformed }]);
     assert_eq!((leader.is_leader(), leader.term()), (true, Term(6)));
     // One that is less far ahead costs an election, and belongs.
     hear(&mut leader, at(20_000), LEARNER, 6 + (1 << 32), stale);

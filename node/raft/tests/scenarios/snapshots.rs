@@ -1,8 +1,8 @@
 //! Snapshots, as far as the rules decide.
 
 use quorate_raft::{
-    AppendOutcome, Effect, Index, Message, NodeId, ProgressState, Replica, SnapshotOutcome, SnapshotTransfer,
-    SnapshotTransferSettings, Term, Violation,
+    AppendOutcome, Effect, Index, Message, MessageRefusal, NodeId, ProgressState, Replica, SnapshotOutcome,
+    SnapshotTransfer, SnapshotTransferSettings, Term, Violation,
 };
 use quorate_world::{
     event::Event,
@@ -324,7 +324,10 @@ fn a_leader_takes_no_snapshot_that_its_log_does_not_hold() {
 fn a_malformed_piece_of_a_snapshot_is_refused() {
     let mut follower = replica(2, 3, 5, None, &[1]);
     let refused = |follower: &mut Replica, chunk| {
-        matches!(hear(follower, at(0), 1, 5, chunk).last(), Some(Effect::Refused { reason: "malformed", .. }))
+        matches!(
+            hear(follower, at(0), 1, 5, chunk).last(),
+            Some(Effect::Refused { reason: MessageRefusal::Malformed, .. })
+        )
     };
     let mut nobody = snapshot_of(4, 2);
     nobody.base.membership = voters(0);

@@ -2,7 +2,7 @@
 
 use super::Walk;
 use crate::runs::property;
-use quorate_raft::{Kind, NodeId, ReadToken};
+use quorate_raft::{Kind, MessageRefusal, NodeId, ReadToken};
 use quorate_world::{
     event::Event,
     node::{Actor, Ask, Note},
@@ -130,11 +130,12 @@ impl Walk<'_> {
                 self.say(|| format!("{id} restored a snapshot up to {}", base.last));
             }
             Note::Refused(reason) => {
-                if *reason == "storage_full" {
+                if *reason == MessageRefusal::StorageFull {
                     self.report.fired("full");
                 }
-                self.say(|| format!("{id} refuses: {reason}"));
+                self.say(|| format!("{id} refuses: {reason:?}"));
             }
+            Note::MachineUnknown => self.say(|| format!("{id} can't apply what a candidate writes")),
             Note::Diverged { at, with } => self.say(|| format!("{id} and {with} hold different content at {at}")),
             Note::DataLost { member, last, held } => {
                 self.report.count("lost data named", 1);

@@ -160,7 +160,7 @@ impl Running {
             Effect::Apply(batch) => self.ask(Actor::Applier, Ask::Apply(batch)),
             Effect::ReadsReady { index, tokens } => context.notes.push(Note::ReadsReady { index, tokens }),
             Effect::ReadsFailed { tokens } => context.notes.push(Note::ReadsFailed { tokens }),
-            Effect::MachineUnknown { .. } => context.notes.push(Note::Refused("machine_version")),
+            Effect::MachineUnknown { .. } => context.notes.push(Note::MachineUnknown),
             Effect::Refused { reason, .. } => context.notes.push(Note::Refused(reason)),
             Effect::Restore(base) => self.ask(Actor::Applier, Ask::Restore(base)),
             Effect::SnapshotChunk { from, chunk } => self.receive(context, from, chunk),

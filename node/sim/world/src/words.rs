@@ -1,8 +1,8 @@
 //! Messages between the actors of one node, and the news that a node shows to the outside.
 
 use quorate_raft::{
-    Ballot, Batch, EntryId, Index, NodeId, Outgoing, Persist, Repair, Snapshot, SnapshotBase, SnapshotReply, Term,
-    Violation, Want,
+    Ballot, Batch, EntryId, Index, MessageRefusal, NodeId, Outgoing, Persist, Repair, Snapshot, SnapshotBase,
+    SnapshotReply, Term, Violation, Want,
 };
 
 /// An actor beside `Consensus`.
@@ -275,7 +275,9 @@ pub enum Note {
     /// The state machine was restored from the snapshot of this prefix.
     Restored(SnapshotBase),
     /// A message was ignored, for this reason.
-    Refused(&'static str),
+    Refused(MessageRefusal),
+    /// A candidate got no vote, because it writes a version that the state machine here can't apply.
+    MachineUnknown,
     /// Another node holds other content under the same entry id.
     Diverged {
         /// The id of the entry.

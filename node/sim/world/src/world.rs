@@ -450,7 +450,7 @@ impl World {
                 self.watch.applied(id, &note)?;
             }
             Note::Applied(_) | Note::Restored(_) | Note::Refused(_) | Note::Diverged { .. } => {}
-            Note::HandoverEnded { .. } | Note::DataLost { .. } => {}
+            Note::MachineUnknown | Note::HandoverEnded { .. } | Note::DataLost { .. } => {}
         }
         self.notes.push((id, note));
         Ok(())

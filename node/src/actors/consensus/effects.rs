@@ -13,8 +13,9 @@ use crate::{
     error::Failure,
 };
 use actix::prelude::*;
+use quorate_metrics::DropReason;
 use quorate_raft::{
-    Body, Credit, Effect, Entries, Index, MachineVersions, Message, NodeId, Outgoing, Violation,
+    Body, Credit, Effect, Entries, Index, MachineVersions, Message, MessageRefusal, NodeId, Outgoing, Violation,
     mutants::{Mutant, live},
 };
 use quorate_storage::contract::{EntriesRead, Persist, ReadEntries, Remember};
@@ -98,7 +99,7 @@ impl Consensus {
             Effect::HandoverEnded { to } => self.operators.ended_transfer = Some(to),
             Effect::Removed { at } => self.removed(at, ctx),
             Effect::MachineUnknown { candidate, version } => self.machine_unknown(candidate, version),
-            Effect::Refused { from, reason } => self.node.metrics.dropped(Some(from.0), reason),
+            Effect::Refused { from, reason } => self.node.metrics.dropped(Some(from.0), label_of(reason)),
             Effect::Restore(base) => self.restore(&base, ctx),
             Effect::SnapshotChunk { from, chunk } => self.piece_arrived(from, chunk),
             Effect::SnapshotAnswered { peer, reply } => self.roles.tell_replicator(peer, PieceAnswered { reply }),
@@ -119,7 +120,7 @@ impl Consensus {
     /// Counts every vote that was not granted, and logs the reason once for each
     /// candidate and version.
     fn machine_unknown(&mut self, candidate: NodeId, version: u32) {
-        self.node.metrics.dropped(Some(candidate.0), "machine_version");
+        self.node.metrics.dropped(Some(candidate.0), DropReason::MachineVersion);
         if self.warnings.machines_unknown.insert(candidate, version) != Some(version) {
             let MachineVersions { oldest, newest, .. } = self.replica.machine();
             tracing::warn!(
@@ -243,5 +244,15 @@ impl Consensus {
             Some(LoadFor::Repair { to, repair }) => self.answer_repair(to, repair, batches),
             Some(LoadFor::Peer { .. }) | None => {}
         }
+    }
+}
+
+/// The label under which a message that the rules refused is counted.
+fn label_of(reason: MessageRefusal) -> DropReason {
+    match reason {
+        MessageRefusal::Malformed => DropReason::Malformed,
+        MessageRefusal::Stranger => DropReason::Stranger,
+        MessageRefusal::Unpersisted => DropReason::Unpersisted,
+        MessageRefusal::StorageFull => DropReason::StorageFull,
     }
 }
