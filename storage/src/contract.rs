@@ -48,8 +48,13 @@
 //!
 //! # A store of your own
 //!
+//! Nearly every store is better written as a [`LogStore`](crate::LogStore): a synchronous trait for
+//! entries, term and vote, to which the actor of the write-ahead log adds all other duties. This
+//! contract is for a store that is not like that: that is asynchronous, keeps snapshots elsewhere
+//! than in files, or groups requests by rules of its own.
+//!
 //! Any actix actor with these six handlers is a storage: [`StorageHandle::actor`] takes it.
-//! `examples/custom-storage` is one over redb, to copy from; [`conformance`](crate::conformance)
+//! `examples/custom-storage` has one over redb, to copy from; [`conformance`](crate::conformance)
 //! tests the duties. Helpers: [`Persist::is_empty`], [`follows`], [`Recovered::append`], and
 //! [`SnapshotStore`](crate::SnapshotStore), which keeps snapshots in files beside a log of any
 //! kind. A minimal one that only answers `Recover`:

@@ -1,13 +1,15 @@
 //! Durable storage of one node: term, vote, entries and snapshots.
 //!
-//! 1. [`contract`]: the messages and duties of a storage actor. A store of your own implements
-//!    these, and proves it with [`conformance`].
-//! 2. [`Wal`]: the default store: a segmented write-ahead log, one `fdatasync` for all requests
+//! 1. [`Wal`]: the default store: a segmented write-ahead log, one `fdatasync` for all requests
 //!    that arrived during the last one. `FORMAT.md` documents its format byte by byte.
-//! 3. [`Memory`]: a store without a disk: for simulation, and to measure everything else.
-//! 4. [`snapshots`]: snapshots in files, beside a log of any kind.
-//! 5. [`salvage`]: offline recovery after the permanent loss of a quorum.
-//! 6. [`disk`]: the file system below the log. [`disk::RealDisk`] is the operating system's;
+//! 2. [`LogStore`]: the seam for a store of your own, as a synchronous trait for entries, term and
+//!    vote; [`LogDir`] adds the rest.
+//! 3. [`contract`]: the seam below it: the messages and duties of a storage actor, for a store that
+//!    is not like that. [`conformance`] tests the duties of either.
+//! 4. [`Memory`]: a store without a disk: for simulation, and to measure everything else.
+//! 5. [`snapshots`]: snapshots in files, beside a log of any kind.
+//! 6. [`salvage`]: offline recovery after the permanent loss of a quorum.
+//! 7. [`disk`]: the file system below the log. [`disk::RealDisk`] is the operating system's;
 //!    [`disk::SimulatedDisk`] loses, tears, flips and fails on demand.
 //!
 //! This crate never decides what to store: it carries out the requests of `Consensus`, in order,
@@ -21,6 +23,7 @@ pub mod decoding;
 pub mod disk;
 #[cfg(test)]
 mod expected;
+mod log_store;
 mod log_writer;
 mod memory;
 pub mod salvage;
@@ -32,6 +35,7 @@ pub use contract::{
     SaveSnapshot, SnapshotSink, SnapshotSource, Storage, StorageError, StorageFailed, StorageFull, StorageHandle,
     StorageObserver, Unobserved,
 };
+pub use log_store::{LogDir, LogStore, Opening};
 pub use memory::{Memory, MemoryLog};
 pub use snapshots::SnapshotStore;
 pub use wal::Wal;

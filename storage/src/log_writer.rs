@@ -1,7 +1,7 @@
-//! The actor over the write-ahead log.
+//! The actor over a log: the write-ahead log, or a [`LogStore`](crate::LogStore) of one's own.
 //!
-//! It gathers the requests that arrive during a sync, passes all of them to [`Log`], syncs once,
-//! and replies once. No timer gathers them: actix empties the mailbox before it handles a
+//! It gathers the requests that arrive during a sync, passes all of them to its [`DrivenLog`], syncs
+//! once, and replies once. No timer gathers them: actix empties the mailbox before it handles a
 //! message that an actor sent to itself, so the flush that a group's first message schedules
 //! follows every message that was there by then. There are two timers: one checks once a second
 //! whether a full disk has space again, the other twice a second whether the open files are
@@ -10,25 +10,77 @@
 use crate::{
     contract::{
         Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
-        SaveSnapshot, SnapshotSink, SnapshotSource, StorageError,
+        SaveSnapshot, SnapshotSink, SnapshotSource, StorageError, StorageObserver,
     },
-    wal::{Failure, Outcome, RETRY_AFTER, Wal, log::Log},
+    wal::{Failure, Outcome, RETRY_AFTER},
 };
 use actix::prelude::*;
-use quorate_raft::Outgoing;
+use quorate_raft::{Batch, Index, NodeId, Outgoing, SnapshotBase};
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
     task::{self, Poll},
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep};
 
-/// The storage actor over a [`Log`].
+/// The storage actor over a [`DrivenLog`].
 pub(crate) struct LogWriter {
-    wal: Wal,
+    dir: PathBuf,
+    /// Whether other processes can change the directory.
+    is_shared: bool,
+    open_log: Option<OpenLog>,
     open: Option<Open>,
+}
+
+type OpenLog = Box<dyn FnOnce(&Recover) -> Outcome<(Box<dyn DrivenLog>, Recovered)>>;
+
+/// A log below the actor. After an error of any method but those of snapshots, none is called again.
+pub(crate) trait DrivenLog {
+    fn dir(&self) -> &Path;
+
+    fn observer(&self) -> &dyn StorageObserver;
+
+    /// Stages one request. Its effects are durable once [`DrivenLog::sync`] returns.
+    fn stage(&mut self, persist: &quorate_raft::Persist) -> Outcome<()>;
+
+    /// Makes the staged requests durable; syncs nothing if there are none.
+    fn sync(&mut self) -> Outcome<()>;
+
+    /// Reads what [`ReadEntries`] asks for, while nothing is staged.
+    fn read(&mut self, from: Index, to: Index, bytes_max: usize) -> Outcome<Vec<Batch>>;
+
+    fn remember(&mut self, members: &[(NodeId, Index)]) -> Outcome<()>;
+
+    fn begin_snapshot(
+        &mut self,
+        base: SnapshotBase,
+        expected: Option<(u64, u32)>,
+    ) -> Result<Box<dyn SnapshotSink>, StorageError>;
+
+    fn open_newest_snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, StorageError>;
+
+    /// A change in whether there is soon no room for further entries, if there was one.
+    fn check_space(&mut self) -> Outcome<Option<bool>>;
+
+    /// Whether to call [`DrivenLog::check_space`] again after a while.
+    fn awaits_space(&mut self) -> bool;
+
+    /// Called before that.
+    fn retry_space(&mut self) {}
+
+    /// Whether [`DrivenLog::prove`] has something to write.
+    fn is_unproven(&self) -> bool {
+        false
+    }
+
+    /// Called when no request waits: writes what would delay one.
+    fn prove(&mut self) -> Outcome<()> {
+        Ok(())
+    }
+
+    /// Checks that the open files are still those of the directory.
+    fn check_place(&self) -> Outcome<()>;
 }
 
 /// The most requests of a group, and the most bytes of its entries: a flush then no longer waits
@@ -37,8 +89,13 @@ const GROUP_REQUESTS_MAX: usize = 1000;
 const GROUP_BYTES_MAX: usize = 8 << 20;
 
 impl LogWriter {
-    pub(crate) fn new(wal: Wal) -> Self {
-        Self { wal, open: None }
+    /// An actor for the log in this directory; `open` locks and opens it.
+    pub(crate) fn new(
+        dir: PathBuf,
+        is_shared: bool,
+        open: impl FnOnce(&Recover) -> Outcome<(Box<dyn DrivenLog>, Recovered)> + 'static,
+    ) -> Self {
+        Self { dir, is_shared, open_log: Some(Box::new(open)), open: None }
     }
 }
 
@@ -50,29 +107,17 @@ impl Handler<Recover> for LogWriter {
     type Result = Result<Recovered, StorageError>;
 
     fn handle(&mut self, recover: Recover, context: &mut Self::Context) -> Self::Result {
-        if self.open.is_some() {
-            return Err(StorageError::new(format!("{} was recovered already; do it once", self.wal.dir.display())));
-        }
-        let Recover { cluster, member, completions, observer } = recover;
-        let (mut log, recovered) =
-            Log::open(&self.wal, &cluster, member, Arc::clone(&observer)).map_err(|failure| {
-                observer.failed(failure.op);
-                failure.error
-            })?;
-        if log.is_full() {
-            completions.full(true);
-        }
-        let node = completions.clone();
-        log.wait_for_the_system_while(move || node.is_heard());
-        // A simulated disk gets no space while its driver waits.
-        if self.wal.disk.is_shared() {
-            let (node, dir) = (completions.clone(), self.wal.dir.clone());
-            log.wait_for_space(move || tell_full(&node, &dir, true));
-        }
-        let group = Group::default();
+        let Some(open_log) = self.open_log.take() else {
+            return Err(StorageError::new(format!("{} was recovered already; do it once", self.dir.display())));
+        };
+        let (log, recovered) = open_log(&recover).map_err(|failure| {
+            recover.observer.failed(failure.op);
+            failure.error
+        })?;
+        let (completions, group) = (recover.completions, Group::default());
         let open = Open { log, completions, group, is_failed: false, awaits_idleness: false, awaits_space: false };
         self.open.insert(open).watch_space(context);
-        if self.wal.disk.is_shared() {
+        if self.is_shared {
             context.spawn(WatchPlace { due: Box::pin(sleep(LOOK_EVERY)) });
         }
         Ok(recovered)
@@ -139,7 +184,7 @@ impl Handler<SaveSnapshot> for LogWriter {
     type Result = Result<Box<dyn SnapshotSink>, StorageError>;
 
     fn handle(&mut self, save: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
-        self.working()?.log.snapshots().begin(save.base, save.expected)
+        self.working()?.log.begin_snapshot(save.base, save.expected)
     }
 }
 
@@ -147,11 +192,7 @@ impl Handler<OpenSnapshot> for LogWriter {
     type Result = Result<Box<dyn SnapshotSource>, StorageError>;
 
     fn handle(&mut self, _: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
-        self.working()?;
-        match &mut self.open {
-            Some(open) => open.log.open_newest_snapshot(),
-            None => Err(StorageError::new("the log was not recovered yet; do that first")),
-        }
+        self.working()?.log.open_newest_snapshot()
     }
 }
 
@@ -198,9 +239,9 @@ impl ActorFuture<LogWriter> for WatchPlace {
 
 impl LogWriter {
     /// The open log, or the error.
-    fn working(&self) -> Result<&Open, StorageError> {
-        let dir = self.wal.dir.display();
-        match &self.open {
+    fn working(&mut self) -> Result<&mut Open, StorageError> {
+        let dir = self.dir.display();
+        match &mut self.open {
             Some(open) if open.is_failed => {
                 Err(StorageError::new(format!("the log in {dir} has failed; start the node again")))
             }
@@ -212,13 +253,13 @@ impl LogWriter {
 
 /// An open log and the requests for its next sync.
 struct Open {
-    log: Log,
+    log: Box<dyn DrivenLog>,
     completions: Completions,
     group: Group,
     is_failed: bool,
     /// Whether an [`Idle`] is in the mailbox.
     awaits_idleness: bool,
-    /// Whether the timer for [`Log::check_space`] runs.
+    /// Whether the timer for [`DrivenLog::check_space`] runs.
     awaits_space: bool,
 }
 
@@ -249,11 +290,11 @@ impl Open {
     }
 
     /// Runs `what` on the log, unless the log failed before; an error is the last message sent.
-    fn attempt(&mut self, what: impl FnOnce(&mut Log, &Completions) -> Outcome<()>) {
+    fn attempt(&mut self, what: impl FnOnce(&mut dyn DrivenLog, &Completions) -> Outcome<()>) {
         if self.is_failed {
             return;
         }
-        if let Err(failure) = what(&mut self.log, &self.completions) {
+        if let Err(failure) = what(&mut *self.log, &self.completions) {
             self.is_failed = true;
             tracing::error!(error = %failure.error, "the log failed, for good");
             self.log.observer().failed(failure.op);
@@ -282,7 +323,7 @@ impl Open {
     }
 }
 
-fn tell_full(completions: &Completions, dir: &Path, is_full: bool) {
+pub(crate) fn tell_full(completions: &Completions, dir: &Path, is_full: bool) {
     let dir = dir.display();
     match is_full {
         true => tracing::warn!(%dir, "the disk is full: no more commands are taken until there is space"),
@@ -293,7 +334,7 @@ fn tell_full(completions: &Completions, dir: &Path, is_full: bool) {
 
 /// Carries out the gathered requests, in order; the reads last, so that they see the effects of all
 /// persists before them.
-fn perform(log: &mut Log, completions: &Completions, group: Group) -> Result<(), Failure> {
+fn perform(log: &mut dyn DrivenLog, completions: &Completions, group: Group) -> Result<(), Failure> {
     let mut told: Option<Persisted> = None;
     for persist in group.persists {
         log.stage(&persist)?;

@@ -3,7 +3,9 @@
 //!
 //! The other members store the same facts, so a damaged file is discarded.
 
-use super::{BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed, read_u32, read_u64, shortage::sync_dir};
+use super::{
+    BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed, hard_state, read_u32, read_u64, shortage::sync_dir,
+};
 use crate::disk::{Disk, Pace};
 use quorate_raft::{Index, NodeId};
 use std::{
@@ -27,26 +29,54 @@ pub(crate) type Holdings = BTreeMap<NodeId, Index>;
 /// The holdings in the file; none, and a line for the operator, if it can't be used.
 pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<(Holdings, Option<String>)> {
     let path = dir.join(NAME);
-    let file = match disk.open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
-        Err(error) => return Err(failed("open", &path)(error)),
+    match contents(disk, &path)? {
+        Some(bytes) => holdings_in(&bytes, &path, identity),
+        None => Ok(Default::default()),
+    }
+}
+
+/// [`read`], for a directory without another file that says to which member it belongs: this one
+/// says so from the first call on.
+///
+/// # Errors
+/// If the directory belongs to another member, and as [`read`].
+pub(crate) fn claim(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<(Holdings, Option<String>)> {
+    let path = dir.join(NAME);
+    let Some(bytes) = contents(disk, &path)? else {
+        return write(disk, dir, identity, &Holdings::new()).map(|()| Default::default());
     };
-    let length = file.length().map_err(failed("read", &path))?.min(BYTES_MAX);
+    let owner = SealedBlock::read(&bytes, MAGIC)
+        .and_then(|block| Some(Identity { member: NodeId(block.u64(16)), cluster: block.name(24)? }));
+    match owner.filter(|owner| owner != identity) {
+        Some(owner) => Err(hard_state::mismatch(dir, &owner, identity)),
+        None => holdings_in(&bytes, &path, identity),
+    }
+}
+
+/// The bytes of the file, if it exists.
+fn contents(disk: &dyn Disk, path: &Path) -> Outcome<Option<Vec<u8>>> {
+    let file = match disk.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("open", path)(error)),
+    };
+    let length = file.length().map_err(failed("read", path))?.min(BYTES_MAX);
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    let count = file.read_at(&mut bytes, 0).map_err(failed("read", &path))?;
-    if let Some(version) = earlier_version(&bytes[..count]) {
-        let (path, why) = (path.display(), "start it with the program that wrote it");
-        return Err(Failure::open(format!(
-            "{path} has format version {version}, which is of an earlier program; {why}"
+    let count = file.read_at(&mut bytes, 0).map_err(failed("read", path))?;
+    bytes.truncate(count);
+    Ok(Some(bytes))
+}
+
+fn holdings_in(bytes: &[u8], path: &Path, identity: &Identity) -> Outcome<(Holdings, Option<String>)> {
+    let path = path.display();
+    if let Some(version) = earlier_version(bytes) {
+        return Err(Failure::open(format_args!(
+            "{path} has format version {version}, which is of an earlier program; start it with the program that wrote it"
         )));
     }
-    Ok(match decode(&bytes[..count], identity) {
+    Ok(match decode(bytes, identity) {
         Some(holdings) => (holdings, None),
-        None => {
-            let path = path.display();
-            (Holdings::new(), Some(format!("ignored {path}, which is damaged: it will be written again")))
-        }
+        None => (Holdings::new(), Some(format!("ignored {path}, which is damaged: it will be written again"))),
     })
 }
 
@@ -64,6 +94,40 @@ pub(crate) fn write(disk: &dyn Disk, dir: &Path, identity: &Identity, holdings: 
     file.sync_data().map_err(failed("sync", &unfinished))?;
     disk.rename(&unfinished, &path).map_err(failed("write", &path))?;
     sync_dir(disk, dir)
+}
+
+/// Writes the holdings. `false` if there is no space, or a shortage.
+pub(crate) fn try_write(disk: &dyn Disk, dir: &Path, identity: &Identity, holdings: &Holdings) -> Outcome<bool> {
+    match write(disk, dir, identity, holdings) {
+        Err(failure) if failure.is_full || failure.is_shortage => {
+            tracing::warn!(error = %failure.error, "can't keep for good what the members held");
+            remove_leftover(disk, dir).map(|()| false)
+        }
+        outcome => outcome.map(|()| true),
+    }
+}
+
+/// Raises holdings, and writes them if that changed any. For lack of space they stay as they were:
+/// other members store them too.
+pub(crate) fn remember(
+    disk: &dyn Disk,
+    dir: &Path,
+    identity: &Identity,
+    holdings: &mut Holdings,
+    members: &[(NodeId, Index)],
+) -> Outcome<()> {
+    let is_news = |(member, index): &&(NodeId, Index)| holdings.get(member) < Some(index);
+    let news: Vec<_> = members.iter().filter(is_news).copied().collect();
+    if news.is_empty() {
+        return Ok(());
+    }
+    let mut raised = holdings.clone();
+    raised.extend(news);
+    // If they were not written, the same holdings count as news the next time.
+    if try_write(disk, dir, identity, &raised)? {
+        *holdings = raised;
+    }
+    Ok(())
 }
 
 /// Removes an unfinished file of an earlier write.

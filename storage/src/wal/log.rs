@@ -152,18 +152,7 @@ impl Log {
     /// Stores holdings of members. For lack of space they are dropped: other members
     /// store them too.
     pub(crate) fn remember(&mut self, members: &[(NodeId, Index)]) -> Outcome<()> {
-        let is_news = |(member, index): &&(NodeId, Index)| self.holdings.get(member) < Some(index);
-        let news: Vec<_> = members.iter().filter(is_news).copied().collect();
-        if news.is_empty() {
-            return Ok(());
-        }
-        let before = self.holdings.clone();
-        self.holdings.extend(news);
-        if !self.keeps_holdings()? {
-            // Restored, so that the same holdings count as news the next time.
-            self.holdings = before;
-        }
-        Ok(())
+        holdings::remember(&*self.disk, &self.dir, &self.identity, &mut self.holdings, members)
     }
 
     /// Lowers this member's own holding to the end of the log, after an operator discarded entries.
@@ -173,18 +162,7 @@ impl Log {
             Some(held) if *held > last => *held = last,
             _ => return Ok(()),
         }
-        self.keeps_holdings().map(drop)
-    }
-
-    /// Writes the holdings. `false` if there is no space, or a shortage.
-    fn keeps_holdings(&self) -> Outcome<bool> {
-        match holdings::write(&*self.disk, &self.dir, &self.identity, &self.holdings) {
-            Err(failure) if failure.is_full || failure.is_shortage => {
-                tracing::warn!(error = %failure.error, "can't keep for good what the members held");
-                holdings::remove_leftover(&*self.disk, &self.dir).map(|()| false)
-            }
-            outcome => outcome.map(|()| true),
-        }
+        holdings::try_write(&*self.disk, &self.dir, &self.identity, &self.holdings).map(drop)
     }
 
     /// Reads the entries of an inclusive range, as far as the log holds them and they fit into

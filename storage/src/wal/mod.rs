@@ -22,15 +22,16 @@
 mod cut;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod decoding;
+mod driven;
 pub(crate) mod hard_state;
 mod header;
 mod headroom;
-mod holdings;
+pub(crate) mod holdings;
 mod inventory;
 pub(crate) mod log;
 mod next_segment;
-mod place;
-mod recovery;
+pub(crate) mod place;
+pub(crate) mod recovery;
 mod repair;
 mod rewrite;
 mod scan;
@@ -145,7 +146,10 @@ impl Wal {
     /// `Recover`.
     #[must_use]
     pub fn storage(self) -> StorageHandle {
-        StorageHandle::actor(move || LogWriter::new(self))
+        StorageHandle::actor(move || {
+            let (dir, is_shared) = (self.dir.clone(), self.disk.is_shared());
+            LogWriter::new(dir, is_shared, move |recover| driven::open(&self, recover))
+        })
     }
 }
 
@@ -186,16 +190,21 @@ pub(crate) struct Failure {
 pub(crate) type Outcome<T> = Result<T, Failure>;
 
 impl Failure {
+    /// A failure of this operation.
+    pub(crate) fn of(op: &'static str) -> impl FnOnce(StorageError) -> Self {
+        move |error| Self { op, error, is_full: false, is_shortage: false }
+    }
+
     pub(crate) fn open(what: impl fmt::Display) -> Self {
-        Self { op: "open", error: StorageError::new(what.to_string()), is_full: false, is_shortage: false }
+        Self::of("open")(StorageError::new(what.to_string()))
     }
 
     pub(crate) fn read(what: impl fmt::Display) -> Self {
-        Self { op: "read", error: StorageError::new(what.to_string()), is_full: false, is_shortage: false }
+        Self::of("read")(StorageError::new(what.to_string()))
     }
 
     pub(crate) fn write(what: impl fmt::Display) -> Self {
-        Self { op: "write", error: StorageError::new(what.to_string()), is_full: false, is_shortage: false }
+        Self::of("write")(StorageError::new(what.to_string()))
     }
 }
 

@@ -8,19 +8,13 @@
 //! It decides nothing about entries.
 
 use super::{Failure, LOCK, Outcome, failed, log::Log};
-use crate::disk::is_shortage;
-use std::path::Path;
+use crate::disk::{Disk, is_shortage};
+use std::{any::Any, path::Path};
 
 impl Log {
     /// Compares the lock, the hard state and every segment with the files that have their names.
     pub(crate) fn check_place(&self) -> Outcome<()> {
-        let lock = self.dir.join(LOCK);
-        match self.disk.is_locked_by(&lock, &*self.lock) {
-            Ok(true) => {}
-            Ok(false) => return Err(moved(&self.dir, &lock)),
-            Err(error) if is_shortage(&error) => return Ok(()),
-            Err(error) => return Err(failed("open", &lock)(error)),
-        }
+        check_lock(&*self.disk, &self.dir, &*self.lock)?;
         let (hard_state, path) = self.hard_state.file();
         let active = self.is_published.then_some(&self.active);
         let segments = self.sealed.iter().chain(active).map(|segment| (&*segment.file, &*segment.path));
@@ -44,6 +38,18 @@ impl Log {
             true => Ok(()),
             false => Err(moved(dir, &active.path)),
         }
+    }
+}
+
+/// Checks that the lock of a directory is still the file of that name in it.
+pub(crate) fn check_lock(disk: &dyn Disk, dir: &Path, lock: &(dyn Any + Send + Sync)) -> Outcome<()> {
+    let path = dir.join(LOCK);
+    match disk.is_locked_by(&path, lock) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(moved(dir, &path)),
+        // The next check finds out.
+        Err(error) if is_shortage(&error) => Ok(()),
+        Err(error) => Err(failed("open", &path)(error)),
     }
 }
 

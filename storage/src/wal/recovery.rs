@@ -21,10 +21,11 @@ use super::{
 };
 use crate::{
     contract::{Recovered, StorageObserver},
+    disk::Disk,
     snapshots::SnapshotStore,
 };
 use quorate_raft::{Index, NodeId};
-use std::{io, sync::Arc};
+use std::{any::Any, io, path::Path, sync::Arc};
 
 pub(crate) const LOCK: &str = "lock";
 
@@ -36,20 +37,9 @@ impl Log {
         member: NodeId,
         observer: Arc<dyn StorageObserver>,
     ) -> Outcome<(Self, Recovered)> {
-        if cluster.len() > CLUSTER_BYTES_MAX {
-            let what = format_args!("the cluster's name has more than {CLUSTER_BYTES_MAX} bytes; choose a shorter one");
-            return Err(Failure::open(what));
-        }
         let (dir, disk) = (&wal.dir, &*wal.disk);
+        let lock = lock(disk, dir, cluster)?;
         let identity = Identity { cluster: cluster.to_owned(), member };
-        disk.create_dir(dir).map_err(failed("open", dir))?;
-        let lock = disk.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => Failure::open(format_args!(
-                "{} is in use by another process; stop that one or choose another data directory",
-                dir.display()
-            )),
-            _ => failed("open", &dir.join(LOCK))(error),
-        })?;
         let names = disk.list(dir).map_err(failed("read", dir))?;
         wal.stage.check(disk, dir, &names)?;
         let mut sequences: Vec<u64> = names.iter().filter_map(|name| Segment::sequence_of(name)).collect();
@@ -63,7 +53,7 @@ impl Log {
         holdings::remove_leftover(disk, dir)?;
         let (holdings, unreadable) = holdings::read(disk, dir, &identity)?;
         let (snapshots, found) = SnapshotStore::open(wal.disk.clone(), dir, cluster, member, observer.clone())
-            .map_err(|error| Failure { op: "open", error, is_full: false, is_shortage: false })?;
+            .map_err(Failure::of("open"))?;
         let snapshot = found.snapshots.into_iter().next();
 
         let mut inventory = Inventory { repairs: found.repairs, ..Inventory::default() };
@@ -150,6 +140,22 @@ impl Log {
         ));
         self.forget_discarded()
     }
+}
+
+/// Locks a directory for a cluster of this name; creates it if it does not exist.
+pub(crate) fn lock(disk: &dyn Disk, dir: &Path, cluster: &str) -> Outcome<Box<dyn Any + Send + Sync>> {
+    if cluster.len() > CLUSTER_BYTES_MAX {
+        let what = format_args!("the cluster's name has more than {CLUSTER_BYTES_MAX} bytes; choose a shorter one");
+        return Err(Failure::open(what));
+    }
+    disk.create_dir(dir).map_err(failed("open", dir))?;
+    disk.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Failure::open(format_args!(
+            "{} is in use by another process; stop that one or choose another data directory",
+            dir.display()
+        )),
+        _ => failed("open", &dir.join(LOCK))(error),
+    })
 }
 
 fn open_hard_state(wal: &Wal, identity: &Identity, names: &[String], sequences: &[u64]) -> Outcome<HardStateFile> {
