@@ -1,9 +1,9 @@
-//! The key-value server of `examples/kv`, three nodes in one process, with [`RedbLog`] instead of
-//! the write-ahead log: writes through HTTP, ends every node, starts them again on the same files,
-//! and reads all values back.
+//! The key-value server of `examples/kv`, three nodes in one process, with [`FileLog`], then with
+//! [`RedbLog`], instead of the write-ahead log: writes through HTTP, ends every node, starts them
+//! again on the same files, and reads all values back.
 
-use quorate::{Limits, Node, NodeId, metrics::Metrics, transport::MemoryNetwork};
-use quorate_custom_storage::RedbLog;
+use quorate::{Limits, Node, NodeId, metrics::Metrics, storage::StorageHandle, transport::MemoryNetwork};
+use quorate_custom_storage::{FileLog, RedbLog};
 use quorate_kv::{
     client::{Client, ReadMode, Trust},
     config,
@@ -23,19 +23,27 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 const WRITES: usize = 100;
 const MEMBERS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
+/// Makes the storage of a node in a directory.
+type Storage = fn(&Path, NodeId) -> StorageHandle;
+
 #[tokio::main]
 async fn main() -> Outcome<()> {
+    run("FileLog", |dir, id| FileLog::at(dir.join(id.to_string()))).await?;
+    run("RedbLog", |dir, id| RedbLog::at(dir.join(format!("{id}.redb")))).await
+}
+
+async fn run(name: &str, storage: Storage) -> Outcome<()> {
     let dir = tempfile::tempdir()?;
 
-    let servers = start_all(dir.path()).await?;
+    let servers = start_all(dir.path(), storage).await?;
     let mut client = client(&servers)?;
     for number in 0..WRITES {
         client.put(&format!("key-{number}"), format!("value {number}")).await?;
     }
-    println!("{WRITES} writes are in {} files of redb", servers.len());
+    println!("{name}: {WRITES} writes are on {} nodes", servers.len());
     stop_all(servers).await;
 
-    let servers = start_all(dir.path()).await?;
+    let servers = start_all(dir.path(), storage).await?;
     let mut client = self::client(&servers)?;
     for number in 0..WRITES {
         let read = client.get(&format!("key-{number}"), ReadMode::Linearizable).await?;
@@ -43,7 +51,7 @@ async fn main() -> Outcome<()> {
             return Err(format!("key-{number} was acknowledged and is {:?} after the restart", read.value).into());
         }
     }
-    println!("after a restart of every node all {WRITES} are there");
+    println!("{name}: after a restart of every node all {WRITES} are there");
     stop_all(servers).await;
     Ok(())
 }
@@ -57,12 +65,12 @@ struct Server {
 }
 
 impl Server {
-    async fn start(id: NodeId, network: &MemoryNetwork, dir: &Path) -> Outcome<Self> {
+    async fn start(id: NodeId, network: &MemoryNetwork, storage: StorageHandle) -> Outcome<Self> {
         let (limits, metrics) = (config::Limits::default(), Metrics::new());
         let node = Node::builder(id, "custom-storage")
             .voters(MEMBERS.map(|member| (member, "")))
             .network(network.endpoint(id))
-            .storage(RedbLog::at(dir.join(format!("{id}.redb"))))
+            .storage(storage)
             .limits(Limits { max_command_bytes: limits.command_bytes_max(), ..Limits::default() })
             .metrics(&metrics)
             .start(Kv::default())
@@ -78,10 +86,10 @@ impl Server {
     }
 }
 
-async fn start_all(dir: &Path) -> Outcome<Vec<Server>> {
+async fn start_all(dir: &Path, storage: Storage) -> Outcome<Vec<Server>> {
     let (network, mut servers) = (MemoryNetwork::new(), Vec::new());
     for id in MEMBERS {
-        servers.push(Server::start(id, &network, dir).await?);
+        servers.push(Server::start(id, &network, storage(dir, id)).await?);
     }
     Ok(servers)
 }
