@@ -1,7 +1,7 @@
 //! The errors of a node, one enum for each operation. Definite failure and unknown outcome never
 //! share a variant.
 
-use quorate_raft::{ChangeRefused, HandoverRefused, Index, Skip};
+use quorate_raft::{ChangeRefused, Index, Skip, TransferRefused};
 use std::time::Duration;
 
 /// Why a node did not start. The message is one line: the cause, the place and the remedy.
@@ -158,8 +158,8 @@ pub enum ChangeError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TransferError {
     /// Leadership was not transferred, for the given reason.
-    #[error("leadership was not handed over: {0}")]
-    Refused(HandoverRefused),
+    #[error("leadership was not transferred: {0}")]
+    Refused(TransferRefused),
     /// Leadership may have been transferred: no leader was known when the answer was due. Look
     /// at the status.
     #[error("outcome unknown: no leader is known yet; look at the status")]

@@ -71,8 +71,8 @@ pub use machine::{StateMachine, WriteState};
 pub use node::Node;
 pub use quorate_metrics as metrics;
 pub use quorate_raft::{
-    Change, ChangeRefused, ClockDrift, ClusterId, EntryId, HandoverRefused, Index, Member, MemberKind, Membership,
-    NodeId, Skip, Term, address, session::SessionKey,
+    Change, ChangeRefused, ClockDrift, ClusterId, EntryId, Index, Member, MemberKind, Membership, NodeId, Skip, Term,
+    TransferRefused, address, session::SessionKey,
 };
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;

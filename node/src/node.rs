@@ -393,9 +393,9 @@ impl<M: StateMachine> Node<M> {
     /// # Errors
     /// If the leader is unchanged, or the outcome is unknown.
     pub async fn transfer(&self, to: Option<NodeId>) -> Result<NodeId, TransferError> {
-        match self.administer(Administration::HandOver(to)).await {
-            Some(AdministerOutcome::HandedOver(to)) => Ok(to),
-            Some(AdministerOutcome::HandoverRefused(why)) => Err(TransferError::Refused(why)),
+        match self.administer(Administration::TransferLeadership(to)).await {
+            Some(AdministerOutcome::Transferred(to)) => Ok(to),
+            Some(AdministerOutcome::TransferRefused(why)) => Err(TransferError::Refused(why)),
             Some(_) => Err(TransferError::OutcomeUnknown),
             None => Err(TransferError::Stopped),
         }

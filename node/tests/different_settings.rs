@@ -90,7 +90,7 @@ async fn start(cluster: &mut Cluster, id: NodeId, lower: NodeId) {
 async fn lead(cluster: &Cluster, wanted: NodeId) {
     let leader = cluster.settled().await;
     if leader != wanted {
-        soon("a handover", cluster.node(leader).transfer(Some(wanted))).await.expect("it can lead");
+        soon("a leadership transfer", cluster.node(leader).transfer(Some(wanted))).await.expect("it can lead");
     }
     assert_eq!(cluster.settled().await, wanted);
 }

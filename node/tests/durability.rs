@@ -224,7 +224,7 @@ fn request_vote() -> Body {
         phase: Phase::Vote,
         campaign: 1,
         last: EntryId::default(),
-        handed_over: false,
+        by_transfer: false,
         machine_version: 0,
     })
 }

@@ -23,7 +23,7 @@ const REQUEST: RequestVote = RequestVote {
     phase: Phase::Vote,
     campaign: 1,
     last: EntryId { term: Term(0), index: Index(0) },
-    handed_over: false,
+    by_transfer: false,
     machine_version: 0,
 };
 

@@ -319,7 +319,7 @@ fn request(phase: Phase) -> Body {
         phase,
         campaign: 1,
         last: EntryId::default(),
-        handed_over: false,
+        by_transfer: false,
         machine_version: 0,
     })
 }

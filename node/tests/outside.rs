@@ -37,9 +37,9 @@ async fn cluster_without_4() -> (Cluster, Ledger, NodeId) {
 fn attacks(present: Term, last: EntryId) -> Vec<(Term, Body)> {
     let mut attacks = Vec::new();
     for term in [present, present.next(), Term(present.0 + 1_000), Term(1 << 40), LAST_TERM] {
-        let vote = |phase, handed_over| {
+        let vote = |phase, by_transfer| {
             let last = EntryId::new(LAST_TERM, Index(1 << 40));
-            Body::RequestVote(RequestVote { phase, campaign: 1, last, handed_over, machine_version: 0 })
+            Body::RequestVote(RequestVote { phase, campaign: 1, last, by_transfer, machine_version: 0 })
         };
         let bodies = [
             vote(Phase::Vote, true),
@@ -143,7 +143,7 @@ fn what_a_removed_node_forwards_is_refused() {
             assert_eq!(puppet.hear("an answer to a read", answered).await, None);
         }
         let change = Change::remove(NodeId(1)).and(Change::add(REMOVED, "4"));
-        for what in [Administration::Change(change), Administration::HandOver(None)] {
+        for what in [Administration::Change(change), Administration::TransferLeadership(None)] {
             puppet.say(before.term, Body::Administer(Administer { request: 1, what }));
             let answered = |message: &Message| match &message.body {
                 Body::Administered(administered) => Some(administered.outcome.clone()),
@@ -151,7 +151,7 @@ fn what_a_removed_node_forwards_is_refused() {
             };
             let outcome = puppet.hear("an answer to an operator", answered).await;
             let is_refused =
-                matches!(outcome, AdministerOutcome::ChangeRefused(_) | AdministerOutcome::HandoverRefused(_));
+                matches!(outcome, AdministerOutcome::ChangeRefused(_) | AdministerOutcome::TransferRefused(_));
             assert!(is_refused, "{outcome:?}");
         }
         let after = cluster.settled().await;
@@ -190,7 +190,7 @@ fn a_node_that_hears_no_leader_is_not_led_far_astray() {
                 phase: Phase::Vote,
                 campaign: 1,
                 last: EntryId::default(),
-                handed_over: true,
+                by_transfer: true,
                 machine_version: 0,
             };
             puppet.say(Term(term), Body::RequestVote(request));

@@ -252,7 +252,7 @@ async fn led_by_1(seed: u64, timings: impl Fn(NodeId) -> (Duration, Duration)) -
     }
     let (first, leader) = (NodeId(1), cluster.settled().await);
     if leader != first {
-        soon("a handover", cluster.node(leader).transfer(Some(first))).await.expect("it can lead");
+        soon("a leadership transfer", cluster.node(leader).transfer(Some(first))).await.expect("it can lead");
     }
     assert_eq!(cluster.settled().await, first);
     let until = Instant::now() + MS(50);

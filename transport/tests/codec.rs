@@ -391,7 +391,7 @@ fn message() -> impl Strategy<Value = Message> {
             phase,
             campaign,
             last,
-            handed_over: campaign % 2 == 1,
+            by_transfer: campaign % 2 == 1,
             machine_version: campaign as u32,
         })),
         (phase(), any::<u64>(), any::<bool>()).prop_map(|(phase, campaign, granted)| Body::Vote(Vote {
@@ -472,7 +472,7 @@ fn message() -> impl Strategy<Value = Message> {
         any::<u64>().prop_map(|at| Body::Removed(Removed { at: Index(at) })),
         (any::<u64>(), any::<Option<u64>>()).prop_map(|(request, to)| {
             let change = Administration::Change(Change::add(NodeId(request), "[::1]:7001").expecting(Index(7)));
-            let what = to.map_or(change, |to| Administration::HandOver(Some(NodeId(to))));
+            let what = to.map_or(change, |to| Administration::TransferLeadership(Some(NodeId(to))));
             Body::Administer(Administer { request, what })
         }),
         (any::<u64>(), any::<u64>()).prop_map(|(request, index)| {

@@ -10,10 +10,11 @@
 use bytes::Bytes;
 use quorate_raft::{
     Administer, AdministerOutcome, Administered, Administration, Append, AppendOutcome, AppendReply, BatchBuilder,
-    Body, Change, ChangeRefused, ClusterId, Emptied, EntryId, ForwardedCommand, ForwardedOutcome, HandoverRefused,
-    Heartbeat, HeartbeatReply, Holdings, Index, Kind, Member, MemberKind, Membership, Message, NodeId, Phase, Promise,
-    Propose, ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply,
-    RequestVote, Skip, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow, Vote,
+    Body, Change, ChangeRefused, ClusterId, Emptied, EntryId, ForwardedCommand, ForwardedOutcome, Heartbeat,
+    HeartbeatReply, Holdings, Index, Kind, Member, MemberKind, Membership, Message, NodeId, Phase, Promise, Propose,
+    ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, RequestVote,
+    Skip, Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply, Term, TimeoutNow, TransferRefused,
+    Vote,
 };
 use quorate_transport::{
     codec::{Decoder, Encoded, Encoder, Frame, FrameError, HEADER_BYTES, Hello, Limits},
@@ -179,7 +180,7 @@ fn request_vote() {
             phase: Phase::PreVote,
             campaign: 300,
             last: at(2, 70_000),
-            handed_over: false,
+            by_transfer: false,
             machine_version: 4,
         }),
         "00       | RequestVote
@@ -187,7 +188,7 @@ fn request_vote() {
          ac 02    | campaign
          02       | last.term
          f0 a2 04 | last.index
-         00       | handed_over
+         00       | by_transfer
          04       | machine_version",
     );
     is_message(
@@ -195,14 +196,14 @@ fn request_vote() {
             phase: Phase::Vote,
             campaign: 7,
             last: at(2, 6),
-            handed_over: true,
+            by_transfer: true,
             machine_version: u32::MAX,
         }),
         "00    | RequestVote
          01    | phase: Vote
          07    | campaign
          02 06 | last
-         01    | handed_over
+         01    | by_transfer
          ff ff ff ff 0f | machine_version",
     );
     is_refused("00 02 | no phase");
@@ -555,20 +556,20 @@ fn removed() {
 }
 
 #[test]
-fn administer_with_a_handover() {
+fn administer_with_a_leadership_transfer() {
     is_message(
-        Body::Administer(Administer { request: 300, what: Administration::HandOver(Some(NodeId(2))) }),
+        Body::Administer(Administer { request: 300, what: Administration::TransferLeadership(Some(NodeId(2))) }),
         "11    | Administer
          ac 02 | request
-         01    | HandOver
+         01    | TransferLeadership
          01    | Some
          02    | the node",
     );
     is_message(
-        Body::Administer(Administer { request: 1, what: Administration::HandOver(None) }),
+        Body::Administer(Administer { request: 1, what: Administration::TransferLeadership(None) }),
         "11 | Administer
          01 | request
-         01 | HandOver
+         01 | TransferLeadership
          00 | None: the best",
     );
     is_refused("11 01 02 | nothing an operator wants");
@@ -642,8 +643,8 @@ fn administered() {
          ac 02 | the index",
     );
     is_administered(
-        AdministerOutcome::HandedOver(NodeId(2)),
-        "02 | HandedOver
+        AdministerOutcome::Transferred(NodeId(2)),
+        "02 | Transferred
          02 | the node",
     );
     is_administered(AdministerOutcome::Unknown, "04 | Unknown");
@@ -659,7 +660,7 @@ fn refusals_of_a_change() {
         (ChangeRefused::NotReady, "01 |"),
         (ChangeRefused::Pending { index: Index(7) }, "02 07 | index"),
         (ChangeRefused::Moved { expected: Index(7), found: Index(8) }, "03 07 08 | expected, found"),
-        (ChangeRefused::HandingOver, "04 |"),
+        (ChangeRefused::TransferInProgress, "04 |"),
         (ChangeRefused::Unknown { id }, "05 02 | id"),
         (ChangeRefused::BadAddress { id }, "06 02 | id"),
         (member(MemberKind::Voter, None), "07 02 00 00 | id, kind, address"),
@@ -683,19 +684,19 @@ fn refusals_of_a_change() {
 }
 
 #[test]
-fn refusals_of_a_handover() {
+fn refusals_of_a_leadership_transfer() {
     let (to, id) = (NodeId(2), NodeId(2));
     for (refused, bytes) in [
-        (HandoverRefused::NotLeader, "00 |"),
-        (HandoverRefused::Pending { to }, "01 02 | to"),
-        (HandoverRefused::NotVoter { id }, "02 02 | id"),
-        (HandoverRefused::Witness { id }, "03 02 | id"),
-        (HandoverRefused::Unreachable, "04 |"),
-        (HandoverRefused::GivenUp { to }, "05 02 | to"),
+        (TransferRefused::NotLeader, "00 |"),
+        (TransferRefused::Pending { to }, "01 02 | to"),
+        (TransferRefused::NotVoter { id }, "02 02 | id"),
+        (TransferRefused::Witness { id }, "03 02 | id"),
+        (TransferRefused::Unreachable, "04 |"),
+        (TransferRefused::GivenUp { to }, "05 02 | to"),
     ] {
-        is_administered(AdministerOutcome::HandoverRefused(refused), &format!("03 | HandoverRefused\n{bytes}"));
+        is_administered(AdministerOutcome::TransferRefused(refused), &format!("03 | TransferRefused\n{bytes}"));
     }
-    is_refused("12 01 03 06 | no refusal of a handover");
+    is_refused("12 01 03 06 | no refusal of a transfer");
 }
 
 /// The change, asked for in request 1, has these bytes.

@@ -69,8 +69,8 @@ pub use message::{
 pub use progress::{Credit, NextAppend, Progress, ProgressState, Want};
 pub use reads::{ReadToken, Reads};
 pub use replica::{
-    Cut, Effect, Entries, Faulty, HOLDINGS_EVERY, HandoverRefused, HardState, Leadership, MessageRefusal, Persist,
-    Recovered, Replica, Role, Settings, Violation,
+    Cut, Effect, Entries, Faulty, HOLDINGS_EVERY, HardState, Leadership, MessageRefusal, Persist, Recovered, Replica,
+    Role, Settings, TransferRefused, Violation,
 };
 pub use replication::{Replication, ReplicationOutput, ReplicationStart};
 pub use snapshot::{Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply};

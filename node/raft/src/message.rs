@@ -36,7 +36,7 @@ use crate::{
     entry::Kind,
     ids::{EntryId, Index, NodeId, Term},
     lease::Promise,
-    replica::HandoverRefused,
+    replica::TransferRefused,
     session::Request,
     snapshot::{SnapshotChunk, SnapshotReply},
 };
@@ -130,7 +130,7 @@ pub struct RequestVote {
     pub last: EntryId,
     /// Whether the leader itself asked for this campaign by a leadership transfer: then voters
     /// grant it although they hear that leader (thesis §3.10).
-    pub handed_over: bool,
+    pub by_transfer: bool,
     /// The version that the candidate's state machine writes: a voter that can't apply it
     /// denies its vote.
     pub machine_version: u32,
@@ -406,7 +406,7 @@ pub enum Administration {
     /// Change the members.
     Change(Change),
     /// SnapshotTransfer leadership to this voter, or to the best one.
-    HandOver(Option<NodeId>),
+    TransferLeadership(Option<NodeId>),
 }
 
 /// The result of an [`Administer`].
@@ -426,9 +426,9 @@ pub enum AdministerOutcome {
     /// No change was made.
     ChangeRefused(ChangeRefused),
     /// This node leads now, or is about to.
-    HandedOver(NodeId),
+    Transferred(NodeId),
     /// The leader is unchanged.
-    HandoverRefused(HandoverRefused),
+    TransferRefused(TransferRefused),
     /// It may or may not take effect: leadership was lost, or the time ran out.
     Unknown,
 }

@@ -43,9 +43,9 @@ pub(crate) fn message(random: &mut SmallRng, receiver: &Receiver, checksum: Chec
         LAST_TERM,
     ];
     let claimed = claimed[random.random_range(0..claimed.len())];
-    let request = |phase, handed_over| {
+    let request = |phase, by_transfer| {
         let last = EntryId::new(LAST_TERM, FAR);
-        Body::RequestVote(RequestVote { phase, campaign: u64::MAX, last, handed_over, machine_version: 0 })
+        Body::RequestVote(RequestVote { phase, campaign: u64::MAX, last, by_transfer, machine_version: 0 })
     };
     let append = |batch: Option<Batch>| {
         let commit = Index(u64::MAX);

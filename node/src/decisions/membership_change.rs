@@ -149,7 +149,7 @@ fn may_pass(why: &ChangeRefused) -> bool {
         why,
         ChangeRefused::NotReady
             | ChangeRefused::Pending { .. }
-            | ChangeRefused::HandingOver
+            | ChangeRefused::TransferInProgress
             | ChangeRefused::Behind { .. }
     )
 }
@@ -202,10 +202,10 @@ mod tests {
     fn a_refusal_of_the_only_step_is_final_and_one_that_may_pass_only_at_the_deadline() {
         let mut world = World::new(Change::remove(NodeId(3)));
         let step = world.next();
-        assert_eq!(world.tried(step, Err(ChangeRefused::HandingOver)), Tried::Wait);
+        assert_eq!(world.tried(step, Err(ChangeRefused::TransferInProgress)), Tried::Wait);
         world.now = world.now.plus(SECOND * 10);
-        let (step, refused) = (world.next(), AdministerOutcome::ChangeRefused(ChangeRefused::HandingOver));
-        assert_eq!(world.tried(step, Err(ChangeRefused::HandingOver)), Tried::Over(refused));
+        let (step, refused) = (world.next(), AdministerOutcome::ChangeRefused(ChangeRefused::TransferInProgress));
+        assert_eq!(world.tried(step, Err(ChangeRefused::TransferInProgress)), Tried::Over(refused));
     }
 
     #[test]

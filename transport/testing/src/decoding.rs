@@ -166,7 +166,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 phase: Phase::PreVote,
                 campaign,
                 last: at(2, 300),
-                handed_over: false,
+                by_transfer: false,
                 machine_version: 0,
             }),
             Body::Vote(Vote { phase, campaign, granted }),

@@ -169,7 +169,7 @@ impl From<ChangeError> for Refusal {
             | ChangeRefused::TooFewFull => Self::BadRequest(why.to_string()),
             ChangeRefused::NotReady
             | ChangeRefused::Pending { .. }
-            | ChangeRefused::HandingOver
+            | ChangeRefused::TransferInProgress
             | ChangeRefused::Moved { .. }
             | ChangeRefused::Member { .. }
             | ChangeRefused::AddressTaken { .. }
@@ -181,7 +181,7 @@ impl From<ChangeError> for Refusal {
 
 impl From<TransferError> for Refusal {
     fn from(error: TransferError) -> Self {
-        use quorate::HandoverRefused::{GivenUp, NotLeader, NotVoter, Pending, Unreachable, Witness};
+        use quorate::TransferRefused::{GivenUp, NotLeader, NotVoter, Pending, Unreachable, Witness};
         match error {
             TransferError::Refused(NotLeader) => Self::NoLeader,
             TransferError::Refused(why @ (NotVoter { .. } | Witness { .. })) => Self::BadRequest(why.to_string()),

@@ -29,7 +29,7 @@ pub enum ChangeRefused {
         found: Index,
     },
     /// A leadership transfer is in progress. Try again.
-    HandingOver,
+    TransferInProgress,
     /// No member of the cluster has this id.
     Unknown {
         /// The id that the change names.
@@ -109,7 +109,7 @@ impl fmt::Display for ChangeRefused {
                     "the configuration in force is that of entry {found}, not {expected}; read it again and repeat the change"
                 )
             }
-            Self::HandingOver => write!(f, "a leadership transfer is in progress; try again"),
+            Self::TransferInProgress => write!(f, "a leadership transfer is in progress; try again"),
             Self::Unknown { id } => write!(f, "node {id} is not a member; check the list of members"),
             Self::BadAddress { id } => {
                 write!(

@@ -63,13 +63,13 @@ impl Replica {
 
     /// Raises the term, votes for itself, and asks for votes as soon as both are durable. Its own
     /// vote counts then, too.
-    pub(super) fn stand_for_election(&mut self, now: Moment, handed_over: bool, out: &mut Vec<Effect>) {
+    pub(super) fn stand_for_election(&mut self, now: Moment, by_transfer: bool, out: &mut Vec<Effect>) {
         self.role = Role::Candidate;
         self.campaign += 1;
         self.hard_state = HardState { term: self.term().next(), vote: Some(self.id), ..self.hard_state };
         self.forget_what_was_shown();
         out.push(Effect::OpenBallot(self.ballot(Phase::Vote)));
-        let then = self.vote_requests(Phase::Vote, handed_over).collect();
+        let then = self.vote_requests(Phase::Vote, by_transfer).collect();
         let persist = Persist { hard_state: Some(self.hard_state), then, ..Persist::default() };
         self.write(now, persist, Some(self.campaign), out);
         out.push(Effect::ArmTimer);
@@ -93,12 +93,12 @@ impl Replica {
         Ballot::new(phase, self.campaign, self.term(), self.membership().clone())
     }
 
-    pub(super) fn vote_requests(&self, phase: Phase, handed_over: bool) -> impl Iterator<Item = Outgoing> + use<> {
+    pub(super) fn vote_requests(&self, phase: Phase, by_transfer: bool) -> impl Iterator<Item = Outgoing> + use<> {
         let request = RequestVote {
             phase,
             campaign: self.campaign,
             last: self.log.last(),
-            handed_over,
+            by_transfer,
             machine_version: self.settings.machine.writes,
         };
         let message = Message { term: self.term(), body: Body::RequestVote(request) };

@@ -215,7 +215,7 @@ pub enum Effect {
     /// them and to no other.
     MembersChanged,
     /// A leadership transfer ended without success: proposals that waited for it may proceed.
-    HandoverEnded {
+    LeadershipTransferEnded {
         /// The target of the transfer.
         to: NodeId,
     },

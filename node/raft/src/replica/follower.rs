@@ -53,7 +53,7 @@ impl Replica {
             self.learn_log_of(from, request.last.index, out);
         }
         let refuses = self.refuses_elections(now) && !live(Mutant::VoterDeafToLeader);
-        let handed_over = request.handed_over && self.may_be_handed_leadership(from);
+        let by_transfer = request.by_transfer && self.may_be_told_to_campaign(from);
         // A node that may have been emptied must not take part in decisions about entries that it
         // may once have acknowledged. It votes only for an empty log, and not while it waits to be
         // added: then it is not one of the members with which a cluster begins.
@@ -62,7 +62,7 @@ impl Replica {
         let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
         // Otherwise entries and snapshots of that leader would stop this node's state machine.
         let can_apply = self.settings.machine.apply(request.machine_version) || live(Mutant::VoteForUnknownMachine);
-        if !can_apply && (!refuses || handed_over) {
+        if !can_apply && (!refuses || by_transfer) {
             out.push(Effect::MachineUnknown { candidate: from, version: request.machine_version });
         }
         let up_to_date = up_to_date && !self.replaces(now, from, request.last);
@@ -72,7 +72,7 @@ impl Replica {
                 let granted = !refuses && up_to_date && can_apply && term.next() > self.term();
                 self.answer_pre_vote(now, from, term, Vote { granted, ..answer_to(request) }, out);
             }
-            Phase::Vote if refuses && !handed_over => self.say(now, from, Body::Vote(answer_to(request)), out),
+            Phase::Vote if refuses && !by_transfer => self.say(now, from, Body::Vote(answer_to(request)), out),
             Phase::Vote => {
                 if term > self.term() {
                     self.adopt(now, term, out);

@@ -31,7 +31,7 @@ pub struct Leadership {
     pub(super) refused_by: BTreeSet<NodeId>,
     pub(super) matched: BTreeMap<NodeId, Index>,
     pub(super) heard: BTreeMap<NodeId, Moment>,
-    pub(super) handover: Option<super::Handover>,
+    pub(super) transfer: Option<super::LeadershipTransfer>,
     pub(super) tie_break: super::witness::TieBreak,
     /// Number of membership changes in this leadership.
     changes: u32,
@@ -98,7 +98,7 @@ impl Replica {
             refused_by: BTreeSet::new(),
             matched: BTreeMap::new(),
             heard: BTreeMap::new(),
-            handover: None,
+            transfer: None,
             tie_break: super::witness::TieBreak::new(first),
             changes: 0,
             since: now,
@@ -228,7 +228,7 @@ impl Replica {
             self.continue_change(now, before, out);
         }
         self.lead_witness(out);
-        self.continue_handover(now, out);
+        self.continue_transfer(now, out);
     }
 
     /// Steps down if no quorum was heard for an election timeout: the others may long have elected

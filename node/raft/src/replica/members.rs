@@ -50,8 +50,8 @@ impl Replica {
         if !self.is_settled() && !live(Mutant::SecondChangeTaken) {
             return Err(ChangeRefused::Pending { index });
         }
-        if leadership.handover.is_some() {
-            return Err(ChangeRefused::HandingOver);
+        if leadership.transfer.is_some() {
+            return Err(ChangeRefused::TransferInProgress);
         }
         let current = self.membership();
         let target = change.target(current, index)?;

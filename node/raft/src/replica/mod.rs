@@ -8,7 +8,7 @@
 //! | module | rules |
 //! | --- | --- |
 //! | `follower`, `candidate`, `leader` | the roles, as in Figure 2 of the paper |
-//! | `members`, `handover` | membership changes; leadership transfer |
+//! | `members`, `leadership_transfer` | membership changes; leadership transfer |
 //! | `reads`, `promises` | read index and lease; the promises that leases rest on |
 //! | `snapshots` | log compaction and installed snapshots |
 //! | `witness` | replication to a witness |
@@ -36,8 +36,8 @@ mod divergence;
 mod effect;
 mod faults;
 mod follower;
-mod handover;
 mod leader;
+mod leadership_transfer;
 mod lost_data;
 mod members;
 mod outside;
@@ -66,9 +66,9 @@ use core::time::Duration;
 
 pub use effect::{Cut, Effect, MessageRefusal, Persist, Violation};
 use faults::Faults;
-use handover::Handover;
-pub use handover::HandoverRefused;
 pub use leader::{Entries, Leadership};
+use leadership_transfer::LeadershipTransfer;
+pub use leadership_transfer::TransferRefused;
 pub use lost_data::HOLDINGS_EVERY;
 use lost_data::LostDataGuard;
 use promises::Promises;

@@ -105,7 +105,7 @@ impl Replica {
     fn heeds_from_outside(&self, now: Moment, from: NodeId, term: Term, body: &Body) -> bool {
         match body {
             Body::RequestVote(request) if request.phase == Phase::PreVote => true,
-            Body::RequestVote(request) if request.handed_over && live(Mutant::OutsiderHandsOver) => true,
+            Body::RequestVote(request) if request.by_transfer && live(Mutant::OutsiderHandsOver) => true,
             Body::RequestVote(_) => !self.refuses_elections(now),
             Body::Repair(_) => !self.hears_leader(now),
             Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_) => match term.cmp(&self.term()) {
@@ -144,7 +144,7 @@ impl Replica {
     }
 
     /// Whether a leader may have transferred leadership to this node: to voters only.
-    pub(super) fn may_be_handed_leadership(&self, id: NodeId) -> bool {
+    pub(super) fn may_be_told_to_campaign(&self, id: NodeId) -> bool {
         self.memberships.since(self.commit).any(|membership| membership.is_voter(id)) || live(Mutant::OutsiderHandsOver)
     }
 

@@ -32,7 +32,7 @@ pub(crate) struct Bounds {
     /// Membership changes, for which any leader may be asked, in this order.
     pub(crate) changes: &'static [MakeChange],
     /// Leadership transfers of all leaders together.
-    pub(crate) handovers: u8,
+    pub(crate) leadership_transfers: u8,
     /// Snapshots of all nodes together.
     pub(crate) snapshots: u8,
     /// Whether a torn write may leave entries with their identity alone.
@@ -55,7 +55,7 @@ impl Default for Bounds {
             leases: 0,
             waits: 0,
             changes: &[],
-            handovers: 0,
+            leadership_transfers: 0,
             snapshots: 0,
             tears_payloads: false,
         }

@@ -178,7 +178,7 @@ pub(crate) fn with_messages_from(outside: u64, mut world: World) -> World {
         phase: Phase::Vote,
         campaign: u64::MAX,
         last: EntryId::new(Term(9), Index(9)),
-        handed_over: true,
+        by_transfer: true,
         machine_version: 0,
     };
     let says = [

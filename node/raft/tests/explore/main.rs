@@ -164,10 +164,10 @@ fn no_interleaving_of_a_change_of_members_and_a_crash_loses_an_entry_or_elects_t
 }
 
 #[test]
-fn no_interleaving_of_a_change_of_members_a_handover_and_a_read_serves_a_stale_read() {
+fn no_interleaving_of_a_membership_change_a_leadership_transfer_and_a_read_serves_a_stale_read() {
     for (what, change) in CHANGES {
-        let bounds = Bounds { handovers: 1, reads: 1, ..changed(change, [0; 3]) };
-        explore(&format!("{what}, a handover and a read"), led_by_1_with_a_learner(), bounds);
+        let bounds = Bounds { leadership_transfers: 1, reads: 1, ..changed(change, [0; 3]) };
+        explore(&format!("{what}, a leadership transfer and a read"), led_by_1_with_a_learner(), bounds);
     }
 }
 
@@ -180,10 +180,10 @@ fn no_interleaving_of_messages_from_outside_with_a_campaign_breaks_a_promise_or_
 }
 
 #[test]
-fn no_interleaving_of_a_handover_loses_an_entry_or_serves_a_stale_read() {
-    let bounds = Bounds { replicates: true, terms: 2, log: 3, handovers: 1, ..Bounds::default() };
-    explore("a handover and an entry", led_by_1(), Bounds { proposals: 1, ..bounds });
-    explore("a handover and a read", led_by_1(), Bounds { reads: 1, ..bounds });
+fn no_interleaving_of_a_leadership_transfer_loses_an_entry_or_serves_a_stale_read() {
+    let bounds = Bounds { replicates: true, terms: 2, log: 3, leadership_transfers: 1, ..Bounds::default() };
+    explore("a leadership transfer and an entry", led_by_1(), Bounds { proposals: 1, ..bounds });
+    explore("a leadership transfer and a read", led_by_1(), Bounds { reads: 1, ..bounds });
 }
 
 #[test]

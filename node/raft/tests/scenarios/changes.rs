@@ -521,7 +521,7 @@ fn every_member_is_replaced_one_by_one() {
     let_in(&mut world, 6);
     change(&mut world, 1, Change::remove(NodeId(1))).expect("the leader itself");
     world.settle();
-    let leader = leader_of(&world).expect("it handed over");
+    let leader = leader_of(&world).expect("it transferred leadership");
     world.beat(leader.0);
     world.propose(leader.0, 3);
     world.beat(leader.0);

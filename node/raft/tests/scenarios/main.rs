@@ -5,7 +5,7 @@ mod changes;
 mod disk;
 mod elections;
 mod faults;
-mod handover;
+mod leadership_transfer;
 mod leases;
 mod lost_data;
 mod membership;

@@ -74,12 +74,12 @@ fn now(state: State) -> quorate_raft::Moment {
 /// Every kind of message, each with the claims that would do most harm.
 fn messages(replica: &Replica) -> Vec<Body> {
     let last = replica.log().last();
-    let request = |phase, handed_over| {
+    let request = |phase, by_transfer| {
         Body::RequestVote(RequestVote {
             phase,
             campaign: 7,
             last: id(1 << 40, 1 << 40),
-            handed_over,
+            by_transfer,
             machine_version: 0,
         })
     };
@@ -250,7 +250,7 @@ fn without_a_leader_a_node_from_outside_is_voted_for_and_followed() {
             let mut voter = receiver(State::HearsNone);
             let ask = |phase| {
                 let last = id(3, 5);
-                Body::RequestVote(RequestVote { phase, campaign: 1, last, handed_over: false, machine_version: 0 })
+                Body::RequestVote(RequestVote { phase, campaign: 1, last, by_transfer: false, machine_version: 0 })
             };
             let asked = hear(&mut voter, at(20_000), from, 5 + rise - 1, ask(Phase::PreVote));
             assert_eq!(vote_reply(&asked), Some((Term(5 + rise - 1), true)));
@@ -274,7 +274,7 @@ fn a_term_far_ahead_counts_once_a_member_shows_it() {
         // A pre-vote shows the term, and changes nothing.
         let mut node = receiver(State::HearsNone);
         let pre_vote =
-            RequestVote { phase: Phase::PreVote, campaign: 1, last: id(9, 9), handed_over: false, machine_version: 0 };
+            RequestVote { phase: Phase::PreVote, campaign: 1, last: id(9, 9), by_transfer: false, machine_version: 0 };
         hear(&mut node, at(20_000), 2, far, Body::RequestVote(pre_vote));
         assert_eq!(node.term(), Term(5));
         hear(&mut node, at(20_000), from, far, heartbeat(0, 0));
@@ -293,7 +293,7 @@ fn a_member_far_behind_is_reached_by_a_leader_and_by_a_candidate_that_it_does_no
     const FAR: u64 = 5 + 4_500;
     let last = id(FAR - 1, 9);
     let ask =
-        |phase| Body::RequestVote(RequestVote { phase, campaign: 1, last, handed_over: false, machine_version: 0 });
+        |phase| Body::RequestVote(RequestVote { phase, campaign: 1, last, by_transfer: false, machine_version: 0 });
     let mut node = receiver(State::HearsNone);
     let terms = core::array::from_fn(|_| {
         hear(&mut node, at(20_000), NEVER_A_MEMBER, FAR, heartbeat(0, 0));
@@ -319,7 +319,7 @@ fn a_member_far_behind_is_reached_by_a_leader_and_by_a_candidate_that_it_does_no
 fn a_removed_node_is_not_elected_by_a_voter_that_could_lead_in_its_place() {
     let asked = |mut voter: Replica, from: u64, last| {
         let ask =
-            |phase| Body::RequestVote(RequestVote { phase, campaign: 1, last, handed_over: false, machine_version: 0 });
+            |phase| Body::RequestVote(RequestVote { phase, campaign: 1, last, by_transfer: false, machine_version: 0 });
         let phases = [(4, Phase::PreVote), (6, Phase::Vote)];
         let votes = phases.map(|(term, phase)| hear(&mut voter, at(20_000), from, term.max(5), ask(phase)));
         votes.map(|effects| vote_reply(&effects).expect("it is answered").1)
@@ -359,12 +359,12 @@ fn members_are_heard() {
     for (from, granted) in [(2, true), (LEARNER, false), (REMOVED, false), (NEVER_A_MEMBER, false)] {
         let mut node = receiver(State::HearsLeader);
         let last = id(3, 5);
-        let asks = RequestVote { phase: Phase::Vote, campaign: 1, last, handed_over: true, machine_version: 0 };
+        let asks = RequestVote { phase: Phase::Vote, campaign: 1, last, by_transfer: true, machine_version: 0 };
         let effects = hear(&mut node, at(10_001), from, 6, Body::RequestVote(asks));
         assert_eq!(
             vote_reply(&effects).is_some_and(|(_, granted)| granted),
             granted,
-            "leadership is handed to voters alone"
+            "leadership is transferred to voters alone"
         );
     }
     let mut node = receiver(State::HearsLeader);
@@ -380,7 +380,7 @@ fn a_member_that_leads_takes_the_place_of_a_pretender() {
     assert_eq!((node.term(), node.leader(), node.is_led(at(20_000))), (Term(6), None, false));
     let granted = |node: &Replica| {
         let last = id(3, 5);
-        let asks = RequestVote { phase: Phase::PreVote, campaign: 1, last, handed_over: false, machine_version: 0 };
+        let asks = RequestVote { phase: Phase::PreVote, campaign: 1, last, by_transfer: false, machine_version: 0 };
         vote_reply(&hear(&mut node.clone(), at(20_000), 2, 6, Body::RequestVote(asks)))
     };
     assert_eq!(granted(&node), Some((Term(6), true)), "and a pretender is not protected");
@@ -459,7 +459,7 @@ fn one_vote_request_of_a_removed_node_neither_deposes_the_leader_nor_bricks_the_
             phase: Phase::Vote,
             campaign: 1,
             last: id(1 << 40, 1 << 40),
-            handed_over: true,
+            by_transfer: true,
             machine_version: 0,
         };
         for (to, body) in (1..=3).flat_map(|to| [(to, Body::RequestVote(attack)), (to, heartbeat(1, 1 << 40))]) {

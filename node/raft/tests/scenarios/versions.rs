@@ -13,10 +13,10 @@ use quorate_world::{
 /// than the version that it writes.
 #[test]
 fn a_voter_votes_only_for_a_candidate_whose_version_it_applies() {
-    for (phase, handed_over) in [(Phase::PreVote, false), (Phase::Vote, false), (Phase::Vote, true)] {
+    for (phase, by_transfer) in [(Phase::PreVote, false), (Phase::Vote, false), (Phase::Vote, true)] {
         for version in [0, 1, 2, 3, 4, 5, u32::MAX] {
             let mut voter = applying(2, 4, 3);
-            let body = request(phase, version, handed_over);
+            let body = request(phase, version, by_transfer);
             let effects = hear(&mut voter, at(1_000), 2, 1, body);
             let granted = (2..=4).contains(&version);
             assert_eq!(vote_reply(&effects), Some((Term(1), granted)), "{phase:?} of version {version}");
@@ -104,6 +104,6 @@ fn applying(oldest: u32, newest: u32, writes: u32) -> Replica {
     Replica::new(NodeId(1), voters(3), disk.recover(), settings)
 }
 
-fn request(phase: Phase, machine_version: u32, handed_over: bool) -> Body {
-    Body::RequestVote(RequestVote { phase, campaign: 1, last: id(0, 0), handed_over, machine_version })
+fn request(phase: Phase, machine_version: u32, by_transfer: bool) -> Body {
+    Body::RequestVote(RequestVote { phase, campaign: 1, last: id(0, 0), by_transfer, machine_version })
 }

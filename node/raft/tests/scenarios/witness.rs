@@ -2,8 +2,8 @@
 //! things that it must never do.
 
 use quorate_raft::{
-    Batch, Body, Change, ChangeRefused, Effect, HandoverRefused, Index, Kind, Membership, NodeId, RepairOutcome,
-    Replica, Settings, TimeoutNow, Violation,
+    Batch, Body, Change, ChangeRefused, Effect, Index, Kind, Membership, NodeId, RepairOutcome, Replica, Settings,
+    TimeoutNow, TransferRefused, Violation,
 };
 use quorate_world::{
     disk::{Disk, Fault},
@@ -202,16 +202,16 @@ fn a_witness_never_campaigns() {
 }
 
 #[test]
-fn leadership_is_handed_to_no_witness() {
+fn leadership_is_transferred_to_no_witness() {
     let mut world = world();
-    let hand_over = |world: &mut World, to: Option<NodeId>| {
-        let (now, mut outcome) = (world.now, Err(HandoverRefused::NotLeader));
-        let act = |replica: &mut Replica, out: &mut Vec<Effect>| outcome = replica.hand_over(now, to, out);
+    let transfer_leadership = |world: &mut World, to: Option<NodeId>| {
+        let (now, mut outcome) = (world.now, Err(TransferRefused::NotLeader));
+        let act = |replica: &mut Replica, out: &mut Vec<Effect>| outcome = replica.transfer_leadership(now, to, out);
         world.on(NodeId(1), |node, context| node.rule(context, act)).expect("what must hold");
         outcome
     };
-    assert_eq!(hand_over(&mut world, Some(WITNESS)), Err(HandoverRefused::Witness { id: WITNESS }));
-    assert_eq!(hand_over(&mut world, None), Ok(NodeId(2)));
+    assert_eq!(transfer_leadership(&mut world, Some(WITNESS)), Err(TransferRefused::Witness { id: WITNESS }));
+    assert_eq!(transfer_leadership(&mut world, None), Ok(NodeId(2)));
 }
 
 /// It had the entry, so the entry must not be forgotten; and it can't give it back.

@@ -103,7 +103,7 @@ impl Walk<'_> {
     pub(super) fn hand_over(&mut self, to: NodeId) -> Result<bool, String> {
         let Some((_, leader)) = self.world.leaders().first().copied() else { return Ok(false) };
         self.step(leader, Event::HandOver(leader, Some(to).filter(|to| *to != leader)))?;
-        Ok(self.world.running(leader).is_some_and(|running| running.replica.handing_over_to().is_some()))
+        Ok(self.world.running(leader).is_some_and(|running| running.replica.transfer_target().is_some()))
     }
 
     /// Restarts a node that was removed and stopped, so that it can be added again, with

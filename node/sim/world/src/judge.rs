@@ -435,7 +435,7 @@ impl Arrival {
                 "up-to-date votes: {to}, whose log ends at {ours}, grants {from} a {phase:?}, whose log ends at {theirs}"
             ));
         }
-        let is_handed_over = request.handed_over && self.is_handed_over;
+        let is_handed_over = request.by_transfer && self.is_handed_over;
         match self.memory.protects(now).filter(|_| !is_handed_over) {
             Some(words) => Err(format!("protected leaders: {to} grants {from} a {phase:?}, and {words}")),
             None => Ok(()),

@@ -111,7 +111,7 @@ pub fn hear(replica: &mut Replica, now: Moment, from: u64, term: u64, body: Body
 
 /// A request for a vote, without leadership transfer, by a candidate of machine version 0.
 pub fn request_vote(phase: Phase, campaign: u64, last: EntryId) -> Body {
-    Body::RequestVote(RequestVote { phase, campaign, last, handed_over: false, machine_version: 0 })
+    Body::RequestVote(RequestVote { phase, campaign, last, by_transfer: false, machine_version: 0 })
 }
 
 /// The answer to a request for a vote.

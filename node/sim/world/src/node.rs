@@ -140,7 +140,7 @@ impl Running {
                 self.replicate_to(self.replica.peers(), term, log_last);
             }
             Effect::MembersChanged => {}
-            Effect::HandoverEnded { to } => context.notes.push(Note::HandoverEnded { to }),
+            Effect::LeadershipTransferEnded { to } => context.notes.push(Note::HandoverEnded { to }),
             Effect::Removed { at } => context.notes.push(Note::Removed { at }),
             Effect::Replicate { previous, batch } => {
                 let witness = self.replica.witness();

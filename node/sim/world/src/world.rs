@@ -207,7 +207,7 @@ impl World {
             Event::HandOver(id, to) => self.enter(id, |node, context| {
                 let now = context.now;
                 node.rule(context, |replica, out| {
-                    let _ = replica.hand_over(now, to, out);
+                    let _ = replica.transfer_leadership(now, to, out);
                 });
             }),
             Event::Propose(id, commands) => self.propose_to(id, 0..commands),

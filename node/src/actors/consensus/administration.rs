@@ -16,7 +16,7 @@ use crate::{
 };
 use actix::Context;
 use quorate_raft::{
-    AdministerOutcome, Administered, Administration, Body, Change, ChangeRefused, HandoverRefused, NodeId,
+    AdministerOutcome, Administered, Administration, Body, Change, ChangeRefused, NodeId, TransferRefused,
 };
 
 impl Consensus {
@@ -28,7 +28,7 @@ impl Consensus {
         match self.routing_view().route(matches!(operator, Operator::There { .. })) {
             Route::Here => match what {
                 Administration::Change(change) => self.begin_change(change, operator, ctx),
-                Administration::HandOver(to) => self.begin_transfer(to, operator, ctx),
+                Administration::TransferLeadership(to) => self.begin_transfer(to, operator, ctx),
             },
             Route::Forward(leader) => {
                 let request = self.operators.ids.next();
@@ -142,23 +142,23 @@ impl Consensus {
 
     fn begin_transfer(&mut self, to: Option<NodeId>, operator: Operator, ctx: &mut Context<Self>) {
         let now = self.node.clock.now();
-        let mut outcome = Err(HandoverRefused::NotLeader);
-        self.rule(ctx, |replica, out| outcome = replica.hand_over(now, to, out));
+        let mut outcome = Err(TransferRefused::NotLeader);
+        self.rule(ctx, |replica, out| outcome = replica.transfer_leadership(now, to, out));
         match outcome {
-            Ok(to) if to == self.replica.id() => self.answer_operator(operator, AdministerOutcome::HandedOver(to)),
+            Ok(to) if to == self.replica.id() => self.answer_operator(operator, AdministerOutcome::Transferred(to)),
             Ok(to) => {
                 let deadline = now.plus(self.node.timing.leader_wait + self.node.timing.election_timeout.1 * 10);
                 self.operators.transfers.push((operator, to, deadline));
             }
-            Err(why) => self.answer_operator(operator, AdministerOutcome::HandoverRefused(why)),
+            Err(why) => self.answer_operator(operator, AdministerOutcome::TransferRefused(why)),
         }
     }
 
     /// The target of a transfer did not take over.
     pub(super) fn transfer_ended(&mut self, to: NodeId, ctx: &mut Context<Self>) {
         for (operator, ..) in std::mem::take(&mut self.operators.transfers) {
-            let why = HandoverRefused::GivenUp { to };
-            self.answer_operator(operator, AdministerOutcome::HandoverRefused(why));
+            let why = TransferRefused::GivenUp { to };
+            self.answer_operator(operator, AdministerOutcome::TransferRefused(why));
         }
         self.retry_deferred(ctx);
     }
@@ -175,7 +175,7 @@ impl Consensus {
         }
         if leader != self.replica.id() {
             for (operator, ..) in std::mem::take(&mut self.operators.transfers) {
-                self.answer_operator(operator, AdministerOutcome::HandedOver(leader));
+                self.answer_operator(operator, AdministerOutcome::Transferred(leader));
             }
         }
         for (administer, _) in std::mem::take(&mut self.operators.deferred) {
@@ -225,7 +225,7 @@ impl Consensus {
             learners: membership.learners(),
             witness: membership.witness(),
             is_idle: self.replica.is_settled()
-                && self.replica.handing_over_to().is_none()
+                && self.replica.transfer_target().is_none()
                 && self.operators.change.is_none(),
             keeps_up: &|id| self.replica.keeps_up(now, id),
         };
@@ -244,7 +244,7 @@ impl Consensus {
                 tracing::info!(%to, "leadership goes to a node that is preferred");
                 self.rule(ctx, |replica, out| {
                     // A refused transfer is tried again later.
-                    let _ = replica.hand_over(now, Some(to), out);
+                    let _ = replica.transfer_leadership(now, Some(to), out);
                 });
             }
         }
@@ -263,6 +263,6 @@ impl Consensus {
 fn refused(what: &Administration) -> AdministerOutcome {
     match what {
         Administration::Change(_) => AdministerOutcome::ChangeRefused(ChangeRefused::NotLeader),
-        Administration::HandOver(_) => AdministerOutcome::HandoverRefused(HandoverRefused::NotLeader),
+        Administration::TransferLeadership(_) => AdministerOutcome::TransferRefused(TransferRefused::NotLeader),
     }
 }

@@ -212,7 +212,7 @@ impl Consensus {
         let now = self.node.clock.now();
         self.rule(ctx, |replica, out| {
             // Without a successor the node ends as it is.
-            let _ = replica.hand_over(now, None, out);
+            let _ = replica.transfer_leadership(now, None, out);
         });
     }
 
@@ -222,7 +222,7 @@ impl Consensus {
             has_unapplied: self.replica.applied_index() != self.replica.dispatched(),
             has_operators: !self.operators.are_answered(),
             is_leader: self.replica.is_leader(),
-            is_transferring: self.replica.handing_over_to().is_some(),
+            is_transferring: self.replica.transfer_target().is_some(),
             follows: self.stopping.is_removed() && self.replica.follows(self.node.clock.now()),
         };
         match self.stopping.decide(self.node.clock.now(), &self.node.timing, &view) {

@@ -4,7 +4,7 @@ use super::{Reader, Wire, Writer, wire_enum, wire_struct, write_list};
 use postcard::{Error, Result};
 use quorate_raft::{
     Administer, AdministerOutcome, Administered, Administration, Change, ChangeRefused, ChangeStep, ClusterId, Emptied,
-    ExpectedConfiguration, HandoverRefused, Holdings, Index, Member, MemberKind, Membership, NodeId, Removed,
+    ExpectedConfiguration, Holdings, Index, Member, MemberKind, Membership, NodeId, Removed, TransferRefused,
 };
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ wire_struct!(Administer { request: u64, what: Administration });
 
 wire_enum!(Administration {
     0 => Change(change: Change),
-    1 => HandOver(to: Option<NodeId>),
+    1 => TransferLeadership(to: Option<NodeId>),
 });
 
 wire_struct!(Administered { request: u64, outcome: AdministerOutcome });
@@ -26,8 +26,8 @@ wire_struct!(Administered { request: u64, outcome: AdministerOutcome });
 wire_enum!(AdministerOutcome {
     0 => Changed(at: Index),
     1 => ChangeRefused(refused: ChangeRefused),
-    2 => HandedOver(to: NodeId),
-    3 => HandoverRefused(refused: HandoverRefused),
+    2 => Transferred(to: NodeId),
+    3 => TransferRefused(refused: TransferRefused),
     4 => Unknown,
 });
 
@@ -47,7 +47,7 @@ wire_enum!(ChangeRefused {
     1 => NotReady,
     2 => Pending { index: Index },
     3 => Moved { expected: Index, found: Index },
-    4 => HandingOver,
+    4 => TransferInProgress,
     5 => Unknown { id: NodeId },
     6 => BadAddress { id: NodeId },
     7 => Member { id: NodeId, kind: MemberKind, address: Option<String> },
@@ -69,7 +69,7 @@ wire_enum!(MemberKind {
     3 => WitnessLearner,
 });
 
-wire_enum!(HandoverRefused {
+wire_enum!(TransferRefused {
     0 => NotLeader,
     1 => Pending { to: NodeId },
     2 => NotVoter { id: NodeId },

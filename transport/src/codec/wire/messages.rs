@@ -39,7 +39,7 @@ wire_enum!(Body {
 
 // Elections.
 
-wire_struct!(RequestVote { phase: Phase, campaign: u64, last: EntryId, handed_over: bool, machine_version: u32 });
+wire_struct!(RequestVote { phase: Phase, campaign: u64, last: EntryId, by_transfer: bool, machine_version: u32 });
 
 wire_struct!(Vote { phase: Phase, campaign: u64, granted: bool });
 

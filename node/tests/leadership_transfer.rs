@@ -3,14 +3,14 @@
 
 mod support;
 
-use quorate::{HandoverRefused, NodeId, Role, TransferError};
+use quorate::{NodeId, Role, TransferError, TransferRefused};
 use quorate_transport_testing::LinkFaults;
 use std::{cell::Cell, rc::Rc, time::Duration};
 use support::{Cluster, Journal, Ledger, Plan, run, seeds, simulate, soon};
 use tokio::time::Instant;
 
 #[test]
-fn leadership_goes_to_whom_it_is_handed_while_writes_go_on() {
+fn leadership_moves_to_the_named_node_while_writes_go_on() {
     for seed in seeds(5) {
         simulate(async {
             let (cluster, ledger) = (Cluster::of_three(seed).await, Ledger::default());
@@ -30,7 +30,7 @@ fn leadership_goes_to_whom_it_is_handed_while_writes_go_on() {
             for target in cluster.others(old) {
                 let began = Instant::now();
                 // Any node accepts the request.
-                let leads = soon("a handover", cluster.node(NodeId(1)).transfer(Some(target))).await;
+                let leads = soon("a leadership transfer", cluster.node(NodeId(1)).transfer(Some(target))).await;
                 assert_eq!(leads, Ok(target), "seed {seed}");
                 assert!(began.elapsed() < Duration::from_millis(100), "seed {seed}: {:?}", began.elapsed());
             }
@@ -44,24 +44,24 @@ fn leadership_goes_to_whom_it_is_handed_while_writes_go_on() {
 }
 
 #[test]
-fn a_handover_to_nobody_that_answers_is_given_up_and_writes_go_on() {
+fn a_leadership_transfer_to_nobody_that_answers_is_given_up_and_writes_go_on() {
     simulate(async {
         let (cluster, ledger) = (Cluster::of_three(1).await, Ledger::default());
         let leader = cluster.leader().await;
         let target = cluster.others(leader)[0];
         cluster.faults.isolate(target);
-        let (began, handover) = (Instant::now(), cluster.node(leader).transfer(Some(target)));
+        let (began, transfer) = (Instant::now(), cluster.node(leader).transfer(Some(target)));
         let write = async {
             tokio::time::sleep(Duration::from_millis(10)).await;
             ledger.propose(cluster.node(leader), "meanwhile").await
         };
-        let (handover, write) = tokio::join!(handover, write);
-        assert_eq!(handover, Err(TransferError::Refused(HandoverRefused::GivenUp { to: target })));
+        let (transfer, write) = tokio::join!(transfer, write);
+        assert_eq!(transfer, Err(TransferError::Refused(TransferRefused::GivenUp { to: target })));
         write.expect("it waited, and then went on");
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
         assert_eq!(cluster.status(leader).role, Role::Leader);
         let refused = soon("an answer", cluster.node(leader).transfer(Some(NodeId(9)))).await;
-        assert_eq!(refused, Err(TransferError::Refused(HandoverRefused::NotVoter { id: NodeId(9) })));
+        assert_eq!(refused, Err(TransferError::Refused(TransferRefused::NotVoter { id: NodeId(9) })));
     });
 }
 
@@ -159,12 +159,12 @@ fn no_write_that_others_forward_to_a_leader_that_stops_is_lost_sight_of() {
 }
 
 #[test]
-fn leadership_is_handed_over_on_threads_of_their_own() {
+fn leadership_is_transferred_on_threads_of_their_own() {
     run(async {
         let timing = support::relaxed();
         let mut cluster = Cluster::start_all(Plan { threads: true, timing, ..Plan::default() }).await;
         let old = cluster.leader().await;
-        let new = soon("a handover", cluster.node(old).transfer(None)).await.expect("another leads");
+        let new = soon("a leadership transfer", cluster.node(old).transfer(None)).await.expect("another leads");
         assert_ne!(new, old);
         cluster.until("the new leader", |view| (view[&new].role == Role::Leader).then_some(())).await;
         cluster.stop_all().await;

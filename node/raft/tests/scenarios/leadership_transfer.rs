@@ -1,6 +1,6 @@
 //! Leadership transfer (Ongaro's thesis, §3.10).
 
-use quorate_raft::{Body, Effect, HandoverRefused, Index, NodeId, TimeoutNow};
+use quorate_raft::{Body, Effect, Index, NodeId, TimeoutNow, TransferRefused};
 use quorate_world::{
     event::Event,
     make::{at, hear, id, lead, persist_all, replica},
@@ -16,11 +16,11 @@ fn led_by_1() -> World {
     world
 }
 
-fn hand_over(world: &mut World, from: u64, to: Option<u64>) -> Result<NodeId, HandoverRefused> {
-    let (now, mut outcome) = (world.now, Err(HandoverRefused::NotLeader));
+fn transfer_leadership(world: &mut World, from: u64, to: Option<u64>) -> Result<NodeId, TransferRefused> {
+    let (now, mut outcome) = (world.now, Err(TransferRefused::NotLeader));
     world
         .on(NodeId(from), |node, context| {
-            node.rule(context, |replica, out| outcome = replica.hand_over(now, to.map(NodeId), out));
+            node.rule(context, |replica, out| outcome = replica.transfer_leadership(now, to.map(NodeId), out));
         })
         .expect("what must hold");
     outcome
@@ -36,7 +36,7 @@ fn ended(world: &World) -> bool {
 fn leadership_moves_to_the_member_named_in_one_election() {
     let mut world = led_by_1();
     let term = world.term(1);
-    assert_eq!(hand_over(&mut world, 1, Some(3)), Ok(NodeId(3)));
+    assert_eq!(transfer_leadership(&mut world, 1, Some(3)), Ok(NodeId(3)));
     assert!(world.replica(1).holds_proposals(), "the log stands still");
     world.settle();
     assert!(world.replica(3).is_leader() && !world.replica(1).is_leader());
@@ -54,10 +54,10 @@ fn a_leader_that_has_heard_no_peer_yet_may_transfer_leadership() {
     let led = lead(&mut leader, at(0));
     persist_all(&mut leader, &led);
     let mut out = Vec::new();
-    assert!(leader.hand_over(at(1), None, &mut out).is_ok());
+    assert!(leader.transfer_leadership(at(1), None, &mut out).is_ok());
     let tells = |effect: &Effect| matches!(effect, Effect::Send(outgoing) if matches!(outgoing.message.body, Body::TimeoutNow(_)));
     assert!(!out.iter().any(tells), "not before it has the log");
-    let (to, last) = (leader.handing_over_to().expect("somebody"), leader.log().last().index);
+    let (to, last) = (leader.transfer_target().expect("somebody"), leader.log().last().index);
     leader.matched(at(2), to, last, &mut out);
     assert!(out.iter().any(tells));
 }
@@ -68,7 +68,7 @@ fn leadership_moves_to_the_best_voter_if_none_is_named() {
     let mut world = led_by_1();
     world.cut_way(1, 2);
     world.propose(1, 3);
-    assert_eq!(hand_over(&mut world, 1, None), Ok(NodeId(3)));
+    assert_eq!(transfer_leadership(&mut world, 1, None), Ok(NodeId(3)));
     world.heal();
     world.settle();
     assert!(world.replica(3).is_leader());
@@ -81,7 +81,7 @@ fn the_target_is_told_only_when_it_has_the_whole_log_and_all_of_it_is_committed(
     let mut world = led_by_1();
     let told = |world: &World| world.wire.iter().any(|letter| matches!(letter.message.body, Body::TimeoutNow(_)));
     world.must(Event::Propose(NodeId(1), 2));
-    hand_over(&mut world, 1, Some(2)).expect("it leads");
+    transfer_leadership(&mut world, 1, Some(2)).expect("it leads");
     world.settle_within();
     assert!(world.replica(1).holds_proposals() && !told(&world), "the entries are on their way");
     world.settle();
@@ -108,10 +108,10 @@ fn a_target_whose_log_is_not_the_leaders_does_not_campaign() {
 
 /// "A transfer to a dead node blocks writes or reads for ever."
 #[test]
-fn a_handover_to_a_node_that_does_not_answer_is_given_up_and_everything_is_as_before() {
+fn a_leadership_transfer_to_a_node_that_does_not_answer_is_given_up_and_everything_is_as_before() {
     let mut world = led_by_1();
     world.isolate(3);
-    assert_eq!(hand_over(&mut world, 1, Some(3)), Ok(NodeId(3)), "it was heard a moment ago");
+    assert_eq!(transfer_leadership(&mut world, 1, Some(3)), Ok(NodeId(3)), "it was heard a moment ago");
     world.settle();
     world.must(Event::Propose(NodeId(1), 1));
     let last = world.replica(1).log().last().index;
@@ -126,7 +126,11 @@ fn a_handover_to_a_node_that_does_not_answer_is_given_up_and_everything_is_as_be
     assert_eq!(world.replica(1).log().last().index, last.next());
     world.pass(400);
     world.beat(1);
-    assert_eq!(hand_over(&mut world, 1, Some(3)), Err(HandoverRefused::Unreachable), "nothing was heard of it since");
+    assert_eq!(
+        transfer_leadership(&mut world, 1, Some(3)),
+        Err(TransferRefused::Unreachable),
+        "nothing was heard of it since"
+    );
 }
 
 /// A late message to campaign is harmless: the term has moved on.
@@ -134,7 +138,7 @@ fn a_handover_to_a_node_that_does_not_answer_is_given_up_and_everything_is_as_be
 fn a_word_to_campaign_that_arrives_in_a_later_term_counts_for_nothing() {
     let mut world = led_by_1();
     world.cut_way(1, 3);
-    hand_over(&mut world, 1, Some(3)).expect("it was heard");
+    transfer_leadership(&mut world, 1, Some(3)).expect("it was heard");
     world.heal();
     let late = Body::TimeoutNow(TimeoutNow { last: world.replica(3).log().last() });
     let term = world.replica(1).term();
@@ -154,13 +158,13 @@ fn a_word_to_campaign_that_arrives_in_a_later_term_counts_for_nothing() {
 #[test]
 fn a_target_that_may_not_lead_is_refused_with_its_reason() {
     let mut world = led_by_1();
-    assert_eq!(hand_over(&mut world, 1, Some(9)), Err(HandoverRefused::NotVoter { id: NodeId(9) }));
-    assert_eq!(hand_over(&mut world, 2, Some(3)), Err(HandoverRefused::NotLeader));
-    assert_eq!(hand_over(&mut world, 1, Some(1)), Ok(NodeId(1)), "it leads already");
+    assert_eq!(transfer_leadership(&mut world, 1, Some(9)), Err(TransferRefused::NotVoter { id: NodeId(9) }));
+    assert_eq!(transfer_leadership(&mut world, 2, Some(3)), Err(TransferRefused::NotLeader));
+    assert_eq!(transfer_leadership(&mut world, 1, Some(1)), Ok(NodeId(1)), "it leads already");
     world.isolate(3);
-    hand_over(&mut world, 1, Some(3)).expect("it was heard a moment ago");
-    assert_eq!(hand_over(&mut world, 1, Some(2)), Err(HandoverRefused::Pending { to: NodeId(3) }));
-    assert_eq!(hand_over(&mut world, 1, Some(3)), Ok(NodeId(3)), "the same again is the same");
+    transfer_leadership(&mut world, 1, Some(3)).expect("it was heard a moment ago");
+    assert_eq!(transfer_leadership(&mut world, 1, Some(2)), Err(TransferRefused::Pending { to: NodeId(3) }));
+    assert_eq!(transfer_leadership(&mut world, 1, Some(3)), Ok(NodeId(3)), "the same again is the same");
 }
 
 /// The members don't change during a transfer, and no transfer starts during a change, except for
@@ -169,7 +173,7 @@ fn a_target_that_may_not_lead_is_refused_with_its_reason() {
 fn no_change_begins_while_leadership_moves() {
     let mut world = led_by_1();
     world.isolate(3);
-    hand_over(&mut world, 1, Some(3)).expect("it was heard a moment ago");
+    transfer_leadership(&mut world, 1, Some(3)).expect("it was heard a moment ago");
     let (now, mut outcome) = (world.now, Ok(Index(0)));
     world
         .on(NodeId(1), |node, context| {
@@ -177,6 +181,6 @@ fn no_change_begins_while_leadership_moves() {
             node.rule(context, |replica, out| outcome = replica.change(now, &change, out));
         })
         .expect("what must hold");
-    assert_eq!(outcome, Err(quorate_raft::ChangeRefused::HandingOver));
+    assert_eq!(outcome, Err(quorate_raft::ChangeRefused::TransferInProgress));
     assert!(!world.running(NodeId(1)).expect("it runs").asked.has(Actor::Applier));
 }

@@ -23,7 +23,7 @@ use core::{cmp::Reverse, fmt};
 
 /// A leadership transfer in progress.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Handover {
+pub(crate) struct LeadershipTransfer {
     /// The node that is to lead.
     pub to: NodeId,
     began: Moment,
@@ -34,9 +34,9 @@ pub(crate) struct Handover {
 }
 
 /// The reason why leadership is not transferred. Nothing has happened,
-/// except for [`HandoverRefused::GivenUp`].
+/// except for [`TransferRefused::GivenUp`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum HandoverRefused {
+pub enum TransferRefused {
     /// This node does not lead: ask the leader.
     NotLeader,
     /// A transfer to another node is in progress.
@@ -64,7 +64,7 @@ pub enum HandoverRefused {
     },
 }
 
-impl fmt::Display for HandoverRefused {
+impl fmt::Display for TransferRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotLeader => write!(f, "this node does not lead; ask the leader"),
@@ -95,26 +95,26 @@ impl Replica {
     ///
     /// # Errors
     /// If it can't begin.
-    pub fn hand_over(
+    pub fn transfer_leadership(
         &mut self,
         now: Moment,
         to: Option<NodeId>,
         out: &mut Vec<Effect>,
-    ) -> Result<NodeId, HandoverRefused> {
-        let Role::Leader(leadership) = &self.role else { return Err(HandoverRefused::NotLeader) };
+    ) -> Result<NodeId, TransferRefused> {
+        let Role::Leader(leadership) = &self.role else { return Err(TransferRefused::NotLeader) };
         if to == Some(self.id) {
             return Ok(self.id);
         }
-        if let Some(under_way) = &leadership.handover {
+        if let Some(under_way) = &leadership.transfer {
             let to_another = to.is_some_and(|to| to != under_way.to);
-            return if to_another { Err(HandoverRefused::Pending { to: under_way.to }) } else { Ok(under_way.to) };
+            return if to_another { Err(TransferRefused::Pending { to: under_way.to }) } else { Ok(under_way.to) };
         }
         if let Some(id) = to.filter(|to| !self.membership().incoming().contains(to)) {
-            return Err(HandoverRefused::NotVoter { id });
+            return Err(TransferRefused::NotVoter { id });
         }
         let witness = self.membership().witness();
         if let Some(id) = to.filter(|_| to == witness) {
-            return Err(HandoverRefused::Witness { id });
+            return Err(TransferRefused::Witness { id });
         }
         let may_lead = |id: &NodeId| *id != self.id && Some(*id) != witness;
         let voters = self.membership().incoming().iter().copied().filter(may_lead);
@@ -123,30 +123,30 @@ impl Replica {
         let is_there = |id: &NodeId| is_young || self.lag_of(now, *id).is_some();
         let candidates = voters.filter(|id| to.is_none_or(|to| *id == to) && is_there(id));
         let best = candidates.max_by_key(|id| (leadership.matched(*id), Reverse(*id)));
-        let to = best.ok_or(HandoverRefused::Unreachable)?;
+        let to = best.ok_or(TransferRefused::Unreachable)?;
         if let Role::Leader(leadership) = &mut self.role {
-            leadership.handover = Some(Handover { to, began: now, holding_since: None, is_told: false });
+            leadership.transfer = Some(LeadershipTransfer { to, began: now, holding_since: None, is_told: false });
         }
-        self.continue_handover(now, out);
+        self.continue_transfer(now, out);
         Ok(to)
     }
 
     /// The target of the transfer in progress.
     #[must_use]
-    pub fn handing_over_to(&self) -> Option<NodeId> {
+    pub fn transfer_target(&self) -> Option<NodeId> {
         match &self.role {
-            Role::Leader(leadership) => leadership.handover.as_ref().map(|handover| handover.to),
+            Role::Leader(leadership) => leadership.transfer.as_ref().map(|transfer| transfer.to),
             _ => None,
         }
     }
 
     /// Whether proposals have to wait, because leadership is about to move.
-    /// [`Effect::HandoverEnded`] tells when they may proceed, if this node still leads then.
+    /// [`Effect::LeadershipTransferEnded`] tells when they may proceed, if this node still leads then.
     #[must_use]
     pub fn holds_proposals(&self) -> bool {
         match &self.role {
             Role::Leader(leadership) => {
-                leadership.handover.as_ref().is_some_and(|handover| handover.holding_since.is_some())
+                leadership.transfer.as_ref().is_some_and(|transfer| transfer.holding_since.is_some())
             }
             _ => false,
         }
@@ -158,39 +158,39 @@ impl Replica {
         self.look_at_applying(now);
         self.tell_holdings(now, out);
         let Role::Leader(leadership) = &self.role else { return };
-        let Some(handover) = &leadership.handover else { return };
+        let Some(transfer) = &leadership.transfer else { return };
         let patience = self.settings.election_timeout_max;
-        let is_late = match handover.holding_since {
+        let is_late = match transfer.holding_since {
             Some(since) => now.since(since) >= patience,
-            None => now.since(handover.began) >= patience * Self::CATCH_UP_TIMEOUTS,
+            None => now.since(transfer.began) >= patience * Self::CATCH_UP_TIMEOUTS,
         };
         if is_late && !live(Mutant::HandoverNeverGivenUp) {
-            self.give_up_handover(out);
+            self.give_up_transfer(out);
         }
     }
 
     /// Advances the transfer, as the target may have caught up.
-    pub(super) fn continue_handover(&mut self, now: Moment, out: &mut Vec<Effect>) {
+    pub(super) fn continue_transfer(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        let Some(handover) = &mut leadership.handover else { return };
-        let (last, matched) = (self.log.last(), leadership.matched.get(&handover.to).copied().unwrap_or_default());
-        if handover.holding_since.is_none() && last.index.since(matched) <= Self::HOLD_LAG_MAX {
-            handover.holding_since = Some(now);
+        let Some(transfer) = &mut leadership.transfer else { return };
+        let (last, matched) = (self.log.last(), leadership.matched.get(&transfer.to).copied().unwrap_or_default());
+        if transfer.holding_since.is_none() && last.index.since(matched) <= Self::HOLD_LAG_MAX {
+            transfer.holding_since = Some(now);
         }
         let is_there = matched == last.index && self.commit == last.index;
-        if handover.holding_since.is_some() && !handover.is_told && (is_there || live(Mutant::ToldTooEarly)) {
-            handover.is_told = true;
-            let to = handover.to;
+        if transfer.holding_since.is_some() && !transfer.is_told && (is_there || live(Mutant::ToldTooEarly)) {
+            transfer.is_told = true;
+            let to = transfer.to;
             leadership.reads.lease.give_up();
             let told = self.outgoing(to, Body::TimeoutNow(TimeoutNow { last }));
             out.push(Effect::Send(told));
         }
     }
 
-    fn give_up_handover(&mut self, out: &mut Vec<Effect>) {
+    fn give_up_transfer(&mut self, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        if let Some(Handover { to, .. }) = leadership.handover.take() {
-            out.push(Effect::HandoverEnded { to });
+        if let Some(LeadershipTransfer { to, .. }) = leadership.transfer.take() {
+            out.push(Effect::LeadershipTransferEnded { to });
             if self.has_left() {
                 self.step_down(out);
             }
@@ -199,7 +199,7 @@ impl Replica {
 
     /// A leader that is no longer a voter, for good: it transfers leadership first, if it can.
     pub(super) fn depart(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        if self.handing_over_to().is_none() && self.hand_over(now, None, out).is_err() {
+        if self.transfer_target().is_none() && self.transfer_leadership(now, None, out).is_err() {
             self.step_down(out);
         }
     }
