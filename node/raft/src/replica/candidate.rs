@@ -67,7 +67,7 @@ impl Replica {
         self.role = Role::Candidate;
         self.campaign += 1;
         self.hard_state = HardState { term: self.term().next(), vote: Some(self.id), ..self.hard_state };
-        self.forget_what_was_shown();
+        self.forget_shown_term();
         out.push(Effect::OpenBallot(self.ballot(Phase::Vote)));
         let then = self.vote_requests(Phase::Vote, by_transfer).collect();
         let persist = Persist { hard_state: Some(self.hard_state), then, ..Persist::default() };

@@ -112,7 +112,7 @@ impl Faults {
     /// The entries from `index` on are gone.
     pub(super) fn truncated_from(&mut self, index: Index) {
         while self.faulty.pop_back_if(|faulty| faulty.id.index >= index).is_some() {}
-        self.settle();
+        self.reset_if_whole();
     }
 
     /// A snapshot covers the entries up to `index`.
@@ -123,7 +123,7 @@ impl Faults {
 
     fn whole_up_to(&mut self, index: Index) {
         while self.faulty.pop_front_if(|faulty| faulty.id.index <= index).is_some() {}
-        self.settle();
+        self.reset_if_whole();
     }
 
     /// Forgets the members' answers: they count for one term alone.
@@ -132,7 +132,7 @@ impl Faults {
     }
 
     /// Resets everything but the lost state once no entry is faulty.
-    fn settle(&mut self) {
+    fn reset_if_whole(&mut self) {
         if self.faulty.is_empty() {
             *self = Self { lost: self.lost, ..Self::default() };
         }
@@ -328,7 +328,7 @@ impl Replica {
     /// moment later. In the new term they do not.
     fn ask_in_a_later_term(&mut self, now: Moment, out: &mut Vec<Effect>) {
         self.hard_state = HardState { term: self.term().next(), vote: None, ..self.hard_state };
-        self.forget_what_was_shown();
+        self.forget_shown_term();
         self.faults.term_changed();
         let then = self.repair_requests();
         self.persist(now, Persist { hard_state: Some(self.hard_state), then, ..Persist::default() }, out);
@@ -370,7 +370,7 @@ impl Replica {
     }
 
     /// Entries were read: the one before a doubtful entry may be among them.
-    pub(super) fn note_what_precedes_a_fault(&mut self, batches: &[Batch]) {
+    pub(super) fn note_entry_before_fault(&mut self, batches: &[Batch]) {
         let Some(before) = self.faults.first_open().map(|first| first.id.index.previous()) else { return };
         let last = batches.last().filter(|batch| batch.last() == before && self.log.contains(batch.last_id()));
         if let Some(batch) = last {

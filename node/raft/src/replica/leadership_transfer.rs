@@ -155,7 +155,7 @@ impl Replica {
     /// Lets time pass: gives up a transfer that takes too long, tells holdings, observes the state
     /// machine. Call it about once per heartbeat interval.
     pub fn tick(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        self.look_at_applying(now);
+        self.watch_applying(now);
         self.tell_holdings(now, out);
         let Role::Leader(leadership) = &self.role else { return };
         let Some(transfer) = &leadership.transfer else { return };

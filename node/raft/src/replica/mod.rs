@@ -89,7 +89,7 @@ pub struct Replica {
     leader_is_member: bool,
     /// The highest term above this node's that a member has shown without raising this node's (see
     /// `outside`); otherwise 0.
-    shown: Term,
+    shown_term: Term,
     /// When a leader, of any term, was last heard: the promise of this run, on which leases rest,
     /// counts from then.
     leader_contact: Option<Moment>,
@@ -173,7 +173,7 @@ impl Replica {
             hard_state,
             leader: None,
             leader_is_member: false,
-            shown: Term(0),
+            shown_term: Term(0),
             leader_contact: None,
             role: Role::Follower,
             campaign: 0,
@@ -195,7 +195,7 @@ impl Replica {
         if term >= TERM_LIMIT || self.is_out_of_reach(term) || from == self.id {
             return out.push(Effect::Refused { from, reason: MessageRefusal::Malformed });
         }
-        if let Err(reason) = self.let_in(now, from, term, &body, out) {
+        if let Err(reason) = self.admit(now, from, term, &body, out) {
             return out.push(Effect::Refused { from, reason });
         }
         match body {
@@ -246,7 +246,7 @@ impl Replica {
             // here any more.
             Role::Leader(_) if self.is_stalled(now) && !live(Mutant::StalledLeaderStays) => self.step_down(out),
             Role::Leader(_) => {
-                self.look_at_commits(out);
+                self.watch_commits(out);
                 self.check_quorum(now, out);
             }
             _ if self.refuses_elections(now) || self.is_stalled(now) => {}
@@ -310,7 +310,7 @@ impl Replica {
     /// storage no longer has it.
     pub fn loaded(&mut self, batches: Vec<Batch>, out: &mut Vec<Effect>) {
         self.loading = false;
-        self.note_what_precedes_a_fault(&batches);
+        self.note_entry_before_fault(&batches);
         for batch in batches {
             let wanted = batch.from(self.dispatched.next()).and_then(|batch| batch.up_to(self.dispatchable()));
             if let Some(batch) = wanted.filter(|batch| batch.first() == self.dispatched.next()) {
@@ -351,7 +351,7 @@ impl Replica {
         debug_assert!(term > self.term());
         self.step_down(out);
         self.hard_state = HardState { term, vote: None, ..self.hard_state };
-        self.forget_what_was_shown();
+        self.forget_shown_term();
         self.leader_contact.take_if(|_| live(Mutant::PromiseEndsWithTerm));
         self.diverged = None;
         self.faults.term_changed();
@@ -412,7 +412,7 @@ impl Replica {
     }
 
     /// Observes whether the state machine makes progress.
-    fn look_at_applying(&mut self, now: Moment) {
+    fn watch_applying(&mut self, now: Moment) {
         let is_idle = self.applied >= self.dispatched;
         let moved = self.applying.seen != self.applied;
         if is_idle {

@@ -64,7 +64,7 @@ impl Replica {
     /// Admits a message, or returns the reason to refuse it. A message of a leader or candidate
     /// whose term is too far ahead is refused, but raises the term as far as one message may: so the
     /// sender's next ones come through.
-    pub(super) fn let_in(
+    pub(super) fn admit(
         &mut self,
         now: Moment,
         from: NodeId,
@@ -81,7 +81,7 @@ impl Replica {
         }
         let may_rise = self.may_rise_to(from, term);
         if self.proves_terms(from) {
-            self.shown = self.shown.max(term);
+            self.shown_term = self.shown_term.max(term);
         }
         // Pre-votes, and `Removed`, `Emptied` and `Holdings`, do not raise the term.
         let is_about_terms = match body {
@@ -128,7 +128,7 @@ impl Replica {
     /// Whether a message of `from` may raise the term to this one.
     fn may_rise_to(&self, from: NodeId, term: Term) -> bool {
         term.0.saturating_sub(self.term().0) <= Self::UNPROVEN_RISE_MAX
-            || term <= self.shown
+            || term <= self.shown_term
             || self.proves_terms(from)
             || live(Mutant::OutsiderTermUnbounded)
     }
@@ -139,8 +139,8 @@ impl Replica {
     }
 
     /// Forgets a shown term once the own term has reached it.
-    pub(super) fn forget_what_was_shown(&mut self) {
-        self.shown = if self.shown > self.term() { self.shown } else { Term(0) };
+    pub(super) fn forget_shown_term(&mut self) {
+        self.shown_term = if self.shown_term > self.term() { self.shown_term } else { Term(0) };
     }
 
     /// Whether a leader may have transferred leadership to this node: to voters only.

@@ -115,7 +115,7 @@ impl Replica {
             // is no longer needed to commit.
             leadership.tie_break.called_until.take_if(|until| by_themselves >= commit.max(*until));
         }
-        let to = self.may_have(witness);
+        let to = self.witness_limit(witness);
         if let Role::Leader(leadership) = &mut self.role
             && to > leadership.tie_break.limit
         {
@@ -126,7 +126,7 @@ impl Replica {
 
     /// The last entry that the witness may have now: the last committed one, or, in a tie-break,
     /// the last that its acknowledgement would commit.
-    fn may_have(&self, witness: NodeId) -> Index {
+    fn witness_limit(&self, witness: NodeId) -> Index {
         let is_called = matches!(&self.role, Role::Leader(leadership) if leadership.tie_break.called_until.is_some());
         if live(Mutant::WitnessAhead) {
             return self.log.last().index;
@@ -137,7 +137,7 @@ impl Replica {
 
     /// Called after an election timeout. If nothing was committed meanwhile although entries were
     /// waiting, starts a tie-break.
-    pub(super) fn look_at_commits(&mut self, out: &mut Vec<Effect>) {
+    pub(super) fn watch_commits(&mut self, out: &mut Vec<Effect>) {
         if self.witness().is_none() {
             return;
         }

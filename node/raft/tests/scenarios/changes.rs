@@ -32,7 +32,7 @@ fn change(world: &mut World, id: u64, change: Change) -> Result<Index, ChangeRef
 }
 
 /// Adds and promotes a node, and lets everything settle.
-fn let_in(world: &mut World, id: u64) {
+fn admit(world: &mut World, id: u64) {
     change(world, 1, Change::add(NodeId(id), format!("node-{id}"))).expect("a learner may come at any time");
     world.settle();
     world.beat(1);
@@ -513,12 +513,12 @@ fn a_read_round_reaches_a_member_that_is_added_while_it_is_open() {
 fn every_member_is_replaced_one_by_one() {
     let mut world = world(6, 3);
     for (joins, leaves) in [(4, 2), (5, 3)] {
-        let_in(&mut world, joins);
+        admit(&mut world, joins);
         change(&mut world, 1, Change::remove(NodeId(leaves))).expect("one by one");
         world.settle();
         world.beat(1);
     }
-    let_in(&mut world, 6);
+    admit(&mut world, 6);
     change(&mut world, 1, Change::remove(NodeId(1))).expect("the leader itself");
     world.settle();
     let leader = leader_of(&world).expect("it transferred leadership");
