@@ -44,7 +44,7 @@ fn leadership_moves_to_the_named_node_while_writes_go_on() {
 }
 
 #[test]
-fn a_leadership_transfer_to_nobody_that_answers_is_given_up_and_writes_go_on() {
+fn a_leadership_transfer_to_a_silent_node_is_given_up_and_writes_go_on() {
     simulate(async {
         let (cluster, ledger) = (Cluster::of_three(1).await, Ledger::default());
         let leader = cluster.leader().await;

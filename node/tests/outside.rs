@@ -118,7 +118,7 @@ fn nothing_that_a_removed_node_says_deposes_a_leader_or_ends_a_node() {
 }
 
 #[test]
-fn what_a_removed_node_forwards_is_refused() {
+fn requests_that_a_removed_node_forwards_are_refused() {
     simulate(async {
         let (cluster, _, leader) = cluster_without_4().await;
         let before = cluster.status(leader);
@@ -161,7 +161,7 @@ fn what_a_removed_node_forwards_is_refused() {
 
 /// A learner is a member: its forwarded commands are carried out once the leader knows it.
 #[test]
-fn what_a_learner_forwards_is_carried_out() {
+fn requests_that_a_learner_forwards_are_carried_out() {
     simulate(async {
         let mut cluster = Cluster::start_all(Plan { joiners: 1, ..Plan::default() }).await;
         let leader = cluster.leader().await;
