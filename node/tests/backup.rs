@@ -6,12 +6,12 @@ use quorate::{
     BackupError, ClusterId, Node, NodeId, Snapshots,
     storage::{
         Wal,
-        disk::SimulatedDisk,
         salvage::{NewMember, restore},
         snapshots::{Backup, Export},
     },
     transport::MemoryNetwork,
 };
+use quorate_storage_testing::SimulatedDisk;
 use std::path::Path;
 use support::{Cluster, Journal, Ledger, Plan, simulate, soon};
 

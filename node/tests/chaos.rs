@@ -4,13 +4,8 @@
 
 mod support;
 
-use quorate::{
-    Consistency, Node, NodeId, Snapshots,
-    storage::{
-        Wal,
-        disk::{Crash, SimulatedDisk},
-    },
-};
+use quorate::{Consistency, Node, NodeId, Snapshots, storage::Wal};
+use quorate_storage_testing::{Crash, SimulatedDisk};
 use quorate_transport_testing::LinkFaults;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{

@@ -4,15 +4,13 @@ mod support;
 
 use quorate::{
     NodeId, Term, Timing,
-    storage::{
-        StorageHandle, Wal,
-        disk::{Crash, SimulatedDisk},
-    },
+    storage::{StorageHandle, Wal},
 };
 use quorate_raft::{
     Append, AppendOutcome, Batch, BatchBuilder, Body, EntryId, Heartbeat, Index, Kind, Message, Outgoing, Phase,
     RequestVote, Vote,
 };
+use quorate_storage_testing::{Crash, SimulatedDisk};
 use support::{Cluster, Interposed, Journal, Plan, Puppet, Seen, Verdict, simulate};
 
 const SUBJECT: NodeId = NodeId(1);

@@ -5,14 +5,12 @@ mod support;
 use futures_util::future::join_all;
 use quorate::{
     Consistency, Failure, NodeId, ProposeError, ReadError, Role, Term, Timing,
-    storage::{
-        Memory, Wal,
-        disk::{Operation, SimulatedDisk},
-    },
+    storage::{Memory, Wal},
 };
 use quorate_raft::{
     Append, AppendOutcome, BatchBuilder, Body, EntryId, Heartbeat, Index, Kind, Message, Phase, RequestVote,
 };
+use quorate_storage_testing::{Operation, SimulatedDisk};
 use std::time::Duration;
 use support::{
     Cluster, Interposed, Journal, Ledger, Plan, Puppet, Record, Recorder, Seen, Verdict, run, simulate, soon,

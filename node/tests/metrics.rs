@@ -3,15 +3,9 @@
 mod support;
 
 use futures_util::future::join_all;
-use quorate::{
-    Consistency, Index, Limits, NodeId, ProposeError, Role, Term,
-    metrics::Metrics,
-    storage::{
-        Wal,
-        disk::{Operation, SimulatedDisk},
-    },
-};
+use quorate::{Consistency, Index, Limits, NodeId, ProposeError, Role, Term, metrics::Metrics, storage::Wal};
 use quorate_raft::{Body, EntryId, Heartbeat, Message, Phase, RequestVote, Vote};
+use quorate_storage_testing::{Operation, SimulatedDisk};
 use std::{collections::BTreeMap, time::Duration};
 use support::{Cluster, Journal, Plan, Puppet, simulate, soon};
 

@@ -2,13 +2,8 @@
 
 mod support;
 
-use quorate::{
-    Consistency, Index, NodeId, ProposeError, ReadError, Role, Snapshots,
-    storage::{
-        Wal,
-        disk::{Crash, Operation, SimulatedDisk},
-    },
-};
+use quorate::{Consistency, Index, NodeId, ProposeError, ReadError, Role, Snapshots, storage::Wal};
+use quorate_storage_testing::{Crash, Operation, SimulatedDisk};
 use std::{collections::BTreeMap, time::Duration};
 use support::{Cluster, Journal, Ledger, Plan, View, simulate, soon};
 

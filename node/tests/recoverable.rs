@@ -9,10 +9,8 @@
 
 mod support;
 
-use quorate::{
-    Index, NodeId, StartError,
-    storage::{Wal, disk::SimulatedDisk},
-};
+use quorate::{Index, NodeId, StartError, storage::Wal};
+use quorate_storage_testing::SimulatedDisk;
 use std::{
     collections::BTreeMap,
     fmt,

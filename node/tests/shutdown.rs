@@ -38,7 +38,7 @@ fn ports_and_files_are_free_when_shutdown_returns() {
 #[test]
 fn ports_and_files_of_a_node_without_threads_are_free_too() {
     simulate(async {
-        let disk = quorate::storage::disk::SimulatedDisk::new();
+        let disk = quorate_storage_testing::SimulatedDisk::new();
         let mut cluster = Cluster::vacant(Plan { members: 1, ..Plan::default() });
         for round in 0..3 {
             let wal = Wal::at("data").segment_bytes(32 << 10).on(disk.clone());

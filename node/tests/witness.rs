@@ -5,8 +5,9 @@ mod support;
 
 use quorate::{
     Change, Consistency, Failure, Index, NodeId, ReadError, Role, Snapshots, StartError, Term, TransferError,
-    storage::{Wal, disk::SimulatedDisk},
+    storage::Wal,
 };
+use quorate_storage_testing::SimulatedDisk;
 use std::time::Duration;
 use support::{Cluster, Journal, Ledger, Plan, simulate, soon};
 

@@ -5,22 +5,20 @@
 //! 2. [`LogStore`]: the seam for a store of your own, as a synchronous trait for entries, term and
 //!    vote; [`LogDir`] adds the rest.
 //! 3. [`contract`]: the seam below it: the messages and duties of a storage actor, for a store that
-//!    is not like that. [`conformance`] tests the duties of either.
+//!    is not like that. The suite of `quorate-storage-testing`
+//!    tests the duties of either.
 //! 4. [`Memory`]: a store without a disk: for simulation, and to measure everything else.
 //! 5. [`snapshots`]: snapshots in files, beside a log of any kind.
 //! 6. [`salvage`]: offline recovery after the permanent loss of a quorum.
-//! 7. [`disk`]: the file system below the log. [`disk::RealDisk`] is the operating system's;
-//!    [`disk::SimulatedDisk`] loses, tears, flips and fails on demand.
+//! 7. [`disk`]: the file system below the log. [`disk::RealDisk`] is the operating system's.
 //!
 //! This crate never decides what to store: it carries out the requests of `Consensus`, in order,
 //! and reports when they are durable.
 
-pub mod conformance;
 pub mod contract;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod decoding;
-pub mod disk;
 #[cfg(test)]
 mod expected;
 mod log_store;
@@ -29,6 +27,8 @@ mod memory;
 pub mod salvage;
 pub mod snapshots;
 mod wal;
+
+pub use quorate_disk as disk;
 
 pub use contract::{
     Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,

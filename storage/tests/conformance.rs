@@ -1,10 +1,10 @@
 //! Both stores keep the duties of every store.
 
 use quorate_raft::Index;
-use quorate_storage::{
-    Memory, MemoryLog, StorageHandle, Wal, checksum,
+use quorate_storage::{Memory, MemoryLog, StorageHandle, Wal, checksum};
+use quorate_storage_testing::{
+    Crash, Operation, SimulatedDisk,
     conformance::{self, Fault, Harness},
-    disk::{Crash, Operation, SimulatedDisk},
 };
 use std::path::PathBuf;
 

@@ -6,8 +6,8 @@ use quorate_raft::{BatchBuilder, EntryId, HardState, Index, Kind, Membership, No
 use quorate_storage::{
     Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Remember, SaveSnapshot, Storage,
     StorageFailed, StorageFull, StorageHandle, StorageObserver, Wal,
-    disk::{Crash, Operation, SimulatedDisk},
 };
+use quorate_storage_testing::{Crash, Operation, SimulatedDisk};
 use std::{
     fs,
     path::Path,

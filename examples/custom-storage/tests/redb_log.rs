@@ -5,13 +5,16 @@ use quorate::{
     Consistency, Node, NodeId, StartError,
     storage::{
         StorageHandle,
-        conformance::{self, Fault, Harness},
-        disk::{Crash, Disk, File, Operation, SimulatedDisk},
+        disk::{Disk, File},
     },
     transport::MemoryNetwork,
 };
 use quorate_custom_storage::{Outcome, RedbLog};
 use quorate_kv::machine::{Command, Kv};
+use quorate_storage_testing::{
+    Crash, Operation, SimulatedDisk,
+    conformance::{self, Fault, Harness},
+};
 use redb::{Database, ReadableTable, StorageBackend, TableDefinition};
 use std::{
     io::{self, IoSlice},

@@ -27,12 +27,13 @@
 //! entry, in a term above every one that was seen.
 
 mod choice;
+mod doubt;
+mod overlay;
 mod survey;
 #[cfg(test)]
 mod tests;
 mod transplant;
 
-mod doubt;
 pub use choice::{Choice, Healed};
 pub use doubt::discard_unproven;
 pub use survey::{Survey, SurveyError};

@@ -2,7 +2,8 @@
 
 use crate::{
     contract::{Recovered, SnapshotSource, StorageError, Unobserved},
-    disk::{Disk, Overlay, RealDisk},
+    disk::{Disk, RealDisk},
+    salvage::overlay::Overlay,
     wal::{Header, Identity, LOCK, Segment, Wal, hard_state, log::Log},
 };
 use quorate_raft::{Batch, EntryId, Faulty, HardState, Index, Kind, Membership, NodeId, Term};

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     contract::{Recovered, SnapshotSource, StorageError, Unobserved},
-    disk::{Crash, Disk, Operation, SimulatedDisk},
+    disk::Disk,
     snapshots::{Backup, Export},
     wal::{Sizes, Wal, log::Log},
 };
@@ -11,6 +11,7 @@ use quorate_raft::{
     Batch, BatchBuilder, ClusterId, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, SnapshotBase,
     Term,
 };
+use quorate_storage_testing::{Crash, Operation, SimulatedDisk};
 use std::{
     collections::BTreeMap,
     io::Write,

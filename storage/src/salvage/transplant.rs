@@ -3,7 +3,7 @@
 use super::Choice;
 use crate::{
     contract::{SnapshotSource, StorageError, Unobserved},
-    disk::Overlay,
+    salvage::overlay::Overlay,
     snapshots::Backup,
     wal::{
         Outcome, Wal,

@@ -4,10 +4,10 @@ use super::{SnapshotStore, format, name_of};
 use crate::{
     Unobserved,
     decoding::{Edits, edit},
-    disk::SimulatedDisk,
     wal::{BLOCK_BYTES, Identity, read_u32, seal_block},
 };
 use quorate_raft::{EntryId, Index, Membership, NodeId, SnapshotBase, Term};
+use quorate_storage_testing::SimulatedDisk;
 use std::{path::Path, sync::Arc};
 
 const DIR: &str = "log";

@@ -3,12 +3,10 @@
 mod formats;
 
 use super::*;
-use crate::{
-    Unobserved,
-    disk::{Crash, Operation, RealDisk, SimulatedDisk},
-};
+use crate::{Unobserved, disk::RealDisk};
 use proptest::prelude::*;
 use quorate_raft::Membership;
+use quorate_storage_testing::{Crash, Operation, SimulatedDisk};
 
 const DIR: &str = "log";
 /// Small, so that a small state has many.

@@ -10,10 +10,8 @@ use super::{
     member::{Copied, State},
 };
 use crate::plan::{Fault, Power};
-use quorate::{
-    Index, NodeId, Term,
-    storage::disk::{Crash, Operation, SimulatedDisk},
-};
+use quorate::{Index, NodeId, Term};
+use quorate_storage_testing::{Crash, Operation, SimulatedDisk};
 use rand::{Rng, rngs::SmallRng};
 use std::{path::PathBuf, time::Duration};
 

@@ -9,11 +9,9 @@ use super::{
 use crate::plan::{Plan, Power, Told};
 use quorate::{
     ClockDrift, Limits, NodeId, Status, Term, Timing,
-    storage::{
-        StorageHandle, Wal,
-        disk::{Crash, SimulatedDisk},
-    },
+    storage::{StorageHandle, Wal},
 };
+use quorate_storage_testing::{Crash, SimulatedDisk};
 use std::time::Duration;
 
 /// A member, and the faults in effect on it.

@@ -338,7 +338,7 @@ impl<'a> Cluster<'a> {
                 // the acknowledged log.
                 let is_out = disk.is_damaged && (disk.disk.is_worn() || disk.is_misplaced);
                 let may_wait = disk.disk.is_halted() || member.is_full || member.fails_with.is_some();
-                disk.disk.crash(quorate::storage::disk::Crash::Keep);
+                disk.disk.crash(quorate_storage_testing::Crash::Keep);
                 self.wire.remove(id);
                 member.died(now + Duration::from_millis(100));
                 if sole && words.contains("discard_unproven") {

@@ -28,11 +28,12 @@ use super::{
     watched::Promised,
 };
 use crate::{report::Report, trace::Trace};
-use quorate::{Index, NodeId, storage::disk::SimulatedDisk};
+use quorate::{Index, NodeId};
 use quorate_raft::{
     AppendOutcome, Batch, Body, Kind, Message, Phase, RepairOutcome, SnapshotOutcome, Term, record::Record, session,
 };
 use quorate_storage::Recovered;
+use quorate_storage_testing::SimulatedDisk;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,

@@ -1,12 +1,10 @@
 //! A backup is a snapshot's file, byte for byte, or it is refused.
 
 use super::*;
-use crate::{
-    disk::SimulatedDisk,
-    snapshots::{Export, SnapshotStore},
-};
+use crate::snapshots::{Export, SnapshotStore};
 use proptest::prelude::*;
 use quorate_raft::{EntryId, Index, Membership, SnapshotBase, Term};
+use quorate_storage_testing::SimulatedDisk;
 use std::{io::Write, sync::Arc};
 
 #[test]

@@ -3,7 +3,6 @@
 use super::{DIR, SLOTS_AT, identity};
 use crate::{
     contract::{Recovered, Unobserved},
-    disk::{Crash, SimulatedDisk},
     wal::{
         Outcome, Sizes, Wal,
         header::{Header, Layout, Mark},
@@ -15,6 +14,7 @@ use bytes::Bytes;
 use quorate_raft::{
     Batch, BatchBuilder, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, SnapshotBase, Term, record,
 };
+use quorate_storage_testing::{Crash, SimulatedDisk};
 use std::sync::Arc;
 
 const SIZES: Sizes = Sizes { segment: 16 << 10, gap: 512, headroom: 1 << 10, has_slots: true };

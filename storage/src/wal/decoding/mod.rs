@@ -16,8 +16,8 @@ use super::{
     seal_block,
     slot::{self, Slot, Table},
 };
-use crate::disk::SimulatedDisk;
 use quorate_raft::{EntryId, HardState, Index, NodeId, Promise, Term, record};
+use quorate_storage_testing::SimulatedDisk;
 use std::path::Path;
 
 const DIR: &str = "log";

@@ -4,10 +4,10 @@ use super::{DIR, is_counted_out, is_one_line, logs, seal_slot};
 use crate::{
     contract::Recovered,
     decoding::{Edit, Edits, edit, seal_records},
-    disk::{Crash, SimulatedDisk},
     wal::{hard_state, log::Log, seal_block, segment::Segment, slot},
 };
 use quorate_raft::{EntryId, Persist};
+use quorate_storage_testing::{Crash, SimulatedDisk};
 use std::path::{Path, PathBuf};
 
 /// Recovers the log on a disk with edited files.

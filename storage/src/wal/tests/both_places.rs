@@ -3,7 +3,7 @@
 //! unacknowledged, or refused; no acknowledged entry is lost.
 
 use super::*;
-use crate::disk::{Crash, Operation};
+use quorate_storage_testing::{Crash, Operation};
 use std::{collections::BTreeMap, ops::Range, thread};
 
 #[test]

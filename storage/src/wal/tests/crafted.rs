@@ -108,6 +108,6 @@ fn a_log() -> (SimulatedDisk, Model) {
         persist_idly(&mut log, &group).expect("it is persisted");
     }
     drop(log);
-    disk.crash(crate::disk::Crash::Keep);
+    disk.crash(quorate_storage_testing::Crash::Keep);
     (disk, model)
 }

@@ -1,7 +1,7 @@
 //! Power failures: every acknowledged entry is there; an unacknowledged one may be; no other is.
 
 use super::*;
-use crate::disk::{Crash, Operation};
+use quorate_storage_testing::{Crash, Operation};
 
 #[test]
 fn a_write_that_was_cut_at_any_byte_loses_nothing_that_was_acknowledged() {

@@ -2,8 +2,8 @@
 //! needed file is removed.
 
 use super::*;
-use crate::disk::{Crash, Operation};
 use quorate_raft::{Membership, SnapshotBase};
+use quorate_storage_testing::{Crash, Operation};
 use std::io::Write;
 
 #[test]

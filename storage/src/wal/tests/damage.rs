@@ -221,7 +221,7 @@ fn small_log() -> (SimulatedDisk, Model) {
     }
     assert_eq!(log.sealed.len(), 2);
     drop(log);
-    disk.crash(crate::disk::Crash::Keep);
+    disk.crash(quorate_storage_testing::Crash::Keep);
     (disk, model)
 }
 

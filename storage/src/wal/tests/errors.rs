@@ -1,10 +1,8 @@
 //! Disk errors: each is final, and none loses an acknowledged entry.
 
 use super::*;
-use crate::{
-    contract::StorageObserver,
-    disk::{Crash, Operation},
-};
+use crate::contract::StorageObserver;
+use quorate_storage_testing::{Crash, Operation};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 #[test]

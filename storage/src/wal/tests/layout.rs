@@ -1,8 +1,8 @@
 //! The number of syncs per request, and the order of bytes in files.
 
 use super::{super::header::Mark, *};
-use crate::disk::Operation;
 use quorate_raft::Membership;
+use quorate_storage_testing::Operation;
 
 #[test]
 fn a_group_of_persists_costs_one_sync() {
@@ -47,7 +47,7 @@ fn a_rollover_syncs_the_segment_it_leaves_and_names_the_new_one_durably() {
     persist(&mut log, &[model.append(1, 1, 20_000), model.append(1, 1, 14_000)]).expect("it is persisted");
     assert_eq!((disk.count(Operation::Sync) - syncs, disk.count(Operation::SyncDir) - dirs), (3, 1));
     assert_eq!(log.sealed.len(), 1);
-    disk.crash(crate::disk::Crash::Lose);
+    disk.crash(quorate_storage_testing::Crash::Lose);
     assert_eq!(Model::on(&disk), model);
 }
 
@@ -119,7 +119,7 @@ fn which_members_had_a_log_is_kept_and_so_is_whether_this_one_ever_voted() {
         log.remember(&[(NodeId(member), Index(index))]).expect("it is kept");
     }
     drop(log);
-    disk.crash(crate::disk::Crash::Lose);
+    disk.crash(quorate_storage_testing::Crash::Lose);
     let (mut log, recovered) = opened(&disk);
     assert_eq!((recovered.holdings, recovered.has_voted), (vec![(NodeId(1), Index(5)), (NodeId(3), Index(8))], false));
     let mut model = Model::default();

@@ -12,12 +12,10 @@ mod repair;
 mod speed;
 
 use super::{Outcome, Sizes, Wal, log::Log};
-use crate::{
-    contract::{Recovered, Unobserved},
-    disk::SimulatedDisk,
-};
+use crate::contract::{Recovered, Unobserved};
 use bytes::{Bytes, BytesMut};
 use quorate_raft::{Batch, BatchBuilder, Cut, EntryId, HardState, Index, Kind, NodeId, Persist, Term};
+use quorate_storage_testing::SimulatedDisk;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,

@@ -2,7 +2,7 @@
 //! their slots identify.
 
 use super::*;
-use crate::disk::{Crash, Operation};
+use quorate_storage_testing::{Crash, Operation};
 
 #[test]
 fn a_repair_costs_one_sync_and_survives_a_power_cut() {

@@ -4,7 +4,7 @@ use super::{
     Operation, SimulatedDisk,
     state::{Change, Fault, Inode, State},
 };
-use crate::disk::{Disk, File, Pace};
+use quorate_disk::{Disk, File, Pace};
 use std::{
     any::Any,
     collections::BTreeSet,

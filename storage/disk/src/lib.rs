@@ -1,16 +1,12 @@
 //! The disk: the part of a file system that the log uses.
 //!
 //! All reads and writes of the log go through [`Disk`] and [`File`], so that a test can inject
-//! any fault. They own no policy: the log decides when to sync, where to write and how to
-//! treat an error.
+//! any fault: `quorate-storage-testing` has a disk that does. They own no policy: the log decides
+//! when to sync, where to write and how to treat an error.
 
-mod overlay;
 mod real;
-mod simulated;
 
-pub(crate) use overlay::Overlay;
 pub use real::RealDisk;
-pub use simulated::{Crash, Operation, SimulatedDisk};
 
 use std::{
     any::Any,

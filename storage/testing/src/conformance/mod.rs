@@ -2,7 +2,8 @@
 //!
 //! ```no_run
 //! # async fn example() {
-//! use quorate_storage::{Memory, MemoryLog, conformance};
+//! use quorate_storage::{Memory, MemoryLog};
+//! use quorate_storage_testing::conformance;
 //!
 //! // Each call makes a new, empty place; its result opens that place, as often as it is called.
 //! conformance::run(|| {
@@ -21,7 +22,8 @@
 //! ones. A whole one, for a store in memory that can lose entries:
 //!
 //! ```
-//! use quorate_storage::{Memory, MemoryLog, StorageHandle, conformance::{self, Harness}};
+//! use quorate_storage::{Memory, MemoryLog, StorageHandle};
+//! use quorate_storage_testing::conformance::{self, Harness};
 //! use quorate_raft::Index;
 //!
 //! #[derive(Default)]
@@ -43,7 +45,7 @@
 //! # });
 //! ```
 //!
-//! A store must keep the observer that came with [`Recover`](crate::Recover) for as long as it
+//! A store must keep the observer that came with [`Recover`](quorate_storage::Recover) for as long as it
 //! holds anything that a second opener would find locked: the suite opens a place again when the
 //! observer of the first opener is dropped.
 
@@ -57,8 +59,8 @@ mod probe;
 mod repair;
 mod snapshots;
 
-use crate::contract::StorageHandle;
 use quorate_raft::Index;
+use quorate_storage::contract::StorageHandle;
 
 /// A place for a store's data, and the faults that a test can inject there. Each method but the
 /// first returns whether it can inject its fault; by default none does.
@@ -81,7 +83,7 @@ pub trait Harness {
     }
 
     /// Damages the payload of an entry, while no store is open, and no other record of its
-    /// identity. For stores that can tell ([`Recovered::faulty`](crate::Recovered::faulty)).
+    /// identity. For stores that can tell ([`Recovered::faulty`](quorate_storage::Recovered::faulty)).
     fn lose(&self, entry: Index) -> bool {
         let _ = entry;
         false

@@ -1,10 +1,10 @@
 //! The expected content of a store.
 
 use super::probe::reply;
-use crate::contract::Recovered;
 use quorate_raft::{
     Batch, BatchBuilder, Cut, EntryId, Index, Kind, Membership, NodeId, Persist, SnapshotBase, Term, record::Record,
 };
+use quorate_storage::contract::Recovered;
 
 /// A log of entries, as a store should hold it.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +50,7 @@ impl Log {
 
     /// Appends `count` entries as stubs, as a witness keeps them, and returns them.
     pub(super) fn stubs(&mut self, term: Term, count: usize, payload_bytes: usize) -> Batch {
-        let stubs = self.batch(term, count, payload_bytes).to_stubs(crate::checksum);
+        let stubs = self.batch(term, count, payload_bytes).to_stubs(quorate_storage::checksum);
         self.batches.pop();
         self.batches.push(stubs.clone());
         stubs
@@ -63,7 +63,7 @@ impl Log {
 
     fn push(&mut self, term: Term, entries: impl IntoIterator<Item = (Kind, Vec<u8>)>) -> Batch {
         let (last, checksum) = self.last();
-        let mut builder = BatchBuilder::new(crate::checksum, term, last.index.next(), checksum, 0);
+        let mut builder = BatchBuilder::new(quorate_storage::checksum, term, last.index.next(), checksum, 0);
         entries.into_iter().for_each(|(kind, payload)| builder.push(kind, &payload));
         let batch = builder.finish().expect("something was pushed");
         self.batches.push(batch.clone());
@@ -110,7 +110,7 @@ impl Log {
     pub(super) fn slice(&self, first: Index, last: Index) -> Batch {
         let records: Vec<_> = self.records().filter(|record| (first..=last).contains(&record.id.index)).collect();
         let mut builder =
-            BatchBuilder::new(crate::checksum, records[0].id.term, first, records[0].previous_checksum, 0);
+            BatchBuilder::new(quorate_storage::checksum, records[0].id.term, first, records[0].previous_checksum, 0);
         records.iter().for_each(|record| builder.push(record.kind, record.payload));
         builder.finish().expect("there is an entry")
     }
@@ -152,7 +152,7 @@ impl Log {
         assert_eq!(read.len(), wanted.len(), "{count} entries from {from} on are read");
         assert_eq!(read, wanted, "entries are read as they were persisted");
         for batch in batches {
-            Batch::parse(batch.bytes().clone(), crate::checksum).expect("a batch that was read is one");
+            Batch::parse(batch.bytes().clone(), quorate_storage::checksum).expect("a batch that was read is one");
         }
     }
 }

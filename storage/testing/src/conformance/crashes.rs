@@ -5,8 +5,8 @@ use super::{
     model::{Log, append, cut, truncate},
     probe::{Probe, Told, elsewhere},
 };
-use crate::contract::{Recovered, StorageError};
 use quorate_raft::{HardState, Index, NodeId, Persist, Promise, Term};
+use quorate_storage::contract::{Recovered, StorageError};
 use std::io::Write;
 
 /// Returns whether the harness can cut the power.

@@ -3,7 +3,7 @@
 //! So a caller can run recovery, or any other code that writes, on a directory without changing it.
 //! Memory use is the written bytes, in pages; space that is only allocated takes none.
 
-use super::{Disk, File, Pace};
+use crate::disk::{Disk, File, Pace};
 use std::{
     any::Any,
     collections::{BTreeMap, BTreeSet},
@@ -220,8 +220,8 @@ impl File for OverlayFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::SimulatedDisk;
     use proptest::prelude::*;
+    use quorate_storage_testing::SimulatedDisk;
 
     #[derive(Clone, Debug)]
     enum Step {

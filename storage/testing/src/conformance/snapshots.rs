@@ -63,7 +63,7 @@ async fn an_unfinished_snapshot_is_nowhere(place: &impl Harness) {
 async fn a_snapshot_that_is_not_as_announced_is_refused(place: &impl Harness) {
     let (store, _) = Probe::open(place).await;
     let older = store.save(base(3), &state(10)).await;
-    let (bytes, checksum) = (1000, crate::checksum(0, &state(1000)));
+    let (bytes, checksum) = (1000, quorate_storage::checksum(0, &state(1000)));
     for expected in [(bytes, !checksum), (bytes + 1, checksum), (bytes - 1, checksum)] {
         let mut sink = store.begin(base(5), Some(expected)).await;
         // A sink may refuse excess bytes at once.

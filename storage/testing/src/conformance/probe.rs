@@ -1,14 +1,14 @@
 //! A running store and its completions.
 
 use super::{Harness, model::Log};
-use crate::contract::{
-    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
-    SaveSnapshot, SnapshotSink, SnapshotSource, Storage, StorageError, StorageFailed, StorageFull, StorageHandle,
-    StorageObserver,
-};
 use actix::prelude::*;
 use quorate_raft::{
     AppendOutcome, AppendReply, Batch, Body, Index, Message, NodeId, Outgoing, Snapshot, SnapshotBase, Term,
+};
+use quorate_storage::contract::{
+    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
+    SaveSnapshot, SnapshotSink, SnapshotSource, Storage, StorageError, StorageFailed, StorageFull, StorageHandle,
+    StorageObserver,
 };
 use std::{sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
@@ -157,7 +157,7 @@ impl Probe {
 
     pub(super) async fn save(&self, base: SnapshotBase, state: &[u8]) -> Snapshot {
         let saved = self.try_save(base.clone(), state).await.expect("a snapshot can be saved");
-        let wanted = Snapshot { base, bytes: state.len() as u64, checksum: crate::checksum(0, state) };
+        let wanted = Snapshot { base, bytes: state.len() as u64, checksum: quorate_storage::checksum(0, state) };
         assert_eq!(saved, wanted, "what was saved is what was written");
         saved
     }

@@ -5,8 +5,8 @@ use super::{
     model::{Log, append, cut, repair, truncate},
     probe::Probe,
 };
-use crate::contract::Recovered;
 use quorate_raft::{EntryId, Index, Term};
+use quorate_storage::contract::Recovered;
 
 /// Returns whether the harness can lose entries.
 pub(super) async fn run<H: Harness>(fresh: &impl Fn() -> H) -> bool {
