@@ -5,8 +5,7 @@
 //! 2. [`LogStore`]: the seam for a store of your own, as a synchronous trait for entries, term and
 //!    vote; [`LogDir`] adds the rest.
 //! 3. [`contract`]: the seam below it: the messages and duties of a storage actor, for a store that
-//!    is not like that. The suite of `quorate-storage-testing`
-//!    tests the duties of either.
+//!    is not like that. The suite of `quorate-storage-testing` tests the duties of either.
 //! 4. [`Memory`]: a store without a disk: for simulation, and to measure everything else.
 //! 5. [`snapshots`]: snapshots in files, beside a log of any kind.
 //! 6. [`salvage`]: offline recovery after the permanent loss of a quorum.
@@ -16,11 +15,10 @@
 //! and reports when they are durable.
 
 pub mod contract;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod decoding;
 #[cfg(test)]
 mod expected;
+#[doc(hidden)]
+pub mod internals;
 mod log_store;
 mod log_writer;
 mod memory;

@@ -4,9 +4,11 @@ use actix::prelude::*;
 use quorate_raft::{Batch, BatchBuilder, EntryId, Faulty, HardState, Index, Kind, NodeId, Term};
 use quorate_storage::{
     Completions, EntriesRead, LogDir, LogStore, Opening, Persist, Persisted, Recover, Recovered, Storage, StorageError,
-    StorageFailed, StorageFull, StorageHandle, Unobserved, checksum,
+    StorageFailed, StorageFull, StorageHandle, Unobserved, checksum, disk::File,
+};
+use quorate_storage_testing::{
+    Crash, Operation, SimulatedDisk,
     conformance::{self, Fault, Harness},
-    disk::{Crash, File, Operation, SimulatedDisk},
 };
 use std::{
     collections::BTreeSet,

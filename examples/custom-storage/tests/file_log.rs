@@ -5,11 +5,13 @@ use actix::prelude::*;
 use quorate::storage::{
     Completions, EntriesRead, LogDir, Persist, Persisted, Recover, Recovered, Storage, StorageFailed, StorageFull,
     StorageHandle, Unobserved, checksum,
-    conformance::{self, Fault, Harness},
-    disk::{Crash, Operation, SimulatedDisk},
 };
 use quorate_custom_storage::FileLog;
 use quorate_raft::{BatchBuilder, HardState, Index, Kind, NodeId, Term};
+use quorate_storage_testing::{
+    Crash, Operation, SimulatedDisk,
+    conformance::{self, Fault, Harness},
+};
 use std::{
     env,
     io::{BufRead, BufReader, Write},

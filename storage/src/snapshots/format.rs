@@ -18,7 +18,7 @@ pub(super) const CHUNK_BYTES: usize = 256 << 10;
 /// Bound on what a header may say, against allocating for a damaged one.
 const CHUNK_BYTES_MAX: usize = 16 << 20;
 /// Size of the checksum after a chunk.
-pub(super) const CHECKSUM_BYTES: usize = 4;
+pub const CHECKSUM_BYTES: usize = 4;
 
 const MAGIC_HEAD: [u8; 8] = *b"QUORSNAP";
 const MAGIC_FOOT: [u8; 8] = *b"QUORDONE";
@@ -28,7 +28,7 @@ const PAGE_BYTES: usize = 4096;
 
 /// The layout of a file, from its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub struct Layout {
     /// Offset of the first chunk.
     pub(super) chunks_at: u64,
     /// Bytes of state in every chunk but the last.
@@ -52,7 +52,7 @@ impl Layout {
 }
 
 /// The head: owner, last entry covered, membership.
-pub(super) fn head(base: &SnapshotBase, identity: &Identity, chunk_bytes: usize) -> (Vec<u8>, Layout) {
+pub fn head(base: &SnapshotBase, identity: &Identity, chunk_bytes: usize) -> (Vec<u8>, Layout) {
     let membership = base.membership.encode();
     let chunks_at = (BLOCK_BYTES + membership.len() + CHECKSUM_BYTES).next_multiple_of(PAGE_BYTES);
     let block = SealedBlock::new(MAGIC_HEAD)
@@ -77,7 +77,7 @@ pub(super) fn head(base: &SnapshotBase, identity: &Identity, chunk_bytes: usize)
 }
 
 /// The footer: size and checksum of the state.
-pub(super) fn foot(layout: &Layout, state_bytes: u64, checksum: u32) -> [u8; BLOCK_BYTES] {
+pub fn foot(layout: &Layout, state_bytes: u64, checksum: u32) -> [u8; BLOCK_BYTES] {
     SealedBlock::new(MAGIC_FOOT).put_u32(8, layout.head_checksum).put_u32(12, checksum).put_u64(16, state_bytes).close()
 }
 

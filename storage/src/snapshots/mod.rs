@@ -7,10 +7,8 @@
 //! [sinks](SnapshotSink) and [sources](SnapshotSource) live on their users' threads.
 
 mod backup;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod decoding;
 mod export;
-mod format;
+pub(crate) mod format;
 mod sink;
 mod source;
 #[cfg(test)]
@@ -328,7 +326,8 @@ const SUFFIX: &str = ".snapshot";
 const SUFFIX_UNFINISHED: &str = ".snapshot.new";
 const INDEX_DIGITS: usize = 20;
 
-fn name_of(last: EntryId) -> String {
+/// The name of the file of the snapshot after this entry.
+pub(crate) fn name_of(last: EntryId) -> String {
     format!("{:0INDEX_DIGITS$}-{}{SUFFIX}", last.index.0, last.term.0)
 }
 

@@ -16,7 +16,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub(crate) const NAME: &str = "hard-state";
+/// The name of the file in the directory of the log.
+pub const NAME: &str = "hard-state";
 /// Its name until it is complete.
 const UNFINISHED: &str = "hard-state.new";
 
@@ -27,11 +28,11 @@ const APART: usize = 4096;
 const COPIES: usize = 4;
 /// More than any store reaches: a copy with a higher sequence is damaged, though
 /// its checksum holds.
-pub(crate) const SEQUENCE_MAX: u64 = u64::MAX / 2;
+pub const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
 /// The open file, and its newest copy.
 #[derive(Debug)]
-pub(crate) struct HardStateFile {
+pub struct HardStateFile {
     file: Box<dyn File>,
     path: PathBuf,
     newest: Copy,
@@ -56,7 +57,7 @@ impl HardStateFile {
     }
 
     /// Makes the file of a new store, durably.
-    pub(crate) fn create(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<Self> {
+    pub fn create(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<Self> {
         let (unfinished, path) = (dir.join(UNFINISHED), dir.join(NAME));
         match disk.remove(&unfinished) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("write", &unfinished)(error)),
@@ -76,7 +77,7 @@ impl HardStateFile {
 
     /// Opens the file of an existing store, and writes its newest copy again, so that nothing
     /// depends on pages that a failed sync left in memory.
-    pub(crate) fn open(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<Self> {
+    pub fn open(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<Self> {
         let path = dir.join(NAME);
         let file = disk.open(&path).map_err(failed("open", &path))?;
         let newest = read(&*file, &path)?;
@@ -89,22 +90,22 @@ impl HardStateFile {
     }
 
     /// The newest term, vote and promise.
-    pub(crate) fn state(&self) -> HardState {
+    pub fn state(&self) -> HardState {
         self.newest.state
     }
 
     /// Whether this member ever voted, in this term or an earlier one.
-    pub(crate) fn has_voted(&self) -> bool {
+    pub fn has_voted(&self) -> bool {
         self.newest.has_voted
     }
 
     /// Sequence of the newest segment that had its name at the last write.
-    pub(crate) fn segment(&self) -> u64 {
+    pub fn segment(&self) -> u64 {
         self.newest.segment
     }
 
     /// Writes a new state, durably.
-    pub(crate) fn write(&mut self, state: HardState, segment: u64) -> Outcome<()> {
+    pub fn write(&mut self, state: HardState, segment: u64) -> Outcome<()> {
         let has_voted = self.newest.has_voted || state.vote.is_some();
         let identity = self.newest.identity.clone();
         let next = Copy { sequence: self.newest.sequence + 1, state, has_voted, segment, identity };

@@ -6,37 +6,40 @@ use quorate_raft::{EntryId, Index, NodeId, Term};
 
 /// The header of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) identity: Identity,
+pub struct Header {
+    /// The owner of the log.
+    pub identity: Identity,
     /// At least one more than the preceding segment's. Of two segments with the same index, the one
     /// with the higher sequence counts.
-    pub(crate) sequence: u64,
+    pub sequence: u64,
     /// The entry before the segment's first one.
-    pub(crate) previous: EntryId,
+    pub previous: EntryId,
     /// That entry's checksum.
-    pub(crate) previous_checksum: u32,
+    pub previous_checksum: u32,
     /// Whether the log starts over here, after a snapshot: no older segment counts.
-    pub(crate) starts_over: bool,
-    pub(crate) layout: Layout,
+    pub starts_over: bool,
+    /// The places of its parts.
+    pub layout: Layout,
     /// The number of bytes from `records_at` on that were synced before the file got its name:
     /// damage among them is never a torn write.
-    pub(crate) published_bytes: u64,
+    pub published_bytes: u64,
 }
 
 /// The parts of a segment, by offset and size in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
+pub struct Layout {
     /// Start of the table of slots; 0 if there is none, as in segments of an earlier program.
-    pub(crate) slots_at: u64,
-    pub(crate) slots_bytes: u64,
+    pub slots_at: u64,
+    /// The size of the table of slots.
+    pub slots_bytes: u64,
     /// Start of the records.
-    pub(crate) records_at: u64,
+    pub records_at: u64,
     /// The length of the file while it is the newest.
-    pub(crate) capacity: u64,
+    pub capacity: u64,
 }
 
 /// Offset of the header's second copy, on a page of its own.
-pub(crate) const COPY_AT: usize = 4096;
+pub const COPY_AT: usize = 4096;
 /// Start of the slots in new segments: after the two copies of the header.
 const SLOTS_AT: u64 = 8192;
 /// The table of slots has this fraction of a segment: enough for records of 280 bytes on average.
@@ -75,7 +78,8 @@ impl Header {
     /// Feature: no older segment counts.
     const STARTS_OVER: u32 = 2;
 
-    pub(crate) fn first(&self) -> Index {
+    /// The index of its first entry.
+    pub fn first(&self) -> Index {
         self.previous.index.next()
     }
 
@@ -84,7 +88,8 @@ impl Header {
         self.layout.slots_bytes > 0
     }
 
-    pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
+    /// The block at the start of the file, closed by its checksum.
+    pub fn encode(&self) -> [u8; BLOCK_BYTES] {
         let slots = if self.has_slots() { Self::SLOTS } else { 0 };
         let starts_over = if self.starts_over { Self::STARTS_OVER } else { 0 };
         SealedBlock::new(Self::MAGIC)
@@ -115,7 +120,7 @@ impl Header {
     }
 
     /// The header at the start of `bytes`, or the reason to refuse it.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+    pub fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let block = SealedBlock::read(bytes, Self::MAGIC).ok_or("the header is damaged")?;
         if block.u32(8) != Self::VERSION {
             return Err("the header has a version that this program does not know");
@@ -158,20 +163,23 @@ impl Header {
 /// The start of a group: the records of one sync. It proves that all bytes before it were synced,
 /// because nothing is written before the sync of all preceding writes succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub struct Mark {
     /// The sequence of its segment.
-    pub(crate) segment: u64,
+    pub segment: u64,
     /// Counts the marks of a segment, from 0.
-    pub(crate) number: u64,
+    pub number: u64,
     /// Bytes of records up to the next mark.
-    pub(crate) bytes: u32,
+    pub bytes: u32,
 }
 
 impl Mark {
-    pub(crate) const BYTES: usize = 32;
-    pub(crate) const MAGIC: [u8; 8] = *b"QUORMARK";
+    /// The size of a mark in the file.
+    pub const BYTES: usize = 32;
+    /// The first bytes of a mark.
+    pub const MAGIC: [u8; 8] = *b"QUORMARK";
 
-    pub(crate) fn encode(self) -> [u8; Self::BYTES] {
+    /// The bytes of the mark, closed by its checksum.
+    pub fn encode(self) -> [u8; Self::BYTES] {
         let mut mark = [0; Self::BYTES];
         mark[..8].copy_from_slice(&Self::MAGIC);
         mark[8..16].copy_from_slice(&self.segment.to_le_bytes());

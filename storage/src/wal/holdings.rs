@@ -14,7 +14,8 @@ use std::{
     path::Path,
 };
 
-pub(crate) const NAME: &str = "known-members";
+/// The name of the file in the directory of the log.
+pub const NAME: &str = "known-members";
 /// Its name until it is complete.
 pub(crate) const UNFINISHED: &str = "known-members.new";
 
@@ -24,10 +25,10 @@ const VERSION: u32 = 2;
 const MEMBER_BYTES: usize = 16;
 
 /// Each member's holding.
-pub(crate) type Holdings = BTreeMap<NodeId, Index>;
+pub type Holdings = BTreeMap<NodeId, Index>;
 
 /// The holdings in the file; none, and a line for the operator, if it can't be used.
-pub(crate) fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<(Holdings, Option<String>)> {
+pub fn read(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<(Holdings, Option<String>)> {
     let path = dir.join(NAME);
     match contents(disk, &path)? {
         Some(bytes) => holdings_in(&bytes, &path, identity),
@@ -84,7 +85,7 @@ fn holdings_in(bytes: &[u8], path: &Path, identity: &Identity) -> Outcome<(Holdi
 const BYTES_MAX: u64 = 1 << 20;
 
 /// Replaces the file, durably.
-pub(crate) fn write(disk: &dyn Disk, dir: &Path, identity: &Identity, holdings: &Holdings) -> Outcome<()> {
+pub fn write(disk: &dyn Disk, dir: &Path, identity: &Identity, holdings: &Holdings) -> Outcome<()> {
     let (unfinished, path) = (dir.join(UNFINISHED), dir.join(NAME));
     remove_leftover(disk, dir)?;
     let file = disk.create(&unfinished).map_err(failed("open", &unfinished))?;

@@ -36,7 +36,7 @@ use std::{
 };
 
 /// An open log.
-pub(crate) struct Log {
+pub struct Log {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
     pub(super) identity: Identity,
@@ -96,7 +96,7 @@ pub(crate) struct Log {
 
 impl Log {
     /// Stages one request. Its effects are durable once [`Log::sync`] returns.
-    pub(crate) fn stage(&mut self, persist: &Persist) -> Outcome<()> {
+    pub fn stage(&mut self, persist: &Persist) -> Outcome<()> {
         if let Some(state) = persist.hard_state {
             self.staged_state = Some(state);
         }
@@ -117,7 +117,7 @@ impl Log {
 
     /// Makes the staged requests durable: term and vote first, so that the log never holds an entry
     /// of a term later than theirs. One sync for all records; none if nothing is staged.
-    pub(crate) fn sync(&mut self) -> Outcome<()> {
+    pub fn sync(&mut self) -> Outcome<()> {
         if let Some(state) = self.staged_state.take() {
             let began = Instant::now();
             self.hard_state.write(state, self.published)?;
@@ -151,7 +151,7 @@ impl Log {
 
     /// Stores holdings of members. For lack of space they are dropped: other members
     /// store them too.
-    pub(crate) fn remember(&mut self, members: &[(NodeId, Index)]) -> Outcome<()> {
+    pub fn remember(&mut self, members: &[(NodeId, Index)]) -> Outcome<()> {
         holdings::remember(&*self.disk, &self.dir, &self.identity, &mut self.holdings, members)
     }
 
@@ -168,7 +168,7 @@ impl Log {
     /// Reads the entries of an inclusive range, as far as the log holds them and they fit into
     /// `bytes_max`, but at least one; up to the first faulty one. Empty if the log does not hold
     /// the first. Only synced entries are read: call [`Log::sync`] before.
-    pub(crate) fn read(&self, from: Index, to: Index, bytes_max: usize) -> Outcome<Vec<Batch>> {
+    pub fn read(&self, from: Index, to: Index, bytes_max: usize) -> Outcome<Vec<Batch>> {
         let (mut batches, mut next, mut left) = (Vec::new(), from, bytes_max);
         let lost = self.faulty.get(self.faulty.partition_point(|faulty| faulty.id.index < from));
         let to = to.min(lost.map_or(self.last.index, |lost| lost.id.index.previous()));
@@ -199,7 +199,8 @@ impl Log {
         Ok(batches)
     }
 
-    pub(crate) fn snapshots(&self) -> &SnapshotStore {
+    /// The snapshots beside the log.
+    pub fn snapshots(&self) -> &SnapshotStore {
         &self.snapshots
     }
 

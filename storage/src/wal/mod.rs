@@ -20,11 +20,9 @@
 //! records follow the end of the log, and bytes missing from a torn write read as zeros.
 
 mod cut;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod decoding;
 mod driven;
 pub(crate) mod hard_state;
-mod header;
+pub(crate) mod header;
 mod headroom;
 pub(crate) mod holdings;
 mod inventory;
@@ -34,11 +32,11 @@ pub(crate) mod place;
 pub(crate) mod recovery;
 mod repair;
 mod rewrite;
-mod scan;
+pub(crate) mod scan;
 mod sealed_block;
 mod segment;
 mod shortage;
-mod slot;
+pub(crate) mod slot;
 #[cfg(test)]
 mod tests;
 mod torn_tail;
@@ -47,9 +45,10 @@ pub(crate) mod unfinished;
 pub(crate) use header::Header;
 pub(crate) use headroom::RETRY_AFTER;
 pub(crate) use recovery::LOCK;
-#[cfg(any(test, feature = "fuzzing"))]
+pub use sealed_block::BLOCK_BYTES;
+pub(crate) use sealed_block::SealedBlock;
+#[cfg(test)]
 pub(crate) use sealed_block::seal_block;
-pub(crate) use sealed_block::{BLOCK_BYTES, SealedBlock};
 pub(crate) use segment::Segment;
 pub(crate) use shortage::REMEDY as SHORTAGE_REMEDY;
 use unfinished::Stage;
@@ -82,15 +81,15 @@ pub struct Wal {
 
 /// Sizes of files and their parts, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
+pub struct Sizes {
     /// Records and slots of a segment.
-    pub(crate) segment: u64,
+    pub segment: u64,
     /// Gap between the slots and the records.
-    pub(crate) gap: u64,
+    pub gap: u64,
     /// Size of the headroom, which is removed when the disk is full.
-    pub(crate) headroom: u64,
+    pub headroom: u64,
     /// Whether segments have slots. `false` gives a log without second places, to compare with.
-    pub(crate) has_slots: bool,
+    pub has_slots: bool,
 }
 
 impl Sizes {
@@ -161,9 +160,11 @@ impl From<Wal> for StorageHandle {
 
 /// The owner of the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
-    pub(crate) cluster: String,
-    pub(crate) member: NodeId,
+pub struct Identity {
+    /// The name of its cluster.
+    pub cluster: String,
+    /// Its id.
+    pub member: NodeId,
 }
 
 /// The most bytes of a cluster's name for which the files have room.
@@ -177,17 +178,20 @@ impl fmt::Display for Identity {
 
 /// An error, and the operation that failed: `open`, `read`, `write` or `sync`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) op: &'static str,
-    pub(crate) error: StorageError,
+pub struct Failure {
+    /// The operation, a label for logs and metrics.
+    pub op: &'static str,
+    /// The error, for the operator.
+    pub error: StorageError,
     /// Whether there was no space for it.
-    pub(crate) is_full: bool,
+    pub is_full: bool,
     /// Whether a file, directory or thread could not be opened or started for now, and
     /// nothing was done.
-    pub(crate) is_shortage: bool,
+    pub is_shortage: bool,
 }
 
-pub(crate) type Outcome<T> = Result<T, Failure>;
+/// A result whose error names the operation that failed.
+pub type Outcome<T> = Result<T, Failure>;
 
 impl Failure {
     /// A failure of this operation.
@@ -227,10 +231,12 @@ pub(crate) fn failed(op: &'static str, path: &Path) -> impl Fn(io::Error) -> Fai
     }
 }
 
-pub(crate) fn read_u32(bytes: &[u8], at: usize) -> u32 {
+/// The little-endian number at an offset; 0 after the end.
+pub fn read_u32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|field| field.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
-pub(crate) fn read_u64(bytes: &[u8], at: usize) -> u64 {
+/// The little-endian number at an offset; 0 after the end.
+pub fn read_u64(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|field| field.try_into().ok()).map_or(0, u64::from_le_bytes)
 }

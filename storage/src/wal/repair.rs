@@ -68,7 +68,7 @@ impl Log {
     /// Writes a proof, without a sync, that everything so far was synced: to be called when the log
     /// is idle. The kernel or the next sync brings it to the disk. Then recovery can tell a lost
     /// entry from a torn write.
-    pub(crate) fn prove(&mut self) -> Outcome<()> {
+    pub fn prove(&mut self) -> Outcome<()> {
         for Cleared { segment, slot } in std::mem::take(&mut self.cleared) {
             let segment = self.sealed.iter().chain([&self.active]).find(|one| one.header.sequence == segment);
             let Some(segment) = segment else { continue };

@@ -25,21 +25,21 @@ use std::{cell::OnceCell, ops::Range};
 
 /// The findings in a segment.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Scanned {
+pub struct Scanned {
     /// The last entry; the one before the segment if there is none.
-    pub(crate) last: EntryId,
+    pub last: EntryId,
     /// The last entry's checksum.
-    pub(crate) last_checksum: u32,
+    pub last_checksum: u32,
     /// The first index of each term that begins here.
-    pub(crate) terms: Vec<(Index, Term)>,
+    pub terms: Vec<(Index, Term)>,
     /// The configurations among the whole entries.
-    pub(crate) memberships: Vec<(Index, Membership)>,
+    pub memberships: Vec<(Index, Membership)>,
     /// The entries, in order, each of them whole or faulty.
-    pub(crate) entries: Vec<Found>,
+    pub entries: Vec<Found>,
     /// Bytes to restore in place.
-    pub(crate) patches: Vec<Patch>,
+    pub patches: Vec<Patch>,
     /// The state of the bytes after the last entry.
-    pub(crate) tail: Tail,
+    pub tail: Tail,
 }
 
 impl Scanned {
@@ -60,20 +60,26 @@ impl Scanned {
     }
 }
 
+/// An entry, as far as it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) term: Term,
-    pub(crate) checksum: u32,
+pub struct Found {
+    /// The term of the entry.
+    pub term: Term,
+    /// The checksum of its record.
+    pub checksum: u32,
     /// Offset of its record, or of its place if the record is lost.
-    pub(crate) offset: u32,
-    pub(crate) payload_bytes: u32,
-    pub(crate) kind: u8,
-    pub(crate) state: State,
+    pub offset: u32,
+    /// The size of its payload.
+    pub payload_bytes: u32,
+    /// The number of its [`Kind`].
+    pub kind: u8,
+    /// The parts of it that are left.
+    pub state: State,
 }
 
 /// The parts of an entry that are left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub enum State {
     /// Record and identity.
     Whole,
     /// Its identity alone.
@@ -85,15 +91,18 @@ pub(crate) enum State {
 
 /// Bytes to write at an offset of the segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Patch {
-    pub(crate) at: usize,
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) what: Part,
+pub struct Patch {
+    /// Their offset in the segment.
+    pub at: usize,
+    /// The restored bytes.
+    pub bytes: Vec<u8>,
+    /// The part that they restore.
+    pub what: Part,
 }
 
 /// The part of an entry that a patch restores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Part {
+pub enum Part {
     /// A slot, from its record.
     Slot,
     /// A record's header or checksum, from its slot.
@@ -103,7 +112,8 @@ pub(crate) enum Part {
 }
 
 impl Found {
-    pub(crate) fn range(&self) -> Range<usize> {
+    /// The place of its record in the segment.
+    pub fn range(&self) -> Range<usize> {
         let start = self.offset as usize;
         start..start.saturating_add(record::OVERHEAD_BYTES).saturating_add(self.payload_bytes as usize)
     }
@@ -111,7 +121,7 @@ impl Found {
 
 /// The bytes after the last entry of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tail {
+pub enum Tail {
     /// Nothing but zeros.
     Clean,
     /// A write that did not reach the disk in full, so no sync of it succeeded.
@@ -132,7 +142,7 @@ pub(crate) enum Tail {
 
 /// Scans the segment in `bytes`. With `end`, the segment has a successor that begins there: entries
 /// from `end` on do not count, and all before it were synced.
-pub(crate) fn scan(bytes: &[u8], header: &Header, end: Option<Index>) -> Scanned {
+pub fn scan(bytes: &[u8], header: &Header, end: Option<Index>) -> Scanned {
     let at = usize::try_from(header.layout.records_at).unwrap_or(usize::MAX).min(bytes.len());
     let slots = Table::of(bytes, header);
     let mut scan = Scan {
@@ -379,7 +389,7 @@ impl<'a> Scan<'a> {
 
 impl Found {
     /// Its slot, for a record at `offset`.
-    pub(crate) fn slot(&self, index: Index, offset: u32, is_unproven: bool) -> Slot {
+    pub fn slot(&self, index: Index, offset: u32, is_unproven: bool) -> Slot {
         Slot {
             id: EntryId::new(self.term, index),
             checksum: self.checksum,

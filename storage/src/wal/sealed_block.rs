@@ -7,7 +7,8 @@ use super::{CLUSTER_BYTES_MAX, read_u32, read_u64};
 /// last four bytes.
 pub(crate) struct SealedBlock([u8; BLOCK_BYTES]);
 
-pub(crate) const BLOCK_BYTES: usize = 512;
+/// The size of a block.
+pub const BLOCK_BYTES: usize = 512;
 const BLOCK_CHECKSUM_AT: usize = BLOCK_BYTES - 4;
 
 impl SealedBlock {
@@ -63,7 +64,7 @@ impl SealedBlock {
 }
 
 /// Recomputes the checksum of the block at `at`, if there is room for one.
-#[cfg(any(test, feature = "fuzzing"))]
+#[cfg(test)]
 pub(crate) fn seal_block(bytes: &mut [u8], at: usize) {
     if let Some(block) = bytes.get_mut(at..at.saturating_add(BLOCK_BYTES)) {
         let sum = crate::checksum(0, &block[..BLOCK_CHECKSUM_AT]);

@@ -12,30 +12,34 @@ use quorate_raft::{
 
 /// An entry's second place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot {
-    pub(crate) id: EntryId,
+pub struct Slot {
+    /// The entry that it is for.
+    pub id: EntryId,
     /// The checksum of its record.
-    pub(crate) checksum: u32,
+    pub checksum: u32,
     /// Offset of its record in the file.
-    pub(crate) offset: u32,
-    pub(crate) payload_bytes: u32,
-    pub(crate) kind: u8,
+    pub offset: u32,
+    /// The size of its payload.
+    pub payload_bytes: u32,
+    /// The number of its [`Kind`].
+    pub kind: u8,
     /// Whether the record was already lost when the slot was written, and never proven to
     /// have been synced.
-    pub(crate) is_unproven: bool,
+    pub is_unproven: bool,
     /// Whether the entry is the first one written after a sync: all bytes before it were synced.
-    pub(crate) begins_group: bool,
+    pub begins_group: bool,
 }
 
 impl Slot {
     /// The size of the smallest record: so a slot is at least as far from its record as the
     /// table is long.
-    pub(crate) const BYTES: usize = 40;
+    pub const BYTES: usize = 40;
     const UNPROVEN: u8 = 1;
     const BEGINS_GROUP: u8 = 2;
     const PROOF: u8 = 4;
 
-    pub(crate) fn of(record: &Record<'_>, offset: u64, begins_group: bool) -> Self {
+    /// The slot of a record at `offset` in the file.
+    pub fn of(record: &Record<'_>, offset: u64, begins_group: bool) -> Self {
         Self {
             id: record.id,
             checksum: record.checksum,
@@ -48,7 +52,7 @@ impl Slot {
     }
 
     /// `seed` is [`seed`] of the segment: a slot of another one does not count.
-    pub(crate) fn encode(&self, seed: u32) -> [u8; Self::BYTES] {
+    pub fn encode(&self, seed: u32) -> [u8; Self::BYTES] {
         let mut slot = [0; Self::BYTES];
         slot[0..4].copy_from_slice(&self.checksum.to_le_bytes());
         slot[4..8].copy_from_slice(&self.offset.to_le_bytes());
@@ -63,7 +67,7 @@ impl Slot {
 
     /// The proof, which takes the next slot while the log is idle: all bytes up to the end of the
     /// records, at `offset`, were synced.
-    pub(crate) fn proof(next: Index, offset: u64, seed: u32) -> [u8; Self::BYTES] {
+    pub fn proof(next: Index, offset: u64, seed: u32) -> [u8; Self::BYTES] {
         let mut slot = [0; Self::BYTES];
         slot[4..8].copy_from_slice(&u32::try_from(offset).unwrap_or(u32::MAX).to_le_bytes());
         slot[16..24].copy_from_slice(&next.0.to_le_bytes());
@@ -98,7 +102,7 @@ impl Slot {
     }
 
     /// The header that its record must have after a record with this checksum.
-    pub(crate) fn record_header(&self, previous_checksum: u32) -> [u8; record::HEADER_BYTES] {
+    pub fn record_header(&self, previous_checksum: u32) -> [u8; record::HEADER_BYTES] {
         let mut header = [0; record::HEADER_BYTES];
         header[0..4].copy_from_slice(&self.payload_bytes.to_le_bytes());
         header[8..16].copy_from_slice(&self.id.term.0.to_le_bytes());
@@ -116,12 +120,12 @@ impl Slot {
 }
 
 /// The start of a slot's checksum: that of its segment's sequence.
-pub(crate) fn seed(sequence: u64) -> u32 {
+pub fn seed(sequence: u64) -> u32 {
     crate::checksum(0, &sequence.to_le_bytes())
 }
 
 /// Offset of an entry's slot in the file; `None` if the table has none for it.
-pub(crate) fn place(header: &Header, index: Index) -> Option<u64> {
+pub fn place(header: &Header, index: Index) -> Option<u64> {
     let places = header.layout.slots_bytes / Slot::BYTES as u64;
     let number = index.0.checked_sub(header.first().0).filter(|number| *number < places)?;
     Some(header.layout.slots_at + number * Slot::BYTES as u64)
@@ -129,21 +133,22 @@ pub(crate) fn place(header: &Header, index: Index) -> Option<u64> {
 
 /// The slots of a segment that was read.
 #[derive(Debug)]
-pub(crate) struct Table<'a> {
+pub struct Table<'a> {
     bytes: &'a [u8],
     first: Index,
     seed: u32,
 }
 
 impl<'a> Table<'a> {
-    pub(crate) fn of(segment: &'a [u8], header: &Header) -> Self {
+    /// The slots of the segment with these bytes and this header.
+    pub fn of(segment: &'a [u8], header: &Header) -> Self {
         let at = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(segment.len());
         let bytes = &segment[at(header.layout.slots_at)..at(header.layout.slots_at + header.layout.slots_bytes)];
         Self { bytes, first: header.first(), seed: seed(header.sequence) }
     }
 
     /// The slot of an entry; `None` if it does not hold.
-    pub(crate) fn get(&self, index: Index) -> Option<Slot> {
+    pub fn get(&self, index: Index) -> Option<Slot> {
         let at = self.place(index);
         let slot = Slot::decode(self.bytes.get(at..at.checked_add(Slot::BYTES)?)?, self.seed)?;
         (slot.id.index == index).then_some(slot)
@@ -151,7 +156,7 @@ impl<'a> Table<'a> {
 
     /// The offset up to which the records are proven to have been synced, if the slot of `index`
     /// holds a proof.
-    pub(crate) fn proof(&self, index: Index) -> Option<u32> {
+    pub fn proof(&self, index: Index) -> Option<u32> {
         let at = self.place(index);
         let slot = self.bytes.get(at..at.checked_add(Slot::BYTES)?)?;
         let offset = read_u32(slot, 4);
@@ -159,7 +164,7 @@ impl<'a> Table<'a> {
     }
 
     /// Whether the slots from `index` on are empty, but for a proof.
-    pub(crate) fn is_empty_from(&self, index: Index) -> bool {
+    pub fn is_empty_from(&self, index: Index) -> bool {
         let from = if self.proof(index).is_some() { index.next() } else { index };
         torn_tail::used(self.bytes.get(self.place(from)..).unwrap_or_default()) == 0
     }
@@ -167,7 +172,7 @@ impl<'a> Table<'a> {
     /// Whether the slot of `index`, or its part in one of two sectors, never reached the disk: its
     /// place has zeros, or still the proof. Slots end at multiples of eight bytes; neither the
     /// first nor the last eight can all be zero by intent.
-    pub(crate) fn is_missing(&self, index: Index) -> bool {
+    pub fn is_missing(&self, index: Index) -> bool {
         let at = self.place(index);
         let Some(slot) = at.checked_add(Slot::BYTES).and_then(|end| self.bytes.get(at..end)) else { return false };
         let (head, rest) = slot.split_at((torn_tail::SECTOR - at % torn_tail::SECTOR).min(Slot::BYTES));
@@ -175,7 +180,7 @@ impl<'a> Table<'a> {
     }
 
     /// The indexes from `index` on that have a slot in the table.
-    pub(crate) fn indexes_from(&self, index: Index) -> impl Iterator<Item = Index> + use<> {
+    pub fn indexes_from(&self, index: Index) -> impl Iterator<Item = Index> + use<> {
         let count = (self.bytes.len() / Slot::BYTES) as u64;
         (index.0..self.first.plus(count).0).map(Index)
     }

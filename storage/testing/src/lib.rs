@@ -2,8 +2,10 @@
 //!
 //! - [`conformance`] is the suite that every storage actor must pass.
 //! - [`SimulatedDisk`] is a disk in memory that loses, tears, flips and fails on demand.
+//! - [`decoding`] has properties of the log's decoders that hold for files of any bytes.
 
 pub mod conformance;
+pub mod decoding;
 mod simulated;
 
 pub use simulated::{Crash, Operation, SimulatedDisk};

@@ -1,3 +1,3 @@
 #![no_main]
 
-quorate_fuzz::target!(quorate_storage::decoding::known_members);
+quorate_fuzz::target!(quorate_storage_testing::decoding::known_members);

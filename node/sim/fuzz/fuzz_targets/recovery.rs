@@ -1,3 +1,3 @@
 #![no_main]
 
-quorate_fuzz::target!(quorate_storage::decoding::recovery);
+quorate_fuzz::target!(quorate_storage_testing::decoding::recovery);

@@ -1,3 +1,3 @@
 #![no_main]
 
-quorate_fuzz::target!(quorate_storage::decoding::segment);
+quorate_fuzz::target!(quorate_storage_testing::decoding::segment);

@@ -1,3 +1,3 @@
 #![no_main]
 
-quorate_fuzz::target!(quorate_storage::decoding::slots);
+quorate_fuzz::target!(quorate_storage_testing::decoding::slots);

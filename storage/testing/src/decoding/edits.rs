@@ -6,17 +6,17 @@
 
 /// One edit of a file.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Edit<'a> {
+pub(super) struct Edit<'a> {
     /// Bits 4 to 6 of its operation, with a meaning that the property defines.
-    pub(crate) target: u8,
-    pub(crate) operation: u8,
-    pub(crate) at: usize,
-    pub(crate) count: usize,
+    pub(super) target: u8,
+    pub(super) operation: u8,
+    pub(super) at: usize,
+    pub(super) count: usize,
     bytes: &'a [u8],
 }
 
 /// The edits of an input, in order.
-pub(crate) struct Edits<'a>(pub(crate) &'a [u8]);
+pub(super) struct Edits<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Edits<'a> {
     type Item = Edit<'a>;
@@ -34,9 +34,9 @@ impl<'a> Iterator for Edits<'a> {
 
 impl Edit<'_> {
     /// Replaces bytes with its own.
-    pub(crate) const SET: u8 = 0;
+    pub(super) const SET: u8 = 0;
     /// Flips the bits that are set in its bytes.
-    pub(crate) const FLIP: u8 = 1;
+    pub(super) const FLIP: u8 = 1;
     /// Zeros 8 times `count` bytes.
     const ZERO: u8 = 2;
     /// Copies bytes from 40 times `count` bytes further on.
@@ -46,10 +46,10 @@ impl Edit<'_> {
     /// Adds 16 times `count` zeros at the end.
     const GROW: u8 = 5;
     /// The first operation that a property defines itself.
-    pub(crate) const OWN: u8 = 6;
+    pub(super) const OWN: u8 = 6;
 
     /// Edits a file; does nothing for an operation that a property defines.
-    pub(crate) fn apply(&self, to: &mut Vec<u8>) {
+    pub(super) fn apply(&self, to: &mut Vec<u8>) {
         let length = to.len();
         let part = |count: usize| self.at.min(length)..self.at.saturating_add(count).min(length);
         match self.operation {
@@ -73,7 +73,7 @@ impl Edit<'_> {
 }
 
 /// Encodes an edit; `bytes` for operations that have some.
-pub(crate) fn edit(operation: u8, at: usize, count: u8, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn edit(operation: u8, at: usize, count: u8, bytes: &[u8]) -> Vec<u8> {
     let [low, high, ..] = at.to_le_bytes();
     let count = if bytes.is_empty() { count } else { bytes.len() as u8 };
     [&[operation, low, high, count], bytes].concat()

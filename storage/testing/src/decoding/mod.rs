@@ -1,32 +1,33 @@
 //! Properties of the decoders, for any bytes.
 //!
-//! For tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run the
-//! same functions. An input with wrong checksums is refused at once, so most inputs say which
+//! The tests of this package and the fuzz targets in `node/sim/fuzz` run the same functions. An input with wrong checksums is refused at once, so most inputs say which
 //! ones to recompute first.
 
 mod edits;
-#[cfg(test)]
-mod tests;
+mod snapshot;
+mod wal;
 
-pub(crate) use edits::{Edit, Edits, edit};
+use edits::{Edit, Edits, edit};
 
-pub use crate::{
-    snapshots::decoding::snapshot,
-    wal::decoding::{hard_state, known_members, recovery, segment, slots},
-};
+pub use snapshot::snapshot;
+pub use wal::{hard_state, known_members, recovery, segment, slots};
 
 /// Initial inputs for a search, one list per property.
 pub mod seeds {
     pub use super::record_seeds as records;
-    pub use crate::{
-        snapshots::decoding::seeds as snapshot,
-        wal::decoding::{hard_state_seeds as hard_state, known_members_seeds as known_members},
-        wal::decoding::{recovery_seeds as recovery, segment_seeds as segment, slots_seeds as slots},
+    pub use super::{
+        snapshot::seeds as snapshot,
+        wal::{hard_state_seeds as hard_state, known_members_seeds as known_members},
+        wal::{recovery_seeds as recovery, segment_seeds as segment, slots_seeds as slots},
     };
 }
 
 use bytes::Bytes;
 use quorate_raft::{Batch, BatchBuilder, EntryId, Index, Kind, Membership, NodeId, Term, record};
+use quorate_storage::{
+    checksum,
+    internals::{BLOCK_BYTES, read_u32},
+};
 
 /// Reads log records, and a membership.
 ///
@@ -45,14 +46,13 @@ pub fn records(input: &[u8]) {
         seal_records(&mut bytes);
     }
     membership(&bytes);
-    let parsed = Batch::parse(bytes.clone().into(), crate::checksum);
+    let parsed = Batch::parse(bytes.clone().into(), checksum);
     let batch = match parsed {
         Ok(batch) => batch,
         Err(malformed) => return assert!(malformed.offset <= bytes.len()),
     };
     let first = batch.first().0;
-    let mut twin =
-        BatchBuilder::new(crate::checksum, batch.term(), batch.first(), batch.previous_checksum(), bytes.len());
+    let mut twin = BatchBuilder::new(checksum, batch.term(), batch.first(), batch.previous_checksum(), bytes.len());
     for (number, record) in (0u64..).zip(batch.records()) {
         let index = first.checked_add(number).expect("indexes do not end within a batch");
         assert_eq!(record.id, EntryId::new(batch.term(), Index(index)));
@@ -69,9 +69,9 @@ pub fn records(input: &[u8]) {
         let twin = twin.finish().expect("a batch has an entry");
         assert_eq!((twin.bytes(), &twin), (&Bytes::from(bytes), &batch));
     }
-    let stubs = batch.to_stubs(crate::checksum);
+    let stubs = batch.to_stubs(checksum);
     assert_eq!((stubs.last_id(), stubs.checksum()), (batch.last_id(), batch.checksum()));
-    assert_eq!(Batch::parse(stubs.bytes().clone(), crate::checksum).as_ref(), Ok(&stubs));
+    assert_eq!(Batch::parse(stubs.bytes().clone(), checksum).as_ref(), Ok(&stubs));
     assert!(batch.last().next() > batch.last(), "there is an index for the entry after it");
     if let Ok(memberships) = batch.memberships() {
         assert!(memberships.iter().all(|(_, membership)| !membership.incoming().is_empty()));
@@ -79,7 +79,7 @@ pub fn records(input: &[u8]) {
     let middle = Index(first + u64::from(batch.count()) / 2);
     let slices = [batch.from(middle), batch.up_to(middle), Some(batch.within(batch.bytes().len() / 2))];
     for slice in slices.into_iter().flatten() {
-        assert_eq!(Batch::parse(slice.bytes().clone(), crate::checksum), Ok(slice));
+        assert_eq!(Batch::parse(slice.bytes().clone(), checksum), Ok(slice));
     }
 }
 
@@ -93,15 +93,15 @@ fn membership(bytes: &[u8]) {
 }
 
 /// Recomputes the checksums of records, as far as their lengths lead.
-pub(crate) fn seal_records(bytes: &mut [u8]) {
+fn seal_records(bytes: &mut [u8]) {
     let (mut at, mut chained) = (0, None);
     while let Some(head) = bytes.get_mut(at..at + record::HEADER_BYTES) {
         let chain: [u8; 4] = chained.unwrap_or([head[28], head[29], head[30], head[31]]);
         head[28..32].copy_from_slice(&chain);
-        let sum = crate::checksum(0, &head[..32]);
+        let sum = checksum(0, &head[..32]);
         head[32..36].copy_from_slice(&sum.to_le_bytes());
-        let payload = at + record::HEADER_BYTES..at + record::HEADER_BYTES + crate::wal::read_u32(head, 0) as usize;
-        let Some(sum) = bytes.get(payload.clone()).map(|payload| crate::checksum(sum, payload).to_le_bytes()) else {
+        let payload = at + record::HEADER_BYTES..at + record::HEADER_BYTES + read_u32(head, 0) as usize;
+        let Some(sum) = bytes.get(payload.clone()).map(|payload| checksum(sum, payload).to_le_bytes()) else {
             break;
         };
         at = payload.end + record::TRAILER_BYTES;
@@ -111,13 +111,21 @@ pub(crate) fn seal_records(bytes: &mut [u8]) {
     }
 }
 
+/// Recomputes the checksum of the block at `at`, if there is room for one.
+fn seal_block(bytes: &mut [u8], at: usize) {
+    if let Some(block) = bytes.get_mut(at..at.saturating_add(BLOCK_BYTES)) {
+        let (fields, sum) = block.split_at_mut(BLOCK_BYTES - 4);
+        sum.copy_from_slice(&checksum(0, fields).to_le_bytes());
+    }
+}
+
 /// Inputs for [`records`].
 #[must_use]
 pub fn record_seeds() -> Vec<Vec<u8>> {
     let joint = Membership::joint([NodeId(1), NodeId(2)], [NodeId(2), NodeId(3)]).with_learners([NodeId(9)]);
     let addressed = Membership::of_addresses([(NodeId(1), "127.0.0.1:7001".into()), (NodeId(7), "n7:1".into())]);
     let batch = |entries: &[(Kind, &[u8])]| {
-        let mut builder = BatchBuilder::new(crate::checksum, Term(3), Index(7), 9, 0);
+        let mut builder = BatchBuilder::new(checksum, Term(3), Index(7), 9, 0);
         entries.iter().for_each(|(kind, payload)| builder.push(*kind, payload));
         builder.finish().map(|batch| batch.bytes().to_vec()).unwrap_or_default()
     };
@@ -133,13 +141,7 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
         with(1, &mixed),
         with(0, &mixed),
         with(1, &commands),
-        with(
-            0,
-            Batch::parse(mixed.clone().into(), crate::checksum)
-                .expect("it was built")
-                .to_stubs(crate::checksum)
-                .bytes(),
-        ),
+        with(0, Batch::parse(mixed.clone().into(), checksum).expect("it was built").to_stubs(checksum).bytes()),
         with(1, &batch(&[(Kind::Membership, &addressed.encode())])),
         with(0, &joint.encode()),
         with(0, &addressed.encode()),

@@ -1,21 +1,18 @@
 //! Logs on simulated disks, as a start for edits.
 
 use super::{DIR, SLOTS_AT, identity};
-use crate::{
-    contract::{Recovered, Unobserved},
-    wal::{
-        Outcome, Sizes, Wal,
-        header::{Header, Layout, Mark},
-        log::Log,
-        slot::{self, Slot},
-    },
-};
+use crate::{Crash, SimulatedDisk};
 use bytes::Bytes;
 use quorate_raft::{
     Batch, BatchBuilder, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, SnapshotBase, Term, record,
 };
-use quorate_storage_testing::{Crash, SimulatedDisk};
-use std::sync::Arc;
+use quorate_storage::{
+    Recovered,
+    internals::{
+        Header, Layout, Log, Mark, Outcome, Sizes, open_log,
+        slot::{self, Slot},
+    },
+};
 
 const SIZES: Sizes = Sizes { segment: 16 << 10, gap: 512, headroom: 1 << 10, has_slots: true };
 
@@ -25,8 +22,7 @@ const SPACE_BYTES: u64 = 1 << 20;
 /// Opens the log on `disk`, as a node does when it starts.
 pub(super) fn open(disk: &SimulatedDisk) -> Outcome<(Log, Recovered)> {
     disk.fill_after(SPACE_BYTES);
-    let wal = Wal { sizes: SIZES, ..Wal::at(DIR).on(disk.clone()) };
-    Log::open(&wal, &identity().cluster, identity().member, Arc::new(Unobserved))
+    open_log(disk.clone(), DIR, SIZES, &identity())
 }
 
 /// The header of a first segment with this layout.
@@ -45,7 +41,7 @@ pub(super) fn header(sequence: u64, layout: Layout) -> Header {
 /// `count` entries of a term after the given entry; the last one of more than four is a membership.
 pub(super) fn batch(term: u64, after: (EntryId, u32), count: usize, payload_bytes: usize) -> Batch {
     let (last, checksum) = after;
-    let mut builder = BatchBuilder::new(crate::checksum, Term(term), last.index.next(), checksum, 0);
+    let mut builder = BatchBuilder::new(quorate_storage::checksum, Term(term), last.index.next(), checksum, 0);
     for number in 0..count {
         let payload: Vec<u8> = (0..payload_bytes).map(|at| (at * 7 + number) as u8 | 1).collect();
         match number {

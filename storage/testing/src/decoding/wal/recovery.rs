@@ -1,13 +1,18 @@
 //! Properties of a start on a data directory, for files of any bytes.
 
-use super::{DIR, is_counted_out, is_one_line, logs, seal_slot};
+use super::{DIR, format, is_counted_out, is_one_line, logs, seal_slot};
 use crate::{
-    contract::Recovered,
-    decoding::{Edit, Edits, edit, seal_records},
-    wal::{hard_state, log::Log, seal_block, segment::Segment, slot},
+    Crash, SimulatedDisk,
+    decoding::{Edit, Edits, edit, seal_block, seal_records},
 };
 use quorate_raft::{EntryId, Persist};
-use quorate_storage_testing::{Crash, SimulatedDisk};
+use quorate_storage::{
+    Recovered,
+    internals::{
+        Log, segment_name, segment_sequence,
+        slot::{self, Slot},
+    },
+};
 use std::path::{Path, PathBuf};
 
 /// Recovers the log on a disk with edited files.
@@ -28,7 +33,7 @@ pub fn recovery(input: &[u8]) {
     let Some((control, rest)) = input.split_first() else { return };
     let disk = LOGS.with(|logs| logs[usize::from(*control) % logs.len()].fork());
     Edits(rest).take(40).for_each(|edit| change(&disk, &edit));
-    if disk.contents(&Path::new(DIR).join(hard_state::NAME)).is_some_and(|bytes| is_counted_out(&bytes)) {
+    if disk.contents(&Path::new(DIR).join(format::NAME)).is_some_and(|bytes| is_counted_out(&bytes)) {
         return;
     }
     let (log, recovered) = match logs::open(&disk) {
@@ -124,7 +129,7 @@ fn change(disk: &SimulatedDisk, edit: &Edit<'_>) {
             // Small ones, and the highest ones.
             let count = edit.count as u64;
             let sequence = if count < 200 { count } else { u64::MAX - (255 - count) };
-            return disk.put(&PathBuf::from(DIR).join(Segment::name(sequence)), bytes);
+            return disk.put(&PathBuf::from(DIR).join(segment_name(sequence)), bytes);
         }
         LOSE => return disk.lose(path),
         _ => edit.apply(&mut bytes),
@@ -137,8 +142,8 @@ fn seal(bytes: &mut [u8], path: &Path, edit: &Edit<'_>) {
         0 => seal_block(bytes, edit.at),
         1 => {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if let Some(slot) = bytes.get_mut(edit.at..edit.at + slot::Slot::BYTES) {
-                seal_slot(slot, slot::seed(Segment::sequence_of(name).unwrap_or(0)));
+            if let Some(slot) = bytes.get_mut(edit.at..edit.at + Slot::BYTES) {
+                seal_slot(slot, slot::seed(segment_sequence(name).unwrap_or(0)));
             }
         }
         _ => {

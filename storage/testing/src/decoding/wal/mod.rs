@@ -7,17 +7,18 @@ mod segment;
 pub use recovery::{recovery, seeds as recovery_seeds};
 pub use segment::{seeds as segment_seeds, segment};
 
-use super::{
-    BLOCK_BYTES, Failure, Identity,
-    hard_state::{self, HardStateFile},
-    header::{Header, Layout},
-    holdings, read_u64,
-    scan::{Found, State},
-    seal_block,
-    slot::{self, Slot, Table},
-};
+use super::seal_block;
+use crate::SimulatedDisk;
 use quorate_raft::{EntryId, HardState, Index, NodeId, Promise, Term, record};
-use quorate_storage_testing::SimulatedDisk;
+use quorate_storage::{
+    checksum,
+    internals::{
+        BLOCK_BYTES, Failure, Found, Header, Identity, Layout, State,
+        hard_state::{self as format, HardStateFile},
+        holdings, read_u64,
+        slot::{self, Slot, Table},
+    },
+};
 use std::path::Path;
 
 const DIR: &str = "log";
@@ -74,7 +75,7 @@ pub fn slots(input: &[u8]) {
         assert_eq!((slot.id.index, &slot.encode(seed)[..]), (index, there));
         assert!(index.next() > index, "there is an index for the entry after it");
         assert_eq!((table.proof(index), table.is_missing(index), is_empty), (None, is_torn(there, place), false));
-        let implied = record::Head::read(&slot.record_header(9), 0, crate::checksum);
+        let implied = record::Head::read(&slot.record_header(9), 0, checksum);
         assert_eq!(implied.map_err(|malformed| malformed.what), Err("cut off"), "only the payload is missing");
         assert!(end.is_none_or(|end| index < end), "it lies after the end");
     }
@@ -93,7 +94,7 @@ fn is_torn(slot: &[u8], place: u64) -> bool {
 }
 
 fn seal_slot(slot: &mut [u8], seed: u32) {
-    let sum = crate::checksum(seed, &slot[..36]);
+    let sum = checksum(seed, &slot[..36]);
     slot[36..Slot::BYTES].copy_from_slice(&sum.to_le_bytes());
 }
 
@@ -143,7 +144,7 @@ pub fn hard_state(input: &[u8]) {
     if is_counted_out(&bytes) {
         return;
     }
-    let (disk, path) = (SimulatedDisk::new(), Path::new(DIR).join(hard_state::NAME));
+    let (disk, path) = (SimulatedDisk::new(), Path::new(DIR).join(format::NAME));
     disk.put(&path, bytes);
     let open = |disk: &SimulatedDisk| HardStateFile::open(disk, Path::new(DIR), &identity());
     let mut file = match open(&disk) {
@@ -173,7 +174,7 @@ const COPIES_APART: usize = 4096;
 /// line is promised.
 fn is_counted_out(hard_state: &[u8]) -> bool {
     let mut sequences = hard_state.chunks(COPIES_APART).map(|copy| read_u64(copy, 16));
-    sequences.any(|sequence| (hard_state::SEQUENCE_MAX - 16..=hard_state::SEQUENCE_MAX).contains(&sequence))
+    sequences.any(|sequence| (format::SEQUENCE_MAX - 16..=format::SEQUENCE_MAX).contains(&sequence))
 }
 
 /// Inputs for [`hard_state`].
@@ -183,7 +184,7 @@ pub fn hard_state_seeds() -> Vec<Vec<u8>> {
     let mut file = HardStateFile::create(&disk, Path::new(DIR), &identity()).expect("made");
     let mut seeds = Vec::new();
     for vote in [None, Some(NodeId(2))] {
-        let bytes = disk.contents(&Path::new(DIR).join(hard_state::NAME)).expect("it is there");
+        let bytes = disk.contents(&Path::new(DIR).join(format::NAME)).expect("it is there");
         let copies = bytes.chunks(COPIES_APART).flat_map(|copy| &copy[..64]);
         seeds.push([1].into_iter().chain(copies.copied()).collect());
         file.write(HardState { promise: Promise(150_000), ..HardState::new(Term(5), vote) }, 3).expect("written");
@@ -208,7 +209,7 @@ pub fn known_members(input: &[u8]) {
     if control & 1 == 1 {
         seal_block(&mut bytes, 0);
         if let Some(end) = bytes.len().checked_sub(4).filter(|end| *end >= BLOCK_BYTES) {
-            let sum = crate::checksum(0, &bytes[..end]);
+            let sum = checksum(0, &bytes[..end]);
             bytes[end..].copy_from_slice(&sum.to_le_bytes());
         }
     }

@@ -1,13 +1,12 @@
 //! Properties of reading snapshots, for files of any bytes.
 
-use super::{SnapshotStore, format, name_of};
-use crate::{
-    Unobserved,
-    decoding::{Edits, edit},
-    wal::{BLOCK_BYTES, Identity, read_u32, seal_block},
-};
+use super::{Edits, edit, seal_block};
+use crate::SimulatedDisk;
 use quorate_raft::{EntryId, Index, Membership, NodeId, SnapshotBase, Term};
-use quorate_storage_testing::SimulatedDisk;
+use quorate_storage::{
+    SnapshotStore, Unobserved, checksum,
+    internals::{BLOCK_BYTES, Identity, read_u32, snapshot_file as format, snapshot_name},
+};
 use std::{path::Path, sync::Arc};
 
 const DIR: &str = "log";
@@ -33,7 +32,7 @@ pub fn snapshot(input: &[u8]) {
         seal(&mut bytes);
     }
     let disk = SimulatedDisk::new();
-    disk.put(&Path::new(DIR).join(name_of(LAST)), bytes);
+    disk.put(&Path::new(DIR).join(snapshot_name(LAST)), bytes);
     let (store, found) = match SnapshotStore::open(Arc::new(disk), DIR, "test", NodeId(1), Arc::new(Unobserved)) {
         Ok(opened) => opened,
         Err(error) => return assert_eq!(error.to_string().lines().count(), 1, "{error}"),
@@ -50,7 +49,7 @@ pub fn snapshot(input: &[u8]) {
     let mut whole = vec![0; length + 1];
     assert_eq!(source.read_at(&mut whole, 0), Ok(length));
     whole.truncate(length);
-    assert_eq!(crate::checksum(0, &whole), snapshot.checksum);
+    assert_eq!(checksum(0, &whole), snapshot.checksum);
     for (from, count) in [(length / 2, 100), (length.saturating_sub(1), 9), (length, 1)] {
         let mut piece = vec![0; count];
         let wanted = &whole[from..length.min(from + count)];
@@ -68,7 +67,7 @@ fn file(state_bytes: usize) -> Vec<u8> {
     let state: Vec<u8> = (0..state_bytes).map(|at| (at % 251) as u8).collect();
     let mut sum = 0;
     for chunk in state.chunks(CHUNK_BYTES) {
-        sum = crate::checksum(sum, chunk);
+        sum = checksum(sum, chunk);
         bytes.extend_from_slice(chunk);
         bytes.extend(sum.to_le_bytes());
     }
@@ -84,12 +83,12 @@ fn seal(bytes: &mut [u8]) {
     if chunks_at < BLOCK_BYTES + format::CHECKSUM_BYTES || chunks_at > foot_at || chunk_bytes == 0 {
         return;
     }
-    let head_sum = crate::checksum(0, &bytes[..chunks_at - format::CHECKSUM_BYTES]);
+    let head_sum = checksum(0, &bytes[..chunks_at - format::CHECKSUM_BYTES]);
     bytes[chunks_at - format::CHECKSUM_BYTES..chunks_at].copy_from_slice(&head_sum.to_le_bytes());
     let mut sum = 0;
     for chunk in bytes[chunks_at..foot_at].chunks_mut(chunk_bytes.saturating_add(format::CHECKSUM_BYTES)) {
         let Some((state, trailer)) = chunk.split_last_chunk_mut::<{ format::CHECKSUM_BYTES }>() else { break };
-        sum = crate::checksum(sum, state);
+        sum = checksum(sum, state);
         *trailer = sum.to_le_bytes();
     }
     bytes[foot_at + 8..foot_at + 12].copy_from_slice(&head_sum.to_le_bytes());

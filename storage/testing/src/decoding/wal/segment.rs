@@ -1,17 +1,15 @@
 //! Properties of scanning a segment.
 
 use super::{SLOTS_AT, logs, seal_slot};
-use crate::{
-    decoding::{Edits, edit, seal_records},
-    wal::{
-        header::{COPY_AT, Header, Mark},
-        read_u64,
-        scan::{Scanned, State, Tail, scan},
-        seal_block,
+use crate::decoding::{Edits, edit, seal_block, seal_records};
+use quorate_raft::{EntryId, Index, Kind, record};
+use quorate_storage::{
+    checksum,
+    internals::{
+        COPY_AT, Header, Mark, Scanned, State, Tail, read_u64, scan,
         slot::{self, Slot},
     },
 };
-use quorate_raft::{EntryId, Index, Kind, record};
 
 /// Decodes a segment's header, and scans the segment.
 ///
@@ -76,10 +74,10 @@ fn holds(bytes: &[u8], header: &Header, scanned: &Scanned) {
     for entry in &scanned.entries {
         if entry.state == State::Whole {
             let found = bytes.get(entry.range()).expect("it lies in the file");
-            let head = record::Head::read(found, 0, crate::checksum).expect("its header holds");
+            let head = record::Head::read(found, 0, checksum).expect("its header holds");
             assert_eq!((head.id, head.previous_checksum), (EntryId::new(entry.term, index), chained));
             let (payload, sum) = found[record::HEADER_BYTES..].split_last_chunk::<4>().expect("it is long enough");
-            let computed = record::record_checksum(crate::checksum, entry.kind, head.header_checksum, payload);
+            let computed = record::record_checksum(checksum, entry.kind, head.header_checksum, payload);
             assert_eq!(computed, Some(entry.checksum));
             assert_eq!(*sum, entry.checksum.to_le_bytes());
             let is_configuration = scanned.memberships.iter().any(|(at, _)| *at == index);
@@ -97,7 +95,7 @@ fn seal_groups(bytes: &mut [u8], header: &Header) {
         if mark[..8] != Mark::MAGIC || read_u64(mark, 8) != header.sequence {
             break;
         }
-        let sum = crate::checksum(0, &mark[..28]);
+        let sum = checksum(0, &mark[..28]);
         mark[28..].copy_from_slice(&sum.to_le_bytes());
         let records = u32::from_le_bytes([mark[24], mark[25], mark[26], mark[27]]) as usize;
         let from = at + Mark::BYTES;

@@ -1,9 +1,11 @@
 //! Every decoder keeps its properties on random bytes, on edited good files, and on all inputs that
 //! fuzzing ever found.
 
-use super::{hard_state, known_members, records, recovery, seeds, segment, slots, snapshot};
 use proptest::prelude::*;
 use quorate_inputs as inputs;
+use quorate_storage_testing::decoding::{
+    hard_state, known_members, records, recovery, seeds, segment, slots, snapshot,
+};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
