@@ -4,7 +4,7 @@ use crate::{
     actors::{
         applier::{Applier, Query},
         clock::Clock,
-        messages::{Administer, Offer, Operator, ReadCaller, Request, SnapshotCaller, Waiter, Wants},
+        messages::{Administer, Offer, Operator, ReadCaller, Request, SnapshotCaller, Waiter},
     },
     admission::{Admission, ClientQuota, Permit},
     builder::Builder,
@@ -12,6 +12,7 @@ use crate::{
     decisions::{
         callers::Outcome,
         freshness::{Bounds, Granted},
+        reads::Wants,
     },
     error::{ChangeError, Failure, ProposeError, ReadError, SnapshotError, TransferError},
     lifecycle::{End, Lifecycle},
@@ -315,7 +316,7 @@ impl<M: StateMachine> Node<M> {
             None => Granted { index: Index(0), bounded: None },
             Some(wants) => {
                 let (answer, answered) = oneshot::channel();
-                let request = Request::ReadIndex(ReadCaller::Here { answer, asked: Instant::now(), wants, until });
+                let request = Request::ReadIndex(ReadCaller { answer, asked: Instant::now(), wants, until });
                 shared.requests.send(request).map_err(|_| ReadError::Stopped)?;
                 answered.await.unwrap_or(Err(ReadError::Stopped))?
             }

@@ -6,7 +6,8 @@ use crate::{
     admission::Permit,
     decisions::{
         callers::{self, Answer, Outcome},
-        freshness::{Bounds, Granted},
+        freshness::Granted,
+        reads::Wants,
     },
     error::{ProposeError, ReadError, SnapshotError},
     machine::WriteState,
@@ -14,7 +15,7 @@ use crate::{
 use actix::Message;
 use bytes::Bytes;
 use quorate_raft::{
-    AdministerOutcome, Administration, Batch, EntryId, Index, Kind, Moment, NodeId, Skip, SnapshotBase, SnapshotChunk,
+    AdministerOutcome, Administration, Batch, EntryId, Index, Kind, NodeId, Skip, SnapshotBase, SnapshotChunk,
     SnapshotReply, Term,
     mutants::{Mutant, live},
     session::LogTime,
@@ -81,51 +82,17 @@ impl Waiter {
     }
 }
 
-/// The caller that waits for an index to read at.
-pub(crate) enum ReadCaller {
-    /// A caller of this node's handle.
-    Here {
-        answer: oneshot::Sender<Result<Granted, ReadError>>,
-        asked: Instant,
-        wants: Wants,
-        /// Its deadline; without one, the node's settings decide.
-        until: Option<Instant>,
-    },
-    /// Another node, for its callers.
-    There { node: NodeId, request: u64, by_lease: bool },
+/// A caller of this node's handle, waiting for an index to read at.
+pub(crate) struct ReadCaller {
+    pub(crate) answer: ReadAnswer,
+    pub(crate) asked: Instant,
+    pub(crate) wants: Wants,
+    /// Its deadline; without one, the node's settings decide.
+    pub(crate) until: Option<Instant>,
 }
 
-/// The promise that a read of this node's handle wants.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Wants {
-    /// Linearizable, confirmed by a quorum.
-    Confirmed,
-    /// Linearizable, if the leader's lease can be trusted.
-    ByLease,
-    /// No staler than the bounds, for a read that was called for at this moment.
-    Within { bounds: Bounds, called: Moment },
-}
-
-impl ReadCaller {
-    /// Whether the leader may answer by its lease.
-    pub(crate) fn is_by_lease(&self) -> bool {
-        matches!(self, Self::Here { wants: Wants::ByLease, .. } | Self::There { by_lease: true, .. })
-    }
-
-    /// The time after which no answer helps this caller: its own deadline, else `deadline`, and for
-    /// a bounded read no later than the age that it allows.
-    pub(crate) fn deadline(&self, deadline: Instant) -> Instant {
-        let Self::Here { asked, wants, until, .. } = self else { return deadline };
-        let deadline = until.unwrap_or(deadline);
-        match wants {
-            // An answer to a question of now is too old by then.
-            Wants::Within { bounds: Bounds { max_age: Some(age), .. }, .. } => {
-                asked.checked_add(*age).map_or(deadline, |until| until.min(deadline))
-            }
-            _ => deadline,
-        }
-    }
-}
+/// The way to answer a [`ReadCaller`].
+pub(crate) type ReadAnswer = oneshot::Sender<Result<Granted, ReadError>>;
 
 /// An operator's request, and the operator.
 pub(crate) struct Administer {

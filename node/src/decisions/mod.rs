@@ -1,10 +1,14 @@
 //! Decisions of `Consensus` beside the rules of Raft: an event, the time and a view of the node go
-//! in, a decision comes out, and the actor carries it out.
+//! in, effects or one decision come out, and the actor carries them out.
 //!
 //! - Commands of clients: [`proposals`], with [`routing`], [`request_ids`] and [`large_commands`].
-//! - Reads: [`reads`], [`freshness`].
+//! - Reads: [`reads`], with [`freshness`].
 //! - Members and leadership: [`membership_change`], [`automatic`].
 //! - The rest of a node's life: [`snapshot_policy`], [`stopping`].
+//!
+//! No module here knows an actor, a channel, a task or a clock: times are moments of the node's
+//! clock, and the way to answer a caller is an opaque value that an effect hands back. So a test or
+//! a simulator drives them without a runtime.
 
 pub(crate) mod automatic;
 pub(crate) mod callers;
@@ -17,3 +21,30 @@ pub(crate) mod request_ids;
 pub(crate) mod routing;
 pub(crate) mod snapshot_policy;
 pub(crate) mod stopping;
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    #[test]
+    fn no_decision_knows_an_actor_a_channel_or_a_clock() {
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/decisions")];
+        let mut sources = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).expect("the sources").map(|entry| entry.expect("a source").path()) {
+                if entry.is_dir() {
+                    folders.push(entry);
+                } else if !entry.ends_with("decisions/mod.rs") {
+                    sources += 1;
+                    let source = fs::read_to_string(&entry).expect("text");
+                    for foreign in
+                        ["actix", "tokio", "crate::actors", "crate::admission", "Instant", "SystemTime", "rand::"]
+                    {
+                        assert!(!source.contains(foreign), "{} knows {foreign}", entry.display());
+                    }
+                }
+            }
+        }
+        assert!(sources > 10, "only {sources} were read");
+    }
+}

@@ -59,7 +59,7 @@ impl Consensus {
             }
             Effect::StopReplicators => {
                 self.stop_replicators();
-                self.commands.stages = Stages::default();
+                self.clients.stages = Stages::default();
             }
             Effect::Replicate { previous, batch } => {
                 let witness = self.replica.witness();
@@ -69,7 +69,7 @@ impl Consensus {
             }
             Effect::ReplicateTo { peer, to } => self.roles.tell_replicator(peer, ReplicateTo { index: to }),
             Effect::Committed(commit) => {
-                self.commands.stages.committed(commit, &self.node.metrics);
+                self.clients.stages.committed(commit, &self.node.metrics);
                 self.roles.tell_replicators(CommitAdvanced { commit });
             }
             Effect::HeartbeatNow { round } => self.roles.tell_replicators(HeartbeatNow { round }),
@@ -86,13 +86,10 @@ impl Consensus {
             }
             Effect::Load { from, to } => self.load(LoadFor::Applier, from, to, self.node.limits.max_batch_bytes * 4),
             Effect::ReadsReady { index, tokens } => {
-                for (asked, callers) in self.reads.answered_here(tokens) {
-                    self.index_known(asked, index, callers);
-                }
+                self.decide_reads(ctx, |reads, now, view, out| reads.ready(index, &tokens, now, view, out));
             }
             Effect::ReadsFailed { tokens } => {
-                let there = self.reads.failed(tokens);
-                self.refuse_reads(there);
+                self.decide_reads(ctx, |reads, now, view, out| reads.failed(&tokens, now, view, out));
             }
             Effect::MembersChanged => self.members_changed(ctx),
             // Deferred proposals are taken again once the other effects of this rule are performed.

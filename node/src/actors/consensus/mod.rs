@@ -11,7 +11,7 @@
 //! and `repairs` serve peers, `members` follows the configuration.
 
 mod administration;
-mod commands;
+mod clients;
 mod connections;
 mod effects;
 mod members;
@@ -59,7 +59,7 @@ use crate::{
     status::Status,
 };
 use actix::prelude::*;
-use commands::Commands;
+use clients::Clients;
 use operators::Operators;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{Effect, Index, NodeId, Replica};
@@ -67,7 +67,7 @@ use quorate_storage::contract::{EntriesRead, Persisted, StorageFailed, StorageFu
 use quorate_transport::network::Event;
 use status_publisher::StatusPublisher;
 use std::sync::Arc;
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 use warnings::Warnings;
 
 /// The actor: the replica, the pieces that decide beside it, and the addresses of the other actors.
@@ -78,8 +78,7 @@ pub(crate) struct Consensus {
     node: NodeContext,
     /// The handles' requests, until the actor has started.
     requests: Option<Requests>,
-    commands: Commands,
-    reads: Reads,
+    clients: Clients,
     operators: Operators,
     automation: Automation,
     status: StatusPublisher,
@@ -138,8 +137,12 @@ impl Consensus {
         Self {
             effects: Vec::new(),
             requests: Some(requests),
-            commands: Commands::new(Proposals::new(life, replica.term(), settings), admission, &node.limits),
-            reads: Reads::new(life),
+            clients: Clients::new(
+                Proposals::new(life, replica.term(), settings),
+                Reads::new(life, node.timing),
+                admission,
+                &node.limits,
+            ),
             operators: Operators::new(life),
             automation: Automation::new(preferred),
             status: StatusPublisher::new(&replica, status, compared, node.metrics.clone()),
@@ -176,7 +179,7 @@ impl Consensus {
             self.leader_changed(ctx);
         }
         self.decide_stranded(ctx);
-        if self.commands.proposals.is_large_due(self.replica.commit()) {
+        if self.clients.proposals.is_large_due(self.replica.commit()) {
             self.decide_commands(ctx, Proposals::large_due);
         }
         if let Some(to) = self.operators.ended_transfer.take() {
@@ -197,8 +200,7 @@ impl Consensus {
     fn leader_changed(&mut self, ctx: &mut Context<Self>) {
         self.stopping.leader_changed(self.replica.leader(), self.replica.id(), self.node.clock.now());
         self.decide_commands(ctx, |commands, now, view, _| commands.leader_changed(now, view));
-        let stranded = self.reads.leader_changed();
-        self.retry_reads(stranded, ctx);
+        self.decide_reads(ctx, Reads::leader_changed);
         self.leader_changed_for_operators(ctx);
         if self.replica.leader().is_some() {
             self.retry_deferred(ctx);
@@ -218,7 +220,7 @@ impl Consensus {
 
     fn end_if_done(&self) {
         let view = stopping::View {
-            has_proposals: !self.commands.proposals.is_empty(),
+            has_proposals: !self.clients.proposals.is_empty(),
             has_unapplied: self.replica.applied_index() != self.replica.dispatched(),
             has_operators: !self.operators.are_answered(),
             is_leader: self.replica.is_leader(),
@@ -248,11 +250,10 @@ impl Consensus {
         if !self.connections.peers.are_alive() {
             self.node.lifecycle.fail(Failure::ActorDied { actor: "PeerLink" });
         }
-        let retry_after = self.commands.admission.retry_after();
+        let retry_after = self.clients.admission.retry_after();
         self.decide_commands(ctx, |commands, now, view, out| commands.expire(retry_after, now, view, out));
-        let late = self.reads.expire(Instant::now());
-        self.refuse_reads(late);
-        self.status.time_passed(&self.replica, self.commands.admission.inside() as u64);
+        self.decide_reads(ctx, Reads::expire);
+        self.status.time_passed(&self.replica, self.clients.admission.inside() as u64);
         self.connections.peers.let_go();
         self.expire_operators(ctx);
         self.take_automatic_step(ctx);
@@ -356,7 +357,7 @@ hear! {
         let now = this.node.clock.now();
         this.rule(ctx, |replica, out| replica.persisted(now, sequence, out));
         this.snapshots.persisted(sequence);
-        this.commands.stages.durable(this.replica.durable(), &this.node.metrics);
+        this.clients.stages.durable(this.replica.durable(), &this.node.metrics);
     };
     EntriesRead: |this, read, ctx| this.entries_read(read, ctx);
     StorageFull: |this, StorageFull { is_full }, ctx| this.storage_full(is_full, ctx);

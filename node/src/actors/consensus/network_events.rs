@@ -1,11 +1,10 @@
 //! Network events: messages that arrived, and links that changed.
 
 use super::Consensus;
-use crate::actors::messages::{LinkChanged, PeerHeard, ReadCaller};
+use crate::actors::messages::{LinkChanged, PeerHeard};
 use actix::Context;
-use quorate_raft::{Body, Message, NodeId, ReadIndex, ReadIndexReply, Term};
+use quorate_raft::{Body, Message, NodeId, ReadIndex, Term};
 use quorate_transport::network::Delivered;
-use tokio::time::Instant;
 
 impl Consensus {
     pub(super) fn delivered(&mut self, Delivered { from, message, credit }: Delivered, ctx: &mut Context<Self>) {
@@ -36,7 +35,7 @@ impl Consensus {
         match rest.filter(|_| self.node.lifecycle.is_running()) {
             Some(Body::Propose(propose)) => self.proposals_forwarded((from, term, is_outside), propose, ctx),
             Some(Body::ProposeReply(reply)) => {
-                let retry_after = self.commands.admission.retry_after();
+                let retry_after = self.clients.admission.retry_after();
                 self.decide_commands(ctx, |commands, now, view, out| {
                     commands.answered((from, term), reply, retry_after, now, view, out);
                 });
@@ -44,25 +43,12 @@ impl Consensus {
             Some(Body::Administer(administer)) if is_outside => self.refuse_administer(from, &administer),
             Some(Body::Administer(administer)) => self.administer_forwarded(from, administer, ctx),
             Some(Body::Administered(administered)) => self.administered(from, administered),
-            Some(Body::ReadIndex(ReadIndex { request, by_lease })) => {
-                let caller = ReadCaller::There { node: from, request, by_lease };
-                if is_outside {
-                    self.refuse_reads(vec![caller]);
-                } else {
-                    self.take_reads(vec![caller], ctx);
-                }
-            }
-            Some(Body::ReadIndexReply(ReadIndexReply { request, index })) => match index {
-                Some(index) => self.leader_answered(from, request, index),
-                None => {
-                    let callers = self.reads.leader_refused(from, request);
-                    if self.routing_view().would_refuse_again(from, term) {
-                        self.reads.defer(callers, Instant::now() + self.node.timing.leader_wait);
-                    } else {
-                        self.retry_reads(callers, ctx);
-                    }
-                }
-            },
+            Some(Body::ReadIndex(asks)) => self.decide_reads(ctx, |reads, now, view, out| {
+                reads.arrived((from, is_outside), asks, now, view, out);
+            }),
+            Some(Body::ReadIndexReply(reply)) => self.decide_reads(ctx, |reads, now, view, out| {
+                reads.answered((from, term), reply, now, view, out);
+            }),
             _ => {}
         }
         drop(credit);
@@ -75,8 +61,7 @@ impl Consensus {
             self.connections.reachable.remove(&peer);
             self.decide_commands(ctx, |commands, _, _, out| commands.peer_lost(peer, out));
             self.operators_peer_lost(peer);
-            let stranded = self.reads.peer_lost(peer);
-            self.retry_reads(stranded, ctx);
+            self.decide_reads(ctx, |reads, now, view, out| reads.peer_lost(peer, now, view, out));
         }
         self.roles.tell_replicator(peer, LinkChanged);
         if up && self.replica.leader() == Some(peer) {

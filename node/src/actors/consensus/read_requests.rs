@@ -1,144 +1,71 @@
-//! The way of a read through `Consensus`: the index that it needs is asked for here or at the
-//! leader, and its caller is answered.
-//!
-//! **The clock is read here**, after a read was taken from its queue: a lease that holds then holds
-//! at a moment between the question and the answer. A process that stood still before or after that
-//! does no harm.
+//! The way of a read through `Consensus`: [`Reads`] decides; here the rules are asked for an index,
+//! messages leave, and callers are answered.
 
 use super::Consensus;
 use crate::{
-    actors::messages::ReadCaller,
-    decisions::{
-        freshness::Granted,
-        reads::{self, Answer, Group},
-        routing::Route,
-    },
-    error::ReadError,
+    actors::messages::{ReadAnswer, ReadCaller},
+    decisions::reads::{Effect, Reader, Reads, View},
 };
 use actix::Context;
-use quorate_raft::{Body, Index, Moment, NodeId, ReadIndex, ReadIndexReply};
-use tokio::time::Instant;
+use quorate_raft::Moment;
 
 impl Consensus {
-    /// Answers bounded reads from what is proven, and asks for an index for the others.
-    pub(super) fn take_reads(&mut self, mut callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
+    /// Calls one decision about reads, and performs its effects. The clock is read here, after the
+    /// event was taken from its queue.
+    pub(super) fn decide_reads(
+        &mut self,
+        ctx: &mut Context<Self>,
+        event: impl FnOnce(&mut Reads<ReadAnswer>, Moment, &View, &mut Vec<Effect<ReadAnswer>>),
+    ) {
         let (now, view) = (self.node.clock.now(), self.reads_view());
-        let by_proof: Vec<_> =
-            callers.extract_if(.., |caller| self.reads.grant(caller, now, &view).is_some()).collect();
-        for caller in by_proof {
-            if let Some(granted) = self.reads.grant(&caller, now, &view) {
-                self.answer_read(caller, Ok(granted));
-            }
+        let mut effects = std::mem::take(&mut self.clients.read_effects);
+        event(&mut self.clients.reads, now, &view, &mut effects);
+        for effect in effects.drain(..) {
+            self.perform_for_reads(effect, ctx);
         }
-        let (by_lease, rest): (Vec<_>, Vec<_>) = callers.into_iter().partition(ReadCaller::is_by_lease);
-        self.ask_for_index(by_lease, true, ctx);
-        self.ask_for_index(rest, false, ctx);
+        self.clients.read_effects = effects;
     }
 
-    fn ask_for_index(&mut self, mut callers: Vec<ReadCaller>, by_lease: bool, ctx: &mut Context<Self>) {
-        if callers.is_empty() {
-            return;
-        }
-        let (asked, deadline) = (self.node.clock.now(), Instant::now() + self.node.timing.leader_wait);
-        let view = self.routing_view();
-        let is_refused =
-            |caller: &mut ReadCaller| view.route(matches!(caller, ReadCaller::There { .. })) == Route::Refuse;
-        let refused = callers.extract_if(.., is_refused).collect();
-        self.refuse_reads(refused);
-        if callers.is_empty() {
-            return;
-        }
-        let group = Group { callers, asked, committed: self.replica.known_committed(), deadline };
-        match view.route(false) {
-            Route::Here => {
-                let token = self.reads.asked_here(group);
-                self.rule(ctx, |replica, out| match by_lease {
-                    true => replica.read_by_lease(asked, token, out),
-                    false => replica.read(asked, token, out),
-                });
-            }
-            Route::Forward(leader) => {
-                let request = self.reads.asked_leader(leader, group);
-                self.say(leader, Body::ReadIndex(ReadIndex { request, by_lease }));
-            }
-            Route::Defer | Route::Refuse => self.reads.defer(group.callers, deadline),
+    fn perform_for_reads(&mut self, effect: Effect<ReadAnswer>, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Ask { asked, token, by_lease } => self.rule(ctx, |replica, out| match by_lease {
+                true => replica.read_by_lease(asked, token, out),
+                false => replica.read(asked, token, out),
+            }),
+            Effect::Send(outgoing) => self.send(outgoing),
+            // The caller may have left.
+            Effect::Answer { waiter, outcome } => drop(waiter.send(outcome)),
+            Effect::DataLost { leader, index, committed } => tracing::error!(
+                node = %self.replica.id(),
+                "leader {leader} has committed nothing after entry {index}, and entry {committed} is committed here: the \
+                 members that elected it lost data, and this may be the last good copy; keep this data directory, stop \
+                 the other members, and recover the cluster from it (quorate-kv recover)"
+            ),
         }
     }
 
-    fn reads_view(&self) -> reads::View {
-        reads::View {
+    fn reads_view(&self) -> View {
+        View {
+            routing: self.routing_view(),
             applied: self.replica.applied_index(),
             last_log: self.replica.log().last().index,
-            has_leader: self.replica.leader().is_some(),
-            is_storage_full: self.replica.is_storage_full(),
+            committed: self.replica.known_committed(),
         }
     }
 
-    /// The leader answered a request. The index of a sound leader covers all that was known to be
-    /// committed here when the request was made; if it does not, nothing is read from that leader.
-    pub(super) fn leader_answered(&mut self, from: NodeId, request: u64, index: Index) {
-        match self.reads.leader_answered(from, request, index) {
-            None => {}
-            Some(Answer::Index(group)) => self.index_known(group.asked, index, group.callers),
-            Some(Answer::DataLost(group)) => {
-                let committed = group.committed;
-                tracing::error!(
-                    node = %self.replica.id(),
-                    "leader {from} has committed nothing after entry {index}, and entry {committed} is committed here: the \
-                     members that elected it lost data, and this may be the last good copy; keep this data directory, stop \
-                     the other members, and recover the cluster from it (quorate-kv recover)"
-                );
-                self.refuse_reads(group.callers);
-            }
-        }
-    }
-
-    /// All that was committed at `asked`, when these callers asked, is covered by `index`.
-    pub(super) fn index_known(&mut self, asked: Moment, index: Index, callers: Vec<ReadCaller>) {
+    /// Callers of this node's handle want to read.
+    pub(super) fn take_reads(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
         if callers.is_empty() {
             return;
         }
-        let (now, view) = (self.node.clock.now(), self.reads_view());
-        self.reads.proven(asked, index, &callers, now);
-        for caller in callers {
-            let answer = self.reads.answer(&caller, index, now, &view);
-            self.answer_read(caller, answer);
-        }
-    }
-
-    /// No node can tell these callers the index that they need.
-    pub(super) fn refuse_reads(&mut self, callers: Vec<ReadCaller>) {
-        if callers.is_empty() {
-            return;
-        }
-        let (now, view) = (self.node.clock.now(), self.reads_view());
-        for caller in callers {
-            let refusal = self.reads.refusal(&caller, now, &view);
-            self.answer_read(caller, Err(refusal));
-        }
-    }
-
-    fn answer_read(&mut self, caller: ReadCaller, outcome: Result<Granted, ReadError>) {
-        match caller {
-            // The caller may have left.
-            ReadCaller::Here { answer, .. } => drop(answer.send(outcome)),
-            ReadCaller::There { node, request, .. } => {
-                let index = outcome.ok().map(|granted| granted.index);
-                self.say(node, Body::ReadIndexReply(ReadIndexReply { request, index }));
-            }
-        }
-    }
-
-    /// Asks again for reads that were lost on their way. However often leaders change, a caller
-    /// waits no longer than `proposal_timeout`, or until its own deadline.
-    pub(super) fn retry_reads(&mut self, callers: Vec<ReadCaller>, ctx: &mut Context<Self>) {
-        if callers.is_empty() {
-            return;
-        }
-        let (now, patience) = (Instant::now(), self.node.timing.proposal_timeout);
-        let is_late = |caller: &ReadCaller| matches!(caller, ReadCaller::Here { asked, .. } if caller.deadline(*asked + patience) <= now);
-        let (late, rest): (Vec<_>, Vec<_>) = callers.into_iter().partition(is_late);
-        self.refuse_reads(late);
-        self.take_reads(rest, ctx);
+        let both = self.node.clock.both_now();
+        let reader = |ReadCaller { answer, asked, wants, until }| Reader::Here {
+            waiter: answer,
+            asked: both.moment_of(asked),
+            wants,
+            until: until.map(|until| both.moment_of(until)),
+        };
+        let readers = callers.into_iter().map(reader).collect();
+        self.decide_reads(ctx, |reads, now, view, out| reads.offered(readers, now, view, out));
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     decisions::{
         callers::{Caller, Proposal},
         proposals::{Effect, Proposals, View},
+        reads::Reads,
         routing,
     },
 };
@@ -28,12 +29,12 @@ impl Consensus {
         event: impl FnOnce(&mut Proposals<Waiter, Permit>, Moment, &View, &mut Vec<Effect<Waiter, Permit>>),
     ) {
         let (now, view) = (self.node.clock.now(), self.proposals_view());
-        let mut effects = std::mem::take(&mut self.commands.effects);
-        event(&mut self.commands.proposals, now, &view, &mut effects);
+        let mut effects = std::mem::take(&mut self.clients.proposal_effects);
+        event(&mut self.clients.proposals, now, &view, &mut effects);
         for effect in effects.drain(..) {
             self.perform_for_commands(effect, ctx);
         }
-        self.commands.effects = effects;
+        self.clients.proposal_effects = effects;
     }
 
     fn perform_for_commands(&mut self, effect: Effect<Waiter, Permit>, ctx: &mut Context<Self>) {
@@ -98,7 +99,7 @@ impl Consensus {
         propose: Propose,
         ctx: &mut Context<Self>,
     ) {
-        let admission = Arc::clone(&self.commands.gate_for_others);
+        let admission = Arc::clone(&self.clients.gate_for_others);
         let admit = |bytes| admission.enter(bytes, None);
         self.decide_commands(ctx, |commands, now, view, out| {
             commands.arrived((from, term, is_outside), propose, admit, now, view, out);
@@ -111,14 +112,14 @@ impl Consensus {
         while commands.peek().is_some() {
             let (now, instant) = (self.node.clock.now(), Instant::now());
             let builder = |capacity| self.replica.next_batch(capacity);
-            let Some(laid_out) = self.commands.proposals.lay_out(&mut commands, builder, now) else {
+            let Some(laid_out) = self.clients.proposals.lay_out(&mut commands, builder, now) else {
                 let left = commands.collect();
                 return self.decide_commands(ctx, |commands, now, view, out| commands.offered(left, now, view, out));
             };
             let (batch, count) = (laid_out.batch, laid_out.count);
             self.node.metrics.batch(count);
             self.node.metrics.proposal_stage_n(ProposalStage::Queue, laid_out.mean_wait, count);
-            self.commands.stages.appended(batch.last(), count, instant);
+            self.clients.stages.appended(batch.last(), count, instant);
             self.rule(ctx, |replica, out| replica.propose(now, batch, out));
         }
     }
@@ -132,7 +133,7 @@ impl Consensus {
     pub(super) fn decide_stranded(&mut self, ctx: &mut Context<Self>) {
         let (log, commit) = (self.replica.log(), self.replica.commit());
         let Some(term) = log.term_of(commit) else { return };
-        let Some(after) = self.commands.proposals.stranded_after(term) else { return };
+        let Some(after) = self.clients.proposals.stranded_after(term) else { return };
         let (mut batches, mut from) = (Vec::new(), after.next());
         while from <= commit {
             // Payloads that are not cached are not waited for: the deadline is near.
@@ -146,7 +147,6 @@ impl Consensus {
     /// Takes deferred proposals and reads again: a leader may be reachable now.
     pub(super) fn retry_deferred(&mut self, ctx: &mut Context<Self>) {
         self.decide_commands(ctx, Proposals::leader_reachable);
-        let deferred = self.reads.take_deferred();
-        self.retry_reads(deferred, ctx);
+        self.decide_reads(ctx, Reads::leader_reachable);
     }
 }

@@ -1,19 +1,24 @@
-//! The commands of a node that have no outcome yet, and the admission of them.
+//! The requests of clients that have no answer yet, and the admission of commands.
 
 use super::stages::Stages;
 use crate::{
-    actors::messages::Waiter,
+    actors::messages::{ReadAnswer, Waiter},
     admission::{Admission, Permit},
     config::Limits,
-    decisions::proposals::{Effect, Proposals},
+    decisions::{
+        proposals::{self, Proposals},
+        reads::{self, Reads},
+    },
 };
 use std::sync::Arc;
 
-/// The commands without an outcome, and the places that they hold.
-pub(super) struct Commands {
+/// The commands and reads without an answer, and the places that commands hold.
+pub(super) struct Clients {
     pub(super) proposals: Proposals<Waiter, Permit>,
+    pub(super) reads: Reads<ReadAnswer>,
     /// Effects of the decision that runs. Kept between decisions, so that none allocates.
-    pub(super) effects: Vec<Effect<Waiter, Permit>>,
+    pub(super) proposal_effects: Vec<proposals::Effect<Waiter, Permit>>,
+    pub(super) read_effects: Vec<reads::Effect<ReadAnswer>>,
     /// Admission of this node's own callers.
     pub(super) admission: Arc<Admission>,
     /// Admission of commands that other nodes forward, until they are answered.
@@ -22,11 +27,18 @@ pub(super) struct Commands {
     pub(super) stages: Stages,
 }
 
-impl Commands {
-    pub(super) fn new(proposals: Proposals<Waiter, Permit>, admission: Arc<Admission>, limits: &Limits) -> Self {
+impl Clients {
+    pub(super) fn new(
+        proposals: Proposals<Waiter, Permit>,
+        reads: Reads<ReadAnswer>,
+        admission: Arc<Admission>,
+        limits: &Limits,
+    ) -> Self {
         Self {
             proposals,
-            effects: Vec::new(),
+            reads,
+            proposal_effects: Vec::new(),
+            read_effects: Vec::new(),
             admission,
             gate_for_others: Admission::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes),
             stages: Stages::default(),
