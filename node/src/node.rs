@@ -4,7 +4,7 @@ use crate::{
     actors::{
         applier::{Applier, Query},
         clock::Clock,
-        messages::{Administer, Offer, Operator, ReadCaller, Request, SnapshotCaller, Waiter},
+        messages::{Administer, Offer, ReadCaller, Request, SnapshotCaller, Waiter},
     },
     admission::{Admission, ClientQuota, Permit},
     builder::Builder,
@@ -408,7 +408,7 @@ impl<M: StateMachine> Node<M> {
             return None;
         }
         let (answer, answered) = oneshot::channel();
-        let request = Request::Administer(Administer { what, operator: Operator::Here(answer) });
+        let request = Request::Administer(Administer { what, answer });
         shared.requests.send(request).ok()?;
         // An answer that never comes was lost with the node.
         Some(answered.await.unwrap_or(AdministerOutcome::Unknown))

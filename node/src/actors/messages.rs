@@ -94,19 +94,14 @@ pub(crate) struct ReadCaller {
 /// The way to answer a [`ReadCaller`].
 pub(crate) type ReadAnswer = oneshot::Sender<Result<Granted, ReadError>>;
 
-/// An operator's request, and the operator.
+/// An operator's request, and the way to answer the operator.
 pub(crate) struct Administer {
     pub(crate) what: Administration,
-    pub(crate) operator: Operator,
+    pub(crate) answer: OperatorAnswer,
 }
 
-/// The operator that waits for an answer.
-pub(crate) enum Operator {
-    /// A caller of this node's handle.
-    Here(oneshot::Sender<AdministerOutcome>),
-    /// Another node, which forwarded the request.
-    There { node: NodeId, request: u64 },
-}
+/// The way to answer an operator of this node's handle.
+pub(crate) type OperatorAnswer = oneshot::Sender<AdministerOutcome>;
 
 /// A caller of this node's handle, waiting for a snapshot.
 pub(crate) struct SnapshotCaller {

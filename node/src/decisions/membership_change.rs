@@ -8,6 +8,7 @@
 use quorate_raft::{AdministerOutcome, Change, ChangeRefused, Index, Member, Membership, Moment, NodeId};
 
 /// A change that was accepted and is not answered yet.
+#[derive(Debug)]
 pub(crate) struct ChangeUnderWay {
     change: Change,
     /// A refusal that may pass is waited for until then.

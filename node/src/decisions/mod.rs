@@ -3,7 +3,7 @@
 //!
 //! - Commands of clients: [`proposals`], with [`routing`], [`request_ids`] and [`large_commands`].
 //! - Reads: [`reads`], with [`freshness`].
-//! - Members and leadership: [`membership_change`], [`automatic`].
+//! - Members and leadership: [`operators`], with [`membership_change`]; [`automatic`].
 //! - The rest of a node's life: [`snapshot_policy`], [`stopping`].
 //!
 //! No module here knows an actor, a channel, a task or a clock: times are moments of the node's
@@ -15,6 +15,7 @@ pub(crate) mod callers;
 pub(crate) mod freshness;
 pub(crate) mod large_commands;
 pub(crate) mod membership_change;
+pub(crate) mod operators;
 pub(crate) mod proposals;
 pub(crate) mod reads;
 pub(crate) mod request_ids;

@@ -93,7 +93,7 @@ impl Consensus {
             }
             Effect::MembersChanged => self.members_changed(ctx),
             // Deferred proposals are taken again once the other effects of this rule are performed.
-            Effect::LeadershipTransferEnded { to } => self.operators.ended_transfer = Some(to),
+            Effect::LeadershipTransferEnded { to } => self.operators.transfer_ended(to),
             Effect::Removed { at } => self.removed(at, ctx),
             Effect::MachineUnknown { candidate, version } => self.machine_unknown(candidate, version),
             Effect::Refused { from, reason } => self.node.metrics.dropped(Some(from.0), label_of(reason)),

@@ -16,7 +16,6 @@ mod connections;
 mod effects;
 mod members;
 mod network_events;
-mod operators;
 mod peers;
 mod read_requests;
 mod repairs;
@@ -39,8 +38,8 @@ pub(crate) use status_publisher::status_of;
 use super::{
     clock::Clock,
     messages::{
-        Applied, Arm, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Matched, NetworkEvent, Request,
-        SnapshotArrived, SnapshotProgress, SnapshotWanted, Stalled, StateTaken, Stop,
+        Administer, Applied, Arm, ElectionLost, ElectionTimeout, ElectionWon, Fetch, GivenUp, Matched, NetworkEvent,
+        OperatorAnswer, Request, SnapshotArrived, SnapshotProgress, SnapshotWanted, Stalled, StateTaken, Stop,
     },
     requests::Requests,
 };
@@ -49,6 +48,7 @@ use crate::{
     config::{Limits, Sessions, Timing},
     decisions::{
         automatic::Automation,
+        operators::{Operator, Operators},
         proposals::{self, Proposals},
         reads::Reads,
         stopping::{self, Stopping},
@@ -60,7 +60,6 @@ use crate::{
 };
 use actix::prelude::*;
 use clients::Clients;
-use operators::Operators;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{Effect, Index, NodeId, Replica};
 use quorate_storage::contract::{EntriesRead, Persisted, StorageFailed, StorageFull};
@@ -79,7 +78,7 @@ pub(crate) struct Consensus {
     /// The handles' requests, until the actor has started.
     requests: Option<Requests>,
     clients: Clients,
-    operators: Operators,
+    operators: Operators<OperatorAnswer>,
     automation: Automation,
     status: StatusPublisher,
     connections: Connections,
@@ -143,7 +142,7 @@ impl Consensus {
                 admission,
                 &node.limits,
             ),
-            operators: Operators::new(life),
+            operators: Operators::new(life, node.timing),
             automation: Automation::new(preferred),
             status: StatusPublisher::new(&replica, status, compared, node.metrics.clone()),
             connections,
@@ -182,13 +181,16 @@ impl Consensus {
         if self.clients.proposals.is_large_due(self.replica.commit()) {
             self.decide_commands(ctx, Proposals::large_due);
         }
-        if let Some(to) = self.operators.ended_transfer.take() {
-            self.transfer_ended(to, ctx);
+        if self.operators.has_ended_transfer() {
+            self.decide_operators(ctx, |operators, _, view, out| operators.tell_of_ended_transfer(view, out));
+            self.retry_deferred(ctx);
         }
         if self.connections.introduction.cluster_id.is_none() {
             self.learn_cluster_id();
         }
-        self.end_change_if_done();
+        if self.operators.has_change() {
+            self.decide_operators(ctx, Operators::end_change_if_done);
+        }
         self.take_snapshot_if_due();
         self.serve_needs(ctx);
         if self.stopping.is_stopping() {
@@ -201,7 +203,7 @@ impl Consensus {
         self.stopping.leader_changed(self.replica.leader(), self.replica.id(), self.node.clock.now());
         self.decide_commands(ctx, |commands, now, view, _| commands.leader_changed(now, view));
         self.decide_reads(ctx, Reads::leader_changed);
-        self.leader_changed_for_operators(ctx);
+        self.decide_operators(ctx, Operators::leader_changed);
         if self.replica.leader().is_some() {
             self.retry_deferred(ctx);
         }
@@ -255,7 +257,7 @@ impl Consensus {
         self.decide_reads(ctx, Reads::expire);
         self.status.time_passed(&self.replica, self.clients.admission.inside() as u64);
         self.connections.peers.let_go();
-        self.expire_operators(ctx);
+        self.decide_operators(ctx, Operators::expire);
         self.take_automatic_step(ctx);
         self.look_after_losses();
         let now = self.node.clock.now();
@@ -289,7 +291,11 @@ impl StreamHandler<Vec<Request>> for Consensus {
                 Request::Propose(offer) => offers.push(offer),
                 Request::ReadIndex(caller) => reads.push(caller),
                 Request::Snapshot(caller) => self.take_snapshot(caller),
-                Request::Administer(administer) => self.administer(administer, ctx),
+                Request::Administer(Administer { what, answer }) => {
+                    self.decide_operators(ctx, |operators, now, view, out| {
+                        operators.offered(what, Operator::Here(answer), now, view, out);
+                    });
+                }
                 Request::OpenNewest(caller) => self.open_newest(caller, ctx),
                 Request::Shutdown => self.begin_to_stop(ctx),
             }

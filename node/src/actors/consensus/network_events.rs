@@ -40,9 +40,12 @@ impl Consensus {
                     commands.answered((from, term), reply, retry_after, now, view, out);
                 });
             }
-            Some(Body::Administer(administer)) if is_outside => self.refuse_administer(from, &administer),
-            Some(Body::Administer(administer)) => self.administer_forwarded(from, administer, ctx),
-            Some(Body::Administered(administered)) => self.administered(from, administered),
+            Some(Body::Administer(administer)) => self.decide_operators(ctx, |operators, now, view, out| {
+                operators.arrived((from, is_outside), administer, now, view, out);
+            }),
+            Some(Body::Administered(administered)) => self.decide_operators(ctx, |operators, _, view, out| {
+                operators.answered(from, administered, view, out);
+            }),
             Some(Body::ReadIndex(asks)) => self.decide_reads(ctx, |reads, now, view, out| {
                 reads.arrived((from, is_outside), asks, now, view, out);
             }),
@@ -60,7 +63,7 @@ impl Consensus {
         } else {
             self.connections.reachable.remove(&peer);
             self.decide_commands(ctx, |commands, _, _, out| commands.peer_lost(peer, out));
-            self.operators_peer_lost(peer);
+            self.decide_operators(ctx, |operators, _, view, out| operators.peer_lost(peer, view, out));
             self.decide_reads(ctx, |reads, now, view, out| reads.peer_lost(peer, now, view, out));
         }
         self.roles.tell_replicator(peer, LinkChanged);
