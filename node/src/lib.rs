@@ -52,6 +52,7 @@ mod decisions;
 pub mod decoding;
 mod error;
 mod lifecycle;
+mod losses;
 mod machine;
 mod node;
 mod observe;

@@ -33,6 +33,7 @@ use crate::{
     config::{Limits, Sessions, Snapshots, Timing},
     error::StartError,
     lifecycle::{End, Lifecycle},
+    losses,
     machine::StateMachine,
     node::{Node, Shared},
     observe::ObservedNetwork,
@@ -258,6 +259,7 @@ pub(crate) async fn launch<M: StateMachine>(
         compared,
         admission: Arc::clone(&admission),
     }));
+    actix::spawn(losses::watch(watched.clone(), timing, move |loss| tracing::error!(node = %id, "{loss}")));
     let (closing, closed) = watch::channel(false);
     let node = Node::new(Shared {
         id,

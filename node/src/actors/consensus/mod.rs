@@ -259,7 +259,6 @@ impl Consensus {
         self.connections.peers.let_go();
         self.decide_operators(ctx, Operators::expire);
         self.take_automatic_step(ctx);
-        self.look_after_losses();
         let now = self.node.clock.now();
         self.rule(ctx, |replica, out| replica.tick(now, out));
     }

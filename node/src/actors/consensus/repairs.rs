@@ -3,47 +3,14 @@
 //! The rules decide which member is asked and what an answer means. Here entries are looked up for
 //! other members, and damage is logged and counted.
 
-use super::{Consensus, roles::LoadFor, warnings::Stuck};
+use super::{Consensus, roles::LoadFor};
 use actix::Context;
 use quorate_raft::{Batch, Entries, EntryId, Index, NodeId, Repair};
-use tokio::time::Instant;
 
 /// The most bytes of entries in one answer to a member that lost them.
 const REPAIR_BYTES_MAX: usize = 1 << 20;
 
-/// After this many of the longest election timeouts without a leader, a loss on this node is taken
-/// for the reason.
-const STUCK_TIMEOUTS: u32 = 10;
-
 impl Consensus {
-    /// Logs, once each time, that no leader is heard and that data is lost here without which none
-    /// may ever be elected.
-    pub(super) fn look_after_losses(&mut self) {
-        let (lost, faulty) = (self.replica.lost_up_to(), self.replica.first_faulty());
-        if self.replica.leader().is_some() || (lost.is_none() && faulty.is_none()) {
-            return self.warnings.stuck = Stuck::default();
-        }
-        let waited = self.warnings.stuck.since.get_or_insert_with(Instant::now).elapsed();
-        if self.warnings.stuck.is_said || waited < self.node.timing.election_timeout.1 * STUCK_TIMEOUTS {
-            return;
-        }
-        self.warnings.stuck.is_said = true;
-        let node = self.replica.id();
-        match (lost, faulty) {
-            (Some(lost), _) => tracing::error!(
-                %node,
-                "no leader for {waited:?}, and the state up to entry {lost} is lost here: if every member says so, no copy is left and no \
-                 node can ever lead; then restore a backup (quorate-kv restore); otherwise start the members that still have it"
-            ),
-            (None, Some(faulty)) => tracing::error!(
-                %node,
-                "no leader for {waited:?}, and the payload of entry {faulty} is lost here: start the members that still have it; if none \
-                 has, restore a backup (quorate-kv restore)"
-            ),
-            (None, None) => {}
-        }
-    }
-
     /// A member asks for entries that it lost, and the rules found that this node has them.
     pub(super) fn serve_repair(&mut self, to: NodeId, repair: Repair) {
         match self.replica.entries(to, repair.from.index, REPAIR_BYTES_MAX) {
