@@ -9,7 +9,8 @@
 //! Every public name is exported by one path: types at the root, functions and constants in the
 //! module that they belong to. The sources are best read in this order:
 //!
-//! 1. `ids`, `entry`, [`record`], `batch`, [`session`] and `message`: terms, entries and messages.
+//! 1. `ids`, `entry`, [`record`], `batch`, [`session`], `message` and `forwarded`: terms, entries
+//!    and messages.
 //! 2. `membership` and [`quorum`]: the voters, and how many of them make a quorum.
 //!    `change`: membership changes.
 //! 3. `replica`: one node's term, vote, log and role, and every rule that changes them.
@@ -31,6 +32,7 @@ mod ballot;
 mod batch;
 mod change;
 mod entry;
+mod forwarded;
 mod ids;
 mod lease;
 mod log;
@@ -55,16 +57,18 @@ pub use ballot::{Ballot, BallotOutcome};
 pub use batch::{Batch, BatchBuilder};
 pub use change::{Change, ChangeRefused, ChangeStep, ExpectedConfiguration, Member, MemberKind};
 pub use entry::{Checksum, Kind, Malformed};
+pub use forwarded::{
+    Administer, AdministerOutcome, Administered, Administration, ForwardedCommand, ForwardedOutcome, Propose,
+    ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply,
+};
 pub use ids::{ClusterId, EntryId, Group, Index, Moment, NodeId, Skip, Term};
 pub use lease::{ClockDrift, Promise};
 pub use log::{Log, Lookup};
 pub use machine::MachineVersions;
 pub use membership::Membership;
 pub use message::{
-    Administer, AdministerOutcome, Administered, Administration, Append, AppendOutcome, AppendReply, Body, Emptied,
-    ForwardedCommand, ForwardedOutcome, Heartbeat, HeartbeatReply, Holdings, Message, Outgoing, Phase, Propose,
-    ProposeOutcome, ProposeReply, ReadIndex, ReadIndexReply, Removed, Repair, RepairOutcome, RepairReply, RequestVote,
-    TimeoutNow, Vote,
+    Append, AppendOutcome, AppendReply, Body, Emptied, Heartbeat, HeartbeatReply, Holdings, Message, Outgoing, Phase,
+    Removed, Repair, RepairOutcome, RepairReply, RequestVote, TimeoutNow, Vote,
 };
 pub use progress::{Credit, NextAppend, Progress, ProgressState, Want};
 pub use reads::{ReadToken, Reads};
