@@ -24,11 +24,12 @@
 //! | [`Body::Administered`] | the leader | that node | the result | – |
 //!
 //! A message carries its sender's current term when it was sent (the one exception is the answer to
-//! a pre-vote, which repeats the asker's term). `Replica::receive` is the only entry and bounds the
-//! term of every message. It then compares the term (paper §5.1) for all messages but
-//! [`RequestVote`], [`Repair`], [`Body::Emptied`], [`Body::Holdings`] and [`Body::Removed`], which
-//! are valid in any term and whose rules judge the term themselves. The sender is not part of a
-//! message: the network knows it from the peer's certificate.
+//! a pre-vote, which repeats the asker's term). `Replica::receive`, or `Replica::receive_term` for
+//! forwarded requests and their answers, bounds the term of every message. It then compares the term
+//! (paper §5.1) for all messages but [`RequestVote`], [`Repair`], [`Body::Emptied`],
+//! [`Body::Holdings`] and [`Body::Removed`], which are valid in any term and whose rules judge the
+//! term themselves. The sender is not part of a message: the network knows it from the peer's
+//! certificate.
 
 use crate::{
     batch::Batch,
@@ -341,6 +342,20 @@ impl Message {
                 | Body::RepairReply(_)
                 | Body::Emptied(_)
                 | Body::Removed(_)
+                | Body::Administered(_)
+        )
+    }
+
+    /// Whether it is a forwarded request or an answer to one, which the runtime serves.
+    #[must_use]
+    pub fn is_forwarded(&self) -> bool {
+        matches!(
+            self.body,
+            Body::Propose(_)
+                | Body::ProposeReply(_)
+                | Body::ReadIndex(_)
+                | Body::ReadIndexReply(_)
+                | Body::Administer(_)
                 | Body::Administered(_)
         )
     }

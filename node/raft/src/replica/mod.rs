@@ -188,16 +188,13 @@ impl Replica {
     }
 
     /// Handles a message from `from`, which the network has authenticated. The only entry for
-    /// messages: terms are bounded and compared here (paper §5.1). Messages that are valid in any
-    /// term go to their rules before the comparison.
+    /// messages of the rules: terms are bounded and compared here (paper §5.1). Messages that are
+    /// valid in any term go to their rules before the comparison.
     pub fn receive(&mut self, now: Moment, from: NodeId, message: Message, out: &mut Vec<Effect>) {
+        if !self.accepts(now, from, &message, out) {
+            return;
+        }
         let Message { term, body } = message;
-        if term >= TERM_LIMIT || self.is_out_of_reach(term) || from == self.id {
-            return out.push(Effect::Refused { from, reason: MessageRefusal::Malformed });
-        }
-        if let Err(reason) = self.admit(now, from, term, &body, out) {
-            return out.push(Effect::Refused { from, reason });
-        }
         match body {
             Body::RequestVote(request) => return self.vote_requested(now, from, term, request, out),
             Body::Removed(removed) => return self.told_removed(now, from, removed, out),
@@ -224,11 +221,31 @@ impl Replica {
             Body::TimeoutNow(TimeoutNow { last }) => self.told_to_campaign(now, from, last, out),
             // Valid in any term, and handled above.
             Body::RequestVote(_) | Body::Repair(_) | Body::Emptied(_) | Body::Holdings(_) | Body::Removed(_) => {}
-            // The runtime answers the remaining messages; the rules only compare their term.
+            // Forwarded: the runtime serves them after [`Replica::receive_term`].
             Body::Propose(_) | Body::ProposeReply(_) => {}
             Body::ReadIndex(_) | Body::ReadIndexReply(_) => {}
             Body::Administer(_) | Body::Administered(_) => {}
         }
+    }
+
+    /// Handles the term of a forwarded request, or of an answer to one, as [`Replica::receive`] does
+    /// for other messages. The runtime serves the rest of it.
+    pub fn receive_term(&mut self, now: Moment, from: NodeId, message: &Message, out: &mut Vec<Effect>) {
+        if self.accepts(now, from, message, out) && message.term > self.term() {
+            self.adopt(now, message.term, out);
+        }
+    }
+
+    /// Bounds the term of a message and admits its sender; otherwise counts the refusal.
+    fn accepts(&mut self, now: Moment, from: NodeId, message: &Message, out: &mut Vec<Effect>) -> bool {
+        let term = message.term;
+        let is_malformed = term >= TERM_LIMIT || self.is_out_of_reach(term) || from == self.id;
+        let admitted =
+            if is_malformed { Err(MessageRefusal::Malformed) } else { self.admit(now, from, term, &message.body, out) };
+        if let Err(reason) = admitted {
+            out.push(Effect::Refused { from, reason });
+        }
+        admitted.is_ok()
     }
 
     /// Handles an election timeout. `term` is the one in which the timer was armed; a later term
