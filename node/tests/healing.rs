@@ -275,7 +275,7 @@ fn an_emptied_node_never_votes_the_others_memory_away() {
 }
 
 #[test]
-fn a_node_that_stands_alone_with_its_log_stops_and_overwrites_nothing() {
+fn a_node_whose_log_contradicts_a_quorum_stops_and_overwrites_nothing() {
     simulate(async {
         let (mut cluster, subject, term) = (Cluster::vacant(Plan::default()), NodeId(1), Term(3));
         let mut leader = Puppet::start(&cluster.network, NodeId(2), subject).await;

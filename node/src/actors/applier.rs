@@ -165,7 +165,7 @@ impl<M: StateMachine> Applier<M> {
         let Some(named) = self.skips.get(&entry.index) else { return false };
         if *named != entry {
             tracing::error!(
-                "{named} is to be skipped, but the log has {entry}: it is applied; correct what is to be skipped"
+                "{named} is to be skipped, but the log has {entry}: it is applied; correct the list of entries to skip"
             );
             return false;
         }

@@ -76,8 +76,8 @@ pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<()
     }
     if let Some(index) = replica.lost_up_to() {
         return Err(StartError::Storage(format!(
-            "the snapshot that covers the entries up to {index} is missing or damaged, and this is the only voter: nobody else \
-             has a copy; put the data directory back from a backup"
+            "the snapshot that covers the entries up to {index} is missing or damaged, and this is the only voter: no other \
+             node has a copy; put the data directory back from a backup"
         )));
     }
     if faulty.is_empty() {
@@ -86,7 +86,7 @@ pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<()
     let mut named: Vec<_> = faulty.iter().take(NAMED_MAX).map(|entry| entry.id.to_string()).collect();
     named.extend((faulty.len() > NAMED_MAX).then(|| format!("{} more", faulty.len() - NAMED_MAX)));
     let lost = format!(
-        "the disk lost the payload of {} ({}, index@term), and this is the only voter: nobody else has a copy",
+        "the disk lost the payload of {} ({}, index@term), and this is the only voter: no other node has a copy",
         if faulty.len() == 1 { "an entry".to_owned() } else { format!("{} entries", faulty.len()) },
         named.join(", ")
     );

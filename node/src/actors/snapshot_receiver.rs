@@ -294,7 +294,7 @@ impl Actor for SnapshotReceiver {
         ctx.run_interval(PATIENCE / 10, |this, _| {
             let forgotten = this.arriving.take_if(|arriving| arriving.heard.elapsed() >= PATIENCE);
             if let Some(arriving) = forgotten {
-                tracing::warn!("nobody sends the rest of the snapshot that ends at {}", arriving.snapshot.base.last);
+                tracing::warn!("the rest of the snapshot that ends at {} does not arrive", arriving.snapshot.base.last);
             }
         });
     }

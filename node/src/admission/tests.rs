@@ -53,13 +53,13 @@ async fn a_refused_caller_is_told_when_the_present_ones_will_have_left() {
     let told = admission.retry_after();
     assert!((380..420).contains(&told.as_millis()), "{told:?}");
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(admission.retry_after(), told + Duration::from_secs(1), "nobody left for a second");
+    assert_eq!(admission.retry_after(), told + Duration::from_secs(1), "no request left for a second");
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(admission.retry_after(), RETRY_AFTER.1);
     inside.clear();
     tokio::time::advance(Duration::from_secs(60)).await;
     let _first = admission.enter(0, None);
-    assert!(admission.retry_after() <= MEASURED_FOR, "that nobody was there is no reason to wait");
+    assert!(admission.retry_after() <= MEASURED_FOR, "an idle time is no reason to wait");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use quorate_world::{
 /// its leader has proven that a quorum holds the leader's content. That the follower knows the
 /// entry to be committed proves nothing.
 #[test]
-fn a_follower_that_stands_alone_stops_and_one_that_may_be_right_does_not() {
+fn a_follower_whose_log_contradicts_a_quorum_stops_and_one_that_may_be_right_does_not() {
     let mut follower = replica(2, 3, 5, None, &[1, 1]);
     hear(&mut follower, at(0), 1, 5, append(1, id(2, 1), 2, None));
     assert_eq!(follower.commit(), Index(2));

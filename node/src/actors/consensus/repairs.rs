@@ -35,8 +35,8 @@ impl Consensus {
             self.node.metrics.peer(with.0).diverged();
             tracing::error!(
                 node = %self.replica.id(),
-                "entry {at} differs from that of {with}: one of the two logs is damaged; nothing was overwritten, and whoever \
-                 stands alone with its own will stop"
+                "entry {at} differs from that of {with}: one of the two logs is damaged; nothing was overwritten; a \
+                 node whose log contradicts a quorum stops"
             );
         }
     }
@@ -53,7 +53,7 @@ impl Consensus {
         if is_last_copy {
             tracing::error!(
                 node = %self.replica.id(),
-                "so many members lost data that no quorum is left: this may be the last good copy; keep this data directory, stop the \
+                "too many members lost data to leave a quorum: this may be the last good copy; keep this data directory, stop the \
                  other members, and recover the cluster from it (quorate-kv recover)"
             );
         }
