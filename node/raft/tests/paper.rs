@@ -5,8 +5,8 @@
 
 use quorate_raft::{AppendOutcome, Effect, Index, NodeId, Phase, Replica, Role, Term, Violation, invariants::Cluster};
 use quorate_world::{
-    event::Event,
-    make::{
+    events::Event,
+    fixtures::{
         append, append_reply, at, batch, changing, disk_of, halted, hear, heartbeat, id, lead, log_of, persist_all,
         persists, promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of, stand, terms, vote,
         vote_reply, voters,
@@ -207,7 +207,7 @@ fn a_message_of_a_later_term_makes_anyone_a_follower_of_it() {
         append(1, id(0, 0), 0, None),
         heartbeat(0, 0),
         vote(Phase::Vote, 1, false),
-        quorate_world::make::matched(1, 1),
+        quorate_world::fixtures::matched(1, 1),
     ];
     for body in bodies {
         let mut leader = replica(1, 3, 5, None, &[]);
@@ -274,7 +274,7 @@ fn a_candidate_raises_its_term_votes_for_itself_and_asks_all_others() {
     node.election_timeout(at(0), Term(5), &mut out);
     let pre_votes = sent(&out).into_iter().map(|asked| asked.to).collect::<Vec<_>>();
     assert_eq!((pre_votes, node.vote()), (vec![NodeId(2), NodeId(3)], Some(NodeId(2))));
-    let ballot = quorate_world::make::opened(&out).expect("a pre-vote");
+    let ballot = quorate_world::fixtures::opened(&out).expect("a pre-vote");
     out.clear();
     node.election_won(at(0), ballot.term, ballot.campaign, &mut out);
     assert_eq!((node.term(), node.vote(), node.role()), (Term(6), Some(NodeId(1)), &Role::Candidate));
@@ -328,7 +328,7 @@ fn a_candidate_that_times_out_campaigns_again() {
     let first = stand(&mut candidate, at(0));
     let mut out = Vec::new();
     candidate.election_timeout(at(300), Term(6), &mut out);
-    let second = quorate_world::make::opened(&out).expect("another campaign");
+    let second = quorate_world::fixtures::opened(&out).expect("another campaign");
     assert_eq!((candidate.role(), candidate.term()), (&Role::PreCandidate, Term(6)));
     assert!(second.campaign > first.campaign);
 }
@@ -376,9 +376,9 @@ fn a_command_is_appended_replicated_and_applied() {
 /// and retry (§5.3)."
 #[test]
 fn a_leader_finds_where_logs_agree_and_replicates_from_there() {
-    use quorate_world::make::disk_of;
+    use quorate_world::fixtures::disk_of;
     let disks = vec![disk_of(3, None, &[1, 1, 3]), disk_of(3, None, &[1, 1, 3]), disk_of(2, None, &[1, 2, 2, 2])];
-    let mut world = World::with(disks, quorate_world::make::settings());
+    let mut world = World::with(disks, quorate_world::fixtures::settings());
     world.elect(1);
     assert_eq!(world.log(3), [1, 1, 3, 4]);
     let progress = world.replicator(1, 3).progress();

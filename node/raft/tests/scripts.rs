@@ -21,8 +21,8 @@
 use quorate_raft::{AppendOutcome, Body, Message, NodeId, Phase, Role};
 use quorate_world::{
     disk::Disk,
-    event::Event,
-    make::{disk_of, settings},
+    events::Event,
+    fixtures::{disk_of, settings},
     world::World,
 };
 use std::{env, fmt::Write as _, fs, path::Path};

@@ -7,7 +7,7 @@
 mod cage;
 mod figures;
 
-pub use cage::{RUN_TIME_MAX, Run, Words, once};
+pub use cage::{RUN_TIME_MAX, Run, TraceText, once};
 pub use figures::{Figures, Summary};
 
 use crate::{Layer, Outcome, Plan, Trace};
@@ -161,11 +161,11 @@ impl<'a> Work<'a> {
     fn one(&self, seed: u64, layer: Layer) {
         let Settings { seeds, twice_every, failures_max, carry, .. } = self.settings;
         let plan = Plan::of(seed);
-        let run = once(*carry, layer, &plan, Words::None);
+        let run = once(*carry, layer, &plan, TraceText::None);
         let mut violation = run.outcome.violation.clone();
         let mut again = None;
         if violation.is_none() && twice_every.is_some_and(|every| (seed - seeds.start).is_multiple_of(every.get())) {
-            let second = once(*carry, layer, &plan, Words::None);
+            let second = once(*carry, layer, &plan, TraceText::None);
             violation = differ(&run, &second);
             again = Some(second);
         }

@@ -1,5 +1,5 @@
 //! The trace of one run: its events in order, hashed so that two runs of a seed can be compared,
-//! and in words if they are asked for.
+//! and as text if it is asked for.
 
 use std::{
     fmt,
@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-/// A recorder of events: always a hash, sometimes words.
+/// A recorder of events: always a hash, sometimes text.
 #[derive(Default, Debug)]
 pub struct Trace {
     /// Without random keys: the same run has the same hash in every process of one build.
@@ -19,19 +19,19 @@ pub struct Trace {
 const LINES_MAX: usize = 200_000;
 
 impl Trace {
-    /// A trace that keeps words, too.
+    /// A trace that keeps text, too.
     #[must_use]
-    pub fn in_words() -> Self {
+    pub fn with_text() -> Self {
         Self { lines: Some(Vec::new()), ..Self::default() }
     }
 
-    /// Records an event at a simulated time, in the hash and in words.
+    /// Records an event at a simulated time, in the hash and as text.
     pub fn note(&mut self, at: Duration, event: &(impl Hash + fmt::Display)) {
         (at, event).hash(&mut self.hasher);
         self.say(at, event);
     }
 
-    /// Records an event in words alone; the hash stays as it is.
+    /// Records an event as text alone; the hash stays as it is.
     pub fn say(&mut self, at: Duration, event: &impl fmt::Display) {
         if let Some(lines) = &mut self.lines {
             lines.push(format!("{:>10.3} ms  {event}", at.as_secs_f64() * 1000.0));
@@ -46,9 +46,9 @@ impl Trace {
         event.hash(&mut self.hasher);
     }
 
-    /// Whether words are kept: if not, callers need not make any.
+    /// Whether text is kept: if not, callers need not make any.
     #[must_use]
-    pub fn is_read(&self) -> bool {
+    pub fn has_text(&self) -> bool {
         self.lines.is_some()
     }
 
@@ -58,7 +58,7 @@ impl Trace {
         self.hasher.finish()
     }
 
-    /// The words that were kept, one event a line.
+    /// The text that was kept, one event a line.
     #[must_use]
     pub fn lines(&self) -> &[String] {
         self.lines.as_deref().unwrap_or_default()

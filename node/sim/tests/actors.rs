@@ -32,7 +32,7 @@ fn a_seed_is_one_run_however_often_it_runs() {
 #[test]
 fn whoever_reads_the_trace_changes_nothing() {
     let plan = Plan::of(4);
-    let mut trace = Trace::in_words();
+    let mut trace = Trace::with_text();
     let outcome = Layer::Actors.run(&plan, &mut trace);
     assert_eq!((outcome.report, trace.digest()), clean(&plan));
     let said = |word: &str| trace.lines().iter().any(|line| line.contains(word));

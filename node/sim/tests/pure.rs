@@ -1,5 +1,5 @@
 //! The pure layer itself: a slice of seeds runs clean, every part of it has an effect, the run is a
-//! function of its plan, and its quick checks judge as the simple ones do.
+//! function of its plan, and its quick checks find what the full ones do.
 
 use quorate_sim::{Layer, Plan, Report, Trace, pure};
 
@@ -28,7 +28,7 @@ fn a_walk_is_a_function_of_its_plan() {
     let mut digests = Vec::new();
     for seed in 0..20 {
         let plan = Plan::of(seed);
-        let (mut once, mut again, mut aloud) = (Trace::default(), Trace::default(), Trace::in_words());
+        let (mut once, mut again, mut aloud) = (Trace::default(), Trace::default(), Trace::with_text());
         let outcomes = [&mut once, &mut again, &mut aloud].map(|trace| Layer::Pure.run(&plan, trace));
         assert_eq!((once.digest(), &outcomes[0].report), (again.digest(), &outcomes[1].report), "seed {seed}");
         assert_eq!(once.digest(), aloud.digest(), "seed {seed}: it goes otherwise where somebody reads along");
@@ -43,7 +43,7 @@ fn a_walk_is_a_function_of_its_plan() {
 #[test]
 fn checks_of_what_changed_judge_every_step_as_checks_of_everything_do() {
     for seed in 0..25 {
-        let outcome = pure::run_with_twin(&Plan::of(seed), &mut Trace::default(), pure::Damage::Survivable);
+        let outcome = pure::run_checked_twice(&Plan::of(seed), &mut Trace::default(), pure::Damage::Survivable);
         assert_eq!(outcome.violation, None, "seed {seed}");
     }
 }
@@ -54,9 +54,9 @@ fn damage_beyond_what_can_be_survived_is_noticed_by_both_kinds_of_checks_in_the_
     for seed in 0..300 {
         let plan = Plan::of(seed);
         if plan.faults.iter().any(|planned| ["flip", "zero", "misdirect"].contains(&planned.fault.kind())) {
-            let violation = pure::run_with_twin(&plan, &mut Trace::default(), pure::Damage::Reckless).violation;
+            let violation = pure::run_checked_twice(&plan, &mut Trace::default(), pure::Damage::Reckless).violation;
             assert!(
-                !violation.as_ref().is_some_and(|violation| violation.starts_with("twin")),
+                !violation.as_ref().is_some_and(|violation| violation.starts_with("full checks")),
                 "seed {seed}: {violation:?}"
             );
             noticed += u32::from(violation.is_some_and(|violation| violation.starts_with("durable commits")));

@@ -2,7 +2,7 @@
 
 use quorate_sim::{
     Layer, Outcome, Plan, Report, Trace,
-    runs::{Carry, Failure, Settings, Summary, Words, once, property, run},
+    runs::{Carry, Failure, Settings, Summary, TraceText, once, property, run},
 };
 use std::{
     num::{NonZeroU64, NonZeroUsize},
@@ -62,7 +62,7 @@ fn a_panic_that_is_caught_on_the_way_is_a_violation_too_and_the_trace_is_kept() 
         let _ = std::panic::catch_unwind(|| panic!("an actor's task"));
         outcome(false)
     };
-    let ended = once(carry, Layer::Actors, &plan, Words::Kept);
+    let ended = once(carry, Layer::Actors, &plan, TraceText::Kept);
     assert!(ended.outcome.violation.is_some_and(|violation| violation.starts_with("panic: an actor's task, at ")));
     assert!(ended.lines.last().is_some_and(|line| line.contains("the last words")), "{:?}", ended.lines);
 }

@@ -8,10 +8,10 @@ use quorate_raft::{
 use quorate_world::{
     digest::digest,
     disk::{Disk, Fault},
-    event::Event,
-    make,
+    events::Event,
+    fixtures,
     rules::Rules,
-    world::{Letter, World},
+    world::{Envelope, World},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -23,13 +23,13 @@ pub(crate) fn cluster() -> World {
 /// Node 1 has led term 2, and node 3 term 3; each left an entry on its own disk alone. Now node 1
 /// leads term 4, by the vote of node 2.
 pub(crate) fn figure_8() -> World {
-    let disk = |term, terms: &[u64]| make::disk_of(term, None, terms);
+    let disk = |term, terms: &[u64]| fixtures::disk_of(term, None, terms);
     let mut world = started(vec![disk(3, &[1, 2]), disk(3, &[1]), disk(4, &[1, 3])]);
     world.isolate(3);
     world.must(Event::Timeout(NodeId(1)));
     world.settle_until_led();
     world.cut.clear();
-    world.wire.retain(|letter| letter.to != NodeId(3) && !is_of_an_election(&letter.message));
+    world.wire.retain(|envelope| envelope.to != NodeId(3) && !is_of_an_election(&envelope.message));
     world
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn a_follower_behind_a_cut() -> World {
 /// Three entries on every disk, the first of them known to be committed; node 1 lost the second,
 /// and node 2 the first.
 pub(crate) fn with_lost_payloads() -> World {
-    let mut disks = vec![make::disk_of(1, None, &[1, 1, 1]); 3];
+    let mut disks = vec![fixtures::disk_of(1, None, &[1, 1, 1]); 3];
     disks[0].lose(Index(2), Fault::Proven);
     disks[1].lose(Index(1), Fault::Proven);
     started(disks)
@@ -67,7 +67,7 @@ pub(crate) fn with_lost_payloads() -> World {
 
 /// Nodes 1 and 3 have an entry; after it node 2 has the remains of another, left by a crash.
 pub(crate) fn with_a_torn_write() -> World {
-    let mut disks = [&[1][..], &[1, 1], &[1]].map(|terms| make::disk_of(1, None, terms));
+    let mut disks = [&[1][..], &[1, 1], &[1]].map(|terms| fixtures::disk_of(1, None, terms));
     disks[1].lose(Index(2), Fault::Torn);
     started(disks.into())
 }
@@ -83,7 +83,7 @@ pub(crate) fn started_with(disks: Vec<Disk>, membership: Option<Membership>) -> 
 pub(crate) fn started_as(mut disks: Vec<Disk>, membership: Option<Membership>, witness: Option<NodeId>) -> World {
     // Without a clock no promise would ever end.
     disks.iter_mut().for_each(|disk| disk.hard_state.promise = Promise::NONE);
-    let mut settings = make::settings();
+    let mut settings = fixtures::settings();
     (settings.election_timeout_min, settings.election_timeout_max) = (Duration::ZERO, Duration::ZERO);
     let credit = Credit { retry_after: Duration::ZERO, retry_max: Duration::ZERO, ..Credit::default() };
     let transfer = SnapshotTransferSettings {
@@ -112,7 +112,7 @@ pub(crate) fn started_as(mut disks: Vec<Disk>, membership: Option<Membership>, w
 /// Node 1 leads term 1 and has committed its no-op; each node promises the given milliseconds, and
 /// those of `later` at its next start. All clocks run alike.
 pub(crate) fn led_by_1_promising(milliseconds: [u64; 3], later: [u64; 3]) -> World {
-    let rules = Rules { prompt: true, digests: true, explores: true, ..Rules::new(make::settings()) };
+    let rules = Rules { prompt: true, digests: true, explores: true, ..Rules::new(fixtures::settings()) };
     let mut world = World::down(vec![Disk::default(); 3], rules.clone());
     let tell = |world: &mut World, milliseconds: [u64; 3]| {
         for (id, milliseconds) in world.ids().zip(milliseconds) {
@@ -183,17 +183,17 @@ pub(crate) fn with_messages_from(outside: u64, mut world: World) -> World {
     };
     let says = [
         (2, 2, Body::RequestVote(asks)),
-        (2, 1, make::heartbeat(0, 9)),
-        (2, 2, make::append(u64::MAX, last, 9, None)),
-        (2, 1 << 30, make::heartbeat(0, 9)),
+        (2, 1, fixtures::heartbeat(0, 9)),
+        (2, 2, fixtures::append(u64::MAX, last, 9, None)),
+        (2, 1 << 30, fixtures::heartbeat(0, 9)),
         (1, 1, Body::Vote(Vote { phase: Phase::Vote, campaign: 1, granted: true })),
         (1, 2, Body::TimeoutNow(TimeoutNow { last })),
-        (1, 2, make::heartbeat(0, 9)),
+        (1, 2, fixtures::heartbeat(0, 9)),
     ];
     for (to, term, body) in says {
         let (from, to, message) = (NodeId(outside), NodeId(to), Message { term: Term(term), body });
         let digest = digest(&(from, to, &message));
-        world.wire.push(Arc::new(Letter { from, to, message, digest }));
+        world.wire.push(Arc::new(Envelope { from, to, message, digest }));
     }
     world
 }

@@ -1,5 +1,5 @@
 //! Exhaustive exploration of a small world: from a first state, every event within the stated
-//! bounds happens, in every order, and the safety invariants (`quorate_world::witness`) are checked
+//! bounds happens, in every order, and the safety invariants (`quorate_world::oracle`) are checked
 //! in every state.
 //!
 //! A state is the whole cluster (replicas, ballots, progress, disks, messages in flight, and the

@@ -5,7 +5,7 @@ use quorate_raft::{Body, Index, Message, NodeId, Phase, Role, Term, Vote};
 use quorate_world::{
     digest::digest,
     disk::Torn,
-    event::Event,
+    events::Event,
     node::{Actor, is_pre_vote},
     world::{Node, World},
 };
@@ -83,13 +83,13 @@ impl State {
     fn only_lost_a_message_since(&self, before: &State) -> bool {
         self.digests == before.digests
             && self.world.wire.len() < before.world.wire.len()
-            && self.world.witness == before.world.witness
+            && self.world.oracle == before.world.oracle
     }
 
     /// The identity of this state. The wire is a bag, so the order of sending is not part of it.
     fn digest(&self) -> u128 {
-        let wire = self.world.wire.iter().fold(0u128, |sum, letter| sum.wrapping_add(letter.digest));
-        digest(&(self.digests, wire, &*self.world.witness, self.left))
+        let wire = self.world.wire.iter().fold(0u128, |sum, envelope| sum.wrapping_add(envelope.digest));
+        digest(&(self.digests, wire, &*self.world.oracle, self.left))
     }
 
     /// All events that can happen now.
@@ -97,9 +97,9 @@ impl State {
         let (world, left) = (&self.world, &self.left);
         let mut events = Vec::new();
         let mut seen: Vec<u128> = Vec::new();
-        for (at, letter) in world.wire.iter().enumerate() {
-            if world.running(letter.to).is_some() && !seen.contains(&letter.digest) {
-                seen.push(letter.digest);
+        for (at, envelope) in world.wire.iter().enumerate() {
+            if world.running(envelope.to).is_some() && !seen.contains(&envelope.digest) {
+                seen.push(envelope.digest);
                 events.push(Event::Deliver(at));
                 events.extend((left.repeats > 0).then_some(Event::Repeat(at)));
             }
@@ -163,14 +163,14 @@ impl State {
         }
         self.world.step(event.clone())?;
         if matches!(event, Event::Timeout(_)) && !self.left.pre_vote {
-            self.world.wire.retain(|letter| !is_pre_vote(&letter.message));
+            self.world.wire.retain(|envelope| !is_pre_vote(&envelope.message));
             self.world.step(Event::WinPreVote(id))?;
         }
         if !self.left.replicates {
-            self.world.wire.retain(|letter| is_of_an_election(&letter.message));
+            self.world.wire.retain(|envelope| is_of_an_election(&envelope.message));
         }
         let world = &mut self.world;
-        world.wire.retain(|letter| !is_dead(world.nodes[slot(letter.to)].as_ref(), &letter.message));
+        world.wire.retain(|envelope| !is_dead(world.nodes[slot(envelope.to)].as_ref(), &envelope.message));
         self.world.notes.clear();
         self.digests[slot(id)] = digest(self.world.node(id));
         Ok(())

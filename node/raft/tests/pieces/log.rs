@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use quorate_raft::{Batch, EntryId, Index, Log, Lookup, Term};
-use quorate_world::make::{batch, id};
+use quorate_world::fixtures::{batch, id};
 
 /// The brute-force twin: every entry, one by one.
 #[derive(Default)]

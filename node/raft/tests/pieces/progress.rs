@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use quorate_raft::{Credit, Index, Progress, ProgressState};
-use quorate_world::make::{at, batch, id};
+use quorate_world::fixtures::{at, batch, id};
 
 /// Entries of the leader's log, all of term 1.
 const LOG: u64 = 30;

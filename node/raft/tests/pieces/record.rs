@@ -6,7 +6,7 @@ use quorate_raft::{
     Batch, BatchBuilder, Index, Kind, Term,
     record::{Head, OVERHEAD_BYTES},
 };
-use quorate_world::make::{batch, crc, id};
+use quorate_world::fixtures::{batch, crc, id};
 
 #[test]
 fn every_flipped_byte_is_refused() {

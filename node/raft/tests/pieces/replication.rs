@@ -5,7 +5,7 @@ use quorate_raft::{
     Append, Batch, Body, Credit, Heartbeat, Index, Message, ProgressState, Replication, ReplicationOutput,
     ReplicationStart, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply, SnapshotTransferSettings, Term, Want,
 };
-use quorate_world::make::{at, batch, crc, id};
+use quorate_world::fixtures::{at, batch, crc, id};
 use std::time::Duration;
 
 /// The leader's term, the first epoch of the replication, and the last entry of the leader's log.

@@ -1,5 +1,5 @@
 use quorate_raft::{Snapshot, SnapshotTransfer, SnapshotTransferSettings};
-use quorate_world::make::{at, snapshot_of};
+use quorate_world::fixtures::{at, snapshot_of};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::collections::VecDeque;
 

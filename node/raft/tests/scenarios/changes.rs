@@ -5,8 +5,8 @@ use quorate_raft::{
 };
 use quorate_world::{
     disk::Disk,
-    event::Event,
-    make::{append, at, changing, hear, id, lead, log_of, persist_all, replica, request_vote, settings, voters},
+    events::Event,
+    fixtures::{append, at, changing, hear, id, lead, log_of, persist_all, replica, request_vote, settings, voters},
     node::Note,
     rules::Rules,
     world::World,
@@ -405,7 +405,11 @@ fn a_node_removed_long_ago_asks_every_node_it_ever_knew() {
     world.must(Event::Restart(NodeId(3)));
     world.pass(400);
     world.must(Event::Timeout(NodeId(3)));
-    assert!(world.wire.iter().any(|letter| (letter.from, letter.to) == (NodeId(3), NodeId(2))), "{:?}", world.wire);
+    assert!(
+        world.wire.iter().any(|envelope| (envelope.from, envelope.to) == (NodeId(3), NodeId(2))),
+        "{:?}",
+        world.wire
+    );
 }
 
 /// An outdated message from a member that lags does not stop a node that was added again since.
@@ -497,9 +501,9 @@ fn a_read_round_reaches_a_member_that_is_added_while_it_is_open() {
     drop(told);
     world.must(Event::Heartbeat(NodeId(1)));
     world.settle_within();
-    let beats = world.wire.iter().filter(|letter| letter.to == NodeId(3));
+    let beats = world.wire.iter().filter(|envelope| envelope.to == NodeId(3));
     let rounds: Vec<_> = beats
-        .filter_map(|letter| match &letter.message.body {
+        .filter_map(|envelope| match &envelope.message.body {
             Body::Heartbeat(heartbeat) => Some(heartbeat.round),
             _ => None,
         })

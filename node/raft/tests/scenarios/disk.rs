@@ -6,8 +6,8 @@ use quorate_raft::{
 };
 use quorate_world::{
     disk::Disk,
-    event::Event,
-    make::{
+    events::Event,
+    fixtures::{
         append, append_reply, at, batch, disk_of, halted, hear, heartbeat, heartbeat_reply, id, lead, log_of, opened,
         persist_all, persists, promised, promising, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of,
         snapshot_reply, stand, terms, vote_reply, voters,

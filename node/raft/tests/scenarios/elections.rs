@@ -4,8 +4,8 @@
 use quorate_raft::{Effect, NodeId, Phase, Replica, Role, Term, Violation};
 use quorate_world::{
     disk::Disk,
-    event::Event,
-    make::{
+    events::Event,
+    fixtures::{
         append, at, disk_of, halted, hear, heartbeat, heartbeat_reply, id, lead, opened, persist_all, persists,
         replica, request_vote, settings, stand, vote, vote_reply,
     },

@@ -5,7 +5,7 @@ use quorate_raft::{
 };
 use quorate_world::{
     disk::{Disk, Fault},
-    make::{
+    fixtures::{
         append, append_reply, at, batch, disk_of, faulty_replica, hear, heartbeat, id, log_of, opened, persist_all,
         persists, promised, repair, repair_reply, replica, request_vote, sent, settings, terms, vote_reply, voters,
     },

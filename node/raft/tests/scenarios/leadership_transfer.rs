@@ -2,8 +2,8 @@
 
 use quorate_raft::{Body, Effect, Index, NodeId, TimeoutNow, TransferRefused};
 use quorate_world::{
-    event::Event,
-    make::{at, hear, id, lead, persist_all, replica},
+    events::Event,
+    fixtures::{at, hear, id, lead, persist_all, replica},
     node::{Actor, Note},
     world::World,
 };
@@ -79,7 +79,7 @@ fn leadership_moves_to_the_best_voter_if_none_is_named() {
 #[test]
 fn the_target_is_told_only_when_it_has_the_whole_log_and_all_of_it_is_committed() {
     let mut world = led_by_1();
-    let told = |world: &World| world.wire.iter().any(|letter| matches!(letter.message.body, Body::TimeoutNow(_)));
+    let told = |world: &World| world.wire.iter().any(|envelope| matches!(envelope.message.body, Body::TimeoutNow(_)));
     world.must(Event::Propose(NodeId(1), 2));
     transfer_leadership(&mut world, 1, Some(2)).expect("it leads");
     world.settle_within();
@@ -93,7 +93,7 @@ fn the_target_is_told_only_when_it_has_the_whole_log_and_all_of_it_is_committed(
 #[test]
 fn a_target_whose_log_is_not_the_leaders_does_not_campaign() {
     let mut target = replica(2, 3, 5, None, &[1, 1]);
-    let heartbeat = quorate_world::make::heartbeat(1, 0);
+    let heartbeat = quorate_world::fixtures::heartbeat(1, 0);
     hear(&mut target, at(0), 1, 5, heartbeat);
     let tell =
         |target: &mut quorate_raft::Replica, last| hear(target, at(1), 1, 5, Body::TimeoutNow(TimeoutNow { last }));

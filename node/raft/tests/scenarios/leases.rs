@@ -3,8 +3,8 @@
 use quorate_raft::{Body, ClockDrift, Effect, Index, Kind, Membership, Moment, NodeId, Phase, Replica, Role, Term};
 use quorate_world::{
     disk::Disk,
-    event::Event,
-    make::{
+    events::Event,
+    fixtures::{
         append, at, disk_of, hear, heartbeat, heartbeat_reply, id, lead, persist_all, replica, request_vote, settings,
         vote, vote_reply, voters,
     },

@@ -7,8 +7,8 @@ use quorate_raft::{
 };
 use quorate_world::{
     disk::Disk,
-    event::Event,
-    make::{
+    events::Event,
+    fixtures::{
         append, append_reply, at, batch, disk_of, halted, hear, heartbeat, id, lead, log_of, persist_all, persists,
         promised, replica, request_vote, sent, settings, snapshot_chunk, snapshot_of, terms, vote_reply, voters,
     },

@@ -2,7 +2,7 @@
 
 use quorate_raft::{AppendOutcome, Batch, Effect, Index, Membership, MessageRefusal, NodeId, Replica, Term};
 use quorate_world::{
-    make::{
+    fixtures::{
         append, append_reply, at, batch, changing, disk_of, hear, id, lead, log_of, persist_all, persists, replica,
         settings, snapshot_of, terms, voters,
     },
@@ -151,7 +151,7 @@ fn a_configuration_that_is_none_is_refused() {
         matches!(effects.last(), Some(Effect::Refused { reason: MessageRefusal::Malformed, .. }))
     };
     assert!(refused(&mut follower, changing(5, 2, before, &Membership::default())), "nobody would vote");
-    let mut cut = quorate_raft::BatchBuilder::new(quorate_world::make::crc, Term(5), Index(2), before, 0);
+    let mut cut = quorate_raft::BatchBuilder::new(quorate_world::fixtures::crc, Term(5), Index(2), before, 0);
     cut.push(quorate_raft::Kind::Membership, &voters(3).encode()[..7]);
     assert!(refused(&mut follower, cut.finish().expect("an entry")), "cut off");
     assert_eq!((terms(&follower), follower.membership()), (vec![1], &voters(3)));

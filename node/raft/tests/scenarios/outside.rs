@@ -9,8 +9,8 @@ use quorate_raft::{
 };
 use quorate_world::{
     disk::Disk,
-    event::Event,
-    make::{
+    events::Event,
+    fixtures::{
         append, at, batch, changing, disk_of, hear, heartbeat, heartbeat_reply, id, lead, log_of, persist_all,
         settings, snapshot_chunk, snapshot_of, vote, vote_reply, voters,
     },

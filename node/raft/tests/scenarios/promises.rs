@@ -6,7 +6,7 @@ use quorate_raft::{
 };
 use quorate_world::{
     disk::Disk,
-    make::{
+    fixtures::{
         append, at, batch, disk_of, hear, heartbeat, id, lead, persist_all, persists, promised, promising,
         request_vote, sent, settings, vote_reply, voters,
     },

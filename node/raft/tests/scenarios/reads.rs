@@ -2,8 +2,8 @@
 
 use quorate_raft::{Body, Effect, Index, Message, NodeId, Replica, Term};
 use quorate_world::{
-    event::Event,
-    make::{at, hear, heartbeat_reply, lead, persist_all, replica},
+    events::Event,
+    fixtures::{at, hear, heartbeat_reply, lead, persist_all, replica},
     world::World,
 };
 
@@ -64,7 +64,7 @@ fn an_answer_to_an_earlier_leadership_confirms_no_read_of_this_one() {
     world.settle_within();
     // The heartbeat of round 1 in term 1 to node 2 is delayed; all else goes on until node 1
     // leads term 2.
-    let delayed = world.wire.iter().position(|letter| letter.to == NodeId(2)).map(|at| world.wire.remove(at));
+    let delayed = world.wire.iter().position(|envelope| envelope.to == NodeId(2)).map(|at| world.wire.remove(at));
     world.settle();
     world.pass(400);
     world.timeout_of(1);

@@ -6,8 +6,8 @@ use quorate_raft::{
 };
 use quorate_world::{
     disk::Disk,
-    event::Event,
-    make::{
+    events::Event,
+    fixtures::{
         append, at, batch, disk_of, hear, id, lead, log_of, persist_all, persists, replica, sent, settings, terms,
         voters,
     },

@@ -2,7 +2,7 @@
 
 use quorate_raft::{Effect, Index, NodeId, Persist, Replica, Role, Term};
 use quorate_world::{
-    make::{
+    fixtures::{
         append, append_reply, at, batch, disk_of, hear, heartbeat, heartbeat_reply, id, lead, log_of, persist_all,
         persists, replica, settings, terms, voters,
     },

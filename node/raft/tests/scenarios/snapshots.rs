@@ -5,8 +5,8 @@ use quorate_raft::{
     SnapshotTransfer, SnapshotTransferSettings, Term, Violation,
 };
 use quorate_world::{
-    event::Event,
-    make::{
+    events::Event,
+    fixtures::{
         append, append_reply, at, disk_of, halted, hear, id, lead, log_of, persist_all, persists, promised, replica,
         sent, settings, snapshot_chunk, snapshot_of, snapshot_reply, terms, voters,
     },
@@ -293,7 +293,7 @@ fn a_restore_comes_before_the_entries_after_it_are_applied() {
 #[test]
 fn a_candidate_whose_log_a_snapshot_replaces_campaigns_no_longer() {
     let mut node = replica(2, 3, 5, None, &[1, 3, 3]);
-    let campaign = quorate_world::make::stand(&mut node, at(0));
+    let campaign = quorate_world::fixtures::stand(&mut node, at(0));
     let mut out = Vec::new();
     node.snapshot_received(at(0), NodeId(1), 1, &snapshot_of(2, 2).base, &mut out);
     assert_eq!(node.log().last(), id(2, 2), "its entries conflicted with what is committed");
@@ -351,7 +351,7 @@ fn a_node_that_lost_its_state_is_healed_by_a_snapshot_that_reaches_it() {
     assert_eq!(append_reply(&effects), Some(AppendOutcome::NeedsSnapshot { from: Index(4) }));
     let mut out = Vec::new();
     node.election_timeout(at(1_000), Term(1), &mut out);
-    assert!(quorate_world::make::opened(&out).is_none(), "it does not campaign");
+    assert!(quorate_world::fixtures::opened(&out).is_none(), "it does not campaign");
     let effects = hear(&mut node, at(1_000), 1, 1, snapshot_chunk(7, &snapshot_of(3, 1), 0, b"abc"));
     assert_eq!(snapshot_reply(&sent(&effects)), Some(SnapshotOutcome::Refused), "too old");
     let mut base = snapshot_of(4, 1).base;

@@ -4,8 +4,8 @@
 use quorate_raft::{Body, Effect, MachineVersions, NodeId, Phase, Replica, RequestVote, Settings, Term};
 use quorate_world::{
     disk::Disk,
-    make::{at, hear, id, settings, vote_reply, voters},
-    words::Note,
+    events::Note,
+    fixtures::{at, hear, id, settings, vote_reply, voters},
     world::World,
 };
 
@@ -35,7 +35,7 @@ fn a_voter_votes_only_for_a_candidate_whose_version_it_applies() {
 #[test]
 fn a_voter_that_hears_a_leader_blames_no_version() {
     let mut voter = applying(0, 0, 0);
-    hear(&mut voter, at(1_000), 3, 1, quorate_world::make::heartbeat(0, 0));
+    hear(&mut voter, at(1_000), 3, 1, quorate_world::fixtures::heartbeat(0, 0));
     let effects = hear(&mut voter, at(1_010), 2, 1, request(Phase::PreVote, 9, false));
     assert_eq!(vote_reply(&effects), Some((Term(1), false)));
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::MachineUnknown { .. })));

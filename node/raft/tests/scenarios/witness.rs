@@ -7,8 +7,8 @@ use quorate_raft::{
 };
 use quorate_world::{
     disk::{Disk, Fault},
-    event::Event,
-    make::{
+    events::Event,
+    fixtures::{
         append, append_reply, at, batch, crc, disk_of, hear, id, lead, log_of, persist_all, repair, repair_reply,
         settings, voters,
     },

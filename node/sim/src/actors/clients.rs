@@ -6,10 +6,10 @@
 
 use super::{
     freshness::{Past, bounded},
+    observer::SharedObserver,
     process::Process,
     registers::{Change, Command, Registers},
     sessions::{Next, Sessions},
-    witness::SharedWitness,
 };
 use crate::{
     linearizability::{self, Operation, Outcome, Reply, Verdict},
@@ -44,7 +44,7 @@ pub(super) struct Clients {
     /// The latest index at which each running node served a read.
     seen: BTreeMap<NodeId, Index>,
     is_closed: bool,
-    witness: SharedWitness,
+    observer: SharedObserver,
 }
 
 struct Client {
@@ -117,7 +117,7 @@ const IMPATIENT: f64 = 0.25;
 const WITHIN_MAX: Duration = Duration::from_millis(500);
 
 impl Clients {
-    pub(super) fn new(plan: &Plan, witness: SharedWitness) -> Self {
+    pub(super) fn new(plan: &Plan, observer: SharedObserver) -> Self {
         let client = |nth| Client {
             random: SmallRng::seed_from_u64(plan.seed ^ (nth + 1) << 40),
             rests_until: Duration::ZERO,
@@ -136,7 +136,7 @@ impl Clients {
             past: Past::new(plan),
             seen: BTreeMap::new(),
             is_closed: false,
-            witness,
+            observer,
         }
     }
 
@@ -224,7 +224,7 @@ impl Clients {
             let asked =
                 Asked { client: id, node: *node, key, call, within, invoked, floor, answer, session, is_unknown };
             self.asked.insert(operation, asked);
-            self.witness.lock().say(format_args!("client {id} asks {node} for {operation}: {call:?} of key {key}"));
+            self.observer.lock().say(format_args!("client {id} asks {node} for {operation}: {call:?} of key {key}"));
         }
     }
 
@@ -241,9 +241,9 @@ impl Clients {
             (asked.node, asked.within, client.asks_again) = (*node, None, false);
             let (handle, told) = (process.node().clone(), Rc::clone(&self.told));
             process.call(propose_as(handle, operation, key, serial, command, None, told));
-            let mut witness = self.witness.lock();
-            witness.report.count("writes repeated", 1);
-            witness.say(format_args!("client {id} asks {node} again for {operation}"));
+            let mut observer = self.observer.lock();
+            observer.report.count("writes repeated", 1);
+            observer.say(format_args!("client {id} asks {node} again for {operation}"));
         }
     }
 
@@ -301,7 +301,7 @@ impl Clients {
         if let Some((key, ..)) = &asked.session {
             asked.is_unknown |= matches!(answer, Told::Unknown);
             if let Told::SessionRefused { expired } = answer {
-                self.witness.lock().report.count(if expired { "sessions expired" } else { "serials stale" }, 1);
+                self.observer.lock().report.count(if expired { "sessions expired" } else { "serials stale" }, 1);
                 self.sessions.expired(asked.client, key);
                 answer = if asked.is_unknown { Told::Unknown } else { Told::Refused };
             } else {
@@ -319,55 +319,55 @@ impl Clients {
             client.waits_for.take_if(|_| !asks_again);
             client.rests_until = now + self.rest.mul_f64(client.random.random_range(0.0..1.0));
         }
-        let mut witness = self.witness.lock();
-        witness.trace.hash(&(operation, format_args!("{answer:?}").to_string()));
-        witness.say(format_args!("client {} hears of {operation}: {answer:?}", asked.client));
+        let mut observer = self.observer.lock();
+        observer.trace.hash(&(operation, format_args!("{answer:?}").to_string()));
+        observer.say(format_args!("client {} hears of {operation}: {answer:?}", asked.client));
         if asks_again {
             return;
         }
         let (floor, key) = (asked.floor, asked.key);
         match (answer, asked.call) {
             (Told::Applied { index, changed }, _) => {
-                witness.report.count("writes acknowledged", 1);
-                if witness.index_of(operation) != Some(index) {
-                    let found = witness.index_of(operation);
-                    witness.fail(format!(
+                observer.report.count("writes acknowledged", 1);
+                if observer.index_of(operation) != Some(index) {
+                    let found = observer.index_of(operation);
+                    observer.fail(format!(
                         "acknowledged writes: {operation} is told applied at {index}, it was at {found:?}"
                     ));
                 }
-                if witness.reply_of(operation) != Some(changed) {
-                    witness.fail(format!(
+                if observer.reply_of(operation) != Some(changed) {
+                    observer.fail(format!(
                         "acknowledged writes: {operation} is told {changed}, which is not its first answer"
                     ));
                 }
                 if index <= floor {
-                    witness.fail(format!("real-time order: {operation} is applied at {index}, asked behind {floor}"));
+                    observer.fail(format!("real-time order: {operation} is applied at {index}, asked behind {floor}"));
                 }
                 self.acknowledged = self.acknowledged.max(index);
                 self.past.told(now, index);
             }
             (Told::Refused, _) => {
-                witness.report.count("writes refused", 1);
-                witness.refused(operation);
+                observer.report.count("writes refused", 1);
+                observer.refused(operation);
             }
             (Told::Late, _) if asked.within.is_some() => {
-                witness.report.count("writes late", 1);
-                witness.refused(operation);
+                observer.report.count("writes late", 1);
+                observer.refused(operation);
             }
-            (Told::Late, _) => witness.fail(format!("deadlines: {operation} has none, and is refused as late")),
-            (Told::Unknown, _) => witness.report.count("writes unknown", 1),
-            (Told::Opened { .. }, _) => witness.report.count("sessions opened", 1),
+            (Told::Late, _) => observer.fail(format!("deadlines: {operation} has none, and is refused as late")),
+            (Told::Unknown, _) => observer.report.count("writes unknown", 1),
+            (Told::Opened { .. }, _) => observer.report.count("sessions opened", 1),
             (Told::SessionRefused { .. }, _) => {}
-            (Told::NotRead, Call::Open) => witness.report.count("sessions not opened", 1),
-            (Told::NotRead, _) => witness.report.count("reads refused", 1),
-            (Told::TooStale, Call::Read(Consistency::Bounded { .. })) => witness.report.count("reads too stale", 1),
+            (Told::NotRead, Call::Open) => observer.report.count("sessions not opened", 1),
+            (Told::NotRead, _) => observer.report.count("reads refused", 1),
+            (Told::TooStale, Call::Read(Consistency::Bounded { .. })) => observer.report.count("reads too stale", 1),
             (Told::TooStale, _) => {
-                witness.fail(format!("bounded reads: {operation} has no bounds, and is refused as too stale"));
+                observer.fail(format!("bounded reads: {operation} has no bounds, and is refused as too stale"));
             }
             (Told::Found { index, value }, call) => {
-                let truth = witness.state_at(index).get(key);
+                let truth = observer.state_at(index).get(key);
                 if truth != value {
-                    witness
+                    observer
                         .fail(format!("reads: {operation} found {value:?} for key {key} at {index}, it was {truth:?}"));
                 }
                 let (kind, is_linearizable) = match call {
@@ -378,15 +378,15 @@ impl Clients {
                         ("linearizable reads", true)
                     }
                 };
-                witness.report.count(kind, 1);
+                observer.report.count(kind, 1);
                 let seen = self.seen.entry(asked.node).or_default();
                 if index < *seen {
-                    witness.fail(format!("local reads: {} went back from {seen} to {index}", asked.node));
+                    observer.fail(format!("local reads: {} went back from {seen} to {index}", asked.node));
                 }
                 *seen = index;
                 if index < floor {
                     let what = if is_linearizable { "linearizable reads" } else { "bounded reads" };
-                    witness.fail(format!("{what}: {operation} is served at {index}, and had to see {floor}"));
+                    observer.fail(format!("{what}: {operation} is served at {index}, and had to see {floor}"));
                 }
                 if is_linearizable {
                     self.acknowledged = self.acknowledged.max(index);
@@ -424,7 +424,7 @@ impl Clients {
                 self.asked.values().filter(|asked| asked.key == key).filter_map(operation_of).collect();
             match linearizability::check(&history, None, linearizability::STEPS_MAX) {
                 Verdict::Linearizable => {}
-                Verdict::Undecided => self.witness.lock().report.count("histories undecided", 1),
+                Verdict::Undecided => self.observer.lock().report.count("histories undecided", 1),
                 Verdict::Violated(explanation) => return Err(format!("linearizability: of key {key}: {explanation}")),
             }
         }

@@ -23,11 +23,11 @@ impl Cluster<'_> {
     /// Kills a node and damages its disk; the node starts again after `down`.
     pub(super) fn damage(&mut self, node: NodeId, fault: &Fault, down: Duration) {
         if !self.may_lose(node) {
-            return self.witness.lock().report.count("damage held back", 1);
+            return self.observer.lock().report.count("damage held back", 1);
         }
         self.kill(node, Power::Kept, down);
-        let mut witness = self.witness.lock();
-        let disk = witness.disk(node).disk.clone();
+        let mut observer = self.observer.lock();
+        let disk = observer.disk(node).disk.clone();
         let Some(place) = Place::of(&disk, &mut self.random) else { return };
         let Place { path, from, bytes } = &place;
         let range = *from..from + bytes;
@@ -47,12 +47,13 @@ impl Cluster<'_> {
             }
         };
         if done {
-            let disk = witness.disk(node);
+            let disk = observer.disk(node);
             disk.is_damaged = true;
             disk.is_misplaced |= matches!(fault, Fault::Misdirect { .. });
-            witness.report.fired(fault.kind());
-            witness.trace.hash(&(node, &place.path, place.from, place.bytes));
-            witness.say(format_args!("of {node}, {bytes} bytes of {} from byte {from} on are damaged", path.display()));
+            observer.report.fired(fault.kind());
+            observer.trace.hash(&(node, &place.path, place.from, place.bytes));
+            observer
+                .say(format_args!("of {node}, {bytes} bytes of {} from byte {from} on are damaged", path.display()));
         }
     }
 
@@ -65,21 +66,21 @@ impl Cluster<'_> {
         self.kill(node, Power::Kept, down);
         let member = self.member(node);
         member.lost_by = Some("wipe");
-        let mut witness = self.witness.lock();
-        witness.wiped(node);
-        witness.say(format_args!("the directory of {node} is emptied"));
+        let mut observer = self.observer.lock();
+        observer.wiped(node);
+        observer.say(format_args!("the directory of {node} is emptied"));
     }
 
     /// Copies the durable part of a node's directory.
     pub(super) fn copy(&mut self, node: NodeId) {
         let led = self.led_by_another(node).filter(|_| self.may_lose(node) && self.plan.nodes >= 3);
-        let mut witness = self.witness.lock();
+        let mut observer = self.observer.lock();
         let copied = led.map(|led| Copied {
-            disk: witness.disk(node).disk.fork(),
-            promised: witness.promised(node).clone(),
+            disk: observer.disk(node).disk.fork(),
+            promised: observer.promised(node).clone(),
             led,
         });
-        drop(witness);
+        drop(observer);
         if let Some(copied) = &copied {
             copied.disk.crash(Crash::Lose);
         }
@@ -93,15 +94,15 @@ impl Cluster<'_> {
         let acknowledged = self.member(node).status().map_or(Index(0), |status| status.commit);
         let lacks = promised.last() > Index(0) && promised.last() < acknowledged;
         if !lacks || self.led_by_another(node) != Some(led) || !self.may_lose(node) {
-            return self.witness.lock().report.count("damage held back", 1);
+            return self.observer.lock().report.count("damage held back", 1);
         }
         let down = Duration::from_millis(self.random.random_range(5..1_500));
         self.kill(node, Power::Kept, down);
         self.member(node).lost_by = Some("put-back");
-        let mut witness = self.witness.lock();
-        witness.wiped(node);
-        witness.say(format_args!("the directory of {node} is put back to where its log ended at {}", promised.last()));
-        let place = witness.disk(node);
+        let mut observer = self.observer.lock();
+        observer.wiped(node);
+        observer.say(format_args!("the directory of {node} is put back to where its log ended at {}", promised.last()));
+        let place = observer.disk(node);
         (place.disk, place.promised) = (disk, promised);
     }
 
@@ -117,15 +118,15 @@ impl Cluster<'_> {
     /// Whether a node may lose data: all others are up and undamaged, and have a log.
     fn may_lose(&mut self, node: NodeId) -> bool {
         self.look_who_healed();
-        let mut witness = self.witness.lock();
+        let mut observer = self.observer.lock();
         let mut others = self.members.iter().filter(|member| member.id != node);
         self.plan.nodes > 1
             && self.is_up(node)
-            && !witness.disk(node).is_damaged
-            && !witness.promised(node).has_faulty()
+            && !observer.disk(node).is_damaged
+            && !observer.promised(node).has_faulty()
             && others.all(|member| {
                 let is_whole = member.status().is_some_and(|status| status.faulty == 0) && member.lost_by.is_none();
-                is_whole && !witness.disk(member.id).is_damaged && witness.promised(member.id).last() > Index(0)
+                is_whole && !observer.disk(member.id).is_damaged && observer.promised(member.id).last() > Index(0)
             })
     }
 
@@ -134,13 +135,13 @@ impl Cluster<'_> {
     /// wait for its operator.
     pub(super) fn may_scatter(&mut self) -> bool {
         self.look_who_healed();
-        let mut witness = self.witness.lock();
+        let mut observer = self.observer.lock();
         let mut members = self.members.iter();
         members.all(|member| {
             let is_sound = !matches!(member.state, State::Out) && member.lost_by.is_none();
             // A node that never held anything can't tell that it was not emptied, and
             // counts as lost.
-            is_sound && !witness.disk(member.id).is_damaged && witness.promised(member.id).last() > Index(0)
+            is_sound && !observer.disk(member.id).is_damaged && observer.promised(member.id).last() > Index(0)
         })
     }
 
@@ -148,14 +149,14 @@ impl Cluster<'_> {
     /// to be committed.
     fn look_who_healed(&mut self) {
         let commit = self.members.iter().filter_map(|member| Some(member.status()?.commit)).max();
-        let mut witness = self.witness.lock();
+        let mut observer = self.observer.lock();
         for member in &self.members {
             let Some(status) = member.status() else { continue };
             let is_whole = status.faulty == 0
-                && !witness.promised(member.id).has_faulty()
+                && !observer.promised(member.id).has_faulty()
                 && Some(status.applied) >= commit
                 && status.leader.is_some();
-            let disk = witness.disk(member.id);
+            let disk = observer.disk(member.id);
             // A worn sector is faulty again after every start.
             if is_whole && !disk.disk.is_worn() {
                 (disk.is_damaged, disk.is_misplaced) = (false, false);

@@ -26,7 +26,7 @@ impl Cluster<'_> {
         let mut changed = before != self.under_way.len();
         while let Some(planned) = self.ahead.as_slice().first().filter(|planned| planned.at <= self.now) {
             self.ahead.next();
-            self.witness.lock().say(format_args!("FAULT {:?} for {:?}", planned.fault, planned.lasts));
+            self.observer.lock().say(format_args!("FAULT {:?} for {:?}", planned.fault, planned.lasts));
             self.begin(&planned.fault, planned.lasts);
             self.under_way.push((self.now + planned.lasts, &planned.fault));
             changed = true;
@@ -70,9 +70,9 @@ impl Cluster<'_> {
             outsiders::message(&mut self.random, &receiver, quorate_storage::checksum)
         };
         self.wire.says_from_outside(from, to, &message);
-        let mut witness = self.witness.lock();
-        witness.report.fired("outsider");
-        witness.report.count("said by removed nodes", removed);
+        let mut observer = self.observer.lock();
+        observer.report.fired("outsider");
+        observer.report.count("said by removed nodes", removed);
     }
 
     /// A command that no client proposed: the state machine would report it.
@@ -85,7 +85,7 @@ impl Cluster<'_> {
 
     fn begin(&mut self, fault: &Fault, lasts: Duration) {
         let kind = fault.kind();
-        let fired = |this: &Self| this.witness.lock().report.fired(kind);
+        let fired = |this: &Self| this.observer.lock().report.fired(kind);
         match *fault {
             Fault::Change { ref voters } => self.aim_at(voters),
             Fault::HandOver { to } => self.hand_over(to),
@@ -105,13 +105,13 @@ impl Cluster<'_> {
                 if self.random.random_bool(0.5) {
                     self.wire.die_at(node, nth);
                 } else {
-                    self.witness.lock().disk(node).disk.halt_at(nth.into());
+                    self.observer.lock().disk(node).disk.halt_at(nth.into());
                 }
             }
             Fault::SyncFailure { node, power } if self.is_up(node) => {
                 self.member(node).fails_with = Some((power, lasts));
                 let (operation, nth) = damage::failing(&mut self.random);
-                self.witness.lock().disk(node).disk.fail(operation, nth);
+                self.observer.lock().disk(node).disk.fail(operation, nth);
             }
             Fault::Pause { node } if self.is_up(node) => {
                 fired(self);
@@ -131,13 +131,13 @@ impl Cluster<'_> {
             }
             Fault::SlowDisk { node, by } => {
                 fired(self);
-                self.witness.lock().disk(node).syncs_take = by;
+                self.observer.lock().disk(node).syncs_take = by;
             }
             Fault::Full { node } => {
                 fired(self);
                 let left = self.random.random_range(0..LEFT_BYTES_MAX);
                 self.member(node).is_full = true;
-                self.witness.lock().disk(node).disk.fill_after(left);
+                self.observer.lock().disk(node).disk.fill_after(left);
             }
             Fault::Restart { node } if self.is_up(node) => {
                 fired(self);
@@ -188,10 +188,10 @@ impl Cluster<'_> {
             Fault::Pause { node } => self.member(node).is_paused = false,
             Fault::SlowNode { node, .. } => self.member(node).slow_by = Duration::ZERO,
             Fault::Drift { node, .. } => self.member(node).drift_per_mille = 0,
-            Fault::SlowDisk { node, .. } => self.witness.lock().disk(node).syncs_take = Duration::ZERO,
+            Fault::SlowDisk { node, .. } => self.observer.lock().disk(node).syncs_take = Duration::ZERO,
             Fault::Full { node } => {
                 self.member(node).is_full = false;
-                self.witness.lock().disk(node).disk.fill_after(u64::MAX);
+                self.observer.lock().disk(node).disk.fill_after(u64::MAX);
             }
             _ => {}
         }

@@ -1,10 +1,10 @@
 //! The state of one member that outlives its processes.
 
 use super::{
+    observed_storage::{ObservedStorage, Promised, SEGMENT_BYTES},
+    observer::SharedObserver,
     process::Process,
-    watched::{Promised, SEGMENT_BYTES, Watched},
     wire::Wire,
-    witness::SharedWitness,
 };
 use crate::plan::{Plan, Power, Told};
 use quorate::{
@@ -186,7 +186,7 @@ impl Member {
         now: Duration,
         leads: bool,
         wire: &Wire,
-        witness: &SharedWitness,
+        observer: &SharedObserver,
     ) -> Result<(), String> {
         let (unheard_max, stuck_max) = (unheard_max(self.runs_with), stuck_max(self.runs_with));
         let heard = wire.heard_since(self.id, now.saturating_sub(unheard_max)) as u64;
@@ -194,8 +194,8 @@ impl Member {
         if !leads || heard >= plan.nodes / 2 || plan.changes_members() {
             self.unheard = Duration::ZERO;
         }
-        let mut witness = witness.lock();
-        let disk = witness.disk(self.id);
+        let mut observer = observer.lock();
+        let disk = observer.disk(self.id);
         if !leads || disk.waiting == 0 || std::mem::replace(&mut self.finished, disk.finished) != disk.finished {
             self.stuck = Duration::ZERO;
         }
@@ -248,11 +248,11 @@ impl Member {
     }
 
     /// The log on its disk, watched.
-    pub(super) fn storage(&self, plan: &Plan, witness: &SharedWitness) -> StorageHandle {
-        let disk = witness.lock().disk(self.id).disk.clone();
+    pub(super) fn storage(&self, plan: &Plan, observer: &SharedObserver) -> StorageHandle {
+        let disk = observer.lock().disk(self.id).disk.clone();
         let segment_bytes = if plan.seed.is_multiple_of(3) { 16 * SEGMENT_BYTES } else { SEGMENT_BYTES };
         let wal = Wal::at("data").segment_bytes(segment_bytes as u64).discard_unproven(self.discards).on(disk);
-        Watched::around(wal, self.id, witness.clone())
+        ObservedStorage::around(wal, self.id, observer.clone())
     }
 }
 

@@ -10,11 +10,11 @@
 //! - [`process`]: one life of a node. Dropping it is a crash.
 //! - [`member`]: the state that outlives it: the disk, the clock, the faults in effect.
 //! - [`wire`]: the network.
-//! - [`watched`]: the storage, and its durability promises.
+//! - [`observed_storage`]: the storage, and its durability promises.
 //! - [`registers`]: the replicated service.
 //! - [`clients`]: the callers and their answers; [`sessions`]: their retries; [`operators`]:
 //!   the member changes.
-//! - [`witness`]: the properties that must hold; [`freshness`]: those of reads.
+//! - [`observer`]: the properties that must hold; [`freshness`]: those of reads.
 //! - [`faults`]: the plan's faults of nodes, and [`damage`] of disks.
 
 mod clients;
@@ -22,13 +22,13 @@ mod damage;
 mod faults;
 mod freshness;
 mod member;
+mod observed_storage;
+mod observer;
 mod operators;
 mod process;
 mod registers;
 mod sessions;
-mod watched;
 mod wire;
-mod witness;
 
 use crate::{
     Outcome,
@@ -37,6 +37,7 @@ use crate::{
 };
 use clients::Clients;
 use member::{Member, State};
+use observer::SharedObserver;
 use operators::Operator;
 use process::Process;
 use quorate::{NodeId, Role, Snapshots, metrics::Metrics};
@@ -44,7 +45,6 @@ use quorate_raft::Term;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, time::Duration};
 use wire::Wire;
-use witness::SharedWitness;
 
 /// The cluster's time that passes in a turn.
 const TURN: Duration = Duration::from_millis(1);
@@ -57,18 +57,18 @@ const SERVES: usize = 5;
 
 /// Runs a plan to its end or to the first violation.
 pub(crate) fn run(plan: &Plan, trace: &mut Trace) -> Outcome {
-    let witness = SharedWitness::new(std::mem::take(trace), plan.witness);
-    let mut cluster = Cluster::new(plan, &witness);
+    let observer = SharedObserver::new(std::mem::take(trace), plan.witness);
+    let mut cluster = Cluster::new(plan, &observer);
     let ended = cluster.run();
     let simulated = cluster.now;
     drop(cluster);
-    let mut witness = witness.lock();
-    witness.report.runs = 1;
-    witness.report.count("with a witness", u64::from(plan.witness.is_some()));
-    witness.report.simulated = simulated;
-    let violation = witness.violation().or(ended.err());
-    *trace = std::mem::take(&mut witness.trace);
-    Outcome { report: std::mem::take(&mut witness.report), violation }
+    let mut observer = observer.lock();
+    observer.report.runs = 1;
+    observer.report.count("with a witness", u64::from(plan.witness.is_some()));
+    observer.report.simulated = simulated;
+    let violation = observer.violation().or(ended.err());
+    *trace = std::mem::take(&mut observer.trace);
+    Outcome { report: std::mem::take(&mut observer.report), violation }
 }
 
 struct Cluster<'a> {
@@ -85,25 +85,25 @@ struct Cluster<'a> {
     /// The faults in effect, with their ends.
     under_way: Vec<(Duration, &'a Fault)>,
     leaders: BTreeMap<Term, NodeId>,
-    witness: SharedWitness,
+    observer: SharedObserver,
 }
 
 impl<'a> Cluster<'a> {
-    fn new(plan: &'a Plan, witness: &SharedWitness) -> Self {
-        let wire = Wire::new(plan.seed, witness.clone());
+    fn new(plan: &'a Plan, observer: &SharedObserver) -> Self {
+        let wire = Wire::new(plan.seed, observer.clone());
         Self {
             plan,
             now: Duration::ZERO,
             random: SmallRng::seed_from_u64(plan.seed ^ 0xac7012),
             members: (1..=plan.nodes).map(|id| Member::new(NodeId(id), plan.told(NodeId(id)))).collect(),
             wire,
-            clients: Clients::new(plan, witness.clone()),
+            clients: Clients::new(plan, observer.clone()),
             operator: Operator::default(),
             metrics: Metrics::new(),
             ahead: plan.faults.iter(),
             under_way: Vec::new(),
             leaders: BTreeMap::new(),
-            witness: witness.clone(),
+            observer: observer.clone(),
         }
     }
 
@@ -133,7 +133,7 @@ impl<'a> Cluster<'a> {
         asked.retain(|id, _| belong.contains(id));
         let dropped = self.clients.ask_and_leave(&mut asked);
         self.settle_until(deadline)?;
-        let lost = dropped.into_iter().find(|operation| self.witness.lock().index_of(*operation).is_none());
+        let lost = dropped.into_iter().find(|operation| self.observer.lock().index_of(*operation).is_none());
         if let Some(operation) = lost {
             return Err(format!("dropped callers: nobody waited for {operation}, and it never took effect"));
         }
@@ -158,7 +158,7 @@ impl<'a> Cluster<'a> {
     }
 
     fn turn(&mut self) -> Result<(), String> {
-        self.witness.lock().now = self.now;
+        self.observer.lock().now = self.now;
         self.start_due();
         self.operate();
         self.wire.deliver(self.now);
@@ -172,27 +172,27 @@ impl<'a> Cluster<'a> {
             member.run_for(TURN);
         }
         self.now += TURN;
-        self.witness.lock().now = self.now;
+        self.observer.lock().now = self.now;
         self.clients.hear(self.now);
         self.look()?;
-        self.witness.lock().violation().map_or(Ok(()), Err)
+        self.observer.lock().violation().map_or(Ok(()), Err)
     }
 
     /// Checks every node's state, and handles the end of each node that has ended.
     fn look(&mut self) -> Result<(), String> {
         for at in 0..self.members.len() {
             let member = &mut self.members[at];
-            let (id, disk) = (member.id, self.witness.lock().disk(member.id).disk.clone());
+            let (id, disk) = (member.id, self.observer.lock().disk(member.id).disk.clone());
             let State::Up(process) = &member.state else { continue };
             let (status, failure, is_closed) = (process.status(), process.failure(), process.is_closed());
             if status.role == Role::Leader {
                 let known = self.leaders.insert(status.term, id);
                 match known {
                     None => {
-                        let mut witness = self.witness.lock();
-                        witness.report.count("elections", 1);
-                        witness.trace.hash(&(id, status.term));
-                        witness.say(format_args!("{id} leads term {}", status.term));
+                        let mut observer = self.observer.lock();
+                        observer.report.count("elections", 1);
+                        observer.trace.hash(&(id, status.term));
+                        observer.say(format_args!("{id} leads term {}", status.term));
                     }
                     Some(other) if other != id => {
                         return Err(format!("election safety: {other} and {id} both led term {}", status.term));
@@ -200,7 +200,7 @@ impl<'a> Cluster<'a> {
                     Some(_) => {}
                 }
             }
-            member.look_alive(self.plan, self.now, status.role == Role::Leader, &self.wire, &self.witness)?;
+            member.look_alive(self.plan, self.now, status.role == Role::Leader, &self.wire, &self.observer)?;
             member.knows_full = member.is_full && (member.knows_full || status.storage_full);
             let (commit, applied, last) = (status.commit, status.applied, status.last_log);
             if applied > commit || commit > last {
@@ -209,7 +209,7 @@ impl<'a> Cluster<'a> {
             let dies = disk.is_halted() || self.wire.has_died(id);
             match failure {
                 _ if dies => {
-                    self.witness.lock().report.fired("crash-at-effect");
+                    self.observer.lock().report.fired("crash-at-effect");
                     let (power, down) = member.dies_with;
                     self.kill(id, power, down);
                 }
@@ -227,33 +227,33 @@ impl<'a> Cluster<'a> {
     /// Handles a node that ended by itself: an error unless the plan explains it.
     fn failed(&mut self, id: NodeId, failure: &quorate::Failure) -> Result<(), String> {
         let member = &mut self.members[id.0 as usize - 1];
-        let is_damaged = self.witness.lock().disk(id).is_damaged;
-        self.witness.lock().say(format_args!("{id} ends: {failure}"));
+        let is_damaged = self.observer.lock().disk(id).is_damaged;
+        self.observer.lock().say(format_args!("{id} ends: {failure}"));
         let words = failure.to_string();
         if matches!(failure, quorate::Failure::Removed { .. }) && self.plan.changes_members() {
-            self.witness.lock().report.count("removed", 1);
+            self.observer.lock().report.count("removed", 1);
             self.kill(id, Power::Kept, Duration::ZERO);
             let member = self.member(id);
             (member.state, member.was_removed) = (State::Out, true);
         } else if let Some(kind) = member.lost_by {
-            self.witness.lock().report.fired(kind);
+            self.observer.lock().report.fired(kind);
             self.kill(id, Power::Kept, Duration::ZERO);
             self.members[id.0 as usize - 1].state = State::Out;
         } else if let Some((power, down)) = member.fails_with.take() {
-            self.witness.lock().report.fired("sync-failure");
+            self.observer.lock().report.fired("sync-failure");
             self.kill(id, power, down);
         } else if member.is_full
             && matches!(failure, quorate::Failure::Storage(_))
-            && (member.knows_full || self.witness.lock().promised(id).needs_a_segment())
+            && (member.knows_full || self.observer.lock().promised(id).needs_a_segment())
         {
             // A write under way when the disk reports that it is full may not fit, nor may
             // one that needs a segment before the next is allocated. The node reports that,
             // and loses nothing.
-            self.witness.lock().report.count("ended by a full disk", 1);
+            self.observer.lock().report.count("ended by a full disk", 1);
             self.kill(id, Power::Kept, Duration::from_millis(100));
         } else if is_damaged && matches!(failure, quorate::Failure::Storage(_)) {
             // Damage may be found only when the data is read.
-            self.witness.lock().report.count("ended by damage", 1);
+            self.observer.lock().report.count("ended by damage", 1);
             self.kill(id, Power::Kept, Duration::from_millis(100));
         } else {
             return Err(format!("unexpected end: of node {id}: {words}"));
@@ -273,14 +273,14 @@ impl<'a> Cluster<'a> {
         }
         // Messages that its actors send while they are dropped reach no other node.
         self.wire.remove(id);
-        self.witness.lock().disk(id).disk.halt();
+        self.observer.lock().disk(id).disk.halt();
         member.died(self.now + down);
         self.clients.died(self.now, id);
-        let mut witness = self.witness.lock();
-        witness.disk(id).disk.crash(member::fate(power, seed, torn));
-        witness.report.count(member::what_is_left(power), 1);
-        witness.trace.hash(&("dies", id));
-        witness.say(format_args!("{id} dies, its unsynced writes: {power:?}"));
+        let mut observer = self.observer.lock();
+        observer.disk(id).disk.crash(member::fate(power, seed, torn));
+        observer.report.count(member::what_is_left(power), 1);
+        observer.trace.hash(&("dies", id));
+        observer.say(format_args!("{id} dies, its unsynced writes: {power:?}"));
     }
 
     /// Starts the nodes that have reached the end of their downtime.
@@ -310,7 +310,7 @@ impl<'a> Cluster<'a> {
         };
         let builder = builder
             .network(wire::Endpoint(self.wire.clone()))
-            .storage(self.members[at].storage(plan, &self.witness))
+            .storage(self.members[at].storage(plan, &self.observer))
             .timing(self.members[at].timing(plan))
             .limits(self.members[at].limits())
             .snapshots(snapshots)
@@ -318,21 +318,21 @@ impl<'a> Cluster<'a> {
             .metrics(&self.metrics)
             .writes_version(self.members[at].release)
             .seed(plan.seed << 20 | lives << 4 | id.0);
-        self.witness.lock().say(format_args!("{id} starts"));
-        let machine = registers::Registers::new(id, member::ballast(plan), self.witness.clone());
+        self.observer.lock().say(format_args!("{id} starts"));
+        let machine = registers::Registers::new(id, member::ballast(plan), self.observer.clone());
         let started = Process::start(builder, machine);
         let (now, sole) = (self.now, plan.nodes == 1);
-        let mut witness = self.witness.lock();
+        let mut observer = self.observer.lock();
         let member = &mut self.members[at];
         match started {
             Ok(process) => {
                 member.state = State::Up(Box::new(process));
-                witness.report.count("starts", 1);
+                observer.report.count("starts", 1);
             }
             Err(error) => {
                 let words = error.to_string();
-                witness.say(format_args!("{id} does not start: {words}"));
-                let disk = witness.disk(id);
+                observer.say(format_args!("{id} does not start: {words}"));
+                let disk = observer.disk(id);
                 // Recovery repairs damage, for an entry has two places. Unreadable data is
                 // left to the operator, and so is misplaced data that could be the end of
                 // the acknowledged log.
@@ -346,10 +346,10 @@ impl<'a> Cluster<'a> {
                 } else if may_wait {
                     member.fails_with = None;
                 } else if is_out {
-                    witness.report.count("refused for good", 1);
+                    observer.report.count("refused for good", 1);
                     member.state = State::Out;
                 } else {
-                    witness.fail(format!("recovery: node {id} does not start, and could: {words}"));
+                    observer.fail(format!("recovery: node {id} does not start, and could: {words}"));
                 }
             }
         }
@@ -362,11 +362,11 @@ impl<'a> Cluster<'a> {
         }
         self.wire.set_faults(Vec::new());
         self.wire.forget_plans();
-        self.witness.lock().say(format_args!("no more faults"));
+        self.observer.lock().say(format_args!("no more faults"));
         self.upgrade_all();
         for member in &mut self.members {
             // Pending crashes and disk failures are cancelled; pending restarts are due at once.
-            self.witness.lock().disk(member.id).disk.forget_plans();
+            self.observer.lock().disk(member.id).disk.forget_plans();
             member.fails_with = None;
             if let State::Down { until } = &mut member.state {
                 *until = self.now;
@@ -401,7 +401,7 @@ impl<'a> Cluster<'a> {
                 && status.applied == leader.last_log
                 && status.faulty == 0
                 // A caller may wait for a write that a slow disk has not finished.
-                && self.witness.lock().disk(status.node).waiting == 0
+                && self.observer.lock().disk(status.node).waiting == 0
         };
         statuses.iter().all(agrees) && self.clients.are_idle() && self.is_as_wanted()
     }

@@ -64,15 +64,15 @@ impl Cluster<'_> {
         let handle = process.node().clone();
         let change = Change::set_voters(goal.iter().map(|id| (*id, super::address_of(*id))));
         asked.set(Some(now));
-        let witness = self.witness.clone();
-        witness.lock().say(format_args!("the operator asks {id} that {goal:?} vote"));
+        let observer = self.observer.clone();
+        observer.lock().say(format_args!("the operator asks {id} that {goal:?} vote"));
         process.call(async move {
             let outcome = handle.change(change).await;
-            let mut witness = witness.lock();
+            let mut observer = observer.lock();
             if outcome.is_ok() {
-                witness.report.fired("change");
+                observer.report.fired("change");
             }
-            witness.say(format_args!("the operator hears: {outcome:?}"));
+            observer.say(format_args!("the operator hears: {outcome:?}"));
             asked.set(None);
         });
     }
@@ -84,7 +84,7 @@ impl Cluster<'_> {
         let next = Plan::next_release(release, all);
         if next > release {
             self.member(node).release = next;
-            self.witness.lock().say(format_args!("{node} is to run release {next}"));
+            self.observer.lock().say(format_args!("{node} is to run release {next}"));
             self.shut_down(node, down);
         }
         next > release
@@ -105,14 +105,14 @@ impl Cluster<'_> {
     pub(super) fn hand_over(&mut self, to: NodeId) {
         let leads = |member: &&mut super::member::Member| member.status().is_some_and(|it| it.role == Role::Leader);
         let Some(process) = self.members.iter_mut().find(leads).and_then(|member| member.process_mut()) else { return };
-        let (handle, witness) = (process.node().clone(), self.witness.clone());
+        let (handle, observer) = (process.node().clone(), self.observer.clone());
         process.call(async move {
             let outcome = handle.transfer(Some(to)).await;
-            let mut witness = witness.lock();
+            let mut observer = observer.lock();
             if outcome.is_ok() {
-                witness.report.fired("hand-over");
+                observer.report.fired("hand-over");
             }
-            witness.say(format_args!("leadership was to go to {to}: {outcome:?}"));
+            observer.say(format_args!("leadership was to go to {to}: {outcome:?}"));
         });
     }
 }

@@ -1,7 +1,7 @@
 //! The replicated service of the simulation: a few registers, and commands that
 //! name their operation.
 
-use super::witness::SharedWitness;
+use super::observer::SharedObserver;
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate::{Index, NodeId, StateMachine, WriteState};
 use std::{
@@ -105,12 +105,12 @@ pub(super) struct Registers {
     applied: Index,
     /// Bytes of padding in a snapshot, so that it takes more than one piece.
     ballast: usize,
-    witness: SharedWitness,
+    observer: SharedObserver,
 }
 
 impl Registers {
-    pub(super) fn new(node: NodeId, ballast: usize, witness: SharedWitness) -> Self {
-        Self { node, state: State::default(), applied: Index(0), ballast, witness }
+    pub(super) fn new(node: NodeId, ballast: usize, observer: SharedObserver) -> Self {
+        Self { node, state: State::default(), applied: Index(0), ballast, observer }
     }
 
     pub(super) fn get(&self, key: u64) -> Option<u64> {
@@ -120,23 +120,23 @@ impl Registers {
 
 impl StateMachine for Registers {
     fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
-        let mut witness = self.witness.lock();
+        let mut observer = self.observer.lock();
         let Some(command) = Command::decode(command) else {
-            witness.fail(format!("state machine safety: entry {index} of node {} is no command", self.node));
+            observer.fail(format!("state machine safety: entry {index} of node {} is no command", self.node));
             return Bytes::new();
         };
         if index <= self.applied {
-            witness.fail(format!("state machine safety: {} applies {index} behind {}", self.node, self.applied));
+            observer.fail(format!("state machine safety: {} applies {index} behind {}", self.node, self.applied));
         }
         self.applied = index;
         let changed = self.state.carry_out(&command);
-        witness.applied(self.node, index, &command, changed, &self.state);
+        observer.applied(self.node, index, &command, changed, &self.state);
         Bytes::from_static(if changed { b"1" } else { b"0" })
     }
 
     fn snapshot(&self) -> Option<WriteState> {
         let (state, applied, ballast) = (self.state.clone(), self.applied, self.ballast);
-        let witness = self.witness.clone();
+        let observer = self.observer.clone();
         Some(Box::new(move |writer: &mut dyn Write| {
             let mut words = vec![applied.0, state.history];
             words.extend(state.values.iter().flat_map(|(key, value)| [*key, *value]));
@@ -145,7 +145,7 @@ impl StateMachine for Registers {
                 writer.write_all(&word.to_le_bytes())?;
             }
             writer.write_all(&vec![0x5a; ballast])?;
-            witness.lock().report.count("snapshots", 1);
+            observer.lock().report.count("snapshots", 1);
             Ok(())
         }))
     }
@@ -161,7 +161,7 @@ impl StateMachine for Registers {
         let values = pairs.collect::<io::Result<_>>()?;
         io::copy(from, &mut io::sink())?;
         (self.state, self.applied) = (State { values, history }, applied);
-        self.witness.lock().restored(self.node, applied, &self.state);
+        self.observer.lock().restored(self.node, applied, &self.state);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ mod endpoint;
 
 pub(super) use endpoint::{Endpoint, decode};
 
-use super::witness::SharedWitness;
+use super::observer::SharedObserver;
 use crate::plan::Fault;
 use bytes::{Bytes, BytesMut};
 use quorate::NodeId;
@@ -58,7 +58,7 @@ struct State {
     last_words: BTreeMap<NodeId, u16>,
     /// The time of the last arrival from one node at another.
     heard: BTreeMap<(NodeId, NodeId), Duration>,
-    witness: SharedWitness,
+    observer: SharedObserver,
 }
 
 /// The receiving side of a running node.
@@ -87,7 +87,7 @@ enum Incoming {
 }
 
 impl Wire {
-    pub(super) fn new(seed: u64, witness: SharedWitness) -> Self {
+    pub(super) fn new(seed: u64, observer: SharedObserver) -> Self {
         Self(Arc::new(Mutex::new(State {
             now: Duration::ZERO,
             random: SmallRng::seed_from_u64(seed ^ 0x7769_7265),
@@ -100,7 +100,7 @@ impl Wire {
             silent: BTreeSet::new(),
             last_words: BTreeMap::new(),
             heard: BTreeMap::new(),
-            witness,
+            observer,
         })))
     }
 
@@ -187,7 +187,7 @@ impl State {
                 return;
             }
             self.heard.insert((*from, to), self.now);
-            self.witness.lock().arrived(*from, to, frame);
+            self.observer.lock().arrived(*from, to, frame);
         }
         // A seat without tasks takes nothing: its node is about to be removed.
         let _ = here.lanes[usize::from(lane)].send(incoming);
@@ -202,11 +202,11 @@ impl State {
             *left = left.saturating_sub(1);
             if *left == 0 {
                 self.silent.insert(from);
-                self.witness.lock().disk(from).disk.halt();
+                self.observer.lock().disk(from).disk.halt();
                 return;
             }
         }
-        self.witness.lock().sent(from, to, message);
+        self.observer.lock().sent(from, to, message);
         if let Some(frame) = encoded(message) {
             self.fly(from, to, lane_of(message), frame);
         }
@@ -284,8 +284,8 @@ impl State {
             let incoming = Incoming::Frame { from, frame: frame.clone(), is_corrupt: corrupt };
             self.put(due, Parcel { to, seat: None, lane, incoming });
         }
-        let mut witness = self.witness.lock();
-        fired.into_iter().for_each(|kind| witness.report.fired(kind));
+        let mut observer = self.observer.lock();
+        fired.into_iter().for_each(|kind| observer.report.fired(kind));
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{COMMAND, Held, Misuse, OneLayer, say, tell};
 use quorate_sim::{
     Layer, Plan,
-    runs::{Run, Words, name, once},
+    runs::{Run, TraceText, name, once},
     saved,
     shrink::{Shrunk, shrink},
 };
@@ -57,8 +57,8 @@ pub(super) fn run(args: &Args) -> Held {
         super::mutants::breed(name)?;
     }
     let layer = args.layer.into();
-    let words = if args.trace { Words::Kept } else { Words::None };
-    let run = once(Layer::run, layer, &plan, words);
+    let text = if args.trace { TraceText::Kept } else { TraceText::None };
+    let run = once(Layer::run, layer, &plan, text);
     show(&plan, &run);
     let Some(violation) = &run.outcome.violation else {
         if let Some(file) = &args.save {
@@ -106,12 +106,12 @@ fn smaller(args: &Args, layer: Layer, plan: &Plan, violation: &str) -> Shrunk {
             tell(&format!("{tried} of at most {} plans tried, {} faults are left", args.tries, plan.faults.len()));
         }
         tried += 1;
-        once(Layer::run, layer, plan, Words::None).outcome.violation
+        once(Layer::run, layer, plan, TraceText::None).outcome.violation
     });
     let (runs, left, all) = (small.runs, small.plan.faults.len(), plan.faults.len());
     let end = if small.minimal { "nothing smaller fails" } else { "no more tries" };
     say(&format!("\nsmaller after {runs} tries, {left} of {all} faults are left; {end}"));
-    show(&small.plan, &once(Layer::run, layer, &small.plan, Words::Kept));
+    show(&small.plan, &once(Layer::run, layer, &small.plan, TraceText::Kept));
     small
 }
 

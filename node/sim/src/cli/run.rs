@@ -3,7 +3,7 @@
 use super::{COMMAND, Held, Layers, Misuse, in_a_line, say, tell, threads};
 use quorate_sim::{
     Layer, Plan,
-    runs::{self, Failure, Settings, Summary, Words, name, once},
+    runs::{self, Failure, Settings, Summary, TraceText, name, once},
 };
 use std::{
     num::{NonZeroU64, NonZeroUsize},
@@ -107,7 +107,7 @@ fn show(failure: &Failure) {
     say(&in_a_line(failure));
     violation.lines().skip(1).for_each(|line| say(&format!("  {}", line.trim_start())));
     say(&format!("  again: {COMMAND} replay {seed} --layer {} --trace --shrink", name(*layer)));
-    let again = once(Layer::run, *layer, &Plan::of(*seed), Words::Kept);
+    let again = once(Layer::run, *layer, &Plan::of(*seed), TraceText::Kept);
     let from = again.lines.len().saturating_sub(LAST_LINES);
     again.lines[from..].iter().for_each(|line| say(&format!("  {line}")));
     if again.outcome.violation.as_ref() != Some(violation) {

@@ -12,7 +12,7 @@
 //! memory of earlier tries ("Testing for linearizability", 2017) and the linked lists of Horn and
 //! Kroening ("Faster linearizability checking via P-compositionality", 2015). The other cuts are
 //! listed in `search` and `problem`, with the reason why none can change the verdict; the tests
-//! compare with a twin that has none of them.
+//! compare with a brute-force search that has none of them.
 //!
 //! No crate is used for it. todc-utils 0.1.1 has the same search, but every call needs a response,
 //! the search has no bound, and the answer is a bare yes or no; stateright 0.31 knows pending
@@ -22,19 +22,19 @@
 //! ```text
 //! mod      what a history is, and the verdict
 //! problem  a history in small numbers
-//! board    which operations are placed, and taking them back
+//! search_state which operations are placed, and taking them back
 //! search   what to place next, and what not to try
 //! explain  the few operations that contradict each other, and what to say about them
 //! ```
 
-mod board;
+#[cfg(test)]
+mod brute_force;
 mod explain;
 mod problem;
 mod search;
+mod search_state;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod twin;
 
 use std::{collections::BTreeMap, fmt};
 

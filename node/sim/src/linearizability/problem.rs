@@ -1,8 +1,8 @@
 //! A history in the form that the search uses: small numbers instead of values, in the
 //! order of invocation.
 //!
-//! Three simplifications are made here. None changes the answer; the tests compare it with a twin
-//! that makes none of them.
+//! Three simplifications are made here. None changes the answer; the tests compare it with a
+//! brute-force search that makes none of them.
 //! - Values that no operation names in a result or an expectation are indistinguishable:
 //!   all become [`UNNAMED`].
 //! - An operation of unknown outcome is left out if it can have no effect (a read), if no operation

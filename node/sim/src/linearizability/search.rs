@@ -24,8 +24,8 @@
 use std::collections::HashMap;
 
 use super::{
-    board::{Board, Choice},
     problem::{Act, Held, Problem},
+    search_state::{Choice, SearchState},
 };
 
 /// Decides a problem in at most about `steps_max` looks at an operation or at a remembered try;
@@ -82,7 +82,7 @@ pub(super) struct Furthest {
 
 /// One search through the orders of a problem.
 struct Search<'a> {
-    board: Board<'a>,
+    state: SearchState<'a>,
     /// The number of the guess that it follows.
     attempt: u64,
     steps: u64,
@@ -117,7 +117,7 @@ struct Node {
 impl<'a> Search<'a> {
     fn new(problem: &'a Problem, steps_max: u64) -> Self {
         let (nodes, memory) = (Vec::new(), HashMap::new());
-        Self { board: Board::new(problem), attempt: 0, steps: 0, steps_max, nodes, memory, furthest: None }
+        Self { state: SearchState::new(problem), attempt: 0, steps: 0, steps_max, nodes, memory, furthest: None }
     }
 
     /// Runs the search; may be called once.
@@ -135,8 +135,8 @@ impl<'a> Search<'a> {
             }
             match self.next_choice() {
                 Some(choice) => {
-                    let mark = self.board.trail.len();
-                    self.board.place(choice);
+                    let mark = self.state.trail.len();
+                    self.state.place(choice);
                     if self.enter(mark) {
                         return Answer::Found;
                     }
@@ -151,24 +151,24 @@ impl<'a> Search<'a> {
     }
 
     fn is_hopeless_from_the_start(&self) -> bool {
-        let problem = self.board.problem;
+        let problem = self.state.problem;
         problem.required.iter().any(|operation| operation.act == Act::Never)
-            || (0..problem.held_count as Held).any(|held| held != self.board.held && self.board.is_lost(held))
+            || (0..problem.held_count as Held).any(|held| held != self.state.held && self.state.is_lost(held))
     }
 
     /// Follows the move at `mark`: places the observers that are legal after it, then opens a node,
     /// or takes all back if there is nothing to try. True if nothing is left to be placed.
     fn enter(&mut self, mark: usize) -> bool {
         if self.furthest.is_none()
-            && let Some(moved) = self.board.trail.get(mark)
-            && moved.before != self.board.held
-            && self.board.is_lost(moved.before)
+            && let Some(moved) = self.state.trail.get(mark)
+            && moved.before != self.state.held
+            && self.state.is_lost(moved.before)
         {
             self.take_back_to(mark);
             return false;
         }
         self.place_observers();
-        if self.board.first().is_none() {
+        if self.state.first().is_none() {
             return true;
         }
         if self.remember() {
@@ -183,18 +183,18 @@ impl<'a> Search<'a> {
 
     fn take_back_to(&mut self, mark: usize) {
         self.note_furthest();
-        self.board.take_back_to(mark);
+        self.state.take_back_to(mark);
     }
 
     fn place_observers(&mut self) {
-        let mut next = self.board.first();
+        let mut next = self.state.first();
         while let Some(operation) = next
             && self.may_come_next(operation)
         {
-            next = self.board.after(operation);
-            let act = self.board.act(operation);
-            if act.only_observes() && act.apply(self.board.held).is_some() {
-                self.board.place(Choice::Required(operation));
+            next = self.state.after(operation);
+            let act = self.state.act(operation);
+            if act.only_observes() && act.apply(self.state.held).is_some() {
+                self.state.place(Choice::Required(operation));
             }
         }
     }
@@ -202,9 +202,9 @@ impl<'a> Search<'a> {
     /// Remembers the placed operations and the state; false if they were remembered before with a
     /// subset of the operations of unknown outcome used now.
     fn remember(&mut self) -> bool {
-        let Some((first, window)) = self.board.placed_required() else { return true };
-        let tries = self.memory.entry((first, self.board.held, window.into())).or_default();
-        let taken = &self.board.taken;
+        let Some((first, window)) = self.state.placed_required() else { return true };
+        let tries = self.memory.entry((first, self.state.held, window.into())).or_default();
+        let taken = &self.state.taken;
         self.steps += tries.len() as u64;
         if tries.iter().any(|earlier| is_within(earlier, taken)) {
             return false;
@@ -215,17 +215,17 @@ impl<'a> Search<'a> {
     }
 
     fn dead_write(&mut self) -> Option<usize> {
-        let mut next = self.board.first();
+        let mut next = self.state.first();
         while let Some(operation) = next
             && self.may_come_next(operation)
         {
-            if let Act::Write(value) = self.board.act(operation)
-                && self.board.is_unnamed(value)
-                && self.board.is_apart_from_easy(operation)
+            if let Act::Write(value) = self.state.act(operation)
+                && self.state.is_unnamed(value)
+                && self.state.is_apart_from_easy(operation)
             {
                 return Some(operation);
             }
-            next = self.board.after(operation);
+            next = self.state.after(operation);
         }
         None
     }
@@ -237,7 +237,7 @@ impl<'a> Search<'a> {
             return Some(Choice::Required(operation as usize));
         }
         let (from, only_dead_write) = (node.classes_tried, node.dead_write.is_some());
-        let classes = &self.board.problem.classes;
+        let classes = &self.state.problem.classes;
         let class = (from..classes.len()).find(|&class| {
             let is_cut = only_dead_write && matches!(classes[class].act, Act::Write(_));
             !is_cut && self.class_may_come_next(class) && self.is_of_use(class)
@@ -249,20 +249,20 @@ impl<'a> Search<'a> {
     /// The completed operations to try next, the most urgent one last, since it is tried first.
     fn required_choices(&mut self, dead_write: Option<usize>) -> Vec<u32> {
         let mut choices = Vec::new();
-        let mut next = self.board.first();
+        let mut next = self.state.first();
         while let Some(operation) = next
             && self.may_come_next(operation)
         {
-            let act = self.board.act(operation);
+            let act = self.state.act(operation);
             let is_cut = matches!(act, Act::Write(_)) && dead_write.is_some_and(|only| only != operation);
-            if !is_cut && act.apply(self.board.held).is_some() {
+            if !is_cut && act.apply(self.state.held).is_some() {
                 choices.push(operation as u32);
             }
-            next = self.board.after(operation);
+            next = self.state.after(operation);
         }
         choices.sort_by_key(|&operation| std::cmp::Reverse(self.guessed_moment(operation as usize)));
         if self.attempt.is_multiple_of(2)
-            && let Some(urgent) = self.board.most_urgent()
+            && let Some(urgent) = self.state.most_urgent()
             && let Some(at) = choices.iter().position(|&choice| choice as usize == urgent)
         {
             choices[at..].rotate_left(1);
@@ -273,7 +273,7 @@ impl<'a> Search<'a> {
     /// A guess at the moment of an operation. The first attempt takes the response, each other one
     /// draws a moment.
     fn guessed_moment(&self, operation: usize) -> u64 {
-        let required = &self.board.problem.required[operation];
+        let required = &self.state.problem.required[operation];
         match self.attempt {
             0 => required.responded,
             attempt => {
@@ -286,54 +286,54 @@ impl<'a> Search<'a> {
     /// Whether an operation can follow the next one of a class that would be illegal, or end
     /// differently, without it.
     fn is_of_use(&mut self, class: usize) -> bool {
-        let classes = &self.board.problem.classes;
-        let before = self.board.held;
+        let classes = &self.state.problem.classes;
+        let before = self.state.held;
         let Some(after) = classes[class].act.apply(before).filter(|&after| after != before) else { return false };
         let tells = |act: Act| act.apply(after).is_some_and(|end| act.apply(before) != Some(end));
-        let mut next = self.board.first();
+        let mut next = self.state.first();
         while let Some(operation) = next
             && self.may_come_next(operation)
         {
-            if tells(self.board.act(operation)) {
+            if tells(self.state.act(operation)) {
                 return true;
             }
-            next = self.board.after(operation);
+            next = self.state.after(operation);
         }
         (0..classes.len()).any(|other| other != class && self.class_may_come_next(other) && tells(classes[other].act))
     }
 
-    /// Asks the board, and counts the look as a step.
+    /// Asks the state, and counts the look as a step.
     fn may_come_next(&mut self, operation: usize) -> bool {
         self.steps += 1;
-        self.board.may_come_next(operation)
+        self.state.may_come_next(operation)
     }
 
     fn class_may_come_next(&mut self, class: usize) -> bool {
         self.steps += 1;
-        self.board.class_may_come_next(class)
+        self.state.class_may_come_next(class)
     }
 
     fn note_furthest(&mut self) {
-        let board = &self.board;
+        let state = &self.state;
         let Some(furthest) = &mut self.furthest else { return };
-        if board.required_placed < furthest.required_placed
-            || (board.required_placed == furthest.required_placed && !furthest.next.is_empty())
+        if state.required_placed < furthest.required_placed
+            || (state.required_placed == furthest.required_placed && !furthest.next.is_empty())
         {
             return;
         }
-        let mut used = vec![0; board.problem.classes.len()];
-        let positions = board.trail.iter().map(|moved| match moved.choice {
-            Choice::Required(operation) => board.problem.required[operation].position,
+        let mut used = vec![0; state.problem.classes.len()];
+        let positions = state.trail.iter().map(|moved| match moved.choice {
+            Choice::Required(operation) => state.problem.required[operation].position,
             Choice::Class(class) => {
                 used[class] += 1;
-                board.problem.classes[class].members[used[class] - 1].1
+                state.problem.classes[class].members[used[class] - 1].1
             }
         });
         let placed = positions.collect();
-        let open = std::iter::successors(board.first(), |&operation| board.after(operation));
-        let next = open.take_while(|&operation| board.may_come_next(operation));
-        let next = next.map(|operation| board.problem.required[operation].position).collect();
-        *furthest = Furthest { placed, next, required_placed: board.required_placed };
+        let open = std::iter::successors(state.first(), |&operation| state.after(operation));
+        let next = open.take_while(|&operation| state.may_come_next(operation));
+        let next = next.map(|operation| state.problem.required[operation].position).collect();
+        *furthest = Furthest { placed, next, required_placed: state.required_placed };
     }
 }
 

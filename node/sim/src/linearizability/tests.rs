@@ -2,10 +2,11 @@
 //! of large ones.
 
 use super::{
-    Call, Explanation, Operation, Outcome, Reply, STEPS_MAX, Verdict, by_key, check,
+    Call, Explanation, Operation, Outcome, Reply, STEPS_MAX, Verdict,
+    brute_force::{Random, Shape},
+    by_key, check,
     problem::Problem,
     search::{Answer, decide},
-    twin::{Random, Shape},
 };
 use std::ops::Range;
 

@@ -4,7 +4,7 @@
 use super::{STEPS, TICK, Walk};
 use crate::Plan;
 use quorate_raft::{EntryId, NodeId, ReadToken};
-use quorate_world::event::Event;
+use quorate_world::events::Event;
 use rand::Rng;
 use std::time::Duration;
 

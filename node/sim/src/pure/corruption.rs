@@ -1,4 +1,4 @@
-//! Letters with flipped bits: the real codec must refuse them, so that they count as lost.
+//! Messages with flipped bits: the real codec must refuse them, so that they count as lost.
 
 use quorate_raft::Message;
 use quorate_transport::codec::{Decoder, Encoder, Limits};

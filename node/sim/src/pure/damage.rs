@@ -6,7 +6,7 @@ use super::{Walk, machines::id_of};
 use quorate_raft::{Index, NodeId};
 use quorate_world::{
     disk::{Disk, Fault},
-    event::Event,
+    events::Event,
 };
 use rand::Rng;
 
@@ -112,7 +112,7 @@ impl Walk<'_> {
     /// Whether the others can go on without the entries and promises of a node, and all of them
     /// know that it had a log.
     fn others_can_do_without(&self, id: NodeId) -> bool {
-        let mut entries = self.world.witness.committed().chain(self.world.node(id).disk.entries());
+        let mut entries = self.world.oracle.committed().chain(self.world.node(id).disk.entries());
         let remembered = |entry| self.world.is_quorum(|node| node.id != id && node.disk.remembers(entry));
         self.settled
             && self.world.emptied.is_empty()

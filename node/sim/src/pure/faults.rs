@@ -10,10 +10,10 @@ use crate::{
 };
 use quorate_raft::NodeId;
 use quorate_world::{
-    event::Event,
-    make,
+    events::Event,
+    fixtures,
     node::{Actor, Ask},
-    world::Letter,
+    world::Envelope,
 };
 use rand::{
     Rng,
@@ -104,10 +104,10 @@ impl Walk<'_> {
             (1..=self.plan.nodes + 1).map(NodeId).filter(|id| *id != to && replica.is_outside(*id)).collect();
         let (term, last, is_led) = (replica.term(), replica.log().last(), replica.is_led(now));
         let Some(from) = outside.choose(&mut self.random).copied() else { return Ok(()) };
-        let message = outsiders::message(&mut self.random, &Receiver { term, last, is_led }, make::crc);
+        let message = outsiders::message(&mut self.random, &Receiver { term, last, is_led }, fixtures::crc);
         self.report.fired("outsider");
         self.report.count("heard from removed nodes", u64::from(from.0 <= self.plan.nodes));
-        self.arrive(Arc::new(Letter { from, to, message, digest: 0 }))
+        self.arrive(Arc::new(Envelope { from, to, message, digest: 0 }))
     }
 
     /// Begins and ends the faults that are due.
@@ -115,7 +115,7 @@ impl Walk<'_> {
         while self.agenda.next_at() <= self.now() {
             let (_, turn, fault) = self.agenda.turns[self.agenda.next];
             self.agenda.next += 1;
-            if self.trace.is_read() && turn != Turn::Flap {
+            if self.trace.has_text() && turn != Turn::Flap {
                 let word = if turn == Turn::Begin { "begins" } else { "is over" };
                 self.trace.say(self.world.now.0, &format!("{:?} {word}", self.plan.faults[fault].fault));
             }

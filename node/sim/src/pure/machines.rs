@@ -5,7 +5,7 @@ use crate::{Report, plan::Power};
 use quorate_raft::{Index, Moment, NodeId};
 use quorate_world::{
     disk::{Disk, Torn},
-    event::Event,
+    events::Event,
     node::{Actor, Ask},
 };
 use rand::Rng;

@@ -1,14 +1,14 @@
 //! The layer of pure pieces: one cluster of `quorate-world`, scheduled at random.
 //!
 //! A walk makes events happen one after the other, drawn at random: any actor of any node may
-//! handle its next task, any node may handle a message of its actors, any letter that is first in
+//! handle its next task, any node may handle a message of its actors, any message that is first in
 //! its lane may arrive. Time advances a little with each, and leaps when nothing else can happen.
 //! The faults of the plan come on top. All invariants are checked after every step; when the faults
 //! are over, the cluster must come to rest, agree, and serve.
 //!
 //! - `steps`: one event, its results, and the checks that follow.
 //! - `machines`: timers, pauses, crashes and restarts of nodes.
-//! - `network`: the delivery of letters; `corruption` flips their bits.
+//! - `network`: the delivery of messages; `corruption` flips their bits.
 //! - `faults`: the effect of each fault of a plan.
 //! - `damage`: the limits on damage to disks.
 //! - `clients`: reads and writes; `operators`: membership changes and leadership transfers.
@@ -35,10 +35,10 @@ use operators::Operator;
 use quorate_raft::{ClockDrift, Credit, Membership, Moment, NodeId};
 use quorate_world::{
     disk::Disk,
-    make,
+    fixtures,
+    oracle::Oracle,
     queues::{self, WRITERS},
     rules::{Checks, Rules},
-    witness::Witness,
     world::World,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -56,11 +56,11 @@ pub fn run(plan: &Plan, trace: &mut Trace) -> Outcome {
     Walk::new(plan, trace, None).ended()
 }
 
-/// Like `run`, but checks each step twice: also by a simple twin that looks at everything, and
-/// both must judge alike. It takes many times as long.
+/// Like `run`, but checks each step twice: also by an oracle that looks at everything, and both
+/// must find the same. It takes many times as long.
 #[must_use]
-pub fn run_with_twin(plan: &Plan, trace: &mut Trace, damage: Damage) -> Outcome {
-    let mut walk = Walk::new(plan, trace, Some(Witness::default()));
+pub fn run_checked_twice(plan: &Plan, trace: &mut Trace, damage: Damage) -> Outcome {
+    let mut walk = Walk::new(plan, trace, Some(Oracle::default()));
     walk.reckless = damage == Damage::Reckless;
     walk.ended()
 }
@@ -110,11 +110,11 @@ struct Walk<'a> {
     cuts: bool,
     reckless: bool,
     healing: bool,
-    twin: Option<Witness>,
+    full: Option<Oracle>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(plan: &'a Plan, trace: &'a mut Trace, twin: Option<Witness>) -> Self {
+    fn new(plan: &'a Plan, trace: &'a mut Trace, full: Option<Oracle>) -> Self {
         let mut random = SmallRng::seed_from_u64(plan.seed ^ 0x70e5_11fe);
         let nodes = plan.nodes as usize;
         let mut report = Report { runs: 1, ..Report::default() };
@@ -125,7 +125,7 @@ impl<'a> Walk<'a> {
         let reshapes = membership.is_some() || plan.witness.is_some();
         report.count("with a witness", u64::from(plan.witness.is_some()));
         let witness = plan.witness;
-        let mut rules = Rules { checks, membership, witness, ..Rules::new(make::settings()) };
+        let mut rules = Rules { checks, membership, witness, ..Rules::new(fixtures::settings()) };
         // Short enough that leaders stop keeping their log for silent peers within a walk.
         rules.transfer.patience = Duration::from_secs(2);
         let of_each = (1..=plan.nodes).map(NodeId).map(|id| (id, Arc::new(rules_of(plan, id, &rules))));
@@ -170,7 +170,7 @@ impl<'a> Walk<'a> {
             settled,
             reckless: false,
             healing: false,
-            twin,
+            full,
         }
     }
 
@@ -183,7 +183,7 @@ impl<'a> Walk<'a> {
         }
         self.report.steps = self.steps;
         self.report.simulated = self.now();
-        self.report.count("commits", self.world.witness.last_committed().index.0);
+        self.report.count("commits", self.world.oracle.last_committed().index.0);
         self.report.count("terms", self.world.replicas().map(|replica| replica.term().0).max().unwrap_or_default());
         self.trace.hash(&(self.digest, self.steps, self.now()));
         Outcome { report: self.report, violation: ended.err() }
@@ -221,12 +221,12 @@ impl<'a> Walk<'a> {
     fn choose(&mut self) -> Result<bool, String> {
         const NODES_MAX: usize = 5;
         let now = self.now();
-        let mut letters = self.network.ready(now);
+        let mut envelopes = self.network.ready(now);
         let mut work = [(0, 0); NODES_MAX];
         let mut all = 0;
         for (at, machine) in self.machines.iter_mut().enumerate() {
             if machine.idle_until > now {
-                letters &= !machine.lanes_to;
+                envelopes &= !machine.lanes_to;
             } else if let Some(running) = &self.world.nodes[at].running {
                 let mut asked = running.asked.waiting();
                 if asked & WRITERS != 0 && machine.disk_is_slow(now, &mut self.report) {
@@ -237,7 +237,7 @@ impl<'a> Walk<'a> {
             }
         }
         let strays = u32::from(self.network.has_stray(now));
-        all += letters.count_ones() + strays;
+        all += envelopes.count_ones() + strays;
         if all == 0 {
             return Ok(false);
         }
@@ -255,16 +255,16 @@ impl<'a> Walk<'a> {
             }
             nth -= told.count_ones();
         }
-        let letter = if nth < letters.count_ones() {
-            (0..nth).for_each(|_| letters &= letters - 1);
-            self.network.take(letters.trailing_zeros() as usize, now, &mut self.report)
+        let envelope = if nth < envelopes.count_ones() {
+            (0..nth).for_each(|_| envelopes &= envelopes - 1);
+            self.network.take(envelopes.trailing_zeros() as usize, now, &mut self.report)
         } else {
             let machines = &self.machines;
             let idle_until = |to: NodeId| machines[to.0 as usize - 1].idle_until;
             self.network.take_stray(now, idle_until, &mut self.report)
         };
-        match letter {
-            Some(letter) => self.arrive(letter)?,
+        match envelope {
+            Some(envelope) => self.arrive(envelope)?,
             None => self.steps += 1,
         }
         Ok(true)
@@ -276,7 +276,7 @@ fn rules_of(plan: &Plan, id: NodeId, all: &Rules) -> Rules {
     let told = plan.told(id);
     let mut random = SmallRng::seed_from_u64(told.draws);
     let random = &mut random;
-    let mut settings = make::settings();
+    let mut settings = fixtures::settings();
     (settings.election_timeout_min, settings.election_timeout_max) = (told.shortest, 2 * told.shortest);
     settings.cache_bytes_max = random.random_range(0..2_000);
     settings.unapplied_entries_max = random.random_range(1..20);

@@ -1,8 +1,8 @@
 //! The network between the nodes of a walk: each link delivers in order, different links in any
 //! order, and the faults of the plan interfere.
 //!
-//! The network decides when a letter may arrive, and whether it does. The walk decides which of the
-//! letters that may arrive comes next.
+//! The network decides when a message may arrive, and whether it does. The walk decides which of the
+//! messages that may arrive comes next.
 
 use super::corruption;
 use crate::{
@@ -10,35 +10,35 @@ use crate::{
     plan::{Fault, Planned, Way},
 };
 use quorate_raft::NodeId;
-use quorate_world::world::Letter;
+use quorate_world::world::Envelope;
 use rand::{Rng, rngs::SmallRng};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-/// The most letters in flight between two nodes; a lane that is full loses further ones.
+/// The most messages in flight between two nodes; a lane that is full loses further ones.
 const LANE_MAX: usize = 256;
-/// The most letters that left the order of their lane; no more than these leave it.
+/// The most messages that left the order of their lane; no more than these leave it.
 const STRAYS_MAX: usize = 256;
-/// The longest delay of a letter that was duplicated or reordered, in milliseconds.
+/// The longest delay of a message that was duplicated or reordered, in milliseconds.
 const STRAY_MS_MAX: u64 = 150;
 
 pub(super) struct Network {
     nodes: usize,
     lanes: Vec<Lane>,
-    /// A bit for every lane with a first letter that may arrive now.
+    /// A bit for every lane with a first message that may arrive now.
     ready: u32,
-    /// A bit for every lane with a first letter that is not due yet. `next_due` is a lower
+    /// A bit for every lane with a first message that is not due yet. `next_due` is a lower
     /// bound of their times.
     waiting: u32,
     next_due: Duration,
-    /// Letters outside the order of their lanes, each with its earliest arrival.
-    strays: Vec<(Duration, Arc<Letter>)>,
+    /// Messages outside the order of their lanes, each with its earliest arrival.
+    strays: Vec<(Duration, Arc<Envelope>)>,
     next_stray: Duration,
 }
 
 /// The link from one node to another.
 #[derive(Default)]
 struct Lane {
-    letters: VecDeque<(Duration, Arc<Letter>)>,
+    envelopes: VecDeque<(Duration, Arc<Envelope>)>,
     weather: Weather,
 }
 
@@ -67,20 +67,20 @@ impl Network {
         }
     }
 
-    /// Sends a letter; a fault may drop, delay, duplicate, reorder or corrupt it.
+    /// Sends a message; a fault may drop, delay, duplicate, reorder or corrupt it.
     ///
     /// # Errors
-    /// If the receiver would accept a corrupted letter.
+    /// If the receiver would accept a corrupted message.
     pub(super) fn post(
         &mut self,
-        letter: Arc<Letter>,
+        envelope: Arc<Envelope>,
         now: Duration,
         random: &mut SmallRng,
         report: &mut Report,
     ) -> Result<(), String> {
-        let at = self.lane(letter.from, letter.to);
+        let at = self.lane(envelope.from, envelope.to);
         let (last_due, weather) =
-            (self.lanes[at].letters.back().map_or(Duration::ZERO, |last| last.0), self.lanes[at].weather);
+            (self.lanes[at].envelopes.back().map_or(Duration::ZERO, |last| last.0), self.lanes[at].weather);
         let mut due = last_due;
         if weather != Weather::default() {
             let mut happens = |per_mille: u16| per_mille > 0 && random.random_range(0..1_000) < per_mille;
@@ -90,15 +90,15 @@ impl Network {
             }
             if happens(weather.corrupt) {
                 report.fired("corrupt");
-                return corruption::must_be_refused(&letter.message, random);
+                return corruption::must_be_refused(&envelope.message, random);
             }
             if happens(weather.duplicate) && self.strays.len() < STRAYS_MAX {
                 report.fired("duplicate");
-                self.stray(Arc::clone(&letter), now, random);
+                self.stray(Arc::clone(&envelope), now, random);
             }
             if random.random_range(0..1_000) < weather.reorder && self.strays.len() < STRAYS_MAX {
                 report.fired("reorder");
-                self.stray(letter, now, random);
+                self.stray(envelope, now, random);
                 return Ok(());
             }
             if !weather.slow.is_zero() {
@@ -110,25 +110,25 @@ impl Network {
                 due = due.max(now + weather.slow + random.random_range(Duration::ZERO..=weather.delay));
             }
         }
-        let letters = &mut self.lanes[at].letters;
-        if letters.len() >= LANE_MAX {
+        let envelopes = &mut self.lanes[at].envelopes;
+        if envelopes.len() >= LANE_MAX {
             report.count("lane full", 1);
             return Ok(());
         }
-        letters.push_back((due, letter));
-        if letters.len() == 1 {
+        envelopes.push_back((due, envelope));
+        if envelopes.len() == 1 {
             self.judge(at, now);
         }
         Ok(())
     }
 
-    fn stray(&mut self, letter: Arc<Letter>, now: Duration, random: &mut SmallRng) {
+    fn stray(&mut self, envelope: Arc<Envelope>, now: Duration, random: &mut SmallRng) {
         let due = now + Duration::from_micros(random.random_range(0..STRAY_MS_MAX * 1_000));
         self.next_stray = self.next_stray.min(due);
-        self.strays.push((due, letter));
+        self.strays.push((due, envelope));
     }
 
-    /// A bit for every lane with a first letter that may arrive now.
+    /// A bit for every lane with a first message that may arrive now.
     pub(super) fn ready(&mut self, now: Duration) -> u32 {
         if now >= self.next_due {
             self.next_due = Duration::MAX;
@@ -145,57 +145,57 @@ impl Network {
         (0..self.nodes).map(|from| 1 << (from * self.nodes + node)).sum()
     }
 
-    /// The earliest time at which a letter that is not due yet may arrive, or `Duration::MAX`.
+    /// The earliest time at which a message that is not due yet may arrive, or `Duration::MAX`.
     pub(super) fn next_due(&self) -> Duration {
         self.next_due.min(self.next_stray)
     }
 
-    /// Takes the first letter of a lane; none if the link is cut.
-    pub(super) fn take(&mut self, lane: usize, now: Duration, report: &mut Report) -> Option<Arc<Letter>> {
-        let (_, letter) = self.lanes[lane].letters.pop_front()?;
+    /// Takes the first message of a lane; none if the link is cut.
+    pub(super) fn take(&mut self, lane: usize, now: Duration, report: &mut Report) -> Option<Arc<Envelope>> {
+        let (_, envelope) = self.lanes[lane].envelopes.pop_front()?;
         self.judge(lane, now);
-        self.arrives(letter, report)
+        self.arrives(envelope, report)
     }
 
     pub(super) fn has_stray(&self, now: Duration) -> bool {
         self.next_stray <= now
     }
 
-    /// Takes a letter outside the order; none if the link is cut or the receiver is idle.
+    /// Takes a message outside the order; none if the link is cut or the receiver is idle.
     pub(super) fn take_stray(
         &mut self,
         now: Duration,
         idle_until: impl Fn(NodeId) -> Duration,
         report: &mut Report,
-    ) -> Option<Arc<Letter>> {
+    ) -> Option<Arc<Envelope>> {
         let at = self.strays.iter().position(|(due, _)| *due <= now)?;
-        let (_, letter) = self.strays.swap_remove(at);
-        let idle_until = idle_until(letter.to);
+        let (_, envelope) = self.strays.swap_remove(at);
+        let idle_until = idle_until(envelope.to);
         if idle_until > now {
-            self.strays.push((idle_until, letter));
+            self.strays.push((idle_until, envelope));
             self.next_stray = self.strays.iter().map(|(due, _)| *due).min().unwrap_or(Duration::MAX);
             return None;
         }
         self.next_stray = self.strays.iter().map(|(due, _)| *due).min().unwrap_or(Duration::MAX);
-        self.arrives(letter, report)
+        self.arrives(envelope, report)
     }
 
-    fn arrives(&self, letter: Arc<Letter>, report: &mut Report) -> Option<Arc<Letter>> {
-        match self.lanes[self.lane(letter.from, letter.to)].weather.cut {
+    fn arrives(&self, envelope: Arc<Envelope>, report: &mut Report) -> Option<Arc<Envelope>> {
+        match self.lanes[self.lane(envelope.from, envelope.to)].weather.cut {
             Some(kind) => {
                 report.fired(kind);
                 None
             }
-            None => Some(letter),
+            None => Some(envelope),
         }
     }
 
-    /// Drops the letters in flight on some of the links of a node that died.
+    /// Drops the messages in flight on some of the links of a node that died.
     pub(super) fn lose_links_of(&mut self, node: NodeId, now: Duration, random: &mut SmallRng) {
         for at in 0..self.lanes.len() {
             let of_node = slot(node) == at / self.nodes || slot(node) == at % self.nodes;
             if of_node && random.random_bool(0.5) {
-                self.lanes[at].letters.clear();
+                self.lanes[at].envelopes.clear();
                 self.judge(at, now);
             }
         }
@@ -228,7 +228,7 @@ impl Network {
     fn judge(&mut self, at: usize, now: Duration) {
         let bit = 1 << at;
         (self.ready, self.waiting) = (self.ready & !bit, self.waiting & !bit);
-        match self.lanes[at].letters.front() {
+        match self.lanes[at].envelopes.front() {
             Some((due, _)) if *due <= now => self.ready |= bit,
             Some((due, _)) => {
                 self.waiting |= bit;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::plan::Plan;
 use quorate_raft::{Change, MachineVersions, NodeId};
-use quorate_world::{event::Event, rules::Rules};
+use quorate_world::{events::Event, rules::Rules};
 use std::{sync::Arc, time::Duration};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);

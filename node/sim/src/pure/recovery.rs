@@ -3,7 +3,7 @@
 
 use super::{Walk, machines::id_of};
 use quorate_raft::{NodeId, ReadToken, Term};
-use quorate_world::{event::Event, node::Running};
+use quorate_world::{events::Event, node::Running};
 use std::time::Duration;
 
 /// The cluster has this much of its own time to recover.
@@ -28,7 +28,7 @@ impl Walk<'_> {
     pub(super) fn recover(&mut self) -> Result<(), String> {
         self.end_faults()?;
         let (began, steps_before) = (self.now(), self.steps);
-        let before = self.world.witness.last_committed();
+        let before = self.world.oracle.last_committed();
         let mut asked: Option<Asked> = None;
         let mut next_look = began;
         while self.now() < began + RECOVERY && self.steps < steps_before + STEPS_MAX {
@@ -43,9 +43,9 @@ impl Walk<'_> {
             }
             match asked {
                 Some(asked) if asked.term == term => {
-                    let is_new = self.world.witness.last_committed() > before;
+                    let is_new = self.world.oracle.last_committed() > before;
                     if is_new
-                        && self.world.witness.was_answered(asked.token)
+                        && self.world.oracle.was_answered(asked.token)
                         && self.agree()
                         && self.is_at_rest(asked.leader)
                     {

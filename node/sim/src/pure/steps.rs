@@ -4,9 +4,9 @@ use super::Walk;
 use crate::runs::property;
 use quorate_raft::{Kind, MessageRefusal, NodeId, ReadToken};
 use quorate_world::{
-    event::Event,
+    events::Event,
     node::{Actor, Ask, Note},
-    world::Letter,
+    world::Envelope,
 };
 use std::sync::Arc;
 
@@ -52,14 +52,14 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Delivers a letter to its receiver.
-    pub(super) fn arrive(&mut self, letter: Arc<Letter>) -> Result<(), String> {
-        let to = letter.to;
-        self.mix(40 + letter.from.0, to);
+    /// Delivers a message to its receiver.
+    pub(super) fn arrive(&mut self, envelope: Arc<Envelope>) -> Result<(), String> {
+        let to = envelope.to;
+        self.mix(40 + envelope.from.0, to);
         self.say(|| {
-            format!("{to} hears from {}: {:?} of term {}", letter.from, letter.message.body, letter.message.term)
+            format!("{to} hears from {}: {:?} of term {}", envelope.from, envelope.message.body, envelope.message.term)
         });
-        let stepped = self.world.deliver(letter);
+        let stepped = self.world.deliver(envelope);
         self.after(to, stepped)?;
         self.rest(to);
         Ok(())
@@ -73,10 +73,10 @@ impl Walk<'_> {
         self.after(id, stepped)
     }
 
-    /// Handles the results of a step: violations, letters and notes.
+    /// Handles the results of a step: violations, messages and notes.
     pub(super) fn after(&mut self, id: NodeId, stepped: Result<(), String>) -> Result<(), String> {
         self.steps += 1;
-        self.compare_with_twin(&stepped)?;
+        self.compare_with_full_checks(&stepped)?;
         stepped?;
         if self.steps.is_multiple_of(CHECK_ALL_EVERY) {
             self.world.check_all()?;
@@ -93,22 +93,24 @@ impl Walk<'_> {
     }
 
     fn post(&mut self, id: NodeId) -> Result<(), String> {
-        let mut letters = std::mem::take(&mut self.world.wire);
+        let mut envelopes = std::mem::take(&mut self.world.wire);
         let mut dies = false;
         let now = self.now();
-        for letter in letters.drain(..) {
-            if self.trace.is_read() {
-                let said =
-                    format!("{id} says to {}: {:?} of term {}", letter.to, letter.message.body, letter.message.term);
+        for envelope in envelopes.drain(..) {
+            if self.trace.has_text() {
+                let said = format!(
+                    "{id} says to {}: {:?} of term {}",
+                    envelope.to, envelope.message.body, envelope.message.term
+                );
                 self.trace.say(now, &said);
             }
-            self.network.post(letter, now, &mut self.random, &mut self.report)?;
+            self.network.post(envelope, now, &mut self.random, &mut self.report)?;
             if self.dies_with_this_effect(id) {
-                dies = true; // later letters of this step are never sent
+                dies = true; // later messages of this step are never sent
                 break;
             }
         }
-        self.world.wire = letters;
+        self.world.wire = envelopes;
         if dies { self.die_with_an_effect(id) } else { Ok(()) }
     }
 
@@ -158,14 +160,14 @@ impl Walk<'_> {
         tokens.iter().for_each(|token| self.clients.answered(*token));
     }
 
-    /// The checks that look at changes, and those that look at everything, must judge alike.
-    fn compare_with_twin(&mut self, stepped: &Result<(), String>) -> Result<(), String> {
-        let Some(twin) = &mut self.twin else { return Ok(()) };
-        let judged = self.world.check_by(twin);
-        match (stepped, &judged) {
-            (Ok(()), Err(violation)) => Err(format!("twin: it found what was overlooked: {violation}")),
+    /// The checks that look at changes, and those that look at everything, must find the same.
+    fn compare_with_full_checks(&mut self, stepped: &Result<(), String>) -> Result<(), String> {
+        let Some(full) = &mut self.full else { return Ok(()) };
+        let checked = self.world.check_by(full);
+        match (stepped, &checked) {
+            (Ok(()), Err(violation)) => Err(format!("full checks: they found what was overlooked: {violation}")),
             (Err(violation), Ok(())) if is_of_both(violation) => {
-                Err(format!("twin: it found nothing wrong where it was said: {violation}"))
+                Err(format!("full checks: they found nothing wrong after: {violation}"))
             }
             _ => Ok(()),
         }
@@ -180,7 +182,7 @@ impl Walk<'_> {
         if repairs > 0 {
             self.report.count("repaired", repairs);
         }
-        if self.trace.is_read() {
+        if self.trace.has_text() {
             let said = format!("{id} writes {persist:?}");
             self.trace.say(self.now(), &said);
         }
@@ -194,11 +196,11 @@ impl Walk<'_> {
         Ok(false)
     }
 
-    /// Adds words to the trace, if it keeps any.
-    pub(super) fn say(&mut self, words: impl FnOnce() -> String) {
-        if self.trace.is_read() {
+    /// Adds a line to the trace, if it keeps text.
+    pub(super) fn say(&mut self, text: impl FnOnce() -> String) {
+        if self.trace.has_text() {
             let now = self.now();
-            self.trace.say(now, &words());
+            self.trace.say(now, &text());
         }
     }
 

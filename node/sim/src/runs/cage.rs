@@ -20,18 +20,18 @@ pub struct Run {
     pub outcome: Outcome,
     /// The hash of its trace.
     pub digest: u64,
-    /// Its trace in words; empty unless `Words::Kept` was asked for.
+    /// The lines of its trace; empty unless `TraceText::Kept` was asked for.
     pub lines: Vec<String>,
     /// Wall time of the run.
     pub took: Duration,
 }
 
-/// Whether the words of a trace are kept.
+/// Whether the text of a trace is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Words {
+pub enum TraceText {
     /// The trace keeps only its hash.
     None,
-    /// The trace keeps its words, too.
+    /// The trace keeps its text, too.
     Kept,
 }
 
@@ -42,14 +42,14 @@ pub enum Words {
 /// reached the thread (an actor's panic ends a task only). A run that takes longer than
 /// [`RUN_TIME_MAX`] is a violation, too; its thread is abandoned.
 #[must_use]
-pub fn once(carry: Carry, layer: Layer, plan: &Plan, words: Words) -> Run {
+pub fn once(carry: Carry, layer: Layer, plan: &Plan, text: TraceText) -> Run {
     note_panics();
     let begun = Instant::now();
     let (done, wait) = mpsc::sync_channel(1);
     let own = plan.clone();
     let thread = thread::Builder::new().name(format!("seed {}", plan.seed)).spawn(move || {
         // Fails only if the run was given up before.
-        let _ = done.send(caught(carry, layer, &own, words));
+        let _ = done.send(caught(carry, layer, &own, text));
     });
     let Ok(thread) = thread else {
         return failed("machine: no thread could be started".into(), begun.elapsed());
@@ -64,10 +64,10 @@ pub fn once(carry: Carry, layer: Layer, plan: &Plan, words: Words) -> Run {
     }
 }
 
-fn caught(carry: Carry, layer: Layer, plan: &Plan, words: Words) -> Run {
+fn caught(carry: Carry, layer: Layer, plan: &Plan, text: TraceText) -> Run {
     WATCHED.set(true);
     let begun = Instant::now();
-    let mut trace = if words == Words::Kept { Trace::in_words() } else { Trace::default() };
+    let mut trace = if text == TraceText::Kept { Trace::with_text() } else { Trace::default() };
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| carry(layer, plan, &mut trace)));
     let mut outcome = outcome.unwrap_or_else(|_| nothing());
     if let Some(panic) = PANIC.take() {

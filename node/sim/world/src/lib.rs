@@ -3,38 +3,37 @@
 //! drops or repeats.
 //!
 //! - [`world`]: the nodes and the wire between them, with the operations on both.
-//! - [`event`]: the events; [`rules`]: settings of nodes, and the checks after every step.
+//! - [`events`]: the events; [`rules`]: settings of nodes, and the extent of the checks.
 //! - [`node`]: one node: the replica and the pieces beside it, wired up as a runtime wires them.
-//! - [`words`]: the messages between its actors; [`queues`]: those that wait.
+//! - [`queues`]: the messages that wait for its actors.
 //! - `replicator`: one peer's replication, with its queues.
 //! - [`disk`]: the durable state of a node.
 //! - [`clock`]: the time, as one node sees it.
-//! - [`story`]: the steps of scenarios.
-//! - `checks`: runs the checks after each step; [`witness`]: the safety properties; [`watch`]: the
-//!   same for the changes of a step.
-//! - `judge`: checks of how a node takes a message, and of when it may serve reads.
+//! - [`scenario`]: the steps of scenarios.
+//! - [`oracle`]: the safety properties; [`check_memory`]: its memory, for the checks of a step's
+//!   changes; `step_checks`: runs the checks after each step.
+//! - `delivery_checks`: checks of how a node takes a message, and of when it may serve reads.
 //! - `outside`: checks of messages from outside the configuration.
 //! - [`quorum`]: quorums, counted apart from the rules.
 //! - [`digest`]: digests of states and messages.
-//! - [`make`]: builders of test data.
+//! - [`fixtures`]: builders of test data.
 //!
 //! The caller chooses the next event; nothing here does.
 
-mod checks;
+pub mod check_memory;
 pub mod clock;
+mod delivery_checks;
 pub mod digest;
 pub mod disk;
-pub mod event;
-mod judge;
-pub mod make;
+pub mod events;
+pub mod fixtures;
 pub mod node;
+pub mod oracle;
 mod outside;
 pub mod queues;
 pub mod quorum;
 mod replicator;
 pub mod rules;
-pub mod story;
-pub mod watch;
-pub mod witness;
-pub mod words;
+pub mod scenario;
+mod step_checks;
 pub mod world;

@@ -2,7 +2,7 @@
 //!
 //! Each piece is an actor with a queue of its own; its messages arrive in order per actor, and in
 //! any order between actors. Replication is decided by [`Replication`], which the product runs too.
-//! The messages are in [`words`](super::words).
+//! The messages are in [`events`](super::events).
 
 use super::{disk::Disk, queues::Queues, rules::Rules};
 use quorate_raft::{
@@ -13,7 +13,7 @@ use quorate_raft::{
 use rand::{Rng, rngs::SmallRng};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-pub use super::words::{Actor, Ask, Note, Tell};
+pub use super::events::{Actor, Ask, Note, Tell};
 
 /// The surroundings of a node during one step, and the place for its messages.
 pub struct Context<'a> {

@@ -25,8 +25,8 @@ impl Outside {
         is_outside.then(|| Self { is_led: replica.is_led(now), state: state(replica), commit: replica.commit() })
     }
 
-    /// Judges the reaction of the replica. `shown` is the highest term that members have shown.
-    pub(super) fn judge(self, from: NodeId, shown: Term, replica: &Replica, effects: &[Effect]) -> Result<(), String> {
+    /// Checks the reaction of the replica. `shown` is the highest term that members have shown.
+    pub(super) fn check(self, from: NodeId, shown: Term, replica: &Replica, effects: &[Effect]) -> Result<(), String> {
         let (to, state) = (replica.id(), state(replica));
         let says = |what: String| Err(format!("outsiders: {from}, of which {to} has not heard, {what}"));
         for effect in effects {
@@ -72,22 +72,22 @@ fn is_named(replica: &Replica, id: NodeId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::make::{append, at, hear, id, node, replica};
+    use crate::fixtures::{append, at, hear, id, node, replica};
     use quorate_raft::Violation;
 
     fn follower(term: u64) -> Replica {
         replica(2, 3, term, None, &[1, 2])
     }
 
-    fn judged(before: &Replica, shown: u64, after: &Replica, effects: &[Effect]) -> Result<(), String> {
+    fn checked(before: &Replica, shown: u64, after: &Replica, effects: &[Effect]) -> Result<(), String> {
         let outside = Outside::of(before, node(9), at(0)).expect("node 9 is no member");
-        outside.judge(node(9), Term(shown), after, effects)
+        outside.check(node(9), Term(shown), after, effects)
     }
 
     #[test]
     fn a_term_rises_by_a_thousand_or_to_what_a_member_has_shown() {
         for (after, shown, may) in [(1_002, 0, true), (1_003, 0, false), (1_003, 1_002, false), (1_003, 1_003, true)] {
-            assert_eq!(judged(&follower(2), shown, &follower(after), &[]).is_ok(), may, "{after}, shown {shown}");
+            assert_eq!(checked(&follower(2), shown, &follower(after), &[]).is_ok(), may, "{after}, shown {shown}");
         }
     }
 
@@ -95,19 +95,19 @@ mod tests {
     fn while_a_leader_is_heard_nothing_changes() {
         let mut led = follower(2);
         hear(&mut led, at(0), 1, 2, append(1, id(2, 2), 0, None));
-        assert!(judged(&led, 0, &led, &[]).is_ok());
-        assert!(judged(&led, 0, &follower(3), &[]).is_err(), "the term");
-        assert!(judged(&led, 0, &follower(2), &[]).is_err(), "the leader");
+        assert!(checked(&led, 0, &led, &[]).is_ok());
+        assert!(checked(&led, 0, &follower(3), &[]).is_err(), "the term");
+        assert!(checked(&led, 0, &follower(2), &[]).is_err(), "the leader");
     }
 
     #[test]
     fn no_node_ends_and_nothing_is_committed() {
         let (before, mut commits) = (follower(2), follower(2));
         let ends = Effect::Halt(Violation::TwoLeaders { term: Term(2), one: node(1), other: node(9) });
-        assert!(judged(&before, 0, &before, &[ends]).is_err());
-        assert!(judged(&before, 0, &before, &[Effect::Removed { at: Index(9) }]).is_err());
+        assert!(checked(&before, 0, &before, &[ends]).is_err());
+        assert!(checked(&before, 0, &before, &[Effect::Removed { at: Index(9) }]).is_err());
         hear(&mut commits, at(0), 1, 2, append(1, id(2, 2), 2, None));
-        assert!(judged(&before, 0, &commits, &[]).is_err());
-        assert!(Outside::of(&before, node(3), at(0)).is_none(), "a member is judged by other rules");
+        assert!(checked(&before, 0, &commits, &[]).is_err());
+        assert!(Outside::of(&before, node(3), at(0)).is_none(), "other checks are for members");
     }
 }

@@ -1,4 +1,4 @@
-//! Quorums, counted apart from the rules, which this module judges.
+//! Quorums, counted apart from the rules, which are checked with them.
 
 use quorate_raft::{Membership, NodeId};
 

@@ -2,7 +2,7 @@
 //! earlier epochs have no effect.
 
 use super::{
-    make,
+    fixtures,
     node::{Actor, Ask, Context, Running, Tell},
 };
 use quorate_raft::{
@@ -54,7 +54,7 @@ impl Running {
         match ask {
             Ask::Start { term, epoch, log_last, commit, round, outlines } => {
                 let (credit, transfer) = (self.rules.credit, self.rules.transfer);
-                let stub_checksum = outlines.then_some(make::crc as Checksum);
+                let stub_checksum = outlines.then_some(fixtures::crc as Checksum);
                 let start = ReplicationStart { term, epoch, log_last, commit, round, stub_checksum, credit, transfer };
                 let mut replication = Replication::new(context.now, start);
                 if self.rules.explores {

@@ -30,7 +30,7 @@ pub struct Rules {
     pub membership: Option<Membership>,
     /// The node that is started as a witness; the members of the first configuration know it.
     pub witness: Option<NodeId>,
-    /// Whether letters carry a digest.
+    /// Whether messages carry a digest.
     pub digests: bool,
     /// The extent of the checks after every step.
     pub checks: Checks,

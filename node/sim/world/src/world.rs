@@ -1,18 +1,18 @@
 //! The nodes of one cluster and the wire between them, with the operations on both.
 
 use super::{
-    checks::Beside,
+    check_memory::CheckMemory,
     clock::Clock,
+    delivery_checks::{Before, DeliveryChecks},
     digest::digest,
     disk::{Disk, Torn},
-    event::Event,
-    judge::{Before, Judge},
-    make,
+    events::Event,
+    fixtures,
     node::{Actor, Ask, Context, Note, Running, Tell},
+    oracle::{self, Oracle},
     quorum,
     rules::{Checks, Rules},
-    watch::Watch,
-    witness::{self, Witness},
+    step_checks::Beside,
 };
 use quorate_raft::{
     Body, Effect, Kind, MachineVersions, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica,
@@ -30,7 +30,7 @@ pub struct World {
     /// The nodes, 1 first.
     pub nodes: Vec<Arc<Node>>,
     /// Messages sent and not yet delivered, in the order of sending.
-    pub wire: Vec<Arc<Letter>>,
+    pub wire: Vec<Arc<Envelope>>,
     /// Directions of links on which nothing gets through.
     pub cut: BTreeSet<(NodeId, NodeId)>,
     /// Nodes with disks that finish nothing.
@@ -39,8 +39,8 @@ pub struct World {
     pub now: Moment,
     /// The nodes' clocks, 1 first.
     pub clocks: Vec<Clock>,
-    /// The observer that checks the safety properties.
-    pub witness: Arc<Witness>,
+    /// The safety oracle.
+    pub oracle: Arc<Oracle>,
     /// News that nodes showed, in order; tests look at it and clear it.
     pub notes: Vec<(NodeId, Note)>,
     /// The source of election timeouts; without it all timeouts are the shortest.
@@ -57,8 +57,8 @@ pub struct World {
     /// The members, until a log says otherwise.
     pub(super) members: Arc<Membership>,
     pub(super) rules: Arc<Rules>,
-    pub(super) watch: Watch,
-    pub(super) judge: Judge,
+    pub(super) memory: CheckMemory,
+    pub(super) deliveries: DeliveryChecks,
     buffers: Buffers,
 }
 
@@ -84,7 +84,7 @@ pub struct Node {
 
 /// A message on its way.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Letter {
+pub struct Envelope {
     /// The node that sent it.
     pub from: NodeId,
     /// The node that it is for.
@@ -99,7 +99,7 @@ impl World {
     /// A cluster of running nodes 1 to `nodes` with empty disks.
     #[must_use]
     pub fn new(nodes: u64) -> Self {
-        Self::with(vec![Disk::default(); nodes as usize], make::settings())
+        Self::with(vec![Disk::default(); nodes as usize], fixtures::settings())
     }
 
     /// A cluster of running nodes with these disks and settings.
@@ -126,7 +126,7 @@ impl World {
     pub fn down(disks: Vec<Disk>, rules: Rules) -> Self {
         let node = |(at, disk)| Arc::new(Node { id: NodeId(at as u64 + 1), disk, running: None });
         let nodes: Vec<_> = disks.into_iter().enumerate().map(node).collect();
-        let members = rules.membership.clone().unwrap_or_else(|| make::voters(nodes.len() as u64));
+        let members = rules.membership.clone().unwrap_or_else(|| fixtures::voters(nodes.len() as u64));
         Self {
             members: Arc::new(members.with_witness(rules.witness)),
             clocks: vec![Clock::default(); nodes.len()],
@@ -134,8 +134,8 @@ impl World {
             wire: Vec::new(),
             cut: BTreeSet::new(),
             stuck: BTreeSet::new(),
-            now: make::at(10_000),
-            witness: Arc::default(),
+            now: fixtures::at(10_000),
+            oracle: Arc::default(),
             notes: Vec::new(),
             timeouts: None,
             emptied: BTreeSet::new(),
@@ -143,8 +143,8 @@ impl World {
             machines: BTreeMap::new(),
             told: BTreeMap::new(),
             rules: Arc::new(rules),
-            watch: Watch::default(),
-            judge: Judge::default(),
+            memory: CheckMemory::default(),
+            deliveries: DeliveryChecks::default(),
             buffers: Buffers::default(),
         }
     }
@@ -157,8 +157,8 @@ impl World {
         match event {
             Event::Deliver(at) | Event::Repeat(at) => {
                 let repeats = matches!(event, Event::Repeat(_));
-                let letter = if repeats { Arc::clone(&self.wire[at]) } else { self.wire.remove(at) };
-                if self.cut.contains(&(letter.from, letter.to)) { Ok(()) } else { self.deliver(letter) }
+                let envelope = if repeats { Arc::clone(&self.wire[at]) } else { self.wire.remove(at) };
+                if self.cut.contains(&(envelope.from, envelope.to)) { Ok(()) } else { self.deliver(envelope) }
             }
             Event::Drop(at) => {
                 self.wire.remove(at);
@@ -229,9 +229,9 @@ impl World {
     }
 
     fn read_at(&mut self, id: NodeId, token: ReadToken, by_lease: bool) -> Result<(), String> {
-        Arc::make_mut(&mut self.witness).read_asked(token);
+        Arc::make_mut(&mut self.oracle).read_asked(token);
         if self.running(id).is_some() {
-            self.judge.read_asked(id, token, by_lease);
+            self.deliveries.read_asked(id, token, by_lease);
         }
         self.enter(id, |node, context| {
             let now = context.now;
@@ -242,14 +242,14 @@ impl World {
         })
     }
 
-    /// Delivers a letter; at a node that is down it is lost.
+    /// Delivers a message; at a node that is down it is lost.
     ///
     /// # Errors
     /// The property that no longer holds.
-    pub fn deliver(&mut self, letter: Arc<Letter>) -> Result<(), String> {
-        let Letter { from, to, message, .. } = Arc::unwrap_or_clone(letter);
+    pub fn deliver(&mut self, envelope: Arc<Envelope>) -> Result<(), String> {
+        let Envelope { from, to, message, .. } = Arc::unwrap_or_clone(envelope);
         let now = self.now_of(to);
-        let mut arrival = self.judge.arrival(from, to, &message);
+        let mut arrival = self.deliveries.arrival(from, to, &message);
         let (term, answers_heartbeat) = (message.term, matches!(message.body, Body::HeartbeatReply(_)));
         let entered = self.enter(to, |node, context| {
             node.rule(context, |replica, out| {
@@ -261,7 +261,7 @@ impl World {
                 node.heard(from);
             }
         });
-        self.judge.arrived(arrival, now)?;
+        self.deliveries.arrived(arrival, now)?;
         entered
     }
 
@@ -331,13 +331,13 @@ impl World {
         let members = if self.members.contains(id) { Membership::clone(&self.members) } else { Membership::default() };
         let now = self.now_of(id);
         let is_witness = self.rules.witness == Some(id);
-        let Self { nodes, timeouts, judge, machines, .. } = self;
+        let Self { nodes, timeouts, deliveries, machines, .. } = self;
         let node = Arc::make_mut(&mut nodes[slot(id)]);
         if node.running.is_none() {
             let machine = machines.get(&id).copied().unwrap_or(rules.settings.machine);
             let settings = Settings { machine, is_witness, ..rules.settings };
             let replica = Replica::new(id, members, node.disk.recover(), settings).started(now);
-            judge.starts(id, node.disk.hard_state, replica.is_new(), settings.election_timeout_min, now);
+            deliveries.starts(id, node.disk.hard_state, replica.is_new(), settings.election_timeout_min, now);
             let mut context = Context {
                 now,
                 disk: &mut node.disk,
@@ -394,25 +394,25 @@ impl World {
 
     fn send(&mut self, from: NodeId, outgoing: Outgoing) -> Result<(), String> {
         let now = self.now_of(from);
-        let Self { nodes, watch, witness, rules, judge, emptied, .. } = self;
+        let Self { nodes, memory, oracle, rules, deliveries, emptied, .. } = self;
         if let Some(witness) = rules.witness {
-            witness::spared(witness, from, nodes, &outgoing)?;
+            oracle::spared(witness, from, nodes, &outgoing)?;
         }
         if !emptied.contains(&outgoing.to) {
-            witness::hands_over_whole(nodes, from, &outgoing)?;
+            oracle::hands_over_whole(nodes, from, &outgoing)?;
         }
-        judge.leaves(from, &outgoing, now)?;
+        deliveries.leaves(from, &outgoing, now)?;
         let term = outgoing.message.term;
         let leads = |replica: &&Replica| replica.is_leader() && replica.term() == term;
         let leader = || replicas(nodes).find(leads);
-        let vouched = (rules.checks == Checks::Changes).then(|| &mut watch.of(from).vouched);
-        Arc::make_mut(witness).leaves(from, &nodes[slot(from)].disk, leader, &outgoing, vouched)?;
+        let vouched = (rules.checks == Checks::Changes).then(|| &mut memory.of(from).vouched);
+        Arc::make_mut(oracle).leaves(from, &nodes[slot(from)].disk, leader, &outgoing, vouched)?;
         let Outgoing { to, message } = outgoing;
         if slot(to) >= nodes.len() {
             return Ok(()); // a member that a test only names
         }
         let digest = if rules.digests { digest(&(from, to, &message)) } else { 0 };
-        self.wire.push(Arc::new(Letter { from, to, message, digest }));
+        self.wire.push(Arc::new(Envelope { from, to, message, digest }));
         Ok(())
     }
 
@@ -429,25 +429,25 @@ impl World {
             }
             Note::Halt(violation) => return Err(format!("halt: {id} halts: {violation}")),
             Note::ReadsReady { index, tokens } => {
-                let Self { nodes, judge, witness, clocks, now, emptied, .. } = self;
-                let (witness, running) = (Arc::make_mut(witness), nodes[slot(id)].running.as_ref());
+                let Self { nodes, deliveries, oracle, clocks, now, emptied, .. } = self;
+                let (oracle, running) = (Arc::make_mut(oracle), nodes[slot(id)].running.as_ref());
                 for token in tokens {
-                    witness.read_ready(*token, *index)?;
+                    oracle.read_ready(*token, *index)?;
                     if let Some(Running { replica, .. }) = running {
                         let others = Beside { replica, nodes, clocks, now: now.0, emptied };
-                        judge.read_ready(id, *token, replica.membership(), &others)?;
+                        deliveries.read_ready(id, *token, replica.membership(), &others)?;
                     }
                 }
             }
             Note::ReadsFailed { tokens } => {
-                let witness = Arc::make_mut(&mut self.witness);
+                let oracle = Arc::make_mut(&mut self.oracle);
                 for token in tokens {
-                    witness.read_failed(*token);
-                    self.judge.read_failed(id, *token);
+                    oracle.read_failed(*token);
+                    self.deliveries.read_failed(id, *token);
                 }
             }
             Note::Applied(_) | Note::Restored(_) if self.rules.checks == Checks::Changes => {
-                self.watch.applied(id, &note)?;
+                self.memory.applied(id, &note)?;
             }
             Note::Applied(_) | Note::Restored(_) | Note::Refused(_) | Note::Diverged { .. } => {}
             Note::MachineUnknown | Note::HandoverEnded { .. } | Note::DataLost { .. } => {}
@@ -464,7 +464,7 @@ impl World {
     /// The members by the newest configuration that was ever seen committed.
     #[must_use]
     pub fn members(&self) -> &Membership {
-        self.witness.members().unwrap_or(&self.members)
+        self.oracle.members().unwrap_or(&self.members)
     }
 
     /// Whether the nodes for which `agrees` holds are a quorum of the members.

@@ -74,8 +74,8 @@ async fn receive(
                 let bytes = frame.len();
                 match decode(frame) {
                     Some(message) if is_corrupt => {
-                        let witness = wire.lock().witness.clone();
-                        witness.lock().fail(format!("codec: a damaged frame to {node} was read as {message:?}"));
+                        let observer = wire.lock().observer.clone();
+                        observer.lock().fail(format!("codec: a damaged frame to {node} was read as {message:?}"));
                     }
                     Some(message) => inbox.deliver(from, message, bytes).await,
                     None => {}

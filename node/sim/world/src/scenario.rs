@@ -3,7 +3,7 @@
 
 use super::{
     disk::Fault,
-    event::Event,
+    events::Event,
     node::{Actor, Note, Running},
     world::World,
 };
@@ -40,14 +40,14 @@ impl World {
             if self.within_nodes() {
                 continue;
             }
-            let Some(letter) = self.wire.first().cloned() else { return arrived };
-            let (from, to) = (letter.from, letter.to);
-            if lost(from, to, &letter.message) {
+            let Some(envelope) = self.wire.first().cloned() else { return arrived };
+            let (from, to) = (envelope.from, envelope.to);
+            if lost(from, to, &envelope.message) {
                 self.must(Event::Drop(0));
                 continue;
             }
             if !self.cut.contains(&(from, to)) && self.running(to).is_some() {
-                arrived.push((from, to, letter.message.clone()));
+                arrived.push((from, to, envelope.message.clone()));
             }
             self.must(Event::Deliver(0));
         }
@@ -237,7 +237,7 @@ impl World {
     /// Delivers the first message on the wire for which `is` holds, before any other.
     #[track_caller]
     pub fn deliver_first(&mut self, is: impl Fn(NodeId, NodeId, &Message) -> bool) {
-        let at = self.wire.iter().position(|letter| is(letter.from, letter.to, &letter.message));
+        let at = self.wire.iter().position(|envelope| is(envelope.from, envelope.to, &envelope.message));
         self.must(Event::Deliver(at.expect("such a message is on the wire")));
         self.settle_within();
     }
@@ -283,7 +283,7 @@ impl World {
     /// The terms of the entries in a running node's log.
     #[track_caller]
     pub fn log(&self, id: u64) -> Vec<u64> {
-        super::make::terms(self.replica(id))
+        super::fixtures::terms(self.replica(id))
     }
 
     /// The reads that were answered, each with its index, and the reads that failed,

@@ -1,12 +1,12 @@
 //! The checks after every step, and the checks that tests run besides.
 
 use super::{
+    check_memory,
     clock::Clock,
-    judge::Others,
+    delivery_checks::Others,
+    oracle::Oracle,
     quorum,
     rules::Checks,
-    watch,
-    witness::Witness,
     world::{Node, World, replicas, slot},
 };
 use quorate_raft::{Moment, NodeId, Promise, Replica, Term};
@@ -22,18 +22,18 @@ impl World {
         if !self.rules.logs_match {
             return Ok(());
         }
-        let Self { nodes, watch, witness, members, .. } = self;
+        let Self { nodes, memory, oracle, members, .. } = self;
         let node = Arc::make_mut(&mut nodes[slot(id)]);
         let less = node.disk.take_less();
         if let Some(running) = &node.running {
-            watch::bounds(id, running)?;
+            check_memory::bounds(id, running)?;
         }
-        let watched = watch.of(id);
+        let memory = memory.of(id);
         if let Some(less) = less {
-            watched.vouched.ends_before(less);
+            memory.vouched.ends_before(less);
         }
         if ruled || less.is_some() {
-            Arc::make_mut(witness).check_changed(id, &mut watched.seen, replicas(nodes), nodes, members, less)?;
+            Arc::make_mut(oracle).check_changed(id, &mut memory.seen, replicas(nodes), nodes, members, less)?;
         }
         Ok(())
     }
@@ -47,19 +47,19 @@ impl World {
             return Ok(());
         }
         let mut running = self.nodes.iter().filter_map(|node| Some((node.id, node.running.as_ref()?)));
-        running.try_for_each(|(id, running)| watch::bounds(id, running))?;
-        let mut witness = std::mem::take(&mut self.witness);
-        let checked = self.check_by(Arc::make_mut(&mut witness));
-        self.witness = witness;
+        running.try_for_each(|(id, running)| check_memory::bounds(id, running))?;
+        let mut oracle = std::mem::take(&mut self.oracle);
+        let checked = self.check_by(Arc::make_mut(&mut oracle));
+        self.oracle = oracle;
         checked
     }
 
-    /// Makes another witness check everything that it checks after a step.
+    /// Makes another oracle check everything that it checks after a step.
     ///
     /// # Errors
     /// The property that does not hold.
-    pub fn check_by(&self, witness: &mut Witness) -> Result<(), String> {
-        witness.check(self.replicas(), &self.nodes, &self.members)
+    pub fn check_by(&self, oracle: &mut Oracle) -> Result<(), String> {
+        oracle.check(self.replicas(), &self.nodes, &self.members)
     }
 
     /// Checks that every leader with a lease, by its own clock, may have it. Not for worlds in
@@ -68,11 +68,11 @@ impl World {
     /// # Errors
     /// The property that does not hold.
     pub fn check_leases(&self) -> Result<(), String> {
-        let Self { nodes, judge, clocks, now, emptied, .. } = self;
+        let Self { nodes, deliveries, clocks, now, emptied, .. } = self;
         for replica in self.replicas().filter(|replica| replica.is_leader()) {
             if replica.lease_left(self.now_of(replica.id())).is_some() {
                 let others = Beside { replica, nodes, clocks, now: now.0, emptied };
-                judge.lease(replica.id(), replica.membership(), &others)?;
+                deliveries.lease(replica.id(), replica.membership(), &others)?;
             }
         }
         Ok(())

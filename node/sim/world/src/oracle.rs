@@ -23,7 +23,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// The observer of one cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
-pub struct Witness {
+pub struct Oracle {
     cluster: Cluster,
     votes: BTreeMap<(NodeId, Term), NodeId>,
     /// For every read asked for, the last index committed at that time.
@@ -46,7 +46,7 @@ impl Vouched {
     }
 }
 
-impl Witness {
+impl Oracle {
     /// Checks all nodes as they are now. `members` is the configuration until a later
     /// one is seen committed.
     ///

@@ -1,4 +1,4 @@
-//! A deliberately simple twin of the search: it tries every order, remembers nothing, cuts nothing.
+//! A brute-force search: it tries every order, remembers nothing, cuts nothing.
 //! The module also draws random histories small enough for it, and compares both.
 
 use super::{Call, Operation, Outcome, Reply, STEPS_MAX, Verdict, check};
@@ -47,14 +47,18 @@ fn histories_of_an_atomic_register_are_linearizable_to_both() {
     for round in 0..ROUNDS {
         let shape = Shape::any(&mut random);
         let history = shape.history(&mut random);
-        assert!(is_linearizable(&history, shape.initial), "round {round}: the twin errs\n{}", listed(&history));
+        assert!(
+            is_linearizable(&history, shape.initial),
+            "round {round}: the brute-force search errs\n{}",
+            listed(&history)
+        );
         let verdict = check(&history, shape.initial, STEPS_MAX);
         assert_eq!(verdict, Verdict::Linearizable, "round {round}\n{}", listed(&history));
     }
 }
 
 #[test]
-fn damaged_histories_are_judged_as_the_twin_judges_them_and_a_good_share_is_illegal() {
+fn damaged_histories_are_judged_as_brute_force_judges_them_and_a_good_share_is_illegal() {
     let mut random = Random(2);
     let mut illegal = 0;
     for round in 0..ROUNDS {
@@ -69,7 +73,7 @@ fn damaged_histories_are_judged_as_the_twin_judges_them_and_a_good_share_is_ille
 }
 
 #[test]
-fn histories_of_random_results_are_judged_as_the_twin_judges_them_and_a_good_share_is_legal() {
+fn histories_of_random_results_are_judged_as_brute_force_judges_them_and_a_good_share_is_legal() {
     let mut random = Random(3);
     let mut illegal = 0;
     for round in 0..ROUNDS {
@@ -150,7 +154,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// A random shape, small enough for the twin.
+    /// A random shape, small enough for brute force.
     fn any(random: &mut Random) -> Self {
         Self {
             operations: 1 + random.below(7) as usize,

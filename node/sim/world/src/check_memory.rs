@@ -1,27 +1,27 @@
 //! The memory of the last checks, so that the checks after a step cover only the
 //! changes of the step.
 //!
-//! The simple counterpart is [`Witness::check`](super::witness::Witness::check), which
-//! covers everything. Both judge every step alike: unchanged parts were judged before, and
+//! The simple counterpart is [`Oracle::check`](super::oracle::Oracle::check), which
+//! covers everything. Both find the same violations: unchanged parts were checked before, and
 //! the memory only grows.
 
 use super::{
     node::{Note, Running},
-    witness::Vouched,
+    oracle::Vouched,
 };
 use quorate_raft::{NodeId, invariants::Seen};
 
 /// The state at the last check. It is no part of a world's state: it tells no two worlds apart.
 #[derive(Clone, Default, Debug)]
-pub struct Watch {
-    nodes: Vec<Watched>,
+pub struct CheckMemory {
+    nodes: Vec<NodeMemory>,
     /// The checksum of the last entry applied, for every index at which some node ever stopped.
     applied: Vec<Option<u32>>,
 }
 
 /// The state of one node at the last check.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Watched {
+pub(super) struct NodeMemory {
     pub(super) seen: Seen,
     pub(super) vouched: Vouched,
 }
@@ -31,12 +31,12 @@ pub(super) struct Watched {
 /// time between two heartbeats. A longer queue is taken to grow without bound.
 pub const QUEUE_MAX: usize = 4_000;
 
-impl Watch {
+impl CheckMemory {
     /// The memory of one node.
-    pub(super) fn of(&mut self, id: NodeId) -> &mut Watched {
+    pub(super) fn of(&mut self, id: NodeId) -> &mut NodeMemory {
         let at = usize::try_from(id.0).unwrap_or(usize::MAX) - 1;
         if at >= self.nodes.len() {
-            self.nodes.resize_with(at + 1, Watched::default);
+            self.nodes.resize_with(at + 1, NodeMemory::default);
         }
         &mut self.nodes[at]
     }

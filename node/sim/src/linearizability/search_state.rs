@@ -4,7 +4,7 @@
 use super::problem::{ABSENT, Act, Held, Problem};
 
 /// A partly placed problem.
-pub(super) struct Board<'a> {
+pub(super) struct SearchState<'a> {
     pub(super) problem: &'a Problem,
     /// The state of the register after all placed operations.
     pub(super) held: Held,
@@ -57,7 +57,7 @@ pub(super) struct Placed {
     pub(super) before: Held,
 }
 
-impl<'a> Board<'a> {
+impl<'a> SearchState<'a> {
     /// A board on which nothing is placed yet.
     pub(super) fn new(problem: &'a Problem) -> Self {
         let required = &problem.required;
@@ -83,7 +83,7 @@ impl<'a> Board<'a> {
                 makers.append(held as usize, operation);
             }
         }
-        let mut board = Self {
+        let mut state = Self {
             problem,
             held: problem.initial,
             trail: Vec::new(),
@@ -102,13 +102,13 @@ impl<'a> Board<'a> {
             names: vec![0; problem.held_count],
         };
         for operation in required {
-            board.count_names(operation.act, 1);
+            state.count_names(operation.act, 1);
         }
         for (number, class) in problem.classes.iter().enumerate() {
-            board.count_names(class.act, class.members.len() as i64);
-            board.maker_classes[class.act.makes().unwrap_or(ABSENT) as usize].push(number);
+            state.count_names(class.act, class.members.len() as i64);
+            state.maker_classes[class.act.makes().unwrap_or(ABSENT) as usize].push(number);
         }
-        board
+        state
     }
 
     /// The completed operation with the earliest invocation that is still to be placed.

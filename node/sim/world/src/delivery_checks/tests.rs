@@ -1,7 +1,7 @@
-//! Tests that the judge finds every forbidden reaction, and no other.
+//! Tests that the checks find every forbidden reaction, and no other.
 
-use super::{Before, Judge, Others};
-use crate::make::{
+use super::{Before, DeliveryChecks, Others};
+use crate::fixtures::{
     append, at, batch, heartbeat, heartbeat_reply, id, matched, node, promising, replica, request_vote, vote, voters,
 };
 use quorate_raft::{
@@ -13,32 +13,32 @@ use std::time::Duration;
 #[test]
 fn a_read_is_confirmed_by_a_round_that_left_after_it_was_asked_and_by_no_other() {
     for (round, confirms) in [(4, false), (5, true)] {
-        let mut judge = Judge::default();
-        judge.read_asked(node(1), 6, false);
-        leaves(&mut judge, &beat(4));
-        judge.read_asked(node(1), 7, false);
-        leaves(&mut judge, &beat(5));
-        hears(&mut judge, beat(round), heartbeat_reply(round)).expect("an honest answer");
-        let served = judge.read_ready(node(1), 7, &voters(3), &Alone(None));
+        let mut deliveries = DeliveryChecks::default();
+        deliveries.read_asked(node(1), 6, false);
+        leaves(&mut deliveries, &beat(4));
+        deliveries.read_asked(node(1), 7, false);
+        leaves(&mut deliveries, &beat(5));
+        hears(&mut deliveries, beat(round), heartbeat_reply(round)).expect("an honest answer");
+        let served = deliveries.read_ready(node(1), 7, &voters(3), &Alone(None));
         assert_eq!(served.is_ok(), confirms, "round {round}: {served:?}");
-        assert_eq!(judge.read_ready(node(1), 6, &voters(3), &Alone(None)), Ok(()), "round {round}");
+        assert_eq!(deliveries.read_ready(node(1), 6, &voters(3), &Alone(None)), Ok(()), "round {round}");
     }
 }
 
 #[test]
 fn a_round_of_an_earlier_leadership_confirms_nothing() {
-    let mut judge = Judge::default();
-    judge.read_asked(node(1), 7, false);
-    leaves(&mut judge, &beat(5));
-    leaves(&mut judge, &Message { term: Term(3), body: heartbeat(5, 0) });
-    hears(&mut judge, beat(5), heartbeat_reply(5)).expect("an honest answer");
-    assert!(judge.read_ready(node(1), 7, &voters(3), &Alone(None)).is_err());
+    let mut deliveries = DeliveryChecks::default();
+    deliveries.read_asked(node(1), 7, false);
+    leaves(&mut deliveries, &beat(5));
+    leaves(&mut deliveries, &Message { term: Term(3), body: heartbeat(5, 0) });
+    hears(&mut deliveries, beat(5), heartbeat_reply(5)).expect("an honest answer");
+    assert!(deliveries.read_ready(node(1), 7, &voters(3), &Alone(None)).is_err());
 }
 
 #[test]
 fn a_heartbeat_is_answered_with_its_own_round_or_none() {
     for (round, may) in [(0, true), (4, false), (5, true), (6, false)] {
-        let answered = hears(&mut Judge::default(), beat(5), heartbeat_reply(round));
+        let answered = hears(&mut DeliveryChecks::default(), beat(5), heartbeat_reply(round));
         assert_eq!(answered.is_ok(), may, "round {round}: {answered:?}");
     }
 }
@@ -48,7 +48,7 @@ fn what_an_append_did_not_cover_is_said_to_match_by_nobody() {
     let covering_two = append(1, id(1, 1), 0, Some(batch(2, 2, 1, 0)));
     for (body, covers) in [(append(1, id(1, 1), 0, None), 1), (covering_two, 2)] {
         for says in 0..=3 {
-            let answered = hears(&mut Judge::default(), answer(body.clone()), matched(1, says));
+            let answered = hears(&mut DeliveryChecks::default(), answer(body.clone()), matched(1, says));
             assert_eq!(answered.is_ok(), says <= covers, "{says} of {covers}: {answered:?}");
         }
     }
@@ -56,10 +56,10 @@ fn what_an_append_did_not_cover_is_said_to_match_by_nobody() {
 
 #[test]
 fn what_leaves_is_of_no_epoch_that_is_over_but_in_another_term_or_to_another_peer() {
-    let mut judge = Judge::default();
+    let mut deliveries = DeliveryChecks::default();
     let mut sends = |to, term, epoch| {
         let message = Message { term: Term(term), body: append(epoch, id(1, 1), 0, None) };
-        judge.leaves(node(1), &Outgoing { to: node(to), message }, at(0)).is_ok()
+        deliveries.leaves(node(1), &Outgoing { to: node(to), message }, at(0)).is_ok()
     };
     assert!(sends(2, 2, 1) && sends(2, 2, 3) && sends(2, 2, 3));
     assert!(!sends(2, 2, 2), "that epoch is over");
@@ -72,24 +72,24 @@ fn what_leaves_is_of_no_epoch_that_is_over_but_in_another_term_or_to_another_pee
 fn no_vote_is_granted_to_a_log_that_is_less_up_to_date_nor_refused_to_another() {
     for (last, may) in [(id(2, 1), false), (id(9, 1), false), (id(1, 2), false), (id(2, 2), true), (id(1, 3), true)] {
         let asked = answer(request_vote(Phase::PreVote, 1, last));
-        let granted = hears(&mut Judge::default(), asked.clone(), vote(Phase::PreVote, 1, true));
+        let granted = hears(&mut DeliveryChecks::default(), asked.clone(), vote(Phase::PreVote, 1, true));
         assert_eq!(granted.is_ok(), may, "{last}: {granted:?}");
-        let denied = hears(&mut Judge::default(), asked, vote(Phase::PreVote, 1, false));
+        let denied = hears(&mut DeliveryChecks::default(), asked, vote(Phase::PreVote, 1, false));
         assert_eq!(denied.is_err(), may, "{last}: {denied:?}");
     }
 }
 
 #[test]
 fn no_vote_is_granted_while_a_leader_is_protected() {
-    let (mut judge, mut follower, mut out) = (Judge::default(), follower(), Vec::new());
-    judge.starts(node(2), HardState::default(), false, PROTECTS, at(0));
+    let (mut deliveries, mut follower, mut out) = (DeliveryChecks::default(), follower(), Vec::new());
+    deliveries.starts(node(2), HardState::default(), false, PROTECTS, at(0));
     follower.receive(at(100), node(1), beat(0), &mut out);
     let before = Before::of(&follower, node(1), at(0));
-    arrives(&mut judge, &beat(0), 100, before, &follower, &out).expect("an honest answer");
+    arrives(&mut deliveries, &beat(0), 100, before, &follower, &out).expect("an honest answer");
     let asked = answer(request_vote(Phase::Vote, 1, id(2, 2)));
     let granted = Outgoing { to: node(1), message: answer(vote(Phase::Vote, 1, true)) };
     let later = [Effect::Persist(Persist { then: vec![granted], ..Persist::default() })];
-    let mut asks = |now| arrives(&mut judge, &asked, now, before, &follower, &later);
+    let mut asks = |now| arrives(&mut deliveries, &asked, now, before, &follower, &later);
     assert!(asks(249).is_err(), "the leader was heard 149 ms ago");
     asks(250).expect("it may be gone");
 }
@@ -97,38 +97,38 @@ fn no_vote_is_granted_while_a_leader_is_protected() {
 #[test]
 fn whoever_started_just_now_votes_and_campaigns_no_earlier_unless_it_is_new() {
     for (is_new, now, may) in [(false, 249, false), (false, 250, true), (true, 100, true)] {
-        let mut judge = Judge::default();
+        let mut deliveries = DeliveryChecks::default();
         let promise = if is_new { Promise::NONE } else { Promise::of(PROTECTS) };
-        judge.starts(node(1), HardState { promise, ..HardState::new(Term(2), None) }, is_new, PROTECTS, at(100));
+        deliveries.starts(node(1), HardState { promise, ..HardState::new(Term(2), None) }, is_new, PROTECTS, at(100));
         let asks = answer(request_vote(Phase::PreVote, 1, id(2, 2)));
-        let asked = judge.leaves(node(1), &to_2(asks), at(now));
+        let asked = deliveries.leaves(node(1), &to_2(asks), at(now));
         assert_eq!(asked.is_ok(), may, "new: {is_new}, at {now}: {asked:?}");
     }
 }
 
 #[test]
 fn a_read_by_lease_is_served_only_while_nobody_leads_a_later_term() {
-    let mut judge = Judge::default();
-    judge.starts(node(2), promises(), false, PROTECTS, at(100));
+    let mut deliveries = DeliveryChecks::default();
+    deliveries.starts(node(2), promises(), false, PROTECTS, at(100));
     for (successor, may) in [(None, true), (Some((node(3), Term(3))), false)] {
-        judge.read_asked(node(1), 7, true);
-        let served = judge.read_ready(node(1), 7, &voters(3), &Alone(successor));
+        deliveries.read_asked(node(1), 7, true);
+        let served = deliveries.read_ready(node(1), 7, &voters(3), &Alone(successor));
         assert_eq!(served.is_ok(), may, "{successor:?}: {served:?}");
     }
-    judge.read_asked(node(1), 8, true);
-    leaves(&mut judge, &beat(5));
-    hears(&mut judge, beat(5), heartbeat_reply(5)).expect("an honest answer");
-    let served = judge.read_ready(node(1), 8, &voters(3), &Alone(Some((node(3), Term(3)))));
+    deliveries.read_asked(node(1), 8, true);
+    leaves(&mut deliveries, &beat(5));
+    hears(&mut deliveries, beat(5), heartbeat_reply(5)).expect("an honest answer");
+    let served = deliveries.read_ready(node(1), 8, &voters(3), &Alone(Some((node(3), Term(3)))));
     assert_eq!(served, Ok(()), "a round after the question confirms it, whoever leads since");
 }
 
 #[test]
 fn a_read_by_lease_is_served_only_while_a_quorum_keeps_its_promise() {
     for (heard_at, may) in [(51, true), (50, false)] {
-        let mut judge = Judge::default();
-        judge.starts(node(2), promises(), false, PROTECTS, at(heard_at));
-        judge.read_asked(node(1), 7, true);
-        let served = judge.read_ready(node(1), 7, &voters(3), &Alone(None));
+        let mut deliveries = DeliveryChecks::default();
+        deliveries.starts(node(2), promises(), false, PROTECTS, at(heard_at));
+        deliveries.read_asked(node(1), 7, true);
+        let served = deliveries.read_ready(node(1), 7, &voters(3), &Alone(None));
         assert_eq!(served.is_ok(), may, "heard at {heard_at}, and it is 200: {served:?}");
     }
 }
@@ -136,19 +136,19 @@ fn a_read_by_lease_is_served_only_while_a_quorum_keeps_its_promise() {
 #[test]
 fn a_promise_that_was_stated_is_kept_through_a_restart_with_another_setting() {
     for (now, may) in [(1_099, false), (1_100, true)] {
-        let mut judge = Judge::default();
-        judge.starts(node(2), HardState::default(), false, Duration::from_secs(1), at(0));
+        let mut deliveries = DeliveryChecks::default();
+        deliveries.starts(node(2), HardState::default(), false, Duration::from_secs(1), at(0));
         let (mut follower, mut out) = (follower(), Vec::new());
         follower.receive(at(100), node(1), beat(5), &mut out);
         let before = Before::of(&follower, node(1), at(0));
         let states = Outgoing { to: node(1), message: answer(promising(5, Promise::of(Duration::from_secs(1)))) };
-        arrives(&mut judge, &beat(5), 100, before, &follower, &[Effect::Send(states)]).expect("it may");
-        judge.starts(node(2), HardState::default(), false, PROTECTS, at(150));
+        arrives(&mut deliveries, &beat(5), 100, before, &follower, &[Effect::Send(states)]).expect("it may");
+        deliveries.starts(node(2), HardState::default(), false, PROTECTS, at(150));
         let asked = answer(request_vote(Phase::Vote, 1, id(2, 2)));
         let granted = Outgoing { to: node(1), message: answer(vote(Phase::Vote, 1, true)) };
-        let grants = arrives(&mut judge, &asked, now, before, &follower, &[Effect::Send(granted)]);
+        let grants = arrives(&mut deliveries, &asked, now, before, &follower, &[Effect::Send(granted)]);
         assert_eq!(grants.is_ok(), may, "at {now}: {grants:?}");
-        let holds = judge.lease(node(1), &voters(3), &At(now));
+        let holds = deliveries.lease(node(1), &voters(3), &At(now));
         assert_eq!(holds.is_err(), may, "at {now}: {holds:?}");
     }
 }
@@ -156,7 +156,7 @@ fn a_promise_that_was_stated_is_kept_through_a_restart_with_another_setting() {
 #[test]
 fn a_node_that_is_down_backs_a_lease_only_if_it_will_keep_a_promise() {
     for is_bound in [true, false] {
-        let holds = Judge::default().lease(node(1), &voters(3), &Down { is_bound });
+        let holds = DeliveryChecks::default().lease(node(1), &voters(3), &Down { is_bound });
         assert_eq!(holds.is_ok(), is_bound, "{holds:?}");
     }
 }
@@ -225,13 +225,14 @@ fn promises() -> HardState {
 #[test]
 fn nothing_is_discarded_in_the_term_that_the_disk_had() {
     for (recovered_in, may) in [(1, true), (2, false)] {
-        let mut judge = Judge::default();
-        judge.starts(node(2), HardState::new(Term(recovered_in), None), true, PROTECTS, at(0));
+        let mut deliveries = DeliveryChecks::default();
+        deliveries.starts(node(2), HardState::new(Term(recovered_in), None), true, PROTECTS, at(0));
         let discards = Effect::Persist(Persist { truncate_from: Some(id(2, 2).index), ..Persist::default() });
         let reply = RepairReply { from: id(2, 2), outcome: RepairOutcome::Absent, batch: None };
         let message = answer(Body::RepairReply(reply));
         let replica = follower();
-        let discarded = arrives(&mut judge, &message, 0, Before::of(&replica, node(1), at(0)), &replica, &[discards]);
+        let discarded =
+            arrives(&mut deliveries, &message, 0, Before::of(&replica, node(1), at(0)), &replica, &[discards]);
         assert_eq!(discarded.is_ok(), may, "recovered in {recovered_in}: {discarded:?}");
     }
 }
@@ -254,27 +255,27 @@ fn says(body: Body) -> Effect {
 }
 
 /// Node 1 sends node 2 this message.
-fn leaves(judge: &mut Judge, message: &Message) {
-    judge.leaves(node(1), &to_2(message.clone()), at(0)).expect("no campaign");
+fn leaves(deliveries: &mut DeliveryChecks, message: &Message) {
+    deliveries.leaves(node(1), &to_2(message.clone()), at(0)).expect("no campaign");
 }
 
 /// Node 2 hears this message from node 1, and answers with `says_then`.
-fn hears(judge: &mut Judge, message: Message, says_then: Body) -> Result<(), String> {
+fn hears(deliveries: &mut DeliveryChecks, message: Message, says_then: Body) -> Result<(), String> {
     let replica = follower();
-    arrives(judge, &message, 0, Before::of(&replica, node(1), at(0)), &replica, &[says(says_then)])
+    arrives(deliveries, &message, 0, Before::of(&replica, node(1), at(0)), &replica, &[says(says_then)])
 }
 
 fn arrives(
-    judge: &mut Judge,
+    deliveries: &mut DeliveryChecks,
     message: &Message,
     now: u64,
     before: Before,
     replica: &Replica,
     effects: &[Effect],
 ) -> Result<(), String> {
-    let mut arrival = judge.arrival(NodeId(1), node(2), message);
+    let mut arrival = deliveries.arrival(NodeId(1), node(2), message);
     arrival.heard(at(now), before, replica, effects);
-    judge.arrived(arrival, at(now))
+    deliveries.arrived(arrival, at(now))
 }
 
 fn to_2(message: Message) -> Outgoing {

@@ -4,7 +4,7 @@
 //! The reports are compared with the data that the log recovers after a crash. The check relies on
 //! nothing inside the log.
 
-use super::witness::SharedWitness;
+use super::observer::SharedObserver;
 use actix::prelude::*;
 use quorate::storage::{
     Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
@@ -177,11 +177,11 @@ impl From<&Recovered> for Promised {
 }
 
 /// The actor between a node and its log.
-pub(super) struct Watched {
+pub(super) struct ObservedStorage {
     node: NodeId,
     inner: Option<StorageHandle>,
     storage: Option<Storage>,
-    witness: SharedWitness,
+    observer: SharedObserver,
     /// Requests that a slow disk has not begun.
     late: VecDeque<(Instant, Late)>,
 }
@@ -191,15 +191,15 @@ enum Late {
     Read(ReadEntries),
 }
 
-impl Watched {
+impl ObservedStorage {
     /// A handle to `inner` with this actor in between.
-    pub(super) fn around(inner: impl Into<StorageHandle>, node: NodeId, witness: SharedWitness) -> StorageHandle {
+    pub(super) fn around(inner: impl Into<StorageHandle>, node: NodeId, observer: SharedObserver) -> StorageHandle {
         let inner = Some(inner.into());
-        StorageHandle::actor(move || Self { node, inner, storage: None, witness, late: VecDeque::new() })
+        StorageHandle::actor(move || Self { node, inner, storage: None, observer, late: VecDeque::new() })
     }
 
     fn hand_on(&mut self, late: Late, ctx: &mut Context<Self>) {
-        let takes = self.witness.lock().disk(self.node).syncs_take;
+        let takes = self.observer.lock().disk(self.node).syncs_take;
         if takes.is_zero() && self.late.is_empty() {
             return self.do_now(late);
         }
@@ -221,7 +221,7 @@ impl Watched {
         let Some(storage) = &self.storage else { return };
         match late {
             Late::Persist(persist) => {
-                self.witness.lock().promised(self.node).asked(&persist.0);
+                self.observer.lock().promised(self.node).asked(&persist.0);
                 storage.persist.do_send(persist);
             }
             Late::Read(read) => storage.read_entries.do_send(read),
@@ -229,16 +229,16 @@ impl Watched {
     }
 }
 
-impl Actor for Watched {
+impl Actor for ObservedStorage {
     type Context = Context<Self>;
 }
 
-impl Handler<Recover> for Watched {
+impl Handler<Recover> for ObservedStorage {
     type Result = ResponseFuture<Result<Recovered, StorageError>>;
 
     fn handle(&mut self, mut recover: Recover, _: &mut Self::Context) -> Self::Result {
-        let (node, witness) = (self.node, self.witness.clone());
-        let told = Told { node, told: recover.completions, witness: witness.clone() };
+        let (node, observer) = (self.node, self.observer.clone());
+        let told = Told { node, told: recover.completions, observer: observer.clone() };
         recover.completions = Completions::to(&told.start());
         let Some(inner) = self.inner.take() else {
             return Box::pin(async { Err(StorageError::new("it was recovered already")) });
@@ -248,25 +248,25 @@ impl Handler<Recover> for Watched {
         self.storage = Some(storage);
         Box::pin(async move {
             let recovered = answer.await.unwrap_or_else(|error| Err(StorageError::new(error.to_string())))?;
-            witness.lock().recovered(node, &recovered, |promised, is_damaged| promised.check(&recovered, is_damaged));
+            observer.lock().recovered(node, &recovered, |promised, is_damaged| promised.check(&recovered, is_damaged));
             Ok(recovered)
         })
     }
 }
 
-impl Handler<Persist> for Watched {
+impl Handler<Persist> for ObservedStorage {
     type Result = ();
 
     fn handle(&mut self, persist: Persist, ctx: &mut Self::Context) {
-        let mut witness = self.witness.lock();
-        witness.disk(self.node).waiting += 1;
-        witness.writes(self.node, &persist.0);
-        drop(witness);
+        let mut observer = self.observer.lock();
+        observer.disk(self.node).waiting += 1;
+        observer.writes(self.node, &persist.0);
+        drop(observer);
         self.hand_on(Late::Persist(persist), ctx);
     }
 }
 
-impl Handler<ReadEntries> for Watched {
+impl Handler<ReadEntries> for ObservedStorage {
     type Result = ();
 
     fn handle(&mut self, read: ReadEntries, ctx: &mut Self::Context) {
@@ -274,22 +274,22 @@ impl Handler<ReadEntries> for Watched {
     }
 }
 
-impl Handler<SaveSnapshot> for Watched {
+impl Handler<SaveSnapshot> for ObservedStorage {
     type Result = ResponseFuture<Result<Box<dyn SnapshotSink>, StorageError>>;
 
     fn handle(&mut self, save: SaveSnapshot, _: &mut Self::Context) -> Self::Result {
         let Some(storage) = &self.storage else {
             return Box::pin(async { Err(StorageError::new("it was not recovered")) });
         };
-        let (answer, node, witness) = (storage.save_snapshot.send(save), self.node, self.witness.clone());
+        let (answer, node, observer) = (storage.save_snapshot.send(save), self.node, self.observer.clone());
         Box::pin(async move {
             let sink = answer.await.unwrap_or_else(|error| Err(StorageError::new(error.to_string())))?;
-            Ok(Box::new(Sink { sink, node, checksum: 0, witness }) as Box<dyn SnapshotSink>)
+            Ok(Box::new(Sink { sink, node, checksum: 0, observer }) as Box<dyn SnapshotSink>)
         })
     }
 }
 
-impl Handler<OpenSnapshot> for Watched {
+impl Handler<OpenSnapshot> for ObservedStorage {
     type Result = ResponseFuture<Result<Box<dyn SnapshotSource>, StorageError>>;
 
     fn handle(&mut self, open: OpenSnapshot, _: &mut Self::Context) -> Self::Result {
@@ -301,7 +301,7 @@ impl Handler<OpenSnapshot> for Watched {
     }
 }
 
-impl Handler<Remember> for Watched {
+impl Handler<Remember> for ObservedStorage {
     type Result = ();
 
     fn handle(&mut self, remember: Remember, _: &mut Self::Context) {
@@ -317,7 +317,7 @@ struct Sink {
     node: NodeId,
     /// The checksum of all bytes written.
     checksum: u32,
-    witness: SharedWitness,
+    observer: SharedObserver,
 }
 
 impl Write for Sink {
@@ -334,12 +334,12 @@ impl Write for Sink {
 
 impl SnapshotSink for Sink {
     fn finish(self: Box<Self>) -> Result<Snapshot, StorageError> {
-        let Self { sink, node, checksum, witness } = *self;
+        let Self { sink, node, checksum, observer } = *self;
         let snapshot = sink.finish()?;
-        let mut witness = witness.lock();
-        let promised = witness.promised(node);
+        let mut observer = observer.lock();
+        let promised = observer.promised(node);
         promised.snapshot = promised.snapshot.max(snapshot.base.last.index);
-        witness.written(node, snapshot.base.last.index, checksum);
+        observer.written(node, snapshot.base.last.index, checksum);
         Ok(snapshot)
     }
 }
@@ -348,7 +348,7 @@ impl SnapshotSink for Sink {
 struct Told {
     node: NodeId,
     told: Completions,
-    witness: SharedWitness,
+    observer: SharedObserver,
 }
 
 impl Actor for Told {
@@ -359,13 +359,13 @@ impl Handler<Persisted> for Told {
     type Result = ();
 
     fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
-        let mut witness = self.witness.lock();
-        let disk = witness.disk(self.node);
+        let mut observer = self.observer.lock();
+        let disk = observer.disk(self.node);
         disk.finished += 1;
         let before = disk.promised.unfinished();
         disk.promised.persisted(persisted.sequence);
         disk.waiting = disk.waiting.saturating_sub(before - disk.promised.unfinished());
-        drop(witness);
+        drop(observer);
         self.told.persisted(persisted);
     }
 }

@@ -43,8 +43,8 @@ use std::time::Duration;
 /// The memory of the checks. Its size is bounded by the waiting reads plus a few words per node. It
 /// tells no two worlds apart.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Judge {
-    nodes: Vec<Judged>,
+pub(super) struct DeliveryChecks {
+    nodes: Vec<NodeRecord>,
     /// A logical clock, advanced by every read asked for and every heartbeat that leaves.
     moments: u64,
     /// Nodes that were told to campaign, with the term of the leader that told them.
@@ -66,7 +66,7 @@ pub(super) trait Others {
 
 /// The memory of one node's present life.
 #[derive(Clone, Default, Debug)]
-struct Judged {
+struct NodeRecord {
     memory: Memory,
     rounds: Rounds,
     epochs: Epochs,
@@ -108,7 +108,7 @@ struct Rounds {
     reads: Vec<(ReadToken, u64, bool)>,
 }
 
-/// A letter that is about to arrive.
+/// A message that is about to arrive.
 pub(super) struct Arrival {
     from: NodeId,
     to: NodeId,
@@ -144,8 +144,8 @@ enum What {
     Other,
 }
 
-impl Judge {
-    /// A letter is about to arrive.
+impl DeliveryChecks {
+    /// A message is about to arrive.
     pub(super) fn arrival(&mut self, from: NodeId, to: NodeId, message: &Message) -> Arrival {
         let what = match &message.body {
             Body::Heartbeat(heartbeat) => What::Beat { round: heartbeat.round },
@@ -159,7 +159,7 @@ impl Judge {
         };
         let told = &self.told_to_campaign;
         let is_handed_over = told.iter().any(|(who, term)| *who == from && term.next() == message.term);
-        let Judged { memory, shown, .. } = *self.of(to);
+        let NodeRecord { memory, shown, .. } = *self.of(to);
         Arrival {
             from,
             to,
@@ -240,7 +240,7 @@ impl Judge {
             recovered_in: has.term,
             ..before
         };
-        *self.of(id) = Judged { memory, ..Judged::default() };
+        *self.of(id) = NodeRecord { memory, ..NodeRecord::default() };
     }
 
     /// Records a read asked for at a running node; `by_lease` if a lease suffices.
@@ -305,10 +305,10 @@ impl Judge {
         self.nodes.get(at).map_or(Memory::default(), |node| node.memory)
     }
 
-    fn of(&mut self, id: NodeId) -> &mut Judged {
+    fn of(&mut self, id: NodeId) -> &mut NodeRecord {
         let at = usize::try_from(id.0).unwrap_or(usize::MAX) - 1;
         if at >= self.nodes.len() {
-            self.nodes.resize_with(at + 1, Judged::default);
+            self.nodes.resize_with(at + 1, NodeRecord::default);
         }
         &mut self.nodes[at]
     }
@@ -397,14 +397,14 @@ impl Before {
 }
 
 impl Arrival {
-    /// Judges the reaction of a replica to the letter.
+    /// Checks the reaction of a replica to the message.
     pub(super) fn heard(&mut self, now: Moment, before: Before, replica: &Replica, effects: &[Effect]) {
         // A node without a configuration knows no member, and believes every node.
         if replica.membership().is_empty() || replica.membership().contains(self.from) {
             self.shown = self.shown.max(self.term);
         }
         if let Some(outside) = before.outside {
-            self.verdict = outside.judge(self.from, self.shown, replica, effects);
+            self.verdict = outside.check(self.from, self.shown, replica, effects);
             if self.verdict.is_err() {
                 return;
             }
@@ -443,7 +443,7 @@ impl Arrival {
     }
 
     /// A leader that hears a quorum may refuse. Every leader is taken for such a leader, because
-    /// the judge does not know the answers that it heard.
+    /// the checks do not know the answers that it heard.
     fn denied(
         &self,
         now: Moment,
@@ -457,7 +457,7 @@ impl Arrival {
             return Ok(());
         }
         let (from, to, theirs, ours) = (self.from, self.to, request.last, before.last);
-        // A candidate with an empty log may have been emptied, and a new node may not judge.
+        // A candidate with an empty log may have been emptied, and a new node may not deliveries.
         let knows_too_little = theirs.index == Index(0) || replica.is_new();
         let is_late = self.term.next() <= replica.term();
         let can_apply = replica.machine().apply(request.machine_version);

@@ -24,8 +24,8 @@
 //!   included, and hold no more sessions than the bound.
 
 use super::{
+    observed_storage::Promised,
     registers::{Command, State},
-    watched::Promised,
 };
 use crate::{report::Report, trace::Trace};
 use quorate::{Index, NodeId};
@@ -43,21 +43,21 @@ use std::{
 
 /// The observer, shared by all parts of a run that report to it.
 #[derive(Clone)]
-pub(super) struct SharedWitness(Arc<Mutex<Witness>>);
+pub(super) struct SharedObserver(Arc<Mutex<Observer>>);
 
-impl SharedWitness {
+impl SharedObserver {
     /// `stateless` is the witness member, which stores no commands.
     pub(super) fn new(trace: Trace, stateless: Option<NodeId>) -> Self {
-        Self(Arc::new(Mutex::new(Witness::new(trace, stateless))))
+        Self(Arc::new(Mutex::new(Observer::new(trace, stateless))))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Witness> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Observer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The record of all facts that the checks compare.
-pub(super) struct Witness {
+pub(super) struct Observer {
     pub(super) now: Duration,
     pub(super) trace: Trace,
     pub(super) report: Report,
@@ -106,7 +106,7 @@ pub(super) struct Disk {
     pub(super) promised: Promised,
 }
 
-impl Witness {
+impl Observer {
     fn new(trace: Trace, stateless: Option<NodeId>) -> Self {
         Self {
             now: Duration::ZERO,
@@ -396,7 +396,7 @@ impl Witness {
     pub(super) fn arrived(&mut self, from: NodeId, to: NodeId, frame: &bytes::Bytes) {
         self.report.steps += 1;
         self.trace.hash(&(self.now, from, to, quorate_storage::checksum(0, frame)));
-        if self.trace.is_read() {
+        if self.trace.has_text() {
             let message = super::wire::decode(frame.clone());
             let words = message.as_ref().map_or_else(|| "a damaged frame".into(), brief);
             self.say(format_args!("{from} → {to}  {words}"));
