@@ -90,7 +90,8 @@ impl Log {
     }
 
     /// The first index of every term after `base`, and the term.
-    pub(crate) fn runs(&self) -> &[(Index, Term)] {
+    #[must_use]
+    pub fn runs(&self) -> &[(Index, Term)] {
         &self.runs
     }
 

@@ -3,7 +3,7 @@
 //! test quotes its rule, and says where these rules go further than the figure (pre-vote, conflict
 //! hints, durability in parallel).
 
-use quorate_raft::{AppendOutcome, Effect, Index, NodeId, Phase, Replica, Role, Term, Violation, invariants::Cluster};
+use quorate_raft::{AppendOutcome, Effect, Index, NodeId, Phase, Replica, Role, Term, Violation};
 use quorate_world::{
     events::Event,
     fixtures::{
@@ -12,6 +12,7 @@ use quorate_world::{
         vote_reply, voters,
     },
     node::Note,
+    oracle::Replicas,
     world::World,
 };
 
@@ -418,10 +419,10 @@ fn two_candidates_of_one_term_never_both_lead() {
     world.settle();
     let [one, two] = [1, 2].map(|id| world.term(id));
     assert_eq!((one, two, world.leaders().len()), (1, 1, 1), "node 3 decides between them");
-    let mut witness = Cluster::default();
+    let mut oracle = Replicas::default();
     let mut leaders = [1, 2].map(|id| replica(id, 3, 5, None, &[]));
     leaders.iter_mut().for_each(|leader| drop(lead(leader, at(0))));
-    assert!(witness.check(leaders.iter()).is_err_and(|violated| violated.contains("election safety")));
+    assert!(oracle.check(leaders.iter()).is_err_and(|violated| violated.contains("election safety")));
 }
 
 /// Leader Append-Only: "a leader never overwrites or deletes entries in its log; it only appends
@@ -454,9 +455,9 @@ fn equal_ids_with_different_content_before_them_are_noticed() {
     let effects = hear(&mut follower, at(0), 2, 5, append(1, id(2, 5), 3, Some(stranger)));
     let violation = Violation::Diverged { at: id(2, 5), leader: NodeId(2) };
     assert_eq!(halted(&effects), Some(violation), "the leader has committed in its own term: a quorum has its log");
-    let mut witness = Cluster::default();
+    let mut oracle = Replicas::default();
     let logs = [replica(1, 3, 5, None, &[1, 2, 4]), replica(2, 3, 5, None, &[1, 3, 4])];
-    assert!(witness.check(logs.iter()).is_err_and(|violated| violated.contains("log matching")));
+    assert!(oracle.check(logs.iter()).is_err_and(|violated| violated.contains("log matching")));
 }
 
 /// Leader Completeness: "if a log entry is committed in a given term, then that entry will be

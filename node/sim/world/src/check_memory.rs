@@ -7,9 +7,9 @@
 
 use super::{
     node::{Note, Running},
-    oracle::Vouched,
+    oracle::{Seen, Vouched},
 };
-use quorate_raft::{NodeId, invariants::Seen};
+use quorate_raft::NodeId;
 
 /// The state at the last check. It is no part of a world's state: it tells no two worlds apart.
 #[derive(Clone, Default, Debug)]

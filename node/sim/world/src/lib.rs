@@ -12,8 +12,6 @@
 //! - [`scenario`]: the steps of scenarios.
 //! - [`oracle`]: the safety properties; [`check_memory`]: its memory, for the checks of a step's
 //!   changes; `step_checks`: runs the checks after each step.
-//! - `delivery_checks`: checks of how a node takes a message, and of when it may serve reads.
-//! - `outside`: checks of messages from outside the configuration.
 //! - [`quorum`]: quorums, counted apart from the rules.
 //! - [`digest`]: digests of states and messages.
 //! - [`fixtures`]: builders of test data.
@@ -22,14 +20,12 @@
 
 pub mod check_memory;
 pub mod clock;
-mod delivery_checks;
 pub mod digest;
 pub mod disk;
 pub mod events;
 pub mod fixtures;
 pub mod node;
 pub mod oracle;
-mod outside;
 pub mod queues;
 pub mod quorum;
 mod replicator;

@@ -3,8 +3,7 @@
 use super::{
     check_memory,
     clock::Clock,
-    delivery_checks::Others,
-    oracle::Oracle,
+    oracle::{Oracle, deliveries::Others},
     quorum,
     rules::Checks,
     world::{Node, World, replicas, slot},

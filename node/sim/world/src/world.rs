@@ -3,13 +3,15 @@
 use super::{
     check_memory::CheckMemory,
     clock::Clock,
-    delivery_checks::{Before, DeliveryChecks},
     digest::digest,
     disk::{Disk, Torn},
     events::Event,
     fixtures,
     node::{Actor, Ask, Context, Note, Running, Tell},
-    oracle::{self, Oracle},
+    oracle::{
+        self, Oracle,
+        deliveries::{Before, DeliveryChecks},
+    },
     quorum,
     rules::{Checks, Rules},
     step_checks::Beside,

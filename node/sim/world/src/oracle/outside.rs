@@ -5,7 +5,7 @@ use quorate_raft::{Effect, Index, Moment, NodeId, Replica, Term};
 
 /// A replica just before it hears a message from outside its configuration.
 #[derive(Clone, Copy)]
-pub(super) struct Outside {
+pub(crate) struct Outside {
     is_led: bool,
     state: State,
     commit: Index,
@@ -20,13 +20,13 @@ const RISE_MAX: u64 = 1_000;
 
 impl Outside {
     /// `None` if the sender leads, or belongs to a configuration that counts.
-    pub(super) fn of(replica: &Replica, from: NodeId, now: Moment) -> Option<Self> {
+    pub(crate) fn of(replica: &Replica, from: NodeId, now: Moment) -> Option<Self> {
         let is_outside = !replica.membership().is_empty() && !is_named(replica, from) && replica.leader() != Some(from);
         is_outside.then(|| Self { is_led: replica.is_led(now), state: state(replica), commit: replica.commit() })
     }
 
     /// Checks the reaction of the replica. `shown` is the highest term that members have shown.
-    pub(super) fn check(self, from: NodeId, shown: Term, replica: &Replica, effects: &[Effect]) -> Result<(), String> {
+    pub(crate) fn check(self, from: NodeId, shown: Term, replica: &Replica, effects: &[Effect]) -> Result<(), String> {
         let (to, state) = (replica.id(), state(replica));
         let says = |what: String| Err(format!("outsiders: {from}, of which {to} has not heard, {what}"));
         for effect in effects {

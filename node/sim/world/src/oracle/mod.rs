@@ -1,6 +1,6 @@
 //! Safety properties, checked from outside after every step, with a memory that no crash erases.
 //!
-//! Beside the paper's properties (`invariants::Cluster`):
+//! Beside the paper's properties ([`Replicas`]):
 //! - **Durable promises.** The term, the vote and the matching entries that a message promises are
 //!   on its sender's disk when it leaves.
 //! - **One vote.** The votes that ever left a node name one candidate a term.
@@ -13,18 +13,23 @@
 //! - **Linearizable reads.** A read is served at or above everything that was committed when
 //!   it was asked for.
 
+pub(crate) mod deliveries;
+mod outside;
+mod replicas;
+
 use super::{disk::Disk, node::is_pre_vote, quorum, world::Node};
 use quorate_raft::{
     AppendOutcome, Batch, Body, EntryId, Index, Membership, Message, NodeId, Outgoing, Phase, ReadToken, RepairOutcome,
     Replica, SnapshotOutcome, Term,
-    invariants::{Cluster, Seen},
 };
 use std::{collections::BTreeMap, sync::Arc};
+
+pub use replicas::{Replicas, Seen};
 
 /// The observer of one cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Oracle {
-    cluster: Cluster,
+    replicas: Replicas,
     votes: BTreeMap<(NodeId, Term), NodeId>,
     /// For every read asked for, the last index committed at that time.
     reads: BTreeMap<ReadToken, Index>,
@@ -59,9 +64,9 @@ impl Oracle {
         members: &Membership,
     ) -> Result<(), String> {
         replicas.clone().for_each(|replica| self.learn_members(replica));
-        self.cluster.check(replicas)?;
+        self.replicas.check(replicas)?;
         let members = self.members().unwrap_or(members);
-        self.cluster.committed().try_for_each(|entry| durable_commit(entry, nodes, members))
+        self.replicas.committed().try_for_each(|entry| durable_commit(entry, nodes, members))
     }
 
     /// The same, if only `changed` did anything since the last check of either kind, and its disk
@@ -76,14 +81,14 @@ impl Oracle {
         less_from: Option<Index>,
     ) -> Result<(), String> {
         replicas.clone().filter(|replica| replica.id() == changed).for_each(|replica| self.learn_members(replica));
-        let news = self.cluster.check_changed(changed, seen, replicas)?;
+        let news = self.replicas.check_changed(changed, seen, replicas)?;
         let members = self.members.last_key_value().map_or(members, |(_, members)| members);
         // A disk can hold too little only where it holds less than before, or
         // where more was committed.
-        for entry in news.into_iter().flat_map(|(from, to)| self.cluster.committed_in(from, to)) {
+        for entry in news.into_iter().flat_map(|(from, to)| self.replicas.committed_in(from, to)) {
             durable_commit(entry, nodes, members)?;
         }
-        for entry in less_from.into_iter().flat_map(|from| self.cluster.committed_in(from, Index(u64::MAX))) {
+        for entry in less_from.into_iter().flat_map(|from| self.replicas.committed_in(from, Index(u64::MAX))) {
             durable_commit(entry, nodes, members)?;
         }
         Ok(())
@@ -206,12 +211,12 @@ impl Oracle {
 
     /// The entries that were ever seen committed, in order.
     pub fn committed(&self) -> impl Iterator<Item = EntryId> {
-        self.cluster.committed()
+        self.replicas.committed()
     }
 
     /// The last entry that was ever seen committed.
     pub fn last_committed(&self) -> EntryId {
-        self.cluster.committed().next_back().unwrap_or_default()
+        self.replicas.committed().next_back().unwrap_or_default()
     }
 }
 

@@ -32,7 +32,8 @@
 #[cfg(test)]
 mod tests;
 
-use super::{outside::Outside, quorum};
+use super::outside::Outside;
+use crate::quorum;
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Batch, Body, Effect, EntryId, HardState, HeartbeatReply, Index, Membership,
     Message, Moment, NodeId, Outgoing, Phase, Progress, Promise, ReadToken, Reads, Replica, RequestVote, SnapshotChunk,
@@ -43,7 +44,7 @@ use std::time::Duration;
 /// The memory of the checks. Its size is bounded by the waiting reads plus a few words per node. It
 /// tells no two worlds apart.
 #[derive(Clone, Default, Debug)]
-pub(super) struct DeliveryChecks {
+pub(crate) struct DeliveryChecks {
     nodes: Vec<NodeRecord>,
     /// A logical clock, advanced by every read asked for and every heartbeat that leaves.
     moments: u64,
@@ -52,7 +53,7 @@ pub(super) struct DeliveryChecks {
 }
 
 /// The other nodes, as far as a lease depends on them.
-pub(super) trait Others {
+pub(crate) trait Others {
     /// The leader of a later term, if there is one.
     fn successor(&self) -> Option<(NodeId, Term)>;
 
@@ -109,7 +110,7 @@ struct Rounds {
 }
 
 /// A message that is about to arrive.
-pub(super) struct Arrival {
+pub(crate) struct Arrival {
     from: NodeId,
     to: NodeId,
     term: Term,
@@ -146,7 +147,7 @@ enum What {
 
 impl DeliveryChecks {
     /// A message is about to arrive.
-    pub(super) fn arrival(&mut self, from: NodeId, to: NodeId, message: &Message) -> Arrival {
+    pub(crate) fn arrival(&mut self, from: NodeId, to: NodeId, message: &Message) -> Arrival {
         let what = match &message.body {
             Body::Heartbeat(heartbeat) => What::Beat { round: heartbeat.round },
             Body::Append(append) => {
@@ -179,7 +180,7 @@ impl DeliveryChecks {
     ///
     /// # Errors
     /// The property that the node's reaction violates.
-    pub(super) fn arrived(&mut self, arrival: Arrival, now: Moment) -> Result<(), String> {
+    pub(crate) fn arrived(&mut self, arrival: Arrival, now: Moment) -> Result<(), String> {
         let Arrival { from, to, term, what, leads, is_answered, stated, shown, verdict, .. } = arrival;
         self.of(to).shown = shown;
         let memory = &mut self.of(to).memory;
@@ -200,7 +201,7 @@ impl DeliveryChecks {
     /// # Errors
     /// If the node asks for a pre-vote too early, or the message has an epoch that is over.
     /// Requests for votes are not checked: they follow a won pre-vote or the leader's request.
-    pub(super) fn leaves(
+    pub(crate) fn leaves(
         &mut self,
         from: NodeId,
         Outgoing { to, message }: &Outgoing,
@@ -231,7 +232,7 @@ impl DeliveryChecks {
 
     /// Begins a life of a node, with its hard state `has`, that protects leaders for `protection`.
     /// A new or emptied node can't know of promises that it stated before.
-    pub(super) fn starts(&mut self, id: NodeId, has: HardState, is_new: bool, protection: Duration, now: Moment) {
+    pub(crate) fn starts(&mut self, id: NodeId, has: HardState, is_new: bool, protection: Duration, now: Moment) {
         let before = if is_new { Memory::default() } else { self.of(id).memory };
         let memory = Memory {
             heard: None,
@@ -244,7 +245,7 @@ impl DeliveryChecks {
     }
 
     /// Records a read asked for at a running node; `by_lease` if a lease suffices.
-    pub(super) fn read_asked(&mut self, id: NodeId, token: ReadToken, by_lease: bool) {
+    pub(crate) fn read_asked(&mut self, id: NodeId, token: ReadToken, by_lease: bool) {
         self.moments += 1;
         let now = self.moments;
         self.of(id).rounds.reads.push((token, now, by_lease));
@@ -255,7 +256,7 @@ impl DeliveryChecks {
     /// # Errors
     /// If no quorum confirmed its leadership after the read was asked for, and it has no
     /// right to a lease.
-    pub(super) fn read_ready(
+    pub(crate) fn read_ready(
         &mut self,
         id: NodeId,
         token: ReadToken,
@@ -282,7 +283,7 @@ impl DeliveryChecks {
     ///
     /// # Errors
     /// If a later term has a leader, or no quorum keeps its promises.
-    pub(super) fn lease(&self, id: NodeId, membership: &Membership, others: &impl Others) -> Result<(), String> {
+    pub(crate) fn lease(&self, id: NodeId, membership: &Membership, others: &impl Others) -> Result<(), String> {
         if let Some((other, term)) = others.successor() {
             return Err(format!("lease: {id} has one, and {other} leads term {term}"));
         }
@@ -296,7 +297,7 @@ impl DeliveryChecks {
     }
 
     /// Records that a node can't serve a read.
-    pub(super) fn read_failed(&mut self, id: NodeId, token: ReadToken) {
+    pub(crate) fn read_failed(&mut self, id: NodeId, token: ReadToken) {
         self.of(id).rounds.forget(token);
     }
 
@@ -383,7 +384,7 @@ impl Rounds {
 
 /// A replica just before it heard a message.
 #[derive(Clone, Copy)]
-pub(super) struct Before {
+pub(crate) struct Before {
     last: EntryId,
     /// Set if the message came from outside its configuration.
     outside: Option<Outside>,
@@ -391,14 +392,14 @@ pub(super) struct Before {
 
 impl Before {
     /// The state of a replica that is about to hear a message from `from`.
-    pub(super) fn of(replica: &Replica, from: NodeId, now: Moment) -> Self {
+    pub(crate) fn of(replica: &Replica, from: NodeId, now: Moment) -> Self {
         Self { last: replica.log().last(), outside: Outside::of(replica, from, now) }
     }
 }
 
 impl Arrival {
     /// Checks the reaction of a replica to the message.
-    pub(super) fn heard(&mut self, now: Moment, before: Before, replica: &Replica, effects: &[Effect]) {
+    pub(crate) fn heard(&mut self, now: Moment, before: Before, replica: &Replica, effects: &[Effect]) {
         // A node without a configuration knows no member, and believes every node.
         if replica.membership().is_empty() || replica.membership().contains(self.from) {
             self.shown = self.shown.max(self.term);

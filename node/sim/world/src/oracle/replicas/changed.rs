@@ -1,4 +1,4 @@
-//! Incremental check: the same verdict as [`Cluster::check`], at the price of
+//! Incremental check: the same verdict as [`Replicas::check`], at the price of
 //! one replica's changes.
 //!
 //! It is enough because every property concerns one replica, two replicas, or one replica and the
@@ -7,12 +7,8 @@
 //! newly committed, against which the others are checked again. If a log only grew at its end, its
 //! earlier part was checked too. In any case of doubt everything is checked.
 
-use super::{Cluster, cut_behind_a_snapshot, log_matching, order_of_indexes, same_configuration, whole_before_used};
-use crate::{
-    ids::{EntryId, Index, NodeId, Term},
-    replica::{Replica, Role},
-};
-use alloc::{string::String, vec::Vec};
+use super::{Replicas, cut_behind_a_snapshot, log_matching, order_of_indexes, same_configuration, whole_before_used};
+use quorate_raft::{EntryId, Index, NodeId, Replica, Role, Term};
 
 /// The state of one replica when it was last checked.
 #[derive(Clone, Default, Debug)]
@@ -31,7 +27,7 @@ struct Outline {
     last_checksum: u32,
 }
 
-impl Cluster {
+impl Replicas {
     /// Checks every property, provided that only the replica of `changed` acted since the last
     /// check of either kind. `seen` is its state at that check, kept by the caller for each
     /// replica. A replica that is down is not among `replicas`.

@@ -1,23 +1,20 @@
 //! Safety invariants: the properties of the paper's Figure 3, checked on all replicas at once.
 //!
-//! Tests and simulations call [`Cluster::check`] after every step. It remembers its observations,
+//! Tests and simulations call [`Replicas::check`] after every step. It remembers its observations,
 //! because some properties are about history: the leader of every term, and the committed
-//! entries. For millions of steps, [`Cluster::check_changed`] comes to the same verdict from the
+//! entries. For millions of steps, [`Replicas::check_changed`] comes to the same verdict from the
 //! changes of one replica.
 
 mod changed;
 
-use crate::{
-    ids::{EntryId, Index, NodeId, Term},
-    replica::{Replica, Role},
-};
-use alloc::{collections::BTreeMap, format, string::String};
+use quorate_raft::{EntryId, Index, NodeId, Replica, Role, Term};
+use std::collections::BTreeMap;
 
 pub use changed::Seen;
 
 /// An observer of all replicas of one cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
-pub struct Cluster {
+pub struct Replicas {
     leaders: BTreeMap<Term, NodeId>,
     /// For each present leader, its last entry and its commit index when it was last checked.
     leading: BTreeMap<Term, (EntryId, Index)>,
@@ -35,7 +32,7 @@ struct Committed {
     during: Term,
 }
 
-impl Cluster {
+impl Replicas {
     /// All entries that were ever seen committed, in order.
     pub fn committed(&self) -> impl DoubleEndedIterator<Item = EntryId> {
         self.committed.iter().map(|(index, committed)| EntryId::new(committed.term, *index))
