@@ -18,7 +18,6 @@
 //!
 //! The caller chooses the next event; nothing here does.
 
-pub mod check_memory;
 pub mod clock;
 pub mod digest;
 pub mod disk;

@@ -1,7 +1,6 @@
 //! The nodes of one cluster and the wire between them, with the operations on both.
 
 use super::{
-    check_memory::CheckMemory,
     clock::Clock,
     digest::digest,
     disk::{Disk, Torn},
@@ -9,12 +8,12 @@ use super::{
     fixtures,
     node::{Actor, Ask, Context, Note, Running, Tell},
     oracle::{
-        self, Oracle,
+        Oracle,
         deliveries::{Before, DeliveryChecks},
     },
     quorum,
     rules::{Checks, Rules},
-    step_checks::Beside,
+    step_checks::{Beside, Nodes},
 };
 use quorate_raft::{
     Body, Effect, Kind, MachineVersions, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica,
@@ -59,7 +58,6 @@ pub struct World {
     /// The members, until a log says otherwise.
     pub(super) members: Arc<Membership>,
     pub(super) rules: Arc<Rules>,
-    pub(super) memory: CheckMemory,
     pub(super) deliveries: DeliveryChecks,
     buffers: Buffers,
 }
@@ -145,7 +143,6 @@ impl World {
             machines: BTreeMap::new(),
             told: BTreeMap::new(),
             rules: Arc::new(rules),
-            memory: CheckMemory::default(),
             deliveries: DeliveryChecks::default(),
             buffers: Buffers::default(),
         }
@@ -396,20 +393,11 @@ impl World {
 
     fn send(&mut self, from: NodeId, outgoing: Outgoing) -> Result<(), String> {
         let now = self.now_of(from);
-        let Self { nodes, memory, oracle, rules, deliveries, emptied, .. } = self;
-        if let Some(witness) = rules.witness {
-            oracle::spared(witness, from, nodes, &outgoing)?;
-        }
-        if !emptied.contains(&outgoing.to) {
-            oracle::hands_over_whole(nodes, from, &outgoing)?;
-        }
+        let Self { nodes, oracle, rules, deliveries, emptied, .. } = self;
         deliveries.leaves(from, &outgoing, now)?;
-        let term = outgoing.message.term;
-        let leads = |replica: &&Replica| replica.is_leader() && replica.term() == term;
-        let leader = || replicas(nodes).find(leads);
-        let vouched = (rules.checks == Checks::Changes).then(|| &mut memory.of(from).vouched);
-        Arc::make_mut(oracle).leaves(from, &nodes[slot(from)].disk, leader, &outgoing, vouched)?;
         let Outgoing { to, message } = outgoing;
+        let cluster = Nodes { nodes, rules, emptied };
+        Arc::make_mut(oracle).leaves(from, to, &message, &cluster)?;
         if slot(to) >= nodes.len() {
             return Ok(()); // a member that a test only names
         }
@@ -448,8 +436,11 @@ impl World {
                     self.deliveries.read_failed(id, *token);
                 }
             }
-            Note::Applied(_) | Note::Restored(_) if self.rules.checks == Checks::Changes => {
-                self.memory.applied(id, &note)?;
+            Note::Applied(batch) if self.rules.checks == Checks::Changes => {
+                Arc::make_mut(&mut self.oracle).state_after(id, batch.last(), batch.checksum().into())?;
+            }
+            Note::Restored(base) if self.rules.checks == Checks::Changes => {
+                Arc::make_mut(&mut self.oracle).state_after(id, base.last.index, base.last_checksum.into())?;
             }
             Note::Applied(_) | Note::Restored(_) | Note::Refused(_) | Note::Diverged { .. } => {}
             Note::MachineUnknown | Note::HandoverEnded { .. } | Note::DataLost { .. } => {}

@@ -32,7 +32,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::outside::Outside;
+use super::{PerNode, outside::Outside};
 use crate::quorum;
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Batch, Body, Effect, EntryId, HardState, HeartbeatReply, Index, Membership,
@@ -45,7 +45,7 @@ use std::time::Duration;
 /// tells no two worlds apart.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct DeliveryChecks {
-    nodes: Vec<NodeRecord>,
+    nodes: PerNode<NodeRecord>,
     /// A logical clock, advanced by every read asked for and every heartbeat that leaves.
     moments: u64,
     /// Nodes that were told to campaign, with the term of the leader that told them.
@@ -302,16 +302,11 @@ impl DeliveryChecks {
     }
 
     fn memory(&self, id: NodeId) -> Memory {
-        let at = usize::try_from(id.0).unwrap_or(usize::MAX) - 1;
-        self.nodes.get(at).map_or(Memory::default(), |node| node.memory)
+        self.nodes.get(id).map_or(Memory::default(), |node| node.memory)
     }
 
     fn of(&mut self, id: NodeId) -> &mut NodeRecord {
-        let at = usize::try_from(id.0).unwrap_or(usize::MAX) - 1;
-        if at >= self.nodes.len() {
-            self.nodes.resize_with(at + 1, NodeRecord::default);
-        }
-        &mut self.nodes[at]
+        self.nodes.of(id)
     }
 }
 

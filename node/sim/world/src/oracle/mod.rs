@@ -1,54 +1,65 @@
-//! Safety properties, checked from outside after every step, with a memory that no crash erases.
+//! The safety oracle: every property that must hold at all times, stated once, with a memory that no
+//! crash erases.
 //!
-//! Beside the paper's properties ([`Replicas`]):
-//! - **Durable promises.** The term, the vote and the matching entries that a message promises are
-//!   on its sender's disk when it leaves.
-//! - **One vote.** The votes that ever left a node name one candidate a term.
-//! - **Durable commits.** Every entry that was ever seen committed is on the disks of a
-//!   quorum: whole, or at least not forgotten; and it is whole on the disk of at least one
-//!   node that keeps commands.
-//! - **A tie-break, no more.** The member that is started as a witness never leads, and is sent no
-//!   entry that no other node holds.
-//! - **Whole transfers.** A node that is told to campaign at once holds all entries of its leader.
-//! - **Linearizable reads.** A read is served at or above everything that was committed when
-//!   it was asked for.
+//! The simulated world and the simulation of the real actors tell it the same kinds of things: a
+//! message leaves ([`Oracle::leaves`]), a node leads, entries are sent, a state machine applied or
+//! restored something. The world shows its replicas besides ([`Oracle::check`]); of the real
+//! actors no replica can be seen, so there the properties of logs are checked on what is sent.
+//!
+//! | property | says | source | checked on |
+//! | --- | --- | --- | --- |
+//! | election safety | at most one leader per term | Figure 3, §5.2 | replicas, messages |
+//! | leader append-only | a leader never overwrites or deletes its entries | Figure 3, §5.3 | replicas |
+//! | log matching | logs that match at an entry match up to it; one id has one content | Figure 3, §5.3 | replicas, entries sent |
+//! | leader completeness | a leader has every entry that was committed in an earlier term | Figure 3, §5.4 | replicas, entries sent |
+//! | state machine safety | no two nodes apply different commands at an index, and their states are equal | Figure 3, §5.4.3 | replicas, state machines, snapshots |
+//! | commit rule | a leader commits only entries of its own term by counting | §5.4.2 | replicas |
+//! | configuration | one index has one configuration | §6 | replicas |
+//! | compaction | a log is cut only where a snapshot covers it, and it was committed | §7 | replicas |
+//! | order of indexes | applied ≤ dispatched ≤ commit ≤ last; durable ≤ last | §5.3 | replicas |
+//! | faulty entries | a lost entry is not applied, and its node does not lead | ARCHITECTURE.md | replicas |
+//! | one vote | the votes that ever left a node name one candidate per term | §5.2 | messages |
+//! | durable promises | the term, the vote, the promise and the entries that a message states are on the sender's disk | §5, Figure 2 "persistent state" | messages, disks |
+//! | durable commits | a quorum remembers every committed entry, and a node that keeps commands has it whole | §5.4 | replicas, disks |
+//! | tie-break | a witness never leads, and is sent no entry that no other node holds | ARCHITECTURE.md | messages, disks |
+//! | handover | a node that is told to campaign holds all entries of its leader | thesis §3.10 | messages, disks |
+//! | linearizable reads | a read is served at or above all that was committed when it was asked for | thesis §6.4 | reads |
+//!
+//! The properties of a node's reaction to one message are in [`deliveries`]: up-to-date votes,
+//! protected leaders, read index, lease, covered, epochs, discards, outsiders.
+//!
+//! [`Oracle::check_changed`] covers only the changes of a step, and finds the same violations as
+//! [`Oracle::check`]: unchanged parts were checked before, and the memory only grows.
 
 pub(crate) mod deliveries;
+mod messages;
 mod outside;
 mod replicas;
+mod state_machines;
 
-use super::{disk::Disk, node::is_pre_vote, quorum, world::Node};
-use quorate_raft::{
-    AppendOutcome, Batch, Body, EntryId, Index, Membership, Message, NodeId, Outgoing, Phase, ReadToken, RepairOutcome,
-    Replica, SnapshotOutcome, Term,
-};
+use super::{disk::Disk, quorum, world::Node};
+use messages::Messages;
+use quorate_raft::{EntryId, Index, Membership, NodeId, ReadToken, Replica};
+use replicas::Seen;
+use state_machines::StateMachines;
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use replicas::{Replicas, Seen};
+pub use messages::{Cluster, Durable};
+pub use replicas::Replicas;
+pub use state_machines::Content;
 
-/// The observer of one cluster.
+/// The oracle of one cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Oracle {
     replicas: Replicas,
-    votes: BTreeMap<(NodeId, Term), NodeId>,
+    messages: Messages,
+    state_machines: StateMachines,
     /// For every read asked for, the last index committed at that time.
     reads: BTreeMap<ReadToken, Index>,
     /// The configurations that were ever seen committed, by the index of their entry.
     members: BTreeMap<Index, Membership>,
-}
-
-/// The last index up to which a disk is known to match the log of a term's leader.
-#[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Vouched {
-    term: Term,
-    to: Index,
-}
-
-impl Vouched {
-    /// The disk may hold less from `index` on.
-    pub(super) fn ends_before(&mut self, index: Index) {
-        self.to = self.to.min(index.previous());
-    }
+    /// The state of each node's replica when its changes were last checked.
+    seen: PerNode<Seen>,
 }
 
 impl Oracle {
@@ -74,13 +85,13 @@ impl Oracle {
     pub(super) fn check_changed<'a>(
         &mut self,
         changed: NodeId,
-        seen: &mut Seen,
         replicas: impl Iterator<Item = &'a Replica> + Clone,
         nodes: &[Arc<Node>],
         members: &Membership,
         less_from: Option<Index>,
     ) -> Result<(), String> {
         replicas.clone().filter(|replica| replica.id() == changed).for_each(|replica| self.learn_members(replica));
+        let seen = self.seen.of(changed);
         let news = self.replicas.check_changed(changed, seen, replicas)?;
         let members = self.members.last_key_value().map_or(members, |(_, members)| members);
         // A disk can hold too little only where it holds less than before, or
@@ -90,75 +101,6 @@ impl Oracle {
         }
         for entry in less_from.into_iter().flat_map(|from| self.replicas.committed_in(from, Index(u64::MAX))) {
             durable_commit(entry, nodes, members)?;
-        }
-        Ok(())
-    }
-
-    /// Checks a message as it leaves `from`, the owner of `disk`. `leader` is the leader of the
-    /// message's term, if there is one. Entries up to `vouched` were found durable before and
-    /// are not examined again.
-    ///
-    /// # Errors
-    /// The property that does not hold.
-    pub(super) fn leaves<'a>(
-        &mut self,
-        from: NodeId,
-        disk: &Disk,
-        leader: impl FnOnce() -> Option<&'a Replica>,
-        outgoing: &Outgoing,
-        vouched: Option<&mut Vouched>,
-    ) -> Result<(), String> {
-        let Outgoing { to, message } = outgoing;
-        let fail = |what: &str| Err(format!("durable promises: {from} says {message:?} to {to}, but {what}"));
-        if is_pre_vote(message) || promises_nothing(message) {
-            return Ok(());
-        }
-        if disk.hard_state.term < message.term {
-            return fail("its term is not durable");
-        }
-        if let Body::HeartbeatReply(reply) = &message.body
-            && reply.promise > disk.hard_state.promise
-        {
-            return fail("the promise that a lease may rest on is not durable");
-        }
-        let superseded = disk.hard_state.term > message.term;
-        if let Some(candidate) = vote_in(from, outgoing) {
-            if !superseded && disk.hard_state.vote != Some(candidate) {
-                return fail("its vote is not durable");
-            }
-            let voted = *self.votes.entry((from, message.term)).or_insert(candidate);
-            if voted != candidate {
-                return Err(format!("one vote: {from} voted for {voted} and {candidate} in term {}", message.term));
-            }
-        }
-        if let (Some(matched), false) = (matched_in(message), superseded)
-            // A node that only pretends to lead is promised nothing.
-            && let Some(leader) = leader().filter(|leader| leader.id() == *to)
-        {
-            let log = leader.log();
-            let sure = vouched.as_ref().filter(|vouched| vouched.term == message.term).map_or(Index(0), |vouched| {
-                // A leader only appends: entries found equal stay equal unless this disk lost them.
-                disk.less_from().map_or(vouched.to, |less| vouched.to.min(less.previous()))
-            });
-            let mut index = matched.min(log.last().index);
-            while index >= log.first() && index > sure {
-                if !disk.holds(log.id_of(index).unwrap_or_default()) {
-                    return fail(&format!("{index} is not durable as its leader has it"));
-                }
-                index = index.previous();
-            }
-            if matched > log.last().index {
-                return fail("its leader's log ends before");
-            }
-            if let Some(vouched) = vouched {
-                *vouched = Vouched { term: message.term, to: sure.max(matched) };
-            }
-        }
-        if let Some(installed) = installed_in(message)
-            && !(disk.snapshot.as_ref().is_some_and(|snapshot| snapshot.last.index >= installed)
-                || disk.last().index >= installed)
-        {
-            return fail("neither its snapshot nor its log reach that far");
         }
         Ok(())
     }
@@ -243,87 +185,26 @@ fn durable_commit(entry: EntryId, nodes: &[Arc<Node>], members: &Membership) -> 
     Err(format!("durable commits: {entry} was committed, {remember} disks remember it and {hold} hold it"))
 }
 
-/// Checks that the witness does not act as a leader or a candidate, and that the entries sent to it
-/// are durable at a node that keeps commands.
-///
-/// # Errors
-/// The property that does not hold.
-pub(super) fn spared(witness: NodeId, from: NodeId, nodes: &[Arc<Node>], outgoing: &Outgoing) -> Result<(), String> {
-    let Outgoing { to, message } = outgoing;
-    let leads = match &message.body {
-        Body::RequestVote(request) => request.phase == Phase::Vote,
-        body => matches!(body, Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_)),
-    };
-    if from == witness && leads {
-        return Err(format!("tie-break: {from} keeps no commands, and says {message:?} to {to}"));
+/// Something for every node.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct PerNode<T>(Vec<T>);
+
+impl<T: Default> PerNode<T> {
+    fn of(&mut self, id: NodeId) -> &mut T {
+        let at = usize::try_from(id.0).unwrap_or(usize::MAX) - 1;
+        if at >= self.0.len() {
+            self.0.resize_with(at + 1, T::default);
+        }
+        &mut self.0[at]
     }
-    // A deposed leader does not know which entries the other nodes have removed since.
-    let is_over = nodes.iter().any(|node| node.disk.hard_state.term > message.term);
-    let is_kept = |entry| is_over || nodes.iter().any(|node| node.id != witness && node.disk.holds(entry));
-    match &message.body {
-        Body::Append(append) if *to == witness => match append.batch.as_ref().map(Batch::last_id) {
-            Some(last) if !is_kept(last) => {
-                Err(format!("tie-break: {from} sends {to} entry {last}, which nobody else holds"))
-            }
-            _ => Ok(()),
-        },
-        _ => Ok(()),
+
+    fn get(&self, id: NodeId) -> Option<&T> {
+        self.0.get(usize::try_from(id.0).unwrap_or(usize::MAX) - 1)
     }
 }
 
-/// Checks that a node told to campaign at once holds all entries that it is to lead with,
-/// or once held them.
-///
-/// # Errors
-/// The property that does not hold.
-pub(super) fn hands_over_whole(nodes: &[Arc<Node>], from: NodeId, outgoing: &Outgoing) -> Result<(), String> {
-    let Outgoing { to, message } = outgoing;
-    let Body::TimeoutNow(told) = &message.body else { return Ok(()) };
-    // A disk that lost the entry since still remembers it; its node does not campaign.
-    let holds = |node: &Arc<Node>| node.id == *to && node.disk.remembers(told.last);
-    // A deposed leader does not know which entries the other nodes have removed since.
-    let is_over = nodes.iter().any(|node| node.disk.hard_state.term > message.term);
-    if is_over || nodes.iter().any(holds) {
-        return Ok(());
-    }
-    Err(format!("handover: {from} tells {to} to campaign, which does not hold {}", told.last))
-}
-
-/// The candidate that a message votes for: a candidate's request is a vote for itself.
-fn vote_in(from: NodeId, outgoing: &Outgoing) -> Option<NodeId> {
-    match &outgoing.message.body {
-        Body::Vote(vote) if vote.phase == Phase::Vote && vote.granted => Some(outgoing.to),
-        Body::RequestVote(_) => Some(from),
-        _ => None,
-    }
-}
-
-/// Whether a message may leave before anything is durable: a count of bytes received, or an entry
-/// that may help another node.
-fn promises_nothing(message: &Message) -> bool {
-    match &message.body {
-        Body::SnapshotReply(reply) => matches!(reply.outcome, SnapshotOutcome::Received { .. }),
-        Body::RepairReply(reply) => reply.outcome != RepairOutcome::Absent,
-        _ => false,
-    }
-}
-
-fn installed_in(message: &Message) -> Option<Index> {
-    match &message.body {
-        Body::SnapshotReply(reply) => match reply.outcome {
-            SnapshotOutcome::Installed { index } => Some(index),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-fn matched_in(message: &Message) -> Option<Index> {
-    match &message.body {
-        Body::AppendReply(reply) => match reply.outcome {
-            AppendOutcome::Matched { matched } => Some(matched),
-            _ => None,
-        },
-        _ => None,
+impl<T> Default for PerNode<T> {
+    fn default() -> Self {
+        Self(Vec::new())
     }
 }

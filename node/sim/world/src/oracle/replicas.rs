@@ -1,4 +1,4 @@
-//! Safety invariants: the properties of the paper's Figure 3, checked on all replicas at once.
+//! Properties of replicas, those of the paper's Figure 3 among them, checked on all replicas at once.
 //!
 //! Tests and simulations call [`Replicas::check`] after every step. It remembers its observations,
 //! because some properties are about history: the leader of every term, and the committed
@@ -10,7 +10,7 @@ mod changed;
 use quorate_raft::{EntryId, Index, NodeId, Replica, Role, Term};
 use std::collections::BTreeMap;
 
-pub use changed::Seen;
+pub(super) use changed::Seen;
 
 /// An observer of all replicas of one cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
@@ -72,13 +72,20 @@ impl Replicas {
 
     /// At most one leader can be elected in a given term (§5.2).
     fn election_safety(&mut self, replica: &Replica) -> Result<(), String> {
-        if !replica.is_leader() {
-            return Ok(());
+        if replica.is_leader() { self.leads(replica.id(), replica.term()) } else { Ok(()) }
+    }
+
+    /// A node leads, or sends what only a leader sends.
+    pub(super) fn leads(&mut self, id: NodeId, term: Term) -> Result<(), String> {
+        match *self.leaders.entry(term).or_insert(id) {
+            leader if leader == id => Ok(()),
+            leader => Err(format!("election safety: {leader} and {id} both led term {term}")),
         }
-        match *self.leaders.entry(replica.term()).or_insert(replica.id()) {
-            leader if leader == replica.id() => Ok(()),
-            leader => Err(format!("election safety: {leader} and {} both led term {}", replica.id(), replica.term())),
-        }
+    }
+
+    /// The last term that had a leader.
+    pub(super) fn last_term_led(&self) -> Term {
+        self.leaders.last_key_value().map_or(Term(0), |(term, _)| *term)
     }
 
     /// A leader's log only grows, and it commits only entries of its own term by counting, compared

@@ -11,10 +11,10 @@ use super::{Replicas, cut_behind_a_snapshot, log_matching, order_of_indexes, sam
 use quorate_raft::{EntryId, Index, NodeId, Replica, Role, Term};
 
 /// The state of one replica when it was last checked.
-#[derive(Clone, Default, Debug)]
-pub struct Seen(Option<Outline>);
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub(in super::super) struct Seen(Option<Outline>);
 
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 struct Outline {
     term: Term,
     /// Index of the leader's first entry, if it leads.
@@ -36,7 +36,7 @@ impl Replicas {
     ///
     /// # Errors
     /// Names the property that is violated, and the replicas.
-    pub fn check_changed<'a>(
+    pub(in super::super) fn check_changed<'a>(
         &mut self,
         changed: NodeId,
         seen: &mut Seen,
