@@ -47,7 +47,8 @@ mod admission;
 mod backup;
 mod builder;
 mod config;
-mod decisions;
+#[doc(hidden)]
+pub mod decisions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod decoding;
 mod error;

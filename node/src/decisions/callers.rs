@@ -10,28 +10,28 @@ use quorate_raft::{Index, Kind, Moment, NodeId, Term};
 use std::time::Duration;
 
 /// The result of a committed entry. Only the command of a session, or a skipped entry, is refused.
-pub(crate) type Outcome = Result<Applied, Refusal>;
+pub type Outcome = Result<Applied, Refusal>;
 
 /// A command, or the payload of a session's entry without the leader's stamp, and its caller.
 #[derive(Debug)]
-pub(crate) struct Proposal<W, C> {
-    pub(crate) kind: Kind,
-    pub(crate) payload: Bytes,
-    pub(crate) caller: Caller<W, C>,
+pub struct Proposal<W, C> {
+    pub kind: Kind,
+    pub payload: Bytes,
+    pub caller: Caller<W, C>,
     /// The deadline: if the command was not appended or forwarded by then, it never is.
-    pub(crate) until: Option<Moment>,
+    pub until: Option<Moment>,
 }
 
 impl<W, C> Proposal<W, C> {
     /// Whether its deadline has passed.
-    pub(crate) fn is_late(&self, now: Moment) -> bool {
+    pub fn is_late(&self, now: Moment) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
 }
 
 /// The caller that waits for the outcome of a command.
 #[derive(Debug)]
-pub(crate) enum Caller<W, C> {
+pub enum Caller<W, C> {
     /// A caller of this node's handle.
     Here { asked: Moment, waiter: W },
     /// Another node, which forwarded it in this term.
@@ -42,27 +42,27 @@ impl<W, C> Caller<W, C> {
     /// Whether another node forwarded it in another term. It must not be appended then: once
     /// an entry of a later term is committed, that node takes each command that its log lacks
     /// for never appended.
-    pub(crate) fn is_of_another_term(&self, now: Term) -> bool {
+    pub fn is_of_another_term(&self, now: Term) -> bool {
         matches!(self, Self::There { term, .. } if *term != now)
     }
 
     /// Whether it is a caller of this node that has waited for at least `patience`.
-    pub(crate) fn has_waited(&self, patience: Duration, now: Moment) -> bool {
+    pub fn has_waited(&self, patience: Duration, now: Moment) -> bool {
         matches!(self, Self::Here { asked, .. } if now.since(*asked) >= patience)
     }
 }
 
 /// The callers of consecutive entries, from `first` on.
 #[derive(Debug)]
-pub(crate) struct Callers<W, C> {
-    pub(crate) first: Index,
-    pub(crate) callers: Vec<Caller<W, C>>,
+pub struct Callers<W, C> {
+    pub first: Index,
+    pub callers: Vec<Caller<W, C>>,
 }
 
 /// The outcome of an applied command that another node forwarded.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) node: NodeId,
-    pub(crate) request: u64,
-    pub(crate) outcome: Outcome,
+pub struct Answer {
+    pub node: NodeId,
+    pub request: u64,
+    pub outcome: Outcome,
 }

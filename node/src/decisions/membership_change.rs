@@ -9,7 +9,7 @@ use quorate_raft::{AdministerOutcome, Change, ChangeRefused, Index, Member, Memb
 
 /// A change that was accepted and is not answered yet.
 #[derive(Debug)]
-pub(crate) struct ChangeUnderWay {
+pub struct ChangeUnderWay {
     change: Change,
     /// A refusal that may pass is waited for until then.
     deadline: Moment,
@@ -23,17 +23,17 @@ pub(crate) struct ChangeUnderWay {
 
 /// The configuration in force, and the node's part in it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View<'a> {
-    pub(crate) membership: &'a Membership,
+pub struct View<'a> {
+    pub membership: &'a Membership,
     /// The entry of that configuration.
-    pub(crate) index: Index,
-    pub(crate) is_settled: bool,
-    pub(crate) is_leader: bool,
+    pub index: Index,
+    pub is_settled: bool,
+    pub is_leader: bool,
 }
 
 /// The next step of a change.
 #[derive(PartialEq, Eq, Debug)]
-pub(crate) enum Next {
+pub enum Next {
     /// New members that are to vote are added as learners.
     Add(Change, Vec<NodeId>),
     /// The voters change.
@@ -46,7 +46,7 @@ pub(crate) enum Next {
 
 /// The state of a change after one of its steps was tried.
 #[derive(PartialEq, Eq, Debug)]
-pub(crate) enum Tried {
+pub enum Tried {
     /// It goes on when the step is committed, or can be tried again.
     Wait,
     /// The next step is due at once.
@@ -60,13 +60,13 @@ impl ChangeUnderWay {
     /// # Errors
     /// A change that makes no sense in the configuration in force. Its expectation is checked here
     /// alone, for its own first step changes the configuration.
-    pub(crate) fn begin(change: Change, deadline: Moment, view: &View<'_>) -> Result<Self, ChangeRefused> {
+    pub fn begin(change: Change, deadline: Moment, view: &View<'_>) -> Result<Self, ChangeRefused> {
         change.target(view.membership, view.index)?;
         Ok(Self { change: change.resumed(), deadline, appended: None, added: Vec::new(), undone_for: None })
     }
 
     /// The next step; `None` if the last one was appended.
-    pub(crate) fn next(&self, view: &View<'_>) -> Option<Next> {
+    pub fn next(&self, view: &View<'_>) -> Option<Next> {
         if self.appended.is_some() {
             return None;
         }
@@ -83,13 +83,7 @@ impl ChangeUnderWay {
 
     /// The rules accepted or refused a step. If the first one has to be undone, there is
     /// time until `undo_by`.
-    pub(crate) fn tried(
-        &mut self,
-        step: Next,
-        outcome: Result<Index, ChangeRefused>,
-        now: Moment,
-        undo_by: Moment,
-    ) -> Tried {
+    pub fn tried(&mut self, step: Next, outcome: Result<Index, ChangeRefused>, now: Moment, undo_by: Moment) -> Tried {
         match (outcome, step) {
             (Ok(_), Next::Add(_, ids)) => self.added.extend(ids),
             (Ok(index), Next::Last(_)) => self.appended = Some(index),
@@ -107,7 +101,7 @@ impl ChangeUnderWay {
 
     /// The answer to the operator, once the change is committed, or this node can't bring it
     /// about any more.
-    pub(crate) fn outcome(&self, now: Moment, view: &View<'_>) -> Option<AdministerOutcome> {
+    pub fn outcome(&self, now: Moment, view: &View<'_>) -> Option<AdministerOutcome> {
         let is_late = self.deadline <= now;
         Some(match (self.appended, &self.undone_for) {
             (Some(appended), _) if view.is_settled && view.index >= appended => AdministerOutcome::Changed(view.index),

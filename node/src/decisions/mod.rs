@@ -8,19 +8,20 @@
 //!
 //! No module here knows an actor, a channel, a task or a clock: times are moments of the node's
 //! clock, and the way to answer a caller is an opaque value that an effect hands back. So a test or
-//! a simulator drives them without a runtime.
+//! a simulator drives them without a runtime: for the simulator alone some of them are visible, none
+//! of them is part of the API.
 
 pub(crate) mod automatic;
-pub(crate) mod callers;
+pub mod callers;
 pub(crate) mod freshness;
 pub(crate) mod large_commands;
-pub(crate) mod membership_change;
+pub mod membership_change;
 pub(crate) mod operators;
-pub(crate) mod proposals;
+pub mod proposals;
 pub(crate) mod reads;
 pub(crate) mod request_ids;
-pub(crate) mod routing;
-pub(crate) mod snapshot_policy;
+pub mod routing;
+pub mod snapshot_policy;
 pub(crate) mod stopping;
 
 #[cfg(test)]

@@ -36,12 +36,12 @@ use std::{
 };
 
 /// The most commands that enter the log, or are forwarded, as one batch.
-pub(crate) const BATCH_ENTRIES_MAX: usize = 4096;
+pub const BATCH_ENTRIES_MAX: usize = 4096;
 
 /// The commands of a node that have no outcome yet. A method takes one event and pushes
 /// [`Effect`]s, which its caller performs in order.
 #[derive(Debug)]
-pub(crate) struct Proposals<W, C> {
+pub struct Proposals<W, C> {
     deferred: VecDeque<Deferred<W, C>>,
     forwarded: BTreeMap<u64, Forwarded<W, C>>,
     ids: RequestIds,
@@ -58,23 +58,23 @@ pub(crate) struct Proposals<W, C> {
 
 /// The settings of the node that decisions about commands depend on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    pub(crate) timing: Timing,
-    pub(crate) limits: Limits,
-    pub(crate) sessions: Sessions,
+pub struct Settings {
+    pub timing: Timing,
+    pub limits: Limits,
+    pub sessions: Sessions,
 }
 
 /// The node's part in the cluster, and its log.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    pub(crate) routing: routing::View,
-    pub(crate) last_log: Index,
-    pub(crate) commit: Index,
+pub struct View {
+    pub routing: routing::View,
+    pub last_log: Index,
+    pub commit: Index,
 }
 
 /// A decision, to be carried out.
 #[derive(Debug)]
-pub(crate) enum Effect<W, C> {
+pub enum Effect<W, C> {
     /// Append these commands: [`Proposals::lay_out`] makes batches of them.
     Append(Vec<Proposal<W, C>>),
     Send(Outgoing),
@@ -92,12 +92,12 @@ pub(crate) enum Effect<W, C> {
 
 /// A batch for the log.
 #[derive(Debug)]
-pub(crate) struct LaidOut {
-    pub(crate) batch: Batch,
+pub struct LaidOut {
+    pub batch: Batch,
     /// Its number of commands.
-    pub(crate) count: u64,
+    pub count: u64,
     /// The mean time since its commands were proposed. Those of other nodes count as zero.
-    pub(crate) mean_wait: Duration,
+    pub mean_wait: Duration,
 }
 
 #[derive(Debug)]
@@ -161,7 +161,7 @@ type Effects<W, C> = Vec<Effect<W, C>>;
 impl<W, C> Proposals<W, C> {
     /// Of a node that starts with what it had in the term `recovered_in`. `life` is random: it
     /// differs from that of every earlier process of this node.
-    pub(crate) fn new(life: u32, recovered_in: Term, settings: Settings) -> Self {
+    pub fn new(life: u32, recovered_in: Term, settings: Settings) -> Self {
         Self {
             deferred: VecDeque::new(),
             forwarded: BTreeMap::new(),
@@ -177,18 +177,12 @@ impl<W, C> Proposals<W, C> {
     }
 
     /// Whether no caller waits for an outcome.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.deferred.is_empty() && self.forwarded.is_empty() && self.in_log.is_empty() && self.large.is_empty()
     }
 
     /// Callers of this node propose these, or none of them could be appended when they were to be.
-    pub(crate) fn offered(
-        &mut self,
-        proposals: Vec<Proposal<W, C>>,
-        now: Moment,
-        view: &View,
-        out: &mut Effects<W, C>,
-    ) {
+    pub fn offered(&mut self, proposals: Vec<Proposal<W, C>>, now: Moment, view: &View, out: &mut Effects<W, C>) {
         self.place(proposals, now, view, out);
         self.send_replies(view, out);
     }
@@ -196,7 +190,7 @@ impl<W, C> Proposals<W, C> {
     /// Another node forwarded commands of its callers, in a message of `term`. `is_outside` says
     /// that the configuration does not name it. `admit` gives a place to a command of this many
     /// bytes, if there is room.
-    pub(crate) fn arrived(
+    pub fn arrived(
         &mut self,
         (from, term, is_outside): (NodeId, Term, bool),
         Propose { commands, mut payloads }: Propose,
@@ -234,19 +228,19 @@ impl<W, C> Proposals<W, C> {
     }
 
     /// A leader can be reached: deferred commands take another way.
-    pub(crate) fn leader_reachable(&mut self, now: Moment, view: &View, out: &mut Effects<W, C>) {
+    pub fn leader_reachable(&mut self, now: Moment, view: &View, out: &mut Effects<W, C>) {
         let deferred = self.deferred.drain(..).map(|deferred| deferred.proposal).collect();
         self.retry(deferred, now, view, out);
         self.send_replies(view, out);
     }
 
     /// Whether large commands that wait may be appended at this commit index.
-    pub(crate) fn is_large_due(&self, commit: Index) -> bool {
+    pub fn is_large_due(&self, commit: Index) -> bool {
         self.large.is_due(commit)
     }
 
     /// Large commands that wait may be appended.
-    pub(crate) fn large_due(&mut self, now: Moment, view: &View, out: &mut Effects<W, C>) {
+    pub fn large_due(&mut self, now: Moment, view: &View, out: &mut Effects<W, C>) {
         let due = self.large.take();
         self.retry(due, now, view, out);
         self.send_replies(view, out);
@@ -254,7 +248,7 @@ impl<W, C> Proposals<W, C> {
 
     /// Makes one batch of the next of these commands, which are appended with it. `None` if this
     /// node leads no more, so that there is no `builder` of a batch with this capacity.
-    pub(crate) fn lay_out(
+    pub fn lay_out(
         &mut self,
         commands: &mut Peekable<vec::IntoIter<Proposal<W, C>>>,
         builder: impl FnOnce(usize) -> Option<BatchBuilder>,
@@ -282,7 +276,7 @@ impl<W, C> Proposals<W, C> {
 
     /// The index after which the log decides the commands that were forwarded before `term`; `None`
     /// if there are none left to decide.
-    pub(crate) fn stranded_after(&self, term: Term) -> Option<Index> {
+    pub fn stranded_after(&self, term: Term) -> Option<Index> {
         if !self.has_stranded {
             return None;
         }
@@ -300,7 +294,7 @@ impl<W, C> Proposals<W, C> {
     /// An entry does not name its caller: an equal payload may be another caller's. So the caller
     /// of a command that is among them waits for the leader's answer, for two heartbeat intervals,
     /// and then the outcome is unknown.
-    pub(crate) fn decide_stranded(
+    pub fn decide_stranded(
         &mut self,
         term: Term,
         batches: &[Batch],
@@ -335,7 +329,7 @@ impl<W, C> Proposals<W, C> {
     ///
     /// Callers of an earlier leadership may stand before the wanted ones and wait for later
     /// indexes: they stay.
-    pub(crate) fn committed(&mut self, batch: &Batch, out: &mut Effects<W, C>) -> Vec<Callers<W, C>> {
+    pub fn committed(&mut self, batch: &Batch, out: &mut Effects<W, C>) -> Vec<Callers<W, C>> {
         let (mut taken, mut at) = (Vec::new(), 0);
         while let Some(next) = self.in_log.get(at) {
             if next.first > batch.last() {
@@ -367,7 +361,7 @@ impl<W, C> Proposals<W, C> {
 
     /// Entries up to this log time are applied, and these answers are for other nodes. They leave
     /// with few messages, none of them large.
-    pub(crate) fn applied(
+    pub fn applied(
         &mut self,
         log_time: LogTime,
         answers: Vec<Answer>,
@@ -403,7 +397,7 @@ impl<W, C> Proposals<W, C> {
     /// The leader answered forwarded commands, in a message of `term`. Those that it did not append
     /// take another way. A caller that it was too busy for is told to come again after
     /// `retry_after`.
-    pub(crate) fn answered(
+    pub fn answered(
         &mut self,
         (from, term): (NodeId, Term),
         ProposeReply { outcomes, mut replies }: ProposeReply,
@@ -454,7 +448,7 @@ impl<W, C> Proposals<W, C> {
     }
 
     /// A snapshot took the place of the entries up to `index`: their outcomes are unknown here.
-    pub(crate) fn covered(&mut self, index: Index, view: &View, out: &mut Effects<W, C>) {
+    pub fn covered(&mut self, index: Index, view: &View, out: &mut Effects<W, C>) {
         let mut kept = VecDeque::new();
         for mut in_log in std::mem::take(&mut self.in_log) {
             let within = (index.next().since(in_log.first) as usize).min(in_log.callers.len());
@@ -473,7 +467,7 @@ impl<W, C> Proposals<W, C> {
     /// Another node leads, none does, or the same one leads another term. The leader before may
     /// still answer for a while; then the outcomes of the commands that it has, or that are in the
     /// log, are unknown.
-    pub(crate) fn leader_changed(&mut self, now: Moment, view: &View) {
+    pub fn leader_changed(&mut self, now: Moment, view: &View) {
         self.log_clock.leads(view.routing.is_leader, now);
         self.large.leader_changed();
         let soon = now.plus(self.settings.timing.election_timeout.1 * 2);
@@ -488,7 +482,7 @@ impl<W, C> Proposals<W, C> {
     }
 
     /// The link to `peer` was lost, and with it answers that may have been on their way.
-    pub(crate) fn peer_lost(&mut self, peer: NodeId, out: &mut Effects<W, C>) {
+    pub fn peer_lost(&mut self, peer: NodeId, out: &mut Effects<W, C>) {
         let lost = self.forwarded.extract_if(.., |_, forwarded| forwarded.sent.to == peer);
         for Forwarded { proposal, deadline, .. } in lost.map(|(_, forwarded)| forwarded).collect::<Vec<_>>() {
             if live(Mutant::UnknownOutcomeRetried) {
@@ -503,7 +497,7 @@ impl<W, C> Proposals<W, C> {
 
     /// Gives up on commands past their deadlines. A caller whose large command waited for too long
     /// is told to come again after `retry_after`.
-    pub(crate) fn expire(&mut self, retry_after: Duration, now: Moment, view: &View, out: &mut Effects<W, C>) {
+    pub fn expire(&mut self, retry_after: Duration, now: Moment, view: &View, out: &mut Effects<W, C>) {
         // Deadlines differ: a late one may stand anywhere.
         let (over, deferred): (Vec<_>, Vec<_>) = self.deferred.drain(..).partition(|deferred| deferred.is_over(now));
         self.deferred = deferred.into();
@@ -535,7 +529,7 @@ impl<W, C> Proposals<W, C> {
     }
 
     /// The node was removed from the cluster: deferred commands are refused.
-    pub(crate) fn removed(&mut self, view: &View, out: &mut Effects<W, C>) {
+    pub fn removed(&mut self, view: &View, out: &mut Effects<W, C>) {
         for Deferred { proposal, .. } in std::mem::take(&mut self.deferred) {
             self.fail(proposal.caller, ProposeError::Stopped, out);
         }

@@ -10,23 +10,23 @@ use quorate_raft::{NodeId, Term};
 
 /// The node's part in the cluster.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    pub(crate) is_leader: bool,
-    pub(crate) term: Term,
+pub struct View {
+    pub is_leader: bool,
+    pub term: Term,
     /// The node that is taken for the leader of this term; it may be this node.
-    pub(crate) known_leader: Option<NodeId>,
+    pub known_leader: Option<NodeId>,
     /// Another node that leads and can be reached.
-    pub(crate) leader: Option<NodeId>,
-    pub(crate) is_stopping: bool,
+    pub leader: Option<NodeId>,
+    pub is_stopping: bool,
     /// Leadership is about to move: proposals have to wait.
-    pub(crate) holds_proposals: bool,
-    pub(crate) is_storage_full: bool,
+    pub holds_proposals: bool,
+    pub is_storage_full: bool,
     /// There is no other member.
-    pub(crate) is_alone: bool,
+    pub is_alone: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Route {
+pub enum Route {
     /// This node leads: it serves the request.
     Here,
     /// To the leader.
@@ -39,7 +39,7 @@ pub(crate) enum Route {
 
 impl View {
     /// The route of a request that needs the leader.
-    pub(crate) fn route(&self, is_forwarded: bool) -> Route {
+    pub fn route(&self, is_forwarded: bool) -> Route {
         match self.leader {
             _ if self.is_leader => Route::Here,
             _ if is_forwarded => Route::Refuse,
@@ -49,7 +49,7 @@ impl View {
     }
 
     /// The refusal of a proposal that this caller made, if it is refused.
-    pub(crate) fn refusal<W, C>(&self, caller: &Caller<W, C>) -> Option<ProposeError> {
+    pub fn refusal<W, C>(&self, caller: &Caller<W, C>) -> Option<ProposeError> {
         match caller {
             _ if self.is_stopping => Some(ProposeError::Stopped),
             // It is appended in the term in which it was forwarded, or never.
@@ -66,12 +66,12 @@ impl View {
 
     /// Whether a node that refused in `term` is still taken for the leader of that term: to ask it
     /// again is no use. Another leader, or that there is none, will be known soon.
-    pub(crate) fn would_refuse_again(&self, node: NodeId, term: Term) -> bool {
+    pub fn would_refuse_again(&self, node: NodeId, term: Term) -> bool {
         self.known_leader == Some(node) && self.term == term
     }
 
     /// The route of proposals that are not refused: it is the same for all.
-    pub(crate) fn route_proposals(&self) -> Route {
+    pub fn route_proposals(&self) -> Route {
         match self.route(false) {
             Route::Here if self.holds_proposals => Route::Defer,
             route => route,

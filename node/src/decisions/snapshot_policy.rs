@@ -6,7 +6,7 @@ use quorate_raft::{Index, Moment, NodeId, Term};
 use std::{collections::BTreeMap, time::Duration};
 
 /// The reasons for a snapshot that have come up since the last one. At most one is built at a time.
-pub(crate) struct SnapshotPolicy {
+pub struct SnapshotPolicy {
     config: Snapshots,
     /// Bytes of entries that went to the state machine since the last build began.
     bytes: u64,
@@ -30,30 +30,30 @@ struct Build {
 
 /// A peer's need of a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Need {
+pub struct Need {
     /// The leadership in which it is sent.
-    pub(crate) term: Term,
-    pub(crate) at_least: Index,
+    pub term: Term,
+    pub at_least: Index,
     /// The newest snapshot reaches, and can't be read.
-    pub(crate) anew: bool,
+    pub anew: bool,
 }
 
 /// The node's part in the decision.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    pub(crate) applied: Index,
+pub struct View {
+    pub applied: Index,
     /// The end of the newest snapshot.
-    pub(crate) newest: Index,
+    pub newest: Index,
     /// The members are known at the applied index: a snapshot names them. They are not yet on a
     /// node that just joined.
-    pub(crate) knows_members: bool,
+    pub knows_members: bool,
     /// A received snapshot is on its way to the state machine.
-    pub(crate) is_restoring: bool,
-    pub(crate) has_callers: bool,
+    pub is_restoring: bool,
+    pub has_callers: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Decision {
+pub enum Decision {
     Wait,
     Build,
     /// A snapshot is wanted and the state machine makes none: its callers are told.
@@ -62,7 +62,7 @@ pub(crate) enum Decision {
 
 /// The use of a view of the state that the state machine gave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Taken {
+pub enum Taken {
     Write,
     /// The newest snapshot has this state already.
     Covered,
@@ -73,7 +73,7 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 impl SnapshotPolicy {
-    pub(crate) fn new(config: Snapshots) -> Self {
+    pub fn new(config: Snapshots) -> Self {
         Self {
             config,
             bytes: 0,
@@ -86,26 +86,26 @@ impl SnapshotPolicy {
     }
 
     /// Entries of this size went to the state machine.
-    pub(crate) fn applying(&mut self, bytes: u64) {
+    pub fn applying(&mut self, bytes: u64) {
         self.bytes += bytes;
     }
 
     /// A received snapshot takes the place of the state.
-    pub(crate) fn restoring(&mut self) {
+    pub fn restoring(&mut self) {
         self.bytes = 0;
     }
 
     /// A peer needs a snapshot.
-    pub(crate) fn needed(&mut self, peer: NodeId, need: Need) {
+    pub fn needed(&mut self, peer: NodeId, need: Need) {
         self.needs.insert(peer, need);
     }
 
-    pub(crate) fn is_unsupported(&self) -> bool {
+    pub fn is_unsupported(&self) -> bool {
         self.is_unsupported
     }
 
     /// Whether a build begins now; it has begun if so. The clock is read only after a failure.
-    pub(crate) fn decide(&mut self, clock: impl FnOnce() -> Moment, view: &View) -> Decision {
+    pub fn decide(&mut self, clock: impl FnOnce() -> Moment, view: &View) -> Decision {
         if self.build.is_some() || view.is_restoring || !view.knows_members || !self.is_due(clock, view) {
             return Decision::Wait;
         }
@@ -130,26 +130,26 @@ impl SnapshotPolicy {
 
     /// The state machine gave a view of its state after entry `last`; `None` if no build
     /// is under way.
-    pub(crate) fn state_taken(&self, last: Index, newest: Index) -> Option<Taken> {
+    pub fn state_taken(&self, last: Index, newest: Index) -> Option<Taken> {
         let build = self.build.as_ref()?;
         let is_covered = last < newest || last == newest && !build.anew || last == Index(0);
         Some(if is_covered { Taken::Covered } else { Taken::Write })
     }
 
     /// The state machine makes no snapshots.
-    pub(crate) fn unsupported(&mut self) {
+    pub fn unsupported(&mut self) {
         self.is_unsupported = true;
     }
 
     /// The build ended well: the newest snapshot has the state that was wanted.
-    pub(crate) fn built(&mut self) {
+    pub fn built(&mut self) {
         self.build = None;
         (self.failures, self.not_before) = (0, None);
         self.needs.values_mut().for_each(|need| need.anew = false);
     }
 
     /// The build failed: its reasons stay, and it is tried again after a pause.
-    pub(crate) fn failed(&mut self, now: Moment) {
+    pub fn failed(&mut self, now: Moment) {
         self.bytes += self.build.take().map_or(0, |build| build.bytes);
         let pause = (RETRY_MIN * 2u32.saturating_pow(self.failures.min(16))).min(RETRY_MAX);
         self.failures += 1;
@@ -158,7 +158,7 @@ impl SnapshotPolicy {
 
     /// The peers that the newest snapshot helps, taken out. During a build there are none: a newer
     /// one comes soon. Needs of earlier leaderships are forgotten.
-    pub(crate) fn helped(&mut self, term: Term, newest: Index) -> Vec<(NodeId, Need)> {
+    pub fn helped(&mut self, term: Term, newest: Index) -> Vec<(NodeId, Need)> {
         if self.needs.is_empty() || self.build.is_some() {
             return Vec::new();
         }
@@ -169,7 +169,7 @@ impl SnapshotPolicy {
 
     /// The newest snapshot was opened for a peer, and ends at `found`; `None` if it can't be read.
     /// The log begins after `log_base`. Whether it helps the peer; if not, another one is built.
-    pub(crate) fn opened(&mut self, peer: NodeId, need: Need, found: Option<Index>, log_base: Index) -> bool {
+    pub fn opened(&mut self, peer: NodeId, need: Need, found: Option<Index>, log_base: Index) -> bool {
         // The log may have been cut since the peer said what it needs.
         let at_least = need.at_least.max(log_base);
         let helps = found.is_some_and(|found| found >= at_least);

@@ -108,7 +108,7 @@ pub(crate) enum Verdict {
 
 /// Why a command of a session was not applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// Its session was opened, and is no longer known.
     Expired,
     /// Its serial is below the window of the session, or its answer was not kept.

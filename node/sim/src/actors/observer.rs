@@ -8,9 +8,7 @@
 //! nodes, what they write and what their state machines apply. Of the callers, this module checks:
 //!
 //! - **Durable promises.** All data reported durable is recovered after every crash.
-//! - **At most once.** A command is applied at one index at most, however often it was proposed;
-//!   one that definitely failed, at none. A caller that retries gets the index and the reply of
-//!   the first application.
+//! - **At most once.** A caller that retries gets the index and the reply of the first application.
 
 use super::{
     observed_storage::Promised,
@@ -55,12 +53,8 @@ pub(super) struct Observer {
     disks: Disks,
     /// The state after each command.
     states: BTreeMap<Index, State>,
-    /// The index at which each operation's command was applied.
-    indexes: BTreeMap<u64, Index>,
     /// The first reply of the state machine to each operation's command.
     replies: BTreeMap<u64, bool>,
-    /// The operations that did not and will not take effect, as their callers were told.
-    failed: BTreeSet<u64>,
 }
 
 /// The disks of all nodes.
@@ -101,9 +95,7 @@ impl Observer {
             oracle,
             disks: Disks { of: BTreeMap::new(), witness, emptied: BTreeSet::new() },
             states: BTreeMap::from([(Index(0), State::default())]),
-            indexes: BTreeMap::new(),
             replies: BTreeMap::new(),
-            failed: BTreeSet::new(),
         }
     }
 
@@ -202,13 +194,8 @@ impl Observer {
         self.report.count("commits", 1);
         self.trace.hash(&(index, command));
         self.say(format_args!("{node} is the first to apply {index}: {command:?}"));
-        let before = *self.indexes.entry(command.operation).or_insert(index);
-        if before != index {
-            self.fail(format!("at most once: {command:?} is applied at {before} and again at {index}"));
-        }
-        if self.failed.contains(&command.operation) {
-            self.fail(format!("definite failures: {command:?} took effect at {index}, and its caller was told not"));
-        }
+        let checked = self.oracle.operation_applied(command.operation, index);
+        self.must(checked);
         self.replies.entry(command.operation).or_insert(changed);
         self.states.insert(index, state.clone());
     }
@@ -225,16 +212,13 @@ impl Observer {
 
     /// A caller was told that its command did not and will not take effect.
     pub(super) fn refused(&mut self, operation: u64) {
-        self.failed.insert(operation);
-        if let Some(index) = self.indexes.get(&operation) {
-            let what = format!("definite failures: {operation} took effect at {index}, and its caller is told not");
-            self.fail(what);
-        }
+        let checked = self.oracle.operation_refused(operation);
+        self.must(checked);
     }
 
     /// The index at which an operation's command was first applied.
     pub(super) fn index_of(&self, operation: u64) -> Option<Index> {
-        self.indexes.get(&operation).copied()
+        self.oracle.applied_at(operation)
     }
 
     /// The reply to an operation's command when it was first applied.

@@ -3,7 +3,7 @@
 
 use super::{STEPS, TICK, Walk};
 use crate::Plan;
-use quorate_raft::{EntryId, NodeId, ReadToken};
+use quorate_raft::{NodeId, ReadToken};
 use quorate_world::events::Event;
 use rand::Rng;
 use std::time::Duration;
@@ -27,9 +27,19 @@ struct Client {
 
 #[derive(Clone, Copy)]
 enum Doing {
-    Resting { until: Duration },
-    Writing { since: Duration, to: NodeId, entry: EntryId },
-    Reading { since: Duration, token: ReadToken },
+    Resting {
+        until: Duration,
+    },
+    /// The number of commands without an outcome is `left`, of those from `first` on.
+    Writing {
+        since: Duration,
+        first: u64,
+        left: u64,
+    },
+    Reading {
+        since: Duration,
+        token: ReadToken,
+    },
 }
 
 impl Clients {
@@ -78,10 +88,6 @@ impl Walk<'_> {
             match self.clients.clients[at].doing {
                 Doing::Resting { until } if until <= now && ahead => self.let_rest(at, TICK),
                 Doing::Resting { until } if until <= now => self.ask(at)?,
-                Doing::Writing { to, entry, .. } if self.has_applied(to, entry) => {
-                    self.report.count("acknowledged", 1);
-                    self.let_rest(at, Duration::ZERO);
-                }
                 Doing::Writing { since, .. } | Doing::Reading { since, .. } if since + PATIENCE <= now => {
                     self.clients.clients[at].leader = None;
                     self.let_rest(at, Duration::ZERO);
@@ -120,22 +126,27 @@ impl Walk<'_> {
             }
             return self.step(to, Event::Read(to, token));
         }
-        if running.leads() {
-            let count = self.random.random_range(1..4);
-            let commands = self.clients.commands(count);
-            self.propose(to, commands)?;
-            if let Some(running) = self.world.running(to) {
-                let entry = running.replica.log().last();
-                self.clients.clients[at].doing = Doing::Writing { since, to, entry };
-            }
-        }
-        Ok(())
+        let count = self.random.random_range(1..4);
+        let commands = self.clients.commands(count);
+        self.clients.clients[at].doing = Doing::Writing { since, first: commands.start, left: count };
+        self.offer(to, commands)
     }
 
-    fn has_applied(&self, node: NodeId, entry: EntryId) -> bool {
-        self.world.running(node).is_some_and(|running| {
-            running.applied >= entry.index
-                && running.replica.log().id_of(entry.index).is_none_or(|there| there == entry)
-        })
+    /// A command has an outcome.
+    pub(super) fn written(&mut self, command: u64, is_acknowledged: bool) {
+        if is_acknowledged {
+            self.report.count("acknowledged", 1);
+        }
+        for at in 0..self.clients.clients.len() {
+            let Doing::Writing { first, left, .. } = &mut self.clients.clients[at].doing else { continue };
+            // A client writes at most three commands at a time, and no two the same ones.
+            if (*first..*first + 3).contains(&command) {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    self.let_rest(at, Duration::ZERO);
+                }
+                return;
+            }
+        }
     }
 }

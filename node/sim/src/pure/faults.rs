@@ -179,7 +179,7 @@ impl Walk<'_> {
             }
             Fault::Upgrade { node } => fired = self.upgrade(slot(*node), lasts)?,
             Fault::Retime { node, shortest } => fired = self.retime(slot(*node), *shortest, lasts)?,
-            Fault::Snapshot { node } => fired = self.snapshot(*node)?,
+            Fault::Snapshot { node } => fired = self.ask_for_snapshot(*node)?,
             Fault::Change { voters } => self.aim_at(voters),
             Fault::HandOver { to } => fired = self.hand_over(*to)?,
             Fault::Wipe { node } if !self.reshapes => {
@@ -265,6 +265,11 @@ impl Walk<'_> {
         if leads && (self.healing || self.random.random_bool(0.5)) {
             let stepped = self.world.on(from, |node, _| node.ask(Actor::Replicator(to), Ask::LinkChanged));
             self.after(from, stepped)?;
+        }
+        // The link broke and is there again: answers may have been lost with it.
+        self.commands_lose(from, to)?;
+        if self.world.running(from).is_some_and(|running| running.replica.leader() == Some(to)) {
+            self.commands_released(from)?;
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! The machine that a node runs on: its timers, pauses, slowness, crashes and restarts.
 
-use super::{TICK, Walk};
+use super::{TICK, Walk, decisions::Decisions};
 use crate::{Report, plan::Power};
-use quorate_raft::{Index, Moment, NodeId};
+use quorate_raft::{Moment, NodeId};
 use quorate_world::{
     disk::{Disk, Torn},
     events::Event,
@@ -44,7 +44,8 @@ pub(super) struct Machine {
     /// can survive that.
     pub(super) puts_back: bool,
     beat_at: Moment,
-    snapshot_at: Index,
+    /// The decisions beside the rules; none while the node is down.
+    pub(super) decisions: Option<Decisions>,
 }
 
 impl Machine {
@@ -65,7 +66,7 @@ impl Machine {
             copy: None,
             puts_back: false,
             beat_at: Moment::default(),
-            snapshot_at: Index(0),
+            decisions: None,
         }
     }
 
@@ -89,7 +90,7 @@ impl Machine {
             full: self.full,
             back_at: self.back_at.map(|_| Duration::ZERO),
             beat_at: self.beat_at,
-            snapshot_at: self.snapshot_at,
+            decisions: self.decisions.take(),
             ..Self::new(0)
         };
     }
@@ -132,6 +133,7 @@ impl Walk<'_> {
         }
         let shows = self.world.now_of(id);
         let (is_due, leads) = (running.deadline <= shows, running.leads());
+        self.decide_in_time(at)?;
         if is_due {
             self.step(id, Event::Timeout(id))?;
         }
@@ -200,7 +202,11 @@ impl Walk<'_> {
         (machine.idle_until, machine.disk_ready) = (Duration::ZERO, None);
         (machine.sync_fails, machine.dies_after) = (None, None);
         machine.back_at = Some(now + down_for);
+        machine.decisions = None;
         self.after(id, stepped)?;
+        for other in (0..self.machines.len()).map(id_of).filter(|other| *other != id) {
+            self.commands_lose(other, id)?;
+        }
         Ok(true)
     }
 
@@ -227,6 +233,10 @@ impl Walk<'_> {
         self.machines[at].back_at = None;
         self.say(|| format!("{id} starts"));
         self.step(id, Event::Restart(id))?;
+        self.lives += 1;
+        let now = self.world.now_of(id);
+        self.machines[at].decisions =
+            self.world.running(id).map(|running| Decisions::new(self.lives, running, self.plan.snapshot_every, now));
         if self.machines[at].full {
             self.step(id, Event::Full(id, true))?;
         }
@@ -263,29 +273,6 @@ impl Walk<'_> {
         let Some((power, down_for)) = self.machines[slot(id)].sync_fails.take() else { return Ok(false) };
         self.report.fired("sync-failure");
         self.crash(slot(id), power, down_for)
-    }
-
-    /// Takes a snapshot if the node has applied enough entries since the last one.
-    pub(super) fn snapshot_if_due(&mut self, id: NodeId) -> Result<(), String> {
-        let every = self.plan.snapshot_every;
-        let Some(running) = self.world.running(id).filter(|_| every > 0) else { return Ok(()) };
-        let (applied, covered) = (running.applied, running.replica.snapshot_index());
-        let machine = &mut self.machines[slot(id)];
-        if applied.since(covered) >= every && applied >= machine.snapshot_at {
-            machine.snapshot_at = applied.plus(every);
-            self.snapshot(id)?;
-        }
-        Ok(())
-    }
-
-    /// Asks a node for a snapshot; false if it has no reason to take one.
-    pub(super) fn snapshot(&mut self, id: NodeId) -> Result<bool, String> {
-        let keeps = |walk: &Self| walk.world.running(id).map_or(0, |running| running.asked.of(Actor::Keeper).len());
-        let before = keeps(self);
-        self.step(id, Event::Snapshot(id))?;
-        let takes = keeps(self) > before;
-        self.report.count("snapshots", u64::from(takes));
-        Ok(takes)
     }
 }
 

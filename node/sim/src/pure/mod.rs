@@ -11,6 +11,7 @@
 //! - `network`: the delivery of messages; `corruption` flips their bits.
 //! - `faults`: the effect of each fault of a plan.
 //! - `damage`: the limits on damage to disks.
+//! - `decisions`: the decisions of the product beside the rules.
 //! - `clients`: reads and writes; `operators`: membership changes and leadership transfers.
 //! - `recovery`: the requirements at the end.
 //!
@@ -19,6 +20,7 @@
 mod clients;
 mod corruption;
 mod damage;
+mod decisions;
 mod faults;
 mod machines;
 mod network;
@@ -89,6 +91,8 @@ struct Walk<'a> {
     random: SmallRng,
     world: World,
     network: Network,
+    /// The number of lives that nodes have had.
+    lives: u32,
     machines: Vec<Machine>,
     clients: Clients,
     /// Whether clients may read by lease; they may not where clocks leap.
@@ -125,7 +129,8 @@ impl<'a> Walk<'a> {
         let reshapes = membership.is_some() || plan.witness.is_some();
         report.count("with a witness", u64::from(plan.witness.is_some()));
         let witness = plan.witness;
-        let mut rules = Rules { checks, membership, witness, ..Rules::new(fixtures::settings()) };
+        let serves_needs = false;
+        let mut rules = Rules { checks, membership, witness, serves_needs, ..Rules::new(fixtures::settings()) };
         // Short enough that leaders stop keeping their log for silent peers within a walk.
         rules.transfer.patience = Duration::from_secs(2);
         let of_each = (1..=plan.nodes).map(NodeId).map(|id| (id, Arc::new(rules_of(plan, id, &rules))));
@@ -162,6 +167,7 @@ impl<'a> Walk<'a> {
             random,
             world,
             network,
+            lives: 0,
             next_tick: Duration::ZERO,
             pace,
             steps: 0,

@@ -6,7 +6,7 @@ use super::{
     machines::{id_of, slot},
 };
 use crate::plan::Plan;
-use quorate_raft::{Change, MachineVersions, NodeId};
+use quorate_raft::{MachineVersions, NodeId};
 use quorate_world::{events::Event, rules::Rules};
 use std::{sync::Arc, time::Duration};
 
@@ -46,21 +46,8 @@ impl Walk<'_> {
             return Ok(());
         }
         let Some((_, leader)) = self.world.leaders().first().copied() else { return Ok(()) };
-        let Some(running) = self.world.running(leader) else { return Ok(()) };
-        let membership = running.replica.membership().clone();
-        let missing = goal.iter().copied().find(|id| !membership.contains(*id));
-        let before = running.replica.membership_index();
-        let change = match missing {
-            Some(id) => Change::add(id, format!("node-{id}")),
-            None => Change::set_voters(goal),
-        };
-        self.say(|| format!("{leader}, in {membership:?} of {before}, is asked for {change:?}"));
-        self.step(leader, Event::Change(leader, change))?;
-        let taken = self.world.running(leader).is_some_and(|running| running.replica.membership_index() > before);
-        if taken {
-            self.report.fired("change");
-        }
-        Ok(())
+        self.begin_change(leader, goal);
+        self.continue_change(leader)
     }
 
     /// Stops a node and starts the next release in its place, if no node runs an older one.

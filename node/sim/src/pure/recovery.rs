@@ -55,7 +55,7 @@ impl Walk<'_> {
                 _ => {
                     let token = self.clients.token();
                     let commands = self.clients.commands(1);
-                    self.propose(leader, commands)?;
+                    self.offer(leader, commands)?;
                     self.step(leader, Event::Read(leader, token))?;
                     asked = Some(Asked { leader, term, token });
                 }

@@ -2,7 +2,7 @@
 
 use super::Walk;
 use crate::runs::property;
-use quorate_raft::{Kind, MessageRefusal, NodeId, ReadToken};
+use quorate_raft::{Body, Kind, MessageRefusal, NodeId, ReadToken};
 use quorate_world::{
     events::Event,
     node::{Actor, Ask, Note},
@@ -30,9 +30,6 @@ impl Walk<'_> {
             self.wrote(id);
         }
         self.step(id, Event::Act(id, actor))?;
-        if actor == Actor::Applier {
-            self.snapshot_if_due(id)?;
-        }
         self.rest(id);
         Ok(())
     }
@@ -48,6 +45,9 @@ impl Walk<'_> {
             self.say(|| format!("{id} leads term {term}"));
             self.world.check_versions(id)?;
         }
+        if matches!(actor, Actor::Applier | Actor::Keeper) {
+            self.decide_snapshots(id)?;
+        }
         self.rest(id);
         Ok(())
     }
@@ -59,18 +59,14 @@ impl Walk<'_> {
         self.say(|| {
             format!("{to} hears from {}: {:?} of term {}", envelope.from, envelope.message.body, envelope.message.term)
         });
-        let stepped = self.world.deliver(envelope);
-        self.after(to, stepped)?;
+        if matches!(envelope.message.body, Body::Propose(_) | Body::ProposeReply(_)) {
+            self.commands_arrive(envelope)?;
+        } else {
+            let stepped = self.world.deliver(envelope);
+            self.after(to, stepped)?;
+        }
         self.rest(to);
         Ok(())
-    }
-
-    /// Proposes commands to a node, as a client does.
-    pub(super) fn propose(&mut self, id: NodeId, commands: std::ops::Range<u64>) -> Result<(), String> {
-        self.mix(60, id);
-        self.say(|| format!("{id} is given commands {commands:?}"));
-        let stepped = self.world.propose_to(id, commands);
-        self.after(id, stepped)
     }
 
     /// Handles the results of a step: violations, messages and notes.
@@ -86,13 +82,13 @@ impl Walk<'_> {
         }
         if !self.world.notes.is_empty() {
             let mut notes = std::mem::take(&mut self.world.notes);
-            notes.drain(..).for_each(|(id, note)| self.heed(id, &note));
+            notes.drain(..).try_for_each(|(id, note)| self.heed(id, &note))?;
             self.world.notes = notes;
         }
-        Ok(())
+        self.decide_after(id)
     }
 
-    fn post(&mut self, id: NodeId) -> Result<(), String> {
+    pub(super) fn post(&mut self, id: NodeId) -> Result<(), String> {
         let mut envelopes = std::mem::take(&mut self.world.wire);
         let mut dies = false;
         let now = self.now();
@@ -114,7 +110,7 @@ impl Walk<'_> {
         if dies { self.die_with_an_effect(id) } else { Ok(()) }
     }
 
-    fn heed(&mut self, id: NodeId, note: &Note) {
+    fn heed(&mut self, id: NodeId, note: &Note) -> Result<(), String> {
         match note {
             Note::ReadsReady { index, tokens } => {
                 self.report.count("reads", tokens.len() as u64);
@@ -126,11 +122,14 @@ impl Walk<'_> {
                 let commands = batch.records().filter(|record| record.kind == Kind::Command).count();
                 self.report.count("applied commands", commands as u64);
                 self.say(|| format!("{id} applied {batch:?}"));
+                self.commands_applied(id, batch)?;
             }
             Note::Restored(base) => {
                 self.report.count("restored", 1);
                 self.say(|| format!("{id} restored a snapshot up to {}", base.last));
+                self.commands_covered(id, base.last.index)?;
             }
+            Note::SnapshotWanted { peer, term, at_least } => self.snapshot_wanted(id, *peer, *term, *at_least)?,
             Note::Refused(reason) => {
                 if *reason == MessageRefusal::StorageFull {
                     self.report.fired("full");
@@ -144,7 +143,10 @@ impl Walk<'_> {
                 self.report.count("lost data named of a whole member", u64::from(!self.world.emptied.contains(member)));
                 self.say(|| format!("{id} names {member}, whose log ends at {last} and which held entry {held}"));
             }
-            Note::HandoverEnded { to } => self.say(|| format!("{id} leads on: {to} did not take over")),
+            Note::HandoverEnded { to } => {
+                self.say(|| format!("{id} leads on: {to} did not take over"));
+                self.commands_released(id)?;
+            }
             Note::Removed { at } => {
                 self.say(|| format!("{id} learns that {at} removed it"));
                 self.was_removed(id);
@@ -154,6 +156,7 @@ impl Walk<'_> {
                 self.went_out(id);
             }
         }
+        Ok(())
     }
 
     fn answered(&mut self, tokens: &[ReadToken]) {
@@ -205,7 +208,7 @@ impl Walk<'_> {
     }
 
     /// Two walks with the same digest did the same.
-    fn mix(&mut self, code: u64, id: NodeId) {
+    pub(super) fn mix(&mut self, code: u64, id: NodeId) {
         let what = code << 8 | id.0;
         let time = self.world.now.0.as_nanos() as u64;
         self.digest = (self.digest.rotate_left(23) ^ what ^ time << 16).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -321,6 +321,15 @@ pub enum Note {
     },
     /// The state machine was restored from the snapshot of this prefix.
     Restored(SnapshotBase),
+    /// A peer needs a snapshot, and the caller decides ([`Rules::serves_needs`](super::rules::Rules)).
+    SnapshotWanted {
+        /// The peer.
+        peer: NodeId,
+        /// The term of the leadership.
+        term: Term,
+        /// The last entry that the snapshot must cover.
+        at_least: Index,
+    },
     /// A message was ignored, for this reason.
     Refused(MessageRefusal),
     /// A candidate got no vote, because it writes a version that the state machine here can't apply.

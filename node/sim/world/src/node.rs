@@ -66,7 +66,8 @@ pub struct Running {
     pub state: u32,
     /// The snapshot that is arriving, and the bytes of it that have arrived.
     pub receiving: Option<(Snapshot, u64)>,
-    saving: bool,
+    /// Whether a snapshot of its own state is being kept.
+    pub saving: bool,
     /// The deadline of the election timer, by this node's clock.
     pub deadline: Moment,
     /// The term in which it was armed.
@@ -224,6 +225,9 @@ impl Running {
             Tell::Installed { from, epoch, base } => {
                 self.rule(context, |replica, out| replica.snapshot_received(now, from, epoch, &base, out));
             }
+            Tell::WantSnapshot { term, at_least } if leads == Some(term) && !self.rules.serves_needs => {
+                context.notes.push(Note::SnapshotWanted { peer: actor.peer(), term, at_least });
+            }
             Tell::WantSnapshot { term, at_least } if leads == Some(term) => {
                 self.needs.insert(actor.peer(), (term, at_least));
                 self.serve_needs(context);
@@ -280,16 +284,20 @@ impl Running {
         let base = self.replica.log().base().index;
         let newest = context.disk.snapshot.as_ref();
         let reaches = |index: Index| newest.is_some_and(|newest| newest.last.index >= index.max(base));
-        for (peer, _) in self.needs.extract_if(.., |_, (_, at_least)| reaches(*at_least)) {
-            let base = newest.expect("one that reaches far enough").clone();
-            context.ruled = true;
-            self.replica.pin(peer, Some(base.last.index));
-            let (bytes, checksum) = (self.rules.snapshot_bytes, base.last_checksum);
-            self.asked.push(Actor::Replicator(peer), Ask::Offer(Snapshot { base, bytes, checksum }));
-        }
+        let helped: Vec<_> = self.needs.extract_if(.., |_, (_, at_least)| reaches(*at_least)).collect();
+        helped.into_iter().for_each(|(peer, _)| self.offer_snapshot(context, peer));
         if self.needs.values().any(|(_, at_least)| *at_least <= self.applied) {
             self.take_snapshot();
         }
+    }
+
+    /// Offers the newest snapshot to the replicator of a peer.
+    pub(super) fn offer_snapshot(&mut self, context: &mut Context<'_>, peer: NodeId) {
+        let Some(base) = context.disk.snapshot.clone() else { return };
+        context.ruled = true;
+        self.replica.pin(peer, Some(base.last.index));
+        let (bytes, checksum) = (self.rules.snapshot_bytes, base.last_checksum);
+        self.asked.push(Actor::Replicator(peer), Ask::Offer(Snapshot { base, bytes, checksum }));
     }
 
     /// An actor is to do something.

@@ -30,6 +30,9 @@ pub struct Rules {
     pub membership: Option<Membership>,
     /// The node that is started as a witness; the members of the first configuration know it.
     pub witness: Option<NodeId>,
+    /// Whether a leader offers its newest snapshot to each peer that needs one, and takes one that
+    /// reaches far enough. If not, the caller decides, who hears of the need in a note.
+    pub serves_needs: bool,
     /// Whether messages carry a digest.
     pub digests: bool,
     /// The extent of the checks after every step.
@@ -64,6 +67,7 @@ impl Rules {
             logs_match: true,
             membership: None,
             witness: None,
+            serves_needs: true,
             digests: false,
             checks: Checks::Everything,
         }

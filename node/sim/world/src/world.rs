@@ -16,8 +16,8 @@ use super::{
     step_checks::{Beside, Nodes},
 };
 use quorate_raft::{
-    Body, Effect, Kind, MachineVersions, Membership, Message, Moment, NodeId, Outgoing, Phase, ReadToken, Replica,
-    ReplicationOutput, Role, Settings, Violation,
+    Batch, Body, Change, ChangeRefused, Effect, Index, Kind, MachineVersions, Membership, Message, Moment, NodeId,
+    Outgoing, Phase, ReadToken, Replica, ReplicationOutput, Role, Settings, Violation,
 };
 use rand::rngs::SmallRng;
 use std::{
@@ -184,25 +184,8 @@ impl World {
                     node.rule(context, |replica, out| replica.tick(now, out));
                 }
             }),
-            Event::Change(id, change) => self.enter(id, |node, context| {
-                let now = context.now;
-                let before = node.replica.membership_index();
-                let knows_commits =
-                    matches!(node.replica.role(), Role::Leader(it) if it.first <= node.replica.commit());
-                let is_settled = node.replica.is_settled();
-                // A refused change has no effect.
-                node.rule(context, |replica, out| {
-                    let _ = replica.change(now, &change, out);
-                });
-                if node.replica.membership_index() > before && !(knows_commits && is_settled) {
-                    let why = if knows_commits {
-                        "the one under way is through"
-                    } else {
-                        "anything is committed in its term"
-                    };
-                    context.broken = Err(format!("changes: {id} begins {change:?} before {why}"));
-                }
-            }),
+            // A refused change has no effect.
+            Event::Change(id, change) => self.change_members(id, &change, &mut Err(ChangeRefused::NotLeader)),
             Event::HandOver(id, to) => self.enter(id, |node, context| {
                 let now = context.now;
                 node.rule(context, |replica, out| {
@@ -225,6 +208,30 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// An operator asks a leader for a change of the members. `outcome` is what the rules say.
+    ///
+    /// # Errors
+    /// The property that no longer holds.
+    pub fn change_members(
+        &mut self,
+        id: NodeId,
+        change: &Change,
+        outcome: &mut Result<Index, ChangeRefused>,
+    ) -> Result<(), String> {
+        self.enter(id, |node, context| {
+            let now = context.now;
+            let before = node.replica.membership_index();
+            let knows_commits = matches!(node.replica.role(), Role::Leader(it) if it.first <= node.replica.commit());
+            let is_settled = node.replica.is_settled();
+            node.rule(context, |replica, out| *outcome = replica.change(now, change, out));
+            if node.replica.membership_index() > before && !(knows_commits && is_settled) {
+                let why =
+                    if knows_commits { "the one under way is through" } else { "anything is committed in its term" };
+                context.broken = Err(format!("changes: {id} begins {change:?} before {why}"));
+            }
+        })
     }
 
     fn read_at(&mut self, id: NodeId, token: ReadToken, by_lease: bool) -> Result<(), String> {
@@ -277,6 +284,25 @@ impl World {
                 node.rule(context, |replica, out| replica.propose(now, batch, out));
             }
         })
+    }
+
+    /// Gives a node a batch of commands, which continues its log; nothing happens unless it leads.
+    ///
+    /// # Errors
+    /// The property that no longer holds.
+    pub fn propose_batch(&mut self, id: NodeId, batch: Batch) -> Result<(), String> {
+        self.enter(id, |node, context| {
+            let now = context.now;
+            node.rule(context, |replica, out| replica.propose(now, batch, out));
+        })
+    }
+
+    /// A leader offers its newest snapshot to a peer.
+    ///
+    /// # Errors
+    /// The property that no longer holds.
+    pub fn offer_snapshot(&mut self, id: NodeId, peer: NodeId) -> Result<(), String> {
+        self.enter(id, |node, context| node.offer_snapshot(context, peer))
     }
 
     /// A node loses everything but its disk. The disk still gets the first `written` of the waiting
@@ -443,7 +469,8 @@ impl World {
                 Arc::make_mut(&mut self.oracle).state_after(id, base.last.index, base.last_checksum.into())?;
             }
             Note::Applied(_) | Note::Restored(_) | Note::Refused(_) | Note::Diverged { .. } => {}
-            Note::MachineUnknown | Note::HandoverEnded { .. } | Note::DataLost { .. } => {}
+            Note::MachineUnknown | Note::HandoverEnded { .. } => {}
+            Note::DataLost { .. } | Note::SnapshotWanted { .. } => {}
         }
         self.notes.push((id, note));
         Ok(())

@@ -23,6 +23,9 @@
 //! | durable commits | a quorum remembers every committed entry, and a node that keeps commands has it whole | §5.4 | replicas, disks |
 //! | tie-break | a witness never leads, and is sent no entry that no other node holds | ARCHITECTURE.md | messages, disks |
 //! | handover | a node that is told to campaign holds all entries of its leader | thesis §3.10 | messages, disks |
+//! | at most once | a command is applied at one index at most | ARCHITECTURE.md | callers, state machines |
+//! | definite failures | a command that failed definitely is never applied | ARCHITECTURE.md | callers, state machines |
+//! | acknowledged writes | a command was applied at the index that its caller is told | ARCHITECTURE.md | callers, state machines |
 //! | linearizable reads | a read is served at or above all that was committed when it was asked for | thesis §6.4 | reads |
 //!
 //! The properties of a node's reaction to one message are in [`deliveries`]: up-to-date votes,
@@ -33,12 +36,14 @@
 
 pub(crate) mod deliveries;
 mod messages;
+mod operations;
 mod outside;
 mod replicas;
 mod state_machines;
 
 use super::{disk::Disk, quorum, world::Node};
 use messages::Messages;
+use operations::Operations;
 use quorate_raft::{EntryId, Index, Membership, NodeId, ReadToken, Replica};
 use replicas::Seen;
 use state_machines::StateMachines;
@@ -54,6 +59,7 @@ pub struct Oracle {
     replicas: Replicas,
     messages: Messages,
     state_machines: StateMachines,
+    operations: Operations,
     /// For every read asked for, the last index committed at that time.
     reads: BTreeMap<ReadToken, Index>,
     /// The configurations that were ever seen committed, by the index of their entry.

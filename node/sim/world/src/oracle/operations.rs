@@ -1,0 +1,63 @@
+//! What callers are told of their commands, against what was applied.
+
+use super::Oracle;
+use quorate_raft::Index;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The memory of all commands of callers, by the number that names each in the whole run.
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub(super) struct Operations {
+    applied_at: BTreeMap<u64, Index>,
+    /// Operations that did not and will not take effect, as their callers were told.
+    refused: BTreeSet<u64>,
+}
+
+impl Oracle {
+    /// The command of an operation was applied at `index`, by any node.
+    ///
+    /// # Errors
+    /// If it was applied at another index, too, or its caller was told that it never will be.
+    pub fn operation_applied(&mut self, operation: u64, index: Index) -> Result<(), String> {
+        let before = *self.operations.applied_at.entry(operation).or_insert(index);
+        if before != index {
+            return Err(format!("at most once: {operation} is applied at {before} and again at {index}"));
+        }
+        if self.operations.refused.contains(&operation) {
+            return Err(format!("definite failures: {operation} took effect at {index}, and its caller was told not"));
+        }
+        Ok(())
+    }
+
+    /// A caller was told that its command did not and will not take effect.
+    ///
+    /// # Errors
+    /// If it did.
+    pub fn operation_refused(&mut self, operation: u64) -> Result<(), String> {
+        self.operations.refused.insert(operation);
+        match self.operations.applied_at.get(&operation) {
+            Some(index) => {
+                Err(format!("definite failures: {operation} took effect at {index}, and its caller is told not"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A caller was told that its command was applied at `index`.
+    ///
+    /// # Errors
+    /// If it was not.
+    pub fn operation_acknowledged(&self, operation: u64, index: Index) -> Result<(), String> {
+        match self.operations.applied_at.get(&operation) {
+            Some(found) if *found == index => Ok(()),
+            found => Err(format!(
+                "acknowledged writes: the caller of {operation} is told that it was applied at {index}, and it was at {found:?}"
+            )),
+        }
+    }
+
+    /// The index at which the command of an operation was first applied.
+    #[must_use]
+    pub fn applied_at(&self, operation: u64) -> Option<Index> {
+        self.operations.applied_at.get(&operation).copied()
+    }
+}
