@@ -49,10 +49,7 @@
 //! machine whose clock stands still while it is suspended, unknown to its kernel, must not serve
 //! from a lease.
 
-use crate::{
-    ids::Moment,
-    mutants::{Mutant, live},
-};
+use crate::ids::Moment;
 use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
@@ -103,9 +100,6 @@ impl ClockDrift {
     /// nothing is certain.
     #[must_use]
     pub fn surely_within(&self, promise: Duration) -> Duration {
-        if live(Mutant::LeaseWithoutMargin) {
-            return promise;
-        }
         let spared = promise * u32::from(self.per_mille.min(1000)) / 1000;
         promise.saturating_sub(spared).saturating_sub(self.fixed)
     }

@@ -18,8 +18,6 @@
 //! 5. `ballot`, `replication` (with `progress` and `snapshot_transfer`) and `reads`: small state machines
 //!    beside the replica: one campaign, replication to one peer with its snapshots, the waiting
 //!    reads. `lease`: when a leader may serve reads without asking.
-//! 6. [`mutants`]: planted bugs, compiled into test builds alone, that show whether tests notice
-//!    them.
 //!
 //! Every rule has one shape: it takes facts, changes its own state, and pushes [`Effect`]s for its
 //! caller to perform in order.
@@ -47,7 +45,6 @@ mod snapshot;
 mod snapshot_transfer;
 
 pub mod address;
-pub mod mutants;
 pub mod quorum;
 pub mod record;
 pub mod session;

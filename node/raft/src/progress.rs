@@ -19,7 +19,6 @@
 use crate::{
     batch::Batch,
     ids::{EntryId, Index, Moment},
-    mutants::{Mutant, live},
 };
 use alloc::{collections::VecDeque, format, string::String};
 use core::time::Duration;
@@ -264,12 +263,11 @@ impl Progress {
     pub fn acknowledged(&mut self, now: Moment, epoch: u64, matched: Index) -> Option<Index> {
         // No follower has more than was sent: an index after that is a lie or a bug, and must not
         // move `next`.
-        let is_late = epoch != self.epoch && !live(Mutant::LateAcknowledgementCounts);
-        if is_late || self.state == ProgressState::Snapshot || matched > self.log_last {
+        if epoch != self.epoch || self.state == ProgressState::Snapshot || matched > self.log_last {
             return None;
         }
         while let Some(first) = self.in_flight.front().filter(|first| first.last <= matched) {
-            self.in_flight_bytes -= if live(Mutant::AcknowledgedBytesLeak) { 0 } else { first.bytes };
+            self.in_flight_bytes -= first.bytes;
             self.in_flight.pop_front();
         }
         self.waiting_since = now;
@@ -335,8 +333,7 @@ impl Progress {
     /// again.
     pub fn tick(&mut self, now: Moment) {
         if !self.in_flight.is_empty() && now.since(self.waiting_since) >= self.retry_after {
-            let most = if live(Mutant::BackOffWithoutBound) { Duration::MAX } else { self.credit.retry_max };
-            let longer = self.retry_after.saturating_mul(2).min(most);
+            let longer = self.retry_after.saturating_mul(2).min(self.credit.retry_max);
             self.probe_from(now, self.matched.next().max(self.next.min(self.probe_floor())));
             self.retry_after = longer;
         }
@@ -378,17 +375,14 @@ impl Progress {
         self.state = ProgressState::Probe;
         self.epoch += 1;
         self.next = next.max(Index(1));
-        if !live(Mutant::LostAppendsKeepCredit) {
-            self.in_flight.clear();
-        }
+        self.in_flight.clear();
         self.in_flight_bytes = 0;
         self.waiting_since = now;
     }
 
     fn has_credit(&self) -> bool {
         let in_flight_entries = self.next.since(self.matched.next());
-        live(Mutant::CreditIgnored)
-            || self.in_flight.is_empty()
+        self.in_flight.is_empty()
             || (self.in_flight.len() < self.credit.messages
                 && in_flight_entries < self.credit.entries
                 && self.in_flight_bytes < self.credit.bytes)

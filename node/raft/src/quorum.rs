@@ -1,10 +1,6 @@
 //! Quorums: the arithmetic of majorities, plain and joint, shared by votes, commits and reads.
 
-use crate::{
-    ids::NodeId,
-    membership::Membership,
-    mutants::{Mutant, live},
-};
+use crate::{ids::NodeId, membership::Membership};
 use alloc::vec::Vec;
 
 /// Whether the voters for which `agrees` holds form a quorum: a majority of each half. A
@@ -12,9 +8,7 @@ use alloc::vec::Vec;
 #[must_use]
 pub fn reached(membership: &Membership, agrees: impl Fn(NodeId) -> bool) -> bool {
     let agreeing = |voters: &[NodeId]| voters.iter().filter(|id| agrees(**id)).count();
-    let spared = usize::from(live(Mutant::MinorityElects));
-    !membership.incoming().is_empty()
-        && halves(membership).all(|voters| agreeing(voters) + spared >= majority(voters.len()))
+    !membership.incoming().is_empty() && halves(membership).all(|voters| agreeing(voters) >= majority(voters.len()))
 }
 
 /// The largest value that a quorum has reached; `reached_by` gives the value of each voter.
@@ -31,8 +25,7 @@ pub fn agreed<T: Ord + Copy + Default>(membership: &Membership, reached_by: impl
         .map(|voters| {
             let mut values: Vec<T> = voters.iter().map(|id| reached_by(*id)).collect();
             values.sort_unstable_by(|a, b| b.cmp(a));
-            let enough = if live(Mutant::MinorityCommits) { voters.len() / 2 } else { majority(voters.len()) };
-            values[enough.max(1) - 1]
+            values[majority(voters.len()) - 1]
         })
         .min()
         .unwrap_or_default()
@@ -45,6 +38,5 @@ pub fn majority(voters: usize) -> usize {
 }
 
 fn halves(membership: &Membership) -> impl Iterator<Item = &[NodeId]> {
-    let count = if live(Mutant::JointCountsOneMajority) { 1 } else { 2 };
-    [membership.incoming(), membership.outgoing()].into_iter().take(count).filter(|voters| !voters.is_empty())
+    [membership.incoming(), membership.outgoing()].into_iter().filter(|voters| !voters.is_empty())
 }

@@ -15,7 +15,6 @@ use crate::{
     ids::{Index, Moment, NodeId},
     lease::{ClockDrift, Lease, Promise},
     membership::Membership,
-    mutants::{Mutant, live},
     quorum,
 };
 use alloc::{collections::BTreeMap, vec::Vec};
@@ -99,7 +98,6 @@ impl Reads {
     pub fn answered(&mut self, peer: NodeId, round: u64, promise: Promise) {
         // A peer can't have answered a round that was not opened yet.
         if round <= self.round {
-            let round = if live(Mutant::LateRoundConfirms) { self.round } else { round };
             let latest = self.answered.entry(peer).or_default();
             if round > latest.round {
                 *latest = Answer { round, promise };
@@ -121,7 +119,7 @@ impl Reads {
     ) -> Option<(Index, Vec<ReadToken>)> {
         self.open.as_ref()?;
         let answered = |id| if id == this { self.round } else { self.answer_of(id).round };
-        if quorum::agreed(membership, answered) < self.round && !live(Mutant::ReadWithoutQuorum) {
+        if quorum::agreed(membership, answered) < self.round {
             return None;
         }
         let Open { commit, tokens, opened } = self.open.take()?;
@@ -137,15 +135,8 @@ impl Reads {
         let stated = |id| match self.answer_of(id) {
             _ if id == this => own,
             answer if answer.round < self.round => Promise::NONE,
-            answer if answer.promise == Promise::NONE && live(Mutant::UnstatedPromiseBacksLease) => own,
             answer => answer.promise,
         };
-        if live(Mutant::LeaseOfOwnSetting) {
-            return own;
-        }
-        if live(Mutant::LeaseOfLongestPromise) {
-            return membership.voters().into_iter().map(stated).max().unwrap_or_default();
-        }
         quorum::agreed(membership, stated)
     }
 

@@ -17,7 +17,6 @@ use crate::{
     entry::Checksum,
     ids::{EntryId, Index, Moment, Term},
     message::{Append, Body, Heartbeat, Message},
-    mutants::{Mutant, live},
     progress::{Credit, NextAppend, Progress, ProgressState, Want},
     snapshot::{Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply},
     snapshot_transfer::{SnapshotTransfer, SnapshotTransferSettings},
@@ -148,9 +147,8 @@ impl Replication {
 
     /// A heartbeat leaves now, whatever the time.
     pub fn heartbeat(&self, out: &mut Vec<ReplicationOutput>) {
-        let known = if live(Mutant::HeartbeatNamesWholeCommit) { self.commit } else { self.progress.matched() };
         // A heartbeat checks no log, so it may commit only entries that the peer is known to share.
-        let heartbeat = Heartbeat { round: self.round, commit: self.commit.min(known) };
+        let heartbeat = Heartbeat { round: self.round, commit: self.commit.min(self.progress.matched()) };
         self.send(Body::Heartbeat(heartbeat), out);
     }
 

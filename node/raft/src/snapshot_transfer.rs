@@ -9,11 +9,7 @@
 //!
 //! It does not read, send, or limit a rate: its `Replicator` does.
 
-use crate::{
-    ids::Moment,
-    mutants::{Mutant, live},
-    snapshot::Snapshot,
-};
+use crate::{ids::Moment, snapshot::Snapshot};
 use alloc::{format, string::String};
 use core::time::Duration;
 
@@ -141,7 +137,6 @@ impl SnapshotTransfer {
         let left = self.snapshot.bytes - self.sent;
         let length = left.min(self.settings.chunk_bytes as u64);
         let fits = self.in_flight_bytes() == 0 || self.in_flight_bytes() + length <= self.settings.window_bytes;
-        let fits = fits || live(Mutant::WindowIgnored);
         (self.asking == Asking::No && left > 0 && fits).then_some((self.sent, usize::try_from(length).ok()?))
     }
 
@@ -214,7 +209,7 @@ impl SnapshotTransfer {
             Asking::Paused if waited < self.settings.retry_max => return false,
             Asking::Paused => self.retry_after = self.settings.retry_after,
             Asking::Asked if waited < self.retry_after => return false,
-            Asking::No if !awaits || waited < self.retry_after || live(Mutant::LostPieceNeverMissed) => return false,
+            Asking::No if !awaits || waited < self.retry_after => return false,
             Asking::Asked | Asking::No => {
                 self.retry_after = self.retry_after.saturating_mul(2).min(self.settings.retry_max);
             }

@@ -16,7 +16,6 @@
 //! real disk, signals.
 
 mod actors;
-pub mod hunt;
 pub mod linearizability;
 mod outsiders;
 pub mod plan;

@@ -20,11 +20,7 @@ use crate::{
 };
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage, SnapshotPhase};
-use quorate_raft::{
-    EntryId, Index, Kind, Skip,
-    mutants::{Mutant, live},
-    session::{self, LogTime},
-};
+use quorate_raft::{EntryId, Index, Kind, Skip, session};
 use quorate_storage::SnapshotSource;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
@@ -56,8 +52,6 @@ pub(crate) struct Applier<M> {
     state_taken: Recipient<StateTaken>,
     metrics: NodeMetrics,
     lifecycle: Lifecycle,
-    /// Read by one mutant only.
-    started: Instant,
     _panic_guard: PanicGuard,
 }
 
@@ -114,7 +108,6 @@ impl<M: StateMachine> Applier<M> {
             applied,
             state_taken,
             metrics,
-            started: Instant::now(),
             _panic_guard: lifecycle.panic_guard("Applier"),
             lifecycle,
         }
@@ -196,14 +189,11 @@ impl<M: StateMachine> Applier<M> {
 
     /// Applies a session entry: the table decides whether the machine is called.
     fn apply_in_session(&mut self, index: Index, payload: &[u8], skips: bool) -> Result<Outcome, Failure> {
-        let (mut stamp, request) = session::decode(payload).map_err(|malformed| {
+        let (stamp, request) = session::decode(payload).map_err(|malformed| {
             Failure::Violation(format!(
                 "entry {index} is a session's and can't be read ({malformed}): report it, and run the release that wrote it"
             ))
         })?;
-        if live(Mutant::SessionExpiryByLocalClock) {
-            stamp.time = LogTime(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
-        }
         let machine = &mut self.machine;
         let mut apply =
             |command: &[u8]| machine.as_mut().filter(|_| !skips).map(|machine| machine.apply(index, command));
@@ -420,7 +410,7 @@ impl<M: StateMachine> Handler<Query<M>> for Applier<M> {
         if !self.lifecycle.is_running() {
             return; // dropping the query tells the caller that the node has ended
         }
-        if index <= self.last.index || live(Mutant::ReadsAtOnce) {
+        if index <= self.last.index {
             run(self.machine.as_deref(), self.last.index);
         } else {
             let until = until.unwrap_or_else(|| Instant::now() + self.patience);

@@ -16,9 +16,7 @@ use actix::Message;
 use bytes::Bytes;
 use quorate_raft::{
     AdministerOutcome, Administration, Batch, EntryId, Index, Kind, NodeId, Skip, SnapshotBase, SnapshotChunk,
-    SnapshotReply, Term,
-    mutants::{Mutant, live},
-    session::LogTime,
+    SnapshotReply, Term, session::LogTime,
 };
 use quorate_storage::{SnapshotSource, StorageError};
 use quorate_transport::network::Event;
@@ -65,17 +63,9 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Whether the caller has dropped its future.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.answer.is_closed()
-    }
-
     /// Tells the outcome. The place is given back first: a caller that has its answer may propose
     /// again at once.
     pub(crate) fn tell(self, outcome: Result<Outcome, ProposeError>) {
-        if self.answer.is_closed() && live(Mutant::DroppedCallerKeepsPlace) {
-            return std::mem::forget(self.permit);
-        }
         drop(self.permit);
         // The caller may have left; the outcome stands.
         let _ = self.answer.send(outcome);

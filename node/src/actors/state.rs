@@ -6,10 +6,7 @@ use crate::{
     machine::{StateMachine, WriteState},
     sessions::{self, Table},
 };
-use quorate_raft::{
-    Snapshot, SnapshotBase,
-    mutants::{Mutant, live},
-};
+use quorate_raft::{Snapshot, SnapshotBase};
 use quorate_storage::{SnapshotSink, SnapshotSource};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
@@ -20,7 +17,6 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// A state to be written: the sessions, and then the state of the machine.
 pub(super) fn behind(sessions: Table, write: WriteState) -> WriteState {
     Box::new(move |to| {
-        let sessions = if live(Mutant::SessionsNotInSnapshot) { Table::default() } else { sessions };
         sessions::write(&sessions, to)?;
         // The live table then no longer has to copy the sessions that it shared with this one.
         drop(sessions);

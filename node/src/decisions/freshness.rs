@@ -10,10 +10,7 @@
 //! asked within its bound.
 
 use crate::error::ReadError;
-use quorate_raft::{
-    Index, Moment,
-    mutants::{Mutant, live},
-};
+use quorate_raft::{Index, Moment};
 use std::{collections::VecDeque, time::Duration};
 
 /// The staleness that a read allows.
@@ -58,9 +55,8 @@ const PROOFS_MAX: usize = 16;
 const PROOFS_APART: Duration = Duration::from_millis(20);
 
 impl Freshness {
-    /// The answer to a question of the moment `asked` is `index`; it arrives `now`.
-    pub(crate) fn proven(&mut self, asked: Moment, index: Index, now: Moment) {
-        let asked = if live(Mutant::BoundedFromAnswer) { now } else { asked };
+    /// The answer to a question of the moment `asked` is `index`.
+    pub(crate) fn proven(&mut self, asked: Moment, index: Index) {
         let mut newest = self.proofs.iter().rev();
         let (last, before) = (newest.next().copied(), newest.next().copied());
         if last.is_some_and(|last| last.asked > asked) {
@@ -132,13 +128,13 @@ mod tests {
     const AT: fn(u64) -> Moment = |ms| Moment(MS(ms));
 
     #[test]
-    fn an_age_counts_from_the_question_and_not_from_the_answer() {
+    fn an_age_counts_from_the_question() {
         let mut freshness = Freshness::default();
-        freshness.proven(AT(100), Index(7), AT(190));
+        freshness.proven(AT(100), Index(7));
         let bounds = Bounds { max_age: Some(MS(50)), max_entries: None };
         let grant = |now| freshness.grant(bounds, AT(now), AT(now), Index(7));
         assert!(grant(150).is_some_and(|granted| granted.index == Index(7)));
-        assert_eq!(grant(151), None, "though the answer came later than that");
+        assert_eq!(grant(151), None);
         let stale = ReadError::TooStale { age: Some(MS(91)), entries: Some(3) };
         assert_eq!(freshness.too_stale(AT(191), Index(4)), stale);
         assert_eq!(Freshness::default().too_stale(AT(1), Index(4)), ReadError::TooStale { age: None, entries: None });
@@ -147,7 +143,7 @@ mod tests {
     #[test]
     fn a_granted_read_that_waits_too_long_for_what_it_must_see_holds_no_more() {
         let mut freshness = Freshness::default();
-        freshness.proven(AT(100), Index(7), AT(110));
+        freshness.proven(AT(100), Index(7));
         let bounds = Bounds { max_age: Some(MS(50)), max_entries: None };
         let granted = freshness.grant(bounds, AT(120), AT(120), Index(5)).and_then(|granted| granted.bounded);
         let granted = granted.expect("proven 20 ms ago");
@@ -159,7 +155,7 @@ mod tests {
         let mut freshness = Freshness::default();
         let bounds = Bounds { max_age: None, max_entries: Some(3) };
         assert_eq!(freshness.grant(bounds, AT(0), AT(0), Index(0)), None);
-        freshness.proven(AT(100), Index(7), AT(110));
+        freshness.proven(AT(100), Index(7));
         let index = |called| freshness.grant(bounds, AT(called), AT(120), Index(0)).map(|granted| granted.index);
         assert_eq!((index(100), index(101)), (Some(Index(4)), None));
     }
@@ -167,8 +163,8 @@ mod tests {
     #[test]
     fn with_both_bounds_both_hold() {
         let mut freshness = Freshness::default();
-        freshness.proven(AT(100), Index(10), AT(101));
-        freshness.proven(AT(130), Index(30), AT(131));
+        freshness.proven(AT(100), Index(10));
+        freshness.proven(AT(130), Index(30));
         let index = |max_entries, now| {
             let bounds = Bounds { max_age: Some(MS(50)), max_entries };
             freshness.grant(bounds, AT(now), AT(now), Index(12)).map(|granted| granted.index)
@@ -182,14 +178,14 @@ mod tests {
     fn the_proofs_are_bounded_and_the_newest_is_among_them() {
         let mut freshness = Freshness::default();
         for at in 0..2_000 {
-            freshness.proven(AT(at), Index(at), AT(at));
+            freshness.proven(AT(at), Index(at));
             let newest = freshness.proofs.back().expect("one").index;
             assert_eq!(newest, Index(at));
         }
         assert!(freshness.proofs.len() <= super::PROOFS_MAX);
         let oldest = freshness.proofs.front().expect("one").index;
         assert!(oldest.0 < 1_800, "they reach back, to {oldest}");
-        freshness.proven(AT(1_000), Index(9_999), AT(3_000));
+        freshness.proven(AT(1_000), Index(9_999));
         assert_eq!(freshness.proofs.back().expect("one").index, Index(1_999), "an overtaken answer changes nothing");
     }
 }

@@ -24,7 +24,6 @@ use bytes::{Bytes, BytesMut};
 use quorate_raft::{
     Batch, BatchBuilder, Body, ForwardedCommand, ForwardedOutcome, Index, Kind, Message, Moment, NodeId, Outgoing,
     Propose, ProposeOutcome, ProposeReply, Term,
-    mutants::{Mutant, live},
     record::OVERHEAD_BYTES,
     session::{LogTime, REQUEST_OVERHEAD_BYTES, STAMP_BYTES, Stamp},
 };
@@ -345,7 +344,7 @@ impl<W, C> Proposals<W, C> {
                 let callers = front.callers.split_off(within);
                 self.in_log.insert(at, InLog { first: batch.last().next(), callers, ..front });
             }
-            if front.term == batch.term() || live(Mutant::CallersByIndexAlone) {
+            if front.term == batch.term() {
                 taken.push(Callers { first: front.first, callers: front.callers });
             } else {
                 for caller in front.callers {
@@ -484,14 +483,8 @@ impl<W, C> Proposals<W, C> {
     /// The link to `peer` was lost, and with it answers that may have been on their way.
     pub fn peer_lost(&mut self, peer: NodeId, out: &mut Effects<W, C>) {
         let lost = self.forwarded.extract_if(.., |_, forwarded| forwarded.sent.to == peer);
-        for Forwarded { proposal, deadline, .. } in lost.map(|(_, forwarded)| forwarded).collect::<Vec<_>>() {
-            if live(Mutant::UnknownOutcomeRetried) {
-                self.deferred.push_back(Deferred { proposal, deadline });
-                continue;
-            }
-            let lost =
-                if live(Mutant::LostLinkIsDefinite) { ProposeError::NoLeader } else { ProposeError::OutcomeUnknown };
-            self.fail(proposal.caller, lost, out);
+        for forwarded in lost.map(|(_, forwarded)| forwarded).collect::<Vec<_>>() {
+            self.fail(forwarded.proposal.caller, ProposeError::OutcomeUnknown, out);
         }
     }
 
@@ -505,19 +498,14 @@ impl<W, C> Proposals<W, C> {
             let because = if deadline <= now { no_leader(view) } else { ProposeError::DeadlinePassed };
             self.fail(proposal.caller, because, out);
         }
-        let unknown = match live(Mutant::ForwardedLateIsDefinite) {
-            true => ProposeError::DeadlinePassed,
-            false => ProposeError::OutcomeUnknown,
-        };
         let late = self.forwarded.extract_if(.., |_, forwarded| forwarded.deadline <= now);
         for forwarded in late.map(|(_, forwarded)| forwarded).collect::<Vec<_>>() {
-            self.fail(forwarded.proposal.caller, unknown, out);
+            self.fail(forwarded.proposal.caller, ProposeError::OutcomeUnknown, out);
         }
         // Their entries may be committed later; then no caller waits.
-        let late = if live(Mutant::LateIsDefinite) { ProposeError::NoLeader } else { ProposeError::OutcomeUnknown };
         while let Some(in_log) = self.in_log.pop_front_if(|in_log| in_log.deadline <= now) {
             for caller in in_log.callers {
-                self.fail(caller, late, out);
+                self.fail(caller, ProposeError::OutcomeUnknown, out);
             }
         }
         for proposal in self.large.expire(now, self.settings.timing.proposal_timeout) {

@@ -310,7 +310,7 @@ impl<W> Reads<W> {
     fn covered(&mut self, group: Group<W>, index: Index, now: Moment, view: &View, out: &mut Effects<W>) {
         // Bounded reads rest on no lease: an answer by lease proves nothing to them.
         if !group.readers.is_empty() && !group.readers.iter().any(Reader::is_by_lease) {
-            self.freshness.proven(group.asked, index, now);
+            self.freshness.proven(group.asked, index);
         }
         for reader in group.readers {
             let outcome = self.outcome(&reader, index, now, view);

@@ -4,10 +4,7 @@
 //! an answer to a request of one process of a node must not pass for an answer to a later process,
 //! and no forwarded command may be taken twice.
 
-use quorate_raft::{
-    NodeId, Term,
-    mutants::{Mutant, live},
-};
+use quorate_raft::{NodeId, Term};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Makes ids that no earlier process of this node has used: the upper half is a random number of
@@ -77,7 +74,7 @@ impl DuplicateFilter {
     /// Judges a message from a node that was let in, with the id of its first command and the term
     /// in which it was sent.
     pub(crate) fn arrived(&mut self, from: NodeId, id: u64, sent_in: Term, is_outside: bool) -> Arrival {
-        if !self.is_new(from, id) && !live(Mutant::DuplicateProposalTaken) {
+        if !self.is_new(from, id) {
             return Arrival::Duplicate;
         }
         if sent_in <= self.recovered_in && sent_in > Term(0) {
@@ -86,7 +83,7 @@ impl DuplicateFilter {
         }
         // Judged last: a copy of a message that was taken while its sender was a member must not
         // be called refused.
-        if is_outside && !live(Mutant::OutsiderForwards) {
+        if is_outside {
             return Arrival::FromOutside;
         }
         Arrival::New

@@ -26,7 +26,6 @@ pub(crate) use snapshot::{read, write};
 use bytes::Bytes;
 use quorate_raft::{
     Index, Skip,
-    mutants::{Mutant, live},
     session::{LogTime, Request, SessionKey, Stamp},
 };
 use std::{
@@ -137,7 +136,7 @@ impl Table {
             }
             Request::Command { key, serial, command } => {
                 let is_known = self.sessions.contains_key(key);
-                if !is_known && (!key.is_opened() || live(Mutant::ExpiredSessionApplied)) {
+                if !is_known && !key.is_opened() {
                     self.begin(key.clone(), index);
                 }
                 self.use_one(key, *serial, index, || machine(command))
@@ -207,7 +206,7 @@ impl Table {
     /// Ends the sessions that have been idle for longest until the bounds hold; never the session
     /// that this entry used.
     fn make_room(&mut self, sessions_max: u32, index: Index) {
-        let max = if live(Mutant::SessionBoundIgnored) { SESSIONS_MAX } else { sessions_max.clamp(1, SESSIONS_MAX) };
+        let max = sessions_max.clamp(1, SESSIONS_MAX);
         while self.sessions.len() > max as usize || self.reply_bytes > REPLY_BYTES_MAX {
             if self.by_use.first_key_value().is_none_or(|(first, _)| *first == index) {
                 break;
@@ -227,13 +226,7 @@ impl Table {
 
 impl Session {
     fn answer(&mut self, serial: u64, index: Index, machine: impl FnOnce() -> Option<Bytes>) -> Verdict {
-        let is_known = !live(Mutant::SessionRetryApplied);
-        let of = if live(Mutant::AnswerOfAnotherSerial) && self.answers.contains_key(&serial) {
-            self.answers.last_key_value().map_or(serial, |(highest, _)| *highest)
-        } else {
-            serial
-        };
-        if let Some(first) = self.answers.get(&of).filter(|_| is_known) {
+        if let Some(first) = self.answers.get(&serial) {
             return match &first.kept {
                 Kept::Reply(reply) => Verdict::Applied { index: first.index, reply: Bytes::copy_from_slice(reply) },
                 Kept::Nothing => Verdict::Refused(Refusal::StaleSerial),

@@ -9,10 +9,7 @@ use crate::{
     contract::{SnapshotSink, StorageError},
     disk::{File, is_shortage},
 };
-use quorate_raft::{
-    Snapshot, SnapshotBase,
-    mutants::{Mutant, live},
-};
+use quorate_raft::{Snapshot, SnapshotBase};
 use std::{
     io::{self, IoSlice, Write},
     path::PathBuf,
@@ -96,9 +93,7 @@ impl FileSink {
         assert_eq!(self.at, self.layout.foot_at(self.bytes), "the footer follows the last chunk");
         let foot = format::foot(&self.layout, self.bytes, self.checksum);
         self.write_at(&mut [IoSlice::new(&foot)], self.at)?;
-        if !live(Mutant::SnapshotNotSynced) {
-            self.sync()?;
-        }
+        self.sync()?;
         let file_bytes = self.at + foot.len() as u64;
         self.shared
             .publish(&self.path, self.base.last, file_bytes)

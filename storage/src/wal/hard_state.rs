@@ -7,10 +7,7 @@
 
 use super::{BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed};
 use crate::disk::{Disk, File, Pace};
-use quorate_raft::{
-    HardState, NodeId, Promise, Term,
-    mutants::{Mutant, live},
-};
+use quorate_raft::{HardState, NodeId, Promise, Term};
 use std::{
     io::{self, IoSlice},
     path::{Path, PathBuf},
@@ -110,9 +107,7 @@ impl HardStateFile {
         let identity = self.newest.identity.clone();
         let next = Copy { sequence: self.newest.sequence + 1, state, has_voted, segment, identity };
         next.write(&*self.file).map_err(failed("write", &self.path))?;
-        if !live(Mutant::HardStateNotSynced) {
-            self.file.sync_data().map_err(failed("sync", &self.path))?;
-        }
+        self.file.sync_data().map_err(failed("sync", &self.path))?;
         self.newest = next;
         Ok(())
     }
@@ -193,7 +188,6 @@ impl Copy {
         let gap = [0; APART - BLOCK_BYTES];
         let pair = if self.sequence.is_multiple_of(2) { 0 } else { 2 * APART };
         let copies = &mut [IoSlice::new(&block), IoSlice::new(&gap), IoSlice::new(&block)];
-        let copies = if live(Mutant::HardStateInOneCopy) { &mut copies[..1] } else { copies };
         file.write_at(copies, pair as u64)
     }
 

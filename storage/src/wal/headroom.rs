@@ -9,7 +9,6 @@ use crate::{
     disk::{Disk, Pace, is_shortage},
     wal::next_segment::Readiness,
 };
-use quorate_raft::mutants::{Mutant, live};
 use std::{io, path::Path, time::Duration};
 
 /// The headroom's file: bytes to give up when the disk is full.
@@ -50,7 +49,7 @@ impl Log {
                 self.shortages.note(&failure);
                 Ok(None)
             }
-            (Space::Enough, Readiness::NoSpace) if !live(Mutant::FullDiskUntold) => {
+            (Space::Enough, Readiness::NoSpace) => {
                 self.give_up_headroom()?;
                 Ok(Some(true))
             }

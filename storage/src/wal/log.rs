@@ -21,15 +21,11 @@ use crate::{
     snapshots::SnapshotStore,
 };
 use bytes::Bytes;
-use quorate_raft::{
-    Batch, EntryId, Faulty, HardState, Index, NodeId, Persist, Term,
-    mutants::{Mutant, live},
-    record,
-};
+use quorate_raft::{Batch, EntryId, Faulty, HardState, Index, NodeId, Persist, Term, record};
 use std::{
     any::Any,
     fmt,
-    io::{self, IoSlice},
+    io::IoSlice,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -127,7 +123,7 @@ impl Log {
         if !self.staged.is_empty() || !self.is_published || is_repaired {
             self.write_staged()?;
             let began = Instant::now();
-            self.sync_active().map_err(failed("sync", &self.active.path))?;
+            self.active.file.sync_data().map_err(failed("sync", &self.active.path))?;
             self.observer.synced(began.elapsed());
             self.check_active()?;
             if !self.is_published {
@@ -136,17 +132,6 @@ impl Log {
             self.prepare();
         }
         self.remove_cut_off()
-    }
-
-    fn sync_active(&self) -> io::Result<()> {
-        match () {
-            () if live(Mutant::PageCacheCountsAsDisk) => Ok(()),
-            () if live(Mutant::OldSegmentSynced) => self.sealed.last().unwrap_or(&self.active).file.sync_data(),
-            () if live(Mutant::FailedSyncRetried) => {
-                self.active.file.sync_data().or_else(|_| self.active.file.sync_data())
-            }
-            () => self.active.file.sync_data(),
-        }
     }
 
     /// Stores holdings of members. For lack of space they are dropped: other members
@@ -416,8 +401,7 @@ impl Log {
             slices.push(IoSlice::new(&mark));
             slices.extend(self.staged.iter().map(|bytes| IoSlice::new(bytes)));
             active.file.write_at(&mut slices, active.end).map_err(failed("write", &active.path))?;
-            let slots_at = slot::place(&active.header, self.staged_first);
-            if let Some(slots_at) = slots_at.filter(|_| !live(Mutant::SlotsNotWritten)) {
+            if let Some(slots_at) = slot::place(&active.header, self.staged_first) {
                 active
                     .file
                     .write_at(&mut [IoSlice::new(&self.slots)], slots_at)
@@ -447,9 +431,7 @@ impl Log {
     pub(super) fn publish(&mut self) -> Outcome<()> {
         let path = self.dir.join(Segment::name(self.active.header.sequence));
         self.disk.rename(&self.active.path, &path).map_err(failed("write", &path))?;
-        if !live(Mutant::DirectoryNotSynced) {
-            self.shortages.sync_dir(&*self.disk, &self.dir)?;
-        }
+        self.shortages.sync_dir(&*self.disk, &self.dir)?;
         (self.active.path, self.is_published, self.published) = (path, true, self.active.header.sequence);
         // So recovery notices if this file is ever missing, even if the others are intact.
         self.hard_state.write(self.hard_state.state(), self.published)?;

@@ -16,11 +16,7 @@ use super::{
     slot::{self, Slot, Table},
     torn_tail::{self, Expected},
 };
-use quorate_raft::{
-    EntryId, Group, Index, Kind, Membership, Term,
-    mutants::{Mutant, live},
-    record,
-};
+use quorate_raft::{EntryId, Group, Index, Kind, Membership, Term, record};
 use std::{cell::OnceCell, ops::Range};
 
 /// The findings in a segment.
@@ -182,9 +178,6 @@ impl<'a> Scan<'a> {
     /// Takes the next entry, or returns the end of the scan.
     fn entry(&mut self) -> Result<(), Tail> {
         let (index, term) = (self.found.last.index.next(), self.found.last.term);
-        if live(Mutant::ZerosEndLog) && self.zeros_follow() {
-            return Err(Tail::Clean);
-        }
         let is_plausible = |slot: &Slot| {
             let gap = (slot.offset as usize).checked_sub(self.at);
             let end = u64::from(slot.offset).saturating_add(slot.record_bytes() as u64);
@@ -208,8 +201,7 @@ impl<'a> Scan<'a> {
         let (mut state, trailer) = (State::Whole, slot.checksum.to_le_bytes());
         if let Some((head, rest)) = there.split_at_checked(record::HEADER_BYTES)
             && let Some((payload, sum)) = rest.split_last_chunk::<{ record::TRAILER_BYTES }>()
-            && (checksum_of(slot.kind, read_u32(&header, 32), payload) == Some(slot.checksum)
-                || live(Mutant::ChecksumIgnored))
+            && checksum_of(slot.kind, read_u32(&header, 32), payload) == Some(slot.checksum)
         {
             if head != header {
                 self.patch(at, &header, Part::Record);
@@ -321,12 +313,6 @@ impl<'a> Scan<'a> {
             Some(_) => self.at.saturating_add(Mark::BYTES),
             None => self.at,
         }
-    }
-
-    /// Whether the next record's header would be all zeros.
-    fn zeros_follow(&self) -> bool {
-        let there = self.bytes.get(self.after_mark()..).unwrap_or_default();
-        torn_tail::used(&there[..there.len().min(record::HEADER_BYTES)]) == 0
     }
 
     /// Judges a place without a good record or slot: torn, if missing bytes explain it and nothing

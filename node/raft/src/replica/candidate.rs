@@ -9,7 +9,6 @@ use crate::{
     ballot::Ballot,
     ids::{Moment, NodeId, Term},
     message::{Body, Message, Outgoing, Phase, RequestVote, Vote},
-    mutants::{Mutant, live},
 };
 use alloc::vec::Vec;
 
@@ -20,7 +19,7 @@ impl Replica {
         // The leader is forgotten: it must not keep this node from voting for another (both
         // survivors of its crash may be at this point).
         self.step_down(out);
-        if !self.faults.is_empty() && !live(Mutant::CampaignsWithFaultyEntries) {
+        if !self.faults.is_empty() {
             return self.ask_for_repair(now, out);
         }
         if !self.may_be_needed_as_leader() {

@@ -25,7 +25,6 @@ use crate::{
     batch::Batch,
     ids::{EntryId, Index, Moment, NodeId, Term},
     message::{Body, Outgoing, Repair, RepairOutcome, RepairReply},
-    mutants::{Mutant, live},
     quorum,
 };
 use alloc::{
@@ -223,7 +222,7 @@ impl Replica {
             Some(_) => RepairOutcome::Absent,
             // A witness had the entry, and can't help.
             None if id.index > base.index && self.log.contains(id) && self.is_witness() => RepairOutcome::Lost,
-            None if id.index > base.index && self.log.contains(id) && !live(Mutant::AbsentThoughHeld) => {
+            None if id.index > base.index && self.log.contains(id) => {
                 let repair = Repair { to: self.whole_run(id, repair.to), ..repair };
                 return out.push(Effect::ServeRepair { to: from, repair });
             }
@@ -311,12 +310,11 @@ impl Replica {
             self.faults.absent = (first.id, BTreeSet::new());
         }
         self.faults.absent.1.insert(from);
-        let itself = live(Mutant::DiscardCountsItself);
-        let absent = |id| if id == self.id { itself } else { self.faults.absent.1.contains(&id) };
+        let absent = |id| id != self.id && self.faults.absent.1.contains(&id);
         if !quorum::reached(self.membership(), absent) {
             return;
         }
-        if self.term() == self.faults.recovered_in && !live(Mutant::DiscardWithoutAskingAgain) {
+        if self.term() == self.faults.recovered_in {
             self.ask_in_a_later_term(now, out);
         } else {
             self.discard(now, first, out);

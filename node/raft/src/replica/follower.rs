@@ -11,7 +11,6 @@ use crate::{
         Append, AppendOutcome, AppendReply, Body, Heartbeat, HeartbeatReply, Message, Outgoing, Phase, RequestVote,
         Vote,
     },
-    mutants::{Mutant, live},
     progress::Progress,
     reads::Reads,
 };
@@ -52,7 +51,7 @@ impl Replica {
             // a log later, it lost it. A pre-candidate may have nothing on its disk yet.
             self.learn_log_of(from, request.last.index, out);
         }
-        let refuses = self.refuses_elections(now) && !live(Mutant::VoterDeafToLeader);
+        let refuses = self.refuses_elections(now);
         let by_transfer = request.by_transfer && self.may_be_told_to_campaign(from);
         // A node that may have been emptied must not take part in decisions about entries that it
         // may once have acknowledged. It votes only for an empty log, and not while it waits to be
@@ -61,14 +60,13 @@ impl Replica {
         let may_judge = !self.guard.is_new || begins;
         let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
         // Otherwise entries and snapshots of that leader would stop this node's state machine.
-        let can_apply = self.settings.machine.apply(request.machine_version) || live(Mutant::VoteForUnknownMachine);
+        let can_apply = self.settings.machine.apply(request.machine_version);
         if !can_apply && (!refuses || by_transfer) {
             out.push(Effect::MachineUnknown { candidate: from, version: request.machine_version });
         }
         let up_to_date = up_to_date && !self.replaces(now, from, request.last);
         match request.phase {
             Phase::PreVote => {
-                let up_to_date = up_to_date || live(Mutant::PreVoteWithoutLogCheck);
                 let granted = !refuses && up_to_date && can_apply && term.next() > self.term();
                 self.answer_pre_vote(now, from, term, Vote { granted, ..answer_to(request) }, out);
             }
@@ -89,7 +87,6 @@ impl Replica {
 
     /// Answers a pre-vote. Nothing changes here, whether it is granted or not.
     fn answer_pre_vote(&mut self, now: Moment, to: NodeId, term: Term, vote: Vote, out: &mut Vec<Effect>) {
-        self.hard_state.vote.take_if(|_| vote.granted && live(Mutant::PreVoteForgetsVote));
         if term < self.term() {
             // The asker must learn of the later term, or it would ask about earlier ones for ever.
             return self.say(now, to, Body::Vote(vote), out);
@@ -111,7 +108,6 @@ impl Replica {
         }
         self.hard_state.vote = Some(to);
         let then = alloc::vec![self.outgoing(to, granted)];
-        out.extend(then.iter().filter(|_| live(Mutant::VoteBeforeDurable)).cloned().map(Effect::Send));
         self.persist(now, Persist { hard_state: Some(self.hard_state), then, ..Persist::default() }, out);
         out.push(Effect::ArmTimer);
     }
@@ -151,8 +147,7 @@ impl Replica {
         if let Some(at) = self.difference_to(&append, held) {
             return self.diverge(now, from, at, &append, out);
         }
-        let probed = if live(Mutant::ProbeMatchesWholeLog) { self.log.last().index } else { previous.index };
-        let matched = append.batch.as_ref().map_or(probed, Batch::last);
+        let matched = append.batch.as_ref().map_or(previous.index, Batch::last);
         let missing = append.batch.as_ref().filter(|_| matched > held).and_then(|batch| batch.from(held.next()));
         let repair = append.batch.as_ref().and_then(|batch| self.repair_in(batch, held));
         if let Some(missing) = &missing {
@@ -179,7 +174,6 @@ impl Replica {
                 }
             }
             let then = alloc::vec![self.outgoing(from, reply)];
-            out.extend(then.iter().filter(|_| live(Mutant::AppendReplyBeforeDurable)).cloned().map(Effect::Send));
             self.persist(now, Persist { truncate_from, batch: missing, repair, then, ..Persist::default() }, out);
             if self.memberships.version() != version {
                 out.push(Effect::MembersChanged);
@@ -190,9 +184,8 @@ impl Replica {
         self.recognise_leader(now);
         // Only entries that this append covered are known to be the leader's (Figure 2: "index of
         // last new entry").
-        let checked = if live(Mutant::CommitBeyondChecked) { self.log.last().index } else { matched };
         if self.believes_commit() {
-            self.learn_commit(commit.min(checked), out);
+            self.learn_commit(commit.min(matched), out);
         }
     }
 
@@ -233,8 +226,7 @@ impl Replica {
 
     /// The reason to reject an append after `previous`, if there is one.
     fn rejects(&self, previous: EntryId) -> Option<Rejection> {
-        let faulty = self.faults.first_open().filter(|_| !live(Mutant::FaultyCountsAsHeld));
-        if let Some(faulty) = faulty.map(|first| first.id.index).filter(|at| *at <= previous.index) {
+        if let Some(faulty) = self.faults.first_open().map(|first| first.id.index).filter(|at| *at <= previous.index) {
             // The leader must go back and send the lost entry again: until then it does not
             // count as held.
             let (conflict, last) = (self.log.conflict_at(faulty), faulty.previous());
@@ -268,7 +260,6 @@ impl Replica {
     /// delivered late (Figure 2: "if an existing entry conflicts").
     fn held_of(&self, batch: &Batch) -> Index {
         let last_common = batch.last().min(self.log.last().index);
-        let last_common = if live(Mutant::MatchingEntriesReplaced) { batch.first().previous() } else { last_common };
         let mut index = batch.first();
         while index <= last_common && self.log.term_of(index) == Some(batch.term()) {
             index = index.next();
@@ -370,9 +361,7 @@ impl Replica {
 
 /// Whether a candidate's log is at least as up-to-date as this node's (paper §5.4.1).
 fn is_up_to_date(theirs: EntryId, ours: EntryId) -> bool {
-    theirs >= ours && (theirs.index >= ours.index || !live(Mutant::LogCheckBySeparateParts))
-        || theirs.index >= ours.index && live(Mutant::LogCheckByIndexAlone)
-        || live(Mutant::VoteWithoutLogCheck)
+    theirs >= ours
 }
 
 /// The denial of a request.

@@ -8,7 +8,6 @@ use crate::{
     ids::{EntryId, Index, Moment, NodeId},
     log::Lookup,
     message::{AppendOutcome, AppendReply},
-    mutants::{Mutant, live},
     progress::Progress,
     quorum,
     reads::Reads,
@@ -56,8 +55,7 @@ impl Leadership {
     /// answers of such an epoch must not count. So each membership change leaves 2^32 epochs to
     /// those before it.
     pub(super) fn first_epoch(&self) -> u64 {
-        let before = if live(Mutant::EpochsBeginAnew) { 0 } else { u64::from(self.changes) << 32 };
-        before + Progress::NO_EPOCH + 1
+        (u64::from(self.changes) << 32) + Progress::NO_EPOCH + 1
     }
 
     /// Whether the leadership is younger than the longest election timeout, so that silence of a
@@ -87,13 +85,9 @@ impl Replica {
     pub(super) fn lead(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let previous = self.log.last();
         let first = previous.index.next();
-        let mut reads = Reads::default();
-        if live(Mutant::LeaseBeforeFirstCommit) {
-            reads.lease.confirmed(now, self.settings.clock_drift_max.surely_within(self.settings.election_timeout_min));
-        }
         self.role = Role::Leader(Leadership {
             first,
-            reads,
+            reads: Reads::default(),
             pins: BTreeMap::new(),
             refused_by: BTreeSet::new(),
             matched: BTreeMap::new(),
@@ -216,11 +210,9 @@ impl Replica {
     /// entries are committed only along with one of it, never by counting (paper §5.4.2, Figure 8).
     pub(super) fn advance_commit(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &self.role else { return };
-        let here = if live(Mutant::LeaderCountsUnsynced) { self.log.last().index } else { self.writes.durable() };
-        let reached = |id| if id == self.id { here } else { leadership.matched(id) };
+        let reached = |id| if id == self.id { self.writes.durable() } else { leadership.matched(id) };
         let agreed = quorum::agreed(self.membership(), reached);
-        let is_own = self.log.term_of(agreed) == Some(self.term()) || live(Mutant::CommitByCounting);
-        if agreed > self.commit && is_own {
+        if agreed > self.commit && self.log.term_of(agreed) == Some(self.term()) {
             let before = core::mem::replace(&mut self.commit, agreed);
             out.push(Effect::Committed(agreed));
             self.dispatch(out);
@@ -235,7 +227,7 @@ impl Replica {
     /// another leader, and clients should look for it (thesis §6.2).
     pub(super) fn check_quorum(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &self.role else { return };
-        if !leadership.hears_quorum(now, self) && !live(Mutant::QuorumNeverChecked) {
+        if !leadership.hears_quorum(now, self) {
             self.step_down(out);
         }
     }

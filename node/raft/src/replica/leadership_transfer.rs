@@ -16,7 +16,6 @@ use super::{Effect, Replica, Role};
 use crate::{
     ids::{EntryId, Index, Moment, NodeId},
     message::{Body, TimeoutNow},
-    mutants::{Mutant, live},
 };
 use alloc::vec::Vec;
 use core::{cmp::Reverse, fmt};
@@ -164,7 +163,7 @@ impl Replica {
             Some(since) => now.since(since) >= patience,
             None => now.since(transfer.began) >= patience * Self::CATCH_UP_TIMEOUTS,
         };
-        if is_late && !live(Mutant::HandoverNeverGivenUp) {
+        if is_late {
             self.give_up_transfer(out);
         }
     }
@@ -178,7 +177,7 @@ impl Replica {
             transfer.holding_since = Some(now);
         }
         let is_there = matched == last.index && self.commit == last.index;
-        if transfer.holding_since.is_some() && !transfer.is_told && (is_there || live(Mutant::ToldTooEarly)) {
+        if transfer.holding_since.is_some() && !transfer.is_told && is_there {
             transfer.is_told = true;
             let to = transfer.to;
             leadership.reads.lease.give_up();

@@ -26,7 +26,6 @@ use super::{Effect, Leadership, MessageRefusal, Replica, Role, Violation};
 use crate::{
     ids::{EntryId, Index, Moment, NodeId, Term},
     message::{AppendOutcome, AppendReply, Body, Emptied, Holdings},
-    mutants::{Mutant, live},
     progress::Progress,
     quorum,
 };
@@ -207,8 +206,7 @@ impl Replica {
         out: &mut Vec<Effect>,
     ) -> bool {
         let Some(held) = self.holding_of(member) else { return false };
-        let lacks = last < held && !live(Mutant::LesserLogWelcome);
-        if !lacks && !is_new {
+        if last >= held && !is_new {
             self.guard.lost.remove(&member);
             return false;
         }
@@ -311,7 +309,7 @@ impl Replica {
         if !self.is_trusted(from) {
             return;
         }
-        if self.guard.is_new && !live(Mutant::EmptiedGoesOn) {
+        if self.guard.is_new {
             out.push(Effect::Halt(Violation::DataLost { known_at: emptied.known_at, by: from }));
         } else {
             self.halts_as_lost(from, emptied.known_at, out);
@@ -321,8 +319,7 @@ impl Replica {
     /// Whether this node once held more than it has: then it stops.
     pub(super) fn halts_as_lost(&mut self, by: NodeId, known_at: Index, out: &mut Vec<Effect>) -> bool {
         let last = self.log.last().index;
-        let is_lost =
-            last < known_at && !live(if last == Index(0) { Mutant::EmptiedGoesOn } else { Mutant::PutBackGoesOn });
+        let is_lost = last < known_at;
         if is_lost {
             out.push(Effect::Halt(match last == Index(0) {
                 true => Violation::DataLost { known_at, by },

@@ -28,7 +28,6 @@ use crate::{
     ids::{EntryId, Index, Moment, NodeId},
     membership::Membership,
     message::{Body, Phase, Removed},
-    mutants::{Mutant, live},
     quorum,
 };
 use alloc::vec::Vec;
@@ -44,10 +43,10 @@ impl Replica {
     pub fn change(&mut self, now: Moment, change: &Change, out: &mut Vec<Effect>) -> Result<Index, ChangeRefused> {
         let Role::Leader(leadership) = &self.role else { return Err(ChangeRefused::NotLeader) };
         let index = self.memberships.current_index();
-        if self.commit < leadership.first && !live(Mutant::ChangeBeforeFirstCommit) {
+        if self.commit < leadership.first {
             return Err(ChangeRefused::NotReady);
         }
-        if !self.is_settled() && !live(Mutant::SecondChangeTaken) {
+        if !self.is_settled() {
             return Err(ChangeRefused::Pending { index });
         }
         if leadership.transfer.is_some() {
@@ -61,8 +60,7 @@ impl Replica {
         if target.incoming() != current.incoming() {
             self.could_go_on_as(now, &target)?;
         }
-        let joint = target.incoming() != current.incoming() && !live(Mutant::VotersChangedAtOnce);
-        let next = if joint { current.toward(&target) } else { target };
+        let next = if target.incoming() != current.incoming() { current.toward(&target) } else { target };
         self.append_configuration(now, &next, out);
         Ok(self.log.last().index)
     }
@@ -130,7 +128,7 @@ impl Replica {
     fn is_caught_up(&self, now: Moment, id: NodeId) -> Result<(), ChangeRefused> {
         let holds = matches!(&self.role, Role::Leader(leadership) if leadership.matched(id) > Index(0));
         let lag = self.lag_of(now, id).filter(|_| holds);
-        if lag.is_some_and(|lag| lag <= self.settings.promotion_lag_max) || live(Mutant::PromotedThoughBehind) {
+        if lag.is_some_and(|lag| lag <= self.settings.promotion_lag_max) {
             return Ok(());
         }
         Err(ChangeRefused::Behind { id, entries: lag.unwrap_or(self.log.last().index.0) })
@@ -153,10 +151,8 @@ impl Replica {
             return;
         }
         if self.membership().is_joint() {
-            if !live(Mutant::JointNeverLeft) {
-                let settled = self.membership().settled();
-                self.append_configuration(now, &settled, out);
-            }
+            let settled = self.membership().settled();
+            self.append_configuration(now, &settled, out);
         } else if index > before {
             out.push(Effect::MembersChanged);
         }
@@ -169,11 +165,11 @@ impl Replica {
     /// configuration without it. It may be the only node that holds that configuration, which is
     /// then never committed unless it leads (thesis §4.2.2). Then it counts for no majority.
     pub(super) fn may_be_needed_as_leader(&self) -> bool {
-        if self.is_witness() && !live(Mutant::WitnessCampaigns) {
+        if self.is_witness() {
             return false;
         }
         let is_voter = |membership: &Membership| membership.is_voter(self.id);
-        let has_left = || !self.membership().contains(self.id) && !live(Mutant::LeavingLeaderStaysDown);
+        let has_left = || !self.membership().contains(self.id);
         is_voter(self.membership()) || (has_left() && self.memberships.since(self.commit).any(is_voter))
     }
 
@@ -225,8 +221,7 @@ impl Replica {
         let is_news = removed.at > index || (removed.at == index && !is_named_here);
         // Only a node that its own log does not name also believes a former member: the present
         // members may be unknown to it.
-        let is_credible = self.memberships.ever_contained(from)
-            && (!self.is_outside(from) || !is_named_here || live(Mutant::OutsiderRemoves));
+        let is_credible = self.memberships.ever_contained(from) && (!self.is_outside(from) || !is_named_here);
         // A leader that no configuration here names yet replicates to this node, so
         // it knows better.
         let is_led = self.leader.is_some() && (self.hears_leader(now) || !self.leader_is_member);

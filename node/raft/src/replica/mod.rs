@@ -56,7 +56,6 @@ use crate::{
     log::{Log, Lookup},
     membership::{self, Membership},
     message::{AppendOutcome, AppendReply, Body, HeartbeatReply, Message, Outgoing, TimeoutNow},
-    mutants::{Mutant, live},
     progress::Progress,
     reads::Reads,
     snapshot::SnapshotBase,
@@ -203,7 +202,7 @@ impl Replica {
             Body::Holdings(holdings) => return self.holdings_told(from, holdings, out),
             _ => {}
         }
-        if term < self.term() && !live(Mutant::StaleTermHeard) {
+        if term < self.term() {
             return self.answer_stale(now, from, body, out);
         }
         if term > self.term() {
@@ -255,13 +254,11 @@ impl Replica {
             return;
         }
         // The timer never stays disarmed.
-        if !matches!(self.role, Role::PreCandidate | Role::Candidate) || !live(Mutant::TimerStaysDisarmed) {
-            out.push(Effect::ArmTimer);
-        }
+        out.push(Effect::ArmTimer);
         match self.role {
             // Heartbeats need no disk: they would hide for ever that no write completes
             // here any more.
-            Role::Leader(_) if self.is_stalled(now) && !live(Mutant::StalledLeaderStays) => self.step_down(out),
+            Role::Leader(_) if self.is_stalled(now) => self.step_down(out),
             Role::Leader(_) => {
                 self.watch_commits(out);
                 self.check_quorum(now, out);
@@ -360,7 +357,7 @@ impl Replica {
         let room = self.applied.plus(self.settings.unapplied_entries_max);
         let here = if self.is_leader() { self.commit } else { self.commit.min(self.writes.durable()) };
         let whole = self.faults.first().map_or(Index(u64::MAX), Index::previous);
-        here.min(room).min(if live(Mutant::FaultyEntriesReleased) { Index(u64::MAX) } else { whole })
+        here.min(room).min(whole)
     }
 
     /// Follows in a later term: all that belonged to the old one is over (paper §5.1).
@@ -369,11 +366,9 @@ impl Replica {
         self.step_down(out);
         self.hard_state = HardState { term, vote: None, ..self.hard_state };
         self.forget_shown_term();
-        self.leader_contact.take_if(|_| live(Mutant::PromiseEndsWithTerm));
         self.diverged = None;
         self.faults.term_changed();
-        let hard_state = (!live(Mutant::AdoptedTermNotPersisted)).then_some(self.hard_state);
-        self.persist(now, Persist { hard_state, ..Persist::default() }, out);
+        self.persist(now, Persist { hard_state: Some(self.hard_state), ..Persist::default() }, out);
         out.push(Effect::ArmTimer);
     }
 
@@ -386,7 +381,6 @@ impl Replica {
         }
         self.leader = None;
         self.leader_is_member = false;
-        self.hard_state.vote.take_if(|_| live(Mutant::StepDownForgetsVote));
         match core::mem::replace(&mut self.role, Role::Follower) {
             Role::Follower => {}
             Role::PreCandidate | Role::Candidate => out.push(Effect::CloseBallot),
@@ -413,8 +407,7 @@ impl Replica {
     /// Whether the leader of the current term, a member, was heard lately. A leader counts as heard
     /// while it hears a quorum.
     fn hears_leader(&self, now: Moment) -> bool {
-        let limit = if live(Mutant::LeaderNeverForgotten) { Duration::MAX } else { self.settings.election_timeout_min };
-        let recently = |contact: Moment| now.since(contact) < limit;
+        let recently = |contact: Moment| now.since(contact) < self.settings.election_timeout_min;
         match &self.role {
             Role::Leader(leadership) => leadership.hears_quorum(now, self),
             _ => self.leader_is_member && self.leader_contact.is_some_and(recently),
@@ -452,9 +445,9 @@ impl Replica {
                 let outcome = AppendOutcome::Rejected { previous, conflict, last, log_last: last };
                 self.say(now, to, Body::AppendReply(AppendReply { epoch: Progress::NO_EPOCH, outcome }), out);
             }
-            Body::Heartbeat(heartbeat) => {
-                let round = if live(Mutant::StaleAnswerNamesRound) { heartbeat.round } else { Reads::NO_ROUND };
-                self.say(now, to, Body::HeartbeatReply(HeartbeatReply { round, promise: Promise::NONE }), out);
+            Body::Heartbeat(_) => {
+                let reply = HeartbeatReply { round: Reads::NO_ROUND, promise: Promise::NONE };
+                self.say(now, to, Body::HeartbeatReply(reply), out);
             }
             _ => {}
         }
@@ -463,7 +456,7 @@ impl Replica {
     /// Sends a message that promises at most the current term and vote: at once if they are
     /// durable, otherwise as soon as they are.
     fn say(&mut self, now: Moment, to: NodeId, body: Body, out: &mut Vec<Effect>) {
-        if self.writes.hard_state_is_durable() || live(Mutant::SaysBeforeTermIsDurable) {
+        if self.writes.hard_state_is_durable() {
             out.push(Effect::Send(self.outgoing(to, body)));
         } else {
             self.say_when_durable(now, to, body, out);

@@ -34,7 +34,6 @@ use super::{Effect, MessageRefusal, Replica, Violation};
 use crate::{
     ids::{Moment, NodeId, Term},
     message::{Body, Phase},
-    mutants::{Mutant, live},
 };
 use alloc::vec::Vec;
 use core::cmp::Ordering;
@@ -105,13 +104,12 @@ impl Replica {
     fn heeds_from_outside(&self, now: Moment, from: NodeId, term: Term, body: &Body) -> bool {
         match body {
             Body::RequestVote(request) if request.phase == Phase::PreVote => true,
-            Body::RequestVote(request) if request.by_transfer && live(Mutant::OutsiderHandsOver) => true,
             Body::RequestVote(_) => !self.refuses_elections(now),
             Body::Repair(_) => !self.hears_leader(now),
             Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_) => match term.cmp(&self.term()) {
                 // The sender is told the later term.
                 Ordering::Less => true,
-                Ordering::Equal => self.leader.is_none_or(|leader| leader == from) || live(Mutant::OutsiderEndsNode),
+                Ordering::Equal => self.leader.is_none_or(|leader| leader == from),
                 Ordering::Greater => !self.hears_leader(now),
             },
             // Judged by a rule of its own.
@@ -130,7 +128,6 @@ impl Replica {
         term.0.saturating_sub(self.term().0) <= Self::UNPROVEN_RISE_MAX
             || term <= self.shown_term
             || self.proves_terms(from)
-            || live(Mutant::OutsiderTermUnbounded)
     }
 
     /// Whether a term that the node shows is one that the cluster has reached.
@@ -145,7 +142,7 @@ impl Replica {
 
     /// Whether a leader may have transferred leadership to this node: to voters only.
     pub(super) fn may_be_told_to_campaign(&self, id: NodeId) -> bool {
-        self.memberships.since(self.commit).any(|membership| membership.is_voter(id)) || live(Mutant::OutsiderHandsOver)
+        self.memberships.since(self.commit).any(|membership| membership.is_voter(id))
     }
 
     /// Entries or a snapshot of the leader have arrived, perhaps with a configuration
@@ -160,7 +157,7 @@ impl Replica {
     /// Whether the leader's commit index counts: a leader that no configuration here names may have
     /// left long ago.
     pub(super) fn believes_commit(&self) -> bool {
-        self.leader_is_member || live(Mutant::OutsiderCommits)
+        self.leader_is_member
     }
 
     /// The effect of a message that contradicts the rules: this node stops, unless the
@@ -169,7 +166,7 @@ impl Replica {
         // A node without a configuration can't tell members from others. Only that it was started
         // as another kind than it was added as must be reported at once.
         let is_unsure = self.membership().is_empty() && !matches!(violation, Violation::Mistaken { .. });
-        if (is_unsure || self.is_outside(from)) && !live(Mutant::OutsiderEndsNode) {
+        if is_unsure || self.is_outside(from) {
             return Effect::Refused { from, reason: MessageRefusal::Stranger };
         }
         Effect::Halt(violation)

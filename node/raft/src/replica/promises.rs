@@ -2,12 +2,7 @@
 //! in the `lease` module.
 
 use super::{Persist, Replica};
-use crate::{
-    ids::Moment,
-    lease::Promise,
-    mutants::{Mutant, live},
-    replica::Effect,
-};
+use crate::{ids::Moment, lease::Promise, replica::Effect};
 use alloc::vec::Vec;
 
 /// The state of a replica's promises.
@@ -34,13 +29,7 @@ impl Replica {
     /// promise keeps none.
     #[must_use]
     pub fn started(mut self, now: Moment) -> Self {
-        let mut promise = self.hard_state.promise;
-        if live(Mutant::PromiseOfPresentSetting) {
-            promise = promise.min(self.settings.promise());
-        }
-        if !live(Mutant::PromiseForgottenAtRestart) {
-            self.promises.earlier = Some(now.plus(promise.lasts()));
-        }
+        self.promises.earlier = Some(now.plus(self.hard_state.promise.lasts()));
         self
     }
 
@@ -62,8 +51,7 @@ impl Replica {
 
     /// The promise that may be stated now: no longer than the durable one.
     pub(super) fn stated_promise(&self) -> Promise {
-        let own = self.settings.promise();
-        if live(Mutant::PromiseBeforeDurable) { own } else { own.min(self.promises.durable) }
+        self.settings.promise().min(self.promises.durable)
     }
 
     /// Persists the promise of this run, unless it is durable or being written: normally once

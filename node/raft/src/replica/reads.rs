@@ -5,7 +5,6 @@ use super::{Effect, Replica, Role};
 use crate::{
     ids::{Moment, NodeId},
     message::HeartbeatReply,
-    mutants::{Mutant, live},
     reads::ReadToken,
 };
 use alloc::vec::Vec;
@@ -44,7 +43,7 @@ impl Replica {
     #[must_use]
     pub fn lease_left(&self, now: Moment) -> Option<Duration> {
         let Role::Leader(leadership) = &self.role else { return None };
-        let knows_commits = self.commit >= leadership.first || live(Mutant::LeaseBeforeFirstCommit);
+        let knows_commits = self.commit >= leadership.first;
         leadership.reads.lease.left(now).filter(|_| knows_commits)
     }
 
@@ -75,7 +74,7 @@ impl Replica {
     pub(super) fn open_read_round(&mut self, now: Option<Moment>, out: &mut Vec<Effect>) {
         let commit = self.commit;
         let Role::Leader(leadership) = &mut self.role else { return };
-        if commit < leadership.first && !live(Mutant::ReadBeforeFirstCommit) {
+        if commit < leadership.first {
             return;
         }
         if let Some(round) = leadership.reads.open_round(commit, now) {
@@ -88,10 +87,6 @@ impl Replica {
         let Role::Leader(leadership) = &mut self.role else { return };
         let (own, drift) = (self.settings.promise(), self.settings.clock_drift_max);
         if let Some((index, tokens)) = leadership.reads.confirmed(self.id, self.memberships.current(), own, drift) {
-            if let Some(now) = now.filter(|_| live(Mutant::LeaseFromAnswer)) {
-                let lasts = leadership.reads.lease.lasts();
-                leadership.reads.lease.confirmed(now, lasts);
-            }
             if !tokens.is_empty() {
                 out.push(Effect::ReadsReady { index, tokens });
             }

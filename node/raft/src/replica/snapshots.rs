@@ -8,7 +8,6 @@ use super::{Cut, Effect, MessageRefusal, Persist, Replica, Role, Violation};
 use crate::{
     ids::{EntryId, Index, Moment, NodeId},
     message::Body,
-    mutants::{Mutant, live},
     snapshot::{Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply},
 };
 use alloc::vec::Vec;
@@ -22,12 +21,10 @@ impl Replica {
             return; // overtaken by one of the leader's
         }
         self.snapshot = self.snapshot.max(base.last.index);
-        let covered = if live(Mutant::CutBeyondSnapshot) { self.dispatched } else { self.snapshot };
-        let kept = Index(covered.0.saturating_sub(keep_entries));
+        let kept = Index(self.snapshot.0.saturating_sub(keep_entries));
         let to = kept.min(self.pinned_below(kept)).min(self.writes.durable());
         if let Some(to) = self.log.id_of(to).filter(|to| to.index > self.log.base().index) {
-            let at = if live(Mutant::CutNamesLastChecksum) { self.log.last() } else { to };
-            let cut = Cut { to, checksum: self.checksum_of(at.index) };
+            let cut = Cut { to, checksum: self.checksum_of(to.index) };
             self.log.compact(to, cut.checksum);
             self.memberships.compact(to.index);
             self.persist(now, Persist { cut: Some(cut), ..Persist::default() }, out);

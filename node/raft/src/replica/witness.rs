@@ -25,7 +25,6 @@ use crate::{
     batch::Batch,
     entry::Kind,
     ids::{Index, NodeId},
-    mutants::{Mutant, live},
     quorum,
     record::Record,
 };
@@ -128,9 +127,6 @@ impl Replica {
     /// the last that its acknowledgement would commit.
     fn witness_limit(&self, witness: NodeId) -> Index {
         let is_called = matches!(&self.role, Role::Leader(leadership) if leadership.tie_break.called_until.is_some());
-        if live(Mutant::WitnessAhead) {
-            return self.log.last().index;
-        }
         let with_it = |id| if id == witness { Index(u64::MAX) } else { self.reached_by(id) };
         if is_called { self.commit.max(quorum::agreed(self.membership(), with_it)) } else { self.commit }
     }

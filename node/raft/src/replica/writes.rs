@@ -1,10 +1,7 @@
 //! Pending writes, and the durable part of the log.
 
 use super::{HardState, Persist};
-use crate::{
-    ids::{Index, Moment, NodeId, Term},
-    mutants::{Mutant, live},
-};
+use crate::ids::{Index, Moment, NodeId, Term};
 use alloc::collections::VecDeque;
 
 /// Pending writes, in order, and the index up to which the log is durable.
@@ -56,7 +53,7 @@ impl Writes {
         {
             (self.voted, self.voted_sequence) = ((state.term, state.vote), self.sequence);
         }
-        if let Some(from) = persist.truncate_from.filter(|_| !live(Mutant::TruncationKeepsDurable)) {
+        if let Some(from) = persist.truncate_from {
             let keep = from.previous();
             self.durable = self.durable.min(keep);
             for write in &mut self.pending {

@@ -39,9 +39,6 @@ pub(super) struct Args {
     /// Write the plan (the smaller one, if there is) to this file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Let a mutant live; needs the feature `mutants`
-    #[arg(long, value_name = "NAME")]
-    mutant: Option<String>,
 }
 
 pub(super) fn run(args: &Args) -> Held {
@@ -53,9 +50,6 @@ pub(super) fn run(args: &Args) -> Held {
         // clap requires one of the two.
         (None, None) => return Err(Misuse("neither a seed nor a plan; say one of them".into())),
     };
-    if let Some(name) = &args.mutant {
-        super::mutants::breed(name)?;
-    }
     let layer = args.layer.into();
     let text = if args.trace { TraceText::Kept } else { TraceText::None };
     let run = once(Layer::run, layer, &plan, text);
@@ -77,9 +71,8 @@ pub(super) fn run(args: &Args) -> Held {
     });
     if let Some(file) = file {
         save(&file, &kept)?;
-        let mutant = args.mutant.as_ref().map_or_else(String::new, |name| format!(" --mutant {name}"));
         let file = file.display();
-        say(&format!("again: {COMMAND} replay --plan {file} --layer {} --trace{mutant}", name(layer)));
+        say(&format!("again: {COMMAND} replay --plan {file} --layer {} --trace", name(layer)));
     }
     Ok(false)
 }

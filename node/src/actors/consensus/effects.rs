@@ -16,7 +16,6 @@ use actix::prelude::*;
 use quorate_metrics::DropReason;
 use quorate_raft::{
     Body, Credit, Effect, Entries, Index, MachineVersions, Message, MessageRefusal, NodeId, Outgoing, Violation,
-    mutants::{Mutant, live},
 };
 use quorate_storage::contract::{EntriesRead, Persist, ReadEntries, Remember};
 use tokio::time::Instant;
@@ -28,11 +27,8 @@ impl Consensus {
         }
         match effect {
             Effect::Send(outgoing) => self.send(outgoing),
-            Effect::Persist(mut persist) => {
+            Effect::Persist(persist) => {
                 self.status.votes_cast(&persist.then);
-                if live(Mutant::ThenLeavesAtOnce) {
-                    std::mem::take(&mut persist.then).into_iter().for_each(|outgoing| self.send_persisted(outgoing));
-                }
                 if persist.cut.is_some() {
                     self.snapshots.cuts(persist.sequence);
                 }

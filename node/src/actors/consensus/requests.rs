@@ -14,10 +14,7 @@ use crate::{
 };
 use actix::Context;
 use quorate_metrics::{ProposalResult, ProposalStage};
-use quorate_raft::{
-    Lookup, Moment, NodeId, Propose, Term,
-    mutants::{Mutant, live},
-};
+use quorate_raft::{Lookup, Moment, NodeId, Propose, Term};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -71,10 +68,7 @@ impl Consensus {
     }
 
     /// Callers of this node's handle propose commands.
-    pub(super) fn take_offers(&mut self, mut offers: Vec<Offer>, ctx: &mut Context<Self>) {
-        if live(Mutant::DroppedCallerCancels) {
-            offers.retain(|offer| !offer.waiter.is_gone());
-        }
+    pub(super) fn take_offers(&mut self, offers: Vec<Offer>, ctx: &mut Context<Self>) {
         if offers.is_empty() {
             return;
         }
