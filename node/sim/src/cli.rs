@@ -1,6 +1,7 @@
 //! The command line and its exit codes. 0: every check held; 1: one did not; 2: the command
 //! made no sense.
 
+mod mutants;
 mod replay;
 mod run;
 
@@ -27,6 +28,8 @@ enum Command {
     Run(run::Args),
     /// Run one seed, or the plan in a file, again
     Replay(replay::Args),
+    /// Plant known bugs in a copy of the sources, and turn on one at a time; each must be caught
+    Mutants(mutants::Args),
 }
 
 /// The layers that carry plans out.
@@ -55,6 +58,7 @@ pub(crate) fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Mutants(args) => mutants::run(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -17,6 +17,7 @@
 
 mod actors;
 pub mod linearizability;
+pub mod mutants;
 mod outsiders;
 pub mod plan;
 pub mod pure;

@@ -82,6 +82,14 @@ fn what_makes_no_sense_is_refused() {
     assert!(refused(&["replay", "3", "--plan", "x", "--layer", "pure"]).contains("cannot be used with"));
 }
 
+#[test]
+fn a_mutant_that_does_not_exist_is_refused_with_those_that_do() {
+    let told = refused(&["mutants", "--only", "none-such"]);
+    assert!(told.contains("vote-before-durable"), "{told}");
+    assert_eq!(told.trim_end().lines().count(), 1, "{told}");
+    assert!(refused(&["replay", "3", "--layer", "pure", "--mutant", "none-such"]).contains("vote-before-durable"));
+}
+
 /// Runs a command that must be refused with exit code 2; returns its message.
 fn refused(arguments: &[&str]) -> String {
     let out = quorate_sim(arguments);

@@ -39,6 +39,9 @@ pub(super) struct Args {
     /// Write the plan (the smaller one, if there is) to this file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    /// Turn a mutant on, in the copy of the sources that has them
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
 }
 
 pub(super) fn run(args: &Args) -> Held {
@@ -50,6 +53,9 @@ pub(super) fn run(args: &Args) -> Held {
         // clap requires one of the two.
         (None, None) => return Err(Misuse("neither a seed nor a plan; say one of them".into())),
     };
+    if let Some(name) = &args.mutant {
+        super::mutants::turn_on(name)?;
+    }
     let layer = args.layer.into();
     let text = if args.trace { TraceText::Kept } else { TraceText::None };
     let run = once(Layer::run, layer, &plan, text);
@@ -71,8 +77,9 @@ pub(super) fn run(args: &Args) -> Held {
     });
     if let Some(file) = file {
         save(&file, &kept)?;
+        let mutant = args.mutant.as_ref().map_or_else(String::new, |name| format!(" --mutant {name}"));
         let file = file.display();
-        say(&format!("again: {COMMAND} replay --plan {file} --layer {} --trace", name(layer)));
+        say(&format!("again: {COMMAND} replay --plan {file} --layer {} --trace{mutant}", name(layer)));
     }
     Ok(false)
 }

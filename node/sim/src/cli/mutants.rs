@@ -1,0 +1,158 @@
+//! The command `quorate-sim mutants`: it hunts every mutant, or some.
+//!
+//! In the sources themselves it makes the copy that has the mutants, builds this program there, and
+//! becomes that program, with the same arguments.
+
+use super::{Held, Misuse, in_a_line, say, tell, threads};
+use quorate_sim::{
+    Layer,
+    mutants::{
+        Mutant,
+        hunt::{Hunt, MARKDOWN_HEAD},
+        plant, table,
+    },
+};
+use std::{
+    env,
+    ffi::OsStr,
+    io,
+    num::NonZeroUsize,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only this mutant; may be given several times
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// At most this many seeds of each layer for each mutant; by default 5,000 pure and
+    /// 600 of actors
+    #[arg(long, value_name = "N")]
+    seeds: Option<u64>,
+    /// Threads, by default one for each processor
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// Print the table in Markdown as well
+    #[arg(long)]
+    markdown: bool,
+}
+
+/// Most seeds of each layer for one mutant.
+const PURE_MAX: u64 = 5_000;
+const ACTORS_MAX: u64 = 600;
+
+/// With all mutants off, this many seeds of each layer must pass: else a catch would mean nothing.
+const CLEAN: u64 = 300;
+
+pub(super) fn run(args: &Args) -> Held {
+    let all = table::all().map_err(Misuse)?;
+    let numbers = args.only.iter().map(|name| number_of(name, &all)).collect::<Result<Vec<_>, _>>()?;
+    go_to_the_copy(&all)?;
+
+    let numbers = if numbers.is_empty() { (0..all.len()).collect() } else { numbers };
+    let hunt = Hunt {
+        pure_max: args.seeds.unwrap_or(PURE_MAX),
+        actors_max: args.seeds.unwrap_or(ACTORS_MAX),
+        jobs: threads(args.jobs),
+        carry: Layer::run,
+    };
+    if !clean(&hunt) {
+        return Ok(false);
+    }
+
+    let (pure, actors) = (hunt.pure_max, hunt.actors_max);
+    say(&format!("{} mutants, each hunted with at most {pure} pure seeds and {actors} of actors", numbers.len()));
+    let mut rows = Vec::new();
+    for number in numbers {
+        quorate_switch::turn_on(u16::try_from(number).ok());
+        let row = hunt.hunt(&all[number], tell);
+        quorate_switch::turn_on(None);
+        say(&row.to_string());
+        rows.push(row);
+    }
+    if args.markdown {
+        say(&format!("\n{MARKDOWN_HEAD}"));
+        rows.iter().for_each(|row| say(&row.to_markdown()));
+    }
+    let survivors: Vec<_> = rows.iter().filter(|row| row.caught.is_none()).map(|row| &*row.mutant).collect();
+    say(&format!("{} of {} mutants were caught", rows.len() - survivors.len(), rows.len()));
+    if !survivors.is_empty() {
+        tell(&format!("survived: {}; check more, or run more seeds", survivors.join(", ")));
+    }
+    Ok(survivors.is_empty())
+}
+
+/// Turns a mutant on in this process, which continues in the copy.
+pub(super) fn turn_on(name: &str) -> Result<(), Misuse> {
+    let all = table::all().map_err(Misuse)?;
+    let number = number_of(name, &all)?;
+    go_to_the_copy(&all)?;
+    quorate_switch::turn_on(u16::try_from(number).ok());
+    Ok(())
+}
+
+fn number_of(name: &str, all: &[Mutant]) -> Result<usize, Misuse> {
+    all.iter().position(|mutant| mutant.name == name).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|mutant| &*mutant.name).collect();
+        Misuse(format!("there is no mutant `{name}`; there are {}", names.join(", ")))
+    })
+}
+
+fn clean(hunt: &Hunt) -> bool {
+    for layer in [Layer::Pure, Layer::Actors] {
+        let seeds = hunt.seeds_max(layer).min(CLEAN);
+        if let Some(failure) = hunt.run(layer, seeds, tell) {
+            tell(&format!("{}, with all mutants off; mend that first", in_a_line(&failure)));
+            return false;
+        }
+    }
+    true
+}
+
+/// Makes and builds the copy with the mutants and replaces this process by its program. Returns
+/// only in that program, or if there is none.
+fn go_to_the_copy(all: &[Mutant]) -> Result<(), Misuse> {
+    if quorate_switch::IS_PLANTED {
+        return Ok(());
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let (copy, build) = (target.join("mutants/src"), target.join("mutants/build"));
+    let failed = |doing: &str, path: &Path, error: io::Error| {
+        Misuse(format!(
+            "{doing} {}: {error}; mend that, or remove {}",
+            path.display(),
+            target.join("mutants").display()
+        ))
+    };
+
+    let begun = Instant::now();
+    let mut sources = plant::read(root, &target).map_err(|error| failed("reading", root, error))?;
+    plant::plant(all, &mut sources).map_err(|problems| {
+        let problems: Vec<_> = problems.iter().map(plant::Problem::to_string).collect();
+        Misuse(problems.join("\n"))
+    })?;
+    plant::write(&sources, &copy).map_err(|error| failed("writing", &copy, error))?;
+    tell(&format!("planted {} mutants in {}; building", all.len(), copy.display()));
+
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--release", "--quiet", "-p", "quorate-sim", "--bin", "quorate-sim"])
+        .args([OsStr::new("--target-dir"), build.as_os_str()])
+        .current_dir(&copy)
+        .status()
+        .map_err(|error| failed("building", &copy, error))?;
+    if !built.success() {
+        return Err(Misuse(format!(
+            "the copy with the mutants does not build; mend the entries in {root}/node/sim/mutants",
+            root = root.display()
+        )));
+    }
+    tell(&format!("built after {:.0} s", begun.elapsed().as_secs_f64()));
+    let program = build.join("release/quorate-sim");
+    let error = Command::new(&program).args(env::args_os().skip(1)).exec();
+    Err(failed("running", &program, error))
+}
