@@ -3,7 +3,10 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Flaw, source::FileSource, trouble};
+use super::{
+    flaw::{Flaw, trouble},
+    source::FileSource,
+};
 use crate::{
     contract::{SnapshotSource, StorageError},
     disk::{Disk, RealDisk},

@@ -5,7 +5,7 @@
 //! itself, because the checksum that it continues is right before it; and a chunk in a wrong place
 //! does not fit.
 
-use super::{Flaw, trouble};
+use super::flaw::{Flaw, trouble};
 use crate::{
     disk::File,
     wal::{BLOCK_BYTES, Identity, SealedBlock, read_u32},

@@ -8,6 +8,7 @@
 
 mod backup;
 mod export;
+mod flaw;
 pub(crate) mod format;
 mod sink;
 mod source;
@@ -19,14 +20,15 @@ pub use export::Export;
 
 use crate::{
     contract::{SnapshotSink, SnapshotSource, StorageError, StorageObserver},
-    disk::{Disk, is_shortage},
+    disk::Disk,
     wal::{CLUSTER_BYTES_MAX, Failure, Identity, Outcome, SHORTAGE_REMEDY},
 };
+use flaw::{Flaw, REPLACED, trouble};
 use quorate_raft::{EntryId, Index, NodeId, Snapshot, SnapshotBase, Term};
 use sink::FileSink;
 use source::FileSource;
 use std::{
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -348,50 +350,4 @@ fn remove_unfinished(disk: &dyn Disk, dir: &Path, names: &[String]) -> Result<Ve
         disk.sync_dir(dir).map_err(trouble("sync", dir))?;
     }
     Ok(removed)
-}
-
-/// The reason why a snapshot can't be used.
-enum Flaw {
-    /// It is damaged or can't be read: an older one may do, or another node's. The line names file
-    /// and offset, and no remedy.
-    Damaged(String),
-    /// It must not be ignored: it is another member's, or of a newer program.
-    Refused(StorageError),
-    /// It could not be opened for now; it may be whole.
-    Short(StorageError),
-}
-
-/// Remedy for a damaged one among others.
-const REPLACED: &str = "check the disk, a newer snapshot will replace it";
-
-impl Flaw {
-    fn damaged(path: &Path, offset: u64, what: impl fmt::Display) -> Self {
-        let path = path.display();
-        Self::Damaged(format!("{path} is damaged at byte {offset}: {what}"))
-    }
-
-    fn refused(what: impl fmt::Display) -> Self {
-        Self::Refused(StorageError::new(what.to_string()))
-    }
-
-    fn into_error(self) -> StorageError {
-        match self {
-            Self::Damaged(what) => StorageError::new(format!("{what}; {REPLACED}")),
-            Self::Refused(error) | Self::Short(error) => error,
-        }
-    }
-}
-
-/// Turns an I/O error into a line with the operation, the file and a remedy.
-fn trouble(op: &'static str, path: &Path) -> impl Fn(io::Error) -> StorageError {
-    move |error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on it; the log is as it was",
-            io::ErrorKind::PermissionDenied => "give the node's user read and write access to it",
-            io::ErrorKind::ReadOnlyFilesystem => "mount the file system for writing",
-            _ if is_shortage(&error) => SHORTAGE_REMEDY,
-            _ => "check the disk and the kernel log",
-        };
-        StorageError::io(op, path, error, remedy)
-    }
 }

@@ -2,8 +2,8 @@
 
 use super::{
     SUFFIX_UNFINISHED, Shared,
+    flaw::trouble,
     format::{self, CHECKSUM_BYTES, Layout},
-    trouble,
 };
 use crate::{
     contract::{SnapshotSink, StorageError},

@@ -1,9 +1,8 @@
 //! Reading a snapshot: chunk by chunk, each byte checked, on its user's thread.
 
 use super::{
-    Flaw,
+    flaw::{Flaw, trouble},
     format::{self, CHECKSUM_BYTES, Layout},
-    trouble,
 };
 use crate::{
     contract::{SnapshotSource, StorageError},

@@ -21,13 +21,16 @@
 
 mod cut;
 mod driven;
+mod failure;
 pub(crate) mod hard_state;
 pub(crate) mod header;
 mod headroom;
 pub(crate) mod holdings;
+mod identity;
 mod inventory;
 pub(crate) mod log;
 mod next_segment;
+mod numbers;
 pub(crate) mod place;
 pub(crate) mod recovery;
 mod repair;
@@ -36,31 +39,35 @@ pub(crate) mod scan;
 mod sealed_block;
 mod segment;
 mod shortage;
+mod sizes;
 pub(crate) mod slot;
 #[cfg(test)]
 mod tests;
 mod torn_tail;
 pub(crate) mod unfinished;
 
+pub(crate) use failure::failed;
+pub use failure::{Failure, Outcome};
 pub(crate) use header::Header;
 pub(crate) use headroom::RETRY_AFTER;
-pub(crate) use recovery::LOCK;
+pub use identity::Identity;
+pub(crate) use identity::{CLUSTER_BYTES_MAX, LOCK};
+pub use numbers::{read_u32, read_u64};
 pub use sealed_block::BLOCK_BYTES;
 pub(crate) use sealed_block::SealedBlock;
 #[cfg(test)]
 pub(crate) use sealed_block::seal_block;
 pub(crate) use segment::Segment;
 pub(crate) use shortage::REMEDY as SHORTAGE_REMEDY;
+pub use sizes::Sizes;
 use unfinished::Stage;
 
 use crate::{
-    contract::{StorageError, StorageHandle},
-    disk::{Disk, RealDisk, is_shortage},
+    contract::StorageHandle,
+    disk::{Disk, RealDisk},
     log_writer::LogWriter,
 };
-use quorate_raft::NodeId;
 use std::{
-    fmt, io,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
@@ -77,26 +84,6 @@ pub struct Wal {
     pub(crate) discards_unproven: bool,
     pub(crate) stage: Stage,
     pub(crate) disk: Arc<dyn Disk>,
-}
-
-/// Sizes of files and their parts, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Sizes {
-    /// Records and slots of a segment.
-    pub segment: u64,
-    /// Gap between the slots and the records.
-    pub gap: u64,
-    /// Size of the headroom, which is removed when the disk is full.
-    pub headroom: u64,
-    /// Whether segments have slots. `false` gives a log without second places, to compare with.
-    pub has_slots: bool,
-}
-
-impl Sizes {
-    /// 64 MiB of records and slots: seconds of full load, and the most that recovery rewrites. A
-    /// gap of 1 MiB, so that one fault hardly damages both places of an entry. 1 MiB of headroom:
-    /// many times the size of metadata.
-    const DEFAULT: Self = Self { segment: 64 << 20, gap: 1 << 20, headroom: 1 << 20, has_slots: true };
 }
 
 impl Wal {
@@ -156,87 +143,4 @@ impl From<Wal> for StorageHandle {
     fn from(wal: Wal) -> Self {
         wal.storage()
     }
-}
-
-/// The owner of the data.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The name of its cluster.
-    pub cluster: String,
-    /// Its id.
-    pub member: NodeId,
-}
-
-/// The most bytes of a cluster's name for which the files have room.
-pub(crate) const CLUSTER_BYTES_MAX: usize = 255;
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "member {} of cluster {:?}", self.member, self.cluster)
-    }
-}
-
-/// An error, and the operation that failed: `open`, `read`, `write` or `sync`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The operation, a label for logs and metrics.
-    pub op: &'static str,
-    /// The error, for the operator.
-    pub error: StorageError,
-    /// Whether there was no space for it.
-    pub is_full: bool,
-    /// Whether a file, directory or thread could not be opened or started for now, and
-    /// nothing was done.
-    pub is_shortage: bool,
-}
-
-/// A result whose error names the operation that failed.
-pub type Outcome<T> = Result<T, Failure>;
-
-impl Failure {
-    /// A failure of this operation.
-    pub(crate) fn of(op: &'static str) -> impl FnOnce(StorageError) -> Self {
-        move |error| Self { op, error, is_full: false, is_shortage: false }
-    }
-
-    pub(crate) fn open(what: impl fmt::Display) -> Self {
-        Self::of("open")(StorageError::new(what.to_string()))
-    }
-
-    pub(crate) fn read(what: impl fmt::Display) -> Self {
-        Self::of("read")(StorageError::new(what.to_string()))
-    }
-
-    pub(crate) fn write(what: impl fmt::Display) -> Self {
-        Self::of("write")(StorageError::new(what.to_string()))
-    }
-}
-
-/// Turns an I/O error into a failure that names the operation, the file and a remedy.
-pub(crate) fn failed(op: &'static str, path: &Path) -> impl Fn(io::Error) -> Failure {
-    move |error| {
-        let remedy = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on it, then start the node again",
-            io::ErrorKind::PermissionDenied => "give the node's user read and write access to it",
-            io::ErrorKind::ReadOnlyFilesystem => "mount the file system for writing",
-            _ if is_shortage(&error) => shortage::REMEDY,
-            _ => "check the disk and the kernel log, then start the node again",
-        };
-        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        // Only opening or creating can be tried again: a write or a sync may have been
-        // done in part.
-        let is_shortage = op == "open" && is_shortage(&error);
-        let error = StorageError::io(op, path, error, remedy);
-        Failure { op, error, is_full, is_shortage }
-    }
-}
-
-/// The little-endian number at an offset; 0 after the end.
-pub fn read_u32(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|field| field.try_into().ok()).map_or(0, u32::from_le_bytes)
-}
-
-/// The little-endian number at an offset; 0 after the end.
-pub fn read_u64(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|field| field.try_into().ok()).map_or(0, u64::from_le_bytes)
 }

@@ -7,7 +7,7 @@
 //! so that nothing depends on pages that a failed sync left in memory as clean.
 
 use super::{
-    CLUSTER_BYTES_MAX, Failure, Identity, Outcome, Wal, failed,
+    CLUSTER_BYTES_MAX, Failure, Identity, LOCK, Outcome, Wal, failed,
     hard_state::{self, HardStateFile},
     header::Layout,
     headroom::{self, Space},
@@ -26,8 +26,6 @@ use crate::{
 };
 use quorate_raft::{Index, NodeId};
 use std::{any::Any, io, path::Path, sync::Arc};
-
-pub(crate) const LOCK: &str = "lock";
 
 impl Log {
     /// Locks a directory, and recovers its log.
