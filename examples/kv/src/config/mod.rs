@@ -6,10 +6,12 @@
 //! key or file, the problem and the remedy. Unknown keys are refused, because a misspelt limit
 //! would silently not apply.
 
+mod error;
 mod node;
 mod overrides;
 mod source;
 
+pub use error::ConfigError;
 pub use overrides::{KEYS, Key, Overrides};
 pub use source::Sources;
 
@@ -18,7 +20,6 @@ use quorate::{Change, NodeId, Snapshots, address, storage::Wal};
 use serde::{Deserialize, Deserializer};
 use std::{
     collections::BTreeSet,
-    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -443,38 +444,6 @@ impl Default for Limits {
         }
     }
 }
-
-/// An invalid configuration, in one line: the key or file, the problem, the remedy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    place: String,
-    problem: String,
-    remedy: String,
-    /// The same contradiction reported at the other value, if two values contradict each other.
-    other_side: Option<Box<Self>>,
-}
-
-impl ConfigError {
-    /// `place` is a key such as `timing.heartbeat_interval`, or a file.
-    pub fn new(place: impl fmt::Display, problem: impl fmt::Display, remedy: impl fmt::Display) -> Self {
-        let line = |text: &dyn fmt::Display| text.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        Self { place: line(&place), problem: line(&problem), remedy: line(&remedy), other_side: None }
-    }
-
-    /// Adds the report at the other value. [`Sources::locate`] picks the value with
-    /// the higher precedence.
-    fn or(self, other_side: Self) -> Self {
-        Self { other_side: Some(Box::new(other_side)), ..self }
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.place, self.problem, self.remedy)
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 fn parse(file: &Path, text: &str) -> Result<toml::Table, ConfigError> {
     toml::from_str(text).map_err(|error: toml::de::Error| {

@@ -19,6 +19,7 @@ mod members;
 pub mod messages;
 mod plaintext;
 mod refusal;
+mod routes;
 mod strict;
 pub mod tls;
 
@@ -30,12 +31,11 @@ use crate::{
     object,
 };
 use axum::{
-    Json, Router,
+    Json,
     body::Body,
     extract::{FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{Request, header::CONTENT_TYPE, request::Parts},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use body::BodyBudget;
 use headers::{MutationHeaders, ReadTimeout};
@@ -81,28 +81,6 @@ impl Api {
     /// progress are completed.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-    }
-
-    /// The router with all paths.
-    pub fn router(self) -> Router {
-        let key = get(read).put(put).delete(delete).fallback(method_not_allowed);
-        Router::new()
-            .route("/v1/kv/{key}", key)
-            .route("/v1/kv/{key}/cas", post(cas).fallback(method_not_allowed))
-            .route("/v1/status", get(status).fallback(method_not_allowed))
-            .route("/v1/members", get(members::list).post(members::add).put(members::set).fallback(method_not_allowed))
-            .route("/v1/members/{id}", axum::routing::delete(members::remove).fallback(method_not_allowed))
-            .route("/v1/members/{id}/addr", axum::routing::put(members::move_to).fallback(method_not_allowed))
-            .route("/v1/members/{id}/promote", post(members::promote).fallback(method_not_allowed))
-            .route("/v1/transfer", post(members::transfer).fallback(method_not_allowed))
-            .route("/v1/snapshot", post(snapshot).fallback(method_not_allowed))
-            .route("/v1/backup", get(backup::backup).fallback(method_not_allowed))
-            .route("/livez", get(health::livez).fallback(method_not_allowed))
-            .route("/readyz", get(health::readyz).fallback(method_not_allowed))
-            .route("/metrics", get(metrics).fallback(method_not_allowed))
-            .fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
-            .layer(axum::middleware::from_fn(strict::refuse_unknown))
-            .with_state(self)
     }
 
     /// Proposes a command and waits for its outcome, within the limits of node and client. Within a

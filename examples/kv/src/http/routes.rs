@@ -1,0 +1,34 @@
+//! The paths of the HTTP interface.
+
+use super::{
+    Api, Refusal, backup, cas, delete, health, members, method_not_allowed, metrics, put, read, snapshot, status,
+    strict,
+};
+use axum::{
+    Router,
+    routing::{get, post},
+};
+
+impl Api {
+    /// The router with all paths.
+    pub fn router(self) -> Router {
+        let key = get(read).put(put).delete(delete).fallback(method_not_allowed);
+        Router::new()
+            .route("/v1/kv/{key}", key)
+            .route("/v1/kv/{key}/cas", post(cas).fallback(method_not_allowed))
+            .route("/v1/status", get(status).fallback(method_not_allowed))
+            .route("/v1/members", get(members::list).post(members::add).put(members::set).fallback(method_not_allowed))
+            .route("/v1/members/{id}", axum::routing::delete(members::remove).fallback(method_not_allowed))
+            .route("/v1/members/{id}/addr", axum::routing::put(members::move_to).fallback(method_not_allowed))
+            .route("/v1/members/{id}/promote", post(members::promote).fallback(method_not_allowed))
+            .route("/v1/transfer", post(members::transfer).fallback(method_not_allowed))
+            .route("/v1/snapshot", post(snapshot).fallback(method_not_allowed))
+            .route("/v1/backup", get(backup::backup).fallback(method_not_allowed))
+            .route("/livez", get(health::livez).fallback(method_not_allowed))
+            .route("/readyz", get(health::readyz).fallback(method_not_allowed))
+            .route("/metrics", get(metrics).fallback(method_not_allowed))
+            .fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
+            .layer(axum::middleware::from_fn(strict::refuse_unknown))
+            .with_state(self)
+    }
+}
