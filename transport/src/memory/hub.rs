@@ -1,6 +1,5 @@
 //! The hub that the nodes of a process share: their seats, and the queues at them.
 
-use super::{LANES, MemoryNetwork};
 use crate::network::{Introduction, Lane, NetworkError};
 use bytes::Bytes;
 use quorate_raft::{Message, NodeId};
@@ -12,6 +11,13 @@ use std::{
     },
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+/// Every lane, in the order in which they are kept.
+pub(super) const LANES: [Lane; 3] = [Lane::Control, Lane::Append, Lane::Snapshot];
+/// The bounds of [`MemoryNetwork`](super::MemoryNetwork).
+pub(super) const MESSAGES_MAX: usize = 8192;
+pub(super) const BYTES_MAX: usize = 64 << 20;
+pub(super) const SNAPSHOT_BYTES_MAX: usize = 16 << 20;
 
 #[derive(Debug)]
 pub(super) struct Hub {
@@ -139,8 +145,8 @@ pub(super) struct Pipe {
 impl Pipe {
     fn new(lane: Lane) -> (Self, UnboundedReceiver<Parcel>) {
         let bytes_max = match lane {
-            Lane::Control | Lane::Append => MemoryNetwork::BYTES_MAX,
-            Lane::Snapshot => MemoryNetwork::SNAPSHOT_BYTES_MAX,
+            Lane::Control | Lane::Append => BYTES_MAX,
+            Lane::Snapshot => SNAPSHOT_BYTES_MAX,
         };
         let (sender, receiver) = mpsc::unbounded_channel();
         (
@@ -166,7 +172,7 @@ impl Load {
     pub(super) fn add(&self, bytes: usize) -> bool {
         let messages = self.messages.fetch_add(1, Ordering::Relaxed);
         let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = messages < MemoryNetwork::MESSAGES_MAX && waiting + bytes <= self.bytes_max;
+        let fits = messages < MESSAGES_MAX && waiting + bytes <= self.bytes_max;
         if !fits {
             self.remove(bytes);
         }

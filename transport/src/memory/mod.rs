@@ -14,16 +14,13 @@ mod hub;
 mod links;
 mod receiving;
 
-use crate::network::{Lane, Links, LocalFuture, Network, NetworkContext, NetworkError};
-use hub::{Hub, Seat};
+use crate::network::{Links, LocalFuture, Network, NetworkContext, NetworkError};
+use hub::{Hub, LANES, Seat};
 use links::{Here, MemoryLinks};
 use quorate_raft::NodeId;
 use receiving::Receiving;
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 use tokio::task::spawn_local;
-
-/// Every lane, in the order in which they are kept.
-const LANES: [Lane; 3] = [Lane::Control, Lane::Append, Lane::Snapshot];
 
 /// The hub that nodes of a process share. Cloning it shares it.
 #[derive(Clone, Debug)]
@@ -33,12 +30,12 @@ pub struct MemoryNetwork {
 
 impl MemoryNetwork {
     /// The most messages that wait at a node on a lane; more are dropped.
-    pub const MESSAGES_MAX: usize = 8192;
+    pub const MESSAGES_MAX: usize = hub::MESSAGES_MAX;
     /// The most bytes of messages that wait at a node on the control lane, and on the append lane;
     /// more are dropped.
-    pub const BYTES_MAX: usize = 64 << 20;
+    pub const BYTES_MAX: usize = hub::BYTES_MAX;
     /// The same on the snapshot lane.
-    pub const SNAPSHOT_BYTES_MAX: usize = 16 << 20;
+    pub const SNAPSHOT_BYTES_MAX: usize = hub::SNAPSHOT_BYTES_MAX;
 
     /// A hub on which messages travel encoded.
     #[must_use]

@@ -5,10 +5,11 @@
 //! here. A peer that fails is told an error code, counted, and logged now and then.
 
 use super::{
-    endpoint::{Close, Shared},
+    close::Close,
     hello::{Opened, Refusal, agree, hear, say},
     lanes::{Carrier, Side},
-    peer_link::PeerSeen,
+    settings::CONTROL_PRIORITY,
+    shared::{PeerSeen, Shared},
 };
 use crate::{codec::Hello, identity::identity_of, network::Lane};
 use quinn::{Connection, Endpoint, Incoming};
@@ -109,7 +110,7 @@ async fn lane(shared: &Shared, connection: &Connection, lane: Lane, peer: NodeId
     let (send, recv) = connection.accept_bi().await?;
     let (hello, mut opened) = hear(lane, send, recv, shared, peer).await?;
     if lane == Lane::Control {
-        let _ = opened.send.set_priority(super::CONTROL_PRIORITY);
+        let _ = opened.send.set_priority(CONTROL_PRIORITY);
     }
     say(&mut opened.send, shared).await?;
     Ok((opened, hello))
@@ -144,7 +145,7 @@ fn welcome(shared: &Rc<Shared>, hello: Hello, lanes: [Opened; 2], connection: Co
         older.close(Close::Replaced);
     }
     if let Some(link) = shared.links.borrow().get(&peer) {
-        link.do_send(PeerSeen { incarnation, round_trip });
+        link.seen.do_send(PeerSeen { incarnation, round_trip });
     }
     let shared = Rc::clone(shared);
     spawn_local(async move {

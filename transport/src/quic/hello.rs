@@ -1,6 +1,6 @@
 //! Hellos: the first frame in each direction of each lane, and the checks of it.
 
-use super::endpoint::{Close, Shared};
+use super::{close::Close, shared::Shared};
 use crate::{
     codec::{Claimed, Decoder, Encoder, Frame, FrameError, Hello, Version},
     network::{Introduction, Lane},

@@ -11,9 +11,11 @@
 //! stream's window at once (`settings`).
 
 use super::{
-    endpoint::{Close, Shared, one_line},
+    close::Close,
     hello::{Opened, Refusal, agree, hear, judge, say},
     outbox::{Full, Outbox},
+    settings::SNAPSHOT_PRIORITY,
+    shared::{Shared, one_line},
 };
 use crate::{
     codec::{Decoder, Encoded, Frame, FrameError, Hello, Version},
@@ -142,7 +144,7 @@ async fn write_snapshots(shared: Rc<Shared>, peer: NodeId, connection: Connectio
     // A peer without such a lane never accepts it: the outbox stays full, and further
     // messages are dropped.
     let Ok(mut stream) = connection.open_uni().await else { return };
-    let _ = stream.set_priority(super::SNAPSHOT_PRIORITY);
+    let _ = stream.set_priority(SNAPSHOT_PRIORITY);
     if say(&mut stream, &shared).await.is_ok() {
         write(shared, peer, Lane::Snapshot, stream, outbox).await;
     }

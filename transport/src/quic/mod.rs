@@ -49,6 +49,7 @@
 
 mod acceptor;
 mod backoff;
+mod close;
 mod credentials;
 mod endpoint;
 mod hello;
@@ -57,6 +58,7 @@ mod lanes;
 mod outbox;
 mod peer_link;
 mod settings;
+mod shared;
 
 use crate::{
     codec::Versions,
@@ -65,11 +67,6 @@ use crate::{
 use credentials::Credentials;
 use quorate_raft::NodeId;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
-
-/// Priority of the control lane's streams: above the append lane's, which is 0.
-const CONTROL_PRIORITY: i32 = 1;
-/// Priority of the snapshot lane's streams: below both.
-const SNAPSHOT_PRIORITY: i32 = -1;
 
 /// Options of the QUIC network: address, files, and the time limit of a frame.
 #[derive(Clone, Debug)]

@@ -3,10 +3,11 @@
 
 use super::{
     backoff::{DialBackoff, Doubt},
-    endpoint::{Close, Shared, one_line},
+    close::Close,
     hello::{Opened, Refusal, agree, hear, say},
     lanes::{Carrier, Side},
-    settings::Pace,
+    settings::{CONTROL_PRIORITY, Pace},
+    shared::{LinkActor, PeerSeen, Shared, Stop, one_line},
 };
 use crate::{
     codec::{Encoder, Hello},
@@ -64,21 +65,6 @@ enum State {
     Waiting(SpawnHandle),
     Up { incarnation: u64, since: Instant },
 }
-
-/// The acceptor let this peer in, so it is alive.
-#[derive(actix::Message)]
-#[rtype(result = "()")]
-pub(super) struct PeerSeen {
-    /// The incarnation of the peer's process.
-    pub(super) incarnation: u64,
-    /// The round trip measured on the connection that the peer dialled.
-    pub(super) round_trip: Duration,
-}
-
-/// The link is no longer wanted.
-#[derive(actix::Message)]
-#[rtype(result = "()")]
-pub(super) struct Stop;
 
 impl PeerLink {
     /// Time limit of an attempt: to resolve, connect and exchange hellos. While a peer is not there
@@ -319,8 +305,8 @@ impl QuicLink {
             told: None,
         }
         .start();
-        if let Some(older) = shared.links.borrow_mut().insert(peer, keeper.clone()) {
-            older.do_send(Stop);
+        if let Some(older) = shared.links.borrow_mut().insert(peer, link_actor(&keeper)) {
+            older.stop.do_send(Stop);
         }
         Self { peer, shared, dialled, keeper: Some(keeper) }
     }
@@ -357,11 +343,15 @@ impl Drop for QuicLink {
     fn drop(&mut self) {
         let Some(keeper) = &self.keeper else { return };
         let mut links = self.shared.links.borrow_mut();
-        if links.get(&self.peer) == Some(keeper) {
+        if links.get(&self.peer) == Some(&link_actor(keeper)) {
             links.remove(&self.peer);
         }
         keeper.do_send(Stop);
     }
+}
+
+fn link_actor(keeper: &Addr<PeerLink>) -> LinkActor {
+    LinkActor { seen: keeper.clone().recipient(), stop: keeper.clone().recipient() }
 }
 
 /// The result of an attempt to replace a connection that works after all.
@@ -411,7 +401,7 @@ async fn dial(
 async fn introduce(shared: &Shared, peer: NodeId, connection: &Connection) -> Result<([Opened; 2], Hello), Refusal> {
     let (mut control, from_control) = connection.open_bi().await?;
     let (mut append, from_append) = connection.open_bi().await?;
-    let _ = control.set_priority(super::CONTROL_PRIORITY);
+    let _ = control.set_priority(CONTROL_PRIORITY);
     say(&mut control, shared).await?;
     say(&mut append, shared).await?;
     let (hello, control) = hear(Lane::Control, control, from_control, shared, peer).await?;

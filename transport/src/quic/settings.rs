@@ -21,6 +21,11 @@ use std::{
     time::Duration,
 };
 
+/// Priority of the control lane's streams: above the append lane's, which is 0.
+pub(super) const CONTROL_PRIORITY: i32 = 1;
+/// Priority of the snapshot lane's streams: below both.
+pub(super) const SNAPSHOT_PRIORITY: i32 = -1;
+
 /// The application protocol that both sides must name in the TLS handshake.
 pub(super) const ALPN: &[u8] = b"quorate/1";
 
