@@ -174,7 +174,7 @@ impl Inbox {
     pub const CREDIT_BYTES: usize = 64 << 20;
     /// The same for the control lane, which has small messages.
     pub const CONTROL_CREDIT_BYTES: usize = 1 << 20;
-    /// The same for pieces of snapshots.
+    /// The same for chunks of snapshots.
     pub const SNAPSHOT_CREDIT_BYTES: usize = 8 << 20;
 
     /// An inbox that hands events to `sink`.
@@ -278,7 +278,7 @@ pub enum Lane {
     Control,
     /// Appends and forwarded proposals with their replies, and repaired entries.
     Append,
-    /// Pieces of snapshots, sent when the other lanes have nothing to send.
+    /// Chunks of snapshots, sent when the other lanes have nothing to send.
     Snapshot,
 }
 

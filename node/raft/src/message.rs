@@ -12,7 +12,7 @@
 //! | [`Body::ProposeReply`] | the leader | that node | their outcomes | §8 |
 //! | [`Body::ReadIndex`] | a node with readers | the leader | asks for an index to read at | thesis §6.4 |
 //! | [`Body::ReadIndexReply`] | the leader | that node | the index, once leadership was confirmed | thesis §6.4 |
-//! | [`SnapshotChunk`] | a leader's `Replicator` | its peer | a piece of the state, where entries were compacted away | §7 |
+//! | [`SnapshotChunk`] | a leader's `Replicator` | its peer | a chunk of the state, where entries were compacted away | §7 |
 //! | [`SnapshotReply`] | a follower | the leader | bytes received so far, or that the snapshot is installed | §7 |
 //! | [`Repair`] | a node with faulty entries | every other member | asks for entries whose payload its disk lost | – |
 //! | [`RepairReply`] | a member | that node | the entries, or that it does not have them | – |
@@ -60,7 +60,7 @@ pub struct Message {
     pub body: Body,
 }
 
-/// The content of a message. A codec sends bulk bytes (a batch, forwarded payloads, a piece of a
+/// The content of a message. A codec sends bulk bytes (a batch, forwarded payloads, a chunk of a
 /// snapshot) raw, after the encoded rest, through [`Message::bulk`] and [`Message::set_bulk`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Body {
@@ -84,7 +84,7 @@ pub enum Body {
     ReadIndex(ReadIndex),
     /// Answers a [`ReadIndex`].
     ReadIndexReply(ReadIndexReply),
-    /// Sends a piece of a snapshot.
+    /// Sends a chunk of a snapshot.
     SnapshotChunk(SnapshotChunk),
     /// Answers a [`SnapshotChunk`].
     SnapshotReply(SnapshotReply),

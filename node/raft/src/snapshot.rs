@@ -36,16 +36,16 @@ pub struct Snapshot {
     pub checksum: u32,
 }
 
-/// A piece of a snapshot, from the leader: "InstallSnapshot" of the paper (§7, Figure 13).
+/// A chunk of a snapshot, from the leader: "InstallSnapshot" of the paper (§7, Figure 13).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct SnapshotChunk {
     /// The epoch of this peer's replication, echoed by the reply.
     pub epoch: u64,
-    /// The snapshot that it is a piece of. Boxed to keep every other message small.
+    /// The snapshot that it is a chunk of. Boxed to keep every other message small.
     pub snapshot: Box<Snapshot>,
-    /// Offset of the piece in the state, in bytes.
+    /// Offset of the chunk in the state, in bytes.
     pub offset: u64,
-    /// The piece. Empty to ask how much of the snapshot the follower has.
+    /// The bytes. Empty to ask how much of the snapshot the follower has.
     pub bytes: Bytes,
 }
 

@@ -352,18 +352,18 @@ pub(crate) struct NeedsSnapshot {
     pub(crate) at_least: Index,
 }
 
-/// `Consensus` → the peer's `Replicator`: it answered a piece of a snapshot.
+/// `Consensus` → the peer's `Replicator`: it answered a chunk of a snapshot.
 #[derive(Message, Clone, Copy)]
 #[rtype(result = "()")]
-pub(crate) struct PieceAnswered {
+pub(crate) struct ChunkAnswered {
     pub(crate) reply: SnapshotReply,
 }
 
-/// `Consensus` → `SnapshotReceiver`: the leader of `term` sends a piece of a snapshot that
+/// `Consensus` → `SnapshotReceiver`: the leader of `term` sends a chunk of a snapshot that
 /// this node needs.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct PieceArrived {
+pub(crate) struct ChunkArrived {
     pub(crate) term: Term,
     pub(crate) from: NodeId,
     pub(crate) chunk: SnapshotChunk,

@@ -4,7 +4,7 @@
 //! handles ──requests─▶ ┌───────────┐ ─Arm, LeaderHeard───▶ ElectionTimer    ─ElectionTimeout──▶
 //!                      │           │ ─VoteGranted/Denied─▶ VoteCollector    ─ElectionWon/Lost─▶
 //! peers ◀─▶ PeerLink ─▶│ Consensus │ ─Replicate, …───────▶ Replicator ×n    ─Fetch, Matched───▶
-//!                      │           │ ─PieceArrived───────▶ SnapshotReceiver ─SnapshotArrived──▶
+//!                      │           │ ─ChunkArrived───────▶ SnapshotReceiver ─SnapshotArrived──▶
 //!         (transport)  │           │ ─Persist────────────▶ LogWriter        ─Persisted────────▶
 //!                      └───────────┘ ─Committed──────────▶ Applier          ─Applied──────────▶
 //!                                                             └────answers────▶ callers

@@ -1,15 +1,15 @@
 //! `SnapshotReceiver`: receives the snapshot that the leader sends, for the life of the node.
 //!
-//! It receives one snapshot at a time. Pieces in order go to a [`SnapshotSink`], on a thread that
-//! may block; every other piece is answered with the number of bytes received, so that the leader
+//! It receives one snapshot at a time. Chunks in order go to a [`SnapshotSink`], on a thread that
+//! may block; every other chunk is answered with the number of bytes received, so that the leader
 //! goes on from there. The received bytes stay when the connection is lost. A snapshot does not
 //! count until its last byte is there, its checksum is right, and the storage has made it durable;
 //! then `Consensus` is told. This actor never decides whether a snapshot is wanted: the rules do,
-//! before a piece comes here.
+//! before a chunk comes here.
 
 use super::{
     blocking::{Aside, Blocking},
-    messages::{PieceArrived, SnapshotArrived, SnapshotProgress, Stop},
+    messages::{ChunkArrived, SnapshotArrived, SnapshotProgress, Stop},
 };
 use crate::lifecycle::{Lifecycle, PanicGuard};
 use actix::prelude::*;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 /// The actor that receives snapshots.
 pub(crate) struct SnapshotReceiver {
     arriving: Option<Arriving>,
-    /// The last entry of the latest snapshot that arrived whole: late pieces of it begin
+    /// The last entry of the latest snapshot that arrived whole: late chunks of it begin
     /// no new transfer.
     whole: Index,
     /// Counts transfers, to tell the results of the disk for an earlier transfer from those
@@ -43,7 +43,7 @@ struct Arriving {
     number: u64,
     leader: Leader,
     snapshot: Snapshot,
-    /// Pieces in order that are not yet written.
+    /// Chunks in order that are not yet written.
     waiting: VecDeque<Bytes>,
     waiting_bytes: u64,
     /// The bytes that have arrived, that are written, and that the leader was told.
@@ -72,7 +72,7 @@ enum Disk {
     Busy,
 }
 
-/// The most bytes that wait for the disk, far above the window of a correct leader; pieces beyond
+/// The most bytes that wait for the disk, far above the window of a correct leader; chunks beyond
 /// it are dropped, and asked for again.
 const WAITING_BYTES_MAX: u64 = 32 << 20;
 /// The silence of the sender after which an incomplete snapshot is removed.
@@ -102,7 +102,7 @@ impl SnapshotReceiver {
         }
     }
 
-    fn piece(&mut self, leader: Leader, chunk: SnapshotChunk, ctx: &mut Context<Self>) {
+    fn chunk(&mut self, leader: Leader, chunk: SnapshotChunk, ctx: &mut Context<Self>) {
         let now = Instant::now();
         match &mut self.arriving {
             Some(arriving) if leader < arriving.leader => return, // overtaken
@@ -113,7 +113,7 @@ impl SnapshotReceiver {
         let Some(arriving) = &mut self.arriving else { return };
         arriving.heard = now;
         if chunk.bytes.is_empty() {
-            // An empty piece asks for the progress: the leader goes on after all bytes that have
+            // An empty chunk asks for the progress: the leader goes on after all bytes that have
             // arrived, though some still wait for the disk.
             arriving.told = arriving.arrived;
             return self.tell_progress();
@@ -198,7 +198,7 @@ impl SnapshotReceiver {
         }
     }
 
-    /// Writes the waiting pieces; when all bytes are written, finishes the snapshot.
+    /// Writes the waiting chunks; when all bytes are written, finishes the snapshot.
     fn write(&mut self, ctx: &mut Context<Self>) {
         let Some(arriving) = &mut self.arriving else { return };
         let is_whole = arriving.written >= arriving.snapshot.bytes;
@@ -211,13 +211,13 @@ impl SnapshotReceiver {
         if is_whole {
             return self.finish(sink, ctx);
         }
-        let (number, pieces) = (arriving.number, std::mem::take(&mut arriving.waiting));
+        let (number, chunks) = (arriving.number, std::mem::take(&mut arriving.waiting));
         let job = move || {
             let mut sink = sink;
             let mut written = 0;
-            for piece in pieces {
-                sink.write_all(&piece).map_err(|error| error.to_string())?;
-                written += piece.len() as u64;
+            for chunk in chunks {
+                sink.write_all(&chunk).map_err(|error| error.to_string())?;
+                written += chunk.len() as u64;
             }
             Ok((written, sink))
         };
@@ -279,8 +279,8 @@ impl SnapshotReceiver {
 }
 
 impl Arriving {
-    /// The part of a piece that comes next; `None` if all of it has arrived before, or if an
-    /// earlier piece is missing.
+    /// The part of a chunk that comes next; `None` if all of it has arrived before, or if an
+    /// earlier chunk is missing.
     fn news_of(&self, offset: u64, bytes: Bytes) -> Option<Bytes> {
         let known = usize::try_from(self.arrived.checked_sub(offset)?).ok()?;
         (known < bytes.len()).then(|| bytes.slice(known..))
@@ -300,12 +300,12 @@ impl Actor for SnapshotReceiver {
     }
 }
 
-impl Handler<PieceArrived> for SnapshotReceiver {
+impl Handler<ChunkArrived> for SnapshotReceiver {
     type Result = ();
 
-    fn handle(&mut self, PieceArrived { term, from, chunk }: PieceArrived, ctx: &mut Self::Context) {
+    fn handle(&mut self, ChunkArrived { term, from, chunk }: ChunkArrived, ctx: &mut Self::Context) {
         if self.lifecycle.is_running() {
-            self.piece(Leader { term, epoch: chunk.epoch, node: from }, chunk, ctx);
+            self.chunk(Leader { term, epoch: chunk.epoch, node: from }, chunk, ctx);
         }
     }
 }

@@ -15,7 +15,7 @@
 //!
 //! A connection has two long-lived bidirectional streams, opened by the dialler: stream 0 is the
 //! control lane, which goes first whenever several have something to send; stream 1 is the append
-//! lane. The snapshot lane is a one-way stream that the dialler opens when it has the first piece
+//! lane. The snapshot lane is a one-way stream that the dialler opens when it has the first chunk
 //! to send, and goes last; its answers are small and go back on the control lane. Each direction of
 //! each begins with a [`Hello`](crate::codec::Hello). Messages wait in a bounded queue for each
 //! lane (`lanes`, `outbox`), beside their connection: the mailbox of an actor has no bound, so

@@ -139,14 +139,14 @@ pub enum Effect {
     /// Restore the state machine from the newest snapshot, which covers entries up to here;
     /// then call [`Replica::applied`](super::Replica::applied).
     Restore(SnapshotBase),
-    /// The leader sent a piece of a snapshot that this node needs.
+    /// The leader sent a chunk of a snapshot that this node needs.
     SnapshotChunk {
         /// Id of the leader.
         from: NodeId,
-        /// The piece, for the snapshot receiver.
+        /// The chunk, for the snapshot receiver.
         chunk: SnapshotChunk,
     },
-    /// For a peer's replicator: the peer answered a piece of a snapshot.
+    /// For a peer's replicator: the peer answered a chunk of a snapshot.
     SnapshotAnswered {
         /// Id of the peer.
         peer: NodeId,

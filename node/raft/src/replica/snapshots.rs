@@ -41,7 +41,7 @@ impl Replica {
         }
     }
 
-    /// The leader of the current term sends a piece of a snapshot.
+    /// The leader of the current term sends a chunk of a snapshot.
     pub(super) fn snapshot_chunk_received(
         &mut self,
         now: Moment,
@@ -134,7 +134,7 @@ impl Replica {
         self.dispatch(out);
     }
 
-    /// A peer answered a piece of a snapshot.
+    /// A peer answered a chunk of a snapshot.
     pub(super) fn snapshot_answered(&mut self, now: Moment, from: NodeId, reply: SnapshotReply, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         leadership.heard.insert(from, now);

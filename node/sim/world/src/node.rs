@@ -370,7 +370,7 @@ impl Running {
         let is_it =
             |ask: &Ask| matches!(ask, Ask::Install { base, epoch: of, .. } if (base, *of) == (&snapshot.base, epoch));
         if self.asked.of(Actor::Keeper).any(is_it) {
-            return; // it is whole, and waits for the disk: pieces that come again meanwhile say nothing new
+            return; // it is whole, and waits for the disk: chunks that come again meanwhile say nothing new
         }
         let before = self.receiving.take().filter(|(receiving, _)| *receiving == snapshot).map_or(0, |(_, have)| have);
         let have = if offset == before { before + bytes.len() as u64 } else { before };

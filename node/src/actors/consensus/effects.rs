@@ -4,8 +4,8 @@ use super::{Consensus, roles::LoadFor, stages::Stages};
 use crate::{
     actors::{
         messages::{
-            Acknowledged, Arm, CommitAdvanced, Committed, Fetch, Fetched, HeartbeatNow, LeaderHeard, NeedsSnapshot,
-            PieceAnswered, Rejected, Replicate, ReplicateTo, Stop, VoteDenied, VoteGranted,
+            Acknowledged, Arm, ChunkAnswered, CommitAdvanced, Committed, Fetch, Fetched, HeartbeatNow, LeaderHeard,
+            NeedsSnapshot, Rejected, Replicate, ReplicateTo, Stop, VoteDenied, VoteGranted,
         },
         replicator::{Assignment, Replicator, Reports},
         vote_collector::VoteCollector,
@@ -94,8 +94,8 @@ impl Consensus {
             Effect::MachineUnknown { candidate, version } => self.machine_unknown(candidate, version),
             Effect::Refused { from, reason } => self.node.metrics.dropped(Some(from.0), label_of(reason)),
             Effect::Restore(base) => self.restore(&base, ctx),
-            Effect::SnapshotChunk { from, chunk } => self.piece_arrived(from, chunk),
-            Effect::SnapshotAnswered { peer, reply } => self.roles.tell_replicator(peer, PieceAnswered { reply }),
+            Effect::SnapshotChunk { from, chunk } => self.chunk_arrived(from, chunk),
+            Effect::SnapshotAnswered { peer, reply } => self.roles.tell_replicator(peer, ChunkAnswered { reply }),
             Effect::NeedsSnapshot { peer, epoch, from } => {
                 self.roles.tell_replicator(peer, NeedsSnapshot { epoch, at_least: from });
             }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     actors::{
         messages::{
-            Committed, GivenUp, PieceArrived, Restore, SnapshotArrived, SnapshotCaller, SnapshotOpened,
+            ChunkArrived, Committed, GivenUp, Restore, SnapshotArrived, SnapshotCaller, SnapshotOpened,
             SnapshotProgress, SnapshotWanted, SourceCaller, StateTaken, TakeState,
         },
         state,
@@ -200,13 +200,13 @@ impl Consensus {
         }
     }
 
-    /// A piece of a snapshot that this node needs. None is taken before the last
+    /// A chunk of a snapshot that this node needs. None is taken before the last
     /// snapshot is restored.
-    pub(super) fn piece_arrived(&self, from: NodeId, chunk: SnapshotChunk) {
+    pub(super) fn chunk_arrived(&self, from: NodeId, chunk: SnapshotChunk) {
         if self.snapshots.restoring.is_some() {
             return self.node.metrics.dropped(Some(from.0), "snapshot_busy");
         }
-        self.snapshots.receiver.do_send(PieceArrived { term: self.replica.term(), from, chunk });
+        self.snapshots.receiver.do_send(ChunkArrived { term: self.replica.term(), from, chunk });
     }
 
     pub(super) fn snapshot_progressed(&mut self, SnapshotProgress { to, reply }: SnapshotProgress) {

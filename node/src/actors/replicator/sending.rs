@@ -7,7 +7,7 @@
 use super::Replicator;
 use crate::actors::{
     blocking::{Aside, Blocking},
-    messages::{PieceAnswered, SnapshotOpened},
+    messages::{ChunkAnswered, SnapshotOpened},
 };
 use actix::prelude::*;
 use bytes::Bytes;
@@ -192,10 +192,10 @@ impl Handler<SnapshotOpened> for Replicator {
     }
 }
 
-impl Handler<PieceAnswered> for Replicator {
+impl Handler<ChunkAnswered> for Replicator {
     type Result = ();
 
-    fn handle(&mut self, PieceAnswered { reply }: PieceAnswered, ctx: &mut Self::Context) {
+    fn handle(&mut self, ChunkAnswered { reply }: ChunkAnswered, ctx: &mut Self::Context) {
         self.rule_now(ctx, |replication, now, out| replication.snapshot_answered(now, reply, out));
         self.heartbeat_if_due();
     }
