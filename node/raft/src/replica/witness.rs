@@ -36,7 +36,7 @@ pub(super) struct TieBreak {
     /// If a tie-break is in progress: the index up to which the full voters must hold everything by
     /// themselves before it ends. A new leader starts with one, as the previous leader may be the
     /// node that is gone.
-    called_until: Option<Index>,
+    until: Option<Index>,
     /// The last entry that the witness may have. It never goes back: the witness's replicator
     /// relies on it.
     limit: Index,
@@ -47,7 +47,7 @@ pub(super) struct TieBreak {
 impl TieBreak {
     /// The state of a leadership whose first entry is at `first`.
     pub(super) fn new(first: Index) -> Self {
-        Self { called_until: Some(first), limit: Index(0), commit: Index(0) }
+        Self { until: Some(first), limit: Index(0), commit: Index(0) }
     }
 }
 
@@ -112,7 +112,7 @@ impl Replica {
         if let Role::Leader(leadership) = &mut self.role {
             // The full voters hold the entries that waited and all that is committed: the witness
             // is no longer needed to commit.
-            leadership.tie_break.called_until.take_if(|until| by_themselves >= commit.max(*until));
+            leadership.tie_break.until.take_if(|until| by_themselves >= commit.max(*until));
         }
         let to = self.witness_limit(witness);
         if let Role::Leader(leadership) = &mut self.role
@@ -126,9 +126,9 @@ impl Replica {
     /// The last entry that the witness may have now: the last committed one, or, in a tie-break,
     /// the last that its acknowledgement would commit.
     fn witness_limit(&self, witness: NodeId) -> Index {
-        let is_called = matches!(&self.role, Role::Leader(leadership) if leadership.tie_break.called_until.is_some());
+        let is_tied = matches!(&self.role, Role::Leader(leadership) if leadership.tie_break.until.is_some());
         let with_it = |id| if id == witness { Index(u64::MAX) } else { self.reached_by(id) };
-        if is_called { self.commit.max(quorum::agreed(self.membership(), with_it)) } else { self.commit }
+        if is_tied { self.commit.max(quorum::agreed(self.membership(), with_it)) } else { self.commit }
     }
 
     /// Called after an election timeout. If nothing was committed meanwhile although entries were
@@ -141,7 +141,7 @@ impl Replica {
         let Role::Leader(leadership) = &mut self.role else { return };
         let before = core::mem::replace(&mut leadership.tie_break.commit, commit);
         if before == commit && durable > commit {
-            leadership.tie_break.called_until.get_or_insert(durable);
+            leadership.tie_break.until.get_or_insert(durable);
         }
         self.lead_witness(out);
     }

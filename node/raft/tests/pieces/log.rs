@@ -39,7 +39,7 @@ proptest! {
     /// either (paper §5.3).
     #[test]
     fn repair_takes_a_round_trip_a_term(common in terms_list(), ours in terms_list(), theirs in terms_list()) {
-        let log = |rest: &[u64]| outline(&common.iter().chain(rest).copied().collect::<Vec<_>>());
+        let log = |rest: &[u64]| log_of(&common.iter().chain(rest).copied().collect::<Vec<_>>());
         let (shared, start) = (common.len() as u64, common.last().copied().unwrap_or(0));
         // Two leaders of one term are impossible: after the common part, the two logs
         // share no term.
@@ -60,7 +60,7 @@ proptest! {
 
 #[test]
 fn a_snapshot_that_contradicts_the_log_replaces_it() {
-    let mut log = outline(&[1, 1, 2]);
+    let mut log = log_of(&[1, 1, 2]);
     log.compact(id(2, 9), Some(77));
     assert_eq!((log.base(), log.last(), log.last_checksum()), (id(2, 9), id(2, 9), 77));
     assert_eq!(log.term_of(Index(3)), None);
@@ -88,7 +88,7 @@ fn terms_list() -> impl Strategy<Value = Vec<u64>> {
     })
 }
 
-fn outline(terms: &[u64]) -> Log {
+fn log_of(terms: &[u64]) -> Log {
     let mut log = Log::new(EntryId::default(), Vec::new(), EntryId::default(), 0);
     for (at, term) in terms.iter().enumerate() {
         log.replace_from(batch(*term, at as u64 + 1, 1, log.last_checksum()));
