@@ -77,7 +77,7 @@ fn without_a_leader_or_a_machine_that_makes_snapshots_there_is_no_backup() {
     simulate(async {
         let mut cluster = Cluster::vacant(plan(3));
         cluster.start(NodeId(1)).await;
-        let error = soon("an answer", cluster.node(NodeId(1)).backup()).await.expect_err("nobody leads");
+        let error = soon("an answer", cluster.node(NodeId(1)).backup()).await.expect_err("no node leads");
         assert_eq!(error, BackupError::NoLeader);
 
         let mut cluster = Cluster::vacant(plan(1));

@@ -49,7 +49,7 @@ fn an_expired_command_is_started_by_no_node() {
             assert_eq!(late, Err(ProposeError::DeadlinePassed));
             in_time.expect("an acknowledgement");
             let endless = node.propose_within("in time", Duration::MAX).await;
-            endless.expect("nobody waits for longer than time can be told");
+            endless.expect("a caller waits no longer than time can be told");
         }
         cluster.settled().await;
         for id in cluster.ids() {

@@ -50,7 +50,7 @@ fn a_crash_before_the_sync_leaves_no_vote_behind_and_none_was_heard() {
         world.restart().await;
         assert_eq!(world.cluster.status(SUBJECT).vote, None);
         world.second.say(TERM, request_vote());
-        assert_eq!(world.second.hear("an answer", vote_of).await, (TERM, true), "nobody had this vote");
+        assert_eq!(world.second.hear("an answer", vote_of).await, (TERM, true), "no candidate had this vote");
     });
 }
 

@@ -94,7 +94,7 @@ fn a_leader_that_is_cut_off_steps_down_and_another_serves() {
             ledger.propose(cluster.node(*id), format!("meanwhile at {id}")).await.expect("an acknowledgement");
         }
         let term = cluster.status(new).term;
-        assert!(cluster.status(old).term < term, "it reaches nobody, so it raises no term");
+        assert!(cluster.status(old).term < term, "it reaches no node, so it raises no term");
         cluster.faults.heal();
         assert_eq!(cluster.settled().await, new, "who returns does not depose the leader");
         assert_eq!(cluster.status(old).term, term);
@@ -161,7 +161,7 @@ fn with_two_of_three_nodes_down_nothing_is_acknowledged_and_no_caller_hangs() {
             let read = soon("a read", node.read(Consistency::Linearizable, |_| ())).await;
             assert_eq!(read, Err(ReadError::NoLeader));
             assert!(began.elapsed() < Duration::from_secs(3), "took {:?}", began.elapsed());
-            assert!(node.read(Consistency::Local, |_| ()).await.is_ok(), "a local read needs nobody");
+            assert!(node.read(Consistency::Local, |_| ()).await.is_ok(), "a local read needs no other node");
 
             cluster.faults.heal();
             let leader = cluster.leader().await;

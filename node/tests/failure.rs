@@ -98,7 +98,7 @@ fn a_link_that_panics_ends_its_node_and_no_other() {
             let failure = soon("the failure", node.failed()).await;
             assert!(
                 matches!(failure, Failure::ActorDied { actor: "Consensus" | "Replicator" }),
-                "whoever called the link died: {failure}"
+                "the caller of the link died: {failure}"
             );
             ends_silently(&node, &record).await;
             the_others_go_on(&mut cluster, &ledger, broken).await;

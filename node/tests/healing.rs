@@ -262,7 +262,7 @@ fn an_emptied_node_never_votes_the_others_memory_away() {
         // Neither node knows that the other one is not new; still, the emptied one votes for no
         // node with a log.
         tokio::time::sleep(Duration::from_secs(5)).await;
-        assert_eq!(cluster.status(behind).leader, None, "nobody may lead who lacks what was acknowledged");
+        assert_eq!(cluster.status(behind).leader, None, "no node may lead that lacks acknowledged entries");
         assert_eq!((cluster.status(behind).last_log, cluster.status(hurt).last_log), (last, Index(0)));
         // The third node knows that the emptied one had a log.
         cluster.start(leader).await;
@@ -336,7 +336,7 @@ fn a_leader_whose_disk_is_full_makes_way_and_all_goes_on_when_there_is_space() {
 
         // With a second full disk no write can be acknowledged, and the caller gets an error.
         tap_of(next).full(true);
-        cluster.until("nobody to lead", |view: &View| (view[&next].role != Role::Leader).then_some(())).await;
+        cluster.until("no leader", |view: &View| (view[&next].role != Role::Leader).then_some(())).await;
         let told = ledger.propose(cluster.node(leader), "in vain").await;
         assert!(matches!(told, Err(ProposeError::StorageFull | ProposeError::OutcomeUnknown)), "{told:?}");
 

@@ -405,7 +405,7 @@ impl Writers {
                 while !is_over.get() {
                     let mut attempt = 0;
                     loop {
-                        assert!(attempt < 100, "writer {writer}: a write that nobody takes");
+                        assert!(attempt < 100, "writer {writer}: a write that no node takes");
                         let node = {
                             let nodes = nodes.borrow();
                             nodes[at % nodes.len()].1.clone()

@@ -25,14 +25,14 @@ fn a_lease_answers_without_a_question_and_is_kept_for_as_long_as_it_is_used() {
             let (took, _) = timed(&cluster, leader, Consistency::Lease).await;
             assert_eq!(took, Duration::ZERO);
             let (took, _) = timed(&cluster, follower, Consistency::Lease).await;
-            assert_eq!(took, FAR * 2, "to the leader and back, and it asks nobody");
+            assert_eq!(took, FAR * 2, "to the leader and back, and it asks no other node");
             let (took, _) = timed(&cluster, follower, Consistency::Linearizable).await;
             assert_eq!(took, FAR * 4, "it asks");
             sleep(MS(3)).await;
         }
         sleep(MS(200)).await;
         let (took, _) = timed(&cluster, leader, Consistency::Lease).await;
-        assert_eq!(took, FAR * 2, "nobody asked for it, so nobody kept it");
+        assert_eq!(took, FAR * 2, "no read asked for it, so it was not kept");
     });
 }
 

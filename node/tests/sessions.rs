@@ -166,7 +166,7 @@ fn a_caller_whose_entry_a_snapshot_covers_finds_the_first_answer() {
             cluster.node(*id).snapshot().await.expect("a snapshot");
         }
         let unknown = || cluster.metric("quorate_proposals_total", &["result=\"outcome_unknown\""]);
-        assert_eq!(unknown(), 0.0, "nobody could tell it anything, and it has not given up");
+        assert_eq!(unknown(), 0.0, "no node could answer it, and it has not given up");
         cluster.faults.heal();
         cluster.until("the snapshot", |_| (cluster.journal(old).restored() > 0).then_some(())).await;
         assert_eq!(unknown(), 1.0, "the snapshot told it that, not a deadline");

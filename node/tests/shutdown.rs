@@ -74,12 +74,12 @@ fn shutdown_does_not_wait_for_peers_that_are_dead() {
     run(async {
         let (dir, address) = (certificates(), free_address());
         // One peer does not run; the machine of the other drops every packet.
-        let (nobody, silent) = (free_address(), UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket"));
-        let peers = [(NodeId(1), address), (NodeId(2), nobody), (NodeId(3), silent.local_addr().expect("an address"))];
+        let (absent, silent) = (free_address(), UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket"));
+        let peers = [(NodeId(1), address), (NodeId(2), absent), (NodeId(3), silent.local_addr().expect("an address"))];
         let node = durable(dir.path(), address, &peers).await;
         let waiting = tokio::spawn({
             let node = node.clone();
-            async move { node.propose("nobody will see this").await }
+            async move { node.propose("a lost command").await }
         });
         node.status().changed().await.expect("a node that tries");
         let began = Instant::now();

@@ -66,7 +66,7 @@ fn a_node_that_skips_other_entries_is_not_heard_until_it_skips_the_same() {
         let leader = cluster.leader_among(&[NodeId(1), NodeId(2)]).await;
         cluster.node(leader).propose("after").await.expect("two are a quorum");
         tokio::time::sleep(Duration::from_secs(5)).await;
-        assert_eq!(cluster.journal(odd).entries(), [], "it applied nothing, and diverged from nobody");
+        assert_eq!(cluster.journal(odd).entries(), [], "it applied nothing, and diverged from no other");
         assert!(matches!(cluster.status(odd).role, Role::Follower | Role::PreCandidate));
         assert!(cluster.metric("quorate_net_dropped_total", &["reason=\"skip_list\""]) > 0.0);
 

@@ -209,7 +209,7 @@ fn entries_of_one_copy_and_the_witness_wait_for_that_copy() {
         let before = cluster.status(WITNESS).term;
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(cluster.status(other).role != Role::Leader && cluster.status(other).leader.is_none());
-        assert!(cluster.status(WITNESS).term <= Term(before.0 + 1), "nobody's term is driven up meanwhile");
+        assert!(cluster.status(WITNESS).term <= Term(before.0 + 1), "no term is driven up meanwhile");
         cluster.start_as(leader, Journal::default(), |builder| builder.witness(WITNESS)).await;
         cluster.settled().await;
         assert_eq!(cluster.journal(other).count("in one copy"), 1);

@@ -140,7 +140,7 @@ fn a_frame_that_is_no_hello_of_this_peer_is_refused() {
             assert_eq!(closed_with(&connection).await, Some(code), "{case}");
             world.victim.counts.until(|counts| counts.connections_of(result, Some(peer)) == 1).await;
         }
-        assert_eq!(world.victim.counts.connections("accepted"), 0, "nobody was let in");
+        assert_eq!(world.victim.counts.connections("accepted"), 0, "no peer was admitted");
         world.still_works().await;
     });
 }

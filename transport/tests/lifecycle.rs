@@ -117,11 +117,11 @@ fn a_link_of_a_network_that_closes_has_not_died() {
         let mut one = TestNode::start(&mut pki, ONE).await;
         let mut two = TestNode::start(&mut pki, TWO).await;
         let link = one.link(&mut two).await;
-        let (there, nobody) = (Rc::clone(&link), one.links.link(NodeId(3), "127.0.0.1:9"));
+        let (there, absent) = (Rc::clone(&link), one.links.link(NodeId(3), "127.0.0.1:9"));
         let looking = async move {
             // Long enough for the links' actors to end.
             for _ in 0..100 {
-                assert!(there.is_alive() && nobody.is_alive(), "a node must not take its own goodbye for a panic");
+                assert!(there.is_alive() && absent.is_alive(), "a node must not take its own goodbye for a panic");
                 tokio::task::yield_now().await;
             }
         };

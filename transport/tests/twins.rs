@@ -32,7 +32,7 @@ fn of_two_live_processes_of_one_id_the_one_at_the_members_address_stays_and_both
         let before = settled(&one);
         let refused = one.counts.connections("refused_twin");
         one.counts.until(|counts| counts.connections("refused_twin") >= refused + 3).await;
-        assert_eq!(settled(&one), before, "nobody takes the original's place again");
+        assert_eq!(settled(&one), before, "no other takes the original's place again");
         let mut round = 0;
         let is_heard = |event: &Event| matches!(event, Event::Delivered(_));
         while !two.pending().iter().any(is_heard) {

@@ -450,7 +450,7 @@ fn equal_ids_with_different_content_before_them_are_noticed() {
     assert_eq!(
         (terms(&follower), halted(&effects)),
         (vec![5, 5], None),
-        "one of the two is damaged; nobody knows which"
+        "one of the two is damaged, and it is unknown which"
     );
     let effects = hear(&mut follower, at(0), 2, 5, append(1, id(2, 5), 3, Some(stranger)));
     let violation = Violation::Diverged { at: id(2, 5), leader: NodeId(2) };

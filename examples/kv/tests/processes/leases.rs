@@ -27,8 +27,8 @@ async fn a_leader_that_is_stopped_and_wakes_answers_nothing_stale_from_its_lease
     let (cluster, mut random) = (cluster_at_default_timing().await, SmallRng::seed_from_u64(7));
     let story = Arc::new(Story::default());
     let mut tasks = JoinSet::new();
-    let everybody = cluster.client(&cluster.ids()).expect("client").with_limit(Duration::from_millis(500));
-    tasks.spawn(write(everybody, Arc::clone(&story)));
+    let all_nodes = cluster.client(&cluster.ids()).expect("client").with_limit(Duration::from_millis(500));
+    tasks.spawn(write(all_nodes, Arc::clone(&story)));
     for id in cluster.ids() {
         for _ in 0..READERS {
             tasks.spawn(read(cluster.client(&[id]).expect("client"), Arc::clone(&story)));

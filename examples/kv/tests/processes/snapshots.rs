@@ -53,10 +53,10 @@ async fn a_snapshot_is_taken_on_demand_by_request_and_by_command() {
 async fn a_snapshot_of_a_node_that_does_not_answer_is_a_failure_in_one_line() {
     let cluster = started("silent", 1, ON_DEMAND).await;
     let id = cluster.ids()[0];
-    let (url, nobody) = (cluster.endpoint(id), "http://127.0.0.1:9");
-    let ran = run(&["snapshot", "--endpoint", nobody, "--endpoint", &url]).await;
+    let (url, absent) = (cluster.endpoint(id), "http://127.0.0.1:9");
+    let ran = run(&["snapshot", "--endpoint", absent, "--endpoint", &url]).await;
     assert!(ran.out.starts_with(&format!("{url}: snapshot taken")), "the others are asked all the same: {ran:?}");
-    assert!(ran.error_line().contains(nobody));
+    assert!(ran.error_line().contains(absent));
 }
 
 #[tokio::test(flavor = "multi_thread")]

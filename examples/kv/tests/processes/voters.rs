@@ -27,9 +27,9 @@ async fn three_to_five_to_three_voters_in_single_steps_lose_nothing_while_leader
     let mut cluster = cluster_with_joiners(3, 2 * rounds).await;
     let (mut voters, joiners) = (cluster.ids(), cluster.joiners());
     let ledger = Ledger::new();
-    let everybody = voters.iter().chain(&joiners).copied().collect();
+    let all_members = voters.iter().chain(&joiners).copied().collect();
     let pace = LoadOptions { writers: 1, rest: Duration::from_millis(2), value_bytes: 100 };
-    let writers = Writers::start_among(&cluster, everybody, &ledger, pace).expect("writers");
+    let writers = Writers::start_among(&cluster, all_members, &ledger, pace).expect("writers");
     let (mut kills, mut pauses, mut refusals) = (0, 0, 0);
     for newcomers in joiners.chunks(2) {
         for id in newcomers {
@@ -86,9 +86,9 @@ async fn a_rolling_replacement_of_five_nodes_fails_no_write() {
     let mut cluster = cluster_with_joiners(5, 5).await;
     let (leave, join) = (cluster.ids(), cluster.joiners());
     let ledger = Ledger::new();
-    let everybody = leave.iter().chain(&join).copied().collect();
+    let all_members = leave.iter().chain(&join).copied().collect();
     let pace = LoadOptions { writers: 2, rest: Duration::from_millis(2), value_bytes: 100 };
-    let writers = Writers::start_among(&cluster, everybody, &ledger, pace).expect("writers");
+    let writers = Writers::start_among(&cluster, all_members, &ledger, pace).expect("writers");
     let first_term = cluster.leader(PATIENCE).await.expect("a leader").term;
     let mut transfers = 0;
     for (nth, (old, new)) in leave.iter().zip(&join).enumerate() {

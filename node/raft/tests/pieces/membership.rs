@@ -12,10 +12,10 @@ use std::{
 fn the_learners_of_a_membership_that_fills_an_entry_are_told_from_its_voters_in_no_time() {
     let count = 200_000;
     let voters = (0..count).map(|id| NodeId(2 * id));
-    let everybody = Membership::of_voters(voters).with_learners((0..count).map(|id| NodeId(2 * id + 1)));
-    let bytes = everybody.encode();
+    let membership = Membership::of_voters(voters).with_learners((0..count).map(|id| NodeId(2 * id + 1)));
+    let bytes = membership.encode();
     let began = Instant::now();
-    assert_eq!(Membership::decode(&bytes), Ok(everybody));
+    assert_eq!(Membership::decode(&bytes), Ok(membership));
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 

@@ -5,7 +5,7 @@ use quorate_raft::{ClockDrift, Index, Membership, NodeId, Promise, ReadToken, Re
 #[test]
 fn reads_that_arrive_during_a_round_wait_together_for_the_next() {
     let (mut reads, members) = (Reads::default(), members());
-    assert_eq!(reads.open_round(Index(3), None), None, "nobody waits");
+    assert_eq!(reads.open_round(Index(3), None), None, "no read waits");
     reads.ask(1);
     assert_eq!(reads.open_round(Index(3), None), Some(1));
     reads.ask(2);

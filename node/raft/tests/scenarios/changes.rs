@@ -317,7 +317,7 @@ fn a_removed_leader_steps_down_only_after_the_commit_and_hands_over_first() {
     world.beat(1);
     world.beat(1);
     assert_eq!(removed(&world), [NodeId(1)]);
-    let leader = leader_of(&world).expect("somebody was told to campaign");
+    let leader = leader_of(&world).expect("a node was told to campaign");
     assert!(
         [2, 3].contains(&leader.0) && world.term(leader.0) == term + 1,
         "{leader} in term {}",
@@ -437,7 +437,7 @@ fn only_a_member_that_hears_a_leader_tells_a_removed_node() {
         effects.iter().any(|effect| matches!(effect, Effect::Send(sent) if is_told(&sent.message.body)))
     };
     assert!(tells(&voters(3), 10));
-    assert!(!tells(&voters(3), 10_000), "it hears nobody any more");
+    assert!(!tells(&voters(3), 10_000), "it hears no node any more");
     assert!(!tells(&Membership::of_voters([NodeId(1), NodeId(3)]), 10), "it is no member itself");
 }
 

@@ -30,7 +30,7 @@ fn a_follower_whose_log_contradicts_a_quorum_stops_and_one_that_may_be_right_doe
     let effects = hear(&mut follower, at(0), 1, 5, Body::Append(probe.clone()));
     assert_eq!(append_reply(&effects), Some(AppendOutcome::Diverged { at: id(2, 1) }));
     assert!(effects.contains(&Effect::Diverged { at: id(2, 1), with: NodeId(1) }));
-    assert_eq!(halted(&effects), None, "a damaged leader says the same to everybody");
+    assert_eq!(halted(&effects), None, "a damaged leader says the same to all");
     let proof =
         Append { epoch: Progress::NO_EPOCH, previous: id(3, 5), previous_checksum: None, commit: Index(3), ..probe };
     let effects = hear(&mut follower, at(0), 1, 5, Body::Append(proof));

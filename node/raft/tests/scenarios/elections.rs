@@ -235,7 +235,7 @@ fn nodes_that_time_out_together_do_not_do_so_for_ever() {
         (1..=3).for_each(|id| world.must(Event::Timeout(NodeId(id))));
         (1..=3).for_each(|id| world.must(Event::WinPreVote(NodeId(id))));
         world.settle();
-        assert_eq!(world.leaders(), [], "everybody voted for themselves");
+        assert_eq!(world.leaders(), [], "each node voted for itself");
         for _ in 0..3_000 {
             world.pass(1);
             let due = |id: &NodeId| world.running(*id).is_some_and(|node| node.deadline <= world.now);
@@ -308,7 +308,7 @@ fn one_way_links_neither_keep_a_deaf_leader_nor_let_a_deaf_follower_disrupt() {
         world.beat(1);
         world.timeout_of(1);
     }
-    assert_eq!(world.leaders(), [], "it sends, and hears nobody");
+    assert_eq!(world.leaders(), [], "it sends, and hears no node");
 
     let mut world = World::new(3);
     world.elect(1);

@@ -57,7 +57,7 @@ fn a_leader_that_has_heard_no_peer_yet_may_transfer_leadership() {
     assert!(leader.transfer_leadership(at(1), None, &mut out).is_ok());
     let tells = |effect: &Effect| matches!(effect, Effect::Send(outgoing) if matches!(outgoing.message.body, Body::TimeoutNow(_)));
     assert!(!out.iter().any(tells), "not before it has the log");
-    let (to, last) = (leader.transfer_target().expect("somebody"), leader.log().last().index);
+    let (to, last) = (leader.transfer_target().expect("a target"), leader.log().last().index);
     leader.matched(at(2), to, last, &mut out);
     assert!(out.iter().any(tells));
 }

@@ -148,7 +148,7 @@ fn a_leader_that_wakes_answers_nothing_from_its_lease() {
     world.read_by_lease(1, 1);
     world.settle();
     world.read_by_lease(1, 2);
-    assert_eq!(world.answered_reads().0.len(), 2, "the second without asking anybody");
+    assert_eq!(world.answered_reads().0.len(), 2, "the second without a question");
     // Node 1 stands still; meanwhile the others elect another leader, which commits.
     world.isolate(1);
     world.elect(2);
@@ -171,7 +171,7 @@ fn a_lease_in_use_is_renewed_before_it_ends_and_one_that_is_not_ends() {
     assert_eq!(by_lease(&mut leader, 1_050, 2), [ready(1, 2)], "much of it is left");
     assert_eq!(by_lease(&mut leader, 1_070, 3), [ready(1, 3), Effect::HeartbeatNow { round: 2 }]);
     assert_eq!(by_lease(&mut leader, 1_071, 4), [ready(1, 4)], "once is enough");
-    assert_eq!(hear(&mut leader, at(1_072), 2, 2, heartbeat_reply(2)), [], "nobody waited for it");
+    assert_eq!(hear(&mut leader, at(1_072), 2, 2, heartbeat_reply(2)), [], "no read waited for it");
     assert_eq!(by_lease(&mut leader, 1_070 + LEASE - 1, 5)[0], ready(1, 5));
     let mut out = Vec::new();
     leader.read(at(1_070 + LEASE - 1), 6, &mut out);

@@ -150,7 +150,7 @@ fn a_configuration_that_is_none_is_refused() {
         let effects = hear(follower, at(0), 1, 5, append(1, id(1, 1), 0, Some(batch)));
         matches!(effects.last(), Some(Effect::Refused { reason: MessageRefusal::Malformed, .. }))
     };
-    assert!(refused(&mut follower, changing(5, 2, before, &Membership::default())), "nobody would vote");
+    assert!(refused(&mut follower, changing(5, 2, before, &Membership::default())), "no node would vote");
     let mut cut = quorate_raft::BatchBuilder::new(quorate_world::fixtures::crc, Term(5), Index(2), before, 0);
     cut.push(quorate_raft::Kind::Membership, &voters(3).encode()[..7]);
     assert!(refused(&mut follower, cut.finish().expect("an entry")), "cut off");

@@ -195,7 +195,7 @@ fn a_pin_follows_its_peer_and_ends() {
     assert_eq!(saved(&mut leader, 12, 0), 8, "as far as the peer has come");
     leader.matched(at(0), NodeId(3), Index(3), &mut out);
     assert_eq!(saved(&mut leader, 13, 0), 8, "what is cut does not come back");
-    assert_eq!(saved(&mut leader, 21, 13), 8, "it is within what is kept for everybody, and needs no pin any more");
+    assert_eq!(saved(&mut leader, 21, 13), 8, "it is within the part kept for all peers, and needs no pin any more");
     assert_eq!(saved(&mut leader, 21, 5), 16);
     leader.pin(NodeId(3), Some(Index(16)));
     leader.pin(NodeId(3), None);
@@ -329,9 +329,9 @@ fn a_malformed_piece_of_a_snapshot_is_refused() {
             Some(Effect::Refused { reason: MessageRefusal::Malformed, .. })
         )
     };
-    let mut nobody = snapshot_of(4, 2);
-    nobody.base.membership = voters(0);
-    assert!(refused(&mut follower, snapshot_chunk(1, &nobody, 0, b"a")), "nobody votes");
+    let mut voterless = snapshot_of(4, 2);
+    voterless.base.membership = voters(0);
+    assert!(refused(&mut follower, snapshot_chunk(1, &voterless, 0, b"a")), "no node votes");
     assert!(refused(&mut follower, snapshot_chunk(1, &snapshot_of(0, 0), 0, b"a")), "of nothing");
     assert!(refused(&mut follower, snapshot_chunk(1, &snapshot_of(4, 6), 0, b"a")), "of a later term");
     assert!(refused(&mut follower, snapshot_chunk(1, &snapshot_of(4, 2), 1, b"abc")), "more than there is");

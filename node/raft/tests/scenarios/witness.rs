@@ -56,7 +56,7 @@ fn wait_in_vain(world: &mut World, leader: u64) {
 fn a_stub_stands_for_its_record_in_every_comparison() {
     let mut log = quorate_raft::BatchBuilder::new(crc, quorate_raft::Term(3), Index(7), 9, 0);
     log.push(Kind::Noop, &[]);
-    log.push(Kind::Command, b"a command that nobody keeps");
+    log.push(Kind::Command, b"a command that no node keeps");
     log.push(Kind::Membership, &voters(3).with_witness(Some(WITNESS)).encode());
     log.push(Kind::Session, &[7; 90]);
     let whole = log.finish().expect("four entries");

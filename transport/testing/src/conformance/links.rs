@@ -16,7 +16,7 @@ const TWO: NodeId = NodeId(2);
 pub(super) async fn a_node_that_is_not_dialled_is_answered_on_the_way_that_it_opened(harness: &mut dyn Harness) {
     let (mut one, mut two) = (TestNode::start(harness, ONE).await, TestNode::start(harness, TWO).await);
     two.links.reply_link(NodeId(7)).send(heartbeat_reply(1));
-    assert_eq!(two.counts.dropped("unconnected"), 1, "an answer to nobody is dropped and counted");
+    assert_eq!(two.counts.dropped("unconnected"), 1, "an answer to an absent peer is dropped and counted");
     let link = one.link(&mut two).await;
     link.send(heartbeat(1));
     assert_eq!(two.received().await, (ONE, heartbeat(1)), "a request arrives");
@@ -26,7 +26,7 @@ pub(super) async fn a_node_that_is_not_dialled_is_answered_on_the_way_that_it_op
         assert_eq!(one.received().await, (TWO, message), "what is said to a node that dialled arrives there");
     }
     let is_link = |event: &Event| matches!(event, Event::LinkUp { .. } | Event::LinkDown { .. });
-    nothing(&mut two, "who only answers dials nobody, and hears of no link", is_link).await;
+    nothing(&mut two, "a link that only answers dials no peer and reports no link", is_link).await;
     close([one, two]).await;
 }
 
