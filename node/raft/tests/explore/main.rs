@@ -190,7 +190,7 @@ fn no_interleaving_of_a_leadership_transfer_loses_an_entry_or_serves_a_stale_rea
 fn no_interleaving_of_a_witness_that_breaks_ties_loses_an_entry() {
     explore("a witness and a change of leader", led_by_1_with_a_witness(), change_of_leader());
     let bounds = Bounds { timeouts: [2, 0, 0], ..change_of_leader() };
-    explore("a witness that is called on", led_by_1_with_a_witness(), bounds);
+    explore("a witness in a tie-break", led_by_1_with_a_witness(), bounds);
     let bounds = Bounds { timeouts: [0, 1, 0], crashes: 1, proposals: 0, ..bounds };
     explore("a witness, a change of leader and a crash", led_by_1_with_a_witness(), bounds);
 }
@@ -199,7 +199,7 @@ fn no_interleaving_of_a_witness_that_breaks_ties_loses_an_entry() {
 #[ignore = "larger bounds: minutes"]
 fn larger_tie_breaks() {
     let bounds = Bounds { timeouts: [2, 0, 1], crashes: 1, ..change_of_leader() };
-    explore("a witness that is called on, and a crash", led_by_1_with_a_witness(), bounds);
+    explore("a witness in a tie-break, and a crash", led_by_1_with_a_witness(), bounds);
 }
 
 #[test]

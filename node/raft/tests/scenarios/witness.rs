@@ -122,7 +122,7 @@ fn with_one_full_copy_gone_the_other_goes_on() {
     world.cut_way(2, 1);
     let committed = world.replica(1).commit();
     world.propose(1, 1);
-    assert_eq!(world.node(WITNESS).disk.last().index, committed, "it is not called on any more");
+    assert_eq!(world.node(WITNESS).disk.last().index, committed, "the tie-break is over");
 }
 
 /// Its replicator relies on the limit: the last entry that it may send never goes back.
@@ -137,7 +137,7 @@ fn the_limit_of_a_witness_never_goes_back() {
     let told = persist_all(&mut leader, &out);
     assert!(told.contains(&Effect::ReplicateTo { peer: WITNESS, to: Index(4) }), "{told:?}");
     leader.matched(at(0), NodeId(2), Index(1), &mut out);
-    assert_eq!((leader.commit(), leader.goes_to(WITNESS)), (Index(1), Index(4)), "though it is called on no more");
+    assert_eq!((leader.commit(), leader.goes_to(WITNESS)), (Index(1), Index(4)), "though the tie-break is over");
     leader.matched(at(0), NodeId(2), Index(4), &mut out);
     let mut more = Vec::new();
     leader.propose(at(0), batch(1, 5, 1, leader.log().last_checksum()), &mut more);
