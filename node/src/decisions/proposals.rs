@@ -8,27 +8,26 @@
 //! an entry of a later term is committed and no entry has the command. Then it is forwarded again:
 //! a leader appends a forwarded command in the term in which it was sent, or never.
 
+mod forwarding;
+
 use super::{
-    callers::{Answer, Caller, Callers, Outcome, Proposal},
+    callers::{Caller, Callers, Outcome, Proposal},
     large_commands::LargeCommands,
-    request_ids::{Arrival, DuplicateFilter, RequestIds},
+    request_ids::{DuplicateFilter, RequestIds},
     routing::{self, Route},
 };
 use crate::{
     config::{Limits, Sessions, Timing},
     error::ProposeError,
-    results::Applied,
-    sessions::{LogClock, Refusal},
+    sessions::LogClock,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quorate_raft::{
-    Batch, BatchBuilder, Body, ForwardedCommand, ForwardedOutcome, Index, Kind, Message, Moment, NodeId, Outgoing,
-    Propose, ProposeOutcome, ProposeReply, Term,
-    record::OVERHEAD_BYTES,
-    session::{LogTime, REQUEST_OVERHEAD_BYTES, STAMP_BYTES, Stamp},
+    Batch, BatchBuilder, Body, ForwardedOutcome, Index, Kind, Message, Moment, NodeId, Outgoing, ProposeOutcome,
+    ProposeReply, Term, record::OVERHEAD_BYTES, session::Stamp,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     iter::Peekable,
     time::Duration,
     vec,
@@ -146,15 +145,6 @@ impl<W, C> Forwarded<W, C> {
     }
 }
 
-/// The part of an entry's payload that was forwarded: the leader puts a stamp in front
-/// of a session's.
-fn asked_for(kind: Kind, payload: &[u8]) -> Option<&[u8]> {
-    match kind {
-        Kind::Session => payload.get(STAMP_BYTES..),
-        _ => Some(payload),
-    }
-}
-
 type Effects<W, C> = Vec<Effect<W, C>>;
 
 impl<W, C> Proposals<W, C> {
@@ -183,46 +173,6 @@ impl<W, C> Proposals<W, C> {
     /// Callers of this node propose these, or none of them could be appended when they were to be.
     pub fn offered(&mut self, proposals: Vec<Proposal<W, C>>, now: Moment, view: &View, out: &mut Effects<W, C>) {
         self.place(proposals, now, view, out);
-        self.send_replies(view, out);
-    }
-
-    /// Another node forwarded commands of its callers, in a message of `term`. `is_outside` says
-    /// that the configuration does not name it. `admit` gives a place to a command of this many
-    /// bytes, if there is room.
-    pub fn arrived(
-        &mut self,
-        (from, term, is_outside): (NodeId, Term, bool),
-        Propose { commands, mut payloads }: Propose,
-        mut admit: impl FnMut(usize) -> Option<C>,
-        now: Moment,
-        view: &View,
-        out: &mut Effects<W, C>,
-    ) {
-        let Some(first) = commands.first() else { return };
-        let refusal = match self.duplicates.arrived(from, first.request, term, is_outside) {
-            Arrival::New => None,
-            Arrival::Duplicate => return out.push(Effect::Dropped { from, reason: "duplicate" }),
-            Arrival::MayBeTaken => Some(ProposeOutcome::Unknown),
-            Arrival::FromOutside => Some(ProposeOutcome::NotLeader),
-        };
-        let mut taken = Vec::new();
-        for ForwardedCommand { request, length, kind, waits_ms } in commands {
-            let payload = payloads.split_to((length as usize).min(payloads.len()));
-            let refusal = refusal.or_else(|| too_large(kind, payload.len()));
-            let admitted = match refusal {
-                Some(outcome) => Err(outcome),
-                None => admit(payload.len()).ok_or(ProposeOutcome::Overloaded),
-            };
-            match admitted {
-                Ok(permit) => {
-                    let caller = Caller::There { node: from, request, term, permit };
-                    let until = Some(now.plus(Duration::from_millis(waits_ms.into())));
-                    taken.push(Proposal { kind, payload, caller, until });
-                }
-                Err(outcome) => self.reply(from, request, outcome),
-            }
-        }
-        self.place(taken, now, view, out);
         self.send_replies(view, out);
     }
 
@@ -273,56 +223,6 @@ impl<W, C> Proposals<W, C> {
         Some(LaidOut { batch, count, mean_wait })
     }
 
-    /// The index after which the log decides the commands that were forwarded before `term`; `None`
-    /// if there are none left to decide.
-    pub fn stranded_after(&self, term: Term) -> Option<Index> {
-        if !self.has_stranded {
-            return None;
-        }
-        self.forwarded
-            .values()
-            .filter(|forwarded| forwarded.is_stranded(term))
-            .map(|forwarded| forwarded.sent.after)
-            .min()
-    }
-
-    /// An entry of `term` is committed, and the `batches` are all that is committed after
-    /// [`Proposals::stranded_after`]. The commands of earlier terms that are not among them take
-    /// another way: no leader appended them, and none ever will.
-    ///
-    /// An entry does not name its caller: an equal payload may be another caller's. So the caller
-    /// of a command that is among them waits for the leader's answer, for two heartbeat intervals,
-    /// and then the outcome is unknown.
-    pub fn decide_stranded(
-        &mut self,
-        term: Term,
-        batches: &[Batch],
-        now: Moment,
-        view: &View,
-        out: &mut Effects<W, C>,
-    ) {
-        let until = now.plus(self.settings.timing.heartbeat_interval * 2);
-        let records = || batches.iter().flat_map(Batch::records);
-        let payloads: BTreeSet<(Term, &[u8])> =
-            records().filter_map(|record| Some((record.id.term, asked_for(record.kind, record.payload)?))).collect();
-        // A witness keeps no payloads.
-        let is_known = records().all(|record| record.kind != Kind::Stub);
-        let is_absent =
-            |forwarded: &Forwarded<W, C>| !payloads.contains(&(forwarded.sent.term, &forwarded.proposal.payload[..]));
-        for forwarded in self.forwarded.values_mut().filter(|forwarded| forwarded.is_stranded(term)) {
-            forwarded.may_be_taken = true;
-            if !is_known || !is_absent(forwarded) {
-                forwarded.deadline = forwarded.deadline.min(until);
-            }
-        }
-        let never =
-            |_: &u64, forwarded: &mut Forwarded<W, C>| is_known && forwarded.sent.term < term && is_absent(forwarded);
-        let never_taken = self.forwarded.extract_if(.., never).map(|(_, forwarded)| forwarded.proposal).collect();
-        self.has_stranded = self.forwarded.values().any(|forwarded| !forwarded.may_be_taken);
-        self.retry(never_taken, now, view, out);
-        self.send_replies(view, out);
-    }
-
     /// Entries are committed: gives their callers. The caller of another entry at the same index is
     /// told that it never will be committed.
     ///
@@ -356,94 +256,6 @@ impl<W, C> Proposals<W, C> {
             }
         }
         taken
-    }
-
-    /// Entries up to this log time are applied, and these answers are for other nodes. They leave
-    /// with few messages, none of them large.
-    pub fn applied(
-        &mut self,
-        log_time: LogTime,
-        answers: Vec<Answer>,
-        now: Moment,
-        view: &View,
-        out: &mut Effects<W, C>,
-    ) {
-        self.log_clock.applied(log_time, now);
-        let mut by_node: BTreeMap<NodeId, (Vec<ForwardedOutcome>, BytesMut)> = BTreeMap::new();
-        for Answer { node, request, outcome } in answers {
-            let (outcomes, replies) = by_node.entry(node).or_default();
-            let (outcome, reply) = match outcome {
-                Ok(Applied { index, reply }) => {
-                    let reply_bytes = u32::try_from(reply.len()).unwrap_or(u32::MAX);
-                    (ProposeOutcome::Applied { index, reply_bytes }, reply)
-                }
-                Err(Refusal::Expired) => (ProposeOutcome::SessionExpired, Bytes::new()),
-                Err(Refusal::StaleSerial) => (ProposeOutcome::StaleSerial, Bytes::new()),
-                Err(Refusal::Skipped) => (ProposeOutcome::Skipped, Bytes::new()),
-            };
-            if !outcomes.is_empty() && replies.len() + reply.len() > self.settings.limits.max_batch_bytes {
-                let reply = ProposeReply { outcomes: std::mem::take(outcomes), replies: replies.split().freeze() };
-                out.push(send(node, Body::ProposeReply(reply), view));
-            }
-            outcomes.push(ForwardedOutcome { request, outcome });
-            replies.extend_from_slice(&reply);
-        }
-        for (node, (outcomes, replies)) in by_node {
-            out.push(send(node, Body::ProposeReply(ProposeReply { outcomes, replies: replies.freeze() }), view));
-        }
-    }
-
-    /// The leader answered forwarded commands, in a message of `term`. Those that it did not append
-    /// take another way. A caller that it was too busy for is told to come again after
-    /// `retry_after`.
-    pub fn answered(
-        &mut self,
-        (from, term): (NodeId, Term),
-        ProposeReply { outcomes, mut replies }: ProposeReply,
-        retry_after: Duration,
-        now: Moment,
-        view: &View,
-        out: &mut Effects<W, C>,
-    ) {
-        let mut again = Vec::new();
-        for ForwardedOutcome { request, outcome } in outcomes {
-            let reply = match outcome {
-                ProposeOutcome::Applied { reply_bytes, .. } => {
-                    replies.split_to((reply_bytes as usize).min(replies.len()))
-                }
-                _ => Bytes::new(),
-            };
-            if self.forwarded.get(&request).is_none_or(|forwarded| forwarded.sent.to != from) {
-                continue; // answered, or given up on, before
-            }
-            let Some(Forwarded { proposal, .. }) = self.forwarded.remove(&request) else { continue };
-            let outcome = match outcome {
-                ProposeOutcome::NotLeader => {
-                    again.push(proposal);
-                    continue;
-                }
-                ProposeOutcome::Applied { index, .. } => Ok(Ok(Applied { index, reply })),
-                ProposeOutcome::SessionExpired => Ok(Err(Refusal::Expired)),
-                ProposeOutcome::StaleSerial => Ok(Err(Refusal::StaleSerial)),
-                ProposeOutcome::Skipped => Ok(Err(Refusal::Skipped)),
-                ProposeOutcome::Overloaded => Err(ProposeError::Overloaded { retry_after }),
-                ProposeOutcome::DeadlinePassed => Err(ProposeError::DeadlinePassed),
-                ProposeOutcome::TooLarge { max } => {
-                    Err(ProposeError::TooLarge { bytes: proposal.payload.len(), max: max as usize })
-                }
-                ProposeOutcome::Unknown => Err(ProposeError::OutcomeUnknown),
-            };
-            // A command that another node forwarded is never forwarded on.
-            if let Caller::Here { waiter, .. } = proposal.caller {
-                out.push(Effect::Answer { waiter, outcome });
-            }
-        }
-        if view.routing.would_refuse_again(from, term) {
-            self.defer(again, now);
-        } else {
-            self.retry(again, now, view, out);
-        }
-        self.send_replies(view, out);
     }
 
     /// A snapshot took the place of the entries up to `index`: their outcomes are unknown here.
@@ -569,39 +381,6 @@ impl<W, C> Proposals<W, C> {
         self.deferred.extend(proposals.into_iter().map(|proposal| Deferred { proposal, deadline }));
     }
 
-    fn forward(
-        &mut self,
-        leader: NodeId,
-        proposals: Vec<Proposal<W, C>>,
-        now: Moment,
-        view: &View,
-        out: &mut Effects<W, C>,
-    ) {
-        let latest = now.plus(self.settings.timing.proposal_timeout);
-        let sent = Sent { to: leader, term: view.routing.term, after: view.commit };
-        let bytes_max = self.settings.limits.max_batch_bytes;
-        // The refusal of an expired command by the leader has this time to arrive.
-        let to_answer = self.settings.timing.heartbeat_interval * 2;
-        let mut proposals = proposals.into_iter().peekable();
-        while proposals.peek().is_some() {
-            let (mut commands, mut payloads) = (Vec::new(), BytesMut::new());
-            while let Some(proposal) = proposals.next_if(|next| {
-                commands.is_empty()
-                    || (commands.len() < BATCH_ENTRIES_MAX && payloads.len() + next.payload.len() <= bytes_max)
-            }) {
-                let waits = proposal.until.map_or(latest, |until| until.min(latest)).since(now);
-                let waits_ms = u32::try_from(waits.as_millis()).unwrap_or(u32::MAX);
-                let length = u32::try_from(proposal.payload.len()).unwrap_or(u32::MAX);
-                payloads.extend_from_slice(&proposal.payload);
-                let (request, kind) = (self.ids.next(), proposal.kind);
-                let deadline = latest.min(now.plus(waits + to_answer));
-                self.forwarded.insert(request, Forwarded { sent, proposal, deadline, may_be_taken: false });
-                commands.push(ForwardedCommand { request, length, kind, waits_ms });
-            }
-            out.push(send(leader, Body::Propose(Propose { commands, payloads: payloads.freeze() }), view));
-        }
-    }
-
     /// The commands of these callers were appended, from index `first` on.
     fn appended(&mut self, first: Index, term: Term, callers: Vec<Caller<W, C>>, now: Moment) {
         let deadline = now.plus(self.settings.timing.proposal_timeout);
@@ -636,14 +415,6 @@ impl<W, C> Proposals<W, C> {
 
 fn send<W, C>(to: NodeId, body: Body, view: &View) -> Effect<W, C> {
     Effect::Send(Outgoing { to, message: Message { term: view.routing.term, body } })
-}
-
-/// The refusal of a forwarded command that no node can take. The limit of the node that the client
-/// asked counts; this node's may be lower.
-fn too_large(kind: Kind, bytes: usize) -> Option<ProposeOutcome> {
-    let besides = if kind == Kind::Session { REQUEST_OVERHEAD_BYTES } else { 0 };
-    let max = Limits::COMMAND_BYTES_MAX;
-    (bytes > max + besides).then(|| ProposeOutcome::TooLarge { max: u32::try_from(max).unwrap_or(u32::MAX) })
 }
 
 /// The error of a command for which no leader was found.

@@ -1,4 +1,13 @@
-use super::*;
+use super::{forwarding::asked_for, *};
+use crate::{
+    decisions::{callers::Answer, large_commands::LARGE_BYTES},
+    results::Applied,
+    sessions::Refusal,
+};
+use quorate_raft::{
+    ForwardedCommand, Propose,
+    session::{LogTime, STAMP_BYTES},
+};
 
 const THIS: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(2);
@@ -203,7 +212,7 @@ fn a_deferred_command_fails_with_its_own_deadline_or_for_want_of_a_leader() {
 #[test]
 fn a_large_command_that_waits_too_long_was_never_started() {
     let mut world = World::leading(1);
-    let large = "0".repeat(super::super::large_commands::LARGE_BYTES);
+    let large = "0".repeat(LARGE_BYTES);
     world.settings(|settings| settings.limits.max_batch_bytes = large.len());
     let until = world.now.plus(MS(1));
     let callers = [world.offer(&large), world.offer(&large), world.offer_until(&large, until)];
@@ -220,7 +229,7 @@ fn a_large_command_that_waits_too_long_was_never_started() {
 #[test]
 fn large_commands_go_on_when_those_before_are_committed() {
     let mut world = World::leading(1);
-    let large = "0".repeat(super::super::large_commands::LARGE_BYTES);
+    let large = "0".repeat(LARGE_BYTES);
     world.settings(|settings| settings.limits.max_batch_bytes = large.len());
     world.offer(&large);
     world.offer(&large);
