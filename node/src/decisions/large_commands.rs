@@ -4,8 +4,8 @@
 //! Entries are committed in log order, so a command appended after ten megabytes waits until ten
 //! megabytes are on the disks of a majority. Large commands therefore wait here, in their order,
 //! until the ones appended before are committed, and small commands pass them. A command that waits
-//! here has had no effect. A wait is as short as a few commits; a command whose wait is too long is
-//! refused as overload. The gates bound how many may wait.
+//! here has had no effect. A wait is as short as a few commits; a command that waits too long is
+//! refused as overload. Admission control bounds the number that waits.
 
 use super::callers::{Caller, Proposal};
 use quorate_raft::{Index, Moment};

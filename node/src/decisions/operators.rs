@@ -77,7 +77,7 @@ pub(crate) enum Effect<W> {
     },
 }
 
-/// The most operators that wait at a time, besides the one whose change is under way.
+/// The most operators that wait at a time, besides that of the change under way.
 const OPERATORS_MAX: usize = 64;
 
 type Effects<W> = Vec<Effect<W>>;

@@ -300,8 +300,8 @@ impl<W, C> Proposals<W, C> {
         }
     }
 
-    /// Gives up on commands past their deadlines. A caller whose large command waited for too long
-    /// is told to come again after `retry_after`.
+    /// Gives up on commands past their deadlines. The caller of a large command that waited for too
+    /// long is told to come again after `retry_after`.
     pub fn expire(&mut self, retry_after: Duration, now: Moment, view: &View, out: &mut Effects<W, C>) {
         // Deadlines differ: a late one may stand anywhere.
         let (over, deferred): (Vec<_>, Vec<_>) = self.deferred.drain(..).partition(|deferred| deferred.is_over(now));
@@ -336,8 +336,8 @@ impl<W, C> Proposals<W, C> {
         self.send_replies(view, out);
     }
 
-    /// Takes commands again that have had no effect. However often leaders change, a caller waits
-    /// no longer than `proposal_timeout`.
+    /// Takes commands again that have had no effect. A caller waits no longer than
+    /// `proposal_timeout`, regardless of the number of leaders.
     fn retry(&mut self, mut proposals: Vec<Proposal<W, C>>, now: Moment, view: &View, out: &mut Effects<W, C>) {
         let patience = self.settings.timing.proposal_timeout;
         let late: Vec<_> = proposals.extract_if(.., |proposal| proposal.caller.has_waited(patience, now)).collect();

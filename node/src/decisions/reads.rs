@@ -283,8 +283,8 @@ impl<W> Reads<W> {
         }
     }
 
-    /// Takes readers again whose request was lost on its way. However often leaders change, a
-    /// reader waits no longer than `proposal_timeout`, or until its own deadline.
+    /// Takes readers again after their request was lost on its way. A reader waits no longer than
+    /// `proposal_timeout`, or until its own deadline, regardless of the number of leaders.
     fn retry(&mut self, mut readers: Vec<Reader<W>>, now: Moment, view: &View, out: &mut Effects<W>) {
         let patience = self.timing.proposal_timeout;
         let is_late = |reader: &mut Reader<W>| match reader {
@@ -318,7 +318,7 @@ impl<W> Reads<W> {
         }
     }
 
-    /// The answer to a reader whose group was answered with `index`.
+    /// The answer to a reader of a group that was answered with `index`.
     fn outcome(&self, reader: &Reader<W>, index: Index, now: Moment, view: &View) -> Result<Granted, ReadError> {
         match reader {
             Reader::Here { wants: Wants::Within { .. }, .. } => {

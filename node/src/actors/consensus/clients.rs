@@ -22,7 +22,7 @@ pub(super) struct Clients {
     /// Admission of this node's own callers.
     pub(super) admission: Arc<Admission>,
     /// Admission of commands that other nodes forward, until they are answered.
-    pub(super) gate_for_others: Arc<Admission>,
+    pub(super) admission_for_others: Arc<Admission>,
     /// Batches that the leader is persisting or committing, for the metrics of those stages.
     pub(super) stages: Stages,
 }
@@ -40,7 +40,7 @@ impl Clients {
             proposal_effects: Vec::new(),
             read_effects: Vec::new(),
             admission,
-            gate_for_others: Admission::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes),
+            admission_for_others: Admission::new(limits.max_in_flight_proposals, limits.max_in_flight_bytes),
             stages: Stages::default(),
         }
     }

@@ -93,7 +93,7 @@ impl Consensus {
         propose: Propose,
         ctx: &mut Context<Self>,
     ) {
-        let admission = Arc::clone(&self.clients.gate_for_others);
+        let admission = Arc::clone(&self.clients.admission_for_others);
         let admit = |bytes| admission.enter(bytes, None);
         self.decide_commands(ctx, |commands, now, view, out| {
             commands.arrived((from, term, is_outside), propose, admit, now, view, out);
