@@ -1,38 +1,8 @@
 //! Load of the actors, delays of their threads, and shortages of the process.
 
-use super::{Each, NodeMetrics, Scope, TimeCounter, float};
-use crate::{
-    catalogue,
-    labels::{ActorName, NodeThread, Shortage},
-};
-use metrics::{Counter, Gauge, Histogram};
+use super::{NodeMetrics, float};
+use crate::labels::{ActorName, NodeThread, Shortage};
 use std::time::Duration;
-
-pub(super) struct Actors {
-    mailbox_depth: Each<ActorName, Gauge>,
-    busy: Each<ActorName, TimeCounter>,
-    event_loop_delay: Histogram,
-    late_wakeups: Counter,
-    shortages: Each<Shortage, Counter>,
-    silence: Each<NodeThread, Gauge>,
-    lines_lost: Counter,
-    http_connections: Gauge,
-}
-
-impl Actors {
-    pub(super) fn register(scope: &Scope) -> Self {
-        Self {
-            mailbox_depth: scope.each("actor", |scope| scope.gauge(&catalogue::MAILBOX_DEPTH)),
-            busy: scope.each("actor", |scope| scope.time_counter(&catalogue::ACTOR_BUSY)),
-            event_loop_delay: scope.histogram(&catalogue::EVENT_LOOP_DELAY),
-            late_wakeups: scope.counter(&catalogue::LATE_WAKEUPS),
-            shortages: scope.each("what", |scope| scope.counter(&catalogue::SHORTAGES)),
-            silence: scope.each("thread", |scope| scope.gauge(&catalogue::THREAD_SILENCE)),
-            lines_lost: scope.counter(&catalogue::LOG_LINES_LOST),
-            http_connections: scope.gauge(&catalogue::HTTP_CONNECTIONS),
-        }
-    }
-}
 
 impl NodeMetrics {
     /// Sets the number of waiting messages of the actor, or of all actors of that name together.

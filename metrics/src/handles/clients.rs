@@ -1,36 +1,8 @@
 //! Proposals and reads: results for their callers, and durations of their stages.
 
-use super::{Each, NodeMetrics, Scope, float};
-use crate::{
-    catalogue,
-    labels::{ProposalResult, ProposalStage, ReadMode, ReadResult},
-};
-use metrics::{Counter, Gauge, Histogram};
+use super::{NodeMetrics, float};
+use crate::labels::{ProposalResult, ProposalStage, ReadMode, ReadResult};
 use std::time::Duration;
-
-pub(super) struct Clients {
-    proposals: Each<ProposalResult, Counter>,
-    in_flight: Gauge,
-    sessions: Gauge,
-    stages: Each<ProposalStage, Histogram>,
-    batch: Histogram,
-    reads: Each<ReadMode, Each<ReadResult, Counter>>,
-    read_duration: Each<ReadMode, Histogram>,
-}
-
-impl Clients {
-    pub(super) fn register(scope: &Scope) -> Self {
-        Self {
-            proposals: scope.each("result", |scope| scope.counter(&catalogue::PROPOSALS)),
-            in_flight: scope.gauge(&catalogue::PROPOSALS_IN_FLIGHT),
-            sessions: scope.gauge(&catalogue::SESSIONS),
-            stages: scope.each("stage", |scope| scope.histogram(&catalogue::PROPOSAL_DURATION)),
-            batch: scope.histogram(&catalogue::BATCH_ENTRIES),
-            reads: scope.each("mode", |scope| scope.each("result", |scope| scope.counter(&catalogue::READS))),
-            read_duration: scope.each("mode", |scope| scope.histogram(&catalogue::READ_DURATION)),
-        }
-    }
-}
 
 impl NodeMetrics {
     /// Counts `count` proposals of callers on this node that got this answer.

@@ -1,45 +1,8 @@
 //! Role, term, campaigns, votes, and whether a leader is known.
 
-use super::{Chosen, Each, NodeMetrics, Scope, TimeCounter, float};
-use crate::{
-    catalogue,
-    labels::{ElectionResult, Phase, Role, TermChange, VoteDirection, VoteResult},
-};
-use metrics::{Counter, Gauge, Histogram};
+use super::{NodeMetrics, float};
+use crate::labels::{ElectionResult, Phase, Role, TermChange, VoteDirection, VoteResult};
 use std::time::Duration;
-
-pub(super) struct Elections {
-    role: Chosen<Role>,
-    term: Gauge,
-    term_changes: Each<TermChange, Counter>,
-    started: Each<Phase, Counter>,
-    finished: Each<Phase, Each<ElectionResult, Counter>>,
-    duration: Histogram,
-    votes: Each<Phase, Each<VoteDirection, Each<VoteResult, Counter>>>,
-    leader_changes: Counter,
-    has_leader: Gauge,
-    leaderless: TimeCounter,
-}
-
-impl Elections {
-    pub(super) fn register(scope: &Scope) -> Self {
-        Self {
-            role: scope.choice(&catalogue::ROLE, "role"),
-            term: scope.gauge(&catalogue::TERM),
-            term_changes: scope.each("cause", |scope| scope.counter(&catalogue::TERM_CHANGES)),
-            started: scope.each("phase", |scope| scope.counter(&catalogue::ELECTIONS_STARTED)),
-            finished: scope
-                .each("phase", |scope| scope.each("result", |scope| scope.counter(&catalogue::ELECTIONS_FINISHED))),
-            duration: scope.histogram(&catalogue::ELECTION_DURATION),
-            votes: scope.each("phase", |scope| {
-                scope.each("direction", |scope| scope.each("result", |scope| scope.counter(&catalogue::VOTES)))
-            }),
-            leader_changes: scope.counter(&catalogue::LEADER_CHANGES),
-            has_leader: scope.gauge(&catalogue::HAS_LEADER),
-            leaderless: scope.time_counter(&catalogue::LEADERLESS),
-        }
-    }
-}
 
 impl NodeMetrics {
     /// Sets the node's role. Until the first call all roles read 0.
@@ -52,7 +15,7 @@ impl NodeMetrics {
         self.inner.elections.term.set(float(term));
     }
 
-    /// Counts an increase of the term; [`NodeMetrics::term_is`] sets the new term.
+    /// Counts an increase of the term; [`NodeMetrics::set_term`] sets the new term.
     pub fn term_changed(&self, cause: TermChange) {
         self.inner.elections.term_changes.of(cause).increment(1);
     }

@@ -1,30 +1,6 @@
 //! Indexes of the log: written, durable, committed, applied, compacted.
 
-use super::{NodeMetrics, Scope, float};
-use crate::catalogue;
-use metrics::Gauge;
-
-pub(super) struct Log {
-    first: Gauge,
-    last: Gauge,
-    durable: Gauge,
-    commit: Gauge,
-    applied: Gauge,
-    snapshot: Gauge,
-}
-
-impl Log {
-    pub(super) fn register(scope: &Scope) -> Self {
-        Self {
-            first: scope.gauge(&catalogue::FIRST_INDEX),
-            last: scope.gauge(&catalogue::LAST_INDEX),
-            durable: scope.gauge(&catalogue::DURABLE_INDEX),
-            commit: scope.gauge(&catalogue::COMMIT_INDEX),
-            applied: scope.gauge(&catalogue::APPLIED_INDEX),
-            snapshot: scope.gauge(&catalogue::SNAPSHOT_INDEX),
-        }
-    }
-}
+use super::{NodeMetrics, float};
 
 impl NodeMetrics {
     /// Sets the first and the last index of the log.

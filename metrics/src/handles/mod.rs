@@ -1,5 +1,5 @@
-//! The handles through which a node records: one file per family, with its
-//! methods on [`NodeMetrics`].
+//! The handles through which a node records: the series of each family in [`series`], and one file
+//! per family with its methods on [`NodeMetrics`].
 
 mod actors;
 mod clients;
@@ -7,13 +7,14 @@ mod elections;
 mod log;
 mod peers;
 mod scope;
+mod series;
 mod snapshots;
 mod storage;
 
 pub use peers::PeerMetrics;
 
 use crate::{catalogue, exporter::Exporter};
-use scope::{Chosen, Each, LateGauge, Scope, TimeCounter, float};
+use scope::{Chosen, Each, LateGauge, Scope, float};
 use std::{fmt, sync::Arc};
 
 /// The recording handle of one node. Cheap to clone; clones record to the same series,
@@ -30,13 +31,13 @@ pub struct NodeMetrics {
 struct Inner {
     id: u64,
     exporter: Arc<Exporter>,
-    elections: elections::Elections,
-    log: log::Log,
-    clients: clients::Clients,
-    storage: storage::Storage,
+    elections: series::Elections,
+    log: series::Log,
+    clients: series::Clients,
+    storage: series::Storage,
     peers: peers::Peers,
-    snapshots: snapshots::Snapshots,
-    actors: actors::Actors,
+    snapshots: series::Snapshots,
+    actors: series::Actors,
 }
 
 impl NodeMetrics {
@@ -47,13 +48,13 @@ impl NodeMetrics {
         let inner = Inner {
             id,
             exporter: Arc::clone(exporter),
-            elections: elections::Elections::register(&scope),
-            log: log::Log::register(&scope),
-            clients: clients::Clients::register(&scope),
-            storage: storage::Storage::register(&scope),
+            elections: series::Elections::register(&scope),
+            log: series::Log::register(&scope),
+            clients: series::Clients::register(&scope),
+            storage: series::Storage::register(&scope),
             peers: peers::Peers::register(&scope),
-            snapshots: snapshots::Snapshots::register(&scope),
-            actors: actors::Actors::register(&scope),
+            snapshots: series::Snapshots::register(&scope),
+            actors: series::Actors::register(&scope),
         };
         Self { inner: Arc::new(inner) }
     }

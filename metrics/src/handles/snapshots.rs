@@ -1,28 +1,8 @@
 //! Building, transfer and restore of snapshots.
 
-use super::{Each, NodeMetrics, Scope};
-use crate::{
-    catalogue,
-    labels::{Direction, SnapshotPhase},
-};
-use metrics::{Counter, Histogram};
+use super::NodeMetrics;
+use crate::labels::{Direction, SnapshotPhase};
 use std::time::Duration;
-
-pub(super) struct Snapshots {
-    bytes: Each<Direction, Counter>,
-    duration: Each<SnapshotPhase, Histogram>,
-    failures: Each<SnapshotPhase, Counter>,
-}
-
-impl Snapshots {
-    pub(super) fn register(scope: &Scope) -> Self {
-        Self {
-            bytes: scope.each("direction", |scope| scope.counter(&catalogue::SNAPSHOT_BYTES)),
-            duration: scope.each("phase", |scope| scope.histogram(&catalogue::SNAPSHOT_DURATION)),
-            failures: scope.each("phase", |scope| scope.counter(&catalogue::SNAPSHOT_FAILURES)),
-        }
-    }
-}
 
 impl NodeMetrics {
     /// Adds bytes of a snapshot that were sent or received.

@@ -1,36 +1,8 @@
 //! The disk of the durable log.
 
-use super::{Each, NodeMetrics, Scope, float};
-use crate::{
-    catalogue,
-    labels::{Repair, StorageOp},
-};
-use metrics::{Counter, Gauge, Histogram};
+use super::{NodeMetrics, float};
+use crate::labels::{Repair, StorageOp};
 use std::time::Duration;
-
-pub(super) struct Storage {
-    fsync: Histogram,
-    written: Counter,
-    errors: Each<StorageOp, Counter>,
-    log_bytes: Gauge,
-    full: Gauge,
-    faulty: Gauge,
-    repairs: Each<Repair, Counter>,
-}
-
-impl Storage {
-    pub(super) fn register(scope: &Scope) -> Self {
-        Self {
-            fsync: scope.histogram(&catalogue::FSYNC_DURATION),
-            written: scope.counter(&catalogue::WRITTEN),
-            errors: scope.each("op", |scope| scope.counter(&catalogue::STORAGE_ERRORS)),
-            log_bytes: scope.gauge(&catalogue::LOG_BYTES),
-            full: scope.gauge(&catalogue::STORAGE_FULL),
-            faulty: scope.gauge(&catalogue::FAULTY),
-            repairs: scope.each("result", |scope| scope.counter(&catalogue::REPAIRS)),
-        }
-    }
-}
 
 impl NodeMetrics {
     /// Records the duration of one `fdatasync` of the log.
