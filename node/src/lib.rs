@@ -29,8 +29,8 @@
 //!
 //! - [`Node`] is the handle: propose, read, status, shutdown. [`Builder`] makes one.
 //! - [`Node::session`] opens a [`Session`]: commands through it are sent again until their
-//!   outcome is known, and take effect once. [`Node::propose_as`] is for callers that number and
-//!   repeat their commands themselves. Without a session [`ProposeError::OutcomeUnknown`] is the
+//!   outcome is known, and take effect once. [`Proposing::by_session`] is for callers that number
+//!   and repeat their commands themselves. Without a session [`ProposeError::OutcomeUnknown`] is the
 //!   caller's to resolve.
 //! - Every role of Raft is an actor (in `actors`), and every actor is a thin shell around one pure
 //!   piece of [`quorate_raft`]. `ARCHITECTURE.md` beside this crate has the map: every actor, every
@@ -57,6 +57,7 @@ mod losses;
 mod machine;
 mod node;
 mod observe;
+mod propose;
 mod results;
 mod session;
 mod sessions;
@@ -71,6 +72,7 @@ pub use error::{
 };
 pub use machine::{StateMachine, WriteState};
 pub use node::Node;
+pub use propose::Proposing;
 pub use quorate_metrics as metrics;
 pub use quorate_raft::{
     Change, ChangeRefused, ClockDrift, ClusterId, EntryId, Index, Member, MemberKind, Membership, NodeId, Skip, Term,

@@ -4,28 +4,26 @@ use crate::{
     actors::{
         applier::{Applier, Query},
         clock::Clock,
-        messages::{Administer, Offer, ReadCaller, Request, SnapshotCaller, Waiter},
+        messages::{Administer, ReadCaller, Request, SnapshotCaller},
     },
     admission::{Admission, ClientQuota, Permit},
     builder::Builder,
     config::Limits,
     decisions::{
-        callers::Outcome,
         freshness::{Bounds, Granted},
         reads::Wants,
     },
-    error::{ChangeError, Failure, ProposeError, ReadError, SnapshotError, TransferError},
+    error::{ChangeError, Failure, ReadError, SnapshotError, TransferError},
     lifecycle::{End, Lifecycle},
     machine::StateMachine,
-    results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken},
-    sessions::Refusal,
+    results::{Consistency, MembersChanged, Read, SnapshotTaken},
     status::Status,
     turns::{Pulse, Turns},
 };
 use actix::Addr;
 use bytes::Bytes;
-use quorate_metrics::{NodeMetrics, ProposalResult, ReadMode, ReadResult};
-use quorate_raft::{AdministerOutcome, Administration, Change, Index, Kind, NodeId};
+use quorate_metrics::{NodeMetrics, ReadMode, ReadResult};
+use quorate_raft::{AdministerOutcome, Administration, Change, Index, NodeId};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -102,100 +100,12 @@ impl<M: StateMachine> Node<M> {
     }
 
     /// Admits a caller with this many bytes; the error is the time after which to retry.
-    fn enter(&self, bytes: usize) -> Result<Permit, Duration> {
+    pub(crate) fn enter(&self, bytes: usize) -> Result<Permit, Duration> {
         self.shared.admission.enter(bytes, self.quota.as_ref()).ok_or_else(|| self.retry_after())
     }
 
     pub(crate) fn retry_after(&self) -> Duration {
         self.shared.admission.retry_after()
-    }
-
-    /// Replicates a command and applies it on every node; any node takes it and forwards it
-    /// to the leader.
-    ///
-    /// Resolves once the command is committed (durable on a majority) and applied on the leader. To
-    /// drop the future cancels nothing: the command may still be applied.
-    ///
-    /// # Errors
-    /// Only [`ProposeError::OutcomeUnknown`] may take effect after all; every other error means
-    /// that it did not and will not.
-    pub async fn propose(&self, command: impl Into<Bytes>) -> Result<Applied, ProposeError> {
-        self.propose_by(command.into(), None).await
-    }
-
-    /// The same with a deadline, `within` from now. A command that neither this node nor the leader
-    /// has accepted by then is never started, and is refused with [`ProposeError::DeadlinePassed`].
-    /// If it was accepted and is not applied, the outcome is unknown. The answer comes at most two
-    /// heartbeat intervals after the deadline.
-    ///
-    /// # Errors
-    /// As [`Node::propose`].
-    pub async fn propose_within(&self, command: impl Into<Bytes>, within: Duration) -> Result<Applied, ProposeError> {
-        // A deadline beyond the range of the clock is none.
-        self.propose_by(command.into(), Instant::now().checked_add(within)).await
-    }
-
-    async fn propose_by(&self, command: Bytes, until: Option<Instant>) -> Result<Applied, ProposeError> {
-        self.offer(Kind::Command, command.len(), command, until).await?.map_err(|refusal| match refusal {
-            Refusal::Skipped => ProposeError::Skipped,
-            // Commands without a session are never refused like this.
-            Refusal::Expired | Refusal::StaleSerial => ProposeError::OutcomeUnknown,
-        })
-    }
-
-    /// Proposes a command of `command_bytes`; `payload` has it with the fields of its
-    /// session around it.
-    pub(crate) async fn offer(
-        &self,
-        kind: Kind,
-        command_bytes: usize,
-        payload: Bytes,
-        until: Option<Instant>,
-    ) -> Result<Outcome, ProposeError> {
-        let outcome = self.offer_once(kind, command_bytes, payload, until).await;
-        let result = match &outcome {
-            Ok(Ok(_)) => return outcome, // counted where it was applied, or where its answer arrived
-            Ok(Err(Refusal::Expired)) => ProposalResult::SessionExpired,
-            Ok(Err(Refusal::StaleSerial)) => ProposalResult::StaleSerial,
-            Ok(Err(Refusal::Skipped)) => ProposalResult::Skipped,
-            Err(error) => result_of(*error),
-        };
-        self.shared.metrics.proposals(result, 1);
-        outcome
-    }
-
-    async fn offer_once(
-        &self,
-        kind: Kind,
-        bytes: usize,
-        payload: Bytes,
-        until: Option<Instant>,
-    ) -> Result<Outcome, ProposeError> {
-        let shared = &*self.shared;
-        let max = shared.limits.max_command_bytes;
-        if bytes > max {
-            return Err(ProposeError::TooLarge { bytes, max });
-        }
-        if !shared.lifecycle.is_running() {
-            return Err(ProposeError::Stopped);
-        }
-        let permit = self.enter(payload.len()).map_err(|retry_after| ProposeError::Overloaded { retry_after })?;
-        let (answer, answered) = oneshot::channel();
-        let waiter = Waiter { answer, asked: Instant::now(), permit };
-        shared
-            .requests
-            .send(Request::Propose(Offer { kind, payload, waiter, until }))
-            .map_err(|_| ProposeError::Stopped)?;
-        // An answer that never comes was lost with the node.
-        let lost = Err(ProposeError::OutcomeUnknown);
-        match until.and_then(|until| until.checked_add(shared.says_late_within)) {
-            None => answered.await.unwrap_or(lost),
-            Some(end) => match tokio::time::timeout_at(end, answered).await {
-                Ok(outcome) => outcome.unwrap_or(lost),
-                // It is in the log, or the node is too busy to answer.
-                Err(_) => lost,
-            },
-        }
     }
 
     /// Reads this node's copy of the state machine with `query`, under a promise of freshness. It
@@ -447,19 +357,6 @@ enum Once<T, Q> {
     /// The proof had become too old when the query was to run: the query and the permit
     /// for another attempt.
     TooLate((Q, Permit)),
-}
-
-fn result_of(error: ProposeError) -> ProposalResult {
-    match error {
-        ProposeError::NoLeader => ProposalResult::NoLeader,
-        ProposeError::Overloaded { .. } => ProposalResult::Overloaded,
-        ProposeError::DeadlinePassed => ProposalResult::DeadlinePassed,
-        ProposeError::TooLarge { .. } => ProposalResult::TooLarge,
-        ProposeError::StorageFull => ProposalResult::StorageFull,
-        ProposeError::Stopped => ProposalResult::Stopping,
-        ProposeError::Skipped => ProposalResult::Skipped,
-        ProposeError::OutcomeUnknown => ProposalResult::OutcomeUnknown,
-    }
 }
 
 impl<M: StateMachine> Clone for Node<M> {

@@ -67,55 +67,6 @@ impl<M: StateMachine> Node<M> {
             Err(SessionError::SessionExpired | SessionError::StaleSerial) => Err(ProposeError::OutcomeUnknown),
         }
     }
-
-    /// Proposes a command as `serial` of a session, once: for callers that number and repeat their
-    /// commands themselves. With a serial that was applied before, the first answer is given again,
-    /// and the command itself is ignored.
-    ///
-    /// A session that is *opened* ([`Session::key`]) takes no command once it is forgotten. One
-    /// that is *named* by its client comes into being when it is first used, and again when it is
-    /// used after its end: **a command that is repeated then is applied again.** So repeat soon:
-    /// within [`Sessions::idle_limit`](crate::Sessions::idle_limit), and while fewer than
-    /// [`Sessions::max_sessions`](crate::Sessions::max_sessions) others were used since.
-    ///
-    /// # Errors
-    /// Each error concerns this attempt only. After [`ProposeError::OutcomeUnknown`], propose the
-    /// same serial again.
-    pub async fn propose_as(
-        &self,
-        key: &SessionKey,
-        serial: u64,
-        command: impl Into<Bytes>,
-    ) -> Result<Applied, SessionError> {
-        self.propose_as_by(key, serial, command.into(), None).await
-    }
-
-    /// As [`Node::propose_as`], for a caller that waits at most
-    /// `within`: see [`Node::propose_within`].
-    ///
-    /// # Errors
-    /// As [`Node::propose_as`]. After [`ProposeError::DeadlinePassed`] this attempt did nothing and
-    /// will not; an earlier one may have been applied.
-    pub async fn propose_as_within(
-        &self,
-        key: &SessionKey,
-        serial: u64,
-        command: impl Into<Bytes>,
-        within: Duration,
-    ) -> Result<Applied, SessionError> {
-        self.propose_as_by(key, serial, command.into(), Instant::now().checked_add(within)).await
-    }
-
-    async fn propose_as_by(
-        &self,
-        key: &SessionKey,
-        serial: u64,
-        command: Bytes,
-        until: Option<Instant>,
-    ) -> Result<Applied, SessionError> {
-        let request = Request::Command { key: key.clone(), serial, command: &command }.encode();
-        Ok(self.offer(Kind::Session, command.len(), request, until).await??)
-    }
 }
 
 impl<M: StateMachine> Session<M> {
@@ -125,7 +76,7 @@ impl<M: StateMachine> Session<M> {
         Self { patience, ..self }
     }
 
-    /// The session's key, for [`Node::propose_as`] at any node.
+    /// The session's key, for [`Proposing::by_session`](crate::Proposing::by_session) at any node.
     #[must_use]
     pub fn key(&self) -> &SessionKey {
         &self.key

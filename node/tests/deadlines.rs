@@ -4,7 +4,6 @@
 mod support;
 
 use bytes::Bytes;
-use futures_util::future::join;
 use quorate::{Index, NodeId, ProposeError, SessionKey, Term};
 use quorate_raft::{Body, ForwardedCommand, ForwardedOutcome, Heartbeat, Kind, Propose, ProposeOutcome, ProposeReply};
 use std::time::Duration;
@@ -21,10 +20,10 @@ fn a_command_whose_deadline_passes_without_a_leader_is_never_applied() {
         let node = cluster.node(NodeId(1)).clone();
         let began = Instant::now();
         // The patient caller is first in the queue.
-        let patient = tokio::task::spawn_local(async move { node.propose_within("patient", HEARTBEAT * 200).await });
+        let patient = tokio::task::spawn_local(async move { node.propose("patient").within(HEARTBEAT * 200).await });
         let node = cluster.node(NodeId(1)).clone();
         let within = Duration::from_millis(230);
-        assert_eq!(node.propose_within("late", within).await, Err(ProposeError::DeadlinePassed));
+        assert_eq!(node.propose("late").within(within).await, Err(ProposeError::DeadlinePassed));
         let took = began.elapsed();
         assert!(within <= took && took <= within + HEARTBEAT * 2, "{took:?}");
         cluster.start(NodeId(2)).await;
@@ -44,11 +43,13 @@ fn an_expired_command_is_started_by_no_node() {
         cluster.settled().await;
         for id in cluster.ids() {
             let node = cluster.node(id);
-            let (late, in_time) =
-                join(node.propose_within("late", Duration::ZERO), node.propose_within("in time", HEARTBEAT * 20)).await;
+            let (late, in_time) = tokio::join!(
+                node.propose("late").within(Duration::ZERO),
+                node.propose("in time").within(HEARTBEAT * 20)
+            );
             assert_eq!(late, Err(ProposeError::DeadlinePassed));
             in_time.expect("an acknowledgement");
-            let endless = node.propose_within("in time", Duration::MAX).await;
+            let endless = node.propose("in time").within(Duration::MAX).await;
             endless.expect("a caller waits no longer than time can be told");
         }
         cluster.settled().await;
@@ -66,10 +67,10 @@ fn an_expired_command_of_a_session_is_started_by_no_node() {
         let key = SessionKey::named(b"client").expect("a name");
         for (serial, id) in (1..).zip(cluster.ids()) {
             let node = cluster.node(id);
-            let late = node.propose_as_within(&key, serial, "late", Duration::ZERO).await;
+            let late = node.propose("late").by_session(&key, serial).within(Duration::ZERO).await;
             assert_eq!(late, Err(ProposeError::DeadlinePassed.into()));
-            let in_time = node.propose_as_within(&key, serial, "in time", HEARTBEAT * 20).await;
-            let again = node.propose_as_within(&key, serial, "late", HEARTBEAT * 20).await;
+            let in_time = node.propose("in time").by_session(&key, serial).within(HEARTBEAT * 20).await;
+            let again = node.propose("late").by_session(&key, serial).within(HEARTBEAT * 20).await;
             assert_eq!(in_time.expect("it is applied"), again.expect("the first answer"));
         }
         cluster.settled().await;
@@ -93,7 +94,7 @@ fn the_time_left_travels_with_a_forwarded_command() {
             [(Some(ProposeOutcome::DeadlinePassed), ProposeError::DeadlinePassed), (None, ProposeError::OutcomeUnknown)]
         {
             let (node, began) = (cluster.node(subject).clone(), Instant::now());
-            let proposing = tokio::task::spawn_local(async move { node.propose_within("command", within).await });
+            let proposing = tokio::task::spawn_local(async move { node.propose("command").within(within).await });
             let (request, waits_ms) = forwarded(&mut puppet).await;
             assert!((100..=120).contains(&waits_ms), "{waits_ms} ms");
             if let Some(outcome) = answer {

@@ -114,7 +114,7 @@ async fn increment(
             let nth = random.random_range(0..nodes.borrow().len());
             let Some(node) = nodes.borrow().values().nth(nth).cloned() else { continue };
             let outcome = match &session {
-                Some(key) => node.propose_as(key, serial, command.clone()).await,
+                Some(key) => node.propose(command.clone()).by_session(key, serial).await,
                 None => node.propose(command.clone()).await.map_err(SessionError::from),
             };
             drop(node);

@@ -15,12 +15,12 @@ fn a_command_that_is_sent_again_gets_its_first_answer_at_any_node() {
         let cluster = Cluster::of_three(1).await;
         let leader = cluster.leader().await;
         let key = named("client");
-        let first = cluster.node(leader).propose_as(&key, 1, "a").await.expect("it is applied");
+        let first = cluster.node(leader).propose("a").by_session(&key, 1).await.expect("it is applied");
         cluster.node(leader).propose("between").await.expect("it is applied");
         for id in cluster.ids() {
-            assert_eq!(cluster.node(id).propose_as(&key, 1, "a").await, Ok(first.clone()), "at node {id}");
+            assert_eq!(cluster.node(id).propose("a").by_session(&key, 1).await, Ok(first.clone()), "at node {id}");
         }
-        let second = cluster.node(leader).propose_as(&key, 2, "b").await.expect("it is applied");
+        let second = cluster.node(leader).propose("b").by_session(&key, 2).await.expect("it is applied");
         assert_eq!(second.reply, "3", "the state machine saw three commands");
         cluster.settled().await;
         for (node, journal) in cluster.journals() {
@@ -87,13 +87,13 @@ fn a_retry_after_the_leader_was_killed_finds_the_first_answer() {
         let leader = cluster.leader().await;
         let survivor = cluster.others(leader)[0];
         let key = named("client");
-        let first = cluster.node(leader).propose_as(&key, 7, "a").await.expect("it is applied");
+        let first = cluster.node(leader).propose("a").by_session(&key, 7).await.expect("it is applied");
         cluster.stop(leader).await;
         cluster.leader().await;
-        assert_eq!(cluster.node(survivor).propose_as(&key, 7, "a").await, Ok(first.clone()));
+        assert_eq!(cluster.node(survivor).propose("a").by_session(&key, 7).await, Ok(first.clone()));
         cluster.start(leader).await;
         cluster.settled().await;
-        assert_eq!(cluster.node(leader).propose_as(&key, 7, "a").await, Ok(first), "after the restart, too");
+        assert_eq!(cluster.node(leader).propose("a").by_session(&key, 7).await, Ok(first), "after the restart, too");
         assert_eq!(cluster.journal(leader).count("a"), 1);
     });
 }
@@ -104,13 +104,13 @@ fn sessions_survive_a_restart_of_all_nodes_from_log_and_snapshot() {
         let mut cluster = Cluster::of_three(4).await;
         let leader = cluster.leader().await;
         let (before, behind) = (named("before"), named("behind"));
-        let in_snapshot = cluster.node(leader).propose_as(&before, 1, "a").await.expect("it is applied");
+        let in_snapshot = cluster.node(leader).propose("a").by_session(&before, 1).await.expect("it is applied");
         let session = cluster.node(leader).session().await.expect("a session");
         cluster.settled().await;
         for id in cluster.ids() {
             cluster.node(id).snapshot().await.expect("a snapshot");
         }
-        let in_log = cluster.node(leader).propose_as(&behind, 1, "b").await.expect("it is applied");
+        let in_log = cluster.node(leader).propose("b").by_session(&behind, 1).await.expect("it is applied");
         let key = session.key().clone();
         drop(session);
         cluster.settled().await;
@@ -119,9 +119,9 @@ fn sessions_survive_a_restart_of_all_nodes_from_log_and_snapshot() {
             cluster.start(id).await;
         }
         let node = cluster.node(cluster.settled().await);
-        assert_eq!(node.propose_as(&before, 1, "a").await, Ok(in_snapshot));
-        assert_eq!(node.propose_as(&behind, 1, "b").await, Ok(in_log));
-        assert!(node.propose_as(&key, 1, "c").await.is_ok(), "the opened session is known");
+        assert_eq!(node.propose("a").by_session(&before, 1).await, Ok(in_snapshot));
+        assert_eq!(node.propose("b").by_session(&behind, 1).await, Ok(in_log));
+        assert!(node.propose("c").by_session(&key, 1).await.is_ok(), "the opened session is known");
         cluster.settled().await;
         for (node, journal) in cluster.journals() {
             let commands: Vec<_> = journal.iter().map(|(_, command)| command.as_str()).collect();
@@ -215,7 +215,7 @@ fn a_session_that_was_not_used_for_its_time_is_told_so_and_its_command_is_never_
         tokio::time::sleep(Duration::from_millis(2_100)).await;
         assert_eq!(session.propose("too late").await, Err(SessionError::SessionExpired));
         let other = cluster.others(leader)[0];
-        let again = cluster.node(other).propose_as(session.key(), 9, "too late").await;
+        let again = cluster.node(other).propose("too late").by_session(session.key(), 9).await;
         assert_eq!(again, Err(SessionError::SessionExpired), "any node says so");
         cluster.settled().await;
         assert_eq!(cluster.journal(leader).count("too late"), 0);
@@ -241,7 +241,7 @@ fn time_without_a_leader_does_not_count() {
             cluster.start_as(id, Journal::default(), |builder| builder.sessions(limit)).await;
         }
         let leader = cluster.leader().await;
-        assert!(cluster.node(leader).propose_as(&key, 1, "after an hour").await.is_ok());
+        assert!(cluster.node(leader).propose("after an hour").by_session(&key, 1).await.is_ok());
     });
 }
 
@@ -256,7 +256,12 @@ fn the_bound_of_the_leader_is_that_of_all() {
         }
         let leader = cluster.leader().await;
         for nth in 0..20 {
-            cluster.node(leader).propose_as(&named(&format!("client {nth}")), 1, "x").await.expect("it is applied");
+            cluster
+                .node(leader)
+                .propose("x")
+                .by_session(&named(&format!("client {nth}")), 1)
+                .await
+                .expect("it is applied");
         }
         cluster.settled().await;
         // The metric is updated once a heartbeat.
@@ -277,7 +282,7 @@ fn without_a_session_an_unknown_outcome_is_reported_as_such() {
         let outcome = cluster.node(leader).propose("unknown").await;
         assert_eq!(outcome, Err(ProposeError::OutcomeUnknown));
         let key = named("client");
-        let once = cluster.node(leader).propose_as(&key, 1, "unknown, too").await;
+        let once = cluster.node(leader).propose("unknown, too").by_session(&key, 1).await;
         assert_eq!(once.map(|_| ()).map_err(|error| matches!(error, SessionError::Proposal(_))), Err(true));
     });
 }
@@ -310,7 +315,7 @@ fn a_command_that_is_too_large_is_refused_at_once_and_one_that_just_fits_is_take
         assert_eq!(refused, Err(ProposeError::TooLarge { bytes: max + 1, max }.into()));
         assert!(session.propose(vec![b'x'; max]).await.is_ok(), "forwarded, with all that is said around it");
         let longest = named(&"n".repeat(64));
-        assert!(cluster.node(follower).propose_as(&longest, 1, vec![b'x'; max]).await.is_ok());
+        assert!(cluster.node(follower).propose(vec![b'x'; max]).by_session(&longest, 1).await.is_ok());
     });
 }
 

@@ -29,7 +29,7 @@ fn a_command_that_no_machine_can_apply_is_named_and_can_be_skipped_by_all() {
         cluster.settled().await;
         for id in cluster.ids() {
             assert_eq!(cluster.journal(id).count(POISON), 0);
-            let again = cluster.node(id).propose_as(&session(), 1, POISON).await;
+            let again = cluster.node(id).propose(POISON).by_session(&session(), 1).await;
             assert_eq!(again, Err(SessionError::Proposal(ProposeError::Skipped)), "the session remembers it");
             cluster.node(id).propose(format!("at {id}")).await.expect("an acknowledgement");
         }
@@ -46,7 +46,7 @@ fn a_command_that_no_machine_can_apply_is_named_and_can_be_skipped_by_all() {
             cluster.stop(id).await;
             start(&mut cluster, id, |builder| builder).await;
             cluster.settled().await;
-            let again = cluster.node(id).propose_as(&session(), 1, POISON).await;
+            let again = cluster.node(id).propose(POISON).by_session(&session(), 1).await;
             assert_eq!(again, Err(SessionError::Proposal(ProposeError::Skipped)), "snapshots remember it");
         }
         cluster.stop_all().await;
@@ -130,7 +130,7 @@ async fn poisoned() -> (Cluster, Skip) {
     cluster.node(leader).propose("before").await.expect("an acknowledgement");
     cluster.settled().await;
     let node = cluster.node(leader).clone();
-    let told = node.propose_as(&session(), 1, POISON).await;
+    let told = node.propose(POISON).by_session(&session(), 1).await;
     assert_eq!(told, Err(SessionError::Proposal(ProposeError::OutcomeUnknown)));
     let entries = all_failed(&mut cluster).await;
     let [one, other] = entries[..] else { panic!("{entries:?}") };

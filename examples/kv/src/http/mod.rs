@@ -91,11 +91,10 @@ impl Api {
         let too_long = || Refusal::TooLarge("the command is too long for its encoding".to_owned());
         let command = command.encode().ok_or_else(too_long)?;
         let left = headers.until.map(|until| until.saturating_duration_since(Instant::now()));
-        let Applied { index, reply } = match (headers.session, left) {
-            (Some((key, serial)), Some(left)) => self.node.propose_as_within(&key, serial, command, left).await?,
-            (Some((key, serial)), None) => self.node.propose_as(&key, serial, command).await?,
-            (None, Some(left)) => self.node.propose_within(command, left).await?,
-            (None, None) => self.node.propose(command).await?,
+        let proposing = self.node.propose(command).within(left);
+        let Applied { index, reply } = match headers.session {
+            Some((key, serial)) => proposing.by_session(&key, serial).await?,
+            None => proposing.await?,
         };
         match Reply::decode(&reply) {
             Some(Reply::Refused) => Err(Refusal::BadRequest("the state machine does not know the command".to_owned())),

@@ -194,10 +194,7 @@ impl Clients {
                 Call::Change(change) => {
                     let command = Command { operation, key, change }.encode(padding);
                     process.call(async move {
-                        let proposed = match within {
-                            Some(within) => handle.propose_within(command, within).await,
-                            None => handle.propose(command).await,
-                        };
+                        let proposed = handle.propose(command).within(within).await;
                         let answer = match proposed {
                             Ok(applied) => Told::Applied { index: applied.index, changed: &applied.reply[..] == b"1" },
                             Err(error) => Told::failed(error),
@@ -257,7 +254,7 @@ impl Clients {
             let (handle, change) = (process.node().clone(), Change::Write { value: operation });
             let command = Command { operation, key: 0, change }.encode(0);
             process.call(async move {
-                let mut asking = Box::pin(handle.propose(command));
+                let mut asking = Box::pin(handle.propose(command).into_future());
                 // The first poll sends the proposal.
                 poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx).is_ready())).await;
             });
@@ -442,10 +439,7 @@ async fn propose_as(
     within: Option<Duration>,
     told: Rc<RefCell<Vec<(u64, Told)>>>,
 ) {
-    let proposed = match within {
-        Some(within) => handle.propose_as_within(&key, serial, command, within).await,
-        None => handle.propose_as(&key, serial, command).await,
-    };
+    let proposed = handle.propose(command).by_session(&key, serial).within(within).await;
     let answer = match proposed {
         Ok(applied) => Told::Applied { index: applied.index, changed: &applied.reply[..] == b"1" },
         Err(SessionError::Proposal(error)) => Told::failed(error),
