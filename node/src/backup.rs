@@ -7,7 +7,7 @@ use crate::{
     node::Node,
     results::Consistency,
 };
-use quorate_storage::snapshots::Export;
+use quorate_storage::{StorageError, snapshots::Export};
 use tokio::sync::oneshot;
 
 impl<M: StateMachine> Node<M> {
@@ -33,14 +33,13 @@ impl<M: StateMachine> Node<M> {
         let (answer, answered) = oneshot::channel();
         let shared = &*self.shared;
         shared.requests.send(Request::OpenNewest(SourceCaller { answer })).map_err(|_| BackupError::Stopped)?;
-        let failed = |error: quorate_storage::StorageError| BackupError::Failed(error.to_string());
-        let source = answered.await.map_err(|_| BackupError::Stopped)?.map_err(failed)?;
+        let source = answered.await.map_err(|_| BackupError::Stopped)?.map_err(BackupError::Failed)?;
         let last = source.snapshot().base.last;
         if last.index < taken.index {
             let what =
                 format!("the newest snapshot ends at entry {last}, but one was taken that ends at {}", taken.index);
-            return Err(BackupError::Failed(what));
+            return Err(BackupError::Failed(StorageError::new(what)));
         }
-        Export::new(source, &shared.cluster, shared.id).map_err(failed)
+        Export::new(source, &shared.cluster, shared.id).map_err(BackupError::Failed)
     }
 }

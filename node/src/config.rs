@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// Intervals and time limits of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Timing {
     /// Interval at which a leader sends heartbeats. Default 50 ms: several fit into an election
     /// timeout, so that one lost heartbeat costs no election.
@@ -111,6 +112,7 @@ impl Timing {
 /// Limits on the work that a node accepts. Beyond them a request is refused with an error; no queue
 /// grows without bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Limits {
     /// The largest command, in bytes, that this node takes from its callers;
     /// commands that other nodes took from theirs are not held to it. Default 1 MiB,
@@ -187,6 +189,7 @@ impl Limits {
 /// ([`StateMachine::snapshot`](crate::StateMachine::snapshot)); without one, the log is
 /// kept in full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Snapshots {
     /// A snapshot is taken once this number of entries was applied since the last one.
     /// Default 10,000; 0 disables this trigger. It bounds the entries that are applied again
@@ -231,6 +234,7 @@ impl Snapshots {
 /// leader decides: its numbers stand in the entries, so all nodes agree on them even while they
 /// are configured differently.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Sessions {
     /// A session that is not used for this time is forgotten. It is measured in log time: the time
     /// that leaders count while they lead. Default 1 hour, at most [`Sessions::IDLE_LIMIT_MAX`].
@@ -276,6 +280,51 @@ impl Sessions {
         Ok(())
     }
 }
+
+/// Setters, with which other crates write a configuration as one expression.
+macro_rules! setters {
+    ($config:ident { $($set:ident($field:ident: $kind:ty);)+ }) => {
+        impl $config {$(
+            #[doc = concat!("Sets [`", stringify!($config), "::", stringify!($field), "`].")]
+            #[must_use]
+            pub fn $set(self, $field: $kind) -> Self {
+                Self { $field, ..self }
+            }
+        )+}
+    };
+}
+
+setters! { Timing {
+    with_heartbeat_interval(heartbeat_interval: Duration);
+    with_election_timeout(election_timeout: (Duration, Duration));
+    with_clock_drift_max(clock_drift_max: ClockDrift);
+    with_stall_limit(stall_limit: Duration);
+    with_busy_poll(busy_poll: Duration);
+    with_proposal_timeout(proposal_timeout: Duration);
+    with_leader_wait(leader_wait: Duration);
+    with_catch_up_wait(catch_up_wait: Duration);
+    with_promote_after(promote_after: Duration);
+} }
+
+setters! { Limits {
+    with_max_command_bytes(max_command_bytes: usize);
+    with_max_in_flight_proposals(max_in_flight_proposals: usize);
+    with_max_in_flight_bytes(max_in_flight_bytes: usize);
+    with_max_in_flight_per_client(max_in_flight_per_client: usize);
+    with_max_batch_bytes(max_batch_bytes: usize);
+} }
+
+setters! { Snapshots {
+    with_every_entries(every_entries: u64);
+    with_every_bytes(every_bytes: u64);
+    with_keep_entries(keep_entries: u64);
+    with_bytes_per_second(bytes_per_second: u64);
+} }
+
+setters! { Sessions {
+    with_idle_limit(idle_limit: Duration);
+    with_max_sessions(max_sessions: u32);
+} }
 
 #[cfg(test)]
 mod tests {

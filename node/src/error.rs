@@ -1,33 +1,71 @@
 //! The errors of a node, one enum for each operation. Definite failure and unknown outcome never
 //! share a variant.
 
-use quorate_raft::{ChangeRefused, Index, Skip, TransferRefused};
+use quorate_raft::{ChangeRefused, EntryId, Index, Malformed, Skip, TransferRefused, Violation};
+use quorate_storage::StorageError;
+use quorate_transport::NetworkError;
 use std::time::Duration;
 
 /// Why a node did not start. The message is one line: the cause, the place and the remedy.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// A setting is out of bounds or contradicts another one.
     #[error("{0}")]
     Config(String),
     /// The storage can't be used.
-    #[error("{0}")]
-    Storage(String),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The thread of an actor can't be started.
+    #[error(transparent)]
+    Thread(StorageError),
     /// The storage of the only voter lost entries that may never have been acknowledged: an
     /// operator decides whether it discards them (`Wal::discard_unproven`).
     #[error("{0}")]
     InDoubt(String),
     /// The network can't be used.
-    #[error("{0}")]
-    Network(String),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The state machine could not be restored from the newest snapshot.
-    #[error("{0}")]
-    Restore(String),
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+}
+
+/// Why the state machine was not restored from a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The state machine does not take the state, or it can't be read.
+    #[error(
+        "can't restore the state machine from the snapshot that ends at entry {ends}: {source}; start the version of the service that \
+         wrote it, or one that reads what that wrote"
+    )]
+    Unreadable {
+        /// Last entry that the snapshot covers.
+        ends: EntryId,
+        /// The error of the state machine, or of the storage.
+        source: StorageError,
+    },
+    /// An entry is to be skipped, and the snapshot has its effect.
+    #[error(
+        "{entry} is to be skipped, but the snapshot that ends at {ends} has what the entry did: a state machine applied it before it \
+         was named; take it off the list of every node, and let the nodes that can't apply it begin again with an empty directory"
+    )]
+    Applied {
+        /// The entry, in the form that `Builder::skip` takes.
+        entry: Skip,
+        /// Last entry that the snapshot covers.
+        ends: EntryId,
+    },
+    /// The state machine panicked meanwhile.
+    #[error("the state machine panicked while it was restored from a snapshot: see the panic in the log")]
+    Panicked,
 }
 
 /// Why a proposal was not answered with its result. Only a command with
 /// [`ProposeError::OutcomeUnknown`] may still take effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProposeError {
     /// The command did not and will not take effect: for a few election timeouts no leader was
     /// there to take it. Try again.
@@ -75,6 +113,7 @@ pub enum ProposeError {
 /// Why a command of a session was not answered with its result. The error concerns this attempt
 /// only: an earlier one with the same serial may have taken effect, if its outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SessionError {
     /// The command was not applied: the session was opened once and is no longer known, because it
     /// was idle for too long or there were too many sessions. Open another one.
@@ -92,6 +131,7 @@ pub enum SessionError {
 
 /// Why a read was not served. Reading again is always safe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadError {
     /// For a few election timeouts there was no leader, or the leader could not confirm that it
     /// still leads. Try again.
@@ -136,10 +176,11 @@ pub enum ReadError {
 
 /// Why the members were not changed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ChangeError {
     /// The members were not and will not be changed, for the given reason.
     #[error("the members were not changed: {0}")]
-    Refused(ChangeRefused),
+    Refused(#[source] ChangeRefused),
     /// The members may be changed or not: the leader was lost, or the node stopped, before the
     /// outcome was known. Nodes that were to vote may have been added as learners. Look at the
     /// members, and remove those that are not wanted.
@@ -156,10 +197,11 @@ pub enum ChangeError {
 
 /// Why a leadership transfer did not succeed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TransferError {
     /// Leadership was not transferred, for the given reason.
     #[error("leadership was not transferred: {0}")]
-    Refused(TransferRefused),
+    Refused(#[source] TransferRefused),
     /// Leadership may have been transferred: no leader was known when the answer was due. Look
     /// at the status.
     #[error("outcome unknown: no leader is known yet; look at the status")]
@@ -179,14 +221,15 @@ fn too_stale(age: Option<Duration>, entries: Option<u64>) -> String {
 
 /// Why no snapshot was taken. The log and earlier snapshots are unchanged.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SnapshotError {
     /// The state machine makes no snapshots:
     /// [`StateMachine::snapshot`](crate::StateMachine::snapshot) returned `None`.
     #[error("this state machine makes no snapshots")]
     Unsupported,
-    /// The snapshot could not be written, for the reason given in one line.
+    /// The snapshot could not be written.
     #[error("no snapshot was taken: {0}")]
-    Failed(String),
+    Failed(#[source] StorageError),
     /// Too much is in flight. Try again later.
     #[error("overloaded; try again after {retry_after:?}")]
     Overloaded {
@@ -200,21 +243,24 @@ pub enum SnapshotError {
 
 /// Why there is no backup. Nothing has changed, except that a snapshot may have been taken.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BackupError {
     /// No leader could confirm the commit index that the backup must cover. Try again.
     #[error("no leader could confirm what was acknowledged; try again")]
     NoLeader,
-    /// This node did not apply in time all that was acknowledged, as the message says in one line.
-    /// Ask another node, or try again.
-    #[error("{0}")]
-    Behind(String),
+    /// This node did not apply in time all that was acknowledged. Ask another node, or try again.
+    #[error(transparent)]
+    Behind(ReadError),
+    /// This node is a witness, or its disk is full. Ask another node.
+    #[error(transparent)]
+    Refused(ReadError),
     /// The state machine makes no snapshots:
     /// [`StateMachine::snapshot`](crate::StateMachine::snapshot) returned `None`.
     #[error("this state machine makes no snapshots, so there is nothing to back up")]
     Unsupported,
-    /// The snapshot could not be written or opened, for the reason given in one line.
-    #[error("{0}")]
-    Failed(String),
+    /// The snapshot could not be written or opened.
+    #[error("no backup was made: {0}")]
+    Failed(#[source] StorageError),
     /// Too much is in flight. Try again later.
     #[error("overloaded; try again after {retry_after:?}")]
     Overloaded {
@@ -232,9 +278,9 @@ impl From<ReadError> for BackupError {
             // A linearizable read is never refused as too stale, so this arm only
             // completes the match.
             ReadError::NoLeader | ReadError::TooStale { .. } => Self::NoLeader,
-            ReadError::Behind { .. } => Self::Behind(error.to_string()),
+            ReadError::Behind { .. } => Self::Behind(error),
             ReadError::Overloaded { retry_after } => Self::Overloaded { retry_after },
-            ReadError::Witness | ReadError::StorageFull => Self::Failed(error.to_string()),
+            ReadError::Witness | ReadError::StorageFull => Self::Refused(error),
             ReadError::Stopped => Self::Stopped,
         }
     }
@@ -244,7 +290,7 @@ impl From<SnapshotError> for BackupError {
     fn from(error: SnapshotError) -> Self {
         match error {
             SnapshotError::Unsupported => Self::Unsupported,
-            SnapshotError::Failed(_) => Self::Failed(error.to_string()),
+            SnapshotError::Failed(error) => Self::Failed(error),
             SnapshotError::Overloaded { retry_after } => Self::Overloaded { retry_after },
             SnapshotError::Stopped => Self::Stopped,
         }
@@ -254,6 +300,7 @@ impl From<SnapshotError> for BackupError {
 /// The failure that ended a node. Its state in memory is no longer to be trusted; all that it
 /// acknowledged is on disk.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Failure {
     /// An actor panicked: a bug in Quorate, in the state machine, or in a user's
     /// storage or network.
@@ -276,10 +323,18 @@ pub enum Failure {
     },
     /// The storage failed. The node has acknowledged nothing since.
     #[error("storage failed: {0}")]
-    Storage(String),
+    Storage(#[source] StorageError),
     /// The state machine failed to restore a snapshot.
     #[error("restore failed: {0}")]
-    Restore(String),
+    Restore(#[source] RestoreError),
+    /// The log has an entry that this release can't read.
+    #[error("entry {entry} can't be read ({source}): report it, and run the release that wrote it")]
+    Unreadable {
+        /// Index of the entry.
+        entry: Index,
+        /// What is wrong with it.
+        source: Malformed,
+    },
     /// The node was removed from the cluster. Its data directory is of no more use.
     #[error(
         "this node was removed from the cluster, by the configuration of entry {at}: it has stopped, and its data is of no more use"
@@ -299,10 +354,10 @@ pub enum Failure {
         is_witness: bool,
     },
     /// The data directory was emptied, is an old copy, or lost writes: another member knows that
-    /// the node acknowledged more. The message says so in one line.
+    /// the node acknowledged more.
     #[error("data lost, stopping: {0}")]
-    DataLost(String),
+    DataLost(#[source] Violation),
     /// The node met a state that no correct cluster can reach.
     #[error("safety violated, stopping rather than making it worse: {0}")]
-    Violation(String),
+    Violation(#[source] Violation),
 }

@@ -68,15 +68,16 @@ mod turns;
 pub use builder::Builder;
 pub use config::{Limits, Sessions, Snapshots, Timing};
 pub use error::{
-    BackupError, ChangeError, Failure, ProposeError, ReadError, SessionError, SnapshotError, StartError, TransferError,
+    BackupError, ChangeError, Failure, ProposeError, ReadError, RestoreError, SessionError, SnapshotError, StartError,
+    TransferError,
 };
 pub use machine::{StateMachine, WriteState};
 pub use node::Node;
 pub use propose::Proposing;
 pub use quorate_metrics as metrics;
 pub use quorate_raft::{
-    Change, ChangeRefused, ClockDrift, ClusterId, EntryId, Index, Member, MemberKind, Membership, NodeId, Skip, Term,
-    TransferRefused, address, session::SessionKey,
+    Change, ChangeRefused, ClockDrift, ClusterId, EntryId, Index, Malformed, Member, MemberKind, Membership, NodeId,
+    Skip, Term, TransferRefused, Violation, address, session::SessionKey,
 };
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// The state of a node at one moment. Watch it through [`Node::status`](crate::Node::status).
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Status {
     /// Id of this node.
     pub node: NodeId,
@@ -63,6 +64,7 @@ pub struct Status {
 
 /// The role of a node in its term.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Role {
     /// Leads the current term.
     Leader,

@@ -12,7 +12,8 @@ use std::{
 /// The time for which each thread of a node has left a question unanswered:
 /// [`Node::turns`](crate::Node::turns). Zero if it answered the one before; `None` if the
 /// thread has ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
 pub struct Turns {
     /// The thread of consensus, elections, replication and the network.
     pub consensus: Option<Duration>,

@@ -92,7 +92,7 @@ fn without_a_leader_or_a_machine_that_makes_snapshots_there_is_no_backup() {
 }
 
 fn plan(members: u64) -> Plan {
-    let snapshots = Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 2, ..Snapshots::default() };
+    let snapshots = Snapshots::default().with_every_entries(0).with_every_bytes(0).with_keep_entries(2);
     Plan { members, snapshots, ..Plan::default() }
 }
 

@@ -68,7 +68,7 @@ struct World {
 impl World {
     async fn new(seed: u64, members: u64) -> Self {
         let snapshots =
-            Snapshots { every_entries: 25, keep_entries: 5, bytes_per_second: 64 << 10, ..Snapshots::default() };
+            Snapshots::default().with_every_entries(25).with_keep_entries(5).with_bytes_per_second(64 << 10);
         let cluster = Cluster::vacant(Plan { seed, members, snapshots, ..Plan::default() });
         let mut world = Self {
             nodes: Rc::default(),

@@ -76,13 +76,11 @@ async fn cluster_with_a_lower_limit() -> (Cluster, NodeId) {
 }
 
 async fn start(cluster: &mut Cluster, id: NodeId, lower: NodeId) {
-    let low = Limits {
-        max_command_bytes: 16 * KIB,
-        max_batch_bytes: 4 * KIB,
-        max_in_flight_bytes: 64 * KIB,
-        max_in_flight_proposals: 8,
-        ..Limits::default()
-    };
+    let low = Limits::default()
+        .with_max_command_bytes(16 * KIB)
+        .with_max_batch_bytes(4 * KIB)
+        .with_max_in_flight_bytes(64 * KIB)
+        .with_max_in_flight_proposals(8);
     let limits = if id == lower { low } else { Limits::default() };
     cluster.start_as(id, Journal::default(), |builder| builder.limits(limits)).await;
 }

@@ -347,9 +347,9 @@ fn a_timing_that_can_not_work_is_refused() {
             node.start_local(support::Journal::default()).await.expect_err("an error").to_string()
         };
         let ms = Duration::from_millis;
-        let phase = Timing { election_timeout: (ms(150), ms(150)), ..Timing::default() };
+        let phase = Timing::default().with_election_timeout((ms(150), ms(150)));
         assert!(refused(phase).await.contains("election_timeout"));
-        let hasty = Timing { heartbeat_interval: ms(100), ..Timing::default() };
+        let hasty = Timing::default().with_heartbeat_interval(ms(100));
         assert!(refused(hasty).await.contains("heartbeat_interval"));
     });
 }

@@ -5,7 +5,7 @@ mod support;
 use futures_util::future::join_all;
 use quorate::{
     Consistency, Failure, NodeId, ProposeError, ReadError, Role, Term, Timing,
-    storage::{Memory, Wal},
+    storage::{Memory, StorageError, Wal},
 };
 use quorate_raft::{
     Append, AppendOutcome, BatchBuilder, Body, EntryId, Heartbeat, Index, Kind, Message, Phase, RequestVote,
@@ -124,7 +124,7 @@ fn a_failed_sync_ends_the_node_and_no_other() {
                     let _ = ledger.propose(cluster.node(NodeId(id)), format!("{}", ledger.told())).await;
                 }
             });
-            assert!(matches!(&failure, Failure::Storage(why) if why.contains("data")), "{failure}");
+            assert!(matches!(&failure, Failure::Storage(why) if why.to_string().contains("data")), "{failure}");
             ends_silently(&node, &record).await;
             the_others_go_on(&mut cluster, &ledger, broken).await;
         });
@@ -164,7 +164,7 @@ fn a_write_that_becomes_durable_after_the_failure_is_not_reported() {
         candidate.say(Term(5), Body::RequestVote(REQUEST));
         assert_eq!(candidate.hear_for_a_second().await, []);
         let failure = soon("the failure", cluster.node(NodeId(1)).failed()).await;
-        assert_eq!(failure, Failure::Storage("told to fail".into()));
+        assert_eq!(failure, Failure::Storage(StorageError::new("told to fail")));
         assert_eq!(record.sent(), []);
     });
 }
@@ -238,7 +238,7 @@ fn an_entry_of_a_session_that_cant_be_read_ends_the_node_before_what_is_behind_i
             Body::Append(Append { epoch: 1, previous, previous_checksum: None, commit: Index(3), batch }),
         );
         let failure = soon("the failure", cluster.node(NodeId(1)).failed()).await;
-        assert!(matches!(&failure, Failure::Violation(line) if line.contains("entry 2")), "{failure}");
+        assert!(matches!(&failure, Failure::Unreadable { entry: Index(2), .. }), "{failure}");
         assert_eq!(failure.to_string().lines().count(), 1);
         assert_eq!(cluster.journal(NodeId(1)).entries(), [(Index(1), "before".to_owned())]);
     });

@@ -118,9 +118,9 @@ fn limits_that_can_not_work_are_refused_by_name() {
             let builder = builder.network(network.endpoint(NodeId(1))).storage(Memory::new());
             builder.start_local(Journal::default()).await.expect_err("a refusal").to_string()
         };
-        let larger_than_a_frame = Limits { max_command_bytes: 1 << 30, ..Limits::default() };
+        let larger_than_a_frame = Limits::default().with_max_command_bytes(1 << 30);
         assert!(refused(larger_than_a_frame).await.contains("max_command_bytes"));
-        let nothing_at_all = Limits { max_in_flight_proposals: 0, ..Limits::default() };
+        let nothing_at_all = Limits::default().with_max_in_flight_proposals(0);
         assert!(refused(nothing_at_all).await.contains("max_in_flight_proposals"));
     });
 }
@@ -129,7 +129,7 @@ fn limits_that_can_not_work_are_refused_by_name() {
 fn a_node_that_polls_busily_serves_and_comes_to_rest() {
     simulate(async {
         let network = MemoryNetwork::new();
-        let timing = Timing { busy_poll: std::time::Duration::from_millis(1), ..Timing::default() };
+        let timing = Timing::default().with_busy_poll(std::time::Duration::from_millis(1));
         let builder = Node::builder(NodeId(1), CLUSTER).voters([(NodeId(1), "")]).timing(timing);
         let builder = builder.network(network.endpoint(NodeId(1))).storage(Memory::new());
         let node = builder.start_local(Journal::default()).await.expect("a node");

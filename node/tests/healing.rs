@@ -147,7 +147,7 @@ fn a_power_cut_that_tears_the_last_write_of_all_three_does_not_leave_them_stuck(
 #[test]
 fn a_node_whose_snapshot_is_lost_gets_another() {
     simulate(async {
-        let snapshots = Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 2, ..Snapshots::default() };
+        let snapshots = Snapshots::default().with_every_entries(0).with_every_bytes(0).with_keep_entries(2);
         let (mut cluster, ledger, last) = written(Plan { snapshots, ..Plan::default() }, 10).await;
         let leader = cluster.leader().await;
         let hurt = cluster.others(leader)[0];
@@ -178,7 +178,7 @@ fn the_only_voter_refuses_to_start_on_a_log_that_lost_something_and_says_what_to
             let refused = cluster.try_start_as(NodeId(1), Journal::default(), |builder| builder).await;
             let (in_doubt, said) = match refused {
                 Err(StartError::InDoubt(said)) => (true, said),
-                Err(StartError::Storage(said)) => (false, said),
+                Err(StartError::Storage(error)) => (false, error.to_string()),
                 other => panic!("{other:?}"),
             };
             assert_eq!(in_doubt, !was_durable);
@@ -190,13 +190,14 @@ fn the_only_voter_refuses_to_start_on_a_log_that_lost_something_and_says_what_to
 #[test]
 fn the_only_voter_refuses_to_start_without_the_snapshot_that_its_log_begins_with() {
     simulate(async {
-        let snapshots = Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 2, ..Snapshots::default() };
+        let snapshots = Snapshots::default().with_every_entries(0).with_every_bytes(0).with_keep_entries(2);
         let (mut cluster, _, _) = written(Plan { members: 1, snapshots, ..Plan::default() }, 5).await;
         soon("a snapshot", cluster.node(NodeId(1)).snapshot()).await.expect("a snapshot");
         cluster.stop_all().await;
         assert!(cluster.log(NodeId(1)).lose_snapshot());
         let refused = cluster.try_start_as(NodeId(1), Journal::default(), |builder| builder).await;
-        let Err(StartError::Storage(said)) = refused else { panic!("{refused:?}") };
+        let Err(StartError::Storage(error)) = refused else { panic!("{refused:?}") };
+        let said = error.to_string();
         assert!(said.contains("up to 4") && said.contains("backup"), "{said}");
     });
 }
@@ -204,7 +205,7 @@ fn the_only_voter_refuses_to_start_without_the_snapshot_that_its_log_begins_with
 #[test]
 fn nodes_that_all_lost_their_state_wait_and_show_it() {
     simulate(async {
-        let snapshots = Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 2, ..Snapshots::default() };
+        let snapshots = Snapshots::default().with_every_entries(0).with_every_bytes(0).with_keep_entries(2);
         let (mut cluster, _, _) = written(Plan { snapshots, ..Plan::default() }, 8).await;
         for id in cluster.ids() {
             soon("a snapshot", cluster.node(id).snapshot()).await.expect("a snapshot");
@@ -235,7 +236,8 @@ fn a_node_whose_directory_was_emptied_is_refused_with_the_remedy() {
             cluster.empty(hurt);
             cluster.start(hurt).await;
             let failure = soon("a refusal", cluster.node(hurt).failed()).await;
-            let Failure::DataLost(said) = failure else { panic!("{failure:?}") };
+            let Failure::DataLost(violation) = failure else { panic!("{failure:?}") };
+            let said = violation.to_string();
             assert!(said.contains("remove this member and add a new one"), "{said}");
             cluster.stop(hurt).await;
             cluster.settled().await;
@@ -305,7 +307,8 @@ fn a_node_whose_log_contradicts_a_quorum_stops_and_overwrites_nothing() {
         // A quorum has the leader's entry: only this node has another.
         leader.say(term, append(4, previous, Some(others.checksum()), Index(1), Some(next)));
         let failure = soon("the end", cluster.node(subject).failed()).await;
-        let Failure::Violation(said) = failure else { panic!("{failure:?}") };
+        let Failure::Violation(violation) = failure else { panic!("{failure:?}") };
+        let said = violation.to_string();
         assert!(said.contains("entry 1@3"), "{said}");
     });
 }

@@ -289,7 +289,7 @@ fn a_learner_that_keeps_up_votes_by_itself_if_that_is_wanted() {
 #[test]
 fn a_node_that_joins_a_cluster_with_a_compacted_log_gets_a_snapshot() {
     simulate(async {
-        let snapshots = Snapshots { every_entries: 20, keep_entries: 0, ..Snapshots::default() };
+        let snapshots = Snapshots::default().with_every_entries(20).with_keep_entries(0);
         let mut cluster = Cluster::start_all(Plan { joiners: 1, seed: 5, snapshots, ..Plan::default() }).await;
         let ledger = Ledger::default();
         cluster.leader().await;

@@ -140,7 +140,7 @@ fn the_way_of_a_write_is_measured() {
 #[test]
 fn every_result_of_proposals_and_reads_is_counted() {
     simulate(async {
-        let limits = Limits { max_in_flight_proposals: 2, max_command_bytes: 100, ..Limits::default() };
+        let limits = Limits::default().with_max_in_flight_proposals(2).with_max_command_bytes(100);
         let cluster = Cluster::start_all(Plan { limits, ..Plan::default() }).await;
         let leader = cluster.leader().await;
         let node = cluster.node(leader).clone();

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 #[test]
 fn more_proposals_than_allowed_are_refused_at_once() {
     simulate(async {
-        let limits = Limits { max_in_flight_proposals: 3, ..Limits::default() };
+        let limits = Limits::default().with_max_in_flight_proposals(3);
         let mut cluster = Cluster::vacant(Plan { limits, ..Plan::default() });
         // Alone, the node has no leader: admitted callers wait.
         cluster.start(NodeId(1)).await;
@@ -43,7 +43,7 @@ fn more_proposals_than_allowed_are_refused_at_once() {
 #[test]
 fn more_bytes_than_allowed_are_refused_at_once_and_a_larger_command_goes_alone() {
     simulate(async {
-        let limits = Limits { max_in_flight_bytes: 1000, ..Limits::default() };
+        let limits = Limits::default().with_max_in_flight_bytes(1000);
         let mut cluster = Cluster::vacant(Plan { limits, ..Plan::default() });
         cluster.start(NodeId(1)).await;
         let node = cluster.node(NodeId(1)).clone();
@@ -65,7 +65,7 @@ fn more_bytes_than_allowed_are_refused_at_once_and_a_larger_command_goes_alone()
 #[test]
 fn one_client_leaves_places_and_bytes_to_others() {
     simulate(async {
-        let limits = Limits { max_in_flight_proposals: 8, max_in_flight_bytes: 1000, ..Limits::default() };
+        let limits = Limits::default().with_max_in_flight_proposals(8).with_max_in_flight_bytes(1000);
         let mut cluster = Cluster::vacant(Plan { limits, ..Plan::default() });
         cluster.start(NodeId(1)).await;
         let (greedy, other) = (cluster.node(NodeId(1)).client(), cluster.node(NodeId(1)).client());
@@ -91,7 +91,7 @@ fn one_client_leaves_places_and_bytes_to_others() {
 #[test]
 fn a_caller_that_leaves_keeps_its_place_until_its_command_has_an_outcome() {
     simulate(async {
-        let limits = Limits { max_in_flight_proposals: 1, ..Limits::default() };
+        let limits = Limits::default().with_max_in_flight_proposals(1);
         let mut cluster = Cluster::vacant(Plan { limits, ..Plan::default() });
         cluster.start(NodeId(1)).await;
         let node = cluster.node(NodeId(1)).clone();
@@ -111,7 +111,7 @@ fn a_leader_bounds_what_others_forward() {
         for id in cluster.members() {
             // Every node admits more callers than any node admits forwarded commands.
             let max_in_flight_proposals = if id == NodeId(3) { 64 } else { 4 };
-            let limits = Limits { max_in_flight_proposals, ..Limits::default() };
+            let limits = Limits::default().with_max_in_flight_proposals(max_in_flight_proposals);
             cluster.start_as(id, support::Journal::default(), |builder| builder.limits(limits)).await;
         }
         until_another_leads(&mut cluster).await;
@@ -134,7 +134,7 @@ fn a_leader_bounds_the_bytes_that_others_forward() {
         let mut cluster = Cluster::vacant(Plan::default());
         for id in cluster.members() {
             let max_in_flight_bytes = if id == NodeId(3) { 64 << 10 } else { 4000 };
-            let limits = Limits { max_in_flight_bytes, ..Limits::default() };
+            let limits = Limits::default().with_max_in_flight_bytes(max_in_flight_bytes);
             cluster.start_as(id, support::Journal::default(), |builder| builder.limits(limits)).await;
         }
         until_another_leads(&mut cluster).await;
@@ -155,7 +155,7 @@ fn a_leader_bounds_the_bytes_that_others_forward() {
 #[test]
 fn a_command_that_is_too_large_is_refused() {
     simulate(async {
-        let limits = Limits { max_command_bytes: 1000, ..Limits::default() };
+        let limits = Limits::default().with_max_command_bytes(1000);
         let (cluster, ledger) = (Cluster::start_all(Plan { limits, ..Plan::default() }).await, Ledger::default());
         for id in cluster.ids() {
             let large = format!("{id}").repeat(1001);
@@ -192,7 +192,7 @@ fn commands_of_any_size_up_to_the_limit_get_through() {
 #[test]
 fn small_commands_pass_large_ones_and_none_is_left_behind() {
     simulate(async {
-        let limits = Limits { max_batch_bytes: 300 << 10, ..Limits::default() };
+        let limits = Limits::default().with_max_batch_bytes(300 << 10);
         let (cluster, ledger) = (Cluster::start_all(Plan { limits, ..Plan::default() }).await, Ledger::default());
         let leader = cluster.settled().await;
         for id in cluster.ids() {
@@ -219,7 +219,7 @@ fn small_commands_pass_large_ones_and_none_is_left_behind() {
 fn a_caller_of_a_deferred_command_hears_the_truth_when_the_leader_is_lost() {
     for seed in support::seeds(4) {
         simulate(async {
-            let limits = Limits { max_batch_bytes: 300 << 10, ..Limits::default() };
+            let limits = Limits::default().with_max_batch_bytes(300 << 10);
             let plan = Plan { limits, seed, ..Plan::default() };
             let (cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
             let leader = cluster.settled().await;

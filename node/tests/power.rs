@@ -179,7 +179,7 @@ fn a_power_cut_of_all_three_while_they_take_snapshots_loses_nothing() {
     for seed in support::seeds(10) {
         simulate(async {
             let disks: BTreeMap<_, _> = (1..=3).map(|id| (NodeId(id), SimulatedDisk::new())).collect();
-            let snapshots = Snapshots { every_entries: 5, every_bytes: 0, keep_entries: 1, ..Snapshots::default() };
+            let snapshots = Snapshots::default().with_every_entries(5).with_every_bytes(0).with_keep_entries(1);
             let (mut cluster, ledger) =
                 (Cluster::vacant(Plan { seed, snapshots, ..Plan::default() }), Ledger::default());
             for (id, disk) in &disks {
@@ -264,7 +264,7 @@ fn a_full_disk_of_the_leader_or_a_follower_costs_no_acknowledged_write_and_heals
 }
 
 fn plan() -> Plan {
-    let snapshots = Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 0, ..Snapshots::default() };
+    let snapshots = Snapshots::default().with_every_entries(0).with_every_bytes(0).with_keep_entries(0);
     Plan { snapshots, ..Plan::default() }
 }
 

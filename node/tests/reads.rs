@@ -241,7 +241,7 @@ const SHORT: (Duration, Duration) = (Duration::from_millis(150), Duration::from_
 const LONG: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
 
 fn timing(election_timeout: (Duration, Duration)) -> Timing {
-    Timing { election_timeout, ..Timing::default() }
+    Timing::default().with_election_timeout(election_timeout)
 }
 
 /// Three nodes with these timings. Node 1 leads, and has a lease.

@@ -74,7 +74,8 @@ impl Table {
                 let started = cluster.try_start_as(id, Journal::default(), |builder| builder.storage(wal(&disk))).await;
                 match started {
                     Ok(()) => {}
-                    Err(StartError::Storage(said)) => {
+                    Err(StartError::Storage(error)) => {
+                        let said = error.to_string();
                         assert!(case.is_beyond_identity(id), "node {id} refuses to start: {said}");
                         assert!(
                             said.contains(".segment") && said.contains("byte"),

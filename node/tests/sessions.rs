@@ -138,9 +138,9 @@ fn a_caller_whose_entry_a_snapshot_covers_finds_the_first_answer() {
     simulate(async {
         let plan = Plan {
             seed: 5,
-            snapshots: Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 0, ..Snapshots::default() },
+            snapshots: Snapshots::default().with_every_entries(0).with_every_bytes(0).with_keep_entries(0),
             // No caller gives up before the snapshot comes.
-            timing: Timing { proposal_timeout: Duration::from_secs(20), ..Timing::default() },
+            timing: Timing::default().with_proposal_timeout(Duration::from_secs(20)),
             ..Plan::default()
         };
         let cluster = Cluster::start_all(plan).await;
@@ -204,7 +204,7 @@ fn messages_that_come_twice_apply_nothing_twice() {
 fn a_session_that_was_not_used_for_its_time_is_told_so_and_its_command_is_never_applied() {
     simulate(async {
         let mut cluster = Cluster::vacant(Plan { seed: 7, ..Plan::default() });
-        let limit = Sessions { idle_limit: Duration::from_secs(2), ..Sessions::default() };
+        let limit = Sessions::default().with_idle_limit(Duration::from_secs(2));
         for id in cluster.members() {
             cluster.start_as(id, Journal::default(), |builder| builder.sessions(limit)).await;
         }
@@ -226,7 +226,7 @@ fn a_session_that_was_not_used_for_its_time_is_told_so_and_its_command_is_never_
 fn time_without_a_leader_does_not_count() {
     simulate(async {
         let mut cluster = Cluster::vacant(Plan { seed: 8, ..Plan::default() });
-        let limit = Sessions { idle_limit: Duration::from_secs(2), ..Sessions::default() };
+        let limit = Sessions::default().with_idle_limit(Duration::from_secs(2));
         for id in cluster.members() {
             cluster.start_as(id, Journal::default(), |builder| builder.sessions(limit)).await;
         }
@@ -251,7 +251,7 @@ fn the_bound_of_the_leader_is_that_of_all() {
         let mut cluster = Cluster::vacant(Plan { seed: 9, ..Plan::default() });
         for id in cluster.members() {
             // Each node has another setting; that of the leader decides, and all agree.
-            let sessions = Sessions { max_sessions: 3 + id.0 as u32, ..Sessions::default() };
+            let sessions = Sessions::default().with_max_sessions(3 + id.0 as u32);
             cluster.start_as(id, Journal::default(), |builder| builder.sessions(sessions)).await;
         }
         let leader = cluster.leader().await;

@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use quorate::{
-    Index, Node, NodeId, ProposeError, StateMachine, Timing,
+    Index, Node, NodeId, ProposeError, StateMachine,
     storage::Wal,
     transport::{MemoryNetwork, Quic, QuicOptions, certificates::Authority},
 };
@@ -149,7 +149,7 @@ fn work_in_progress_is_finished_first() {
                 let voters = [1, 2, 3].map(|id| (NodeId(id), ""));
                 let node = Node::builder(id, CLUSTER).voters(voters).network(network.endpoint(id));
                 // The test opens the gate in time also on a slow machine.
-                let node = node.timing(Timing { leader_wait: Duration::from_secs(25), ..support::relaxed() });
+                let node = node.timing(support::relaxed().with_leader_wait(Duration::from_secs(25)));
                 let node = node.storage(quorate::storage::Memory::new()).start(machine).await.expect("a node");
                 nodes.push(node);
                 gates.push(gate);

@@ -90,7 +90,8 @@ fn an_entry_that_a_snapshot_has_applied_is_not_skipped_afterwards() {
         cluster.stop(id).await;
         let entry = Skip { index: applied.index, term: Term(1), checksum: 7 };
         let refused = cluster.try_start_as(id, Journal::default(), skipping(entry)).await;
-        let Err(StartError::Restore(line)) = refused else { panic!("{refused:?}") };
+        let Err(StartError::Restore(error)) = refused else { panic!("{refused:?}") };
+        let line = error.to_string();
         assert!(line.contains("entry 2 of term 1 with checksum 0x00000007 is to be skipped"), "{line}");
         assert_eq!(line.lines().count(), 1);
     });
@@ -121,7 +122,7 @@ fn one_index_is_skipped_under_one_name() {
 
 /// A stopped cluster. Its log holds two commands, and one that no machine can apply.
 async fn poisoned() -> (Cluster, Skip) {
-    let snapshots = Snapshots { every_entries: 0, every_bytes: 0, ..Snapshots::default() };
+    let snapshots = Snapshots::default().with_every_entries(0).with_every_bytes(0);
     let mut cluster = Cluster::vacant(Plan { snapshots, ..Plan::default() });
     for id in cluster.members() {
         start(&mut cluster, id, |builder| builder).await;

@@ -22,7 +22,7 @@ impl StateMachine for Slow {
 /// A single voter on threads of its own: no other node can take its leadership.
 async fn alone() -> Node<Slow> {
     let network = MemoryNetwork::new();
-    let timing = Timing { stall_limit: Duration::from_millis(600), ..Timing::default() };
+    let timing = Timing::default().with_stall_limit(Duration::from_millis(600));
     let builder = Node::builder(NodeId(1), CLUSTER).voters([(NodeId(1), "")]).timing(timing);
     let node = builder.network(network.endpoint(NodeId(1))).storage(Memory::new()).start(Slow).await.expect("a node");
     let mut status = node.status();

@@ -192,7 +192,7 @@ fn a_receiver_that_is_restarted_in_the_middle_begins_anew_and_is_never_half_rest
 fn a_follower_that_falls_behind_again_during_its_transfer_need_not_begin_again() {
     simulate(async {
         let plan = slow();
-        let plan = Plan { snapshots: Snapshots { every_entries: 20, keep_entries: 0, ..plan.snapshots }, ..plan };
+        let plan = Plan { snapshots: plan.snapshots.with_every_entries(20).with_keep_entries(0), ..plan };
         let (mut cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
         let (leader, away) = away_from_a_large_state(&mut cluster, &ledger).await;
         cluster.start(away).await;
@@ -217,7 +217,7 @@ fn a_follower_that_falls_behind_again_during_its_transfer_need_not_begin_again()
 fn a_peer_that_vanishes_during_its_transfer_holds_the_log_back_for_a_minute_at_most() {
     simulate(async {
         let plan = slow();
-        let plan = Plan { snapshots: Snapshots { every_entries: 20, keep_entries: 0, ..plan.snapshots }, ..plan };
+        let plan = Plan { snapshots: plan.snapshots.with_every_entries(20).with_keep_entries(0), ..plan };
         let (mut cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
         let (leader, away) = away_from_a_large_state(&mut cluster, &ledger).await;
         cluster.start(away).await;
@@ -245,7 +245,7 @@ fn a_caller_of_an_entry_that_a_received_snapshot_covers_learns_that_the_outcome_
     simulate(async {
         // No caller gives up before: their outcomes are due to the snapshot.
         let hour = Duration::from_secs(3600);
-        let timing = Timing { proposal_timeout: hour, leader_wait: hour, ..Timing::default() };
+        let timing = Timing::default().with_proposal_timeout(hour).with_leader_wait(hour);
         let (cluster, ledger) = (Cluster::start_all(Plan { timing, ..small() }).await, Ledger::default());
         let old = cluster.leader().await;
         let others = cluster.others(old);
@@ -322,13 +322,17 @@ fn nodes_on_threads_send_snapshots_from_disk_to_disk() {
 
 /// A snapshot every ten entries, with two entries kept in the log.
 fn small() -> Plan {
-    let snapshots = Snapshots { every_entries: 10, every_bytes: 0, keep_entries: 2, ..Snapshots::default() };
+    let snapshots = Snapshots::default().with_every_entries(10).with_every_bytes(0).with_keep_entries(2);
     Plan { snapshots, ..Plan::default() }
 }
 
 /// Snapshots on demand, sent at an eighth of a megabyte a second.
 fn slow() -> Plan {
-    let snapshots = Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 0, bytes_per_second: 128 << 10 };
+    let snapshots = Snapshots::default()
+        .with_every_entries(0)
+        .with_every_bytes(0)
+        .with_keep_entries(0)
+        .with_bytes_per_second(128 << 10);
     Plan { snapshots, ..Plan::default() }
 }
 

@@ -39,7 +39,7 @@ fn a_snapshot_is_taken_after_so_many_entries_and_the_log_is_cut_behind_it() {
 #[test]
 fn a_snapshot_is_taken_after_so_many_bytes() {
     simulate(async {
-        let snapshots = Snapshots { every_entries: 0, every_bytes: 10_000, keep_entries: 0, ..Snapshots::default() };
+        let snapshots = Snapshots::default().with_every_entries(0).with_every_bytes(10_000).with_keep_entries(0);
         let (cluster, ledger) = (Cluster::start_all(with(snapshots)).await, Ledger::default());
         let leader = cluster.leader().await;
         for nth in 0..9 {
@@ -132,7 +132,8 @@ fn a_machine_that_refuses_the_snapshot_refuses_to_start() {
         soon("a snapshot", cluster.node(NodeId(1)).snapshot()).await.expect("a snapshot");
         cluster.stop_all().await;
         let refused = cluster.try_start_as(NodeId(1), Journal::refusing(), |builder| builder).await;
-        let Err(StartError::Restore(said)) = refused else { panic!("{refused:?}") };
+        let Err(StartError::Restore(error)) = refused else { panic!("{refused:?}") };
+        let said = error.to_string();
         assert!(said.contains("entry 2@1") && said.contains("told to refuse"), "{said}");
         cluster.start(NodeId(1)).await;
         assert_eq!(cluster.journal(NodeId(1)).entries().len(), 1, "nothing was held by the one that refused");
@@ -200,7 +201,10 @@ fn a_build_that_fails_or_panics_fails_alone() {
                 ledger.propose(&node, format!("{nth}")).await.expect("an acknowledgement");
             }
             let failed = soon("an answer", node.snapshot()).await;
-            assert!(matches!(&failed, Err(SnapshotError::Failed(why)) if why.contains("told to")), "{failed:?}");
+            assert!(
+                matches!(&failed, Err(SnapshotError::Failed(why)) if why.to_string().contains("told to")),
+                "{failed:?}"
+            );
             assert_eq!(cluster.status(NodeId(1)).first_log, Index(1), "the log is as it was");
             assert!(cluster.metric("quorate_snapshot_failures_total", &["phase=\"build\""]) >= 1.0);
             healthy.store(true, Ordering::SeqCst);
@@ -260,7 +264,7 @@ impl quorate::StateMachine for Endless {
 }
 
 fn every(entries: u64, keep: u64) -> Plan {
-    with(Snapshots { every_entries: entries, every_bytes: 0, keep_entries: keep, ..Snapshots::default() })
+    with(Snapshots::default().with_every_entries(entries).with_every_bytes(0).with_keep_entries(keep))
 }
 
 fn with(snapshots: Snapshots) -> Plan {

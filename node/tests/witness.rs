@@ -115,7 +115,7 @@ fn a_witness_forwards_writes_and_serves_no_reads() {
 #[test]
 fn a_witness_catches_up_without_state_and_cuts_its_log() {
     simulate(async {
-        let snapshots = Snapshots { every_entries: 10, keep_entries: 0, ..Snapshots::default() };
+        let snapshots = Snapshots::default().with_every_entries(10).with_keep_entries(0);
         let (mut cluster, disk) = with_witness(Plan { snapshots, ..Plan::default() }).await;
         let leader = cluster.leader().await;
         cluster.settled().await;

@@ -71,10 +71,9 @@ impl Authority {
     pub fn load(dir: &Path) -> Result<Self, CertificateError> {
         let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
         let read = |path: &Path| {
-            fs::read_to_string(path)
-                .map_err(|error| CertificateError::Io { path: path.to_owned(), error: error.to_string() })
+            fs::read_to_string(path).map_err(|source| CertificateError::Io { path: path.to_owned(), source })
         };
-        check_private(&key).map_err(|error| CertificateError::Io { path: key.clone(), error })?;
+        check_private(&key).map_err(|problem| CertificateError::Open { path: key.clone(), problem })?;
         let (certificate_pem, key_pem) = (read(&certificate)?, read(&key)?);
         let cluster =
             cluster_of(&certificate_pem).ok_or(CertificateError::NotAnAuthority { path: certificate.clone() })?;
@@ -180,7 +179,7 @@ pub fn write_new(path: &Path, contents: &str, mode: u32) -> Result<(), Certifica
     let write = |mut file: fs::File| file.write_all(contents.as_bytes()).and_then(|()| file.sync_all());
     options.open(path).and_then(write).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => CertificateError::Exists { path: path.to_owned() },
-        _ => CertificateError::Io { path: path.to_owned(), error: error.to_string() },
+        _ => CertificateError::Io { path: path.to_owned(), source: error },
     })
 }
 
@@ -214,7 +213,7 @@ const fn is_private(mode: u32, is_owned_by_root: bool) -> bool {
 }
 
 /// Why there is no certificate, in one line.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
     /// A name that can't stand in a certificate.
@@ -227,12 +226,20 @@ pub enum CertificateError {
         path: PathBuf,
     },
     /// A file can't be read or written.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {source}", path.display())]
     Io {
         /// The file that can't be read or written.
         path: PathBuf,
-        /// The operating system's error, or which users have access to a key.
-        error: String,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// A key is not private.
+    #[error("{}: {problem}", path.display())]
+    Open {
+        /// The file with the key.
+        path: PathBuf,
+        /// The users that have access to it, and the remedy.
+        problem: String,
     },
     /// `ca.pem` or `ca.key` is not an authority's.
     #[error("{} is not of a Quorate certificate authority: give the directory in which one was created", path.display())]
@@ -242,13 +249,7 @@ pub enum CertificateError {
     },
     /// The library that makes certificates failed.
     #[error("making a certificate failed: {0}")]
-    Made(String),
-}
-
-impl From<rcgen::Error> for CertificateError {
-    fn from(error: rcgen::Error) -> Self {
-        Self::Made(error.to_string())
-    }
+    Made(#[from] rcgen::Error),
 }
 
 /// Prefix of the authority's common name; the cluster's name follows.

@@ -251,7 +251,7 @@ pub enum FrameError {
     Trailing(usize, &'static str),
     /// The body does not fit the message.
     #[error("frame body: {0}")]
-    Body(Malformed),
+    Body(#[source] Malformed),
     /// The bytes ended within a frame.
     #[error("the stream ended within a frame")]
     Truncated,

@@ -136,6 +136,7 @@ pub struct Delivered {
 
 /// Events that a network reports to its node.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// A message arrived.
     Delivered(Delivered),

@@ -5,7 +5,7 @@
 
 use crate::{
     processes::{self, LEADER, Member, builder, free_addresses, make_certificates},
-    workload::{Failed, KEEP_THE_LOG, Settings, Sink, measure, until_leading},
+    workload::{Failed, Settings, Sink, keep_the_log, measure, until_leading},
 };
 use quorate::{Limits, Node};
 use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
@@ -43,6 +43,6 @@ pub(crate) fn run_member(place: &[&str]) -> Result<(), Failed> {
 }
 
 async fn start(id: u64, dir: &Path, addresses: &[SocketAddr], in_flight_max: usize) -> Result<Node<Sink>, Failed> {
-    let limits = Limits { max_in_flight_proposals: in_flight_max, ..Limits::default() };
-    Ok(builder(id, dir, addresses)?.limits(limits).snapshots(KEEP_THE_LOG).start(Sink::default()).await?)
+    let limits = Limits::default().with_max_in_flight_proposals(in_flight_max);
+    Ok(builder(id, dir, addresses)?.limits(limits).snapshots(keep_the_log()).start(Sink::default()).await?)
 }

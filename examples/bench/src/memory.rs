@@ -2,7 +2,7 @@
 //!
 //! All actors of all nodes share one thread; the clients have another.
 
-use crate::workload::{Failed, KEEP_THE_LOG, Settings, Sink, measure, until_leading};
+use crate::workload::{Failed, Settings, Sink, keep_the_log, measure, until_leading};
 use quorate::{Limits, Node, NodeId, Timing, storage::Memory, transport::MemoryNetwork};
 use std::{sync::mpsc, time::Duration};
 use tokio::{runtime, sync::oneshot, task::LocalSet};
@@ -51,9 +51,9 @@ async fn start(id: u64, network: &MemoryNetwork, in_flight_max: usize) -> Result
         .voters((1..=NODES).map(|id| (NodeId(id), String::new())))
         .network(network.endpoint(NodeId(id)))
         .storage(Memory::new())
-        .timing(Timing { busy_poll: BUSY_POLL, ..Timing::default() })
-        .limits(Limits { max_in_flight_proposals: in_flight_max, ..Limits::default() })
-        .snapshots(KEEP_THE_LOG)
+        .timing(Timing::default().with_busy_poll(BUSY_POLL))
+        .limits(Limits::default().with_max_in_flight_proposals(in_flight_max))
+        .snapshots(keep_the_log())
         .start_local(Sink::default())
         .await?;
     Ok(node)

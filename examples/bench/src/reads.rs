@@ -68,7 +68,7 @@ async fn start(
     leads: bool,
     in_flight_max: usize,
 ) -> Result<Node<Holder>, Failed> {
-    let limits = Limits { max_in_flight_proposals: in_flight_max, ..Limits::default() };
+    let limits = Limits::default().with_max_in_flight_proposals(in_flight_max);
     let mut timing = Timing::default();
     if !leads {
         timing.election_timeout = (Duration::from_secs(5), Duration::from_secs(10));

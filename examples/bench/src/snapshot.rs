@@ -85,8 +85,12 @@ pub(crate) fn run_member(place: &[&str]) -> Result<(), Failed> {
 
 async fn start(id: u64, dir: &Path, addresses: &[SocketAddr], bytes_per_second: u64) -> Result<Node<Kv>, Failed> {
     // Snapshots on demand only, so that every run sends the intended one.
-    let snapshots = Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 1000, bytes_per_second };
-    let limits = Limits { max_in_flight_proposals: WRITERS + FILLERS, ..Limits::default() };
+    let snapshots = Snapshots::default()
+        .with_every_entries(0)
+        .with_every_bytes(0)
+        .with_keep_entries(1000)
+        .with_bytes_per_second(bytes_per_second);
+    let limits = Limits::default().with_max_in_flight_proposals(WRITERS + FILLERS);
     Ok(builder(id, dir, addresses)?.snapshots(snapshots).limits(limits).start(Kv::default()).await?)
 }
 

@@ -74,8 +74,9 @@ impl StateMachine for Sink {
 }
 
 /// No snapshots: the log is never cut.
-pub(crate) const KEEP_THE_LOG: Snapshots =
-    Snapshots { every_entries: 0, every_bytes: 0, keep_entries: 0, bytes_per_second: 0 };
+pub(crate) fn keep_the_log() -> Snapshots {
+    Snapshots::default().with_every_entries(0).with_every_bytes(0)
+}
 
 /// Waits until `node` leads and has committed an entry in its own term.
 pub(crate) async fn until_leading<M: StateMachine>(node: &Node<M>, patience: Duration) -> Result<(), Failed> {

@@ -71,7 +71,7 @@ impl Server {
             .voters(MEMBERS.map(|member| (member, "")))
             .network(network.endpoint(id))
             .storage(storage)
-            .limits(Limits { max_command_bytes: limits.command_bytes_max(), ..Limits::default() })
+            .limits(Limits::default().with_max_command_bytes(limits.command_bytes_max()))
             .metrics(&metrics)
             .start(Kv::default())
             .await?;

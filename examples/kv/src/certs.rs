@@ -48,7 +48,7 @@ pub fn make(args: &Args) -> Result<Vec<PathBuf>, CertsError> {
     }
     // The directory contains private keys.
     let made = DirBuilder::new().recursive(true).mode(0o700).create(&args.dir);
-    made.map_err(|error| CertificateError::Io { path: args.dir.clone(), error: error.to_string() })?;
+    made.map_err(|source| CertificateError::Io { path: args.dir.clone(), source })?;
     let (authority, is_new) = authority(&args.dir, &args.cluster)?;
     if is_new {
         written.splice(0..0, files("ca"));
@@ -77,7 +77,7 @@ fn authority(dir: &Path, cluster: &str) -> Result<(Authority, bool), CertsError>
 }
 
 /// An error of `certs`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum CertsError {
     /// A certificate could not be created or written.
     #[error(transparent)]

@@ -181,7 +181,7 @@ impl Exits for ServeError {
     fn exit(&self) -> Exit {
         match self {
             Self::Config(error) => error.exit(),
-            Self::Network(_) | Self::Start(StartError::Config(_)) => Exit::Usage,
+            Self::Network(_) | Self::Start(StartError::Config(_) | StartError::Thread(_)) => Exit::Usage,
             Self::Start(_) | Self::InDoubt { .. } | Self::Failed(_) | Self::Impatient(_) | Self::Io(_) => Exit::Failed,
         }
     }

@@ -178,7 +178,7 @@ async fn watch(node: Node<Kv>, metrics: NodeMetrics) {
     let look = async {
         loop {
             seconds.tick().await;
-            let Turns { consensus, log_writer, applier } = node.turns();
+            let Turns { consensus, log_writer, applier, .. } = node.turns();
             for (thread, silence) in [
                 (NodeThread::Consensus, consensus),
                 (NodeThread::LogWriter, log_writer),

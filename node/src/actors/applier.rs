@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     decisions::callers::{Answer, Outcome},
-    error::Failure,
+    error::{Failure, RestoreError},
     lifecycle::{Lifecycle, PanicGuard},
     machine::StateMachine,
     results,
@@ -21,7 +21,7 @@ use crate::{
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage, SnapshotPhase};
 use quorate_raft::{EntryId, Index, Kind, Skip, session};
-use quorate_storage::SnapshotSource;
+use quorate_storage::{SnapshotSource, StorageError};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
@@ -189,11 +189,8 @@ impl<M: StateMachine> Applier<M> {
 
     /// Applies a session entry: the table decides whether the machine is called.
     fn apply_in_session(&mut self, index: Index, payload: &[u8], skips: bool) -> Result<Outcome, Failure> {
-        let (stamp, request) = session::decode(payload).map_err(|malformed| {
-            Failure::Violation(format!(
-                "entry {index} is a session's and can't be read ({malformed}): report it, and run the release that wrote it"
-            ))
-        })?;
+        let (stamp, request) =
+            session::decode(payload).map_err(|source| Failure::Unreadable { entry: index, source })?;
         let machine = &mut self.machine;
         let mut apply =
             |command: &[u8]| machine.as_mut().filter(|_| !skips).map(|machine| machine.apply(index, command));
@@ -228,7 +225,7 @@ impl<M: StateMachine> Applier<M> {
         }
     }
 
-    fn restore(&mut self, source: Box<dyn SnapshotSource>) -> Result<(), String> {
+    fn restore(&mut self, source: Box<dyn SnapshotSource>) -> Result<(), RestoreError> {
         let (began, ends) = (Instant::now(), source.snapshot().base.last);
         let restored = match &mut self.machine {
             Some(machine) => state::restore(&mut **machine, source),
@@ -238,11 +235,7 @@ impl<M: StateMachine> Applier<M> {
             Ok((base, sessions)) => {
                 let contained = |skip: &&Skip| skip.index <= base.last.index && !sessions.skipped().contains(*skip);
                 if let Some(skip) = self.skips.values().find(contained).filter(|_| self.machine.is_some()) {
-                    return Err(format!(
-                        "{skip} is to be skipped, but the snapshot that ends at {ends} has what the entry did: a state machine applied \
-                         it before it was named; take it off the list of every node, and let the nodes that can't apply it begin \
-                         again with an empty directory"
-                    ));
+                    return Err(RestoreError::Applied { entry: *skip, ends });
                 }
                 self.sessions = sessions;
                 (self.last, self.last_checksum) = (base.last, base.last_checksum);
@@ -252,10 +245,7 @@ impl<M: StateMachine> Applier<M> {
             }
             Err(error) => {
                 self.metrics.snapshot_failed(SnapshotPhase::Restore);
-                Err(format!(
-                    "can't restore the state machine from the snapshot that ends at entry {ends}: {error}; start the \
-                     version of the service that wrote it, or one that reads what that wrote"
-                ))
+                Err(RestoreError::Unreadable { ends, source: error.into() })
             }
         }
     }
@@ -303,10 +293,10 @@ impl<M> Drop for Applier<M> {
 
 /// The failure of a full node that finds a stub: only a witness writes stubs.
 fn stub_found(index: Index) -> Failure {
-    Failure::Storage(format!(
+    Failure::Storage(StorageError::new(format!(
         "the log has only a stub of entry {index}, so it belongs to a witness; start this node as the witness, or on a data \
          directory of its own"
-    ))
+    )))
 }
 
 /// The sums of one batch: metrics are recorded once a batch.

@@ -9,7 +9,7 @@ use crate::{
         freshness::Granted,
         reads::Wants,
     },
-    error::{ProposeError, ReadError, SnapshotError},
+    error::{ProposeError, ReadError, RestoreError, SnapshotError},
     machine::WriteState,
 };
 use actix::Message;
@@ -312,7 +312,7 @@ pub(crate) struct Restore {
     pub(crate) source: Box<dyn SnapshotSource>,
     /// Receives the outcome, with the entries that the snapshot says were skipped. Without a
     /// receiver, an error fails the node.
-    pub(crate) done: Option<oneshot::Sender<Result<BTreeSet<Skip>, String>>>,
+    pub(crate) done: Option<oneshot::Sender<Result<BTreeSet<Skip>, RestoreError>>>,
 }
 
 /// `Replicator` → `Consensus`: the peer needs a snapshot that reaches `at_least`.

@@ -118,7 +118,7 @@ pub(crate) async fn launch<M: StateMachine>(
     let consensus = context.address();
 
     let mut storage = match threads {
-        true => storage.start().map_err(|error| StartError::Storage(error.to_string()))?,
+        true => storage.start()?,
         false => storage.start_here(),
     };
     let mut held = Threads { storage: storage.take_thread(), applier: None };
@@ -167,7 +167,7 @@ pub(crate) async fn launch<M: StateMachine>(
         true => {
             let thread = match quorate_storage::contract::thread() {
                 Ok(thread) => held.applier.insert(thread),
-                Err(error) => return Err(held.end_for(StartError::Config(error.to_string()))),
+                Err(error) => return Err(held.end_for(StartError::Thread(error))),
             };
             Applier::start_in_arbiter(&thread.handle(), move |_| applier)
         }
@@ -207,7 +207,7 @@ pub(crate) async fn launch<M: StateMachine>(
         Ok(links) => Rc::<dyn Links>::from(links),
         Err(error) => {
             drop(storage);
-            return Err(held.end_for(StartError::Network(error.to_string())));
+            return Err(held.end_for(StartError::Network(error)));
         }
     };
     // An address given at the start takes precedence over that of the configuration, unless an

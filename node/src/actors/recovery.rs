@@ -3,13 +3,13 @@
 
 use super::messages::Restore;
 use crate::{
-    error::{Failure, StartError},
+    error::{Failure, RestoreError, StartError},
     observe::ObservedStorage,
 };
 use actix::prelude::*;
 use quorate_metrics::NodeMetrics;
 use quorate_raft::{Faulty, Index, Log, NodeId, Replica, Skip};
-use quorate_storage::{Completions, OpenSnapshot, Recover, Recovered, Storage};
+use quorate_storage::{Completions, OpenSnapshot, Recover, Recovered, Storage, StorageError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -28,8 +28,7 @@ pub(super) async fn recover(
         .recover
         .send(request)
         .await
-        .map_err(|_| StartError::Storage("the storage actor died while it recovered the log".into()))?
-        .map_err(|error| StartError::Storage(error.to_string()))?;
+        .map_err(|_| StorageError::new("the storage actor died while it recovered the log"))??;
     let Recovered { hard_state, base, terms, last, last_checksum, faulty, snapshot, memberships, .. } = recovered;
     let covered = snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.base.last.index);
     for repair in &recovered.repairs {
@@ -75,10 +74,10 @@ pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<()
         return Ok(());
     }
     if let Some(index) = replica.lost_up_to() {
-        return Err(StartError::Storage(format!(
+        return Err(StartError::Storage(StorageError::new(format!(
             "the snapshot that covers the entries up to {index} is missing or damaged, and this is the only voter: no other \
              node has a copy; put the data directory back from a backup"
-        )));
+        ))));
     }
     if faulty.is_empty() {
         return Ok(());
@@ -92,7 +91,7 @@ pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<()
     );
     let backup = "put the data directory back from a backup";
     if faulty.iter().any(|entry| entry.was_durable) {
-        return Err(StartError::Storage(format!("{lost}; {backup}")));
+        return Err(StartError::Storage(StorageError::new(format!("{lost}; {backup}"))));
     }
     Err(StartError::InDoubt(format!(
         "{lost}; if the power failed while this was written, no client was told that it was, and the storage may discard it \
@@ -104,11 +103,11 @@ pub(super) fn refuse_if_alone(replica: &Replica, faulty: &[Faulty]) -> Result<()
 /// was lost without a trace.
 pub(super) fn refuse_if_tail_lost(replica: &Replica) -> Result<(), StartError> {
     let Some((last, held)) = replica.lost_tail() else { return Ok(()) };
-    Err(StartError::Storage(format!(
+    Err(StartError::Storage(StorageError::new(format!(
         "the log ends at entry {last}, and entry {held} was committed and durable here: the disk lost the end of the log without a \
          trace; remove this member and add a new one with an empty data directory under a new id, or, if it is the only voter, restore \
          a backup"
-    )))
+    ))))
 }
 
 /// Refuses to start a witness as a full copy, or a full copy as a witness.
@@ -126,10 +125,8 @@ pub(super) async fn restore(storage: &Storage, applier: Recipient<Restore>) -> R
         .open_snapshot
         .send(OpenSnapshot)
         .await
-        .map_err(|_| StartError::Storage("the storage actor died while it opened the newest snapshot".into()))?
-        .map_err(|error| StartError::Storage(error.to_string()))?;
+        .map_err(|_| StorageError::new("the storage actor died while it opened the newest snapshot"))??;
     let (done, restored) = oneshot::channel();
     applier.do_send(Restore { source, done: Some(done) });
-    let died = "the state machine panicked while it was restored from a snapshot: see the panic in the log";
-    restored.await.unwrap_or_else(|_| Err(died.to_owned())).map_err(StartError::Restore)
+    Ok(restored.await.unwrap_or(Err(RestoreError::Panicked))?)
 }

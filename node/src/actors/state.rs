@@ -7,7 +7,7 @@ use crate::{
     sessions::{self, Table},
 };
 use quorate_raft::{Snapshot, SnapshotBase};
-use quorate_storage::{SnapshotSink, SnapshotSource};
+use quorate_storage::{SnapshotSink, SnapshotSource, StorageError};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
 /// Bytes of a buffer: a state machine may write and read a few bytes at a time, which checksums and
@@ -30,12 +30,15 @@ pub(super) fn nothing() -> WriteState {
 }
 
 /// Writes a state and makes it durable. Fails once the node has ended.
-pub(super) fn write(write: WriteState, sink: Box<dyn SnapshotSink>, lifecycle: &Lifecycle) -> Result<Snapshot, String> {
-    let in_words = |error: io::Error| error.to_string();
+pub(super) fn write(
+    write: WriteState,
+    sink: Box<dyn SnapshotSink>,
+    lifecycle: &Lifecycle,
+) -> Result<Snapshot, StorageError> {
     let mut writer = BufWriter::with_capacity(BUFFER_BYTES, WhileAlive { sink, lifecycle });
-    write(&mut writer).map_err(in_words)?;
-    let WhileAlive { sink, .. } = writer.into_inner().map_err(|error| in_words(error.into_error()))?;
-    sink.finish().map_err(|error| error.to_string())
+    write(&mut writer)?;
+    let WhileAlive { sink, .. } = writer.into_inner().map_err(|error| error.into_error())?;
+    sink.finish()
 }
 
 /// Restores a machine from a snapshot. Gives the base of the snapshot and its sessions.

@@ -55,11 +55,7 @@ pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
 /// elections may take longer.
 pub fn relaxed() -> quorate::Timing {
     let ms = Duration::from_millis;
-    quorate::Timing {
-        election_timeout: (ms(600), ms(1200)),
-        leader_wait: Duration::from_secs(5),
-        ..quorate::Timing::default()
-    }
+    quorate::Timing::default().with_election_timeout((ms(600), ms(1200))).with_leader_wait(Duration::from_secs(5))
 }
 
 /// Polls a future a single time.

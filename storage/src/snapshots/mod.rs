@@ -48,6 +48,7 @@ pub struct SnapshotStore {
 
 /// The result of [`SnapshotStore::open`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Found {
     /// The snapshots, newest first. The first one was read to its last byte and is undamaged, even
     /// if it is not the newest file; of the others the beginning and the end were read.

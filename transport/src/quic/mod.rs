@@ -70,6 +70,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Options of the QUIC network: address, files, and the time limit of a frame.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct QuicOptions {
     /// The UDP address on which this node accepts, and from which it dials. Port 0:
     /// the system chooses.

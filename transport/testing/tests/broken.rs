@@ -122,7 +122,7 @@ impl Network for BrokenNetwork {
                     fault == Fault::LossIsNotTold
                 }
                 Event::LinkUp { .. } => fault == Fault::ReturnIsNotTold && downs.get() > 0,
-                Event::Delivered(_) => false,
+                _ => false,
             };
             if !is_hidden {
                 outer.put(altered(fault, event));

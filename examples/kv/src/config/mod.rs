@@ -423,7 +423,7 @@ impl Default for Timing {
 
 impl Default for Snapshot {
     fn default() -> Self {
-        let Snapshots { every_entries, every_bytes, keep_entries, bytes_per_second } = Snapshots::default();
+        let Snapshots { every_entries, every_bytes, keep_entries, bytes_per_second, .. } = Snapshots::default();
         Self { every_entries, every_bytes, keep_entries, max_bytes_per_second: bytes_per_second }
     }
 }

@@ -26,25 +26,26 @@ impl Config {
             .voters(self.peers.iter().map(|peer| (peer.id, peer.addr.clone())))
             .preferred_leaders(self.prefers.iter().copied())
             .storage(Wal::at(&self.data_dir).segment_bytes(self.storage.segment_bytes))
-            .timing(Timing {
-                heartbeat_interval: self.timing.heartbeat_interval,
-                election_timeout: (shortest, longest),
-                leader_wait: self.timing.leader_wait,
-                promote_after: self.timing.promote_after,
-                ..Timing::default()
-            })
-            .snapshots(Snapshots {
-                every_entries: self.snapshot.every_entries,
-                every_bytes: self.snapshot.every_bytes,
-                keep_entries: self.snapshot.keep_entries,
-                bytes_per_second: self.snapshot.max_bytes_per_second,
-            })
-            .limits(quorate::Limits {
-                max_command_bytes: self.limits.command_bytes_max(),
-                max_in_flight_proposals: self.limits.max_in_flight_proposals,
-                max_in_flight_bytes: self.limits.max_in_flight_bytes,
-                ..quorate::Limits::default()
-            })
+            .timing(
+                Timing::default()
+                    .with_heartbeat_interval(self.timing.heartbeat_interval)
+                    .with_election_timeout((shortest, longest))
+                    .with_leader_wait(self.timing.leader_wait)
+                    .with_promote_after(self.timing.promote_after),
+            )
+            .snapshots(
+                Snapshots::default()
+                    .with_every_entries(self.snapshot.every_entries)
+                    .with_every_bytes(self.snapshot.every_bytes)
+                    .with_keep_entries(self.snapshot.keep_entries)
+                    .with_bytes_per_second(self.snapshot.max_bytes_per_second),
+            )
+            .limits(
+                quorate::Limits::default()
+                    .with_max_command_bytes(self.limits.command_bytes_max())
+                    .with_max_in_flight_proposals(self.limits.max_in_flight_proposals)
+                    .with_max_in_flight_bytes(self.limits.max_in_flight_bytes),
+            )
     }
 }
 

@@ -105,10 +105,10 @@ impl From<BackupError> for Refusal {
     fn from(error: BackupError) -> Self {
         match error {
             BackupError::NoLeader => Self::NoLeader,
-            BackupError::Behind(how) => Self::Behind(how),
-            BackupError::Unsupported | BackupError::Failed(_) => Self::SnapshotFailed(error.to_string()),
+            BackupError::Behind(how) => Self::Behind(how.to_string()),
             BackupError::Overloaded { retry_after } => Self::Overloaded(retry_after),
             BackupError::Stopped => Self::Stopping,
+            _ => Self::SnapshotFailed(error.to_string()),
         }
     }
 }

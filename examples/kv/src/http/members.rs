@@ -181,15 +181,13 @@ impl From<ChangeError> for Refusal {
 
 impl From<TransferError> for Refusal {
     fn from(error: TransferError) -> Self {
-        use quorate::TransferRefused::{GivenUp, NotLeader, NotVoter, Pending, Unreachable, Witness};
+        use quorate::TransferRefused::{NotLeader, NotVoter, Witness};
         match error {
             TransferError::Refused(NotLeader) => Self::NoLeader,
             TransferError::Refused(why @ (NotVoter { .. } | Witness { .. })) => Self::BadRequest(why.to_string()),
-            TransferError::Refused(why @ (Pending { .. } | Unreachable | GivenUp { .. })) => {
-                Self::Conflict(why.to_string())
-            }
-            TransferError::OutcomeUnknown => Self::Undecided(error.to_string()),
+            TransferError::Refused(why) => Self::Conflict(why.to_string()),
             TransferError::Stopped => Self::Stopping,
+            _ => Self::Undecided(error.to_string()),
         }
     }
 }

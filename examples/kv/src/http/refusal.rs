@@ -183,7 +183,8 @@ impl From<ProposeError> for Refusal {
             ProposeError::StorageFull => Self::StorageFull,
             ProposeError::Stopped => Self::Stopping,
             ProposeError::Skipped => Self::Skipped,
-            ProposeError::OutcomeUnknown => Self::OutcomeUnknown,
+            // Of an error that is not known here only this is certain.
+            ProposeError::OutcomeUnknown | _ => Self::OutcomeUnknown,
         }
     }
 }
@@ -194,6 +195,7 @@ impl From<SessionError> for Refusal {
             SessionError::SessionExpired => Self::SessionExpired,
             SessionError::StaleSerial => Self::StaleSerial,
             SessionError::Proposal(error) => error.into(),
+            _ => Self::OutcomeUnknown,
         }
     }
 }
@@ -208,6 +210,7 @@ impl From<ReadError> for Refusal {
             ReadError::Witness => Self::Witness(error.to_string()),
             ReadError::Overloaded { retry_after } => Self::Overloaded(retry_after),
             ReadError::Stopped => Self::Stopping,
+            _ => Self::Behind(error.to_string()),
         }
     }
 }
@@ -215,9 +218,9 @@ impl From<ReadError> for Refusal {
 impl From<SnapshotError> for Refusal {
     fn from(error: SnapshotError) -> Self {
         match error {
-            SnapshotError::Unsupported | SnapshotError::Failed(_) => Self::SnapshotFailed(error.to_string()),
             SnapshotError::Overloaded { retry_after } => Self::Overloaded(retry_after),
             SnapshotError::Stopped => Self::Stopping,
+            _ => Self::SnapshotFailed(error.to_string()),
         }
     }
 }

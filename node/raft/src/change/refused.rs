@@ -93,6 +93,8 @@ pub enum ChangeRefused {
     },
 }
 
+impl core::error::Error for ChangeRefused {}
+
 impl fmt::Display for ChangeRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

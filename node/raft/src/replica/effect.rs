@@ -312,6 +312,8 @@ pub enum Violation {
     },
 }
 
+impl core::error::Error for Violation {}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

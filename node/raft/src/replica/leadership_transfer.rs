@@ -63,6 +63,8 @@ pub enum TransferRefused {
     },
 }
 
+impl core::error::Error for TransferRefused {}
+
 impl fmt::Display for TransferRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -254,7 +254,7 @@ impl Clients {
             let (handle, change) = (process.node().clone(), Change::Write { value: operation });
             let command = Command { operation, key: 0, change }.encode(0);
             process.call(async move {
-                let mut asking = Box::pin(handle.propose(command).into_future());
+                let mut asking = Box::pin(handle.propose(command));
                 // The first poll sends the proposal.
                 poll_fn(|cx| Poll::Ready(asking.as_mut().poll(cx).is_ready())).await;
             });

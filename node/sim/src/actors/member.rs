@@ -228,23 +228,19 @@ impl Member {
         let per_mille = plan.clock_drift().unwrap_or_default() + self.told.spared;
         let clock_drift_max = ClockDrift { per_mille, fixed: Duration::from_millis(4) };
         let election_timeout = (self.told.shortest, 2 * self.told.shortest);
-        Timing {
-            proposal_timeout: Duration::from_millis(2_000 - self.told.draws % 500),
-            election_timeout,
-            clock_drift_max,
-            ..Timing::default()
-        }
+        Timing::default()
+            .with_proposal_timeout(Duration::from_millis(2_000 - self.told.draws % 500))
+            .with_election_timeout(election_timeout)
+            .with_clock_drift_max(clock_drift_max)
     }
 
     /// The node's own limits, all of them far above the need of one client.
     pub(super) fn limits(&self) -> Limits {
         let draws = self.told.draws;
-        Limits {
-            max_batch_bytes: [1 << 20, 64 << 10, 4 << 10][(draws % 3) as usize],
-            max_command_bytes: [1 << 20, 256 << 10][(draws / 3 % 2) as usize],
-            max_in_flight_proposals: [4096, 256][(draws / 6 % 2) as usize],
-            ..Limits::default()
-        }
+        Limits::default()
+            .with_max_batch_bytes([1 << 20, 64 << 10, 4 << 10][(draws % 3) as usize])
+            .with_max_command_bytes([1 << 20, 256 << 10][(draws / 3 % 2) as usize])
+            .with_max_in_flight_proposals([4096, 256][(draws / 6 % 2) as usize])
     }
 
     /// The log on its disk, watched.

@@ -295,12 +295,10 @@ impl<'a> Cluster<'a> {
 
     fn start(&mut self, at: usize) {
         let (plan, id) = (self.plan, self.members[at].id);
-        let snapshots = Snapshots {
-            every_entries: plan.snapshot_every,
-            every_bytes: 0,
-            keep_entries: plan.keep_entries + self.members[at].told.draws % 5,
-            ..Snapshots::default()
-        };
+        let snapshots = Snapshots::default()
+            .with_every_entries(plan.snapshot_every)
+            .with_every_bytes(0)
+            .with_keep_entries(plan.keep_entries + self.members[at].told.draws % 5);
         let lives = self.members[at].next_life();
         let builder = quorate::Node::builder(id, "simulated")
             .voters((1..=plan.nodes).map(|id| (NodeId(id), address_of(NodeId(id)))));

@@ -76,10 +76,10 @@ pub(super) fn bounds(plan: &Plan) -> Bounds {
     match kind(plan) {
         Kind::None | Kind::Named => Bounds::default(),
         // One less than the clients need, so that sessions displace each other.
-        Kind::Opened => Bounds {
-            idle_limit: Duration::from_millis(500),
-            max_sessions: (plan.clients.div_ceil(2) as u32).saturating_sub(1).max(1),
-        },
+        Kind::Opened => {
+            let fewer = (plan.clients.div_ceil(2) as u32).saturating_sub(1).max(1);
+            Bounds::default().with_idle_limit(Duration::from_millis(500)).with_max_sessions(fewer)
+        }
     }
 }
 

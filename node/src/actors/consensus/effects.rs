@@ -104,9 +104,9 @@ impl Consensus {
             Effect::DataLost { member, last, held, is_last_copy } => self.data_lost(member, last, held, is_last_copy),
             Effect::Diverged { at, with } => self.diverged(at, with),
             Effect::Halt(violation @ (Violation::DataLost { .. } | Violation::RolledBack { .. })) => {
-                self.node.lifecycle.fail(Failure::DataLost(violation.to_string()));
+                self.node.lifecycle.fail(Failure::DataLost(violation));
             }
-            Effect::Halt(violation) => self.node.lifecycle.fail(Failure::Violation(violation.to_string())),
+            Effect::Halt(violation) => self.node.lifecycle.fail(Failure::Violation(violation)),
         }
     }
 

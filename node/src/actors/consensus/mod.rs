@@ -334,6 +334,7 @@ hear! {
             this.compare_skips(peer, &introduction.skips);
             this.status.introduced(peer, introduction, &this.replica);
         }
+        other => tracing::debug!(event = ?other, "ignored an event of a newer network"),
     };
     Stalled: |this, Stalled { by }, ctx| {
         let now = this.node.clock.now();
@@ -366,7 +367,7 @@ hear! {
     };
     EntriesRead: |this, read, ctx| this.entries_read(read, ctx);
     StorageFull: |this, StorageFull { is_full }, ctx| this.storage_full(is_full, ctx);
-    StorageFailed: |this, StorageFailed { error }, _ctx| this.node.lifecycle.fail(Failure::Storage(error.to_string()));
+    StorageFailed: |this, StorageFailed { error }, _ctx| this.node.lifecycle.fail(Failure::Storage(error));
     Matched: |this, Matched { term, peer, index }, ctx| if term == this.replica.term() {
         let now = this.node.clock.now();
         this.rule(ctx, |replica, out| replica.matched(now, peer, index, out));

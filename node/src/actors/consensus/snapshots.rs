@@ -36,7 +36,7 @@ impl Consensus {
             caller.tell(Err(SnapshotError::Stopped));
         } else if self.replica.membership_at(self.replica.applied_index()).is_empty() {
             let why = "this node has not joined a cluster yet; wait until it is listed among the members";
-            caller.tell(Err(SnapshotError::Failed(why.into())));
+            caller.tell(Err(SnapshotError::Failed(StorageError::new(why))));
         } else {
             self.snapshots.callers.push(caller);
         }
@@ -95,7 +95,7 @@ impl Consensus {
         let opening =
             self.roles.storage.save_snapshot.send(save).into_actor(self).map(move |sink, this, ctx| match sink {
                 Ok(Ok(sink)) => this.write_state(write, sink, ctx),
-                Ok(Err(error)) => this.build_ended(Err(SnapshotError::Failed(error.to_string())), ctx),
+                Ok(Err(error)) => this.build_ended(Err(SnapshotError::Failed(error)), ctx),
                 Err(_) => {} // the storage has died, and the node with it
             });
         ctx.spawn(opening);
@@ -104,9 +104,11 @@ impl Consensus {
     fn write_state(&mut self, write: crate::machine::WriteState, sink: Box<dyn SnapshotSink>, ctx: &mut Context<Self>) {
         let lifecycle = self.node.lifecycle.clone();
         let writing = self.snapshots.blocking.run(move || state::write(write, sink, &lifecycle));
-        let writing = writing.into_actor(self).map(|written, this, ctx| match written.and_then(|written| written) {
-            Ok(snapshot) => this.snapshot_built(&snapshot, ctx),
-            Err(error) => this.build_ended(Err(SnapshotError::Failed(error)), ctx),
+        let writing = writing.into_actor(self).map(|written, this, ctx| {
+            match written.unwrap_or_else(|panicked| Err(StorageError::new(panicked))) {
+                Ok(snapshot) => this.snapshot_built(&snapshot, ctx),
+                Err(error) => this.build_ended(Err(SnapshotError::Failed(error)), ctx),
+            }
         });
         ctx.spawn(writing);
     }
@@ -237,12 +239,12 @@ impl Consensus {
             }
             Ok(Ok(other)) => {
                 let found = other.snapshot().base.last.index;
-                this.node.lifecycle.fail(Failure::Storage(format!(
+                this.node.lifecycle.fail(Failure::Storage(StorageError::new(format!(
                     "the newest snapshot ends at entry {found}, not at {index}, which was installed a moment ago; this is a \
                      bug of the storage: report it"
-                )));
+                ))));
             }
-            Ok(Err(error)) => this.node.lifecycle.fail(Failure::Storage(error.to_string())),
+            Ok(Err(error)) => this.node.lifecycle.fail(Failure::Storage(error)),
             Err(_) => {} // the storage has died, and the node with it
         }));
     }
