@@ -1,8 +1,9 @@
 //! The end of a node, which ends all its parts at once.
 //!
 //! No part of a node may outlive the others. Any failure (a panic in an actor, a storage error, a
-//! violated invariant) is therefore reported here, once. From that instant [`Lifecycle::is_running`] is
-//! false, and every part that could send, persist or answer checks it first.
+//! violated invariant) is therefore reported here, once. From that instant
+//! [`Lifecycle::is_running`] is false, and every part that could send, persist or answer checks it
+//! first.
 
 use crate::error::Failure;
 use std::sync::{

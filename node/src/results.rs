@@ -23,7 +23,8 @@ pub struct SnapshotTaken {
 /// Members that were changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MembersChanged {
-    /// The index of the configuration in force, which is committed: for [`Change::expecting`](crate::Change::expecting).
+    /// The index of the configuration in force, which is committed: for
+    /// [`Change::expecting`](crate::Change::expecting).
     pub index: Index,
 }
 
@@ -53,8 +54,8 @@ pub enum Consistency {
     Local,
     /// Sees what this node has applied, if the node can prove that it is not too old, by its own
     /// clock. Otherwise the node asks the leader first, and if no answer comes in time the read is
-    /// refused with [`ReadError::TooStale`](crate::ReadError::TooStale). A read that waits for its proof is refused within a
-    /// heartbeat interval after its answer could only come too late.
+    /// refused with [`ReadError::TooStale`](crate::ReadError::TooStale). A read that waits for its
+    /// proof is refused within a heartbeat interval after its answer could only come too late.
     Bounded {
         /// At a moment between the call and its answer, the read misses nothing that was committed
         /// longer ago than this. It costs a message to the leader only if this node answered no

@@ -54,10 +54,10 @@
 //! than in files, or groups requests by rules of its own.
 //!
 //! Any actix actor with these six handlers is a storage: [`StorageHandle::actor`] takes it.
-//! `examples/custom-storage` has one over redb, to copy from; the suite of `quorate-storage-testing`
-//! tests the duties. Helpers: [`Persist::is_empty`], [`follows`], [`Recovered::append`], and
-//! [`SnapshotStore`](crate::SnapshotStore), which keeps snapshots in files beside a log of any
-//! kind. A minimal one that only answers `Recover`:
+//! `examples/custom-storage` has one over redb, to copy from; the suite of
+//! `quorate-storage-testing` tests the duties. Helpers: [`Persist::is_empty`], [`follows`],
+//! [`Recovered::append`], and [`SnapshotStore`](crate::SnapshotStore), which keeps snapshots in
+//! files beside a log of any kind. A minimal one that only answers `Recover`:
 //!
 //! ```
 //! use actix::prelude::*;

@@ -1,11 +1,11 @@
 //! The actor over a log: the write-ahead log, or a [`LogStore`](crate::LogStore) of one's own.
 //!
-//! It gathers the requests that arrive during a sync, passes all of them to its [`DrivenLog`], syncs
-//! once, and replies once. No timer gathers them: actix empties the mailbox before it handles a
-//! message that an actor sent to itself, so the flush that a group's first message schedules
+//! It gathers the requests that arrive during a sync, passes all of them to its [`DrivenLog`],
+//! syncs once, and replies once. No timer gathers them: actix empties the mailbox before it handles
+//! a message that an actor sent to itself, so the flush that a group's first message schedules
 //! follows every message that was there by then. There are two timers: one checks once a second
-//! whether a full disk has space again, the other twice a second whether the open files are
-//! still those of the directory.
+//! whether a full disk has space again, the other twice a second whether the open files are still
+//! those of the directory.
 
 use crate::{
     contract::{
@@ -35,7 +35,8 @@ pub(crate) struct LogWriter {
 
 type OpenLog = Box<dyn FnOnce(&Recover) -> Outcome<(Box<dyn DrivenLog>, Recovered)>>;
 
-/// A log below the actor. After an error of any method but those of snapshots, none is called again.
+/// A log below the actor. After an error of any method but those of snapshots, none is called
+/// again.
 pub(crate) trait DrivenLog {
     fn dir(&self) -> &Path;
 

@@ -6,7 +6,8 @@
 //! - [`codec`] has the layout of messages on the wire; [`identity`] reads the node in a
 //!   certificate; [`certificates`] makes certificates.
 //!
-//! `quorate-transport-testing` has the suite that every network must pass, and a network with faults.
+//! `quorate-transport-testing` has the suite that every network must pass, and a network with
+//! faults.
 //!
 //! This crate moves messages and proves their senders. It decides nothing about Raft: of a message
 //! it knows the form, whether it is a reply, and its lane.

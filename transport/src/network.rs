@@ -233,8 +233,8 @@ impl fmt::Debug for Inbox {
     }
 }
 
-/// Errors of making or starting a network. Each is displayed as one line: the problem, its place and
-/// the remedy, with the cause in [`source`](std::error::Error::source) where there is one.
+/// Errors of making or starting a network. Each is displayed as one line: the problem, its place
+/// and the remedy, with the cause in [`source`](std::error::Error::source) where there is one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetworkError {

@@ -150,7 +150,8 @@ fn a_peer_that_sent_malformed_bytes_is_refused_for_a_while() {
     run(async {
         let mut world = World::new().await;
         let (endpoint, mut connection, mut lanes) = world.next_peer().await;
-        // The pause doubles with each offence. On a busy machine the first ones may be over before the next dial.
+        // The pause doubles with each offence. On a busy machine the first ones may be over before
+        // the next dial.
         let (mut offences, mut refusals) = (0, 0);
         let code = 'refused: loop {
             lanes.append.0.write_all(&[7; 100]).await.expect("it is open");
@@ -162,7 +163,8 @@ fn a_peer_that_sent_malformed_bytes_is_refused_for_a_while() {
                     break again;
                 }
                 refusals += 1;
-                // A close before the handshake is confirmed has no code of the application (RFC 9000, 10.2.3).
+                // A close before the handshake is confirmed has no code of the application (RFC
+                // 9000, 10.2.3).
                 if let Some(code) = closed_with(&connection).await {
                     break 'refused code;
                 }

@@ -3,8 +3,8 @@
 //! At bytes 0 and 4096 the file has a *mark*: the length up to which it is durable. A sync writes
 //! and syncs the staged changes first, then both marks. So one mark is whole after any crash; bytes
 //! after it are the rest of a write that was never acknowledged; and bytes before it are whole, or
-//! the disk has damaged them. That takes two syncs for each group of requests, where the write-ahead
-//! log of Quorate needs one. The entries stay in memory, too.
+//! the disk has damaged them. That takes two syncs for each group of requests, where the
+//! write-ahead log of Quorate needs one. The entries stay in memory, too.
 
 use bytes::{Buf, Bytes};
 use quorate_raft::{Batch, EntryId, HardState, Index};

@@ -1,5 +1,5 @@
-//! The series of a node by family, and their registration. The methods that record to them are in the
-//! files of the families.
+//! The series of a node by family, and their registration. The methods that record to them are in
+//! the files of the families.
 
 use super::scope::{Chosen, Each, Scope, TimeCounter};
 use crate::{

@@ -15,9 +15,9 @@
 //!    `change`: membership changes.
 //! 3. `replica`: one node's term, vote, log and role, and every rule that changes them.
 //! 4. `snapshot`: the state that takes the place of a log's beginning.
-//! 5. `ballot`, `replication` (with `progress` and `snapshot_transfer`) and `reads`: small state machines
-//!    beside the replica: one campaign, replication to one peer with its snapshots, the waiting
-//!    reads. `lease`: when a leader may serve reads without asking.
+//! 5. `ballot`, `replication` (with `progress` and `snapshot_transfer`) and `reads`: small state
+//!    machines beside the replica: one campaign, replication to one peer with its snapshots, the
+//!    waiting reads. `lease`: when a leader may serve reads without asking.
 //!
 //! Every rule has one shape: it takes facts, changes its own state, and pushes [`Effect`]s for its
 //! caller to perform in order.

@@ -25,8 +25,8 @@
 //!
 //! A message carries its sender's current term when it was sent (the one exception is the answer to
 //! a pre-vote, which repeats the asker's term). `Replica::receive`, or `Replica::receive_term` for
-//! forwarded requests and their answers, bounds the term of every message. It then compares the term
-//! (paper §5.1) for all messages but [`RequestVote`], [`Repair`], [`Body::Emptied`],
+//! forwarded requests and their answers, bounds the term of every message. It then compares the
+//! term (paper §5.1) for all messages but [`RequestVote`], [`Repair`], [`Body::Emptied`],
 //! [`Body::Holdings`] and [`Body::Removed`], which are valid in any term and whose rules judge the
 //! term themselves. The sender is not part of a message: the network knows it from the peer's
 //! certificate.

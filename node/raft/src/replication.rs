@@ -1,14 +1,14 @@
 //! Replication to one peer during one leadership: every decision of a `Replicator`, without its
 //! I/O.
 //!
-//! It joins [`Progress`] (which entries the peer has and may be sent), [`SnapshotTransfer`] (the snapshot
-//! that takes the place of compacted entries) and what messages to the peer carry: term, epoch,
-//! commit index and read round. A method takes one fact and pushes [`ReplicationOutput`]s, which its caller
-//! performs in order.
+//! It joins [`Progress`] (which entries the peer has and may be sent), [`SnapshotTransfer`] (the
+//! snapshot that takes the place of compacted entries) and what messages to the peer carry: term,
+//! epoch, commit index and read round. A method takes one fact and pushes [`ReplicationOutput`]s,
+//! which its caller performs in order.
 //!
 //! It holds no log and no snapshot bytes, and has no timer. Entries are handed in by
-//! [`Replication::appended`] while the peer keeps up, and asked for by [`ReplicationOutput::Fetch`] when it
-//! does not. The bytes of a snapshot are pulled: the caller asks for the next
+//! [`Replication::appended`] while the peer keeps up, and asked for by [`ReplicationOutput::Fetch`]
+//! when it does not. The bytes of a snapshot are pulled: the caller asks for the next
 //! [`Replication::chunk`] when its pace allows, reads it, and hands it to
 //! [`Replication::send_chunk`].
 
@@ -38,8 +38,8 @@ pub struct Replication {
     is_fetching: bool,
     settings: SnapshotTransferSettings,
     transfer: Option<SnapshotTransfer>,
-    /// The peer took nothing for [`SnapshotTransferSettings::patience`]. The transfer sends no more chunks,
-    /// but goes on asking the peer; an answer begins another.
+    /// The peer took nothing for [`SnapshotTransferSettings::patience`]. The transfer sends no more
+    /// chunks, but goes on asking the peer; an answer begins another.
     is_given_up: bool,
     /// A snapshot was asked for and has not come yet.
     awaits_snapshot: bool,

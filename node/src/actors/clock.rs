@@ -75,8 +75,8 @@ impl Slept {
         if self.at_least <= before.at_most { Duration::ZERO } else { self.at_most.saturating_sub(before.at_least) }
     }
 
-    /// The time of suspensions since. The exact reading is made only if a quick one, which reads each
-    /// clock once, shows at least [`Self::SHORTEST`] more than before.
+    /// The time of suspensions since. The exact reading is made only if a quick one, which reads
+    /// each clock once, shows at least [`Self::SHORTEST`] more than before.
     #[cfg(target_os = "linux")]
     fn until_now(self) -> Duration {
         let monotonic = look(ClockId::Monotonic);

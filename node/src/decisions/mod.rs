@@ -8,8 +8,8 @@
 //!
 //! No module here knows an actor, a channel, a task or a clock: times are moments of the node's
 //! clock, and the way to answer a caller is an opaque value that an effect hands back. So a test or
-//! a simulator drives them without a runtime: for the simulator alone some of them are visible, none
-//! of them is part of the API.
+//! a simulator drives them without a runtime: for the simulator alone some of them are visible,
+//! none of them is part of the API.
 
 pub(crate) mod automatic;
 pub mod callers;

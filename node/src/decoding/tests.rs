@@ -1,4 +1,5 @@
-//! They keep their promises on arbitrary bytes, on valid ones that were changed, and on all that fuzzing ever found.
+//! They keep their promises on arbitrary bytes, on valid ones that were changed, and on all that
+//! fuzzing ever found.
 
 use super::{session_seeds, sessions};
 use proptest::prelude::*;

@@ -106,9 +106,9 @@ pub trait LogStore: 'static {
     fn truncate(&mut self, from: Index) -> Result<(), StorageError>;
 
     /// Stages a new base (log compaction): the entries up to `to` go, those after it stay. `to` is
-    /// held, or no entry is. `checksum` is that of its record. A durable snapshot covers the entries,
-    /// and no appended entry is staged: so a store may make all that is staged, and this, durable at
-    /// once.
+    /// held, or no entry is. `checksum` is that of its record. A durable snapshot covers the
+    /// entries, and no appended entry is staged: so a store may make all that is staged, and this,
+    /// durable at once.
     ///
     /// # Errors
     /// The store's; final.
@@ -121,8 +121,8 @@ pub trait LogStore: 'static {
     fn sync(&mut self) -> Result<(), StorageError>;
 
     /// Reads the entry at `index`, which is held and not staged, with some that follow it; at most
-    /// as many as were appended as one batch. `None` if its payload is lost to the disk: only for an
-    /// entry in [`Recovered::faulty`].
+    /// as many as were appended as one batch. `None` if its payload is lost to the disk: only for
+    /// an entry in [`Recovered::faulty`].
     ///
     /// # Errors
     /// The disk's, and for damaged entries. Final.

@@ -202,8 +202,8 @@ impl Log {
         self.shortages.wait_while(wanted);
     }
 
-    /// From now on, a write without space calls `on_full` and waits for space, for as long as the log
-    /// is wanted. Nothing else is written meanwhile, no vote either.
+    /// From now on, a write without space calls `on_full` and waits for space, for as long as the
+    /// log is wanted. Nothing else is written meanwhile, no vote either.
     pub(crate) fn wait_for_space(&mut self, on_full: impl Fn() + Send + 'static) {
         self.on_full = Some(Box::new(on_full));
     }

@@ -1,9 +1,9 @@
 //! The conformance suite of networks: every [`Network`] must pass it in its tests.
 //!
 //! [`run`] starts nodes on the networks that a [`Harness`] makes, sends between them, and panics
-//! with a sentence where a duty of [`quorate_transport::network`] is not met. It needs a tokio runtime with
-//! time, and a `LocalSet`. It waits for events, at most for [`PATIENCE`]; where nothing must
-//! happen, it waits for a second and a half.
+//! with a sentence where a duty of [`quorate_transport::network`] is not met. It needs a tokio
+//! runtime with time, and a `LocalSet`. It waits for events, at most for [`PATIENCE`]; where
+//! nothing must happen, it waits for a second and a half.
 //!
 //! Not checked: admission of peers, and damaged bytes. Each network has its own tests of these.
 

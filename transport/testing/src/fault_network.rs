@@ -10,7 +10,8 @@
 //! random numbers, and no hash map or wall clock decides anything.
 //!
 //! **Bound:** messages that are held back keep the credit of an inbox of this network, so they are
-//! at most as many bytes as that has ([`Inbox::CREDIT_BYTES`]), and as many again for second copies.
+//! at most as many bytes as that has ([`Inbox::CREDIT_BYTES`]), and as many again for second
+//! copies.
 
 use crate::{
     fate::read_damaged,

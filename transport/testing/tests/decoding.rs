@@ -1,5 +1,5 @@
-//! The properties of the codec, for arbitrary bytes, for frames that were changed, and for all inputs
-//! that fuzzing ever found.
+//! The properties of the codec, for arbitrary bytes, for frames that were changed, and for all
+//! inputs that fuzzing ever found.
 
 use proptest::prelude::*;
 use quorate_inputs as inputs;

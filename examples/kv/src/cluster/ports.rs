@@ -12,8 +12,8 @@ const WIDTH: u16 = 20_000;
 /// Lower ports are usually used by services.
 const LOWEST: u16 = 10_000;
 
-/// Where a port is held for its cluster, so that no other cluster of this machine takes it while its
-/// node is down: bound on another loopback address, which no node listens on.
+/// Where a port is held for its cluster, so that no other cluster of this machine takes it while
+/// its node is down: bound on another loopback address, which no node listens on.
 const HOLD_AT: Ipv4Addr = Ipv4Addr::new(127, 0, 81, 1);
 
 /// Ports on loopback, for both TCP and UDP, held for one cluster until this is dropped.

@@ -62,8 +62,8 @@ impl Process {
         self.child.id()
     }
 
-    /// Sends a signal. After `STOP` it returns once all threads are stopped: on a busy machine others
-    /// run on until the one that gets the signal has run.
+    /// Sends a signal. After `STOP` it returns once all threads are stopped: on a busy machine
+    /// others run on until the one that gets the signal has run.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let id = id.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the process has ended"))?;

@@ -19,8 +19,8 @@ impl ConfigError {
         Self { place: line(&place), problem: line(&problem), remedy: line(&remedy), other_side: None }
     }
 
-    /// Adds the report at the other value. [`Sources::locate`](super::Sources::locate) picks the value with
-    /// the higher precedence.
+    /// Adds the report at the other value. [`Sources::locate`](super::Sources::locate) picks the
+    /// value with the higher precedence.
     pub(super) fn or(self, other_side: Self) -> Self {
         Self { other_side: Some(Box::new(other_side)), ..self }
     }

@@ -1,9 +1,9 @@
 //! The HTTP listener: plain or TLS, limited in connections and in time, with graceful stop.
 //!
-//! **Bounded:** [`ConnectionLimit`] limits the connections; when all are in use, an idle one is closed for a
-//! new one (`connections`). Time limits apply to a handshake, to a request's head, and, in `body`,
-//! to its body. Data that arrives after an answer that ends a connection is dropped within a limit,
-//! so that the client can read the answer (`linger`).
+//! **Bounded:** [`ConnectionLimit`] limits the connections; when all are in use, an idle one is
+//! closed for a new one (`connections`). Time limits apply to a handshake, to a request's head,
+//! and, in `body`, to its body. Data that arrives after an answer that ends a connection is dropped
+//! within a limit, so that the client can read the answer (`linger`).
 
 use super::{
     connections::{Activity, Client, Connection, Connections, Registration},

@@ -164,8 +164,8 @@ async fn a_cluster_goes_on_while_the_disk_of_its_leader_or_a_follower_is_full() 
     cluster.start_all().await.expect("started");
     cluster.leader(PATIENCE).await.expect("a leader");
     let ledger = Ledger::new();
-    // Two segments hold 540 of these, which a busy machine writes in a minute. 5,400 writes fill the
-    // disk by themselves, within 54 s at the earliest: the log is not cut here.
+    // Two segments hold 540 of these, which a busy machine writes in a minute. 5,400 writes fill
+    // the disk by themselves, within 54 s at the earliest: the log is not cut here.
     let pace = LoadOptions { rest: Duration::from_millis(20), writers: 2, value_bytes: 400 };
     let writers = Writers::start(&cluster, &ledger, pace).expect("writers");
     for of_leader in [true, false] {
@@ -258,8 +258,8 @@ async fn a_node_whose_directory_was_emptied_ends_and_names_the_remedy() {
     client.put("after", "v").await.expect("the others go on");
 }
 
-/// A full disk is noticed after the writes that two segments hold. Each segment takes 1 MiB beside its
-/// entries, so twenty fit on the disk.
+/// A full disk is noticed after the writes that two segments hold. Each segment takes 1 MiB beside
+/// its entries, so twenty fit on the disk.
 const SMALL: &str =
     "[snapshot]\nevery_entries = 10000000\nevery_bytes = 1000000000\n\n[storage]\nsegment_bytes = 131072\n";
 const VALUE: &str =

@@ -251,8 +251,8 @@ pub enum MessageRefusal {
     /// Its sender is not a member, or is no longer one.
     Stranger,
     /// Entries that are not durable yet take all bytes of
-    /// [`Settings::unpersisted_bytes_max`](super::Settings::unpersisted_bytes_max). The leader sends
-    /// it again.
+    /// [`Settings::unpersisted_bytes_max`](super::Settings::unpersisted_bytes_max). The leader
+    /// sends it again.
     Unpersisted,
     /// The disk has no room for its entries. The leader sends it again.
     StorageFull,

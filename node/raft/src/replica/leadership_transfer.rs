@@ -142,7 +142,8 @@ impl Replica {
     }
 
     /// Whether proposals have to wait, because leadership is about to move.
-    /// [`Effect::LeadershipTransferEnded`] tells when they may proceed, if this node still leads then.
+    /// [`Effect::LeadershipTransferEnded`] tells when they may proceed, if this node still leads
+    /// then.
     #[must_use]
     pub fn holds_proposals(&self) -> bool {
         match &self.role {

@@ -174,16 +174,16 @@ impl Replica {
     }
 
     /// Whether a candidate has left the cluster, and this node can lead in its place: it has the
-    /// candidate's whole log, and no configuration there that may be in force names the candidate. A
-    /// removed node that restarts knows no commit index, so it campaigns. Elected again and again,
-    /// because it may be faster than the members, it would hold the cluster up: members believe
-    /// neither its commit index nor its request to take over.
+    /// candidate's whole log, and no configuration there that may be in force names the candidate.
+    /// A removed node that restarts knows no commit index, so it campaigns. Elected again and
+    /// again, because it may be faster than the members, it would hold the cluster up: members
+    /// believe neither its commit index nor its request to take over.
     pub(super) fn replaces(&self, now: Moment, candidate: NodeId, last: EntryId) -> bool {
         last == self.log.last() && self.is_outside(candidate) && self.can_lead(now)
     }
 
-    /// Whether this node, a voter, could lead if it were elected: its log is whole, and its disk has
-    /// room and answers.
+    /// Whether this node, a voter, could lead if it were elected: its log is whole, and its disk
+    /// has room and answers.
     pub(super) fn can_lead(&self, now: Moment) -> bool {
         let is_healthy = self.faults.is_empty() && !self.is_full && !self.is_stalled(now);
         is_healthy && self.membership().is_voter(self.id) && !self.is_witness()

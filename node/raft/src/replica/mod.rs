@@ -227,8 +227,8 @@ impl Replica {
         }
     }
 
-    /// Handles the term of a forwarded request, or of an answer to one, as [`Replica::receive`] does
-    /// for other messages. The runtime serves the rest of it.
+    /// Handles the term of a forwarded request, or of an answer to one, as [`Replica::receive`]
+    /// does for other messages. The runtime serves the rest of it.
     pub fn receive_term(&mut self, now: Moment, from: NodeId, message: &Message, out: &mut Vec<Effect>) {
         if self.accepts(now, from, message, out) && message.term > self.term() {
             self.adopt(now, message.term, out);

@@ -22,9 +22,9 @@
 //!   node was away. None of that is possible while a leader is heard.
 //! - While no leader is heard, it can raise the term again and again, and so hold up an election as
 //!   long as it sends. Each message raises the term by 1,000 at most; 2^63 takes 9 * 10^15 of them,
-//!   292 years at a million a second. A smaller limit, or none of these steps, would lock out a member
-//!   that was away while its cluster's other members were all replaced: no member that it knows is
-//!   left to show it the term.
+//!   292 years at a million a second. A smaller limit, or none of these steps, would lock out a
+//!   member that was away while its cluster's other members were all replaced: no member that it
+//!   knows is left to show it the term.
 //! - A node without a configuration (it waits to be added) follows every node, at any term: it
 //!   knows no member that it could ask. If it was led more than 2^32 terms ahead, members refuse
 //!   its messages from then on; it needs an empty directory and a new id. Otherwise the cluster
@@ -39,10 +39,10 @@ use alloc::vec::Vec;
 use core::cmp::Ordering;
 
 impl Replica {
-    /// The most by which one message of a node that is not a member raises the term, unless a member
-    /// has shown that term, too. A thousand terms are five minutes of failed elections at the
-    /// default timing, far more than a node that was away has missed. If it has missed more, the
-    /// members' answers to its next pre-vote show it the term, or further messages raise it.
+    /// The most by which one message of a node that is not a member raises the term, unless a
+    /// member has shown that term, too. A thousand terms are five minutes of failed elections at
+    /// the default timing, far more than a node that was away has missed. If it has missed more,
+    /// the members' answers to its next pre-vote show it the term, or further messages raise it.
     const UNPROVEN_RISE_MAX: u64 = 1_000;
     /// No message raises the term by more than this, from any sender: at one election per
     /// millisecond it takes 49 days, so such a term is damaged, or was forged towards a node that
@@ -61,8 +61,8 @@ impl Replica {
     }
 
     /// Admits a message, or returns the reason to refuse it. A message of a leader or candidate
-    /// whose term is too far ahead is refused, but raises the term as far as one message may: so the
-    /// sender's next ones come through.
+    /// whose term is too far ahead is refused, but raises the term as far as one message may: so
+    /// the sender's next ones come through.
     pub(super) fn admit(
         &mut self,
         now: Moment,

@@ -285,9 +285,9 @@ fn a_term_far_ahead_counts_once_a_member_shows_it() {
     }
 }
 
-/// A member was away while all other members that it knows were replaced, and while the term rose by
-/// more than one message may raise it. The leader, and a candidate that needs its vote, reach it all
-/// the same: each message raises the term by a thousand.
+/// A member was away while all other members that it knows were replaced, and while the term rose
+/// by more than one message may raise it. The leader, and a candidate that needs its vote, reach it
+/// all the same: each message raises the term by a thousand.
 #[test]
 fn a_member_far_behind_is_reached_by_a_leader_and_by_a_candidate_that_it_does_not_know() {
     const FAR: u64 = 5 + 4_500;
@@ -312,9 +312,9 @@ fn a_member_far_behind_is_reached_by_a_leader_and_by_a_candidate_that_it_does_no
     assert_eq!(elected, Some(FAR + 4));
 }
 
-/// A node that was removed and starts again knows no commit index, and campaigns. A voter that has all
-/// its entries, and could lead itself, does not elect it: it could lead, but neither commit nor hand
-/// leadership over. With more entries it may be the only one that can.
+/// A node that was removed and starts again knows no commit index, and campaigns. A voter that has
+/// all its entries, and could lead itself, does not elect it: it could lead, but neither commit nor
+/// transfer leadership. With more entries it may be the only one that can.
 #[test]
 fn a_removed_node_is_not_elected_by_a_voter_that_could_lead_in_its_place() {
     let asked = |mut voter: Replica, from: u64, last| {

@@ -1,5 +1,6 @@
-//! The part of `Consensus` in snapshots: it carries out what the [`SnapshotPolicy`](super::snapshot_policy::SnapshotPolicy) decides, opens
-//! snapshots for peers, and has the state machine restored from one that arrived.
+//! The part of `Consensus` in snapshots: it carries out what the
+//! [`SnapshotPolicy`](crate::decisions::snapshot_policy::SnapshotPolicy) decides, opens snapshots for peers,
+//! and has the state machine restored from one that arrived.
 //!
 //! It neither writes nor reads snapshots: a thread that may block writes the state machine's view,
 //! a [`Replicator`] sends, and the [`SnapshotReceiver`] receives. The rules decide what a snapshot

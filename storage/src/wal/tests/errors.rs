@@ -48,7 +48,8 @@ fn a_full_disk_is_named_and_loses_nothing_that_was_acknowledged() {
     assert!(failures > 20);
 }
 
-/// A slow thread makes the next segment, and a fast log uses up the current one before the full disk is noticed.
+/// A slow thread makes the next segment, and a fast log uses up the current one before the full
+/// disk is noticed.
 #[test]
 fn a_write_without_space_says_that_the_disk_is_full_and_waits_until_there_is_space() {
     let mut waited = 0;

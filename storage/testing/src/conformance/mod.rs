@@ -45,9 +45,9 @@
 //! # });
 //! ```
 //!
-//! A store must keep the observer that came with [`Recover`](quorate_storage::Recover) for as long as it
-//! holds anything that a second opener would find locked: the suite opens a place again when the
-//! observer of the first opener is dropped.
+//! A store must keep the observer that came with [`Recover`](quorate_storage::Recover) for as long
+//! as it holds anything that a second opener would find locked: the suite opens a place again when
+//! the observer of the first opener is dropped.
 
 mod crashes;
 mod cut;
@@ -83,7 +83,8 @@ pub trait Harness {
     }
 
     /// Damages the payload of an entry, while no store is open, and no other record of its
-    /// identity. For stores that can tell ([`Recovered::faulty`](quorate_storage::Recovered::faulty)).
+    /// identity. For stores that can tell
+    /// ([`Recovered::faulty`](quorate_storage::Recovered::faulty)).
     fn lose(&self, entry: Index) -> bool {
         let _ = entry;
         false

@@ -1,7 +1,7 @@
 //! Properties of the decoders, for any bytes.
 //!
-//! The tests of this package and the fuzz targets in `node/sim/fuzz` run the same functions. An input with wrong checksums is refused at once, so most inputs say which
-//! ones to recompute first.
+//! The tests of this package and the fuzz targets in `node/sim/fuzz` run the same functions. An
+//! input with wrong checksums is refused at once, so most inputs say which ones to recompute first.
 
 mod edits;
 mod snapshot;
