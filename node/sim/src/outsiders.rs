@@ -8,9 +8,9 @@
 //! as no node has.
 
 use quorate_raft::{
-    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, Checksum, Emptied, EntryId, Heartbeat,
-    HeartbeatReply, Index, Kind, Membership, Message, NodeId, Phase, Promise, Reads, Removed, Repair, RequestVote,
-    Snapshot, SnapshotBase, SnapshotChunk, Term, TimeoutNow, Vote,
+    Append, AppendOutcome, AppendReply, Batch, BatchBuilder, Body, Checksum, Emptied, EntryId, ForwardedCommand,
+    Heartbeat, HeartbeatReply, Index, Kind, Membership, Message, NodeId, Phase, Promise, Propose, Reads, Removed,
+    Repair, RequestVote, Snapshot, SnapshotBase, SnapshotChunk, Term, TimeoutNow, Vote,
 };
 use rand::{Rng, rngs::SmallRng};
 
@@ -89,4 +89,12 @@ pub(crate) fn message(random: &mut SmallRng, receiver: &Receiver, checksum: Chec
     // the sender's id.
     let is_pre_vote = matches!(&body, Body::RequestVote(request) if request.phase == Phase::PreVote);
     Message { term: if is_pre_vote { claimed.min(far(1_000)) } else { claimed }, body }
+}
+
+/// A forwarded command that no client proposed: it must not be applied.
+pub(crate) fn command(random: &mut SmallRng, term: Term) -> Message {
+    let (request, payload) = (random.random(), bytes::Bytes::from_static(b"forged"));
+    let (length, kind, waits_ms) = (payload.len() as u32, Kind::Command, 1_000);
+    let commands = vec![ForwardedCommand { request, length, kind, waits_ms }];
+    Message { term, body: Body::Propose(Propose { commands, payloads: payload }) }
 }

@@ -6,8 +6,8 @@ use crate::{
     outsiders::{self, Receiver},
     plan::{Fault, Power},
 };
-use quorate::{NodeId, Term};
-use quorate_raft::{Body, EntryId, ForwardedCommand, Kind, Message, Propose};
+use quorate::NodeId;
+use quorate_raft::EntryId;
 use rand::Rng;
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ impl Cluster<'_> {
         let removed = u64::from(from.0 <= self.plan.nodes);
         let last = EntryId::new(status.term, status.last_log);
         let message = if self.random.random_ratio(1, 5) {
-            self.forwarded(status.term)
+            outsiders::command(&mut self.random, status.term)
         } else {
             let receiver = Receiver { term: status.term, last, is_led: false };
             outsiders::message(&mut self.random, &receiver, quorate_storage::checksum)
@@ -73,14 +73,6 @@ impl Cluster<'_> {
         let mut observer = self.observer.lock();
         observer.report.fired("outsider");
         observer.report.count("said by removed nodes", removed);
-    }
-
-    /// A command that no client proposed: the state machine would report it.
-    fn forwarded(&mut self, term: Term) -> Message {
-        let (request, payload) = (self.random.random(), bytes::Bytes::from_static(b"forged"));
-        let (length, kind, waits_ms) = (payload.len() as u32, Kind::Command, 1_000);
-        let commands = vec![ForwardedCommand { request, length, kind, waits_ms }];
-        Message { term, body: Body::Propose(Propose { commands, payloads: payload }) }
     }
 
     fn begin(&mut self, fault: &Fault, lasts: Duration) {

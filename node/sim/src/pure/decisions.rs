@@ -17,8 +17,8 @@ use quorate::decisions::{
     snapshot_policy::{self, Decision, Need, SnapshotPolicy, Taken},
 };
 use quorate_raft::{
-    AdministerOutcome, Batch, Body, Change, ChangeRefused, Index, Kind, Lookup, Member, Message, Moment, NodeId,
-    Outgoing, ReadIndex, Role, Term, session::LogTime,
+    AdministerOutcome, Batch, Body, Change, ChangeRefused, Index, Kind, Lookup, Member, Moment, NodeId, Outgoing, Role,
+    Term, session::LogTime,
 };
 use quorate_world::{events::Event, node::Running, world::Envelope};
 use std::{ops::Range, sync::Arc, time::Duration};
@@ -168,17 +168,16 @@ impl Walk<'_> {
 
     /// Serves a message that carries commands or their outcomes. The rules see its term first.
     pub(super) fn commands_arrive(&mut self, envelope: Arc<Envelope>) -> Result<(), String> {
-        let Envelope { from, to, message, digest } = Arc::unwrap_or_clone(envelope);
-        let term = message.term;
+        let (from, to, term) = (envelope.from, envelope.to, envelope.message.term);
         let Some(running) = self.world.running(to) else { return Ok(()) };
         let is_outside = running.replica.is_outside(from);
-        if !is_outside || matches!(message.body, Body::Propose(_)) {
-            let body = Body::ReadIndex(ReadIndex { request: 0, by_lease: false });
-            let seen = Arc::new(Envelope { from, to, message: Message { term, body }, digest });
-            let stepped = self.world.deliver(seen);
+        // An answer counts if this node asked its sender, even if the sender has left since; its
+        // term does not.
+        if !is_outside || matches!(envelope.message.body, Body::Propose(_)) {
+            let stepped = self.world.deliver(Arc::clone(&envelope));
             self.after(to, stepped)?;
         }
-        match message.body {
+        match Arc::unwrap_or_clone(envelope).message.body {
             Body::Propose(propose) => self.decide(to, |commands, now, view, out| {
                 commands.arrived((from, term, is_outside), propose, |_| Some(()), now, view, out);
             }),
@@ -231,9 +230,13 @@ impl Walk<'_> {
     /// The state machine of a node applied these entries: their callers are told.
     pub(super) fn commands_applied(&mut self, id: NodeId, batch: &Batch) -> Result<(), String> {
         for record in batch.records() {
-            if let (Kind::Command, Ok(command)) = (record.kind, record.payload.try_into().map(u64::from_le_bytes)) {
-                Arc::make_mut(&mut self.world.oracle).operation_applied(command, record.id.index)?;
+            if record.kind != Kind::Command {
+                continue;
             }
+            let Ok(command) = record.payload.try_into().map(u64::from_le_bytes) else {
+                return Err(format!("outsiders: {id} applies {}, a command that no client proposed", record.id));
+            };
+            Arc::make_mut(&mut self.world.oracle).operation_applied(command, record.id.index)?;
         }
         if let Some(decisions) = &mut self.machines[slot(id)].decisions {
             decisions.snapshots.applying(batch.bytes().len() as u64);

@@ -104,7 +104,10 @@ impl Walk<'_> {
             (1..=self.plan.nodes + 1).map(NodeId).filter(|id| *id != to && replica.is_outside(*id)).collect();
         let (term, last, is_led) = (replica.term(), replica.log().last(), replica.is_led(now));
         let Some(from) = outside.choose(&mut self.random).copied() else { return Ok(()) };
-        let message = outsiders::message(&mut self.random, &Receiver { term, last, is_led }, fixtures::crc);
+        let message = match self.random.random_ratio(1, 10) {
+            true => outsiders::command(&mut self.random, term),
+            false => outsiders::message(&mut self.random, &Receiver { term, last, is_led }, fixtures::crc),
+        };
         self.report.fired("outsider");
         self.report.count("heard from removed nodes", u64::from(from.0 <= self.plan.nodes));
         self.arrive(Arc::new(Envelope { from, to, message, digest: 0 }))

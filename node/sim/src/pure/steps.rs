@@ -2,7 +2,7 @@
 
 use super::Walk;
 use crate::runs::property;
-use quorate_raft::{Body, Kind, MessageRefusal, NodeId, ReadToken};
+use quorate_raft::{Kind, MessageRefusal, NodeId, ReadToken};
 use quorate_world::{
     events::Event,
     node::{Actor, Ask, Note},
@@ -59,7 +59,7 @@ impl Walk<'_> {
         self.say(|| {
             format!("{to} hears from {}: {:?} of term {}", envelope.from, envelope.message.body, envelope.message.term)
         });
-        if matches!(envelope.message.body, Body::Propose(_) | Body::ProposeReply(_)) {
+        if envelope.message.is_forwarded() {
             self.commands_arrive(envelope)?;
         } else {
             let stepped = self.world.deliver(envelope);

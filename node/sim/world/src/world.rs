@@ -260,7 +260,11 @@ impl World {
         let entered = self.enter(to, |node, context| {
             node.rule(context, |replica, out| {
                 let before = Before::of(replica, from, now);
-                replica.receive(now, from, message, out);
+                match message.is_forwarded() {
+                    // The caller serves the rest of it.
+                    true => replica.receive_term(now, from, &message, out),
+                    false => replica.receive(now, from, message, out),
+                }
                 arrival.heard(now, before, replica, out);
             });
             if answers_heartbeat && term == node.replica.term() {
