@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// A client gives up a request after this time.
 const PATIENCE: Duration = Duration::from_millis(800);
+/// The chance that a client leaves it to a node that does not lead to forward its commands.
+const FORWARDED: f64 = 0.2;
 /// Clients rest while the walk is more than this many steps ahead of schedule.
 const SLACK: u64 = 300;
 
@@ -125,6 +127,10 @@ impl Walk<'_> {
                 return self.step(to, Event::ReadByLease(to, token));
             }
             return self.step(to, Event::Read(to, token));
+        }
+        // Most look for the leader, as the others' commands take a way of their own and wait for longer.
+        if !running.leads() && !self.random.random_bool(FORWARDED) {
+            return Ok(());
         }
         let count = self.random.random_range(1..4);
         let commands = self.clients.commands(count);

@@ -81,13 +81,14 @@ impl Walk<'_> {
     pub(super) fn offer(&mut self, id: NodeId, commands: Range<u64>) -> Result<(), String> {
         self.mix(60, id);
         self.say(|| format!("{id} is given commands {commands:?}"));
-        let now = self.world.now_of(id);
+        let (now, is_healing) = (self.world.now_of(id), self.healing);
         let proposal = |command: u64| Proposal {
             kind: Kind::Command,
             payload: command.to_le_bytes().to_vec().into(),
             caller: Caller::Here { asked: now, waiter: command },
-            // A quarter of the commands has a deadline.
-            until: command.is_multiple_of(4).then(|| now.plus(Duration::from_millis(command * 37 % 300))),
+            // A quarter of the commands has a deadline, while faults last.
+            until: (command.is_multiple_of(4) && !is_healing)
+                .then(|| now.plus(Duration::from_millis(command * 37 % 300))),
         };
         let proposals = commands.map(proposal).collect();
         self.decide(id, |commands, now, view, out| commands.offered(proposals, now, view, out))
@@ -224,6 +225,9 @@ impl Walk<'_> {
             return Ok(());
         };
         decisions.expire_at = now.plus(EXPIRE_EVERY);
+        if decisions.commands.is_empty() {
+            return Ok(());
+        }
         self.decide(id, |commands, now, view, out| commands.expire(EXPIRE_EVERY, now, view, out))
     }
 
@@ -240,6 +244,9 @@ impl Walk<'_> {
         }
         if let Some(decisions) = &mut self.machines[slot(id)].decisions {
             decisions.snapshots.applying(batch.bytes().len() as u64);
+        }
+        if self.commands_of(id).is_none_or(Proposals::is_empty) {
+            return Ok(());
         }
         let mut taken = Vec::new();
         self.decide(id, |commands, _, _, out| taken = commands.committed(batch, out))?;
@@ -483,7 +490,8 @@ fn view_of(running: &Running) -> View {
         is_stopping: false,
         holds_proposals: replica.holds_proposals(),
         is_storage_full: replica.is_storage_full(),
-        is_alone: replica.peers().is_empty(),
+        // It matters only where the storage is full.
+        is_alone: replica.is_storage_full() && replica.peers().is_empty(),
     };
     View { routing, last_log: replica.log().last().index, commit: replica.commit() }
 }
