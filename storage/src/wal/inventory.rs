@@ -47,7 +47,7 @@ impl Inventory {
         snapshot: Option<&Snapshot>,
         next_segment: &mut NextSegment,
     ) -> Outcome<Files> {
-        let (mut live, mut superseded) = live(wal, identity, sequences, &mut self.repairs)?;
+        let (mut live, mut superseded) = open_segments(wal, identity, sequences, &mut self.repairs)?;
         let newest = live.pop();
         let nexts: Vec<Header> = live.iter().chain(&newest).skip(1).map(|next| next.header.clone()).collect();
         if let Some(oldest) = live.first().or(newest.as_ref()) {
@@ -241,7 +241,7 @@ impl Inventory {
 }
 
 /// The segments that count, in order, and the superseded ones.
-fn live(
+fn open_segments(
     wal: &Wal,
     identity: &Identity,
     sequences: &[u64],
