@@ -5,7 +5,7 @@
 //! systems shipped.
 //!
 //! The sources contain none of them. The [`table`] describes each as a small patch; [`plant`]
-//! makes a copy of the workspace with all of them in it, each behind a switch, so that one build
+//! makes a copy of the workspace with all of them in it, each with a switch, so that one build
 //! serves the whole [`hunt`].
 
 pub mod hunt;

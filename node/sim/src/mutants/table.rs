@@ -4,7 +4,7 @@
 //! hunk is a line `@@ file` and lines of code: those that begin with a space or a `-` must be in
 //! the file, in this order and with no others between them; the mutant leaves out those with `-`
 //! and adds those with `+`. In an added line the word `LIVE` is true while the mutant is on. Lines
-//! match whatever their indentation. Lines that begin with `#`, and empty lines, are ignored.
+//! match with any indentation. Lines that begin with `#`, and empty lines, are ignored.
 
 use std::mem;
 
@@ -20,7 +20,7 @@ const FILES: [(&str, &str); 8] = [
     ("node/sim/mutants/sessions.mutants", include_str!("../../mutants/sessions.mutants")),
 ];
 
-/// One bug.
+/// A planted bug, as the table describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mutant {
     /// The name on a command line, as in `minority-elects`.

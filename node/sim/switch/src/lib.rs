@@ -1,8 +1,7 @@
 //! The switch of the mutants: one number for the whole process, that of the mutant that is on.
 //!
-//! `quorate-sim mutants` plants all mutants in a copy of the sources, each behind a question to
-//! [`is_on`]. Only that copy asks. In the sources themselves no package but `quorate-sim` depends
-//! on this one.
+//! `quorate-sim mutants` plants all mutants in a copy of the sources; each asks [`is_on`]. In the
+//! sources themselves no package but `quorate-sim` depends on this one.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -24,8 +23,8 @@ pub fn is_on(number: u16) -> bool {
     ON.load(Ordering::Relaxed) == number
 }
 
-/// Turns the mutant of this number on in the whole process, in place of any other; `None` turns
-/// all off.
+/// Turns the mutant of this number on in the whole process, in place of any other; `None` leaves
+/// none on.
 pub fn turn_on(number: Option<u16>) {
     ON.store(number.unwrap_or(NONE), Ordering::Relaxed);
 }
