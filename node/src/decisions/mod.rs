@@ -1,10 +1,10 @@
 //! Decisions of `Consensus` beside the rules of Raft: an event, the time and a view of the node go
 //! in, effects or one decision come out, and the actor carries them out.
 //!
-//! - Commands of clients: [`proposals`], with [`routing`], [`request_ids`] and [`large_commands`].
-//! - Reads: [`reads`], with [`freshness`].
-//! - Members and leadership: [`operators`], with [`membership_change`]; [`automatic`].
-//! - The rest of a node's life: [`snapshot_policy`], [`stopping`].
+//! - Commands of clients: `proposals`, with `routing`, `request_ids` and `large_commands`.
+//! - Reads: `reads`, with `freshness`.
+//! - Members and leadership: `operators`, with `membership_change`; `automatic`.
+//! - The rest of a node's life: `snapshot_policy`, `stopping`.
 //!
 //! No module here knows an actor, a channel, a task or a clock: times are moments of the node's
 //! clock, and the way to answer a caller is an opaque value that an effect hands back. So a test or

@@ -10,8 +10,8 @@
 //! - [`disk`]: the durable state of a node.
 //! - [`clock`]: the time, as one node sees it.
 //! - [`scenario`]: the steps of scenarios.
-//! - [`oracle`]: the safety properties; [`check_memory`]: its memory, for the checks of a step's
-//!   changes; `step_checks`: runs the checks after each step.
+//! - [`oracle`]: the safety properties, with the memory that they need; `step_checks`: runs the
+//!   checks after each step.
 //! - [`quorum`]: quorums, counted apart from the rules.
 //! - [`digest`]: digests of states and messages.
 //! - [`fixtures`]: builders of test data.

@@ -28,10 +28,10 @@
 //! | acknowledged writes | a command was applied at the index that its caller is told | ARCHITECTURE.md | callers, state machines |
 //! | linearizable reads | a read is served at or above all that was committed when it was asked for | thesis §6.4 | reads |
 //!
-//! The properties of a node's reaction to one message are in [`deliveries`]: up-to-date votes,
+//! The properties of a node's reaction to one message are in `deliveries`: up-to-date votes,
 //! protected leaders, read index, lease, covered, epochs, discards, outsiders.
 //!
-//! [`Oracle::check_changed`] covers only the changes of a step, and finds the same violations as
+//! `Oracle::check_changed` covers only the changes of a step, and finds the same violations as
 //! [`Oracle::check`]: unchanged parts were checked before, and the memory only grows.
 
 pub(crate) mod deliveries;
