@@ -102,7 +102,9 @@ impl Compared {
         for Setting { name, value, advice } in &self.own {
             let other = stated.get(*name).map(|other| other.chars().take(VALUE_MAX).collect::<String>());
             match other.filter(|other| other != value) {
-                None => drop(known.remove(name)),
+                None => {
+                    known.remove(name);
+                }
                 Some(other) if known.get(name) == Some(&other) => {}
                 Some(other) => {
                     known.insert(name, other.clone());

@@ -102,8 +102,12 @@ fn write(messages: &Receiver<Message>, to: &mut impl Write, lost: &AtomicU64) {
     for message in messages {
         match message {
             // A failure to write to standard error cannot be reported anywhere.
-            Message::Line(line) => drop(to.write_all(&line).and_then(|()| to.flush())),
-            Message::Flush(tell) => drop(tell.try_send(())),
+            Message::Line(line) => {
+                let _ = to.write_all(&line).and_then(|()| to.flush());
+            }
+            Message::Flush(tell) => {
+                let _ = tell.try_send(());
+            }
         }
         let now = lost.load(Relaxed);
         if now > told {

@@ -286,9 +286,14 @@ impl Target {
                 self.add(*id, address.as_ref())?;
                 self.witness = Some(*id);
             }
-            ChangeStep::Promote(id) if self.voters.contains(id) => {}
-            ChangeStep::Promote(id) if self.learners.remove(id) => drop(self.voters.insert(*id)),
-            ChangeStep::Remove(id) if self.voters.remove(id) || self.learners.remove(id) => {}
+            ChangeStep::Promote(id) if self.contains(*id) => {
+                self.learners.remove(id);
+                self.voters.insert(*id);
+            }
+            ChangeStep::Remove(id) if self.contains(*id) => {
+                self.voters.remove(id);
+                self.learners.remove(id);
+            }
             ChangeStep::Move(id, address) if self.contains(*id) => {
                 if !is_dialable(address) {
                     return Err(ChangeRefused::BadAddress { id: *id });

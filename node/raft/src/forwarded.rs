@@ -168,7 +168,9 @@ impl Propose {
             match kind {
                 Kind::Command => {}
                 // Every node must be able to decode it once it is in the log.
-                Kind::Session => drop(Request::decode(command)?),
+                Kind::Session => {
+                    Request::decode(command)?;
+                }
                 Kind::Noop | Kind::Membership | Kind::Stub => return Err(misplaced("commands that no client has")),
             }
             rest = after;

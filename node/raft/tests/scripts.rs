@@ -95,8 +95,12 @@ impl Story {
             ["cut", _, _] => world.cut_link(number(1), number(2)),
             ["isolate", _] => world.isolate(number(1)),
             ["heal"] => world.heal(),
-            ["stick", _] => drop(world.stuck.insert(id())),
-            ["free", _] => drop(world.stuck.remove(&id())),
+            ["stick", _] => {
+                world.stuck.insert(id());
+            }
+            ["free", _] => {
+                world.stuck.remove(&id());
+            }
             ["pass", _] => world.pass(number(1)),
             ["timeout", _] => world.must(Event::Timeout(id())),
             ["beat", _] => world.must(Event::Heartbeat(id())),

@@ -372,7 +372,10 @@ impl<M: StateMachine> Handler<Restore> for Applier<M> {
         let restored = self.restore(source);
         match (done, restored) {
             // The receiver of the result also decides what an error means.
-            (Some(done), restored) => drop(done.send(restored.map(|()| self.sessions.skipped().clone()))),
+            (Some(done), restored) => {
+                // A start that was given up waits for no result.
+                let _ = done.send(restored.map(|()| self.sessions.skipped().clone()));
+            }
             (None, Ok(())) => {
                 self.serve_waiting();
                 self.tell_later(ctx);

@@ -55,8 +55,12 @@ impl Disk for Overlay {
         for (path, file) in self.changed().iter().filter(|(path, _)| path.parent() == Some(dir)) {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             match file {
-                Some(_) => drop(names.insert(name.to_owned())),
-                None => drop(names.remove(name)),
+                Some(_) => {
+                    names.insert(name.to_owned());
+                }
+                None => {
+                    names.remove(name);
+                }
             }
         }
         Ok(names.into_iter().collect())

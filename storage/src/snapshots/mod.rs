@@ -240,7 +240,7 @@ impl Shared {
             // After a failed sync it is unknown whether the name is durable. If the file replaced
             // one that the log may depend on, it stays: either of them is whole.
             if is_new {
-                drop(self.disk.remove(&path));
+                let _ = self.disk.remove(&path);
             }
             return Err(trouble("sync", &self.dir)(error));
         }

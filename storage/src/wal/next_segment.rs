@@ -76,7 +76,7 @@ impl NextSegment {
                 // slowed down more with each place it has to fill.
                 let first = 0..layout.slots_at + layout.slots_bytes;
                 let pace = Pace::Gently { first, rest: layout.records_at..layout.capacity, hurry: &hurried };
-                drop(tell.send(make(&*disk, &path, layout.capacity, pace)));
+                let _ = tell.send(make(&*disk, &path, layout.capacity, pace));
             }));
             match started {
                 Ok(()) => self.making = Some(Making { made, hurry }),

@@ -149,7 +149,9 @@ fn introduce_again(shared: &Shared) {
                 carrier.connection.close(refusal.close.code(), refusal.why.as_bytes());
             }
             // A queue that is full loses it; the peer hears it on the next connection.
-            (Ok(()), Ok(frame)) => drop(carrier.send(Lane::Control, frame.clone())),
+            (Ok(()), Ok(frame)) => {
+                let _ = carrier.send(Lane::Control, frame.clone());
+            }
             (Ok(()), Err(_)) => {}
         }
         true

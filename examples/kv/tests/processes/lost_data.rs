@@ -232,7 +232,9 @@ fn copy_dir(from: &Path, to: &Path) {
         let to = to.join(entry.file_name());
         match entry.file_type().expect("a type").is_dir() {
             true => copy_dir(&entry.path(), &to),
-            false => drop(fs::copy(entry.path(), to).expect("copied")),
+            false => {
+                fs::copy(entry.path(), to).expect("copied");
+            }
         }
     }
 }

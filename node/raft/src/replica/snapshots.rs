@@ -36,8 +36,12 @@ impl Replica {
     pub fn pin(&mut self, peer: NodeId, at: Option<Index>) {
         let Role::Leader(leadership) = &mut self.role else { return };
         match at {
-            Some(at) => drop(leadership.pins.insert(peer, at)),
-            None => drop(leadership.pins.remove(&peer)),
+            Some(at) => {
+                leadership.pins.insert(peer, at);
+            }
+            None => {
+                leadership.pins.remove(&peer);
+            }
         }
     }
 

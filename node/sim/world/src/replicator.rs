@@ -66,7 +66,9 @@ impl Running {
                 }
                 self.replicators.insert(peer, replication);
             }
-            Ask::Stop => drop(self.replicators.remove(&peer)),
+            Ask::Stop => {
+                self.replicators.remove(&peer);
+            }
             ask => {
                 if let Some(replication) = self.replicators.get_mut(&peer) {
                     let (epoch, before) = (epoch_of(&ask), Position::of(replication));

@@ -39,7 +39,10 @@ impl Consensus {
         match effect {
             Effect::Send(outgoing) => self.send(outgoing),
             // The caller may have left.
-            Effect::Answer { waiter, outcome } => drop(waiter.send(outcome)),
+            Effect::Answer { waiter, outcome } => {
+                // The caller may have left.
+                let _ = waiter.send(outcome);
+            }
             Effect::Change(change) => {
                 let mut outcome = Err(ChangeRefused::NotReady);
                 self.rule(ctx, |replica, out| outcome = replica.change(now, &change, out));

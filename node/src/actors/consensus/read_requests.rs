@@ -34,7 +34,10 @@ impl Consensus {
             }),
             Effect::Send(outgoing) => self.send(outgoing),
             // The caller may have left.
-            Effect::Answer { waiter, outcome } => drop(waiter.send(outcome)),
+            Effect::Answer { waiter, outcome } => {
+                // The caller may have left.
+                let _ = waiter.send(outcome);
+            }
             Effect::DataLost { leader, index, committed } => tracing::error!(
                 node = %self.replica.id(),
                 "leader {leader} has committed nothing after entry {index}, and entry {committed} is committed here: the \

@@ -50,7 +50,7 @@ impl Consensus {
             // A storage that died ends the node: dropping the answer says so. The caller
             // may have left.
             if let Ok(source) = source {
-                drop(answer.send(source));
+                let _ = answer.send(source);
             }
         }));
     }

@@ -265,7 +265,8 @@ impl Handler<Persisted> for Ear {
     type Result = ();
 
     fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
-        drop(self.0.send(Told::Persisted(persisted)));
+        // The check may be over.
+        let _ = self.0.send(Told::Persisted(persisted));
     }
 }
 
@@ -273,7 +274,7 @@ impl Handler<EntriesRead> for Ear {
     type Result = ();
 
     fn handle(&mut self, read: EntriesRead, _: &mut Self::Context) {
-        drop(self.0.send(Told::Read(read)));
+        let _ = self.0.send(Told::Read(read));
     }
 }
 
@@ -287,6 +288,6 @@ impl Handler<StorageFailed> for Ear {
     type Result = ();
 
     fn handle(&mut self, failed: StorageFailed, _: &mut Self::Context) {
-        drop(self.0.send(Told::Failed(failed.error)));
+        let _ = self.0.send(Told::Failed(failed.error));
     }
 }
