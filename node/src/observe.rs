@@ -4,7 +4,7 @@
 use quorate_metrics::{self as metrics, NodeMetrics, PeerMetrics};
 use quorate_raft::NodeId;
 use quorate_storage::contract::StorageObserver;
-use quorate_transport::network::{Direction, Lane, NetworkObserver};
+use quorate_transport::network::{ConnectionResult, Direction, DropReason, Lane, NetworkObserver};
 use std::{
     collections::BTreeMap,
     sync::{PoisonError, RwLock},
@@ -78,12 +78,12 @@ impl NetworkObserver for ObservedNetwork {
         self.with(peer, |peer| peer.net_bytes(direction, lane, bytes));
     }
 
-    fn connection(&self, peer: Option<NodeId>, result: &'static str) {
-        self.node.connection(self.member(peer), result);
+    fn connection(&self, peer: Option<NodeId>, result: ConnectionResult) {
+        self.node.connection(self.member(peer), label_of_result(result));
     }
 
-    fn dropped(&self, peer: Option<NodeId>, reason: &'static str) {
-        self.node.dropped(self.member(peer), reason);
+    fn dropped(&self, peer: Option<NodeId>, reason: DropReason) {
+        self.node.dropped(self.member(peer), label_of_reason(reason));
     }
 
     fn round_trip(&self, peer: NodeId, took: Duration) {
@@ -100,5 +100,33 @@ impl ObservedNetwork {
     fn member(&self, peer: Option<NodeId>) -> Option<u64> {
         let peers = self.peers.read().unwrap_or_else(PoisonError::into_inner);
         peer.filter(|peer| peers.contains_key(peer)).map(|peer| peer.0)
+    }
+}
+
+fn label_of_result(result: ConnectionResult) -> metrics::ConnectionResult {
+    match result {
+        ConnectionResult::Connected => metrics::ConnectionResult::Connected,
+        ConnectionResult::Accepted => metrics::ConnectionResult::Accepted,
+        ConnectionResult::RefusedCertificate => metrics::ConnectionResult::RefusedCertificate,
+        ConnectionResult::RefusedIdentity => metrics::ConnectionResult::RefusedIdentity,
+        ConnectionResult::RefusedTwin => metrics::ConnectionResult::RefusedTwin,
+        ConnectionResult::RefusedProtocol => metrics::ConnectionResult::RefusedProtocol,
+        ConnectionResult::RefusedBackOff => metrics::ConnectionResult::RefusedBackOff,
+        ConnectionResult::RefusedBusy => metrics::ConnectionResult::RefusedBusy,
+        ConnectionResult::Rejected => metrics::ConnectionResult::Rejected,
+        ConnectionResult::Unreachable => metrics::ConnectionResult::Unreachable,
+        ConnectionResult::HandshakeFailed => metrics::ConnectionResult::HandshakeFailed,
+    }
+}
+
+fn label_of_reason(reason: DropReason) -> metrics::DropReason {
+    match reason {
+        DropReason::Unconnected => metrics::DropReason::Unconnected,
+        DropReason::QueueFull => metrics::DropReason::QueueFull,
+        DropReason::Malformed => metrics::DropReason::Malformed,
+        DropReason::TooLong => metrics::DropReason::TooLong,
+        DropReason::ConnectionLost => metrics::DropReason::ConnectionLost,
+        DropReason::FaultCut => metrics::DropReason::FaultCut,
+        DropReason::FaultDrop => metrics::DropReason::FaultDrop,
     }
 }

@@ -304,16 +304,96 @@ pub enum Direction {
     Sent,
 }
 
+/// The result of an attempt to connect, whichever side made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConnectionResult {
+    /// This node dialled, and the connection is up.
+    Connected,
+    /// The peer dialled, and the connection is up.
+    Accepted,
+    /// Refused: no certificate, one of another authority, or one that is of no member.
+    RefusedCertificate,
+    /// Refused: a certificate of another node or cluster than was claimed or expected.
+    RefusedIdentity,
+    /// Refused: another live process uses the id of the peer, and is connected.
+    RefusedTwin,
+    /// Refused: another protocol or version.
+    RefusedProtocol,
+    /// Refused for now: it sent malformed bytes a moment ago.
+    RefusedBackOff,
+    /// Refused for now: too many handshakes are in progress.
+    RefusedBusy,
+    /// The peer refused this node.
+    Rejected,
+    /// No answer from the address.
+    Unreachable,
+    /// The handshake broke off without a fault of either side.
+    HandshakeFailed,
+}
+
+impl ConnectionResult {
+    /// Its name in log lines.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Accepted => "accepted",
+            Self::RefusedCertificate => "refused_certificate",
+            Self::RefusedIdentity => "refused_identity",
+            Self::RefusedTwin => "refused_twin",
+            Self::RefusedProtocol => "refused_protocol",
+            Self::RefusedBackOff => "refused_back_off",
+            Self::RefusedBusy => "refused_busy",
+            Self::Rejected => "rejected",
+            Self::Unreachable => "unreachable",
+            Self::HandshakeFailed => "handshake_failed",
+        }
+    }
+}
+
+/// Why a message was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DropReason {
+    /// No connection to the peer.
+    Unconnected,
+    /// The queue to the peer is full.
+    QueueFull,
+    /// It violates the format, or its bytes are damaged.
+    Malformed,
+    /// It is longer than a frame may be.
+    TooLong,
+    /// The connection was lost while it waited to be written.
+    ConnectionLost,
+    /// A network with faults was told to cut the link.
+    FaultCut,
+    /// A network with faults was told to lose some messages.
+    FaultDrop,
+}
+
+impl DropReason {
+    /// Its name in reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unconnected => "unconnected",
+            Self::QueueFull => "queue_full",
+            Self::Malformed => "malformed",
+            Self::TooLong => "too_long",
+            Self::ConnectionLost => "connection_lost",
+            Self::FaultCut => "fault_cut",
+            Self::FaultDrop => "fault_drop",
+        }
+    }
+}
+
 /// An observer of a network, for metrics. Every method does nothing by default.
 pub trait NetworkObserver: Send + Sync + 'static {
     /// Frames of this many bytes were sent or received on a lane.
     fn bytes(&self, _peer: NodeId, _direction: Direction, _lane: Lane, _bytes: u64) {}
-    /// A connection attempt ended: `connected`, `accepted`, `refused_certificate`,
-    /// `refused_identity`, `refused_twin`, `refused_protocol`, `unreachable`, … `peer` is `None`
-    /// where no identity was proved.
-    fn connection(&self, _peer: Option<NodeId>, _result: &'static str) {}
-    /// A message was dropped: `unconnected`, `queue_full`, `malformed`, …
-    fn dropped(&self, _peer: Option<NodeId>, _reason: &'static str) {}
+    /// A connection attempt ended. `peer` is `None` where no identity was proved.
+    fn connection(&self, _peer: Option<NodeId>, _result: ConnectionResult) {}
+    /// A message to or from a peer was dropped.
+    fn dropped(&self, _peer: Option<NodeId>, _reason: DropReason) {}
     /// A measurement of the round-trip time.
     fn round_trip(&self, _peer: NodeId, _took: Duration) {}
     /// The end of this node's certificate, in seconds since 1970.

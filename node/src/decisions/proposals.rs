@@ -81,10 +81,10 @@ pub enum Effect<W, C> {
         waiter: W,
         outcome: Result<Outcome, ProposeError>,
     },
-    /// Count a message that was dropped.
-    Dropped {
+    /// Count a message that was dropped, because its commands had arrived before.
+    Duplicate {
+        /// The node that sent it.
         from: NodeId,
-        reason: &'static str,
     },
 }
 

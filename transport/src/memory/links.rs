@@ -3,7 +3,7 @@
 use super::hub::{Content, Hub, Parcel, Seat};
 use crate::{
     codec::Encoder,
-    network::{Direction, Introduction, Lane, Link, Links, LocalFuture, NetworkObserver},
+    network::{Direction, DropReason, Introduction, Lane, Link, Links, LocalFuture, NetworkObserver},
 };
 use bytes::BytesMut;
 use quorate_raft::{Message, NodeId};
@@ -98,16 +98,16 @@ impl MemoryLink {
     fn put(&self, to: &Seat, lane: Lane, bytes: usize, content: Content) {
         let pipe = to.pipe(lane);
         if !pipe.load.add(bytes) {
-            return self.dropped("queue_full");
+            return self.dropped(DropReason::QueueFull);
         }
         let parcel = Parcel::Message { from: self.here.node, bytes, content };
         if pipe.sender.send(parcel).is_err() {
             pipe.load.remove(bytes);
-            self.dropped("unconnected");
+            self.dropped(DropReason::Unconnected);
         }
     }
 
-    fn dropped(&self, reason: &'static str) {
+    fn dropped(&self, reason: DropReason) {
         self.here.observer.dropped(Some(self.peer), reason);
     }
 }
@@ -116,12 +116,12 @@ impl Link for MemoryLink {
     fn send(&self, message: Message) {
         let Here { hub, observer, .. } = &*self.here;
         let Some(to) = self.route() else {
-            return self.dropped("unconnected");
+            return self.dropped(DropReason::Unconnected);
         };
         let lane = Lane::of(&message);
         let (content, bytes) = if hub.encoded {
             let Ok(frame) = Encoder::default().message(&message) else {
-                return self.dropped("too_long");
+                return self.dropped(DropReason::TooLong);
             };
             let mut joined = BytesMut::with_capacity(frame.len());
             joined.extend_from_slice(&frame.head);

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     codec::{Decoder, Frame, Limits},
-    network::{Direction, Inbox, Lane, NetworkObserver},
+    network::{Direction, DropReason, Inbox, Lane, NetworkObserver},
 };
 use bytes::Bytes;
 use quorate_raft::{Message, NodeId};
@@ -68,7 +68,7 @@ impl Receiving {
                 self.observer.bytes(from, Direction::Received, lane, bytes as u64);
                 self.inbox.deliver(from, message, bytes).await;
             }
-            None => self.observer.dropped(Some(from), "malformed"),
+            None => self.observer.dropped(Some(from), DropReason::Malformed),
         }
         self.load.remove(bytes);
     }

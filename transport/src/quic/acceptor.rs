@@ -11,7 +11,11 @@ use super::{
     settings::CONTROL_PRIORITY,
     shared::{PeerSeen, Shared},
 };
-use crate::{codec::Hello, identity::identity_of, network::Lane};
+use crate::{
+    codec::Hello,
+    identity::identity_of,
+    network::{ConnectionResult, Lane},
+};
 use quinn::{Connection, Endpoint, Incoming};
 use quorate_raft::NodeId;
 use rustls::pki_types::CertificateDer;
@@ -29,7 +33,7 @@ pub(super) async fn accept(shared: Rc<Shared>, endpoint: Endpoint) {
         let remote = incoming.remote_address();
         if shared.handshakes.get() >= HANDSHAKES_MAX {
             incoming.refuse();
-            shared.refused(None, "refused_busy", remote, "too many handshakes are under way");
+            shared.refused(None, ConnectionResult::RefusedBusy, remote, "too many handshakes are under way");
         } else if shared.handshakes.get() >= HANDSHAKES_TRUSTING && incoming.may_retry() {
             // A peer at that address comes back with a token.
             let _ = incoming.retry();
@@ -82,7 +86,7 @@ async fn introduce(
     *proved = Some(peer);
     if shared.backoff.borrow().is_refused(peer, Instant::now()) {
         let why = "it sent malformed bytes a moment ago".to_owned();
-        return Err(Refusal { result: "refused_back_off", close: Close::BackOff, why });
+        return Err(Refusal { result: ConnectionResult::RefusedBackOff, close: Close::BackOff, why });
     }
     // Streams are accepted in the order of their numbers: 0 is the control lane, 1 the append lane.
     let (control, hello) = lane(shared, connection, Lane::Control, peer).await?;
@@ -126,7 +130,7 @@ fn refuse_twin(shared: &Shared, hello: &Hello, connection: &Connection) -> Resul
         let why =
             format!("another live process uses the id {peer}, and is connected from {other}; stop one of the two");
         connection.close(Close::Twin.code(), why.as_bytes());
-        return Err(Refusal { result: "refused_twin", close: Close::Twin, why });
+        return Err(Refusal { result: ConnectionResult::RefusedTwin, close: Close::Twin, why });
     }
     shared.incarnations.borrow_mut().connected(peer, incarnation, connection.remote_address());
     Ok(())
@@ -137,7 +141,7 @@ fn refuse_twin(shared: &Shared, hello: &Hello, connection: &Connection) -> Resul
 fn welcome(shared: &Rc<Shared>, hello: Hello, lanes: [Opened; 2], connection: Connection) {
     let (peer, incarnation) = (hello.node, hello.introduction.incarnation);
     shared.inbox.introduced(peer, hello.introduction.clone());
-    shared.observer.connection(Some(peer), "accepted");
+    shared.observer.connection(Some(peer), ConnectionResult::Accepted);
     let round_trip = connection.rtt();
     let carrier = Carrier::start(shared, peer, connection, lanes, Side::Acceptor, hello.introduction);
     let older = shared.accepted.borrow_mut().insert(peer, Rc::clone(&carrier));

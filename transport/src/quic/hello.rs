@@ -3,7 +3,7 @@
 use super::{close::Close, shared::Shared};
 use crate::{
     codec::{Claimed, Decoder, Encoder, Frame, FrameError, Hello, Version},
-    network::{Introduction, Lane},
+    network::{ConnectionResult, Introduction, Lane},
 };
 use bytes::Bytes;
 use quinn::{ConnectionError, RecvStream, SendStream};
@@ -24,8 +24,8 @@ pub(super) struct Opened<S = SendStream> {
 /// The reason for which a connection is refused.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    /// The label under which it is counted.
-    pub(super) result: &'static str,
+    /// The result under which it is counted.
+    pub(super) result: ConnectionResult,
     /// The error code that the peer sees.
     pub(super) close: Close,
     pub(super) why: String,
@@ -33,11 +33,21 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn identity(why: impl Into<String>) -> Self {
-        Self { result: "refused_identity", close: Close::Identity, why: why.into() }
+        Self { result: ConnectionResult::RefusedIdentity, close: Close::Identity, why: why.into() }
+    }
+
+    /// The end of an attempt to replace a connection that works after all. It is not counted.
+    pub(super) fn not_needed() -> Self {
+        let (result, why) = (ConnectionResult::Connected, "the older connection works".into());
+        Self { result, close: Close::Goodbye, why }
+    }
+
+    pub(super) fn is_not_needed(&self) -> bool {
+        matches!(self.close, Close::Goodbye)
     }
 
     pub(super) fn protocol(why: impl Into<String>) -> Self {
-        Self { result: "refused_protocol", close: Close::Protocol, why: why.into() }
+        Self { result: ConnectionResult::RefusedProtocol, close: Close::Protocol, why: why.into() }
     }
 }
 
@@ -49,13 +59,15 @@ impl From<ConnectionError> for Refusal {
         // RFC 9001, 4.8: TLS alerts are the error codes 0x100 to 0x1ff.
         let of_tls = |code: u64| (0x100..0x200).contains(&code);
         let result = match &error {
-            ConnectionError::TransportError(error) if u64::from(error.code) == ALPN_ALERT => "refused_protocol",
-            ConnectionError::TransportError(error) if of_tls(error.code.into()) => "refused_certificate",
-            ConnectionError::ConnectionClosed(close) if of_tls(close.error_code.into()) => "rejected",
-            ConnectionError::ApplicationClosed(_) => "rejected",
-            ConnectionError::VersionMismatch => "refused_protocol",
-            ConnectionError::TimedOut | ConnectionError::Reset => "unreachable",
-            _ => "handshake_failed",
+            ConnectionError::TransportError(error) if u64::from(error.code) == ALPN_ALERT => {
+                ConnectionResult::RefusedProtocol
+            }
+            ConnectionError::TransportError(error) if of_tls(error.code.into()) => ConnectionResult::RefusedCertificate,
+            ConnectionError::ConnectionClosed(close) if of_tls(close.error_code.into()) => ConnectionResult::Rejected,
+            ConnectionError::ApplicationClosed(_) => ConnectionResult::Rejected,
+            ConnectionError::VersionMismatch => ConnectionResult::RefusedProtocol,
+            ConnectionError::TimedOut | ConnectionError::Reset => ConnectionResult::Unreachable,
+            _ => ConnectionResult::HandshakeFailed,
         };
         Self { result, close: Close::Protocol, why: error.to_string() }
     }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     codec::{Decoder, Encoded, Frame, FrameError, Hello, Version},
-    network::{Direction, Introduction, Lane},
+    network::{Direction, DropReason, Introduction, Lane},
 };
 use bytes::Bytes;
 use quinn::{Connection, ReadError, RecvStream, SendStream};
@@ -342,7 +342,7 @@ async fn keep(shared: Rc<Shared>, peer: NodeId, carrier: Rc<Carrier>, readers: V
     }
     for outbox in [&carrier.control, &carrier.append, &carrier.snapshot] {
         for _ in 0..outbox.close() {
-            shared.observer.dropped(Some(peer), "connection_lost");
+            shared.observer.dropped(Some(peer), DropReason::ConnectionLost);
         }
     }
 }

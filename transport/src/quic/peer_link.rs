@@ -12,7 +12,7 @@ use super::{
 use crate::{
     codec::{Encoder, Hello},
     identity::node_name,
-    network::{Lane, Link},
+    network::{ConnectionResult, DropReason, Lane, Link},
 };
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use quinn::Connection;
@@ -57,7 +57,15 @@ pub(super) struct PeerLink {
     /// The attempt to replace a connection that is up and silent.
     renewing: Option<SpawnHandle>,
     /// The result that was last logged: changes are logged, attempts are not.
-    told: Option<&'static str>,
+    told: Option<Told>,
+}
+
+/// A state of the link that is logged when it begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Up,
+    Lost,
+    Failed(ConnectionResult),
 }
 
 enum State {
@@ -96,7 +104,8 @@ impl PeerLink {
         self.attempts = self.attempts.wrapping_add(1);
         self.dialled_at = Instant::now();
         let dialling = async move {
-            let late = || Refusal { result: "unreachable", close: Close::Protocol, why: "no answer".into() };
+            let late =
+                || Refusal { result: ConnectionResult::Unreachable, close: Close::Protocol, why: "no answer".into() };
             tokio::time::timeout(within, dialling).await.unwrap_or_else(|_| Err(late()))
         };
         ctx.spawn(dialling.into_actor(self).map(|dialled, link, ctx| match dialled {
@@ -145,8 +154,8 @@ impl PeerLink {
             silent.close(Close::Replaced);
             self.shared.inbox.link_down(self.peer);
         }
-        self.shared.observer.connection(Some(self.peer), "connected");
-        if self.told.replace("connected") != Some("connected") {
+        self.shared.observer.connection(Some(self.peer), ConnectionResult::Connected);
+        if self.told.replace(Told::Up) != Some(Told::Up) {
             let [control, _] = &lanes;
             tracing::info!(peer = self.peer.0, address = %self.address, version = %control.version, "link up");
         }
@@ -178,7 +187,7 @@ impl PeerLink {
             && since.elapsed() >= Self::STABLE_AFTER
         {
             self.backoff.reset();
-            if self.told.replace("lost") != Some("lost") {
+            if self.told.replace(Told::Lost) != Some(Told::Lost) {
                 tracing::warn!(peer = self.peer.0, address = %self.address, "link lost: {}", one_line(why));
             }
         }
@@ -191,7 +200,7 @@ impl PeerLink {
     }
 
     fn failed(&mut self, refusal: &Refusal, ctx: &mut Context<Self>) {
-        if refusal.result == NOT_NEEDED {
+        if refusal.is_not_needed() {
             self.renewing = None;
             return;
         }
@@ -201,8 +210,8 @@ impl PeerLink {
             self.renewing = None; // the next look tries again, if the connection is silent still
             return;
         }
-        if self.told.replace(refusal.result) != Some(refusal.result) {
-            let (why, result) = (one_line(&refusal.why), refusal.result);
+        if self.told.replace(Told::Failed(refusal.result)) != Some(Told::Failed(refusal.result)) {
+            let (why, result) = (one_line(&refusal.why), refusal.result.as_str());
             tracing::warn!(peer = self.peer.0, address = %self.address, "{result}: {why}; trying on");
         }
         self.wait(ctx);
@@ -324,13 +333,13 @@ impl Link for QuicLink {
         let accepted = if answers { self.shared.accepted.borrow().get(&self.peer).cloned() } else { None };
         let dropped = |reason| self.shared.observer.dropped(Some(self.peer), reason);
         let Some(carrier) = accepted.or_else(|| self.dialled.borrow().clone()) else {
-            return dropped("unconnected");
+            return dropped(DropReason::Unconnected);
         };
         let Ok(frame) = Encoder::new(self.shared.limits).speaking(carrier.version).message(&message) else {
-            return dropped("too_long");
+            return dropped(DropReason::TooLong);
         };
         if carrier.send(lane, frame).is_err() {
-            dropped("queue_full");
+            dropped(DropReason::QueueFull);
         }
     }
 
@@ -354,9 +363,6 @@ fn link_actor(keeper: &Addr<PeerLink>) -> LinkActor {
     LinkActor { seen: keeper.clone().recipient(), stop: keeper.clone().recipient() }
 }
 
-/// The result of an attempt to replace a connection that works after all.
-const NOT_NEEDED: &str = "not_needed";
-
 /// A dialled connection that the peer accepted.
 struct Dialled {
     connection: Connection,
@@ -373,7 +379,7 @@ async fn dial(
     doubted: Option<Connection>,
 ) -> Result<Dialled, Refusal> {
     let measured_before = doubted.as_ref().map(Connection::rtt);
-    let unreachable = |why: String| Refusal { result: "unreachable", close: Close::Protocol, why };
+    let unreachable = |why: String| Refusal { result: ConnectionResult::Unreachable, close: Close::Protocol, why };
     let fresh = if is_fresh { shared.spare_endpoint() } else { None };
     let endpoint = fresh.or_else(|| shared.endpoint()).ok_or_else(|| unreachable("the network is closed".into()))?;
     let to = resolve(&address, attempt).await.map_err(unreachable)?;
@@ -385,7 +391,7 @@ async fn dial(
     // it would close that.
     if doubted.as_ref().is_some_and(|old| old.close_reason().is_none() && Some(old.rtt()) != measured_before) {
         connection.close(Close::Goodbye.code(), b"not needed");
-        return Err(Refusal { result: NOT_NEEDED, close: Close::Goodbye, why: "the older connection works".into() });
+        return Err(Refusal::not_needed());
     }
     let introduced = introduce(&shared, peer, &connection).await;
     if let Err(refusal) = &introduced {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     codec::{Hello, Limits, Versions},
-    network::{Inbox, NetworkObserver},
+    network::{ConnectionResult, DropReason, Inbox, NetworkObserver},
 };
 use actix::Recipient;
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
@@ -78,8 +78,9 @@ impl Shared {
     }
 
     /// Counts a connection that was refused, and logs the reason in one line, now and then.
-    pub(super) fn refused(&self, peer: Option<NodeId>, result: &'static str, remote: SocketAddr, why: &str) {
+    pub(super) fn refused(&self, peer: Option<NodeId>, result: ConnectionResult, remote: SocketAddr, why: &str) {
         self.observer.connection(peer, result);
+        let result = result.as_str();
         if let Some(kept_out) = self.log_throttle.borrow_mut().may_log(result, peer, Instant::now()) {
             tracing::warn!(%remote, peer = peer.map(|peer| peer.0), kept_out, "{result}: {}", one_line(why));
         }
@@ -87,7 +88,7 @@ impl Shared {
 
     /// `peer` sent malformed bytes: counts and logs it, and refuses the peer for a while.
     pub(super) fn offended(&self, peer: NodeId, why: &str) {
-        self.observer.dropped(Some(peer), "malformed");
+        self.observer.dropped(Some(peer), DropReason::Malformed);
         let now = Instant::now();
         self.backoff.borrow_mut().extend(peer, now);
         if let Some(kept_out) = self.log_throttle.borrow_mut().may_log("malformed", Some(peer), now) {

@@ -15,7 +15,8 @@ use quorate_raft::{
     Membership, Message, NodeId, Promise, Propose, Snapshot, SnapshotBase, SnapshotChunk, Term,
 };
 use quorate_transport::network::{
-    Delivered, Direction, Event, Inbox, Introduction, Lane, Link, Links, Network, NetworkContext, NetworkObserver,
+    ConnectionResult, Delivered, Direction, DropReason, Event, Inbox, Introduction, Lane, Link, Links, Network,
+    NetworkContext, NetworkObserver,
 };
 use std::{
     collections::BTreeMap,
@@ -487,13 +488,14 @@ impl NetworkObserver for Counts {
         self.add("bytes of a lane", label_of(direction, lane), bytes);
     }
 
-    fn connection(&self, peer: Option<NodeId>, result: &'static str) {
+    fn connection(&self, peer: Option<NodeId>, result: ConnectionResult) {
+        let result = result.as_str();
         *self.peers.lock().unwrap_or_else(PoisonError::into_inner).entry((result, peer)).or_default() += 1;
         self.add("connection", result, 1);
     }
 
-    fn dropped(&self, _: Option<NodeId>, reason: &'static str) {
-        self.add("dropped", reason, 1);
+    fn dropped(&self, _: Option<NodeId>, reason: DropReason) {
+        self.add("dropped", reason.as_str(), 1);
     }
 
     fn round_trip(&self, _: NodeId, _: Duration) {

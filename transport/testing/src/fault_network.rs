@@ -22,8 +22,8 @@ use quorate_transport::{
     MemoryNetwork,
     codec::Frame,
     network::{
-        Delivered, Event, Inbox, Introduction, Lane, Link, Links, LocalFuture, Network, NetworkContext, NetworkError,
-        NetworkObserver,
+        Delivered, DropReason, Event, Inbox, Introduction, Lane, Link, Links, LocalFuture, Network, NetworkContext,
+        NetworkError, NetworkObserver,
     },
 };
 use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc};
@@ -168,7 +168,7 @@ impl Arriving {
                 if let Some(bit) = flipped_bit {
                     match read_damaged(&delivered.message, bit) {
                         Some(Frame::Message(damaged)) => delivered.message = damaged,
-                        _ => return self.observer.dropped(Some(from), "malformed"),
+                        _ => return self.observer.dropped(Some(from), DropReason::Malformed),
                     }
                 }
                 let copy = second.map(|due| (due, delivered.message.clone()));

@@ -2,7 +2,7 @@
 
 use crate::fate::{Arrival, Fate, LinkFaults, Loss, Order};
 use quorate_raft::NodeId;
-use quorate_transport::network::Lane;
+use quorate_transport::network::{DropReason, Lane};
 use rand::{SeedableRng, rngs::StdRng};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -120,7 +120,7 @@ impl Faults {
 /// The fate of one message, in time.
 pub(crate) enum Decided {
     /// Lost, and counted as dropped for this reason.
-    Lost(&'static str),
+    Lost(DropReason),
     /// It arrives.
     Arrives { first: Instant, second: Option<Instant>, flipped_bit: Option<u64> },
 }
@@ -167,8 +167,8 @@ impl State {
         };
         let mut due = |arrival: Arrival| began + order.due(arrival, now - began);
         match fate {
-            Fate::Lost(Loss::Cut(reason)) => Decided::Lost(reason),
-            Fate::Lost(Loss::Dropped) => Decided::Lost("fault_drop"),
+            Fate::Lost(Loss::Cut(_)) => Decided::Lost(DropReason::FaultCut),
+            Fate::Lost(Loss::Dropped) => Decided::Lost(DropReason::FaultDrop),
             Fate::Arrives { first, second, flipped_bit } => {
                 Decided::Arrives { first: due(first), second: second.map(due), flipped_bit }
             }

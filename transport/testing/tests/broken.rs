@@ -6,7 +6,8 @@ use quorate_raft::{Body, Heartbeat, Message, NodeId};
 use quorate_transport::{
     MemoryNetwork, Network, NetworkObserver,
     network::{
-        Delivered, Direction, Event, Inbox, Introduction, Lane, Link, Links, LocalFuture, NetworkContext, NetworkError,
+        Delivered, Direction, DropReason, Event, Inbox, Introduction, Lane, Link, Links, LocalFuture, NetworkContext,
+        NetworkError,
     },
 };
 use quorate_transport_testing::conformance::{self, Harness};
@@ -164,7 +165,7 @@ impl NetworkObserver for BrokenObserver {
         }
     }
 
-    fn dropped(&self, peer: Option<NodeId>, reason: &'static str) {
+    fn dropped(&self, peer: Option<NodeId>, reason: DropReason) {
         if self.fault != Fault::DropsAreNotCounted {
             self.inner.dropped(peer, reason);
         }

@@ -415,7 +415,7 @@ impl Walk<'_> {
                     };
                     self.tell(id, waiter, outcome)?;
                 }
-                Effect::Dropped { reason, .. } => self.report.count(reason, 1),
+                Effect::Duplicate { .. } => self.report.count("duplicate", 1),
             }
         }
         Ok(())

@@ -3,13 +3,14 @@
 use super::Consensus;
 use crate::actors::messages::{LinkChanged, PeerHeard};
 use actix::Context;
+use quorate_metrics::DropReason;
 use quorate_raft::{Body, Message, NodeId};
 use quorate_transport::network::Delivered;
 
 impl Consensus {
     pub(super) fn delivered(&mut self, Delivered { from, message, credit }: Delivered, ctx: &mut Context<Self>) {
         if self.connections.skips_of_others.contains_key(&from) {
-            return self.node.metrics.dropped(Some(from.0), "skip_list");
+            return self.node.metrics.dropped(Some(from.0), DropReason::SkipList);
         }
         if message.is_forwarded() {
             self.forwarded(from, message, ctx);

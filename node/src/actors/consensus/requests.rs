@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use actix::Context;
-use quorate_metrics::{ProposalResult, ProposalStage};
+use quorate_metrics::{DropReason, ProposalResult, ProposalStage};
 use quorate_raft::{Lookup, Moment, NodeId, Propose, Term};
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -44,7 +44,7 @@ impl Consensus {
                 }
                 waiter.tell(outcome);
             }
-            Effect::Dropped { from, reason } => self.node.metrics.dropped(Some(from.0), reason),
+            Effect::Duplicate { from } => self.node.metrics.dropped(Some(from.0), DropReason::Duplicate),
         }
     }
 

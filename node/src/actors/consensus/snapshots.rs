@@ -25,7 +25,7 @@ use crate::{
     error::{Failure, SnapshotError},
 };
 use actix::prelude::*;
-use quorate_metrics::SnapshotPhase;
+use quorate_metrics::{DropReason, SnapshotPhase};
 use quorate_raft::{Body, Index, NodeId, Snapshot, SnapshotBase, SnapshotChunk};
 use quorate_storage::{OpenSnapshot, SaveSnapshot, SnapshotSink, SnapshotSource, StorageError};
 use tokio::time::Instant;
@@ -207,7 +207,7 @@ impl Consensus {
     /// snapshot is restored.
     pub(super) fn chunk_arrived(&self, from: NodeId, chunk: SnapshotChunk) {
         if self.snapshots.restoring.is_some() {
-            return self.node.metrics.dropped(Some(from.0), "snapshot_busy");
+            return self.node.metrics.dropped(Some(from.0), DropReason::SnapshotBusy);
         }
         self.snapshots.receiver.do_send(ChunkArrived { term: self.replica.term(), from, chunk });
     }

@@ -72,7 +72,7 @@ impl<W, C> Proposals<W, C> {
         let Some(first) = commands.first() else { return };
         let refusal = match self.duplicates.arrived(from, first.request, term, is_outside) {
             Arrival::New => None,
-            Arrival::Duplicate => return out.push(Effect::Dropped { from, reason: "duplicate" }),
+            Arrival::Duplicate => return out.push(Effect::Duplicate { from }),
             Arrival::MayBeTaken => Some(ProposeOutcome::Unknown),
             Arrival::FromOutside => Some(ProposeOutcome::NotLeader),
         };

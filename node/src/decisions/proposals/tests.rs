@@ -105,7 +105,7 @@ fn a_forwarded_command_is_refused_by_name_where_it_can_not_be_taken() {
     assert_eq!(arrive(&mut world, OTHER, 1, 1, false, true), []);
     assert_eq!(world.appended(), ["command"]);
     assert_eq!(arrive(&mut world, OTHER, 1, 1, false, true), [], "a copy");
-    assert_eq!(world.dropped, ["duplicate"]);
+    assert_eq!(world.duplicates, [OTHER]);
     assert_eq!(arrive(&mut world, OTHER, 2, 1, false, false), [(OTHER, ProposeOutcome::Overloaded)]);
     assert_eq!(arrive(&mut world, OTHER, 3, 1, true, true), [(OTHER, ProposeOutcome::NotLeader)]);
     world.view.routing.term = Term(2);
@@ -413,7 +413,7 @@ struct World {
     told: BTreeMap<u64, Result<Outcome, ProposeError>>,
     appended: Vec<Proposal<u64, ()>>,
     sent: Vec<Outgoing>,
-    dropped: Vec<&'static str>,
+    duplicates: Vec<NodeId>,
 }
 
 impl World {
@@ -461,7 +461,7 @@ impl World {
             told: BTreeMap::new(),
             appended: Vec::new(),
             sent: Vec::new(),
-            dropped: Vec::new(),
+            duplicates: Vec::new(),
         }
     }
 
@@ -490,7 +490,7 @@ impl World {
                 Effect::Answer { waiter, outcome } => {
                     assert!(self.told.insert(waiter, outcome).is_none(), "caller {waiter} was told twice");
                 }
-                Effect::Dropped { reason, .. } => self.dropped.push(reason),
+                Effect::Duplicate { from } => self.duplicates.push(from),
             }
         }
     }
