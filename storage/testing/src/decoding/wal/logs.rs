@@ -1,6 +1,5 @@
 //! Logs on simulated disks, as a start for edits.
 
-use super::{DIR, SLOTS_AT, identity};
 use crate::{Crash, SimulatedDisk};
 use bytes::Bytes;
 use quorate_raft::{
@@ -9,10 +8,18 @@ use quorate_raft::{
 use quorate_storage::{
     Recovered,
     internals::{
-        Header, Layout, Log, Mark, Outcome, Sizes, open_log,
+        Header, Identity, Layout, Log, Mark, Outcome, Sizes, open_log,
         slot::{self, Slot},
     },
 };
+
+pub(super) const DIR: &str = "log";
+/// Start of the slots of a segment.
+pub(super) const SLOTS_AT: usize = 8192;
+
+pub(super) fn identity() -> Identity {
+    Identity { cluster: "test".into(), member: NodeId(1) }
+}
 
 const SIZES: Sizes = Sizes { segment: 16 << 10, gap: 512, headroom: 1 << 10, has_slots: true };
 

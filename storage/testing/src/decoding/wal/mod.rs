@@ -9,25 +9,18 @@ pub use segment::{seeds as segment_seeds, segment};
 
 use super::seal_block;
 use crate::SimulatedDisk;
+use logs::{DIR, SLOTS_AT, identity};
 use quorate_raft::{EntryId, HardState, Index, NodeId, Promise, Term, record};
 use quorate_storage::{
     checksum,
     internals::{
-        BLOCK_BYTES, Failure, Found, Header, Identity, Layout, State,
+        BLOCK_BYTES, Failure, Found, Header, Layout, State,
         hard_state::{self as format, HardStateFile},
         holdings, read_u64,
         slot::{self, Slot, Table},
     },
 };
 use std::path::Path;
-
-const DIR: &str = "log";
-/// Start of the slots of a segment.
-const SLOTS_AT: usize = 8192;
-
-fn identity() -> Identity {
-    Identity { cluster: "test".into(), member: NodeId(1) }
-}
 
 /// A failure is one line for the operator.
 fn is_one_line(failure: &Failure) {

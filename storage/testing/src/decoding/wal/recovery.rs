@@ -1,6 +1,10 @@
 //! Properties of a start on a data directory, for files of any bytes.
 
-use super::{DIR, format, is_counted_out, is_one_line, logs, seal_slot};
+use super::{
+    format, is_counted_out, is_one_line,
+    logs::{self, DIR},
+    seal_slot,
+};
 use crate::{
     Crash, SimulatedDisk,
     decoding::{Edit, Edits, edit, seal_block, seal_records},

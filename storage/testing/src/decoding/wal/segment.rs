@@ -1,6 +1,9 @@
 //! Properties of scanning a segment.
 
-use super::{SLOTS_AT, logs, seal_slot};
+use super::{
+    logs::{self, SLOTS_AT},
+    seal_slot,
+};
 use crate::decoding::{Edits, edit, seal_block, seal_records};
 use quorate_raft::{EntryId, Index, Kind, record};
 use quorate_storage::{
