@@ -47,7 +47,7 @@ pub(super) struct Decisions {
 
 /// Interval between two looks at deadlines.
 const EXPIRE_EVERY: Duration = Duration::from_millis(50);
-/// A change waits for so long until new members have caught up.
+/// The longest wait of a change for its new members to catch up.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
 /// A caller gives up after this time, or as soon as no leader was known for half of it.
 const PROPOSAL_TIMEOUT: Duration = Duration::from_millis(600);
@@ -233,15 +233,16 @@ impl Walk<'_> {
 
     /// The state machine of a node applied these entries: their callers are told.
     pub(super) fn commands_applied(&mut self, id: NodeId, batch: &Batch) -> Result<(), String> {
-        for record in batch.records() {
-            if record.kind != Kind::Command {
-                continue;
-            }
+        let oracle = Arc::make_mut(&mut self.world.oracle);
+        let mut applied = 0;
+        for record in batch.records().filter(|record| record.kind == Kind::Command) {
+            applied += 1;
             let Ok(command) = record.payload.try_into().map(u64::from_le_bytes) else {
                 return Err(format!("outsiders: {id} applies {}, a command that no client proposed", record.id));
             };
-            Arc::make_mut(&mut self.world.oracle).operation_applied(command, record.id.index)?;
+            oracle.operation_applied(command, record.id.index)?;
         }
+        self.report.count("applied commands", applied);
         if let Some(decisions) = &mut self.machines[slot(id)].decisions {
             decisions.snapshots.applying(batch.bytes().len() as u64);
         }

@@ -2,7 +2,7 @@
 
 use super::Walk;
 use crate::runs::property;
-use quorate_raft::{Kind, MessageRefusal, NodeId, ReadToken};
+use quorate_raft::{MessageRefusal, NodeId, ReadToken};
 use quorate_world::{
     events::Event,
     node::{Actor, Ask, Note},
@@ -119,8 +119,6 @@ impl Walk<'_> {
             }
             Note::ReadsFailed { tokens } => self.answered(tokens),
             Note::Applied(batch) => {
-                let commands = batch.records().filter(|record| record.kind == Kind::Command).count();
-                self.report.count("applied commands", commands as u64);
                 self.say(|| format!("{id} applied {batch:?}"));
                 self.commands_applied(id, batch)?;
             }

@@ -18,10 +18,13 @@ impl Oracle {
     /// # Errors
     /// If it was applied at another index, too, or its caller was told that it never will be.
     pub fn operation_applied(&mut self, operation: u64, index: Index) -> Result<(), String> {
-        let before = *self.operations.applied_at.entry(operation).or_insert(index);
-        if before != index {
-            return Err(format!("at most once: {operation} is applied at {before} and again at {index}"));
+        if let Some(before) = self.operations.applied_at.get(&operation) {
+            return match *before == index {
+                true => Ok(()),
+                false => Err(format!("at most once: {operation} is applied at {before} and again at {index}")),
+            };
         }
+        self.operations.applied_at.insert(operation, index);
         if self.operations.refused.contains(&operation) {
             return Err(format!("definite failures: {operation} took effect at {index}, and its caller was told not"));
         }
