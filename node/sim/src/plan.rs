@@ -8,6 +8,7 @@
 
 mod draw;
 mod fault;
+pub(crate) mod links;
 mod nanos;
 
 pub use fault::{Fault, KINDS, Power, Way};

@@ -4,7 +4,7 @@
 //! [`FaultNetwork`](crate::FaultNetwork) and both simulated worlds of `node/sim` use it.
 
 use quorate_raft::Message;
-use quorate_transport::codec::{Decoder, Encoder, Frame, Limits};
+use quorate_transport::codec::{Decoder, Encoder, Frame, FrameError, Limits};
 use rand::Rng;
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -43,6 +43,13 @@ impl Default for LinkFaults {
 }
 
 impl LinkFaults {
+    /// Whether no message is lost, late, repeated, overtaken or damaged.
+    #[must_use]
+    pub fn is_perfect(&self) -> bool {
+        let chances = [self.drop, self.duplicate, self.reorder, self.corrupt];
+        self.cut.is_none() && chances == [0.0; 4] && self.delay.end().is_zero()
+    }
+
     /// Decides the fate of one message.
     ///
     /// It takes equally many random numbers with any faults, so that turning one fault on does not
@@ -87,6 +94,12 @@ pub enum Fate {
         /// The bit that flips in all copies, modulo their length: see [`flip`].
         flipped_bit: Option<u64>,
     },
+}
+
+impl Fate {
+    /// The fate of every message on a perfect link.
+    pub const UNHARMED: Self =
+        Self::Arrives { first: Arrival { takes: Duration::ZERO, held_back: None }, second: None, flipped_bit: None };
 }
 
 /// The reason for which a message is lost.
@@ -139,14 +152,17 @@ pub fn flip(frame: &mut [u8], bit: u64) {
 }
 
 /// The frame that a receiver reads where `message` was sent and one bit flipped. `None` if the
-/// codec notices the damage, as it must, or if the message is too long to be sent.
-#[must_use]
-pub fn read_damaged(message: &Message, bit: u64) -> Option<Frame> {
-    let encoded = Encoder::default().message(message).ok()?;
+/// codec notices the damage, as it must.
+///
+/// # Errors
+/// If the message can't be encoded.
+pub fn read_damaged(message: &Message, bit: u64) -> Result<Option<Frame>, FrameError> {
+    let encoded = Encoder::default().message(message)?;
     let mut frame = [encoded.head, encoded.body].concat();
     flip(&mut frame, bit);
     // An incomplete frame counts as noticed: its receiver waits until it gives the connection up.
-    Decoder::new(Limits::default()).feed(&mut frame.into()).ok().flatten().map(|decoded| decoded.frame)
+    let decoded = Decoder::new(Limits::default()).feed(&mut frame.into()).ok().flatten();
+    Ok(decoded.map(|decoded| decoded.frame))
 }
 
 #[cfg(test)]

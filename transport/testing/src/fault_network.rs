@@ -167,7 +167,7 @@ impl Arriving {
             Decided::Arrives { first, second, flipped_bit } => {
                 if let Some(bit) = flipped_bit {
                     match read_damaged(&delivered.message, bit) {
-                        Some(Frame::Message(damaged)) => delivered.message = damaged,
+                        Ok(Some(Frame::Message(damaged))) => delivered.message = damaged,
                         _ => return self.observer.dropped(Some(from), DropReason::Malformed),
                     }
                 }

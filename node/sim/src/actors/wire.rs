@@ -3,14 +3,15 @@
 //!
 //! The nodes' clocks differ, so the network keeps the cluster's own time: a message leaves at once,
 //! and arrives when the driver delivers it, in a later turn. Messages of one lane keep their order
-//! unless a fault breaks it; messages of different lanes have none.
+//! unless a fault breaks it; messages of different lanes have none. It keeps the messages under
+//! way, and [`fate`](quorate_transport_testing::fate) decides their fate.
 
 mod endpoint;
 
 pub(super) use endpoint::{Endpoint, decode};
 
 use super::observer::SharedObserver;
-use crate::plan::Fault;
+use crate::plan::{Fault, links};
 use bytes::{Bytes, BytesMut};
 use quorate::NodeId;
 use quorate_raft::Message;
@@ -18,6 +19,7 @@ use quorate_transport::{
     codec::Encoder,
     network::{Introduction, Lane},
 };
+use quorate_transport_testing::fate::{Fate, Order, flip};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,8 +39,6 @@ pub(super) struct Wire(Arc<Mutex<State>>);
 const WAITING_MAX: usize = 8192;
 /// The least time that a frame takes.
 const LATENCY: Duration = Duration::from_millis(1);
-/// The longest extra delay of a message that may be overtaken.
-const REORDER_WITHIN: Duration = Duration::from_millis(40);
 /// The longest time after which a peer notices that a link is down.
 const NOTICED_WITHIN: Duration = Duration::from_millis(250);
 
@@ -48,7 +48,7 @@ struct State {
     /// Parcels under way, in the order of their arrival.
     flying: BTreeMap<(Duration, u64), Parcel>,
     sent: u64,
-    last_due: BTreeMap<(NodeId, NodeId, u8), Duration>,
+    orders: BTreeMap<(NodeId, NodeId, u8), Order>,
     seats: BTreeMap<NodeId, Seat>,
     seats_taken: u64,
     faults: Vec<Fault>,
@@ -93,7 +93,7 @@ impl Wire {
             random: SmallRng::seed_from_u64(seed ^ 0x7769_7265),
             flying: BTreeMap::new(),
             sent: 0,
-            last_due: BTreeMap::new(),
+            orders: BTreeMap::new(),
             seats: BTreeMap::new(),
             seats_taken: 0,
             faults: Vec::new(),
@@ -213,79 +213,25 @@ impl State {
     }
 
     fn fly(&mut self, from: NodeId, to: NodeId, lane: u8, frame: Bytes) {
-        let (now, mut takes, mut copies, mut corrupt, mut overtaken) = (self.now, LATENCY, 1, false, false);
-        let random = &mut self.random;
-        let mut fired = Vec::new();
-        for fault in &self.faults {
-            let mut chance = |per_mille: u16| random.random_range(0..1000) < per_mille;
-            let between = |one: &NodeId, other: &NodeId| [(*one, *other), (*other, *one)].contains(&(from, to));
-            let fires = match fault {
-                Fault::Drop { way, per_mille } if way.leads(from, to) && chance(*per_mille) => {
-                    copies = 0;
-                    true
-                }
-                Fault::CutOneWay { from: one, to: other } if (*one, *other) == (from, to) => {
-                    copies = 0;
-                    true
-                }
-                Fault::CutLink { one, other } if between(one, other) => {
-                    copies = 0;
-                    true
-                }
-                Fault::Partition { some } if some.contains(&from) != some.contains(&to) => {
-                    copies = 0;
-                    true
-                }
-                Fault::Flap { one, other, every } if between(one, other) => {
-                    let is_down = (now.as_millis() / every.as_millis().max(1)) % 2 == 1;
-                    copies = if is_down { 0 } else { copies };
-                    is_down
-                }
-                Fault::Duplicate { way, per_mille } if way.leads(from, to) && chance(*per_mille) => {
-                    copies *= 2;
-                    true
-                }
-                Fault::Corrupt { way, per_mille } if way.leads(from, to) && chance(*per_mille) => {
-                    corrupt = true;
-                    true
-                }
-                Fault::Reorder { way, per_mille } if way.leads(from, to) && chance(*per_mille) => {
-                    overtaken = true;
-                    true
-                }
-                Fault::Delay { way, up_to } if way.leads(from, to) => {
-                    takes += up_to.mul_f64(random.random_range(0.0..1.0));
-                    true
-                }
-                Fault::SlowLink { way, by } if way.leads(from, to) => {
-                    takes += *by;
-                    true
-                }
-                _ => false,
-            };
-            if fires {
-                fired.push(fault.kind());
+        let faults = links::on_link(self.faults.iter(), from, to, self.now);
+        let fate = faults.fate(&mut self.random);
+        let mut observer = self.observer.lock();
+        links::fired(&faults, &fate).for_each(|kind| observer.report.fired(kind));
+        drop(observer);
+        let Fate::Arrives { first, second, flipped_bit } = fate else { return };
+        let frame = match flipped_bit {
+            Some(bit) => {
+                let mut damaged = frame.to_vec();
+                flip(&mut damaged, bit);
+                damaged.into()
             }
-        }
-        let bit = corrupt.then(|| random.random_range(0..frame.len() * 8));
-        let frame = bit.map_or(frame.clone(), |bit| {
-            let mut damaged = frame.to_vec();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            damaged.into()
-        });
-        for copy in 0..copies.min(4) {
-            let last = self.last_due.entry((from, to, lane)).or_default();
-            let mut due = (now + takes).max(*last);
-            if overtaken || copy > 0 {
-                due += REORDER_WITHIN.mul_f64(self.random.random_range(0.0..1.0));
-            } else {
-                *last = due;
-            }
-            let incoming = Incoming::Frame { from, frame: frame.clone(), is_corrupt: corrupt };
+            None => frame,
+        };
+        for arrival in [Some(first), second].into_iter().flatten() {
+            let due = self.orders.entry((from, to, lane)).or_default().due(arrival, self.now + LATENCY);
+            let incoming = Incoming::Frame { from, frame: frame.clone(), is_corrupt: flipped_bit.is_some() };
             self.put(due, Parcel { to, seat: None, lane, incoming });
         }
-        let mut observer = self.observer.lock();
-        fired.into_iter().for_each(|kind| observer.report.fired(kind));
     }
 }
 

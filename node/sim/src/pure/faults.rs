@@ -218,7 +218,7 @@ impl Walk<'_> {
         let plan = self.plan;
         let active = || self.agenda.active.iter().map(|fault| &plan.faults[*fault]);
         let now = self.now();
-        let healed = self.network.weather(active(), now);
+        let healed = self.network.apply(active().map(|planned| &planned.fault), now);
         let mut drifts = vec![0; self.machines.len()];
         let mut fills = vec![false; self.machines.len()];
         for machine in &mut self.machines {

@@ -8,7 +8,7 @@
 //!
 //! - `steps`: one event, its results, and the checks that follow.
 //! - `machines`: timers, pauses, crashes and restarts of nodes.
-//! - `network`: the delivery of messages; `corruption` flips their bits.
+//! - `network`: the delivery of messages.
 //! - `faults`: the effect of each fault of a plan.
 //! - `damage`: the limits on damage to disks.
 //! - `decisions`: the decisions of the product beside the rules.
@@ -18,7 +18,6 @@
 //! Nothing here knows the rules of Raft, only the properties of a cluster as seen from outside.
 
 mod clients;
-mod corruption;
 mod damage;
 mod decisions;
 mod faults;
@@ -263,11 +262,11 @@ impl<'a> Walk<'a> {
         }
         let envelope = if nth < envelopes.count_ones() {
             (0..nth).for_each(|_| envelopes &= envelopes - 1);
-            self.network.take(envelopes.trailing_zeros() as usize, now, &mut self.report)
+            self.network.take(envelopes.trailing_zeros() as usize, now)
         } else {
             let machines = &self.machines;
             let idle_until = |to: NodeId| machines[to.0 as usize - 1].idle_until;
-            self.network.take_stray(now, idle_until, &mut self.report)
+            self.network.take_stray(now, idle_until)
         };
         match envelope {
             Some(envelope) => self.arrive(envelope)?,

@@ -1,15 +1,18 @@
 //! The network between the nodes of a walk: each link delivers in order, different links in any
 //! order, and the faults of the plan interfere.
 //!
-//! The network decides when a message may arrive, and whether it does. The walk decides which of the
-//! messages that may arrive comes next.
+//! The network keeps the messages under way, and [`fate`](quorate_transport_testing::fate) decides
+//! their fate. The walk decides which of the messages that may arrive comes next.
 
-use super::corruption;
 use crate::{
     Report,
-    plan::{Fault, Planned, Way},
+    plan::{Fault, links},
 };
-use quorate_raft::NodeId;
+use quorate_raft::{Message, NodeId};
+use quorate_transport_testing::{
+    LinkFaults,
+    fate::{Arrival, Fate, Order, read_damaged},
+};
 use quorate_world::world::Envelope;
 use rand::{Rng, rngs::SmallRng};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -18,8 +21,6 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 const LANE_MAX: usize = 256;
 /// The most messages that left the order of their lane; no more than these leave it.
 const STRAYS_MAX: usize = 256;
-/// The longest delay of a message that was duplicated or reordered, in milliseconds.
-const STRAY_MS_MAX: u64 = 150;
 
 pub(super) struct Network {
     nodes: usize,
@@ -36,22 +37,17 @@ pub(super) struct Network {
 }
 
 /// The link from one node to another.
-#[derive(Default)]
 struct Lane {
     envelopes: VecDeque<(Duration, Arc<Envelope>)>,
-    weather: Weather,
+    order: Order,
+    faults: LinkFaults,
+    is_perfect: bool,
 }
 
-/// Faults of a link. Chances are in 1,000.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-struct Weather {
-    drop: u16,
-    duplicate: u16,
-    reorder: u16,
-    corrupt: u16,
-    delay: Duration,
-    slow: Duration,
-    cut: Option<&'static str>,
+impl Default for Lane {
+    fn default() -> Self {
+        Self { envelopes: VecDeque::new(), order: Order::default(), faults: LinkFaults::default(), is_perfect: true }
+    }
 }
 
 impl Network {
@@ -79,51 +75,39 @@ impl Network {
         report: &mut Report,
     ) -> Result<(), String> {
         let at = self.lane(envelope.from, envelope.to);
-        let (last_due, weather) =
-            (self.lanes[at].envelopes.back().map_or(Duration::ZERO, |last| last.0), self.lanes[at].weather);
-        let mut due = last_due;
-        if weather != Weather::default() {
-            let mut happens = |per_mille: u16| per_mille > 0 && random.random_range(0..1_000) < per_mille;
-            if happens(weather.drop) {
-                report.fired("drop");
-                return Ok(());
-            }
-            if happens(weather.corrupt) {
-                report.fired("corrupt");
-                return corruption::must_be_refused(&envelope.message, random);
-            }
-            if happens(weather.duplicate) && self.strays.len() < STRAYS_MAX {
-                report.fired("duplicate");
-                self.stray(Arc::clone(&envelope), now, random);
-            }
-            if random.random_range(0..1_000) < weather.reorder && self.strays.len() < STRAYS_MAX {
-                report.fired("reorder");
-                self.stray(envelope, now, random);
-                return Ok(());
-            }
-            if !weather.slow.is_zero() {
-                report.fired("slow-link");
-                due = due.max(now + weather.slow);
-            }
-            if !weather.delay.is_zero() {
-                report.fired("delay");
-                due = due.max(now + weather.slow + random.random_range(Duration::ZERO..=weather.delay));
-            }
+        let lane = &mut self.lanes[at];
+        let fate = if lane.is_perfect { Fate::UNHARMED } else { lane.faults.fate(random) };
+        links::fired(&lane.faults, &fate).for_each(|kind| report.fired(kind));
+        let Fate::Arrives { first, second, flipped_bit } = fate else { return Ok(()) };
+        if let Some(bit) = flipped_bit {
+            return must_be_refused(&envelope.message, bit);
         }
-        let envelopes = &mut self.lanes[at].envelopes;
-        if envelopes.len() >= LANE_MAX {
-            report.count("lane full", 1);
-            return Ok(());
+        if let Some(copy) = second
+            && self.strays.len() < STRAYS_MAX
+        {
+            let due = lane.order.due(copy, now);
+            self.stray(Arc::clone(&envelope), due);
         }
-        envelopes.push_back((due, envelope));
-        if envelopes.len() == 1 {
-            self.judge(at, now);
-        }
+        self.send(at, envelope, first, now, report);
         Ok(())
     }
 
-    fn stray(&mut self, envelope: Arc<Envelope>, now: Duration, random: &mut SmallRng) {
-        let due = now + Duration::from_micros(random.random_range(0..STRAY_MS_MAX * 1_000));
+    fn send(&mut self, at: usize, envelope: Arc<Envelope>, arrival: Arrival, now: Duration, report: &mut Report) {
+        let lane = &mut self.lanes[at];
+        let due = lane.order.due(arrival, now);
+        if arrival.held_back.is_some() && self.strays.len() < STRAYS_MAX {
+            return self.stray(envelope, due);
+        }
+        if lane.envelopes.len() >= LANE_MAX {
+            return report.count("lane full", 1);
+        }
+        lane.envelopes.push_back((due, envelope));
+        if lane.envelopes.len() == 1 {
+            self.judge(at, now);
+        }
+    }
+
+    fn stray(&mut self, envelope: Arc<Envelope>, due: Duration) {
         self.next_stray = self.next_stray.min(due);
         self.strays.push((due, envelope));
     }
@@ -150,44 +134,32 @@ impl Network {
         self.next_due.min(self.next_stray)
     }
 
-    /// Takes the first message of a lane; none if the link is cut.
-    pub(super) fn take(&mut self, lane: usize, now: Duration, report: &mut Report) -> Option<Arc<Envelope>> {
+    /// Takes the first message of a lane.
+    pub(super) fn take(&mut self, lane: usize, now: Duration) -> Option<Arc<Envelope>> {
         let (_, envelope) = self.lanes[lane].envelopes.pop_front()?;
         self.judge(lane, now);
-        self.arrives(envelope, report)
+        Some(envelope)
     }
 
     pub(super) fn has_stray(&self, now: Duration) -> bool {
         self.next_stray <= now
     }
 
-    /// Takes a message outside the order; none if the link is cut or the receiver is idle.
+    /// Takes a message outside the order; none if the receiver is idle.
     pub(super) fn take_stray(
         &mut self,
         now: Duration,
         idle_until: impl Fn(NodeId) -> Duration,
-        report: &mut Report,
     ) -> Option<Arc<Envelope>> {
         let at = self.strays.iter().position(|(due, _)| *due <= now)?;
         let (_, envelope) = self.strays.swap_remove(at);
         let idle_until = idle_until(envelope.to);
-        if idle_until > now {
-            self.strays.push((idle_until, envelope));
-            self.next_stray = self.strays.iter().map(|(due, _)| *due).min().unwrap_or(Duration::MAX);
-            return None;
+        let is_idle = idle_until > now;
+        if is_idle {
+            self.strays.push((idle_until, Arc::clone(&envelope)));
         }
         self.next_stray = self.strays.iter().map(|(due, _)| *due).min().unwrap_or(Duration::MAX);
-        self.arrives(envelope, report)
-    }
-
-    fn arrives(&self, envelope: Arc<Envelope>, report: &mut Report) -> Option<Arc<Envelope>> {
-        match self.lanes[self.lane(envelope.from, envelope.to)].weather.cut {
-            Some(kind) => {
-                report.fired(kind);
-                None
-            }
-            None => Some(envelope),
-        }
+        (!is_idle).then_some(envelope)
     }
 
     /// Drops the messages in flight on some of the links of a node that died.
@@ -203,24 +175,19 @@ impl Network {
 
     /// Applies exactly these faults to all links. Returns the links that were cut and
     /// no longer are.
-    pub(super) fn weather<'a>(
+    pub(super) fn apply<'a>(
         &mut self,
-        faults: impl Iterator<Item = &'a Planned>,
+        active: impl Iterator<Item = &'a Fault> + Clone,
         now: Duration,
     ) -> Vec<(NodeId, NodeId)> {
-        let mut weather = vec![Weather::default(); self.lanes.len()];
-        for planned in faults {
-            for (at, lane) in weather.iter_mut().enumerate() {
-                let (from, to) = (NodeId((at / self.nodes) as u64 + 1), NodeId((at % self.nodes) as u64 + 1));
-                lane.suffer(planned, from, to, now);
+        let (nodes, mut healed) = (self.nodes, Vec::new());
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            let (from, to) = (NodeId((at / nodes) as u64 + 1), NodeId((at % nodes) as u64 + 1));
+            let faults = links::on_link(active.clone(), from, to, now);
+            if lane.faults.cut.is_some() && faults.cut.is_none() {
+                healed.push((from, to));
             }
-        }
-        let mut healed = Vec::new();
-        for (at, (lane, weather)) in self.lanes.iter_mut().zip(weather).enumerate() {
-            if lane.weather.cut.is_some() && weather.cut.is_none() {
-                healed.push((NodeId((at / self.nodes) as u64 + 1), NodeId((at % self.nodes) as u64 + 1)));
-            }
-            lane.weather = weather;
+            (lane.is_perfect, lane.faults) = (faults.is_perfect(), faults);
         }
         healed
     }
@@ -243,35 +210,12 @@ impl Network {
     }
 }
 
-impl Weather {
-    /// Adds the effect of a fault on the link between two nodes. Of two faults of a kind
-    /// the worse counts.
-    fn suffer(&mut self, planned: &Planned, from: NodeId, to: NodeId, now: Duration) {
-        let per_mille = |worst: &mut u16, way: &Way, per_mille: u16| {
-            if way.leads(from, to) {
-                *worst = (*worst).max(per_mille);
-            }
-        };
-        let between = |one: NodeId, other: NodeId| (from, to) == (one, other) || (from, to) == (other, one);
-        let kind = planned.fault.kind();
-        match &planned.fault {
-            Fault::Drop { way, per_mille: chance } => per_mille(&mut self.drop, way, *chance),
-            Fault::Duplicate { way, per_mille: chance } => per_mille(&mut self.duplicate, way, *chance),
-            Fault::Reorder { way, per_mille: chance } => per_mille(&mut self.reorder, way, *chance),
-            Fault::Corrupt { way, per_mille: chance } => per_mille(&mut self.corrupt, way, *chance),
-            Fault::Delay { way, up_to } if way.leads(from, to) => self.delay = self.delay.max(*up_to),
-            Fault::SlowLink { way, by } if way.leads(from, to) => self.slow = self.slow.max(*by),
-            Fault::CutOneWay { from: one, to: other } if (from, to) == (*one, *other) => self.cut = Some(kind),
-            Fault::CutLink { one, other } if between(*one, *other) => self.cut = Some(kind),
-            Fault::Partition { some } if some.contains(&from) != some.contains(&to) => self.cut = Some(kind),
-            Fault::Flap { one, other, every } if between(*one, *other) => {
-                let turns = now.saturating_sub(planned.at).as_nanos() / every.as_nanos().max(1);
-                if turns.is_multiple_of(2) {
-                    self.cut = Some(kind);
-                }
-            }
-            _ => {}
-        }
+/// Checks that the real codec notices a flipped bit of this message, which then counts as lost.
+fn must_be_refused(message: &Message, bit: u64) -> Result<(), String> {
+    match read_damaged(message, bit) {
+        Ok(None) => Ok(()),
+        Ok(Some(frame)) => Err(format!("codec: bit {bit} of {message:?} flipped, and it was read as {frame:?}")),
+        Err(error) => Err(format!("codec: {error} for {message:?}")),
     }
 }
 
