@@ -1,4 +1,5 @@
-//! The durable state of one node: log, term and vote, and the newest snapshot.
+//! The durable state of one node: log, term and vote, and the newest snapshot. There are no bytes
+//! and no files here: `quorate-storage-testing` has the disk below the real log.
 
 use quorate_raft::{
     Batch, Cut, EntryId, Faulty, HardState, Index, Log, Membership, NodeId, Persist, Recovered, SnapshotBase, Term,
