@@ -16,9 +16,12 @@ const STUCK_TIMEOUTS: u32 = 10;
 pub(crate) async fn watch(mut status: watch::Receiver<Status>, timing: Timing, report: impl Fn(String)) {
     let wait = timing.election_timeout.1 * STUCK_TIMEOUTS;
     while status.wait_for(is_stuck).await.is_ok() {
-        let goes_on = timeout(wait, status.wait_for(|status| !is_stuck(status))).await.is_ok();
-        if goes_on {
-            continue;
+        let goes_on = timeout(wait, status.wait_for(|status| !is_stuck(status))).await;
+        match goes_on.map(|waited| waited.is_ok()) {
+            Ok(true) => continue,
+            // The last status of a node that has ended stays, so without a return this would spin.
+            Ok(false) => return,
+            Err(_) => {}
         }
         let why = loss(&status.borrow(), wait);
         if let Some(why) = why {
@@ -76,6 +79,23 @@ mod tests {
                 sender.send_modify(|status| status.leader = Some(NodeId(2)));
                 tokio::time::sleep(wait() * 2).await;
                 assert!(reports.borrow().is_empty());
+            })
+            .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_watch_of_a_node_that_ends_without_a_leader_ends() {
+        let lost = Status { lost_up_to: Some(Index(7)), ..healthy() };
+        LocalSet::new()
+            .run_until(async {
+                let (sender, _, watching) = start();
+                sender.send_replace(lost);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                drop(sender);
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                assert!(watching.is_finished());
             })
             .await;
     }
