@@ -176,16 +176,18 @@ pub struct LogDir {
 /// the store is dropped.
 #[non_exhaustive]
 pub struct Opening {
-    /// The directory.
+    /// The directory, for any files of the store but those that [`LogDir`] names.
     pub dir: PathBuf,
-    /// The file system that it is on.
+    /// The file system with the directory. A store that does all its reads and writes through it can
+    /// be tested with every fault of a simulated one.
     pub disk: Arc<dyn Disk>,
     /// The cluster that the data must belong to. Its name is checked for the directory; a store
     /// that keeps data elsewhere checks it there.
     pub cluster: String,
-    /// The member that the data must belong to.
+    /// The member that the data must belong to, unique within the cluster.
     pub member: NodeId,
-    /// The recipient of measurements. Syncs and the bytes of entries are reported already.
+    /// The recipient of measurements. Syncs and the bytes of entries are reported already; the size
+    /// of the log ([`StorageObserver::log_bytes`]) is the store's to report.
     pub observer: Arc<dyn StorageObserver>,
 }
 
