@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// Only this mutant; may be given several times
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// At most this many seeds of each layer for each mutant; by default 5,000 pure and
+    /// At most this many seeds of each layer for each mutant; by default 20,000 pure and
     /// 600 of actors
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
@@ -41,7 +41,7 @@ pub(super) struct Args {
 }
 
 /// Most seeds of each layer for one mutant.
-const PURE_MAX: u64 = 5_000;
+const PURE_MAX: u64 = 20_000;
 const ACTORS_MAX: u64 = 600;
 
 /// With all mutants off, this many seeds of each layer must pass: else a catch would mean nothing.
