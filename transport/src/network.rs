@@ -118,7 +118,7 @@ pub trait Link {
 
     /// Whether the task that drives the link runs, or ended because the network was closed. `false`
     /// means that it panicked: its node must stop, too.
-    fn is_alive(&self) -> bool {
+    fn is_running(&self) -> bool {
         true
     }
 }

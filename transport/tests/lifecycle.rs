@@ -121,12 +121,12 @@ fn a_link_of_a_network_that_closes_has_not_died() {
         let looking = async move {
             // Long enough for the links' actors to end.
             for _ in 0..100 {
-                assert!(there.is_alive() && absent.is_alive(), "a node must not take its own goodbye for a panic");
+                assert!(there.is_running() && absent.is_running(), "a node must not take its own goodbye for a panic");
                 tokio::task::yield_now().await;
             }
         };
         futures_util::future::join(one.links.close(), looking).await;
-        assert!(link.is_alive());
+        assert!(link.is_running());
     });
 }
 

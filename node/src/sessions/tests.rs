@@ -93,7 +93,7 @@ fn a_session_ends_when_it_was_not_used_for_its_time_in_log_time() {
 }
 
 #[test]
-fn a_retry_keeps_a_session_alive() {
+fn a_retry_keeps_a_session_from_expiring() {
     let mut world = World::default();
     let key = world.open();
     for _ in 0..5 {

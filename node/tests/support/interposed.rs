@@ -80,7 +80,7 @@ impl<H: Hook> Judge<H> {
         verdict
     }
 
-    fn is_alive(&self) -> bool {
+    fn is_running(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
@@ -117,7 +117,7 @@ impl<H: Hook> Handler<ReadEntries> for Interposed<H> {
     type Result = ();
 
     fn handle(&mut self, read: ReadEntries, _: &mut Self::Context) {
-        if self.judge.is_alive() {
+        if self.judge.is_running() {
             self.storage.as_ref().expect("a recovered storage").read_entries.do_send(read);
         }
     }
@@ -131,7 +131,7 @@ impl<H: Hook> Handler<SaveSnapshot> for Interposed<H> {
         let judge = Judge(Arc::clone(&self.judge.0));
         Box::pin(async move {
             let sink = answer.await.expect("a live storage")?;
-            if judge.is_alive() { Ok(sink) } else { Err(StorageError::new("killed")) }
+            if judge.is_running() { Ok(sink) } else { Err(StorageError::new("killed")) }
         })
     }
 }
@@ -149,7 +149,7 @@ impl<H: Hook> Handler<Remember> for Interposed<H> {
     type Result = ();
 
     fn handle(&mut self, remember: Remember, _: &mut Self::Context) {
-        if self.judge.is_alive() {
+        if self.judge.is_running() {
             self.storage.as_ref().expect("a recovered storage").remember.do_send(remember);
         }
     }
@@ -184,7 +184,7 @@ impl<H: Hook> Handler<EntriesRead> for Returning<H> {
     type Result = ();
 
     fn handle(&mut self, read: EntriesRead, _: &mut Self::Context) {
-        if self.judge.is_alive() {
+        if self.judge.is_running() {
             self.told.entries_read(read);
         }
     }
@@ -194,7 +194,7 @@ impl<H: Hook> Handler<StorageFull> for Returning<H> {
     type Result = ();
 
     fn handle(&mut self, StorageFull { is_full }: StorageFull, _: &mut Self::Context) {
-        if self.judge.is_alive() {
+        if self.judge.is_running() {
             self.told.full(is_full);
         }
     }
@@ -204,7 +204,7 @@ impl<H: Hook> Handler<StorageFailed> for Returning<H> {
     type Result = ();
 
     fn handle(&mut self, StorageFailed { error }: StorageFailed, _: &mut Self::Context) {
-        if self.judge.is_alive() {
+        if self.judge.is_running() {
             self.told.failed(error);
         }
     }

@@ -106,7 +106,7 @@ impl Link for RecordedLink {
         self.inner.send(message);
     }
 
-    fn is_alive(&self) -> bool {
-        self.inner.is_alive()
+    fn is_running(&self) -> bool {
+        self.inner.is_running()
     }
 }

@@ -103,7 +103,7 @@ pub struct Storage {
 impl Storage {
     /// Whether the actor lives. If not, it has panicked or stopped, and its node must stop too.
     #[must_use]
-    pub fn is_alive(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.persist.connected()
     }
 

@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incarnation_that_comes_back_after_another_proves_that_both_live() {
+    fn an_incarnation_that_comes_back_after_another_proves_that_both_run() {
         let mut incarnations = Incarnations::default();
         incarnations.connected(PEER, 7, at(1));
         incarnations.connected(PEER, 8, at(2));

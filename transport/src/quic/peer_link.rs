@@ -343,7 +343,7 @@ impl Link for QuicLink {
         }
     }
 
-    fn is_alive(&self) -> bool {
+    fn is_running(&self) -> bool {
         self.keeper.as_ref().is_none_or(Addr::connected) || self.shared.is_closed.get()
     }
 }

@@ -246,10 +246,10 @@ impl Consensus {
     /// Every heartbeat interval: gives up on requests past their deadline, and ends the node if a
     /// role actor is gone.
     fn housekeep(&mut self, ctx: &mut Context<Self>) {
-        if !self.roles.storage.is_alive() {
+        if !self.roles.storage.is_running() {
             self.node.lifecycle.fail(Failure::ActorDied { actor: "storage" });
         }
-        if !self.connections.peers.are_alive() {
+        if !self.connections.peers.are_running() {
             self.node.lifecycle.fail(Failure::ActorDied { actor: "PeerLink" });
         }
         let retry_after = self.clients.admission.retry_after();

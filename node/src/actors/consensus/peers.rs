@@ -51,8 +51,8 @@ impl Link for Way {
         self.0.borrow().send(message);
     }
 
-    fn is_alive(&self) -> bool {
-        self.0.borrow().is_alive()
+    fn is_running(&self) -> bool {
+        self.0.borrow().is_running()
     }
 }
 
@@ -160,7 +160,7 @@ impl Peers {
     }
 
     /// Whether the actors that drive the links are alive.
-    pub(crate) fn are_alive(&self) -> bool {
-        self.members.values().all(|member| member.way.is_alive())
+    pub(crate) fn are_running(&self) -> bool {
+        self.members.values().all(|member| member.way.is_running())
     }
 }
