@@ -150,6 +150,10 @@ impl Cluster for Nodes<'_> {
         self.emptied.contains(&node)
     }
 
+    fn sees_logs(&self) -> bool {
+        true
+    }
+
     fn log_of_leader(&self, node: NodeId, term: Term) -> Option<&Log> {
         let replica = &self.nodes.get(slot(node))?.running.as_ref()?.replica;
         (replica.is_leader() && replica.term() == term).then(|| replica.log())
