@@ -3,8 +3,8 @@
 use quorate_raft::Index;
 use quorate_storage::{Memory, MemoryLog, StorageHandle, Wal, checksum};
 use quorate_storage_testing::{
-    Crash, Operation, SimulatedDisk,
-    conformance::{self, Fault, Harness},
+    SimulatedDisk,
+    conformance::{self, Fault, Harness, OnSimulatedDisk},
 };
 use std::path::PathBuf;
 
@@ -25,13 +25,13 @@ async fn the_write_ahead_log_conforms_on_a_real_disk() {
 
 #[actix::test]
 async fn the_write_ahead_log_conforms_with_every_fault_of_a_disk() {
-    let report = conformance::run(|| WalPlace::of_segments(1 << 20)).await;
+    let report = conformance::run(|| wal_of_segments(1 << 20)).await;
     assert!(report.skipped.is_empty(), "{report:?}");
 }
 
 #[actix::test]
 async fn the_write_ahead_log_conforms_with_segments_that_roll_over_all_the_time() {
-    let report = conformance::run(|| WalPlace::of_segments(16 << 10)).await;
+    let report = conformance::run(|| wal_of_segments(16 << 10)).await;
     assert!(report.skipped.is_empty(), "{report:?}");
 }
 
@@ -48,39 +48,23 @@ impl Harness for MemoryPlace {
     }
 }
 
-struct WalPlace {
-    disk: SimulatedDisk,
-    segment_bytes: u64,
+struct WalPlace<Open>(OnSimulatedDisk<Open>);
+
+fn wal_of_segments(bytes: u64) -> WalPlace<impl Fn(SimulatedDisk) -> StorageHandle> {
+    WalPlace(OnSimulatedDisk::new(move |disk| Wal::at("log").on(disk).segment_bytes(bytes).storage()))
 }
 
-impl WalPlace {
-    fn of_segments(bytes: u64) -> Self {
-        Self { disk: SimulatedDisk::new(), segment_bytes: bytes }
-    }
-}
-
-impl Harness for WalPlace {
+impl<Open: Fn(SimulatedDisk) -> StorageHandle> Harness for WalPlace<Open> {
     fn open(&self) -> StorageHandle {
-        Wal::at("log").on(self.disk.clone()).segment_bytes(self.segment_bytes).storage()
+        self.0.open()
     }
 
     fn crash(&self, seed: u64) -> bool {
-        self.disk.crash(match seed % 4 {
-            0 => Crash::Lose,
-            1 => Crash::Torn { bytes: seed * 97 },
-            2 => Crash::Keep,
-            _ => Crash::Scatter { seed },
-        });
-        true
+        self.0.crash(seed)
     }
 
     fn fail_next(&self, fault: Fault) -> bool {
-        let operation = match fault {
-            Fault::Write => Operation::Write,
-            Fault::Sync => Operation::Sync,
-        };
-        self.disk.fail(operation, 1);
-        true
+        self.0.fail_next(fault)
     }
 
     fn lose(&self, entry: Index) -> bool {
@@ -88,7 +72,7 @@ impl Harness for WalPlace {
             self.files().into_iter().filter(|(path, _)| path.extension().is_some_and(|name| name == "segment"));
         // The newest one that has it.
         let mut places = segments.filter_map(|(path, bytes)| Some((path, payload_of(&bytes, entry)?)));
-        places.next_back().is_some_and(|(path, at)| self.disk.flip(&path, at, 0x20))
+        places.next_back().is_some_and(|(path, at)| self.0.disk.flip(&path, at, 0x20))
     }
 
     fn damage(&self, seed: u64) -> bool {
@@ -97,13 +81,13 @@ impl Harness for WalPlace {
         // Most of a segment is unused zeros; one seed in eight may hit them.
         let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0 || seed % 8 == 7).collect();
         let at = written[seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize % written.len()];
-        self.disk.flip(path, at, 1 << (seed % 8))
+        self.0.disk.flip(path, at, 1 << (seed % 8))
     }
 }
 
-impl WalPlace {
+impl<Open> WalPlace<Open> {
     fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        let all = self.disk.paths().into_iter().filter_map(|path| Some((path.clone(), self.disk.contents(&path)?)));
+        let all = self.0.disk.paths().into_iter().filter_map(|path| Some((path.clone(), self.0.disk.contents(&path)?)));
         // Only the headroom and the next segment are all zeros.
         all.filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0)).collect()
     }

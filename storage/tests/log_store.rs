@@ -1,13 +1,13 @@
 //! A store by the trait keeps the duties of a storage actor: `LogDir` adds those that it lacks.
 
-use actix::prelude::*;
 use quorate_raft::{Batch, BatchBuilder, EntryId, Faulty, HardState, Index, Kind, NodeId, Term};
 use quorate_storage::{
-    Completions, EntriesRead, LogDir, LogStore, Opening, Persist, Persisted, Recover, Recovered, Storage, StorageError,
-    StorageFailed, StorageFull, StorageHandle, Unobserved, checksum, disk::File,
+    LogDir, LogStore, Opening, Persist, Recover, Recovered, Storage, StorageError, StorageHandle, Unobserved, checksum,
+    disk::File,
 };
 use quorate_storage_testing::{
     Crash, Operation, SimulatedDisk,
+    completions::{Completion, listen},
     conformance::{self, Fault, Harness},
 };
 use std::{
@@ -123,11 +123,7 @@ impl Harness for Place {
     }
 
     fn fail_next(&self, fault: Fault) -> bool {
-        let operation = match fault {
-            Fault::Write => Operation::Write,
-            Fault::Sync => Operation::Sync,
-        };
-        self.disk.fail(operation, 1);
+        self.disk.fail(fault.into(), 1);
         true
     }
 
@@ -251,10 +247,14 @@ impl LogStore for Store {
 }
 
 async fn start(place: &Place) -> Result<(Storage, mpsc::UnboundedReceiver<Told>), StorageError> {
-    let (tell, told) = mpsc::unbounded_channel();
+    let (completions, told) = listen(|completion| match completion {
+        Completion::Persisted(persisted) => Some(Told::Persisted(persisted.sequence)),
+        Completion::Full(is_full) => Some(Told::Full(is_full)),
+        Completion::Failed(error) => Some(Told::Failed(error)),
+        Completion::Read(_) => None,
+    });
     let storage = place.open().start_here();
-    let (completions, observer) = (Completions::to(&Ear(tell).start()), Arc::new(Unobserved));
-    let recover = Recover { cluster: "test".into(), member: NodeId(1), completions, observer };
+    let recover = Recover { cluster: "test".into(), member: NodeId(1), completions, observer: Arc::new(Unobserved) };
     storage.recover.send(recover).await.expect("it lives")?;
     Ok((storage, told))
 }
@@ -264,41 +264,4 @@ enum Told {
     Persisted(u64),
     Full(bool),
     Failed(StorageError),
-}
-
-struct Ear(mpsc::UnboundedSender<Told>);
-
-impl Actor for Ear {
-    type Context = Context<Self>;
-}
-
-impl Handler<Persisted> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
-        // The test may be over.
-        let _ = self.0.send(Told::Persisted(persisted.sequence));
-    }
-}
-
-impl Handler<StorageFull> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, full: StorageFull, _: &mut Self::Context) {
-        let _ = self.0.send(Told::Full(full.is_full));
-    }
-}
-
-impl Handler<StorageFailed> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, failed: StorageFailed, _: &mut Self::Context) {
-        let _ = self.0.send(Told::Failed(failed.error));
-    }
-}
-
-impl Handler<EntriesRead> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, _: EntriesRead, _: &mut Self::Context) {}
 }

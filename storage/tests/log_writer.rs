@@ -1,13 +1,14 @@
 //! The actor over the write-ahead log, from the node's view: groups, order, and the end
 //! after an error.
 
-use actix::prelude::*;
 use quorate_raft::{BatchBuilder, EntryId, HardState, Index, Kind, Membership, NodeId, SnapshotBase, Term};
 use quorate_storage::{
-    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Remember, SaveSnapshot, Storage,
-    StorageFailed, StorageFull, StorageHandle, StorageObserver, Wal,
+    OpenSnapshot, Persist, ReadEntries, Recover, Remember, SaveSnapshot, Storage, StorageHandle, StorageObserver, Wal,
 };
-use quorate_storage_testing::{Crash, Operation, SimulatedDisk};
+use quorate_storage_testing::{
+    Crash, Operation, SimulatedDisk,
+    completions::{Completion, listen},
+};
 use std::{
     fs,
     path::Path,
@@ -306,14 +307,16 @@ impl Node {
     }
 
     async fn of(storage: Storage, dir_syncs: impl Fn() -> u64) -> Result<Self, String> {
-        let (tell, told) = mpsc::unbounded_channel();
+        let (completions, told) = listen(|completion| {
+            Some(match completion {
+                Completion::Persisted(persisted) => Told::Persisted(persisted.sequence),
+                Completion::Read(read) => Told::Read(read.request),
+                Completion::Full(is_full) => Told::Full(is_full),
+                Completion::Failed(_) => Told::Failed,
+            })
+        });
         let watch = Arc::new(Watch::default());
-        let recover = Recover {
-            cluster: "test".into(),
-            member: NodeId(1),
-            completions: Completions::to(&Ear(tell).start()),
-            observer: watch.clone(),
-        };
+        let recover = Recover { cluster: "test".into(), member: NodeId(1), completions, observer: watch.clone() };
         let recovered = storage.recover.send(recover).await.expect("it lives").map_err(|error| error.to_string())?;
         let last = (recovered.last.index, recovered.last_checksum);
         let dir_syncs = dir_syncs();
@@ -369,44 +372,5 @@ impl StorageObserver for Watch {
 
     fn failed(&self, _: &'static str) {
         self.failures.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-struct Ear(mpsc::UnboundedSender<Told>);
-
-impl Actor for Ear {
-    type Context = Context<Self>;
-}
-
-impl Handler<Persisted> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
-        // The test may be over.
-        let _ = self.0.send(Told::Persisted(persisted.sequence));
-    }
-}
-
-impl Handler<EntriesRead> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, read: EntriesRead, _: &mut Self::Context) {
-        let _ = self.0.send(Told::Read(read.request));
-    }
-}
-
-impl Handler<StorageFull> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, full: StorageFull, _: &mut Self::Context) {
-        let _ = self.0.send(Told::Full(full.is_full));
-    }
-}
-
-impl Handler<StorageFailed> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, _: StorageFailed, _: &mut Self::Context) {
-        let _ = self.0.send(Told::Failed);
     }
 }

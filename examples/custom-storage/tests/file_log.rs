@@ -1,16 +1,12 @@
 //! The store by the trait keeps every duty of a storage actor under all faults of its disk, and a
 //! killed process finds its log again.
 
-use actix::prelude::*;
-use quorate::storage::{
-    Completions, EntriesRead, LogDir, Persist, Persisted, Recover, Recovered, Storage, StorageFailed, StorageFull,
-    StorageHandle, Unobserved, checksum,
-};
+use quorate::storage::{LogDir, Persist, Recover, Recovered, Storage, Unobserved, checksum};
 use quorate_custom_storage::FileLog;
 use quorate_raft::{BatchBuilder, HardState, Index, Kind, NodeId, Term};
 use quorate_storage_testing::{
-    Crash, Operation, SimulatedDisk,
-    conformance::{self, Fault, Harness},
+    completions::{Completion, listen},
+    conformance::{self, OnSimulatedDisk},
 };
 use std::{
     env,
@@ -32,7 +28,8 @@ async fn the_file_log_conforms() {
 
 #[actix::test]
 async fn the_file_log_conforms_when_the_power_is_cut_writes_fail_and_bits_flip() {
-    let report = conformance::run(Place::default).await;
+    let report =
+        conformance::run(|| OnSimulatedDisk::new(|disk| LogDir::at("data").on(disk).storage(FileLog::open))).await;
     assert_eq!(report.skipped, ["lost entries"], "it keeps what an entry is in one place only");
 }
 
@@ -91,10 +88,13 @@ async fn writes_until_it_is_killed() {
 }
 
 async fn start(dir: &Path) -> (Storage, mpsc::UnboundedReceiver<u64>, Recovered) {
-    let (tell, told) = mpsc::unbounded_channel();
+    let (completions, told) = listen(|completion| match completion {
+        Completion::Persisted(persisted) => Some(persisted.sequence),
+        Completion::Failed(error) => panic!("{error}"),
+        Completion::Read(_) | Completion::Full(_) => None,
+    });
     let storage = FileLog::at(dir).start().expect("a thread");
-    let (completions, observer) = (Completions::to(&Ear(tell).start()), Arc::new(Unobserved));
-    let recover = Recover { cluster: "test".into(), member: NodeId(1), completions, observer };
+    let recover = Recover { cluster: "test".into(), member: NodeId(1), completions, observer: Arc::new(Unobserved) };
     let recovered = storage.recover.send(recover).await.expect("it lives").expect("it opens");
     (storage, told, recovered)
 }
@@ -103,78 +103,4 @@ fn end(mut storage: Storage) {
     let thread = storage.take_thread().expect("it has one");
     drop(storage);
     thread.end();
-}
-
-/// Tells the sequences that are persisted.
-struct Ear(mpsc::UnboundedSender<u64>);
-
-impl Actor for Ear {
-    type Context = Context<Self>;
-}
-
-impl Handler<Persisted> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
-        // The test may be over.
-        let _ = self.0.send(persisted.sequence);
-    }
-}
-
-impl Handler<StorageFailed> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, StorageFailed { error }: StorageFailed, _: &mut Self::Context) {
-        panic!("{error}");
-    }
-}
-
-impl Handler<StorageFull> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, _: StorageFull, _: &mut Self::Context) {}
-}
-
-impl Handler<EntriesRead> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, _: EntriesRead, _: &mut Self::Context) {}
-}
-
-/// A disk in memory with the directory on it, as a harness.
-#[derive(Default)]
-struct Place(SimulatedDisk);
-
-impl Harness for Place {
-    fn open(&self) -> StorageHandle {
-        LogDir::at("data").on(self.0.clone()).storage(FileLog::open)
-    }
-
-    fn crash(&self, seed: u64) -> bool {
-        self.0.crash(match seed % 4 {
-            0 => Crash::Lose,
-            1 => Crash::Torn { bytes: seed * 97 },
-            2 => Crash::Keep,
-            _ => Crash::Scatter { seed },
-        });
-        true
-    }
-
-    fn fail_next(&self, fault: Fault) -> bool {
-        let operation = match fault {
-            Fault::Write => Operation::Write,
-            Fault::Sync => Operation::Sync,
-        };
-        self.0.fail(operation, 1);
-        true
-    }
-
-    fn damage(&self, seed: u64) -> bool {
-        let paths = self.0.paths();
-        let path = &paths[seed as usize % paths.len()];
-        let bytes = self.0.contents(path).unwrap_or_default();
-        let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
-        let at = written[seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize % written.len()];
-        self.0.flip(path, at, 1 << (seed % 8))
-    }
 }

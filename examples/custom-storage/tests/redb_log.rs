@@ -3,18 +3,12 @@
 
 use quorate::{
     Consistency, Node, NodeId, StartError,
-    storage::{
-        StorageHandle,
-        disk::{Disk, File},
-    },
+    storage::disk::{Disk, File},
     transport::MemoryNetwork,
 };
 use quorate_custom_storage::{Outcome, RedbLog};
 use quorate_kv::machine::{Command, Kv};
-use quorate_storage_testing::{
-    Crash, Operation, SimulatedDisk,
-    conformance::{self, Fault, Harness},
-};
+use quorate_storage_testing::conformance::{self, OnSimulatedDisk};
 use redb::{Database, ReadableTable, StorageBackend, TableDefinition};
 use std::{
     io::{self, IoSlice},
@@ -32,7 +26,8 @@ async fn the_redb_log_conforms() {
 
 #[actix::test]
 async fn the_redb_log_conforms_when_the_power_is_cut_writes_fail_and_bits_flip() {
-    let report = conformance::run(Place::default).await;
+    let report =
+        conformance::run(|| OnSimulatedDisk::new(|disk| RedbLog::on(disk, "data/log.redb".into(), create))).await;
     assert_eq!(report.skipped, ["lost entries"], "it keeps what an entry is in one place only");
 }
 
@@ -126,44 +121,6 @@ fn flip_a_bit_of_the_last_entry(path: &Path) {
         entries.insert(key, &*bytes).expect("writable");
     }
     transaction.commit().expect("a commit");
-}
-
-/// A disk in memory with the file on it, as a harness.
-#[derive(Default)]
-struct Place(SimulatedDisk);
-
-impl Harness for Place {
-    fn open(&self) -> StorageHandle {
-        RedbLog::on(self.0.clone(), "data/log.redb".into(), create)
-    }
-
-    fn crash(&self, seed: u64) -> bool {
-        self.0.crash(match seed % 4 {
-            0 => Crash::Lose,
-            1 => Crash::Torn { bytes: seed * 97 },
-            2 => Crash::Keep,
-            _ => Crash::Scatter { seed },
-        });
-        true
-    }
-
-    fn fail_next(&self, fault: Fault) -> bool {
-        let operation = match fault {
-            Fault::Write => Operation::Write,
-            Fault::Sync => Operation::Sync,
-        };
-        self.0.fail(operation, 1);
-        true
-    }
-
-    fn damage(&self, seed: u64) -> bool {
-        let paths = self.0.paths();
-        let path = &paths[seed as usize % paths.len()];
-        let bytes = self.0.contents(path).unwrap_or_default();
-        let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
-        let at = written[seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize % written.len()];
-        self.0.flip(path, at, 1 << (seed % 8))
-    }
 }
 
 fn create(disk: &dyn Disk, path: &Path) -> Outcome<Database> {

@@ -1,5 +1,6 @@
 //! The place of a store under test, and its faults.
 
+use crate::{Crash, Operation, SimulatedDisk};
 use quorate_raft::Index;
 use quorate_storage::contract::StorageHandle;
 
@@ -44,6 +45,52 @@ impl<Open: Fn() -> StorageHandle> Harness for Open {
     }
 }
 
+/// A store on a simulated disk, with all the disk's faults. A bit that is flipped is one of a byte
+/// that is not zero.
+#[derive(Debug)]
+pub struct OnSimulatedDisk<Open> {
+    /// The disk.
+    pub disk: SimulatedDisk,
+    open: Open,
+}
+
+impl<Open: Fn(SimulatedDisk) -> StorageHandle> OnSimulatedDisk<Open> {
+    /// An empty disk; `open` opens the store on it.
+    pub fn new(open: Open) -> Self {
+        Self { disk: SimulatedDisk::new(), open }
+    }
+}
+
+impl<Open: Fn(SimulatedDisk) -> StorageHandle> Harness for OnSimulatedDisk<Open> {
+    fn open(&self) -> StorageHandle {
+        (self.open)(self.disk.clone())
+    }
+
+    fn crash(&self, seed: u64) -> bool {
+        self.disk.crash(match seed % 4 {
+            0 => Crash::Lose,
+            1 => Crash::Torn { bytes: seed * 97 },
+            2 => Crash::Keep,
+            _ => Crash::Scatter { seed },
+        });
+        true
+    }
+
+    fn fail_next(&self, fault: Fault) -> bool {
+        self.disk.fail(fault.into(), 1);
+        true
+    }
+
+    fn damage(&self, seed: u64) -> bool {
+        let paths = self.disk.paths();
+        let path = &paths[seed as usize % paths.len()];
+        let bytes = self.disk.contents(path).unwrap_or_default();
+        let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+        let at = written[seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize % written.len()];
+        self.disk.flip(path, at, 1 << (seed % 8))
+    }
+}
+
 /// Kinds of operations that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -51,4 +98,13 @@ pub enum Fault {
     Write,
     /// A sync of written data.
     Sync,
+}
+
+impl From<Fault> for Operation {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Write => Self::Write,
+            Fault::Sync => Self::Sync,
+        }
+    }
 }

@@ -60,7 +60,7 @@ mod probe;
 mod repair;
 mod snapshots;
 
-pub use harness::{Fault, Harness};
+pub use harness::{Fault, Harness, OnSimulatedDisk};
 
 /// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

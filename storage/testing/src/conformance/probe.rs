@@ -1,14 +1,13 @@
 //! A running store and its completions.
 
 use super::{Harness, model::Log};
-use actix::prelude::*;
+use crate::completions::{Completion, listen};
 use quorate_raft::{
     AppendOutcome, AppendReply, Batch, Body, Index, Message, NodeId, Outgoing, Snapshot, SnapshotBase, Term,
 };
 use quorate_storage::contract::{
-    Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
-    SaveSnapshot, SnapshotSink, SnapshotSource, Storage, StorageError, StorageFailed, StorageFull, StorageHandle,
-    StorageObserver,
+    EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember, SaveSnapshot,
+    SnapshotSink, SnapshotSource, Storage, StorageError, StorageHandle, StorageObserver,
 };
 use std::{sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
@@ -39,10 +38,14 @@ impl Probe {
         cluster: &str,
         member: NodeId,
     ) -> (Self, Result<Recovered, StorageError>) {
-        let (tell, told) = mpsc::unbounded_channel();
+        let (completions, told) = listen(|completion| match completion {
+            Completion::Persisted(persisted) => Some(Told::Persisted(persisted)),
+            Completion::Read(read) => Some(Told::Read(read)),
+            Completion::Failed(error) => Some(Told::Failed(error)),
+            Completion::Full(_) => None,
+        });
         let (leave, gone) = oneshot::channel();
         let storage = handle.start().expect("a thread");
-        let completions = Completions::to(&Ear(tell).start());
         let observer = Arc::new(Presence { _leaves_when_dropped: leave });
         let recover = Recover { cluster: cluster.to_owned(), member, completions, observer };
         let outcome = storage.recover.send(recover).await.expect("the store lives");
@@ -253,41 +256,3 @@ struct Presence {
 }
 
 impl StorageObserver for Presence {}
-
-/// Forwards the store's completions.
-struct Ear(mpsc::UnboundedSender<Told>);
-
-impl Actor for Ear {
-    type Context = Context<Self>;
-}
-
-impl Handler<Persisted> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, persisted: Persisted, _: &mut Self::Context) {
-        // The check may be over.
-        let _ = self.0.send(Told::Persisted(persisted));
-    }
-}
-
-impl Handler<EntriesRead> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, read: EntriesRead, _: &mut Self::Context) {
-        let _ = self.0.send(Told::Read(read));
-    }
-}
-
-impl Handler<StorageFull> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, _: StorageFull, _: &mut Self::Context) {}
-}
-
-impl Handler<StorageFailed> for Ear {
-    type Result = ();
-
-    fn handle(&mut self, failed: StorageFailed, _: &mut Self::Context) {
-        let _ = self.0.send(Told::Failed(failed.error));
-    }
-}
