@@ -1,84 +1,19 @@
 //! The clients of a walk, which write and read. Each does one thing at a time, with the node that
 //! it takes for the leader.
 
-use super::{STEPS, TICK, Walk};
-use crate::Plan;
-use quorate_raft::{NodeId, ReadToken};
+use super::{
+    client::{Doing, PATIENCE},
+    walk::{STEPS, TICK, Walk},
+};
+use quorate_raft::NodeId;
 use quorate_world::events::Event;
 use rand::Rng;
 use std::time::Duration;
 
-/// A client gives up a request after this time.
-const PATIENCE: Duration = Duration::from_millis(800);
 /// The chance that a client leaves it to a node that does not lead to forward its commands.
 const FORWARDED: f64 = 0.2;
 /// Clients rest while the walk is more than this many steps ahead of schedule.
 const SLACK: u64 = 300;
-
-pub(super) struct Clients {
-    clients: Vec<Client>,
-    /// No command is used twice.
-    next_command: u64,
-    next_token: ReadToken,
-}
-
-struct Client {
-    doing: Doing,
-    leader: Option<NodeId>,
-}
-
-#[derive(Clone, Copy)]
-enum Doing {
-    Resting {
-        until: Duration,
-    },
-    /// The number of commands without an outcome is `left`, of those from `first` on.
-    Writing {
-        since: Duration,
-        first: u64,
-        left: u64,
-    },
-    Reading {
-        since: Duration,
-        token: ReadToken,
-    },
-}
-
-impl Clients {
-    pub(super) fn new(plan: &Plan) -> Self {
-        let client = || Client { doing: Doing::Resting { until: Duration::ZERO }, leader: None };
-        Self { clients: (0..plan.clients).map(|_| client()).collect(), next_command: 0, next_token: 0 }
-    }
-
-    /// Returns a token that no earlier read has.
-    pub(super) fn token(&mut self) -> ReadToken {
-        self.next_token += 1;
-        self.next_token
-    }
-
-    /// Reserves `count` commands that were never used before.
-    pub(super) fn commands(&mut self, count: u64) -> std::ops::Range<u64> {
-        self.next_command += count;
-        self.next_command - count..self.next_command
-    }
-
-    /// Ends the read with this token, whether it was answered or failed.
-    pub(super) fn answered(&mut self, answered: ReadToken) {
-        for client in &mut self.clients {
-            if matches!(client.doing, Doing::Reading { token, .. } if token == answered) {
-                client.doing = Doing::Resting { until: Duration::ZERO };
-            }
-        }
-    }
-
-    pub(super) fn next_wake(&self) -> Duration {
-        let wakes = self.clients.iter().map(|client| match client.doing {
-            Doing::Resting { until } => until,
-            Doing::Writing { since, .. } | Doing::Reading { since, .. } => since + PATIENCE,
-        });
-        wakes.min().unwrap_or(Duration::MAX)
-    }
-}
 
 impl Walk<'_> {
     /// Lets each client go on: begin a request, take its result, or give it up.

@@ -2,7 +2,7 @@
 //! entry that may be committed survives, and where logs are compacted, a quorum loses nothing.
 //! Damage beyond that is held back, and counted.
 
-use super::{Walk, machines::id_of};
+use super::{machine::id_of, walk::Walk};
 use quorate_raft::{Index, NodeId};
 use quorate_world::{
     disk::{Disk, Fault},

@@ -2,8 +2,8 @@
 //! the goal is reached. It also moves leadership, upgrades nodes and changes their timing.
 
 use super::{
-    Walk,
-    machines::{id_of, slot},
+    machine::{id_of, slot},
+    walk::Walk,
 };
 use crate::plan::Plan;
 use quorate_raft::{MachineVersions, NodeId};
@@ -11,13 +11,6 @@ use quorate_world::{events::Event, rules::Rules};
 use std::{sync::Arc, time::Duration};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-#[derive(Default)]
-pub(super) struct Operator {
-    /// The voters that the operator wants; none if any membership will do.
-    goal: Option<Vec<NodeId>>,
-    next_look: Duration,
-}
 
 impl Walk<'_> {
     /// Sets the goal of the operator.

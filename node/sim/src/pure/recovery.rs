@@ -1,7 +1,10 @@
 //! The end of a walk, without faults: within a bound a leader is elected, commits and serves, every
 //! member has applied all that is committed, and nothing is left in flight.
 
-use super::{Walk, machines::id_of};
+use super::{
+    machine::{Machine, id_of},
+    walk::Walk,
+};
 use quorate_raft::{NodeId, ReadToken, Term};
 use quorate_world::{events::Event, node::Running};
 use std::time::Duration;
@@ -79,7 +82,7 @@ impl Walk<'_> {
         self.agenda.finish();
         let held_back = self.machines.iter().filter(|machine| machine.empties || machine.puts_back).count();
         self.report.count("held back", held_back as u64);
-        self.machines.iter_mut().for_each(super::Machine::heal);
+        self.machines.iter_mut().for_each(Machine::heal);
         self.now_at_work()?;
         self.pace = self.pace.min(PACE_MAX);
         self.upgrade_all()?;

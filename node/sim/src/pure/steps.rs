@@ -1,6 +1,6 @@
 //! One step of a walk: an event, its results, and the checks that follow it.
 
-use super::Walk;
+use super::walk::Walk;
 use crate::runs::property;
 use quorate_raft::{MessageRefusal, NodeId, ReadToken};
 use quorate_world::{
@@ -195,21 +195,6 @@ impl Walk<'_> {
             return Ok(true);
         }
         Ok(false)
-    }
-
-    /// Adds a line to the trace, if it keeps text.
-    pub(super) fn say(&mut self, text: impl FnOnce() -> String) {
-        if self.trace.has_text() {
-            let now = self.now();
-            self.trace.say(now, &text());
-        }
-    }
-
-    /// Two walks with the same digest did the same.
-    pub(super) fn mix(&mut self, code: u64, id: NodeId) {
-        let what = code << 8 | id.0;
-        let time = self.world.now.0.as_nanos() as u64;
-        self.digest = (self.digest.rotate_left(23) ^ what ^ time << 16).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
 

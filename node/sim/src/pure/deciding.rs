@@ -1,0 +1,189 @@
+//! The product's decisions beside the rules, driven for every node of a walk: they follow messages,
+//! steps of their node, and time.
+//!
+//! The walk carries the decisions out, as the actors do. Their state is volatile: it ends with its
+//! node.
+
+use super::{
+    decisions::PROPOSAL_TIMEOUT,
+    machine::{id_of, slot},
+    walk::Walk,
+};
+use quorate::decisions::{
+    membership_change::{self, ChangeUnderWay, Next, Tried},
+    proposals::Proposals,
+    routing,
+};
+use quorate_raft::{AdministerOutcome, Body, Change, ChangeRefused, Member, NodeId, Role};
+use quorate_world::{node::Running, world::Envelope};
+use std::{sync::Arc, time::Duration};
+
+/// Interval between two looks at deadlines.
+const EXPIRE_EVERY: Duration = Duration::from_millis(50);
+/// The longest wait of a change for its new members to catch up.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
+impl Walk<'_> {
+    /// Serves a message that carries commands or their outcomes. The rules see its term first.
+    pub(super) fn commands_arrive(&mut self, envelope: Arc<Envelope>) -> Result<(), String> {
+        let (from, to, term) = (envelope.from, envelope.to, envelope.message.term);
+        let Some(running) = self.world.running(to) else { return Ok(()) };
+        let is_outside = running.replica.is_outside(from);
+        // An answer counts if this node asked its sender, even if the sender has left since; its
+        // term does not.
+        if !is_outside || matches!(envelope.message.body, Body::Propose(_)) {
+            let stepped = self.world.deliver(Arc::clone(&envelope));
+            self.after(to, stepped)?;
+        }
+        match Arc::unwrap_or_clone(envelope).message.body {
+            Body::Propose(propose) => self.decide(to, |commands, now, view, out| {
+                commands.arrived((from, term, is_outside), propose, |_| Some(()), now, view, out);
+            }),
+            Body::ProposeReply(reply) => self.decide(to, |commands, now, view, out| {
+                commands.answered((from, term), reply, Duration::from_millis(50), now, view, out);
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets the decisions of a node follow a step of it.
+    pub(super) fn decide_after(&mut self, id: NodeId) -> Result<(), String> {
+        let Some(running) = self.world.running(id) else { return Ok(()) };
+        let (replica, Some(decisions)) = (&running.replica, &mut self.machines[slot(id)].decisions) else {
+            return Ok(());
+        };
+        let (leader, commit) = ((replica.leader(), replica.term()), replica.commit());
+        let (is_new, changes) = (leader != decisions.leader, decisions.change.is_some());
+        let advanced = commit > decisions.commit;
+        (decisions.leader, decisions.commit) = (leader, commit);
+        if is_new {
+            self.decide(id, |commands, now, view, _| commands.leader_changed(now, view))?;
+            if leader.0.is_some() {
+                self.decide(id, Proposals::leader_reachable)?;
+            }
+        }
+        if changes {
+            self.end_change_if_done(id);
+        }
+        if advanced {
+            self.decide_stranded(id)?;
+            if self.commands_of(id).is_some_and(|commands| commands.is_large_due(commit)) {
+                self.decide(id, Proposals::large_due)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the decisions of a node see that time passes.
+    pub(super) fn decide_in_time(&mut self, at: usize) -> Result<(), String> {
+        let (id, now) = (id_of(at), self.world.now_of(id_of(at)));
+        let Some(decisions) = self.machines[at].decisions.as_mut().filter(|decisions| decisions.expire_at <= now)
+        else {
+            return Ok(());
+        };
+        decisions.expire_at = now.plus(EXPIRE_EVERY);
+        if decisions.commands.is_empty() {
+            return Ok(());
+        }
+        self.decide(id, |commands, now, view, out| commands.expire(EXPIRE_EVERY, now, view, out))
+    }
+
+    /// An operator asks a leader that these nodes vote, unless a change is under way there.
+    pub(super) fn begin_change(&mut self, id: NodeId, voters: Vec<NodeId>) {
+        let (now, Some(running)) = (self.world.now_of(id), self.world.running(id)) else { return };
+        let Some(decisions) = self.machines[slot(id)].decisions.as_mut().filter(|it| it.change.is_none()) else {
+            return;
+        };
+        let membership = running.replica.membership();
+        let member = |id| match membership.contains(id) {
+            true => Member::from(id),
+            false => Member::from((id, format!("node-{id}"))),
+        };
+        let change = Change::set_voters(voters.into_iter().map(member));
+        let begun = ChangeUnderWay::begin(change.clone(), now.plus(CATCH_UP_WAIT), &changing(running));
+        let refused = begun.as_ref().err().cloned();
+        decisions.change = begun.ok();
+        self.say(|| format!("{id} is asked for {change:?}, refused: {refused:?}"));
+    }
+
+    /// Takes the next steps of the change that a node carries out, as far as they can be taken now.
+    pub(super) fn continue_change(&mut self, id: NodeId) -> Result<(), String> {
+        loop {
+            self.end_change_if_done(id);
+            let (now, Some(running)) = (self.world.now_of(id), self.world.running(id)) else { return Ok(()) };
+            let Some(decisions) = &mut self.machines[slot(id)].decisions else { return Ok(()) };
+            let Some(change) = &decisions.change else { return Ok(()) };
+            let next = match change.next(&changing(running)) {
+                None | Some(Next::Undone) => return Ok(()),
+                Some(next) => next,
+            };
+            let mut outcome = Err(ChangeRefused::NotReady);
+            if let Next::Add(step, _) | Next::Last(step) | Next::Undo(step) = &next {
+                self.mix(76, id);
+                self.say(|| format!("{id} is to take {next:?}"));
+                let stepped = self.world.change_members(id, step, &mut outcome);
+                self.after(id, stepped)?;
+            }
+            if outcome.is_ok() {
+                self.report.fired("change");
+            }
+            self.say(|| format!("{id} took it: {outcome:?}"));
+            let Some(decisions) = &mut self.machines[slot(id)].decisions else { return Ok(()) };
+            let Some(change) = &mut decisions.change else { return Ok(()) };
+            match change.tried(next, outcome, now, now.plus(PROPOSAL_TIMEOUT / 2)) {
+                Tried::Wait => {
+                    self.end_change_if_done(id);
+                    return Ok(());
+                }
+                Tried::Again => {}
+                Tried::Over(_) => {
+                    decisions.change = None;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Ends the change under way, if it is committed or can't be carried out by this node any more.
+    fn end_change_if_done(&mut self, id: NodeId) {
+        let (now, Some(running)) = (self.world.now_of(id), self.world.running(id)) else { return };
+        let Some(decisions) = &mut self.machines[slot(id)].decisions else { return };
+        let outcome = decisions.change.as_ref().and_then(|change| change.outcome(now, &changing(running)));
+        if let Some(outcome) = outcome {
+            decisions.change = None;
+            let kind = match outcome {
+                AdministerOutcome::Changed(_) => "changes made",
+                AdministerOutcome::ChangeRefused(_) => "changes refused",
+                _ => "changes with unknown outcome",
+            };
+            self.report.count(kind, 1);
+            self.say(|| format!("{id} tells the operator {outcome:?}"));
+        }
+    }
+}
+
+fn changing(running: &Running) -> membership_change::View<'_> {
+    let replica = &running.replica;
+    membership_change::View {
+        membership: replica.membership(),
+        index: replica.membership_index(),
+        is_settled: replica.is_settled(),
+        is_leader: replica.is_leader(),
+    }
+}
+
+/// The node's part in the cluster, for the route of a request.
+pub(super) fn routing_of(running: &Running) -> routing::View {
+    let replica = &running.replica;
+    let is_leader = matches!(replica.role(), Role::Leader(_));
+    routing::View {
+        is_leader,
+        term: replica.term(),
+        known_leader: replica.leader(),
+        leader: replica.leader().filter(|_| !is_leader),
+        is_stopping: false,
+        holds_proposals: replica.holds_proposals(),
+        is_storage_full: replica.is_storage_full(),
+        // It matters only where the storage is full.
+        is_alone: replica.is_storage_full() && replica.peers().is_empty(),
+    }
+}
