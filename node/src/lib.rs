@@ -59,6 +59,7 @@ mod node;
 mod observe;
 mod propose;
 mod results;
+pub mod service;
 mod session;
 mod sessions;
 mod settings;
@@ -77,7 +78,8 @@ pub use propose::Proposing;
 pub use quorate_metrics as metrics;
 pub use quorate_raft::{
     Change, ChangeRefused, ClockDrift, ClusterId, EntryId, Index, Malformed, Member, MemberKind, Membership, NodeId,
-    Skip, Term, TransferRefused, Violation, address, session::SessionKey,
+    Skip, Term, TransferRefused, Violation, address,
+    session::{LogTime, SessionKey},
 };
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;

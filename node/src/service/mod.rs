@@ -1,0 +1,9 @@
+//! The typed layer: a service in one file, on a [`StateMachine`](crate::StateMachine).
+//!
+//! The pure pieces stand first: each is a part of the replicated state and its rules, with the time
+//! and the bounds as arguments, no clock, no channel, no actor.
+//!
+//! - [`envelope`]: the bytes of a command and of its outcome, and the verdict on bytes.
+
+#[doc(hidden)]
+pub mod envelope;
