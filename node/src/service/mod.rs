@@ -4,6 +4,11 @@
 //! and the bounds as arguments, no clock, no channel, no actor.
 //!
 //! - [`envelope`]: the bytes of a command and of its outcome, and the verdict on bytes.
+//! - [`timers`]: the pending timers.
 
 #[doc(hidden)]
 pub mod envelope;
+#[doc(hidden)]
+pub mod layout;
+#[doc(hidden)]
+pub mod timers;
