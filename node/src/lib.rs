@@ -1,12 +1,12 @@
 //! Quorate, a Raft node runtime, which makes a [`StateMachine`] a replicated service.
 //!
 //! ```no_run
-//! use quorate::{Consistency, Index, Node, NodeId, StateMachine, storage::Wal, transport::{Quic, QuicOptions}};
+//! use quorate::{At, Consistency, Node, NodeId, StateMachine, storage::Wal, transport::{Quic, QuicOptions}};
 //!
 //! struct Counter(u64);
 //!
 //! impl StateMachine for Counter {
-//!     fn apply(&mut self, _: Index, _: &[u8]) -> bytes::Bytes {
+//!     fn apply(&mut self, _: &At, _: &[u8]) -> bytes::Bytes {
 //!         self.0 += 1;
 //!         self.0.to_string().into()
 //!     }
@@ -72,7 +72,7 @@ pub use error::{
     BackupError, ChangeError, Failure, ProposeError, ReadError, RestoreError, SessionError, SnapshotError, StartError,
     TransferError,
 };
-pub use machine::{StateMachine, WriteState};
+pub use machine::{At, StateMachine, WriteState};
 pub use node::Node;
 pub use propose::Proposing;
 pub use quorate_metrics as metrics;

@@ -1,7 +1,7 @@
 //! The state machine that a user implements, and the form of its snapshots.
 
 use bytes::Bytes;
-use quorate_raft::Index;
+use quorate_raft::{Index, Term, session::LogTime};
 use std::io;
 
 /// Writes a state as it was when this was made. Runs on a thread of its own, while commands go
@@ -12,6 +12,23 @@ use std::io;
 /// the shutdown waits for that.
 pub type WriteState = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
 
+/// The position in the log of the command or tick that is applied, and the time there. The same on
+/// every node.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct At {
+    /// Index of the entry.
+    pub index: Index,
+    /// Term in which a leader appended the entry.
+    pub term: Term,
+    /// Log time, which never goes back.
+    pub time: LogTime,
+    /// The leader's wall clock at the last tick, in milliseconds since 1970. For display and
+    /// calendars only: it may jump in both directions. 0 before the first tick.
+    pub unix_ms: u64,
+    /// The schema version of commands that the cluster has reached; 0 at first.
+    pub version: u32,
+}
+
 /// The service that is replicated: the one trait that a user implements.
 ///
 /// Every node applies the same commands in the same order to its own copy. All copies stay equal so
@@ -20,7 +37,7 @@ pub type WriteState = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Sen
 ///
 /// It lives on a thread of its own, where it may take its time; consensus goes on meanwhile.
 pub trait StateMachine: Send + 'static {
-    /// Applies the committed command at `index` and returns the reply for its caller.
+    /// Applies the committed command `at` its position and returns the reply for its caller.
     ///
     /// Indexes rise, with gaps: the log has entries of Raft's own. After a restart commands are
     /// applied again, from after the newest snapshot or from the beginning of the log, to the
@@ -33,7 +50,27 @@ pub trait StateMachine: Send + 'static {
     /// Copy the parts that are kept: `command` is a slice of a much larger buffer. A panic
     /// here stops the node, and does so again after every restart, until an operator has the
     /// entry skipped ([`Builder::skip`](crate::Builder::skip)).
-    fn apply(&mut self, index: Index, command: &[u8]) -> Bytes;
+    fn apply(&mut self, at: &At, command: &[u8]) -> Bytes;
+
+    /// Log time has reached `at.time`: everything that is due by then is due now, at this entry on
+    /// every node. Log time never goes back.
+    ///
+    /// A machine may leave a part for the next tick, which follows at once so long as
+    /// [`StateMachine::next_due`] is not after `at.time`: so other entries are applied in between.
+    /// Never called unless a leader's machine [uses time](StateMachine::uses_time).
+    fn tick(&mut self, _at: &At) {}
+
+    /// The log time by which the machine wants a [tick](StateMachine::tick), if it waits for one.
+    /// Asked after every batch of entries.
+    fn next_due(&self) -> Option<LogTime> {
+        None
+    }
+
+    /// Whether the leader appends ticks. Without them log time stands still, and costs nothing.
+    /// Must be the same on all nodes and as long as the node runs.
+    fn uses_time(&self) -> bool {
+        false
+    }
 
     /// A consistent view of the state as of now, to be written later. Nothing is applied until this
     /// returns, so it must be quick: clone a persistent map, or state in an `Arc` that is copied on

@@ -15,7 +15,7 @@ use crate::{
     },
     error::{ChangeError, Failure, ReadError, SnapshotError, TransferError},
     lifecycle::{End, Lifecycle},
-    machine::StateMachine,
+    machine::{At, StateMachine},
     results::{Consistency, MembersChanged, Read, SnapshotTaken},
     status::Status,
     turns::{Pulse, Turns},
@@ -65,7 +65,7 @@ impl Node<()> {
 
 /// Applies nothing: it gives [`Node::builder`] a type to be called on.
 impl StateMachine for () {
-    fn apply(&mut self, _: Index, _: &[u8]) -> Bytes {
+    fn apply(&mut self, _: &At, _: &[u8]) -> Bytes {
         Bytes::new()
     }
 }

@@ -266,7 +266,7 @@ fn large_replies_to_forwarded_commands_get_through_together() {
 struct Verbose;
 
 impl quorate::StateMachine for Verbose {
-    fn apply(&mut self, _: quorate::Index, command: &[u8]) -> bytes::Bytes {
+    fn apply(&mut self, _: &quorate::At, command: &[u8]) -> bytes::Bytes {
         let bytes = String::from_utf8_lossy(command).parse().expect("a number of bytes");
         vec![b'x'; bytes].into()
     }

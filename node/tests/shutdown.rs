@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use quorate::{
-    Index, Node, NodeId, ProposeError, StateMachine,
+    At, Index, Node, NodeId, ProposeError, StateMachine,
     storage::Wal,
     transport::{MemoryNetwork, Quic, QuicOptions, certificates::Authority},
 };
@@ -270,7 +270,7 @@ impl Slow {
 }
 
 impl StateMachine for Slow {
-    fn apply(&mut self, _: Index, _: &[u8]) -> Bytes {
+    fn apply(&mut self, _: &At, _: &[u8]) -> Bytes {
         let _ = self.entered.send(());
         let _ = self.shut.recv();
         Bytes::from_static(b"done")

@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use quorate::{Index, Node, NodeId, Role, StateMachine, Timing, storage::Memory, transport::MemoryNetwork};
+use quorate::{At, Node, NodeId, Role, StateMachine, Timing, storage::Memory, transport::MemoryNetwork};
 use std::time::Duration;
 use support::{CLUSTER, run, soon};
 
@@ -12,7 +12,7 @@ use support::{CLUSTER, run, soon};
 struct Slow;
 
 impl StateMachine for Slow {
-    fn apply(&mut self, _: Index, command: &[u8]) -> Bytes {
+    fn apply(&mut self, _: &At, command: &[u8]) -> Bytes {
         let takes = std::str::from_utf8(command).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
         std::thread::sleep(Duration::from_millis(takes));
         Bytes::new()

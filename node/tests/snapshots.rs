@@ -3,7 +3,7 @@
 
 mod support;
 
-use quorate::{Index, NodeId, SnapshotError, Snapshots, StartError};
+use quorate::{At, Index, NodeId, SnapshotError, Snapshots, StartError};
 use std::{
     io,
     sync::{
@@ -248,7 +248,7 @@ struct Endless {
 }
 
 impl quorate::StateMachine for Endless {
-    fn apply(&mut self, _: Index, _: &[u8]) -> bytes::Bytes {
+    fn apply(&mut self, _: &At, _: &[u8]) -> bytes::Bytes {
         bytes::Bytes::new()
     }
 

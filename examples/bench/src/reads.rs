@@ -11,7 +11,7 @@ use crate::{
     workload::{Failed, Settings, line},
 };
 use bytes::Bytes;
-use quorate::{Consistency, Index, Limits, Node, StateMachine, Timing};
+use quorate::{At, Consistency, Limits, Node, StateMachine, Timing};
 use std::{
     net::SocketAddr,
     path::Path,
@@ -83,7 +83,7 @@ struct Holder {
 }
 
 impl StateMachine for Holder {
-    fn apply(&mut self, _: Index, command: &[u8]) -> Bytes {
+    fn apply(&mut self, _: &At, command: &[u8]) -> Bytes {
         self.value = Bytes::copy_from_slice(command);
         Bytes::new()
     }

@@ -1,7 +1,7 @@
 //! The clients, and their measurements.
 
 use bytes::Bytes;
-use quorate::{Index, Node, Snapshots, StateMachine, Status, WriteState};
+use quorate::{At, Node, Snapshots, StateMachine, Status, WriteState};
 use serde_json::{Value, json};
 use std::{
     error::Error,
@@ -55,7 +55,7 @@ pub(crate) struct Sink {
 }
 
 impl StateMachine for Sink {
-    fn apply(&mut self, _: Index, command: &[u8]) -> Bytes {
+    fn apply(&mut self, _: &At, command: &[u8]) -> Bytes {
         self.applied_bytes += command.len() as u64;
         Bytes::new()
     }

@@ -1,10 +1,10 @@
 //! A replicated counter: three nodes in one process, one increment, one read.
-use quorate::{Consistency, Index, Node, NodeId, StateMachine, storage::Memory, transport::MemoryNetwork};
+use quorate::{At, Consistency, Node, NodeId, StateMachine, storage::Memory, transport::MemoryNetwork};
 
 struct Counter(u64);
 
 impl StateMachine for Counter {
-    fn apply(&mut self, _: Index, _command: &[u8]) -> bytes::Bytes {
+    fn apply(&mut self, _: &At, _command: &[u8]) -> bytes::Bytes {
         self.0 += 1;
         self.0.to_string().into()
     }

@@ -19,7 +19,7 @@ use crate::{
     machine::{Command, Kv, Reply},
 };
 use bytes::Bytes;
-use quorate::{Index, StateMachine};
+use quorate::{At, StateMachine};
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 /// Decodes a command, applies it, and decodes its reply.
@@ -33,7 +33,7 @@ pub fn commands(input: &[u8]) {
         assert_eq!(reply.encode(), input);
     }
     let mut kv = Kv::default();
-    let answered = Reply::decode(&kv.apply(Index(1), input)).expect("whatever it is, it is answered");
+    let answered = Reply::decode(&kv.apply(&At::default(), input)).expect("whatever it is, it is answered");
     let Some(command) = Command::decode(input) else {
         assert!(answered == Reply::Refused && kv.is_empty());
         return;

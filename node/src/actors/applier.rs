@@ -14,7 +14,7 @@ use crate::{
     decisions::callers::{Answer, Outcome},
     error::{Failure, RestoreError},
     lifecycle::{Lifecycle, PanicGuard},
-    machine::StateMachine,
+    machine::{At, StateMachine},
     results,
     sessions::{Refusal, Table, Verdict},
 };
@@ -127,10 +127,11 @@ impl<M: StateMachine> Applier<M> {
                 (Kind::Noop | Kind::Membership, _) | (_, None) => nothing(),
                 (Kind::Command, Some(_)) if skips => Err(Refusal::Skipped),
                 (Kind::Command, Some(machine)) => {
-                    Ok(results::Applied { index, reply: machine.apply(index, record.payload) })
+                    let at = At { index, term: record.id.term, time: self.sessions.now(), ..At::default() };
+                    Ok(results::Applied { index, reply: machine.apply(&at, record.payload) })
                 }
                 (Kind::Stub, Some(_)) => return self.lifecycle.fail(stub_found(index)),
-                (Kind::Session, Some(_)) => match self.apply_in_session(index, record.payload, skips) {
+                (Kind::Session, Some(_)) => match self.apply_in_session(record.id, record.payload, skips) {
                     Ok(outcome) => outcome,
                     Err(unreadable) => return self.lifecycle.fail(unreadable),
                 },
@@ -188,13 +189,13 @@ impl<M: StateMachine> Applier<M> {
     }
 
     /// Applies a session entry: the table decides whether the machine is called.
-    fn apply_in_session(&mut self, index: Index, payload: &[u8], skips: bool) -> Result<Outcome, Failure> {
+    fn apply_in_session(&mut self, id: EntryId, payload: &[u8], skips: bool) -> Result<Outcome, Failure> {
         let (stamp, request) =
-            session::decode(payload).map_err(|source| Failure::Unreadable { entry: index, source })?;
+            session::decode(payload).map_err(|source| Failure::Unreadable { entry: id.index, source })?;
+        let at = At { index: id.index, term: id.term, time: self.sessions.now().max(stamp.time), ..At::default() };
         let machine = &mut self.machine;
-        let mut apply =
-            |command: &[u8]| machine.as_mut().filter(|_| !skips).map(|machine| machine.apply(index, command));
-        Ok(match self.sessions.apply(index, stamp, &request, |command| apply(command)) {
+        let mut apply = |command: &[u8]| machine.as_mut().filter(|_| !skips).map(|machine| machine.apply(&at, command));
+        Ok(match self.sessions.apply(id.index, stamp, &request, |command| apply(command)) {
             Verdict::Applied { index, reply } => Ok(results::Applied { index, reply }),
             Verdict::Refused(refusal) => Err(refusal),
         })

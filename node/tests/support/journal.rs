@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use quorate::{Index, StateMachine, WriteState};
+use quorate::{At, Index, StateMachine, WriteState};
 use std::{
     fmt,
     io::{self, Read, Write},
@@ -75,7 +75,7 @@ impl Journal {
 }
 
 impl StateMachine for Journal {
-    fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
+    fn apply(&mut self, &At { index, .. }: &At, command: &[u8]) -> Bytes {
         let command = String::from_utf8_lossy(command).into_owned();
         assert!(self.fatal != Some(command.as_str()), "told to panic at {command:?}");
         self.applied.fetch_add(1, Ordering::Relaxed);

@@ -16,7 +16,7 @@ pub use command::{Command, Reply};
 
 use bytes::Bytes;
 use pairs::Pairs;
-use quorate::{Index, StateMachine, WriteState};
+use quorate::{At, StateMachine, WriteState};
 use std::io;
 
 /// The maximum length of a key in bytes. Keys are part of URLs and stay in memory on every node.
@@ -78,7 +78,7 @@ impl Kv {
 }
 
 impl StateMachine for Kv {
-    fn apply(&mut self, _index: Index, command: &[u8]) -> Bytes {
+    fn apply(&mut self, _: &At, command: &[u8]) -> Bytes {
         Command::decode(command).map_or(Reply::Refused, |command| self.execute(&command)).encode()
     }
 
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_command_that_is_none_is_refused_and_changes_nothing() {
         let mut kv = Kv::default();
-        assert_eq!(kv.apply(Index(1), b"\xff\xff\xff"), Reply::Refused.encode());
+        assert_eq!(kv.apply(&At::default(), b"\xff\xff\xff"), Reply::Refused.encode());
         assert!(kv.is_empty());
     }
 

@@ -3,7 +3,7 @@
 
 use super::observer::SharedObserver;
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate::{Index, NodeId, StateMachine, WriteState};
+use quorate::{At, Index, NodeId, StateMachine, WriteState};
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
@@ -119,7 +119,7 @@ impl Registers {
 }
 
 impl StateMachine for Registers {
-    fn apply(&mut self, index: Index, command: &[u8]) -> Bytes {
+    fn apply(&mut self, &At { index, .. }: &At, command: &[u8]) -> Bytes {
         let mut observer = self.observer.lock();
         let Some(command) = Command::decode(command) else {
             observer.fail(format!("state machine safety: entry {index} of node {} is no command", self.node));
