@@ -58,23 +58,9 @@ impl Leadership {
         (u64::from(self.changes) << 32) + Progress::NO_EPOCH + 1
     }
 
-    /// Whether the leadership is younger than the longest election timeout, so that silence of a
-    /// peer means nothing yet.
-    pub(super) fn is_young(&self, now: Moment, replica: &Replica) -> bool {
-        now.since(self.since) < replica.settings.election_timeout_max
-    }
-
     /// The moments from which the silence of peers is counted.
     pub(super) fn contacts(&mut self) -> impl Iterator<Item = &mut Moment> {
         self.heard.values_mut().chain([&mut self.since])
-    }
-
-    /// Whether a quorum was heard within the longest election timeout; a new leader has that long
-    /// to hear one.
-    pub(super) fn hears_quorum(&self, now: Moment, replica: &Replica) -> bool {
-        let recently = |contact: Moment| now.since(contact) < replica.settings.election_timeout_max;
-        let heard = |id| id == replica.id || self.heard.get(&id).is_some_and(|contact| recently(*contact));
-        recently(self.since) || quorum::reached(replica.membership(), heard)
     }
 }
 
@@ -227,9 +213,17 @@ impl Replica {
     /// another leader, and clients should look for it (thesis §6.2).
     pub(super) fn check_quorum(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &self.role else { return };
-        if !leadership.hears_quorum(now, self) {
+        if !self.hears_quorum(now, leadership) {
             self.step_down(out);
         }
+    }
+
+    /// Whether a quorum was heard within the longest election timeout; a new leader has that long
+    /// to hear one.
+    pub(super) fn hears_quorum(&self, now: Moment, leadership: &Leadership) -> bool {
+        let recently = |contact: Moment| now.since(contact) < self.settings.election_timeout_max;
+        let heard = |id| id == self.id || leadership.heard.get(&id).is_some_and(|contact| recently(*contact));
+        recently(leadership.since) || quorum::reached(self.membership(), heard)
     }
 
     /// Entries for the replicator of `peer`: those from `from` on that it may have, and the entry

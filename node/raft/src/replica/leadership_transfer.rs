@@ -120,7 +120,7 @@ impl Replica {
         let may_lead = |id: &NodeId| *id != self.id && Some(*id) != witness;
         let voters = self.membership().incoming().iter().copied().filter(may_lead);
         // A leader that was just elected has heard no peer yet: those that are up will answer soon.
-        let is_young = leadership.is_young(now, self);
+        let is_young = now.since(leadership.since) < self.settings.election_timeout_max;
         let is_there = |id: &NodeId| is_young || self.lag_of(now, *id).is_some();
         let candidates = voters.filter(|id| to.is_none_or(|to| *id == to) && is_there(id));
         let best = candidates.max_by_key(|id| (leadership.matched(*id), Reverse(*id)));

@@ -409,7 +409,7 @@ impl Replica {
     fn hears_leader(&self, now: Moment) -> bool {
         let recently = |contact: Moment| now.since(contact) < self.settings.election_timeout_min;
         match &self.role {
-            Role::Leader(leadership) => leadership.hears_quorum(now, self),
+            Role::Leader(leadership) => self.hears_quorum(now, leadership),
             _ => self.leader_is_member && self.leader_contact.is_some_and(recently),
         }
     }
