@@ -4,7 +4,11 @@
 //! **Invariant:** a term rises here only after a won pre-vote or at the request of the term's
 //! leader, so a node that reaches no quorum never inflates it.
 
-use super::{Effect, HardState, Persist, Replica, Role};
+use super::{
+    effect::{Effect, Persist},
+    start::HardState,
+    state::{Replica, Role},
+};
 use crate::{
     ballot::Ballot,
     ids::{Moment, NodeId, Term},

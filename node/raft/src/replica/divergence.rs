@@ -10,7 +10,10 @@
 //! nothing where entries are simply appended, and is left out where a checksum would have to be
 //! read from disk.
 
-use super::{Effect, Replica, Role, Violation};
+use super::{
+    effect::{Effect, Violation},
+    state::{Replica, Role},
+};
 use crate::{
     batch::Batch,
     ids::{EntryId, Index, Moment, NodeId},

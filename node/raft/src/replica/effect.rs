@@ -1,6 +1,6 @@
 //! Effects of the rules, and safety violations.
 
-use super::HardState;
+use super::start::HardState;
 use crate::{
     ballot::Ballot,
     batch::Batch,

@@ -1,16 +1,17 @@
-//! Rules of a follower: it votes, and makes its log equal to the leader's (paper §5.2, §5.3,
-//! §5.4.1; Figure 2, "Receiver implementation").
+//! Rules of a follower: it makes its log equal to the leader's (paper §5.3; Figure 2, "Receiver
+//! implementation"), and every role returns to it (§5.1). Its votes are in `voter`.
 
-use super::{Effect, MessageRefusal, Persist, Replica, Role, Violation};
+use super::{
+    effect::{Effect, MessageRefusal, Persist, Violation},
+    start::HardState,
+    state::{Replica, Role},
+};
 use crate::{
     batch::Batch,
     ids::{EntryId, Index, Moment, NodeId, Term},
     lease::Promise,
     membership::Membership,
-    message::{
-        Append, AppendOutcome, AppendReply, Body, Heartbeat, HeartbeatReply, Message, Outgoing, Phase, RequestVote,
-        Vote,
-    },
+    message::{Append, AppendOutcome, AppendReply, Body, Heartbeat, HeartbeatReply},
     progress::Progress,
     reads::Reads,
 };
@@ -25,93 +26,6 @@ enum Rejection {
 }
 
 impl Replica {
-    /// A (pre-)candidate of `term` asks for a vote.
-    ///
-    /// A voter that hears a leader denies it and does not even adopt the term: a node that was cut
-    /// off must not depose a leader that the others hear (thesis §4.2.3), and that leader may rely
-    /// on it (§6.4.1).
-    pub(super) fn vote_requested(
-        &mut self,
-        now: Moment,
-        from: NodeId,
-        term: Term,
-        request: RequestVote,
-        out: &mut Vec<Effect>,
-    ) {
-        if self.tells_removed(now, from, request.last, out) {
-            return;
-        }
-        if self.comes_with_less(now, from, request.last.index, request.last.index == Index(0), out) {
-            // This answer may stop the candidate before the leader hears of its loss.
-            self.name_lost(from, request.last.index, out);
-            return self.say(now, from, Body::Vote(answer_to(request)), out);
-        }
-        if request.phase == Phase::Vote {
-            // The candidate's vote for itself is durable, and its log with it: if it comes without
-            // a log later, it lost it. A pre-candidate may have nothing on its disk yet.
-            self.learn_log_of(from, request.last.index, out);
-        }
-        let refuses = self.refuses_elections(now);
-        let by_transfer = request.by_transfer && self.may_be_told_to_campaign(from);
-        // A node that may have been emptied must not take part in decisions about entries that it
-        // may once have acknowledged. It votes only for an empty log, and not while it waits to be
-        // added: then it is not one of the members with which a cluster begins.
-        let begins = request.last.index == Index(0) && !self.membership().is_empty();
-        let may_judge = !self.guard.is_new || begins;
-        let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
-        // Otherwise entries and snapshots of that leader would stop this node's state machine.
-        let can_apply = self.settings.machine.apply(request.machine_version);
-        if !can_apply && (!refuses || by_transfer) {
-            out.push(Effect::MachineUnknown { candidate: from, version: request.machine_version });
-        }
-        let up_to_date = up_to_date && !self.replaces(now, from, request.last);
-        match request.phase {
-            Phase::PreVote => {
-                let granted = !refuses && up_to_date && can_apply && term.next() > self.term();
-                self.answer_pre_vote(now, from, term, Vote { granted, ..answer_to(request) }, out);
-            }
-            Phase::Vote if refuses && !by_transfer => self.say(now, from, Body::Vote(answer_to(request)), out),
-            Phase::Vote => {
-                if term > self.term() {
-                    self.adopt(now, term, out);
-                }
-                let free = self.vote().is_none_or(|vote| vote == from);
-                if term == self.term() && free && up_to_date && can_apply {
-                    self.grant(now, from, request, out);
-                } else {
-                    self.say(now, from, Body::Vote(answer_to(request)), out);
-                }
-            }
-        }
-    }
-
-    /// Answers a pre-vote. Nothing changes here, whether it is granted or not.
-    fn answer_pre_vote(&mut self, now: Moment, to: NodeId, term: Term, vote: Vote, out: &mut Vec<Effect>) {
-        if term < self.term() {
-            // The asker must learn of the later term, or it would ask about earlier ones for ever.
-            return self.say(now, to, Body::Vote(vote), out);
-        }
-        // The answer carries the asker's term, not this node's: it promises nothing, and must pass
-        // the asker's comparison of terms.
-        out.push(Effect::Send(Outgoing { to, message: Message { term, body: Body::Vote(vote) } }));
-    }
-
-    fn grant(&mut self, now: Moment, to: NodeId, request: RequestVote, out: &mut Vec<Effect>) {
-        let granted = Body::Vote(Vote { granted: true, ..answer_to(request) });
-        if self.vote() == Some(to) {
-            return self.say(now, to, granted, out);
-        }
-        if matches!(self.role, Role::PreCandidate) {
-            // This node's own campaign would depose the candidate that it helps to elect (Figure 2:
-            // no election timeout after a granted vote).
-            self.step_down(out);
-        }
-        self.hard_state.vote = Some(to);
-        let then = alloc::vec![self.outgoing(to, granted)];
-        self.persist(now, Persist { hard_state: Some(self.hard_state), then, ..Persist::default() }, out);
-        out.push(Effect::ArmTimer);
-    }
-
     /// The leader of the current term sends entries, or probes.
     pub(super) fn append_received(&mut self, now: Moment, from: NodeId, append: Append, out: &mut Vec<Effect>) {
         if !self.follow(now, from, out) {
@@ -357,14 +271,51 @@ impl Replica {
             }
         }
     }
-}
 
-/// Whether a candidate's log is at least as up-to-date as this node's (paper §5.4.1).
-fn is_up_to_date(theirs: EntryId, ours: EntryId) -> bool {
-    theirs >= ours
-}
+    /// Follows in a later term: all that belonged to the old one is over (paper §5.1).
+    pub(super) fn adopt(&mut self, now: Moment, term: Term, out: &mut Vec<Effect>) {
+        debug_assert!(term > self.term());
+        self.step_down(out);
+        self.hard_state = HardState { term, vote: None, ..self.hard_state };
+        self.forget_shown_term();
+        self.diverged = None;
+        self.faults.term_changed();
+        self.persist(now, Persist { hard_state: Some(self.hard_state), ..Persist::default() }, out);
+        out.push(Effect::ArmTimer);
+    }
 
-/// The denial of a request.
-fn answer_to(request: RequestVote) -> Vote {
-    Vote { phase: request.phase, campaign: request.campaign, granted: false }
+    /// Becomes a follower. The term stays, and with it the vote: forgetting it would allow
+    /// a second one.
+    pub(super) fn step_down(&mut self, out: &mut Vec<Effect>) {
+        if self.is_leader() {
+            // A later leadership of this node knows only the holdings that are remembered.
+            self.remember_holdings(out);
+        }
+        self.leader = None;
+        self.leader_is_member = false;
+        match core::mem::replace(&mut self.role, Role::Follower) {
+            Role::Follower => {}
+            Role::PreCandidate | Role::Candidate => out.push(Effect::CloseBallot),
+            Role::Leader(mut leadership) => {
+                out.push(Effect::StopReplicators);
+                if self.has_left() && !self.membership().contains(self.id) {
+                    out.push(Effect::Removed { at: self.membership_index() });
+                }
+                let tokens = leadership.reads.abandon();
+                if !tokens.is_empty() {
+                    out.push(Effect::ReadsFailed { tokens });
+                }
+            }
+        }
+    }
+
+    /// Whether the leader of the current term, a member, was heard lately. A leader counts as heard
+    /// while it hears a quorum.
+    pub(super) fn hears_leader(&self, now: Moment) -> bool {
+        let recently = |contact: Moment| now.since(contact) < self.settings.election_timeout_min;
+        match &self.role {
+            Role::Leader(leadership) => self.hears_quorum(now, leadership),
+            _ => self.leader_is_member && self.leader_contact.is_some_and(recently),
+        }
+    }
 }

@@ -1,14 +1,17 @@
 //! Rules of a leader: it appends, replicates and commits (paper §5.3, §5.4.2; Figure 2, "Leaders"),
 //! and steps down when it hears no quorum (thesis §6.2). Its reads are in `reads`.
 
-use super::{Effect, Persist, Replica, Role};
+use super::{
+    effect::{Effect, Persist},
+    leadership::{Leadership, TieBreak},
+    state::{Replica, Role},
+};
 use crate::{
     batch::{Batch, BatchBuilder},
     entry::Kind,
     ids::{EntryId, Index, Moment, NodeId},
     log::Lookup,
     message::{AppendOutcome, AppendReply},
-    progress::Progress,
     quorum,
     reads::Reads,
 };
@@ -16,53 +19,6 @@ use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-
-/// The state of one leadership.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Leadership {
-    /// Index of its first entry: until that is committed, the leader knows of no
-    /// commitment (paper §8).
-    pub first: Index,
-    pub(super) reads: Reads,
-    /// For each peer that is being sent a snapshot, the index up to which the log may be cut.
-    pub(super) pins: BTreeMap<NodeId, Index>,
-    /// Peers whose log differs from this one under the same ids.
-    pub(super) refused_by: BTreeSet<NodeId>,
-    pub(super) matched: BTreeMap<NodeId, Index>,
-    pub(super) heard: BTreeMap<NodeId, Moment>,
-    pub(super) transfer: Option<super::LeadershipTransfer>,
-    pub(super) tie_break: super::witness::TieBreak,
-    /// Number of membership changes in this leadership.
-    changes: u32,
-    pub(super) since: Moment,
-}
-
-impl Leadership {
-    /// The index up to which `peer`'s durable log is known to match.
-    #[must_use]
-    pub fn matched(&self, peer: NodeId) -> Index {
-        self.matched.get(&peer).copied().unwrap_or_default()
-    }
-
-    /// The latest read round; every heartbeat carries it.
-    #[must_use]
-    pub fn round(&self) -> u64 {
-        self.reads.round()
-    }
-
-    /// The first epoch of replication to a peer that starts now. A peer that was removed and is
-    /// added again takes no snapshot of an earlier epoch than it heard in this term, and its
-    /// answers of such an epoch must not count. So each membership change leaves 2^32 epochs to
-    /// those before it.
-    pub(super) fn first_epoch(&self) -> u64 {
-        (u64::from(self.changes) << 32) + Progress::NO_EPOCH + 1
-    }
-
-    /// The moments from which the silence of peers is counted.
-    pub(super) fn contacts(&mut self) -> impl Iterator<Item = &mut Moment> {
-        self.heard.values_mut().chain([&mut self.since])
-    }
-}
 
 impl Replica {
     /// Begins to lead, with an entry of the new term so that everything before it can be committed:
@@ -79,7 +35,7 @@ impl Replica {
             matched: BTreeMap::new(),
             heard: BTreeMap::new(),
             transfer: None,
-            tie_break: super::witness::TieBreak::new(first),
+            tie_break: TieBreak::new(first),
             changes: 0,
             since: now,
         });

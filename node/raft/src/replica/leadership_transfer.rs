@@ -12,25 +12,17 @@
 //! **Invariant:** a leader that told a target to campaign never trusts its lease again in that
 //! term: the message may arrive late.
 
-use super::{Effect, Replica, Role};
+use super::{
+    effect::Effect,
+    leadership::LeadershipTransfer,
+    state::{Replica, Role},
+};
 use crate::{
     ids::{EntryId, Index, Moment, NodeId},
     message::{Body, TimeoutNow},
 };
 use alloc::vec::Vec;
 use core::{cmp::Reverse, fmt};
-
-/// A leadership transfer in progress.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct LeadershipTransfer {
-    /// The node that is to lead.
-    pub to: NodeId,
-    began: Moment,
-    /// Since when no proposals are taken.
-    holding_since: Option<Moment>,
-    /// Whether the target was told to campaign.
-    is_told: bool,
-}
 
 /// The reason why leadership is not transferred. Nothing has happened,
 /// except for [`TransferRefused::GivenUp`].

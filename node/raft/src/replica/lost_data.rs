@@ -22,21 +22,19 @@
 //! **Invariant:** a holding is a fact about the past, so neither delay nor repetition of a message
 //! makes it wrong.
 
-use super::{Effect, Leadership, MessageRefusal, Replica, Role, Violation};
+use super::{
+    effect::{Effect, MessageRefusal, Violation},
+    leadership::Leadership,
+    state::{Replica, Role},
+};
 use crate::{
-    ids::{EntryId, Index, Moment, NodeId, Term},
+    ids::{EntryId, Index, Moment, NodeId},
     message::{AppendOutcome, AppendReply, Body, Emptied, Holdings},
     progress::Progress,
     quorum,
 };
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    vec::Vec,
-};
-use core::{
-    hash::{Hash, Hasher},
-    time::Duration,
-};
+use alloc::vec::Vec;
+use core::time::Duration;
 
 /// The interval in which a leader tells the members' holdings, and the shortest one in which they
 /// are written. Later acknowledgements are known to the leader alone.
@@ -45,54 +43,6 @@ pub const HOLDINGS_EVERY: Duration = Duration::from_secs(5);
 /// Holdings of more nodes than this are not remembered: a cluster never has that many,
 /// former members included.
 const HOLDINGS_MAX: usize = 4096;
-
-/// A replica's knowledge of its own past and of the other members'.
-#[derive(Clone, Debug)]
-pub(super) struct LostDataGuard {
-    /// This member never held an entry and never voted: it is new, or it was emptied.
-    pub(super) is_new: bool,
-    /// The members that had a log, this node among them, and their holdings; index 0 if no entry of
-    /// it is known to be committed.
-    holdings: BTreeMap<NodeId, Index>,
-    /// Members that came with less than their holding, and the last entries of their logs.
-    lost: BTreeMap<NodeId, Index>,
-    /// The latest epoch in which each of this leader's peers acknowledged an append, with its term.
-    acknowledged: BTreeMap<NodeId, (Term, u64)>,
-    /// When this leader last told the holdings, and in which term.
-    told: Option<(Term, Moment)>,
-    /// The leader that was told where this member's log ends, after it sent a snapshot or the log
-    /// from its first entry on; with term and epoch.
-    introduced: Option<(Term, NodeId, u64)>,
-    /// If this member is new: the voters that answered its first pre-vote, and so remember no
-    /// log of it.
-    answered: BTreeSet<NodeId>,
-    /// If this member is new: the campaign of its first pre-vote, once that was won
-    /// with answers missing.
-    waits_in: Option<u64>,
-}
-
-impl Hash for LostDataGuard {
-    /// Losses, and the epochs that prove them, are for operators; when holdings were told decides
-    /// only when they are told again.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.is_new, self.introduced, &self.holdings, &self.answered, self.waits_in).hash(state);
-    }
-}
-
-impl LostDataGuard {
-    pub(super) fn new(is_new: bool, holdings: impl IntoIterator<Item = (NodeId, Index)>) -> Self {
-        Self {
-            is_new,
-            holdings: holdings.into_iter().collect(),
-            lost: BTreeMap::new(),
-            acknowledged: BTreeMap::new(),
-            told: None,
-            introduced: None,
-            answered: BTreeSet::new(),
-            waits_in: None,
-        }
-    }
-}
 
 impl Replica {
     /// Whether this node never held an entry and never voted, as far as its own disk knows.

@@ -20,7 +20,10 @@
 //! pre-vote requests, and a member that hears a leader answers with [`Body::Removed`]. A leader
 //! that was removed knows.
 
-use super::{Effect, Replica, Role};
+use super::{
+    effect::Effect,
+    state::{Replica, Role},
+};
 use crate::{
     batch::BatchBuilder,
     change::{Change, ChangeRefused},

@@ -30,7 +30,10 @@
 //!   its messages from then on; it needs an empty directory and a new id. Otherwise the cluster
 //!   adopts its term when it is added, which costs one election.
 
-use super::{Effect, MessageRefusal, Replica, Violation};
+use super::{
+    effect::{Effect, MessageRefusal, Violation},
+    state::Replica,
+};
 use crate::{
     ids::{Moment, NodeId, Term},
     message::{Body, Phase},

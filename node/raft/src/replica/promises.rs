@@ -1,27 +1,12 @@
 //! This node's promises to leaders: it keeps them, persists them, and states them. The argument is
 //! in the `lease` module.
 
-use super::{Persist, Replica};
-use crate::{ids::Moment, lease::Promise, replica::Effect};
+use super::{
+    effect::{Effect, Persist},
+    state::Replica,
+};
+use crate::{ids::Moment, lease::Promise};
 use alloc::vec::Vec;
-
-/// The state of a replica's promises.
-#[derive(Clone, Hash, Debug)]
-pub(super) struct Promises {
-    /// The time until which a promise of an earlier run may be in force; `None` if the node was not
-    /// told that it started.
-    earlier: Option<Moment>,
-    /// The promise on the disk.
-    durable: Promise,
-    /// The sequence of the write that stores a longer one.
-    writing: Option<u64>,
-}
-
-impl Promises {
-    pub(super) fn new(durable: Promise) -> Self {
-        Self { earlier: None, durable, writing: None }
-    }
-}
 
 impl Replica {
     /// Tells a node that ran before that it starts now. It can't know when it last heard a leader,

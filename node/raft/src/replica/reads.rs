@@ -1,7 +1,10 @@
 //! Reads at a leader: it confirms that it still leads (thesis §6.4), or knows it by
 //! its lease (§6.4.1).
 
-use super::{Effect, Replica, Role};
+use super::{
+    effect::Effect,
+    state::{Replica, Role},
+};
 use crate::{
     ids::{Moment, NodeId},
     message::HeartbeatReply,

@@ -4,7 +4,10 @@
 //! **Invariant:** only entries that a durable snapshot covers are cut, and a snapshot covers
 //! only committed entries.
 
-use super::{Cut, Effect, MessageRefusal, Persist, Replica, Role, Violation};
+use super::{
+    effect::{Cut, Effect, MessageRefusal, Persist, Violation},
+    state::{Replica, Role},
+};
 use crate::{
     ids::{EntryId, Index, Moment, NodeId},
     message::Body,

@@ -1,6 +1,6 @@
 //! Getters of a replica. Nothing here changes anything.
 
-use super::{Replica, Role};
+use super::state::{Replica, Role};
 use crate::{
     ids::{ClusterId, EntryId, Index, Moment, NodeId, Term},
     log::Log,
@@ -152,5 +152,11 @@ impl Replica {
     #[must_use]
     pub fn writing_since(&self) -> Option<Moment> {
         self.writes.waiting_since()
+    }
+
+    /// Whether the storage is about to run out of room for entries.
+    #[must_use]
+    pub fn is_storage_full(&self) -> bool {
+        self.is_full
     }
 }

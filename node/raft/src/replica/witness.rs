@@ -20,7 +20,10 @@
 //! that copy is lost for good before another node caught up, no node can lead until an operator
 //! decides (`recover`). If it is only away, the cluster waits until it comes back.
 
-use super::{Effect, Replica, Role};
+use super::{
+    effect::Effect,
+    state::{Replica, Role},
+};
 use crate::{
     batch::Batch,
     entry::Kind,
@@ -29,27 +32,6 @@ use crate::{
     record::Record,
 };
 use alloc::vec::Vec;
-
-/// A leader's state of replication to the witness.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct TieBreak {
-    /// If a tie-break is in progress: the index up to which the full voters must hold everything by
-    /// themselves before it ends. A new leader starts with one, as the previous leader may be the
-    /// node that is gone.
-    until: Option<Index>,
-    /// The last entry that the witness may have. It never goes back: the witness's replicator
-    /// relies on it.
-    limit: Index,
-    /// The commit index when progress was last checked.
-    commit: Index,
-}
-
-impl TieBreak {
-    /// The state of a leadership whose first entry is at `first`.
-    pub(super) fn new(first: Index) -> Self {
-        Self { until: Some(first), limit: Index(0), commit: Index(0) }
-    }
-}
 
 impl Replica {
     /// Whether this node keeps no commands.

@@ -1,6 +1,6 @@
 //! Pending writes, and the durable part of the log.
 
-use super::{HardState, Persist};
+use super::{effect::Persist, start::HardState};
 use crate::ids::{Index, Moment, NodeId, Term};
 use alloc::collections::VecDeque;
 

@@ -1,0 +1,83 @@
+//! Committed entries on their way to the state machine.
+//!
+//! **Invariant:** `applied <= dispatched <= commit <= log.last()`; a follower dispatches only
+//! entries that are durable here.
+
+use super::{effect::Effect, state::Replica};
+use crate::{
+    batch::Batch,
+    ids::{Index, Moment},
+    log::Lookup,
+};
+use alloc::vec::Vec;
+
+impl Replica {
+    /// The state machine has applied everything up to `index`.
+    pub fn applied(&mut self, index: Index, out: &mut Vec<Effect>) {
+        // A restored snapshot may be newer than the one that [`Effect::Restore`] named.
+        let before = self.applied;
+        self.applied = before.max(index.min(self.dispatched));
+        // Progress: the time for the next entry is measured anew.
+        self.applying.since.take_if(|_| self.applied > before);
+        self.dispatch(out);
+    }
+
+    /// Answers [`Effect::Load`]: consecutive batches from its first entry on, or none if the
+    /// storage no longer has it.
+    pub fn loaded(&mut self, batches: Vec<Batch>, out: &mut Vec<Effect>) {
+        self.loading = false;
+        self.note_entry_before_fault(&batches);
+        for batch in batches {
+            let wanted = batch.from(self.dispatched.next()).and_then(|batch| batch.up_to(self.dispatchable()));
+            if let Some(batch) = wanted.filter(|batch| batch.first() == self.dispatched.next()) {
+                self.dispatched = batch.last();
+                out.push(Effect::Apply(batch));
+            }
+        }
+        self.dispatch(out);
+    }
+
+    /// Dispatches committed entries to the state machine, up to `dispatchable`.
+    pub(super) fn dispatch(&mut self, out: &mut Vec<Effect>) {
+        while !self.loading && self.dispatched < self.dispatchable() {
+            match self.log.lookup(self.dispatched.next(), self.dispatchable(), usize::MAX) {
+                Lookup::Cached(batch) => {
+                    self.dispatched = batch.last();
+                    out.push(Effect::Apply(batch));
+                }
+                Lookup::OnDisk(to) => {
+                    self.loading = true;
+                    out.push(Effect::Load { from: self.dispatched.next(), to: to.min(self.dispatchable()) });
+                }
+                Lookup::Compacted | Lookup::Beyond => break,
+            }
+        }
+        self.log.evict(self.dispatched.min(self.writes.durable()), self.settings.cache_bytes_max);
+    }
+
+    fn dispatchable(&self) -> Index {
+        let room = self.applied.plus(self.settings.unapplied_entries_max);
+        let here = if self.is_leader() { self.commit } else { self.commit.min(self.writes.durable()) };
+        let whole = self.faults.first().map_or(Index(u64::MAX), Index::previous);
+        here.min(room).min(whole)
+    }
+
+    /// Whether the disk has been at one write, or the state machine at one entry, for too
+    /// long to lead.
+    pub(super) fn is_stalled(&self, now: Moment) -> bool {
+        let too_long = |since: Moment| now.since(since) >= self.settings.stall_limit;
+        self.writes.waiting_since().is_some_and(too_long) || self.applying.since.is_some_and(too_long)
+    }
+
+    /// Observes whether the state machine makes progress.
+    pub(super) fn watch_applying(&mut self, now: Moment) {
+        let is_idle = self.applied >= self.dispatched;
+        let moved = self.applying.seen != self.applied;
+        if is_idle {
+            self.applying.since = None;
+        } else if moved || self.applying.since.is_none() {
+            self.applying.since = Some(now);
+        }
+        self.applying.seen = self.applied;
+    }
+}

@@ -1,0 +1,118 @@
+//! Rules of a voter: for which candidate it votes (paper §5.2, §5.4.1; Figure 2, "RequestVote
+//! RPC"), and when for none.
+
+use super::{
+    effect::{Effect, Persist},
+    state::{Replica, Role},
+};
+use crate::{
+    ids::{EntryId, Index, Moment, NodeId, Term},
+    message::{Body, Message, Outgoing, Phase, RequestVote, Vote},
+};
+use alloc::vec::Vec;
+
+impl Replica {
+    /// A (pre-)candidate of `term` asks for a vote.
+    ///
+    /// A voter that hears a leader denies it and does not even adopt the term: a node that was cut
+    /// off must not depose a leader that the others hear (thesis §4.2.3), and that leader may rely
+    /// on it (§6.4.1).
+    pub(super) fn vote_requested(
+        &mut self,
+        now: Moment,
+        from: NodeId,
+        term: Term,
+        request: RequestVote,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.tells_removed(now, from, request.last, out) {
+            return;
+        }
+        if self.comes_with_less(now, from, request.last.index, request.last.index == Index(0), out) {
+            // This answer may stop the candidate before the leader hears of its loss.
+            self.name_lost(from, request.last.index, out);
+            return self.say(now, from, Body::Vote(answer_to(request)), out);
+        }
+        if request.phase == Phase::Vote {
+            // The candidate's vote for itself is durable, and its log with it: if it comes without
+            // a log later, it lost it. A pre-candidate may have nothing on its disk yet.
+            self.learn_log_of(from, request.last.index, out);
+        }
+        let refuses = self.refuses_elections(now);
+        let by_transfer = request.by_transfer && self.may_be_told_to_campaign(from);
+        // A node that may have been emptied must not take part in decisions about entries that it
+        // may once have acknowledged. It votes only for an empty log, and not while it waits to be
+        // added: then it is not one of the members with which a cluster begins.
+        let begins = request.last.index == Index(0) && !self.membership().is_empty();
+        let may_judge = !self.guard.is_new || begins;
+        let up_to_date = may_judge && is_up_to_date(request.last, self.log.last());
+        // Otherwise entries and snapshots of that leader would stop this node's state machine.
+        let can_apply = self.settings.machine.apply(request.machine_version);
+        if !can_apply && (!refuses || by_transfer) {
+            out.push(Effect::MachineUnknown { candidate: from, version: request.machine_version });
+        }
+        let up_to_date = up_to_date && !self.replaces(now, from, request.last);
+        match request.phase {
+            Phase::PreVote => {
+                let granted = !refuses && up_to_date && can_apply && term.next() > self.term();
+                self.answer_pre_vote(now, from, term, Vote { granted, ..answer_to(request) }, out);
+            }
+            Phase::Vote if refuses && !by_transfer => self.say(now, from, Body::Vote(answer_to(request)), out),
+            Phase::Vote => {
+                if term > self.term() {
+                    self.adopt(now, term, out);
+                }
+                let free = self.vote().is_none_or(|vote| vote == from);
+                if term == self.term() && free && up_to_date && can_apply {
+                    self.grant(now, from, request, out);
+                } else {
+                    self.say(now, from, Body::Vote(answer_to(request)), out);
+                }
+            }
+        }
+    }
+
+    /// Answers a pre-vote. Nothing changes here, whether it is granted or not.
+    fn answer_pre_vote(&mut self, now: Moment, to: NodeId, term: Term, vote: Vote, out: &mut Vec<Effect>) {
+        if term < self.term() {
+            // The asker must learn of the later term, or it would ask about earlier ones for ever.
+            return self.say(now, to, Body::Vote(vote), out);
+        }
+        // The answer carries the asker's term, not this node's: it promises nothing, and must pass
+        // the asker's comparison of terms.
+        out.push(Effect::Send(Outgoing { to, message: Message { term, body: Body::Vote(vote) } }));
+    }
+
+    fn grant(&mut self, now: Moment, to: NodeId, request: RequestVote, out: &mut Vec<Effect>) {
+        let granted = Body::Vote(Vote { granted: true, ..answer_to(request) });
+        if self.vote() == Some(to) {
+            return self.say(now, to, granted, out);
+        }
+        if matches!(self.role, Role::PreCandidate) {
+            // This node's own campaign would depose the candidate that it helps to elect (Figure 2:
+            // no election timeout after a granted vote).
+            self.step_down(out);
+        }
+        self.hard_state.vote = Some(to);
+        let then = alloc::vec![self.outgoing(to, granted)];
+        self.persist(now, Persist { hard_state: Some(self.hard_state), then, ..Persist::default() }, out);
+        out.push(Effect::ArmTimer);
+    }
+
+    /// Whether this node grants no vote and does not campaign: it leads, or it promised so to a
+    /// leader that it heard lately. A later term does not end the promise, for that leader may not
+    /// know of it (thesis §4.2.3, §6.4.1).
+    pub(super) fn refuses_elections(&self, now: Moment) -> bool {
+        self.hears_leader(now) || (!self.is_leader() && self.is_promised(now))
+    }
+}
+
+/// Whether a candidate's log is at least as up-to-date as this node's (paper §5.4.1).
+fn is_up_to_date(theirs: EntryId, ours: EntryId) -> bool {
+    theirs >= ours
+}
+
+/// The denial of a request.
+fn answer_to(request: RequestVote) -> Vote {
+    Vote { phase: request.phase, campaign: request.campaign, granted: false }
+}
