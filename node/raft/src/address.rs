@@ -2,13 +2,16 @@
 
 use core::net::IpAddr;
 
+/// Longest address, in bytes.
+pub(crate) const BYTES_MAX: usize = 255;
+
 /// Whether another node could dial `address`: it has 1 to
 /// [`Change::ADDRESS_BYTES_MAX`](crate::Change::ADDRESS_BYTES_MAX) bytes, and, if it is
 /// `HOST:PORT`, neither port 0 nor an IP address that names no single machine
 /// (unspecified, multicast, broadcast).
 #[must_use]
 pub fn is_dialable(address: &str) -> bool {
-    if address.is_empty() || address.len() > crate::Change::ADDRESS_BYTES_MAX {
+    if address.is_empty() || address.len() > BYTES_MAX {
         return false;
     }
     let Some((host, port)) = address.rsplit_once(':') else { return true };

@@ -6,14 +6,11 @@
 //! one of the new; otherwise one entry is enough. A change that names the configuration it was made
 //! for is safe against concurrent changes ([`Change::expecting`]).
 
-mod refused;
-
-pub use refused::{ChangeRefused, MemberKind};
-
 use crate::{
-    address::{are_same, is_dialable},
+    address::{self, are_same, is_dialable},
     ids::{ClusterId, Index, NodeId},
-    membership::Membership,
+    membership::{self, Membership},
+    refused::{ChangeRefused, MemberKind},
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -81,9 +78,9 @@ impl<A: Into<String>> From<(NodeId, A)> for Member {
 
 impl Change {
     /// Most members, voters and learners together: it bounds every broadcast.
-    pub const MEMBERS_MAX: usize = 64;
+    pub const MEMBERS_MAX: usize = membership::MEMBERS_MAX;
     /// Longest address, in bytes.
-    pub const ADDRESS_BYTES_MAX: usize = 255;
+    pub const ADDRESS_BYTES_MAX: usize = address::BYTES_MAX;
 
     /// Makes exactly these nodes the voters. A voter that is not listed is removed; other learners
     /// stay. An address given for a member must be the known one ([`Change::move_to`] changes it).

@@ -6,10 +6,10 @@
 //! the sender counted on the leader, and a command is accepted in that term or never.
 
 use crate::{
-    change::{Change, ChangeRefused},
+    change::Change,
     entry::{Kind, Malformed},
     ids::{Index, NodeId},
-    replica::TransferRefused,
+    refused::{ChangeRefused, TransferRefused},
     session::Request,
 };
 use alloc::vec::Vec;

@@ -12,7 +12,7 @@
 //! 1. `ids`, `entry`, [`record`], `batch`, [`session`], `message` and `forwarded`: terms, entries
 //!    and messages.
 //! 2. `membership` and [`quorum`]: the voters, and how many of them make a quorum.
-//!    `change`: membership changes.
+//!    `change` and `refused`: membership changes, and why the leader refuses one.
 //! 3. `replica`: one node's term, vote, log and role, and every rule that changes them.
 //! 4. `snapshot`: the state that takes the place of a log's beginning.
 //! 5. `ballot`, `replication` (with `progress` and `snapshot_transfer`) and `reads`: small state
@@ -39,6 +39,7 @@ mod membership;
 mod message;
 mod progress;
 mod reads;
+mod refused;
 mod replica;
 mod replication;
 mod snapshot;
@@ -51,7 +52,7 @@ pub mod session;
 
 pub use ballot::{Ballot, BallotOutcome};
 pub use batch::{Batch, BatchBuilder};
-pub use change::{Change, ChangeRefused, ChangeStep, ExpectedConfiguration, Member, MemberKind};
+pub use change::{Change, ChangeStep, ExpectedConfiguration, Member};
 pub use entry::{Checksum, Kind, Malformed};
 pub use forwarded::{
     Administer, AdministerOutcome, Administered, Administration, ForwardedCommand, ForwardedOutcome, Propose,
@@ -68,9 +69,10 @@ pub use message::{
 };
 pub use progress::{Credit, NextAppend, Progress, ProgressState, Want};
 pub use reads::{ReadToken, Reads};
+pub use refused::{ChangeRefused, MemberKind, TransferRefused};
 pub use replica::{
     Cut, Effect, Entries, Faulty, HOLDINGS_EVERY, HardState, Leadership, MessageRefusal, Persist, Recovered, Replica,
-    Role, Settings, TransferRefused, Violation,
+    Role, Settings, Violation,
 };
 pub use replication::{Replication, ReplicationOutput, ReplicationStart};
 pub use snapshot::{Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply};

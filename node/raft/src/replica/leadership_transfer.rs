@@ -20,61 +20,10 @@ use super::{
 use crate::{
     ids::{EntryId, Index, Moment, NodeId},
     message::{Body, TimeoutNow},
+    refused::TransferRefused,
 };
 use alloc::vec::Vec;
-use core::{cmp::Reverse, fmt};
-
-/// The reason why leadership is not transferred. Nothing has happened,
-/// except for [`TransferRefused::GivenUp`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum TransferRefused {
-    /// This node does not lead: ask the leader.
-    NotLeader,
-    /// A transfer to another node is in progress.
-    Pending {
-        /// The target of that transfer.
-        to: NodeId,
-    },
-    /// The node is not a voter, and may not lead.
-    NotVoter {
-        /// Id of the node.
-        id: NodeId,
-    },
-    /// The node is a witness, and never leads.
-    Witness {
-        /// Id of the witness.
-        id: NodeId,
-    },
-    /// The node, or, if none was named, every other voter, was not heard lately.
-    Unreachable,
-    /// The target did not take over in time, and this node still leads. The target may have been
-    /// told to campaign, and may do so when the message arrives.
-    GivenUp {
-        /// The target of the transfer.
-        to: NodeId,
-    },
-}
-
-impl core::error::Error for TransferRefused {}
-
-impl fmt::Display for TransferRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotLeader => write!(f, "this node does not lead; ask the leader"),
-            Self::Pending { to } => write!(f, "a leadership transfer to node {to} is in progress; try again"),
-            Self::NotVoter { id } => write!(f, "node {id} does not vote and can't lead; promote it first"),
-            Self::Witness { id } => write!(f, "node {id} is a witness and can't lead; choose another"),
-            Self::Unreachable => write!(f, "that node was not heard lately; check that it runs and is reachable"),
-            Self::GivenUp { to } => {
-                write!(
-                    f,
-                    "node {to} did not take over in time, and the leader is unchanged; node {to} may still take over if the \
-                     leader's message reaches it late; check the status, and try again"
-                )
-            }
-        }
-    }
-}
+use core::cmp::Reverse;
 
 impl Replica {
     /// The most entries that a target may lack when proposals begin to wait for it: about as many

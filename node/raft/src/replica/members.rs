@@ -26,12 +26,13 @@ use super::{
 };
 use crate::{
     batch::BatchBuilder,
-    change::{Change, ChangeRefused},
+    change::Change,
     entry::Kind,
     ids::{EntryId, Index, Moment, NodeId},
     membership::Membership,
     message::{Body, Phase, Removed},
     quorum,
+    refused::ChangeRefused,
 };
 use alloc::vec::Vec;
 

@@ -49,7 +49,6 @@ mod writes;
 pub use effect::{Cut, Effect, MessageRefusal, Persist, Violation};
 pub use leader::Entries;
 pub use leadership::Leadership;
-pub use leadership_transfer::TransferRefused;
 pub use lost_data::HOLDINGS_EVERY;
 pub use start::{Faulty, HardState, Recovered, Settings};
 pub use state::{Replica, Role};

@@ -1,7 +1,10 @@
-//! Reasons for which a membership change is refused.
+//! Reasons for which a membership change or a leadership transfer is refused.
 
-use super::Change;
-use crate::ids::{Index, NodeId};
+use crate::{
+    address,
+    ids::{Index, NodeId},
+    membership,
+};
 use alloc::string::String;
 use core::fmt;
 
@@ -69,7 +72,7 @@ pub enum ChangeRefused {
     },
     /// No voter would be left.
     NoVoters,
-    /// There would be more than [`Change::MEMBERS_MAX`] members.
+    /// There would be more than [`Change::MEMBERS_MAX`](crate::Change::MEMBERS_MAX) members.
     TooMany,
     /// There is a witness already, or one that is just leaving.
     WitnessTaken {
@@ -118,7 +121,7 @@ impl fmt::Display for ChangeRefused {
                     f,
                     "node {id} needs an address that the others can dial: at most {} bytes, and neither port 0 nor an address \
                      such as 0.0.0.0 that names no machine",
-                    Change::ADDRESS_BYTES_MAX
+                    address::BYTES_MAX
                 )
             }
             Self::Member { id, kind, address: Some(address) } => {
@@ -136,7 +139,7 @@ impl fmt::Display for ChangeRefused {
             Self::Twice { id } => write!(f, "node {id} is listed twice; list every voter once"),
             Self::Demotes { id } => write!(f, "node {id} is a voter; remove it first, then add it as a learner"),
             Self::NoVoters => write!(f, "no voter would be left; add and promote another first"),
-            Self::TooMany => write!(f, "the cluster would have more than {} members", Change::MEMBERS_MAX),
+            Self::TooMany => write!(f, "the cluster would have more than {} members", membership::MEMBERS_MAX),
             Self::WitnessTaken { id } => {
                 write!(f, "node {id} is the witness, and a cluster has one at most; remove it first")
             }
@@ -181,5 +184,57 @@ impl fmt::Display for MemberKind {
             Self::WitnessVoter => "witness (voter)",
             Self::WitnessLearner => "witness (learner)",
         })
+    }
+}
+
+/// The reason why leadership is not transferred. Nothing has happened,
+/// except for [`TransferRefused::GivenUp`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TransferRefused {
+    /// This node does not lead: ask the leader.
+    NotLeader,
+    /// A transfer to another node is in progress.
+    Pending {
+        /// The target of that transfer.
+        to: NodeId,
+    },
+    /// The node is not a voter, and may not lead.
+    NotVoter {
+        /// Id of the node.
+        id: NodeId,
+    },
+    /// The node is a witness, and never leads.
+    Witness {
+        /// Id of the witness.
+        id: NodeId,
+    },
+    /// The node, or, if none was named, every other voter, was not heard lately.
+    Unreachable,
+    /// The target did not take over in time, and this node still leads. The target may have been
+    /// told to campaign, and may do so when the message arrives.
+    GivenUp {
+        /// The target of the transfer.
+        to: NodeId,
+    },
+}
+
+impl core::error::Error for TransferRefused {}
+
+impl fmt::Display for TransferRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeader => write!(f, "this node does not lead; ask the leader"),
+            Self::Pending { to } => write!(f, "a leadership transfer to node {to} is in progress; try again"),
+            Self::NotVoter { id } => write!(f, "node {id} does not vote and can't lead; promote it first"),
+            Self::Witness { id } => write!(f, "node {id} is a witness and can't lead; choose another"),
+            Self::Unreachable => write!(f, "that node was not heard lately; check that it runs and is reachable"),
+            Self::GivenUp { to } => {
+                write!(
+                    f,
+                    "node {to} did not take over in time, and the leader is unchanged; node {to} may still take over if the \
+                     leader's message reaches it late; check the status, and try again"
+                )
+            }
+        }
     }
 }
