@@ -7,7 +7,8 @@ use quorate_world::{
     disk::Torn,
     events::Event,
     node::{Actor, is_pre_vote},
-    world::{Node, World},
+    nodes::Node,
+    world::World,
 };
 use std::{
     collections::HashSet,

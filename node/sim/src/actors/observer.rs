@@ -19,7 +19,7 @@ use quorate::{Index, NodeId};
 use quorate_raft::{Batch, Body, EntryId, HardState, Kind, Message, Term, record::Record, session};
 use quorate_storage::Recovered;
 use quorate_storage_testing::SimulatedDisk;
-use quorate_world::oracle::{Cluster, Content, Durable, Oracle};
+use quorate_world::oracle::{Cluster, Content, Durable, Oracle, witness};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -86,7 +86,7 @@ impl Observer {
     fn new(trace: Trace, witness: Option<NodeId>) -> Self {
         let mut oracle = Oracle::default();
         // Nothing has another state to compare this one with.
-        let _ = oracle.state_after(NodeId(0), Index(0), digest(&State::default()));
+        let _ = oracle.state_machines.state_after(NodeId(0), Index(0), digest(&State::default()));
         Self {
             now: Duration::ZERO,
             trace,
@@ -169,14 +169,15 @@ impl Observer {
             _ => return,
         };
         for record in batch.into_iter().flat_map(Batch::records) {
-            let checked = self.oracle.entry_sent(from, term, record.id, record.checksum, content_of(&record));
+            let checked =
+                self.oracle.state_machines.entry_sent(from, term, record.id, record.checksum, content_of(&record));
             self.must(checked);
         }
     }
 
     /// Checks a write that a node requests.
     pub(super) fn writes(&mut self, node: NodeId, persist: &quorate_raft::Persist) {
-        self.must(Oracle::writes(node, persist, self.disks.witness));
+        self.must(witness::writes(node, persist, self.disks.witness));
     }
 
     /// Compares a command that a node applied, and the state after it, with those of other nodes.
@@ -186,7 +187,7 @@ impl Observer {
             Ok(true) => self.first_applied(node, index, command, changed, state),
             Ok(false) => {}
         }
-        let checked = self.oracle.state_after(node, index, digest(state));
+        let checked = self.oracle.state_machines.state_after(node, index, digest(state));
         self.must(checked);
     }
 
@@ -194,7 +195,7 @@ impl Observer {
         self.report.count("commits", 1);
         self.trace.hash(&(index, command));
         self.say(format_args!("{node} is the first to apply {index}: {command:?}"));
-        let checked = self.oracle.operation_applied(command.operation, index);
+        let checked = self.oracle.operations.applied(command.operation, index);
         self.must(checked);
         self.replies.entry(command.operation).or_insert(changed);
         self.states.insert(index, state.clone());
@@ -206,19 +207,19 @@ impl Observer {
         self.say(format_args!("{node} is restored up to {index}"));
         // The state is that after the last command: entries between commands do not change it.
         let last = self.states.range(..=index).next_back().map_or(Index(0), |(last, _)| *last);
-        let checked = self.oracle.state_after(node, last, digest(state));
+        let checked = self.oracle.state_machines.state_after(node, last, digest(state));
         self.must(checked);
     }
 
     /// A caller was told that its command did not and will not take effect.
     pub(super) fn refused(&mut self, operation: u64) {
-        let checked = self.oracle.operation_refused(operation);
+        let checked = self.oracle.operations.refused(operation);
         self.must(checked);
     }
 
     /// The index at which an operation's command was first applied.
     pub(super) fn index_of(&self, operation: u64) -> Option<Index> {
-        self.oracle.applied_at(operation)
+        self.oracle.operations.applied_at(operation)
     }
 
     /// The reply to an operation's command when it was first applied.
@@ -229,7 +230,7 @@ impl Observer {
     /// Compares the checksum of a snapshot, state and sessions, with that of other nodes' snapshots
     /// of the same entry.
     pub(super) fn written(&mut self, node: NodeId, index: Index, checksum: u32) {
-        let checked = self.oracle.snapshot_written(node, index, checksum, self.disks.witness);
+        let checked = self.oracle.state_machines.snapshot_written(node, index, checksum, self.disks.witness);
         self.must(checked);
     }
 

@@ -41,7 +41,7 @@ impl Walk<'_> {
             let Ok(command) = record.payload.try_into().map(u64::from_le_bytes) else {
                 return Err(format!("outsiders: {id} applies {}, a command that no client proposed", record.id));
             };
-            oracle.operation_applied(command, record.id.index)?;
+            oracle.operations.applied(command, record.id.index)?;
         }
         self.report.count("applied commands", applied);
         if let Some(decisions) = &mut self.machines[slot(id)].decisions {
@@ -182,10 +182,10 @@ impl Walk<'_> {
         self.say(|| format!("{id} answers {command}: {outcome:?}"));
         let oracle = Arc::make_mut(&mut self.world.oracle);
         match outcome {
-            Some(Ok(index)) => oracle.operation_acknowledged(command, index)?,
+            Some(Ok(index)) => oracle.operations.acknowledged(command, index)?,
             Some(Err(_)) => {
                 self.report.count("writes refused", 1);
-                oracle.operation_refused(command)?;
+                oracle.operations.refused(command)?;
             }
             None => self.report.count("writes unknown", 1),
         }

@@ -2,9 +2,11 @@
 //! and every message between the actors of one node, is an event that the caller delivers, delays,
 //! drops or repeats.
 //!
-//! - [`world`]: the nodes and the wire between them, with the operations on both.
+//! - [`world`]: the cluster: its nodes and the wire between them, with the operations on both.
+//! - [`nodes`]: the nodes, running or not, and the checks' views of them.
 //! - [`events`]: the events; [`rules`]: settings of nodes, and the extent of the checks.
-//! - [`node`]: one node: the replica and the pieces beside it, wired up as a runtime wires them.
+//! - [`node`]: one running node: the replica and the pieces beside it, wired up as a runtime wires
+//!   them.
 //! - [`queues`]: the messages that wait for its actors.
 //! - `replicator`: one peer's replication, with its queues.
 //! - [`disk`]: the durable state of a node.
@@ -24,6 +26,7 @@ pub mod disk;
 pub mod events;
 pub mod fixtures;
 pub mod node;
+pub mod nodes;
 pub mod oracle;
 pub mod queues;
 pub mod quorum;

@@ -4,7 +4,7 @@
 //! any order between actors. Replication is decided by [`Replication`], which the product runs too.
 //! The messages are in [`events`](super::events).
 
-use super::{disk::Disk, oracle::Oracle, queues::Queues, rules::Rules};
+use super::{disk::Disk, oracle::witness, queues::Queues, rules::Rules};
 use quorate_raft::{
     Ballot, BallotOutcome, Batch, Body, Effect, Entries, Index, Lookup, Message, Moment, NodeId, Outgoing, Phase,
     Repair, Replica, Replication, ReplicationOutput, Role, Snapshot, SnapshotChunk, SnapshotOutcome, SnapshotReply,
@@ -449,7 +449,7 @@ impl Running {
     fn store(&mut self, context: &mut Context<'_>, ask: Ask) {
         let tell = match ask {
             Ask::Persist(persist) => {
-                let writes = Oracle::writes(self.replica.id(), &persist, self.rules.witness);
+                let writes = witness::writes(self.replica.id(), &persist, self.rules.witness);
                 context.broken = std::mem::replace(&mut context.broken, Ok(())).and(writes);
                 context.disk.persist(&persist);
                 Tell::Persisted { sequence: persist.sequence, then: persist.then }

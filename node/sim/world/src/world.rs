@@ -7,13 +7,14 @@ use super::{
     events::Event,
     fixtures,
     node::{Actor, Ask, Context, Note, Running, Tell},
+    nodes::{Beside, Node, Nodes, replicas, slot},
     oracle::{
         Oracle,
         deliveries::{Before, DeliveryChecks},
     },
     quorum,
     rules::{Checks, Rules},
-    step_checks::{Beside, Nodes},
+    step_checks::Checked,
 };
 use quorate_raft::{
     Batch, Body, Change, ChangeRefused, Effect, Index, Kind, MachineVersions, Membership, Message, Moment, NodeId,
@@ -56,9 +57,9 @@ pub struct World {
     /// The rules of nodes from their next start on; other nodes have those of the world.
     pub told: BTreeMap<NodeId, Arc<Rules>>,
     /// The members, until a log says otherwise.
-    pub(super) members: Arc<Membership>,
-    pub(super) rules: Arc<Rules>,
-    pub(super) deliveries: DeliveryChecks,
+    members: Arc<Membership>,
+    rules: Arc<Rules>,
+    deliveries: DeliveryChecks,
     buffers: Buffers,
 }
 
@@ -69,17 +70,6 @@ struct Buffers {
     notes: Vec<Note>,
     effects: Vec<Effect>,
     outputs: Vec<ReplicationOutput>,
-}
-
-/// One node: its durable and its volatile state.
-#[derive(Clone, Hash, Debug)]
-pub struct Node {
-    /// The node's identity, from 1 on.
-    pub id: NodeId,
-    /// The state that survives a crash.
-    pub disk: Disk,
-    /// The state that does not; `None` while the node is down.
-    pub running: Option<Running>,
 }
 
 /// A message on its way.
@@ -467,10 +457,18 @@ impl World {
                 }
             }
             Note::Applied(batch) if self.rules.checks == Checks::Changes => {
-                Arc::make_mut(&mut self.oracle).state_after(id, batch.last(), batch.checksum().into())?;
+                Arc::make_mut(&mut self.oracle).state_machines.state_after(
+                    id,
+                    batch.last(),
+                    batch.checksum().into(),
+                )?;
             }
             Note::Restored(base) if self.rules.checks == Checks::Changes => {
-                Arc::make_mut(&mut self.oracle).state_after(id, base.last.index, base.last_checksum.into())?;
+                Arc::make_mut(&mut self.oracle).state_machines.state_after(
+                    id,
+                    base.last.index,
+                    base.last_checksum.into(),
+                )?;
             }
             Note::Applied(_) | Note::Restored(_) | Note::Refused(_) | Note::Diverged { .. } => {}
             Note::MachineUnknown | Note::HandoverEnded { .. } => {}
@@ -478,6 +476,63 @@ impl World {
         }
         self.notes.push((id, note));
         Ok(())
+    }
+
+    /// Checks the properties after a step in which only `id` did anything, and its replica only
+    /// if it was `ruled`.
+    fn check(&mut self, id: NodeId, ruled: bool) -> Result<(), String> {
+        self.checked().after_step(id, ruled)
+    }
+
+    /// Checks all properties of all nodes as they are now, whatever was checked before.
+    ///
+    /// # Errors
+    /// The property that does not hold.
+    pub fn check_all(&mut self) -> Result<(), String> {
+        self.checked().all()
+    }
+
+    fn checked(&mut self) -> Checked<'_> {
+        let Self { nodes, oracle, members, rules, .. } = self;
+        Checked { nodes, oracle, members, rules }
+    }
+
+    /// Makes another oracle check everything that it checks after a step.
+    ///
+    /// # Errors
+    /// The property that does not hold.
+    pub fn check_by(&self, oracle: &mut Oracle) -> Result<(), String> {
+        oracle.check(self.replicas(), &self.nodes, &self.members)
+    }
+
+    /// Checks that every leader with a lease, by its own clock, may have it. Not for worlds in
+    /// which clocks leap: no leader may have one there.
+    ///
+    /// # Errors
+    /// The property that does not hold.
+    pub fn check_leases(&self) -> Result<(), String> {
+        let Self { nodes, deliveries, clocks, now, emptied, .. } = self;
+        for replica in self.replicas().filter(|replica| replica.is_leader()) {
+            if replica.lease_left(self.now_of(replica.id())).is_some() {
+                let others = Beside { replica, nodes, clocks, now: now.0, emptied };
+                deliveries.lease(replica.id(), replica.membership(), &others)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that a quorum can apply the entries of a node that has just become leader.
+    ///
+    /// # Errors
+    /// The property that does not hold.
+    pub fn check_versions(&self, leader: NodeId) -> Result<(), String> {
+        let Some(running) = self.running(leader) else { return Ok(()) };
+        let (version, members) = (running.replica.machine().writes, running.replica.membership());
+        // A node that is down may be on its way to a later release, never to an earlier one.
+        if quorum::reached(members, |id| self.machine_of(id).apply(version)) {
+            return Ok(());
+        }
+        Err(format!("versions: {leader} leads and writes version {version}, which no quorum of {members:?} applies"))
     }
 
     /// All nodes, whether they are members or not.
@@ -530,14 +585,6 @@ impl World {
     pub fn replicas(&self) -> impl Iterator<Item = &Replica> + Clone {
         replicas(&self.nodes)
     }
-}
-
-pub(super) fn replicas(nodes: &[Arc<Node>]) -> impl Iterator<Item = &Replica> + Clone {
-    nodes.iter().filter_map(|node| node.running.as_ref()).map(|running| &running.replica)
-}
-
-pub(super) fn slot(id: NodeId) -> usize {
-    usize::try_from(id.0).unwrap_or(usize::MAX) - 1
 }
 
 /// Takes one step within a node, except on its disk; false if nothing is left.

@@ -32,7 +32,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::{PerNode, outside::Outside};
+use super::{outside::Outside, per_node::PerNode};
 use crate::quorum;
 use quorate_raft::{
     Append, AppendOutcome, AppendReply, Batch, Body, Effect, EntryId, HardState, HeartbeatReply, Index, Membership,

@@ -3,66 +3,14 @@
 //! They compare a message with the durable state of its sender and of the other nodes, which an
 //! observer knows from the disks themselves or from the reports of their logs.
 
-use super::{Oracle, PerNode};
-use quorate_raft::{
-    AppendOutcome, Batch, Body, EntryId, HardState, Index, Kind, Log, Message, NodeId, Persist, Phase, RepairOutcome,
-    SnapshotOutcome, Term,
+use super::{
+    cluster::{Cluster, Durable, is_over},
+    per_node::PerNode,
+    replicas::Replicas,
+    witness::tie_break,
 };
+use quorate_raft::{AppendOutcome, Body, Index, Log, Message, NodeId, Phase, RepairOutcome, SnapshotOutcome, Term};
 use std::collections::BTreeMap;
-
-/// The durable state of one node, as far as an observer knows it.
-pub trait Durable {
-    /// The durable term, vote and promise.
-    fn hard_state(&self) -> HardState;
-
-    /// Whether this very entry is durable and whole, or covered by a snapshot.
-    fn holds(&self, entry: EntryId) -> bool;
-
-    /// Whether the node holds the entry, or knows that it lost it.
-    fn remembers(&self, entry: EntryId) -> bool;
-
-    /// The last index of the log or of the newest snapshot.
-    fn reaches(&self) -> Index;
-
-    /// The first index from which it may hold less than when it was last examined.
-    fn less_from(&self) -> Option<Index> {
-        None
-    }
-}
-
-/// One cluster, as an observer sees it beside the messages.
-pub trait Cluster {
-    /// The durable state of a node.
-    type Disk: Durable;
-
-    /// The disks of all nodes.
-    fn disks(&self) -> impl Iterator<Item = (NodeId, &Self::Disk)>;
-
-    /// The disk of one node; `None` before anything is known of it.
-    fn disk(&self, node: NodeId) -> Option<&Self::Disk>;
-
-    /// The member that is started as a witness.
-    fn witness(&self) -> Option<NodeId>;
-
-    /// Whether the directory of the node was emptied or put back: it may lack what others count on.
-    fn was_emptied(&self, node: NodeId) -> bool;
-
-    /// Whether the logs of leaders can be seen.
-    fn sees_logs(&self) -> bool {
-        false
-    }
-
-    /// The log of the node if it leads this term, and if its log can be seen.
-    fn log_of_leader(&self, node: NodeId, term: Term) -> Option<&Log> {
-        let _ = (node, term);
-        None
-    }
-
-    /// Whether entries that were found durable need not be examined again.
-    fn trusts_earlier_checks(&self) -> bool {
-        false
-    }
-}
 
 /// The memory of all messages that left.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
@@ -78,56 +26,41 @@ struct Vouched {
     to: Index,
 }
 
-impl Oracle {
-    /// Checks a message as it leaves `from` for `to`.
+impl Messages {
+    /// Checks a message as it leaves `from` for `to`. The sender of a leader's message is one more
+    /// that `replicas` knows to have led.
     ///
     /// # Errors
     /// The property that does not hold.
-    pub fn leaves(
+    pub(super) fn leaves(
         &mut self,
         from: NodeId,
         to: NodeId,
         message: &Message,
         cluster: &impl Cluster,
+        replicas: &mut Replicas,
     ) -> Result<(), String> {
         if let Some(witness) = cluster.witness() {
             tie_break(witness, from, to, message, cluster)?;
         }
         hands_over_whole(from, to, message, cluster)?;
         if matches!(message.body, Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_)) {
-            self.replicas.leads(from, message.term)?;
+            replicas.leads(from, message.term)?;
         }
         if promises_nothing(message) {
             return Ok(());
         }
         let broken = |what| format!("durable promises: {from} says {message:?} to {to}, but {what}");
-        self.messages.durable_promises(from, to, message, cluster).map_err(broken)?;
-        self.messages.one_vote(from, to, message)
+        self.durable_promises(from, to, message, cluster).map_err(broken)?;
+        self.one_vote(from, to, message)
     }
 
     /// From `less` on, the disk of a node may hold less than before.
-    pub(crate) fn holds_less(&mut self, node: NodeId, less: Index) {
-        let vouched = self.messages.vouched.of(node);
+    pub(super) fn holds_less(&mut self, node: NodeId, less: Index) {
+        let vouched = self.vouched.of(node);
         vouched.to = vouched.to.min(less.previous());
     }
 
-    /// Checks a write that a node requests: the witness writes no commands.
-    ///
-    /// # Errors
-    /// The property that does not hold.
-    pub fn writes(node: NodeId, persist: &Persist, witness: Option<NodeId>) -> Result<(), String> {
-        if Some(node) != witness {
-            return Ok(());
-        }
-        let mut records = [&persist.batch, &persist.repair].into_iter().flatten().flat_map(Batch::records);
-        match records.any(|record| matches!(record.kind, Kind::Command | Kind::Session)) {
-            true => Err(format!("tie-break: {node} writes commands")),
-            false => Ok(()),
-        }
-    }
-}
-
-impl Messages {
     fn one_vote(&mut self, from: NodeId, to: NodeId, message: &Message) -> Result<(), String> {
         let Some(candidate) = vote_in(from, to, message) else { return Ok(()) };
         let voted = *self.votes.entry((from, message.term)).or_insert(candidate);
@@ -213,31 +146,6 @@ impl Messages {
     }
 }
 
-/// The witness does not act as a leader or a candidate, and the entries sent to it are durable at a
-/// node that keeps commands.
-fn tie_break(
-    witness: NodeId,
-    from: NodeId,
-    to: NodeId,
-    message: &Message,
-    cluster: &impl Cluster,
-) -> Result<(), String> {
-    let leads = match &message.body {
-        Body::RequestVote(request) => request.phase == Phase::Vote,
-        body => matches!(body, Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_)),
-    };
-    if from == witness && leads {
-        return Err(format!("tie-break: {from} keeps no commands, and says {message:?} to {to}"));
-    }
-    let Body::Append(append) = &message.body else { return Ok(()) };
-    let Some(last) = append.batch.as_ref().filter(|_| to == witness).map(Batch::last_id) else { return Ok(()) };
-    let is_kept = cluster.disks().any(|(id, disk)| id != witness && disk.holds(last));
-    if is_kept || is_over(message.term, cluster) {
-        return Ok(());
-    }
-    Err(format!("tie-break: {from} sends {to} entry {last}, which no other node holds"))
-}
-
 /// A node told to campaign at once holds all entries that it is to lead with, or once held them.
 fn hands_over_whole(from: NodeId, to: NodeId, message: &Message, cluster: &impl Cluster) -> Result<(), String> {
     let Body::TimeoutNow(told) = &message.body else { return Ok(()) };
@@ -247,12 +155,6 @@ fn hands_over_whole(from: NodeId, to: NodeId, message: &Message, cluster: &impl 
         return Ok(());
     }
     Err(format!("handover: {from} tells {to} to campaign, which does not hold {}", told.last))
-}
-
-/// Whether some node has a later term: a deposed leader does not know which entries the other nodes
-/// have removed since.
-fn is_over(term: Term, cluster: &impl Cluster) -> bool {
-    cluster.disks().any(|(_, disk)| disk.hard_state().term > term)
 }
 
 /// Whether a message may leave before anything is durable: a pre-vote, a count of bytes received or

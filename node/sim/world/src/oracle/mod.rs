@@ -2,8 +2,8 @@
 //! crash erases.
 //!
 //! The simulated world and the simulation of the real actors tell it the same kinds of things: a
-//! message leaves ([`Oracle::leaves`]), a node leads, entries are sent, a state machine applied or
-//! restored something. The world shows its replicas besides ([`Oracle::check`]); of the real
+//! message leaves ([`Oracle::leaves`]), entries are sent, a state machine applied or restored
+//! something ([`StateMachines`]), a caller is told of its command ([`Operations`]). The world shows its replicas besides ([`Oracle::check`]); of the real
 //! actors no replica can be seen, so there the properties of logs are checked on what is sent.
 //!
 //! | property | says | source | checked on |
@@ -34,32 +34,37 @@
 //! `Oracle::check_changed` covers only the changes of a step, and finds the same violations as
 //! [`Oracle::check`]: unchanged parts were checked before, and the memory only grows.
 
+mod cluster;
 pub(crate) mod deliveries;
 mod messages;
 mod operations;
 mod outside;
+mod per_node;
 mod replicas;
 mod state_machines;
+pub mod witness;
 
-use super::{disk::Disk, quorum, world::Node};
+use super::{disk::Disk, nodes::Node, quorum};
 use messages::Messages;
-use operations::Operations;
-use quorate_raft::{EntryId, Index, Membership, NodeId, ReadToken, Replica};
+use per_node::PerNode;
+use quorate_raft::{EntryId, Index, Membership, Message, NodeId, ReadToken, Replica};
 use replicas::Seen;
-use state_machines::StateMachines;
 use std::{collections::BTreeMap, sync::Arc};
 
-pub use messages::{Cluster, Durable};
+pub use cluster::{Cluster, Durable};
+pub use operations::Operations;
 pub use replicas::Replicas;
-pub use state_machines::Content;
+pub use state_machines::{Content, StateMachines};
 
 /// The oracle of one cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Oracle {
     replicas: Replicas,
     messages: Messages,
-    state_machines: StateMachines,
-    operations: Operations,
+    /// What was applied, written and sent.
+    pub state_machines: StateMachines,
+    /// What callers were told of their commands.
+    pub operations: Operations,
     /// For every read asked for, the last index committed at that time.
     reads: BTreeMap<ReadToken, Index>,
     /// The configurations that were ever seen committed, by the index of their entry.
@@ -126,6 +131,33 @@ impl Oracle {
         }
     }
 
+    /// Checks a message as it leaves `from` for `to`.
+    ///
+    /// # Errors
+    /// The property that does not hold.
+    pub fn leaves(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        message: &Message,
+        cluster: &impl Cluster,
+    ) -> Result<(), String> {
+        self.messages.leaves(from, to, message, cluster, &mut self.replicas)
+    }
+
+    /// From `less` on, the disk of a node may hold less than before.
+    pub(crate) fn holds_less(&mut self, node: NodeId, less: Index) {
+        self.messages.holds_less(node, less);
+    }
+
+    /// A state machine applied the command of entry `index`. True if no other has before.
+    ///
+    /// # Errors
+    /// If another one applied another command there, or passed by without one.
+    pub fn command_applied(&mut self, node: NodeId, index: Index, digest: u64) -> Result<bool, String> {
+        self.state_machines.command_applied(node, index, digest, self.replicas.last_term_led())
+    }
+
     /// Records a read as it is asked for.
     pub fn read_asked(&mut self, token: ReadToken) {
         let committed = self.last_committed().index;
@@ -189,28 +221,4 @@ fn durable_commit(entry: EntryId, nodes: &[Arc<Node>], members: &Membership) -> 
     let count = |counts: fn(&Disk, EntryId) -> bool| nodes.iter().filter(|node| counts(&node.disk, entry)).count();
     let (remember, hold) = (count(Disk::remembers), count(Disk::holds));
     Err(format!("durable commits: {entry} was committed, {remember} disks remember it and {hold} hold it"))
-}
-
-/// Something for every node.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct PerNode<T>(Vec<T>);
-
-impl<T: Default> PerNode<T> {
-    fn of(&mut self, id: NodeId) -> &mut T {
-        let at = usize::try_from(id.0).unwrap_or(usize::MAX) - 1;
-        if at >= self.0.len() {
-            self.0.resize_with(at + 1, T::default);
-        }
-        &mut self.0[at]
-    }
-
-    fn get(&self, id: NodeId) -> Option<&T> {
-        self.0.get(usize::try_from(id.0).unwrap_or(usize::MAX) - 1)
-    }
-}
-
-impl<T> Default for PerNode<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
 }

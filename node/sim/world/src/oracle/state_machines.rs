@@ -3,13 +3,12 @@
 //! Of the real actors no log can be seen. There, log matching and leader completeness are checked on
 //! the entries that leave a node, against those sent and applied before.
 
-use super::Oracle;
 use quorate_raft::{EntryId, Index, NodeId, Term};
 use std::collections::BTreeMap;
 
 /// The memory of all that was applied, written and sent.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
-pub(super) struct StateMachines {
+pub struct StateMachines {
     /// The digest of the state as of each index at which some node ever stopped.
     states: Vec<Option<u64>>,
     commands: BTreeMap<Index, Applied>,
@@ -39,13 +38,13 @@ pub enum Content {
     Stub,
 }
 
-impl Oracle {
+impl StateMachines {
     /// A state machine is in this state as of entry `index`.
     ///
     /// # Errors
     /// If another one was in another state.
     pub fn state_after(&mut self, node: NodeId, index: Index, state: u64) -> Result<(), String> {
-        let (at, states) = (usize::try_from(index.0).unwrap_or(usize::MAX), &mut self.state_machines.states);
+        let (at, states) = (usize::try_from(index.0).unwrap_or(usize::MAX), &mut self.states);
         if at >= states.len() {
             states.resize(at + 1, None);
         }
@@ -57,12 +56,19 @@ impl Oracle {
         }
     }
 
-    /// A state machine applied the command of entry `index`. True if no other has before.
+    /// A state machine applied the command of entry `index`, and `during` is the last term that had
+    /// a leader by then. True if no other has applied it before.
     ///
     /// # Errors
     /// If another one applied another command there, or passed by without one.
-    pub fn command_applied(&mut self, node: NodeId, index: Index, digest: u64) -> Result<bool, String> {
-        let commands = &mut self.state_machines.commands;
+    pub(super) fn command_applied(
+        &mut self,
+        node: NodeId,
+        index: Index,
+        digest: u64,
+        during: Term,
+    ) -> Result<bool, String> {
+        let commands = &mut self.commands;
         let last = commands.last_key_value().map_or(Index(0), |(last, _)| *last);
         match commands.get(&index) {
             Some(before) if before.digest != digest => Err(format!(
@@ -74,7 +80,7 @@ impl Oracle {
                 Err(format!("state machine safety: {node} applies a command at {index}, others nothing there"))
             }
             None => {
-                commands.insert(index, Applied { digest, during: self.replicas.last_term_led() });
+                commands.insert(index, Applied { digest, during });
                 Ok(true)
             }
         }
@@ -93,11 +99,11 @@ impl Oracle {
         checksum: u32,
         content: Content,
     ) -> Result<(), String> {
-        let known = *self.state_machines.entries.entry(entry).or_insert(checksum);
+        let known = *self.entries.entry(entry).or_insert(checksum);
         if known != checksum {
             return Err(format!("log matching: {from} sends another entry {entry}"));
         }
-        match self.state_machines.commands.get(&entry.index) {
+        match self.commands.get(&entry.index) {
             Some(applied)
                 if term > applied.during && content != Content::Stub && content != Content::Command(applied.digest) =>
             {
@@ -124,7 +130,7 @@ impl Oracle {
             // The checksum of no bytes is 0.
             return if checksum == 0 { Ok(()) } else { Err(format!("tie-break: {node} writes a state")) };
         }
-        let (first, other) = *self.state_machines.snapshots.entry(index).or_insert((node, checksum));
+        let (first, other) = *self.snapshots.entry(index).or_insert((node, checksum));
         if checksum != other {
             return Err(format!("state machine safety: {node} writes another snapshot of entry {index} than {first}"));
         }

@@ -12,7 +12,7 @@ use quorate_raft::{EntryId, Index, NodeId, Replica, Role, Term};
 
 /// The state of one replica when it was last checked.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
-pub(in super::super) struct Seen(Option<Outline>);
+pub(crate) struct Seen(Option<Outline>);
 
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 struct Outline {
@@ -36,7 +36,7 @@ impl Replicas {
     ///
     /// # Errors
     /// Names the property that is violated, and the replicas.
-    pub(in super::super) fn check_changed<'a>(
+    pub(crate) fn check_changed<'a>(
         &mut self,
         changed: NodeId,
         seen: &mut Seen,
