@@ -28,7 +28,7 @@ pub mod shrink;
 mod trace;
 
 pub use plan::Plan;
-pub use report::Report;
+pub use report::{Outcome, Report};
 pub use trace::Trace;
 
 /// The part of the system that carries a plan out.
@@ -38,16 +38,6 @@ pub enum Layer {
     Pure,
     /// The real actors, over a simulated network and disk.
     Actors,
-}
-
-/// The result of one run.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Counts of the events of the run.
-    pub report: Report,
-    /// The violation, if there is one, as in `election safety: 1 and 2 both led term 3`: the
-    /// property, a colon, the facts.
-    pub violation: Option<String>,
 }
 
 impl Layer {

@@ -1,7 +1,18 @@
-//! Counts of the events of runs: a clean result means little unless the faults had effects.
+//! The result of a run: its violation, and counts of its events. A clean result means little unless
+//! the faults had effects.
 
 use crate::plan::KINDS;
 use std::{collections::BTreeMap, fmt, time::Duration};
+
+/// The result of one run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Counts of the events of the run.
+    pub report: Report,
+    /// The violation, if there is one, as in `election safety: 1 and 2 both led term 3`: the
+    /// property, a colon, the facts.
+    pub violation: Option<String>,
+}
 
 /// Counts of one run, or of many together.
 #[derive(Clone, PartialEq, Default, Debug)]

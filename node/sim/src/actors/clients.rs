@@ -6,9 +6,10 @@
 
 use super::{
     freshness::{Past, bounded},
+    machine::Registers,
     observer::SharedObserver,
     process::Process,
-    registers::{Change, Command, Registers},
+    registers::{Change, Command},
     sessions::{Next, Sessions},
 };
 use crate::{

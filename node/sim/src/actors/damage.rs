@@ -1,14 +1,9 @@
-//! The damage to disks: which disk may be damaged, and where.
+//! The damage to disks, where [`sound_disks`](super::sound_disks) permits it.
 //!
-//! The plan may not destroy the last copy of a committed entry: no log survives that, and a run
-//! could only show a refusal. Only one member's disk is damaged at a time, and the next only after
-//! that one has healed: all others then hold all entries committed with them. A damaged stretch is
-//! shorter than the distance between the two places of an entry, so no damage covers both.
+//! A damaged stretch is shorter than the distance between the two places of an entry, so no damage
+//! covers both.
 
-use super::{
-    Cluster,
-    member::{Copied, State},
-};
+use super::{cluster::Cluster, member::Copied, sound_disks::may_lose};
 use crate::plan::{Fault, Power};
 use quorate::{Index, NodeId, Term};
 use quorate_storage_testing::{Crash, Operation, SimulatedDisk};
@@ -22,7 +17,7 @@ const SECTOR: usize = 512;
 impl Cluster<'_> {
     /// Kills a node and damages its disk; the node starts again after `down`.
     pub(super) fn damage(&mut self, node: NodeId, fault: &Fault, down: Duration) {
-        if !self.may_lose(node) {
+        if !may_lose(node, &self.members, &self.observer) {
             return self.observer.lock().report.count("damage held back", 1);
         }
         self.kill(node, Power::Kept, down);
@@ -60,7 +55,7 @@ impl Cluster<'_> {
     /// Empties a node's directory. The others remember its log: they must tell it, and
     /// it must stop.
     pub(super) fn wipe(&mut self, node: NodeId, down: Duration) {
-        if !self.may_lose(node) || self.plan.nodes < 3 {
+        if !may_lose(node, &self.members, &self.observer) || self.plan.nodes < 3 {
             return;
         }
         self.kill(node, Power::Kept, down);
@@ -73,7 +68,8 @@ impl Cluster<'_> {
 
     /// Copies the durable part of a node's directory.
     pub(super) fn copy(&mut self, node: NodeId) {
-        let led = self.led_by_another(node).filter(|_| self.may_lose(node) && self.plan.nodes >= 3);
+        let led =
+            self.led_by_another(node).filter(|_| may_lose(node, &self.members, &self.observer) && self.plan.nodes >= 3);
         let mut observer = self.observer.lock();
         let copied = led.map(|led| Copied {
             disk: observer.disk(node).disk.fork(),
@@ -93,7 +89,7 @@ impl Cluster<'_> {
         let Some(Copied { disk, promised, led }) = self.member(node).copy.take() else { return };
         let acknowledged = self.member(node).status().map_or(Index(0), |status| status.commit);
         let lacks = promised.last() > Index(0) && promised.last() < acknowledged;
-        if !lacks || self.led_by_another(node) != Some(led) || !self.may_lose(node) {
+        if !lacks || self.led_by_another(node) != Some(led) || !may_lose(node, &self.members, &self.observer) {
             return self.observer.lock().report.count("damage held back", 1);
         }
         let down = Duration::from_millis(self.random.random_range(5..1_500));
@@ -113,55 +109,6 @@ impl Cluster<'_> {
         let follows = |status: quorate::Status| (status.leader, status.term) == (Some(led.0), led.1);
         let all_follow = self.members.iter().all(|member| member.status().is_some_and(follows));
         Some(led).filter(|_| led.0 != node && all_follow)
-    }
-
-    /// Whether a node may lose data: all others are up and undamaged, and have a log.
-    fn may_lose(&mut self, node: NodeId) -> bool {
-        self.look_who_healed();
-        let mut observer = self.observer.lock();
-        let mut others = self.members.iter().filter(|member| member.id != node);
-        self.plan.nodes > 1
-            && self.is_up(node)
-            && !observer.disk(node).is_damaged
-            && !observer.promised(node).has_faulty()
-            && others.all(|member| {
-                let is_whole = member.status().is_some_and(|status| status.faulty == 0) && member.lost_by.is_none();
-                is_whole && !observer.disk(member.id).is_damaged && observer.promised(member.id).last() > Index(0)
-            })
-    }
-
-    /// Whether a power cut may leave an entry's identity without its payload. That looks
-    /// the same as an entry that another member lost too, and the cluster would have to
-    /// wait for its operator.
-    pub(super) fn may_scatter(&mut self) -> bool {
-        self.look_who_healed();
-        let mut observer = self.observer.lock();
-        let mut members = self.members.iter();
-        members.all(|member| {
-            let is_sound = !matches!(member.state, State::Out) && member.lost_by.is_none();
-            // A node that never held anything can't tell that it was not emptied, and
-            // counts as lost.
-            is_sound && !observer.disk(member.id).is_damaged && observer.promised(member.id).last() > Index(0)
-        })
-    }
-
-    /// A damaged disk is sound again once its node has all entries that any node knows
-    /// to be committed.
-    fn look_who_healed(&mut self) {
-        let commit = self.members.iter().filter_map(|member| Some(member.status()?.commit)).max();
-        let mut observer = self.observer.lock();
-        for member in &self.members {
-            let Some(status) = member.status() else { continue };
-            let is_whole = status.faulty == 0
-                && !observer.promised(member.id).has_faulty()
-                && Some(status.applied) >= commit
-                && status.leader.is_some();
-            let disk = observer.disk(member.id);
-            // A worn sector is faulty again after every start.
-            if is_whole && !disk.disk.is_worn() {
-                (disk.is_damaged, disk.is_misplaced) = (false, false);
-            }
-        }
     }
 }
 

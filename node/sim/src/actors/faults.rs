@@ -1,10 +1,10 @@
 //! The plan's faults of nodes, disks and clocks. [`wire`](super::wire) has those of messages, and
 //! [`damage`](super::damage) decides which damage is permitted.
 
-use super::{Cluster, damage};
+use super::{cluster::Cluster, damage, operators};
 use crate::{
     outsiders::{self, Receiver},
-    plan::{Fault, Power},
+    plan::Fault,
 };
 use quorate::NodeId;
 use quorate_raft::EntryId;
@@ -79,8 +79,8 @@ impl Cluster<'_> {
         let kind = fault.kind();
         let fired = |this: &Self| this.observer.lock().report.fired(kind);
         match *fault {
-            Fault::Change { ref voters } => self.aim_at(voters),
-            Fault::HandOver { to } => self.hand_over(to),
+            Fault::Change { ref voters } => self.operator.aim_at(voters),
+            Fault::HandOver { to } => operators::transfer(to, &mut self.members, &self.observer),
             Fault::Crash { node, power } if self.is_up(node) => {
                 fired(self);
                 self.kill(node, power, lasts);
@@ -133,21 +133,25 @@ impl Cluster<'_> {
             }
             Fault::Restart { node } if self.is_up(node) => {
                 fired(self);
-                self.shut_down(node, lasts);
+                self.member(node).shut_down(lasts);
             }
-            Fault::Upgrade { node } if self.is_up(node) && self.upgrade(node, lasts) => fired(self),
+            Fault::Upgrade { node }
+                if self.is_up(node) && operators::upgrade(node, lasts, &mut self.members, &self.observer) =>
+            {
+                fired(self);
+            }
             Fault::Retime { node, shortest } => {
                 self.member(node).told.shortest = shortest;
                 if self.is_up(node) {
                     fired(self);
-                    self.shut_down(node, lasts);
+                    self.member(node).shut_down(lasts);
                 }
             }
             Fault::RestartAll => {
                 fired(self);
                 for id in self.ids() {
                     let more = Duration::from_millis(self.random.random_range(0..300));
-                    self.shut_down(id, lasts + more);
+                    self.member(id).shut_down(lasts + more);
                 }
             }
             Fault::Snapshot { node } if self.is_up(node) => {
@@ -186,14 +190,6 @@ impl Cluster<'_> {
                 self.observer.lock().disk(node).disk.fill_after(u64::MAX);
             }
             _ => {}
-        }
-    }
-
-    pub(super) fn shut_down(&mut self, node: NodeId, down: Duration) {
-        let member = self.member(node);
-        member.dies_with = (Power::Kept, down);
-        if let Some(process) = member.process_mut() {
-            process.shut_down();
         }
     }
 }

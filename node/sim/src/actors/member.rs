@@ -1,9 +1,10 @@
 //! The state of one member that outlives its processes.
 
 use super::{
-    observed_storage::{ObservedStorage, Promised, SEGMENT_BYTES},
+    observed_storage::ObservedStorage,
     observer::SharedObserver,
     process::Process,
+    promised::{Promised, SEGMENT_BYTES},
     wire::Wire,
 };
 use crate::plan::{Plan, Power, Told};
@@ -138,6 +139,14 @@ impl Member {
         }
     }
 
+    /// The operator shuts the node down in order, to start it again after `down`.
+    pub(super) fn shut_down(&mut self, down: Duration) {
+        self.dies_with = (Power::Kept, down);
+        if let Some(process) = self.process_mut() {
+            process.shut_down();
+        }
+    }
+
     /// Marks the member as down until then.
     pub(super) fn died(&mut self, until: Duration) {
         self.state = State::Down { until };
@@ -250,6 +259,11 @@ impl Member {
         let wal = Wal::at("data").segment_bytes(segment_bytes as u64).discard_unproven(self.discards).on(disk);
         ObservedStorage::around(wal, self.id, observer.clone())
     }
+}
+
+/// The address of a node in every configuration of a simulated cluster.
+pub(super) fn address_of(id: NodeId) -> String {
+    format!("node-{id}")
 }
 
 /// The fate of unsynced writes, in the disk's terms.

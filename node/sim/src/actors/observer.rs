@@ -11,7 +11,8 @@
 //! - **At most once.** A caller that retries gets the index and the reply of the first application.
 
 use super::{
-    observed_storage::Promised,
+    frames,
+    promised::Promised,
     registers::{Command, State},
 };
 use crate::{report::Report, trace::Trace};
@@ -244,7 +245,7 @@ impl Observer {
         self.report.steps += 1;
         self.trace.hash(&(self.now, from, to, quorate_storage::checksum(0, frame)));
         if self.trace.has_text() {
-            let message = super::wire::decode(frame.clone());
+            let message = frames::decode(frame.clone());
             let words = message.as_ref().map_or_else(|| "a damaged frame".into(), brief);
             self.say(format_args!("{from} → {to}  {words}"));
         }
@@ -310,7 +311,7 @@ fn digest(of: &impl Hash) -> u64 {
 }
 
 /// A short form of a message, for the trace.
-pub(super) fn brief(message: &Message) -> String {
+fn brief(message: &Message) -> String {
     let Message { term, body } = message;
     let what = match body {
         Body::Append(append) => {

@@ -1,7 +1,10 @@
 //! The operator of a simulated cluster: member changes, upgrades and leadership transfers. The
 //! operator has a goal, and asks the current leader until it is reached.
 
-use super::{Cluster, member::State};
+use super::{
+    member::{Member, State, address_of},
+    observer::SharedObserver,
+};
 use crate::plan::Plan;
 use quorate::{Change, NodeId, Role};
 use std::{cell::Cell, rc::Rc, time::Duration};
@@ -21,50 +24,47 @@ pub(super) struct Operator {
     asked: Rc<Cell<Option<Duration>>>,
 }
 
-impl Cluster<'_> {
+impl Operator {
     /// Makes these voters the operator's goal.
     pub(super) fn aim_at(&mut self, voters: &[NodeId]) {
-        self.operator.goal = Some(voters.to_vec());
+        self.goal = Some(voters.to_vec());
     }
 
     /// Whether the leader's configuration is settled and has the wanted voters.
-    pub(super) fn is_as_wanted(&self) -> bool {
-        let Some(goal) = &self.operator.goal else { return true };
-        let statuses = self.members.iter().filter_map(|member| member.status());
+    pub(super) fn has_its_goal(&self, members: &[Member]) -> bool {
+        let Some(goal) = &self.goal else { return true };
+        let statuses = members.iter().filter_map(Member::status);
         let leader = statuses.filter(|status| status.role == Role::Leader).max_by_key(|status| status.term);
         leader.is_some_and(|leader| leader.is_settled && leader.voters == *goal)
     }
 
     /// Starts wanted nodes that have stopped, and asks the leader for the wanted voters.
-    pub(super) fn operate(&mut self) {
-        if self.operator.next_look > self.now {
+    pub(super) fn operate(&mut self, now: Duration, members: &mut [Member], observer: &SharedObserver) {
+        if self.next_look > now {
             return;
         }
-        self.operator.next_look = self.now + LOOK_EVERY;
-        let Some(goal) = self.operator.goal.clone() else { return };
-        let now = self.now;
+        self.next_look = now + LOOK_EVERY;
+        let Some(goal) = self.goal.clone() else { return };
         // A node that was removed and added again may not have heard of that, and may be needed.
-        let statuses = self.members.iter().filter_map(|member| member.status());
-        let newest = statuses.max_by_key(|status| status.membership_index);
+        let newest = members.iter().filter_map(Member::status).max_by_key(|status| status.membership_index);
         let needed = newest.map_or_else(Vec::new, |newest| [newest.voters, newest.learners].concat());
         let is_wanted = |id: NodeId| goal.contains(&id) || needed.contains(&id);
-        for member in self.members.iter_mut().filter(|member| is_wanted(member.id)) {
+        for member in members.iter_mut().filter(|member| is_wanted(member.id)) {
             if std::mem::take(&mut member.was_removed) {
                 member.state = State::Down { until: now };
             }
         }
-        let waits = self.operator.asked.get().is_some_and(|since| now < since + PATIENCE);
-        if waits || self.is_as_wanted() {
+        let waits = self.asked.get().is_some_and(|since| now < since + PATIENCE);
+        if waits || self.has_its_goal(members) {
             return;
         }
-        let leads = |member: &&mut super::member::Member| member.status().is_some_and(|it| it.role == Role::Leader);
-        let Some(member) = self.members.iter_mut().find(leads) else { return };
-        let (id, asked) = (member.id, Rc::clone(&self.operator.asked));
-        let Some(process) = member.process_mut() else { return };
+        let Some(leader) = leader_of(members) else { return };
+        let (id, asked) = (leader.id, Rc::clone(&self.asked));
+        let Some(process) = leader.process_mut() else { return };
         let handle = process.node().clone();
-        let change = Change::set_voters(goal.iter().map(|id| (*id, super::address_of(*id))));
+        let change = Change::set_voters(goal.iter().map(|id| (*id, address_of(*id))));
         asked.set(Some(now));
-        let observer = self.observer.clone();
+        let observer = observer.clone();
         observer.lock().say(format_args!("the operator asks {id} that {goal:?} vote"));
         process.call(async move {
             let outcome = handle.change(change).await;
@@ -76,43 +76,46 @@ impl Cluster<'_> {
             asked.set(None);
         });
     }
+}
 
-    /// Stops a node and starts the next release in its place, unless another node runs an older
-    /// one. Returns whether it does.
-    pub(super) fn upgrade(&mut self, node: NodeId, down: Duration) -> bool {
-        let (release, all) = (self.member(node).release, self.members.iter().map(|member| member.release));
-        let next = Plan::next_release(release, all);
-        if next > release {
-            self.member(node).release = next;
-            self.observer.lock().say(format_args!("{node} is to run release {next}"));
-            self.shut_down(node, down);
+/// Stops a node and starts the next release in its place, unless another node runs an older one.
+/// Returns whether it does.
+pub(super) fn upgrade(node: NodeId, down: Duration, members: &mut [Member], observer: &SharedObserver) -> bool {
+    let releases: Vec<_> = members.iter().map(|member| member.release).collect();
+    let Some(member) = members.iter_mut().find(|member| member.id == node) else { return false };
+    let (release, next) = (member.release, Plan::next_release(member.release, releases.into_iter()));
+    if next > release {
+        member.release = next;
+        observer.lock().say(format_args!("{node} is to run release {next}"));
+        member.shut_down(down);
+    }
+    next > release
+}
+
+/// Ends the rollout: all nodes run the newest release.
+pub(super) fn upgrade_all(members: &mut [Member]) {
+    let newest = members.iter().map(|member| member.release).max().unwrap_or(0);
+    for member in members.iter_mut().filter(|member| member.release < newest) {
+        member.release = newest;
+        member.shut_down(Duration::ZERO);
+    }
+}
+
+/// Asks the leader for a leadership transfer to `to`.
+pub(super) fn transfer(to: NodeId, members: &mut [Member], observer: &SharedObserver) {
+    let Some(process) = leader_of(members).and_then(Member::process_mut) else { return };
+    let (handle, observer) = (process.node().clone(), observer.clone());
+    process.call(async move {
+        let outcome = handle.transfer(Some(to)).await;
+        let mut observer = observer.lock();
+        if outcome.is_ok() {
+            observer.report.fired("hand-over");
         }
-        next > release
-    }
+        observer.say(format_args!("leadership was to go to {to}: {outcome:?}"));
+    });
+}
 
-    /// Ends the rollout: all nodes run the newest release.
-    pub(super) fn upgrade_all(&mut self) {
-        let newest = self.members.iter().map(|member| member.release).max().unwrap_or(0);
-        for id in self.ids() {
-            if self.member(id).release < newest {
-                self.member(id).release = newest;
-                self.shut_down(id, Duration::ZERO);
-            }
-        }
-    }
-
-    /// Asks the leader for a leadership transfer to `to`.
-    pub(super) fn hand_over(&mut self, to: NodeId) {
-        let leads = |member: &&mut super::member::Member| member.status().is_some_and(|it| it.role == Role::Leader);
-        let Some(process) = self.members.iter_mut().find(leads).and_then(|member| member.process_mut()) else { return };
-        let (handle, observer) = (process.node().clone(), self.observer.clone());
-        process.call(async move {
-            let outcome = handle.transfer(Some(to)).await;
-            let mut observer = observer.lock();
-            if outcome.is_ok() {
-                observer.report.fired("hand-over");
-            }
-            observer.say(format_args!("leadership was to go to {to}: {outcome:?}"));
-        });
-    }
+/// The first member that leads, as far as it knows.
+fn leader_of(members: &mut [Member]) -> Option<&mut Member> {
+    members.iter_mut().find(|member| member.status().is_some_and(|it| it.role == Role::Leader))
 }

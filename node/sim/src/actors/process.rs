@@ -5,7 +5,7 @@
 //! when the machine wakes, and stands while others run. Dropping a runtime also drops every task
 //! in it between two of its steps, and that is a crash.
 
-use super::registers::Registers;
+use super::machine::Registers;
 use quorate::{Builder, Failure, Node, StartError, Status};
 use std::{
     cell::{Cell, RefCell},

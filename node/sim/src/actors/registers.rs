@@ -1,13 +1,10 @@
 //! The replicated service of the simulation: a few registers, and commands that
 //! name their operation.
 
-use super::observer::SharedObserver;
 use bytes::{BufMut, Bytes, BytesMut};
-use quorate::{At, Index, NodeId, StateMachine, WriteState};
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
-    io::{self, Read, Write},
 };
 
 /// The effect of a command on its key. Each written value is unique in a run.
@@ -66,9 +63,9 @@ impl Command {
 /// The state, which is the same on every node after every command.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub(super) struct State {
-    values: BTreeMap<u64, u64>,
+    pub(super) values: BTreeMap<u64, u64>,
     /// A hash over all commands carried out, in order.
-    history: u64,
+    pub(super) history: u64,
 }
 
 impl State {
@@ -95,73 +92,5 @@ impl State {
                 holds
             }
         }
-    }
-}
-
-/// The state machine of one node.
-pub(super) struct Registers {
-    node: NodeId,
-    state: State,
-    applied: Index,
-    /// Bytes of padding in a snapshot, so that it takes more than one piece.
-    ballast: usize,
-    observer: SharedObserver,
-}
-
-impl Registers {
-    pub(super) fn new(node: NodeId, ballast: usize, observer: SharedObserver) -> Self {
-        Self { node, state: State::default(), applied: Index(0), ballast, observer }
-    }
-
-    pub(super) fn get(&self, key: u64) -> Option<u64> {
-        self.state.get(key)
-    }
-}
-
-impl StateMachine for Registers {
-    fn apply(&mut self, &At { index, .. }: &At, command: &[u8]) -> Bytes {
-        let mut observer = self.observer.lock();
-        let Some(command) = Command::decode(command) else {
-            observer.fail(format!("state machine safety: entry {index} of node {} is no command", self.node));
-            return Bytes::new();
-        };
-        if index <= self.applied {
-            observer.fail(format!("state machine safety: {} applies {index} behind {}", self.node, self.applied));
-        }
-        self.applied = index;
-        let changed = self.state.carry_out(&command);
-        observer.applied(self.node, index, &command, changed, &self.state);
-        Bytes::from_static(if changed { b"1" } else { b"0" })
-    }
-
-    fn snapshot(&self) -> Option<WriteState> {
-        let (state, applied, ballast) = (self.state.clone(), self.applied, self.ballast);
-        let observer = self.observer.clone();
-        Some(Box::new(move |writer: &mut dyn Write| {
-            let mut words = vec![applied.0, state.history];
-            words.extend(state.values.iter().flat_map(|(key, value)| [*key, *value]));
-            writer.write_all(&(words.len() as u64).to_le_bytes())?;
-            for word in words {
-                writer.write_all(&word.to_le_bytes())?;
-            }
-            writer.write_all(&vec![0x5a; ballast])?;
-            observer.lock().report.count("snapshots", 1);
-            Ok(())
-        }))
-    }
-
-    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
-        let mut number = || {
-            let mut word = [0; 8];
-            from.read_exact(&mut word).map(|()| u64::from_le_bytes(word))
-        };
-        let count = number()?;
-        let (applied, history) = (Index(number()?), number()?);
-        let pairs = (0..count.saturating_sub(2) / 2).map(|_| Ok((number()?, number()?)));
-        let values = pairs.collect::<io::Result<_>>()?;
-        io::copy(from, &mut io::sink())?;
-        (self.state, self.applied) = (State { values, history }, applied);
-        self.observer.lock().restored(self.node, applied, &self.state);
-        Ok(())
     }
 }

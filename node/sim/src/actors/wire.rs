@@ -8,17 +8,17 @@
 
 mod endpoint;
 
-pub(super) use endpoint::{Endpoint, decode};
+pub(super) use endpoint::Endpoint;
 
-use super::observer::SharedObserver;
+use super::{
+    frames::{encoded, lane_of},
+    observer::SharedObserver,
+};
 use crate::plan::{Fault, links};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quorate::NodeId;
 use quorate_raft::Message;
-use quorate_transport::{
-    codec::Encoder,
-    network::{Introduction, Lane},
-};
+use quorate_transport::network::Introduction;
 use quorate_transport_testing::fate::{Fate, Order, flip};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use std::{
@@ -232,21 +232,5 @@ impl State {
             let incoming = Incoming::Frame { from, frame: frame.clone(), is_corrupt: flipped_bit.is_some() };
             self.put(due, Parcel { to, seat: None, lane, incoming });
         }
-    }
-}
-
-fn encoded(message: &Message) -> Option<Bytes> {
-    let frame = Encoder::default().message(message).ok()?;
-    let mut joined = BytesMut::with_capacity(frame.len());
-    joined.extend_from_slice(&frame.head);
-    joined.extend_from_slice(&frame.body);
-    Some(joined.freeze())
-}
-
-fn lane_of(message: &Message) -> u8 {
-    match Lane::of(message) {
-        Lane::Control => 0,
-        Lane::Append => 1,
-        Lane::Snapshot => 2,
     }
 }

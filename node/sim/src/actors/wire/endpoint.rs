@@ -1,12 +1,11 @@
 //! The network as one node sees it.
 
 use super::{Incoming, LATENCY, Parcel, Seat, Wire};
-use bytes::Bytes;
+use crate::actors::frames::decode;
 use quorate::NodeId;
 use quorate_raft::Message;
 use quorate_transport::{
     Link, Links, Network, NetworkContext, NetworkError,
-    codec::{Decoder, Frame, Limits},
     network::{Inbox, Introduction, LocalFuture},
 };
 use std::{
@@ -23,7 +22,7 @@ use tokio::{
 };
 
 /// The network that a node is started with.
-pub(in super::super) struct Endpoint(pub(in super::super) Wire);
+pub(crate) struct Endpoint(pub(crate) Wire);
 
 impl Network for Endpoint {
     fn start(self: Box<Self>, context: NetworkContext) -> LocalFuture<Result<Box<dyn Links>, NetworkError>> {
@@ -83,17 +82,6 @@ async fn receive(
                 waiting.fetch_sub(1, Ordering::Relaxed);
             }
         }
-    }
-}
-
-/// The message of a buffer that should hold exactly one frame.
-pub(in super::super) fn decode(mut frame: Bytes) -> Option<Message> {
-    match Decoder::new(Limits::default()).feed(&mut frame) {
-        Ok(Some(decoded)) if frame.is_empty() => match decoded.frame {
-            Frame::Message(message) => Some(message),
-            Frame::Hello(_) => None,
-        },
-        _ => None,
     }
 }
 
