@@ -7,10 +7,10 @@
 mod cage;
 mod figures;
 
-pub use cage::{RUN_TIME_MAX, Run, TraceText, once};
-pub use figures::{Figures, Summary};
+pub use cage::{Carry, RUN_TIME_MAX, Run, TraceText, once};
+pub use figures::{Failure, Figures, Summary, name, property};
 
-use crate::{Layer, Outcome, Plan, Trace};
+use crate::{Layer, Plan};
 use std::{
     num::{NonZeroU64, NonZeroUsize},
     ops::Range,
@@ -22,9 +22,6 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-
-/// The function that carries a plan out: [`Layer::run`], or a stand-in for it.
-pub type Carry = fn(Layer, &Plan, &mut Trace) -> Outcome;
 
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -45,32 +42,6 @@ pub struct Settings {
     pub failures_max: NonZeroUsize,
     /// The function that carries a plan out.
     pub carry: Carry,
-}
-
-/// A seed that failed, on one layer.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure {
-    /// The seed of the plan.
-    pub seed: u64,
-    /// The layer that ran it.
-    pub layer: Layer,
-    /// The property that did not hold, a colon, and the details.
-    pub violation: String,
-}
-
-/// The name of a layer on the command line and in reports.
-#[must_use]
-pub const fn name(layer: Layer) -> &'static str {
-    match layer {
-        Layer::Pure => "pure",
-        Layer::Actors => "actors",
-    }
-}
-
-/// The property that a violation is about: the text before its first colon.
-#[must_use]
-pub fn property(violation: &str) -> &str {
-    violation.split_once(": ").map_or(violation, |(property, _)| property)
 }
 
 /// Runs seeds until none is left, time is up, or enough have failed. `tell` gets a line of progress

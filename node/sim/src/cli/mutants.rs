@@ -3,7 +3,10 @@
 //! In the sources themselves it makes the copy that has the mutants, builds this program there, and
 //! becomes that program, with the same arguments.
 
-use super::{Held, Misuse, in_a_line, say, tell, threads};
+use super::{
+    answer::{Held, Misuse, in_a_line, say, tell},
+    choices::threads,
+};
 use quorate_sim::{
     Layer,
     mutants::{

@@ -1,6 +1,10 @@
 //! The command `quorate-sim replay`: it repeats one seed or plan, and can shrink it.
 
-use super::{COMMAND, Held, Misuse, OneLayer, say, tell};
+use super::{
+    answer::{COMMAND, Held, Misuse, say, tell},
+    choices::OneLayer,
+    mutants,
+};
 use quorate_sim::{
     Layer, Plan,
     runs::{Run, TraceText, name, once},
@@ -54,7 +58,7 @@ pub(super) fn run(args: &Args) -> Held {
         (None, None) => return Err(Misuse("neither a seed nor a plan; say one of them".into())),
     };
     if let Some(name) = &args.mutant {
-        super::mutants::turn_on(name)?;
+        mutants::turn_on(name)?;
     }
     let layer = args.layer.into();
     let text = if args.trace { TraceText::Kept } else { TraceText::None };

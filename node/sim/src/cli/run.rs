@@ -1,6 +1,9 @@
 //! The command `quorate-sim run`: it runs many seeds and prints their totals and failures.
 
-use super::{COMMAND, Held, Layers, Misuse, in_a_line, say, tell, threads};
+use super::{
+    answer::{COMMAND, Held, Misuse, in_a_line, say, tell},
+    choices::{Layers, threads},
+};
 use quorate_sim::{
     Layer, Plan,
     runs::{self, Failure, Settings, Summary, TraceText, name, once},
@@ -131,14 +134,6 @@ impl FromStr for Seeds {
         if seeds.is_empty() { Err(wrong()) } else { Ok(Self::These(seeds)) }
     }
 }
-
-impl std::fmt::Display for Misuse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Misuse {}
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use super::{
-    Call, Operation, Outcome, Reply,
+    history::{Call, Operation, Outcome, Reply},
     problem::Problem,
     search::{Answer, decide, furthest},
 };

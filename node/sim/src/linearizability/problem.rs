@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Call, Operation, Outcome, Reply};
+use super::history::{Call, Operation, Outcome, Reply};
 
 /// The state of the register: [`ABSENT`], [`UNNAMED`], or the number of a value.
 pub(super) type Held = u32;

@@ -1,6 +1,5 @@
 //! One run on a thread of its own, with its panic caught and its time limited.
 
-use super::Carry;
 use crate::{Layer, Outcome, Plan, Report, Trace};
 use std::{
     cell::{Cell, RefCell},
@@ -9,6 +8,9 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+/// The function that carries a plan out: [`Layer::run`], or a stand-in for it.
+pub type Carry = fn(Layer, &Plan, &mut Trace) -> Outcome;
 
 /// A run that takes longer counts as endless. Seconds are usual, even on the slowest machine.
 pub const RUN_TIME_MAX: Duration = Duration::from_secs(300);

@@ -1,6 +1,6 @@
-//! Totals of many runs, and the speed of the simulation.
+//! Totals of many runs, the seeds that failed, and the speed of the simulation.
 
-use super::{Failure, Run, name};
+use super::cage::Run;
 use crate::{Layer, Report};
 use std::{fmt, num::NonZeroUsize, time::Duration};
 
@@ -26,6 +26,32 @@ pub struct Summary {
     pub wall: Duration,
     /// The number of worker threads.
     pub jobs: NonZeroUsize,
+}
+
+/// A seed that failed, on one layer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// The seed of the plan.
+    pub seed: u64,
+    /// The layer that ran it.
+    pub layer: Layer,
+    /// The property that did not hold, a colon, and the details.
+    pub violation: String,
+}
+
+/// The name of a layer on the command line and in reports.
+#[must_use]
+pub const fn name(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Pure => "pure",
+        Layer::Actors => "actors",
+    }
+}
+
+/// The property that a violation is about: the text before its first colon.
+#[must_use]
+pub fn property(violation: &str) -> &str {
+    violation.split_once(": ").map_or(violation, |(property, _)| property)
 }
 
 impl Figures {
