@@ -12,9 +12,12 @@
 //! next one's due, and a further tick goes on.
 
 use super::layout::{Reader, write_bytes};
+use equivalent::{Comparable, Equivalent};
 use imbl::OrdMap;
 use quorate_raft::session::LogTime;
+use rapidhash::v3::rapidhash_v3;
 use std::{
+    cmp::Ordering,
     io::{self, Write},
     sync::Arc,
     time::Duration,
@@ -27,7 +30,7 @@ pub const FIRES_MAX: u32 = 1_024;
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Timers {
     by_due: OrdMap<Place, Arc<[u8]>>,
-    by_key: OrdMap<Arc<[u8]>, Place>,
+    by_key: OrdMap<Key, Place>,
     /// The number of the next setting.
     next: u64,
 }
@@ -37,6 +40,36 @@ pub struct Timers {
 struct Place {
     due: LogTime,
     number: u64,
+}
+
+/// A key under its hash, which alone is compared unless two are equal: the bytes are elsewhere in
+/// memory, and a lookup among a million would wait for them at every step.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Key {
+    hash: u64,
+    bytes: Arc<[u8]>,
+}
+
+/// A [`Key`] that is looked up, with bytes of any owner.
+struct Sought<'a> {
+    hash: u64,
+    bytes: &'a [u8],
+}
+
+impl Equivalent<Key> for Sought<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.compare(key).is_eq()
+    }
+}
+
+impl Comparable<Key> for Sought<'_> {
+    fn compare(&self, key: &Key) -> Ordering {
+        self.hash.cmp(&key.hash).then_with(|| self.bytes.cmp(&key.bytes))
+    }
+}
+
+fn sought(bytes: &[u8]) -> Sought<'_> {
+    Sought { hash: rapidhash_v3(bytes), bytes }
 }
 
 /// The state of one key, and of the count of settings, before a change.
@@ -87,7 +120,7 @@ impl Timers {
         firing.left = firing.left.checked_sub(1)?;
         let (place, key) = (*place, Arc::clone(key));
         self.by_due.remove(&place);
-        self.by_key.remove(&key);
+        self.by_key.remove(&sought(&key));
         Some((place.due, Undo { key, was: Some(place), next: self.next }))
     }
 
@@ -127,11 +160,11 @@ impl Timers {
 
     fn insert(&mut self, key: Arc<[u8]>, place: Place) {
         self.by_due.insert(place, Arc::clone(&key));
-        self.by_key.insert(key, place);
+        self.by_key.insert(Key { hash: sought(&key).hash, bytes: key }, place);
     }
 
     fn remove(&mut self, key: &[u8]) -> Option<Undo> {
-        let place = self.by_key.remove(key)?;
+        let place = self.by_key.remove(&sought(key))?;
         let key = self.by_due.remove(&place)?;
         Some(Undo { key, was: Some(place), next: self.next })
     }
@@ -165,7 +198,7 @@ impl Timers {
                 return Err(from.invalid("the timers are not in order"));
             }
             let key: Arc<[u8]> = from.bytes()?.into();
-            if timers.by_key.contains_key(&key) {
+            if timers.by_key.contains_key(&sought(&key)) {
                 return Err(from.invalid("two timers have one key"));
             }
             timers.insert(key, place);

@@ -171,7 +171,7 @@ fn check(timers: &Timers, model: &Model) {
     assert_eq!(rows, model.rows);
     assert_eq!(timers.by_key.len(), rows.len());
     assert!(rows.iter().all(|(due, number, key)| {
-        timers.by_key.get(&key[..]) == Some(&Place { due: LogTime(*due), number: *number })
+        timers.by_key.get(&sought(key)) == Some(&Place { due: LogTime(*due), number: *number })
     }));
     let bytes = written(timers);
     assert_eq!(read(&bytes).expect("a table"), *timers);
