@@ -5,10 +5,15 @@
 //!
 //! - [`envelope`]: the bytes of a command and of its outcome, and the verdict on bytes.
 //! - [`timers`]: the pending timers.
+//! - [`outbox`]: the effects that are to be performed; [`performer`]: which one is performed when.
 
 #[doc(hidden)]
 pub mod envelope;
 #[doc(hidden)]
 pub mod layout;
+#[doc(hidden)]
+pub mod outbox;
+#[doc(hidden)]
+pub mod performer;
 #[doc(hidden)]
 pub mod timers;

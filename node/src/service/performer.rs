@@ -1,0 +1,280 @@
+//! The decisions of the performer of effects: which one is performed when, and when again.
+//!
+//! A leader performs once it has applied the first entry of its own term, so all earlier
+//! completions are known to it. Of each key only the oldest effect stands here
+//! ([`Outbox::heads`](super::outbox::Outbox::heads)). The shell that carries out calls the author's
+//! handler, and brings each result back with the number of its attempt; a result of an attempt that
+//! was given up changes nothing.
+//!
+//! **Bound:** at most [`PLACES`] effects are being performed, or wait for their completion to be
+//! applied. One that is to be tried again gives its place up while it rests.
+
+use super::outbox::EffectId;
+use quorate_raft::{Moment, Term};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// The most effects at once; they have different keys.
+pub const PLACES: usize = 64;
+/// The longest that one attempt takes; then it is given up.
+pub const LIMIT: Duration = Duration::from_secs(30);
+/// The rest after the first failed attempt; it doubles with every further one.
+pub const REST_MIN: Duration = Duration::from_millis(100);
+/// The longest rest.
+pub const REST_MAX: Duration = Duration::from_secs(60);
+
+/// The effects that may be performed, and how far each has come. Empty while the node does not lead.
+#[derive(Default, Debug)]
+pub struct Performer {
+    term: Option<Term>,
+    ready: BTreeSet<EffectId>,
+    places: BTreeMap<EffectId, Stage>,
+    resting: BTreeSet<(Moment, EffectId)>,
+    /// The failed attempts of each effect that had one.
+    failed: BTreeMap<EffectId, u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// It is being performed, and is given up at `until`.
+    Performing { attempt: u32, until: Moment },
+    /// Its completion is proposed and not yet applied.
+    Completing,
+}
+
+/// The shell's next step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Call the handler for this effect.
+    Perform {
+        /// The effect.
+        id: EffectId,
+        /// The number of the attempt in this leadership, from 1.
+        attempt: u32,
+    },
+    /// Drop the call of the handler for this effect: it has taken too long.
+    GiveUp {
+        /// The effect.
+        id: EffectId,
+    },
+}
+
+/// The end of one attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// The handler returned a signal.
+    Done,
+    /// The handler asks to be called again, after this long if it says so.
+    Retry(Option<Duration>),
+    /// The handler panicked.
+    Panicked,
+}
+
+impl Performer {
+    /// Begins to perform, as the leader of `term`, these effects. The first entry of the term was
+    /// applied.
+    pub fn lead(&mut self, term: Term, heads: impl IntoIterator<Item = EffectId>) {
+        *self = Self { term: Some(term), ready: heads.into_iter().collect(), ..Self::default() };
+    }
+
+    /// Forgets all: the node leads no more. The shell drops every call.
+    pub fn stop(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The term in which it performs.
+    #[must_use]
+    pub fn term(&self) -> Option<Term> {
+        self.term
+    }
+
+    /// Takes up an effect that has become the oldest of its key.
+    pub fn add(&mut self, id: EffectId) {
+        if self.term.is_some() && !self.places.contains_key(&id) && !self.resting.iter().any(|(_, other)| *other == id)
+        {
+            self.ready.insert(id);
+        }
+    }
+
+    /// Forgets an effect whose completion was applied.
+    pub fn completed(&mut self, id: EffectId) {
+        self.ready.remove(&id);
+        self.places.remove(&id);
+        self.failed.remove(&id);
+        self.resting.retain(|(_, other)| *other != id);
+    }
+
+    /// Takes the end of an attempt. `true` if the completion is to be proposed, until it is in the
+    /// log or the leadership ends.
+    pub fn ended(&mut self, id: EffectId, attempt: u32, ended: Ended, now: Moment) -> bool {
+        let Some(stage) = self.places.get_mut(&id) else { return false };
+        if !matches!(stage, Stage::Performing { attempt: current, .. } if *current == attempt) {
+            return false;
+        }
+        match ended {
+            Ended::Done => {
+                *stage = Stage::Completing;
+                return true;
+            }
+            Ended::Retry(after) => self.rest(id, after, now),
+            Ended::Panicked => self.rest(id, None, now),
+        }
+        false
+    }
+
+    /// The steps that are due: attempts that take too long are given up, rested effects are ready
+    /// again, and ready ones take the free places, the lowest id first.
+    pub fn due(&mut self, now: Moment) -> Vec<Step> {
+        let is_late = |stage: &Stage| matches!(stage, Stage::Performing { until, .. } if *until <= now);
+        let late: Vec<_> = self.places.iter().filter(|(_, stage)| is_late(stage)).map(|(id, _)| *id).collect();
+        let mut steps = Vec::new();
+        for id in late {
+            self.rest(id, None, now);
+            steps.push(Step::GiveUp { id });
+        }
+        while let Some((until, id)) = self.resting.first().copied().filter(|(until, _)| *until <= now) {
+            self.resting.remove(&(until, id));
+            self.ready.insert(id);
+        }
+        while self.places.len() < PLACES
+            && let Some(id) = self.ready.pop_first()
+        {
+            let attempt = self.failed.get(&id).map_or(1, |failed| failed.saturating_add(1));
+            self.places.insert(id, Stage::Performing { attempt, until: now.plus(LIMIT) });
+            steps.push(Step::Perform { id, attempt });
+        }
+        steps
+    }
+
+    /// When [`Performer::due`] has steps next, unless something else happens before.
+    #[must_use]
+    pub fn wakes_at(&self) -> Option<Moment> {
+        let limits = self.places.values().filter_map(|stage| match stage {
+            Stage::Performing { until, .. } => Some(*until),
+            Stage::Completing => None,
+        });
+        limits.chain(self.resting.first().map(|(until, _)| *until)).min()
+    }
+
+    fn rest(&mut self, id: EffectId, after: Option<Duration>, now: Moment) {
+        self.places.remove(&id);
+        let failed = self.failed.entry(id).or_default();
+        let doubled = REST_MIN.saturating_mul(1 << (*failed).min(16));
+        *failed = failed.saturating_add(1);
+        self.resting.insert((now.plus(after.unwrap_or(doubled).clamp(REST_MIN, REST_MAX)), id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Step::{GiveUp, Perform};
+    use quorate_raft::Index;
+
+    #[test]
+    fn nothing_is_performed_without_a_leadership() {
+        let mut performer = Performer::default();
+        performer.add(id(1));
+        assert_eq!((performer.due(at(0)), performer.wakes_at()), (vec![], None));
+        performer.lead(Term(3), [id(1)]);
+        assert_eq!(performer.due(at(0)), [Perform { id: id(1), attempt: 1 }]);
+        performer.stop();
+        assert!(!performer.ended(id(1), 1, Ended::Done, at(1)), "a deposed leader proposes nothing");
+        assert_eq!((performer.due(at(9)), performer.term()), (vec![], None));
+    }
+
+    #[test]
+    fn an_effect_is_performed_once_while_its_completion_is_not_applied() {
+        let mut performer = leading([id(1)]);
+        assert_eq!(performer.due(at(0)), [Perform { id: id(1), attempt: 1 }]);
+        performer.add(id(1));
+        assert_eq!(performer.due(at(1)), [], "it is under way");
+        assert!(performer.ended(id(1), 1, Ended::Done, at(2)));
+        assert!(!performer.ended(id(1), 1, Ended::Done, at(2)), "once");
+        performer.add(id(1));
+        assert_eq!((performer.due(at(40_000)), performer.wakes_at()), (vec![], None), "no limit on the proposal");
+        performer.completed(id(1));
+        performer.add(id(2));
+        assert_eq!(performer.due(at(40_000)), [Perform { id: id(2), attempt: 1 }]);
+    }
+
+    #[test]
+    fn the_rest_doubles_from_100_ms_to_60_s() {
+        let (mut performer, mut now) = (leading([id(1)]), at(0));
+        let mut rests = Vec::new();
+        for attempt in 1..=13 {
+            assert_eq!(performer.due(now), [Perform { id: id(1), attempt }]);
+            let ended = if attempt % 2 == 0 { Ended::Panicked } else { Ended::Retry(None) };
+            assert!(!performer.ended(id(1), attempt, ended, now));
+            let wakes_at = performer.wakes_at().expect("it rests");
+            assert_eq!(performer.due(at(wakes_at.0.as_millis() as u64 - 1)), [], "not before");
+            rests.push(wakes_at.since(now).as_millis());
+            now = wakes_at;
+        }
+        assert_eq!(rests, [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 60_000, 60_000, 60_000]);
+    }
+
+    #[test]
+    fn a_handler_chooses_its_rest_within_the_bounds() {
+        for (after, rest) in [(5_000, 5_000), (1, 100), (3_600_000, 60_000)] {
+            let mut performer = leading([id(1)]);
+            performer.due(at(0));
+            performer.ended(id(1), 1, Ended::Retry(Some(Duration::from_millis(after))), at(0));
+            assert_eq!(performer.wakes_at(), Some(at(rest)));
+        }
+    }
+
+    #[test]
+    fn an_attempt_is_given_up_after_30_s_and_its_late_result_is_dropped() {
+        let mut performer = leading([id(1)]);
+        performer.due(at(0));
+        assert_eq!((performer.wakes_at(), performer.due(at(29_999))), (Some(at(30_000)), vec![]));
+        assert_eq!(performer.due(at(30_000)), [GiveUp { id: id(1) }]);
+        assert!(!performer.ended(id(1), 1, Ended::Done, at(30_001)), "it was given up");
+        assert_eq!(performer.due(at(30_100)), [Perform { id: id(1), attempt: 2 }]);
+        assert!(!performer.ended(id(1), 1, Ended::Done, at(30_101)), "of an earlier attempt");
+        assert!(performer.ended(id(1), 2, Ended::Done, at(30_102)));
+    }
+
+    #[test]
+    fn at_most_64_have_a_place_and_one_that_rests_has_none() {
+        let mut performer = leading((1..=70).map(id));
+        let begun = performer.due(at(0));
+        assert_eq!(begun, (1..=64).map(|nth| Perform { id: id(nth), attempt: 1 }).collect::<Vec<_>>());
+        performer.ended(id(5), 1, Ended::Retry(None), at(1));
+        assert_eq!(performer.due(at(1)), [Perform { id: id(65), attempt: 1 }]);
+        performer.ended(id(6), 1, Ended::Done, at(2));
+        assert_eq!(performer.due(at(2)), [], "its completion is not applied yet");
+        performer.completed(id(6));
+        assert_eq!(performer.due(at(2)), [Perform { id: id(66), attempt: 1 }]);
+        assert_eq!(performer.due(at(101)), [], "5 has rested and waits for a place");
+        performer.completed(id(1));
+        assert_eq!(performer.due(at(101)), [Perform { id: id(5), attempt: 2 }], "the lowest id first");
+    }
+
+    #[test]
+    fn an_effect_that_rests_or_waits_and_was_completed_is_forgotten() {
+        let mut performer = leading([id(1), id(2)]);
+        performer.due(at(0));
+        performer.ended(id(1), 1, Ended::Panicked, at(0));
+        performer.completed(id(1));
+        performer.completed(id(2));
+        assert_eq!((performer.due(at(90_000)), performer.wakes_at()), (vec![], None));
+    }
+
+    fn leading(heads: impl IntoIterator<Item = EffectId>) -> Performer {
+        let mut performer = Performer::default();
+        performer.lead(Term(3), heads);
+        performer
+    }
+
+    fn id(index: u64) -> EffectId {
+        EffectId { index: Index(index), nth: 0 }
+    }
+
+    fn at(ms: u64) -> Moment {
+        Moment(Duration::from_millis(ms))
+    }
+}
