@@ -6,9 +6,13 @@
 //! - [`envelope`]: the bytes of a command and of its outcome, and the verdict on bytes.
 //! - [`timers`]: the pending timers.
 //! - [`outbox`]: the effects that are to be performed; [`performer`]: which one is performed when.
+//! - [`history`]: the latest events, by entry.
+//! - [`windows`]: the comparison of replicas.
 
 #[doc(hidden)]
 pub mod envelope;
+#[doc(hidden)]
+pub mod history;
 #[doc(hidden)]
 pub mod layout;
 #[doc(hidden)]
@@ -17,3 +21,5 @@ pub mod outbox;
 pub mod performer;
 #[doc(hidden)]
 pub mod timers;
+#[doc(hidden)]
+pub mod windows;
