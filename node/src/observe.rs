@@ -3,7 +3,7 @@
 
 use quorate_metrics::{self as metrics, NodeMetrics, PeerMetrics};
 use quorate_raft::NodeId;
-use quorate_storage::contract::StorageObserver;
+use quorate_storage::contract::{StorageObserver, StorageOp};
 use quorate_transport::network::{ConnectionResult, Direction, DropReason, Lane, NetworkObserver};
 use std::{
     collections::BTreeMap,
@@ -23,8 +23,8 @@ impl StorageObserver for ObservedStorage {
         self.0.written(bytes);
     }
 
-    fn failed(&self, op: &'static str) {
-        self.0.storage_error(op);
+    fn failed(&self, op: StorageOp) {
+        self.0.storage_error(op.label());
     }
 
     fn ran_short(&self) {

@@ -116,7 +116,7 @@
 mod error;
 mod handle;
 
-pub use error::StorageError;
+pub use error::{StorageError, StorageOp};
 pub use handle::{Place, Storage, StorageHandle, StorageThread, thread};
 
 use actix::prelude::*;
@@ -403,8 +403,8 @@ pub trait StorageObserver: Send + Sync + 'static {
     fn wrote(&self, _bytes: u64) {}
     /// Bytes were written to a snapshot.
     fn wrote_snapshot(&self, _bytes: u64) {}
-    /// An operation failed: `open`, `read`, `write`, `sync`.
-    fn failed(&self, _op: &'static str) {}
+    /// An operation failed.
+    fn failed(&self, _op: StorageOp) {}
     /// A file could not be opened or made, or a thread could not be started, for lack of
     /// descriptors, threads or memory; it will be tried again.
     fn ran_short(&self) {}

@@ -31,7 +31,7 @@ pub use quorate_disk as disk;
 pub use contract::{
     Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
     SaveSnapshot, SnapshotSink, SnapshotSource, Storage, StorageError, StorageFailed, StorageFull, StorageHandle,
-    StorageObserver, Unobserved,
+    StorageObserver, StorageOp, Unobserved,
 };
 pub use log_store::{LogDir, LogStore, Opening};
 pub use memory::{Memory, MemoryLog};

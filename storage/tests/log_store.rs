@@ -2,8 +2,8 @@
 
 use quorate_raft::{Batch, BatchBuilder, EntryId, Faulty, HardState, Index, Kind, NodeId, Term};
 use quorate_storage::{
-    LogDir, LogStore, Opening, Persist, Recover, Recovered, Storage, StorageError, StorageHandle, Unobserved, checksum,
-    disk::File,
+    LogDir, LogStore, Opening, Persist, Recover, Recovered, Storage, StorageError, StorageHandle, StorageOp,
+    Unobserved, checksum, disk::File,
 };
 use quorate_storage_testing::{
     Crash, Operation, SimulatedDisk,
@@ -161,7 +161,7 @@ impl Store {
         assert!(!self.has_failed, "no method is called after an error");
         if let Err(error) = self.file.write_at(&mut [IoSlice::new(b"a change")], 0) {
             self.has_failed = true;
-            return Err(StorageError::io("write", Path::new("scratch"), error, "check the disk"));
+            return Err(StorageError::io(StorageOp::Write, Path::new("scratch"), error, "check the disk"));
         }
         what(&mut self.content.lock().unwrap_or_else(PoisonError::into_inner).staged);
         Ok(())
@@ -215,7 +215,7 @@ impl LogStore for Store {
         let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = self.file.sync_data() {
             self.has_failed = true;
-            return Err(StorageError::io("sync", Path::new("scratch"), error, "check the disk"));
+            return Err(StorageError::io(StorageOp::Sync, Path::new("scratch"), error, "check the disk"));
         }
         content.durable = content.staged.clone();
         Ok(())

@@ -3,7 +3,8 @@
 
 use quorate_raft::{BatchBuilder, EntryId, HardState, Index, Kind, Membership, NodeId, SnapshotBase, Term};
 use quorate_storage::{
-    OpenSnapshot, Persist, ReadEntries, Recover, Remember, SaveSnapshot, Storage, StorageHandle, StorageObserver, Wal,
+    OpenSnapshot, Persist, ReadEntries, Recover, Remember, SaveSnapshot, Storage, StorageHandle, StorageObserver,
+    StorageOp, Wal,
 };
 use quorate_storage_testing::{
     Crash, Operation, SimulatedDisk,
@@ -204,7 +205,7 @@ async fn a_log_that_cannot_be_opened_says_why_in_one_line() {
     let disk = SimulatedDisk::new();
     disk.fail(Operation::Open, 1);
     let error = Node::try_start(&disk).await.err().expect("it fails");
-    assert!(error.contains("can't open log/hard-state.new") && !error.contains('\n'), "{error}");
+    assert!(error.contains("can't create log/hard-state.new") && !error.contains('\n'), "{error}");
 }
 
 /// A store on this thread, and its completions.
@@ -370,7 +371,7 @@ impl StorageObserver for Watch {
         self.syncs.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn failed(&self, _: &'static str) {
+    fn failed(&self, _: StorageOp) {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -9,7 +9,7 @@
 use bytes::{Buf, Bytes};
 use quorate_raft::{Batch, EntryId, HardState, Index};
 use quorate_storage::{
-    LogDir, LogStore, Opening, Recovered, StorageError, StorageHandle, checksum, disk::Disk, disk::File,
+    LogDir, LogStore, Opening, Recovered, StorageError, StorageHandle, StorageOp, checksum, disk::Disk, disk::File,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, io, io::ErrorKind, io::IoSlice, path::Path, path::PathBuf, sync::Arc};
@@ -55,11 +55,11 @@ impl FileLog {
         let log = match at.disk.open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Self::create(at.disk.clone(), path)?.publish()?,
             file => {
-                let mut log = Self::on(at.disk.clone(), file.map_err(failed("open", &path))?, path);
+                let mut log = Self::on(at.disk.clone(), file.map_err(failed(StorageOp::Open, &path))?, path);
                 log.replay()?;
                 // A killed process may have left the marks and the name in the page cache alone.
                 log.mark()?;
-                at.disk.sync_dir(&at.dir).map_err(failed("sync", &at.dir))?;
+                at.disk.sync_dir(&at.dir).map_err(failed(StorageOp::Sync, &at.dir))?;
                 log
             }
         };
@@ -80,25 +80,27 @@ impl FileLog {
         let unfinished = path.with_extension("new");
         disk.remove(&unfinished).or_else(|error| match error.kind() {
             ErrorKind::NotFound => Ok(()),
-            _ => Err(failed("remove", &unfinished)(error)),
+            _ => Err(failed(StorageOp::Remove, &unfinished)(error)),
         })?;
-        let file = disk.create(&unfinished).map_err(failed("create", &unfinished))?;
+        let file = disk.create(&unfinished).map_err(failed(StorageOp::Create, &unfinished))?;
         Ok(Self::on(disk, file, path))
     }
 
     /// Syncs the log, then gives it its name, which an older file may have until then.
     fn publish(mut self) -> Result<Self, StorageError> {
         self.sync()?;
-        self.disk.rename(&self.path.with_extension("new"), &self.path).map_err(failed("rename", &self.path))?;
+        self.disk
+            .rename(&self.path.with_extension("new"), &self.path)
+            .map_err(failed(StorageOp::Rename, &self.path))?;
         let dir = self.path.parent().unwrap_or(&self.path);
-        self.disk.sync_dir(dir).map_err(failed("sync", dir))?;
+        self.disk.sync_dir(dir).map_err(failed(StorageOp::Sync, dir))?;
         Ok(self)
     }
 
     fn replay(&mut self) -> Result<(), StorageError> {
-        let length = self.file.length().map_err(failed("read", &self.path))?;
+        let length = self.file.length().map_err(failed(StorageOp::Read, &self.path))?;
         let mut bytes = vec![0; BEGIN.max(length as usize)];
-        self.file.read_at(&mut bytes, 0).map_err(failed("read", &self.path))?;
+        self.file.read_at(&mut bytes, 0).map_err(failed(StorageOp::Read, &self.path))?;
         let mark = |at: usize| Some(checked(bytes.get(at..at + 12)?)?.get_u64_le());
         self.end = MARKS.into_iter().filter_map(mark).max().ok_or_else(|| self.damaged("both marks are lost"))?;
         let mut rest = bytes.get(BEGIN..self.end as usize).ok_or_else(|| self.damaged("its end is lost"))?;
@@ -141,11 +143,11 @@ impl FileLog {
         let end = self.end.to_le_bytes();
         let mark = [&end[..], &checksum(0, &end).to_le_bytes()].concat();
         MARKS.into_iter().try_for_each(|at| self.write(&mark, at as u64))?;
-        self.file.sync_data().map_err(failed("sync", &self.path))
+        self.file.sync_data().map_err(failed(StorageOp::Sync, &self.path))
     }
 
     fn write(&self, bytes: &[u8], at: u64) -> Result<(), StorageError> {
-        self.file.write_at(&mut [IoSlice::new(bytes)], at).map_err(failed("write", &self.path))
+        self.file.write_at(&mut [IoSlice::new(bytes)], at).map_err(failed(StorageOp::Write, &self.path))
     }
 
     fn damaged(&self, what: impl fmt::Display) -> StorageError {
@@ -179,7 +181,7 @@ impl LogStore for FileLog {
 
     fn sync(&mut self) -> Result<(), StorageError> {
         self.write(&self.staged, self.end)?;
-        self.file.sync_data().map_err(failed("sync", &self.path))?;
+        self.file.sync_data().map_err(failed(StorageOp::Sync, &self.path))?;
         self.end += self.staged.len() as u64;
         self.staged.clear();
         self.mark()
@@ -190,7 +192,7 @@ impl LogStore for FileLog {
     }
 }
 
-fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+fn failed(operation: StorageOp, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
     move |error| StorageError::io(operation, path, error, "check the disk, then start the node again")
 }
 

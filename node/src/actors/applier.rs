@@ -21,7 +21,7 @@ use crate::{
 use actix::prelude::*;
 use quorate_metrics::{NodeMetrics, ProposalResult, ProposalStage, SnapshotPhase};
 use quorate_raft::{EntryId, Index, Kind, Skip, session};
-use quorate_storage::{SnapshotSource, StorageError};
+use quorate_storage::{SnapshotSource, StorageError, StorageOp};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
@@ -246,7 +246,7 @@ impl<M: StateMachine> Applier<M> {
             }
             Err(error) => {
                 self.metrics.snapshot_failed(SnapshotPhase::Restore);
-                Err(RestoreError::Unreadable { ends, source: error.into() })
+                Err(RestoreError::Unreadable { ends, source: StorageError::within(error, StorageOp::Read) })
             }
         }
     }

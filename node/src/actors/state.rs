@@ -7,7 +7,7 @@ use crate::{
     sessions::{self, Table},
 };
 use quorate_raft::{Snapshot, SnapshotBase};
-use quorate_storage::{SnapshotSink, SnapshotSource, StorageError};
+use quorate_storage::{SnapshotSink, SnapshotSource, StorageError, StorageOp};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
 /// Bytes of a buffer: a state machine may write and read a few bytes at a time, which checksums and
@@ -36,8 +36,9 @@ pub(super) fn write(
     lifecycle: &Lifecycle,
 ) -> Result<Snapshot, StorageError> {
     let mut writer = BufWriter::with_capacity(BUFFER_BYTES, WhileAlive { sink, lifecycle });
-    write(&mut writer)?;
-    let WhileAlive { sink, .. } = writer.into_inner().map_err(|error| error.into_error())?;
+    let failed = |error| StorageError::within(error, StorageOp::Write);
+    write(&mut writer).map_err(failed)?;
+    let WhileAlive { sink, .. } = writer.into_inner().map_err(|error| failed(error.into_error()))?;
     sink.finish()
 }
 

@@ -1,6 +1,6 @@
 //! The handle of a storage actor: from its description to its end.
 
-use super::{OpenSnapshot, Persist, ReadEntries, Recover, Remember, SaveSnapshot, StorageError};
+use super::{OpenSnapshot, Persist, ReadEntries, Recover, Remember, SaveSnapshot, StorageError, StorageOp};
 use actix::prelude::*;
 use std::fmt;
 
@@ -142,6 +142,6 @@ pub fn thread() -> Result<Arbiter, StorageError> {
     Arbiter::try_new().map_err(|error| {
         let remedy = crate::wal::SHORTAGE_REMEDY;
         let line = format!("can't start an actor's thread: {error}; {remedy}, then start the node again");
-        StorageError::caused(line, "start", None, error)
+        StorageError::caused(line, StorageOp::StartThread, None, error)
     })
 }

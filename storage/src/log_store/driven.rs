@@ -5,7 +5,7 @@
 
 use super::{LogStore, Opening, missing};
 use crate::{
-    contract::{Recover, Recovered, SnapshotSink, SnapshotSource, StorageError, StorageObserver, follows},
+    contract::{Recover, Recovered, SnapshotSink, SnapshotSource, StorageError, StorageObserver, StorageOp, follows},
     disk::Disk,
     log_writer::DrivenLog,
     snapshots::SnapshotStore,
@@ -61,11 +61,11 @@ impl<S: LogStore> StoreLog<S> {
         holdings::remove_leftover(&*disk, &dir)?;
         let (holdings, unreadable) = holdings::claim(&*disk, &dir, &identity)?;
         let (snapshots, found) = SnapshotStore::open(disk.clone(), &dir, cluster, *member, Arc::clone(observer))
-            .map_err(Failure::of("open"))?;
+            .map_err(Failure::of(StorageOp::Open))?;
 
         let (cluster, observer) = (cluster.clone(), Arc::clone(observer));
         let opening = Opening { dir, disk, cluster, member: *member, observer };
-        let (store, mut recovered) = open(&opening).map_err(Failure::of("open"))?;
+        let (store, mut recovered) = open(&opening).map_err(Failure::of(StorageOp::Open))?;
         let Opening { dir, disk, observer, .. } = opening;
         if recovered.hard_state.term < recovered.last.term {
             return Err(Failure::open(format_args!(
@@ -116,10 +116,10 @@ impl<S: LogStore> StoreLog<S> {
     fn before(&mut self, from: Index) -> Outcome<(EntryId, u32)> {
         self.sync()?;
         if from.previous() > self.base.index {
-            return self.store.entry(from.previous()).map_err(Failure::of("read"));
+            return self.store.entry(from.previous()).map_err(Failure::of(StorageOp::Read));
         }
-        let first = self.store.read(from).map_err(Failure::of("read"))?;
-        let first = first.ok_or_else(|| missing(from)).map_err(Failure::of("read"))?;
+        let first = self.store.read(from).map_err(Failure::of(StorageOp::Read))?;
+        let first = first.ok_or_else(|| missing(from)).map_err(Failure::of(StorageOp::Read))?;
         Ok((self.base, first.previous_checksum()))
     }
 
@@ -130,7 +130,7 @@ impl<S: LogStore> StoreLog<S> {
         }
         self.sync()?;
         let held = match to.index <= self.last.0.index {
-            true => Some(self.store.entry(to.index).map_err(Failure::of("read"))?),
+            true => Some(self.store.entry(to.index).map_err(Failure::of(StorageOp::Read))?),
             false => None,
         };
         match (held.filter(|(id, _)| *id == to), cut.checksum) {
@@ -152,7 +152,7 @@ impl<S: LogStore> StoreLog<S> {
         self.keep_state(None, to.term)?;
         if self.last.0.index > self.base.index {
             self.is_staged = true;
-            self.store.truncate(self.base.index.next()).map_err(Failure::of("write"))?;
+            self.store.truncate(self.base.index.next()).map_err(Failure::of(StorageOp::Write))?;
         }
         self.last = (to, checksum);
         self.begin_after(to, checksum)
@@ -160,7 +160,7 @@ impl<S: LogStore> StoreLog<S> {
 
     fn begin_after(&mut self, to: EntryId, checksum: u32) -> Outcome<()> {
         self.is_staged = true;
-        self.store.cut(to, checksum).map_err(Failure::of("write"))?;
+        self.store.cut(to, checksum).map_err(Failure::of(StorageOp::Write))?;
         (self.base, self.cut_to) = (to, Some(to.index));
         Ok(())
     }
@@ -179,10 +179,10 @@ impl<S: LogStore> StoreLog<S> {
         }
         let last = self.before(from)?;
         if let Some(batch) = then {
-            follows(last, batch).map_err(Failure::of("write"))?;
+            follows(last, batch).map_err(Failure::of(StorageOp::Write))?;
         }
         self.is_staged = true;
-        self.store.truncate(from).map_err(Failure::of("write"))?;
+        self.store.truncate(from).map_err(Failure::of(StorageOp::Write))?;
         self.last = last;
         Ok(())
     }
@@ -197,15 +197,15 @@ impl<S: LogStore> StoreLog<S> {
         if asked.is_some() || state != self.hard_state {
             self.is_staged = true;
             (self.hard_state, self.has_voted) = (state, self.has_voted || state.vote.is_some());
-            self.store.set_hard_state(state, self.has_voted).map_err(Failure::of("write"))?;
+            self.store.set_hard_state(state, self.has_voted).map_err(Failure::of(StorageOp::Write))?;
         }
         Ok(())
     }
 
     fn append(&mut self, batch: &Batch) -> Outcome<()> {
-        follows(self.last, batch).map_err(Failure::of("write"))?;
+        follows(self.last, batch).map_err(Failure::of(StorageOp::Write))?;
         self.is_staged = true;
-        self.store.append(batch).map_err(Failure::of("write"))?;
+        self.store.append(batch).map_err(Failure::of(StorageOp::Write))?;
         self.last = (batch.last_id(), batch.checksum());
         self.observer.wrote(batch.bytes().len() as u64);
         Ok(())
@@ -217,7 +217,7 @@ impl<S: LogStore> StoreLog<S> {
         for record in batch.records() {
             let id = record.id;
             let is_held = id.index > base && id.index <= last;
-            let held = is_held.then(|| self.store.entry(id.index)).transpose().map_err(Failure::of("read"))?;
+            let held = is_held.then(|| self.store.entry(id.index)).transpose().map_err(Failure::of(StorageOp::Read))?;
             if held != Some((id, record.checksum)) {
                 return Err(Failure::write(format_args!(
                     "entry {id} was sent to repair the log in {}, which has another one there: the logs have diverged, nothing was \
@@ -227,7 +227,7 @@ impl<S: LogStore> StoreLog<S> {
             }
         }
         self.is_staged = true;
-        self.store.repair(batch).map_err(Failure::of("write"))
+        self.store.repair(batch).map_err(Failure::of(StorageOp::Write))
     }
 }
 
@@ -260,7 +260,7 @@ impl<S: LogStore> DrivenLog for StoreLog<S> {
     fn sync(&mut self) -> Outcome<()> {
         if self.is_staged {
             let began = Instant::now();
-            self.store.sync().map_err(Failure::of("sync"))?;
+            self.store.sync().map_err(Failure::of(StorageOp::Sync))?;
             self.observer.synced(began.elapsed());
             self.is_staged = false;
         }
@@ -277,9 +277,9 @@ impl<S: LogStore> DrivenLog for StoreLog<S> {
             return Ok(read);
         }
         while next <= to {
-            let Some(batch) = self.store.read(next).map_err(Failure::of("read"))? else { break };
+            let Some(batch) = self.store.read(next).map_err(Failure::of(StorageOp::Read))? else { break };
             let wanted = batch.from(next).and_then(|batch| batch.up_to(to)).filter(|wanted| wanted.first() == next);
-            let wanted = wanted.ok_or_else(|| Failure::of("read")(missing(next)))?;
+            let wanted = wanted.ok_or_else(|| Failure::of(StorageOp::Read)(missing(next)))?;
             let fitting = wanted.within(left);
             if !read.is_empty() && fitting.bytes().len() > left {
                 break;
@@ -312,7 +312,7 @@ impl<S: LogStore> DrivenLog for StoreLog<S> {
     }
 
     fn check_space(&mut self) -> Outcome<Option<bool>> {
-        let is_full = self.store.is_full().map_err(Failure::of("write"))?;
+        let is_full = self.store.is_full().map_err(Failure::of(StorageOp::Write))?;
         let was_full = std::mem::replace(&mut self.is_full, is_full);
         Ok((is_full != was_full).then_some(is_full))
     }

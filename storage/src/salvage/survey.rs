@@ -1,7 +1,7 @@
 //! Survey: reads a member's directory without a change.
 
 use crate::{
-    contract::{Recovered, SnapshotSource, StorageError, Unobserved},
+    contract::{Recovered, SnapshotSource, StorageError, StorageOp, Unobserved},
     disk::{Disk, RealDisk},
     salvage::overlay::Overlay,
     wal::{Header, Identity, LOCK, Segment, Wal, hard_state, log::Log},
@@ -59,7 +59,7 @@ impl Survey {
         let dir = dir.as_ref().to_owned();
         let names = disk.list(&dir).map_err(|error| {
             let remedy = "name a data directory, and be allowed to read it";
-            SurveyError::Unusable(StorageError::io("read", &dir, error, remedy))
+            SurveyError::Unusable(StorageError::io(StorageOp::Read, &dir, error, remedy))
         })?;
         if disk.lock_to_read(&dir.join(LOCK)).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             let dir = dir.display();

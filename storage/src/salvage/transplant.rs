@@ -2,7 +2,7 @@
 
 use super::Choice;
 use crate::{
-    contract::{SnapshotSource, StorageError, Unobserved},
+    contract::{SnapshotSource, StorageError, StorageOp, Unobserved},
     salvage::overlay::Overlay,
     snapshots::Backup,
     wal::{
@@ -176,7 +176,7 @@ impl New<'_> {
             if count == 0 {
                 break;
             }
-            sink.write_all(&buffer[..count]).map_err(StorageError::from)?;
+            sink.write_all(&buffer[..count]).map_err(|error| StorageError::within(error, StorageOp::Write))?;
             at += count as u64;
         }
         sink.finish()?;

@@ -8,7 +8,7 @@ use super::{
     source::FileSource,
 };
 use crate::{
-    contract::{SnapshotSource, StorageError},
+    contract::{SnapshotSource, StorageError, StorageOp},
     disk::{Disk, RealDisk},
     wal::Identity,
 };
@@ -42,7 +42,7 @@ impl Backup {
             io::ErrorKind::NotFound => {
                 StorageError::new(format!("there is no {}; name a backup's file", path.display()))
             }
-            _ => trouble("open", path)(error),
+            _ => trouble(StorageOp::Open, path)(error),
         })?;
         let read = FileSource::read(file, path, None).and_then(|(mut source, identity)| {
             source.verify()?;

@@ -1,6 +1,10 @@
 //! Snapshots that can't be used, and the lines that say why.
 
-use crate::{contract::StorageError, disk::is_shortage, wal::SHORTAGE_REMEDY};
+use crate::{
+    contract::{StorageError, StorageOp},
+    disk::is_shortage,
+    wal::SHORTAGE_REMEDY,
+};
 use std::{fmt, io, path::Path};
 
 /// The reason why a snapshot can't be used.
@@ -36,7 +40,7 @@ impl Flaw {
 }
 
 /// Turns an I/O error into a line with the operation, the file and a remedy.
-pub(super) fn trouble(op: &'static str, path: &Path) -> impl Fn(io::Error) -> StorageError {
+pub(super) fn trouble(op: StorageOp, path: &Path) -> impl Fn(io::Error) -> StorageError {
     move |error| {
         let remedy = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on it; the log is as it was",

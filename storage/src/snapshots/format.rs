@@ -7,6 +7,7 @@
 
 use super::flaw::{Flaw, trouble};
 use crate::{
+    contract::StorageOp,
     disk::File,
     wal::{BLOCK_BYTES, Identity, SealedBlock, read_u32},
 };
@@ -88,7 +89,7 @@ pub(super) fn read(
     path: &Path,
     wanted: Option<&Identity>,
 ) -> Result<(Snapshot, Layout, Identity), Flaw> {
-    let length = file.length().map_err(trouble("open", path)).map_err(Flaw::Refused)?;
+    let length = file.length().map_err(trouble(StorageOp::Open, path)).map_err(Flaw::Refused)?;
     let block = read_exactly(file, path, 0, BLOCK_BYTES)?;
     let Some(block) = SealedBlock::read(&block, MAGIC_HEAD) else { return Err(Flaw::damaged(path, 0, "the header")) };
     let (version, features) = (block.u32(8), block.u32(12));

@@ -19,7 +19,7 @@ pub use backup::Backup;
 pub use export::Export;
 
 use crate::{
-    contract::{SnapshotSink, SnapshotSource, StorageError, StorageObserver},
+    contract::{SnapshotSink, SnapshotSource, StorageError, StorageObserver, StorageOp},
     disk::Disk,
     wal::{CLUSTER_BYTES_MAX, Failure, Identity, Outcome, SHORTAGE_REMEDY},
 };
@@ -78,8 +78,8 @@ impl SnapshotStore {
             return Err(StorageError::new(what));
         }
         let (dir, identity) = (dir.as_ref().to_owned(), Identity { cluster: cluster.to_owned(), member });
-        disk.create_dir(&dir).map_err(trouble("open", &dir))?;
-        let names = disk.list(&dir).map_err(trouble("read", &dir))?;
+        disk.create_dir(&dir).map_err(trouble(StorageOp::Create, &dir))?;
+        let names = disk.list(&dir).map_err(trouble(StorageOp::Read, &dir))?;
         let mut found = Found { snapshots: Vec::new(), repairs: remove_unfinished(&*disk, &dir, &names)? };
 
         let mut lasts: Vec<EntryId> = names.iter().filter_map(|name| last_of(name)).collect();
@@ -151,9 +151,9 @@ impl SnapshotStore {
         let source = check(&*self.shared.disk, &path, newest, &self.shared.identity, false).map_err(|flaw| {
             let is_shortage = matches!(flaw, Flaw::Short(_));
             if !is_shortage {
-                self.shared.observer.failed("read");
+                self.shared.observer.failed(StorageOp::Read);
             }
-            Failure { op: "open", error: flaw.into_error(), is_full: false, is_shortage }
+            Failure { op: StorageOp::Open, error: flaw.into_error(), is_full: false, is_shortage }
         })?;
         Ok(Box::new(source))
     }
@@ -234,7 +234,7 @@ impl Shared {
             let dir = self.dir.display();
             return Err(StorageError::new(format!("{dir} was closed before its snapshot was finished; save it again")));
         }
-        self.disk.rename(unfinished, &path).map_err(trouble("rename", unfinished))?;
+        self.disk.rename(unfinished, &path).map_err(trouble(StorageOp::Rename, unfinished))?;
         let is_new = !self.files().iter().any(|file| file.last == last && file.is_whole);
         if let Err(error) = self.disk.sync_dir(&self.dir) {
             // After a failed sync it is unknown whether the name is durable. If the file replaced
@@ -242,7 +242,7 @@ impl Shared {
             if is_new {
                 let _ = self.disk.remove(&path);
             }
-            return Err(trouble("sync", &self.dir)(error));
+            return Err(trouble(StorageOp::Sync, &self.dir)(error));
         }
         {
             let mut files = self.files();
@@ -344,11 +344,11 @@ fn remove_unfinished(disk: &dyn Disk, dir: &Path, names: &[String]) -> Result<Ve
     let mut removed = Vec::new();
     for name in names.iter().filter(|name| name.ends_with(SUFFIX_UNFINISHED)) {
         let path = dir.join(name);
-        disk.remove(&path).map_err(trouble("remove", &path))?;
+        disk.remove(&path).map_err(trouble(StorageOp::Remove, &path))?;
         removed.push(format!("removed {}, a snapshot that was never finished", path.display()));
     }
     if !removed.is_empty() {
-        disk.sync_dir(dir).map_err(trouble("sync", dir))?;
+        disk.sync_dir(dir).map_err(trouble(StorageOp::Sync, dir))?;
     }
     Ok(removed)
 }

@@ -6,7 +6,7 @@ use super::{
     format::{self, CHECKSUM_BYTES, Layout},
 };
 use crate::{
-    contract::{SnapshotSink, StorageError},
+    contract::{SnapshotSink, StorageError, StorageOp},
     disk::{File, is_shortage},
 };
 use quorate_raft::{Snapshot, SnapshotBase};
@@ -58,9 +58,9 @@ impl FileSink {
             if is_shortage(&error) {
                 shared.observer.ran_short();
             } else {
-                shared.observer.failed("open");
+                shared.observer.failed(StorageOp::Open);
             }
-            trouble("create", &path)(error)
+            trouble(StorageOp::Create, &path)(error)
         })?;
         let (head, layout) = format::head(&base, &shared.identity, shared.chunk_bytes);
         Ok(Self {
@@ -97,7 +97,7 @@ impl FileSink {
         let file_bytes = self.at + foot.len() as u64;
         self.shared
             .publish(&self.path, self.base.last, file_bytes)
-            .inspect_err(|_| self.shared.observer.failed("sync"))?;
+            .inspect_err(|error| self.shared.observer.failed(error.operation().unwrap_or(StorageOp::Sync)))?;
         self.is_published = true;
         Ok(Snapshot { base: self.base.clone(), bytes: self.bytes, checksum: self.checksum })
     }
@@ -122,8 +122,8 @@ impl FileSink {
     fn write_at(&self, slices: &mut [IoSlice<'_>], offset: u64) -> Result<(), StorageError> {
         let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
         self.file.write_at(slices, offset).map_err(|error| {
-            self.shared.observer.failed("write");
-            trouble("write", &self.path)(error)
+            self.shared.observer.failed(StorageOp::Write);
+            trouble(StorageOp::Write, &self.path)(error)
         })?;
         self.shared.observer.wrote_snapshot(bytes as u64);
         Ok(())
@@ -132,8 +132,8 @@ impl FileSink {
     fn sync(&mut self) -> Result<(), StorageError> {
         self.unsynced_bytes = 0;
         self.file.sync_data().map_err(|error| {
-            self.shared.observer.failed("sync");
-            trouble("sync", &self.path)(error)
+            self.shared.observer.failed(StorageOp::Sync);
+            trouble(StorageOp::Sync, &self.path)(error)
         })
     }
 

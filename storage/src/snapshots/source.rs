@@ -5,7 +5,7 @@ use super::{
     format::{self, CHECKSUM_BYTES, Layout},
 };
 use crate::{
-    contract::{SnapshotSource, StorageError},
+    contract::{SnapshotSource, StorageError, StorageOp},
     disk::{Disk, File, is_shortage},
     wal::{BLOCK_BYTES, Identity, read_u32},
 };
@@ -28,7 +28,7 @@ impl FileSource {
     pub(super) fn open(disk: &dyn Disk, path: &Path, identity: &Identity) -> Result<Self, Flaw> {
         let file = disk.open(path).map_err(|error| {
             let flaw = if is_shortage(&error) { Flaw::Short } else { Flaw::Refused };
-            flaw(trouble("open", path)(error))
+            flaw(trouble(StorageOp::Open, path)(error))
         })?;
         Ok(Self::read(file, path, Some(identity))?.0)
     }

@@ -3,7 +3,7 @@
 mod formats;
 
 use super::*;
-use crate::{Unobserved, disk::RealDisk};
+use crate::{StorageOp, Unobserved, disk::RealDisk};
 use proptest::prelude::*;
 use quorate_raft::Membership;
 use quorate_storage_testing::{Crash, Operation, SimulatedDisk};
@@ -512,7 +512,7 @@ fn state(bytes: usize) -> Vec<u8> {
 
 fn save(store: &SnapshotStore, index: u64, bytes: usize) -> Result<Snapshot, StorageError> {
     let mut sink = store.begin(base(index), None)?;
-    sink.write_all(&state(bytes)).map_err(StorageError::from)?;
+    sink.write_all(&state(bytes)).map_err(|error| StorageError::within(error, StorageOp::Write))?;
     sink.finish()
 }
 

@@ -5,6 +5,7 @@
 //! crash at any point leaves the old log or the new one.
 
 use super::{Failure, Outcome, failed, log::Log};
+use crate::contract::StorageOp;
 use quorate_raft::{Cut, Index, Term};
 
 impl Log {
@@ -76,7 +77,7 @@ impl Log {
             self.assert_holds_all_after_base();
         }
         for segment in std::mem::take(&mut self.cut_off) {
-            self.disk.remove(&segment.path).map_err(failed("write", &segment.path))?;
+            self.disk.remove(&segment.path).map_err(failed(StorageOp::Remove, &segment.path))?;
             self.shortages.sync_dir(&*self.disk, &self.dir)?;
         }
         if let Some(to) = self.cut_to.take() {

@@ -1,14 +1,18 @@
 //! Failures of file operations: the operation, the file and the remedy.
 
 use super::shortage;
-use crate::{contract::StorageError, disk::is_shortage};
+use crate::{
+    contract::{StorageError, StorageOp},
+    disk::is_shortage,
+};
 use std::{fmt, io, path::Path};
 
-/// An error, and the operation that failed: `open`, `read`, `write` or `sync`.
+/// An error, and the operation that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Failure {
-    /// The operation, a label for logs and metrics.
-    pub op: &'static str,
+    /// The operation, for the metrics.
+    pub op: StorageOp,
     /// The error, for the operator.
     pub error: StorageError,
     /// Whether there was no space for it.
@@ -23,25 +27,25 @@ pub type Outcome<T> = Result<T, Failure>;
 
 impl Failure {
     /// A failure of this operation.
-    pub(crate) fn of(op: &'static str) -> impl FnOnce(StorageError) -> Self {
+    pub(crate) fn of(op: StorageOp) -> impl FnOnce(StorageError) -> Self {
         move |error| Self { op, error, is_full: false, is_shortage: false }
     }
 
     pub(crate) fn open(what: impl fmt::Display) -> Self {
-        Self::of("open")(StorageError::new(what.to_string()))
+        Self::of(StorageOp::Open)(StorageError::new(what.to_string()))
     }
 
     pub(crate) fn read(what: impl fmt::Display) -> Self {
-        Self::of("read")(StorageError::new(what.to_string()))
+        Self::of(StorageOp::Read)(StorageError::new(what.to_string()))
     }
 
     pub(crate) fn write(what: impl fmt::Display) -> Self {
-        Self::of("write")(StorageError::new(what.to_string()))
+        Self::of(StorageOp::Write)(StorageError::new(what.to_string()))
     }
 }
 
 /// Turns an I/O error into a failure that names the operation, the file and a remedy.
-pub(crate) fn failed(op: &'static str, path: &Path) -> impl Fn(io::Error) -> Failure {
+pub(crate) fn failed(op: StorageOp, path: &Path) -> impl Fn(io::Error) -> Failure {
     move |error| {
         let remedy = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free space on it, then start the node again",
@@ -51,9 +55,10 @@ pub(crate) fn failed(op: &'static str, path: &Path) -> impl Fn(io::Error) -> Fai
             _ => "check the disk and the kernel log, then start the node again",
         };
         let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        // Only opening or creating can be tried again: a write or a sync may have been
+        // Only opening, creating or starting can be tried again: a write or a sync may have been
         // done in part.
-        let is_shortage = op == "open" && is_shortage(&error);
+        let is_shortage =
+            matches!(op, StorageOp::Open | StorageOp::Create | StorageOp::StartThread) && is_shortage(&error);
         let error = StorageError::io(op, path, error, remedy);
         Failure { op, error, is_full, is_shortage }
     }

@@ -6,6 +6,7 @@
 //! refused rather than answered with an older vote.
 
 use super::{BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed};
+use crate::contract::StorageOp;
 use crate::disk::{Disk, File, Pace};
 use quorate_raft::{HardState, NodeId, Promise, Term};
 use std::{
@@ -57,18 +58,20 @@ impl HardStateFile {
     pub fn create(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<Self> {
         let (unfinished, path) = (dir.join(UNFINISHED), dir.join(NAME));
         match disk.remove(&unfinished) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("write", &unfinished)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(StorageOp::Remove, &unfinished)(error));
+            }
             _ => {}
         }
-        let file = disk.create(&unfinished).map_err(failed("open", &unfinished))?;
+        let file = disk.create(&unfinished).map_err(failed(StorageOp::Create, &unfinished))?;
         let newest =
             Copy { sequence: 1, state: HardState::default(), has_voted: false, segment: 0, identity: identity.clone() };
         let first = Copy { sequence: 0, ..newest.clone() };
-        file.allocate((COPIES * APART) as u64, Pace::AtOnce).map_err(failed("write", &unfinished))?;
-        first.write(&*file).and_then(|()| newest.write(&*file)).map_err(failed("write", &unfinished))?;
-        file.sync_data().map_err(failed("sync", &unfinished))?;
-        disk.rename(&unfinished, &path).map_err(failed("write", &path))?;
-        disk.sync_dir(dir).map_err(failed("sync", dir))?;
+        file.allocate((COPIES * APART) as u64, Pace::AtOnce).map_err(failed(StorageOp::Write, &unfinished))?;
+        first.write(&*file).and_then(|()| newest.write(&*file)).map_err(failed(StorageOp::Write, &unfinished))?;
+        file.sync_data().map_err(failed(StorageOp::Sync, &unfinished))?;
+        disk.rename(&unfinished, &path).map_err(failed(StorageOp::Rename, &path))?;
+        disk.sync_dir(dir).map_err(failed(StorageOp::Sync, dir))?;
         Ok(Self { file, path, newest })
     }
 
@@ -76,7 +79,7 @@ impl HardStateFile {
     /// depends on pages that a failed sync left in memory.
     pub fn open(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<Self> {
         let path = dir.join(NAME);
-        let file = disk.open(&path).map_err(failed("open", &path))?;
+        let file = disk.open(&path).map_err(failed(StorageOp::Open, &path))?;
         let newest = read(&*file, &path)?;
         if newest.identity != *identity {
             return Err(mismatch(dir, &newest.identity, identity));
@@ -106,8 +109,8 @@ impl HardStateFile {
         let has_voted = self.newest.has_voted || state.vote.is_some();
         let identity = self.newest.identity.clone();
         let next = Copy { sequence: self.newest.sequence + 1, state, has_voted, segment, identity };
-        next.write(&*self.file).map_err(failed("write", &self.path))?;
-        self.file.sync_data().map_err(failed("sync", &self.path))?;
+        next.write(&*self.file).map_err(failed(StorageOp::Write, &self.path))?;
+        self.file.sync_data().map_err(failed(StorageOp::Sync, &self.path))?;
         self.newest = next;
         Ok(())
     }
@@ -116,7 +119,7 @@ impl HardStateFile {
 /// The owner of the directory.
 pub(crate) fn identity(disk: &dyn Disk, dir: &Path) -> Outcome<Identity> {
     let path = dir.join(NAME);
-    let file = disk.open_to_read(&path).map_err(failed("open", &path))?;
+    let file = disk.open_to_read(&path).map_err(failed(StorageOp::Open, &path))?;
     Ok(read(&*file, &path)?.identity)
 }
 
@@ -126,7 +129,7 @@ pub(crate) fn identity(disk: &dyn Disk, dir: &Path) -> Outcome<Identity> {
 pub(crate) fn stand_in(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outcome<()> {
     let path = dir.join(NAME);
     match disk.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("write", &path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(StorageOp::Remove, &path)(error)),
         _ => {}
     }
     let mut file = HardStateFile::create(disk, dir, identity)?;
@@ -136,7 +139,7 @@ pub(crate) fn stand_in(disk: &dyn Disk, dir: &Path, identity: &Identity) -> Outc
 /// The newest copy in a file.
 fn read(file: &dyn File, path: &Path) -> Outcome<Copy> {
     let mut bytes = vec![0; COPIES * APART];
-    let count = file.read_at(&mut bytes, 0).map_err(failed("read", path))?;
+    let count = file.read_at(&mut bytes, 0).map_err(failed(StorageOp::Read, path))?;
     let versions = (0..COPIES).filter_map(|copy| SealedBlock::read(bytes.get(copy * APART..)?, MAGIC));
     if let Some(other) = versions.map(|block| block.u32(8)).find(|version| *version != VERSION) {
         let (path, whose) = (path.display(), if other < VERSION { "an earlier" } else { "a later" });

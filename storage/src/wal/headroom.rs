@@ -6,6 +6,7 @@
 
 use super::{Outcome, failed, log::Log, next_segment};
 use crate::{
+    contract::StorageOp,
     disk::{Disk, Pace, is_shortage},
     wal::next_segment::Readiness,
 };
@@ -97,12 +98,12 @@ impl Log {
 pub(crate) fn reserve(disk: &dyn Disk, dir: &Path, bytes: u64) -> Outcome<bool> {
     let path = dir.join(NAME);
     match disk.open(&path) {
-        Ok(file) if file.length().map_err(failed("read", &path))? == bytes => return Ok(true),
+        Ok(file) if file.length().map_err(failed(StorageOp::Read, &path))? == bytes => return Ok(true),
         Ok(_) => release(disk, dir)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         // It is tried again with the next segment.
         Err(error) if is_shortage(&error) => return Ok(false),
-        Err(error) => return Err(failed("open", &path)(error)),
+        Err(error) => return Err(failed(StorageOp::Open, &path)(error)),
     }
     match next_segment::make(disk, &path, bytes, Pace::AtOnce) {
         Ok(_) => Ok(true),
@@ -115,7 +116,7 @@ pub(crate) fn reserve(disk: &dyn Disk, dir: &Path, bytes: u64) -> Outcome<bool> 
 pub(crate) fn release(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     let path = dir.join(NAME);
     match disk.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("write", &path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(StorageOp::Remove, &path)(error)),
         _ => Ok(()),
     }
 }

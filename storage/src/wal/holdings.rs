@@ -6,6 +6,7 @@
 use super::{
     BLOCK_BYTES, Failure, Identity, Outcome, SealedBlock, failed, hard_state, read_u32, read_u64, shortage::sync_dir,
 };
+use crate::contract::StorageOp;
 use crate::disk::{Disk, Pace};
 use quorate_raft::{Index, NodeId};
 use std::{
@@ -59,11 +60,11 @@ fn contents(disk: &dyn Disk, path: &Path) -> Outcome<Option<Vec<u8>>> {
     let file = match disk.open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed("open", path)(error)),
+        Err(error) => return Err(failed(StorageOp::Open, path)(error)),
     };
-    let length = file.length().map_err(failed("read", path))?.min(BYTES_MAX);
+    let length = file.length().map_err(failed(StorageOp::Read, path))?.min(BYTES_MAX);
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    let count = file.read_at(&mut bytes, 0).map_err(failed("read", path))?;
+    let count = file.read_at(&mut bytes, 0).map_err(failed(StorageOp::Read, path))?;
     bytes.truncate(count);
     Ok(Some(bytes))
 }
@@ -88,12 +89,12 @@ const BYTES_MAX: u64 = 1 << 20;
 pub fn write(disk: &dyn Disk, dir: &Path, identity: &Identity, holdings: &Holdings) -> Outcome<()> {
     let (unfinished, path) = (dir.join(UNFINISHED), dir.join(NAME));
     remove_leftover(disk, dir)?;
-    let file = disk.create(&unfinished).map_err(failed("open", &unfinished))?;
+    let file = disk.create(&unfinished).map_err(failed(StorageOp::Create, &unfinished))?;
     let bytes = encode(identity, holdings);
-    file.allocate(bytes.len() as u64, Pace::AtOnce).map_err(failed("write", &unfinished))?;
-    file.write_at(&mut [IoSlice::new(&bytes)], 0).map_err(failed("write", &unfinished))?;
-    file.sync_data().map_err(failed("sync", &unfinished))?;
-    disk.rename(&unfinished, &path).map_err(failed("write", &path))?;
+    file.allocate(bytes.len() as u64, Pace::AtOnce).map_err(failed(StorageOp::Write, &unfinished))?;
+    file.write_at(&mut [IoSlice::new(&bytes)], 0).map_err(failed(StorageOp::Write, &unfinished))?;
+    file.sync_data().map_err(failed(StorageOp::Sync, &unfinished))?;
+    disk.rename(&unfinished, &path).map_err(failed(StorageOp::Rename, &path))?;
     sync_dir(disk, dir)
 }
 
@@ -135,7 +136,7 @@ pub(crate) fn remember(
 pub(crate) fn remove_leftover(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     let path = dir.join(UNFINISHED);
     match disk.remove(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("write", &path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(StorageOp::Remove, &path)(error)),
         _ => Ok(()),
     }
 }

@@ -12,6 +12,7 @@ use super::{
     scan::{Part, Scanned, State, Tail, scan},
     segment::{Segment, damaged},
 };
+use crate::contract::StorageOp;
 use quorate_raft::{EntryId, Faulty, HardState, Index, Membership, Snapshot, Term};
 use std::io::IoSlice;
 
@@ -152,10 +153,10 @@ impl Inventory {
         }
         for patch in &scanned.patches {
             let (at, slice) = (patch.at as u64, IoSlice::new(&patch.bytes));
-            segment.file.write_at(&mut [slice], at).map_err(failed("write", &segment.path))?;
+            segment.file.write_at(&mut [slice], at).map_err(failed(StorageOp::Write, &segment.path))?;
         }
         if !scanned.patches.is_empty() {
-            segment.file.sync_data().map_err(failed("sync", &segment.path))?;
+            segment.file.sync_data().map_err(failed(StorageOp::Sync, &segment.path))?;
         }
         chart(segment, &scanned.entries, bytes);
         segment.bytes = bytes.len() as u64;
@@ -261,9 +262,9 @@ fn open_segments(
 
 fn open_segment(wal: &Wal, identity: &Identity, sequence: u64, repairs: &mut Vec<String>) -> Outcome<Segment> {
     let path = wal.dir.join(Segment::name(sequence));
-    let file = wal.disk.open(&path).map_err(failed("open", &path))?;
+    let file = wal.disk.open(&path).map_err(failed(StorageOp::Open, &path))?;
     let mut bytes = vec![0; COPY_AT + BLOCK_BYTES];
-    let count = file.read_at(&mut bytes, 0).map_err(failed("read", &path))?;
+    let count = file.read_at(&mut bytes, 0).map_err(failed(StorageOp::Read, &path))?;
     let copy = |at: usize| {
         let header = Header::decode(bytes[..count].get(at..).unwrap_or_default());
         let header = header.map_err(|what| Failure::open(damaged(&path, at as u64, what)))?;
@@ -286,14 +287,14 @@ fn open_segment(wal: &Wal, identity: &Identity, sequence: u64, repairs: &mut Vec
     let segment = Segment::new(header, path, file);
     if is_damaged && count == bytes.len() {
         write_header(&segment)?;
-        segment.file.sync_data().map_err(failed("sync", &segment.path))?;
+        segment.file.sync_data().map_err(failed(StorageOp::Sync, &segment.path))?;
         repairs.push(format!("restored a copy of the header of {}", segment.path.display()));
     }
     Ok(segment)
 }
 
 fn read_all(segment: &Segment, bytes: &mut Vec<u8>) -> Outcome<()> {
-    let error = failed("read", &segment.path);
+    let error = failed(StorageOp::Read, &segment.path);
     let length = segment.file.length().map_err(&error)?;
     bytes.clear();
     bytes.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);

@@ -16,7 +16,7 @@ use super::{
     slot::{self, Slot},
 };
 use crate::{
-    contract::{SnapshotSource, StorageError, StorageObserver},
+    contract::{SnapshotSource, StorageError, StorageObserver, StorageOp},
     disk::{Disk, File},
     snapshots::SnapshotStore,
 };
@@ -123,7 +123,7 @@ impl Log {
         if !self.staged.is_empty() || !self.is_published || is_repaired {
             self.write_staged()?;
             let began = Instant::now();
-            self.active.file.sync_data().map_err(failed("sync", &self.active.path))?;
+            self.active.file.sync_data().map_err(failed(StorageOp::Sync, &self.active.path))?;
             self.observer.synced(began.elapsed());
             self.check_active()?;
             if !self.is_published {
@@ -400,12 +400,12 @@ impl Log {
             let mut slices = Vec::with_capacity(self.staged.len() + 1);
             slices.push(IoSlice::new(&mark));
             slices.extend(self.staged.iter().map(|bytes| IoSlice::new(bytes)));
-            active.file.write_at(&mut slices, active.end).map_err(failed("write", &active.path))?;
+            active.file.write_at(&mut slices, active.end).map_err(failed(StorageOp::Write, &active.path))?;
             if let Some(slots_at) = slot::place(&active.header, self.staged_first) {
                 active
                     .file
                     .write_at(&mut [IoSlice::new(&self.slots)], slots_at)
-                    .map_err(failed("write", &active.path))?;
+                    .map_err(failed(StorageOp::Write, &active.path))?;
             }
             self.observer.wrote(written + self.slots.len() as u64);
             active.end += written;
@@ -430,7 +430,7 @@ impl Log {
     /// Gives the active segment, which must be synced, its name, and removes superseded segments.
     pub(super) fn publish(&mut self) -> Outcome<()> {
         let path = self.dir.join(Segment::name(self.active.header.sequence));
-        self.disk.rename(&self.active.path, &path).map_err(failed("write", &path))?;
+        self.disk.rename(&self.active.path, &path).map_err(failed(StorageOp::Rename, &path))?;
         self.shortages.sync_dir(&*self.disk, &self.dir)?;
         (self.active.path, self.is_published, self.published) = (path, true, self.active.header.sequence);
         // So recovery notices if this file is ever missing, even if the others are intact.
@@ -438,14 +438,14 @@ impl Log {
         if !self.superseded.is_empty() {
             self.assert_holds_all_after_base();
             for segment in std::mem::take(&mut self.superseded) {
-                self.disk.remove(&segment.path).map_err(failed("write", &segment.path))?;
+                self.disk.remove(&segment.path).map_err(failed(StorageOp::Remove, &segment.path))?;
             }
             self.shortages.sync_dir(&*self.disk, &self.dir)?;
         }
         // Returns unused bytes of a sealed segment to the file system. No sync: nothing
         // depends on it.
         if let Some(sealed) = self.sealed.last_mut().filter(|sealed| sealed.bytes > sealed.end) {
-            sealed.file.truncate(sealed.end).map_err(failed("write", &sealed.path))?;
+            sealed.file.truncate(sealed.end).map_err(failed(StorageOp::Write, &sealed.path))?;
             sealed.bytes = sealed.end;
         }
         self.observer.log_bytes(self.bytes());
@@ -474,7 +474,7 @@ pub(super) fn write_header(segment: &Segment) -> Outcome<()> {
     let block = segment.header.encode();
     let gap = [0; COPY_AT - BLOCK_BYTES];
     let mut slices = [IoSlice::new(&block), IoSlice::new(&gap), IoSlice::new(&block)];
-    segment.file.write_at(&mut slices, 0).map_err(failed("write", &segment.path))
+    segment.file.write_at(&mut slices, 0).map_err(failed(StorageOp::Write, &segment.path))
 }
 
 fn diverged(batch: &Batch, previous: EntryId) -> Failure {

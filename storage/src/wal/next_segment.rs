@@ -1,6 +1,7 @@
 //! The next segment's file, made ahead of need.
 
 use super::{Failure, Outcome, failed, header::Layout};
+use crate::contract::StorageOp;
 use crate::disk::{Disk, File, Pace};
 use std::{
     convert::Infallible,
@@ -80,7 +81,7 @@ impl NextSegment {
             }));
             match started {
                 Ok(()) => self.making = Some(Making { made, hurry }),
-                Err(error) => self.made = Some(Err(failed("open", &thread_for)(error))),
+                Err(error) => self.made = Some(Err(failed(StorageOp::StartThread, &thread_for)(error))),
             }
         }
     }
@@ -143,7 +144,9 @@ impl Drop for NextSegment {
 pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     for path in NAMES.map(|name| dir.join(name)) {
         match disk.remove(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("write", &path)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(StorageOp::Remove, &path)(error));
+            }
             _ => {}
         }
     }
@@ -152,12 +155,12 @@ pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
 
 /// Makes and syncs a file of zeros; after a failure, none is left.
 pub(crate) fn make(disk: &dyn Disk, path: &Path, bytes: u64, pace: Pace<'_>) -> Outcome<Box<dyn File>> {
-    let file = disk.create(path).map_err(failed("open", path))?;
-    let allocated = file.allocate(bytes, pace).map_err(failed("write", path));
-    let made = allocated.and_then(|()| file.sync_data().map_err(failed("sync", path)));
+    let file = disk.create(path).map_err(failed(StorageOp::Create, path))?;
+    let allocated = file.allocate(bytes, pace).map_err(failed(StorageOp::Write, path));
+    let made = allocated.and_then(|()| file.sync_data().map_err(failed(StorageOp::Sync, path)));
     if let Err(failure) = made {
         // Its space is needed now, and its name the next time.
-        disk.remove(path).map_err(failed("write", path))?;
+        disk.remove(path).map_err(failed(StorageOp::Remove, path))?;
         return Err(failure);
     }
     Ok(file)

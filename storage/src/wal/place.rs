@@ -8,6 +8,7 @@
 //! It decides nothing about entries.
 
 use super::{Failure, LOCK, Outcome, failed, log::Log};
+use crate::contract::StorageOp;
 use crate::disk::{Disk, is_shortage};
 use std::{any::Any, path::Path};
 
@@ -24,7 +25,7 @@ impl Log {
                 Ok(false) => return Err(moved(&self.dir, path)),
                 // The next check finds out.
                 Err(error) if is_shortage(&error) => {}
-                Err(error) => return Err(failed("open", path)(error)),
+                Err(error) => return Err(failed(StorageOp::Open, path)(error)),
             }
         }
         Ok(())
@@ -34,7 +35,7 @@ impl Log {
     /// would be lost with the process.
     pub(super) fn check_active(&self) -> Outcome<()> {
         let Self { active, dir, .. } = self;
-        match active.file.has_name().map_err(failed("open", &active.path))? {
+        match active.file.has_name().map_err(failed(StorageOp::Open, &active.path))? {
             true => Ok(()),
             false => Err(moved(dir, &active.path)),
         }
@@ -49,7 +50,7 @@ pub(crate) fn check_lock(disk: &dyn Disk, dir: &Path, lock: &(dyn Any + Send + S
         Ok(false) => Err(moved(dir, &path)),
         // The next check finds out.
         Err(error) if is_shortage(&error) => Ok(()),
-        Err(error) => Err(failed("open", &path)(error)),
+        Err(error) => Err(failed(StorageOp::Open, &path)(error)),
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     slot,
 };
 use crate::{
-    contract::{Recovered, StorageObserver},
+    contract::{Recovered, StorageObserver, StorageOp},
     disk::Disk,
     snapshots::SnapshotStore,
 };
@@ -38,7 +38,7 @@ impl Log {
         let (dir, disk) = (&wal.dir, &*wal.disk);
         let lock = lock(disk, dir, cluster)?;
         let identity = Identity { cluster: cluster.to_owned(), member };
-        let names = disk.list(dir).map_err(failed("read", dir))?;
+        let names = disk.list(dir).map_err(failed(StorageOp::Read, dir))?;
         wal.stage.check(disk, dir, &names)?;
         let mut sequences: Vec<u64> = names.iter().filter_map(|name| Segment::sequence_of(name)).collect();
         sequences.sort_unstable();
@@ -51,7 +51,7 @@ impl Log {
         holdings::remove_leftover(disk, dir)?;
         let (holdings, unreadable) = holdings::read(disk, dir, &identity)?;
         let (snapshots, found) = SnapshotStore::open(wal.disk.clone(), dir, cluster, member, observer.clone())
-            .map_err(Failure::of("open"))?;
+            .map_err(Failure::of(StorageOp::Open))?;
         let snapshot = found.snapshots.into_iter().next();
 
         let mut inventory = Inventory { repairs: found.repairs, ..Inventory::default() };
@@ -146,13 +146,13 @@ pub(crate) fn lock(disk: &dyn Disk, dir: &Path, cluster: &str) -> Outcome<Box<dy
         let what = format_args!("the cluster's name has more than {CLUSTER_BYTES_MAX} bytes; choose a shorter one");
         return Err(Failure::open(what));
     }
-    disk.create_dir(dir).map_err(failed("open", dir))?;
+    disk.create_dir(dir).map_err(failed(StorageOp::Create, dir))?;
     disk.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => Failure::open(format_args!(
             "{} is in use by another process; stop that one or choose another data directory",
             dir.display()
         )),
-        _ => failed("open", &dir.join(LOCK))(error),
+        _ => failed(StorageOp::Open, &dir.join(LOCK))(error),
     })
 }
 

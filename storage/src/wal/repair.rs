@@ -7,6 +7,7 @@ use super::{
     segment::Segment,
     slot::{self, Slot},
 };
+use crate::contract::StorageOp;
 use quorate_raft::{Batch, Faulty, Index, record};
 use std::io::IoSlice;
 
@@ -50,7 +51,10 @@ impl Log {
                     segment.path.display()
                 )));
             };
-            segment.file.write_at(&mut [IoSlice::new(bytes)], place.at).map_err(failed("write", &segment.path))?;
+            segment
+                .file
+                .write_at(&mut [IoSlice::new(bytes)], place.at)
+                .map_err(failed(StorageOp::Write, &segment.path))?;
             segment.restored(index);
             let sequence = segment.header.sequence;
             if !self.repaired.contains(&sequence) {
@@ -74,7 +78,10 @@ impl Log {
             let Some(segment) = segment else { continue };
             if let Some(place) = slot::place(&segment.header, slot.id.index) {
                 let slot = slot.encode(slot::seed(segment.header.sequence));
-                segment.file.write_at(&mut [IoSlice::new(&slot)], place).map_err(failed("write", &segment.path))?;
+                segment
+                    .file
+                    .write_at(&mut [IoSlice::new(&slot)], place)
+                    .map_err(failed(StorageOp::Write, &segment.path))?;
             }
         }
         if self.is_proven || !self.is_published || !self.staged.is_empty() {
@@ -83,7 +90,7 @@ impl Log {
         let (active, next) = (&self.active, self.last.index.next());
         if let Some(place) = slot::place(&active.header, next) {
             let proof = Slot::proof(next, active.end, self.slots_seed);
-            active.file.write_at(&mut [IoSlice::new(&proof)], place).map_err(failed("write", &active.path))?;
+            active.file.write_at(&mut [IoSlice::new(&proof)], place).map_err(failed(StorageOp::Write, &active.path))?;
         }
         self.is_proven = true;
         Ok(())
@@ -101,7 +108,7 @@ impl Log {
         for sequence in std::mem::take(&mut self.repaired) {
             let segment = self.sealed.iter().chain(&self.superseded).find(|one| one.header.sequence == sequence);
             match segment {
-                Some(segment) => segment.file.sync_data().map_err(failed("sync", &segment.path))?,
+                Some(segment) => segment.file.sync_data().map_err(failed(StorageOp::Sync, &segment.path))?,
                 None => is_active = true,
             }
         }

@@ -10,6 +10,7 @@ use super::{
     segment::{Detour, Segment},
     slot,
 };
+use crate::contract::StorageOp;
 use quorate_raft::EntryId;
 use std::io::IoSlice;
 
@@ -39,7 +40,7 @@ pub(super) fn rewrite(
     write_header(&segment)?;
 
     let write = |bytes: &[u8], at: u64| {
-        segment.file.write_at(&mut [IoSlice::new(bytes)], at).map_err(failed("write", &segment.path))
+        segment.file.write_at(&mut [IoSlice::new(bytes)], at).map_err(failed(StorageOp::Write, &segment.path))
     };
     let (mut slots, seed) = (Vec::with_capacity(entries.len() * slot::Slot::BYTES), slot::seed(header.sequence));
     let mut run = Run { from: 0..0, to: header.layout.records_at + mark_bytes };
@@ -72,7 +73,7 @@ pub(super) fn rewrite(
             write(&slots, header.layout.slots_at)?;
         }
     }
-    segment.file.sync_data().map_err(failed("sync", &segment.path))?;
+    segment.file.sync_data().map_err(failed(StorageOp::Sync, &segment.path))?;
     for (index, offset) in places {
         segment.remember(index, offset);
     }

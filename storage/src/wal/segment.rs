@@ -7,6 +7,7 @@ use super::{
     header::{Header, Mark},
     read_u32, read_u64,
 };
+use crate::contract::StorageOp;
 use crate::disk::File;
 use bytes::{Bytes, BytesMut};
 use quorate_raft::{Batch, EntryId, Index, Term, record};
@@ -137,7 +138,7 @@ impl Segment {
     fn read_run(&self, run: &Run) -> Outcome<Batch> {
         let (start, end) = (run.bytes.first().map_or(0, |range| range.start), run.bytes.last().map_or(0, |r| r.end));
         let mut span = BytesMut::zeroed(usize::try_from(end - start).unwrap_or(usize::MAX));
-        let count = self.file.read_at(&mut span, start).map_err(failed("read", &self.path))?;
+        let count = self.file.read_at(&mut span, start).map_err(failed(StorageOp::Read, &self.path))?;
         if count < span.len() {
             return Err(self.damaged(start + count as u64, "the file ends too early"));
         }
@@ -244,7 +245,8 @@ impl Walk<'_> {
             let ahead = (segment.end - self.at).min(STRIDE_BYTES);
             self.chunk.resize(usize::try_from(ahead).unwrap_or(0), 0);
             self.chunk_at = self.at;
-            let count = segment.file.read_at(&mut self.chunk, self.at).map_err(failed("read", &segment.path))?;
+            let count =
+                segment.file.read_at(&mut self.chunk, self.at).map_err(failed(StorageOp::Read, &segment.path))?;
             self.chunk.truncate(count);
         }
         let from = usize::try_from(self.at - self.chunk_at).unwrap_or(usize::MAX);

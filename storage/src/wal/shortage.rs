@@ -7,7 +7,10 @@
 //! and one per minute, is logged.
 
 use super::{Failure, Outcome, failed};
-use crate::{contract::StorageObserver, disk::Disk};
+use crate::{
+    contract::{StorageObserver, StorageOp},
+    disk::Disk,
+};
 use std::{
     path::Path,
     sync::Arc,
@@ -99,6 +102,6 @@ impl Shortages {
 pub(crate) fn sync_dir(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     disk.sync_dir(dir).map_err(|error| {
         let is_shortage = crate::disk::is_shortage(&error);
-        Failure { is_shortage, ..failed("sync", dir)(error) }
+        Failure { is_shortage, ..failed(StorageOp::Sync, dir)(error) }
     })
 }

@@ -6,6 +6,7 @@
 //! than it should have.
 
 use super::{Failure, LOCK, Outcome, failed};
+use crate::contract::StorageOp;
 use crate::disk::Disk;
 use std::{io, path::Path};
 
@@ -34,8 +35,8 @@ impl Stage {
             Self::Begun => {
                 refuse_occupied(dir, names)?;
                 let mark = dir.join(NAME);
-                disk.create(&mark).map_err(failed("open", &mark))?;
-                disk.sync_dir(dir).map_err(failed("sync", dir))
+                disk.create(&mark).map_err(failed(StorageOp::Create, &mark))?;
+                disk.sync_dir(dir).map_err(failed(StorageOp::Sync, dir))
             }
             _ => Ok(()),
         }
@@ -68,6 +69,6 @@ fn refuse_occupied(dir: &Path, names: &[String]) -> Outcome<()> {
 /// Removes the mark, durably: the directory is complete.
 pub(crate) fn finish(disk: &dyn Disk, dir: &Path) -> Outcome<()> {
     let mark = dir.join(NAME);
-    disk.remove(&mark).map_err(failed("write", &mark))?;
-    disk.sync_dir(dir).map_err(failed("sync", dir))
+    disk.remove(&mark).map_err(failed(StorageOp::Remove, &mark))?;
+    disk.sync_dir(dir).map_err(failed(StorageOp::Sync, dir))
 }

@@ -10,7 +10,7 @@ fn a_write_that_was_cut_at_any_byte_loses_nothing_that_was_acknowledged() {
     let unacknowledged = [model.append(2, 3, 200), model.append(2, 1, 0), model.append(3, 2, 31)];
     let bytes: usize = unacknowledged.iter().flat_map(|persist| &persist.batch).map(|batch| batch.bytes().len()).sum();
     disk.fail(Operation::Sync, 1);
-    assert_eq!(persist(&mut log, &unacknowledged).expect_err("the sync fails").op, "sync");
+    assert_eq!(persist(&mut log, &unacknowledged).expect_err("the sync fails").op, crate::StorageOp::Sync);
 
     let (records, slots) = (bytes as u64 + 32, 6 * 40);
     let (mut discarded, mut restored) = (0, 0);

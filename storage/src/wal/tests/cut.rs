@@ -191,7 +191,7 @@ fn a_snapshot_that_could_not_be_saved_cuts_nothing() {
         disk.fill_after(bytes);
         let base = SnapshotBase { last: model.entries[39].id, last_checksum: 1, ..SnapshotBase::default() };
         let saved = log.snapshots().begin(base, None).and_then(|mut sink| {
-            sink.write_all(&[1; 2000]).map_err(crate::StorageError::from)?;
+            sink.write_all(&[1; 2000]).map_err(|error| crate::StorageError::within(error, crate::StorageOp::Write))?;
             sink.finish()
         });
         failures += usize::from(saved.is_err());

@@ -147,7 +147,7 @@ fn a_file_that_did_not_fit_and_cannot_be_removed_is_an_error_at_once_and_not_whe
     disk.fail(Operation::Rename, 1);
     log.next_segment.prepare();
     let line = log.check_space().expect_err("the disk is broken, too").error.to_string();
-    assert!(line.starts_with("can't write") && line.contains("spare") && line.contains("error 5"), "{line}");
+    assert!(line.starts_with("can't remove") && line.contains("spare") && line.contains("error 5"), "{line}");
 }
 
 #[test]
@@ -272,7 +272,9 @@ fn a_read_of_damaged_entries_fails_and_names_the_file() {
     for offset in RECORDS_AT + 32..RECORDS_AT + 32 + 3 * 140 {
         disk.flip(&path, offset, 4);
         let failure = log.read(Index(1), Index(3), 1000).expect_err("damage is found");
-        assert!(failure.op == "read" && failure.error.to_string().contains("segment is damaged at byte"));
+        assert!(
+            failure.op == crate::StorageOp::Read && failure.error.to_string().contains("segment is damaged at byte")
+        );
         disk.flip(&path, offset, 4);
     }
     assert!(log.read(Index(1), Index(3), 1000).is_ok());

@@ -6,7 +6,7 @@ use super::{
     probe::{Probe, Told, elsewhere},
 };
 use quorate_raft::{HardState, Index, NodeId, Persist, Promise, Term};
-use quorate_storage::contract::{Recovered, StorageError};
+use quorate_storage::contract::{Recovered, StorageError, StorageOp};
 use std::io::Write;
 
 /// Returns whether the harness can cut the power.
@@ -253,8 +253,11 @@ async fn an_error_of_a_snapshot_fails_that_snapshot_alone(place: &impl Harness, 
     let older = store.save(log.snapshot_base(Index(3)), b"older").await;
     let mut sink = store.begin(log.snapshot_base(Index(6)), None).await;
     place.fail_next(fault);
-    let outcome =
-        elsewhere(move || sink.write_all(&vec![7; 600_000]).map_err(StorageError::from).and_then(|()| sink.finish()));
+    let outcome = elsewhere(move || {
+        sink.write_all(&vec![7; 600_000])
+            .map_err(|error| StorageError::within(error, StorageOp::Write))
+            .and_then(|()| sink.finish())
+    });
     let error = outcome.expect_err("the error is told").to_string();
     assert!(!error.contains('\n'), "an error is one line: {error}");
     store.assert_holds_snapshot(&older, b"older").await;

@@ -7,7 +7,7 @@ use quorate_raft::{
 };
 use quorate_storage::contract::{
     EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember, SaveSnapshot,
-    SnapshotSink, SnapshotSource, Storage, StorageError, StorageHandle, StorageObserver,
+    SnapshotSink, SnapshotSource, Storage, StorageError, StorageHandle, StorageObserver, StorageOp,
 };
 use std::{sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
@@ -152,7 +152,7 @@ impl Probe {
         let state = state.to_owned();
         elsewhere(move || {
             for piece in state.chunks(77_777) {
-                sink.write_all(piece).map_err(StorageError::from)?;
+                sink.write_all(piece).map_err(|error| StorageError::within(error, StorageOp::Write))?;
             }
             sink.finish()
         })
