@@ -326,7 +326,7 @@ impl Header {
     fn check(&self, limits: Limits) -> Result<(), FrameError> {
         let metadata_bytes_max = match self.kind {
             Kind::Hello => limits.metadata_bytes_max.min(Hello::BYTES_MAX),
-            Kind::Message => limits.metadata_bytes_max,
+            Kind::Message => limits.metadata_bytes_max.min(u32::MAX as usize),
         };
         let parts = [
             ("metadata", self.metadata_bytes, metadata_bytes_max),
@@ -343,14 +343,18 @@ impl Header {
         Ok(())
     }
 
-    /// Writes all but the checksum. The lengths fit into 32 bits: [`Header::check`] comes first.
+    /// Writes all but the checksum.
     fn write(&self, head: &mut [u8]) {
+        let [metadata_bytes, body_bytes] = [self.metadata_bytes, self.body_bytes].map(u32::try_from);
+        let (Ok(metadata_bytes), Ok(body_bytes)) = (metadata_bytes, body_bytes) else {
+            unreachable!("a frame longer than its limits is written: {self:?}");
+        };
         head[0..4].copy_from_slice(&MAGIC);
         head[4] = self.version.number();
         head[5] = self.kind as u8;
         head[6..8].copy_from_slice(&self.flags.to_le_bytes());
-        head[12..16].copy_from_slice(&(self.metadata_bytes as u32).to_le_bytes());
-        head[16..20].copy_from_slice(&(self.body_bytes as u32).to_le_bytes());
+        head[12..16].copy_from_slice(&metadata_bytes.to_le_bytes());
+        head[16..20].copy_from_slice(&body_bytes.to_le_bytes());
     }
 }
 

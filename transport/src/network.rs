@@ -194,7 +194,9 @@ impl Inbox {
             Lane::Snapshot => &self.snapshot,
         };
         let weight = u32::try_from(bytes.clamp(1, Self::credit_bytes(lane))).unwrap_or(u32::MAX);
+        debug_assert!(weight as usize <= Self::credit_bytes(lane), "no credit is ever enough for {weight} bytes");
         let credit = Arc::clone(credit).acquire_many_owned(weight).await.ok();
+        debug_assert!(credit.is_some(), "the credit of the {lane:?} lane is closed");
         (self.sink)(Event::Delivered(Delivered { from, message, credit }));
     }
 

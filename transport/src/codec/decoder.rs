@@ -71,6 +71,8 @@ impl Decoder {
         // Left as failed unless the step gets through.
         let state = std::mem::replace(&mut self.state, State::Failed);
         let (state, decoded) = self.step(state, piece)?;
+        // The caller takes the next piece when there is no frame: bytes left in this one would be lost.
+        assert!(decoded.is_some() || piece.is_empty(), "{} bytes of a piece belong to no frame", piece.len());
         self.state = state;
         Ok(decoded)
     }
@@ -98,6 +100,7 @@ impl Decoder {
                 Err(unfinished) => return Ok((unfinished, None)),
             },
         };
+        debug_assert_eq!(opened.header.check(self.limits), Ok(()), "room is made for a length above its limit");
         body(opened, collected, piece)
     }
 
@@ -121,6 +124,7 @@ impl Decoder {
         }
         loop {
             let length = header.map_or(HEADER_BYTES, |header| HEADER_BYTES + header.metadata_bytes);
+            assert!(bytes.len() <= length, "{} bytes are taken as a frame's head of {length}", bytes.len());
             let missing = length - bytes.len();
             bytes.extend_from_slice(&piece.split_to(missing.min(piece.len())));
             if bytes.len() < length {
@@ -145,6 +149,7 @@ impl State {
 /// body is there.
 fn open(header: Header, head: &[u8]) -> Result<Opened, FrameError> {
     let metadata = &head[HEADER_BYTES..];
+    assert_eq!(metadata.len(), header.metadata_bytes, "the bytes taken as a frame's metadata");
     let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[..CHECKED_BYTES]), metadata);
     if header.flags & FLAG_BODY_CHECKED == 0 && checksum != header.checksum {
         return Err(FrameError::Checksum);
@@ -181,6 +186,7 @@ fn body(opened: Opened, mut collected: BytesMut, piece: &mut Bytes) -> Result<(S
 
 fn close(opened: Opened, body: Bytes) -> Result<(State, Option<Decoded>), FrameError> {
     let Opened { header, mut frame, checksum } = opened;
+    assert_eq!(body.len(), header.body_bytes, "the bytes taken as a frame's body");
     if header.flags & FLAG_BODY_CHECKED != 0 && crc32c::crc32c_append(checksum, &body) != header.checksum {
         return Err(FrameError::Checksum);
     }

@@ -33,6 +33,7 @@ impl Hub {
 
     /// Takes a seat and tells the others.
     pub(super) fn seat(&self, node: NodeId, seat: Seat) -> Result<(), NetworkError> {
+        debug_assert_eq!(seat.node, node, "the seat of one node is taken by another");
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         if seats.contains_key(&node) {
             return Err(NetworkError::Identity(format!(
@@ -83,17 +84,23 @@ impl Hub {
 /// A node's place at the hub: a queue a lane.
 #[derive(Clone, Debug)]
 pub(super) struct Seat {
+    /// The node that receives what is put into the queues.
+    pub(super) node: NodeId,
     pipes: [Pipe; LANES.len()],
     cluster: Arc<str>,
     introduction: Arc<Mutex<Introduction>>,
 }
 
 impl Seat {
-    pub(super) fn new(cluster: String, introduction: Introduction) -> (Self, [UnboundedReceiver<Parcel>; LANES.len()]) {
+    pub(super) fn new(
+        node: NodeId,
+        cluster: String,
+        introduction: Introduction,
+    ) -> (Self, [UnboundedReceiver<Parcel>; LANES.len()]) {
         let opened = LANES.map(Pipe::new);
         let pipes = opened.each_ref().map(|(pipe, _)| pipe.clone());
         let introduction = Arc::new(Mutex::new(introduction));
-        (Self { pipes, cluster: cluster.into(), introduction }, opened.map(|(_, receiver)| receiver))
+        (Self { node, pipes, cluster: cluster.into(), introduction }, opened.map(|(_, receiver)| receiver))
     }
 
     pub(super) fn pipe(&self, lane: Lane) -> &Pipe {
@@ -180,8 +187,12 @@ impl Load {
     }
 
     pub(super) fn remove(&self, bytes: usize) {
-        self.messages.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let messages = self.messages.fetch_sub(1, Ordering::Relaxed);
+        let waiting = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(
+            messages > 0 && waiting >= bytes,
+            "a message of {bytes} bytes leaves a queue of {messages} messages and {waiting} bytes"
+        );
     }
 }
 

@@ -96,6 +96,7 @@ impl MemoryLink {
     }
 
     fn put(&self, to: &Seat, lane: Lane, bytes: usize, content: Content) {
+        assert_eq!(to.node, self.peer, "a message for one node is put into the queue of another");
         let pipe = to.pipe(lane);
         if !pipe.load.add(bytes) {
             return self.dropped(DropReason::QueueFull);
@@ -140,7 +141,8 @@ impl Drop for MemoryLink {
     fn drop(&mut self) {
         let mut linked = self.here.linked.borrow_mut();
         if let Some(links) = linked.get_mut(&self.peer).filter(|_| self.counts) {
-            links.count -= 1;
+            debug_assert!(links.count > 0, "a link to node {} is dropped that was not counted", self.peer);
+            links.count = links.count.saturating_sub(1);
             if links.count == 0 {
                 linked.remove(&self.peer);
             }

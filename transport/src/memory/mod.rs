@@ -78,7 +78,7 @@ impl Network for MemoryEndpoint {
                     "node {node} was given the endpoint of node {endpoint}: give it its own"
                 )));
             }
-            let (seat, receivers) = Seat::new(context.cluster, context.introduction);
+            let (seat, receivers) = Seat::new(self.node, context.cluster, context.introduction);
             self.hub.seat(self.node, seat.clone())?;
             let linked = Rc::new(RefCell::new(BTreeMap::new()));
             let receive = |(lane, receiver)| {

@@ -39,6 +39,7 @@ pub(super) async fn accept(shared: Rc<Shared>, endpoint: Endpoint) {
             let _ = incoming.retry();
         } else {
             shared.handshakes.set(shared.handshakes.get() + 1);
+            debug_assert!(shared.handshakes.get() <= HANDSHAKES_MAX, "more handshakes than the bound");
             spawn_local(admit(Rc::clone(&shared), incoming));
         }
     }
@@ -59,7 +60,8 @@ async fn admit(shared: Rc<Shared>, incoming: Incoming) {
     };
     let late = || (None, Refusal::protocol("the handshake took too long"));
     let admitted = tokio::time::timeout(shared.pace.handshake, handshake).await.unwrap_or_else(|_| Err(late()));
-    shared.handshakes.set(shared.handshakes.get() - 1);
+    debug_assert!(shared.handshakes.get() > 0, "a handshake ends that was not counted");
+    shared.handshakes.set(shared.handshakes.get().saturating_sub(1));
     match admitted {
         Ok((hello, lanes, connection)) => match refuse_twin(&shared, &hello, &connection) {
             Ok(()) => welcome(&shared, hello, lanes, connection),
@@ -92,6 +94,8 @@ async fn introduce(
     let (control, hello) = lane(shared, connection, Lane::Control, peer).await?;
     let (append, _) = lane(shared, connection, Lane::Append, peer).await?;
     agree(control.version, append.version)?;
+    // The node in the hello is the sender of all that is delivered from here on.
+    assert_eq!(hello.node, peer, "a hello is accepted for another node than the certificate proves");
     Ok((hello, [control, append]))
 }
 

@@ -110,6 +110,7 @@ pub(super) async fn hear<S>(
         match decoder.feed(&mut rest)?.map(|decoded| decoded.frame) {
             Some(Frame::Hello(hello)) => {
                 let version = judge(&hello, shared, proved)?;
+                debug_assert!(!decoder.is_within_frame(), "a version is agreed on within a frame");
                 decoder.expect(version);
                 return Ok((hello, Opened { lane, version, send, recv, decoder, rest }));
             }

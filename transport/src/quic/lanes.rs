@@ -72,7 +72,12 @@ impl Carrier {
         let introduction = Rc::new(RefCell::new(introduction));
         let [control, append, snapshot] =
             [OUTBOX_BYTES, OUTBOX_BYTES, SNAPSHOT_OUTBOX_BYTES].map(|bytes| Rc::new(Outbox::of_bytes(bytes)));
-        let version = lanes[0].version;
+        let [control_lane, append_lane] = lanes.each_ref().map(|opened| (opened.lane, opened.version));
+        let version = control_lane.1;
+        // Frames are queued by lane, in one version; another would misread them.
+        assert_eq!(control_lane.0, Lane::Control, "the first stream of a connection is its control lane");
+        assert_eq!(append_lane, (Lane::Append, version), "the second is its append lane, of the same version");
+        debug_assert_ne!(peer, shared.node, "a node has no connection to itself");
         let mut readers = Vec::new();
         for opened in lanes {
             let outbox = Rc::clone(if opened.lane == Lane::Control { &control } else { &append });

@@ -75,6 +75,8 @@ impl Outbox {
                     return None;
                 }
                 if !waiting.chunks.is_empty() {
+                    // Chunks of an earlier batch would be queued again, after those that follow them.
+                    assert!(batch.is_empty(), "a batch of frames is taken while another is being written");
                     std::mem::swap(&mut waiting.chunks, batch);
                     return Some((waiting.frames, waiting.bytes));
                 }
@@ -86,8 +88,20 @@ impl Outbox {
     /// Frames that were taken are written: they no longer count.
     pub(super) fn written(&self, frames: usize, bytes: usize) {
         let mut waiting = self.waiting.borrow_mut();
+        debug_assert!(
+            waiting.closed || frames <= waiting.frames && bytes <= waiting.bytes,
+            "{frames} frames of {bytes} bytes are written, of {} frames of {} bytes that waited",
+            waiting.frames,
+            waiting.bytes
+        );
         waiting.frames = waiting.frames.saturating_sub(frames); // 0 once closed
         waiting.bytes = waiting.bytes.saturating_sub(bytes);
+        debug_assert!(
+            waiting.closed || waiting.chunks.is_empty() == (waiting.frames == 0),
+            "{} frames are counted, and {} chunks wait",
+            waiting.frames,
+            waiting.chunks.len()
+        );
     }
 
     /// Closes the outbox and gives the number of frames that were not written.

@@ -140,6 +140,8 @@ impl PeerLink {
     fn connected(&mut self, dialled: Dialled, ctx: &mut Context<Self>) {
         let Dialled { connection, lanes, hello } = dialled;
         let (incarnation, remote) = (hello.introduction.incarnation, connection.remote_address());
+        // TLS compared the certificate with the dialled name, and the hello was compared with that.
+        assert_eq!(hello.node, self.peer, "the link to one node dialled another");
         if self.shared.has_twin(self.peer, incarnation, remote) {
             // The process at the member's address is the member.
             for other in self.shared.others_of(self.peer, incarnation) {
@@ -167,7 +169,8 @@ impl PeerLink {
             Side::Dialler,
             hello.introduction.clone(),
         );
-        self.dialled.replace(Some(carrier));
+        let older = self.dialled.replace(Some(carrier));
+        debug_assert!(older.is_none(), "the link to node {} comes up twice", self.peer);
         self.state = State::Up { incarnation, since: Instant::now() };
         let which = connection.stable_id();
         let closed = async move { connection.closed().await };
@@ -191,7 +194,8 @@ impl PeerLink {
                 tracing::warn!(peer = self.peer.0, address = %self.address, "link lost: {}", one_line(why));
             }
         }
-        self.dialled.replace(None);
+        let carrier = self.dialled.take();
+        debug_assert!(carrier.is_some(), "the link to node {} goes down twice", self.peer);
         match self.renewing.take() {
             Some(renewing) => self.state = State::Dialling(renewing),
             None => self.wait(ctx),
@@ -335,6 +339,7 @@ impl Link for QuicLink {
         let Some(carrier) = accepted.or_else(|| self.dialled.borrow().clone()) else {
             return dropped(DropReason::Unconnected);
         };
+        assert_eq!(carrier.peer, self.peer, "a message for one node is sent to another");
         let Ok(frame) = Encoder::new(self.shared.limits).speaking(carrier.version).message(&message) else {
             return dropped(DropReason::TooLong);
         };
