@@ -116,6 +116,7 @@ fn label_of_result(result: ConnectionResult) -> metrics::ConnectionResult {
         ConnectionResult::Rejected => metrics::ConnectionResult::Rejected,
         ConnectionResult::Unreachable => metrics::ConnectionResult::Unreachable,
         ConnectionResult::HandshakeFailed => metrics::ConnectionResult::HandshakeFailed,
+        _ => metrics::ConnectionResult::Other,
     }
 }
 
@@ -128,5 +129,6 @@ fn label_of_reason(reason: DropReason) -> metrics::DropReason {
         DropReason::ConnectionLost => metrics::DropReason::ConnectionLost,
         DropReason::FaultCut => metrics::DropReason::FaultCut,
         DropReason::FaultDrop => metrics::DropReason::FaultDrop,
+        _ => metrics::DropReason::Other,
     }
 }

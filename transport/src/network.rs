@@ -308,6 +308,7 @@ pub enum Direction {
 
 /// The result of an attempt to connect, whichever side made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum ConnectionResult {
     /// This node dialled, and the connection is up.
     Connected,
@@ -355,6 +356,7 @@ impl ConnectionResult {
 
 /// Why a message was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum DropReason {
     /// No connection to the peer.
     Unconnected,

@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> Result<(String, Value), RestoreError> {
     salvage::check_target(&target.wal()).map_err(RestoreError::Occupied)?;
     let (cluster, member, bytes) = (backup.cluster().to_owned(), backup.member(), backup.file_bytes());
     let new = target.new_member();
-    let Transplanted { kept, last } = salvage::restore(backup, &target.wal(), &new)?;
+    let Transplanted { kept, last, .. } = salvage::restore(backup, &target.wal(), &new)?;
     let (into, steps) = (target.into.display(), next_steps(target));
     let mut human = format!(
         "{} is complete: node {member} of cluster {cluster}, everything up to entry {kept}, {bytes} bytes\n\

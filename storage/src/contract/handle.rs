@@ -6,6 +6,7 @@ use std::fmt;
 
 /// The thread of an actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Place {
     /// A thread of its own: it may block.
     OwnThread,

@@ -20,6 +20,7 @@ pub struct Choice<'a> {
 
 /// An entry that the chosen directory lost, and a directory that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Healed {
     /// The entry's term and index.
     pub id: EntryId,

@@ -32,6 +32,7 @@ pub struct NewMember {
 
 /// The result of a transplant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Transplanted {
     /// The last entry that was kept.
     pub kept: EntryId,
