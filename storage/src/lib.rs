@@ -33,7 +33,7 @@ pub use contract::{
     SaveSnapshot, SnapshotSink, SnapshotSource, Storage, StorageError, StorageFailed, StorageFull, StorageHandle,
     StorageObserver, StorageOp, Unobserved,
 };
-pub use log_store::{LogDir, LogStore, Opening};
+pub use log_store::{LogDir, LogStore, Opening, store_file};
 pub use memory::{Memory, MemoryLog};
 pub use snapshots::SnapshotStore;
 pub use wal::Wal;

@@ -3,7 +3,7 @@
 use quorate_raft::{Batch, BatchBuilder, EntryId, Faulty, HardState, Index, Kind, NodeId, Term};
 use quorate_storage::{
     LogDir, LogStore, Opening, Persist, Recover, Recovered, Storage, StorageError, StorageHandle, StorageOp,
-    Unobserved, checksum, disk::File,
+    Unobserved, checksum, disk::File, store_file::failed,
 };
 use quorate_storage_testing::{
     Crash, Operation, SimulatedDisk,
@@ -147,7 +147,8 @@ struct Store {
 impl Store {
     fn open(content: Arc<Mutex<Content>>, opening: &Opening) -> Result<(Self, Recovered), StorageError> {
         let path = opening.dir.join("scratch");
-        let file = opening.disk.open(&path).or_else(|_| opening.disk.create(&path))?;
+        let file =
+            opening.disk.open(&path).or_else(|_| opening.disk.create(&path)).map_err(failed(StorageOp::Open, &path))?;
         let recovered = {
             let mut content = content.lock().unwrap_or_else(PoisonError::into_inner);
             // What a failed store staged is not durable.

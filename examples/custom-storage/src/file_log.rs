@@ -1,18 +1,21 @@
-//! A log store by the [`LogStore`] trait: all changes of one log in one file, each with a checksum.
+//! A log store by the [`LogStore`] trait: all changes of one log in one file, each in a frame with a
+//! checksum.
 //!
-//! At bytes 0 and 4096 the file has a *mark*: the length up to which it is durable. A sync writes
+//! Each of the first two pages is a *mark*: the length up to which the file is durable. A sync writes
 //! and syncs the staged changes first, then both marks. So one mark is whole after any crash; bytes
-//! after it are the rest of a write that was never acknowledged; and bytes before it are whole, or
-//! the disk has damaged them. That takes two syncs for each group of requests, where the
+//! after its length are the rest of a write that was never acknowledged; and bytes before it are
+//! whole, or the disk has damaged them. That takes two syncs for each group of requests, where the
 //! write-ahead log of Quorate needs one. The entries stay in memory, too.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use quorate_raft::{Batch, EntryId, HardState, Index};
 use quorate_storage::{
-    LogDir, LogStore, Opening, Recovered, StorageError, StorageHandle, StorageOp, checksum, disk::Disk, disk::File,
+    LogDir, LogStore, Opening, Recovered, StorageError, StorageHandle, StorageOp, checksum,
+    disk::{Disk, File},
+    store_file::{append_frame, failed, replace, take_frame},
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, io, io::ErrorKind, io::IoSlice, path::Path, path::PathBuf, sync::Arc};
+use std::{fmt::Display, io::ErrorKind, io::IoSlice, path::Path, path::PathBuf, sync::Arc};
 
 /// The open file and its content.
 pub struct FileLog {
@@ -20,15 +23,15 @@ pub struct FileLog {
     path: PathBuf,
     file: Box<dyn File>,
     /// Length of the durable part.
-    end: u64,
+    end: usize,
+    /// Frames that follow it with the next sync.
     staged: Vec<u8>,
     hard_state: (HardState, bool),
     base: (EntryId, u32),
     batches: Vec<Batch>,
 }
 
-/// A change as it stands in the file, after its length and checksum. An append has the records of a
-/// batch, which have checksums of their own.
+/// The content of a frame. An append has the records of a batch, which have checksums of their own.
 #[derive(Serialize, Deserialize)]
 enum Change<'a> {
     HardState(HardState, bool),
@@ -37,8 +40,8 @@ enum Change<'a> {
     Cut(EntryId, u32),
 }
 
-const MARKS: [usize; 2] = [0, 4096];
-const BEGIN: usize = 8192;
+const PAGE: usize = 4096;
+const BEGIN: usize = 2 * PAGE;
 
 impl FileLog {
     /// The storage actor for a node: `.storage(FileLog::at("data/1"))`.
@@ -51,18 +54,18 @@ impl FileLog {
     /// # Errors
     /// The disk's, or if the file is damaged.
     pub fn open(at: &Opening) -> Result<(Self, Recovered), StorageError> {
-        let path = at.dir.join("log");
-        let log = match at.disk.open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Self::create(at.disk.clone(), path)?.publish()?,
-            file => {
-                let mut log = Self::on(at.disk.clone(), file.map_err(failed(StorageOp::Open, &path))?, path);
-                log.replay()?;
-                // A killed process may have left the marks and the name in the page cache alone.
-                log.mark()?;
-                at.disk.sync_dir(&at.dir).map_err(failed(StorageOp::Sync, &at.dir))?;
-                log
-            }
+        let (disk, path) = (at.disk.clone(), at.dir.join("log"));
+        let file = match disk.open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => replace(&*disk, &path, &marks(BEGIN))?,
+            file => file.map_err(failed(StorageOp::Open, &path))?,
         };
+        let (staged, batches, hard_state, base) = Default::default();
+        let mut log = Self { disk, path, file, end: 0, staged, hard_state, base, batches };
+        log.replay()?;
+        // A killed process may have left the marks and the name in the page cache alone.
+        log.write(&marks(log.end), 0)?;
+        at.disk.sync_dir(&at.dir).map_err(failed(StorageOp::Sync, &at.dir))?;
+
         let ((hard_state, has_voted), (base, last_checksum)) = (log.hard_state, log.base);
         let none = Recovered { hard_state, has_voted, base, last: base, last_checksum, ..Recovered::default() };
         let mut recovered = none;
@@ -70,44 +73,17 @@ impl FileLog {
         Ok((log, recovered))
     }
 
-    fn on(disk: Arc<dyn Disk>, file: Box<dyn File>, path: PathBuf) -> Self {
-        let (staged, batches, hard_state, base) = Default::default();
-        Self { disk, path, file, end: BEGIN as u64, staged, hard_state, base, batches }
-    }
-
-    /// An empty log under a temporary name.
-    fn create(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self, StorageError> {
-        let unfinished = path.with_extension("new");
-        disk.remove(&unfinished).or_else(|error| match error.kind() {
-            ErrorKind::NotFound => Ok(()),
-            _ => Err(failed(StorageOp::Remove, &unfinished)(error)),
-        })?;
-        let file = disk.create(&unfinished).map_err(failed(StorageOp::Create, &unfinished))?;
-        Ok(Self::on(disk, file, path))
-    }
-
-    /// Syncs the log, then gives it its name, which an older file may have until then.
-    fn publish(mut self) -> Result<Self, StorageError> {
-        self.sync()?;
-        self.disk
-            .rename(&self.path.with_extension("new"), &self.path)
-            .map_err(failed(StorageOp::Rename, &self.path))?;
-        let dir = self.path.parent().unwrap_or(&self.path);
-        self.disk.sync_dir(dir).map_err(failed(StorageOp::Sync, dir))?;
-        Ok(self)
-    }
-
     fn replay(&mut self) -> Result<(), StorageError> {
         let length = self.file.length().map_err(failed(StorageOp::Read, &self.path))?;
-        let mut bytes = vec![0; BEGIN.max(length as usize)];
+        let mut bytes = vec![0; length as usize];
         self.file.read_at(&mut bytes, 0).map_err(failed(StorageOp::Read, &self.path))?;
-        let mark = |at: usize| Some(checked(bytes.get(at..at + 12)?)?.get_u64_le());
-        self.end = MARKS.into_iter().filter_map(mark).max().ok_or_else(|| self.damaged("both marks are lost"))?;
-        let mut rest = bytes.get(BEGIN..self.end as usize).ok_or_else(|| self.damaged("its end is lost"))?;
+        let mark = |at| Some(u64::from_le_bytes(take_frame(&mut bytes.get(at..)?)?.try_into().ok()?) as usize);
+        self.end = mark(0).max(mark(PAGE)).ok_or_else(|| self.damaged("both marks are lost"))?;
+        let mut rest = bytes.get(BEGIN..self.end).ok_or_else(|| self.damaged("its end is lost"))?;
         while !rest.is_empty() {
-            let at = self.end as usize - rest.len();
-            let change = split(&mut rest).and_then(|change| postcard::from_bytes(change).ok());
-            self.apply(&change.ok_or_else(|| self.damaged(format_args!("the change at byte {at} is another")))?)?;
+            let at = self.end - rest.len();
+            let change = take_frame(&mut rest).and_then(|change| postcard::from_bytes(change).ok());
+            self.apply(&change.ok_or_else(|| self.damaged(format!("the change at byte {at} is another")))?)?;
         }
         Ok(())
     }
@@ -132,25 +108,17 @@ impl FileLog {
 
     fn stage(&mut self, change: &Change<'_>) -> Result<(), StorageError> {
         self.apply(change)?;
-        let body = postcard::to_allocvec(change).map_err(|error| self.damaged(error))?;
-        self.staged.extend((body.len() as u32).to_le_bytes());
-        self.staged.extend(&body);
-        self.staged.extend(checksum(0, &body).to_le_bytes());
+        append_frame(&mut self.staged, &postcard::to_allocvec(change).expect("a change has a form"));
         Ok(())
     }
 
-    fn mark(&self) -> Result<(), StorageError> {
-        let end = self.end.to_le_bytes();
-        let mark = [&end[..], &checksum(0, &end).to_le_bytes()].concat();
-        MARKS.into_iter().try_for_each(|at| self.write(&mark, at as u64))?;
+    /// Writes and syncs, in one write that may be torn.
+    fn write(&self, bytes: &[u8], at: usize) -> Result<(), StorageError> {
+        self.file.write_at(&mut [IoSlice::new(bytes)], at as u64).map_err(failed(StorageOp::Write, &self.path))?;
         self.file.sync_data().map_err(failed(StorageOp::Sync, &self.path))
     }
 
-    fn write(&self, bytes: &[u8], at: u64) -> Result<(), StorageError> {
-        self.file.write_at(&mut [IoSlice::new(bytes)], at).map_err(failed(StorageOp::Write, &self.path))
-    }
-
-    fn damaged(&self, what: impl fmt::Display) -> StorageError {
+    fn damaged(&self, what: impl Display) -> StorageError {
         let path = self.path.display();
         StorageError::new(format!("{path} is damaged: {what}; replace this member by one with a new id"))
     }
@@ -169,22 +137,21 @@ impl LogStore for FileLog {
         self.stage(&Change::Truncate(from))
     }
 
+    /// Writes another file, of the changes that lead to the present content.
     fn cut(&mut self, to: EntryId, checksum: u32) -> Result<(), StorageError> {
-        self.apply(&Change::Cut(to, checksum))?;
-        let mut rest = Self::create(self.disk.clone(), self.path.clone())?;
-        rest.stage(&Change::Cut(to, checksum))?;
-        rest.stage(&Change::HardState(self.hard_state.0, self.hard_state.1))?;
-        self.batches.iter().try_for_each(|batch| rest.append(batch))?;
-        *self = rest.publish()?;
+        self.staged.clear();
+        self.stage(&Change::Cut(to, checksum))?;
+        self.stage(&Change::HardState(self.hard_state.0, self.hard_state.1))?;
+        std::mem::take(&mut self.batches).iter().try_for_each(|batch| self.append(batch))?;
+        self.end = BEGIN + self.staged.len();
+        self.file = replace(&*self.disk, &self.path, &[marks(self.end), std::mem::take(&mut self.staged)].concat())?;
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {
         self.write(&self.staged, self.end)?;
-        self.file.sync_data().map_err(failed(StorageOp::Sync, &self.path))?;
-        self.end += self.staged.len() as u64;
-        self.staged.clear();
-        self.mark()
+        self.end += std::mem::take(&mut self.staged).len();
+        self.write(&marks(self.end), 0)
     }
 
     fn read(&mut self, index: Index) -> Result<Option<Batch>, StorageError> {
@@ -192,20 +159,10 @@ impl LogStore for FileLog {
     }
 }
 
-fn failed(operation: StorageOp, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
-    move |error| StorageError::io(operation, path, error, "check the disk, then start the node again")
-}
-
-/// The bytes before a checksum, if it is theirs.
-fn checked(bytes: &[u8]) -> Option<&[u8]> {
-    let (body, sum) = bytes.split_last_chunk()?;
-    (checksum(0, body).to_le_bytes() == *sum).then_some(body)
-}
-
-/// Takes the first change, unless it is damaged.
-fn split<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, after) = rest.split_first_chunk()?;
-    *rest = after;
-    let length = u32::from_le_bytes(*length) as usize;
-    checked(rest.split_off(..length.checked_add(4)?)?)
+/// The first two pages of a file that is durable up to `end`.
+fn marks(end: usize) -> Vec<u8> {
+    let mut page = Vec::new();
+    append_frame(&mut page, &(end as u64).to_le_bytes());
+    page.resize(PAGE, 0);
+    page.repeat(2)
 }

@@ -10,6 +10,9 @@
 //! | snapshots, holdings of members, the owner of the data, the lock | files in the directory, beside the store's own |
 //! | durable entries and hard state, checked when they are read | the [`LogStore`] |
 //!
+//! [`store_file`] has parts of a file that most stores need: frames with checksums, and the durable
+//! replacement of a file.
+//!
 //! Choose this trait for a store that may block its thread, and has a directory on a file system
 //! for the snapshots: nearly every store. Choose the [actor contract](crate::contract) for one that
 //! is not like that: that is asynchronous, keeps snapshots elsewhere, or groups requests by rules
@@ -57,6 +60,7 @@
 //! ```
 
 mod driven;
+pub mod store_file;
 
 use crate::{
     contract::{Recovered, StorageError, StorageHandle, StorageObserver},
@@ -80,7 +84,7 @@ use std::{
 /// **Every error is final.** After the first one no method is called any more, the store is dropped
 /// when the node ends, and nothing that was staged is acknowledged. So a failed sync is never
 /// retried: the kernel may have dropped the pages and report success for the retry. The error is
-/// one line for the operator: the operation, the place and a remedy ([`StorageError::io`]).
+/// one line for the operator: the operation, the place and a remedy ([`store_file::failed`]).
 ///
 /// **A crash at any moment** leaves the store with all changes up to the last sync, and any part of
 /// the staged ones: in order, and each batch to its last entry or to an earlier one. The hard state
