@@ -59,16 +59,11 @@ async fn a_cut_after_the_last_entry_leaves_its_checksum(place: &impl Harness) {
     store.save(log.snapshot_base(Index(7)), b"state").await;
     store.persist(cut(log.cut(Index(7))));
     store.await_all().await;
-    store.close().await;
-    let (mut store, recovered) = Probe::open(place).await;
-    log.assert_is(&recovered);
+    let mut store = store.restarted(place, &log).await;
     store.persist(append(log.batch(Term(3), 2, 100)));
     store.await_all().await;
     store.assert_holds(&log).await;
-    store.close().await;
-    let (store, recovered) = Probe::open(place).await;
-    log.assert_is(&recovered);
-    store.close().await;
+    store.restarted(place, &log).await.close().await;
 }
 
 async fn a_cut_is_done_before_the_rest_of_its_request_and_told_in_order(place: &impl Harness) {
@@ -87,11 +82,7 @@ async fn a_cut_is_done_before_the_rest_of_its_request_and_told_in_order(place: &
     let left: Vec<Outgoing> = told.into_iter().flat_map(|persisted| persisted.then).collect();
     assert_eq!(left, [1, 2, 3].map(reply));
     store.assert_holds(&log).await;
-    store.close().await;
-    let (mut store, recovered) = Probe::open(place).await;
-    log.assert_is(&recovered);
-    store.assert_holds(&log).await;
-    store.close().await;
+    store.restarted(place, &log).await.close().await;
 }
 
 async fn a_cut_to_what_is_gone_already_changes_nothing(place: &impl Harness) {
@@ -106,11 +97,7 @@ async fn a_cut_to_what_is_gone_already_changes_nothing(place: &impl Harness) {
         store.await_all().await;
         store.assert_holds(&log).await;
     }
-    store.close().await;
-    let (mut store, recovered) = Probe::open(place).await;
-    log.assert_is(&recovered);
-    store.assert_holds(&log).await;
-    store.close().await;
+    store.restarted(place, &log).await.close().await;
 }
 
 async fn a_cut_to_what_the_log_does_not_hold_starts_it_over<H: Harness>(fresh: &impl Fn() -> H) {

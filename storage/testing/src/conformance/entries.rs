@@ -98,20 +98,13 @@ async fn truncation_removes_entries_for_good(place: &impl Harness) {
     store.persist(persist);
     store.await_persisted(2).await;
     store.assert_holds(&log).await;
-    store.close().await;
-
-    let (mut store, recovered) = Probe::open(place).await;
-    log.assert_is(&recovered);
-    store.assert_holds(&log).await;
+    let mut store = store.restarted(place, &log).await;
     log.truncate(Index(5));
     store.persist(truncate(Index(5)));
     log.truncate(Index(1));
     store.persist(truncate(Index(1)));
     store.await_persisted(2).await;
-    store.close().await;
-
-    let (mut store, recovered) = Probe::open(place).await;
-    log.assert_is(&recovered);
+    let mut store = store.restarted(place, &log).await;
     store.persist(append(log.batch(Term(3), 1, 50)));
     store.await_persisted(1).await;
     store.assert_holds(&log).await;
@@ -131,11 +124,7 @@ async fn truncation_reaches_back_across_batches_and_terms(place: &impl Harness) 
     }
     store.await_persisted(14).await;
     store.assert_holds(&log).await;
-    store.close().await;
-    let (mut store, recovered) = Probe::open(place).await;
-    log.assert_is(&recovered);
-    store.assert_holds(&log).await;
-    store.close().await;
+    store.restarted(place, &log).await.close().await;
 }
 
 async fn term_vote_and_promise_survive_and_the_last_ones_count(place: &impl Harness) {
@@ -206,11 +195,7 @@ async fn an_entry_of_any_size_comes_back(place: &impl Harness) {
     }
     store.await_persisted(9).await;
     store.assert_holds(&log).await;
-    store.close().await;
-    let (mut store, recovered) = Probe::open(place).await;
-    log.assert_is(&recovered);
-    store.assert_holds(&log).await;
-    store.close().await;
+    store.restarted(place, &log).await.close().await;
 }
 
 async fn stubs_of_a_witness_come_back(place: &impl Harness) {

@@ -55,6 +55,15 @@ impl Probe {
         (Self { storage, told, gone, sequence: 0, requests: 0 }, outcome)
     }
 
+    /// Closes the store, opens it again, and asserts that it holds this log.
+    pub(super) async fn restarted(self, place: &impl Harness, log: &Log) -> Self {
+        self.close().await;
+        let (mut store, recovered) = Self::open(place).await;
+        log.assert_is(&recovered);
+        store.assert_holds(log).await;
+        store
+    }
+
     /// Sends a persist, and returns its sequence.
     pub(super) fn persist(&mut self, persist: quorate_raft::Persist) -> u64 {
         self.sequence += 1;
