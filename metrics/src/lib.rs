@@ -38,8 +38,6 @@
 
 pub mod catalogue;
 mod exporter;
-#[cfg(feature = "expressions")]
-pub mod expressions;
 mod handles;
 mod labels;
 

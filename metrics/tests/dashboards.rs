@@ -3,10 +3,8 @@
 
 mod support;
 
-use quorate_metrics::{
-    catalogue::{CATALOGUE, Kind, Metric, Values},
-    expressions::{ALERTS, DASHBOARD, Expression, alert_expressions, dashboard_expressions},
-};
+use quorate_metrics::catalogue::{CATALOGUE, Kind, Metric, Values};
+use quorate_metrics_testing::{ALERTS, DASHBOARD, Expression, alert_expressions, dashboard_expressions};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use support::{metric_of, promtool};

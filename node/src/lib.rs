@@ -49,8 +49,6 @@ mod builder;
 mod config;
 #[doc(hidden)]
 pub mod decisions;
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod decoding;
 mod error;
 mod lifecycle;
 mod losses;
@@ -61,7 +59,8 @@ mod propose;
 mod results;
 pub mod service;
 mod session;
-mod sessions;
+#[doc(hidden)]
+pub mod sessions;
 mod settings;
 mod status;
 mod turns;

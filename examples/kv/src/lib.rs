@@ -16,9 +16,6 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod config;
-#[cfg(any(test, feature = "fuzzing"))]
-#[doc(hidden)]
-pub mod decoding;
 pub mod demo;
 pub mod descriptors;
 pub mod discard;

@@ -21,7 +21,7 @@ mod snapshot;
 mod tests;
 
 pub(crate) use clock::LogClock;
-pub(crate) use snapshot::{read, write};
+pub use snapshot::{read, write};
 
 use bytes::Bytes;
 use quorate_raft::{
@@ -47,7 +47,7 @@ pub(crate) const SESSIONS_MAX: u32 = 1_000_000;
 
 /// All sessions. Cloning is cheap: clones share the sessions that neither of them changes.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Table {
+pub struct Table {
     now: LogTime,
     sessions: BTreeMap<SessionKey, Arc<Session>>,
     /// The session for which an entry is the latest use. The first of these sessions has been
@@ -97,10 +97,15 @@ impl Kept {
 
 /// The result of the entry of a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// It was applied now or before, or opened the session of its index: at `index`,
     /// with this reply.
-    Applied { index: Index, reply: Bytes },
+    Applied {
+        /// The entry that applied it, or opened the session.
+        index: Index,
+        /// The reply of the machine; empty for a session that was opened.
+        reply: Bytes,
+    },
     /// It was not applied, for this reason.
     Refused(Refusal),
 }
@@ -120,7 +125,7 @@ impl Table {
     /// Applies the entry at `index`. `machine` is called if its command is to be applied, and
     /// returns `None` if the entry is skipped. The session remembers that like a reply, so that a
     /// command that is sent again is skipped, too.
-    pub(crate) fn apply(
+    pub fn apply(
         &mut self,
         index: Index,
         stamp: Stamp,
@@ -147,7 +152,8 @@ impl Table {
     }
 
     /// The log time of the latest applied entry.
-    pub(crate) fn now(&self) -> LogTime {
+    #[must_use]
+    pub fn now(&self) -> LogTime {
         self.now
     }
 

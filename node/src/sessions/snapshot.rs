@@ -49,7 +49,7 @@ const SKIPPED: u32 = u32::MAX - 1;
 ///
 /// # Errors
 /// If `to` fails, or a count exceeds its field.
-pub(crate) fn write(table: &Table, to: &mut dyn Write) -> io::Result<()> {
+pub fn write(table: &Table, to: &mut dyn Write) -> io::Result<()> {
     to.write_all(&MAGIC)?;
     to.write_all(&VERSION.to_le_bytes())?;
     to.write_all(&table.now.0.to_le_bytes())?;
@@ -85,7 +85,7 @@ pub(crate) fn write(table: &Table, to: &mut dyn Write) -> io::Result<()> {
 ///
 /// # Errors
 /// One line that names the cause and the offset, if `from` fails or the bytes are malformed.
-pub(crate) fn read(from: &mut dyn Read) -> io::Result<Table> {
+pub fn read(from: &mut dyn Read) -> io::Result<Table> {
     let mut from = Reader { from, at: 0 };
     if from.array()? != MAGIC {
         return Err(invalid(0, "no sessions stand there: another release wrote it"));

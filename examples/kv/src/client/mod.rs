@@ -498,7 +498,9 @@ fn json<T: DeserializeOwned>(exchange: Exchange) -> Result<T, ClientError> {
 /// All characters except those that RFC 3986 calls unreserved.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-pub(crate) fn key_path(key: &str) -> String {
+/// The path of a key in the HTTP interface: for requests that [`Client`] does not make.
+#[must_use]
+pub fn key_path(key: &str) -> String {
     format!("/v1/kv/{}", utf8_percent_encode(key, SEGMENT))
 }
 

@@ -245,8 +245,12 @@ impl Config {
         Self::read(file, &text, environment, flags)
     }
 
-    /// As [`Config::load`], for a file with the contents `text`.
-    pub(crate) fn read(
+    /// As [`Config::load`], for a file with the contents `text`: for a service that has it elsewhere
+    /// than on a disk.
+    ///
+    /// # Errors
+    /// As [`Config::load`], but for a file that cannot be read.
+    pub fn read(
         file: &Path,
         text: &str,
         environment: impl IntoIterator<Item = (String, String)>,

@@ -8,8 +8,6 @@
 mod backup;
 mod body;
 mod connections;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) mod decoding;
 pub mod guard;
 pub mod headers;
 mod health;
@@ -24,6 +22,7 @@ mod strict;
 pub mod tls;
 
 pub use refusal::Refusal;
+pub use strict::refuse_unknown;
 
 use crate::{
     config::Limits,
@@ -72,7 +71,7 @@ impl Api {
         let value_bytes_max = limits.max_value_bytes;
         // One client may send a body of the maximum length, and fill the node's limit of
         // writes in flight.
-        let share_min = cas_bytes_max(value_bytes_max).max(limits.max_in_flight_bytes);
+        let share_min = CasRequest::body_bytes_max(value_bytes_max).max(limits.max_in_flight_bytes);
         let budget = BodyBudget::of_bytes(BODIES_BYTES_MAX.max(share_min * 2), share_min);
         Self { node, metrics, value_bytes_max, budget, backups: Default::default(), stopping: Arc::default() }
     }
@@ -137,8 +136,8 @@ async fn cas(
 ) -> Result<Json<CasAnswer>, Refusal> {
     guard::is_json(request.headers())?;
     let max = api.value_bytes_max;
-    let whole = api.budget.read(request, cas_bytes_max(max)).await?;
-    let CasRequest { expect, value } = cas_request(&whole.bytes, max)?;
+    let whole = api.budget.read(request, CasRequest::body_bytes_max(max)).await?;
+    let CasRequest { expect, value } = CasRequest::parse(&whole.bytes, max)?;
     let command = Command::Cas {
         key: key.as_bytes(),
         expect: expect.as_ref().map(|expect| expect.as_bytes()),
@@ -148,25 +147,37 @@ async fn cas(
     Ok(Json(CasAnswer { index, swapped: reply == Reply::Cas { swapped: true } }))
 }
 
-/// Parses the body of a compare-and-swap, with values of at most `max` bytes.
-fn cas_request(body: &[u8], max: usize) -> Result<CasRequest, Refusal> {
-    let request: CasRequest = object::from_json(body).map_err(|error| {
-        Refusal::BadRequest(format!("the body is not {{\"expect\":TEXT or null,\"value\":TEXT}}: {error}"))
-    })?;
-    if request.value.len().max(request.expect.as_ref().map_or(0, String::len)) > max {
-        return Err(Refusal::TooLarge(format!("a value has more than {max} bytes; send less")));
+impl CasRequest {
+    /// Parses a body, with values of at most `value_bytes_max` bytes.
+    ///
+    /// # Errors
+    /// [`Refusal::BadRequest`] if it is none, [`Refusal::TooLarge`] if a value is longer.
+    pub fn parse(body: &[u8], value_bytes_max: usize) -> Result<Self, Refusal> {
+        let request: Self = object::from_json(body).map_err(|error| {
+            Refusal::BadRequest(format!("the body is not {{\"expect\":TEXT or null,\"value\":TEXT}}: {error}"))
+        })?;
+        if request.value.len().max(request.expect.as_ref().map_or(0, String::len)) > value_bytes_max {
+            return Err(Refusal::TooLarge(format!("a value has more than {value_bytes_max} bytes; send less")));
+        }
+        Ok(request)
     }
-    Ok(request)
+
+    /// The maximum length of a body in bytes: JSON may encode a byte as `\u00XX`, six bytes, and the
+    /// body has two values.
+    #[must_use]
+    pub fn body_bytes_max(value_bytes_max: usize) -> usize {
+        value_bytes_max * 12 + 1024
+    }
 }
 
 async fn read(
     State(api): State<Api>,
     Key(key): Key,
     ReadTimeout(within): ReadTimeout,
-    query: Result<Query<ReadQuery>, QueryRejection>,
+    reading: Result<Reading, Refusal>,
 ) -> Result<Response, Refusal> {
     api.open()?;
-    let consistency = consistency(query)?;
+    let Reading(consistency) = reading?;
     let look = move |kv: &Kv| kv.get(key.as_bytes());
     let read = match within {
         Some(within) => api.node.read_within(consistency, within, look).await?,
@@ -179,7 +190,17 @@ async fn read(
     })
 }
 
-/// Parses the consistency of a read.
+/// The consistency of a read, from the parameters of the query.
+pub struct Reading(pub Consistency);
+
+impl<S: Send + Sync> FromRequestParts<S> for Reading {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        consistency(Query::from_request_parts(parts, state).await).map(Self)
+    }
+}
+
 fn consistency(query: Result<Query<ReadQuery>, QueryRejection>) -> Result<Consistency, Refusal> {
     let refuse = |why: String| Err(Refusal::BadRequest(why));
     let Query(ReadQuery { read, max_age, max_entries }) =
@@ -267,7 +288,7 @@ async fn method_not_allowed() -> Refusal {
 }
 
 /// A key from the path: percent-decoded text of 1 to [`KEY_BYTES_MAX`] bytes.
-struct Key(String);
+pub struct Key(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Key {
     type Rejection = Refusal;
@@ -281,10 +302,4 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
         }
         Ok(Self(key))
     }
-}
-
-/// The maximum length of a compare-and-swap body: JSON may encode a byte as `\u00XX`, six bytes,
-/// and the body has two values.
-fn cas_bytes_max(value_bytes_max: usize) -> usize {
-    value_bytes_max * 12 + 1024
 }

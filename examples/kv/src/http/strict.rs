@@ -64,7 +64,10 @@ const fn accepts(
 }
 
 /// A layer over all routes that refuses requests with unknown parts.
-pub(super) async fn refuse_unknown(request: Request, next: Next) -> Result<Response, Refusal> {
+///
+/// # Errors
+/// [`Refusal::BadRequest`], with the name of the part.
+pub async fn refuse_unknown(request: Request, next: Next) -> Result<Response, Refusal> {
     check(&request)?;
     Ok(next.run(request).await)
 }

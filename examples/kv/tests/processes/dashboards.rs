@@ -4,7 +4,7 @@
 
 use crate::support::{PATIENCE, Running, cluster, raw};
 use quorate_kv::client::{Client, ReadMode, Trust};
-use quorate_metrics::expressions::{alert_expressions, dashboard_expressions};
+use quorate_metrics_testing::{alert_expressions, dashboard_expressions};
 use serde_json::Value;
 use std::{fmt::Write, process::Stdio};
 use tempfile::TempDir;

@@ -1,3 +1,3 @@
 #![no_main]
 
-quorate_fuzz::target!(quorate_kv::decoding::commands);
+quorate_fuzz::target!(quorate_decoders::commands);

@@ -1,3 +1,3 @@
 #![no_main]
 
-quorate_fuzz::target!(quorate_kv::decoding::config);
+quorate_fuzz::target!(quorate_decoders::config);

@@ -1,3 +1,3 @@
 #![no_main]
 
-quorate_fuzz::target!(quorate_kv::decoding::http_bodies);
+quorate_fuzz::target!(quorate_decoders::http_bodies);

@@ -1,3 +1,3 @@
 #![no_main]
 
-quorate_fuzz::target!(quorate_kv::decoding::kv_snapshot);
+quorate_fuzz::target!(quorate_decoders::kv_snapshot);

@@ -1,3 +1,3 @@
 #![no_main]
 
-quorate_fuzz::target!(quorate::decoding::sessions);
+quorate_fuzz::target!(quorate_decoders::sessions);

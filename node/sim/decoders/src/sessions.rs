@@ -1,13 +1,7 @@
 //! The properties of the decoders of client sessions, which hold for any bytes.
-//!
-//! Built for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`): both run
-//! the same functions.
 
-#[cfg(test)]
-mod tests;
-
-use crate::sessions::{Table, Verdict, read, write};
 use bytes::Bytes;
+use quorate::sessions::{Table, Verdict, read, write};
 use quorate_raft::{
     Index,
     session::{self, LogTime, Request, STAMP_BYTES, SessionKey, Stamp},

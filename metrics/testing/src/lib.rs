@@ -1,14 +1,13 @@
-//! All PromQL expressions of the dashboard and the alert rules, for tests that run them
-//! against a Prometheus.
-//!
-//! Compiled with the feature `expressions` only; servers do not need it.
+//! All PromQL expressions of the dashboard and the alert rules of `quorate-metrics`, for tests that
+//! compare them with the catalogue, or run them against a Prometheus.
+#![forbid(unsafe_code)]
 
 use serde_json::Value;
 
 /// The Grafana dashboard, `grafana/quorate.json`.
-pub const DASHBOARD: &str = include_str!("../grafana/quorate.json");
+pub const DASHBOARD: &str = include_str!("../../grafana/quorate.json");
 /// The Prometheus alert rules, `prometheus/alerts.yml`.
-pub const ALERTS: &str = include_str!("../prometheus/alerts.yml");
+pub const ALERTS: &str = include_str!("../../prometheus/alerts.yml");
 
 /// A PromQL expression and its place of use.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,25 +1,11 @@
-//! Properties of the decoders, for arbitrary bytes.
-//!
-//! Compiled for tests, and for the fuzz targets in `node/sim/fuzz` (feature `fuzzing`); both call
-//! the same functions.
+//! Properties of the key-value server's decoders: commands and replies, snapshots, configurations.
 
-#[cfg(test)]
-mod tests;
-
-pub use crate::http::decoding::http_bodies;
-
-/// Seed inputs, one list per property.
-pub mod seeds {
-    pub use super::{command_seeds as commands, config_seeds as config, kv_snapshot_seeds as kv_snapshot};
-    pub use crate::http::decoding::seeds as http_bodies;
-}
-
-use crate::{
+use bytes::Bytes;
+use quorate::{At, StateMachine};
+use quorate_kv::{
     config::{Config, ConfigError, KEYS, Overrides, Peer, State, Timing},
     machine::{Command, Kv, Reply},
 };
-use bytes::Bytes;
-use quorate::{At, StateMachine};
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 /// Decodes a command, applies it, and decodes its reply.

@@ -1,15 +1,8 @@
 //! Properties of the parsers of requests and answers, for arbitrary bytes.
 
-use super::{
-    Key, QueryRejection, ReadQuery, Refusal, cas_bytes_max, cas_request, consistency,
-    messages::{CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, PutAnswer, SnapshotAnswer, StatusAnswer},
-    strict,
-};
-use crate::{client::key_path, machine::KEY_BYTES_MAX};
 use axum::{
     Router,
     body::Body,
-    extract::Query,
     http::Request,
     response::{IntoResponse, Response},
     routing::get,
@@ -17,6 +10,15 @@ use axum::{
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
+use quorate_kv::{
+    client::key_path,
+    http::{
+        Key, Reading, Refusal,
+        messages::{CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, PutAnswer, SnapshotAnswer, StatusAnswer},
+        refuse_unknown,
+    },
+    machine::KEY_BYTES_MAX,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use tokio::runtime::{Builder, Runtime};
@@ -47,14 +49,17 @@ pub fn http_bodies(input: &[u8]) {
         let request = Request::builder().uri(key_path(key)).body(Body::empty()).expect("a path is made of it");
         assert_eq!(answer(request), Ok(key.to_owned()), "a client's path says its key");
     }
-    match cas_request(body, VALUE_BYTES_MAX) {
+    match CasRequest::parse(body, VALUE_BYTES_MAX) {
         Ok(request) => {
             assert!(body.trim_ascii_start().starts_with(b"{"), "only an object is one");
             assert!(request.value.len() <= VALUE_BYTES_MAX);
             assert!(request.expect.as_ref().is_none_or(|expect| expect.len() <= VALUE_BYTES_MAX));
             says_the_same(&request);
             let bytes = serde_json::to_vec(&request).expect("JSON");
-            assert!(bytes.len() <= cas_bytes_max(VALUE_BYTES_MAX), "a body of the longest values is not too long");
+            assert!(
+                bytes.len() <= CasRequest::body_bytes_max(VALUE_BYTES_MAX),
+                "a body of the longest values is not too long"
+            );
         }
         Err(refusal) => {
             assert!(matches!(refusal, Refusal::BadRequest(_) | Refusal::TooLarge(_)));
@@ -106,14 +111,13 @@ fn whole(response: Response) -> Vec<u8> {
     collected.to_bytes().to_vec()
 }
 
-/// The key and query parts of the real router, without a node.
+/// The parts of the server's router that read a key and a query, without a node.
 fn router() -> Router {
-    let read =
-        |Key(key): Key, query: Result<Query<ReadQuery>, QueryRejection>| async { consistency(query).map(|_| key) };
+    let read = |Key(key): Key, _: Reading| async { key };
     let router = Router::new().route("/v1/kv/{key}", get(read));
     router
         .fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
-        .layer(axum::middleware::from_fn(strict::refuse_unknown))
+        .layer(axum::middleware::from_fn(refuse_unknown))
 }
 
 /// Checks all types of answers that a client parses.

@@ -1,8 +1,8 @@
 //! Checks the decoders' properties on arbitrary bytes, on mutated valid bytes, and on
 //! the fuzzing corpus.
 
-use super::{commands, config, http_bodies, kv_snapshot, seeds};
 use proptest::prelude::*;
+use quorate_decoders::{commands, config, http_bodies, kv_snapshot, seeds, sessions};
 use quorate_inputs as inputs;
 
 proptest! {
@@ -27,6 +27,11 @@ proptest! {
     fn requests_and_answers_keep_their_promises_whatever_the_bytes(input in inputs::inputs(seeds::http_bodies())) {
         http_bodies(&input);
     }
+
+    #[test]
+    fn sessions_keep_their_promises_whatever_the_bytes(input in inputs::inputs(seeds::sessions())) {
+        sessions(&input);
+    }
 }
 
 #[test]
@@ -35,6 +40,7 @@ fn the_decoders_keep_their_promises_on_the_corpus() {
     inputs::replay("kv_snapshot", kv_snapshot);
     inputs::replay("config", config);
     inputs::replay("http_bodies", http_bodies);
+    inputs::replay("sessions", sessions);
 }
 
 #[test]
@@ -44,4 +50,5 @@ fn plant_the_corpus() {
     inputs::plant("kv_snapshot", &seeds::kv_snapshot());
     inputs::plant("config", &seeds::config());
     inputs::plant("http_bodies", &seeds::http_bodies());
+    inputs::plant("sessions", &seeds::sessions());
 }
