@@ -1,6 +1,6 @@
 //! The label values: closed sets, one enum each, so that no text from outside becomes a series.
 
-/// A label whose values are a closed set.
+/// A label with a closed set of values.
 pub trait Label: Copy + Sized + 'static {
     /// All values, ordered by [`Label::position`].
     const ALL: &'static [Self];
@@ -33,7 +33,7 @@ macro_rules! label {
     };
 }
 
-/// For sets whose values other packages name by text: unknown texts become `other`.
+/// For sets of values that other packages name by text: unknown texts become `other`.
 macro_rules! named_by_text {
     ($($name:ident)+) => {$(
         impl From<&str> for $name {
@@ -250,7 +250,7 @@ label! {
         Control = "control",
         /// Entries and forwarded proposals.
         Append = "append",
-        /// Snapshots only.
+        /// Chunks of snapshots, on a stream of the lowest priority.
         Snapshot = "snapshot",
     }
 }

@@ -90,7 +90,7 @@ pub enum CertsError {
     OtherCluster {
         /// The directory given by `--dir`.
         dir: PathBuf,
-        /// The name of the cluster whose authority is there.
+        /// The name of the cluster of the authority in a directory.
         is: String,
         /// The name given by `--cluster`.
         asked: String,

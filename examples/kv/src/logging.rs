@@ -53,7 +53,7 @@ pub(crate) fn start(is_node: bool) {
     }
 }
 
-/// The number of lines that were dropped so far.
+/// The number of lines dropped since the process started.
 pub(crate) fn lines_lost() -> u64 {
     LOST.load(Relaxed)
 }

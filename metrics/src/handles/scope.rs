@@ -116,7 +116,7 @@ impl LateGauge {
 /// seconds; the fraction is kept here until it makes a second, so nothing is lost to rounding.
 pub(super) struct TimeCounter {
     seconds: Counter,
-    /// All time added so far; overflows after 584 years.
+    /// The sum of all times added; overflows after 584 years.
     nanoseconds: AtomicU64,
 }
 

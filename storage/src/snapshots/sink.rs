@@ -188,7 +188,7 @@ impl FileSink {
         // The directory may have a new store by now, with a file of this name.
         let publishing = self.shared.publishing();
         if !publishing.is_closed {
-            // What stays is removed at the next start.
+            // A file that stays is removed at the next start.
             let _ = self.shared.disk.remove(&self.path);
         }
     }

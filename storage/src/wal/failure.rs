@@ -22,7 +22,7 @@ pub struct Failure {
     pub is_shortage: bool,
 }
 
-/// A result whose error names the operation that failed.
+/// A result, or the operation that failed and its error.
 pub type Outcome<T> = Result<T, Failure>;
 
 impl Failure {

@@ -6,9 +6,9 @@ use std::fmt;
 /// The owner of the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The name of its cluster.
+    /// The name of the cluster, at most 255 bytes.
     pub cluster: String,
-    /// Its id.
+    /// The member, unique within the cluster.
     pub member: NodeId,
 }
 

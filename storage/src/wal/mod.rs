@@ -15,8 +15,8 @@
 //! record from another member is checked against the slot.
 //!
 //! **Never overwritten.** Bytes of a segment change once, from zero to their value, except to
-//! restore damaged ones. Truncation starts a new segment, whose first index says from where the
-//! older ones no longer count; recovery copies the newest segment into a new one. So no stale
+//! restore damaged ones. Truncation starts a new segment; from its first index on, the older ones
+//! no longer count; recovery copies the newest segment into a new one. So no stale
 //! records follow the end of the log, and bytes missing from a torn write read as zeros.
 
 mod cut;
@@ -113,7 +113,7 @@ impl Wal {
         self
     }
 
-    /// Sets whether the next start drops entries at the log's end whose payload is lost and that
+    /// Sets whether the next start drops entries at the log's end that have a lost payload and
     /// are not proven to have been durable: most likely the rest of an unacknowledged write that a
     /// power failure cut. By default they stay, and the other members' logs decide. **For a cluster
     /// of one member, after a power failure.**

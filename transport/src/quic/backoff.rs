@@ -44,7 +44,7 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    /// Takes the number of datagrams received so far and the last measurement of the round trip;
+    /// Takes the number of datagrams received on the connection and the last measurement of the round trip;
     /// says whether there is doubt.
     pub(super) fn look(&mut self, received: u64, round_trip: Duration, looks_max: u32, is_late: bool) -> bool {
         self.looks = if received == self.received { self.looks.saturating_add(u32::from(!is_late)) } else { 0 };

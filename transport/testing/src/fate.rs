@@ -87,7 +87,7 @@ pub enum Fate {
     Lost(Loss),
     /// It arrives once or twice.
     Arrives {
-        /// The message.
+        /// The times of the copy that always arrives.
         first: Arrival,
         /// Its second copy.
         second: Option<Arrival>,

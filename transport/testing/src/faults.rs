@@ -100,7 +100,7 @@ impl Faults {
         self.shared.on.load(Ordering::Relaxed)
     }
 
-    /// What becomes of the next message on a link, with the times of its copies.
+    /// Decides the fate of the next message on a link, with the times of its copies.
     pub(crate) fn decide(&self, from: NodeId, to: NodeId, lane: Lane, now: Instant) -> Decided {
         self.lock().decide(from, to, lane, now)
     }
@@ -121,7 +121,7 @@ impl Faults {
 pub(crate) enum Decided {
     /// Lost, and counted as dropped for this reason.
     Lost(DropReason),
-    /// It arrives.
+    /// At these times, with this bit of every copy flipped: see [`flip`](crate::fate::flip).
     Arrives { first: Instant, second: Option<Instant>, flipped_bit: Option<u64> },
 }
 

@@ -86,7 +86,7 @@ pub(super) struct Exchange {
     pub(super) is_change: bool,
 }
 
-/// A server's answer whose body is still arriving.
+/// A server's answer, with a body that is still arriving.
 #[derive(Debug)]
 pub struct Download {
     endpoint: String,

@@ -35,7 +35,7 @@ impl MachineDelay {
         Self { longest_us }
     }
 
-    /// The longest delay so far.
+    /// The longest delay that was measured.
     #[must_use]
     pub fn longest(&self) -> Duration {
         Duration::from_micros(self.longest_us.load(Ordering::Relaxed))
