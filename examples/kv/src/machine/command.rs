@@ -1,5 +1,6 @@
 //! The commands and replies of the state machine.
 
+use super::txn::{Txn, TxnReply};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// A client's command. Its encoding is stored in the log, so it may only be extended
@@ -7,13 +8,15 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 ///
 /// | bytes | meaning |
 /// | --- | --- |
-/// | 1 | operation: 1 put, 2 delete, 3 swap if equal, 4 swap if absent |
+/// | 1 | operation: 1 put, 2 delete, 3 swap if equal, 4 swap if absent, 5 transaction |
 /// | 2 | length of the key, little-endian |
 /// | … | the key |
 /// | 4 | for operation 3 alone: length of the expected value, little-endian |
 /// | … | for operation 3 alone: the expected value |
 /// | … | the value, to the end; nothing for delete |
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+///
+/// For operation 5, the transaction follows the operation, as [`Txn`] says.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command<'a> {
     /// Set a key.
     Put {
@@ -36,15 +39,18 @@ pub enum Command<'a> {
         /// The new value.
         value: &'a [u8],
     },
+    /// Compares several keys, and then reads, sets and removes several.
+    Txn(Txn<'a>),
 }
 
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const SWAP_IF_EQUAL: u8 = 3;
 const SWAP_IF_ABSENT: u8 = 4;
+const TXN: u8 = 5;
 
 impl<'a> Command<'a> {
-    /// Encodes the command; `None` if the key or the expected value is too long for the format.
+    /// Encodes the command; `None` if a part is too long for the format.
     #[must_use]
     pub fn encode(&self) -> Option<Bytes> {
         let (operation, key, expect, value): (_, _, _, &[u8]) = match *self {
@@ -52,6 +58,12 @@ impl<'a> Command<'a> {
             Self::Delete { key } => (DELETE, key, None, &[]),
             Self::Cas { key, expect: Some(expect), value } => (SWAP_IF_EQUAL, key, Some(expect), value),
             Self::Cas { key, expect: None, value } => (SWAP_IF_ABSENT, key, None, value),
+            Self::Txn(ref txn) => {
+                let mut bytes = BytesMut::new();
+                bytes.put_u8(TXN);
+                txn.encode(&mut bytes)?;
+                return Some(bytes.freeze());
+            }
         };
         let mut bytes = BytesMut::with_capacity(7 + key.len() + expect.map_or(0, <[u8]>::len) + value.len());
         bytes.put_u8(operation);
@@ -69,6 +81,9 @@ impl<'a> Command<'a> {
     #[must_use]
     pub fn decode(mut bytes: &'a [u8]) -> Option<Self> {
         let operation = bytes.try_get_u8().ok()?;
+        if operation == TXN {
+            return Txn::decode(bytes).map(Self::Txn);
+        }
         let length = bytes.try_get_u16_le().ok()?;
         let key = bytes.split_off(..usize::from(length))?;
         match operation {
@@ -85,8 +100,9 @@ impl<'a> Command<'a> {
     }
 }
 
-/// The reply to a command: one byte, or two for replies with a result.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The reply to a command: one byte, or two for replies with a result. That to a transaction is
+/// the operation and a [`TxnReply`].
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
     /// The command was not understood and changed nothing.
     Refused,
@@ -102,13 +118,21 @@ pub enum Reply {
         /// Whether it succeeded, so that the key was set.
         swapped: bool,
     },
+    /// The transaction was decided.
+    Txn(TxnReply),
 }
 
 impl Reply {
     /// Encodes the reply.
     #[must_use]
-    pub fn encode(self) -> Bytes {
+    pub fn encode(&self) -> Bytes {
         Bytes::from_static(match self {
+            Self::Txn(reply) => {
+                let mut bytes = BytesMut::new();
+                bytes.put_u8(TXN);
+                reply.encode(&mut bytes);
+                return bytes.freeze();
+            }
             Self::Refused => &[0],
             Self::Put => &[PUT],
             Self::Delete { existed: false } => &[DELETE, 0],
@@ -126,6 +150,7 @@ impl Reply {
             [PUT] => Some(Self::Put),
             [DELETE, existed @ (0 | 1)] => Some(Self::Delete { existed: existed == 1 }),
             [SWAP_IF_EQUAL, swapped @ (0 | 1)] => Some(Self::Cas { swapped: swapped == 1 }),
+            [TXN, ref reply @ ..] => TxnReply::decode(reply).map(Self::Txn),
             _ => None,
         }
     }
@@ -134,12 +159,13 @@ impl Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::{Compare, Holds, Operation};
 
     #[test]
     fn commands_and_replies_survive_their_encoding() {
         for command in examples() {
             let bytes = command.encode().expect("short");
-            assert_eq!(Command::decode(&bytes), Some(command));
+            assert_eq!(Command::decode(&bytes).as_ref(), Some(&command));
         }
         for reply in [
             Reply::Refused,
@@ -148,6 +174,8 @@ mod tests {
             Reply::Delete { existed: false },
             Reply::Cas { swapped: true },
             Reply::Cas { swapped: false },
+            Reply::Txn(TxnReply::TooMuchRead),
+            Reply::Txn(TxnReply::Done { succeeded: false, results: vec![] }),
         ] {
             assert_eq!(Reply::decode(&reply.encode()), Some(reply));
         }
@@ -164,7 +192,7 @@ mod tests {
         for command in examples() {
             let bytes = command.encode().expect("short");
             for end in 0..bytes.len() {
-                assert_ne!(Command::decode(&bytes[..end]), Some(command));
+                assert_ne!(Command::decode(&bytes[..end]).as_ref(), Some(&command));
             }
         }
     }
@@ -175,8 +203,16 @@ mod tests {
         assert_eq!(Command::Delete { key: &key }.encode(), None);
     }
 
-    fn examples() -> [Command<'static>; 6] {
+    fn examples() -> [Command<'static>; 8] {
+        let holds = [Holds::Nothing, Holds::Something, Holds::Value(b"value")];
+        let txn = Txn {
+            compare: holds.map(|holds| Compare { key: b"k", holds }).into(),
+            success: vec![Operation::Put { key: b"k", value: b"v" }, Operation::Delete { key: b"k" }],
+            failure: vec![Operation::Get { key: b"k" }],
+        };
         [
+            Command::Txn(txn),
+            Command::Txn(Txn::default()),
             Command::Put { key: b"k", value: b"value" },
             Command::Put { key: b"", value: b"" },
             Command::Delete { key: b"k" },

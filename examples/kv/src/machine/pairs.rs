@@ -74,6 +74,10 @@ impl Pairs {
         self.hash
     }
 
+    pub(super) fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().map(|shard| &**shard)
+    }
+
     /// All shards, in an order that depends only on the keys. Each is dropped when the next
     /// one is taken.
     pub(super) fn into_shards(self) -> impl Iterator<Item = Arc<Shard>> {

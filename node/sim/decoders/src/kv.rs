@@ -4,9 +4,13 @@ use bytes::Bytes;
 use quorate::{At, StateMachine};
 use quorate_kv::{
     config::{Config, ConfigError, KEYS, Overrides, Peer, State, Timing},
-    machine::{Command, Kv, Reply},
+    machine::{Command, Compare, Holds, Kv, Operation, OperationReply, Reply, TXN_READ_BYTES_MAX, Txn, TxnReply},
 };
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 /// Decodes a command, applies it, and decodes its reply.
 ///
@@ -30,22 +34,67 @@ pub fn commands(input: &[u8]) {
         Command::Delete { key } => (key, None, Reply::Delete { existed: false }),
         Command::Cas { key, expect: None, value } => (key, Some(value), Reply::Cas { swapped: true }),
         Command::Cas { key, expect: Some(_), .. } => (key, None, Reply::Cas { swapped: false }),
+        Command::Txn(txn) => return executed(&txn, &answered),
     };
     assert_eq!((kv.get(key).as_deref(), answered), (value, answer));
+}
+
+/// Checks the reply to a transaction on an empty map, which can only read what it put.
+fn executed(txn: &Txn<'_>, answered: &Reply) {
+    let holds = txn.compare.iter().all(|compare| compare.holds == Holds::Nothing);
+    let operations = if holds { &txn.success } else { &txn.failure };
+    let (mut twin, mut bytes_read) = (BTreeMap::new(), 0);
+    let results = operations.iter().map(|operation| match *operation {
+        Operation::Put { key, value } => {
+            twin.insert(key, value);
+            OperationReply::Put
+        }
+        Operation::Delete { key } => OperationReply::Delete { existed: twin.remove(key).is_some() },
+        Operation::Get { key } => {
+            let value = twin.get(key).map(|value| Bytes::copy_from_slice(value));
+            bytes_read += value.as_ref().map_or(0, Bytes::len);
+            OperationReply::Get { value }
+        }
+    });
+    let done = TxnReply::Done { succeeded: holds, results: results.collect() };
+    let expected = if bytes_read > TXN_READ_BYTES_MAX { TxnReply::TooMuchRead } else { done };
+    assert_eq!(*answered, Reply::Txn(expected));
 }
 
 /// Seed inputs for [`commands`].
 #[must_use]
 pub fn command_seeds() -> Vec<Vec<u8>> {
+    let txn = Txn {
+        compare: [Holds::Nothing, Holds::Something, Holds::Value(b"v")]
+            .map(|holds| Compare { key: b"k", holds })
+            .into(),
+        success: vec![Operation::Put { key: b"key", value: b"value" }, Operation::Delete { key: b"key" }],
+        failure: vec![Operation::Put { key: b"a", value: b"b" }, Operation::Get { key: b"a" }],
+    };
+    let results = vec![
+        OperationReply::Put,
+        OperationReply::Delete { existed: true },
+        OperationReply::Get { value: None },
+        OperationReply::Get { value: Some(Bytes::from_static(b"value")) },
+    ];
     let commands = [
         Command::Put { key: b"key", value: b"value" },
         Command::Delete { key: b"key" },
         Command::Cas { key: b"key", expect: Some(b"before"), value: b"after" },
         Command::Cas { key: b"key", expect: None, value: b"value" },
+        Command::Txn(Txn { compare: vec![], ..txn.clone() }),
+        Command::Txn(txn),
     ];
-    let replies = [Reply::Refused, Reply::Put, Reply::Delete { existed: true }, Reply::Cas { swapped: false }];
+    let replies = [
+        Reply::Refused,
+        Reply::Put,
+        Reply::Delete { existed: true },
+        Reply::Cas { swapped: false },
+        Reply::Txn(TxnReply::Done { succeeded: true, results }),
+        Reply::Txn(TxnReply::TooMuchRead),
+    ];
     let commands = commands.into_iter().filter_map(|command| command.encode());
-    commands.chain(replies.into_iter().map(Reply::encode)).map(|bytes: Bytes| bytes.to_vec()).collect()
+    commands.chain(replies.iter().map(Reply::encode)).map(|bytes: Bytes| bytes.to_vec()).collect()
 }
 
 /// Restores the map from a snapshot.
