@@ -26,6 +26,7 @@ pub mod load;
 mod logging;
 pub mod machine;
 mod object;
+pub mod octets;
 mod output;
 pub mod recover;
 pub mod restore;

@@ -2,12 +2,13 @@
 //! line and an exit code.
 
 mod connection;
+mod list;
 mod usage;
 mod value;
 
 use crate::{
     backup, certs,
-    client::ReadMode,
+    client::{ReadBounds, ReadMode},
     demo, discard, environment,
     exit::{Exit, Failure},
     http::messages::{MembersAnswer, StatusAnswer, VoterRequest},
@@ -17,7 +18,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use connection::Connection;
 use quorate::NodeId;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode};
 
 /// A replicated key-value server on Quorate, its client, and the demo.
 ///
@@ -61,18 +62,17 @@ enum Command {
         /// The consistency of the read
         #[arg(long, default_value_t, value_enum)]
         read: ReadMode,
-        /// With `--read bounded`: the maximum age of the state, such as 500ms
-        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-        max_age: Option<Duration>,
-        /// With `--read bounded`: the maximum number of missing entries
-        #[arg(long, value_name = "N")]
-        max_entries: Option<u64>,
+        #[command(flatten)]
+        bounds: ReadBounds,
         /// End with a newline, also into a pipe or a file
         #[arg(long)]
         newline: bool,
         #[command(flatten)]
         connection: Connection,
     },
+    /// Print the keys of a range and their values, ordered by key, all of one state: a line for each
+    /// pair, with a tab between key and value, and control characters escaped
+    List(list::Args),
     /// Remove a key
     Delete {
         /// The key to remove
@@ -250,10 +250,11 @@ impl Cli {
                 let answer = client.put(&key, value::read(value, literal)?).await?;
                 show(format!("written, index {}", answer.index), json!(answer))?;
             }
-            Command::Get { key, read, max_age, max_entries, newline, connection } => {
+            Command::Get { key, read, bounds, newline, connection } => {
                 let shown = OutputFormat { json: self.json, newline };
-                get(&connection, &key, (read, max_age, max_entries), shown).await?;
+                get(&connection, &key, (read, bounds), shown).await?;
             }
+            Command::List(args) => list::run(args, self.json).await?,
             Command::Delete { key, connection } => {
                 let answer = connection.client()?.delete(&key).await?;
                 let what = if answer.existed { "deleted" } else { "was not there" };
@@ -338,10 +339,10 @@ struct OutputFormat {
 async fn get(
     connection: &Connection,
     key: &str,
-    (read, max_age, max_entries): (ReadMode, Option<Duration>, Option<u64>),
+    (read, bounds): (ReadMode, ReadBounds),
     shown: OutputFormat,
 ) -> Result<(), Failure> {
-    let got = connection.client()?.get_within(key, read, max_age, max_entries).await?;
+    let got = connection.client()?.get_within(key, read, bounds).await?;
     let Some(value) = got.value else {
         return Err(Failure::new(Exit::NotFound, format_args!("not_found: no key {key:?}")));
     };

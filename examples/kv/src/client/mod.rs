@@ -10,8 +10,9 @@ mod connection;
 use crate::http::{
     headers::{SERIAL, SESSION},
     messages::{
-        AddRequest, CasAnswer, CasRequest, ChangeAnswer, DeleteAnswer, ErrorAnswer, MembersAnswer, MoveRequest,
-        PutAnswer, SnapshotAnswer, StatusAnswer, TransferAnswer, TransferRequest, VoterRequest, VotersRequest,
+        AddRequest, CasAnswer, CasRequest, ChangeAnswer, DeleteAnswer, ErrorAnswer, ListAnswer, MembersAnswer,
+        MoveRequest, PutAnswer, SnapshotAnswer, StatusAnswer, TransferAnswer, TransferRequest, VoterRequest,
+        VotersRequest,
     },
 };
 use crate::object;
@@ -90,6 +91,52 @@ pub struct Got {
     pub value: Option<Bytes>,
 }
 
+/// A page of a listing: by default the first one of all keys.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ListRequest {
+    /// Only keys that begin with this; excludes `start` and `end`.
+    pub prefix: Option<String>,
+    /// Only keys from this one.
+    pub start: Option<String>,
+    /// Only keys before this one.
+    pub end: Option<String>,
+    /// Only keys after this one: the last key of the previous page.
+    pub after: Option<String>,
+    /// The maximum number of pairs, at most [`LIMIT_MAX`](crate::http::LIMIT_MAX); `None`: 1000.
+    pub limit: Option<usize>,
+    /// Leaves out the values.
+    pub keys_only: bool,
+    /// The state to list.
+    pub state: ListState,
+}
+
+/// The state that a [`ListRequest`] is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListState {
+    /// The current one, read with this consistency.
+    Current(ReadMode, ReadBounds),
+    /// That of an earlier page, by its index; only the node that answered with that page is sure
+    /// to keep it, for half a minute.
+    Kept(Index),
+}
+
+impl Default for ListState {
+    fn default() -> Self {
+        Self::Current(ReadMode::default(), ReadBounds::default())
+    }
+}
+
+/// The bounds of a read with [`ReadMode::Bounded`], which needs at least one of the two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::Args)]
+pub struct ReadBounds {
+    /// With `--read bounded`: the maximum age of the state, such as 500ms
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub max_age: Option<Duration>,
+    /// With `--read bounded`: the maximum number of missing entries
+    #[arg(long, value_name = "N")]
+    pub max_entries: Option<u64>,
+}
+
 impl Client {
     /// A client of `endpoints`, tried in this order: `http://HOST:PORT`, or `https://…` with an
     /// authority to trust.
@@ -134,28 +181,15 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn get(&mut self, key: &str, mode: ReadMode) -> Result<Got, ClientError> {
-        self.get_within(key, mode, None, None).await
+        self.get_within(key, mode, ReadBounds::default()).await
     }
 
-    /// Reads a key from a node that lags by no more than these bounds: for [`ReadMode::Bounded`],
-    /// which needs at least one of the two.
+    /// Reads a key from a node that lags by no more than these bounds: for [`ReadMode::Bounded`].
     ///
     /// # Errors
     /// See [`ClientError`]; `too_stale` if no endpoint can prove that it is within the bounds.
-    pub async fn get_within(
-        &mut self,
-        key: &str,
-        mode: ReadMode,
-        max_age: Option<Duration>,
-        max_entries: Option<u64>,
-    ) -> Result<Got, ClientError> {
-        let mut path = format!("{}?read={mode}", key_path(key));
-        if let Some(age) = max_age {
-            path += &format!("&max_age={}ns", age.as_nanos());
-        }
-        if let Some(entries) = max_entries {
-            path += &format!("&max_entries={entries}");
-        }
+    pub async fn get_within(&mut self, key: &str, mode: ReadMode, bounds: ReadBounds) -> Result<Got, ClientError> {
+        let path = format!("{}?{}", key_path(key), read_query(mode, bounds));
         let exchange = self.ask(&ApiRequest::new(Method::GET, path)).await?;
         if exchange.status == StatusCode::NOT_FOUND && !exchange.headers.contains_key("quorate-index") {
             // The answer of another server, or about a path that this server lacks: it does not say
@@ -182,6 +216,20 @@ impl Client {
     pub async fn cas(&mut self, key: &str, expect: Option<&str>, value: &str) -> Result<CasAnswer, ClientError> {
         let request = CasRequest { expect: expect.map(str::to_owned), value: value.to_owned() };
         json(self.change(ApiRequest::json(Method::POST, format!("{}/cas", key_path(key)), &request)?).await?)
+    }
+
+    /// Lists keys and their values, page by page. Later pages are asked with the index and the last
+    /// key of the page before, and come from the same node; if that lost the state, the error has the
+    /// code `gone`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn list(&mut self, page: &ListRequest) -> Result<ListAnswer, ClientError> {
+        let exchange = self.ask(&ApiRequest::new(Method::GET, page.path())).await?;
+        if exchange.status == StatusCode::NOT_FOUND {
+            return Err(refused(&exchange));
+        }
+        json(exchange)
     }
 
     /// The status of a node.
@@ -502,6 +550,36 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 #[must_use]
 pub fn key_path(key: &str) -> String {
     format!("/v1/kv/{}", utf8_percent_encode(key, SEGMENT))
+}
+
+fn read_query(mode: ReadMode, ReadBounds { max_age, max_entries }: ReadBounds) -> String {
+    let mut query = format!("read={mode}");
+    if let Some(age) = max_age {
+        query += &format!("&max_age={}ns", age.as_nanos());
+    }
+    if let Some(entries) = max_entries {
+        query += &format!("&max_entries={entries}");
+    }
+    query
+}
+
+impl ListRequest {
+    fn path(&self) -> String {
+        let Self { prefix, start, end, after, limit, keys_only, state } = self;
+        let mut query = match *state {
+            ListState::Current(mode, bounds) => read_query(mode, bounds),
+            ListState::Kept(index) => format!("index={index}"),
+        };
+        for (name, key) in [("prefix", prefix), ("start", start), ("end", end), ("after", after)] {
+            if let Some(key) = key {
+                query += &format!("&{name}={}", utf8_percent_encode(key, SEGMENT));
+            }
+        }
+        if let Some(limit) = limit {
+            query += &format!("&limit={limit}");
+        }
+        format!("/v1/kv?{query}&keys={keys_only}")
+    }
 }
 
 /// Trust for `https` endpoints, from the option `--ca`.

@@ -1,6 +1,7 @@
 //! The JSON bodies of requests and answers.
 
-use crate::object::list;
+use crate::{object::list, octets::Octets};
+use bytes::Bytes;
 use quorate::{Index, NodeId, Term};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,29 @@ pub struct CasAnswer {
     pub swapped: bool,
     /// The log index of the comparison.
     pub index: Index,
+}
+
+/// The answer to `GET /v1/kv`: one page of a listing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ListAnswer {
+    /// The log index of the state that was listed.
+    pub index: Index,
+    /// The pairs, ordered by key.
+    #[serde(deserialize_with = "list")]
+    pub pairs: Vec<PairAnswer<Bytes>>,
+    /// Whether the range has further keys, after the last of these.
+    pub more: bool,
+}
+
+/// A pair of a listing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(bound(serialize = "T: AsRef<[u8]>", deserialize = "Octets<T>: Deserialize<'de>"))]
+pub struct PairAnswer<T> {
+    /// The key.
+    pub key: Octets<T>,
+    /// The value; absent if the client asked for keys only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Octets<T>>,
 }
 
 /// The answer to `POST /v1/snapshot`.
@@ -189,7 +213,7 @@ pub struct TransferAnswer {
 /// The body of every refusal.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorAnswer {
-    /// The code for programs: `bad_request`, `not_found`, `no_leader`, `too_stale`, `witness`,
+    /// The code for programs: `bad_request`, `not_found`, `gone`, `no_leader`, `too_stale`, `witness`,
     /// `overloaded`, `storage_full`, `stopping`, `too_large`, `outcome_unknown`, `conflict`,
     /// `session_expired`, `stale_serial`, …
     pub error: String,

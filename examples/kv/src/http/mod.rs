@@ -12,6 +12,7 @@ pub mod guard;
 pub mod headers;
 mod health;
 mod linger;
+mod list;
 pub mod listen;
 mod members;
 pub mod messages;
@@ -20,7 +21,9 @@ mod refusal;
 mod routes;
 mod strict;
 pub mod tls;
+mod versions;
 
+pub use list::{LIMIT_MAX, Listing};
 pub use refusal::Refusal;
 pub use strict::refuse_unknown;
 
@@ -61,6 +64,7 @@ pub struct Api {
     value_bytes_max: usize,
     budget: BodyBudget,
     backups: backup::BackupPermits,
+    versions: versions::Versions,
     stopping: Arc<AtomicBool>,
 }
 
@@ -73,7 +77,15 @@ impl Api {
         // writes in flight.
         let share_min = CasRequest::body_bytes_max(value_bytes_max).max(limits.max_in_flight_bytes);
         let budget = BodyBudget::of_bytes(BODIES_BYTES_MAX.max(share_min * 2), share_min);
-        Self { node, metrics, value_bytes_max, budget, backups: Default::default(), stopping: Arc::default() }
+        Self {
+            node,
+            metrics,
+            value_bytes_max,
+            budget,
+            backups: Default::default(),
+            versions: Default::default(),
+            stopping: Arc::default(),
+        }
     }
 
     /// From now on `/readyz` fails, and `/v1` answers `stopping`; requests in

@@ -23,6 +23,8 @@ pub enum Refusal {
     BadRequest(String),
     /// The key, path or member does not exist.
     NotFound(String),
+    /// The state of an earlier page is not kept any more: begin the listing again.
+    Gone(String),
     /// The current members or leader do not permit this.
     Conflict(String),
     /// The path exists, but not for this method.
@@ -77,6 +79,7 @@ impl Refusal {
         match self {
             Self::BadRequest(why) => (StatusCode::BAD_REQUEST, "bad_request", why.clone()),
             Self::NotFound(what) => (StatusCode::NOT_FOUND, "not_found", what.clone()),
+            Self::Gone(what) => (StatusCode::GONE, "gone", what.clone()),
             Self::Conflict(why) => (StatusCode::CONFLICT, "conflict", why.clone()),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", say("this path does not support this method"))
@@ -235,6 +238,7 @@ mod tests {
         let cases = [
             (Refusal::BadRequest(text()), 400, "bad_request"),
             (Refusal::NotFound(text()), 404, "not_found"),
+            (Refusal::Gone(text()), 410, "gone"),
             (Refusal::Conflict(text()), 409, "conflict"),
             (Refusal::MethodNotAllowed, 405, "method_not_allowed"),
             (Refusal::UnknownHost(text()), 421, "unknown_host"),

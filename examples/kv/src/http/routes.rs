@@ -1,7 +1,7 @@
 //! The paths of the HTTP interface.
 
 use super::{
-    Api, Refusal, backup, cas, delete, health, members, method_not_allowed, metrics, put, read, snapshot, status,
+    Api, Refusal, backup, cas, delete, health, list, members, method_not_allowed, metrics, put, read, snapshot, status,
     strict,
 };
 use axum::{
@@ -14,6 +14,7 @@ impl Api {
     pub fn router(self) -> Router {
         let key = get(read).put(put).delete(delete).fallback(method_not_allowed);
         Router::new()
+            .route("/v1/kv", get(list::list).fallback(method_not_allowed))
             .route("/v1/kv/{key}", key)
             .route("/v1/kv/{key}/cas", post(cas).fallback(method_not_allowed))
             .route("/v1/status", get(status).fallback(method_not_allowed))

@@ -29,12 +29,15 @@ struct Accepts {
 }
 
 const READ: &[&str] = &["read", "max_age", "max_entries"];
+/// The parameters of a listing.
+const LIST: &[&str] = &["prefix", "start", "end", "after", "limit", "keys", "index", "read", "max_age", "max_entries"];
 const EXPECT: &[&str] = &["expect"];
 /// The headers of a write.
 const MUTATION: &[&str] = &[SESSION, SERIAL, TIMEOUT];
 
 /// All requests with query, headers or body. Others have a body only if their handler reads one.
 const ACCEPTED: &[Accepts] = &[
+    accepts("GET", "/v1/kv", LIST, &[], false),
     accepts("GET", "/v1/kv/{key}", READ, &[], false),
     accepts("PUT", "/v1/kv/{key}", &[], MUTATION, true),
     accepts("DELETE", "/v1/kv/{key}", &[], MUTATION, false),

@@ -11,6 +11,7 @@ mod hostile;
 mod http;
 mod kills;
 mod leases;
+mod list;
 mod lost_data;
 mod members;
 mod permissions;

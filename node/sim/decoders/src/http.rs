@@ -13,8 +13,10 @@ use hyper_util::service::TowerToHyperService;
 use quorate_kv::{
     client::key_path,
     http::{
-        Key, Reading, Refusal,
-        messages::{CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, PutAnswer, SnapshotAnswer, StatusAnswer},
+        Key, Listing, Reading, Refusal,
+        messages::{
+            CasAnswer, CasRequest, DeleteAnswer, ErrorAnswer, ListAnswer, PutAnswer, SnapshotAnswer, StatusAnswer,
+        },
         refuse_unknown,
     },
     machine::KEY_BYTES_MAX,
@@ -70,8 +72,8 @@ pub fn http_bodies(input: &[u8]) {
 }
 
 fn key_and_query(request: Request<Body>) {
-    let segment = request.uri().path().strip_prefix("/v1/kv/").unwrap_or_default().to_owned();
-    let Ok(key) = answer(request) else { return };
+    let segment = request.uri().path().strip_prefix("/v1/kv/").map(str::to_owned);
+    let (Ok(key), Some(segment)) = (answer(request), segment) else { return };
     let is_escape = |part: &str| part.len() > 1 && part.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
     assert!(segment.split('%').skip(1).all(is_escape), "an invalid escape is refused: {segment}");
     let said = percent_encoding::percent_decode_str(&segment).decode_utf8().expect("it was text");
@@ -114,7 +116,8 @@ fn whole(response: Response) -> Vec<u8> {
 /// The parts of the server's router that read a key and a query, without a node.
 fn router() -> Router {
     let read = |Key(key): Key, _: Reading| async { key };
-    let router = Router::new().route("/v1/kv/{key}", get(read));
+    let list = |_: Listing| async { String::new() };
+    let router = Router::new().route("/v1/kv/{key}", get(read)).route("/v1/kv", get(list));
     router
         .fallback(|| async { Refusal::NotFound("no such path".to_owned()) })
         .layer(axum::middleware::from_fn(refuse_unknown))
@@ -128,6 +131,7 @@ fn answers(body: &[u8]) {
     one::<PutAnswer>(body);
     one::<DeleteAnswer>(body);
     one::<CasAnswer>(body);
+    one::<ListAnswer>(body);
     one::<SnapshotAnswer>(body);
     one::<StatusAnswer>(body);
     one::<ErrorAnswer>(body);
@@ -157,6 +161,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ("/v1/kv/k?read%0A=local", String::new()),
         ("/v1/kv/..?", r#"{"index":7,"existed":true,"swapped":false}"#.to_owned()),
         ("/v1/kv/%zz?read=local&read=local", r#"["a","b"]"#.to_owned()),
+        ("/v1/kv?prefix=a%2F&limit=10&keys=true", r#"{"index":7,"pairs":[{"key":"a"}],"more":true}"#.to_owned()),
+        (
+            "/v1/kv?start=a&end=b&after=ab&index=7",
+            r#"{"index":7,"pairs":[{"key":"a","value":{"base64":"/wA="}}],"more":false}"#.to_owned(),
+        ),
         ("/v1/kv/k/cas", "a key/with ? and #, \u{1f600}".to_owned()),
     ];
     pairs.into_iter().map(|(target, body)| [target.as_bytes(), b"\n", body.as_bytes()].concat()).collect()
