@@ -6,8 +6,8 @@
 //! explored exhaustively, simulated by the million, and read beside the paper (Ongaro and
 //! Ousterhout, *In Search of an Understandable Consensus Algorithm*, extended version).
 //!
-//! Every public name is exported by one path: types at the root, functions and constants in the
-//! module that they belong to. The sources are best read in this order:
+//! Every public name is exported by one path: types at the root; functions, constants and the
+//! layouts of entries ([`record`], [`session`]) in the module that they belong to. The sources are best read in this order:
 //!
 //! 1. `ids`, `entry`, [`record`], `batch`, [`session`], `message` and `forwarded`: terms, entries
 //!    and messages.
@@ -71,8 +71,8 @@ pub use progress::{Credit, NextAppend, Progress, ProgressState, Want};
 pub use reads::{ReadToken, Reads};
 pub use refused::{ChangeRefused, MemberKind, TransferRefused};
 pub use replica::{
-    Cut, Effect, Entries, Faulty, HOLDINGS_EVERY, HardState, Leadership, MessageRefusal, Persist, Recovered, Replica,
-    Role, Settings, Violation,
+    Cut, Effect, Entries, Faulty, HardState, Leadership, MessageRefusal, Persist, Recovered, Replica, Role, Settings,
+    Violation,
 };
 pub use replication::{Replication, ReplicationOutput, ReplicationStart};
 pub use snapshot::{Snapshot, SnapshotBase, SnapshotChunk, SnapshotOutcome, SnapshotReply};

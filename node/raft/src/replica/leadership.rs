@@ -1,4 +1,4 @@
-//! The state of one leadership, its leadership transfer and its witness among it.
+//! The state of one leadership, with the leadership transfer and the tie-break that belong to it.
 
 use crate::{
     ids::{Index, Moment, NodeId},

@@ -95,11 +95,8 @@ impl Replica {
         }
     }
 
-    /// Lets time pass: gives up a transfer that takes too long, tells holdings, observes the state
-    /// machine. Call it about once per heartbeat interval.
-    pub fn tick(&mut self, now: Moment, out: &mut Vec<Effect>) {
-        self.watch_applying(now);
-        self.tell_holdings(now, out);
+    /// Gives up a transfer that takes too long.
+    pub(super) fn watch_transfer(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(leadership) = &self.role else { return };
         let Some(transfer) = &leadership.transfer else { return };
         let patience = self.settings.election_timeout_max;

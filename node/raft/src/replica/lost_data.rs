@@ -9,7 +9,7 @@
 //! date, is reported, and stops.
 //!
 //! A leader knows the holdings of its own leadership exactly. It tells them to all members
-//! ([`Body::Holdings`]) every [`HOLDINGS_EVERY`], so that a later leader, or a survivor,
+//! ([`Body::Holdings`]) every [`Replica::HOLDINGS_EVERY`], so that a later leader, or a survivor,
 //! knows them too.
 //!
 //! A node's own holding survives its restart, unlike its commit index: no leader's log replaces
@@ -36,15 +36,15 @@ use crate::{
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// The interval in which a leader tells the members' holdings, and the shortest one in which they
-/// are written. Later acknowledgements are known to the leader alone.
-pub const HOLDINGS_EVERY: Duration = Duration::from_secs(5);
-
 /// Holdings of more nodes than this are not remembered: a cluster never has that many,
 /// former members included.
 const HOLDINGS_MAX: usize = 4096;
 
 impl Replica {
+    /// The interval in which a leader tells the members' holdings, and the shortest one in which
+    /// they are written. Later acknowledgements are known to the leader alone.
+    pub const HOLDINGS_EVERY: Duration = Duration::from_secs(5);
+
     /// Whether this node never held an entry and never voted, as far as its own disk knows.
     #[must_use]
     pub fn is_new(&self) -> bool {
@@ -115,7 +115,7 @@ impl Replica {
     pub(super) fn tell_holdings(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let Role::Leader(Leadership { since, .. }) = &self.role else { return };
         let told = self.guard.told.filter(|(term, _)| *term == self.term());
-        if now.since(told.map_or(*since, |(_, at)| at)) < HOLDINGS_EVERY {
+        if now.since(told.map_or(*since, |(_, at)| at)) < Self::HOLDINGS_EVERY {
             return;
         }
         self.remember_holdings(out);

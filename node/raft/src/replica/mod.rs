@@ -49,7 +49,6 @@ mod writes;
 pub use effect::{Cut, Effect, MessageRefusal, Persist, Violation};
 pub use leader::Entries;
 pub use leadership::Leadership;
-pub use lost_data::HOLDINGS_EVERY;
 pub use start::{Faulty, HardState, Recovered, Settings};
 pub use state::{Replica, Role};
 
@@ -147,6 +146,14 @@ impl Replica {
             _ if self.refuses_elections(now) || self.is_stalled(now) => {}
             _ => self.campaign(now, out),
         }
+    }
+
+    /// Lets time pass: gives up a transfer that takes too long, tells holdings, observes the state
+    /// machine. Call it about once per heartbeat interval.
+    pub fn tick(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        self.watch_applying(now);
+        self.tell_holdings(now, out);
+        self.watch_transfer(now, out);
     }
 
     /// The node's thread did not run for `by`, until `now`. Messages that arrived meanwhile

@@ -1,8 +1,8 @@
 //! The state of a replica: the fields that all rules share, and the start from recovered state.
 //!
-//! The rules are in the other modules of [`replica`](super). Each field is changed by the rules
-//! that its type belongs to: `leadership` by those of the leader, `faults` by `repair`, `writes` by
-//! `durability`.
+//! The rules that change the state are in the other modules of [`replica`](super), which see its
+//! fields. Three parts with invariants of their own have files beside this one: `leadership`,
+//! `faults` and `writes`.
 
 use super::{
     faults::Faults,

@@ -2,8 +2,7 @@
 //! directory, a lost majority.
 
 use quorate_raft::{
-    AppendOutcome, AppendReply, Body, Effect, Emptied, HOLDINGS_EVERY, Holdings, Index, NodeId, Phase, Replica, Term,
-    Violation,
+    AppendOutcome, AppendReply, Body, Effect, Emptied, Holdings, Index, NodeId, Phase, Replica, Term, Violation,
 };
 use quorate_world::{
     disk::Disk,
@@ -133,7 +132,7 @@ fn a_leader_tells_all_members_the_holdings_and_they_refuse_a_member_with_less() 
         let remembers = out.iter().any(|effect| matches!(effect, Effect::Remember { .. }));
         (told.map(|outgoing| outgoing.message.body.clone()).collect::<Vec<_>>(), remembers)
     };
-    let every = HOLDINGS_EVERY.as_millis() as u64;
+    let every = Replica::HOLDINGS_EVERY.as_millis() as u64;
     assert_eq!(tick(&mut leader, every - 1), (vec![], false));
     let all = holdings(&[(1, 3), (2, 3), (3, 3)]);
     assert_eq!(tick(&mut leader, every), (vec![all.clone(); 2], true));
