@@ -38,6 +38,7 @@ impl Kind {
 
 /// Bytes that are not what they should be: a record, a batch, or the payload of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Malformed {
     /// Offset of the fault from the start of the bytes.
     pub offset: usize,

@@ -82,6 +82,7 @@ impl Promise {
 /// thousandths more, plus `fixed`. The kernel steers a monotonic clock by 500 millionths, an
 /// operator by a tenth at most; crystals are off by 100 millionths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct ClockDrift {
     /// Thousandths of the interval; default 100.
     pub per_mille: u16,
@@ -96,6 +97,12 @@ impl Default for ClockDrift {
 }
 
 impl ClockDrift {
+    /// A drift of `per_mille` thousandths of the interval, plus `fixed`.
+    #[must_use]
+    pub fn new(per_mille: u16, fixed: Duration) -> Self {
+        Self { per_mille, fixed }
+    }
+
     /// The part of a promise that has certainly not passed by any other clock; zero if
     /// nothing is certain.
     #[must_use]

@@ -9,6 +9,9 @@ use alloc::string::String;
 use core::fmt;
 
 /// The reason why a membership change was refused. Nothing has happened.
+///
+/// Exhaustive, like all that travels between nodes: a new reason is a new version of the wire, and
+/// does not compile until the codec has it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum ChangeRefused {
     /// This node does not lead: ask the leader.

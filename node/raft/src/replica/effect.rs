@@ -48,7 +48,8 @@ pub struct Cut {
     pub checksum: Option<u32>,
 }
 
-/// A request of the rules to their caller. Effects are performed in order.
+/// A request of the rules to their caller. Effects are performed in order, and all of them: the
+/// enum is exhaustive, so that a new effect does not compile until every caller performs it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Effect {
     /// Send this now.
@@ -260,6 +261,7 @@ pub enum MessageRefusal {
 
 /// A state that no correct cluster can reach; observing it stops the node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Violation {
     /// Two nodes lead in one term (Election Safety, Figure 3).
     TwoLeaders {

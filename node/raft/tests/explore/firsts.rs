@@ -119,7 +119,7 @@ pub(crate) fn led_by_1_promising(milliseconds: [u64; 3], later: [u64; 3]) -> Wor
             let mut rules = rules.clone();
             let shortest = Duration::from_millis(milliseconds);
             (rules.settings.election_timeout_min, rules.settings.election_timeout_max) = (shortest, 2 * shortest);
-            rules.settings.clock_drift_max = ClockDrift { per_mille: 0, fixed: Duration::ZERO };
+            rules.settings.clock_drift_max = ClockDrift::new(0, Duration::ZERO);
             world.told.insert(id, Arc::new(rules));
         }
     };

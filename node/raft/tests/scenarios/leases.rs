@@ -93,7 +93,7 @@ fn a_stall_of_the_own_thread_prolongs_no_lease() {
 fn a_lease_ends_before_the_promise_by_any_clock_within_the_stated_drift() {
     let promise = Duration::from_millis(150);
     for per_mille in [0, 1, 50, 100, 250, 500] {
-        let drift = ClockDrift { per_mille, fixed: Duration::ZERO };
+        let drift = ClockDrift::new(per_mille, Duration::ZERO);
         let lease = drift.surely_within(promise);
         assert!(lease > promise / 3, "{lease:?} is of little use");
         // While the leader's clock shows the lease, a faster one shows this much, and its
@@ -101,9 +101,9 @@ fn a_lease_ends_before_the_promise_by_any_clock_within_the_stated_drift() {
         assert!(lease + lease * u32::from(per_mille) / 1000 <= promise, "{per_mille}: {lease:?}");
     }
     assert_eq!(ClockDrift::default().surely_within(promise), Duration::from_millis(LEASE));
-    let useless = ClockDrift { per_mille: 1_000, fixed: Duration::ZERO };
+    let useless = ClockDrift::new(1_000, Duration::ZERO);
     assert_eq!(useless.surely_within(promise), Duration::ZERO);
-    let useless = ClockDrift { per_mille: 0, fixed: Duration::from_secs(1) };
+    let useless = ClockDrift::new(0, Duration::from_secs(1));
     assert_eq!(useless.surely_within(promise), Duration::ZERO);
 }
 

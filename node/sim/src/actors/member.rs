@@ -235,7 +235,7 @@ impl Member {
     pub(super) fn timing(&mut self, plan: &Plan) -> Timing {
         self.runs_with = self.told.shortest;
         let per_mille = plan.clock_drift().unwrap_or_default() + self.told.spared;
-        let clock_drift_max = ClockDrift { per_mille, fixed: Duration::from_millis(4) };
+        let clock_drift_max = ClockDrift::new(per_mille, Duration::from_millis(4));
         let election_timeout = (self.told.shortest, 2 * self.told.shortest);
         Timing::default()
             .with_proposal_timeout(Duration::from_millis(2_000 - self.told.draws % 500))

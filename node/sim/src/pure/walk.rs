@@ -157,7 +157,7 @@ fn rules_of(plan: &Plan, id: NodeId, all: &Rules) -> Rules {
     settings.stall_limit = Duration::from_millis(random.random_range(2_000..4_000));
     if let Some(per_mille) = plan.clock_drift() {
         // On some nodes the smallest valid value; the microsecond covers rounding.
-        settings.clock_drift_max = ClockDrift { per_mille: per_mille + told.spared, fixed: Duration::from_micros(1) };
+        settings.clock_drift_max = ClockDrift::new(per_mille + told.spared, Duration::from_micros(1));
     }
     let credit = Credit {
         messages: random.random_range(1..8),
