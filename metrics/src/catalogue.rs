@@ -5,9 +5,9 @@
 //! node it describes.
 
 use crate::labels::{
-    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label as _, Lane, NodeThread, PeerState, Phase,
-    ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, Shortage, SnapshotPhase, StorageOp, TermChange,
-    VoteDirection, VoteResult,
+    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label as _, Lane, NodeRole, NodeThread,
+    PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Shortage, SnapshotPhase, StorageOp,
+    TermChange, VoteDirection, VoteResult,
 };
 use Unit::{Bytes, Count, Entries, Index, Seconds, Term, UnixSeconds, Yes};
 
@@ -116,7 +116,7 @@ const fn closed(name: &'static str, values: &'static [&'static str]) -> Label {
 const VERSION: Label = Label { name: "version", values: Values::Version };
 const PEER: Label = Label { name: "peer", values: Values::Peer };
 const PEER_OR_UNKNOWN: Label = Label { name: "peer", values: Values::PeerOrUnknown };
-const ROLES: Label = closed("role", Role::VALUES);
+const ROLES: Label = closed("role", NodeRole::VALUES);
 const CAUSE: Label = closed("cause", TermChange::VALUES);
 const PHASE: Label = closed("phase", Phase::VALUES);
 const ELECTION_RESULT: Label = closed("result", ElectionResult::VALUES);

@@ -46,8 +46,9 @@ macro_rules! named_by_text {
 }
 
 label! {
-    /// The current role of a node.
-    pub Role {
+    /// The role of a node in its term, as its status and its metrics show it.
+    #[non_exhaustive]
+    pub NodeRole {
         /// Replicates its log to the other nodes.
         Leader = "leader",
         /// Follows a leader, or waits for one.

@@ -6,11 +6,11 @@
 //! through one [`PeerMetrics`] per peer:
 //!
 //! ```
-//! use quorate_metrics::{Metrics, Phase, Role};
+//! use quorate_metrics::{Metrics, NodeRole, Phase};
 //!
 //! let metrics = Metrics::new();
 //! let node = metrics.node(1);
-//! node.set_role(Role::PreCandidate);
+//! node.set_role(NodeRole::PreCandidate);
 //! node.election_started(Phase::PreVote);
 //!
 //! let page = metrics.render();
@@ -43,8 +43,8 @@ mod labels;
 
 pub use handles::{NodeMetrics, PeerMetrics};
 pub use labels::{
-    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, NodeThread, PeerState, Phase,
-    ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, Shortage, SnapshotPhase, StorageOp, TermChange,
+    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, NodeRole, NodeThread, PeerState,
+    Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange,
     VoteDirection,
 };
 

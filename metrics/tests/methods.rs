@@ -3,8 +3,8 @@
 mod support;
 
 use quorate_metrics::{
-    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Lane, Metrics, NodeMetrics, NodeThread,
-    PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, Shortage, SnapshotPhase,
+    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Lane, Metrics, NodeMetrics, NodeRole,
+    NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Shortage, SnapshotPhase,
     StorageOp, TermChange, VoteDirection, catalogue::CATALOGUE,
 };
 use std::{
@@ -21,7 +21,7 @@ fn every_method_changes_exactly_its_series() {
         let node = metrics.node(1);
         let peer = node.peer(2);
         // Non-zero values, so that a step that clears or overwrites them shows.
-        node.set_role(Role::Follower);
+        node.set_role(NodeRole::Follower);
         peer.matched(1, 1);
         peer.set_state(PeerState::Probe);
         let before = without_buckets(&metrics);
@@ -86,7 +86,7 @@ macro_rules! steps {
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
 steps! {
-    |node| node.set_role(Role::Leader) => {
+    |node| node.set_role(NodeRole::Leader) => {
         "quorate_role{role=follower}" = 0.0,
         "quorate_role{role=leader}" = 1.0,
     }

@@ -3,7 +3,7 @@
 mod support;
 
 use quorate_metrics::{
-    ActorName, Label as _, Metrics, NodeMetrics, PeerState, Phase, Role,
+    ActorName, Label as _, Metrics, NodeMetrics, NodeRole, PeerState, Phase,
     catalogue::{CATALOGUE, Kind, Metric, Unit, Values},
 };
 use std::{
@@ -214,7 +214,7 @@ fn of_the_values_of_a_choice_one_is_one() {
         ones.map(|(series, _)| series.labels.last().expect("a label").1.clone()).collect::<Vec<_>>()
     };
     assert_eq!(chosen("quorate_role"), [""; 0]);
-    for role in Role::ALL {
+    for role in NodeRole::ALL {
         node.set_role(*role);
         assert_eq!(chosen("quorate_role"), [role.as_str()]);
     }

@@ -74,7 +74,7 @@ pub use error::{
 pub use machine::{At, StateMachine, WriteState};
 pub use node::Node;
 pub use propose::Proposing;
-pub use quorate_metrics as metrics;
+pub use quorate_metrics::{self as metrics, NodeRole};
 pub use quorate_raft::{
     Change, ChangeRefused, ClockDrift, ClusterId, EntryId, Index, Malformed, Member, MemberKind, Membership, NodeId,
     Skip, Term, TransferRefused, Violation, address,
@@ -84,5 +84,5 @@ pub use quorate_storage as storage;
 pub use quorate_transport as transport;
 pub use results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken};
 pub use session::Session;
-pub use status::{Role, Status};
+pub use status::Status;
 pub use turns::Turns;

@@ -54,7 +54,7 @@ fn loss(status: &Status, waited: Duration) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Role;
+    use quorate_metrics::NodeRole;
     use quorate_raft::{Index, NodeId, Term};
     use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
     use tokio::task::{LocalSet, spawn_local};
@@ -131,7 +131,7 @@ mod tests {
     fn healthy() -> Status {
         Status {
             node: NodeId(1),
-            role: Role::Follower,
+            role: NodeRole::Follower,
             term: Term(1),
             vote: None,
             leader: None,

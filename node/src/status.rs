@@ -1,5 +1,6 @@
 //! The status of a node, as its handle and its interfaces show it.
 
+use quorate_metrics::NodeRole;
 use quorate_raft::{ClusterId, Index, NodeId, Term};
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -10,7 +11,7 @@ pub struct Status {
     /// Id of this node.
     pub node: NodeId,
     /// Role in the current term.
-    pub role: Role,
+    pub role: NodeRole,
     /// Current term of the node.
     pub term: Term,
     /// Candidate that it voted for in that term.
@@ -60,35 +61,4 @@ pub struct Status {
     /// service may write a new version once the least is there, and from then on: a member that is
     /// added later must apply it too.
     pub machine_versions: Option<RangeInclusive<u32>>,
-}
-
-/// The role of a node in its term.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Role {
-    /// Leads the current term.
-    Leader,
-    /// Follows a leader, or waits for one.
-    Follower,
-    /// Asks the voters for their votes.
-    Candidate,
-    /// Asks the voters whether they would vote for it, in a term that it has not begun.
-    PreCandidate,
-    /// Receives the log and does not vote.
-    Learner,
-}
-
-impl Role {
-    /// The role's name in interfaces: `leader`, `follower`, `candidate`,
-    /// `pre_candidate` or `learner`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Leader => "leader",
-            Self::Follower => "follower",
-            Self::Candidate => "candidate",
-            Self::PreCandidate => "pre_candidate",
-            Self::Learner => "learner",
-        }
-    }
 }

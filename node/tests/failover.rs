@@ -2,7 +2,7 @@
 
 mod support;
 
-use quorate::{Consistency, NodeId, ProposeError, ReadError, Role, Timing};
+use quorate::{Consistency, NodeId, NodeRole, ProposeError, ReadError, Timing};
 use quorate_transport_testing::LinkFaults;
 use std::{collections::BTreeSet, time::Duration};
 use support::{Cluster, Ledger, Plan, View, run, seeds, simulate, soon};
@@ -14,7 +14,7 @@ fn three_nodes_elect_one_leader() {
         simulate(async {
             let cluster = Cluster::of_three(seed).await;
             let leader = cluster.leader().await;
-            let leads = |id: &NodeId| cluster.status(*id).role == Role::Leader;
+            let leads = |id: &NodeId| cluster.status(*id).role == NodeRole::Leader;
             assert_eq!(cluster.ids().into_iter().filter(leads).collect::<Vec<_>>(), [leader], "seed {seed}");
         });
     }
@@ -31,7 +31,7 @@ fn the_first_commit_of_a_leader_takes_one_round_trip() {
         cluster.faults.everywhere(LinkFaults { delay: one_way..=one_way, ..LinkFaults::default() });
         cluster.faults.isolate(first);
         let others = cluster.others(first);
-        let leads = |view: &View| others.iter().copied().find(|id| view[id].role == Role::Leader);
+        let leads = |view: &View| others.iter().copied().find(|id| view[id].role == NodeRole::Leader);
         let next = cluster.until("another leader", leads).await;
         let (mut status, elected) = (cluster.node(next).status(), Instant::now());
         let last = status.borrow().last_log;
@@ -85,7 +85,7 @@ fn a_leader_that_is_cut_off_steps_down_and_another_serves() {
         cluster.faults.isolate(old);
         cluster
             .until("the old leader to step down", |view| {
-                (view[&old].role != Role::Leader && view[&old].leader.is_none()).then_some(())
+                (view[&old].role != NodeRole::Leader && view[&old].leader.is_none()).then_some(())
             })
             .await;
         let others = cluster.others(old);
@@ -116,7 +116,7 @@ fn a_follower_that_returns_raises_no_term_and_deposes_no_leader() {
         cluster.faults.heal();
         assert_eq!(cluster.leader().await, leader);
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!((cluster.status(leader).role, cluster.status(leader).term), (Role::Leader, term));
+        assert_eq!((cluster.status(leader).role, cluster.status(leader).term), (NodeRole::Leader, term));
     });
 }
 

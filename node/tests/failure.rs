@@ -4,7 +4,7 @@ mod support;
 
 use futures_util::future::join_all;
 use quorate::{
-    Consistency, Failure, NodeId, ProposeError, ReadError, Role, Term, Timing,
+    Consistency, Failure, NodeId, NodeRole, ProposeError, ReadError, Term, Timing,
     storage::{Memory, StorageError, Wal},
 };
 use quorate_raft::{
@@ -342,7 +342,7 @@ async fn ends_silently(node: &quorate::Node<Journal>, record: &Record) {
 async fn the_others_go_on(cluster: &mut Cluster, ledger: &Ledger, broken: NodeId) {
     cluster.stop(broken).await;
     let leader = cluster.leader().await;
-    assert_ne!(cluster.status(leader).role, Role::Follower);
+    assert_ne!(cluster.status(leader).role, NodeRole::Follower);
     for id in cluster.ids() {
         ledger.propose(cluster.node(id), format!("afterwards at {id}")).await.expect("an acknowledgement");
     }

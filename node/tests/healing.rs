@@ -3,7 +3,9 @@
 
 mod support;
 
-use quorate::{Consistency, Failure, Index, NodeId, ProposeError, Role, Snapshots, StartError, Term, storage::Memory};
+use quorate::{
+    Consistency, Failure, Index, NodeId, NodeRole, ProposeError, Snapshots, StartError, Term, storage::Memory,
+};
 use quorate_raft::{Append, AppendOutcome, BatchBuilder, Body, EntryId, Heartbeat, Kind, Message};
 use std::time::Duration;
 use support::{Cluster, Interposed, Journal, Ledger, Plan, Puppet, Tap, Verdict, View, simulate, soon};
@@ -63,7 +65,7 @@ fn nothing_from_the_first_faulty_entry_on_is_applied() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let status = cluster.status(hurt);
-        assert_eq!((status.applied, status.faulty, status.role), (Index(4), 1, Role::Follower));
+        assert_eq!((status.applied, status.faulty, status.role), (Index(4), 1, NodeRole::Follower));
         let said = puppet.hear_for_a_second().await;
         assert!(!said.iter().any(|message| matches!(message.body, Body::RequestVote(_))), "it must not campaign");
     });
@@ -329,7 +331,7 @@ fn a_leader_whose_disk_is_full_makes_way_and_all_goes_on_when_there_is_space() {
         tap_of(leader).full(true);
         let others = cluster.others(leader);
         let next = cluster.until("another leader", |view: &View| {
-            others.iter().copied().find(|other| view[other].role == Role::Leader)
+            others.iter().copied().find(|other| view[other].role == NodeRole::Leader)
         });
         let next = next.await;
         assert!(cluster.status(leader).storage_full);
@@ -339,7 +341,7 @@ fn a_leader_whose_disk_is_full_makes_way_and_all_goes_on_when_there_is_space() {
 
         // With a second full disk no write can be acknowledged, and the caller gets an error.
         tap_of(next).full(true);
-        cluster.until("no leader", |view: &View| (view[&next].role != Role::Leader).then_some(())).await;
+        cluster.until("no leader", |view: &View| (view[&next].role != NodeRole::Leader).then_some(())).await;
         let told = ledger.propose(cluster.node(leader), "in vain").await;
         assert!(matches!(told, Err(ProposeError::StorageFull | ProposeError::OutcomeUnknown)), "{told:?}");
 

@@ -3,7 +3,7 @@
 
 mod support;
 
-use quorate::{NodeId, Role, TransferError, TransferRefused};
+use quorate::{NodeId, NodeRole, TransferError, TransferRefused};
 use quorate_transport_testing::LinkFaults;
 use std::{cell::Cell, rc::Rc, time::Duration};
 use support::{Cluster, Journal, Ledger, Plan, run, seeds, simulate, soon};
@@ -59,7 +59,7 @@ fn a_leadership_transfer_to_a_silent_node_is_given_up_and_writes_go_on() {
         assert_eq!(transfer, Err(TransferError::Refused(TransferRefused::GivenUp { to: target })));
         write.expect("it waited, and then went on");
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
-        assert_eq!(cluster.status(leader).role, Role::Leader);
+        assert_eq!(cluster.status(leader).role, NodeRole::Leader);
         let refused = soon("an answer", cluster.node(leader).transfer(Some(NodeId(9)))).await;
         assert_eq!(refused, Err(TransferError::Refused(TransferRefused::NotVoter { id: NodeId(9) })));
     });
@@ -103,7 +103,7 @@ fn leadership_goes_to_a_preferred_node_that_is_there() {
         }
         let leads = async |cluster: &Cluster, id: u64| {
             let what = format!("node {id} to lead");
-            cluster.until(&what, |view| (view[&NodeId(id)].role == Role::Leader).then_some(())).await;
+            cluster.until(&what, |view| (view[&NodeId(id)].role == NodeRole::Leader).then_some(())).await;
         };
         leads(&cluster, 3).await;
         cluster.stop(NodeId(3)).await;
@@ -166,7 +166,7 @@ fn leadership_is_transferred_on_threads_of_their_own() {
         let old = cluster.leader().await;
         let new = soon("a leadership transfer", cluster.node(old).transfer(None)).await.expect("another leads");
         assert_ne!(new, old);
-        cluster.until("the new leader", |view| (view[&new].role == Role::Leader).then_some(())).await;
+        cluster.until("the new leader", |view| (view[&new].role == NodeRole::Leader).then_some(())).await;
         cluster.stop_all().await;
     });
 }

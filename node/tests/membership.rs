@@ -3,7 +3,7 @@
 mod support;
 
 use quorate::{
-    Change, ChangeError, ChangeRefused, Consistency, Failure, Index, NodeId, ProposeError, Role, Snapshots, Status,
+    Change, ChangeError, ChangeRefused, Consistency, Failure, Index, NodeId, NodeRole, ProposeError, Snapshots, Status,
 };
 use quorate_raft::{AppendOutcome, AppendReply, Body, EntryId, Message};
 use std::{
@@ -32,7 +32,7 @@ async fn change(cluster: &Cluster, by: NodeId, change: Change) -> Result<Index, 
 }
 
 fn leader(cluster: &Cluster) -> NodeId {
-    let leads = |id: &NodeId| cluster.status(*id).role == Role::Leader;
+    let leads = |id: &NodeId| cluster.status(*id).role == NodeRole::Leader;
     cluster.ids().into_iter().find(leads).expect("a leader")
 }
 
@@ -96,7 +96,7 @@ fn a_node_joins_catches_up_and_votes() {
         for nth in 0..20 {
             ledger.propose(cluster.node(NodeId(1)), format!("before {nth}")).await.expect("an acknowledgement");
         }
-        assert_eq!(cluster.status(NodeId(4)).role, Role::Learner);
+        assert_eq!(cluster.status(NodeId(4)).role, NodeRole::Learner);
         assert!(cluster.status(NodeId(4)).voters.is_empty(), "it waits to be added");
         // Any node takes it.
         let follower = cluster.others(leader(&cluster))[0];
@@ -324,7 +324,7 @@ fn a_removed_node_stops_and_says_so_also_if_it_was_away() {
         let term = cluster.status(leader).term;
         cluster.start(away).await;
         removed(&mut cluster, away.0).await;
-        assert_eq!((cluster.status(leader).term, cluster.status(leader).role), (term, Role::Leader));
+        assert_eq!((cluster.status(leader).term, cluster.status(leader).role), (term, NodeRole::Leader));
     });
 }
 

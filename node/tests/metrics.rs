@@ -3,7 +3,7 @@
 mod support;
 
 use futures_util::future::join_all;
-use quorate::{Consistency, Index, Limits, NodeId, ProposeError, Role, Term, metrics::Metrics, storage::Wal};
+use quorate::{Consistency, Index, Limits, NodeId, NodeRole, ProposeError, Term, metrics::Metrics, storage::Wal};
 use quorate_raft::{Body, EntryId, Heartbeat, Message, Phase, RequestVote, Vote};
 use quorate_storage_testing::{Operation, SimulatedDisk};
 use std::{collections::BTreeMap, time::Duration};
@@ -76,7 +76,7 @@ fn every_fate_of_a_campaign_is_counted() {
                 break;
             }
         }
-        cluster.until("a leader", |view| (view[&NodeId(1)].role == Role::Leader).then_some(())).await;
+        cluster.until("a leader", |view| (view[&NodeId(1)].role == NodeRole::Leader).then_some(())).await;
         assert_eq!((finished("vote", "won"), votes("vote", "received", "granted")), (1.0, 1.0));
         assert_eq!((page.read("quorate_role", &[("role", "leader")]), term_changes("campaign")), (1.0, 2.0));
         assert_eq!(page.read("quorate_leader_changes_total", &[]), 2.0);

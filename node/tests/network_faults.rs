@@ -4,7 +4,7 @@
 mod support;
 
 use bytes::Bytes;
-use quorate::{Consistency, Index, NodeId, Role, Term};
+use quorate::{Consistency, Index, NodeId, NodeRole, Term};
 use quorate_raft::{Body, ForwardedCommand, ForwardedOutcome, Heartbeat, Kind, Propose, ProposeOutcome};
 use quorate_transport_testing::{Faults, LinkFaults};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -150,7 +150,7 @@ fn a_leader_that_is_heard_but_hears_no_node_is_replaced() {
         for id in &others {
             ledger.propose(cluster.node(*id), format!("at {id}")).await.expect("an acknowledgement");
         }
-        assert_ne!(cluster.status(deaf).role, Role::Leader);
+        assert_ne!(cluster.status(deaf).role, NodeRole::Leader);
         cluster.faults.heal();
         cluster.settled().await;
         ledger.check(&cluster.journals());
@@ -169,7 +169,7 @@ fn a_node_that_hears_no_other_but_is_heard_disrupts_nothing() {
         for nth in 0..20 {
             ledger.propose(cluster.node(leader), format!("command {nth}")).await.expect("an acknowledgement");
             tokio::time::sleep(Duration::from_millis(500)).await;
-            assert_eq!((cluster.status(leader).role, cluster.status(leader).term), (Role::Leader, term));
+            assert_eq!((cluster.status(leader).role, cluster.status(leader).term), (NodeRole::Leader, term));
         }
         cluster.faults.heal();
         assert_eq!(cluster.settled().await, leader);
@@ -194,7 +194,7 @@ fn a_cut_between_two_nodes_that_a_third_reaches_both_changes_no_leader() {
             for id in cluster.ids() {
                 assert_eq!(cluster.status(id).term, term, "terms are bounded");
             }
-            assert_eq!(cluster.status(leader).role, Role::Leader);
+            assert_eq!(cluster.status(leader).role, NodeRole::Leader);
         }
         cluster.faults.heal();
         assert_eq!(cluster.settled().await, leader);

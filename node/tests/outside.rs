@@ -3,7 +3,7 @@
 
 mod support;
 
-use quorate::{Change, Consistency, Failure, Index, NodeId, Role, Term};
+use quorate::{Change, Consistency, Failure, Index, NodeId, NodeRole, Term};
 use quorate_raft::{
     Administer, AdministerOutcome, Administration, Append, AppendOutcome, AppendReply, Body, Emptied, EntryId,
     ForwardedCommand, ForwardedOutcome, Heartbeat, Kind, Membership, Message, Phase, Propose, ProposeOutcome,
@@ -168,7 +168,7 @@ fn requests_that_a_learner_forwards_are_carried_out() {
         cluster.start(NodeId(4)).await;
         soon("a change", cluster.node(leader).change(Change::add(NodeId(4), "4"))).await.expect("it is added");
         cluster.settled().await;
-        assert_eq!(cluster.status(NodeId(4)).role, Role::Learner);
+        assert_eq!(cluster.status(NodeId(4)).role, NodeRole::Learner);
         soon("a write", cluster.node(NodeId(4)).propose("by a learner")).await.expect("an acknowledgement");
         soon("a read", cluster.node(NodeId(4)).read(Consistency::Linearizable, |_| ())).await.expect("a read");
         soon("a change", cluster.node(NodeId(4)).change(Change::promote(NodeId(4)))).await.expect("it has caught up");

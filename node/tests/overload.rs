@@ -3,7 +3,7 @@
 mod support;
 
 use futures_util::future::{join, join_all};
-use quorate::{Consistency, Limits, NodeId, ProposeError, ReadError, Role};
+use quorate::{Consistency, Limits, NodeId, NodeRole, ProposeError, ReadError};
 use std::{
     sync::{
         Arc,
@@ -302,7 +302,7 @@ fn a_flood_of_proposals_starves_no_heartbeat() {
         let status = cluster.status(leader);
         over.store(true, Ordering::Relaxed);
         soon("every caller's answer", join_all(clients)).await;
-        assert_eq!((status.role, status.term), (Role::Leader, term), "heartbeats went through the flood");
+        assert_eq!((status.role, status.term), (NodeRole::Leader, term), "heartbeats went through the flood");
         cluster.stop_all().await;
     });
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use quorate::{Consistency, Index, NodeId, ProposeError, ReadError, Role, Snapshots, storage::Wal};
+use quorate::{Consistency, Index, NodeId, NodeRole, ProposeError, ReadError, Snapshots, storage::Wal};
 use quorate_storage_testing::{Crash, Operation, SimulatedDisk};
 use std::{collections::BTreeMap, time::Duration};
 use support::{Cluster, Journal, Ledger, Plan, View, simulate, soon};
@@ -233,7 +233,7 @@ fn a_full_disk_of_the_leader_or_a_follower_costs_no_acknowledged_write_and_heals
                 nth += 1;
             }
             let others = cluster.others(full);
-            let leads = |view: &View| others.iter().copied().find(|id| view[id].role == Role::Leader);
+            let leads = |view: &View| others.iter().copied().find(|id| view[id].role == NodeRole::Leader);
             let next = cluster.until("a leader with space", leads).await;
             for _ in 0..20 {
                 ledger.propose(cluster.node(next), command(nth)).await.expect("an acknowledgement");

@@ -4,7 +4,7 @@
 mod support;
 
 use quorate::{
-    Builder, Node, NodeId, Role, StartError,
+    Builder, Node, NodeId, NodeRole, StartError,
     transport::{
         Quic, QuicOptions,
         certificates::Authority,
@@ -82,7 +82,7 @@ fn two_releases_that_share_no_version_work_through_one_that_speaks_both() {
         // The current leader transfers leadership to the node that speaks both versions: all others
         // can follow that one.
         let led = async {
-            while cluster.status(TWO).role != Role::Leader {
+            while cluster.status(TWO).role != NodeRole::Leader {
                 let leader = cluster.status(TWO).leader.filter(|leader| *leader != TWO);
                 if let Some(leader) = leader {
                     let _ = cluster.node(leader).transfer(Some(TWO)).await;

@@ -2,7 +2,7 @@
 
 mod support;
 
-use quorate::{Index, NodeId, Role, Term};
+use quorate::{Index, NodeId, NodeRole, Term};
 use quorate_raft::{Body, EntryId, ForwardedOutcome, Heartbeat, ProposeOutcome, ProposeReply, ReadIndexReply};
 use support::{Cluster, Ledger, Plan, Puppet, simulate, soon};
 
@@ -22,7 +22,7 @@ fn a_restarted_node_resumes_its_term_vote_and_log() {
             let now = cluster.status(status.node);
             assert_eq!((now.term, now.vote, now.last_log), (status.term, status.vote, status.last_log));
             assert_eq!(now.durable, status.last_log, "what is in the log is on the disk");
-            assert_eq!((now.role, now.commit), (Role::Follower, Index(0)), "what is committed it must learn again");
+            assert_eq!((now.role, now.commit), (NodeRole::Follower, Index(0)), "what is committed it must learn again");
             cluster.stop(status.node).await;
         }
     });

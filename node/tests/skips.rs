@@ -4,8 +4,8 @@
 mod support;
 
 use quorate::{
-    Builder, Failure, Index, Node, NodeId, ProposeError, Role, SessionError, SessionKey, Skip, Snapshots, StartError,
-    Term, storage::Memory,
+    Builder, Failure, Index, Node, NodeId, NodeRole, ProposeError, SessionError, SessionKey, Skip, Snapshots,
+    StartError, Term, storage::Memory,
 };
 use std::time::Duration;
 use support::{Cluster, Journal, Plan, simulate, soon};
@@ -67,7 +67,7 @@ fn a_node_that_skips_other_entries_is_not_heard_until_it_skips_the_same() {
         cluster.node(leader).propose("after").await.expect("two are a quorum");
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(cluster.journal(odd).entries(), [], "it applied nothing, and diverged from no other");
-        assert!(matches!(cluster.status(odd).role, Role::Follower | Role::PreCandidate));
+        assert!(matches!(cluster.status(odd).role, NodeRole::Follower | NodeRole::PreCandidate));
         assert!(cluster.metric("quorate_net_dropped_total", &["reason=\"skip_list\""]) > 0.0);
 
         cluster.stop(odd).await;

@@ -4,7 +4,7 @@ mod support;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use quorate::{At, Node, NodeId, Role, StateMachine, Timing, storage::Memory, transport::MemoryNetwork};
+use quorate::{At, Node, NodeId, NodeRole, StateMachine, Timing, storage::Memory, transport::MemoryNetwork};
 use std::time::Duration;
 use support::{CLUSTER, run, soon};
 
@@ -26,7 +26,7 @@ async fn alone() -> Node<Slow> {
     let builder = Node::builder(NodeId(1), CLUSTER).voters([(NodeId(1), "")]).timing(timing);
     let node = builder.network(network.endpoint(NodeId(1))).storage(Memory::new()).start(Slow).await.expect("a node");
     let mut status = node.status();
-    soon("a leader", status.wait_for(|status| status.role == Role::Leader)).await.expect("a live node");
+    soon("a leader", status.wait_for(|status| status.role == NodeRole::Leader)).await.expect("a live node");
     node
 }
 
@@ -50,12 +50,12 @@ fn a_leader_whose_state_machine_is_stuck_steps_down() {
         let term = node.status().borrow().term;
         let mut status = node.status();
         let stuck = node.propose("2500");
-        let steps_down = soon("it to step down", status.wait_for(|status| status.role != Role::Leader));
+        let steps_down = soon("it to step down", status.wait_for(|status| status.role != NodeRole::Leader));
         let (answer, stepped_down) = tokio::join!(stuck, steps_down);
         stepped_down.expect("a live node");
         assert!(answer.is_ok(), "what is applied is applied: {answer:?}");
         let mut status = node.status();
-        let leads_again = status.wait_for(|status| status.role == Role::Leader && status.term > term);
+        let leads_again = status.wait_for(|status| status.role == NodeRole::Leader && status.term > term);
         soon("it to lead again", leads_again).await.expect("a live node");
         node.shutdown().await;
     });

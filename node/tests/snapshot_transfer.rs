@@ -3,7 +3,7 @@
 
 mod support;
 
-use quorate::{Index, NodeId, ProposeError, Role, Snapshots, Timing, storage::Wal};
+use quorate::{Index, NodeId, NodeRole, ProposeError, Snapshots, Timing, storage::Wal};
 use quorate_transport_testing::LinkFaults;
 use std::time::Duration;
 use support::{Cluster, Journal, Ledger, Plan, View, simulate, soon};
@@ -74,7 +74,7 @@ fn a_transfer_resumes_where_the_connection_was_cut_and_no_other_node_notices() {
         }
         cluster.settled().await;
         let status = cluster.status(leader);
-        assert_eq!((status.role, status.term), (Role::Leader, term), "no election was needed");
+        assert_eq!((status.role, status.term), (NodeRole::Leader, term), "no election was needed");
         let state: usize = cluster.journal(leader).entries().iter().map(|(_, command)| command.len() + 16).sum();
         let sent = cluster.metric("quorate_snapshot_bytes_total", &["direction=\"sent\""]);
         assert!(sent < state as f64 * 1.5, "{sent} bytes were sent of a state of {state}");

@@ -3,7 +3,7 @@
 
 mod support;
 
-use quorate::Role;
+use quorate::NodeRole;
 use std::time::Duration;
 use support::{Cluster, seeds, simulate};
 use tokio::time::{Instant, advance, sleep};
@@ -41,7 +41,7 @@ fn a_new_leader_is_elected_within_the_stated_bound_however_often_the_thread_stal
                 sleep(MS(1_000)).await;
                 cluster.faults.isolate(leader);
                 let (died, others) = (Instant::now(), cluster.others(leader));
-                let is_led = || others.iter().any(|id| cluster.status(*id).role == Role::Leader);
+                let is_led = || others.iter().any(|id| cluster.status(*id).role == NodeRole::Leader);
                 while !is_led() {
                     sleep(MS(runs)).await;
                     advance(MS(stalls)).await;

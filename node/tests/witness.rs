@@ -4,7 +4,7 @@
 mod support;
 
 use quorate::{
-    Change, Consistency, Failure, Index, NodeId, ReadError, Role, Snapshots, StartError, Term, TransferError,
+    Change, Consistency, Failure, Index, NodeId, NodeRole, ReadError, Snapshots, StartError, Term, TransferError,
     storage::Wal,
 };
 use quorate_storage_testing::SimulatedDisk;
@@ -105,7 +105,7 @@ fn a_witness_forwards_writes_and_serves_no_reads() {
         let refused = soon("a refusal", cluster.node(leader).transfer(Some(WITNESS))).await;
         assert!(matches!(refused, Err(TransferError::Refused(_))), "{refused:?}");
         let status = cluster.status(WITNESS);
-        assert_eq!((status.role, status.witness), (Role::Follower, Some(WITNESS)));
+        assert_eq!((status.role, status.witness), (NodeRole::Follower, Some(WITNESS)));
         assert_eq!(cluster.status(leader).witness, Some(WITNESS));
     });
 }
@@ -208,7 +208,7 @@ fn entries_of_one_copy_and_the_witness_wait_for_that_copy() {
         cluster.start_as(other, Journal::default(), |builder| builder.witness(WITNESS)).await;
         let before = cluster.status(WITNESS).term;
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert!(cluster.status(other).role != Role::Leader && cluster.status(other).leader.is_none());
+        assert!(cluster.status(other).role != NodeRole::Leader && cluster.status(other).leader.is_none());
         assert!(cluster.status(WITNESS).term <= Term(before.0 + 1), "no term is driven up meanwhile");
         cluster.start_as(leader, Journal::default(), |builder| builder.witness(WITNESS)).await;
         cluster.settled().await;

@@ -1,12 +1,12 @@
 //! Role, term, campaigns, votes, and whether a leader is known.
 
 use super::{NodeMetrics, float};
-use crate::labels::{ElectionResult, Phase, Role, TermChange, VoteDirection, VoteResult};
+use crate::labels::{ElectionResult, NodeRole, Phase, TermChange, VoteDirection, VoteResult};
 use std::time::Duration;
 
 impl NodeMetrics {
     /// Sets the node's role. Until the first call all roles read 0.
-    pub fn set_role(&self, role: Role) {
+    pub fn set_role(&self, role: NodeRole) {
         self.inner.elections.role.is(role);
     }
 

@@ -5,8 +5,8 @@ use super::scope::{Chosen, Each, Scope, TimeCounter};
 use crate::{
     catalogue,
     labels::{
-        ActorName, Direction, ElectionResult, NodeThread, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult,
-        Repair, Role, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, VoteResult,
+        ActorName, Direction, ElectionResult, NodeRole, NodeThread, Phase, ProposalResult, ProposalStage, ReadMode,
+        ReadResult, Repair, Shortage, SnapshotPhase, StorageOp, TermChange, VoteDirection, VoteResult,
     },
 };
 use metrics::{Counter, Gauge, Histogram};
@@ -65,7 +65,7 @@ impl Clients {
 
 /// Role, term, campaigns, votes, and whether a leader is known.
 pub(super) struct Elections {
-    pub(super) role: Chosen<Role>,
+    pub(super) role: Chosen<NodeRole>,
     pub(super) term: Gauge,
     pub(super) term_changes: Each<TermChange, Counter>,
     pub(super) started: Each<Phase, Counter>,

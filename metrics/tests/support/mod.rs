@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use quorate_metrics::{
-    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, Metrics, NodeMetrics, NodeThread,
-    PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Role, Shortage, SnapshotPhase,
+    ActorName, ConnectionResult, Direction, DropReason, ElectionResult, Label, Lane, Metrics, NodeMetrics, NodeRole,
+    NodeThread, PeerState, Phase, ProposalResult, ProposalStage, ReadMode, ReadResult, Repair, Shortage, SnapshotPhase,
     StorageOp, TermChange, VoteDirection,
 };
 use std::{
@@ -70,7 +70,7 @@ pub(crate) fn full_page() -> String {
 /// Calls every method of a node's handles, with every label value.
 pub(crate) fn record_everything(node: &NodeMetrics) {
     let took = Duration::from_micros(300);
-    Role::ALL.iter().for_each(|role| node.set_role(*role));
+    NodeRole::ALL.iter().for_each(|role| node.set_role(*role));
     node.set_term(3);
     TermChange::ALL.iter().for_each(|cause| node.term_changed(*cause));
     for phase in Phase::ALL {

@@ -1,7 +1,7 @@
 use super::{CLUSTER, Journal, PATIENCE};
 use futures_util::future::{pending, select_all};
 use quorate::{
-    Builder, Index, Limits, Node, NodeId, Role, Snapshots, StartError, Status, Timing,
+    Builder, Index, Limits, Node, NodeId, NodeRole, Snapshots, StartError, Status, Timing,
     metrics::Metrics,
     storage::{Memory, MemoryLog},
 };
@@ -149,7 +149,7 @@ impl Cluster {
     /// nothing more is written.
     pub async fn stop_all(&mut self) {
         let mut ids = self.ids();
-        ids.sort_by_key(|id| self.status(*id).role == Role::Leader);
+        ids.sort_by_key(|id| self.status(*id).role == NodeRole::Leader);
         for id in ids {
             self.stop(id).await;
         }
@@ -247,7 +247,7 @@ impl Cluster {
 }
 
 fn leader_of(view: &View, ids: &[NodeId]) -> Option<NodeId> {
-    let leader = *ids.iter().find(|id| view[id].role == Role::Leader)?;
+    let leader = *ids.iter().find(|id| view[id].role == NodeRole::Leader)?;
     let follows = |id: &NodeId| view[id].leader == Some(leader) && view[id].term == view[&leader].term;
     ids.iter().all(follows).then_some(leader)
 }

@@ -44,7 +44,7 @@ use headers::{MutationHeaders, ReadTimeout};
 use messages::{CasAnswer, CasRequest, DeleteAnswer, PutAnswer, SnapshotAnswer, StatusAnswer};
 use quorate::{
     Applied, Consistency, Index, Node, Read, ReadError,
-    metrics::{CONTENT_TYPE as METRICS_TYPE, Metrics},
+    metrics::{CONTENT_TYPE as METRICS_TYPE, Label as _, Metrics},
 };
 use serde::Deserialize;
 use std::sync::{

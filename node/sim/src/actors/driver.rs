@@ -9,7 +9,7 @@ use super::{
     sessions,
 };
 use crate::plan::Power;
-use quorate::{NodeId, Role};
+use quorate::{NodeId, NodeRole};
 use std::{collections::BTreeMap, time::Duration};
 
 /// The cluster's time that passes in a turn.
@@ -100,7 +100,7 @@ impl Cluster<'_> {
             let (id, disk) = (member.id, self.observer.lock().disk(member.id).disk.clone());
             let State::Up(process) = &member.state else { continue };
             let (status, failure, is_closed) = (process.status(), process.failure(), process.is_closed());
-            if status.role == Role::Leader {
+            if status.role == NodeRole::Leader {
                 let known = self.leaders.insert(status.term, id);
                 match known {
                     None => {
@@ -115,7 +115,7 @@ impl Cluster<'_> {
                     Some(_) => {}
                 }
             }
-            member.look_alive(self.plan, self.now, status.role == Role::Leader, &self.wire, &self.observer)?;
+            member.look_alive(self.plan, self.now, status.role == NodeRole::Leader, &self.wire, &self.observer)?;
             member.knows_full = member.is_full && (member.knows_full || status.storage_full);
             let (commit, applied, last) = (status.commit, status.applied, status.last_log);
             if applied > commit || commit > last {
@@ -197,7 +197,7 @@ impl Cluster<'_> {
 
     /// The voters and learners that the leader of the latest term knows; empty without a leader.
     fn leader_knows(&self) -> Vec<NodeId> {
-        let leads = |status: &quorate::Status| status.role == Role::Leader;
+        let leads = |status: &quorate::Status| status.role == NodeRole::Leader;
         let leaders = self.members.iter().filter_map(Member::status).filter(leads);
         let leader = leaders.max_by_key(|status| status.term);
         leader.map_or_else(Vec::new, |leader| [leader.voters, leader.learners].concat())
@@ -214,7 +214,7 @@ impl Cluster<'_> {
         let belong = self.leader_knows();
         let in_it = self.members.iter().filter(|it| belong.contains(&it.id) && !matches!(it.state, State::Out));
         let Some(statuses) = in_it.map(Member::status).collect::<Option<Vec<_>>>() else { return false };
-        let Some(leader) = statuses.iter().find(|status| status.role == Role::Leader) else { return false };
+        let Some(leader) = statuses.iter().find(|status| status.role == NodeRole::Leader) else { return false };
         let agrees = |status: &quorate::Status| {
             status.leader == Some(leader.node)
                 && status.term == leader.term

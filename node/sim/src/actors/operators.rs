@@ -6,7 +6,7 @@ use super::{
     observer::SharedObserver,
 };
 use crate::plan::Plan;
-use quorate::{Change, NodeId, Role};
+use quorate::{Change, NodeId, NodeRole};
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 /// The interval between two looks of the operator.
@@ -34,7 +34,7 @@ impl Operator {
     pub(super) fn has_its_goal(&self, members: &[Member]) -> bool {
         let Some(goal) = &self.goal else { return true };
         let statuses = members.iter().filter_map(Member::status);
-        let leader = statuses.filter(|status| status.role == Role::Leader).max_by_key(|status| status.term);
+        let leader = statuses.filter(|status| status.role == NodeRole::Leader).max_by_key(|status| status.term);
         leader.is_some_and(|leader| leader.is_settled && leader.voters == *goal)
     }
 
@@ -117,5 +117,5 @@ pub(super) fn transfer(to: NodeId, members: &mut [Member], observer: &SharedObse
 
 /// The first member that leads, as far as it knows.
 fn leader_of(members: &mut [Member]) -> Option<&mut Member> {
-    members.iter_mut().find(|member| member.status().is_some_and(|it| it.role == Role::Leader))
+    members.iter_mut().find(|member| member.status().is_some_and(|it| it.role == NodeRole::Leader))
 }

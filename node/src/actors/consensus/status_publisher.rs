@@ -3,9 +3,11 @@
 
 use crate::{
     settings::{Compared, Difference},
-    status::{Role, Status},
+    status::Status,
 };
-use quorate_metrics::{self as metrics, ElectionResult, NodeMetrics, Repair, TermChange, VoteDirection};
+use quorate_metrics::{
+    self as metrics, ElectionResult, Label as _, NodeMetrics, NodeRole, Repair, TermChange, VoteDirection,
+};
 use quorate_raft::{self as raft, Body, ClusterId, Index, NodeId, Outgoing, Phase, Replica};
 use quorate_transport::Introduction;
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
@@ -63,7 +65,7 @@ impl StatusPublisher {
         };
         publisher.show_indexes(&status_of(replica));
         publisher.metrics.set_term(replica.term().0);
-        publisher.metrics.set_role(role_in_metrics(status_of(replica).role));
+        publisher.metrics.set_role(status_of(replica).role);
         publisher.metrics.has_leader(false);
         // An earlier node of this id in this process may have left its numbers.
         publisher.metrics.proposals_in_flight(0);
@@ -159,12 +161,12 @@ impl StatusPublisher {
 
     fn changed(&mut self, old: &Status, new: &Status) {
         if new.term != old.term {
-            let campaigning = new.role == Role::Candidate;
+            let campaigning = new.role == NodeRole::Candidate;
             self.metrics.term_changed(if campaigning { TermChange::Campaign } else { TermChange::HigherTerm });
             self.metrics.set_term(new.term.0);
         }
         if new.role != old.role {
-            self.metrics.set_role(role_in_metrics(new.role));
+            self.metrics.set_role(new.role);
             tracing::info!(node = %new.node, term = %new.term, "{} is {} now", new.node, new.role.as_str());
         }
         if new.leader == old.leader {
@@ -331,23 +333,13 @@ fn refresh(status: &mut Status, replica: &Replica) {
     status.storage_full = replica.is_storage_full();
 }
 
-fn role_of(replica: &Replica) -> Role {
+fn role_of(replica: &Replica) -> NodeRole {
     match replica.role() {
-        raft::Role::Leader(_) => Role::Leader,
-        raft::Role::Candidate => Role::Candidate,
-        raft::Role::PreCandidate => Role::PreCandidate,
-        raft::Role::Follower if replica.membership().is_voter(replica.id()) => Role::Follower,
-        raft::Role::Follower => Role::Learner,
-    }
-}
-
-fn role_in_metrics(role: Role) -> metrics::Role {
-    match role {
-        Role::Leader => metrics::Role::Leader,
-        Role::Follower => metrics::Role::Follower,
-        Role::Candidate => metrics::Role::Candidate,
-        Role::PreCandidate => metrics::Role::PreCandidate,
-        Role::Learner => metrics::Role::Learner,
+        raft::Role::Leader(_) => NodeRole::Leader,
+        raft::Role::Candidate => NodeRole::Candidate,
+        raft::Role::PreCandidate => NodeRole::PreCandidate,
+        raft::Role::Follower if replica.membership().is_voter(replica.id()) => NodeRole::Follower,
+        raft::Role::Follower => NodeRole::Learner,
     }
 }
 

@@ -30,7 +30,7 @@ fn a_panic_in_the_vote_collector_ends_the_node() {
     simulate(async {
         let world = World::start().await;
         // Alone, it campaigns for ever.
-        world.until(|status| status.role == crate::Role::PreCandidate).await;
+        world.until(|status| status.role == crate::NodeRole::PreCandidate).await;
         world.panic_in(Victim::VoteCollector);
         world.has_ended("VoteCollector").await;
     });
@@ -120,7 +120,7 @@ impl World {
     async fn until(&self, such: impl FnMut(&Status) -> bool) -> bool {
         let mut status = self.node.status();
         let status = soon(status.wait_for(such)).await.expect("a live node");
-        status.role == crate::Role::Leader
+        status.role == crate::NodeRole::Leader
     }
 
     fn panic_in(&self, victim: Victim) {
