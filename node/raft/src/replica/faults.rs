@@ -13,9 +13,9 @@ use alloc::collections::{BTreeSet, VecDeque};
 pub(super) struct Faults {
     pub(super) faulty: VecDeque<Faulty>,
     /// Repairs in progress: the sequence of the write, and the last entry that it makes whole.
-    pub(super) repairing: VecDeque<(u64, Index)>,
+    repairing: VecDeque<(u64, Index)>,
     /// The log begins after this entry, and no snapshot covers it.
-    pub(super) lost: Option<Index>,
+    lost: Option<Index>,
     /// The term that was recovered: all promises before the crash were made in it or earlier. Only
     /// kept while entries are faulty.
     pub(super) recovered_in: Term,
