@@ -7,11 +7,10 @@ use quorate::{
     storage::{StorageHandle, Wal},
 };
 use quorate_raft::{
-    Append, AppendOutcome, Batch, BatchBuilder, Body, EntryId, Heartbeat, Index, Kind, Message, Outgoing, Phase,
-    RequestVote, Vote,
+    Append, Batch, BatchBuilder, Body, EntryId, Heartbeat, Index, Kind, Message, Outgoing, Phase, RequestVote, Vote,
 };
 use quorate_storage_testing::{Crash, SimulatedDisk};
-use support::{Cluster, Interposed, Journal, Plan, Puppet, Seen, Verdict, simulate};
+use support::{Cluster, Interposed, Journal, Plan, Puppet, Seen, Verdict, matched, simulate};
 
 const SUBJECT: NodeId = NodeId(1);
 const TERM: Term = Term(5);
@@ -254,16 +253,6 @@ fn batch(count: u64) -> Batch {
     let mut builder = BatchBuilder::new(quorate::storage::checksum, TERM, Index(1), 0, 64);
     (0..count).for_each(|_| builder.push(Kind::Command, b"command"));
     builder.finish().expect("a batch")
-}
-
-fn matched(message: &Message) -> Option<Index> {
-    match message.body {
-        Body::AppendReply(reply) => match reply.outcome {
-            AppendOutcome::Matched { matched } => Some(matched),
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 fn acknowledges(outgoing: &Outgoing) -> bool {

@@ -8,7 +8,7 @@ use quorate::{
 };
 use quorate_raft::{Append, AppendOutcome, BatchBuilder, Body, EntryId, Heartbeat, Kind, Message};
 use std::time::Duration;
-use support::{Cluster, Interposed, Journal, Ledger, Plan, Puppet, Tap, Verdict, View, simulate, soon};
+use support::{Cluster, Interposed, Journal, Ledger, Plan, Puppet, Tap, Verdict, View, matched, simulate, soon};
 
 #[test]
 fn a_node_with_faulty_entries_heals_without_a_restart_and_serves_then() {
@@ -390,14 +390,4 @@ fn batch(first: u64, previous: u32, commands: &[&str]) -> quorate_raft::Batch {
     let mut builder = BatchBuilder::new(quorate::storage::checksum, Term(3), Index(first), previous, 64);
     commands.iter().for_each(|command| builder.push(Kind::Command, command.as_bytes()));
     builder.finish().expect("a batch")
-}
-
-fn matched(message: &Message) -> Option<Index> {
-    match message.body {
-        Body::AppendReply(reply) => match reply.outcome {
-            AppendOutcome::Matched { matched } => Some(matched),
-            _ => None,
-        },
-        _ => None,
-    }
 }

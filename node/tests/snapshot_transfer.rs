@@ -13,8 +13,7 @@ use tokio::time::Instant;
 fn a_follower_that_was_away_until_the_log_was_cut_gets_a_snapshot() {
     for seed in support::seeds(3) {
         simulate(async {
-            let (mut cluster, ledger) = (Cluster::start_all(Plan { seed, ..small() }).await, Ledger::default());
-            let (leader, away) = away(&mut cluster, &ledger, 30).await;
+            let (mut cluster, ledger, leader, away) = log_away(Plan { seed, ..small() }).await;
             cluster.start(away).await;
             cluster.settled().await;
             let journal = cluster.journal(away);
@@ -36,8 +35,7 @@ fn a_follower_that_was_away_until_the_log_was_cut_gets_a_snapshot() {
 #[test]
 fn one_that_was_restarted_afterwards_needs_no_second_snapshot() {
     simulate(async {
-        let (mut cluster, ledger) = (Cluster::start_all(small()).await, Ledger::default());
-        let (leader, away) = away(&mut cluster, &ledger, 30).await;
+        let (mut cluster, ledger, leader, away) = log_away(small()).await;
         cluster.start(away).await;
         cluster.settled().await;
         let sent = cluster.metric("quorate_snapshot_bytes_total", &["direction=\"sent\""]);
@@ -55,8 +53,7 @@ fn one_that_was_restarted_afterwards_needs_no_second_snapshot() {
 #[test]
 fn a_transfer_resumes_where_the_connection_was_cut_and_no_other_node_notices() {
     simulate(async {
-        let (mut cluster, ledger) = (Cluster::start_all(slow()).await, Ledger::default());
-        let (leader, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+        let (mut cluster, ledger, leader, away) = large_state_away(slow()).await;
         let term = cluster.status(leader).term;
         cluster.start(away).await;
         for _ in 0..3 {
@@ -86,8 +83,7 @@ fn a_transfer_resumes_where_the_connection_was_cut_and_no_other_node_notices() {
 #[test]
 fn a_transfer_keeps_to_its_pace() {
     simulate(async {
-        let (mut cluster, ledger) = (Cluster::start_all(slow()).await, Ledger::default());
-        let (_, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+        let (mut cluster, _, _, away) = large_state_away(slow()).await;
         let began = Instant::now();
         cluster.start(away).await;
         cluster.settled().await;
@@ -103,8 +99,7 @@ fn a_transfer_keeps_to_its_pace() {
 fn a_transfer_survives_loss_reordering_and_copies() {
     for seed in support::seeds(3) {
         simulate(async {
-            let (mut cluster, ledger) = (Cluster::start_all(Plan { seed, ..slow() }).await, Ledger::default());
-            let (_, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+            let (mut cluster, ledger, _, away) = large_state_away(Plan { seed, ..slow() }).await;
             let bad = LinkFaults {
                 drop: 0.05,
                 duplicate: 0.05,
@@ -148,8 +143,7 @@ fn two_followers_are_sent_one_at_once() {
 fn another_leader_completes_what_one_began() {
     for seed in support::seeds(3) {
         simulate(async {
-            let (mut cluster, ledger) = (Cluster::start_all(Plan { seed, ..slow() }).await, Ledger::default());
-            let (leader, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+            let (mut cluster, ledger, leader, away) = large_state_away(Plan { seed, ..slow() }).await;
             for other in cluster.others(leader) {
                 soon("a snapshot", cluster.node(other).snapshot()).await.expect("a snapshot");
             }
@@ -172,8 +166,7 @@ fn another_leader_completes_what_one_began() {
 fn a_receiver_that_is_restarted_in_the_middle_begins_anew_and_is_never_half_restored() {
     for seed in support::seeds(3) {
         simulate(async {
-            let (mut cluster, ledger) = (Cluster::start_all(Plan { seed, ..slow() }).await, Ledger::default());
-            let (_, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+            let (mut cluster, ledger, _, away) = large_state_away(Plan { seed, ..slow() }).await;
             for arrived in [50_000.0, 250_000.0] {
                 cluster.start(away).await;
                 pieces_arrive(&cluster, arrived).await;
@@ -181,9 +174,7 @@ fn a_receiver_that_is_restarted_in_the_middle_begins_anew_and_is_never_half_rest
             }
             cluster.start(away).await;
             assert_eq!(cluster.journal(away).restored(), 0);
-            cluster.settled().await;
-            assert_eq!(cluster.journal(away).restored(), 1);
-            ledger.check(&cluster.journals());
+            restored_once(&cluster, &ledger, away).await;
         });
     }
 }
@@ -191,10 +182,8 @@ fn a_receiver_that_is_restarted_in_the_middle_begins_anew_and_is_never_half_rest
 #[test]
 fn a_follower_that_falls_behind_again_during_its_transfer_need_not_begin_again() {
     simulate(async {
-        let plan = slow();
-        let plan = Plan { snapshots: plan.snapshots.with_every_entries(20).with_keep_entries(0), ..plan };
-        let (mut cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
-        let (leader, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+        let snapshots = slow().snapshots.with_every_entries(20);
+        let (mut cluster, ledger, leader, away) = large_state_away(Plan { snapshots, ..slow() }).await;
         cluster.start(away).await;
         pieces_arrive(&cluster, 50_000.0).await;
         // Many snapshots are taken while one is being sent; the log after that one stays.
@@ -216,10 +205,8 @@ fn a_follower_that_falls_behind_again_during_its_transfer_need_not_begin_again()
 #[test]
 fn a_peer_that_vanishes_during_its_transfer_holds_the_log_back_for_a_minute_at_most() {
     simulate(async {
-        let plan = slow();
-        let plan = Plan { snapshots: plan.snapshots.with_every_entries(20).with_keep_entries(0), ..plan };
-        let (mut cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
-        let (leader, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+        let snapshots = slow().snapshots.with_every_entries(20);
+        let (mut cluster, ledger, leader, away) = large_state_away(Plan { snapshots, ..slow() }).await;
         cluster.start(away).await;
         pieces_arrive(&cluster, 100_000.0).await;
         cluster.faults.isolate(away);
@@ -234,9 +221,7 @@ fn a_peer_that_vanishes_during_its_transfer_holds_the_log_back_for_a_minute_at_m
         // Once the node is back it gets another snapshot.
         cluster.faults.heal();
         cluster.leader_among(&others).await;
-        cluster.settled().await;
-        assert_eq!(cluster.journal(away).restored(), 1);
-        ledger.check(&cluster.journals());
+        restored_once(&cluster, &ledger, away).await;
     });
 }
 
@@ -269,8 +254,7 @@ fn a_caller_of_an_entry_that_a_received_snapshot_covers_learns_that_the_outcome_
 fn transfers_run_the_same_way_each_time() {
     let story = || {
         simulate(async {
-            let (mut cluster, ledger) = (Cluster::start_all(Plan { seed: 7, ..slow() }).await, Ledger::default());
-            let (_, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+            let (mut cluster, _, _, away) = large_state_away(Plan { seed: 7, ..slow() }).await;
             let began = Instant::now();
             cluster.start(away).await;
             cluster.settled().await;
@@ -284,12 +268,9 @@ fn transfers_run_the_same_way_each_time() {
 fn nodes_on_threads_send_snapshots_too() {
     support::run(async {
         let plan = Plan { threads: true, timing: support::relaxed(), ..small() };
-        let (mut cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
-        let (_, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+        let (mut cluster, ledger, _, away) = large_state_away(plan).await;
         cluster.start(away).await;
-        cluster.settled().await;
-        assert_eq!(cluster.journal(away).restored(), 1);
-        ledger.check(&cluster.journals());
+        restored_once(&cluster, &ledger, away).await;
         cluster.stop_all().await;
     });
 }
@@ -304,7 +285,8 @@ fn nodes_on_threads_send_snapshots_from_disk_to_disk() {
         for id in cluster.members() {
             cluster.start_as(id, Journal::default(), |builder| builder.storage(wal(id))).await;
         }
-        let (_, away) = away_from_a_large_state(&mut cluster, &ledger).await;
+        let leader = cluster.leader().await;
+        let away = stop_one_and_write(&mut cluster, &ledger, leader, 16, 32 << 10).await;
         cluster.start_as(away, Journal::default(), |builder| builder.storage(wal(away))).await;
         cluster.settled().await;
         assert_eq!(cluster.journal(away).restored(), 1);
@@ -336,28 +318,45 @@ fn slow() -> Plan {
     Plan { snapshots, ..Plan::default() }
 }
 
-/// Stops a follower and writes until the log that it needs is cut. Gives the leader
-/// and the follower.
-async fn away(cluster: &mut Cluster, ledger: &Ledger, commands: usize) -> (NodeId, NodeId) {
+/// A started cluster of which a follower was stopped before thirty commands, which the log no
+/// longer has. Gives the leader and the follower as well.
+async fn log_away(plan: Plan) -> (Cluster, Ledger, NodeId, NodeId) {
+    let (mut cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
     let leader = cluster.leader().await;
-    let away = cluster.others(leader)[0];
-    write(cluster, ledger, leader, 3, 10).await;
-    cluster.settled().await;
-    cluster.stop(away).await;
-    write(cluster, ledger, leader, commands, 10).await;
-    cut(cluster, leader).await;
-    (leader, away)
+    write(&cluster, &ledger, leader, 3, 10).await;
+    let away = stop_one_and_write(&mut cluster, &ledger, leader, 30, 10).await;
+    (cluster, ledger, leader, away)
 }
 
-/// Stops a follower in the same way, with a state of half a megabyte.
-async fn away_from_a_large_state(cluster: &mut Cluster, ledger: &Ledger) -> (NodeId, NodeId) {
+/// The same with a state of half a megabyte.
+async fn large_state_away(plan: Plan) -> (Cluster, Ledger, NodeId, NodeId) {
+    let (mut cluster, ledger) = (Cluster::start_all(plan).await, Ledger::default());
     let leader = cluster.leader().await;
+    let away = stop_one_and_write(&mut cluster, &ledger, leader, 16, 32 << 10).await;
+    (cluster, ledger, leader, away)
+}
+
+/// Stops a follower and writes until the log that it needs is cut. Gives the follower.
+async fn stop_one_and_write(
+    cluster: &mut Cluster,
+    ledger: &Ledger,
+    leader: NodeId,
+    commands: usize,
+    bytes: usize,
+) -> NodeId {
     let away = cluster.others(leader)[0];
     cluster.settled().await;
     cluster.stop(away).await;
-    write(cluster, ledger, leader, 16, 32 << 10).await;
+    write(cluster, ledger, leader, commands, bytes).await;
     cut(cluster, leader).await;
-    (leader, away)
+    away
+}
+
+/// Waits until all nodes agree, and checks that one snapshot was enough for this one.
+async fn restored_once(cluster: &Cluster, ledger: &Ledger, id: NodeId) {
+    cluster.settled().await;
+    assert_eq!(cluster.journal(id).restored(), 1);
+    ledger.check(&cluster.journals());
 }
 
 async fn write(cluster: &Cluster, ledger: &Ledger, at: NodeId, commands: usize, bytes: usize) {

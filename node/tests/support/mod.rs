@@ -20,7 +20,7 @@ pub use cluster::{Cluster, Plan, View};
 pub use interposed::{Interposed, Seen, Tap, Verdict};
 pub use journal::Journal;
 pub use ledger::Ledger;
-pub use puppet::Puppet;
+pub use puppet::{Puppet, matched};
 pub use recorder::{Record, Recorder};
 
 use std::{future::Future, pin::Pin, task::Poll, time::Duration};

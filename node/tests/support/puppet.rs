@@ -6,7 +6,7 @@ use quorate::{
         network::{Event, Inbox, Introduction, Unobserved},
     },
 };
-use quorate_raft::{Append, Body, Index, Message};
+use quorate_raft::{Append, AppendOutcome, Body, Index, Message};
 use quorate_transport_testing::FaultNetwork;
 use std::{rc::Rc, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
@@ -84,5 +84,16 @@ impl Puppet {
     pub async fn hear_for_a_second(&mut self) -> Vec<Message> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
+    }
+}
+
+/// The last entry that an acknowledgement names.
+pub fn matched(message: &Message) -> Option<Index> {
+    match message.body {
+        Body::AppendReply(reply) => match reply.outcome {
+            AppendOutcome::Matched { matched } => Some(matched),
+            _ => None,
+        },
+        _ => None,
     }
 }
