@@ -167,7 +167,7 @@ pub(crate) fn nodes_of(fault: &Fault) -> Vec<NodeId> {
         | Fault::Jump { node, .. }
         | Fault::Restart { node }
         | Fault::Snapshot { node }
-        | Fault::HandOver { to: node }
+        | Fault::LeadershipTransfer { to: node }
         | Fault::Outsider { to: node }
         | Fault::Wipe { node }
         | Fault::PutBack { node }

@@ -94,6 +94,13 @@ fn what_no_cluster_could_carry_out_is_refused() {
     refused(&|plan| plan.faults = vec![plan.faults[0].clone(); 10_001], "10001 faults");
 }
 
+#[test]
+fn a_fault_that_there_is_not_is_refused_by_name() {
+    let text = to_text(&Plan { faults: vec![planned(0, 0, Fault::RestartAll)], ..Plan::of(3) });
+    let error = from_text(&text.replace("restart-all", "hand-over")).expect_err("an unknown fault").to_string();
+    assert!(error.contains("`hand-over`") && error.contains("`leadership-transfer`"), "{error}");
+}
+
 fn planned(at: u64, lasts: u64, fault: Fault) -> Planned {
     Planned { at: Duration::from_millis(at), lasts: Duration::from_millis(lasts), fault }
 }

@@ -121,7 +121,7 @@ impl State {
             may(left.proposals > 0 && running.leads() && room, Event::Propose(id, 1));
             may(left.reads > 0 && running.leads(), Event::Read(id, left.reads.into()));
             may(left.leases > 0 && running.leads(), Event::ReadByLease(id, u64::from(left.leases) << 8));
-            may(left.leadership_transfers > 0 && running.leads(), Event::HandOver(id, None));
+            may(left.leadership_transfers > 0 && running.leads(), Event::TransferLeadership(id, None));
             if let Some(change) = left.changes.first().filter(|_| running.leads()) {
                 events.push(Event::Change(id, change()));
             }
@@ -144,7 +144,7 @@ impl State {
             Event::Propose(id, _) | Event::Read(id, _) | Event::ReadByLease(id, _) => id,
             Event::Snapshot(id) | Event::Full(id, _) => id,
             Event::Lose(id, ..) | Event::LoseSnapshot(id) => id,
-            Event::Change(id, _) | Event::HandOver(id, _) => id,
+            Event::Change(id, _) | Event::TransferLeadership(id, _) => id,
             Event::Wait => NodeId(1),
         };
         let left = &mut self.left;
@@ -158,7 +158,7 @@ impl State {
             Event::Wait => left.waits -= 1,
             Event::Snapshot(_) => left.snapshots -= 1,
             Event::Change(..) => left.changes = &left.changes[1..],
-            Event::HandOver(..) => left.leadership_transfers -= 1,
+            Event::TransferLeadership(..) => left.leadership_transfers -= 1,
             Event::Crash(..) => left.crashes -= 1,
             _ => {}
         }

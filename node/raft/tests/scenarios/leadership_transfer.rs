@@ -27,7 +27,7 @@ fn transfer_leadership(world: &mut World, from: u64, to: Option<u64>) -> Result<
 }
 
 fn ended(world: &World) -> bool {
-    world.notes.iter().any(|(_, note)| matches!(note, Note::HandoverEnded { .. }))
+    world.notes.iter().any(|(_, note)| matches!(note, Note::LeadershipTransferEnded { .. }))
 }
 
 /// Thesis §3.10: the prior leader brings the target's log up to date and sends it TimeoutNow. The

@@ -80,7 +80,7 @@ impl Cluster<'_> {
         let fired = |this: &Self| this.observer.lock().report.fired(kind);
         match *fault {
             Fault::Change { ref voters } => self.operator.aim_at(voters),
-            Fault::HandOver { to } => operators::transfer(to, &mut self.members, &self.observer),
+            Fault::LeadershipTransfer { to } => operators::transfer(to, &mut self.members, &self.observer),
             Fault::Crash { node, power } if self.is_up(node) => {
                 fired(self);
                 self.kill(node, power, lasts);

@@ -109,7 +109,7 @@ pub(super) fn transfer(to: NodeId, members: &mut [Member], observer: &SharedObse
         let outcome = handle.transfer(Some(to)).await;
         let mut observer = observer.lock();
         if outcome.is_ok() {
-            observer.report.fired("hand-over");
+            observer.report.fired("leadership-transfer");
         }
         observer.say(format_args!("leadership was to go to {to}: {outcome:?}"));
     });

@@ -174,7 +174,7 @@ fn fault(kind: &str, nodes: u64, random: &mut SmallRng) -> (Fault, Duration) {
         "restart-all" => (Fault::RestartAll, down),
         "snapshot" => (Fault::Snapshot { node }, Duration::ZERO),
         "change" => (Fault::Change { voters: voters(nodes, random) }, Duration::ZERO),
-        "hand-over" => (Fault::HandOver { to: node }, Duration::ZERO),
+        "leadership-transfer" => (Fault::LeadershipTransfer { to: node }, Duration::ZERO),
         "upgrade" => (Fault::Upgrade { node }, down),
         "outsider" => (Fault::Outsider { to: node }, while_it_lasts),
         _ => (Fault::Wipe { node }, down),

@@ -190,7 +190,7 @@ pub enum Fault {
         voters: Vec<NodeId>,
     },
     /// The operator asks for a leadership transfer.
-    HandOver {
+    LeadershipTransfer {
         /// The leader after the transfer.
         to: NodeId,
     },
@@ -292,7 +292,7 @@ pub const KINDS: [&str; 34] = [
     "restart-all",
     "snapshot",
     "change",
-    "hand-over",
+    "leadership-transfer",
     "wipe",
     "put-back",
     "upgrade",
@@ -333,7 +333,7 @@ impl Fault {
             Self::RestartAll => "restart-all",
             Self::Snapshot { .. } => "snapshot",
             Self::Change { .. } => "change",
-            Self::HandOver { .. } => "hand-over",
+            Self::LeadershipTransfer { .. } => "leadership-transfer",
             Self::Wipe { .. } => "wipe",
             Self::PutBack { .. } => "put-back",
             Self::Upgrade { .. } => "upgrade",

@@ -80,9 +80,9 @@ impl Walk<'_> {
     }
 
     /// Asks the leader for a leadership transfer. No transfer has begun if the result is false.
-    pub(super) fn hand_over(&mut self, to: NodeId) -> Result<bool, String> {
+    pub(super) fn transfer_leadership(&mut self, to: NodeId) -> Result<bool, String> {
         let Some((_, leader)) = self.world.leaders().first().copied() else { return Ok(false) };
-        self.step(leader, Event::HandOver(leader, Some(to).filter(|to| *to != leader)))?;
+        self.step(leader, Event::TransferLeadership(leader, Some(to).filter(|to| *to != leader)))?;
         Ok(self.world.running(leader).is_some_and(|running| running.replica.transfer_target().is_some()))
     }
 

@@ -141,7 +141,7 @@ impl Walk<'_> {
                 self.report.count("lost data named of a whole member", u64::from(!self.world.emptied.contains(member)));
                 self.say(|| format!("{id} names {member}, whose log ends at {last} and which held entry {held}"));
             }
-            Note::HandoverEnded { to } => {
+            Note::LeadershipTransferEnded { to } => {
                 self.say(|| format!("{id} leads on: {to} did not take over"));
                 self.commands_released(id)?;
             }
@@ -240,7 +240,7 @@ fn code_of(event: &Event) -> u64 {
         Event::Lose(_, index, fault) => 67 + (index.0 << 8) + (*fault as u64),
         Event::LoseSnapshot(_) => 71,
         Event::Change(..) => 75,
-        Event::HandOver(..) => 76,
+        Event::TransferLeadership(..) => 76,
         Event::Crash(..) => 72,
         Event::Restart(_) => 73,
         Event::ReadByLease(_, token) => 75 + (token << 8),

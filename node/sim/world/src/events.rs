@@ -31,7 +31,7 @@ pub enum Event {
     /// An operator asks a leader for a change of the members.
     Change(NodeId, Change),
     /// An operator asks a leader for a leadership transfer, to this node or to the best one.
-    HandOver(NodeId, Option<NodeId>),
+    TransferLeadership(NodeId, Option<NodeId>),
     /// A client asks a node to read.
     Read(NodeId, ReadToken),
     /// The same, where a lease suffices.
@@ -351,7 +351,7 @@ pub enum Note {
         held: Index,
     },
     /// A leadership transfer ended, and this node still leads.
-    HandoverEnded {
+    LeadershipTransferEnded {
         /// The node that was to lead.
         to: NodeId,
     },

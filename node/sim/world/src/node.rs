@@ -141,7 +141,7 @@ impl Running {
                 self.replicate_to(self.replica.peers(), term, log_last);
             }
             Effect::MembersChanged => {}
-            Effect::LeadershipTransferEnded { to } => context.notes.push(Note::HandoverEnded { to }),
+            Effect::LeadershipTransferEnded { to } => context.notes.push(Note::LeadershipTransferEnded { to }),
             Effect::Removed { at } => context.notes.push(Note::Removed { at }),
             Effect::Replicate { previous, batch } => {
                 let witness = self.replica.witness();

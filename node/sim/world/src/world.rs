@@ -176,7 +176,7 @@ impl World {
             }),
             // A refused change has no effect.
             Event::Change(id, change) => self.change_members(id, &change, &mut Err(ChangeRefused::NotLeader)),
-            Event::HandOver(id, to) => self.enter(id, |node, context| {
+            Event::TransferLeadership(id, to) => self.enter(id, |node, context| {
                 let now = context.now;
                 node.rule(context, |replica, out| {
                     let _ = replica.transfer_leadership(now, to, out);
@@ -471,7 +471,7 @@ impl World {
                 )?;
             }
             Note::Applied(_) | Note::Restored(_) | Note::Refused(_) | Note::Diverged { .. } => {}
-            Note::MachineUnknown | Note::HandoverEnded { .. } => {}
+            Note::MachineUnknown | Note::LeadershipTransferEnded { .. } => {}
             Note::DataLost { .. } | Note::SnapshotWanted { .. } => {}
         }
         self.notes.push((id, note));

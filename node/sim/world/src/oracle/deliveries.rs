@@ -116,7 +116,7 @@ pub(crate) struct Arrival {
     term: Term,
     what: What,
     /// Whether the leader of the term before told the sender to campaign.
-    is_handed_over: bool,
+    was_told_to_campaign: bool,
     memory: Memory,
     /// Whether it came from the leader that the node follows now.
     leads: bool,
@@ -159,14 +159,14 @@ impl DeliveryChecks {
             _ => What::Other,
         };
         let told = &self.told_to_campaign;
-        let is_handed_over = told.iter().any(|(who, term)| *who == from && term.next() == message.term);
+        let was_told_to_campaign = told.iter().any(|(who, term)| *who == from && term.next() == message.term);
         let NodeRecord { memory, shown, .. } = *self.of(to);
         Arrival {
             from,
             to,
             term: message.term,
             what,
-            is_handed_over,
+            was_told_to_campaign,
             memory,
             leads: false,
             is_answered: false,
@@ -431,8 +431,8 @@ impl Arrival {
                 "up-to-date votes: {to}, whose log ends at {ours}, grants {from} a {phase:?}, whose log ends at {theirs}"
             ));
         }
-        let is_handed_over = request.by_transfer && self.is_handed_over;
-        match self.memory.protects(now).filter(|_| !is_handed_over) {
+        let was_told_to_campaign = request.by_transfer && self.was_told_to_campaign;
+        match self.memory.protects(now).filter(|_| !was_told_to_campaign) {
             Some(words) => Err(format!("protected leaders: {to} grants {from} a {phase:?}, and {words}")),
             None => Ok(()),
         }

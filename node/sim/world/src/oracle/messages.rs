@@ -43,7 +43,7 @@ impl Messages {
         if let Some(witness) = cluster.witness() {
             tie_break(witness, from, to, message, cluster)?;
         }
-        hands_over_whole(from, to, message, cluster)?;
+        transfers_to_a_whole_log(from, to, message, cluster)?;
         if matches!(message.body, Body::Append(_) | Body::Heartbeat(_) | Body::SnapshotChunk(_)) {
             replicas.leads(from, message.term)?;
         }
@@ -147,14 +147,14 @@ impl Messages {
 }
 
 /// A node told to campaign at once holds all entries that it is to lead with, or once held them.
-fn hands_over_whole(from: NodeId, to: NodeId, message: &Message, cluster: &impl Cluster) -> Result<(), String> {
+fn transfers_to_a_whole_log(from: NodeId, to: NodeId, message: &Message, cluster: &impl Cluster) -> Result<(), String> {
     let Body::TimeoutNow(told) = &message.body else { return Ok(()) };
     // A disk that lost the entry since still remembers it; its node does not campaign.
     let holds = cluster.disk(to).is_some_and(|disk| disk.remembers(told.last));
     if holds || cluster.was_emptied(to) || is_over(message.term, cluster) {
         return Ok(());
     }
-    Err(format!("handover: {from} tells {to} to campaign, which does not hold {}", told.last))
+    Err(format!("leadership transfer: {from} tells {to} to campaign, which does not hold {}", told.last))
 }
 
 /// Whether a message may leave before anything is durable: a pre-vote, a count of bytes received or

@@ -22,7 +22,7 @@
 //! | durable promises | the term, the vote, the promise and the entries that a message states are on the sender's disk | §5, Figure 2 "persistent state" | messages, disks |
 //! | durable commits | a quorum remembers every committed entry, and a node that keeps commands has it whole | §5.4 | replicas, disks |
 //! | tie-break | a witness never leads, and is sent no entry that no other node holds | ARCHITECTURE.md | messages, disks |
-//! | handover | a node that is told to campaign holds all entries of its leader | thesis §3.10 | messages, disks |
+//! | leadership transfer | a node that is told to campaign holds all entries of its leader | thesis §3.10 | messages, disks |
 //! | at most once | a command is applied at one index at most | ARCHITECTURE.md | callers, state machines |
 //! | definite failures | a command that failed definitely is never applied | ARCHITECTURE.md | callers, state machines |
 //! | acknowledged writes | a command was applied at the index that its caller is told | ARCHITECTURE.md | callers, state machines |
