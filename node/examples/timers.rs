@@ -5,10 +5,7 @@ use quorate::{
     LogTime,
     service::timers::{Firing, Timers},
 };
-use std::{
-    fs, io,
-    time::{Duration, Instant},
-};
+use std::{fs, io, time::Instant};
 
 fn main() {
     let count: u64 = std::env::args().nth(1).map_or(1_000_000, |count| count.parse().expect("a number"));
@@ -19,13 +16,13 @@ fn main() {
     let per = |began: Instant, times: u64| began.elapsed().as_nanos() as u64 / times.max(1);
     let began = Instant::now();
     for (nth, key) in keys.iter().enumerate() {
-        timers.set(LogTime(0), Duration::from_millis(1 + scatter(nth as u64) % 3_600_000), key);
+        timers.set(LogTime(1 + scatter(nth as u64) % 3_600_000), key);
     }
     let (set, memory) = (per(began, count), resident() - before);
 
     let began = Instant::now();
     for (nth, key) in keys.iter().enumerate() {
-        timers.set(LogTime(0), Duration::from_millis(1 + scatter(nth as u64 + 1) % 3_600_000), key);
+        timers.set(LogTime(1 + scatter(nth as u64 + 1) % 3_600_000), key);
     }
     let replaced = per(began, count);
 

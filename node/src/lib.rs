@@ -83,6 +83,10 @@ pub use quorate_raft::{
 pub use quorate_storage as storage;
 pub use quorate_transport as transport;
 pub use results::{Applied, Consistency, MembersChanged, Read, SnapshotTaken};
+pub use service::{
+    CallError, Cause, Changes, Context, EffectId, Halt, HaltCause, Hosted, Message, Never, OutboxFull, QueryError,
+    Random, Refused, Service, State, Token, Topics,
+};
 pub use session::Session;
 pub use status::Status;
 pub use turns::Turns;

@@ -66,8 +66,7 @@ pub enum Opened<C> {
     },
 }
 
-/// Writes the envelope of `command`, of a kind that version `since` introduced, after what `to`
-/// holds.
+/// Writes the envelope of `command`, of a kind that version `since` introduced, at the end of `to`.
 ///
 /// # Errors
 /// If the command's type has no form in postcard, such as a flattened field.

@@ -42,7 +42,7 @@ impl Default for Bounds {
 /// The topics that a watch selects.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Topics {
-    /// Every topic.
+    /// Every topic, those to come too.
     All,
     /// Exactly this one.
     One(String),
@@ -97,10 +97,10 @@ pub enum Next<E> {
     Nothing(Index),
 }
 
-/// The position is below the floor: events after it were evicted.
+/// The position is below the floor: events after it are gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gone {
-    /// The highest index whose events were evicted.
+    /// Index of the last entry that was evicted.
     pub floor: Index,
 }
 
@@ -121,15 +121,14 @@ struct Entry<E> {
 }
 
 impl<E> History<E> {
-    /// Appends the events of an entry that was applied whole, whose topics and encoded events have
-    /// `bytes` together, and evicts what exceeds the bounds. Indexes rise. Without events nothing
-    /// changes.
-    pub fn append(&mut self, index: Index, time: LogTime, events: Vec<Published<E>>, bytes: u64, bounds: Bounds) {
+    /// Appends the events of an entry that was applied whole, and evicts as the bounds demand.
+    /// `bytes` counts topics and encoded events. Indexes rise. Without events it changes nothing.
+    pub fn append(&mut self, index: Index, time: LogTime, events: Box<[Published<E>]>, bytes: u64, bounds: Bounds) {
         if events.is_empty() {
             return;
         }
         debug_assert!(self.entries.get_max().is_none_or(|(last, _)| *last < index), "indexes rise");
-        self.insert(index, Entry { time, events: events.into(), bytes });
+        self.insert(index, Entry { time, events, bytes });
         self.evict(bounds);
     }
 
@@ -147,7 +146,7 @@ impl<E> History<E> {
         }
     }
 
-    /// The highest index whose events were evicted; 0 if none were.
+    /// Index of the last entry that was evicted; 0 if there was none.
     #[must_use]
     pub fn floor(&self) -> Index {
         self.floor

@@ -3,23 +3,50 @@
 //! The pure pieces stand first: each is a part of the replicated state and its rules, with the time
 //! and the bounds as arguments, no clock, no channel, no actor.
 //!
-//! - [`envelope`]: the bytes of a command and of its outcome, and the verdict on bytes.
+//! - [`envelope`]: the bytes of a command and of its outcome, and the verdict on bytes;
+//!   [`internal`]: the bytes of the layer's own entries.
 //! - [`timers`]: the pending timers.
 //! - [`outbox`]: the effects that are to be performed; [`performer`]: which one is performed when.
 //! - [`history`]: the latest events, by entry.
 //! - [`windows`]: the comparison of replicas.
+//! - [`tables`]: all of these together, with the output of the entry that is being applied and its
+//!   [`trace`]; the layout in snapshots.
+//!
+//! On them stands what an author sees: `interface` and `context`, and `hosted`, the machine that
+//! joins the author's code with the tables.
 
+mod context;
 #[doc(hidden)]
 pub mod envelope;
+mod errors;
 #[doc(hidden)]
 pub mod history;
+mod hosted;
+mod interface;
+#[doc(hidden)]
+pub mod internal;
 #[doc(hidden)]
 pub mod layout;
 #[doc(hidden)]
 pub mod outbox;
 #[doc(hidden)]
 pub mod performer;
+mod random;
+mod state;
+#[doc(hidden)]
+pub mod tables;
 #[doc(hidden)]
 pub mod timers;
 #[doc(hidden)]
+pub mod trace;
+#[doc(hidden)]
 pub mod windows;
+
+pub use context::{Cause, Context, Token};
+pub use errors::{CallError, QueryError, Refused};
+pub use history::{Changes, Published, Topics};
+pub use hosted::{Halt, HaltCause, Hosted};
+pub use interface::{Message, Never, Service};
+pub use outbox::{EffectId, OutboxFull};
+pub use random::Random;
+pub use state::State;

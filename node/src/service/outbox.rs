@@ -4,7 +4,7 @@
 //! Rows of one key are performed one after another, in the order in which they were asked for; rows
 //! of different keys side by side. The row that may be performed is the oldest of its key, and the
 //! next one becomes it when the completion is applied. The table is a persistent map: a copy is
-//! O(1). Each change can be taken back, for an entry whose output is dropped.
+//! O(1). Each change can be taken back, in case the output of its entry is dropped.
 //!
 //! **Bound:** the rows, and the bytes of their keys and effects, as the last tick says: so a full
 //! outbox is full at the same entry on every node.

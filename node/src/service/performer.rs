@@ -49,14 +49,14 @@ enum Stage {
 pub enum Step {
     /// Call the handler for this effect.
     Perform {
-        /// The effect.
+        /// Identity of the effect to perform.
         id: EffectId,
         /// The number of the attempt in this leadership, from 1.
         attempt: u32,
     },
     /// Drop the call of the handler for this effect: it has taken too long.
     GiveUp {
-        /// The effect.
+        /// Identity of the effect that is given up.
         id: EffectId,
     },
 }
@@ -73,8 +73,8 @@ pub enum Ended {
 }
 
 impl Performer {
-    /// Begins to perform, as the leader of `term`, these effects. The first entry of the term was
-    /// applied.
+    /// Begins to perform, as the leader of `term`, these effects. The caller has applied the
+    /// first entry of the term.
     pub fn lead(&mut self, term: Term, heads: impl IntoIterator<Item = EffectId>) {
         *self = Self { term: Some(term), ready: heads.into_iter().collect(), ..Self::default() };
     }
@@ -98,7 +98,7 @@ impl Performer {
         }
     }
 
-    /// Forgets an effect whose completion was applied.
+    /// Forgets an effect, because its completion was applied.
     pub fn completed(&mut self, id: EffectId) {
         self.ready.remove(&id);
         self.places.remove(&id);

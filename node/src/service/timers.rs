@@ -6,7 +6,7 @@
 //! timer at the same entry, and a second tick of the same time fires nothing.
 //!
 //! Both maps are persistent: a copy of the table is O(1), and shares all that neither side changes.
-//! Each change returns the [`Undo`] that takes it back, for an entry whose output is dropped.
+//! Each change returns the [`Undo`] that takes it back, in case the output of its entry is dropped.
 //!
 //! **Bound:** an entry fires at most [`FIRES_MAX`] timers. If more are due, log time stops at the
 //! next one's due, and a further tick goes on.
@@ -88,20 +88,25 @@ pub struct Firing {
 }
 
 impl Firing {
-    /// The firing of a tick whose time is `until`.
+    /// The firing of a tick of the time `until`.
     #[must_use]
     pub fn new(until: LogTime) -> Self {
         Self { until, left: FIRES_MAX }
     }
 }
 
+/// The due of a timer that is set at `now`. A part of a millisecond counts as a whole one, and no
+/// delay is below one, so an entry fires no timer that it sets at its own time.
+#[must_use]
+pub fn due(now: LogTime, delay: Duration) -> LogTime {
+    let delay_ms = u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1);
+    LogTime(now.0.saturating_add(delay_ms))
+}
+
 impl Timers {
-    /// Sets the timer of `key` to `delay` after `now`, in place of the one that the key had. A part
-    /// of a millisecond counts as a whole one, and no delay is below one, so no timer is due in the
-    /// entry that sets it at its time.
-    pub fn set(&mut self, now: LogTime, delay: Duration, key: &[u8]) -> Undo {
-        let delay_ms = u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1);
-        let place = Place { due: LogTime(now.0.saturating_add(delay_ms)), number: self.next };
+    /// Sets the timer of `key` to `due`, in place of the one that the key had.
+    pub fn set(&mut self, due: LogTime, key: &[u8]) -> Undo {
+        let place = Place { due, number: self.next };
         let undo = self.remove(key).unwrap_or_else(|| Undo { key: key.into(), was: None, next: self.next });
         self.next += 1;
         self.insert(Arc::clone(&undo.key), place);

@@ -13,6 +13,7 @@
 use super::layout::Reader;
 use quorate_raft::{Index, NodeId};
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Write},
@@ -20,7 +21,7 @@ use std::{
 
 /// The indexes of a window: those of window `w` begin at `w * WINDOW`.
 pub const WINDOW: u64 = 1_024;
-/// The windows whose claims are remembered.
+/// Number of the latest windows with claims that are remembered.
 pub const KEPT: usize = 16;
 
 /// The hashes are compared between nodes, so they never change.
@@ -42,26 +43,31 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Adds the outcome of the entry at `index`, as bytes. Returns the window that this entry ended,
-    /// and its hash, if that window had an outcome. Indexes never fall.
-    pub fn add(&mut self, index: Index, outcome: &[u8]) -> Option<(u64, u64)> {
+    /// Goes on to the window of the entry at `index`, before it is applied. Returns the window that
+    /// is over with this, and its hash, if it had an outcome. Indexes never fall.
+    pub fn begin(&mut self, index: Index) -> Option<(u64, u64)> {
         let window = window_of(index);
-        let over = (window > self.window && self.any).then_some((self.window, self.hash));
-        if window > self.window {
-            *self = Self { window, ..Self::default() };
+        if window <= self.window {
+            return None;
         }
+        let over = self.any.then_some((self.window, self.hash));
+        *self = Self { window, ..Self::default() };
+        over
+    }
+
+    /// Adds the outcome of an entry of this window, as bytes.
+    pub fn add(&mut self, index: Index, outcome: &[u8]) {
         let mut head = [0; 24];
         head[..8].copy_from_slice(&self.hash.to_le_bytes());
         head[8..16].copy_from_slice(&index.0.to_le_bytes());
         head[16..].copy_from_slice(&rapidhash_v3_seeded(outcome, &SECRETS).to_le_bytes());
         self.hash = rapidhash_v3_seeded(&head, &SECRETS);
         self.any = true;
-        over
     }
 }
 
 /// One full copy's statement of what it has in a window.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Claim {
     /// The version of the cluster at the end of the window.
     pub version: u32,
@@ -252,19 +258,23 @@ mod tests {
         let (mut one, mut other) = (Outcomes::default(), Outcomes::default());
         one.add(Index(5), b"right");
         other.add(Index(5), b"wrong");
-        assert_ne!(one.add(Index(1_023), b"x"), Some((0, 0)));
-        other.add(Index(1_023), b"x");
-        let (ended, other_ended) = (one.add(Index(1_024), b"y"), other.add(Index(1_024), b"y"));
-        assert_eq!((ended.map(|(window, _)| window), other_ended.map(|(window, _)| window)), (Some(0), Some(0)));
-        assert_ne!(ended, other_ended);
+        for outcomes in [&mut one, &mut other] {
+            assert_eq!(outcomes.begin(Index(1_023)), None, "of the same window");
+            outcomes.add(Index(1_023), b"x");
+        }
+        let (over, other_over) = (one.begin(Index(1_024)), other.begin(Index(1_024)));
+        assert_eq!((over.map(|(window, _)| window), other_over.map(|(window, _)| window)), (Some(0), Some(0)));
+        assert_ne!(over, other_over);
         assert_eq!(one, other);
-        assert_eq!(one.add(Index(9_999), b""), other.add(Index(9_999), b""));
-        assert_eq!(window_of(Index(9_999)), 9, "a window without entries is skipped");
     }
 
     #[test]
-    fn the_first_entry_of_all_ends_no_window() {
-        assert_eq!(Outcomes::default().add(Index(5_000), b""), None);
+    fn a_window_without_an_outcome_is_not_claimed() {
+        let mut outcomes = Outcomes::default();
+        assert_eq!(outcomes.begin(Index(5_000)), None);
+        assert_eq!(outcomes.begin(Index(9_000)), None);
+        outcomes.add(Index(9_000), b"");
+        assert_eq!(outcomes.begin(Index(90_000)).map(|(window, _)| window), Some(8));
     }
 
     #[test]
@@ -395,8 +405,11 @@ mod tests {
 
     fn hashed(outcomes: &[(u64, &[u8])]) -> (u64, u64) {
         let mut hash = Outcomes::default();
-        outcomes.iter().for_each(|(index, bytes)| assert_eq!(hash.add(Index(*index), bytes), None));
-        hash.add(Index(1 << 40), b"").expect("the window had outcomes")
+        for (index, bytes) in outcomes {
+            assert_eq!(hash.begin(Index(*index)), None);
+            hash.add(Index(*index), bytes);
+        }
+        hash.begin(Index(1 << 40)).expect("the window had outcomes")
     }
 
     fn verdict(claimed: &[(u64, u32, u64)], full_copies: &BTreeSet<NodeId>) -> Verdict {

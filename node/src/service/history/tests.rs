@@ -87,8 +87,9 @@ fn lower_bounds_evict_at_once() {
 #[test]
 fn a_service_without_events_is_never_gone() {
     let mut history = History::<String>::default();
-    (1..100)
-        .for_each(|index| history.append(Index(index), LogTime(index), Vec::new(), 0, Bounds { events: 0, bytes: 0 }));
+    (1..100).for_each(|index| {
+        history.append(Index(index), LogTime(index), Box::default(), 0, Bounds { events: 0, bytes: 0 })
+    });
     assert_eq!(history.read(Index(0), Index(99), &Topics::All), Ok(Next::Nothing(Index(99))));
 }
 
@@ -166,8 +167,8 @@ fn of(entries: &[(u64, &[&'static str])], bounds: Bounds) -> History<String> {
     history
 }
 
-/// An event of each topic, whose text is the topic's.
-fn events(topics: &[&'static str]) -> Vec<Published<String>> {
+/// An event of each topic, with the topic as its text.
+fn events(topics: &[&'static str]) -> Box<[Published<String>]> {
     topics.iter().map(|topic| ((*topic).into(), Arc::new((*topic).into()))).collect()
 }
 

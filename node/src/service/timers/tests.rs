@@ -4,9 +4,9 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 #[test]
 fn a_timer_is_set_replaced_and_cancelled_by_its_key() {
     let mut timers = Timers::default();
-    assert!(!timers.set(LogTime(100), ms(50), b"a").is_replacing());
+    assert!(!timers.set(due(LogTime(100), ms(50)), b"a").is_replacing());
     assert_eq!(timers.next_due(), Some(LogTime(150)));
-    assert!(timers.set(LogTime(100), ms(80), b"a").is_replacing(), "an equal signal replaces");
+    assert!(timers.set(due(LogTime(100), ms(80)), b"a").is_replacing(), "an equal signal replaces");
     assert_eq!((timers.len(), timers.next_due()), (1, Some(LogTime(180))));
     assert!(timers.cancel(b"b").is_none());
     assert!(timers.cancel(b"a").is_some());
@@ -17,10 +17,10 @@ fn a_timer_is_set_replaced_and_cancelled_by_its_key() {
 fn timers_fire_in_the_order_of_due_and_setting_each_at_its_own_time() {
     let mut timers = Timers::default();
     for (delay, key) in [(30, "late"), (10, "first"), (10, "second"), (20, "moved")] {
-        timers.set(LogTime(0), ms(delay), key.as_bytes());
+        timers.set(due(LogTime(0), ms(delay)), key.as_bytes());
     }
-    timers.set(LogTime(0), ms(10), b"moved");
-    timers.set(LogTime(0), ms(10), b"first");
+    timers.set(due(LogTime(0), ms(10)), b"moved");
+    timers.set(due(LogTime(0), ms(10)), b"first");
     let fired = fire_all(&mut timers, 25);
     assert_eq!(fired, [(10, "second".into()), (10, "moved".into()), (10, "first".into())], "set again is set last");
     assert_eq!(fire_all(&mut timers, 29), []);
@@ -30,7 +30,7 @@ fn timers_fire_in_the_order_of_due_and_setting_each_at_its_own_time() {
 #[test]
 fn a_second_tick_of_the_same_time_fires_nothing() {
     let mut timers = Timers::default();
-    timers.set(LogTime(0), ms(5), b"a");
+    timers.set(due(LogTime(0), ms(5)), b"a");
     assert_eq!(fire_all(&mut timers, 5).len(), 1);
     assert_eq!(fire_all(&mut timers, 5), []);
 }
@@ -38,13 +38,13 @@ fn a_second_tick_of_the_same_time_fires_nothing() {
 #[test]
 fn no_delay_is_below_a_millisecond_and_no_part_of_one_is_lost() {
     let nanos = Duration::from_nanos;
-    for (delay, due) in [(nanos(0), 8), (nanos(1), 8), (ms(1), 8), (nanos(1_000_001), 9), (ms(2), 9)] {
+    for (delay, expected) in [(nanos(0), 8), (nanos(1), 8), (ms(1), 8), (nanos(1_000_001), 9), (ms(2), 9)] {
         let mut timers = Timers::default();
-        timers.set(LogTime(7), delay, b"a");
-        assert_eq!(timers.next_due(), Some(LogTime(due)), "{delay:?}");
+        timers.set(due(LogTime(7), delay), b"a");
+        assert_eq!(timers.next_due(), Some(LogTime(expected)), "{delay:?}");
     }
     let mut timers = Timers::default();
-    timers.set(LogTime(u64::MAX - 1), Duration::MAX, b"a");
+    timers.set(due(LogTime(u64::MAX - 1), Duration::MAX), b"a");
     assert_eq!(timers.next_due(), Some(LogTime(u64::MAX)));
 }
 
@@ -53,7 +53,7 @@ fn a_tick_fires_at_most_the_bound_and_log_time_stops_at_the_next_due() {
     let mut timers = Timers::default();
     for n in 0..FIRES_MAX + 3 {
         let delay = ms(if n < FIRES_MAX { 1 } else { u64::from(n) });
-        timers.set(LogTime(0), delay, &n.to_le_bytes());
+        timers.set(due(LogTime(0), delay), &n.to_le_bytes());
     }
     let (mut firing, mut fired) = (Firing::new(LogTime(5_000)), 0);
     while timers.fire(&mut firing).is_some() {
@@ -68,13 +68,13 @@ fn a_tick_fires_at_most_the_bound_and_log_time_stops_at_the_next_due() {
 #[test]
 fn a_timer_that_a_signal_sets_within_the_tick_fires_in_its_turn() {
     let mut timers = Timers::default();
-    timers.set(LogTime(0), ms(10), b"every 10");
-    timers.set(LogTime(0), ms(15), b"once");
+    timers.set(due(LogTime(0), ms(10)), b"every 10");
+    timers.set(due(LogTime(0), ms(15)), b"once");
     let (mut firing, mut fired) = (Firing::new(LogTime(30)), Vec::new());
-    while let Some((due, undo)) = timers.fire(&mut firing) {
-        fired.push(due.0);
+    while let Some((at, undo)) = timers.fire(&mut firing) {
+        fired.push(at.0);
         if undo.key() == b"every 10" {
-            timers.set(due, ms(10), undo.key());
+            timers.set(due(at, ms(10)), undo.key());
         }
     }
     assert_eq!(fired, [10, 15, 20, 30], "a periodic timer does not drift");
@@ -84,18 +84,18 @@ fn a_timer_that_a_signal_sets_within_the_tick_fires_in_its_turn() {
 #[test]
 fn a_timer_that_sets_itself_without_delay_does_not_loop_within_an_entry() {
     let mut timers = Timers::default();
-    timers.set(LogTime(0), ms(0), b"again");
+    timers.set(due(LogTime(0), ms(0)), b"again");
     let (mut firing, mut fired) = (Firing::new(LogTime(1_000_000)), 0);
-    while let Some((due, undo)) = timers.fire(&mut firing) {
+    while let Some((at, undo)) = timers.fire(&mut firing) {
         fired += 1;
-        timers.set(due, ms(0), undo.key());
+        timers.set(due(at, ms(0)), undo.key());
     }
     assert_eq!(fired, FIRES_MAX);
     assert_eq!(timers.time_after(LogTime(1_000_000)), LogTime(u64::from(FIRES_MAX) + 1));
 }
 
-/// Against a sorted list, with seeds: every operation, undone and not, and a copy that stays as it
-/// was.
+/// Against a sorted list, with seeds: every operation, undone and not, and a copy that stays as
+/// it was made.
 #[test]
 fn the_table_equals_a_dumb_one() {
     for seed in 0..300 {
@@ -126,7 +126,7 @@ fn step(rng: &mut StdRng, timers: &mut Timers, model: &mut Model, now: &mut u64,
     match rng.random_range(0..8) {
         0..=3 => {
             let delay = rng.random_range(0..20);
-            let undo = timers.set(LogTime(*now), ms(delay), &key);
+            let undo = timers.set(due(LogTime(*now), ms(delay)), &key);
             assert_eq!(undo.is_replacing(), model.remove(&key));
             model.rows.push((*now + delay.max(1), model.next, key.to_vec()));
             model.next += 1;
@@ -180,8 +180,8 @@ fn check(timers: &Timers, model: &Model) {
 #[test]
 fn the_layout_is_the_documented_one() {
     let mut timers = Timers::default();
-    timers.set(LogTime(0x100), ms(0x20), b"late");
-    timers.set(LogTime(0x100), ms(0x10), b"x");
+    timers.set(due(LogTime(0x100), ms(0x20)), b"late");
+    timers.set(due(LogTime(0x100), ms(0x10)), b"x");
     let hex = "02 00 00 00 00 00 00 00  02 00 00 00 00 00 00 00 \
                10 01 00 00 00 00 00 00  01 00 00 00 00 00 00 00  01 00 00 00  78 \
                20 01 00 00 00 00 00 00  00 00 00 00 00 00 00 00  04 00 00 00  6c 61 74 65";
@@ -193,7 +193,7 @@ fn the_layout_is_the_documented_one() {
 #[test]
 fn a_damaged_table_is_refused_or_is_another_table() {
     let mut timers = Timers::default();
-    (0..3u8).for_each(|key| drop(timers.set(LogTime(9), ms(u64::from(key) * 3), &[key, 5])));
+    (0..3u8).for_each(|key| drop(timers.set(LogTime(9 + u64::from(key) * 3), &[key, 5])));
     let good = written(&timers);
     for end in 0..good.len() {
         assert!(read(&good[..end]).is_err(), "cut at {end}");

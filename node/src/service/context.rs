@@ -1,0 +1,185 @@
+//! The surroundings of a command or signal: time, randomness, and all that a service may ask for.
+//!
+//! Everything that a service asks for goes through here into the replicated tables, and its encoded
+//! form into the trace of the entry, which is hashed when the entry is over: so outcomes are
+//! compared between replicas. Each change leaves its undo, and events wait for the end of the entry:
+//! the output of an entry that panics is dropped.
+
+use super::{
+    interface::Service,
+    outbox::{EffectId, OutboxFull},
+    random::Random,
+    tables::{Entry, Tables},
+    timers,
+};
+use crate::machine::At;
+use quorate_raft::{
+    Index,
+    session::{LogTime, SessionKey},
+};
+use serde::{Deserialize, Serialize};
+use std::{fmt, time::Duration};
+
+/// A number that rises with each command, signal and leadership: a fence. The outside, such as a
+/// protected resource, remembers the highest that it has seen and refuses lower ones. Displayed as
+/// `generation.count.nth`.
+///
+/// ```
+/// # use quorate::Token;
+/// fn write(highest: &mut Option<Token>, token: Token) -> Result<(), &'static str> {
+///     if highest.is_some_and(|highest| token < highest) {
+///         return Err("another holder has been here since");
+///     }
+///     *highest = Some(token);
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Token {
+    generation: u32,
+    count: u64,
+    nth: u32,
+}
+
+impl Token {
+    pub(crate) fn new(generation: u32, count: u64, nth: u32) -> Self {
+        Self { generation, count, nth }
+    }
+
+    /// The token as one number, in the same order: for a resource that compares numbers.
+    #[must_use]
+    pub fn as_u128(self) -> u128 {
+        u128::from(self.generation) << 96 | u128::from(self.count) << 32 | u128::from(self.nth)
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.generation, self.count, self.nth)
+    }
+}
+
+/// The cause of a call of [`Service::apply`] or [`Service::signal`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// A caller's command.
+    Call,
+    /// A timer that was due.
+    Timer,
+    /// The result of this effect.
+    Effect(EffectId),
+}
+
+/// The surroundings of one command or signal. All of it is equal on every node.
+pub struct Context<'a, S: Service> {
+    pub(crate) at: At,
+    pub(crate) cause: Cause,
+    pub(crate) session: Option<&'a SessionKey>,
+    /// Number of the command or signal within its entry, from 0.
+    pub(crate) nth: u32,
+    pub(crate) random: Option<Random>,
+    pub(crate) tables: &'a mut Tables<S::Event>,
+    pub(crate) entry: &'a mut Entry<S::Event>,
+}
+
+impl<S: Service> Context<'_, S> {
+    /// The position in the log, the time there, and the version that the cluster has reached. Of a
+    /// timer's signal the time is that at which it was due.
+    #[must_use]
+    pub fn at(&self) -> At {
+        self.at
+    }
+
+    /// Log time, in milliseconds: it counts while a leader leads, never goes back, and depends on
+    /// no wall clock.
+    #[must_use]
+    pub fn now(&self) -> LogTime {
+        self.at.time
+    }
+
+    /// The random numbers of this command or signal.
+    pub fn random(&mut self) -> &mut Random {
+        let Self { at, nth, random, tables, .. } = self;
+        random.get_or_insert_with(|| Random::new(tables.clock.random, at.index, *nth))
+    }
+
+    /// The token of this command or signal: higher than that of every earlier one.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        let Index(index) = self.at.index;
+        Token::new(self.tables.clock.generation, index, self.nth)
+    }
+
+    /// Whether a caller, a timer or an effect is the cause.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// The session of the caller, if the command came through one.
+    #[must_use]
+    pub fn session(&self) -> Option<&SessionKey> {
+        self.session
+    }
+
+    /// Sets a timer: `signal` is applied once, after `delay` of log time, by whichever leader leads
+    /// then. A timer with an equal signal is replaced. A part of a millisecond counts as a whole
+    /// one, and no delay is below a millisecond.
+    ///
+    /// # Panics
+    /// If the signal's type has no form in postcard.
+    pub fn after(&mut self, delay: Duration, signal: S::Signal) {
+        let Self { at, tables, entry, .. } = self;
+        let due = timers::due(at.time, delay);
+        let key = entry.trace.timer(due, &signal);
+        entry.timers.push(tables.timers.set(due, entry.trace.since(key)));
+    }
+
+    /// Cancels the timer with an equal signal. `true` if there was one.
+    ///
+    /// # Panics
+    /// If the signal's type has no form in postcard.
+    pub fn cancel(&mut self, signal: &S::Signal) -> bool {
+        let Self { tables, entry, .. } = self;
+        let key = entry.trace.cancelled(signal);
+        let undo = tables.timers.cancel(entry.trace.since(key));
+        let was_set = undo.is_some();
+        entry.timers.extend(undo);
+        was_set
+    }
+
+    /// Publishes an event under a topic, to every watch that selects it. It becomes visible when the
+    /// entry is applied whole.
+    ///
+    /// # Panics
+    /// If the event's type has no form in postcard.
+    pub fn publish(&mut self, topic: &str, event: S::Event) {
+        self.entry.publish(topic, event);
+    }
+
+    /// Asks for an effect: the leader performs it at least once, by the author's handler, and its
+    /// result comes back as a signal. Effects of one key are performed one after another, in the
+    /// order of these calls. The handler gets the id, the same in each attempt.
+    ///
+    /// # Errors
+    /// If the outbox is full, on every node alike. Then the effect is not performed.
+    ///
+    /// # Panics
+    /// If the effect's type has no form in postcard.
+    pub fn perform(&mut self, key: &str, effect: S::Effect) -> Result<EffectId, OutboxFull> {
+        let Self { at, tables, entry, .. } = self;
+        let id = EffectId { index: at.index, nth: entry.next_effect };
+        let encoded = entry.trace.effect(key, &effect);
+        let undo = tables.outbox.add(id, key, entry.trace.since(encoded), tables.clock.outbox);
+        let undo = undo.inspect_err(|OutboxFull| entry.trace.refused())?;
+        entry.next_effect += 1;
+        entry.effects.push(undo);
+        Ok(id)
+    }
+}
+
+impl<S: Service> fmt::Debug for Context<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("at", &self.at).field("cause", &self.cause).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,351 @@
+//! The state machine that hosts a service: it joins the author's code with the replicated tables.
+//!
+//! Each entry is applied whole or not at all. The author's code runs under `catch_unwind`; if it
+//! panics, the tables are as before the entry, and the machine halts: the author's state may be
+//! spoilt, so nothing more is applied to it, and no snapshot is taken. The same holds if the
+//! cluster has reached a version that this release does not read.
+
+use super::{
+    context::{Cause, Context},
+    envelope::{self, Opened, Versions},
+    errors::Refused,
+    interface::Service,
+    internal::{Claimed, Done, Internal},
+    layout::Reader,
+    tables::{Clock, Entry, Tables},
+    timers::Firing,
+    windows::Claim,
+};
+use crate::machine::{At, StateMachine, WriteState};
+use bytes::Bytes;
+use quorate_raft::{
+    Index,
+    session::{LogTime, SessionKey},
+};
+use serde::de::DeserializeOwned;
+use std::{
+    any::{Any, type_name},
+    fmt,
+    io::{self, BufWriter, Error, Write},
+    panic::{self, AssertUnwindSafe},
+};
+
+/// A service as a state machine. [`Builder::serve`](crate::Builder::serve) makes one; tests may
+/// make one without a node.
+///
+/// ```
+/// # use quorate::{At, Context, Hosted, Index, Service, StateMachine};
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Counter(u64);
+/// # impl Service for Counter {
+/// #     quorate::types!(u64 => u64, () => u64);
+/// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+/// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+/// # }
+/// let mut counter = Hosted::new(Counter::default);
+/// let command = Hosted::<Counter>::encode(&3);
+/// let outcome = counter.apply(&At { index: Index(1), ..At::default() }, &command);
+/// assert_eq!(Hosted::<Counter>::decode(&outcome), Some(Ok(3)));
+/// assert_eq!(counter.query(()), 3);
+/// ```
+pub struct Hosted<S: Service> {
+    service: S,
+    tables: Tables<S::Event>,
+    entry: Entry<S::Event>,
+    /// The last window that is over, and this node's hashes there.
+    ended: Option<(u64, Claim)>,
+    halt: Option<Halt>,
+}
+
+/// The entry at which a machine halted, and the cause.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the service halted at entry {at}: {cause}")]
+pub struct Halt {
+    /// Index of the entry, which was not applied.
+    pub at: Index,
+    /// The reason for which it was not applied.
+    pub cause: HaltCause,
+}
+
+/// Why a machine halted.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HaltCause {
+    /// The author's code panicked.
+    #[error("it panicked: {message}; run a release of the service that applies this entry")]
+    Panicked {
+        /// The message of the panic.
+        message: String,
+    },
+    /// The entry needs a newer release of the service.
+    #[error("it needs version {needs} of the service, and this release reads up to {release}: run a newer one")]
+    TooOld {
+        /// The version that is needed.
+        needs: u32,
+        /// [`Service::VERSION`] of this release.
+        release: u32,
+    },
+    /// The entry is none that this release knows.
+    #[error("this release does not know such an entry: run a newer one")]
+    Unknown,
+}
+
+impl<S: Service> Hosted<S> {
+    /// The machine of the service that `new` makes: its state before the first entry.
+    pub fn new(new: impl Fn() -> S) -> Self {
+        Self { service: new(), tables: Tables::default(), entry: Entry::default(), ended: None, halt: None }
+    }
+
+    /// The bytes of a command, as its entry has them.
+    ///
+    /// # Panics
+    /// If the command's type has no form in postcard: see [`Message`](super::Message).
+    #[must_use]
+    pub fn encode(command: &S::Command) -> Bytes {
+        let sealed = envelope::seal(command, S::since(command), Vec::new());
+        sealed.unwrap_or_else(|error| panic!("{} has no form in postcard: {error}", type_name::<S::Command>())).into()
+    }
+
+    /// The outcome in the bytes that [`StateMachine::apply`] returned; `None` if this release does
+    /// not read them.
+    #[must_use]
+    pub fn decode(outcome: &[u8]) -> Option<Result<S::Reply, Refused>> {
+        envelope::read_outcome(outcome).map(|outcome| outcome.map_err(Refused::from))
+    }
+
+    /// Answers a query of the state after the last entry.
+    #[must_use]
+    pub fn query(&self, query: S::Query) -> S::Answer {
+        self.service.query(query, self.tables.at)
+    }
+
+    /// The same; the error is the message of a panic. The state is only lent to the query, so it is
+    /// as it was.
+    pub(crate) fn ask(&self, query: S::Query) -> Result<S::Answer, String> {
+        panic::catch_unwind(AssertUnwindSafe(|| self.query(query))).map_err(|panic| message_of(&*panic))
+    }
+
+    /// The author's state.
+    #[must_use]
+    pub fn service(&self) -> &S {
+        &self.service
+    }
+
+    /// The replicated tables.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn tables(&self) -> &Tables<S::Event> {
+        &self.tables
+    }
+
+    /// The entry at which the machine halted, if it did.
+    #[must_use]
+    pub fn halted(&self) -> Option<&Halt> {
+        self.halt.as_ref()
+    }
+
+    /// The last window that is over, with what this node has there.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn claim(&self) -> Option<(u64, Claim)> {
+        self.ended
+    }
+
+    /// Applies a command, of the caller with this session.
+    ///
+    /// # Errors
+    /// If the machine halts here, or has halted before.
+    #[doc(hidden)]
+    pub fn command(&mut self, at: &At, session: Option<&SessionKey>, bytes: &[u8]) -> Result<Bytes, Halt> {
+        let versions = Versions { cluster: at.version, release: S::VERSION };
+        self.enter(at, |service, tables, entry| {
+            let written = match envelope::open(bytes, versions, S::since) {
+                Opened::Command(command) => {
+                    let mut cx = Context { at: *at, cause: Cause::Call, session, nth: 0, random: None, tables, entry };
+                    let reply = service.apply(command, &mut cx);
+                    entry.trace.outcome(|to| {
+                        envelope::write_reply(&reply, to).unwrap_or_else(|error| no_form::<S::Reply>(error))
+                    })
+                }
+                Opened::Refused(refusal) => entry.trace.outcome(|mut to| {
+                    envelope::write_refusal(refusal, &mut to);
+                    to
+                }),
+                Opened::TooOld { needs } => return Err(HaltCause::TooOld { needs, release: S::VERSION }),
+            };
+            Ok((at.time, Bytes::copy_from_slice(entry.trace.since(written))))
+        })
+    }
+
+    /// Applies a tick, which carries log time to `at.time`: fires what is due by then, each timer at
+    /// its own time. If more is due than one entry may fire, log time stops before the rest.
+    ///
+    /// # Errors
+    /// If the machine halts here, or has halted before.
+    #[doc(hidden)]
+    pub fn fire(&mut self, at: &At, clock: Clock) -> Result<(), Halt> {
+        let before = self.tables.clock;
+        self.tables.clock = clock;
+        let until = at.time;
+        let fired = self.enter(at, |service, tables, entry| {
+            let (mut firing, mut nth) = (Firing::new(until), 0);
+            while let Some((due, undo)) = tables.timers.fire(&mut firing) {
+                entry.trace.fired(undo.key());
+                let signal = signal_of::<S>(undo.key());
+                entry.timers.push(undo);
+                let at = At { time: due, ..*at };
+                service.signal(
+                    signal,
+                    &mut Context { at, cause: Cause::Timer, session: None, nth, random: None, tables, entry },
+                );
+                nth += 1;
+            }
+            Ok((tables.timers.time_after(until), ()))
+        });
+        match fired {
+            Ok(()) => self.tables.history.evict(clock.history),
+            Err(_) => self.tables.clock = before,
+        }
+        fired
+    }
+
+    /// Applies an internal entry.
+    ///
+    /// # Errors
+    /// If the machine halts here, or has halted before.
+    #[doc(hidden)]
+    pub fn internal(&mut self, at: &At, payload: &[u8]) -> Result<(), Halt> {
+        self.enter(at, |service, tables, entry| {
+            match Internal::decode(payload).ok_or(HaltCause::Unknown)? {
+                Internal::Claim(Claimed { node, window, claim }) => tables.claims.add(at.index, window, node, claim),
+                Internal::Done(Done { id, term, signal }) => {
+                    let undo = tables.outbox.complete(id, term, at.term);
+                    entry.trace.completed(undo.is_some());
+                    if let Some(undo) = undo {
+                        entry.effects.push(undo);
+                        let cause = Cause::Effect(id);
+                        let signal = signal_of::<S>(signal);
+                        let mut cx = Context { at: *at, cause, session: None, nth: 0, random: None, tables, entry };
+                        service.signal(signal, &mut cx);
+                    }
+                }
+            }
+            Ok((at.time, ()))
+        })
+    }
+
+    /// Runs one entry: all of its output is taken over, with log time as `run` returns it, or all
+    /// of it is dropped.
+    fn enter<T>(
+        &mut self,
+        at: &At,
+        run: impl FnOnce(&mut S, &mut Tables<S::Event>, &mut Entry<S::Event>) -> Result<(LogTime, T), HaltCause>,
+    ) -> Result<T, Halt> {
+        if let Some(halt) = &self.halt {
+            return Err(halt.clone());
+        }
+        let Self { service, tables, entry, .. } = self;
+        debug_assert!(tables.timers.next_due().is_none_or(|due| due >= tables.at.time), "nothing overdue is pending");
+        if let Some((window, outcomes)) = tables.outcomes.begin(at.index) {
+            // The digest is that of the state at the end of the window: before this entry.
+            self.ended = Some((window, Claim { version: tables.at.version, outcomes, state: service.digest() }));
+        }
+        let outcome = match at.version > S::VERSION {
+            true => Err(HaltCause::TooOld { needs: at.version, release: S::VERSION }),
+            // After a panic the service is not used again.
+            false => panic::catch_unwind(AssertUnwindSafe(|| run(service, tables, entry)))
+                .unwrap_or_else(|panic| Err(HaltCause::Panicked { message: message_of(&*panic) })),
+        };
+        match outcome {
+            Ok((time, value)) => {
+                tables.commit(At { time, ..*at }, entry);
+                Ok(value)
+            }
+            Err(cause) => {
+                tables.undo(entry);
+                Err(self.halt.insert(Halt { at: at.index, cause }).clone())
+            }
+        }
+    }
+}
+
+/// Until the applier knows of halts, a halt ends the node as a panic of any machine does: with the
+/// identity of the entry.
+fn or_end<T>(result: Result<T, Halt>) -> T {
+    result.unwrap_or_else(|halt| panic!("{halt}"))
+}
+
+impl<S: Service> StateMachine for Hosted<S> {
+    fn apply(&mut self, at: &At, command: &[u8]) -> Bytes {
+        or_end(self.command(at, None, command))
+    }
+
+    fn tick(&mut self, at: &At) {
+        or_end(self.fire(at, self.tables.clock));
+    }
+
+    fn next_due(&self) -> Option<LogTime> {
+        self.tables.timers.next_due()
+    }
+
+    fn uses_time(&self) -> bool {
+        true
+    }
+
+    fn snapshot(&self) -> Option<WriteState> {
+        if let Some(halt) = self.halt.clone() {
+            return Some(Box::new(move |_| Err(Error::other(halt))));
+        }
+        let (tables, state) = (self.tables.clone(), self.service.save());
+        Some(Box::new(move |to| {
+            let mut buffered = BufWriter::new(&mut *to);
+            tables.write(&mut buffered)?;
+            buffered.flush()?;
+            drop(buffered);
+            state(to)
+        }))
+    }
+
+    fn restore(&mut self, state: &mut dyn io::Read) -> io::Result<()> {
+        let mut from = Reader::new(state);
+        let tables = Tables::read(&mut from, S::VERSION)?;
+        self.service.load(from.rest())?;
+        (self.tables, self.ended, self.halt) = (tables, None, None);
+        Ok(())
+    }
+}
+
+/// # Panics
+/// If this release does not read the signal, which an earlier entry or a newer leader encoded.
+fn signal_of<S: Service>(bytes: &[u8]) -> S::Signal {
+    fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+        postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value)
+    }
+    whole(bytes).unwrap_or_else(|| panic!("this release does not read a signal ({})", type_name::<S::Signal>()))
+}
+
+fn no_form<T>(error: postcard::Error) -> ! {
+    panic!("{} has no form in postcard ({error}): see quorate::Message", type_name::<T>())
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+impl<S: Service> fmt::Debug for Hosted<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tables { at, timers, outbox, history, .. } = &self.tables;
+        let (timers, effects, events) = (timers.len(), outbox.len(), history.len());
+        f.debug_struct("Hosted")
+            .field("at", at)
+            .field("timers", &timers)
+            .field("effects", &effects)
+            .field("events", &events)
+            .field("halt", &self.halt)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! The trait that a service implements, and the types of its messages.
+
+use super::{context::Context, state::State};
+use crate::machine::At;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::fmt;
+
+/// A message of a service: a command, a reply, a query, an answer, an event, a signal or an effect.
+/// Every type with these traits is one.
+///
+/// Messages are encoded in postcard, and its format is the order of fields and variants: a
+/// released message changes only by new variants at the end of an enum. Postcard has no form for
+/// `#[serde(flatten)]`, `#[serde(untagged)]` and `#[serde(skip_serializing_if)]`. Equal messages
+/// must encode equally, so prefer `BTreeMap` to `HashMap`. A recursive type must bound its depth.
+pub trait Message: Serialize + DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static> Message for T {}
+
+/// A message that does not exist: the type of the messages that a service does not use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Never {}
+
+/// A replicated service: its state, its messages, and what they do.
+///
+/// Every node applies the same commands and signals in the same order to its own copy. All copies
+/// stay equal so long as [`Service::apply`] and [`Service::signal`] depend on nothing but the state,
+/// the message and the [`Context`]: no clock, no randomness of one's own, no I/O, no iteration order
+/// of a hash map. [`Context`] has a time and random numbers that are equal everywhere.
+///
+/// ```
+/// use quorate::{At, Context, Service};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Default, Serialize, Deserialize)]
+/// struct Counter(u64);
+///
+/// impl Service for Counter {
+///     quorate::types!(u64 => u64, () => u64);
+///
+///     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 {
+///         self.0 += add;
+///         self.0
+///     }
+///
+///     fn query(&self, (): (), _: At) -> u64 {
+///         self.0
+///     }
+/// }
+/// ```
+pub trait Service: State + Sized {
+    /// A request from outside that may change the state.
+    type Command: Message;
+    /// The caller's answer to a command.
+    type Reply: Message;
+    /// A request that only reads.
+    type Query: Message;
+    /// The answer to a query.
+    type Answer: Message;
+    /// A change that watchers are told.
+    type Event: Message;
+    /// An input from inside: a timer, or the result of an effect.
+    type Signal: Message;
+    /// An action outside that the leader performs.
+    type Effect: Message;
+
+    /// The newest version of the command schema that this release reads. It rises by one with each
+    /// release that adds a kind of command, changes behaviour, or adds a signal, an event or an
+    /// effect. 0 at first.
+    const VERSION: u32 = 0;
+
+    /// The version that introduced this kind of command; at most [`Service::VERSION`]. A command
+    /// newer than the cluster's version is refused by every node. Wrong numbers let replicas of two
+    /// releases take different decisions.
+    fn since(_command: &Self::Command) -> u32 {
+        0
+    }
+
+    /// Applies a committed command and returns the reply for its caller.
+    ///
+    /// A panic here recurs on every node and after every restart. All that the command had set,
+    /// published or asked for by then is dropped.
+    fn apply(&mut self, command: Self::Command, cx: &mut Context<'_, Self>) -> Self::Reply;
+
+    /// Applies a signal: a timer that is due, at its own time, or the result of an effect.
+    fn signal(&mut self, signal: Self::Signal, cx: &mut Context<'_, Self>);
+
+    /// Answers a query of the state as it was after the entry `at`. It runs between two entries:
+    /// keep it short.
+    fn query(&self, query: Self::Query, at: At) -> Self::Answer;
+}
+
+/// Writes the seven message types of a [`Service`]: `Command => Reply, Query => Answer`, then, where
+/// the service has them, `event E`, `signal S` and `effect F`, in this order. A type that is left
+/// out is [`Never`](crate::Never), and without a signal [`Service::signal`] is written, too.
+///
+/// ```
+/// # use quorate::{At, Context, Service};
+/// # use std::time::Duration;
+/// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+/// # struct Reminders;
+/// impl Service for Reminders {
+///     quorate::types!(String => (), () => (), event String, signal String);
+///
+///     fn apply(&mut self, text: String, cx: &mut Context<'_, Self>) {
+///         cx.after(Duration::from_secs(60), text);
+///     }
+///
+///     fn signal(&mut self, text: String, cx: &mut Context<'_, Self>) {
+///         cx.publish("reminders", text);
+///     }
+///
+///     fn query(&self, (): (), _: At) {}
+/// }
+/// ```
+#[macro_export]
+macro_rules! types {
+    (
+        $command:ty => $reply:ty, $query:ty => $answer:ty
+        $(, event $event:ty)? $(, signal $signal:ty)? $(, effect $effect:ty)? $(,)?
+    ) => {
+        type Command = $command;
+        type Reply = $reply;
+        type Query = $query;
+        type Answer = $answer;
+        type Event = $crate::types!(@or_never $($event)?);
+        type Effect = $crate::types!(@or_never $($effect)?);
+        $crate::types!(@signal $($signal)?);
+    };
+    (@or_never) => { $crate::Never };
+    (@or_never $type:ty) => { $type };
+    (@signal) => {
+        type Signal = $crate::Never;
+
+        fn signal(&mut self, never: $crate::Never, _: &mut $crate::Context<'_, Self>) {
+            match never {}
+        }
+    };
+    (@signal $signal:ty) => { type Signal = $signal; };
+}

@@ -1,0 +1,94 @@
+//! The entries that nodes append for the layer itself: the result of an effect, and a claim.
+//!
+//! The first byte of the payload says which: 1 a result, 2 a claim. The rest is in postcard.
+
+use super::{outbox::EffectId, windows::Claim};
+use quorate_raft::{NodeId, Term};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+const DONE: u8 = 1;
+const CLAIM: u8 = 2;
+
+/// The content of an internal entry that the layer applies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Internal<'a> {
+    /// An effect was performed.
+    Done(Done<'a>),
+    /// A full copy states what it has in a window.
+    Claim(Claimed),
+}
+
+/// The result of an effect. Appended by the leader that performed it, never forwarded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Done<'a> {
+    /// Identity of the effect that was performed.
+    pub id: EffectId,
+    /// The term of the leader that performed it.
+    pub term: Term,
+    /// The signal that the author's handler returned, in postcard.
+    pub signal: &'a [u8],
+}
+
+/// A node's claim of a window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Claimed {
+    /// The full copy that claims.
+    pub node: NodeId,
+    /// Number of the window, which is over.
+    pub window: u64,
+    /// Its hashes there.
+    pub claim: Claim,
+}
+
+impl<'a> Internal<'a> {
+    /// The payload of its entry.
+    ///
+    /// # Errors
+    /// None in practice: every value has a form.
+    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        match self {
+            Self::Done(done) => postcard::to_extend(done, vec![DONE]),
+            Self::Claim(claimed) => postcard::to_extend(claimed, vec![CLAIM]),
+        }
+    }
+
+    /// Reads the payload of an entry; `None` if this release does not know it.
+    #[must_use]
+    pub fn decode(payload: &'a [u8]) -> Option<Self> {
+        let (what, rest) = payload.split_first()?;
+        match *what {
+            DONE => match postcard::take_from_bytes(rest) {
+                Ok((done, [])) => Some(Self::Done(done)),
+                _ => None,
+            },
+            CLAIM => whole(rest).map(Self::Claim),
+            _ => None,
+        }
+    }
+}
+
+fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    postcard::take_from_bytes(bytes).ok().filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_raft::Index;
+
+    #[test]
+    fn the_layout_is_fixed_and_every_byte_is_used() {
+        let id = EffectId { index: Index(300), nth: 1 };
+        let done = Internal::Done(Done { id, term: Term(2), signal: b"ab" });
+        let claim = Claim { version: 1, outcomes: 0x81, state: Some(5) };
+        let claimed = Internal::Claim(Claimed { node: NodeId(3), window: 4, claim });
+        let cases = [(done, &[1, 0xac, 2, 1, 2, 2, b'a', b'b'][..]), (claimed, &[2, 3, 4, 1, 0x81, 1, 1, 5])];
+        for (internal, bytes) in cases {
+            assert_eq!(internal.encode().expect("it has a form"), bytes);
+            assert_eq!(Internal::decode(bytes), Some(internal));
+            (0..bytes.len()).for_each(|end| assert_eq!(Internal::decode(&bytes[..end]), None, "cut at {end}"));
+            assert_eq!(Internal::decode(&[bytes, &[0]].concat()), None, "a byte too many");
+        }
+        assert_eq!(Internal::decode(&[9, 0]), None);
+    }
+}
