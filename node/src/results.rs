@@ -6,11 +6,12 @@ use std::time::Duration;
 
 /// A command that was committed and applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Applied {
+pub struct Applied<R = Bytes> {
     /// The index of its log entry.
     pub index: Index,
-    /// What [`StateMachine::apply`](crate::StateMachine::apply) returned on the leader.
-    pub reply: Bytes,
+    /// What [`StateMachine::apply`](crate::StateMachine::apply), or that of a service, returned on the
+    /// leader.
+    pub reply: R,
 }
 
 /// A snapshot that is durable.

@@ -13,8 +13,9 @@
 //!   [`trace`]; the layout in snapshots.
 //!
 //! On them stands what an author sees: `interface` and `context`, and `hosted`, the machine that
-//! joins the author's code with the tables.
+//! joins the author's code with the tables. `call` and `serve` are the node's side.
 
+mod call;
 mod context;
 #[doc(hidden)]
 pub mod envelope;
@@ -32,6 +33,7 @@ pub mod outbox;
 #[doc(hidden)]
 pub mod performer;
 mod random;
+mod serve;
 mod state;
 #[doc(hidden)]
 pub mod tables;
@@ -42,6 +44,7 @@ pub mod trace;
 #[doc(hidden)]
 pub mod windows;
 
+pub use call::{Ask, Call, ServiceNode};
 pub use context::{Cause, Context, Token};
 pub use errors::{CallError, QueryError, Refused};
 pub use history::{Changes, Published, Topics};
@@ -49,4 +52,5 @@ pub use hosted::{Halt, HaltCause, Hosted};
 pub use interface::{Message, Never, Service};
 pub use outbox::{EffectId, OutboxFull};
 pub use random::Random;
+pub use serve::Serve;
 pub use state::State;

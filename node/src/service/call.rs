@@ -1,0 +1,211 @@
+//! Commands and queries of a service at the handle of its node, with their options.
+
+use super::{
+    errors::{CallError, QueryError},
+    hosted::Hosted,
+    interface::Service,
+};
+use crate::{
+    node::Node,
+    results::{Applied, Consistency, Read},
+    session::Session,
+};
+use bytes::Bytes;
+use quorate_raft::session::SessionKey;
+use std::{fmt, future::IntoFuture, pin::Pin, time::Duration};
+
+/// The handle of a node that hosts a service.
+pub type ServiceNode<S> = Node<Hosted<S>>;
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl<S: Service> Node<Hosted<S>> {
+    /// Calls the service: replicates a command, applies it on every node, and returns the leader's
+    /// reply; any node takes it. Awaiting sends it; to drop the future cancels nothing.
+    ///
+    /// ```
+    /// # use quorate::{At, Context, Node, NodeId, Service, ServiceNode, storage::Memory, transport::MemoryNetwork};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+    /// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+    /// # let node = node.serve(Counter::default).start().await?;
+    /// let applied = node.call(3).await?;
+    /// let again = node.call(4).within(std::time::Duration::from_secs(5)).await?;
+    /// assert_eq!((applied.reply, again.reply), (3, 7));
+    /// # node.shutdown().await;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`CallError`]: only one of its variants leaves the outcome unknown.
+    ///
+    /// # Panics
+    /// If the command's type has no form in postcard: see [`Message`](super::Message).
+    pub fn call(&self, command: S::Command) -> Call<'_, S> {
+        Call { node: self, command: Hosted::<S>::encode(&command), within: None, session: None }
+    }
+
+    /// Asks the service without changing it: answered by this node, under a promise of freshness,
+    /// linearizable unless another one is asked for.
+    ///
+    /// ```
+    /// # use quorate::{At, Consistency, Context, Node, NodeId, Service, storage::Memory, transport::MemoryNetwork};
+    /// # #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+    /// # struct Counter(u64);
+    /// # impl Service for Counter {
+    /// #     quorate::types!(u64 => u64, () => u64);
+    /// #     fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 { self.0 += add; self.0 }
+    /// #     fn query(&self, (): (), _: At) -> u64 { self.0 }
+    /// # }
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let node = Node::builder(NodeId(1), "demo").voters([(NodeId(1), "")]);
+    /// # let node = node.network(MemoryNetwork::new().endpoint(NodeId(1))).storage(Memory::new());
+    /// # let node = node.serve(Counter::default).start().await?;
+    /// assert_eq!(node.query(()).await?.value, 0);
+    /// let old = node.query(()).consistency(Consistency::Local).await?;
+    /// # let _ = old;
+    /// # node.shutdown().await;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// If the read is not served, or the service panics while it answers.
+    pub fn query(&self, query: S::Query) -> Ask<'_, S> {
+        Ask { node: self, query, consistency: Consistency::Linearizable, within: None }
+    }
+}
+
+impl<S: Service> Session<Hosted<S>> {
+    /// Calls the service as [`Node::call`] does. The command is sent again until its outcome is
+    /// known or the session's patience ends, and takes effect at most once.
+    ///
+    /// ```no_run
+    /// # use quorate::{CallError, Service, Session, Hosted};
+    /// # async fn run<S: Service<Command = u64>>(session: Session<Hosted<S>>) -> Result<(), CallError> {
+    /// let applied = session.call(3).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Node::call`].
+    ///
+    /// # Panics
+    /// As [`Node::call`].
+    pub async fn call(&self, command: S::Command) -> Result<Applied<S::Reply>, CallError> {
+        let command = Hosted::<S>::encode(&command);
+        replied::<S>(self.propose(command).await.map_err(CallError::from))
+    }
+}
+
+/// A command that is sent once this is awaited, and its options: see [`Node::call`].
+#[must_use = "a command is sent once this is awaited"]
+pub struct Call<'a, S: Service> {
+    node: &'a Node<Hosted<S>>,
+    command: Bytes,
+    within: Option<Duration>,
+    session: Option<(SessionKey, u64)>,
+}
+
+impl<S: Service> Call<'_, S> {
+    /// Sets a deadline, this long from the await. A command that no leader has accepted by then
+    /// never takes effect.
+    pub fn within(self, limit: Duration) -> Self {
+        Self { within: Some(limit), ..self }
+    }
+
+    /// Sends the command as `serial` of a session, once: for callers that number and repeat their
+    /// commands themselves. A serial that was applied before gets its first reply again, and the
+    /// command itself is ignored. See [`Proposing::by_session`](crate::Proposing::by_session).
+    pub fn numbered(self, session: &SessionKey, serial: u64) -> Self {
+        Self { session: Some((session.clone(), serial)), ..self }
+    }
+}
+
+impl<'a, S: Service> IntoFuture for Call<'a, S> {
+    type Output = Result<Applied<S::Reply>, CallError>;
+    type IntoFuture = Boxed<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { node, command, within, session } = self;
+        Box::pin(async move {
+            let proposing = node.propose(command).within(within);
+            replied::<S>(match session {
+                Some((key, serial)) => proposing.by_session(&key, serial).await.map_err(CallError::from),
+                None => proposing.await.map_err(CallError::from),
+            })
+        })
+    }
+}
+
+/// A query that is asked once this is awaited, and its options: see [`Node::query`].
+#[must_use = "a query is asked once this is awaited"]
+pub struct Ask<'a, S: Service> {
+    node: &'a Node<Hosted<S>>,
+    query: S::Query,
+    consistency: Consistency,
+    within: Option<Duration>,
+}
+
+impl<S: Service> Ask<'_, S> {
+    /// Sets the promise of the read; linearizable by default.
+    pub fn consistency(self, consistency: Consistency) -> Self {
+        Self { consistency, ..self }
+    }
+
+    /// Sets a deadline, this long from the await, in place of the waits of the settings.
+    pub fn within(self, limit: Duration) -> Self {
+        Self { within: Some(limit), ..self }
+    }
+}
+
+impl<'a, S: Service> IntoFuture for Ask<'a, S> {
+    type Output = Result<Read<S::Answer>, QueryError>;
+    type IntoFuture = Boxed<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { node, query, consistency, within } = self;
+        Box::pin(async move {
+            let ask = move |hosted: &Hosted<S>| hosted.ask(query);
+            let read = match within {
+                Some(within) => node.read_within(consistency, within, ask).await,
+                None => node.read(consistency, ask).await,
+            };
+            let Read { index, value } = read?;
+            value.map(|value| Read { index, value }).map_err(|message| QueryError::Panicked { message })
+        })
+    }
+}
+
+/// The reply in the outcome of an applied entry.
+fn replied<S: Service>(outcome: Result<Applied, CallError>) -> Result<Applied<S::Reply>, CallError> {
+    let Applied { index, reply } = outcome?;
+    match Hosted::<S>::decode(&reply) {
+        Some(Ok(reply)) => Ok(Applied { index, reply }),
+        Some(Err(refused)) => Err(CallError::Refused(refused)),
+        None => Err(CallError::ReplyUnreadable { index }),
+    }
+}
+
+impl<S: Service> fmt::Debug for Call<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { command, within, session, .. } = self;
+        let bytes = command.len();
+        f.debug_struct("Call").field("bytes", &bytes).field("within", within).field("session", session).finish()
+    }
+}
+
+impl<S: Service> fmt::Debug for Ask<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { query, consistency, within, .. } = self;
+        f.debug_struct("Ask").field("query", query).field("consistency", consistency).field("within", within).finish()
+    }
+}
