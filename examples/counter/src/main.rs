@@ -1,28 +1,52 @@
-//! A replicated counter: three nodes in one process, one increment, one read.
-use quorate::{At, Consistency, Node, NodeId, StateMachine, storage::Memory, transport::MemoryNetwork};
+//! A replicated counter: three nodes in one process, one call, one query.
+use quorate::{At, Context, Node, NodeId, Service, ServiceNode, storage::Memory, transport::MemoryNetwork};
+use serde::{Deserialize, Serialize};
 
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Counter(u64);
 
-impl StateMachine for Counter {
-    fn apply(&mut self, _: &At, _command: &[u8]) -> bytes::Bytes {
-        self.0 += 1;
-        self.0.to_string().into()
+impl Service for Counter {
+    quorate::types!(u64 => u64, () => u64);
+
+    fn apply(&mut self, add: u64, _: &mut Context<'_, Self>) -> u64 {
+        self.0 += add;
+        self.0
+    }
+
+    fn query(&self, (): (), _: At) -> u64 {
+        self.0
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (network, ids) = (MemoryNetwork::new(), [NodeId(1), NodeId(2), NodeId(3)]);
-    let mut nodes = Vec::new();
-    for id in ids {
-        let node = Node::builder(id, "counter")
-            .voters(ids.map(|id| (id, "")))
-            .network(network.endpoint(id))
-            .storage(Memory::new());
-        nodes.push(node.start(Counter(0)).await?);
-    }
-    let applied = nodes[0].propose("increment").await?;
-    let read = nodes[2].read(Consistency::Linearizable, |counter| counter.0).await?;
-    println!("entry {} made the counter {}", applied.index, read.value);
+    let nodes = three().await?;
+    let applied = nodes[0].call(3).await?;
+    println!("entry {} made the counter {}", applied.index, nodes[2].query(()).await?.value);
     Ok(())
+}
+
+async fn three() -> Result<Vec<ServiceNode<Counter>>, quorate::StartError> {
+    let (network, ids, mut nodes) = (MemoryNetwork::new(), [1, 2, 3].map(NodeId), Vec::new());
+    for id in ids {
+        let node = Node::builder(id, "counter").voters(ids.map(|id| (id, "")));
+        let node = node.network(network.endpoint(id)).storage(Memory::new()).serve(Counter::default);
+        nodes.push(node.start().await?);
+    }
+    Ok(nodes)
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn every_node_counts_what_any_node_was_told() -> Result<(), Box<dyn std::error::Error>> {
+        let nodes = super::three().await?;
+        for (node, add) in nodes.iter().zip([3, 4, 5]) {
+            node.call(add).await?;
+        }
+        for node in &nodes {
+            assert_eq!(node.query(()).await?.value, 12);
+        }
+        Ok(())
+    }
 }
