@@ -3,9 +3,7 @@
 
 mod support;
 
-use quorate::{
-    Consistency, Failure, Index, NodeId, NodeRole, ProposeError, Snapshots, StartError, Term, storage::Memory,
-};
+use quorate::{Consistency, Failure, Index, NodeId, NodeRole, ProposeError, Snapshots, StartError, Term};
 use quorate_raft::{Append, AppendOutcome, BatchBuilder, Body, EntryId, Heartbeat, Kind, Message};
 use std::time::Duration;
 use support::{Cluster, Interposed, Journal, Ledger, Plan, Puppet, Tap, Verdict, View, matched, simulate, soon};
@@ -321,7 +319,7 @@ fn a_leader_whose_disk_is_full_makes_way_and_all_goes_on_when_there_is_space() {
         let (mut cluster, ledger) = (Cluster::vacant(Plan::default()), Ledger::default());
         let taps: Vec<_> = cluster.members().map(|id| (id, Tap::default())).collect();
         for (id, tap) in &taps {
-            let storage = Interposed::tapped(Memory::shared(cluster.log(*id)), |_| Verdict::GoOn, tap);
+            let storage = Interposed::tapped(cluster.log(*id).storage(), |_| Verdict::GoOn, tap);
             cluster.start_as(*id, Journal::default(), |builder| builder.storage(storage)).await;
         }
         let leader = cluster.leader().await;
@@ -360,7 +358,7 @@ fn a_single_node_whose_disk_is_full_says_so_definitely_and_goes_on_when_there_is
     simulate(async {
         let (mut cluster, ledger) = (Cluster::vacant(Plan { members: 1, ..Plan::default() }), Ledger::default());
         let (id, tap) = (NodeId(1), Tap::default());
-        let storage = Interposed::tapped(Memory::shared(cluster.log(id)), |_| Verdict::GoOn, &tap);
+        let storage = Interposed::tapped(cluster.log(id).storage(), |_| Verdict::GoOn, &tap);
         cluster.start_as(id, Journal::default(), |builder| builder.storage(storage)).await;
         cluster.leader().await;
         ledger.propose(cluster.node(id), "before").await.expect("an acknowledgement");

@@ -1,10 +1,9 @@
 use super::{CLUSTER, Journal, PATIENCE};
 use futures_util::future::{pending, select_all};
 use quorate::{
-    Builder, Index, Limits, Node, NodeId, NodeRole, Snapshots, StartError, Status, Timing,
-    metrics::Metrics,
-    storage::{Memory, MemoryLog},
+    Builder, Index, Limits, Node, NodeId, NodeRole, Snapshots, StartError, Status, Timing, metrics::Metrics,
 };
+use quorate_storage_testing::LossyLog;
 use quorate_transport_testing::{FaultNetwork, Faults};
 use std::collections::BTreeMap;
 
@@ -45,7 +44,7 @@ pub struct Cluster {
     pub faults: Faults,
     pub metrics: Metrics,
     plan: Plan,
-    logs: BTreeMap<NodeId, MemoryLog>,
+    logs: BTreeMap<NodeId, LossyLog>,
     running: BTreeMap<NodeId, Running>,
     starts: u64,
 }
@@ -76,7 +75,7 @@ impl Cluster {
     /// A cluster of the plan, with no node started.
     pub fn vacant(plan: Plan) -> Self {
         let network = if plan.by_value { FaultNetwork::by_value(plan.seed) } else { FaultNetwork::new(plan.seed) };
-        let logs = (1..=plan.members + plan.joiners).map(|id| (NodeId(id), MemoryLog::new())).collect();
+        let logs = (1..=plan.members + plan.joiners).map(|id| (NodeId(id), LossyLog::new())).collect();
         let (faults, metrics) = (network.faults(), Metrics::new());
         Self { network, faults, metrics, plan, logs, running: BTreeMap::new(), starts: 0 }
     }
@@ -107,7 +106,7 @@ impl Cluster {
         let builder = change(
             described
                 .network(self.network.endpoint(id))
-                .storage(Memory::shared(&self.logs[&id]))
+                .storage(self.logs[&id].storage())
                 .timing(self.plan.timing)
                 .limits(self.plan.limits)
                 .snapshots(self.plan.snapshots)
@@ -121,13 +120,13 @@ impl Cluster {
     }
 
     /// The log that a node keeps, for tests that damage it while the node does not run.
-    pub fn log(&self, id: NodeId) -> &MemoryLog {
+    pub fn log(&self, id: NodeId) -> &LossyLog {
         &self.logs[&id]
     }
 
     /// Replaces a node's storage with an empty one.
     pub fn empty(&mut self, id: NodeId) {
-        self.logs.insert(id, MemoryLog::new());
+        self.logs.insert(id, LossyLog::new());
     }
 
     /// Records that a node has ended by itself.

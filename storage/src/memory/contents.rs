@@ -3,7 +3,7 @@
 use crate::contract::{Recovered, StorageError};
 use bytes::Bytes;
 use quorate_raft::{
-    Batch, Cut, EntryId, Faulty, HardState, Index, Kind, Membership, NodeId, Persist, Snapshot, Term, record::Record,
+    Batch, Cut, EntryId, HardState, Index, Kind, Membership, NodeId, Persist, Snapshot, Term, record::Record,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,8 +18,6 @@ pub(super) struct Contents {
     base: (EntryId, u32),
     /// In order, without a gap, from the entry after `base` on.
     batches: VecDeque<Batch>,
-    /// Entries that are reported as lost, and whether they were durable. `batches` still has them.
-    lost: BTreeMap<Index, bool>,
     snapshot: Option<(Snapshot, Bytes)>,
 }
 
@@ -40,17 +38,13 @@ impl Contents {
             self.start_over(base.last, base.last_checksum);
         }
         let (last, last_checksum) = self.last();
-        let faulty = self.lost.iter().filter_map(|(index, was_durable)| {
-            let record = self.find(*index)?;
-            Some(Faulty { id: record.id, checksum: record.checksum, was_durable: *was_durable })
-        });
         Recovered {
             hard_state: self.hard_state,
             base: self.base.0,
             terms: self.terms(),
             last,
             last_checksum,
-            faulty: faulty.collect(),
+            faulty: Vec::new(),
             snapshot: self.snapshot.as_ref().map(|(snapshot, _)| snapshot.clone()),
             memberships: self.memberships(),
             has_voted: self.has_voted,
@@ -80,11 +74,10 @@ impl Contents {
         Ok(())
     }
 
-    /// The entries of an inclusive range, as far as they fit into `bytes_max`, up to the first lost
-    /// one; at least one, if the first is held.
+    /// The entries of an inclusive range, as far as they fit into `bytes_max`; at least one, if the
+    /// first is held.
     pub(super) fn read(&self, from: Index, to: Index, bytes_max: usize) -> Vec<Batch> {
         let (mut read, mut left) = (Vec::new(), bytes_max);
-        let to = self.lost.range(from..).next().map_or(to, |(lost, _)| to.min(lost.previous()));
         let first = self.batches.partition_point(|batch| batch.last() < from);
         let is_held = from > self.base.0.index;
         for batch in self.batches.range(first..).take_while(|batch| is_held && batch.first() <= to && from <= to) {
@@ -116,18 +109,6 @@ impl Contents {
         self.snapshot.clone()
     }
 
-    pub(super) fn lose(&mut self, index: Index, was_durable: bool) -> bool {
-        let is_held = self.find(index).is_some();
-        if is_held {
-            self.lost.insert(index, was_durable);
-        }
-        is_held
-    }
-
-    pub(super) fn lose_snapshot(&mut self) -> bool {
-        self.snapshot.take().is_some()
-    }
-
     fn cut(&mut self, Cut { to, checksum }: Cut) -> Result<(), StorageError> {
         if to.index <= self.base.0.index {
             return Ok(());
@@ -147,14 +128,12 @@ impl Contents {
             }
         }
         self.base = (to, checksum);
-        self.lost = self.lost.split_off(&to.index.next());
         Ok(())
     }
 
     fn start_over(&mut self, to: EntryId, checksum: u32) {
         self.base = (to, checksum);
         self.batches.clear();
-        self.lost.clear();
     }
 
     fn truncate(&mut self, from: Index) {
@@ -162,7 +141,6 @@ impl Contents {
             let cut = self.batches.pop_back();
             self.batches.extend(cut.and_then(|batch| batch.up_to(from.previous())));
         }
-        self.lost.split_off(&from);
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
@@ -174,7 +152,8 @@ impl Contents {
         Ok(())
     }
 
-    fn repair(&mut self, batch: &Batch) -> Result<(), StorageError> {
+    /// Checks that the entries are the ones held: memory loses none, so there is nothing to write.
+    fn repair(&self, batch: &Batch) -> Result<(), StorageError> {
         let differs = |record: &Record<'_>| {
             self.find(record.id.index).is_none_or(|held| (held.id, held.checksum) != (record.id, record.checksum))
         };
@@ -183,9 +162,6 @@ impl Contents {
                 "entry {} was sent to repair the log, which diverged from it; find out which of the nodes is right",
                 record.id
             )));
-        }
-        for record in batch.records() {
-            self.lost.remove(&record.id.index);
         }
         Ok(())
     }
@@ -207,10 +183,9 @@ impl Contents {
 
     fn memberships(&self) -> Vec<(Index, Membership)> {
         let records = self.batches.iter().flat_map(Batch::records);
-        let whole =
-            records.filter(|record| record.kind == Kind::Membership && !self.lost.contains_key(&record.id.index));
+        let configurations = records.filter(|record| record.kind == Kind::Membership);
         // Every configuration in the log is encoded by `Membership::encode`.
-        whole.filter_map(|record| Some((record.id.index, Membership::decode(record.payload).ok()?))).collect()
+        configurations.filter_map(|record| Some((record.id.index, Membership::decode(record.payload).ok()?))).collect()
     }
 }
 

@@ -1,8 +1,6 @@
 //! A store without a disk: for simulation, and to measure everything else.
 
 mod contents;
-#[cfg(test)]
-mod tests;
 
 use crate::contract::{
     Completions, EntriesRead, OpenSnapshot, Persist, Persisted, ReadEntries, Recover, Recovered, Remember,
@@ -11,7 +9,7 @@ use crate::contract::{
 use actix::prelude::*;
 use bytes::Bytes;
 use contents::Contents;
-use quorate_raft::{Index, Snapshot};
+use quorate_raft::Snapshot;
 use std::{
     io::{self, Write},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -61,19 +59,6 @@ impl MemoryLog {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Marks an entry as one with a payload that the disk lost, until it is repaired: the next
-    /// store over this log reports it as [faulty](Recovered::faulty), and reads end before it.
-    /// `was_durable` says whether it is proven to have been durable once. For tests, while no store
-    /// is running. Returns whether the entry exists.
-    pub fn lose(&self, entry: Index, was_durable: bool) -> bool {
-        self.contents().lose(entry, was_durable)
-    }
-
-    /// Removes the snapshot, as if a disk had damaged it. Returns whether there was one.
-    pub fn lose_snapshot(&self) -> bool {
-        self.contents().lose_snapshot()
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {

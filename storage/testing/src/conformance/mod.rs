@@ -22,16 +22,19 @@
 //! ones. A whole one, for a store in memory that can lose entries:
 //!
 //! ```
-//! use quorate_storage::{Memory, MemoryLog, StorageHandle};
-//! use quorate_storage_testing::conformance::{self, Harness};
+//! use quorate_storage::StorageHandle;
+//! use quorate_storage_testing::{
+//!     LossyLog,
+//!     conformance::{self, Harness},
+//! };
 //! use quorate_raft::Index;
 //!
 //! #[derive(Default)]
-//! struct Place(MemoryLog);
+//! struct Place(LossyLog);
 //!
 //! impl Harness for Place {
 //!     fn open(&self) -> StorageHandle {
-//!         Memory::shared(&self.0).storage()
+//!         self.0.storage()
 //!     }
 //!
 //!     fn lose(&self, entry: Index) -> bool {
