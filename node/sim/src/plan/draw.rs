@@ -14,6 +14,9 @@ const ROLLING: &str = "retime";
 /// The kind of which a plan has at most one fault, in a separate phase at the end.
 const LATE: &str = "put-back";
 
+/// The share of plans in which the disk of a leader stalls, in a separate phase at the end.
+const STALLED: f64 = 0.1;
+
 /// The default of the shortest election timeout.
 const SHORTEST_DEFAULT: Duration = Duration::from_millis(150);
 
@@ -62,7 +65,30 @@ pub(super) fn plan(seed: u64) -> Plan {
     }
     roll_out_timings(&mut plan);
     put_back(&mut plan);
+    stall_a_leader(&mut plan);
     plan
+}
+
+/// Adds a leadership transfer to a node whose disk then finishes nothing for seconds, in a phase in
+/// which no other fault begins: among others, nearly every leader is deposed for another reason
+/// before it must step down because of its disk. Drawn from a separate generator.
+fn stall_a_leader(plan: &mut Plan) {
+    let mut random = SmallRng::seed_from_u64(plan.seed ^ 0x57_a1_1e);
+    let random = &mut random;
+    let has_late = plan.faults.iter().any(|planned| planned.fault.kind() == LATE);
+    if has_late || plan.faults.len() + 2 > FAULTS_MAX || !random.random_bool(STALLED) {
+        return;
+    }
+    let ids: Vec<_> = (1..=plan.nodes).map(NodeId).filter(|id| plan.witness != Some(*id)).collect();
+    let node = ids[random.random_range(0..ids.len())];
+    // First an election, if the other faults left no leader; then the transfer.
+    let transfer = plan.length + millis(random, 1_000..2_000);
+    let stall = transfer + millis(random, 200..500);
+    let lasts = millis(random, 300..800);
+    let by = millis(random, 5_000..7_000);
+    plan.faults.push(Planned { at: transfer, lasts: Duration::ZERO, fault: Fault::LeadershipTransfer { to: node } });
+    plan.faults.push(Planned { at: stall, lasts, fault: Fault::SlowDisk { node, by } });
+    plan.length = stall + lasts;
 }
 
 /// Adds a directory that is put back, in a phase in which no other fault begins: the other nodes
