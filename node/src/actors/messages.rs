@@ -1,6 +1,6 @@
 //! The messages between the actors of a node. A message that belongs to a term, a campaign or a
-//! leadership carries it, and is dropped when it comes too late. `ARCHITECTURE.md` has all of them
-//! in one table.
+//! leadership carries it, and is dropped when it comes too late. The first line of each says which
+//! actor sends it to which.
 
 use crate::{
     admission::Permit,
@@ -305,7 +305,7 @@ pub(crate) struct StateTaken {
     pub(crate) write: Option<WriteState>,
 }
 
-/// `Consensus`, or the edge before it runs → `Applier`: take over the state of this snapshot.
+/// `Consensus`, or the start of the node → `Applier`: take over the state of this snapshot.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Restore {

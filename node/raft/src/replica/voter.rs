@@ -1,5 +1,6 @@
 //! Rules of a voter: for which candidate it votes (paper §5.2, §5.4.1; Figure 2, "RequestVote
-//! RPC"), and when for none.
+//! RPC"), and when for none. Another reason to deny a vote has a second place: the oracle of the
+//! simulator lists all of them (`node/sim/world/src/oracle/deliveries.rs`).
 
 use super::{
     effect::{Effect, Persist},

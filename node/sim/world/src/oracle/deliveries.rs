@@ -453,7 +453,7 @@ impl Arrival {
             return Ok(());
         }
         let (from, to, theirs, ours) = (self.from, self.to, request.last, before.last);
-        // A candidate with an empty log may have been emptied, and a new node may not deliveries.
+        // A candidate with an empty log may have been emptied, and a new node knows too little to grant it.
         let knows_too_little = theirs.index == Index(0) || replica.is_new();
         let is_late = self.term.next() <= replica.term();
         let can_apply = replica.machine().apply(request.machine_version);
