@@ -44,7 +44,7 @@ use actix::prelude::*;
 use applier::Applier;
 use blocking::Blocking;
 use clock::Clock;
-use consensus::{Connections, Consensus, NodeContext, Parts, Peers, Roles, Snapshotting, status_of};
+use consensus::{Connections, Consensus, NodeContext, Parts, Peers, Roles, SnapshotsUnderWay, status_of};
 use election_timer::ElectionTimer;
 use messages::{NetworkEvent, Stop};
 use quorate_metrics::NodeMetrics;
@@ -248,7 +248,7 @@ pub(crate) async fn launch<M: StateMachine>(
         preferred: preferred_leaders,
         connections: Connections::new(peers, observed, introduction),
         roles: Roles::new(timer, storage),
-        snapshots: Snapshotting::new(
+        snapshots: SnapshotsUnderWay::new(
             snapshots,
             (applier.clone().recipient(), applier.clone().recipient(), applier.clone().recipient()),
             receiver,

@@ -22,7 +22,7 @@ mod repairs;
 mod requests;
 mod roles;
 mod snapshots;
-mod snapshotting;
+mod snapshots_under_way;
 mod stages;
 mod status_publisher;
 #[cfg(test)]
@@ -32,7 +32,7 @@ mod warnings;
 pub(crate) use connections::Connections;
 pub(crate) use peers::Peers;
 pub(crate) use roles::Roles;
-pub(crate) use snapshotting::Snapshotting;
+pub(crate) use snapshots_under_way::SnapshotsUnderWay;
 pub(crate) use status_publisher::status_of;
 
 use super::{
@@ -83,7 +83,7 @@ pub(crate) struct Consensus {
     status: StatusPublisher,
     connections: Connections,
     roles: Roles,
-    snapshots: Snapshotting,
+    snapshots: SnapshotsUnderWay,
     warnings: Warnings,
     stopping: Stopping,
     _panic_guard: PanicGuard,
@@ -108,7 +108,7 @@ pub(crate) struct Parts {
     pub(crate) preferred: Vec<NodeId>,
     pub(crate) connections: Connections,
     pub(crate) roles: Roles,
-    pub(crate) snapshots: Snapshotting,
+    pub(crate) snapshots: SnapshotsUnderWay,
     pub(crate) status: watch::Sender<Status>,
     /// Random: differs from that of every earlier process of this node.
     pub(crate) life: u32,

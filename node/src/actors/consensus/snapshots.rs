@@ -11,7 +11,7 @@
 
 use super::{
     Consensus,
-    snapshotting::{Build, Restoring},
+    snapshots_under_way::{Build, Restoring},
 };
 use crate::{
     actors::{

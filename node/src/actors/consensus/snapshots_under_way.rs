@@ -14,7 +14,7 @@ use quorate_raft::Index;
 use tokio::time::Instant;
 
 /// Snapshots that are being built, cut the log or are restored, and their callers.
-pub(crate) struct Snapshotting {
+pub(crate) struct SnapshotsUnderWay {
     pub(super) config: Snapshots,
     pub(super) policy: SnapshotPolicy,
     pub(super) take_state: Recipient<TakeState>,
@@ -51,7 +51,7 @@ pub(super) struct Restoring {
     pub(super) held: Vec<Committed>,
 }
 
-impl Snapshotting {
+impl SnapshotsUnderWay {
     pub(crate) fn new(
         config: Snapshots,
         (take_state, restore, applier): (Recipient<TakeState>, Recipient<Restore>, Recipient<Committed>),
