@@ -16,6 +16,7 @@
 //! real disk, signals.
 
 mod actors;
+mod freshness;
 pub mod linearizability;
 pub mod mutants;
 mod outsiders;

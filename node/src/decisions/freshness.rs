@@ -15,23 +15,23 @@ use std::{collections::VecDeque, time::Duration};
 
 /// The staleness that a read allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Bounds {
-    pub(crate) max_age: Option<Duration>,
-    pub(crate) max_entries: Option<u64>,
+pub struct Bounds {
+    pub max_age: Option<Duration>,
+    pub max_entries: Option<u64>,
 }
 
 /// The permission to serve a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Granted {
+pub struct Granted {
     /// The read may run when this index is applied.
-    pub(crate) index: Index,
+    pub index: Index,
     /// The further condition of a bounded read.
-    pub(crate) bounded: Option<Bounded>,
+    pub bounded: Option<Bounded>,
 }
 
 /// The proofs of a bounded read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Bounded {
+pub struct Bounded {
     /// The read may be served until then.
     until: Option<Moment>,
     newest: Proof,
@@ -47,7 +47,7 @@ struct Proof {
 /// The latest proofs, oldest first. The newest is always kept; the others lie apart, so that a node
 /// that applies late finds one that it has reached.
 #[derive(Default, Debug)]
-pub(crate) struct Freshness {
+pub struct Freshness {
     proofs: VecDeque<Proof>,
 }
 
@@ -56,7 +56,7 @@ const PROOFS_APART: Duration = Duration::from_millis(20);
 
 impl Freshness {
     /// The answer to a question of the moment `asked` is `index`.
-    pub(crate) fn proven(&mut self, asked: Moment, index: Index) {
+    pub fn proven(&mut self, asked: Moment, index: Index) {
         let mut newest = self.proofs.iter().rev();
         let (last, before) = (newest.next().copied(), newest.next().copied());
         if last.is_some_and(|last| last.asked > asked) {
@@ -75,7 +75,7 @@ impl Freshness {
 
     /// The index at which a bounded read that was called for at `called` can be served from the
     /// proofs there are; `None` if none suffices.
-    pub(crate) fn grant(&self, bounds: Bounds, called: Moment, now: Moment, applied: Index) -> Option<Granted> {
+    pub fn grant(&self, bounds: Bounds, called: Moment, now: Moment, applied: Index) -> Option<Granted> {
         let newest = *self.proofs.back()?;
         let behind = |entries: u64| Index(newest.index.0.saturating_sub(entries));
         let (index, until) = match bounds {
@@ -93,7 +93,7 @@ impl Freshness {
     }
 
     /// The refusal of a read that no proof allows.
-    pub(crate) fn too_stale(&self, now: Moment, applied: Index) -> ReadError {
+    pub fn too_stale(&self, now: Moment, applied: Index) -> ReadError {
         let newest = self.proofs.back();
         newest.map_or(ReadError::TooStale { age: None, entries: None }, |proof| proof.too_stale(now, applied))
     }
@@ -101,12 +101,12 @@ impl Freshness {
 
 impl Bounded {
     /// Whether the read may still be served.
-    pub(crate) fn holds(&self, now: Moment) -> bool {
+    pub fn holds(&self, now: Moment) -> bool {
         self.until.is_none_or(|until| now <= until)
     }
 
     /// The refusal of a read that may not.
-    pub(crate) fn too_stale(&self, now: Moment, applied: Index) -> ReadError {
+    pub fn too_stale(&self, now: Moment, applied: Index) -> ReadError {
         self.newest.too_stale(now, applied)
     }
 }

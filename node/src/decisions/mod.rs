@@ -13,12 +13,12 @@
 
 pub(crate) mod automatic;
 pub mod callers;
-pub(crate) mod freshness;
+pub mod freshness;
 pub(crate) mod large_commands;
 pub mod membership_change;
 pub(crate) mod operators;
 pub mod proposals;
-pub(crate) mod reads;
+pub mod reads;
 pub(crate) mod request_ids;
 pub mod routing;
 pub mod snapshot_policy;

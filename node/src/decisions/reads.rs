@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// pushes [`Effect`]s, which its caller performs in order. `W` is the way to answer a reader of
 /// this node.
 #[derive(Debug)]
-pub(crate) struct Reads<W> {
+pub struct Reads<W> {
     deferred: VecDeque<Group<W>>,
     here: BTreeMap<ReadToken, Group<W>>,
     at_leader: BTreeMap<u64, (NodeId, Group<W>)>,
@@ -32,7 +32,7 @@ pub(crate) struct Reads<W> {
 
 /// The caller that waits for an index to read at.
 #[derive(Debug)]
-pub(crate) enum Reader<W> {
+pub enum Reader<W> {
     /// A caller of this node's handle.
     Here {
         waiter: W,
@@ -47,7 +47,7 @@ pub(crate) enum Reader<W> {
 
 /// The promise that a read of this node's handle wants.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Wants {
+pub enum Wants {
     /// Linearizable, confirmed by a quorum.
     Confirmed,
     /// Linearizable, if the leader's lease can be trusted.
@@ -58,17 +58,17 @@ pub(crate) enum Wants {
 
 /// The node's part in the cluster, and its log.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    pub(crate) routing: routing::View,
-    pub(crate) applied: Index,
-    pub(crate) last_log: Index,
+pub struct View {
+    pub routing: routing::View,
+    pub applied: Index,
+    pub last_log: Index,
     /// The highest index that is known to be committed.
-    pub(crate) committed: Index,
+    pub committed: Index,
 }
 
 /// A decision, to be carried out.
 #[derive(Debug)]
-pub(crate) enum Effect<W> {
+pub enum Effect<W> {
     /// Ask this node's own leadership, at this moment, for an index. [`Reads::ready`] or
     /// [`Reads::failed`] answers the token.
     Ask {
@@ -130,7 +130,7 @@ type Effects<W> = Vec<Effect<W>>;
 
 impl<W> Reads<W> {
     /// `life` is random: it differs from that of every earlier process of this node.
-    pub(crate) fn new(life: u32, timing: Timing) -> Self {
+    pub fn new(life: u32, timing: Timing) -> Self {
         Self {
             deferred: VecDeque::new(),
             here: BTreeMap::new(),
@@ -143,7 +143,7 @@ impl<W> Reads<W> {
 
     /// Callers of this node want to read. Bounded reads that a proof allows are granted, and an
     /// index is asked for the others.
-    pub(crate) fn offered(&mut self, mut readers: Vec<Reader<W>>, now: Moment, view: &View, out: &mut Effects<W>) {
+    pub fn offered(&mut self, mut readers: Vec<Reader<W>>, now: Moment, view: &View, out: &mut Effects<W>) {
         let by_proof: Vec<_> = readers.extract_if(.., |reader| self.grant(reader, now, view).is_some()).collect();
         for reader in by_proof {
             if let Some(granted) = self.grant(&reader, now, view) {
@@ -156,7 +156,7 @@ impl<W> Reads<W> {
     }
 
     /// Another node asks for an index. `is_outside` says that the configuration does not name it.
-    pub(crate) fn arrived(
+    pub fn arrived(
         &mut self,
         (from, is_outside): (NodeId, bool),
         ReadIndex { request, by_lease }: ReadIndex,
@@ -174,7 +174,7 @@ impl<W> Reads<W> {
 
     /// This node's leadership confirmed these tokens: all that was committed when they were asked
     /// for is covered by `index`.
-    pub(crate) fn ready(&mut self, index: Index, tokens: &[ReadToken], now: Moment, view: &View, out: &mut Effects<W>) {
+    pub fn ready(&mut self, index: Index, tokens: &[ReadToken], now: Moment, view: &View, out: &mut Effects<W>) {
         for group in tokens.iter().filter_map(|token| self.here.remove(token)).collect::<Vec<_>>() {
             self.covered(group, index, now, view, out);
         }
@@ -182,7 +182,7 @@ impl<W> Reads<W> {
 
     /// This node's leadership ended before it confirmed these tokens. Its own readers wait for
     /// the next leader; those of other nodes are refused.
-    pub(crate) fn failed(&mut self, tokens: &[ReadToken], now: Moment, view: &View, out: &mut Effects<W>) {
+    pub fn failed(&mut self, tokens: &[ReadToken], now: Moment, view: &View, out: &mut Effects<W>) {
         let mut others = Vec::new();
         for token in tokens {
             let Some(Group { readers, deadline, .. }) = self.here.remove(token) else { continue };
@@ -196,7 +196,7 @@ impl<W> Reads<W> {
     /// The leader answered a request, in a message of `term`. The index of a sound leader covers
     /// all that was known to be committed here when the request was made; if it does not, nothing
     /// is read from that leader. Without an index it leads no more.
-    pub(crate) fn answered(
+    pub fn answered(
         &mut self,
         (from, term): (NodeId, Term),
         ReadIndexReply { request, index }: ReadIndexReply,
@@ -222,26 +222,26 @@ impl<W> Reads<W> {
     }
 
     /// A leader can be reached: deferred readers ask it.
-    pub(crate) fn leader_reachable(&mut self, now: Moment, view: &View, out: &mut Effects<W>) {
+    pub fn leader_reachable(&mut self, now: Moment, view: &View, out: &mut Effects<W>) {
         let deferred = self.deferred.drain(..).flat_map(|group| group.readers).collect();
         self.retry(deferred, now, view, out);
     }
 
     /// Another node leads, or none: the readers that asked the leader before ask again.
-    pub(crate) fn leader_changed(&mut self, now: Moment, view: &View, out: &mut Effects<W>) {
+    pub fn leader_changed(&mut self, now: Moment, view: &View, out: &mut Effects<W>) {
         let stranded = std::mem::take(&mut self.at_leader).into_values().flat_map(|(_, group)| group.readers).collect();
         self.retry(stranded, now, view, out);
     }
 
     /// The link to `peer` was lost: the readers that asked it ask again.
-    pub(crate) fn peer_lost(&mut self, peer: NodeId, now: Moment, view: &View, out: &mut Effects<W>) {
+    pub fn peer_lost(&mut self, peer: NodeId, now: Moment, view: &View, out: &mut Effects<W>) {
         let lost = self.at_leader.extract_if(.., |_, (leader, _)| *leader == peer);
         let stranded = lost.flat_map(|(_, (_, group))| group.readers).collect();
         self.retry(stranded, now, view, out);
     }
 
     /// Refuses the readers that are past their deadlines.
-    pub(crate) fn expire(&mut self, now: Moment, view: &View, out: &mut Effects<W>) {
+    pub fn expire(&mut self, now: Moment, view: &View, out: &mut Effects<W>) {
         let mut late = Vec::new();
         let deferred = self.deferred.iter_mut();
         let asked = self.here.values_mut().chain(self.at_leader.values_mut().map(|(_, group)| group));

@@ -5,7 +5,6 @@
 //! are invoked in the next. Two operations count as ordered only if they surely were.
 
 use super::{
-    freshness::{Past, bounded},
     machine::Registers,
     observer::SharedObserver,
     process::Process,
@@ -13,6 +12,7 @@ use super::{
     sessions::{Next, Sessions},
 };
 use crate::{
+    freshness::{Past, bounded},
     linearizability::{self, Operation, Outcome, Reply, Verdict},
     plan::Plan,
 };

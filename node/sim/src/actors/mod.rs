@@ -17,7 +17,8 @@
 //! - [`wire`]: the network; [`frames`]: the codec.
 //! - [`clients`]: the callers and their answers; [`sessions`]: their retries; [`operators`]:
 //!   the member changes.
-//! - [`observer`]: the properties that must hold; [`freshness`]: those of reads.
+//! - [`observer`]: the properties that must hold; [`freshness`](crate::freshness): those of
+//!   reads.
 
 mod clients;
 mod cluster;
@@ -25,7 +26,6 @@ mod damage;
 mod driver;
 mod faults;
 mod frames;
-mod freshness;
 mod machine;
 mod member;
 mod observed_storage;

@@ -11,6 +11,8 @@ pub(super) struct Clients {
     /// No command is used twice.
     next_command: u64,
     next_token: ReadToken,
+    /// The read that recovery waits for, and the answer to it.
+    awaited: (ReadToken, Answer),
 }
 
 pub(super) struct Client {
@@ -35,16 +37,56 @@ pub(super) enum Doing {
     },
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    None,
+    Refused,
+    Served,
+}
+
 impl Clients {
     pub(super) fn new(plan: &Plan) -> Self {
         let client = || Client { doing: Doing::Resting { until: Duration::ZERO }, leader: None };
-        Self { clients: (0..plan.clients).map(|_| client()).collect(), next_command: 0, next_token: 0 }
+        Self {
+            clients: (0..plan.clients).map(|_| client()).collect(),
+            next_command: 0,
+            next_token: 0,
+            awaited: (0, Answer::None),
+        }
     }
 
     /// Returns a token that no earlier read has.
     pub(super) fn token(&mut self) -> ReadToken {
         self.next_token += 1;
         self.next_token
+    }
+
+    /// Returns a token that no earlier read has, of a read that must be served in the end.
+    pub(super) fn awaited_token(&mut self) -> ReadToken {
+        let token = self.token();
+        self.awaited = (token, Answer::None);
+        token
+    }
+
+    /// Whether the read that had to be served in the end is.
+    pub(super) fn is_served(&self) -> bool {
+        self.awaited.1 == Answer::Served
+    }
+
+    /// Whether it was refused: there may have been no room for the entries that it had to see.
+    pub(super) fn is_refused(&self) -> bool {
+        self.awaited.1 == Answer::Refused
+    }
+
+    /// A read was served.
+    pub(super) fn served(&mut self, token: ReadToken) {
+        self.has_answer(token, Answer::Served);
+    }
+
+    fn has_answer(&mut self, token: ReadToken, answer: Answer) {
+        if self.awaited.0 == token {
+            self.awaited.1 = answer;
+        }
     }
 
     /// Reserves `count` commands that were never used before.
@@ -55,6 +97,7 @@ impl Clients {
 
     /// Ends the read with this token, whether it was answered or failed.
     pub(super) fn answered(&mut self, answered: ReadToken) {
+        self.has_answer(answered, Answer::Refused);
         for client in &mut self.clients {
             if matches!(client.doing, Doing::Reading { token, .. } if token == answered) {
                 client.doing = Doing::Resting { until: Duration::ZERO };

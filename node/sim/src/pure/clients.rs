@@ -5,8 +5,9 @@ use super::{
     client::{Doing, PATIENCE},
     walk::{STEPS, TICK, Walk},
 };
+use crate::freshness;
+use quorate::Consistency;
 use quorate_raft::NodeId;
-use quorate_world::events::Event;
 use rand::Rng;
 use std::time::Duration;
 
@@ -56,12 +57,13 @@ impl Walk<'_> {
         if self.random.random_bool(0.4) {
             let token = self.clients.token();
             self.clients.clients[at].doing = Doing::Reading { since, token };
-            // Two reads in three: a lease that is used for no read expires.
-            if self.leases && !token.is_multiple_of(3) {
-                self.report.count("asked to read by lease", 1);
-                return self.step(to, Event::ReadByLease(to, token));
-            }
-            return self.step(to, Event::Read(to, token));
+            let consistency = match token % 6 {
+                0 => freshness::bounded(&mut self.random),
+                // Most reads: a lease that is used for no read expires.
+                1 | 2 | 4 | 5 if self.past.leases => Consistency::Lease,
+                _ => Consistency::Linearizable,
+            };
+            return self.read(to, token, consistency);
         }
         // Most look for the leader, as the others' commands take a way of their own and wait for longer.
         if !running.leads() && !self.random.random_bool(FORWARDED) {

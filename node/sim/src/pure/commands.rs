@@ -80,16 +80,6 @@ impl Walk<'_> {
         self.decide(id, |commands, _, view, out| commands.covered(index, view, out))
     }
 
-    /// Leadership stays where it is: commands that waited for the transfer are taken again.
-    pub(super) fn commands_released(&mut self, id: NodeId) -> Result<(), String> {
-        self.decide(id, Proposals::leader_reachable)
-    }
-
-    /// The link from a node to a peer was lost, and with it answers on their way.
-    pub(super) fn commands_lose(&mut self, id: NodeId, peer: NodeId) -> Result<(), String> {
-        self.decide(id, |commands, _, _, out| commands.peer_lost(peer, out))
-    }
-
     pub(super) fn decide_stranded(&mut self, id: NodeId) -> Result<(), String> {
         let (Some(running), Some(commands)) = (self.world.running(id), self.commands_of(id)) else { return Ok(()) };
         let (log, commit) = (running.replica.log(), running.replica.commit());
@@ -162,9 +152,13 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// A node sends a request, or an answer to one, to another node.
     pub(super) fn send(&mut self, from: NodeId, Outgoing { to, message }: Outgoing) -> Result<(), String> {
-        let kind = if matches!(message.body, Body::Propose(_)) { "commands forwarded" } else { "outcomes sent" };
-        self.report.count(kind, 1);
+        match &message.body {
+            Body::Propose(_) => self.report.count("commands forwarded", 1),
+            Body::ReadIndex(_) => self.report.count("reads forwarded", 1),
+            _ => self.report.count("outcomes sent", 1),
+        }
         if to.0 > self.plan.nodes {
             return Ok(()); // to a node outside
         }

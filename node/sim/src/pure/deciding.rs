@@ -12,6 +12,7 @@ use super::{
 use quorate::decisions::{
     membership_change::{self, ChangeUnderWay, Next, Tried},
     proposals::Proposals,
+    reads::Reads,
     routing,
 };
 use quorate_raft::{AdministerOutcome, Body, Change, ChangeRefused, Member, NodeId, Role};
@@ -23,14 +24,14 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(50);
 /// The longest wait of a change for its new members to catch up.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
 impl Walk<'_> {
-    /// Serves a message that carries commands or their outcomes. The rules see its term first.
-    pub(super) fn commands_arrive(&mut self, envelope: Arc<Envelope>) -> Result<(), String> {
+    /// Serves a forwarded request, or an answer to one. The rules see its term first.
+    pub(super) fn forwarded_arrives(&mut self, envelope: Arc<Envelope>) -> Result<(), String> {
         let (from, to, term) = (envelope.from, envelope.to, envelope.message.term);
         let Some(running) = self.world.running(to) else { return Ok(()) };
         let is_outside = running.replica.is_outside(from);
         // An answer counts if this node asked its sender, even if the sender has left since; its
         // term does not.
-        if !is_outside || matches!(envelope.message.body, Body::Propose(_)) {
+        if !is_outside || !envelope.message.is_reply() {
             let stepped = self.world.deliver(Arc::clone(&envelope));
             self.after(to, stepped)?;
         }
@@ -41,8 +42,26 @@ impl Walk<'_> {
             Body::ProposeReply(reply) => self.decide(to, |commands, now, view, out| {
                 commands.answered((from, term), reply, Duration::from_millis(50), now, view, out);
             }),
+            Body::ReadIndex(asks) => self.decide_reads(to, |reads, now, view, out| {
+                reads.arrived((from, is_outside), asks, now, view, out);
+            }),
+            Body::ReadIndexReply(reply) => self.decide_reads(to, |reads, now, view, out| {
+                reads.answered((from, term), reply, now, view, out);
+            }),
             _ => Ok(()),
         }
+    }
+
+    /// A leader can be reached, or takes commands again: requests that waited for it are taken.
+    pub(super) fn leader_reachable(&mut self, id: NodeId) -> Result<(), String> {
+        self.decide(id, Proposals::leader_reachable)?;
+        self.decide_reads(id, Reads::leader_reachable)
+    }
+
+    /// The link from a node to a peer was lost, and with it answers on their way.
+    pub(super) fn peer_lost(&mut self, id: NodeId, peer: NodeId) -> Result<(), String> {
+        self.decide(id, |commands, _, _, out| commands.peer_lost(peer, out))?;
+        self.decide_reads(id, |reads, now, view, out| reads.peer_lost(peer, now, view, out))
     }
 
     /// Lets the decisions of a node follow a step of it.
@@ -57,14 +76,16 @@ impl Walk<'_> {
         (decisions.leader, decisions.commit) = (leader, commit);
         if is_new {
             self.decide(id, |commands, now, view, _| commands.leader_changed(now, view))?;
+            self.decide_reads(id, Reads::leader_changed)?;
             if leader.0.is_some() {
-                self.decide(id, Proposals::leader_reachable)?;
+                self.leader_reachable(id)?;
             }
         }
         if changes {
             self.end_change_if_done(id);
         }
         if advanced {
+            self.past.told(self.now(), commit);
             self.decide_stranded(id)?;
             if self.commands_of(id).is_some_and(|commands| commands.is_large_due(commit)) {
                 self.decide(id, Proposals::large_due)?;
@@ -81,10 +102,11 @@ impl Walk<'_> {
             return Ok(());
         };
         decisions.expire_at = now.plus(EXPIRE_EVERY);
-        if decisions.commands.is_empty() {
-            return Ok(());
+        if !decisions.commands.is_empty() {
+            self.decide(id, |commands, now, view, out| commands.expire(EXPIRE_EVERY, now, view, out))?;
         }
-        self.decide(id, |commands, now, view, out| commands.expire(EXPIRE_EVERY, now, view, out))
+        self.decide_reads(id, Reads::expire)?;
+        self.expire_reads(id, now)
     }
 
     /// An operator asks a leader that these nodes vote, unless a change is under way there.

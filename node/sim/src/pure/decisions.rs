@@ -1,11 +1,16 @@
 //! The state of the product's decisions beside the rules, of one node in one life.
 
-use quorate::decisions::{
-    membership_change::ChangeUnderWay,
-    proposals::{Proposals, Settings},
-    snapshot_policy::SnapshotPolicy,
+use quorate::{
+    Consistency, Timing,
+    decisions::{
+        freshness::Granted,
+        membership_change::ChangeUnderWay,
+        proposals::{Proposals, Settings},
+        reads::Reads,
+        snapshot_policy::SnapshotPolicy,
+    },
 };
-use quorate_raft::{Index, Moment, NodeId, Term};
+use quorate_raft::{Index, Moment, NodeId, ReadToken, Term};
 use quorate_world::node::Running;
 use std::time::Duration;
 
@@ -17,6 +22,9 @@ pub(super) type Place = ();
 /// The decisions of one node in one life.
 pub(super) struct Decisions {
     pub(super) commands: Proposals<Waiter, Place>,
+    pub(super) reads: Reads<ReadToken>,
+    /// The reads of its clients that have no answer yet.
+    pub(super) waiting: Vec<Waiting>,
     pub(super) snapshots: SnapshotPolicy,
     /// An operator asked for a snapshot.
     pub(super) is_asked_for_snapshot: bool,
@@ -29,6 +37,36 @@ pub(super) struct Decisions {
     pub(super) change: Option<ChangeUnderWay>,
     /// The time by which deadlines are looked at again, by the node's clock.
     pub(super) expire_at: Moment,
+    pub(super) timing: Timing,
+}
+
+/// A read that a client waits for.
+pub(super) struct Waiting {
+    pub(super) token: ReadToken,
+    pub(super) consistency: Consistency,
+    /// The least index that it must see.
+    pub(super) floor: Index,
+    pub(super) asked: Moment,
+    /// Its own deadline.
+    pub(super) until: Option<Moment>,
+    /// The permission to serve it, once the state machine has applied enough.
+    pub(super) granted: Option<Granted>,
+}
+
+impl Waiting {
+    /// Whether it must have an answer by now: by its own deadline, else once it was tried for
+    /// the longest time and has waited for a leader after that.
+    pub(super) fn is_overdue(&self, now: Moment, timing: &Timing) -> bool {
+        let wait = timing.proposal_timeout + timing.leader_wait;
+        let deadline = self.until.unwrap_or(self.asked.plus(wait));
+        let deadline = match self.consistency {
+            Consistency::Bounded { max_age: Some(age), .. } if self.granted.is_none() => {
+                deadline.min(self.asked.plus(age))
+            }
+            _ => deadline,
+        };
+        deadline <= now
+    }
 }
 
 /// A caller gives up after this time, or as soon as no leader was known for half of it.
@@ -47,6 +85,8 @@ impl Decisions {
         let term = running.replica.term();
         Self {
             commands: Proposals::new(life, term, settings),
+            reads: Reads::new(life, timing),
+            waiting: Vec::new(),
             snapshots: SnapshotPolicy::new(snapshots),
             is_asked_for_snapshot: false,
             builds: false,
@@ -54,6 +94,7 @@ impl Decisions {
             commit: Index(0),
             change: None,
             expire_at: now,
+            timing,
         }
     }
 }

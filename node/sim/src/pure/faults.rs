@@ -214,9 +214,9 @@ impl Walk<'_> {
             self.after(from, stepped)?;
         }
         // The link broke and is there again: answers may have been lost with it.
-        self.commands_lose(from, to)?;
+        self.peer_lost(from, to)?;
         if self.world.running(from).is_some_and(|running| running.replica.leader() == Some(to)) {
-            self.commands_released(from)?;
+            self.leader_reachable(from)?;
         }
         Ok(())
     }

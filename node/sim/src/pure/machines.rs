@@ -23,7 +23,7 @@ impl Walk<'_> {
     pub(super) fn tick(&mut self) -> Result<(), String> {
         self.turn_what_is_due()?;
         self.tick_outsiders()?;
-        if self.leases {
+        if self.past.leases {
             self.world.check_leases()?;
         }
         self.next_tick = (self.now() + TICK).min(self.agenda.next_at().max(self.now()));
@@ -127,7 +127,7 @@ impl Walk<'_> {
         machine.decisions = None;
         self.after(id, stepped)?;
         for other in (0..self.machines.len()).map(id_of).filter(|other| *other != id) {
-            self.commands_lose(other, id)?;
+            self.peer_lost(other, id)?;
         }
         Ok(true)
     }

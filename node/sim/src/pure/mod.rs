@@ -10,7 +10,8 @@
 //! - `machines`: timers, pauses, crashes and restarts of nodes.
 //! - `network`: the delivery of messages.
 //! - `faults`: the effect of each fault of a plan; `damage`: the limits on damage to disks.
-//! - `deciding`: the decisions of the product beside the rules, with `commands` and `snapshots`.
+//! - `deciding`: the decisions of the product beside the rules, with `commands`, `reads` and
+//!   `snapshots`.
 //! - `clients`: reads and writes; `operators`: membership changes and leadership transfers.
 //! - `recovery`: the requirements at the end.
 //!
@@ -32,6 +33,7 @@ mod machines;
 mod network;
 mod operator;
 mod operators;
+mod reads;
 mod recovery;
 mod schedule;
 mod snapshots;

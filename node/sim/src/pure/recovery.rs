@@ -5,8 +5,9 @@ use super::{
     machine::{Machine, id_of},
     walk::Walk,
 };
-use quorate_raft::{NodeId, ReadToken, Term};
-use quorate_world::{events::Event, node::Running};
+use quorate::Consistency;
+use quorate_raft::{NodeId, Term};
+use quorate_world::node::Running;
 use std::time::Duration;
 
 /// The cluster has this much of its own time to recover.
@@ -23,8 +24,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 struct Asked {
     leader: NodeId,
     term: Term,
-    /// A read; recovery ends only once it is answered.
-    token: ReadToken,
 }
 
 impl Walk<'_> {
@@ -45,22 +44,18 @@ impl Walk<'_> {
                 continue; // leadership is about to move
             }
             match asked {
-                Some(asked) if asked.term == term => {
+                Some(asked) if asked.term == term && !self.clients.is_refused() => {
                     let is_new = self.world.oracle.last_committed() > before;
-                    if is_new
-                        && self.world.oracle.was_answered(asked.token)
-                        && self.agree()
-                        && self.is_at_rest(asked.leader)
-                    {
+                    if is_new && self.clients.is_served() && self.agree() && self.is_at_rest(asked.leader) {
                         return self.last_look(began);
                     }
                 }
                 _ => {
-                    let token = self.clients.token();
+                    let token = self.clients.awaited_token();
                     let commands = self.clients.commands(1);
                     self.offer(leader, commands)?;
-                    self.step(leader, Event::Read(leader, token))?;
-                    asked = Some(Asked { leader, term, token });
+                    self.read(leader, token, Consistency::Linearizable)?;
+                    asked = Some(Asked { leader, term });
                 }
             }
         }

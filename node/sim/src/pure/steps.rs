@@ -2,7 +2,7 @@
 
 use super::walk::Walk;
 use crate::runs::property;
-use quorate_raft::{MessageRefusal, NodeId, ReadToken};
+use quorate_raft::{MessageRefusal, NodeId};
 use quorate_world::{
     events::Event,
     node::{Actor, Ask, Note},
@@ -60,7 +60,7 @@ impl Walk<'_> {
             format!("{to} hears from {}: {:?} of term {}", envelope.from, envelope.message.body, envelope.message.term)
         });
         if envelope.message.is_forwarded() {
-            self.commands_arrive(envelope)?;
+            self.forwarded_arrives(envelope)?;
         } else {
             let stepped = self.world.deliver(envelope);
             self.after(to, stepped)?;
@@ -113,19 +113,22 @@ impl Walk<'_> {
     fn heed(&mut self, id: NodeId, note: &Note) -> Result<(), String> {
         match note {
             Note::ReadsReady { index, tokens } => {
-                self.report.count("reads", tokens.len() as u64);
-                self.say(|| format!("{id} may serve reads {tokens:?} at {index}"));
-                self.answered(tokens);
+                self.say(|| format!("{id} confirms {tokens:?} at {index}"));
+                self.decide_reads(id, |reads, now, view, out| reads.ready(*index, tokens, now, view, out))?;
             }
-            Note::ReadsFailed { tokens } => self.answered(tokens),
+            Note::ReadsFailed { tokens } => {
+                self.decide_reads(id, |reads, now, view, out| reads.failed(tokens, now, view, out))?;
+            }
             Note::Applied(batch) => {
                 self.say(|| format!("{id} applied {batch:?}"));
                 self.commands_applied(id, batch)?;
+                self.serve_reads(id)?;
             }
             Note::Restored(base) => {
                 self.report.count("restored", 1);
                 self.say(|| format!("{id} restored a snapshot up to {}", base.last));
                 self.commands_covered(id, base.last.index)?;
+                self.serve_reads(id)?;
             }
             Note::SnapshotWanted { peer, term, at_least } => self.snapshot_wanted(id, *peer, *term, *at_least)?,
             Note::Refused(reason) => {
@@ -143,7 +146,7 @@ impl Walk<'_> {
             }
             Note::LeadershipTransferEnded { to } => {
                 self.say(|| format!("{id} leads on: {to} did not take over"));
-                self.commands_released(id)?;
+                self.leader_reachable(id)?;
             }
             Note::Removed { at } => {
                 self.say(|| format!("{id} learns that {at} removed it"));
@@ -155,10 +158,6 @@ impl Walk<'_> {
             }
         }
         Ok(())
-    }
-
-    fn answered(&mut self, tokens: &[ReadToken]) {
-        tokens.iter().for_each(|token| self.clients.answered(*token));
     }
 
     /// The checks that look at changes, and those that look at everything, must find the same.

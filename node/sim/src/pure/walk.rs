@@ -9,7 +9,7 @@ use super::{
     network::Network,
     operator::Operator,
 };
-use crate::{Plan, Report, Trace, plan::Power};
+use crate::{Plan, Report, Trace, freshness::Past, plan::Power};
 use quorate_raft::{ClockDrift, Credit, Membership, Moment, NodeId};
 use quorate_world::{
     disk::Disk,
@@ -39,8 +39,8 @@ pub(super) struct Walk<'a> {
     pub(super) lives: u32,
     pub(super) machines: Vec<Machine>,
     pub(super) clients: Clients,
-    /// Whether clients may read by lease; they may not where clocks leap.
-    pub(super) leases: bool,
+    /// The entries that were committed, and since when.
+    pub(super) past: Past,
     pub(super) agenda: Agenda,
     pub(super) operator: Operator,
     /// Whether the members change, or one is a witness: then no disk loses durable data.
@@ -66,7 +66,6 @@ impl<'a> Walk<'a> {
         let mut random = SmallRng::seed_from_u64(plan.seed ^ 0x70e5_11fe);
         let nodes = plan.nodes as usize;
         let mut report = Report { runs: 1, ..Report::default() };
-        let drift = plan.clock_drift();
         let checks = Checks::Changes;
         let membership = members_at_first(plan);
         report.count("joint", u64::from(membership.as_ref().is_some_and(Membership::is_joint)));
@@ -101,7 +100,7 @@ impl<'a> Walk<'a> {
             machines: (0..nodes).map(|at| Machine::new(network.lanes_to(at))).collect(),
             cuts: plan.snapshot_every > 0 || snapshots(),
             clients: Clients::new(plan),
-            leases: drift.is_some(),
+            past: Past::new(plan),
             agenda: Agenda::new(plan),
             operator: Operator::default(),
             reshapes,

@@ -6,20 +6,20 @@ use rand::{Rng, rngs::SmallRng};
 use std::time::Duration;
 
 /// The entries known to be committed, and since when, in the cluster's own time.
-pub(super) struct Past {
+pub(crate) struct Past {
     known: Vec<(Duration, Index)>,
     /// The thousandths by which the slowest clock is slow: an interval that it shows took
     /// that much longer.
     slow_per_mille: u32,
     /// Whether clients may read by lease: no clock leaps.
-    pub(super) leases: bool,
+    pub(crate) leases: bool,
 }
 
 /// A node reads its clock once a turn, and an answer of one turn counts in the next.
 const LOOKS: Duration = Duration::from_millis(3);
 
 impl Past {
-    pub(super) fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan) -> Self {
         let (slowest, _) = plan.drifts();
         Self {
             known: Vec::new(),
@@ -29,14 +29,14 @@ impl Past {
     }
 
     /// A caller was told of the entry at `index`.
-    pub(super) fn told(&mut self, now: Duration, index: Index) {
+    pub(crate) fn told(&mut self, now: Duration, index: Index) {
         if self.known.last().is_none_or(|(_, last)| *last < index) {
             self.known.push((now, index));
         }
     }
 
     /// The least index that a read must see if it is invoked at `now`.
-    pub(super) fn floor(&self, now: Duration, consistency: Consistency) -> Index {
+    pub(crate) fn floor(&self, now: Duration, consistency: Consistency) -> Index {
         match consistency {
             Consistency::Linearizable | Consistency::Lease => self.known_by(now),
             Consistency::Local | Consistency::Bounded { max_age: None, max_entries: None } => Index(0),
@@ -58,7 +58,7 @@ impl Past {
 }
 
 /// Random bounds for a bounded read.
-pub(super) fn bounded(random: &mut SmallRng) -> Consistency {
+pub(crate) fn bounded(random: &mut SmallRng) -> Consistency {
     let max_age = random.random_bool(0.8).then(|| Duration::from_millis(random.random_range(0..400)));
     let max_entries = (max_age.is_none() || random.random_bool(0.3)).then(|| random.random_range(0..10));
     Consistency::Bounded { max_age, max_entries }
