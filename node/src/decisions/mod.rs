@@ -16,7 +16,7 @@ pub mod callers;
 pub mod freshness;
 pub(crate) mod large_commands;
 pub mod membership_change;
-pub(crate) mod operators;
+pub mod operators;
 pub mod proposals;
 pub mod reads;
 pub(crate) mod request_ids;

@@ -7,20 +7,20 @@
 
 use super::{
     membership_change::{self, ChangeUnderWay, Next, Tried},
-    request_ids::RequestIds,
+    request_ids::{Arrival, DuplicateFilter, RequestIds},
     routing::{self, Route},
 };
 use crate::config::Timing;
 use quorate_raft::{
     Administer, AdministerOutcome, Administered, Administration, Body, Change, ChangeRefused, Index, Message, Moment,
-    NodeId, Outgoing, TransferRefused,
+    NodeId, Outgoing, Term, TransferRefused,
 };
 use std::collections::BTreeMap;
 
 /// The operators that wait for an answer. A method takes one event and pushes [`Effect`]s, which
 /// its caller performs in order. `W` is the way to answer an operator of this node.
 #[derive(Debug)]
-pub(crate) struct Operators<W> {
+pub struct Operators<W> {
     change: Option<(ChangeUnderWay, Operator<W>)>,
     /// The step of the change that the rules are asked to take.
     trying: Option<Next>,
@@ -32,12 +32,13 @@ pub(crate) struct Operators<W> {
     /// The target of a transfer that was given up, until the operators are told.
     ended_transfer: Option<NodeId>,
     ids: RequestIds,
+    duplicates: DuplicateFilter,
     timing: Timing,
 }
 
 /// The operator that waits for an answer.
 #[derive(Debug)]
-pub(crate) enum Operator<W> {
+pub enum Operator<W> {
     /// A caller of this node's handle.
     Here(W),
     /// Another node, which forwarded the request.
@@ -53,15 +54,15 @@ struct Transfer<W> {
 
 /// The node's part in the cluster, and the configuration in force.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct View<'a> {
-    pub(crate) this: NodeId,
-    pub(crate) routing: routing::View,
-    pub(crate) change: membership_change::View<'a>,
+pub struct View<'a> {
+    pub this: NodeId,
+    pub routing: routing::View,
+    pub change: membership_change::View<'a>,
 }
 
 /// A decision, to be carried out.
 #[derive(Debug)]
-pub(crate) enum Effect<W> {
+pub enum Effect<W> {
     Send(Outgoing),
     /// Tell an operator of this node.
     Answer {
@@ -75,6 +76,11 @@ pub(crate) enum Effect<W> {
         to: Option<NodeId>,
         operator: Operator<W>,
     },
+    /// Count a message that was dropped, because its request had arrived before.
+    Duplicate {
+        /// The node that sent it.
+        from: NodeId,
+    },
 }
 
 /// The most operators that wait at a time, besides that of the change under way.
@@ -83,8 +89,9 @@ const OPERATORS_MAX: usize = 64;
 type Effects<W> = Vec<Effect<W>>;
 
 impl<W> Operators<W> {
-    /// `life` is random: it differs from that of every earlier process of this node.
-    pub(crate) fn new(life: u32, timing: Timing) -> Self {
+    /// `life` is random: it differs from that of every earlier process of this node. The node starts
+    /// with what it had in `term`.
+    pub fn new(life: u32, term: Term, timing: Timing) -> Self {
         Self {
             change: None,
             trying: None,
@@ -93,22 +100,23 @@ impl<W> Operators<W> {
             at_leader: BTreeMap::new(),
             ended_transfer: None,
             ids: RequestIds::new(life),
+            duplicates: DuplicateFilter::since(term),
             timing,
         }
     }
 
     /// Whether no operator of this node waits for an answer of the leader.
-    pub(crate) fn are_answered(&self) -> bool {
+    pub fn are_answered(&self) -> bool {
         self.at_leader.is_empty()
     }
 
     /// Whether a change is under way.
-    pub(crate) fn has_change(&self) -> bool {
+    pub fn has_change(&self) -> bool {
         self.change.is_some()
     }
 
     /// An operator of this node wants a change or a transfer.
-    pub(crate) fn offered(
+    pub fn offered(
         &mut self,
         what: Administration,
         operator: Operator<W>,
@@ -136,26 +144,28 @@ impl<W> Operators<W> {
         }
     }
 
-    /// Another node forwarded an operator's request. `is_outside` says that the configuration does
-    /// not name it.
-    pub(crate) fn arrived(
+    /// Another node forwarded an operator's request, in a message of `term`. `is_outside` says that
+    /// the configuration does not name it. The answer to a second copy could say that the request
+    /// was refused while the first is carried out, so it gets none.
+    pub fn arrived(
         &mut self,
-        (from, is_outside): (NodeId, bool),
+        (from, term, is_outside): (NodeId, Term, bool),
         Administer { request, what }: Administer,
         now: Moment,
         view: &View<'_>,
         out: &mut Effects<W>,
     ) {
         let operator = Operator::There { node: from, request };
-        if is_outside {
-            answer(operator, refusal(&what), view, out);
-        } else {
-            self.offered(what, operator, now, view, out);
+        match self.duplicates.arrived(from, request, term, is_outside) {
+            Arrival::Duplicate => out.push(Effect::Duplicate { from }),
+            Arrival::MayBeTaken => answer(operator, AdministerOutcome::Unknown, view, out),
+            Arrival::FromOutside => answer(operator, refusal(&what), view, out),
+            Arrival::New => self.offered(what, operator, now, view, out),
         }
     }
 
     /// The leader answered a request that was forwarded to it.
-    pub(crate) fn answered(
+    pub fn answered(
         &mut self,
         from: NodeId,
         Administered { request, outcome }: Administered,
@@ -170,7 +180,7 @@ impl<W> Operators<W> {
     }
 
     /// The rules took a step of the change under way, or refused it.
-    pub(crate) fn change_tried(
+    pub fn change_tried(
         &mut self,
         outcome: Result<Index, ChangeRefused>,
         now: Moment,
@@ -186,7 +196,7 @@ impl<W> Operators<W> {
     }
 
     /// The rules began a transfer to a node, or refused it.
-    pub(crate) fn transfer_tried(
+    pub fn transfer_tried(
         &mut self,
         operator: Operator<W>,
         outcome: Result<NodeId, TransferRefused>,
@@ -205,17 +215,17 @@ impl<W> Operators<W> {
     }
 
     /// The target of a transfer did not take over.
-    pub(crate) fn transfer_ended(&mut self, to: NodeId) {
+    pub fn transfer_ended(&mut self, to: NodeId) {
         self.ended_transfer = Some(to);
     }
 
     /// Whether a transfer was given up, and its operators were not told.
-    pub(crate) fn has_ended_transfer(&self) -> bool {
+    pub fn has_ended_transfer(&self) -> bool {
         self.ended_transfer.is_some()
     }
 
     /// Tells the operators of a transfer that was given up.
-    pub(crate) fn tell_of_ended_transfer(&mut self, view: &View<'_>, out: &mut Effects<W>) {
+    pub fn tell_of_ended_transfer(&mut self, view: &View<'_>, out: &mut Effects<W>) {
         let Some(to) = self.ended_transfer.take() else { return };
         for Transfer { operator, .. } in std::mem::take(&mut self.transfers) {
             answer(operator, AdministerOutcome::TransferRefused(TransferRefused::GivenUp { to }), view, out);
@@ -223,7 +233,7 @@ impl<W> Operators<W> {
     }
 
     /// Another node leads, or none.
-    pub(crate) fn leader_changed(&mut self, now: Moment, view: &View<'_>, out: &mut Effects<W>) {
+    pub fn leader_changed(&mut self, now: Moment, view: &View<'_>, out: &mut Effects<W>) {
         let Some(leader) = view.routing.known_leader else { return };
         // If the leader before is still there, its answer comes within this time.
         let soon = now.plus(self.timing.election_timeout.1 * 2);
@@ -244,7 +254,7 @@ impl<W> Operators<W> {
 
     /// Gives up on requests past their deadlines, and continues the change under way: its new
     /// members may have caught up.
-    pub(crate) fn expire(&mut self, now: Moment, view: &View<'_>, out: &mut Effects<W>) {
+    pub fn expire(&mut self, now: Moment, view: &View<'_>, out: &mut Effects<W>) {
         for (what, operator, _) in self.deferred.extract_if(.., |(_, _, deadline)| *deadline <= now) {
             answer(operator, refusal(&what), view, out);
         }
@@ -257,7 +267,7 @@ impl<W> Operators<W> {
     }
 
     /// The link to `peer` was lost, and with it answers that may have been on their way.
-    pub(crate) fn peer_lost(&mut self, peer: NodeId, view: &View<'_>, out: &mut Effects<W>) {
+    pub fn peer_lost(&mut self, peer: NodeId, view: &View<'_>, out: &mut Effects<W>) {
         for (_, (_, operator, _)) in self.at_leader.extract_if(.., |_, (leader, ..)| *leader == peer) {
             answer(operator, AdministerOutcome::Unknown, view, out);
         }
@@ -265,7 +275,7 @@ impl<W> Operators<W> {
 
     /// Answers the operator of a change that is committed, or that this node can't bring
     /// about any more. The effects of a step are judged when all of them are performed.
-    pub(crate) fn end_change_if_done(&mut self, now: Moment, view: &View<'_>, out: &mut Effects<W>) {
+    pub fn end_change_if_done(&mut self, now: Moment, view: &View<'_>, out: &mut Effects<W>) {
         if self.trying.is_none()
             && let Some(outcome) = self.change.as_ref().and_then(|(change, _)| change.outcome(now, &view.change))
         {

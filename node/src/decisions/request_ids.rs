@@ -26,8 +26,8 @@ impl RequestIds {
     }
 }
 
-/// Tells the second copy of a message with forwarded commands from a new message. The id of its
-/// first command names a message.
+/// Tells the second copy of a forwarded request from a new one. A message with commands is named by
+/// the id of its first command.
 ///
 /// Messages that arrived before this node restarted are forgotten. They were sent in the term that
 /// was recovered, or earlier, so a message from such a term may be a copy.
@@ -46,17 +46,16 @@ struct Life {
     above: BTreeSet<u64>,
 }
 
-/// The use of a message with forwarded commands.
+/// The use of a forwarded request, or of a message with forwarded commands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Arrival {
-    /// Its commands are new.
+    /// It is new.
     New,
     /// It arrived before, or is too late to tell.
     Duplicate,
-    /// A copy may have arrived before the restart, and its commands been taken: the
-    /// outcome is unknown.
+    /// A copy may have arrived before the restart, and been taken: the outcome is unknown.
     MayBeTaken,
-    /// Its sender is outside the configuration: its commands are refused.
+    /// Its sender is outside the configuration: it is refused.
     FromOutside,
 }
 

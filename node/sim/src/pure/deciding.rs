@@ -5,24 +5,16 @@
 //! node.
 
 use super::{
-    decisions::PROPOSAL_TIMEOUT,
     machine::{id_of, slot},
     walk::Walk,
 };
-use quorate::decisions::{
-    membership_change::{self, ChangeUnderWay, Next, Tried},
-    proposals::Proposals,
-    reads::Reads,
-    routing,
-};
-use quorate_raft::{AdministerOutcome, Body, Change, ChangeRefused, Member, NodeId, Role};
+use quorate::decisions::{operators::Operators, proposals::Proposals, reads::Reads, routing};
+use quorate_raft::{Body, NodeId, Role};
 use quorate_world::{node::Running, world::Envelope};
 use std::{sync::Arc, time::Duration};
 
 /// Interval between two looks at deadlines.
 const EXPIRE_EVERY: Duration = Duration::from_millis(50);
-/// The longest wait of a change for its new members to catch up.
-const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
 impl Walk<'_> {
     /// Serves a forwarded request, or an answer to one. The rules see its term first.
     pub(super) fn forwarded_arrives(&mut self, envelope: Arc<Envelope>) -> Result<(), String> {
@@ -48,6 +40,12 @@ impl Walk<'_> {
             Body::ReadIndexReply(reply) => self.decide_reads(to, |reads, now, view, out| {
                 reads.answered((from, term), reply, now, view, out);
             }),
+            Body::Administer(administer) => self.decide_operators(to, |operators, now, view, out| {
+                operators.arrived((from, term, is_outside), administer, now, view, out);
+            }),
+            Body::Administered(administered) => self.decide_operators(to, |operators, _, view, out| {
+                operators.answered(from, administered, view, out);
+            }),
             _ => Ok(()),
         }
     }
@@ -61,6 +59,7 @@ impl Walk<'_> {
     /// The link from a node to a peer was lost, and with it answers on their way.
     pub(super) fn peer_lost(&mut self, id: NodeId, peer: NodeId) -> Result<(), String> {
         self.decide(id, |commands, _, _, out| commands.peer_lost(peer, out))?;
+        self.decide_operators(id, |operators, _, view, out| operators.peer_lost(peer, view, out))?;
         self.decide_reads(id, |reads, now, view, out| reads.peer_lost(peer, now, view, out))
     }
 
@@ -71,18 +70,19 @@ impl Walk<'_> {
             return Ok(());
         };
         let (leader, commit) = ((replica.leader(), replica.term()), replica.commit());
-        let (is_new, changes) = (leader != decisions.leader, decisions.change.is_some());
+        let (is_new, changes) = (leader != decisions.leader, decisions.operators.has_change());
         let advanced = commit > decisions.commit;
         (decisions.leader, decisions.commit) = (leader, commit);
         if is_new {
             self.decide(id, |commands, now, view, _| commands.leader_changed(now, view))?;
             self.decide_reads(id, Reads::leader_changed)?;
+            self.decide_operators(id, Operators::leader_changed)?;
             if leader.0.is_some() {
                 self.leader_reachable(id)?;
             }
         }
         if changes {
-            self.end_change_if_done(id);
+            self.decide_operators(id, Operators::end_change_if_done)?;
         }
         if advanced {
             self.past.told(self.now(), commit);
@@ -106,90 +106,8 @@ impl Walk<'_> {
             self.decide(id, |commands, now, view, out| commands.expire(EXPIRE_EVERY, now, view, out))?;
         }
         self.decide_reads(id, Reads::expire)?;
-        self.expire_reads(id, now)
-    }
-
-    /// An operator asks a leader that these nodes vote, unless a change is under way there.
-    pub(super) fn begin_change(&mut self, id: NodeId, voters: Vec<NodeId>) {
-        let (now, Some(running)) = (self.world.now_of(id), self.world.running(id)) else { return };
-        let Some(decisions) = self.machines[slot(id)].decisions.as_mut().filter(|it| it.change.is_none()) else {
-            return;
-        };
-        let membership = running.replica.membership();
-        let member = |id| match membership.contains(id) {
-            true => Member::from(id),
-            false => Member::from((id, format!("node-{id}"))),
-        };
-        let change = Change::set_voters(voters.into_iter().map(member));
-        let begun = ChangeUnderWay::begin(change.clone(), now.plus(CATCH_UP_WAIT), &changing(running));
-        let refused = begun.as_ref().err().cloned();
-        decisions.change = begun.ok();
-        self.say(|| format!("{id} is asked for {change:?}, refused: {refused:?}"));
-    }
-
-    /// Takes the next steps of the change that a node carries out, as far as they can be taken now.
-    pub(super) fn continue_change(&mut self, id: NodeId) -> Result<(), String> {
-        loop {
-            self.end_change_if_done(id);
-            let (now, Some(running)) = (self.world.now_of(id), self.world.running(id)) else { return Ok(()) };
-            let Some(decisions) = &mut self.machines[slot(id)].decisions else { return Ok(()) };
-            let Some(change) = &decisions.change else { return Ok(()) };
-            let next = match change.next(&changing(running)) {
-                None | Some(Next::Undone) => return Ok(()),
-                Some(next) => next,
-            };
-            let mut outcome = Err(ChangeRefused::NotReady);
-            if let Next::Add(step, _) | Next::Last(step) | Next::Undo(step) = &next {
-                self.mix(76, id);
-                self.say(|| format!("{id} is to take {next:?}"));
-                let stepped = self.world.change_members(id, step, &mut outcome);
-                self.after(id, stepped)?;
-            }
-            if outcome.is_ok() {
-                self.report.fired("change");
-            }
-            self.say(|| format!("{id} took it: {outcome:?}"));
-            let Some(decisions) = &mut self.machines[slot(id)].decisions else { return Ok(()) };
-            let Some(change) = &mut decisions.change else { return Ok(()) };
-            match change.tried(next, outcome, now, now.plus(PROPOSAL_TIMEOUT / 2)) {
-                Tried::Wait => {
-                    self.end_change_if_done(id);
-                    return Ok(());
-                }
-                Tried::Again => {}
-                Tried::Over(_) => {
-                    decisions.change = None;
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// Ends the change under way, if it is committed or can't be carried out by this node any more.
-    fn end_change_if_done(&mut self, id: NodeId) {
-        let (now, Some(running)) = (self.world.now_of(id), self.world.running(id)) else { return };
-        let Some(decisions) = &mut self.machines[slot(id)].decisions else { return };
-        let outcome = decisions.change.as_ref().and_then(|change| change.outcome(now, &changing(running)));
-        if let Some(outcome) = outcome {
-            decisions.change = None;
-            let kind = match outcome {
-                AdministerOutcome::Changed(_) => "changes made",
-                AdministerOutcome::ChangeRefused(_) => "changes refused",
-                _ => "changes with unknown outcome",
-            };
-            self.report.count(kind, 1);
-            self.say(|| format!("{id} tells the operator {outcome:?}"));
-        }
-    }
-}
-
-fn changing(running: &Running) -> membership_change::View<'_> {
-    let replica = &running.replica;
-    membership_change::View {
-        membership: replica.membership(),
-        index: replica.membership_index(),
-        is_settled: replica.is_settled(),
-        is_leader: replica.is_leader(),
+        self.expire_reads(id, now)?;
+        self.expire_operators(id, now)
     }
 }
 

@@ -4,7 +4,7 @@ use quorate::{
     Consistency, Timing,
     decisions::{
         freshness::Granted,
-        membership_change::ChangeUnderWay,
+        operators::Operators,
         proposals::{Proposals, Settings},
         reads::Reads,
         snapshot_policy::SnapshotPolicy,
@@ -25,6 +25,7 @@ pub(super) struct Decisions {
     pub(super) reads: Reads<ReadToken>,
     /// The reads of its clients that have no answer yet.
     pub(super) waiting: Vec<Waiting>,
+    pub(super) operators: Operators<u64>,
     pub(super) snapshots: SnapshotPolicy,
     /// An operator asked for a snapshot.
     pub(super) is_asked_for_snapshot: bool,
@@ -34,7 +35,6 @@ pub(super) struct Decisions {
     pub(super) leader: (Option<NodeId>, Term),
     /// The commit index up to which stranded commands were decided.
     pub(super) commit: Index,
-    pub(super) change: Option<ChangeUnderWay>,
     /// The time by which deadlines are looked at again, by the node's clock.
     pub(super) expire_at: Moment,
     pub(super) timing: Timing,
@@ -70,7 +70,10 @@ impl Waiting {
 }
 
 /// A caller gives up after this time, or as soon as no leader was known for half of it.
-pub(super) const PROPOSAL_TIMEOUT: Duration = Duration::from_millis(600);
+const PROPOSAL_TIMEOUT: Duration = Duration::from_millis(600);
+
+/// The longest wait of a change for its new members to catch up.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
 
 impl Decisions {
     /// Of a node that starts. No earlier life of any node has the number `life`.
@@ -79,6 +82,7 @@ impl Decisions {
         let settings = &running.rules.settings;
         timing.election_timeout = (settings.election_timeout_min, settings.election_timeout_max);
         (timing.proposal_timeout, timing.leader_wait) = (PROPOSAL_TIMEOUT, PROPOSAL_TIMEOUT / 2);
+        timing.catch_up_wait = CATCH_UP_WAIT;
         let settings = Settings { timing, limits: quorate::Limits::default(), sessions: quorate::Sessions::default() };
         let mut snapshots = quorate::Snapshots::default();
         (snapshots.every_entries, snapshots.every_bytes) = (snapshot_every, 0);
@@ -87,12 +91,12 @@ impl Decisions {
             commands: Proposals::new(life, term, settings),
             reads: Reads::new(life, timing),
             waiting: Vec::new(),
+            operators: Operators::new(life, term, timing),
             snapshots: SnapshotPolicy::new(snapshots),
             is_asked_for_snapshot: false,
             builds: false,
             leader: (None, term),
             commit: Index(0),
-            change: None,
             expire_at: now,
             timing,
         }

@@ -128,7 +128,7 @@ impl Walk<'_> {
             Fault::Retime { node, shortest } => fired = self.retime(slot(*node), *shortest, lasts)?,
             Fault::Snapshot { node } => fired = self.ask_for_snapshot(*node)?,
             Fault::Change { voters } => self.aim_at(voters),
-            Fault::LeadershipTransfer { to } => fired = self.transfer_leadership(*to)?,
+            Fault::LeadershipTransfer { to } => self.transfer_leadership(*to)?,
             Fault::Wipe { node } if !self.reshapes => {
                 self.crash(slot(*node), Power::Lost, lasts)?;
                 self.machines[slot(*node)].empties = !self.machines[slot(*node)].out;

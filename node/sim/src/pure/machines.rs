@@ -125,6 +125,7 @@ impl Walk<'_> {
         (machine.sync_fails, machine.dies_after) = (None, None);
         machine.back_at = Some(now + down_for);
         machine.decisions = None;
+        self.operator.lost(id);
         self.after(id, stepped)?;
         for other in (0..self.machines.len()).map(id_of).filter(|other| *other != id) {
             self.peer_lost(other, id)?;

@@ -10,8 +10,8 @@
 //! - `machines`: timers, pauses, crashes and restarts of nodes.
 //! - `network`: the delivery of messages.
 //! - `faults`: the effect of each fault of a plan; `damage`: the limits on damage to disks.
-//! - `deciding`: the decisions of the product beside the rules, with `commands`, `reads` and
-//!   `snapshots`.
+//! - `deciding`: the decisions of the product beside the rules, with `commands`, `reads`,
+//!   `administration` and `snapshots`.
 //! - `clients`: reads and writes; `operators`: membership changes and leadership transfers.
 //! - `recovery`: the requirements at the end.
 //!
@@ -20,6 +20,7 @@
 //!
 //! Nothing here knows the rules of Raft, only the properties of a cluster as seen from outside.
 
+mod administration;
 mod agenda;
 mod client;
 mod clients;

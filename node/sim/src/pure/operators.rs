@@ -2,12 +2,14 @@
 //! the goal is reached. It also moves leadership, upgrades nodes and changes their timing.
 
 use super::{
+    administration::address_of,
     machine::{id_of, slot},
     walk::Walk,
 };
 use crate::plan::Plan;
-use quorate_raft::{MachineVersions, NodeId};
-use quorate_world::{events::Event, rules::Rules};
+use quorate_raft::{Administration, Change, MachineVersions, Member, NodeId};
+use quorate_world::rules::Rules;
+use rand::Rng;
 use std::{sync::Arc, time::Duration};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -35,12 +37,37 @@ impl Walk<'_> {
         // A node that was added again may first have heard of its removal from a lagging member.
         let members = self.world.members().peers_of(NodeId(0));
         goal.iter().chain(&members).for_each(|id| self.bring_back(*id));
-        if self.is_as_wanted() {
+        self.check_refused_changes()?;
+        if self.operator.waits_for_change() || self.is_as_wanted() {
             return Ok(());
         }
-        let Some((_, leader)) = self.world.leaders().first().copied() else { return Ok(()) };
-        self.begin_change(leader, goal);
-        self.continue_change(leader)
+        let Some(node) = self.node_to_ask() else { return Ok(()) };
+        let members = self.world.members();
+        let newcomers: Vec<_> = goal.iter().copied().filter(|id| !members.contains(*id)).collect();
+        self.administer(node, |number| {
+            let member = |id: &NodeId| match newcomers.contains(id) {
+                true => Member::from((*id, address_of(*id, number))),
+                false => Member::from(*id),
+            };
+            let change = Change::set_voters(goal.iter().map(member));
+            Administration::Change(match newcomers.is_empty() {
+                true => goal
+                    .iter()
+                    .take(1)
+                    .fold(change, |change, id| change.and(Change::move_to(*id, address_of(*id, number)))),
+                false => change,
+            })
+        })
+    }
+
+    /// The node for the next request: mostly the leader, else any. None if it is down, or has a
+    /// request already.
+    fn node_to_ask(&mut self) -> Option<NodeId> {
+        let (_, leader) = self.world.leaders().first().copied()?;
+        let any = NodeId(self.random.random_range(1..=self.plan.nodes));
+        let node = if self.healing || self.random.random_bool(0.6) { leader } else { any };
+        let is_there = self.world.running(node).is_some() && self.machines[slot(node)].idle_until <= self.now();
+        Some(node).filter(|node| is_there && !self.operator.waits_for(*node))
     }
 
     /// Stops a node and starts the next release in its place, if no node runs an older one.
@@ -79,11 +106,11 @@ impl Walk<'_> {
         self.stop(at, down_for)
     }
 
-    /// Asks the leader for a leadership transfer. No transfer has begun if the result is false.
-    pub(super) fn transfer_leadership(&mut self, to: NodeId) -> Result<bool, String> {
-        let Some((_, leader)) = self.world.leaders().first().copied() else { return Ok(false) };
-        self.step(leader, Event::TransferLeadership(leader, Some(to).filter(|to| *to != leader)))?;
-        Ok(self.world.running(leader).is_some_and(|running| running.replica.transfer_target().is_some()))
+    /// Asks a node for a leadership transfer.
+    pub(super) fn transfer_leadership(&mut self, to: NodeId) -> Result<(), String> {
+        let leads = self.world.leaders().first().is_some_and(|(_, leader)| *leader == to);
+        let Some(node) = self.node_to_ask() else { return Ok(()) };
+        self.administer(node, |_| Administration::TransferLeadership(Some(to).filter(|_| !leads)))
     }
 
     /// Restarts a node that was removed and stopped, so that it can be added again, with

@@ -115,6 +115,7 @@ impl Walk<'_> {
 
     fn last_look(&mut self, began: Duration) -> Result<(), String> {
         self.world.check_all()?;
+        self.check_refused_changes()?;
         let took = self.now() - began;
         self.report.count("recovery ms", u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         self.say(|| format!("recovered after {took:?}"));

@@ -146,7 +146,7 @@ impl Walk<'_> {
             }
             Note::LeadershipTransferEnded { to } => {
                 self.say(|| format!("{id} leads on: {to} did not take over"));
-                self.leader_reachable(id)?;
+                self.transfer_ended(id, *to)?;
             }
             Note::Removed { at } => {
                 self.say(|| format!("{id} learns that {at} removed it"));

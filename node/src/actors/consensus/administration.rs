@@ -12,6 +12,7 @@ use crate::{
     },
 };
 use actix::Context;
+use quorate_metrics::DropReason;
 use quorate_raft::{Change, ChangeRefused, Moment, TransferRefused};
 
 impl Consensus {
@@ -43,6 +44,7 @@ impl Consensus {
                 // The caller may have left.
                 let _ = waiter.send(outcome);
             }
+            Effect::Duplicate { from } => self.node.metrics.dropped(Some(from.0), DropReason::Duplicate),
             Effect::Change(change) => {
                 let mut outcome = Err(ChangeRefused::NotReady);
                 self.rule(ctx, |replica, out| outcome = replica.change(now, &change, out));

@@ -142,7 +142,7 @@ impl Consensus {
                 admission,
                 &node.limits,
             ),
-            operators: Operators::new(life, node.timing),
+            operators: Operators::new(life, replica.term(), node.timing),
             automation: Automation::new(preferred),
             status: StatusPublisher::new(&replica, status, compared, node.metrics.clone()),
             connections,

@@ -46,7 +46,7 @@ impl Consensus {
                 });
             }
             Body::Administer(administer) => self.decide_operators(ctx, |operators, now, view, out| {
-                operators.arrived((from, is_outside), administer, now, view, out);
+                operators.arrived((from, term, is_outside), administer, now, view, out);
             }),
             Body::Administered(administered) => self.decide_operators(ctx, |operators, _, view, out| {
                 operators.answered(from, administered, view, out);

@@ -40,6 +40,27 @@ fn a_forwarded_request_is_served_here_or_refused() {
 }
 
 #[test]
+fn a_second_copy_of_a_request_is_neither_carried_out_nor_answered() {
+    let mut world = World::new(LEADING);
+    world.arrive_as((OTHER, Term(7), false), 3, add(NEW));
+    world.routing = LEADERLESS;
+    world.arrive_as((OTHER, Term(7), false), 3, add(NEW));
+    world.arrive_as((OTHER, Term(7), true), 3, add(NEW));
+    assert_eq!((world.changes.len(), world.duplicates), (1, 2));
+    assert!(world.replies().is_empty(), "it would be told of a refusal while the change is under way");
+}
+
+#[test]
+fn a_request_that_may_have_been_taken_before_a_restart_has_an_unknown_outcome() {
+    let mut world = World::new(LEADING);
+    world.arrive_as((OTHER, Term(5), false), 3, add(NEW));
+    assert!(world.changes.is_empty());
+    assert_eq!(world.replies(), [(OTHER, AdministerOutcome::Unknown)]);
+    world.arrive_as((OTHER, Term(6), false), 4, add(NEW));
+    assert_eq!(world.changes.len(), 1);
+}
+
+#[test]
 fn the_operators_that_wait_are_bounded() {
     let mut world = World::new(LEADERLESS);
     for _ in 0..OPERATORS_MAX {
@@ -211,13 +232,15 @@ struct World {
     sent: Vec<Outgoing>,
     changes: Vec<Change>,
     transfers: Vec<Operator<u64>>,
+    last_arrived: u64,
+    duplicates: u64,
 }
 
 impl World {
     /// Nodes 1 to 3 vote since entry 10.
     fn new(routing: routing::View) -> Self {
         Self {
-            operators: Operators::new(1, Timing::default().resolved()),
+            operators: Operators::new(1, Term(5), Timing::default().resolved()),
             now: Moment::default(),
             routing,
             membership: Membership::of_addresses([1, 2, 3].map(|id| (NodeId(id), format!("a{id}")))),
@@ -228,6 +251,8 @@ impl World {
             sent: Vec::new(),
             changes: Vec::new(),
             transfers: Vec::new(),
+            last_arrived: 0,
+            duplicates: 0,
         }
     }
 
@@ -253,6 +278,7 @@ impl World {
                 }
                 Effect::Change(change) => self.changes.push(change),
                 Effect::Transfer { operator, .. } => self.transfers.push(operator),
+                Effect::Duplicate { .. } => self.duplicates += 1,
             }
         }
     }
@@ -266,8 +292,13 @@ impl World {
     }
 
     fn arrive(&mut self, from: NodeId, is_outside: bool, what: Administration) {
-        let administer = Administer { request: 7, what };
-        self.event(|operators, now, view, out| operators.arrived((from, is_outside), administer, now, view, out));
+        self.last_arrived += 1;
+        self.arrive_as((from, Term(7), is_outside), self.last_arrived, what);
+    }
+
+    fn arrive_as(&mut self, from: (NodeId, Term, bool), request: u64, what: Administration) {
+        let administer = Administer { request, what };
+        self.event(|operators, now, view, out| operators.arrived(from, administer, now, view, out));
     }
 
     fn tried(&mut self, outcome: Result<Index, ChangeRefused>) {
