@@ -9,7 +9,7 @@ use quorate_raft::{Moment, NodeId};
 use std::{collections::BTreeMap, time::Duration};
 
 /// The memory of a leader for automatic steps.
-pub(crate) struct Automation {
+pub struct Automation {
     /// Preferred leaders, best first.
     preferred: Vec<NodeId>,
     leads_since: Option<Moment>,
@@ -20,19 +20,19 @@ pub(crate) struct Automation {
 }
 
 /// A leader's configuration, and the progress of its members.
-pub(crate) struct View<'a> {
-    pub(crate) this: NodeId,
-    pub(crate) voters: &'a [NodeId],
-    pub(crate) learners: &'a [NodeId],
-    pub(crate) witness: Option<NodeId>,
+pub struct View<'a> {
+    pub this: NodeId,
+    pub voters: &'a [NodeId],
+    pub learners: &'a [NodeId],
+    pub witness: Option<NodeId>,
     /// The configuration is settled, and neither a change nor a transfer is under way.
-    pub(crate) is_idle: bool,
+    pub is_idle: bool,
     /// Whether a member answers and has nearly the whole log.
-    pub(crate) keeps_up: &'a dyn Fn(NodeId) -> bool,
+    pub keeps_up: &'a dyn Fn(NodeId) -> bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Step {
+pub enum Step {
     /// Let this learner vote.
     Promote(NodeId),
     /// Transfer leadership to this voter.
@@ -46,19 +46,19 @@ const RETRY_MIN: Duration = Duration::from_secs(10);
 const RETRY_MAX: Duration = Duration::from_secs(600);
 
 impl Automation {
-    pub(crate) fn new(preferred: Vec<NodeId>) -> Self {
+    pub fn new(preferred: Vec<NodeId>) -> Self {
         Self { preferred, leads_since: None, keeps_up_since: BTreeMap::new(), not_before: None }
     }
 
     /// This node does not lead, or is about to stop. The pause between transfers stays.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.leads_since = None;
         self.keeps_up_since.clear();
     }
 
     /// The next step of a leader, if one is due. To be asked about once a heartbeat interval.
     /// Learners that keep up for `promote_after` are promoted; zero promotes none.
-    pub(crate) fn next(&mut self, now: Moment, promote_after: Duration, view: &View<'_>) -> Option<Step> {
+    pub fn next(&mut self, now: Moment, promote_after: Duration, view: &View<'_>) -> Option<Step> {
         let leads_since = *self.leads_since.get_or_insert(now);
         let learner = self.stable_learner(now, promote_after, view);
         if !view.is_idle {

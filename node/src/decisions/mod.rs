@@ -11,7 +11,7 @@
 //! a simulator drives them without a runtime: for the simulator alone some of them are visible,
 //! none of them is part of the API.
 
-pub(crate) mod automatic;
+pub mod automatic;
 pub mod callers;
 pub mod freshness;
 pub(crate) mod large_commands;

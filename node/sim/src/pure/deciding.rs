@@ -107,7 +107,8 @@ impl Walk<'_> {
         }
         self.decide_reads(id, Reads::expire)?;
         self.expire_reads(id, now)?;
-        self.expire_operators(id, now)
+        self.expire_operators(id, now)?;
+        self.take_automatic_step(id)
     }
 }
 

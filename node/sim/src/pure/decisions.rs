@@ -3,6 +3,7 @@
 use quorate::{
     Consistency, Timing,
     decisions::{
+        automatic::Automation,
         freshness::Granted,
         operators::Operators,
         proposals::{Proposals, Settings},
@@ -26,6 +27,7 @@ pub(super) struct Decisions {
     /// The reads of its clients that have no answer yet.
     pub(super) waiting: Vec<Waiting>,
     pub(super) operators: Operators<u64>,
+    pub(super) automation: Automation,
     pub(super) snapshots: SnapshotPolicy,
     /// An operator asked for a snapshot.
     pub(super) is_asked_for_snapshot: bool,
@@ -77,7 +79,7 @@ const CATCH_UP_WAIT: Duration = Duration::from_secs(2);
 
 impl Decisions {
     /// Of a node that starts. No earlier life of any node has the number `life`.
-    pub(super) fn new(life: u32, running: &Running, snapshot_every: u64, now: Moment) -> Self {
+    pub(super) fn new(life: u32, running: &Running, snapshot_every: u64, automation: Automation, now: Moment) -> Self {
         let mut timing = quorate::Timing::default();
         let settings = &running.rules.settings;
         timing.election_timeout = (settings.election_timeout_min, settings.election_timeout_max);
@@ -92,6 +94,7 @@ impl Decisions {
             reads: Reads::new(life, timing),
             waiting: Vec::new(),
             operators: Operators::new(life, term, timing),
+            automation,
             snapshots: SnapshotPolicy::new(snapshots),
             is_asked_for_snapshot: false,
             builds: false,

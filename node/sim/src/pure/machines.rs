@@ -158,8 +158,10 @@ impl Walk<'_> {
         self.step(id, Event::Restart(id))?;
         self.lives += 1;
         let now = self.world.now_of(id);
-        self.machines[at].decisions =
-            self.world.running(id).map(|running| Decisions::new(self.lives, running, self.plan.snapshot_every, now));
+        self.machines[at].decisions = self
+            .world
+            .running(id)
+            .map(|running| Decisions::new(self.lives, running, self.plan.snapshot_every, self.automatic.begun(), now));
         if self.machines[at].full {
             self.step(id, Event::Full(id, true))?;
         }

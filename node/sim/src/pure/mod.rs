@@ -11,7 +11,7 @@
 //! - `network`: the delivery of messages.
 //! - `faults`: the effect of each fault of a plan; `damage`: the limits on damage to disks.
 //! - `deciding`: the decisions of the product beside the rules, with `commands`, `reads`,
-//!   `administration` and `snapshots`.
+//!   `administration`, `automation` and `snapshots`.
 //! - `clients`: reads and writes; `operators`: membership changes and leadership transfers.
 //! - `recovery`: the requirements at the end.
 //!
@@ -22,6 +22,8 @@
 
 mod administration;
 mod agenda;
+mod automatic;
+mod automation;
 mod client;
 mod clients;
 mod commands;

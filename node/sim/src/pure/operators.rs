@@ -44,6 +44,18 @@ impl Walk<'_> {
         let Some(node) = self.node_to_ask() else { return Ok(()) };
         let members = self.world.members();
         let newcomers: Vec<_> = goal.iter().copied().filter(|id| !members.contains(*id)).collect();
+        // Where learners are promoted without a request, the operator leaves that to them.
+        if self.automatic.promotes() {
+            if !newcomers.is_empty() {
+                let add = |number| newcomers.iter().map(move |id| Change::add(*id, address_of(*id, number)));
+                return self.administer(node, |number| {
+                    Administration::Change(add(number).reduce(Change::and).unwrap_or_default())
+                });
+            }
+            if goal.iter().any(|id| members.learners().contains(id)) {
+                return Ok(());
+            }
+        }
         self.administer(node, |number| {
             let member = |id: &NodeId| match newcomers.contains(id) {
                 true => Member::from((*id, address_of(*id, number))),

@@ -46,7 +46,12 @@ impl Walk<'_> {
             match asked {
                 Some(asked) if asked.term == term && !self.clients.is_refused() => {
                     let is_new = self.world.oracle.last_committed() > before;
-                    if is_new && self.clients.is_served() && self.agree() && self.is_at_rest(asked.leader) {
+                    if is_new
+                        && self.clients.is_served()
+                        && self.agree()
+                        && self.is_at_rest(asked.leader)
+                        && self.is_led_as_preferred(asked.leader)
+                    {
                         return self.last_look(began);
                     }
                 }
@@ -80,6 +85,7 @@ impl Walk<'_> {
         self.machines.iter_mut().for_each(Machine::heal);
         self.now_at_work()?;
         self.pace = self.pace.min(PACE_MAX);
+        self.end_pauses();
         self.upgrade_all()?;
         for at in 0..self.machines.len() {
             if !self.machines[at].out && self.world.running(id_of(at)).is_none() {

@@ -4,6 +4,7 @@
 
 use super::{
     agenda::{Agenda, power_of},
+    automatic::Automatic,
     client::Clients,
     machine::Machine,
     network::Network,
@@ -43,6 +44,7 @@ pub(super) struct Walk<'a> {
     pub(super) past: Past,
     pub(super) agenda: Agenda,
     pub(super) operator: Operator,
+    pub(super) automatic: Automatic,
     /// Whether the members change, or one is a witness: then no disk loses durable data.
     pub(super) reshapes: bool,
     pub(super) next_tick: Duration,
@@ -103,6 +105,7 @@ impl<'a> Walk<'a> {
             past: Past::new(plan),
             agenda: Agenda::new(plan),
             operator: Operator::default(),
+            automatic: Automatic::of(plan),
             reshapes,
             plan,
             trace,
